@@ -1,0 +1,44 @@
+# `make demo` and `make serve` need nothing installed beyond Rust, Python and curl; what else is missing they install.
+
+CARGO ?= cargo
+export CARGO_TARGET_DIR ?= target
+
+.PHONY: help demo serve build guests onnxruntime test check fmt golden auroc bench clean
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: build tools ## Judge one text and one photo with real models, and stop
+	@scripts/demo.sh
+
+serve: build ## Serve the built-in configuration on http://127.0.0.1:8080 until Ctrl-C
+	@$(CARGO_TARGET_DIR)/release/infer serve
+
+build: guests onnxruntime ## Build the program, with its guests inside, and fetch ONNX Runtime
+	$(CARGO) build --release --locked
+
+guests: ## Build the guest components into target/guests
+	@guest-models/build.sh
+
+onnxruntime: ## Put ONNX Runtime's shared library into the cache folder
+	@scripts/onnxruntime.sh
+
+tools:
+	@command -v curl >/dev/null || { echo 'installing curl'; apt-get update -qq && apt-get install -y -qq curl >/dev/null; }
+.PHONY: tools
+
+test: guests onnxruntime ## Run every test
+	$(CARGO) test --release --locked --workspace
+
+check: guests ## Formatting, lints, documentation, dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
+	else echo 'cargo-deny is not installed: bans, licences and sources are not checked (cargo install cargo-deny)'; fi
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+clean: ## Remove what was built; the cache folder stays
+	$(CARGO) clean

@@ -1,0 +1,120 @@
+#!/bin/sh
+# Builds every guest into a component: ${CARGO_TARGET_DIR:-target}/guests/NAME.wasm. `make guests` calls it.
+#
+# GUEST_TOOLCHAIN=rustup  the compiler in use, with its wasm32-unknown-unknown target, which rustup adds when it is missing
+# GUEST_TOOLCHAIN=debian  Debian's compiler and its sources, unpacked under the target folder, nothing installed; the
+#                         standard library is built along
+# GUEST_TOOLCHAIN=auto    the first where it works, else the second (default)
+set -eu
+
+say() { printf 'guests: %s\n' "$*"; }
+fail() { printf 'guests: %s\n' "$*" >&2; exit 1; }
+
+cd "$(dirname "$0")/.."
+triple=wasm32-unknown-unknown
+target=$(mkdir -p "${CARGO_TARGET_DIR:-target}" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
+command -v cargo >/dev/null && command -v rustc >/dev/null || fail "no \`cargo\` and \`rustc\` in PATH; install Rust first, from https://rustup.rs or your distribution"
+case ${GUEST_TOOLCHAIN:=auto} in
+rustup | debian | auto) ;;
+*) fail "GUEST_TOOLCHAIN: expected rustup, debian or auto, found \`$GUEST_TOOLCHAIN\`" ;;
+esac
+sysroot=$(rustc --print sysroot)
+
+# A guest is a crate here that can be a component; the SDK and componentize are not.
+guests=
+for manifest in guest-models/*/Cargo.toml; do
+    if grep -q '"cdylib"' "$manifest"; then
+        guests="$guests $(basename "$(dirname "$manifest")")"
+    fi
+done
+
+# Whether the compiler in use has the target, after asking rustup for it.
+have_target() {
+    [ ! -d "$sysroot/lib/rustlib/$triple/lib" ] || return 0
+    command -v rustup >/dev/null || { say "$triple is missing, and there is no rustup to add it"; return 1; }
+    say "adding $triple with rustup"
+    rustup target add "$triple"
+}
+
+# Unpack Debian's compiler, once, and print where.
+debian_toolchain() {
+    root=$target/guest-toolchain
+    if [ ! -e "$root/complete" ]; then
+        command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
+            fail "no apt-get and dpkg: this is not Debian; run \`rustup target add $triple\` and try again"
+        rm -rf "$root"
+        mkdir -p "$root/packages"
+        needs() { apt-cache depends "$1" | sed -n "s/^ *Depends: \($2\)\$/\1/p" | head -n 1; }
+        std=$(needs libstd-rust-web-dev 'libstd-rust-web-1\.[0-9]*')
+        llvm=$(needs "${std:-none}" 'libllvm[0-9]*')
+        [ -n "$llvm" ] || fail "apt knows no rustc-web; run \`apt-get update\` (on Debian 12 or later) and try again"
+        say "downloading Debian's rustc-web, its sources and $llvm (140 MB, once)" >&2
+        (cd "$root/packages" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download rustc-web libstd-rust-web-dev "$std" rust-web-src "$llvm") ||
+            fail "apt-get could not download the packages; see above"
+        for package in "$root"/packages/*.deb; do
+            dpkg -x "$package" "$root"
+        done
+        rm -r "$root/packages"
+        : >"$root/complete"
+    fi
+    printf '%s\n' "$root/usr"
+}
+
+# The linker for WebAssembly that Debian's compiler does not bring: the one of the compiler in use, or lld's.
+linker() {
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    for candidate in "$sysroot/lib/rustlib/$host/bin/rust-lld" rust-lld wasm-ld lld; do
+        ! command -v "$candidate" || return 0
+    done
+    fail "no linker for WebAssembly: neither rust-lld beside rustc nor wasm-ld in PATH; install the package \`lld\`"
+}
+
+# Compile every guest: build_guests TARGET-FOLDER [CARGO ARGUMENT…].
+build_guests() {
+    folder=$1
+    shift
+    for guest in $guests; do
+        set -- "$@" --package "$guest"
+    done
+    cargo build --quiet --profile guest --target "$triple" --lib --target-dir "$folder" "$@"
+    modules=$folder/$triple/guest
+}
+
+build_with_rustup() {
+    say "compiling$guests with $(rustc --version)"
+    build_guests "$target"
+}
+
+build_with_debian() {
+    toolchain=$(debian_toolchain)
+    linker=$(linker)
+    libraries=$toolchain/lib:$(dirname "$(find "$toolchain/lib" -name 'libLLVM.so.*' | head -n 1)")
+    export RUSTC="$toolchain/bin/rustc" LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    say "compiling$guests and the standard library with Debian's $("$RUSTC" --version)"
+    # Building the standard library is a nightly option; Debian's stable compiler is asked to allow it.
+    export RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker"
+    build_guests "$target/guests-debian" -Zbuild-std=std,panic_abort
+}
+
+say "compiling componentize"
+cargo build --quiet --package componentize --target-dir "$target"
+
+case $GUEST_TOOLCHAIN in
+rustup)
+    have_target || fail "rustup could not add $triple; GUEST_TOOLCHAIN=debian builds without it"
+    build_with_rustup
+    ;;
+debian) build_with_debian ;;
+auto)
+    if have_target; then
+        build_with_rustup
+    else
+        build_with_debian
+    fi
+    ;;
+esac
+
+mkdir -p "$target/guests"
+for guest in $guests; do
+    "$target/debug/componentize" "$modules/$guest.wasm" "$target/guests/$guest.wasm"
+done

@@ -1,0 +1,41 @@
+//! A guest that names what an image shows.
+//!
+//! It needs one model, under the name `image`: any image classifier with one image input and one output of shape
+//! `(N, classes)`. How pixels become its numbers, and what the classes are called, comes from the model's card.
+//!
+//! Settings: `max_pixels`, the most pixels of an image that is decoded (default 16,000,000).
+
+mod rank;
+
+pub use rank::top;
+
+use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
+use guest_sdk::nn::{Model, f32_tensor};
+use guest_sdk::settings::Settings;
+use guest_sdk::{Classifier, Fault, Label};
+
+struct Classify;
+
+impl Classifier for Classify {
+    fn classify(file: Vec<u8>, top: u32) -> Result<Vec<Label>, Fault> {
+        if top == 0 {
+            return Err(Fault::InvalidInput("top: expected at least 1 label, found 0".to_owned()));
+        }
+        let settings = Settings::read()?;
+        let Some(card) = settings.card("image") else {
+            let message = "no model `image` is configured for this component; name an image classifier so";
+            return Err(Fault::Internal(message.to_owned()));
+        };
+        let recipe = Recipe::from_card(&card)?;
+        let mut pixels = Vec::new();
+        recipe.apply(&decode(&file, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?)?, &mut pixels)?;
+
+        let input = f32_tensor(&recipe.shape(1), &pixels);
+        let outputs = Model::open("image")?.run([(card.require("input.name")?, input)])?;
+        let names = card.labels()?;
+        let scores = outputs.scores(card.require("output.name")?, 1, names.len() as u32)?;
+        Ok(rank::top(&scores, &names, top))
+    }
+}
+
+guest_sdk::export_classifier!(Classify);

@@ -1,0 +1,69 @@
+//! Turns a guest's core module into a component: `componentize IN.wasm OUT.wasm`.
+//!
+//! The types of the imports and exports come from custom sections that wit-bindgen left in the module. No adapter is
+//! added, so a component imports exactly what its guest uses of `wit/infer.wit`; what that is, is printed.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use wit_component::{ComponentEncoder, DecodedWasm};
+
+fn main() -> ExitCode {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let result = match arguments.as_slice() {
+        [module, component] => componentize(module, component),
+        _ => Err(anyhow::anyhow!(
+            "expected two paths, found {}: componentize IN.wasm OUT.wasm",
+            arguments.len()
+        )),
+    };
+    match result {
+        Ok(summary) => {
+            println!("{summary}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            use std::io::Write as _;
+            // With standard error closed there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "componentize: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Write the component, and say what it is.
+///
+/// # Errors
+///
+/// When a file cannot be read or written, when `module` is no core module with wit-bindgen's sections, or when the
+/// component does not validate.
+fn componentize(module: &Path, component: &Path) -> Result<String> {
+    let bytes = std::fs::read(module).with_context(|| format!("`{}` cannot be read", module.display()))?;
+    let encoded = ComponentEncoder::default()
+        .validate(true)
+        .module(&bytes)
+        .and_then(|encoder| encoder.encode())
+        .with_context(|| format!("`{}` is not a core module of a guest", module.display()))?;
+    let interfaces = interfaces(&encoded)?;
+    std::fs::write(component, &encoded)
+        .with_context(|| format!("`{}` cannot be written", component.display()))?;
+    Ok(format!("{}: {} KiB, {interfaces}", component.display(), encoded.len().div_ceil(1024)))
+}
+
+/// The component's imports and exports, by interface.
+fn interfaces(component: &[u8]) -> Result<String> {
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
+        bail!("the encoder wrote a WIT package instead of a component");
+    };
+    let world = &resolve.worlds[world];
+    let exports = world.exports.keys().map(|key| resolve.name_world_key(key));
+    let imports = world.imports.keys().map(|key| resolve.name_world_key(key));
+    Ok(format!("exports {}; imports {}", unversioned(exports), unversioned(imports)))
+}
+
+/// Names without the version, which the WIT files pin.
+fn unversioned(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<_> = names.map(|name| name.split('@').next().unwrap_or_default().to_owned()).collect();
+    names.join(" ")
+}

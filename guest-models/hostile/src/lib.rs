@@ -1,0 +1,66 @@
+//! A guest that attacks its host, for tests.
+//!
+//! The setting `attack` names one of [`ATTACKS`]. An attack ends in a trap, or in a verdict with a single gap whose
+//! category is the attack and whose reason says how it went: a test can see either.
+//!
+//! Settings: `attack`; `attack.model`, the model to attack with (default `text`).
+
+mod memory;
+mod models;
+mod time;
+
+use guest_sdk::settings::Settings;
+use guest_sdk::{Fault, Gap, Kinds, Moderator, Part, Verdict};
+
+/// How an attack goes: it may not come back, or fail as any guest may, or tell what it was answered.
+pub type Attack = fn(&Settings) -> Result<String, Fault>;
+
+/// Every attack by its name.
+pub const ATTACKS: [(&str, Attack); 16] = [
+    ("loop", time::spin),
+    ("recurse", time::recurse),
+    ("panic", time::give_up),
+    ("log-flood", time::flood_log),
+    ("allocate", memory::allocate),
+    ("hoard-tensors", memory::hoard_tensors),
+    ("hoard-handles", memory::hoard_handles),
+    ("long-name", memory::long_name),
+    ("many-dimensions", memory::many_dimensions),
+    ("foreign-model", models::foreign),
+    ("load-bytes", models::load_bytes),
+    ("bad-tensor", models::bad_tensor),
+    ("overflow-dimensions", models::overflow_dimensions),
+    ("zero-size", models::zero_size),
+    ("wrong-input", models::wrong_input),
+    ("nothing", |_| Ok("nothing was done".to_owned())),
+];
+
+/// The attack that its own answer is: a list longer than any honest one.
+const LONG_ANSWER: &str = "long-answer";
+
+struct Hostile;
+
+impl Moderator for Hostile {
+    fn moderate(_: Vec<Part>) -> Result<Verdict, Fault> {
+        let settings = Settings::read()?;
+        let name = settings.text("attack").unwrap_or("nothing");
+        let gap = |reason| Gap { category: name.to_owned(), unjudged: Kinds::TEXT, reason };
+        let gaps = if name == LONG_ANSWER {
+            (0..1_000_000).map(|line| gap(line.to_string())).collect()
+        } else if let Some((_, attack)) = ATTACKS.iter().find(|(candidate, _)| *candidate == name) {
+            vec![gap(attack(&settings)?)]
+        } else {
+            let names: Vec<_> = ATTACKS.iter().map(|(name, _)| *name).chain([LONG_ANSWER]).collect();
+            let message = format!("setting `attack`: expected one of {}, found `{name}`", names.join(", "));
+            return Err(Fault::Internal(message));
+        };
+        Ok(Verdict { flagged: false, scores: Vec::new(), gaps })
+    }
+}
+
+guest_sdk::export_moderator!(Hostile);
+
+/// The name of the model to attack with.
+fn model(settings: &Settings) -> &str {
+    settings.text("attack.model").unwrap_or("text")
+}

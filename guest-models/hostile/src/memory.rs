@@ -1,0 +1,54 @@
+//! Attacks on the host's memory: the guest's own, and what the host holds for it.
+
+use std::hint::black_box;
+
+use guest_sdk::Fault;
+use guest_sdk::bindings::wasi::nn::graph;
+use guest_sdk::nn::{Tensor, TensorType};
+use guest_sdk::settings::Settings;
+
+use crate::models::refusal;
+
+const MIB: usize = 1 << 20;
+
+/// Take memory until there is none, and use all of it.
+pub(crate) fn allocate(_: &Settings) -> Result<String, Fault> {
+    let mut hoard = Vec::new();
+    loop {
+        let mut block = Vec::new();
+        if block.try_reserve_exact(MIB).is_err() {
+            return Ok(format!("refused after {} MiB", hoard.len()));
+        }
+        block.resize(MIB, 0xa5_u8);
+        hoard.push(black_box(block));
+    }
+}
+
+/// Give the host tensors to keep, from one small buffer.
+pub(crate) fn hoard_tensors(_: &Settings) -> Result<String, Fault> {
+    const TENSORS: usize = 100_000;
+    let data = vec![0; MIB];
+    let hoard: Vec<_> = (0..TENSORS).map(|_| Tensor::new(&[MIB as u32], TensorType::U8, &data)).collect();
+    Ok(format!("the host holds {} MiB", hoard.len()))
+}
+
+/// Give the host things to keep that have no bytes to count.
+pub(crate) fn hoard_handles(_: &Settings) -> Result<String, Fault> {
+    const TENSORS: usize = 10_000_000;
+    let mut hoard = Vec::new();
+    for _ in 0..TENSORS {
+        hoard.push(Tensor::new(&[], TensorType::U8, &[]));
+    }
+    Ok(format!("the host holds {} empty tensors", hoard.len()))
+}
+
+/// Ask for a model by a name that fills a log and an error message.
+pub(crate) fn long_name(_: &Settings) -> Result<String, Fault> {
+    Ok(refusal(graph::load_by_name(&"\u{1f600}".repeat(4 * MIB))))
+}
+
+/// Give a tensor more axes than it has bytes.
+pub(crate) fn many_dimensions(_: &Settings) -> Result<String, Fault> {
+    let tensor = Tensor::new(&vec![1; 4 * MIB], TensorType::U8, &[0]);
+    Ok(format!("the host holds a tensor of {} axes", tensor.dimensions().len()))
+}

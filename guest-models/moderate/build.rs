@@ -1,0 +1,70 @@
+//! Bakes the text model's vocabulary into the guest as constant data.
+//!
+//! An instance lives for one request, so nothing may be built when it starts. The table is three constant arrays: slots
+//! (found by hash, open addressing), where each word starts, and the words. Words lie in the order of their ids, which
+//! is that of their frequency: an ordinary text touches few pages of it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+#[path = "src/hash.rs"]
+mod hash;
+
+const VOCABULARY: &str = "../../weights/toxic-bilstm/vocab.json";
+
+fn main() {
+    println!("cargo::rerun-if-changed={VOCABULARY}");
+    println!("cargo::rerun-if-changed=src/hash.rs");
+    let json = std::fs::read(VOCABULARY).expect("weights/toxic-bilstm/vocab.json is in the repository");
+    let json: Value = serde_json::from_slice(&json).expect("vocab.json is JSON");
+    let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    std::fs::write(Path::new(&out).join("table.rs"), table(&json)).expect("OUT_DIR can be written");
+}
+
+fn table(json: &Value) -> String {
+    let text = |key: &str| json[key].as_str().unwrap_or_else(|| panic!("vocab.json: `{key}` is a string"));
+    assert_eq!(json["lower"], true, "vocab.json: the tokeniser lowers case");
+    assert_eq!(text("split"), " ", "vocab.json: words stand between spaces");
+    assert!(json["oov_token"].is_null(), "vocab.json: unknown words are dropped");
+
+    let mut words: Vec<(u16, &str)> = json["vocab"]
+        .as_object()
+        .expect("vocab.json: `vocab` maps words to ids")
+        .iter()
+        .map(|(word, id)| {
+            (id.as_u64().and_then(|id| u16::try_from(id).ok()).expect("ids are small"), word.as_str())
+        })
+        .collect();
+    words.sort_unstable();
+    assert!(words.len() < hash::SLOTS * 3 / 4, "vocab.json: more words than the table is made for");
+
+    let mut slots = vec![0; hash::SLOTS];
+    let mut starts = vec![0];
+    let mut text_of_all = String::new();
+    for (index, (id, word)) in words.iter().enumerate() {
+        assert_eq!(usize::from(*id), index + 1, "vocab.json: ids count from 1 without a gap");
+        let hash = hash::hash(word.as_bytes());
+        let mut at = hash::first_slot(hash);
+        while slots[at] != 0 {
+            at = (at + 1) % hash::SLOTS;
+        }
+        slots[at] = hash::slot(hash, *id);
+        text_of_all.push_str(word);
+        starts.push(text_of_all.len());
+    }
+
+    let mut separators = [false; 128];
+    for separator in text("filters").chars().chain([' ']) {
+        separators[separator as usize] = true;
+    }
+
+    let mut code = String::new();
+    let mut constant = |ty: String, value: String| writeln!(code, "pub(super) static {ty} = {value};");
+    constant(format!("SLOTS: [u32; {}]", slots.len()), format!("{slots:?}")).expect("a string takes all");
+    constant(format!("STARTS: [u32; {}]", starts.len()), format!("{starts:?}")).expect("a string takes all");
+    constant("WORDS: &str".to_owned(), format!("{text_of_all:?}")).expect("a string takes all");
+    constant("SEPARATORS: [bool; 128]".to_owned(), format!("{separators:?}")).expect("a string takes all");
+    code
+}

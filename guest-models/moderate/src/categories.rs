@@ -1,0 +1,159 @@
+//! What is judged: the categories of OpenAI's moderation API, and how a model's labels make up their scores.
+
+/// How the probabilities of a model's labels become one score.
+#[derive(Clone, Copy, Debug)]
+pub enum Rule {
+    /// Any of them makes the category.
+    Max(&'static [&'static str]),
+    /// Only all of them together make it.
+    Min(&'static [&'static str]),
+    /// They exclude each other and share the category.
+    Sum(&'static [&'static str]),
+}
+
+/// One category.
+#[derive(Clone, Copy, Debug)]
+pub struct Category {
+    /// OpenAI's name.
+    pub name: &'static str,
+    /// From which score on it is flagged, unless the setting `threshold.NAME` says otherwise.
+    pub threshold: f32,
+    /// What the text model's labels say about it.
+    pub text: Option<Rule>,
+    /// What the image model's labels say about it.
+    pub image: Option<Rule>,
+}
+
+/// A category that no model of ours knows: reported as a gap, so that nobody takes it for judged.
+const fn unjudged(name: &'static str) -> Category {
+    Category { name, threshold: 0.5, text: None, image: None }
+}
+
+/// All categories, in the order of the verdict.
+///
+/// The text labels are those of the Jigsaw toxic comment challenge, each a probability of its own; the image labels those
+/// of NSFWJS, which sum to 1. Of these `Sexy` (suggestive, not explicit) is not `sexual` in OpenAI's sense.
+pub const CATEGORIES: [Category; 13] = [
+    Category {
+        name: "harassment",
+        threshold: 0.5,
+        text: Some(Rule::Max(&["toxic", "severe_toxic", "insult", "obscene"])),
+        image: None,
+    },
+    Category {
+        name: "harassment/threatening",
+        threshold: 0.5,
+        text: Some(Rule::Max(&["threat"])),
+        image: None,
+    },
+    Category { name: "hate", threshold: 0.5, text: Some(Rule::Max(&["identity_hate"])), image: None },
+    Category {
+        name: "hate/threatening",
+        threshold: 0.5,
+        text: Some(Rule::Min(&["identity_hate", "threat"])),
+        image: None,
+    },
+    unjudged("illicit"),
+    unjudged("illicit/violent"),
+    unjudged("self-harm"),
+    unjudged("self-harm/instructions"),
+    unjudged("self-harm/intent"),
+    Category { name: "sexual", threshold: 0.5, text: None, image: Some(Rule::Sum(&["Porn", "Hentai"])) },
+    unjudged("sexual/minors"),
+    unjudged("violence"),
+    unjudged("violence/graphic"),
+];
+
+/// Labels that models have and that make no category.
+const HARMLESS: [&str; 3] = ["Drawing", "Neutral", "Sexy"];
+
+impl Rule {
+    /// The score that one row of a model's output gives, where the model has the labels for it: all of them for a `Min`,
+    /// any for the others. `labels` names the values of `row`.
+    pub fn score(self, labels: &[&str], row: &[f32]) -> Option<f32> {
+        let value = |label: &&str| row.get(labels.iter().position(|candidate| candidate == label)?).copied();
+        match self {
+            Rule::Max(wanted) => wanted.iter().filter_map(value).reduce(f32::max),
+            Rule::Min(wanted) => wanted.iter().map(value).reduce(|one, other| Some(one?.min(other?)))?,
+            Rule::Sum(wanted) => wanted.iter().filter_map(value).reduce(|one, other| (one + other).min(1.0)),
+        }
+    }
+
+    fn labels(self) -> &'static [&'static str] {
+        let (Rule::Max(labels) | Rule::Min(labels) | Rule::Sum(labels)) = self;
+        labels
+    }
+}
+
+/// Those of `labels` of which nothing is known here.
+pub fn unknown<'l>(labels: &[&'l str]) -> Vec<&'l str> {
+    let known = |label: &&str| {
+        let mut rules = CATEGORIES.iter().flat_map(|category| [category.text, category.image]).flatten();
+        HARMLESS.contains(label) || rules.any(|rule| rule.labels().contains(label))
+    };
+    labels.iter().copied().filter(|label| !known(label)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_follow_the_rules() {
+        let labels = ["a", "b", "c"];
+        let row = [0.2, 0.7, 0.6];
+        let cases: [(Rule, Option<f32>); 8] = [
+            (Rule::Max(&["a", "b"]), Some(0.7)),
+            (Rule::Max(&["c", "absent"]), Some(0.6)),
+            (Rule::Max(&["absent"]), None),
+            (Rule::Min(&["b", "c"]), Some(0.6)),
+            (Rule::Min(&["b", "absent"]), None),
+            (Rule::Sum(&["a", "c"]), Some(0.8)),
+            (Rule::Sum(&["b", "c"]), Some(1.0)),
+            (Rule::Sum(&["absent"]), None),
+        ];
+        for (rule, expected) in cases {
+            assert_eq!(rule.score(&labels, &row), expected, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_models_labels_are_known_and_judge_five_categories() {
+        let text: Vec<_> = include_str!("../../../weights/toxic-bilstm/labels.txt").lines().collect();
+        let image: Vec<_> =
+            include_str!("../../../weights/nsfwjs-mobilenet_v2-int8/labels.txt").lines().collect();
+        assert!(unknown(&text).is_empty());
+        assert!(unknown(&image).is_empty());
+        assert_eq!(unknown(&["toxic", "sarcasm", "Neutral"]), ["sarcasm"]);
+        let row = [0.5; 6];
+        let judged = |category: &&Category| {
+            let by_text = category.text.and_then(|rule| rule.score(&text, &row));
+            let by_image = category.image.and_then(|rule| rule.score(&image, &row));
+            by_text.or(by_image).is_some()
+        };
+        let judged: Vec<_> = CATEGORIES.iter().filter(judged).map(|category| category.name).collect();
+        assert_eq!(judged, ["harassment", "harassment/threatening", "hate", "hate/threatening", "sexual"]);
+    }
+
+    #[test]
+    fn the_categories_are_openais() {
+        let mut names = CATEGORIES.map(|category| category.name);
+        names.sort_unstable();
+        let openai = [
+            "harassment",
+            "harassment/threatening",
+            "hate",
+            "hate/threatening",
+            "illicit",
+            "illicit/violent",
+            "self-harm",
+            "self-harm/instructions",
+            "self-harm/intent",
+            "sexual",
+            "sexual/minors",
+            "violence",
+            "violence/graphic",
+        ];
+        assert_eq!(names, openai);
+    }
+}

@@ -1,0 +1,25 @@
+//! Where a word stands in the vocabulary's table. Shared by the guest and its build script, which must agree.
+
+/// How many slots the table has: a power of two, three fifths of it in use.
+pub(crate) const SLOTS: usize = 1 << ID_BITS;
+
+/// Bits of a slot that hold the word's id; the rest hold the upper part of its hash.
+pub(crate) const ID_BITS: u32 = 15;
+
+/// The hash of a word: FNV-1a, stirred so that both ends of it are good.
+pub(crate) fn hash(word: &[u8]) -> u32 {
+    let hash =
+        word.iter().fold(0x811c_9dc5_u32, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = (hash ^ (hash >> 15)).wrapping_mul(0x2c1b_3c6d);
+    hash ^ (hash >> 16)
+}
+
+/// The slot where the search for a word begins.
+pub(crate) fn first_slot(hash: u32) -> usize {
+    hash as usize & (SLOTS - 1)
+}
+
+/// A used slot: never 0, since ids begin at 1.
+pub(crate) fn slot(hash: u32, id: u16) -> u32 {
+    hash >> ID_BITS << ID_BITS | u32::from(id)
+}

@@ -1,0 +1,100 @@
+//! From text to the rows of word ids that the model reads, as the Keras tokeniser that it was trained with.
+
+use crate::vocabulary;
+
+/// The ids of the words in `text` that the model knows, in order.
+pub fn ids(text: &str) -> Vec<i32> {
+    // As a whole and not word by word: how a final sigma is lowered depends on what surrounds it.
+    let text = text.to_lowercase();
+    text.split(vocabulary::separates).filter_map(vocabulary::id).map(i32::from).collect()
+}
+
+/// Cut `ids` into windows of at most `size`, each half a window after the one before; the last ends with the text.
+///
+/// The model reads one window, and Keras would show it the last only. An insult followed by a hundred harmless words must
+/// not pass for harmless, so all are judged: at most `most`, beyond which those before the last are left out. Returns how
+/// many were left out as well.
+///
+/// `size` and `most` are at least 1; a text without known words is one empty window.
+pub fn windows(ids: &[i32], size: usize, most: usize) -> (Vec<&[i32]>, usize) {
+    let Some(last) = ids.len().checked_sub(size) else { return (vec![ids], 0) };
+    let step = size.div_ceil(2);
+    let before = last.div_ceil(step);
+    let kept = before.min(most - 1);
+    let mut windows: Vec<_> = (0..kept).map(|window| &ids[window * step..window * step + size]).collect();
+    windows.push(&ids[last..]);
+    (windows, before - kept)
+}
+
+/// Append `window` to `rows` as a row of `size` ids, with zeros before it.
+pub fn pad(window: &[i32], size: usize, rows: &mut Vec<i32>) {
+    rows.resize(rows.len() + size - window.len(), 0);
+    rows.extend_from_slice(window);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_the_reference() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../testdata/tokens.json")).unwrap();
+        let golden = golden.as_array().unwrap();
+        assert!(golden.len() >= 10);
+        for case in golden {
+            let text = case["text"].as_str().unwrap();
+            let (expected, all) = (case["row"].as_array().unwrap(), ids(text));
+            let mut row = Vec::new();
+            let (windows, _) = windows(&all, 100, 16);
+            pad(windows.last().unwrap(), 100, &mut row);
+            let expected: Vec<_> = expected.iter().map(|id| id.as_i64().unwrap() as i32).collect();
+            assert_eq!(row, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn windows_overlap_by_half_and_the_last_ends_with_the_text() {
+        // Length, most, first id of each window, left out.
+        let cases: [(usize, usize, &[i32], usize); 10] = [
+            (0, 9, &[], 0),
+            (3, 9, &[0], 0),
+            (10, 9, &[0], 0),
+            (11, 9, &[0, 1], 0),
+            (15, 9, &[0, 5], 0),
+            (16, 9, &[0, 5, 6], 0),
+            (31, 9, &[0, 5, 10, 15, 20, 21], 0),
+            (31, 3, &[0, 5, 21], 3),
+            (31, 1, &[21], 5),
+            (1_000_000, 2, &[0, 999_990], 199_997),
+        ];
+        for (length, most, expected, left_out) in cases {
+            let ids: Vec<i32> = (0..length as i32).collect();
+            let (windows, skipped) = windows(&ids, 10, most);
+            let firsts: Vec<_> = windows.iter().filter_map(|window| window.first().copied()).collect();
+            assert_eq!((firsts.as_slice(), skipped), (expected, left_out), "{length} ids, at most {most}");
+            assert_eq!(windows.last().unwrap().last(), ids.last());
+        }
+    }
+
+    #[test]
+    fn every_id_is_in_some_window() {
+        for length in 0..60 {
+            for size in 1..12 {
+                let ids: Vec<i32> = (0..length).collect();
+                let (windows, skipped) = windows(&ids, size, usize::MAX);
+                assert_eq!(skipped, 0);
+                let seen: std::collections::BTreeSet<_> = windows.concat().into_iter().collect();
+                assert_eq!(seen.len(), ids.len(), "{length} ids in windows of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_padded_in_front() {
+        let mut rows = Vec::new();
+        pad(&[7, 8], 4, &mut rows);
+        pad(&[], 4, &mut rows);
+        assert_eq!(rows, [0, 0, 7, 8, 0, 0, 0, 0]);
+    }
+}

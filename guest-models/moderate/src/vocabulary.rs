@@ -1,0 +1,59 @@
+//! The text model's words and their ids: a constant table in the component, made by the build script.
+
+use crate::hash;
+
+mod table {
+    include!(concat!(env!("OUT_DIR"), "/table.rs"));
+}
+
+/// The id of a word in lower case, from 1; none for a word that the model was not trained on.
+pub(crate) fn id(word: &str) -> Option<u16> {
+    let hash = hash::hash(word.as_bytes());
+    let mut at = hash::first_slot(hash);
+    loop {
+        let slot = table::SLOTS[at];
+        if slot == 0 {
+            return None;
+        }
+        let id = (slot & (hash::SLOTS as u32 - 1)) as u16;
+        if slot == hash::slot(hash, id) && spelling(id) == Some(word) {
+            return Some(id);
+        }
+        at = (at + 1) % hash::SLOTS;
+    }
+}
+
+/// Whether a character stands between words.
+pub(crate) fn separates(character: char) -> bool {
+    table::SEPARATORS.get(character as usize).is_some_and(|&separates| separates)
+}
+
+fn spelling(id: u16) -> Option<&'static str> {
+    let [start, end] = [id.checked_sub(1)?, id].map(|at| table::STARTS.get(usize::from(at)));
+    table::WORDS.get(*start? as usize..*end? as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_model_has_its_id() {
+        let json = include_bytes!("../../../weights/toxic-bilstm/vocab.json");
+        let json: serde_json::Value = serde_json::from_slice(json).unwrap();
+        let words = json["vocab"].as_object().unwrap();
+        assert_eq!(words.len(), 19_999);
+        for (word, expected) in words {
+            assert_eq!(id(word).map(u64::from), expected.as_u64(), "`{word}`");
+        }
+    }
+
+    #[test]
+    fn other_words_have_none() {
+        for word in ["", "The", "xyzzyplugh", "the ", "stupid!", "\u{1F600}"] {
+            assert_eq!(id(word), None, "`{word}`");
+        }
+        let unknown = (0..200_000).filter(|number| id(&format!("#{number}")).is_some()).count();
+        assert_eq!(unknown, 0);
+    }
+}

@@ -1,0 +1,135 @@
+//! What a model takes and gives: its card, which the host puts among the settings under `models.NAME.`.
+//!
+//! Reading it is what lets one guest serve any model of its kind: swapping a model is a line of configuration.
+
+use crate::Fault;
+use crate::settings::{Setting, Settings};
+
+/// The card of one configured model.
+#[derive(Clone, Copy, Debug)]
+pub struct Card<'s> {
+    settings: &'s Settings,
+    model: &'s str,
+}
+
+/// The size of an axis of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axis {
+    /// Always this many.
+    Fixed(u32),
+    /// Any number: the batch, by convention.
+    Dynamic,
+}
+
+impl<'s> Card<'s> {
+    /// The card of `model`, where the configuration gives such a model: then `models.NAME.task` is set.
+    pub(crate) fn new(settings: &'s Settings, model: &'s str) -> Option<Card<'s>> {
+        let card = Card { settings, model };
+        card.find("task").map(|_| card)
+    }
+
+    /// The name by which the guest knows the model.
+    pub fn model(&self) -> &'s str {
+        self.model
+    }
+
+    /// The fact under `models.NAME.KEY`, where the card has it.
+    pub fn find(&self, key: &str) -> Option<&'s str> {
+        self.settings.text(&self.key(key))
+    }
+
+    /// The fact under `models.NAME.KEY`.
+    ///
+    /// # Errors
+    ///
+    /// `internal` when the card does not have it.
+    pub fn require(&self, key: &str) -> Result<&'s str, Fault> {
+        self.find(key).ok_or_else(|| {
+            let Card { model, .. } = self;
+            Fault::Internal(format!(
+                "model `{model}`: this guest needs `{key}`, which the model's card does not have"
+            ))
+        })
+    }
+
+    /// The fact under `models.NAME.KEY`, or `default` where the card does not have it.
+    ///
+    /// # Errors
+    ///
+    /// `internal` when the fact is not a `T`.
+    pub fn get<T: Setting>(&self, key: &str, default: T) -> Result<T, Fault> {
+        self.settings.get(&self.key(key), default)
+    }
+
+    /// The shape under `KEY`, such as `N,3,224,224`: a word is a dynamic axis.
+    ///
+    /// # Errors
+    ///
+    /// `internal` when the card has none.
+    pub fn shape(&self, key: &str) -> Result<Vec<Axis>, Fault> {
+        let axis = |text: &str| text.trim().parse().map_or(Axis::Dynamic, Axis::Fixed);
+        Ok(self.require(key)?.split(',').map(axis).collect())
+    }
+
+    /// The model's labels, in the order of its output.
+    ///
+    /// # Errors
+    ///
+    /// `internal` when the card has none.
+    pub fn labels(&self) -> Result<Vec<&'s str>, Fault> {
+        Ok(self.require("labels")?.lines().collect())
+    }
+
+    /// Complain about a fact.
+    pub(crate) fn unfit(&self, key: &str, expected: &str, found: &str) -> Fault {
+        let Card { model, .. } = self;
+        Fault::Internal(format!(
+            "model `{model}`: `{key}`: this guest takes {expected}, the model's card has `{found}`"
+        ))
+    }
+
+    fn key(&self, key: &str) -> String {
+        ["models.", self.model, ".", key].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        let pairs = [
+            ("models.image.task", "image-classification"),
+            ("models.image.input.shape", "N,3,224,224"),
+            ("models.image.labels", "cat\ndog"),
+        ];
+        Settings::from_pairs(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec())
+    }
+
+    #[test]
+    fn a_model_is_configured_when_its_task_is_set() {
+        let settings = settings();
+        assert!(settings.card("image").is_some());
+        assert!(settings.card("text").is_none());
+    }
+
+    #[test]
+    fn facts_come_typed() {
+        let settings = settings();
+        let card = settings.card("image").unwrap();
+        let fixed = Axis::Fixed;
+        assert_eq!(card.shape("input.shape").unwrap(), [Axis::Dynamic, fixed(3), fixed(224), fixed(224)]);
+        assert_eq!(card.labels().unwrap(), ["cat", "dog"]);
+        assert_eq!(card.get("input.image.crop", 1.0).unwrap(), 1.0);
+    }
+
+    #[test]
+    fn a_missing_fact_names_the_model_and_the_key() {
+        let settings = settings();
+        let Fault::Internal(message) = settings.card("image").unwrap().require("input.name").unwrap_err()
+        else {
+            panic!("another fault");
+        };
+        assert!(message.starts_with("model `image`: this guest needs `input.name`"), "{message}");
+    }
+}

@@ -1,0 +1,255 @@
+//! JPEG, PNG, WebP and GIF files into pixels.
+
+use std::io::Cursor;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+use crate::Fault;
+
+/// The most pixels of an image unless a setting says otherwise: a photo of 16 megapixels.
+pub const DEFAULT_MAX_PIXELS: u32 = 16_000_000;
+
+/// Memory that a decoder may take beside the pixels: tables, a palette, the coefficients of a progressive JPEG.
+const DECODER_BYTES: u64 = 64 << 20;
+
+/// A decoded image: eight bits a channel, opaque, as stored in the file.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) pixels: Pixels,
+    /// How the picture is meant to be looked at; the pixels are not turned yet.
+    pub(super) orientation: Orientation,
+}
+
+/// Pixels row by row, as they came from the decoder: repacking 16 megapixels to RGB would double the memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pixels {
+    /// 1 byte a pixel.
+    Grey(Vec<u8>),
+    /// 3 bytes a pixel.
+    Rgb(Vec<u8>),
+    /// 4 bytes a pixel, the fourth without meaning.
+    RgbPadded(Vec<u8>),
+}
+
+/// Decode `file`, of at most `max_pixels` pixels: the first frame, where it has several.
+///
+/// The format is told from the bytes. What is transparent shows white.
+///
+/// # Errors
+///
+/// `unsupported-media` when the bytes are in none of the formats; `too-large`, before anything is decoded, when the
+/// header claims more pixels than allowed; `invalid-input` when the file is broken.
+pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
+    let format = format(file)?;
+    let name = name(format);
+    let broken = |error: ImageError| match error {
+        ImageError::Limits(error) => {
+            Fault::TooLarge(format!("image: the {name} file needs too much memory: {error}"))
+        }
+        ImageError::Unsupported(error) => Fault::UnsupportedMedia(format!("image: {error}")),
+        error => Fault::InvalidInput(format!("image: the {name} file is broken: {error}")),
+    };
+    let most_bytes = u64::from(max_pixels) * 4;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(most_bytes + DECODER_BYTES);
+    let mut reader = ImageReader::with_format(Cursor::new(file), format);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err(Fault::InvalidInput(format!(
+            "image: expected pixels, found a {name} file of {width}x{height}"
+        )));
+    }
+    if pixels > u64::from(max_pixels) || decoder.total_bytes() > most_bytes {
+        let bits = decoder.color_type().bits_per_pixel();
+        return Err(Fault::TooLarge(format!(
+            "image: {width}x{height} pixels of {bits} bits are more than {max_pixels} of 32 bits; send a smaller one"
+        )));
+    }
+    decoder.set_limits(limits).map_err(broken)?;
+    // A picture with unreadable metadata is still a picture.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    Ok(Picture { width, height, pixels: opaque(decoded), orientation })
+}
+
+/// Which of the formats that guests read these bytes are in.
+fn format(file: &[u8]) -> Result<ImageFormat, Fault> {
+    const READ: &str = "JPEG, PNG, WebP or GIF";
+    match image::guess_format(file) {
+        Ok(format) if !name(format).is_empty() => Ok(format),
+        Ok(other) => {
+            let found = other.extensions_str().first().unwrap_or(&"another format");
+            Err(Fault::UnsupportedMedia(format!("image: expected {READ}, found {found}")))
+        }
+        Err(_) if file.is_empty() => {
+            Err(Fault::UnsupportedMedia(format!("image: expected {READ}, found no bytes at all")))
+        }
+        Err(_) => Err(Fault::UnsupportedMedia(format!("image: expected {READ}, found none of them"))),
+    }
+}
+
+/// The name of a format that guests read; empty for any other.
+fn name(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Png => "PNG",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Gif => "GIF",
+        _ => "",
+    }
+}
+
+/// The pixels over white, in place where they have eight bits a channel.
+fn opaque(image: DynamicImage) -> Pixels {
+    match image {
+        DynamicImage::ImageLuma8(image) => Pixels::Grey(image.into_raw()),
+        DynamicImage::ImageLumaA8(image) => {
+            let pixels = over_white::<2>(image.into_raw());
+            Pixels::Grey(pixels.into_iter().step_by(2).collect())
+        }
+        DynamicImage::ImageRgb8(image) => Pixels::Rgb(image.into_raw()),
+        DynamicImage::ImageRgba8(image) => Pixels::RgbPadded(over_white::<4>(image.into_raw())),
+        deep if deep.color().has_alpha() => Pixels::RgbPadded(over_white::<4>(deep.into_rgba8().into_raw())),
+        deep => Pixels::Rgb(deep.into_rgb8().into_raw()),
+    }
+}
+
+/// Lay pixels of `N` bytes, the last of which is their opacity, on white.
+fn over_white<const N: usize>(mut pixels: Vec<u8>) -> Vec<u8> {
+    for pixel in pixels.chunks_exact_mut(N) {
+        let Some((alpha, colors)) = pixel.split_last_mut() else { continue };
+        let alpha = u32::from(*alpha);
+        for color in colors {
+            let blended = (u32::from(*color) * alpha + 255 * (255 - alpha) + 127) / 255;
+            *color = blended as u8;
+        }
+    }
+    pixels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayAlphaImage, GrayImage, Luma, LumaA, Rgb, Rgb32FImage, RgbImage, Rgba, RgbaImage};
+
+    fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    /// A PNG that ends after its header, which claims this size.
+    fn png_header(width: u32, height: u32) -> Vec<u8> {
+        let mut png = encoded(GrayImage::new(1, 1), ImageFormat::Png);
+        png[16..20].copy_from_slice(&width.to_be_bytes());
+        png[20..24].copy_from_slice(&height.to_be_bytes());
+        // The reader checks what it reads: CRC-32 of the chunk's type and data.
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        png
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0_u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        })
+    }
+
+    #[test]
+    fn every_format_is_told_from_its_bytes() {
+        let image = RgbImage::from_pixel(5, 3, Rgb([200, 40, 90]));
+        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif] {
+            let picture = decode(&encoded(image.clone(), format), 100).unwrap();
+            assert_eq!((picture.width, picture.height), (5, 3), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_unsupported_media() {
+        for (file, found) in [
+            (&b""[..], "found no bytes at all"),
+            (b"<svg></svg>", "found none of them"),
+            (b"BM______________________________", "found bmp"),
+        ] {
+            match decode(file, 100) {
+                Err(Fault::UnsupportedMedia(message)) => assert!(message.ends_with(found), "{message}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_claims_too_many_pixels_is_refused_before_decoding() {
+        for (width, height) in [(60_000, 60_000), (4_001, 4_000), (i32::MAX as u32, i32::MAX as u32)] {
+            match decode(&png_header(width, height), DEFAULT_MAX_PIXELS) {
+                Err(Fault::TooLarge(message)) => assert!(message.starts_with("image: "), "{message}"),
+                other => panic!("{width}x{height}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_gif_or_webp_bomb_is_refused_too() {
+        let mut gif = encoded(RgbImage::new(1, 1), ImageFormat::Gif);
+        gif[6..10].copy_from_slice(&[0xff; 4]);
+        let gif = decode(&gif, DEFAULT_MAX_PIXELS);
+        assert!(matches!(gif, Err(Fault::TooLarge(_))), "{gif:?}");
+        let mut webp = encoded(RgbImage::new(1, 1), ImageFormat::WebP);
+        // After the lossless signature: 14 bits of width, 14 of height, each less one.
+        webp[21..24].copy_from_slice(&[0xfe, 0xff, 0xff]);
+        let webp = decode(&webp, DEFAULT_MAX_PIXELS);
+        assert!(matches!(webp, Err(Fault::TooLarge(_))), "{webp:?}");
+    }
+
+    #[test]
+    fn truncated_files_are_answered() {
+        let mut image = RgbImage::new(24, 24);
+        for (x, y, pixel) in image.enumerate_pixels_mut() {
+            *pixel = Rgb([(x * 31 + y * 17) as u8, (x * y) as u8, (x ^ y) as u8]);
+        }
+        for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Jpeg, ImageFormat::Gif] {
+            let file = encoded(image.clone(), format);
+            for length in 0..file.len() {
+                match decode(&file[..length], 10_000) {
+                    // Some decoders show as much as there is.
+                    Ok(picture) => assert_eq!((picture.width, picture.height), (24, 24)),
+                    Err(Fault::InvalidInput(_) | Fault::UnsupportedMedia(_)) => {}
+                    Err(other) => panic!("{format:?} of {length} bytes: {other:?}"),
+                }
+            }
+            let half = decode(&file[..file.len() / 4], 10_000);
+            assert!(format == ImageFormat::Jpeg || half.is_err(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_transparent_shows_white() {
+        let mut rgba = RgbaImage::from_pixel(3, 1, Rgba([10, 20, 30, 255]));
+        rgba.put_pixel(1, 0, Rgba([10, 20, 30, 0]));
+        rgba.put_pixel(2, 0, Rgba([0, 100, 255, 128]));
+        let Pixels::RgbPadded(pixels) = decode(&encoded(rgba, ImageFormat::Png), 100).unwrap().pixels else {
+            panic!("not four bytes a pixel");
+        };
+        let colors: Vec<_> = pixels.chunks(4).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
+        assert_eq!(colors, [[10, 20, 30], [255; 3], [127, 177, 255]]);
+    }
+
+    #[test]
+    fn grey_and_deep_images_keep_their_values() {
+        let grey = decode(&encoded(GrayImage::from_pixel(2, 2, Luma([7])), ImageFormat::Png), 9).unwrap();
+        assert_eq!(grey.pixels, Pixels::Grey(vec![7; 4]));
+        let alpha = GrayAlphaImage::from_pixel(1, 1, LumaA([7, 0]));
+        let alpha = decode(&encoded(alpha, ImageFormat::Png), 9).unwrap();
+        assert_eq!(alpha.pixels, Pixels::Grey(vec![255]));
+        let deep = DynamicImage::from(Rgb32FImage::from_pixel(1, 1, Rgb([1.0, 0.0, 0.5]))).into_rgb16();
+        let deep = decode(&encoded(deep, ImageFormat::Png), 9).unwrap();
+        assert_eq!(deep.pixels, Pixels::Rgb(vec![255, 0, 128]));
+    }
+}

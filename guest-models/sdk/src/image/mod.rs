@@ -1,0 +1,11 @@
+//! From the bytes of an untrusted image file to the numbers that a model takes.
+//!
+//! [`decode`] is the part that reads what strangers wrote, and the reason why it happens in a sandbox. A [`Recipe`], from
+//! the model's card, then crops, resizes and normalises. Nothing here asks the host for anything.
+
+mod decode;
+mod orientation;
+mod recipe;
+
+pub use decode::{DEFAULT_MAX_PIXELS, Picture, decode};
+pub use recipe::{Color, Filter, Layout, Recipe};

@@ -1,0 +1,235 @@
+//! How pixels become a model's numbers: crop, resize, normalise.
+
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3, U8x4};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+
+use super::decode::{Picture, Pixels};
+use super::orientation::{stored_at, swaps_axes};
+use crate::Fault;
+use crate::card::{Axis, Card};
+
+/// The order of a tensor's axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `(3, height, width)` for each image.
+    Nchw,
+    /// `(height, width, 3)` for each image.
+    Nhwc,
+}
+
+/// The order of the three channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Color {
+    /// Red first.
+    Rgb,
+    /// Blue first.
+    Bgr,
+}
+
+/// How pixels are weighed when resizing. Shrinking widens the window, as Pillow does, so nothing aliases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// A triangle.
+    Bilinear,
+    /// Keys' cubic with a = -0.5.
+    Bicubic,
+    /// Lanczos with three lobes.
+    Lanczos,
+}
+
+/// How a model wants its images, from its card.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// Of the tensor, in pixels.
+    pub width: u32,
+    /// Of the tensor, in pixels.
+    pub height: u32,
+    /// The order of the axes.
+    pub layout: Layout,
+    /// The order of the channels.
+    pub color: Color,
+    /// The side of the central square that is used, as a share of the shorter side: above 0, at most 1.
+    pub crop: f64,
+    /// How to resize the square.
+    pub filter: Filter,
+    /// What is subtracted from a value of 0 to 255; one for each channel, in the order of `color`.
+    pub mean: [f32; 3],
+    /// What the difference is divided by.
+    pub std: [f32; 3],
+}
+
+impl Recipe {
+    /// The recipe on a model's card.
+    ///
+    /// # Errors
+    ///
+    /// `internal` when the model's input is no image, or one that this SDK cannot make.
+    pub fn from_card(card: &Card<'_>) -> Result<Recipe, Fault> {
+        let dtype = card.require("input.dtype")?;
+        if dtype != "f32" {
+            return Err(card.unfit("input.dtype", "`f32`", dtype));
+        }
+        let layout = match card.require("input.layout")? {
+            "NCHW" => Layout::Nchw,
+            "NHWC" => Layout::Nhwc,
+            other => return Err(card.unfit("input.layout", "`NCHW` or `NHWC`", other)),
+        };
+        let (height, width) = match (layout, card.shape("input.shape")?.as_slice()) {
+            (Layout::Nchw, [_, Axis::Fixed(3), Axis::Fixed(height), Axis::Fixed(width)])
+            | (Layout::Nhwc, [_, Axis::Fixed(height), Axis::Fixed(width), Axis::Fixed(3)])
+                if *height > 0 && *width > 0 =>
+            {
+                (*height, *width)
+            }
+            _ => {
+                let expected =
+                    "four axes in the layout's order, three channels, and a fixed height and width";
+                return Err(card.unfit("input.shape", expected, card.require("input.shape")?));
+            }
+        };
+        let color = match card.require("input.image.color")? {
+            "RGB" => Color::Rgb,
+            "BGR" => Color::Bgr,
+            other => return Err(card.unfit("input.image.color", "`RGB` or `BGR`", other)),
+        };
+        let crop = card.get("input.image.crop", 1.0)?;
+        if !(crop > 0.0 && crop <= 1.0) {
+            return Err(card.unfit("input.image.crop", "a share above 0 and at most 1", &crop.to_string()));
+        }
+        let filter = match card.require("input.image.filter")? {
+            "bilinear" => Filter::Bilinear,
+            "bicubic" => Filter::Bicubic,
+            "lanczos" => Filter::Lanczos,
+            other => {
+                return Err(card.unfit("input.image.filter", "`bilinear`, `bicubic` or `lanczos`", other));
+            }
+        };
+        let mean = channels(card, "input.image.mean")?;
+        let std = channels(card, "input.image.std")?;
+        if std.contains(&0.0) {
+            return Err(card.unfit(
+                "input.image.std",
+                "numbers other than 0",
+                card.require("input.image.std")?,
+            ));
+        }
+        Ok(Recipe { width, height, layout, color, crop, filter, mean, std })
+    }
+
+    /// The shape of a tensor of `images` images.
+    pub fn shape(&self, images: u32) -> [u32; 4] {
+        match self.layout {
+            Layout::Nchw => [images, 3, self.height, self.width],
+            Layout::Nhwc => [images, self.height, self.width, 3],
+        }
+    }
+
+    /// Append the numbers for `picture` to `tensor`.
+    ///
+    /// # Errors
+    ///
+    /// `internal` when the resizer refuses, which it has no reason to.
+    pub fn apply(&self, picture: &Picture, tensor: &mut Vec<f32>) -> Result<(), Fault> {
+        let seen = self.resize(picture)?;
+        self.normalise(&seen, tensor);
+        Ok(())
+    }
+
+    /// The central square, resized and the right way up: RGB, row by row.
+    pub(super) fn resize(&self, picture: &Picture) -> Result<Vec<[u8; 3]>, Fault> {
+        match &picture.pixels {
+            Pixels::Grey(pixels) => self.resize_pixels(picture, pixels, |pixel: &U8| [pixel.0; 3]),
+            Pixels::Rgb(pixels) => self.resize_pixels(picture, pixels, |pixel: &U8x3| pixel.0),
+            Pixels::RgbPadded(pixels) => self.resize_pixels(picture, pixels, |pixel: &U8x4| {
+                let [red, green, blue, _] = pixel.0;
+                [red, green, blue]
+            }),
+        }
+    }
+
+    /// The picture is turned after resizing: it is small then, and turning commutes with the filter. A type of pixel at a
+    /// time, since the resizer that takes any brings the code for a dozen.
+    fn resize_pixels<P: PixelTrait>(
+        &self,
+        &Picture { width, height, orientation, .. }: &Picture,
+        pixels: &[u8],
+        rgb: impl Fn(&P) -> [u8; 3],
+    ) -> Result<Vec<[u8; 3]>, Fault> {
+        let swaps = swaps_axes(orientation);
+        let seen = if swaps { (height, width) } else { (width, height) };
+        let side = ((f64::from(width.min(height)) * self.crop) as u32).max(1);
+        let first = ((seen.0 - side) / 2, (seen.1 - side) / 2);
+        let last = (first.0 + side - 1, first.1 + side - 1);
+        let [one, other] = [first, last].map(|corner| stored_at(orientation, (width, height), corner));
+        let (left, top) = (one.0.min(other.0), one.1.min(other.1));
+
+        let source =
+            TypedImageRef::<P>::from_buffer(width, height, pixels).map_err(|error| internal(&error))?;
+        // A view: the resizer's own crop option would let the filter look across its edge.
+        let square =
+            TypedCroppedImage::new(source, left, top, side, side).map_err(|error| internal(&error))?;
+        let stored = if swaps { (self.height, self.width) } else { (self.width, self.height) };
+        let mut small = TypedImage::new(stored.0, stored.1);
+        let filter = match self.filter {
+            Filter::Bilinear => FilterType::Bilinear,
+            Filter::Bicubic => FilterType::CatmullRom,
+            Filter::Lanczos => FilterType::Lanczos3,
+        };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
+        Resizer::new().resize_typed(&square, &mut small, &options).map_err(|error| internal(&error))?;
+
+        let small = small.pixels();
+        let rows = (0..self.height).flat_map(|y| (0..self.width).map(move |x| (x, y)));
+        let turned = rows.map(|at| {
+            let (x, y) = stored_at(orientation, stored, at);
+            rgb(&small[y as usize * stored.0 as usize + x as usize])
+        });
+        Ok(turned.collect())
+    }
+
+    fn normalise(&self, rgb: &[[u8; 3]], tensor: &mut Vec<f32>) {
+        // 768 divisions instead of three a pixel.
+        let value = |channel: usize, byte: usize| (byte as f32 - self.mean[channel]) / self.std[channel];
+        let tables: [[f32; 256]; 3] =
+            std::array::from_fn(|channel| std::array::from_fn(|byte| value(channel, byte)));
+        let from = match self.color {
+            Color::Rgb => [0, 1, 2],
+            Color::Bgr => [2, 1, 0],
+        };
+        tensor.reserve_exact(3 * rgb.len());
+        match self.layout {
+            Layout::Nchw => {
+                for (table, from) in tables.iter().zip(from) {
+                    tensor.extend(rgb.iter().map(|pixel| table[usize::from(pixel[from])]));
+                }
+            }
+            Layout::Nhwc => {
+                for pixel in rgb {
+                    tensor
+                        .extend(tables.iter().zip(from).map(|(table, from)| table[usize::from(pixel[from])]));
+                }
+            }
+        }
+    }
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Fault {
+    Fault::Internal(format!("image: {error}"))
+}
+
+/// One number for all channels, or three with commas between.
+fn channels(card: &Card<'_>, key: &str) -> Result<[f32; 3], Fault> {
+    let text = card.require(key)?;
+    let numbers: Vec<f32> = text.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+    let finite = numbers.iter().all(|number| number.is_finite());
+    match (text.split(',').count(), numbers.as_slice()) {
+        (1, &[number]) if finite => Ok([number; 3]),
+        (3, &[first, second, third]) if finite => Ok([first, second, third]),
+        _ => Err(card.unfit(key, "one number, or three with commas between", text)),
+    }
+}
+
+#[cfg(test)]
+#[path = "recipe_tests.rs"]
+mod tests;

@@ -1,0 +1,149 @@
+//! `Recipe` against Pillow, and by hand.
+
+use image::metadata::Orientation;
+
+use super::*;
+use crate::settings::Settings;
+
+/// The pattern that `testdata/pillow.py` draws.
+fn pattern(width: u32, height: u32, exif: u8) -> Picture {
+    let pixel = |x: u32, y: u32| [x * x + 3 * y, x * y, x ^ y].map(|value| (40 + value % 176) as u8);
+    let pixels = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect();
+    let orientation = Orientation::from_exif(exif).unwrap();
+    Picture { width, height, pixels: Pixels::Rgb(pixels), orientation }
+}
+
+fn recipe(size: u32, crop: f64, filter: Filter) -> Recipe {
+    Recipe {
+        width: size,
+        height: size,
+        layout: Layout::Nchw,
+        color: Color::Rgb,
+        crop,
+        filter,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+    }
+}
+
+#[test]
+fn resized_squares_are_pillows() {
+    let golden = include_bytes!("../../testdata/pillow.rgb");
+    let cases = [
+        (301, 200, 0.875, Filter::Bicubic, 1),
+        (150, 401, 1.0, Filter::Bilinear, 1),
+        (20, 31, 1.0, Filter::Bicubic, 1),
+        (97, 64, 0.875, Filter::Lanczos, 1),
+        (24, 24, 1.0, Filter::Bicubic, 1),
+        (120, 81, 0.75, Filter::Bicubic, 6),
+        (81, 120, 0.75, Filter::Bicubic, 7),
+        (120, 81, 0.75, Filter::Bicubic, 3),
+    ];
+    assert_eq!(golden.len(), cases.len() * 24 * 24 * 3);
+    for (case, expected) in cases.into_iter().zip(golden.chunks_exact(24 * 24 * 3)) {
+        let (width, height, crop, filter, exif) = case;
+        let found = recipe(24, crop, filter).resize(&pattern(width, height, exif)).unwrap();
+        let apart = found.iter().flatten().zip(expected).map(|(one, other)| one.abs_diff(*other)).max();
+        // Each of the two passes rounds.
+        assert!(apart <= Some(1), "{case:?}: {apart:?} apart");
+    }
+}
+
+#[test]
+fn grey_and_padded_pixels_resize_like_rgb() {
+    let rgb = |value: u8| [value; 3];
+    let ramp: Vec<u8> = (0..64 * 48).map(|index| (index * 7) as u8).collect();
+    let picture = |pixels| Picture { width: 64, height: 48, pixels, orientation: Orientation::NoTransforms };
+    let recipe = recipe(16, 0.9, Filter::Bicubic);
+    let grey = recipe.resize(&picture(Pixels::Grey(ramp.clone()))).unwrap();
+    let others = [
+        Pixels::Rgb(ramp.iter().copied().flat_map(rgb).collect()),
+        Pixels::RgbPadded(ramp.iter().flat_map(|&value| [value, value, value, 99]).collect()),
+    ];
+    for other in others {
+        assert_eq!(recipe.resize(&picture(other)).unwrap(), grey);
+    }
+}
+
+#[test]
+fn one_pixel_is_enough_of_a_picture() {
+    let tensor = recipe(8, 0.875, Filter::Bicubic).resize(&pattern(1, 1, 1)).unwrap();
+    assert_eq!(tensor, [[40; 3]; 8 * 8]);
+}
+
+#[test]
+fn numbers_lie_as_the_layout_and_color_say() {
+    let picture = Picture {
+        width: 2,
+        height: 2,
+        pixels: Pixels::Rgb((0..12).collect()),
+        orientation: Orientation::NoTransforms,
+    };
+    let mut recipe = recipe(2, 1.0, Filter::Bicubic);
+    recipe.mean = [0.0, 1.0, 2.0];
+    recipe.std = [1.0, 1.0, 0.5];
+    let run = |recipe: &Recipe| {
+        let mut tensor = Vec::new();
+        recipe.apply(&picture, &mut tensor).unwrap();
+        tensor
+    };
+    assert_eq!(run(&recipe), [0., 3., 6., 9., 0., 3., 6., 9., 0., 6., 12., 18.]);
+    assert_eq!(recipe.shape(5), [5, 3, 2, 2]);
+    recipe.layout = Layout::Nhwc;
+    assert_eq!(run(&recipe), [0., 0., 0., 3., 3., 6., 6., 6., 12., 9., 9., 18.]);
+    assert_eq!(recipe.shape(5), [5, 2, 2, 3]);
+    recipe.color = Color::Bgr;
+    assert_eq!(run(&recipe)[..3], [2., 0., -4.]);
+}
+
+fn settings(changed: &str, value: &str) -> Settings {
+    let facts = [
+        ("models.image.task", "image-classification"),
+        ("models.image.input.dtype", "f32"),
+        ("models.image.input.shape", "N,3,224,192"),
+        ("models.image.input.layout", "NCHW"),
+        ("models.image.input.image.color", "RGB"),
+        ("models.image.input.image.crop", "0.875"),
+        ("models.image.input.image.filter", "bicubic"),
+        ("models.image.input.image.mean", "127"),
+        ("models.image.input.image.std", "127.5, 128, 128.5"),
+    ];
+    let pairs = facts.map(|(key, fact)| {
+        let fact = if key == format!("models.image.{changed}") { value } else { fact };
+        (key.to_owned(), fact.to_owned())
+    });
+    Settings::from_pairs(pairs.to_vec())
+}
+
+#[test]
+fn a_recipe_comes_from_the_card() {
+    let settings = settings("", "");
+    let found = Recipe::from_card(&settings.card("image").unwrap()).unwrap();
+    let mean = [127.0; 3];
+    let std = [127.5, 128.0, 128.5];
+    assert_eq!(found, Recipe { width: 192, height: 224, mean, std, ..recipe(0, 0.875, Filter::Bicubic) });
+}
+
+#[test]
+fn a_card_that_the_sdk_cannot_follow_is_refused_by_key() {
+    for (key, value) in [
+        ("input.dtype", "u8"),
+        ("input.shape", "N,1,224,224"),
+        ("input.shape", "N,3,H,W"),
+        ("input.shape", "N,3,0,224"),
+        ("input.layout", "NC4HW"),
+        ("input.image.color", "CMYK"),
+        ("input.image.crop", "0"),
+        ("input.image.crop", "1.1"),
+        ("input.image.filter", "mitchell"),
+        ("input.image.mean", "1,2"),
+        ("input.image.std", "1,0,1"),
+        ("input.image.std", "a,1,2,3"),
+    ] {
+        let settings = settings(key, value);
+        match Recipe::from_card(&settings.card("image").unwrap()) {
+            Err(Fault::Internal(message)) => assert!(message.contains(&format!("`{key}`")), "{message}"),
+            other => panic!("`{key}` = `{value}`: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! ONNX Runtime, from a shared library that is found at run time.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use half::{bf16, f16};
+use ort::LoadDynamicError;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session as OrtSession, SessionInputValue, SessionInputs};
+use ort::value::{
+    DynValue, Outlet, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef,
+    ValueType,
+};
+
+use super::{Backend, BackendError, Port, Session, failed, library, only};
+use crate::card::{Axis, Card};
+use crate::dtype::{DType, Element};
+use crate::model::ModelOptions;
+use crate::runtime::RuntimeError;
+use crate::tensor::Tensor;
+
+/// ONNX Runtime allows one environment a process, and a library once loaded stays. A lock and not a `OnceLock`, for
+/// two calls at once must not both load, and a load that fails must leave room for the next.
+static LOADED: Mutex<Option<OnnxRuntime>> = Mutex::new(None);
+
+/// The library, loaded, and its environment.
+#[derive(Clone)]
+pub(crate) struct OnnxRuntime {
+    environment: Environment,
+    path: PathBuf,
+}
+
+impl OnnxRuntime {
+    /// Load the library at `path`; once in a process, then the same again.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, when it is not an ONNX Runtime of version 1.24 or later, or when the process
+    /// already runs another.
+    pub(crate) fn open(path: &Path) -> Result<Self, RuntimeError> {
+        let path =
+            path.canonicalize().map_err(|source| RuntimeError::Missing { path: path.to_owned(), source })?;
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*loaded {
+            Some(runtime) if runtime.path == path => Ok(runtime.clone()),
+            Some(runtime) => Err(RuntimeError::Second { path, loaded: runtime.path.clone() }),
+            None => {
+                let runtime = OnnxRuntime { environment: environment(&path)?, path };
+                *loaded = Some(runtime.clone());
+                Ok(runtime)
+            }
+        }
+    }
+
+    /// The library that this process has loaded, if any.
+    pub(crate) fn loaded() -> Option<Self> {
+        LOADED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Version, as far as the file name tells it, and path of the library.
+    pub(crate) fn describe(&self) -> String {
+        // The library's own build information names a commit and no version.
+        let version = library::version_text(&self.path).map(|version| format!(" {version}"));
+        format!("ONNX Runtime{}, {}", version.unwrap_or_default(), self.path.display())
+    }
+}
+
+fn environment(path: &Path) -> Result<Environment, RuntimeError> {
+    let unusable = |message: String| RuntimeError::NotOnnxRuntime { path: path.to_owned(), message };
+    let builder = ort::init_from(path).map_err(|error| match error {
+        LoadDynamicError::BadVersion { version_str, .. } => {
+            RuntimeError::TooOld { path: path.to_owned(), found: version_str }
+        }
+        LoadDynamicError::Dlopen { error, .. } => {
+            // The error itself says that loading failed; its source says why.
+            let reason = std::error::Error::source(&error).map(ToString::to_string);
+            unusable(reason.unwrap_or_else(|| error.to_string()))
+        }
+        LoadDynamicError::MissingApi { .. } => unusable("it does not export `OrtGetApiBase`".to_owned()),
+        LoadDynamicError::InvalidVersionString => unusable("its version is not text".to_owned()),
+    })?;
+    let builder = builder.with_name("infer").with_telemetry(false).with_logger(Arc::new(log));
+    builder.build().map_err(|error| unusable(error.to_string()))
+}
+
+/// Lines of ONNX Runtime's own log, into ours.
+fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
+    match level {
+        LogLevel::Verbose => tracing::trace!(target: "onnxruntime", category, location, "{message}"),
+        LogLevel::Info => tracing::debug!(target: "onnxruntime", category, location, "{message}"),
+        LogLevel::Warning => tracing::warn!(target: "onnxruntime", category, location, "{message}"),
+        LogLevel::Error | LogLevel::Fatal => {
+            tracing::error!(target: "onnxruntime", category, location, "{message}");
+        }
+    }
+}
+
+impl Backend for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        "onnxruntime"
+    }
+
+    fn load(
+        &self,
+        bytes: Cow<'static, [u8]>,
+        _card: &Card,
+        options: &ModelOptions,
+    ) -> Result<Vec<Box<dyn Session>>, BackendError> {
+        let mut sessions: Vec<Box<dyn Session>> = Vec::with_capacity(options.sessions);
+        for _ in 0..options.sessions {
+            sessions.push(Box::new(Loaded::new(&self.environment, &bytes, options.threads)?));
+        }
+        Ok(sessions)
+    }
+}
+
+struct Loaded {
+    session: OrtSession,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+impl Loaded {
+    fn new(environment: &Environment, bytes: &[u8], threads: usize) -> Result<Self, BackendError> {
+        let session = OrtSession::builder(environment)
+            .map_err(failed)?
+            .with_optimization_level(GraphOptimizationLevel::Level3)
+            .map_err(failed)?
+            .with_intra_threads(threads)
+            .map_err(failed)?
+            // Threads that spin between requests would take the cores that guests run on.
+            .with_intra_op_spinning(false)
+            .map_err(failed)?
+            .commit_from_memory(bytes)
+            .map_err(failed)?;
+        let inputs = session.inputs().iter().map(port).collect();
+        let outputs = session.outputs().iter().map(port).collect();
+        Ok(Loaded { session, inputs, outputs })
+    }
+}
+
+impl Session for Loaded {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+        let values = inputs.iter().map(to_value).collect::<Result<Vec<_>, _>>()?;
+        let outputs = self.session.run(SessionInputs::<0>::ValueSlice(&values)).map_err(failed)?;
+        outputs.values().map(|value| from_value(&value)).collect()
+    }
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let name = outlet.name().to_owned();
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return Port { name, dtypes: &[], declared: "not a tensor".to_owned(), shape: None };
+    };
+    let axes: Vec<_> = shape
+        .iter()
+        .zip(dimension_symbols.iter())
+        .map(|(&size, symbol)| match usize::try_from(size) {
+            Ok(size) => Axis::Fixed(size),
+            Err(_) => Axis::Dynamic(if symbol.is_empty() { "?".to_owned() } else { symbol.to_string() }),
+        })
+        .collect();
+    // No axes is what the library reports for a scalar, and for a shape that the file leaves open.
+    let shape = if axes.is_empty() { None } else { Some(axes) };
+    match dtype(*ty) {
+        Some(dtype) => Port { name, dtypes: only(dtype), declared: dtype.to_string(), shape },
+        None => Port { name, dtypes: &[], declared: ty.to_string(), shape },
+    }
+}
+
+fn dtype(ty: TensorElementType) -> Option<DType> {
+    Some(match ty {
+        TensorElementType::Float16 => DType::F16,
+        TensorElementType::Bfloat16 => DType::BF16,
+        TensorElementType::Float32 => DType::F32,
+        TensorElementType::Float64 => DType::F64,
+        TensorElementType::Uint8 => DType::U8,
+        TensorElementType::Int32 => DType::I32,
+        TensorElementType::Int64 => DType::I64,
+        _ => return None,
+    })
+}
+
+fn to_value(tensor: &Tensor) -> Result<SessionInputValue<'_>, BackendError> {
+    match tensor.dtype() {
+        DType::F16 => view::<f16>(tensor),
+        DType::BF16 => view::<bf16>(tensor),
+        DType::F32 => view::<f32>(tensor),
+        DType::F64 => view::<f64>(tensor),
+        DType::U8 => view::<u8>(tensor),
+        DType::I32 => view::<i32>(tensor),
+        DType::I64 => view::<i64>(tensor),
+    }
+}
+
+/// The tensor as the library's, over the same memory wherever that is aligned.
+fn view<T: Element + PrimitiveTensorElementType + Debug>(
+    tensor: &Tensor,
+) -> Result<SessionInputValue<'_>, BackendError> {
+    let elements = tensor.elements::<T>().map_err(failed)?;
+    match elements {
+        Cow::Borrowed(values) => {
+            let value = TensorRef::from_array_view((tensor.shape(), values)).map_err(failed)?;
+            Ok(value.into())
+        }
+        Cow::Owned(values) => {
+            let value = OrtTensor::from_array((tensor.shape(), values)).map_err(failed)?;
+            Ok(value.into())
+        }
+    }
+}
+
+fn from_value(value: &DynValue) -> Result<Tensor, BackendError> {
+    let ty = match value.dtype() {
+        ValueType::Tensor { ty, .. } => dtype(*ty),
+        _ => None,
+    };
+    match ty {
+        Some(DType::F16) => copy::<f16>(value),
+        Some(DType::BF16) => copy::<bf16>(value),
+        Some(DType::F32) => copy::<f32>(value),
+        Some(DType::F64) => copy::<f64>(value),
+        Some(DType::U8) => copy::<u8>(value),
+        Some(DType::I32) => copy::<i32>(value),
+        Some(DType::I64) => copy::<i64>(value),
+        None => {
+            Err(BackendError::Failed(format!("an output is {}, which no tensor can hold", value.dtype())))
+        }
+    }
+}
+
+fn copy<T: Element + PrimitiveTensorElementType>(value: &DynValue) -> Result<Tensor, BackendError> {
+    let (shape, values) = value.try_extract_tensor::<T>().map_err(failed)?;
+    let shape = shape.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
+    let shape = shape.map_err(|_| BackendError::Failed("an output has a negative axis".to_owned()))?;
+    Tensor::from_slice(&shape, values).map_err(failed)
+}

@@ -1,0 +1,190 @@
+//! A card says what a model is: its files, what goes in and what comes out, and where all of it comes from.
+//!
+//! It is `card.toml` beside the weights. The file is read by `card/file.rs`; these are the types it becomes.
+
+mod check;
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::dtype::DType;
+pub(crate) use check::labels as check_labels;
+pub(crate) use file::parse;
+
+/// What a model is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Card {
+    /// The weights' own name; a configuration may serve them under another.
+    pub name: String,
+    /// What the model does.
+    pub task: Task,
+    /// How its file is to be read.
+    pub format: Format,
+    /// One line for people.
+    pub description: String,
+    /// SPDX expression of the weights' licence.
+    pub license: String,
+    /// Where the weights come from, and which script rebuilds the file.
+    pub source: String,
+    /// The files, by the names that they have beside the card.
+    pub files: Vec<CardFile>,
+    /// What the model takes, in the order in which backends are given it.
+    pub inputs: Vec<InputSpec>,
+    /// What the model gives, in the order of a reply.
+    pub outputs: Vec<OutputSpec>,
+    /// The classes' names in the order of the first output's last axis; empty for a model without.
+    pub labels: Vec<String>,
+}
+
+/// What a model does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// An image in, a score for each label out.
+    ImageClassification,
+    /// A text in, a score for each label out.
+    TextClassification,
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Task::ImageClassification => "image-classification",
+            Task::TextClassification => "text-classification",
+        })
+    }
+}
+
+/// How a model's file is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// A serialised `ModelProto` of ONNX.
+    Onnx,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Format::Onnx => f.pad("onnx"),
+        }
+    }
+}
+
+/// A file that belongs to a model.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CardFile {
+    /// A plain name: no separators, not `..`.
+    #[serde(deserialize_with = "file::plain_name")]
+    pub path: String,
+    /// What the file is for.
+    pub role: Role,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256 in 64 lower-case hexadecimal digits.
+    #[serde(deserialize_with = "file::sha256")]
+    pub sha256: String,
+}
+
+/// What a file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// What the backend loads; there is exactly one.
+    Model,
+    /// One label a line.
+    Labels,
+    /// Words and their ids.
+    Vocabulary,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Role::Model => "model",
+            Role::Labels => "labels",
+            Role::Vocabulary => "vocabulary",
+        })
+    }
+}
+
+/// One axis of a shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Axis {
+    /// Always this size, at least 1.
+    Fixed(usize),
+    /// As large as the tensor that is given; the name is for people.
+    Dynamic(String),
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Axis::Fixed(size) => size.fmt(f),
+            Axis::Dynamic(name) => f.pad(name),
+        }
+    }
+}
+
+/// A tensor that a model takes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// Its name in the model's file.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its axes, outermost first.
+    pub shape: Vec<Axis>,
+    /// What the axes mean, such as `NCHW`.
+    pub layout: Option<String>,
+    /// How pixels become its numbers.
+    pub image: Option<ImageSpec>,
+    /// How text becomes its numbers.
+    pub text: Option<TextSpec>,
+}
+
+/// How the pixels of an image become numbers.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSpec {
+    /// The order of the colour channels: `RGB` or `BGR`.
+    pub color: String,
+    /// Side of the square that is cut from the centre, as a part of the shorter side; above 0, at most 1.
+    pub crop: f32,
+    /// How that square is resized to the input's size: `nearest`, `bilinear`, `bicubic` or `lanczos3`.
+    pub filter: String,
+    /// Subtracted from each value, which is 0 to 255.
+    pub mean: f32,
+    /// What the difference is then divided by; not 0.
+    pub std: f32,
+}
+
+/// How a text becomes the ids of its words.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSpec {
+    /// The file, one of the card's, that maps words to ids.
+    pub vocabulary: String,
+    /// How many ids the model looks at.
+    pub max_tokens: usize,
+    /// Where zeros fill up a shorter text: `left` or `right`.
+    pub pad: String,
+}
+
+/// A tensor that a model gives.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSpec {
+    /// Its name in the model's file.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its axes, outermost first.
+    pub shape: Vec<Axis>,
+}

@@ -1,0 +1,92 @@
+//! `card.toml` as it is written: every key known, every mistake with its line.
+
+use std::fmt;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, de::Error as _};
+
+use super::{Axis, Card, CardFile, Format, InputSpec, OutputSpec, Task, check};
+
+/// The keys of the file. [`Card`] differs in its labels, which are here the name of their file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    task: Task,
+    format: Format,
+    description: String,
+    license: String,
+    source: String,
+    labels: Option<String>,
+    files: Vec<CardFile>,
+    inputs: Vec<InputSpec>,
+    outputs: Vec<OutputSpec>,
+}
+
+/// The card that `text` writes, its labels not yet read, and the name of the file that holds them.
+///
+/// # Errors
+///
+/// A message that says what is wrong and, as far as TOML knows it, in which line.
+pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
+    // The parser's message is several lines that show the mistake, ending in a line break.
+    let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let File { name, task, format, description, license, source, labels, files, inputs, outputs } = file;
+    let card =
+        Card { name, task, format, description, license, source, files, inputs, outputs, labels: Vec::new() };
+    check::card(&card, labels.as_deref())?;
+    Ok((card, labels))
+}
+
+/// A file name that cannot leave the card's folder.
+pub(super) fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\\', ':', '\0']) {
+        return Err(D::Error::custom(format!(
+            "`{name}` is not a plain file name; the file lies beside card.toml, and its name has no separators"
+        )));
+    }
+    Ok(name)
+}
+
+/// A SHA-256 as tools print it.
+pub(super) fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let digits = String::deserialize(deserializer)?;
+    if digits.len() != 64 || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(D::Error::custom(format!(
+            "`{digits}` is not a sha256, expected 64 lower-case hexadecimal digits"
+        )));
+    }
+    Ok(digits)
+}
+
+impl<'de> Deserialize<'de> for Axis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AxisVisitor)
+    }
+}
+
+/// Tells a size from a name, with a better message than an untagged enum has.
+struct AxisVisitor;
+
+impl Visitor<'_> for AxisVisitor {
+    type Value = Axis;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an axis: a size of at least 1, or a name in quotes for one that varies")
+    }
+
+    fn visit_i64<E: de::Error>(self, size: i64) -> Result<Axis, E> {
+        match usize::try_from(size) {
+            Ok(size) if size > 0 => Ok(Axis::Fixed(size)),
+            _ => Err(E::invalid_value(de::Unexpected::Signed(size), &self)),
+        }
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Axis, E> {
+        if name.is_empty() {
+            return Err(E::invalid_value(de::Unexpected::Str(name), &self));
+        }
+        Ok(Axis::Dynamic(name.to_owned()))
+    }
+}

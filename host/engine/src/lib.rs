@@ -1,0 +1,28 @@
+//! Models, and everything between a caller's tensors and their outputs.
+//!
+//! A [`Model`] is loaded once from its [`Weights`], which are a [`Card`] and the files that it lists, and runs on the
+//! backend of the [`Runtime`]. Callers give it named [`Tensor`]s and a deadline. Their jobs wait in a bounded queue, are
+//! computed together where the model allows it, and come back as a [`Reply`] that says how long each part took.
+//!
+//! # Layout
+//!
+//! - `dtype`, `tensor`: the seven element types, and arrays of them
+//! - `card`, `weights`: what a model is, and its files, verified
+//! - `backend`: the traits `Backend` and `Session`; `onnxruntime` and `rten` implement them
+//! - `runtime`: which of the two is in use
+//! - `model`: loading and running; its `signature` checks tensors, its `queue` forms batches, its `worker`s compute them
+
+mod backend;
+mod card;
+mod dtype;
+mod model;
+mod runtime;
+mod tensor;
+mod weights;
+
+pub use card::{Axis, Card, CardFile, Format, ImageSpec, InputSpec, OutputSpec, Role, Task, TextSpec};
+pub use dtype::{DType, Element, UnknownDType};
+pub use model::{LoadError, Model, ModelOptions, Reply, RunError, Stats};
+pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
+pub use tensor::{Tensor, TensorError};
+pub use weights::{CardError, Weights};

@@ -1,0 +1,207 @@
+//! What a model takes and gives, agreed between its card and its file; and whether given tensors are that.
+
+#[cfg(test)]
+mod tests;
+
+use super::queue::Job;
+use crate::backend::{BackendError, Port};
+use crate::card::{Axis, Card};
+use crate::dtype::DType;
+use crate::tensor::{Tensor, shape_text};
+
+/// The tensors of a model, each as its card describes it, in the order of its file.
+pub(super) struct Signature {
+    inputs: Vec<Slot>,
+    outputs: Vec<Slot>,
+    batches: bool,
+}
+
+struct Slot {
+    name: String,
+    dtype: DType,
+    shape: Vec<Axis>,
+}
+
+impl Slot {
+    /// Type and shape as messages show them: `f32 (N, 1000)`.
+    fn describe(&self) -> String {
+        format!("{} {}", self.dtype, shape_text(&self.shape))
+    }
+}
+
+/// Inputs that are what the model takes.
+#[derive(Debug)]
+pub(super) struct Arranged {
+    /// In the order of the file.
+    pub(super) inputs: Vec<Tensor>,
+    /// The size of axis 0, where it may grow by other jobs' rows.
+    pub(super) rows: Option<usize>,
+}
+
+impl Signature {
+    /// Compare what `card` says with what the file declares.
+    ///
+    /// # Errors
+    ///
+    /// A message with both sides of the first disagreement.
+    pub(super) fn new(card: &Card, inputs: &[Port], outputs: &[Port]) -> Result<Self, String> {
+        let slot = |name: &String, dtype: DType, shape: &[Axis]| Slot {
+            name: name.clone(),
+            dtype,
+            shape: shape.to_vec(),
+        };
+        let said_in = card.inputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
+        let said_out = card.outputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
+        let (inputs, batch_in) = agree("input", said_in, inputs)?;
+        let (outputs, batch_out) = agree("output", said_out, outputs)?;
+        Ok(Signature { inputs, outputs, batches: batch_in && batch_out })
+    }
+
+    /// Whether jobs may be computed together.
+    pub(super) fn batches(&self) -> bool {
+        self.batches
+    }
+
+    /// Put `given` in the file's order.
+    ///
+    /// # Errors
+    ///
+    /// A message about the first input that is not what the card says.
+    pub(super) fn arrange(&self, given: Vec<(String, Tensor)>) -> Result<Arranged, String> {
+        let mut found: Vec<Option<Tensor>> = self.inputs.iter().map(|_| None).collect();
+        for (name, tensor) in given {
+            let Some(position) = self.inputs.iter().position(|slot| slot.name == name) else {
+                let known: Vec<_> = self.inputs.iter().map(|slot| format!("`{}`", slot.name)).collect();
+                // The name is the caller's, and may be long.
+                let name = &name[..name.floor_char_boundary(64)];
+                return Err(format!("no input is called `{name}`, expected {}", known.join(", ")));
+            };
+            let slot = &self.inputs[position];
+            if let Some(wrong) = mismatch(slot, &tensor) {
+                return Err(format!("input `{name}` is {wrong}, expected {}", slot.describe()));
+            }
+            if found[position].replace(tensor).is_some() {
+                return Err(format!("input `{name}` is given twice"));
+            }
+        }
+        let inputs = found.into_iter().zip(&self.inputs).map(|(tensor, slot)| {
+            tensor.ok_or_else(|| format!("input `{}` is missing, expected {}", slot.name, slot.describe()))
+        });
+        let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
+        let mut rows = inputs.iter().map(|input| input.shape().first().copied());
+        let first = rows.next().flatten();
+        let rows = if self.batches && rows.all(|other| other == first) { first } else { None };
+        Ok(Arranged { inputs, rows })
+    }
+
+    /// Rows of axis 0 that a call has, 1 for scalars.
+    pub(super) fn rows(&self, inputs: &[Tensor]) -> usize {
+        inputs.first().and_then(|input| input.shape().first()).copied().unwrap_or(1)
+    }
+
+    /// Check that the backend gave what the card says.
+    ///
+    /// # Errors
+    ///
+    /// A message about the first output that is not.
+    pub(super) fn check(&self, outputs: &[Tensor]) -> Result<(), String> {
+        if outputs.len() != self.outputs.len() {
+            return Err(format!("{} outputs were computed, expected {}", outputs.len(), self.outputs.len()));
+        }
+        for (slot, output) in self.outputs.iter().zip(outputs) {
+            if output.dtype() != slot.dtype || !fits(&slot.shape, output.shape()) {
+                let found = format!("{} {}", output.dtype(), shape_text(output.shape()));
+                return Err(format!("output `{}` is {found}, expected {}", slot.name, slot.describe()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The outputs with their names.
+    pub(super) fn name(&self, outputs: Vec<Tensor>) -> Vec<(String, Tensor)> {
+        self.outputs.iter().map(|slot| slot.name.clone()).zip(outputs).collect()
+    }
+
+    /// The jobs' inputs one after the other on axis 0. They fit together, or the queue would not have taken them so.
+    pub(super) fn concatenate(&self, jobs: &[Job]) -> Result<Vec<Tensor>, BackendError> {
+        let rows: usize = jobs.iter().map(Job::size).sum();
+        let join = |(position, slot): (usize, &Slot)| {
+            let parts = jobs.iter().filter_map(|job| job.inputs.get(position));
+            let mut shape = parts.clone().next().map(|part| part.shape().to_vec()).unwrap_or_default();
+            if let Some(axis) = shape.first_mut() {
+                *axis = rows;
+            }
+            let mut data = Vec::with_capacity(parts.clone().map(|part| part.data().len()).sum());
+            parts.for_each(|part| data.extend_from_slice(part.data()));
+            Tensor::new(slot.dtype, shape, data).map_err(|error| BackendError::Failed(error.to_string()))
+        };
+        self.inputs.iter().enumerate().map(join).collect()
+    }
+}
+
+/// The card's slots in the order of the file, and whether axis 0 of all of them varies.
+fn agree(kind: &str, card: Vec<Slot>, file: &[Port]) -> Result<(Vec<Slot>, bool), String> {
+    let mut card: Vec<Option<Slot>> = card.into_iter().map(Some).collect();
+    let mut slots = Vec::with_capacity(file.len());
+    let mut batches = true;
+    for port in file {
+        let said = card.iter_mut().find(|slot| slot.as_ref().is_some_and(|slot| slot.name == port.name));
+        let Some(slot) = said.and_then(Option::take) else {
+            let (name, port) = (&port.name, port.describe());
+            return Err(format!("the file has {kind} `{name}`, {port}, which the card does not list"));
+        };
+        if port.dtypes.is_empty() {
+            let (name, declared) = (&port.name, &port.declared);
+            let known: Vec<_> = DType::ALL.iter().map(ToString::to_string).collect();
+            return Err(format!(
+                "{kind} `{name}` is {declared} in the file, expected one of {}",
+                known.join(", ")
+            ));
+        }
+        let shape_agrees = port.shape.as_ref().is_none_or(|declared| narrows(&slot.shape, declared));
+        if !port.dtypes.contains(&slot.dtype) || !shape_agrees {
+            let (name, said, is) = (&slot.name, slot.describe(), port.describe());
+            return Err(format!("{kind} `{name}` is {said} in the card and {is} in the file"));
+        }
+        let declared = port.shape.as_ref().and_then(|shape| shape.first());
+        batches &= matches!((slot.shape.first(), declared), (Some(Axis::Dynamic(_)), Some(Axis::Dynamic(_))));
+        slots.push(slot);
+    }
+    match card.into_iter().flatten().next() {
+        None => Ok((slots, batches)),
+        Some(slot) => {
+            let names: Vec<_> = file.iter().map(|port| format!("`{}`", port.name)).collect();
+            let (name, said, names) = (&slot.name, slot.describe(), names.join(", "));
+            Err(format!("the card lists {kind} `{name}`, {said}; the file has {names}"))
+        }
+    }
+}
+
+/// Whether the card's shape is the file's, or narrower: a size where the file leaves one open.
+fn narrows(card: &[Axis], file: &[Axis]) -> bool {
+    let narrows = |(card, file): (&Axis, &Axis)| match (card, file) {
+        (Axis::Fixed(said), Axis::Fixed(declared)) => said == declared,
+        (_, Axis::Dynamic(_)) => true,
+        (Axis::Dynamic(_), Axis::Fixed(_)) => false,
+    };
+    card.len() == file.len() && card.iter().zip(file).all(narrows)
+}
+
+/// Whether a shape is one of those that `axes` describe.
+fn fits(axes: &[Axis], shape: &[usize]) -> bool {
+    let fits = |(axis, size): (&Axis, &usize)| match axis {
+        Axis::Fixed(expected) => expected == size,
+        Axis::Dynamic(_) => true,
+    };
+    axes.len() == shape.len() && axes.iter().zip(shape).all(fits)
+}
+
+/// What is wrong with a tensor that is given for `slot`, if anything.
+fn mismatch(slot: &Slot, tensor: &Tensor) -> Option<String> {
+    let found = format_args!("{} {}", tensor.dtype(), shape_text(tensor.shape()));
+    if tensor.dtype() != slot.dtype || !fits(&slot.shape, tensor.shape()) {
+        return Some(found.to_string());
+    }
+    // Backends differ on tensors without elements, and some divide by an axis.
+    tensor.shape().contains(&0).then(|| format!("{found}, which holds no elements"))
+}

@@ -1,0 +1,139 @@
+//! Cards against files, and tensors against both.
+
+use super::*;
+use crate::card;
+
+/// A card of two inputs and an output, (N, 2) of f32, (N) of i64 and (N, K) of f32.
+fn card() -> Card {
+    let text = r#"
+        name = "m"
+        task = "text-classification"
+        format = "onnx"
+        description = ""
+        license = "MIT"
+        source = ""
+        files = [{ path = "model.onnx", role = "model", bytes = 1, sha256 = "SHA" }]
+        inputs = [
+            { name = "a", dtype = "f32", shape = ["N", 2] },
+            { name = "b", dtype = "i64", shape = ["N"] },
+        ]
+        outputs = [{ name = "y", dtype = "f32", shape = ["N", "K"] }]
+    "#;
+    card::parse(&text.replace("SHA", &"0".repeat(64))).unwrap().0
+}
+
+/// An axis below 0 varies.
+fn port(name: &str, dtypes: &'static [DType], shape: &[i32]) -> Port {
+    let axis = |size: &i32| match usize::try_from(*size) {
+        Ok(size) => Axis::Fixed(size),
+        Err(_) => Axis::Dynamic("?".to_owned()),
+    };
+    let declared = dtypes.first().map_or("i8".to_owned(), ToString::to_string);
+    Port { name: name.to_owned(), dtypes, declared, shape: Some(shape.iter().map(axis).collect()) }
+}
+
+fn inputs() -> Vec<Port> {
+    // The file's order is not the card's.
+    vec![port("b", &[DType::I64], &[-1]), port("a", &[DType::F32], &[-1, 2])]
+}
+
+fn outputs() -> Vec<Port> {
+    vec![port("y", &[DType::F32], &[-1, 5])]
+}
+
+#[test]
+fn card_and_file_must_tell_the_same() {
+    const F32: &[DType] = &[DType::F32];
+    const I64: &[DType] = &[DType::I64];
+    let (a, b) = (|| port("a", F32, &[-1, 2]), || port("b", I64, &[-1]));
+    let cases = [
+        (vec![a(), b()], None),
+        (vec![a(), port("b", &[DType::I32, DType::I64], &[-1])], None),
+        (vec![Port { shape: None, ..a() }, b()], None),
+        (vec![port("a", F32, &[-1, -1]), b()], None),
+        (vec![a()], Some("the card lists input `b`, i64 (N); the file has `a`")),
+        (
+            vec![a(), b(), port("c", F32, &[3])],
+            Some("the file has input `c`, f32 (3), which the card does not list"),
+        ),
+        (
+            vec![port("a", F32, &[-1, 3]), b()],
+            Some("input `a` is f32 (N, 2) in the card and f32 (?, 3) in the file"),
+        ),
+        (
+            vec![port("a", F32, &[1, 2]), b()],
+            Some("input `a` is f32 (N, 2) in the card and f32 (1, 2) in the file"),
+        ),
+        (
+            vec![port("a", F32, &[-1]), b()],
+            Some("input `a` is f32 (N, 2) in the card and f32 (?) in the file"),
+        ),
+        (vec![a(), port("b", F32, &[-1])], Some("input `b` is i64 (N) in the card and f32 (?) in the file")),
+        (
+            vec![a(), port("b", &[], &[-1])],
+            Some("input `b` is i8 in the file, expected one of f16, f32, f64, bf16, u8, i32, i64"),
+        ),
+    ];
+    for (ports, expected) in cases {
+        // A narrower output than the file's is what the card may tell, a wider one is not.
+        let made = Signature::new(&card(), &ports, &[port("y", F32, &[-1, -1])]);
+        assert_eq!(made.err().as_deref(), expected);
+    }
+    let wider = Signature::new(&card(), &inputs(), &outputs()).err();
+    let expected = "output `y` is f32 (N, K) in the card and f32 (?, 5) in the file";
+    assert_eq!(wider.as_deref(), Some(expected));
+}
+
+#[test]
+fn batches_need_a_varying_first_axis_everywhere() {
+    let open = vec![port("y", &[DType::F32], &[-1, -1])];
+    assert!(Signature::new(&card(), &inputs(), &open).unwrap().batches());
+    let mut fixed = card();
+    fixed.outputs[0].shape[0] = Axis::Fixed(1);
+    assert!(!Signature::new(&fixed, &inputs(), &open).unwrap().batches());
+    let silent = vec![Port { shape: None, ..open[0].clone() }];
+    assert!(!Signature::new(&card(), &inputs(), &silent).unwrap().batches());
+}
+
+#[test]
+fn given_tensors_must_be_what_the_card_says() {
+    let signature = Signature::new(&card(), &inputs(), &[port("y", &[DType::F32], &[-1, -1])]).unwrap();
+    let a = |shape: &[usize]| {
+        let values = vec![0.5f32; shape.iter().product()];
+        ("a".to_owned(), Tensor::from_slice(shape, &values).unwrap())
+    };
+    let b = |rows: usize| ("b".to_owned(), Tensor::from_slice(&[rows], &vec![3i64; rows]).unwrap());
+    let long = ("ä".repeat(100), b(1).1);
+    let cases = [
+        (vec![a(&[1, 2])], "input `b` is missing, expected i64 (N)".to_owned()),
+        (vec![a(&[1, 2]), b(1), b(1)], "input `b` is given twice".to_owned()),
+        (vec![a(&[1, 3]), b(1)], "input `a` is f32 (1, 3), expected f32 (N, 2)".to_owned()),
+        (vec![a(&[2]), b(1)], "input `a` is f32 (2), expected f32 (N, 2)".to_owned()),
+        (
+            vec![a(&[0, 2]), b(1)],
+            "input `a` is f32 (0, 2), which holds no elements, expected f32 (N, 2)".to_owned(),
+        ),
+        (vec![("b".to_owned(), a(&[1]).1)], "input `b` is f32 (1), expected i64 (N)".to_owned()),
+        (vec![long], format!("no input is called `{}`, expected `b`, `a`", "ä".repeat(32))),
+    ];
+    for (given, expected) in cases {
+        assert_eq!(signature.arrange(given).unwrap_err(), expected);
+    }
+
+    let arranged = signature.arrange(vec![a(&[3, 2]), b(3)]).unwrap();
+    let dtypes: Vec<_> = arranged.inputs.iter().map(Tensor::dtype).collect();
+    assert_eq!((dtypes, arranged.rows), (vec![DType::I64, DType::F32], Some(3)));
+    // Rows that differ are the model's to judge, but no other job is drawn into it.
+    assert_eq!(signature.arrange(vec![a(&[3, 2]), b(2)]).unwrap().rows, None);
+}
+
+#[test]
+fn computed_tensors_must_be_what_the_card_says() {
+    let signature = Signature::new(&card(), &inputs(), &[port("y", &[DType::F32], &[-1, -1])]).unwrap();
+    let good = Tensor::from_slice(&[1, 2], &[0.5f32, 0.5]).unwrap();
+    let bad = Tensor::from_slice(&[2], &[1i64, 2]).unwrap();
+    assert_eq!(signature.check(std::slice::from_ref(&good)), Ok(()));
+    assert_eq!(signature.check(&[]), Err("0 outputs were computed, expected 1".to_owned()));
+    assert_eq!(signature.check(&[bad]), Err("output `y` is i64 (2), expected f32 (N, K)".to_owned()));
+    assert_eq!(signature.name(vec![good.clone()]), [("y".to_owned(), good)]);
+}

@@ -1,0 +1,188 @@
+//! Tensors: a type, a shape, and exactly the bytes that the two ask for.
+
+use std::borrow::Cow;
+
+use crate::dtype::{DType, Element};
+
+// `wasi:nn` defines tensor data as little-endian, and elements are reinterpreted in place.
+const _: () = assert!(cfg!(target_endian = "little"), "tensors are little-endian, and so must the host be");
+
+/// A dense array, row-major.
+///
+/// Invariant: `data().len()` is the product of `shape()` times `dtype().size_bytes()`. A shape without axes is a scalar,
+/// one element; an axis of 0 means no elements.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    dtype: DType,
+    shape: Vec<usize>,
+    data: Vec<u8>,
+}
+
+/// What is wrong with a tensor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    /// More elements than memory can address.
+    #[error("shape {} is too large: its size in bytes overflows", shape_text(.shape))]
+    Overflow {
+        /// The shape.
+        shape: Vec<usize>,
+    },
+    /// The bytes are not as many as shape and type ask for.
+    #[error("shape {} of {dtype} takes {expected} bytes, found {found}", shape_text(.shape))]
+    Length {
+        /// The shape.
+        shape: Vec<usize>,
+        /// The type of the elements.
+        dtype: DType,
+        /// Bytes that the shape takes.
+        expected: usize,
+        /// Bytes that there are.
+        found: usize,
+    },
+    /// The elements are read as another type than theirs.
+    #[error("elements are {found}, expected {expected}")]
+    DType {
+        /// The type asked for.
+        expected: DType,
+        /// The type of the elements.
+        found: DType,
+    },
+}
+
+impl Tensor {
+    /// A tensor of `data`, the elements row-major and little-endian.
+    ///
+    /// # Errors
+    ///
+    /// When `data` is not exactly what `shape` and `dtype` ask for, or their product overflows.
+    pub fn new(dtype: DType, shape: Vec<usize>, data: Vec<u8>) -> Result<Self, TensorError> {
+        let Some(expected) = size_bytes(dtype, &shape) else { return Err(TensorError::Overflow { shape }) };
+        if data.len() != expected {
+            return Err(TensorError::Length { shape, dtype, expected, found: data.len() });
+        }
+        Ok(Tensor { dtype, shape, data })
+    }
+
+    /// A tensor of a copy of `values`, row-major.
+    ///
+    /// # Errors
+    ///
+    /// When `shape` does not hold exactly `values.len()` elements.
+    pub fn from_slice<T: Element>(shape: &[usize], values: &[T]) -> Result<Self, TensorError> {
+        Tensor::new(T::DTYPE, shape.to_vec(), bytemuck::cast_slice(values).to_vec())
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The size of each axis, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The elements' bytes, row-major and little-endian.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The elements' bytes, without a copy.
+    pub fn into_data(self) -> Vec<u8> {
+        self.data
+    }
+
+    /// A copy of the elements.
+    ///
+    /// # Errors
+    ///
+    /// When they are of another type than `T`.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, TensorError> {
+        self.elements().map(Cow::into_owned)
+    }
+
+    /// The elements in place; copied where the allocator gave the bytes a lower alignment than `T` needs.
+    pub(crate) fn elements<T: Element>(&self) -> Result<Cow<'_, [T]>, TensorError> {
+        if T::DTYPE != self.dtype {
+            return Err(TensorError::DType { expected: T::DTYPE, found: self.dtype });
+        }
+        Ok(match bytemuck::try_cast_slice(&self.data) {
+            Ok(values) => Cow::Borrowed(values),
+            Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(&self.data)),
+        })
+    }
+}
+
+/// Bytes that a tensor takes; none when that overflows.
+pub(crate) fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
+    // A product of positive axes may overflow before a 0 is met: refusing that shape as well is simpler than allowing it.
+    shape.iter().try_fold(dtype.size_bytes(), |product, &size| product.checked_mul(size))
+}
+
+/// A shape as messages show it: `(1, 3, 224, 224)`.
+pub(crate) fn shape_text<T: ToString>(shape: &[T]) -> String {
+    let axes: Vec<_> = shape.iter().map(ToString::to_string).collect();
+    format!("({})", axes.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::{bf16, f16};
+
+    #[test]
+    fn data_must_be_what_shape_and_type_ask_for() {
+        struct Case(DType, &'static [usize], usize, Result<(), &'static str>);
+        let cases = [
+            Case(DType::F32, &[2, 3], 24, Ok(())),
+            Case(DType::U8, &[], 1, Ok(())),
+            Case(DType::I64, &[4], 32, Ok(())),
+            Case(DType::BF16, &[0, 3], 0, Ok(())),
+            Case(DType::F32, &[2, 3], 23, Err("shape (2, 3) of f32 takes 24 bytes, found 23")),
+            Case(DType::F16, &[2, 3], 24, Err("shape (2, 3) of f16 takes 12 bytes, found 24")),
+            Case(DType::F64, &[], 0, Err("shape () of f64 takes 8 bytes, found 0")),
+            Case(DType::U8, &[0], 1, Err("shape (0) of u8 takes 0 bytes, found 1")),
+            Case(
+                DType::U8,
+                &[usize::MAX, 2],
+                0,
+                Err("shape (18446744073709551615, 2) is too large: its size in bytes overflows"),
+            ),
+            Case(
+                DType::I32,
+                &[usize::MAX / 2],
+                0,
+                Err("shape (9223372036854775807) is too large: its size in bytes overflows"),
+            ),
+        ];
+        for Case(dtype, shape, bytes, expected) in cases {
+            let made = Tensor::new(dtype, shape.to_vec(), vec![0; bytes]);
+            assert_eq!(made.map(|_| ()).map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn elements_come_back_as_they_went_in() {
+        fn round_trip<T: Element + PartialEq + std::fmt::Debug>(values: [T; 4]) {
+            let tensor = Tensor::from_slice(&[2, 2], &values).unwrap();
+            assert_eq!(tensor.dtype(), T::DTYPE);
+            assert_eq!(tensor.to_vec::<T>().unwrap(), values);
+            let moved = Tensor::new(T::DTYPE, vec![4], tensor.into_data()).unwrap();
+            assert_eq!(moved.to_vec::<T>().unwrap(), values);
+        }
+        round_trip([0.5f32, -1.0, f32::MAX, 0.0]);
+        round_trip([0.5f64, -1.0, f64::MIN, 0.0]);
+        round_trip([0u8, 1, 128, 255]);
+        round_trip([0i32, -1, i32::MIN, i32::MAX]);
+        round_trip([0i64, -1, i64::MIN, i64::MAX]);
+        round_trip([0.5, -1.0, 65504.0, 0.0].map(f16::from_f32));
+        round_trip([0.5, -1.0, 1e30, 0.0].map(bf16::from_f32));
+    }
+
+    #[test]
+    fn elements_are_not_read_as_another_type() {
+        let tensor = Tensor::from_slice(&[1], &[1i32]).unwrap();
+        let error = tensor.to_vec::<f32>().unwrap_err();
+        assert_eq!(error.to_string(), "elements are i32, expected f32");
+    }
+}

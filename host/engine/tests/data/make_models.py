@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Write the small models of the engine's tests, each in a folder of its own with its card.
+
+Needs onnx (1.23.2 wrote the files that are kept). Run it in this folder; the files it writes are the same every time.
+
+identity-DTYPE   y = x, (N, 3), for each element type of wasi:nn
+fixed-batch      y = x, (1, 3), f32: a model that cannot be batched
+rows             total = sum of a - b over the last axis, (N, K) each, f32; wide = the ids, (N), i64: two inputs in
+                 another order than their card's, a second dynamic axis, two outputs
+lookup           y = row of a table of four, (N), i64 to (N, 2), f32: fails on an id outside -4..3
+"""
+
+import hashlib
+import pathlib
+
+import numpy
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FOLDER = pathlib.Path(__file__).parent
+TYPES = {
+    "f16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+    "f32": TensorProto.FLOAT,
+    "f64": TensorProto.DOUBLE,
+    "u8": TensorProto.UINT8,
+    "i32": TensorProto.INT32,
+    "i64": TensorProto.INT64,
+}
+
+
+def write(name, nodes, inputs, outputs, initializers=(), card_inputs=None):
+    """Inputs and outputs are (name, dtype, shape); the card may list the inputs in another order."""
+
+    def info(tensor):
+        return helper.make_tensor_value_info(tensor[0], TYPES[tensor[1]], tensor[2])
+
+    graph = helper.make_graph(
+        nodes, name, [info(i) for i in inputs], [info(o) for o in outputs], list(initializers)
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    data = model.SerializeToString(deterministic=True)
+    folder = FOLDER / name
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(data)
+
+    def table(kind, tensor):
+        shape = ", ".join(f'"{axis}"' if isinstance(axis, str) else str(axis) for axis in tensor[2])
+        return f'\n[[{kind}]]\nname = "{tensor[0]}"\ndtype = "{tensor[1]}"\nshape = [{shape}]\n'
+
+    card = f"""name = "{name}"
+task = "text-classification"
+format = "onnx"
+description = "A model of the engine's tests"
+license = "Apache-2.0"
+source = "host/engine/tests/data/make_models.py"
+
+[[files]]
+path = "model.onnx"
+role = "model"
+bytes = {len(data)}
+sha256 = "{hashlib.sha256(data).hexdigest()}"
+"""
+    card += "".join(table("inputs", i) for i in card_inputs or inputs)
+    card += "".join(table("outputs", o) for o in outputs)
+    (folder / "card.toml").write_text(card)
+
+
+def main():
+    identity = [helper.make_node("Identity", ["x"], ["y"])]
+    for dtype in TYPES:
+        write(f"identity-{dtype}", identity, [("x", dtype, ["N", 3])], [("y", dtype, ["N", 3])])
+    write("fixed-batch", identity, [("x", "f32", [1, 3])], [("y", "f32", [1, 3])])
+
+    a, b, ids = ("a", "f32", ["N", "K"]), ("b", "f32", ["N", "K"]), ("ids", "i64", ["N"])
+    axes = numpy_helper.from_array(numpy.array([1], dtype=numpy.int64), "axes")
+    write(
+        "rows",
+        [
+            helper.make_node("Sub", ["a", "b"], ["difference"]),
+            helper.make_node("ReduceSum", ["difference", "axes"], ["total"], keepdims=0),
+            helper.make_node("Identity", ["ids"], ["wide"]),
+        ],
+        [a, b, ids],
+        [("total", "f32", ["N"]), ("wide", "i64", ["N"])],
+        [axes],
+        card_inputs=[ids, b, a],
+    )
+
+    rows = numpy_helper.from_array(numpy.arange(8, dtype=numpy.float32).reshape(4, 2), "table")
+    write(
+        "lookup",
+        [helper.make_node("Gather", ["table", "id"], ["y"])],
+        [("id", "i64", ["N"])],
+        [("y", "f32", ["N", 2])],
+        [rows],
+    )
+
+
+if __name__ == "__main__":
+    main()

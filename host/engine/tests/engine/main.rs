@@ -1,0 +1,12 @@
+//! The engine on real files, on both backends.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, and helpers beside them are that as well"
+)]
+
+mod batching;
+mod dtypes;
+mod loading;
+mod shipped;
+mod support;

@@ -1,0 +1,89 @@
+//! The models that ship: both backends agree, and a batch gives what its rows give alone.
+
+use infer_engine::{Model, Tensor};
+
+use crate::support::{load, onnxruntime, rten, run, runtimes, shipped};
+
+/// Noise that is the same on every run: bytes of a linear congruential generator (Knuth's MMIX constants).
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let step = |state: &u64| {
+        Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+    };
+    std::iter::successors(step(&seed), step).map(|state| (state >> 56) as u8).take(length).collect()
+}
+
+/// Word ids of the BiLSTM, a text of ten words filled up with zeros on the left.
+fn words(seed: u64) -> Vec<i32> {
+    let ids = noise(seed, 10).into_iter().map(|byte| i32::from(byte) + 1);
+    std::iter::repeat_n(0, 90).chain(ids).collect()
+}
+
+/// Pixels as EfficientNet-Lite0 takes them.
+fn pixels(seed: u64) -> Vec<f32> {
+    noise(seed, 3 * 224 * 224).into_iter().map(|byte| (f32::from(byte) - 127.0) / 128.0).collect()
+}
+
+async fn scores(model: &Model, input: Tensor) -> Vec<f32> {
+    let name = model.card().inputs[0].name.clone();
+    let reply = run(model, vec![(&name, input)]).await.unwrap();
+    reply.outputs[0].1.to_vec().unwrap()
+}
+
+fn assert_close(left: &[f32], right: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(left.len(), right.len(), "{what}");
+    let far = left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max);
+    assert!(far <= tolerance, "{what}: {far} apart, at most {tolerance} expected");
+}
+
+/// Four rows in one call, and in four calls at once, against each alone.
+async fn batch_is_single(model: &Model, rows: [Tensor; 4], tolerance: f32) {
+    let mut alone = Vec::new();
+    for row in &rows {
+        alone.extend(scores(model, row.clone()).await);
+    }
+    let mut shape = rows[0].shape().to_vec();
+    shape[0] = rows.len();
+    let data = rows.iter().flat_map(Tensor::data).copied().collect();
+    let stacked = Tensor::new(rows[0].dtype(), shape, data).unwrap();
+    assert_close(&scores(model, stacked).await, &alone, tolerance, "one call of four rows");
+
+    let [a, b, c, d] = rows;
+    let (a, b, c, d) = tokio::join!(scores(model, a), scores(model, b), scores(model, c), scores(model, d));
+    assert_close(&[a, b, c, d].concat(), &alone, tolerance, "four calls at once");
+}
+
+#[tokio::test]
+async fn text_batch_is_single() {
+    for runtime in runtimes() {
+        let model = load(&runtime, &shipped("toxic-bilstm")).unwrap();
+        let rows = [1, 2, 3, 4].map(|seed| Tensor::from_slice(&[1, 100], &words(seed)).unwrap());
+        batch_is_single(&model, rows, 1e-5).await;
+    }
+}
+
+#[tokio::test]
+async fn image_batch_is_single() {
+    for runtime in runtimes() {
+        let model = load(&runtime, &shipped("efficientnet-lite0-int8")).unwrap();
+        let rows = [1, 2, 3, 4].map(|seed| Tensor::from_slice(&[1, 3, 224, 224], &pixels(seed)).unwrap());
+        batch_is_single(&model, rows, 1e-5).await;
+    }
+}
+
+#[tokio::test]
+async fn backends_agree() {
+    let Some(onnxruntime) = onnxruntime() else { return };
+    let text = Tensor::from_slice(&[1, 100], &words(5)).unwrap();
+    let image = Tensor::from_slice(&[1, 3, 224, 224], &pixels(5)).unwrap();
+    // In int8 a rounding apart moves a score; the scores of a softmax are 0 to 1.
+    let cases = [
+        ("toxic-bilstm", text, 1e-5),
+        ("efficientnet-lite0-int8", image.clone(), 0.02),
+        ("nsfwjs-mobilenet_v2-int8", image, 0.02),
+    ];
+    for (name, input, tolerance) in cases {
+        let one = scores(&load(&onnxruntime, &shipped(name)).unwrap(), input.clone()).await;
+        let other = scores(&load(&rten(), &shipped(name)).unwrap(), input).await;
+        assert_close(&one, &other, tolerance, name);
+    }
+}

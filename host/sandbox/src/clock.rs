@@ -1,0 +1,94 @@
+//! Guest time: how long a guest has been on a processor, measured where the executor polls it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// A stopwatch that runs only while its future is polled.
+///
+/// A guest waits for models outside `poll`, so that time is not its own. Clones share the same reading: one clone goes
+/// into the epoch callback, which interrupts the guest in the middle of a poll.
+#[derive(Clone, Debug)]
+pub(crate) struct Clock {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    origin: Instant,
+    /// Nanoseconds of finished polls.
+    spent: AtomicU64,
+    /// When the running poll began, in nanoseconds after `origin`.
+    began: AtomicU64,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        let shared = Shared { origin: Instant::now(), spent: AtomicU64::new(0), began: AtomicU64::new(0) };
+        Clock { shared: Arc::new(shared) }
+    }
+
+    /// Time spent in finished polls.
+    pub(crate) fn spent(&self) -> Duration {
+        Duration::from_nanos(self.shared.spent.load(Ordering::Relaxed))
+    }
+
+    /// Time spent so far, asked from inside a poll.
+    pub(crate) fn spent_inside(&self) -> Duration {
+        let running = self.now() - self.shared.began.load(Ordering::Relaxed);
+        self.spent() + Duration::from_nanos(running)
+    }
+
+    /// Run `future` on this clock.
+    pub(crate) fn measure<F: Future>(&self, future: F) -> Measured<F> {
+        Measured { clock: self.clone(), future: Box::pin(future) }
+    }
+
+    fn now(&self) -> u64 {
+        self.shared.origin.elapsed().as_nanos() as u64
+    }
+}
+
+/// A future on a clock.
+pub(crate) struct Measured<F> {
+    clock: Clock,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Measured<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let began = self.clock.now();
+        // Relaxed suffices: the executor orders one poll before the next, and the callback runs inside the poll.
+        self.clock.shared.began.store(began, Ordering::Relaxed);
+        let answer = self.future.as_mut().poll(context);
+        let ended = self.clock.now();
+        self.clock.shared.spent.fetch_add(ended - began, Ordering::Relaxed);
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_is_not_guest_time_and_working_is() {
+        let clock = Clock::new();
+        let inside = clock
+            .measure(async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let work = Instant::now();
+                while work.elapsed() < Duration::from_millis(5) {}
+                clock.spent_inside()
+            })
+            .await;
+        assert!(inside >= Duration::from_millis(5), "{inside:?}");
+        assert!(clock.spent() >= inside);
+        assert!(clock.spent() < Duration::from_millis(50), "{:?}", clock.spent());
+    }
+}

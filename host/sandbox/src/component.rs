@@ -1,0 +1,333 @@
+//! A loaded component, and its calls.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use infer_engine::Model;
+use tokio::time::timeout_at;
+use wasmtime::component::{Component as Compiled, InstancePre};
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::bindings::classifier::ClassifierPre;
+use crate::bindings::moderator::ModeratorPre;
+use crate::bindings::predictor::PredictorPre;
+use crate::clock::Clock;
+use crate::error::{CallError, Cause, LoadError};
+use crate::limits::Limits;
+use crate::sandbox::{NoSlot, Sandbox, Slots};
+use crate::state::{Grants, State};
+use crate::types::{Fault, Label, NamedTensor, Part, Verdict};
+
+/// What a component is given beside its bytes.
+#[derive(Debug, Default)]
+pub struct ComponentOptions {
+    /// Models by the name that the guest uses. No other can be reached.
+    pub models: BTreeMap<String, Arc<Model>>,
+    /// What `wasi:config/store` answers.
+    pub settings: BTreeMap<String, String>,
+    /// The budgets of each instance.
+    pub limits: Limits,
+}
+
+/// What a component answers, by what it exports: the worlds of `wit/infer.wit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// Exports `infer:guest/moderation`.
+    Moderator,
+    /// Exports `infer:guest/classification`.
+    Classifier,
+    /// Exports `infer:guest/prediction`.
+    Predictor,
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            World::Moderator => "moderator",
+            World::Classifier => "classifier",
+            World::Predictor => "predictor",
+        })
+    }
+}
+
+/// A component of one world, linked: each call instantiates it.
+enum Linked {
+    Moderator(ModeratorPre<State>),
+    Classifier(ClassifierPre<State>),
+    Predictor(PredictorPre<State>),
+}
+
+/// What a call is part of.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// For the log.
+    pub id: Arc<str>,
+    /// When the answer is no longer wanted.
+    pub deadline: Instant,
+}
+
+/// What a call used.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// Waiting for an instance and in models' queues.
+    pub queue: Duration,
+    /// Making the instance.
+    pub instantiate: Duration,
+    /// The guest's own time on a processor, without `instantiate`.
+    pub guest: Duration,
+    /// Models running for this call.
+    pub compute: Duration,
+    /// Clearing up the instance.
+    pub drop: Duration,
+    /// Rows of the largest batch that this call was computed in; 0 when no model ran.
+    pub batch: usize,
+    /// The most linear memory, in bytes.
+    pub memory_bytes_peak: usize,
+    /// The most tensors held at once, in bytes.
+    pub tensor_bytes_peak: usize,
+}
+
+/// A call's result, and what it used either way.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// The answer.
+    pub result: Result<T, CallError>,
+    /// What it took.
+    pub usage: Usage,
+}
+
+/// A component, compiled and linked: each call makes an instance of it.
+pub struct Component {
+    linked: Linked,
+    grants: Arc<Grants>,
+    slots: Arc<Slots>,
+}
+
+impl Sandbox {
+    /// Compile a component and link it to the host.
+    ///
+    /// `name` is the component's name in the configuration; `bytes` is a component, binary or text.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a component, when it imports what guests are not given, or exports no world's interface.
+    pub fn load(&self, name: &str, bytes: &[u8], options: ComponentOptions) -> Result<Component, LoadError> {
+        let component = || name.to_owned();
+        let compiled = Compiled::from_binary(&self.engine, bytes).map_err(|error| LoadError::Compile {
+            component: component(),
+            message: explain(bytes, &error),
+        })?;
+        self.check_imports(name, &compiled)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&compiled)
+            .map_err(|error| LoadError::Limit { component: component(), message: format!("{error:#}") })?;
+        let linked = link(pre).ok_or_else(|| {
+            let ty = compiled.component_type();
+            let exports: Vec<_> = ty.exports(&self.engine).map(|(name, _)| format!("`{name}`")).collect();
+            let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+            LoadError::Export { component: component(), exports }
+        })?;
+        let ComponentOptions { models, settings, limits } = options;
+        let grants = Arc::new(Grants { component: component(), models, settings, limits });
+        Ok(Component { linked, grants, slots: self.slots.clone() })
+    }
+
+    fn check_imports(&self, name: &str, compiled: &Compiled) -> Result<(), LoadError> {
+        const GRANTED: [&str; 3] = ["wasi:nn/", "wasi:config/store@", "infer:guest/"];
+        let ty = compiled.component_type();
+        let refused: Vec<_> = ty
+            .imports(&self.engine)
+            .filter(|(import, _)| !GRANTED.iter().any(|granted| import.starts_with(granted)))
+            .map(|(import, _)| format!("`{import}`"))
+            .collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(LoadError::Import { component: name.to_owned(), imports: refused.join(", ") })
+    }
+}
+
+fn link(pre: InstancePre<State>) -> Option<Linked> {
+    if let Ok(pre) = ModeratorPre::new(pre.clone()) {
+        return Some(Linked::Moderator(pre));
+    }
+    if let Ok(pre) = ClassifierPre::new(pre.clone()) {
+        return Some(Linked::Classifier(pre));
+    }
+    PredictorPre::new(pre).ok().map(Linked::Predictor)
+}
+
+fn explain(bytes: &[u8], error: &wasmtime::Error) -> String {
+    // Magic, then the layer: version 1 is a core module, 0x1000d a component.
+    match bytes {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            "the file is a core module; make it a component first (`make guests` and `wasm-tools component new` do)"
+                .to_owned()
+        }
+        [0, b'a', b's', b'm', ..] => format!("{error:#}"),
+        _ => "the file does not start with the WebAssembly magic number".to_owned(),
+    }
+}
+
+impl Component {
+    /// The component's name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.grants.component
+    }
+
+    /// What the component answers.
+    pub fn world(&self) -> World {
+        match &self.linked {
+            Linked::Moderator(_) => World::Moderator,
+            Linked::Classifier(_) => World::Classifier,
+            Linked::Predictor(_) => World::Predictor,
+        }
+    }
+
+    /// The models that the component may use, by the name that it uses.
+    pub fn models(&self) -> &BTreeMap<String, Arc<Model>> {
+        &self.grants.models
+    }
+
+    /// The budgets of each instance.
+    pub fn limits(&self) -> &Limits {
+        &self.grants.limits
+    }
+
+    /// Judge `input` on a fresh instance.
+    pub async fn moderate(&self, request: &Request, input: &[Part]) -> Outcome<Verdict> {
+        let Linked::Moderator(pre) = &self.linked else { return self.wrong_world(World::Moderator) };
+        self.visit(request, async |store: &mut Store<State>| {
+            let guest = pre.instantiate_async(&mut *store).await?;
+            store.data_mut().instantiated();
+            guest.infer_guest_moderation().call_moderate(store, input).await
+        })
+        .await
+    }
+
+    /// The `top` labels of `image`, the bytes of an image file, on a fresh instance.
+    pub async fn classify(&self, request: &Request, image: &[u8], top: u32) -> Outcome<Vec<Label>> {
+        let Linked::Classifier(pre) = &self.linked else { return self.wrong_world(World::Classifier) };
+        self.visit(request, async |store: &mut Store<State>| {
+            let guest = pre.instantiate_async(&mut *store).await?;
+            store.data_mut().instantiated();
+            guest.infer_guest_classification().call_classify(store, image, top).await
+        })
+        .await
+    }
+
+    /// Run `model`, as the component's configuration names it, on a fresh instance that passes the tensors through.
+    pub async fn predict(
+        &self,
+        request: &Request,
+        model: &str,
+        inputs: &[NamedTensor],
+    ) -> Outcome<Vec<NamedTensor>> {
+        let Linked::Predictor(pre) = &self.linked else { return self.wrong_world(World::Predictor) };
+        self.visit(request, async |store: &mut Store<State>| {
+            let guest = pre.instantiate_async(&mut *store).await?;
+            store.data_mut().instantiated();
+            guest.infer_guest_prediction().call_predict(store, model, inputs).await
+        })
+        .await
+    }
+
+    /// Take a slot, run `call` in a fresh store under the component's budgets, and account for it.
+    async fn visit<T>(
+        &self,
+        request: &Request,
+        call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<Result<T, Fault>>,
+    ) -> Outcome<T> {
+        let component = || self.grants.component.clone();
+        let asked = Instant::now();
+        let _slot = match self.slots.enter(request.deadline).await {
+            Ok(slot) => slot,
+            Err(refusal) => {
+                let error = match refusal {
+                    NoSlot::Busy => {
+                        CallError::Busy { component: component(), instances: self.slots.instances }
+                    }
+                    NoSlot::Deadline => CallError::Deadline { component: component() },
+                };
+                let usage = Usage { queue: asked.elapsed(), ..Usage::default() };
+                return Outcome { result: Err(error), usage };
+            }
+        };
+        let waited = asked.elapsed();
+
+        let clock = Clock::new();
+        let mut store = self.store(request, &clock);
+        let answer = timeout_at(request.deadline.into(), clock.measure(call(&mut store))).await;
+
+        let state = store.data_mut();
+        let result = match answer {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(fault))) => {
+                Err(CallError::Fault { component: component(), fault, model: state.model_error.take() })
+            }
+            Ok(Err(error)) => Err(CallError::Stopped { component: component(), cause: cause(&error, state) }),
+            Err(_) => Err(CallError::Deadline { component: component() }),
+        };
+        let mut usage = Usage {
+            queue: waited + state.queue,
+            instantiate: state.instantiate,
+            guest: clock.spent().saturating_sub(state.instantiate),
+            compute: state.compute,
+            drop: Duration::ZERO,
+            batch: state.batch,
+            memory_bytes_peak: state.memory_bytes,
+            tensor_bytes_peak: state.tensor_bytes_peak,
+        };
+        let dropping = Instant::now();
+        drop(store);
+        usage.drop = dropping.elapsed();
+        Outcome { result, usage }
+    }
+
+    fn store(&self, request: &Request, clock: &Clock) -> Store<State> {
+        let limits = &self.grants.limits;
+        let engine = match &self.linked {
+            Linked::Moderator(pre) => pre.engine(),
+            Linked::Classifier(pre) => pre.engine(),
+            Linked::Predictor(pre) => pre.engine(),
+        };
+        let mut store =
+            Store::new(engine, State::new(self.grants.clone(), request.id.clone(), request.deadline));
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(limits.tensor_bytes);
+        store.set_max_component_handles(limits.handles);
+        store.set_epoch_deadline(1);
+        let (clock, guest_time) = (clock.clone(), limits.guest_time);
+        store.epoch_deadline_callback(move |_| {
+            if clock.spent_inside() > guest_time {
+                return Err(Cause::GuestTime(guest_time).into());
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store
+    }
+
+    fn wrong_world<T>(&self, expected: World) -> Outcome<T> {
+        let component = self.grants.component.clone();
+        let error = CallError::World { component, expected, found: self.world() };
+        Outcome { result: Err(error), usage: Usage::default() }
+    }
+}
+
+/// Why the guest stopped, from the error that unwound it.
+fn cause(error: &wasmtime::Error, state: &State) -> Cause {
+    if let Some(cause) = error.downcast_ref::<Cause>() {
+        return cause.clone();
+    }
+    // The type behind this message is private to wasmtime.
+    if error.root_cause().to_string().contains("fuel allocated for hostcalls") {
+        return Cause::TensorBytes(state.grants.limits.tensor_bytes);
+    }
+    match &state.refused {
+        Some(refused) => refused.clone(),
+        None => Cause::Trap(error.root_cause().to_string()),
+    }
+}

@@ -1,0 +1,274 @@
+//! The wasi:nn host: the standard's interface over the engine's models, under a component's budgets.
+//!
+//! Errors that the interface can express reach the guest as values. Those that it cannot (a tensor's constructor returns
+//! no result) stop the guest: they are a [`Cause`] inside the trap.
+#![expect(unreachable_pub, reason = "the generated bindings re-export the resources' types")]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use infer_engine::{DType, Model, RunError, Tensor};
+use wasmtime::Result;
+use wasmtime::component::Resource;
+
+use crate::bindings::wasi::nn::errors::{self, ErrorCode};
+use crate::bindings::wasi::nn::graph::{self, ExecutionTarget, GraphEncoding};
+use crate::bindings::wasi::nn::inference;
+use crate::bindings::wasi::nn::tensor::{self, TensorType};
+use crate::error::Cause;
+use crate::state::State;
+
+/// A tensor as the guest gave it. Whether the shape agrees with the data is found out by `compute`, which can say so.
+pub struct HostTensor {
+    dimensions: Vec<u32>,
+    ty: TensorType,
+    data: Vec<u8>,
+}
+
+impl HostTensor {
+    /// What the tensor counts against `tensor_bytes`.
+    fn cost(&self) -> usize {
+        self.data.len() + self.dimensions.len() * size_of::<u32>()
+    }
+}
+
+/// A model that the component may use.
+pub struct HostGraph(Arc<Model>);
+
+/// A model made ready to run: the engine keeps no state between computes of ONNX models.
+pub struct HostContext(Arc<Model>);
+
+/// An error value of the guest's.
+pub struct HostError {
+    code: ErrorCode,
+    data: String,
+}
+
+type Answer<T> = std::result::Result<Resource<T>, Resource<HostError>>;
+
+impl State {
+    fn push<T: Send + 'static>(&mut self, entry: T) -> Result<Resource<T>> {
+        let handles = self.grants.limits.handles;
+        self.table.push(entry).map_err(|_| Cause::Handles(handles).into())
+    }
+
+    fn fail(&mut self, code: ErrorCode, data: impl Into<String>) -> Result<Resource<HostError>> {
+        self.push(HostError { code, data: data.into() })
+    }
+
+    /// Take the guest's tensors out of the table; their bytes stay charged until the caller releases them.
+    fn take(
+        &mut self,
+        inputs: Vec<(String, Resource<HostTensor>)>,
+    ) -> Result<(Vec<(String, HostTensor)>, usize)> {
+        let mut cost = 0;
+        let mut taken = Vec::with_capacity(inputs.len());
+        for (name, handle) in inputs {
+            let tensor = self.table.delete(handle)?;
+            cost += tensor.cost();
+            taken.push((name, tensor));
+        }
+        Ok((taken, cost))
+    }
+
+    /// Run the model within what is left of the compute time, and count what it took.
+    async fn run(
+        &mut self,
+        model: &Model,
+        inputs: Vec<(String, Tensor)>,
+    ) -> Result<Vec<(String, Tensor)>, RunError> {
+        let began = Instant::now();
+        let left = self.grants.limits.compute_time.saturating_sub(self.queue + self.compute);
+        let deadline = self.deadline.min(began + left);
+        match model.run(inputs, deadline).await {
+            Ok(reply) => {
+                self.queue += reply.queue;
+                self.compute += reply.compute;
+                self.batch = self.batch.max(reply.batch);
+                Ok(reply.outputs)
+            }
+            Err(error) => {
+                self.queue += began.elapsed();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl tensor::Host for State {}
+
+impl tensor::HostTensor for State {
+    fn new(&mut self, dimensions: Vec<u32>, ty: TensorType, data: Vec<u8>) -> Result<Resource<HostTensor>> {
+        let tensor = HostTensor { dimensions, ty, data };
+        self.charge(tensor.cost())?;
+        self.push(tensor)
+    }
+
+    fn dimensions(&mut self, handle: Resource<HostTensor>) -> Result<Vec<u32>> {
+        Ok(self.table.get(&handle)?.dimensions.clone())
+    }
+
+    fn ty(&mut self, handle: Resource<HostTensor>) -> Result<TensorType> {
+        Ok(self.table.get(&handle)?.ty)
+    }
+
+    fn data(&mut self, handle: Resource<HostTensor>) -> Result<Vec<u8>> {
+        Ok(self.table.get(&handle)?.data.clone())
+    }
+
+    fn drop(&mut self, handle: Resource<HostTensor>) -> Result<()> {
+        let tensor = self.table.delete(handle)?;
+        self.release(tensor.cost());
+        Ok(())
+    }
+}
+
+impl graph::Host for State {
+    fn load(&mut self, _: Vec<Vec<u8>>, _: GraphEncoding, _: ExecutionTarget) -> Result<Answer<HostGraph>> {
+        let refusal =
+            "models from a guest's bytes are not loaded; use `load-by-name` with a configured model";
+        Ok(Err(self.fail(ErrorCode::Security, refusal)?))
+    }
+
+    fn load_by_name(&mut self, name: String) -> Result<Answer<HostGraph>> {
+        match self.grants.models.get(&name) {
+            Some(model) => {
+                let graph = HostGraph(model.clone());
+                Ok(Ok(self.push(graph)?))
+            }
+            None => {
+                let known: Vec<_> = self.grants.models.keys().map(|known| format!("`{known}`")).collect();
+                let name = &name[..name.floor_char_boundary(64)];
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let data = format!("no model `{name}` is configured for this component; configured: {known}");
+                Ok(Err(self.fail(ErrorCode::NotFound, data)?))
+            }
+        }
+    }
+}
+
+impl graph::HostGraph for State {
+    fn init_execution_context(&mut self, graph: Resource<HostGraph>) -> Result<Answer<HostContext>> {
+        let context = HostContext(self.table.get(&graph)?.0.clone());
+        Ok(Ok(self.push(context)?))
+    }
+
+    fn drop(&mut self, handle: Resource<HostGraph>) -> Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl inference::Host for State {}
+
+type Outputs = std::result::Result<Vec<(String, Resource<HostTensor>)>, Resource<HostError>>;
+
+impl inference::HostGraphExecutionContext for State {
+    async fn compute(
+        &mut self,
+        context: Resource<HostContext>,
+        inputs: Vec<(String, Resource<HostTensor>)>,
+    ) -> Result<Outputs> {
+        let model = self.table.get(&context)?.0.clone();
+        let (inputs, cost) = self.take(inputs)?;
+        let outputs = match to_engine(inputs) {
+            Ok(inputs) => self.run(&model, inputs).await,
+            Err(message) => Err(RunError::InvalidInput { model: model.name().to_owned(), message }),
+        };
+        self.release(cost);
+        match outputs {
+            Ok(outputs) => self.hand_over(outputs),
+            Err(error) => {
+                let failure = self.fail(code(&error), error.to_string())?;
+                self.model_error = Some(error);
+                Ok(Err(failure))
+            }
+        }
+    }
+
+    fn drop(&mut self, handle: Resource<HostContext>) -> Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl State {
+    /// Give computed tensors to the guest, all or none.
+    fn hand_over(&mut self, outputs: Vec<(String, Tensor)>) -> Result<Outputs> {
+        let outputs: Vec<_> = outputs.into_iter().map(|(name, tensor)| (name, from_engine(tensor))).collect();
+        let cost = outputs.iter().map(|(_, tensor)| tensor.cost()).sum();
+        if let Err(cause) = self.charge(cost) {
+            let data = format!("the outputs take {cost} bytes: {cause}");
+            return Ok(Err(self.fail(ErrorCode::TooLarge, data)?));
+        }
+        let mut handles = Vec::with_capacity(outputs.len());
+        for (name, tensor) in outputs {
+            handles.push((name, self.push(tensor)?));
+        }
+        Ok(Ok(handles))
+    }
+}
+
+impl errors::Host for State {}
+
+impl errors::HostError for State {
+    fn code(&mut self, handle: Resource<HostError>) -> Result<ErrorCode> {
+        Ok(self.table.get(&handle)?.code)
+    }
+
+    fn data(&mut self, handle: Resource<HostError>) -> Result<String> {
+        Ok(self.table.get(&handle)?.data.clone())
+    }
+
+    fn drop(&mut self, handle: Resource<HostError>) -> Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+fn to_engine(inputs: Vec<(String, HostTensor)>) -> std::result::Result<Vec<(String, Tensor)>, String> {
+    let convert = |(name, tensor): (String, HostTensor)| {
+        let shape = tensor.dimensions.iter().map(|&size| size as usize).collect();
+        match Tensor::new(dtype(tensor.ty), shape, tensor.data) {
+            Ok(tensor) => Ok((name, tensor)),
+            Err(error) => Err(format!("tensor `{}`: {error}", &name[..name.floor_char_boundary(64)])),
+        }
+    };
+    inputs.into_iter().map(convert).collect()
+}
+
+fn from_engine(tensor: Tensor) -> HostTensor {
+    let ty = match tensor.dtype() {
+        DType::F16 => TensorType::Fp16,
+        DType::F32 => TensorType::Fp32,
+        DType::F64 => TensorType::Fp64,
+        DType::BF16 => TensorType::Bf16,
+        DType::U8 => TensorType::U8,
+        DType::I32 => TensorType::I32,
+        DType::I64 => TensorType::I64,
+    };
+    // An engine's output came from memory, so each axis is far below 2³².
+    let dimensions = tensor.shape().iter().map(|&size| u32::try_from(size).unwrap_or(u32::MAX)).collect();
+    HostTensor { dimensions, ty, data: tensor.into_data() }
+}
+
+fn dtype(ty: TensorType) -> DType {
+    match ty {
+        TensorType::Fp16 => DType::F16,
+        TensorType::Fp32 => DType::F32,
+        TensorType::Fp64 => DType::F64,
+        TensorType::Bf16 => DType::BF16,
+        TensorType::U8 => DType::U8,
+        TensorType::I32 => DType::I32,
+        TensorType::I64 => DType::I64,
+    }
+}
+
+fn code(error: &RunError) -> ErrorCode {
+    match error {
+        RunError::InvalidInput { .. } => ErrorCode::InvalidArgument,
+        RunError::Deadline { .. } => ErrorCode::Timeout,
+        RunError::Unsupported { .. } => ErrorCode::UnsupportedOperation,
+        RunError::Busy { .. } | RunError::Failed { .. } | RunError::Closed { .. } => ErrorCode::RuntimeError,
+    }
+}

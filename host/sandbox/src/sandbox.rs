@@ -1,0 +1,149 @@
+//! The WebAssembly engine and the pool that instances live in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout_at;
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Strategy};
+
+use crate::bindings;
+use crate::error::PoolError;
+use crate::limits::Limits;
+use crate::state::State;
+
+/// How often a running guest is interrupted, to check its time and to let others onto its thread.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Memory of an idle slot that is cleared in place rather than given back, in bytes: an image tensor or two. Clearing
+/// is cheaper than the page faults of the next request, and the pool keeps few idle slots.
+const KEEP_RESIDENT: usize = 2 << 20;
+
+/// The size of the pool.
+#[derive(Clone, Debug)]
+pub struct SandboxOptions {
+    /// Guest instances at any one time.
+    pub instances: u32,
+    /// Requests that may wait for an instance; beyond it they are refused.
+    pub waiting: u32,
+    /// The largest `memory_bytes` of any component that will be loaded.
+    pub max_memory_bytes: usize,
+    /// The largest `table_elements` of any component that will be loaded.
+    pub max_table_elements: usize,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        let limits = Limits::default();
+        SandboxOptions {
+            instances: 32,
+            waiting: 256,
+            max_memory_bytes: limits.memory_bytes,
+            max_table_elements: limits.table_elements,
+        }
+    }
+}
+
+/// One WebAssembly engine for all components of the process.
+pub struct Sandbox {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<State>,
+    pub(crate) slots: Arc<Slots>,
+}
+
+impl Sandbox {
+    /// Reserve the pool's address space and start the ticker. No memory is used until guests run.
+    ///
+    /// # Errors
+    ///
+    /// When the address space cannot be reserved, as under a low `ulimit -v`.
+    pub fn new(options: &SandboxOptions) -> Result<Self, PoolError> {
+        Sandbox::start(options)
+            .map_err(|error| PoolError { instances: options.instances, message: format!("{error:#}") })
+    }
+
+    fn start(options: &SandboxOptions) -> wasmtime::Result<Self> {
+        let engine = Engine::new(&config(options))?;
+        let mut linker = Linker::new(&engine);
+        bindings::Guest::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        let ticker = engine.weak();
+        std::thread::Builder::new().name("epoch".into()).spawn(move || {
+            while let Some(engine) = ticker.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(TICK);
+            }
+        })?;
+        let slots = Slots {
+            instances: options.instances,
+            running: Semaphore::new(options.instances as usize),
+            admitted: Semaphore::new((options.instances + options.waiting) as usize),
+        };
+        Ok(Sandbox { engine, linker, slots: Arc::new(slots) })
+    }
+}
+
+fn config(options: &SandboxOptions) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(options.instances)
+        .total_core_instances(options.instances * 8)
+        .total_memories(options.instances)
+        .total_tables(options.instances * 4)
+        .total_stacks(options.instances)
+        .max_memories_per_component(1)
+        .max_tables_per_component(4)
+        .max_core_instances_per_component(8)
+        .max_memory_size(options.max_memory_bytes)
+        .table_elements(options.max_table_elements)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .async_stack_keep_resident(64 << 10)
+        .table_keep_resident(16 << 10)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(pool)
+        .strategy(Strategy::Cranelift)
+        .epoch_interruption(true)
+        // No guest is concurrent with itself: a request is one call.
+        .concurrency_support(false)
+        // Page faults on the 4 GiB reservation replace bounds checks.
+        .memory_reservation(4 << 30)
+        .wasm_simd(true)
+        .wasm_relaxed_simd(false)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
+    config
+}
+
+/// Who may run now, and who may wait.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    pub(crate) instances: u32,
+    running: Semaphore,
+    /// Those running and those waiting: a bound on the queue in front of `running`.
+    admitted: Semaphore,
+}
+
+/// A place in the pool, given back on drop.
+pub(crate) struct Slot<'s> {
+    _running: SemaphorePermit<'s>,
+    _admitted: SemaphorePermit<'s>,
+}
+
+/// Why there is no place.
+pub(crate) enum NoSlot {
+    Busy,
+    Deadline,
+}
+
+impl Slots {
+    /// Wait for a place, in the order of asking.
+    pub(crate) async fn enter(&self, deadline: Instant) -> Result<Slot<'_>, NoSlot> {
+        let admitted = self.admitted.try_acquire().map_err(|_| NoSlot::Busy)?;
+        match timeout_at(deadline.into(), self.running.acquire()).await {
+            Ok(Ok(running)) => Ok(Slot { _running: running, _admitted: admitted }),
+            Ok(Err(_)) => unreachable!("the semaphore is never closed"),
+            Err(_) => Err(NoSlot::Deadline),
+        }
+    }
+}

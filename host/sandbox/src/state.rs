@@ -1,0 +1,116 @@
+//! The store's data: what one instance holds, has used, and may still use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use infer_engine::{Model, RunError};
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+
+use crate::error::Cause;
+use crate::limits::Limits;
+
+/// What every instance of a component is given; shared, never copied.
+#[derive(Debug)]
+pub(crate) struct Grants {
+    /// The component's name in the configuration.
+    pub(crate) component: String,
+    /// Models by the name that the guest uses.
+    pub(crate) models: BTreeMap<String, Arc<Model>>,
+    /// What `wasi:config/store` answers.
+    pub(crate) settings: BTreeMap<String, String>,
+    /// The budgets of each instance.
+    pub(crate) limits: Limits,
+}
+
+/// One instance's side of the host.
+pub(crate) struct State {
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) request_id: Arc<str>,
+    pub(crate) deadline: Instant,
+    pub(crate) table: ResourceTable,
+    pub(crate) created: Instant,
+    pub(crate) instantiate: Duration,
+    /// Bytes of tensors held now.
+    pub(crate) tensor_bytes: usize,
+    pub(crate) tensor_bytes_peak: usize,
+    pub(crate) memory_bytes: usize,
+    pub(crate) log_lines: usize,
+    /// Waiting in models' queues, and being computed.
+    pub(crate) queue: Duration,
+    pub(crate) compute: Duration,
+    pub(crate) batch: usize,
+    /// The last error of a model, which the guest sees without its kind.
+    pub(crate) model_error: Option<RunError>,
+    /// What a memory or a table was refused. Growth fails softly, so this alone explains the guest's own abort after it.
+    pub(crate) refused: Option<Cause>,
+}
+
+impl State {
+    pub(crate) fn new(grants: Arc<Grants>, request_id: Arc<str>, deadline: Instant) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(grants.limits.handles);
+        State {
+            grants,
+            request_id,
+            deadline,
+            table,
+            created: Instant::now(),
+            instantiate: Duration::ZERO,
+            tensor_bytes: 0,
+            tensor_bytes_peak: 0,
+            memory_bytes: 0,
+            log_lines: 0,
+            queue: Duration::ZERO,
+            compute: Duration::ZERO,
+            batch: 0,
+            model_error: None,
+            refused: None,
+        }
+    }
+
+    /// The instance is made; what follows is the guest's own time.
+    pub(crate) fn instantiated(&mut self) {
+        self.instantiate = self.created.elapsed();
+    }
+
+    /// Count `bytes` more of tensors, or say that they go over the budget.
+    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), Cause> {
+        let limit = self.grants.limits.tensor_bytes;
+        match self.tensor_bytes.checked_add(bytes) {
+            Some(total) if total <= limit => {
+                self.tensor_bytes = total;
+                self.tensor_bytes_peak = self.tensor_bytes_peak.max(total);
+                Ok(())
+            }
+            _ => Err(Cause::TensorBytes(limit)),
+        }
+    }
+
+    /// Give back what `charge` counted.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.tensor_bytes -= bytes;
+    }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let limit = self.grants.limits.memory_bytes;
+        if desired > limit || maximum.is_some_and(|maximum| desired > maximum) {
+            self.refused = Some(Cause::Memory(limit));
+            return Ok(false);
+        }
+        self.memory_bytes = self.memory_bytes.max(desired);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let limit = self.grants.limits.table_elements;
+        if desired > limit || maximum.is_some_and(|maximum| desired > maximum) {
+            self.refused = Some(Cause::Table(limit));
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}

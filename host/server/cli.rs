@@ -1,0 +1,172 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
+#[derive(Debug, Parser)]
+#[command(name = "infer", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Configuration file [default: ./infer.toml where there is one, else the built-in configuration]
+    #[arg(short = 'f', long, global = true, env = "INFER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What to log, such as `info` or `warn,guest=debug` [default: info for serve, warn otherwise]
+    #[arg(long, global = true, env = "INFER_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// How log lines look
+    #[arg(long, global = true, env = "INFER_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the configured components over HTTP until SIGTERM or Ctrl-C, then drain
+    Serve(Serve),
+    /// Validate the configuration, the models' hashes and the guests, and print what would run
+    Check,
+    /// List the configured models, and the ones that the program carries
+    Models(Output),
+    /// Classify image files, through the sandbox
+    Classify(Classify),
+    /// Moderate a text, through the sandbox
+    Moderate(Moderate),
+    /// Measure a model natively and through the sandbox, side by side
+    Bench(Bench),
+}
+
+/// `infer serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address to listen on, in place of the configuration's
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+/// How results are printed.
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `infer classify`
+#[derive(Debug, Args)]
+pub struct Classify {
+    /// Image files: JPEG, PNG, WebP or GIF
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// How many labels to print
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: u32,
+    /// Component to ask [default: the only classifier of the configuration]
+    #[arg(long, value_name = "NAME")]
+    pub component: Option<String>,
+    /// Output format
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `infer moderate`
+#[derive(Debug, Args)]
+pub struct Moderate {
+    /// The text, or - to read it from standard input
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+    /// An image file to judge along with the text; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// Component to ask [default: the only moderator of the configuration]
+    #[arg(long, value_name = "NAME")]
+    pub component: Option<String>,
+    /// Output format
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `infer bench`
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// A model of the configuration
+    #[arg(long, value_name = "NAME")]
+    pub model: String,
+    /// How long each row is measured, such as `10s` or `500ms`
+    #[arg(short = 'z', long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
+    pub duration: Duration,
+    /// Requests under way at once
+    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub concurrency: u32,
+    /// Turns that each row's time is split into; rows alternate, so that a noisy machine disturbs them alike
+    #[arg(short, long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// Output format
+    #[command(flatten)]
+    pub output: Output,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a number with `ms`, `s` or `m`, such as `10s`; found `{text}`");
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(expected)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: f64 = number.parse().map_err(|_| expected())?;
+    let seconds = match unit {
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        _ => return Err(expected()),
+    };
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| expected())?;
+    if duration.is_zero() || duration > Duration::from_secs(3600) {
+        return Err(format!("expected more than nothing and at most an hour; found `{text}`"));
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [("10s", 10_000), ("500ms", 500), ("1.5s", 1_500), ("2m", 120_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
+        }
+        for text in ["", "10", "s", "-1s", "0s", "nans", "infs", "10d", "99999m"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Inputs to measure with, made from a model's card: one row of plausible numbers for each input.
+
+use anyhow::Context as _;
+use infer_engine::{Axis, Card, DType, Tensor};
+use infer_sandbox::types::{NamedTensor, TensorType};
+
+/// One tensor for each input of `card`, with every dynamic axis at 1.
+pub(super) fn inputs(card: &Card) -> anyhow::Result<Vec<(String, Tensor)>> {
+    let mut inputs = Vec::new();
+    for input in &card.inputs {
+        let shape: Vec<usize> = input
+            .shape
+            .iter()
+            .map(|axis| match axis {
+                Axis::Fixed(size) => *size,
+                Axis::Dynamic(_) => 1,
+            })
+            .collect();
+        let data = data(input.dtype, shape.iter().product());
+        let tensor = Tensor::new(input.dtype, shape, data).with_context(|| format!("input `{}`", input.name))?;
+        inputs.push((input.name.clone(), tensor));
+    }
+    Ok(inputs)
+}
+
+/// Numbers from -1 to 1 where there are fractions; small ids where there are not.
+fn data(dtype: DType, elements: usize) -> Vec<u8> {
+    let scaled = |index: usize| ((index * 7919 % 256) as f32 - 127.0) / 128.0;
+    let indices = 0..elements;
+    match dtype {
+        DType::F16 => indices.flat_map(|index| half::f16::from_f32(scaled(index)).to_le_bytes()).collect(),
+        DType::BF16 => indices.flat_map(|index| half::bf16::from_f32(scaled(index)).to_le_bytes()).collect(),
+        DType::F32 => indices.flat_map(|index| scaled(index).to_le_bytes()).collect(),
+        DType::F64 => indices.flat_map(|index| f64::from(scaled(index)).to_le_bytes()).collect(),
+        DType::U8 => indices.map(|index| (index * 7919 % 256) as u8).collect(),
+        DType::I32 => indices.flat_map(|index| ((index * 7919 % 256) as i32).to_le_bytes()).collect(),
+        DType::I64 => indices.flat_map(|index| ((index * 7919 % 256) as i64).to_le_bytes()).collect(),
+    }
+}
+
+/// The same tensor as a guest takes it.
+pub(super) fn named((name, tensor): &(String, Tensor)) -> NamedTensor {
+    let ty = match tensor.dtype() {
+        DType::F16 => TensorType::Fp16,
+        DType::BF16 => TensorType::Bf16,
+        DType::F32 => TensorType::Fp32,
+        DType::F64 => TensorType::Fp64,
+        DType::U8 => TensorType::U8,
+        DType::I32 => TensorType::I32,
+        DType::I64 => TensorType::I64,
+    };
+    NamedTensor {
+        name: name.clone(),
+        dimensions: tensor.shape().iter().map(|&size| size as u32).collect(),
+        ty,
+        data: tensor.data().to_vec(),
+    }
+}

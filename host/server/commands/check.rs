@@ -1,0 +1,61 @@
+//! `infer check`: load everything as `serve` would, and say what would run.
+
+use std::io::Write;
+
+use crate::app::App;
+use crate::config::Config;
+
+pub(super) fn run(config: Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let app = App::load(config)?;
+    let server = &app.config.server;
+    writeln!(out, "configuration  {}", app.config.origin)?;
+    writeln!(out, "backend        {}", app.runtime.describe())?;
+    writeln!(out, "listen         http://{}", server.listen)?;
+    writeln!(
+        out,
+        "requests       deadline {} ms, body up to {} bytes, {} instances, {} waiting",
+        server.deadline.as_millis(),
+        server.max_body_bytes,
+        app.config.sandbox.instances,
+        app.config.sandbox.waiting
+    )?;
+    for (name, config) in &app.config.models {
+        let model = &app.models[name];
+        let card = model.card();
+        writeln!(out, "\nmodel {name}")?;
+        writeln!(out, "  source       {}", config.source)?;
+        writeln!(out, "  card         {} ({}, {})", card.name, card.task, card.license)?;
+        writeln!(out, "  hash         {}", model.hash())?;
+        let options = model.options();
+        writeln!(
+            out,
+            "  runs         {} sessions × {} threads, batches up to {}, queue {}",
+            options.sessions, options.threads, options.max_batch, options.queue_capacity
+        )?;
+    }
+    for (name, config) in &app.config.components {
+        let policy = &app.components[name];
+        let limits = policy.component.limits();
+        writeln!(out, "\ncomponent {name}")?;
+        writeln!(out, "  source       {}", config.source)?;
+        writeln!(out, "  hash         {}", policy.hash)?;
+        match &policy.route {
+            Some(route) => writeln!(out, "  route        POST {route} ({})", policy.component.world())?,
+            None => writeln!(out, "  route        none ({})", policy.component.world())?,
+        }
+        for (wanted, model) in policy.component.models() {
+            writeln!(out, "  model        {wanted} = {}", model.name())?;
+        }
+        writeln!(
+            out,
+            "  limits       memory {} bytes, tensors {} bytes, guest {} ms, compute {} ms, {} handles",
+            limits.memory_bytes,
+            limits.tensor_bytes,
+            limits.guest_time.as_millis(),
+            limits.compute_time.as_millis(),
+            limits.handles
+        )?;
+    }
+    writeln!(out, "\nall of it loads")?;
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Every failure of a request as a response: 4xx explains, 5xx hides and logs.
+
+use axum::Json;
+use axum::extract::multipart::{MultipartError, MultipartRejection};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use infer_engine::RunError;
+use infer_sandbox::types::Fault;
+use infer_sandbox::{CallError, Cause};
+use serde::Serialize;
+use tracing::{error, warn};
+
+/// A failure, as the client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    status: StatusCode,
+    /// A word for programs.
+    code: &'static str,
+    /// A sentence for people.
+    message: String,
+    /// The part of the request that is wrong.
+    param: Option<String>,
+}
+
+impl ApiError {
+    /// 400: the request is wrong at `param`, a path such as `input[2].text`.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let param = Some(param.into()).filter(|param| !param.is_empty());
+        ApiError { param, ..ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message) }
+    }
+
+    /// 404: nothing is here.
+    pub fn not_found(path: &str) -> Self {
+        let message = format!("nothing is served at `{path}`; GET /v1/models lists what is");
+        ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 405: something is here, under another method.
+    pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let message = format!("`{path}` does not take {method}");
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    /// 413: more than the server takes.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// 415: not of a type that is read here.
+    pub fn unsupported_media(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", message)
+    }
+
+    /// 503: the server is not ready, or about to stop.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// The response's status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        ApiError { status, code, message: message.into(), param: None }
+    }
+
+    fn busy() -> Self {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", "the server is at capacity; try again after a second")
+    }
+
+    fn deadline() -> Self {
+        ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "the request was not answered within its deadline")
+    }
+
+    fn internal(code: &'static str) -> Self {
+        let message = "the request could not be answered; the server's log says why, under this request's id";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message)
+    }
+
+    /// The same failure, with `param` naming the part of the request that it is about.
+    #[must_use]
+    pub fn at(mut self, param: impl Into<String>) -> Self {
+        if self.status.is_client_error() && self.param.is_none() {
+            self.param = Some(param.into());
+        }
+        self
+    }
+}
+
+impl From<CallError> for ApiError {
+    fn from(error: CallError) -> Self {
+        let response = match &error {
+            CallError::Busy { .. } => ApiError::busy(),
+            CallError::Deadline { .. } => ApiError::deadline(),
+            CallError::Stopped { component, cause } => {
+                warn!(component, cause = cause.label(), "guest stopped: {cause}");
+                return match cause {
+                    Cause::GuestTime(_) => ApiError {
+                        message: "the component ran for longer than it may".into(),
+                        code: "guest_time",
+                        ..ApiError::deadline()
+                    },
+                    _ => ApiError::internal("guest_stopped"),
+                };
+            }
+            CallError::World { .. } => ApiError::internal("internal"),
+            CallError::Fault { fault, model, .. } => from_fault(fault, model.as_ref()),
+        };
+        if response.status.is_server_error() {
+            error!(code = response.code, "{error}");
+        }
+        response
+    }
+}
+
+fn from_fault(fault: &Fault, model: Option<&RunError>) -> ApiError {
+    match (fault, model) {
+        (Fault::InvalidInput(message), _) => {
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message.as_str())
+        }
+        (Fault::UnsupportedMedia(message), _) => ApiError::unsupported_media(message.as_str()),
+        (Fault::TooLarge(message), _) => ApiError::too_large(message.as_str()),
+        (Fault::Model(_), Some(RunError::Busy { .. })) => ApiError::busy(),
+        (Fault::Model(_), Some(RunError::Deadline { .. })) => ApiError::deadline(),
+        (Fault::Model(_), _) => ApiError::internal("model_failed"),
+        (Fault::Internal(_), _) => ApiError::internal("guest_failed"),
+    }
+}
+
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        from_body(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<MultipartRejection> for ApiError {
+    fn from(rejection: MultipartRejection) -> Self {
+        ApiError::invalid("", rejection.body_text())
+    }
+}
+
+impl From<MultipartError> for ApiError {
+    fn from(error: MultipartError) -> Self {
+        from_body(error.status(), error.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        ApiError::invalid("", rejection.body_text())
+    }
+}
+
+fn from_body(status: StatusCode, message: String) -> ApiError {
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        return ApiError::too_large("the body is larger than the server's `max_body_bytes`");
+    }
+    ApiError::invalid("", message)
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: Option<&'a str>,
+    code: &'static str,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let kind = if self.status.is_client_error() { "invalid_request_error" } else { "server_error" };
+        let body = Body { message: &self.message, r#type: kind, param: self.param.as_deref(), code: self.code };
+        let mut response = (self.status, Json(Envelope { error: body })).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,23 @@
+//! `infer`: an edge AI inference server. Models run in the host; the policy that uses them runs in WebAssembly sandboxes.
+//!
+//! A request walks from a route, through a fresh guest instance, to a model's queue and back; docs/ARCHITECTURE.md
+//! follows it room by room.
+//!
+//! # Layout
+//!
+//! - `cli`: what can be typed; `commands`: one module a subcommand
+//! - `config`: infer.toml, checked, with the line of each mistake
+//! - `builtin`: the weights, guests and configuration that the program carries
+//! - `app`: a configuration brought to life: runtime, models, components
+//! - `routes`: the route table, one module an endpoint; `error`: every failure as a response
+//! - `serve`: the listener's life, from bind to drained; `logging`: where log lines go
+
+pub mod app;
+pub mod builtin;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod error;
+pub mod logging;
+pub mod routes;
+pub mod serve;

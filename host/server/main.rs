@@ -1,0 +1,28 @@
+//! The program: parse, run the subcommand, print the error chain once.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use infer::cli::Cli;
+use infer::commands;
+use infer::config::ConfigError;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match commands::run(cli) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            // As for arguments, which clap refuses with the same code: 2 is the operator's to mend.
+            ExitCode::from(if error.downcast_ref::<ConfigError>().is_some() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Whoever read our output has seen enough, as `head` does: no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(broken))
+}

@@ -1,0 +1,111 @@
+//! The route table, and what every request passes: its id, its span, its line in the log.
+
+mod classify;
+mod health;
+mod models;
+mod moderate;
+mod timings;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use axum::extract::{DefaultBodyLimit, OriginalUri, Request};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use infer_sandbox::World;
+use tracing::{Instrument as _, info, info_span, warn};
+
+use crate::app::{App, Policy};
+use crate::config::ServerConfig;
+use crate::error::ApiError;
+
+pub use moderate::CATEGORIES;
+pub(crate) use moderate::{ModerateResponse, respond};
+pub(crate) use timings::Timings;
+
+/// Paths that no component can be mounted on.
+pub const RESERVED: [&str; 3] = ["/healthz", "/readyz", "/v1/models"];
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a component's handler is given.
+#[derive(Clone)]
+struct Endpoint {
+    policy: Arc<Policy>,
+    server: Arc<ServerConfig>,
+}
+
+impl Endpoint {
+    /// The request as the sandbox sees it.
+    fn request(&self, id: &RequestId) -> infer_sandbox::Request {
+        infer_sandbox::Request { id: id.0.clone(), deadline: Instant::now() + self.server.deadline }
+    }
+}
+
+/// The id of a request: the client's where it sent a sensible one, else a new one.
+#[derive(Clone, Debug)]
+struct RequestId(Arc<str>);
+
+/// All routes of `app`. While `stopping` is set, /readyz says that the server is not ready.
+pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
+    let server = Arc::new(app.config.server.clone());
+    let mut router = Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready).with_state(stopping))
+        .route("/v1/models", get(models::list).with_state(app.clone()));
+    for policy in app.components.values() {
+        let Some(route) = &policy.route else { continue };
+        let endpoint = Endpoint { policy: policy.clone(), server: server.clone() };
+        let method = match policy.component.world() {
+            World::Moderator => post(moderate::handle).with_state(endpoint),
+            World::Classifier => post(classify::handle).with_state(endpoint),
+            World::Predictor => {
+                warn!(component = policy.component.name(), route, "a predictor answers no route; not mounted");
+                continue;
+            }
+        };
+        router = router.route(route, method);
+    }
+    router
+        .fallback(async |OriginalUri(uri): OriginalUri| ApiError::not_found(uri.path()))
+        .method_not_allowed_fallback(async |method: Method, OriginalUri(uri): OriginalUri| {
+            ApiError::method_not_allowed(method.as_str(), uri.path())
+        })
+        .layer(DefaultBodyLimit::max(server.max_body_bytes))
+        .layer(middleware::from_fn(trace))
+}
+
+/// Give the request its id, run it inside a span that carries it, and log how it ended.
+async fn trace(mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let id = request_id(&request);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = info_span!("request", id = &*id.0, %method, path);
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, elapsed) = (response.status().as_u16(), milliseconds(began.elapsed()));
+    span.in_scope(|| info!(status, elapsed_ms = elapsed, "answered"));
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn request_id(request: &Request) -> RequestId {
+    let sensible = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let sent = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sensible);
+    match sent {
+        Some(id) => RequestId(id.into()),
+        None => RequestId(uuid::Uuid::new_v4().simple().to_string().into()),
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+type Id = Extension<RequestId>;

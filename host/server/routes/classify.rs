@@ -1,0 +1,110 @@
+//! `POST /classify`: an image in, labels out.
+
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest as _, Multipart, Query, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::{Extension, Json};
+use infer_sandbox::types::Label;
+use serde::{Deserialize, Serialize};
+
+use super::timings::Judges;
+use super::{Endpoint, Id, Timings};
+use crate::error::ApiError;
+
+/// The most labels of one answer: as many classes as any common model has.
+const MOST_LABELS: u32 = 1_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    #[serde(default = "five")]
+    top: u32,
+}
+
+fn five() -> u32 {
+    5
+}
+
+#[derive(Serialize)]
+pub(super) struct Response {
+    labels: Vec<Labelled>,
+    infer: Facts,
+}
+
+#[derive(Serialize)]
+struct Labelled {
+    label: String,
+    index: u32,
+    score: f32,
+}
+
+#[derive(Serialize)]
+struct Facts {
+    #[serde(flatten)]
+    judges: Judges,
+    timings: Timings,
+}
+
+pub(super) async fn handle(
+    State(endpoint): State<Endpoint>,
+    Extension(id): Id,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    request: Request,
+) -> Result<Json<Response>, ApiError> {
+    let began = Instant::now();
+    let Query(Parameters { top }) = parameters?;
+    if !(1..=MOST_LABELS).contains(&top) {
+        return Err(ApiError::invalid("top", format!("`top` is {top}, expected 1 to {MOST_LABELS}")));
+    }
+    let image = read_image(request).await?;
+    let outcome = endpoint.policy.component.classify(&endpoint.request(&id), &image, top).await;
+    let labels = outcome.result?;
+    let facts = Facts {
+        judges: Judges::new(&endpoint.policy),
+        timings: Timings::new([&outcome.usage], began.elapsed()),
+    };
+    Ok(Json(Response { labels: labels.into_iter().map(Labelled::from).collect(), infer: facts }))
+}
+
+impl From<Label> for Labelled {
+    fn from(label: Label) -> Self {
+        Labelled { label: label.name, index: label.index, score: label.score }
+    }
+}
+
+/// The image: the body itself, or the first file of a multipart form.
+async fn read_image(request: Request) -> Result<Bytes, ApiError> {
+    let image = match content_type(request.headers()) {
+        kind if kind.starts_with("multipart/form-data") => {
+            let mut form = Multipart::from_request(request, &()).await?;
+            match form.next_field().await? {
+                Some(field) => field.bytes().await?,
+                None => return Err(ApiError::invalid("", "the form is empty; expected one file")),
+            }
+        }
+        kind if kind.is_empty() || kind.starts_with("image/") || kind == "application/octet-stream" => {
+            Bytes::from_request(request, &()).await?
+        }
+        // What curl sends with --data-binary unless told otherwise.
+        kind if kind == "application/x-www-form-urlencoded" => Bytes::from_request(request, &()).await?,
+        kind => {
+            let message = format!(
+                "the content type is `{kind}`, expected the image's bytes (image/…, application/octet-stream) or \
+                 multipart/form-data with one file"
+            );
+            return Err(ApiError::unsupported_media(message));
+        }
+    };
+    if image.is_empty() {
+        return Err(ApiError::invalid("", "the body is empty; expected the bytes of an image"));
+    }
+    Ok(image)
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().trim().to_ascii_lowercase()
+}

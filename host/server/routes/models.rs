@@ -1,0 +1,59 @@
+//! `GET /v1/models`: what is loaded, in the shape of OpenAI's list with our facts beside it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use crate::app::App;
+
+#[derive(Serialize)]
+pub(super) struct List {
+    object: &'static str,
+    data: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    id: String,
+    object: &'static str,
+    /// OpenAI's clients require a time; a model here has a hash instead.
+    created: u64,
+    owned_by: &'static str,
+    #[serde(flatten)]
+    facts: Facts,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Facts {
+    Model { task: String, format: String, license: String, backend: &'static str, hash: String },
+    Component { world: String, route: Option<String>, models: Vec<String>, hash: String },
+}
+
+pub(super) async fn list(State(app): State<Arc<App>>) -> Json<List> {
+    let models = app.models.values().map(|model| {
+        let card = model.card();
+        let facts = Facts::Model {
+            task: card.task.to_string(),
+            format: card.format.to_string(),
+            license: card.license.clone(),
+            backend: app.runtime.backend(),
+            hash: model.hash().to_owned(),
+        };
+        (model.name().to_owned(), facts)
+    });
+    let components = app.components.values().map(|policy| {
+        let component = &policy.component;
+        let facts = Facts::Component {
+            world: component.world().to_string(),
+            route: policy.route.clone(),
+            models: component.models().values().map(|model| model.name().to_owned()).collect(),
+            hash: policy.hash.clone(),
+        };
+        (component.name().to_owned(), facts)
+    });
+    let entry = |(id, facts)| Entry { id, object: "model", created: 0, owned_by: "infer", facts };
+    Json(List { object: "list", data: models.chain(components).map(entry).collect() })
+}

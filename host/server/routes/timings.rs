@@ -1,0 +1,82 @@
+//! What a request took, stage by stage, and on what it rests: the `infer` object of every answer.
+
+use std::fmt;
+use std::time::Duration;
+
+use infer_sandbox::Usage;
+use serde::Serialize;
+
+use crate::app::Policy;
+
+use super::milliseconds;
+
+/// Stages in milliseconds. Where a request holds several inputs, judged side by side, each stage is their sum, and may
+/// exceed the total.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Timings {
+    /// Waiting for an instance and in models' queues.
+    queue_ms: f64,
+    /// Making the instance.
+    instantiate_ms: f64,
+    /// The guest's own work: decoding, tokenising, ranking.
+    guest_ms: f64,
+    /// The models' work.
+    compute_ms: f64,
+    /// From the request's arrival in the handler to its answer.
+    total_ms: f64,
+}
+
+impl Timings {
+    pub(crate) fn new<'a>(usages: impl IntoIterator<Item = &'a Usage>, total: Duration) -> Self {
+        let mut sum = Usage::default();
+        for usage in usages {
+            sum.queue += usage.queue;
+            sum.instantiate += usage.instantiate;
+            sum.guest += usage.guest;
+            sum.compute += usage.compute;
+        }
+        Timings {
+            queue_ms: milliseconds(sum.queue),
+            instantiate_ms: milliseconds(sum.instantiate),
+            guest_ms: milliseconds(sum.guest),
+            compute_ms: milliseconds(sum.compute),
+            total_ms: milliseconds(total),
+        }
+    }
+}
+
+/// The component that judged, and the models that it could use.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Judges {
+    component: Hashed,
+    models: Vec<Hashed>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Hashed {
+    name: String,
+    /// SHA-256, in hexadecimal.
+    hash: String,
+}
+
+impl Judges {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        let component = &policy.component;
+        let hashed = |name: &str, hash: &str| Hashed { name: name.to_owned(), hash: hash.to_owned() };
+        Judges {
+            component: hashed(component.name(), &policy.hash),
+            models: component.models().values().map(|model| hashed(model.name(), model.hash())).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Timings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Timings { queue_ms, instantiate_ms, guest_ms, compute_ms, total_ms } = self;
+        write!(
+            f,
+            "{total_ms:.2} ms (queue {queue_ms:.2}, instantiate {instantiate_ms:.2}, guest {guest_ms:.2}, compute \
+             {compute_ms:.2})"
+        )
+    }
+}

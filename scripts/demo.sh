@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Start the server, judge one text and one photo, stop it. The port is one that the system finds free.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+infer=${CARGO_TARGET_DIR:-target}/release/infer
+log=$(mktemp)
+"$infer" serve --listen 127.0.0.1:0 2>"$log" &
+server=$!
+trap 'kill "$server" 2>/dev/null || true; rm -f "$log"' EXIT
+
+url=
+for _ in $(seq 300); do
+    url=$(sed -n 's/.*listening on \(http[^ ]*\).*/\1/p' "$log")
+    if [ -n "$url" ]; then break; fi
+    kill -0 "$server" 2>/dev/null || { cat "$log" >&2; exit 1; }
+    sleep 0.1
+done
+[ -n "$url" ] || { echo "demo: the server was not ready within 30 s" >&2; cat "$log" >&2; exit 1; }
+
+show() { python3 -m json.tool --no-ensure-ascii 2>/dev/null || cat; }
+
+printf '\n$ curl %s/moderate -d %s\n' "$url" "'{\"input\": \"You are a complete idiot and everyone hates you.\"}'"
+curl -fsS "$url/moderate" -H 'content-type: application/json' \
+    -d '{"input": "You are a complete idiot and everyone hates you."}' | show
+
+printf '\n$ curl %s/classify?top=3 --data-binary @tests/data/photos/coffee.jpg\n' "$url"
+curl -fsS "$url/classify?top=3" -H 'content-type: image/jpeg' --data-binary @tests/data/photos/coffee.jpg | show
+
+kill -TERM "$server"
+wait "$server"
+trap 'rm -f "$log"' EXIT
+printf '\ndemo: both were judged, and the server stopped as asked\n'

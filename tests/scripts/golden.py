@@ -1,0 +1,257 @@
+"""Write tests/data/golden.json: what the shipped models answer in an independent run.
+
+Nothing of the server takes part: the sessions are Python's onnxruntime, the images Pillow's, and the
+tokeniser and the preprocessing are written here from the models' own descriptions.
+
+Texts. Lower case (Unicode); each of the vocabulary's filter characters becomes a space; the text is split at
+U+0020 and nowhere else (a no-break space or a carriage return is part of a word); words that the vocabulary
+lacks are dropped; the last 100 ids stay, and zeros fill the front up to 100.
+
+Synthetic tensors. Value i of the row-major tensor is (v - mean) / std in f32, with the card's mean and std and, in
+integers,
+    noise:  v = (i * 7919) % 256
+    bands:  v = (i / 5) % 256, the division rounding down
+The batch axis is 1.
+
+Photos. Decode; take the first frame of an animation; apply the EXIF orientation; composite alpha on white;
+repeat grey in three channels. Centre crop: side = floor(min(width, height) * crop), left = (width - side) /
+2, top = (height - side) / 2, both rounding down. Then Pillow's BICUBIC (a = -0.5, antialiased, rounding to u8
+after each of its two passes, horizontal first) to 224 by 224, and (v - mean) / std in f32, NCHW.
+
+    pip install -r weights/convert/requirements.txt
+    python tests/scripts/golden.py           # write the file
+    python tests/scripts/golden.py --check   # compare with the file instead; exit code 1 when it is out of date
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import PIL
+from PIL import Image, ImageOps
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "weights"
+PHOTOS = ROOT / "tests" / "data" / "photos"
+GOLDEN = ROOT / "tests" / "data" / "golden.json"
+
+TEXT_MODEL = "toxic-bilstm"
+IMAGE_MODELS = ["efficientnet-lite0-int8", "nsfwjs-mobilenet_v2-int8"]
+TOP = 5
+
+TEXTS = {
+    "empty": "",
+    "clean": "Thank you for fixing the article so quickly, it reads much better now.",
+    "insult": "You are so dumb and stupid!",
+    "uppercase": "YOU ARE SO DUMB AND STUPID!",
+    "threat": "I will find you and kill you and your family",
+    "hate": "All immigrants are filthy animals and should go back to where they came from",
+    "punctuation only": "?!... --- *** ((())) #@$%^&",
+    "no known word": "xqzzt brrfgl wwyzzk",
+    "tabs and newlines": "you\tare\nan\n\n\tidiot\r\nreally",
+    "no-break space": "see my\u00a0talk page \u00a0 and you\u00a0are an idiot",
+    "unicode": "ΟΔΟΣ STRAẞE İstanbul JOSÉ's 日本語 🙂 “I’M” don’t — café… idiot",
+    "control characters": "you\u0000are\u0007a stupid\u200b fool\u2028indeed idiot",
+    "exactly 100 words": "nice " * 99 + "idiot",
+    "the beginning is cut off": "you are a stupid idiot "
+    + "the weather is lovely and the garden is full of flowers today " * 10,
+    "the end counts": "the weather is lovely and the garden is full of flowers today " * 10
+    + "you are a stupid idiot",
+    "spaces only": "     ",
+}
+
+# Compare scores by index: int8 outputs come in steps of 1/255, so that order among ties means nothing.
+TOLERANCES = {
+    "tensor_tolerance": 0.03,
+    "tensor_tolerance_reason": "int8: a value on the edge of a rounding step may go either way; with graph optimisation"
+    " off, where onnxruntime computes the same graph in f32, these outputs move by up to 0.012",
+    "photo_tolerance": 0.08,
+    "photo_tolerance_reason": "as for tensors (up to 0.051, on the retina), and other decoders and resizers: the Rust"
+    " crates image 0.25.10 and fast_image_resize 6.1.0 differ from Pillow by up to 13 of 255 levels in a pixel, by 0.33"
+    " on average over the worst photo, which moves a score by up to 0.039",
+    "quadrant_tolerance": 1.0,
+    "quadrant_tolerance_reason": "levels of 0 to 255, means of a quarter of the resized pixels; the same crates differ"
+    " by up to 0.27, a wrong orientation or background by 90",
+}
+
+
+def card_of(name: str) -> dict:
+    """The model's card."""
+    return tomllib.loads((WEIGHTS / name / "card.toml").read_text(encoding="utf-8"))
+
+
+def labels_of(name: str) -> list[str]:
+    """The model's labels in output order."""
+    return (WEIGHTS / name / "labels.txt").read_text(encoding="utf-8").splitlines()
+
+
+class Session:
+    """A model on one thread.
+
+    Precise int8 products are asked for: without them onnxruntime on an x86-64 processor that lacks VNNI adds u8 by i8
+    products in 16 bits, which saturate, and EfficientNet's answers move by up to 0.5. With them such a processor
+    (emulated: Haswell) and one with VNNI give the same bits.
+    """
+
+    def __init__(self, name: str) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        path = WEIGHTS / name / "model.onnx"
+        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(self, values: np.ndarray) -> np.ndarray:
+        """The first output for the first input."""
+        return self.session.run(None, {self.session.get_inputs()[0].name: values})[0]
+
+
+def word_ids(text: str, vocabulary: dict, length: int) -> list[int]:
+    """The ids of a text, padded with zeros in front to `length`."""
+    spaces = str.maketrans(dict.fromkeys(vocabulary["filters"], " "))
+    words = text.lower().translate(spaces).split(" ")
+    known = [vocabulary["vocab"][word] for word in words if word in vocabulary["vocab"]]
+    return [0] * (length - len(known)) + known[-length:]
+
+
+def numbers(values: np.ndarray) -> list[float]:
+    """f32 values with the nine digits that carry them exactly."""
+    return [float(f"{value:.9g}") for value in np.asarray(values, np.float32).ravel()]
+
+
+def text_golden() -> dict:
+    """Ids and probabilities of each text."""
+    card = card_of(TEXT_MODEL)
+    length = card["inputs"][0]["text"]["max_tokens"]
+    vocabulary = json.loads((WEIGHTS / TEXT_MODEL / "vocab.json").read_text(encoding="utf-8"))
+    session = Session(TEXT_MODEL)
+    cases = []
+    for name, text in TEXTS.items():
+        ids = word_ids(text, vocabulary, length)
+        probabilities = session.run(np.array([ids], np.int32))[0]
+        cases.append({"name": name, "text": text, "ids": ids, "probs": numbers(probabilities)})
+    return {
+        "model": TEXT_MODEL,
+        "sha256": session.sha256,
+        "labels": labels_of(TEXT_MODEL),
+        "tolerance": 1e-4,
+        "tolerance_reason": "f32: backends may sum in another order and approximate sigmoid and tanh otherwise",
+        "cases": cases,
+    }
+
+
+def synthetic(formula: str, image: dict) -> np.ndarray:
+    """A tensor by formula, f32 (1, 3, 224, 224)."""
+    index = np.arange(3 * 224 * 224, dtype=np.int64)
+    values = {"noise": index * 7919 % 256, "bands": index // 5 % 256}[formula]
+    return normalised(values, image).reshape(1, 3, 224, 224)
+
+
+def normalised(values: np.ndarray, image: dict) -> np.ndarray:
+    """(v - mean) / std in f32."""
+    return (values.astype(np.float32) - np.float32(image["mean"])) / np.float32(image["std"])
+
+
+def upright(path: Path) -> Image.Image:
+    """The photo as it is meant to be seen, in RGB."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def cropped(photo: Image.Image, crop: float) -> tuple[list[int], np.ndarray]:
+    """The crop box [left, top, side], and the pixels: u8 (224, 224, 3)."""
+    side = int(min(photo.size) * crop)
+    left, top = (photo.width - side) // 2, (photo.height - side) // 2
+    square = photo.crop((left, top, left + side, top + side))
+    return [left, top, side], np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
+
+
+def quadrants(pixels: np.ndarray) -> list[list[float]]:
+    """The mean R, G and B of the top left, top right, bottom left and bottom right quarter, in levels of 0 to 255."""
+    quarters = pixels.reshape(2, 112, 2, 112, 3).mean(axis=(1, 3)).reshape(4, 3)
+    return [[round(level, 3) for level in quarter] for quarter in quarters.tolist()]
+
+
+def ranked(probabilities: np.ndarray, labels: list[str]) -> list[dict]:
+    """The most likely labels, best first."""
+    best = np.argsort(-probabilities, kind="stable")[:TOP]
+    return [
+        {"index": int(index), "name": labels[index], "score": numbers(probabilities[index])[0]}
+        for index in best
+    ]
+
+
+def image_golden(name: str) -> dict:
+    """What an image model makes of the synthetic tensors and of the photos."""
+    image = card_of(name)["inputs"][0]["image"]
+    labels = labels_of(name)
+    session = Session(name)
+    tensors = [
+        {"formula": formula, "probs": numbers(session.run(synthetic(formula, image))[0])}
+        for formula in ("noise", "bands")
+    ]
+    photos = []
+    for path in sorted(path for path in PHOTOS.iterdir() if path.suffix != ".md"):
+        photo = upright(path)
+        box, pixels = cropped(photo, image["crop"])
+        probabilities = session.run(normalised(pixels, image).transpose(2, 0, 1)[None])[0]
+        photos.append(
+            {
+                "file": path.name,
+                "size": list(photo.size),
+                "crop": box,
+                "quadrants": quadrants(pixels),
+                "top": ranked(probabilities, labels),
+            }
+        )
+    return {"model": name, "sha256": session.sha256, **TOLERANCES, "tensors": tensors, "photos": photos}
+
+
+def golden() -> dict:
+    """The whole file."""
+    return {
+        "made_by": "tests/scripts/golden.py",
+        "versions": {
+            "onnxruntime": onnxruntime.__version__,
+            "pillow": PIL.__version__,
+            "numpy": np.__version__,
+        },
+        "text": text_golden(),
+        "images": [image_golden(name) for name in IMAGE_MODELS],
+    }
+
+
+def to_text(values: dict) -> str:
+    """JSON with an array of numbers on one line."""
+    text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
+    return re.sub(r"\[[\s\d.,e+-]+\]", lambda array: " ".join(array[0].split()), text)
+
+
+def main() -> int:
+    """Write or check the file; the process's exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="compare with the file and write nothing")
+    arguments = parser.parse_args()
+    fresh = to_text(golden())
+    if not arguments.check:
+        GOLDEN.write_text(fresh, encoding="utf-8")
+        print(f"{GOLDEN.relative_to(ROOT)}: {len(fresh.encode()):,} bytes")
+    elif not GOLDEN.is_file() or GOLDEN.read_text(encoding="utf-8") != fresh:
+        print(f"{GOLDEN.relative_to(ROOT)} is out of date: run tests/scripts/golden.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
