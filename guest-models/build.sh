@@ -109,6 +109,7 @@ auto)
     if have_target; then
         build_with_rustup
     else
+        say "trying Debian's compiler instead"
         build_with_debian
     fi
     ;;

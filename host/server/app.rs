@@ -51,8 +51,8 @@ impl App {
         }
         let mut components = BTreeMap::new();
         for (name, component) in &config.components {
-            let loaded =
-                load_component(&sandbox, name, component, &models).with_context(|| component.at.to_string())?;
+            let loaded = load_component(&sandbox, name, component, &models)
+                .with_context(|| component.at.to_string())?;
             components.insert(name.clone(), Arc::new(loaded));
         }
         Ok(App { config, runtime, sandbox, models, components })
@@ -84,7 +84,8 @@ impl App {
 fn load_model(runtime: &Runtime, name: &str, config: &ModelConfig) -> anyhow::Result<Model> {
     let weights = match &config.source {
         Source::Builtin(builtin) => {
-            let files = builtin::weights(builtin).with_context(|| format!("no built-in weights `{builtin}`"))?;
+            let files =
+                builtin::weights(builtin).with_context(|| format!("no built-in weights `{builtin}`"))?;
             Weights::embedded(files)
         }
         Source::Path(folder) => Weights::read(folder),
@@ -103,9 +104,8 @@ fn load_component(
         Source::Builtin(builtin) => {
             builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
         }
-        Source::Path(path) => {
-            std::fs::read(path).with_context(|| format!("component `{name}`: cannot read `{}`", path.display()))?
-        }
+        Source::Path(path) => std::fs::read(path)
+            .with_context(|| format!("component `{name}`: cannot read `{}`", path.display()))?,
     };
     let granted: BTreeMap<_, _> = config
         .models
@@ -123,7 +123,7 @@ fn load_component(
 }
 
 /// What a guest is told of a model's card: the reserved settings that wit/README.md lists.
-fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {
+pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {
     let card = model.card();
     let mut facts = vec![
         ("task".to_owned(), card.task.to_string()),

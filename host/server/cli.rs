@@ -7,7 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
 #[derive(Debug, Parser)]
-#[command(name = "infer", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "infer",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// Configuration file [default: ./infer.toml where there is one, else the built-in configuration]
     #[arg(short = 'f', long, global = true, env = "INFER_CONFIG", value_name = "FILE")]

@@ -69,7 +69,10 @@ fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<App>
 
 /// A request from the command line.
 fn request(app: &App) -> infer_sandbox::Request {
-    infer_sandbox::Request { id: Arc::from("command-line"), deadline: Instant::now() + app.config.server.deadline }
+    infer_sandbox::Request {
+        id: Arc::from("command-line"),
+        deadline: Instant::now() + app.config.server.deadline,
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -162,7 +162,8 @@ impl Config {
     /// Keep only the components that `keep` accepts, and the models that these use.
     pub fn retain_components(&mut self, keep: impl Fn(&str) -> bool) {
         self.components.retain(|name, _| keep(name));
-        let used: BTreeSet<_> = self.components.values().flat_map(|component| component.models.values()).collect();
+        let used: BTreeSet<_> =
+            self.components.values().flat_map(|component| component.models.values()).collect();
         self.models.retain(|name, _| used.contains(name));
     }
 }
@@ -179,7 +180,8 @@ fn line(text: &str, offset: usize) -> usize {
 }
 
 fn join(mistakes: &[Mistake]) -> String {
-    let lines: Vec<_> = mistakes.iter().map(|mistake| format!("{}: {}", mistake.at, mistake.message)).collect();
+    let lines: Vec<_> =
+        mistakes.iter().map(|mistake| format!("{}: {}", mistake.at, mistake.message)).collect();
     lines.join("\nerror: ")
 }
 
@@ -254,7 +256,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
 
     fn model(&mut self, name: &str, model: file::Model) -> ModelConfig {
         let offset = model.source.span().start;
-        let source = self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), Path::is_dir);
+        let source =
+            self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), Path::is_dir);
         let defaults = ModelOptions::default();
         let options = ModelOptions {
             sessions: model.sessions.unwrap_or(defaults.sessions),
@@ -307,14 +310,20 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             }
         }
         for key in component.settings.keys().filter(|key| key.starts_with("models.")) {
-            let message = format!("{subject}: setting `{key}`: keys that start with `models.` tell of the models' cards");
+            let message = format!(
+                "{subject}: setting `{key}`: keys that start with `models.` tell of the models' cards"
+            );
             self.mistake(offset, message);
         }
         ComponentConfig {
             at: (self.place)(offset),
             source,
             route: component.route.map(Spanned::into_inner),
-            models: component.models.into_iter().map(|(wanted, model)| (wanted, model.into_inner())).collect(),
+            models: component
+                .models
+                .into_iter()
+                .map(|(wanted, model)| (wanted, model.into_inner()))
+                .collect(),
             settings: component.settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
             limits: component.limits.into(),
         }
@@ -345,7 +354,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         if let Some(name) = text.strip_prefix("builtin:") {
             let names: Vec<_> = builtins.collect();
             if !names.contains(&name) {
-                let message = format!("{subject}: source `{text}` is not built in; expected {}", one_of(&names));
+                let message =
+                    format!("{subject}: source `{text}` is not built in; expected {}", one_of(&names));
                 self.mistake(typed.span().start, message);
             }
             return Source::Builtin(name.to_owned());

@@ -67,11 +67,19 @@ impl ApiError {
     }
 
     fn busy() -> Self {
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", "the server is at capacity; try again after a second")
+        ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "busy",
+            "the server is at capacity; try again after a second",
+        )
     }
 
     fn deadline() -> Self {
-        ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "the request was not answered within its deadline")
+        ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "deadline",
+            "the request was not answered within its deadline",
+        )
     }
 
     fn internal(code: &'static str) -> Self {
@@ -176,7 +184,8 @@ struct Body<'a> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let kind = if self.status.is_client_error() { "invalid_request_error" } else { "server_error" };
-        let body = Body { message: &self.message, r#type: kind, param: self.param.as_deref(), code: self.code };
+        let body =
+            Body { message: &self.message, r#type: kind, param: self.param.as_deref(), code: self.code };
         let mut response = (self.status, Json(Envelope { error: body })).into_response();
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -64,7 +64,10 @@ pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
             World::Moderator => post(moderate::handle).with_state(endpoint),
             World::Classifier => post(classify::handle).with_state(endpoint),
             World::Predictor => {
-                warn!(component = policy.component.name(), route, "a predictor answers no route; not mounted");
+                warn!(
+                    component = policy.component.name(),
+                    route, "a predictor answers no route; not mounted"
+                );
                 continue;
             }
         };
@@ -96,7 +99,8 @@ async fn trace(mut request: Request, next: Next) -> Response {
 }
 
 fn request_id(request: &Request) -> RequestId {
-    let sensible = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let sensible =
+        |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     let sent = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sensible);
     match sent {
         Some(id) => RequestId(id.into()),

@@ -16,12 +16,17 @@ use crate::routes;
 /// # Errors
 ///
 /// When the listener fails.
-pub async fn run(app: Arc<App>, listener: TcpListener, stop: impl Future<Output = ()>) -> std::io::Result<()> {
+pub async fn run(
+    app: Arc<App>,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
     let stopping = Arc::new(AtomicBool::new(false));
     let router = routes::router(&app, stopping.clone());
     let drain = Arc::new(Notify::new());
     let draining = drain.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move { draining.notified().await });
+    let server =
+        axum::serve(listener, router).with_graceful_shutdown(async move { draining.notified().await });
     let mut server = tokio::spawn(async move { server.await });
 
     tokio::select! {

@@ -43,7 +43,7 @@ fn componentize(module: &Path, component: &Path) -> Result<String> {
     let encoded = ComponentEncoder::default()
         .validate(true)
         .module(&bytes)
-        .and_then(|encoder| encoder.encode())
+        .and_then(ComponentEncoder::encode)
         .with_context(|| format!("`{}` is not a core module of a guest", module.display()))?;
     let interfaces = interfaces(&encoded)?;
     std::fs::write(component, &encoded)
@@ -66,4 +66,24 @@ fn interfaces(component: &[u8]) -> Result<String> {
 fn unversioned(names: impl Iterator<Item = String>) -> String {
     let names: Vec<_> = names.map(|name| name.split('@').next().unwrap_or_default().to_owned()).collect();
     names.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_module_is_refused_by_its_path() {
+        let folder = std::env::temp_dir().join(format!("componentize-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (module, component) = (folder.join("in.wasm"), folder.join("out.wasm"));
+        let missing = format!("{:#}", componentize(&module, &component).unwrap_err());
+        std::fs::write(&module, b"not WebAssembly").unwrap();
+        let garbage = format!("{:#}", componentize(&module, &component).unwrap_err());
+        let written = component.exists();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(missing.contains("in.wasm` cannot be read"), "{missing}");
+        assert!(garbage.contains("in.wasm` is not a core module"), "{garbage}");
+        assert!(!written);
+    }
 }

@@ -1,5 +1,7 @@
 //! The two imports beside models: settings and the log.
 
+use std::borrow::Cow;
+
 use tracing::{debug, error, info, warn};
 
 use crate::bindings::infer::guest::log::{self, Level};
@@ -30,7 +32,7 @@ impl log::Host for State {
         }
         let component = self.grants.component.as_str();
         let request_id = &*self.request_id;
-        let line = &message[..message.floor_char_boundary(Limits::LOG_LINE_BYTES)];
+        let line = one_line(&message[..message.floor_char_boundary(Limits::LOG_LINE_BYTES)]);
         match level {
             Level::Debug => debug!(target: "guest", component, request_id, "{line}"),
             Level::Info => info!(target: "guest", component, request_id, "{line}"),
@@ -38,5 +40,32 @@ impl log::Host for State {
             Level::Error => error!(target: "guest", component, request_id, "{line}"),
         }
         Ok(())
+    }
+}
+
+/// The text with its control characters spelt out, so that a guest cannot forge lines or steer a terminal.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    Cow::Owned(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_one_line() {
+        assert_eq!(one_line("plain, ünïcode"), "plain, ünïcode");
+        assert_eq!(one_line("a\nERROR forged\u{1b}[31m"), "a\\nERROR forged\\u{1b}[31m");
     }
 }

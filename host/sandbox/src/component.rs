@@ -305,7 +305,8 @@ impl Component {
             if clock.spent_inside() > guest_time {
                 return Err(Cause::GuestTime(guest_time).into());
             }
-            Ok(UpdateDeadline::Yield(1))
+            // Tokio's own yield lets it look after sockets and timers before this guest goes on.
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         store
     }

@@ -44,7 +44,10 @@ fn parts(arguments: &Moderate) -> anyhow::Result<Vec<Part>> {
     for path in &arguments.image {
         parts.push(Part::Image(super::read(path)?));
     }
-    anyhow::ensure!(!parts.is_empty(), "nothing to moderate; give a text, `-` for standard input, or --image FILE");
+    anyhow::ensure!(
+        !parts.is_empty(),
+        "nothing to moderate; give a text, `-` for standard input, or --image FILE"
+    );
     Ok(parts)
 }
 

@@ -75,7 +75,8 @@ pub(crate) async fn respond(
             running.spawn(async move { (index, policy.component.moderate(&request, &parts).await) });
         }
         let Some(joined) = running.join_next().await else { break };
-        let (index, outcome) = joined.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()));
+        let (index, outcome) =
+            joined.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()));
         let verdict = outcome.result.map_err(|error| (index, error))?;
         verdicts[index] = Some((verdict, outcome.usage));
     }

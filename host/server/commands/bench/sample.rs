@@ -17,7 +17,8 @@ pub(super) fn inputs(card: &Card) -> anyhow::Result<Vec<(String, Tensor)>> {
             })
             .collect();
         let data = data(input.dtype, shape.iter().product());
-        let tensor = Tensor::new(input.dtype, shape, data).with_context(|| format!("input `{}`", input.name))?;
+        let tensor =
+            Tensor::new(input.dtype, shape, data).with_context(|| format!("input `{}`", input.name))?;
         inputs.push((input.name.clone(), tensor));
     }
     Ok(inputs)

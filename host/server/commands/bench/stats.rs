@@ -120,7 +120,8 @@ mod tests {
             elapsed: Duration::from_secs(seconds),
             calls: vec![(Duration::from_millis(1), Usage::default()); calls],
         };
-        let (a, b) = (vec![turn(100, 1), turn(10, 1), turn(50, 1)], vec![turn(200, 1), turn(20, 1), turn(50, 1)]);
+        let (a, b) =
+            (vec![turn(100, 1), turn(10, 1), turn(50, 1)], vec![turn(200, 1), turn(20, 1), turn(50, 1)]);
         assert!((ratio(&a, &b) - 0.5).abs() < 1e-12);
     }
 }

@@ -95,7 +95,8 @@ fn read_part(path: &str, mut part: Map<String, Value>) -> Result<Part, ApiError>
 ///
 /// 400 for any other URL: the server fetches nothing on a client's behalf.
 fn data_url(url: &str) -> Result<Vec<u8>, ApiError> {
-    let scheme_is = |scheme: &str| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let scheme_is =
+        |scheme: &str| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     if !scheme_is("data:") {
         let message = "expected a data: URL with the image in base64; the server fetches no remote images";
         return Err(ApiError::invalid("", message));
@@ -104,7 +105,10 @@ fn data_url(url: &str) -> Result<Vec<u8>, ApiError> {
         .split_once(',')
         .ok_or_else(|| ApiError::invalid("", "the data: URL has no comma before its data"))?;
     if !kind.to_ascii_lowercase().ends_with(";base64") {
-        return Err(ApiError::invalid("", "the data: URL is not in base64; expected `data:image/png;base64,…`"));
+        return Err(ApiError::invalid(
+            "",
+            "the data: URL is not in base64; expected `data:image/png;base64,…`",
+        ));
     }
     STANDARD
         .decode(data.trim_ascii())
@@ -182,11 +186,7 @@ mod tests {
                 "input[0].image_url.url",
                 "damaged",
             ),
-            (
-                r#"{"input": [{"type": "image_url", "image_url": "x"}]}"#,
-                "input[0].image_url.url",
-                "missing",
-            ),
+            (r#"{"input": [{"type": "image_url", "image_url": "x"}]}"#, "input[0].image_url.url", "missing"),
             (r#"{"input": "a", "inputs": "b"}"#, "inputs", "not known"),
             (r#"{"input": "a", "model": 3}"#, "model", "is a number"),
         ];
@@ -195,7 +195,8 @@ mod tests {
             assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{body}");
             let text = format!("{error:?}");
             assert!(text.contains(words), "{body}: {text}");
-            let named = if param.is_empty() { "param: None".to_owned() } else { format!("param: Some({param:?})") };
+            let named =
+                if param.is_empty() { "param: None".to_owned() } else { format!("param: Some({param:?})") };
             assert!(text.contains(&named), "{body}: {text}");
         }
     }

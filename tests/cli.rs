@@ -1,0 +1,212 @@
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::{photos, repository};
+
+/// Run `infer` in `folder`.
+fn infer(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+    command.current_dir(folder).args(arguments).env_remove("INFER_CONFIG").env_remove("INFER_LOG");
+    command.output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// A folder with an infer.toml.
+fn configured(config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("infer.toml"), config).unwrap();
+    folder
+}
+
+#[test]
+fn check_says_what_would_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = infer(folder.path(), &["check"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    for words in [
+        "built-in configuration",
+        "backend",
+        "POST /moderate (moderator)",
+        "text = toxic-bilstm",
+        "all of it loads",
+    ] {
+        assert!(text.contains(words), "no `{words}` in {text}");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_named_with_its_line() {
+    let cases = [
+        ("[server]\nlissen = 3\n", "infer.toml:2: unknown field `lissen`"),
+        ("[server\n", "infer.toml:1: "),
+        (
+            "[models.a]\nsource = \"builtin:b\"\n",
+            "infer.toml:2: model `a`: source `builtin:b` is not built in; expected `eff",
+        ),
+        ("[models.a]\nsource = \"nowhere\"\n", "infer.toml:2: model `a`: source `nowhere` does not exist"),
+        (
+            "[components.a]\nsource = \"a.wasm\"\n",
+            "infer.toml:2: component `a`: source `a.wasm` does not exist",
+        ),
+        (
+            "[components.a]\nsource = \"builtin:moderate\"\nmodels = { text = \"b\" }\n",
+            "infer.toml:3: component `a`: model `b` (for the guest's `text`) is not configured",
+        ),
+        (
+            "[components.a]\nsource = \"builtin:moderate\"\nroute = \"moderate\"\n",
+            "infer.toml:3: component `a`: route is `moderate`, expected a path",
+        ),
+        (
+            "[components.a]\nsource = \"builtin:moderate\"\nroute = \"/healthz\"\n",
+            "infer.toml:3: component `a`: route `/healthz` is the server's own",
+        ),
+    ];
+    for (config, words) in cases {
+        let folder = configured(config);
+        let output = infer(folder.path(), &["check"]);
+        assert_eq!(output.status.code(), Some(2), "{config}");
+        assert!(stderr(&output).contains(words), "{config}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let folder = configured("[models.a]\nsource = \"x\"\n[models.b]\nsource = \"y\"\nsessions = 0\n");
+    let output = infer(folder.path(), &["check"]);
+    let text = stderr(&output);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.lines().all(|line| line.starts_with("error: infer.toml:")), "{text}");
+}
+
+#[test]
+fn a_file_that_differs_from_its_card_is_refused() {
+    let folder = configured("[models.mine]\nsource = \"mine\"\n");
+    let mine = folder.path().join("mine");
+    std::fs::create_dir(&mine).unwrap();
+    for entry in std::fs::read_dir(repository().join("weights/toxic-bilstm")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, mine.join(path.file_name().unwrap())).unwrap();
+    }
+    assert!(infer(folder.path(), &["check"]).status.success());
+    let mut bytes = std::fs::read(mine.join("model.onnx")).unwrap();
+    bytes[100_000] ^= 1;
+    std::fs::write(mine.join("model.onnx"), bytes).unwrap();
+    let output = infer(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(
+        text.contains("infer.toml:2") && text.contains("model.onnx") && text.contains("sha256"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_component_that_is_none_is_refused() {
+    let cases: [(&[u8], &str); 3] = [
+        (b"not wasm", "does not start with the WebAssembly magic number"),
+        (b"\0asm\x01\0\0\0", "is a core module"),
+        (b"\0asm\x0d\0\x01\0", "exports nothing, expected one of `infer:guest/moderation`"),
+    ];
+    for (bytes, words) in cases {
+        let folder = configured("[components.mine]\nsource = \"mine.wasm\"\n");
+        std::fs::write(folder.path().join("mine.wasm"), bytes).unwrap();
+        let output = infer(folder.path(), &["check"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_component_that_imports_what_it_may_not_is_refused() {
+    let wat = r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#;
+    let folder = configured("[components.mine]\nsource = \"mine.wasm\"\n");
+    std::fs::write(folder.path().join("mine.wasm"), wat::parse_str(wat).unwrap()).unwrap();
+    let output = infer(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("infer.toml:2") && text.contains("imports `wasi:cli/environment@0.2.0`"), "{text}");
+}
+
+#[test]
+fn moderate_reads_an_argument_or_standard_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = infer(folder.path(), &["moderate", "You are so dumb and stupid!"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with("flagged "), "{}", stdout(&output));
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_infer"))
+        .current_dir(folder.path())
+        .args(["moderate", "-", "-o", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"Have a nice day.").unwrap();
+    let answer: Value = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(answer["results"][0]["flagged"], false);
+}
+
+#[test]
+fn classify_prints_the_labels_of_each_file_or_names_the_one_that_fails() {
+    let output = infer(&photos(), &["classify", "--top", "1", "coffee.jpg", "camera-grey.jpg"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("espresso") && stdout(&output).contains("tripod"),
+        "{}",
+        stdout(&output)
+    );
+
+    let output = infer(&photos(), &["classify", "README.md"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("error: cannot classify `README.md`: "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_bare_box_serves_on_the_embedded_backend() {
+    let config = infer::builtin::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
+    let folder = configured(&config);
+    let output = infer(folder.path(), &["check"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("rten, in this program"), "{}", stdout(&output));
+    let photo = photos().join("coffee.jpg");
+    let output = infer(folder.path(), &["classify", "--top", "1", photo.to_str().unwrap()]);
+    assert!(stdout(&output).contains("espresso"), "{}{}", stdout(&output), stderr(&output));
+}
+
+#[test]
+fn bench_puts_native_and_sandbox_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let output =
+        infer(folder.path(), &["bench", "--model", "toxic-bilstm", "-z", "200ms", "-r", "2", "-o", "json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let paths: Vec<_> = report["rows"].as_array().unwrap().iter().map(|row| &row["path"]).collect();
+    assert_eq!(paths, ["native", "sandbox"]);
+    for row in report["rows"].as_array().unwrap() {
+        assert!(row["inferences_per_second"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["p50_ms"].as_f64() <= row["p99_ms"].as_f64(), "{row}");
+    }
+    let output = infer(folder.path(), &["bench", "--model", "phi9"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no model `phi9`"), "{}", stderr(&output));
+}
+
+#[test]
+fn wrong_arguments_exit_with_two() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["serv"][..], &["classify"], &["bench"], &["--config", "nowhere.toml", "check"]] {
+        let output = infer(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    }
+}

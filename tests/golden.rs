@@ -1,0 +1,139 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
+use guest_sdk::settings::Settings;
+use infer::app::{App, card_facts};
+use infer_engine::{Model, Tensor};
+use serde_json::Value;
+
+use crate::harness::{BUILTIN, Server, golden, load, photo, photo_names};
+
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// The built-in models on each backend: whichever is found, which CI makes ONNX Runtime, and the embedded one.
+fn backends() -> [Arc<App>; 2] {
+    let embedded = infer::builtin::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
+    let embedded = load(&embedded);
+    assert_eq!(embedded.runtime.backend(), "rten");
+    if BUILTIN.runtime.backend() != "onnxruntime" {
+        let reason = BUILTIN.runtime.describe();
+        assert!(std::env::var_os("CI").is_none(), "ONNX Runtime is not tested: {reason}");
+        eprintln!("ONNX Runtime is not tested: {reason}");
+    }
+    [BUILTIN.clone(), Arc::new(embedded)]
+}
+
+fn model<'a>(app: &'a App, card: &str) -> &'a Arc<Model> {
+    app.models.values().find(|model| model.card().name == card).unwrap()
+}
+
+async fn scores(model: &Model, input: Tensor) -> Vec<f32> {
+    let name = model.card().inputs[0].name.clone();
+    let reply = model.run(vec![(name, input)], deadline()).await.unwrap();
+    reply.outputs[0].1.to_vec().unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+fn assert_near(found: &[f32], expected: &[f32], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let difference = f64::from((found - expected).abs());
+        assert!(difference <= tolerance, "{what}: [{index}] is {found}, expected {expected} ± {tolerance}");
+    }
+}
+
+#[tokio::test]
+async fn text_model_gives_the_independent_values_on_both_backends() {
+    let golden = golden();
+    let golden = &golden["text"];
+    for app in backends() {
+        let model = model(&app, golden["model"].as_str().unwrap());
+        for case in golden["cases"].as_array().unwrap() {
+            let ids: Vec<i32> =
+                case["ids"].as_array().unwrap().iter().map(|id| id.as_i64().unwrap() as i32).collect();
+            let found = scores(model, Tensor::from_slice(&[1, 100], &ids).unwrap()).await;
+            let what = format!("{} on {}", case["name"], app.runtime.backend());
+            assert_near(&found, &numbers(&case["probs"]), golden["tolerance"].as_f64().unwrap(), &what);
+        }
+    }
+}
+
+#[tokio::test]
+async fn image_models_give_the_independent_values_on_both_backends() {
+    let golden = golden();
+    for app in backends() {
+        for expected in golden["images"].as_array().unwrap() {
+            let model = model(&app, expected["model"].as_str().unwrap());
+            let image = model.card().inputs[0].image.clone().unwrap();
+            for tensor in expected["tensors"].as_array().unwrap() {
+                let formula = tensor["formula"].as_str().unwrap();
+                let value = |index: usize| match formula {
+                    "noise" => index * 7919 % 256,
+                    "bands" => index / 5 % 256,
+                    _ => panic!("no formula `{formula}`"),
+                };
+                let values: Vec<_> =
+                    (0..3 * 224 * 224).map(|index| (value(index) as f32 - image.mean) / image.std).collect();
+                let found = scores(model, Tensor::from_slice(&[1, 3, 224, 224], &values).unwrap()).await;
+                let what = format!("{formula} for {} on {}", model.name(), app.runtime.backend());
+                let tolerance = expected["tensor_tolerance"].as_f64().unwrap();
+                assert_near(&found, &numbers(&tensor["probs"]), tolerance, &what);
+            }
+        }
+    }
+}
+
+/// The guest's own preprocessing, compiled for this machine.
+fn preprocess(model: &Model, file: &[u8]) -> Tensor {
+    let settings = Settings::from_pairs(card_facts("image", model));
+    let recipe = Recipe::from_card(&settings.card("image").unwrap()).unwrap();
+    let mut pixels = Vec::new();
+    recipe.apply(&decode(file, DEFAULT_MAX_PIXELS).unwrap(), &mut pixels).unwrap();
+    Tensor::from_slice(&[1, 3, 224, 224], &pixels).unwrap()
+}
+
+#[tokio::test]
+async fn photos_through_the_sandbox_equal_the_native_pipeline() {
+    let server = Server::builtin().await;
+    let model = &BUILTIN.models["efficientnet-lite0"];
+    let names = photo_names();
+    assert_eq!(names.len(), 10);
+    for name in names {
+        let native = scores(model, preprocess(model, &photo(&name))).await;
+        let (status, body) = server.classify("?top=1000", photo(&name)).await;
+        assert!(status.is_success(), "{name}: {body}");
+        let labels = body["labels"].as_array().unwrap();
+        assert_eq!(labels.len(), 1000, "{name}");
+        let mut sandboxed = vec![f32::NAN; 1000];
+        for label in labels {
+            sandboxed[label["index"].as_u64().unwrap() as usize] = label["score"].as_f64().unwrap() as f32;
+        }
+        assert_near(&sandboxed, &native, 1e-3, &name);
+    }
+}
+
+#[tokio::test]
+async fn photos_get_the_labels_of_an_independent_pipeline() {
+    let server = Server::builtin().await;
+    let golden = golden();
+    let expected = &golden["images"].as_array().unwrap()[0];
+    assert_eq!(expected["model"], "efficientnet-lite0-int8");
+    let tolerance = expected["photo_tolerance"].as_f64().unwrap();
+    for photograph in expected["photos"].as_array().unwrap() {
+        let name = photograph["file"].as_str().unwrap();
+        let (_, body) = server.classify("?top=1000", photo(name)).await;
+        let labels = body["labels"].as_array().unwrap();
+        for top in photograph["top"].as_array().unwrap() {
+            let found = labels.iter().find(|label| label["index"] == top["index"]).unwrap();
+            assert_eq!(found["label"], top["name"], "{name}");
+            let difference = (found["score"].as_f64().unwrap() - top["score"].as_f64().unwrap()).abs();
+            assert!(difference <= tolerance, "{name}: {found}, expected {top}");
+        }
+    }
+}

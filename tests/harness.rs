@@ -1,0 +1,105 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use infer::app::App;
+use infer::config::{Config, Origin};
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// The built-in configuration, loaded once for all tests.
+pub(crate) static BUILTIN: LazyLock<Arc<App>> = LazyLock::new(|| Arc::new(load(infer::builtin::CONFIG)));
+
+pub(crate) fn load(config: &str) -> App {
+    let origin = Origin::File(repository().join("infer.toml"));
+    App::load(Config::parse(config, origin).unwrap()).unwrap()
+}
+
+pub(crate) fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub(crate) fn photo(name: &str) -> Vec<u8> {
+    std::fs::read(photos().join(name)).unwrap()
+}
+
+pub(crate) fn photos() -> PathBuf {
+    repository().join("tests/data/photos")
+}
+
+/// Every photo, in the order of the names.
+pub(crate) fn photo_names() -> Vec<String> {
+    let entries = std::fs::read_dir(photos()).unwrap().map(|entry| entry.unwrap().path());
+    let images = entries.filter(|path| path.extension() != Some("md".as_ref()));
+    let mut names: Vec<_> =
+        images.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The component of hostile guests, which `make guests` builds beside those that ship.
+pub(crate) fn hostile() -> String {
+    Path::new(env!("INFER_GUESTS")).join("hostile.wasm").display().to_string()
+}
+
+pub(crate) fn golden() -> Value {
+    let text = std::fs::read_to_string(repository().join("tests/data/golden.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A server on a port of its own, in this process.
+pub(crate) struct Server {
+    url: String,
+    client: Client,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    pub(crate) async fn start(app: Arc<App>) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(infer::serve::run(app, listener, async {
+            let _ = stopped.await;
+        }));
+        Server { url, client: Client::new(), stop: Some(stop), task }
+    }
+
+    pub(crate) async fn builtin() -> Server {
+        Server::start(BUILTIN.clone()).await
+    }
+
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.url))
+    }
+
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.url))
+    }
+
+    pub(crate) async fn moderate(&self, body: &Value) -> (StatusCode, Value) {
+        answer(self.post("/moderate").json(body)).await
+    }
+
+    pub(crate) async fn classify(&self, query: &str, image: Vec<u8>) -> (StatusCode, Value) {
+        answer(self.post(&format!("/classify{query}")).header("content-type", "image/jpeg").body(image)).await
+    }
+
+    /// Ask the server to stop, as a signal would.
+    pub(crate) fn stop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+    }
+
+    /// Wait until the server has stopped.
+    pub(crate) async fn stopped(self) -> std::io::Result<()> {
+        self.task.await.unwrap()
+    }
+}
+
+pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.unwrap();
+    (response.status(), response.json().await.unwrap())
+}

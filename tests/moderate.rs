@@ -1,0 +1,180 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use infer::routes::CATEGORIES;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{BUILTIN, Server, answer, golden, photo};
+
+const INSULT: &str = "You are so dumb and stupid!";
+const CLEAN: &str = "Thank you for fixing the article so quickly, it reads much better now.";
+
+fn image_part(bytes: &[u8]) -> Value {
+    json!({ "type": "image_url", "image_url": { "url": format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)) } })
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn a_text_gets_every_category_of_openai() {
+    let server = Server::builtin().await;
+    let (status, body) = server.moderate(&json!({ "input": INSULT })).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let result = &body["results"][0];
+    assert_eq!(result["flagged"], true);
+    assert_eq!(result["categories"]["harassment"], true);
+    assert_eq!(result["category_applied_input_types"]["harassment"], json!(["text"]));
+    for member in ["categories", "category_scores", "category_applied_input_types"] {
+        assert_eq!(keys(&result[member]), CATEGORIES, "{member}");
+    }
+    assert_eq!(body["model"], "moderate");
+}
+
+#[tokio::test]
+async fn what_no_model_judged_scores_zero_and_is_named() {
+    let server = Server::builtin().await;
+    let (_, body) = server.moderate(&json!({ "input": CLEAN })).await;
+    let result = &body["results"][0];
+    assert_eq!(result["flagged"], false);
+    let degraded: Vec<_> = body["infer"]["degraded"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|gap| gap["category"].as_str().unwrap())
+        .collect();
+    for category in CATEGORIES {
+        let judged = !result["category_applied_input_types"][category].as_array().unwrap().is_empty();
+        assert_ne!(judged, degraded.contains(&category), "{category} is judged or degraded, not both");
+        if !judged {
+            assert_eq!(result["category_scores"][category], 0.0, "{category}");
+        }
+    }
+    assert!(degraded.contains(&"violence") && !degraded.contains(&"harassment"), "{degraded:?}");
+}
+
+#[tokio::test]
+async fn an_answer_says_who_judged_and_how_long_each_stage_took() {
+    let server = Server::builtin().await;
+    let (_, body) = server.moderate(&json!({ "input": INSULT })).await;
+    let facts = &body["infer"];
+    let policy = &BUILTIN.components["moderate"];
+    assert_eq!(facts["component"], json!({ "name": "moderate", "hash": policy.hash }));
+    let text = BUILTIN.models["toxic-bilstm"].hash();
+    assert!(facts["models"].as_array().unwrap().contains(&json!({ "name": "toxic-bilstm", "hash": text })));
+    let stage = |name: &str| facts["timings"][name].as_f64().unwrap();
+    assert!(stage("compute_ms") > 0.0 && stage("guest_ms") > 0.0 && stage("instantiate_ms") > 0.0, "{facts}");
+    assert!(stage("total_ms") >= stage("compute_ms") + stage("guest_ms"), "{facts}");
+}
+
+#[tokio::test]
+async fn scores_are_those_of_an_independent_run() {
+    let server = Server::builtin().await;
+    let golden = golden();
+    let cases = golden["text"]["cases"].as_array().unwrap();
+    // A text of more words than the model reads is judged in windows, which a single run of the model is not.
+    let cases: Vec<_> =
+        cases.iter().filter(|case| case["text"].as_str().unwrap().split(' ').count() <= 100).collect();
+    assert!(cases.len() >= 10);
+    let texts: Vec<_> = cases.iter().map(|case| &case["text"]).collect();
+    let (status, body) = server.moderate(&json!({ "input": texts })).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let labels: Vec<_> =
+        golden["text"]["labels"].as_array().unwrap().iter().map(|label| label.as_str().unwrap()).collect();
+    let tolerance = golden["text"]["tolerance"].as_f64().unwrap();
+    for (case, result) in cases.iter().zip(body["results"].as_array().unwrap()) {
+        let label = |name: &str| {
+            let index = labels.iter().position(|label| *label == name).unwrap();
+            case["probs"][index].as_f64().unwrap()
+        };
+        let harassment =
+            ["toxic", "severe_toxic", "obscene", "insult"].map(label).into_iter().fold(0.0, f64::max);
+        let expected = [
+            ("harassment", harassment),
+            ("harassment/threatening", label("threat")),
+            ("hate", label("identity_hate")),
+            ("hate/threatening", label("identity_hate").min(label("threat"))),
+        ];
+        for (category, expected) in expected {
+            let found = result["category_scores"][category].as_f64().unwrap();
+            assert!(
+                (found - expected).abs() <= tolerance,
+                "{}: {category} {found}, expected {expected}",
+                case["name"]
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_insult_at_either_end_of_a_long_text_is_seen() {
+    let server = Server::builtin().await;
+    let filler = "the weather is lovely and the garden is full of flowers today ".repeat(40);
+    for text in [format!("{INSULT} {filler}"), format!("{filler} {INSULT}")] {
+        let (_, body) = server.moderate(&json!({ "input": text })).await;
+        assert_eq!(body["results"][0]["categories"]["harassment"], true, "{body}");
+    }
+    let (_, body) = server.moderate(&json!({ "input": filler })).await;
+    assert_eq!(body["results"][0]["flagged"], false, "{body}");
+}
+
+#[tokio::test]
+async fn texts_are_judged_one_by_one_in_their_order() {
+    let server = Server::builtin().await;
+    let texts: Vec<_> = (0..40).map(|index| if index % 3 == 0 { INSULT } else { CLEAN }).collect();
+    let (status, body) = server.moderate(&json!({ "input": texts })).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let flagged: Vec<_> =
+        body["results"].as_array().unwrap().iter().map(|result| result["flagged"] == true).collect();
+    let expected: Vec<_> = (0..40).map(|index| index % 3 == 0).collect();
+    assert_eq!(flagged, expected);
+}
+
+#[tokio::test]
+async fn parts_are_judged_together_each_by_its_model() {
+    let server = Server::builtin().await;
+    let parts = json!([{ "type": "text", "text": INSULT }, image_part(&photo("coffee.jpg"))]);
+    let (status, body) = server.moderate(&json!({ "input": parts })).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(body["results"].as_array().unwrap().len(), 1);
+    let result = &body["results"][0];
+    assert_eq!(result["category_applied_input_types"]["harassment"], json!(["text"]));
+    assert_eq!(result["category_applied_input_types"]["sexual"], json!(["image"]));
+    assert!(result["category_scores"]["sexual"].as_f64().unwrap() < 0.5, "{body}");
+    assert_eq!(result["categories"]["harassment"], true);
+}
+
+#[tokio::test]
+async fn a_wrong_request_is_told_what_is_wrong() {
+    let server = Server::builtin().await;
+    let many: Vec<_> = (0..200).map(|_| "a").collect();
+    let cases = [
+        (json!({}), StatusCode::BAD_REQUEST, "invalid_input", json!("input")),
+        (json!({ "input": [] }), StatusCode::BAD_REQUEST, "invalid_input", json!("input")),
+        (json!({ "input": many }), StatusCode::PAYLOAD_TOO_LARGE, "too_large", json!("input")),
+        (
+            json!({ "input": [image_part(b"this is text")] }),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media",
+            json!("input"),
+        ),
+        (
+            json!({ "input": [{ "type": "image_url", "image_url": { "url": "http://localhost/a.png" } }] }),
+            StatusCode::BAD_REQUEST,
+            "invalid_input",
+            json!("input[0].image_url.url"),
+        ),
+    ];
+    for (body, status, code, param) in cases {
+        let (found, error) = server.moderate(&body).await;
+        assert_eq!(found, status, "{error}");
+        assert_eq!(error["error"]["code"], code, "{error}");
+        assert_eq!(error["error"]["param"], param, "{error}");
+        assert_eq!(error["error"]["type"], "invalid_request_error");
+        assert!(error["error"]["message"].as_str().unwrap().len() > 10);
+    }
+    let (status, error) = answer(server.post("/moderate").body("{")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(error["error"]["message"].as_str().unwrap().contains("not JSON"), "{error}");
+}

@@ -1,0 +1,17 @@
+//! Integration tests: the whole program on real models, guests and photos.
+
+/// Servers in this process, and where the test data is.
+mod harness;
+
+/// `POST /classify`.
+mod classify;
+/// What the command line prints and answers.
+mod cli;
+/// Models and preprocessing against values of an independent implementation.
+mod golden;
+/// Guests that attack the host.
+mod hostile;
+/// `POST /moderate`.
+mod moderate;
+/// The server itself: health, ids, limits, shutdown.
+mod serve;
