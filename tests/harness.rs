@@ -14,7 +14,7 @@ pub(crate) static BUILTIN: LazyLock<Arc<App>> = LazyLock::new(|| Arc::new(load(i
 
 pub(crate) fn load(config: &str) -> App {
     let origin = Origin::File(repository().join("infer.toml"));
-    App::load(Config::parse(config, origin).unwrap()).unwrap()
+    App::load(Config::parse(config, &origin).unwrap()).unwrap()
 }
 
 pub(crate) fn repository() -> PathBuf {

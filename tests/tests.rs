@@ -1,4 +1,9 @@
 //! Integration tests: the whole program on real models, guests and photos.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails where it stands, and says what it skips"
+)]
 
 /// Servers in this process, and where the test data is.
 mod harness;

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 #[path = "src/hash.rs"]
 mod hash;
@@ -18,9 +19,11 @@ fn main() {
     println!("cargo::rerun-if-changed={VOCABULARY}");
     println!("cargo::rerun-if-changed=src/hash.rs");
     let json = std::fs::read(VOCABULARY).expect("weights/toxic-bilstm/vocab.json is in the repository");
+    let digest: String = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
     let json: Value = serde_json::from_slice(&json).expect("vocab.json is JSON");
+    let code = table(&json) + &format!("pub(super) static SHA256: &str = {digest:?};\n");
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    std::fs::write(Path::new(&out).join("table.rs"), table(&json)).expect("OUT_DIR can be written");
+    std::fs::write(Path::new(&out).join("table.rs"), code).expect("OUT_DIR can be written");
 }
 
 fn table(json: &Value) -> String {

@@ -145,6 +145,8 @@ pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {
         if let Some(text) = &input.text {
             facts.push(("input.text.max_tokens".into(), text.max_tokens.to_string()));
             facts.push(("input.text.pad".into(), text.pad.clone()));
+            let vocabulary = card.files.iter().find(|file| file.path == text.vocabulary);
+            facts.extend(vocabulary.map(|file| ("input.text.vocabulary.sha256".into(), file.sha256.clone())));
         }
     }
     if let Some(output) = card.outputs.first() {

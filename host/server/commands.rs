@@ -36,7 +36,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             serve::run(config, &arguments)?;
         }
         Command::Check => check::run(config, &mut out)?,
-        Command::Models(arguments) => models::run(config, &arguments, &mut out)?,
+        Command::Models(arguments) => models::run(&config, &arguments, &mut out)?,
         Command::Classify(arguments) => classify::run(config, &arguments, &mut out)?,
         Command::Moderate(arguments) => moderate::run(config, &arguments, &mut out)?,
         Command::Bench(arguments) => {

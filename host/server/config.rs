@@ -135,11 +135,11 @@ impl Config {
         let path = match path {
             Some(path) => path,
             None if default.is_file() => default,
-            None => return Config::parse(builtin::CONFIG, Origin::Builtin),
+            None => return Config::parse(builtin::CONFIG, &Origin::Builtin),
         };
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Config::parse(&text, Origin::File(path.to_owned()))
+        Config::parse(&text, &Origin::File(path.to_owned()))
     }
 
     /// Parse and check `text`.
@@ -147,14 +147,14 @@ impl Config {
     /// # Errors
     ///
     /// For a mistake of syntax, or for all the other mistakes at once.
-    pub fn parse(text: &str, origin: Origin) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, origin: &Origin) -> Result<Self, ConfigError> {
         let place = |offset: usize| Place { origin: origin.clone(), line: line(text, offset) };
         let file: file::File = toml::from_str(text).map_err(|error| {
             let at = place(error.span().map_or(0, |span| span.start));
             let mistake = Mistake { at, message: error.message().trim_end().replace('\n', " ") };
             ConfigError::Mistakes(vec![mistake])
         })?;
-        let mut checker = Checker { place: &place, base: base(&origin), mistakes: Vec::new() };
+        let mut checker = Checker { place: &place, base: base(origin), mistakes: Vec::new() };
         let config = checker.check(file, origin.clone());
         if checker.mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Mistakes(checker.mistakes)) }
     }
@@ -200,7 +200,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     fn check(&mut self, file: file::File, origin: Origin) -> Config {
         let onnxruntime = self.onnxruntime(file.server.onnxruntime.as_ref());
         let models: BTreeMap<_, _> =
-            file.models.into_iter().map(|(name, model)| (name.clone(), self.model(&name, model))).collect();
+            file.models.into_iter().map(|(name, model)| (name.clone(), self.model(&name, &model))).collect();
         let mut routes = BTreeMap::new();
         let mut components = BTreeMap::new();
         for (name, component) in file.components {
@@ -254,7 +254,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         }
     }
 
-    fn model(&mut self, name: &str, model: file::Model) -> ModelConfig {
+    fn model(&mut self, name: &str, model: &file::Model) -> ModelConfig {
         let offset = model.source.span().start;
         let source =
             self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), Path::is_dir);

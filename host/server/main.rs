@@ -8,6 +8,11 @@ use infer::cli::Cli;
 use infer::commands;
 use infer::config::ConfigError;
 
+/// Tensors of a megabyte come and go with every request: this allocator keeps their pages, where the system's returns
+/// them and takes a page fault for each again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match commands::run(cli) {

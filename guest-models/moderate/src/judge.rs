@@ -7,10 +7,10 @@ use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, log};
 
 use crate::categories::unknown;
-use crate::tokens;
+use crate::{tokens, vocabulary};
 
-/// Windows of a text that are judged, unless the setting `text.max_windows` says otherwise: 850 words at 100 a window.
-const MAX_WINDOWS: u32 = 16;
+/// Windows of a text that are judged, unless the setting `text.max_windows` says otherwise: 3,250 words at 100 a window.
+const MAX_WINDOWS: u32 = 64;
 
 /// Images of an input that are judged, unless the setting `image.max_count` says otherwise.
 const MAX_IMAGES: u32 = 16;
@@ -35,7 +35,7 @@ impl Judgement<'_> {
 ///
 /// # Errors
 ///
-/// When the model's card is of no use here, or the model fails.
+/// When a text is too long, when the model's card is of no use here, or the model fails.
 pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Option<Judgement<'s>>, Fault> {
     let Some(card) = settings.card("text") else { return Ok(None) };
     let (dtype, side) = (card.require("input.dtype")?, card.get("input.text.pad", "left".to_owned())?);
@@ -44,18 +44,25 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
             "model `text`: expected i32 token ids padded on the left, the model's card has {dtype} padded on the {side}"
         )));
     }
+    let words = card.find("input.text.vocabulary.sha256");
+    if words.is_some_and(|words| words != vocabulary::sha256()) {
+        let message = "model `text`: its vocabulary is not the one that this guest was built with; build the guest for it";
+        return Err(Fault::Internal(message.to_owned()));
+    }
     let size = at_least_one("models.text.input.text.max_tokens", card.get("input.text.max_tokens", 100)?)?;
     let most = at_least_one("text.max_windows", settings.get("text.max_windows", MAX_WINDOWS)?)?;
 
     let mut rows = Vec::new();
     for text in texts {
         let ids = tokens::ids(text);
-        let (windows, left_out) = tokens::windows(&ids, size as usize, most as usize);
-        if left_out > 0 {
-            log::warn(&format!(
-                "a text of {} known words was judged in {most} windows of {size}, {left_out} left out; raise `text.max_windows`",
-                ids.len()
-            ));
+        let windows = tokens::windows(&ids, size as usize);
+        if windows.len() > most as usize {
+            return Err(Fault::TooLarge(format!(
+                "text: {} known words in {} windows of {size}, expected at most {most} windows; send it in pieces, or raise \
+                 `text.max_windows`",
+                ids.len(),
+                windows.len()
+            )));
         }
         for window in windows {
             tokens::pad(window, size as usize, &mut rows);

@@ -12,18 +12,13 @@ pub fn ids(text: &str) -> Vec<i32> {
 /// Cut `ids` into windows of at most `size`, each half a window after the one before; the last ends with the text.
 ///
 /// The model reads one window, and Keras would show it the last only. An insult followed by a hundred harmless words must
-/// not pass for harmless, so all are judged: at most `most`, beyond which those before the last are left out. Returns how
-/// many were left out as well.
-///
-/// `size` and `most` are at least 1; a text without known words is one empty window.
-pub fn windows(ids: &[i32], size: usize, most: usize) -> (Vec<&[i32]>, usize) {
-    let Some(last) = ids.len().checked_sub(size) else { return (vec![ids], 0) };
+/// not pass for harmless, so all are judged. `size` is at least 1; a text without known words is one empty window.
+pub fn windows(ids: &[i32], size: usize) -> Vec<&[i32]> {
+    let Some(last) = ids.len().checked_sub(size) else { return vec![ids] };
     let step = size.div_ceil(2);
-    let before = last.div_ceil(step);
-    let kept = before.min(most - 1);
-    let mut windows: Vec<_> = (0..kept).map(|window| &ids[window * step..window * step + size]).collect();
+    let mut windows: Vec<_> = (0..last).step_by(step).map(|first| &ids[first..first + size]).collect();
     windows.push(&ids[last..]);
-    (windows, before - kept)
+    windows
 }
 
 /// Append `window` to `rows` as a row of `size` ids, with zeros before it.
@@ -46,8 +41,7 @@ mod tests {
             let text = case["text"].as_str().unwrap();
             let (expected, all) = (case["row"].as_array().unwrap(), ids(text));
             let mut row = Vec::new();
-            let (windows, _) = windows(&all, 100, 16);
-            pad(windows.last().unwrap(), 100, &mut row);
+            pad(windows(&all, 100).last().unwrap(), 100, &mut row);
             let expected: Vec<_> = expected.iter().map(|id| id.as_i64().unwrap() as i32).collect();
             assert_eq!(row, expected, "{text}");
         }
@@ -55,24 +49,21 @@ mod tests {
 
     #[test]
     fn windows_overlap_by_half_and_the_last_ends_with_the_text() {
-        // Length, most, first id of each window, left out.
-        let cases: [(usize, usize, &[i32], usize); 10] = [
-            (0, 9, &[], 0),
-            (3, 9, &[0], 0),
-            (10, 9, &[0], 0),
-            (11, 9, &[0, 1], 0),
-            (15, 9, &[0, 5], 0),
-            (16, 9, &[0, 5, 6], 0),
-            (31, 9, &[0, 5, 10, 15, 20, 21], 0),
-            (31, 3, &[0, 5, 21], 3),
-            (31, 1, &[21], 5),
-            (1_000_000, 2, &[0, 999_990], 199_997),
+        // Length, first id of each window.
+        let cases: [(usize, &[i32]); 7] = [
+            (0, &[]),
+            (3, &[0]),
+            (10, &[0]),
+            (11, &[0, 1]),
+            (15, &[0, 5]),
+            (16, &[0, 5, 6]),
+            (31, &[0, 5, 10, 15, 20, 21]),
         ];
-        for (length, most, expected, left_out) in cases {
+        for (length, expected) in cases {
             let ids: Vec<i32> = (0..length as i32).collect();
-            let (windows, skipped) = windows(&ids, 10, most);
+            let windows = windows(&ids, 10);
             let firsts: Vec<_> = windows.iter().filter_map(|window| window.first().copied()).collect();
-            assert_eq!((firsts.as_slice(), skipped), (expected, left_out), "{length} ids, at most {most}");
+            assert_eq!(firsts, expected, "{length} ids");
             assert_eq!(windows.last().unwrap().last(), ids.last());
         }
     }
@@ -82,9 +73,7 @@ mod tests {
         for length in 0..60 {
             for size in 1..12 {
                 let ids: Vec<i32> = (0..length).collect();
-                let (windows, skipped) = windows(&ids, size, usize::MAX);
-                assert_eq!(skipped, 0);
-                let seen: std::collections::BTreeSet<_> = windows.concat().into_iter().collect();
+                let seen: std::collections::BTreeSet<_> = windows(&ids, size).concat().into_iter().collect();
                 assert_eq!(seen.len(), ids.len(), "{length} ids in windows of {size}");
             }
         }

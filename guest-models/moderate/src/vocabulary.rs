@@ -6,6 +6,11 @@ mod table {
     include!(concat!(env!("OUT_DIR"), "/table.rs"));
 }
 
+/// The SHA-256 of the vocabulary's file, in hexadecimal: what tells a model of other words.
+pub(crate) fn sha256() -> &'static str {
+    table::SHA256
+}
+
 /// The id of a word in lower case, from 1; none for a word that the model was not trained on.
 pub(crate) fn id(word: &str) -> Option<u16> {
     let hash = hash::hash(word.as_bytes());

@@ -21,7 +21,7 @@ struct Row {
     configured: bool,
 }
 
-pub(super) fn run(config: Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (name, model) in &config.models {
         rows.push(row(name, &model.source, true).with_context(|| format!("{}: model `{name}`", model.at))?);

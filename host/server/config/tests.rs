@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
-    Config::parse(text, Origin::File(PathBuf::from("/etc/infer/infer.toml")))
+    Config::parse(text, &Origin::File(PathBuf::from("/etc/infer/infer.toml")))
 }
 
 fn mistakes(text: &str) -> String {
@@ -13,7 +13,7 @@ fn mistakes(text: &str) -> String {
 
 #[test]
 fn the_built_in_configuration_has_no_mistakes() {
-    let config = Config::parse(builtin::CONFIG, Origin::Builtin).unwrap();
+    let config = Config::parse(builtin::CONFIG, &Origin::Builtin).unwrap();
     assert_eq!(config.models.len(), 3);
     let routes: Vec<_> =
         config.components.values().filter_map(|component| component.route.as_deref()).collect();
@@ -43,7 +43,7 @@ fn paths_start_from_the_configurations_folder() {
     assert!(message.contains("`/etc/infer/weights/a` does not exist"), "{message}");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = "[models.a]\nsource = \"weights/toxic-bilstm\"";
-    let config = Config::parse(text, Origin::File(root.join("infer.toml"))).unwrap();
+    let config = Config::parse(text, &Origin::File(root.join("infer.toml"))).unwrap();
     assert_eq!(config.models["a"].source, Source::Path(root.join("weights/toxic-bilstm")));
 }
 
@@ -84,7 +84,7 @@ fn mistakes_name_subject_line_and_way_out() {
 
 #[test]
 fn a_component_is_kept_with_the_models_that_it_uses() {
-    let mut config = Config::parse(builtin::CONFIG, Origin::Builtin).unwrap();
+    let mut config = Config::parse(builtin::CONFIG, &Origin::Builtin).unwrap();
     config.retain_components(|name| name == "classify");
     assert_eq!(config.components.keys().collect::<Vec<_>>(), ["classify"]);
     assert_eq!(config.models.keys().collect::<Vec<_>>(), ["efficientnet-lite0"]);
