@@ -72,6 +72,11 @@ impl Server {
         Server::start(BUILTIN.clone()).await
     }
 
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}{path}", self.url))
     }

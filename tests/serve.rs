@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::harness::{BUILTIN, Server, answer, hostile, load};
 
@@ -58,6 +60,20 @@ async fn a_body_past_the_limit_is_refused() {
     .await;
     let (status, body) = server.moderate(&json!({ "input": "a".repeat(2000) })).await;
     assert_eq!((status, &body["error"]["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("too_large")));
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_not_waited_for() {
+    let server = Server::start(Arc::new(load(
+        "[server]\ndeadline_ms = 100\n[components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n",
+    )))
+    .await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    let head = "POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n{\"input\"";
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    connection.read_exact(&mut status).await.unwrap();
+    assert_eq!(std::str::from_utf8(&status).unwrap(), "HTTP/1.1 408");
 }
 
 #[tokio::test]

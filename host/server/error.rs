@@ -42,6 +42,15 @@ impl ApiError {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
+    /// 408: the body did not arrive in time.
+    pub fn slow_request() -> Self {
+        ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "slow_request",
+            "the request did not arrive within its deadline",
+        )
+    }
+
     /// 413: more than the server takes.
     pub fn too_large(message: impl Into<String>) -> Self {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)

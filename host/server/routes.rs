@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use axum::extract::{DefaultBodyLimit, OriginalUri, Request};
+use axum::extract::{DefaultBodyLimit, OriginalUri, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use infer_sandbox::World;
+use tokio::time::timeout_at;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::app::{App, Policy};
@@ -39,16 +40,11 @@ struct Endpoint {
     server: Arc<ServerConfig>,
 }
 
-impl Endpoint {
-    /// The request as the sandbox sees it.
-    fn request(&self, id: &RequestId) -> infer_sandbox::Request {
-        infer_sandbox::Request { id: id.0.clone(), deadline: Instant::now() + self.server.deadline }
-    }
-}
+/// How long after its deadline a handler may still say so itself, before the connection's wait is cut.
+const GRACE: Duration = Duration::from_millis(250);
 
-/// The id of a request: the client's where it sent a sensible one, else a new one.
-#[derive(Clone, Debug)]
-struct RequestId(Arc<str>);
+/// A request's id and deadline, which its handler hands on to the sandbox.
+type Call = Extension<infer_sandbox::Request>;
 
 /// All routes of `app`. While `stopping` is set, /readyz says that the server is not ready.
 pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
@@ -79,37 +75,35 @@ pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
             ApiError::method_not_allowed(method.as_str(), uri.path())
         })
         .layer(DefaultBodyLimit::max(server.max_body_bytes))
-        .layer(middleware::from_fn(trace))
+        .layer(middleware::from_fn_with_state(server, trace))
 }
 
-/// Give the request its id, run it inside a span that carries it, and log how it ended.
-async fn trace(mut request: Request, next: Next) -> Response {
+/// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
+async fn trace(State(server): State<Arc<ServerConfig>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let id = request_id(&request);
+    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + server.deadline };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = info_span!("request", id = &*id.0, %method, path);
-    request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let span = info_span!("request", id = &*call.id, %method, path);
+    request.extensions_mut().insert(call.clone());
+    // A handler answers by the deadline; a body that dribbles in keeps it from even starting.
+    let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
+    let mut response = answer.unwrap_or_else(|_| ApiError::slow_request().into_response());
     let (status, elapsed) = (response.status().as_u16(), milliseconds(began.elapsed()));
     span.in_scope(|| info!(status, elapsed_ms = elapsed, "answered"));
-    if let Ok(value) = HeaderValue::from_str(&id.0) {
+    if let Ok(value) = HeaderValue::from_str(&call.id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-fn request_id(request: &Request) -> RequestId {
+/// The client's id where it sent a sensible one, else a new one.
+fn request_id(request: &Request) -> Arc<str> {
     let sensible =
         |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     let sent = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sensible);
-    match sent {
-        Some(id) => RequestId(id.into()),
-        None => RequestId(uuid::Uuid::new_v4().simple().to_string().into()),
-    }
+    sent.map_or_else(|| uuid::Uuid::new_v4().simple().to_string().into(), Arc::from)
 }
 
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
-
-type Id = Extension<RequestId>;

@@ -11,7 +11,7 @@ use infer_sandbox::types::Label;
 use serde::{Deserialize, Serialize};
 
 use super::timings::Judges;
-use super::{Endpoint, Id, Timings};
+use super::{Call, Endpoint, Timings};
 use crate::error::ApiError;
 
 /// The most labels of one answer: as many classes as any common model has.
@@ -50,7 +50,7 @@ struct Facts {
 
 pub(super) async fn handle(
     State(endpoint): State<Endpoint>,
-    Extension(id): Id,
+    Extension(call): Call,
     parameters: Result<Query<Parameters>, QueryRejection>,
     request: Request,
 ) -> Result<Json<Response>, ApiError> {
@@ -60,7 +60,7 @@ pub(super) async fn handle(
         return Err(ApiError::invalid("top", format!("`top` is {top}, expected 1 to {MOST_LABELS}")));
     }
     let image = read_image(request).await?;
-    let outcome = endpoint.policy.component.classify(&endpoint.request(&id), &image, top).await;
+    let outcome = endpoint.policy.component.classify(&call, &image, top).await;
     let labels = outcome.result?;
     let facts = Facts {
         judges: Judges::new(&endpoint.policy),

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::timings::Judges;
-use super::{Endpoint, Id, Timings};
+use super::{Call, Endpoint, Timings};
 use crate::app::Policy;
 use crate::error::ApiError;
 
@@ -42,12 +42,12 @@ const SIDE_BY_SIDE: usize = 8;
 
 pub(super) async fn handle(
     State(endpoint): State<Endpoint>,
-    Extension(id): Id,
+    Extension(call): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ModerateResponse>, ApiError> {
     let inputs = input::parse(&body?, endpoint.server.max_inputs)?;
     let several = inputs.len() > 1;
-    let response = respond(&endpoint.policy, &endpoint.request(&id), inputs).await;
+    let response = respond(&endpoint.policy, &call, inputs).await;
     response.map(Json).map_err(|(index, error)| {
         ApiError::from(error).at(if several { format!("input[{index}]") } else { "input".to_owned() })
     })
