@@ -1,5 +1,6 @@
-//! infer.toml: what is typed ([`file`]) becomes what it means ([`Config`]), and each mistake names its line.
+//! infer.toml: what is typed (`file`) becomes what it means ([`Config`]); `check` names each mistake with its line.
 
+mod check;
 mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{Limits, SandboxOptions};
-use toml::Spanned;
 
 use crate::builtin;
+use check::Checker;
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
 #[derive(Clone, Debug)]
@@ -183,209 +184,6 @@ fn join(mistakes: &[Mistake]) -> String {
     let lines: Vec<_> =
         mistakes.iter().map(|mistake| format!("{}: {}", mistake.at, mistake.message)).collect();
     lines.join("\nerror: ")
-}
-
-/// Turns what was typed into what it means, and collects the mistakes on the way.
-struct Checker<'a, P> {
-    place: &'a P,
-    base: PathBuf,
-    mistakes: Vec<Mistake>,
-}
-
-impl<P: Fn(usize) -> Place> Checker<'_, P> {
-    fn mistake(&mut self, offset: usize, message: String) {
-        self.mistakes.push(Mistake { at: (self.place)(offset), message });
-    }
-
-    fn check(&mut self, file: file::File, origin: Origin) -> Config {
-        let onnxruntime = self.onnxruntime(file.server.onnxruntime.as_ref());
-        let models: BTreeMap<_, _> =
-            file.models.into_iter().map(|(name, model)| (name.clone(), self.model(&name, &model))).collect();
-        let mut routes = BTreeMap::new();
-        let mut components = BTreeMap::new();
-        for (name, component) in file.components {
-            let component = self.component(&name, component, &models, &mut routes);
-            components.insert(name, component);
-        }
-        let server = &file.server;
-        let sandbox = SandboxOptions {
-            instances: server.instances,
-            waiting: server.waiting,
-            max_memory_bytes: most(&components, |limits| limits.memory_bytes),
-            max_table_elements: most(&components, |limits| limits.table_elements),
-        };
-        if !(1..=1_000).contains(&server.instances) {
-            let message = format!("`instances` is {}, expected 1 to 1000", server.instances);
-            self.mistake(0, message);
-        }
-        let server = ServerConfig {
-            listen: server.listen,
-            deadline: Duration::from_millis(server.deadline_ms),
-            max_body_bytes: server.max_body_bytes,
-            max_inputs: server.max_inputs,
-            drain: Duration::from_millis(server.drain_ms),
-        };
-        Config { origin, server, sandbox, onnxruntime, models, components }
-    }
-
-    fn onnxruntime(&mut self, typed: Option<&Spanned<String>>) -> Onnxruntime {
-        let auto = || Onnxruntime::Auto { search: builtin::onnxruntime_folders() };
-        if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
-            return Onnxruntime::Path(path.into());
-        }
-        match typed {
-            None => auto(),
-            Some(typed) => match typed.get_ref().as_str() {
-                "auto" => auto(),
-                "off" => Onnxruntime::Off,
-                path => {
-                    let path = self.base.join(path);
-                    if !path.exists() {
-                        let message = format!(
-                            "`onnxruntime` is `{}`, which does not exist; expected `auto`, `off` or the path of a \
-                             libonnxruntime shared library",
-                            path.display()
-                        );
-                        self.mistake(typed.span().start, message);
-                    }
-                    Onnxruntime::Path(path)
-                }
-            },
-        }
-    }
-
-    fn model(&mut self, name: &str, model: &file::Model) -> ModelConfig {
-        let offset = model.source.span().start;
-        let source =
-            self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), Path::is_dir);
-        let defaults = ModelOptions::default();
-        let options = ModelOptions {
-            sessions: model.sessions.unwrap_or(defaults.sessions),
-            threads: model.threads.unwrap_or(defaults.threads),
-            queue_capacity: model.queue_capacity.unwrap_or(defaults.queue_capacity),
-            max_batch: model.max_batch.unwrap_or(defaults.max_batch),
-        };
-        let sizes = [
-            ("sessions", options.sessions, 64),
-            ("threads", options.threads, 256),
-            ("queue_capacity", options.queue_capacity, 65_536),
-            ("max_batch", options.max_batch, 1_024),
-        ];
-        for (key, value, most) in sizes {
-            if !(1..=most).contains(&value) {
-                self.mistake(offset, format!("model `{name}`: `{key}` is {value}, expected 1 to {most}"));
-            }
-        }
-        ModelConfig { at: (self.place)(offset), source, options }
-    }
-
-    fn component(
-        &mut self,
-        name: &str,
-        component: file::Component,
-        models: &BTreeMap<String, ModelConfig>,
-        routes: &mut BTreeMap<String, String>,
-    ) -> ComponentConfig {
-        let subject = format!("component `{name}`");
-        let offset = component.source.span().start;
-        let source = self.source(&subject, &component.source, builtin::guest_names(), Path::is_file);
-        for (wanted, model) in &component.models {
-            if !models.contains_key(model.get_ref()) {
-                let message = format!(
-                    "{subject}: model `{}` (for the guest's `{wanted}`) is not configured; expected {}, or a section \
-                     [models.{}]",
-                    model.get_ref(),
-                    one_of(models.keys()),
-                    model.get_ref(),
-                );
-                self.mistake(model.span().start, message);
-            }
-        }
-        if let Some(route) = &component.route {
-            self.route(&subject, route);
-            if let Some(other) = routes.insert(route.get_ref().clone(), name.to_owned()) {
-                let message =
-                    format!("{subject}: route `{}` is already the component `{other}`'s", route.get_ref());
-                self.mistake(route.span().start, message);
-            }
-        }
-        for key in component.settings.keys().filter(|key| key.starts_with("models.")) {
-            let message = format!(
-                "{subject}: setting `{key}`: keys that start with `models.` tell of the models' cards"
-            );
-            self.mistake(offset, message);
-        }
-        ComponentConfig {
-            at: (self.place)(offset),
-            source,
-            route: component.route.map(Spanned::into_inner),
-            models: component
-                .models
-                .into_iter()
-                .map(|(wanted, model)| (wanted, model.into_inner()))
-                .collect(),
-            settings: component.settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
-            limits: component.limits.into(),
-        }
-    }
-
-    fn route(&mut self, subject: &str, route: &Spanned<String>) {
-        let text = route.get_ref();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
-        if !text.starts_with('/') || text.len() < 2 || !text.bytes().all(plain) {
-            let message = format!(
-                "{subject}: route is `{text}`, expected a path such as `/moderate`, of letters, digits and `/-_.~`"
-            );
-            self.mistake(route.span().start, message);
-        }
-        if crate::routes::RESERVED.contains(&text.as_str()) {
-            self.mistake(route.span().start, format!("{subject}: route `{text}` is the server's own"));
-        }
-    }
-
-    fn source(
-        &mut self,
-        subject: &str,
-        typed: &Spanned<String>,
-        builtins: impl Iterator<Item = &'static str>,
-        exists: impl Fn(&Path) -> bool,
-    ) -> Source {
-        let text = typed.get_ref().as_str();
-        if let Some(name) = text.strip_prefix("builtin:") {
-            let names: Vec<_> = builtins.collect();
-            if !names.contains(&name) {
-                let message =
-                    format!("{subject}: source `{text}` is not built in; expected {}", one_of(&names));
-                self.mistake(typed.span().start, message);
-            }
-            return Source::Builtin(name.to_owned());
-        }
-        let path = self.base.join(text);
-        if !exists(&path) {
-            let message = format!(
-                "{subject}: source `{}` does not exist; expected a path from the configuration's folder, or `builtin:` \
-                 and one of {}",
-                path.display(),
-                one_of(builtins)
-            );
-            self.mistake(typed.span().start, message);
-        }
-        Source::Path(path)
-    }
-}
-
-fn most(components: &BTreeMap<String, ComponentConfig>, limit: impl Fn(&Limits) -> usize) -> usize {
-    let default = limit(&Limits::default());
-    components.values().map(|component| limit(&component.limits)).fold(default, usize::max)
-}
-
-fn one_of<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
-    let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    match names.as_slice() {
-        [] => "none (none is configured)".to_owned(),
-        [only] => only.clone(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
-    }
 }
 
 impl fmt::Display for Place {

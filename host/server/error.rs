@@ -122,6 +122,7 @@ impl From<CallError> for ApiError {
                     _ => ApiError::internal("guest_stopped"),
                 };
             }
+            CallError::Answer { .. } => ApiError::internal("guest_failed"),
             CallError::World { .. } => ApiError::internal("internal"),
             CallError::Fault { fault, model, .. } => from_fault(fault, model.as_ref()),
         };

@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 use wasmtime::component::{Component as Compiled, InstancePre};
 use wasmtime::{Store, UpdateDeadline};
 
+use crate::answer::{check_labels, check_verdict, presentable};
 use crate::bindings::classifier::ClassifierPre;
 use crate::bindings::moderator::ModeratorPre;
 use crate::bindings::predictor::PredictorPre;
@@ -98,6 +99,17 @@ pub struct Outcome<T> {
     pub usage: Usage,
 }
 
+impl<T> Outcome<T> {
+    /// Turn an answer that breaks the interface's rules into an error.
+    fn checked(mut self, component: &str, check: impl FnOnce(&T) -> Result<(), String>) -> Self {
+        self.result = self.result.and_then(|answer| match check(&answer) {
+            Ok(()) => Ok(answer),
+            Err(message) => Err(CallError::Answer { component: component.to_owned(), message }),
+        });
+        self
+    }
+}
+
 /// A component, compiled and linked: each call makes an instance of it.
 pub struct Component {
     linked: Linked,
@@ -108,7 +120,7 @@ pub struct Component {
 impl Sandbox {
     /// Compile a component and link it to the host.
     ///
-    /// `name` is the component's name in the configuration; `bytes` is a component, binary or text.
+    /// `name` is the component's name in the configuration; `bytes` is a component in binary form.
     ///
     /// # Errors
     ///
@@ -206,6 +218,7 @@ impl Component {
             guest.infer_guest_moderation().call_moderate(store, input).await
         })
         .await
+        .checked(&self.grants.component, check_verdict)
     }
 
     /// The `top` labels of `image`, the bytes of an image file, on a fresh instance.
@@ -217,6 +230,7 @@ impl Component {
             guest.infer_guest_classification().call_classify(store, image, top).await
         })
         .await
+        .checked(&self.grants.component, |labels| check_labels(labels, top))
     }
 
     /// Run `model`, as the component's configuration names it, on a fresh instance that passes the tensors through.
@@ -266,7 +280,8 @@ impl Component {
         let result = match answer {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(fault))) => {
-                Err(CallError::Fault { component: component(), fault, model: state.model_error.take() })
+                let (fault, model) = (presentable(fault), state.model_error.take());
+                Err(CallError::Fault { component: component(), fault, model })
             }
             Ok(Err(error)) => Err(CallError::Stopped { component: component(), cause: cause(&error, state) }),
             Err(_) => Err(CallError::Deadline { component: component() }),

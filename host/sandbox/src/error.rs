@@ -86,6 +86,14 @@ pub enum CallError {
         /// The last error that a model gave this guest: it tells a full queue from a broken model.
         model: Option<RunError>,
     },
+    /// The guest's answer breaks the rules of `wit/infer.wit`.
+    #[error("component `{component}` gave an answer that is none: {message}")]
+    Answer {
+        /// The component's name in the configuration.
+        component: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The host stopped the guest.
     #[error("component `{component}` was stopped: {cause}")]
     Stopped {

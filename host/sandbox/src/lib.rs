@@ -8,12 +8,14 @@
 //!
 //! - `sandbox`: the WebAssembly engine, the instance pool, the ticker that interrupts guests
 //! - `component`: what is loaded, and the calls: moderate, classify, predict
+//! - `answer`: what a guest's answer must be to be believed
 //! - `state`: what one instance holds and has used
 //! - `nn`: the wasi:nn host; `ambient`: settings and the log
 //! - `clock`, `limits`, `error`: guest time, budgets, what goes wrong
 //! - `bindings`: generated from `wit/`
 
 mod ambient;
+mod answer;
 mod bindings;
 mod clock;
 mod component;

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use infer_sandbox::Limits;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -20,41 +18,29 @@ pub(super) struct File {
     pub(super) components: BTreeMap<String, Component>,
 }
 
+/// A number and its place, so that one out of range is told with its line.
+pub(super) type Number = Option<Spanned<u64>>;
+
 /// `[server]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Server {
-    /// Address and port. The default is reached from this machine alone.
-    pub(super) listen: SocketAddr,
+    /// Address and port.
+    pub(super) listen: Option<SocketAddr>,
     /// The longest that a request may take, in milliseconds.
-    pub(super) deadline_ms: u64,
+    pub(super) deadline_ms: Number,
     /// The largest request body, in bytes.
-    pub(super) max_body_bytes: usize,
+    pub(super) max_body_bytes: Number,
     /// The most inputs of one `/moderate` request.
-    pub(super) max_inputs: usize,
+    pub(super) max_inputs: Number,
     /// Guest instances at any one time.
-    pub(super) instances: u32,
+    pub(super) instances: Number,
     /// Requests that may wait for an instance; beyond it they get 429.
-    pub(super) waiting: u32,
+    pub(super) waiting: Number,
     /// How long requests under way may take to finish after a signal to stop, in milliseconds.
-    pub(super) drain_ms: u64,
+    pub(super) drain_ms: Number,
     /// `auto`, `off` or the path of a libonnxruntime shared library. ORT_DYLIB_PATH in the environment wins.
     pub(super) onnxruntime: Option<Spanned<String>>,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Server {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            deadline_ms: 5_000,
-            max_body_bytes: 10 << 20,
-            max_inputs: 128,
-            instances: 32,
-            waiting: 256,
-            drain_ms: 10_000,
-            onnxruntime: None,
-        }
-    }
 }
 
 /// `[models.NAME]`
@@ -64,13 +50,13 @@ pub(super) struct Model {
     /// `builtin:NAME`, or a folder with a card.toml.
     pub(super) source: Spanned<String>,
     /// Copies of the model that compute side by side.
-    pub(super) sessions: Option<usize>,
+    pub(super) sessions: Number,
     /// Threads of each session.
-    pub(super) threads: Option<usize>,
+    pub(super) threads: Number,
     /// Requests that may wait for a session; beyond it they get 429.
-    pub(super) queue_capacity: Option<usize>,
+    pub(super) queue_capacity: Number,
     /// The most rows that are computed together, where the model's batch axis is dynamic.
-    pub(super) max_batch: Option<usize>,
+    pub(super) max_batch: Number,
 }
 
 /// `[components.NAME]`
@@ -118,32 +104,17 @@ impl fmt::Display for Setting {
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsTable {
     /// Linear memory, in bytes.
-    memory_bytes: Option<usize>,
+    pub(super) memory_bytes: Number,
     /// Elements of each table.
-    table_elements: Option<usize>,
+    pub(super) table_elements: Number,
     /// Live resource handles.
-    handles: Option<usize>,
+    pub(super) handles: Number,
     /// Tensors held by the host at any one time, in bytes.
-    tensor_bytes: Option<usize>,
+    pub(super) tensor_bytes: Number,
     /// Time on a processor, in milliseconds.
-    guest_ms: Option<u64>,
+    pub(super) guest_ms: Number,
     /// Time in models, their queues included, in milliseconds.
-    compute_ms: Option<u64>,
+    pub(super) compute_ms: Number,
     /// Log lines a request.
-    log_lines: Option<usize>,
-}
-
-impl From<LimitsTable> for Limits {
-    fn from(table: LimitsTable) -> Limits {
-        let defaults = Limits::default();
-        Limits {
-            memory_bytes: table.memory_bytes.unwrap_or(defaults.memory_bytes),
-            table_elements: table.table_elements.unwrap_or(defaults.table_elements),
-            handles: table.handles.unwrap_or(defaults.handles),
-            tensor_bytes: table.tensor_bytes.unwrap_or(defaults.tensor_bytes),
-            guest_time: table.guest_ms.map_or(defaults.guest_time, Duration::from_millis),
-            compute_time: table.compute_ms.map_or(defaults.compute_time, Duration::from_millis),
-            log_lines: table.log_lines.unwrap_or(defaults.log_lines),
-        }
-    }
+    pub(super) log_lines: Number,
 }

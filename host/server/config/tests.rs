@@ -24,13 +24,17 @@ fn the_built_in_configuration_has_no_mistakes() {
 #[test]
 fn every_limit_can_be_set_and_has_a_default() {
     let config = parse(
-        "[components.a]\nsource = \"builtin:moderate\"\nlimits = { guest_ms = 7, memory_bytes = 99, log_lines = 0 }\n\
+        "[components.a]\nsource = \"builtin:moderate\"\nlimits = { guest_ms = 7, memory_bytes = 99000, log_lines = 0 }\n\
          settings = { \"threshold.hate\" = 0.25, strict = true, count = 3, text = \"t\" }",
     )
     .unwrap();
     let component = &config.components["a"];
-    let expected =
-        Limits { guest_time: Duration::from_millis(7), memory_bytes: 99, log_lines: 0, ..Limits::default() };
+    let expected = Limits {
+        guest_time: Duration::from_millis(7),
+        memory_bytes: 99_000,
+        log_lines: 0,
+        ..Limits::default()
+    };
     assert_eq!(component.limits, expected);
     let settings: Vec<_> =
         component.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
@@ -52,7 +56,23 @@ fn mistakes_name_subject_line_and_way_out() {
     let component = "[components.a]\nsource = \"builtin:moderate\"\n";
     let cases = [
         ("[server]\nlisten = \"nowhere\"".to_owned(), ":2: ", "socket address"),
-        ("[server]\ninstances = 0".to_owned(), ":1: ", "`instances` is 0, expected 1 to 1000"),
+        ("[server]\ninstances = 0".to_owned(), ":2: ", "`instances` is 0, expected 1 to 1000"),
+        ("[server]\ndeadline_ms = -1".to_owned(), ":2: ", "invalid value: integer `-1`"),
+        (
+            "[server]\n\ndeadline_ms = 9000000000".to_owned(),
+            ":3: ",
+            "`deadline_ms` is 9000000000, expected 1 to 3600000",
+        ),
+        (
+            "[models.a]\nsource = \"builtin:toxic-bilstm\"\nsessions = 0".to_owned(),
+            ":3: ",
+            "model `a`: `sessions` is 0, expected 1 to 64",
+        ),
+        (
+            format!("{component}limits = {{ handles = 0 }}"),
+            ":3: ",
+            "component `a`: `handles` is 0, expected 1 to 1000000",
+        ),
         ("[models.a]\n".to_owned(), ":1: ", "missing field `source`"),
         (
             format!("{component}colour = 3"),

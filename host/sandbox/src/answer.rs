@@ -1,0 +1,146 @@
+//! A guest's answer is checked before the host believes it: it is as untrusted as a request.
+
+use std::collections::BTreeSet;
+
+use crate::types::{CategoryScore, Fault, Gap, Kinds, Label, Verdict};
+
+/// Entries of one list of a verdict. OpenAI's API has 13 categories.
+const MOST_CATEGORIES: usize = 64;
+/// Bytes of a category's name.
+const MOST_CATEGORY_BYTES: usize = 64;
+/// Bytes of a label's name, or of a sentence to the caller.
+const MOST_TEXT_BYTES: usize = 512;
+
+/// Whether a verdict keeps to what `wit/infer.wit` says of it.
+pub(crate) fn check_verdict(verdict: &Verdict) -> Result<(), String> {
+    let Verdict { scores, gaps, .. } = verdict;
+    for (list, length) in [("scores", scores.len()), ("gaps", gaps.len())] {
+        if length > MOST_CATEGORIES {
+            return Err(format!("{length} {list}, expected at most {MOST_CATEGORIES}"));
+        }
+    }
+    let mut names = BTreeSet::new();
+    for CategoryScore { category, score, applied, .. } in scores {
+        check_category(category)?;
+        if !(0.0..=1.0).contains(score) {
+            return Err(format!("the score of `{category}` is {score}, expected 0 to 1"));
+        }
+        if *applied == Kinds::empty() {
+            return Err(format!("the score of `{category}` applies to no kind of part"));
+        }
+        if !names.insert(category) {
+            return Err(format!("`{category}` has two scores, expected one"));
+        }
+    }
+    for Gap { category, reason, .. } in gaps {
+        check_category(category)?;
+        check_text("a gap's reason", reason)?;
+    }
+    Ok(())
+}
+
+/// Whether labels are at most `top` and fit to be shown.
+pub(crate) fn check_labels(labels: &[Label], top: u32) -> Result<(), String> {
+    if labels.len() > top as usize {
+        return Err(format!("{} labels, expected at most {top}", labels.len()));
+    }
+    for Label { name, score, .. } in labels {
+        check_text("a label's name", name)?;
+        if !score.is_finite() {
+            return Err(format!("the score of `{name}` is {score}"));
+        }
+    }
+    Ok(())
+}
+
+/// The fault with its text cut to a sentence's length, on one line.
+pub(crate) fn presentable(fault: Fault) -> Fault {
+    let cut = |text: String| -> String {
+        let text = &text[..text.floor_char_boundary(MOST_TEXT_BYTES)];
+        text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    };
+    match fault {
+        Fault::InvalidInput(text) => Fault::InvalidInput(cut(text)),
+        Fault::UnsupportedMedia(text) => Fault::UnsupportedMedia(cut(text)),
+        Fault::TooLarge(text) => Fault::TooLarge(cut(text)),
+        Fault::Internal(text) => Fault::Internal(cut(text)),
+        Fault::Model(mut failure) => {
+            failure.model = cut(failure.model);
+            failure.message = cut(failure.message);
+            Fault::Model(failure)
+        }
+    }
+}
+
+fn check_category(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-/".contains(&byte);
+    if (1..=MOST_CATEGORY_BYTES).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(());
+    }
+    let name = name[..name.floor_char_boundary(MOST_CATEGORY_BYTES)].escape_debug();
+    Err(format!(
+        "a category is called `{name}`, expected 1 to {MOST_CATEGORY_BYTES} lower-case letters, digits, `-` and `/`"
+    ))
+}
+
+fn check_text(what: &str, text: &str) -> Result<(), String> {
+    if text.len() > MOST_TEXT_BYTES {
+        return Err(format!("{what} has {} bytes, expected at most {MOST_TEXT_BYTES}", text.len()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(category: &str, score: f32, applied: Kinds) -> CategoryScore {
+        CategoryScore { category: category.to_owned(), score, flagged: false, applied }
+    }
+
+    fn gap(category: &str, reason: &str) -> Gap {
+        Gap { category: category.to_owned(), unjudged: Kinds::TEXT, reason: reason.to_owned() }
+    }
+
+    #[test]
+    fn verdicts() {
+        let text = Kinds::TEXT;
+        let cases = [
+            (
+                vec![score("hate", 0.0, text), score("hate/threatening", 1.0, text)],
+                vec![gap("self-harm", "why")],
+                "",
+            ),
+            (vec![score("hate", f32::NAN, text)], vec![], "the score of `hate` is NaN"),
+            (vec![score("hate", 1.5, text)], vec![], "is 1.5, expected 0 to 1"),
+            (vec![score("hate", 0.5, Kinds::empty())], vec![], "applies to no kind"),
+            (vec![score("hate", 0.5, text), score("hate", 0.6, text)], vec![], "`hate` has two scores"),
+            (vec![score("Hate\n", 0.5, text)], vec![], "a category is called `Hate\\n`"),
+            (vec![], vec![gap("", "why")], "a category is called ``"),
+            (vec![], vec![gap("hate", &"x".repeat(1000))], "a gap's reason has 1000 bytes"),
+            (vec![], vec![gap("hate", "why"); 1000], "1000 gaps, expected at most 64"),
+        ];
+        for (scores, gaps, words) in cases {
+            let verdict = Verdict { flagged: false, scores, gaps };
+            match check_verdict(&verdict) {
+                Ok(()) => assert_eq!(words, "", "{verdict:?}"),
+                Err(message) => assert!(!words.is_empty() && message.contains(words), "{message}"),
+            }
+        }
+    }
+
+    #[test]
+    fn labels() {
+        let label = |name: &str, score| Label { index: 0, name: name.to_owned(), score };
+        assert_eq!(check_labels(&[label("cat", 0.5)], 1), Ok(()));
+        assert!(check_labels(&[label("cat", 0.5)], 0).is_err());
+        assert!(check_labels(&[label("cat", f32::INFINITY)], 1).is_err());
+        assert!(check_labels(&[label(&"x".repeat(1000), 0.5)], 1).is_err());
+    }
+
+    #[test]
+    fn a_fault_is_a_line() {
+        let Fault::TooLarge(text) = presentable(Fault::TooLarge("a\nb".repeat(1000))) else { unreachable!() };
+        assert!(text.starts_with("a ba b") && text.len() == MOST_TEXT_BYTES, "{text}");
+    }
+}

@@ -1,0 +1,263 @@
+//! From what was typed to what it means: every reference resolved, every number in range, every mistake collected.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use infer_engine::{ModelOptions, Onnxruntime};
+use infer_sandbox::{Limits, SandboxOptions};
+use toml::Spanned;
+
+use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, ServerConfig, Source, file};
+use crate::builtin;
+
+/// Turns what was typed into what it means, and collects the mistakes on the way.
+pub(super) struct Checker<'a, P> {
+    pub(super) place: &'a P,
+    /// The folder that paths start from.
+    pub(super) base: PathBuf,
+    pub(super) mistakes: Vec<Mistake>,
+}
+
+impl<P: Fn(usize) -> Place> Checker<'_, P> {
+    fn mistake(&mut self, offset: usize, message: String) {
+        self.mistakes.push(Mistake { at: (self.place)(offset), message });
+    }
+
+    pub(super) fn check(&mut self, file: file::File, origin: Origin) -> Config {
+        let onnxruntime = self.onnxruntime(file.server.onnxruntime.as_ref());
+        let models: BTreeMap<_, _> =
+            file.models.into_iter().map(|(name, model)| (name.clone(), self.model(&name, &model))).collect();
+        let mut routes = BTreeMap::new();
+        let mut components = BTreeMap::new();
+        for (name, component) in file.components {
+            let component = self.component(&name, component, &models, &mut routes);
+            components.insert(name, component);
+        }
+        let server = &file.server;
+        let sandbox = SandboxOptions {
+            instances: self.number("", "instances", &server.instances, 32, 1..=1_000) as u32,
+            waiting: self.number("", "waiting", &server.waiting, 256, 0..=65_536) as u32,
+            max_memory_bytes: most(&components, |limits| limits.memory_bytes),
+            max_table_elements: most(&components, |limits| limits.table_elements),
+        };
+        let server = ServerConfig {
+            listen: server.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
+            deadline: self.duration("", "deadline_ms", &server.deadline_ms, Duration::from_secs(5)),
+            max_body_bytes: self.size("", "max_body_bytes", &server.max_body_bytes, 10 << 20, 1..=1 << 30),
+            max_inputs: self.size("", "max_inputs", &server.max_inputs, 128, 1..=65_536),
+            drain: self.duration("", "drain_ms", &server.drain_ms, Duration::from_secs(10)),
+        };
+        Config { origin, server, sandbox, onnxruntime, models, components }
+    }
+
+    fn onnxruntime(&mut self, typed: Option<&Spanned<String>>) -> Onnxruntime {
+        let auto = || Onnxruntime::Auto { search: builtin::onnxruntime_folders() };
+        if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
+            return Onnxruntime::Path(path.into());
+        }
+        match typed {
+            None => auto(),
+            Some(typed) => match typed.get_ref().as_str() {
+                "auto" => auto(),
+                "off" => Onnxruntime::Off,
+                path => {
+                    let path = self.base.join(path);
+                    if !path.exists() {
+                        let message = format!(
+                            "`onnxruntime` is `{}`, which does not exist; expected `auto`, `off` or the path of a \
+                             libonnxruntime shared library",
+                            path.display()
+                        );
+                        self.mistake(typed.span().start, message);
+                    }
+                    Onnxruntime::Path(path)
+                }
+            },
+        }
+    }
+
+    fn model(&mut self, name: &str, model: &file::Model) -> ModelConfig {
+        let offset = model.source.span().start;
+        let source =
+            self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), Path::is_dir);
+        let subject = format!("model `{name}`: ");
+        let defaults = ModelOptions::default();
+        let mut size = |key, typed, default, most| self.size(&subject, key, typed, default, 1..=most);
+        let options = ModelOptions {
+            sessions: size("sessions", &model.sessions, defaults.sessions, 64),
+            threads: size("threads", &model.threads, defaults.threads, 256),
+            queue_capacity: size("queue_capacity", &model.queue_capacity, defaults.queue_capacity, 65_536),
+            max_batch: size("max_batch", &model.max_batch, defaults.max_batch, 1_024),
+        };
+        ModelConfig { at: (self.place)(offset), source, options }
+    }
+
+    fn component(
+        &mut self,
+        name: &str,
+        component: file::Component,
+        models: &BTreeMap<String, ModelConfig>,
+        routes: &mut BTreeMap<String, String>,
+    ) -> ComponentConfig {
+        let subject = format!("component `{name}`");
+        let offset = component.source.span().start;
+        let source = self.source(&subject, &component.source, builtin::guest_names(), Path::is_file);
+        for (wanted, model) in &component.models {
+            if !models.contains_key(model.get_ref()) {
+                let message = format!(
+                    "{subject}: model `{}` (for the guest's `{wanted}`) is not configured; expected {}, or a section \
+                     [models.{}]",
+                    model.get_ref(),
+                    one_of(models.keys()),
+                    model.get_ref(),
+                );
+                self.mistake(model.span().start, message);
+            }
+        }
+        if let Some(route) = &component.route {
+            self.route(&subject, route);
+            if let Some(other) = routes.insert(route.get_ref().clone(), name.to_owned()) {
+                let message =
+                    format!("{subject}: route `{}` is already the component `{other}`'s", route.get_ref());
+                self.mistake(route.span().start, message);
+            }
+        }
+        for key in component.settings.keys().filter(|key| key.starts_with("models.")) {
+            let message = format!(
+                "{subject}: setting `{key}`: keys that start with `models.` tell of the models' cards"
+            );
+            self.mistake(offset, message);
+        }
+        ComponentConfig {
+            at: (self.place)(offset),
+            source,
+            route: component.route.map(Spanned::into_inner),
+            models: component
+                .models
+                .into_iter()
+                .map(|(wanted, model)| (wanted, model.into_inner()))
+                .collect(),
+            settings: component.settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
+            limits: self.limits(&subject, &component.limits),
+        }
+    }
+
+    fn limits(&mut self, subject: &str, typed: &file::LimitsTable) -> Limits {
+        let subject = format!("{subject}: ");
+        let defaults = Limits::default();
+        let mut size = |key, typed, default, range| self.size(&subject, key, typed, default, range);
+        // A page at least; at most what the pool reserves for a memory.
+        let memory_bytes = size("memory_bytes", &typed.memory_bytes, defaults.memory_bytes, 65_536..=4 << 30);
+        let table_elements =
+            size("table_elements", &typed.table_elements, defaults.table_elements, 1..=10_000_000);
+        let handles = size("handles", &typed.handles, defaults.handles, 1..=1_000_000);
+        let tensor_bytes = size("tensor_bytes", &typed.tensor_bytes, defaults.tensor_bytes, 1_024..=4 << 30);
+        let log_lines = size("log_lines", &typed.log_lines, defaults.log_lines, 0..=1_000_000);
+        Limits {
+            memory_bytes,
+            table_elements,
+            handles,
+            tensor_bytes,
+            guest_time: self.duration(&subject, "guest_ms", &typed.guest_ms, defaults.guest_time),
+            compute_time: self.duration(&subject, "compute_ms", &typed.compute_ms, defaults.compute_time),
+            log_lines,
+        }
+    }
+
+    /// What was typed at `key`, or the default; out of range is a mistake.
+    fn number(
+        &mut self,
+        subject: &str,
+        key: &str,
+        typed: &file::Number,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        let Some(typed) = typed else { return default };
+        let value = *typed.get_ref();
+        if !range.contains(&value) {
+            let message =
+                format!("{subject}`{key}` is {value}, expected {} to {}", range.start(), range.end());
+            self.mistake(typed.span().start, message);
+        }
+        value
+    }
+
+    fn size(
+        &mut self,
+        subject: &str,
+        key: &str,
+        typed: &file::Number,
+        default: usize,
+        range: RangeInclusive<u64>,
+    ) -> usize {
+        self.number(subject, key, typed, default as u64, range) as usize
+    }
+
+    /// A number of milliseconds, at most an hour.
+    fn duration(&mut self, subject: &str, key: &str, typed: &file::Number, default: Duration) -> Duration {
+        Duration::from_millis(self.number(subject, key, typed, default.as_millis() as u64, 1..=3_600_000))
+    }
+
+    fn route(&mut self, subject: &str, route: &Spanned<String>) {
+        let text = route.get_ref();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+        if !text.starts_with('/') || text.len() < 2 || !text.bytes().all(plain) {
+            let message = format!(
+                "{subject}: route is `{text}`, expected a path such as `/moderate`, of letters, digits and `/-_.~`"
+            );
+            self.mistake(route.span().start, message);
+        }
+        if crate::routes::RESERVED.contains(&text.as_str()) {
+            self.mistake(route.span().start, format!("{subject}: route `{text}` is the server's own"));
+        }
+    }
+
+    fn source(
+        &mut self,
+        subject: &str,
+        typed: &Spanned<String>,
+        builtins: impl Iterator<Item = &'static str>,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Source {
+        let text = typed.get_ref().as_str();
+        if let Some(name) = text.strip_prefix("builtin:") {
+            let names: Vec<_> = builtins.collect();
+            if !names.contains(&name) {
+                let message =
+                    format!("{subject}: source `{text}` is not built in; expected {}", one_of(&names));
+                self.mistake(typed.span().start, message);
+            }
+            return Source::Builtin(name.to_owned());
+        }
+        let path = self.base.join(text);
+        if !exists(&path) {
+            let message = format!(
+                "{subject}: source `{}` does not exist; expected a path from the configuration's folder, or `builtin:` \
+                 and one of {}",
+                path.display(),
+                one_of(builtins)
+            );
+            self.mistake(typed.span().start, message);
+        }
+        Source::Path(path)
+    }
+}
+
+fn most(components: &BTreeMap<String, ComponentConfig>, limit: impl Fn(&Limits) -> usize) -> usize {
+    let default = limit(&Limits::default());
+    components.values().map(|component| limit(&component.limits)).fold(default, usize::max)
+}
+
+fn one_of<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
+    let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [] => "none (none is configured)".to_owned(),
+        [only] => only.clone(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
+}
