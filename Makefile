@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime test check fmt golden auroc bench clean
+.PHONY: help demo serve build guests onnxruntime tools test check fmt golden auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,7 +25,6 @@ onnxruntime: ## Put ONNX Runtime's shared library into the cache folder
 
 tools:
 	@command -v curl >/dev/null || { echo 'installing curl'; apt-get update -qq && apt-get install -y -qq curl >/dev/null; }
-.PHONY: tools
 
 test: guests onnxruntime ## Run every test
 	$(CARGO) test --release --locked --workspace
@@ -36,6 +35,21 @@ check: guests ## Formatting, lints, documentation, dependencies
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
 	else echo 'cargo-deny is not installed: bans, licences and sources are not checked (cargo install cargo-deny)'; fi
+
+golden: ## Compute the golden values again with Python's onnxruntime and compare
+	python3 -m venv $(CARGO_TARGET_DIR)/golden
+	$(CARGO_TARGET_DIR)/golden/bin/pip install --quiet -r tests/scripts/requirements.txt
+	$(CARGO_TARGET_DIR)/golden/bin/python tests/scripts/golden.py --check
+
+auroc: build ## Measure /moderate on labelled tweets: make auroc DATA=labeled_data.csv
+	@test -n "$(DATA)" || { echo 'auroc: DATA is missing: the labeled_data.csv of Davidson et al. 2017' >&2; exit 2; }
+	@$(CARGO_TARGET_DIR)/release/infer serve --log warn & server=$$!; trap 'kill $$server' EXIT; \
+	until curl -fs localhost:8080/readyz >/dev/null; do kill -0 $$server && sleep 0.2; done; \
+	python3 tests/scripts/auroc.py "$(DATA)" --min 0.88
+
+bench: build ## Measure the sandbox, and each model natively and sandboxed
+	$(CARGO) bench --locked --bench sandbox
+	@for model in efficientnet-lite0 nsfw-mobilenet toxic-bilstm; do $(CARGO_TARGET_DIR)/release/infer bench --model $$model -z 10s; echo; done
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

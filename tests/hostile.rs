@@ -112,13 +112,13 @@ async fn a_loop_costs_others_neither_their_answer_nor_their_slot() {
 #[tokio::test]
 async fn a_full_server_says_when_to_come_back() {
     let config =
-        format!("[server]\ninstances = 1\nwaiting = 0\n{MODELS}{}", attacker("loop", "guest_ms = 500"));
+        format!("[server]\ninstances = 1\nwaiting = 0\n{MODELS}{}", attacker("loop", "guest_ms = 2000"));
     let server = Arc::new(Server::start(Arc::new(load(&config))).await);
     let first = tokio::spawn({
         let server = server.clone();
         async move { attack(&server, "loop").await.0 }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let response = server.post("/loop").json(&json!({ "input": "x" })).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "1");

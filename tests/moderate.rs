@@ -65,7 +65,8 @@ async fn an_answer_says_who_judged_and_how_long_each_stage_took() {
     assert!(facts["models"].as_array().unwrap().contains(&json!({ "name": "toxic-bilstm", "hash": text })));
     let stage = |name: &str| facts["timings"][name].as_f64().unwrap();
     assert!(stage("compute_ms") > 0.0 && stage("guest_ms") > 0.0 && stage("instantiate_ms") > 0.0, "{facts}");
-    assert!(stage("total_ms") >= stage("compute_ms") + stage("guest_ms"), "{facts}");
+    // Not their sum: a model may begin on one core before the guest that called it has left the other.
+    assert!(stage("total_ms") >= stage("compute_ms").max(stage("guest_ms")), "{facts}");
 }
 
 #[tokio::test]

@@ -80,12 +80,12 @@ async fn a_body_that_does_not_arrive_is_not_waited_for() {
 async fn a_stopping_server_finishes_what_is_under_way() {
     let config = format!(
         "[components.loop]\nsource = {:?}\nroute = \"/loop\"\nsettings = {{ attack = \"loop\" }}\n\
-         limits = {{ guest_ms = 600 }}\n",
+         limits = {{ guest_ms = 2000 }}\n",
         hostile()
     );
     let mut server = Server::start(Arc::new(load(&config))).await;
     let under_way = tokio::spawn(answer(server.post("/loop").json(&json!({ "input": "x" }))));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     server.stop();
     let (status, body): (StatusCode, Value) = under_way.await.unwrap();
     assert_eq!((status, &body["error"]["code"]), (StatusCode::GATEWAY_TIMEOUT, &json!("guest_time")));

@@ -81,7 +81,7 @@ mod tests {
         let clock = Clock::new();
         let inside = clock
             .measure(async {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
                 let work = Instant::now();
                 while work.elapsed() < Duration::from_millis(5) {}
                 clock.spent_inside()
@@ -89,6 +89,6 @@ mod tests {
             .await;
         assert!(inside >= Duration::from_millis(5), "{inside:?}");
         assert!(clock.spent() >= inside);
-        assert!(clock.spent() < Duration::from_millis(50), "{:?}", clock.spent());
+        assert!(clock.spent() < Duration::from_millis(300), "{:?}", clock.spent());
     }
 }
