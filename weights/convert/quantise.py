@@ -29,6 +29,8 @@ from PIL import Image
 import fetch
 
 SIDE = 224
+# A softmax in u8 gives scores in steps of 1/255 and rows that do not sum to 1.
+KEPT_F32 = frozenset({"Softmax"})
 # (package, folder in it, files; None stands for every JPEG there)
 PHOTOS = [
     ("foolbox", "foolbox/data/", None),
@@ -102,9 +104,9 @@ def quantise(
     input_name: str,
     pixels: Pixels,
     cache: Path,
-    keep_f32: frozenset[str] = frozenset(),
+    keep_f32: frozenset[str] = KEPT_F32,
 ) -> None:
-    """Write the int8 form of `f32_model`; operators of the types in `keep_f32`, such as Softmax, stay as they are."""
+    """Write the int8 form of `f32_model`; operators of the types in `keep_f32` stay as they are."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         # Symbolic shape inference needs sympy and adds nothing for graphs whose only dynamic axis is the batch.
@@ -138,7 +140,11 @@ def main() -> None:
     parser.add_argument("--mean", type=float, required=True, help="subtracted from values of 0 to 255")
     parser.add_argument("--std", type=float, required=True, help="divides the difference")
     parser.add_argument(
-        "--keep-f32", nargs="*", default=[], metavar="TYPE", help="operators not to quantise, such as Softmax"
+        "--keep-f32",
+        nargs="*",
+        default=sorted(KEPT_F32),
+        metavar="TYPE",
+        help="operators not to quantise; without a TYPE, quantise all (default: %(default)s)",
     )
     parser.add_argument("--cache", type=Path, default=fetch.default_cache())
     arguments = parser.parse_args()
