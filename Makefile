@@ -44,12 +44,12 @@ golden: ## Compute the golden values again with Python's onnxruntime and compare
 auroc: build ## Measure /moderate on labelled tweets: make auroc DATA=labeled_data.csv
 	@test -n "$(DATA)" || { echo 'auroc: DATA is missing: the labeled_data.csv of Davidson et al. 2017' >&2; exit 2; }
 	@$(CARGO_TARGET_DIR)/release/infer serve --log warn & server=$$!; trap 'kill $$server' EXIT; \
-	until curl -fs localhost:8080/readyz >/dev/null; do kill -0 $$server && sleep 0.2; done; \
+	until curl -fs localhost:8080/readyz >/dev/null; do kill -0 $$server || exit 1; sleep 0.2; done; \
 	python3 tests/scripts/auroc.py "$(DATA)" --min 0.88
 
 bench: build ## Measure the sandbox, and each model natively and sandboxed
 	$(CARGO) bench --locked --bench sandbox
-	@for model in efficientnet-lite0 nsfw-mobilenet toxic-bilstm; do $(CARGO_TARGET_DIR)/release/infer bench --model $$model -z 10s; echo; done
+	@for model in efficientnet-lite0 nsfw-mobilenet toxic-bilstm; do $(CARGO_TARGET_DIR)/release/infer bench --model $$model -z 10s || exit 1; echo; done
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 infer=${CARGO_TARGET_DIR:-target}/release/infer
 log=$(mktemp)
-"$infer" serve --listen 127.0.0.1:0 2>"$log" &
+env -u INFER_CONFIG "$infer" serve --log info --log-format text --listen 127.0.0.1:0 2>"$log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; rm -f "$log"' EXIT
 

@@ -121,6 +121,18 @@ async fn an_insult_at_either_end_of_a_long_text_is_seen() {
 }
 
 #[tokio::test]
+async fn more_text_than_is_judged_is_too_large_in_one_part_and_in_many() {
+    let server = Server::builtin().await;
+    let words = "nice ".repeat(5_000);
+    let part = json!({ "type": "text", "text": "nice ".repeat(900) });
+    for input in [json!(words), json!([part, part, part, part, part])] {
+        let (status, body) = server.moderate(&json!({ "input": input })).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains("text.max_windows"), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn texts_are_judged_one_by_one_in_their_order() {
     let server = Server::builtin().await;
     let texts: Vec<_> = (0..40).map(|index| if index % 3 == 0 { INSULT } else { CLEAN }).collect();

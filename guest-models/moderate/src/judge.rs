@@ -9,7 +9,7 @@ use guest_sdk::{Fault, log};
 use crate::categories::unknown;
 use crate::{tokens, vocabulary};
 
-/// Windows of a text that are judged, unless the setting `text.max_windows` says otherwise: 3,250 words at 100 a window.
+/// Windows of all the texts of an input that are judged, unless the setting `text.max_windows` says otherwise: 3,250 words at 100 a window.
 const MAX_WINDOWS: u32 = 64;
 
 /// Images of an input that are judged, unless the setting `image.max_count` says otherwise.
@@ -35,7 +35,7 @@ impl Judgement<'_> {
 ///
 /// # Errors
 ///
-/// When a text is too long, when the model's card is of no use here, or the model fails.
+/// When the texts are too long, when the model's card is of no use here, or the model fails.
 pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Option<Judgement<'s>>, Fault> {
     let Some(card) = settings.card("text") else { return Ok(None) };
     let (dtype, side) = (card.require("input.dtype")?, card.get("input.text.pad", "left".to_owned())?);
@@ -56,16 +56,14 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
     for text in texts {
         let ids = tokens::ids(text);
         let windows = tokens::windows(&ids, size as usize);
-        if windows.len() > most as usize {
-            return Err(Fault::TooLarge(format!(
-                "text: {} known words in {} windows of {size}, expected at most {most} windows; send it in pieces, or raise \
-                 `text.max_windows`",
-                ids.len(),
-                windows.len()
-            )));
-        }
         for window in windows {
             tokens::pad(window, size as usize, &mut rows);
+        }
+        let windows = rows.len() / size as usize;
+        if windows > most as usize {
+            return Err(Fault::TooLarge(format!(
+                "text: more than {most} windows of {size} words; send it in pieces, or raise `text.max_windows`"
+            )));
         }
     }
     run(&card, rows.chunks_exact(size as usize).len(), |first, count| {

@@ -30,6 +30,10 @@ use stats::Counters;
 pub use stats::Stats;
 use worker::Worker;
 
+/// The most rows of axis 0 in one job. A computation that has begun is not interrupted, so this bounds how long one
+/// caller holds a session, and the memory that it takes there.
+const MAX_ROWS: usize = 128;
+
 /// How a model is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelOptions {
@@ -39,7 +43,7 @@ pub struct ModelOptions {
     pub threads: usize,
     /// How many jobs may wait; one more is refused.
     pub queue_capacity: usize,
-    /// How many rows of axis 0 are computed together. A single job may have more.
+    /// How many rows of axis 0 are computed together. A single job may have more, up to 128.
     pub max_batch: usize,
 }
 
@@ -153,6 +157,10 @@ impl Model {
             .signature
             .arrange(inputs)
             .map_err(|message| RunError::InvalidInput { model: model(), message })?;
+        if let Some(rows) = arranged.rows.filter(|&rows| rows > MAX_ROWS) {
+            let message = format!("{rows} rows in one job, expected at most {MAX_ROWS}; run them in several");
+            return Err(RunError::InvalidInput { model: model(), message });
+        }
         let queued = Instant::now();
         if queued >= deadline {
             return Err(RunError::Deadline { model: model() });

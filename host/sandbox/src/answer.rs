@@ -87,6 +87,9 @@ fn check_text(what: &str, text: &str) -> Result<(), String> {
     if text.len() > MOST_TEXT_BYTES {
         return Err(format!("{what} has {} bytes, expected at most {MOST_TEXT_BYTES}", text.len()));
     }
+    if text.contains(char::is_control) {
+        return Err(format!("{what} holds control characters"));
+    }
     Ok(())
 }
 
@@ -136,6 +139,7 @@ mod tests {
         assert!(check_labels(&[label("cat", 0.5)], 0).is_err());
         assert!(check_labels(&[label("cat", f32::INFINITY)], 1).is_err());
         assert!(check_labels(&[label(&"x".repeat(1000), 0.5)], 1).is_err());
+        assert!(check_labels(&[label("cat\u{1b}[2J", 0.5)], 1).is_err());
     }
 
     #[test]

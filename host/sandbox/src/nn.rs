@@ -44,6 +44,12 @@ pub struct HostError {
     data: String,
 }
 
+/// Axes of a tensor that reaches a model. A shape is text in error messages, and a guest's may have millions.
+const MOST_AXES: usize = 8;
+
+/// Bytes of an error's text, which counts against no budget but `handles`.
+const MOST_ERROR_BYTES: usize = 1024;
+
 type Answer<T> = std::result::Result<Resource<T>, Resource<HostError>>;
 
 impl State {
@@ -53,7 +59,9 @@ impl State {
     }
 
     fn fail(&mut self, code: ErrorCode, data: impl Into<String>) -> Result<Resource<HostError>> {
-        self.push(HostError { code, data: data.into() })
+        let mut data: String = data.into();
+        data.truncate(data.floor_char_boundary(MOST_ERROR_BYTES));
+        self.push(HostError { code, data })
     }
 
     /// Take the guest's tensors out of the table; their bytes stay charged until the caller releases them.
@@ -138,7 +146,7 @@ impl graph::Host for State {
             }
             None => {
                 let known: Vec<_> = self.grants.models.keys().map(|known| format!("`{known}`")).collect();
-                let name = &name[..name.floor_char_boundary(64)];
+                let name = name[..name.floor_char_boundary(64)].escape_debug();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 let data = format!("no model `{name}` is configured for this component; configured: {known}");
                 Ok(Err(self.fail(ErrorCode::NotFound, data)?))
@@ -228,6 +236,11 @@ impl errors::HostError for State {
 
 fn to_engine(inputs: Vec<(String, HostTensor)>) -> std::result::Result<Vec<(String, Tensor)>, String> {
     let convert = |(name, tensor): (String, HostTensor)| {
+        let axes = tensor.dimensions.len();
+        if axes > MOST_AXES {
+            let name = &name[..name.floor_char_boundary(64)];
+            return Err(format!("tensor `{name}`: {axes} axes, expected at most {MOST_AXES}"));
+        }
         let shape = tensor.dimensions.iter().map(|&size| size as usize).collect();
         match Tensor::new(dtype(tensor.ty), shape, tensor.data) {
             Ok(tensor) => Ok((name, tensor)),
