@@ -102,10 +102,11 @@ pub struct Outcome<T> {
 impl<T> Outcome<T> {
     /// Turn an answer that breaks the interface's rules into an error.
     fn checked(mut self, component: &str, check: impl FnOnce(&T) -> Result<(), String>) -> Self {
-        self.result = self.result.and_then(|answer| match check(&answer) {
-            Ok(()) => Ok(answer),
-            Err(message) => Err(CallError::Answer { component: component.to_owned(), message }),
-        });
+        if let Ok(answer) = &self.result
+            && let Err(message) = check(answer)
+        {
+            self.result = Err(CallError::Answer { component: component.to_owned(), message });
+        }
         self
     }
 }
