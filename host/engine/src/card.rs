@@ -65,12 +65,15 @@ impl fmt::Display for Task {
 pub enum Format {
     /// A serialised `ModelProto` of ONNX.
     Onnx,
+    /// GGUF, the format of llama.cpp.
+    Gguf,
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Format::Onnx => f.pad("onnx"),
+            Format::Gguf => f.pad("gguf"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A model's files, read and verified: nothing whose hash differs from its card goes further.
 
+mod bytes;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::card::{self, Card, CardFile, Role};
+pub(crate) use bytes::Bytes;
 
 /// The card's file name.
 const CARD: &str = "card.toml";
@@ -183,10 +186,14 @@ impl Weights {
     }
 
     /// The card, its hash, and the bytes of the file that the backend loads.
-    pub(crate) fn into_parts(mut self) -> (Card, String, Cow<'static, [u8]>) {
+    pub(crate) fn into_parts(mut self) -> (Card, String, Bytes) {
         let position = self.card.files.iter().position(|file| file.role == Role::Model);
         let position = position.expect("a parsed card lists exactly one model");
-        (self.card, self.hash, self.files.swap_remove(position))
+        let bytes = match self.files.swap_remove(position) {
+            Cow::Borrowed(bytes) => Bytes::Embedded(bytes),
+            Cow::Owned(bytes) => Bytes::Owned(bytes),
+        };
+        (self.card, self.hash, bytes)
     }
 }
 
@@ -265,7 +272,7 @@ mod tests {
         let files = [("model.onnx", MODEL), ("card.toml", leaked), ("labels.txt", LABELS)];
         let embedded = Weights::embedded(Box::leak(Box::new(files))).unwrap();
         assert_eq!(embedded.hash(), weights.hash());
-        assert_eq!(embedded.into_parts().2, MODEL);
+        assert_eq!(&embedded.into_parts().2[..], MODEL);
     }
 
     #[test]

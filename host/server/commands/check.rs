@@ -26,7 +26,7 @@ pub(super) fn run(config: Config, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "  source       {}", config.source)?;
         writeln!(out, "  card         {} ({}, {})", card.name, card.task, card.license)?;
         writeln!(out, "  hash         {}", model.hash())?;
-        let options = model.options();
+        let options = model.capacity();
         writeln!(
             out,
             "  runs         {} sessions × {} threads, batches up to {}, queue {}",

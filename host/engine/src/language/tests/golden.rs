@@ -1,0 +1,46 @@
+//! Logits of small random models, against a numpy implementation in f64 and llama.cpp: tests/scripts/small_models.py wrote
+//! both, and says for each file how far they are apart.
+
+use serde::Deserialize;
+
+use super::support::{decoder, distance, file, logits};
+use crate::language::sampler::argmax;
+
+#[derive(Deserialize)]
+struct Golden {
+    files: Vec<File>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    file: String,
+    tokens: Vec<u32>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    factors: Option<String>,
+    argmax: Vec<u32>,
+    last: Vec<f32>,
+    tolerance: f32,
+}
+
+#[test]
+fn logits_are_those_of_independent_implementations() {
+    let text = std::fs::read_to_string(file("golden.json")).unwrap();
+    let golden: Golden = serde_json::from_str(&text).unwrap();
+    for File { file, tokens, cases } in golden.files {
+        for case in cases {
+            // Long factors belong to contexts above the original.
+            let context = if case.factors.as_deref() == Some("long") { 512 } else { 256 };
+            let (mut decoder, pool) = decoder(&file, context);
+            let found = logits(&mut decoder, &pool, &tokens, 24);
+            let top: Vec<_> = found.iter().map(|row| argmax(row)).collect();
+            assert_eq!(top, case.argmax, "{file} {:?}", case.factors);
+            let distance = distance(found.last().unwrap(), &case.last);
+            println!("{file:24} {:?} distance {distance:.5}, tolerance {}", case.factors, case.tolerance);
+            assert!(distance <= case.tolerance, "{file} {:?}: {distance}", case.factors);
+        }
+    }
+}
