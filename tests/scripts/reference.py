@@ -26,12 +26,12 @@ class Case:
 
 
 class Model:
-    """A GGUF file in f64."""
+    """A GGUF file: f32, as dequantising gives it, widened where it is used."""
 
     def __init__(self, path: Path):
         reader = GGUFReader(path)
         self.tensors = {
-            tensor.name: dequantize(tensor.data, tensor.tensor_type).astype(np.float64) for tensor in reader.tensors
+            tensor.name: dequantize(tensor.data, tensor.tensor_type).astype(np.float32) for tensor in reader.tensors
         }
         self.fields = reader.fields
         self.architecture = self.fields["general.architecture"].contents()
@@ -57,7 +57,7 @@ class Model:
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
         """W x + b, the bias where the file has one."""
-        y = x @ self.tensors[f"{name}.weight"].T
+        y = x @ self.tensors[f"{name}.weight"].T.astype(np.float64)
         bias = self.tensors.get(f"{name}.bias")
         return y if bias is None else y + bias
 
@@ -117,11 +117,11 @@ class Model:
             gate, up = np.split(up, 2, axis=1)
         return self.linear(f"{block}.ffn_down", gate / (1.0 + np.exp(-gate)) * up)
 
-    def logits(self, tokens: list[int], case: Case) -> np.ndarray:
-        """Logits f64 (tokens, vocabulary)."""
-        x = self.tensors["token_embd.weight"][tokens]
+    def logits(self, tokens: list[int], case: Case, first: int = 0) -> np.ndarray:
+        """Logits f64 (tokens - first, vocabulary) of the positions from `first` on."""
+        x = self.tensors["token_embd.weight"][tokens].astype(np.float64)
         for layer in range(self.layers):
             x = x + self.attention(layer, self.norm(f"blk.{layer}.attn_norm", x), case)
             x = x + self.feed_forward(layer, self.norm(f"blk.{layer}.ffn_norm", x))
         head = "output" if "output.weight" in self.tensors else "token_embd"
-        return self.norm("output_norm", x) @ self.tensors[f"{head}.weight"].T
+        return self.linear(head, self.norm("output_norm", x[first:]))
