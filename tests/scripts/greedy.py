@@ -4,13 +4,13 @@ For each of ten prompts: the messages, the prompt's ids through the file's own c
 tested apart from computing), up to 64 generated ids (fewer where the model ends its turn; the end token is the last
 then), their text, and for each step the five best ids with their logits. A first difference of an engine is a near-tie
 when the two ids are among a step's best and their logits differ by no more than the arithmetic's own error, which
-`int8_error` measures: llama.cpp's int8 activations against reference.py's f64, over all those five best logits, with the
-model fed llama.cpp's tokens. `exact_differs` lists the steps [prompt, step, llama.cpp's lead] at which the f64 model
+`int8_error` measures: llama.cpp's int8 activations against reference.py's f64, over all those five best logits, with
+the model fed llama.cpp's tokens. `exact_differs` lists the steps [prompt, step, llama.cpp's lead] at which the f64 model
 itself would have taken another token.
 
     pip install -r tests/scripts/requirements-language.txt
-    python tests/scripts/greedy.py smollm2 ~/.cache/infer/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
-    python tests/scripts/greedy.py qwen2.5-0.5b ~/.cache/infer/models/qwen2.5-0.5b/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
+    python tests/scripts/greedy.py smollm2 SmolLM2-135M-Instruct.Q4_1.gguf
+    python tests/scripts/greedy.py qwen2.5-0.5b qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
 """
 
 import argparse
