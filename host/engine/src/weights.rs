@@ -8,6 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::card::{self, Card, CardFile, Role};
 
+#[allow(dead_code, reason = "the language models that map their files are being added")]
+pub(crate) mod bytes;
+
 /// The card's file name.
 const CARD: &str = "card.toml";
 
