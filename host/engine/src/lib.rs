@@ -20,7 +20,10 @@ mod runtime;
 mod tensor;
 mod weights;
 
-pub use card::{Axis, Card, CardFile, Format, ImageSpec, InputSpec, OutputSpec, Role, Task, TextSpec};
+pub use card::{
+    Axis, Card, CardFile, Download, Format, Hub, ImageSpec, InputSpec, OutputSpec, PipPackages, Role, Task,
+    TextSpec,
+};
 pub use dtype::{DType, Element, UnknownDType};
 pub use model::{LoadError, Model, ModelOptions, Reply, RunError, Stats};
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};

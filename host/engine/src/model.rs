@@ -102,7 +102,7 @@ impl Model {
     ) -> Result<Self, LoadError> {
         let (card, hash, bytes) = weights.into_parts();
         check(name, options)?;
-        let sessions = sessions(runtime.implementation(), name, bytes, &card, options)?;
+        let sessions = sessions(runtime.implementation(), name, bytes.into_cow(), &card, options)?;
         Model::start(name, card, hash, options, sessions)
     }
 
