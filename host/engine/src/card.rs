@@ -3,16 +3,19 @@
 //! It is `card.toml` beside the weights. The file is read by `card/file.rs`; these are the types it becomes.
 
 mod check;
+mod download;
 mod file;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 
 use crate::dtype::DType;
 pub(crate) use check::labels as check_labels;
+pub use download::{Download, Hub, PipPackages};
 pub(crate) use file::parse;
 
 /// What a model is.
@@ -32,12 +35,34 @@ pub struct Card {
     pub source: String,
     /// The files, by the names that they have beside the card.
     pub files: Vec<CardFile>,
-    /// What the model takes, in the order in which backends are given it.
+    /// What the model takes, in the order in which backends are given it; none for a language model, whose tensors are
+    /// those of the convention in wit/README.md.
     pub inputs: Vec<InputSpec>,
-    /// What the model gives, in the order of a reply.
+    /// What the model gives, in the order of a reply; none for a language model.
     pub outputs: Vec<OutputSpec>,
     /// The classes' names in the order of the first output's last axis; empty for a model without.
     pub labels: Vec<String>,
+    /// Where the model's file can be fetched, for one that is too large to ship.
+    pub download: Download,
+    /// What suits this model and is no part of its file, such as a prompt: guests read it by its key.
+    pub preset: BTreeMap<String, String>,
+}
+
+impl Card {
+    /// The card that `text` writes. Its labels are in a file that is not read here, so it has none.
+    ///
+    /// # Errors
+    ///
+    /// A message that says what is wrong and, as far as TOML knows it, in which line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        parse(text).map(|(card, _)| card)
+    }
+
+    /// The file that the backend loads.
+    pub fn model_file(&self) -> &CardFile {
+        let model = self.files.iter().find(|file| file.role == Role::Model);
+        model.expect("a parsed card lists exactly one model")
+    }
 }
 
 /// What a model does.
@@ -48,6 +73,8 @@ pub enum Task {
     ImageClassification,
     /// A text in, a score for each label out.
     TextClassification,
+    /// A text in; its continuation, or the log-probability of given ones, out.
+    TextGeneration,
 }
 
 impl fmt::Display for Task {
@@ -55,6 +82,7 @@ impl fmt::Display for Task {
         f.pad(match self {
             Task::ImageClassification => "image-classification",
             Task::TextClassification => "text-classification",
+            Task::TextGeneration => "text-generation",
         })
     }
 }
@@ -65,16 +93,16 @@ impl fmt::Display for Task {
 pub enum Format {
     /// A serialised `ModelProto` of ONNX.
     Onnx,
-    /// GGUF, the format of llama.cpp.
+    /// A language model with its tokenizer, as llama.cpp and others write it.
     Gguf,
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Format::Onnx => f.pad("onnx"),
-            Format::Gguf => f.pad("gguf"),
-        }
+        f.pad(match self {
+            Format::Onnx => "onnx",
+            Format::Gguf => "gguf",
+        })
     }
 }
 

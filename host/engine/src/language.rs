@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats};
 use crate::tensor::Tensor;
-use crate::weights::Bytes;
+use crate::weights::bytes::Bytes;
 use config::DecoderConfig;
 use decoder::Decoder;
 use gguf::{Gguf, GgufError};

@@ -24,7 +24,10 @@ mod runtime;
 mod tensor;
 mod weights;
 
-pub use card::{Axis, Card, CardFile, Format, ImageSpec, InputSpec, OutputSpec, Role, Task, TextSpec};
+pub use card::{
+    Axis, Card, CardFile, Download, Format, Hub, ImageSpec, InputSpec, OutputSpec, PipPackages, Role, Task,
+    TextSpec,
+};
 pub use dtype::{DType, Element, UnknownDType};
 pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Prompt, Request, Session, TokenUsage,

@@ -1,92 +1,40 @@
-//! A model's files, read and verified: nothing whose hash differs from its card goes further.
+//! A model's files, verified: nothing whose hash differs from its card goes further.
 
-mod bytes;
+pub(crate) mod bytes;
+mod error;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::card::{self, Card, CardFile, Role};
+use crate::card::{self, Card, CardFile, Format, Role};
+
 pub(crate) use bytes::Bytes;
+pub use error::CardError;
 
 /// The card's file name.
 const CARD: &str = "card.toml";
+
+/// How much of a file is in memory while it is hashed.
+const HASH_BYTES: usize = 1 << 20;
 
 /// A card with its files' bytes, every hash verified.
 pub struct Weights {
     card: Card,
     hash: String,
-    /// The files' bytes in the order of `card.files`. Embedded ones stay in the program's image.
-    files: Vec<Cow<'static, [u8]>>,
-}
-
-/// Weights that are refused.
-#[derive(Debug, thiserror::Error)]
-pub enum CardError {
-    /// A file cannot be read.
-    #[error("cannot read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The program carries no such file.
-    #[error("`{file}` is not among the embedded files: {}", known.join(", "))]
-    NotEmbedded {
-        /// The file.
-        file: String,
-        /// The files that are embedded.
-        known: Vec<&'static str>,
-    },
-    /// The card is not TOML, or not a card.
-    #[error("`{}`: {message}", path.display())]
-    Card {
-        /// The card.
-        path: PathBuf,
-        /// What is wrong, with its line where that is known.
-        message: String,
-    },
-    /// A file has another size than the card says.
-    #[error(
-        "`{}` is {found} bytes, its card says {expected}; restore the file, or correct the card if the file is right",
-        path.display()
-    )]
-    Size {
-        /// The file.
-        path: PathBuf,
-        /// Bytes by the card.
-        expected: u64,
-        /// Bytes that there are.
-        found: u64,
-    },
-    /// A file has another hash than the card says.
-    #[error(
-        "`{}` has sha256 {found}, its card says {expected}; restore the file, or correct the card if the file is right",
-        path.display()
-    )]
-    Hash {
-        /// The file.
-        path: PathBuf,
-        /// SHA-256 by the card.
-        expected: String,
-        /// SHA-256 of the bytes.
-        found: String,
-    },
-    /// The labels are not text, or not as many as the model has scores.
-    #[error("`{}`: {message}", path.display())]
-    Labels {
-        /// The file of labels.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
+    /// The files' bytes in the order of `card.files`. Embedded ones stay in the program's image, a language model's are
+    /// mapped, others are read.
+    files: Vec<Bytes>,
 }
 
 impl Weights {
-    /// Read `card.toml` in `folder`, and the files that it lists.
+    /// Verify the files that `card.toml` in `folder` lists, and read them; a language model's file is mapped instead.
     ///
     /// # Errors
     ///
@@ -94,62 +42,49 @@ impl Weights {
     pub fn read(folder: &Path) -> Result<Self, CardError> {
         let path = folder.join(CARD);
         let text = std::fs::read_to_string(&path).map_err(|source| CardError::Read { path, source })?;
-        Weights::assemble(folder, &text, |file| {
-            let path = folder.join(&file.path);
-            let read = || -> std::io::Result<_> {
-                // A size that differs is told before gigabytes are read.
-                let found = std::fs::metadata(&path)?.len();
-                let bytes = if found == file.bytes { std::fs::read(&path)? } else { Vec::new() };
-                Ok((found, bytes))
-            };
-            match read() {
-                Ok((found, _)) if found != file.bytes => {
-                    Err(CardError::Size { path, expected: file.bytes, found })
-                }
-                Ok((_, bytes)) => Ok(Cow::Owned(bytes)),
-                Err(source) => Err(CardError::Read { path, source }),
-            }
-        })
+        Weights::assemble(folder, &text, |card, file| load(card, file, folder))
     }
 
     /// Take the card and its files from what the program carries: each file's name and bytes, one of them `card.toml`.
+    /// What it does not carry is looked for in the folder `beside`.
     ///
     /// # Errors
     ///
     /// As [`Weights::read`].
-    pub fn embedded(files: &'static [(&'static str, &'static [u8])]) -> Result<Self, CardError> {
-        let find = |name: &str| {
-            let found = files.iter().find(|(known, _)| *known == name);
-            found.map(|(_, bytes)| *bytes).ok_or_else(|| CardError::NotEmbedded {
-                file: name.to_owned(),
-                known: files.iter().map(|(known, _)| *known).collect(),
-            })
+    pub fn embedded(
+        files: &'static [(&'static str, &'static [u8])],
+        beside: Option<&Path>,
+    ) -> Result<Self, CardError> {
+        let find = |name: &str| files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes);
+        let missing = |name: &str| CardError::NotEmbedded {
+            file: name.to_owned(),
+            known: files.iter().map(|(known, _)| *known).collect(),
         };
-        let card = find(CARD)?;
+        let card = find(CARD).ok_or_else(|| missing(CARD))?;
         let text = std::str::from_utf8(card)
             .map_err(|error| CardError::Card { path: CARD.into(), message: error.to_string() })?;
-        Weights::assemble(Path::new(""), text, |file| {
-            let bytes = find(&file.path)?;
-            if bytes.len() as u64 != file.bytes {
-                let (expected, found) = (file.bytes, bytes.len() as u64);
-                return Err(CardError::Size { path: file.path.clone().into(), expected, found });
+        Weights::assemble(Path::new(""), text, |card, file| match (find(&file.path), beside) {
+            (Some(bytes), _) => {
+                same_size(Path::new(&file.path), file.bytes, bytes.len() as u64)?;
+                Ok((Bytes::Embedded(bytes), Sha256::digest(bytes).into()))
             }
-            Ok(Cow::Borrowed(bytes))
+            (None, Some(folder)) => load(card, file, folder),
+            (None, None) => Err(missing(&file.path)),
         })
     }
 
+    /// Check each file's hash, in the order of the card. `bytes_of` gives a file of the right size and its hash.
     fn assemble(
         folder: &Path,
         text: &str,
-        mut bytes_of: impl FnMut(&CardFile) -> Result<Cow<'static, [u8]>, CardError>,
+        mut bytes_of: impl FnMut(&Card, &CardFile) -> Result<(Bytes, [u8; 32]), CardError>,
     ) -> Result<Self, CardError> {
         let (mut card, labels) =
             card::parse(text).map_err(|message| CardError::Card { path: folder.join(CARD), message })?;
         let mut whole = Sha256::new_with_prefix(text);
         let mut files = Vec::with_capacity(card.files.len());
         for file in &card.files {
-            let bytes = bytes_of(file)?;
-            let digest = Sha256::digest(&bytes);
+            let (bytes, digest) = bytes_of(&card, file)?;
             let found = hex(&digest);
             if found != file.sha256 {
                 let (path, expected) = (folder.join(&file.path), file.sha256.clone());
@@ -189,11 +124,18 @@ impl Weights {
     pub(crate) fn into_parts(mut self) -> (Card, String, Bytes) {
         let position = self.card.files.iter().position(|file| file.role == Role::Model);
         let position = position.expect("a parsed card lists exactly one model");
-        let bytes = match self.files.swap_remove(position) {
-            Cow::Borrowed(bytes) => Bytes::Embedded(bytes),
-            Cow::Owned(bytes) => Bytes::Owned(bytes),
-        };
-        (self.card, self.hash, bytes)
+        (self.card, self.hash, self.files.swap_remove(position))
+    }
+}
+
+impl Bytes {
+    /// For backends that keep a copy of their own: mapped bytes are copied.
+    pub(crate) fn into_cow(self) -> Cow<'static, [u8]> {
+        match self {
+            Bytes::Embedded(bytes) => Cow::Borrowed(bytes),
+            Bytes::Owned(bytes) => Cow::Owned(bytes),
+            Bytes::Mapped(bytes) => Cow::Owned(bytes.to_vec()),
+        }
     }
 }
 
@@ -206,109 +148,53 @@ impl fmt::Debug for Weights {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The bytes of a file in `folder`, which has the card's size, and their hash. A size that differs is told before
+/// gigabytes are read.
+fn load(card: &Card, file: &CardFile, folder: &Path) -> Result<(Bytes, [u8; 32]), CardError> {
+    let path = folder.join(&file.path);
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => {
+            CardError::Missing { path: path.clone(), bytes: file.bytes, sha256: file.sha256.clone() }
+        }
+        _ => CardError::Read { path: path.clone(), source },
+    };
+    let mut opened = File::open(&path).map_err(failed)?;
+    same_size(&path, file.bytes, opened.metadata().map_err(failed)?.len())?;
+    let mapped = card.format == Format::Gguf && file.role == Role::Model;
+    let (bytes, digest) = if mapped {
+        let digest = sha256(&mut opened).map_err(failed)?;
+        (Bytes::map(&path).map_err(failed)?, digest)
+    } else {
+        let bytes = std::fs::read(&path).map_err(failed)?;
+        let digest = Sha256::digest(&bytes).into();
+        (Bytes::Owned(bytes), digest)
+    };
+    // It may have changed under our hands.
+    same_size(&path, file.bytes, bytes.len() as u64)?;
+    Ok((bytes, digest))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MODEL: &[u8] = b"any bytes";
-    const LABELS: &[u8] = b"good\nbad\n";
-
-    fn card() -> String {
-        format!(
-            r#"
-            name = "m"
-            task = "text-classification"
-            format = "onnx"
-            description = ""
-            license = "MIT"
-            source = ""
-            labels = "labels.txt"
-            files = [
-                {{ path = "labels.txt", role = "labels", bytes = {}, sha256 = "{}" }},
-                {{ path = "model.onnx", role = "model", bytes = {}, sha256 = "{}" }},
-            ]
-            inputs = [{{ name = "x", dtype = "f32", shape = ["N"] }}]
-            outputs = [{{ name = "y", dtype = "f32", shape = ["N", 2] }}]
-            "#,
-            LABELS.len(),
-            hex(&Sha256::digest(LABELS)),
-            MODEL.len(),
-            hex(&Sha256::digest(MODEL)),
-        )
+fn same_size(path: &Path, expected: u64, found: u64) -> Result<(), CardError> {
+    if expected == found {
+        return Ok(());
     }
+    Err(CardError::Size { path: path.to_owned(), expected, found })
+}
 
-    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, bytes) in files {
-            std::fs::write(folder.path().join(name), bytes).unwrap();
+/// SHA-256 of what is left of `file`, read in pieces.
+fn sha256(file: &mut File) -> io::Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; HASH_BYTES];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hash.finalize().into()),
+            Ok(read) => hash.update(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        folder
     }
+}
 
-    fn refusal(files: &[(&str, &[u8])]) -> String {
-        let folder = folder(files);
-        let error = Weights::read(folder.path()).unwrap_err().to_string();
-        error.replace(&format!("{}/", folder.path().display()), "")
-    }
-
-    #[test]
-    fn verified_files_are_read() {
-        let card = card();
-        let folder = folder(&[("card.toml", card.as_bytes()), ("model.onnx", MODEL), ("labels.txt", LABELS)]);
-        let weights = Weights::read(folder.path()).unwrap();
-        assert_eq!(weights.card().labels, ["good", "bad"]);
-        assert_eq!(weights.file_by_role(Role::Model), Some(MODEL));
-        assert_eq!(weights.file_by_role(Role::Vocabulary), None);
-        let whole = Sha256::new_with_prefix(&card)
-            .chain_update(Sha256::digest(LABELS))
-            .chain_update(Sha256::digest(MODEL));
-        assert_eq!(weights.hash(), hex(&whole.finalize()));
-
-        let leaked = Box::leak(card.into_boxed_str()).as_bytes();
-        let files = [("model.onnx", MODEL), ("card.toml", leaked), ("labels.txt", LABELS)];
-        let embedded = Weights::embedded(Box::leak(Box::new(files))).unwrap();
-        assert_eq!(embedded.hash(), weights.hash());
-        assert_eq!(&embedded.into_parts().2[..], MODEL);
-    }
-
-    #[test]
-    fn changed_file_is_refused_with_both_hashes() {
-        let (expected, found) = (hex(&Sha256::digest(MODEL)), hex(&Sha256::digest(b"ANY bytes")));
-        let message = refusal(&[
-            ("card.toml", card().as_bytes()),
-            ("model.onnx", b"ANY bytes"),
-            ("labels.txt", LABELS),
-        ]);
-        let told =
-            format!("`model.onnx` has sha256 {found}, its card says {expected}; restore the file, or ");
-        assert!(message.starts_with(&told), "{message}");
-    }
-
-    #[test]
-    fn files_that_are_missing_or_of_another_size_are_refused() {
-        let card = card();
-        let card = ("card.toml", card.as_bytes());
-        assert_eq!(refusal(&[]), "cannot read `card.toml`");
-        assert_eq!(refusal(&[card, ("labels.txt", LABELS)]), "cannot read `model.onnx`");
-        let message = refusal(&[card, ("labels.txt", LABELS), ("model.onnx", b"any")]);
-        assert!(message.starts_with("`model.onnx` is 3 bytes, its card says 9; restore"), "{message}");
-        let message = refusal(&[("card.toml", b"name = 1\nname = 2")]);
-        assert!(message.starts_with("`card.toml`: TOML parse error at line 2, column 1\n"), "{message}");
-
-        static FILES: &[(&str, &[u8])] = &[("model.onnx", MODEL)];
-        let message = Weights::embedded(FILES).unwrap_err().to_string();
-        assert_eq!(message, "`card.toml` is not among the embedded files: model.onnx");
-    }
-
-    #[test]
-    fn labels_must_be_as_many_as_scores() {
-        let card = card().replace("[\"N\", 2]", "[\"N\", 3]");
-        let message =
-            refusal(&[("card.toml", card.as_bytes()), ("model.onnx", MODEL), ("labels.txt", LABELS)]);
-        assert_eq!(message, "`labels.txt`: 2 labels, one a line; output `y` has 3 scores");
-    }
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

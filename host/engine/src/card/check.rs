@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Axis, Card, ImageSpec, Role};
+use super::{Axis, Card, Format, ImageSpec, Role, Task};
 
 /// Check a card whose labels are in the file called `labels`.
 ///
@@ -11,8 +11,17 @@ use super::{Axis, Card, ImageSpec, Role};
 /// A message that names what disagrees.
 pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     once("files", card.files.iter().map(|file| file.path.as_str()))?;
-    once("inputs", card.inputs.iter().map(|input| input.name.as_str()))?;
-    once("outputs", card.outputs.iter().map(|output| output.name.as_str()))?;
+    match card.format {
+        Format::Onnx => {
+            if card.task == Task::TextGeneration {
+                return Err("`task` is `text-generation`, expected `format` to be `gguf`".to_owned());
+            }
+            once("inputs", card.inputs.iter().map(|input| input.name.as_str()))?;
+            once("outputs", card.outputs.iter().map(|output| output.name.as_str()))?;
+        }
+        Format::Gguf => language(card, labels)?,
+    }
+    card.download.check()?;
     let models = card.files.iter().filter(|file| file.role == Role::Model).count();
     if models != 1 {
         return Err(format!("`files` has {models} entries with role `model`, expected exactly one"));
@@ -34,6 +43,24 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A language model takes and gives the tensors of the convention, whatever its file.
+fn language(card: &Card, labels: Option<&str>) -> Result<(), String> {
+    if card.task != Task::TextGeneration {
+        return Err(format!("`task` is `{}`, expected `text-generation` for `format` = `gguf`", card.task));
+    }
+    let keys = [
+        ("inputs", card.inputs.is_empty()),
+        ("outputs", card.outputs.is_empty()),
+        ("labels", labels.is_none()),
+    ];
+    match keys.into_iter().find(|(_, absent)| !absent) {
+        Some((key, _)) => Err(format!(
+            "`{key}` has no place in a card of `format` = `gguf`: its tensors are the convention's; remove it"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Check that there are as many labels as scores.

@@ -1,11 +1,12 @@
 //! `card.toml` as it is written: every key known, every mistake with its line.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, de::Error as _};
 
-use super::{Axis, Card, CardFile, Format, InputSpec, OutputSpec, Task, check};
+use super::{Axis, Card, CardFile, Download, Format, InputSpec, OutputSpec, Task, check};
 
 /// The keys of the file. [`Card`] differs in its labels, which are here the name of their file.
 #[derive(Deserialize)]
@@ -19,8 +20,14 @@ struct File {
     source: String,
     labels: Option<String>,
     files: Vec<CardFile>,
+    #[serde(default)]
     inputs: Vec<InputSpec>,
+    #[serde(default)]
     outputs: Vec<OutputSpec>,
+    #[serde(default)]
+    download: Download,
+    #[serde(default)]
+    preset: BTreeMap<String, String>,
 }
 
 /// The card that `text` writes, its labels not yet read, and the name of the file that holds them.
@@ -31,11 +38,22 @@ struct File {
 pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
     // The parser's message is several lines that show the mistake, ending in a line break.
     let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-    let File { name, task, format, description, license, source, labels, files, inputs, outputs } = file;
-    let card =
-        Card { name, task, format, description, license, source, files, inputs, outputs, labels: Vec::new() };
-    check::card(&card, labels.as_deref())?;
-    Ok((card, labels))
+    let card = Card {
+        name: file.name,
+        task: file.task,
+        format: file.format,
+        description: file.description,
+        license: file.license,
+        source: file.source,
+        files: file.files,
+        inputs: file.inputs,
+        outputs: file.outputs,
+        labels: Vec::new(),
+        download: file.download,
+        preset: file.preset,
+    };
+    check::card(&card, file.labels.as_deref())?;
+    Ok((card, file.labels))
 }
 
 /// A file name that cannot leave the card's folder.

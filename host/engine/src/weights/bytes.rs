@@ -37,19 +37,11 @@ impl Bytes {
         Ok(Bytes::Mapped(mapped))
     }
 
-    /// The bytes for a parser that wants to own what it can.
-    pub(crate) fn into_cow(self) -> std::borrow::Cow<'static, [u8]> {
-        match self {
-            Bytes::Embedded(bytes) => bytes.into(),
-            Bytes::Owned(bytes) => bytes.into(),
-            Bytes::Mapped(mapped) => mapped.to_vec().into(),
-        }
-    }
-
     /// Let go of the memory of the mapped pages that lie wholly within `range`, whose content was packed elsewhere.
     ///
     /// A hint: the bytes stay readable and come from the disk again when touched. Other bytes are not mapped, and stay.
     #[cfg_attr(not(unix), expect(unused_variables, reason = "there is no such hint elsewhere"))]
+    #[allow(dead_code, reason = "the graph that packs weights is being added")]
     pub(crate) fn forget(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Bytes::Mapped(mapped) = self {

@@ -10,7 +10,7 @@ use crate::language::kv::Sequence;
 use crate::language::sampler::log_sum_exp;
 use crate::language::{Finish, LanguageModel, Output, Params, Prompt, Request, Session};
 use crate::model::{Capacity, RunError};
-use crate::weights::Bytes;
+use crate::weights::bytes::Bytes;
 
 /// Sums in another order differ by this much of logits whose spread is about 3.
 const TOLERANCE: f32 = 0.01;

@@ -9,7 +9,7 @@ use crate::language::decoder::{Decoder, Run};
 use crate::language::gguf::Gguf;
 use crate::language::kv::{KvPool, Sequence};
 use crate::language::tokenizer::Tokenizer;
-use crate::weights::Bytes;
+use crate::weights::bytes::Bytes;
 
 pub(crate) fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language").join(name)
