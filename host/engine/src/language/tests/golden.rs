@@ -6,6 +6,10 @@ use serde::Deserialize;
 use super::support::{decoder, distance, file, logits};
 use crate::language::sampler::argmax;
 
+/// What half-precision keys and values may add to the golden tolerances, which know f32 ones: twice what it was on F32 weights.
+const KV_LARGEST: f32 = 0.004;
+const KV_RMS: f32 = 0.0013;
+
 #[derive(Deserialize)]
 struct Golden {
     files: Vec<File>,
@@ -49,7 +53,7 @@ fn logits_are_those_of_independent_implementations() {
             let squares: f32 = last.iter().zip(&case.last).map(|(found, expected)| (found - expected).powi(2)).sum();
             let rms = (squares / last.len() as f32).sqrt();
             println!("{file:24} {:?} largest {largest:.5}, rms {rms:.5}", case.factors);
-            let Tolerance { largest: most_largest, rms: most_rms } = case.tolerance;
+            let (most_largest, most_rms) = (case.tolerance.largest + KV_LARGEST, case.tolerance.rms + KV_RMS);
             assert!(largest <= most_largest && rms <= most_rms, "{file} {:?}: {largest}, {rms}", case.factors);
         }
     }
