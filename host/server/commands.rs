@@ -3,8 +3,11 @@
 mod bench;
 mod check;
 mod classify;
+mod generate;
+mod language;
 mod models;
 mod moderate;
+mod score;
 mod serve;
 
 use std::io::{Write as _, stdout};
@@ -39,6 +42,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Models(arguments) => models::run(&config, &arguments, &mut out)?,
         Command::Classify(arguments) => classify::run(config, &arguments, &mut out)?,
         Command::Moderate(arguments) => moderate::run(config, &arguments, &mut out)?,
+        Command::Generate(arguments) => generate::run(&config, &arguments, &mut out)?,
+        Command::Score(arguments) => score::run(&config, &arguments, &mut out)?,
         Command::Bench(arguments) => {
             config.components.clear();
             bench::run(config, &arguments, &mut out)?;

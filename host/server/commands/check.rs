@@ -32,6 +32,13 @@ pub(super) fn run(config: Config, out: &mut impl Write) -> anyhow::Result<()> {
             "  runs         {} sessions × {} threads, batches up to {}, queue {}",
             options.sessions, options.threads, options.max_batch, options.queue_capacity
         )?;
+        if let Some(language) = model.language() {
+            let context = language.context();
+            writeln!(out, "  context      {context} tokens, keys and values up to {} bytes", options.kv_bytes)?;
+        }
+        if model.is_dummy() {
+            writeln!(out, "  DUMMY        random weights: its answers mean nothing")?;
+        }
     }
     for (name, config) in &app.config.components {
         let policy = &app.components[name];
