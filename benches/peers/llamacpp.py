@@ -111,7 +111,7 @@ def build(folder: Path, names: list[str], jobs: int) -> None:
     shutil.copytree(unpacked / "llama_cpp", package, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lib"))
     library = package / "lib"
     library.unlink(missing_ok=True)
-    library.symlink_to((folder / f"{prefix}-{names[-1]}" / "bin").resolve())
+    library.symlink_to(folder / f"{prefix}-{list(VARIANTS)[-1]}" / "bin")
 
 
 def bench(folder: Path, arguments: argparse.Namespace) -> None:

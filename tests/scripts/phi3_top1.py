@@ -1,9 +1,10 @@
 """Write a JSON file of what llama.cpp takes as the next token after twenty prompts, on any GGUF file.
 
-For a full-size Phi-3 Mini, real or of `infer dummy phi3`, whose size forbids a kept answer: run this on the file at hand
+For a full-size Phi-3 Mini, real or of `infer dummy phi3`, too large to be kept: run this on the file at hand
 and compare an engine with it. Prompts are 32 to 64 ids drawn from a seed; a draw counts when the best logit leads by
 --gap, since where two are level arithmetic decides and nothing is learnt. The JSON holds per prompt its ids, the best
-five ids with their logits, and the draws that were passed over.
+five ids with their logits, and how many draws were passed over. With --exact N the first N prompts also run through
+reference.py, minutes each, which says how far llama.cpp's int8 activations carry its best logits from f64's.
 
     pip install -r tests/scripts/requirements-language.txt
     python tests/scripts/phi3_top1.py phi3-q4_k_m.gguf phi3-q4_k_m.top1.json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import llamacpp
 import numpy as np
+import reference
 
 PROMPTS = 20
 LENGTHS = (32, 64)
@@ -32,6 +34,7 @@ def main() -> int:
     parser.add_argument("--gap", type=float, default=0.3, help="least lead of the best logit (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the prompts (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: %(default)s)")
+    parser.add_argument("--exact", type=int, default=0, help="prompts to run in f64 as well (default: %(default)s)")
     arguments = parser.parse_args()
     random = np.random.default_rng(arguments.seed)
     kept, passed_over = [], 0
@@ -50,6 +53,12 @@ def main() -> int:
     if len(kept) < PROMPTS:
         print(f"`{arguments.file}`: only {len(kept)} of {DRAWS} prompts lead by {arguments.gap}", file=sys.stderr)
         return 1
+    exact = reference.Model(arguments.file) if arguments.exact else None
+    for entry in kept[: arguments.exact]:
+        row = exact.logits(entry["tokens"], reference.Case(window=False), first=-1)[0]
+        entry["exact"] = [[token, round(float(row[token]), 4)] for token, _ in entry["best"]]
+        apart = max(abs(ours[1] - theirs[1]) for ours, theirs in zip(entry["exact"], entry["best"], strict=True))
+        print(f"f64: best {row.argmax()}, llama.cpp's {entry['best'][0][0]}; logits apart by {apart:.4f}", flush=True)
     lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in kept)
     head = {"file": arguments.file.name, "bytes": arguments.file.stat().st_size, "gap": arguments.gap}
     head["passed_over"] = passed_over

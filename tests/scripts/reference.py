@@ -25,14 +25,39 @@ class Case:
     window: bool = True
 
 
+class Tensors:
+    """A file's tensors in f32, as dequantising gives them; those of small files are kept."""
+
+    KEPT = 1_000_000_000  # elements: 4 GB
+
+    def __init__(self, reader: GGUFReader):
+        self.stored = {tensor.name: tensor for tensor in reader.tensors}
+        self.kept: dict[str, np.ndarray] | None = {}
+        if sum(int(tensor.n_elements) for tensor in reader.tensors) > self.KEPT:
+            self.kept = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.stored
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if self.kept is not None and name in self.kept:
+            return self.kept[name]
+        values = dequantize(self.stored[name].data, self.stored[name].tensor_type).astype(np.float32)
+        if self.kept is not None:
+            self.kept[name] = values
+        return values
+
+    def get(self, name: str, default: np.ndarray | None = None) -> np.ndarray | None:
+        """The tensor, or the default where the file has none."""
+        return self[name] if name in self else default
+
+
 class Model:
-    """A GGUF file: f32, as dequantising gives it, widened where it is used."""
+    """A GGUF file."""
 
     def __init__(self, path: Path):
         reader = GGUFReader(path)
-        self.tensors = {
-            tensor.name: dequantize(tensor.data, tensor.tensor_type).astype(np.float32) for tensor in reader.tensors
-        }
+        self.tensors = Tensors(reader)
         self.fields = reader.fields
         self.architecture = self.fields["general.architecture"].contents()
         self.layers = self.key("block_count")
@@ -57,7 +82,7 @@ class Model:
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
         """W x + b, the bias where the file has one."""
-        y = x @ self.tensors[f"{name}.weight"].T.astype(np.float64)
+        y = x @ self.tensors[f"{name}.weight"].T.astype(x.dtype)
         bias = self.tensors.get(f"{name}.bias")
         return y if bias is None else y + bias
 
@@ -118,7 +143,7 @@ class Model:
         return self.linear(f"{block}.ffn_down", gate / (1.0 + np.exp(-gate)) * up)
 
     def logits(self, tokens: list[int], case: Case, first: int = 0) -> np.ndarray:
-        """Logits f64 (tokens - first, vocabulary) of the positions from `first` on."""
+        """Logits f64 (tokens - first, vocabulary) from position `first` on; -1 is the last."""
         x = self.tensors["token_embd.weight"][tokens].astype(np.float64)
         for layer in range(self.layers):
             x = x + self.attention(layer, self.norm(f"blk.{layer}.attn_norm", x), case)
