@@ -64,7 +64,7 @@ impl Activations {
                     values.as_ptr().add(row * columns),
                     out.get().add(row * columns),
                     columns,
-                )
+                );
             };
         });
     }

@@ -3,6 +3,7 @@
 //! One layer of a block is, for each KV head, keys `(head_dim, 16 tokens)` and then values `(16 tokens, head_dim)`, f16: sixteen scores
 //! are one product with a vector of keys, and a weighted sum runs along rows of values. A task takes some queries that share a KV head
 //! and goes through the spans once, four at a time, with the running softmax of Milakov and Gimelshein (2018).
+#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "vector operations from end to end; contracts are at each function"
@@ -171,9 +172,9 @@ impl<S: Simd> Job<S> for Queries<'_> {
         while first < end {
             let count = (end - first).min(S::QUERIES);
             if S::QUERIES == 8 && count > 4 {
-                self.tile::<S, 8>(first, count)
+                self.tile::<S, 8>(first, count);
             } else {
-                self.tile::<S, 4>(first, count.min(4))
+                self.tile::<S, 4>(first, count.min(4));
             }
             first += count;
         }

@@ -3,6 +3,7 @@
 //! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights that has a scale of its own, integer products
 //! are summed exactly and added once to f32 sums. A task of the pool takes panels; with few tokens each tile reads the packed bits
 //! itself, with many a stretch of columns is unpacked to whole bytes in the first-level cache and used for all tiles.
+#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "vector operations from end to end; contracts are at each function"

@@ -1,4 +1,5 @@
 //! The product of a matrix of F32 or F16 values with f32 activations: the same panels, a value a column and row.
+#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "vector operations from end to end; contracts are at each function"

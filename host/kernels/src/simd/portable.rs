@@ -192,7 +192,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn scale_by_power(value: F, power: F) -> F {
-        zip(value, power, |v, p| v * f32::from_bits(((p as i32).clamp(-126, 127) + 127 << 23) as u32))
+        zip(value, power, |v, p| v * f32::from_bits((((p as i32).clamp(-126, 127) + 127) << 23) as u32))
     }
     #[inline(always)]
     unsafe fn round(value: F) -> F {
