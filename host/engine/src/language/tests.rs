@@ -2,4 +2,5 @@
 
 mod engine;
 mod golden;
+mod greedy;
 pub(super) mod support;

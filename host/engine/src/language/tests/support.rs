@@ -1,6 +1,6 @@
 //! The small models that tests/scripts/small_models.py wrote, and passes over them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use infer_kernels::Pool;
 
@@ -15,14 +15,30 @@ pub(crate) fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language").join(name)
 }
 
-/// A decoder, and a pool for its blocks.
+/// A real model's file in the cache folder.
+pub(super) fn cached(model: &str, file: &str) -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = variable("INFER_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("infer")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/infer")));
+    let path = cache.expect("a cache folder").join("models").join(model).join(file);
+    assert!(path.is_file(), "`{}` is missing: run `make models`, or `infer pull {model}`", path.display());
+    path
+}
+
+/// A decoder of a small model, and a pool for its blocks.
 pub(crate) fn decoder(name: &str, context: usize) -> (Decoder, KvPool) {
-    let gguf = Gguf::parse(Bytes::map(&file(name)).unwrap()).unwrap();
+    decoder_of(&file(name), context)
+}
+
+/// A decoder, and a pool for its blocks.
+pub(super) fn decoder_of(path: &Path, context: usize) -> (Decoder, KvPool) {
+    let gguf = Gguf::parse(Bytes::map(path).unwrap()).unwrap();
     let vocabulary = gguf.tensor("token_embd.weight").unwrap().unwrap().shape[0];
     let config = DecoderConfig::read(&gguf, context).unwrap();
     let decoder = Decoder::load(gguf, config, vocabulary, Pool::new(2).unwrap()).unwrap();
     let config = decoder.config();
-    let pool = KvPool::new(config.layers, config.attention.layer_elements(), 64 << 20);
+    let pool = KvPool::new(config.layers, config.attention.layer_elements(), 512 << 20);
     (decoder, pool)
 }
 
