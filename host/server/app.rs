@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use infer_engine::{Model, Runtime, RuntimeOptions, Weights};
+use infer_engine::{Model, Runtime, RuntimeOptions};
 use infer_sandbox::{Component, ComponentOptions, Sandbox, World};
 use sha2::{Digest as _, Sha256};
 
 use crate::builtin;
 use crate::config::{ComponentConfig, Config, ModelConfig, Source};
+use crate::weights;
 
 /// Everything that is loaded once.
 pub struct App {
@@ -82,14 +83,7 @@ impl App {
 }
 
 fn load_model(runtime: &Runtime, name: &str, config: &ModelConfig) -> anyhow::Result<Model> {
-    let weights = match &config.source {
-        Source::Builtin(builtin) => {
-            let files =
-                builtin::weights(builtin).with_context(|| format!("no built-in weights `{builtin}`"))?;
-            Weights::embedded(files)
-        }
-        Source::Path(folder) => Weights::read(folder),
-    };
+    let weights = weights::load(&config.source);
     let weights = weights.with_context(|| format!("model `{name}`"))?;
     Ok(Model::load(runtime, name, weights, &config.options)?)
 }
@@ -153,6 +147,7 @@ pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {
         facts.push(("output.name".into(), output.name.clone()));
         facts.push(("output.shape".into(), shape(&output.shape)));
     }
+    facts.extend(card.preset.iter().map(|(key, value)| (format!("preset.{key}"), value.clone())));
     facts.into_iter().map(|(key, value)| (format!("models.{wanted}.{key}"), value)).collect()
 }
 

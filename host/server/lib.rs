@@ -8,6 +8,8 @@
 //! - `cli`: what can be typed; `commands`: one module a subcommand
 //! - `config`: infer.toml, checked, with the line of each mistake
 //! - `builtin`: the weights, guests and configuration that the program carries
+//! - `weights`: from a configured source to its weights; `pull`: bringing a model's file to this machine;
+//!   `dummy`: writing one of random weights; `disk`: whether there is room
 //! - `app`: a configuration brought to life: runtime, models, components
 //! - `routes`: the route table, one module an endpoint; `error`: every failure as a response
 //! - `serve`: the listener's life, from bind to drained; `logging`: where log lines go
@@ -17,7 +19,11 @@ pub mod builtin;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod disk;
+pub mod dummy;
 pub mod error;
 pub mod logging;
+pub mod pull;
 pub mod routes;
 pub mod serve;
+pub mod weights;

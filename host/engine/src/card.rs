@@ -10,10 +10,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::dtype::DType;
+use crate::weights::{self, CardError};
 pub(crate) use check::labels as check_labels;
 pub use download::{Download, Hub, PipPackages};
 pub(crate) use file::parse;
@@ -120,6 +122,17 @@ pub struct CardFile {
     /// Its SHA-256 in 64 lower-case hexadecimal digits.
     #[serde(deserialize_with = "file::sha256")]
     pub sha256: String,
+}
+
+impl CardFile {
+    /// Check the size and the hash of the file at `path`. It is read in pieces.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, cannot be read, or is another file.
+    pub fn verify(&self, path: &Path) -> Result<(), CardError> {
+        weights::verify(self, path).map(|_| ())
+    }
 }
 
 /// What a file is for.

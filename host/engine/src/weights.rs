@@ -1,5 +1,6 @@
 //! A model's files, verified: nothing whose hash differs from its card goes further.
 
+mod bare;
 pub(crate) mod bytes;
 mod error;
 #[cfg(test)]
@@ -65,15 +66,18 @@ impl Weights {
             .map_err(|error| CardError::Card { path: CARD.into(), message: error.to_string() })?;
         Weights::assemble(Path::new(""), text, |card, file| match (find(&file.path), beside) {
             (Some(bytes), _) => {
-                same_size(Path::new(&file.path), file.bytes, bytes.len() as u64)?;
-                Ok((Bytes::Embedded(bytes), Sha256::digest(bytes).into()))
+                let path = Path::new(&file.path);
+                same_size(path, file.bytes, bytes.len() as u64)?;
+                let digest = Sha256::digest(bytes).into();
+                same_hash(path, file, &digest)?;
+                Ok((Bytes::Embedded(bytes), digest))
             }
             (None, Some(folder)) => load(card, file, folder),
             (None, None) => Err(missing(&file.path)),
         })
     }
 
-    /// Check each file's hash, in the order of the card. `bytes_of` gives a file of the right size and its hash.
+    /// `bytes_of` gives a file that is as the card says, and its hash.
     fn assemble(
         folder: &Path,
         text: &str,
@@ -85,11 +89,6 @@ impl Weights {
         let mut files = Vec::with_capacity(card.files.len());
         for file in &card.files {
             let (bytes, digest) = bytes_of(&card, file)?;
-            let found = hex(&digest);
-            if found != file.sha256 {
-                let (path, expected) = (folder.join(&file.path), file.sha256.clone());
-                return Err(CardError::Hash { path, expected, found });
-            }
             whole.update(digest);
             files.push(bytes);
         }
@@ -148,30 +147,56 @@ impl fmt::Debug for Weights {
     }
 }
 
-/// The bytes of a file in `folder`, which has the card's size, and their hash. A size that differs is told before
-/// gigabytes are read.
+/// The bytes of a file in `folder`, which is as the card says, and its hash.
 fn load(card: &Card, file: &CardFile, folder: &Path) -> Result<(Bytes, [u8; 32]), CardError> {
     let path = folder.join(&file.path);
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => {
-            CardError::Missing { path: path.clone(), bytes: file.bytes, sha256: file.sha256.clone() }
-        }
-        _ => CardError::Read { path: path.clone(), source },
-    };
-    let mut opened = File::open(&path).map_err(failed)?;
-    same_size(&path, file.bytes, opened.metadata().map_err(failed)?.len())?;
+    let failed = |source| CardError::Read { path: path.clone(), source };
     let mapped = card.format == Format::Gguf && file.role == Role::Model;
     let (bytes, digest) = if mapped {
-        let digest = sha256(&mut opened).map_err(failed)?;
+        let digest = verify(file, &path)?;
         (Bytes::map(&path).map_err(failed)?, digest)
     } else {
+        size(file, &path)?;
         let bytes = std::fs::read(&path).map_err(failed)?;
         let digest = Sha256::digest(&bytes).into();
+        same_hash(&path, file, &digest)?;
         (Bytes::Owned(bytes), digest)
     };
     // It may have changed under our hands.
     same_size(&path, file.bytes, bytes.len() as u64)?;
     Ok((bytes, digest))
+}
+
+/// The hash of the file at `path`, which is as the card says.
+pub(crate) fn verify(file: &CardFile, path: &Path) -> Result<[u8; 32], CardError> {
+    let mut opened = size(file, path)?;
+    let digest = sha256(&mut opened).map_err(|source| CardError::Read { path: path.to_owned(), source })?;
+    same_hash(path, file, &digest)?;
+    Ok(digest)
+}
+
+/// The file at `path`, which has the card's size: one that differs is told before gigabytes are read.
+fn size(file: &CardFile, path: &Path) -> Result<File, CardError> {
+    let failed = |source: io::Error| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => {
+                CardError::Missing { path, bytes: file.bytes, sha256: file.sha256.clone() }
+            }
+            _ => CardError::Read { path, source },
+        }
+    };
+    let opened = File::open(path).map_err(failed)?;
+    same_size(path, file.bytes, opened.metadata().map_err(failed)?.len())?;
+    Ok(opened)
+}
+
+fn same_hash(path: &Path, file: &CardFile, digest: &[u8; 32]) -> Result<(), CardError> {
+    let found = hex(digest);
+    if found == file.sha256 {
+        return Ok(());
+    }
+    Err(CardError::Hash { path: path.to_owned(), expected: file.sha256.clone(), found })
 }
 
 fn same_size(path: &Path, expected: u64, found: u64) -> Result<(), CardError> {

@@ -3,12 +3,12 @@
 use std::io::Write;
 
 use anyhow::Context as _;
-use infer_engine::Weights;
 use serde::Serialize;
 
 use crate::builtin;
 use crate::cli::{Format, Output};
 use crate::config::{Config, Source};
+use crate::weights::{self, State};
 
 #[derive(Serialize)]
 struct Row {
@@ -16,6 +16,7 @@ struct Row {
     source: String,
     task: String,
     bytes: u64,
+    state: String,
     license: String,
     description: String,
     configured: bool,
@@ -28,18 +29,23 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
     }
     for name in builtin::weights_names() {
         let source = Source::Builtin(name.to_owned());
-        if !config.models.values().any(|model| model.source == source) {
+        let configured = config.models.values().any(|model| model.source == source);
+        if !configured && weights::exists(name) {
             rows.push(row(name, &source, false)?);
         }
     }
     match arguments.output {
         Format::Json => serde_json::to_writer_pretty(&mut *out, &rows)?,
         Format::Table => {
-            writeln!(out, "{:<20} {:<36} {:<22} {:>10}  LICENSE", "MODEL", "SOURCE", "TASK", "BYTES")?;
+            writeln!(
+                out,
+                "{:<20} {:<36} {:<22} {:>10}  {:<10}  LICENSE",
+                "MODEL", "SOURCE", "TASK", "BYTES", "STATE"
+            )?;
             for row in &rows {
                 let name = if row.configured { row.name.clone() } else { "(not configured)".to_owned() };
-                let Row { source, task, bytes, license, .. } = row;
-                writeln!(out, "{name:<20} {source:<36} {task:<22} {bytes:>10}  {license}")?;
+                let Row { source, task, bytes, state, license, .. } = row;
+                writeln!(out, "{name:<20} {source:<36} {task:<22} {bytes:>10}  {state:<10}  {license}")?;
             }
         }
     }
@@ -50,20 +56,20 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
 }
 
 fn row(name: &str, source: &Source, configured: bool) -> anyhow::Result<Row> {
-    let weights = match source {
-        Source::Builtin(builtin) => {
-            Weights::embedded(builtin::weights(builtin).context("no such built-in weights")?)?
-        }
-        Source::Path(folder) => Weights::read(folder)?,
+    let weights::Listed { card, state } = weights::list(source)?;
+    let state = match state {
+        State::Ready => "ready".to_owned(),
+        State::Absent => "not pulled".to_owned(),
+        State::Damaged(what) => format!("damaged: {what}"),
     };
-    let card = weights.card();
     Ok(Row {
         name: name.to_owned(),
         source: source.to_string(),
         task: card.task.to_string(),
         bytes: card.files.iter().map(|file| file.bytes).sum(),
-        license: card.license.clone(),
-        description: card.description.clone(),
+        state,
+        license: card.license,
+        description: card.description,
         configured,
     })
 }

@@ -12,7 +12,7 @@ use infer_sandbox::{Limits, SandboxOptions};
 use toml::Spanned;
 
 use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, ServerConfig, Source, file};
-use crate::builtin;
+use crate::{builtin, weights};
 
 /// Turns what was typed into what it means, and collects the mistakes on the way.
 pub(super) struct Checker<'a, P> {
@@ -82,8 +82,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
 
     fn model(&mut self, name: &str, model: &file::Model) -> ModelConfig {
         let offset = model.source.span().start;
-        let source =
-            self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), Path::is_dir);
+        let exists = |path: &Path| path.is_dir() || weights::is_gguf(path);
+        let source = self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), exists);
         let subject = format!("model `{name}`: ");
         let mut size = |key, typed, range| self.optional(&subject, key, typed, range);
         let options = ModelOptions {

@@ -47,7 +47,7 @@ pub(super) struct Server {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Model {
-    /// `builtin:NAME`, or a folder with a card.toml.
+    /// `builtin:NAME`, a folder with a card.toml, or a GGUF file.
     pub(super) source: Spanned<String>,
     /// Copies of the model that compute side by side.
     pub(super) sessions: Number,

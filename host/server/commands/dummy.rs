@@ -1,0 +1,56 @@
+//! `infer dummy`: write a model of random weights and, where it is a built-in one, its card.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::builtin;
+use crate::cli::{Architecture, Dummy};
+use crate::dummy::{self, Written};
+use crate::weights;
+
+pub(super) fn run(arguments: &Dummy, out: &mut impl Write) -> anyhow::Result<()> {
+    let Architecture::Phi3 = arguments.model;
+    if let Some(path) = &arguments.output {
+        let written = dummy::phi3(path, arguments.mix, arguments.seed)?;
+        return report(path, &written, &path.display().to_string(), out);
+    }
+    let folder = weights::folder(builtin::PHI3_DUMMY).context(builtin::NO_CACHE)?;
+    let name = format!("{}-{}.gguf", builtin::PHI3_DUMMY, arguments.mix.name());
+    let path = folder.join(&name);
+    let written = dummy::phi3(&path, arguments.mix, arguments.seed)?;
+    let (place, partial) = (folder.join("card.toml"), folder.join(".card.toml.partial"));
+    std::fs::write(&partial, card(arguments, &name, &written))
+        .and_then(|()| std::fs::rename(&partial, &place))
+        .with_context(|| format!("cannot write `{}`", place.display()))?;
+    report(&path, &written, &format!("builtin:{}", builtin::PHI3_DUMMY), out)
+}
+
+fn report(path: &Path, written: &Written, source: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    let Written { bytes, sha256 } = written;
+    writeln!(out, "DUMMY: `{}` has random weights, {bytes} bytes, sha256 {sha256}", path.display())?;
+    writeln!(out, "a configuration uses it with `source = \"{source}\"`")?;
+    Ok(())
+}
+
+fn card(arguments: &Dummy, file: &str, Written { bytes, sha256 }: &Written) -> String {
+    format!(
+        r#"name = "{}"
+task = "text-generation"
+format = "gguf"
+description = "DUMMY: Phi-3 Mini 4k with random weights and the real vocabulary, for sizing a machine"
+license = "MIT"
+source = "infer dummy phi3 --type {} --seed {}"
+
+[[files]]
+path = "{file}"
+role = "model"
+bytes = {bytes}
+sha256 = "{sha256}"
+"#,
+        builtin::PHI3_DUMMY,
+        arguments.mix.name(),
+        arguments.seed,
+    )
+}

@@ -1,0 +1,78 @@
+//! From the Hugging Face hub, through its own client. HF_ENDPOINT names a mirror, HF_HOME the folder of a token.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use hf_hub::api::Progress;
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::{Repo, RepoType};
+use indicatif::ProgressBar;
+use infer_engine::Hub;
+
+use super::Pull;
+
+/// Connections that may break in one pull; each new one goes on where the last ended.
+const ATTEMPTS: usize = 5;
+
+/// The file, fetched and not yet verified.
+pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
+    let cache = pull.scratch.join("hub");
+    let api = ApiBuilder::from_env().with_cache_dir(cache.clone()).build()?;
+    let repo = Repo::with_revision(hub.repository.clone(), RepoType::Model, hub.revision.clone());
+    let blobs = cache.join(repo.folder_name()).join("blobs");
+    let url = api.repo(repo.clone()).url(&hub.file);
+    // Another file is told before it is fetched. For large files the hub's tag is the SHA-256; and it names a file below.
+    let metadata = api.metadata(&url).with_context(|| format!("cannot ask for `{}`", hub.file))?;
+    let (tag, size) = (metadata.etag(), metadata.size() as u64);
+    if size != pull.file.bytes {
+        bail!("`{}` is {size} bytes there, its card says {}", hub.file, pull.file.bytes);
+    }
+    if tag.len() == 64 && tag != pull.file.sha256 {
+        bail!("`{}` has sha256 {tag} there, its card says {}", hub.file, pull.file.sha256);
+    }
+    if tag.is_empty() || !tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        bail!("`{}` has the tag `{}` there, expected letters and digits", hub.file, tag.escape_debug());
+    }
+    let (part, whole) = (blobs.join(tag).with_extension("part"), blobs.join(tag));
+    let found = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+    for attempt in 1.. {
+        if found(&whole) == size {
+            return Ok(whole);
+        }
+        match found(&part) {
+            // The client asks for what lies beyond the end, which servers refuse.
+            held if held == size => return Ok(part),
+            held if held > size => fs::remove_file(&part)?,
+            _ => {}
+        }
+        let before = found(&part);
+        match download(&api.repo(repo.clone()), &hub.file, &pull.bar) {
+            Ok(path) => return Ok(fs::canonicalize(path)?),
+            Err(_) if attempt < ATTEMPTS && found(&part) > before => {}
+            Err(error) => return Err(error).context(format!("{} of {size} bytes are fetched", found(&part))),
+        }
+    }
+    bail!("the connection broke {ATTEMPTS} times")
+}
+
+fn download(repo: &ApiRepo, file: &str, bar: &ProgressBar) -> anyhow::Result<PathBuf> {
+    bar.reset();
+    Ok(repo.download_with_progress(file, Bar(bar.clone()))?)
+}
+
+/// The client's progress on our bar.
+struct Bar(ProgressBar);
+
+impl Progress for Bar {
+    fn init(&mut self, size: usize, _: &str) {
+        self.0.set_length(size as u64);
+        self.0.set_position(0);
+    }
+
+    fn update(&mut self, bytes: usize) {
+        self.0.inc(bytes as u64);
+    }
+
+    fn finish(&mut self) {}
+}
