@@ -10,11 +10,14 @@
 //! - `card`, `weights`: what a model is, and its files, verified
 //! - `backend`: the traits `Backend` and `Session`; `onnxruntime` and `rten` implement them
 //! - `runtime`: which of the two is in use
+//! - `language`: language models: GGUF files, tokenizers, chat templates
 //! - `model`: loading and running; its `signature` checks tensors, its `queue` forms batches, its `worker`s compute them
 
 mod backend;
 mod card;
 mod dtype;
+#[allow(dead_code, reason = "the decoder graph that reads them is being added")]
+mod language;
 mod model;
 mod runtime;
 mod tensor;
