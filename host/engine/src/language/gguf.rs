@@ -6,7 +6,7 @@
 mod header;
 #[cfg(test)]
 mod tests;
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 pub(crate) mod write;
 
 use std::collections::HashMap;

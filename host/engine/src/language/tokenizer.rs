@@ -8,7 +8,7 @@ mod control;
 mod detokenizer;
 mod model;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod vocabulary;
 
 use std::borrow::Cow;

@@ -231,7 +231,7 @@ fn llama_3s_pre_tokenizer_takes_three_digits_and_whole_words_first() {
 }
 
 /// A `llama` vocabulary of few tokens, which tests then break.
-fn small() -> Writer {
+pub(crate) fn small() -> Writer {
     let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
     tokens.extend((0..=255).map(vocabulary::byte_token_text));
     tokens.extend(["▁", "a", "b", "ab", "▁ab"].map(str::to_owned));
@@ -259,7 +259,7 @@ fn small() -> Writer {
 }
 
 /// A `gpt2` vocabulary of the single bytes and one merge.
-fn small_bytes() -> Writer {
+pub(crate) fn small_bytes() -> Writer {
     let mut tokens: Vec<String> =
         vocabulary::byte_characters().map(|(_, character)| character.to_string()).collect();
     tokens.extend(["ab".to_owned(), "<|im_end|>".to_owned()]);
