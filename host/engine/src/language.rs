@@ -11,6 +11,8 @@
 mod config;
 mod decoder;
 mod gguf;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod inbox;
 mod kv;
 mod prefix;
@@ -49,6 +51,9 @@ const PROMPT_BYTES_PER_TOKEN: usize = 32;
 /// Prompts above this many bytes are split into tokens off the caller's thread: it takes milliseconds.
 const LONG_PROMPT_BYTES: usize = 4096;
 
+/// What errors call this engine.
+const ENGINE: &str = "the language engine";
+
 /// The metadata key by which a file says that its weights are random.
 const DUMMY: &str = "infer.dummy";
 
@@ -86,7 +91,7 @@ impl LanguageModel {
     pub(crate) fn load(name: &str, bytes: Bytes, capacity: &Capacity) -> Result<Self, LoadError> {
         let refused = |error: GgufError| LoadError::Backend {
             model: name.to_owned(),
-            backend: "the language engine",
+            backend: ENGINE,
             message: error.to_string(),
         };
         let thread = |source| LoadError::Thread { model: name.to_owned(), source };
@@ -94,7 +99,7 @@ impl LanguageModel {
         let dummy = gguf.bool(DUMMY).map_err(refused)?.unwrap_or(false);
         let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|error| LoadError::Backend {
             model: name.to_owned(),
-            backend: "the language engine",
+            backend: ENGINE,
             message: error.to_string(),
         })?;
         let config = DecoderConfig::read(&gguf, capacity.context_tokens).map_err(refused)?;
@@ -109,7 +114,7 @@ impl LanguageModel {
                 capacity.kv_bytes,
                 pool.block_bytes()
             );
-            return Err(refused(GgufError::Unsupported(message)));
+            return Err(LoadError::Backend { model: name.to_owned(), backend: ENGINE, message });
         }
         let context = config.context;
         tracing::debug!(model = name, weight_bytes = decoder.weight_bytes(), context, dummy, "loaded");
@@ -318,15 +323,19 @@ impl Preparation {
     /// The tokens of the prompt with `choice` after it.
     fn encode(&self, request: &Request, choice: &str) -> Result<Vec<u32>, String> {
         let tokenizer = &self.shared.tokenizer;
-        let encode = |text: &str| tokenizer.encode(text).map_err(|error| error.to_string());
         let mut tokens = self.before.clone();
+        let encode = |text: &str, continues: bool| {
+            let encoded = if continues { tokenizer.encode_continuation(text) } else { tokenizer.encode(text) };
+            encoded.map_err(|error| error.to_string())
+        };
         match &request.prompt {
             Prompt::Messages(messages) => return self.chat(messages, request.params.continues, choice),
             Prompt::Text(text) => {
-                if tokens.is_empty() {
+                let continues = !tokens.is_empty();
+                if !continues {
                     tokens.extend(tokenizer.bos());
                 }
-                tokens.extend(encode(&format!("{text}{choice}"))?);
+                tokens.extend(encode(&format!("{text}{choice}"), continues)?);
             }
             Prompt::Tokens(ids) => {
                 if let Some(unknown) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
@@ -334,7 +343,7 @@ impl Preparation {
                 }
                 tokens.extend(ids);
                 if !choice.is_empty() {
-                    tokens.extend(encode(choice)?);
+                    tokens.extend(encode(choice, true)?);
                 }
             }
         }

@@ -36,3 +36,12 @@ pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunErr
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
 pub use weights::{CardError, Weights};
+
+/// What fuzz targets call.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Take `bytes` as a GGUF file, and use all that it gives.
+    pub fn gguf(bytes: &[u8]) {
+        crate::language::hostile::exercise(bytes);
+    }
+}

@@ -51,8 +51,8 @@ impl DecoderConfig {
             "llama" => RopeStyle::Pairs,
             "phi3" | "qwen2" => RopeStyle::Halves,
             other => {
-                let message = format!("architecture `{other}` is not known, expected `phi3`, `llama` or `qwen2`");
-                return Err(GgufError::Unsupported(message));
+                let message = format!("is `{}`, expected `phi3`, `llama` or `qwen2`", other.escape_debug());
+                return Err(GgufError::key("general.architecture", message));
             }
         };
         let keys = Keys { gguf, architecture };
@@ -65,24 +65,24 @@ impl DecoderConfig {
         let head_dim = match head_dim {
             Some(head_dim) => head_dim,
             None if hidden % query_heads == 0 => hidden / query_heads,
-            None => return Err(keys.wrong("attention.head_count", format!("{query_heads} heads do not divide {hidden}"))),
+            None => return Err(keys.wrong("attention.head_count", format!("is {query_heads}, which does not divide the embedding's {hidden}"))),
         };
         let value_length = keys.optional("attention.value_length", 2..=256)?.unwrap_or(head_dim);
         if query_heads % kv_heads != 0 {
-            let message = format!("{kv_heads} key-value heads do not divide {query_heads} query heads");
+            let message = format!("is {kv_heads}, which does not divide the {query_heads} query heads");
             return Err(keys.wrong("attention.head_count_kv", message));
         }
         if head_dim % 2 != 0 || head_dim > 256 || value_length != head_dim {
-            let message = format!("heads of {head_dim} and {value_length}, expected two equal even sizes of at most 256");
+            let message = format!("is {head_dim}, and that of values {value_length}; expected equal even sizes of at most 256");
             return Err(keys.wrong("attention.key_length", message));
         }
         let window = keys.optional("attention.sliding_window", 0..=1 << 30)?.filter(|&window| window > 0);
         let trained = keys.number("context_length", 1..=1 << 30)?;
         let context = trained.min(context);
         let epsilon_key = "attention.layer_norm_rms_epsilon";
-        let epsilon = keys.float(epsilon_key)?.ok_or_else(|| keys.wrong(epsilon_key, "it is missing".to_owned()))?;
+        let epsilon = keys.float(epsilon_key)?.ok_or_else(|| keys.wrong(epsilon_key, "is missing"))?;
         if !(epsilon > 0.0 && epsilon < 1.0) {
-            return Err(keys.wrong(epsilon_key, format!("{epsilon}, expected a number above 0 and below 1")));
+            return Err(keys.wrong(epsilon_key, format!("is {epsilon}, expected a number above 0 and below 1")));
         }
         let rope = keys.rope(style, head_dim, context)?;
         let attention = AttentionShape { query_heads, kv_heads, head_dim, window };
@@ -102,21 +102,21 @@ impl Keys<'_> {
         format!("{}.{name}", self.architecture)
     }
 
-    fn wrong(&self, name: &str, message: String) -> GgufError {
-        GgufError::Key { key: self.key(name), message }
+    fn wrong(&self, name: &str, message: impl Into<String>) -> GgufError {
+        GgufError::key(&self.key(name), message)
     }
 
     fn optional(&self, name: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<usize>, GgufError> {
         let Some(value) = self.gguf.u32(&self.key(name))? else { return Ok(None) };
         let value = value as usize;
         if !range.contains(&value) {
-            return Err(self.wrong(name, format!("{value}, expected {} to {}", range.start(), range.end())));
+            return Err(self.wrong(name, format!("is {value}, expected {} to {}", range.start(), range.end())));
         }
         Ok(Some(value))
     }
 
     fn number(&self, name: &str, range: std::ops::RangeInclusive<usize>) -> Result<usize, GgufError> {
-        self.optional(name, range)?.ok_or_else(|| self.wrong(name, "it is missing".to_owned()))
+        self.optional(name, range)?.ok_or_else(|| self.wrong(name, "is missing"))
     }
 
     fn float(&self, name: &str) -> Result<Option<f32>, GgufError> {
@@ -126,12 +126,12 @@ impl Keys<'_> {
     fn rope(&self, style: RopeStyle, head_dim: usize, context: usize) -> Result<RopeConfig, GgufError> {
         let dims = self.optional("rope.dimension_count", 2..=256)?.unwrap_or(head_dim);
         if dims % 2 != 0 || dims > head_dim {
-            let message = format!("{dims}, expected an even number of at most the head's {head_dim}");
+            let message = format!("is {dims}, expected an even number of at most the head's {head_dim}");
             return Err(self.wrong("rope.dimension_count", message));
         }
         let base = self.float("rope.freq_base")?.unwrap_or(10_000.0);
         if !(base.is_finite() && base >= 1.0) {
-            return Err(self.wrong("rope.freq_base", format!("{base}, expected a finite number of at least 1")));
+            return Err(self.wrong("rope.freq_base", format!("is {base}, expected a finite number of at least 1")));
         }
         let attention_scale = self.float("rope.scaling.attn_factor")?.unwrap_or(1.0);
         let mut factors = self.factors(dims, context)?;
@@ -139,7 +139,7 @@ impl Keys<'_> {
             None | Some("none" | "longrope") => None,
             Some("linear") => self.float("rope.scaling.factor")?,
             Some(other) => {
-                let message = format!("`{other}`, expected `none`, `linear` or `longrope`");
+                let message = format!("is `{}`, expected `none`, `linear` or `longrope`", other.escape_debug());
                 return Err(self.wrong("rope.scaling.type", message));
             }
         };
@@ -149,7 +149,7 @@ impl Keys<'_> {
         }
         let usable = |factor: &f32| factor.is_finite() && *factor > 0.0;
         if !factors.iter().flatten().chain([&attention_scale]).all(usable) {
-            return Err(self.wrong("rope", "a factor is not a finite number above 0".to_owned()));
+            return Err(self.wrong("rope", "has a factor that is not a finite number above 0"));
         }
         Ok(RopeConfig { style, dims, base, factors, attention_scale })
     }

@@ -279,8 +279,8 @@ impl Loader<'_> {
     fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<QuantizedMatrix, GgufError> {
         let tensor = self.gguf.require_tensor(name, &[rows, columns])?;
         let packed = QuantizedMatrix::pack(self.pool, tensor.ty, tensor.data, rows, columns);
-        let packed = packed.map_err(|error| GgufError::Tensor { tensor: name.to_owned(), message: error.to_string() })?;
-        self.gguf.forget(&tensor);
+        let packed = packed.map_err(|error| GgufError::tensor(name, format!("cannot be packed: {error}")))?;
+        self.gguf.forget(name);
         Ok(packed)
     }
 
@@ -292,8 +292,8 @@ impl Loader<'_> {
 /// The numbers of a tensor with one axis of `len`.
 pub(super) fn vector(tensor: &GgufTensor<'_>, len: usize) -> Result<Vec<f32>, GgufError> {
     if tensor.shape != [len] {
-        let message = format!("shape {:?}, expected [{len}]", tensor.shape);
-        return Err(GgufError::Tensor { tensor: tensor.name.to_owned(), message });
+        let message = format!("has shape {:?}, expected [{len}]", tensor.shape);
+        return Err(GgufError::tensor(tensor.name, message));
     }
     let mut values = vec![0.0; len];
     dequantize_row(tensor.ty, tensor.data, &mut values);

@@ -44,7 +44,8 @@ struct Branch {
 struct Generation<'t> {
     params: Params,
     sampler: Sampler,
-    detokenizer: Detokenizer<'t>,
+    /// None once the answer ended.
+    detokenizer: Option<Detokenizer<'t>>,
     text: String,
     /// Bytes of `text` that the stream has had.
     sent: usize,
@@ -54,6 +55,7 @@ struct Generation<'t> {
 impl<'t> Task<'t> {
     /// Begin a job at the prefix that was found for it.
     pub(super) fn new(mut job: Job, prefix: Sequence, tokenizer: &'t Tokenizer) -> Self {
+        let last = *job.prompt.last().expect("a prompt has at least one token");
         let goal = match &mut job.work {
             Work::Score(choices) => {
                 let branch = |tokens| Branch { tokens, sequence: Sequence::default(), logprob: 0.0 };
@@ -62,7 +64,7 @@ impl<'t> Task<'t> {
             Work::Generate(params) => Goal::Generate(Box::new(Generation {
                 params: params.clone(),
                 sampler: Sampler::new(params),
-                detokenizer: tokenizer.detokenizer(),
+                detokenizer: Some(tokenizer.detokenizer().after(last)),
                 text: String::new(),
                 sent: 0,
                 finish: None,
@@ -281,7 +283,7 @@ impl Generation<'_> {
             return false;
         }
         let before = self.text.len();
-        self.text.extend(self.detokenizer.push(token));
+        self.text.extend(self.detokenizer.as_mut().and_then(|detokenizer| detokenizer.push(token)));
         self.look_for_stop(before);
         true
     }
@@ -298,8 +300,7 @@ impl Generation<'_> {
 
     fn finish(&mut self, finish: Finish) {
         let before = self.text.len();
-        let rest = self.detokenizer.finish();
-        self.text.push_str(&rest);
+        self.text.extend(self.detokenizer.take().map(Detokenizer::finish));
         self.finish = Some(finish);
         self.look_for_stop(before);
     }

@@ -117,7 +117,7 @@ async fn branches_are_scored_as_one_at_a_time() {
             let mut session = Session::new(&Arc::from(*choice));
             let alone = model.run(&mut session, score(prompt.clone(), &[choice]), None, soon()).await.unwrap();
             let alone = scores(alone.output)[0];
-            let own = model.shared.tokenizer.encode(choice).unwrap();
+            let own = model.shared.tokenizer.encode_continuation(choice).unwrap();
             let all = logits(&mut decoder, &pool, &[&prompt[..], &own].concat(), 64);
             let log_probability = |(row, token): (&Vec<f32>, &u32)| row[*token as usize] - log_sum_exp(row);
             let by_hand: f32 = all[prompt.len() - 1..].iter().zip(&own).map(log_probability).sum();
