@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime tools test check fmt golden golden-language auroc bench clean
+.PHONY: help demo serve build guests onnxruntime models tools test check fmt golden golden-language auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ guests: ## Build the guest components into target/guests
 
 onnxruntime: ## Put ONNX Runtime's shared library into the cache folder
 	@scripts/onnxruntime.sh
+
+models: build ## Fetch the small language model that tests run on: SmolLM2, 98 MB
+	@$(CARGO_TARGET_DIR)/release/infer pull smollm2
 
 tools:
 	@command -v curl >/dev/null || { echo 'installing curl'; apt-get update -qq && apt-get install -y -qq curl >/dev/null; }

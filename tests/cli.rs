@@ -112,6 +112,48 @@ fn a_file_that_differs_from_its_card_is_refused() {
 }
 
 #[test]
+fn models_that_are_not_pulled_are_listed_and_refused_with_the_way_out() {
+    let folder = configured("[models.judge]\nsource = \"builtin:qwen2.5-0.5b\"\n");
+    let cache = folder.path().join("cache");
+    let infer = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+        command.current_dir(folder.path()).args(arguments).env("INFER_CACHE", &cache).output().unwrap()
+    };
+    let output = infer(&["models"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let row = stdout(&output).lines().find(|line| line.starts_with("judge ")).unwrap();
+    assert!(row.contains("builtin:qwen2.5-0.5b") && row.contains("not pulled"), "{row}");
+    for name in ["phi3", "qwen2.5-1.5b", "smollm2"] {
+        assert!(stdout(&output).contains(&format!("builtin:{name} ")), "{}", stdout(&output));
+    }
+
+    let output = infer(&["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let place = cache.join("models/qwen2.5-0.5b/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf");
+    for words in [
+        "infer.toml:2: model `judge`: ",
+        &format!("`{}` does not exist, expected 491400064 bytes with sha256 1d96", place.display()),
+        "; run `infer pull qwen2.5-0.5b`, or put the file there by hand: it is `qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` of",
+    ] {
+        assert!(stderr(&output).contains(words), "no `{words}` in {}", stderr(&output));
+    }
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::fs::write(&place, "too short").unwrap();
+    assert!(stderr(&infer(&["check"])).contains("is 9 bytes, its card says 491400064"));
+    assert!(stdout(&infer(&["models"])).contains("damaged: "));
+}
+
+#[test]
+fn dummy_that_is_not_written_is_refused_with_its_command() {
+    let folder = configured("[models.dummy]\nsource = \"builtin:phi3-dummy\"\n");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+    let output =
+        command.current_dir(folder.path()).arg("check").env("INFER_CACHE", folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is not written yet: run `infer dummy phi3`"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_component_that_is_none_is_refused() {
     let cases: [(&[u8], &str); 3] = [
         (b"not wasm", "does not start with the WebAssembly magic number"),

@@ -18,5 +18,7 @@ mod golden;
 mod hostile;
 /// `POST /moderate`.
 mod moderate;
+/// `infer pull`, with the real pip client and a hub on this machine.
+mod pull;
 /// The server itself: health, ids, limits, shutdown.
 mod serve;

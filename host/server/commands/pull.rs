@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 
 use crate::builtin;
 use crate::cli::Pull;
@@ -33,14 +33,13 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
     }
     let file = card.model_file();
     let place = folder.join(&file.path);
-    let mut told = Ok(());
+    // The outcome says whether the pull failed; a line that cannot be written does not matter to it.
     let outcome = pull::pull(&card, &folder, arguments.from, |failure| {
-        told = writeln!(out, "{failure}");
+        let _ = writeln!(out, "{failure}");
     });
-    told?;
-    let outcome = outcome.with_context(|| {
-        format!(
-            "without a network, put the file there by hand: `{}`, {} bytes, sha256 {}{}",
+    let outcome = outcome.map_err(|error| {
+        anyhow!(
+            "{error:#}; without a network, put the file at `{}` by hand: {} bytes, sha256 {}{}",
             place.display(),
             file.bytes,
             file.sha256,

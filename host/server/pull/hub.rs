@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Repo, RepoType};
@@ -23,7 +23,7 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
     let blobs = cache.join(repo.folder_name()).join("blobs");
     let url = api.repo(repo.clone()).url(&hub.file);
     // Another file is told before it is fetched. For large files the hub's tag is the SHA-256; and it names a file below.
-    let metadata = api.metadata(&url).with_context(|| format!("cannot ask for `{}`", hub.file))?;
+    let metadata = api.metadata(&url).map_err(|error| anyhow!("cannot ask for `{}`: {error}", hub.file))?;
     let (tag, size) = (metadata.etag(), metadata.size() as u64);
     if size != pull.file.bytes {
         bail!("`{}` is {size} bytes there, its card says {}", hub.file, pull.file.bytes);
@@ -50,7 +50,7 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
         match download(&api.repo(repo.clone()), &hub.file, &pull.bar) {
             Ok(path) => return Ok(fs::canonicalize(path)?),
             Err(_) if attempt < ATTEMPTS && found(&part) > before => {}
-            Err(error) => return Err(error).context(format!("{} of {size} bytes are fetched", found(&part))),
+            Err(error) => bail!("{} of {size} bytes are fetched, then: {error}", found(&part)),
         }
     }
     bail!("the connection broke {ATTEMPTS} times")
@@ -58,7 +58,8 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
 
 fn download(repo: &ApiRepo, file: &str, bar: &ProgressBar) -> anyhow::Result<PathBuf> {
     bar.reset();
-    Ok(repo.download_with_progress(file, Bar(bar.clone()))?)
+    // The client's messages hold those of their sources.
+    repo.download_with_progress(file, Bar(bar.clone())).map_err(|error| anyhow!("{error}"))
 }
 
 /// The client's progress on our bar.

@@ -1,5 +1,7 @@
 //! What a decoder looks like: read once from a file's metadata, so that one graph serves every architecture.
 
+use std::ops::RangeInclusive;
+
 use infer_kernels::{AttentionShape, Rope, RopeStyle};
 
 use super::gguf::{Gguf, GgufError};
@@ -80,7 +82,7 @@ impl DecoderConfig {
         let trained = keys.number("context_length", 1..=1 << 30)?;
         let context = trained.min(context);
         let epsilon_key = "attention.layer_norm_rms_epsilon";
-        let epsilon = keys.float(epsilon_key)?.ok_or_else(|| keys.wrong(epsilon_key, "is missing"))?;
+        let epsilon = gguf.require_f32(&keys.key(epsilon_key))?;
         if !(epsilon > 0.0 && epsilon < 1.0) {
             return Err(keys.wrong(epsilon_key, format!("is {epsilon}, expected a number above 0 and below 1")));
         }
@@ -106,17 +108,21 @@ impl Keys<'_> {
         GgufError::key(&self.key(name), message)
     }
 
-    fn optional(&self, name: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<usize>, GgufError> {
-        let Some(value) = self.gguf.u32(&self.key(name))? else { return Ok(None) };
+    fn optional(&self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, GgufError> {
+        let value = self.gguf.u32(&self.key(name))?;
+        value.map(|value| self.within(name, value, range)).transpose()
+    }
+
+    fn number(&self, name: &str, range: RangeInclusive<usize>) -> Result<usize, GgufError> {
+        self.within(name, self.gguf.require_u32(&self.key(name))?, range)
+    }
+
+    fn within(&self, name: &str, value: u32, range: RangeInclusive<usize>) -> Result<usize, GgufError> {
         let value = value as usize;
         if !range.contains(&value) {
             return Err(self.wrong(name, format!("is {value}, expected {} to {}", range.start(), range.end())));
         }
-        Ok(Some(value))
-    }
-
-    fn number(&self, name: &str, range: std::ops::RangeInclusive<usize>) -> Result<usize, GgufError> {
-        self.optional(name, range)?.ok_or_else(|| self.wrong(name, "is missing"))
+        Ok(value)
     }
 
     fn float(&self, name: &str) -> Result<Option<f32>, GgufError> {

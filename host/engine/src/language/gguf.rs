@@ -187,6 +187,7 @@ impl Gguf {
     }
 
     /// The signed numbers at `key`.
+    #[cfg(test)]
     pub(crate) fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>, GgufError> {
         let expected = "an array of integers of -2147483648 to 2147483647";
         self.get(key, expected, |value| all(value, |value| integer(value)?.try_into().ok()))
@@ -199,6 +200,7 @@ impl Gguf {
     }
 
     /// The names of the tensors, in the file's order.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.iter().map(|entry| entry.name.as_str())
     }

@@ -174,11 +174,6 @@ impl Tokenizer {
         self.ends.contains(&token)
     }
 
-    /// Whether the file has a chat template.
-    pub(crate) fn has_template(&self) -> bool {
-        self.template.is_some()
-    }
-
     /// The tokens of `text`, without BOS. Control tokens in it are text.
     ///
     /// # Errors
@@ -268,6 +263,7 @@ impl Tokenizer {
 
     /// What `token` reads as, for messages: control tokens by name, bytes that are no text replaced. `None` for holes
     /// and ids that are no token.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn token_text(&self, token: u32) -> Option<Cow<'_, str>> {
         let bytes = self.bytes.get(token);
         if !bytes.is_empty() {
