@@ -37,7 +37,7 @@ const TILES: usize = 32;
 const PREFETCHING: usize = 4;
 
 /// Bytes ahead of the use that such a tile asks for.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Where results go: row `r` of the input, row `n` of the matrix at `out[r * stride + n]`.
 #[derive(Clone, Copy)]
