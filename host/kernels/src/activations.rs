@@ -1,5 +1,9 @@
 //! Inputs of products. The f32 rows are kept; their int8 form is made when a matrix first wants it, one for the types with blocks of
 //! 32 columns and one for those of 256, and lies in the order in which a tile of tokens reads it.
+#![allow(
+    unsafe_op_in_unsafe_fn,
+    reason = "vector operations from end to end; a job's contract is at its call"
+)]
 
 use std::ops::Range;
 
@@ -142,7 +146,8 @@ pub(crate) struct Quantized {
     scales: Vec<f32>,
     /// Groups of 32: scale × sum of codes.
     scaled_sums: Vec<f32>,
-    /// `[tile][columns / sub][token]`: sums of codes over 32 columns, or 16 where the group is 256.
+    /// `[tile][columns / sub][token]`: sums of codes over 32 columns, or 16 where the group is 256, below zero: times
+    /// a type's offset, they are what its products start from.
     sums: Vec<i32>,
     /// Groups of 256, `[tile][columns / 64][token]`: two sums over 32 columns as 16-bit numbers.
     pairs: Vec<i32>,
@@ -171,9 +176,13 @@ impl Quantized {
     }
 
     /// Pointers into the form, at group `group` of the tile of `rows`.
+    #[inline]
     pub(crate) fn input(&self, rows: &Range<usize>, group: usize) -> TileInput {
         let width = rows.len();
-        let at = |columns: usize| (self.columns * rows.start + group * self.group * width) / columns;
+        // All divisors are powers of two, which the compiler cannot see.
+        let at = |columns: usize| {
+            (self.columns * rows.start + group * self.group * width) >> columns.trailing_zeros()
+        };
         let sub = if self.group == 32 { 32 } else { 16 };
         TileInput {
             codes: self.codes[at(1)..].as_ptr().cast(),
@@ -214,23 +223,22 @@ impl Quantized {
             sums: Shared::new(&mut self.sums),
             pairs: Shared::new(&mut self.pairs),
         };
-        let parts = if rows < pool.threads() { pool.threads().min(columns / group) } else { 1 };
+        // A tile is one task's, since its tokens share cache lines; few tiles are split along the columns.
+        let groups = columns / group;
+        let parts = (2 * pool.threads()).div_ceil(self.tiles()).min(groups);
         let this = &*self;
-        pool.run(rows * parts, |task| {
-            let (row, part) = (task / parts, task % parts);
-            let groups = columns / group;
-            let tile = (0..this.tiles()).find(|&tile| this.tile_rows(tile).contains(&row)).unwrap_or(0);
-            let tile_rows = this.tile_rows(tile);
-            let job = QuantizeRow {
-                values: &values[row * columns..][..columns],
+        pool.run(self.tiles() * parts, |task| {
+            let (tile, part) = (task / parts, task % parts);
+            let tokens = this.tile_rows(tile);
+            let job = QuantizeTile {
+                values: &values[tokens.start * columns..tokens.end * columns],
+                columns,
                 to,
                 group,
                 groups: groups * part / parts..groups * (part + 1) / parts,
-                base: tile_rows.start * columns,
-                width: tile_rows.len(),
-                token: row - tile_rows.start,
+                tokens,
             };
-            // SAFETY: `set` is available; the targets hold all rows, and this task alone writes these groups of this row.
+            // SAFETY: `set` is available; the targets hold all tiles, and this task alone writes these groups of this one.
             unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
         });
     }
@@ -251,47 +259,60 @@ struct Targets {
     pairs: Shared<i32>,
 }
 
-struct QuantizeRow<'a> {
+struct QuantizeTile<'a> {
+    /// `(tokens, columns)`
     values: &'a [f32],
+    columns: usize,
     to: Targets,
     group: usize,
     groups: Range<usize>,
-    /// Elements before the tile, tokens of the tile, and which of them this is.
-    base: usize,
-    width: usize,
-    token: usize,
+    /// Of all rows.
+    tokens: Range<usize>,
 }
 
-impl<S: Simd> Job<S> for QuantizeRow<'_> {
+impl<S: Simd> Job<S> for QuantizeTile<'_> {
     #[inline(always)]
-    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
     unsafe fn run(self) {
-        let Self { values, to, group, groups, base, width, token } = self;
+        if self.group == 32 { self.quantize::<S, 32>() } else { self.quantize::<S, 256>() }
+    }
+}
+
+impl QuantizeTile<'_> {
+    #[inline(always)]
+    unsafe fn quantize<S: Simd, const GROUP: usize>(self) {
+        let Self { values, columns, to, groups, tokens, .. } = self;
+        let width = tokens.len();
         for index in groups {
-            let at = |columns: usize, i: usize| (base + index * group * width) / columns + i * width + token;
-            let mut codes = [0i8; 256];
-            let scale = quantize::<S>(&values[index * group..][..group], &mut codes);
-            for i in 0..group / 4 {
-                let four = codes.as_ptr().add(i * 4).cast::<i32>().read_unaligned();
-                to.codes.get().cast::<i32>().add(at(4, i)).write_unaligned(four);
-            }
-            *to.scales.get().add(at(group, 0)) = scale;
-            let sum = |from: usize, len: usize| {
-                codes[from..from + len].iter().map(|&code| i32::from(code)).sum::<i32>()
-            };
-            if group == 32 {
-                let sum = sum(0, 32);
-                *to.sums.get().add(at(32, 0)) = sum;
-                *to.scaled_sums.get().add(at(32, 0)) = scale * sum as f32;
-                continue;
-            }
-            let mut sums = [0i32; 16];
-            for (i, value) in sums.iter_mut().enumerate() {
-                *value = sum(i * 16, 16);
-                *to.sums.get().add(at(16, i)) = *value;
-            }
-            for (i, four) in sums.chunks_exact(4).enumerate() {
-                *to.pairs.get().add(at(64, i)) = (four[0] + four[1]) & 0xffff | (four[2] + four[3]) << 16;
+            let base = tokens.start * columns + index * GROUP * width;
+            for token in 0..width {
+                let mut codes = [0i8; GROUP];
+                let scale =
+                    quantize::<S, GROUP>(values.as_ptr().add(token * columns + index * GROUP), &mut codes);
+                let to_codes = to.codes.get().cast::<i32>().add(base / 4 + token);
+                for i in 0..GROUP / 4 {
+                    to_codes
+                        .add(i * width)
+                        .write_unaligned(codes.as_ptr().add(i * 4).cast::<i32>().read_unaligned());
+                }
+                *to.scales.get().add(base / GROUP + token) = scale;
+                let sum = |from: usize, len: usize| {
+                    codes[from..from + len].iter().map(|&code| i32::from(code)).sum::<i32>()
+                };
+                if GROUP == 32 {
+                    let sum = sum(0, 32);
+                    *to.sums.get().add(base / 32 + token) = -sum;
+                    *to.scaled_sums.get().add(base / 32 + token) = scale * sum as f32;
+                    continue;
+                }
+                let mut sums = [0i32; 16];
+                for (i, value) in sums.iter_mut().enumerate() {
+                    *value = sum(i * 16, 16);
+                    *to.sums.get().add(base / 16 + i * width + token) = -*value;
+                }
+                for (i, four) in sums.chunks_exact(4).enumerate() {
+                    let pair = (four[0] + four[1]) & 0xffff | (four[2] + four[3]) << 16;
+                    *to.pairs.get().add(base / 64 + i * width + token) = pair;
+                }
             }
         }
     }
@@ -300,21 +321,19 @@ impl<S: Simd> Job<S> for QuantizeRow<'_> {
 /// Codes of a group of whole vectors, and their scale: the greatest magnitude becomes 127. Magnitudes below 1e-30 are zeros, whose
 /// inverse scale would overflow.
 #[inline(always)]
-#[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
-unsafe fn quantize<S: Simd>(values: &[f32], codes: &mut [i8; 256]) -> f32 {
+unsafe fn quantize<S: Simd, const GROUP: usize>(values: *const f32, codes: &mut [i8; GROUP]) -> f32 {
     let mut greatest = S::splat(0.0);
-    for i in (0..values.len()).step_by(S::LANES) {
-        greatest = S::max(greatest, S::abs(S::load_f32(values.as_ptr().add(i))));
+    for i in (0..GROUP).step_by(S::LANES) {
+        greatest = S::max(greatest, S::abs(S::load_f32(values.add(i))));
     }
     let greatest = S::reduce_max(greatest);
-    let scale = greatest / 127.0;
     if greatest < 1e-30 {
         return 0.0;
     }
+    let scale = greatest / 127.0;
     let inverse = S::splat(1.0 / scale);
-    for i in (0..values.len()).step_by(S::LANES) {
-        let scaled = S::mul(S::load_f32(values.as_ptr().add(i)), inverse);
-        S::store_i8(codes.as_mut_ptr().add(i), S::to_i32(scaled));
+    for i in (0..GROUP).step_by(S::LANES) {
+        S::store_i8(codes.as_mut_ptr().add(i), S::to_i32(S::mul(S::load_f32(values.add(i)), inverse)));
     }
     scale
 }

@@ -21,14 +21,23 @@ use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 use formats::{Format, Minima, Unpacked};
 
-/// Tokens from which on unpacking pays.
+/// Tokens from which on unpacking pays, but for 4-bit codes, which two operations a vector take apart.
 const MANY: usize = 16;
 
 /// Columns that are unpacked at once: with scales about 40 KB of a first-level cache of 48.
 const STRETCH: usize = 1024;
 
-/// Bytes ahead of the use that a product with few tokens asks memory for.
-const AHEAD: usize = 4096;
+/// Columns that tiles take from the packed bits: 4-bit ones are 36 KB and stay in a first-level cache as well.
+const DIRECT_STRETCH: usize = 2048;
+
+/// Tiles whose sums are kept between stretches: at most 192 tokens, 24 KB.
+const TILES: usize = 32;
+
+/// Tokens of a tile that asks memory ahead: with more, arithmetic takes longer than reading.
+const PREFETCHING: usize = 4;
+
+/// Bytes ahead of the use that such a tile asks for.
+const AHEAD: usize = 8192;
 
 /// Where results go: row `r` of the input, row `n` of the matrix at `out[r * stride + n]`.
 #[derive(Clone, Copy)]
@@ -38,6 +47,15 @@ pub(crate) struct Target {
     /// Rows of the matrix.
     pub(crate) rows: usize,
     pub(crate) add: bool,
+}
+
+/// Memory of a task.
+#[repr(C, align(64))]
+struct Scratch {
+    /// Unpacked columns of any type: Q4_1 takes most, 1,280 bytes for 32 columns.
+    weights: [u8; STRETCH / 32 * 1280],
+    /// `[token][row of the panel]`. Not in the output, whose rows are often a power of two apart and share few places of a cache.
+    sums: [f32; TILES * 6 * PANEL],
 }
 
 /// The product of the panels in `panels` with all of `input`.
@@ -52,37 +70,55 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
     input: &Quantized,
     target: Target,
 ) {
-    let tokens = input.tile_rows(0).len() * input.tiles();
+    let mut scratch = MaybeUninit::<Scratch>::uninit();
+    let unpacked = (&raw mut (*scratch.as_mut_ptr()).weights).cast::<u8>();
+    let sums = (&raw mut (*scratch.as_mut_ptr()).sums).cast::<f32>();
+    let tiles = input.tiles();
+    let direct = W::BITS == 4 || input.tile_rows(tiles - 1).end < MANY;
+    let stretch = if direct { DIRECT_STRETCH } else { STRETCH } / W::GROUP;
     for panel in panels {
         let weights = weights.add(panel * groups * W::BYTES);
-        if tokens < MANY {
-            let part = Part { weights, groups: 0..groups, panel };
-            for tile in 0..input.tiles() {
-                tile_product::<S, W>(&part, &input.tile_rows(tile), input, target);
+        for first in (0..tiles).step_by(TILES) {
+            let last = tiles.min(first + TILES);
+            let tokens = input.tile_rows(first).start..input.tile_rows(last - 1).end;
+            for start in (0..groups).step_by(stretch) {
+                let groups = start..groups.min(start + stretch);
+                let from = weights.add(start * W::BYTES);
+                if !direct {
+                    S::enter(Unpack::<W> { from, to: unpacked, groups: groups.len(), _type: PhantomData });
+                }
+                for tile in first..last {
+                    let rows = input.tile_rows(tile);
+                    let sums = sums.add((rows.start - tokens.start) * PANEL);
+                    let (input, add) = (&input.input(&rows, start), start > 0);
+                    if direct {
+                        tile_product::<S, W>(from, groups.len(), rows.len(), input, sums, add);
+                    } else {
+                        tile_product::<S, Unpacked<W>>(unpacked, groups.len(), rows.len(), input, sums, add);
+                    }
+                }
             }
-            continue;
-        }
-        let mut stretch = MaybeUninit::<Stretch>::uninit();
-        let bytes = stretch.as_mut_ptr().cast::<u8>();
-        for start in (0..groups).step_by(STRETCH / W::GROUP) {
-            let end = groups.min(start + STRETCH / W::GROUP);
-            S::enter(Unpack::<W> {
-                from: weights.add(start * W::BYTES),
-                to: bytes,
-                groups: end - start,
-                _type: PhantomData,
-            });
-            let part = Part { weights: bytes, groups: start..end, panel };
-            for tile in 0..input.tiles() {
-                tile_product::<S, Unpacked<W>>(&part, &input.tile_rows(tile), input, target);
-            }
+            finish(sums, tokens, panel, target);
         }
     }
 }
 
-/// Room for `STRETCH` unpacked columns of any type: Q4_1 takes most, 1,280 bytes for 32 columns.
-#[repr(C, align(64))]
-struct Stretch([u8; STRETCH / 32 * 1280]);
+/// Moves sums of all rows of a panel to where they belong.
+unsafe fn finish(sums: *const f32, tokens: Range<usize>, panel: usize, target: Target) {
+    let first = panel * PANEL;
+    let rows = PANEL.min(target.rows - first);
+    for (i, token) in tokens.enumerate() {
+        let sums = std::slice::from_raw_parts(sums.add(i * PANEL), rows);
+        let out = std::slice::from_raw_parts_mut(target.out.add(token * target.stride + first), rows);
+        if target.add {
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out += sum;
+            }
+        } else {
+            out.copy_from_slice(sums);
+        }
+    }
+}
 
 struct Unpack<W> {
     from: *const u8,
@@ -94,7 +130,7 @@ struct Unpack<W> {
 impl<S: Simd, W: Format> Job<S> for Unpack<W> {
     #[inline(always)]
     unsafe fn run(self) {
-        const { assert!(STRETCH / W::GROUP * Unpacked::<W>::BYTES <= size_of::<Stretch>()) };
+        const { assert!(STRETCH / W::GROUP * Unpacked::<W>::BYTES <= STRETCH / 32 * 1280) };
         for group in 0..self.groups {
             Unpacked::<W>::unpack::<S>(
                 self.from.add(group * W::BYTES),
@@ -104,120 +140,81 @@ impl<S: Simd, W: Format> Job<S> for Unpack<W> {
     }
 }
 
-/// Some groups of a panel.
-struct Part {
-    weights: *const u8,
-    groups: Range<usize>,
-    panel: usize,
-}
-
-/// All rows of a panel × one tile of tokens.
+/// All rows of a panel × one tile of 1 to 6 tokens, to `sums`.
 unsafe fn tile_product<S: Simd, W: Format>(
-    part: &Part,
-    tokens: &Range<usize>,
-    input: &Quantized,
-    target: Target,
-) {
-    let input = input.input(tokens, part.groups.start);
-    let first = part.panel * PANEL;
-    let out = target.out.add(tokens.start * target.stride + first);
-    let add = target.add || part.groups.start > 0;
-    if first + PANEL <= target.rows {
-        return tokens_product::<S, W>(part, tokens.len(), input, out, target.stride, add);
-    }
-    // The last panel has fewer rows than the kernel writes.
-    let rows = target.rows - first;
-    let mut whole = [0.0f32; PANEL * 8];
-    for token in 0..tokens.len() {
-        std::ptr::copy_nonoverlapping(
-            out.add(token * target.stride),
-            whole.as_mut_ptr().add(token * PANEL),
-            rows,
-        );
-    }
-    tokens_product::<S, W>(part, tokens.len(), input, whole.as_mut_ptr(), PANEL, add);
-    for token in 0..tokens.len() {
-        std::ptr::copy_nonoverlapping(
-            whole.as_ptr().add(token * PANEL),
-            out.add(token * target.stride),
-            rows,
-        );
-    }
-}
-
-/// The kernel for this number of tokens, 1 to 6.
-unsafe fn tokens_product<S: Simd, W: Format>(
-    part: &Part,
+    weights: *const u8,
+    groups: usize,
     tokens: usize,
-    input: TileInput,
-    out: *mut f32,
-    stride: usize,
+    input: &TileInput,
+    sums: *mut f32,
     add: bool,
 ) {
-    let groups = part.groups.len();
     macro_rules! tile {
-        ($tokens:literal) => {
+        ($tokens:literal, $vectors:literal) => {
             if const { $tokens <= S::TILE } {
-                // One token leaves registers free, and eight lanes then take all rows at once, so that memory is read in order.
-                if const { $tokens == 1 && S::LANES * 4 == PANEL } {
-                    let tile = Tile::<W, 4, $tokens> { weights: part.weights, groups, row: 0, input, out, stride, add, _type: PhantomData };
-                    S::enter(tile);
-                } else {
-                    for row in (0..PANEL).step_by(2 * S::LANES) {
-                        let tile = Tile::<W, 2, $tokens> { weights: part.weights, groups, row, input, out, stride, add, _type: PhantomData };
-                        S::enter(tile);
-                    }
+                for row in (0..PANEL).step_by($vectors * S::LANES) {
+                    S::enter(Tile::<W, $vectors, $tokens> {
+                        weights,
+                        groups,
+                        row,
+                        input,
+                        sums,
+                        add,
+                        _type: PhantomData,
+                    });
                 }
             }
         };
     }
     match tokens {
-        1 => tile!(1),
-        2 => tile!(2),
-        3 => tile!(3),
-        4 => tile!(4),
-        5 => tile!(5),
-        6 => tile!(6),
+        // One token leaves registers free, and eight lanes then take all rows at once, so that memory is read in order.
+        1 if const { S::LANES * 4 == PANEL } => tile!(1, 4),
+        1 => tile!(1, 2),
+        2 => tile!(2, 2),
+        3 => tile!(3, 2),
+        4 => tile!(4, 2),
+        5 => tile!(5, 2),
+        6 => tile!(6, 2),
         _ => unreachable!("tiles are at most 6 tokens wide"),
     }
 }
 
-struct Tile<W, const V: usize, const TOKENS: usize> {
+struct Tile<'a, W, const V: usize, const TOKENS: usize> {
     weights: *const u8,
     groups: usize,
     /// The first row of the panel.
     row: usize,
-    input: TileInput,
-    out: *mut f32,
-    stride: usize,
+    /// By reference: a copy would be read in wider pieces than it was written, which waits for the tile before to end.
+    input: &'a TileInput,
+    sums: *mut f32,
     add: bool,
     _type: PhantomData<W>,
 }
 
-impl<S: Simd, W: Format, const V: usize, const TOKENS: usize> Job<S> for Tile<W, V, TOKENS> {
+impl<S: Simd, W: Format, const V: usize, const TOKENS: usize> Job<S> for Tile<'_, W, V, TOKENS> {
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { row, input, stride, .. } = self;
-        let out = self.out.add(row);
+        let Self { row, input, .. } = self;
+        let out = self.sums.add(row);
         let mut totals = [[S::splat(0.0); TOKENS]; V];
         if self.add {
             for v in 0..V {
                 for t in 0..TOKENS {
-                    totals[v][t] = S::load_f32(out.add(t * stride + v * S::LANES));
+                    totals[v][t] = S::load_f32(out.add(t * PANEL + v * S::LANES));
                 }
             }
         }
         for index in 0..self.groups {
             let group = self.weights.add(index * W::BYTES);
             if W::GROUP == 32 {
-                group_of_32::<S, W, V, TOKENS>(group, index, row, &input, &mut totals);
+                group_of_32::<S, W, V, TOKENS>(group, index, row, input, &mut totals);
             } else {
-                group_of_256::<S, W, V, TOKENS>(group, index, row, &input, &mut totals);
+                group_of_256::<S, W, V, TOKENS>(group, index, row, input, &mut totals);
             }
         }
         for v in 0..V {
             for t in 0..TOKENS {
-                S::store_f32(out.add(t * stride + v * S::LANES), totals[v][t]);
+                S::store_f32(out.add(t * PANEL + v * S::LANES), totals[v][t]);
             }
         }
     }
@@ -306,7 +303,7 @@ unsafe fn sub_block<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
 ) -> [[S::I; TOKENS]; V] {
     let run = S::run_length(W::BITS).min(W::SUB / 4);
     let index = index * (W::GROUP / W::SUB) + sub;
-    if TOKENS == 1 {
+    if TOKENS <= PREFETCHING {
         let bytes = W::BYTES / (W::GROUP / W::SUB);
         for line in 0..bytes.div_ceil(64) {
             S::prefetch(group.wrapping_add(AHEAD + sub * bytes + line * 64));
@@ -315,7 +312,7 @@ unsafe fn sub_block<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
     let mut sums = [[S::splat_i32(0); TOKENS]; V];
     if W::OFFSET != 0 && !(W::BITS == 8 && S::SIGNED_8) {
         for t in 0..TOKENS {
-            let start = S::splat_i32((*input.sums.add(index * TOKENS + t)).wrapping_mul(-W::OFFSET));
+            let start = S::shl32(S::splat_i32(*input.sums.add(index * TOKENS + t)), W::OFFSET.ilog2() as i32);
             for v in 0..V {
                 sums[v][t] = start;
             }

@@ -1,4 +1,5 @@
 //! Plain Rust on arrays: right on every CPU, and left to the compiler to make vectors of.
+#![allow(clippy::needless_range_loop, reason = "two arrays, one index")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "pointer reads under the contract of `Simd`")]
 
 use half::f16;
@@ -16,14 +17,28 @@ type F = [f32; LANES];
 /// Added and taken off again, this rounds to a whole number, ties to even, for values below 2^22.
 const ROUND: f32 = 12_582_912.0;
 
+// Loops: the compiler makes vectors of these, and not of `array::map` and `from_fn`.
+
 #[inline(always)]
-fn map<A: Copy, B: Copy, const N: usize>(a: [A; N], f: impl Fn(A) -> B) -> [B; N] {
-    a.map(f)
+fn map<A: Copy, B: Copy + Default>(a: [A; LANES], f: impl Fn(A) -> B) -> [B; LANES] {
+    let mut out = [B::default(); LANES];
+    for i in 0..LANES {
+        out[i] = f(a[i]);
+    }
+    out
 }
 
 #[inline(always)]
-fn zip<A: Copy, C: Copy>(a: [A; LANES], b: [A; LANES], f: impl Fn(A, A) -> C) -> [C; LANES] {
-    std::array::from_fn(|i| f(a[i], b[i]))
+fn zip<A: Copy, B: Copy, C: Copy + Default>(
+    a: [A; LANES],
+    b: [B; LANES],
+    f: impl Fn(A, B) -> C,
+) -> [C; LANES] {
+    let mut out = [C::default(); LANES];
+    for i in 0..LANES {
+        out[i] = f(a[i], b[i]);
+    }
+    out
 }
 
 /// Shifts the two halves of each lane; `keep` is what stays of a half.
@@ -54,11 +69,14 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn dot(_bits: u32, partial: I, codes: I, input: I) -> I {
-        std::array::from_fn(|i| {
-            let (a, b) = (codes[i].to_le_bytes(), input[i].to_le_bytes());
-            let products = a.iter().zip(b).map(|(&a, b)| i32::from(a) * i32::from(b as i8));
-            products.fold(partial[i] as i32, i32::wrapping_add) as u32
-        })
+        let products = zip(codes, input, |codes, input| {
+            let mut sum = 0i32;
+            for shift in [0, 8, 16, 24] {
+                sum += i32::from((codes >> shift) as u8) * i32::from((input >> shift) as i8);
+            }
+            sum
+        });
+        zip(partial, products, |sum, product| (sum as i32).wrapping_add(product) as u32)
     }
     #[inline(always)]
     unsafe fn end(_sum: I, partial: I) -> I {
@@ -67,10 +85,8 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn dot_pairs(sum: I, a: I, b: I) -> I {
         let half = |v: u32, at: u32| i32::from((v >> at) as i16);
-        std::array::from_fn(|i| {
-            let products = half(a[i], 0) * half(b[i], 0) + half(a[i], 16) * half(b[i], 16);
-            (sum[i] as i32).wrapping_add(products) as u32
-        })
+        let products = zip(a, b, |a, b| half(a, 0) * half(b, 0) + half(a, 16) * half(b, 16));
+        zip(sum, products, |sum, product| (sum as i32).wrapping_add(product) as u32)
     }
 
     #[inline(always)]
@@ -172,7 +188,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn mul_add(a: F, b: F, c: F) -> F {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
+        zip(zip(a, b, |a, b| a * b), c, |product, c| product + c)
     }
     #[inline(always)]
     unsafe fn max(a: F, b: F) -> F {
