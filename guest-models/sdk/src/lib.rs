@@ -27,7 +27,7 @@ pub mod settings;
 pub use bindings::classifier::exports::infer::guest::classification::{Guest as Classifier, Label};
 pub use bindings::infer::guest::types::{Fault, ModelFailure};
 pub use bindings::moderator::exports::infer::guest::moderation::{
-    CategoryScore, Gap, Guest as Moderator, Kinds, Part, Verdict,
+    CategoryScore, Gap, Guest as Moderator, Kinds, Part, Tier, Verdict,
 };
 pub use bindings::predictor::exports::infer::guest::prediction::{Guest as Predictor, NamedTensor};
 
