@@ -22,6 +22,8 @@ pub(crate) struct Judgement<'s> {
     pub(crate) labels: Vec<&'s str>,
     /// Rows of values, one after the other: a window of a text, or an image, each.
     pub(crate) values: Vec<f32>,
+    /// The model knows no word of what it judged: its scores are those of an empty text.
+    pub(crate) blind: bool,
 }
 
 impl Judgement<'_> {
@@ -53,8 +55,10 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
     let most = at_least_one("text.max_windows", settings.get("text.max_windows", MAX_WINDOWS)?)?;
 
     let mut rows = Vec::new();
+    let mut blind = texts.iter().any(|text| text.contains(char::is_alphabetic));
     for text in texts {
         let ids = tokens::ids(text);
+        blind &= ids.is_empty();
         let windows = tokens::windows(&ids, size as usize);
         for window in windows {
             tokens::pad(window, size as usize, &mut rows);
@@ -70,7 +74,7 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
         let ids = first * size as usize..(first + count) * size as usize;
         i32_tensor(&[count as u32, size], &rows[ids])
     })
-    .map(Some)
+    .map(|judgement| Some(Judgement { blind, ..judgement }))
 }
 
 /// Let the model `image` judge each of `files`, all in one run; none where no such model is configured.
@@ -120,7 +124,7 @@ fn run<'s>(
         let outputs = model.run([(input, tensor(first, step))])?;
         values.extend(outputs.scores(output, step as u32, labels.len() as u32)?);
     }
-    Ok(Judgement { labels, values })
+    Ok(Judgement { labels, values, blind: false })
 }
 
 fn at_least_one(key: &str, value: u32) -> Result<u32, Fault> {

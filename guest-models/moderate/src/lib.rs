@@ -1,23 +1,31 @@
 //! A guest that judges text and images against OpenAI's moderation categories.
 //!
-//! It uses up to two models, and reports what it cannot judge without one as gaps:
+//! It uses up to three models, and reports what it cannot judge without one as gaps:
 //!
 //! - `text`: word ids in, the Jigsaw labels out. The vocabulary of the shipped model is part of this component.
 //! - `image`: any image classifier with the NSFWJS labels.
+//! - `language`: any language model. Under the operator's policy in words it judges the texts that `text` is not sure of,
+//!   or all of them where no `text` is configured.
 //!
 //! A model's labels count by name, so another model with the same labels fits as well.
 //!
-//! Settings: `threshold.CATEGORY` (from which score on a category is flagged), `text.max_windows`, `image.max_count`,
-//! `max_pixels`; each has a default beside its use.
+//! Settings: `threshold.CATEGORY` (from which score on a category is flagged), `cascade.*` and `policy.*` (when the
+//! language model is asked, and what), `text.max_windows`, `image.max_count`, `max_pixels`; each has a default beside its
+//! use.
 //!
 //! # Layout
 //!
 //! - `tokens`, `vocabulary`, `hash`: from text to word ids
-//! - `judge`: the models' part; `categories`: what their labels mean; `verdict`: both put together
+//! - `judge`: the classifiers' part; `categories`: what their labels mean
+//! - `cascade`: when the language model is asked, and what its answer changes; `policy`, `examples`: what it is asked
+//! - `verdict`: all of it put together
 
+mod cascade;
 pub mod categories;
+mod examples;
 mod hash;
 mod judge;
+mod policy;
 pub mod tokens;
 mod verdict;
 mod vocabulary;
@@ -25,8 +33,9 @@ mod vocabulary;
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Moderator, Part, Verdict};
 
+use cascade::Cascade;
 use judge::Judgement;
-use verdict::{Parts, verdict};
+use verdict::{Parts, rows, verdict};
 
 struct Moderate;
 
@@ -43,9 +52,15 @@ impl Moderator for Moderate {
                 Part::Image(file) => images.push(file),
             }
         }
+        let cascade = Cascade::read(&settings)?;
         let text = parts(&texts, || judge::texts(&settings, &texts))?;
         let image = parts(&images, || judge::images(&settings, &images))?;
-        verdict(&settings, &text, &image)
+        let policy = cascade.as_ref().map_or(&[][..], Cascade::categories);
+        let mut rows = rows(&settings, policy, &text, &image)?;
+        if let Some(cascade) = cascade.as_ref().filter(|_| !texts.is_empty()) {
+            cascade.judge(&mut rows, &texts)?;
+        }
+        Ok(verdict(rows))
     }
 }
 

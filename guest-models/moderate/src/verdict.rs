@@ -1,12 +1,12 @@
 //! From what the models said to the verdict.
 
 use guest_sdk::settings::Settings;
-use guest_sdk::{CategoryScore, Fault, Gap, Kinds, Verdict};
+use guest_sdk::{CategoryScore, Fault, Gap, Kinds, Tier, Verdict};
 
 use crate::categories::{CATEGORIES, Rule};
 use crate::judge::Judgement;
 
-/// What is known about the parts of one kind.
+/// What the classifiers know about the parts of one kind.
 #[derive(Debug)]
 pub(crate) enum Parts<'s> {
     /// The input holds none.
@@ -18,41 +18,85 @@ pub(crate) enum Parts<'s> {
 }
 
 /// What one kind of part says about one category.
-enum Finding {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Finding {
     /// Nothing: there is no such part.
-    Nothing,
-    /// The worst part's score.
-    Score(f32),
+    Absent,
+    /// The worst part's score, and who decided on it.
+    Score(f32, Tier),
     /// Nobody looked, and why.
     Gap(&'static str),
 }
 
-/// Put the verdict together: for each category the worst part's score, or why there is none.
+impl Finding {
+    /// The score, where there is one.
+    pub(crate) fn score(self) -> Option<f32> {
+        match self {
+            Finding::Score(score, _) => Some(score),
+            Finding::Absent | Finding::Gap(_) => None,
+        }
+    }
+}
+
+/// One category on its way to the verdict.
+#[derive(Debug)]
+pub(crate) struct Row<'n> {
+    pub(crate) name: &'n str,
+    /// From which score on it is flagged.
+    pub(crate) threshold: f32,
+    pub(crate) text: Finding,
+    /// What the score of the text leaves to be said.
+    pub(crate) text_gaps: Vec<&'static str>,
+    pub(crate) image: Finding,
+}
+
+/// What the classifiers say: OpenAI's categories, and those of `policy`, on which a language model has the last word.
+/// There a text of which the classifier knows no word is a gap, so that the language model judges it.
 ///
 /// # Errors
 ///
 /// `internal` when a threshold is no number.
-pub(crate) fn verdict(settings: &Settings, text: &Parts<'_>, image: &Parts<'_>) -> Result<Verdict, Fault> {
+pub(crate) fn rows<'n>(
+    settings: &Settings,
+    policy: &'n [String],
+    text: &Parts<'_>,
+    image: &Parts<'_>,
+) -> Result<Vec<Row<'n>>, Fault> {
+    let own = policy.iter().filter(|name| CATEGORIES.iter().all(|category| category.name != name.as_str()));
+    let own = own.map(|name| (name.as_str(), 0.5, None, None));
+    let blind = matches!(text, Parts::Judged(judgement) if judgement.blind);
+    let all =
+        CATEGORIES.iter().map(|known| (known.name, known.threshold, known.text, known.image)).chain(own);
+    all.map(|(name, default, text_rule, image_rule)| {
+        let said = match find(text, text_rule, ["no text model is configured", "no text model judges it"]) {
+            Finding::Score(..) if blind && policy.iter().any(|category| category == name) => {
+                Finding::Gap("the text model knows no word of it")
+            }
+            said => said,
+        };
+        Ok(Row {
+            name,
+            threshold: settings.get(&["threshold.", name].concat(), default)?,
+            text: said,
+            text_gaps: Vec::new(),
+            image: find(image, image_rule, ["no image model is configured", "no image model judges it"]),
+        })
+    })
+    .collect()
+}
+
+/// Put the verdict together: for each category the worst part's score, or why there is none.
+pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
     let mut verdict = Verdict { flagged: false, scores: Vec::new(), gaps: Vec::new() };
-    for category in &CATEGORIES {
-        let findings = [
-            (
-                Kinds::TEXT,
-                find(text, category.text, "no text model is configured", "no text model judges it"),
-            ),
-            (
-                Kinds::IMAGE,
-                find(image, category.image, "no image model is configured", "no image model judges it"),
-            ),
-        ];
-        let mut worst: Option<f32> = None;
+    for Row { name, threshold, text, mut text_gaps, image } in rows {
+        let mut worst: Option<(f32, Tier)> = None;
         let (mut applied, mut unjudged) = (Kinds::empty(), Kinds::empty());
         let mut reasons = Vec::new();
-        for (kind, finding) in findings {
+        for (kind, finding) in [(Kinds::TEXT, text), (Kinds::IMAGE, image)] {
             match finding {
-                Finding::Nothing => {}
-                Finding::Score(score) => {
-                    worst = Some(worst.map_or(score, |worst| worst.max(score)));
+                Finding::Absent => {}
+                Finding::Score(score, tier) => {
+                    worst = Some(worst.filter(|(worst, _)| *worst >= score).unwrap_or((score, tier)));
                     applied = applied | kind;
                 }
                 Finding::Gap(reason) => {
@@ -61,34 +105,34 @@ pub(crate) fn verdict(settings: &Settings, text: &Parts<'_>, image: &Parts<'_>) 
                 }
             }
         }
-        if let Some(score) = worst {
-            let threshold = settings.get(&["threshold.", category.name].concat(), category.threshold)?;
+        if !text_gaps.is_empty() {
+            unjudged = unjudged | Kinds::TEXT;
+            reasons.append(&mut text_gaps);
+        }
+        if let Some((score, tier)) = worst {
             let flagged = score >= threshold;
             verdict.flagged |= flagged;
-            verdict.scores.push(CategoryScore {
-                category: category.name.to_owned(),
-                score,
-                flagged,
-                applied,
-            });
+            verdict.scores.push(CategoryScore { category: name.to_owned(), score, flagged, applied, tier });
         }
         if !reasons.is_empty() {
-            let (category, reason) = (category.name.to_owned(), reasons.join("; "));
+            let (category, reason) = (name.to_owned(), reasons.join("; "));
             verdict.gaps.push(Gap { category, unjudged, reason });
         }
     }
-    Ok(verdict)
+    verdict
 }
 
-fn find(parts: &Parts<'_>, rule: Option<Rule>, no_model: &'static str, no_rule: &'static str) -> Finding {
+/// What the parts say by `rule`; `gaps` are the reasons when there is no model, and when the model has no such label.
+fn find(parts: &Parts<'_>, rule: Option<Rule>, gaps: [&'static str; 2]) -> Finding {
     match parts {
-        Parts::Absent => Finding::Nothing,
-        Parts::NoModel => Finding::Gap(no_model),
+        Parts::Absent => Finding::Absent,
+        Parts::NoModel => Finding::Gap(gaps[0]),
         Parts::Judged(judgement) => {
             let score = |rule: Rule| {
                 judgement.rows().filter_map(|row| rule.score(&judgement.labels, row)).reduce(f32::max)
             };
-            rule.and_then(score).map_or(Finding::Gap(no_rule), Finding::Score)
+            let score = rule.and_then(score);
+            score.map_or(Finding::Gap(gaps[1]), |score| Finding::Score(score, Tier::Classifier))
         }
     }
 }
@@ -101,11 +145,16 @@ mod tests {
     const NSFW: [&str; 5] = ["Drawing", "Hentai", "Neutral", "Porn", "Sexy"];
 
     fn judged(labels: &[&'static str], values: &[f32]) -> Parts<'static> {
-        Parts::Judged(Judgement { labels: labels.to_vec(), values: values.to_vec() })
+        Parts::Judged(Judgement { labels: labels.to_vec(), values: values.to_vec(), blind: false })
     }
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
         Settings::from_pairs(pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    /// The verdict of the classifiers alone.
+    fn judge(settings: &Settings, text: &Parts<'_>, image: &Parts<'_>) -> Result<Verdict, Fault> {
+        rows(settings, &[], text, image).map(verdict)
     }
 
     fn score<'v>(verdict: &'v Verdict, category: &str) -> &'v CategoryScore {
@@ -115,7 +164,7 @@ mod tests {
     #[test]
     fn the_worst_part_decides_and_its_reason_is_named() {
         let rows = [0.1, 0.0, 0.2, 0.9, 0.3, 0.6, 0.7, 0.0, 0.1, 0.0, 0.0, 0.0];
-        let found = verdict(&settings(&[]), &judged(&JIGSAW, &rows), &Parts::Absent).unwrap();
+        let found = judge(&settings(&[]), &judged(&JIGSAW, &rows), &Parts::Absent).unwrap();
         assert!(found.flagged);
         assert_eq!(score(&found, "harassment").score, 0.7);
         assert_eq!(score(&found, "harassment/threatening").score, 0.9);
@@ -131,13 +180,13 @@ mod tests {
     fn thresholds_come_from_the_settings() {
         let row = [0.4, 0.0, 0.0, 0.0, 0.0, 0.0];
         let flagged = |pairs| {
-            let found = verdict(&settings(pairs), &judged(&JIGSAW, &row), &Parts::Absent).unwrap();
+            let found = judge(&settings(pairs), &judged(&JIGSAW, &row), &Parts::Absent).unwrap();
             (found.flagged, score(&found, "harassment").flagged)
         };
         assert_eq!(flagged(&[]), (false, false));
         assert_eq!(flagged(&[("threshold.harassment", "0.4")]), (true, true));
         let broken = settings(&[("threshold.harassment", "high")]);
-        let broken = verdict(&broken, &judged(&JIGSAW, &row), &Parts::Absent);
+        let broken = judge(&broken, &judged(&JIGSAW, &row), &Parts::Absent);
         assert!(
             matches!(broken, Err(Fault::Internal(message)) if message.contains("`threshold.harassment`"))
         );
@@ -147,7 +196,7 @@ mod tests {
     fn a_category_is_scored_for_one_kind_and_a_gap_for_the_other() {
         let text = judged(&JIGSAW, &[0.0; 6]);
         let image = judged(&NSFW, &[0.0, 0.25, 0.25, 0.5, 0.0]);
-        let found = verdict(&settings(&[]), &text, &image).unwrap();
+        let found = judge(&settings(&[]), &text, &image).unwrap();
         assert_eq!(score(&found, "sexual").score, 0.75);
         assert!(score(&found, "sexual").applied == Kinds::IMAGE);
         let gap = found.gaps.iter().find(|gap| gap.category == "sexual").unwrap();
@@ -158,8 +207,44 @@ mod tests {
     }
 
     #[test]
+    fn a_category_of_the_policy_is_judged_beside_those_of_openai() {
+        let policy = ["spoilers".to_owned(), "hate".to_owned()];
+        let text = judged(&JIGSAW, &[0.0; 6]);
+        let mut rows =
+            rows(&settings(&[("threshold.spoilers", "0.9")]), &policy, &text, &Parts::NoModel).unwrap();
+        assert_eq!(rows.len(), CATEGORIES.len() + 1);
+        let last = rows.last_mut().unwrap();
+        assert_eq!((last.name, last.threshold), ("spoilers", 0.9));
+        assert_eq!(last.text, Finding::Gap("no text model judges it"));
+        last.text = Finding::Score(0.95, Tier::Language);
+        last.text_gaps.push("a part was not read");
+        let found = verdict(rows);
+        assert!(found.flagged && score(&found, "spoilers").flagged);
+        assert!(score(&found, "spoilers").tier == Tier::Language);
+        assert!(score(&found, "hate").tier == Tier::Classifier);
+        let gap = found.gaps.iter().find(|gap| gap.category == "spoilers").unwrap();
+        assert_eq!(gap.reason, "no image model is configured; a part was not read");
+        assert!(gap.unjudged == Kinds::TEXT | Kinds::IMAGE);
+    }
+
+    #[test]
+    fn a_text_of_unknown_words_is_left_to_the_policy_where_there_is_one() {
+        let (labels, values) = (JIGSAW.to_vec(), vec![0.01; 6]);
+        let text = Parts::Judged(Judgement { labels, values, blind: true });
+        let finding = |policy: &[String]| {
+            let rows = rows(&settings(&[]), policy, &text, &Parts::Absent).unwrap();
+            let finding = |name| rows.iter().find(|row| row.name == name).unwrap().text;
+            [finding("harassment"), finding("hate")]
+        };
+        let score = Finding::Score(0.01, Tier::Classifier);
+        assert_eq!(finding(&[]), [score, score]);
+        let gap = Finding::Gap("the text model knows no word of it");
+        assert_eq!(finding(&["harassment".to_owned()]), [gap, score]);
+    }
+
+    #[test]
     fn without_a_model_everything_is_a_gap() {
-        let found = verdict(&settings(&[]), &Parts::NoModel, &Parts::Absent).unwrap();
+        let found = judge(&settings(&[]), &Parts::NoModel, &Parts::Absent).unwrap();
         assert!(!found.flagged && found.scores.is_empty());
         assert_eq!(found.gaps.len(), CATEGORIES.len());
         assert!(found.gaps.iter().all(|gap| gap.reason == "no text model is configured"));

@@ -7,8 +7,9 @@
 //! # Layout
 //!
 //! - [`settings`]: the operator's settings, typed; [`card`]: what a model takes and gives, from the same store
-//! - [`nn`]: running models; [`log`]: lines in the host's log
+//! - [`nn`]: running models; [`language`]: asking language models; [`log`]: lines in the host's log
 //! - [`image`]: from the bytes of an untrusted image file to the numbers that a model takes
+//! - [`json`]: the little of it that guests need
 //! - [`bindings`]: generated from `wit/`
 
 // The export macros name this crate by path, also for the code generated in it.
@@ -17,6 +18,8 @@ extern crate self as guest_sdk;
 pub mod bindings;
 pub mod card;
 pub mod image;
+pub mod json;
+pub mod language;
 pub mod log;
 pub mod nn;
 pub mod settings;
@@ -24,7 +27,7 @@ pub mod settings;
 pub use bindings::classifier::exports::infer::guest::classification::{Guest as Classifier, Label};
 pub use bindings::infer::guest::types::{Fault, ModelFailure};
 pub use bindings::moderator::exports::infer::guest::moderation::{
-    CategoryScore, Gap, Guest as Moderator, Kinds, Part, Verdict,
+    CategoryScore, Gap, Guest as Moderator, Kinds, Part, Tier, Verdict,
 };
 pub use bindings::predictor::exports::infer::guest::prediction::{Guest as Predictor, NamedTensor};
 

@@ -1,6 +1,9 @@
 //! Running models: `wasi:nn` with Rust's types and this project's faults.
 
+use std::fmt;
+
 use crate::bindings::wasi::nn::errors::Error;
+pub use crate::bindings::wasi::nn::errors::ErrorCode;
 use crate::bindings::wasi::nn::graph;
 use crate::bindings::wasi::nn::inference::GraphExecutionContext;
 pub use crate::bindings::wasi::nn::tensor::{Tensor, TensorType};
@@ -18,11 +21,11 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// `model` when it gives none, or the host refuses.
-    pub fn open(name: &str) -> Result<Model, Fault> {
-        let fault = |error: Error| failure(name, &error);
-        let graph = graph::load_by_name(name).map_err(fault)?;
-        let context = graph.init_execution_context().map_err(fault)?;
+    /// When it gives none, or the host refuses.
+    pub fn open(name: &str) -> Result<Model, ModelError> {
+        let refused = |error: Error| ModelError::refused(name, &error);
+        let graph = graph::load_by_name(name).map_err(refused)?;
+        let context = graph.init_execution_context().map_err(refused)?;
         Ok(Model { name: name.to_owned(), context })
     }
 
@@ -30,21 +33,46 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// `model` when the host refuses or the model fails.
+    /// When the host refuses or the model fails.
     pub fn run<N: Into<String>>(
         &self,
         inputs: impl IntoIterator<Item = (N, Tensor)>,
-    ) -> Result<Outputs, Fault> {
+    ) -> Result<Outputs, ModelError> {
         let inputs = inputs.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect();
         match self.context.compute(inputs) {
             Ok(tensors) => Ok(Outputs { model: self.name.clone(), tensors }),
-            Err(error) => Err(failure(&self.name, &error)),
+            Err(error) => Err(ModelError::refused(&self.name, &error)),
         }
     }
 }
 
-fn failure(model: &str, error: &Error) -> Fault {
-    Fault::Model(ModelFailure { model: model.to_owned(), message: error.data() })
+/// A model that gave no answer, or none that can be used. As a [`Fault`] it is `model`.
+#[derive(Clone, Debug)]
+pub struct ModelError {
+    /// The guest's name for the model.
+    pub model: String,
+    /// What wasi:nn calls it.
+    pub code: ErrorCode,
+    /// The host's words, for the log.
+    pub message: String,
+}
+
+impl ModelError {
+    fn refused(model: &str, error: &Error) -> ModelError {
+        ModelError { model: model.to_owned(), code: error.code(), message: error.data() }
+    }
+}
+
+impl fmt::Display for ModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "model `{}`: {}", self.model, self.message)
+    }
+}
+
+impl From<ModelError> for Fault {
+    fn from(error: ModelError) -> Fault {
+        Fault::Model(ModelFailure { model: error.model, message: error.message })
+    }
 }
 
 /// A host tensor of `f32` values, row-major.
@@ -55,6 +83,11 @@ pub fn f32_tensor(shape: &[u32], values: &[f32]) -> Tensor {
 /// A host tensor of `i32` values, row-major.
 pub fn i32_tensor(shape: &[u32], values: &[i32]) -> Tensor {
     Tensor::new(shape, TensorType::I32, bytemuck::cast_slice(values))
+}
+
+/// A host tensor of bytes, such as those of a text: u8, of shape `(bytes)`.
+pub fn u8_tensor(bytes: &[u8]) -> Tensor {
+    Tensor::new(&[bytes.len() as u32], TensorType::U8, bytes)
 }
 
 /// What a model computed: named tensors, still in the host's memory.
@@ -69,26 +102,60 @@ impl Outputs {
     ///
     /// # Errors
     ///
-    /// `internal` when there is no such output or it is of another type or shape; `model` when a value is not finite,
-    /// since a NaN is below every threshold and would pass for harmless.
-    pub fn scores(&self, name: &str, rows: u32, columns: u32) -> Result<Vec<f32>, Fault> {
-        let Outputs { model, tensors } = self;
-        let internal = |message| Fault::Internal(format!("model `{model}`: {message}"));
-        let Some((_, tensor)) = tensors.iter().find(|(candidate, _)| candidate == name) else {
-            let names: Vec<_> = tensors.iter().map(|(name, _)| format!("`{name}`")).collect();
-            return Err(internal(format!("no output `{name}`; it has {}", names.join(", "))));
+    /// As [`Outputs::numbers`].
+    pub fn scores(&self, name: &str, rows: u32, columns: u32) -> Result<Vec<f32>, ModelError> {
+        self.numbers(name, &[rows, columns])
+    }
+
+    /// The output `name` as f32 of shape `shape`, row-major, every value finite.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such output, when it is of another type or shape, or when a value is not finite, since a NaN is
+    /// below every threshold and would pass for harmless.
+    pub fn numbers(&self, name: &str, shape: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let data = self.data(name, TensorType::Fp32, Some(shape))?;
+        finite(&data)
+            .ok_or_else(|| self.unusable(format!("output `{name}` holds values that are not finite numbers")))
+    }
+
+    /// The output `name` as UTF-8 text: u8 of shape `(bytes)`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such output, when it is of another type, or no UTF-8.
+    pub fn text(&self, name: &str) -> Result<String, ModelError> {
+        let data = self.data(name, TensorType::U8, None)?;
+        String::from_utf8(data).map_err(|_| self.unusable(format!("output `{name}` is not UTF-8")))
+    }
+
+    /// The output `name` as whole numbers: i32 of any shape, row-major.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such output, or it is of another type.
+    pub fn integers(&self, name: &str) -> Result<Vec<i32>, ModelError> {
+        Ok(bytemuck::pod_collect_to_vec(&self.data(name, TensorType::I32, None)?))
+    }
+
+    fn data(&self, name: &str, ty: TensorType, shape: Option<&[u32]>) -> Result<Vec<u8>, ModelError> {
+        let Some((_, tensor)) = self.tensors.iter().find(|(candidate, _)| candidate == name) else {
+            let names: Vec<_> = self.tensors.iter().map(|(name, _)| format!("`{name}`")).collect();
+            return Err(self.unusable(format!("no output `{name}`; it has {}", names.join(", "))));
         };
-        let (ty, shape) = (tensor.ty(), tensor.dimensions());
-        if ty != TensorType::Fp32 || shape != [rows, columns] {
-            return Err(internal(format!(
-                "output `{name}`: expected f32 of shape [{rows}, {columns}], found {ty:?} of shape {shape:?}"
+        let (found, dimensions) = (tensor.ty(), tensor.dimensions());
+        if found != ty || shape.is_some_and(|shape| shape != dimensions) {
+            let shape = shape.map_or_else(String::new, |shape| format!(" of shape {shape:?}"));
+            return Err(self.unusable(format!(
+                "output `{name}`: expected {ty:?}{shape}, found {found:?} of shape {dimensions:?}"
             )));
         }
-        let values = finite(&tensor.data());
-        values.ok_or_else(|| {
-            let message = format!("output `{name}` holds values that are not finite numbers");
-            Fault::Model(ModelFailure { model: model.clone(), message })
-        })
+        Ok(tensor.data())
+    }
+
+    /// That the model answered with what is no answer.
+    pub(crate) fn unusable(&self, message: String) -> ModelError {
+        ModelError { model: self.model.clone(), code: ErrorCode::RuntimeError, message }
     }
 
     /// All outputs, as the host gave them.

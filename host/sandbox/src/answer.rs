@@ -96,9 +96,16 @@ fn check_text(what: &str, text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Tier;
 
     fn score(category: &str, score: f32, applied: Kinds) -> CategoryScore {
-        CategoryScore { category: category.to_owned(), score, flagged: false, applied }
+        CategoryScore {
+            category: category.to_owned(),
+            score,
+            flagged: false,
+            applied,
+            tier: Tier::Classifier,
+        }
     }
 
     fn gap(category: &str, reason: &str) -> Gap {

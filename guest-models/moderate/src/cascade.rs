@@ -1,0 +1,334 @@
+//! The second tier: what the text classifier is not sure of, a language model judges under the operator's policy.
+//!
+//! The classifier is sure where its score is far from the category's threshold. In between its score and the language
+//! model's probability become one, as evidence does: on the scale of log-odds, each measured from its own threshold. So
+//! a category keeps its one threshold, and reaches it where the weighted evidence of both does.
+
+use guest_sdk::language::{Params, Session};
+use guest_sdk::nn::{ErrorCode, ModelError};
+use guest_sdk::settings::Settings;
+use guest_sdk::{Fault, Tier, log};
+
+use crate::policy::{Policy, first_of_two};
+use crate::verdict::{Finding, Row};
+
+/// The guest's name for the language model.
+const MODEL: &str = "language";
+
+/// Below this multiple of its threshold a score is surely harmless, unless the setting `cascade.low` says otherwise.
+const LOW: f32 = 0.02;
+
+/// From this multiple of its threshold on a score is surely none, unless the setting `cascade.high` says otherwise.
+const HIGH: f32 = 1.25;
+
+/// How much the language model's evidence counts, unless the setting `cascade.weight` says otherwise.
+const WEIGHT: f32 = 0.5;
+
+/// The language model, and when it is asked.
+#[derive(Debug)]
+pub(crate) struct Cascade {
+    policy: Policy,
+    band: Band,
+    /// An input that the language model should have judged and did not is a fault.
+    required: bool,
+}
+
+/// Which scores are uncertain, and how the second opinion changes them.
+#[derive(Clone, Copy, Debug)]
+struct Band {
+    low: f32,
+    high: f32,
+    weight: f32,
+}
+
+/// What the language model said.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    /// That the post breaks the policy.
+    probability: f32,
+    /// It read the beginning and the end of the post.
+    cut: bool,
+    /// Its weights are random.
+    dummy: bool,
+}
+
+impl Cascade {
+    /// The second tier of the settings; none where no language model is configured.
+    ///
+    /// # Errors
+    ///
+    /// `internal` for a setting or a model that makes no sense.
+    pub(crate) fn read(settings: &Settings) -> Result<Option<Cascade>, Fault> {
+        let Some(card) = settings.card(MODEL) else { return Ok(None) };
+        let task = card.require("task")?;
+        if task != "text-generation" {
+            let message =
+                format!("model `{MODEL}`: expected a model for text-generation, its card says {task}");
+            return Err(Fault::Internal(message));
+        }
+        let band = Band::read(settings)?;
+        let required = settings.get("cascade.required", false)?;
+        Ok(Some(Cascade { policy: Policy::read(settings)?, band, required }))
+    }
+
+    /// The categories that the policy speaks for.
+    pub(crate) fn categories(&self) -> &[String] {
+        &self.policy.categories
+    }
+
+    /// Judge what the classifier left open in `rows`, which hold what it said of `texts`.
+    ///
+    /// # Errors
+    ///
+    /// `model` when the language model gives no answer, and no classifier has judged, or that is not enough.
+    pub(crate) fn judge(&self, rows: &mut [Row<'_>], texts: &[String]) -> Result<(), Fault> {
+        let stands = !self.required && rows.iter().any(|row| row.text.score().is_some());
+        let mut rows: Vec<_> = rows
+            .iter_mut()
+            .filter(|row| self.policy.categories.iter().any(|name| name == row.name))
+            .collect();
+        if !self.band.asks(&rows) {
+            return Ok(());
+        }
+        rows.retain(|row| self.band.is_open(row));
+        match self.ask(texts) {
+            Ok(answer) => {
+                for row in rows {
+                    self.band.apply(row, answer, self.policy.threshold);
+                }
+                Ok(())
+            }
+            Err(error) if stands => {
+                log::warn(&format!("the classifier's verdict stands: {error}"));
+                let reason = match error.code {
+                    ErrorCode::Timeout => "uncertain, and the language model gave no answer in time",
+                    _ => "uncertain, and the language model gave no answer",
+                };
+                rows.into_iter().for_each(|row| row.text_gaps.push(reason));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn ask(&self, texts: &[String]) -> Result<Answer, ModelError> {
+        let conversation = self.policy.conversation(texts);
+        let params = Params { prefix_messages: Some(self.policy.prefix_messages()), ..Params::default() };
+        let choices = [self.policy.choices[0].as_str(), self.policy.choices[1].as_str()];
+        let scores = Session::open(MODEL)?.score(&conversation.messages, &choices, &params)?;
+        let &[violates, allowed] = scores.logprobs.as_slice() else {
+            let message = format!("{} log-probabilities, expected two", scores.logprobs.len());
+            return Err(ModelError { model: MODEL.to_owned(), code: ErrorCode::RuntimeError, message });
+        };
+        let probability = first_of_two([violates, allowed]);
+        Ok(Answer { probability, cut: conversation.cut, dummy: scores.usage.dummy })
+    }
+}
+
+impl Band {
+    fn read(settings: &Settings) -> Result<Band, Fault> {
+        let unfit = |key: &str, expected: &str, found: f32| {
+            Err(Fault::Internal(format!("setting `{key}`: expected {expected}, found `{found}`")))
+        };
+        let low = settings.get("cascade.low", LOW)?;
+        let high = settings.get("cascade.high", HIGH)?;
+        let weight = settings.get("cascade.weight", WEIGHT)?;
+        if low < 0.0 {
+            return unfit("cascade.low", "a multiple of a threshold, 0 or more", low);
+        }
+        if high < low {
+            return unfit("cascade.high", &format!("at least `cascade.low`, which is {low}"), high);
+        }
+        if !(0.0..=1.0).contains(&weight) {
+            return unfit("cascade.weight", "a number from 0 to 1", weight);
+        }
+        Ok(Band { low, high, weight })
+    }
+
+    /// Whether the language model is asked for `rows`, the categories that the policy speaks for: where the classifier
+    /// cannot judge one of them, and where the one nearest to being flagged, or furthest beyond, is uncertain.
+    fn asks(&self, rows: &[&mut Row<'_>]) -> bool {
+        let worst = rows.iter().filter_map(|row| ratio(row)).fold(0.0, f32::max);
+        rows.iter().any(|row| ratio(row).is_none()) || self.contains(worst)
+    }
+
+    /// Whether the language model's answer has a say in this category.
+    fn is_open(&self, row: &Row<'_>) -> bool {
+        ratio(row).is_none_or(|ratio| self.contains(ratio))
+    }
+
+    fn contains(&self, ratio: f32) -> bool {
+        (self.low..self.high).contains(&ratio)
+    }
+
+    /// Make one score of the classifier's and the language model's.
+    fn apply(&self, row: &mut Row<'_>, answer: Answer, threshold: f32) {
+        let language = logit(answer.probability) - logit(threshold);
+        let margin = match row.text.score() {
+            Some(score) => {
+                let classifier = logit(score) - logit(row.threshold);
+                let both = classifier + self.weight * (language - classifier);
+                // Who read a part of a post knows when it breaks the policy, and not that it does not.
+                if answer.cut { both.max(classifier) } else { both }
+            }
+            None => language,
+        };
+        let score = 1.0 / (1.0 + (-(logit(row.threshold) + margin)).exp());
+        row.text = Finding::Score(score, Tier::Language);
+        if answer.cut {
+            row.text_gaps.push("too long for the language model, which read the beginning and the end");
+        }
+        if answer.dummy {
+            row.text_gaps.push("DUMMY: the language model's weights are random");
+        }
+    }
+}
+
+/// The classifier's score as a multiple of the category's threshold, where it gave one.
+fn ratio(row: &Row<'_>) -> Option<f32> {
+    row.text.score().map(|score| if row.threshold > 0.0 { score / row.threshold } else { f32::INFINITY })
+}
+
+/// Log-odds, of at most a million to one.
+fn logit(probability: f32) -> f32 {
+    let probability = probability.clamp(1e-6, 1.0 - 1e-6);
+    (probability / (1.0 - probability)).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(threshold: f32, text: Finding) -> Row<'static> {
+        Row { name: "harassment", threshold, text, text_gaps: Vec::new(), image: Finding::Absent }
+    }
+
+    fn scored(score: f32) -> Finding {
+        Finding::Score(score, Tier::Classifier)
+    }
+
+    const BAND: Band = Band { low: 0.1, high: 1.25, weight: 0.5 };
+
+    fn answer(probability: f32) -> Answer {
+        Answer { probability, cut: false, dummy: false }
+    }
+
+    #[test]
+    fn who_is_asked_about_what() {
+        let unjudged = || Finding::Gap("no text model judges it");
+        // Two categories with thresholds 0.5 and 0.2: whether the language model is asked, and has a say in each.
+        let cases = [
+            (scored(0.04), scored(0.01), false, [false, false]),
+            (scored(0.05), scored(0.01), true, [true, false]),
+            (scored(0.45), scored(0.1), true, [true, true]),
+            (scored(0.62), scored(0.0), true, [true, false]),
+            (scored(0.63), scored(0.1), false, [false, true]),
+            (scored(0.3), scored(0.25), false, [true, false]),
+            (scored(0.0), unjudged(), true, [false, true]),
+            (scored(0.9), unjudged(), true, [false, true]),
+            (unjudged(), unjudged(), true, [true, true]),
+        ];
+        for (index, (one, other, asks, open)) in cases.into_iter().enumerate() {
+            let (mut one, mut other) = (row(0.5, one), row(0.2, other));
+            assert_eq!([BAND.is_open(&one), BAND.is_open(&other)], open, "case {index}");
+            assert_eq!(BAND.asks(&[&mut one, &mut other]), asks, "case {index}");
+        }
+        assert!(!BAND.asks(&[&mut row(0.0, scored(0.0))]), "a threshold of 0 flags everything");
+    }
+
+    #[test]
+    fn a_score_reaches_its_threshold_where_the_evidence_does() {
+        // Classifier's score, probability, policy's threshold, weight, and what 1 / (1 + exp(-x)) says by hand.
+        let cases = [
+            // Even odds, and the score half as far below its threshold as it was: ln(7/3) / 2 above even.
+            (Some(0.5), 0.5, 0.5, 0.5, 0.604_356),
+            (Some(0.7), 0.5, 0.5, 0.5, 0.7),
+            (Some(0.7), 0.3, 0.3, 0.9, 0.7),
+            (Some(0.2), 0.9, 0.5, 1.0, 0.954_545),
+            (Some(0.2), 0.9, 0.5, 0.0, 0.2),
+            (None, 0.4, 0.4, 0.5, 0.7),
+            (None, 0.9, 0.5, 0.5, 0.954_545),
+        ];
+        for (score, probability, threshold, weight, expected) in cases {
+            let first = score.map_or(Finding::Gap("nobody"), scored);
+            let mut row = row(0.7, first);
+            Band { weight, ..BAND }.apply(&mut row, answer(probability), threshold);
+            let found = row.text.score().unwrap();
+            assert!(
+                (found - expected).abs() < 1e-5,
+                "{score:?}, {probability}: {found}, expected {expected}"
+            );
+            assert!(matches!(row.text, Finding::Score(_, Tier::Language)) && row.text_gaps.is_empty());
+        }
+    }
+
+    #[test]
+    fn scores_stay_probabilities_and_rise_with_either_opinion() {
+        let steps = || (0..=20).map(|step| step as f32 / 20.0);
+        for threshold in [0.0, 0.05, 0.5, 1.0, 7.0] {
+            let combined = |score: f32, probability: f32| {
+                let mut row = row(threshold, scored(score));
+                BAND.apply(&mut row, answer(probability), 0.5);
+                row.text.score().unwrap()
+            };
+            for (score, probability) in steps().flat_map(|score| steps().map(move |other| (score, other))) {
+                let found = combined(score, probability);
+                assert!((0.0..=1.0).contains(&found), "{threshold}, {score}, {probability}: {found}");
+                assert!(
+                    combined(score + 0.05, probability) >= found
+                        && combined(score, probability + 0.05) >= found
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_of_a_part_raises_and_does_not_clear() {
+        for (probability, expected) in [(0.01, 0.6), (0.99, 0.949_017)] {
+            let mut row = row(0.7, scored(0.6));
+            BAND.apply(&mut row, Answer { probability, cut: true, dummy: true }, 0.5);
+            let found = row.text.score().unwrap();
+            assert!((found - expected).abs() < 1e-3, "{found}");
+            assert_eq!(row.text_gaps.len(), 2);
+            assert!(row.text_gaps[1].starts_with("DUMMY"));
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_named() {
+        let cases = [
+            (
+                "cascade.low",
+                "-1",
+                "setting `cascade.low`: expected a multiple of a threshold, 0 or more, found `-1`",
+            ),
+            (
+                "cascade.high",
+                "0.01",
+                "setting `cascade.high`: expected at least `cascade.low`, which is 0.02, found",
+            ),
+            ("cascade.weight", "2", "setting `cascade.weight`: expected a number from 0 to 1, found `2`"),
+            (
+                "cascade.required",
+                "yes",
+                "setting `cascade.required`: expected `true` or `false`, found `yes`",
+            ),
+            (
+                "models.language.task",
+                "text-classification",
+                "model `language`: expected a model for text-generation",
+            ),
+        ];
+        for (key, value, words) in cases {
+            let mut pairs = vec![(key.to_owned(), value.to_owned())];
+            if key != "models.language.task" {
+                pairs.push(("models.language.task".to_owned(), "text-generation".to_owned()));
+            }
+            let Err(Fault::Internal(message)) = Cascade::read(&Settings::from_pairs(pairs)) else {
+                panic!("{key}")
+            };
+            assert!(message.starts_with(words), "{message}");
+        }
+        assert!(Cascade::read(&Settings::from_pairs(Vec::new())).unwrap().is_none());
+    }
+}
