@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= target
 .PHONY: help demo serve build guests onnxruntime models tools test check fmt golden golden-language golden-candle auroc bench clean
 
 help: ## Print this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: build tools ## Judge one text and one photo with real models, and stop
 	@scripts/demo.sh

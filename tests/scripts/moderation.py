@@ -134,16 +134,11 @@ def row_of(mode: str, answer: dict, milliseconds: float) -> dict:
     facts = answer["infer"]
     return {
         "score": max(scores[category] for category in FAMILY),
-        "tier": tier_of(answer) or mode,
+        "tier": answer["results"][0].get("tier", "none"),
         "milliseconds": round(milliseconds, 2),
         "tokens": facts.get("tokens"),
         "degraded": [gap["reason"] for gap in facts["degraded"] if "text" in gap["input_types"]],
     }
-
-
-def tier_of(answer: dict) -> str | None:
-    """The tier that decided, where the server says so."""
-    return answer["results"][0].get("tier") or answer["infer"].get("tier")
 
 
 def resampled(judged: dict[str, list[dict]], offensive: list[bool]) -> dict[str, list[float]]:
@@ -168,6 +163,8 @@ def report(judged: dict[str, list[dict]], offensive: list[bool]) -> list[dict]:
         best = sum(area == max(several) for area, several in zip(areas[mode], zip(*areas.values()))) / RESAMPLES
         times = statistics.quantiles([row["milliseconds"] for row in rows], n=100)
         tiers = collections.Counter(row["tier"] for row in rows)
+        used = [row["tokens"] for row in rows if row["tokens"]]
+        computed = [tokens["prompt_tokens"] - tokens["cached_tokens"] for tokens in used]
         figures.append(
             {
                 "mode": mode,
@@ -176,6 +173,8 @@ def report(judged: dict[str, list[dict]], offensive: list[bool]) -> list[dict]:
                 "best_in": round(best, 3),
                 "milliseconds": {"p50": times[49], "p90": times[89], "p99": times[98]},
                 "tiers": dict(tiers),
+                "prompt_tokens": statistics.median(tokens["prompt_tokens"] for tokens in used) if used else None,
+                "computed_tokens": statistics.median(computed) if used else None,
                 "degraded": sum(bool(row["degraded"]) for row in rows),
             }
         )
@@ -184,6 +183,11 @@ def report(judged: dict[str, list[dict]], offensive: list[bool]) -> list[dict]:
             f"ms p50 {times[49]:.1f} p90 {times[89]:.1f} p99 {times[98]:.1f}; "
             f"decided by {', '.join(f'{tier} {count}' for tier, count in tiers.most_common())}"
         )
+        if used:
+            print(
+                f"{'':10} prompt tokens, median: {figures[-1]['prompt_tokens']:.0f}, of which computed anew "
+                f"{figures[-1]['computed_tokens']:.0f}"
+            )
         if mode == "cascade" and "classifier" in judged:
             for tier in tiers:
                 at = [index for index, row in enumerate(rows) if row["tier"] == tier]

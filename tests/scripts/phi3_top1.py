@@ -23,7 +23,7 @@ import reference
 
 PROMPTS = 20
 LENGTHS = (32, 64)
-DRAWS = 400
+DRAWS = 1000
 BEST = 5
 
 
@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="the GGUF file")
     parser.add_argument("output", type=Path, help="the JSON file to write")
-    parser.add_argument("--gap", type=float, default=0.3, help="least lead of the best logit (default: %(default)s)")
+    parser.add_argument("--gap", type=float, default=0.6, help="least lead of the best logit (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the prompts (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: %(default)s)")
     parser.add_argument("--exact", type=int, default=0, help="prompts to run in f64 as well (default: %(default)s)")
