@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime models tools test check fmt golden auroc bench clean
+.PHONY: help demo serve build guests onnxruntime models tools test check fmt golden golden-language auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ golden: ## Compute the golden values again with Python's onnxruntime and compare
 	python3 -m venv $(CARGO_TARGET_DIR)/golden
 	$(CARGO_TARGET_DIR)/golden/bin/pip install --quiet -r tests/scripts/requirements.txt
 	$(CARGO_TARGET_DIR)/golden/bin/python tests/scripts/golden.py --check
+
+golden-language: ## Compute the language models' golden logits again with llama.cpp and numpy and compare
+	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers build --variants repack
+	$(CARGO_TARGET_DIR)/peers/venv/bin/python tests/scripts/small_models.py --check
 
 auroc: build ## Measure /moderate on labelled tweets: make auroc DATA=labeled_data.csv
 	@test -n "$(DATA)" || { echo 'auroc: DATA is missing: the labeled_data.csv of Davidson et al. 2017' >&2; exit 2; }

@@ -61,6 +61,10 @@ pub enum Command {
     Classify(Classify),
     /// Moderate a text, through the sandbox
     Moderate(Moderate),
+    /// Answer a prompt with a language model
+    Generate(Generate),
+    /// Tell how likely each of some answers is, by a language model, without generating any
+    Score(Score),
     /// Measure a model natively and through the sandbox, side by side
     Bench(Bench),
 }
@@ -175,6 +179,75 @@ pub struct Moderate {
     /// Component to ask [default: the only moderator of the configuration]
     #[arg(long, value_name = "NAME")]
     pub component: Option<String>,
+    /// Output format
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What comes before an answer.
+#[derive(Debug, Args)]
+pub struct PromptArguments {
+    /// The prompt, or - to read it from standard input
+    #[arg(value_name = "PROMPT")]
+    pub prompt: String,
+    /// Instructions that come before the prompt, as the model's system turn
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Give the model the prompt alone, not as a turn of its chat template
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// `infer generate`
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// A model of the configuration, a built-in one, or a GGUF file
+    #[arg(long, value_name = "NAME")]
+    pub model: String,
+    /// The prompt.
+    #[command(flatten)]
+    pub prompt: PromptArguments,
+    /// The most tokens to generate
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub max_tokens: usize,
+    /// 0 takes the likeliest token each time, 1 draws from the model's own distribution
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub temperature: f32,
+    /// Draw only from the likeliest tokens that together have this probability
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub top_p: f32,
+    /// Draw only from so many likeliest tokens; 0 is all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub top_k: usize,
+    /// Equal seeds draw equally
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// Text that ends the answer; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// How long the answer may take
+    #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
+    pub timeout: Duration,
+    /// Output format
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `infer score`
+#[derive(Debug, Args)]
+pub struct Score {
+    /// A model of the configuration, a built-in one, or a GGUF file
+    #[arg(long, value_name = "NAME")]
+    pub model: String,
+    /// The prompt.
+    #[command(flatten)]
+    pub prompt: PromptArguments,
+    /// The answers, separated by commas
+    #[arg(long, value_name = "A,B", value_delimiter = ',', required = true)]
+    pub choices: Vec<String>,
+    /// How long it may take
+    #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
+    pub timeout: Duration,
     /// Output format
     #[command(flatten)]
     pub output: Output,

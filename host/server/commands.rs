@@ -4,9 +4,12 @@ mod bench;
 mod check;
 mod classify;
 mod dummy;
+mod generate;
+mod language;
 mod models;
 mod moderate;
 mod pull;
+mod score;
 mod serve;
 
 use std::io::{Write as _, stdout};
@@ -44,6 +47,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Models(arguments) => models::run(&load()?, &arguments, &mut out)?,
         Command::Classify(arguments) => classify::run(load()?, &arguments, &mut out)?,
         Command::Moderate(arguments) => moderate::run(load()?, &arguments, &mut out)?,
+        Command::Generate(arguments) => generate::run(&load()?, &arguments, &mut out)?,
+        Command::Score(arguments) => score::run(&load()?, &arguments, &mut out)?,
         Command::Bench(arguments) => {
             let mut config = load()?;
             config.components.clear();

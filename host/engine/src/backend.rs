@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::card::{Axis, Card};
 use crate::dtype::DType;
-use crate::model::ModelOptions;
+use crate::model::Capacity;
 use crate::tensor::{Tensor, shape_text};
 
 pub(crate) use library::candidates;
@@ -21,7 +21,7 @@ pub(crate) trait Backend: Send + Sync {
     /// A word for logs and tables.
     fn name(&self) -> &'static str;
 
-    /// Load a file into `options.sessions` sessions of `options.threads` threads each. They share what they can.
+    /// Load a file into `capacity.sessions` sessions of `capacity.threads` threads each. They share what they can.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ pub(crate) trait Backend: Send + Sync {
         &self,
         bytes: Cow<'static, [u8]>,
         card: &Card,
-        options: &ModelOptions,
+        capacity: &Capacity,
     ) -> Result<Vec<Box<dyn Session>>, BackendError>;
 }
 

@@ -8,14 +8,18 @@
 //!
 //! - `dtype`, `tensor`: the seven element types, and arrays of them
 //! - `card`, `weights`: what a model is, and its files, verified
-//! - `backend`: the traits `Backend` and `Session`; `onnxruntime` and `rten` implement them
-//! - `runtime`: which of the two is in use
-//! - `model`: loading and running; its `signature` checks tensors, its `queue` forms batches, its `worker`s compute them
+//! - `model`: loading and running a model of either kind
+//! - `onnx`: the one kind; its `signature` checks tensors, its `queue` forms batches, its `worker`s compute them on a
+//!   `backend`, which is `onnxruntime` or `rten` as `runtime` decides
+//! - `language`: the other; its `scheduler` forms passes of a `decoder` out of the tokens of all requests, over key-value
+//!   blocks that they share
 
 mod backend;
 mod card;
 mod dtype;
+mod language;
 mod model;
+mod onnx;
 mod runtime;
 mod tensor;
 mod weights;
@@ -25,7 +29,19 @@ pub use card::{
     TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
-pub use model::{LoadError, Model, ModelOptions, Reply, RunError, Stats};
+pub use language::{
+    Answer, Finish, LanguageModel, Message, Output, Params, Prompt, Request, Session, TokenUsage,
+};
+pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, Stats};
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
 pub use weights::{CardError, Weights};
+
+/// What fuzz targets call.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Take `bytes` as a GGUF file, and use all that it gives.
+    pub fn gguf(bytes: &[u8]) {
+        crate::language::hostile::exercise(bytes);
+    }
+}

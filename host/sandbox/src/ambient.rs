@@ -30,7 +30,7 @@ impl log::Host for State {
         if self.log_lines > self.grants.limits.log_lines {
             return Ok(());
         }
-        let component = self.grants.component.as_str();
+        let component = &*self.grants.component;
         let request_id = &*self.request_id;
         let line = one_line(&message[..message.floor_char_boundary(Limits::LOG_LINE_BYTES)]);
         match level {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infer_engine::Model;
+use infer_engine::{Model, TokenUsage};
 use tokio::time::timeout_at;
 use wasmtime::component::{Component as Compiled, InstancePre};
 use wasmtime::{Store, UpdateDeadline};
@@ -84,6 +84,8 @@ pub struct Usage {
     pub drop: Duration,
     /// Rows of the largest batch that this call was computed in; 0 when no model ran.
     pub batch: usize,
+    /// Tokens of language models.
+    pub tokens: TokenUsage,
     /// The most linear memory, in bytes.
     pub memory_bytes_peak: usize,
     /// The most tensors held at once, in bytes.
@@ -144,7 +146,7 @@ impl Sandbox {
             LoadError::Export { component: component(), exports }
         })?;
         let ComponentOptions { models, settings, limits } = options;
-        let grants = Arc::new(Grants { component: component(), models, settings, limits });
+        let grants = Arc::new(Grants { component: Arc::from(name), models, settings, limits });
         Ok(Component { linked, grants, slots: self.slots.clone() })
     }
 
@@ -256,7 +258,7 @@ impl Component {
         request: &Request,
         call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<Result<T, Fault>>,
     ) -> Outcome<T> {
-        let component = || self.grants.component.clone();
+        let component = || self.grants.component.to_string();
         let asked = Instant::now();
         let _slot = match self.slots.enter(request.deadline).await {
             Ok(slot) => slot,
@@ -294,6 +296,7 @@ impl Component {
             compute: state.compute,
             drop: Duration::ZERO,
             batch: state.batch,
+            tokens: state.tokens,
             memory_bytes_peak: state.memory_bytes,
             tensor_bytes_peak: state.tensor_bytes_peak,
         };
@@ -328,7 +331,7 @@ impl Component {
     }
 
     fn wrong_world<T>(&self, expected: World) -> Outcome<T> {
-        let component = self.grants.component.clone();
+        let component = self.grants.component.to_string();
         let error = CallError::World { component, expected, found: self.world() };
         Outcome { result: Err(error), usage: Usage::default() }
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use infer_engine::{DType, Model, RunError, Tensor};
+use infer_engine::{Context, DType, Model, RunError, Tensor};
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
@@ -35,8 +35,8 @@ impl HostTensor {
 /// A model that the component may use.
 pub struct HostGraph(Arc<Model>);
 
-/// A model made ready to run: the engine keeps no state between computes of ONNX models.
-pub struct HostContext(Arc<Model>);
+/// A model made ready to run; away while it computes.
+pub struct HostContext(Option<Context>);
 
 /// An error value of the guest's.
 pub struct HostError {
@@ -82,17 +82,18 @@ impl State {
     /// Run the model within what is left of the compute time, and count what it took.
     async fn run(
         &mut self,
-        model: &Model,
+        context: &mut Context,
         inputs: Vec<(String, Tensor)>,
     ) -> Result<Vec<(String, Tensor)>, RunError> {
         let began = Instant::now();
         let left = self.grants.limits.compute_time.saturating_sub(self.queue + self.compute);
         let deadline = self.deadline.min(began + left);
-        match model.run(inputs, deadline).await {
+        match context.run(inputs, deadline).await {
             Ok(reply) => {
                 self.queue += reply.queue;
                 self.compute += reply.compute;
                 self.batch = self.batch.max(reply.batch);
+                self.tokens += reply.usage.unwrap_or_default();
                 Ok(reply.outputs)
             }
             Err(error) => {
@@ -157,8 +158,8 @@ impl graph::Host for State {
 
 impl graph::HostGraph for State {
     fn init_execution_context(&mut self, graph: Resource<HostGraph>) -> Result<Answer<HostContext>> {
-        let context = HostContext(self.table.get(&graph)?.0.clone());
-        Ok(Ok(self.push(context)?))
+        let context = self.table.get(&graph)?.0.context(&self.grants.component);
+        Ok(Ok(self.push(HostContext(Some(context)))?))
     }
 
     fn drop(&mut self, handle: Resource<HostGraph>) -> Result<()> {
@@ -177,12 +178,13 @@ impl inference::HostGraphExecutionContext for State {
         context: Resource<HostContext>,
         inputs: Vec<(String, Resource<HostTensor>)>,
     ) -> Result<Outputs> {
-        let model = self.table.get(&context)?.0.clone();
+        let mut taken = self.table.get_mut(&context)?.0.take().expect("a guest makes one call at a time");
         let (inputs, cost) = self.take(inputs)?;
         let outputs = match to_engine(inputs) {
-            Ok(inputs) => self.run(&model, inputs).await,
-            Err(message) => Err(RunError::InvalidInput { model: model.name().to_owned(), message }),
+            Ok(inputs) => self.run(&mut taken, inputs).await,
+            Err(message) => Err(RunError::InvalidInput { model: taken.model().name().to_owned(), message }),
         };
+        self.table.get_mut(&context)?.0 = Some(taken);
         self.release(cost);
         match outputs {
             Ok(outputs) => self.hand_over(outputs),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infer_engine::{Model, RunError};
+use infer_engine::{Model, RunError, TokenUsage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
@@ -15,7 +15,7 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct Grants {
     /// The component's name in the configuration.
-    pub(crate) component: String,
+    pub(crate) component: Arc<str>,
     /// Models by the name that the guest uses.
     pub(crate) models: BTreeMap<String, Arc<Model>>,
     /// What `wasi:config/store` answers.
@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) queue: Duration,
     pub(crate) compute: Duration,
     pub(crate) batch: usize,
+    /// Of language models.
+    pub(crate) tokens: TokenUsage,
     /// The last error of a model, which the guest sees without its kind.
     pub(crate) model_error: Option<RunError>,
     /// What a memory or a table was refused. Growth fails softly, so this alone explains the guest's own abort after it.
@@ -65,6 +67,7 @@ impl State {
             queue: Duration::ZERO,
             compute: Duration::ZERO,
             batch: 0,
+            tokens: TokenUsage::default(),
             model_error: None,
             refused: None,
         }

@@ -118,7 +118,7 @@ async fn measure(app: &App, arguments: &Bench) -> anyhow::Result<Report> {
     }
     progress(arguments.repeats, arguments.repeats);
     let [sandbox, native] = turns;
-    let options = model.options();
+    let options = model.capacity();
     Ok(Report {
         host: Host { cores: stats::cores(), backend: app.runtime.backend() },
         model: Subject {

@@ -26,12 +26,19 @@ pub(super) fn run(config: Config, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "  source       {}", config.source)?;
         writeln!(out, "  card         {} ({}, {})", card.name, card.task, card.license)?;
         writeln!(out, "  hash         {}", model.hash())?;
-        let options = model.options();
+        let options = model.capacity();
         writeln!(
             out,
             "  runs         {} sessions × {} threads, batches up to {}, queue {}",
             options.sessions, options.threads, options.max_batch, options.queue_capacity
         )?;
+        if let Some(language) = model.language() {
+            let context = language.context();
+            writeln!(out, "  context      {context} tokens, keys and values up to {} bytes", options.kv_bytes)?;
+        }
+        if model.is_dummy() {
+            writeln!(out, "  DUMMY        random weights: its answers mean nothing")?;
+        }
     }
     for (name, config) in &app.config.components {
         let policy = &app.components[name];

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use infer_sandbox::World;
 use infer_sandbox::types::Part;
 
+use super::language::DUMMY;
 use crate::cli::{Format, Moderate};
 use crate::config::Config;
 use crate::routes::{self, ModerateResponse};
@@ -52,6 +53,9 @@ fn parts(arguments: &Moderate) -> anyhow::Result<Vec<Part>> {
 }
 
 fn print(response: &ModerateResponse, out: &mut impl Write) -> std::io::Result<()> {
+    if response.infer.judges.dummy {
+        writeln!(out, "{DUMMY}")?;
+    }
     for judgement in &response.results {
         let word = if judgement.flagged { "flagged" } else { "not flagged" };
         writeln!(out, "{word}  {}", response.infer.timings)?;

@@ -85,13 +85,14 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let exists = |path: &Path| path.is_dir() || weights::is_gguf(path);
         let source = self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), exists);
         let subject = format!("model `{name}`: ");
-        let defaults = ModelOptions::default();
-        let mut size = |key, typed, default, most| self.size(&subject, key, typed, default, 1..=most);
+        let mut size = |key, typed, range| self.optional(&subject, key, typed, range);
         let options = ModelOptions {
-            sessions: size("sessions", &model.sessions, defaults.sessions, 64),
-            threads: size("threads", &model.threads, defaults.threads, 256),
-            queue_capacity: size("queue_capacity", &model.queue_capacity, defaults.queue_capacity, 65_536),
-            max_batch: size("max_batch", &model.max_batch, defaults.max_batch, 1_024),
+            sessions: size("sessions", &model.sessions, 1..=64),
+            threads: size("threads", &model.threads, 1..=256),
+            queue_capacity: size("queue_capacity", &model.queue_capacity, 1..=65_536),
+            max_batch: size("max_batch", &model.max_batch, 1..=4_096),
+            context_tokens: size("context_tokens", &model.context_tokens, 16..=1 << 20),
+            kv_bytes: size("kv_bytes", &model.kv_bytes, 1 << 20..=1 << 40),
         };
         ModelConfig { at: (self.place)(offset), source, options }
     }
@@ -185,6 +186,17 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             self.mistake(typed.span().start, message);
         }
         value
+    }
+
+    /// What was typed at `key`, where something was.
+    fn optional(
+        &mut self,
+        subject: &str,
+        key: &str,
+        typed: &file::Number,
+        range: RangeInclusive<u64>,
+    ) -> Option<usize> {
+        typed.is_some().then(|| self.size(subject, key, typed, 0, range))
     }
 
     fn size(

@@ -55,8 +55,12 @@ pub(super) struct Model {
     pub(super) threads: Number,
     /// Requests that may wait for a session; beyond it they get 429.
     pub(super) queue_capacity: Number,
-    /// The most rows that are computed together, where the model's batch axis is dynamic.
+    /// The most rows that are computed together, where the model's batch axis is dynamic; a language model's tokens.
     pub(super) max_batch: Number,
+    /// The most tokens of one session of a language model.
+    pub(super) context_tokens: Number,
+    /// Memory for a language model's keys and values, in bytes.
+    pub(super) kv_bytes: Number,
 }
 
 /// `[components.NAME]`

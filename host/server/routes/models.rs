@@ -28,7 +28,16 @@ struct Entry {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Facts {
-    Model { task: String, format: String, license: String, backend: &'static str, hash: String },
+    Model {
+        task: String,
+        format: String,
+        license: String,
+        backend: &'static str,
+        hash: String,
+        /// The weights are random: whatever the model answers means nothing.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        dummy: bool,
+    },
     Component { world: String, route: Option<String>, models: Vec<String>, hash: String },
 }
 
@@ -39,8 +48,9 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Json<List> {
             task: card.task.to_string(),
             format: card.format.to_string(),
             license: card.license.clone(),
-            backend: app.runtime.backend(),
+            backend: if model.language().is_some() { "infer" } else { app.runtime.backend() },
             hash: model.hash().to_owned(),
+            dummy: model.is_dummy(),
         };
         (model.name().to_owned(), facts)
     });

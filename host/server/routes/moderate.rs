@@ -10,12 +10,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::{Extension, Json};
+use infer_engine::TokenUsage;
 use infer_sandbox::types::{Kinds, Part, Verdict};
 use infer_sandbox::{CallError, Usage};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::timings::Judges;
+use super::timings::{self, Judges};
 use super::{Call, Endpoint, Timings};
 use crate::app::Policy;
 use crate::error::ApiError;
@@ -106,9 +107,12 @@ pub(crate) struct Judgement {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Facts {
     #[serde(flatten)]
-    judges: Judges,
+    pub(crate) judges: Judges,
     /// What no model could judge: these categories score 0 for these inputs, which says nothing of the content.
     pub(crate) degraded: Vec<Degraded>,
+    /// Of language models, over all inputs; absent where none ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<TokenUsage>,
     pub(crate) timings: Timings,
 }
 
@@ -142,6 +146,7 @@ impl ModerateResponse {
             infer: Facts {
                 judges: Judges::new(policy),
                 degraded,
+                tokens: timings::tokens(verdicts.iter().map(|(_, usage)| usage)),
                 timings: Timings::new(verdicts.iter().map(|(_, usage)| usage), began.elapsed()),
             },
         }

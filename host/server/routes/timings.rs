@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use infer_engine::TokenUsage;
 use infer_sandbox::Usage;
 use serde::Serialize;
 
@@ -45,11 +46,21 @@ impl Timings {
     }
 }
 
+/// Tokens of language models, where one ran.
+pub(crate) fn tokens<'a>(usages: impl IntoIterator<Item = &'a Usage>) -> Option<TokenUsage> {
+    let mut sum = TokenUsage::default();
+    usages.into_iter().for_each(|usage| sum += usage.tokens);
+    (sum != TokenUsage::default()).then_some(sum)
+}
+
 /// The component that judged, and the models that it could use.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Judges {
     component: Hashed,
     models: Vec<Hashed>,
+    /// Some model's weights are random: the answer means nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dummy: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -66,6 +77,7 @@ impl Judges {
         Judges {
             component: hashed(component.name(), &policy.hash),
             models: component.models().values().map(|model| hashed(model.name(), model.hash())).collect(),
+            dummy: component.models().values().any(|model| model.is_dummy()),
         }
     }
 }

@@ -19,7 +19,7 @@ use ort::value::{
 use super::{Backend, BackendError, Port, Session, failed, library, only};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
-use crate::model::ModelOptions;
+use crate::model::Capacity;
 use crate::runtime::RuntimeError;
 use crate::tensor::Tensor;
 
@@ -108,11 +108,11 @@ impl Backend for OnnxRuntime {
         &self,
         bytes: Cow<'static, [u8]>,
         _card: &Card,
-        options: &ModelOptions,
+        capacity: &Capacity,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
-        let mut sessions: Vec<Box<dyn Session>> = Vec::with_capacity(options.sessions);
-        for _ in 0..options.sessions {
-            sessions.push(Box::new(Loaded::new(&self.environment, &bytes, options.threads)?));
+        let mut sessions: Vec<Box<dyn Session>> = Vec::with_capacity(capacity.sessions);
+        for _ in 0..capacity.sessions {
+            sessions.push(Box::new(Loaded::new(&self.environment, &bytes, capacity.threads)?));
         }
         Ok(sessions)
     }

@@ -14,7 +14,7 @@ use rten_tensor::{Layout as _, Tensor as RtenTensor};
 use super::{Backend, BackendError, Port, Session, failed};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
-use crate::model::ModelOptions;
+use crate::model::Capacity;
 use crate::tensor::Tensor;
 
 /// The types that pass.
@@ -35,7 +35,7 @@ impl Backend for Rten {
         &self,
         bytes: Cow<'static, [u8]>,
         card: &Card,
-        options: &ModelOptions,
+        capacity: &Capacity,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
         let specs = card.inputs.iter().map(|input| ("input", &input.name, input.dtype));
         let specs = specs.chain(card.outputs.iter().map(|output| ("output", &output.name, output.dtype)));
@@ -55,11 +55,11 @@ impl Backend for Rten {
         let outputs: Vec<_> = model.output_ids().iter().map(|id| port(&model, *id)).collect();
         let wide = outputs.iter().map(|port| is_wide(card, &port.name)).collect::<Vec<_>>();
         let session = || {
-            let pool = Arc::new(ThreadPool::with_num_threads(options.threads));
+            let pool = Arc::new(ThreadPool::with_num_threads(capacity.threads));
             let (model, inputs, outputs) = (model.clone(), inputs.clone(), outputs.clone());
             Box::new(Loaded { model, pool, inputs, outputs, wide: wide.clone() }) as Box<dyn Session>
         };
-        Ok((0..options.sessions).map(|_| session()).collect())
+        Ok((0..capacity.sessions).map(|_| session()).collect())
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Stats {
 
 /// The same, while being counted. No reader needs two totals to agree, so relaxed order suffices.
 #[derive(Default)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     computed: AtomicU64,
     failed: AtomicU64,
     skipped: AtomicU64,
@@ -31,25 +31,25 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) fn batch(&self, jobs: usize, rows: usize) {
+    pub(crate) fn batch(&self, jobs: usize, rows: usize) {
         self.computed.fetch_add(jobs as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn failed(&self) {
+    pub(crate) fn failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn skipped(&self) {
+    pub(crate) fn skipped(&self) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn busy(&self) {
+    pub(crate) fn busy(&self) {
         self.busy.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn read(&self) -> Stats {
+    pub(crate) fn read(&self) -> Stats {
         Stats {
             computed: self.computed.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),

@@ -49,7 +49,7 @@ pub(crate) fn onnxruntime() -> Option<Runtime> {
 
 /// One session, so that what waits is computed together.
 pub(crate) fn load(runtime: &Runtime, folder: &Path) -> Result<Model, LoadError> {
-    let options = ModelOptions { sessions: 1, ..ModelOptions::default() };
+    let options = ModelOptions { sessions: Some(1), ..ModelOptions::default() };
     Model::load(runtime, "m", Weights::read(folder).unwrap(), &options)
 }
 

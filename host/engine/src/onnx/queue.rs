@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::{Reply, RunError};
+use crate::model::{Reply, RunError};
 use crate::tensor::Tensor;
 
 /// A call that waits to be computed.

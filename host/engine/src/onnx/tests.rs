@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -49,7 +50,7 @@ impl Session for Gated {
 
 /// A model on one gated session, and the test's hands on it.
 struct Bench {
-    model: Model,
+    model: OnnxModel,
     /// Behind a lock only because running calls borrow the bench as well.
     began: Mutex<UnboundedReceiver<Vec<f32>>>,
     permits: Sender<()>,
@@ -67,8 +68,8 @@ impl Bench {
         let (started, began) = unbounded_channel();
         let (permits, gate) = channel();
         let session = Gated { ports: vec![port("x"), port("y")], began: started, permits: gate };
-        let options = ModelOptions { sessions: 1, threads: 1, queue_capacity, max_batch };
-        let model = Model::start("gated", card(&shape), "00".repeat(32), &options, vec![Box::new(session)]);
+        let capacity = Capacity { sessions: 1, queue_capacity, max_batch, ..Capacity::of(Format::Onnx) };
+        let model = OnnxModel::start("gated", &card(&shape), &capacity, vec![Box::new(session)]);
         Bench { model: model.unwrap(), began: Mutex::new(began), permits }
     }
 
@@ -112,11 +113,11 @@ fn card(shape: &[Axis]) -> Card {
 type Running<'m> = Pin<Box<dyn Future<Output = Result<Reply, RunError>> + 'm>>;
 
 /// Call the model and let the call get as far as it can: into the queue.
-async fn call<'m>(model: &'m Model, shape: &[usize], values: &[f32]) -> Running<'m> {
+async fn call<'m>(model: &'m OnnxModel, shape: &[usize], values: &[f32]) -> Running<'m> {
     call_until(model, shape, values, Instant::now() + Duration::from_secs(60)).await
 }
 
-async fn call_until<'m>(model: &'m Model, shape: &[usize], values: &[f32], deadline: Instant) -> Running<'m> {
+async fn call_until<'m>(model: &'m OnnxModel, shape: &[usize], values: &[f32], deadline: Instant) -> Running<'m> {
     let input = Tensor::from_slice(shape, values).unwrap();
     let mut running: Running<'m> = Box::pin(model.run(vec![("x".to_owned(), input)], deadline));
     poll_fn(|context| {
@@ -267,12 +268,4 @@ async fn dropped_model_stops_its_workers() {
     // The session went with its worker: its end of both channels is closed.
     while began.recv().await.is_some() {}
     assert!(permits.send(()).is_err());
-}
-
-#[test]
-fn options_of_zero_are_refused() {
-    let options = ModelOptions { max_batch: 0, ..ModelOptions::default() };
-    let error = check("m", &options).unwrap_err();
-    assert_eq!(error.to_string(), "model `m`: `max_batch` is 0, expected at least 1");
-    assert!(check("m", &ModelOptions::default()).is_ok());
 }

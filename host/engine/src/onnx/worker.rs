@@ -1,13 +1,13 @@
 //! A worker computes jobs on one session, together where it can, and answers each.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::queue::Job;
-use super::{Reply, RunError, Shared};
+use super::Shared;
 use crate::backend::{BackendError, Session};
+use crate::model::{Reply, RunError, panic_message};
 use crate::tensor::Tensor;
 
 /// A session and the queue that it serves, on a thread of its own.
@@ -24,7 +24,7 @@ impl Worker {
     /// Compute until the queue is closed.
     pub(super) fn serve(mut self) {
         let shared = self.shared.clone();
-        let (sessions, max_batch) = (shared.options.sessions, shared.options.max_batch);
+        let (sessions, max_batch) = (shared.capacity.sessions, shared.capacity.max_batch);
         while let Some(jobs) = shared.queue.take(sessions, max_batch, |dead| shared.skip(dead)) {
             if jobs.len() == 1 {
                 jobs.into_iter().for_each(|job| self.compute_alone(job));
@@ -45,6 +45,7 @@ impl Worker {
                     queue: began - job.queued,
                     compute: began.elapsed(),
                     batch: rows,
+                    usage: None,
                 })
             }
             Err(error) => {
@@ -72,7 +73,7 @@ impl Worker {
                 for (job, outputs) in jobs.into_iter().zip(parts) {
                     let outputs = self.shared.signature.name(outputs);
                     let queue = began - job.queued;
-                    answer_to(job, Ok(Reply { outputs, queue, compute, batch: rows }));
+                    answer_to(job, Ok(Reply { outputs, queue, compute, batch: rows, usage: None }));
                 }
             }
             Err(error) => {
@@ -131,11 +132,4 @@ fn split(outputs: &[Tensor], rows: &[usize]) -> Result<Vec<Vec<Tensor>>, Backend
         }
     }
     Ok(parts)
-}
-
-/// What a panic said, for an error.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<&str>().copied();
-    let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the backend panicked: {}", said.unwrap_or("without a message"))
 }

@@ -1,0 +1,176 @@
+//! What a decoder looks like: read once from a file's metadata, so that one graph serves every architecture.
+
+use std::ops::RangeInclusive;
+
+use infer_kernels::{AttentionShape, Rope, RopeStyle};
+
+use super::gguf::{Gguf, GgufError};
+
+/// The numbers that a forward pass needs.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct DecoderConfig {
+    pub(super) layers: usize,
+    /// Width of the residual stream.
+    pub(super) hidden: usize,
+    /// Width between gate·up and down.
+    pub(super) feed_forward: usize,
+    pub(super) attention: AttentionShape,
+    pub(super) epsilon: f32,
+    /// The most tokens of one sequence: the file's context, or less where the options say so.
+    pub(super) context: usize,
+    pub(super) rope: RopeConfig,
+    /// Query, key and value are one tensor, and so are gate and up.
+    pub(super) fused: bool,
+}
+
+/// How positions turn queries and keys.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RopeConfig {
+    style: RopeStyle,
+    dims: usize,
+    base: f32,
+    /// Each pair of dimensions turns slower by its factor.
+    factors: Option<Vec<f32>>,
+    attention_scale: f32,
+}
+
+impl RopeConfig {
+    pub(super) fn build(&self, positions: usize) -> Rope {
+        let factors = self.factors.as_deref();
+        Rope::new(self.style, self.dims, self.base, factors, self.attention_scale, positions)
+    }
+}
+
+impl DecoderConfig {
+    /// Read the metadata of a `phi3`, `llama` or `qwen2` file. `context` caps the tokens of a sequence.
+    ///
+    /// # Errors
+    ///
+    /// For another architecture, a key that is missing or out of range, or a kind of RoPE scaling that is not known.
+    pub(super) fn read(gguf: &Gguf, context: usize) -> Result<Self, GgufError> {
+        let architecture = gguf.architecture()?;
+        let style = match architecture {
+            "llama" => RopeStyle::Pairs,
+            "phi3" | "qwen2" => RopeStyle::Halves,
+            other => {
+                let message = format!("is `{}`, expected `phi3`, `llama` or `qwen2`", other.escape_debug());
+                return Err(GgufError::key("general.architecture", message));
+            }
+        };
+        let keys = Keys { gguf, architecture };
+        let layers = keys.number("block_count", 1..=512)?;
+        let hidden = keys.number("embedding_length", 1..=65_536)?;
+        let feed_forward = keys.number("feed_forward_length", 1..=262_144)?;
+        let query_heads = keys.number("attention.head_count", 1..=1_024)?;
+        let kv_heads = keys.optional("attention.head_count_kv", 1..=1_024)?.unwrap_or(query_heads);
+        let head_dim = keys.optional("attention.key_length", 2..=256)?;
+        let head_dim = match head_dim {
+            Some(head_dim) => head_dim,
+            None if hidden % query_heads == 0 => hidden / query_heads,
+            None => return Err(keys.wrong("attention.head_count", format!("is {query_heads}, which does not divide the embedding's {hidden}"))),
+        };
+        let value_length = keys.optional("attention.value_length", 2..=256)?.unwrap_or(head_dim);
+        if query_heads % kv_heads != 0 {
+            let message = format!("is {kv_heads}, which does not divide the {query_heads} query heads");
+            return Err(keys.wrong("attention.head_count_kv", message));
+        }
+        if head_dim % 2 != 0 || head_dim > 256 || value_length != head_dim {
+            let message = format!("is {head_dim}, and that of values {value_length}; expected equal even sizes of at most 256");
+            return Err(keys.wrong("attention.key_length", message));
+        }
+        let window = keys.optional("attention.sliding_window", 0..=1 << 30)?.filter(|&window| window > 0);
+        let trained = keys.number("context_length", 1..=1 << 30)?;
+        let context = trained.min(context);
+        let epsilon_key = "attention.layer_norm_rms_epsilon";
+        let epsilon = gguf.require_f32(&keys.key(epsilon_key))?;
+        if !(epsilon > 0.0 && epsilon < 1.0) {
+            return Err(keys.wrong(epsilon_key, format!("is {epsilon}, expected a number above 0 and below 1")));
+        }
+        let rope = keys.rope(style, head_dim, context)?;
+        let attention = AttentionShape { query_heads, kv_heads, head_dim, window };
+        let fused = architecture == "phi3";
+        Ok(DecoderConfig { layers, hidden, feed_forward, attention, epsilon, context, rope, fused })
+    }
+}
+
+/// Keys below the architecture's name.
+struct Keys<'g> {
+    gguf: &'g Gguf,
+    architecture: &'g str,
+}
+
+impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn wrong(&self, name: &str, message: impl Into<String>) -> GgufError {
+        GgufError::key(&self.key(name), message)
+    }
+
+    fn optional(&self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, GgufError> {
+        let value = self.gguf.u32(&self.key(name))?;
+        value.map(|value| self.within(name, value, range)).transpose()
+    }
+
+    fn number(&self, name: &str, range: RangeInclusive<usize>) -> Result<usize, GgufError> {
+        self.within(name, self.gguf.require_u32(&self.key(name))?, range)
+    }
+
+    fn within(&self, name: &str, value: u32, range: RangeInclusive<usize>) -> Result<usize, GgufError> {
+        let value = value as usize;
+        if !range.contains(&value) {
+            return Err(self.wrong(name, format!("is {value}, expected {} to {}", range.start(), range.end())));
+        }
+        Ok(value)
+    }
+
+    fn float(&self, name: &str) -> Result<Option<f32>, GgufError> {
+        self.gguf.f32(&self.key(name))
+    }
+
+    fn rope(&self, style: RopeStyle, head_dim: usize, context: usize) -> Result<RopeConfig, GgufError> {
+        let dims = self.optional("rope.dimension_count", 2..=256)?.unwrap_or(head_dim);
+        if dims % 2 != 0 || dims > head_dim {
+            let message = format!("is {dims}, expected an even number of at most the head's {head_dim}");
+            return Err(self.wrong("rope.dimension_count", message));
+        }
+        let base = self.float("rope.freq_base")?.unwrap_or(10_000.0);
+        if !(base.is_finite() && base >= 1.0) {
+            return Err(self.wrong("rope.freq_base", format!("is {base}, expected a finite number of at least 1")));
+        }
+        let attention_scale = self.float("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let mut factors = self.factors(dims, context)?;
+        let linear = match self.gguf.str(&self.key("rope.scaling.type"))? {
+            None | Some("none" | "longrope") => None,
+            Some("linear") => self.float("rope.scaling.factor")?,
+            Some(other) => {
+                let message = format!("is `{}`, expected `none`, `linear` or `longrope`", other.escape_debug());
+                return Err(self.wrong("rope.scaling.type", message));
+            }
+        };
+        if let Some(factor) = linear {
+            let all = factors.get_or_insert_with(|| vec![1.0; dims / 2]);
+            all.iter_mut().for_each(|own| *own *= factor);
+        }
+        let usable = |factor: &f32| factor.is_finite() && *factor > 0.0;
+        if !factors.iter().flatten().chain([&attention_scale]).all(usable) {
+            return Err(self.wrong("rope", "has a factor that is not a finite number above 0"));
+        }
+        Ok(RopeConfig { style, dims, base, factors, attention_scale })
+    }
+
+    /// LongRoPE has two lists: one for sequences within the original context, one for longer ones. The context that is
+    /// configured decides, since keys that are stored cannot be turned again. Llama 3 files have one list.
+    fn factors(&self, dims: usize, context: usize) -> Result<Option<Vec<f32>>, GgufError> {
+        let original = self.optional("rope.scaling.original_context_length", 1..=1 << 30)?;
+        let long = original.is_some_and(|original| context > original);
+        let name = if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+        for name in [name, "rope_freqs.weight"] {
+            if let Some(tensor) = self.gguf.tensor(name)? {
+                return super::decoder::vector(&tensor, dims / 2).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}

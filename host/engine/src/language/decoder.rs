@@ -1,0 +1,301 @@
+//! The decoder: one graph for every architecture, many sequences in one pass.
+//!
+//! Each layer is attention over the key-value blocks and a gated feed-forward, both after an RMS norm and added to the
+//! residual stream (Llama; Phi-3 and Qwen2 differ in what [`DecoderConfig`] says). The rows of a pass are tokens of any
+//! number of sequences: products do not care whose a row is, and attention is told.
+
+use infer_kernels::{
+    Activations, Chunk, Destination, Pool, QuantizedMatrix, Rope, Span, WeightType, Write, attention,
+    dequantize_row, rms_norm, rope_and_store,
+};
+
+use super::config::DecoderConfig;
+use super::gguf::{Gguf, GgufError, GgufTensor};
+use super::kv::Sequence;
+
+/// A loaded decoder with the buffers of a pass.
+pub(super) struct Decoder {
+    config: DecoderConfig,
+    vocabulary: usize,
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    head: QuantizedMatrix,
+    rope: Rope,
+    pool: Pool,
+    buffers: Buffers,
+}
+
+/// Tokens of one sequence that a pass computes: those from position `start` to its end.
+pub(super) struct Run<'s> {
+    pub(super) sequence: &'s mut Sequence,
+    /// The first position whose keys and values are not there yet.
+    pub(super) start: usize,
+    /// How many of the last positions to keep the hidden state of, for [`Decoder::logits`].
+    pub(super) wanted: usize,
+}
+
+/// The table of token embeddings, left in the file: a pass looks at a few rows of it.
+struct Embeddings {
+    gguf: Gguf,
+    ty: WeightType,
+    row_bytes: usize,
+}
+
+struct Layer {
+    attention_norm: Vec<f32>,
+    qkv: Projection,
+    attention_output: QuantizedMatrix,
+    feed_forward_norm: Vec<f32>,
+    gate_up: Projection,
+    down: QuantizedMatrix,
+}
+
+/// Matrices with the same input, whose outputs stand side by side; one or several tensors in the file.
+struct Projection {
+    parts: Vec<QuantizedMatrix>,
+    bias: Option<Vec<f32>>,
+}
+
+#[derive(Default)]
+struct Buffers {
+    /// The residual stream, (rows, hidden).
+    stream: Vec<f32>,
+    /// (rows, qkv columns)
+    qkv: Vec<f32>,
+    /// (rows, query heads × head size)
+    attended: Vec<f32>,
+    /// (rows, 2 × feed-forward)
+    gate_up: Vec<f32>,
+    activations: Activations,
+    /// (wanted rows, hidden), after the last norm
+    hidden: Vec<f32>,
+    /// (rows of one call, vocabulary)
+    logits: Vec<f32>,
+}
+
+impl Decoder {
+    /// Pack the weights of `gguf` for this machine. What is packed is not kept resident a second time.
+    ///
+    /// # Errors
+    ///
+    /// When a tensor is missing, or has another shape than the metadata says, or a type that is not supported.
+    pub(super) fn load(gguf: Gguf, config: DecoderConfig, vocabulary: usize, pool: Pool) -> Result<Self, GgufError> {
+        let loader = Loader { gguf: &gguf, pool: &pool };
+        let hidden = config.hidden;
+        let mut layers = Vec::with_capacity(config.layers);
+        for index in 0..config.layers {
+            layers.push(loader.layer(&config, index)?);
+        }
+        let norm = vector(&gguf.require_tensor("output_norm.weight", &[hidden])?, hidden)?;
+        let table = gguf.require_tensor("token_embd.weight", &[vocabulary, hidden])?;
+        let (ty, row_bytes) = (table.ty, table.data.len() / vocabulary);
+        let tied = gguf.tensor("output.weight")?.is_none();
+        let head = if tied { "token_embd.weight" } else { "output.weight" };
+        let head = loader.matrix(head, vocabulary, hidden)?;
+        let rope = config.rope.build(config.context);
+        let embeddings = Embeddings { gguf, ty, row_bytes };
+        Ok(Decoder { config, vocabulary, embeddings, layers, norm, head, rope, pool, buffers: Buffers::default() })
+    }
+
+    pub(super) fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    pub(super) fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// Bytes of the packed weights.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let projection = |projection: &Projection| projection.parts.iter().map(QuantizedMatrix::size_bytes).sum::<usize>();
+        let layer = |layer: &Layer| {
+            let (output, down) = (layer.attention_output.size_bytes(), layer.down.size_bytes());
+            projection(&layer.qkv) + output + projection(&layer.gate_up) + down
+        };
+        self.layers.iter().map(layer).sum::<usize>() + self.head.size_bytes()
+    }
+
+    /// Compute the keys and values of each run's new tokens, and keep the hidden states that are wanted: the runs' in
+    /// their order, each one's in the order of its positions.
+    ///
+    /// Tokens must be below the vocabulary's size and positions below the context's.
+    pub(super) fn forward(&mut self, runs: &mut [Run<'_>]) {
+        let Decoder { config, layers, pool, rope, buffers, .. } = self;
+        let hidden = config.hidden;
+        let rows: usize = runs.iter().map(Run::rows).sum();
+        let columns = config.attention.qkv_columns();
+        let width = config.attention.query_heads * config.attention.head_dim;
+        rope.prepare(runs.iter().map(|run| run.sequence.len()).max().unwrap_or(0));
+        self.embeddings.gather(runs, hidden, &mut buffers.stream);
+        let Buffers { stream, qkv, attended, gate_up, activations, .. } = buffers;
+        qkv.resize(rows * columns, 0.0);
+        attended.resize(rows * width, 0.0);
+        gate_up.resize(rows * 2 * config.feed_forward, 0.0);
+        for (index, layer) in layers.iter().enumerate() {
+            activations.set_rms_norm(pool, stream, &layer.attention_norm, config.epsilon, rows);
+            layer.qkv.apply(pool, activations, qkv);
+            let mut row = 0;
+            let mut destinations: Vec<Destination<'_>> = Vec::new();
+            for run in runs.iter_mut() {
+                let rows = run.rows();
+                destinations.extend(run.sequence.destinations(index, run.start, row));
+                row += rows;
+            }
+            rope_and_store(pool, &config.attention, rope, qkv, &mut destinations);
+            attend(pool, config, index, runs, qkv, attended);
+            activations.set(pool, attended, rows, width);
+            layer.attention_output.matmul(pool, activations, stream, hidden, Write::Add);
+            activations.set_rms_norm(pool, stream, &layer.feed_forward_norm, config.epsilon, rows);
+            layer.gate_up.apply(pool, activations, gate_up);
+            activations.set_silu_product(pool, gate_up, rows, config.feed_forward);
+            layer.down.matmul(pool, activations, stream, hidden, Write::Add);
+        }
+        self.keep(runs);
+    }
+
+    fn keep(&mut self, runs: &[Run<'_>]) {
+        let hidden = self.config.hidden;
+        let Buffers { stream, hidden: kept, .. } = &mut self.buffers;
+        kept.clear();
+        let mut row = 0;
+        for run in runs {
+            row += run.rows();
+            for wanted in row - run.wanted..row {
+                let from = kept.len();
+                kept.resize(from + hidden, 0.0);
+                rms_norm(&stream[wanted * hidden..][..hidden], &self.norm, self.config.epsilon, &mut kept[from..]);
+            }
+        }
+    }
+
+    /// The logits of the hidden states that the last pass kept, from number `first` on, `rows` of them: (rows, vocabulary).
+    pub(super) fn logits(&mut self, first: usize, rows: usize) -> &mut [f32] {
+        let hidden = self.config.hidden;
+        let Buffers { hidden: kept, activations, logits, .. } = &mut self.buffers;
+        activations.set(&self.pool, &kept[first * hidden..][..rows * hidden], rows, hidden);
+        logits.resize(rows * self.vocabulary, 0.0);
+        self.head.matmul(&self.pool, activations, logits, self.vocabulary, Write::Set);
+        logits
+    }
+}
+
+impl Run<'_> {
+    pub(super) fn rows(&self) -> usize {
+        self.sequence.len() - self.start
+    }
+}
+
+fn attend(pool: &Pool, config: &DecoderConfig, layer: usize, runs: &[Run<'_>], qkv: &[f32], out: &mut [f32]) {
+    let spans: Vec<Vec<Span<'_>>> = runs.iter().map(|run| run.sequence.spans(layer).collect()).collect();
+    let mut row = 0;
+    let chunks: Vec<Chunk<'_>> = runs
+        .iter()
+        .zip(&spans)
+        .map(|(run, spans)| {
+            let rows = row..row + run.rows();
+            row = rows.end;
+            Chunk { rows, position: run.start, spans }
+        })
+        .collect();
+    attention(pool, &config.attention, qkv, &chunks, out);
+}
+
+impl Embeddings {
+    /// The embeddings of the runs' new tokens, (rows, hidden).
+    fn gather(&self, runs: &[Run<'_>], hidden: usize, out: &mut Vec<f32>) {
+        let rows: usize = runs.iter().map(Run::rows).sum();
+        out.resize(rows * hidden, 0.0);
+        let table = self.gguf.tensor("token_embd.weight");
+        let table = table.ok().flatten().expect("the table was found when the model was loaded").data;
+        let tokens = runs.iter().flat_map(|run| &run.sequence.tokens()[run.start..]);
+        for (token, out) in tokens.zip(out.chunks_exact_mut(hidden)) {
+            let row = &table[*token as usize * self.row_bytes..][..self.row_bytes];
+            dequantize_row(self.ty, row, out);
+        }
+    }
+}
+
+impl Projection {
+    fn apply(&self, pool: &Pool, input: &mut Activations, out: &mut [f32]) {
+        let stride = self.parts.iter().map(QuantizedMatrix::rows).sum();
+        let mut column = 0;
+        for part in &self.parts {
+            part.matmul(pool, input, &mut out[column..], stride, Write::Set);
+            column += part.rows();
+        }
+        if let Some(bias) = &self.bias {
+            for row in out.chunks_exact_mut(stride) {
+                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            }
+        }
+    }
+}
+
+struct Loader<'g> {
+    gguf: &'g Gguf,
+    pool: &'g Pool,
+}
+
+impl Loader<'_> {
+    fn layer(&self, config: &DecoderConfig, index: usize) -> Result<Layer, GgufError> {
+        let DecoderConfig { hidden, feed_forward, attention, fused, .. } = config;
+        let (queries, keys) = (attention.query_heads * attention.head_dim, attention.kv_heads * attention.head_dim);
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let norm = |part: &str| self.vector(&name(part), *hidden);
+        let (qkv, gate_up) = if *fused {
+            (vec![("attn_qkv", queries + 2 * keys)], vec![("ffn_up", 2 * feed_forward)])
+        } else {
+            let qkv = vec![("attn_q", queries), ("attn_k", keys), ("attn_v", keys)];
+            (qkv, vec![("ffn_gate", *feed_forward), ("ffn_up", *feed_forward)])
+        };
+        Ok(Layer {
+            attention_norm: norm("attn_norm.weight")?,
+            qkv: self.projection(index, &qkv, *hidden)?,
+            attention_output: self.matrix(&name("attn_output.weight"), *hidden, queries)?,
+            feed_forward_norm: norm("ffn_norm.weight")?,
+            gate_up: self.projection(index, &gate_up, *hidden)?,
+            down: self.matrix(&name("ffn_down.weight"), *hidden, *feed_forward)?,
+        })
+    }
+
+    fn projection(&self, layer: usize, parts: &[(&str, usize)], columns: usize) -> Result<Projection, GgufError> {
+        let mut matrices = Vec::with_capacity(parts.len());
+        let mut bias = Vec::new();
+        let mut biased = false;
+        for (part, rows) in parts {
+            matrices.push(self.matrix(&format!("blk.{layer}.{part}.weight"), *rows, columns)?);
+            let name = format!("blk.{layer}.{part}.bias");
+            if self.gguf.tensor(&name)?.is_some() {
+                bias.extend(self.vector(&name, *rows)?);
+                biased = true;
+            } else {
+                bias.resize(bias.len() + rows, 0.0);
+            }
+        }
+        Ok(Projection { parts: matrices, bias: biased.then_some(bias) })
+    }
+
+    fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<QuantizedMatrix, GgufError> {
+        let tensor = self.gguf.require_tensor(name, &[rows, columns])?;
+        let packed = QuantizedMatrix::pack(self.pool, tensor.ty, tensor.data, rows, columns);
+        let packed = packed.map_err(|error| GgufError::tensor(name, format!("cannot be packed: {error}")))?;
+        self.gguf.forget(name);
+        Ok(packed)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, GgufError> {
+        vector(&self.gguf.require_tensor(name, &[len])?, len)
+    }
+}
+
+/// The numbers of a tensor with one axis of `len`.
+pub(super) fn vector(tensor: &GgufTensor<'_>, len: usize) -> Result<Vec<f32>, GgufError> {
+    if tensor.shape != [len] {
+        let message = format!("has shape {:?}, expected [{len}]", tensor.shape);
+        return Err(GgufError::tensor(tensor.name, message));
+    }
+    let mut values = vec![0.0; len];
+    dequantize_row(tensor.ty, tensor.data, &mut values);
+    Ok(values)
+}

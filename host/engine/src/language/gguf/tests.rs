@@ -1,0 +1,236 @@
+use super::write::Writer;
+use super::*;
+
+/// A file of every kind of value, and three tensors.
+fn small() -> Writer {
+    Writer::new("llama")
+        .u32("llama.block_count", 2)
+        .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+        .bool("tokenizer.ggml.add_bos_token", true)
+        .texts("tokenizer.ggml.tokens", &["<s>", "a", "▁b"])
+        .f32s("tokenizer.ggml.scores", &[0.0, -1.0, -2.5])
+        .i32s("tokenizer.ggml.token_type", &[3, 1, 1])
+        .tensor("token_embd.weight", &[3, 4], 1, (0..24).collect())
+        .tensor("output_norm.weight", &[4], 0, (0..16).collect())
+        .tensor("blk.0.ffn_up.weight", &[2, 64], 2, (0..72).collect())
+}
+
+fn parse(writer: &Writer) -> Result<Gguf, GgufError> {
+    Gguf::parse(Bytes::Owned(writer.build()))
+}
+
+fn refusal(writer: &Writer) -> String {
+    parse(writer).unwrap_err().to_string()
+}
+
+#[test]
+fn every_kind_of_value_is_read() {
+    let gguf = parse(&small()).unwrap();
+    assert_eq!(gguf.architecture().unwrap(), "llama");
+    assert_eq!(gguf.u32("llama.block_count").unwrap(), Some(2));
+    assert_eq!(gguf.require_u32("llama.block_count").unwrap(), 2);
+    assert_eq!(gguf.f32("llama.attention.layer_norm_rms_epsilon").unwrap(), Some(1e-5));
+    assert_eq!(gguf.bool("tokenizer.ggml.add_bos_token").unwrap(), Some(true));
+    assert_eq!(gguf.strings("tokenizer.ggml.tokens").unwrap(), Some(vec!["<s>", "a", "▁b"]));
+    assert_eq!(gguf.f32s("tokenizer.ggml.scores").unwrap(), Some(vec![0.0, -1.0, -2.5]));
+    assert_eq!(gguf.i32s("tokenizer.ggml.token_type").unwrap(), Some(vec![3, 1, 1]));
+    assert_eq!(gguf.u32s("tokenizer.ggml.token_type").unwrap(), Some(vec![3, 1, 1]));
+    assert_eq!(gguf.u32("absent").unwrap(), None);
+
+    let names: Vec<_> = gguf.tensor_names().collect();
+    assert_eq!(names, ["token_embd.weight", "output_norm.weight", "blk.0.ffn_up.weight"]);
+    let embedding = gguf.require_tensor("token_embd.weight", &[3, 4]).unwrap();
+    assert_eq!((embedding.ty, embedding.data), (WeightType::F16, &(0..24).collect::<Vec<u8>>()[..]));
+    let up = gguf.tensor("blk.0.ffn_up.weight").unwrap().unwrap();
+    assert_eq!((up.ty, up.shape, up.data.len()), (WeightType::Q4_0, vec![2, 64], 72));
+    assert!(gguf.tensor("absent").unwrap().is_none());
+    gguf.forget("token_embd.weight");
+}
+
+#[test]
+fn integers_of_any_width_are_taken_where_they_fit() {
+    let cases: [(u32, &[u8], Result<u32, &str>); 9] = [
+        (0, &[200], Ok(200)),
+        (1, &[0xff], Err("the integer -1")),
+        (2, &[1, 2], Ok(513)),
+        (3, &[1, 2], Ok(513)),
+        (5, &[0, 0, 0, 0x80], Err("the integer -2147483648")),
+        (10, &[1, 0, 0, 0, 0, 0, 0, 0], Ok(1)),
+        (10, &[0, 0, 0, 0, 1, 0, 0, 0], Err("the integer 4294967296")),
+        (11, &[9, 0, 0, 0, 0, 0, 0, 0], Ok(9)),
+        (6, &[0, 0, 0x80, 0x3f], Err("the float 1")),
+    ];
+    for (kind, bytes, expected) in cases {
+        let gguf = parse(&small().raw("k", kind, bytes)).unwrap();
+        let found = gguf.u32("k").map_err(|error| error.to_string());
+        let told = |found| format!("key `k` is {found}; expected an integer of 0 to 4294967295");
+        assert_eq!(found, expected.map(Some).map_err(told));
+    }
+}
+
+#[test]
+fn values_of_another_type_are_refused_by_key() {
+    let gguf = parse(&small()).unwrap();
+    let told = [
+        (
+            gguf.str("llama.block_count").map(drop),
+            "key `llama.block_count` is the integer 2; expected a text",
+        ),
+        (
+            gguf.strings("tokenizer.ggml.scores").map(drop),
+            "key `tokenizer.ggml.scores` is an array of 3, the first the float 0; expected an array of texts",
+        ),
+        (
+            gguf.f32s("tokenizer.ggml.tokens").map(drop),
+            "key `tokenizer.ggml.tokens` is an array of 3, the first `<s>`; expected an array of finite numbers",
+        ),
+        (
+            gguf.bool("general.architecture").map(drop),
+            "key `general.architecture` is the text `llama`; expected a bool",
+        ),
+        (
+            gguf.require_u32("llama.embedding_length").map(drop),
+            "key `llama.embedding_length` is missing; expected an integer of 0 to 4294967295: convert the model again",
+        ),
+        (
+            gguf.require_tensor("output.weight", &[3, 4]).map(drop),
+            "tensor `output.weight` is missing; expected it with shape [3, 4]: take the whole model's file",
+        ),
+        (
+            gguf.require_tensor("token_embd.weight", &[4, 3]).map(drop),
+            "tensor `token_embd.weight` has shape [3, 4]; the metadata expects [4, 3]",
+        ),
+    ];
+    for (result, expected) in told {
+        assert_eq!(result.unwrap_err().to_string(), expected);
+    }
+    let nan = parse(&small().f32("k", f32::NAN)).unwrap();
+    assert!(nan.f32("k").is_err());
+    let absent = parse(&small().without("general.architecture")).unwrap();
+    assert!(absent.architecture().is_err());
+}
+
+#[test]
+fn hostile_headers_are_refused_by_name() {
+    let huge = u64::MAX.to_le_bytes();
+    let array = |kind: u32, length: u64, rest: &[u8]| {
+        [&kind.to_le_bytes()[..], &length.to_le_bytes()[..], rest].concat()
+    };
+    let base = small();
+    let cases = [
+        (base.clone().duplicate("llama.block_count"), "key `llama.block_count` is there twice"),
+        (
+            base.clone().tensor("output_norm.weight", &[4], 0, vec![0; 16]),
+            "tensor `output_norm.weight` is there twice",
+        ),
+        (base.clone().raw("k", 8, &huge), "key `k` holds a text of 18446744073709551615 bytes"),
+        (base.clone().raw("k", 8, &array(2, 0, b"")[..8]), "the GGUF file"),
+        (base.clone().raw("k", 9, &array(0, u64::MAX, b"")), "key `k` is an array of 18446744073709551615"),
+        (base.clone().raw("k", 9, &array(8, 1 << 40, b"")), "key `k` is an array of 1099511627776"),
+        (base.clone().raw("k", 9, &array(9, 1, b"")), "key `k` is an array of arrays"),
+        (base.clone().raw("k", 9, &array(77, 1, b"")), "key `k` has value type 77"),
+        (base.clone().raw("k", 13, b""), "key `k` has value type 13"),
+        (base.clone().raw("k", 7, &[2]), "key `k` holds the bool 2; expected 0 or 1"),
+        (base.clone().raw("k", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]), "key `k` holds a text that is not UTF-8"),
+        (base.clone().u32("a\0b", 1), "the GGUF file the name of key 7 is `a\\x00b`"),
+        (base.clone().u32("", 1), "the GGUF file the name of key 7 is ``"),
+        (base.clone().u32(&"k".repeat(2000), 1), "the GGUF file the name of key 7 takes 2000 bytes"),
+        (base.clone().u32("general.alignment", 0), "key `general.alignment` is 0; expected a power"),
+        (base.clone().u32("general.alignment", 48), "key `general.alignment` is 48; expected"),
+        (base.clone().u32("general.alignment", 1 << 31), "key `general.alignment` is 2147483648; expected"),
+        (
+            base.clone().text("general.alignment", "32"),
+            "key `general.alignment` has value type 8; expected 4, a u32",
+        ),
+    ];
+    for (writer, expected) in cases {
+        let message = refusal(&writer);
+        assert!(message.starts_with(expected), "{message}\nexpected {expected}");
+    }
+    for (at, expected) in [(8, "tensors"), (16, "keys")] {
+        let mut file = small().build();
+        file[at..at + 8].copy_from_slice(&huge);
+        let message = Gguf::parse(Bytes::Owned(file)).unwrap_err().to_string();
+        let told = format!("the GGUF file declares 18446744073709551615 {expected}; expected ");
+        assert!(message.starts_with(&told), "{message}");
+    }
+}
+
+#[test]
+fn hostile_tensors_are_refused_by_name() {
+    type Change = fn(&mut write::RawTensor);
+    let cases: [(Change, &str); 12] = [
+        (|t| t.dimensions = vec![], "has 0 dimensions; expected 1 to 4"),
+        (|t| t.dimensions = vec![32; 5], "has 5 dimensions; expected 1 to 4"),
+        (
+            |t| t.dimensions = vec![64, u64::MAX],
+            "has shape [18446744073709551615, 64]; expected rows of whole",
+        ),
+        (
+            |t| t.dimensions = vec![1 << 33, 1 << 33],
+            "has shape [8589934592, 8589934592]; expected rows of whole",
+        ),
+        (
+            |t| t.dimensions = vec![64, 0],
+            "has shape [0, 64]; expected rows of whole Q4_0 blocks (32 elements)",
+        ),
+        (
+            |t| t.dimensions = vec![48, 2],
+            "has shape [2, 48]; expected rows of whole Q4_0 blocks (32 elements)",
+        ),
+        (|t| t.dimensions = vec![64, 3], "takes 108 bytes from offset 64 of the data"),
+        (|t| t.offset = 32, "overlaps tensor `output_norm.weight`"),
+        (|t| t.offset = 65, "lies at offset 65; expected a multiple of the alignment, 32"),
+        (|t| t.offset = 1 << 30, "takes 72 bytes from offset 1073741824 of the data"),
+        (|t| t.offset = u64::MAX - 31, "takes 72 bytes from offset 18446744073709551584 of the data"),
+        (
+            |t| t.code = 30,
+            "has type BF16; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K: take a file",
+        ),
+    ];
+    for (change, expected) in cases {
+        let message = refusal(&small().last(change));
+        let told = format!("tensor `blk.0.ffn_up.weight` {expected}");
+        assert!(message.starts_with(&told), "{message}\nexpected {told}");
+    }
+    let message = refusal(&small().last(|t| t.code = 4_000_000_000));
+    assert!(message.contains("has type 4000000000; expected one of"), "{message}");
+}
+
+#[test]
+fn other_files_and_versions_are_refused() {
+    let with = |at: usize, bytes: &[u8]| {
+        let mut file = small().build();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    let cases = [
+        (vec![], "the GGUF file starts with fewer than four bytes; expected `GGUF`"),
+        (b"PK\x03\x04....".to_vec(), "the GGUF file starts with `PK\\x03\\x04`; expected `GGUF`"),
+        (with(4, &[1, 0, 0, 0]), "the GGUF file is of version 1; expected 2 or 3"),
+        (
+            with(4, &[0, 0, 0, 3]),
+            "the GGUF file is of version 50331648, in big-endian order; expected 2 or 3",
+        ),
+    ];
+    for (file, expected) in cases {
+        let message = Gguf::parse(Bytes::Owned(file)).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn truncated_files_are_refused_wherever_they_end() {
+    let file = small().build();
+    for end in 0..file.len() {
+        let error = Gguf::parse(Bytes::Owned(file[..end].to_vec())).unwrap_err().to_string();
+        assert!(error.contains("; ") || error.contains(": "), "{error}");
+    }
+    assert!(Gguf::parse(Bytes::Owned(file)).is_ok());
+}
+
+#[test]
+fn names_are_shown_without_control_characters_and_shortened() {
+    assert_eq!(quoted("a\n\u{1b}[0m"), "`a\\n\\u{1b}[0m`");
+    assert_eq!(quoted(&"x".repeat(100)), format!("`{}…`", "x".repeat(80)));
+}

@@ -1,0 +1,127 @@
+//! Small GGUF files for tests, and what tests break in them.
+
+/// A GGUF file in the making. Nothing is checked: a test may write what no converter would.
+#[derive(Clone, Default)]
+pub(crate) struct Writer {
+    keys: Vec<(String, Vec<u8>)>,
+    tensors: Vec<RawTensor>,
+}
+
+/// A tensor's entry as the file holds it, and its data.
+#[derive(Clone)]
+pub(crate) struct RawTensor {
+    pub(crate) name: String,
+    /// Columns first, as in the file.
+    pub(crate) dimensions: Vec<u64>,
+    pub(crate) code: u32,
+    pub(crate) offset: u64,
+    pub(crate) data: Vec<u8>,
+}
+
+impl Writer {
+    pub(crate) fn new(architecture: &str) -> Self {
+        Writer::default().text("general.architecture", architecture)
+    }
+
+    /// A key with the value's type and bytes as they are in the file. A key that is there is replaced.
+    pub(crate) fn raw(mut self, key: &str, kind: u32, bytes: &[u8]) -> Self {
+        self.keys.retain(|(known, _)| known != key);
+        let value = [&kind.to_le_bytes(), bytes].concat();
+        self.keys.push((key.to_owned(), value));
+        self
+    }
+
+    /// The key once more.
+    pub(crate) fn duplicate(mut self, key: &str) -> Self {
+        let again = self.keys.iter().find(|(known, _)| known == key).cloned();
+        self.keys.extend(again);
+        self
+    }
+
+    pub(crate) fn without(mut self, key: &str) -> Self {
+        self.keys.retain(|(known, _)| known != key);
+        self
+    }
+
+    pub(crate) fn u32(self, key: &str, value: u32) -> Self {
+        self.raw(key, 4, &value.to_le_bytes())
+    }
+
+    pub(crate) fn f32(self, key: &str, value: f32) -> Self {
+        self.raw(key, 6, &value.to_le_bytes())
+    }
+
+    pub(crate) fn bool(self, key: &str, value: bool) -> Self {
+        self.raw(key, 7, &[value.into()])
+    }
+
+    pub(crate) fn text(self, key: &str, value: &str) -> Self {
+        self.raw(key, 8, &prefixed(value))
+    }
+
+    pub(crate) fn texts<T: AsRef<str>>(self, key: &str, values: &[T]) -> Self {
+        self.array(key, 8, values, |value| prefixed(value.as_ref()))
+    }
+
+    pub(crate) fn f32s(self, key: &str, values: &[f32]) -> Self {
+        self.array(key, 6, values, |value| value.to_le_bytes().to_vec())
+    }
+
+    pub(crate) fn i32s(self, key: &str, values: &[i32]) -> Self {
+        self.array(key, 5, values, |value| value.to_le_bytes().to_vec())
+    }
+
+    fn array<T>(self, key: &str, kind: u32, values: &[T], bytes: impl Fn(&T) -> Vec<u8>) -> Self {
+        let mut value = kind.to_le_bytes().to_vec();
+        value.extend((values.len() as u64).to_le_bytes());
+        values.iter().for_each(|element| value.extend(bytes(element)));
+        self.raw(key, 9, &value)
+    }
+
+    /// A tensor of `shape`, rows first, behind the others.
+    pub(crate) fn tensor(mut self, name: &str, shape: &[u64], code: u32, data: Vec<u8>) -> Self {
+        let end = self.tensors.last().map_or(0, |last| last.offset + last.data.len() as u64);
+        let offset = end.next_multiple_of(32);
+        let dimensions = shape.iter().rev().copied().collect();
+        self.tensors.push(RawTensor { name: name.to_owned(), dimensions, code, offset, data });
+        self
+    }
+
+    /// Change the last tensor's entry.
+    pub(crate) fn last(mut self, change: impl FnOnce(&mut RawTensor)) -> Self {
+        self.tensors.last_mut().map(change);
+        self
+    }
+
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let mut file = b"GGUF".to_vec();
+        file.extend(3_u32.to_le_bytes());
+        file.extend((self.tensors.len() as u64).to_le_bytes());
+        file.extend((self.keys.len() as u64).to_le_bytes());
+        for (key, value) in &self.keys {
+            file.extend(prefixed(key));
+            file.extend(value);
+        }
+        for tensor in &self.tensors {
+            file.extend(prefixed(&tensor.name));
+            file.extend((tensor.dimensions.len() as u32).to_le_bytes());
+            tensor.dimensions.iter().for_each(|dimension| file.extend(dimension.to_le_bytes()));
+            file.extend(tensor.code.to_le_bytes());
+            file.extend(tensor.offset.to_le_bytes());
+        }
+        let start = file.len().next_multiple_of(32);
+        for tensor in &self.tensors {
+            // Offsets that no file of a test's size has are left to the entry alone.
+            if let Some(begin) = start.checked_add(tensor.offset as usize).filter(|begin| *begin < 1 << 24) {
+                file.resize(begin.max(file.len()), 0);
+                file.truncate(begin);
+                file.extend(&tensor.data);
+            }
+        }
+        file
+    }
+}
+
+fn prefixed(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}

@@ -1,0 +1,191 @@
+//! What is asked of a language model, and what it answers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use super::tokenizer::Message;
+
+/// The most choices of one request.
+pub(super) const MOST_CHOICES: usize = 64;
+
+/// The most tokens of one choice.
+pub(super) const MOST_CHOICE_TOKENS: usize = 64;
+
+/// The most stop strings of one request, and the most bytes of each.
+const MOST_STOPS: usize = 16;
+const MOST_STOP_BYTES: usize = 256;
+
+/// A prompt, and what is wanted for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// What comes before the answer.
+    pub prompt: Prompt,
+    /// Score these instead of generating text; at most 64, each at most 64 tokens.
+    pub choices: Option<Vec<String>>,
+    /// How to generate, and how the prompt is treated.
+    pub params: Params,
+}
+
+/// What comes before the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// Text as it is; control tokens in it are text.
+    Text(String),
+    /// Turns of a conversation, put through the model's chat template.
+    Messages(Vec<Message>),
+    /// The vocabulary's ids, control tokens included.
+    Tokens(Vec<u32>),
+}
+
+/// How to generate, and how the prompt is treated.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Params {
+    /// The most tokens that are generated.
+    pub max_tokens: usize,
+    /// 0 takes the likeliest token each time; 1 draws from the model's own distribution.
+    pub temperature: f32,
+    /// Draw only from the likeliest tokens that together have this probability; 1 is all.
+    pub top_p: f32,
+    /// Draw only from so many likeliest tokens; 0 is all.
+    pub top_k: usize,
+    /// Equal seeds draw equally.
+    pub seed: u64,
+    /// Text that ends the answer and is not part of it; at most 16.
+    pub stop: Vec<String>,
+    /// With text or tokens: they come after what the session holds. With messages: the last turn is left open.
+    #[serde(rename = "continue")]
+    pub continues: bool,
+    /// Keep the prompt's prefix computed before others when room is short.
+    pub pin: bool,
+    /// With `pin` and messages: so many of the first messages are the prefix; all of the prompt where it is not set.
+    pub prefix_messages: Option<usize>,
+}
+
+impl Default for Params {
+    /// The likeliest 256 tokens, nothing stopped, nothing pinned.
+    fn default() -> Self {
+        Params {
+            max_tokens: 256,
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            seed: 0,
+            stop: Vec::new(),
+            continues: false,
+            pin: false,
+            prefix_messages: None,
+        }
+    }
+}
+
+/// What a language model answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Log-probabilities or text.
+    pub output: Output,
+    /// What it took.
+    pub usage: TokenUsage,
+    /// From the request until its computation began.
+    pub queue: Duration,
+    /// How long the passes took that it was part of.
+    pub compute: Duration,
+    /// The most rows of one of these passes, those of other requests included.
+    pub batch: usize,
+}
+
+/// Log-probabilities or text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// The natural logarithm of each whole choice's probability, in their order.
+    Scores(Vec<f32>),
+    /// An answer.
+    Text {
+        /// What was generated, without a stop string.
+        text: String,
+        /// Its tokens, without the one that ended it.
+        tokens: Vec<u32>,
+        /// Why it ended.
+        finish: Finish,
+    },
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended its turn.
+    End,
+    /// A stop string came.
+    Stop,
+    /// `max_tokens`, or the model's context, was reached.
+    Length,
+}
+
+impl Finish {
+    /// `end`, `stop` or `length`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Finish::End => "end",
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+        }
+    }
+}
+
+/// Tokens that a request took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TokenUsage {
+    /// Of the prompt, choices not counted.
+    pub prompt_tokens: usize,
+    /// Of these, how many had been computed before and were not computed again.
+    pub cached_tokens: usize,
+    /// Of the answer.
+    pub generated_tokens: usize,
+}
+
+impl std::ops::AddAssign for TokenUsage {
+    fn add_assign(&mut self, other: TokenUsage) {
+        self.prompt_tokens += other.prompt_tokens;
+        self.cached_tokens += other.cached_tokens;
+        self.generated_tokens += other.generated_tokens;
+    }
+}
+
+impl Request {
+    /// Look at everything that can be judged without the model.
+    ///
+    /// # Errors
+    ///
+    /// What is out of range, in a sentence.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Params { max_tokens, temperature, top_p, stop, prefix_messages, .. } = &self.params;
+        if *max_tokens == 0 {
+            return Err("`max_tokens` is 0, expected at least 1".to_owned());
+        }
+        if !(0.0..=100.0).contains(temperature) {
+            return Err(format!("`temperature` is {temperature}, expected 0 to 100"));
+        }
+        if !(*top_p > 0.0 && *top_p <= 1.0) {
+            return Err(format!("`top_p` is {top_p}, expected above 0 and at most 1"));
+        }
+        if stop.len() > MOST_STOPS {
+            return Err(format!("`stop` has {} strings, expected at most {MOST_STOPS}", stop.len()));
+        }
+        if stop.iter().any(|stop| stop.is_empty() || stop.len() > MOST_STOP_BYTES) {
+            return Err(format!("a `stop` string is empty or above {MOST_STOP_BYTES} bytes"));
+        }
+        if prefix_messages.is_some() && !matches!(self.prompt, Prompt::Messages(_)) {
+            return Err("`prefix_messages` is given without `messages`".to_owned());
+        }
+        match &self.choices {
+            Some(choices) if choices.is_empty() || choices.len() > MOST_CHOICES => {
+                Err(format!("`choices` has {} strings, expected 1 to {MOST_CHOICES}", choices.len()))
+            }
+            Some(choices) if choices.iter().any(String::is_empty) => {
+                Err("a string of `choices` is empty".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! From logits to the next token.
+
+use super::request::Params;
+
+/// Chooses tokens for one answer.
+pub(super) struct Sampler {
+    temperature: f32,
+    top_p: f32,
+    top_k: usize,
+    random: fastrand::Rng,
+    /// Token and logit, then token and weight; kept for its memory.
+    candidates: Vec<(u32, f32)>,
+}
+
+impl Sampler {
+    pub(super) fn new(params: &Params) -> Self {
+        let Params { temperature, top_p, top_k, seed, .. } = *params;
+        Sampler { temperature, top_p, top_k, random: fastrand::Rng::with_seed(seed), candidates: Vec::new() }
+    }
+
+    /// The next token: the likeliest at temperature 0, else drawn from the `top_k` likeliest, and of those from the fewest
+    /// that together have probability `top_p`.
+    pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
+        if self.temperature == 0.0 {
+            return argmax(logits);
+        }
+        let Sampler { temperature, top_p, top_k, random, candidates } = self;
+        candidates.clear();
+        candidates.extend((0..).zip(logits.iter().copied()));
+        let descending = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if *top_k > 0 && *top_k < candidates.len() {
+            candidates.select_nth_unstable_by(*top_k - 1, descending);
+            candidates.truncate(*top_k);
+        }
+        let most = candidates.iter().map(|(_, logit)| *logit).fold(f32::NEG_INFINITY, f32::max);
+        candidates.iter_mut().for_each(|(_, value)| *value = ((*value - most) / *temperature).exp());
+        if *top_p < 1.0 {
+            candidates.sort_unstable_by(descending);
+            let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
+            let mut cumulated = 0.0;
+            let enough = candidates.iter().position(|(_, weight)| {
+                cumulated += weight;
+                cumulated >= *top_p * total
+            });
+            candidates.truncate(enough.map_or(candidates.len(), |last| last + 1));
+        }
+        let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
+        let mut left = random.f32() * total;
+        let drawn = candidates.iter().find(|(_, weight)| {
+            left -= weight;
+            left < 0.0
+        });
+        drawn.or(candidates.last()).map_or_else(|| argmax(logits), |(token, _)| *token)
+    }
+}
+
+/// The likeliest token; of equals the first.
+pub(super) fn argmax(logits: &[f32]) -> u32 {
+    let better = |best: (u32, f32), next: (u32, f32)| if next.1 > best.1 { next } else { best };
+    (0..).zip(logits.iter().copied()).fold((0, f32::NEG_INFINITY), better).0
+}
+
+/// What to subtract from a logit to get its log-probability.
+pub(super) fn log_sum_exp(logits: &[f32]) -> f32 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from((logit - most).exp())).sum();
+    most + sum.ln() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, 3.0, -1.0];
+
+    fn drawn(params: &Params) -> Vec<u32> {
+        let mut sampler = Sampler::new(params);
+        let mut tokens: Vec<_> = (0..400).map(|_| sampler.choose(&LOGITS)).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens
+    }
+
+    #[test]
+    fn temperature_0_takes_the_first_of_the_likeliest() {
+        assert_eq!(drawn(&Params::default()), [1]);
+    }
+
+    #[test]
+    fn limits_cut_the_unlikely_off() {
+        let hot = Params { temperature: 5.0, ..Params::default() };
+        assert_eq!(drawn(&hot), [0, 1, 2, 3, 4]);
+        assert_eq!(drawn(&Params { top_k: 2, ..hot.clone() }), [1, 3]);
+        assert_eq!(drawn(&Params { top_p: 0.01, ..hot.clone() }), [1]);
+        // At temperature 1 the two likeliest have 0.39 each, the third 0.14.
+        let warm = Params { temperature: 1.0, ..hot };
+        assert_eq!(drawn(&Params { top_p: 0.7, ..warm.clone() }), [1, 3]);
+        assert_eq!(drawn(&Params { top_p: 0.8, ..warm }), [1, 2, 3]);
+    }
+
+    #[test]
+    fn seed_decides_the_draws() {
+        let draw = |seed| {
+            let mut sampler = Sampler::new(&Params { temperature: 2.0, seed, ..Params::default() });
+            (0..50).map(|_| sampler.choose(&LOGITS)).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn log_probabilities_sum_to_1() {
+        let normaliser = log_sum_exp(&LOGITS);
+        let sum: f32 = LOGITS.iter().map(|logit| (logit - normaliser).exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+    }
+}

@@ -1,0 +1,358 @@
+//! The thread that owns a model: it admits requests, forms passes out of all of them, and answers.
+//!
+//! A pass has a row for each answer under way, and then as many rows of prompts as fit, so that no answer waits for a long
+//! prompt and no prompt for all answers. Whose turn it is follows from what each component has had. Between passes the
+//! thread looks at deadlines and at callers that have gone.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use infer_kernels::BLOCK_TOKENS;
+
+use super::decoder::Decoder;
+use super::inbox::{Inbox, Job};
+use super::kv::KvPool;
+use super::prefix::Prefixes;
+use super::task::{self, Task};
+use super::tokenizer::Tokenizer;
+use crate::model::{Counters, RunError, panic_message};
+
+/// What callers and the thread have in common.
+pub(super) struct Shared {
+    /// The model's name, for errors.
+    pub(super) name: String,
+    pub(super) inbox: Inbox,
+    pub(super) counters: Counters,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) pool: KvPool,
+    /// Requests that are computed at once.
+    pub(super) sessions: usize,
+    /// Rows of a pass.
+    pub(super) max_batch: usize,
+}
+
+pub(super) struct Scheduler<'t> {
+    shared: &'t Shared,
+    decoder: Decoder,
+    prefixes: Prefixes,
+    running: Vec<Task<'t>>,
+    /// Rows that each component with something to compute has had, or as many as the least of the others had when it came.
+    served: HashMap<Arc<str>, u64>,
+}
+
+impl<'t> Scheduler<'t> {
+    pub(super) fn new(shared: &'t Shared, decoder: Decoder) -> Self {
+        let (prefixes, running, served) = Default::default();
+        Scheduler { shared, decoder, prefixes, running, served }
+    }
+
+    /// Compute what comes until the inbox is closed.
+    pub(super) fn serve(mut self) {
+        while !self.shared.inbox.is_closed() {
+            if self.running.is_empty() && !self.shared.inbox.wait() {
+                return;
+            }
+            self.turn();
+        }
+    }
+
+    /// One pass, of what is wanted now.
+    fn turn(&mut self) {
+        self.remove_dead();
+        self.admit();
+        if !self.running.is_empty() {
+            self.pass();
+        }
+    }
+
+    fn remove_dead(&mut self) {
+        let now = Instant::now();
+        for task in self.running.extract_if(.., |task| task.job.is_dead(now)) {
+            self.shared.skip(task.job);
+        }
+    }
+
+    /// Begin waiting requests, as far as sessions and blocks go.
+    fn admit(&mut self) {
+        let shared = self.shared;
+        while self.running.len() < shared.sessions {
+            let job = shared.inbox.pick(|dead| shared.skip(dead), |jobs| self.choose(jobs));
+            let Some(job) = job else { return };
+            let least = self.served.values().copied().min().unwrap_or(0);
+            let served = self.served.entry(job.component.clone()).or_insert(least);
+            *served = (*served).max(least);
+            // The last token is computed again even where it is known: what follows it is asked.
+            let most = job.prompt.len() - 1;
+            let prefix = self.prefixes.find(&job.component, &job.prompt, most);
+            self.running.push(Task::new(job, prefix, &self.shared.tokenizer));
+        }
+    }
+
+    /// The position of the request that is to begin next, if one can.
+    fn choose(&mut self, jobs: &[Job]) -> Option<usize> {
+        let running = self.running.iter().map(|task| &task.job);
+        let present: HashSet<_> = running.chain(jobs).map(|job| job.component.clone()).collect();
+        self.served.retain(|component, _| present.contains(component));
+        let served = |job: &Job| self.served.get(&job.component).copied().unwrap_or(0);
+        let (position, job) = jobs
+            .iter()
+            .enumerate()
+            .filter(|(_, job)| !self.is_being_computed(job))
+            .min_by_key(|(_, job)| served(job))?;
+        self.fits(job).then_some(position)
+    }
+
+    /// Whether a running request computes a longer beginning of this one than is there now: it is worth waiting for.
+    fn is_being_computed(&self, job: &Job) -> bool {
+        let known = self.prefixes.known(&job.component, &job.prompt);
+        self.running.iter().any(|task| {
+            let common = task.common(&job.prompt) / BLOCK_TOKENS * BLOCK_TOKENS;
+            task.job.component == job.component && common > known && task.sequence.len() < common
+        })
+    }
+
+    /// Whether the blocks that the request may need are there beside those that the running ones may yet take.
+    fn fits(&self, job: &Job) -> bool {
+        if self.running.is_empty() {
+            return true;
+        }
+        let held = self.shared.pool.used() - self.prefixes.evictable();
+        let reserved: usize = self.running.iter().map(|task| task.reserved).sum();
+        let needed = task::blocks(job).saturating_sub(self.prefixes.held(&job.component, &job.prompt));
+        held + reserved + needed <= self.shared.pool.capacity()
+    }
+
+    fn pass(&mut self) {
+        let began = Instant::now();
+        let rows = self.prepare();
+        if rows == 0 {
+            self.fail_youngest();
+            return;
+        }
+        // Unwind safety: what a panic leaves half-computed are buffers, which the next pass fills anew, and the
+        // sequences of these tasks, which are dropped.
+        let computed = catch_unwind(AssertUnwindSafe(|| self.compute()));
+        let took = began.elapsed();
+        let mut finished = 0;
+        for task in self.running.iter_mut().filter(|task| task.share > 0) {
+            task.compute += took;
+            task.batch = task.batch.max(rows);
+        }
+        if let Err(panic) = computed {
+            let message = panic_message(&*panic);
+            for task in self.running.extract_if(.., |task| task.share > 0) {
+                self.shared.fail(task.job, &message);
+            }
+            return;
+        }
+        let most_pinned = self.shared.pool.capacity() / 2;
+        for task in self.running.iter().filter(|task| task.share > 0) {
+            let len = if task.is_done() { task.sequence.len() } else { task.sequence.len() / BLOCK_TOKENS * BLOCK_TOKENS };
+            self.prefixes.insert(&task.job.component, &task.sequence, len, task.job.pinned, most_pinned);
+        }
+        for task in self.running.extract_if(.., |task| task.is_done()) {
+            let (job, answer) = task.finish();
+            // A caller that has left meanwhile does not want it.
+            let _ = job.reply.send(Ok(answer));
+            finished += 1;
+        }
+        self.shared.counters.batch(finished, rows);
+    }
+
+    /// Give each request its rows of the next pass; how many they are together.
+    fn prepare(&mut self) -> usize {
+        let served = |task: &Task<'_>| self.served.get(&task.job.component).copied().unwrap_or(0);
+        let mut order: Vec<usize> = (0..self.running.len()).collect();
+        order.sort_by_key(|&index| (!self.running[index].is_urgent(), served(&self.running[index])));
+        let mut left = self.shared.max_batch;
+        let mut rows = 0;
+        for index in order {
+            let task = &mut self.running[index];
+            task.share = 0;
+            let wanted = task.pending().min(left);
+            if wanted == 0 {
+                continue;
+            }
+            while task.prepare(left, &self.shared.pool).is_err() && self.prefixes.evict() {}
+            rows += task.share;
+            left = left.saturating_sub(task.share);
+            *self.served.entry(task.job.component.clone()).or_default() += task.share as u64;
+        }
+        rows
+    }
+
+    fn compute(&mut self) {
+        let mut runs: Vec<_> = self.running.iter_mut().flat_map(Task::runs).collect();
+        self.decoder.forward(&mut runs);
+        let mut first = 0;
+        for task in &mut self.running {
+            first += task.advance(&mut self.decoder, first, &self.shared.tokenizer);
+        }
+    }
+
+    /// No request could go on: pins hold what they need. Pins give way, and only then a request.
+    fn fail_youngest(&mut self) {
+        if self.prefixes.unpin() {
+            return;
+        }
+        if let Some(task) = self.running.pop() {
+            self.shared.fail(task.job, "its keys and values do not fit into `kv_bytes`");
+        }
+    }
+}
+
+impl Shared {
+    /// Answer a job that nobody waits for any more.
+    pub(super) fn skip(&self, job: Job) {
+        self.counters.skipped();
+        // Its caller may be just short of noticing the deadline; a caller that is gone does not mind.
+        let _ = job.reply.send(Err(RunError::Deadline { model: self.name.clone() }));
+    }
+
+    fn fail(&self, job: Job, message: &str) {
+        self.counters.failed();
+        let _ = job.reply.send(Err(RunError::Failed { model: self.name.clone(), message: message.to_owned() }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::super::inbox::Work;
+    use super::super::request::{Answer, Output, Params};
+    use super::super::tests::support;
+    use super::*;
+
+    type Answers = Vec<oneshot::Receiver<Result<Answer, RunError>>>;
+
+    fn shared(sessions: usize, blocks: usize) -> (Shared, Decoder) {
+        let (decoder, pool) = support::decoder("qwen2-q5_0.gguf", 256);
+        let config = decoder.config();
+        let pool = KvPool::new(config.layers, config.attention.layer_elements(), blocks * pool.block_bytes());
+        let tokenizer = support::tokenizer("qwen2-q5_0.gguf");
+        let (inbox, counters, name) = (Inbox::new(64), Counters::default(), "m".to_owned());
+        (Shared { name, inbox, counters, tokenizer, pool, sessions, max_batch: 24 }, decoder)
+    }
+
+    fn push(shared: &Shared, component: &str, prompt: &[u32], pinned: usize, work: Work, answers: &mut Answers) {
+        let (reply, answer) = oneshot::channel();
+        let now = Instant::now();
+        let (component, prompt, deadline) = (Arc::from(component), prompt.to_vec(), now + Duration::from_secs(3600));
+        let job = Job { component, prompt, pinned, work, stream: None, queued: now, deadline, reply };
+        if let Ok(Some(displaced)) = shared.inbox.push(job, |_| ()) {
+            drop(displaced);
+        }
+        answers.push(answer);
+    }
+
+    fn generate(max_tokens: usize) -> Work {
+        Work::Generate(Params { max_tokens, ..Params::default() })
+    }
+
+    #[test]
+    fn random_operations_leave_no_block_behind() {
+        let (shared, decoder) = shared(5, 40);
+        let mut scheduler = Scheduler::new(&shared, decoder);
+        let mut random = fastrand::Rng::with_seed(3);
+        let policies: Vec<Vec<u32>> = (0..4).map(|_| (0..random.usize(10..90)).map(|_| random.u32(3..300)).collect()).collect();
+        let mut answers: Answers = Vec::new();
+        let mut answered = 0;
+        for _ in 0..10_000 {
+            match random.u32(0..10) {
+                0..2 => {
+                    let mut prompt = policies[random.usize(0..4)].clone();
+                    prompt.truncate(random.usize(1..=prompt.len()));
+                    prompt.extend((0..random.usize(0..30)).map(|_| random.u32(3..300)));
+                    let pinned = if random.bool() { random.usize(0..prompt.len()) } else { 0 };
+                    let work = if random.bool() {
+                        generate(random.usize(1..40))
+                    } else {
+                        let branch = |random: &mut fastrand::Rng| (0..random.usize(1..20)).map(|_| random.u32(3..300)).collect();
+                        Work::Score((0..random.usize(1..6)).map(|_| branch(&mut random)).collect())
+                    };
+                    push(&shared, ["a", "b", "c"][random.usize(0..3)], &prompt, pinned, work, &mut answers);
+                }
+                2 if !answers.is_empty() => drop(answers.swap_remove(random.usize(0..answers.len()))),
+                _ => scheduler.turn(),
+            }
+            assert!(shared.pool.used() <= 40);
+            answers.retain_mut(|answer| match answer.try_recv() {
+                Ok(answer) => {
+                    if let Output::Scores(scores) = answer.unwrap().output {
+                        assert!(scores.iter().all(|score| score.is_finite() && *score <= 0.0), "{scores:?}");
+                    }
+                    answered += 1;
+                    false
+                }
+                Err(oneshot::error::TryRecvError::Empty) => true,
+                Err(oneshot::error::TryRecvError::Closed) => false,
+            });
+        }
+        assert!(answered > 500, "{answered} answers");
+        while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
+            scheduler.turn();
+        }
+        assert_eq!(shared.pool.used(), scheduler.prefixes.blocks(), "a block that no prefix holds is in use");
+        scheduler.prefixes.unpin();
+        while scheduler.prefixes.evict() {}
+        assert_eq!(shared.pool.used(), 0);
+    }
+
+    #[test]
+    fn cancelled_request_leaves_no_block_behind() {
+        let (shared, decoder) = shared(2, 40);
+        let mut scheduler = Scheduler::new(&shared, decoder);
+        let mut answers = Vec::new();
+        push(&shared, "a", &(3..70).collect::<Vec<_>>(), 0, generate(100), &mut answers);
+        (0..10).for_each(|_| scheduler.turn());
+        assert!(shared.pool.used() > scheduler.prefixes.blocks());
+        answers.clear();
+        scheduler.turn();
+        assert_eq!(shared.pool.used(), scheduler.prefixes.blocks());
+    }
+
+    #[test]
+    fn concurrent_requests_compute_a_common_prefix_once() {
+        let (shared, decoder) = shared(8, 100);
+        let mut scheduler = Scheduler::new(&shared, decoder);
+        let policy: Vec<u32> = (3..103).collect();
+        let mut answers = Vec::new();
+        for user in 0..6 {
+            let prompt = [&policy[..], &[200 + user, 250]].concat();
+            push(&shared, "a", &prompt, 0, Work::Score(vec![vec![7], vec![9]]), &mut answers);
+        }
+        push(&shared, "b", &policy, 0, Work::Score(vec![vec![7]]), &mut answers);
+        while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
+            scheduler.turn();
+        }
+        let cached: Vec<_> =
+            answers.iter_mut().map(|answer| answer.try_recv().unwrap().unwrap().usage.cached_tokens).collect();
+        assert_eq!(cached[0], 0);
+        // Whole blocks while the first is under way, everything once it is done.
+        assert!(cached[1..6].iter().all(|&cached| cached >= 96), "{cached:?}");
+        assert_eq!(cached[6], 0, "another component's prefix was found");
+    }
+
+    #[test]
+    fn components_take_turns() {
+        let (shared, decoder) = shared(2, 200);
+        let mut scheduler = Scheduler::new(&shared, decoder);
+        let mut answers = Vec::new();
+        for index in 0..8 {
+            let prompt: Vec<u32> = (0..120).map(|i| 3 + (i * 7 + index) % 290).collect();
+            push(&shared, "greedy", &prompt, 0, generate(8), &mut answers);
+        }
+        push(&shared, "modest", &[5, 6, 7], 0, generate(1), &mut answers);
+        let mut modest = answers.pop().unwrap();
+        while modest.try_recv().is_err() {
+            scheduler.turn();
+        }
+        let done = answers.iter_mut().filter_map(|answer| answer.try_recv().ok()).count();
+        assert!(done <= 2, "{done} of the greedy component's were answered first");
+    }
+}

@@ -1,0 +1,175 @@
+//! Requests and answers as named tensors: the convention by which `wasi:nn` carries text, which wit/README.md tells guests.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::request::{Answer, Output, Params, Prompt, Request, TokenUsage};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
+
+/// Read a request from its tensors.
+///
+/// # Errors
+///
+/// Which tensor is missing, unknown, given twice or malformed, what was expected and what was found.
+pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> {
+    let mut prompt = None;
+    let mut choices = None;
+    let mut params = None;
+    for (name, tensor) in inputs {
+        let again = match name.as_str() {
+            "prompt" => prompt.replace(Prompt::Text(text(&name, tensor)?)).is_some(),
+            "messages" => prompt.replace(Prompt::Messages(json(&name, tensor)?)).is_some(),
+            "tokens" => prompt.replace(Prompt::Tokens(tokens(&tensor)?)).is_some(),
+            "choices" => choices.replace(json(&name, tensor)?).is_some(),
+            "params" => params.replace(json::<Params>(&name, tensor)?).is_some(),
+            other => {
+                let other = &other[..other.floor_char_boundary(64)];
+                return Err(format!(
+                    "no input is called `{other}`; expected one of `prompt`, `messages` and `tokens`, and perhaps \
+                     `choices` and `params`"
+                ));
+            }
+        };
+        if again {
+            return Err(format!("`{name}` is a second of what is expected once: a prompt, choices, params"));
+        }
+    }
+    let prompt = prompt.ok_or("no prompt: expected one of the inputs `prompt`, `messages` and `tokens`")?;
+    Ok(Request { prompt, choices, params: params.unwrap_or_default() })
+}
+
+/// The answer's tensors. `dummy` says that the weights are random.
+///
+/// # Errors
+///
+/// None for what a model answers; a tensor that cannot be made is told as text.
+pub(super) fn answer(answer: &Answer, dummy: bool) -> Result<Vec<(String, Tensor)>, String> {
+    #[derive(Serialize)]
+    struct Metadata {
+        #[serde(flatten)]
+        usage: TokenUsage,
+        queue_ms: f64,
+        compute_ms: f64,
+        dummy: bool,
+    }
+    let metadata = Metadata {
+        usage: answer.usage,
+        queue_ms: answer.queue.as_secs_f64() * 1e3,
+        compute_ms: answer.compute.as_secs_f64() * 1e3,
+        dummy,
+    };
+    let metadata = serde_json::to_vec(&metadata).map_err(|error| error.to_string())?;
+    let mut outputs = match &answer.output {
+        Output::Scores(logprobs) => {
+            vec![("logprobs", Tensor::from_slice(&[logprobs.len()], logprobs))]
+        }
+        Output::Text { text, tokens, finish } => {
+            let tokens: Vec<i32> = tokens.iter().map(|&token| token.cast_signed()).collect();
+            vec![
+                ("text", bytes(text.as_bytes().to_vec())),
+                ("tokens", Tensor::from_slice(&[tokens.len()], &tokens)),
+                ("finish", bytes(finish.name().as_bytes().to_vec())),
+            ]
+        }
+    };
+    outputs.push(("metadata", bytes(metadata)));
+    let named = |(name, tensor): (&str, Result<Tensor, _>)| match tensor {
+        Ok(tensor) => Ok((name.to_owned(), tensor)),
+        Err(error) => Err(format!("output `{name}`: {error}")),
+    };
+    outputs.into_iter().map(named).collect()
+}
+
+fn bytes(bytes: Vec<u8>) -> Result<Tensor, crate::tensor::TensorError> {
+    Tensor::new(DType::U8, vec![bytes.len()], bytes)
+}
+
+fn text(name: &str, tensor: Tensor) -> Result<String, String> {
+    if tensor.dtype() != DType::U8 {
+        return Err(format!("`{name}` is {}, expected u8: the bytes of UTF-8 text", tensor.dtype()));
+    }
+    String::from_utf8(tensor.into_data())
+        .map_err(|error| format!("`{name}` is not UTF-8: byte {} is not text", error.utf8_error().valid_up_to()))
+}
+
+fn json<T: DeserializeOwned>(name: &str, tensor: Tensor) -> Result<T, String> {
+    serde_json::from_str(&text(name, tensor)?).map_err(|error| format!("`{name}`: {error}"))
+}
+
+fn tokens(tensor: &Tensor) -> Result<Vec<u32>, String> {
+    let ids: Vec<i64> = match tensor.dtype() {
+        DType::I32 => tensor.to_vec::<i32>().map(|ids| ids.into_iter().map(i64::from).collect()),
+        DType::I64 => tensor.to_vec::<i64>(),
+        other => return Err(format!("`tokens` is {other}, expected i32 or i64")),
+    }
+    .map_err(|error| error.to_string())?;
+    let id = |id: i64| u32::try_from(id).map_err(|_| format!("`tokens`: {id} is no token's id"));
+    ids.into_iter().map(id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::request::{Finish, Message};
+    use super::*;
+
+    fn input(name: &str, text: &str) -> (String, Tensor) {
+        (name.to_owned(), bytes(text.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn requests_are_read() {
+        let request = request(vec![
+            input("messages", r#"[{"role": "user", "content": "héllo"}]"#),
+            input("choices", r#"["yes", "no"]"#),
+            input("params", r#"{"pin": true, "prefix_messages": 1}"#),
+        ]);
+        let messages = vec![Message { role: "user".to_owned(), content: "héllo".to_owned() }];
+        let params = Params { pin: true, prefix_messages: Some(1), ..Params::default() };
+        let choices = Some(vec!["yes".to_owned(), "no".to_owned()]);
+        assert_eq!(request, Ok(Request { prompt: Prompt::Messages(messages), choices, params }));
+    }
+
+    #[test]
+    fn malformed_requests_name_the_input() {
+        let negative = Tensor::from_slice(&[1], &[-1i32]).unwrap();
+        let float = Tensor::from_slice(&[1], &[0.5f32]).unwrap();
+        let cases = [
+            (vec![], "no prompt: expected one of the inputs `prompt`, `messages` and `tokens`"),
+            (vec![input("prompt", "a"), input("messages", "[]")], "`messages` is a second"),
+            (vec![input("prompt", "a"), input("params", "{\"heat\": 1}")], "`params`: unknown field `heat`"),
+            (vec![input("prompt", "a"), input("choices", "yes")], "`choices`: expected value"),
+            (vec![input("image", "a")], "no input is called `image`"),
+            (vec![("tokens".to_owned(), negative)], "`tokens`: -1 is no token's id"),
+            (vec![("tokens".to_owned(), float.clone())], "`tokens` is f32, expected i32 or i64"),
+            (vec![("prompt".to_owned(), float)], "`prompt` is f32, expected u8"),
+        ];
+        for (inputs, expected) in cases {
+            let error = request(inputs).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let not_text = Tensor::new(DType::U8, vec![2], vec![b'a', 0xff]).unwrap();
+        let error = request(vec![("prompt".to_owned(), not_text)]).unwrap_err();
+        assert_eq!(error, "`prompt` is not UTF-8: byte 1 is not text");
+    }
+
+    #[test]
+    fn answers_are_written() {
+        let usage = TokenUsage { prompt_tokens: 3, cached_tokens: 2, generated_tokens: 1 };
+        let output =
+            Output::Text { text: "ok".to_owned(), tokens: vec![7], finish: Finish::End };
+        let (queue, compute) = (Duration::from_millis(1), Duration::from_millis(2));
+        let outputs = answer(&Answer { output, usage, queue, compute, batch: 1 }, true).unwrap();
+        let names: Vec<_> = outputs.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["text", "tokens", "finish", "metadata"]);
+        assert_eq!(outputs[1].1.to_vec::<i32>().unwrap(), [7]);
+        let metadata: serde_json::Value = serde_json::from_slice(outputs[3].1.data()).unwrap();
+        let expected = serde_json::json!({
+            "prompt_tokens": 3, "cached_tokens": 2, "generated_tokens": 1,
+            "queue_ms": 1.0, "compute_ms": 2.0, "dummy": true,
+        });
+        assert_eq!(metadata, expected);
+    }
+}

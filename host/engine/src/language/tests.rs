@@ -1,0 +1,6 @@
+//! The decoder against golden logits, and the engine against itself.
+
+mod engine;
+mod golden;
+mod greedy;
+pub(super) mod support;

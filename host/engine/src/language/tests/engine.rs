@@ -1,0 +1,194 @@
+//! The engine against itself: however a request is cut, batched, cached or branched, its numbers are the same.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::support::{decoder, distance, file, logits};
+use crate::card::Format;
+use crate::language::decoder::Run;
+use crate::language::kv::Sequence;
+use crate::language::sampler::log_sum_exp;
+use crate::language::{Finish, LanguageModel, Output, Params, Prompt, Request, Session};
+use crate::model::{Capacity, RunError};
+use crate::weights::bytes::Bytes;
+
+/// Sums in another order differ by this much of logits whose spread is about 3.
+const TOLERANCE: f32 = 0.01;
+
+const FILES: [&str; 3] = ["phi3-q4_k.gguf", "llama-q5_k.gguf", "qwen2-q5_0.gguf"];
+
+fn tokens(n: u32, seed: u32) -> Vec<u32> {
+    (0..n).map(|i| 3 + (i * i * 7 + i * 13 + seed * 101) % 300).collect()
+}
+
+fn model(name: &str) -> LanguageModel {
+    let capacity = Capacity { context_tokens: 256, max_batch: 32, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
+    LanguageModel::load(name, Bytes::map(&file(name)).unwrap(), &capacity).unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(600)
+}
+
+fn score(prompt: Vec<u32>, choices: &[&str]) -> Request {
+    let choices = Some(choices.iter().map(|&choice| choice.to_owned()).collect());
+    Request { prompt: Prompt::Tokens(prompt), choices, params: Params::default() }
+}
+
+fn generate(prompt: Vec<u32>, max_tokens: usize) -> Request {
+    let params = Params { max_tokens, ..Params::default() };
+    Request { prompt: Prompt::Tokens(prompt), choices: None, params }
+}
+
+fn scores(output: Output) -> Vec<f32> {
+    match output {
+        Output::Scores(scores) => scores,
+        Output::Text { .. } => panic!("text"),
+    }
+}
+
+#[test]
+fn prompt_in_chunks_is_the_prompt_in_one() {
+    for file in FILES {
+        let (mut decoder, pool) = decoder(file, 256);
+        let tokens = tokens(90, 1);
+        let whole = logits(&mut decoder, &pool, &tokens, 90);
+        for chunk in [1, 7, 16, 64] {
+            let parts = logits(&mut decoder, &pool, &tokens, chunk);
+            for (position, (one, other)) in whole.iter().zip(&parts).enumerate() {
+                let distance = distance(one, other);
+                assert!(distance < TOLERANCE, "{file}, chunks of {chunk}, position {position}: {distance}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_is_each_alone() {
+    for file in FILES {
+        let (mut decoder, pool) = decoder(file, 256);
+        let prompts: Vec<_> = [5, 40, 1, 17, 33].iter().zip(0..).map(|(&n, seed)| tokens(n, seed)).collect();
+        let alone: Vec<_> = prompts.iter().map(|prompt| logits(&mut decoder, &pool, prompt, 64).pop().unwrap()).collect();
+        let mut sequences: Vec<Sequence> = prompts.iter().map(|_| Sequence::default()).collect();
+        let mut runs = Vec::new();
+        for (sequence, prompt) in sequences.iter_mut().zip(&prompts) {
+            sequence.extend(&pool, prompt).unwrap();
+            runs.push(Run { sequence, start: 0, wanted: 1 });
+        }
+        decoder.forward(&mut runs);
+        let vocabulary = decoder.vocabulary();
+        for (row, (together, alone)) in decoder.logits(0, 5).chunks_exact(vocabulary).zip(&alone).enumerate() {
+            let distance = distance(together, alone);
+            assert!(distance < TOLERANCE, "{file}, prompt {row}: {distance}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn prefix_that_is_found_changes_no_score() {
+    for file in FILES {
+        let model = model(file);
+        let component = Arc::from("policy");
+        let policy = tokens(70, 2);
+        let prompt = [&policy[..], &tokens(9, 3)].concat();
+        let choices = ["yes", "no", "maybe"];
+        let mut session = Session::new(&component);
+        let warm_up = [&policy[..], &tokens(20, 4)].concat();
+        model.run(&mut session, score(warm_up, &choices), None, soon()).await.unwrap();
+        let warm = model.run(&mut session, score(prompt.clone(), &choices), None, soon()).await.unwrap();
+        let cold = model.run(&mut Session::default(), score(prompt, &choices), None, soon()).await.unwrap();
+        assert_eq!((warm.usage.prompt_tokens, warm.usage.cached_tokens), (79, 70), "{file}");
+        assert_eq!(cold.usage.cached_tokens, 0, "{file}: another component's prefix was found");
+        let distance = distance(&scores(warm.output), &scores(cold.output));
+        assert!(distance < TOLERANCE, "{file}: {distance}");
+    }
+}
+
+#[tokio::test]
+async fn branches_are_scored_as_one_at_a_time() {
+    for file in FILES {
+        let model = model(file);
+        let prompt = tokens(37, 5);
+        let choices = ["a", "bcd", "bce", "some longer choice of many letters"];
+        let together = model.run(&mut Session::default(), score(prompt.clone(), &choices), None, soon()).await.unwrap();
+        let together = scores(together.output);
+        let (mut decoder, pool) = decoder(file, 256);
+        for (choice, together) in choices.iter().zip(together) {
+            let mut session = Session::new(&Arc::from(*choice));
+            let alone = model.run(&mut session, score(prompt.clone(), &[choice]), None, soon()).await.unwrap();
+            let alone = scores(alone.output)[0];
+            let own = model.shared.tokenizer.encode_continuation(choice).unwrap();
+            let all = logits(&mut decoder, &pool, &[&prompt[..], &own].concat(), 64);
+            let log_probability = |(row, token): (&Vec<f32>, &u32)| row[*token as usize] - log_sum_exp(row);
+            let by_hand: f32 = all[prompt.len() - 1..].iter().zip(&own).map(log_probability).sum();
+            let far = (together - alone).abs().max((together - by_hand).abs());
+            assert!(far < TOLERANCE * own.len() as f32, "{file} `{choice}`: {together}, {alone}, {by_hand}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn session_goes_on_where_it_ended() {
+    let model = model(FILES[1]);
+    let whole = model.run(&mut Session::default(), generate(tokens(20, 6), 12), None, soon()).await.unwrap();
+    let Output::Text { tokens: whole, finish, .. } = whole.output else { panic!("scores") };
+    assert_eq!(finish, Finish::Length);
+    let mut session = Session::new(&Arc::from("other"));
+    let first = model.run(&mut session, generate(tokens(20, 6), 5), None, soon()).await.unwrap();
+    let Output::Text { tokens: mut parts, .. } = first.output else { panic!("scores") };
+    let more = Request {
+        params: Params { max_tokens: 7, continues: true, ..Params::default() },
+        ..generate(Vec::new(), 7)
+    };
+    let second = model.run(&mut session, more, None, soon()).await.unwrap();
+    assert_eq!(second.usage.cached_tokens, 24);
+    let Output::Text { tokens: rest, .. } = second.output else { panic!("scores") };
+    parts.extend(rest);
+    assert_eq!(parts, whole);
+}
+
+#[tokio::test]
+async fn streamed_text_is_the_text() {
+    let model = model(FILES[0]);
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let answer = model.run(&mut Session::default(), generate(tokens(9, 8), 30), Some(sender), soon()).await.unwrap();
+    let Output::Text { text, .. } = answer.output else { panic!("scores") };
+    let mut streamed = String::new();
+    while let Some(part) = receiver.recv().await {
+        streamed.push_str(&part);
+    }
+    assert_eq!(streamed, text);
+    // A stop string in the middle of it ends it there, and is never streamed.
+    let middle = text.char_indices().nth(text.chars().count() / 2).map_or(0, |(at, _)| at);
+    let stop: String = text[middle..].chars().take(2).collect();
+    let mut request = generate(tokens(9, 8), 30);
+    request.params.stop = vec![stop.clone()];
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let answer = model.run(&mut Session::default(), request, Some(sender), soon()).await.unwrap();
+    let Output::Text { text: stopped, finish, .. } = answer.output else { panic!("scores") };
+    assert_eq!(finish, Finish::Stop);
+    assert_eq!(stopped, text[..text.find(&stop).unwrap()]);
+    let mut streamed = String::new();
+    while let Some(part) = receiver.recv().await {
+        streamed.push_str(&part);
+    }
+    assert_eq!(streamed, stopped);
+}
+
+#[tokio::test]
+async fn unfit_requests_say_why() {
+    let model = model(FILES[2]);
+    let run = async |request| match model.run(&mut Session::default(), request, None, soon()).await {
+        Err(RunError::InvalidInput { message, .. }) => message,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(run(generate(tokens(256, 1), 1)).await, "the prompt has 256 tokens, expected fewer than the 256 of the context");
+    assert_eq!(run(generate(vec![9_999], 1)).await, "`tokens`: 9999 is not below the vocabulary's 320");
+    assert_eq!(run(generate(Vec::new(), 1)).await, "the prompt has no tokens");
+    assert_eq!(run(generate(vec![5], 0)).await, "`max_tokens` is 0, expected at least 1");
+    assert_eq!(run(score(vec![5], &[])).await, "`choices` has 0 strings, expected 1 to 64");
+    let long = Request { prompt: Prompt::Text("long ".repeat(2_000)), ..generate(Vec::new(), 1) };
+    assert_eq!(run(long).await, "the prompt has 10000 bytes, far above the 256 tokens of the context");
+    let past = model.run(&mut Session::default(), generate(vec![5], 1), None, Instant::now()).await;
+    assert!(matches!(past, Err(RunError::Deadline { .. })));
+}

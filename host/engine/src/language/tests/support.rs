@@ -1,0 +1,68 @@
+//! The small models that tests/scripts/small_models.py wrote, and passes over them.
+
+use std::path::{Path, PathBuf};
+
+use infer_kernels::Pool;
+
+use crate::language::config::DecoderConfig;
+use crate::language::decoder::{Decoder, Run};
+use crate::language::gguf::Gguf;
+use crate::language::kv::{KvPool, Sequence};
+use crate::language::tokenizer::Tokenizer;
+use crate::weights::bytes::Bytes;
+
+pub(crate) fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language").join(name)
+}
+
+/// A real model's file in the cache folder.
+pub(super) fn cached(model: &str, file: &str) -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = variable("INFER_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("infer")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/infer")));
+    let path = cache.expect("a cache folder").join("models").join(model).join(file);
+    assert!(path.is_file(), "`{}` is missing: run `make models`, or `infer pull {model}`", path.display());
+    path
+}
+
+/// A decoder of a small model, and a pool for its blocks.
+pub(crate) fn decoder(name: &str, context: usize) -> (Decoder, KvPool) {
+    decoder_of(&file(name), context)
+}
+
+/// A decoder, and a pool for its blocks.
+pub(super) fn decoder_of(path: &Path, context: usize) -> (Decoder, KvPool) {
+    let gguf = Gguf::parse(Bytes::map(path).unwrap()).unwrap();
+    let vocabulary = gguf.tensor("token_embd.weight").unwrap().unwrap().shape[0];
+    let config = DecoderConfig::read(&gguf, context).unwrap();
+    let decoder = Decoder::load(gguf, config, vocabulary, Pool::new(2).unwrap()).unwrap();
+    let config = decoder.config();
+    let pool = KvPool::new(config.layers, config.attention.layer_elements(), 512 << 20);
+    (decoder, pool)
+}
+
+/// The tokenizer of the same file.
+pub(crate) fn tokenizer(name: &str) -> Tokenizer {
+    Tokenizer::from_gguf(&Gguf::parse(Bytes::map(&file(name)).unwrap()).unwrap()).unwrap()
+}
+
+/// The logits after each of `tokens`, computed in passes of at most `chunk` tokens.
+pub(super) fn logits(decoder: &mut Decoder, pool: &KvPool, tokens: &[u32], chunk: usize) -> Vec<Vec<f32>> {
+    let mut sequence = Sequence::default();
+    let mut logits = Vec::new();
+    for part in tokens.chunks(chunk) {
+        let start = sequence.len();
+        sequence.extend(pool, part).unwrap();
+        decoder.forward(&mut [Run { sequence: &mut sequence, start, wanted: part.len() }]);
+        let vocabulary = decoder.vocabulary();
+        logits.extend(decoder.logits(0, part.len()).chunks_exact(vocabulary).map(<[f32]>::to_vec));
+    }
+    logits
+}
+
+/// The largest difference.
+pub(super) fn distance(one: &[f32], other: &[f32]) -> f32 {
+    assert_eq!(one.len(), other.len());
+    one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}

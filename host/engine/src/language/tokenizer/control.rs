@@ -1,0 +1,226 @@
+//! Control tokens in a template's text, and callers' text that must not become any.
+//!
+//! Templates mix their control tokens with callers' content in one text. Before a template sees it, content gets a
+//! guard behind each character that a control token could start with; a control token is only matched where no guard
+//! is within it, so neither content nor content joined to the template's text can spell one. Guards are then removed.
+
+use std::collections::HashMap;
+
+/// The control tokens of a vocabulary by their text.
+#[derive(Default)]
+pub(super) struct ControlTokens {
+    ids: HashMap<String, u32>,
+    /// The distinct lengths of the texts in bytes, longest first.
+    lengths: Vec<usize>,
+    /// The characters that the texts start with.
+    starts: Vec<char>,
+    /// What may follow a control token's beginning: each text without its first 1, 2, … characters.
+    rests: Vec<String>,
+}
+
+/// Two characters that no text at hand holds.
+#[derive(Clone, Copy)]
+pub(super) struct Guards {
+    /// Keeps content from spelling control tokens.
+    pub(super) guard: char,
+    /// Marks the end of the last content.
+    pub(super) end: char,
+}
+
+/// A piece of a rendered template.
+#[derive(Debug, PartialEq)]
+pub(super) enum Piece<'t> {
+    Text(&'t str),
+    Control(u32),
+}
+
+impl ControlTokens {
+    pub(super) fn new(tokens: impl Iterator<Item = (String, u32)>) -> Self {
+        let mut control = ControlTokens::default();
+        // Of equal texts the first is the token.
+        for (text, id) in tokens {
+            control.ids.entry(text).or_insert(id);
+        }
+        for text in control.ids.keys() {
+            control.lengths.push(text.len());
+            control.starts.extend(text.chars().next());
+            control.rests.extend(text.char_indices().skip(1).map(|(at, _)| text[at..].to_owned()));
+        }
+        control.lengths.sort_unstable_by(|a, b| b.cmp(a));
+        control.lengths.dedup();
+        control.starts.sort_unstable();
+        control.starts.dedup();
+        control.rests.sort_unstable();
+        control.rests.dedup();
+        control
+    }
+
+    /// The id of the control token `text`.
+    pub(super) fn get(&self, text: &str) -> Option<u32> {
+        self.ids.get(text).copied()
+    }
+
+    /// `content` with guards.
+    pub(super) fn guarded(&self, content: &str, guard: char) -> String {
+        let mut guarded = String::with_capacity(content.len() + 8);
+        // Templates trim content: what it begins with may be behind spaces, which a guard before them would keep.
+        let trimmed = content.trim_start();
+        let spaces = &content[..content.len() - trimmed.len()];
+        if !spaces.is_empty() && (self.continues(content) || self.continues(content.trim_end())) {
+            guarded.push(guard);
+        }
+        guarded.push_str(spaces);
+        if self.continues(trimmed) || self.continues(trimmed.trim_end()) {
+            guarded.push(guard);
+        }
+        for character in trimmed.chars() {
+            guarded.push(character);
+            if self.starts.binary_search(&character).is_ok() {
+                guarded.push(guard);
+            }
+        }
+        guarded
+    }
+
+    /// Whether `content` may finish, or be within, a control token that the text before it began.
+    fn continues(&self, content: &str) -> bool {
+        let from = |text: &str| self.rests.partition_point(|rest| rest.as_str() < text);
+        // A rest that starts with the content sorts at the content's place; one that the content starts with sorts
+        // at the place of one of the content's own beginnings.
+        let within = |at: usize| self.rests.get(at).is_some_and(|rest| rest.starts_with(content));
+        let longest = self.lengths.first().copied().unwrap_or(0);
+        !content.is_empty()
+            && (within(from(content))
+                || content
+                    .char_indices()
+                    .map(|(at, character)| at + character.len_utf8())
+                    .take_while(|end| *end <= longest)
+                    .any(|end| {
+                        self.rests.get(from(&content[..end])).is_some_and(|rest| rest == &content[..end])
+                    }))
+    }
+
+    /// `text` cut at its control tokens, the longest where several begin at one place.
+    pub(super) fn split<'t>(&self, text: &'t str) -> Vec<Piece<'t>> {
+        let mut pieces = Vec::new();
+        let (mut start, mut at) = (0, 0);
+        while let Some(skipped) = text[at..].find(|character| self.starts.binary_search(&character).is_ok()) {
+            at += skipped;
+            let found = self.lengths.iter().find_map(|length| {
+                let end = at + length;
+                Some((*self.ids.get(text.get(at..end)?)?, end))
+            });
+            match found {
+                Some((id, end)) => {
+                    if start < at {
+                        pieces.push(Piece::Text(&text[start..at]));
+                    }
+                    pieces.push(Piece::Control(id));
+                    (start, at) = (end, end);
+                }
+                None => at += text[at..].chars().next().map_or(1, char::len_utf8),
+            }
+        }
+        if start < text.len() {
+            pieces.push(Piece::Text(&text[start..]));
+        }
+        pieces
+    }
+}
+
+impl Guards {
+    /// Two private-use characters (planes 15 and 16) that occur in none of `texts`, and in no control token.
+    ///
+    /// `None` where the texts use all 131,068 of them.
+    pub(super) fn absent_from<'t>(texts: impl Iterator<Item = &'t str>) -> Option<Self> {
+        let used: std::collections::HashSet<char> =
+            texts.flat_map(str::chars).filter(|character| *character >= '\u{f0000}').collect();
+        let mut free =
+            ('\u{f0000}'..='\u{ffffd}').chain('\u{100000}'..='\u{10fffd}').filter(|c| !used.contains(c));
+        Some(Guards { guard: free.next()?, end: free.next()? })
+    }
+
+    /// `text` without guards.
+    pub(super) fn remove(self, text: &str) -> String {
+        text.chars().filter(|character| *character != self.guard && *character != self.end).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(texts: &[&str]) -> ControlTokens {
+        ControlTokens::new(texts.iter().enumerate().map(|(id, text)| ((*text).to_owned(), id as u32)))
+    }
+
+    #[test]
+    fn longest_control_token_is_taken_and_text_between_kept() {
+        let control = control(&["<|a|>", "<|a|>b", "[X]"]);
+        use Piece::{Control, Text};
+        let cases: [(&str, &[Piece<'_>]); 6] = [
+            ("", &[]),
+            ("none < here", &[Text("none < here")]),
+            ("<|a|>", &[Control(0)]),
+            ("<|a|>bc<|a|>[X]", &[Control(1), Text("c"), Control(0), Control(2)]),
+            ("é<<|a|>é", &[Text("é<"), Control(0), Text("é")]),
+            ("<|a|", &[Text("<|a|")]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(control.split(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn content_spells_no_control_token_alone_or_with_text_around_it() {
+        let control = control(&["<|a|>", "<|b|>", "[X]"]);
+        let guards = Guards::absent_from([].into_iter()).unwrap();
+        let fragments = ["<", "|", "a", "|>", ">", "<|a|>", "[", "X", "]", " ", "\n", "<|", "b|>", "é"];
+        // Every text of up to three fragments, between every two beginnings and ends of control tokens.
+        let mut contents = vec![String::new()];
+        for _ in 0..3 {
+            let longer =
+                contents.iter().flat_map(|text| fragments.map(|fragment| format!("{text}{fragment}")));
+            contents = contents.iter().cloned().chain(longer).collect();
+            contents.sort_unstable();
+            contents.dedup();
+        }
+        for content in &contents {
+            let guarded = control.guarded(content, guards.guard);
+            assert_eq!(&guards.remove(&guarded), content);
+            // Where nothing is left of a content, the template's text around it may well spell a token.
+            for shown in [guarded.as_str(), guarded.trim()].into_iter().filter(|shown| !shown.is_empty()) {
+                for before in ["", "<", "<|", "<|a", "<|b|", "[", "[X"] {
+                    for after in ["", ">", "|>", "a|>", "|b|>", "]", "X]"] {
+                        let text = format!("{before}{shown}{after}");
+                        // What the template spells by itself after the content is its own.
+                        let pieces = control.split(&text);
+                        assert!(
+                            pieces.iter().all(|piece| matches!(piece, Piece::Text(_))),
+                            "{before:?} {content:?} {after:?}: {pieces:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn benign_content_gets_no_guard() {
+        let control = control(&["<|user|>", "<|end|>", "</s>"]);
+        let guard = '\u{f0000}';
+        for content in ["Is this toxic? You fool!", "2 > 1", " spaces ", "naïve 😀", ""] {
+            assert_eq!(control.guarded(content, guard), content);
+        }
+        assert_eq!(control.guarded("a <b>", guard), "a <\u{f0000}b>");
+        assert_eq!(control.guarded("> quoted", guard), "\u{f0000}> quoted");
+    }
+
+    #[test]
+    fn guards_are_characters_that_no_text_holds() {
+        let guards = Guards::absent_from(["\u{f0000}\u{f0002}", "\u{f0001}"].into_iter()).unwrap();
+        assert_eq!((guards.guard, guards.end), ('\u{f0003}', '\u{f0004}'));
+        let all: String = ('\u{f0000}'..='\u{10fffd}').collect();
+        assert!(Guards::absent_from([all.as_str()].into_iter()).is_none());
+    }
+}

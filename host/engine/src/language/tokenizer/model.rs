@@ -1,0 +1,204 @@
+//! Byte-pair encoders, built from a vocabulary and either its merges or its scores.
+
+use std::collections::HashMap;
+
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::NFC;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{
+    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
+    TokenizerBuilder, TokenizerImpl,
+};
+
+use super::TokenizerError;
+use super::vocabulary::{Kind, TOKENS, Vocabulary, byte_characters, byte_token_text};
+use crate::language::gguf::{Gguf, GgufError, quoted};
+
+/// Text to ids, without control tokens.
+pub(super) type Encoder =
+    TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
+const SCORES: &str = "tokenizer.ggml.scores";
+const MERGES: &str = "tokenizer.ggml.merges";
+const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+const PRE: &str = "tokenizer.ggml.pre";
+
+/// Qwen2's split of a text into words: contractions, letters, single digits, punctuation, line ends, spaces.
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Llama 3's: as Qwen2's, with up to three digits.
+const LLAMA_BPE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// A `gpt2` vocabulary's way from a text to words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Words {
+    Qwen2,
+    Smollm,
+    LlamaBpe,
+}
+
+impl Words {
+    /// The way that the file names.
+    ///
+    /// # Errors
+    ///
+    /// When it names none, or one that is not known here.
+    pub(super) fn read(gguf: &Gguf) -> Result<Self, TokenizerError> {
+        let found = match gguf.str(PRE)? {
+            Some("qwen2") => return Ok(Words::Qwen2),
+            Some("smollm") => return Ok(Words::Smollm),
+            Some("llama-bpe" | "llama3" | "llama-v3") => return Ok(Words::LlamaBpe),
+            Some(other) => format!("is {}", quoted(other)),
+            None => "is missing".to_owned(),
+        };
+        let message = format!(
+            "{found}; expected a pre-tokenizer that is known: `qwen2`, `smollm`, `llama-bpe` (`llama3`, `llama-v3`)"
+        );
+        Err(GgufError::key(PRE, message).into())
+    }
+}
+
+/// The encoder of a `llama` vocabulary: SentencePiece's BPE, whose merges follow from the scores.
+///
+/// A token may be made of any two others that spell it; the better a token's score, the earlier it is made.
+///
+/// # Errors
+///
+/// When scores are missing or not as many as tokens, or some text could not be encoded.
+pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Encoder, TokenizerError> {
+    let Some(scores) = gguf.f32s(SCORES)? else {
+        return Err(GgufError::key(SCORES, "is missing; expected a score a token").into());
+    };
+    if scores.len() != vocabulary.tokens.len() {
+        let (found, expected) = (scores.len(), vocabulary.tokens.len());
+        let message = format!("has {found} scores; expected one for each of {expected} tokens");
+        return Err(GgufError::key(SCORES, message).into());
+    }
+    let mut texts = vocabulary.texts(&[Kind::Text, Kind::Byte])?;
+    let byte_fallback = (0..=u8::MAX).all(|byte| texts.contains_key(&*byte_token_text(byte)));
+    let unknown = vocabulary.id(gguf, UNKNOWN)?.map(|id| (id, vocabulary.tokens[id as usize]));
+    match unknown {
+        Some((id, text)) => {
+            texts.entry(text).or_insert(id);
+        }
+        None if byte_fallback => {}
+        None => {
+            let message = "names no token, and there is none for every byte (`<0x00>` to `<0xFF>`); expected either, \
+                           so that any text can be encoded";
+            return Err(GgufError::key(UNKNOWN, message).into());
+        }
+    }
+
+    let mut merges = Vec::new();
+    for (id, token) in vocabulary.tokens.iter().enumerate() {
+        if vocabulary.kinds[id] != Kind::Text {
+            continue;
+        }
+        let first = merges.len();
+        let splits = token.char_indices().skip(1).enumerate();
+        for (left_characters, (split, _)) in splits {
+            let (left, right) = token.split_at(split);
+            if let (Some(left_id), Some(right_id)) = (texts.get(left), texts.get(right)) {
+                let lengths = (left_characters, token.len());
+                merges.push((scores[id], lengths, (*left_id, *right_id), (left, right)));
+            }
+        }
+        merges[first..].sort_by_key(|(_, _, ids, _)| *ids);
+    }
+    // Among equal scores longer left parts come first, then longer tokens' (whose right part is longer).
+    merges.sort_by(|(a, (a_left, _), _, (_, a_right)), (b, (b_left, _), _, (_, b_right))| {
+        let right = |text: &str| text.chars().count();
+        b.total_cmp(a).then(b_left.cmp(a_left)).then_with(|| right(b_right).cmp(&right(a_right)))
+    });
+    let merges = merges.into_iter().map(|(_, _, _, (left, right))| (left.to_owned(), right.to_owned()));
+    let mut model = BPE::builder()
+        .vocab_and_merges(owned(&texts), merges.collect())
+        .byte_fallback(byte_fallback)
+        .fuse_unk(true);
+    if let Some((_, text)) = unknown {
+        model = model.unk_token(text.to_owned());
+    }
+    let model = model.build().map_err(TokenizerError::encoder)?;
+    encoder(model, None, None)
+}
+
+/// The encoder of a `gpt2` vocabulary: byte-level BPE by the file's merges.
+///
+/// # Errors
+///
+/// When merges are missing, or name tokens that are not there, or some text could not be encoded.
+pub(super) fn from_merges(
+    gguf: &Gguf,
+    vocabulary: &Vocabulary<'_>,
+    words: Words,
+) -> Result<Encoder, TokenizerError> {
+    let Some(listed) = gguf.strings(MERGES)? else {
+        return Err(GgufError::key(MERGES, "is missing; expected the pairs of tokens to merge").into());
+    };
+    let texts = vocabulary.texts(&[Kind::Text])?;
+    // Some vocabularies lack control characters and the bytes of rare scripts, which are then left out of a text, as in
+    // the reference. One without printable ASCII is none.
+    let missing = byte_characters().find(|(byte, character)| {
+        matches!(byte, 0x20..=0x7e) && !texts.contains_key(&*character.to_string())
+    });
+    if let Some((byte, character)) = missing {
+        let message =
+            format!("has no token `{character}`, which stands for byte {byte:#04x}; expected one a byte");
+        return Err(GgufError::key(TOKENS, message).into());
+    }
+    let mut merges = Vec::with_capacity(listed.len());
+    let mut whole = String::new();
+    for (index, merge) in listed.into_iter().enumerate() {
+        let pair = merge.split_once(' ').filter(|(left, right)| {
+            whole.clear();
+            whole.push_str(left);
+            whole.push_str(right);
+            [left, right, &whole.as_str()].iter().all(|token| texts.contains_key(**token))
+        });
+        let Some((left, right)) = pair else {
+            let message = format!(
+                "holds merge {index}, {}; expected two tokens with a space between them, and their union a token",
+                quoted(merge)
+            );
+            return Err(GgufError::key(MERGES, message).into());
+        };
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+    let model = BPE::builder()
+        .vocab_and_merges(owned(&texts), merges)
+        .ignore_merges(words == Words::LlamaBpe)
+        .build()
+        .map_err(TokenizerError::encoder)?;
+    let split = |pattern: &str| -> Result<PreTokenizerWrapper, TokenizerError> {
+        let pattern = SplitPattern::Regex(pattern.to_owned());
+        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+        Ok(split.map_err(TokenizerError::encoder)?.into())
+    };
+    let bytes = |use_regex| PreTokenizerWrapper::from(ByteLevel::new(false, false, use_regex));
+    let steps = match words {
+        Words::Qwen2 => vec![split(QWEN2)?, bytes(false)],
+        Words::LlamaBpe => vec![split(LLAMA_BPE)?, bytes(false)],
+        Words::Smollm => vec![Digits::new(true).into(), bytes(true)],
+    };
+    let normalizer = (words == Words::Qwen2).then(|| NFC.into());
+    encoder(model, normalizer, Some(Sequence::new(steps).into()))
+}
+
+fn owned(texts: &HashMap<&str, u32>) -> Vocab {
+    texts.iter().map(|(text, id)| ((*text).to_owned(), *id)).collect()
+}
+
+fn encoder(
+    model: BPE,
+    normalizer: Option<NormalizerWrapper>,
+    words: Option<PreTokenizerWrapper>,
+) -> Result<Encoder, TokenizerError> {
+    TokenizerBuilder::new()
+        .with_model(model)
+        .with_normalizer(normalizer)
+        .with_pre_tokenizer(words)
+        .build()
+        .map_err(TokenizerError::encoder)
+}

@@ -1,0 +1,211 @@
+//! A file's tokens: what each one is, and the bytes that it stands for.
+
+use std::collections::HashMap;
+
+use super::TokenizerError;
+use crate::language::gguf::{Gguf, GgufError, quoted};
+
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+
+/// Tokens of a vocabulary at most; the largest in use have about 262,000.
+const MAX_TOKENS: usize = 1 << 20;
+/// Bytes of a token's text at most; the longest in Qwen2's vocabulary, of 128 spaces, takes 256.
+const MAX_TOKEN_BYTES: usize = 1 << 10;
+
+/// What a token is, by `tokenizer.ggml.token_type`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// Part of a text.
+    Text,
+    /// Stands for what no other token covers.
+    Unknown,
+    /// Structure that a template sets, as a turn's end. Never read from a caller's text.
+    Control,
+    /// A word of its own that was added to the vocabulary, as `<tool_call>`. Set by templates as control tokens are, but
+    /// shown where the model writes it.
+    Added,
+    /// A hole.
+    Unused,
+    /// One byte, written `<0xNN>`.
+    Byte,
+}
+
+/// How a token's text spells bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spelling {
+    /// As SentencePiece does: `▁` for a space, byte tokens for the rest.
+    Pieces,
+    /// As GPT-2 does: a printable character for each byte.
+    ByteLevel,
+}
+
+/// A file's tokens, as texts of its metadata.
+pub(super) struct Vocabulary<'g> {
+    pub(super) tokens: Vec<&'g str>,
+    pub(super) kinds: Vec<Kind>,
+}
+
+impl<'g> Vocabulary<'g> {
+    /// Read the tokens and their types.
+    ///
+    /// # Errors
+    ///
+    /// When either is missing, they are not as many, or a token's text or type is out of bounds.
+    pub(super) fn read(gguf: &'g Gguf) -> Result<Self, TokenizerError> {
+        let wrong = |key, message: String| Err(GgufError::key(key, message).into());
+        let Some(tokens) = gguf.strings(TOKENS)? else {
+            return wrong(TOKENS, "is missing; expected the vocabulary: convert the model again".to_owned());
+        };
+        if tokens.is_empty() || tokens.len() > MAX_TOKENS {
+            return wrong(
+                TOKENS,
+                format!("is an array of {}; expected 1 to {MAX_TOKENS} tokens", tokens.len()),
+            );
+        }
+        if let Some(id) = tokens.iter().position(|token| token.len() > MAX_TOKEN_BYTES) {
+            let message =
+                format!("holds token {id} of {} bytes; expected {MAX_TOKEN_BYTES} at most", tokens[id].len());
+            return wrong(TOKENS, message);
+        }
+        let Some(types) = gguf.u32s(TYPES)? else {
+            return wrong(TYPES, "is missing; expected a type a token: convert the model again".to_owned());
+        };
+        if types.len() != tokens.len() {
+            let message =
+                format!("has {} types; expected one for each of {} tokens", types.len(), tokens.len());
+            return wrong(TYPES, message);
+        }
+        let mut kinds = Vec::with_capacity(types.len());
+        for (id, (kind, token)) in types.into_iter().zip(&tokens).enumerate() {
+            kinds.push(match kind {
+                _ if token.is_empty() => Kind::Unused,
+                1 => Kind::Text,
+                2 => Kind::Unknown,
+                3 => Kind::Control,
+                4 => Kind::Added,
+                5 => Kind::Unused,
+                6 => Kind::Byte,
+                other => {
+                    let message = format!("holds type {other} for token {id}; expected 1 to 6");
+                    return wrong(TYPES, message);
+                }
+            });
+        }
+        Ok(Vocabulary { tokens, kinds })
+    }
+
+    /// The token that the file names at `key`.
+    ///
+    /// # Errors
+    ///
+    /// When the value is no token's id.
+    pub(super) fn id(&self, gguf: &Gguf, key: &str) -> Result<Option<u32>, TokenizerError> {
+        let id = gguf.u32(key)?;
+        match id {
+            Some(id) if id as usize >= self.tokens.len() => {
+                let message = format!("is {id}; expected one of {} tokens", self.tokens.len());
+                Err(GgufError::key(key, message).into())
+            }
+            id => Ok(id),
+        }
+    }
+
+    /// The tokens that a text is made of, and their ids.
+    ///
+    /// # Errors
+    ///
+    /// When two of them are equal.
+    pub(super) fn texts(&self, kinds: &[Kind]) -> Result<HashMap<&'g str, u32>, TokenizerError> {
+        let mut texts = HashMap::with_capacity(self.tokens.len());
+        for (id, (token, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
+            if !kinds.contains(kind) {
+                continue;
+            }
+            if let Some(first) = texts.insert(*token, id as u32) {
+                let message =
+                    format!("holds {} twice, as {first} and {id}; expected each once", quoted(token));
+                return Err(GgufError::key(TOKENS, message).into());
+            }
+        }
+        Ok(texts)
+    }
+
+    /// The bytes that each token stands for in a text; none for control tokens and holes.
+    ///
+    /// # Errors
+    ///
+    /// When a byte token is not written `<0xNN>`.
+    pub(super) fn bytes(&self, spelling: Spelling) -> Result<TokenBytes, TokenizerError> {
+        let bytes_of =
+            byte_characters().map(|(byte, character)| (character, byte)).collect::<HashMap<_, _>>();
+        let mut all = TokenBytes { bytes: Vec::new(), ends: Vec::with_capacity(self.tokens.len()) };
+        for (id, (token, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
+            match (kind, spelling) {
+                (Kind::Control | Kind::Unused | Kind::Unknown, _) => {}
+                (Kind::Byte, _) => all.bytes.push(byte_token(token).ok_or_else(|| {
+                    let message = format!("holds byte token {id}, {}; expected `<0xNN>`", quoted(token));
+                    GgufError::key(TOKENS, message)
+                })?),
+                (Kind::Added, _) => all.bytes.extend(token.as_bytes()),
+                (Kind::Text, Spelling::Pieces) => all.bytes.extend(token.replace('▁', " ").as_bytes()),
+                (Kind::Text, Spelling::ByteLevel) => {
+                    for character in token.chars() {
+                        match bytes_of.get(&character) {
+                            Some(byte) => all.bytes.push(*byte),
+                            // A word that was added without saying so.
+                            None => all.bytes.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
+                        }
+                    }
+                }
+            }
+            all.ends.push(all.bytes.len());
+        }
+        Ok(all)
+    }
+}
+
+/// The bytes that each token stands for, one after the other.
+pub(super) struct TokenBytes {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl TokenBytes {
+    /// How many tokens there are.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The bytes of `token`; none where there is no such token.
+    pub(super) fn get(&self, token: u32) -> &[u8] {
+        let token = token as usize;
+        let Some(end) = self.ends.get(token) else { return &[] };
+        let start = token.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..*end]
+    }
+}
+
+/// The byte of a token written `<0xNN>`.
+fn byte_token(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+}
+
+/// How a byte token is written.
+pub(super) fn byte_token_text(byte: u8) -> String {
+    format!("<0x{byte:02X}>")
+}
+
+/// GPT-2's character for each byte: itself where it is printable in Latin-1, and otherwise the next from U+0100 on.
+pub(super) fn byte_characters() -> impl Iterator<Item = (u8, char)> {
+    let mut next = 0x100_u32;
+    (0..=u8::MAX).map(move |byte| match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => (byte, char::from(byte)),
+        _ => {
+            let character = char::from_u32(next).unwrap_or(char::REPLACEMENT_CHARACTER);
+            next += 1;
+            (byte, character)
+        }
+    })
+}

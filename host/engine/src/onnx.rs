@@ -1,0 +1,173 @@
+//! An ONNX model: a queue, and workers that compute what is in it.
+
+mod queue;
+mod signature;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::backend::{Backend, BackendError, Session};
+use crate::card::Card;
+use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats, panic_message};
+use crate::runtime::Runtime;
+use crate::tensor::Tensor;
+
+use queue::{Job, Queue, Refused};
+use signature::Signature;
+use worker::Worker;
+
+/// The most rows of axis 0 in one job. A computation that has begun is not interrupted, so this bounds how long one
+/// caller holds a session, and the memory that it takes there.
+const MAX_ROWS: usize = 128;
+
+/// A loaded model. Dropping it stops its workers and waits for what they are computing.
+pub(crate) struct OnnxModel {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// What callers and workers have in common.
+struct Shared {
+    /// The model's name, for errors.
+    name: String,
+    capacity: Capacity,
+    signature: Signature,
+    queue: Queue,
+    counters: Counters,
+}
+
+impl OnnxModel {
+    /// Load a file into sessions of the runtime's backend and start a worker on each.
+    ///
+    /// # Errors
+    ///
+    /// When the backend cannot run the file, or when the file disagrees with its card.
+    pub(crate) fn load(
+        runtime: &Runtime,
+        name: &str,
+        bytes: Cow<'static, [u8]>,
+        card: &Card,
+        capacity: &Capacity,
+    ) -> Result<Self, LoadError> {
+        let sessions = sessions(runtime.implementation(), name, bytes, card, capacity)?;
+        OnnxModel::start(name, card, capacity, sessions)
+    }
+
+    fn start(
+        name: &str,
+        card: &Card,
+        capacity: &Capacity,
+        sessions: Vec<Box<dyn Session>>,
+    ) -> Result<Self, LoadError> {
+        let first =
+            sessions.first().map(|session| Signature::new(card, session.inputs(), session.outputs()));
+        let signature = first
+            .unwrap_or_else(|| Err("the backend made no session".to_owned()))
+            .map_err(|message| LoadError::Disagreement { model: name.to_owned(), message })?;
+        let queue = Queue::new(capacity.queue_capacity);
+        let counters = Counters::default();
+        let (name, capacity) = (name.to_owned(), capacity.clone());
+        let shared = Arc::new(Shared { name, capacity, signature, queue, counters });
+        // The workers belong to the model from the first, so that a failure half-way stops those already started.
+        let mut model = OnnxModel { shared, workers: Vec::with_capacity(sessions.len()) };
+        for (index, session) in sessions.into_iter().enumerate() {
+            let worker = Worker::new(session, model.shared.clone());
+            let name = &model.shared.name;
+            // The number first: Linux shows 15 bytes. A name with a zero byte would be refused by a panic.
+            let thread = std::thread::Builder::new().name(format!("{index}:{name}").replace('\0', " "));
+            let started = thread.spawn(move || worker.serve());
+            let started = started.map_err(|source| LoadError::Thread { model: name.clone(), source })?;
+            model.workers.push(started);
+        }
+        Ok(model)
+    }
+
+    /// As [`crate::Model::run`].
+    pub(crate) async fn run(&self, inputs: Vec<(String, Tensor)>, deadline: Instant) -> Result<Reply, RunError> {
+        let shared = &self.shared;
+        let model = || shared.name.clone();
+        let arranged = shared
+            .signature
+            .arrange(inputs)
+            .map_err(|message| RunError::InvalidInput { model: model(), message })?;
+        if let Some(rows) = arranged.rows.filter(|&rows| rows > MAX_ROWS) {
+            let message = format!("{rows} rows in one job, expected at most {MAX_ROWS}; run them in several");
+            return Err(RunError::InvalidInput { model: model(), message });
+        }
+        let queued = Instant::now();
+        if queued >= deadline {
+            return Err(RunError::Deadline { model: model() });
+        }
+        let (reply, answer) = oneshot::channel();
+        let job = Job { inputs: arranged.inputs, rows: arranged.rows, queued, deadline, reply };
+        shared.queue.push(job, |dead| shared.skip(dead)).map_err(|refused| match refused {
+            Refused::Full => {
+                shared.counters.busy();
+                RunError::Busy { model: model(), capacity: shared.capacity.queue_capacity }
+            }
+            Refused::Closed => RunError::Closed { model: model() },
+        })?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(RunError::Closed { model: model() }),
+            Err(_) => Err(RunError::Deadline { model: model() }),
+        }
+    }
+
+    pub(crate) fn queue_depth(&self) -> usize {
+        self.shared.queue.depth()
+    }
+
+    pub(crate) fn batches(&self) -> bool {
+        self.shared.signature.batches()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.shared.counters.read()
+    }
+}
+
+impl Shared {
+    /// Answer a job that nobody waits for any more, instead of computing it.
+    fn skip(&self, job: Job) {
+        self.counters.skipped();
+        // Its caller may be just short of noticing the deadline; a caller that is gone does not mind.
+        let _ = job.reply.send(Err(RunError::Deadline { model: self.name.clone() }));
+    }
+}
+
+impl Drop for OnnxModel {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!(model = self.shared.name, "a worker had ended with a panic");
+            }
+        }
+    }
+}
+
+fn sessions(
+    backend: &dyn Backend,
+    name: &str,
+    bytes: Cow<'static, [u8]>,
+    card: &Card,
+    capacity: &Capacity,
+) -> Result<Vec<Box<dyn Session>>, LoadError> {
+    // Unwind safety: whatever a panic leaves half-made was made in there, and goes with it.
+    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity)));
+    let loaded = loaded.unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))));
+    let (model, backend) = (name.to_owned(), backend.name());
+    loaded.map_err(|error| match error {
+        BackendError::Unsupported(message) => LoadError::Unsupported { model, backend, message },
+        BackendError::Failed(message) => LoadError::Backend { model, backend, message },
+    })
+}

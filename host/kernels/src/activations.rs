@@ -1,0 +1,339 @@
+//! Inputs of products. The f32 rows are kept; their int8 form is made when a matrix first wants it, one for the types with blocks of
+//! 32 columns and one for those of 256, and lies in the order in which a tile of tokens reads it.
+#![allow(
+    unsafe_op_in_unsafe_fn,
+    reason = "vector operations from end to end; a job's contract is at its call"
+)]
+
+use std::ops::Range;
+
+use crate::Shared;
+use crate::norm;
+use crate::pool::Pool;
+use crate::simd::dispatch::{InstructionSet, with_simd};
+use crate::simd::{Job, Simd};
+
+/// Rows of f32 features, one a token, with their int8 forms; its buffers are used again by the next `set`.
+#[derive(Default)]
+pub struct Activations {
+    rows: usize,
+    columns: usize,
+    values: Vec<f32>,
+    by_32: Quantized,
+    by_256: Quantized,
+}
+
+impl Activations {
+    /// No rows.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The number of rows (tokens).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns (features).
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The f32 values, row-major `(rows, columns)`.
+    pub fn values(&self) -> &[f32] {
+        &self.values[..self.rows * self.columns]
+    }
+
+    fn resize(&mut self, rows: usize, columns: usize) {
+        (self.rows, self.columns) = (rows, columns);
+        if self.values.len() < rows * columns {
+            self.values.resize(rows * columns, 0.0);
+        }
+        self.by_32.made = false;
+        self.by_256.made = false;
+    }
+
+    /// Takes a copy of `values`, `(rows, columns)`.
+    ///
+    /// # Panics
+    /// If `values` has another length.
+    pub fn set(&mut self, pool: &Pool, values: &[f32], rows: usize, columns: usize) {
+        assert_eq!(values.len(), rows * columns, "values of {rows} rows and {columns} columns");
+        self.resize(rows, columns);
+        let out = Shared::new(&mut self.values);
+        pool.run(rows, |row| {
+            // SAFETY: `values` and `self.values` have `rows * columns` elements, and this task alone writes this row.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    values.as_ptr().add(row * columns),
+                    out.get().add(row * columns),
+                    columns,
+                );
+            };
+        });
+    }
+
+    /// Takes `values / rms(values) * weight` of each row, where rms is the root of the mean square plus `epsilon`. The columns are
+    /// `weight.len()`.
+    ///
+    /// # Panics
+    /// If `values` is not `rows` rows long.
+    pub fn set_rms_norm(&mut self, pool: &Pool, values: &[f32], weight: &[f32], epsilon: f32, rows: usize) {
+        let columns = weight.len();
+        assert_eq!(values.len(), rows * columns, "values of {rows} rows and {columns} columns");
+        self.resize(rows, columns);
+        let out = Shared::new(&mut self.values);
+        let set = InstructionSet::chosen();
+        pool.run(rows, |row| {
+            // SAFETY: `self.values` has `rows * columns` elements, and this task alone writes this row.
+            let out = unsafe { std::slice::from_raw_parts_mut(out.get().add(row * columns), columns) };
+            norm::rms_norm_row(set, &values[row * columns..][..columns], weight, epsilon, out);
+        });
+    }
+
+    /// Takes `silu(gate) * up`, where a row of `gate_up` is `columns` of gate and then `columns` of up.
+    ///
+    /// # Panics
+    /// If `gate_up` is not `(rows, 2 * columns)`.
+    pub fn set_silu_product(&mut self, pool: &Pool, gate_up: &[f32], rows: usize, columns: usize) {
+        assert_eq!(gate_up.len(), rows * columns * 2, "gate and up of {rows} rows and {columns} columns");
+        self.resize(rows, columns);
+        let out = Shared::new(&mut self.values);
+        let set = InstructionSet::chosen();
+        let parts = if rows < pool.threads() { pool.threads() } else { 1 };
+        pool.run(rows * parts, |task| {
+            let (row, part) = (task / parts, task % parts);
+            let (from, to) = (columns * part / parts, columns * (part + 1) / parts);
+            let (gate, up) = gate_up[row * columns * 2..][..columns * 2].split_at(columns);
+            // SAFETY: `self.values` has `rows * columns` elements, and this task alone writes this part of this row.
+            let out =
+                unsafe { std::slice::from_raw_parts_mut(out.get().add(row * columns + from), to - from) };
+            norm::silu_product(set, &gate[from..to], &up[from..to], out);
+        });
+    }
+
+    /// The int8 form with a scale for each `group` columns, in tiles for `set`.
+    pub(crate) fn quantized(&mut self, pool: &Pool, set: InstructionSet, group: usize) -> &Quantized {
+        let form = if group == 32 { &mut self.by_32 } else { &mut self.by_256 };
+        let tile = with_simd!(set, S => S::TILE);
+        if !form.made || form.tile != tile {
+            form.make(
+                pool,
+                set,
+                tile,
+                &self.values[..self.rows * self.columns],
+                self.rows,
+                self.columns,
+                group,
+            );
+        }
+        form
+    }
+}
+
+/// Int8 codes and what goes with them. Tokens are in tiles of nearly equal width; within a tile all that belongs to one stretch of
+/// columns is together, token after token.
+#[derive(Default)]
+pub(crate) struct Quantized {
+    made: bool,
+    tile: usize,
+    rows: usize,
+    columns: usize,
+    group: usize,
+    /// `[tile][columns / 4][token of the tile][4]`
+    codes: Vec<i8>,
+    /// `[tile][columns / group][token]`
+    scales: Vec<f32>,
+    /// Groups of 32: scale × sum of codes.
+    scaled_sums: Vec<f32>,
+    /// `[tile][columns / sub][token]`: sums of codes over 32 columns, or 16 where the group is 256, below zero: times
+    /// a type's offset, they are what its products start from.
+    sums: Vec<i32>,
+    /// Groups of 256, `[tile][columns / 64][token]`: two sums over 32 columns as 16-bit numbers.
+    pairs: Vec<i32>,
+}
+
+/// The input of one tile, from some group on.
+#[derive(Clone, Copy)]
+pub(crate) struct TileInput {
+    pub(crate) codes: *const i32,
+    pub(crate) scales: *const f32,
+    pub(crate) scaled_sums: *const f32,
+    pub(crate) sums: *const i32,
+    pub(crate) pairs: *const i32,
+}
+
+impl Quantized {
+    /// The number of tiles.
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.tile)
+    }
+
+    /// The rows of a tile: widths differ by one at most.
+    pub(crate) fn tile_rows(&self, tile: usize) -> Range<usize> {
+        let tiles = self.tiles();
+        tile * self.rows / tiles..(tile + 1) * self.rows / tiles
+    }
+
+    /// Pointers into the form, at group `group` of the tile of `rows`.
+    #[inline]
+    pub(crate) fn input(&self, rows: &Range<usize>, group: usize) -> TileInput {
+        let width = rows.len();
+        // All divisors are powers of two, which the compiler cannot see.
+        let at = |columns: usize| {
+            (self.columns * rows.start + group * self.group * width) >> columns.trailing_zeros()
+        };
+        let sub = if self.group == 32 { 32 } else { 16 };
+        TileInput {
+            codes: self.codes[at(1)..].as_ptr().cast(),
+            scales: self.scales[at(self.group)..].as_ptr(),
+            scaled_sums: if self.group == 32 {
+                self.scaled_sums[at(32)..].as_ptr()
+            } else {
+                std::ptr::null()
+            },
+            sums: self.sums[at(sub)..].as_ptr(),
+            pairs: if self.group == 256 { self.pairs[at(64)..].as_ptr() } else { std::ptr::null() },
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one private call")]
+    fn make(
+        &mut self,
+        pool: &Pool,
+        set: InstructionSet,
+        tile: usize,
+        values: &[f32],
+        rows: usize,
+        columns: usize,
+        group: usize,
+    ) {
+        debug_assert!(columns.is_multiple_of(group));
+        (self.made, self.tile, self.rows, self.columns, self.group) = (true, tile, rows, columns, group);
+        let elements = rows * columns;
+        grow(&mut self.codes, elements);
+        grow(&mut self.scales, elements / group);
+        grow(&mut self.sums, elements / if group == 32 { 32 } else { 16 });
+        grow(&mut self.scaled_sums, if group == 32 { elements / 32 } else { 0 });
+        grow(&mut self.pairs, if group == 256 { elements / 64 } else { 0 });
+        let to = Targets {
+            codes: Shared::new(&mut self.codes),
+            scales: Shared::new(&mut self.scales),
+            scaled_sums: Shared::new(&mut self.scaled_sums),
+            sums: Shared::new(&mut self.sums),
+            pairs: Shared::new(&mut self.pairs),
+        };
+        // A tile is one task's, since its tokens share cache lines; few tiles are split along the columns.
+        let groups = columns / group;
+        let parts = (2 * pool.threads()).div_ceil(self.tiles()).min(groups);
+        let this = &*self;
+        pool.run(self.tiles() * parts, |task| {
+            let (tile, part) = (task / parts, task % parts);
+            let tokens = this.tile_rows(tile);
+            let job = QuantizeTile {
+                values: &values[tokens.start * columns..tokens.end * columns],
+                columns,
+                to,
+                group,
+                groups: groups * part / parts..groups * (part + 1) / parts,
+                tokens,
+            };
+            // SAFETY: `set` is available; the targets hold all tiles, and this task alone writes these groups of this one.
+            unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
+        });
+    }
+}
+
+fn grow<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
+    if values.len() < len {
+        values.resize(len, T::default());
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Targets {
+    codes: Shared<i8>,
+    scales: Shared<f32>,
+    scaled_sums: Shared<f32>,
+    sums: Shared<i32>,
+    pairs: Shared<i32>,
+}
+
+struct QuantizeTile<'a> {
+    /// `(tokens, columns)`
+    values: &'a [f32],
+    columns: usize,
+    to: Targets,
+    group: usize,
+    groups: Range<usize>,
+    /// Of all rows.
+    tokens: Range<usize>,
+}
+
+impl<S: Simd> Job<S> for QuantizeTile<'_> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        if self.group == 32 { self.quantize::<S, 32>() } else { self.quantize::<S, 256>() }
+    }
+}
+
+impl QuantizeTile<'_> {
+    #[inline(always)]
+    unsafe fn quantize<S: Simd, const GROUP: usize>(self) {
+        let Self { values, columns, to, groups, tokens, .. } = self;
+        let width = tokens.len();
+        for index in groups {
+            let base = tokens.start * columns + index * GROUP * width;
+            for token in 0..width {
+                let mut codes = [0i8; GROUP];
+                let scale =
+                    quantize::<S, GROUP>(values.as_ptr().add(token * columns + index * GROUP), &mut codes);
+                let to_codes = to.codes.get().cast::<i32>().add(base / 4 + token);
+                for i in 0..GROUP / 4 {
+                    to_codes
+                        .add(i * width)
+                        .write_unaligned(codes.as_ptr().add(i * 4).cast::<i32>().read_unaligned());
+                }
+                *to.scales.get().add(base / GROUP + token) = scale;
+                let sum = |from: usize, len: usize| {
+                    codes[from..from + len].iter().map(|&code| i32::from(code)).sum::<i32>()
+                };
+                if GROUP == 32 {
+                    let sum = sum(0, 32);
+                    *to.sums.get().add(base / 32 + token) = -sum;
+                    *to.scaled_sums.get().add(base / 32 + token) = scale * sum as f32;
+                    continue;
+                }
+                let mut sums = [0i32; 16];
+                for (i, value) in sums.iter_mut().enumerate() {
+                    *value = sum(i * 16, 16);
+                    *to.sums.get().add(base / 16 + i * width + token) = -*value;
+                }
+                for (i, four) in sums.chunks_exact(4).enumerate() {
+                    let pair = (four[0] + four[1]) & 0xffff | (four[2] + four[3]) << 16;
+                    *to.pairs.get().add(base / 64 + i * width + token) = pair;
+                }
+            }
+        }
+    }
+}
+
+/// Codes of a group of whole vectors, and their scale: the greatest magnitude becomes 127. Magnitudes below 1e-30 are zeros, whose
+/// inverse scale would overflow.
+#[inline(always)]
+unsafe fn quantize<S: Simd, const GROUP: usize>(values: *const f32, codes: &mut [i8; GROUP]) -> f32 {
+    let mut greatest = S::splat(0.0);
+    for i in (0..GROUP).step_by(S::LANES) {
+        greatest = S::max(greatest, S::abs(S::load_f32(values.add(i))));
+    }
+    let greatest = S::reduce_max(greatest);
+    if greatest < 1e-30 {
+        return 0.0;
+    }
+    let scale = greatest / 127.0;
+    let inverse = S::splat(1.0 / scale);
+    for i in (0..GROUP).step_by(S::LANES) {
+        S::store_i8(codes.as_mut_ptr().add(i), S::to_i32(S::mul(S::load_f32(values.add(i)), inverse)));
+    }
+    scale
+}

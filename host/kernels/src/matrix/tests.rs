@@ -1,0 +1,220 @@
+use half::f16;
+
+use super::*;
+use crate::dequantize_row;
+use crate::testing::{Random, blocks, usual};
+
+/// The product in f64 of dequantised weights with the activations as their int8 form has them; and the sum of magnitudes.
+fn reference(ty: WeightType, bytes: &[u8], shape: (usize, usize), input: &[f32]) -> Vec<(f64, f64)> {
+    let (rows, columns) = shape;
+    let size = ty.row_bytes(columns).unwrap();
+    let mut weights = vec![0.0; rows * columns];
+    for (row, out) in weights.chunks_exact_mut(columns).enumerate() {
+        dequantize_row(ty, &bytes[row * size..][..size], out);
+    }
+    let mut results = Vec::new();
+    for token in input.chunks_exact(columns) {
+        let token = as_int8(ty, token);
+        for row in weights.chunks_exact(columns) {
+            let products = || row.iter().zip(&token).map(|(&w, &x)| f64::from(w) * x);
+            results.push((products().sum(), products().map(f64::abs).sum()));
+        }
+    }
+    results
+}
+
+fn as_int8(ty: WeightType, token: &[f32]) -> Vec<f64> {
+    let group = ty.block_elements();
+    if group == 1 {
+        return token.iter().map(|&x| f64::from(x)).collect();
+    }
+    let mut out = Vec::new();
+    for values in token.chunks_exact(group) {
+        let greatest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let scale = if greatest < 1e-30 { 0.0 } else { greatest / 127.0 };
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        out.extend(values.iter().map(|x| f64::from((x * inverse).round_ties_even()) * f64::from(scale)));
+    }
+    out
+}
+
+fn check(ty: WeightType, bytes: &[u8], shape: (usize, usize), input: &[f32], pool: &Pool) {
+    let (rows, columns) = shape;
+    let tokens = input.len() / columns;
+    let matrix = QuantizedMatrix::pack(pool, ty, bytes, rows, columns).unwrap();
+    let expected = reference(ty, bytes, shape, input);
+    let stride = rows + 3;
+    let mut activations = Activations::new();
+    activations.set(pool, input, tokens, columns);
+    for set in InstructionSet::available() {
+        for mode in [Write::Set, Write::Add] {
+            let mut out = vec![0.5f32; tokens * stride];
+            matrix.matmul_on(set, pool, &mut activations, &mut out, stride, mode);
+            let before = if mode == Write::Add { 0.5 } else { 0.0 };
+            for (token, out) in out.chunks_exact(stride).enumerate() {
+                for (row, &value) in out[..rows].iter().enumerate() {
+                    let (sum, magnitude) = expected[token * rows + row];
+                    let error = (f64::from(value) - sum - before).abs();
+                    // Sums of f32 in another order, of terms that a minimum may cancel: a few units of 2^-24 each.
+                    let bound = 4e-6 * (magnitude + minima_magnitude(ty, magnitude, columns) + 0.5);
+                    assert!(
+                        error <= bound,
+                        "{} {ty} {rows} × {columns}, {tokens} tokens, {mode:?}: ({token}, {row}) is {value}, expected {}",
+                        set.name(),
+                        sum + before,
+                    );
+                }
+                assert!(out[rows..].iter().all(|&gap| gap == 0.5), "{} {ty}: between the rows", set.name());
+            }
+        }
+    }
+}
+
+/// Codes and minima of types that have them are far greater than their difference.
+fn minima_magnitude(ty: WeightType, magnitude: f64, columns: usize) -> f64 {
+    match ty {
+        WeightType::Q4_1 | WeightType::Q4K | WeightType::Q5K => magnitude * 8.0 + columns as f64 * 0.02,
+        _ => magnitude,
+    }
+}
+
+#[test]
+fn product_is_that_of_dequantized_weights_on_every_instruction_set() {
+    let mut random = Random::new(7);
+    let pool = Pool::new(2).unwrap();
+    for ty in WeightType::ALL {
+        for (rows, columns) in [(1, 256), (31, 512), (33, 1280), (70, 2304)] {
+            for tokens in [1, 2, 3, 5, 6, 7, 12, 16, 17, 23, 64] {
+                if tokens > 7 && rows == 31 {
+                    continue;
+                }
+                let bytes = blocks(ty, rows * columns / ty.block_elements(), &mut random, usual);
+                let input = random.values(tokens * columns);
+                check(ty, &bytes, (rows, columns), &input, &pool);
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_of_32_take_any_number_of_them() {
+    let mut random = Random::new(8);
+    let pool = Pool::new(2).unwrap();
+    for ty in [WeightType::F16, WeightType::Q4_0, WeightType::Q4_1, WeightType::Q5_0, WeightType::Q8_0] {
+        for columns in [32, 96, 896, 1056] {
+            for tokens in [1, 4, 19, 300] {
+                let rows = if tokens == 300 { 5 } else { 40 };
+                let bytes = blocks(ty, rows * columns / ty.block_elements(), &mut random, usual);
+                let input = random.values(tokens * columns);
+                check(ty, &bytes, (rows, columns), &input, &pool);
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_blocks_and_inputs_keep_to_the_reference() {
+    let mut random = Random::new(9);
+    let pool = Pool::new(1).unwrap();
+    let scales: [fn(&mut Random) -> f16; 4] = [
+        |_| f16::ZERO,
+        |_| f16::from_bits(1),
+        |_| f16::from_f32(-300.0),
+        |random| f16::from_f32(random.value() * 1e-3),
+    ];
+    let inputs: [fn(&mut Random) -> f32; 5] = [
+        |_| 0.0,
+        |_| 1.0,
+        |random| if random.below(64) == 0 { 1e4 } else { 1e-3 },
+        |random| random.value() * 1e-36,
+        |_| -1e-40,
+    ];
+    for ty in WeightType::ALL {
+        for scale in scales {
+            for input in inputs {
+                let bytes = blocks(ty, 3 * 512 / ty.block_elements(), &mut random, scale);
+                for tokens in [1, 2, 17] {
+                    let input: Vec<f32> = (0..tokens * 512).map(|_| input(&mut random)).collect();
+                    check_scaled(ty, &bytes, (3, 512), &input, &pool);
+                }
+            }
+        }
+    }
+}
+
+/// As `check`, with a bound that follows the magnitudes alone.
+fn check_scaled(ty: WeightType, bytes: &[u8], shape: (usize, usize), input: &[f32], pool: &Pool) {
+    let (rows, columns) = shape;
+    let tokens = input.len() / columns;
+    let matrix = QuantizedMatrix::pack(pool, ty, bytes, rows, columns).unwrap();
+    let mut activations = Activations::new();
+    activations.set(pool, input, tokens, columns);
+    let expected = reference(ty, bytes, shape, input);
+    for set in InstructionSet::available() {
+        let mut out = vec![0.0; tokens * rows];
+        matrix.matmul_on(set, pool, &mut activations, &mut out, rows, Write::Set);
+        let greatest = expected.iter().fold(0.0f64, |max, (_, magnitude)| max.max(*magnitude));
+        for (value, (sum, _)) in out.iter().zip(&expected) {
+            let error = (f64::from(*value) - sum).abs();
+            assert!(error <= 1e-4 * greatest + 1e-35, "{} {ty}: {value}, expected {sum}", set.name());
+        }
+    }
+}
+
+#[test]
+fn int8_activations_cost_less_than_one_percent() {
+    let mut random = Random::new(10);
+    let pool = Pool::new(2).unwrap();
+    for ty in WeightType::ALL {
+        let (rows, columns, tokens) = (64, 1024, 8);
+        let bytes = blocks(ty, rows * columns / ty.block_elements(), &mut random, usual);
+        let input = random.values(tokens * columns);
+        let matrix = QuantizedMatrix::pack(&pool, ty, &bytes, rows, columns).unwrap();
+        let mut activations = Activations::new();
+        activations.set(&pool, &input, tokens, columns);
+        let mut out = vec![0.0; tokens * rows];
+        matrix.matmul(&pool, &mut activations, &mut out, rows, Write::Set);
+        let size = ty.row_bytes(columns).unwrap();
+        let (mut error, mut total) = (0.0f64, 0.0f64);
+        for row in 0..rows {
+            let mut weights = vec![0.0; columns];
+            dequantize_row(ty, &bytes[row * size..][..size], &mut weights);
+            for (token, input) in input.chunks_exact(columns).enumerate() {
+                let exact: f64 = weights.iter().zip(input).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
+                error += (exact - f64::from(out[token * rows + row])).powi(2);
+                total += exact.powi(2);
+            }
+        }
+        assert!((error / total).sqrt() < 0.01, "{ty}: {}", (error / total).sqrt());
+    }
+}
+
+#[test]
+fn wrong_shapes_are_refused_in_words() {
+    let pool = Pool::new(1).unwrap();
+    let pack = |ty, len: usize, rows, columns| {
+        QuantizedMatrix::pack(&pool, ty, &vec![0; len], rows, columns).err().map(|error| error.to_string())
+    };
+    let cases = [
+        (pack(WeightType::Q4K, 144, 1, 256), None),
+        (
+            pack(WeightType::Q4K, 0, 0, 256),
+            Some("`Q4_K` matrix: expected at least one row and one column, found (0, 256)"),
+        ),
+        (
+            pack(WeightType::Q4K, 144, 1, 96),
+            Some(
+                "`Q4_K` matrix: expected columns to be a multiple of 256, found 96; take a type with smaller blocks",
+            ),
+        ),
+        (pack(WeightType::Q8_0, 33, 1, 32), Some("`Q8_0` matrix of (1, 32): expected 34 bytes, found 33")),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found.as_deref(), expected);
+    }
+    assert!(
+        pack(WeightType::F32, 8, usize::MAX, usize::MAX)
+            .unwrap()
+            .contains("expected 18446744073709551615 bytes, found 8")
+    );
+}

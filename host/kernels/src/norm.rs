@@ -1,0 +1,112 @@
+//! The steps of one row: RMS norm, and the gated product of a feed-forward layer.
+
+use crate::simd::dispatch::{InstructionSet, with_simd};
+use crate::simd::{Job, Simd};
+
+/// Writes `values / rms(values) * weight` of each row of `weight.len()` columns to `out`, where rms is the root of the mean square plus
+/// `epsilon`.
+///
+/// # Panics
+/// If `values` is not whole rows, or `out` has another length.
+pub fn rms_norm(values: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    assert_eq!(values.len(), out.len(), "rms norm: values and out");
+    if values.is_empty() {
+        return;
+    }
+    assert!(values.len().is_multiple_of(weight.len()), "rms norm: values are whole rows");
+    let set = InstructionSet::chosen();
+    for (row, out) in values.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+        rms_norm_row(set, row, weight, epsilon, out);
+    }
+}
+
+/// One row; the three slices have one length.
+pub(crate) fn rms_norm_row(
+    set: InstructionSet,
+    values: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    out: &mut [f32],
+) {
+    assert!(values.len() == weight.len() && values.len() == out.len(), "rms norm: one length");
+    let job = RmsNorm { values, weight, epsilon, out };
+    // SAFETY: `set` is available; the slices have one length.
+    unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
+}
+
+struct RmsNorm<'a> {
+    values: &'a [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+    out: &'a mut [f32],
+}
+
+impl<S: Simd> Job<S> for RmsNorm<'_> {
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+    unsafe fn run(self) {
+        let len = self.values.len();
+        let whole = len - len % S::LANES;
+        let (x, w, out) = (self.values.as_ptr(), self.weight.as_ptr(), self.out.as_mut_ptr());
+        let mut sums = [S::splat(0.0); 4];
+        for i in (0..whole).step_by(S::LANES) {
+            let value = S::load_f32(x.add(i));
+            let sum = &mut sums[i / S::LANES % 4];
+            *sum = S::mul_add(value, value, *sum);
+        }
+        let mut sum = S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
+        for value in &self.values[whole..] {
+            sum += value * value;
+        }
+        let scale = 1.0 / (sum / len as f32 + self.epsilon).sqrt();
+        for i in (0..whole).step_by(S::LANES) {
+            let value = S::mul(S::load_f32(x.add(i)), S::splat(scale));
+            S::store_f32(out.add(i), S::mul(value, S::load_f32(w.add(i))));
+        }
+        for i in whole..len {
+            self.out[i] = self.values[i] * scale * self.weight[i];
+        }
+    }
+}
+
+/// `gate / (1 + e^-gate) * up`; the three slices have one length.
+pub(crate) fn silu_product(set: InstructionSet, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == up.len() && gate.len() == out.len(), "silu: one length");
+    let job = SiluProduct { gate, up, out };
+    // SAFETY: `set` is available; the slices have one length.
+    unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
+}
+
+struct SiluProduct<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<S: Simd> Job<S> for SiluProduct<'_> {
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+    unsafe fn run(self) {
+        let len = self.gate.len();
+        let whole = len - len % S::LANES;
+        for i in (0..whole).step_by(S::LANES) {
+            let (gate, up) = (S::load_f32(self.gate.as_ptr().add(i)), S::load_f32(self.up.as_ptr().add(i)));
+            S::store_f32(self.out.as_mut_ptr().add(i), silu_product_of::<S>(gate, up));
+        }
+        if whole < len {
+            let (mut gate, mut up) = ([0.0; 16], [0.0; 16]);
+            gate[..len - whole].copy_from_slice(&self.gate[whole..]);
+            up[..len - whole].copy_from_slice(&self.up[whole..]);
+            let values = silu_product_of::<S>(S::load_f32(gate.as_ptr()), S::load_f32(up.as_ptr()));
+            S::store_f32(gate.as_mut_ptr(), values);
+            self.out[whole..].copy_from_slice(&gate[..len - whole]);
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+unsafe fn silu_product_of<S: Simd>(gate: S::F, up: S::F) -> S::F {
+    let power = S::exp(S::mul(gate, S::splat(-1.0)));
+    S::mul(S::div(gate, S::add(S::splat(1.0), power)), up)
+}

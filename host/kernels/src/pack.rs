@@ -1,0 +1,101 @@
+//! The order of packed weights. A panel is 32 rows; along the columns it is groups of one activation scale each (32 columns, or 256
+//! for the K types), whose bytes follow each other in the order of use, at the size that they have in the file:
+//!
+//! | type | a group of a panel |
+//! |---|---|
+//! | Q4_0 | 32 scales (f16); low bits |
+//! | Q4_1 | 32 scales; 32 minima (f16); low bits |
+//! | Q5_0 | 32 scales; low bits; fifth bits |
+//! | Q8_0 | 32 scales; codes |
+//! | Q4_K, Q5_K | 32 scales; 32 scales of minima; six-bit scales and minima of 8 sub-blocks, 384 bytes; low bits; (Q5_K) fifth bits |
+//! | Q6_K | 32 scales; 16 × 32 signed scales; low bits; upper two bits |
+//! | F16, F32 | for each column, the 32 values |
+//!
+//! Codes lie four columns deep: 32 rows × 4 bytes are what one instruction a vector multiplies with four input bytes. *Low bits* hold
+//! two such steps in one, the first in the lower nibbles. *Fifth bits* are a byte a row and column of four for 32 columns, one bit a step;
+//! *upper two bits* the same for 16 columns.
+
+use crate::WeightType;
+use crate::dequantize::Block;
+
+/// Rows of a panel.
+pub(crate) const PANEL: usize = 32;
+
+/// Columns that one scale of the activations covers.
+pub(crate) fn group_columns(ty: WeightType) -> usize {
+    ty.block_elements()
+}
+
+/// Bytes of one group of a panel: as many as 32 blocks have in the file.
+pub(crate) fn group_bytes(ty: WeightType) -> usize {
+    PANEL * ty.block_bytes()
+}
+
+/// Where the parts of a group begin.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts {
+    /// Scales and minima of sub-blocks.
+    pub(crate) sub: usize,
+    pub(crate) codes: usize,
+    pub(crate) high: usize,
+}
+
+pub(crate) const fn parts(ty: WeightType) -> Parts {
+    match ty {
+        WeightType::F32 | WeightType::F16 => Parts { sub: 0, codes: 0, high: 0 },
+        WeightType::Q4_0 | WeightType::Q5_0 | WeightType::Q8_0 => Parts { sub: 64, codes: 64, high: 576 },
+        WeightType::Q4_1 => Parts { sub: 64, codes: 128, high: 640 },
+        WeightType::Q4K | WeightType::Q5K => Parts { sub: 128, codes: 512, high: 4608 },
+        WeightType::Q6K => Parts { sub: 64, codes: 576, high: 4672 },
+    }
+}
+
+/// Puts one block of `row` (of the panel) into its group.
+pub(crate) fn put_block(ty: WeightType, block: &Block, row: usize, group: &mut [u8]) {
+    let parts = parts(ty);
+    group[row * 2..][..2].copy_from_slice(&block.scale.to_le_bytes());
+    if matches!(ty, WeightType::Q4_1 | WeightType::Q4K | WeightType::Q5K) {
+        group[64 + row * 2..][..2].copy_from_slice(&block.minimum.to_le_bytes());
+    }
+    match ty {
+        WeightType::Q4K | WeightType::Q5K => put_six_bits(block, row, &mut group[parts.sub..]),
+        WeightType::Q6K => {
+            for (sub, &scale) in block.sub_scales.iter().enumerate() {
+                group[parts.sub + sub * PANEL + row] = scale;
+            }
+        }
+        _ => {}
+    }
+    let codes = &block.codes[..ty.block_elements()];
+    if ty == WeightType::Q8_0 {
+        for (step, four) in codes.chunks_exact(4).enumerate() {
+            group[parts.codes + (step * PANEL + row) * 4..][..4].copy_from_slice(four);
+        }
+        return;
+    }
+    for (pair, eight) in codes.chunks_exact(8).enumerate() {
+        for j in 0..4 {
+            group[parts.codes + (pair * PANEL + row) * 4 + j] = eight[j] & 15 | (eight[j + 4] & 15) << 4;
+        }
+    }
+    let (covered, bits) = match ty {
+        WeightType::Q5_0 | WeightType::Q5K => (32, 1),
+        WeightType::Q6K => (16, 2),
+        _ => return,
+    };
+    for (part, codes) in codes.chunks_exact(covered).enumerate() {
+        for (step, four) in codes.chunks_exact(4).enumerate() {
+            for (j, code) in four.iter().enumerate() {
+                group[parts.high + (part * PANEL + row) * 4 + j] |= (code >> 4) << (step * bits);
+            }
+        }
+    }
+}
+
+/// A byte a sub-block: its scale, and the lower two bits of its minimum; then for each two sub-blocks a byte with the upper four of both.
+fn put_six_bits(block: &Block, row: usize, to: &mut [u8]) {
+    for (sub, (&scale, &minimum)) in block.sub_scales.iter().zip(&block.sub_minima).enumerate() {
+        to[sub * PANEL + row] = scale | (minimum & 3) << 6;
+        to[(8 + sub / 2) * PANEL + row] |= (minimum >> 2) << (sub % 2 * 4);
+    }
+}

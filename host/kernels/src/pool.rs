@@ -1,0 +1,278 @@
+//! Threads that share the tasks of one call. Workers spin for a moment after a call, since the next product follows within
+//! microseconds, and then park; a worker that is asleep when a call comes is woken, and the call does not wait for it.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long an idle worker spins before it parks: longer than the gap between two products of a layer, short against a scheduler's slice.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// A call's generation is in the upper half of the state, this bit says that workers may still join, the bits below count those who did.
+const OPEN: u64 = 1 << 31;
+const JOINED: u64 = OPEN - 1;
+
+/// A small pool of threads; the caller of [`Pool::run`] is one of them.
+pub struct Pool {
+    inner: Arc<Inner>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held during a call. A second caller does its tasks alone instead of waiting, so nothing can deadlock.
+    call: Mutex<()>,
+}
+
+/// On its own cache line: counters that several threads write.
+#[repr(align(128))]
+struct Padded<T>(T);
+
+struct Inner {
+    state: Padded<AtomicU64>,
+    next: Padded<AtomicUsize>,
+    job: UnsafeCell<Job>,
+    parked: Vec<AtomicBool>,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `job` is written only by the holder of `Pool::call` while no worker has joined, and read only by those who joined
+// after the write was published through `state`.
+unsafe impl Sync for Inner {}
+// SAFETY: the pointer inside `job` is used only while the call that set it is running.
+unsafe impl Send for Inner {}
+
+#[derive(Clone, Copy)]
+struct Job {
+    task: *const (),
+    call: unsafe fn(*const (), usize),
+    tasks: usize,
+}
+
+impl Pool {
+    /// Starts `threads - 1` workers.
+    ///
+    /// # Errors
+    /// If `threads` is 0, or the system refuses a thread.
+    pub fn new(threads: usize) -> io::Result<Self> {
+        if threads == 0 {
+            let message = "`threads`: expected at least 1, found 0";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let inner = Arc::new(Inner {
+            state: Padded(AtomicU64::new(0)),
+            next: Padded(AtomicUsize::new(0)),
+            job: UnsafeCell::new(Job { task: std::ptr::null(), call: |_, _| {}, tasks: 0 }),
+            parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        let mut pool = Self { inner, workers: Vec::new(), call: Mutex::new(()) };
+        for index in 0..threads - 1 {
+            let inner = Arc::clone(&pool.inner);
+            let builder = std::thread::Builder::new().name(format!("kernels-{}", index + 1));
+            pool.workers.push(builder.spawn(move || inner.serve(index))?);
+        }
+        Ok(pool)
+    }
+
+    /// The number of threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task` once for each number below `tasks`, on all threads, and returns when all are done. A call made inside a task,
+    /// or while another thread's call is running, does its tasks on the calling thread alone.
+    ///
+    /// # Panics
+    /// If a task panics: with that panic, when no task is running any more; tasks not yet begun are left out.
+    pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        let alone = tasks <= 1 || self.workers.is_empty();
+        let held = if alone { None } else { self.call.try_lock().ok() };
+        if held.is_none() {
+            return (0..tasks).for_each(task);
+        }
+        let inner = &*self.inner;
+        let job = job(&task, tasks);
+        // SAFETY: this thread holds `call`, and the last call waited until nobody was joined.
+        unsafe { *inner.job.get() = job };
+        inner.next.0.store(0, Ordering::Relaxed);
+        let generation = (inner.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        inner.state.0.store((generation << 32) | OPEN, Ordering::SeqCst);
+        self.wake();
+        inner.work(job);
+        inner.state.0.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut turns = 0u32;
+        while inner.state.0.load(Ordering::Acquire) & JOINED != 0 {
+            turns += 1;
+            if turns.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        let panic = inner.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(held);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    fn wake(&self) {
+        for (parked, worker) in self.inner.parked.iter().zip(&self.workers) {
+            if parked.load(Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+    }
+}
+
+/// `task` without its type; valid while the call that made it is running.
+fn job<F: Fn(usize) + Sync>(task: &F, tasks: usize) -> Job {
+    unsafe fn call<F: Fn(usize) + Sync>(task: *const (), index: usize) {
+        // SAFETY: `task` came from `&F` in `job`, and `Pool::run` has not returned.
+        unsafe { (*task.cast::<F>())(index) }
+    }
+    Job { task: std::ptr::from_ref(task).cast(), call: call::<F>, tasks }
+}
+
+impl Inner {
+    /// Takes tasks until none is left.
+    fn work(&self, job: Job) {
+        loop {
+            let index = self.next.0.fetch_add(1, Ordering::Relaxed);
+            if index >= job.tasks {
+                return;
+            }
+            // SAFETY: the job is that of the running call, which waits for all who joined.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.task, index) })) {
+                self.next.0.store(job.tasks, Ordering::Relaxed);
+                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+            }
+        }
+    }
+
+    fn serve(&self, index: usize) {
+        let mut seen = 0;
+        while let Some(generation) = self.wait(index, seen) {
+            seen = generation;
+            let mut state = self.state.0.load(Ordering::Acquire);
+            while state >> 32 == seen && state & OPEN != 0 {
+                match self.state.0.compare_exchange_weak(
+                    state,
+                    state + 1,
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                ) {
+                    Ok(_) => {
+                        // SAFETY: joined, so the job stays until this thread leaves.
+                        self.work(unsafe { *self.job.get() });
+                        self.state.0.fetch_sub(1, Ordering::Release);
+                        break;
+                    }
+                    Err(now) => state = now,
+                }
+            }
+        }
+    }
+
+    /// The next generation after `seen`, or `None` when the pool is dropped.
+    fn wait(&self, index: usize, seen: u64) -> Option<u64> {
+        let until = Instant::now() + SPIN;
+        let mut spinning = true;
+        loop {
+            for _ in 0..64 {
+                let generation = self.state.0.load(Ordering::SeqCst) >> 32;
+                if generation != seen {
+                    self.parked[index].store(false, Ordering::Relaxed);
+                    return (!self.stop.load(Ordering::Acquire)).then_some(generation);
+                }
+                if !spinning {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+            if !spinning {
+                std::thread::park();
+            } else if Instant::now() > until {
+                // The flag is set before the state is read again above: a caller either sees the flag or is seen.
+                self.parked[index].store(true, Ordering::SeqCst);
+                spinning = false;
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.inner.stop.store(true, Ordering::Release);
+        let generation = (self.inner.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        self.inner.state.0.store(generation << 32, Ordering::SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker's panic was already given to the caller of `run`.
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads).unwrap();
+            assert_eq!(pool.threads(), threads);
+            for tasks in [0, 1, 2, 3, 100] {
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                for _ in 0..200 {
+                    pool.run(tasks, |task| {
+                        counts[task].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 200));
+            }
+        }
+    }
+
+    #[test]
+    fn panic_reaches_the_caller_and_workers_survive() {
+        let pool = Pool::new(3).unwrap();
+        for bad in 0..20 {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(20, |task| assert_ne!(task, bad, "task {bad}"));
+            }));
+            assert!(caught.unwrap_err().downcast_ref::<String>().unwrap().contains("task"));
+            let done = AtomicUsize::new(0);
+            pool.run(20, |_| {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.into_inner(), 20);
+        }
+    }
+
+    #[test]
+    fn nested_and_concurrent_calls_finish() {
+        let pool = Pool::new(2).unwrap();
+        let done = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        pool.run(4, |_| {
+                            pool.run(3, |_| {
+                                done.fetch_add(1, Ordering::Relaxed);
+                            });
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(done.into_inner(), 3 * 50 * 12);
+    }
+
+    #[test]
+    fn zero_threads_are_refused() {
+        assert_eq!(Pool::new(0).err().unwrap().to_string(), "`threads`: expected at least 1, found 0");
+    }
+}

@@ -1,0 +1,342 @@
+//! The product of a packed matrix with int8 activations, written once for all instruction sets and types.
+//!
+//! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights that has a scale of its own, integer products
+//! are summed exactly and added once to f32 sums. A task of the pool takes panels; with few tokens each tile reads the packed bits
+//! itself, with many a stretch of columns is unpacked to whole bytes in the first-level cache and used for all tiles.
+#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
+#![allow(
+    unsafe_op_in_unsafe_fn,
+    reason = "vector operations from end to end; contracts are at each function"
+)]
+
+pub(crate) mod floats;
+pub(crate) mod formats;
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use crate::activations::{Quantized, TileInput};
+use crate::pack::PANEL;
+use crate::simd::{Job, Simd};
+use formats::{Format, Minima, Unpacked};
+
+/// Tokens from which on unpacking pays, but for 4-bit codes, which two operations a vector take apart.
+const MANY: usize = 16;
+
+/// Columns that are unpacked at once: with scales about 40 KB of a first-level cache of 48.
+const STRETCH: usize = 1024;
+
+/// Columns that tiles take from the packed bits: 4-bit ones are 36 KB and stay in a first-level cache as well.
+const DIRECT_STRETCH: usize = 2048;
+
+/// Tiles whose sums are kept between stretches: at most 192 tokens, 24 KB.
+const TILES: usize = 32;
+
+/// Tokens of a tile that asks memory ahead: with more, arithmetic takes longer than reading.
+const PREFETCHING: usize = 4;
+
+/// Bytes ahead of the use that such a tile asks for.
+const AHEAD: usize = 8192;
+
+/// Where results go: row `r` of the input, row `n` of the matrix at `out[r * stride + n]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) out: *mut f32,
+    pub(crate) stride: usize,
+    /// Rows of the matrix.
+    pub(crate) rows: usize,
+    pub(crate) add: bool,
+}
+
+/// Memory of a task.
+#[repr(C, align(64))]
+struct Scratch {
+    /// Unpacked columns of any type: Q4_1 takes most, 1,280 bytes for 32 columns.
+    weights: [u8; STRETCH / 32 * 1280],
+    /// `[token][row of the panel]`. Not in the output, whose rows are often a power of two apart and share few places of a cache.
+    sums: [f32; TILES * 6 * PANEL],
+}
+
+/// The product of the panels in `panels` with all of `input`.
+///
+/// # Safety
+/// `S` is available; `weights` holds whole panels of `groups` groups of `W`; `input` was made for `S` and `W::GROUP` with as many groups;
+/// `target` has room for all its rows, and nobody else writes those of the panels.
+pub(crate) unsafe fn panels<S: Simd, W: Format>(
+    weights: *const u8,
+    groups: usize,
+    panels: Range<usize>,
+    input: &Quantized,
+    target: Target,
+) {
+    let mut scratch = MaybeUninit::<Scratch>::uninit();
+    let unpacked = (&raw mut (*scratch.as_mut_ptr()).weights).cast::<u8>();
+    let sums = (&raw mut (*scratch.as_mut_ptr()).sums).cast::<f32>();
+    let tiles = input.tiles();
+    let direct = W::BITS == 4 || input.tile_rows(tiles - 1).end < MANY;
+    let stretch = if direct { DIRECT_STRETCH } else { STRETCH } / W::GROUP;
+    for panel in panels {
+        let weights = weights.add(panel * groups * W::BYTES);
+        for first in (0..tiles).step_by(TILES) {
+            let last = tiles.min(first + TILES);
+            let tokens = input.tile_rows(first).start..input.tile_rows(last - 1).end;
+            for start in (0..groups).step_by(stretch) {
+                let groups = start..groups.min(start + stretch);
+                let from = weights.add(start * W::BYTES);
+                if !direct {
+                    S::enter(Unpack::<W> { from, to: unpacked, groups: groups.len(), _type: PhantomData });
+                }
+                for tile in first..last {
+                    let rows = input.tile_rows(tile);
+                    let sums = sums.add((rows.start - tokens.start) * PANEL);
+                    let (input, add) = (&input.input(&rows, start), start > 0);
+                    if direct {
+                        tile_product::<S, W>(from, groups.len(), rows.len(), input, sums, add);
+                    } else {
+                        tile_product::<S, Unpacked<W>>(unpacked, groups.len(), rows.len(), input, sums, add);
+                    }
+                }
+            }
+            finish(sums, tokens, panel, target);
+        }
+    }
+}
+
+/// Moves sums of all rows of a panel to where they belong.
+unsafe fn finish(sums: *const f32, tokens: Range<usize>, panel: usize, target: Target) {
+    let first = panel * PANEL;
+    let rows = PANEL.min(target.rows - first);
+    for (i, token) in tokens.enumerate() {
+        let sums = std::slice::from_raw_parts(sums.add(i * PANEL), rows);
+        let out = std::slice::from_raw_parts_mut(target.out.add(token * target.stride + first), rows);
+        if target.add {
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out += sum;
+            }
+        } else {
+            out.copy_from_slice(sums);
+        }
+    }
+}
+
+struct Unpack<W> {
+    from: *const u8,
+    to: *mut u8,
+    groups: usize,
+    _type: PhantomData<W>,
+}
+
+impl<S: Simd, W: Format> Job<S> for Unpack<W> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        const { assert!(STRETCH / W::GROUP * Unpacked::<W>::BYTES <= STRETCH / 32 * 1280) };
+        for group in 0..self.groups {
+            Unpacked::<W>::unpack::<S>(
+                self.from.add(group * W::BYTES),
+                self.to.add(group * Unpacked::<W>::BYTES),
+            );
+        }
+    }
+}
+
+/// All rows of a panel × one tile of 1 to 6 tokens, to `sums`.
+unsafe fn tile_product<S: Simd, W: Format>(
+    weights: *const u8,
+    groups: usize,
+    tokens: usize,
+    input: &TileInput,
+    sums: *mut f32,
+    add: bool,
+) {
+    macro_rules! tile {
+        ($tokens:literal, $vectors:literal) => {
+            if const { $tokens <= S::TILE } {
+                for row in (0..PANEL).step_by($vectors * S::LANES) {
+                    S::enter(Tile::<W, $vectors, $tokens> {
+                        weights,
+                        groups,
+                        row,
+                        input,
+                        sums,
+                        add,
+                        _type: PhantomData,
+                    });
+                }
+            }
+        };
+    }
+    match tokens {
+        // One token leaves registers free, and eight lanes then take all rows at once, so that memory is read in order.
+        1 if const { S::LANES * 4 == PANEL } => tile!(1, 4),
+        1 => tile!(1, 2),
+        2 => tile!(2, 2),
+        3 => tile!(3, 2),
+        4 => tile!(4, 2),
+        5 => tile!(5, 2),
+        6 => tile!(6, 2),
+        _ => unreachable!("tiles are at most 6 tokens wide"),
+    }
+}
+
+struct Tile<'a, W, const V: usize, const TOKENS: usize> {
+    weights: *const u8,
+    groups: usize,
+    /// The first row of the panel.
+    row: usize,
+    /// By reference: a copy would be read in wider pieces than it was written, which waits for the tile before to end.
+    input: &'a TileInput,
+    sums: *mut f32,
+    add: bool,
+    _type: PhantomData<W>,
+}
+
+impl<S: Simd, W: Format, const V: usize, const TOKENS: usize> Job<S> for Tile<'_, W, V, TOKENS> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { row, input, .. } = self;
+        let out = self.sums.add(row);
+        let mut totals = [[S::splat(0.0); TOKENS]; V];
+        if self.add {
+            for v in 0..V {
+                for t in 0..TOKENS {
+                    totals[v][t] = S::load_f32(out.add(t * PANEL + v * S::LANES));
+                }
+            }
+        }
+        for index in 0..self.groups {
+            let group = self.weights.add(index * W::BYTES);
+            if W::GROUP == 32 {
+                group_of_32::<S, W, V, TOKENS>(group, index, row, input, &mut totals);
+            } else {
+                group_of_256::<S, W, V, TOKENS>(group, index, row, input, &mut totals);
+            }
+        }
+        for v in 0..V {
+            for t in 0..TOKENS {
+                S::store_f32(out.add(t * PANEL + v * S::LANES), totals[v][t]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn group_of_32<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
+    group: *const u8,
+    index: usize,
+    row: usize,
+    input: &TileInput,
+    totals: &mut [[S::F; TOKENS]; V],
+) {
+    let sums = sub_block::<S, W, V, TOKENS>(group, 0, index, row, input);
+    let scales = W::scale::<S, V>(group, 0, row);
+    for t in 0..TOKENS {
+        let scale = S::splat(*input.scales.add(index * TOKENS + t));
+        for v in 0..V {
+            totals[v][t] = S::mul_add(S::to_f32(sums[v][t]), S::mul(scales[v], scale), totals[v][t]);
+        }
+    }
+    if matches!(W::MINIMA, Minima::Group) {
+        let minima = W::minimum::<S, V>(group, row);
+        for t in 0..TOKENS {
+            let sum = S::splat(*input.scaled_sums.add(index * TOKENS + t));
+            for v in 0..V {
+                totals[v][t] = S::mul_add(minima[v], sum, totals[v][t]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn group_of_256<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
+    group: *const u8,
+    index: usize,
+    row: usize,
+    input: &TileInput,
+    totals: &mut [[S::F; TOKENS]; V],
+) {
+    let mut group_sums = [[S::splat(0.0); TOKENS]; V];
+    if matches!(W::MINIMA, Minima::SubBlocks) {
+        let mut taken = [[S::splat_i32(0); TOKENS]; V];
+        for i in 0..W::GROUP / 64 {
+            let minima = W::minimum_pair::<S, V>(group, i, row);
+            for t in 0..TOKENS {
+                let sums = S::splat_i32(*input.pairs.add((index * (W::GROUP / 64) + i) * TOKENS + t));
+                for v in 0..V {
+                    taken[v][t] = S::dot_pairs(taken[v][t], minima[v], sums);
+                }
+            }
+        }
+        let scales = W::minimum::<S, V>(group, row);
+        for v in 0..V {
+            let scale = S::mul(scales[v], S::splat(-1.0));
+            for t in 0..TOKENS {
+                group_sums[v][t] = S::mul(S::to_f32(taken[v][t]), scale);
+            }
+        }
+    }
+    for sub in 0..W::GROUP / W::SUB {
+        let sums = sub_block::<S, W, V, TOKENS>(group, sub, index, row, input);
+        let scales = W::scale::<S, V>(group, sub, row);
+        for v in 0..V {
+            for t in 0..TOKENS {
+                group_sums[v][t] = S::mul_add(S::to_f32(sums[v][t]), scales[v], group_sums[v][t]);
+            }
+        }
+    }
+    for t in 0..TOKENS {
+        let scale = S::splat(*input.scales.add(index * TOKENS + t));
+        for v in 0..V {
+            totals[v][t] = S::mul_add(group_sums[v][t], scale, totals[v][t]);
+        }
+    }
+}
+
+/// The integer products of one sub-block, offsets taken off.
+#[inline(always)]
+unsafe fn sub_block<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
+    group: *const u8,
+    sub: usize,
+    index: usize,
+    row: usize,
+    input: &TileInput,
+) -> [[S::I; TOKENS]; V] {
+    let run = S::run_length(W::BITS).min(W::SUB / 4);
+    let index = index * (W::GROUP / W::SUB) + sub;
+    if TOKENS <= PREFETCHING {
+        let bytes = W::BYTES / (W::GROUP / W::SUB);
+        for line in 0..bytes.div_ceil(64) {
+            S::prefetch(group.wrapping_add(AHEAD + sub * bytes + line * 64));
+        }
+    }
+    let mut sums = [[S::splat_i32(0); TOKENS]; V];
+    if W::OFFSET != 0 && !(W::BITS == 8 && S::SIGNED_8) {
+        for t in 0..TOKENS {
+            let start = S::shl32(S::splat_i32(*input.sums.add(index * TOKENS + t)), W::OFFSET.ilog2() as i32);
+            for v in 0..V {
+                sums[v][t] = start;
+            }
+        }
+    }
+    let codes = input.codes.add(index * (W::SUB / 4) * TOKENS);
+    let mut partial = sums;
+    for pair in 0..W::SUB / 8 {
+        let both = W::codes::<S, V>(group, sub * (W::SUB / 8) + pair, row);
+        for (half, weights) in both.iter().enumerate() {
+            let step = pair * 2 + half;
+            for t in 0..TOKENS {
+                let four = S::splat_i32(codes.add(step * TOKENS + t).read_unaligned());
+                for v in 0..V {
+                    if step % run == 0 {
+                        partial[v][t] = S::begin(sums[v][t]);
+                    }
+                    partial[v][t] = S::dot(W::BITS, partial[v][t], weights[v], four);
+                    if step % run == run - 1 {
+                        sums[v][t] = S::end(sums[v][t], partial[v][t]);
+                    }
+                }
+            }
+        }
+    }
+    sums
+}

@@ -1,0 +1,98 @@
+//! The product of a matrix of F32 or F16 values with f32 activations: the same panels, a value a column and row.
+#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
+#![allow(
+    unsafe_op_in_unsafe_fn,
+    reason = "vector operations from end to end; contracts are at each function"
+)]
+
+use std::ops::Range;
+
+use super::Target;
+use crate::pack::PANEL;
+use crate::simd::{Job, Simd};
+
+/// Tokens of a register tile.
+const TILE: usize = 4;
+
+/// The product of `panels` with `tokens` rows of `values`, each `columns` long.
+///
+/// # Safety
+/// `S` is available; `weights` holds whole panels of `columns` f16 (`HALF`) or f32 values a row; `values` holds the rows; `target` has room
+/// for all its rows, and nobody else writes those of the panels.
+pub(crate) unsafe fn panels<S: Simd, const HALF: bool>(
+    weights: *const u8,
+    columns: usize,
+    panels: Range<usize>,
+    values: *const f32,
+    tokens: usize,
+    target: Target,
+) {
+    let bytes = columns * PANEL * if HALF { 2 } else { 4 };
+    for panel in panels {
+        let weights = weights.add(panel * bytes);
+        for token in (0..tokens).step_by(TILE) {
+            let width = TILE.min(tokens - token);
+            let values = values.add(token * columns);
+            for row in (0..PANEL).step_by(2 * S::LANES) {
+                let mut tile = [0.0f32; 32 * TILE];
+                macro_rules! run {
+                    ($tokens:literal) => {
+                        S::enter(Tile::<HALF, $tokens> { weights, columns, row, values, tile: &mut tile })
+                    };
+                }
+                match width {
+                    1 => run!(1),
+                    2 => run!(2),
+                    3 => run!(3),
+                    _ => run!(4),
+                }
+                let first = panel * PANEL + row;
+                for t in 0..width {
+                    let out = target.out.add((token + t) * target.stride + first);
+                    for r in 0..(2 * S::LANES).min(target.rows.saturating_sub(first)) {
+                        let value = tile[t * 2 * S::LANES + r];
+                        *out.add(r) = if target.add { *out.add(r) + value } else { value };
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Tile<'a, const HALF: bool, const TOKENS: usize> {
+    weights: *const u8,
+    columns: usize,
+    row: usize,
+    values: *const f32,
+    /// `[token][row]`
+    tile: &'a mut [f32],
+}
+
+impl<S: Simd, const HALF: bool, const TOKENS: usize> Job<S> for Tile<'_, HALF, TOKENS> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let mut sums = [[S::splat(0.0); TOKENS]; 2];
+        for column in 0..self.columns {
+            let mut weights = [S::splat(0.0); 2];
+            for (v, weight) in weights.iter_mut().enumerate() {
+                let at = column * PANEL + self.row + v * S::LANES;
+                *weight = if HALF {
+                    S::load_f16(self.weights.cast::<u16>().add(at))
+                } else {
+                    S::load_f32(self.weights.cast::<f32>().add(at))
+                };
+            }
+            for t in 0..TOKENS {
+                let value = S::splat(*self.values.add(t * self.columns + column));
+                for v in 0..2 {
+                    sums[v][t] = S::mul_add(weights[v], value, sums[v][t]);
+                }
+            }
+        }
+        for t in 0..TOKENS {
+            for v in 0..2 {
+                S::store_f32(self.tile.as_mut_ptr().add((t * 2 + v) * S::LANES), sums[v][t]);
+            }
+        }
+    }
+}

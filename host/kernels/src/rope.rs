@@ -1,0 +1,234 @@
+//! Rotary position embedding, applied to queries and keys on their way to the KV blocks.
+
+use std::ops::Range;
+
+use half::f16;
+
+use crate::Shared;
+use crate::attention::{AttentionShape, BLOCK_TOKENS};
+use crate::pool::Pool;
+use crate::simd::dispatch::{InstructionSet, with_simd};
+use crate::simd::{Job, Simd};
+
+/// Which two features of a head turn together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RopeStyle {
+    /// Neighbours: `2 i` and `2 i + 1`, as in Llama's GGUF files.
+    Pairs,
+    /// Halves: `i` and `i + dims / 2`, as in GPT-NeoX, Phi-3 and Qwen2.
+    Halves,
+}
+
+/// Cosines and sines of the positions met so far (Su et al. 2021, with the factors and the scale of LongRoPE where a model has them).
+pub struct Rope {
+    style: RopeStyle,
+    /// Turns a position, one for each two features.
+    frequencies: Vec<f64>,
+    scale: f64,
+    max_positions: usize,
+    /// `(positions, dims / 2)`
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl Rope {
+    /// `theta_i = position * base^(-2i / dims) / factors[i]` for the first `dims` features of a head; cosines and sines are multiplied by
+    /// `attention_scale`. No positions are prepared yet.
+    ///
+    /// # Panics
+    /// If `factors` are fewer than `dims / 2`.
+    pub fn new(
+        style: RopeStyle,
+        dims: usize,
+        base: f32,
+        factors: Option<&[f32]>,
+        attention_scale: f32,
+        max_positions: usize,
+    ) -> Self {
+        let half = dims / 2;
+        assert!(factors.is_none_or(|factors| factors.len() >= half), "rope factors of {dims} dimensions");
+        let frequency = |i: usize| {
+            let turn = f64::from(base).powf(-2.0 * i as f64 / dims as f64);
+            factors.map_or(turn, |factors| turn / f64::from(factors[i]))
+        };
+        let frequencies = (0..half).map(frequency).collect();
+        let scale = f64::from(attention_scale);
+        Self { style, frequencies, scale, max_positions, cosines: Vec::new(), sines: Vec::new() }
+    }
+
+    /// Makes the tables reach `positions` positions, or `max_positions` where that is less.
+    pub fn prepare(&mut self, positions: usize) {
+        if self.frequencies.is_empty() {
+            return;
+        }
+        let ready = self.cosines.len() / self.frequencies.len();
+        let wanted = positions.min(self.max_positions);
+        if wanted <= ready {
+            return;
+        }
+        // By half as much again at least, so that a step at a time does not copy the table each time.
+        let until = wanted.max(ready + ready / 2).min(self.max_positions);
+        for position in ready..until {
+            for frequency in &self.frequencies {
+                let (sine, cosine) = (position as f64 * frequency).sin_cos();
+                self.cosines.push((cosine * self.scale) as f32);
+                self.sines.push((sine * self.scale) as f32);
+            }
+        }
+    }
+
+    fn tables(&self, position: usize) -> (&[f32], &[f32]) {
+        let half = self.frequencies.len();
+        let at = position * half..(position + 1) * half;
+        (&self.cosines[at.clone()], &self.sines[at])
+    }
+
+    /// Turns one head.
+    #[inline(always)]
+    fn rotate(&self, position: usize, head: &mut [f32]) {
+        let (cosines, sines) = self.tables(position);
+        let half = cosines.len();
+        match self.style {
+            RopeStyle::Halves => {
+                let (first, second) = head[..2 * half].split_at_mut(half);
+                for i in 0..half {
+                    let (a, b) = (first[i], second[i]);
+                    first[i] = a * cosines[i] - b * sines[i];
+                    second[i] = a * sines[i] + b * cosines[i];
+                }
+            }
+            RopeStyle::Pairs => {
+                for (i, pair) in head[..2 * half].chunks_exact_mut(2).enumerate() {
+                    let (a, b) = (pair[0], pair[1]);
+                    pair[0] = a * cosines[i] - b * sines[i];
+                    pair[1] = a * sines[i] + b * cosines[i];
+                }
+            }
+        }
+    }
+}
+
+/// Where a run of consecutive rows of one sequence goes.
+pub struct Destination<'a> {
+    /// Rows of `qkv`.
+    pub rows: Range<usize>,
+    /// The position of the first row in its sequence.
+    pub position: usize,
+    /// The slot of the first row in the block.
+    pub slot: usize,
+    /// One layer of one block, `AttentionShape::layer_elements` long.
+    pub block: &'a mut [f16],
+}
+
+/// Turns queries and keys in place in `qkv`, `(rows, qkv_columns)`: query heads, key heads, value heads; and writes keys and values to
+/// their blocks. Rows of `qkv` that no destination names are left alone.
+///
+/// # Panics
+/// If a destination leaves `qkv`, its block or the prepared positions, or two share a row.
+pub fn rope_and_store(
+    pool: &Pool,
+    shape: &AttentionShape,
+    rope: &Rope,
+    qkv: &mut [f32],
+    destinations: &mut [Destination<'_>],
+) {
+    check(shape, rope, qkv, destinations);
+    let columns = shape.qkv_columns();
+    let qkv = Shared::new(qkv);
+    let set = InstructionSet::chosen();
+    let all = Shared::new(destinations);
+    pool.run(destinations.len(), |task| {
+        // SAFETY: each task takes the destination of its own number.
+        let destination = unsafe { &mut *all.get().add(task) };
+        let len = destination.rows.len() * columns;
+        // SAFETY: the rows are inside `qkv`, and no two destinations share one.
+        let rows =
+            unsafe { std::slice::from_raw_parts_mut(qkv.get().add(destination.rows.start * columns), len) };
+        let job = StoreRows {
+            shape,
+            rope,
+            rows,
+            position: destination.position,
+            slot: destination.slot,
+            block: &mut *destination.block,
+        };
+        // SAFETY: `set` is available.
+        unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
+    });
+}
+
+fn check(shape: &AttentionShape, rope: &Rope, qkv: &[f32], destinations: &[Destination<'_>]) {
+    shape.check();
+    let columns = shape.qkv_columns();
+    let dims = rope.frequencies.len() * 2;
+    assert!(dims <= shape.head_dim, "rope of {dims} dimensions for heads of {}", shape.head_dim);
+    let mut ranges: Vec<(usize, usize)> =
+        destinations.iter().map(|to| (to.rows.start, to.rows.end)).collect();
+    ranges.sort_unstable();
+    assert!(ranges.windows(2).all(|two| two[0].1 <= two[1].0), "destinations share rows");
+    for to in destinations {
+        assert!(
+            to.rows.start <= to.rows.end && to.rows.end <= qkv.len() / columns,
+            "destination of rows {:?}",
+            to.rows
+        );
+        assert!(
+            to.slot <= BLOCK_TOKENS && to.rows.len() <= BLOCK_TOKENS - to.slot,
+            "rows of a destination in one block"
+        );
+        assert_eq!(to.block.len(), shape.layer_elements(), "elements of a block's layer");
+        let ready = rope.cosines.len().checked_div(rope.frequencies.len()).unwrap_or(usize::MAX);
+        assert!(
+            to.position.checked_add(to.rows.len()).is_some_and(|end| end <= ready),
+            "positions are prepared"
+        );
+    }
+}
+
+struct StoreRows<'a> {
+    shape: &'a AttentionShape,
+    rope: &'a Rope,
+    rows: &'a mut [f32],
+    position: usize,
+    slot: usize,
+    block: &'a mut [f16],
+}
+
+impl<S: Simd> Job<S> for StoreRows<'_> {
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+    unsafe fn run(self) {
+        let Self { shape, rope, rows, position, slot, block } = self;
+        let dim = shape.head_dim;
+        let queries = shape.query_heads * dim;
+        for (i, row) in rows.chunks_exact_mut(shape.qkv_columns()).enumerate() {
+            for head in row[..queries + shape.kv_heads * dim].chunks_exact_mut(dim) {
+                rope.rotate(position + i, head);
+            }
+            let (keys, values) = row[queries..].split_at(shape.kv_heads * dim);
+            for head in 0..shape.kv_heads {
+                let (to_keys, to_values) = block[shape.head_elements() * head..][..shape.head_elements()]
+                    .split_at_mut(dim * BLOCK_TOKENS);
+                let mut halves = [f16::ZERO; 256];
+                to_halves::<S>(&keys[head * dim..][..dim], &mut halves[..dim]);
+                for (d, &key) in halves[..dim].iter().enumerate() {
+                    to_keys[d * BLOCK_TOKENS + slot + i] = key;
+                }
+                to_halves::<S>(&values[head * dim..][..dim], &mut to_values[(slot + i) * dim..][..dim]);
+            }
+        }
+    }
+}
+
+/// Rounds to f16; the slices have one length.
+#[inline(always)]
+#[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+unsafe fn to_halves<S: Simd>(from: &[f32], to: &mut [f16]) {
+    let whole = from.len() - from.len() % S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        S::store_f16(to.as_mut_ptr().add(i).cast(), S::load_f32(from.as_ptr().add(i)));
+    }
+    for i in whole..from.len() {
+        to[i] = f16::from_f32(from[i]);
+    }
+}

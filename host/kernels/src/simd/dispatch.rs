@@ -1,0 +1,157 @@
+//! Which instruction set the kernels run on: the best that this CPU has, unless a lower one is asked for.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use thiserror::Error;
+
+/// An instruction set that kernels exist for, best first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum InstructionSet {
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+/// A name that is no instruction set of this CPU.
+#[derive(Debug, Error)]
+#[error(
+    "instruction set `{name}`: expected one that this CPU has ({available}); leave it out to take the best"
+)]
+pub struct UnknownInstructionSet {
+    name: String,
+    available: String,
+}
+
+impl InstructionSet {
+    const ALL: &'static [Self] = &[
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512Vnni,
+        #[cfg(target_arch = "x86_64")]
+        Self::AvxVnni,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        Self::Portable,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// Exactly what `Simd::enter` of the set enables.
+    fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        use std::arch::is_x86_feature_detected as has;
+        #[cfg(target_arch = "x86_64")]
+        let avx2 = || has!("avx2") && has!("fma") && has!("f16c");
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq");
+                avx2() && avx512 && has!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => avx2() && has!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2(),
+            Self::Portable => true,
+        }
+    }
+
+    /// Those that this CPU has, best first.
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|set| set.is_available())
+    }
+
+    /// The one in force.
+    pub(crate) fn chosen() -> Self {
+        let index = CHOSEN.load(Ordering::Relaxed);
+        if let Some(&set) = Self::ALL.get(usize::from(index)) {
+            return set;
+        }
+        let best = Self::available().next().unwrap_or(Self::Portable);
+        CHOSEN.store(best as u8, Ordering::Relaxed);
+        best
+    }
+}
+
+/// An index into `InstructionSet::ALL`; past its end before the first use.
+static CHOSEN: AtomicU8 = AtomicU8::new(u8::MAX);
+
+/// The name of the instruction set that the kernels run on: `avx512-vnni`, `avx-vnni`, `avx2` or `portable`.
+pub fn instruction_set() -> &'static str {
+    InstructionSet::chosen().name()
+}
+
+/// The names of the instruction sets of this CPU, best first; the last is `portable`.
+pub fn instruction_sets() -> Vec<&'static str> {
+    InstructionSet::available().map(InstructionSet::name).collect()
+}
+
+/// Makes the kernels run on a lower instruction set than the best: for tests and comparisons.
+///
+/// # Errors
+/// If this CPU has none of that name.
+pub fn set_instruction_set(name: &str) -> Result<(), UnknownInstructionSet> {
+    let Some(set) = InstructionSet::available().find(|set| set.name() == name) else {
+        return Err(UnknownInstructionSet {
+            name: name.to_owned(),
+            available: instruction_sets().join(", "),
+        });
+    };
+    CHOSEN.store(set as u8, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Evaluates an expression with `$S` as the vectors of an instruction set.
+macro_rules! with_simd {
+    ($set:expr, $S:ident => $body:expr) => {
+        match $set {
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::dispatch::InstructionSet::Avx512Vnni => {
+                type $S = $crate::simd::avx512::Avx512Vnni;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::dispatch::InstructionSet::AvxVnni => {
+                type $S = $crate::simd::avx2::AvxVnni;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::dispatch::InstructionSet::Avx2 => {
+                type $S = $crate::simd::avx2::Avx2;
+                $body
+            }
+            $crate::simd::dispatch::InstructionSet::Portable => {
+                type $S = $crate::simd::portable::Portable;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_simd;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portable_is_always_there_and_unknown_names_are_refused() {
+        assert_eq!(instruction_sets().last(), Some(&"portable"));
+        let error = set_instruction_set("mmx").unwrap_err().to_string();
+        assert!(error.starts_with("instruction set `mmx`: expected one that this CPU has ("), "{error}");
+        assert!(instruction_sets().contains(&instruction_set()));
+    }
+}

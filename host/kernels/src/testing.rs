@@ -1,0 +1,65 @@
+//! What the tests of several modules share: numbers from a seed, and blocks of every type.
+
+use half::f16;
+
+use crate::WeightType;
+
+/// A xorshift generator: the same numbers on every machine.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// In -1..1.
+    pub(crate) fn value(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn values(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.value()).collect()
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}
+
+/// Blocks of random codes, with f16 scales from `scale`.
+pub(crate) fn blocks(
+    ty: WeightType,
+    count: usize,
+    random: &mut Random,
+    mut scale: impl FnMut(&mut Random) -> f16,
+) -> Vec<u8> {
+    let size = ty.block_bytes();
+    let mut bytes: Vec<u8> = (0..count * size).map(|_| random.next() as u8).collect();
+    let places: &[usize] = match ty {
+        WeightType::F32 => &[],
+        WeightType::Q4_1 | WeightType::Q4K | WeightType::Q5K => &[0, 2],
+        WeightType::Q6K => &[208],
+        _ => &[0],
+    };
+    for block in bytes.chunks_exact_mut(size) {
+        for &place in places {
+            block[place..place + 2].copy_from_slice(&scale(random).to_le_bytes());
+        }
+        if ty == WeightType::F32 {
+            block.copy_from_slice(&scale(random).to_f32().to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// Scales as models have them.
+pub(crate) fn usual(random: &mut Random) -> f16 {
+    f16::from_f32(0.01 * random.value() + 0.011)
+}

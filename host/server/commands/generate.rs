@@ -1,0 +1,86 @@
+//! `infer generate --model NAME PROMPT|-`: an answer of a language model, as it comes.
+
+use std::io::{Write, stderr};
+use std::time::Instant;
+
+use infer_engine::{Answer, Output, Params, Request, Session, TokenUsage};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::language::{self, DUMMY};
+use crate::cli::{Format, Generate};
+use crate::config::Config;
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    dummy: bool,
+    text: String,
+    tokens: Vec<u32>,
+    finish: &'static str,
+    usage: TokenUsage,
+    compute_ms: f64,
+}
+
+pub(super) fn run(config: &Config, arguments: &Generate, out: &mut impl Write) -> anyhow::Result<()> {
+    let request = Request {
+        prompt: language::prompt(&arguments.prompt)?,
+        choices: None,
+        params: Params {
+            max_tokens: arguments.max_tokens,
+            temperature: arguments.temperature,
+            top_p: arguments.top_p,
+            top_k: arguments.top_k,
+            seed: arguments.seed,
+            stop: arguments.stop.clone(),
+            ..Params::default()
+        },
+    };
+    let model = language::load(config, &arguments.model)?;
+    let streamed = arguments.output.output == Format::Table;
+    if streamed && model.is_dummy() {
+        writeln!(out, "{DUMMY}\n")?;
+    }
+    let answer = super::block_on(async {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let deadline = Instant::now() + arguments.timeout;
+        let mut session = Session::default();
+        let answering = language::language(&model)?.run(&mut session, request, Some(sender), deadline);
+        let printing = async {
+            while let Some(part) = receiver.recv().await {
+                if streamed {
+                    write!(out, "{part}")?;
+                    out.flush()?;
+                }
+            }
+            anyhow::Ok(())
+        };
+        let (answer, printed) = tokio::join!(answering, printing);
+        printed?;
+        anyhow::Ok(answer?)
+    })??;
+    let Answer { output: Output::Text { text, tokens, finish }, usage, compute, .. } = answer else {
+        anyhow::bail!("the model answered with scores, expected text");
+    };
+    match arguments.output.output {
+        Format::Json => {
+            let (model, dummy, finish) = (model.name().to_owned(), model.is_dummy(), finish.name());
+            let compute_ms = compute.as_secs_f64() * 1e3;
+            let report = Report { model, dummy, text, tokens, finish, usage, compute_ms };
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            writeln!(out)?;
+        }
+        Format::Table => {
+            writeln!(out)?;
+            out.flush()?;
+            let TokenUsage { prompt_tokens, generated_tokens, .. } = usage;
+            let seconds = compute.as_secs_f64();
+            writeln!(
+                stderr(),
+                "\n{prompt_tokens} tokens in, {generated_tokens} out in {seconds:.2} s, ended by {}",
+                finish.name()
+            )?;
+        }
+    }
+    Ok(())
+}

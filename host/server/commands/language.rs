@@ -1,0 +1,66 @@
+//! What `infer generate` and `infer score` have in common: one language model, loaded alone, and a prompt.
+
+use std::io::{IsTerminal as _, Read as _, stdin};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use infer_engine::{LanguageModel, Message, Model, ModelOptions, Prompt, Runtime, RuntimeOptions};
+
+use crate::cli::PromptArguments;
+use crate::config::{Config, Source};
+use crate::weights;
+
+/// What is said before an answer whose weights are random.
+pub(super) const DUMMY: &str = "DUMMY: this model's weights are random, so its answers mean nothing";
+
+/// Load the model called `name`: a configured one, a built-in one, or a GGUF file.
+pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
+    let (source, options) = match config.models.get(name) {
+        Some(model) => (model.source.clone(), model.options.clone()),
+        None if weights::is_gguf(Path::new(name)) => (Source::Path(name.into()), ModelOptions::default()),
+        None if weights::exists(name) => (Source::Builtin(name.to_owned()), ModelOptions::default()),
+        None => {
+            let known: Vec<_> = config.models.keys().map(|name| format!("`{name}`")).collect();
+            anyhow::bail!(
+                "no model `{name}` in {}; expected one of {}, a built-in model as `infer models` lists them, or a GGUF file",
+                config.origin,
+                known.join(", ")
+            )
+        }
+    };
+    let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
+    let weights = weights::load(&source).with_context(|| format!("model `{name}`"))?;
+    let model = Model::load(&runtime, name, weights, &options)?;
+    anyhow::ensure!(
+        model.language().is_some(),
+        "model `{name}` is for {}, expected a language model",
+        model.card().task
+    );
+    Ok(Arc::new(model))
+}
+
+/// The language model in what `load` gave.
+pub(super) fn language(model: &Model) -> anyhow::Result<&LanguageModel> {
+    model.language().with_context(|| format!("model `{}` is no language model", model.name()))
+}
+
+/// The prompt that was typed: turns for the model's chat template, or with `--raw` the text alone.
+pub(super) fn prompt(arguments: &PromptArguments) -> anyhow::Result<Prompt> {
+    let text = if arguments.prompt == "-" {
+        if stdin().is_terminal() {
+            anyhow::bail!("`-` reads the prompt from standard input, which is a terminal; pipe a text in");
+        }
+        let mut text = String::new();
+        stdin().read_to_string(&mut text).context("standard input is not UTF-8 text")?;
+        text
+    } else {
+        arguments.prompt.clone()
+    };
+    if arguments.raw {
+        return Ok(Prompt::Text(text));
+    }
+    let turn = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
+    let system = arguments.system.iter().map(|system| turn("system", system));
+    Ok(Prompt::Messages(system.chain([turn("user", &text)]).collect()))
+}

@@ -1,0 +1,382 @@
+"""Write tests/data/language/*.gguf, small decoders with random weights, and golden.json, what they answer.
+
+Each file's numbers come from a seed made of its name; ggml's own quantiser makes the blocks. The tokens of a file are
+chosen so that at every position the best logit leads by MIN_GAP: a wrong graph changes an argmax, rounding does not.
+
+golden.json holds for each file its tokens, and for each case (phi3's long or short factors; its window or none):
+    argmax      the best id at every position, by reference.py (numpy, f64, over the dequantised weights)
+    last        the logits at the last position, by reference.py
+    gap         by how much the best logit leads, at its least
+    spread      standard deviation of the reference's logits, the measure of what a difference means
+    tolerance   how far an engine may be from `last`: the largest |difference|, and the root of the mean square
+    llama_cpp   `argmax` and `last` by llama.cpp, the `context` in tokens that it ran with, and its `largest` and `rms`
+                difference from reference.py over all positions; null where llama.cpp cannot run the case
+
+llama.cpp is within 1e-5 with F32 weights, 0.003 of the spread with F16 (f16 activations), and elsewhere at an rms of
+0.015 to 0.022 of the spread and at most 0.16 of it: its int8 activations. The tolerances are about twice that. Mistakes
+cost more (rms, of the spread): a window of one token more 0.18, the other RoPE style 0.39 to 0.52, the other factors
+0.37, no factors 0.20, no attention factor 0.12, RoPE's base ten times as large 0.10 to 0.21, an epsilon of 1e-6 0.07 to
+0.13, no biases 0.88 and more.
+
+llama.cpp takes a phi3 file's long factors when the context it was made with is longer than
+rope.scaling.original_context_length (it rounds the context up to whole 256 tokens), whatever the prompt's length; the
+attention factor applies to both. It ignores phi3's sliding window altogether (src/models/phi3.cpp sets it to 0), so
+that case has reference.py alone; `llama_cpp_without_window` says how near the two are without the window.
+
+    pip install -r tests/scripts/requirements-language.txt
+    python tests/scripts/small_models.py           # write files and golden.json
+    python tests/scripts/small_models.py --check   # compare the files with golden.json; exit code 1 if they differ
+"""
+
+import argparse
+import json
+import sys
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import llamacpp
+import numpy as np
+import reference
+from gguf import GGMLQuantizationType as Type
+from gguf import GGUFWriter, TokenType
+from reference import Case
+
+FOLDER = Path(__file__).resolve().parents[2] / "tests" / "data" / "language"
+GOLDEN = FOLDER / "golden.json"
+
+VOCABULARY = 320
+TOKENS = 24
+WINDOW = 8
+CONTEXT = 1024
+ORIGINAL_CONTEXT = 256  # of the file with long factors: llama.cpp's smallest context, so that it can take either
+TIED = 0.25  # deviation of embeddings that are the head as well: small, or every token would answer itself
+EPSILONS = {"phi3": 0.1, "llama": 0.1, "qwen2": 0.01}  # large, so that an engine that ignores them is seen
+ROPE_BASES = {"phi3": 1e4, "llama": 1e5, "qwen2": 1e6}
+MIN_GAP = 0.4
+TOLERANCES = {Type.F32: (0.001, 0.0002), Type.F16: (0.01, 0.002)}  # of the spread: largest difference, rms
+INT8_TOLERANCE = (0.25, 0.04)
+ROUNDING = 0.005  # of a logit, between processors: llama.cpp's int8 kernels differ with the instruction set
+F64_ROUNDING = 1e-4  # golden.json keeps five decimals
+
+
+@dataclass
+class Spec:
+    """One file."""
+
+    name: str
+    kinds: dict[str, Type]  # by tensor's name within its layer; "" for the rest
+    width: int
+    heads: int
+    kv_heads: int
+    hidden: int
+    layers: int = 2
+    pre: str = "default"  # "default": llama's vocabulary; else a byte-level one with this pre-tokenizer
+    window: int = 0
+    rope_dims: int = 0
+    long_factors: bool = False
+    rope_factors: bool = False
+    cases: list[Case] = field(default_factory=lambda: [Case()])
+
+    @property
+    def architecture(self) -> str:
+        """The name's first word."""
+        return self.name.split("-")[0]
+
+    @property
+    def head_dim(self) -> int:
+        """Columns of a head."""
+        return self.width // self.heads
+
+
+MIX = {
+    "": Type.Q4_K, "attn_v": Type.Q6_K, "attn_output": Type.Q5_0, "ffn_down": Type.Q6_K, "attn_k": Type.Q5_K,
+    "token_embd": Type.Q8_0,
+}  # fmt: skip
+
+SPECS = [
+    Spec("phi3-f32", {"": Type.F32}, 64, 2, 2, 96),
+    Spec("phi3-q4_0-head96", {"": Type.Q4_0}, 192, 2, 2, 192),
+    Spec("phi3-q4_k", {"": Type.Q4_K}, 256, 4, 2, 256),
+    Spec("phi3-q8_0-window", {"": Type.Q8_0}, 64, 2, 1, 128, window=WINDOW),
+    Spec("phi3-q8_0-long", {"": Type.Q8_0}, 64, 2, 2, 128, long_factors=True, cases=[Case(), Case(long_factors=True)]),
+    Spec("phi3-q8_0-partial", {"": Type.Q8_0}, 64, 2, 2, 128, rope_dims=24),
+    Spec("llama-f16", {"": Type.F16}, 64, 4, 2, 96),
+    Spec("llama-q4_1", {"": Type.Q4_1}, 128, 4, 2, 256, pre="smollm"),
+    Spec("llama-q5_k", {"": Type.Q5_K}, 256, 4, 1, 256, rope_factors=True),
+    Spec("qwen2-q5_0", {"": Type.Q5_0}, 128, 4, 2, 256, pre="qwen2"),
+    Spec("qwen2-q6_k", {"": Type.Q6_K}, 256, 4, 2, 256, layers=1, pre="qwen2"),
+    Spec("qwen2-mixed", MIX, 256, 4, 1, 256, layers=1, pre="qwen2"),
+]
+
+PIECES = "in er an on re ou th he the st ing ed or al es ar le at it is".split()
+PHI_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+CHATML_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def merges_of(pieces: list[str]) -> list[tuple[str, str]]:
+    """A rule that builds each piece from its front and its last letter, or its first letter and its tail."""
+    known, rules = set(), []
+    for piece in pieces:
+        cut = 1 if len(piece) > 2 and piece[:-1] not in known else len(piece) - 1
+        rules.append((piece[:cut], piece[cut:]))
+        known.add(piece)
+    return rules
+
+
+def llama_vocabulary(writer: GGUFWriter) -> None:
+    """A SentencePiece vocabulary: three special tokens, the bytes, letters, some pieces, control tokens."""
+    control = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
+    letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz"]
+    pieces = [*PIECES, *(f"\u2581{letter}" for letter in "taoiswh"), "\u2581the"]
+    tokens = [("<unk>", TokenType.UNKNOWN), ("<s>", TokenType.CONTROL), ("</s>", TokenType.CONTROL)]
+    tokens += [(f"<0x{byte:02X}>", TokenType.BYTE) for byte in range(256)]
+    tokens += [(text, TokenType.NORMAL) for text in pieces + letters]
+    tokens += [(text, TokenType.CONTROL) for text in control]
+    tokens += [(f"<unused{number}>", TokenType.UNUSED) for number in range(VOCABULARY - len(tokens))]
+    scores = [0.0 if kind != TokenType.NORMAL else 259.0 - index for index, (_, kind) in enumerate(tokens)]
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([text for text, _ in tokens])
+    writer.add_token_scores(scores)
+    writer.add_token_types([kind for _, kind in tokens])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(True)
+    writer.add_chat_template(PHI_TEMPLATE)
+
+
+def byte_letters() -> list[str]:
+    """GPT-2's letter for each byte: printable ones stand for themselves, the rest follow U+0100."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return [chr(byte) if byte in plain else chr(0x100 + others.index(byte)) for byte in range(256)]
+
+
+def byte_level_vocabulary(writer: GGUFWriter, pre: str) -> None:
+    """A byte-level BPE vocabulary: the bytes, some pieces, control tokens."""
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    pieces = [*PIECES, *(f"\u0120{letter}" for letter in "taoiswh"), "\u0120the"]
+    tokens = byte_letters() + pieces
+    unused = VOCABULARY - len(tokens) - len(control)
+    kinds = [TokenType.NORMAL] * len(tokens) + [TokenType.CONTROL] * len(control) + [TokenType.UNUSED] * unused
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens + control + [f"<unused{number}>" for number in range(unused)])
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(rule) for rule in merges_of(pieces)])
+    writer.add_bos_token_id(len(tokens) + (0 if pre == "qwen2" else 1))
+    writer.add_eos_token_id(len(tokens) + 2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHATML_TEMPLATE)
+
+
+def matrices(spec: Spec) -> list[tuple[str, int, int, float]]:
+    """Every matrix: name, rows, columns, standard deviation (queries and keys: so that attention chooses)."""
+    width, hidden, kv_width = spec.width, spec.hidden, spec.kv_heads * spec.head_dim
+    unit = width**-0.5
+    shapes = [("token_embd", VOCABULARY, width, TIED if spec.architecture == "qwen2" else 1.0)]
+    for layer in range(spec.layers):
+        block = f"blk.{layer}"
+        if spec.architecture == "phi3":
+            shapes.append((f"{block}.attn_qkv", width + 2 * kv_width, width, 1.2 * unit))
+            shapes.append((f"{block}.ffn_up", 2 * hidden, width, unit))
+        else:
+            shapes.append((f"{block}.attn_q", width, width, 1.2 * unit))
+            shapes.append((f"{block}.attn_k", kv_width, width, 1.2 * unit))
+            shapes.append((f"{block}.attn_v", kv_width, width, 1.2 * unit))
+            shapes.append((f"{block}.ffn_gate", hidden, width, unit))
+            shapes.append((f"{block}.ffn_up", hidden, width, unit))
+        shapes.append((f"{block}.attn_output", width, width, unit))
+        shapes.append((f"{block}.ffn_down", width, hidden, 1.5 * hidden**-0.5))
+    if spec.architecture != "qwen2":
+        shapes.append(("output", VOCABULARY, width, 3.0 * unit))
+    return shapes
+
+
+def write(spec: Spec) -> None:
+    """The file of a spec."""
+    random = np.random.default_rng(zlib.crc32(spec.name.encode()))
+    writer = GGUFWriter(FOLDER / f"{spec.name}.gguf", spec.architecture)
+    writer.add_name(f"{spec.name}, random weights")
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(spec.width)
+    writer.add_feed_forward_length(spec.hidden)
+    writer.add_block_count(spec.layers)
+    writer.add_head_count(spec.heads)
+    writer.add_head_count_kv(spec.kv_heads)
+    writer.add_layer_norm_rms_eps(EPSILONS[spec.architecture])
+    writer.add_rope_dimension_count(spec.rope_dims or spec.head_dim)
+    writer.add_rope_freq_base(ROPE_BASES[spec.architecture])
+    writer.add_vocab_size(VOCABULARY)
+    if spec.architecture == "phi3":
+        writer.add_sliding_window(spec.window)
+        writer.add_rope_scaling_orig_ctx_len(ORIGINAL_CONTEXT if spec.long_factors else CONTEXT)
+    if spec.pre == "default":
+        llama_vocabulary(writer)
+    else:
+        byte_level_vocabulary(writer, spec.pre)
+
+    half = (spec.rope_dims or spec.head_dim) // 2
+    if spec.long_factors:
+        scale = CONTEXT / ORIGINAL_CONTEXT
+        writer.add_rope_scaling_attn_factors(float(np.sqrt(1 + np.log(scale) / np.log(ORIGINAL_CONTEXT))))
+        writer.add_tensor("rope_factors_short.weight", np.linspace(1.0, 1.5, half, dtype=np.float32))
+        writer.add_tensor("rope_factors_long.weight", np.linspace(1.2, 8.0, half, dtype=np.float32))
+    if spec.rope_factors:
+        writer.add_tensor("rope_freqs.weight", np.linspace(1.0, 8.0, half, dtype=np.float32))
+
+    norms = [f"blk.{layer}.{name}" for layer in range(spec.layers) for name in ("attn_norm", "ffn_norm")]
+    for name in ["output_norm", *norms]:
+        weight = 1.0 + 0.2 * random.standard_normal(spec.width)
+        if name == "output_norm" and spec.architecture == "qwen2":
+            weight *= 3.0 * spec.width**-0.5 / TIED
+        writer.add_tensor(f"{name}.weight", weight.astype(np.float32))
+    for name, rows, columns, deviation in matrices(spec):
+        values = (random.standard_normal((rows, columns)) * deviation).astype(np.float32)
+        kind = spec.kinds.get(name.split(".")[-1], spec.kinds[""])
+        if kind == Type.F32:
+            writer.add_tensor(f"{name}.weight", values)
+        elif kind == Type.F16:
+            writer.add_tensor(f"{name}.weight", values.astype(np.float16))
+        else:
+            writer.add_tensor(f"{name}.weight", llamacpp.quantize(kind.value, values), raw_dtype=kind)
+        if spec.architecture == "qwen2" and name.split(".")[-1] in ("attn_q", "attn_k", "attn_v"):
+            writer.add_tensor(f"{name}.bias", (0.5 * random.standard_normal(rows)).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def gap(row: np.ndarray) -> float:
+    """By how much the best logit leads."""
+    second, first = np.sort(row)[-2:]
+    return float(first - second)
+
+
+def choose_tokens(spec: Spec, model: reference.Model) -> list[int]:
+    """Tokens after each of which the best logit leads by MIN_GAP, in every case."""
+    random = np.random.default_rng(zlib.crc32(spec.name.encode()) + 1)
+    tokens: list[int] = []
+    while len(tokens) < TOKENS:
+        for candidate in random.permutation(VOCABULARY):
+            attempt = [*tokens, int(candidate)]
+            if min(gap(model.logits(attempt, case)[-1]) for case in spec.cases) >= MIN_GAP:
+                tokens = attempt
+                break
+        else:
+            raise ValueError(f"`{spec.name}`: no token leads by {MIN_GAP} at position {len(tokens)}")
+    return tokens
+
+
+def rounded(row: np.ndarray) -> list[float]:
+    """Five decimals."""
+    return [round(float(value), 5) for value in row]
+
+
+def answer(spec: Spec, tokens: list[int]) -> dict:
+    """A file's entry in golden.json."""
+    path = FOLDER / f"{spec.name}.gguf"
+    model = reference.Model(path)
+    cases = []
+    for case in spec.cases:
+        logits = model.logits(tokens, case)
+        largest, rms = TOLERANCES.get(spec.kinds[""], INT8_TOLERANCE)
+        entry = {
+            "factors": ("long" if case.long_factors else "short") if spec.long_factors else None,
+            "window": spec.window or None,
+            "argmax": logits.argmax(-1).tolist(),
+            "gap": round(min(gap(row) for row in logits), 5),
+            "spread": round(float(logits.std()), 5),
+            "tolerance": {
+                "largest": round(float(logits.std()) * largest, 5),
+                "rms": round(float(logits.std()) * rms, 5),
+            },
+            "last": rounded(logits[-1]),
+        }
+        context = 2 * ORIGINAL_CONTEXT if case.long_factors else ORIGINAL_CONTEXT
+        with llamacpp.Model(path, context) as peer:
+            theirs = peer.append(tokens, every=True)
+        ours = model.logits(tokens, Case(case.long_factors, window=False))
+        entry["llama_cpp"] = {
+            "context": context,
+            "largest": round(float(np.abs(theirs - ours).max()), 5),
+            "rms": round(float(np.sqrt(((theirs - ours) ** 2).mean())), 5),
+            "argmax": theirs.argmax(-1).tolist(),
+            "last": rounded(theirs[-1]),
+        }
+        if spec.window:
+            entry["llama_cpp_without_window"] = {
+                key: entry["llama_cpp"][key] for key in ("context", "largest", "rms")
+            }
+            entry["llama_cpp"] = None
+        cases.append(entry)
+    return {"file": path.name, "architecture": spec.architecture, "tokens": tokens, "cases": cases}
+
+
+def numbers(value: object) -> list[float]:
+    """Every number of a JSON value, in order."""
+    if isinstance(value, dict):
+        return [each for inner in value.values() for each in numbers(inner)]
+    if isinstance(value, list):
+        return [each for inner in value for each in numbers(inner)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def differences(kept: dict, now: dict) -> list[str]:
+    """What differs between two entries of a file by more than rounding."""
+    found = []
+    for old, new in zip(kept["cases"], now["cases"], strict=True):
+        where = f"`{kept['file']}`, factors {old['factors']}, window {old['window']}"
+        for key, limit in [("argmax", 0), ("last", F64_ROUNDING), ("spread", F64_ROUNDING), ("llama_cpp", ROUNDING)]:
+            worst = max((abs(a - b) for a, b in zip(numbers(old[key]), numbers(new[key]), strict=True)), default=0)
+            if worst > limit:
+                found.append(f"{where}: `{key}` differs by {worst:.5f}, expected at most {limit}")
+    return found
+
+
+def main() -> int:
+    """Write or compare; the process's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with golden.json instead of writing")
+    check = parser.parse_args().check
+    kept = {entry["file"]: entry for entry in json.loads(GOLDEN.read_text())["files"]} if check else {}
+    entries, found = [], []
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for spec in SPECS:
+        if check:
+            old = kept[f"{spec.name}.gguf"]
+            entries.append(answer(spec, old["tokens"]))
+            found += differences(old, entries[-1])
+        else:
+            write(spec)
+            entries.append(answer(spec, choose_tokens(spec, reference.Model(FOLDER / f"{spec.name}.gguf"))))
+        for case in entries[-1]["cases"]:
+            peer = case["llama_cpp"] or case["llama_cpp_without_window"]
+            same = case["llama_cpp"] and case["llama_cpp"]["argmax"] == case["argmax"]
+            print(
+                f"{spec.name:20} factors {case['factors'] or '-':5} window {case['window'] or '-'!s:2} "
+                f"spread {case['spread']:.3f} gap {case['gap']:.3f} llama.cpp differs by {peer['largest']:.5f} "
+                f"({peer['largest'] / case['spread']:.4f} of the spread), "
+                f"rms {peer['rms'] / case['spread']:.4f} of it, argmax {'equal' if same else same}"
+            )
+    if check:
+        print("\n".join(found) or "golden.json agrees")
+        return 1 if found else 0
+    text = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
+    GOLDEN.write_text(f'{{"files":[\n{text}\n]}}\n')
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
