@@ -16,6 +16,8 @@ mod cli;
 mod golden;
 /// Guests that attack the host.
 mod hostile;
+/// Language models: `infer generate`, `infer score`, and the second tier of `POST /moderate`.
+mod language;
 /// `POST /moderate`.
 mod moderate;
 /// `infer pull`, with the real pip client and a hub on this machine.
