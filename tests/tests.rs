@@ -8,6 +8,8 @@
 /// Servers in this process, and where the test data is.
 mod harness;
 
+/// `POST /moderate` with a language model behind the classifier.
+mod cascade;
 /// `POST /classify`.
 mod classify;
 /// What the command line prints and answers.

@@ -48,8 +48,6 @@ struct Answer {
     probability: f32,
     /// It read the beginning and the end of the post.
     cut: bool,
-    /// Its weights are random.
-    dummy: bool,
 }
 
 impl Cascade {
@@ -121,7 +119,7 @@ impl Cascade {
             return Err(ModelError { model: MODEL.to_owned(), code: ErrorCode::RuntimeError, message });
         };
         let probability = first_of_two([violates, allowed]);
-        Ok(Answer { probability, cut: conversation.cut, dummy: scores.usage.dummy })
+        Ok(Answer { probability, cut: conversation.cut })
     }
 }
 
@@ -178,9 +176,6 @@ impl Band {
         if answer.cut {
             row.text_gaps.push("too long for the language model, which read the beginning and the end");
         }
-        if answer.dummy {
-            row.text_gaps.push("DUMMY: the language model's weights are random");
-        }
     }
 }
 
@@ -210,7 +205,7 @@ mod tests {
     const BAND: Band = Band { low: 0.1, high: 1.25, weight: 0.5 };
 
     fn answer(probability: f32) -> Answer {
-        Answer { probability, cut: false, dummy: false }
+        Answer { probability, cut: false }
     }
 
     #[test]
@@ -286,11 +281,10 @@ mod tests {
     fn a_reader_of_a_part_raises_and_does_not_clear() {
         for (probability, expected) in [(0.01, 0.6), (0.99, 0.949_017)] {
             let mut row = row(0.7, scored(0.6));
-            BAND.apply(&mut row, Answer { probability, cut: true, dummy: true }, 0.5);
+            BAND.apply(&mut row, Answer { probability, cut: true }, 0.5);
             let found = row.text.score().unwrap();
             assert!((found - expected).abs() < 1e-3, "{found}");
-            assert_eq!(row.text_gaps.len(), 2);
-            assert!(row.text_gaps[1].starts_with("DUMMY"));
+            assert_eq!(row.text_gaps, ["too long for the language model, which read the beginning and the end"]);
         }
     }
 

@@ -60,9 +60,11 @@ fn print(response: &ModerateResponse, out: &mut impl Write) -> std::io::Result<(
         let word = if judgement.flagged { "flagged" } else { "not flagged" };
         writeln!(out, "{word}  {}", response.infer.timings)?;
         for (category, score) in &judgement.category_scores {
-            match response.infer.degraded.iter().find(|gap| gap.category == *category) {
-                Some(gap) if *score == 0.0 => writeln!(out, "       -  {category}  ({})", gap.reason)?,
-                _ => writeln!(out, "  {score:.4}  {category}")?,
+            let gap = response.infer.degraded.iter().find(|gap| gap.category == *category);
+            let gap = gap.map(|gap| format!("  ({})", gap.reason)).unwrap_or_default();
+            match judgement.category_tiers.get(category) {
+                Some(tier) => writeln!(out, "  {score:.4}  {category:22}  {tier}{gap}")?,
+                None => writeln!(out, "       -  {category:22}{gap}")?,
             }
         }
     }

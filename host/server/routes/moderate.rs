@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::{Extension, Json};
 use infer_engine::TokenUsage;
-use infer_sandbox::types::{Kinds, Part, Verdict};
+use infer_sandbox::types::{Kinds, Part, Tier, Verdict};
 use infer_sandbox::{CallError, Usage};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -101,6 +101,11 @@ pub(crate) struct Judgement {
     categories: BTreeMap<String, bool>,
     pub(crate) category_scores: BTreeMap<String, f32>,
     category_applied_input_types: BTreeMap<String, Vec<&'static str>>,
+    /// Ours: `language` where a language model had a say in some category, else `classifier`; absent where nobody judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
+    /// Ours: who decided on each category that was judged.
+    pub(crate) category_tiers: BTreeMap<String, &'static str>,
 }
 
 /// What OpenAI's schema has no place for.
@@ -108,7 +113,7 @@ pub(crate) struct Judgement {
 pub(crate) struct Facts {
     #[serde(flatten)]
     pub(crate) judges: Judges,
-    /// What no model could judge: these categories score 0 for these inputs, which says nothing of the content.
+    /// What no model could judge, or not as it was to: a score of 0 in these categories says nothing of the content.
     pub(crate) degraded: Vec<Degraded>,
     /// Of language models, over all inputs; absent where none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,12 +166,17 @@ impl From<&Verdict> for Judgement {
             categories: all().map(|category| (category, false)).collect(),
             category_scores: all().map(|category| (category, 0.0)).collect(),
             category_applied_input_types: all().map(|category| (category, Vec::new())).collect(),
+            tier: verdict.scores.iter().map(|score| tier(score.tier)).reduce(|one, other| {
+                if one == other { one } else { tier(Tier::Language) }
+            }),
+            category_tiers: BTreeMap::new(),
         };
         for score in &verdict.scores {
             let category = &score.category;
             judgement.categories.insert(category.clone(), score.flagged);
             judgement.category_scores.insert(category.clone(), score.score);
             judgement.category_applied_input_types.insert(category.clone(), kinds(score.applied));
+            judgement.category_tiers.insert(category.clone(), tier(score.tier));
         }
         judgement
     }
@@ -179,6 +189,13 @@ impl From<&infer_sandbox::types::Gap> for Degraded {
             input_types: kinds(gap.unjudged),
             reason: gap.reason.clone(),
         }
+    }
+}
+
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Classifier => "classifier",
+        Tier::Language => "language",
     }
 }
 
