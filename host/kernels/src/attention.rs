@@ -9,6 +9,7 @@
     reason = "vector operations from end to end; contracts are at each function"
 )]
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use half::f16;
@@ -181,13 +182,12 @@ impl<S: Simd> Job<S> for Queries<'_> {
     }
 }
 
-/// The state of `Q` queries. Features and scores of one place stand together for all queries: `[place][query]`.
+/// The state of `Q` queries: `[query][feature]` and `[query][slot]`.
 #[repr(C, align(64))]
 struct State<const Q: usize> {
-    queries: [[f32; Q]; MAX_HEAD_DIM],
-    /// `[query][feature]`
+    /// Scaled by 1 / sqrt(head_dim).
+    queries: [[f32; MAX_HEAD_DIM]; Q],
     sums: [[f32; MAX_HEAD_DIM]; Q],
-    /// `[query][slot]`
     scores: [[f32; SLOTS]; Q],
     greatest: [f32; Q],
     weight: [f32; Q],
@@ -209,22 +209,21 @@ impl Queries<'_> {
         let (dim, group) = (shape.head_dim, shape.query_heads / shape.kv_heads);
         let row_of = |query: usize| (first + query.min(count - 1)) / group;
         let head_of = |query: usize| self.head * group + (first + query.min(count - 1)) % group;
-        let mut state = State::<Q> {
-            queries: [[0.0; Q]; MAX_HEAD_DIM],
-            sums: [[0.0; MAX_HEAD_DIM]; Q],
-            scores: [[0.0; SLOTS]; Q],
-            greatest: [-1e30; Q],
-            weight: [0.0; Q],
-        };
+        let mut state = MaybeUninit::<State<Q>>::uninit();
+        // Only what belongs to `dim` features and to the slots of a batch is written, and only that is read.
+        let state = &mut *state.as_mut_ptr();
         let scale = 1.0 / (dim as f32).sqrt();
         let mut positions = [0; Q];
         for (query, position) in positions.iter_mut().enumerate() {
             let row = row_of(query);
             *position = chunk.position + row;
             let from = (chunk.rows.start + row) * shape.qkv_columns() + head_of(query) * dim;
-            for (d, value) in self.qkv[from..from + dim].iter().enumerate() {
-                state.queries[d][query] = value * scale;
+            for (to, value) in state.queries[query].iter_mut().zip(&self.qkv[from..from + dim]) {
+                *to = value * scale;
             }
+            state.sums[query][..dim.next_multiple_of(S::LANES)].fill(0.0);
+            state.greatest[query] = -1e30;
+            state.weight[query] = 0.0;
         }
         let window = shape.window.unwrap_or(usize::MAX);
         let seen_from = (positions[0] + 1).saturating_sub(window);
@@ -244,14 +243,14 @@ impl Queries<'_> {
                     Place { keys: head, values: head.add(dim * BLOCK_TOKENS), tokens: span.tokens, position };
                 spans += 1;
                 if spans == SPANS {
-                    weigh::<S, Q>(&mut state, &batch, dim, &positions, window);
+                    weigh::<S, Q>(state, &batch, dim, &positions, window);
                     spans = 0;
                 }
             }
             position += span.tokens;
         }
         if spans > 0 {
-            weigh::<S, Q>(&mut state, &batch[..spans], dim, &positions, window);
+            weigh::<S, Q>(state, &batch[..spans], dim, &positions, window);
         }
         for query in 0..count {
             let at = (chunk.rows.start + row_of(query)) * shape.query_heads * dim + head_of(query) * dim;
@@ -280,8 +279,10 @@ unsafe fn weigh<S: Simd, const Q: usize>(
         for (place, scores) in batch.iter().zip(scores.chunks_exact_mut(BLOCK_TOKENS)) {
             let from = (own + 1).saturating_sub(window).saturating_sub(place.position).min(place.tokens);
             let to = (own + 1).saturating_sub(place.position).clamp(from, place.tokens);
-            scores[..from].fill(f32::NEG_INFINITY);
-            scores[to..].fill(f32::NEG_INFINITY);
+            if to - from < BLOCK_TOKENS {
+                scores[..from].fill(f32::NEG_INFINITY);
+                scores[to..].fill(f32::NEG_INFINITY);
+            }
         }
         let mut greatest = S::splat(state.greatest[query]);
         for slot in (0..slots).step_by(S::LANES) {
@@ -289,7 +290,7 @@ unsafe fn weigh<S: Simd, const Q: usize>(
         }
         let greatest = S::reduce_max(greatest);
         if greatest > state.greatest[query] {
-            let [shrink, ..] = first_lane::<S>(S::exp(S::splat(state.greatest[query] - greatest)));
+            let shrink = S::reduce_max(S::exp(S::splat(state.greatest[query] - greatest)));
             state.greatest[query] = greatest;
             state.weight[query] *= shrink;
             let sums = state.sums[query].as_mut_ptr();
@@ -310,56 +311,69 @@ unsafe fn weigh<S: Simd, const Q: usize>(
     add_values::<S, Q>(state, batch, dim);
 }
 
-#[inline(always)]
-unsafe fn first_lane<S: Simd>(value: S::F) -> [f32; 16] {
-    let mut lanes = [0.0; 16];
-    S::store_f32(lanes.as_mut_ptr(), value);
-    lanes
-}
-
-/// Scores of all slots of a batch, two vectors of keys at a time.
+/// Scores of all slots of a batch, some vectors of keys at a time: with one query, more of them keep the multipliers busy.
 #[inline(always)]
 unsafe fn score<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Place], dim: usize) {
+    if Q == 1 {
+        score_vectors::<S, Q, 4>(state, batch, dim);
+    } else {
+        score_vectors::<S, Q, 2>(state, batch, dim);
+    }
+}
+
+#[inline(always)]
+unsafe fn score_vectors<S: Simd, const Q: usize, const V: usize>(
+    state: &mut State<Q>,
+    batch: &[Place],
+    dim: usize,
+) {
     let vectors = batch.len() * BLOCK_TOKENS / S::LANES;
-    let keys = |vector: usize| {
-        let slot = vector.min(vectors - 1) * S::LANES;
-        batch[slot / BLOCK_TOKENS].keys.add(slot % BLOCK_TOKENS)
-    };
-    for vector in (0..vectors).step_by(2) {
-        let (first, second) = (keys(vector), keys(vector + 1));
-        let mut sums = [[S::splat(0.0); Q]; 2];
+    for vector in (0..vectors).step_by(V) {
+        let mut keys = [std::ptr::null(); V];
+        for v in 0..V {
+            let slot = (vector + v).min(vectors - 1) * S::LANES;
+            keys[v] = batch[slot / BLOCK_TOKENS].keys.add(slot % BLOCK_TOKENS);
+        }
+        let mut sums = [[S::splat(0.0); Q]; V];
         for d in 0..dim {
-            let keys = [S::load_f16(first.add(d * BLOCK_TOKENS)), S::load_f16(second.add(d * BLOCK_TOKENS))];
-            let queries = state.queries.get_unchecked(d);
+            let mut loaded = [S::splat(0.0); V];
+            for v in 0..V {
+                loaded[v] = S::load_f16(keys[v].add(d * BLOCK_TOKENS));
+            }
             for query in 0..Q {
-                let value = S::splat(queries[query]);
-                for v in 0..2 {
-                    sums[v][query] = S::mul_add(value, keys[v], sums[v][query]);
+                let value = S::splat(*state.queries.get_unchecked(query).get_unchecked(d));
+                for v in 0..V {
+                    sums[v][query] = S::mul_add(value, loaded[v], sums[v][query]);
                 }
             }
         }
         for query in 0..Q {
-            let to = state.scores[query].as_mut_ptr().add(vector * S::LANES);
-            S::store_f32(to, sums[0][query]);
-            if vector + 1 < vectors {
-                S::store_f32(to.add(S::LANES), sums[1][query]);
+            for v in 0..V.min(vectors - vector) {
+                S::store_f32(state.scores[query].as_mut_ptr().add((vector + v) * S::LANES), sums[v][query]);
             }
         }
     }
 }
 
-/// Adds the values of a batch by their weights, two vectors of features at a time.
+/// Adds the values of a batch by their weights, some vectors of features at a time.
 #[inline(always)]
 unsafe fn add_values<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Place], dim: usize) {
     let whole = dim - dim % S::LANES;
     let mut d = 0;
-    while d + 2 * S::LANES <= whole {
-        add_features::<S, Q, 2>(state, batch, dim, d);
-        d += 2 * S::LANES;
+    macro_rules! while_whole {
+        ($vectors:literal) => {
+            while d + $vectors * S::LANES <= whole {
+                add_features::<S, Q, $vectors>(state, batch, dim, d);
+                d += $vectors * S::LANES;
+            }
+        };
     }
-    if d < whole {
-        add_features::<S, Q, 1>(state, batch, dim, d);
+    if Q == 1 {
+        while_whole!(6);
+        while_whole!(4);
     }
+    while_whole!(2);
+    while_whole!(1);
     for d in whole..dim {
         for query in 0..Q {
             for (place, weights) in batch.iter().zip(state.scores[query].chunks_exact(BLOCK_TOKENS)) {

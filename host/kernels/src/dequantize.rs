@@ -166,3 +166,38 @@ pub fn dequantize_row(ty: WeightType, row: &[u8], out: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// golden.py says what is in the file.
+    const GOLDEN: &[u8] = include_bytes!("dequantize/golden.bin");
+
+    #[test]
+    fn values_are_those_of_the_gguf_package() {
+        let mut rest = GOLDEN;
+        let mut types = Vec::new();
+        while !rest.is_empty() {
+            let (head, after) = rest.split_at(12);
+            let number = |i: usize| u32::from_le_bytes(head[i * 4..i * 4 + 4].try_into().unwrap());
+            let ty = WeightType::from_ggml(number(0)).unwrap();
+            let (blocks, after) = after.split_at(number(1) as usize);
+            let (values, after) = after.split_at(number(2) as usize * 4);
+            let expected: Vec<f32> =
+                values.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+            let mut found = vec![0.0; expected.len()];
+            dequantize_row(ty, blocks, &mut found);
+            assert_eq!(found, expected, "{ty}");
+            types.push(ty);
+            rest = after;
+        }
+        assert_eq!(types, WeightType::ALL);
+    }
+
+    #[test]
+    #[should_panic(expected = "bytes of a row of 64 columns of Q4_0")]
+    fn other_lengths_are_refused() {
+        dequantize_row(WeightType::Q4_0, &[0; 35], &mut [0.0; 64]);
+    }
+}

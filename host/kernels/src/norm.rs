@@ -110,3 +110,53 @@ unsafe fn silu_product_of<S: Simd>(gate: S::F, up: S::F) -> S::F {
     let power = S::exp(S::mul(gate, S::splat(-1.0)));
     S::mul(S::div(gate, S::add(S::splat(1.0), power)), up)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+
+    #[test]
+    fn rows_are_those_of_the_definition_on_every_instruction_set() {
+        let mut random = Random::new(5);
+        for len in [1, 7, 16, 33, 96, 896] {
+            let (values, weight) = (random.values(len), random.values(len));
+            let mean = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / len as f64;
+            for set in InstructionSet::available() {
+                let mut out = vec![0.0; len];
+                rms_norm_row(set, &values, &weight, 1e-5, &mut out);
+                for i in 0..len {
+                    let expected = f64::from(values[i]) / (mean + 1e-5).sqrt() * f64::from(weight[i]);
+                    assert!(
+                        (f64::from(out[i]) - expected).abs() < 1e-6 * (1.0 + expected.abs()),
+                        "{} {len}",
+                        set.name()
+                    );
+                }
+                silu_product(set, &values, &weight, &mut out);
+                for i in 0..len {
+                    let gate = f64::from(values[i]);
+                    let expected = gate / (1.0 + (-gate).exp()) * f64::from(weight[i]);
+                    assert!((f64::from(out[i]) - expected).abs() < 1e-6, "{} {len}", set.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn silu_of_extremes_is_finite() {
+        let gate = [-1e30, -200.0, -88.0, -0.0, 88.0, 200.0, 1e30];
+        for set in InstructionSet::available() {
+            let mut out = [0.0; 7];
+            silu_product(set, &gate, &[1.0; 7], &mut out);
+            for (gate, out) in gate.iter().zip(out) {
+                let expected = gate.max(0.0);
+                assert!(
+                    (out - expected).abs() <= 1e-5 * expected.abs() + 1e-7 * gate.abs(),
+                    "{}: {gate} gave {out}",
+                    set.name()
+                );
+            }
+        }
+    }
+}

@@ -91,6 +91,14 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
                     let rows = input.tile_rows(tile);
                     let sums = sums.add((rows.start - tokens.start) * PANEL);
                     let (input, add) = (&input.input(&rows, start), start > 0);
+                    if last - first > 1 {
+                        // What follows in memory is wanted next, in this panel or the one after it.
+                        let next = from.wrapping_add(groups.len() * W::BYTES);
+                        let bytes = (groups.len() * W::BYTES).div_ceil((last - first) * 64) * 64;
+                        for line in (0..bytes).step_by(64) {
+                            S::prefetch_second_level(next.wrapping_add((tile - first) * bytes + line));
+                        }
+                    }
                     if direct {
                         tile_product::<S, W>(from, groups.len(), rows.len(), input, sums, add);
                     } else {

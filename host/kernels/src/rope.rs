@@ -232,3 +232,85 @@ unsafe fn to_halves<S: Simd>(from: &[f32], to: &mut [f16]) {
         to[i] = f16::from_f32(from[i]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One head of four features at `position`, through the whole function.
+    fn turned(
+        style: RopeStyle,
+        dims: usize,
+        factors: Option<&[f32]>,
+        scale: f32,
+        position: usize,
+    ) -> Vec<f32> {
+        let shape = AttentionShape { query_heads: 1, kv_heads: 1, head_dim: 4, window: None };
+        let mut rope = Rope::new(style, dims, 100.0, factors, scale, 64);
+        rope.prepare(position + 1);
+        let mut qkv = vec![1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 0.5, 0.25, 0.125, 8.0];
+        let mut block = vec![f16::ZERO; shape.layer_elements()];
+        let destination = Destination { rows: 0..1, position, slot: 5, block: &mut block };
+        rope_and_store(&Pool::new(1).unwrap(), &shape, &rope, &mut qkv, &mut [destination]);
+        for d in 0..4 {
+            assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "keys are stored as turned");
+        }
+        let values: Vec<f32> =
+            block[4 * BLOCK_TOKENS..][5 * 4..6 * 4].iter().map(|value| value.to_f32()).collect();
+        assert_eq!(values, [0.5, 0.25, 0.125, 8.0], "values are stored as they are");
+        assert_eq!(block.iter().filter(|&&value| value != f16::ZERO).count(), 8, "and nothing else");
+        assert_eq!(qkv[..4], qkv[4..8], "queries and keys turn alike");
+        qkv[..4].to_vec()
+    }
+
+    #[test]
+    fn rows_turn_by_their_position() {
+        // Angles at position 3: 3 · 100^0 = 3 and 3 · 100^(-2/4) = 0.3; with factors 2 and 3, 1.5 and 0.1.
+        let turn = |a: f32, b: f32, angle: f32| {
+            (a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos())
+        };
+        let (pairs, halves) =
+            ([turn(1.0, 2.0, 3.0), turn(3.0, 4.0, 0.3)], [turn(1.0, 3.0, 3.0), turn(2.0, 4.0, 0.3)]);
+        let longer = [turn(1.0, 3.0, 1.5), turn(2.0, 4.0, 0.1)];
+        let partial = turn(1.0, 2.0, 3.0);
+        let factors = [2.0f32, 3.0];
+        let cases = [
+            (turned(RopeStyle::Pairs, 4, None, 1.0, 3), [pairs[0].0, pairs[0].1, pairs[1].0, pairs[1].1]),
+            (
+                turned(RopeStyle::Halves, 4, None, 1.0, 3),
+                [halves[0].0, halves[1].0, halves[0].1, halves[1].1],
+            ),
+            (
+                turned(RopeStyle::Halves, 4, Some(&factors), 2.0, 3),
+                [longer[0].0 * 2.0, longer[1].0 * 2.0, longer[0].1 * 2.0, longer[1].1 * 2.0],
+            ),
+            (turned(RopeStyle::Halves, 2, None, 1.0, 3), [partial.0, partial.1, 3.0, 4.0]),
+            (turned(RopeStyle::Pairs, 4, None, 1.0, 0), [1.0, 2.0, 3.0, 4.0]),
+        ];
+        for (i, (found, expected)) in cases.iter().enumerate() {
+            assert!(
+                found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 2e-6),
+                "case {i}: {found:?}, {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn tables_stop_at_the_greatest_position() {
+        let mut rope = Rope::new(RopeStyle::Halves, 8, 10_000.0, None, 1.0, 10);
+        rope.prepare(usize::MAX);
+        assert_eq!(rope.cosines.len(), 10 * 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "destinations share rows")]
+    fn shared_rows_are_refused() {
+        let shape = AttentionShape { query_heads: 1, kv_heads: 1, head_dim: 2, window: None };
+        let mut rope = Rope::new(RopeStyle::Halves, 2, 10_000.0, None, 1.0, 10);
+        rope.prepare(10);
+        let mut blocks = vec![vec![f16::ZERO; shape.layer_elements()]; 2];
+        let mut destinations: Vec<Destination<'_>> =
+            blocks.iter_mut().map(|block| Destination { rows: 0..1, position: 0, slot: 0, block }).collect();
+        rope_and_store(&Pool::new(2).unwrap(), &shape, &rope, &mut [0.0; 12], &mut destinations);
+    }
+}

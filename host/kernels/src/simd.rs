@@ -99,6 +99,12 @@ pub(crate) trait Simd: Copy + 'static {
         let _ = from;
     }
 
+    /// As `prefetch`, to the second-level cache.
+    #[inline(always)]
+    unsafe fn prefetch_second_level(from: *const u8) {
+        let _ = from;
+    }
+
     /// e^x to 2 ulp for x in -87..=88, held to that range outside it: 0 becomes 1e-38 and infinity 1.6e38.
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the trait's contract")]

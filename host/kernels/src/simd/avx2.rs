@@ -165,6 +165,10 @@ macro_rules! common {
         unsafe fn prefetch(from: *const u8) {
             _mm_prefetch::<_MM_HINT_T0>(from.cast());
         }
+        #[inline(always)]
+        unsafe fn prefetch_second_level(from: *const u8) {
+            _mm_prefetch::<_MM_HINT_T1>(from.cast());
+        }
     };
 }
 

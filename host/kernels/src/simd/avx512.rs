@@ -176,4 +176,8 @@ impl Simd for Avx512Vnni {
     unsafe fn prefetch(from: *const u8) {
         _mm_prefetch::<_MM_HINT_T0>(from.cast());
     }
+    #[inline(always)]
+    unsafe fn prefetch_second_level(from: *const u8) {
+        _mm_prefetch::<_MM_HINT_T1>(from.cast());
+    }
 }

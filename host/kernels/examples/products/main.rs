@@ -1,7 +1,10 @@
 //! Prints the speed of products of Phi-3 Mini's four shapes: `products [TYPES [TOKENS [INSTRUCTION_SET]]]`, lists with commas.
 //!
 //! Each matrix is repeated until its copies exceed the caches, so that weights come from memory as they do in a model. The figures are
-//! medians with least and greatest; one operation is a multiplication or an addition.
+//! medians with least and greatest; one operation is a multiplication or an addition. Each is set against the roofline: the int8 peak, or
+//! the time in which memory gives the weights, whichever is slower, both measured at the start.
+
+mod limits;
 
 use std::time::Instant;
 
@@ -23,7 +26,11 @@ fn main() {
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = Pool::new(threads).expect("threads");
-    println!("{} threads, {}", threads, instruction_set());
+    let limits = Limits { gigaops: limits::int8_gigaops(&pool), gigabytes: limits::read_gigabytes(&pool) };
+    println!("{threads} threads, {}, memory read at {:.1} GB/s", instruction_set(), limits.gigabytes);
+    if let Some(gigaops) = limits.gigaops {
+        println!("int8 peak {gigaops:.0} GOP/s");
+    }
     for name in types.split(',') {
         let ty = WeightType::ALL
             .into_iter()
@@ -32,10 +39,16 @@ fn main() {
         for (shape, rows, columns) in SHAPES {
             let matrices = matrices(&pool, ty, rows, columns);
             for tokens in tokens.split(',') {
-                measure(&pool, &matrices, shape, tokens.parse().expect("a number of tokens"));
+                measure(&pool, &matrices, shape, tokens.parse().expect("a number of tokens"), &limits);
             }
         }
     }
+}
+
+/// Of all threads together.
+struct Limits {
+    gigaops: Option<f64>,
+    gigabytes: f64,
 }
 
 fn matrices(pool: &Pool, ty: WeightType, rows: usize, columns: usize) -> Vec<QuantizedMatrix> {
@@ -47,7 +60,7 @@ fn matrices(pool: &Pool, ty: WeightType, rows: usize, columns: usize) -> Vec<Qua
     (0..(RESIDENT_BYTES / bytes).max(2)).map(pack).collect()
 }
 
-fn measure(pool: &Pool, matrices: &[QuantizedMatrix], shape: &str, tokens: usize) {
+fn measure(pool: &Pool, matrices: &[QuantizedMatrix], shape: &str, tokens: usize, limits: &Limits) {
     let (rows, columns, ty) = (matrices[0].rows(), matrices[0].columns(), matrices[0].weight_type());
     let values: Vec<f32> = (0..tokens * columns).map(|i| (i * 37 % 201) as f32 / 100.0 - 1.0).collect();
     let mut input = Activations::new();
@@ -62,13 +75,17 @@ fn measure(pool: &Pool, matrices: &[QuantizedMatrix], shape: &str, tokens: usize
     }
     let seconds = &mut seconds[2..];
     seconds.sort_by(f64::total_cmp);
-    let billions = |seconds: f64| (2 * tokens * rows * columns) as f64 / seconds / 1e9;
-    println!(
+    let operations = (2 * tokens * rows * columns) as f64 / 1e9;
+    let gigabytes = matrices[0].size_bytes() as f64 / 1e9;
+    let median = seconds[runs / 2];
+    print!(
         "{ty} {shape} {rows} × {columns}, {tokens} tokens: {:.3} ms, {:.0} GOP/s ({:.0} to {:.0}), weights at {:.1} GB/s",
-        seconds[runs / 2] * 1e3,
-        billions(seconds[runs / 2]),
-        billions(seconds[runs - 1]),
-        billions(seconds[0]),
-        matrices[0].size_bytes() as f64 / seconds[runs / 2] / 1e9,
+        median * 1e3,
+        operations / median,
+        operations / seconds[runs - 1],
+        operations / seconds[0],
+        gigabytes / median,
     );
+    let least = (gigabytes / limits.gigabytes).max(limits.gigaops.map_or(0.0, |peak| operations / peak));
+    println!(", {:.2} of the roofline", least / median);
 }

@@ -1,0 +1,50 @@
+"""Write golden.bin beside this file: blocks of every weight type, and their values as the `gguf` package reads them.
+
+For each type: its number in GGUF files, bytes, values (u32 each, little-endian), then the bytes and the f32 values. Codes and sub-block
+scales are random bytes from a fixed seed; f16 scales are random numbers, with zero, a denormal and a negative one among them.
+
+    pip install gguf==0.19.0 numpy==2.4.6
+    python host/kernels/src/dequantize/golden.py           # write the file
+    python host/kernels/src/dequantize/golden.py --check   # compare instead; exit code 1 when it is out of date
+"""
+
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as Type
+from gguf.quants import dequantize
+
+# Where a block has f16 numbers.
+SCALES = {
+    Type.F32: [], Type.F16: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q8_0: [0],
+    Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208],
+}
+
+
+def main() -> int:
+    random = np.random.default_rng(20)
+    out = b""
+    for ty, places in SCALES.items():
+        elements, size = GGML_QUANT_SIZES[ty]
+        count = max(1, 512 // elements)
+        blocks = random.integers(0, 256, (count, size), dtype=np.uint8)
+        scales = (random.standard_normal((count, 2)) * 0.02).astype(np.float16)
+        scales[0, :] = 6e-8
+        scales[-1, 0] = 0.0 if elements == 32 else -0.5
+        for i, place in enumerate(places):
+            blocks[:, place : place + 2] = scales[:, i : i + 1].view(np.uint8)
+        if ty == Type.F32:
+            blocks = random.standard_normal(count).astype(np.float32).view(np.uint8).reshape(count, size)
+        values = np.asarray(dequantize(blocks, ty), dtype=np.float32).reshape(-1)
+        out += struct.pack("<III", int(ty), blocks.size, values.size) + blocks.tobytes() + values.tobytes()
+    path = Path(__file__).with_name("golden.bin")
+    if "--check" in sys.argv[1:]:
+        return int(path.read_bytes() != out)
+    path.write_bytes(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
