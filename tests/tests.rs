@@ -18,7 +18,7 @@ mod cli;
 mod golden;
 /// Guests that attack the host.
 mod hostile;
-/// Language models: `infer generate`, `infer score`, and the second tier of `POST /moderate`.
+/// `infer generate` and `infer score`.
 mod language;
 /// `POST /moderate`.
 mod moderate;

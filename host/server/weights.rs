@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use infer_engine::{Card, CardError, Weights};
+use infer_engine::{Card, CardError, Format, GgufSummary, Weights};
 
 use crate::builtin;
 use crate::config::Source;
@@ -15,6 +15,8 @@ pub struct Listed {
     pub card: Card,
     /// Whether they could be loaded.
     pub state: State,
+    /// Whether the weights are random, by the header of a model's file that is there.
+    pub dummy: bool,
 }
 
 /// Whether weights could be loaded, judged by their files' sizes; hashes are verified when they are.
@@ -51,11 +53,11 @@ pub fn load(source: &Source) -> anyhow::Result<Weights> {
     })
 }
 
-/// What the weights of `source` are. No file is read but the card; of a bare GGUF, its header.
+/// What the weights of `source` are. Of their files no more is read than the header of a GGUF.
 ///
 /// # Errors
 ///
-/// When the card, or the header, cannot be read.
+/// When the card cannot be read, or a file without one describes itself badly.
 pub fn list(source: &Source) -> anyhow::Result<Listed> {
     let (card, folder, carried) = match source {
         Source::Builtin(name) => match builtin::weights(name) {
@@ -69,8 +71,8 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
             }
         },
         Source::Path(path) if is_gguf(path) => {
-            let card = Weights::describe_gguf(path)?;
-            return Ok(Listed { card, state: State::Ready });
+            let GgufSummary { card, dummy } = GgufSummary::read(path)?;
+            return Ok(Listed { card, state: State::Ready, dummy });
         }
         Source::Path(folder) => (read(folder)?, Some(folder.clone()), &[][..]),
     };
@@ -85,7 +87,14 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
             None => state = State::Absent,
         }
     }
-    Ok(Listed { card, state })
+    let mut dummy = false;
+    if let (Format::Gguf, State::Ready, Some(folder)) = (card.format, &state, folder) {
+        match GgufSummary::read(&folder.join(&card.model_file().path)) {
+            Ok(summary) => dummy = summary.dummy,
+            Err(error) => state = State::Damaged(error.to_string()),
+        }
+    }
+    Ok(Listed { card, state, dummy })
 }
 
 /// Where the files of a built-in model are that the program does not carry; none where there is no cache folder.

@@ -284,7 +284,10 @@ mod tests {
             BAND.apply(&mut row, Answer { probability, cut: true }, 0.5);
             let found = row.text.score().unwrap();
             assert!((found - expected).abs() < 1e-3, "{found}");
-            assert_eq!(row.text_gaps, ["too long for the language model, which read the beginning and the end"]);
+            assert_eq!(
+                row.text_gaps,
+                ["too long for the language model, which read the beginning and the end"]
+            );
         }
     }
 

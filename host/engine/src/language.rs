@@ -20,8 +20,8 @@ mod request;
 mod sampler;
 mod scheduler;
 mod task;
-mod tensors;
 mod template;
+mod tensors;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
@@ -153,7 +153,8 @@ impl LanguageModel {
             return Err(RunError::Deadline { model: model() });
         }
         let prepared = self.prepare(session, request).await;
-        let (prompt, pinned, work) = prepared.map_err(|message| RunError::InvalidInput { model: model(), message })?;
+        let (prompt, pinned, work) =
+            prepared.map_err(|message| RunError::InvalidInput { model: model(), message })?;
         let (reply, answer) = oneshot::channel();
         let component = session.component.clone();
         let job = Job { component, prompt: prompt.clone(), pinned, work, stream, queued, deadline, reply };
@@ -235,12 +236,17 @@ impl LanguageModel {
         request.check()?;
         let bytes = match &request.prompt {
             Prompt::Text(text) => text.len(),
-            Prompt::Messages(messages) => messages.iter().map(|turn| turn.content.len() + turn.role.len()).sum(),
+            Prompt::Messages(messages) => {
+                messages.iter().map(|turn| turn.content.len() + turn.role.len()).sum()
+            }
             Prompt::Tokens(_) => 0,
         };
         let bytes = bytes + request.choices.iter().flatten().map(String::len).max().unwrap_or(0);
         if bytes > self.context * PROMPT_BYTES_PER_TOKEN {
-            return Err(format!("the prompt has {bytes} bytes, far above the {} tokens of the context", self.context));
+            return Err(format!(
+                "the prompt has {bytes} bytes, far above the {} tokens of the context",
+                self.context
+            ));
         }
         let preparation = Preparation {
             shared: self.shared.clone(),
@@ -282,7 +288,10 @@ impl Preparation {
         let mut prompt = self.encode(&request, "")?;
         let work = match choices {
             Some(choices) => {
-                let whole = choices.iter().map(|choice| self.encode(&request, choice)).collect::<Result<Vec<_>, _>>()?;
+                let whole = choices
+                    .iter()
+                    .map(|choice| self.encode(&request, choice))
+                    .collect::<Result<Vec<_>, _>>()?;
                 // A choice's first letters may belong to the same token as the prompt's last.
                 let shared = whole.iter().map(|tokens| common(tokens, &prompt)).min().unwrap_or(0);
                 prompt.truncate(shared);
@@ -299,13 +308,20 @@ impl Preparation {
         }
         if prompt.len() >= self.context {
             let (tokens, context) = (prompt.len(), self.context);
-            return Err(format!("the prompt has {tokens} tokens, expected fewer than the {context} of the context"));
+            return Err(format!(
+                "the prompt has {tokens} tokens, expected fewer than the {context} of the context"
+            ));
         }
         let pinned = if request.params.pin { self.pinned(&request, &prompt)? } else { 0 };
         Ok((prompt, pinned, work))
     }
 
-    fn branches(&self, choices: &[String], whole: &[Vec<u32>], shared: usize) -> Result<Vec<Vec<u32>>, String> {
+    fn branches(
+        &self,
+        choices: &[String],
+        whole: &[Vec<u32>],
+        shared: usize,
+    ) -> Result<Vec<Vec<u32>>, String> {
         let branch = |(choice, tokens): (&String, &Vec<u32>)| match tokens[shared..].len() {
             0 => Err(format!("choice `{}` adds no token to the prompt", choice.escape_debug())),
             own if own > request::MOST_CHOICE_TOKENS => {
@@ -325,7 +341,8 @@ impl Preparation {
         let tokenizer = &self.shared.tokenizer;
         let mut tokens = self.before.clone();
         let encode = |text: &str, continues: bool| {
-            let encoded = if continues { tokenizer.encode_continuation(text) } else { tokenizer.encode(text) };
+            let encoded =
+                if continues { tokenizer.encode_continuation(text) } else { tokenizer.encode(text) };
             encoded.map_err(|error| error.to_string())
         };
         match &request.prompt {
@@ -339,7 +356,10 @@ impl Preparation {
             }
             Prompt::Tokens(ids) => {
                 if let Some(unknown) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
-                    return Err(format!("`tokens`: {unknown} is not below the vocabulary's {}", self.vocabulary));
+                    return Err(format!(
+                        "`tokens`: {unknown} is not below the vocabulary's {}",
+                        self.vocabulary
+                    ));
                 }
                 tokens.extend(ids);
                 if !choice.is_empty() {
@@ -366,7 +386,8 @@ impl Preparation {
 
     /// How many of the prompt's first tokens belong to the messages that are its prefix.
     fn pinned(&self, request: &Request, prompt: &[u32]) -> Result<usize, String> {
-        let (Some(first), Prompt::Messages(messages)) = (request.params.prefix_messages, &request.prompt) else {
+        let (Some(first), Prompt::Messages(messages)) = (request.params.prefix_messages, &request.prompt)
+        else {
             return Ok(prompt.len());
         };
         let prefix = self.chat(&messages[..first.clamp(1, messages.len())], false, "")?;

@@ -67,8 +67,7 @@ impl OnnxModel {
         capacity: &Capacity,
         sessions: Vec<Box<dyn Session>>,
     ) -> Result<Self, LoadError> {
-        let first =
-            sessions.first().map(|session| Signature::new(card, session.inputs(), session.outputs()));
+        let first = sessions.first().map(|session| Signature::new(card, session.inputs(), session.outputs()));
         let signature = first
             .unwrap_or_else(|| Err("the backend made no session".to_owned()))
             .map_err(|message| LoadError::Disagreement { model: name.to_owned(), message })?;
@@ -91,7 +90,11 @@ impl OnnxModel {
     }
 
     /// As [`crate::Model::run`].
-    pub(crate) async fn run(&self, inputs: Vec<(String, Tensor)>, deadline: Instant) -> Result<Reply, RunError> {
+    pub(crate) async fn run(
+        &self,
+        inputs: Vec<(String, Tensor)>,
+        deadline: Instant,
+    ) -> Result<Reply, RunError> {
         let shared = &self.shared;
         let model = || shared.name.clone();
         let arranged = shared

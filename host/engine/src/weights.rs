@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::card::{self, Card, CardFile, Format, Role};
 
+pub use bare::GgufSummary;
 pub(crate) use bytes::Bytes;
 pub use error::CardError;
 

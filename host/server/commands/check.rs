@@ -34,7 +34,11 @@ pub(super) fn run(config: Config, out: &mut impl Write) -> anyhow::Result<()> {
         )?;
         if let Some(language) = model.language() {
             let context = language.context();
-            writeln!(out, "  context      {context} tokens, keys and values up to {} bytes", options.kv_bytes)?;
+            writeln!(
+                out,
+                "  context      {context} tokens, keys and values up to {} bytes",
+                options.kv_bytes
+            )?;
         }
         if model.is_dummy() {
             writeln!(out, "  DUMMY        random weights: its answers mean nothing")?;

@@ -17,6 +17,7 @@ struct Row {
     task: String,
     bytes: u64,
     state: String,
+    dummy: bool,
     license: String,
     description: String,
     configured: bool,
@@ -56,8 +57,9 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
 }
 
 fn row(name: &str, source: &Source, configured: bool) -> anyhow::Result<Row> {
-    let weights::Listed { card, state } = weights::list(source)?;
+    let weights::Listed { card, state, dummy } = weights::list(source)?;
     let state = match state {
+        State::Ready if dummy => "DUMMY".to_owned(),
         State::Ready => "ready".to_owned(),
         State::Absent => "not pulled".to_owned(),
         State::Damaged(what) => format!("damaged: {what}"),
@@ -68,6 +70,7 @@ fn row(name: &str, source: &Source, configured: bool) -> anyhow::Result<Row> {
         task: card.task.to_string(),
         bytes: card.files.iter().map(|file| file.bytes).sum(),
         state,
+        dummy,
         license: card.license,
         description: card.description,
         configured,

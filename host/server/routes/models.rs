@@ -38,7 +38,12 @@ enum Facts {
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         dummy: bool,
     },
-    Component { world: String, route: Option<String>, models: Vec<String>, hash: String },
+    Component {
+        world: String,
+        route: Option<String>,
+        models: Vec<String>,
+        hash: String,
+    },
 }
 
 pub(super) async fn list(State(app): State<Arc<App>>) -> Json<List> {

@@ -166,9 +166,11 @@ impl From<&Verdict> for Judgement {
             categories: all().map(|category| (category, false)).collect(),
             category_scores: all().map(|category| (category, 0.0)).collect(),
             category_applied_input_types: all().map(|category| (category, Vec::new())).collect(),
-            tier: verdict.scores.iter().map(|score| tier(score.tier)).reduce(|one, other| {
-                if one == other { one } else { tier(Tier::Language) }
-            }),
+            tier: verdict
+                .scores
+                .iter()
+                .map(|score| tier(score.tier))
+                .reduce(|one, other| if one == other { one } else { tier(Tier::Language) }),
             category_tiers: BTreeMap::new(),
         };
         for score in &verdict.scores {

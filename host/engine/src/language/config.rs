@@ -67,7 +67,12 @@ impl DecoderConfig {
         let head_dim = match head_dim {
             Some(head_dim) => head_dim,
             None if hidden % query_heads == 0 => hidden / query_heads,
-            None => return Err(keys.wrong("attention.head_count", format!("is {query_heads}, which does not divide the embedding's {hidden}"))),
+            None => {
+                return Err(keys.wrong(
+                    "attention.head_count",
+                    format!("is {query_heads}, which does not divide the embedding's {hidden}"),
+                ));
+            }
         };
         let value_length = keys.optional("attention.value_length", 2..=256)?.unwrap_or(head_dim);
         if query_heads % kv_heads != 0 {
@@ -75,7 +80,9 @@ impl DecoderConfig {
             return Err(keys.wrong("attention.head_count_kv", message));
         }
         if head_dim % 2 != 0 || head_dim > 256 || value_length != head_dim {
-            let message = format!("is {head_dim}, and that of values {value_length}; expected equal even sizes of at most 256");
+            let message = format!(
+                "is {head_dim}, and that of values {value_length}; expected equal even sizes of at most 256"
+            );
             return Err(keys.wrong("attention.key_length", message));
         }
         let window = keys.optional("attention.sliding_window", 0..=1 << 30)?.filter(|&window| window > 0);
@@ -84,7 +91,9 @@ impl DecoderConfig {
         let epsilon_key = "attention.layer_norm_rms_epsilon";
         let epsilon = gguf.require_f32(&keys.key(epsilon_key))?;
         if !(epsilon > 0.0 && epsilon < 1.0) {
-            return Err(keys.wrong(epsilon_key, format!("is {epsilon}, expected a number above 0 and below 1")));
+            return Err(
+                keys.wrong(epsilon_key, format!("is {epsilon}, expected a number above 0 and below 1"))
+            );
         }
         let rope = keys.rope(style, head_dim, context)?;
         let attention = AttentionShape { query_heads, kv_heads, head_dim, window };
@@ -120,7 +129,9 @@ impl Keys<'_> {
     fn within(&self, name: &str, value: u32, range: RangeInclusive<usize>) -> Result<usize, GgufError> {
         let value = value as usize;
         if !range.contains(&value) {
-            return Err(self.wrong(name, format!("is {value}, expected {} to {}", range.start(), range.end())));
+            return Err(
+                self.wrong(name, format!("is {value}, expected {} to {}", range.start(), range.end()))
+            );
         }
         Ok(value)
     }
@@ -137,7 +148,9 @@ impl Keys<'_> {
         }
         let base = self.float("rope.freq_base")?.unwrap_or(10_000.0);
         if !(base.is_finite() && base >= 1.0) {
-            return Err(self.wrong("rope.freq_base", format!("is {base}, expected a finite number of at least 1")));
+            return Err(
+                self.wrong("rope.freq_base", format!("is {base}, expected a finite number of at least 1"))
+            );
         }
         let attention_scale = self.float("rope.scaling.attn_factor")?.unwrap_or(1.0);
         let mut factors = self.factors(dims, context)?;
@@ -145,7 +158,8 @@ impl Keys<'_> {
             None | Some("none" | "longrope") => None,
             Some("linear") => self.float("rope.scaling.factor")?,
             Some(other) => {
-                let message = format!("is `{}`, expected `none`, `linear` or `longrope`", other.escape_debug());
+                let message =
+                    format!("is `{}`, expected `none`, `linear` or `longrope`", other.escape_debug());
                 return Err(self.wrong("rope.scaling.type", message));
             }
         };

@@ -80,7 +80,12 @@ impl Decoder {
     /// # Errors
     ///
     /// When a tensor is missing, or has another shape than the metadata says, or a type that is not supported.
-    pub(super) fn load(gguf: Gguf, config: DecoderConfig, vocabulary: usize, pool: Pool) -> Result<Self, GgufError> {
+    pub(super) fn load(
+        gguf: Gguf,
+        config: DecoderConfig,
+        vocabulary: usize,
+        pool: Pool,
+    ) -> Result<Self, GgufError> {
         let loader = Loader { gguf: &gguf, pool: &pool };
         let hidden = config.hidden;
         let mut layers = Vec::with_capacity(config.layers);
@@ -95,7 +100,17 @@ impl Decoder {
         let head = loader.matrix(head, vocabulary, hidden)?;
         let rope = config.rope.build(config.context);
         let embeddings = Embeddings { gguf, ty, row_bytes };
-        Ok(Decoder { config, vocabulary, embeddings, layers, norm, head, rope, pool, buffers: Buffers::default() })
+        Ok(Decoder {
+            config,
+            vocabulary,
+            embeddings,
+            layers,
+            norm,
+            head,
+            rope,
+            pool,
+            buffers: Buffers::default(),
+        })
     }
 
     pub(super) fn config(&self) -> &DecoderConfig {
@@ -108,7 +123,8 @@ impl Decoder {
 
     /// Bytes of the packed weights.
     pub(super) fn weight_bytes(&self) -> usize {
-        let projection = |projection: &Projection| projection.parts.iter().map(QuantizedMatrix::size_bytes).sum::<usize>();
+        let projection =
+            |projection: &Projection| projection.parts.iter().map(QuantizedMatrix::size_bytes).sum::<usize>();
         let layer = |layer: &Layer| {
             let (output, down) = (layer.attention_output.size_bytes(), layer.down.size_bytes());
             projection(&layer.qkv) + output + projection(&layer.gate_up) + down
@@ -164,7 +180,12 @@ impl Decoder {
             for wanted in row - run.wanted..row {
                 let from = kept.len();
                 kept.resize(from + hidden, 0.0);
-                rms_norm(&stream[wanted * hidden..][..hidden], &self.norm, self.config.epsilon, &mut kept[from..]);
+                rms_norm(
+                    &stream[wanted * hidden..][..hidden],
+                    &self.norm,
+                    self.config.epsilon,
+                    &mut kept[from..],
+                );
             }
         }
     }
@@ -240,7 +261,8 @@ struct Loader<'g> {
 impl Loader<'_> {
     fn layer(&self, config: &DecoderConfig, index: usize) -> Result<Layer, GgufError> {
         let DecoderConfig { hidden, feed_forward, attention, fused, .. } = config;
-        let (queries, keys) = (attention.query_heads * attention.head_dim, attention.kv_heads * attention.head_dim);
+        let (queries, keys) =
+            (attention.query_heads * attention.head_dim, attention.kv_heads * attention.head_dim);
         let name = |part: &str| format!("blk.{index}.{part}");
         let norm = |part: &str| self.vector(&name(part), *hidden);
         let (qkv, gate_up) = if *fused {
@@ -259,7 +281,12 @@ impl Loader<'_> {
         })
     }
 
-    fn projection(&self, layer: usize, parts: &[(&str, usize)], columns: usize) -> Result<Projection, GgufError> {
+    fn projection(
+        &self,
+        layer: usize,
+        parts: &[(&str, usize)],
+        columns: usize,
+    ) -> Result<Projection, GgufError> {
         let mut matrices = Vec::with_capacity(parts.len());
         let mut bias = Vec::new();
         let mut biased = false;

@@ -90,7 +90,11 @@ impl Inbox {
     }
 
     /// Remove the dead, through `skip`, and take the job whose position `choose` gives.
-    pub(super) fn pick(&self, skip: impl FnMut(Job), choose: impl FnOnce(&[Job]) -> Option<usize>) -> Option<Job> {
+    pub(super) fn pick(
+        &self,
+        skip: impl FnMut(Job),
+        choose: impl FnOnce(&[Job]) -> Option<usize>,
+    ) -> Option<Job> {
         let mut state = self.lock();
         state.remove_dead().for_each(skip);
         choose(&state.jobs).map(|position| state.jobs.remove(position))
@@ -138,7 +142,8 @@ impl State {
             *waiting.entry(&job.component).or_default() += 1;
         }
         let own = waiting.get(&**component).copied().unwrap_or(0);
-        let (most, _) = waiting.into_iter().filter(|(_, count)| *count >= own + 2).max_by_key(|(_, count)| *count)?;
+        let (most, _) =
+            waiting.into_iter().filter(|(_, count)| *count >= own + 2).max_by_key(|(_, count)| *count)?;
         let newest = self.jobs.iter().rposition(|job| *job.component == *most)?;
         Some(self.jobs.remove(newest))
     }

@@ -183,7 +183,9 @@ impl Sequence {
 
     /// The whole sequence's keys and values of one layer.
     pub(super) fn spans(&self, layer: usize) -> impl Iterator<Item = Span<'_>> {
-        self.segments.iter().map(move |segment| Span { tokens: segment.tokens, block: segment.block.layer(layer) })
+        self.segments
+            .iter()
+            .map(move |segment| Span { tokens: segment.tokens, block: segment.block.layer(layer) })
     }
 
     /// Where one layer's keys and values of the tokens from position `start` on are written, which are the rows from
@@ -203,9 +205,15 @@ impl Sequence {
                 return None;
             }
             let block = Arc::get_mut(&mut segment.block);
-            let block = block.expect("tokens are added only to blocks that no one else holds").layer_mut(layer);
+            let block =
+                block.expect("tokens are added only to blocks that no one else holds").layer_mut(layer);
             let row = first_row + fresh.start - start;
-            Some(Destination { rows: row..row + fresh.len(), position: fresh.start, slot: fresh.start - begin, block })
+            Some(Destination {
+                rows: row..row + fresh.len(),
+                position: fresh.start,
+                slot: fresh.start - begin,
+                block,
+            })
         })
     }
 }

@@ -168,7 +168,13 @@ impl Node {
                     position
                 }
                 None => {
-                    let edge = Edge { tokens: tokens.to_vec(), block, used: 0, pinned: false, below: Node::default() };
+                    let edge = Edge {
+                        tokens: tokens.to_vec(),
+                        block,
+                        used: 0,
+                        pinned: false,
+                        below: Node::default(),
+                    };
                     self.edges.push(edge);
                     self.edges.len() - 1
                 }

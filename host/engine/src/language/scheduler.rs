@@ -149,7 +149,11 @@ impl<'t> Scheduler<'t> {
         }
         let most_pinned = self.shared.pool.capacity() / 2;
         for task in self.running.iter().filter(|task| task.share > 0) {
-            let len = if task.is_done() { task.sequence.len() } else { task.sequence.len() / BLOCK_TOKENS * BLOCK_TOKENS };
+            let len = if task.is_done() {
+                task.sequence.len()
+            } else {
+                task.sequence.len() / BLOCK_TOKENS * BLOCK_TOKENS
+            };
             self.prefixes.insert(&task.job.component, &task.sequence, len, task.job.pinned, most_pinned);
         }
         for task in self.running.extract_if(.., |task| task.is_done()) {
@@ -213,7 +217,8 @@ impl Shared {
 
     fn fail(&self, job: Job, message: &str) {
         self.counters.failed();
-        let _ = job.reply.send(Err(RunError::Failed { model: self.name.clone(), message: message.to_owned() }));
+        let _ =
+            job.reply.send(Err(RunError::Failed { model: self.name.clone(), message: message.to_owned() }));
     }
 }
 
@@ -239,10 +244,18 @@ mod tests {
         (Shared { name, inbox, counters, tokenizer, pool, sessions, max_batch: 24 }, decoder)
     }
 
-    fn push(shared: &Shared, component: &str, prompt: &[u32], pinned: usize, work: Work, answers: &mut Answers) {
+    fn push(
+        shared: &Shared,
+        component: &str,
+        prompt: &[u32],
+        pinned: usize,
+        work: Work,
+        answers: &mut Answers,
+    ) {
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
-        let (component, prompt, deadline) = (Arc::from(component), prompt.to_vec(), now + Duration::from_secs(3600));
+        let (component, prompt, deadline) =
+            (Arc::from(component), prompt.to_vec(), now + Duration::from_secs(3600));
         let job = Job { component, prompt, pinned, work, stream: None, queued: now, deadline, reply };
         if let Ok(Some(displaced)) = shared.inbox.push(job, |_| ()) {
             drop(displaced);
@@ -259,7 +272,8 @@ mod tests {
         let (shared, decoder) = shared(5, 40);
         let mut scheduler = Scheduler::new(&shared, decoder);
         let mut random = fastrand::Rng::with_seed(3);
-        let policies: Vec<Vec<u32>> = (0..4).map(|_| (0..random.usize(10..90)).map(|_| random.u32(3..300)).collect()).collect();
+        let policies: Vec<Vec<u32>> =
+            (0..4).map(|_| (0..random.usize(10..90)).map(|_| random.u32(3..300)).collect()).collect();
         let mut answers: Answers = Vec::new();
         let mut answered = 0;
         for _ in 0..10_000 {
@@ -272,7 +286,9 @@ mod tests {
                     let work = if random.bool() {
                         generate(random.usize(1..40))
                     } else {
-                        let branch = |random: &mut fastrand::Rng| (0..random.usize(1..20)).map(|_| random.u32(3..300)).collect();
+                        let branch = |random: &mut fastrand::Rng| {
+                            (0..random.usize(1..20)).map(|_| random.u32(3..300)).collect()
+                        };
                         Work::Score((0..random.usize(1..6)).map(|_| branch(&mut random)).collect())
                     };
                     push(&shared, ["a", "b", "c"][random.usize(0..3)], &prompt, pinned, work, &mut answers);
@@ -330,8 +346,10 @@ mod tests {
         while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
             scheduler.turn();
         }
-        let cached: Vec<_> =
-            answers.iter_mut().map(|answer| answer.try_recv().unwrap().unwrap().usage.cached_tokens).collect();
+        let cached: Vec<_> = answers
+            .iter_mut()
+            .map(|answer| answer.try_recv().unwrap().unwrap().usage.cached_tokens)
+            .collect();
         assert_eq!(cached[0], 0);
         // Whole blocks while the first is under way, everything once it is done.
         assert!(cached[1..6].iter().all(|&cached| cached >= 96), "{cached:?}");

@@ -180,7 +180,9 @@ impl<'t> Task<'t> {
                 generation.send(self.job.stream.as_ref());
                 1
             }
-            Goal::Score { branches, next } if branches.iter().all(|branch| branch.sequence.len() == 0) && *next == 0 => {
+            Goal::Score { branches, next }
+                if branches.iter().all(|branch| branch.sequence.len() == 0) && *next == 0 =>
+            {
                 let logits = decoder.logits(first, 1);
                 let normaliser = log_sum_exp(logits);
                 for branch in branches.iter_mut() {

@@ -89,8 +89,9 @@ fn text(name: &str, tensor: Tensor) -> Result<String, String> {
     if tensor.dtype() != DType::U8 {
         return Err(format!("`{name}` is {}, expected u8: the bytes of UTF-8 text", tensor.dtype()));
     }
-    String::from_utf8(tensor.into_data())
-        .map_err(|error| format!("`{name}` is not UTF-8: byte {} is not text", error.utf8_error().valid_up_to()))
+    String::from_utf8(tensor.into_data()).map_err(|error| {
+        format!("`{name}` is not UTF-8: byte {} is not text", error.utf8_error().valid_up_to())
+    })
 }
 
 fn json<T: DeserializeOwned>(name: &str, tensor: Tensor) -> Result<T, String> {
@@ -158,8 +159,7 @@ mod tests {
     #[test]
     fn answers_are_written() {
         let usage = TokenUsage { prompt_tokens: 3, cached_tokens: 2, generated_tokens: 1 };
-        let output =
-            Output::Text { text: "ok".to_owned(), tokens: vec![7], finish: Finish::End };
+        let output = Output::Text { text: "ok".to_owned(), tokens: vec![7], finish: Finish::End };
         let (queue, compute) = (Duration::from_millis(1), Duration::from_millis(2));
         let outputs = answer(&Answer { output, usage, queue, compute, batch: 1 }, true).unwrap();
         let names: Vec<_> = outputs.iter().map(|(name, _)| name.as_str()).collect();

@@ -51,7 +51,14 @@ impl Capacity {
             Format::Onnx => (cores, 1, 8),
             Format::Gguf => (16, cores, 128),
         };
-        Capacity { sessions, threads, queue_capacity: 64, max_batch, context_tokens: 4_096, kv_bytes: 512 << 20 }
+        Capacity {
+            sessions,
+            threads,
+            queue_capacity: 64,
+            max_batch,
+            context_tokens: 4_096,
+            kv_bytes: 512 << 20,
+        }
     }
 }
 

@@ -117,7 +117,12 @@ async fn call<'m>(model: &'m OnnxModel, shape: &[usize], values: &[f32]) -> Runn
     call_until(model, shape, values, Instant::now() + Duration::from_secs(60)).await
 }
 
-async fn call_until<'m>(model: &'m OnnxModel, shape: &[usize], values: &[f32], deadline: Instant) -> Running<'m> {
+async fn call_until<'m>(
+    model: &'m OnnxModel,
+    shape: &[usize],
+    values: &[f32],
+    deadline: Instant,
+) -> Running<'m> {
     let input = Tensor::from_slice(shape, values).unwrap();
     let mut running: Running<'m> = Box::pin(model.run(vec![("x".to_owned(), input)], deadline));
     poll_fn(|context| {

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::queue::Job;
 use super::Shared;
+use super::queue::Job;
 use crate::backend::{BackendError, Session};
 use crate::model::{Reply, RunError, panic_message};
 use crate::tensor::Tensor;

@@ -1,13 +1,23 @@
-//! A GGUF file without a card: it describes itself well enough for one.
+//! What a GGUF file says of itself: a card where it has none, and whether its weights are random.
 
 use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
 use super::{Bytes, CardError, Weights, hex, same_size, sha256};
 use crate::card::{Card, CardFile, Download, Format, Role, Task};
+use crate::language::DUMMY;
+use crate::language::gguf::{Gguf, GgufError};
+
+/// What a GGUF file says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GgufSummary {
+    /// A card made of its metadata. It has no hash, which would take reading the whole file.
+    pub card: Card,
+    /// Whether the weights are random: `infer dummy` wrote them.
+    pub dummy: bool,
+}
 
 impl Weights {
     /// Map the language model at `path` and make a card from what its header says. Its hash is computed, there being none
@@ -17,7 +27,7 @@ impl Weights {
     ///
     /// When the file cannot be read, or is no GGUF.
     pub fn gguf(path: &Path) -> Result<Self, CardError> {
-        let mut card = Weights::describe_gguf(path)?;
+        let GgufSummary { mut card, .. } = GgufSummary::read(path)?;
         let failed = |source| CardError::Read { path: path.to_owned(), source };
         let digest = File::open(path).and_then(|mut file| sha256(&mut file)).map_err(failed)?;
         let bytes = Bytes::map(path).map_err(failed)?;
@@ -27,43 +37,83 @@ impl Weights {
         }
         Ok(Weights { card, hash: hex(&Sha256::digest(digest)), files: vec![bytes] })
     }
+}
 
-    /// The card that [`Weights::gguf`] would make, without the hash, which takes reading the whole file.
+impl GgufSummary {
+    /// Read the header of the file at `path`.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, or is no GGUF.
-    pub fn describe_gguf(path: &Path) -> Result<Card, CardError> {
-        let failed = |source| CardError::Read { path: path.to_owned(), source };
-        let wrong = |message: &str| CardError::Gguf { path: path.to_owned(), message: message.to_owned() };
-        let mut file = File::open(path).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
-        let mut magic = [0; 4];
-        match file.read_exact(&mut magic) {
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(failed(error)),
-            _ if magic != *b"GGUF" => return Err(wrong("not a GGUF file, which begins with `GGUF`")),
-            _ => {}
-        }
-        let text = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+    pub fn read(path: &Path) -> Result<Self, CardError> {
+        let bytes = Bytes::map(path).map_err(|source| CardError::Read { path: path.to_owned(), source })?;
+        let size = bytes.len() as u64;
+        let wrong = |error: GgufError| CardError::Gguf { path: path.to_owned(), message: error.to_string() };
+        let gguf = Gguf::parse(bytes).map_err(wrong)?;
+        // Texts for people: one that is missing, or of another type, is no reason to refuse the model.
+        let text = |key| gguf.str(key).ok().flatten().map(shown);
+        let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+        let stem = part(path.file_stem()).unwrap_or_default();
+        let architecture = shown(gguf.architecture().map_err(wrong)?);
         let file = CardFile {
-            path: text(path.file_name()).unwrap_or_default(),
+            path: part(path.file_name()).unwrap_or_default(),
             role: Role::Model,
-            bytes,
+            bytes: size,
             sha256: String::new(),
         };
-        Ok(Card {
-            name: text(path.file_stem()).unwrap_or_default(),
+        let card = Card {
+            name: text("general.name").unwrap_or(stem),
             task: Task::TextGeneration,
             format: Format::Gguf,
-            description: "a GGUF without a card".to_owned(),
-            license: "unknown".to_owned(),
-            source: String::new(),
+            description: format!("a {architecture} model, as the file's own header says"),
+            license: text("general.license").unwrap_or_else(|| "unknown".to_owned()),
+            source: text("general.source.url").unwrap_or_default(),
             files: vec![file],
             inputs: Vec::new(),
             outputs: Vec::new(),
             labels: Vec::new(),
             download: Download::default(),
             preset: Default::default(),
-        })
+        };
+        Ok(GgufSummary { card, dummy: gguf.bool(DUMMY).ok().flatten().unwrap_or(false) })
+    }
+}
+
+/// A file's text for a line of a table: without control characters, and not too long for it.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/phi3/vocab.gguf")
+    }
+
+    #[test]
+    fn bare_file_has_a_card_of_its_metadata_and_a_hash_of_its_bytes() {
+        let weights = Weights::gguf(&vocabulary()).unwrap();
+        let card = weights.card();
+        assert_eq!((card.name.as_str(), card.license.as_str()), ("Phi3", "unknown"));
+        assert_eq!(card.description, "a phi3 model, as the file's own header says");
+        assert_eq!(card.model_file().path, "vocab.gguf");
+        let digest = Sha256::digest(std::fs::read(vocabulary()).unwrap());
+        assert_eq!(card.model_file().sha256, hex(&digest));
+        assert_eq!(weights.hash(), hex(&Sha256::digest(digest)));
+        assert!(!GgufSummary::read(&vocabulary()).unwrap().dummy);
+    }
+
+    #[test]
+    fn file_that_is_no_gguf_is_refused_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        std::fs::write(&path, "not a model").unwrap();
+        let error = GgufSummary::read(&path).unwrap_err();
+        assert!(matches!(error, CardError::Gguf { .. }), "{error}");
+        assert!(error.to_string().contains("m.gguf`: "), "{error}");
+        let missing = GgufSummary::read(&folder.path().join("missing.gguf")).unwrap_err();
+        assert!(matches!(missing, CardError::Read { .. }), "{missing}");
     }
 }

@@ -22,7 +22,8 @@ fn tokens(n: u32, seed: u32) -> Vec<u32> {
 }
 
 fn model(name: &str) -> LanguageModel {
-    let capacity = Capacity { context_tokens: 256, max_batch: 32, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
+    let capacity =
+        Capacity { context_tokens: 256, max_batch: 32, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
     LanguageModel::load(name, Bytes::map(&file(name)).unwrap(), &capacity).unwrap()
 }
 
@@ -68,7 +69,8 @@ fn batch_is_each_alone() {
     for file in FILES {
         let (mut decoder, pool) = decoder(file, 256);
         let prompts: Vec<_> = [5, 40, 1, 17, 33].iter().zip(0..).map(|(&n, seed)| tokens(n, seed)).collect();
-        let alone: Vec<_> = prompts.iter().map(|prompt| logits(&mut decoder, &pool, prompt, 64).pop().unwrap()).collect();
+        let alone: Vec<_> =
+            prompts.iter().map(|prompt| logits(&mut decoder, &pool, prompt, 64).pop().unwrap()).collect();
         let mut sequences: Vec<Sequence> = prompts.iter().map(|_| Sequence::default()).collect();
         let mut runs = Vec::new();
         for (sequence, prompt) in sequences.iter_mut().zip(&prompts) {
@@ -77,7 +79,8 @@ fn batch_is_each_alone() {
         }
         decoder.forward(&mut runs);
         let vocabulary = decoder.vocabulary();
-        for (row, (together, alone)) in decoder.logits(0, 5).chunks_exact(vocabulary).zip(&alone).enumerate() {
+        for (row, (together, alone)) in decoder.logits(0, 5).chunks_exact(vocabulary).zip(&alone).enumerate()
+        {
             let distance = distance(together, alone);
             assert!(distance < TOLERANCE, "{file}, prompt {row}: {distance}");
         }
@@ -110,12 +113,14 @@ async fn branches_are_scored_as_one_at_a_time() {
         let model = model(file);
         let prompt = tokens(37, 5);
         let choices = ["a", "bcd", "bce", "some longer choice of many letters"];
-        let together = model.run(&mut Session::default(), score(prompt.clone(), &choices), None, soon()).await.unwrap();
+        let together =
+            model.run(&mut Session::default(), score(prompt.clone(), &choices), None, soon()).await.unwrap();
         let together = scores(together.output);
         let (mut decoder, pool) = decoder(file, 256);
         for (choice, together) in choices.iter().zip(together) {
             let mut session = Session::new(&Arc::from(*choice));
-            let alone = model.run(&mut session, score(prompt.clone(), &[choice]), None, soon()).await.unwrap();
+            let alone =
+                model.run(&mut session, score(prompt.clone(), &[choice]), None, soon()).await.unwrap();
             let alone = scores(alone.output)[0];
             let own = model.shared.tokenizer.encode_continuation(choice).unwrap();
             let all = logits(&mut decoder, &pool, &[&prompt[..], &own].concat(), 64);
@@ -151,7 +156,8 @@ async fn session_goes_on_where_it_ended() {
 async fn streamed_text_is_the_text() {
     let model = model(FILES[0]);
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let answer = model.run(&mut Session::default(), generate(tokens(9, 8), 30), Some(sender), soon()).await.unwrap();
+    let answer =
+        model.run(&mut Session::default(), generate(tokens(9, 8), 30), Some(sender), soon()).await.unwrap();
     let Output::Text { text, .. } = answer.output else { panic!("scores") };
     let mut streamed = String::new();
     while let Some(part) = receiver.recv().await {
@@ -182,7 +188,10 @@ async fn unfit_requests_say_why() {
         Err(RunError::InvalidInput { message, .. }) => message,
         other => panic!("{other:?}"),
     };
-    assert_eq!(run(generate(tokens(256, 1), 1)).await, "the prompt has 256 tokens, expected fewer than the 256 of the context");
+    assert_eq!(
+        run(generate(tokens(256, 1), 1)).await,
+        "the prompt has 256 tokens, expected fewer than the 256 of the context"
+    );
     assert_eq!(run(generate(vec![9_999], 1)).await, "`tokens`: 9999 is not below the vocabulary's 320");
     assert_eq!(run(generate(Vec::new(), 1)).await, "the prompt has no tokens");
     assert_eq!(run(generate(vec![5], 0)).await, "`max_tokens` is 0, expected at least 1");

@@ -50,11 +50,16 @@ fn logits_are_those_of_independent_implementations() {
             assert_eq!(top, case.argmax, "{file} {:?}", case.factors);
             let last = found.last().unwrap();
             let largest = distance(last, &case.last);
-            let squares: f32 = last.iter().zip(&case.last).map(|(found, expected)| (found - expected).powi(2)).sum();
+            let squares: f32 =
+                last.iter().zip(&case.last).map(|(found, expected)| (found - expected).powi(2)).sum();
             let rms = (squares / last.len() as f32).sqrt();
             println!("{file:24} {:?} largest {largest:.5}, rms {rms:.5}", case.factors);
             let (most_largest, most_rms) = (case.tolerance.largest + KV_LARGEST, case.tolerance.rms + KV_RMS);
-            assert!(largest <= most_largest && rms <= most_rms, "{file} {:?}: {largest}, {rms}", case.factors);
+            assert!(
+                largest <= most_largest && rms <= most_rms,
+                "{file} {:?}: {largest}, {rms}",
+                case.factors
+            );
         }
     }
 }

@@ -67,3 +67,31 @@ fn smollm2_answers_as_llama_cpp_does() {
 fn qwen2_answers_as_llama_cpp_does() {
     assert!(answers_that_are_equal("qwen2.5-0.5b") >= 3);
 }
+
+/// The next tokens of a full-size file: tests/scripts/phi3_top1.py writes what llama.cpp says, with its lead.
+#[derive(Deserialize)]
+struct Top1 {
+    prompts: Vec<Next>,
+}
+
+#[derive(Deserialize)]
+struct Next {
+    tokens: Vec<u32>,
+    best: Vec<(u32, f32)>,
+}
+
+#[test]
+#[ignore = "needs a full-size file: INFER_TOP1=FILE.json INFER_TOP1_MODEL=FILE.gguf"]
+fn full_size_model_says_what_llama_cpp_says_next() {
+    let variable = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let text = std::fs::read_to_string(variable("INFER_TOP1")).unwrap();
+    let Top1 { prompts } = serde_json::from_str(&text).unwrap();
+    let (mut decoder, pool) = decoder_of(variable("INFER_TOP1_MODEL").as_ref(), 512);
+    let mut equal = 0;
+    for Next { tokens, best } in &prompts {
+        let found = argmax(logits(&mut decoder, &pool, tokens, 128).last().unwrap());
+        equal += usize::from(found == best[0].0);
+    }
+    println!("{equal} of {} next tokens are equal", prompts.len());
+    assert_eq!(equal, prompts.len());
+}

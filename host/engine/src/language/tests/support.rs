@@ -22,7 +22,7 @@ pub(super) fn cached(model: &str, file: &str) -> PathBuf {
         .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("infer")))
         .or_else(|| variable("HOME").map(|folder| folder.join(".cache/infer")));
     let path = cache.expect("a cache folder").join("models").join(model).join(file);
-    assert!(path.is_file(), "`{}` is missing: run `make models`, or `infer pull {model}`", path.display());
+    assert!(path.is_file(), "`{}` is missing: run `infer pull {model}`", path.display());
     path
 }
 
