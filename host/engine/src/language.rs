@@ -10,7 +10,7 @@
 
 mod config;
 mod decoder;
-mod gguf;
+pub(crate) mod gguf;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
 mod inbox;
@@ -55,7 +55,7 @@ const LONG_PROMPT_BYTES: usize = 4096;
 const ENGINE: &str = "the language engine";
 
 /// The metadata key by which a file says that its weights are random.
-const DUMMY: &str = "infer.dummy";
+pub(crate) const DUMMY: &str = "infer.dummy";
 
 /// A loaded language model. Dropping it stops its thread, and waits for the pass that it computes.
 pub struct LanguageModel {
