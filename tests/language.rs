@@ -45,7 +45,7 @@ fn likelier_choice_scores_higher() {
 fn model_that_is_no_language_model_is_refused() {
     for (model, expected) in [
         ("toxic-bilstm", "model `toxic-bilstm` is for text-classification, expected a language model"),
-        ("nothing", "no model `nothing` in the built-in configuration; expected one of"),
+        ("nothing", "no model `nothing` in built-in configuration; expected one of"),
     ] {
         let output = infer(&["score", "--model", model, "x", "--choices", "a,b"]);
         let stderr = String::from_utf8_lossy(&output.stderr);
