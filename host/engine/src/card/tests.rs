@@ -1,5 +1,7 @@
 //! Cards that are well-formed, and every way in which one is not.
 
+use std::path::Path;
+
 use super::*;
 
 const CARD: &str = include_str!("../../../../weights/toxic-bilstm/card.toml");
@@ -21,7 +23,7 @@ fn card_that_ships_is_read() {
 
 #[test]
 fn every_card_of_the_repository_is_read() {
-    let weights = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(weights).unwrap() {
         let folder = entry.unwrap().path();

@@ -41,7 +41,6 @@ impl Bytes {
     ///
     /// A hint: the bytes stay readable and come from the disk again when touched. Other bytes are not mapped, and stay.
     #[cfg_attr(not(unix), expect(unused_variables, reason = "there is no such hint elsewhere"))]
-    #[allow(dead_code, reason = "the graph that packs weights is being added")]
     pub(crate) fn forget(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Bytes::Mapped(mapped) = self {
