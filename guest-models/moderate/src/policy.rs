@@ -3,6 +3,8 @@
 //! Everything but the post is the same in each request, and comes first: the host keeps it computed. The post is a line
 //! between quotes that it cannot leave: its line breaks become spaces, and its quotes become apostrophes.
 
+use std::collections::BTreeSet;
+
 use guest_sdk::Fault;
 use guest_sdk::json::{Reader, Unexpected};
 use guest_sdk::language::{Message, Role};
@@ -67,7 +69,9 @@ impl Policy {
         let words = |key: &str, default: &str| -> Vec<String> {
             settings.text(key).unwrap_or(default).split(',').map(|word| word.trim().to_owned()).collect()
         };
-        let categories = words("policy.categories", CATEGORIES);
+        let mut categories = words("policy.categories", CATEGORIES);
+        let mut seen = BTreeSet::new();
+        categories.retain(|name| seen.insert(name.clone()));
         let named = |name: &String| {
             let plain =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-/".contains(&byte);

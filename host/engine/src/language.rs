@@ -129,7 +129,11 @@ impl LanguageModel {
         });
         let own = shared.clone();
         let builder = std::thread::Builder::new().name(name.replace('\0', " "));
-        let started = builder.spawn(move || Scheduler::new(&own, decoder).serve()).map_err(thread)?;
+        let serve = move || {
+            let shared = Closing(own);
+            Scheduler::new(&shared.0, decoder).serve();
+        };
+        let started = builder.spawn(serve).map_err(thread)?;
         Ok(LanguageModel { shared, context, vocabulary, dummy, thread: Some(started) })
     }
 
@@ -205,6 +209,11 @@ impl LanguageModel {
         self.context
     }
 
+    /// The instructions that its kernels use on this machine, such as `avx512-vnni`.
+    pub fn instruction_set(&self) -> &'static str {
+        infer_kernels::instruction_set()
+    }
+
     pub(crate) fn queue_depth(&self) -> usize {
         self.shared.inbox.depth()
     }
@@ -270,6 +279,15 @@ impl Drop for LanguageModel {
         {
             tracing::error!(model = self.shared.name, "the model's thread had ended with a panic");
         }
+    }
+}
+
+/// Closes the inbox when the model's thread ends, however it does: callers are told, and do not wait for nobody.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.inbox.close();
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn run(config: Config, out: &mut impl Write) -> anyhow::Result<()> {
                 "  context      {context} tokens, keys and values up to {} bytes",
                 options.kv_bytes
             )?;
+            writeln!(out, "  kernels      {}", language.instruction_set())?;
         }
         if model.is_dummy() {
             writeln!(out, "  DUMMY        random weights: its answers mean nothing")?;
