@@ -247,7 +247,13 @@ fn bench_puts_native_and_sandbox_side_by_side() {
 #[test]
 fn wrong_arguments_exit_with_two() {
     let folder = tempfile::tempdir().unwrap();
-    for arguments in [&["serv"][..], &["classify"], &["bench"], &["--config", "nowhere.toml", "check"]] {
+    for arguments in [
+        &["serv"][..],
+        &["classify"],
+        &["bench"],
+        &["--config", "nowhere.toml", "check"],
+        &["check", "--instruction-set", "mmx"],
+    ] {
         let output = infer(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
     }
