@@ -461,6 +461,31 @@ fn hostile_vocabularies_are_refused_by_key() {
 }
 
 #[test]
+fn vocabularies_whose_merges_outgrow_their_tokens_are_refused() {
+    let with = |own: &mut dyn Iterator<Item = String>| {
+        let mut tokens = vec!["<unk>".to_owned()];
+        tokens.extend(own);
+        let mut types = vec![1; tokens.len()];
+        types[0] = 2;
+        let writer = small()
+            .texts("tokenizer.ggml.tokens", &tokens)
+            .i32s("tokenizer.ggml.token_type", &types)
+            .f32s("tokenizer.ggml.scores", &vec![0.0; tokens.len()]);
+        let none = ["bos_token_id", "eos_token_id"].iter();
+        build(&none.fold(writer, |writer, key| writer.without(&format!("tokenizer.ggml.{key}"))))
+    };
+    let grid = (1..64 * 64).map(|id| "a".repeat(id / 64) + &"b".repeat(id % 64));
+    let long = (0..700_u32).map(|id| format!("{id:0>1000}"));
+    for own in [&mut { grid } as &mut dyn Iterator<Item = String>, &mut { long }] {
+        let message = with(own).unwrap_err().to_string();
+        assert!(
+            message.starts_with("key `tokenizer.ggml.tokens` holds tokens too long, or too many"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn messages_out_of_bounds_are_refused() {
     let tokenizer = build(&small()).unwrap();
     let long = "a".repeat(MAX_TEXT_BYTES + 1);
