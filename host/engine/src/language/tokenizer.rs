@@ -17,7 +17,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-pub(crate) use self::chat::Open;
+pub(super) use self::chat::Open;
 use self::control::ControlTokens;
 pub(crate) use self::detokenizer::Detokenizer;
 use self::model::{Encoder, Words};
@@ -28,7 +28,7 @@ use super::template::{Template, TemplateError};
 /// Bytes of one text, or of a chat's contents together, at most: some eight times what the longest contexts hold.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Turns of a chat at most.
-const MAX_MESSAGES: usize = 1 << 10;
+pub(super) const MAX_MESSAGES: usize = 1 << 10;
 
 /// The roles that a turn may have. Templates write them between control tokens' brackets, so no others are taken.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];

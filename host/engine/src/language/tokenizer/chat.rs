@@ -31,13 +31,6 @@ struct Layout {
     missing: Option<usize>,
 }
 
-impl Open {
-    /// Bytes of the end that is encoded again with everything that may follow.
-    pub(crate) fn tail_bytes(&self) -> usize {
-        self.tail.len()
-    }
-}
-
 impl Tokenizer {
     /// The tokens of a chat by the file's template, with BOS where the file wants it, and the beginning of the
     /// assistant's turn; or, with `continue_last`, with the last turn left open at the end of its content.
