@@ -98,26 +98,26 @@ fn file_that_is_not_as_it_was_written_is_refused_with_a_reason_and_written_anew(
             damage(slot, |bytes| bytes[HEADER_BYTES + 77] ^= 1);
         }),
         ("has matrix `blk.0.attn_qkv.weight` with ", |slot| {
-            damage(slot, |bytes| bytes.truncate(HEADER_BYTES + 9))
+            damage(slot, |bytes| bytes.truncate(HEADER_BYTES + 9));
         }),
         ("is of layout 0 and of", |slot| retable(slot, |table| table.layout = 0)),
         ("of the model with sha256 `none`", |slot| retable(slot, |table| table.sha256 = "none".to_owned())),
         ("with 64 bytes at", |slot| retable(slot, |table| table.matrices[0].length = 64)),
         ("bytes at 18446744073709551615 of", |slot| {
-            retable(slot, |table| table.matrices[0].offset = usize::MAX)
+            retable(slot, |table| table.matrices[0].offset = usize::MAX);
         }),
         ("expected a shape that exists within", |slot| {
-            retable(slot, |table| table.matrices[0].ggml_type = 99)
+            retable(slot, |table| table.matrices[0].ggml_type = 99);
         }),
         ("expected a shape that exists within", |slot| {
-            retable(slot, |table| table.matrices[0].rows = usize::MAX)
+            retable(slot, |table| table.matrices[0].rows = usize::MAX);
         }),
         ("has matrix `blk.0.attn_qkv.weight` twice", |slot| {
             retable(slot, |table| table.matrices[1].name = table.matrices[0].name.clone());
         }),
         ("lacks matrix `blk.0.attn_output.weight`", |slot| {
             retable(slot, |table| {
-                table.matrices.retain(|section| section.name != "blk.0.attn_output.weight")
+                table.matrices.retain(|section| section.name != "blk.0.attn_output.weight");
             });
         }),
     ];
