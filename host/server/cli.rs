@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dummy::Mix;
@@ -29,6 +30,11 @@ pub struct Cli {
     /// How log lines look
     #[arg(long, global = true, env = "INFER_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+
+    /// Run language models on a lower instruction set than this CPU's best, for comparisons; `infer check` says which is in use
+    #[arg(long, global = true, env = "INFER_INSTRUCTION_SET", value_name = "SET", hide_short_help = true,
+        value_parser = PossibleValuesParser::new(infer_engine::instruction_sets()))]
+    pub instruction_set: Option<String>,
 
     /// What to do.
     #[command(subcommand)]

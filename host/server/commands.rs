@@ -33,6 +33,9 @@ use crate::logging;
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let usual = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     logging::init(cli.log.as_deref().unwrap_or(usual), cli.log_format)?;
+    if let Some(name) = &cli.instruction_set {
+        infer_engine::set_instruction_set(name)?;
+    }
     let mut out = stdout().lock();
     // Files are brought before there is a configuration that uses them.
     let load = || Config::load(cli.config.as_deref());

@@ -29,6 +29,7 @@ pub use card::{
     TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
+pub use infer_kernels::{UnknownInstructionSet, instruction_sets, set_instruction_set};
 pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Prompt, Request, Session, TokenUsage,
 };

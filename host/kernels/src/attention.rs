@@ -104,7 +104,7 @@ pub(crate) fn attention_on(
 ) {
     check(shape, qkv, chunks, out);
     let group = shape.query_heads / shape.kv_heads;
-    // Tasks of a chunk, all KV heads of some queries after each other, so that a start can be found for each task.
+    // Tasks of a chunk follow each other, so that its start can be found for each task.
     let mut first_tasks = Vec::with_capacity(chunks.len() + 1);
     let mut tasks = 0;
     for chunk in chunks {
@@ -118,8 +118,9 @@ pub(crate) fn attention_on(
         let queries = chunk.rows.len() * group;
         let tiles = queries.div_ceil(QUERIES);
         let task = task - first_tasks[index];
-        // Late queries see most keys: begun first, they leave short tasks to even out the end.
-        let (tile, head) = (tiles - 1 - task / shape.kv_heads, task % shape.kv_heads);
+        // A head's keys and values stay in the second-level cache for all its queries. Late queries see most keys: begun first, they
+        // leave short tasks to even out the end.
+        let (head, tile) = (task / tiles, tiles - 1 - task % tiles);
         let first = tile * QUERIES;
         let count = QUERIES.min(queries - first);
         let job = Queries { shape, qkv, chunk, head, first, count, out: shared };

@@ -21,13 +21,13 @@ use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 use formats::{Format, Minima, Unpacked};
 
-/// Tokens from which on unpacking pays, but for 4-bit codes, which two operations a vector take apart.
+/// Tokens from which on unpacking pays.
 const MANY: usize = 16;
 
 /// Columns that are unpacked at once: with scales about 40 KB of a first-level cache of 48.
 const STRETCH: usize = 1024;
 
-/// Columns that tiles take from the packed bits: 4-bit ones are 36 KB and stay in a first-level cache as well.
+/// Columns that tiles take from the packed bits: 4-bit ones are 36 KB, and stay in a first-level cache as well.
 const DIRECT_STRETCH: usize = 2048;
 
 /// Tiles whose sums are kept between stretches: at most 192 tokens, 24 KB.
@@ -74,7 +74,7 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
     let unpacked = (&raw mut (*scratch.as_mut_ptr()).weights).cast::<u8>();
     let sums = (&raw mut (*scratch.as_mut_ptr()).sums).cast::<f32>();
     let tiles = input.tiles();
-    let direct = W::BITS == 4 || input.tile_rows(tiles - 1).end < MANY;
+    let direct = input.tile_rows(tiles - 1).end < MANY;
     let stretch = if direct { DIRECT_STRETCH } else { STRETCH } / W::GROUP;
     for panel in panels {
         let weights = weights.add(panel * groups * W::BYTES);
@@ -116,14 +116,17 @@ unsafe fn finish(sums: *const f32, tokens: Range<usize>, panel: usize, target: T
     let first = panel * PANEL;
     let rows = PANEL.min(target.rows - first);
     for (i, token) in tokens.enumerate() {
-        let sums = std::slice::from_raw_parts(sums.add(i * PANEL), rows);
-        let out = std::slice::from_raw_parts_mut(target.out.add(token * target.stride + first), rows);
-        if target.add {
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out += sum;
+        let sums = sums.add(i * PANEL);
+        let out = target.out.add(token * target.stride + first);
+        match (target.add, rows) {
+            // Of known length, it needs no call.
+            (false, PANEL) => out.cast::<[f32; PANEL]>().write(sums.cast::<[f32; PANEL]>().read()),
+            (false, _) => out.copy_from_nonoverlapping(sums, rows),
+            (true, _) => {
+                for row in 0..rows {
+                    *out.add(row) += *sums.add(row);
+                }
             }
-        } else {
-            out.copy_from_slice(sums);
         }
     }
 }

@@ -19,6 +19,9 @@ use super::task::{self, Task};
 use super::tokenizer::Tokenizer;
 use crate::model::{Counters, RunError, panic_message};
 
+/// How many rows' logits are computed at once: a row of a large vocabulary is 600 KB.
+const LOGIT_ROWS: usize = 16;
+
 /// What callers and the thread have in common.
 pub(super) struct Shared {
     /// The model's name, for errors.
@@ -190,9 +193,16 @@ impl<'t> Scheduler<'t> {
     fn compute(&mut self) {
         let mut runs: Vec<_> = self.running.iter_mut().flat_map(Task::runs).collect();
         self.decoder.forward(&mut runs);
-        let mut first = 0;
-        for task in &mut self.running {
-            first += task.advance(&mut self.decoder, first, &self.shared.tokenizer);
+        drop(runs);
+        let wanted = self.running.iter().enumerate();
+        let wanted: Vec<(usize, usize)> =
+            wanted.flat_map(|(task, of)| (0..of.wanted()).map(move |row| (task, row))).collect();
+        let (vocabulary, context) = (self.decoder.vocabulary(), self.decoder.config().context);
+        for (part, rows) in wanted.chunks(LOGIT_ROWS).enumerate() {
+            let logits = self.decoder.logits(part * LOGIT_ROWS, rows.len());
+            for (logits, &(task, row)) in logits.chunks_exact_mut(vocabulary).zip(rows) {
+                self.running[task].take(row, logits, context, &self.shared.tokenizer);
+            }
         }
     }
 

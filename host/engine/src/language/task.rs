@@ -2,15 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::decoder::{Decoder, Run};
+use super::decoder::Run;
 use super::inbox::{Job, Work};
 use super::kv::{Full, KvPool, Sequence};
 use super::request::{Answer, Finish, Output, Params, TokenUsage};
 use super::sampler::{Sampler, log_sum_exp};
 use super::tokenizer::{Detokenizer, Tokenizer};
-
-/// How many rows' logits are computed at once: a row of a large vocabulary is 600 KB.
-const LOGIT_ROWS: usize = 16;
 
 pub(super) struct Task<'t> {
     pub(super) job: Job,
@@ -142,8 +139,8 @@ impl<'t> Task<'t> {
         let Task { share, sequence, tokens, goal, .. } = self;
         match goal {
             _ if *share == 0 => Vec::new(),
-            Goal::Score { branches, .. } if branches.iter().any(|branch| branch.sequence.len() > 0) => {
-                let forked = branches.iter_mut().filter(|branch| branch.sequence.len() > 0);
+            Goal::Score { branches, .. } if branches.iter().any(|branch| branch.computed() > 0) => {
+                let forked = branches.iter_mut().filter(|branch| branch.computed() > 0);
                 forked
                     .map(|branch| {
                         let wanted = branch.tokens.len() - 1;
@@ -160,15 +157,20 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Go on with the pass's results, whose kept hidden states from `first` on are this task's. Gives how many they are.
-    pub(super) fn advance(&mut self, decoder: &mut Decoder, first: usize, tokenizer: &Tokenizer) -> usize {
-        if self.share == 0 || self.sequence.len() < self.tokens.len() {
-            return 0;
+    /// How many rows of logits of the pass are this task's: after its last token, or after all of its branches'.
+    pub(super) fn wanted(&self) -> usize {
+        match &self.goal {
+            _ if self.share == 0 || self.sequence.len() < self.tokens.len() => 0,
+            Goal::Score { branches, .. } => branches.iter().map(Branch::computed).sum::<usize>().max(1),
+            Goal::Generate(_) => 1,
         }
-        let context = decoder.config().context;
+    }
+
+    /// Go on with row `row` of the pass's logits that are wanted. They come in order.
+    pub(super) fn take(&mut self, row: usize, logits: &mut [f32], context: usize, tokenizer: &Tokenizer) {
         match &mut self.goal {
             Goal::Generate(generation) => {
-                let token = generation.sampler.choose(decoder.logits(first, 1));
+                let token = generation.sampler.choose(logits);
                 let generated = self.tokens.len() - self.job.prompt.len();
                 let room = self.tokens.len() < context && generated + 1 < generation.params.max_tokens;
                 if generation.take(token, tokenizer) {
@@ -178,32 +180,31 @@ impl<'t> Task<'t> {
                     }
                 }
                 generation.send(self.job.stream.as_ref());
-                1
-            }
-            Goal::Score { branches, next }
-                if branches.iter().all(|branch| branch.sequence.len() == 0) && *next == 0 =>
-            {
-                let logits = decoder.logits(first, 1);
-                let normaliser = log_sum_exp(logits);
-                for branch in branches.iter_mut() {
-                    branch.logprob = logits[branch.tokens[0] as usize] - normaliser;
-                }
-                *next = next_long(branches, 0);
-                1
             }
             Goal::Score { branches, next } => {
-                let mut row = first;
-                for branch in branches.iter_mut().filter(|branch| branch.sequence.len() > 0) {
-                    branch.logprob += branch.score(decoder, row);
-                    row += branch.rows();
-                    branch.sequence = Sequence::default();
+                let normaliser = log_sum_exp(logits);
+                let logprob = |token: u32| logits[token as usize] - normaliser;
+                if branches.iter().all(|branch| branch.computed() == 0) {
+                    for branch in branches.iter_mut() {
+                        branch.logprob = logprob(branch.tokens[0]);
+                    }
+                    *next = next_long(branches, 0);
+                    return;
                 }
-                let mut left = self.share;
-                while left > 0 {
-                    left -= branches[*next].rows();
-                    *next = next_long(branches, *next + 1);
+                let mut left = row;
+                for index in *next..branches.len() {
+                    let branch = &mut branches[index];
+                    if left < branch.computed() {
+                        branch.logprob += logprob(branch.tokens[left + 1]);
+                        break;
+                    }
+                    left -= branch.computed();
                 }
-                row - first
+                if row + 1 == self.share {
+                    let computed = branches.iter().rposition(|branch| branch.computed() > 0);
+                    *next = next_long(branches, computed.map_or(0, |last| last + 1));
+                    branches.iter_mut().for_each(|branch| branch.sequence = Sequence::default());
+                }
             }
         }
     }
@@ -263,17 +264,9 @@ impl Branch {
         self.tokens.len() - 1
     }
 
-    /// The log-probability of all tokens but the first.
-    fn score(&self, decoder: &mut Decoder, first: usize) -> f32 {
-        let vocabulary = decoder.vocabulary();
-        let mut sum = 0.0;
-        for (part, tokens) in self.tokens[1..].chunks(LOGIT_ROWS).enumerate() {
-            let logits = decoder.logits(first + part * LOGIT_ROWS, tokens.len());
-            for (logits, &token) in logits.chunks_exact(vocabulary).zip(tokens) {
-                sum += logits[token as usize] - log_sum_exp(logits);
-            }
-        }
-        sum
+    /// Those of them that the pass computed.
+    fn computed(&self) -> usize {
+        if self.sequence.len() > 0 { self.rows() } else { 0 }
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) trait Format {
     const GROUP: usize;
     const SUB: usize;
     const BYTES: usize;
+    /// Where the codes' low bits begin.
+    const CODES: usize;
     const OFFSET: i32;
     const MINIMA: Minima;
 
@@ -129,6 +131,7 @@ macro_rules! formats {
                     _ => parts.codes + $group * PANEL,
                 }
             };
+            const CODES: usize = parts(WeightType::$name).codes;
             const OFFSET: i32 = $offset;
             const MINIMA: Minima = Minima::$minima;
 
@@ -204,11 +207,12 @@ formats! {
     Q6K: 6 bits, 256 / 16, offset 32, None;
 }
 
-/// Groups of `W` with a byte a code and f32 scales.
+/// Groups of `W` with f32 scales, minima as they are used, and a byte a code; 4-bit codes stay two a byte, which two operations a
+/// vector take apart.
 pub(crate) struct Unpacked<W>(PhantomData<W>);
 
 impl<W: Format> Unpacked<W> {
-    const SCALES: usize = W::GROUP * PANEL;
+    const SCALES: usize = W::GROUP * PANEL / if W::BITS == 4 { 2 } else { 1 };
     const MINIMUM: usize = Self::SCALES + W::GROUP / W::SUB * PANEL * 4;
     const PAIRS: usize = match W::MINIMA {
         Minima::None => Self::MINIMUM,
@@ -219,8 +223,13 @@ impl<W: Format> Unpacked<W> {
     #[inline(always)]
     pub(crate) unsafe fn unpack<S: Simd>(group: *const u8, to: *mut u8) {
         let f32_to = |at: usize, row: usize| to.add(at + row * 4).cast::<f32>();
+        if W::BITS == 4 {
+            for at in (0..Self::SCALES).step_by(4 * S::LANES) {
+                S::store(to.add(at), S::load(group.add(W::CODES + at)));
+            }
+        }
         for row in (0..PANEL).step_by(S::LANES) {
-            for pair in 0..W::GROUP / 8 {
+            for pair in 0..if W::BITS == 4 { 0 } else { W::GROUP / 8 } {
                 let [first, second] = W::codes::<S, 1>(group, pair, row);
                 S::store(to.add(pair * 8 * PANEL + row * 4), first[0]);
                 S::store(to.add((pair * 8 + 4) * PANEL + row * 4), second[0]);
@@ -251,11 +260,15 @@ impl<W: Format> Format for Unpacked<W> {
         Minima::SubBlocks => Self::PAIRS + W::GROUP / 64 * PANEL * 4,
         _ => Self::PAIRS,
     };
+    const CODES: usize = 0;
     const OFFSET: i32 = W::OFFSET;
     const MINIMA: Minima = W::MINIMA;
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
+        if W::BITS == 4 {
+            return nibbles::<S, V>(dword_rows::<S, V>(group.add(pair * 4 * PANEL), row));
+        }
         let first = group.add(pair * 8 * PANEL);
         [dword_rows::<S, V>(first, row), dword_rows::<S, V>(first.add(4 * PANEL), row)]
     }
