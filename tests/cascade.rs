@@ -18,7 +18,7 @@ const POLICY: &str = r#"{ "policy.text" = "Be kind.", "policy.choices" = "x, y",
 async fn server(models: &str, settings: &str) -> Server {
     let config = format!(
         "[models.classifier]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
-         [models.tiny]\nsource = \"tests/data/language/qwen2-q6_k.gguf\"\nthreads = 1\n\
+         [models.tiny]\nsource = \"tests/data/language/qwen2-q6_k.gguf\"\nthreads = 1\npacked_cache = false\n\
          [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = {models}\n\
          settings = {settings}\n"
     );

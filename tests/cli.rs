@@ -46,6 +46,51 @@ fn check_says_what_would_run() {
 }
 
 #[test]
+fn second_start_maps_what_the_first_has_packed() {
+    let folder = configured("[models.tiny]\nsource = \"tiny.gguf\"\n");
+    let model = repository().join("tests/data/language/qwen2-q6_k.gguf");
+    std::fs::copy(model, folder.path().join("tiny.gguf")).unwrap();
+    let cache = folder.path().join("cache");
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+        command.current_dir(&folder).arg("check").env_remove("INFER_CONFIG").env_remove("INFER_LOG");
+        let output = command.env("INFER_CACHE", &cache).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        output
+    };
+    let packed = || {
+        let files = std::fs::read_dir(cache.join("packed")).unwrap().map(|entry| entry.unwrap().path());
+        files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "packed"))
+            .collect::<Vec<_>>()
+    };
+    let first = check();
+    let [file] = packed().try_into().unwrap();
+    let mapped = format!("weights      mapped from {}", file.display());
+    assert!(stdout(&first).contains(&mapped), "{}", stdout(&first));
+    let modified = || std::fs::metadata(&file).unwrap().modified().unwrap();
+    let written = modified();
+    assert!(stdout(&check()).contains(&mapped));
+    assert_eq!(modified(), written, "not written again");
+
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, "half").unwrap();
+    let damaged = check();
+    let warning = format!("`{}` ends at byte 4, within its header; the model is packed anew", file.display());
+    assert!(stderr(&damaged).contains(&warning), "{}", stderr(&damaged));
+    assert!(stdout(&damaged).contains(&mapped));
+
+    std::fs::write(
+        folder.path().join("infer.toml"),
+        "[models.tiny]\nsource = \"tiny.gguf\"\npacked_cache = false\n",
+    )
+    .unwrap();
+    std::fs::remove_dir_all(&cache).unwrap();
+    assert!(stdout(&check()).contains("weights      packed in memory"));
+    assert!(!cache.exists());
+}
+
+#[test]
 fn a_mistake_in_the_configuration_is_named_with_its_line() {
     let cases = [
         ("[server]\nlissen = 3\n", "infer.toml:2: unknown field `lissen`"),

@@ -83,7 +83,7 @@ impl App {
 }
 
 fn load_model(runtime: &Runtime, name: &str, config: &ModelConfig) -> anyhow::Result<Model> {
-    let weights = weights::load(&config.source);
+    let weights = weights::load(&config.source, config.reuse);
     let weights = weights.with_context(|| format!("model `{name}`"))?;
     Ok(Model::load(runtime, name, weights, &config.options)?)
 }

@@ -13,6 +13,7 @@ use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{Limits, SandboxOptions};
 
 use crate::builtin;
+use crate::weights::Reuse;
 use check::Checker;
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
@@ -56,6 +57,8 @@ pub struct ModelConfig {
     pub source: Source,
     /// Sessions, queue and batches.
     pub options: ModelOptions,
+    /// What of a language model is kept in the cache folder for later starts.
+    pub reuse: Reuse,
 }
 
 /// One component.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use infer_engine::{Card, CardError, Format, GgufSummary, Weights};
+use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights};
 
 use crate::builtin;
 use crate::config::Source;
@@ -30,19 +30,33 @@ pub enum State {
     Damaged(String),
 }
 
+/// How often a language model's file is hashed, and its weights packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// At every start: nothing is kept.
+    Off,
+    /// The file is hashed anew; packed weights are used where there are some for this hash.
+    Packed,
+    /// Once, as long as the file is unchanged.
+    All,
+}
+
 /// The verified weights of `source`.
 ///
 /// # Errors
 ///
 /// When a file is missing or differs from its card. A file that can be fetched is told with the command that does.
-pub fn load(source: &Source) -> anyhow::Result<Weights> {
+pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
+    let cache = builtin::cache_folder().filter(|_| reuse != Reuse::Off);
+    let cache = cache.map(|cache| WeightCache { folder: cache.join("packed"), rehash: reuse != Reuse::All });
+    let cache = cache.as_ref();
     let loaded = match source {
         Source::Builtin(name) => match builtin::weights(name) {
-            Some(files) => Weights::embedded(files, folder(name).as_deref()),
-            None => Weights::read(&written(name)?),
+            Some(files) => Weights::embedded(files, folder(name).as_deref(), cache),
+            None => Weights::read(&written(name)?, cache),
         },
-        Source::Path(path) if is_gguf(path) => Weights::gguf(path),
-        Source::Path(folder) => Weights::read(folder),
+        Source::Path(path) if is_gguf(path) => Weights::gguf(path, cache),
+        Source::Path(folder) => Weights::read(folder, cache),
     };
     loaded.map_err(|error| match error {
         CardError::Missing { .. } => {

@@ -131,7 +131,7 @@ impl CardFile {
     ///
     /// When it is missing, cannot be read, or is another file.
     pub fn verify(&self, path: &Path) -> Result<(), CardError> {
-        weights::verify(self, path).map(|_| ())
+        weights::verify(self, path, None).map(|_| ())
     }
 }
 

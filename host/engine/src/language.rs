@@ -4,6 +4,7 @@
 //!
 //! - `gguf`, `tokenizer`, `template`: what a file holds, checked
 //! - `config`, `decoder`: the graph, and one pass through it
+//! - `packed`: the file that keeps packed weights for later starts
 //! - `kv`, `prefix`: keys and values in shared blocks, and finding them again
 //! - `request`, `tensors`: what is asked, and how `wasi:nn` carries it
 //! - `preparation`: from a request to tokens
@@ -16,6 +17,7 @@ pub(crate) mod gguf;
 pub(crate) mod hostile;
 mod inbox;
 mod kv;
+mod packed;
 mod prefix;
 mod preparation;
 mod request;
@@ -28,6 +30,7 @@ mod tensors;
 mod tests;
 mod tokenizer;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -37,9 +40,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats};
 use crate::tensor::Tensor;
-use crate::weights::bytes::Bytes;
+use crate::weights::{Bytes, PackedSlot};
 use config::DecoderConfig;
-use decoder::Decoder;
+use decoder::{Decoder, Packing};
 use gguf::{Gguf, GgufError};
 use inbox::{Inbox, Job, Refused};
 use kv::KvPool;
@@ -69,6 +72,7 @@ pub struct LanguageModel {
     dummy: bool,
     /// Long prompts that are split into tokens at once: as many as there are cores.
     preparations: Arc<Semaphore>,
+    packed_file: Option<PathBuf>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -95,7 +99,13 @@ impl Default for Session {
 }
 
 impl LanguageModel {
-    pub(crate) fn load(name: &str, bytes: Bytes, capacity: &Capacity) -> Result<Self, LoadError> {
+    /// Load the GGUF file `bytes`. Its packed matrices are kept in `slot`, if there is one, for later starts.
+    pub(crate) fn load(
+        name: &str,
+        bytes: Bytes,
+        slot: Option<PackedSlot>,
+        capacity: &Capacity,
+    ) -> Result<Self, LoadError> {
         let refused = |error: GgufError| LoadError::Backend {
             model: name.to_owned(),
             backend: ENGINE,
@@ -111,8 +121,8 @@ impl LanguageModel {
         })?;
         let config = DecoderConfig::read(&gguf, capacity.context_tokens).map_err(refused)?;
         let vocabulary = tokenizer.vocabulary_size();
-        let workers = Pool::new(capacity.threads).map_err(thread)?;
-        let decoder = Decoder::load(gguf, config, vocabulary, workers).map_err(refused)?;
+        let packing = Packing { pool: Pool::new(capacity.threads).map_err(thread)?, slot };
+        let decoder = Decoder::load(gguf, config, vocabulary, packing).map_err(refused)?;
         let config = decoder.config();
         let pool = KvPool::new(config.layers, config.attention.layer_elements(), capacity.kv_bytes);
         if pool.capacity() == 0 {
@@ -124,6 +134,7 @@ impl LanguageModel {
             return Err(LoadError::Backend { model: name.to_owned(), backend: ENGINE, message });
         }
         let context = config.context;
+        let packed_file = decoder.packed_file().map(Path::to_owned);
         tracing::debug!(model = name, weight_bytes = decoder.weight_bytes(), context, dummy, "loaded");
         let shared = Arc::new(Shared {
             name: name.to_owned(),
@@ -143,7 +154,8 @@ impl LanguageModel {
         let started = builder.spawn(serve).map_err(thread)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let preparations = Arc::new(Semaphore::new(cores));
-        Ok(LanguageModel { shared, context, vocabulary, dummy, preparations, thread: Some(started) })
+        let thread = Some(started);
+        Ok(LanguageModel { shared, context, vocabulary, dummy, preparations, packed_file, thread })
     }
 
     /// Answer `request` in `session`. `stream` receives text as it is generated.
@@ -221,6 +233,11 @@ impl LanguageModel {
     /// The most tokens of a session.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// The file that its packed weights are mapped from; none where they are in memory of this process alone.
+    pub fn packed_file(&self) -> Option<&Path> {
+        self.packed_file.as_deref()
     }
 
     /// The instructions that its kernels use on this machine, such as `avx512-vnni`.

@@ -36,7 +36,7 @@ pub use language::{
 pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, Stats};
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
-pub use weights::{CardError, GgufSummary, Weights};
+pub use weights::{CardError, GgufSummary, WeightCache, Weights};
 
 /// What fuzz targets call.
 #[cfg(fuzzing)]

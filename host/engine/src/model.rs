@@ -69,11 +69,11 @@ impl Model {
         weights: Weights,
         options: &ModelOptions,
     ) -> Result<Self, LoadError> {
-        let (card, hash, bytes) = weights.into_parts();
+        let (card, hash, bytes, slot) = weights.into_parts();
         let capacity = options.capacity(name, card.format)?;
         let kind = match card.format {
             Format::Onnx => Kind::Onnx(OnnxModel::load(runtime, name, bytes.into_cow(), &card, &capacity)?),
-            Format::Gguf => Kind::Language(LanguageModel::load(name, bytes, &capacity)?),
+            Format::Gguf => Kind::Language(LanguageModel::load(name, bytes, slot, &capacity)?),
         };
         Ok(Model { name: name.to_owned(), card, hash, capacity, kind })
     }

@@ -2,6 +2,7 @@
 
 mod bare;
 pub(crate) mod bytes;
+mod cache;
 mod error;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,8 @@ use crate::card::{self, Card, CardFile, Format, Role};
 
 pub use bare::GgufSummary;
 pub(crate) use bytes::Bytes;
+pub use cache::WeightCache;
+pub(crate) use cache::{PackedSlot, known};
 pub use error::CardError;
 
 /// The card's file name.
@@ -33,18 +36,21 @@ pub struct Weights {
     /// The files' bytes in the order of `card.files`. Embedded ones stay in the program's image, a language model's are
     /// mapped, others are read.
     files: Vec<Bytes>,
+    /// Where a language model's packed matrices are kept, if they are.
+    packed: Option<PackedSlot>,
 }
 
 impl Weights {
-    /// Verify the files that `card.toml` in `folder` lists, and read them; a language model's file is mapped instead.
+    /// Verify the files that `card.toml` in `folder` lists, and read them; a language model's file is mapped instead. With `cache` it
+    /// is hashed once for all starts in which it is unchanged, and packed once.
     ///
     /// # Errors
     ///
     /// When a file is missing, or differs from its card in size or hash; when the card is not a card.
-    pub fn read(folder: &Path) -> Result<Self, CardError> {
+    pub fn read(folder: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
         let path = folder.join(CARD);
         let text = std::fs::read_to_string(&path).map_err(|source| CardError::Read { path, source })?;
-        Weights::assemble(folder, &text, |card, file| load(card, file, folder))
+        Weights::assemble(folder, &text, cache, |card, file| load(card, file, folder, cache))
     }
 
     /// Take the card and its files from what the program carries: each file's name and bytes, one of them `card.toml`.
@@ -56,6 +62,7 @@ impl Weights {
     pub fn embedded(
         files: &'static [(&'static str, &'static [u8])],
         beside: Option<&Path>,
+        cache: Option<&WeightCache>,
     ) -> Result<Self, CardError> {
         let find = |name: &str| files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes);
         let missing = |name: &str| CardError::NotEmbedded {
@@ -65,7 +72,7 @@ impl Weights {
         let card = find(CARD).ok_or_else(|| missing(CARD))?;
         let text = std::str::from_utf8(card)
             .map_err(|error| CardError::Card { path: CARD.into(), message: error.to_string() })?;
-        Weights::assemble(Path::new(""), text, |card, file| match (find(&file.path), beside) {
+        Weights::assemble(Path::new(""), text, cache, |card, file| match (find(&file.path), beside) {
             (Some(bytes), _) => {
                 let path = Path::new(&file.path);
                 same_size(path, file.bytes, bytes.len() as u64)?;
@@ -73,7 +80,7 @@ impl Weights {
                 same_hash(path, file, &digest)?;
                 Ok((Bytes::Embedded(bytes), digest))
             }
-            (None, Some(folder)) => load(card, file, folder),
+            (None, Some(folder)) => load(card, file, folder, cache),
             (None, None) => Err(missing(&file.path)),
         })
     }
@@ -82,15 +89,20 @@ impl Weights {
     fn assemble(
         folder: &Path,
         text: &str,
+        cache: Option<&WeightCache>,
         mut bytes_of: impl FnMut(&Card, &CardFile) -> Result<(Bytes, [u8; 32]), CardError>,
     ) -> Result<Self, CardError> {
         let (mut card, labels) =
             card::parse(text).map_err(|message| CardError::Card { path: folder.join(CARD), message })?;
         let mut whole = Sha256::new_with_prefix(text);
         let mut files = Vec::with_capacity(card.files.len());
+        let mut packed = None;
         for file in &card.files {
             let (bytes, digest) = bytes_of(&card, file)?;
             whole.update(digest);
+            if language_model(&card, file) {
+                packed = cache.map(|cache| cache.slot(&digest));
+            }
             files.push(bytes);
         }
         if let Some(name) = labels {
@@ -101,7 +113,7 @@ impl Weights {
             card.labels = text.lines().map(str::to_owned).collect();
             card::check_labels(&card).map_err(wrong)?;
         }
-        Ok(Weights { card, hash: hex(&whole.finalize()), files })
+        Ok(Weights { card, hash: hex(&whole.finalize()), files, packed })
     }
 
     /// What the weights are.
@@ -120,11 +132,11 @@ impl Weights {
         Some(&self.files[position])
     }
 
-    /// The card, its hash, and the bytes of the file that the backend loads.
-    pub(crate) fn into_parts(mut self) -> (Card, String, Bytes) {
+    /// The card, its hash, the bytes of the file that the backend loads, and where those are kept packed.
+    pub(crate) fn into_parts(mut self) -> (Card, String, Bytes, Option<PackedSlot>) {
         let position = self.card.files.iter().position(|file| file.role == Role::Model);
         let position = position.expect("a parsed card lists exactly one model");
-        (self.card, self.hash, self.files.swap_remove(position))
+        (self.card, self.hash, self.files.swap_remove(position), self.packed)
     }
 }
 
@@ -149,12 +161,16 @@ impl fmt::Debug for Weights {
 }
 
 /// The bytes of a file in `folder`, which is as the card says, and its hash.
-fn load(card: &Card, file: &CardFile, folder: &Path) -> Result<(Bytes, [u8; 32]), CardError> {
+fn load(
+    card: &Card,
+    file: &CardFile,
+    folder: &Path,
+    cache: Option<&WeightCache>,
+) -> Result<(Bytes, [u8; 32]), CardError> {
     let path = folder.join(&file.path);
     let failed = |source| CardError::Read { path: path.clone(), source };
-    let mapped = card.format == Format::Gguf && file.role == Role::Model;
-    let (bytes, digest) = if mapped {
-        let digest = verify(file, &path)?;
+    let (bytes, digest) = if language_model(card, file) {
+        let digest = verify(file, &path, cache)?;
         (Bytes::map(&path).map_err(failed)?, digest)
     } else {
         size(file, &path)?;
@@ -168,12 +184,30 @@ fn load(card: &Card, file: &CardFile, folder: &Path) -> Result<(Bytes, [u8; 32])
     Ok((bytes, digest))
 }
 
+/// Whether `file` is the one that a language model is loaded from.
+fn language_model(card: &Card, file: &CardFile) -> bool {
+    card.format == Format::Gguf && file.role == Role::Model
+}
+
 /// The hash of the file at `path`, which is as the card says.
-pub(crate) fn verify(file: &CardFile, path: &Path) -> Result<[u8; 32], CardError> {
+pub(crate) fn verify(
+    file: &CardFile,
+    path: &Path,
+    cache: Option<&WeightCache>,
+) -> Result<[u8; 32], CardError> {
     let mut opened = size(file, path)?;
-    let digest = sha256(&mut opened).map_err(|source| CardError::Read { path: path.to_owned(), source })?;
+    let digest = hash(path, &mut opened, cache);
+    let digest = digest.map_err(|source| CardError::Read { path: path.to_owned(), source })?;
     same_hash(path, file, &digest)?;
     Ok(digest)
+}
+
+/// The SHA-256 of `file`, which was opened at `path` and not read yet.
+fn hash(path: &Path, file: &mut File, cache: Option<&WeightCache>) -> io::Result<[u8; 32]> {
+    match cache {
+        Some(cache) => cache.sha256(path, file),
+        None => sha256(file),
+    }
 }
 
 /// The file at `path`, which has the card's size: one that differs is told before gigabytes are read.

@@ -1,5 +1,8 @@
 //! Matrices of weights, packed into panels once and multiplied with activations often.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::activations::Activations;
@@ -46,6 +49,27 @@ pub enum PackError {
         /// Bytes given.
         found: usize,
     },
+    /// Packed bytes of another holder that are not where they should be.
+    #[error(
+        "packed `{ty}` matrix of ({rows}, {columns}): expected {expected} bytes at a multiple of {ALIGNMENT} within {held}, \
+         found bytes {start} to {end}; pack it again"
+    )]
+    Place {
+        /// The type asked for.
+        ty: WeightType,
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        columns: usize,
+        /// Bytes of the packed shape; `usize::MAX` where there is no such shape.
+        expected: usize,
+        /// Bytes that the holder has.
+        held: usize,
+        /// Where the bytes are said to begin.
+        start: usize,
+        /// Where they are said to end.
+        end: usize,
+    },
     /// The system has no such memory.
     #[error(
         "`{ty}` matrix of ({rows}, {columns}): {bytes} bytes of memory are not to be had; load a smaller model"
@@ -71,12 +95,23 @@ pub enum Write {
     Add,
 }
 
+/// What holds packed bytes of many matrices, such as a mapped file. The bytes must stay where they are and as they are.
+pub type PackedSource = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Where packed bytes begin: at a multiple of a cache line, which is also the widest vector.
+const ALIGNMENT: usize = 64;
+
 /// A matrix `(rows, columns)` = (outputs, inputs), packed.
 pub struct QuantizedMatrix {
     ty: WeightType,
     rows: usize,
     columns: usize,
-    panels: Buffer,
+    panels: Panels,
+}
+
+enum Panels {
+    Own(Buffer),
+    Of(PackedSource, Range<usize>),
 }
 
 impl QuantizedMatrix {
@@ -103,7 +138,7 @@ impl QuantizedMatrix {
         }
         let row_bytes = expected / rows;
         // Rows that fill up the last panel have zero scales.
-        let size = row_bytes.saturating_mul(PANEL).saturating_mul(rows.div_ceil(PANEL));
+        let size = pack::packed_bytes(ty, rows, columns).unwrap_or(usize::MAX);
         let memory = PackError::Memory { ty, rows, columns, bytes: size };
         let mut panels = Buffer::new(size).ok_or(memory)?;
         let to = Shared::new(panels.as_mut_slice());
@@ -115,7 +150,41 @@ impl QuantizedMatrix {
             let from = &bytes[panel * PANEL * row_bytes..rows.min((panel + 1) * PANEL) * row_bytes];
             pack_panel(ty, from, row_bytes, to);
         });
-        Ok(Self { ty, rows, columns, panels })
+        Ok(Self { ty, rows, columns, panels: Panels::Own(panels) })
+    }
+
+    /// The matrix whose packed bytes, as [`QuantizedMatrix::packed`] gave them, are `range` of `source`. They are read where they are.
+    ///
+    /// # Errors
+    /// If `range` is not within `source`, or has another length or alignment than such bytes have. What they say is not checked:
+    /// any bytes are numbers.
+    pub fn from_packed(
+        ty: WeightType,
+        source: PackedSource,
+        range: Range<usize>,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Self, PackError> {
+        let expected = pack::packed_bytes(ty, rows, columns);
+        let found = (*source).as_ref();
+        let fits = found.get(range.clone()).is_some_and(|bytes| {
+            Some(bytes.len()) == expected && bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
+        });
+        if !fits {
+            let (expected, held) = (expected.unwrap_or(usize::MAX), found.len());
+            let Range { start, end } = range;
+            return Err(PackError::Place { ty, rows, columns, expected, held, start, end });
+        }
+        Ok(Self { ty, rows, columns, panels: Panels::Of(source, range) })
+    }
+
+    /// The packed bytes, as this version of the layout ([`crate::PACKED_LAYOUT`]) has them on every machine.
+    pub fn packed(&self) -> &[u8] {
+        match &self.panels {
+            Panels::Own(buffer) => buffer.as_slice(),
+            // Within bounds when it was made; a source that has shrunk since panics here and is never read beyond.
+            Panels::Of(source, range) => &(**source).as_ref()[range.clone()],
+        }
     }
 
     /// Outputs.
@@ -135,7 +204,7 @@ impl QuantizedMatrix {
 
     /// Bytes of memory that the packed weights take.
     pub fn size_bytes(&self) -> usize {
-        self.panels.as_slice().len()
+        self.packed().len()
     }
 
     /// The product with each row of `input`: `out[r * stride + n]` for row `r` of the input and row `n` of the matrix. What lies between
@@ -172,7 +241,7 @@ impl QuantizedMatrix {
         let panels = self.rows.div_ceil(PANEL);
         let chunk = chunk_of_panels(panels, pool.threads(), tokens);
         let shared = Shared::new(out);
-        let weights = self.panels.as_slice();
+        let weights = self.packed();
         let tasks = panels.div_ceil(chunk);
         let range = |task: usize| task * chunk..panels.min((task + 1) * chunk);
         let add = mode == Write::Add;

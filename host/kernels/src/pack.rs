@@ -18,6 +18,10 @@
 use crate::WeightType;
 use crate::dequantize::Block;
 
+/// The version of this order: packed bytes of another version are not read. It goes up with any change to what `put_block` writes or where;
+/// `packed_bytes_change_with_the_layout` in matrix/tests.rs notices one.
+pub const PACKED_LAYOUT: u32 = 1;
+
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 32;
 
@@ -29,6 +33,13 @@ pub(crate) fn group_columns(ty: WeightType) -> usize {
 /// Bytes of one group of a panel: as many as 32 blocks have in the file.
 pub(crate) fn group_bytes(ty: WeightType) -> usize {
     PANEL * ty.block_bytes()
+}
+
+/// Bytes of a packed matrix `(rows, columns)`: those of the file, the rows made up to whole panels. `None` where the shape is empty, is not
+/// whole blocks, or overflows.
+pub fn packed_bytes(ty: WeightType, rows: usize, columns: usize) -> Option<usize> {
+    let size = ty.row_bytes(columns)?.checked_mul(rows.checked_next_multiple_of(PANEL)?)?;
+    (size > 0).then_some(size)
 }
 
 /// Where the parts of a group begin.

@@ -1,11 +1,15 @@
-//! `infer check`: load everything as `serve` would, and say what would run.
+//! `infer check`: load everything as `serve` would, every file hashed anew, and say what would run.
 
 use std::io::Write;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::weights::Reuse;
 
-pub(super) fn run(config: Config, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()> {
+    for model in config.models.values_mut().filter(|model| model.reuse == Reuse::All) {
+        model.reuse = Reuse::Packed;
+    }
     let app = App::load(config)?;
     let server = &app.config.server;
     writeln!(out, "configuration  {}", app.config.origin)?;
@@ -40,6 +44,10 @@ pub(super) fn run(config: Config, out: &mut impl Write) -> anyhow::Result<()> {
                 options.kv_bytes
             )?;
             writeln!(out, "  kernels      {}", language.instruction_set())?;
+            match language.packed_file() {
+                Some(path) => writeln!(out, "  weights      mapped from {}", path.display())?,
+                None => writeln!(out, "  weights      packed in memory")?,
+            }
         }
         if model.is_dummy() {
             writeln!(out, "  DUMMY        random weights: its answers mean nothing")?;

@@ -9,17 +9,18 @@ use infer_engine::{LanguageModel, Message, Model, ModelOptions, Prompt, Runtime,
 
 use crate::cli::PromptArguments;
 use crate::config::{Config, Source};
-use crate::weights;
+use crate::weights::{self, Reuse};
 
 /// What is said before an answer whose weights are random.
 pub(super) const DUMMY: &str = "DUMMY: this model's weights are random, so its answers mean nothing";
 
 /// Load the model called `name`: a configured one, a built-in one, or a GGUF file.
 pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
-    let (source, options) = match config.models.get(name) {
-        Some(model) => (model.source.clone(), model.options.clone()),
-        None if weights::is_gguf(Path::new(name)) => (Source::Path(name.into()), ModelOptions::default()),
-        None if weights::exists(name) => (Source::Builtin(name.to_owned()), ModelOptions::default()),
+    let unconfigured = |source| (source, ModelOptions::default(), Reuse::All);
+    let (source, options, reuse) = match config.models.get(name) {
+        Some(model) => (model.source.clone(), model.options.clone(), model.reuse),
+        None if weights::is_gguf(Path::new(name)) => unconfigured(Source::Path(name.into())),
+        None if weights::exists(name) => unconfigured(Source::Builtin(name.to_owned())),
         None => {
             let known: Vec<_> = config.models.keys().map(|name| format!("`{name}`")).collect();
             anyhow::bail!(
@@ -30,7 +31,7 @@ pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
         }
     };
     let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
-    let weights = weights::load(&source).with_context(|| format!("model `{name}`"))?;
+    let weights = weights::load(&source, reuse).with_context(|| format!("model `{name}`"))?;
     let model = Model::load(&runtime, name, weights, &options)?;
     anyhow::ensure!(
         model.language().is_some(),

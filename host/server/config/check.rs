@@ -12,6 +12,7 @@ use infer_sandbox::{Limits, SandboxOptions};
 use toml::Spanned;
 
 use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, ServerConfig, Source, file};
+use crate::weights::Reuse;
 use crate::{builtin, weights};
 
 /// Turns what was typed into what it means, and collects the mistakes on the way.
@@ -94,7 +95,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             context_tokens: size("context_tokens", &model.context_tokens, 16..=1 << 20),
             kv_bytes: size("kv_bytes", &model.kv_bytes, 1 << 20..=1 << 40),
         };
-        ModelConfig { at: (self.place)(offset), source, options }
+        let reuse = if model.packed_cache.unwrap_or(true) { Reuse::All } else { Reuse::Off };
+        ModelConfig { at: (self.place)(offset), source, options, reuse }
     }
 
     fn component(

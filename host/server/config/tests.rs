@@ -109,3 +109,16 @@ fn a_component_is_kept_with_the_models_that_it_uses() {
     assert_eq!(config.components.keys().collect::<Vec<_>>(), ["classify"]);
     assert_eq!(config.models.keys().collect::<Vec<_>>(), ["efficientnet-lite0"]);
 }
+
+#[test]
+fn packed_weights_are_kept_unless_that_is_switched_off() {
+    let reuse = |line: &str| {
+        let config = parse(&format!("[models.m]\nsource = \"builtin:smollm2\"\n{line}")).unwrap();
+        config.models["m"].reuse
+    };
+    assert_eq!(reuse(""), Reuse::All);
+    assert_eq!(reuse("packed_cache = true"), Reuse::All);
+    assert_eq!(reuse("packed_cache = false"), Reuse::Off);
+    let mistake = mistakes("[models.m]\nsource = \"builtin:smollm2\"\npacked_cache = 1");
+    assert!(mistake.contains("infer.toml:3: invalid type: integer `1`, expected a boolean"), "{mistake}");
+}

@@ -4,14 +4,22 @@
 //! residual stream (Llama; Phi-3 and Qwen2 differ in what [`DecoderConfig`] says). The rows of a pass are tokens of any
 //! number of sequences: products do not care whose a row is, and attention is told.
 
+mod load;
+
+use std::path::{Path, PathBuf};
+
 use infer_kernels::{
     Activations, Chunk, Destination, Pool, QuantizedMatrix, Rope, Span, WeightType, Write, attention,
     dequantize_row, rms_norm, rope_and_store,
 };
 
 use super::config::DecoderConfig;
-use super::gguf::{Gguf, GgufError, GgufTensor};
+use super::gguf::{Gguf, GgufError};
 use super::kv::Sequence;
+use super::packed::{self, Wanted};
+use crate::weights::PackedSlot;
+pub(super) use load::vector;
+use load::{LayerMatrices, Loader, want};
 
 /// A loaded decoder with the buffers of a pass.
 pub(super) struct Decoder {
@@ -22,8 +30,15 @@ pub(super) struct Decoder {
     norm: Vec<f32>,
     head: QuantizedMatrix,
     rope: Rope,
+    packed_file: Option<PathBuf>,
     pool: Pool,
     buffers: Buffers,
+}
+
+/// Who packs a model's weights, and where they are kept packed for later starts.
+pub(super) struct Packing {
+    pub(super) pool: Pool,
+    pub(super) slot: Option<PackedSlot>,
 }
 
 /// Tokens of one sequence that a pass computes: those from position `start` to its end.
@@ -75,7 +90,7 @@ struct Buffers {
 }
 
 impl Decoder {
-    /// Pack the weights of `gguf` for this machine. What is packed is not kept resident a second time.
+    /// Pack the weights of `gguf`, or map them where an earlier start has. What is packed is not kept resident a second time.
     ///
     /// # Errors
     ///
@@ -84,20 +99,31 @@ impl Decoder {
         gguf: Gguf,
         config: DecoderConfig,
         vocabulary: usize,
-        pool: Pool,
+        packing: Packing,
     ) -> Result<Self, GgufError> {
-        let loader = Loader { gguf: &gguf, pool: &pool };
         let hidden = config.hidden;
-        let mut layers = Vec::with_capacity(config.layers);
-        for index in 0..config.layers {
-            layers.push(loader.layer(&config, index)?);
-        }
-        let norm = vector(&gguf.require_tensor("output_norm.weight", &[hidden])?, hidden)?;
         let table = gguf.require_tensor("token_embd.weight", &[vocabulary, hidden])?;
         let (ty, row_bytes) = (table.ty, table.data.len() / vocabulary);
         let tied = gguf.tensor("output.weight")?.is_none();
         let head = if tied { "token_embd.weight" } else { "output.weight" };
-        let head = loader.matrix(head, vocabulary, hidden)?;
+        let head = want(&gguf, head.to_owned(), vocabulary, hidden)?;
+        let layers = (0..config.layers)
+            .map(|index| LayerMatrices::of(&gguf, &config, index))
+            .collect::<Result<Vec<_>, _>>()?;
+        let Packing { pool, slot } = packing;
+        let packed = match &slot {
+            Some(slot) => {
+                let wanted: Vec<&Wanted> =
+                    layers.iter().flat_map(LayerMatrices::all).chain([&head]).collect();
+                packed::matrices(slot, &wanted, &gguf, &pool)?
+            }
+            None => None,
+        };
+        let loader = Loader { gguf: &gguf, pool: &pool, packed: packed.as_ref() };
+        let layers = layers.iter().enumerate().map(|(index, layer)| loader.layer(&config, index, layer));
+        let layers = layers.collect::<Result<_, _>>()?;
+        let norm = loader.vector("output_norm.weight", hidden)?;
+        let head = loader.matrix(&head)?;
         let rope = config.rope.build(config.context);
         let embeddings = Embeddings { gguf, ty, row_bytes };
         Ok(Decoder {
@@ -108,6 +134,7 @@ impl Decoder {
             norm,
             head,
             rope,
+            packed_file: packed.map(|packed| packed.path().to_owned()),
             pool,
             buffers: Buffers::default(),
         })
@@ -119,6 +146,11 @@ impl Decoder {
 
     pub(super) fn vocabulary(&self) -> usize {
         self.vocabulary
+    }
+
+    /// The file that the packed weights are mapped from; none where they are in memory of this process alone.
+    pub(super) fn packed_file(&self) -> Option<&Path> {
+        self.packed_file.as_deref()
     }
 
     /// Bytes of the packed weights.
@@ -251,78 +283,4 @@ impl Projection {
             }
         }
     }
-}
-
-struct Loader<'g> {
-    gguf: &'g Gguf,
-    pool: &'g Pool,
-}
-
-impl Loader<'_> {
-    fn layer(&self, config: &DecoderConfig, index: usize) -> Result<Layer, GgufError> {
-        let DecoderConfig { hidden, feed_forward, attention, fused, .. } = config;
-        let (queries, keys) =
-            (attention.query_heads * attention.head_dim, attention.kv_heads * attention.head_dim);
-        let name = |part: &str| format!("blk.{index}.{part}");
-        let norm = |part: &str| self.vector(&name(part), *hidden);
-        let (qkv, gate_up) = if *fused {
-            (vec![("attn_qkv", queries + 2 * keys)], vec![("ffn_up", 2 * feed_forward)])
-        } else {
-            let qkv = vec![("attn_q", queries), ("attn_k", keys), ("attn_v", keys)];
-            (qkv, vec![("ffn_gate", *feed_forward), ("ffn_up", *feed_forward)])
-        };
-        Ok(Layer {
-            attention_norm: norm("attn_norm.weight")?,
-            qkv: self.projection(index, &qkv, *hidden)?,
-            attention_output: self.matrix(&name("attn_output.weight"), *hidden, queries)?,
-            feed_forward_norm: norm("ffn_norm.weight")?,
-            gate_up: self.projection(index, &gate_up, *hidden)?,
-            down: self.matrix(&name("ffn_down.weight"), *hidden, *feed_forward)?,
-        })
-    }
-
-    fn projection(
-        &self,
-        layer: usize,
-        parts: &[(&str, usize)],
-        columns: usize,
-    ) -> Result<Projection, GgufError> {
-        let mut matrices = Vec::with_capacity(parts.len());
-        let mut bias = Vec::new();
-        let mut biased = false;
-        for (part, rows) in parts {
-            matrices.push(self.matrix(&format!("blk.{layer}.{part}.weight"), *rows, columns)?);
-            let name = format!("blk.{layer}.{part}.bias");
-            if self.gguf.tensor(&name)?.is_some() {
-                bias.extend(self.vector(&name, *rows)?);
-                biased = true;
-            } else {
-                bias.resize(bias.len() + rows, 0.0);
-            }
-        }
-        Ok(Projection { parts: matrices, bias: biased.then_some(bias) })
-    }
-
-    fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<QuantizedMatrix, GgufError> {
-        let tensor = self.gguf.require_tensor(name, &[rows, columns])?;
-        let packed = QuantizedMatrix::pack(self.pool, tensor.ty, tensor.data, rows, columns);
-        let packed = packed.map_err(|error| GgufError::tensor(name, format!("cannot be packed: {error}")))?;
-        self.gguf.forget(name);
-        Ok(packed)
-    }
-
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, GgufError> {
-        vector(&self.gguf.require_tensor(name, &[len])?, len)
-    }
-}
-
-/// The numbers of a tensor with one axis of `len`.
-pub(super) fn vector(tensor: &GgufTensor<'_>, len: usize) -> Result<Vec<f32>, GgufError> {
-    if tensor.shape != [len] {
-        let message = format!("has shape {:?}, expected [{len}]", tensor.shape);
-        return Err(GgufError::tensor(tensor.name, message));
-    }
-    let mut values = vec![0.0; len];
-    dequantize_row(tensor.ty, tensor.data, &mut values);
-    Ok(values)
 }

@@ -3,4 +3,5 @@
 mod engine;
 mod golden;
 mod greedy;
+mod perplexity;
 pub(super) mod support;

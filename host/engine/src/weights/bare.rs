@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Bytes, CardError, Weights, hex, same_size, sha256};
+use super::{Bytes, CardError, WeightCache, Weights, hash, hex, same_size};
 use crate::card::{Card, CardFile, Download, Format, Role, Task};
 use crate::language::DUMMY;
 use crate::language::gguf::{Gguf, GgufError};
@@ -21,21 +21,22 @@ pub struct GgufSummary {
 
 impl Weights {
     /// Map the language model at `path` and make a card from what its header says. Its hash is computed, there being none
-    /// that it should have.
+    /// that it should have; with `cache`, once for all starts in which the file is unchanged.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, or is no GGUF.
-    pub fn gguf(path: &Path) -> Result<Self, CardError> {
+    pub fn gguf(path: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
         let GgufSummary { mut card, .. } = GgufSummary::read(path)?;
         let failed = |source| CardError::Read { path: path.to_owned(), source };
-        let digest = File::open(path).and_then(|mut file| sha256(&mut file)).map_err(failed)?;
+        let digest = File::open(path).and_then(|mut file| hash(path, &mut file, cache)).map_err(failed)?;
         let bytes = Bytes::map(path).map_err(failed)?;
         for file in &mut card.files {
             same_size(path, file.bytes, bytes.len() as u64)?;
             file.sha256 = hex(&digest);
         }
-        Ok(Weights { card, hash: hex(&Sha256::digest(digest)), files: vec![bytes] })
+        let packed = cache.map(|cache| cache.slot(&digest));
+        Ok(Weights { card, hash: hex(&Sha256::digest(digest)), files: vec![bytes], packed })
     }
 }
 
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn bare_file_has_a_card_of_its_metadata_and_a_hash_of_its_bytes() {
-        let weights = Weights::gguf(&vocabulary()).unwrap();
+        let weights = Weights::gguf(&vocabulary(), None).unwrap();
         let card = weights.card();
         assert_eq!((card.name.as_str(), card.license.as_str()), ("Phi3", "unknown"));
         assert_eq!(card.description, "a phi3 model, as the file's own header says");

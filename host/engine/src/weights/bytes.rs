@@ -27,14 +27,35 @@ impl Bytes {
     ///
     /// When the file cannot be opened or mapped.
     pub(crate) fn map(path: &Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
+        Bytes::map_file(&File::open(path)?)
+    }
+
+    /// As [`Bytes::map`], of a file that is open.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be mapped.
+    pub(crate) fn map_file(file: &File) -> std::io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::Owned(Vec::new()));
         }
         // SAFETY: the mapping is read-only. Its bytes are only ever read as `u8`, for which every value is
         // valid; that nobody writes the file meanwhile is the contract above, as for any program that maps weights.
-        let mapped = unsafe { Mmap::map(&file)? };
+        let mapped = unsafe { Mmap::map(file)? };
         Ok(Bytes::Mapped(mapped))
+    }
+
+    /// Bring all mapped pages into memory and into the page tables, huge ones where the file system has them: what the first
+    /// requests would else do a few pages at a time. A hint.
+    pub(crate) fn populate(&self) {
+        #[cfg(target_os = "linux")]
+        if let Bytes::Mapped(mapped) = self {
+            for advice in [memmap2::Advice::HugePage, memmap2::Advice::PopulateRead] {
+                if let Err(error) = mapped.advise(advice) {
+                    tracing::debug!(%error, ?advice, "mapped pages come as they are touched");
+                }
+            }
+        }
     }
 
     /// Let go of the memory of the mapped pages that lie wholly within `range`, whose content was packed elsewhere.
@@ -77,6 +98,12 @@ impl Deref for Bytes {
             Bytes::Owned(bytes) => bytes,
             Bytes::Mapped(mapped) => mapped,
         }
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 

@@ -39,7 +39,7 @@ fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 
 fn refusal(files: &[(&str, &[u8])]) -> String {
     let folder = folder(files);
-    let error = Weights::read(folder.path()).unwrap_err().to_string();
+    let error = Weights::read(folder.path(), None).unwrap_err().to_string();
     error.replace(&format!("{}/", folder.path().display()), "")
 }
 
@@ -47,7 +47,7 @@ fn refusal(files: &[(&str, &[u8])]) -> String {
 fn verified_files_are_read() {
     let card = card();
     let folder = folder(&[("card.toml", card.as_bytes()), ("model.onnx", MODEL), ("labels.txt", LABELS)]);
-    let weights = Weights::read(folder.path()).unwrap();
+    let weights = Weights::read(folder.path(), None).unwrap();
     assert_eq!(weights.card().labels, ["good", "bad"]);
     assert_eq!(weights.file_by_role(Role::Model), Some(MODEL));
     assert_eq!(weights.file_by_role(Role::Vocabulary), None);
@@ -58,7 +58,7 @@ fn verified_files_are_read() {
 
     let leaked = Box::leak(card.into_boxed_str()).as_bytes();
     let files = [("model.onnx", MODEL), ("card.toml", leaked), ("labels.txt", LABELS)];
-    let embedded = Weights::embedded(Box::leak(Box::new(files)), None).unwrap();
+    let embedded = Weights::embedded(Box::leak(Box::new(files)), None, None).unwrap();
     assert_eq!(embedded.hash(), weights.hash());
     assert_eq!(&embedded.into_parts().2[..], MODEL);
 }
@@ -86,7 +86,7 @@ fn files_that_are_missing_or_of_another_size_are_refused() {
     assert!(message.starts_with("`card.toml`: TOML parse error at line 2, column 1\n"), "{message}");
 
     static FILES: &[(&str, &[u8])] = &[("model.onnx", MODEL)];
-    let message = Weights::embedded(FILES, None).unwrap_err().to_string();
+    let message = Weights::embedded(FILES, None, None).unwrap_err().to_string();
     assert_eq!(message, "`card.toml` is not among the embedded files: model.onnx");
 }
 
@@ -111,16 +111,16 @@ fn language() -> String {
 fn language_models_file_is_mapped_and_verified() {
     let card = language();
     let good = folder(&[("card.toml", card.as_bytes()), ("l.gguf", MODEL)]);
-    let (_, hash, bytes) = Weights::read(good.path()).unwrap().into_parts();
+    let (_, hash, bytes, _) = Weights::read(good.path(), None).unwrap().into_parts();
     assert!(matches!(bytes, Bytes::Mapped(_)), "{bytes:?}");
     assert_eq!(&bytes[..], MODEL);
 
     // The card is in the program, the file beside.
     let leaked: &'static str = Box::leak(card.clone().into_boxed_str());
     let files = Box::leak(Box::new([("card.toml", leaked.as_bytes())]));
-    let beside = Weights::embedded(files, Some(good.path())).unwrap();
+    let beside = Weights::embedded(files, Some(good.path()), None).unwrap();
     assert_eq!(beside.hash(), hash);
-    let message = Weights::embedded(files, None).unwrap_err().to_string();
+    let message = Weights::embedded(files, None, None).unwrap_err().to_string();
     assert_eq!(message, "`l.gguf` is not among the embedded files: card.toml");
 
     let message = refusal(&[("card.toml", card.as_bytes()), ("l.gguf", b"ANY bytes")]);

@@ -50,7 +50,7 @@ pub(crate) fn onnxruntime() -> Option<Runtime> {
 /// One session, so that what waits is computed together.
 pub(crate) fn load(runtime: &Runtime, folder: &Path) -> Result<Model, LoadError> {
     let options = ModelOptions { sessions: Some(1), ..ModelOptions::default() };
-    Model::load(runtime, "m", Weights::read(folder).unwrap(), &options)
+    Model::load(runtime, "m", Weights::read(folder, None).unwrap(), &options)
 }
 
 pub(crate) async fn run(model: &Model, inputs: Vec<(&str, Tensor)>) -> Result<Reply, RunError> {

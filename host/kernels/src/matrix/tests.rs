@@ -218,3 +218,93 @@ fn wrong_shapes_are_refused_in_words() {
             .contains("expected 18446744073709551615 bytes, found 8")
     );
 }
+
+#[test]
+fn matrix_from_packed_bytes_multiplies_as_the_packed_one_does() {
+    let mut random = Random::new(21);
+    let pool = Pool::new(2).unwrap();
+    let (rows, columns, tokens) = (70, 512, 5);
+    let input = random.values(tokens * columns);
+    for ty in WeightType::ALL {
+        let bytes = blocks(ty, rows * columns / ty.block_elements(), &mut random, usual);
+        let packed = QuantizedMatrix::pack(&pool, ty, &bytes, rows, columns).unwrap();
+        assert_eq!(Some(packed.packed().len()), pack::packed_bytes(ty, rows, columns));
+        let (source, start) = held(packed.packed());
+        let range = start..start + packed.packed().len();
+        let read = QuantizedMatrix::from_packed(ty, source, range, rows, columns).unwrap();
+        let product = |matrix: &QuantizedMatrix| {
+            let mut activations = Activations::new();
+            activations.set(&pool, &input, tokens, columns);
+            let mut out = vec![0.0; tokens * rows];
+            matrix.matmul(&pool, &mut activations, &mut out, rows, Write::Set);
+            out
+        };
+        assert_eq!(product(&packed), product(&read), "{ty}");
+    }
+}
+
+/// A holder of `bytes`, and where they begin in it: at a multiple of 64.
+fn held(bytes: &[u8]) -> (PackedSource, usize) {
+    let mut holder = vec![0; bytes.len() + 64];
+    let start = holder.as_ptr().align_offset(64);
+    holder[start..start + bytes.len()].copy_from_slice(bytes);
+    (Arc::new(holder), start)
+}
+
+#[test]
+fn packed_bytes_that_are_elsewhere_are_refused_in_words() {
+    let (source, start) = held(&[0; 2 * 1088]);
+    let read = |from: usize, to: usize, rows, columns| {
+        let range = start.wrapping_add(from)..start.wrapping_add(to);
+        QuantizedMatrix::from_packed(WeightType::Q8_0, source.clone(), range, rows, columns).err()
+    };
+    assert_eq!(read(0, 1088, 32, 32), None);
+    assert_eq!(read(1088, 2176, 1, 32), None);
+    for (from, to, rows, columns) in [
+        (0, 1087, 32, 32),
+        (0, 1088, 33, 32),
+        (32, 1120, 32, 32),
+        (1088, 0, 32, 32),
+        (2176, 3264, 32, 32),
+        (0, 1088, 32, 31),
+        (0, 0, 0, 32),
+        (0, 0, 32, 0),
+        (0, 1088, usize::MAX, 32),
+        (usize::MAX, 1088, usize::MAX, usize::MAX / 64 * 32),
+    ] {
+        let error = read(from, to, rows, columns).unwrap();
+        assert!(matches!(error, PackError::Place { .. }), "{error}");
+        assert!(error.to_string().contains("; pack it again"), "{error}");
+    }
+}
+
+/// FNV-1a, 64 bits (Fowler, Noll and Vo).
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Files of packed bytes are kept between versions of the program. Where this fails, raise [`crate::PACKED_LAYOUT`] and put the new
+/// hashes here.
+#[test]
+fn packed_bytes_change_with_the_layout() {
+    let hashes = [
+        0x35ef_d2a6_1d39_ce38,
+        0x367f_c04c_684c_f57e,
+        0x5731_efcd_9fc0_e435,
+        0x1429_2b4e_43df_1539,
+        0x9fa4_1b9b_c50f_e662,
+        0x37a1_6851_454b_6e61,
+        0x1208_03bc_d5cb_65ed,
+        0x109f_a2a8_d9b4_91a0,
+        0x2002_3e0b_84cd_71e2,
+    ];
+    let mut random = Random::new(7);
+    let pool = Pool::new(1).unwrap();
+    let found = WeightType::ALL.map(|ty| {
+        let bytes = blocks(ty, 40 * 512 / ty.block_elements(), &mut random, usual);
+        fnv(QuantizedMatrix::pack(&pool, ty, &bytes, 40, 512).unwrap().packed())
+    });
+    assert_eq!((crate::PACKED_LAYOUT, found), (1, hashes));
+}

@@ -25,7 +25,7 @@ fn tokens(n: u32, seed: u32) -> Vec<u32> {
 fn model(name: &str) -> LanguageModel {
     let capacity =
         Capacity { context_tokens: 256, max_batch: 32, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
-    LanguageModel::load(name, Bytes::map(&file(name)).unwrap(), &capacity).unwrap()
+    LanguageModel::load(name, Bytes::map(&file(name)).unwrap(), None, &capacity).unwrap()
 }
 
 fn soon() -> Instant {

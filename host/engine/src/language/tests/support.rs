@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use infer_kernels::Pool;
 
 use crate::language::config::DecoderConfig;
-use crate::language::decoder::{Decoder, Run};
+use crate::language::decoder::{Decoder, Packing, Run};
 use crate::language::gguf::Gguf;
 use crate::language::kv::{KvPool, Sequence};
 use crate::language::tokenizer::Tokenizer;
-use crate::weights::bytes::Bytes;
+use crate::weights::{Bytes, PackedSlot};
 
 pub(crate) fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language").join(name)
@@ -33,13 +33,18 @@ pub(crate) fn decoder(name: &str, context: usize) -> (Decoder, KvPool) {
 
 /// A decoder, and a pool for its blocks.
 pub(super) fn decoder_of(path: &Path, context: usize) -> (Decoder, KvPool) {
-    let gguf = Gguf::parse(Bytes::map(path).unwrap()).unwrap();
-    let vocabulary = gguf.tensor("token_embd.weight").unwrap().unwrap().shape[0];
-    let config = DecoderConfig::read(&gguf, context).unwrap();
-    let decoder = Decoder::load(gguf, config, vocabulary, Pool::new(2).unwrap()).unwrap();
+    let decoder = packed_decoder(path, context, None);
     let config = decoder.config();
     let pool = KvPool::new(config.layers, config.attention.layer_elements(), 512 << 20);
     (decoder, pool)
+}
+
+/// A decoder whose packed weights are kept in `slot`.
+pub(crate) fn packed_decoder(path: &Path, context: usize, slot: Option<PackedSlot>) -> Decoder {
+    let gguf = Gguf::parse(Bytes::map(path).unwrap()).unwrap();
+    let vocabulary = gguf.tensor("token_embd.weight").unwrap().unwrap().shape[0];
+    let config = DecoderConfig::read(&gguf, context).unwrap();
+    Decoder::load(gguf, config, vocabulary, Packing { pool: Pool::new(2).unwrap(), slot }).unwrap()
 }
 
 /// The tokenizer of the same file.
@@ -48,7 +53,7 @@ pub(crate) fn tokenizer(name: &str) -> Tokenizer {
 }
 
 /// The logits after each of `tokens`, computed in passes of at most `chunk` tokens.
-pub(super) fn logits(decoder: &mut Decoder, pool: &KvPool, tokens: &[u32], chunk: usize) -> Vec<Vec<f32>> {
+pub(crate) fn logits(decoder: &mut Decoder, pool: &KvPool, tokens: &[u32], chunk: usize) -> Vec<Vec<f32>> {
     let mut sequence = Sequence::default();
     let mut logits = Vec::new();
     for part in tokens.chunks(chunk) {

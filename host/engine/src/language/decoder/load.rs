@@ -1,0 +1,127 @@
+//! From a file's tensors to a decoder's layers: which matrices a layer multiplies with, and where each comes from.
+
+use infer_kernels::{Pool, QuantizedMatrix, dequantize_row};
+
+use super::{Layer, Projection};
+use crate::language::config::DecoderConfig;
+use crate::language::gguf::{Gguf, GgufError, GgufTensor};
+use crate::language::packed::{PackedFile, Wanted, pack};
+
+/// The matrices of one layer, which the file has with these shapes.
+pub(super) struct LayerMatrices {
+    /// Queries, keys and values.
+    qkv: Vec<Wanted>,
+    attention_output: Wanted,
+    gate_up: Vec<Wanted>,
+    down: Wanted,
+}
+
+impl LayerMatrices {
+    /// # Errors
+    ///
+    /// When the file lacks one of them, or has it with another shape.
+    pub(super) fn of(gguf: &Gguf, config: &DecoderConfig, layer: usize) -> Result<Self, GgufError> {
+        let DecoderConfig { hidden, feed_forward, attention, fused, .. } = config;
+        let (queries, keys) =
+            (attention.query_heads * attention.head_dim, attention.kv_heads * attention.head_dim);
+        let matrix =
+            |part: &str, rows, columns| want(gguf, format!("blk.{layer}.{part}.weight"), rows, columns);
+        let side_by_side = |parts: &[(&str, usize)]| {
+            parts.iter().map(|(part, rows)| matrix(part, *rows, *hidden)).collect::<Result<_, _>>()
+        };
+        let (qkv, gate_up) = if *fused {
+            (side_by_side(&[("attn_qkv", queries + 2 * keys)]), side_by_side(&[("ffn_up", 2 * feed_forward)]))
+        } else {
+            let qkv = [("attn_q", queries), ("attn_k", keys), ("attn_v", keys)];
+            (side_by_side(&qkv), side_by_side(&[("ffn_gate", *feed_forward), ("ffn_up", *feed_forward)]))
+        };
+        Ok(LayerMatrices {
+            qkv: qkv?,
+            attention_output: matrix("attn_output", *hidden, queries)?,
+            gate_up: gate_up?,
+            down: matrix("ffn_down", *hidden, *feed_forward)?,
+        })
+    }
+
+    /// In the order of use.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Wanted> {
+        let LayerMatrices { qkv, attention_output, gate_up, down } = self;
+        qkv.iter().chain([attention_output]).chain(gate_up).chain([down])
+    }
+}
+
+/// The matrix `name`, which the file has with this shape.
+///
+/// # Errors
+///
+/// When it does not.
+pub(super) fn want(gguf: &Gguf, name: String, rows: usize, columns: usize) -> Result<Wanted, GgufError> {
+    let ty = gguf.require_tensor(&name, &[rows, columns])?.ty;
+    Ok(Wanted { name, ty, rows, columns })
+}
+
+/// Gives each tensor in the form that the decoder wants.
+pub(super) struct Loader<'g> {
+    pub(super) gguf: &'g Gguf,
+    pub(super) pool: &'g Pool,
+    /// Where matrices are packed already; without it they are packed in memory.
+    pub(super) packed: Option<&'g PackedFile>,
+}
+
+impl Loader<'_> {
+    pub(super) fn layer(
+        &self,
+        config: &DecoderConfig,
+        index: usize,
+        matrices: &LayerMatrices,
+    ) -> Result<Layer, GgufError> {
+        let norm = |part: &str| self.vector(&format!("blk.{index}.{part}.weight"), config.hidden);
+        Ok(Layer {
+            attention_norm: norm("attn_norm")?,
+            qkv: self.projection(&matrices.qkv)?,
+            attention_output: self.matrix(&matrices.attention_output)?,
+            feed_forward_norm: norm("ffn_norm")?,
+            gate_up: self.projection(&matrices.gate_up)?,
+            down: self.matrix(&matrices.down)?,
+        })
+    }
+
+    fn projection(&self, wanted: &[Wanted]) -> Result<Projection, GgufError> {
+        let mut parts = Vec::with_capacity(wanted.len());
+        let mut bias = Vec::new();
+        let mut biased = false;
+        for wanted in wanted {
+            parts.push(self.matrix(wanted)?);
+            let name = wanted.name.replace(".weight", ".bias");
+            if self.gguf.tensor(&name)?.is_some() {
+                bias.extend(self.vector(&name, wanted.rows)?);
+                biased = true;
+            } else {
+                bias.resize(bias.len() + wanted.rows, 0.0);
+            }
+        }
+        Ok(Projection { parts, bias: biased.then_some(bias) })
+    }
+
+    pub(super) fn matrix(&self, wanted: &Wanted) -> Result<QuantizedMatrix, GgufError> {
+        match self.packed {
+            Some(packed) => packed.matrix(wanted),
+            None => pack(self.gguf, self.pool, wanted),
+        }
+    }
+
+    pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, GgufError> {
+        vector(&self.gguf.require_tensor(name, &[len])?, len)
+    }
+}
+
+/// The numbers of a tensor with one axis of `len`.
+pub(in crate::language) fn vector(tensor: &GgufTensor<'_>, len: usize) -> Result<Vec<f32>, GgufError> {
+    if tensor.shape != [len] {
+        let message = format!("has shape {:?}, expected [{len}]", tensor.shape);
+        return Err(GgufError::tensor(tensor.name, message));
+    }
+    let mut values = vec![0.0; len];
+    dequantize_row(tensor.ty, tensor.data, &mut values);
+    Ok(values)
+}

@@ -1,0 +1,270 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::language::decoder::Decoder;
+use crate::language::kv::KvPool;
+use crate::language::tests::support::{file, logits, packed_decoder};
+
+/// Between them fused and split, with and without biases, a tied head, and most types.
+const FILES: [&str; 3] = ["phi3-q4_k.gguf", "qwen2-mixed.gguf", "llama-q4_1.gguf"];
+
+fn slot(folder: &Path) -> PackedSlot {
+    PackedSlot { folder: folder.to_owned(), sha256: "5a".repeat(32) }
+}
+
+fn load(name: &str, slot: Option<PackedSlot>) -> Decoder {
+    packed_decoder(&file(name), 256, slot)
+}
+
+fn answer(decoder: &mut Decoder) -> Vec<Vec<f32>> {
+    let config = decoder.config();
+    let pool = KvPool::new(config.layers, config.attention.layer_elements(), 8 << 20);
+    logits(decoder, &pool, &[3, 50, 120, 7, 200, 99], 4)
+}
+
+/// The names in `folder` but for the lock.
+fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name != ".lock").collect();
+    names.sort();
+    names
+}
+
+/// The file of `slot` with `change` made to its bytes: another file in its place, as the first may be mapped.
+fn damage(slot: &PackedSlot, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path(slot)).unwrap();
+    change(&mut bytes);
+    fs::remove_file(path(slot)).unwrap();
+    fs::write(path(slot), bytes).unwrap();
+}
+
+/// The same with `change` made to its table, and the checksum right.
+fn retable(slot: &PackedSlot, change: impl FnOnce(&mut Table)) {
+    damage(slot, |bytes| {
+        let mut table = read_table(bytes).unwrap();
+        change(&mut table);
+        bytes[..HEADER_BYTES].copy_from_slice(&write::header(&table).unwrap());
+    });
+}
+
+/// What opening the file of `slot` says, asked for what phi3-q4_k needs.
+fn refusal(slot: &PackedSlot) -> String {
+    let matrix =
+        |name: &str, rows, columns| Wanted { name: name.to_owned(), ty: WeightType::Q4K, rows, columns };
+    let sections = fs::read(file(FILES[0])).map(|bytes| Gguf::parse(Bytes::Owned(bytes)).unwrap()).unwrap();
+    let output = sections.tensor("blk.0.attn_output.weight").unwrap().unwrap();
+    let wanted = matrix("blk.0.attn_output.weight", output.shape[0], output.shape[1]);
+    let wanted = Wanted { ty: output.ty, ..wanted };
+    PackedFile::open(slot, &[&wanted], &Pool::new(2).unwrap()).err().expect("the file is refused")
+}
+
+#[test]
+fn mapped_weights_answer_to_the_bit_as_those_in_memory() {
+    for name in FILES {
+        let folder = tempfile::tempdir().unwrap();
+        let slot = slot(folder.path());
+        let expected = answer(&mut load(name, None));
+        let mut first = load(name, Some(slot.clone()));
+        assert_eq!(first.packed_file(), Some(path(&slot).as_path()), "{name}");
+        assert_eq!(answer(&mut first), expected, "{name}: the start that writes");
+        let written = fs::metadata(path(&slot)).unwrap().modified().unwrap();
+        let mut second = load(name, Some(slot.clone()));
+        assert_eq!(answer(&mut second), expected, "{name}: the start that reads");
+        assert_eq!(
+            fs::metadata(path(&slot)).unwrap().modified().unwrap(),
+            written,
+            "{name}: not written again"
+        );
+        assert_eq!(first.weight_bytes(), load(name, None).weight_bytes());
+        assert_eq!(names(folder.path()), [file_name(&slot.sha256, PACKED_LAYOUT)]);
+    }
+}
+
+#[test]
+fn file_that_is_not_as_it_was_written_is_refused_with_a_reason_and_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let slot = slot(folder.path());
+    let expected = answer(&mut load(FILES[0], Some(slot.clone())));
+    let good = fs::read(path(&slot)).unwrap();
+    type Change = fn(&PackedSlot);
+    let cases: [(&str, Change); 15] = [
+        ("ends at byte 0, within its header", |slot| damage(slot, Vec::clear)),
+        ("ends at byte 4096, within its header", |slot| damage(slot, |bytes| bytes.truncate(4096))),
+        ("is no file of packed weights of this version", |slot| damage(slot, |bytes| bytes[13] = b'2')),
+        ("has a table of 4294967295 bytes", |slot| damage(slot, |bytes| bytes[16..20].fill(0xff))),
+        ("has a damaged table: its checksum differs", |slot| damage(slot, |bytes| bytes[100] ^= 1)),
+        ("is damaged: the checksum of matrix `blk.0.attn_qkv.weight` differs", |slot| {
+            damage(slot, |bytes| bytes[HEADER_BYTES + 77] ^= 1);
+        }),
+        ("has matrix `blk.0.attn_qkv.weight` with ", |slot| {
+            damage(slot, |bytes| bytes.truncate(HEADER_BYTES + 9));
+        }),
+        ("is of layout 0 and of", |slot| retable(slot, |table| table.layout = 0)),
+        ("of the model with sha256 `none`", |slot| retable(slot, |table| table.sha256 = "none".to_owned())),
+        ("with 64 bytes at", |slot| retable(slot, |table| table.matrices[0].length = 64)),
+        ("bytes at 18446744073709551615 of", |slot| {
+            retable(slot, |table| table.matrices[0].offset = usize::MAX);
+        }),
+        ("expected a shape that exists within", |slot| {
+            retable(slot, |table| table.matrices[0].ggml_type = 99);
+        }),
+        ("expected a shape that exists within", |slot| {
+            retable(slot, |table| table.matrices[0].rows = usize::MAX);
+        }),
+        ("has matrix `blk.0.attn_qkv.weight` twice", |slot| {
+            retable(slot, |table| table.matrices[1].name = table.matrices[0].name.clone());
+        }),
+        ("lacks matrix `blk.0.attn_output.weight`", |slot| {
+            retable(slot, |table| {
+                table.matrices.retain(|section| section.name != "blk.0.attn_output.weight");
+            });
+        }),
+    ];
+    for (reason, change) in cases {
+        change(&slot);
+        let found = refusal(&slot);
+        assert!(found.contains(reason), "{found}; expected {reason}");
+        assert_eq!(answer(&mut load(FILES[0], Some(slot.clone()))), expected, "{reason}");
+        assert!(fs::read(path(&slot)).unwrap() == good, "{reason}: written anew");
+    }
+    // Another model's file under this name: names and shapes differ.
+    fs::remove_file(path(&slot)).unwrap();
+    load("llama-q4_1.gguf", Some(slot.clone()));
+    let found = refusal(&slot);
+    assert!(found.contains("matrix `blk.0.attn_output.weight`"), "{found}");
+}
+
+#[test]
+fn header_with_changed_bytes_is_refused_or_means_the_same() {
+    /// Marsaglia's xorshift64.
+    struct Random(u64);
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % bound as u64) as usize
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let slot = slot(folder.path());
+    load(FILES[0], Some(slot.clone()));
+    let good = fs::read(path(&slot)).unwrap();
+    let text = u32::from_le_bytes(good[16..20].try_into().unwrap()) as usize;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut read = 0;
+    for round in 0..3_000 {
+        let mut bytes = good[..HEADER_BYTES].to_vec();
+        for _ in 0..=random.below(3) {
+            // Digits become other digits as often as not: numbers that are wrong but are numbers.
+            let at = random.below(PREFIX_BYTES + text);
+            bytes[at] = match bytes[at] {
+                b'0'..=b'9' if random.below(8) > 0 => b'0' + random.below(10) as u8,
+                byte => byte ^ 1 << random.below(8),
+            };
+        }
+        if round % 8 > 0 {
+            // A table that was changed together with its checksum is read, and its numbers are what is checked.
+            let sum = crc32fast::hash(&bytes[PREFIX_BYTES..PREFIX_BYTES + text]);
+            bytes[20..24].copy_from_slice(&sum.to_le_bytes());
+        }
+        let Ok(table) = read_table(&bytes) else { continue };
+        read += 1;
+        if check_sections(&table.matrices, &[], good.len()).is_ok() {
+            let _ = check_sums(&table.matrices, &good, &Pool::new(1).unwrap());
+            let sections = table.matrices.len();
+            let file = PackedFile::of(path(&slot), Bytes::Owned(good.clone()), table);
+            assert!(file.sections.len() <= sections);
+        }
+    }
+    // The test would say nothing if no change left a table, or every change did.
+    assert!((100..2_900).contains(&read), "{read}");
+}
+
+#[test]
+fn folder_that_cannot_be_written_costs_the_file_and_not_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocked = folder.path().join("file");
+    fs::write(&blocked, "").unwrap();
+    let mut decoder = load(FILES[0], Some(slot(&blocked)));
+    assert_eq!(decoder.packed_file(), None);
+    assert_eq!(answer(&mut decoder), answer(&mut load(FILES[0], None)));
+    assert_eq!(names(folder.path()), ["file"]);
+}
+
+#[test]
+fn nothing_half_written_is_left_or_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let slot = slot(folder.path());
+    // What a crash leaves, this model's and another's; and the operator's own file.
+    let partial = path(&slot).with_extension("partial");
+    fs::write(&partial, "half").unwrap();
+    fs::write(folder.path().join(format!("{}-v1.partial", "ab".repeat(32))), "half").unwrap();
+    fs::write(folder.path().join("notes.partial"), "mine").unwrap();
+    assert!(load(FILES[0], Some(slot.clone())).packed_file().is_some());
+    assert_eq!(names(folder.path()), [file_name(&slot.sha256, PACKED_LAYOUT), "notes.partial".to_owned()]);
+
+    // A disk that refuses: here a folder stands where the file should go.
+    fs::remove_file(path(&slot)).unwrap();
+    fs::create_dir(path(&slot)).unwrap();
+    fs::write(path(&slot).join("inside"), "").unwrap();
+    assert_eq!(load(FILES[0], Some(slot.clone())).packed_file(), None);
+    assert!(!partial.exists());
+}
+
+#[test]
+fn two_loads_at_once_both_serve_and_one_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let slot = slot(folder.path());
+    let expected = answer(&mut load(FILES[0], None));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(answer(&mut load(FILES[0], Some(slot.clone()))), expected));
+        }
+    });
+    assert_eq!(names(folder.path()), [file_name(&slot.sha256, PACKED_LAYOUT)]);
+
+    // Another process that writes, or hangs writing, holds nobody up.
+    fs::remove_file(path(&slot)).unwrap();
+    let lock = File::options().write(true).open(folder.path().join(".lock")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(load(FILES[0], Some(slot.clone())).packed_file(), None);
+    drop(lock);
+    assert!(load(FILES[0], Some(slot)).packed_file().is_some());
+}
+
+#[test]
+fn writing_removes_files_of_older_layouts_and_of_models_that_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let slot = slot(folder.path());
+    let model = folder.path().join("model.gguf");
+    fs::write(&model, "weights").unwrap();
+    let cache = crate::WeightCache { folder: folder.path().to_owned(), rehash: false };
+    // A record of a model that is there, as its load makes it.
+    assert!(crate::Weights::gguf(&model, Some(&cache)).is_err(), "not a model");
+    let weights = crate::Weights::gguf(&file(FILES[1]), Some(&cache)).unwrap();
+    let there = weights.into_parts().3.unwrap().sha256;
+    let gone = "cd".repeat(32);
+    for name in [
+        file_name(&slot.sha256, 0),
+        file_name(&there, 0),
+        file_name(&there, PACKED_LAYOUT),
+        file_name(&there, PACKED_LAYOUT + 1),
+        file_name(&gone, PACKED_LAYOUT),
+        "notes.packed".to_owned(),
+    ] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    load(FILES[0], Some(slot.clone()));
+    let mut expected = [
+        file_name(&slot.sha256, PACKED_LAYOUT),
+        file_name(&there, PACKED_LAYOUT),
+        file_name(&there, PACKED_LAYOUT + 1),
+        "hashes.json".to_owned(),
+        "model.gguf".to_owned(),
+        "notes.packed".to_owned(),
+    ];
+    expected.sort();
+    assert_eq!(names(folder.path()), expected);
+}

@@ -1,0 +1,284 @@
+//! What is worked out of a language model's file once and kept for later starts: its SHA-256, and its packed matrices.
+//!
+//! An unchanged file is not hashed again. Unchanged is: the same path, device, inode, size, and times of modification and change
+//! to the nanosecond, the latter at least two seconds before the hash began, so that no write can hide in the clock's grain. The
+//! time of change (ctime) is the system's own and is set by every write, whatever the time of modification is then set to.
+//! This trusts the file system, the clock, and whoever may write the cache folder; it does not see bytes that the disk itself changes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::{hex, sha256};
+
+/// The file of hashes.
+const HASHES: &str = "hashes.json";
+
+/// More than this of it is not read: [`MOST_RECORDS`] take less.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// How many files' hashes are kept: the newest.
+const MOST_RECORDS: usize = 256;
+
+/// How long a file must have rested before its hash is trusted later, in nanoseconds.
+const REST_NS: i64 = 2_000_000_000;
+
+/// Where what was worked out of language models' files is kept for later starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightCache {
+    /// The folder. It is made when there is something to keep, and only its operator may write there.
+    pub folder: PathBuf,
+    /// Hash every file, also one that is unchanged since it was hashed last.
+    pub rehash: bool,
+}
+
+/// One model's place among the packed weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PackedSlot {
+    /// The cache's folder.
+    pub(crate) folder: PathBuf,
+    /// SHA-256 of the model's file, in 64 hexadecimal digits.
+    pub(crate) sha256: String,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Hashes {
+    /// By the file's path, without symbolic links.
+    files: BTreeMap<String, Record>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    sha256: String,
+    /// When hashing began, in nanoseconds since 1970.
+    hashed_ns: i64,
+    file: Identity,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    bytes: u64,
+    device: u64,
+    inode: u64,
+    modified_ns: i64,
+    changed_ns: i64,
+}
+
+impl WeightCache {
+    /// The SHA-256 of `file`, which was opened at `path`: the recorded one where the file is unchanged, else computed and recorded.
+    pub(super) fn sha256(&self, path: &Path, file: &mut File) -> io::Result<[u8; 32]> {
+        let key = fs::canonicalize(path).ok().and_then(|path| path.to_str().map(str::to_owned));
+        let before = Identity::of(&file.metadata()?);
+        let (Some(key), Some(before)) = (key, before) else { return sha256(file) };
+        let known = self.read().files.remove(&key).and_then(|record| record.trusted(&before));
+        if let Some(known) = known.filter(|_| !self.rehash) {
+            return Ok(known);
+        }
+        let hashed_ns = since_1970(SystemTime::now());
+        let digest = sha256(file)?;
+        // A file that changed while it was read has no one hash.
+        if Identity::of(&file.metadata()?).as_ref() == Some(&before) {
+            let record = Record { sha256: hex(&digest), hashed_ns, file: before };
+            if let Err(error) = self.record(key, record) {
+                let path = self.folder.join(HASHES);
+                let shown = path.display();
+                tracing::warn!(
+                    "cannot write `{shown}`: {error}; the model's file is hashed again at the next start"
+                );
+            }
+        }
+        Ok(digest)
+    }
+
+    /// Where the packed weights of the file with `digest` belong.
+    pub(super) fn slot(&self, digest: &[u8; 32]) -> PackedSlot {
+        PackedSlot { folder: self.folder.clone(), sha256: hex(digest) }
+    }
+
+    /// What is recorded; nothing where the file is missing or damaged, which costs hashing anew.
+    fn read(&self) -> Hashes {
+        read(&self.folder)
+    }
+
+    /// Of two programs that record at once one may lose its record, and hashes again at its next start.
+    fn record(&self, key: String, record: Record) -> io::Result<()> {
+        let mut hashes = self.read();
+        hashes.files.insert(key, record);
+        hashes.files.retain(|path, _| Path::new(path).is_file());
+        while hashes.files.len() > MOST_RECORDS {
+            let oldest = hashes.files.iter().min_by_key(|(_, record)| record.hashed_ns);
+            let Some(oldest) = oldest.map(|(path, _)| path.clone()) else { break };
+            hashes.files.remove(&oldest);
+        }
+        fs::create_dir_all(&self.folder)?;
+        let partial = self.folder.join(format!(".{HASHES}.{}", std::process::id()));
+        let written = fs::write(&partial, serde_json::to_vec_pretty(&hashes)?)
+            .and_then(|()| fs::rename(&partial, self.folder.join(HASHES)));
+        if written.is_err() {
+            let _ = fs::remove_file(&partial);
+        }
+        written
+    }
+}
+
+/// The hashes of the model files that are recorded in `folder` and still there.
+pub(crate) fn known(folder: &Path) -> Vec<String> {
+    let files = read(folder).files;
+    files.into_iter().filter(|(path, _)| Path::new(path).is_file()).map(|(_, record)| record.sha256).collect()
+}
+
+fn read(folder: &Path) -> Hashes {
+    let mut text = Vec::new();
+    let file = File::open(folder.join(HASHES));
+    let read = file.and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
+    read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+impl Record {
+    /// The hash, if the record is of the file that `now` is of and the file had rested.
+    fn trusted(&self, now: &Identity) -> Option<[u8; 32]> {
+        let rested =
+            self.hashed_ns.saturating_sub(self.file.changed_ns.max(self.file.modified_ns)) >= REST_NS;
+        if self.file != *now || !rested || !self.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut digest = [0; 32];
+        let pairs = self.sha256.as_bytes().chunks_exact(2);
+        if self.sha256.len() != 2 * digest.len() {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(pairs) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(digest)
+    }
+}
+
+impl Identity {
+    #[cfg(unix)]
+    fn of(metadata: &Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+        Some(Identity {
+            bytes: metadata.size(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            modified_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    /// Elsewhere nothing tells that a file is unchanged.
+    #[cfg(not(unix))]
+    fn of(_: &Metadata) -> Option<Self> {
+        None
+    }
+}
+
+fn since_1970(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn hash(cache: &WeightCache, path: &Path) -> String {
+        hex(&cache.sha256(path, &mut File::open(path).unwrap()).unwrap())
+    }
+
+    /// A cache, a file `content` that was last changed when it was written, and the file's SHA-256.
+    fn cached() -> (tempfile::TempDir, WeightCache, PathBuf, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        fs::write(&path, "content").unwrap();
+        let cache = WeightCache { folder: folder.path().join("cache"), rehash: false };
+        let right = hash(&cache, &path);
+        (folder, cache, path, right)
+    }
+
+    /// Records `sha256` as if it had been computed when the file had rested.
+    fn pretend(cache: &WeightCache, path: &Path, sha256: &str, rested: Duration) {
+        let file = Identity::of(&fs::metadata(path).unwrap()).unwrap();
+        let hashed_ns = file.changed_ns.max(file.modified_ns) + rested.as_nanos() as i64;
+        let key = fs::canonicalize(path).unwrap().to_str().unwrap().to_owned();
+        cache.record(key, Record { sha256: sha256.to_owned(), hashed_ns, file }).unwrap();
+    }
+
+    #[test]
+    fn recorded_hash_is_taken_only_of_a_file_that_rested_and_did_not_change() {
+        let (_folder, cache, path, right) = cached();
+        let other = "ab".repeat(32);
+        pretend(&cache, &path, &other, Duration::from_secs(2));
+        assert_eq!(hash(&cache, &path), other, "the record counts");
+        assert_eq!(hash(&WeightCache { rehash: true, ..cache.clone() }, &path), right, "unless it may not");
+
+        pretend(&cache, &path, &other, Duration::from_millis(1_999));
+        assert_eq!(hash(&cache, &path), right, "written just before it was hashed");
+
+        pretend(&cache, &path, &other, Duration::from_secs(9));
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, "CONTENT").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert_ne!(hash(&cache, &path), other, "same size and time of modification, other bytes");
+
+        fs::write(&path, "content").unwrap();
+        pretend(&cache, &path, &other, Duration::from_secs(9));
+        let replacement = path.with_extension("new");
+        fs::write(&replacement, "content").unwrap();
+        fs::rename(&replacement, &path).unwrap();
+        assert_eq!(hash(&cache, &path), right, "another file at the same path");
+    }
+
+    #[test]
+    fn damaged_records_cost_hashing_anew_and_are_written_again() {
+        let (_folder, cache, path, right) = cached();
+        for damaged in ["", "{", "[]", r#"{"files": {"a": 1}}"#, "\0\0", "{\"files\": null}"] {
+            fs::write(cache.folder.join(HASHES), damaged).unwrap();
+            assert_eq!(hash(&cache, &path), right, "{damaged}");
+            assert_eq!(known(&cache.folder), [right.as_str()]);
+        }
+        for sha256 in ["", "ab", "zz".repeat(32).as_str(), "é".repeat(32).as_str(), "+a".repeat(32).as_str()]
+        {
+            pretend(&cache, &path, sha256, Duration::from_secs(9));
+            assert_eq!(hash(&cache, &path), right, "{sha256}");
+        }
+    }
+
+    #[test]
+    fn records_are_those_of_files_that_are_there_and_at_most_256() {
+        let (folder, cache, path, _) = cached();
+        pretend(&cache, &path, "a", Duration::from_secs(1_000_000));
+        let record = cache.read().files.into_values().next().unwrap();
+        let mut hashes = Hashes::default();
+        for index in 0..2 * MOST_RECORDS {
+            let file = folder.path().join(format!("{index}"));
+            if index % 2 == 0 {
+                fs::write(&file, "").unwrap();
+            }
+            hashes.files.insert(file.to_str().unwrap().to_owned(), record.clone());
+        }
+        fs::write(cache.folder.join(HASHES), serde_json::to_vec(&hashes).unwrap()).unwrap();
+        pretend(&cache, &path, "b", Duration::from_secs(1_000_001));
+        let files = cache.read().files;
+        assert_eq!(files.len(), MOST_RECORDS);
+        assert!(files.values().any(|record| record.sha256 == "b"), "the newest is kept");
+        assert!(files.keys().all(|path| Path::new(path).is_file()));
+        assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn folder_that_cannot_be_written_costs_only_the_record() {
+        let (folder, _, path, right) = cached();
+        let cache = WeightCache { folder: path.join("below-a-file"), rehash: false };
+        assert_eq!(hash(&cache, &path), right);
+        assert_eq!(known(folder.path()), [""; 0]);
+    }
+}
