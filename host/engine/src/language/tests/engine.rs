@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use infer_kernels::Pool;
+
 use super::support::{decoder, distance, file, logits};
 use crate::card::Format;
-use crate::language::decoder::Run;
+use crate::language::config::DecoderConfig;
+use crate::language::decoder::{Decoder, Packing, Run};
+use crate::language::gguf::Gguf;
 use crate::language::kv::Sequence;
 use crate::language::preparation::{Preparation, Unprepared};
 use crate::language::sampler::log_sum_exp;
@@ -307,4 +311,25 @@ async fn choices_behind_words_are_encoded_as_with_them() {
             assert!((found - expected).abs() < TOLERANCE * 5.0, "{file} {choice}: {found}, {expected}");
         }
     }
+}
+
+#[test]
+fn tensors_that_the_graph_has_no_place_for_are_refused() {
+    let file = std::fs::read(file(FILES[2])).unwrap();
+    let load = |file: Vec<u8>| {
+        let gguf = Gguf::parse(Bytes::Owned(file)).unwrap();
+        let config = DecoderConfig::read(&gguf, 64).unwrap();
+        let packing = Packing { pool: Pool::new(1).unwrap(), slot: None };
+        Decoder::load(gguf, config, 320, packing).map(|_| ()).map_err(|error| error.to_string())
+    };
+    load(file.clone()).unwrap();
+    // One layer less than there are tensors of: behind the key stand its type and its value.
+    let key = b"qwen2.block_count";
+    let value = file.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    let mut shorter = file.clone();
+    assert!(shorter[value] > 1);
+    shorter[value] -= 1;
+    let layer = shorter[value];
+    let error = load(shorter).unwrap_err();
+    assert!(error.starts_with(&format!("tensor `blk.{layer}.")) && error.contains("has no place"), "{error}");
 }
