@@ -7,7 +7,8 @@
 //! - `packed`: the file that keeps packed weights for later starts
 //! - `kv`, `prefix`: keys and values in shared blocks, and finding them again
 //! - `request`, `tensors`: what is asked, and how `wasi:nn` carries it
-//! - `inbox`, `scheduler`, `task`, `sampler`: from a request to its answer, together with all others
+//! - `preparation`: from a request to tokens
+//! - `inbox`, `scheduler`, `task`, `sampler`: from tokens to the answer, together with all others
 
 mod config;
 mod decoder;
@@ -18,6 +19,7 @@ mod inbox;
 mod kv;
 mod packed;
 mod prefix;
+mod preparation;
 mod request;
 mod sampler;
 mod scheduler;
@@ -34,7 +36,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use infer_kernels::{BLOCK_TOKENS, Pool};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats};
 use crate::tensor::Tensor;
@@ -42,8 +44,10 @@ use crate::weights::{Bytes, PackedSlot};
 use config::DecoderConfig;
 use decoder::{Decoder, Packing};
 use gguf::{Gguf, GgufError};
-use inbox::{Inbox, Job, Refused, Work};
+use inbox::{Inbox, Job, Refused};
 use kv::KvPool;
+use prefix::Whose;
+use preparation::{Preparation, Prepared, Unprepared};
 pub use request::{Answer, Finish, Message, Output, Params, Prompt, Request, TokenUsage};
 use scheduler::{Scheduler, Shared};
 use tokenizer::Tokenizer;
@@ -66,6 +70,8 @@ pub struct LanguageModel {
     context: usize,
     vocabulary: usize,
     dummy: bool,
+    /// Long prompts that are split into tokens at once: as many as there are cores.
+    preparations: Arc<Semaphore>,
     packed_file: Option<PathBuf>,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,14 +79,15 @@ pub struct LanguageModel {
 /// What one caller has said so far. Its keys and values are not held: they are found among the prefixes, or computed again.
 #[derive(Clone, Debug)]
 pub struct Session {
-    component: Arc<str>,
+    whose: Whose,
     tokens: Vec<u32>,
 }
 
 impl Session {
-    /// A session of `component`: prefixes are shared within a component and never between two.
+    /// A session of `component`. What it computes is found by itself; by others of the component where a request says that
+    /// it is a prefix; by other components never.
     pub fn new(component: &Arc<str>) -> Self {
-        Session { component: component.clone(), tokens: Vec::new() }
+        Session { whose: Whose::new(component), tokens: Vec::new() }
     }
 }
 
@@ -145,7 +152,10 @@ impl LanguageModel {
             Scheduler::new(&shared.0, decoder).serve();
         };
         let started = builder.spawn(serve).map_err(thread)?;
-        Ok(LanguageModel { shared, context, vocabulary, dummy, packed_file, thread: Some(started) })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let preparations = Arc::new(Semaphore::new(cores));
+        let thread = Some(started);
+        Ok(LanguageModel { shared, context, vocabulary, dummy, preparations, packed_file, thread })
     }
 
     /// Answer `request` in `session`. `stream` receives text as it is generated.
@@ -167,12 +177,17 @@ impl LanguageModel {
         if queued >= deadline {
             return Err(RunError::Deadline { model: model() });
         }
-        let prepared = self.prepare(session, request).await;
-        let (prompt, pinned, work) =
-            prepared.map_err(|message| RunError::InvalidInput { model: model(), message })?;
+        let prepared = tokio::time::timeout_at(deadline.into(), self.prepare(session, request, deadline));
+        let Prepared { said, prompt, declared, pin, work } = match prepared.await {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(Unprepared::Invalid(message))) => {
+                return Err(RunError::InvalidInput { model: model(), message });
+            }
+            Ok(Err(Unprepared::Late)) | Err(_) => return Err(RunError::Deadline { model: model() }),
+        };
         let (reply, answer) = oneshot::channel();
-        let component = session.component.clone();
-        let job = Job { component, prompt: prompt.clone(), pinned, work, stream, queued, deadline, reply };
+        let whose = session.whose.clone();
+        let job = Job { whose, prompt, declared, pin, work, stream, queued, deadline, reply };
         let needed = task::blocks(&job);
         if needed > self.shared.pool.capacity() {
             let message = format!(
@@ -187,7 +202,7 @@ impl LanguageModel {
             Ok(Err(_)) => return Err(RunError::Closed { model: model() }),
             Err(_) => return Err(RunError::Deadline { model: model() }),
         };
-        session.tokens = prompt;
+        session.tokens = said;
         if let Output::Text { tokens, .. } = &answer.output {
             session.tokens.extend_from_slice(tokens);
         }
@@ -257,7 +272,12 @@ impl LanguageModel {
     }
 
     /// From text to tokens, off this thread when that takes long.
-    async fn prepare(&self, session: &Session, request: Request) -> Result<(Vec<u32>, usize, Work), String> {
+    async fn prepare(
+        &self,
+        session: &Session,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Prepared, Unprepared> {
         request.check()?;
         let bytes = match &request.prompt {
             Prompt::Text(text) => text.len(),
@@ -266,24 +286,37 @@ impl LanguageModel {
             }
             Prompt::Tokens(_) => 0,
         };
-        let bytes = bytes + request.choices.iter().flatten().map(String::len).max().unwrap_or(0);
+        let choices = request.choices.as_deref().unwrap_or_default();
+        let bytes = bytes + choices.iter().map(String::len).max().unwrap_or(0);
         if bytes > self.context * PROMPT_BYTES_PER_TOKEN {
+            let context = self.context;
             return Err(format!(
-                "the prompt has {bytes} bytes, far above the {} tokens of the context",
-                self.context
-            ));
+                "the prompt has {bytes} bytes, far above the {context} tokens of the context"
+            )
+            .into());
         }
+        let caller = Arc::new(());
         let preparation = Preparation {
             shared: self.shared.clone(),
             before: if request.params.continues { session.tokens.clone() } else { Vec::new() },
             context: self.context,
             vocabulary: self.vocabulary,
+            deadline,
+            caller: Arc::downgrade(&caller),
         };
-        if bytes <= LONG_PROMPT_BYTES {
-            return preparation.run(request);
+        // At worst, where a prompt has no words, all of it is split with each choice.
+        if bytes * (1 + choices.len()) <= LONG_PROMPT_BYTES {
+            return preparation.run(&request);
         }
-        let prepared = tokio::task::spawn_blocking(move || preparation.run(request)).await;
-        prepared.unwrap_or_else(|_| Err("splitting the prompt into tokens failed".to_owned()))
+        let turn = self.preparations.clone().acquire_owned().await;
+        let prepare = move || {
+            // Held until the work ends, which is after a caller leaves.
+            let _turn = turn;
+            preparation.run(&request)
+        };
+        let prepared = tokio::task::spawn_blocking(prepare).await;
+        drop(caller);
+        prepared.unwrap_or_else(|_| Err("splitting the prompt into tokens failed".to_owned().into()))
     }
 }
 
@@ -305,130 +338,4 @@ impl Drop for Closing {
     fn drop(&mut self) {
         self.0.inbox.close();
     }
-}
-
-/// What turns a request into tokens.
-struct Preparation {
-    shared: Arc<Shared>,
-    /// The session's tokens, which text and tokens come after.
-    before: Vec<u32>,
-    context: usize,
-    vocabulary: usize,
-}
-
-impl Preparation {
-    fn run(&self, mut request: Request) -> Result<(Vec<u32>, usize, Work), String> {
-        let choices = request.choices.take();
-        let mut prompt = self.encode(&request, "")?;
-        let work = match choices {
-            Some(choices) => {
-                let whole = choices
-                    .iter()
-                    .map(|choice| self.encode(&request, choice))
-                    .collect::<Result<Vec<_>, _>>()?;
-                // A choice's first letters may belong to the same token as the prompt's last.
-                let shared = whole.iter().map(|tokens| common(tokens, &prompt)).min().unwrap_or(0);
-                prompt.truncate(shared);
-                Work::Score(self.branches(&choices, &whole, shared)?)
-            }
-            None => {
-                let room = self.context.saturating_sub(prompt.len()).max(1);
-                let max_tokens = request.params.max_tokens.min(room);
-                Work::Generate(Params { max_tokens, ..request.params.clone() })
-            }
-        };
-        if prompt.is_empty() {
-            return Err("the prompt has no tokens".to_owned());
-        }
-        if prompt.len() >= self.context {
-            let (tokens, context) = (prompt.len(), self.context);
-            return Err(format!(
-                "the prompt has {tokens} tokens, expected fewer than the {context} of the context"
-            ));
-        }
-        let pinned = if request.params.pin { self.pinned(&request, &prompt)? } else { 0 };
-        Ok((prompt, pinned, work))
-    }
-
-    fn branches(
-        &self,
-        choices: &[String],
-        whole: &[Vec<u32>],
-        shared: usize,
-    ) -> Result<Vec<Vec<u32>>, String> {
-        let branch = |(choice, tokens): (&String, &Vec<u32>)| match tokens[shared..].len() {
-            0 => Err(format!("choice `{}` adds no token to the prompt", choice.escape_debug())),
-            own if own > request::MOST_CHOICE_TOKENS => {
-                let most = request::MOST_CHOICE_TOKENS;
-                Err(format!("a choice has {own} tokens, expected at most {most}"))
-            }
-            own if shared + own > self.context => {
-                Err(format!("prompt and choice have {} tokens, the context {}", shared + own, self.context))
-            }
-            _ => Ok(tokens[shared..].to_vec()),
-        };
-        choices.iter().zip(whole).map(branch).collect()
-    }
-
-    /// The tokens of the prompt with `choice` after it.
-    fn encode(&self, request: &Request, choice: &str) -> Result<Vec<u32>, String> {
-        let tokenizer = &self.shared.tokenizer;
-        let mut tokens = self.before.clone();
-        let encode = |text: &str, continues: bool| {
-            let encoded =
-                if continues { tokenizer.encode_continuation(text) } else { tokenizer.encode(text) };
-            encoded.map_err(|error| error.to_string())
-        };
-        match &request.prompt {
-            Prompt::Messages(messages) => return self.chat(messages, request.params.continues, choice),
-            Prompt::Text(text) => {
-                let continues = !tokens.is_empty();
-                if !continues {
-                    tokens.extend(tokenizer.bos());
-                }
-                tokens.extend(encode(&format!("{text}{choice}"), continues)?);
-            }
-            Prompt::Tokens(ids) => {
-                if let Some(unknown) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
-                    return Err(format!(
-                        "`tokens`: {unknown} is not below the vocabulary's {}",
-                        self.vocabulary
-                    ));
-                }
-                tokens.extend(ids);
-                if !choice.is_empty() {
-                    tokens.extend(encode(choice, true)?);
-                }
-            }
-        }
-        Ok(tokens)
-    }
-
-    fn chat(&self, messages: &[Message], continues: bool, choice: &str) -> Result<Vec<u32>, String> {
-        let mut messages = messages.to_vec();
-        let open = continues || !choice.is_empty();
-        match messages.last_mut() {
-            None => return Err("`messages` is empty, expected at least one turn".to_owned()),
-            Some(last) if continues => last.content.push_str(choice),
-            Some(_) if !choice.is_empty() => {
-                messages.push(Message { role: "assistant".to_owned(), content: choice.to_owned() });
-            }
-            Some(_) => {}
-        }
-        self.shared.tokenizer.encode_chat(&messages, open).map_err(|error| error.to_string())
-    }
-
-    /// How many of the prompt's first tokens belong to the messages that are its prefix.
-    fn pinned(&self, request: &Request, prompt: &[u32]) -> Result<usize, String> {
-        let (Some(first), Prompt::Messages(messages)) = (request.params.prefix_messages, &request.prompt)
-        else {
-            return Ok(prompt.len());
-        };
-        let prefix = self.chat(&messages[..first.clamp(1, messages.len())], false, "")?;
-        Ok(common(&prefix, prompt))
-    }
-}
-
-fn common(one: &[u32], other: &[u32]) -> usize {
-    one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }

@@ -153,17 +153,22 @@ impl Keys<'_> {
             );
         }
         let attention_scale = self.float("rope.scaling.attn_factor")?.unwrap_or(1.0);
-        let mut factors = self.factors(dims, context)?;
-        let linear = match self.gguf.str(&self.key("rope.scaling.type"))? {
-            None | Some("none" | "longrope") => None,
-            Some("linear") => self.float("rope.scaling.factor")?,
+        let scaling = self.gguf.str(&self.key("rope.scaling.type"))?;
+        let mut factors = self.factors(dims, context, scaling == Some("longrope"))?;
+        // As llama.cpp: a factor without a type is linear, and 0 is none.
+        let linear = match scaling {
+            Some("none" | "longrope") => None,
+            None | Some("linear") => match self.float("rope.scaling.factor")? {
+                None => self.float("rope.scale_linear")?,
+                factor => factor,
+            },
             Some(other) => {
                 let message =
                     format!("is `{}`, expected `none`, `linear` or `longrope`", other.escape_debug());
                 return Err(self.wrong("rope.scaling.type", message));
             }
         };
-        if let Some(factor) = linear {
+        if let Some(factor) = linear.filter(|factor| *factor != 0.0) {
             let all = factors.get_or_insert_with(|| vec![1.0; dims / 2]);
             all.iter_mut().for_each(|own| *own *= factor);
         }
@@ -176,15 +181,90 @@ impl Keys<'_> {
 
     /// LongRoPE has two lists: one for sequences within the original context, one for longer ones. The context that is
     /// configured decides, since keys that are stored cannot be turned again. Llama 3 files have one list.
-    fn factors(&self, dims: usize, context: usize) -> Result<Option<Vec<f32>>, GgufError> {
+    fn factors(&self, dims: usize, context: usize, wanted: bool) -> Result<Option<Vec<f32>>, GgufError> {
+        const LISTS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
         let original = self.optional("rope.scaling.original_context_length", 1..=1 << 30)?;
         let long = original.is_some_and(|original| context > original);
-        let name = if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" };
+        let name = LISTS[usize::from(long)];
         for name in [name, "rope_freqs.weight"] {
             if let Some(tensor) = self.gguf.tensor(name)? {
                 return super::decoder::vector(&tensor, dims / 2).map(Some);
             }
         }
+        let mut listed = false;
+        for name in LISTS {
+            listed |= self.gguf.tensor(name)?.is_some();
+        }
+        if wanted || listed {
+            let message = format!(
+                "is missing, and a context of {context} tokens needs it; convert the model again, or set another \
+                 `context_tokens`"
+            );
+            return Err(GgufError::tensor(name, message));
+        }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::gguf::write::Writer;
+    use crate::weights::bytes::Bytes;
+
+    fn writer() -> Writer {
+        Writer::new("llama")
+            .u32("llama.block_count", 1)
+            .u32("llama.embedding_length", 8)
+            .u32("llama.feed_forward_length", 8)
+            .u32("llama.attention.head_count", 2)
+            .u32("llama.context_length", 64)
+            .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    }
+
+    fn factors(writer: &Writer) -> Result<Option<Vec<f32>>, GgufError> {
+        let gguf = Gguf::parse(Bytes::Owned(writer.build()))?;
+        DecoderConfig::read(&gguf, 64).map(|config| config.rope.factors)
+    }
+
+    #[test]
+    fn factors_of_positions_are_read_as_llama_cpp_reads_them() {
+        let (kind, factor, old) =
+            ("llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scale_linear");
+        let cases = [
+            (writer(), None),
+            (writer().f32(factor, 4.0), Some(4.0)),
+            (writer().f32(old, 4.0), Some(4.0)),
+            (writer().f32(factor, 2.0).f32(old, 4.0), Some(2.0)),
+            (writer().text(kind, "linear").f32(factor, 4.0), Some(4.0)),
+            (writer().text(kind, "none").f32(factor, 4.0), None),
+            (writer().f32(factor, 0.0), None),
+        ];
+        for (index, (writer, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(factors(&writer).unwrap(), expected.map(|factor| vec![factor; 2]), "case {index}");
+        }
+    }
+
+    #[test]
+    fn longrope_without_the_list_of_its_context_is_refused() {
+        let list =
+            |writer: Writer, name: &str| writer.tensor(name, &[2], 0, [1.5_f32.to_le_bytes(); 2].concat());
+        let (short, long) = ("rope_factors_short.weight", "rope_factors_long.weight");
+        let original = "llama.rope.scaling.original_context_length";
+        let scaled = || writer().text("llama.rope.scaling.type", "longrope");
+        let cases = [
+            (scaled(), short),
+            (scaled().u32(original, 32), long),
+            (list(writer().u32(original, 32), short), long),
+            (list(writer().u32(original, 64), long), short),
+        ];
+        for (writer, missing) in cases {
+            let error = factors(&writer).unwrap_err().to_string();
+            let expected = format!("tensor `{missing}` is missing, and a context of 64 tokens needs it");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        assert_eq!(factors(&list(scaled(), short)).unwrap(), Some(vec![1.5; 2]));
+        // Phi-3's file of 4,096 tokens names the context that it was trained with, and has no lists.
+        assert_eq!(factors(&writer().u32(original, 64)).unwrap(), None);
     }
 }

@@ -19,7 +19,7 @@ use super::kv::Sequence;
 use super::packed::{self, Wanted};
 use crate::weights::PackedSlot;
 pub(super) use load::vector;
-use load::{LayerMatrices, Loader, want};
+use load::{LayerMatrices, Loader, check_known, want};
 
 /// A loaded decoder with the buffers of a pass.
 pub(super) struct Decoder {
@@ -110,6 +110,7 @@ impl Decoder {
         let layers = (0..config.layers)
             .map(|index| LayerMatrices::of(&gguf, &config, index))
             .collect::<Result<Vec<_>, _>>()?;
+        check_known(&gguf, &layers, &head)?;
         let Packing { pool, slot } = packing;
         let packed = match &slot {
             Some(slot) => {

@@ -6,17 +6,20 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::prefix::Whose;
 use super::request::{Answer, Params};
 use crate::model::RunError;
 
 /// A request in tokens.
 pub(super) struct Job {
-    /// Who asks: prefixes are shared, and fairness is kept, by component.
-    pub(super) component: Arc<str>,
+    /// Who asks: fairness is kept by component.
+    pub(super) whose: Whose,
     /// At least one token.
     pub(super) prompt: Vec<u32>,
-    /// How many of the first tokens to pin.
-    pub(super) pinned: usize,
+    /// How many of the first tokens other sessions of the component may find.
+    pub(super) declared: usize,
+    /// Whether to pin these.
+    pub(super) pin: bool,
     pub(super) work: Work,
     /// Receives text as it is generated.
     pub(super) stream: Option<mpsc::UnboundedSender<String>>,
@@ -27,6 +30,7 @@ pub(super) struct Job {
 }
 
 /// What is wanted for the prompt.
+#[derive(Debug)]
 pub(super) enum Work {
     /// The log-probability of each branch after it; none is empty.
     Score(Vec<Vec<u32>>),
@@ -80,7 +84,7 @@ impl Inbox {
             state.remove_dead().for_each(skip);
         }
         let displaced = match state.jobs.len() >= self.capacity {
-            true => Some(state.displace(&job.component).ok_or(Refused::Full)?),
+            true => Some(state.displace(&job.whose.component).ok_or(Refused::Full)?),
             false => None,
         };
         state.jobs.push(job);
@@ -139,12 +143,12 @@ impl State {
     fn displace(&mut self, component: &Arc<str>) -> Option<Job> {
         let mut waiting: HashMap<&str, usize> = HashMap::new();
         for job in &self.jobs {
-            *waiting.entry(&job.component).or_default() += 1;
+            *waiting.entry(&job.whose.component).or_default() += 1;
         }
         let own = waiting.get(&**component).copied().unwrap_or(0);
         let (most, _) =
             waiting.into_iter().filter(|(_, count)| *count >= own + 2).max_by_key(|(_, count)| *count)?;
-        let newest = self.jobs.iter().rposition(|job| *job.component == *most)?;
+        let newest = self.jobs.iter().rposition(|job| *job.whose.component == *most)?;
         Some(self.jobs.remove(newest))
     }
 

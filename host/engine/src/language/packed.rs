@@ -53,6 +53,13 @@ pub(super) struct Wanted {
     pub(super) columns: usize,
 }
 
+impl Wanted {
+    /// The name of the bias that goes with it, where the file has one.
+    pub(super) fn bias(&self) -> String {
+        self.name.replace(".weight", ".bias")
+    }
+}
+
 /// A file of packed matrices, checked and mapped.
 pub(super) struct PackedFile {
     path: PathBuf,

@@ -1,15 +1,34 @@
 //! What was computed before, found again by its tokens.
 //!
-//! One tree a component: what one component computes is never found by another, not even by how long an answer takes.
-//! An edge is a block; only a leaf's may be half full. Siblings may begin alike, and the longest match wins. When blocks run
-//! out, the leaf that was unused for longest is dropped first, except for those that are pinned.
+//! One tree a component: what one component computes is never found by another, not even by how long an answer takes. Within
+//! a component a session finds what it computed itself, and of others' what their requests declared to be a prefix of many:
+//! the rest is some user's text, and whether it is known would tell another user that it was sent. An edge is a block; only a
+//! leaf's may be half full. Siblings may begin alike, and the longest match wins. When blocks run out, the leaf that was
+//! unused for longest is dropped first, except for those that are pinned.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use infer_kernels::BLOCK_TOKENS;
 
 use super::kv::{Block, Segment, Sequence};
+
+/// Who computes, and finds.
+#[derive(Clone, Debug)]
+pub(super) struct Whose {
+    pub(super) component: Arc<str>,
+    /// No two sessions of the process have the same number.
+    pub(super) session: u64,
+}
+
+impl Whose {
+    /// A new session of `component`.
+    pub(super) fn new(component: &Arc<str>) -> Self {
+        static SESSIONS: AtomicU64 = AtomicU64::new(0);
+        Whose { component: component.clone(), session: SESSIONS.fetch_add(1, Ordering::Relaxed) }
+    }
+}
 
 /// The prefixes of every component.
 #[derive(Default)]
@@ -27,21 +46,24 @@ struct Node {
 struct Edge {
     tokens: Vec<u32>,
     block: Arc<Block>,
+    /// How many of the tokens every session of the component finds; the others are `session`'s.
+    shared: usize,
+    session: u64,
     used: u64,
     pinned: bool,
     below: Node,
 }
 
 impl Prefixes {
-    /// The longest known beginning of `tokens`, at most `most` of them.
-    pub(super) fn find(&mut self, component: &str, tokens: &[u32], most: usize) -> Sequence {
+    /// The longest beginning of `tokens` that `whose` may find, at most `most` of them.
+    pub(super) fn find(&mut self, whose: &Whose, tokens: &[u32], most: usize) -> Sequence {
         self.clock += 1;
         let mut segments = Vec::new();
         let mut found = 0;
-        let mut node = self.roots.get_mut(component);
+        let mut node = self.roots.get_mut(&whose.component);
         while let Some(here) = node.take() {
             let wanted = &tokens[found..most];
-            let Some((edge, common)) = here.best(wanted) else { break };
+            let Some((edge, common)) = here.best(wanted, whose.session) else { break };
             edge.used = self.clock;
             segments.push(Segment { block: edge.block.clone(), tokens: common });
             found += common;
@@ -50,20 +72,24 @@ impl Prefixes {
         Sequence::from_prefix(tokens[..found].to_vec(), segments)
     }
 
-    /// Remember the first `len` tokens of a sequence, and keep the first `pinned` of them as long as the component's pins
-    /// hold at most `most_pinned` blocks.
+    /// Remember the first `len` tokens of a sequence, the first `declared` of them for every session of the component. These
+    /// are pinned if `most_pinned` is above 0: the component's pins hold at most so many blocks, and those that were unused
+    /// for longest give way.
     pub(super) fn insert(
         &mut self,
-        component: &Arc<str>,
+        whose: &Whose,
         sequence: &Sequence,
         len: usize,
-        pinned: usize,
+        declared: usize,
         most_pinned: usize,
     ) {
         self.clock += 1;
         let clock = self.clock;
-        let root = self.roots.entry(component.clone()).or_default();
-        let mut pins = if pinned > 0 { root.pinned() } else { 0 };
+        let root = self.roots.entry(whose.component.clone()).or_default();
+        let mut room = match most_pinned {
+            0 => 0,
+            _ => root.room_for_pins(&sequence.tokens()[..len.min(declared)], clock, most_pinned),
+        };
         let mut node = root;
         let mut begin = 0;
         for segment in sequence.segments() {
@@ -72,11 +98,13 @@ impl Prefixes {
                 break;
             }
             let tokens = &sequence.tokens()[begin..begin + held];
-            let edge = node.edge(tokens, segment);
+            let shared = declared.saturating_sub(begin).min(held);
+            let pin = room > 0 && shared > 0 && node.pinned_edge(&tokens[..shared]).is_none();
+            let edge = node.edge(tokens, segment, shared, whose.session);
             edge.used = clock;
-            if begin < pinned && !edge.pinned && pins < most_pinned {
+            if pin && !edge.pinned {
                 edge.pinned = true;
-                pins += 1;
+                room -= 1;
             }
             begin += held;
             node = &mut edge.below;
@@ -94,12 +122,12 @@ impl Prefixes {
         removed
     }
 
-    /// How many tokens of `prompt` are known.
-    pub(super) fn known(&self, component: &str, prompt: &[u32]) -> usize {
+    /// How many tokens of `prompt` are known to `whose`.
+    pub(super) fn known(&self, whose: &Whose, prompt: &[u32]) -> usize {
         let mut known = 0;
-        let mut node = self.roots.get(component);
+        let mut node = self.roots.get(&whose.component);
         while let Some(here) = node.take() {
-            let common = here.edges.iter().map(|edge| (edge.common(&prompt[known..]), edge));
+            let common = here.edges.iter().map(|edge| (edge.common(&prompt[known..], whose.session), edge));
             let Some((common, edge)) = common.max_by_key(|(common, _)| *common) else { break };
             known += common;
             node = (common == BLOCK_TOKENS).then_some(&edge.below);
@@ -108,11 +136,12 @@ impl Prefixes {
     }
 
     /// How many of the blocks that are known of `prompt` cannot be evicted as things stand.
-    pub(super) fn held(&self, component: &str, prompt: &[u32]) -> usize {
+    pub(super) fn held(&self, whose: &Whose, prompt: &[u32]) -> usize {
         let (mut held, mut known) = (0, 0);
-        let mut node = self.roots.get(component);
+        let mut node = self.roots.get(&whose.component);
         while let Some(here) = node.take() {
-            let whole = here.edges.iter().find(|edge| edge.common(&prompt[known..]) == BLOCK_TOKENS);
+            let whole =
+                here.edges.iter().find(|edge| edge.common(&prompt[known..], whose.session) == BLOCK_TOKENS);
             let Some(edge) = whole else { break };
             held += usize::from(!edge.is_evictable());
             known += BLOCK_TOKENS;
@@ -140,47 +169,84 @@ impl Prefixes {
         all.len()
     }
 
-    /// Take all pins back. False when there was none.
+    /// Take the pin back that was unused for longest. False when there is none.
     pub(super) fn unpin(&mut self) -> bool {
-        self.roots.values_mut().map(Node::unpin).fold(false, |any, one| any | one)
+        let oldest = self.roots.values().filter_map(Node::oldest_pin).min();
+        oldest.is_some_and(|oldest| self.roots.values_mut().any(|root| root.unpin(oldest)))
     }
 }
 
 impl Node {
-    /// The edge that shares most tokens with `wanted`, and how many.
-    fn best(&mut self, wanted: &[u32]) -> Option<(&mut Edge, usize)> {
-        let rated = self.edges.iter_mut().map(|edge| (edge.common(wanted), edge));
+    /// The edge that shares most tokens with `wanted` for `session`, and how many.
+    fn best(&mut self, wanted: &[u32], session: u64) -> Option<(&mut Edge, usize)> {
+        let rated = self.edges.iter_mut().map(|edge| (edge.common(wanted, session), edge));
         let best = rated.max_by_key(|(common, _)| *common);
         best.filter(|(common, _)| *common > 0).map(|(common, edge)| (edge, common))
     }
 
-    /// The edge that begins with `tokens`, made from `segment` where there is none.
-    fn edge(&mut self, tokens: &[u32], segment: &Segment) -> &mut Edge {
-        let position = self.edges.iter().position(|edge| edge.tokens.starts_with(tokens));
-        // A half-full block gives way to one that holds more of the same.
-        let shorter = || self.edges.iter().position(|edge| tokens.starts_with(&edge.tokens));
+    /// The edge that begins with `tokens` for `session`, made from `segment` where there is none. Its first `shared` are for
+    /// all.
+    fn edge(&mut self, tokens: &[u32], segment: &Segment, shared: usize, session: u64) -> &mut Edge {
+        let found = self.edges.iter().position(|edge| edge.common(tokens, session) == tokens.len());
+        // A half-full block gives way to one that holds more of the same, if no one loses by it.
+        let shorter = || {
+            let gives_way = |edge: &Edge| {
+                edge.common(tokens, session) == edge.tokens.len() && edge.tokens.len() < tokens.len()
+            };
+            self.edges.iter().position(gives_way)
+        };
         let block = segment.block.clone();
-        let position = match position {
+        let position = match found {
             Some(position) => position,
             None => match shorter() {
                 Some(position) => {
-                    (self.edges[position].tokens, self.edges[position].block) = (tokens.to_vec(), block);
+                    let edge = &mut self.edges[position];
+                    (edge.tokens, edge.block, edge.session) = (tokens.to_vec(), block, session);
                     position
                 }
                 None => {
-                    let edge = Edge {
+                    self.edges.push(Edge {
                         tokens: tokens.to_vec(),
                         block,
+                        shared,
+                        session,
                         used: 0,
                         pinned: false,
                         below: Node::default(),
-                    };
-                    self.edges.push(edge);
+                    });
                     self.edges.len() - 1
                 }
             },
         };
-        &mut self.edges[position]
+        let edge = &mut self.edges[position];
+        edge.shared = edge.shared.max(shared);
+        edge
+    }
+
+    /// The pinned edge that every session finds `tokens` by.
+    fn pinned_edge(&mut self, tokens: &[u32]) -> Option<&mut Edge> {
+        let holds = |edge: &&mut Edge| edge.pinned && edge.tokens[..edge.shared].starts_with(tokens);
+        self.edges.iter_mut().find(holds)
+    }
+
+    /// How many further blocks of `tokens` may be pinned, after older pins have given way.
+    fn room_for_pins(&mut self, tokens: &[u32], clock: u64, most: usize) -> usize {
+        let mut kept = 0;
+        let mut node = &mut *self;
+        for part in tokens.chunks(BLOCK_TOKENS) {
+            let Some(edge) = node.pinned_edge(part) else { break };
+            edge.used = clock;
+            kept += 1;
+            node = &mut edge.below;
+        }
+        let wanted = tokens.len().div_ceil(BLOCK_TOKENS).min(most) - kept.min(most);
+        let mut pins = self.pinned();
+        while pins + wanted > most {
+            let Some(oldest) = self.oldest_pin().filter(|used| *used < clock) else { break };
+            self.unpin(oldest);
+            pins -= 1;
+        }
+        most.saturating_sub(pins).min(wanted)
     }
 
     fn pinned(&self) -> usize {
@@ -192,9 +258,21 @@ impl Node {
         self.edges.iter().map(|edge| usize::from(edge.is_evictable()) + edge.below.evictable()).sum()
     }
 
-    fn unpin(&mut self) -> bool {
-        let unpin = |edge: &mut Edge| std::mem::take(&mut edge.pinned) | edge.below.unpin();
-        self.edges.iter_mut().map(unpin).fold(false, |any, one| any | one)
+    /// When the least recently used pin was used, of those with no pin below.
+    fn oldest_pin(&self) -> Option<u64> {
+        let own = |edge: &Edge| edge.below.oldest_pin().or(edge.pinned.then_some(edge.used));
+        self.edges.iter().filter_map(own).min()
+    }
+
+    /// Take the pin back, with none below it, that was used at `used`.
+    fn unpin(&mut self, used: u64) -> bool {
+        self.edges.iter_mut().any(|edge| {
+            let last = edge.pinned && edge.used == used && edge.below.oldest_pin().is_none();
+            if last {
+                edge.pinned = false;
+            }
+            last || edge.below.unpin(used)
+        })
     }
 
     /// When the least recently used edge was used, of those that can be dropped.
@@ -222,8 +300,10 @@ impl Edge {
         !self.pinned && Arc::strong_count(&self.block) == 1
     }
 
-    fn common(&self, wanted: &[u32]) -> usize {
-        self.tokens.iter().zip(wanted).take_while(|(a, b)| a == b).count()
+    /// How many tokens it shares with `wanted`, of those that `session` finds.
+    fn common(&self, wanted: &[u32], session: u64) -> usize {
+        let found = if self.session == session { self.tokens.len() } else { self.shared };
+        self.tokens[..found].iter().zip(wanted).take_while(|(a, b)| a == b).count()
     }
 }
 
@@ -246,41 +326,43 @@ mod tests {
     fn longest_beginning_is_found_to_the_token() {
         let pool = KvPool::new(1, 4, 1 << 20);
         let mut prefixes = Prefixes::default();
-        let component = Arc::from("a");
+        let a = Whose::new(&Arc::from("a"));
+        let b = Whose::new(&Arc::from("b"));
         let policy = tokens(40, 0);
         let first = [&policy[..], &[901, 902]].concat();
-        prefixes.insert(&component, &sequence(&pool, &first), 42, 0, 0);
+        prefixes.insert(&a, &sequence(&pool, &first), 42, 0, 0);
         let second = [&policy[..], &[903]].concat();
-        assert_eq!(prefixes.known("a", &second), 40);
-        assert_eq!(prefixes.find("a", &second, 41).len(), 40);
-        assert_eq!(prefixes.find("a", &second, 39).len(), 39);
-        assert_eq!(prefixes.find("b", &second, 41).len(), 0);
+        assert_eq!(prefixes.known(&a, &second), 40);
+        assert_eq!(prefixes.find(&a, &second, 41).len(), 40);
+        assert_eq!(prefixes.find(&a, &second, 39).len(), 39);
+        assert_eq!(prefixes.find(&b, &second, 41).len(), 0);
         // A sibling that begins alike: the longer match wins.
-        prefixes.insert(&component, &sequence(&pool, &second), 41, 0, 0);
-        assert_eq!(prefixes.find("a", &first, 42).len(), 42);
-        assert_eq!(prefixes.find("a", &second, 41).len(), 41);
+        prefixes.insert(&a, &sequence(&pool, &second), 41, 0, 0);
+        assert_eq!(prefixes.find(&a, &first, 42).len(), 42);
+        assert_eq!(prefixes.find(&a, &second, 41).len(), 41);
     }
 
     #[test]
     fn leaf_unused_for_longest_goes_first_and_pins_stay() {
         let pool = KvPool::new(1, 4, 1 << 20);
         let mut prefixes = Prefixes::default();
-        let component = Arc::from("a");
+        let a = Whose::new(&Arc::from("a"));
         let (old, new, pinned) = (tokens(20, 1), tokens(20, 2), tokens(40, 3));
-        prefixes.insert(&component, &sequence(&pool, &pinned), 40, 20, 2);
+        prefixes.insert(&a, &sequence(&pool, &pinned), 40, 20, 2);
         for tokens in [&old, &new] {
-            prefixes.insert(&component, &sequence(&pool, tokens), 20, 0, 0);
+            prefixes.insert(&a, &sequence(&pool, tokens), 20, 0, 0);
         }
-        prefixes.find("a", &old, 20);
+        prefixes.find(&a, &old, 20);
         assert_eq!((pool.used(), prefixes.evictable()), (7, 5));
         assert!(prefixes.evict());
-        assert_eq!(prefixes.known("a", &pinned), 32, "the part that is not pinned was the oldest");
+        assert_eq!(prefixes.known(&a, &pinned), 32, "the part that is not pinned was the oldest");
         assert!(prefixes.evict() && prefixes.evict());
-        assert_eq!((prefixes.known("a", &new), prefixes.known("a", &old)), (0, 20));
+        assert_eq!((prefixes.known(&a, &new), prefixes.known(&a, &old)), (0, 20));
         assert!(prefixes.evict() && prefixes.evict());
         assert!(!prefixes.evict());
-        assert_eq!((prefixes.known("a", &pinned), pool.used()), (32, 2));
-        assert!(prefixes.unpin() && prefixes.evict() && prefixes.evict());
+        assert_eq!((prefixes.known(&a, &pinned), pool.used()), (32, 2));
+        assert!(prefixes.unpin() && prefixes.evict() && !prefixes.evict());
+        assert!(prefixes.unpin() && prefixes.evict() && !prefixes.unpin());
         assert_eq!(pool.used(), 0);
     }
 
@@ -288,14 +370,71 @@ mod tests {
     fn block_that_a_sequence_holds_is_not_counted_as_free() {
         let pool = KvPool::new(1, 4, 1 << 20);
         let mut prefixes = Prefixes::default();
+        let a = Whose::new(&Arc::from("a"));
         let all = tokens(40, 0);
-        prefixes.insert(&Arc::from("a"), &sequence(&pool, &all), 40, 0, 0);
-        assert_eq!((prefixes.evictable(), prefixes.held("a", &all)), (3, 0));
-        let found = prefixes.find("a", &all, 20);
-        assert_eq!((prefixes.evictable(), prefixes.held("a", &all)), (1, 2));
+        prefixes.insert(&a, &sequence(&pool, &all), 40, 0, 0);
+        assert_eq!((prefixes.evictable(), prefixes.held(&a, &all)), (3, 0));
+        let found = prefixes.find(&a, &all, 20);
+        assert_eq!((prefixes.evictable(), prefixes.held(&a, &all)), (1, 2));
         while prefixes.evict() {}
         assert_eq!(pool.used(), 2);
         drop(found);
         assert_eq!(pool.used(), 0);
+    }
+
+    #[test]
+    fn session_finds_of_others_what_they_declared() {
+        let pool = KvPool::new(1, 4, 1 << 20);
+        let mut prefixes = Prefixes::default();
+        let component = Arc::from("a");
+        let (one, two) = (Whose::new(&component), Whose::new(&component));
+        for declared in [0, 1, 15, 16, 17, 20, 32, 39, 40] {
+            let all = tokens(40, declared as u32 * 1_000);
+            prefixes.insert(&one, &sequence(&pool, &all), 40, declared, 0);
+            assert_eq!((prefixes.known(&one, &all), prefixes.known(&two, &all)), (40, declared));
+            assert_eq!(
+                (prefixes.find(&one, &all, 40).len(), prefixes.find(&two, &all, 40).len()),
+                (40, declared)
+            );
+            // The other computes it too. Neither loses its own, and others find no more.
+            prefixes.insert(&two, &sequence(&pool, &all), 40, declared, 0);
+            assert_eq!((prefixes.known(&one, &all), prefixes.known(&two, &all)), (40, 40), "{declared}");
+            assert_eq!(prefixes.known(&Whose::new(&component), &all), declared);
+        }
+    }
+
+    #[test]
+    fn half_declared_block_is_pinned_once() {
+        let pool = KvPool::new(1, 4, 1 << 20);
+        let mut prefixes = Prefixes::default();
+        let component = Arc::from("a");
+        let policy = tokens(20, 0);
+        for post in 0..5 {
+            let whose = Whose::new(&component);
+            let all = [&policy[..], &tokens(10, 500 + post)].concat();
+            prefixes.insert(&whose, &sequence(&pool, &all), 30, 20, 8);
+        }
+        assert_eq!(prefixes.roots["a"].pinned(), 2);
+        while prefixes.evict() {}
+        assert_eq!((pool.used(), prefixes.known(&Whose::new(&component), &policy)), (2, 20));
+    }
+
+    #[test]
+    fn pins_unused_for_longest_give_way_from_their_ends() {
+        let pool = KvPool::new(1, 4, 1 << 20);
+        let mut prefixes = Prefixes::default();
+        let a = Whose::new(&Arc::from("a"));
+        let (old, new) = (tokens(48, 1), tokens(48, 2_000));
+        prefixes.insert(&a, &sequence(&pool, &old), 48, 48, 4);
+        prefixes.insert(&a, &sequence(&pool, &new), 48, 48, 4);
+        while prefixes.evict() {}
+        assert_eq!((prefixes.known(&a, &old), prefixes.known(&a, &new)), (16, 48));
+        // One that is longer than what may be pinned is pinned at its beginning, and changes nothing the next time.
+        let long = tokens(96, 5_000);
+        for _ in 0..2 {
+            prefixes.insert(&a, &sequence(&pool, &long), 96, 96, 4);
+            while prefixes.evict() {}
+            assert_eq!((prefixes.known(&a, &new), prefixes.known(&a, &long)), (0, 64));
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! What is asked of a language model, and what it answers.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 pub use super::tokenizer::Message;
@@ -53,14 +56,48 @@ pub struct Params {
     /// Equal seeds draw equally.
     pub seed: u64,
     /// Text that ends the answer and is not part of it; at most 16.
+    #[serde(deserialize_with = "stops")]
     pub stop: Vec<String>,
     /// With text or tokens: they come after what the session holds. With messages: the last turn is left open.
     #[serde(rename = "continue")]
     pub continues: bool,
-    /// Keep the prompt's prefix computed before others when room is short.
+    /// Keep the prompt's prefix computed before others when room is short. Without `prefix_messages` it is all of the prompt.
     pub pin: bool,
-    /// With `pin` and messages: so many of the first messages are the prefix; all of the prompt where it is not set.
+    /// With messages: so many of the first are a prefix of many requests, which every session of the component may find
+    /// computed. What comes after them, and a prompt with neither this nor `pin`, is found by its own session alone.
     pub prefix_messages: Option<usize>,
+}
+
+/// A list of at most `MOST` items: reading ends at the first one too many.
+pub(super) struct List<T, const MOST: usize>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items<T, const MOST: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {MOST} items")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    if all.len() == MOST {
+                        return Err(A::Error::invalid_length(MOST + 1, &self));
+                    }
+                    all.push(item);
+                }
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_seq(Items::<T, MOST>(PhantomData)).map(List)
+    }
+}
+
+fn stops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    List::<String, MOST_STOPS>::deserialize(deserializer).map(|List(stops)| stops)
 }
 
 impl Default for Params {

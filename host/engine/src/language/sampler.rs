@@ -2,6 +2,9 @@
 
 use super::request::Params;
 
+/// How many of the likeliest tokens are put in order at first.
+const FIRST_SORTED: usize = 1024;
+
 /// Chooses tokens for one answer.
 pub(super) struct Sampler {
     temperature: f32,
@@ -35,14 +38,29 @@ impl Sampler {
         let most = candidates.iter().map(|(_, logit)| *logit).fold(f32::NEG_INFINITY, f32::max);
         candidates.iter_mut().for_each(|(_, value)| *value = ((*value - most) / *temperature).exp());
         if *top_p < 1.0 {
-            candidates.sort_unstable_by(descending);
             let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
-            let mut cumulated = 0.0;
-            let enough = candidates.iter().position(|(_, weight)| {
-                cumulated += weight;
-                cumulated >= *top_p * total
-            });
-            candidates.truncate(enough.map_or(candidates.len(), |last| last + 1));
+            let (mut sorted, mut cumulated) = (0, 0.0);
+            // A vocabulary has 150,000 tokens and the likeliest few hundred nearly all of the probability: those are put in
+            // order first, and more of them only as they are wanted.
+            let mut part = FIRST_SORTED;
+            let enough = loop {
+                let rest = &mut candidates[sorted..];
+                if part < rest.len() {
+                    rest.select_nth_unstable_by(part, descending);
+                }
+                let end = sorted + part.min(rest.len());
+                candidates[sorted..end].sort_unstable_by(descending);
+                let last = candidates[sorted..end].iter().position(|(_, weight)| {
+                    cumulated += weight;
+                    cumulated >= *top_p * total
+                });
+                match last {
+                    Some(last) => break sorted + last + 1,
+                    None if end == candidates.len() => break end,
+                    None => (sorted, part) = (end, part * 8),
+                }
+            };
+            candidates.truncate(enough);
         }
         let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
         let mut left = random.f32() * total;
@@ -96,6 +114,34 @@ mod tests {
         let warm = Params { temperature: 1.0, ..hot };
         assert_eq!(drawn(&Params { top_p: 0.7, ..warm.clone() }), [1, 3]);
         assert_eq!(drawn(&Params { top_p: 0.8, ..warm }), [1, 2, 3]);
+    }
+
+    #[test]
+    fn top_p_draws_from_the_same_tokens_as_after_a_full_sort() {
+        let mut random = fastrand::Rng::with_seed(11);
+        // From all mass on one token to as good as none on any.
+        for spread in [30.0, 8.0, 2.0, 0.1] {
+            let logits: Vec<f32> = (0..20_000).map(|_| random.f32() * spread).collect();
+            let most = logits.iter().copied().fold(0.0, f32::max);
+            let weight = |token: &u32| (logits[*token as usize] - most).exp();
+            let mut order: Vec<u32> = (0..20_000).collect();
+            order.sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.cmp(b)));
+            for top_p in [0.1, 0.5, 0.9, 0.999] {
+                let params = Params { temperature: 1.0, top_p, seed: 1, ..Params::default() };
+                let mut sampler = Sampler::new(&params);
+                sampler.choose(&logits);
+                let kept: Vec<u32> = sampler.candidates.iter().map(|(token, _)| *token).collect();
+                assert!(kept == order[..kept.len()], "{spread} {top_p}");
+                let sum = |tokens: &[u32]| tokens.iter().map(|token| f64::from(weight(token))).sum::<f64>();
+                let (mass, before) = (sum(&kept), sum(&kept[..kept.len() - 1]));
+                let wanted = f64::from(top_p) * sum(&order);
+                assert!(
+                    mass > wanted * 0.9999 && before < wanted * 1.0001,
+                    "{spread} {top_p}: {} kept",
+                    kept.len()
+                );
+            }
+        }
     }
 
     #[test]

@@ -22,6 +22,10 @@ use crate::model::{Counters, RunError, panic_message};
 /// How many rows' logits are computed at once: a row of a large vocabulary is 600 KB.
 const LOGIT_ROWS: usize = 16;
 
+/// One of so many rows is left to prompts while answers are under way, and one of so many blocks to components that have
+/// nothing under way.
+const LEFT_TO_OTHERS: usize = 8;
+
 /// What callers and the thread have in common.
 pub(super) struct Shared {
     /// The model's name, for errors.
@@ -80,15 +84,16 @@ impl<'t> Scheduler<'t> {
     /// Begin waiting requests, as far as sessions and blocks go.
     fn admit(&mut self) {
         let shared = self.shared;
-        while self.running.len() < shared.sessions {
+        // A component that has nothing under way need not wait until another's answers are there: so many may begin besides.
+        while self.running.len() < 2 * shared.sessions {
             let job = shared.inbox.pick(|dead| shared.skip(dead), |jobs| self.choose(jobs));
             let Some(job) = job else { return };
             let least = self.served.values().copied().min().unwrap_or(0);
-            let served = self.served.entry(job.component.clone()).or_insert(least);
+            let served = self.served.entry(job.whose.component.clone()).or_insert(least);
             *served = (*served).max(least);
             // The last token is computed again even where it is known: what follows it is asked.
             let most = job.prompt.len() - 1;
-            let prefix = self.prefixes.find(&job.component, &job.prompt, most);
+            let prefix = self.prefixes.find(&job.whose, &job.prompt, most);
             self.running.push(Task::new(job, prefix, &self.shared.tokenizer));
         }
     }
@@ -96,35 +101,47 @@ impl<'t> Scheduler<'t> {
     /// The position of the request that is to begin next, if one can.
     fn choose(&mut self, jobs: &[Job]) -> Option<usize> {
         let running = self.running.iter().map(|task| &task.job);
-        let present: HashSet<_> = running.chain(jobs).map(|job| job.component.clone()).collect();
+        let present: HashSet<_> = running.chain(jobs).map(|job| job.whose.component.clone()).collect();
         self.served.retain(|component, _| present.contains(component));
-        let served = |job: &Job| self.served.get(&job.component).copied().unwrap_or(0);
+        let served = |job: &Job| self.served.get(&job.whose.component).copied().unwrap_or(0);
         let (position, job) = jobs
             .iter()
             .enumerate()
+            .filter(|(_, job)| self.running.len() < self.shared.sessions || !self.has_running(job))
             .filter(|(_, job)| !self.is_being_computed(job))
             .min_by_key(|(_, job)| served(job))?;
         self.fits(job).then_some(position)
     }
 
+    fn has_running(&self, job: &Job) -> bool {
+        self.running.iter().any(|task| task.job.whose.component == job.whose.component)
+    }
+
     /// Whether a running request computes a longer beginning of this one than is there now: it is worth waiting for.
     fn is_being_computed(&self, job: &Job) -> bool {
-        let known = self.prefixes.known(&job.component, &job.prompt);
+        let known = self.prefixes.known(&job.whose, &job.prompt);
         self.running.iter().any(|task| {
-            let common = task.common(&job.prompt) / BLOCK_TOKENS * BLOCK_TOKENS;
-            task.job.component == job.component && common > known && task.sequence.len() < common
+            let common = match task.job.whose.session == job.whose.session {
+                true => task.common(&job.prompt),
+                false => task.common(&job.prompt).min(task.job.declared),
+            };
+            let common = common / BLOCK_TOKENS * BLOCK_TOKENS;
+            task.job.whose.component == job.whose.component && common > known && task.sequence.len() < common
         })
     }
 
-    /// Whether the blocks that the request may need are there beside those that the running ones may yet take.
+    /// Whether the blocks that the request may need are there beside those that the running ones may yet take. An eighth is
+    /// left to components that have nothing under way.
     fn fits(&self, job: &Job) -> bool {
         if self.running.is_empty() {
             return true;
         }
         let held = self.shared.pool.used() - self.prefixes.evictable();
         let reserved: usize = self.running.iter().map(|task| task.reserved).sum();
-        let needed = task::blocks(job).saturating_sub(self.prefixes.held(&job.component, &job.prompt));
-        held + reserved + needed <= self.shared.pool.capacity()
+        let needed = task::blocks(job).saturating_sub(self.prefixes.held(&job.whose, &job.prompt));
+        let capacity = self.shared.pool.capacity();
+        let left = if self.has_running(job) { capacity / LEFT_TO_OTHERS } else { 0 };
+        held + reserved + needed + left <= capacity
     }
 
     fn pass(&mut self) {
@@ -150,14 +167,14 @@ impl<'t> Scheduler<'t> {
             }
             return;
         }
-        let most_pinned = self.shared.pool.capacity() / 2;
         for task in self.running.iter().filter(|task| task.share > 0) {
             let len = if task.is_done() {
                 task.sequence.len()
             } else {
                 task.sequence.len() / BLOCK_TOKENS * BLOCK_TOKENS
             };
-            self.prefixes.insert(&task.job.component, &task.sequence, len, task.job.pinned, most_pinned);
+            let most_pinned = if task.job.pin { self.shared.pool.capacity() / 2 } else { 0 };
+            self.prefixes.insert(&task.job.whose, &task.sequence, len, task.job.declared, most_pinned);
         }
         for task in self.running.extract_if(.., |task| task.is_done()) {
             let (job, answer) = task.finish();
@@ -170,14 +187,20 @@ impl<'t> Scheduler<'t> {
 
     /// Give each request its rows of the next pass; how many they are together.
     fn prepare(&mut self) -> usize {
-        let served = |task: &Task<'_>| self.served.get(&task.job.component).copied().unwrap_or(0);
+        let served = |task: &Task<'_>| self.served.get(&task.job.whose.component).copied().unwrap_or(0);
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         order.sort_by_key(|&index| (!self.running[index].is_urgent(), served(&self.running[index])));
-        let mut left = self.shared.max_batch;
+        let prompts = self.running.iter().any(|task| !task.is_urgent() && task.pending() > 0);
+        let to_prompts = if prompts { self.shared.max_batch.div_ceil(LEFT_TO_OTHERS) } else { 0 };
+        let mut left = self.shared.max_batch - to_prompts;
+        let mut kept = to_prompts;
         let mut rows = 0;
         for index in order {
             let task = &mut self.running[index];
             task.share = 0;
+            if !task.is_urgent() {
+                left += std::mem::take(&mut kept);
+            }
             let wanted = task.pending().min(left);
             if wanted == 0 {
                 continue;
@@ -185,7 +208,7 @@ impl<'t> Scheduler<'t> {
             while task.prepare(left, &self.shared.pool).is_err() && self.prefixes.evict() {}
             rows += task.share;
             left = left.saturating_sub(task.share);
-            *self.served.entry(task.job.component.clone()).or_default() += task.share as u64;
+            *self.served.entry(task.job.whose.component.clone()).or_default() += task.share as u64;
         }
         rows
     }
@@ -239,6 +262,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::super::inbox::Work;
+    use super::super::prefix::Whose;
     use super::super::request::{Answer, Output, Params};
     use super::super::tests::support;
     use super::*;
@@ -264,9 +288,9 @@ mod tests {
     ) {
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
-        let (component, prompt, deadline) =
-            (Arc::from(component), prompt.to_vec(), now + Duration::from_secs(3600));
-        let job = Job { component, prompt, pinned, work, stream: None, queued: now, deadline, reply };
+        let (whose, prompt) = (Whose::new(&Arc::from(component)), prompt.to_vec());
+        let (declared, pin, deadline) = (pinned, pinned > 0, now + Duration::from_secs(3600));
+        let job = Job { whose, prompt, declared, pin, work, stream: None, queued: now, deadline, reply };
         if let Ok(Some(displaced)) = shared.inbox.push(job, |_| ()) {
             drop(displaced);
         }
@@ -324,7 +348,7 @@ mod tests {
             scheduler.turn();
         }
         assert_eq!(shared.pool.used(), scheduler.prefixes.blocks(), "a block that no prefix holds is in use");
-        scheduler.prefixes.unpin();
+        while scheduler.prefixes.unpin() {}
         while scheduler.prefixes.evict() {}
         assert_eq!(shared.pool.used(), 0);
     }
@@ -350,7 +374,7 @@ mod tests {
         let mut answers = Vec::new();
         for user in 0..6 {
             let prompt = [&policy[..], &[200 + user, 250]].concat();
-            push(&shared, "a", &prompt, 0, Work::Score(vec![vec![7], vec![9]]), &mut answers);
+            push(&shared, "a", &prompt, 100, Work::Score(vec![vec![7], vec![9]]), &mut answers);
         }
         push(&shared, "b", &policy, 0, Work::Score(vec![vec![7]]), &mut answers);
         while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
@@ -361,6 +385,10 @@ mod tests {
             .map(|answer| answer.try_recv().unwrap().unwrap().usage.cached_tokens)
             .collect();
         assert_eq!(cached[0], 0);
+        assert!(
+            cached.iter().all(|&cached| cached <= 100),
+            "more than what is declared was found: {cached:?}"
+        );
         // Whole blocks while the first is under way, everything once it is done.
         assert!(cached[1..6].iter().all(|&cached| cached >= 96), "{cached:?}");
         assert_eq!(cached[6], 0, "another component's prefix was found");
@@ -382,5 +410,78 @@ mod tests {
         }
         let done = answers.iter_mut().filter_map(|answer| answer.try_recv().ok()).count();
         assert!(done <= 2, "{done} of the greedy component's were answered first");
+    }
+    #[test]
+    fn component_with_nothing_under_way_does_not_wait_for_anothers_answers() {
+        let (shared, decoder) = shared(4, 400);
+        let mut scheduler = Scheduler::new(&shared, decoder);
+        let mut answers = Vec::new();
+        for index in 0..8 {
+            let prompt: Vec<u32> = (0..20).map(|i| 3 + (i * 7 + index) % 290).collect();
+            push(&shared, "greedy", &prompt, 0, generate(200), &mut answers);
+        }
+        scheduler.turn();
+        assert_eq!(scheduler.running.len(), 4, "one component has no more than the sessions");
+        push(&shared, "modest", &[5, 6, 7], 0, generate(1), &mut answers);
+        let mut modest = answers.pop().unwrap();
+        (0..10).for_each(|_| scheduler.turn());
+        assert!(modest.try_recv().is_ok(), "it waits for answers of 200 tokens");
+    }
+
+    #[test]
+    fn blocks_of_one_component_leave_room_for_anothers_request() {
+        let (shared, decoder) = shared(8, 40);
+        let mut scheduler = Scheduler::new(&shared, decoder);
+        let mut answers = Vec::new();
+        for index in 0..8 {
+            let prompt: Vec<u32> = (0..20).map(|i| 3 + (i * 7 + index) % 290).collect();
+            push(&shared, "greedy", &prompt, 0, generate(60), &mut answers);
+        }
+        scheduler.turn();
+        push(&shared, "modest", &[5, 6, 7], 0, generate(1), &mut answers);
+        let mut modest = answers.pop().unwrap();
+        (0..10).for_each(|_| scheduler.turn());
+        assert!(modest.try_recv().is_ok(), "it waits for blocks");
+    }
+
+    #[test]
+    fn prompts_advance_beside_more_answers_than_rows() {
+        let (mut shared, decoder) = shared(4, 400);
+        shared.max_batch = 4;
+        let mut scheduler = Scheduler::new(&shared, decoder);
+        let mut answers = Vec::new();
+        for index in 0..4 {
+            push(&shared, "greedy", &[5, 6, 7 + index], 0, generate(100), &mut answers);
+        }
+        (0..10).for_each(|_| scheduler.turn());
+        assert!(scheduler.running.iter().all(Task::is_urgent));
+        push(&shared, "modest", &(3..13).collect::<Vec<_>>(), 0, Work::Score(vec![vec![7]]), &mut answers);
+        let mut modest = answers.pop().unwrap();
+        (0..20).for_each(|_| scheduler.turn());
+        assert!(modest.try_recv().is_ok(), "its prompt gets no rows");
+    }
+
+    #[test]
+    fn pins_of_an_old_policy_give_way_to_a_new_one() {
+        let (shared, decoder) = shared(4, 32);
+        let mut scheduler = Scheduler::new(&shared, decoder);
+        let go = |scheduler: &mut Scheduler<'_>, component, prompt: &[u32], pinned| {
+            let mut answers = Vec::new();
+            push(&shared, component, prompt, pinned, Work::Score(vec![vec![7]]), &mut answers);
+            while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
+                scheduler.turn();
+            }
+            answers.pop().unwrap().try_recv().unwrap().unwrap().usage.cached_tokens
+        };
+        let prompt =
+            |seed: u32, end| (0..165).map(|i| 3 + (i * 7 + seed * 31) % 290).chain([end]).collect::<Vec<_>>();
+        assert_eq!(go(&mut scheduler, "a", &prompt(1, 5), 165), 0);
+        assert_eq!(go(&mut scheduler, "a", &prompt(1, 6), 165), 165);
+        assert_eq!(go(&mut scheduler, "a", &prompt(2, 5), 165), 0);
+        for round in 0..6 {
+            assert_eq!(go(&mut scheduler, "a", &prompt(2, 10 + round), 165), 165, "round {round}");
+            // What another needs drops the least recently used; the new policy's pins hold.
+            go(&mut scheduler, "b", &prompt(20 + round, 5), 0);
+        }
     }
 }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::request::{Answer, Output, Params, Prompt, Request, TokenUsage};
+use super::request::{Answer, List, MOST_CHOICES, Message, Output, Params, Prompt, Request, TokenUsage};
+use super::tokenizer::MAX_MESSAGES;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 
@@ -19,9 +20,15 @@ pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> 
     for (name, tensor) in inputs {
         let again = match name.as_str() {
             "prompt" => prompt.replace(Prompt::Text(text(&name, tensor)?)).is_some(),
-            "messages" => prompt.replace(Prompt::Messages(json(&name, tensor)?)).is_some(),
+            "messages" => {
+                let List(messages) = json::<List<Message, MAX_MESSAGES>>(&name, tensor)?;
+                prompt.replace(Prompt::Messages(messages)).is_some()
+            }
             "tokens" => prompt.replace(Prompt::Tokens(tokens(&tensor)?)).is_some(),
-            "choices" => choices.replace(json(&name, tensor)?).is_some(),
+            "choices" => {
+                let List(listed) = json::<List<String, MOST_CHOICES>>(&name, tensor)?;
+                choices.replace(listed).is_some()
+            }
             "params" => params.replace(json::<Params>(&name, tensor)?).is_some(),
             other => {
                 let other = &other[..other.floor_char_boundary(64)];
@@ -113,7 +120,7 @@ fn tokens(tensor: &Tensor) -> Result<Vec<u32>, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::request::{Finish, Message};
+    use super::super::request::Finish;
     use super::*;
 
     fn input(name: &str, text: &str) -> (String, Tensor) {
@@ -151,6 +158,20 @@ mod tests {
             let error = request(inputs).unwrap_err();
             assert!(error.starts_with(expected), "{error}");
         }
+        let many = |name: &str, item: &str, most: usize| {
+            // A list's items take more memory than its text: reading must end at the first one too many.
+            let json = format!("[{}{item}, and no JSON", format!("{item},").repeat(most));
+            request(vec![input("prompt", "a"), input(name, &json)]).unwrap_err()
+        };
+        let expected = |name: &str, most| {
+            format!("`{name}`: invalid length {}, expected at most {most} items", most + 1)
+        };
+        assert!(many("choices", "\"\"", 64).starts_with(&expected("choices", 64)));
+        let turn = r#"{"role":"user","content":""}"#;
+        assert!(many("messages", turn, 1024).starts_with(&expected("messages", 1024)));
+        let stops = format!("{{\"stop\": [{}\"\", and no JSON", "\"\",".repeat(16));
+        let error = request(vec![input("prompt", "a"), input("params", &stops)]).unwrap_err();
+        assert!(error.starts_with(&expected("params", 16)), "{error}");
         let not_text = Tensor::new(DType::U8, vec![2], vec![b'a', 0xff]).unwrap();
         let error = request(vec![("prompt".to_owned(), not_text)]).unwrap_err();
         assert_eq!(error, "`prompt` is not UTF-8: byte 1 is not text");

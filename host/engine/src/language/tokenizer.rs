@@ -4,6 +4,7 @@
 //! pre-tokenizer that the file names. The pieces come from the `tokenizers` crate. Control tokens are no part of them:
 //! a caller's text is text throughout, and only a chat template's own text is searched for control tokens.
 
+mod chat;
 mod control;
 mod detokenizer;
 mod model;
@@ -16,7 +17,8 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use self::control::{ControlTokens, Guards, Piece};
+pub(super) use self::chat::Open;
+use self::control::ControlTokens;
 pub(crate) use self::detokenizer::Detokenizer;
 use self::model::{Encoder, Words};
 use self::vocabulary::{Kind, Spelling, TokenBytes, Vocabulary};
@@ -26,7 +28,7 @@ use super::template::{Template, TemplateError};
 /// Bytes of one text, or of a chat's contents together, at most: some eight times what the longest contexts hold.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Turns of a chat at most.
-const MAX_MESSAGES: usize = 1 << 10;
+pub(super) const MAX_MESSAGES: usize = 1 << 10;
 
 /// The roles that a turn may have. Templates write them between control tokens' brackets, so no others are taken.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
@@ -41,6 +43,8 @@ pub(crate) struct Tokenizer {
     spelling: Spelling,
     /// Whether the encoder puts a space before a text.
     space_prefix: bool,
+    /// Whether no token goes on from a word's letters into the next word.
+    words_part: bool,
     bytes: TokenBytes,
     control: ControlTokens,
     /// The text of each control token, by id.
@@ -149,6 +153,7 @@ impl Tokenizer {
             encoder,
             spelling,
             space_prefix,
+            words_part: spelling == Spelling::ByteLevel || vocabulary.words_part(),
             bytes: vocabulary.bytes(spelling)?,
             strips: stripping(gguf, &control_texts)?,
             control,
@@ -193,66 +198,6 @@ impl Tokenizer {
     pub(crate) fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut tokens = Vec::new();
         self.encode_fragment(text, false, &mut tokens)?;
-        Ok(tokens)
-    }
-
-    /// The tokens of a chat by the file's template, with BOS where the file wants it, and the beginning of the
-    /// assistant's turn; or, with `continue_last`, with the last turn left open at the end of its content.
-    ///
-    /// # Errors
-    ///
-    /// When the file has no template; when the messages are none, too long, of a role that is not known, or refused by
-    /// the template; when `continue_last` finds another turn than the assistant's.
-    pub(crate) fn encode_chat(
-        &self,
-        messages: &[Message],
-        continue_last: bool,
-    ) -> Result<Vec<u32>, TokenizerError> {
-        let template = self.template.as_ref().ok_or(TokenizerError::NoTemplate)?;
-        check(messages, continue_last)?;
-        let texts = messages.iter().map(|message| message.content.as_str());
-        let control = self.control_texts.iter().map(|(_, text)| text.as_str());
-        let guards = Guards::absent_from(texts.chain(control).chain([template.source()]));
-        let guards = guards.ok_or_else(|| {
-            TokenizerError::Messages("use every private-use character of Unicode; leave one out".to_owned())
-        })?;
-        let mut guarded: Vec<Message> = messages
-            .iter()
-            .map(|message| {
-                let content = self.control.guarded(&message.content, guards.guard);
-                Message { role: message.role.clone(), content }
-            })
-            .collect();
-        if let (true, Some(last)) = (continue_last, guarded.last_mut()) {
-            last.content.push(guards.end);
-        }
-        let mut text = template.render(&guarded, !continue_last)?;
-        if continue_last {
-            let end = text.rfind(guards.end).ok_or_else(|| {
-                TokenizerError::Messages(
-                    "end in a turn that the chat template leaves out, so it cannot be continued".to_owned(),
-                )
-            })?;
-            text.truncate(end);
-        }
-
-        let mut tokens: Vec<u32> = Vec::new();
-        for piece in self.control.split(&text) {
-            match piece {
-                Piece::Control(id) => tokens.push(id),
-                Piece::Text(text) => {
-                    let text = guards.remove(text);
-                    let strips = tokens.last().is_some_and(|token| self.strips.contains(token));
-                    let text = if strips { text.trim_start() } else { &text };
-                    self.encode_fragment(text, self.space_prefix, &mut tokens)?;
-                }
-            }
-        }
-        if let Some(bos) = self.bos
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
         Ok(tokens)
     }
 

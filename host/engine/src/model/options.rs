@@ -26,7 +26,7 @@ pub struct ModelOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// How many calls are computed at once. Each session of an ONNX model is one worker thread; those of a language model
-    /// are computed together.
+    /// are computed together, and a component that has none under way may begin one more, up to twice as many in all.
     pub sessions: usize,
     /// Threads that one computation uses.
     pub threads: usize,

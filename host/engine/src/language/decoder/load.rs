@@ -1,5 +1,7 @@
 //! From a file's tensors to a decoder's layers: which matrices a layer multiplies with, and where each comes from.
 
+use std::collections::HashSet;
+
 use infer_kernels::{Pool, QuantizedMatrix, dequantize_row};
 
 use super::{Layer, Projection};
@@ -60,6 +62,28 @@ pub(super) fn want(gguf: &Gguf, name: String, rows: usize, columns: usize) -> Re
     Ok(Wanted { name, ty, rows, columns })
 }
 
+/// That the graph has a place for each tensor of a layer and of the output: one that it has none for would change what the
+/// model says.
+///
+/// # Errors
+///
+/// Which it has no place for.
+pub(super) fn check_known(gguf: &Gguf, layers: &[LayerMatrices], head: &Wanted) -> Result<(), GgufError> {
+    let mut known = HashSet::from(["output_norm.weight".to_owned(), head.name.clone()]);
+    for (index, layer) in layers.iter().enumerate() {
+        known.extend(["attn_norm", "ffn_norm"].map(|norm| format!("blk.{index}.{norm}.weight")));
+        known.extend(layer.all().map(|wanted| wanted.name.clone()));
+        known.extend(layer.qkv.iter().chain(&layer.gate_up).map(Wanted::bias));
+    }
+    let matters = |name: &str| name.starts_with("blk.") || name.starts_with("output");
+    let unknown = gguf.tensor_names().find(|name| matters(name) && !known.contains(*name));
+    unknown.map_or(Ok(()), |name| {
+        let message =
+            "has no place in the graph of this architecture; the model is of a variant that is not supported";
+        Err(GgufError::tensor(name, message))
+    })
+}
+
 /// Gives each tensor in the form that the decoder wants.
 pub(super) struct Loader<'g> {
     pub(super) gguf: &'g Gguf,
@@ -92,7 +116,7 @@ impl Loader<'_> {
         let mut biased = false;
         for wanted in wanted {
             parts.push(self.matrix(wanted)?);
-            let name = wanted.name.replace(".weight", ".bias");
+            let name = wanted.bias();
             if self.gguf.tensor(&name)?.is_some() {
                 bias.extend(self.vector(&name, wanted.rows)?);
                 biased = true;

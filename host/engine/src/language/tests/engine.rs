@@ -3,10 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use infer_kernels::Pool;
+
 use super::support::{decoder, distance, file, logits};
 use crate::card::Format;
-use crate::language::decoder::Run;
+use crate::language::config::DecoderConfig;
+use crate::language::decoder::{Decoder, Packing, Run};
+use crate::language::gguf::Gguf;
 use crate::language::kv::Sequence;
+use crate::language::preparation::{Preparation, Unprepared};
 use crate::language::sampler::log_sum_exp;
 use crate::language::{Finish, LanguageModel, Output, Params, Prompt, Request, Session};
 use crate::model::{Capacity, RunError};
@@ -200,4 +205,131 @@ async fn unfit_requests_say_why() {
     assert_eq!(run(long).await, "the prompt has 10000 bytes, far above the 256 tokens of the context");
     let past = model.run(&mut Session::default(), generate(vec![5], 1), None, Instant::now()).await;
     assert!(matches!(past, Err(RunError::Deadline { .. })));
+}
+
+fn declared(prompt: Vec<u32>) -> Request {
+    let params = Params { pin: true, ..Params::default() };
+    Request { params, ..score(prompt, &["yes"]) }
+}
+
+#[tokio::test]
+async fn one_sessions_text_is_not_found_by_anothers() {
+    let model = model(FILES[2]);
+    let component = Arc::from("moderate");
+    let policy = tokens(40, 1);
+    let with = |seed| [&policy[..], &tokens(20, seed)].concat();
+    let cached = async |session: &mut Session, request: Request| {
+        model.run(session, request, None, soon()).await.unwrap().usage.cached_tokens
+    };
+    let mut one = Session::new(&component);
+    cached(&mut one, declared(policy.clone())).await;
+    assert_eq!(cached(&mut one, score(with(2), &["yes"])).await, 40);
+    // Neither what was sent nor the beginning of it tells anything: each time the policy alone was there.
+    for guess in [with(2), with(3), with(2)[..50].to_vec()] {
+        assert_eq!(cached(&mut Session::new(&component), score(guess, &["yes"])).await, 40);
+    }
+    // The session itself goes on where it was.
+    assert_eq!(cached(&mut one, score(with(2), &["no"])).await, 59);
+}
+
+fn text(prompt: &str, choices: &[&str]) -> Request {
+    Request { prompt: Prompt::Text(prompt.to_owned()), ..score(Vec::new(), choices) }
+}
+
+#[tokio::test]
+async fn session_holds_the_whole_prompt_after_choices() {
+    let model = model(FILES[2]);
+    for (prompt, choices) in
+        [("one two the t", ["he", "hat"]), ("one two ", ["three", "in"]), ("a  ", [" in", "b"])]
+    {
+        let mut session = Session::default();
+        model.run(&mut session, text(prompt, &choices), None, soon()).await.unwrap();
+        assert_eq!(session.tokens, model.shared.tokenizer.encode(prompt).unwrap(), "{prompt:?}");
+    }
+}
+
+#[tokio::test]
+async fn choice_that_swallows_the_prompt_is_named() {
+    let model = model(FILES[2]);
+    let refused = model.run(&mut Session::default(), text("th", &["x", "e"]), None, soon()).await;
+    let Err(RunError::InvalidInput { message, .. }) = refused else { panic!("{refused:?}") };
+    assert!(message.starts_with("choice `e` becomes one token with all of the prompt"), "{message}");
+}
+
+#[tokio::test]
+async fn prompts_beyond_the_context_are_refused_before_they_are_copied() {
+    let model = model(FILES[2]);
+    let choices: Vec<_> = (0..64).map(|choice| choice.to_string()).collect();
+    let choices: Vec<_> = choices.iter().map(String::as_str).collect();
+    // With a copy a choice this would take 4 GB.
+    let request = score(vec![5; 16 << 20], &choices);
+    let refused = model.run(&mut Session::default(), request, None, soon()).await;
+    let Err(RunError::InvalidInput { message, .. }) = refused else { panic!("{refused:?}") };
+    assert!(message.starts_with("the prompt has 16777216 tokens, expected fewer than the 256"), "{message}");
+}
+
+#[tokio::test]
+async fn preparation_ends_with_its_caller_and_at_its_deadline() {
+    let model = model(FILES[2]);
+    let prepare = |deadline, caller| {
+        let preparation = Preparation {
+            shared: model.shared.clone(),
+            before: Vec::new(),
+            context: model.context,
+            vocabulary: model.vocabulary,
+            deadline,
+            caller,
+        };
+        preparation.run(&text("one two three", &["four", "five"]))
+    };
+    let caller = Arc::new(());
+    assert!(prepare(soon(), Arc::downgrade(&caller)).is_ok());
+    assert!(matches!(prepare(Instant::now(), Arc::downgrade(&caller)), Err(Unprepared::Late)));
+    let gone = Arc::downgrade(&caller);
+    drop(caller);
+    assert!(matches!(prepare(soon(), gone), Err(Unprepared::Late)));
+}
+
+#[tokio::test]
+async fn choices_behind_words_are_encoded_as_with_them() {
+    for file in FILES {
+        let model = model(file);
+        let tokenizer = &model.shared.tokenizer;
+        let (prompt, choices) = ("say which it is: a cat or a do", ["g", "ve", " or so", "1"]);
+        let answer = model.run(&mut Session::default(), text(prompt, &choices), None, soon()).await.unwrap();
+        let (mut decoder, pool) = decoder(file, 256);
+        for (choice, found) in choices.iter().zip(scores(answer.output)) {
+            let all: Vec<u32> = tokenizer
+                .bos()
+                .into_iter()
+                .chain(tokenizer.encode(&[prompt, choice].concat()).unwrap())
+                .collect();
+            let rows = logits(&mut decoder, &pool, &all, 64);
+            let from = answer.usage.prompt_tokens;
+            let expected: f32 =
+                (from..all.len()).map(|at| rows[at - 1][all[at] as usize] - log_sum_exp(&rows[at - 1])).sum();
+            assert!((found - expected).abs() < TOLERANCE * 5.0, "{file} {choice}: {found}, {expected}");
+        }
+    }
+}
+
+#[test]
+fn tensors_that_the_graph_has_no_place_for_are_refused() {
+    let file = std::fs::read(file(FILES[2])).unwrap();
+    let load = |file: Vec<u8>| {
+        let gguf = Gguf::parse(Bytes::Owned(file)).unwrap();
+        let config = DecoderConfig::read(&gguf, 64).unwrap();
+        let packing = Packing { pool: Pool::new(1).unwrap(), slot: None };
+        Decoder::load(gguf, config, 320, packing).map(|_| ()).map_err(|error| error.to_string())
+    };
+    load(file.clone()).unwrap();
+    // One layer less than there are tensors of: behind the key stand its type and its value.
+    let key = b"qwen2.block_count";
+    let value = file.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    let mut shorter = file.clone();
+    assert!(shorter[value] > 1);
+    shorter[value] -= 1;
+    let layer = shorter[value];
+    let error = load(shorter).unwrap_err();
+    assert!(error.starts_with(&format!("tensor `blk.{layer}.")) && error.contains("has no place"), "{error}");
 }

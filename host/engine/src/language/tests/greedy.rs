@@ -16,7 +16,18 @@ struct Recorded {
 
 #[derive(Deserialize)]
 struct Error {
-    largest: f32,
+    rms: f32,
+}
+
+/// The leads at which the engine decides otherwise are at most so many times the root mean square of what int8 arithmetic
+/// moves a logit by: 1.4 times is the largest seen.
+const ERRORS: f32 = 2.0;
+
+/// How many of a model's answers are equal to the last token, and at how many steps the others differ.
+#[derive(Debug)]
+struct Agreement {
+    equal: usize,
+    differing: usize,
 }
 
 #[derive(Deserialize)]
@@ -27,12 +38,12 @@ struct Answer {
     best: Vec<Vec<(u32, f32)>>,
 }
 
-/// The answers that the engine gives to the last token; where one is left, it is at a near-tie.
-fn answers_that_are_equal(model: &str) -> usize {
+/// How the engine agrees with llama.cpp's answers; where it does not, it is at a near-tie.
+fn agreement(model: &str) -> Agreement {
     let text = std::fs::read_to_string(file(&format!("greedy-{model}.json"))).unwrap();
     let Recorded { file, int8_error, prompts } = serde_json::from_str(&text).unwrap();
     let (mut decoder, pool) = decoder_of(&cached(model, &file), 512);
-    let mut equal = 0;
+    let (mut equal, mut steps) = (0, 0);
     for (number, Answer { prompt, generated, best }) in prompts.iter().enumerate() {
         let fed = [&prompt[..], &generated[..generated.len() - 1]].concat();
         let rows = logits(&mut decoder, &pool, &fed, 128);
@@ -43,29 +54,33 @@ fn answers_that_are_equal(model: &str) -> usize {
             let (ours, theirs) = (found[step], generated[step]);
             let lead = row[ours as usize] - row[theirs as usize];
             println!("prompt {number}, step {step}: {ours} instead of {theirs}, by {lead}");
-            assert!(lead <= int8_error.largest, "prompt {number}, step {step}: {lead} is no near-tie");
+            assert!(lead <= ERRORS * int8_error.rms, "prompt {number}, step {step}: {lead} is no near-tie");
         }
         // Where the two texts part, it is a near-tie to llama.cpp as well.
         if let Some(step) = differing.clone().next() {
             let logit = |token: u32| best[step].iter().find(|(id, _)| *id == token).map(|(_, logit)| *logit);
             let lead = logit(generated[step]).unwrap() - logit(found[step]).unwrap_or(f32::NEG_INFINITY);
-            assert!(lead <= int8_error.largest, "prompt {number}, step {step}: {lead} to llama.cpp");
+            assert!(lead <= ERRORS * int8_error.rms, "prompt {number}, step {step}: {lead} to llama.cpp");
         }
-        equal += usize::from(differing.count() == 0);
+        let differing = differing.count();
+        equal += usize::from(differing == 0);
+        steps += differing;
     }
-    println!("{equal} of {} answers are equal to the last token", prompts.len());
-    equal
+    println!("{equal} of {} answers are equal to the last token, {steps} steps differ", prompts.len());
+    Agreement { equal, differing: steps }
 }
 
 #[test]
 fn smollm2_answers_as_llama_cpp_does() {
-    assert!(answers_that_are_equal("smollm2") >= 3);
+    let found = agreement("smollm2");
+    assert!(found.equal >= 5 && found.differing <= 12, "{found:?}");
 }
 
 #[test]
 #[ignore = "needs 491 MB: make test-models"]
 fn qwen2_answers_as_llama_cpp_does() {
-    assert!(answers_that_are_equal("qwen2.5-0.5b") >= 3);
+    let found = agreement("qwen2.5-0.5b");
+    assert!(found.equal >= 6 && found.differing <= 5, "{found:?}");
 }
 
 /// The next tokens of a full-size file: tests/scripts/phi3_top1.py writes what llama.cpp says, with its lead.

@@ -4,7 +4,10 @@
 //! guard behind each character that a control token could start with; a control token is only matched where no guard
 //! is within it, so neither content nor content joined to the template's text can spell one. Guards are then removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+/// The first character of those that are guards and marks.
+const PRIVATE: char = '\u{f0000}';
 
 /// The control tokens of a vocabulary by their text.
 #[derive(Default)]
@@ -18,13 +21,14 @@ pub(super) struct ControlTokens {
     rests: Vec<String>,
 }
 
-/// Two characters that no text at hand holds.
-#[derive(Clone, Copy)]
+/// Characters that no text at hand holds.
 pub(super) struct Guards {
     /// Keeps content from spelling control tokens.
     pub(super) guard: char,
     /// Marks the end of the last content.
     pub(super) end: char,
+    /// One for each content, in order.
+    pub(super) marks: Vec<char>,
 }
 
 /// A piece of a rendered template.
@@ -129,20 +133,30 @@ impl ControlTokens {
 }
 
 impl Guards {
-    /// Two private-use characters (planes 15 and 16) that occur in none of `texts`, and in no control token.
+    /// Private-use characters (planes 15 and 16) that occur in none of `texts`, and `contents` of them as marks.
     ///
-    /// `None` where the texts use all 131,068 of them.
-    pub(super) fn absent_from<'t>(texts: impl Iterator<Item = &'t str>) -> Option<Self> {
-        let used: std::collections::HashSet<char> =
-            texts.flat_map(str::chars).filter(|character| *character >= '\u{f0000}').collect();
+    /// `None` where the texts leave too few of the 131,068.
+    pub(super) fn absent_from<'t>(texts: impl Iterator<Item = &'t str>, contents: usize) -> Option<Self> {
+        let used: HashSet<char> = texts.flat_map(str::chars).filter(|c| *c >= PRIVATE).collect();
         let mut free =
-            ('\u{f0000}'..='\u{ffffd}').chain('\u{100000}'..='\u{10fffd}').filter(|c| !used.contains(c));
-        Some(Guards { guard: free.next()?, end: free.next()? })
+            (PRIVATE..='\u{ffffd}').chain('\u{100000}'..='\u{10fffd}').filter(|c| !used.contains(c));
+        let (guard, end) = (free.next()?, free.next()?);
+        let marks: Vec<char> = free.take(contents).collect();
+        (marks.len() == contents).then_some(Guards { guard, end, marks })
     }
 
-    /// `text` without guards.
-    pub(super) fn remove(self, text: &str) -> String {
-        text.chars().filter(|character| *character != self.guard && *character != self.end).collect()
+    /// The guards and marks that are in `text`.
+    pub(super) fn marks_in(&self, text: &str) -> HashSet<char> {
+        text.chars().filter(|c| self.is_one(*c)).collect()
+    }
+
+    /// `text` without guards and marks.
+    pub(super) fn remove(&self, text: &str) -> String {
+        text.chars().filter(|c| !self.is_one(*c)).collect()
+    }
+
+    fn is_one(&self, c: char) -> bool {
+        c >= PRIVATE && (c == self.guard || c == self.end || self.marks.binary_search(&c).is_ok())
     }
 }
 
@@ -174,7 +188,7 @@ mod tests {
     #[test]
     fn content_spells_no_control_token_alone_or_with_text_around_it() {
         let control = control(&["<|a|>", "<|b|>", "[X]"]);
-        let guards = Guards::absent_from([].into_iter()).unwrap();
+        let guards = Guards::absent_from([].into_iter(), 0).unwrap();
         let fragments = ["<", "|", "a", "|>", ">", "<|a|>", "[", "X", "]", " ", "\n", "<|", "b|>", "é"];
         // Every text of up to three fragments, between every two beginnings and ends of control tokens.
         let mut contents = vec![String::new()];
@@ -218,9 +232,9 @@ mod tests {
 
     #[test]
     fn guards_are_characters_that_no_text_holds() {
-        let guards = Guards::absent_from(["\u{f0000}\u{f0002}", "\u{f0001}"].into_iter()).unwrap();
-        assert_eq!((guards.guard, guards.end), ('\u{f0003}', '\u{f0004}'));
+        let guards = Guards::absent_from(["\u{f0000}\u{f0002}", "\u{f0001}"].into_iter(), 1).unwrap();
+        assert_eq!((guards.guard, guards.end, guards.marks[0]), ('\u{f0003}', '\u{f0004}', '\u{f0005}'));
         let all: String = ('\u{f0000}'..='\u{10fffd}').collect();
-        assert!(Guards::absent_from([all.as_str()].into_iter()).is_none());
+        assert!(Guards::absent_from([all.as_str()].into_iter(), 0).is_none());
     }
 }

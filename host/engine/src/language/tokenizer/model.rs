@@ -26,6 +26,11 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const PRE: &str = "tokenizer.ggml.pre";
 
+/// Merges that follow from scores, at most so many for each token: Phi-3's vocabulary has 1.9, Gemma's 2.3.
+const MERGES_PER_TOKEN: usize = 8;
+/// Bytes that are looked at for these merges at most: a token's length for each of its characters. Phi-3's takes 2 MB.
+const MAX_SPLIT_BYTES: usize = 1 << 28;
+
 /// Qwen2's split of a text into words: contractions, letters, single digits, punctuation, line ends, spaces.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Llama 3's: as Qwen2's, with up to three digits.
@@ -91,10 +96,20 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
         }
     }
 
+    let most = MERGES_PER_TOKEN * texts.len();
     let mut merges = Vec::new();
+    let mut split_bytes = 0_usize;
     for (id, token) in vocabulary.tokens.iter().enumerate() {
         if vocabulary.kinds[id] != Kind::Text {
             continue;
+        }
+        split_bytes += token.len() * token.len();
+        if split_bytes > MAX_SPLIT_BYTES || merges.len() > most {
+            let message = format!(
+                "holds tokens too long, or too many that are made of others; expected at most {MERGES_PER_TOKEN} ways to \
+                 make a token, and {MAX_SPLIT_BYTES} bytes to search for them"
+            );
+            return Err(GgufError::key(TOKENS, message).into());
         }
         let first = merges.len();
         let splits = token.char_indices().skip(1).enumerate();

@@ -106,11 +106,74 @@ fn chats_match_the_reference_on_the_whole_rendered_text() {
         assert_eq!(golden.chats.len(), 5);
         for Chat { messages, text, ids } in golden.chats {
             let continued = messages.last().unwrap().0 == "assistant";
-            let messages: Vec<_> =
-                messages.into_iter().map(|(role, content)| Message { role, content }).collect();
+            // The reference leaves out what Phi-3's template does not know.
+            let known = |role: &str| name != "phi-3" || role != "system";
+            let messages = messages.into_iter().filter(|(role, _)| known(role));
+            let messages: Vec<_> = messages.map(|(role, content)| Message { role, content }).collect();
             let tokens = tokenizer.encode_chat(&messages, continued).unwrap();
             assert_eq!(tokens, ids, "{name}: {text:?}");
         }
+    }
+}
+
+#[test]
+fn instructions_reach_models_whose_template_knows_none() {
+    let tokenizer = phi3();
+    let encode = |turns: &[(&str, &str)]| tokenizer.encode_chat(&messages(turns), false).unwrap();
+    let folded = encode(&[("user", "Be kind.\n\nEven so.\n\nhi"), ("assistant", "yes"), ("user", "ho")]);
+    let system = [("system", "Be kind."), ("developer", "Even so."), ("user", "hi"), ("assistant", "yes")];
+    assert_eq!(encode(&[&system[..], &[("user", "ho")]].concat()), folded);
+    assert_eq!(encode(&[("system", "Be kind.")]), encode(&[("user", "Be kind.")]));
+    let open = messages(&[("user", "hi"), ("system", "Be kind."), ("assistant", "ye")]);
+    let two = messages(&[("user", "hi"), ("user", "Be kind."), ("assistant", "ye")]);
+    assert_eq!(tokenizer.encode_chat(&open, true).unwrap(), tokenizer.encode_chat(&two, true).unwrap());
+    // Where the template knows them, they stay what they are.
+    let qwen2 = named("qwen2");
+    let own = qwen2.encode_chat(&messages(&[("system", "Be kind."), ("user", "hi")]), false).unwrap();
+    let user = qwen2.encode_chat(&messages(&[("user", "Be kind.\n\nhi")]), false).unwrap();
+    assert_ne!(own, user);
+    let refusing = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}</s>{% endfor %}";
+    let refusing = build(&small().text("tokenizer.chat_template", refusing)).unwrap();
+    let folded = refusing.encode_chat(&messages(&[("system", "a"), ("user", "b")]), false).unwrap();
+    assert_eq!(folded, refusing.encode_chat(&messages(&[("user", "a\n\nb")]), false).unwrap());
+}
+
+#[test]
+fn turns_that_a_template_leaves_out_are_refused() {
+    let tokenizer = phi3();
+    let chat = messages(&[("user", "hi"), ("tool", "42"), ("user", "so?")]);
+    assert_eq!(
+        tokenizer.encode_chat(&chat, false).unwrap_err().to_string(),
+        "`messages` has a turn of `tool`, turn 1, that the chat template leaves out; put what it says into a turn of `user`"
+    );
+    // Nothing is lost with a turn that says nothing.
+    assert!(tokenizer.encode_chat(&messages(&[("system", " \n"), ("user", "hi")]), false).is_ok());
+    let last = build(&small().text("tokenizer.chat_template", "{{ messages[0].content }}")).unwrap();
+    let error = last.encode_chat(&messages(&[("user", "a"), ("assistant", "b")]), true).unwrap_err();
+    assert!(error.to_string().starts_with("`messages` has a turn of `assistant`, turn 1, "), "{error}");
+}
+
+#[test]
+fn open_text_and_what_follows_are_the_text_in_one() {
+    for (name, golden) in golden() {
+        let tokenizer = named(&name);
+        let texts = golden.texts.iter().map(|text| text.text.as_str());
+        let texts: Vec<_> =
+            texts.chain(["the cat sat on the ma", "a b c d", " two  words here e\u{301}"]).collect();
+        let mut decided = 0;
+        for text in &texts {
+            for more in ["", "t", " mat", "\u{301}", "'s", "  x", "\n", "1"].iter().chain(&texts) {
+                let open = tokenizer.open(Vec::new(), text, false).unwrap();
+                decided += open.tokens.len();
+                let parts = [&open.tokens[..], &tokenizer.close(&open, more).unwrap()].concat();
+                assert_eq!(
+                    parts,
+                    tokenizer.encode(&[text, *more].concat()).unwrap(),
+                    "{name}: {text:?} {more:?}"
+                );
+            }
+        }
+        assert!(decided > 1_000, "{name}: {decided}");
     }
 }
 
@@ -394,6 +457,31 @@ fn hostile_vocabularies_are_refused_by_key() {
     for (writer, expected) in cases {
         let message = build(&writer).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{message}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn vocabularies_whose_merges_outgrow_their_tokens_are_refused() {
+    let with = |own: &mut dyn Iterator<Item = String>| {
+        let mut tokens = vec!["<unk>".to_owned()];
+        tokens.extend(own);
+        let mut types = vec![1; tokens.len()];
+        types[0] = 2;
+        let writer = small()
+            .texts("tokenizer.ggml.tokens", &tokens)
+            .i32s("tokenizer.ggml.token_type", &types)
+            .f32s("tokenizer.ggml.scores", &vec![0.0; tokens.len()]);
+        let none = ["bos_token_id", "eos_token_id"].iter();
+        build(&none.fold(writer, |writer, key| writer.without(&format!("tokenizer.ggml.{key}"))))
+    };
+    let grid = (1..64 * 64).map(|id| "a".repeat(id / 64) + &"b".repeat(id % 64));
+    let long = (0..700_u32).map(|id| format!("{id:0>1000}"));
+    for own in [&mut { grid } as &mut dyn Iterator<Item = String>, &mut { long }] {
+        let message = with(own).unwrap_err().to_string();
+        assert!(
+            message.starts_with("key `tokenizer.ggml.tokens` holds tokens too long, or too many"),
+            "{message}"
+        );
     }
 }
 

@@ -131,6 +131,12 @@ impl<'g> Vocabulary<'g> {
         Ok(texts)
     }
 
+    /// Whether `▁` begins a token's text wherever it is in one, but for others of its kind.
+    pub(super) fn words_part(&self) -> bool {
+        let of_text = self.tokens.iter().zip(&self.kinds).filter(|(_, kind)| **kind == Kind::Text);
+        of_text.into_iter().all(|(token, _)| !token.trim_start_matches('▁').contains('▁'))
+    }
+
     /// The bytes that each token stands for in a text; none for control tokens and holes.
     ///
     /// # Errors
