@@ -259,6 +259,9 @@ pub struct Bench {
     /// A model of the configuration
     #[arg(long, value_name = "NAME")]
     pub model: String,
+    /// What the model is asked to do [default: tensor]
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<BenchTask>,
     /// How long each row is measured, such as `10s` or `500ms`
     #[arg(short = 'z', long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
     pub duration: Duration,
@@ -271,6 +274,15 @@ pub struct Bench {
     /// Output format
     #[command(flatten)]
     pub output: Output,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchTask {
+    /// Tensors through a model and back
+    Tensor,
+    /// Text by a language model: prefill and decode
+    Generate,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -209,6 +209,11 @@ impl LanguageModel {
         self.context
     }
 
+    /// How many tokens it knows: a prompt's are below this.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
     /// The instructions that its kernels use on this machine, such as `avx512-vnni`.
     pub fn instruction_set(&self) -> &'static str {
         infer_kernels::instruction_set()

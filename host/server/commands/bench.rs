@@ -3,6 +3,8 @@
 //! Both rows submit the same tensors to the same engine queue. The sandbox row does what a guest does: a fresh instance
 //! is given the tensors, hands them to wasi:nn, and gives the outputs back.
 
+mod language;
+mod random;
 mod sample;
 mod stats;
 
@@ -17,7 +19,7 @@ use infer_sandbox::types::NamedTensor;
 use serde::Serialize;
 
 use crate::app::{App, Policy};
-use crate::cli::{Bench, Format};
+use crate::cli::{Bench, BenchTask, Format};
 use crate::config::{ComponentConfig, Config, Source};
 use stats::{Row, Turn};
 
@@ -35,6 +37,16 @@ struct Report {
     sandbox_of_native: f64,
     /// Median over sandboxed requests of what an instance costs: made, called, dropped, without the model.
     sandbox_us: SandboxCost,
+}
+
+/// What is said of a language model.
+#[derive(Serialize)]
+struct LanguageReport {
+    host: Host,
+    model: Subject,
+    prefill: Vec<language::Prefill>,
+    decode: language::Decode,
+    dummy: bool,
 }
 
 #[derive(Serialize)]
@@ -59,6 +71,9 @@ struct SandboxCost {
 }
 
 pub(super) fn run(mut config: Config, arguments: &Bench, out: &mut impl Write) -> anyhow::Result<()> {
+    if arguments.task == Some(BenchTask::Generate) {
+        return run_language(&config, arguments, out);
+    }
     let known: Vec<_> = config.models.keys().map(|name| format!("`{name}`")).collect();
     let chosen = config.models.remove(&arguments.model).with_context(|| {
         format!("no model `{}` in {}; expected one of {}", arguments.model, config.origin, known.join(", "))
@@ -85,6 +100,59 @@ pub(super) fn run(mut config: Config, arguments: &Bench, out: &mut impl Write) -
         Format::Table => print(&report, arguments, out)?,
     }
     Ok(())
+}
+
+/// Measure a language model's prefill and decode.
+fn run_language(config: &Config, arguments: &Bench, out: &mut impl Write) -> anyhow::Result<()> {
+    let model = super::language::load(config, &arguments.model)?;
+    let language = super::language::language(&model)?;
+    let effort = language::Effort { time: arguments.duration * 4, repeats: arguments.repeats };
+    let mut random = random::Random::new(1, 0);
+    let measuring = language::measure(language, &mut random, effort, say);
+    let (prefill, decode) = super::block_on(measuring)??;
+    say("");
+    let capacity = model.capacity();
+    let report = LanguageReport {
+        host: Host { cores: stats::cores(), backend: language.instruction_set() },
+        model: Subject {
+            name: model.name().to_owned(),
+            hash: model.hash().to_owned(),
+            sessions: capacity.sessions,
+            threads: capacity.threads,
+        },
+        prefill,
+        decode,
+        dummy: model.is_dummy(),
+    };
+    if arguments.output.output == Format::Json {
+        serde_json::to_writer_pretty(&mut *out, &report)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    if report.dummy {
+        writeln!(out, "{}", super::language::DUMMY)?;
+    }
+    let LanguageReport { host, model, prefill, decode, .. } = &report;
+    writeln!(out, "{}  {} on {} cores, {} threads\n", model.name, host.backend, host.cores, model.threads)?;
+    for language::Prefill { tokens, tokens_per_second, tokens_per_second_sd, repeats } in prefill {
+        writeln!(
+            out,
+            "prefill {tokens:>4}  {tokens_per_second:>8.2} ± {tokens_per_second_sd:.2} tokens/s over {repeats}"
+        )?;
+    }
+    let language::Decode { tokens, tokens_per_second, tokens_per_second_sd, repeats } = decode;
+    writeln!(
+        out,
+        "decode  {tokens:>4}  {tokens_per_second:>8.2} ± {tokens_per_second_sd:.2} tokens/s over {repeats}"
+    )?;
+    Ok(())
+}
+
+/// What is being measured, where a person is watching.
+fn say(what: &str) {
+    if stderr().is_terminal() {
+        let _ = write!(stderr(), "\r\x1b[K{what}");
+    }
 }
 
 /// What a row sends requests through.
