@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod bench;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dummy::Mix;
+
+pub use bench::{Bench, BenchFormat, BenchTask, PrefixCache, Server, Target};
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
 #[derive(Debug, Parser)]
@@ -65,8 +69,8 @@ pub enum Command {
     Generate(Generate),
     /// Tell how likely each of some answers is, by a language model, without generating any
     Score(Score),
-    /// Measure a model natively and through the sandbox, side by side
-    Bench(Bench),
+    /// Measure a model or a component: natively, through the sandbox and over HTTP, side by side
+    Bench(Box<Bench>),
 }
 
 /// `infer serve`
@@ -251,38 +255,6 @@ pub struct Score {
     /// Output format
     #[command(flatten)]
     pub output: Output,
-}
-
-/// `infer bench`
-#[derive(Debug, Args)]
-pub struct Bench {
-    /// A model of the configuration
-    #[arg(long, value_name = "NAME")]
-    pub model: String,
-    /// What the model is asked to do [default: tensor]
-    #[arg(long, value_name = "TASK")]
-    pub task: Option<BenchTask>,
-    /// How long each row is measured, such as `10s` or `500ms`
-    #[arg(short = 'z', long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
-    pub duration: Duration,
-    /// Requests under way at once
-    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub concurrency: u32,
-    /// Turns that each row's time is split into; rows alternate, so that a noisy machine disturbs them alike
-    #[arg(short, long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub repeats: u32,
-    /// Output format
-    #[command(flatten)]
-    pub output: Output,
-}
-
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum BenchTask {
-    /// Tensors through a model and back
-    Tensor,
-    /// Text by a language model: prefill and decode
-    Generate,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

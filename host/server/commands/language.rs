@@ -14,12 +14,16 @@ use crate::weights;
 /// What is said before an answer whose weights are random.
 pub(super) const DUMMY: &str = "DUMMY: this model's weights are random, so its answers mean nothing";
 
-/// Load the model called `name`: a configured one, a built-in one, or a GGUF file.
-pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
-    let (source, options) = match config.models.get(name) {
-        Some(model) => (model.source.clone(), model.options.clone()),
-        None if weights::is_gguf(Path::new(name)) => (Source::Path(name.into()), ModelOptions::default()),
-        None if weights::exists(name) => (Source::Builtin(name.to_owned()), ModelOptions::default()),
+/// The model called `name`: a configured one, a built-in one, or a GGUF file.
+///
+/// # Errors
+///
+/// When there is none of that name.
+pub(super) fn find(config: &Config, name: &str) -> anyhow::Result<(Source, ModelOptions)> {
+    match config.models.get(name) {
+        Some(model) => Ok((model.source.clone(), model.options.clone())),
+        None if weights::is_gguf(Path::new(name)) => Ok((Source::Path(name.into()), ModelOptions::default())),
+        None if weights::exists(name) => Ok((Source::Builtin(name.to_owned()), ModelOptions::default())),
         None => {
             let known: Vec<_> = config.models.keys().map(|name| format!("`{name}`")).collect();
             anyhow::bail!(
@@ -28,7 +32,12 @@ pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
                 known.join(", ")
             )
         }
-    };
+    }
+}
+
+/// Load the language model called `name`.
+pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
+    let (source, options) = find(config, name)?;
     let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
     let weights = weights::load(&source).with_context(|| format!("model `{name}`"))?;
     let model = Model::load(&runtime, name, weights, &options)?;

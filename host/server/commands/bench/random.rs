@@ -27,7 +27,6 @@ impl Random {
     }
 
     /// From 0 to 1, without 1.
-    #[expect(dead_code, reason = "arrivals need it")]
     pub(super) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
