@@ -62,8 +62,9 @@ auroc: build ## Measure /moderate on labelled tweets: make auroc DATA=labeled_da
 	until curl -fs localhost:8080/readyz >/dev/null; do kill -0 $$server || exit 1; sleep 0.2; done; \
 	python3 tests/scripts/auroc.py "$(DATA)" --min 0.88
 
-bench: build ## Measure the sandbox, and each model natively and sandboxed
-	$(CARGO) bench --locked --bench sandbox
+bench: build ## Measure the parts, and each model natively and sandboxed
+	$(CARGO) bench --locked --bench sandbox --bench image --bench language
+	$(CARGO) bench --locked -p infer-kernels
 	@for model in efficientnet-lite0 nsfw-mobilenet toxic-bilstm; do $(CARGO_TARGET_DIR)/release/infer bench --model $$model -z 10s || exit 1; echo; done
 
 fmt: ## Format the code

@@ -272,24 +272,6 @@ fn a_bare_box_serves_on_the_embedded_backend() {
 }
 
 #[test]
-fn bench_puts_native_and_sandbox_side_by_side() {
-    let folder = tempfile::tempdir().unwrap();
-    let output =
-        infer(folder.path(), &["bench", "--model", "toxic-bilstm", "-z", "200ms", "-r", "2", "-o", "json"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let paths: Vec<_> = report["rows"].as_array().unwrap().iter().map(|row| &row["path"]).collect();
-    assert_eq!(paths, ["native", "sandbox"]);
-    for row in report["rows"].as_array().unwrap() {
-        assert!(row["inferences_per_second"].as_f64().unwrap() > 0.0, "{row}");
-        assert!(row["p50_ms"].as_f64() <= row["p99_ms"].as_f64(), "{row}");
-    }
-    let output = infer(folder.path(), &["bench", "--model", "phi9"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("no model `phi9`"), "{}", stderr(&output));
-}
-
-#[test]
 fn wrong_arguments_exit_with_two() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [

@@ -8,6 +8,8 @@
 /// Servers in this process, and where the test data is.
 mod harness;
 
+/// `infer bench`.
+mod bench;
 /// `POST /moderate` with a language model behind the classifier.
 mod cascade;
 /// `POST /classify`.

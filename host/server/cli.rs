@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod bench;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dummy::Mix;
+
+pub use bench::{Bench, BenchFormat, BenchTask, PrefixCache, Server, Target};
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
 #[derive(Debug, Parser)]
@@ -71,8 +75,8 @@ pub enum Command {
     Generate(Generate),
     /// Tell how likely each of some answers is, by a language model, without generating any
     Score(Score),
-    /// Measure a model natively and through the sandbox, side by side
-    Bench(Bench),
+    /// Measure a model or a component: natively, through the sandbox and over HTTP, side by side
+    Bench(Box<Bench>),
 }
 
 /// `infer serve`
@@ -254,26 +258,6 @@ pub struct Score {
     /// How long it may take
     #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
     pub timeout: Duration,
-    /// Output format
-    #[command(flatten)]
-    pub output: Output,
-}
-
-/// `infer bench`
-#[derive(Debug, Args)]
-pub struct Bench {
-    /// A model of the configuration
-    #[arg(long, value_name = "NAME")]
-    pub model: String,
-    /// How long each row is measured, such as `10s` or `500ms`
-    #[arg(short = 'z', long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
-    pub duration: Duration,
-    /// Requests under way at once
-    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub concurrency: u32,
-    /// Turns that each row's time is split into; rows alternate, so that a noisy machine disturbs them alike
-    #[arg(short, long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub repeats: u32,
     /// Output format
     #[command(flatten)]
     pub output: Output,

@@ -25,6 +25,8 @@ use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::logging;
 
+pub use bench::Condition;
+
 /// Run the subcommand that was typed.
 ///
 /// # Errors
@@ -52,11 +54,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Moderate(arguments) => moderate::run(load()?, &arguments, &mut out)?,
         Command::Generate(arguments) => generate::run(&load()?, &arguments, &mut out)?,
         Command::Score(arguments) => score::run(&load()?, &arguments, &mut out)?,
-        Command::Bench(arguments) => {
-            let mut config = load()?;
-            config.components.clear();
-            bench::run(config, &arguments, &mut out)?;
-        }
+        Command::Bench(arguments) => return bench::run(load()?, &arguments, &mut out),
     }
     stdout().flush()?;
     Ok(ExitCode::SUCCESS)

@@ -189,9 +189,19 @@ fn join(mistakes: &[Mistake]) -> String {
     lines.join("\nerror: ")
 }
 
+impl Place {
+    /// No line of its own: what is used and does not stand in the configuration.
+    pub fn of(origin: Origin) -> Place {
+        Place { origin, line: 0 }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.origin, self.line)
+        match self.line {
+            0 => self.origin.fmt(f),
+            line => write!(f, "{}:{line}", self.origin),
+        }
     }
 }
 

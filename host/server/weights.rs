@@ -17,6 +17,8 @@ pub struct Listed {
     pub state: State,
     /// Whether the weights are random, by the header of a model's file that is there.
     pub dummy: bool,
+    /// The types of a language model's weights, as [`GgufSummary::weight_types`], where its file is there.
+    pub weight_types: Option<String>,
 }
 
 /// Whether weights could be loaded, judged by their files' sizes; hashes are verified when they are.
@@ -85,8 +87,8 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
             }
         },
         Source::Path(path) if is_gguf(path) => {
-            let GgufSummary { card, dummy } = GgufSummary::read(path)?;
-            return Ok(Listed { card, state: State::Ready, dummy });
+            let GgufSummary { card, dummy, weight_types } = GgufSummary::read(path)?;
+            return Ok(Listed { card, state: State::Ready, dummy, weight_types: Some(weight_types) });
         }
         Source::Path(folder) => (read(folder)?, Some(folder.clone()), &[][..]),
     };
@@ -101,14 +103,14 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
             None => state = State::Absent,
         }
     }
-    let mut dummy = false;
+    let (mut dummy, mut weight_types) = (false, None);
     if let (Format::Gguf, State::Ready, Some(folder)) = (card.format, &state, folder) {
         match GgufSummary::read(&folder.join(&card.model_file().path)) {
-            Ok(summary) => dummy = summary.dummy,
+            Ok(summary) => (dummy, weight_types) = (summary.dummy, Some(summary.weight_types)),
             Err(error) => state = State::Damaged(error.to_string()),
         }
     }
-    Ok(Listed { card, state, dummy })
+    Ok(Listed { card, state, dummy, weight_types })
 }
 
 /// Where the files of a built-in model are that the program does not carry; none where there is no cache folder.

@@ -259,6 +259,21 @@ impl LanguageModel {
         self.packed_file.as_deref()
     }
 
+    /// How many tokens it knows: a prompt's are below this.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The ids of `text`. Control tokens in it are text.
+    ///
+    /// # Errors
+    ///
+    /// When the text is longer than is encoded at once.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, RunError> {
+        let refused = |message| RunError::InvalidInput { model: self.shared.name.clone(), message };
+        self.shared.tokenizer.encode(text).map_err(|error| refused(error.to_string()))
+    }
+
     /// The instructions that its kernels use on this machine, such as `avx512-vnni`.
     pub fn instruction_set(&self) -> &'static str {
         infer_kernels::instruction_set()

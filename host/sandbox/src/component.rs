@@ -54,6 +54,7 @@ impl fmt::Display for World {
 }
 
 /// A component of one world, linked: each call instantiates it.
+#[derive(Clone)]
 enum Linked {
     Moderator(ModeratorPre<State>),
     Classifier(ClassifierPre<State>),
@@ -191,6 +192,13 @@ impl Component {
     /// The component's name in the configuration.
     pub fn name(&self) -> &str {
         &self.grants.component
+    }
+
+    /// The same component under another name: language models find nothing for it that they computed for this one.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Component {
+        let grants = Grants { component: Arc::from(name), ..Grants::clone(&self.grants) };
+        Component { linked: self.linked.clone(), grants: Arc::new(grants), slots: self.slots.clone() }
     }
 
     /// What the component answers.

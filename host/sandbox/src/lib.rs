@@ -7,7 +7,7 @@
 //! # Layout
 //!
 //! - `sandbox`: the WebAssembly engine, the instance pool, the ticker that interrupts guests
-//! - `component`: what is loaded, and the calls: moderate, classify, predict
+//! - `component`: what is loaded, and the calls: moderate, classify, predict; `start`: what loading costs
 //! - `answer`: what a guest's answer must be to be believed
 //! - `state`: what one instance holds and has used
 //! - `nn`: the wasi:nn host; `ambient`: settings and the log
@@ -23,12 +23,14 @@ mod error;
 mod limits;
 mod nn;
 mod sandbox;
+mod start;
 mod state;
 
 pub use component::{Component, ComponentOptions, Outcome, Request, Usage, World};
 pub use error::{CallError, Cause, LoadError, PoolError};
 pub use limits::Limits;
 pub use sandbox::{Sandbox, SandboxOptions};
+pub use start::StartCost;
 
 /// The types of `wit/infer.wit` that calls take and return.
 pub mod types {

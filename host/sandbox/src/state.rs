@@ -12,7 +12,7 @@ use crate::error::Cause;
 use crate::limits::Limits;
 
 /// What every instance of a component is given; shared, never copied.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Grants {
     /// The component's name in the configuration.
     pub(crate) component: Arc<str>,

@@ -1,13 +1,13 @@
 //! `infer dummy`: write a model of random weights and, where it is a built-in one, its card.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use crate::builtin;
 use crate::cli::{Architecture, Dummy};
-use crate::dummy::{self, Written};
+use crate::dummy::{self, Mix, Written};
 use crate::weights;
 
 pub(super) fn run(arguments: &Dummy, out: &mut impl Write) -> anyhow::Result<()> {
@@ -16,15 +16,21 @@ pub(super) fn run(arguments: &Dummy, out: &mut impl Write) -> anyhow::Result<()>
         let written = dummy::phi3(path, arguments.mix, arguments.seed)?;
         return report(path, &written, &path.display().to_string(), out);
     }
+    let (path, written) = write_phi3(arguments.mix, arguments.seed)?;
+    report(&path, &written, &format!("builtin:{}", builtin::PHI3_DUMMY), out)
+}
+
+/// Write `builtin:phi3-dummy`, card and all, into the cache folder.
+pub(super) fn write_phi3(mix: Mix, seed: u64) -> anyhow::Result<(PathBuf, Written)> {
     let folder = weights::folder(builtin::PHI3_DUMMY).context(builtin::NO_CACHE)?;
-    let name = format!("{}-{}.gguf", builtin::PHI3_DUMMY, arguments.mix.name());
+    let name = format!("{}-{}.gguf", builtin::PHI3_DUMMY, mix.name());
     let path = folder.join(&name);
-    let written = dummy::phi3(&path, arguments.mix, arguments.seed)?;
+    let written = dummy::phi3(&path, mix, seed)?;
     let (place, partial) = (folder.join("card.toml"), folder.join(".card.toml.partial"));
-    std::fs::write(&partial, card(arguments, &name, &written))
+    std::fs::write(&partial, card(mix, seed, &name, &written))
         .and_then(|()| std::fs::rename(&partial, &place))
         .with_context(|| format!("cannot write `{}`", place.display()))?;
-    report(&path, &written, &format!("builtin:{}", builtin::PHI3_DUMMY), out)
+    Ok((path, written))
 }
 
 fn report(path: &Path, written: &Written, source: &str, out: &mut impl Write) -> anyhow::Result<()> {
@@ -34,7 +40,7 @@ fn report(path: &Path, written: &Written, source: &str, out: &mut impl Write) ->
     Ok(())
 }
 
-fn card(arguments: &Dummy, file: &str, Written { bytes, sha256 }: &Written) -> String {
+fn card(mix: Mix, seed: u64, file: &str, Written { bytes, sha256 }: &Written) -> String {
     format!(
         r#"name = "{}"
 task = "text-generation"
@@ -50,7 +56,7 @@ bytes = {bytes}
 sha256 = "{sha256}"
 "#,
         builtin::PHI3_DUMMY,
-        arguments.mix.name(),
-        arguments.seed,
+        mix.name(),
+        seed,
     )
 }

@@ -14,11 +14,15 @@ use crate::weights::{self, Reuse};
 /// What is said before an answer whose weights are random.
 pub(super) const DUMMY: &str = "DUMMY: this model's weights are random, so its answers mean nothing";
 
-/// Load the model called `name`: a configured one, a built-in one, or a GGUF file.
-pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
-    let unconfigured = |source| (source, ModelOptions::default(), Reuse::All);
-    let (source, options, reuse) = match config.models.get(name) {
-        Some(model) => (model.source.clone(), model.options.clone(), model.reuse),
+/// The model called `name`: a configured one, a built-in one, or a GGUF file.
+///
+/// # Errors
+///
+/// When there is none of that name.
+pub(super) fn find(config: &Config, name: &str) -> anyhow::Result<(Source, ModelOptions, Reuse)> {
+    let unconfigured = |source| Ok((source, ModelOptions::default(), Reuse::All));
+    match config.models.get(name) {
+        Some(model) => Ok((model.source.clone(), model.options.clone(), model.reuse)),
         None if weights::is_gguf(Path::new(name)) => unconfigured(Source::Path(name.into())),
         None if weights::exists(name) => unconfigured(Source::Builtin(name.to_owned())),
         None => {
@@ -29,7 +33,12 @@ pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
                 known.join(", ")
             )
         }
-    };
+    }
+}
+
+/// Load the language model called `name`.
+pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
+    let (source, options, reuse) = find(config, name)?;
     let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
     let weights = weights::load(&source, reuse).with_context(|| format!("model `{name}`"))?;
     let model = Model::load(&runtime, name, weights, &options)?;

@@ -57,7 +57,7 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
 }
 
 fn row(name: &str, source: &Source, configured: bool) -> anyhow::Result<Row> {
-    let weights::Listed { card, state, dummy } = weights::list(source)?;
+    let weights::Listed { card, state, dummy, .. } = weights::list(source)?;
     let state = match state {
         State::Ready if dummy => "DUMMY".to_owned(),
         State::Ready => "ready".to_owned(),

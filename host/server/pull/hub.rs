@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use hf_hub::api::Progress;
@@ -15,6 +18,9 @@ use super::Pull;
 /// Connections that may break in one pull; each new one goes on where the last ended.
 const ATTEMPTS: usize = 5;
 
+/// How long a connection may be silent: the client itself waits for ever.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// The file, fetched and not yet verified.
 pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
     let cache = pull.scratch.join("hub");
@@ -23,7 +29,11 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
     let blobs = cache.join(repo.folder_name()).join("blobs");
     let url = api.repo(repo.clone()).url(&hub.file);
     // Another file is told before it is fetched. For large files the hub's tag is the SHA-256; and it names a file below.
-    let metadata = api.metadata(&url).map_err(|error| anyhow!("cannot ask for `{}`: {error}", hub.file))?;
+    let asked = {
+        let api = api.clone();
+        watched(SILENCE, || 0, move || api.metadata(&url).map_err(|error| anyhow!("{error}")))
+    };
+    let metadata = asked.flatten().map_err(|error| anyhow!("cannot ask for `{}`: {error}", hub.file))?;
     let (tag, size) = (metadata.etag(), metadata.size() as u64);
     if size != pull.file.bytes {
         bail!("`{}` is {size} bytes there, its card says {}", hub.file, pull.file.bytes);
@@ -47,7 +57,14 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
             _ => {}
         }
         let before = found(&part);
-        match download(&api.repo(repo.clone()), &hub.file, &pull.bar) {
+        let fetched = {
+            let (repo, file, bar) = (api.repo(repo.clone()), hub.file.clone(), pull.bar.clone());
+            watched(SILENCE, || found(&part), move || download(&repo, &file, bar))
+        };
+        let fetched = fetched.map_err(|error| {
+            anyhow!("{} of {size} bytes are fetched, then: {error}; pull again to go on", found(&part))
+        })?;
+        match fetched {
             Ok(path) => return Ok(fs::canonicalize(path)?),
             Err(_) if attempt < ATTEMPTS && found(&part) > before => {}
             Err(error) => bail!("{} of {size} bytes are fetched, then: {error}", found(&part)),
@@ -56,10 +73,34 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
     bail!("the connection broke {ATTEMPTS} times")
 }
 
-fn download(repo: &ApiRepo, file: &str, bar: &ProgressBar) -> anyhow::Result<PathBuf> {
+fn download(repo: &ApiRepo, file: &str, bar: ProgressBar) -> anyhow::Result<PathBuf> {
     bar.reset();
     // The client's messages hold those of their sources.
-    repo.download_with_progress(file, Bar(bar.clone())).map_err(|error| anyhow!("{error}"))
+    repo.download_with_progress(file, Bar(bar)).map_err(|error| anyhow!("{error}"))
+}
+
+/// What `work` gives, on a thread of its own that is left behind when `progress` stands still for `silence`.
+fn watched<T: Send + 'static>(
+    silence: Duration,
+    progress: impl Fn() -> u64,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().name("pull".to_owned()).spawn(move || sender.send(work()))?;
+    let mut last = progress();
+    loop {
+        match receiver.recv_timeout(silence) {
+            Ok(answer) => return Ok(answer),
+            Err(RecvTimeoutError::Disconnected) => bail!("the download ended with a panic"),
+            Err(RecvTimeoutError::Timeout) => {
+                let now = progress();
+                if now == last {
+                    bail!("nothing came for {} seconds", silence.as_secs());
+                }
+                last = now;
+            }
+        }
+    }
 }
 
 /// The client's progress on our bar.
@@ -76,4 +117,34 @@ impl Progress for Bar {
     }
 
     fn finish(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silent_connections_end_in_an_error_and_slow_ones_do_not() {
+        let (hold, held) = mpsc::channel::<()>();
+        let silent = watched(Duration::from_millis(20), || 0, move || held.recv());
+        assert_eq!(silent.unwrap_err().to_string(), "nothing came for 0 seconds");
+        drop(hold);
+
+        let bytes = std::cell::Cell::new(0);
+        let (done, wait) = mpsc::channel();
+        // The work ends when the third look has seen progress.
+        let slow = watched(
+            Duration::from_millis(20),
+            || {
+                bytes.set(bytes.get() + 1);
+                if bytes.get() == 3 {
+                    let _ = done.send("file");
+                }
+                bytes.get()
+            },
+            move || wait.recv(),
+        );
+        assert_eq!(slow.unwrap(), Ok("file"));
+        assert!(bytes.get() >= 3);
+    }
 }

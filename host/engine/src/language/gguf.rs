@@ -199,6 +199,20 @@ impl Gguf {
         self.get(key, expected, |value| all(value, |value| integer(value)?.try_into().ok()))
     }
 
+    /// The types of the tensors, those with most bytes first, with commas between them.
+    pub(crate) fn weight_types(&self) -> String {
+        let mut bytes: Vec<(String, usize)> = Vec::new();
+        for Entry { ty, range, .. } in &self.tensors {
+            let name = ty.to_string();
+            match bytes.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, bytes)) => *bytes += range.len(),
+                None => bytes.push((name, range.len())),
+            }
+        }
+        bytes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        bytes.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+    }
+
     /// The names of the tensors, in the file's order.
     pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.iter().map(|entry| entry.name.as_str())

@@ -17,6 +17,8 @@ pub struct GgufSummary {
     pub card: Card,
     /// Whether the weights are random: `infer dummy` wrote them.
     pub dummy: bool,
+    /// The types of its tensors, those with most bytes first: `Q4_K, Q6_K, F32`.
+    pub weight_types: String,
 }
 
 impl Weights {
@@ -76,7 +78,8 @@ impl GgufSummary {
             download: Download::default(),
             preset: Default::default(),
         };
-        Ok(GgufSummary { card, dummy: gguf.bool(DUMMY).ok().flatten().unwrap_or(false) })
+        let dummy = gguf.bool(DUMMY).ok().flatten().unwrap_or(false);
+        Ok(GgufSummary { card, dummy, weight_types: gguf.weight_types() })
     }
 }
 

@@ -2,7 +2,6 @@
 
 use anyhow::Context as _;
 use infer_engine::{Axis, Card, DType, Tensor};
-use infer_sandbox::types::{NamedTensor, TensorType};
 
 /// One tensor for each input of `card`, with every dynamic axis at 1.
 pub(super) fn inputs(card: &Card) -> anyhow::Result<Vec<(String, Tensor)>> {
@@ -36,24 +35,5 @@ fn data(dtype: DType, elements: usize) -> Vec<u8> {
         DType::U8 => indices.map(|index| (index * 7919 % 256) as u8).collect(),
         DType::I32 => indices.flat_map(|index| ((index * 7919 % 256) as i32).to_le_bytes()).collect(),
         DType::I64 => indices.flat_map(|index| ((index * 7919 % 256) as i64).to_le_bytes()).collect(),
-    }
-}
-
-/// The same tensor as a guest takes it.
-pub(super) fn named((name, tensor): &(String, Tensor)) -> NamedTensor {
-    let ty = match tensor.dtype() {
-        DType::F16 => TensorType::Fp16,
-        DType::BF16 => TensorType::Bf16,
-        DType::F32 => TensorType::Fp32,
-        DType::F64 => TensorType::Fp64,
-        DType::U8 => TensorType::U8,
-        DType::I32 => TensorType::I32,
-        DType::I64 => TensorType::I64,
-    };
-    NamedTensor {
-        name: name.clone(),
-        dimensions: tensor.shape().iter().map(|&size| size as u32).collect(),
-        ty,
-        data: tensor.data().to_vec(),
     }
 }

@@ -1,0 +1,301 @@
+//! Conditions on a report: against limits, and against the report of an earlier run.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+/// The largest report that is read, in bytes.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// Figures of a row.
+const ROW: [&str; 14] = [
+    "inferences_per_second",
+    "inferences_per_second_sd",
+    "goodput_per_second",
+    "p50_ms",
+    "p90_ms",
+    "p99_ms",
+    "queue_ms",
+    "instantiate_us",
+    "guest_us",
+    "compute_ms",
+    "batch_mean",
+    "cached_ratio",
+    "errors",
+    "requests",
+];
+
+/// Figures of the whole.
+const WHOLE: [&str; 14] = [
+    "prefill.tokens_per_second",
+    "decode.tokens_per_second",
+    "verdict.cold_ms",
+    "verdict.warm_ms",
+    "sandbox.of_native",
+    "cold.compile_ms",
+    "cold.deserialize_us",
+    "cold.instantiate_us",
+    "cold.first_inference_ms",
+    "quality.auroc",
+    "quality.f1",
+    "quality.accuracy",
+    "quality.calibration_error",
+    "rss_peak_bytes",
+];
+
+/// What a figure must not be, such as `p99_ms>+10%` or `errors>0`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    text: String,
+    metric: &'static str,
+    above: bool,
+    limit: Limit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Limit {
+    Value(f64),
+    /// In percent of the baseline, added to it.
+    Change(f64),
+}
+
+impl FromStr for Condition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = |why: &str| {
+            format!(
+                "expected a figure, `<` or `>`, and a number or a change in percent, such as `p99_ms>+10%`; {why}"
+            )
+        };
+        let at = text.find(['<', '>']).ok_or_else(|| expected("there is no `<` and no `>`"))?;
+        let (name, limit) = (text[..at].trim(), text[at + 1..].trim());
+        let metric = ROW.iter().chain(&WHOLE).find(|metric| **metric == name).ok_or_else(|| {
+            expected(&format!(
+                "no figure is called `{name}`: there are {}, {}",
+                ROW.join(", "),
+                WHOLE.join(", ")
+            ))
+        })?;
+        let number = |text: &str| {
+            let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+            number.ok_or_else(|| expected(&format!("`{text}` is no number")))
+        };
+        let limit = match limit.strip_suffix('%') {
+            Some(change) if !change.starts_with(['+', '-']) => {
+                return Err(expected(&format!(
+                    "`{change}%` has no sign: write `+{change}%` or `-{change}%`"
+                )));
+            }
+            Some(change) => Limit::Change(number(change)?),
+            None => Limit::Value(number(limit)?),
+        };
+        Ok(Condition { text: text.to_owned(), metric, above: text[at..].starts_with('>'), limit })
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Condition {
+    /// Whether it compares with an earlier run.
+    pub(super) fn needs_baseline(&self) -> bool {
+        matches!(self.limit, Limit::Change(_))
+    }
+
+    /// Where it is met in `report`, each place in a line.
+    ///
+    /// # Errors
+    ///
+    /// When the report, or the baseline that is needed, has no such figure anywhere: then nothing was compared.
+    pub(super) fn met(&self, report: &Value, baseline: Option<&Value>) -> anyhow::Result<Vec<String>> {
+        let mut met = Vec::new();
+        let mut compared = 0;
+        let earlier = baseline.map(|baseline| figures(baseline, self.metric)).unwrap_or_default();
+        for (place, found) in figures(report, self.metric) {
+            let (limit, told) = match self.limit {
+                Limit::Value(limit) => (limit, String::new()),
+                Limit::Change(percent) => {
+                    let Some((_, before)) = earlier.iter().find(|(other, _)| *other == place) else {
+                        continue;
+                    };
+                    let change = (found / before - 1.0) * 100.0;
+                    (before * (1.0 + percent / 100.0), format!(", {change:+.1} % of {}", short(*before)))
+                }
+            };
+            compared += 1;
+            if if self.above { found > limit } else { found < limit } {
+                met.push(format!("`{self}`: {place} is {}{told}", short(found)));
+            }
+        }
+        ensure!(
+            compared > 0,
+            "`{self}` compares nothing: {}",
+            if self.needs_baseline() {
+                "the report and the baseline have no such figure in common; measure both with the same arguments"
+            } else {
+                "the report has no such figure; it belongs to another task, or to a flag that was not given"
+            }
+        );
+        Ok(met)
+    }
+}
+
+fn short(value: f64) -> String {
+    if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.3}") }
+}
+
+/// Every value of `metric`, and where it stands.
+fn figures(report: &Value, metric: &str) -> Vec<(String, f64)> {
+    let rows = |key: &str| report[key].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let found: Vec<(String, Value)> = match metric.split_once('.') {
+        None if metric == "rss_peak_bytes" => vec![(metric.to_owned(), report[metric].clone())],
+        None => rows("rows")
+            .iter()
+            .map(|row| {
+                let place = format!("{metric} of {} at {}", text(&row["path"]), text(&row["concurrency"]));
+                (place, row[metric].clone())
+            })
+            .collect(),
+        Some(("prefill", key)) => rows("prefill")
+            .iter()
+            .map(|prefill| (format!("prefill of {} tokens", text(&prefill["tokens"])), prefill[key].clone()))
+            .collect(),
+        Some(("sandbox", key)) => rows("sandbox")
+            .iter()
+            .map(|row| (format!("sandbox of native at {}", text(&row["concurrency"])), row[key].clone()))
+            .collect(),
+        Some((part, key)) => vec![(metric.to_owned(), report[part][key].clone())],
+    };
+    found.into_iter().filter_map(|(place, value)| Some((place, value.as_f64()?))).collect()
+}
+
+/// Read the report of an earlier run.
+///
+/// # Errors
+///
+/// When the file cannot be read, or is no report.
+pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
+    let name = path.display();
+    let size = std::fs::metadata(path).with_context(|| format!("cannot read the baseline `{name}`"))?.len();
+    ensure!(
+        size <= MOST_BYTES,
+        "the baseline `{name}` has {size} bytes, expected a report of `infer bench -o json`"
+    );
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the baseline `{name}`"))?;
+    let report: Value = serde_json::from_str(&text)
+        .with_context(|| format!("the baseline `{name}` is no report of `infer bench -o json`"))?;
+    ensure!(
+        report["rows"].is_array(),
+        "the baseline `{name}` has no `rows`: expected a report of `infer bench -o json`"
+    );
+    Ok(report)
+}
+
+/// What was measured otherwise than in the baseline, so that a difference may say nothing.
+pub(super) fn differences(report: &Value, baseline: &Value) -> Vec<String> {
+    let compared = [
+        ("the processor", "/host/processor"),
+        ("the number of cores", "/host/cores"),
+        ("the model", "/model/hash"),
+        ("the backend", "/model/backend"),
+        ("the task", "/task"),
+        ("the seed", "/load/seed"),
+        ("the rate", "/load/rate"),
+        ("the prefix cache", "/load/prefix_cache"),
+        ("the dataset", "/load/dataset"),
+    ];
+    let differs = |pointer: &str| report.pointer(pointer) != baseline.pointer(pointer);
+    let value = |report: &Value, pointer: &str| report.pointer(pointer).unwrap_or(&Value::Null).to_string();
+    let differing = compared.iter().filter(|(_, pointer)| differs(pointer));
+    differing
+        .map(|(what, pointer)| {
+            let (now, then) = (value(report, pointer), value(baseline, pointer));
+            format!("{what} is {now}, and was {then} in the baseline: the two runs may not compare")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(p99: f64, prefill: f64) -> Value {
+        json!({
+            "rows": [
+                { "path": "native", "concurrency": 1, "p99_ms": 10.0, "errors": 0, "cached_ratio": null },
+                { "path": "sandbox", "concurrency": 1, "p99_ms": p99, "errors": 2, "cached_ratio": null },
+            ],
+            "prefill": [{ "tokens": 128, "tokens_per_second": prefill }],
+            "rss_peak_bytes": 5000,
+        })
+    }
+
+    #[test]
+    fn conditions_are_met_where_figures_pass_them() {
+        let (now, before) = (report(12.0, 90.0), report(10.0, 100.0));
+        let cases: [(&str, &[&str]); 8] = [
+            ("p99_ms>+10%", &["`p99_ms>+10%`: p99_ms of sandbox at 1 is 12.000, +20.0 % of 10.000"]),
+            ("p99_ms>+25%", &[]),
+            ("p99_ms < -5%", &[]),
+            ("errors>0", &["`errors>0`: errors of sandbox at 1 is 2.000"]),
+            ("errors>2", &[]),
+            (
+                "prefill.tokens_per_second<-5%",
+                &["`prefill.tokens_per_second<-5%`: prefill of 128 tokens is 90.000, -10.0 % of 100.000"],
+            ),
+            ("rss_peak_bytes>4000", &["`rss_peak_bytes>4000`: rss_peak_bytes is 5000"]),
+            ("rss_peak_bytes>+0%", &[]),
+        ];
+        for (condition, expected) in cases {
+            let condition: Condition = condition.parse().unwrap();
+            assert_eq!(condition.met(&now, Some(&before)).unwrap(), expected, "{condition}");
+        }
+    }
+
+    #[test]
+    fn conditions_that_compare_nothing_are_errors() {
+        let now = report(12.0, 90.0);
+        for (condition, baseline) in [
+            ("cached_ratio<0.5", None),
+            ("decode.tokens_per_second<1", None),
+            ("p99_ms>+10%", Some(json!({ "rows": [] }))),
+        ] {
+            let condition: Condition = condition.parse().unwrap();
+            let error = condition.met(&now, baseline.as_ref()).unwrap_err();
+            assert!(error.to_string().contains("compares nothing"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_condition_is_refused() {
+        let cases = [
+            ("p99_ms", "there is no `<` and no `>`"),
+            ("p98_ms>1", "no figure is called `p98_ms`"),
+            ("p99_ms>10%", "write `+10%` or `-10%`"),
+            ("p99_ms>fast", "`fast` is no number"),
+            ("p99_ms>", "`` is no number"),
+            ("p99_ms>+nan%", "is no number"),
+        ];
+        for (text, words) in cases {
+            let error = text.parse::<Condition>().unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_machines_and_models_are_told() {
+        let (a, b) = (json!({ "model": { "hash": "a" } }), json!({ "model": { "hash": "b" } }));
+        assert_eq!(differences(&a, &a), Vec::<String>::new());
+        assert!(differences(&a, &b)[0].starts_with("the model is \"a\", and was \"b\""));
+    }
+}
