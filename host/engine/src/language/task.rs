@@ -192,8 +192,7 @@ impl<'t> Task<'t> {
                     return;
                 }
                 let mut left = row;
-                for index in *next..branches.len() {
-                    let branch = &mut branches[index];
+                for branch in branches.iter_mut().skip(*next) {
                     if left < branch.computed() {
                         branch.logprob += logprob(branch.tokens[left + 1]);
                         break;

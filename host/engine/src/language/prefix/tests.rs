@@ -1,0 +1,128 @@
+use super::*;
+use crate::language::kv::KvPool;
+
+fn sequence(pool: &KvPool, tokens: &[u32]) -> Sequence {
+    let mut sequence = Sequence::default();
+    sequence.extend(pool, tokens).unwrap();
+    sequence
+}
+
+fn tokens(n: usize, seed: u32) -> Vec<u32> {
+    (0..n as u32).map(|i| i * 31 + seed).collect()
+}
+
+#[test]
+fn longest_beginning_is_found_to_the_token() {
+    let pool = KvPool::new(1, 4, 1 << 20);
+    let mut prefixes = Prefixes::default();
+    let a = Whose::new(&Arc::from("a"));
+    let b = Whose::new(&Arc::from("b"));
+    let policy = tokens(40, 0);
+    let first = [&policy[..], &[901, 902]].concat();
+    prefixes.insert(&a, &sequence(&pool, &first), 42, 0, 0);
+    let second = [&policy[..], &[903]].concat();
+    assert_eq!(prefixes.known(&a, &second), 40);
+    assert_eq!(prefixes.find(&a, &second, 41).len(), 40);
+    assert_eq!(prefixes.find(&a, &second, 39).len(), 39);
+    assert_eq!(prefixes.find(&b, &second, 41).len(), 0);
+    // A sibling that begins alike: the longer match wins.
+    prefixes.insert(&a, &sequence(&pool, &second), 41, 0, 0);
+    assert_eq!(prefixes.find(&a, &first, 42).len(), 42);
+    assert_eq!(prefixes.find(&a, &second, 41).len(), 41);
+}
+
+#[test]
+fn leaf_unused_for_longest_goes_first_and_pins_stay() {
+    let pool = KvPool::new(1, 4, 1 << 20);
+    let mut prefixes = Prefixes::default();
+    let a = Whose::new(&Arc::from("a"));
+    let (old, new, pinned) = (tokens(20, 1), tokens(20, 2), tokens(40, 3));
+    prefixes.insert(&a, &sequence(&pool, &pinned), 40, 20, 2);
+    for tokens in [&old, &new] {
+        prefixes.insert(&a, &sequence(&pool, tokens), 20, 0, 0);
+    }
+    prefixes.find(&a, &old, 20);
+    assert_eq!((pool.used(), prefixes.evictable()), (7, 5));
+    assert!(prefixes.evict());
+    assert_eq!(prefixes.known(&a, &pinned), 32, "the part that is not pinned was the oldest");
+    assert!(prefixes.evict() && prefixes.evict());
+    assert_eq!((prefixes.known(&a, &new), prefixes.known(&a, &old)), (0, 20));
+    assert!(prefixes.evict() && prefixes.evict());
+    assert!(!prefixes.evict());
+    assert_eq!((prefixes.known(&a, &pinned), pool.used()), (32, 2));
+    assert!(prefixes.unpin() && prefixes.evict() && !prefixes.evict());
+    assert!(prefixes.unpin() && prefixes.evict() && !prefixes.unpin());
+    assert_eq!(pool.used(), 0);
+}
+
+#[test]
+fn block_that_a_sequence_holds_is_not_counted_as_free() {
+    let pool = KvPool::new(1, 4, 1 << 20);
+    let mut prefixes = Prefixes::default();
+    let a = Whose::new(&Arc::from("a"));
+    let all = tokens(40, 0);
+    prefixes.insert(&a, &sequence(&pool, &all), 40, 0, 0);
+    assert_eq!((prefixes.evictable(), prefixes.held(&a, &all)), (3, 0));
+    let found = prefixes.find(&a, &all, 20);
+    assert_eq!((prefixes.evictable(), prefixes.held(&a, &all)), (1, 2));
+    while prefixes.evict() {}
+    assert_eq!(pool.used(), 2);
+    drop(found);
+    assert_eq!(pool.used(), 0);
+}
+
+#[test]
+fn session_finds_of_others_what_they_declared() {
+    let pool = KvPool::new(1, 4, 1 << 20);
+    let mut prefixes = Prefixes::default();
+    let component = Arc::from("a");
+    let (one, two) = (Whose::new(&component), Whose::new(&component));
+    for declared in [0, 1, 15, 16, 17, 20, 32, 39, 40] {
+        let all = tokens(40, declared as u32 * 1_000);
+        prefixes.insert(&one, &sequence(&pool, &all), 40, declared, 0);
+        assert_eq!((prefixes.known(&one, &all), prefixes.known(&two, &all)), (40, declared));
+        assert_eq!(
+            (prefixes.find(&one, &all, 40).len(), prefixes.find(&two, &all, 40).len()),
+            (40, declared)
+        );
+        // The other computes it too. Neither loses its own, and others find no more.
+        prefixes.insert(&two, &sequence(&pool, &all), 40, declared, 0);
+        assert_eq!((prefixes.known(&one, &all), prefixes.known(&two, &all)), (40, 40), "{declared}");
+        assert_eq!(prefixes.known(&Whose::new(&component), &all), declared);
+    }
+}
+
+#[test]
+fn half_declared_block_is_pinned_once() {
+    let pool = KvPool::new(1, 4, 1 << 20);
+    let mut prefixes = Prefixes::default();
+    let component = Arc::from("a");
+    let policy = tokens(20, 0);
+    for post in 0..5 {
+        let whose = Whose::new(&component);
+        let all = [&policy[..], &tokens(10, 500 + post)].concat();
+        prefixes.insert(&whose, &sequence(&pool, &all), 30, 20, 8);
+    }
+    assert_eq!(prefixes.roots["a"].pinned(), 2);
+    while prefixes.evict() {}
+    assert_eq!((pool.used(), prefixes.known(&Whose::new(&component), &policy)), (2, 20));
+}
+
+#[test]
+fn pins_unused_for_longest_give_way_from_their_ends() {
+    let pool = KvPool::new(1, 4, 1 << 20);
+    let mut prefixes = Prefixes::default();
+    let a = Whose::new(&Arc::from("a"));
+    let (old, new) = (tokens(48, 1), tokens(48, 2_000));
+    prefixes.insert(&a, &sequence(&pool, &old), 48, 48, 4);
+    prefixes.insert(&a, &sequence(&pool, &new), 48, 48, 4);
+    while prefixes.evict() {}
+    assert_eq!((prefixes.known(&a, &old), prefixes.known(&a, &new)), (16, 48));
+    // One that is longer than what may be pinned is pinned at its beginning, and changes nothing the next time.
+    let long = tokens(96, 5_000);
+    for _ in 0..2 {
+        prefixes.insert(&a, &sequence(&pool, &long), 96, 96, 4);
+        while prefixes.evict() {}
+        assert_eq!((prefixes.known(&a, &new), prefixes.known(&a, &long)), (0, 64));
+    }
+}
