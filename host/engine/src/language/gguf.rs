@@ -214,7 +214,6 @@ impl Gguf {
     }
 
     /// The names of the tensors, in the file's order.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.iter().map(|entry| entry.name.as_str())
     }
