@@ -46,12 +46,12 @@ const GRACE: Duration = Duration::from_millis(250);
 /// A request's id and deadline, which its handler hands on to the sandbox.
 type Call = Extension<infer_sandbox::Request>;
 
-/// All routes of `app`. While `stopping` is set, /readyz says that the server is not ready.
+/// All routes of `app`. While `stopping` is set, or once a model has stopped, /readyz says that the server is not ready.
 pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
     let server = Arc::new(app.config.server.clone());
     let mut router = Router::new()
         .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready).with_state(stopping))
+        .route("/readyz", get(health::ready).with_state((app.clone(), stopping)))
         .route("/v1/models", get(models::list).with_state(app.clone()));
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };

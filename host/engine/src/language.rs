@@ -135,6 +135,15 @@ impl LanguageModel {
         }
         let context = config.context;
         let packed_file = decoder.packed_file().map(Path::to_owned);
+        let kv_tokens = pool.capacity() * BLOCK_TOKENS;
+        if kv_tokens < context {
+            tracing::warn!(
+                model = name,
+                kv_tokens,
+                context,
+                "`kv_bytes` holds less than a context: longer requests are refused"
+            );
+        }
         tracing::debug!(model = name, weight_bytes = decoder.weight_bytes(), context, dummy, "loaded");
         let shared = Arc::new(Shared {
             name: name.to_owned(),
@@ -187,7 +196,7 @@ impl LanguageModel {
         };
         let (reply, answer) = oneshot::channel();
         let whose = session.whose.clone();
-        let job = Job { whose, prompt, declared, pin, work, stream, queued, deadline, reply };
+        let job = Job { whose, prompt: prompt.into(), declared, pin, work, stream, queued, deadline, reply };
         let needed = task::blocks(&job);
         if needed > self.shared.pool.capacity() {
             let message = format!(
@@ -233,6 +242,16 @@ impl LanguageModel {
     /// The most tokens of a session.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// How many tokens `kv_bytes` holds, those of all sessions and cached prefixes together.
+    pub fn kv_tokens(&self) -> usize {
+        self.shared.pool.capacity() * BLOCK_TOKENS
+    }
+
+    /// Whether its thread is there to answer. It ends by a fault of the engine alone; until then every call is answered.
+    pub fn is_serving(&self) -> bool {
+        !self.shared.inbox.is_closed()
     }
 
     /// The file that its packed weights are mapped from; none where they are in memory of this process alone.

@@ -115,6 +115,11 @@ impl Model {
         }
     }
 
+    /// Whether it can still answer: a language model's thread may have ended by a fault of the engine.
+    pub fn is_serving(&self) -> bool {
+        self.language().is_none_or(LanguageModel::is_serving)
+    }
+
     /// Whether its weights are random, for sizing a box: whatever it answers means nothing.
     pub fn is_dummy(&self) -> bool {
         self.language().is_some_and(LanguageModel::is_dummy)

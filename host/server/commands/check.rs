@@ -43,6 +43,14 @@ pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()
                 "  context      {context} tokens, keys and values up to {} bytes",
                 options.kv_bytes
             )?;
+            if language.kv_tokens() < context {
+                let needed = (options.kv_bytes / language.kv_tokens()).saturating_mul(context);
+                writeln!(
+                    out,
+                    "  WARNING      these hold {} tokens: longer requests are refused; `kv_bytes` of {needed} holds a context",
+                    language.kv_tokens()
+                )?;
+            }
             writeln!(out, "  kernels      {}", language.instruction_set())?;
             match language.packed_file() {
                 Some(path) => writeln!(out, "  weights      mapped from {}", path.display())?,

@@ -45,19 +45,20 @@ pub(super) fn run(config: &Config, arguments: &Generate, out: &mut impl Write) -
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let deadline = Instant::now() + arguments.timeout;
         let mut session = Session::default();
-        let answering = language::language(&model)?.run(&mut session, request, Some(sender), deadline);
+        let model = language::language(&model)?;
+        let answering = async { Ok(model.run(&mut session, request, Some(sender), deadline).await?) };
         let printing = async {
             while let Some(part) = receiver.recv().await {
                 if streamed {
-                    write!(out, "{part}")?;
+                    write!(out, "{}", harmless(&part))?;
                     out.flush()?;
                 }
             }
             anyhow::Ok(())
         };
-        let (answer, printed) = tokio::join!(answering, printing);
-        printed?;
-        anyhow::Ok(answer?)
+        // A reader that has gone ends the computation as well.
+        let (answer, ()) = tokio::try_join!(answering, printing)?;
+        anyhow::Ok(answer)
     })??;
     let Answer { output: Output::Text { text, tokens, finish }, usage, compute, .. } = answer else {
         anyhow::bail!("the model answered with scores, expected text");
@@ -83,4 +84,20 @@ pub(super) fn run(config: &Config, arguments: &Generate, out: &mut impl Write) -
         }
     }
     Ok(())
+}
+
+/// What a model writes, for a terminal: control characters could move its cursor, or change what is on it.
+fn harmless(text: &str) -> String {
+    let spelt = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if spelt(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn control_characters_are_spelt() {
+        assert_eq!(harmless("a\tb\n\u{1b}[2Jc\r\u{9b}é😀"), "a\tb\n\\u{1b}[2Jc\\u{d}\\u{9b}é😀");
+    }
 }

@@ -187,15 +187,11 @@ impl Keys<'_> {
         let long = original.is_some_and(|original| context > original);
         let name = LISTS[usize::from(long)];
         for name in [name, "rope_freqs.weight"] {
-            if let Some(tensor) = self.gguf.tensor(name)? {
+            if let Some(tensor) = self.gguf.tensor(name) {
                 return super::decoder::vector(&tensor, dims / 2).map(Some);
             }
         }
-        let mut listed = false;
-        for name in LISTS {
-            listed |= self.gguf.tensor(name)?.is_some();
-        }
-        if wanted || listed {
+        if wanted || LISTS.iter().any(|list| self.gguf.tensor(list).is_some()) {
             let message = format!(
                 "is missing, and a context of {context} tokens needs it; convert the model again, or set another \
                  `context_tokens`"

@@ -104,7 +104,7 @@ impl Decoder {
         let hidden = config.hidden;
         let table = gguf.require_tensor("token_embd.weight", &[vocabulary, hidden])?;
         let (ty, row_bytes) = (table.ty, table.data.len() / vocabulary);
-        let tied = gguf.tensor("output.weight")?.is_none();
+        let tied = gguf.tensor("output.weight").is_none();
         let head = if tied { "token_embd.weight" } else { "output.weight" };
         let head = want(&gguf, head.to_owned(), vocabulary, hidden)?;
         let layers = (0..config.layers)
@@ -261,7 +261,7 @@ impl Embeddings {
         let rows: usize = runs.iter().map(Run::rows).sum();
         out.resize(rows * hidden, 0.0);
         let table = self.gguf.tensor("token_embd.weight");
-        let table = table.ok().flatten().expect("the table was found when the model was loaded").data;
+        let table = table.expect("the table was found when the model was loaded").data;
         let tokens = runs.iter().flat_map(|run| &run.sequence.tokens()[run.start..]);
         for (token, out) in tokens.zip(out.chunks_exact_mut(hidden)) {
             let row = &table[*token as usize * self.row_bytes..][..self.row_bytes];

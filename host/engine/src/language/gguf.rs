@@ -218,17 +218,10 @@ impl Gguf {
         self.tensors.iter().map(|entry| entry.name.as_str())
     }
 
-    /// The tensor `name`.
-    ///
-    /// # Errors
-    ///
-    /// None today: entries were checked when the file was parsed.
-    pub(crate) fn tensor(&self, name: &str) -> Result<Option<GgufTensor<'_>>, GgufError> {
-        let position = self.positions.get(name);
-        Ok(position.map(|position| {
-            let Entry { name, ty, shape, range } = &self.tensors[*position];
-            GgufTensor { name, ty: *ty, shape: shape.clone(), data: &self.bytes[range.clone()] }
-        }))
+    /// The tensor `name`, if there is one.
+    pub(crate) fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
+        let Entry { name, ty, shape, range } = &self.tensors[*self.positions.get(name)?];
+        Some(GgufTensor { name, ty: *ty, shape: shape.clone(), data: &self.bytes[range.clone()] })
     }
 
     /// The tensor `name` of `shape`, rows first: `[rows, columns]`, or `[n]`.
@@ -237,7 +230,7 @@ impl Gguf {
     ///
     /// When the file has no such tensor, or of another shape.
     pub(crate) fn require_tensor(&self, name: &str, shape: &[usize]) -> Result<GgufTensor<'_>, GgufError> {
-        let tensor = self.tensor(name)?.ok_or_else(|| {
+        let tensor = self.tensor(name).ok_or_else(|| {
             let message =
                 format!("is missing; expected it with shape {shape:?}: take the whole model's file");
             GgufError::tensor(name, message)

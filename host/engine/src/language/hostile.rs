@@ -16,8 +16,7 @@ use crate::weights::bytes::Bytes;
 pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let Ok(gguf) = Gguf::parse(Bytes::Owned(bytes.to_vec())) else { return false };
     for name in gguf.tensor_names() {
-        let tensor = gguf.tensor(name).ok().flatten();
-        let tensor = tensor.expect("a name that is listed has a tensor");
+        let tensor = gguf.tensor(name).expect("a name that is listed has a tensor");
         let (columns, rows) = tensor.shape.split_last().expect("a tensor has a dimension");
         let row = tensor.ty.row_bytes(*columns).expect("a tensor has whole blocks");
         assert_eq!(tensor.data.len(), row * rows.iter().product::<usize>());
@@ -49,7 +48,7 @@ fn decode(bytes: &[u8]) -> bool {
     let Ok(config) = DecoderConfig::read(&gguf, CONTEXT) else { return false };
     // A few bytes may say of a gigabyte of intermediate results: the operator's to choose, not this test's.
     let wide = [config.hidden, config.feed_forward, config.attention.qkv_columns()];
-    let Some(table) = gguf.tensor("token_embd.weight").ok().flatten() else { return false };
+    let Some(table) = gguf.tensor("token_embd.weight") else { return false };
     let vocabulary = table.shape[0];
     if config.layers > 8 || vocabulary > 1 << 16 || wide.iter().any(|columns| *columns > 1 << 14) {
         return false;

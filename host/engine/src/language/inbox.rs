@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::prefix::Whose;
 use super::request::{Answer, Params};
+use super::task;
 use crate::model::RunError;
 
 /// A request in tokens.
@@ -15,7 +16,7 @@ pub(super) struct Job {
     /// Who asks: fairness is kept by component.
     pub(super) whose: Whose,
     /// At least one token.
-    pub(super) prompt: Vec<u32>,
+    pub(super) prompt: Arc<[u32]>,
     /// How many of the first tokens other sessions of the component may find.
     pub(super) declared: usize,
     /// Whether to pin these.
@@ -45,10 +46,18 @@ impl Job {
     }
 }
 
+/// What there is to know of a job that waits, to choose the next.
+pub(super) struct Waiting {
+    pub(super) whose: Whose,
+    pub(super) prompt: Arc<[u32]>,
+    /// See [`task::blocks`].
+    pub(super) blocks: usize,
+}
+
 /// A bounded list that callers put jobs into, and from which the model's thread picks.
 pub(super) struct Inbox {
-    /// A lock, since the thread looks at all jobs before it picks one. It is held for microseconds and never across an
-    /// await or a pass.
+    /// A lock, since the thread looks at all jobs before it takes one. It is held to copy a few words of each, never while
+    /// they are compared with what is known or running, nor across an await or a pass.
     state: Mutex<State>,
     /// Rung for each job, and at the end.
     ready: Condvar,
@@ -93,15 +102,23 @@ impl Inbox {
         Ok(displaced)
     }
 
-    /// Remove the dead, through `skip`, and take the job whose position `choose` gives.
-    pub(super) fn pick(
-        &self,
-        skip: impl FnMut(Job),
-        choose: impl FnOnce(&[Job]) -> Option<usize>,
-    ) -> Option<Job> {
+    /// Remove the dead, through `skip`, and say what waits, in order.
+    pub(super) fn waiting(&self, skip: impl FnMut(Job)) -> Vec<Waiting> {
         let mut state = self.lock();
         state.remove_dead().for_each(skip);
-        choose(&state.jobs).map(|position| state.jobs.remove(position))
+        let waiting = |job: &Job| Waiting {
+            whose: job.whose.clone(),
+            prompt: job.prompt.clone(),
+            blocks: task::blocks(job),
+        };
+        state.jobs.iter().map(waiting).collect()
+    }
+
+    /// The job that `waiting` is, if it still waits.
+    pub(super) fn take(&self, waiting: &Waiting) -> Option<Job> {
+        let mut state = self.lock();
+        let position = state.jobs.iter().position(|job| Arc::ptr_eq(&job.prompt, &waiting.prompt))?;
+        Some(state.jobs.remove(position))
     }
 
     /// Wait until there is a job. False once the inbox is closed.

@@ -3,7 +3,7 @@
 //! A block holds the keys and values of up to [`BLOCK_TOKENS`] consecutive tokens, for all layers. A [`Sequence`] is a list of
 //! blocks, full but for the last; two sequences with a common prefix hold the same blocks for it. A block is written only
 //! by the one sequence that holds it alone: one that goes on from the middle of a shared block goes on in a copy. What no
-//! sequence and no prefix holds is free again when its last reference is dropped, on whichever thread.
+//! sequence and no prefix holds is free again when its last reference is dropped.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,8 @@ struct Shared {
     /// The most blocks that may be in use at once.
     capacity: usize,
     used: AtomicUsize,
-    /// Memory of blocks that were dropped. A lock held for a push or a pop: blocks are dropped on callers' threads too.
+    /// Memory of blocks that were dropped. A lock held for a push or a pop: the model's thread takes and drops blocks, and
+    /// whichever thread drops the model drops the rest.
     free: Mutex<Vec<Box<[f16]>>>,
 }
 

@@ -12,10 +12,10 @@ use std::time::Instant;
 use infer_kernels::BLOCK_TOKENS;
 
 use super::decoder::Decoder;
-use super::inbox::{Inbox, Job};
+use super::inbox::{Inbox, Job, Waiting};
 use super::kv::KvPool;
 use super::prefix::Prefixes;
-use super::task::{self, Task};
+use super::task::Task;
 use super::tokenizer::Tokenizer;
 use crate::model::{Counters, RunError, panic_message};
 
@@ -86,8 +86,10 @@ impl<'t> Scheduler<'t> {
         let shared = self.shared;
         // A component that has nothing under way need not wait until another's answers are there: so many may begin besides.
         while self.running.len() < 2 * shared.sessions {
-            let job = shared.inbox.pick(|dead| shared.skip(dead), |jobs| self.choose(jobs));
-            let Some(job) = job else { return };
+            let waiting = shared.inbox.waiting(|dead| shared.skip(dead));
+            let Some(next) = self.choose(&waiting) else { return };
+            // One that was displaced meanwhile is gone, and another may begin.
+            let Some(job) = shared.inbox.take(next) else { continue };
             let least = self.served.values().copied().min().unwrap_or(0);
             let served = self.served.entry(job.whose.component.clone()).or_insert(least);
             *served = (*served).max(least);
@@ -98,27 +100,27 @@ impl<'t> Scheduler<'t> {
         }
     }
 
-    /// The position of the request that is to begin next, if one can.
-    fn choose(&mut self, jobs: &[Job]) -> Option<usize> {
-        let running = self.running.iter().map(|task| &task.job);
-        let present: HashSet<_> = running.chain(jobs).map(|job| job.whose.component.clone()).collect();
+    /// The request that is to begin next, if one can.
+    fn choose<'w>(&mut self, waiting: &'w [Waiting]) -> Option<&'w Waiting> {
+        let running = self.running.iter().map(|task| &task.job.whose);
+        let present = running.chain(waiting.iter().map(|job| &job.whose));
+        let present: HashSet<_> = present.map(|whose| whose.component.clone()).collect();
         self.served.retain(|component, _| present.contains(component));
-        let served = |job: &Job| self.served.get(&job.whose.component).copied().unwrap_or(0);
-        let (position, job) = jobs
+        let served = |job: &Waiting| self.served.get(&job.whose.component).copied().unwrap_or(0);
+        let next = waiting
             .iter()
-            .enumerate()
-            .filter(|(_, job)| self.running.len() < self.shared.sessions || !self.has_running(job))
-            .filter(|(_, job)| !self.is_being_computed(job))
-            .min_by_key(|(_, job)| served(job))?;
-        self.fits(job).then_some(position)
+            .filter(|job| self.running.len() < self.shared.sessions || !self.has_running(job))
+            .filter(|job| !self.is_being_computed(job))
+            .min_by_key(|job| served(job))?;
+        self.fits(next).then_some(next)
     }
 
-    fn has_running(&self, job: &Job) -> bool {
+    fn has_running(&self, job: &Waiting) -> bool {
         self.running.iter().any(|task| task.job.whose.component == job.whose.component)
     }
 
     /// Whether a running request computes a longer beginning of this one than is there now: it is worth waiting for.
-    fn is_being_computed(&self, job: &Job) -> bool {
+    fn is_being_computed(&self, job: &Waiting) -> bool {
         let known = self.prefixes.known(&job.whose, &job.prompt);
         self.running.iter().any(|task| {
             let common = match task.job.whose.session == job.whose.session {
@@ -132,13 +134,13 @@ impl<'t> Scheduler<'t> {
 
     /// Whether the blocks that the request may need are there beside those that the running ones may yet take. An eighth is
     /// left to components that have nothing under way.
-    fn fits(&self, job: &Job) -> bool {
+    fn fits(&self, job: &Waiting) -> bool {
         if self.running.is_empty() {
             return true;
         }
         let held = self.shared.pool.used() - self.prefixes.evictable();
         let reserved: usize = self.running.iter().map(|task| task.reserved).sum();
-        let needed = task::blocks(job).saturating_sub(self.prefixes.held(&job.whose, &job.prompt));
+        let needed = job.blocks.saturating_sub(self.prefixes.held(&job.whose, &job.prompt));
         let capacity = self.shared.pool.capacity();
         let left = if self.has_running(job) { capacity / LEFT_TO_OTHERS } else { 0 };
         held + reserved + needed + left <= capacity
@@ -288,7 +290,7 @@ mod tests {
     ) {
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
-        let (whose, prompt) = (Whose::new(&Arc::from(component)), prompt.to_vec());
+        let (whose, prompt) = (Whose::new(&Arc::from(component)), Arc::from(prompt));
         let (declared, pin, deadline) = (pinned, pinned > 0, now + Duration::from_secs(3600));
         let job = Job { whose, prompt, declared, pin, work, stream: None, queued: now, deadline, reply };
         if let Ok(Some(displaced)) = shared.inbox.push(job, |_| ()) {

@@ -69,7 +69,7 @@ impl<'t> Task<'t> {
         };
         let reserved = blocks(&job).saturating_sub(prefix.whole_blocks());
         Task {
-            tokens: job.prompt.clone(),
+            tokens: job.prompt.to_vec(),
             cached: prefix.len(),
             sequence: prefix,
             goal,

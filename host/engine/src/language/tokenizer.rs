@@ -184,6 +184,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// When the text is over 1 MiB.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut tokens = Vec::new();
         self.encode_fragment(text, self.space_prefix, &mut tokens)?;
@@ -195,6 +196,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// As [`Tokenizer::encode`].
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut tokens = Vec::new();
         self.encode_fragment(text, false, &mut tokens)?;

@@ -117,7 +117,7 @@ impl Loader<'_> {
         for wanted in wanted {
             parts.push(self.matrix(wanted)?);
             let name = wanted.bias();
-            if self.gguf.tensor(&name)?.is_some() {
+            if self.gguf.tensor(&name).is_some() {
                 bias.extend(self.vector(&name, wanted.rows)?);
                 biased = true;
             } else {

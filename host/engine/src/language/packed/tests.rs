@@ -53,7 +53,7 @@ fn refusal(slot: &PackedSlot) -> String {
     let matrix =
         |name: &str, rows, columns| Wanted { name: name.to_owned(), ty: WeightType::Q4K, rows, columns };
     let sections = fs::read(file(FILES[0])).map(|bytes| Gguf::parse(Bytes::Owned(bytes)).unwrap()).unwrap();
-    let output = sections.tensor("blk.0.attn_output.weight").unwrap().unwrap();
+    let output = sections.tensor("blk.0.attn_output.weight").unwrap();
     let wanted = matrix("blk.0.attn_output.weight", output.shape[0], output.shape[1]);
     let wanted = Wanted { ty: output.ty, ..wanted };
     PackedFile::open(slot, &[&wanted], &Pool::new(2).unwrap()).err().expect("the file is refused")

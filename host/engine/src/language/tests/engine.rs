@@ -333,3 +333,13 @@ fn tensors_that_the_graph_has_no_place_for_are_refused() {
     let error = load(shorter).unwrap_err();
     assert!(error.starts_with(&format!("tensor `blk.{layer}.")) && error.contains("has no place"), "{error}");
 }
+
+#[tokio::test]
+async fn model_whose_thread_has_ended_says_so() {
+    let model = model(FILES[2]);
+    assert!(model.is_serving());
+    model.shared.inbox.close();
+    assert!(!model.is_serving());
+    let refused = model.run(&mut Session::default(), generate(vec![5], 1), None, soon()).await;
+    assert!(matches!(refused, Err(RunError::Closed { .. })), "{refused:?}");
+}

@@ -42,7 +42,7 @@ pub(super) fn decoder_of(path: &Path, context: usize) -> (Decoder, KvPool) {
 /// A decoder whose packed weights are kept in `slot`.
 pub(crate) fn packed_decoder(path: &Path, context: usize, slot: Option<PackedSlot>) -> Decoder {
     let gguf = Gguf::parse(Bytes::map(path).unwrap()).unwrap();
-    let vocabulary = gguf.tensor("token_embd.weight").unwrap().unwrap().shape[0];
+    let vocabulary = gguf.tensor("token_embd.weight").unwrap().shape[0];
     let config = DecoderConfig::read(&gguf, context).unwrap();
     Decoder::load(gguf, config, vocabulary, Packing { pool: Pool::new(2).unwrap(), slot }).unwrap()
 }

@@ -41,6 +41,7 @@ const LLAMA_BPE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|
 pub(super) enum Words {
     Qwen2,
     Smollm,
+    /// Untested: no golden vectors of it are at hand.
     LlamaBpe,
 }
 
