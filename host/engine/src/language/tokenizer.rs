@@ -184,7 +184,6 @@ impl Tokenizer {
     /// # Errors
     ///
     /// When the text is over 1 MiB.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut tokens = Vec::new();
         self.encode_fragment(text, self.space_prefix, &mut tokens)?;
