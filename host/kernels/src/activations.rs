@@ -91,25 +91,10 @@ impl Activations {
         });
     }
 
-    /// Takes `silu(gate) * up`, where a row of `gate_up` is `columns` of gate and then `columns` of up.
-    ///
-    /// # Panics
-    /// If `gate_up` is not `(rows, 2 * columns)`.
-    pub fn set_silu_product(&mut self, pool: &Pool, gate_up: &[f32], rows: usize, columns: usize) {
-        assert_eq!(gate_up.len(), rows * columns * 2, "gate and up of {rows} rows and {columns} columns");
+    /// Room for `rows` of `columns`, row-major, which the caller fills; what it holds is left over from earlier use.
+    pub fn room(&mut self, rows: usize, columns: usize) -> &mut [f32] {
         self.resize(rows, columns);
-        let out = Shared::new(&mut self.values);
-        let set = InstructionSet::chosen();
-        let parts = if rows < pool.threads() { pool.threads() } else { 1 };
-        pool.run(rows * parts, |task| {
-            let (row, part) = (task / parts, task % parts);
-            let (from, to) = (columns * part / parts, columns * (part + 1) / parts);
-            let (gate, up) = gate_up[row * columns * 2..][..columns * 2].split_at(columns);
-            // SAFETY: `self.values` has `rows * columns` elements, and this task alone writes this part of this row.
-            let out =
-                unsafe { std::slice::from_raw_parts_mut(out.get().add(row * columns + from), to - from) };
-            norm::silu_product(set, &gate[from..to], &up[from..to], out);
-        });
+        &mut self.values[..rows * columns]
     }
 
     /// The int8 form with a scale for each `group` columns, in tiles for `set`.

@@ -31,14 +31,16 @@ impl Buffer {
         Some(Self { bytes, layout, mapped: false })
     }
 
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        // SAFETY: allocated and zeroed in `new`.
-        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.layout.size()) }
-    }
-
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: allocated and zeroed in `new`; borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: allocated and zeroed in `new`.
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.layout.size()) }
     }
 }
 

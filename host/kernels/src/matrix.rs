@@ -86,13 +86,15 @@ pub enum PackError {
     },
 }
 
-/// Whether a product replaces what is in `out` or is added to it.
+/// What a product does to what `out` holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
     /// `out = W · input`
     Set,
     /// `out += W · input`, as a residual connection wants it.
     Add,
+    /// `out = silu(out) * (W · input)`, where `out` is what a gate gave.
+    Gate,
 }
 
 /// What holds packed bytes of many matrices, such as a mapped file. The bytes must stay where they are and as they are.
@@ -106,12 +108,9 @@ pub struct QuantizedMatrix {
     ty: WeightType,
     rows: usize,
     columns: usize,
-    panels: Panels,
-}
-
-enum Panels {
-    Own(Buffer),
-    Of(PackedSource, Range<usize>),
+    source: PackedSource,
+    /// The packed bytes in `source`.
+    range: Range<usize>,
 }
 
 impl QuantizedMatrix {
@@ -150,7 +149,7 @@ impl QuantizedMatrix {
             let from = &bytes[panel * PANEL * row_bytes..rows.min((panel + 1) * PANEL) * row_bytes];
             pack_panel(ty, from, row_bytes, to);
         });
-        Ok(Self { ty, rows, columns, panels: Panels::Own(panels) })
+        Ok(Self { ty, rows, columns, source: Arc::new(panels), range: 0..size })
     }
 
     /// The matrix whose packed bytes, as [`QuantizedMatrix::packed`] gave them, are `range` of `source`. They are read where they are.
@@ -175,16 +174,25 @@ impl QuantizedMatrix {
             let Range { start, end } = range;
             return Err(PackError::Place { ty, rows, columns, expected, held, start, end });
         }
-        Ok(Self { ty, rows, columns, panels: Panels::Of(source, range) })
+        Ok(Self { ty, rows, columns, source, range })
     }
 
     /// The packed bytes, as this version of the layout ([`crate::PACKED_LAYOUT`]) has them on every machine.
     pub fn packed(&self) -> &[u8] {
-        match &self.panels {
-            Panels::Own(buffer) => buffer.as_slice(),
-            // Within bounds when it was made; a source that has shrunk since panics here and is never read beyond.
-            Panels::Of(source, range) => &(**source).as_ref()[range.clone()],
+        // Within bounds when it was made; a source that has shrunk since panics here and is never read beyond.
+        &(*self.source).as_ref()[self.range.clone()]
+    }
+
+    /// The matrix of the first `row` rows and that of the others, over the same packed bytes; none unless `row` is a multiple of 32 within
+    /// the matrix.
+    pub fn split(self, row: usize) -> Option<(Self, Self)> {
+        if row == 0 || row >= self.rows || !row.is_multiple_of(PANEL) {
+            return None;
         }
+        let Self { ty, rows, columns, source, range } = self;
+        let middle = range.start + pack::packed_bytes(ty, row, columns)?;
+        let first = Self { ty, rows: row, columns, source: source.clone(), range: range.start..middle };
+        Some((first, Self { ty, rows: rows - row, columns, source, range: middle..range.end }))
     }
 
     /// Outputs.
@@ -212,8 +220,8 @@ impl QuantizedMatrix {
     ///
     /// # Panics
     /// If `input` has other columns than the matrix, `stride` is less than its rows, or `out` is too short.
-    pub fn matmul(&self, pool: &Pool, input: &mut Activations, out: &mut [f32], stride: usize, mode: Write) {
-        self.matmul_on(InstructionSet::chosen(), pool, input, out, stride, mode);
+    pub fn matmul(&self, pool: &Pool, input: &mut Activations, out: &mut [f32], stride: usize, write: Write) {
+        self.matmul_on(InstructionSet::chosen(), pool, input, out, stride, write);
     }
 
     pub(crate) fn matmul_on(
@@ -223,7 +231,7 @@ impl QuantizedMatrix {
         input: &mut Activations,
         out: &mut [f32],
         stride: usize,
-        mode: Write,
+        write: Write,
     ) {
         assert_eq!(input.columns(), self.columns, "columns of the input of a product");
         let tokens = input.rows();
@@ -244,8 +252,7 @@ impl QuantizedMatrix {
         let weights = self.packed();
         let tasks = panels.div_ceil(chunk);
         let range = |task: usize| task * chunk..panels.min((task + 1) * chunk);
-        let add = mode == Write::Add;
-        let target = |shared: Shared<f32>| Target { out: shared.get(), stride, rows: self.rows, add };
+        let target = |shared: Shared<f32>| Target { out: shared.get(), stride, rows: self.rows, write };
 
         macro_rules! floats {
             ($half:literal) => {{

@@ -69,44 +69,10 @@ impl<S: Simd> Job<S> for RmsNorm<'_> {
     }
 }
 
-/// `gate / (1 + e^-gate) * up`; the three slices have one length.
-pub(crate) fn silu_product(set: InstructionSet, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    assert!(gate.len() == up.len() && gate.len() == out.len(), "silu: one length");
-    let job = SiluProduct { gate, up, out };
-    // SAFETY: `set` is available; the slices have one length.
-    unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
-}
-
-struct SiluProduct<'a> {
-    gate: &'a [f32],
-    up: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl<S: Simd> Job<S> for SiluProduct<'_> {
-    #[inline(always)]
-    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
-    unsafe fn run(self) {
-        let len = self.gate.len();
-        let whole = len - len % S::LANES;
-        for i in (0..whole).step_by(S::LANES) {
-            let (gate, up) = (S::load_f32(self.gate.as_ptr().add(i)), S::load_f32(self.up.as_ptr().add(i)));
-            S::store_f32(self.out.as_mut_ptr().add(i), silu_product_of::<S>(gate, up));
-        }
-        if whole < len {
-            let (mut gate, mut up) = ([0.0; 16], [0.0; 16]);
-            gate[..len - whole].copy_from_slice(&self.gate[whole..]);
-            up[..len - whole].copy_from_slice(&self.up[whole..]);
-            let values = silu_product_of::<S>(S::load_f32(gate.as_ptr()), S::load_f32(up.as_ptr()));
-            S::store_f32(gate.as_mut_ptr(), values);
-            self.out[whole..].copy_from_slice(&gate[..len - whole]);
-        }
-    }
-}
-
+/// `gate / (1 + e^-gate) * up`
 #[inline(always)]
 #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
-unsafe fn silu_product_of<S: Simd>(gate: S::F, up: S::F) -> S::F {
+pub(crate) unsafe fn silu_product<S: Simd>(gate: S::F, up: S::F) -> S::F {
     let power = S::exp(S::mul(gate, S::splat(-1.0)));
     S::mul(S::div(gate, S::add(S::splat(1.0), power)), up)
 }
@@ -133,29 +99,6 @@ mod tests {
                         set.name()
                     );
                 }
-                silu_product(set, &values, &weight, &mut out);
-                for i in 0..len {
-                    let gate = f64::from(values[i]);
-                    let expected = gate / (1.0 + (-gate).exp()) * f64::from(weight[i]);
-                    assert!((f64::from(out[i]) - expected).abs() < 1e-6, "{} {len}", set.name());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn silu_of_extremes_is_finite() {
-        let gate = [-1e30, -200.0, -88.0, -0.0, 88.0, 200.0, 1e30];
-        for set in InstructionSet::available() {
-            let mut out = [0.0; 7];
-            silu_product(set, &gate, &[1.0; 7], &mut out);
-            for (gate, out) in gate.iter().zip(out) {
-                let expected = gate.max(0.0);
-                assert!(
-                    (out - expected).abs() <= 1e-5 * expected.abs() + 1e-7 * gate.abs(),
-                    "{}: {gate} gave {out}",
-                    set.name()
-                );
             }
         }
     }

@@ -17,6 +17,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::activations::{Quantized, TileInput};
+use crate::matrix::Write;
+use crate::norm::silu_product;
 use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 use formats::{Format, Minima, Unpacked};
@@ -46,7 +48,7 @@ pub(crate) struct Target {
     pub(crate) stride: usize,
     /// Rows of the matrix.
     pub(crate) rows: usize,
-    pub(crate) add: bool,
+    pub(crate) write: Write,
 }
 
 /// Memory of a task.
@@ -106,28 +108,53 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
                     }
                 }
             }
-            finish(sums, tokens, panel, target);
+            S::enter(Finish { sums, tokens, panel, target });
         }
     }
 }
 
-/// Moves sums of all rows of a panel to where they belong.
-unsafe fn finish(sums: *const f32, tokens: Range<usize>, panel: usize, target: Target) {
-    let first = panel * PANEL;
-    let rows = PANEL.min(target.rows - first);
-    for (i, token) in tokens.enumerate() {
-        let sums = sums.add(i * PANEL);
-        let out = target.out.add(token * target.stride + first);
-        match (target.add, rows) {
-            // Of known length, it needs no call.
-            (false, PANEL) => out.cast::<[f32; PANEL]>().write(sums.cast::<[f32; PANEL]>().read()),
-            (false, _) => out.copy_from_nonoverlapping(sums, rows),
-            (true, _) => {
-                for row in 0..rows {
-                    *out.add(row) += *sums.add(row);
-                }
+/// Moves sums, `[token][row of the panel]`, to where they belong.
+///
+/// # Safety
+/// As for [`panels`].
+struct Finish {
+    sums: *const f32,
+    tokens: Range<usize>,
+    panel: usize,
+    target: Target,
+}
+
+impl<S: Simd> Job<S> for Finish {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { sums, tokens, panel, target } = self;
+        let first = panel * PANEL;
+        let rows = PANEL.min(target.rows - first);
+        for (i, token) in tokens.enumerate() {
+            let sums = sums.add(i * PANEL);
+            let out = target.out.add(token * target.stride + first);
+            if rows == PANEL {
+                finish_row::<S>(sums, out, target.write);
+                continue;
             }
+            let mut whole = [0.0f32; PANEL];
+            whole.as_mut_ptr().copy_from_nonoverlapping(out, rows);
+            finish_row::<S>(sums, whole.as_mut_ptr(), target.write);
+            out.copy_from_nonoverlapping(whole.as_ptr(), rows);
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn finish_row<S: Simd>(sums: *const f32, out: *mut f32, write: Write) {
+    for row in (0..PANEL).step_by(S::LANES) {
+        let (sums, out) = (S::load_f32(sums.add(row)), out.add(row));
+        let value = match write {
+            Write::Set => sums,
+            Write::Add => S::add(S::load_f32(out), sums),
+            Write::Gate => silu_product::<S>(S::load_f32(out), sums),
+        };
+        S::store_f32(out, value);
     }
 }
 

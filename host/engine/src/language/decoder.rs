@@ -62,7 +62,8 @@ struct Layer {
     qkv: Projection,
     attention_output: QuantizedMatrix,
     feed_forward_norm: Vec<f32>,
-    gate_up: Projection,
+    gate: QuantizedMatrix,
+    up: QuantizedMatrix,
     down: QuantizedMatrix,
 }
 
@@ -78,11 +79,10 @@ struct Buffers {
     stream: Vec<f32>,
     /// (rows, qkv columns)
     qkv: Vec<f32>,
-    /// (rows, query heads × head size)
-    attended: Vec<f32>,
-    /// (rows, 2 × feed-forward)
-    gate_up: Vec<f32>,
+    /// What a layer's first products take, (rows, hidden); then the heads' answers, (rows, query heads × head size).
     activations: Activations,
+    /// (rows, feed-forward)
+    gated: Activations,
     /// (wanted rows, hidden), after the last norm
     hidden: Vec<f32>,
     /// (rows of one call, vocabulary)
@@ -160,7 +160,7 @@ impl Decoder {
             |projection: &Projection| projection.parts.iter().map(QuantizedMatrix::size_bytes).sum::<usize>();
         let layer = |layer: &Layer| {
             let (output, down) = (layer.attention_output.size_bytes(), layer.down.size_bytes());
-            projection(&layer.qkv) + output + projection(&layer.gate_up) + down
+            projection(&layer.qkv) + output + layer.gate.size_bytes() + layer.up.size_bytes() + down
         };
         self.layers.iter().map(layer).sum::<usize>() + self.head.size_bytes()
     }
@@ -176,11 +176,10 @@ impl Decoder {
         let columns = config.attention.qkv_columns();
         let width = config.attention.query_heads * config.attention.head_dim;
         rope.prepare(runs.iter().map(|run| run.sequence.len()).max().unwrap_or(0));
-        self.embeddings.gather(runs, hidden, &mut buffers.stream);
-        let Buffers { stream, qkv, attended, gate_up, activations, .. } = buffers;
-        qkv.resize(rows * columns, 0.0);
-        attended.resize(rows * width, 0.0);
-        gate_up.resize(rows * 2 * config.feed_forward, 0.0);
+        let Buffers { stream, qkv, activations, gated, .. } = buffers;
+        let stream = room(stream, rows * hidden);
+        let qkv = room(qkv, rows * columns);
+        self.embeddings.gather(runs, stream);
         for (index, layer) in layers.iter().enumerate() {
             activations.set_rms_norm(pool, stream, &layer.attention_norm, config.epsilon, rows);
             layer.qkv.apply(pool, activations, qkv);
@@ -192,13 +191,13 @@ impl Decoder {
                 row += rows;
             }
             rope_and_store(pool, &config.attention, rope, qkv, &mut destinations);
-            attend(pool, config, index, runs, qkv, attended);
-            activations.set(pool, attended, rows, width);
+            attend(pool, config, index, runs, qkv, activations.room(rows, width));
             layer.attention_output.matmul(pool, activations, stream, hidden, Write::Add);
             activations.set_rms_norm(pool, stream, &layer.feed_forward_norm, config.epsilon, rows);
-            layer.gate_up.apply(pool, activations, gate_up);
-            activations.set_silu_product(pool, gate_up, rows, config.feed_forward);
-            layer.down.matmul(pool, activations, stream, hidden, Write::Add);
+            let inner = gated.room(rows, config.feed_forward);
+            layer.gate.matmul(pool, activations, inner, config.feed_forward, Write::Set);
+            layer.up.matmul(pool, activations, inner, config.feed_forward, Write::Gate);
+            layer.down.matmul(pool, gated, stream, hidden, Write::Add);
         }
         self.keep(runs);
     }
@@ -234,6 +233,14 @@ impl Decoder {
     }
 }
 
+/// The first `len` of `values`, which grow to hold them; what they hold is left over from earlier use.
+fn room(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if values.len() < len {
+        values.resize(len, 0.0);
+    }
+    &mut values[..len]
+}
+
 impl Run<'_> {
     pub(super) fn rows(&self) -> usize {
         self.sequence.len() - self.start
@@ -256,10 +263,9 @@ fn attend(pool: &Pool, config: &DecoderConfig, layer: usize, runs: &[Run<'_>], q
 }
 
 impl Embeddings {
-    /// The embeddings of the runs' new tokens, (rows, hidden).
-    fn gather(&self, runs: &[Run<'_>], hidden: usize, out: &mut Vec<f32>) {
-        let rows: usize = runs.iter().map(Run::rows).sum();
-        out.resize(rows * hidden, 0.0);
+    /// The embeddings of the runs' new tokens to `out`, (rows, hidden).
+    fn gather(&self, runs: &[Run<'_>], out: &mut [f32]) {
+        let hidden = out.len() / runs.iter().map(Run::rows).sum::<usize>().max(1);
         let table = self.gguf.tensor("token_embd.weight");
         let table = table.expect("the table was found when the model was loaded").data;
         let tokens = runs.iter().flat_map(|run| &run.sequence.tokens()[run.start..]);

@@ -47,21 +47,26 @@ fn check(ty: WeightType, bytes: &[u8], shape: (usize, usize), input: &[f32], poo
     let mut activations = Activations::new();
     activations.set(pool, input, tokens, columns);
     for set in InstructionSet::available() {
-        for mode in [Write::Set, Write::Add] {
+        for mode in [Write::Set, Write::Add, Write::Gate] {
             let mut out = vec![0.5f32; tokens * stride];
             matrix.matmul_on(set, pool, &mut activations, &mut out, stride, mode);
-            let before = if mode == Write::Add { 0.5 } else { 0.0 };
+            // What `out` holds before is 0.5.
+            let (scale, before) = match mode {
+                Write::Set => (1.0, 0.0),
+                Write::Add => (1.0, 0.5),
+                Write::Gate => (0.5 / (1.0 + (-0.5f64).exp()), 0.0),
+            };
             for (token, out) in out.chunks_exact(stride).enumerate() {
                 for (row, &value) in out[..rows].iter().enumerate() {
                     let (sum, magnitude) = expected[token * rows + row];
-                    let error = (f64::from(value) - sum - before).abs();
+                    let wanted = sum * scale + before;
+                    let error = (f64::from(value) - wanted).abs();
                     // Sums of f32 in another order, of terms that a minimum may cancel: a few units of 2^-24 each.
                     let bound = 4e-6 * (magnitude + minima_magnitude(ty, magnitude, columns) + 0.5);
                     assert!(
                         error <= bound,
-                        "{} {ty} {rows} × {columns}, {tokens} tokens, {mode:?}: ({token}, {row}) is {value}, expected {}",
+                        "{} {ty} {rows} × {columns}, {tokens} tokens, {mode:?}: ({token}, {row}) is {value}, expected {wanted}",
                         set.name(),
-                        sum + before,
                     );
                 }
                 assert!(out[rows..].iter().all(|&gap| gap == 0.5), "{} {ty}: between the rows", set.name());
@@ -307,4 +312,50 @@ fn packed_bytes_change_with_the_layout() {
         fnv(QuantizedMatrix::pack(&pool, ty, &bytes, 40, 512).unwrap().packed())
     });
     assert_eq!((crate::PACKED_LAYOUT, found), (1, hashes));
+}
+
+#[test]
+fn gate_is_silu_of_what_was_there() {
+    let mut random = Random::new(5);
+    let mut gates = random.values(64);
+    gates.extend([-1e30, -200.0, -88.0, -0.0, 0.0, 88.0, 200.0, 1e30]);
+    let ups = random.values(gates.len());
+    let bytes: Vec<u8> = ups.iter().flat_map(|up| up.to_le_bytes()).collect();
+    let pool = Pool::new(1).unwrap();
+    let matrix = QuantizedMatrix::pack(&pool, WeightType::F32, &bytes, gates.len(), 1).unwrap();
+    let mut one = Activations::new();
+    one.set(&pool, &[1.0], 1, 1);
+    for set in InstructionSet::available() {
+        let mut out = gates.clone();
+        matrix.matmul_on(set, &pool, &mut one, &mut out, gates.len(), Write::Gate);
+        for ((gate, up), value) in gates.iter().zip(&ups).zip(out) {
+            let (gate, up) = (f64::from(*gate), f64::from(*up));
+            let expected = gate / (1.0 + (-gate).exp()) * up;
+            let bound = 1e-6 * expected.abs() + 1e-7 * gate.abs();
+            assert!(
+                (f64::from(value) - expected).abs() <= bound,
+                "{}: {gate} and {up} gave {value}",
+                set.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn halves_are_the_matrices_of_their_rows() {
+    let pool = Pool::new(2).unwrap();
+    let mut random = Random::new(6);
+    let (rows, columns) = (100, 256);
+    let bytes = blocks(WeightType::Q4K, rows, &mut random, usual);
+    let size = bytes.len() / rows;
+    let pack = |rows: Range<usize>| {
+        let bytes = &bytes[rows.start * size..rows.end * size];
+        QuantizedMatrix::pack(&pool, WeightType::Q4K, bytes, rows.len(), columns).unwrap()
+    };
+    let (first, second) = pack(0..rows).split(64).unwrap();
+    assert_eq!((first.rows(), first.packed()), (64, pack(0..64).packed()));
+    assert_eq!((second.rows(), second.packed()), (36, pack(64..rows).packed()));
+    for row in [0, 50, 100, 128] {
+        assert!(pack(0..rows).split(row).is_none(), "{row}");
+    }
 }

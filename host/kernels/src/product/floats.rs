@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::Target;
+use super::{Finish, Target};
 use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 
@@ -31,30 +31,23 @@ pub(crate) unsafe fn panels<S: Simd, const HALF: bool>(
     for panel in panels {
         let weights = weights.add(panel * bytes);
         for token in (0..tokens).step_by(TILE) {
-            let width = TILE.min(tokens - token);
+            let tokens = token..tokens.min(token + TILE);
             let values = values.add(token * columns);
+            let mut sums = [0.0f32; TILE * PANEL];
             for row in (0..PANEL).step_by(2 * S::LANES) {
-                let mut tile = [0.0f32; 32 * TILE];
                 macro_rules! run {
                     ($tokens:literal) => {
-                        S::enter(Tile::<HALF, $tokens> { weights, columns, row, values, tile: &mut tile })
+                        S::enter(Tile::<HALF, $tokens> { weights, columns, row, values, sums: &mut sums })
                     };
                 }
-                match width {
+                match tokens.len() {
                     1 => run!(1),
                     2 => run!(2),
                     3 => run!(3),
                     _ => run!(4),
                 }
-                let first = panel * PANEL + row;
-                for t in 0..width {
-                    let out = target.out.add((token + t) * target.stride + first);
-                    for r in 0..(2 * S::LANES).min(target.rows.saturating_sub(first)) {
-                        let value = tile[t * 2 * S::LANES + r];
-                        *out.add(r) = if target.add { *out.add(r) + value } else { value };
-                    }
-                }
             }
+            S::enter(Finish { sums: sums.as_ptr(), tokens, panel, target });
         }
     }
 }
@@ -64,8 +57,8 @@ struct Tile<'a, const HALF: bool, const TOKENS: usize> {
     columns: usize,
     row: usize,
     values: *const f32,
-    /// `[token][row]`
-    tile: &'a mut [f32],
+    /// `[token][row of the panel]`
+    sums: &'a mut [f32; TILE * PANEL],
 }
 
 impl<S: Simd, const HALF: bool, const TOKENS: usize> Job<S> for Tile<'_, HALF, TOKENS> {
@@ -91,7 +84,7 @@ impl<S: Simd, const HALF: bool, const TOKENS: usize> Job<S> for Tile<'_, HALF, T
         }
         for t in 0..TOKENS {
             for v in 0..2 {
-                S::store_f32(self.tile.as_mut_ptr().add((t * 2 + v) * S::LANES), sums[v][t]);
+                S::store_f32(self.sums.as_mut_ptr().add(t * PANEL + self.row + v * S::LANES), sums[v][t]);
             }
         }
     }

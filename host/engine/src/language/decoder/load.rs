@@ -14,6 +14,7 @@ pub(super) struct LayerMatrices {
     /// Queries, keys and values.
     qkv: Vec<Wanted>,
     attention_output: Wanted,
+    /// Gate and up: two matrices, or one above the other.
     gate_up: Vec<Wanted>,
     down: Wanted,
 }
@@ -73,7 +74,7 @@ pub(super) fn check_known(gguf: &Gguf, layers: &[LayerMatrices], head: &Wanted) 
     for (index, layer) in layers.iter().enumerate() {
         known.extend(["attn_norm", "ffn_norm"].map(|norm| format!("blk.{index}.{norm}.weight")));
         known.extend(layer.all().map(|wanted| wanted.name.clone()));
-        known.extend(layer.qkv.iter().chain(&layer.gate_up).map(Wanted::bias));
+        known.extend(layer.qkv.iter().map(Wanted::bias));
     }
     let matters = |name: &str| name.starts_with("blk.") || name.starts_with("output");
     let unknown = gguf.tensor_names().find(|name| matters(name) && !known.contains(*name));
@@ -100,14 +101,31 @@ impl Loader<'_> {
         matrices: &LayerMatrices,
     ) -> Result<Layer, GgufError> {
         let norm = |part: &str| self.vector(&format!("blk.{index}.{part}.weight"), config.hidden);
+        let (gate, up) = self.gate_up(&matrices.gate_up, config.feed_forward)?;
         Ok(Layer {
             attention_norm: norm("attn_norm")?,
             qkv: self.projection(&matrices.qkv)?,
             attention_output: self.matrix(&matrices.attention_output)?,
             feed_forward_norm: norm("ffn_norm")?,
-            gate_up: self.projection(&matrices.gate_up)?,
+            gate,
+            up,
             down: self.matrix(&matrices.down)?,
         })
+    }
+
+    fn gate_up(
+        &self,
+        wanted: &[Wanted],
+        feed_forward: usize,
+    ) -> Result<(QuantizedMatrix, QuantizedMatrix), GgufError> {
+        match wanted {
+            [gate, up] => Ok((self.matrix(gate)?, self.matrix(up)?)),
+            [fused, ..] => self.matrix(fused)?.split(feed_forward).ok_or_else(|| {
+                let message = format!("has a gate of {feed_forward} rows, expected a multiple of 32");
+                GgufError::tensor(&fused.name, message)
+            }),
+            [] => unreachable!("a layer has a gate"),
+        }
     }
 
     fn projection(&self, wanted: &[Wanted]) -> Result<Projection, GgufError> {
