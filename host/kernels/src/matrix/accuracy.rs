@@ -126,8 +126,10 @@ fn normal(random: &mut Random, len: usize) -> Vec<f32> {
     (0..len).map(|_| (0..12).map(|_| random.value() / 2.0).sum()).collect()
 }
 
+type Scale = fn(&mut Random) -> f16;
+
 /// Weights that are hardest on sums: all codes at random, with these scales.
-const SCALES: [(&str, fn(&mut Random) -> f16); 7] = [
+const SCALES: [(&str, Scale); 7] = [
     ("usual scales", usual),
     ("zero scales", |_| f16::ZERO),
     ("the greatest f16 as scale", |_| f16::MAX),
@@ -142,8 +144,10 @@ const SCALES: [(&str, fn(&mut Random) -> f16); 7] = [
     }),
 ];
 
-/// Values of a token: by a random number, and the column.
-const INPUTS: [(&str, fn(&mut Random, usize) -> f32); 12] = [
+/// A value of a token, by a random number and the column.
+type Input = fn(&mut Random, usize) -> f32;
+
+const INPUTS: [(&str, Input); 12] = [
     ("zeros", |_, _| 0.0),
     ("negative zeros", |_, _| -0.0),
     ("ones", |_, _| 1.0),
