@@ -18,7 +18,7 @@ fn model(file: &str) -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/language").join(file);
     let runtime =
         Runtime::new(&RuntimeOptions { onnxruntime: Onnxruntime::Off }).expect("the embedded backend");
-    let weights = Weights::gguf(&path).expect("the file is in the repository");
+    let weights = Weights::gguf(&path, None).expect("the file is in the repository");
     Model::load(&runtime, file, weights, &ModelOptions::default()).expect("the model loads")
 }
 
