@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime tools test test-models check fmt golden golden-language golden-candle auroc bench clean
+.PHONY: help demo serve build guests onnxruntime tools test test-models sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,18 @@ test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.
 	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-0.5b --from pip
 	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-1.5b --from pip
 	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
+
+sanitize: ## Run the kernels' tests under AddressSanitizer, on every instruction set of this CPU; under Miri where it is installed
+	@rustc +nightly --version >/dev/null 2>&1 || { \
+	echo "sanitize: Rust's nightly toolchain is missing: rustup toolchain install nightly --profile minimal" >&2; exit 2; }
+	RUSTFLAGS='-Zsanitizer=address -Cdebug-assertions=on' $(CARGO) +nightly test --release --locked -p infer-kernels --lib \
+	--target $$(rustc +nightly -vV | sed -n 's/^host: //p')
+	@if $(CARGO) +nightly miri --version >/dev/null 2>&1; then \
+	$(CARGO) +nightly miri test --locked -p infer-kernels --lib -- matrix::tests attention::tests::branches rope norm dequantize; \
+	else echo 'Miri is not installed, so only AddressSanitizer was run (rustup component add miri --toolchain nightly)'; fi
+
+accuracy: ## Print how far the kernels' products are from exact ones: the table of docs/KERNELS.md
+	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_keep_to_the_bound
 
 check: guests ## Formatting, lints, documentation, dependencies
 	$(CARGO) fmt --all --check

@@ -304,12 +304,19 @@ impl QuantizeTile<'_> {
 }
 
 /// Codes of a group of whole vectors, and their scale: the greatest magnitude becomes 127. Magnitudes below 1e-30 are zeros, whose
-/// inverse scale would overflow.
+/// inverse scale would overflow. Where a value is infinite or not a number, no more is the scale, and so all that comes of the group.
 #[inline(always)]
 unsafe fn quantize<S: Simd, const GROUP: usize>(values: *const f32, codes: &mut [i8; GROUP]) -> f32 {
     let mut greatest = S::splat(0.0);
+    let mut nothings = S::splat(0.0);
     for i in (0..GROUP).step_by(S::LANES) {
-        greatest = S::max(greatest, S::abs(S::load_f32(values.add(i))));
+        let value = S::load_f32(values.add(i));
+        greatest = S::max(greatest, S::abs(value));
+        // Zero times an infinity is not a number either.
+        nothings = S::mul_add(value, S::splat(0.0), nothings);
+    }
+    if S::reduce_add(nothings).is_nan() {
+        return f32::NAN;
     }
     let greatest = S::reduce_max(greatest);
     if greatest < 1e-30 {

@@ -166,19 +166,25 @@ struct Queries<'a> {
 impl<S: Simd> Job<S> for Queries<'_> {
     #[inline(always)]
     unsafe fn run(self) {
-        if self.count == 1 {
-            return self.tile::<S, 1>(self.first, 1);
-        }
         let mut first = self.first;
         let end = self.first + self.count;
+        let mut alone_until = first;
         while first < end {
-            let count = (end - first).min(S::QUERIES);
-            if S::QUERIES == 8 && count > 4 {
-                self.tile::<S, 8>(first, count);
+            let count = if first < alone_until { 1 } else { (end - first).min(S::QUERIES) };
+            let finite = if count == 1 {
+                self.tile::<S, 1>(first, 1)
+            } else if S::QUERIES == 8 && count > 4 {
+                self.tile::<S, 8>(first, count)
             } else {
-                self.tile::<S, 4>(first, count.min(4));
+                self.tile::<S, 4>(first, count)
+            };
+            if !finite && count > 1 {
+                // Queries of a tile meet values that only the later ones see, with a weight of zero, which does nothing to numbers and does to
+                // infinities: alone, each meets its own.
+                alone_until = first + count;
+            } else {
+                first += count;
             }
-            first += count;
         }
     }
 }
@@ -199,13 +205,16 @@ struct State<const Q: usize> {
 struct Place {
     keys: *const u16,
     values: *const u16,
+    /// What some query of the tile sees: slots from `from` and below `tokens`.
+    from: usize,
     tokens: usize,
     position: usize,
 }
 
 impl Queries<'_> {
+    /// Whether all results are finite.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const Q: usize>(&self, first: usize, count: usize) {
+    unsafe fn tile<S: Simd, const Q: usize>(&self, first: usize, count: usize) -> bool {
         let Self { shape, chunk, .. } = *self;
         let (dim, group) = (shape.head_dim, shape.query_heads / shape.kv_heads);
         let row_of = |query: usize| (first + query.min(count - 1)) / group;
@@ -231,7 +240,8 @@ impl Queries<'_> {
         let seen_to = positions[Q - 1] + 1;
 
         let mut batch =
-            [Place { keys: std::ptr::null(), values: std::ptr::null(), tokens: 0, position: 0 }; SPANS];
+            [Place { keys: std::ptr::null(), values: std::ptr::null(), from: 0, tokens: 0, position: 0 };
+                SPANS];
         let mut spans = 0;
         let mut position = 0;
         for span in chunk.spans {
@@ -240,8 +250,13 @@ impl Queries<'_> {
             }
             if position + span.tokens > seen_from && span.tokens > 0 {
                 let head = span.block[shape.head_elements() * self.head..].as_ptr().cast::<u16>();
-                batch[spans] =
-                    Place { keys: head, values: head.add(dim * BLOCK_TOKENS), tokens: span.tokens, position };
+                batch[spans] = Place {
+                    keys: head,
+                    values: head.add(dim * BLOCK_TOKENS),
+                    from: seen_from.saturating_sub(position),
+                    tokens: span.tokens.min(seen_to - position),
+                    position,
+                };
                 spans += 1;
                 if spans == SPANS {
                     weigh::<S, Q>(state, &batch, dim, &positions, window);
@@ -253,14 +268,17 @@ impl Queries<'_> {
         if spans > 0 {
             weigh::<S, Q>(state, &batch[..spans], dim, &positions, window);
         }
+        let mut finite = true;
         for query in 0..count {
             let at = (chunk.rows.start + row_of(query)) * shape.query_heads * dim + head_of(query) * dim;
             let out = std::slice::from_raw_parts_mut(self.out.get().add(at), dim);
             let inverse = 1.0 / state.weight[query];
             for (value, sum) in out.iter_mut().zip(&state.sums[query]) {
                 *value = sum * inverse;
+                finite &= value.is_finite();
             }
         }
+        finite
     }
 }
 
@@ -378,9 +396,9 @@ unsafe fn add_values<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Pla
     for d in whole..dim {
         for query in 0..Q {
             for (place, weights) in batch.iter().zip(state.scores[query].chunks_exact(BLOCK_TOKENS)) {
-                for (token, weight) in weights[..place.tokens].iter().enumerate() {
+                for token in place.from..place.tokens {
                     let value = f16::from_bits(*place.values.add(token * dim + d)).to_f32();
-                    state.sums[query][d] += weight * value;
+                    state.sums[query][d] += weights[token] * value;
                 }
             }
         }
@@ -402,7 +420,7 @@ unsafe fn add_features<S: Simd, const Q: usize, const V: usize>(
     }
     for (index, place) in batch.iter().enumerate() {
         let weights = state.scores.as_ptr().cast::<f32>().add(index * BLOCK_TOKENS);
-        for token in 0..place.tokens {
+        for token in place.from..place.tokens {
             let mut values = [S::splat(0.0); V];
             for (v, value) in values.iter_mut().enumerate() {
                 *value = S::load_f16(place.values.add(token * dim + d + v * S::LANES));

@@ -324,4 +324,6 @@ fn pack_panel(ty: WeightType, from: &[u8], row_bytes: usize, to: &mut [u8]) {
 }
 
 #[cfg(test)]
+mod accuracy;
+#[cfg(test)]
 mod tests;

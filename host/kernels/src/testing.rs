@@ -59,6 +59,51 @@ pub(crate) fn blocks(
     bytes
 }
 
+/// `blocks` whose minima lie so that their values are about as often above zero as below, as a model's are.
+pub(crate) fn centred(ty: WeightType, count: usize, random: &mut Random) -> Vec<u8> {
+    let mut bytes = blocks(ty, count, random, usual);
+    let middle = match ty {
+        WeightType::Q4_1 => -7.5,
+        WeightType::Q4K => 7.5,
+        WeightType::Q5K => 15.5,
+        WeightType::F16 | WeightType::F32 => {
+            return blocks(ty, count, random, |random| f16::from_f32(0.1 * random.value()));
+        }
+        _ => return bytes,
+    };
+    for block in bytes.chunks_exact_mut(ty.block_bytes()) {
+        let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        block[2..4].copy_from_slice(&f16::from_f32(scale * middle).to_le_bytes());
+    }
+    bytes
+}
+
+/// Lines of 64 bytes, each at a multiple of 64, that end where their memory ends: a sanitizer sees what is read beyond.
+pub(crate) struct Lines(Vec<Line>);
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read through a pointer to all lines")] [u8; 64]);
+
+impl Lines {
+    /// `len` bytes, a multiple of 64: those of `from`, over and over.
+    pub(crate) fn repeat(from: &[u8], len: usize) -> Self {
+        let mut lines = Vec::with_capacity(len / 64);
+        while lines.len() * 64 < len {
+            let rest = len - lines.len() * 64;
+            lines.extend(from.chunks_exact(64).take(rest / 64).map(|line| Line(line.try_into().unwrap())));
+        }
+        Self(lines)
+    }
+}
+
+impl AsRef<[u8]> for Lines {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: a line is 64 bytes, as large as its alignment, so nothing lies between them.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 64) }
+    }
+}
+
 /// Scales as models have them.
 pub(crate) fn usual(random: &mut Random) -> f16 {
     f16::from_f32(0.01 * random.value() + 0.011)

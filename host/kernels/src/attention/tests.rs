@@ -10,6 +10,12 @@ struct Sequence {
     rows: Vec<f32>,
 }
 
+impl Sequence {
+    fn spans(&self) -> Vec<Span<'_>> {
+        self.blocks.iter().zip(&self.fills).map(|(block, &tokens)| Span { tokens, block }).collect()
+    }
+}
+
 /// Stores random rows at `positions` positions, filling at most `fill()` slots of each block.
 fn sequence(
     pool: &Pool,
@@ -87,12 +93,7 @@ fn attention_is_that_of_the_reference_on_every_instruction_set() {
         rope.prepare(300);
         for (positions, full) in [(1, true), (17, false), (64, true), (65, true), (150, false)] {
             let sequence = sequence(&pool, &shape, &rope, &mut random, positions, full);
-            let spans: Vec<Span<'_>> = sequence
-                .blocks
-                .iter()
-                .zip(&sequence.fills)
-                .map(|(block, &tokens)| Span { tokens, block })
-                .collect();
+            let spans = sequence.spans();
             // All positions in two runs, and the last alone, as in a decode step.
             let middle = positions / 2;
             let last = positions - 1;
@@ -146,8 +147,7 @@ fn branches_share_the_blocks_of_their_prefix() {
         rope_and_store(&pool, &shape, &rope, &mut branches, &mut destinations);
     }
     let spans = |own: usize| {
-        let mut spans: Vec<Span<'_>> =
-            prefix.blocks.iter().zip(&prefix.fills).map(|(block, &tokens)| Span { tokens, block }).collect();
+        let mut spans = prefix.spans();
         spans.push(Span { tokens: 3, block: &blocks[own] });
         spans
     };
@@ -173,32 +173,170 @@ fn branches_share_the_blocks_of_their_prefix() {
     }
 }
 
-#[test]
-fn far_apart_scores_stay_finite() {
-    let pool = Pool::new(1).unwrap();
-    let shape = AttentionShape { query_heads: 1, kv_heads: 1, head_dim: 64, window: None };
+/// Rows of queries, keys and values that are hardest on a softmax of f32 and on f16: what a feature is, by its part (0 to 2: query, key,
+/// value), position and number in its head.
+type Feature = fn(&mut Random, usize, usize, usize) -> f32;
+
+const HARD: [(&str, Feature); 9] = [
+    ("scores of 1e4 of either sign", |random, part, position, _| match part {
+        0 => 100.0,
+        1 => {
+            1e4 / 800.0 * if position.is_multiple_of(3) { 1.0 } else { -1.0 } * (1.0 + 0.01 * random.value())
+        }
+        _ => random.value(),
+    }),
+    ("scores that grow by far", |random, part, position, _| match part {
+        0 => 10.0,
+        1 => position as f32 * 3.0 - 100.0,
+        _ => random.value(),
+    }),
+    ("equal scores", |random, part, _, _| if part == 2 { random.value() } else { 0.5 }),
+    ("zeros", |_, _, _, _| 0.0),
+    ("negative zeros", |_, part, _, _| if part == 2 { 1.0 } else { -0.0 }),
+    ("one key above all", |random, part, position, _| match part {
+        0 => 4.0,
+        1 => {
+            if position == 3 {
+                60.0
+            } else {
+                random.value()
+            }
+        }
+        _ => random.value(),
+    }),
+    ("the greatest f16 values", |random, part, _, _| match part {
+        2 => 65504.0 * if random.below(2) == 0 { 1.0 } else { -1.0 },
+        _ => random.value(),
+    }),
+    (
+        "subnormal f16 keys and values",
+        |random, part, _, _| if part == 0 { 1e3 } else { random.value() * 5e-5 },
+    ),
+    ("alternating signs", |_, part, position, feature| {
+        let sign = if (position + feature).is_multiple_of(2) { 1.0 } else { -1.0 };
+        sign * [3.0, 5.0, 1.0][part]
+    }),
+];
+
+/// Rows of `feature`, stored in blocks that are partly filled.
+fn hard_sequence(
+    pool: &Pool,
+    shape: &AttentionShape,
+    random: &mut Random,
+    positions: usize,
+    feature: Feature,
+) -> Sequence {
     let mut rope = Rope::new(RopeStyle::Halves, 0, 10_000.0, None, 1.0, 64);
-    rope.prepare(32);
-    let mut rows: Vec<f32> =
-        (0..32 * 192).map(|i| if i % 192 < 128 { (i / 192) as f32 * 20.0 - 300.0 } else { 1.5 }).collect();
-    let mut blocks = vec![vec![f16::ZERO; shape.layer_elements()]; 2];
-    let mut destinations: Vec<Destination<'_>> = blocks
-        .iter_mut()
-        .enumerate()
-        .map(|(i, block)| Destination { rows: i * 16..i * 16 + 16, position: i * 16, slot: 0, block })
-        .collect();
-    rope_and_store(&pool, &shape, &rope, &mut rows, &mut destinations);
-    let spans: Vec<Span<'_>> = blocks.iter().map(|block| Span { tokens: 16, block }).collect();
-    let mut out = vec![0.0; 32 * 64];
-    for set in InstructionSet::available() {
-        attention_on(
-            set,
-            &pool,
-            &shape,
-            &rows,
-            &[Chunk { rows: 0..32, position: 0, spans: &spans }],
-            &mut out,
-        );
-        assert!(out.iter().all(|value| (value - 1.5).abs() < 1e-5), "{}", set.name());
+    rope.prepare(positions);
+    let mut sequence = sequence(pool, shape, &rope, random, positions, false);
+    let (queries, keys) = (shape.query_heads, shape.query_heads + shape.kv_heads);
+    for (i, value) in sequence.rows.iter_mut().enumerate() {
+        let (position, column) = (i / shape.qkv_columns(), i % shape.qkv_columns());
+        let head = column / shape.head_dim;
+        let part = usize::from(head >= queries) + usize::from(head >= keys);
+        *value = feature(random, part, position, column % shape.head_dim);
+    }
+    let mut position = 0;
+    let mut destinations: Vec<Destination<'_>> = Vec::new();
+    for (block, &fill) in sequence.blocks.iter_mut().zip(&sequence.fills) {
+        destinations.push(Destination { rows: position..position + fill, position, slot: 0, block });
+        position += fill;
+    }
+    rope_and_store(pool, shape, &rope, &mut sequence.rows, &mut destinations);
+    sequence
+}
+
+/// How far f32 may be from `reference`, in terms of the greatest value. A score is a sum of `head_dim` terms, each rounded; softmax turns an error of
+/// `e` of a score into one of at most `exp(2 e) - 1`. What softmax and the weighted sum add are some roundings for each position.
+fn allowed(shape: &AttentionShape, rows: &[f32], position: usize) -> f64 {
+    let (dim, columns) = (shape.head_dim, shape.qkv_columns());
+    let greatest = |range: Range<usize>, from: usize, heads: usize| {
+        let rows = rows[range.start * columns..range.end * columns].chunks_exact(columns);
+        let values = rows.flat_map(|row| &row[from * dim..(from + heads) * dim]);
+        values.fold(0.0f64, |max, value| max.max(f64::from(value.abs())))
+    };
+    let query = greatest(position..position + 1, 0, shape.query_heads);
+    let key = greatest(0..position + 1, shape.query_heads, shape.kv_heads);
+    let value = greatest(0..position + 1, shape.query_heads + shape.kv_heads, shape.kv_heads);
+    let rounding = 1.0 / f64::from(1 << 24);
+    // Scores further than 87 apart have no weight, so the differences that count are at most that.
+    let score = (dim as f64 + 4.0) * (dim as f64).sqrt() * query * key * rounding + 90.0 * rounding;
+    value * ((2.0 * score).exp_m1() + (3.0 * position as f64 + 40.0) * rounding)
+}
+
+#[test]
+fn hard_scores_keep_to_the_bound_of_f32_on_every_instruction_set() {
+    let mut random = Random::new(6);
+    let pools = [1, 2, 3].map(|threads| Pool::new(threads).unwrap());
+    let shapes =
+        [(4, 4, 96, None), (6, 2, 64, None), (8, 1, 128, Some(20)), (3, 1, 10, Some(1)), (9, 3, 72, None)];
+    for (query_heads, kv_heads, head_dim, window) in shapes {
+        let shape = AttentionShape { query_heads, kv_heads, head_dim, window };
+        for (case, (name, feature)) in HARD.into_iter().enumerate() {
+            let pool = &pools[case % 3];
+            for positions in [1, 2, 33, 63] {
+                let sequence = hard_sequence(pool, &shape, &mut random, positions, feature);
+                let spans = sequence.spans();
+                let chunks = [Chunk { rows: 0..positions, position: 0, spans: &spans }];
+                for set in InstructionSet::available() {
+                    let mut out = vec![0.0; positions * query_heads * head_dim];
+                    attention_on(set, pool, &shape, &sequence.rows, &chunks, &mut out);
+                    for (position, out) in out.chunks_exact(query_heads * head_dim).enumerate() {
+                        let expected = reference(&shape, &sequence.rows, position);
+                        let allowed = allowed(&shape, &sequence.rows, position);
+                        for (i, (&value, expected)) in out.iter().zip(&expected).enumerate() {
+                            assert!(
+                                (f64::from(value) - expected).abs() <= allowed,
+                                "{} {shape:?}, {name}, position {position} of {positions}, {i}: {value}, expected {expected} to {allowed}",
+                                set.name()
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_with_those_who_see_it() {
+    let mut random = Random::new(16);
+    let pool = Pool::new(2).unwrap();
+    let shape = AttentionShape { query_heads: 4, kv_heads: 2, head_dim: 64, window: None };
+    let row = shape.query_heads * shape.head_dim;
+    let usual: Feature = |random, _, _, _| random.value();
+    // A key and a value that f16 cannot hold become infinite; a query that is not a number is none of the others'.
+    let bad: [(Feature, bool); 3] = [
+        (|random, part, position, _| if part == 1 && position == 20 { 1e6 } else { random.value() }, true),
+        (|random, part, position, _| if part == 2 && position == 20 { -1e6 } else { random.value() }, true),
+        (
+            |random, part, position, _| if part == 0 && position == 20 { f32::NAN } else { random.value() },
+            false,
+        ),
+    ];
+    for (feature, later_rows_see_it) in bad {
+        let hard = hard_sequence(&pool, &shape, &mut random, 40, feature);
+        let other = hard_sequence(&pool, &shape, &mut random, 9, usual);
+        let (spans, others) = (hard.spans(), other.spans());
+        let rows = [&hard.rows[..], &other.rows[..]].concat();
+        let chunks = [
+            Chunk { rows: 0..40, position: 0, spans: &spans },
+            Chunk { rows: 40..49, position: 0, spans: &others },
+        ];
+        for set in InstructionSet::available() {
+            let mut out = vec![0.0; 49 * row];
+            attention_on(set, &pool, &shape, &rows, &chunks, &mut out);
+            let finite = |at: usize| out[at * row..][..row].iter().all(|value| value.is_finite());
+            assert!(!finite(20), "{}: its own row", set.name());
+            for at in (0..49).filter(|&at| !(20..40).contains(&at) || !later_rows_see_it && at > 20) {
+                assert!(finite(at), "{}: row {at}", set.name());
+            }
+            for position in 0..9 {
+                let expected = reference(&shape, &other.rows, position);
+                let out = &out[(40 + position) * row..][..row];
+                let near = out.iter().zip(&expected).all(|(&a, b)| (f64::from(a) - b).abs() < 5e-6);
+                assert!(near, "{}: the other sequence", set.name());
+            }
+        }
     }
 }
