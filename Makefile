@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime tools test test-models sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
+.PHONY: help demo serve build guests onnxruntime tools test test-models test-arm sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,6 +45,11 @@ sanitize: ## Run the kernels' tests under AddressSanitizer, on every instruction
 	@if $(CARGO) +nightly miri --version >/dev/null 2>&1; then \
 	$(CARGO) +nightly miri test --locked -p infer-kernels --lib -- matrix::tests attention::tests::branches rope norm dequantize; \
 	else echo 'Miri is not installed, so only AddressSanitizer was run (rustup component add miri --toolchain nightly)'; fi
+
+test-arm: ## Run the kernels' tests for 64-bit ARM under qemu, on CPUs with and without its extensions
+	@command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null || { echo 'installing qemu-user and the linker and libraries for ARM'; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null; }
+	@scripts/test-arm.sh
 
 accuracy: ## Print how far the kernels' products are from exact ones: the table of docs/KERNELS.md
 	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_keep_to_the_bound

@@ -36,30 +36,6 @@ have_target() {
     rustup target add "$triple"
 }
 
-# Unpack Debian's compiler, once, and print where.
-debian_toolchain() {
-    root=$target/guest-toolchain
-    if [ ! -e "$root/complete" ]; then
-        command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
-            fail "no apt-get and dpkg: this is not Debian; run \`rustup target add $triple\` and try again"
-        rm -rf "$root"
-        mkdir -p "$root/packages"
-        needs() { apt-cache depends "$1" | sed -n "s/^ *Depends: \($2\)\$/\1/p" | head -n 1; }
-        std=$(needs libstd-rust-web-dev 'libstd-rust-web-1\.[0-9]*')
-        llvm=$(needs "${std:-none}" 'libllvm[0-9]*')
-        [ -n "$llvm" ] || fail "apt knows no rustc-web; run \`apt-get update\` (on Debian 12 or later) and try again"
-        say "downloading Debian's rustc-web, its sources and $llvm (140 MB, once)" >&2
-        (cd "$root/packages" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download rustc-web libstd-rust-web-dev "$std" rust-web-src "$llvm") ||
-            fail "apt-get could not download the packages; see above"
-        for package in "$root"/packages/*.deb; do
-            dpkg -x "$package" "$root"
-        done
-        rm -r "$root/packages"
-        : >"$root/complete"
-    fi
-    printf '%s\n' "$root/usr"
-}
-
 # The linker for WebAssembly that Debian's compiler does not bring: the one of the compiler in use, or lld's.
 linker() {
     host=$(rustc -vV | sed -n 's/^host: //p')
@@ -86,10 +62,9 @@ build_with_rustup() {
 }
 
 build_with_debian() {
-    toolchain=$(debian_toolchain)
+    toolchain=$(scripts/debian-rust.sh "$target/guest-toolchain") || exit 1
     linker=$(linker)
-    libraries=$toolchain/lib:$(dirname "$(find "$toolchain/lib" -name 'libLLVM.so.*' | head -n 1)")
-    export RUSTC="$toolchain/bin/rustc" LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    export RUSTC="$toolchain/rustc"
     say "compiling$guests and the standard library with Debian's $("$RUSTC" --version)"
     # Building the standard library is a nightly option; Debian's stable compiler is asked to allow it.
     export RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker"

@@ -205,7 +205,8 @@ unsafe fn tile_product<S: Simd, W: Format>(
         };
     }
     match tokens {
-        // One token leaves registers free, and eight lanes then take all rows at once, so that memory is read in order.
+        // One token leaves registers free, and short vectors then take all rows at once, so that memory is read in order.
+        1 if const { S::LANES * 8 == PANEL } => tile!(1, 8),
         1 if const { S::LANES * 4 == PANEL } => tile!(1, 4),
         1 => tile!(1, 2),
         2 => tile!(2, 2),

@@ -14,6 +14,10 @@ pub(crate) enum InstructionSet {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
     Portable,
 }
 
@@ -35,6 +39,10 @@ impl InstructionSet {
         Self::AvxVnni,
         #[cfg(target_arch = "x86_64")]
         Self::Avx2,
+        #[cfg(target_arch = "aarch64")]
+        Self::NeonI8mm,
+        #[cfg(target_arch = "aarch64")]
+        Self::NeonDotprod,
         Self::Portable,
     ];
 
@@ -46,12 +54,18 @@ impl InstructionSet {
             Self::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => "neon-i8mm",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => "neon-dotprod",
             Self::Portable => "portable",
         }
     }
 
     /// Exactly what `Simd::enter` of the set enables.
     fn is_available(self) -> bool {
+        #[cfg(target_arch = "aarch64")]
+        use std::arch::is_aarch64_feature_detected as has;
         #[cfg(target_arch = "x86_64")]
         use std::arch::is_x86_feature_detected as has;
         #[cfg(target_arch = "x86_64")]
@@ -66,6 +80,10 @@ impl InstructionSet {
             Self::AvxVnni => avx2() && has!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => avx2(),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => has!("dotprod") && has!("i8mm"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => has!("dotprod"),
             Self::Portable => true,
         }
     }
@@ -90,7 +108,8 @@ impl InstructionSet {
 /// An index into `InstructionSet::ALL`; past its end before the first use.
 static CHOSEN: AtomicU8 = AtomicU8::new(u8::MAX);
 
-/// The name of the instruction set that the kernels run on: `avx512-vnni`, `avx-vnni`, `avx2` or `portable`.
+/// The name of the instruction set that the kernels run on: `avx512-vnni`, `avx-vnni`, `avx2`, `neon-i8mm`, `neon-dotprod` or
+/// `portable`.
 pub fn instruction_set() -> &'static str {
     InstructionSet::chosen().name()
 }
@@ -134,6 +153,16 @@ macro_rules! with_simd {
                 type $S = $crate::simd::avx2::Avx2;
                 $body
             }
+            #[cfg(target_arch = "aarch64")]
+            $crate::simd::dispatch::InstructionSet::NeonI8mm => {
+                type $S = $crate::simd::neon::NeonI8mm;
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            $crate::simd::dispatch::InstructionSet::NeonDotprod => {
+                type $S = $crate::simd::neon::NeonDotprod;
+                $body
+            }
             $crate::simd::dispatch::InstructionSet::Portable => {
                 type $S = $crate::simd::portable::Portable;
                 $body
@@ -146,6 +175,14 @@ pub(crate) use with_simd;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Scripts that choose the CPU say what they expect of it: tests of sets that are not there would pass by not running.
+    #[test]
+    fn sets_are_those_that_the_caller_expects() {
+        if let Ok(expected) = std::env::var("INFER_TEST_INSTRUCTION_SETS") {
+            assert_eq!(instruction_sets().join(","), expected);
+        }
+    }
 
     #[test]
     fn portable_is_always_there_and_unknown_names_are_refused() {
