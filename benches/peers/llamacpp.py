@@ -1,37 +1,44 @@
-"""Build llama.cpp at its best for this processor, and time it on a GGUF file.
+"""Build llama.cpp at its best for this processor, and time `infer` and it on GGUF files.
 
-    python benches/peers/llamacpp.py build                    # into target/peers, about 10 minutes on two cores
-    python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # medians of interleaved runs, repacking on and off
+    python benches/peers/llamacpp.py build                    # into target/peers, about 15 minutes on two cores
+    python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # beside `infer bench`, by turns
+    python benches/peers/llamacpp.py bench --instruction-set avx2 phi3-q4_k_m.gguf
 
 The source is the one that the llama-cpp-python sdist carries, by its sha256. clang 19 compiles it where there is one
 (gcc 12 knows no Zen 5); cmake, ninja and Python's own needs come from pip into target/peers/venv, which also is the
 environment of tests/scripts/{small_models,greedy,phi3_top1}.py.
 
-Each variant is a folder of binaries, target/peers/VARIANT/bin. Repacking is also a switch at run time (`--repack 0`),
-which `bench` uses; clang19-norepack lacks it in the build.
+Each variant is a folder of binaries, target/peers/VARIANT/bin. `bench` runs llama-bench of each that fits the instruction
+set, with flash attention on and off, and `infer bench` on the same file and as many threads: prompts of 128 and 512 random
+tokens of which nothing is computed, and 32 single tokens after a prompt of one. The ratio is against llama.cpp's best for
+each figure. First it sees that both find the same answers as likely, where there is a llama-server.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
+import tempfile
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+import sides
+
+FOLDER = sides.TARGET / "peers"
 SDIST = "llama_cpp_python-0.3.36.tar.gz"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 TOOLS = ["cmake==4.4.4", "ninja==1.13.2", "scikit-build-core==1.1.2"]
-TARGETS = ["llama-bench", "llama-quantize", "llama-perplexity", "llama-batched-bench"]
+TARGETS = ["llama-bench", "llama-quantize", "llama-perplexity", "llama-batched-bench", "llama-server"]
 BASE = {
     "CMAKE_BUILD_TYPE": "Release", "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON", "CMAKE_INSTALL_RPATH": "$ORIGIN",
-    "BUILD_SHARED_LIBS": "ON", "LLAMA_BUILD_TESTS": "OFF", "LLAMA_BUILD_EXAMPLES": "OFF", "LLAMA_BUILD_SERVER": "OFF",
-    "LLAMA_CURL": "OFF", "LLAMA_OPENSSL": "OFF",
+    "BUILD_SHARED_LIBS": "ON", "LLAMA_BUILD_TESTS": "OFF", "LLAMA_BUILD_EXAMPLES": "OFF", "LLAMA_BUILD_SERVER": "ON",
+    "LLAMA_CURL": "OFF", "LLAMA_OPENSSL": "OFF", "LLAMA_BUILD_UI": "OFF", "LLAMA_USE_PREBUILT_UI": "OFF",
 }  # fmt: skip
 NATIVE = {"GGML_NATIVE": "ON", "GGML_CPU_REPACK": "ON"}
 PORTABLE = {
@@ -44,6 +51,21 @@ VARIANTS = {  # the last is what the Python scripts load
     "norepack": NATIVE | {"GGML_CPU_REPACK": "OFF"},
     "repack": NATIVE,
 }
+
+COMPARED = {"best": ["repack", "norepack"], "avx2": ["avx2"], "avx-vnni": ["avxvnni"]}
+
+PREFILL, DECODE = [128, 512], 32  # tokens: those of `infer bench`
+
+# What both are asked before they are timed, and by how much the log-odds may differ: each rounds activations to int8 in
+# its own way, which moves a logit by up to 0.3 (docs/BENCHMARKS.md).
+PROMPTS = [
+    "Is the river that runs through the old town deeper than it was before the bridge was built? Answer:",
+    "The council wants to close the market on Sundays. Will the bakery stay open? Answer:",
+    "A neighbour says that dogs are not allowed in the garden any more. Is that right? Answer:",
+    "Two and two are five. Correct? Answer:",
+]
+CHOICES = [" yes", " no"]
+AGREEMENT = 0.75
 
 
 def run(*command: str | Path, **options: object) -> None:
@@ -89,7 +111,7 @@ def build(folder: Path, names: list[str], jobs: int) -> None:
     python = folder / "venv" / "bin" / "python"
     if not python.exists():
         venv.create(folder / "venv", with_pip=True)
-    requirements = (ROOT / "tests" / "scripts" / "requirements-language.txt").read_text().splitlines()
+    requirements = (sides.ROOT / "tests" / "scripts" / "requirements-language.txt").read_text().splitlines()
     wanted = [line for line in requirements if line and line[0] != "#" and not line.startswith("llama-cpp-python")]
     run(python, "-m", "pip", "install", "--quiet", *TOOLS, *wanted)
     unpacked = source(folder, python)
@@ -114,65 +136,153 @@ def build(folder: Path, names: list[str], jobs: int) -> None:
     library.symlink_to(folder / f"{prefix}-{list(VARIANTS)[-1]}" / "bin")
 
 
-def bench(folder: Path, arguments: argparse.Namespace) -> None:
-    """Medians of interleaved runs, every switch once a round."""
-    binary = folder / arguments.variant / "bin" / "llama-bench"
-    switches = {
-        f"repack {'on' if repack else 'off'}, flash attention {'on' if flash else 'off'}": [
-            "--repack", repack, "-fa", flash
-        ]  # fmt: skip
-        for repack in (1, 0)
-        for flash in (1, 0)
+class LlamaServer:
+    """llama.cpp's server on a file, and what it says of tokens."""
+
+    def __init__(self, binaries: Path, file: Path, port: int, *options: object) -> None:
+        self.binary = sides.needed(binaries / "llama-server", "build it: python benches/peers/llamacpp.py build")
+        self.port = port
+        self.command = [self.binary, "-m", file, "--port", port, "--no-ui", "--offline", *options]
+
+    def running(self) -> contextlib.AbstractContextManager[subprocess.Popen]:
+        """The process, while it is up."""
+        return sides.server(self.command, self.port, "/health")
+
+    def log_odds(self, prompt: str, choices: list[str]) -> tuple[float, int]:
+        """How much likelier the first of two one-token answers is, and the tokens of the prompt."""
+        client = sides.Client(self.port)
+
+        def tokens(text: str) -> list[int]:
+            body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
+            return client.post("/tokenize", body)["tokens"]
+
+        known = tokens(prompt)
+        ends = [tokens(prompt + choice) for choice in choices]
+        for choice, end in zip(choices, ends):
+            if end[:-1] != known:
+                raise ValueError(f"`{choice}` is not one token after `{prompt[-40:]}`; expected one, found {end[len(known):]}")
+        everything = 1 << 20
+        body = {"prompt": known, "n_predict": 1, "n_probs": everything, "temperature": 0, "cache_prompt": False}
+        answer = client.post("/completion", json.dumps(body).encode())
+        first = answer["completion_probabilities"][0]["top_logprobs"]
+        by_token = {entry["id"]: entry["logprob"] for entry in first}
+        return by_token[ends[0][-1]] - by_token[ends[1][-1]], len(known)
+
+
+def agree(infer: Path, arguments: list[object], server: LlamaServer) -> float:
+    """The largest difference of the log-odds of two answers over a few prompts.
+
+    Raises ValueError where it is more than int8 arithmetic explains, or where the two count a prompt's tokens differently.
+    """
+    largest = 0.0
+    with server.running():
+        for prompt in PROMPTS:
+            theirs, tokens = server.log_odds(prompt, CHOICES)
+            said = sides.output_of([infer, "score", *arguments, "--raw", "--choices", ",".join(CHOICES), "-o", "json", prompt])
+            answer = json.loads(said)
+            logprobs = [choice["logprob"] for choice in answer["choices"]]
+            if answer["usage"]["prompt_tokens"] != tokens:
+                raise ValueError(f"`{prompt}` is {answer['usage']['prompt_tokens']} tokens, and {tokens} to llama.cpp")
+            largest = max(largest, abs(logprobs[0] - logprobs[1] - theirs))
+    if largest > AGREEMENT:
+        raise ValueError(f"log-odds of two answers differ by {largest:.2f}, expected at most {AGREEMENT}: not the same model")
+    return largest
+
+
+@contextlib.contextmanager
+def configured(file: Path, lines: list[str]) -> Iterator[list[object]]:
+    """The arguments by which `infer` finds a GGUF file as the model `peer`, with lines of configuration after its source."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "infer.toml"
+        source = json.dumps(str(file.resolve()))
+        config.write_text("\n".join([f"[models.peer]\nsource = {source}", *lines]) + "\n", encoding="utf-8")
+        yield ["--config", config]
+
+
+def llama_bench(binary: Path, file: Path, arguments: argparse.Namespace, switch: list[object]) -> dict[str, float]:
+    """Tokens a second of one run, after llama-bench's own warm-up."""
+    command = [
+        binary, "-m", file, "-t", arguments.threads, "-r", 1, "-o", "json",
+        "-p", ",".join(map(str, PREFILL)), "-n", DECODE, *switch,
+    ]  # fmt: skip
+    found = {}
+    for result in json.loads(sides.output_of(command)):
+        name = f"decode {result['n_gen']}" if result["n_gen"] else f"prefill {result['n_prompt']}"
+        found[name] = result["avg_ts"]
+    return found
+
+
+def infer_bench(infer: Path, common: list[object], threads: int) -> dict[str, float]:
+    """The same of one run of `infer bench`: whole prompts in sessions that find nothing computed, and single tokens after one."""
+    report = sides.bench(infer, *common, "--task", "generate", "--native", "-n", 1, "-r", 1, "--warmup", "500ms")
+    if report["model"]["threads"] != threads:
+        raise ValueError(f"`infer` ran on {report['model']['threads']} threads, expected {threads}")
+    found = {f"prefill {one['tokens']}": one["tokens_per_second"] for one in report["prefill"]}
+    return found | {f"decode {report['decode']['tokens']}": report["decode"]["tokens_per_second"]}
+
+
+def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
+    """`infer` and each variant and switch of llama.cpp, once a round each, file by file."""
+    infer = sides.needed(arguments.infer, "build it with `make build`, or name it with --infer")
+    prefix = arguments.compiler or compiler()[0]
+    present = {
+        name: folder / f"{prefix}-{name}" / "bin"
+        for name in COMPARED[arguments.instruction_set]
+        if (folder / f"{prefix}-{name}" / "bin" / "llama-bench").exists()
     }
-    seen: dict[str, dict[str, list[float]]] = {name: {} for name in switches}
-    for _ in range(arguments.rounds):
-        for name, switch in switches.items():
-            command = [
-                binary, "-m", arguments.file, "-t", arguments.threads, "-r", 1, "-o", "json",
-                "-p", arguments.prefill, "-n", arguments.decode, *switch,
-            ]  # fmt: skip
-            answer = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
-            for result in json.loads(answer):
-                decode = result["n_gen"] > 0
-                metric = f"decode {result['n_gen']}" if decode else f"prefill {result['n_prompt']}"
-                seen[name].setdefault(metric, []).append(result["avg_ts"])
-    metrics = list(next(iter(seen.values())))
-    print(f"{arguments.file.name}, {arguments.variant}, {arguments.threads} threads, tokens/s: median (min to max)")
-    for name, rows in seen.items():
-        figures = [f"{metric}: {statistics.median(v):.1f} ({min(v):.1f} to {max(v):.1f})" for metric, v in rows.items()]
-        print(f"{name:32} {'   '.join(figures)}")
-    best = [f"{metric}: {max(statistics.median(rows[metric]) for rows in seen.values()):.1f}" for metric in metrics]
-    print(f"{'best switch for each':32} {'   '.join(best)}")
+    if not present:
+        wanted = ", ".join(f"{prefix}-{name}" for name in COMPARED[arguments.instruction_set])
+        raise sides.Skip(f"none of {wanted} is in `{folder}`; build them: python benches/peers/llamacpp.py build")
+    level = ["--instruction-set", arguments.instruction_set] if arguments.instruction_set != "best" else []
+    comparisons = []
+    for file in arguments.files:
+        if not file.exists():
+            raise sides.Skip(f"`{file}` is missing")
+        title = f"{file.name}, tokens/s" + (f", {arguments.instruction_set}" if level else "")
+        with configured(file, [f"threads = {arguments.threads}"]) as config:
+            common = [*config, *level, "--model", "peer"]
+            server = next((binaries for binaries in present.values() if (binaries / "llama-server").exists()), None)
+            if server:
+                options = ["-t", arguments.threads, "-np", 1, "-c", 512]
+                difference = agree(infer, common, LlamaServer(server, file, sides.free_port(), *options))
+                print(f"{file.name}: log-odds of two answers differ by at most {difference:.3f}", file=sys.stderr)
+            else:
+                print(f"{file.name}: no llama-server was built, so answers are not compared", file=sys.stderr)
+            turns = {"infer": lambda _: infer_bench(infer, common, arguments.threads)}
+            for name, binaries in present.items():
+                for flash in arguments.flash.split(","):
+                    def turn(_: int, binaries: Path = binaries, flash: str = flash) -> dict[str, float]:
+                        return llama_bench(binaries / "llama-bench", file, arguments, ["-fa", flash])
+
+                    turns[f"llama.cpp {name}, -fa {flash}"] = turn
+            comparisons.append(sides.interleave(sides.Comparison(title, "infer"), turns, arguments.rounds))
+    versions = {"infer": sides.version_of(infer), "llama.cpp of": SDIST.removesuffix(".tar.gz"), "by": prefix}
+    return sides.show(comparisons, arguments.output, versions | {"threads": str(arguments.threads)})
 
 
-def main() -> int:
-    """The process's exit code."""
+def main() -> list[dict]:
+    """Build or time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=ROOT / "target" / "peers", help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the variants are (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("build", help="build the variants")
     making.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     making.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="default: all")
-    timing = commands.add_parser("bench", help="time one variant on a file")
-    timing.add_argument("file", type=Path)
-    timing.add_argument("--variant", default="clang19-repack", help="a folder of binaries (default: %(default)s)")
-    timing.add_argument("--threads", type=int, default=os.cpu_count())
-    timing.add_argument("--rounds", type=int, default=3)
-    timing.add_argument("--prefill", default="128,512", help="prompt lengths (default: %(default)s)")
-    timing.add_argument("--decode", default="32", help="tokens to generate (default: %(default)s)")
+    timing = commands.add_parser("bench", help="time `infer` and llama.cpp on files, by turns")
+    timing.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    timing.add_argument("--instruction-set", choices=COMPARED, default="best", help="of both (default: %(default)s)")
+    timing.add_argument("--compiler", help="the variants' prefix (default: clang19 where clang-19 is, else gcc)")
+    timing.add_argument("--flash", default="1,0", help="llama.cpp's -fa switches (default: %(default)s)")
+    timing.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    sides.add_options(timing, 3)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
+    if arguments.command == "bench":
+        return bench(folder, arguments)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if arguments.command == "build":
-            build(folder, [name for name in VARIANTS if name in arguments.variants], arguments.jobs)
-        else:
-            bench(folder, arguments)
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    build(folder, [name for name in VARIANTS if name in arguments.variants], arguments.jobs)
+    return []
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(sides.finish(main))
