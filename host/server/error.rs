@@ -11,6 +11,8 @@ use infer_sandbox::{CallError, Cause};
 use serde::Serialize;
 use tracing::{error, warn};
 
+use crate::rates::Wait;
+
 /// A failure, as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -21,6 +23,8 @@ pub struct ApiError {
     message: String,
     /// The part of the request that is wrong.
     param: Option<String>,
+    /// When to try again, in seconds.
+    retry_after: Option<u64>,
 }
 
 impl ApiError {
@@ -28,6 +32,23 @@ impl ApiError {
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         let param = Some(param.into()).filter(|param| !param.is_empty());
         ApiError { param, ..ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message) }
+    }
+
+    /// 401: a key is asked for, and none came.
+    pub fn no_key() -> Self {
+        let message = "no API key was sent; expected the header `Authorization: Bearer KEY`";
+        ApiError::new(StatusCode::UNAUTHORIZED, "missing_api_key", message)
+    }
+
+    /// 401: a key came that is not one.
+    pub fn wrong_key() -> Self {
+        let message = "the API key is not one of this server's; expected one that its operator made";
+        ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    /// 403: the key is good, and not for this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::FORBIDDEN, "not_allowed", message)
     }
 
     /// 404: nothing is here.
@@ -72,18 +93,42 @@ impl ApiError {
     }
 
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        ApiError { status, code, message: message.into(), param: None }
+        ApiError { status, code, message: message.into(), param: None, retry_after: None }
     }
 
-    fn busy() -> Self {
-        ApiError::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "busy",
-            "the server is at capacity; try again after a second",
-        )
+    /// 429: there is no room.
+    pub fn busy() -> Self {
+        let message = "the server is at capacity; try again after a second";
+        ApiError::refused("busy", message, 1)
     }
 
-    fn deadline() -> Self {
+    /// 429: `whose` bucket is empty.
+    pub fn rate_limited(whose: &str, wait: Wait) -> Self {
+        let seconds = wait.seconds();
+        let message = format!("{whose} has sent as many requests as it may; try again after {seconds} s");
+        ApiError::refused("rate_limited", message, seconds)
+    }
+
+    /// 429: the key has as many requests under way as it may.
+    pub fn too_many_at_once() -> Self {
+        let message = "this key has as many requests under way as it may; try again when one is answered";
+        ApiError::refused("too_many_at_once", message, 1)
+    }
+
+    fn refused(code: &'static str, message: impl Into<String>, retry_after: u64) -> Self {
+        let retry_after = Some(retry_after);
+        ApiError { retry_after, ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, message) }
+    }
+
+    /// 413: the body is longer than `most` bytes.
+    pub fn body_too_large(most: usize) -> Self {
+        ApiError::too_large(format!(
+            "the body is larger than {most} bytes, which the server's `max_body_bytes` allows"
+        ))
+    }
+
+    /// 504: there was no answer in time.
+    pub fn deadline() -> Self {
         ApiError::new(
             StatusCode::GATEWAY_TIMEOUT,
             "deadline",
@@ -91,7 +136,8 @@ impl ApiError {
         )
     }
 
-    fn internal(code: &'static str) -> Self {
+    /// 500: not the client's doing.
+    pub fn internal(code: &'static str) -> Self {
         let message = "the request could not be answered; the server's log says why, under this request's id";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message)
     }
@@ -197,8 +243,12 @@ impl IntoResponse for ApiError {
         let body =
             Body { message: &self.message, r#type: kind, param: self.param.as_deref(), code: self.code };
         let mut response = (self.status, Json(Envelope { error: body })).into_response();
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
     }

@@ -1,13 +1,14 @@
 //! The route table, and what every request passes: its id, its span, its line in the log.
 
 mod classify;
+mod entrance;
 mod health;
+mod json;
 mod models;
 mod moderate;
 mod timings;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, OriginalUri, Request, State};
@@ -18,12 +19,17 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use infer_sandbox::World;
 use tokio::time::timeout_at;
+use tracing::field::Empty;
 use tracing::{Instrument as _, info, info_span, warn};
 
-use crate::app::{App, Policy};
+use crate::admission::Admission;
+use crate::app::Policy;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 
+use entrance::{Caller, Door};
+
+pub use entrance::Entrance;
 pub use moderate::CATEGORIES;
 pub(crate) use moderate::{ModerateResponse, respond};
 pub(crate) use timings::Timings;
@@ -46,13 +52,14 @@ const GRACE: Duration = Duration::from_millis(250);
 /// A request's id and deadline, which its handler hands on to the sandbox.
 type Call = Extension<infer_sandbox::Request>;
 
-/// All routes of `app`. While `stopping` is set, or once a model has stopped, /readyz says that the server is not ready.
-pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
-    let server = Arc::new(app.config.server.clone());
-    let mut router = Router::new()
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready).with_state((app.clone(), stopping)))
-        .route("/v1/models", get(models::list).with_state(app.clone()));
+/// A request's place among those that run and wait.
+type Place = Extension<Arc<Admission>>;
+
+/// What clients are served. Where the operator has a listener of their own, health is told there alone.
+pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
+    let app = &entrance.app;
+    let server = Arc::new(entrance.server.clone());
+    let mut known = Router::new().route("/v1/models", get(models::list).with_state(app.clone()));
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
         let endpoint = Endpoint { policy: policy.clone(), server: server.clone() };
@@ -67,27 +74,46 @@ pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
                 continue;
             }
         };
-        router = router.route(route, method);
+        let door = Door { entrance: entrance.clone(), component: policy.component.name().into() };
+        known = known.route(route, method.route_layer(middleware::from_fn_with_state(door, entrance::admit)));
     }
+    let known = known.route_layer(middleware::from_fn_with_state(entrance.clone(), entrance::identify));
+    finish(if has_admin { known } else { known.merge(health(entrance)) }, entrance)
+}
+
+/// What the operator is served, without a key: health, and what is loaded.
+pub fn admin(entrance: &Arc<Entrance>) -> Router {
+    let models = get(models::list).with_state(entrance.app.clone());
+    finish(health(entrance).route("/v1/models", models), entrance)
+}
+
+fn health(entrance: &Arc<Entrance>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready).with_state(entrance.clone()))
+}
+
+/// What every request passes, whoever asks and whatever for.
+fn finish(router: Router, entrance: &Arc<Entrance>) -> Router {
     router
         .fallback(async |OriginalUri(uri): OriginalUri| ApiError::not_found(uri.path()))
         .method_not_allowed_fallback(async |method: Method, OriginalUri(uri): OriginalUri| {
             ApiError::method_not_allowed(method.as_str(), uri.path())
         })
-        .layer(DefaultBodyLimit::max(server.max_body_bytes))
-        .layer(middleware::from_fn_with_state(server, trace))
+        .layer(DefaultBodyLimit::max(entrance.server.max_body_bytes))
+        .layer(middleware::from_fn_with_state(entrance.clone(), trace))
 }
 
 /// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
-async fn trace(State(server): State<Arc<ServerConfig>>, mut request: Request, next: Next) -> Response {
+async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + server.deadline };
+    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + entrance.server.deadline };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = info_span!("request", id = &*call.id, %method, path);
+    let span = info_span!("request", id = &*call.id, %method, path, key = Empty);
     request.extensions_mut().insert(call.clone());
-    // A handler answers by the deadline; a body that dribbles in keeps it from even starting.
+    // A handler answers by the deadline itself; this is for one that does not.
     let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
-    let mut response = answer.unwrap_or_else(|_| ApiError::slow_request().into_response());
+    let mut response = answer.unwrap_or_else(|_| ApiError::deadline().into_response());
     let (status, elapsed) = (response.status().as_u16(), milliseconds(began.elapsed()));
     span.in_scope(|| info!(status, elapsed_ms = elapsed, "answered"));
     if let Ok(value) = HeaderValue::from_str(&call.id) {

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::timings::{self, Judges};
-use super::{Call, Endpoint, Timings};
+use super::{Call, Endpoint, Place, Timings};
 use crate::app::Policy;
 use crate::error::ApiError;
 
@@ -44,9 +44,12 @@ const SIDE_BY_SIDE: usize = 8;
 pub(super) async fn handle(
     State(endpoint): State<Endpoint>,
     Extension(call): Call,
+    Extension(place): Place,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ModerateResponse>, ApiError> {
     let inputs = input::parse(&body?, endpoint.server.max_inputs)?;
+    // Every input counts, also those that wait for others of their own request.
+    place.grow(inputs.len()).map_err(|_| ApiError::busy())?;
     let several = inputs.len() > 1;
     let response = respond(&endpoint.policy, &call, inputs).await;
     response.map(Json).map_err(|(index, error)| {
