@@ -12,6 +12,8 @@ mod harness;
 mod bench;
 /// `POST /moderate` with a language model behind the classifier.
 mod cascade;
+/// `POST /v1/chat/completions` and `POST /v1/completions`.
+mod chat;
 /// `POST /classify`.
 mod classify;
 /// What the command line prints and answers.
@@ -20,6 +22,8 @@ mod cli;
 mod golden;
 /// Guests that attack the host.
 mod hostile;
+/// Open Inference Protocol v2.
+mod kserve;
 /// `infer generate` and `infer score`.
 mod language;
 /// `POST /moderate`.

@@ -1,9 +1,11 @@
 //! The route table, and what every request passes: its id, its span, its line in the log.
 
+mod chat;
 mod classify;
 mod entrance;
 mod health;
 mod json;
+mod kserve;
 mod models;
 mod moderate;
 mod timings;
@@ -34,8 +36,13 @@ pub use moderate::CATEGORIES;
 pub(crate) use moderate::{ModerateResponse, respond};
 pub(crate) use timings::Timings;
 
-/// Paths that no component can be mounted on.
-pub const RESERVED: [&str; 3] = ["/healthz", "/readyz", "/v1/models"];
+/// Whether `path` is the server's own, so that no component can be mounted on it.
+pub fn is_reserved(path: &str) -> bool {
+    const OWN: [&str; 3] = ["/healthz", "/readyz", "/v1/models"];
+    let inside =
+        path.strip_prefix(kserve::PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    OWN.contains(&path) || chat::PATHS.contains(&path) || inside
+}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -74,10 +81,14 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
                 continue;
             }
         };
-        let door = Door { entrance: entrance.clone(), component: policy.component.name().into() };
+        let component = Some(policy.component.name().into());
+        let door = Door { entrance: entrance.clone(), component, gate: Some(entrance.gate.clone()) };
         known = known.route(route, method.route_layer(middleware::from_fn_with_state(door, entrance::admit)));
     }
-    let known = known.route_layer(middleware::from_fn_with_state(entrance.clone(), entrance::identify));
+    let identify = || middleware::from_fn_with_state(entrance.clone(), entrance::identify);
+    let known = known.merge(chat::router(entrance)).route_layer(identify());
+    let kserve = kserve::router(entrance).route_layer(identify()).merge(kserve::probes(entrance));
+    let known = known.merge(kserve::errors(kserve));
     finish(if has_admin { known } else { known.merge(health(entrance)) }, entrance)
 }
 
@@ -107,8 +118,10 @@ fn finish(router: Router, entrance: &Arc<Entrance>) -> Router {
 /// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
 async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + entrance.server.deadline };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let server = &entrance.server;
+    let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
+    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + time };
     let span = info_span!("request", id = &*call.id, %method, path, key = Empty);
     request.extensions_mut().insert(call.clone());
     // A handler answers by the deadline itself; this is for one that does not.

@@ -58,6 +58,8 @@ pub(super) struct Server {
     pub(super) burst_per_ip: Number,
     /// The longest that a request may take, in milliseconds.
     pub(super) deadline_ms: Number,
+    /// The longest that a chat's answer may take, in milliseconds.
+    pub(super) chat_deadline_ms: Number,
     /// The largest request body, in bytes.
     pub(super) max_body_bytes: Number,
     /// All bodies that are held at any one time, in bytes.

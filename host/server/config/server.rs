@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub rate_per_ip: Option<Rate>,
     /// The longest that a request may take.
     pub deadline: Duration,
+    /// The longest that a chat's answer may take.
+    pub chat_deadline: Duration,
     /// The longest that its body may take to arrive.
     pub body_time: Duration,
     /// The largest request body, in bytes.
@@ -125,10 +127,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             key: path(tls.key.get_ref()),
         });
         let unix_socket = typed.unix_socket.as_ref().map(path);
-        for (subject, file) in typed
-            .tls
-            .iter()
-            .flat_map(|tls| [("certificate", &tls.certificate), ("key", &tls.key)])
+        for (subject, file) in
+            typed.tls.iter().flat_map(|tls| [("certificate", &tls.certificate), ("key", &tls.key)])
         {
             let path = self.base.join(file.get_ref());
             if !path.is_file() {
@@ -140,6 +140,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             }
         }
         let deadline = self.duration("", "deadline_ms", &typed.deadline_ms, Duration::from_secs(5));
+        let chat_deadline =
+            self.duration("", "chat_deadline_ms", &typed.chat_deadline_ms, Duration::from_secs(120));
         let max_body_bytes = self.size("", "max_body_bytes", &typed.max_body_bytes, 10 << 20, 1..=1 << 30);
         let listen = typed.listen.as_ref().map(|listen| *listen.get_ref());
         let server = ServerConfig {
@@ -149,8 +151,13 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             trusted_network: typed.trusted_network.unwrap_or(false),
             tls,
             connections: self.connections(typed),
-            rate_per_ip: self.rate("", ("rate_per_ip", &typed.rate_per_ip), ("burst_per_ip", &typed.burst_per_ip)),
+            rate_per_ip: self.rate(
+                "",
+                ("rate_per_ip", &typed.rate_per_ip),
+                ("burst_per_ip", &typed.burst_per_ip),
+            ),
             deadline,
+            chat_deadline,
             body_time: self.duration("", "body_ms", &typed.body_ms, deadline),
             max_body_bytes,
             body_memory_bytes: self.size(
@@ -191,7 +198,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             && *admin.get_ref() == server.listen
             && server.listen.port() != 0
         {
-            let message = format!("`admin_listen` is `{}`, as `listen` is; expected another port", server.listen);
+            let message =
+                format!("`admin_listen` is `{}`, as `listen` is; expected another port", server.listen);
             self.mistake(admin.span().start, message);
         }
     }
@@ -264,7 +272,10 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 continue;
             };
             if let Some((other, _)) = keys.iter().find(|(_, other)| other.hash == hash) {
-                self.mistake(at, format!("{subject}: its hash is the key `{other}`'s; expected one of its own"));
+                self.mistake(
+                    at,
+                    format!("{subject}: its hash is the key `{other}`'s; expected one of its own"),
+                );
             }
             if keys.len() == MOST_KEYS {
                 self.mistake(at, format!("{subject}: expected at most {MOST_KEYS} keys"));

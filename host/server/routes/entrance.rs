@@ -1,24 +1,27 @@
 //! The way in: who asks, whether they may, and whether there is room, before anything of a body is read.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::BytesMut;
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 use tracing::{Instrument as _, Span, error};
 
+use crate::admission::{BodyMemory, Gate, Share};
 use crate::app::App;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
-use crate::admission::{BodyMemory, Gate, Share};
 use crate::keys::{Key, Keyring, Refused};
 use crate::rates::Addresses;
 use crate::serve::{Abort, Peer};
@@ -28,7 +31,7 @@ pub struct Entrance {
     pub(super) app: Arc<App>,
     pub(super) server: ServerConfig,
     stopping: Arc<AtomicBool>,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     memory: BodyMemory,
     keys: Keyring,
     addresses: Option<Addresses>,
@@ -40,11 +43,14 @@ pub struct Entrance {
 #[derive(Clone)]
 pub(super) struct Caller(pub(super) Option<Arc<Key>>);
 
-/// A component's entrance.
+/// The entrance of what computes.
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) entrance: Arc<Entrance>,
-    pub(super) component: Arc<str>,
+    /// The component that answers; none where the handler asks a model that the request names.
+    pub(super) component: Option<Arc<str>>,
+    /// What bounds the work that waits behind it.
+    pub(super) gate: Option<Arc<Gate>>,
 }
 
 impl Entrance {
@@ -72,9 +78,7 @@ impl Entrance {
             return Err(ApiError::unavailable("the server is stopping"));
         }
         if let Some((name, _)) = self.app.models.iter().find(|(_, model)| !model.is_serving()) {
-            return Err(ApiError::unavailable(format!(
-                "model `{name}` has stopped; start the server again"
-            )));
+            return Err(ApiError::unavailable(format!("model `{name}` has stopped; start the server again")));
         }
         if self.gate.is_standing() {
             return Err(ApiError::unavailable("the queue stays full; send requests to another server"));
@@ -122,17 +126,20 @@ pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next
 }
 
 async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, ApiError> {
-    let Door { entrance, component } = door;
+    let Door { entrance, component, gate } = door;
     let (mut parts, body) = request.into_parts();
     let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
-    if let Some(key) = &key
+    if let (Some(key), Some(component)) = (&key, component)
         && !key.may_use(component)
     {
         return Err(ApiError::forbidden(format!(
             "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
         )));
     }
-    let place = Arc::new(entrance.gate.enter().map_err(|_| ApiError::busy())?);
+    let place = match gate {
+        Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
+        None => None,
+    };
     let counted = match &key {
         None => None,
         Some(key) => key.enter().map_err(|refused| match refused {
@@ -147,19 +154,44 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     let arrives = deadline.map_or(arrives, |deadline| deadline.min(arrives));
     let body = read(body, entrance.server.max_body_bytes, &mut share);
     let body = timeout_at(arrives.into(), body).await.map_err(|_| ApiError::slow_request())??;
-    parts.extensions.insert(place.clone());
+    if let Some(place) = &place {
+        parts.extensions.insert(place.clone());
+    }
     let handler = next.run(Request::from_parts(parts, Body::from(body)));
     let work = async move {
         let response = handler.await;
-        // Held until here: place, count and memory are a request's until it is answered, or dropped with its client.
-        drop((place, counted, share));
-        response
+        // Place, count and memory are a request's until it is answered, or dropped with its client.
+        let held = (place, counted, share);
+        match response.headers().get(header::CONTENT_TYPE) {
+            Some(kind) if kind == "text/event-stream" => {
+                response.map(|body| Body::new(Held { body, _held: held }))
+            }
+            _ => response,
+        }
     };
     let mut task = Abort(entrance.work.spawn(work.instrument(Span::current())));
     (&mut task.0).await.map_err(|failure| {
         error!("a handler has ended: {failure}");
         ApiError::internal("internal")
     })
+}
+
+/// An answer that is still being written, with what its request holds.
+struct Held<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> HttpBody for Held<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
 }
 
 /// The whole body, charged as it comes: what is declared costs nothing, and what is sent no more than `most`.
