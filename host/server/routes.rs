@@ -6,6 +6,7 @@ mod health;
 mod json;
 mod models;
 mod moderate;
+mod perspective;
 mod timings;
 
 use std::sync::Arc;
@@ -24,10 +25,10 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::admission::Admission;
 use crate::app::Policy;
-use crate::config::ServerConfig;
 use crate::error::ApiError;
 
 use entrance::{Caller, Door};
+use moderate::{Answers, Choice, Desk, Moderators};
 
 pub use entrance::Entrance;
 pub use moderate::CATEGORIES;
@@ -35,7 +36,10 @@ pub(crate) use moderate::{ModerateResponse, respond};
 pub(crate) use timings::Timings;
 
 /// Paths that no component can be mounted on.
-pub const RESERVED: [&str; 3] = ["/healthz", "/readyz", "/v1/models"];
+pub const RESERVED: [&str; 5] = ["/healthz", "/readyz", "/v1/models", MODERATIONS, perspective::PATH];
+
+/// Where OpenAI's clients ask.
+const MODERATIONS: &str = "/v1/moderations";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -43,7 +47,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone)]
 struct Endpoint {
     policy: Arc<Policy>,
-    server: Arc<ServerConfig>,
 }
 
 /// How long after its deadline a handler may still say so itself, before the connection's wait is cut.
@@ -60,11 +63,13 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     let app = &entrance.app;
     let server = Arc::new(entrance.server.clone());
     let mut known = Router::new().route("/v1/models", get(models::list).with_state(app.clone()));
+    let answers = Arc::new(Answers::default());
+    let desk = |choice| Desk { choice, server: server.clone(), answers: answers.clone() };
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
-        let endpoint = Endpoint { policy: policy.clone(), server: server.clone() };
+        let endpoint = Endpoint { policy: policy.clone() };
         let method = match policy.component.world() {
-            World::Moderator => post(moderate::handle).with_state(endpoint),
+            World::Moderator => post(moderate::handle).with_state(desk(Choice::One(policy.clone()))),
             World::Classifier => post(classify::handle).with_state(endpoint),
             World::Predictor => {
                 warn!(
@@ -74,8 +79,18 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
                 continue;
             }
         };
-        let door = Door { entrance: entrance.clone(), component: policy.component.name().into() };
+        let door = Door { entrance: entrance.clone(), component: Some(policy.component.name().into()) };
         known = known.route(route, method.route_layer(middleware::from_fn_with_state(door, entrance::admit)));
+    }
+    let moderators = Arc::new(Moderators::new(app));
+    if !moderators.is_empty() {
+        let door = Door { entrance: entrance.clone(), component: None };
+        let desk = desk(Choice::Named(moderators));
+        let named = Router::new()
+            .route(MODERATIONS, post(moderate::handle).with_state(desk.clone()))
+            .route(perspective::PATH, post(perspective::handle).with_state(desk))
+            .route_layer(middleware::from_fn_with_state(door, entrance::admit));
+        known = known.merge(named);
     }
     let known = known.route_layer(middleware::from_fn_with_state(entrance.clone(), entrance::identify));
     finish(if has_admin { known } else { known.merge(health(entrance)) }, entrance)
@@ -107,7 +122,8 @@ fn finish(router: Router, entrance: &Arc<Entrance>) -> Router {
 /// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
 async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + entrance.server.deadline };
+    let call =
+        infer_sandbox::Request { id: request_id(&request), deadline: began + entrance.server.deadline };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let span = info_span!("request", id = &*call.id, %method, path, key = Empty);
     request.extensions_mut().insert(call.clone());

@@ -38,7 +38,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             components.insert(name, component);
         }
         let keys = self.keys(&file.keys, &models, &components);
-        let server = self.server(&file.server, keys.is_empty());
+        let server = self.server(&file.server, keys.is_empty(), &components);
         let sandbox = SandboxOptions {
             instances: self.number("", "instances", &file.server.instances, 32, 1..=1_000) as u32,
             waiting: self.number("", "waiting", &file.server.waiting, 256, 0..=65_536) as u32,
@@ -206,7 +206,13 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     }
 
     /// A number of milliseconds, at most an hour.
-    pub(super) fn duration(&mut self, subject: &str, key: &str, typed: &file::Number, default: Duration) -> Duration {
+    pub(super) fn duration(
+        &mut self,
+        subject: &str,
+        key: &str,
+        typed: &file::Number,
+        default: Duration,
+    ) -> Duration {
         Duration::from_millis(self.number(subject, key, typed, default.as_millis() as u64, 1..=3_600_000))
     }
 

@@ -15,10 +15,10 @@ use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 use tracing::{Instrument as _, Span, error};
 
+use crate::admission::{BodyMemory, Gate, Share};
 use crate::app::App;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
-use crate::admission::{BodyMemory, Gate, Share};
 use crate::keys::{Key, Keyring, Refused};
 use crate::rates::Addresses;
 use crate::serve::{Abort, Peer};
@@ -40,11 +40,28 @@ pub struct Entrance {
 #[derive(Clone)]
 pub(super) struct Caller(pub(super) Option<Arc<Key>>);
 
+impl Caller {
+    /// Whether the key reaches `component`.
+    ///
+    /// # Errors
+    ///
+    /// 403 where it does not.
+    pub(super) fn check(&self, component: &str) -> Result<(), ApiError> {
+        if self.0.as_ref().is_none_or(|key| key.may_use(component)) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(format!(
+            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
+        )))
+    }
+}
+
 /// A component's entrance.
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) entrance: Arc<Entrance>,
-    pub(super) component: Arc<str>,
+    /// None where the request itself chooses it: its handler then asks [`Caller::check`].
+    pub(super) component: Option<Arc<str>>,
 }
 
 impl Entrance {
@@ -72,9 +89,7 @@ impl Entrance {
             return Err(ApiError::unavailable("the server is stopping"));
         }
         if let Some((name, _)) = self.app.models.iter().find(|(_, model)| !model.is_serving()) {
-            return Err(ApiError::unavailable(format!(
-                "model `{name}` has stopped; start the server again"
-            )));
+            return Err(ApiError::unavailable(format!("model `{name}` has stopped; start the server again")));
         }
         if self.gate.is_standing() {
             return Err(ApiError::unavailable("the queue stays full; send requests to another server"));
@@ -125,12 +140,8 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     let Door { entrance, component } = door;
     let (mut parts, body) = request.into_parts();
     let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
-    if let Some(key) = &key
-        && !key.may_use(component)
-    {
-        return Err(ApiError::forbidden(format!(
-            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
-        )));
+    if let Some(component) = component {
+        Caller(key.clone()).check(component)?;
     }
     let place = Arc::new(entrance.gate.enter().map_err(|_| ApiError::busy())?);
     let counted = match &key {
