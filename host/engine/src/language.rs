@@ -48,7 +48,9 @@ use inbox::{Inbox, Job, Refused};
 use kv::KvPool;
 use prefix::Whose;
 use preparation::{Preparation, Prepared, Unprepared};
-pub use request::{Answer, Finish, Message, Output, Params, Prompt, Request, TokenUsage};
+pub use request::{
+    Answer, Finish, Message, Output, Params, Piece, Prompt, Request, TokenLogprob, TokenUsage,
+};
 use scheduler::{Scheduler, Shared};
 use tokenizer::Tokenizer;
 
@@ -167,7 +169,7 @@ impl LanguageModel {
         Ok(LanguageModel { shared, context, vocabulary, dummy, preparations, packed_file, thread })
     }
 
-    /// Answer `request` in `session`. `stream` receives text as it is generated.
+    /// Answer `request` in `session`. `stream` receives the text as it is generated.
     ///
     /// Dropping the future withdraws the request between two passes. Needs a tokio runtime with a timer.
     ///
@@ -178,7 +180,7 @@ impl LanguageModel {
         &self,
         session: &mut Session,
         request: Request,
-        stream: Option<mpsc::UnboundedSender<String>>,
+        stream: Option<mpsc::UnboundedSender<Piece>>,
         deadline: Instant,
     ) -> Result<Answer, RunError> {
         let model = || self.shared.name.clone();

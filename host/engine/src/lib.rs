@@ -31,7 +31,8 @@ pub use card::{
 pub use dtype::{DType, Element, UnknownDType};
 pub use infer_kernels::{UnknownInstructionSet, instruction_sets, set_instruction_set};
 pub use language::{
-    Answer, Finish, LanguageModel, Message, Output, Params, Prompt, Request, Session, TokenUsage,
+    Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, TokenLogprob,
+    TokenUsage,
 };
 pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, Stats};
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};

@@ -50,7 +50,7 @@ pub(super) fn run(config: &Config, arguments: &Generate, out: &mut impl Write) -
         let printing = async {
             while let Some(part) = receiver.recv().await {
                 if streamed {
-                    write!(out, "{}", harmless(&part))?;
+                    write!(out, "{}", harmless(&part.text))?;
                     out.flush()?;
                 }
             }
@@ -60,7 +60,7 @@ pub(super) fn run(config: &Config, arguments: &Generate, out: &mut impl Write) -
         let (answer, ()) = tokio::try_join!(answering, printing)?;
         anyhow::Ok(answer)
     })??;
-    let Answer { output: Output::Text { text, tokens, finish }, usage, compute, .. } = answer else {
+    let Answer { output: Output::Text { text, tokens, finish, .. }, usage, compute, .. } = answer else {
         anyhow::bail!("the model answered with scores, expected text");
     };
     match arguments.output.output {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use super::prefix::Whose;
-use super::request::{Answer, Params};
+use super::request::{Answer, Params, Piece};
 use super::task;
 use crate::model::RunError;
 
@@ -23,7 +23,7 @@ pub(super) struct Job {
     pub(super) pin: bool,
     pub(super) work: Work,
     /// Receives text as it is generated.
-    pub(super) stream: Option<mpsc::UnboundedSender<String>>,
+    pub(super) stream: Option<mpsc::UnboundedSender<Piece>>,
     pub(super) queued: Instant,
     pub(super) deadline: Instant,
     /// Closed once the caller is gone.

@@ -19,6 +19,9 @@ pub(super) const MOST_CHOICE_TOKENS: usize = 64;
 const MOST_STOPS: usize = 16;
 const MOST_STOP_BYTES: usize = 256;
 
+/// The most tokens of which an answer says, in place of each of its own, how likely they were.
+const MOST_TOP: usize = 20;
+
 /// A prompt, and what is wanted for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -66,6 +69,10 @@ pub struct Params {
     /// With messages: so many of the first are a prefix of many requests, which every session of the component may find
     /// computed. What comes after them, and a prompt with neither this nor `pin`, is found by its own session alone.
     pub prefix_messages: Option<usize>,
+    /// Say of each token of an answer how likely it was, and of so many of the likeliest in its place; at most 20. Guests
+    /// cannot ask for it: they score choices.
+    #[serde(skip)]
+    pub logprobs: Option<usize>,
 }
 
 /// A list of at most `MOST` items: reading ends at the first one too many.
@@ -113,6 +120,7 @@ impl Default for Params {
             continues: false,
             pin: false,
             prefix_messages: None,
+            logprobs: None,
         }
     }
 }
@@ -145,7 +153,29 @@ pub enum Output {
         tokens: Vec<u32>,
         /// Why it ended.
         finish: Finish,
+        /// Of each token that is part of `text`; empty unless `logprobs` asks for them.
+        logprobs: Vec<TokenLogprob>,
     },
+}
+
+/// A token of an answer, and how likely the model found it, by its own distribution: before temperature and limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// What it stands for in the text; it may end within a character.
+    pub bytes: Vec<u8>,
+    /// The natural logarithm of its probability.
+    pub logprob: f32,
+    /// The likeliest tokens in its place, in falling order, with the same of theirs.
+    pub top: Vec<(Vec<u8>, f32)>,
+}
+
+/// A part of an answer as it comes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Piece {
+    /// Whole characters; none of them will turn out to be part of a stop string.
+    pub text: String,
+    /// Of the tokens that begin in it; empty unless `logprobs` asks for them.
+    pub logprobs: Vec<TokenLogprob>,
 }
 
 /// Why an answer ended.
@@ -196,7 +226,7 @@ impl Request {
     ///
     /// What is out of range, in a sentence.
     pub(super) fn check(&self) -> Result<(), String> {
-        let Params { max_tokens, temperature, top_p, stop, prefix_messages, .. } = &self.params;
+        let Params { max_tokens, temperature, top_p, stop, prefix_messages, logprobs, .. } = &self.params;
         if *max_tokens == 0 {
             return Err("`max_tokens` is 0, expected at least 1".to_owned());
         }
@@ -211,6 +241,9 @@ impl Request {
         }
         if stop.iter().any(|stop| stop.is_empty() || stop.len() > MOST_STOP_BYTES) {
             return Err(format!("a `stop` string is empty or above {MOST_STOP_BYTES} bytes"));
+        }
+        if let Some(top) = logprobs.filter(|top| *top > MOST_TOP) {
+            return Err(format!("`logprobs` asks for {top} tokens, expected at most {MOST_TOP}"));
         }
         if prefix_messages.is_some() && !matches!(self.prompt, Prompt::Messages(_)) {
             return Err("`prefix_messages` is given without `messages`".to_owned());

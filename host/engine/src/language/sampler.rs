@@ -78,6 +78,20 @@ pub(super) fn argmax(logits: &[f32]) -> u32 {
     (0..).zip(logits.iter().copied()).fold((0, f32::NEG_INFINITY), better).0
 }
 
+/// The `count` likeliest tokens, the likeliest first; of equals the first.
+pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
+    let mut best: Vec<u32> = Vec::with_capacity(count + 1);
+    for (token, logit) in (0..).zip(logits) {
+        if best.len() == count && best.last().is_none_or(|&last| *logit <= logits[last as usize]) {
+            continue;
+        }
+        let place = best.partition_point(|&better| logits[better as usize] >= *logit);
+        best.insert(place, token);
+        best.truncate(count);
+    }
+    best
+}
+
 /// What to subtract from a logit to get its log-probability.
 pub(super) fn log_sum_exp(logits: &[f32]) -> f32 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -152,6 +166,13 @@ mod tests {
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn likeliest_tokens_come_in_falling_order() {
+        assert_eq!(likeliest(&LOGITS, 3), [1, 3, 2]);
+        assert_eq!(likeliest(&LOGITS, 9), [1, 3, 2, 0, 4]);
+        assert!(likeliest(&LOGITS, 0).is_empty());
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use super::decoder::Run;
 use super::inbox::{Job, Work};
 use super::kv::{Full, KvPool, Sequence};
-use super::request::{Answer, Finish, Output, Params, TokenUsage};
-use super::sampler::{Sampler, log_sum_exp};
+use super::request::{Answer, Finish, Output, Params, Piece, TokenLogprob, TokenUsage};
+use super::sampler::{Sampler, likeliest, log_sum_exp};
 use super::tokenizer::{Detokenizer, Tokenizer};
 
 pub(super) struct Task<'t> {
@@ -46,6 +48,10 @@ struct Generation<'t> {
     text: String,
     /// Bytes of `text` that the stream has had.
     sent: usize,
+    /// Where in `text` each token begins, and how likely it was; empty unless asked for.
+    logprobs: Vec<(usize, TokenLogprob)>,
+    /// How many of these the stream has had.
+    sent_logprobs: usize,
     finish: Option<Finish>,
 }
 
@@ -64,6 +70,8 @@ impl<'t> Task<'t> {
                 detokenizer: Some(tokenizer.detokenizer().after(last)),
                 text: String::new(),
                 sent: 0,
+                logprobs: Vec::new(),
+                sent_logprobs: 0,
                 finish: None,
             })),
         };
@@ -173,7 +181,7 @@ impl<'t> Task<'t> {
                 let token = generation.sampler.choose(logits);
                 let generated = self.tokens.len() - self.job.prompt.len();
                 let room = self.tokens.len() < context && generated + 1 < generation.params.max_tokens;
-                if generation.take(token, tokenizer) {
+                if generation.take(token, logits, tokenizer) {
                     self.tokens.push(token);
                     if !room && generation.finish.is_none() {
                         generation.finish(Finish::Length);
@@ -228,6 +236,7 @@ impl<'t> Task<'t> {
                 text: generation.text,
                 tokens: self.tokens[prompt_tokens..].to_vec(),
                 finish: generation.finish.unwrap_or(Finish::Length),
+                logprobs: generation.logprobs.into_iter().map(|(_, logprob)| logprob).collect(),
             },
         };
         let usage = TokenUsage { prompt_tokens, cached_tokens: self.cached, generated_tokens };
@@ -270,13 +279,21 @@ impl Branch {
 }
 
 impl Generation<'_> {
-    /// Take in a token. False when it ended the answer and is no part of it.
-    fn take(&mut self, token: u32, tokenizer: &Tokenizer) -> bool {
+    /// Take in a token that was chosen by `logits`. False when it ended the answer and is no part of it.
+    fn take(&mut self, token: u32, logits: &[f32], tokenizer: &Tokenizer) -> bool {
         if tokenizer.is_end(token) {
             self.finish(Finish::End);
             return false;
         }
         let before = self.text.len();
+        if let Some(top) = self.params.logprobs {
+            let normaliser = log_sum_exp(logits);
+            let told =
+                |token: u32| (tokenizer.token_bytes(token).to_vec(), logits[token as usize] - normaliser);
+            let (bytes, logprob) = told(token);
+            let top = likeliest(logits, top).into_iter().map(told).collect();
+            self.logprobs.push((before, TokenLogprob { bytes, logprob, top }));
+        }
         self.text.extend(self.detokenizer.as_mut().and_then(|detokenizer| detokenizer.push(token)));
         self.look_for_stop(before);
         true
@@ -288,6 +305,7 @@ impl Generation<'_> {
         let found = self.params.stop.iter().filter_map(|stop| self.text[from..].find(stop.as_str())).min();
         if let Some(at) = found {
             self.text.truncate(from + at);
+            self.logprobs.retain(|(start, _)| *start < from + at);
             self.finish = Some(Finish::Stop);
         }
     }
@@ -300,13 +318,16 @@ impl Generation<'_> {
     }
 
     /// Give the stream what can no longer become part of a stop string.
-    fn send(&mut self, stream: Option<&tokio::sync::mpsc::UnboundedSender<String>>) {
+    fn send(&mut self, stream: Option<&UnboundedSender<Piece>>) {
         let Some(stream) = stream else { return };
         let held = if self.finish.is_some() { 0 } else { self.held_back() };
         let end = self.text.len() - held;
         if end > self.sent {
+            let begun = self.logprobs[self.sent_logprobs..].iter().take_while(|(start, _)| *start < end);
+            let logprobs: Vec<_> = begun.map(|(_, logprob)| logprob.clone()).collect();
+            self.sent_logprobs += logprobs.len();
             // A receiver that is gone will close the reply as well, or reads the whole text there.
-            let _ = stream.send(self.text[self.sent..end].to_owned());
+            let _ = stream.send(Piece { text: self.text[self.sent..end].to_owned(), logprobs });
             self.sent = end;
         }
     }

@@ -71,7 +71,7 @@ pub(super) fn answer(answer: &Answer, dummy: bool) -> Result<Vec<(String, Tensor
         Output::Scores(logprobs) => {
             vec![("logprobs", Tensor::from_slice(&[logprobs.len()], logprobs))]
         }
-        Output::Text { text, tokens, finish } => {
+        Output::Text { text, tokens, finish, .. } => {
             let tokens: Vec<i32> = tokens.iter().map(|&token| token.cast_signed()).collect();
             vec![
                 ("text", bytes(text.as_bytes().to_vec())),
@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn answers_are_written() {
         let usage = TokenUsage { prompt_tokens: 3, cached_tokens: 2, generated_tokens: 1 };
-        let output = Output::Text { text: "ok".to_owned(), tokens: vec![7], finish: Finish::End };
+        let (text, logprobs) = ("ok".to_owned(), Vec::new());
+        let output = Output::Text { text, tokens: vec![7], finish: Finish::End, logprobs };
         let (queue, compute) = (Duration::from_millis(1), Duration::from_millis(2));
         let outputs = answer(&Answer { output, usage, queue, compute, batch: 1 }, true).unwrap();
         let names: Vec<_> = outputs.iter().map(|(name, _)| name.as_str()).collect();

@@ -207,6 +207,11 @@ impl Tokenizer {
         Detokenizer::new(self)
     }
 
+    /// The bytes that `token` stands for in a text; none for control tokens, holes and ids that are no token.
+    pub(crate) fn token_bytes(&self, token: u32) -> &[u8] {
+        self.bytes.get(token)
+    }
+
     /// What `token` reads as, for messages: control tokens by name, bytes that are no text replaced. `None` for holes
     /// and ids that are no token.
     #[cfg(any(test, fuzzing))]

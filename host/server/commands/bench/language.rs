@@ -68,8 +68,8 @@ pub(super) struct Decode {
     pub(super) repeats: usize,
 }
 
-/// Measure both, by turns, so that a machine that slows down does so for all. The model is warm: rows were measured before. Sizes that the model's context has no room
-/// for are left out.
+/// Measure both, by turns, so that a machine that slows down does so for all; each prompt's length is read once before, untimed.
+/// Sizes that the model's context has no room for are left out.
 ///
 /// # Errors
 ///
@@ -84,7 +84,10 @@ pub(super) async fn measure(
     let length = DECODE.min(model.context().saturating_sub(2)).max(1);
     let mut reading = vec![Vec::new(); sizes.len()];
     let mut writing = Vec::new();
-
+    for tokens in &sizes {
+        progress.set_message(format!("warm-up of {tokens} tokens"));
+        prefill(model, random, *tokens).await?;
+    }
     let began = Instant::now();
     let mut repeat = 0;
     while effort.goes_on(repeat, began) {

@@ -166,7 +166,7 @@ async fn streamed_text_is_the_text() {
     let Output::Text { text, .. } = answer.output else { panic!("scores") };
     let mut streamed = String::new();
     while let Some(part) = receiver.recv().await {
-        streamed.push_str(&part);
+        streamed.push_str(&part.text);
     }
     assert_eq!(streamed, text);
     // A stop string in the middle of it ends it there, and is never streamed.
@@ -181,9 +181,36 @@ async fn streamed_text_is_the_text() {
     assert_eq!(stopped, text[..text.find(&stop).unwrap()]);
     let mut streamed = String::new();
     while let Some(part) = receiver.recv().await {
-        streamed.push_str(&part);
+        streamed.push_str(&part.text);
     }
     assert_eq!(streamed, stopped);
+}
+
+#[tokio::test]
+async fn log_probabilities_are_those_that_choices_score() {
+    let model = model(FILES[0]);
+    let mut request = generate(tokens(9, 8), 6);
+    request.params.logprobs = Some(3);
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let answer = model.run(&mut Session::default(), request, Some(sender), soon()).await.unwrap();
+    let Output::Text { text, tokens: said, logprobs, .. } = answer.output else { panic!("scores") };
+    assert_eq!(logprobs.len(), said.len());
+    let mut streamed = Vec::new();
+    while let Some(part) = receiver.recv().await {
+        streamed.extend(part.logprobs);
+    }
+    assert_eq!(streamed, logprobs[..streamed.len()], "`{text}`");
+    let (mut decoder, pool) = decoder(FILES[0], 256);
+    let all = logits(&mut decoder, &pool, &[&tokens(9, 8)[..], &said].concat(), 64);
+    for (index, (token, told)) in said.iter().zip(&logprobs).enumerate() {
+        let row = &all[8 + index];
+        let expected = row[*token as usize] - log_sum_exp(row);
+        assert!((told.logprob - expected).abs() < TOLERANCE, "{index}: {} and {expected}", told.logprob);
+        // Greedy: the chosen one is the likeliest.
+        assert_eq!((told.top.len(), told.top[0].1), (3, told.logprob));
+        assert!(told.top.is_sorted_by(|a, b| a.1 >= b.1));
+        assert_eq!(told.bytes, model.shared.tokenizer.token_bytes(*token));
+    }
 }
 
 #[tokio::test]
