@@ -107,7 +107,8 @@ fn finish(router: Router, entrance: &Arc<Entrance>) -> Router {
 /// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
 async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + entrance.server.deadline };
+    let call =
+        infer_sandbox::Request { id: request_id(&request), deadline: began + entrance.server.deadline };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let span = info_span!("request", id = &*call.id, %method, path, key = Empty);
     request.extensions_mut().insert(call.clone());

@@ -206,7 +206,13 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     }
 
     /// A number of milliseconds, at most an hour.
-    pub(super) fn duration(&mut self, subject: &str, key: &str, typed: &file::Number, default: Duration) -> Duration {
+    pub(super) fn duration(
+        &mut self,
+        subject: &str,
+        key: &str,
+        typed: &file::Number,
+        default: Duration,
+    ) -> Duration {
         Duration::from_millis(self.number(subject, key, typed, default.as_millis() as u64, 1..=3_600_000))
     }
 

@@ -125,10 +125,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             key: path(tls.key.get_ref()),
         });
         let unix_socket = typed.unix_socket.as_ref().map(path);
-        for (subject, file) in typed
-            .tls
-            .iter()
-            .flat_map(|tls| [("certificate", &tls.certificate), ("key", &tls.key)])
+        for (subject, file) in
+            typed.tls.iter().flat_map(|tls| [("certificate", &tls.certificate), ("key", &tls.key)])
         {
             let path = self.base.join(file.get_ref());
             if !path.is_file() {
@@ -149,7 +147,11 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             trusted_network: typed.trusted_network.unwrap_or(false),
             tls,
             connections: self.connections(typed),
-            rate_per_ip: self.rate("", ("rate_per_ip", &typed.rate_per_ip), ("burst_per_ip", &typed.burst_per_ip)),
+            rate_per_ip: self.rate(
+                "",
+                ("rate_per_ip", &typed.rate_per_ip),
+                ("burst_per_ip", &typed.burst_per_ip),
+            ),
             deadline,
             body_time: self.duration("", "body_ms", &typed.body_ms, deadline),
             max_body_bytes,
@@ -191,7 +193,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             && *admin.get_ref() == server.listen
             && server.listen.port() != 0
         {
-            let message = format!("`admin_listen` is `{}`, as `listen` is; expected another port", server.listen);
+            let message =
+                format!("`admin_listen` is `{}`, as `listen` is; expected another port", server.listen);
             self.mistake(admin.span().start, message);
         }
     }
@@ -264,7 +267,10 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 continue;
             };
             if let Some((other, _)) = keys.iter().find(|(_, other)| other.hash == hash) {
-                self.mistake(at, format!("{subject}: its hash is the key `{other}`'s; expected one of its own"));
+                self.mistake(
+                    at,
+                    format!("{subject}: its hash is the key `{other}`'s; expected one of its own"),
+                );
             }
             if keys.len() == MOST_KEYS {
                 self.mistake(at, format!("{subject}: expected at most {MOST_KEYS} keys"));

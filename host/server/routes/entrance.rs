@@ -15,10 +15,10 @@ use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 use tracing::{Instrument as _, Span, error};
 
+use crate::admission::{BodyMemory, Gate, Share};
 use crate::app::App;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
-use crate::admission::{BodyMemory, Gate, Share};
 use crate::keys::{Key, Keyring, Refused};
 use crate::rates::Addresses;
 use crate::serve::{Abort, Peer};
@@ -72,9 +72,7 @@ impl Entrance {
             return Err(ApiError::unavailable("the server is stopping"));
         }
         if let Some((name, _)) = self.app.models.iter().find(|(_, model)| !model.is_serving()) {
-            return Err(ApiError::unavailable(format!(
-                "model `{name}` has stopped; start the server again"
-            )));
+            return Err(ApiError::unavailable(format!("model `{name}` has stopped; start the server again")));
         }
         if self.gate.is_standing() {
             return Err(ApiError::unavailable("the queue stays full; send requests to another server"));

@@ -115,8 +115,7 @@ impl<'de, R: Read<'de>> Visitor<'de> for Seed<R> {
 ///
 /// 400 where it is none, with the place.
 pub(super) fn read<'de, R: Read<'de>>(body: &'de [u8], reader: R) -> Result<R::Value, ApiError> {
-    let not_json =
-        |error: serde_json::Error| ApiError::invalid("", format!("the body is not JSON: {error}"));
+    let not_json = |error: serde_json::Error| ApiError::invalid("", format!("the body is not JSON: {error}"));
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = Seed(reader).deserialize(&mut json).map_err(not_json)?;
     json.end().map_err(not_json)?;

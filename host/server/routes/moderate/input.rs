@@ -17,7 +17,9 @@ use crate::routes::json::{self, Any, Read, Seed, Shallow, beginning};
 /// 400 with the path of the member that is wrong, 413 for more than `most` texts or parts.
 pub(super) fn parse(body: &[u8], most: usize) -> Result<Vec<Vec<Part>>, ApiError> {
     match json::read(body, Body { most })?? {
-        Input::Missing => Err(ApiError::invalid("input", "`input` is missing; expected a string or an array")),
+        Input::Missing => {
+            Err(ApiError::invalid("input", "`input` is missing; expected a string or an array"))
+        }
         Input::Value(Shallow::Text(text)) => Ok(vec![vec![Part::Text(text.into_owned())]]),
         Input::Value(other) => {
             Err(expected("input", "a string, an array of strings or an array of parts", &other))
@@ -336,7 +338,9 @@ mod tests {
     #[test]
     fn a_hundred_thousand_arrays_in_each_other_cost_no_stack() {
         let deep = "[".repeat(100_000);
-        for body in [deep.clone(), format!("{{\"input\": {deep}"), format!("{{\"input\": [{{\"type\": {deep}")] {
+        for body in
+            [deep.clone(), format!("{{\"input\": {deep}"), format!("{{\"input\": [{{\"type\": {deep}")]
+        {
             assert!(format!("{:?}", parse(body.as_bytes(), 8).unwrap_err()).contains("not JSON"));
         }
     }
