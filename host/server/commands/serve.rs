@@ -120,7 +120,9 @@ fn announce(app: &App, listeners: &Listeners, began: Instant) -> anyhow::Result<
     if !app.config.keys.is_empty() {
         info!(keys = app.config.keys.len(), "requests need one of the configured keys");
         if server.tls.is_none() && !server.listen.ip().is_loopback() {
-            warn!("keys are sent in clear: there is no [server.tls], and `listen` is reached from other machines");
+            warn!(
+                "keys are sent in clear: there is no [server.tls], and `listen` is reached from other machines"
+            );
         }
     } else if server.trusted_network {
         warn!("no key is configured, and `trusted_network` is set: whoever reaches the server may use it");

@@ -48,10 +48,7 @@ enum Facts {
 }
 
 /// All of it, or what the caller's key reaches.
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    caller: Option<Extension<Caller>>,
-) -> Json<List> {
+pub(super) async fn list(State(app): State<Arc<App>>, caller: Option<Extension<Caller>>) -> Json<List> {
     let key = caller.and_then(|Extension(caller)| caller.0);
     let listed = |name: &str| key.as_ref().is_none_or(|key| key.may_ask(name));
     let models = app.models.values().filter(|model| listed(model.name())).map(|model| {
@@ -67,16 +64,17 @@ pub(super) async fn list(
         (model.name().to_owned(), facts)
     });
     let reached = |name: &str| key.as_ref().is_none_or(|key| key.may_use(name));
-    let components = app.components.values().filter(|policy| reached(policy.component.name())).map(|policy| {
-        let component = &policy.component;
-        let facts = Facts::Component {
-            world: component.world().to_string(),
-            route: policy.route.clone(),
-            models: component.models().values().map(|model| model.name().to_owned()).collect(),
-            hash: policy.hash.clone(),
-        };
-        (component.name().to_owned(), facts)
-    });
+    let components =
+        app.components.values().filter(|policy| reached(policy.component.name())).map(|policy| {
+            let component = &policy.component;
+            let facts = Facts::Component {
+                world: component.world().to_string(),
+                route: policy.route.clone(),
+                models: component.models().values().map(|model| model.name().to_owned()).collect(),
+                hash: policy.hash.clone(),
+            };
+            (component.name().to_owned(), facts)
+        });
     let entry = |(id, facts)| Entry { id, object: "model", created: 0, owned_by: "infer", facts };
     Json(List { object: "list", data: models.chain(components).map(entry).collect() })
 }

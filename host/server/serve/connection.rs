@@ -66,11 +66,7 @@ impl Protocol {
     pub(super) fn new(limits: &ConnectionLimits) -> Self {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         // Times are limited here, not by hyper, whose limit on a head begins with the wait for it.
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .max_buf_size(limits.header_bytes);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(limits.header_bytes);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -162,8 +158,7 @@ struct State {
 
 impl Activity {
     fn new() -> Self {
-        let state =
-            State { under_way: 0, idle: Instant::now(), head: None, asked: false, http2: false };
+        let state = State { under_way: 0, idle: Instant::now(), head: None, asked: false, http2: false };
         Activity(Mutex::new(state))
     }
 

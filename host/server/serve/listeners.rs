@@ -182,7 +182,9 @@ impl Incoming {
     pub(super) fn turn_away(self, why: NoSeat) {
         let (Stream::Tcp(stream), None) = (&self.stream, &self.tls) else { return };
         let message = match why {
-            NoSeat::All => "the server has as many connections as it takes (`connections`); try again after a second",
+            NoSeat::All => {
+                "the server has as many connections as it takes (`connections`); try again after a second"
+            }
             NoSeat::Ip => {
                 "this address has as many connections as it may (`connections_per_ip`); close some, or use them again"
             }
@@ -218,7 +220,9 @@ async fn bind_socket(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> 
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             if UnixStream::connect(path).await.is_ok() {
-                bail!("cannot listen on `{shown}`: another server does; choose another `unix_socket` under [server]");
+                bail!(
+                    "cannot listen on `{shown}`: another server does; choose another `unix_socket` under [server]"
+                );
             }
             fs::remove_file(path).with_context(|| format!("cannot remove the stale socket `{shown}`"))?;
         }
@@ -231,7 +235,8 @@ async fn bind_socket(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> 
         format!("cannot listen on `{shown}`; expected a `unix_socket` in a folder that can be written")
     })?;
     // Made under the usual umask it is its owner's alone until here.
-    let opened = fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).and_then(|()| identity(path));
+    let opened =
+        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).and_then(|()| identity(path));
     let identity = opened.with_context(|| format!("cannot open `{shown}` to its group"))?;
     Ok((listener, SocketFile { path: path.to_owned(), identity }))
 }

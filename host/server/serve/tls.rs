@@ -91,7 +91,9 @@ impl Tls {
     /// Reload, and say in the log how that went.
     pub fn reload_and_log(&self) {
         match self.reload() {
-            Ok(()) => info!(certificate = %self.files.certificate.display(), "the certificate was read again"),
+            Ok(()) => {
+                info!(certificate = %self.files.certificate.display(), "the certificate was read again")
+            }
             Err(error) => error!("the certificate in use is kept: {error:#}"),
         }
     }
