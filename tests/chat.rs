@@ -135,6 +135,6 @@ async fn a_client_that_hangs_up_frees_what_it_held() {
     let mut response = server.post(CHAT).json(&body).send().await.unwrap();
     assert!(response.chunk().await.unwrap().is_some());
     drop(response);
-    eventually(|| model.stats().skipped == 1).await;
+    eventually(async || model.stats().skipped == 1).await;
     assert_eq!(model.stats().computed, 0);
 }

@@ -10,17 +10,17 @@ const MODEL: &str = "toxic-bilstm";
 const INFER: &str = "/v2/models/toxic-bilstm/infer";
 
 /// Two rows of token ids, and what the model itself makes of them.
-async fn rows() -> (Vec<i64>, Vec<i64>, Tensor) {
+async fn rows() -> (Vec<i32>, Vec<i32>, Tensor) {
     let model = &BUILTIN.models[MODEL];
     let input = &model.card().inputs[0];
     let width = input.shape.len();
-    assert_eq!((input.dtype, width), (DType::I64, 2), "the test sends rows of ids");
+    assert_eq!((input.dtype, width), (DType::I32, 2), "the test sends rows of ids");
     let columns: usize = 100;
-    let ids: Vec<i64> = (0..2 * columns as i64).map(|at| at * 7 % 900).collect();
+    let ids: Vec<i32> = (0..2 * columns as i32).map(|at| at * 7 % 900).collect();
     let tensor = Tensor::from_slice(&[2, columns], &ids).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let reply = model.run(vec![(input.name.clone(), tensor)], deadline).await.unwrap();
-    (vec![2, columns as i64], ids, reply.outputs[0].1.clone())
+    (vec![2, columns as i32], ids, reply.outputs[0].1.clone())
 }
 
 fn input_name() -> &'static str {
@@ -45,7 +45,7 @@ async fn server_and_models_tell_of_themselves() {
         assert_eq!(body["inputs"][0]["name"], input_name());
         assert_eq!(
             (&body["inputs"][0]["datatype"], &body["inputs"][0]["shape"][0]),
-            (&json!("INT64"), &json!(-1))
+            (&json!("INT32"), &json!(-1))
         );
     }
     let (_, body) = answer(server.get("/v2/models/toxic-bilstm/ready")).await;
@@ -57,9 +57,9 @@ async fn tensors_go_in_and_out_as_json_and_as_bytes() {
     let server = Server::builtin().await;
     let (shape, ids, expected) = rows().await;
     let expected = floats(expected.data());
-    let nested: Vec<&[i64]> = ids.chunks(100).collect();
+    let nested: Vec<&[i32]> = ids.chunks(100).collect();
     for data in [json!(ids), json!(nested)] {
-        let input = json!({ "name": input_name(), "shape": shape, "datatype": "INT64", "data": data });
+        let input = json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "data": data });
         let (status, body) = answer(server.post(INFER).json(&json!({ "id": "7", "inputs": [input] }))).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         assert_eq!((&body["id"], &body["model_name"]), (&json!("7"), &json!(MODEL)));
@@ -70,7 +70,7 @@ async fn tensors_go_in_and_out_as_json_and_as_bytes() {
     let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let parameters = json!({ "binary_data_size": bytes.len() });
     let input =
-        json!({ "name": input_name(), "shape": shape, "datatype": "INT64", "parameters": parameters });
+        json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "parameters": parameters });
     let head = json!({ "inputs": [input], "parameters": { "binary_data_output": true } }).to_string();
     let length = head.len().to_string();
     let request = server.post(INFER).header("inference-header-content-length", length);
@@ -88,13 +88,13 @@ async fn tensors_go_in_and_out_as_json_and_as_bytes() {
 async fn what_is_wrong_is_said_in_a_sentence() {
     let server = Server::builtin().await;
     let input = |changes: Value| {
-        let mut input = json!({ "name": input_name(), "shape": [1, 2], "datatype": "INT64", "data": [1, 2] });
+        let mut input = json!({ "name": input_name(), "shape": [1, 2], "datatype": "INT32", "data": [1, 2] });
         input.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         json!({ "inputs": [input] })
     };
     let cases = [
         (input(json!({ "datatype": "BYTES" })), "datatype `BYTES` is not one of FP16"),
-        (input(json!({ "datatype": "FP32" })), "is f32, expected i64"),
+        (input(json!({ "datatype": "FP32" })), "is f32 (1, 2), expected i32 (N, 100)"),
         (input(json!({ "shape": [1, 3] })), "`data` has 2 elements, and its shape 3"),
         (input(json!({ "shape": [u64::MAX, 2] })), "its size overflows"),
         (input(json!({ "data": [1, "x"] })), "expected numbers"),

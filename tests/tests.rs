@@ -18,6 +18,8 @@ mod chat;
 mod classify;
 /// What the command line prints and answers.
 mod cli;
+/// The APIs that clients already speak: OpenAI's moderations, with our extensions, and Perspective's analysis.
+mod gateway;
 /// Models and preprocessing against values of an independent implementation.
 mod golden;
 /// Guests that attack the host.

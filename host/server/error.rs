@@ -73,6 +73,26 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "version_not_found", message)
     }
 
+    /// 404: no component goes by the name `model`, or none was named and there are several; `names` are those that there are.
+    pub fn no_moderator(model: Option<&str>, names: &str) -> Self {
+        let message = match model {
+            Some(model) => {
+                let model: String = model.chars().take(64).collect();
+                format!("no moderator is called `{model}`; expected one of {names}")
+            }
+            None => format!("`model` is missing, and there is no default moderator; expected one of {names}"),
+        };
+        ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
+    }
+
+    /// 422: an `Idempotency-Key` came again with another request.
+    pub fn key_reused() -> Self {
+        let message =
+            "`Idempotency-Key` came before with another request; expected a new key for a new request";
+        let code = "idempotency_key_reused";
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).at("Idempotency-Key")
+    }
+
     /// 405: something is here, under another method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("`{path}` does not take {method}");

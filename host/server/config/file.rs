@@ -74,6 +74,9 @@ pub(super) struct Server {
     pub(super) queue_ms: Number,
     /// How long requests under way may take to finish after a signal to stop, in milliseconds.
     pub(super) drain_ms: Number,
+    /// Other names of moderators, as clients may send them in `model`.
+    #[serde(default)]
+    pub(super) aliases: BTreeMap<String, Spanned<String>>,
     /// `auto`, `off` or the path of a libonnxruntime shared library. ORT_DYLIB_PATH in the environment wins.
     pub(super) onnxruntime: Option<Spanned<String>>,
 }

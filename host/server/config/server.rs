@@ -41,6 +41,8 @@ pub struct ServerConfig {
     pub body_memory_bytes: usize,
     /// The most inputs of one `/moderate` request.
     pub max_inputs: usize,
+    /// Other names of moderators, by which a request's `model` may choose them.
+    pub aliases: BTreeMap<String, String>,
     /// The longest that a request is expected to wait for an instance.
     pub queue_time: Duration,
     /// How long requests under way may take to finish after a signal to stop.
@@ -120,7 +122,12 @@ impl ServerConfig {
 }
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {
-    pub(super) fn server(&mut self, typed: &file::Server, keyless: bool) -> ServerConfig {
+    pub(super) fn server(
+        &mut self,
+        typed: &file::Server,
+        keyless: bool,
+        components: &BTreeMap<String, ComponentConfig>,
+    ) -> ServerConfig {
         let path = |path: &PathBuf| self.base.join(path);
         let tls = typed.tls.as_ref().map(|tls| TlsFiles {
             certificate: path(tls.certificate.get_ref()),
@@ -168,11 +175,33 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 max_body_bytes as u64..=1 << 40,
             ),
             max_inputs: self.size("", "max_inputs", &typed.max_inputs, 128, 1..=65_536),
+            aliases: self.aliases(&typed.aliases, components),
             queue_time: self.duration("", "queue_ms", &typed.queue_ms, deadline / 20),
             drain: self.duration("", "drain_ms", &typed.drain_ms, Duration::from_secs(10)),
         };
         self.addresses(typed, &server, keyless);
         server
+    }
+
+    fn aliases(
+        &mut self,
+        typed: &BTreeMap<String, Spanned<String>>,
+        components: &BTreeMap<String, ComponentConfig>,
+    ) -> BTreeMap<String, String> {
+        for (alias, component) in typed {
+            if !components.contains_key(component.get_ref()) {
+                let message = format!(
+                    "alias `{alias}`: component `{}` is not configured; expected {}",
+                    component.get_ref(),
+                    one_of(components.keys())
+                );
+                self.mistake(component.span().start, message);
+            } else if components.contains_key(alias) {
+                let message = format!("alias `{alias}` is a component's name; expected another");
+                self.mistake(component.span().start, message);
+            }
+        }
+        typed.iter().map(|(alias, component)| (alias.clone(), component.get_ref().clone())).collect()
     }
 
     /// Who reaches the listeners: on the operator's own one nobody is asked for a key.

@@ -43,11 +43,27 @@ pub struct Entrance {
 #[derive(Clone)]
 pub(super) struct Caller(pub(super) Option<Arc<Key>>);
 
+impl Caller {
+    /// Whether the key reaches `component`.
+    ///
+    /// # Errors
+    ///
+    /// 403 where it does not.
+    pub(super) fn check(&self, component: &str) -> Result<(), ApiError> {
+        if self.0.as_ref().is_none_or(|key| key.may_use(component)) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(format!(
+            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
+        )))
+    }
+}
+
 /// The entrance of what computes.
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) entrance: Arc<Entrance>,
-    /// The component that answers; none where the handler asks a model that the request names.
+    /// The component that answers; none where the request names what answers, and the handler asks whether it may.
     pub(super) component: Option<Arc<str>>,
     /// What bounds the work that waits behind it.
     pub(super) gate: Option<Arc<Gate>>,
@@ -129,12 +145,8 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     let Door { entrance, component, gate } = door;
     let (mut parts, body) = request.into_parts();
     let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
-    if let (Some(key), Some(component)) = (&key, component)
-        && !key.may_use(component)
-    {
-        return Err(ApiError::forbidden(format!(
-            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
-        )));
+    if let Some(component) = component {
+        Caller(key.clone()).check(component)?;
     }
     let place = match gate {
         Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
