@@ -15,7 +15,7 @@ serve: build ## Serve the built-in configuration on http://127.0.0.1:8080 until 
 	@$(CARGO_TARGET_DIR)/release/infer serve
 
 build: guests onnxruntime ## Build the program, with its guests inside, and fetch ONNX Runtime
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --workspace
 
 guests: ## Build the guest components into target/guests
 	@guest-models/build.sh
@@ -37,10 +37,13 @@ test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.
 	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-1.5b --from pip
 	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
 
-test-clients: build ## Run OpenAI's own Python client against the server
+test-clients: build ## Run OpenAI's and Triton's own Python clients against the server
 	@test -x $(CARGO_TARGET_DIR)/clients/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/clients
 	@$(CARGO_TARGET_DIR)/clients/bin/pip install --quiet -r tests/clients/requirements.txt
-	@scripts/with-server.sh sh -c '$(CARGO_TARGET_DIR)/clients/bin/python tests/clients/moderations.py "$$INFER_URL" tests/data/photos/coffee.jpg'
+	@CONFIG=tests/clients/infer.toml scripts/with-server.sh sh -ec 'python=$(CARGO_TARGET_DIR)/clients/bin/python; \
+	$$python tests/clients/moderations.py "$$INFER_URL" tests/data/photos/coffee.jpg; \
+	$$python tests/clients/chat.py "$$INFER_URL" tiny; \
+	$$python tests/clients/kserve.py "$$INFER_URL"'
 
 test-worker: build ## Run the Cloudflare Worker of examples/ in workerd, before the server; needs Node.js 20
 	@cd examples/cloudflare-worker && npm ci --silent --no-audit --no-fund

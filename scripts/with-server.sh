@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Start the server on a free port, run the command with INFER_URL in its environment, stop the server.
+# Start the server on a free port with the configuration $CONFIG, or the built-in one, run the command with INFER_URL in its environment, stop the server.
 set -euo pipefail
 
 infer=${CARGO_TARGET_DIR:-target}/release/infer
 log=$(mktemp)
-env -u INFER_CONFIG "$infer" --config host/server/default.toml serve --log info --log-format text --listen 127.0.0.1:0 2>"$log" &
+env -u INFER_CONFIG "$infer" --config "${CONFIG:-host/server/default.toml}" serve --log info --log-format text --listen 127.0.0.1:0 2>"$log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -f "$log"' EXIT
 
