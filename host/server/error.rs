@@ -1,5 +1,7 @@
 //! Every failure of a request as a response: 4xx explains, 5xx hides and logs.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::multipart::{MultipartError, MultipartRejection};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -57,6 +59,40 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    /// 404: a model is asked for by a name that none has, or none that the caller may know of.
+    pub fn no_model(name: &str, known: &[&str]) -> Self {
+        let name = &name[..name.floor_char_boundary(64)];
+        let known = if known.is_empty() { "none".to_owned() } else { format!("`{}`", known.join("`, `")) };
+        let message = format!("there is no model `{name}` here; expected one of {known}");
+        let param = Some("model".to_owned());
+        ApiError { param, ..ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+    }
+
+    /// 404: the model has no such version.
+    pub fn no_version(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::NOT_FOUND, "version_not_found", message)
+    }
+
+    /// 404: no component goes by the name `model`, or none was named and there are several; `names` are those that there are.
+    pub fn no_moderator(model: Option<&str>, names: &str) -> Self {
+        let message = match model {
+            Some(model) => {
+                let model: String = model.chars().take(64).collect();
+                format!("no moderator is called `{model}`; expected one of {names}")
+            }
+            None => format!("`model` is missing, and there is no default moderator; expected one of {names}"),
+        };
+        ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
+    }
+
+    /// 422: an `Idempotency-Key` came again with another request.
+    pub fn key_reused() -> Self {
+        let message =
+            "`Idempotency-Key` came before with another request; expected a new key for a new request";
+        let code = "idempotency_key_reused";
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).at("Idempotency-Key")
+    }
+
     /// 405: something is here, under another method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("`{path}` does not take {method}");
@@ -85,6 +121,11 @@ impl ApiError {
     /// 503: the server is not ready, or about to stop.
     pub fn unavailable(message: impl Into<String>) -> Self {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// The word for programs.
+    pub fn code(&self) -> &'static str {
+        self.code
     }
 
     /// The response's status.
@@ -179,6 +220,22 @@ impl From<CallError> for ApiError {
     }
 }
 
+impl From<RunError> for ApiError {
+    fn from(error: RunError) -> Self {
+        match &error {
+            RunError::InvalidInput { .. } | RunError::Unsupported { .. } => {
+                ApiError::invalid("", error.to_string())
+            }
+            RunError::Busy { .. } => ApiError::busy(),
+            RunError::Deadline { .. } => ApiError::deadline(),
+            RunError::Failed { .. } | RunError::Closed { .. } => {
+                error!(code = "model_failed", "{error}");
+                ApiError::internal("model_failed")
+            }
+        }
+    }
+}
+
 fn from_fault(fault: &Fault, model: Option<&RunError>) -> ApiError {
     match (fault, model) {
         (Fault::InvalidInput(message), _) => {
@@ -224,6 +281,12 @@ fn from_body(status: StatusCode, message: String) -> ApiError {
     ApiError::invalid("", message)
 }
 
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 #[derive(Serialize)]
 struct Envelope<'a> {
     error: Body<'a>,
@@ -250,6 +313,8 @@ impl IntoResponse for ApiError {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
+        // For protocols that write errors in another way.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -82,7 +82,7 @@ impl Addresses {
 
     /// Drop the buckets that are full again; false where that leaves no room.
     fn sweep(&self) -> bool {
-        let mut swept = self.swept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut swept = self.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if swept.elapsed() >= SWEEP {
             *swept = Instant::now();
             self.buckets.retain_recent();

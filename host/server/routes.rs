@@ -1,11 +1,14 @@
 //! The route table, and what every request passes: its id, its span, its line in the log.
 
+mod chat;
 mod classify;
 mod entrance;
 mod health;
 mod json;
+mod kserve;
 mod models;
 mod moderate;
+mod perspective;
 mod timings;
 
 use std::sync::Arc;
@@ -24,18 +27,26 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::admission::Admission;
 use crate::app::Policy;
-use crate::config::ServerConfig;
 use crate::error::ApiError;
 
 use entrance::{Caller, Door};
+use moderate::{Answers, Choice, Desk, Moderators};
 
 pub use entrance::Entrance;
 pub use moderate::CATEGORIES;
 pub(crate) use moderate::{ModerateResponse, respond};
 pub(crate) use timings::Timings;
 
-/// Paths that no component can be mounted on.
-pub const RESERVED: [&str; 3] = ["/healthz", "/readyz", "/v1/models"];
+/// Whether `path` is the server's own, so that no component can be mounted on it.
+pub fn is_reserved(path: &str) -> bool {
+    const OWN: [&str; 5] = ["/healthz", "/readyz", "/v1/models", MODERATIONS, perspective::PATH];
+    let inside =
+        path.strip_prefix(kserve::PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    OWN.contains(&path) || chat::PATHS.contains(&path) || inside
+}
+
+/// Where OpenAI's clients ask.
+const MODERATIONS: &str = "/v1/moderations";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -43,7 +54,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone)]
 struct Endpoint {
     policy: Arc<Policy>,
-    server: Arc<ServerConfig>,
 }
 
 /// How long after its deadline a handler may still say so itself, before the connection's wait is cut.
@@ -60,11 +70,13 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     let app = &entrance.app;
     let server = Arc::new(entrance.server.clone());
     let mut known = Router::new().route("/v1/models", get(models::list).with_state(app.clone()));
+    let answers = Arc::new(Answers::default());
+    let desk = |choice| Desk { choice, server: server.clone(), answers: answers.clone() };
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
-        let endpoint = Endpoint { policy: policy.clone(), server: server.clone() };
+        let endpoint = Endpoint { policy: policy.clone() };
         let method = match policy.component.world() {
-            World::Moderator => post(moderate::handle).with_state(endpoint),
+            World::Moderator => post(moderate::handle).with_state(desk(Choice::One(policy.clone()))),
             World::Classifier => post(classify::handle).with_state(endpoint),
             World::Predictor => {
                 warn!(
@@ -74,10 +86,24 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
                 continue;
             }
         };
-        let door = Door { entrance: entrance.clone(), component: policy.component.name().into() };
+        let component = Some(policy.component.name().into());
+        let door = Door { entrance: entrance.clone(), component, gate: Some(entrance.gate.clone()) };
         known = known.route(route, method.route_layer(middleware::from_fn_with_state(door, entrance::admit)));
     }
-    let known = known.route_layer(middleware::from_fn_with_state(entrance.clone(), entrance::identify));
+    let moderators = Arc::new(Moderators::new(app));
+    if !moderators.is_empty() {
+        let door = Door { entrance: entrance.clone(), component: None, gate: Some(entrance.gate.clone()) };
+        let desk = desk(Choice::Named(moderators));
+        let named = Router::new()
+            .route(MODERATIONS, post(moderate::handle).with_state(desk.clone()))
+            .route(perspective::PATH, post(perspective::handle).with_state(desk))
+            .route_layer(middleware::from_fn_with_state(door, entrance::admit));
+        known = known.merge(named);
+    }
+    let identify = || middleware::from_fn_with_state(entrance.clone(), entrance::identify);
+    let known = known.merge(chat::router(entrance)).route_layer(identify());
+    let kserve = kserve::router(entrance).route_layer(identify()).merge(kserve::probes(entrance));
+    let known = known.merge(kserve::errors(kserve));
     finish(if has_admin { known } else { known.merge(health(entrance)) }, entrance)
 }
 
@@ -107,9 +133,10 @@ fn finish(router: Router, entrance: &Arc<Entrance>) -> Router {
 /// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
 async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let call =
-        infer_sandbox::Request { id: request_id(&request), deadline: began + entrance.server.deadline };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let server = &entrance.server;
+    let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
+    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + time };
     let span = info_span!("request", id = &*call.id, %method, path, key = Empty);
     request.extensions_mut().insert(call.clone());
     // A handler answers by the deadline itself; this is for one that does not.

@@ -38,7 +38,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             components.insert(name, component);
         }
         let keys = self.keys(&file.keys, &models, &components);
-        let server = self.server(&file.server, keys.is_empty());
+        let server = self.server(&file.server, keys.is_empty(), &components);
         let sandbox = SandboxOptions {
             instances: self.number("", "instances", &file.server.instances, 32, 1..=1_000) as u32,
             waiting: self.number("", "waiting", &file.server.waiting, 256, 0..=65_536) as u32,
@@ -225,7 +225,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             );
             self.mistake(route.span().start, message);
         }
-        if crate::routes::RESERVED.contains(&text.as_str()) {
+        if crate::routes::is_reserved(text) {
             self.mistake(route.span().start, format!("{subject}: route `{text}` is the server's own"));
         }
     }

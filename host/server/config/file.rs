@@ -58,6 +58,8 @@ pub(super) struct Server {
     pub(super) burst_per_ip: Number,
     /// The longest that a request may take, in milliseconds.
     pub(super) deadline_ms: Number,
+    /// The longest that a chat's answer may take, in milliseconds.
+    pub(super) chat_deadline_ms: Number,
     /// The largest request body, in bytes.
     pub(super) max_body_bytes: Number,
     /// All bodies that are held at any one time, in bytes.
@@ -72,6 +74,9 @@ pub(super) struct Server {
     pub(super) queue_ms: Number,
     /// How long requests under way may take to finish after a signal to stop, in milliseconds.
     pub(super) drain_ms: Number,
+    /// Other names of moderators, as clients may send them in `model`.
+    #[serde(default)]
+    pub(super) aliases: BTreeMap<String, Spanned<String>>,
     /// `auto`, `off` or the path of a libonnxruntime shared library. ORT_DYLIB_PATH in the environment wins.
     pub(super) onnxruntime: Option<Spanned<String>>,
 }

@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub rate_per_ip: Option<Rate>,
     /// The longest that a request may take.
     pub deadline: Duration,
+    /// The longest that a chat's answer may take.
+    pub chat_deadline: Duration,
     /// The longest that its body may take to arrive.
     pub body_time: Duration,
     /// The largest request body, in bytes.
@@ -39,6 +41,8 @@ pub struct ServerConfig {
     pub body_memory_bytes: usize,
     /// The most inputs of one `/moderate` request.
     pub max_inputs: usize,
+    /// Other names of moderators, by which a request's `model` may choose them.
+    pub aliases: BTreeMap<String, String>,
     /// The longest that a request is expected to wait for an instance.
     pub queue_time: Duration,
     /// How long requests under way may take to finish after a signal to stop.
@@ -118,7 +122,12 @@ impl ServerConfig {
 }
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {
-    pub(super) fn server(&mut self, typed: &file::Server, keyless: bool) -> ServerConfig {
+    pub(super) fn server(
+        &mut self,
+        typed: &file::Server,
+        keyless: bool,
+        components: &BTreeMap<String, ComponentConfig>,
+    ) -> ServerConfig {
         let path = |path: &PathBuf| self.base.join(path);
         let tls = typed.tls.as_ref().map(|tls| TlsFiles {
             certificate: path(tls.certificate.get_ref()),
@@ -138,6 +147,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             }
         }
         let deadline = self.duration("", "deadline_ms", &typed.deadline_ms, Duration::from_secs(5));
+        let chat_deadline =
+            self.duration("", "chat_deadline_ms", &typed.chat_deadline_ms, Duration::from_secs(120));
         let max_body_bytes = self.size("", "max_body_bytes", &typed.max_body_bytes, 10 << 20, 1..=1 << 30);
         let listen = typed.listen.as_ref().map(|listen| *listen.get_ref());
         let server = ServerConfig {
@@ -153,6 +164,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 ("burst_per_ip", &typed.burst_per_ip),
             ),
             deadline,
+            chat_deadline,
             body_time: self.duration("", "body_ms", &typed.body_ms, deadline),
             max_body_bytes,
             body_memory_bytes: self.size(
@@ -163,11 +175,33 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 max_body_bytes as u64..=1 << 40,
             ),
             max_inputs: self.size("", "max_inputs", &typed.max_inputs, 128, 1..=65_536),
+            aliases: self.aliases(&typed.aliases, components),
             queue_time: self.duration("", "queue_ms", &typed.queue_ms, deadline / 20),
             drain: self.duration("", "drain_ms", &typed.drain_ms, Duration::from_secs(10)),
         };
         self.addresses(typed, &server, keyless);
         server
+    }
+
+    fn aliases(
+        &mut self,
+        typed: &BTreeMap<String, Spanned<String>>,
+        components: &BTreeMap<String, ComponentConfig>,
+    ) -> BTreeMap<String, String> {
+        for (alias, component) in typed {
+            if !components.contains_key(component.get_ref()) {
+                let message = format!(
+                    "alias `{alias}`: component `{}` is not configured; expected {}",
+                    component.get_ref(),
+                    one_of(components.keys())
+                );
+                self.mistake(component.span().start, message);
+            } else if components.contains_key(alias) {
+                let message = format!("alias `{alias}` is a component's name; expected another");
+                self.mistake(component.span().start, message);
+            }
+        }
+        typed.iter().map(|(alias, component)| (alias.clone(), component.get_ref().clone())).collect()
     }
 
     /// Who reaches the listeners: on the operator's own one nobody is asked for a key.

@@ -1,15 +1,18 @@
 //! The way in: who asks, whether they may, and whether there is room, before anything of a body is read.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::BytesMut;
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
 use tokio::time::timeout_at;
@@ -28,7 +31,7 @@ pub struct Entrance {
     pub(super) app: Arc<App>,
     pub(super) server: ServerConfig,
     stopping: Arc<AtomicBool>,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     memory: BodyMemory,
     keys: Keyring,
     addresses: Option<Addresses>,
@@ -40,11 +43,30 @@ pub struct Entrance {
 #[derive(Clone)]
 pub(super) struct Caller(pub(super) Option<Arc<Key>>);
 
-/// A component's entrance.
+impl Caller {
+    /// Whether the key reaches `component`.
+    ///
+    /// # Errors
+    ///
+    /// 403 where it does not.
+    pub(super) fn check(&self, component: &str) -> Result<(), ApiError> {
+        if self.0.as_ref().is_none_or(|key| key.may_use(component)) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(format!(
+            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
+        )))
+    }
+}
+
+/// The entrance of what computes.
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) entrance: Arc<Entrance>,
-    pub(super) component: Arc<str>,
+    /// The component that answers; none where the request names what answers, and the handler asks whether it may.
+    pub(super) component: Option<Arc<str>>,
+    /// What bounds the work that waits behind it.
+    pub(super) gate: Option<Arc<Gate>>,
 }
 
 impl Entrance {
@@ -120,17 +142,16 @@ pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next
 }
 
 async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, ApiError> {
-    let Door { entrance, component } = door;
+    let Door { entrance, component, gate } = door;
     let (mut parts, body) = request.into_parts();
     let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
-    if let Some(key) = &key
-        && !key.may_use(component)
-    {
-        return Err(ApiError::forbidden(format!(
-            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
-        )));
+    if let Some(component) = component {
+        Caller(key.clone()).check(component)?;
     }
-    let place = Arc::new(entrance.gate.enter().map_err(|_| ApiError::busy())?);
+    let place = match gate {
+        Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
+        None => None,
+    };
     let counted = match &key {
         None => None,
         Some(key) => key.enter().map_err(|refused| match refused {
@@ -145,19 +166,44 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     let arrives = deadline.map_or(arrives, |deadline| deadline.min(arrives));
     let body = read(body, entrance.server.max_body_bytes, &mut share);
     let body = timeout_at(arrives.into(), body).await.map_err(|_| ApiError::slow_request())??;
-    parts.extensions.insert(place.clone());
+    if let Some(place) = &place {
+        parts.extensions.insert(place.clone());
+    }
     let handler = next.run(Request::from_parts(parts, Body::from(body)));
     let work = async move {
         let response = handler.await;
-        // Held until here: place, count and memory are a request's until it is answered, or dropped with its client.
-        drop((place, counted, share));
-        response
+        // Place, count and memory are a request's until it is answered, or dropped with its client.
+        let held = (place, counted, share);
+        match response.headers().get(header::CONTENT_TYPE) {
+            Some(kind) if kind == "text/event-stream" => {
+                response.map(|body| Body::new(Held { body, _held: held }))
+            }
+            _ => response,
+        }
     };
     let mut task = Abort(entrance.work.spawn(work.instrument(Span::current())));
     (&mut task.0).await.map_err(|failure| {
         error!("a handler has ended: {failure}");
         ApiError::internal("internal")
     })
+}
+
+/// An answer that is still being written, with what its request holds.
+struct Held<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> HttpBody for Held<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
 }
 
 /// The whole body, charged as it comes: what is declared costs nothing, and what is sent no more than `most`.

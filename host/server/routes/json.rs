@@ -12,11 +12,11 @@ use crate::error::ApiError;
 const REPEATED: usize = 32;
 
 /// A value without what is inside of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shallow<'de> {
     Null,
-    Boolean,
-    Number,
+    Boolean(bool),
+    Number(f64),
     Text(Cow<'de, str>),
     Array,
     Object,
@@ -76,20 +76,20 @@ impl<'de, R: Read<'de>> Visitor<'de> for Seed<R> {
         Ok(self.0.shallow(Shallow::Null))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<R::Value, E> {
-        Ok(self.0.shallow(Shallow::Boolean))
+    fn visit_bool<E>(self, value: bool) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Boolean(value)))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<R::Value, E> {
-        Ok(self.0.shallow(Shallow::Number))
+    fn visit_i64<E>(self, value: i64) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Number(value as f64)))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<R::Value, E> {
-        Ok(self.0.shallow(Shallow::Number))
+    fn visit_u64<E>(self, value: u64) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Number(value as f64)))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<R::Value, E> {
-        Ok(self.0.shallow(Shallow::Number))
+    fn visit_f64<E>(self, value: f64) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Number(value)))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<R::Value, E> {
@@ -131,8 +131,8 @@ impl fmt::Display for Shallow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Shallow::Null => f.write_str("missing or null"),
-            Shallow::Boolean => f.write_str("a boolean"),
-            Shallow::Number => f.write_str("a number"),
+            Shallow::Boolean(_) => f.write_str("a boolean"),
+            Shallow::Number(_) => f.write_str("a number"),
             Shallow::Text(text) => write!(f, "the string `{}`", beginning(text)),
             Shallow::Array => f.write_str("an array"),
             Shallow::Object => f.write_str("an object"),

@@ -92,7 +92,7 @@ impl Tls {
     pub fn reload_and_log(&self) {
         match self.reload() {
             Ok(()) => {
-                info!(certificate = %self.files.certificate.display(), "the certificate was read again")
+                info!(certificate = %self.files.certificate.display(), "the certificate was read again");
             }
             Err(error) => error!("the certificate in use is kept: {error:#}"),
         }

@@ -7,16 +7,29 @@ use base64::engine::general_purpose::STANDARD;
 use infer_sandbox::types::Part;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
+use super::extensions::{self, Extensions};
 use crate::error::ApiError;
 use crate::routes::json::{self, Any, Read, Seed, Shallow, beginning};
 
-/// The inputs of a request, each of them the parts of one piece of content.
+/// What a request asks for.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// Who is to judge, as the client calls them.
+    pub(super) model: Option<String>,
+    /// The inputs, each of them the parts of one piece of content.
+    pub(super) inputs: Vec<Vec<Part>>,
+    /// How.
+    pub(super) extensions: Extensions,
+}
+
+/// What a request asks for.
 ///
 /// # Errors
 ///
 /// 400 with the path of the member that is wrong, 413 for more than `most` texts or parts.
-pub(super) fn parse(body: &[u8], most: usize) -> Result<Vec<Vec<Part>>, ApiError> {
-    match json::read(body, Body { most })?? {
+pub(super) fn parse(body: &[u8], most: usize) -> Result<Ask, ApiError> {
+    let Members { model, input, extensions } = json::read(body, Body { most })??;
+    let inputs = match input {
         Input::Missing => {
             Err(ApiError::invalid("input", "`input` is missing; expected a string or an array"))
         }
@@ -25,7 +38,15 @@ pub(super) fn parse(body: &[u8], most: usize) -> Result<Vec<Vec<Part>>, ApiError
             Err(expected("input", "a string, an array of strings or an array of parts", &other))
         }
         Input::Items(items) => items.inputs(most),
-    }
+    }?;
+    Ok(Ask { model, inputs, extensions })
+}
+
+/// The members of the body.
+struct Members<'de> {
+    model: Option<String>,
+    input: Input<'de>,
+    extensions: Extensions,
 }
 
 /// The whole body.
@@ -41,7 +62,7 @@ enum Input<'de> {
 }
 
 impl<'de> Read<'de> for Body {
-    type Value = Result<Input<'de>, ApiError>;
+    type Value = Result<Members<'de>, ApiError>;
 
     fn shallow(self, value: Shallow<'de>) -> Self::Value {
         let expected = "an object such as {\"input\": \"some text\"}";
@@ -49,27 +70,36 @@ impl<'de> Read<'de> for Body {
     }
 
     fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        let mut input = Input::Missing;
+        let mut members = Members { model: None, input: Input::Missing, extensions: Extensions::default() };
         let mut wrong = None;
         while let Some(key) = object.next_key::<Cow<'_, str>>()? {
             match &*key {
-                "input" => input = object.next_value_seed(Seed(Items::new(self.most)))?,
-                // OpenAI's clients send it; the route has chosen the component.
+                "input" => members.input = object.next_value_seed(Seed(Items::new(self.most)))?,
                 "model" => {
                     let model = object.next_value_seed(Seed(Any))?;
-                    if !matches!(model, Shallow::Text(_) | Shallow::Null) {
-                        wrong.get_or_insert(expected("model", "a string", &model));
+                    match model {
+                        Shallow::Text(name) => members.model = Some(name.into_owned()),
+                        Shallow::Null => {}
+                        other => {
+                            wrong.get_or_insert(expected("model", "a string", &other));
+                        }
                     }
                 }
+                "infer" => match object.next_value_seed(Seed(extensions::Reader))? {
+                    Ok(extensions) => members.extensions = extensions,
+                    Err(error) => {
+                        wrong.get_or_insert(error);
+                    }
+                },
                 _ => {
                     object.next_value::<IgnoredAny>()?;
                     let key = beginning(&key);
-                    let message = format!("`{key}` is not known; expected `input` and `model`");
+                    let message = format!("`{key}` is not known; expected `input`, `model` and `infer`");
                     wrong.get_or_insert(ApiError::invalid(key, message));
                 }
             }
         }
-        Ok(wrong.map_or(Ok(input), Err))
+        Ok(wrong.map_or(Ok(members), Err))
     }
 }
 
@@ -151,12 +181,12 @@ impl<'de> Read<'de> for Items {
 /// One of the items.
 enum Item<'de> {
     Value(Shallow<'de>),
-    Part(Members<'de>),
+    Part(PartMembers<'de>),
 }
 
 /// The members of a part that are known; others are passed over.
 #[derive(Default)]
-struct Members<'de> {
+struct PartMembers<'de> {
     kind: Option<Shallow<'de>>,
     text: Option<Shallow<'de>>,
     url: Option<Shallow<'de>>,
@@ -172,7 +202,7 @@ impl<'de> Read<'de> for AnyItem {
     }
 
     fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Item<'de>, A::Error> {
-        let mut members = Members::default();
+        let mut members = PartMembers::default();
         while let Some(key) = object.next_key::<Cow<'_, str>>()? {
             match &*key {
                 "type" => members.kind = Some(object.next_value_seed(Seed(Any))?),
@@ -210,7 +240,7 @@ impl<'de> Read<'de> for ImageUrl {
     }
 }
 
-impl Members<'_> {
+impl PartMembers<'_> {
     fn read(self, path: &str) -> Result<Part, ApiError> {
         let kind = self.kind.unwrap_or(Shallow::Null);
         match &kind {
@@ -256,7 +286,7 @@ fn data_url(url: &str) -> Result<Vec<u8>, ApiError> {
         .map_err(|error| ApiError::invalid("", format!("the data: URL's base64 is damaged: {error}")))
 }
 
-fn expected(path: &str, expected: &str, found: &Shallow<'_>) -> ApiError {
+pub(super) fn expected(path: &str, expected: &str, found: &Shallow<'_>) -> ApiError {
     ApiError::invalid(path, format!("`{path}` is {found}, expected {expected}"))
 }
 
@@ -290,7 +320,7 @@ mod tests {
             ),
         ];
         for (body, expected) in cases {
-            assert_eq!(shapes(&parse(body.as_bytes(), 8).unwrap()), expected, "{body}");
+            assert_eq!(shapes(&parse(body.as_bytes(), 8).unwrap().inputs), expected, "{body}");
         }
     }
 
