@@ -127,21 +127,23 @@ async fn a_body_that_never_ends_is_refused_when_it_is_too_long() {
         while writing.write_all(chunk.as_bytes()).await.is_ok() {}
     };
     let mut status = [0; 12];
-    tokio::select! {
-        () = send => panic!("the answer is lost"),
-        read = timeout(LONG, reading.read_exact(&mut status)) => read.unwrap().unwrap(),
-    };
+    // It sends until the server closes; the answer has come by then.
+    let both = async { tokio::join!(send, reading.read_exact(&mut status)).1 };
+    timeout(LONG, both).await.expect("the server closes").unwrap();
     assert_eq!(std::str::from_utf8(&status).unwrap(), "HTTP/1.1 413");
 }
 
 #[tokio::test]
 async fn bodies_are_held_within_their_memory() {
-    let server = limited("max_body_bytes = 1000\nbody_memory_bytes = 1000\nbody_ms = 60000\ndeadline_ms = 60000").await;
+    let server =
+        limited("max_body_bytes = 1000\nbody_memory_bytes = 1000\nbody_ms = 60000\ndeadline_ms = 60000")
+            .await;
     let text = json!({ "input": "a".repeat(900) }).to_string();
     let (sent, held_back) = text.split_at(850);
     let mut half = connect(&server).await;
     half.write_all(&post(text.len(), sent)).await.unwrap();
-    let other = || server.moderate(&json!({ "input": "b".repeat(200) }));
+    let body = json!({ "input": "b".repeat(200) });
+    let other = || server.moderate(&body);
     eventually(async || other().await.0 == StatusCode::TOO_MANY_REQUESTS).await;
     half.write_all(held_back.as_bytes()).await.unwrap();
     let mut status = [0; 12];
@@ -220,6 +222,27 @@ async fn an_early_answer_reaches_a_client_that_still_sends() {
         let request = server.post("/moderate").body(body.clone());
         assert_eq!(answer(request).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     }
+}
+
+#[tokio::test]
+async fn a_connection_outlives_a_refusal_of_a_body_that_has_come() {
+    let server = limited("").await;
+    let mut connection = connect(&server).await;
+    for path in ["/nothing", "/healthz", "/nothing"] {
+        let body = "x".repeat(2_000);
+        let request = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 2000\r\n\r\n{body}");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4_096];
+        let length = connection.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 40") && !answer.contains("connection: close"), "{answer}");
+    }
+    connection
+        .write_all(b"POST /nothing HTTP/1.1\r\nhost: test\r\ncontent-length: 2000\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = rest(&mut connection).await;
+    assert!(answer.contains("connection: close"), "{answer}");
 }
 
 #[tokio::test]

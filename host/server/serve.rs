@@ -8,8 +8,9 @@
 //!
 //! - `listeners`: where connections come from; `tls`: the certificate, and its reloading
 //! - `seats`: how many connections there may be; `connection`: the life of one, and its time limits
-//! - `stream`: what a connection is read from and written to, with an eye on progress
+//! - `body`: what is left of a request's body; `stream`: what a connection is read from and written to, with an eye on progress
 
+mod body;
 mod connection;
 mod listeners;
 mod seats;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::Version;
+use axum::http::{HeaderValue, Version, header};
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming as IncomingBody;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::body::Remains;
 use super::listeners::Incoming;
 use super::seats::Seat;
 use super::stream::Watched;
@@ -226,11 +227,17 @@ impl hyper::service::Service<Request<IncomingBody>> for Answering {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<IncomingBody>) -> Self::Future {
-        let under_way = self.activity.begin(request.version() == Version::HTTP_2);
+        let http2 = request.version() == Version::HTTP_2;
+        let under_way = self.activity.begin(http2);
         request.extensions_mut().insert(self.peer);
-        let answer = self.router.call(request);
+        let waits = request.headers().contains_key(header::EXPECT);
+        let remains = Remains::default();
+        let answer = self.router.call(request.map(|body| remains.lend(body)));
         Box::pin(async move {
-            let answer = answer.await?;
+            let mut answer = answer.await?;
+            if !http2 && !remains.discard(waits).await {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(answer.map(|body| Body::new(Answer { body, _under_way: under_way })))
         })
     }
