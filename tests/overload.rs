@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::harness::eventually;
 
-/// As many as an address may have by default, without those that look at readiness.
-const CONNECTIONS: u64 = 250;
+/// Enough that the rate is kept while those who are let in wait.
+const CONNECTIONS: u64 = 600;
 
 /// Latencies by status, in microseconds.
 type Latencies = BTreeMap<u16, Histogram<u64>>;
@@ -59,7 +59,10 @@ async fn ask(connection: &mut BufReader<TcpStream>, request: &str) -> std::io::R
 
 /// Ask for `time` over `connections`, `rate` times a second whether or not answers come, or as fast as they do.
 async fn load(address: &str, connections: u64, rate: Option<f64>, time: Duration) -> Latencies {
-    let body = r#"{"input": "you are a wonderful person, and this is a post of ordinary length"}"#;
+    let words = std::env::var("OVERLOAD_WORDS").map_or(15, |text| text.parse().unwrap());
+    let text: Vec<_> =
+        "this is a post of ordinary length by a wonderful person ".split(' ').cycle().take(words).collect();
+    let body = serde_json::json!({ "input": text.join(" ") }).to_string();
     let request: Arc<str> =
         format!("POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len())
             .into();
@@ -118,7 +121,7 @@ async fn three_times_the_capacity_gets_answers_and_refusals_alone() {
     drop(socket);
     let limits = std::env::var("OVERLOAD_SERVER").unwrap_or_default();
     let config = format!(
-        "[server]\nlisten = \"{address}\"\n{limits}\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
+        "[server]\nlisten = \"{address}\"\nconnections_per_ip = 1000\n{limits}\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
          [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
          models = {{ text = \"toxic-bilstm\" }}\n"
     );
