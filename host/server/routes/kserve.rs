@@ -120,7 +120,7 @@ async fn infer(
     let model = find(&entrance, &caller, &path)?;
     let request = request::read(&headers, &body?, model.card())?;
     let reply = model.run(request.inputs, call.deadline).await?;
-    response::write(model, request.id, &request.wanted, reply)
+    response::write(model, request.id, &request.wanted, &reply)
 }
 
 /// The model that a path names.

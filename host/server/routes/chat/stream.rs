@@ -43,7 +43,9 @@ pub(super) async fn begin(
             let mut before = 0;
             while let Some(piece) = written.recv().await {
                 if let Some(begun) = begun.take() {
-                    head.first().map(|event| tell(&events, &event));
+                    if let Some(event) = head.first() {
+                        tell(&events, &event);
+                    }
                     let _ = begun.send(());
                 }
                 tell(&events, &head.piece(&piece.text, &piece.logprobs, before));
@@ -59,8 +61,10 @@ pub(super) async fn begin(
                 return Ok(());
             }
             (Ok(answer), begun) => {
-                if begun.is_some() {
-                    head.first().map(|event| tell(&events, &event));
+                if begun.is_some()
+                    && let Some(event) = head.first()
+                {
+                    tell(&events, &event);
                 }
                 if let Output::Text { finish, .. } = answer.output {
                     tell(&events, &head.last(finish));

@@ -1,6 +1,6 @@
 //! Reading an inference request: a JSON object, and behind it, where a header says so, the bytes of tensors.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use infer_engine::{Card, DType, Tensor};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -74,7 +74,7 @@ struct Output {
 ///
 /// 400 with the path of what is wrong, 415 for a compressed body.
 pub(super) fn read(headers: &HeaderMap, body: &[u8], card: &Card) -> Result<Request, ApiError> {
-    let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     if !matches!(encoding, None | Some(b"identity")) {
         return Err(ApiError::unsupported_media("the body is compressed; expected it as it is"));
     }

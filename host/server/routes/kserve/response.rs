@@ -54,7 +54,7 @@ pub(super) fn write(
     model: &Model,
     id: Option<String>,
     wanted: &[Wanted],
-    reply: Reply,
+    reply: &Reply,
 ) -> Result<Response, ApiError> {
     let mut outputs = Vec::new();
     let mut behind = Vec::new();
