@@ -178,3 +178,31 @@ async fn past_its_capacity_a_server_answers_some_and_sheds_the_others() {
     assert!(served >= 6 && shed >= 6, "{served} served, {shed} shed");
     eventually(async || server.moderate(&json!({ "input": text })).await.0 == StatusCode::OK).await;
 }
+
+#[tokio::test]
+async fn metrics_count_what_was_done() {
+    let server = Server::start(Arc::new(load(infer::builtin::CONFIG))).await;
+    for (input, expected) in [(json!("hello"), StatusCode::OK), (json!(7), StatusCode::BAD_REQUEST)] {
+        assert_eq!(server.moderate(&json!({ "input": input })).await.0, expected);
+    }
+    assert_eq!(server.get("/nothing").send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let response = server.get("/metrics").send().await.unwrap();
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let text = response.text().await.unwrap();
+    for line in [
+        "infer_requests_total{route=\"/moderate\",status=\"200\"} 1",
+        "infer_requests_total{route=\"/moderate\",status=\"400\"} 1",
+        "infer_requests_total{route=\"none\",status=\"404\"} 1",
+        "infer_request_seconds_count{route=\"/moderate\"} 2",
+        "infer_component_calls_total{component=\"moderate\",outcome=\"ok\"} 1",
+        "infer_component_stage_seconds_count{component=\"moderate\",stage=\"compute\"} 1",
+        "infer_model_jobs_total{model=\"toxic-bilstm\",kind=\"computed\"} 1",
+        "infer_model_queue_jobs{model=\"toxic-bilstm\"} 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "`{line}` is not in\n{text}");
+    }
+    let resident = text.lines().find_map(|line| line.strip_prefix("infer_resident_bytes ")).unwrap();
+    assert!(resident.parse::<f64>().unwrap() > 1e7, "{resident}");
+    assert!(text.ends_with("# EOF\n"));
+}

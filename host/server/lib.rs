@@ -12,7 +12,7 @@
 //!   `dummy`: writing one of random weights; `disk`: whether there is room
 //! - `app`: a configuration brought to life: runtime, models, components
 //! - `routes`: the route table, one module an endpoint; `error`: every failure as a response
-//! - `serve`: the listeners' life, from bind to drained; `logging`: where log lines go
+//! - `serve`: the listeners' life, from bind to drained; `logging`: where log lines go; `metrics`: what is counted
 //! - `admission`: how much is let in; `keys`: who may ask; `rates`: how often
 
 pub mod admission;
@@ -26,6 +26,7 @@ pub mod dummy;
 pub mod error;
 pub mod keys;
 pub mod logging;
+pub mod metrics;
 pub mod pull;
 pub mod rates;
 pub mod routes;

@@ -14,7 +14,7 @@ mod timings;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{DefaultBodyLimit, OriginalUri, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, OriginalUri, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -39,7 +39,7 @@ pub(crate) use timings::Timings;
 
 /// Whether `path` is the server's own, so that no component can be mounted on it.
 pub fn is_reserved(path: &str) -> bool {
-    const OWN: [&str; 5] = ["/healthz", "/readyz", "/v1/models", MODERATIONS, perspective::PATH];
+    const OWN: [&str; 6] = ["/healthz", "/readyz", "/metrics", "/v1/models", MODERATIONS, perspective::PATH];
     let inside =
         path.strip_prefix(kserve::PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     OWN.contains(&path) || chat::PATHS.contains(&path) || inside
@@ -117,6 +117,7 @@ fn health(entrance: &Arc<Entrance>) -> Router {
     Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready).with_state(entrance.clone()))
+        .route("/metrics", get(health::metrics).with_state(entrance.clone()))
 }
 
 /// What every request passes, whoever asks and whatever for.
@@ -134,6 +135,7 @@ fn finish(router: Router, entrance: &Arc<Entrance>) -> Router {
 async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let server = &entrance.server;
     let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
     let call = infer_sandbox::Request { id: request_id(&request), deadline: began + time };
@@ -142,8 +144,9 @@ async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next
     // A handler answers by the deadline itself; this is for one that does not.
     let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
     let mut response = answer.unwrap_or_else(|_| ApiError::deadline().into_response());
-    let (status, elapsed) = (response.status().as_u16(), milliseconds(began.elapsed()));
-    span.in_scope(|| info!(status, elapsed_ms = elapsed, "answered"));
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    span.in_scope(|| info!(status, elapsed_ms = milliseconds(took), "answered"));
+    entrance.app.metrics.answered(&route, status, took);
     if let Ok(value) = HeaderValue::from_str(&call.id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

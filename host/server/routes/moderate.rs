@@ -178,7 +178,7 @@ async fn judge(
         while running.len() < SIDE_BY_SIDE {
             let Some((index, parts)) = waiting.next() else { break };
             let (policy, request) = (policy.clone(), request.clone());
-            running.spawn(async move { (index, policy.component.moderate(&request, &parts).await) });
+            running.spawn(async move { (index, policy.moderate(&request, &parts).await) });
         }
         let Some(joined) = running.join_next().await else { break };
         let (index, outcome) =
