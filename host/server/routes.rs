@@ -139,7 +139,7 @@ async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next
     let server = &entrance.server;
     let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
     let call = infer_sandbox::Request { id: request_id(&request), deadline: began + time };
-    let span = info_span!("request", id = &*call.id, %method, path, key = Empty);
+    let span = info_span!("request", id = &*call.id, %method, path, key = Empty, trace = trace_id(&request));
     request.extensions_mut().insert(call.clone());
     // A handler answers by the deadline itself; this is for one that does not.
     let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
@@ -161,6 +161,46 @@ fn request_id(request: &Request) -> Arc<str> {
     sent.map_or_else(|| uuid::Uuid::new_v4().simple().to_string().into(), Arc::from)
 }
 
+/// The trace that the client's `traceparent` names, as W3C's Trace Context writes it: the log's lines are found by it.
+fn trace_id(request: &Request) -> Option<&str> {
+    let header = request.headers().get("traceparent")?.to_str().ok()?;
+    let mut fields = header.split('-');
+    let (version, trace, parent, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let plain = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let named = |text: &str, length| plain(text, length) && text.bytes().any(|byte| byte != b'0');
+    let is_whole =
+        plain(version, 2) && version != "ff" && named(trace, 32) && named(parent, 16) && plain(flags, 2);
+    // Later versions may say more.
+    (is_whole && (version != "00" || fields.next().is_none())).then_some(trace)
+}
+
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_taken_from_a_whole_header_alone() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let cases = [
+            (format!("00-{TRACE}-00f067aa0ba902b7-01"), true),
+            (format!("01-{TRACE}-00f067aa0ba902b7-01-more"), true),
+            (format!("00-{TRACE}-00f067aa0ba902b7-01-more"), false),
+            (format!("ff-{TRACE}-00f067aa0ba902b7-01"), false),
+            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), false),
+            (format!("00-{TRACE}-0000000000000000-01"), false),
+            (format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()), false),
+            (format!("00-{TRACE}-00f067aa0ba902b7"), false),
+            (String::new(), false),
+        ];
+        for (header, is_taken) in cases {
+            let request = Request::builder().header("traceparent", &header).body(Default::default()).unwrap();
+            assert_eq!(trace_id(&request), is_taken.then_some(TRACE), "{header}");
+        }
+    }
 }
