@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use infer_sandbox::World;
+use tracing::warn;
 
 use crate::app::{App, Policy};
 use crate::error::ApiError;
@@ -53,8 +54,11 @@ impl Moderators {
             }
         }
         for (alias, component) in &app.config.server.aliases {
-            if let Some(policy) = served.get(component) {
-                by_name.insert(alias.clone(), policy.clone());
+            match served.get(component) {
+                Some(policy) => {
+                    by_name.insert(alias.clone(), policy.clone());
+                }
+                None => warn!(alias, component, "an alias of what is no moderator with a route; ignored"),
             }
         }
         Moderators { by_name, default }
