@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime tools test test-models test-arm sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
+.PHONY: help demo serve build guests onnxruntime tools test test-models test-arm test-clients test-worker test-nginx overload sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -15,7 +15,7 @@ serve: build ## Serve the built-in configuration on http://127.0.0.1:8080 until 
 	@$(CARGO_TARGET_DIR)/release/infer serve
 
 build: guests onnxruntime ## Build the program, with its guests inside, and fetch ONNX Runtime
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --workspace
 
 guests: ## Build the guest components into target/guests
 	@guest-models/build.sh
@@ -36,6 +36,27 @@ test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.
 	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-0.5b --from pip
 	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-1.5b --from pip
 	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
+
+overload: guests onnxruntime ## Ask a server for three times what it can do, and print what came of it: OVERLOAD_SECONDS=60 for longer
+	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture overload::
+
+test-clients: build ## Run OpenAI's and Triton's own Python clients against the server
+	@test -x $(CARGO_TARGET_DIR)/clients/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/clients
+	@$(CARGO_TARGET_DIR)/clients/bin/pip install --quiet -r tests/clients/requirements.txt
+	@CONFIG=tests/clients/infer.toml scripts/with-server.sh sh -ec 'python=$(CARGO_TARGET_DIR)/clients/bin/python; \
+	$$python tests/clients/moderations.py "$$INFER_URL" tests/data/photos/coffee.jpg; \
+	$$python tests/clients/chat.py "$$INFER_URL" tiny; \
+	$$python tests/clients/kserve.py "$$INFER_URL"'
+
+test-worker: build ## Run the Cloudflare Worker of examples/ in workerd, before the server; needs Node.js 20
+	@cd examples/cloudflare-worker && npm ci --silent --no-audit --no-fund
+	@scripts/with-server.sh npm test --silent --prefix examples/cloudflare-worker
+
+test-nginx: build ## Run the nginx gate of examples/ before the server; installs Debian's nginx
+	@if command -v nginx >/dev/null && [ -e /usr/lib/nginx/modules/ngx_http_js_module.so ] || { echo 'installing nginx'; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light libnginx-mod-http-js >/dev/null; }; then \
+	scripts/with-server.sh sh -c 'examples/nginx/test.sh "$${INFER_URL#http://}"'; \
+	else echo 'test-nginx is skipped: nginx with libnginx-mod-http-js cannot be installed here'; fi
 
 sanitize: ## Run the kernels' tests under AddressSanitizer, on every instruction set of this CPU; under Miri where it is installed
 	@rustc +nightly --version >/dev/null 2>&1 || { \

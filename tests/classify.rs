@@ -1,7 +1,9 @@
+use std::io::Write as _;
+
 use reqwest::StatusCode;
 use reqwest::multipart::{Form, Part};
 
-use crate::harness::{Server, answer, photo};
+use crate::harness::{Server, answer, photo, photo_names};
 
 #[tokio::test]
 async fn coffee_is_espresso() {
@@ -60,4 +62,75 @@ async fn a_bomb_is_refused_by_its_header() {
     assert!(status.is_client_error(), "{status} {body}");
     let (status, _) = server.classify("", photo("coffee.jpg")).await;
     assert_eq!(status, StatusCode::OK);
+}
+
+/// A chunk of a PNG.
+fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut crc = flate2::Crc::new();
+    crc.update(kind);
+    crc.update(data);
+    [&(data.len() as u32).to_be_bytes(), &kind[..], data, &crc.sum().to_be_bytes()].concat()
+}
+
+/// A grey PNG of `side` × `side` pixels, with `extra` between its header and the pixels, which inflate to `bytes`.
+fn png(side: u32, extra: &[u8], bytes: usize) -> Vec<u8> {
+    let header = [&side.to_be_bytes()[..], &side.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
+    [
+        b"\x89PNG\r\n\x1a\n".to_vec(),
+        chunk(b"IHDR", &header),
+        extra.to_vec(),
+        chunk(b"IDAT", &zeros(bytes)),
+        chunk(b"IEND", b""),
+    ]
+    .concat()
+}
+
+/// So many zeros, deflated.
+fn zeros(bytes: usize) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    let block = vec![0; 1 << 20];
+    for start in (0..bytes).step_by(block.len()) {
+        encoder.write_all(&block[..block.len().min(bytes - start)]).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn what_inflates_to_more_than_it_says_is_answered_and_costs_no_more() {
+    const BOMB: usize = 512 << 20;
+    let profile = chunk(b"iCCP", &[b"p\0\0", &zeros(BOMB)[..]].concat());
+    let text = chunk(b"zTXt", &[b"t\0\0", &zeros(BOMB)[..]].concat());
+    let cases = [
+        ("fits", png(64, b"", 64 * 65), true),
+        ("pixels without end", png(64, b"", BOMB), false),
+        ("a colour profile without end", png(64, &profile, 64 * 65), false),
+        ("a text without end", png(64, &text, 64 * 65), false),
+        ("fewer pixels than it says", png(4_000, b"", 64), false),
+        ("more pixels than are taken", png(40_000, b"", BOMB), false),
+    ];
+    let server = Server::builtin().await;
+    for (name, file, whole) in cases {
+        let length = file.len();
+        let (status, body) = server.classify("", file).await;
+        assert!(
+            status == StatusCode::OK || (status.is_client_error() && !whole),
+            "{name}, {length} bytes: {status} {body}"
+        );
+    }
+    assert_eq!(server.classify("", photo("coffee.jpg")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn truncated_photos_are_answered() {
+    let server = Server::builtin().await;
+    for name in photo_names() {
+        let whole = photo(&name);
+        for parts in [1, 2, 5, 8, 9] {
+            let (status, body) = server.classify("", whole[..whole.len() * parts / 10].to_vec()).await;
+            assert!(
+                status == StatusCode::OK || status.is_client_error(),
+                "{name}, {parts}/10: {status} {body}"
+            );
+        }
+    }
 }

@@ -1,8 +1,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use infer::app::App;
 use infer::config::{Config, Origin};
+use infer::serve::Listeners;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -59,10 +61,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(app: Arc<App>) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        Server::listen(app, TcpListener::bind("127.0.0.1:0").await.unwrap().into())
+    }
+
+    /// A server on everything that `listeners` has.
+    pub(crate) fn listen(app: Arc<App>, listeners: Listeners) -> Server {
+        let url = listeners.url().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(infer::serve::run(app, listener, async {
+        let task = tokio::spawn(infer::serve::run(app, listeners, async {
             let _ = stopped.await;
         }));
         Server { url, client: Client::new(), stop: Some(stop), task }
@@ -74,7 +80,7 @@ impl Server {
 
     /// Where the server listens.
     pub(crate) fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        self.url.split_once("://").unwrap().1
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
@@ -107,4 +113,13 @@ impl Server {
 pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let response = request.send().await.unwrap();
     (response.status(), response.json().await.unwrap())
+}
+
+/// Wait until `holds` does, for longer than anything may take on a busy machine.
+pub(crate) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(30), "it did not come about in 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

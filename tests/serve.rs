@@ -5,8 +5,13 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::harness::{BUILTIN, Server, answer, hostile, load};
+use crate::harness::{BUILTIN, Server, answer, eventually, hostile, load};
+
+/// Longer than anything here may take on a busy machine; a claim that fails fails by it.
+const LONG: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn health_models_and_unknown_paths() {
@@ -78,16 +83,126 @@ async fn a_body_that_does_not_arrive_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_stopping_server_finishes_what_is_under_way() {
-    let config = format!(
-        "[components.loop]\nsource = {:?}\nroute = \"/loop\"\nsettings = {{ attack = \"loop\" }}\n\
-         limits = {{ guest_ms = 2000 }}\n",
-        hostile()
-    );
-    let mut server = Server::start(Arc::new(load(&config))).await;
+    let mut server = Server::start(Arc::new(load(&endless("", 2_000)))).await;
     let under_way = tokio::spawn(answer(server.post("/loop").json(&json!({ "input": "x" }))));
     tokio::time::sleep(Duration::from_millis(500)).await;
     server.stop();
     let (status, body): (StatusCode, Value) = under_way.await.unwrap();
     assert_eq!((status, &body["error"]["code"]), (StatusCode::GATEWAY_TIMEOUT, &json!("guest_time")));
     server.stopped().await.unwrap();
+}
+
+/// An endless guest on /loop, and a limit of its time.
+fn endless(server: &str, guest_ms: u32) -> String {
+    format!(
+        "[server]\n{server}\n[components.loop]\nsource = {:?}\nroute = \"/loop\"\nsettings = {{ attack = \"loop\" }}\n\
+         limits = {{ guest_ms = {guest_ms} }}\n",
+        hostile()
+    )
+}
+
+#[tokio::test]
+async fn a_stopping_server_waits_for_its_drain_time_and_no_longer() {
+    let mut server =
+        Server::start(Arc::new(load(&endless("drain_ms = 200\ndeadline_ms = 3600000", 600_000)))).await;
+    let held = server.post("/loop").json(&json!({ "input": "x" })).send();
+    let held = tokio::spawn(held);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    server.stop();
+    timeout(LONG, server.stopped()).await.expect("the server stops").unwrap();
+    assert!(held.await.unwrap().is_err(), "a request that was dropped has no answer");
+}
+
+#[tokio::test]
+async fn an_idle_connection_keeps_no_server_from_stopping() {
+    let mut server = Server::start(Arc::new(load("[server]\ndrain_ms = 600000\nidle_ms = 600000"))).await;
+    let mut idle = TcpStream::connect(server.address()).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    idle.read_exact(&mut status).await.unwrap();
+    let silent = TcpStream::connect(server.address()).await.unwrap();
+    server.stop();
+    timeout(LONG, server.stopped()).await.expect("the server stops").unwrap();
+    drop((idle, silent));
+}
+
+#[tokio::test]
+async fn a_queue_that_stays_full_is_not_ready_and_recovers() {
+    let limits = "instances = 1\nwaiting = 2\nqueue_ms = 60000\ndeadline_ms = 60000";
+    let server = Server::start(Arc::new(load(&endless(limits, 2_000)))).await;
+    let ask = || answer(server.post("/loop").json(&json!({ "input": "x" })));
+    let requests = std::array::from_fn::<_, 3, _>(|_| tokio::spawn(ask()));
+    eventually(async || {
+        let (status, body) = answer(server.get("/readyz")).await;
+        status == StatusCode::SERVICE_UNAVAILABLE
+            && body["error"]["message"].as_str().unwrap().contains("queue stays full")
+    })
+    .await;
+    assert_eq!(answer(server.get("/healthz")).await.0, StatusCode::OK, "it lives");
+    let (status, body) = ask().await;
+    assert!(
+        status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::GATEWAY_TIMEOUT,
+        "{status} {body}"
+    );
+    for request in requests {
+        assert_eq!(request.await.unwrap().0, StatusCode::GATEWAY_TIMEOUT);
+    }
+    eventually(async || answer(server.get("/readyz")).await.0 == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn past_its_capacity_a_server_answers_some_and_sheds_the_others() {
+    let server = Server::start(Arc::new(load(
+        "[server]\ninstances = 2\nwaiting = 4\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
+         [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
+         models = { text = \"toxic-bilstm\" }\n",
+    )))
+    .await;
+    let text = "a post of some length, which takes a while to judge ".repeat(40);
+    let mut requests = JoinSet::new();
+    for _ in 0..200 {
+        requests.spawn(server.post("/moderate").json(&json!({ "input": text })).send());
+    }
+    let (mut served, mut shed) = (0, 0);
+    while let Some(response) = requests.join_next().await {
+        let response = response.unwrap().unwrap();
+        match response.status() {
+            StatusCode::OK => served += 1,
+            StatusCode::TOO_MANY_REQUESTS => {
+                assert_eq!(response.headers()["retry-after"], "1");
+                shed += 1;
+            }
+            other => panic!("{other}: {}", response.text().await.unwrap()),
+        }
+    }
+    assert!(served >= 6 && shed >= 6, "{served} served, {shed} shed");
+    eventually(async || server.moderate(&json!({ "input": text })).await.0 == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_done() {
+    let server = Server::start(Arc::new(load(infer::builtin::CONFIG))).await;
+    for (input, expected) in [(json!("hello"), StatusCode::OK), (json!(7), StatusCode::BAD_REQUEST)] {
+        assert_eq!(server.moderate(&json!({ "input": input })).await.0, expected);
+    }
+    assert_eq!(server.get("/nothing").send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let response = server.get("/metrics").send().await.unwrap();
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let text = response.text().await.unwrap();
+    for line in [
+        "infer_requests_total{route=\"/moderate\",status=\"200\"} 1",
+        "infer_requests_total{route=\"/moderate\",status=\"400\"} 1",
+        "infer_requests_total{route=\"none\",status=\"404\"} 1",
+        "infer_request_seconds_count{route=\"/moderate\"} 2",
+        "infer_component_calls_total{component=\"moderate\",outcome=\"ok\"} 1",
+        "infer_component_stage_seconds_count{component=\"moderate\",stage=\"compute\"} 1",
+        "infer_model_jobs_total{model=\"toxic-bilstm\",kind=\"computed\"} 1",
+        "infer_model_queue_jobs{model=\"toxic-bilstm\"} 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "`{line}` is not in\n{text}");
+    }
+    let resident = text.lines().find_map(|line| line.strip_prefix("infer_resident_bytes ")).unwrap();
+    assert!(resident.parse::<f64>().unwrap() > 1e7, "{resident}");
+    assert!(text.ends_with("# EOF\n"));
 }

@@ -12,18 +12,32 @@ mod harness;
 mod bench;
 /// `POST /moderate` with a language model behind the classifier.
 mod cascade;
+/// `POST /v1/chat/completions` and `POST /v1/completions`.
+mod chat;
 /// `POST /classify`.
 mod classify;
 /// What the command line prints and answers.
 mod cli;
+/// Connections: their number, their time limits, and what is sent that is no request.
+mod connections;
+/// The APIs that clients already speak: OpenAI's moderations, with our extensions, and Perspective's analysis.
+mod gateway;
 /// Models and preprocessing against values of an independent implementation.
 mod golden;
 /// Guests that attack the host.
 mod hostile;
+/// API keys, and rates.
+mod keys;
+/// Open Inference Protocol v2.
+mod kserve;
 /// `infer generate` and `infer score`.
 mod language;
+/// TLS, the Unix socket, the operator's own port.
+mod listeners;
 /// `POST /moderate`.
 mod moderate;
+/// More than the server can do, measured.
+mod overload;
 /// `infer pull`, with the real pip client and a hub on this machine.
 mod pull;
 /// The server itself: health, ids, limits, shutdown.

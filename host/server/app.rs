@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use infer_engine::{Model, Runtime, RuntimeOptions};
-use infer_sandbox::{Component, ComponentOptions, Sandbox, World};
+use infer_sandbox::types::{Label, Part, Verdict};
+use infer_sandbox::{Component, ComponentOptions, Outcome, Sandbox, World};
 use sha2::{Digest as _, Sha256};
 
 use crate::builtin;
 use crate::config::{ComponentConfig, Config, ModelConfig, Source};
+use crate::metrics::{Metrics, Recorder};
 use crate::weights;
 
 /// Everything that is loaded once.
@@ -24,6 +26,8 @@ pub struct App {
     pub models: BTreeMap<String, Arc<Model>>,
     /// Components by name.
     pub components: BTreeMap<String, Arc<Policy>>,
+    /// What was done since.
+    pub metrics: Metrics,
 }
 
 /// A component with what the configuration says of it.
@@ -34,6 +38,29 @@ pub struct Policy {
     pub hash: String,
     /// The path that it answers.
     pub route: Option<String>,
+    /// Counts its calls.
+    pub calls: Recorder,
+}
+
+impl Policy {
+    /// [`Component::moderate`], counted.
+    pub async fn moderate(&self, request: &infer_sandbox::Request, parts: &[Part]) -> Outcome<Verdict> {
+        let outcome = self.component.moderate(request, parts).await;
+        self.calls.called(&outcome.result, &outcome.usage);
+        outcome
+    }
+
+    /// [`Component::classify`], counted.
+    pub async fn classify(
+        &self,
+        request: &infer_sandbox::Request,
+        image: &[u8],
+        top: u32,
+    ) -> Outcome<Vec<Label>> {
+        let outcome = self.component.classify(request, image, top).await;
+        self.calls.called(&outcome.result, &outcome.usage);
+        outcome
+    }
 }
 
 impl App {
@@ -50,13 +77,14 @@ impl App {
             let loaded = load_model(&runtime, name, model).with_context(|| model.at.to_string())?;
             models.insert(name.clone(), Arc::new(loaded));
         }
+        let metrics = Metrics::new(&models, runtime.backend());
         let mut components = BTreeMap::new();
         for (name, component) in &config.components {
-            let loaded = load_component(&sandbox, name, component, &models)
+            let loaded = load_component(&sandbox, name, component, &models, &metrics)
                 .with_context(|| component.at.to_string())?;
             components.insert(name.clone(), Arc::new(loaded));
         }
-        Ok(App { config, runtime, sandbox, models, components })
+        Ok(App { config, runtime, sandbox, models, components, metrics })
     }
 
     /// The component called `name`, or the only one of `world` when there is no name.
@@ -93,6 +121,7 @@ fn load_component(
     name: &str,
     config: &ComponentConfig,
     models: &BTreeMap<String, Arc<Model>>,
+    metrics: &Metrics,
 ) -> anyhow::Result<Policy> {
     let bytes = match &config.source {
         Source::Builtin(builtin) => {
@@ -113,7 +142,7 @@ fn load_component(
     let options = ComponentOptions { models: granted, settings, limits: config.limits.clone() };
     let component = sandbox.load(name, &bytes, options)?;
     let hash = hex(&Sha256::digest(&bytes));
-    Ok(Policy { component, hash, route: config.route.clone() })
+    Ok(Policy { component, hash, route: config.route.clone(), calls: metrics.recorder(name) })
 }
 
 /// What a guest is told of a model's card: the reserved settings that wit/README.md lists.

@@ -61,6 +61,8 @@ pub enum Command {
     Serve(Serve),
     /// Validate the configuration, the models' hashes and the guests, and print what would run
     Check,
+    /// Make an API key, and the section of infer.toml that knows it
+    Key(Key),
     /// List the configured models, and the ones that the program carries
     Models(Output),
     /// Fetch a model's file into the cache folder, and verify it
@@ -85,6 +87,33 @@ pub struct Serve {
     /// Address to listen on, in place of the configuration's
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
+}
+
+/// `infer key`
+#[derive(Debug, Args)]
+pub struct Key {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+/// The subcommands of `infer key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Print a new key, which is shown this once, and the section of infer.toml that holds its hash
+    New {
+        /// What the key is called in infer.toml and in the log
+        #[arg(value_name = "NAME", default_value = "client", value_parser = key_name)]
+        name: String,
+    },
+}
+
+fn key_name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("expected 1 to 64 letters, digits, `-` and `_`; found `{text}`"))
 }
 
 /// How results are printed.

@@ -5,6 +5,7 @@ mod check;
 mod classify;
 mod dummy;
 mod generate;
+mod key;
 mod language;
 mod models;
 mod moderate;
@@ -44,6 +45,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Pull(arguments) => pull::run(&arguments, &mut out)?,
         Command::Dummy(arguments) => dummy::run(&arguments, &mut out)?,
+        Command::Key(arguments) => key::run(&arguments, &mut out)?,
         Command::Serve(arguments) => {
             drop(out);
             serve::run(load()?, &arguments)?;

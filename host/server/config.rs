@@ -1,13 +1,13 @@
-//! infer.toml: what is typed (`file`) becomes what it means ([`Config`]); `check` names each mistake with its line.
+//! infer.toml: what is typed (`file`) becomes what it means ([`Config`]); `check` names each mistake with its line, `server`
+//! those of the listener and its keys.
 
 mod check;
 mod file;
+mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{Limits, SandboxOptions};
@@ -16,6 +16,8 @@ use crate::builtin;
 use crate::weights::Reuse;
 use check::Checker;
 
+pub use server::{ConnectionLimits, KeyConfig, Rate, ServerConfig, TlsFiles};
+
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub origin: Origin,
     /// The listener and the requests.
     pub server: ServerConfig,
+    /// Who may ask, by name; nobody is asked for a key where there is none.
+    pub keys: BTreeMap<String, KeyConfig>,
     /// Guest instances.
     pub sandbox: SandboxOptions,
     /// How the ONNX backend is chosen.
@@ -31,21 +35,6 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// Components by name.
     pub components: BTreeMap<String, ComponentConfig>,
-}
-
-/// The listener and the requests.
-#[derive(Clone, Debug)]
-pub struct ServerConfig {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// The longest that a request may take.
-    pub deadline: Duration,
-    /// The largest request body, in bytes.
-    pub max_body_bytes: usize,
-    /// The most inputs of one `/moderate` request.
-    pub max_inputs: usize,
-    /// How long requests under way may take to finish after a signal to stop.
-    pub drain: Duration,
 }
 
 /// One model.

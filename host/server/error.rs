@@ -1,5 +1,7 @@
 //! Every failure of a request as a response: 4xx explains, 5xx hides and logs.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::multipart::{MultipartError, MultipartRejection};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -11,6 +13,8 @@ use infer_sandbox::{CallError, Cause};
 use serde::Serialize;
 use tracing::{error, warn};
 
+use crate::rates::Wait;
+
 /// A failure, as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -21,6 +25,8 @@ pub struct ApiError {
     message: String,
     /// The part of the request that is wrong.
     param: Option<String>,
+    /// When to try again, in seconds.
+    retry_after: Option<u64>,
 }
 
 impl ApiError {
@@ -30,10 +36,61 @@ impl ApiError {
         ApiError { param, ..ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message) }
     }
 
+    /// 401: a key is asked for, and none came.
+    pub fn no_key() -> Self {
+        let message = "no API key was sent; expected the header `Authorization: Bearer KEY`";
+        ApiError::new(StatusCode::UNAUTHORIZED, "missing_api_key", message)
+    }
+
+    /// 401: a key came that is not one.
+    pub fn wrong_key() -> Self {
+        let message = "the API key is not one of this server's; expected one that its operator made";
+        ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    /// 403: the key is good, and not for this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::FORBIDDEN, "not_allowed", message)
+    }
+
     /// 404: nothing is here.
     pub fn not_found(path: &str) -> Self {
         let message = format!("nothing is served at `{path}`; GET /v1/models lists what is");
         ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 404: a model is asked for by a name that none has, or none that the caller may know of.
+    pub fn no_model(name: &str, known: &[&str]) -> Self {
+        let name = &name[..name.floor_char_boundary(64)];
+        let known = if known.is_empty() { "none".to_owned() } else { format!("`{}`", known.join("`, `")) };
+        let message = format!("there is no model `{name}` here; expected one of {known}");
+        let param = Some("model".to_owned());
+        ApiError { param, ..ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+    }
+
+    /// 404: the model has no such version.
+    pub fn no_version(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::NOT_FOUND, "version_not_found", message)
+    }
+
+    /// 404: no component goes by the name `model`, or none was named and there are several; `names` are those that there are.
+    pub fn no_moderator(model: Option<&str>, names: &str) -> Self {
+        let message = match model {
+            Some(model) => {
+                let model: String = model.chars().take(64).collect();
+                format!("no moderator is called `{model}`; expected one of {names}")
+            }
+            None => format!("`model` is missing, and there is no default moderator; expected one of {names}"),
+        };
+        ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
+    }
+
+    /// 422: an `Idempotency-Key` came again with another request.
+    pub fn key_reused() -> Self {
+        let message =
+            "`Idempotency-Key` came before with another request; expected a new key for a new request";
+        let code = "idempotency_key_reused";
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).at("Idempotency-Key")
     }
 
     /// 405: something is here, under another method.
@@ -66,24 +123,53 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// The word for programs.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The response's status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        ApiError { status, code, message: message.into(), param: None }
+        ApiError { status, code, message: message.into(), param: None, retry_after: None }
     }
 
-    fn busy() -> Self {
-        ApiError::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "busy",
-            "the server is at capacity; try again after a second",
-        )
+    /// 429: there is no room.
+    pub fn busy() -> Self {
+        let message = "the server is at capacity; try again after a second";
+        ApiError::refused("busy", message, 1)
     }
 
-    fn deadline() -> Self {
+    /// 429: `whose` bucket is empty.
+    pub fn rate_limited(whose: &str, wait: Wait) -> Self {
+        let seconds = wait.seconds();
+        let message = format!("{whose} has sent as many requests as it may; try again after {seconds} s");
+        ApiError::refused("rate_limited", message, seconds)
+    }
+
+    /// 429: the key has as many requests under way as it may.
+    pub fn too_many_at_once() -> Self {
+        let message = "this key has as many requests under way as it may; try again when one is answered";
+        ApiError::refused("too_many_at_once", message, 1)
+    }
+
+    fn refused(code: &'static str, message: impl Into<String>, retry_after: u64) -> Self {
+        let retry_after = Some(retry_after);
+        ApiError { retry_after, ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, message) }
+    }
+
+    /// 413: the body is longer than `most` bytes.
+    pub fn body_too_large(most: usize) -> Self {
+        ApiError::too_large(format!(
+            "the body is larger than {most} bytes, which the server's `max_body_bytes` allows"
+        ))
+    }
+
+    /// 504: there was no answer in time.
+    pub fn deadline() -> Self {
         ApiError::new(
             StatusCode::GATEWAY_TIMEOUT,
             "deadline",
@@ -91,7 +177,8 @@ impl ApiError {
         )
     }
 
-    fn internal(code: &'static str) -> Self {
+    /// 500: not the client's doing.
+    pub fn internal(code: &'static str) -> Self {
         let message = "the request could not be answered; the server's log says why, under this request's id";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message)
     }
@@ -130,6 +217,22 @@ impl From<CallError> for ApiError {
             error!(code = response.code, "{error}");
         }
         response
+    }
+}
+
+impl From<RunError> for ApiError {
+    fn from(error: RunError) -> Self {
+        match &error {
+            RunError::InvalidInput { .. } | RunError::Unsupported { .. } => {
+                ApiError::invalid("", error.to_string())
+            }
+            RunError::Busy { .. } => ApiError::busy(),
+            RunError::Deadline { .. } => ApiError::deadline(),
+            RunError::Failed { .. } | RunError::Closed { .. } => {
+                error!(code = "model_failed", "{error}");
+                ApiError::internal("model_failed")
+            }
+        }
     }
 }
 
@@ -178,6 +281,12 @@ fn from_body(status: StatusCode, message: String) -> ApiError {
     ApiError::invalid("", message)
 }
 
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 #[derive(Serialize)]
 struct Envelope<'a> {
     error: Body<'a>,
@@ -197,9 +306,15 @@ impl IntoResponse for ApiError {
         let body =
             Body { message: &self.message, r#type: kind, param: self.param.as_deref(), code: self.code };
         let mut response = (self.status, Json(Envelope { error: body })).into_response();
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        // For protocols that write errors in another way.
+        response.extensions_mut().insert(self);
         response
     }
 }

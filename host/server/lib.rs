@@ -12,8 +12,10 @@
 //!   `dummy`: writing one of random weights; `disk`: whether there is room
 //! - `app`: a configuration brought to life: runtime, models, components
 //! - `routes`: the route table, one module an endpoint; `error`: every failure as a response
-//! - `serve`: the listener's life, from bind to drained; `logging`: where log lines go
+//! - `serve`: the listeners' life, from bind to drained; `logging`: where log lines go; `metrics`: what is counted
+//! - `admission`: how much is let in; `keys`: who may ask; `rates`: how often
 
+pub mod admission;
 pub mod app;
 pub mod builtin;
 pub mod cli;
@@ -22,8 +24,11 @@ pub mod config;
 pub mod disk;
 pub mod dummy;
 pub mod error;
+pub mod keys;
 pub mod logging;
+pub mod metrics;
 pub mod pull;
+pub mod rates;
 pub mod routes;
 pub mod serve;
 pub mod weights;

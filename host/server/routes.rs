@@ -1,16 +1,20 @@
 //! The route table, and what every request passes: its id, its span, its line in the log.
 
+mod chat;
 mod classify;
+mod entrance;
 mod health;
+mod json;
+mod kserve;
 mod models;
 mod moderate;
+mod perspective;
 mod timings;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use axum::extract::{DefaultBodyLimit, OriginalUri, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, OriginalUri, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -18,18 +22,31 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use infer_sandbox::World;
 use tokio::time::timeout_at;
+use tracing::field::Empty;
 use tracing::{Instrument as _, info, info_span, warn};
 
-use crate::app::{App, Policy};
-use crate::config::ServerConfig;
+use crate::admission::Admission;
+use crate::app::Policy;
 use crate::error::ApiError;
 
+use entrance::{Caller, Door};
+use moderate::{Answers, Choice, Desk, Moderators};
+
+pub use entrance::Entrance;
 pub use moderate::CATEGORIES;
 pub(crate) use moderate::{ModerateResponse, respond};
 pub(crate) use timings::Timings;
 
-/// Paths that no component can be mounted on.
-pub const RESERVED: [&str; 3] = ["/healthz", "/readyz", "/v1/models"];
+/// Whether `path` is the server's own, so that no component can be mounted on it.
+pub fn is_reserved(path: &str) -> bool {
+    const OWN: [&str; 6] = ["/healthz", "/readyz", "/metrics", "/v1/models", MODERATIONS, perspective::PATH];
+    let inside =
+        path.strip_prefix(kserve::PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    OWN.contains(&path) || chat::PATHS.contains(&path) || inside
+}
+
+/// Where OpenAI's clients ask.
+const MODERATIONS: &str = "/v1/moderations";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -37,7 +54,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone)]
 struct Endpoint {
     policy: Arc<Policy>,
-    server: Arc<ServerConfig>,
 }
 
 /// How long after its deadline a handler may still say so itself, before the connection's wait is cut.
@@ -46,18 +62,21 @@ const GRACE: Duration = Duration::from_millis(250);
 /// A request's id and deadline, which its handler hands on to the sandbox.
 type Call = Extension<infer_sandbox::Request>;
 
-/// All routes of `app`. While `stopping` is set, or once a model has stopped, /readyz says that the server is not ready.
-pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
-    let server = Arc::new(app.config.server.clone());
-    let mut router = Router::new()
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready).with_state((app.clone(), stopping)))
-        .route("/v1/models", get(models::list).with_state(app.clone()));
+/// A request's place among those that run and wait.
+type Place = Extension<Arc<Admission>>;
+
+/// What clients are served. Where the operator has a listener of their own, health is told there alone.
+pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
+    let app = &entrance.app;
+    let server = Arc::new(entrance.server.clone());
+    let mut known = Router::new().route("/v1/models", get(models::list).with_state(app.clone()));
+    let answers = Arc::new(Answers::default());
+    let desk = |choice| Desk { choice, server: server.clone(), answers: answers.clone() };
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
-        let endpoint = Endpoint { policy: policy.clone(), server: server.clone() };
+        let endpoint = Endpoint { policy: policy.clone() };
         let method = match policy.component.world() {
-            World::Moderator => post(moderate::handle).with_state(endpoint),
+            World::Moderator => post(moderate::handle).with_state(desk(Choice::One(policy.clone()))),
             World::Classifier => post(classify::handle).with_state(endpoint),
             World::Predictor => {
                 warn!(
@@ -67,29 +86,67 @@ pub fn router(app: &Arc<App>, stopping: Arc<AtomicBool>) -> Router {
                 continue;
             }
         };
-        router = router.route(route, method);
+        let component = Some(policy.component.name().into());
+        let door = Door { entrance: entrance.clone(), component, gate: Some(entrance.gate.clone()) };
+        known = known.route(route, method.route_layer(middleware::from_fn_with_state(door, entrance::admit)));
     }
+    let moderators = Arc::new(Moderators::new(app));
+    if !moderators.is_empty() {
+        let door = Door { entrance: entrance.clone(), component: None, gate: Some(entrance.gate.clone()) };
+        let desk = desk(Choice::Named(moderators));
+        let named = Router::new()
+            .route(MODERATIONS, post(moderate::handle).with_state(desk.clone()))
+            .route(perspective::PATH, post(perspective::handle).with_state(desk))
+            .route_layer(middleware::from_fn_with_state(door, entrance::admit));
+        known = known.merge(named);
+    }
+    let identify = || middleware::from_fn_with_state(entrance.clone(), entrance::identify);
+    let known = known.merge(chat::router(entrance)).route_layer(identify());
+    let kserve = kserve::router(entrance).route_layer(identify()).merge(kserve::probes(entrance));
+    let known = known.merge(kserve::errors(kserve));
+    finish(if has_admin { known } else { known.merge(health(entrance)) }, entrance)
+}
+
+/// What the operator is served, without a key: health, and what is loaded.
+pub fn admin(entrance: &Arc<Entrance>) -> Router {
+    let models = get(models::list).with_state(entrance.app.clone());
+    finish(health(entrance).route("/v1/models", models), entrance)
+}
+
+fn health(entrance: &Arc<Entrance>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready).with_state(entrance.clone()))
+        .route("/metrics", get(health::metrics).with_state(entrance.clone()))
+}
+
+/// What every request passes, whoever asks and whatever for.
+fn finish(router: Router, entrance: &Arc<Entrance>) -> Router {
     router
         .fallback(async |OriginalUri(uri): OriginalUri| ApiError::not_found(uri.path()))
         .method_not_allowed_fallback(async |method: Method, OriginalUri(uri): OriginalUri| {
             ApiError::method_not_allowed(method.as_str(), uri.path())
         })
-        .layer(DefaultBodyLimit::max(server.max_body_bytes))
-        .layer(middleware::from_fn_with_state(server, trace))
+        .layer(DefaultBodyLimit::max(entrance.server.max_body_bytes))
+        .layer(middleware::from_fn_with_state(entrance.clone(), trace))
 }
 
 /// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
-async fn trace(State(server): State<Arc<ServerConfig>>, mut request: Request, next: Next) -> Response {
+async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + server.deadline };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = info_span!("request", id = &*call.id, %method, path);
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let server = &entrance.server;
+    let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
+    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + time };
+    let span = info_span!("request", id = &*call.id, %method, path, key = Empty, trace = trace_id(&request));
     request.extensions_mut().insert(call.clone());
-    // A handler answers by the deadline; a body that dribbles in keeps it from even starting.
+    // A handler answers by the deadline itself; this is for one that does not.
     let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
-    let mut response = answer.unwrap_or_else(|_| ApiError::slow_request().into_response());
-    let (status, elapsed) = (response.status().as_u16(), milliseconds(began.elapsed()));
-    span.in_scope(|| info!(status, elapsed_ms = elapsed, "answered"));
+    let mut response = answer.unwrap_or_else(|_| ApiError::deadline().into_response());
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    span.in_scope(|| info!(status, elapsed_ms = milliseconds(took), "answered"));
+    entrance.app.metrics.answered(&route, status, took);
     if let Ok(value) = HeaderValue::from_str(&call.id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -104,6 +161,46 @@ fn request_id(request: &Request) -> Arc<str> {
     sent.map_or_else(|| uuid::Uuid::new_v4().simple().to_string().into(), Arc::from)
 }
 
+/// The trace that the client's `traceparent` names, as W3C's Trace Context writes it: the log's lines are found by it.
+fn trace_id(request: &Request) -> Option<&str> {
+    let header = request.headers().get("traceparent")?.to_str().ok()?;
+    let mut fields = header.split('-');
+    let (version, trace, parent, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let plain = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let named = |text: &str, length| plain(text, length) && text.bytes().any(|byte| byte != b'0');
+    let is_whole =
+        plain(version, 2) && version != "ff" && named(trace, 32) && named(parent, 16) && plain(flags, 2);
+    // Later versions may say more.
+    (is_whole && (version != "00" || fields.next().is_none())).then_some(trace)
+}
+
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_taken_from_a_whole_header_alone() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let cases = [
+            (format!("00-{TRACE}-00f067aa0ba902b7-01"), true),
+            (format!("01-{TRACE}-00f067aa0ba902b7-01-more"), true),
+            (format!("00-{TRACE}-00f067aa0ba902b7-01-more"), false),
+            (format!("ff-{TRACE}-00f067aa0ba902b7-01"), false),
+            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), false),
+            (format!("00-{TRACE}-0000000000000000-01"), false),
+            (format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()), false),
+            (format!("00-{TRACE}-00f067aa0ba902b7"), false),
+            (String::new(), false),
+        ];
+        for (header, is_taken) in cases {
+            let request = Request::builder().header("traceparent", &header).body(Default::default()).unwrap();
+            assert_eq!(trace_id(&request), is_taken.then_some(TRACE), "{header}");
+        }
+    }
 }

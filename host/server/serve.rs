@@ -1,47 +1,186 @@
-//! The listener's life: bound, serving, draining, stopped.
+//! The listeners' life: bound, serving, draining, stopped.
+//!
+//! Connections have a thread of their own, the front: it accepts, reads heads and bodies, asks for keys, and refuses what is too much.
+//! What it lets in is judged on the threads of the caller's runtime. Guests share those for milliseconds at a time, so a
+//! refusal that had to wait its turn among them would come late just when it is wanted.
+//!
+//! # Layout
+//!
+//! - `listeners`: where connections come from; `tls`: the certificate, and its reloading
+//! - `seats`: how many connections there may be; `connection`: the life of one, and its time limits
+//! - `body`: what is left of a request's body; `stream`: what a connection is read from and written to, with an eye on progress
+
+mod body;
+mod connection;
+mod listeners;
+mod seats;
+mod stream;
+pub mod tls;
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tracing::{info, warn};
+use axum::Router;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
 
 use crate::app::App;
-use crate::routes;
+use crate::config::ServerConfig;
+use crate::routes::{self, Entrance};
+use connection::{Connection, Protocol};
+use seats::Seats;
 
-/// Serve `app` on `listener` until `stop` is ready, then let the requests under way finish within the drain time.
+pub use connection::Peer;
+use listeners::Bound;
+
+pub use listeners::Listeners;
+
+/// Connections of the operator's own listener, which are there when all others are taken.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// How long nothing is accepted where the system gives no more: until a connection ends, as a rule.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// Serve `app` on `listeners` until `stop` is ready, then let the requests under way finish within the drain time.
 ///
 /// # Errors
 ///
-/// When the listener fails.
+/// When the listeners fail.
 pub async fn run(
     app: Arc<App>,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     stop: impl Future<Output = ()>,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
+    let listeners = listeners.into();
     let stopping = Arc::new(AtomicBool::new(false));
-    let router = routes::router(&app, stopping.clone());
-    let drain = Arc::new(Notify::new());
-    let draining = drain.clone();
-    let server =
-        axum::serve(listener, router).with_graceful_shutdown(async move { draining.notified().await });
-    let mut server = tokio::spawn(async move { server.await });
+    let entrance = Arc::new(Entrance::new(app.clone(), stopping.clone()));
+    let refresh = listeners.tls.clone().map(|tls| Abort(tokio::spawn(tls::keep_fresh(tls))));
+    let front = Front {
+        public: routes::router(&entrance, listeners.admin.is_some()),
+        admin: routes::admin(&entrance),
+        server: app.config.server.clone(),
+    };
+    drop((app, entrance));
+    let bound = listeners.detach()?;
 
-    tokio::select! {
-        ended = &mut server => return ended.unwrap_or_else(|panic| Err(std::io::Error::other(panic))),
-        () = stop => {}
-    }
-    stopping.store(true, Ordering::Relaxed);
-    drain.notify_one();
-    info!(drain_ms = app.config.server.drain.as_millis() as u64, "stopping: requests under way may finish");
-    match tokio::time::timeout(app.config.server.drain, &mut server).await {
-        Ok(ended) => ended.unwrap_or_else(|panic| Err(std::io::Error::other(panic))),
-        Err(_) => {
-            warn!("requests were still under way at the end of the drain time; they are dropped");
-            server.abort();
-            Ok(())
+    let (drain, draining) = watch::channel(false);
+    let (ended, mut end) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("front".into()).spawn(move || {
+        let served = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .and_then(|runtime| runtime.block_on(front.serve(bound, draining)));
+        let _ = ended.send(served);
+    })?;
+
+    let gone = |_| io::Error::other("the thread of the connections has ended");
+    let result = tokio::select! {
+        served = &mut end => served.map_err(gone).flatten(),
+        () = stop => {
+            stopping.store(true, Ordering::Relaxed);
+            let _ = drain.send(true);
+            end.await.map_err(gone).flatten()
         }
+    };
+    drop(refresh);
+    // It has said that it ends: nothing is left to wait for.
+    if thread.join().is_err() {
+        error!("the thread of the connections has ended with a panic");
+    }
+    result
+}
+
+/// A task that goes with whoever waits for it.
+pub(crate) struct Abort<T>(pub(crate) tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Abort<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the front's thread owns.
+struct Front {
+    public: Router,
+    admin: Router,
+    server: ServerConfig,
+}
+
+impl Front {
+    async fn serve(self, bound: Bound, mut draining: watch::Receiver<bool>) -> io::Result<()> {
+        let limits = Arc::new(self.server.connections.clone());
+        let listeners = bound.attach()?;
+        let protocol = Arc::new(Protocol::new(&limits));
+        let seats = Seats::new(limits.most, limits.most_per_ip);
+        let admin_seats = Seats::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS);
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listeners.accept() => accepted,
+                Some(ended) = connections.join_next() => {
+                    log_panic(ended);
+                    continue;
+                }
+                _ = draining.changed() => break,
+            };
+            let incoming = match accepted {
+                Ok(incoming) => incoming,
+                // The client had gone before it was answered.
+                Err(error) if is_the_clients(&error) => continue,
+                Err(error) => {
+                    warn!("cannot accept connections now: {error}");
+                    sleep(EXHAUSTED).await;
+                    continue;
+                }
+            };
+            let (seats, router) =
+                if incoming.admin { (&admin_seats, &self.admin) } else { (&seats, &self.public) };
+            let seat = match seats.take(incoming.peer) {
+                Ok(seat) => seat,
+                Err(why) => {
+                    incoming.turn_away(why);
+                    continue;
+                }
+            };
+            let connection = Connection {
+                peer: incoming.peer,
+                router: router.clone(),
+                protocol: protocol.clone(),
+                limits: limits.clone(),
+                draining: draining.clone(),
+                seat,
+            };
+            connections.spawn(connection.serve(incoming));
+        }
+        drop(listeners);
+        let drain = self.server.drain;
+        info!(drain_ms = drain.as_millis() as u64, "stopping: requests under way may finish");
+        let all = async {
+            while let Some(ended) = connections.join_next().await {
+                log_panic(ended);
+            }
+        };
+        if timeout(drain, all).await.is_err() {
+            warn!("requests were still under way at the end of the drain time; they are dropped");
+        }
+        Ok(())
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn log_panic(ended: Result<(), JoinError>) {
+    if let Err(failure) = ended
+        && failure.is_panic()
+    {
+        error!("a connection ended with a panic: {failure}");
     }
 }

@@ -251,6 +251,11 @@ impl LanguageModel {
         self.shared.pool.capacity() * BLOCK_TOKENS
     }
 
+    /// How many of these are in use: by requests under way, and by prefixes that are kept for later ones.
+    pub fn kv_tokens_used(&self) -> usize {
+        self.shared.pool.used() * BLOCK_TOKENS
+    }
+
     /// Whether its thread is there to answer. It ends by a fault of the engine alone; until then every call is answered.
     pub fn is_serving(&self) -> bool {
         !self.shared.inbox.is_closed()

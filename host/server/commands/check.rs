@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::serve::tls::Tls;
 use crate::weights::Reuse;
 
 pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()> {
@@ -14,7 +15,7 @@ pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()
     let server = &app.config.server;
     writeln!(out, "configuration  {}", app.config.origin)?;
     writeln!(out, "backend        {}", app.runtime.describe())?;
-    writeln!(out, "listen         http://{}", server.listen)?;
+    listen(&app.config, out)?;
     writeln!(
         out,
         "requests       deadline {} ms, body up to {} bytes, {} instances, {} waiting",
@@ -85,5 +86,30 @@ pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()
         )?;
     }
     writeln!(out, "\nall of it loads")?;
+    Ok(())
+}
+
+/// Where it would listen, and whom it would answer.
+fn listen(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let server = &config.server;
+    let scheme = match &server.tls {
+        Some(files) => {
+            Tls::load(files.clone())?;
+            "https"
+        }
+        None => "http",
+    };
+    writeln!(out, "listen         {scheme}://{}", server.listen)?;
+    if let Some(path) = &server.unix_socket {
+        writeln!(out, "socket         {}", path.display())?;
+    }
+    if let Some(admin) = server.admin_listen {
+        writeln!(out, "admin          http://{admin}")?;
+    }
+    match (config.keys.len(), server.trusted_network) {
+        (0, true) => writeln!(out, "keys           none: whoever reaches it may use it (`trusted_network`)")?,
+        (0, false) => writeln!(out, "keys           none: this machine's own programs are answered")?,
+        (keys, _) => writeln!(out, "keys           {keys}")?,
+    }
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{Limits, SandboxOptions};
 use toml::Spanned;
 
-use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, ServerConfig, Source, file};
+use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, Source, file};
 use crate::weights::Reuse;
 use crate::{builtin, weights};
 
@@ -24,7 +23,7 @@ pub(super) struct Checker<'a, P> {
 }
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {
-    fn mistake(&mut self, offset: usize, message: String) {
+    pub(super) fn mistake(&mut self, offset: usize, message: String) {
         self.mistakes.push(Mistake { at: (self.place)(offset), message });
     }
 
@@ -38,21 +37,15 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             let component = self.component(&name, component, &models, &mut routes);
             components.insert(name, component);
         }
-        let server = &file.server;
+        let keys = self.keys(&file.keys, &models, &components);
+        let server = self.server(&file.server, keys.is_empty(), &components);
         let sandbox = SandboxOptions {
-            instances: self.number("", "instances", &server.instances, 32, 1..=1_000) as u32,
-            waiting: self.number("", "waiting", &server.waiting, 256, 0..=65_536) as u32,
+            instances: self.number("", "instances", &file.server.instances, 32, 1..=1_000) as u32,
+            waiting: self.number("", "waiting", &file.server.waiting, 256, 0..=65_536) as u32,
             max_memory_bytes: most(&components, |limits| limits.memory_bytes),
             max_table_elements: most(&components, |limits| limits.table_elements),
         };
-        let server = ServerConfig {
-            listen: server.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
-            deadline: self.duration("", "deadline_ms", &server.deadline_ms, Duration::from_secs(5)),
-            max_body_bytes: self.size("", "max_body_bytes", &server.max_body_bytes, 10 << 20, 1..=1 << 30),
-            max_inputs: self.size("", "max_inputs", &server.max_inputs, 128, 1..=65_536),
-            drain: self.duration("", "drain_ms", &server.drain_ms, Duration::from_secs(10)),
-        };
-        Config { origin, server, sandbox, onnxruntime, models, components }
+        Config { origin, server, keys, sandbox, onnxruntime, models, components }
     }
 
     fn onnxruntime(&mut self, typed: Option<&Spanned<String>>) -> Onnxruntime {
@@ -172,7 +165,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     }
 
     /// What was typed at `key`, or the default; out of range is a mistake.
-    fn number(
+    pub(super) fn number(
         &mut self,
         subject: &str,
         key: &str,
@@ -191,7 +184,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     }
 
     /// What was typed at `key`, where something was.
-    fn optional(
+    pub(super) fn optional(
         &mut self,
         subject: &str,
         key: &str,
@@ -201,7 +194,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         typed.is_some().then(|| self.size(subject, key, typed, 0, range))
     }
 
-    fn size(
+    pub(super) fn size(
         &mut self,
         subject: &str,
         key: &str,
@@ -213,7 +206,13 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     }
 
     /// A number of milliseconds, at most an hour.
-    fn duration(&mut self, subject: &str, key: &str, typed: &file::Number, default: Duration) -> Duration {
+    pub(super) fn duration(
+        &mut self,
+        subject: &str,
+        key: &str,
+        typed: &file::Number,
+        default: Duration,
+    ) -> Duration {
         Duration::from_millis(self.number(subject, key, typed, default.as_millis() as u64, 1..=3_600_000))
     }
 
@@ -226,7 +225,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             );
             self.mistake(route.span().start, message);
         }
-        if crate::routes::RESERVED.contains(&text.as_str()) {
+        if crate::routes::is_reserved(text) {
             self.mistake(route.span().start, format!("{subject}: route `{text}` is the server's own"));
         }
     }
@@ -267,7 +266,7 @@ fn most(components: &BTreeMap<String, ComponentConfig>, limit: impl Fn(&Limits) 
     components.values().map(|component| limit(&component.limits)).fold(default, usize::max)
 }
 
-fn one_of<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
+pub(super) fn one_of<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
     let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
     match names.as_slice() {
         [] => "none (none is configured)".to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -12,6 +13,8 @@ use toml::Spanned;
 pub(super) struct File {
     #[serde(default)]
     pub(super) server: Server,
+    #[serde(default)]
+    pub(super) keys: BTreeMap<String, Key>,
     #[serde(default)]
     pub(super) models: BTreeMap<String, Model>,
     #[serde(default)]
@@ -26,21 +29,84 @@ pub(super) type Number = Option<Spanned<u64>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
     /// Address and port.
-    pub(super) listen: Option<SocketAddr>,
+    pub(super) listen: Option<Spanned<SocketAddr>>,
+    /// Address and port of the operator's own endpoints.
+    pub(super) admin_listen: Option<Spanned<SocketAddr>>,
+    /// A socket beside `listen`, for programs on this machine.
+    pub(super) unix_socket: Option<PathBuf>,
+    /// Whoever reaches `listen` may use the server, keys or not.
+    pub(super) trusted_network: Option<bool>,
+    /// The certificate that `listen` answers with.
+    pub(super) tls: Option<Tls>,
+    /// Connections at any one time.
+    pub(super) connections: Number,
+    /// Connections of one address.
+    pub(super) connections_per_ip: Number,
+    /// The longest head of a request, in bytes.
+    pub(super) max_header_bytes: Number,
+    /// How long a handshake and a request's head may take, in milliseconds.
+    pub(super) header_ms: Number,
+    /// How long a request's body may take, in milliseconds.
+    pub(super) body_ms: Number,
+    /// How long a connection may stay without a request, in milliseconds.
+    pub(super) idle_ms: Number,
+    /// How long a client may take nothing of an answer, in milliseconds.
+    pub(super) send_ms: Number,
+    /// Requests a second of one address.
+    pub(super) rate_per_ip: Number,
+    /// Requests of one address at once, before the rate holds.
+    pub(super) burst_per_ip: Number,
     /// The longest that a request may take, in milliseconds.
     pub(super) deadline_ms: Number,
+    /// The longest that a chat's answer may take, in milliseconds.
+    pub(super) chat_deadline_ms: Number,
     /// The largest request body, in bytes.
     pub(super) max_body_bytes: Number,
+    /// All bodies that are held at any one time, in bytes.
+    pub(super) body_memory_bytes: Number,
     /// The most inputs of one `/moderate` request.
     pub(super) max_inputs: Number,
     /// Guest instances at any one time.
     pub(super) instances: Number,
     /// Requests that may wait for an instance; beyond it they get 429.
     pub(super) waiting: Number,
+    /// The longest that a request is expected to wait for an instance, in milliseconds; beyond it they get 429.
+    pub(super) queue_ms: Number,
     /// How long requests under way may take to finish after a signal to stop, in milliseconds.
     pub(super) drain_ms: Number,
+    /// Other names of moderators, as clients may send them in `model`.
+    #[serde(default)]
+    pub(super) aliases: BTreeMap<String, Spanned<String>>,
     /// `auto`, `off` or the path of a libonnxruntime shared library. ORT_DYLIB_PATH in the environment wins.
     pub(super) onnxruntime: Option<Spanned<String>>,
+}
+
+/// `[server.tls]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// A PEM file: the certificate, and those between it and the root.
+    pub(super) certificate: Spanned<PathBuf>,
+    /// A PEM file: the certificate's private key.
+    pub(super) key: Spanned<PathBuf>,
+}
+
+/// `[keys.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Key {
+    /// `sha256:` and the key's SHA-256 in hexadecimal.
+    pub(super) hash: Spanned<String>,
+    /// The components that it may use; all of them where there is no list.
+    pub(super) components: Option<Vec<Spanned<String>>>,
+    /// The models that it may ask by name; all of them where there is no list.
+    pub(super) models: Option<Vec<Spanned<String>>>,
+    /// Requests a second.
+    pub(super) rate: Number,
+    /// Requests at once, before the rate holds.
+    pub(super) burst: Number,
+    /// Requests under way at any one time.
+    pub(super) concurrency: Number,
 }
 
 /// `[models.NAME]`

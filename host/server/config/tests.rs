@@ -122,3 +122,18 @@ fn packed_weights_are_kept_unless_that_is_switched_off() {
     let mistake = mistakes("[models.m]\nsource = \"builtin:smollm2\"\npacked_cache = 1");
     assert!(mistake.contains("infer.toml:3: invalid type: integer `1`, expected a boolean"), "{mistake}");
 }
+
+#[test]
+fn an_alias_is_another_name_of_a_component_that_there_is() {
+    let component = "[components.a]\nsource = \"builtin:moderate\"\nroute = \"/a\"\n";
+    let config = parse(&format!("[server]\naliases = {{ b = \"a\" }}\n{component}")).unwrap();
+    assert_eq!(config.server.aliases["b"], "a");
+    let text = mistakes(&format!("[server]\naliases = {{ b = \"c\" }}\n{component}"));
+    assert!(text.contains(":2: alias `b`: component `c` is not configured; expected `a`"), "{text}");
+    let text = mistakes(&format!("[server]\naliases = {{ a = \"a\" }}\n{component}"));
+    assert!(text.contains("alias `a` is a component's name"), "{text}");
+    for route in ["/v1/moderations", "/v1alpha1/comments:analyze"] {
+        let text = mistakes(&component.replace("/a", route));
+        assert!(text.contains(&format!("route `{route}`")), "{text}");
+    }
+}

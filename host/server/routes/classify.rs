@@ -60,7 +60,7 @@ pub(super) async fn handle(
         return Err(ApiError::invalid("top", format!("`top` is {top}, expected 1 to {MOST_LABELS}")));
     }
     let image = read_image(request).await?;
-    let outcome = endpoint.policy.component.classify(&call, &image, top).await;
+    let outcome = endpoint.policy.classify(&call, &image, top).await;
     let labels = outcome.result?;
     let facts = Facts {
         judges: Judges::new(&endpoint.policy),

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Serialize;
 
+use super::Caller;
 use crate::app::App;
 
 #[derive(Serialize)]
@@ -46,8 +47,11 @@ enum Facts {
     },
 }
 
-pub(super) async fn list(State(app): State<Arc<App>>) -> Json<List> {
-    let models = app.models.values().map(|model| {
+/// All of it, or what the caller's key reaches.
+pub(super) async fn list(State(app): State<Arc<App>>, caller: Option<Extension<Caller>>) -> Json<List> {
+    let key = caller.and_then(|Extension(caller)| caller.0);
+    let listed = |name: &str| key.as_ref().is_none_or(|key| key.may_ask(name));
+    let models = app.models.values().filter(|model| listed(model.name())).map(|model| {
         let card = model.card();
         let facts = Facts::Model {
             task: card.task.to_string(),
@@ -59,16 +63,18 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Json<List> {
         };
         (model.name().to_owned(), facts)
     });
-    let components = app.components.values().map(|policy| {
-        let component = &policy.component;
-        let facts = Facts::Component {
-            world: component.world().to_string(),
-            route: policy.route.clone(),
-            models: component.models().values().map(|model| model.name().to_owned()).collect(),
-            hash: policy.hash.clone(),
-        };
-        (component.name().to_owned(), facts)
-    });
+    let reached = |name: &str| key.as_ref().is_none_or(|key| key.may_use(name));
+    let components =
+        app.components.values().filter(|policy| reached(policy.component.name())).map(|policy| {
+            let component = &policy.component;
+            let facts = Facts::Component {
+                world: component.world().to_string(),
+                route: policy.route.clone(),
+                models: component.models().values().map(|model| model.name().to_owned()).collect(),
+                hash: policy.hash.clone(),
+            };
+            (component.name().to_owned(), facts)
+        });
     let entry = |(id, facts)| Entry { id, object: "model", created: 0, owned_by: "infer", facts };
     Json(List { object: "list", data: models.chain(components).map(entry).collect() })
 }

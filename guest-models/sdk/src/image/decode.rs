@@ -13,6 +13,9 @@ pub const DEFAULT_MAX_PIXELS: u32 = 16_000_000;
 /// Memory that a decoder may take beside the pixels: tables, a palette, the coefficients of a progressive JPEG.
 const DECODER_BYTES: u64 = 64 << 20;
 
+/// What comes before the pixels of a PNG, inflated: a colour profile, texts. Nothing of it is kept, and it inflates a thousandfold.
+const METADATA_BYTES: u64 = 8 << 20;
+
 /// A decoded image: eight bits a channel, opaque, as stored in the file.
 #[derive(Clone, Debug)]
 pub struct Picture {
@@ -55,8 +58,10 @@ pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
     let most_bytes = u64::from(max_pixels) * 4;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(most_bytes + DECODER_BYTES);
+    let mut before = limits.clone();
+    before.max_alloc = Some(METADATA_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
-    reader.limits(limits.clone());
+    reader.limits(before);
     let mut decoder = reader.into_decoder().map_err(broken)?;
 
     let (width, height) = decoder.dimensions();

@@ -183,6 +183,7 @@ impl<'t> Scheduler<'t> {
         }
         for task in self.running.extract_if(.., |task| task.is_done()) {
             let (job, answer) = task.finish();
+            self.shared.counters.tokens(answer.usage);
             // A caller that has left meanwhile does not want it.
             let _ = job.reply.send(Ok(answer));
             finished += 1;

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::language::TokenUsage;
+
 /// Totals since a model was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -17,6 +19,12 @@ pub struct Stats {
     pub batches: u64,
     /// Rows of axis 0 in those calls.
     pub rows: u64,
+    /// Tokens of the prompts of computed jobs; of language models, as the next two.
+    pub prompt_tokens: u64,
+    /// Of these, how many had been computed before.
+    pub cached_tokens: u64,
+    /// Tokens of their answers.
+    pub generated_tokens: u64,
 }
 
 /// The same, while being counted. No reader needs two totals to agree, so relaxed order suffices.
@@ -28,6 +36,9 @@ pub(crate) struct Counters {
     busy: AtomicU64,
     batches: AtomicU64,
     rows: AtomicU64,
+    prompt_tokens: AtomicU64,
+    cached_tokens: AtomicU64,
+    generated_tokens: AtomicU64,
 }
 
 impl Counters {
@@ -35,6 +46,12 @@ impl Counters {
         self.computed.fetch_add(jobs as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tokens(&self, usage: TokenUsage) {
+        self.prompt_tokens.fetch_add(usage.prompt_tokens as u64, Ordering::Relaxed);
+        self.cached_tokens.fetch_add(usage.cached_tokens as u64, Ordering::Relaxed);
+        self.generated_tokens.fetch_add(usage.generated_tokens as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn failed(&self) {
@@ -57,6 +74,9 @@ impl Counters {
             busy: self.busy.load(Ordering::Relaxed),
             batches: self.batches.load(Ordering::Relaxed),
             rows: self.rows.load(Ordering::Relaxed),
+            prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
+            cached_tokens: self.cached_tokens.load(Ordering::Relaxed),
+            generated_tokens: self.generated_tokens.load(Ordering::Relaxed),
         }
     }
 }

@@ -60,6 +60,13 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     let most = arguments.concurrency.iter().copied().max().unwrap_or(1);
     config.sandbox.instances = config.sandbox.instances.max(most);
     config.server.deadline = DEADLINE;
+    // What is measured is how fast it is, not what is refused.
+    config.server.queue_time = DEADLINE;
+    config.server.rate_per_ip = None;
+    config.server.body_memory_bytes = usize::MAX;
+    config.server.connections.most_per_ip = usize::MAX;
+    config.server.connections.most = usize::MAX;
+    config.keys.clear();
     let mut quantization = None;
     let (component, wanted) = match &arguments.component {
         Some(name) => {

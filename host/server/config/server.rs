@@ -1,0 +1,344 @@
+//! `[server]` and `[keys]`: where the server listens, whom it answers, and how much it takes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::check::{Checker, one_of};
+use super::{ComponentConfig, ModelConfig, Place, file};
+use crate::keys::KeyHash;
+
+/// The listener and the requests.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the operator's own endpoints are; on `listen` where there is none.
+    pub admin_listen: Option<SocketAddr>,
+    /// A socket beside `listen`.
+    pub unix_socket: Option<PathBuf>,
+    /// Whoever reaches the listeners may use them, keys or not.
+    pub trusted_network: bool,
+    /// The certificate that `listen` answers with.
+    pub tls: Option<TlsFiles>,
+    /// What a connection may cost.
+    pub connections: ConnectionLimits,
+    /// Requests of one address.
+    pub rate_per_ip: Option<Rate>,
+    /// The longest that a request may take.
+    pub deadline: Duration,
+    /// The longest that a chat's answer may take.
+    pub chat_deadline: Duration,
+    /// The longest that its body may take to arrive.
+    pub body_time: Duration,
+    /// The largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// All bodies that are held at any one time, in bytes.
+    pub body_memory_bytes: usize,
+    /// The most inputs of one `/moderate` request.
+    pub max_inputs: usize,
+    /// Other names of moderators, by which a request's `model` may choose them.
+    pub aliases: BTreeMap<String, String>,
+    /// The longest that a request is expected to wait for an instance.
+    pub queue_time: Duration,
+    /// How long requests under way may take to finish after a signal to stop.
+    pub drain: Duration,
+}
+
+/// What a connection may cost.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// Connections at any one time.
+    pub most: usize,
+    /// Those of one IPv4 address, or of one IPv6 network of 64 bits.
+    pub most_per_ip: usize,
+    /// The longest head of a request, in bytes.
+    pub header_bytes: usize,
+    /// How long a handshake may take, and each request's head.
+    pub header_time: Duration,
+    /// How long a connection may stay without a request.
+    pub idle_time: Duration,
+    /// How long a client may take nothing of an answer.
+    pub send_time: Duration,
+}
+
+/// The files of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and the root, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests a second.
+    pub per_second: NonZeroU32,
+    /// Requests at once.
+    pub burst: NonZeroU32,
+}
+
+/// One API key: what is known of it is its hash.
+#[derive(Clone, Debug)]
+pub struct KeyConfig {
+    /// SHA-256 of the key.
+    pub hash: KeyHash,
+    /// The components that it may use; all where there is no list.
+    pub components: Option<BTreeSet<String>>,
+    /// The models that it may ask by name; all where there is no list.
+    pub models: Option<BTreeSet<String>>,
+    /// How often.
+    pub rate: Option<Rate>,
+    /// Requests under way at any one time.
+    pub concurrency: Option<usize>,
+}
+
+/// As many keys as are compared with every request's.
+const MOST_KEYS: usize = 1_000;
+
+impl ServerConfig {
+    /// Whether everybody who reaches `address` may be answered: without keys, only this machine's own programs are.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and the ways out.
+    pub fn admits(&self, address: SocketAddr, keyless: bool) -> Result<(), String> {
+        if address.ip().is_loopback() || self.trusted_network || !keyless {
+            return Ok(());
+        }
+        Err(format!(
+            "is `{address}`, which other machines reach, and no key is configured; expected a loopback address such as \
+             `127.0.0.1:{}`, or a [keys.NAME] section (`infer key new` makes one), or `trusted_network = true` under \
+             [server] where everybody who reaches it may use it",
+            address.port()
+        ))
+    }
+}
+
+impl<P: Fn(usize) -> Place> Checker<'_, P> {
+    pub(super) fn server(
+        &mut self,
+        typed: &file::Server,
+        keyless: bool,
+        components: &BTreeMap<String, ComponentConfig>,
+    ) -> ServerConfig {
+        let path = |path: &PathBuf| self.base.join(path);
+        let tls = typed.tls.as_ref().map(|tls| TlsFiles {
+            certificate: path(tls.certificate.get_ref()),
+            key: path(tls.key.get_ref()),
+        });
+        let unix_socket = typed.unix_socket.as_ref().map(path);
+        for (subject, file) in
+            typed.tls.iter().flat_map(|tls| [("certificate", &tls.certificate), ("key", &tls.key)])
+        {
+            let path = self.base.join(file.get_ref());
+            if !path.is_file() {
+                let message = format!(
+                    "`tls.{subject}` is `{}`, which is no file; expected a PEM file, by its path from the configuration's folder",
+                    path.display()
+                );
+                self.mistake(file.span().start, message);
+            }
+        }
+        let deadline = self.duration("", "deadline_ms", &typed.deadline_ms, Duration::from_secs(5));
+        let chat_deadline =
+            self.duration("", "chat_deadline_ms", &typed.chat_deadline_ms, Duration::from_secs(120));
+        let max_body_bytes = self.size("", "max_body_bytes", &typed.max_body_bytes, 10 << 20, 1..=1 << 30);
+        let listen = typed.listen.as_ref().map(|listen| *listen.get_ref());
+        let server = ServerConfig {
+            listen: listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
+            admin_listen: typed.admin_listen.as_ref().map(|listen| *listen.get_ref()),
+            unix_socket,
+            trusted_network: typed.trusted_network.unwrap_or(false),
+            tls,
+            connections: self.connections(typed),
+            rate_per_ip: self.rate(
+                "",
+                ("rate_per_ip", &typed.rate_per_ip),
+                ("burst_per_ip", &typed.burst_per_ip),
+            ),
+            deadline,
+            chat_deadline,
+            body_time: self.duration("", "body_ms", &typed.body_ms, deadline),
+            max_body_bytes,
+            body_memory_bytes: self.size(
+                "",
+                "body_memory_bytes",
+                &typed.body_memory_bytes,
+                max_body_bytes.max(128 << 20),
+                max_body_bytes as u64..=1 << 40,
+            ),
+            max_inputs: self.size("", "max_inputs", &typed.max_inputs, 128, 1..=65_536),
+            aliases: self.aliases(&typed.aliases, components),
+            queue_time: self.duration("", "queue_ms", &typed.queue_ms, deadline / 20),
+            drain: self.duration("", "drain_ms", &typed.drain_ms, Duration::from_secs(10)),
+        };
+        self.addresses(typed, &server, keyless);
+        server
+    }
+
+    fn aliases(
+        &mut self,
+        typed: &BTreeMap<String, Spanned<String>>,
+        components: &BTreeMap<String, ComponentConfig>,
+    ) -> BTreeMap<String, String> {
+        for (alias, component) in typed {
+            if !components.contains_key(component.get_ref()) {
+                let message = format!(
+                    "alias `{alias}`: component `{}` is not configured; expected {}",
+                    component.get_ref(),
+                    one_of(components.keys())
+                );
+                self.mistake(component.span().start, message);
+            } else if components.contains_key(alias) {
+                let message = format!("alias `{alias}` is a component's name; expected another");
+                self.mistake(component.span().start, message);
+            }
+        }
+        typed.iter().map(|(alias, component)| (alias.clone(), component.get_ref().clone())).collect()
+    }
+
+    /// Who reaches the listeners: on the operator's own one nobody is asked for a key.
+    fn addresses(&mut self, typed: &file::Server, server: &ServerConfig, keyless: bool) {
+        for (name, listen, keyless) in
+            [("listen", &typed.listen, keyless), ("admin_listen", &typed.admin_listen, true)]
+        {
+            let Some(listen) = listen else { continue };
+            if let Err(why) = server.admits(*listen.get_ref(), keyless) {
+                let why = if name == "listen" {
+                    why
+                } else {
+                    format!(
+                        "is `{}`, which other machines reach, and nobody is asked for a key there; expected a loopback \
+                         address, or `trusted_network = true` under [server]",
+                        listen.get_ref()
+                    )
+                };
+                self.mistake(listen.span().start, format!("`{name}` {why}"));
+            }
+        }
+        if let Some(admin) = &typed.admin_listen
+            && *admin.get_ref() == server.listen
+            && server.listen.port() != 0
+        {
+            let message =
+                format!("`admin_listen` is `{}`, as `listen` is; expected another port", server.listen);
+            self.mistake(admin.span().start, message);
+        }
+    }
+
+    fn connections(&mut self, typed: &file::Server) -> ConnectionLimits {
+        let most = self.size("", "connections", &typed.connections, 1_024, 1..=1_000_000);
+        let seconds = Duration::from_secs;
+        ConnectionLimits {
+            most,
+            most_per_ip: self.size(
+                "",
+                "connections_per_ip",
+                &typed.connections_per_ip,
+                most.min(256),
+                1..=1_000_000,
+            ),
+            // hyper reads into a buffer of at least 8 KiB.
+            header_bytes: self.size(
+                "",
+                "max_header_bytes",
+                &typed.max_header_bytes,
+                32 << 10,
+                8 << 10..=1 << 20,
+            ),
+            header_time: self.duration("", "header_ms", &typed.header_ms, seconds(10)),
+            idle_time: self.duration("", "idle_ms", &typed.idle_ms, seconds(60)),
+            send_time: self.duration("", "send_ms", &typed.send_ms, seconds(10)),
+        }
+    }
+
+    /// A bucket where a rate was typed; it holds a second's requests unless `burst` says otherwise.
+    fn rate(
+        &mut self,
+        subject: &str,
+        (rate_key, rate): (&str, &file::Number),
+        (burst_key, burst): (&str, &file::Number),
+    ) -> Option<Rate> {
+        let most = 1_000_000;
+        let per_second = NonZeroU32::new(self.number(subject, rate_key, rate, 0, 1..=most) as u32);
+        let Some(per_second) = per_second else {
+            if let Some(burst) = burst {
+                let message =
+                    format!("{subject}`{burst_key}` needs `{rate_key}` beside it: how often, after that");
+                self.mistake(burst.span().start, message);
+            }
+            return None;
+        };
+        let burst = self.number(subject, burst_key, burst, u64::from(per_second.get()), 1..=most);
+        Some(Rate { per_second, burst: NonZeroU32::new(burst as u32).unwrap_or(per_second) })
+    }
+
+    pub(super) fn keys(
+        &mut self,
+        typed: &BTreeMap<String, file::Key>,
+        models: &BTreeMap<String, ModelConfig>,
+        components: &BTreeMap<String, ComponentConfig>,
+    ) -> BTreeMap<String, KeyConfig> {
+        let mut keys: BTreeMap<String, KeyConfig> = BTreeMap::new();
+        for (name, key) in typed {
+            let subject = format!("key `{name}`");
+            let at = key.hash.span().start;
+            let Ok(hash) = key.hash.get_ref().parse::<KeyHash>() else {
+                // What stands there may be a key itself: it is not repeated.
+                let message = format!(
+                    "{subject}: `hash` is of {} characters, expected `sha256:` and 64 hexadecimal digits, as \
+                     `infer key new` prints it",
+                    key.hash.get_ref().chars().count()
+                );
+                self.mistake(at, message);
+                continue;
+            };
+            if let Some((other, _)) = keys.iter().find(|(_, other)| other.hash == hash) {
+                self.mistake(
+                    at,
+                    format!("{subject}: its hash is the key `{other}`'s; expected one of its own"),
+                );
+            }
+            if keys.len() == MOST_KEYS {
+                self.mistake(at, format!("{subject}: expected at most {MOST_KEYS} keys"));
+                break;
+            }
+            let prefix = format!("{subject}: ");
+            let key = KeyConfig {
+                hash,
+                components: self.listed(&subject, "component", key.components.as_deref(), components),
+                models: self.listed(&subject, "model", key.models.as_deref(), models),
+                rate: self.rate(&prefix, ("rate", &key.rate), ("burst", &key.burst)),
+                concurrency: self.optional(&prefix, "concurrency", &key.concurrency, 1..=65_536),
+            };
+            keys.insert(name.clone(), key);
+        }
+        keys
+    }
+
+    fn listed<T>(
+        &mut self,
+        subject: &str,
+        kind: &str,
+        typed: Option<&[Spanned<String>]>,
+        known: &BTreeMap<String, T>,
+    ) -> Option<BTreeSet<String>> {
+        let typed = typed?;
+        for name in typed.iter().filter(|name| !known.contains_key(name.get_ref())) {
+            let message = format!(
+                "{subject}: {kind} `{}` is not configured; expected {}",
+                name.get_ref(),
+                one_of(known.keys())
+            );
+            self.mistake(name.span().start, message);
+        }
+        Some(typed.iter().map(|name| name.get_ref().clone()).collect())
+    }
+}

@@ -1,0 +1,258 @@
+//! API keys: what is configured of one is its hash, and what it may do.
+//!
+//! A key is 256 random bits, so a plain SHA-256 of it can be neither guessed nor looked up in a table; a slow hash, as
+//! passwords need, would only cost every request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::KeyConfig;
+use crate::rates::{Bucket, Wait};
+
+/// What every key begins with, so that scanners for leaked secrets find one.
+const PREFIX: &str = "infer_";
+
+/// The longest text that is hashed to see whether it is a key: those of other services that a client may send are shorter.
+const LONGEST: usize = 512;
+
+/// SHA-256 of a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyHash([u8; 32]);
+
+/// A new key, and its hash.
+///
+/// # Errors
+///
+/// When the system has no random numbers.
+pub fn generate() -> Result<(String, KeyHash), getrandom::Error> {
+    let mut bits = [0; 32];
+    getrandom::fill(&mut bits)?;
+    let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bits));
+    let hash = KeyHash::of(&key);
+    Ok((key, hash))
+}
+
+impl KeyHash {
+    /// The hash of `key`.
+    #[must_use]
+    pub fn of(key: &str) -> Self {
+        KeyHash(Sha256::digest(key).into())
+    }
+}
+
+/// A text that is no hash.
+#[derive(Debug, thiserror::Error)]
+#[error("expected `sha256:` and 64 hexadecimal digits")]
+pub struct NoHash;
+
+impl FromStr for KeyHash {
+    type Err = NoHash;
+
+    fn from_str(text: &str) -> Result<Self, NoHash> {
+        let digits = text.strip_prefix("sha256:").filter(|digits| digits.len() == 64).ok_or(NoHash)?;
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+            let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(NoHash);
+            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        }
+        Ok(KeyHash(hash))
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Every configured key.
+pub struct Keyring {
+    keys: Vec<(KeyHash, Arc<Key>)>,
+}
+
+/// What the bearer of a key may do.
+pub struct Key {
+    /// Its name in the configuration, for the log.
+    pub name: String,
+    components: Option<BTreeSet<String>>,
+    models: Option<BTreeSet<String>>,
+    bucket: Option<Bucket>,
+    concurrency: Option<Arc<Semaphore>>,
+}
+
+/// Why a key's bearer is not answered now.
+#[derive(Debug)]
+pub enum Refused {
+    /// Its bucket is empty.
+    Rate(Wait),
+    /// It has as many requests under way as it may.
+    Concurrency,
+}
+
+impl Keyring {
+    /// The keys of a configuration.
+    #[must_use]
+    pub fn new(configured: &BTreeMap<String, KeyConfig>) -> Self {
+        let key = |(name, config): (&String, &KeyConfig)| {
+            let key = Key {
+                name: name.clone(),
+                components: config.components.clone(),
+                models: config.models.clone(),
+                bucket: config.rate.map(Bucket::new),
+                concurrency: config.concurrency.map(|most| Arc::new(Semaphore::new(most))),
+            };
+            (config.hash, Arc::new(key))
+        };
+        Keyring { keys: configured.iter().map(key).collect() }
+    }
+
+    /// Whether no key is configured, so that nobody is asked for one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The key that was sent, where it is one of these.
+    ///
+    /// Every hash is compared to its end, so the time taken says nothing of which was nearest.
+    #[must_use]
+    pub fn find(&self, sent: &str) -> Option<Arc<Key>> {
+        if sent.len() > LONGEST {
+            return None;
+        }
+        let hash = KeyHash::of(sent);
+        let mut found = u32::MAX;
+        for (index, (known, _)) in (0_u32..).zip(&self.keys) {
+            found.conditional_assign(&index, known.0.ct_eq(&hash.0));
+        }
+        self.keys.get(found as usize).map(|(_, key)| key.clone())
+    }
+}
+
+impl Key {
+    /// Whether its bearer may use the component `name`.
+    #[must_use]
+    pub fn may_use(&self, name: &str) -> bool {
+        self.components.as_ref().is_none_or(|components| components.contains(name))
+    }
+
+    /// Whether its bearer may ask the model `name` by its name.
+    #[must_use]
+    pub fn may_ask(&self, name: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.contains(name))
+    }
+
+    /// Count one request, which lasts as long as what is returned.
+    ///
+    /// # Errors
+    ///
+    /// When it is one too many.
+    pub fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Refused> {
+        let permit = match &self.concurrency {
+            None => None,
+            Some(most) => Some(most.clone().try_acquire_owned().map_err(|_| Refused::Concurrency)?),
+        };
+        self.bucket.as_ref().map_or(Ok(()), Bucket::take).map_err(Refused::Rate)?;
+        Ok(permit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Rate;
+
+    fn config(key: &str) -> KeyConfig {
+        KeyConfig { hash: KeyHash::of(key), components: None, models: None, rate: None, concurrency: None }
+    }
+
+    fn keyring(keys: &[(&str, KeyConfig)]) -> Keyring {
+        let keys = keys.iter().map(|(name, config)| ((*name).to_owned(), config.clone()));
+        Keyring::new(&keys.collect())
+    }
+
+    #[test]
+    fn a_hash_is_what_sha256sum_prints() {
+        // printf abc | sha256sum
+        let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(KeyHash::of("abc").to_string(), text);
+        assert_eq!(text.parse::<KeyHash>().unwrap(), KeyHash::of("abc"));
+        for wrong in ["", "sha256:", "ba7816bf", &text[..70], &text.replace('b', "g"), &format!("{text}0")] {
+            assert!(wrong.parse::<KeyHash>().is_err(), "{wrong}");
+        }
+        assert!(format!("sha256:{}é", "0".repeat(62)).parse::<KeyHash>().is_err());
+    }
+
+    #[test]
+    fn keys_are_long_and_no_two_are_equal() {
+        let (one, hash) = generate().unwrap();
+        let (other, _) = generate().unwrap();
+        assert_ne!(one, other);
+        assert_eq!(one.len(), "infer_".len() + 43);
+        assert_eq!(hash, KeyHash::of(&one));
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_whole_text_alone() {
+        let ring = keyring(&[("a", config("one")), ("b", config("two")), ("c", config("three"))]);
+        let name = |sent: &str| ring.find(sent).map(|key| key.name.clone());
+        assert_eq!(name("one").as_deref(), Some("a"));
+        assert_eq!(name("three").as_deref(), Some("c"));
+        for wrong in ["", "on", "one ", "ONE", &"one".repeat(1_000)] {
+            assert_eq!(name(wrong), None, "{wrong}");
+        }
+        assert!(keyring(&[]).find("one").is_none());
+    }
+
+    #[test]
+    fn a_key_reaches_what_is_listed() {
+        let only = |name: &str| Some(BTreeSet::from([name.to_owned()]));
+        let ring = keyring(&[
+            ("all", config("all")),
+            ("one", KeyConfig { components: only("moderate"), models: only("phi3"), ..config("one") }),
+            ("none", KeyConfig { components: Some(BTreeSet::new()), ..config("none") }),
+        ]);
+        let may = |key: &str| {
+            let key = ring.find(key).unwrap();
+            (key.may_use("moderate"), key.may_use("classify"), key.may_ask("phi3"), key.may_ask("smollm2"))
+        };
+        assert_eq!(may("all"), (true, true, true, true));
+        assert_eq!(may("one"), (true, false, true, false));
+        assert_eq!(may("none"), (false, false, true, true));
+    }
+
+    #[test]
+    fn concurrency_comes_back_when_requests_end() {
+        let ring = keyring(&[("two", KeyConfig { concurrency: Some(2), ..config("two") })]);
+        let key = ring.find("two").unwrap();
+        let under_way = (key.enter().unwrap(), key.enter().unwrap());
+        assert!(matches!(key.enter(), Err(Refused::Concurrency)));
+        drop(under_way);
+        assert!(key.enter().is_ok());
+    }
+
+    #[test]
+    fn a_burst_is_answered_and_no_more() {
+        let rate = Rate { per_second: 1.try_into().unwrap(), burst: 3.try_into().unwrap() };
+        let ring = keyring(&[("slow", KeyConfig { rate: Some(rate), ..config("slow") })]);
+        let key = ring.find("slow").unwrap();
+        assert!((0..3).all(|_| key.enter().is_ok()));
+        let Err(Refused::Rate(wait)) = key.enter() else { panic!("a fourth request passed") };
+        assert_eq!(wait.seconds(), 1);
+    }
+}

@@ -1,0 +1,265 @@
+//! What `GET /metrics` tells, in the text format of OpenMetrics: names begin with `infer_` and end with their unit.
+//!
+//! Labels have few values: routes as they are written in the route table, components and models of the configuration.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use infer_engine::{LanguageModel, Model, Stats};
+use infer_sandbox::{CallError, Usage};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The format that is written.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of durations, in seconds: a refusal takes microseconds, a long chat a minute.
+const SECONDS: [f64; 18] = [
+    5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
+    60.0,
+];
+
+/// Upper bounds of the rows of a batch.
+const ROWS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// Upper bounds of a guest's memory, in bytes.
+const BYTES: [f64; 8] =
+    [1048576.0, 2097152.0, 4194304.0, 8388608.0, 16777216.0, 33554432.0, 67108864.0, 134217728.0];
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    seconds: Histograms<Asked>,
+    calls: Calls,
+}
+
+/// What is counted of components.
+#[derive(Clone)]
+struct Calls {
+    outcomes: Family<Called, Counter>,
+    stages: Histograms<Staged>,
+    batch: Histograms<Of>,
+    memory: Histograms<Of>,
+}
+
+/// What is counted of one component.
+#[derive(Clone)]
+pub struct Recorder {
+    component: Arc<str>,
+    calls: Calls,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answered {
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Asked {
+    route: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Called {
+    component: Arc<str>,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Staged {
+    component: Arc<str>,
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Of {
+    component: Arc<str>,
+}
+
+fn durations() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Metrics {
+    /// Nothing is counted yet. What `models` have done is read from them whenever it is told.
+    #[must_use]
+    pub fn new(models: &BTreeMap<String, Arc<Model>>, backend: &str) -> Self {
+        let mut registry = Registry::with_prefix("infer");
+        let requests: Family<Answered, Counter> = Family::default();
+        registry.register("requests", "Requests that were answered, by route and status", requests.clone());
+        let seconds = Histograms::<Asked>::new_with_constructor(durations);
+        let help = "From a request's head to its answer's; a stream goes on behind it";
+        registry.register_with_unit("request", help, Unit::Seconds, seconds.clone());
+        let calls = Calls {
+            outcomes: Family::default(),
+            stages: Family::new_with_constructor(durations),
+            batch: Family::new_with_constructor(|| Histogram::new(ROWS)),
+            memory: Family::new_with_constructor(|| Histogram::new(BYTES)),
+        };
+        let help = "Calls of a component: ok, fault, busy, deadline, wrong answers, and the causes of guests that were stopped";
+        registry.register("component_calls", help, calls.outcomes.clone());
+        let help = "Stages of a call: waiting, making the instance, the guest, the models";
+        registry.register_with_unit("component_stage", help, Unit::Seconds, calls.stages.clone());
+        registry.register(
+            "component_batch_rows",
+            "Rows that a call's models computed together",
+            calls.batch.clone(),
+        );
+        let help = "The most memory that a call's guest had";
+        registry.register_with_unit("component_memory", help, Unit::Bytes, calls.memory.clone());
+        let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("backend", backend.to_owned())];
+        registry.register("build", "The program", Info::new(build));
+        registry.register_collector(Box::new(Models(models.clone())));
+        Metrics { registry, requests, seconds, calls }
+    }
+
+    /// What counts the calls of `component`.
+    #[must_use]
+    pub fn recorder(&self, component: &str) -> Recorder {
+        Recorder { component: component.into(), calls: self.calls.clone() }
+    }
+
+    /// Count a request to `route`, which the route table has.
+    pub fn answered(&self, route: &str, status: u16, took: Duration) {
+        self.requests.get_or_create(&Answered { route: route.to_owned(), status }).inc();
+        self.seconds.get_or_create(&Asked { route: route.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// Everything, as text.
+    ///
+    /// # Errors
+    ///
+    /// None, but for want of memory.
+    pub fn tell(&self) -> Result<String, fmt::Error> {
+        let mut told = String::new();
+        text::encode(&mut told, &self.registry)?;
+        Ok(told)
+    }
+}
+
+impl Recorder {
+    /// Count a call that took `usage`.
+    pub fn called<T>(&self, result: &Result<T, CallError>, usage: &Usage) {
+        let Recorder { component, calls } = self;
+        let outcome = match result {
+            Ok(_) => "ok",
+            Err(CallError::Fault { .. }) => "fault",
+            Err(CallError::Answer { .. } | CallError::World { .. }) => "wrong_answer",
+            Err(CallError::Stopped { cause, .. }) => cause.label(),
+            Err(CallError::Deadline { .. }) => "deadline",
+            Err(CallError::Busy { .. }) => "busy",
+        };
+        calls.outcomes.get_or_create(&Called { component: component.clone(), outcome }).inc();
+        let stages = [
+            ("queue", usage.queue),
+            ("instantiate", usage.instantiate),
+            ("guest", usage.guest),
+            ("compute", usage.compute),
+        ];
+        for (stage, took) in stages {
+            let staged = Staged { component: component.clone(), stage };
+            calls.stages.get_or_create(&staged).observe(took.as_secs_f64());
+        }
+        let of = Of { component: component.clone() };
+        if usage.batch > 0 {
+            calls.batch.get_or_create(&of).observe(usage.batch as f64);
+        }
+        calls.memory.get_or_create(&of).observe(usage.memory_bytes_peak as f64);
+    }
+}
+
+/// What models and the process tell when they are asked.
+struct Models(BTreeMap<String, Arc<Model>>);
+
+/// A number of a model: name, help, unit, labels beside the model's, and where it is found.
+type Number = (&'static str, &'static str, &'static [(&'static str, fn(&Stats) -> u64)]);
+
+const COUNTED: [Number; 4] = [
+    (
+        "model_jobs",
+        "Jobs of a model: computed, failed, skipped since nobody waited for them any more, refused by a full queue",
+        &[
+            ("computed", |stats| stats.computed),
+            ("failed", |stats| stats.failed),
+            ("skipped", |stats| stats.skipped),
+            ("refused", |stats| stats.busy),
+        ],
+    ),
+    ("model_batches", "Computations of a model", &[("", |stats| stats.batches)]),
+    ("model_rows", "Rows in them", &[("", |stats| stats.rows)]),
+    (
+        "model_tokens",
+        "Tokens of a language model: of prompts, of these found computed, and generated",
+        &[
+            ("prompt", |stats| stats.prompt_tokens),
+            ("cached", |stats| stats.cached_tokens),
+            ("generated", |stats| stats.generated_tokens),
+        ],
+    ),
+];
+
+impl fmt::Debug for Models {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Models")
+    }
+}
+
+impl Collector for Models {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let stats: Vec<_> = self.0.values().map(|model| (model, model.stats())).collect();
+        for (name, help, kinds) in COUNTED {
+            let mut family = encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                prometheus_client::metrics::MetricType::Counter,
+            )?;
+            for (model, stats) in &stats {
+                for (kind, read) in kinds {
+                    let labels = [("model", model.name()), ("kind", kind)];
+                    let labels = if kind.is_empty() { &labels[..1] } else { &labels[..] };
+                    ConstCounter::new(read(stats)).encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
+        let queued = |model: &Model| Some(model.queue_depth());
+        let used = |model: &Model| model.language().map(LanguageModel::kv_tokens_used);
+        let room = |model: &Model| model.language().map(LanguageModel::kv_tokens);
+        type Gauge<'g> = (&'static str, &'static str, &'g dyn Fn(&Model) -> Option<usize>);
+        let gauges: [Gauge<'_>; 3] = [
+            ("model_queue_jobs", "Jobs that wait for a model", &queued),
+            ("model_kv_tokens", "Tokens whose keys and values a language model holds", &used),
+            ("model_kv_capacity_tokens", "Tokens that `kv_bytes` has room for", &room),
+        ];
+        let kind = prometheus_client::metrics::MetricType::Gauge;
+        for (name, help, read) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for model in self.0.values() {
+                let Some(value) = read(model) else { continue };
+                let labels = [("model", model.name())];
+                ConstGauge::new(value as i64).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let resident =
+            encoder.encode_descriptor("resident", "Memory of the process", Some(&Unit::Bytes), kind)?;
+        ConstGauge::new(resident_bytes().unwrap_or(0) as i64).encode(resident)
+    }
+}
+
+/// What the system counts as this process's memory.
+fn resident_bytes() -> Option<usize> {
+    let pages: usize = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size())
+}

@@ -1,0 +1,92 @@
+//! `POST /v1/chat/completions` and `POST /v1/completions`: OpenAI's way to a language model, at once or as it is written.
+//!
+//! # Layout
+//!
+//! - `request`: a body becomes what the engine is asked; `response`: its answer becomes objects
+//! - `stream`: the same while the answer is being written
+
+mod request;
+mod response;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::header;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use infer_engine::{LanguageModel, Model, Session};
+
+use super::Call;
+use super::entrance::{self, Caller, Door, Entrance};
+use crate::error::ApiError;
+use request::Asked;
+use response::Head;
+
+/// The two paths, on which a request may take as long as `chat_deadline_ms`.
+pub(super) const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+
+/// In which form a client asks, and is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Chat,
+    Completion,
+}
+
+#[derive(Clone)]
+struct Endpoint {
+    entrance: Arc<Entrance>,
+    form: Form,
+}
+
+pub(super) fn router(entrance: &Arc<Entrance>) -> Router {
+    // A language model's own queue bounds what waits for it.
+    let door = Door { entrance: entrance.clone(), component: None, gate: None };
+    let route = |form| {
+        let endpoint = Endpoint { entrance: entrance.clone(), form };
+        let admit = from_fn_with_state(door.clone(), entrance::admit);
+        post(handle).route_layer(admit).with_state(endpoint)
+    };
+    Router::new().route(PATHS[0], route(Form::Chat)).route(PATHS[1], route(Form::Completion))
+}
+
+async fn handle(
+    State(Endpoint { entrance, form }): State<Endpoint>,
+    Extension(caller): Extension<Caller>,
+    Extension(call): Call,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let Asked { model, request, stream, include_usage } = request::read(form, &body?)?;
+    let model = find(&entrance, &caller, &model)?.clone();
+    let head = Head::new(form, &call.id, &model);
+    // What one bearer's chats have computed is found by the same bearer's next turn, and by nobody else's.
+    let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
+    let session = Session::new(&component);
+    if stream {
+        let events = stream::begin(model, session, request, head, include_usage, call.deadline).await?;
+        let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+        return Ok((headers, events).into_response());
+    }
+    let mut session = session;
+    let answer = language(&model)?.run(&mut session, request, None, call.deadline).await?;
+    Ok(Json(head.whole(answer)?).into_response())
+}
+
+fn language(model: &Model) -> Result<&LanguageModel, ApiError> {
+    model.language().ok_or_else(|| ApiError::internal("internal"))
+}
+
+/// The language model called `name`.
+fn find<'e>(entrance: &'e Entrance, caller: &Caller, name: &str) -> Result<&'e Arc<Model>, ApiError> {
+    let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));
+    let served = |model: &Model| model.language().is_some() && reached(model.name());
+    entrance.app.models.get(name).filter(|model| served(model)).ok_or_else(|| {
+        let known: Vec<_> = entrance.app.models.values().filter(|model| served(model)).collect();
+        let known: Vec<_> = known.iter().map(|model| model.name()).collect();
+        ApiError::no_model(name, &known)
+    })
+}

@@ -1,0 +1,242 @@
+//! The way in: who asks, whether they may, and whether there is room, before anything of a body is read.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use bytes::BytesMut;
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use tokio::runtime::Handle;
+use tokio::time::timeout_at;
+use tracing::{Instrument as _, Span, error};
+
+use crate::admission::{BodyMemory, Gate, Share};
+use crate::app::App;
+use crate::config::ServerConfig;
+use crate::error::ApiError;
+use crate::keys::{Key, Keyring, Refused};
+use crate::rates::Addresses;
+use crate::serve::{Abort, Peer};
+
+/// What every request passes.
+pub struct Entrance {
+    pub(super) app: Arc<App>,
+    pub(super) server: ServerConfig,
+    stopping: Arc<AtomicBool>,
+    pub(super) gate: Arc<Gate>,
+    memory: BodyMemory,
+    keys: Keyring,
+    addresses: Option<Addresses>,
+    /// The threads that handlers run on.
+    work: Handle,
+}
+
+/// Who asks: the key that was sent, where keys are asked for.
+#[derive(Clone)]
+pub(super) struct Caller(pub(super) Option<Arc<Key>>);
+
+impl Caller {
+    /// Whether the key reaches `component`.
+    ///
+    /// # Errors
+    ///
+    /// 403 where it does not.
+    pub(super) fn check(&self, component: &str) -> Result<(), ApiError> {
+        if self.0.as_ref().is_none_or(|key| key.may_use(component)) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(format!(
+            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
+        )))
+    }
+}
+
+/// The entrance of what computes.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) entrance: Arc<Entrance>,
+    /// The component that answers; none where the request names what answers, and the handler asks whether it may.
+    pub(super) component: Option<Arc<str>>,
+    /// What bounds the work that waits behind it.
+    pub(super) gate: Option<Arc<Gate>>,
+}
+
+impl Entrance {
+    /// An entrance to `app`, whose handlers run on the runtime that this is called on. Once `stopping` is set the server says that it
+    /// is not ready.
+    #[must_use]
+    pub fn new(app: Arc<App>, stopping: Arc<AtomicBool>) -> Self {
+        let server = app.config.server.clone();
+        let sandbox = &app.config.sandbox;
+        Entrance {
+            gate: Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time),
+            memory: BodyMemory::new(server.body_memory_bytes),
+            keys: Keyring::new(&app.config.keys),
+            addresses: server.rate_per_ip.map(Addresses::new),
+            work: Handle::current(),
+            app,
+            server,
+            stopping,
+        }
+    }
+
+    /// Whether requests are welcome.
+    pub(super) fn ready(&self) -> Result<(), ApiError> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(ApiError::unavailable("the server is stopping"));
+        }
+        if let Some((name, _)) = self.app.models.iter().find(|(_, model)| !model.is_serving()) {
+            return Err(ApiError::unavailable(format!("model `{name}` has stopped; start the server again")));
+        }
+        if self.gate.is_standing() {
+            return Err(ApiError::unavailable("the queue stays full; send requests to another server"));
+        }
+        Ok(())
+    }
+
+    fn caller(&self, request: &Request) -> Result<Caller, ApiError> {
+        let ip = request.extensions().get::<Peer>().and_then(|peer| peer.ip());
+        if let (Some(addresses), Some(ip)) = (&self.addresses, ip) {
+            addresses.take(ip).map_err(|wait| ApiError::rate_limited("this address", wait))?;
+        }
+        if self.keys.is_empty() {
+            return Ok(Caller(None));
+        }
+        let sent = bearer(request.headers()).ok_or_else(ApiError::no_key)?;
+        let key = self.keys.find(sent).ok_or_else(ApiError::wrong_key)?;
+        Span::current().record("key", &key.name);
+        Ok(Caller(Some(key)))
+    }
+}
+
+/// Find out who asks.
+pub(super) async fn identify(
+    State(entrance): State<Arc<Entrance>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match entrance.caller(&request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Let a request in where its key reaches the component and there is room; then read its body, and run its handler on the
+/// threads that are for that.
+pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
+    match let_in(&door, request, next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, ApiError> {
+    let Door { entrance, component, gate } = door;
+    let (mut parts, body) = request.into_parts();
+    let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
+    if let Some(component) = component {
+        Caller(key.clone()).check(component)?;
+    }
+    let place = match gate {
+        Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
+        None => None,
+    };
+    let counted = match &key {
+        None => None,
+        Some(key) => key.enter().map_err(|refused| match refused {
+            Refused::Rate(wait) => ApiError::rate_limited("this key", wait),
+            Refused::Concurrency => ApiError::too_many_at_once(),
+        })?,
+    };
+    let mut share = entrance.memory.share();
+    let began = Instant::now();
+    let arrives = began + entrance.server.body_time;
+    let deadline = parts.extensions.get().map(|call: &infer_sandbox::Request| call.deadline);
+    let arrives = deadline.map_or(arrives, |deadline| deadline.min(arrives));
+    let body = read(body, entrance.server.max_body_bytes, &mut share);
+    let body = timeout_at(arrives.into(), body).await.map_err(|_| ApiError::slow_request())??;
+    if let Some(place) = &place {
+        parts.extensions.insert(place.clone());
+    }
+    let handler = next.run(Request::from_parts(parts, Body::from(body)));
+    let work = async move {
+        let response = handler.await;
+        // Place, count and memory are a request's until it is answered, or dropped with its client.
+        let held = (place, counted, share);
+        match response.headers().get(header::CONTENT_TYPE) {
+            Some(kind) if kind == "text/event-stream" => {
+                response.map(|body| Body::new(Held { body, _held: held }))
+            }
+            _ => response,
+        }
+    };
+    let mut task = Abort(entrance.work.spawn(work.instrument(Span::current())));
+    (&mut task.0).await.map_err(|failure| {
+        error!("a handler has ended: {failure}");
+        ApiError::internal("internal")
+    })
+}
+
+/// An answer that is still being written, with what its request holds.
+struct Held<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> HttpBody for Held<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+}
+
+/// The whole body, charged as it comes: what is declared costs nothing, and what is sent no more than `most`.
+async fn read(mut body: Body, most: usize, share: &mut Share) -> Result<Bytes, ApiError> {
+    if body.size_hint().lower() > most as u64 {
+        return Err(ApiError::body_too_large(most));
+    }
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::invalid("", format!("the body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length > most {
+            return Err(ApiError::body_too_large(most));
+        }
+        share.take(data.len()).map_err(|_| ApiError::busy())?;
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.extend_from_slice(&first);
+        }
+        whole.extend_from_slice(&data);
+    }
+    // Most bodies come in one piece, which is not copied.
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// What follows `Bearer` in the header that carries a key.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}

@@ -1,0 +1,141 @@
+//! JSON read straight into what is wanted of it. What is not wanted is passed over and leaves its kind, for the error that names it: a
+//! tree of everything that a client sends would take some thirty bytes for each of two.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::error::ApiError;
+
+/// How much of a client's own text an error repeats, in characters.
+const REPEATED: usize = 32;
+
+/// A value without what is inside of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shallow<'de> {
+    Null,
+    Boolean(bool),
+    Number(f64),
+    Text(Cow<'de, str>),
+    Array,
+    Object,
+}
+
+/// Reads one value: what it does with an array or an object is its own affair.
+pub(super) trait Read<'de>: Sized {
+    /// What comes of it.
+    type Value;
+
+    /// Any value, where the others do not say otherwise.
+    fn shallow(self, value: Shallow<'de>) -> Self::Value;
+
+    /// An array. What is not read of it has to be passed over.
+    fn array<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        while array.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self.shallow(Shallow::Array))
+    }
+
+    /// An object. What is not read of it has to be passed over.
+    fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(self.shallow(Shallow::Object))
+    }
+}
+
+/// Any value, shallow.
+pub(super) struct Any;
+
+impl<'de> Read<'de> for Any {
+    type Value = Shallow<'de>;
+
+    fn shallow(self, value: Shallow<'de>) -> Shallow<'de> {
+        value
+    }
+}
+
+/// A reader, as serde takes it.
+pub(super) struct Seed<R>(pub(super) R);
+
+impl<'de, R: Read<'de>> DeserializeSeed<'de> for Seed<R> {
+    type Value = R::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<R::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, R: Read<'de>> Visitor<'de> for Seed<R> {
+    type Value = R::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Null))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Boolean(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Number(value as f64)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Number(value as f64)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Number(value)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Text(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<R::Value, E> {
+        Ok(self.0.shallow(Shallow::Text(Cow::Borrowed(text))))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, array: A) -> Result<R::Value, A::Error> {
+        self.0.array(array)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<R::Value, A::Error> {
+        self.0.object(object)
+    }
+}
+
+/// Read `body` as one JSON value.
+///
+/// # Errors
+///
+/// 400 where it is none, with the place.
+pub(super) fn read<'de, R: Read<'de>>(body: &'de [u8], reader: R) -> Result<R::Value, ApiError> {
+    let not_json = |error: serde_json::Error| ApiError::invalid("", format!("the body is not JSON: {error}"));
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = Seed(reader).deserialize(&mut json).map_err(not_json)?;
+    json.end().map_err(not_json)?;
+    Ok(value)
+}
+
+/// As much of `text` as an error repeats.
+pub(super) fn beginning(text: &str) -> &str {
+    text.char_indices().nth(REPEATED).map_or(text, |(end, _)| &text[..end])
+}
+
+impl fmt::Display for Shallow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shallow::Null => f.write_str("missing or null"),
+            Shallow::Boolean(_) => f.write_str("a boolean"),
+            Shallow::Number(_) => f.write_str("a number"),
+            Shallow::Text(text) => write!(f, "the string `{}`", beginning(text)),
+            Shallow::Array => f.write_str("an array"),
+            Shallow::Object => f.write_str("an object"),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Reading an inference request: a JSON object, and behind it, where a header says so, the bytes of tensors.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use infer_engine::{Card, DType, Tensor};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{DATATYPES, data};
+use crate::error::ApiError;
+use crate::routes::json::beginning;
+
+/// How long the JSON at the body's beginning is.
+const JSON_LENGTH: &str = "inference-header-content-length";
+
+/// What is to be computed.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The client's name for it, which the answer repeats.
+    pub(super) id: Option<String>,
+    /// By name.
+    pub(super) inputs: Vec<(String, Tensor)>,
+    /// The outputs that are sent, in their order.
+    pub(super) wanted: Vec<Wanted>,
+}
+
+/// An output that is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    /// As bytes behind the JSON.
+    pub(super) binary: bool,
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    id: Option<String>,
+    #[serde(default)]
+    parameters: Parameters,
+    #[serde(borrow)]
+    inputs: Vec<Input<'a>>,
+    outputs: Option<Vec<Output>>,
+}
+
+/// Parameters that are read; others are extensions, which the protocol lets a server pass over.
+#[derive(Default, Deserialize)]
+struct Parameters {
+    binary_data_size: Option<usize>,
+    binary_data: Option<bool>,
+    binary_data_output: Option<bool>,
+    classification: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Input<'a> {
+    name: String,
+    shape: Vec<usize>,
+    datatype: String,
+    #[serde(default)]
+    parameters: Parameters,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Output {
+    name: String,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+/// The request in `body`, for the model of `card`. The model itself looks at names and shapes.
+///
+/// # Errors
+///
+/// 400 with the path of what is wrong, 415 for a compressed body.
+pub(super) fn read(headers: &HeaderMap, body: &[u8], card: &Card) -> Result<Request, ApiError> {
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if !matches!(encoding, None | Some(b"identity")) {
+        return Err(ApiError::unsupported_media("the body is compressed; expected it as it is"));
+    }
+    let length = json_length(headers, body.len())?;
+    let (json, mut binary) = body.split_at(length);
+    let read: Body<'_> = serde_json::from_slice(json)
+        .map_err(|error| ApiError::invalid("", format!("the body is no inference request: {error}")))?;
+    let mut inputs = Vec::new();
+    for (index, input) in read.inputs.into_iter().enumerate() {
+        let at = format!("inputs[{index}]");
+        let name = input.name.clone();
+        let tensor = input
+            .tensor(&mut binary)
+            .map_err(|message| ApiError::invalid(at, format!("input `{}`: {message}", beginning(&name))))?;
+        inputs.push((name, tensor));
+    }
+    if !binary.is_empty() {
+        let message = format!("{} bytes are left behind the tensors; expected none", binary.len());
+        return Err(ApiError::invalid("", message));
+    }
+    let all_binary = read.parameters.binary_data_output.unwrap_or(false);
+    let wanted = match read.outputs {
+        Some(outputs) if !outputs.is_empty() => chosen(outputs, card, all_binary)?,
+        _ => {
+            let wanted = |name: &String| Wanted { name: name.clone(), binary: all_binary };
+            card.outputs.iter().map(|output| wanted(&output.name)).collect()
+        }
+    };
+    Ok(Request { id: read.id, inputs, wanted })
+}
+
+fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, ApiError> {
+    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(body) };
+    let length = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|length| *length <= body);
+    length.ok_or_else(|| {
+        let message =
+            format!("the header `{JSON_LENGTH}` is not a number of bytes within the body, which has {body}");
+        ApiError::invalid(JSON_LENGTH, message)
+    })
+}
+
+fn chosen(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<Wanted>, ApiError> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for (index, output) in outputs.into_iter().enumerate() {
+        let at = || format!("outputs[{index}]");
+        let name = beginning(&output.name).to_owned();
+        if output.parameters.classification.is_some() {
+            let message = format!(
+                "output `{name}`: `classification` is not served; POST /classify, or rank the scores"
+            );
+            return Err(ApiError::invalid(at(), message));
+        }
+        if !card.outputs.iter().any(|known| known.name == output.name) {
+            let known: Vec<_> = card.outputs.iter().map(|output| output.name.as_str()).collect();
+            let message = format!("there is no output `{name}`; expected one of `{}`", known.join("`, `"));
+            return Err(ApiError::invalid(at(), message));
+        }
+        if wanted.iter().any(|other| other.name == output.name) {
+            return Err(ApiError::invalid(at(), format!("output `{name}` is asked for twice")));
+        }
+        wanted
+            .push(Wanted { name: output.name, binary: output.parameters.binary_data.unwrap_or(all_binary) });
+    }
+    Ok(wanted)
+}
+
+impl Input<'_> {
+    /// The tensor, whose bytes are taken from `binary` where it says how many there are.
+    fn tensor(self, binary: &mut &[u8]) -> Result<Tensor, String> {
+        let known = DATATYPES.iter().find(|(_, name)| *name == self.datatype);
+        let Some((dtype, _)) = known else {
+            let names: Vec<_> = DATATYPES.iter().map(|(_, name)| *name).collect();
+            let found = beginning(&self.datatype);
+            return Err(format!("datatype `{found}` is not one of {}", names.join(", ")));
+        };
+        let bytes = match (self.parameters.binary_data_size, self.data) {
+            (Some(size), None) => {
+                let (own, rest) = binary.split_at_checked(size).ok_or_else(|| {
+                    format!("`binary_data_size` is {size}, and {} bytes are there", binary.len())
+                })?;
+                *binary = rest;
+                own.to_vec()
+            }
+            (None, Some(values)) => json(*dtype, &self.shape, values)?,
+            (Some(_), Some(_)) => {
+                return Err("it has both `data` and `binary_data_size`; expected one".into());
+            }
+            (None, None) => return Err("it has neither `data` nor `binary_data_size`".into()),
+        };
+        Tensor::new(*dtype, self.shape, bytes).map_err(|error| error.to_string())
+    }
+}
+
+fn json(dtype: DType, shape: &[usize], values: &RawValue) -> Result<Vec<u8>, String> {
+    let overflow = || format!("shape {shape:?} is too large: its size overflows");
+    let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+    data::read(dtype, elements.ok_or_else(overflow)?, values)
+}

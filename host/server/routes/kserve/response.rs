@@ -1,0 +1,106 @@
+//! An inference's answer: a JSON object, and behind it the bytes of the outputs that are wanted so.
+
+use axum::http::{HeaderName, header};
+use axum::response::{IntoResponse as _, Response};
+use infer_engine::{DType, Model, Reply, Tensor, TensorError};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::request::Wanted;
+use super::{VERSION, datatype};
+use crate::error::ApiError;
+
+const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+#[derive(Serialize)]
+struct Body<'a> {
+    model_name: &'a str,
+    model_version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// Which file answered.
+    parameters: Map<String, Value>,
+    outputs: Vec<Output<'a>>,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: &'a [usize],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Elements>,
+}
+
+/// Row by row.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Elements {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    U8(Vec<u8>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+}
+
+/// The answer with the outputs that are wanted.
+///
+/// # Errors
+///
+/// 400 for an output that JSON has no numbers for.
+pub(super) fn write(
+    model: &Model,
+    id: Option<String>,
+    wanted: &[Wanted],
+    reply: &Reply,
+) -> Result<Response, ApiError> {
+    let mut outputs = Vec::new();
+    let mut behind = Vec::new();
+    for (index, wanted) in wanted.iter().enumerate() {
+        let found = reply.outputs.iter().find(|(name, _)| *name == wanted.name);
+        let (name, tensor) = found.ok_or_else(|| ApiError::internal("model_failed"))?;
+        let data = if wanted.binary {
+            behind.extend_from_slice(tensor.data());
+            None
+        } else {
+            let elements = elements(tensor).map_err(|_| {
+                let message = format!(
+                    "output `{name}` has elements that JSON has no numbers for; ask for it with `binary_data`"
+                );
+                ApiError::invalid(format!("outputs[{index}]"), message)
+            })?;
+            Some(elements)
+        };
+        outputs.push(Output {
+            name,
+            datatype: datatype(tensor.dtype()),
+            shape: tensor.shape(),
+            parameters: wanted.binary.then(|| json!({ "binary_data_size": tensor.data().len() })),
+            data,
+        });
+    }
+    let parameters = Map::from_iter([("hash".to_owned(), model.hash().into())]);
+    let is_binary = wanted.iter().any(|wanted| wanted.binary);
+    let body = Body { model_name: model.name(), model_version: VERSION, id, parameters, outputs };
+    let mut bytes = serde_json::to_vec(&body).map_err(|_| ApiError::internal("internal"))?;
+    if !is_binary {
+        return Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response());
+    }
+    let length = bytes.len().to_string();
+    bytes.extend(behind);
+    let kind = (header::CONTENT_TYPE, "application/octet-stream".to_owned());
+    Ok(([kind, (JSON_LENGTH, length)], bytes).into_response())
+}
+
+fn elements(tensor: &Tensor) -> Result<Elements, TensorError> {
+    Ok(match tensor.dtype() {
+        DType::F64 => Elements::F64(tensor.to_vec()?),
+        DType::U8 => Elements::U8(tensor.to_vec()?),
+        DType::I32 => Elements::I32(tensor.to_vec()?),
+        DType::I64 => Elements::I64(tensor.to_vec()?),
+        // Halves are none, and say so.
+        DType::F32 | DType::F16 | DType::BF16 => Elements::F32(tensor.to_vec()?),
+    })
+}

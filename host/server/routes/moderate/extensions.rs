@@ -1,0 +1,180 @@
+//! The object `infer` of a moderation request: what OpenAI's schema has no word for.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::de::{IgnoredAny, MapAccess};
+
+use super::input::expected;
+use crate::error::ApiError;
+use crate::routes::json::{Any, Read, Seed, Shallow, beginning};
+
+/// The most thresholds of one request: several times the categories that there are.
+const MOST_THRESHOLDS: usize = 64;
+
+/// How a request wants to be judged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Extensions {
+    /// How long the judging may take, from the request's arrival; the server's own deadline where it is not said.
+    pub(crate) deadline: Option<Duration>,
+    /// What is answered when it takes longer.
+    pub(crate) on_timeout: OnTimeout,
+    /// From which score on a category is flagged, 0 to 1, in the place of the component's own.
+    pub(crate) thresholds: BTreeMap<String, f32>,
+    /// Whether each result is explained.
+    pub(crate) explain: bool,
+}
+
+/// What is answered about an input that was not judged in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnTimeout {
+    /// 504.
+    #[default]
+    Error,
+    /// Not flagged, with the action `review`.
+    Review,
+    /// Not flagged, with the action `allow`.
+    Allow,
+}
+
+/// Reads the object.
+pub(super) struct Reader;
+
+impl<'de> Read<'de> for Reader {
+    type Value = Result<Extensions, ApiError>;
+
+    fn shallow(self, value: Shallow<'de>) -> Self::Value {
+        match value {
+            Shallow::Null => Ok(Extensions::default()),
+            other => Err(expected("infer", "an object", &other)),
+        }
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut extensions = Extensions::default();
+        let mut wrong = None;
+        while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+            let member = match &*key {
+                "deadline_ms" => object.next_value_seed(Seed(Any))?.try_into_deadline(&mut extensions),
+                "on_timeout" => on_timeout(&object.next_value_seed(Seed(Any))?, &mut extensions),
+                "explain" => match object.next_value_seed(Seed(Any))? {
+                    Shallow::Boolean(explain) => {
+                        extensions.explain = explain;
+                        Ok(())
+                    }
+                    other => Err(expected("infer.explain", "`true` or `false`", &other)),
+                },
+                "thresholds" => object
+                    .next_value_seed(Seed(Thresholds))?
+                    .map(|thresholds| extensions.thresholds = thresholds),
+                _ => {
+                    object.next_value::<IgnoredAny>()?;
+                    let path = format!("infer.{}", beginning(&key));
+                    let message = format!(
+                        "`{path}` is not known; expected `deadline_ms`, `on_timeout`, `thresholds` and `explain`"
+                    );
+                    Err(ApiError::invalid(path, message))
+                }
+            };
+            if let Err(error) = member {
+                wrong.get_or_insert(error);
+            }
+        }
+        Ok(wrong.map_or(Ok(extensions), Err))
+    }
+}
+
+impl Shallow<'_> {
+    fn try_into_deadline(self, extensions: &mut Extensions) -> Result<(), ApiError> {
+        match self {
+            Shallow::Number(ms) if ms >= 1.0 && ms.fract() == 0.0 && ms <= f64::from(u32::MAX) => {
+                extensions.deadline = Some(Duration::from_millis(ms as u64));
+                Ok(())
+            }
+            Shallow::Number(ms) => {
+                let message = format!("`infer.deadline_ms` is {ms}, expected whole milliseconds from 1 on");
+                Err(ApiError::invalid("infer.deadline_ms", message))
+            }
+            other => Err(expected("infer.deadline_ms", "a number of milliseconds", &other)),
+        }
+    }
+}
+
+fn on_timeout(value: &Shallow<'_>, extensions: &mut Extensions) -> Result<(), ApiError> {
+    extensions.on_timeout = match value {
+        Shallow::Text(word) if word == "error" => OnTimeout::Error,
+        Shallow::Text(word) if word == "review" => OnTimeout::Review,
+        Shallow::Text(word) if word == "allow" => OnTimeout::Allow,
+        other => return Err(expected("infer.on_timeout", "`error`, `review` or `allow`", other)),
+    };
+    Ok(())
+}
+
+/// Reads the object of thresholds.
+struct Thresholds;
+
+impl<'de> Read<'de> for Thresholds {
+    type Value = Result<BTreeMap<String, f32>, ApiError>;
+
+    fn shallow(self, value: Shallow<'de>) -> Self::Value {
+        Err(expected("infer.thresholds", "an object such as {\"hate\": 0.5}", &value))
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut thresholds = BTreeMap::new();
+        let mut wrong = None;
+        while let Some(category) = object.next_key::<Cow<'_, str>>()? {
+            let value = object.next_value_seed(Seed(Any))?;
+            let path = || format!("infer.thresholds.{}", beginning(&category));
+            match value {
+                _ if thresholds.len() == MOST_THRESHOLDS => {
+                    let message = format!("`infer.thresholds` holds more than {MOST_THRESHOLDS} categories");
+                    wrong.get_or_insert(ApiError::invalid("infer.thresholds", message));
+                }
+                Shallow::Number(value) if (0.0..=1.0).contains(&value) => {
+                    thresholds.insert(category.into_owned(), value as f32);
+                }
+                Shallow::Number(value) => {
+                    let message = format!("`{}` is {value}, expected 0 to 1", path());
+                    wrong.get_or_insert(ApiError::invalid(path(), message));
+                }
+                other => {
+                    wrong.get_or_insert(expected(&path(), "a number from 0 to 1", &other));
+                }
+            }
+        }
+        Ok(wrong.map_or(Ok(thresholds), Err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::json;
+
+    #[test]
+    fn members_are_read_and_what_is_wrong_is_named() {
+        let text =
+            r#"{"deadline_ms": 20, "on_timeout": "review", "thresholds": {"hate": 0.5}, "explain": true}"#;
+        let read = json::read(text.as_bytes(), Reader).unwrap().unwrap();
+        assert_eq!(read.deadline, Some(Duration::from_millis(20)));
+        assert_eq!((read.on_timeout, read.explain), (OnTimeout::Review, true));
+        assert_eq!(read.thresholds, BTreeMap::from([("hate".to_owned(), 0.5)]));
+        for (text, words) in [
+            (r#"{"deadline_ms": 0}"#, "`infer.deadline_ms` is 0"),
+            (r#"{"deadline_ms": 1.5}"#, "whole milliseconds"),
+            (r#"{"deadline_ms": "1"}"#, "the string `1`"),
+            (r#"{"on_timeout": "block"}"#, "`error`, `review` or `allow`"),
+            (r#"{"thresholds": {"hate": 1.1}}"#, "`infer.thresholds.hate` is 1.1"),
+            (r#"{"thresholds": {"hate": []}}"#, "is an array"),
+            (r#"{"thresholds": 3}"#, "`infer.thresholds` is a number"),
+            (r#"{"explain": 1}"#, "`infer.explain` is a number"),
+            (r#"{"explains": 1}"#, "`infer.explains` is not known"),
+            ("7", "`infer` is a number"),
+        ] {
+            let error = format!("{:?}", json::read(text.as_bytes(), Reader).unwrap().unwrap_err());
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The answer to a moderation request: OpenAI's schema, with what it has no word for beside it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use infer_engine::TokenUsage;
+use infer_sandbox::Usage;
+use infer_sandbox::types::{CategoryScore, Gap, Kinds, Tier, Verdict};
+use serde::Serialize;
+
+use super::answers::Answer;
+use super::extensions::Extensions;
+use super::{Action, CATEGORIES, Mode};
+use crate::app::Policy;
+use crate::error::ApiError;
+use crate::routes::Timings;
+use crate::routes::json::beginning;
+use crate::routes::timings::{self, Judges};
+
+const ACTION: HeaderName = HeaderName::from_static("x-infer-action");
+const SCORE: HeaderName = HeaderName::from_static("x-infer-score");
+
+/// OpenAI's answer, with our facts in `infer`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ModerateResponse {
+    id: String,
+    model: String,
+    pub(crate) results: Vec<Judgement>,
+    pub(crate) infer: Facts,
+    #[serde(skip)]
+    pub(crate) action: Action,
+}
+
+/// OpenAI's result for one input.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Judgement {
+    pub(crate) flagged: bool,
+    categories: BTreeMap<String, bool>,
+    pub(crate) category_scores: BTreeMap<String, f32>,
+    category_applied_input_types: BTreeMap<String, Vec<&'static str>>,
+    /// Ours: `language` where a language model had a say in some category, else `classifier`; absent where nobody judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
+    /// Ours: who decided on each category that was judged.
+    pub(crate) category_tiers: BTreeMap<String, &'static str>,
+}
+
+/// What OpenAI's schema has no place for.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Facts {
+    #[serde(flatten)]
+    pub(crate) judges: Judges,
+    /// What no model could judge, or not as it was to: a score of 0 in these categories says nothing of the content.
+    pub(crate) degraded: Vec<Degraded>,
+    /// The indices of inputs that were not judged within the deadline.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) late: Vec<usize>,
+    /// One for each result, where the request asked for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) explanations: Vec<Explanation>,
+    /// Of language models, over all inputs; absent where none ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<TokenUsage>,
+    pub(crate) timings: Timings,
+}
+
+/// A category that some input could not be judged for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Degraded {
+    pub(crate) category: String,
+    pub(crate) input_types: Vec<&'static str>,
+    pub(crate) reason: String,
+}
+
+impl ModerateResponse {
+    pub(super) fn new(
+        policy: &Policy,
+        request: &infer_sandbox::Request,
+        verdicts: &[(Verdict, Usage)],
+        began: Instant,
+    ) -> Self {
+        let mut degraded = Vec::new();
+        for (verdict, _) in verdicts {
+            for gap in verdict.gaps.iter().map(Degraded::from) {
+                if !degraded.contains(&gap) {
+                    degraded.push(gap);
+                }
+            }
+        }
+        ModerateResponse {
+            id: format!("modr-{}", request.id),
+            model: policy.component.name().to_owned(),
+            results: verdicts.iter().map(|(verdict, _)| Judgement::from(verdict)).collect(),
+            infer: Facts {
+                judges: Judges::new(policy),
+                degraded,
+                late: Vec::new(),
+                explanations: Vec::new(),
+                tokens: timings::tokens(verdicts.iter().map(|(_, usage)| usage)),
+                timings: Timings::new(verdicts.iter().map(|(_, usage)| usage), began.elapsed()),
+            },
+            action: Action::Allow,
+        }
+    }
+
+    /// The highest score of any category of any input.
+    fn score(&self) -> f32 {
+        self.results.iter().flat_map(|result| result.category_scores.values().copied()).fold(0.0, f32::max)
+    }
+
+    /// Whether each category that the request set a threshold for is one.
+    pub(super) fn knows(&self, extensions: &Extensions) -> Result<(), ApiError> {
+        let known = |name: &String| self.results.iter().any(|result| result.categories.contains_key(name));
+        let Some(unknown) = extensions.thresholds.keys().find(|name| !known(name)) else { return Ok(()) };
+        let path = format!("infer.thresholds.{}", beginning(unknown));
+        let names: Vec<_> =
+            self.results.iter().flat_map(|result| result.categories.keys()).take(64).collect();
+        let names: BTreeSet<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        Err(ApiError::invalid(path.as_str(), format!("`{path}` is no category; expected one of {names}")))
+    }
+
+    pub(super) fn answer(&self, mode: Mode) -> Answer {
+        let status = match (mode, self.action) {
+            (Mode::Gate, Action::Block) => StatusCode::FORBIDDEN,
+            _ => StatusCode::OK,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(ACTION, HeaderValue::from_static(self.action.word()));
+        if let Ok(score) = HeaderValue::from_str(&format!("{:.4}", self.score())) {
+            headers.insert(SCORE, score);
+        }
+        let body = match mode {
+            Mode::Gate => Bytes::new(),
+            Mode::Full => {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                // Strings, numbers and maps by string: nothing of it can fail.
+                serde_json::to_vec(self).unwrap_or_default().into()
+            }
+        };
+        Answer { status, headers, body }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (self.status, self.headers, self.body).into_response()
+    }
+}
+
+/// Why a result is as it is.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Explanation {
+    /// The categories that were judged, the highest score first.
+    judged: Vec<Judged>,
+    /// Those that were not, for this input.
+    degraded: Vec<Degraded>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Judged {
+    category: String,
+    score: f32,
+    flagged: bool,
+    tier: &'static str,
+    input_types: Vec<&'static str>,
+}
+
+impl From<&Verdict> for Explanation {
+    fn from(verdict: &Verdict) -> Self {
+        let judged = |score: &CategoryScore| Judged {
+            category: score.category.clone(),
+            score: score.score,
+            flagged: score.flagged,
+            tier: tier(score.tier),
+            input_types: kinds(score.applied),
+        };
+        let mut judged: Vec<_> = verdict.scores.iter().map(judged).collect();
+        judged.sort_by(|one, other| other.score.total_cmp(&one.score));
+        Explanation { judged, degraded: verdict.gaps.iter().map(Degraded::from).collect() }
+    }
+}
+
+impl From<&Verdict> for Judgement {
+    fn from(verdict: &Verdict) -> Self {
+        let all = || CATEGORIES.iter().map(|&category| category.to_owned());
+        let mut judgement = Judgement {
+            flagged: verdict.flagged,
+            categories: all().map(|category| (category, false)).collect(),
+            category_scores: all().map(|category| (category, 0.0)).collect(),
+            category_applied_input_types: all().map(|category| (category, Vec::new())).collect(),
+            tier: verdict
+                .scores
+                .iter()
+                .map(|score| tier(score.tier))
+                .reduce(|one, other| if one == other { one } else { tier(Tier::Language) }),
+            category_tiers: BTreeMap::new(),
+        };
+        for score in &verdict.scores {
+            let category = &score.category;
+            judgement.categories.insert(category.clone(), score.flagged);
+            judgement.category_scores.insert(category.clone(), score.score);
+            judgement.category_applied_input_types.insert(category.clone(), kinds(score.applied));
+            judgement.category_tiers.insert(category.clone(), tier(score.tier));
+        }
+        judgement
+    }
+}
+
+impl From<&Gap> for Degraded {
+    fn from(gap: &Gap) -> Self {
+        Degraded {
+            category: gap.category.clone(),
+            input_types: kinds(gap.unjudged),
+            reason: gap.reason.clone(),
+        }
+    }
+}
+
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Classifier => "classifier",
+        Tier::Language => "language",
+    }
+}
+
+fn kinds(kinds: Kinds) -> Vec<&'static str> {
+    let named = [(Kinds::TEXT, "text"), (Kinds::IMAGE, "image")];
+    named.into_iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| name).collect()
+}

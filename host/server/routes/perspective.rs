@@ -1,0 +1,271 @@
+//! `POST /v1alpha1/comments:analyze`: the Perspective API's own request and answer, judged by the default moderator.
+//!
+//! Perspective's attributes and a moderator's categories are not the same: [`ATTRIBUTES`] says which category stands for which.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use infer_sandbox::types::Part;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::moderate::{self, Desk};
+use super::{Call, Caller, Place};
+use crate::error::ApiError;
+
+/// Where Perspective's clients ask.
+pub(super) const PATH: &str = "/v1alpha1/comments:analyze";
+
+/// The longest comment, in bytes, as Perspective has it.
+const LONGEST_COMMENT: usize = 20_480;
+
+/// The longest request: a comment in escapes of six bytes for one, and what is around it.
+const LONGEST_BODY: usize = 8 * LONGEST_COMMENT;
+
+/// Each attribute, and the categories whose highest score it is.
+const ATTRIBUTES: [(&str, &[&str]); 6] = [
+    ("TOXICITY", &["harassment", "harassment/threatening", "hate"]),
+    // No category is as narrow: these scores are upper bounds, from the category that holds the attribute.
+    ("SEVERE_TOXICITY", &["harassment"]),
+    ("INSULT", &["harassment"]),
+    ("PROFANITY", &["harassment"]),
+    ("IDENTITY_ATTACK", &["hate"]),
+    ("THREAT", &["harassment/threatening"]),
+];
+
+/// The language that the models judge.
+const LANGUAGE: &str = "en";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Analyze {
+    comment: Option<Comment>,
+    #[serde(default)]
+    requested_attributes: BTreeMap<String, Wanted>,
+    #[serde(default)]
+    languages: Vec<String>,
+    client_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Comment {
+    #[serde(default)]
+    text: String,
+    r#type: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    score_type: Option<String>,
+    score_threshold: Option<f32>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Analysis {
+    attribute_scores: BTreeMap<String, AttributeScore>,
+    languages: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_token: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AttributeScore {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    span_scores: Vec<SpanScore>,
+    summary_score: Score,
+}
+
+#[derive(Serialize)]
+struct SpanScore {
+    /// In Unicode characters.
+    begin: usize,
+    end: usize,
+    score: Score,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Score {
+    value: f32,
+    r#type: &'static str,
+}
+
+/// A failure in Google's envelope.
+pub(super) struct Failure {
+    code: StatusCode,
+    status: &'static str,
+    message: String,
+    details: Vec<Value>,
+}
+
+impl Failure {
+    fn invalid(message: impl Into<String>) -> Self {
+        Failure {
+            code: StatusCode::BAD_REQUEST,
+            status: "INVALID_ARGUMENT",
+            message: message.into(),
+            details: Vec::new(),
+        }
+    }
+
+    /// With the API's own word for what is wrong, and `more` of it.
+    fn of(mut self, kind: &str, more: Option<(&str, Value)>) -> Self {
+        let mut detail = json!({
+            "@type": "type.googleapis.com/google.commentanalyzer.v1alpha1.Error",
+            "errorType": kind,
+        });
+        if let Some((name, value)) = more {
+            detail[name] = value;
+        }
+        self.details.push(detail);
+        self
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        let status = match error.status() {
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => "INVALID_ARGUMENT",
+            StatusCode::FORBIDDEN => "PERMISSION_DENIED",
+            StatusCode::NOT_FOUND => "NOT_FOUND",
+            StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
+            StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
+            StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
+            _ => "INTERNAL",
+        };
+        Failure { code: error.status(), status, message: error.to_string(), details: Vec::new() }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut error = json!({ "code": self.code.as_u16(), "message": self.message, "status": self.status });
+        if !self.details.is_empty() {
+            error["details"] = self.details.into();
+        }
+        (self.code, Json(json!({ "error": error }))).into_response()
+    }
+}
+
+pub(super) async fn handle(
+    State(desk): State<Desk>,
+    Extension(call): Call,
+    Extension(place): Place,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let body = body.map_err(ApiError::from)?;
+    let (text, ask) = parse(&body)?;
+    let policy = desk.choice.component(None)?;
+    caller.check(policy.component.name())?;
+    place.grow(1).map_err(|_| ApiError::busy())?;
+    let judged = moderate::respond(policy, &call, vec![vec![Part::Text(text.clone())]]).await;
+    let judged = judged.map_err(|(_, error)| ApiError::from(error))?;
+    let judged = judged.results.first().ok_or_else(|| ApiError::internal("internal"))?;
+    let end = text.chars().count();
+    let mut attribute_scores = BTreeMap::new();
+    for (name, wanted) in ask.requested_attributes {
+        let categories = ATTRIBUTES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, of)| of);
+        let scores = categories
+            .iter()
+            .filter(|category| judged.category_tiers.contains_key(**category))
+            .filter_map(|category| judged.category_scores.get(*category).copied());
+        let Some(value) = scores.reduce(f32::max) else {
+            return Err(Failure {
+                code: StatusCode::NOT_IMPLEMENTED,
+                status: "UNIMPLEMENTED",
+                message: format!(
+                    "no model of component `{}` judges what `{name}` rests on",
+                    policy.component.name()
+                ),
+                details: Vec::new(),
+            });
+        };
+        if wanted.score_threshold.is_some_and(|threshold| value < threshold) {
+            continue;
+        }
+        let score = Score { value, r#type: "PROBABILITY" };
+        // The component judges a comment as a whole: one span, as Perspective answers without annotations.
+        let span_scores = vec![SpanScore { begin: 0, end, score }];
+        attribute_scores.insert(name, AttributeScore { span_scores, summary_score: score });
+    }
+    let languages = vec![LANGUAGE.to_owned()];
+    Ok(Json(Analysis { attribute_scores, languages, client_token: ask.client_token }).into_response())
+}
+
+/// The comment's text, and what is asked about it.
+fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
+    if body.len() > LONGEST_BODY {
+        let message = format!("the body is of {} bytes, expected at most {LONGEST_BODY}", body.len());
+        return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
+    }
+    let mut ask: Analyze = serde_json::from_slice(body)
+        .map_err(|error| Failure::invalid(format!("the body is not an analysis request: {error}")))?;
+    let comment = ask.comment.take();
+    let text = match comment {
+        Some(Comment { text, r#type }) => {
+            if let Some(kind) = r#type.filter(|kind| kind != "PLAIN_TEXT" && kind != "TEXT_TYPE_UNSPECIFIED")
+            {
+                let kind: String = kind.chars().take(32).collect();
+                return Err(Failure::invalid(format!("`comment.type` is `{kind}`, expected `PLAIN_TEXT`")));
+            }
+            text
+        }
+        None => String::new(),
+    };
+    if text.trim().is_empty() {
+        return Err(Failure::invalid("`comment.text` is empty; expected a text").of("COMMENT_EMPTY", None));
+    }
+    if text.len() > LONGEST_COMMENT {
+        let message =
+            format!("`comment.text` is of {} bytes, expected at most {LONGEST_COMMENT}", text.len());
+        return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
+    }
+    if ask.requested_attributes.is_empty() {
+        let message = "`requestedAttributes` is empty; expected an object such as {\"TOXICITY\": {}}";
+        return Err(Failure::invalid(message));
+    }
+    for (name, wanted) in &ask.requested_attributes {
+        let shown: String = name.chars().take(64).collect();
+        if !ATTRIBUTES.iter().any(|(known, _)| known == name) {
+            let names: Vec<_> = ATTRIBUTES.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let message = format!("attribute `{shown}` is not known; expected one of {}", names.join(", "));
+            return Err(Failure::invalid(message));
+        }
+        let kind = wanted.score_type.as_deref().unwrap_or("PROBABILITY");
+        if kind != "PROBABILITY" && kind != "SCORE_TYPE_UNSPECIFIED" {
+            let kind: String = kind.chars().take(32).collect();
+            let message = format!("`scoreType` of `{shown}` is `{kind}`, expected `PROBABILITY`");
+            return Err(Failure::invalid(message));
+        }
+        if let Some(threshold) = wanted.score_threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
+            let message = format!("`scoreThreshold` of `{shown}` is {threshold}, expected 0 to 1");
+            return Err(Failure::invalid(message));
+        }
+    }
+    let is_judged = |language: &String| {
+        language.split('-').next().is_some_and(|code| code.eq_ignore_ascii_case(LANGUAGE))
+    };
+    if !ask.languages.is_empty() && !ask.languages.iter().any(is_judged) {
+        let name = ask.requested_attributes.keys().next().cloned().unwrap_or_default();
+        let sent: Vec<_> =
+            ask.languages.iter().take(8).map(|code| code.chars().take(16).collect::<String>()).collect();
+        let message = format!(
+            "attribute `{name}` does not support the languages `{}`; expected `{LANGUAGE}`",
+            sent.join("`, `")
+        );
+        let more = json!({ "detectedLanguages": sent, "attribute": name });
+        return Err(Failure::invalid(message).of(
+            "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
+            Some(("languageNotSupportedByAttributeError", more)),
+        ));
+    }
+    Ok((text, ask))
+}

@@ -1,0 +1,99 @@
+//! A request's body, which comes back when it was not read to its end.
+//!
+//! A client that was answered early, by a refusal as a rule, may ask again on the same connection: only when nothing of
+//! the last body is left on it. What has come already is read and thrown away; where more is to come the connection ends, and the
+//! answer says so, or the client's next request would go to a connection that closes.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+/// How much of a body nobody wanted is read, and how long that may keep its answer.
+const DISCARDED: u64 = 64 << 10;
+const DISCARDING: Duration = Duration::from_millis(2);
+
+/// Where a body comes back to.
+#[derive(Clone, Default)]
+pub(super) struct Remains(Arc<Mutex<Option<Incoming>>>);
+
+/// A body on its way through the routes.
+pub(super) struct Lent {
+    body: Option<Incoming>,
+    remains: Remains,
+}
+
+impl Remains {
+    /// `body`, which leaves here what is not read of it.
+    pub(super) fn lend(&self, body: Incoming) -> Lent {
+        Lent { body: Some(body), remains: self.clone() }
+    }
+
+    /// Throw away what was not read; whether all of it could be. A client that `waits` to be asked for its body is not asked for one
+    /// that nobody wants.
+    pub(super) async fn discard(self, waits: bool) -> bool {
+        let Some(mut body) = self.slot().take() else { return true };
+        if waits || body.size_hint().lower() > DISCARDED {
+            return false;
+        }
+        let mut length = 0;
+        let all = async {
+            loop {
+                match body.frame().await {
+                    None => return true,
+                    Some(Ok(frame)) => length += frame.data_ref().map_or(0, |data| data.len() as u64),
+                    Some(Err(_)) => return false,
+                }
+                if length > DISCARDED {
+                    return false;
+                }
+            }
+        };
+        timeout(DISCARDING, all).await.unwrap_or(false)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take()
+            && !body.is_end_stream()
+        {
+            *self.remains.slot() = Some(body);
+        }
+    }
+}
+
+impl Body for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if frame.is_none() {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}

@@ -1,0 +1,165 @@
+//! What a connection is read from and written to: it notices a client that takes nothing, and ends so that the last
+//! answer arrives.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::connection::Activity;
+
+/// What a client must take in each `send_time`, in bytes, unless it takes all there is: one that takes a byte now and then holds
+/// a connection for as long as it likes.
+const PROGRESS: usize = 4_096;
+
+/// How long, and how much, is still read from a client that was answered early: with its bytes unread the system would reset the
+/// connection, and the answer could be lost with it.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Bytes both ways.
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A stream that is watched.
+pub(super) struct Watched {
+    io: Box<dyn Io>,
+    activity: Arc<Activity>,
+    send_time: Duration,
+    /// Runs while the client does not take what is written.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Bytes that it took since.
+    taken: usize,
+    /// Runs once the stream has been shut down.
+    lingering: Option<Pin<Box<Sleep>>>,
+    lingered: usize,
+}
+
+impl Watched {
+    pub(super) fn new(io: Box<dyn Io>, activity: Arc<Activity>, send_time: Duration) -> Self {
+        Watched { io, activity, send_time, stalled: None, taken: 0, lingering: None, lingered: 0 }
+    }
+
+    /// What came of a write: `Pending` for as long as the client may take its time, then an error.
+    fn written(
+        &mut self,
+        context: &mut Context<'_>,
+        write: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match write {
+            Poll::Ready(Ok(bytes)) => {
+                self.taken = self.taken.saturating_add(bytes);
+                if self.taken >= PROGRESS {
+                    self.stalled = None;
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                ready!(self.stall(context))?;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Ready, with an error, when the client has taken too little for too long.
+    fn stall(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stalled.is_none() {
+            self.taken = 0;
+        }
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.send_time)));
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.read();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.written(context, write)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.written(context, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.io).poll_flush(context) {
+            // Nothing is left to be taken.
+            Poll::Ready(Ok(())) => {
+                self.stalled = None;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                ready!(self.stall(context))?;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Say that nothing more will come, and read until the client says so too.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lingering.is_none() {
+            match Pin::new(&mut self.io).poll_shutdown(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    ready!(self.stall(context))?;
+                    return Poll::Pending;
+                }
+            }
+            let end = Instant::now() + LINGER;
+            self.lingering = Some(Box::pin(tokio::time::sleep_until(end)));
+        }
+        let mut bytes = [0; 4_096];
+        while self.lingered < LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.io).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => break,
+                Poll::Ready(Ok(())) => self.lingered += buffer.filled().len(),
+                Poll::Ready(Err(_)) => break,
+                Poll::Pending => {
+                    if let Some(timer) = &mut self.lingering {
+                        ready!(timer.as_mut().poll(context));
+                    }
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

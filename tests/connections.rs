@@ -1,0 +1,271 @@
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::harness::{Server, answer, eventually, load};
+
+/// Longer than anything here may take on a busy machine; a claim that fails fails by it.
+const LONG: Duration = Duration::from_secs(30);
+
+const MODERATE: &str = "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
+    [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
+    models = { text = \"toxic-bilstm\" }\n";
+
+/// A server with a text classifier and `limits` under [server].
+async fn limited(limits: &str) -> Server {
+    Server::start(Arc::new(load(&format!("[server]\n{limits}\n{MODERATE}")))).await
+}
+
+async fn connect(server: &Server) -> TcpStream {
+    TcpStream::connect(server.address()).await.unwrap()
+}
+
+/// Everything until the server closes, however it does.
+async fn rest(connection: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let end = timeout(LONG, connection.read_to_end(&mut bytes)).await.expect("the server closes");
+    if let Err(error) = end {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A POST of `body`, with as much of it as is sent.
+fn post(length: usize, body: &str) -> Vec<u8> {
+    format!("POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let server = limited("header_ms = 200").await;
+    assert_eq!(rest(&mut connect(&server).await).await, "");
+}
+
+#[tokio::test]
+async fn a_head_that_dribbles_in_is_not_waited_for() {
+    let server = limited("header_ms = 300\nidle_ms = 60000").await;
+    let heads = [
+        "GET /healthz HTTP/1.1\r\nx-slow: ",
+        // What HTTP/2 begins with, which a server has to read before it knows what it speaks.
+        "PRI * HTTP/2.0\r\n",
+        // One request that is answered, and a second that is slow.
+        "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\nGET /healthz HTTP/1.1\r\nx-slow: ",
+    ];
+    for head in heads {
+        let connection = connect(&server).await;
+        let (mut reading, mut writing) = connection.into_split();
+        let dribble = async {
+            let start = if head.starts_with("PRI") { "" } else { head };
+            writing.write_all(start.as_bytes()).await.unwrap();
+            for byte in head.bytes().cycle() {
+                let byte = if head.starts_with("PRI") { byte } else { b'x' };
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                if writing.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let mut bytes = Vec::new();
+        let end = async { reading.read_to_end(&mut bytes).await };
+        timeout(LONG, async { tokio::join!(dribble, end) }).await.expect("the server closes").1.ok();
+        let answers = String::from_utf8(bytes).unwrap().matches("HTTP/1.1 200").count();
+        assert_eq!(answers, head.matches("host: test").count(), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
+    let server = limited("idle_ms = 2000").await;
+    let mut idle = connect(&server).await;
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    let mut used = connect(&server).await;
+    let mut answer = [0; 4_096];
+    for _ in 0..12 {
+        used.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        assert!(used.read(&mut answer).await.unwrap() > 0);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let answer = rest(&mut idle).await;
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+}
+
+#[tokio::test]
+async fn a_head_past_its_limit_is_refused() {
+    let server = limited("max_header_bytes = 8192").await;
+    let mut connection = connect(&server).await;
+    let head = format!("GET /healthz HTTP/1.1\r\nhost: test\r\nx-long: {}\r\n\r\n", "x".repeat(1 << 20));
+    let _ = connection.write_all(head.as_bytes()).await;
+    let answer = rest(&mut connection).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert_eq!(server.get("/healthz").send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_past_its_limit_is_refused_before_it_is_sent() {
+    let server = limited("max_body_bytes = 1000").await;
+    let mut connection = connect(&server).await;
+    connection.write_all(&post(1_000_000_000, "")).await.unwrap();
+    let answer = rest(&mut connection).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("larger than 1000 bytes"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_refused_when_it_is_too_long() {
+    let server = limited("max_body_bytes = 100000").await;
+    let (mut reading, mut writing) = connect(&server).await.into_split();
+    let send = async {
+        let head = "POST /moderate HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+        writing.write_all(head.as_bytes()).await.unwrap();
+        let chunk = format!("3e8\r\n{}\r\n", "x".repeat(1_000));
+        while writing.write_all(chunk.as_bytes()).await.is_ok() {}
+    };
+    let mut status = [0; 12];
+    // It sends until the server closes; the answer has come by then.
+    let both = async { tokio::join!(send, reading.read_exact(&mut status)).1 };
+    timeout(LONG, both).await.expect("the server closes").unwrap();
+    assert_eq!(std::str::from_utf8(&status).unwrap(), "HTTP/1.1 413");
+}
+
+#[tokio::test]
+async fn bodies_are_held_within_their_memory() {
+    let server =
+        limited("max_body_bytes = 1000\nbody_memory_bytes = 1000\nbody_ms = 60000\ndeadline_ms = 60000")
+            .await;
+    let text = json!({ "input": "a".repeat(900) }).to_string();
+    let (sent, held_back) = text.split_at(850);
+    let mut half = connect(&server).await;
+    half.write_all(&post(text.len(), sent)).await.unwrap();
+    let body = json!({ "input": "b".repeat(200) });
+    let other = || server.moderate(&body);
+    eventually(async || other().await.0 == StatusCode::TOO_MANY_REQUESTS).await;
+    half.write_all(held_back.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    half.read_exact(&mut status).await.unwrap();
+    assert_eq!(std::str::from_utf8(&status).unwrap(), "HTTP/1.1 200");
+    eventually(async || other().await.0 == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn connections_of_an_address_are_bounded_and_come_back() {
+    let server = limited("connections_per_ip = 2").await;
+    let held = [connect(&server).await, connect(&server).await];
+    eventually(async || {
+        let mut third = connect(&server).await;
+        let answer = rest_of_get(&mut third).await;
+        answer.starts_with("HTTP/1.1 429")
+            && answer.contains("too_many_connections")
+            && answer.contains("\r\nretry-after: 1\r\n")
+    })
+    .await;
+    drop(held);
+    eventually(async || rest_of_get(&mut connect(&server).await).await.starts_with("HTTP/1.1 200")).await;
+}
+
+async fn rest_of_get(connection: &mut TcpStream) -> String {
+    let _ = connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await;
+    rest(connection).await
+}
+
+#[tokio::test]
+async fn two_thousand_idle_connections_are_turned_away_or_closed() {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: files.maximum, ..files },
+    )
+    .unwrap();
+    if files.maximum.is_some_and(|most| most < 6_000) {
+        return eprintln!("skipped: this process may have fewer than 6,000 files open");
+    }
+    let server = limited("connections = 300\nconnections_per_ip = 300\nheader_ms = 2000").await;
+    let mut idle = Vec::new();
+    for _ in 0..2_000 {
+        idle.push(connect(&server).await);
+    }
+    let mut turned_away = 0;
+    for connection in &mut idle {
+        turned_away += usize::from(rest(connection).await.starts_with("HTTP/1.1 429"));
+    }
+    // How many depends on how fast they came: seats become free after `header_ms`.
+    assert!(turned_away > 0);
+    assert_eq!(server.moderate(&json!({ "input": "hello" })).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_answers_is_dropped() {
+    // The only connection: nobody else is let in while it lasts.
+    let server = limited("connections = 1\nsend_ms = 300\nidle_ms = 60000").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut greedy = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    let requests = "GET /v1/models HTTP/1.1\r\nhost: test\r\n\r\n".repeat(20_000);
+    let asked = timeout(LONG, greedy.write_all(requests.as_bytes()));
+    let _ = asked.await.expect("the server goes on reading, or closes");
+    eventually(async || {
+        let mut next = connect(&server).await;
+        rest_of_get(&mut next).await.starts_with("HTTP/1.1 200")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_early_answer_reaches_a_client_that_still_sends() {
+    let server = limited("max_body_bytes = 1000").await;
+    let body = vec![b'x'; 300_000];
+    for _ in 0..20 {
+        let request = server.post("/moderate").body(body.clone());
+        assert_eq!(answer(request).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_outlives_a_refusal_of_a_body_that_has_come() {
+    let server = limited("").await;
+    let mut connection = connect(&server).await;
+    for path in ["/nothing", "/healthz", "/nothing"] {
+        let body = "x".repeat(2_000);
+        let request = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 2000\r\n\r\n{body}");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4_096];
+        let length = connection.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 40") && !answer.contains("connection: close"), "{answer}");
+    }
+    connection
+        .write_all(b"POST /nothing HTTP/1.1\r\nhost: test\r\ncontent-length: 2000\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = rest(&mut connection).await;
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_not_a_request_gets_an_error_and_harms_nobody() {
+    let server = limited("").await;
+    let deep = "[".repeat(50_000);
+    let cases: [(&[u8], StatusCode); 4] = [
+        (b"{\"input\": \"\xff\xfe\"}", StatusCode::BAD_REQUEST),
+        (deep.as_bytes(), StatusCode::BAD_REQUEST),
+        (b"\0\0\0\0", StatusCode::BAD_REQUEST),
+        (b"", StatusCode::BAD_REQUEST),
+    ];
+    for (body, status) in cases {
+        let (found, error) = answer(server.post("/moderate").body(body.to_vec())).await;
+        assert_eq!(found, status, "{error}");
+        assert_eq!(error["error"]["type"], "invalid_request_error", "{error}");
+    }
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], b"GET\r\n\r\n", b"\0\0\0\0\r\n\r\n"] {
+        let mut connection = connect(&server).await;
+        connection.write_all(bytes).await.unwrap();
+        let answer = rest(&mut connection).await;
+        assert!(answer.starts_with("HTTP/1.1 400") || answer.is_empty(), "{answer}");
+    }
+    assert_eq!(server.moderate(&json!({ "input": "hello" })).await.0, StatusCode::OK);
+}

@@ -1,0 +1,132 @@
+use std::time::{Duration, Instant};
+
+use infer_engine::{DType, Tensor};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{BUILTIN, Server, answer};
+
+const MODEL: &str = "toxic-bilstm";
+const INFER: &str = "/v2/models/toxic-bilstm/infer";
+
+/// Two rows of token ids, and what the model itself makes of them.
+async fn rows() -> (Vec<i32>, Vec<i32>, Tensor) {
+    let model = &BUILTIN.models[MODEL];
+    let input = &model.card().inputs[0];
+    let width = input.shape.len();
+    assert_eq!((input.dtype, width), (DType::I32, 2), "the test sends rows of ids");
+    let columns: usize = 100;
+    let ids: Vec<i32> = (0..2 * columns as i32).map(|at| at * 7 % 900).collect();
+    let tensor = Tensor::from_slice(&[2, columns], &ids).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let reply = model.run(vec![(input.name.clone(), tensor)], deadline).await.unwrap();
+    (vec![2, columns as i32], ids, reply.outputs[0].1.clone())
+}
+
+fn input_name() -> &'static str {
+    &BUILTIN.models[MODEL].card().inputs[0].name
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn server_and_models_tell_of_themselves() {
+    let server = Server::builtin().await;
+    let (status, body) = answer(server.get("/v2")).await;
+    assert_eq!((status, &body["extensions"]), (StatusCode::OK, &json!(["binary_tensor_data"])));
+    assert_eq!(answer(server.get("/v2/health/live")).await.0, StatusCode::OK);
+    assert_eq!(answer(server.get("/v2/health/ready")).await.0, StatusCode::OK);
+    for path in ["/v2/models/toxic-bilstm", "/v2/models/toxic-bilstm/versions/1"] {
+        let (status, body) = answer(server.get(path)).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        assert_eq!((&body["name"], &body["versions"]), (&json!(MODEL), &json!(["1"])));
+        assert_eq!(body["inputs"][0]["name"], input_name());
+        assert_eq!(
+            (&body["inputs"][0]["datatype"], &body["inputs"][0]["shape"][0]),
+            (&json!("INT32"), &json!(-1))
+        );
+    }
+    let (_, body) = answer(server.get("/v2/models/toxic-bilstm/ready")).await;
+    assert_eq!(body, json!({ "name": MODEL, "ready": true }));
+}
+
+#[tokio::test]
+async fn tensors_go_in_and_out_as_json_and_as_bytes() {
+    let server = Server::builtin().await;
+    let (shape, ids, expected) = rows().await;
+    let expected = floats(expected.data());
+    let nested: Vec<&[i32]> = ids.chunks(100).collect();
+    for data in [json!(ids), json!(nested)] {
+        let input = json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "data": data });
+        let (status, body) = answer(server.post(INFER).json(&json!({ "id": "7", "inputs": [input] }))).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        assert_eq!((&body["id"], &body["model_name"]), (&json!("7"), &json!(MODEL)));
+        assert_eq!(body["parameters"]["hash"], BUILTIN.models[MODEL].hash());
+        let told: Vec<f32> = serde_json::from_value(body["outputs"][0]["data"].clone()).unwrap();
+        assert_eq!(told, expected);
+    }
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let parameters = json!({ "binary_data_size": bytes.len() });
+    let input =
+        json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "parameters": parameters });
+    let head = json!({ "inputs": [input], "parameters": { "binary_data_output": true } }).to_string();
+    let length = head.len().to_string();
+    let request = server.post(INFER).header("inference-header-content-length", length);
+    let response = request.body([head.as_bytes(), &bytes].concat()).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let length: usize =
+        response.headers()["inference-header-content-length"].to_str().unwrap().parse().unwrap();
+    let body = response.bytes().await.unwrap();
+    let head: Value = serde_json::from_slice(&body[..length]).unwrap();
+    assert_eq!(head["outputs"][0]["parameters"]["binary_data_size"], body.len() - length);
+    assert_eq!(floats(&body[length..]), expected);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_in_a_sentence() {
+    let server = Server::builtin().await;
+    let input = |changes: Value| {
+        let mut input = json!({ "name": input_name(), "shape": [1, 2], "datatype": "INT32", "data": [1, 2] });
+        input.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        json!({ "inputs": [input] })
+    };
+    let cases = [
+        (input(json!({ "datatype": "BYTES" })), "datatype `BYTES` is not one of FP16"),
+        (input(json!({ "datatype": "FP32" })), "is f32 (1, 2), expected i32 (N, 100)"),
+        (input(json!({ "shape": [1, 3] })), "`data` has 2 elements, and its shape 3"),
+        (input(json!({ "shape": [u64::MAX, 2] })), "its size overflows"),
+        (input(json!({ "data": [1, "x"] })), "expected numbers"),
+        (input(json!({ "parameters": { "binary_data_size": 16 } })), "both `data` and `binary_data_size`"),
+        (input(json!({ "data": null, "parameters": { "binary_data_size": 16 } })), "and 0 bytes are there"),
+        (input(json!({ "name": "other" })), "other"),
+        (json!({ "inputs": [], "outputs": [{ "name": "x" }] }), "there is no output `x`"),
+        (json!({ "inputs": "x" }), "the body is no inference request"),
+        (json!({ "inputs": [] }), input_name()),
+    ];
+    for (body, expected) in cases {
+        let (status, told) = answer(server.post(INFER).json(&body)).await;
+        let message = told["error"].as_str().unwrap_or_else(|| panic!("no sentence: {told}"));
+        assert!(
+            status == StatusCode::BAD_REQUEST && message.contains(expected),
+            "{body}: {status} {message}"
+        );
+    }
+    let elsewhere = [
+        ("/v2/models/nothing/infer", StatusCode::NOT_FOUND, "there is no model `nothing` here"),
+        ("/v2/models/toxic-bilstm/versions/2/infer", StatusCode::NOT_FOUND, "has no version `2`"),
+    ];
+    for (path, expected, sentence) in elsewhere {
+        let (status, told) = answer(server.post(path).json(&input(json!({})))).await;
+        assert!(status == expected && told["error"].as_str().unwrap().contains(sentence), "{path}: {told}");
+    }
+    let (status, _) = answer(server.post(INFER).header("content-encoding", "gzip").body("x")).await;
+    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let (status, told) =
+        answer(server.post(INFER).header("inference-header-content-length", "9").body("{}")).await;
+    assert!(
+        status == StatusCode::BAD_REQUEST && told["error"].as_str().unwrap().contains("which has 2"),
+        "{told}"
+    );
+}

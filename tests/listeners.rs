@@ -1,0 +1,137 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use infer::serve::Listeners;
+use reqwest::StatusCode;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::harness::{Server, eventually, load};
+
+/// A server on what `config` says under [server], on ports of its own, with the operator's address.
+async fn listening(config: &str) -> (Server, String) {
+    let app = load(&format!("[server]\nlisten = \"127.0.0.1:0\"\n{config}"));
+    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let admin = listeners.admin_address().map(|address| address.to_string());
+    (Server::listen(Arc::new(app), listeners), admin.unwrap_or_default())
+}
+
+/// The status line of the answer to GET `path`, over anything.
+async fn get(mut connection: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> std::io::Result<String> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    Ok(answer.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Write a new certificate of `localhost` into `folder`, with its key; what a client has to trust.
+fn certify(folder: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+    made.cert.der().clone()
+}
+
+/// GET /healthz by a client that trusts `certificate` and no other.
+async fn get_trusting(server: &Server, certificate: &CertificateDer<'static>) -> std::io::Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(server.address()).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    get(TlsConnector::from(Arc::new(config)).connect(name, stream).await?, "/healthz").await
+}
+
+#[tokio::test]
+async fn a_certificate_is_answered_with_and_replaced_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = certify(folder.path());
+    let tls = format!(
+        "tls = {{ certificate = {0:?}, key = {1:?} }}",
+        folder.path().join("cert.pem"),
+        folder.path().join("key.pem")
+    );
+    let (server, _) = listening(&tls).await;
+    assert_eq!(get_trusting(&server, &first).await.unwrap(), "HTTP/1.1 200 OK");
+    // A key that does not fit: the certificate in use stays.
+    let kept = fs::read(folder.path().join("key.pem")).unwrap();
+    fs::write(folder.path().join("key.pem"), "no key").unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(get_trusting(&server, &first).await.unwrap(), "HTTP/1.1 200 OK");
+    fs::write(folder.path().join("key.pem"), kept).unwrap();
+    let second = certify(folder.path());
+    eventually(async || get_trusting(&server, &second).await.is_ok()).await;
+    assert!(get_trusting(&server, &first).await.is_err(), "the first is not answered with any more");
+    // Who speaks no TLS is not answered in clear, and harms nobody.
+    let clear = get(TcpStream::connect(server.address()).await.unwrap(), "/healthz").await;
+    assert!(!clear.unwrap_or_default().contains("200"));
+    assert!(get_trusting(&server, &second).await.is_ok());
+}
+
+#[tokio::test]
+async fn files_that_are_no_certificate_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    certify(folder.path());
+    let file = |name: &str| folder.path().join(name);
+    fs::write(file("text.pem"), "a text").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    certify(other.path());
+    let cases = [
+        (file("text.pem"), file("key.pem"), "holds no certificate"),
+        (file("cert.pem"), file("text.pem"), "holds no private key"),
+        (file("cert.pem"), other.path().join("key.pem"), "cannot be used together"),
+    ];
+    for (certificate, key, words) in cases {
+        let tls = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\ntls = {{ certificate = {certificate:?}, key = {key:?} }}"
+        );
+        let error = Listeners::bind(&load(&tls).config.server).await.err().expect("it cannot be used");
+        assert!(format!("{error:#}").contains(words), "no `{words}` in {error:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_is_served_and_goes_with_its_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("infer.sock");
+    // One that a server has left behind.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let config = format!("unix_socket = {path:?}");
+    let (mut server, _) = listening(&config).await;
+    assert_eq!(get(UnixStream::connect(&path).await.unwrap(), "/healthz").await.unwrap(), "HTTP/1.1 200 OK");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    let second = load(&format!("[server]\nlisten = \"127.0.0.1:0\"\n{config}"));
+    let error = Listeners::bind(&second.config.server).await.err().expect("it is taken");
+    assert!(error.to_string().contains("another server does"), "{error}");
+    server.stop();
+    server.stopped().await.unwrap();
+    assert!(!path.exists());
+    fs::write(&path, "a file").unwrap();
+    let error = Listeners::bind(&second.config.server).await.err().expect("it is a file");
+    assert!(error.to_string().contains("is no socket"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"a file");
+}
+
+#[tokio::test]
+async fn an_operators_port_tells_health_which_clients_then_do_not_see() {
+    let key = infer::keys::KeyHash::of("alice");
+    let (server, admin) =
+        listening(&format!("admin_listen = \"127.0.0.1:0\"\n[keys.alice]\nhash = \"{key}\"")).await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(server.get(path).send().await.unwrap().status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    for path in ["/healthz", "/readyz", "/v1/models"] {
+        let status = get(TcpStream::connect(&admin).await.unwrap(), path).await.unwrap();
+        assert_eq!(status, "HTTP/1.1 200 OK", "{path}");
+    }
+    let status = get(TcpStream::connect(&admin).await.unwrap(), "/moderate").await.unwrap();
+    assert_eq!(status, "HTTP/1.1 404 Not Found");
+}
