@@ -190,7 +190,7 @@ def progress(line: str) -> None:
 def show(comparisons: list[Comparison], output: str, versions: dict[str, str]) -> list[dict]:
     """Print the tables, or everything as JSON."""
     warning = MACHINE.warning(time.monotonic() - BEGAN)
-    host = {"warning": warning, "processor": processor(), "cores": len(os.sched_getaffinity(0)), **versions}
+    host = {"warning": warning, "processor": processor(), "cores": cores(), **versions}
     if output == "json":
         print(json.dumps({"host": host, "comparisons": [one.as_json() for one in comparisons]}, indent=1))
     else:
@@ -204,6 +204,11 @@ def show(comparisons: list[Comparison], output: str, versions: dict[str, str]) -
 
 
 MACHINE, BEGAN = Machine(), time.monotonic()
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def processor() -> str:
@@ -266,6 +271,51 @@ def server(command: list[object], port: int, ready: str, seconds: float = 300) -
             process.wait()
 
 
+class Obedient:
+    """A program that answers each line on its standard input with a line of JSON."""
+
+    def __init__(self, command: list[object], **options: object) -> None:
+        self.name = str(command[0])
+        text = list(map(str, command))
+        self.process = subprocess.Popen(text, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+
+    def ask(self, line: str) -> object:
+        """What it answers."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise ValueError(f"`{self.name}` ended when it was asked `{line}`; what it said is above")
+        return json.loads(answer)
+
+    def __enter__(self) -> "Obedient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+        self.process.kill()
+        self.process.wait()
+
+
+def environment(name: str, requirements: Path) -> Path:
+    """The Python of an environment of its own, with the packages of a file of requirements."""
+    folder = TARGET / "peers" / name
+    python, done = folder / "bin" / "python", folder / "requirements.txt"
+    wanted = requirements.read_text()
+    if not done.exists() or done.read_text() != wanted:
+        try:
+            subprocess.run([sys.executable, "-m", "venv", folder], check=True, capture_output=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True, capture_output=True)
+        except subprocess.CalledProcessError as error:
+            said = (error.stderr or error.stdout).decode(errors="replace").strip().splitlines() or [str(error)]
+            raise Skip(f"`{requirements}` cannot be installed: {said[-1]}") from error
+        done.write_text(wanted)
+    return python
+
+
 def peak_megabytes(process: subprocess.Popen) -> float:
     """The most memory that a running process has had."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
@@ -281,11 +331,19 @@ class Client:
         self.port = port
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
 
+    def get(self, path: str) -> dict:
+        """The JSON of an answer, which must be 200."""
+        return self.send("GET", path, None, {})
+
     def post(self, path: str, body: bytes, kind: str = "application/json") -> dict:
+        """The JSON of an answer, which must be 200."""
+        return self.send("POST", path, body, {"content-type": kind})
+
+    def send(self, method: str, path: str, body: bytes | None, head: dict[str, str]) -> dict:
         """The JSON of an answer, which must be 200."""
         for attempt in (1, 2):
             try:
-                self.connection.request("POST", path, body, {"content-type": kind})
+                self.connection.request(method, path, body, head)
                 response = self.connection.getresponse()
                 break
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
@@ -295,7 +353,7 @@ class Client:
                     raise
         text = response.read()
         if response.status != 200:
-            raise ValueError(f"POST {path}: {response.status} {text[:500].decode(errors='replace')}")
+            raise ValueError(f"{method} {path}: {response.status} {text[:500].decode(errors='replace')}")
         return json.loads(text)
 
 

@@ -1,0 +1,161 @@
+"""The classifiers of `infer` beside Python's onnxruntime of the same version, by turns.
+
+    python benches/peers/onnx.py
+    python benches/peers/onnx.py --models toxic-bilstm --seconds 2 --rounds 9
+
+Two questions, a table each. Tensors: the same tensor through a session of 1 and of 2 threads, one request at a time: `infer bench --task tensor`,
+natively and through the sandbox, against a loop around `InferenceSession.run`. Photos: the bytes of a JPEG of 600 × 400 to a label, on all cores:
+`infer serve` and POST /classify, asked by `infer bench`, against Pillow, numpy and onnxruntime in as many threads of one
+Python process, which has no HTTP to serve.
+
+First it is seen that both give the same: outputs (by `infer`'s POST /v2/models/NAME/infer) and labels.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import sides
+
+REQUIREMENTS = sides.ROOT / "tests" / "scripts" / "requirements.txt"
+PHOTO = sides.ROOT / "tests" / "data" / "photos" / "coffee.jpg"
+MODELS = {
+    "efficientnet-lite0": "efficientnet-lite0-int8", "nsfw-mobilenet": "nsfwjs-mobilenet_v2-int8", "toxic-bilstm": "toxic-bilstm",
+}  # fmt: skip
+LABELLED = "efficientnet-lite0"
+THREADS = [1, 2]
+
+# Largest difference of an output: `infer` asks for precise int8 products, onnxruntime's default rounds otherwise where
+# the processor lacks VNNI (tests/scripts/golden.py).
+AGREEMENT = 0.02
+
+
+@contextmanager
+def configured(model: str, threads: int) -> Iterator[list[object]]:
+    """Arguments for `infer` by which it has one session of a model, with so many threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "infer.toml"
+        config.write_text(f'[models.{model}]\nsource = "builtin:{MODELS[model]}"\nthreads = {threads}\nsessions = 1\n')
+        yield ["--config", config]
+
+
+def agree(infer: Path, config: list[object], model: str, theirs: list[float]) -> None:
+    """Raises ValueError where `infer`'s output for the made tensor is another."""
+    port = sides.free_port()
+    with sides.server([infer, "serve", *config, "--listen", f"127.0.0.1:{port}", "--log", "warn"], port, "/readyz"):
+        client = sides.Client(port)
+        asked = client.get(f"/v2/models/{model}")["inputs"]
+        inputs = []
+        for one in asked:
+            shape = [max(axis, 1) for axis in one["shape"]]
+            count = 1
+            for axis in shape:
+                count *= axis
+            whole = one["datatype"] == "INT32"
+            data = [index * 7919 % 256 if whole else (index * 7919 % 256 - 127) / 128 for index in range(count)]
+            inputs.append({"name": one["name"], "datatype": one["datatype"], "shape": shape, "data": data})
+        answer = client.post(f"/v2/models/{model}/infer", json.dumps({"inputs": inputs}).encode())
+        ours = answer["outputs"][0]["data"]
+    if len(ours) != len(theirs):
+        raise ValueError(f"`{model}` has {len(ours)} outputs in `infer`, and {len(theirs)} in onnxruntime")
+    largest = max(abs(a - b) for a, b in zip(ours, theirs))
+    if largest > AGREEMENT:
+        raise ValueError(f"outputs of `{model}` differ by {largest:.4f}, expected at most {AGREEMENT}")
+    print(f"{model}: {len(ours)} outputs differ by at most {largest:.2g}", file=sys.stderr)
+
+
+def tensors(model: str, python: Path, arguments: argparse.Namespace) -> sides.Comparison:
+    """One model on one and two threads."""
+    with ExitStack() as stack:
+        workers = {
+            threads: stack.enter_context(sides.Obedient([python, WORKER, MODELS[model], threads, PHOTO])) for threads in THREADS
+        }
+        configs = {threads: stack.enter_context(configured(model, threads)) for threads in THREADS}
+        agree(arguments.infer, configs[1], model, workers[1].ask("answer"))
+
+        def infer_turn(_: int) -> dict[str, float]:
+            figures = {}
+            for threads in THREADS:
+                report = sides.bench(
+                    arguments.infer, *configs[threads], "--model", model, "--task", "tensor", "-c", 1, "-r", 1,
+                    "-z", f"{arguments.seconds}s",
+                )  # fmt: skip
+                rates = {row["path"]: row["inferences_per_second"] for row in report["rows"]}
+                found = report["model"]
+                if (found["threads"], found["backend"]) != (threads, "onnxruntime"):
+                    raise ValueError(f"`infer` ran on {found['threads']} threads of {found['backend']}: run `make onnxruntime`")
+                figures |= {f"{path}, {named(threads)}": rates[path] for path in ("native", "sandbox")}
+                figures[f"sandbox / native, {named(threads)}"] = rates["sandbox"] / rates["native"]
+            return figures
+
+        def python_turn(_: int) -> dict[str, float]:
+            rates = {threads: workers[threads].ask(f"tensor {arguments.seconds}") for threads in THREADS}
+            return {f"{path}, {named(threads)}": rates[threads] for threads in THREADS for path in ("native", "sandbox")}
+
+        turns = {"infer": infer_turn, "onnxruntime in Python": python_turn}
+        return sides.interleave(sides.Comparison(f"{model}, inferences/s", "infer"), turns, arguments.rounds)
+
+
+def named(threads: int) -> str:
+    """So many threads, in words."""
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+def photos(python: Path, arguments: argparse.Namespace) -> sides.Comparison:
+    """A JPEG to a label on all cores."""
+    port = sides.free_port()
+    cores = sides.cores()
+    serving = [arguments.infer, "serve", "--config", sides.ROOT / "host/server/default.toml"]
+    serving += ["--listen", f"127.0.0.1:{port}", "--log", "warn"]
+    with sides.Obedient([python, WORKER, MODELS[LABELLED], 1, PHOTO]) as worker:
+        with sides.server(serving, port, "/readyz"):
+            ours = sides.Client(port).post("/classify", PHOTO.read_bytes(), "image/jpeg")["labels"][0]["label"]
+        theirs = worker.ask("label")
+        if ours != theirs:
+            raise ValueError(f"`{PHOTO.name}` is `{ours}` to `infer`, and `{theirs}` to Pillow and onnxruntime")
+        loads = [cores, 4 * cores]
+
+        def infer_turn(_: int) -> dict[str, float]:
+            with sides.server(serving, port, "/readyz"):
+                report = sides.bench(
+                    arguments.infer, "--target", f"http://127.0.0.1:{port}", "--task", "classify", "-r", 1,
+                    "-c", ",".join(map(str, loads)), "-z", f"{arguments.seconds}s",
+                )  # fmt: skip
+            if failed := sum(row["errors"] for row in report["rows"]):
+                raise ValueError(f"{failed} requests to /classify failed")
+            return {f"{row['concurrency']} at once": row["inferences_per_second"] for row in report["rows"]}
+
+        def python_turn(_: int) -> dict[str, float]:
+            rate = worker.ask(f"photo {cores} {arguments.seconds}")
+            return {f"{load} at once": rate for load in loads}
+
+        turns = {"infer": infer_turn, f"Pillow and onnxruntime in Python, {named(cores)}, no HTTP": python_turn}
+        title = f"{PHOTO.name} to a label ({ours}), over HTTP, photos/s"
+        return sides.interleave(sides.Comparison(title, "infer"), turns, arguments.rounds)
+
+
+WORKER = Path(__file__).with_name("onnx_worker.py")
+
+
+def main() -> list[dict]:
+    """Time both on each model, and on a photo."""
+    parser = sides.parser(__doc__, 7)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="(default: all)")
+    parser.add_argument("--seconds", type=float, default=4, help="of each figure in a turn (default: %(default)s)")
+    parser.add_argument("--no-photos", action="store_true", help="leave out the photo over HTTP")
+    arguments = parser.parse_args()
+    versions = {"infer": sides.version_of(arguments.infer)}
+    python = sides.environment("onnx", REQUIREMENTS)
+    version = sides.output_of([python, "-c", "import onnxruntime; print(onnxruntime.__version__)"]).strip()
+    comparisons = [tensors(model, python, arguments) for model in arguments.models]
+    if not arguments.no_photos:
+        comparisons.append(photos(python, arguments))
+    return sides.show(comparisons, arguments.output, versions | {"onnxruntime": version})
+
+
+if __name__ == "__main__":
+    sys.exit(sides.finish(main))
