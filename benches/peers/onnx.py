@@ -12,70 +12,27 @@ First it is seen that both give the same: outputs (by `infer`'s POST /v2/models/
 """
 
 import argparse
-import json
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
+import classifiers
 import sides
 
 REQUIREMENTS = sides.ROOT / "tests" / "scripts" / "requirements.txt"
 PHOTO = sides.ROOT / "tests" / "data" / "photos" / "coffee.jpg"
-MODELS = {
-    "efficientnet-lite0": "efficientnet-lite0-int8", "nsfw-mobilenet": "nsfwjs-mobilenet_v2-int8", "toxic-bilstm": "toxic-bilstm",
-}  # fmt: skip
 LABELLED = "efficientnet-lite0"
 THREADS = [1, 2]
-
-# Largest difference of an output: `infer` asks for precise int8 products, onnxruntime's default rounds otherwise where
-# the processor lacks VNNI (tests/scripts/golden.py).
-AGREEMENT = 0.02
-
-
-@contextmanager
-def configured(model: str, threads: int) -> Iterator[list[object]]:
-    """Arguments for `infer` by which it has one session of a model, with so many threads."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "infer.toml"
-        config.write_text(f'[models.{model}]\nsource = "builtin:{MODELS[model]}"\nthreads = {threads}\nsessions = 1\n')
-        yield ["--config", config]
-
-
-def agree(infer: Path, config: list[object], model: str, theirs: list[float]) -> None:
-    """Raises ValueError where `infer`'s output for the made tensor is another."""
-    port = sides.free_port()
-    with sides.server([infer, "serve", *config, "--listen", f"127.0.0.1:{port}", "--log", "warn"], port, "/readyz"):
-        client = sides.Client(port)
-        asked = client.get(f"/v2/models/{model}")["inputs"]
-        inputs = []
-        for one in asked:
-            shape = [max(axis, 1) for axis in one["shape"]]
-            count = 1
-            for axis in shape:
-                count *= axis
-            whole = one["datatype"] == "INT32"
-            data = [index * 7919 % 256 if whole else (index * 7919 % 256 - 127) / 128 for index in range(count)]
-            inputs.append({"name": one["name"], "datatype": one["datatype"], "shape": shape, "data": data})
-        answer = client.post(f"/v2/models/{model}/infer", json.dumps({"inputs": inputs}).encode())
-        ours = answer["outputs"][0]["data"]
-    if len(ours) != len(theirs):
-        raise ValueError(f"`{model}` has {len(ours)} outputs in `infer`, and {len(theirs)} in onnxruntime")
-    largest = max(abs(a - b) for a, b in zip(ours, theirs))
-    if largest > AGREEMENT:
-        raise ValueError(f"outputs of `{model}` differ by {largest:.4f}, expected at most {AGREEMENT}")
-    print(f"{model}: {len(ours)} outputs differ by at most {largest:.2g}", file=sys.stderr)
-
+WORKER = Path(__file__).with_name("onnx_worker.py")
 
 def tensors(model: str, python: Path, arguments: argparse.Namespace) -> sides.Comparison:
     """One model on one and two threads."""
     with ExitStack() as stack:
         workers = {
-            threads: stack.enter_context(sides.Obedient([python, WORKER, MODELS[model], threads, PHOTO])) for threads in THREADS
+            threads: stack.enter_context(sides.Obedient([python, WORKER, classifiers.MODELS[model], threads, PHOTO])) for threads in THREADS
         }
-        configs = {threads: stack.enter_context(configured(model, threads)) for threads in THREADS}
-        agree(arguments.infer, configs[1], model, workers[1].ask("answer"))
+        configs = {threads: stack.enter_context(classifiers.configured(model, threads, 1)) for threads in THREADS}
+        classifiers.agree(arguments.infer, configs[1], model, workers[1].ask("answer"))
 
         def infer_turn(_: int) -> dict[str, float]:
             figures = {}
@@ -111,7 +68,7 @@ def photos(python: Path, arguments: argparse.Namespace) -> sides.Comparison:
     cores = sides.cores()
     serving = [arguments.infer, "serve", "--config", sides.ROOT / "host/server/default.toml"]
     serving += ["--listen", f"127.0.0.1:{port}", "--log", "warn"]
-    with sides.Obedient([python, WORKER, MODELS[LABELLED], 1, PHOTO]) as worker:
+    with sides.Obedient([python, WORKER, classifiers.MODELS[LABELLED], 1, PHOTO]) as worker:
         with sides.server(serving, port, "/readyz"):
             ours = sides.Client(port).post("/classify", PHOTO.read_bytes(), "image/jpeg")["labels"][0]["label"]
         theirs = worker.ask("label")
@@ -138,13 +95,10 @@ def photos(python: Path, arguments: argparse.Namespace) -> sides.Comparison:
         return sides.interleave(sides.Comparison(title, "infer"), turns, arguments.rounds)
 
 
-WORKER = Path(__file__).with_name("onnx_worker.py")
-
-
 def main() -> list[dict]:
     """Time both on each model, and on a photo."""
     parser = sides.parser(__doc__, 7)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="(default: all)")
+    parser.add_argument("--models", nargs="+", choices=classifiers.MODELS, default=list(classifiers.MODELS), help="(default: all)")
     parser.add_argument("--seconds", type=float, default=4, help="of each figure in a turn (default: %(default)s)")
     parser.add_argument("--no-photos", action="store_true", help="leave out the photo over HTTP")
     arguments = parser.parse_args()

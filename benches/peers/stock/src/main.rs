@@ -9,12 +9,12 @@ use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use wasmtime::component::{Component, Linker, ResourceTable};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
-use wasmtime_wasi_nn::backend::onnx::OnnxBackend;
+use wasmtime::error::Context as _;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, bail, ensure};
 use wasmtime_wasi_nn::backend::BackendFromDir as _;
+use wasmtime_wasi_nn::backend::onnx::OnnxBackend;
 use wasmtime_wasi_nn::wit::{ExecutionTarget, WasiNnCtx, WasiNnView, add_to_linker};
 use wasmtime_wasi_nn::{Backend, Graph, GraphRegistry, Registry};
 
@@ -55,7 +55,7 @@ struct Peer {
 
 impl Peer {
     /// One request, on an instance of its own.
-    fn predict(&self) -> anyhow::Result<Vec<NamedTensor>> {
+    fn predict(&self) -> wasmtime::Result<Vec<NamedTensor>> {
         let nn = WasiNnCtx::new(Vec::<Backend>::new(), Registry::from(OneModel(self.graph.clone())));
         let mut store = Store::new(&self.engine, State { nn, table: ResourceTable::new() });
         let guest = self.guest.instantiate(&mut store)?;
@@ -66,20 +66,21 @@ impl Peer {
             data: self.data.clone(),
         };
         let answer = guest.infer_guest_prediction().call_predict(&mut store, MODEL, &[input])?;
-        answer.map_err(|fault| anyhow::anyhow!("the guest answered {fault:?}"))
+        answer.map_err(|fault| wasmtime::format_err!("the guest answered {fault:?}"))
     }
 
-    fn answer(&self) -> anyhow::Result<Value> {
+    fn answer(&self) -> wasmtime::Result<Value> {
         let outputs = self.predict()?;
         let first = outputs.first().context("the model has no output")?;
-        let values: Vec<f32> = first.data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let values: Vec<f32> =
+            first.data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         Ok(json!(values))
     }
 
     /// `concurrency` clients, each asking again when it has its answer.
-    fn run(&self, concurrency: usize, length: Duration) -> anyhow::Result<Value> {
+    fn run(&self, concurrency: usize, length: Duration) -> wasmtime::Result<Value> {
         let began = Instant::now();
-        let client = || -> anyhow::Result<Vec<f64>> {
+        let client = || -> wasmtime::Result<Vec<f64>> {
             let mut latencies = Vec::new();
             while began.elapsed() < length {
                 let asked = Instant::now();
@@ -90,15 +91,17 @@ impl Peer {
         };
         let latencies = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..concurrency).map(|_| scope.spawn(client)).collect();
-            let joined = clients.into_iter().map(|client| client.join().map_err(|_| anyhow::anyhow!("a client panicked"))?);
-            joined.collect::<anyhow::Result<Vec<_>>>()
+            let joined = clients
+                .into_iter()
+                .map(|client| client.join().map_err(|_| wasmtime::format_err!("a client panicked"))?);
+            joined.collect::<wasmtime::Result<Vec<_>>>()
         })?;
         let count = latencies.iter().map(Vec::len).sum::<usize>();
         Ok(json!({ "inferences": count, "seconds": began.elapsed().as_secs_f64() }))
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> wasmtime::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [component, folder, input, tensor, shape] = arguments.as_slice() else {
         bail!("expected COMPONENT FOLDER INPUT TENSOR SHAPE, found {} arguments", arguments.len());
@@ -118,7 +121,10 @@ fn main() -> anyhow::Result<()> {
     add_to_linker(&mut linker, |state: &mut State| WasiNnView::new(&mut state.table, &mut state.nn))?;
     let guest = PredictorPre::new(linker.instantiate_pre(&component)?)?;
     let graph = OnnxBackend::default().load_from_dir(Path::new(folder), ExecutionTarget::Cpu)?;
-    let dimensions = shape.split(',').map(|size| size.parse().context("SHAPE")).collect::<anyhow::Result<Vec<u32>>>()?;
+    let dimensions = shape
+        .split(',')
+        .map(|size| size.parse::<u32>().context("SHAPE"))
+        .collect::<wasmtime::Result<Vec<_>>>()?;
     let data = std::fs::read(tensor).with_context(|| format!("`{tensor}`"))?;
     ensure!(
         data.len() as u64 == 4 * dimensions.iter().map(|&size| u64::from(size)).product::<u64>(),
