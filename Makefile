@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime tools test test-models test-arm test-clients test-worker test-nginx overload sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
+.PHONY: help demo serve build guests onnxruntime tools test test-models test-arm test-clients test-schema test-worker test-nginx overload sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,11 @@ test-clients: build ## Run OpenAI's and Triton's own Python clients against the 
 	$$python tests/clients/moderations.py "$$INFER_URL" tests/data/photos/coffee.jpg; \
 	$$python tests/clients/chat.py "$$INFER_URL" tiny; \
 	$$python tests/clients/kserve.py "$$INFER_URL"'
+
+test-schema: build ## Run Schemathesis over /openapi.json: every route, with what its document allows and what it does not; a minute
+	@test -x $(CARGO_TARGET_DIR)/schema/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/schema
+	@$(CARGO_TARGET_DIR)/schema/bin/pip install --quiet -r tests/schema/requirements.txt
+	@CONFIG=tests/schema/infer.toml scripts/with-server.sh tests/schema/run.sh $(CARGO_TARGET_DIR)/schema/bin/schemathesis
 
 test-worker: build ## Run the Cloudflare Worker of examples/ in workerd, before the server; needs Node.js 20
 	@cd examples/cloudflare-worker && npm ci --silent --no-audit --no-fund

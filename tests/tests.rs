@@ -36,6 +36,8 @@ mod language;
 mod listeners;
 /// `POST /moderate`.
 mod moderate;
+/// `GET /openapi.json`, against the routes.
+mod openapi;
 /// More than the server can do, measured.
 mod overload;
 /// `infer pull`, with the real pip client and a hub on this machine.

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 use tracing::{Instrument as _, Span, error};
 
+use super::perspective;
 use crate::admission::{BodyMemory, Gate, Share};
 use crate::app::App;
 use crate::config::ServerConfig;
@@ -88,6 +89,11 @@ impl Entrance {
         }
     }
 
+    /// Whether a key is needed.
+    pub(super) fn asks_for_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// Whether requests are welcome.
     pub(super) fn ready(&self) -> Result<(), ApiError> {
         if self.stopping.load(Ordering::Relaxed) {
@@ -110,7 +116,8 @@ impl Entrance {
         if self.keys.is_empty() {
             return Ok(Caller(None));
         }
-        let sent = bearer(request.headers()).ok_or_else(ApiError::no_key)?;
+        let sent = bearer(request.headers()).or_else(|| perspective::key(request));
+        let sent = sent.ok_or_else(ApiError::no_key)?;
         let key = self.keys.find(sent).ok_or_else(ApiError::wrong_key)?;
         Span::current().record("key", &key.name);
         Ok(Caller(Some(key)))
