@@ -107,6 +107,9 @@ fn config(options: &SandboxOptions) -> Config {
         .epoch_interruption(true)
         // No guest is concurrent with itself: a request is one call.
         .concurrency_support(false)
+        // A short model runs on the guest's stack, below what the guest may use of it.
+        .async_stack_size(2 << 20)
+        .max_wasm_stack(512 << 10)
         // Page faults on the 4 GiB reservation replace bounds checks.
         .memory_reservation(4 << 30)
         .wasm_simd(true)
