@@ -11,4 +11,4 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 "$schemathesis" run "$INFER_URL/openapi.json" --header 'Authorization: Bearer schema-test-key' \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,ignored_auth,unsupported_method \
-    --phases coverage,fuzzing --max-examples 20 --generation-deterministic --workers 2 --continue-on-failure --no-color
+    --phases coverage,fuzzing --max-examples 20 --generation-deterministic --workers 1 --continue-on-failure --no-color
