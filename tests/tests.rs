@@ -40,5 +40,7 @@ mod moderate;
 mod overload;
 /// `infer pull`, with the real pip client and a hub on this machine.
 mod pull;
+/// A changed configuration, while requests go on.
+mod reload;
 /// The server itself: health, ids, limits, shutdown.
 mod serve;

@@ -14,20 +14,21 @@ use crate::config::{ComponentConfig, Config, ModelConfig, Source};
 use crate::metrics::{Metrics, Recorder};
 use crate::weights;
 
-/// Everything that is loaded once.
+/// Everything that is loaded once. It does not change: a changed configuration makes [another](App::next), which shares
+/// with this one what is the same in both.
 pub struct App {
     /// What it was made from.
     pub config: Config,
     /// The ONNX backend in use.
-    pub runtime: Runtime,
+    pub runtime: Arc<Runtime>,
     /// The WebAssembly engine.
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// Models by name.
     pub models: BTreeMap<String, Arc<Model>>,
     /// Components by name.
     pub components: BTreeMap<String, Arc<Policy>>,
-    /// What was done since.
-    pub metrics: Metrics,
+    /// What was done since the program started.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A component with what the configuration says of it.
@@ -72,19 +73,58 @@ impl App {
     pub fn load(config: Config) -> anyhow::Result<Self> {
         let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
         let sandbox = Sandbox::new(&config.sandbox)?;
-        let mut models = BTreeMap::new();
-        for (name, model) in &config.models {
-            let loaded = load_model(&runtime, name, model).with_context(|| model.at.to_string())?;
-            models.insert(name.clone(), Arc::new(loaded));
+        let metrics = Metrics::new(runtime.backend());
+        let app = App {
+            config,
+            runtime: Arc::new(runtime),
+            sandbox: Arc::new(sandbox),
+            models: BTreeMap::new(),
+            components: BTreeMap::new(),
+            metrics: Arc::new(metrics),
+        };
+        let app = app.fill(None)?;
+        app.metrics.tell_of(&app.models);
+        Ok(app)
+    }
+
+    /// What `config` makes beside this one: models and components with the same settings and the same bytes are this
+    /// one's, the others are loaded.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::load`].
+    pub fn next(&self, mut config: Config) -> anyhow::Result<Self> {
+        let (wanted, there) = (&config.sandbox, &self.config.sandbox);
+        let sandbox = if there.serves(wanted) {
+            config.sandbox = there.clone();
+            self.sandbox.clone()
+        } else {
+            Arc::new(Sandbox::new(wanted)?)
+        };
+        let app = App {
+            config,
+            runtime: self.runtime.clone(),
+            sandbox,
+            models: BTreeMap::new(),
+            components: BTreeMap::new(),
+            metrics: self.metrics.clone(),
+        };
+        app.fill(Some(self))
+    }
+
+    /// Load the models and components of the configuration that `old` has not.
+    fn fill(mut self, old: Option<&App>) -> anyhow::Result<Self> {
+        for (name, config) in &self.config.models {
+            let model =
+                load_model(&self.runtime, name, config, old).with_context(|| config.at.to_string())?;
+            self.models.insert(name.clone(), model);
         }
-        let metrics = Metrics::new(&models, runtime.backend());
-        let mut components = BTreeMap::new();
-        for (name, component) in &config.components {
-            let loaded = load_component(&sandbox, name, component, &models, &metrics)
-                .with_context(|| component.at.to_string())?;
-            components.insert(name.clone(), Arc::new(loaded));
+        for (name, config) in &self.config.components {
+            let component =
+                load_component(&self, name, config, old).with_context(|| config.at.to_string())?;
+            self.components.insert(name.clone(), component);
         }
-        Ok(App { config, runtime, sandbox, models, components, metrics })
+        Ok(self)
     }
 
     /// The component called `name`, or the only one of `world` when there is no name.
@@ -110,19 +150,31 @@ impl App {
     }
 }
 
-fn load_model(runtime: &Runtime, name: &str, config: &ModelConfig) -> anyhow::Result<Model> {
+fn load_model(
+    runtime: &Runtime,
+    name: &str,
+    config: &ModelConfig,
+    old: Option<&App>,
+) -> anyhow::Result<Arc<Model>> {
     let weights = weights::load(&config.source, config.reuse);
     let weights = weights.with_context(|| format!("model `{name}`"))?;
-    Ok(Model::load(runtime, name, weights, &config.options)?)
+    if let Some(old) = old
+        && let (Some(model), Some(before)) = (old.models.get(name), old.config.models.get(name))
+        && before.is_same(config)
+        && model.hash() == weights.hash()
+        && model.is_serving()
+    {
+        return Ok(model.clone());
+    }
+    Ok(Arc::new(Model::load(runtime, name, weights, &config.options)?))
 }
 
 fn load_component(
-    sandbox: &Sandbox,
+    app: &App,
     name: &str,
     config: &ComponentConfig,
-    models: &BTreeMap<String, Arc<Model>>,
-    metrics: &Metrics,
-) -> anyhow::Result<Policy> {
+    old: Option<&App>,
+) -> anyhow::Result<Arc<Policy>> {
     let bytes = match &config.source {
         Source::Builtin(builtin) => {
             builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
@@ -133,16 +185,28 @@ fn load_component(
     let granted: BTreeMap<_, _> = config
         .models
         .iter()
-        .filter_map(|(wanted, model)| Some((wanted.clone(), models.get(model)?.clone())))
+        .filter_map(|(wanted, model)| Some((wanted.clone(), app.models.get(model)?.clone())))
         .collect();
+    let hash = hex(&Sha256::digest(&bytes));
+    if let Some(old) = old
+        && let (Some(policy), Some(before)) = (old.components.get(name), old.config.components.get(name))
+        && before.is_same(config)
+        && policy.hash == hash
+        && Arc::ptr_eq(&old.sandbox, &app.sandbox)
+        && granted.iter().all(|(wanted, model)| {
+            policy.component.models().get(wanted).is_some_and(|before| Arc::ptr_eq(before, model))
+        })
+    {
+        return Ok(policy.clone());
+    }
     let mut settings = config.settings.clone();
     for (wanted, model) in &granted {
         settings.extend(card_facts(wanted, model));
     }
     let options = ComponentOptions { models: granted, settings, limits: config.limits.clone() };
-    let component = sandbox.load(name, &bytes, options)?;
-    let hash = hex(&Sha256::digest(&bytes));
-    Ok(Policy { component, hash, route: config.route.clone(), calls: metrics.recorder(name) })
+    let component = app.sandbox.load(name, &bytes, options)?;
+    let calls = app.metrics.recorder(name);
+    Ok(Arc::new(Policy { component, hash, route: config.route.clone(), calls }))
 }
 
 /// What a guest is told of a model's card: the reserved settings that wit/README.md lists.

@@ -48,7 +48,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Key(arguments) => key::run(&arguments, &mut out)?,
         Command::Serve(arguments) => {
             drop(out);
-            serve::run(load()?, &arguments)?;
+            serve::run(cli.config.clone(), &arguments)?;
         }
         Command::Check => check::run(load()?, &mut out)?,
         Command::Models(arguments) => models::run(&load()?, &arguments, &mut out)?,

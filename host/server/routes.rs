@@ -1,5 +1,6 @@
 //! The route table, and what every request passes: its id, its span, its line in the log.
 
+pub(crate) mod admin;
 mod chat;
 mod classify;
 mod entrance;
@@ -30,7 +31,7 @@ use crate::app::Policy;
 use crate::error::ApiError;
 
 use entrance::{Caller, Door};
-use moderate::{Answers, Choice, Desk, Moderators};
+use moderate::{Choice, Desk, Moderators};
 
 pub use entrance::Entrance;
 pub use moderate::CATEGORIES;
@@ -70,8 +71,7 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     let app = &entrance.app;
     let server = Arc::new(entrance.server.clone());
     let mut known = Router::new().route("/v1/models", get(models::list).with_state(app.clone()));
-    let answers = Arc::new(Answers::default());
-    let desk = |choice| Desk { choice, server: server.clone(), answers: answers.clone() };
+    let desk = |choice| Desk { choice, server: server.clone(), answers: entrance.answers.clone() };
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
         let endpoint = Endpoint { policy: policy.clone() };
@@ -107,10 +107,12 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     finish(if has_admin { known } else { known.merge(health(entrance)) }, entrance)
 }
 
-/// What the operator is served, without a key: health, and what is loaded.
+/// What the operator is served, without a key: health, what is loaded, and the way to change it.
 pub fn admin(entrance: &Arc<Entrance>) -> Router {
     let models = get(models::list).with_state(entrance.app.clone());
-    finish(health(entrance).route("/v1/models", models), entrance)
+    let told = health(entrance).route("/v1/models", models).merge(admin::state(entrance));
+    // Outside of what every request passes, which holds the version that it came to; a reload waits for such.
+    finish(told, entrance).merge(admin::reload(entrance.live.clone()))
 }
 
 fn health(entrance: &Arc<Entrance>) -> Router {

@@ -25,8 +25,8 @@ mod tensor;
 mod weights;
 
 pub use card::{
-    Axis, Card, CardFile, Download, Format, Hub, ImageSpec, InputSpec, OutputSpec, PipPackages, Role, Task,
-    TextSpec,
+    Axis, Card, CardFile, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec, Pattern,
+    PipPackages, Role, SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use infer_kernels::{UnknownInstructionSet, instruction_sets, set_instruction_set};
@@ -34,7 +34,7 @@ pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, TokenLogprob,
     TokenUsage,
 };
-pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, Stats};
+pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, SelfTestError, Stats};
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
 pub use weights::{CardError, GgufSummary, WeightCache, Weights};

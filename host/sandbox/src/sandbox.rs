@@ -33,6 +33,16 @@ pub struct SandboxOptions {
     pub max_table_elements: usize,
 }
 
+impl SandboxOptions {
+    /// Whether a pool of this size does for `wanted`.
+    #[must_use]
+    pub fn serves(&self, wanted: &SandboxOptions) -> bool {
+        (self.instances, self.waiting) == (wanted.instances, wanted.waiting)
+            && self.max_memory_bytes >= wanted.max_memory_bytes
+            && self.max_table_elements >= wanted.max_table_elements
+    }
+}
+
 impl Default for SandboxOptions {
     fn default() -> Self {
         let limits = Limits::default();

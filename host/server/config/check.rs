@@ -139,6 +139,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 .collect(),
             settings: component.settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
             limits: self.limits(&subject, &component.limits),
+            tests: self.tests(&subject, offset, component.tests),
         }
     }
 
