@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime tools test test-models test-arm test-clients test-worker test-nginx overload sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
+.PHONY: help demo serve build guests onnxruntime tools test test-models test-arm test-clients test-worker test-nginx overload swap sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,6 +39,9 @@ test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.
 
 overload: guests onnxruntime ## Ask a server for three times what it can do, and print what came of it: OVERLOAD_SECONDS=60 for longer
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture overload::
+
+swap: guests onnxruntime ## Swap models and component every ten seconds under 100 requests/s, and print what came of it: SWAP_SECONDS=120
+	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture swap::
 
 test-clients: build ## Run OpenAI's and Triton's own Python clients against the server
 	@test -x $(CARGO_TARGET_DIR)/clients/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/clients

@@ -260,3 +260,47 @@ async fn reloads_that_come_together_are_done_one_after_the_other() {
     }
     assert_eq!(applied, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_once() {
+    let language = repository().join("tests/data/language/qwen2-q6_k.gguf");
+    let resting = moderator("one", &format!("[models.chat]\nsource = {language:?}\nkeep_alive_ms = 1000\n"));
+    let resting = resting.replace("sessions = 1", "keep_alive_ms = 1000");
+    let place = Arc::new(Place::new(&resting).await);
+    let task = tokio::spawn(infer::live::rest(place.live.clone()));
+    let hash = place.hash().await;
+    let app = place.live.app();
+    let chat =
+        json!({ "model": "chat", "max_tokens": 2, "messages": [{ "role": "user", "content": "a b" }] });
+    for _ in 0..2 {
+        eventually(async || app.models.values().all(|model| model.resident().is_none())).await;
+        let told = answer(place.server.get("/v1/models")).await.1;
+        assert_eq!(told["data"].as_array().unwrap().len(), 3, "{told}");
+        let asked: Vec<_> = (0..8)
+            .map(|lane| {
+                let (place, chat) = (place.clone(), chat.clone());
+                tokio::spawn(async move {
+                    if lane % 2 == 0 {
+                        return place.hash().await;
+                    }
+                    let (status, body) = answer(place.server.post("/v1/chat/completions").json(&chat)).await;
+                    assert_eq!(status, StatusCode::OK, "{body}");
+                    body["infer"]["model"]["hash"].as_str().unwrap().to_owned()
+                })
+            })
+            .collect();
+        for (lane, asked) in asked.into_iter().enumerate() {
+            let expected = if lane % 2 == 0 { &hash } else { app.models["chat"].hash() };
+            assert_eq!(asked.await.unwrap(), expected);
+        }
+    }
+    task.abort();
+    let _ = task.await;
+    eventually(async || app.models["text"].rest()).await;
+    // What has changed on disk is not loaded in its place.
+    edit(&place.folder.path().join("one/card.toml"), "Version one", "Version 1.1");
+    let (status, body) = place.server.moderate(&json!({ "input": "hello" })).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
+    place.live.reload().await.unwrap();
+    assert_ne!(place.hash().await, hash);
+}

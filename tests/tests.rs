@@ -44,3 +44,5 @@ mod pull;
 mod reload;
 /// The server itself: health, ids, limits, shutdown.
 mod serve;
+/// Models and components swapped under load, measured.
+mod swap;

@@ -151,7 +151,7 @@ impl App {
 }
 
 fn load_model(
-    runtime: &Runtime,
+    runtime: &Arc<Runtime>,
     name: &str,
     config: &ModelConfig,
     old: Option<&App>,
@@ -166,7 +166,14 @@ fn load_model(
     {
         return Ok(model.clone());
     }
-    Ok(Arc::new(Model::load(runtime, name, weights, &config.options)?))
+    let model = Model::load(runtime, name, weights, &config.options)?;
+    let Some(keep_alive) = config.keep_alive else { return Ok(Arc::new(model)) };
+    let (runtime, name, config) = (runtime.clone(), name.to_owned(), config.clone());
+    let again = move || {
+        let weights = weights::load(&config.source, config.reuse).map_err(|error| format!("{error:#}"))?;
+        Model::load(&runtime, &name, weights, &config.options).map_err(|error| error.to_string())
+    };
+    Ok(Arc::new(model.resting(keep_alive, again)))
 }
 
 fn load_component(

@@ -59,8 +59,10 @@ pub enum LogFormat {
 pub enum Command {
     /// Serve the configured components over HTTP until SIGTERM or Ctrl-C, then drain
     Serve(Serve),
-    /// Validate the configuration, the models' hashes and the guests, and print what would run
-    Check,
+    /// Validate the configuration, the models' hashes and the guests, ask the self-tests, and print what would run
+    Check(Check),
+    /// Have the running server read its configuration again and serve what it says, without dropping a request
+    Reload(Admin),
     /// Make an API key, and the section of infer.toml that knows it
     Key(Key),
     /// List the configured models, and the ones that the program carries
@@ -87,6 +89,26 @@ pub struct Serve {
     /// Address to listen on, in place of the configuration's
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
+}
+
+/// `infer check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Print what would change instead: against the running server, or against another configuration file
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub diff: Option<Option<PathBuf>>,
+
+    /// Where the running server is.
+    #[command(flatten)]
+    pub server: Admin,
+}
+
+/// Where the running server is.
+#[derive(Debug, Args)]
+pub struct Admin {
+    /// The running server's `admin_listen` [default: the configuration's]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin: Option<std::net::SocketAddr>,
 }
 
 /// `infer key`

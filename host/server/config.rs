@@ -10,6 +10,7 @@ mod server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{Limits, SandboxOptions};
@@ -52,6 +53,8 @@ pub struct ModelConfig {
     pub options: ModelOptions,
     /// What of a language model is kept in the cache folder for later starts.
     pub reuse: Reuse,
+    /// How long it stays loaded while nobody asks it; for ever where there is no such time.
+    pub keep_alive: Option<Duration>,
 }
 
 /// One component.

@@ -7,7 +7,8 @@
 //!
 //! # Layout
 //!
-//! - `drain`: the end of what is served no more; `watch`: reloading when files change
+//! - `drain`: the end of what is served no more; `watch`: reloading when files change, and unloading what
+//!   nobody asks
 //! - `self_test`: what models and components are asked before they are served
 
 mod drain;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info, warn};
@@ -31,7 +32,7 @@ use crate::routes::{self, Entrance};
 use crate::serve::Listeners;
 use drain::Retired;
 
-pub use watch::watch;
+pub use watch::{rest, watch};
 
 /// Where a configuration is read again.
 pub type Read = Box<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
@@ -56,7 +57,7 @@ struct Snapshot {
 }
 
 /// What a reload did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Whether anything is served that was not before.
     pub applied: bool,

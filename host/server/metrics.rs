@@ -260,10 +260,12 @@ impl Collector for Models {
                 }
             }
         }
-        let queued = |model: &Model| Some(model.queue_depth());
-        let used = |model: &Model| model.language().map(LanguageModel::kv_tokens_used);
-        let room = |model: &Model| model.language().map(LanguageModel::kv_tokens);
-        type Gauge<'g> = (&'static str, &'static str, &'g dyn Fn(&Model) -> Option<usize>);
+        let queued = |model: &Arc<Model>| Some(model.queue_depth());
+        let language =
+            |model: &Arc<Model>, read: fn(&LanguageModel) -> usize| model.resident()?.language().map(read);
+        let used = |model: &Arc<Model>| language(model, LanguageModel::kv_tokens_used);
+        let room = |model: &Arc<Model>| language(model, LanguageModel::kv_tokens);
+        type Gauge<'g> = (&'static str, &'static str, &'g dyn Fn(&Arc<Model>) -> Option<usize>);
         let gauges: [Gauge<'_>; 3] = [
             ("model_queue_jobs", "Jobs that wait for a model", &queued),
             ("model_kv_tokens", "Tokens whose keys and values a language model holds", &used),

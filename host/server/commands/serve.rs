@@ -39,6 +39,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()
         let reloads = [
             Abort(tokio::spawn(reload_on_hangup(live.clone(), tls, hangup))),
             Abort(tokio::spawn(live::watch(live.clone()))),
+            Abort(tokio::spawn(live::rest(live.clone()))),
         ];
         let stop = async move {
             tokio::select! {

@@ -89,7 +89,11 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             kv_bytes: size("kv_bytes", &model.kv_bytes, 1 << 20..=1 << 40),
         };
         let reuse = if model.packed_cache.unwrap_or(true) { Reuse::All } else { Reuse::Off };
-        ModelConfig { at: (self.place)(offset), source, options, reuse }
+        // A week at the most; and not so short that it would come and go between two requests of one client.
+        let keep_alive =
+            self.optional(&subject, "keep_alive_ms", &model.keep_alive_ms, 1_000..=7 * 86_400_000);
+        let keep_alive = keep_alive.map(|time| Duration::from_millis(time as u64));
+        ModelConfig { at: (self.place)(offset), source, options, reuse, keep_alive }
     }
 
     fn component(

@@ -67,6 +67,9 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             if !(0.0..=1.0).contains(&tolerance) {
                 self.mistake(at, format!("{subject}: `tolerance` is {tolerance}, expected 0 to 1"));
             }
+            for (category, score) in test.scores.iter().filter(|(_, score)| !(0.0..=1.0).contains(*score)) {
+                self.mistake(at, format!("{subject}: `{category}` is {score}, expected 0 to 1"));
+            }
             let file::Test { input, flagged, scores, label, .. } = test;
             tests.push(ComponentTest { input, image, flagged, scores, label, tolerance });
         }

@@ -129,6 +129,8 @@ pub(super) struct Model {
     pub(super) context_tokens: Number,
     /// Memory for a language model's keys and values, in bytes.
     pub(super) kv_bytes: Number,
+    /// How long the model stays loaded while nobody asks it, in milliseconds.
+    pub(super) keep_alive_ms: Number,
     /// Whether a language model's packed weights are kept in the cache folder for later starts.
     pub(super) packed_cache: Option<bool>,
 }

@@ -180,7 +180,7 @@ impl Resolved {
     }
 
     fn model(&mut self, at: &str, model: &ModelConfig) {
-        let ModelConfig { at: _, source, options, reuse } = model;
+        let ModelConfig { at: _, source, options, reuse, keep_alive } = model;
         let ModelOptions { sessions, threads, queue_capacity, max_batch, context_tokens, kv_bytes } = options;
         self.put(&format!("{at}.source"), resolve(source));
         let sizes = [
@@ -194,6 +194,7 @@ impl Resolved {
         for (key, size) in sizes {
             self.maybe(&format!("{at}.{key}"), *size);
         }
+        self.maybe(&format!("{at}.keep_alive_ms"), keep_alive.map(|time| time.as_millis()));
         // How a file was verified is not what it is: `infer check` hashes anew what the server knows.
         self.put(&format!("{at}.packed_cache"), *reuse != Reuse::Off);
     }

@@ -137,7 +137,7 @@ async fn patient<T, F: Future<Output = Outcome<T>>>(
             Err(CallError::Busy { .. } | CallError::Fault { model: Some(RunError::Busy { .. }), .. })
                 if Instant::now() < request.deadline =>
             {
-                sleep(PAUSE).await
+                sleep(PAUSE).await;
             }
             result => return result,
         }
@@ -154,8 +154,8 @@ fn judge(test: &ComponentTest, verdict: &Verdict) -> anyhow::Result<()> {
         let found = verdict.scores.iter().find(|score| score.category == *category);
         let found = found.map(|score| f64::from(score.score));
         let found = found.with_context(|| format!("`{category}` has no score, expected {expected}"))?;
-        // Written so that what is no number differs.
-        if !((found - expected).abs() <= test.tolerance) {
+        // A score that is no number is refused before.
+        if (found - expected).abs() > test.tolerance {
             bail!("`{category}` scores {found}, expected {expected} ± {}", test.tolerance);
         }
     }

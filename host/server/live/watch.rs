@@ -1,4 +1,4 @@
-//! Reloading when the configuration, or a file that it names, has changed.
+//! What is looked at once a second: whether the configuration, or a file that it names, has changed, and whether a model may rest.
 //!
 //! Files are looked at, and not listened to: that needs no library, is bounded by what is configured, and sees through the
 //! renames and network file systems that listening loses. A change is taken up once it has stood still for a look, so that a file that is
@@ -17,6 +17,7 @@ use tracing::info;
 
 use super::Live;
 use crate::config::{Config, Origin, Source};
+use crate::reclaim::reclaim;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,6 +61,25 @@ pub async fn watch(live: Arc<Live>) {
             Some(_) => {}
         }
         last = Some(seen);
+    }
+}
+
+/// Unload models that nobody has asked for their time, for as long as this is polled.
+pub async fn rest(live: Arc<Live>) {
+    loop {
+        sleep(LOOK).await;
+        let models: Vec<_> = live.app().models.values().cloned().collect();
+        let rested = spawn_blocking(move || {
+            let rested: Vec<_> =
+                models.iter().filter(|model| model.rest()).map(|model| model.name().to_owned()).collect();
+            if !rested.is_empty() {
+                reclaim();
+            }
+            rested
+        });
+        for model in rested.await.unwrap_or_default() {
+            info!(model, "unloaded: nobody has asked it for its `keep_alive_ms`");
+        }
     }
 }
 

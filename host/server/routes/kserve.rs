@@ -154,5 +154,5 @@ fn find<'e>(
 }
 
 fn is_served(model: &Model) -> bool {
-    model.language().is_none()
+    !model.is_language()
 }

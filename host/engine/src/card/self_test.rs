@@ -187,8 +187,8 @@ impl Expected {
             let Some(found) = found.get(place) else {
                 return Err(format!("it has {} values, expected one at [{place}]", found.len()));
             };
-            // Written so that what is no number differs.
-            if !((found - expected).abs() <= tolerance) {
+            let difference = (found - expected).abs();
+            if difference > tolerance || difference.is_nan() {
                 return Err(format!("[{place}] is {found}, expected {expected} ± {tolerance}"));
             }
         }

@@ -87,7 +87,13 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
                 Some(model) => model,
                 None => {
                     let (source, options, reuse) = commands::language::find(&config, &name)?;
-                    ModelConfig { at: Place::of(config.origin.clone()), source, options, reuse }
+                    ModelConfig {
+                        at: Place::of(config.origin.clone()),
+                        source,
+                        options,
+                        reuse,
+                        keep_alive: None,
+                    }
                 }
             };
             let listed = weights::list(&model.source).with_context(|| format!("model `{name}`"))?;
