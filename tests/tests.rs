@@ -40,7 +40,11 @@ mod moderate;
 mod openapi;
 /// More than the server can do, measured.
 mod overload;
+/// `infer plan`, and the memory contract.
+mod plan;
 /// `infer pull`, with the real pip client and a hub on this machine.
 mod pull;
 /// The server itself: health, ids, limits, shutdown.
 mod serve;
+/// What the cache folder holds: models by their content, compiled components; and what a lock pins.
+mod store;

@@ -1,18 +1,20 @@
 //! A configuration brought to life: what `infer serve` serves and every other command calls.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use infer_engine::{Model, Runtime, RuntimeOptions};
 use infer_sandbox::types::{Label, Part, Verdict};
-use infer_sandbox::{Component, ComponentOptions, Outcome, Sandbox, World};
+use infer_sandbox::{Component, ComponentOptions, Outcome, Sandbox, SandboxOptions, World};
 use sha2::{Digest as _, Sha256};
 
 use crate::builtin;
 use crate::config::{ComponentConfig, Config, ModelConfig, Source};
+use crate::lock::Lock;
 use crate::metrics::{Metrics, Recorder};
-use crate::weights;
+use crate::{plan, weights};
 
 /// Everything that is loaded once.
 pub struct App {
@@ -71,17 +73,23 @@ impl App {
     /// For the first model or component that cannot be loaded, with its line in the configuration.
     pub fn load(config: Config) -> anyhow::Result<Self> {
         let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
-        let sandbox = Sandbox::new(&config.sandbox)?;
+        // Before anything is loaded: what does not fit is refused while it takes no memory.
+        let request_bytes = plan::request_bytes(&config, &runtime)?;
+        let sandbox = Sandbox::new(&SandboxOptions { request_bytes, ..config.sandbox.clone() })?;
         let mut models = BTreeMap::new();
         for (name, model) in &config.models {
-            let loaded = load_model(&runtime, name, model).with_context(|| model.at.to_string())?;
+            let loaded = load_model(&runtime, name, model, config.lock.as_ref())
+                .with_context(|| model.at.to_string())?;
             models.insert(name.clone(), Arc::new(loaded));
         }
-        let metrics = Metrics::new(&models, runtime.backend());
+        let metrics = Metrics::new(&models, sandbox.memory(), runtime.backend());
         let mut components = BTreeMap::new();
         for (name, component) in &config.components {
             let loaded = load_component(&sandbox, name, component, &models, &metrics)
                 .with_context(|| component.at.to_string())?;
+            if let Some(lock) = &config.lock {
+                lock.check_component(name, &loaded.hash).with_context(|| component.at.to_string())?;
+            }
             components.insert(name.clone(), Arc::new(loaded));
         }
         Ok(App { config, runtime, sandbox, models, components, metrics })
@@ -110,9 +118,17 @@ impl App {
     }
 }
 
-fn load_model(runtime: &Runtime, name: &str, config: &ModelConfig) -> anyhow::Result<Model> {
+fn load_model(
+    runtime: &Runtime,
+    name: &str,
+    config: &ModelConfig,
+    lock: Option<&Lock>,
+) -> anyhow::Result<Model> {
     let weights = weights::load(&config.source, config.reuse);
     let weights = weights.with_context(|| format!("model `{name}`"))?;
+    if let Some(lock) = lock {
+        lock.check_model(name, weights.hash())?;
+    }
     Ok(Model::load(runtime, name, weights, &config.options)?)
 }
 
@@ -123,13 +139,7 @@ fn load_component(
     models: &BTreeMap<String, Arc<Model>>,
     metrics: &Metrics,
 ) -> anyhow::Result<Policy> {
-    let bytes = match &config.source {
-        Source::Builtin(builtin) => {
-            builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
-        }
-        Source::Path(path) => std::fs::read(path)
-            .with_context(|| format!("component `{name}`: cannot read `{}`", path.display()))?,
-    };
+    let bytes = component_bytes(name, &config.source)?;
     let granted: BTreeMap<_, _> = config
         .models
         .iter()
@@ -141,8 +151,24 @@ fn load_component(
     }
     let options = ComponentOptions { models: granted, settings, limits: config.limits.clone() };
     let component = sandbox.load(name, &bytes, options)?;
-    let hash = hex(&Sha256::digest(&bytes));
+    let hash = component_hash(&bytes);
     Ok(Policy { component, hash, route: config.route.clone(), calls: metrics.recorder(name) })
+}
+
+/// The bytes of a component: those that the program carries, or a file's.
+///
+/// # Errors
+///
+/// When there is no such guest, or the file cannot be read.
+pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'static, [u8]>> {
+    Ok(match source {
+        Source::Builtin(builtin) => {
+            builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
+        }
+        Source::Path(path) => std::fs::read(path)
+            .with_context(|| format!("component `{name}`: cannot read `{}`", path.display()))?
+            .into(),
+    })
 }
 
 /// What a guest is told of a model's card: the reserved settings that wit/README.md lists.
@@ -184,6 +210,7 @@ fn shape(axes: &[infer_engine::Axis]) -> String {
     axes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// What a component is known by: SHA-256 of its bytes, in 64 hexadecimal digits.
+pub fn component_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

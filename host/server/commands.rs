@@ -3,15 +3,19 @@
 mod bench;
 mod check;
 mod classify;
+mod compile;
 mod dummy;
 mod generate;
 mod key;
 mod language;
+mod lock;
 mod models;
 mod moderate;
+mod plan;
 mod pull;
 mod score;
 mod serve;
+mod store;
 
 use std::io::{Write as _, stdout};
 use std::path::Path;
@@ -44,13 +48,19 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let load = || Config::load(cli.config.as_deref());
     match cli.command {
         Command::Pull(arguments) => pull::run(&arguments, &mut out)?,
+        Command::List(arguments) => store::list(&arguments, &mut out)?,
+        Command::Rm(arguments) => store::remove(&arguments, &mut out)?,
+        Command::Verify(arguments) => return store::verify(&arguments, &mut out),
         Command::Dummy(arguments) => dummy::run(&arguments, &mut out)?,
         Command::Key(arguments) => key::run(&arguments, &mut out)?,
         Command::Serve(arguments) => {
             drop(out);
             serve::run(load()?, &arguments)?;
         }
+        Command::Lock => lock::run(&Config::read(cli.config.as_deref())?, &mut out)?,
         Command::Check => check::run(load()?, &mut out)?,
+        Command::Compile => compile::run(&load()?, &mut out)?,
+        Command::Plan(arguments) => plan::run(&load()?, &arguments, &mut out)?,
         Command::Models(arguments) => models::run(&load()?, &arguments, &mut out)?,
         Command::Classify(arguments) => classify::run(load()?, &arguments, &mut out)?,
         Command::Moderate(arguments) => moderate::run(load()?, &arguments, &mut out)?,

@@ -212,6 +212,7 @@ impl From<CallError> for ApiError {
                         code: "guest_time",
                         ..ApiError::deadline()
                     },
+                    Cause::ServerMemory(_) => ApiError::busy(),
                     _ => ApiError::internal("guest_stopped"),
                 };
             }

@@ -79,7 +79,7 @@ impl Entrance {
         let sandbox = &app.config.sandbox;
         Entrance {
             gate: Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time),
-            memory: BodyMemory::new(server.body_memory_bytes),
+            memory: BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone()),
             keys: Keyring::new(&app.config.keys),
             addresses: server.rate_per_ip.map(Addresses::new),
             work: Handle::current(),
