@@ -44,6 +44,8 @@ mod overload;
 mod plan;
 /// `infer pull`, with the real pip client and a hub on this machine.
 mod pull;
+/// A changed configuration, while requests go on.
+mod reload;
 /// The server itself: health, ids, limits, shutdown.
 mod serve;
 /// What the cache folder holds: models by their content, compiled components; and what a lock pins.

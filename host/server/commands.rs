@@ -55,7 +55,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Key(arguments) => key::run(&arguments, &mut out)?,
         Command::Serve(arguments) => {
             drop(out);
-            serve::run(load()?, &arguments)?;
+            serve::run(cli.config.clone(), &arguments)?;
         }
         Command::Lock => lock::run(&Config::read(cli.config.as_deref())?, &mut out)?,
         Command::Check => check::run(load()?, &mut out)?,
