@@ -63,12 +63,24 @@ pub enum Command {
     Check(Check),
     /// Have the running server read its configuration again and serve what it says, without dropping a request
     Reload(Admin),
+    /// Compile the configured components ahead of the first start
+    Compile,
+    /// Predict what the configuration needs of memory
+    Plan(Output),
     /// Make an API key, and the section of infer.toml that knows it
     Key(Key),
     /// List the configured models, and the ones that the program carries
     Models(Output),
     /// Fetch a model's file into the cache folder, and verify it
     Pull(Pull),
+    /// List the models' files that the cache folder holds
+    List(Output),
+    /// Remove models' files from the cache folder
+    Rm(Rm),
+    /// Hash the models' files that the cache folder holds, and compare them with their cards
+    Verify(Verify),
+    /// Pin every configured model and component by its hash, in infer.lock beside the configuration
+    Lock,
     /// Write a full-size model with random weights, to size a machine before a download
     Dummy(Dummy),
     /// Classify image files, through the sandbox
@@ -164,6 +176,22 @@ pub struct Pull {
     /// Where from
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
     pub from: Carrier,
+}
+
+/// `infer rm`
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// Models, as `infer list` names them
+    #[arg(value_name = "NAME", required = true)]
+    pub models: Vec<String>,
+}
+
+/// `infer verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Models, as `infer list` names them [default: all]
+    #[arg(value_name = "NAME")]
+    pub models: Vec<String>,
 }
 
 /// Who carries a model's file to this machine.

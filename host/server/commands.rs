@@ -4,15 +4,19 @@ mod admin;
 mod bench;
 mod check;
 mod classify;
+mod compile;
 mod dummy;
 mod generate;
 mod key;
 mod language;
+mod lock;
 mod models;
 mod moderate;
+mod plan;
 mod pull;
 mod score;
 mod serve;
+mod store;
 
 use std::io::{Write as _, stdout};
 use std::path::Path;
@@ -52,6 +56,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     };
     match cli.command {
         Command::Pull(arguments) => pull::run(&arguments, &mut out)?,
+        Command::List(arguments) => store::list(&arguments, &mut out)?,
+        Command::Rm(arguments) => store::remove(&arguments, &mut out)?,
+        Command::Verify(arguments) => return store::verify(&arguments, &mut out),
         Command::Dummy(arguments) => dummy::run(&arguments, &mut out)?,
         Command::Key(arguments) => key::run(&arguments, &mut out)?,
         Command::Serve(arguments) => {
@@ -60,6 +67,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Check(arguments) => check::run(load()?, &arguments, &mut out)?,
         Command::Reload(arguments) => admin::reload(&load()?, &arguments, &mut out)?,
+        Command::Lock => lock::run(&Config::read(cli.config.as_deref())?, &mut out)?,
+        Command::Compile => compile::run(&load()?, &mut out)?,
+        Command::Plan(arguments) => plan::run(&load()?, &arguments, &mut out)?,
         Command::Models(arguments) => models::run(&load()?, &arguments, &mut out)?,
         Command::Classify(arguments) => classify::run(load_awake()?, &arguments, &mut out)?,
         Command::Moderate(arguments) => moderate::run(load_awake()?, &arguments, &mut out)?,
@@ -73,7 +83,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// The runtime that commands block on: as the server's.
 fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    // Each processor may have a thread that computes a short model itself; one more keeps listening.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()
         .context("cannot start the threads of the asynchronous runtime")?;

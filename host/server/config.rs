@@ -16,12 +16,13 @@ use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{Limits, SandboxOptions};
 
 use crate::builtin;
+use crate::lock::Lock;
 use crate::weights::Reuse;
 use check::Checker;
 
 pub use component_test::{ComponentTest, TestImage};
 pub use resolved::{Change, Resolved};
-pub use server::{ConnectionLimits, KeyConfig, Rate, ServerConfig, TlsFiles};
+pub use server::{ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// Components by name.
     pub components: BTreeMap<String, ComponentConfig>,
+    /// What is pinned; anything may be served where there is no lock.
+    pub lock: Option<Lock>,
 }
 
 /// One model.
@@ -127,12 +130,25 @@ pub struct Mistake {
 }
 
 impl Config {
-    /// The file at `path`; without one `./infer.toml` where it exists, else the configuration that the program carries.
+    /// The file at `path` and the lock beside it; without one `./infer.toml` where it exists, else the configuration that the
+    /// program carries.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::read`], or when the lock is none.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut config = Config::read(path)?;
+        let lock = Lock::beside(&config.origin);
+        config.lock = lock.map_err(|mistake| ConfigError::Mistakes(vec![mistake]))?;
+        Ok(config)
+    }
+
+    /// As [`Config::load`], whatever the lock says.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, or for all the mistakes in it at once.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         let default = Path::new("infer.toml");
         let path = match path {
             Some(path) => path,

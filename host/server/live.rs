@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info, warn};
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::config::{Change, Config, Resolved};
@@ -57,7 +58,7 @@ struct Snapshot {
 }
 
 /// What a reload did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     /// Whether anything is served that was not before.
     pub applied: bool,
@@ -136,7 +137,8 @@ impl Live {
     }
 
     /// The routes of this moment, the operator's or everybody's.
-    pub(crate) fn router(&self, admin: bool) -> Router {
+    #[must_use]
+    pub fn router(&self, admin: bool) -> Router {
         let current = self.current.load();
         if admin { current.admin.clone() } else { current.public.clone() }
     }
@@ -207,7 +209,7 @@ impl Live {
             return Ok(Report { applied: false, changes: Vec::new(), models, components, took_ms });
         };
         if let Err(error) = self_test::run(&app, Some(&old)).await {
-            drain::unload(app);
+            drain::unload(app, old);
             return Err(Step::SelfTest.refuse(error));
         }
         let app = Arc::new(app);
@@ -226,7 +228,7 @@ impl Live {
         let next = Arc::new(Snapshot::new(app.clone(), entrance, self.has_admin));
         let old = self.current.swap(next);
         app.metrics.tell_of(&app.models);
-        *turn = Some(tokio::spawn(retired.drain(old)));
+        *turn = Some(tokio::spawn(retired.drain(old, app)));
         let took_ms = began.elapsed().as_millis() as u64;
         Ok(Report { applied: true, changes, models, components, took_ms })
     }

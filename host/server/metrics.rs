@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use infer_engine::{LanguageModel, Model, Stats};
-use infer_sandbox::{CallError, Usage};
+use infer_sandbox::{CallError, RequestMemory, Usage};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -104,9 +104,9 @@ fn durations() -> Histogram {
 }
 
 impl Metrics {
-    /// Nothing is counted yet.
+    /// Nothing is counted yet. What requests hold of `memory` is read from it whenever it is told.
     #[must_use]
-    pub fn new(backend: &str) -> Self {
+    pub fn new(memory: &RequestMemory, backend: &str) -> Self {
         let mut registry = Registry::with_prefix("infer");
         let requests: Family<Answered, Counter> = Family::default();
         registry.register("requests", "Requests that were answered, by route and status", requests.clone());
@@ -137,6 +137,7 @@ impl Metrics {
         registry.register("reloads", help, reloads.clone());
         let models = Served::default();
         registry.register_collector(Box::new(Models(models.clone())));
+        registry.register_collector(Box::new(Requests(memory.clone())));
         Metrics { registry, requests, seconds, calls, reloads, models }
     }
 
@@ -283,6 +284,28 @@ impl Collector for Models {
         let resident =
             encoder.encode_descriptor("resident", "Memory of the process", Some(&Unit::Bytes), kind)?;
         ConstGauge::new(resident_bytes().unwrap_or(0) as i64).encode(resident)
+    }
+}
+
+/// What requests hold together: bodies, tensors, and what guests have grown to.
+#[derive(Debug)]
+struct Requests(RequestMemory);
+
+impl Collector for Requests {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Requests(memory) = self;
+        let gauges = [
+            ("request_memory", "Memory that requests hold", Some(memory.held())),
+            ("request_memory_peak", "The most memory that requests have held", Some(memory.peak())),
+            ("request_memory_limit", "Memory that requests may hold under `memory_bytes`", memory.most()),
+        ];
+        for (name, help, value) in gauges {
+            let Some(value) = value else { continue };
+            let kind = prometheus_client::metrics::MetricType::Gauge;
+            let gauge = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), kind)?;
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
+        }
+        Ok(())
     }
 }
 

@@ -88,7 +88,8 @@ impl State {
         let began = Instant::now();
         let left = self.grants.limits.compute_time.saturating_sub(self.queue + self.compute);
         let deadline = self.deadline.min(began + left);
-        match context.run(inputs, deadline).await {
+        let clock = self.clock.clone();
+        match clock.outside(context.run(inputs, deadline)).await {
             Ok(reply) => {
                 self.queue += reply.queue;
                 self.compute += reply.compute;
@@ -208,6 +209,9 @@ impl State {
         let outputs: Vec<_> = outputs.into_iter().map(|(name, tensor)| (name, from_engine(tensor))).collect();
         let cost = outputs.iter().map(|(_, tensor)| tensor.cost()).sum();
         if let Err(cause) = self.charge(cost) {
+            if matches!(cause, Cause::ServerMemory(_)) {
+                return Err(cause.into());
+            }
             let data = format!("the outputs take {cost} bytes: {cause}");
             return Ok(Err(self.fail(ErrorCode::TooLarge, data)?));
         }

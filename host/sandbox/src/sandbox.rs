@@ -1,5 +1,6 @@
 //! The WebAssembly engine and the pool that instances live in.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Strategy};
 use crate::bindings;
 use crate::error::PoolError;
 use crate::limits::Limits;
+use crate::memory::RequestMemory;
 use crate::state::State;
 
 /// How often a running guest is interrupted, to check its time and to let others onto its thread.
@@ -31,6 +33,10 @@ pub struct SandboxOptions {
     pub max_memory_bytes: usize,
     /// The largest `table_elements` of any component that will be loaded.
     pub max_table_elements: usize,
+    /// Where the machine code of components is kept for later starts; only its operator may write there. None keeps none.
+    pub compiled_folder: Option<PathBuf>,
+    /// The memory that requests may hold together: bodies, tensors, and what guests grow to. Pools may share one.
+    pub memory: RequestMemory,
 }
 
 impl SandboxOptions {
@@ -51,6 +57,8 @@ impl Default for SandboxOptions {
             waiting: 256,
             max_memory_bytes: limits.memory_bytes,
             max_table_elements: limits.table_elements,
+            compiled_folder: None,
+            memory: RequestMemory::default(),
         }
     }
 }
@@ -60,6 +68,8 @@ pub struct Sandbox {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) compiled_folder: Option<PathBuf>,
+    pub(crate) memory: RequestMemory,
 }
 
 impl Sandbox {
@@ -90,7 +100,14 @@ impl Sandbox {
             running: Semaphore::new(options.instances as usize),
             admitted: Semaphore::new((options.instances + options.waiting) as usize),
         };
-        Ok(Sandbox { engine, linker, slots: Arc::new(slots) })
+        let compiled_folder = options.compiled_folder.clone();
+        let memory = options.memory.clone();
+        Ok(Sandbox { engine, linker, slots: Arc::new(slots), compiled_folder, memory })
+    }
+
+    /// What requests hold, for whoever else holds memory for them.
+    pub fn memory(&self) -> &RequestMemory {
+        &self.memory
     }
 }
 
@@ -117,6 +134,9 @@ fn config(options: &SandboxOptions) -> Config {
         .epoch_interruption(true)
         // No guest is concurrent with itself: a request is one call.
         .concurrency_support(false)
+        // A short model runs on the guest's stack, below what the guest may use of it.
+        .async_stack_size(2 << 20)
+        .max_wasm_stack(512 << 10)
         // Page faults on the 4 GiB reservation replace bounds checks.
         .memory_reservation(4 << 30)
         .wasm_simd(true)

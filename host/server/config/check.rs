@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
-use infer_sandbox::{Limits, SandboxOptions};
+use infer_sandbox::{Limits, RequestMemory, SandboxOptions};
 use toml::Spanned;
 
 use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, Source, file};
@@ -44,8 +44,10 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             waiting: self.number("", "waiting", &file.server.waiting, 256, 0..=65_536) as u32,
             max_memory_bytes: most(&components, |limits| limits.memory_bytes),
             max_table_elements: most(&components, |limits| limits.table_elements),
+            compiled_folder: builtin::cache_folder().map(|cache| cache.join("compiled")),
+            memory: RequestMemory::default(),
         };
-        Config { origin, server, keys, sandbox, onnxruntime, models, components }
+        Config { origin, server, keys, sandbox, onnxruntime, models, components, lock: None }
     }
 
     fn onnxruntime(&mut self, typed: Option<&Spanned<String>>) -> Onnxruntime {

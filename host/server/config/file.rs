@@ -64,6 +64,8 @@ pub(super) struct Server {
     pub(super) max_body_bytes: Number,
     /// All bodies that are held at any one time, in bytes.
     pub(super) body_memory_bytes: Number,
+    /// What the process may take, in bytes.
+    pub(super) memory_bytes: Number,
     /// The most inputs of one `/moderate` request.
     pub(super) max_inputs: Number,
     /// Guest instances at any one time.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{Limits, SandboxOptions};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{ComponentConfig, Config, ConnectionLimits, KeyConfig, ModelConfig, Rate, ServerConfig, Source};
 use crate::app::App;
@@ -34,11 +35,11 @@ const FIXED: [&str; 12] = [
 const SHOWN: usize = 60;
 
 /// Every key that is typed or has a default, and the hashes of what is loaded.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resolved(BTreeMap<String, String>);
 
 /// A key with another value than before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
     /// Such as `models.toxic-bilstm.source`.
     pub key: String,
@@ -53,10 +54,10 @@ impl Resolved {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         // Taken apart, so that a key that is added is not forgotten here.
-        let Config { origin: _, server, keys, sandbox, onnxruntime, models, components } = config;
+        let Config { origin: _, lock: _, server, keys, sandbox, onnxruntime, models, components } = config;
         let mut resolved = Resolved::default();
         resolved.server(server);
-        let SandboxOptions { instances, waiting, max_memory_bytes: _, max_table_elements: _ } = sandbox;
+        let SandboxOptions { instances, waiting, .. } = sandbox;
         resolved.put("server.instances", instances);
         resolved.put("server.waiting", waiting);
         let onnxruntime = match onnxruntime {
@@ -134,6 +135,7 @@ impl Resolved {
             queue_time,
             drain,
             watch,
+            memory,
         } = server;
         self.put("server.listen", listen);
         self.maybe("server.admin_listen", *admin_listen);
@@ -162,6 +164,7 @@ impl Resolved {
         self.time("server.queue_ms", *queue_time);
         self.time("server.drain_ms", *drain);
         self.put("server.watch", watch);
+        self.maybe("server.memory_bytes", memory.as_ref().map(|contract| contract.bytes));
     }
 
     fn rate(&mut self, (rate_key, burst_key): (&str, &str), rate: Option<Rate>) {

@@ -32,7 +32,7 @@ impl Retired {
     /// Wait until nobody is left, then unload.
     ///
     /// The last of each is let go here: a model's end waits for its threads, which belongs on no thread of requests.
-    pub(super) async fn drain(self, old: Arc<Snapshot>) {
+    pub(super) async fn drain(self, old: Arc<Snapshot>, next: Arc<App>) {
         let began = Instant::now();
         let Snapshot { app, .. } = alone(old).await;
         let app = alone(app).await;
@@ -44,16 +44,29 @@ impl Retired {
             let _ = spawn_blocking(move || drop(model)).await;
             info!(model = name, drained_ms = began.elapsed().as_millis() as u64, "unloaded");
         }
-        let _ = spawn_blocking(reclaim).await;
+        let settle = move || {
+            reclaim();
+            settle(&next);
+        };
+        let _ = spawn_blocking(settle).await;
     }
 }
 
-/// Unload what was never served.
-pub(super) fn unload(app: App) {
+/// Unload what was never served, beside `old`.
+pub(super) fn unload(app: App, old: Arc<App>) {
     spawn_blocking(move || {
         drop(app);
         reclaim();
+        settle(&old);
     });
+}
+
+fn settle(app: &App) {
+    if let Err(error) = app.alone() {
+        warn!(
+            "requests keep the smaller share of memory that they had while two versions were there: {error:#}"
+        );
+    }
 }
 
 /// What is shared, once nobody else has it.

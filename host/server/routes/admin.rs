@@ -3,12 +3,15 @@
 use std::sync::{Arc, Weak};
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use utoipa::openapi::path::HttpMethod;
 
 use super::Entrance;
+use super::document::{Table, Told};
 use crate::config::Resolved;
-use crate::error::ApiError;
+use crate::error::{ApiError, Envelope};
 use crate::live::{Live, Report};
 
 /// Where a reload is asked for.
@@ -21,8 +24,16 @@ pub(super) fn reload(live: Weak<Live>) -> Router {
     Router::new().route(RELOAD, post(serve_changes)).with_state(live)
 }
 
-pub(super) fn state(entrance: &Arc<Entrance>) -> Router {
-    Router::new().route(STATE, get(tell)).with_state(entrance.clone())
+pub(super) fn told_reload() -> Told {
+    Told::new("Serve what the configuration says now")
+        .answers::<Report>(StatusCode::OK, "what has changed")
+        .fails::<Envelope<'_>>(&[409, 503])
+}
+
+pub(super) fn state(entrance: &Arc<Entrance>) -> Table {
+    let told =
+        Told::new("The configuration that is served").answers::<Resolved>(StatusCode::OK, "every key of it");
+    Table::default().route(STATE, HttpMethod::Get, get(tell).with_state(entrance.clone()), told)
 }
 
 /// Serve what the configuration says now: 200 with what has changed, or 409 with why nothing has.

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 use tracing::{Instrument as _, Span, error};
 
+use super::perspective;
 use crate::admission::{BodyMemory, Gate, Share};
 use crate::app::App;
 use crate::config::ServerConfig;
@@ -81,7 +82,7 @@ impl Entrance {
         Entrance {
             gate: Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time),
             answers: Arc::default(),
-            memory: BodyMemory::new(server.body_memory_bytes),
+            memory: BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone()),
             keys: Keyring::new(&app.config.keys),
             addresses: server.rate_per_ip.map(Addresses::new).map(Arc::new),
             work: Handle::current(),
@@ -107,7 +108,7 @@ impl Entrance {
         let memory = if server.body_memory_bytes == before.body_memory_bytes {
             self.memory.clone()
         } else {
-            BodyMemory::new(server.body_memory_bytes)
+            BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone())
         };
         let addresses = if server.rate_per_ip == before.rate_per_ip {
             self.addresses.clone()
@@ -125,6 +126,11 @@ impl Entrance {
             app,
             server,
         }
+    }
+
+    /// Whether a key is needed.
+    pub(super) fn asks_for_keys(&self) -> bool {
+        !self.keys.is_empty()
     }
 
     /// Whether requests are welcome.
@@ -149,7 +155,8 @@ impl Entrance {
         if self.keys.is_empty() {
             return Ok(Caller(None));
         }
-        let sent = bearer(request.headers()).ok_or_else(ApiError::no_key)?;
+        let sent = bearer(request.headers()).or_else(|| perspective::key(request));
+        let sent = sent.ok_or_else(ApiError::no_key)?;
         let key = self.keys.find(sent).ok_or_else(ApiError::wrong_key)?;
         Span::current().record("key", &key.name);
         Ok(Caller(Some(key)))
