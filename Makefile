@@ -3,7 +3,8 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime tools test plan test-models test-arm test-clients test-worker test-nginx overload sanitize accuracy check fmt golden golden-language golden-candle auroc bench clean
+# Each target is a task and no file.
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(MAKEFILE_LIST))
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +53,11 @@ test-clients: build ## Run OpenAI's and Triton's own Python clients against the 
 	$$python tests/clients/moderations.py "$$INFER_URL" tests/data/photos/coffee.jpg; \
 	$$python tests/clients/chat.py "$$INFER_URL" tiny; \
 	$$python tests/clients/kserve.py "$$INFER_URL"'
+
+test-schema: build ## Run Schemathesis over /openapi.json: every route, with what its document allows and what it does not; a minute
+	@test -x $(CARGO_TARGET_DIR)/schema/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/schema
+	@$(CARGO_TARGET_DIR)/schema/bin/pip install --quiet -r tests/schema/requirements.txt
+	@CONFIG=tests/schema/infer.toml scripts/with-server.sh tests/schema/run.sh $(CARGO_TARGET_DIR)/schema/bin/schemathesis
 
 test-worker: build ## Run the Cloudflare Worker of examples/ in workerd, before the server; needs Node.js 20
 	@cd examples/cloudflare-worker && npm ci --silent --no-audit --no-fund
@@ -109,6 +115,25 @@ bench: build ## Measure the parts, and each model natively and sandboxed
 	$(CARGO) bench --locked --bench sandbox --bench image --bench language
 	$(CARGO) bench --locked -p infer-kernels
 	@for model in efficientnet-lite0 nsfw-mobilenet toxic-bilstm; do $(CARGO_TARGET_DIR)/release/infer bench --model $$model -z 10s || exit 1; echo; done
+
+peers: peers-onnx peers-stock peers-inguest peers-llamacpp ## Measure other runtimes, servers and sandboxes beside infer, by turns
+
+peers-onnx: build ## Python's onnxruntime on the same tensors and photos: 8 minutes
+	python3 benches/peers/onnx.py
+
+peers-stock: build ## The same guest on wasmtime's own wasi-nn host: 4 minutes
+	python3 benches/peers/stock.py
+
+peers-inguest: build ## The same model compiled into the guest: 4 minutes
+	python3 benches/peers/inguest.py
+
+PHI3 ?= $(CARGO_TARGET_DIR)/peers/phi3-q4_k_m.gguf
+
+peers-llamacpp: build ## llama.cpp and its server on one file: make peers-llamacpp PHI3=FILE; without it a Phi-3 of random weights, 2.4 GB
+	@test -e $(PHI3) || $(CARGO_TARGET_DIR)/release/infer dummy phi3 --output $(PHI3)
+	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers build
+	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers bench $(PHI3)
+	python3 benches/peers/llamacpp_server.py --folder $(CARGO_TARGET_DIR)/peers $(PHI3)
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -219,4 +219,18 @@ async fn a_key_of_one_component_does_not_reach_another_through_a_name() {
     }
     let (status, _) = answer(server.post("/v1/moderations").json(&json!({ "input": CLEAN }))).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
+    // Perspective's clients send their key in their own way, on their route alone, and read Google's errors.
+    let analyze = |query: &str| server.post(&format!("/v1alpha1/comments:analyze{query}")).json(&json!({}));
+    let cases = [
+        (analyze(""), StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
+        (analyze("?key=wrong"), StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
+        (analyze("?alt=json&key=secret"), StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
+        (analyze("").header("x-goog-api-key", "secret"), StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
+    ];
+    for (request, status, word) in cases {
+        let (found, body) = answer(request).await;
+        assert_eq!((found, &body["error"]["status"]), (status, &json!(word)), "{body}");
+    }
+    let elsewhere = server.post("/v1/moderations?key=secret").json(&json!({ "input": CLEAN }));
+    assert_eq!(answer(elsewhere).await.0, StatusCode::UNAUTHORIZED);
 }

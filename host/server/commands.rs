@@ -55,7 +55,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Key(arguments) => key::run(&arguments, &mut out)?,
         Command::Serve(arguments) => {
             drop(out);
-            serve::run(load()?, &arguments)?;
+            serve::run(cli.config.clone(), &arguments)?;
         }
         Command::Lock => lock::run(&Config::read(cli.config.as_deref())?, &mut out)?,
         Command::Check => check::run(load()?, &mut out)?,
@@ -74,7 +74,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// The runtime that commands block on: as the server's.
 fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    // Each processor may have a thread that computes a short model itself; one more keeps listening.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()
         .context("cannot start the threads of the asynchronous runtime")?;

@@ -1,8 +1,10 @@
 //! infer.toml: what is typed (`file`) becomes what it means ([`Config`]); `check` names each mistake with its line, `server`
-//! those of the listener and its keys.
+//! those of the listener and its keys, `component_test` what components are asked; `resolved` compares two.
 
 mod check;
+mod component_test;
 mod file;
+mod resolved;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,8 @@ use crate::lock::Lock;
 use crate::weights::Reuse;
 use check::Checker;
 
+pub use component_test::{ComponentTest, TestImage};
+pub use resolved::{Change, Resolved};
 pub use server::{ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
@@ -41,7 +45,7 @@ pub struct Config {
 }
 
 /// One model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// Where it is configured.
     pub at: Place,
@@ -54,7 +58,7 @@ pub struct ModelConfig {
 }
 
 /// One component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ComponentConfig {
     /// Where it is configured.
     pub at: Place,
@@ -68,6 +72,8 @@ pub struct ComponentConfig {
     pub settings: BTreeMap<String, String>,
     /// The budgets of each instance.
     pub limits: Limits,
+    /// What it is asked before it is served.
+    pub tests: Vec<ComponentTest>,
 }
 
 /// Where something is loaded from.
@@ -174,6 +180,22 @@ impl Config {
         let used: BTreeSet<_> =
             self.components.values().flat_map(|component| component.models.values()).collect();
         self.models.retain(|name, _| used.contains(name));
+    }
+}
+
+impl ModelConfig {
+    /// Whether both say the same, on whichever line.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        *self == ModelConfig { at: self.at.clone(), ..other.clone() }
+    }
+}
+
+impl ComponentConfig {
+    /// Whether both say the same, on whichever line.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        *self == ComponentConfig { at: self.at.clone(), ..other.clone() }
     }
 }
 

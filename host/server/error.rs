@@ -4,7 +4,7 @@ use std::fmt;
 
 use axum::Json;
 use axum::extract::multipart::{MultipartError, MultipartRejection};
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use infer_engine::RunError;
@@ -12,6 +12,7 @@ use infer_sandbox::types::Fault;
 use infer_sandbox::{CallError, Cause};
 use serde::Serialize;
 use tracing::{error, warn};
+use utoipa::ToSchema;
 
 use crate::rates::Wait;
 
@@ -123,6 +124,11 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// 409: what is served stays, and `message` says why.
+    pub fn not_reloaded(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::CONFLICT, "not_reloaded", message)
+    }
+
     /// The word for programs.
     pub fn code(&self) -> &'static str {
         self.code
@@ -131,6 +137,11 @@ impl ApiError {
     /// The response's status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// When to try again, in seconds, where that is known.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.retry_after
     }
 
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
@@ -269,6 +280,12 @@ impl From<MultipartError> for ApiError {
     }
 }
 
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        ApiError::invalid("", rejection.body_text())
+    }
+}
+
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         ApiError::invalid("", rejection.body_text())
@@ -288,16 +305,23 @@ impl fmt::Display for ApiError {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
+/// A failure in OpenAI's shape.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Failure)]
+pub(crate) struct Envelope<'a> {
     error: Body<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = FailureFacts)]
 struct Body<'a> {
+    /// A sentence for people.
     message: &'a str,
+    /// Whose doing it is: `invalid_request_error` or `server_error`.
     r#type: &'static str,
+    /// The part of the request that is wrong.
     param: Option<&'a str>,
+    /// A word for programs.
     code: &'static str,
 }
 

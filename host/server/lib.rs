@@ -13,8 +13,10 @@
 //!   `store`: models' files by their content; `dummy`: writing one of random weights; `disk`: whether there is room
 //! - `plan`: what a configuration needs of memory, and whether that keeps the contract
 //! - `app`: a configuration brought to life: runtime, models, components
+//! - `live`: what is served now, and its replacement by what a changed configuration says
 //! - `routes`: the route table, one module an endpoint; `error`: every failure as a response
 //! - `serve`: the listeners' life, from bind to drained; `logging`: where log lines go; `metrics`: what is counted
+//! - `reclaim`: memory back to the system
 //! - `admission`: how much is let in; `keys`: who may ask; `rates`: how often
 
 pub mod admission;
@@ -27,12 +29,14 @@ pub mod disk;
 pub mod dummy;
 pub mod error;
 pub mod keys;
+pub mod live;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
 pub mod plan;
 pub mod pull;
 pub mod rates;
+pub mod reclaim;
 pub mod routes;
 pub mod serve;
 pub mod store;

@@ -1,7 +1,9 @@
 //! The route table, and what every request passes: its id, its span, its line in the log.
 
+pub(crate) mod admin;
 mod chat;
 mod classify;
+mod document;
 mod entrance;
 mod health;
 mod json;
@@ -15,22 +17,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, OriginalUri, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
 use infer_sandbox::World;
 use tokio::time::timeout_at;
 use tracing::field::Empty;
 use tracing::{Instrument as _, info, info_span, warn};
+use utoipa::openapi::path::HttpMethod;
 
 use crate::admission::Admission;
 use crate::app::Policy;
-use crate::error::ApiError;
+use crate::error::{ApiError, Envelope};
 
+use document::Table;
 use entrance::{Caller, Door};
-use moderate::{Answers, Choice, Desk, Moderators};
+use moderate::{Choice, Desk, Moderators};
 
 pub use entrance::Entrance;
 pub use moderate::CATEGORIES;
@@ -39,11 +43,15 @@ pub(crate) use timings::Timings;
 
 /// Whether `path` is the server's own, so that no component can be mounted on it.
 pub fn is_reserved(path: &str) -> bool {
-    const OWN: [&str; 6] = ["/healthz", "/readyz", "/metrics", "/v1/models", MODERATIONS, perspective::PATH];
+    const OWN: [&str; 7] =
+        ["/healthz", "/readyz", "/metrics", document::PATH, MODELS, MODERATIONS, perspective::PATH];
     let inside =
         path.strip_prefix(kserve::PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     OWN.contains(&path) || chat::PATHS.contains(&path) || inside
 }
+
+/// Where clients are told what there is.
+const MODELS: &str = "/v1/models";
 
 /// Where OpenAI's clients ask.
 const MODERATIONS: &str = "/v1/moderations";
@@ -69,15 +77,19 @@ type Place = Extension<Arc<Admission>>;
 pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     let app = &entrance.app;
     let server = Arc::new(entrance.server.clone());
-    let mut known = Router::new().route("/v1/models", get(models::list).with_state(app.clone()));
-    let answers = Arc::new(Answers::default());
-    let desk = |choice| Desk { choice, server: server.clone(), answers: answers.clone() };
+    let list = get(models::list).with_state(app.clone());
+    let mut known =
+        Table::default().route(MODELS, HttpMethod::Get, list, models::told().behind_key::<Envelope<'_>>());
+    let desk = |choice| Desk { choice, server: server.clone(), answers: entrance.answers.clone() };
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
         let endpoint = Endpoint { policy: policy.clone() };
-        let method = match policy.component.world() {
-            World::Moderator => post(moderate::handle).with_state(desk(Choice::One(policy.clone()))),
-            World::Classifier => post(classify::handle).with_state(endpoint),
+        let (handler, told) = match policy.component.world() {
+            World::Moderator => {
+                let desk = desk(Choice::One(policy.clone()));
+                (post(moderate::handle).with_state(desk), moderate::told(false))
+            }
+            World::Classifier => (post(classify::handle).with_state(endpoint), classify::told()),
             World::Predictor => {
                 warn!(
                     component = policy.component.name(),
@@ -88,36 +100,55 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
         };
         let component = Some(policy.component.name().into());
         let door = Door { entrance: entrance.clone(), component, gate: Some(entrance.gate.clone()) };
-        known = known.route(route, method.route_layer(middleware::from_fn_with_state(door, entrance::admit)));
-    }
-    let moderators = Arc::new(Moderators::new(app));
-    if !moderators.is_empty() {
-        let door = Door { entrance: entrance.clone(), component: None, gate: Some(entrance.gate.clone()) };
-        let desk = desk(Choice::Named(moderators));
-        let named = Router::new()
-            .route(MODERATIONS, post(moderate::handle).with_state(desk.clone()))
-            .route(perspective::PATH, post(perspective::handle).with_state(desk))
-            .route_layer(middleware::from_fn_with_state(door, entrance::admit));
-        known = known.merge(named);
+        let handler = handler.route_layer(middleware::from_fn_with_state(door, entrance::admit));
+        known = known.route(route, HttpMethod::Post, handler, told);
     }
     let identify = || middleware::from_fn_with_state(entrance.clone(), entrance::identify);
-    let known = known.merge(chat::router(entrance)).route_layer(identify());
-    let kserve = kserve::router(entrance).route_layer(identify()).merge(kserve::probes(entrance));
-    let known = known.merge(kserve::errors(kserve));
-    finish(if has_admin { known } else { known.merge(health(entrance)) }, entrance)
+    let moderators = Arc::new(Moderators::new(app));
+    let mut perspective = Table::default();
+    if !moderators.is_empty() {
+        let door = Door { entrance: entrance.clone(), component: None, gate: Some(entrance.gate.clone()) };
+        let admit = || middleware::from_fn_with_state(door.clone(), entrance::admit);
+        let desk = desk(Choice::Named(moderators));
+        let named = post(moderate::handle).with_state(desk.clone()).route_layer(admit());
+        known = known.route(MODERATIONS, HttpMethod::Post, named, moderate::told(true));
+        let analyze = post(perspective::handle).with_state(desk).route_layer(admit()).route_layer(identify());
+        perspective = perspective
+            .route(perspective::PATH, HttpMethod::Post, analyze, perspective::told())
+            .wrap(perspective::errors);
+    }
+    let known = known.merge(chat::table(entrance)).wrap(|router| router.route_layer(identify()));
+    let kserve = kserve::table(entrance).wrap(|router| router.route_layer(identify()));
+    let kserve = kserve.merge(kserve::probes(entrance)).wrap(kserve::errors);
+    let mut known = known.merge(perspective).merge(kserve);
+    if !has_admin {
+        known = known.merge(health::table(entrance));
+    }
+    let told = document::told().behind_key::<Envelope<'_>>();
+    let guard = |handler: MethodRouter| handler.route_layer(identify());
+    finish(known.into_router(told, entrance.asks_for_keys(), guard), entrance)
 }
 
-/// What the operator is served, without a key: health, and what is loaded.
+/// What the operator is served, without a key: health, what is loaded, and the way to change it.
 pub fn admin(entrance: &Arc<Entrance>) -> Router {
-    let models = get(models::list).with_state(entrance.app.clone());
-    finish(health(entrance).route("/v1/models", models), entrance)
+    let list = get(models::list).with_state(entrance.app.clone());
+    let known = health::table(entrance)
+        .route(MODELS, HttpMethod::Get, list, models::told())
+        .merge(admin::state(entrance))
+        .beside(admin::RELOAD, HttpMethod::Post, admin::told_reload());
+    // Outside of what every request passes, which holds the version that it came to; a reload waits for such.
+    let reload = admin::reload(entrance.live.clone());
+    finish(known.into_router(document::told(), false, |handler| handler), entrance).merge(reload)
 }
 
-fn health(entrance: &Arc<Entrance>) -> Router {
-    Router::new()
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready).with_state(entrance.clone()))
-        .route("/metrics", get(health::metrics).with_state(entrance.clone()))
+/// `response`, where it is a failure, with what `write` makes of it in the place of its body.
+fn rewritten(response: Response, write: impl FnOnce(&ApiError) -> Response) -> Response {
+    let Some(error) = response.extensions().get::<ApiError>() else { return response };
+    let (written, body) = write(error).into_parts();
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(written.headers);
+    Response::from_parts(parts, body)
 }
 
 /// What every request passes, whoever asks and whatever for.

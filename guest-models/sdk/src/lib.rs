@@ -24,6 +24,12 @@ pub mod log;
 pub mod nn;
 pub mod settings;
 
+/// A guest starts with 4 MiB (.cargo/config.toml). To use these before any that it asks for keeps the host from changing the
+/// bounds of an instance's memory twice a request, which interrupts every processor.
+#[cfg(target_arch = "wasm32")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 pub use bindings::classifier::exports::infer::guest::classification::{Guest as Classifier, Label};
 pub use bindings::infer::guest::types::{Fault, ModelFailure};
 pub use bindings::moderator::exports::infer::guest::moderation::{

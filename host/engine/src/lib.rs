@@ -27,8 +27,8 @@ mod tensor;
 mod weights;
 
 pub use card::{
-    Axis, Card, CardFile, Download, Format, Hub, ImageSpec, InputSpec, OutputSpec, PipPackages, Role, Task,
-    TextSpec,
+    Axis, Card, CardFile, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec, Pattern,
+    PipPackages, Role, SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};
@@ -37,7 +37,7 @@ pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, TokenLogprob,
     TokenUsage,
 };
-pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, Stats};
+pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, SelfTestError, Stats};
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
 pub use weights::{CardError, GgufSummary, WeightCache, Weights};

@@ -2,6 +2,7 @@
 
 mod error;
 mod options;
+mod self_test;
 mod stats;
 
 use std::any::Any;
@@ -18,6 +19,7 @@ use crate::weights::Weights;
 
 pub use error::{LoadError, RunError};
 pub use options::{Capacity, ModelOptions};
+pub use self_test::SelfTestError;
 pub(crate) use stats::Counters;
 pub use stats::Stats;
 

@@ -1,5 +1,7 @@
-//! An ONNX model: a queue, and workers that compute what is in it.
+//! An ONNX model: sessions, callers that compute with a free one themselves where that is short, and a queue with workers for all
+//! else.
 
+mod pace;
 mod queue;
 mod signature;
 #[cfg(test)]
@@ -20,9 +22,9 @@ use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats, panic_
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 
+use pace::Pace;
 use queue::{Job, Queue, Refused};
 use signature::Signature;
-use worker::Worker;
 
 /// The most rows of axis 0 in one job. A computation that has begun is not interrupted, so this bounds how long one
 /// caller holds a session, and the memory that it takes there.
@@ -42,6 +44,7 @@ struct Shared {
     signature: Signature,
     queue: Queue,
     counters: Counters,
+    pace: Pace,
 }
 
 impl OnnxModel {
@@ -71,18 +74,19 @@ impl OnnxModel {
         let signature = first
             .unwrap_or_else(|| Err("the backend made no session".to_owned()))
             .map_err(|message| LoadError::Disagreement { model: name.to_owned(), message })?;
-        let queue = Queue::new(capacity.queue_capacity);
-        let counters = Counters::default();
+        let workers = sessions.len();
+        let queue = Queue::new(capacity.queue_capacity, sessions);
+        let (counters, pace) = (Counters::default(), Pace::default());
         let (name, capacity) = (name.to_owned(), capacity.clone());
-        let shared = Arc::new(Shared { name, capacity, signature, queue, counters });
+        let shared = Arc::new(Shared { name, capacity, signature, queue, counters, pace });
         // The workers belong to the model from the first, so that a failure half-way stops those already started.
-        let mut model = OnnxModel { shared, workers: Vec::with_capacity(sessions.len()) };
-        for (index, session) in sessions.into_iter().enumerate() {
-            let worker = Worker::new(session, model.shared.clone());
+        let mut model = OnnxModel { shared, workers: Vec::with_capacity(workers) };
+        for index in 0..workers {
+            let shared = model.shared.clone();
             let name = &model.shared.name;
             // The number first: Linux shows 15 bytes. A name with a zero byte would be refused by a panic.
             let thread = std::thread::Builder::new().name(format!("{index}:{name}").replace('\0', " "));
-            let started = thread.spawn(move || worker.serve());
+            let started = thread.spawn(move || shared.serve());
             let started = started.map_err(|source| LoadError::Thread { model: name.clone(), source })?;
             model.workers.push(started);
         }
@@ -108,6 +112,12 @@ impl OnnxModel {
         let queued = Instant::now();
         if queued >= deadline {
             return Err(RunError::Deadline { model: model() });
+        }
+        // Two changes of threads cost more than a short computation's share of this one's time.
+        if let Some(_place) = shared.pace.here(shared.signature.rows(&arranged.inputs))
+            && let Some(mut session) = shared.queue.hold()
+        {
+            return shared.compute(&mut *session, &arranged.inputs, queued);
         }
         let (reply, answer) = oneshot::channel();
         let job = Job { inputs: arranged.inputs, rows: arranged.rows, queued, deadline, reply };

@@ -1,7 +1,7 @@
 //! Guest time: how long a guest has been on a processor, measured where the executor polls it.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 /// A stopwatch that runs only while its future is polled.
 ///
-/// A guest waits for models outside `poll`, so that time is not its own. Clones share the same reading: one clone goes
-/// into the epoch callback, which interrupts the guest in the middle of a poll.
+/// A guest waits for models outside `poll`, or they compute inside it and under [`Clock::outside`], so that time is not its
+/// own. Clones share the same reading: one clone goes into the epoch callback, which interrupts the guest in the middle of a
+/// poll, and one to the host's calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     shared: Arc<Shared>,
@@ -21,7 +22,7 @@ struct Shared {
     origin: Instant,
     /// Nanoseconds of finished polls.
     spent: AtomicU64,
-    /// When the running poll began, in nanoseconds after `origin`.
+    /// When the running poll began, in nanoseconds after `origin`; later by what was spent outside.
     began: AtomicU64,
 }
 
@@ -47,6 +48,18 @@ impl Clock {
         Measured { clock: self.clone(), future: Box::pin(future) }
     }
 
+    /// Run a part of the measured future that is not the guest's own.
+    pub(crate) async fn outside<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            let left = self.now();
+            let answer = future.as_mut().poll(context);
+            self.shared.began.fetch_add(self.now() - left, Ordering::Relaxed);
+            answer
+        })
+        .await
+    }
+
     fn now(&self) -> u64 {
         self.shared.origin.elapsed().as_nanos() as u64
     }
@@ -62,12 +75,11 @@ impl<F: Future> Future for Measured<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let began = self.clock.now();
         // Relaxed suffices: the executor orders one poll before the next, and the callback runs inside the poll.
-        self.clock.shared.began.store(began, Ordering::Relaxed);
+        self.clock.shared.began.store(self.clock.now(), Ordering::Relaxed);
         let answer = self.future.as_mut().poll(context);
-        let ended = self.clock.now();
-        self.clock.shared.spent.fetch_add(ended - began, Ordering::Relaxed);
+        let spent = self.clock.now() - self.clock.shared.began.load(Ordering::Relaxed);
+        self.clock.shared.spent.fetch_add(spent, Ordering::Relaxed);
         answer
     }
 }
@@ -84,6 +96,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 let work = Instant::now();
                 while work.elapsed() < Duration::from_millis(5) {}
+                clock.outside(async { std::thread::sleep(Duration::from_millis(300)) }).await;
                 clock.spent_inside()
             })
             .await;

@@ -15,7 +15,7 @@ pub struct RequestMemory(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
-    most: usize,
+    most: AtomicUsize,
     held: AtomicUsize,
     peak: AtomicUsize,
 }
@@ -35,12 +35,23 @@ pub struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
+impl Default for RequestMemory {
+    fn default() -> Self {
+        RequestMemory::new(None)
+    }
+}
+
 impl RequestMemory {
     /// At most `most` bytes; without a bound where there is none.
     #[must_use]
     pub fn new(most: Option<usize>) -> Self {
         let (held, peak) = Default::default();
-        RequestMemory(Arc::new(Counts { most: most.unwrap_or(usize::MAX), held, peak }))
+        RequestMemory(Arc::new(Counts { most: AtomicUsize::new(most.unwrap_or(usize::MAX)), held, peak }))
+    }
+
+    /// From now on at most `most` bytes. What is held beyond that stays, and nothing is added to it.
+    pub fn bound(&self, most: Option<usize>) {
+        self.0.most.store(most.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// An empty share.
@@ -52,7 +63,7 @@ impl RequestMemory {
     /// The bound; none where there is none.
     #[must_use]
     pub fn most(&self) -> Option<usize> {
-        Some(self.0.most).filter(|&most| most != usize::MAX)
+        Some(self.0.most.load(Ordering::Relaxed)).filter(|&most| most != usize::MAX)
     }
 
     /// Bytes that are held now.
@@ -104,7 +115,8 @@ impl Held {
             return Ok(());
         }
         let counts = &self.of.0;
-        let more = |held: usize| held.checked_add(bytes).filter(|&sum| sum <= counts.most);
+        let most = counts.most.load(Ordering::Relaxed);
+        let more = |held: usize| held.checked_add(bytes).filter(|&sum| sum <= most);
         let before =
             counts.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| Exhausted)?;
         counts.peak.fetch_max(before + bytes, Ordering::Relaxed);
@@ -115,7 +127,7 @@ impl Held {
     /// What all shares together may hold, in bytes.
     #[must_use]
     pub fn most(&self) -> usize {
-        self.of.0.most
+        self.of.0.most.load(Ordering::Relaxed)
     }
 
     /// Use `bytes` less, or nothing where fewer are used. What was reserved stays.
@@ -157,6 +169,12 @@ mod tests {
         one.shrink(1_000);
         drop(other);
         assert_eq!((memory.held(), memory.peak(), memory.most()), (0, 100, Some(100)));
+        let mut share = memory.share();
+        assert_eq!(share.grow(50), Ok(()));
+        memory.bound(Some(40));
+        assert_eq!(share.grow(1), Err(Exhausted), "what is held stays, and nothing is added");
+        memory.bound(None);
+        assert_eq!(share.grow(1), Ok(()));
     }
 
     #[test]

@@ -88,7 +88,8 @@ impl State {
         let began = Instant::now();
         let left = self.grants.limits.compute_time.saturating_sub(self.queue + self.compute);
         let deadline = self.deadline.min(began + left);
-        match context.run(inputs, deadline).await {
+        let clock = self.clock.clone();
+        match clock.outside(context.run(inputs, deadline)).await {
             Ok(reply) => {
                 self.queue += reply.queue;
                 self.compute += reply.compute;

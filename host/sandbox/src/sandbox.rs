@@ -35,8 +35,18 @@ pub struct SandboxOptions {
     pub max_table_elements: usize,
     /// Where the machine code of components is kept for later starts; only its operator may write there. None keeps none.
     pub compiled_folder: Option<PathBuf>,
-    /// The most memory that requests may hold together, in bytes: bodies, tensors, and what guests grow to. None is no bound.
-    pub request_bytes: Option<usize>,
+    /// The memory that requests may hold together: bodies, tensors, and what guests grow to. Pools may share one.
+    pub memory: RequestMemory,
+}
+
+impl SandboxOptions {
+    /// Whether a pool of this size does for `wanted`.
+    #[must_use]
+    pub fn serves(&self, wanted: &SandboxOptions) -> bool {
+        (self.instances, self.waiting) == (wanted.instances, wanted.waiting)
+            && self.max_memory_bytes >= wanted.max_memory_bytes
+            && self.max_table_elements >= wanted.max_table_elements
+    }
 }
 
 impl Default for SandboxOptions {
@@ -48,7 +58,7 @@ impl Default for SandboxOptions {
             max_memory_bytes: limits.memory_bytes,
             max_table_elements: limits.table_elements,
             compiled_folder: None,
-            request_bytes: None,
+            memory: RequestMemory::default(),
         }
     }
 }
@@ -91,7 +101,7 @@ impl Sandbox {
             admitted: Semaphore::new((options.instances + options.waiting) as usize),
         };
         let compiled_folder = options.compiled_folder.clone();
-        let memory = RequestMemory::new(options.request_bytes);
+        let memory = options.memory.clone();
         Ok(Sandbox { engine, linker, slots: Arc::new(slots), compiled_folder, memory })
     }
 
@@ -124,6 +134,9 @@ fn config(options: &SandboxOptions) -> Config {
         .epoch_interruption(true)
         // No guest is concurrent with itself: a request is one call.
         .concurrency_support(false)
+        // A short model runs on the guest's stack, below what the guest may use of it.
+        .async_stack_size(2 << 20)
+        .max_wasm_stack(512 << 10)
         // Page faults on the 4 GiB reservation replace bounds checks.
         .memory_reservation(4 << 30)
         .wasm_simd(true)

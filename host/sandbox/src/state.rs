@@ -8,6 +8,7 @@ use infer_engine::{Model, RunError, TokenUsage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
+use crate::clock::Clock;
 use crate::error::Cause;
 use crate::limits::Limits;
 use crate::memory::{Held, INSTANCE_BYTES};
@@ -30,6 +31,7 @@ pub(crate) struct State {
     pub(crate) grants: Arc<Grants>,
     pub(crate) request_id: Arc<str>,
     pub(crate) deadline: Instant,
+    pub(crate) clock: Clock,
     pub(crate) table: ResourceTable,
     pub(crate) created: Instant,
     pub(crate) instantiate: Duration,
@@ -53,13 +55,20 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(grants: Arc<Grants>, held: Held, request_id: Arc<str>, deadline: Instant) -> Self {
+    pub(crate) fn new(
+        grants: Arc<Grants>,
+        held: Held,
+        request_id: Arc<str>,
+        deadline: Instant,
+        clock: Clock,
+    ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.handles);
         State {
             grants,
             request_id,
             deadline,
+            clock,
             table,
             created: Instant::now(),
             instantiate: Duration::ZERO,

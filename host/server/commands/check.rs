@@ -1,9 +1,11 @@
-//! `infer check`: load everything as `serve` would, every file hashed anew, and say what would run.
+//! `infer check`: load everything as `serve` would, every file hashed anew, ask what it is asked before it is served, and say what
+//! would run.
 
 use std::io::Write;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::live::self_test::{self, Tested};
 use crate::serve::tls::Tls;
 use crate::weights::Reuse;
 
@@ -12,6 +14,7 @@ pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()
         model.reuse = Reuse::Packed;
     }
     let app = App::load(config)?;
+    let tested = super::block_on(self_test::run(&app, None))??;
     let server = &app.config.server;
     writeln!(out, "configuration  {}", app.config.origin)?;
     writeln!(out, "backend        {}", app.runtime.describe())?;
@@ -85,6 +88,8 @@ pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()
             limits.handles
         )?;
     }
+    let Tested { models, components } = tested;
+    writeln!(out, "\nself-tests     {models} of models, {components} of components: as expected")?;
     writeln!(out, "\nall of it loads")?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
-use infer_sandbox::{Limits, SandboxOptions};
+use infer_sandbox::{Limits, RequestMemory, SandboxOptions};
 use toml::Spanned;
 
 use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, Source, file};
@@ -45,7 +45,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             max_memory_bytes: most(&components, |limits| limits.memory_bytes),
             max_table_elements: most(&components, |limits| limits.table_elements),
             compiled_folder: builtin::cache_folder().map(|cache| cache.join("compiled")),
-            request_bytes: None,
+            memory: RequestMemory::default(),
         };
         Config { origin, server, keys, sandbox, onnxruntime, models, components, lock: None }
     }
@@ -141,6 +141,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 .collect(),
             settings: component.settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
             limits: self.limits(&subject, &component.limits),
+            tests: self.tests(&subject, offset, component.tests),
         }
     }
 

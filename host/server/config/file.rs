@@ -76,6 +76,8 @@ pub(super) struct Server {
     pub(super) queue_ms: Number,
     /// How long requests under way may take to finish after a signal to stop, in milliseconds.
     pub(super) drain_ms: Number,
+    /// Whether the configuration is read again when it or a file that it names has changed.
+    pub(super) watch: Option<bool>,
     /// Other names of moderators, as clients may send them in `model`.
     #[serde(default)]
     pub(super) aliases: BTreeMap<String, Spanned<String>>,
@@ -150,6 +152,28 @@ pub(super) struct Component {
     /// The budgets of each instance.
     #[serde(default)]
     pub(super) limits: LimitsTable,
+    /// What it is asked before it is served.
+    #[serde(default)]
+    pub(super) tests: Vec<Test>,
+}
+
+/// `[[components.NAME.tests]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Test {
+    /// A text.
+    pub(super) input: Option<String>,
+    /// An image's file, or `data:` with its base64.
+    pub(super) image: Option<Spanned<String>>,
+    /// Whether a moderator flags it.
+    pub(super) flagged: Option<bool>,
+    /// A moderator's scores.
+    #[serde(default)]
+    pub(super) scores: BTreeMap<String, f64>,
+    /// A classifier's first label.
+    pub(super) label: Option<String>,
+    /// The most that a score may differ.
+    pub(super) tolerance: Option<f64>,
 }
 
 /// A setting, which reaches the guest as a string.

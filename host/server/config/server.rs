@@ -49,6 +49,8 @@ pub struct ServerConfig {
     pub queue_time: Duration,
     /// How long requests under way may take to finish after a signal to stop.
     pub drain: Duration,
+    /// Whether the configuration is read again when it or a file that it names has changed.
+    pub watch: bool,
 }
 
 /// What the process may take of memory.
@@ -96,7 +98,7 @@ pub struct Rate {
 }
 
 /// One API key: what is known of it is its hash.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyConfig {
     /// SHA-256 of the key.
     pub hash: KeyHash,
@@ -193,6 +195,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             aliases: self.aliases(&typed.aliases, components),
             queue_time: self.duration("", "queue_ms", &typed.queue_ms, deadline / 20),
             drain: self.duration("", "drain_ms", &typed.drain_ms, Duration::from_secs(10)),
+            watch: typed.watch.unwrap_or(false),
         };
         self.addresses(typed, &server, keyless);
         server

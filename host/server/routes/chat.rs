@@ -3,10 +3,11 @@
 //! # Layout
 //!
 //! - `request`: a body becomes what the engine is asked; `response`: its answer becomes objects
-//! - `stream`: the same while the answer is being written
+//! - `stream`: the same while the answer is being written; `schema`: what the document tells
 
 mod request;
 mod response;
+mod schema;
 mod stream;
 
 use std::sync::Arc;
@@ -18,10 +19,12 @@ use axum::http::header;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use infer_engine::{LanguageModel, Model, Session};
+use utoipa::openapi::path::HttpMethod;
 
 use super::Call;
+use super::document::Table;
 use super::entrance::{self, Caller, Door, Entrance};
 use crate::error::ApiError;
 use request::Asked;
@@ -43,7 +46,7 @@ struct Endpoint {
     form: Form,
 }
 
-pub(super) fn router(entrance: &Arc<Entrance>) -> Router {
+pub(super) fn table(entrance: &Arc<Entrance>) -> Table {
     // A language model's own queue bounds what waits for it.
     let door = Door { entrance: entrance.clone(), component: None, gate: None };
     let route = |form| {
@@ -51,7 +54,10 @@ pub(super) fn router(entrance: &Arc<Entrance>) -> Router {
         let admit = from_fn_with_state(door.clone(), entrance::admit);
         post(handle).route_layer(admit).with_state(endpoint)
     };
-    Router::new().route(PATHS[0], route(Form::Chat)).route(PATHS[1], route(Form::Completion))
+    let forms = PATHS.into_iter().zip([Form::Chat, Form::Completion]);
+    forms.fold(Table::default(), |table, (path, form)| {
+        table.route(path, HttpMethod::Post, route(form), schema::told(form))
+    })
 }
 
 async fn handle(

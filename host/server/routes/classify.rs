@@ -5,14 +5,18 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest as _, Multipart, Query, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
 use infer_sandbox::types::Label;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, SchemaFormat};
+use utoipa::openapi::{ObjectBuilder, schema::Type};
 
+use super::document::Told;
 use super::timings::Judges;
 use super::{Call, Endpoint, Timings};
-use crate::error::ApiError;
+use crate::error::{ApiError, Envelope};
 
 /// The most labels of one answer: as many classes as any common model has.
 const MOST_LABELS: u32 = 1_000;
@@ -28,24 +32,50 @@ fn five() -> u32 {
     5
 }
 
-#[derive(Serialize)]
+/// What an image shows.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Classification)]
 pub(super) struct Response {
     labels: Vec<Labelled>,
     infer: Facts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Labelled {
     label: String,
+    /// Of the model's output.
     index: u32,
     score: f32,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClassificationFacts)]
 struct Facts {
     #[serde(flatten)]
     judges: Judges,
     timings: Timings,
+}
+
+pub(super) fn told() -> Told {
+    let bytes = || {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+    };
+    let form = ObjectBuilder::new().additional_properties(Some(AdditionalProperties::from(bytes())));
+    let top = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(1))
+        .maximum(Some(MOST_LABELS))
+        .default(Some(five().into()));
+    Told::new("The labels of an image, the likeliest first")
+        .query("top", "how many labels", top)
+        .reads_as("application/octet-stream", bytes())
+        .reads_as("image/*", bytes())
+        .reads_as("multipart/form-data", form)
+        .answers::<Response>(StatusCode::OK, "the labels")
+        .admitted::<Envelope<'_>>()
+        .fails::<Envelope<'_>>(&[403, 415])
 }
 
 pub(super) async fn handle(

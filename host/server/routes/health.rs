@@ -1,31 +1,63 @@
-//! `GET /healthz` and `GET /readyz`.
+//! `GET /healthz`, `GET /readyz` and `GET /metrics`.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Value, json};
+use axum::routing::get;
+use serde::Serialize;
+use utoipa::openapi::path::HttpMethod;
+use utoipa::{PartialSchema as _, ToSchema};
 
 use super::Entrance;
-use crate::error::ApiError;
+use super::document::{Table, Told};
+use crate::error::{ApiError, Envelope};
 use crate::metrics;
 
+/// How the server is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    status: &'static str,
+}
+
+pub(super) fn table(entrance: &Arc<Entrance>) -> Table {
+    let ok = StatusCode::OK;
+    let told_live = Told::new("Whether the process answers").answers::<Health>(ok, "it does");
+    let told_metrics = Told::new("What is counted")
+        .answers_as(ok, metrics::CONTENT_TYPE, "the text format of OpenMetrics", String::schema())
+        .fails::<Envelope<'_>>(&[500]);
+    Table::default()
+        .route("/healthz", HttpMethod::Get, get(live), told_live)
+        .route(
+            "/readyz",
+            HttpMethod::Get,
+            get(ready).with_state(entrance.clone()),
+            told_ready::<Envelope<'_>>(),
+        )
+        .route("/metrics", HttpMethod::Get, get(metrics).with_state(entrance.clone()), told_metrics)
+}
+
+/// Of [`ready`], whose failures are told as `E`.
+pub(super) fn told_ready<E: ToSchema>() -> Told {
+    Told::new("Whether requests are welcome").answers::<Health>(StatusCode::OK, "they are").fails::<E>(&[503])
+}
+
 /// The process answers.
-pub(super) async fn live() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+async fn live() -> Json<Health> {
+    Json(Health { status: "ok" })
 }
 
 /// What is counted.
-pub(super) async fn metrics(State(entrance): State<Arc<Entrance>>) -> Result<Response, ApiError> {
+async fn metrics(State(entrance): State<Arc<Entrance>>) -> Result<Response, ApiError> {
     let told = entrance.app.metrics.tell().map_err(|_| ApiError::internal("internal"))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], told).into_response())
 }
 
 /// Requests are welcome: the models are loaded before the listener opens, so only a coming stop says otherwise, a model
 /// whose thread has ended, and a queue that stays full.
-pub(super) async fn ready(State(entrance): State<Arc<Entrance>>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn ready(State(entrance): State<Arc<Entrance>>) -> Result<Json<Health>, ApiError> {
     entrance.ready()?;
-    Ok(Json(json!({ "status": "ready" })))
+    Ok(Json(Health { status: "ready" }))
 }

@@ -13,19 +13,25 @@ mod response;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use infer_engine::{DType, Model};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::path::HttpMethod;
+use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
 
+use super::Call;
+use super::document::{Table, Told};
 use super::entrance::{self, Caller, Door, Entrance};
-use super::{Call, health};
 use crate::error::ApiError;
+use facts::Metadata;
 
 /// Every path begins with it.
 pub(super) const PREFIX: &str = "/v2";
@@ -48,87 +54,145 @@ fn datatype(dtype: DType) -> &'static str {
     DATATYPES.iter().find(|(known, _)| *known == dtype).map_or("", |(_, name)| name)
 }
 
+/// A failure in the protocol's shape.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TensorFailure)]
+struct Failure {
+    error: String,
+}
+
+/// What the server is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TensorServer)]
+struct Server {
+    name: &'static str,
+    version: &'static str,
+    extensions: [&'static str; 1],
+}
+
+/// Whether the process answers.
+#[derive(Serialize, ToSchema)]
+struct Live {
+    live: bool,
+}
+
+/// Whether a model answers.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelReady)]
+struct Ready {
+    name: String,
+    ready: bool,
+}
+
 /// What needs a key, where there are keys.
-pub(super) fn router(entrance: &Arc<Entrance>) -> Router {
+pub(super) fn table(entrance: &Arc<Entrance>) -> Table {
     let door = Door { entrance: entrance.clone(), component: None, gate: Some(entrance.gate.clone()) };
-    let infer = || post(infer).route_layer(from_fn_with_state(door.clone(), entrance::admit));
-    Router::new()
-        .route("/v2", get(server))
-        .route("/v2/models/{model}", get(metadata))
-        .route("/v2/models/{model}/versions/{version}", get(metadata))
-        .route("/v2/models/{model}/ready", get(ready))
-        .route("/v2/models/{model}/versions/{version}/ready", get(ready))
-        .route("/v2/models/{model}/infer", infer())
-        .route("/v2/models/{model}/versions/{version}/infer", infer())
-        .with_state(entrance.clone())
+    let ok = StatusCode::OK;
+    let server_told = Told::new("What the server is").answers::<Server>(ok, "name, version, extensions");
+    let mut table =
+        Table::default().route(PREFIX, HttpMethod::Get, get(server), server_told.behind_key::<Failure>());
+    for path in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        let named = |summary: &str| {
+            let told = Told::new(summary).segment("model", "its name in infer.toml");
+            if path.ends_with("{version}") { told.segment("version", "`1`") } else { told }
+        };
+        let told = named("The tensors of a model").answers::<Metadata>(ok, "names, datatypes and shapes");
+        let told_ready = named("Whether a model answers").answers::<Ready>(ok, "whether it does");
+        let failing = |told: Told| told.behind_key::<Failure>().fails::<Failure>(&[400, 404]);
+        let add = |table: Table, end: &str, method, handler: MethodRouter<Arc<Entrance>>, told| {
+            table.route(&format!("{path}{end}"), method, handler.with_state(entrance.clone()), told)
+        };
+        let infer = post(infer).route_layer(from_fn_with_state(door.clone(), entrance::admit));
+        table = add(table, "", HttpMethod::Get, get(metadata), failing(told));
+        table = add(table, "/ready", HttpMethod::Get, get(ready), failing(told_ready));
+        table = add(table, "/infer", HttpMethod::Post, infer, told_infer(named("Run a model")));
+    }
+    table
+}
+
+fn told_infer(told: Told) -> Told {
+    const BYTES: &str = "application/octet-stream";
+    let binary = || {
+        let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(format))
+    };
+    let length = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+    told.header(request::JSON_LENGTH, "how long the JSON is, where bytes come behind it", length)
+        .reads::<request::Body<'_>>()
+        .reads_as(BYTES, binary())
+        .answers::<response::Body<'_>>(StatusCode::OK, "the outputs")
+        .answers_as(StatusCode::OK, BYTES, "the same, with the bytes of outputs behind the JSON", binary())
+        .tells(StatusCode::OK, request::JSON_LENGTH, "how long the JSON is, where bytes come behind it")
+        .admitted::<Failure>()
+        .fails::<Failure>(&[404, 415])
 }
 
 /// What needs none.
-pub(super) fn probes(entrance: &Arc<Entrance>) -> Router {
-    Router::new()
-        .route("/v2/health/live", get(async || Json(json!({ "live": true }))))
-        .route("/v2/health/ready", get(health::ready).with_state(entrance.clone()))
+pub(super) fn probes(entrance: &Arc<Entrance>) -> Table {
+    let live = get(async || Json(Live { live: true }));
+    let told = Told::new("Whether the process answers").answers::<Live>(StatusCode::OK, "it does");
+    let ready = get(super::health::ready).with_state(entrance.clone());
+    let told_ready = super::health::told_ready::<Failure>();
+    Table::default().route("/v2/health/live", HttpMethod::Get, live, told).route(
+        "/v2/health/ready",
+        HttpMethod::Get,
+        ready,
+        told_ready,
+    )
 }
 
 /// The protocol's errors are a sentence, where those of the other routes are an object.
 pub(super) fn errors(router: Router) -> Router {
     router.layer(map_response(async |response: Response| {
-        let Some(error) = response.extensions().get::<ApiError>() else { return response };
-        let body = Json(json!({ "error": error.to_string() }));
-        let (mut parts, _) = response.into_parts();
-        parts.headers.remove(axum::http::header::CONTENT_LENGTH);
-        (parts, body).into_response()
+        super::rewritten(response, |error| Json(Failure { error: error.to_string() }).into_response())
     }))
 }
 
-async fn server() -> Json<Value> {
-    Json(json!({
-        "name": env!("CARGO_PKG_NAME"),
-        "version": env!("CARGO_PKG_VERSION"),
-        "extensions": ["binary_tensor_data"],
-    }))
+async fn server() -> Json<Server> {
+    Json(Server {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        extensions: ["binary_tensor_data"],
+    })
 }
 
 /// The path of a model, with or without its version.
-type Named = Path<Vec<(String, String)>>;
+type Named = Result<Path<Vec<(String, String)>>, PathRejection>;
 
 async fn metadata(
     State(entrance): State<Arc<Entrance>>,
     Extension(caller): Extension<Caller>,
-    Path(path): Named,
-) -> Result<Json<Value>, ApiError> {
-    Ok(Json(facts::of(find(&entrance, &caller, &path)?)))
+    path: Named,
+) -> Result<Json<Metadata>, ApiError> {
+    Ok(Json(facts::of(find(&entrance, &caller, path)?)))
 }
 
 async fn ready(
     State(entrance): State<Arc<Entrance>>,
     Extension(caller): Extension<Caller>,
-    Path(path): Named,
-) -> Result<Json<Value>, ApiError> {
-    let model = find(&entrance, &caller, &path)?;
-    Ok(Json(json!({ "name": model.name(), "ready": model.is_serving() })))
+    path: Named,
+) -> Result<Json<Ready>, ApiError> {
+    let model = find(&entrance, &caller, path)?;
+    Ok(Json(Ready { name: model.name().to_owned(), ready: model.is_serving() }))
 }
 
 async fn infer(
     State(entrance): State<Arc<Entrance>>,
     Extension(caller): Extension<Caller>,
     Extension(call): Call,
-    Path(path): Named,
+    path: Named,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let model = find(&entrance, &caller, &path)?;
+    let model = find(&entrance, &caller, path)?;
     let request = request::read(&headers, &body?, model.card())?;
     let reply = model.run(request.inputs, call.deadline).await?;
     response::write(model, request.id, &request.wanted, &reply)
 }
 
 /// The model that a path names.
-fn find<'e>(
-    entrance: &'e Entrance,
-    caller: &Caller,
-    path: &[(String, String)],
-) -> Result<&'e Arc<Model>, ApiError> {
+fn find<'e>(entrance: &'e Entrance, caller: &Caller, path: Named) -> Result<&'e Arc<Model>, ApiError> {
+    let Path(path) = path?;
     let part = |wanted: &str| path.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str());
     let name = part("model").unwrap_or_default();
     let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));

@@ -3,19 +3,26 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Caller;
+use super::document::Told;
 use crate::app::App;
 
-#[derive(Serialize)]
+/// What is loaded.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelList)]
 pub(super) struct List {
     object: &'static str,
     data: Vec<Entry>,
 }
 
-#[derive(Serialize)]
+/// A model or a component.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelEntry)]
 struct Entry {
     id: String,
     object: &'static str,
@@ -26,7 +33,8 @@ struct Entry {
     facts: Facts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelFacts)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Facts {
     Model {
@@ -45,6 +53,10 @@ enum Facts {
         models: Vec<String>,
         hash: String,
     },
+}
+
+pub(super) fn told() -> Told {
+    Told::new("What is loaded, or what of it the key reaches").answers::<List>(StatusCode::OK, "all of it")
 }
 
 /// All of it, or what the caller's key reaches.

@@ -5,6 +5,7 @@ mod choice;
 mod extensions;
 mod input;
 mod response;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(super) use choice::{Choice, Moderators};
 use extensions::{Extensions, OnTimeout};
 use input::Ask;
 pub(crate) use response::ModerateResponse;
+pub(super) use schema::told;
 
 /// The categories of OpenAI's moderation API: every answer holds each of them.
 pub const CATEGORIES: [&str; 13] = [

@@ -5,15 +5,17 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::{Extension, Json, Router};
 use infer_sandbox::types::Part;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
+use super::document::Told;
 use super::moderate::{self, Desk};
 use super::{Call, Caller, Place};
 use crate::error::ApiError;
@@ -41,32 +43,46 @@ const ATTRIBUTES: [(&str, &[&str]); 6] = [
 /// The language that the models judge.
 const LANGUAGE: &str = "en";
 
-#[derive(Deserialize)]
+/// What is to be judged, and for what.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AnalyzeRequest)]
 #[serde(rename_all = "camelCase")]
 struct Analyze {
+    #[schema(required, nullable = false)]
     comment: Option<Comment>,
+    /// By name: `TOXICITY`, `SEVERE_TOXICITY`, `IDENTITY_ATTACK`, `INSULT`, `PROFANITY`, `THREAT`.
     #[serde(default)]
+    #[schema(required)]
     requested_attributes: BTreeMap<String, Wanted>,
+    /// Absent, or with `en` among them.
     #[serde(default)]
     languages: Vec<String>,
     client_token: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Comment {
+    /// At most 20,480 bytes.
     #[serde(default)]
+    #[schema(required, min_length = 1)]
     text: String,
+    /// `PLAIN_TEXT`.
     r#type: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = WantedAttribute)]
 #[serde(rename_all = "camelCase")]
 struct Wanted {
+    /// `PROBABILITY`.
     score_type: Option<String>,
+    /// A lower score is left out.
+    #[schema(minimum = 0.0, maximum = 1.0)]
     score_threshold: Option<f32>,
 }
 
-#[derive(Serialize)]
+/// The scores of a comment.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Analysis {
     attribute_scores: BTreeMap<String, AttributeScore>,
@@ -75,7 +91,7 @@ struct Analysis {
     client_token: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AttributeScore {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -83,7 +99,7 @@ struct AttributeScore {
     summary_score: Score,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SpanScore {
     /// In Unicode characters.
     begin: usize,
@@ -91,18 +107,59 @@ struct SpanScore {
     score: Score,
 }
 
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, ToSchema)]
 struct Score {
     value: f32,
     r#type: &'static str,
 }
 
-/// A failure in Google's envelope.
+/// A failure.
 pub(super) struct Failure {
     code: StatusCode,
     status: &'static str,
     message: String,
-    details: Vec<Value>,
+    details: Vec<Detail>,
+    /// When to try again, in seconds.
+    retry_after: Option<u64>,
+}
+
+/// Google's envelope of a failure.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GoogleFailure)]
+pub(super) struct Envelope {
+    error: Status,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = GoogleStatus)]
+struct Status {
+    /// The response's status.
+    code: u16,
+    message: String,
+    /// A word for programs.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<Detail>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PerspectiveDetail)]
+#[serde(rename_all = "camelCase")]
+struct Detail {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    /// The API's own word for what is wrong.
+    error_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language_not_supported_by_attribute_error: Option<NotSupported>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = LanguageNotSupported)]
+#[serde(rename_all = "camelCase")]
+struct NotSupported {
+    detected_languages: Vec<String>,
+    attribute: String,
 }
 
 impl Failure {
@@ -112,46 +169,81 @@ impl Failure {
             status: "INVALID_ARGUMENT",
             message: message.into(),
             details: Vec::new(),
+            retry_after: None,
         }
     }
 
-    /// With the API's own word for what is wrong, and `more` of it.
-    fn of(mut self, kind: &str, more: Option<(&str, Value)>) -> Self {
-        let mut detail = json!({
-            "@type": "type.googleapis.com/google.commentanalyzer.v1alpha1.Error",
-            "errorType": kind,
+    /// With the API's own word for what is wrong.
+    fn of(mut self, error_type: &'static str, language: Option<NotSupported>) -> Self {
+        self.details.push(Detail {
+            kind: "type.googleapis.com/google.commentanalyzer.v1alpha1.Error",
+            error_type,
+            language_not_supported_by_attribute_error: language,
         });
-        if let Some((name, value)) = more {
-            detail[name] = value;
-        }
-        self.details.push(detail);
         self
+    }
+}
+
+impl From<&ApiError> for Failure {
+    fn from(error: &ApiError) -> Self {
+        let status = match error.status() {
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => "INVALID_ARGUMENT",
+            StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
+            StatusCode::FORBIDDEN => "PERMISSION_DENIED",
+            StatusCode::NOT_FOUND => "NOT_FOUND",
+            StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
+            StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
+            _ => "INTERNAL",
+        };
+        Failure {
+            code: error.status(),
+            status,
+            message: error.to_string(),
+            details: Vec::new(),
+            retry_after: error.retry_after(),
+        }
     }
 }
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        let status = match error.status() {
-            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => "INVALID_ARGUMENT",
-            StatusCode::FORBIDDEN => "PERMISSION_DENIED",
-            StatusCode::NOT_FOUND => "NOT_FOUND",
-            StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
-            StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
-            StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
-            _ => "INTERNAL",
-        };
-        Failure { code: error.status(), status, message: error.to_string(), details: Vec::new() }
+        Failure::from(&error)
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut error = json!({ "code": self.code.as_u16(), "message": self.message, "status": self.status });
-        if !self.details.is_empty() {
-            error["details"] = self.details.into();
-        }
-        (self.code, Json(json!({ "error": error }))).into_response()
+        let Failure { code, status, message, details, retry_after } = self;
+        let error = Status { code: code.as_u16(), message, status, details };
+        let retry_after = retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+        (code, retry_after, Json(Envelope { error })).into_response()
     }
+}
+
+/// Put what was refused before the handler into Google's envelope.
+pub(super) fn errors(router: Router) -> Router {
+    router.layer(map_response(async |response: Response| {
+        super::rewritten(response, |error| Failure::from(error).into_response())
+    }))
+}
+
+/// The key where Google's clients put it, on this route alone.
+pub(super) fn key(request: &Request) -> Option<&str> {
+    if request.uri().path() != PATH {
+        return None;
+    }
+    let header = request.headers().get("x-goog-api-key").and_then(|value| value.to_str().ok());
+    header.or_else(|| request.uri().query()?.split('&').find_map(|member| member.strip_prefix("key=")))
+}
+
+pub(super) fn told() -> Told {
+    Told::new("Perspective's analysis of a comment")
+        .reads::<Analyze>()
+        .answers::<Analysis>(StatusCode::OK, "the scores that reach their thresholds")
+        .admitted::<Envelope>()
+        .or_query_key()
+        .fails::<Envelope>(&[403, 404, 501])
 }
 
 pub(super) async fn handle(
@@ -186,6 +278,7 @@ pub(super) async fn handle(
                     policy.component.name()
                 ),
                 details: Vec::new(),
+                retry_after: None,
             });
         };
         if wanted.score_threshold.is_some_and(|threshold| value < threshold) {
@@ -261,11 +354,8 @@ fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
             "attribute `{name}` does not support the languages `{}`; expected `{LANGUAGE}`",
             sent.join("`, `")
         );
-        let more = json!({ "detectedLanguages": sent, "attribute": name });
-        return Err(Failure::invalid(message).of(
-            "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
-            Some(("languageNotSupportedByAttributeError", more)),
-        ));
+        let more = NotSupported { detected_languages: sent, attribute: name };
+        return Err(Failure::invalid(message).of("LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE", Some(more)));
     }
     Ok((text, ask))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use infer_engine::TokenUsage;
 use infer_sandbox::Usage;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::app::Policy;
 
@@ -13,7 +14,7 @@ use super::milliseconds;
 
 /// Stages in milliseconds. Where a request holds several inputs, judged side by side, each stage is their sum, and may
 /// exceed the total.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Timings {
     /// Waiting for an instance and in models' queues.
     queue_ms: f64,
@@ -46,15 +47,27 @@ impl Timings {
     }
 }
 
+/// Tokens that a request took.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct Tokens {
+    /// Of the prompt, choices not counted.
+    prompt_tokens: usize,
+    /// Of these, how many had been computed before.
+    cached_tokens: usize,
+    /// Of the answer.
+    generated_tokens: usize,
+}
+
 /// Tokens of language models, where one ran.
-pub(crate) fn tokens<'a>(usages: impl IntoIterator<Item = &'a Usage>) -> Option<TokenUsage> {
+pub(crate) fn tokens<'a>(usages: impl IntoIterator<Item = &'a Usage>) -> Option<Tokens> {
     let mut sum = TokenUsage::default();
     usages.into_iter().for_each(|usage| sum += usage.tokens);
-    (sum != TokenUsage::default()).then_some(sum)
+    let TokenUsage { prompt_tokens, cached_tokens, generated_tokens } = sum;
+    (sum != TokenUsage::default()).then_some(Tokens { prompt_tokens, cached_tokens, generated_tokens })
 }
 
 /// The component that judged, and the models that it could use.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Judges {
     component: Hashed,
     models: Vec<Hashed>,
@@ -63,7 +76,7 @@ pub(crate) struct Judges {
     pub(crate) dummy: bool,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 struct Hashed {
     name: String,
     /// SHA-256, in hexadecimal.

@@ -135,8 +135,11 @@ impl Loaded {
             .map_err(failed)?
             .with_intra_threads(threads)
             .map_err(failed)?
-            // Threads that spin between requests would take the cores that guests run on.
-            .with_intra_op_spinning(false)
+            // Threads wait for each other's parts of an operator awake, and sleep as soon as the run is over: between requests
+            // they would take the cores that guests run on.
+            .with_intra_op_spinning(true)
+            .map_err(failed)?
+            .with_config_entry("session.force_spinning_stop", "1")
             .map_err(failed)?
             .commit_from_memory(bytes)
             .map_err(failed)?;

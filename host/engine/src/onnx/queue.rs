@@ -1,11 +1,13 @@
-//! Jobs that wait, and which of them are computed together.
+//! Jobs that wait, sessions that are free, and which jobs are computed together.
 
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::backend::Session;
 use crate::model::{Reply, RunError};
 use crate::tensor::Tensor;
 
@@ -39,19 +41,53 @@ impl Job {
     }
 }
 
-/// A bounded queue between async callers and worker threads.
+/// A bounded queue between async callers and worker threads, and the sessions that both compute with.
 pub(super) struct Queue {
     /// A lock, since a worker takes several jobs at once and looks at them first, which no channel allows. It is held for
     /// microseconds and never across an await or a computation.
     state: Mutex<State>,
-    /// Rung for each job, and for all at the end.
+    /// Rung when there are both a job and a session, and for all at the end.
     ready: Condvar,
     capacity: usize,
 }
 
 struct State {
     jobs: VecDeque<Job>,
+    idle: Vec<Box<dyn Session>>,
     closed: bool,
+}
+
+/// A session that computes; free again on drop.
+pub(super) struct Held<'q> {
+    queue: &'q Queue,
+    session: Option<Box<dyn Session>>,
+}
+
+impl Deref for Held<'_> {
+    type Target = dyn Session;
+
+    fn deref(&self) -> &Self::Target {
+        self.session.as_deref().expect("it is held until it is dropped")
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.session.as_deref_mut().expect("it is held until it is dropped")
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        let mut state = self.queue.lock();
+        state.idle.push(session);
+        let waited_for = !state.jobs.is_empty();
+        drop(state);
+        if waited_for {
+            self.queue.ready.notify_one();
+        }
+    }
 }
 
 /// Why a job was not taken in.
@@ -62,8 +98,8 @@ pub(super) enum Refused {
 }
 
 impl Queue {
-    pub(super) fn new(capacity: usize) -> Self {
-        let state = State { jobs: VecDeque::new(), closed: false };
+    pub(super) fn new(capacity: usize, sessions: Vec<Box<dyn Session>>) -> Self {
+        let state = State { jobs: VecDeque::new(), idle: sessions, closed: false };
         Queue { state: Mutex::new(state), ready: Condvar::new(), capacity }
     }
 
@@ -84,25 +120,45 @@ impl Queue {
             return Err(Refused::Full);
         }
         state.jobs.push_back(job);
+        let served = !state.idle.is_empty();
         drop(state);
-        self.ready.notify_one();
+        if served {
+            self.ready.notify_one();
+        }
         Ok(())
     }
 
-    /// Wait for jobs and take one worker's share of them: at least one, that fit together, in the order of arrival.
+    /// A free session, unless jobs wait for one.
+    pub(super) fn hold(&self) -> Option<Held<'_>> {
+        let mut state = self.lock();
+        if state.closed || !state.jobs.is_empty() {
+            return None;
+        }
+        let session = state.idle.pop();
+        session.map(|session| Held { queue: self, session: Some(session) })
+    }
+
+    /// Wait for a session and for jobs, and take one worker's share of them: at least one, that fit together, in the
+    /// order of arrival. A worker goes on with the session that it `held`.
     ///
     /// The share is the queue's length over `sessions`, rounded up, and at most `max_batch` rows, so that no worker
     /// idles while another batches. Dead jobs are passed to `skip`. None once the queue is closed.
-    pub(super) fn take(
-        &self,
+    pub(super) fn take<'q>(
+        &'q self,
+        held: Option<Held<'q>>,
         sessions: usize,
         max_batch: usize,
         mut skip: impl FnMut(Job),
-    ) -> Option<Vec<Job>> {
+    ) -> Option<(Held<'q>, Vec<Job>)> {
         let mut state = self.lock();
+        state.idle.extend(held.and_then(|mut held| held.session.take()));
         loop {
             if state.closed {
                 return None;
+            }
+            if state.idle.is_empty() {
+                state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
             let share = state.jobs.len().div_ceil(sessions);
             let (mut taken, mut rows) = (Vec::<Job>::new(), 0);
@@ -121,7 +177,8 @@ impl Queue {
                 }
             }
             if !taken.is_empty() {
-                return Some(taken);
+                let session = state.idle.pop();
+                return Some((Held { queue: self, session }, taken));
             }
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -151,6 +208,39 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::backend::{BackendError, Port};
+
+    /// A session that is never asked.
+    struct Idle;
+
+    impl Session for Idle {
+        fn inputs(&self) -> &[Port] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[Port] {
+            &[]
+        }
+
+        fn run(&mut self, _: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn one_session() -> Vec<Box<dyn Session>> {
+        vec![Box::new(Idle)]
+    }
+
+    #[test]
+    fn free_session_is_held_by_one_and_only_while_nobody_waits() {
+        let queue = Queue::new(8, one_session());
+        let held = queue.hold();
+        assert!(held.is_some() && queue.hold().is_none());
+        drop(held);
+        assert!(queue.hold().is_some());
+        let _answers = fill(&queue, &[(Some(1), &[1, 1])]);
+        assert!(queue.hold().is_none());
+    }
 
     type Answer = oneshot::Receiver<Result<Reply, RunError>>;
 
@@ -172,7 +262,7 @@ mod tests {
     }
 
     fn take(queue: &Queue, sessions: usize, max_batch: usize) -> Vec<Vec<usize>> {
-        let taken = queue.take(sessions, max_batch, |_| panic!("nothing is dead")).unwrap();
+        let (_session, taken) = queue.take(None, sessions, max_batch, |_| panic!("nothing is dead")).unwrap();
         taken.iter().map(|job| job.inputs[0].shape().to_vec()).collect()
     }
 
@@ -194,7 +284,7 @@ mod tests {
             Case("a job that cannot be batched, alone", vec![alone, alone], 1, 8, 1),
         ];
         for Case(what, jobs, sessions, max_batch, expected) in cases {
-            let queue = Queue::new(8);
+            let queue = Queue::new(8, one_session());
             let _answers = fill(&queue, &jobs);
             assert_eq!(take(&queue, sessions, max_batch).len(), expected, "{what}");
             assert_eq!(queue.depth(), jobs.len() - expected, "{what}");
@@ -203,21 +293,21 @@ mod tests {
 
     #[test]
     fn dead_jobs_are_passed_over() {
-        let queue = Queue::new(8);
+        let queue = Queue::new(8, one_session());
         let mut answers = fill(&queue, &[(Some(1), &[1, 1]), (Some(1), &[1, 2]), (Some(1), &[1, 1])]);
         drop(answers.remove(1));
         let mut dead = 0;
-        let taken = queue.take(1, 8, |_| dead += 1).unwrap();
+        let (_session, taken) = queue.take(None, 1, 8, |_| dead += 1).unwrap();
         // The dead one's other shape does not part the two around it.
         assert_eq!((taken.len(), dead), (2, 1));
     }
 
     #[test]
     fn closed_queue_takes_nothing_and_gives_nothing() {
-        let queue = Queue::new(8);
+        let queue = Queue::new(8, one_session());
         let mut answers = fill(&queue, &[(Some(1), &[1, 1])]);
         queue.close();
-        assert!(queue.take(1, 8, |_| ()).is_none());
+        assert!(queue.take(None, 1, 8, |_| ()).is_none());
         assert!(answers[0].try_recv().is_err());
         assert_eq!(queue.push(job(Some(1), &[1, 1]).0, |_| ()), Err(Refused::Closed));
     }

@@ -1,7 +1,6 @@
-//! A worker computes jobs on one session, together where it can, and answers each.
+//! Jobs are computed on a session, together where they can be, and each is answered.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
@@ -10,57 +9,57 @@ use crate::backend::{BackendError, Session};
 use crate::model::{Reply, RunError, panic_message};
 use crate::tensor::Tensor;
 
-/// A session and the queue that it serves, on a thread of its own.
-pub(super) struct Worker {
-    session: Box<dyn Session>,
-    shared: Arc<Shared>,
-}
-
-impl Worker {
-    pub(super) fn new(session: Box<dyn Session>, shared: Arc<Shared>) -> Self {
-        Worker { session, shared }
+impl Shared {
+    /// Compute what is in the queue until it is closed.
+    pub(super) fn serve(&self) {
+        let (sessions, max_batch) = (self.capacity.sessions, self.capacity.max_batch);
+        let mut held = None;
+        while let Some((mut session, jobs)) =
+            self.queue.take(held.take(), sessions, max_batch, |dead| self.skip(dead))
+        {
+            if jobs.len() == 1 {
+                jobs.into_iter().for_each(|job| self.answer_alone(&mut *session, job));
+            } else {
+                self.answer_together(&mut *session, jobs);
+            }
+            held = Some(session);
+        }
     }
 
-    /// Compute until the queue is closed.
-    pub(super) fn serve(mut self) {
-        let shared = self.shared.clone();
-        let (sessions, max_batch) = (shared.capacity.sessions, shared.capacity.max_batch);
-        while let Some(jobs) = shared.queue.take(sessions, max_batch, |dead| shared.skip(dead)) {
-            if jobs.len() == 1 {
-                jobs.into_iter().for_each(|job| self.compute_alone(job));
-            } else {
-                self.compute_together(jobs);
+    /// Compute one caller's inputs.
+    pub(super) fn compute(
+        &self,
+        session: &mut dyn Session,
+        inputs: &[Tensor],
+        queued: Instant,
+    ) -> Result<Reply, RunError> {
+        let began = Instant::now();
+        let rows = self.signature.rows(inputs);
+        match self.run(session, inputs) {
+            Ok(outputs) => {
+                let compute = began.elapsed();
+                self.counters.batch(1, rows);
+                self.pace.record(compute, rows);
+                let outputs = self.signature.name(outputs);
+                Ok(Reply { outputs, queue: began - queued, compute, batch: rows, usage: None })
+            }
+            Err(error) => {
+                self.counters.failed();
+                Err(self.explain(error))
             }
         }
     }
 
-    fn compute_alone(&mut self, job: Job) {
-        let began = Instant::now();
-        let rows = self.shared.signature.rows(&job.inputs);
-        let answer = match self.run(&job.inputs) {
-            Ok(outputs) => {
-                self.shared.counters.batch(1, rows);
-                Ok(Reply {
-                    outputs: self.shared.signature.name(outputs),
-                    queue: began - job.queued,
-                    compute: began.elapsed(),
-                    batch: rows,
-                    usage: None,
-                })
-            }
-            Err(error) => {
-                self.shared.counters.failed();
-                Err(self.explain(error))
-            }
-        };
+    fn answer_alone(&self, session: &mut dyn Session, job: Job) {
+        let answer = self.compute(session, &job.inputs, job.queued);
         answer_to(job, answer);
     }
 
     /// Compute jobs in one call. Should that fail, one by one, so that the error reaches only the job that causes it.
-    fn compute_together(&mut self, jobs: Vec<Job>) {
+    fn answer_together(&self, session: &mut dyn Session, jobs: Vec<Job>) {
         let began = Instant::now();
         let rows = jobs.iter().map(Job::size).sum();
-        let split = self.shared.signature.concatenate(&jobs).and_then(|inputs| self.run(&inputs)).and_then(
+        let split = self.signature.concatenate(&jobs).and_then(|inputs| self.run(session, &inputs)).and_then(
             |outputs| {
                 let rows: Vec<_> = jobs.iter().map(Job::size).collect();
                 split(&outputs, &rows)
@@ -69,36 +68,32 @@ impl Worker {
         let compute = began.elapsed();
         match split {
             Ok(parts) => {
-                self.shared.counters.batch(jobs.len(), rows);
+                self.counters.batch(jobs.len(), rows);
+                self.pace.record(compute, rows);
                 for (job, outputs) in jobs.into_iter().zip(parts) {
-                    let outputs = self.shared.signature.name(outputs);
+                    let outputs = self.signature.name(outputs);
                     let queue = began - job.queued;
                     answer_to(job, Ok(Reply { outputs, queue, compute, batch: rows, usage: None }));
                 }
             }
             Err(error) => {
-                tracing::debug!(
-                    model = self.shared.name,
-                    jobs = jobs.len(),
-                    ?error,
-                    "a batch failed; one by one"
-                );
-                jobs.into_iter().for_each(|job| self.compute_alone(job));
+                tracing::debug!(model = self.name, jobs = jobs.len(), ?error, "a batch failed; one by one");
+                jobs.into_iter().for_each(|job| self.answer_alone(session, job));
             }
         }
     }
 
-    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+    fn run(&self, session: &mut dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
         // Unwind safety: rten's model is not changed by a run, and ONNX Runtime's session lives behind a C interface
         // through which no Rust panic passes; neither is left half-changed, and the session serves on.
-        let outputs = catch_unwind(AssertUnwindSafe(|| self.session.run(inputs)))
+        let outputs = catch_unwind(AssertUnwindSafe(|| session.run(inputs)))
             .unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))))?;
-        self.shared.signature.check(&outputs).map_err(BackendError::Failed)?;
+        self.signature.check(&outputs).map_err(BackendError::Failed)?;
         Ok(outputs)
     }
 
     fn explain(&self, error: BackendError) -> RunError {
-        let model = self.shared.name.clone();
+        let model = self.name.clone();
         match error {
             BackendError::Unsupported(message) => RunError::Unsupported { model, message },
             BackendError::Failed(message) => RunError::Failed { model, message },

@@ -4,8 +4,10 @@ use infer_engine::{Message, Params, Prompt, Request};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Form;
+use super::schema::{Content, OneOrMore, Prompts};
 use crate::error::ApiError;
 use crate::routes::json::beginning;
 
@@ -24,13 +26,15 @@ pub(super) struct Asked {
 }
 
 /// Both forms in one: which members a form has is looked at afterwards. Those that begin with `_` change no answer here.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Body<'a> {
+pub(super) struct Body<'a> {
+    /// Its name in infer.toml.
     model: String,
     #[serde(borrow)]
     messages: Option<Vec<Turn<'a>>>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Prompts>)]
     prompt: Option<&'a RawValue>,
     max_tokens: Option<usize>,
     max_completion_tokens: Option<usize>,
@@ -39,47 +43,61 @@ struct Body<'a> {
     top_k: Option<usize>,
     seed: Option<i64>,
     #[serde(borrow)]
+    #[schema(value_type = Option<OneOrMore>)]
     stop: Option<&'a RawValue>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Value>)]
     logprobs: Option<&'a RawValue>,
     top_logprobs: Option<usize>,
     n: Option<u64>,
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     #[serde(default, rename = "user")]
+    #[schema(value_type = Option<Value>)]
     _user: IgnoredAny,
     #[serde(default, rename = "store")]
+    #[schema(value_type = Option<Value>)]
     _store: IgnoredAny,
     #[serde(default, rename = "metadata")]
+    #[schema(value_type = Option<Value>)]
     _metadata: IgnoredAny,
     #[serde(default, rename = "service_tier")]
+    #[schema(value_type = Option<Value>)]
     _service_tier: IgnoredAny,
     #[serde(default, rename = "safety_identifier")]
+    #[schema(value_type = Option<Value>)]
     _safety_identifier: IgnoredAny,
     #[serde(default, rename = "prompt_cache_key")]
+    #[schema(value_type = Option<Value>)]
     _prompt_cache_key: IgnoredAny,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AskedTurn)]
 #[serde(deny_unknown_fields)]
 struct Turn<'a> {
+    /// One that the model's chat template knows, such as `system`, `user` and `assistant`.
     role: String,
     #[serde(borrow)]
+    #[schema(value_type = Content)]
     content: &'a RawValue,
     #[serde(default, rename = "name")]
+    #[schema(value_type = Option<Value>)]
     _name: IgnoredAny,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TurnPart)]
 #[serde(deny_unknown_fields)]
-struct Part {
+pub(super) struct Part {
+    /// `text`.
     r#type: String,
     text: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,

@@ -1,9 +1,12 @@
 //! An answer as OpenAI's objects: whole, or in chunks.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use infer_engine::{Answer, Finish, Model, Output, TokenLogprob, TokenUsage};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::Form;
 use crate::error::ApiError;
@@ -36,35 +39,35 @@ impl Head {
     }
 
     /// The whole answer.
-    pub(super) fn whole(&self, answer: Answer) -> Result<Value, ApiError> {
+    pub(super) fn whole(&self, answer: Answer) -> Result<Whole, ApiError> {
         let Output::Text { text, finish, logprobs, .. } = answer.output else {
             return Err(ApiError::internal("internal"));
         };
-        let choice = match self.form {
-            Form::Chat => json!({
-                "index": 0,
-                "message": { "role": "assistant", "content": text, "refusal": null },
-                "logprobs": self.logprobs(&logprobs, 0),
-                "finish_reason": reason(finish),
-            }),
-            Form::Completion => json!({
-                "index": 0,
-                "text": text,
-                "logprobs": self.logprobs(&logprobs, 0),
-                "finish_reason": reason(finish),
-            }),
+        let (index, logprobs, finish_reason) = (0, self.logprobs(&logprobs, 0), reason(finish));
+        let (object, choice) = match self.form {
+            Form::Chat => {
+                let message = Turn { role: "assistant", content: text, refusal: None };
+                ("chat.completion", Choice::Turn { index, message, logprobs, finish_reason })
+            }
+            Form::Completion => ("text_completion", Choice::Text { index, text, logprobs, finish_reason }),
         };
-        let object = match self.form {
-            Form::Chat => "chat.completion",
-            Form::Completion => "text_completion",
-        };
-        let mut whole = self.object(object);
-        whole.insert("choices".into(), json!([choice]));
-        whole.insert("usage".into(), usage(answer.usage));
-        let infer = json!({ "dummy": self.dummy, "model": { "name": self.model, "hash": self.hash },
-            "timings": { "queue_ms": answer.queue.as_secs_f64() * 1e3, "compute_ms": answer.compute.as_secs_f64() * 1e3 } });
-        whole.insert("infer".into(), infer);
-        Ok(Value::Object(whole))
+        Ok(Whole {
+            id: self.id.clone(),
+            object,
+            created: self.created,
+            model: self.model.clone(),
+            system_fingerprint: self.fingerprint().to_owned(),
+            choices: [choice],
+            usage: answer.usage.into(),
+            infer: Facts {
+                dummy: self.dummy,
+                model: Hashed { name: self.model.clone(), hash: self.hash.clone() },
+                timings: Timings {
+                    queue_ms: answer.queue.as_secs_f64() * 1e3,
+                    compute_ms: answer.compute.as_secs_f64() * 1e3,
+                },
+            },
+        })
     }
 
     /// The first chunk of a chat, which says who speaks.
@@ -102,7 +105,7 @@ impl Head {
     /// The chunk that says what it took.
     pub(super) fn usage(&self, tokens: TokenUsage) -> Value {
         let mut chunk = self.chunk(json!([]));
-        chunk["usage"] = usage(tokens);
+        chunk["usage"] = json!(Usage::from(tokens));
         chunk
     }
 
@@ -122,27 +125,30 @@ impl Head {
             ("object".to_owned(), object.into()),
             ("created".to_owned(), self.created.into()),
             ("model".to_owned(), self.model.as_str().into()),
-            // Equal fingerprints and seeds draw equally.
-            ("system_fingerprint".to_owned(), self.hash[..self.hash.len().min(16)].into()),
+            ("system_fingerprint".to_owned(), self.fingerprint().into()),
         ])
     }
 
-    /// Null where none were asked for. `before`: bytes of the answer before the first of them.
-    fn logprobs(&self, logprobs: &[TokenLogprob], before: usize) -> Value {
+    /// Equal fingerprints and seeds draw equally.
+    fn fingerprint(&self) -> &str {
+        &self.hash[..self.hash.len().min(16)]
+    }
+
+    /// None where none were asked for. `before`: bytes of the answer before the first of them.
+    fn logprobs(&self, logprobs: &[TokenLogprob], before: usize) -> Option<Logprobs> {
         if logprobs.is_empty() {
-            return Value::Null;
+            return None;
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match self.form {
+        Some(match self.form {
             Form::Chat => {
-                let token = |bytes: &[u8], logprob: f32| json!({ "token": text(bytes), "logprob": logprob, "bytes": bytes });
-                let content = logprobs.iter().map(|told| {
-                    let mut object = token(&told.bytes, told.logprob);
-                    let top = told.top.iter().map(|(bytes, logprob)| token(bytes, *logprob));
-                    object["top_logprobs"] = top.collect();
-                    object
-                });
-                json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
+                let token =
+                    |bytes: &[u8], logprob| Token { token: text(bytes), logprob, bytes: bytes.to_vec() };
+                let told = |told: &TokenLogprob| Told {
+                    token: token(&told.bytes, told.logprob),
+                    top_logprobs: told.top.iter().map(|(bytes, logprob)| token(bytes, *logprob)).collect(),
+                };
+                Logprobs::Turn { content: logprobs.iter().map(told).collect(), refusal: None }
             }
             Form::Completion => {
                 let offsets = logprobs.iter().scan(before, |offset, told| {
@@ -150,31 +156,151 @@ impl Head {
                     *offset += told.bytes.len();
                     Some(at)
                 });
-                let top = logprobs.iter().map(|told| {
-                    told.top
-                        .iter()
-                        .map(|(bytes, logprob)| (text(bytes), json!(logprob)))
-                        .collect::<Map<_, _>>()
-                });
-                json!({
-                    "tokens": logprobs.iter().map(|told| text(&told.bytes)).collect::<Vec<_>>(),
-                    "token_logprobs": logprobs.iter().map(|told| told.logprob).collect::<Vec<_>>(),
-                    "top_logprobs": top.collect::<Vec<_>>(),
-                    "text_offset": offsets.collect::<Vec<_>>(),
-                })
+                let top = |told: &TokenLogprob| {
+                    told.top.iter().map(|(bytes, logprob)| (text(bytes), *logprob)).collect()
+                };
+                Logprobs::Text {
+                    tokens: logprobs.iter().map(|told| text(&told.bytes)).collect(),
+                    token_logprobs: logprobs.iter().map(|told| told.logprob).collect(),
+                    top_logprobs: logprobs.iter().map(top).collect(),
+                    text_offset: offsets.collect(),
+                }
             }
-        }
+        })
     }
 }
 
-fn usage(tokens: TokenUsage) -> Value {
-    let TokenUsage { prompt_tokens, cached_tokens, generated_tokens } = tokens;
-    json!({
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": generated_tokens,
-        "total_tokens": prompt_tokens + generated_tokens,
-        "prompt_tokens_details": { "cached_tokens": cached_tokens },
-    })
+/// A whole answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Completion)]
+pub(super) struct Whole {
+    id: String,
+    /// `chat.completion` or `text_completion`.
+    object: &'static str,
+    /// In seconds since 1970.
+    created: u64,
+    model: String,
+    /// Of the model's file: equal ones and equal seeds draw equally.
+    system_fingerprint: String,
+    choices: [Choice; 1],
+    usage: Usage,
+    infer: Facts,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = CompletionChoice)]
+#[serde(untagged)]
+enum Choice {
+    Turn {
+        index: usize,
+        message: Turn,
+        logprobs: Option<Logprobs>,
+        /// `stop` or `length`.
+        finish_reason: &'static str,
+    },
+    Text {
+        index: usize,
+        text: String,
+        logprobs: Option<Logprobs>,
+        /// `stop` or `length`.
+        finish_reason: &'static str,
+    },
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = AssistantTurn)]
+struct Turn {
+    role: &'static str,
+    content: String,
+    /// Always null.
+    refusal: Option<String>,
+}
+
+/// What the model thought of each token.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum Logprobs {
+    Turn {
+        content: Vec<Told>,
+        /// Always null.
+        refusal: Option<String>,
+    },
+    Text {
+        tokens: Vec<String>,
+        token_logprobs: Vec<f32>,
+        top_logprobs: Vec<BTreeMap<String, f32>>,
+        /// In bytes of the answer.
+        text_offset: Vec<usize>,
+    },
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = TokenLogprob)]
+struct Told {
+    #[serde(flatten)]
+    token: Token,
+    top_logprobs: Vec<Token>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = LikelyToken)]
+struct Token {
+    token: String,
+    logprob: f32,
+    #[schema(value_type = Vec<u16>)]
+    bytes: Vec<u8>,
+}
+
+/// What an answer took.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CompletionUsage)]
+struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+    prompt_tokens_details: PromptTokens,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PromptTokens {
+    /// How many had been computed before.
+    cached_tokens: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = CompletionFacts)]
+struct Facts {
+    /// The weights are random: the answer means nothing.
+    dummy: bool,
+    model: Hashed,
+    timings: Timings,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = CompletionModel)]
+struct Hashed {
+    name: String,
+    /// SHA-256 of its file, in hexadecimal.
+    hash: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = CompletionTimings)]
+struct Timings {
+    queue_ms: f64,
+    compute_ms: f64,
+}
+
+impl From<TokenUsage> for Usage {
+    fn from(tokens: TokenUsage) -> Self {
+        let TokenUsage { prompt_tokens, cached_tokens, generated_tokens } = tokens;
+        Usage {
+            prompt_tokens,
+            completion_tokens: generated_tokens,
+            total_tokens: prompt_tokens + generated_tokens,
+            prompt_tokens_details: PromptTokens { cached_tokens },
+        }
+    }
 }
 
 fn reason(finish: Finish) -> &'static str {

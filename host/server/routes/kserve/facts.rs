@@ -1,31 +1,52 @@
 //! A model's metadata.
 
 use infer_engine::{Axis, DType, Model};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{VERSION, datatype};
 
-/// Its name, version, and tensors; an axis that varies is -1.
-pub(super) fn of(model: &Model) -> Value {
+/// A model's name, versions, and tensors.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelMetadata)]
+pub(super) struct Metadata {
+    name: String,
+    versions: [&'static str; 1],
+    platform: &'static str,
+    inputs: Vec<TensorMetadata>,
+    outputs: Vec<TensorMetadata>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TensorMetadata {
+    name: String,
+    datatype: &'static str,
+    /// An axis that varies is -1.
+    shape: Vec<i64>,
+}
+
+/// What is told of `model`.
+pub(super) fn of(model: &Model) -> Metadata {
     let card = model.card();
     let inputs = card.inputs.iter().map(|input| tensor(&input.name, input.dtype, &input.shape));
     let outputs = card.outputs.iter().map(|output| tensor(&output.name, output.dtype, &output.shape));
-    json!({
-        "name": model.name(),
-        "versions": [VERSION],
-        "platform": "infer_onnx",
-        "inputs": inputs.collect::<Vec<_>>(),
-        "outputs": outputs.collect::<Vec<_>>(),
-    })
+    Metadata {
+        name: model.name().to_owned(),
+        versions: [VERSION],
+        platform: "infer_onnx",
+        inputs: inputs.collect(),
+        outputs: outputs.collect(),
+    }
 }
 
-fn tensor(name: &str, dtype: DType, shape: &[Axis]) -> Value {
-    let shape: Vec<i64> = shape
-        .iter()
-        .map(|axis| match axis {
-            Axis::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),
-            Axis::Dynamic(_) => -1,
-        })
-        .collect();
-    json!({ "name": name, "datatype": datatype(dtype), "shape": shape })
+fn tensor(name: &str, dtype: DType, shape: &[Axis]) -> TensorMetadata {
+    let size = |axis: &Axis| match axis {
+        Axis::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),
+        Axis::Dynamic(_) => -1,
+    };
+    TensorMetadata {
+        name: name.to_owned(),
+        datatype: datatype(dtype),
+        shape: shape.iter().map(size).collect(),
+    }
 }

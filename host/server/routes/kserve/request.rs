@@ -4,13 +4,14 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use infer_engine::{Card, DType, Tensor};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{DATATYPES, data};
 use crate::error::ApiError;
 use crate::routes::json::beginning;
 
 /// How long the JSON at the body's beginning is.
-const JSON_LENGTH: &str = "inference-header-content-length";
+pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
 
 /// What is to be computed.
 #[derive(Debug)]
@@ -31,37 +32,50 @@ pub(super) struct Wanted {
     pub(super) binary: bool,
 }
 
-#[derive(Deserialize)]
-struct Body<'a> {
+/// Tensors to compute on.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TensorRequest)]
+pub(super) struct Body<'a> {
+    /// Repeated in the answer.
     id: Option<String>,
     #[serde(default)]
     parameters: Parameters,
     #[serde(borrow)]
     inputs: Vec<Input<'a>>,
+    /// Those that are wanted; all of them where none are named.
     outputs: Option<Vec<Output>>,
 }
 
 /// Parameters that are read; others are extensions, which the protocol lets a server pass over.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = TensorParameters)]
 struct Parameters {
+    /// Of an input: how many of the bytes behind the JSON are its own.
     binary_data_size: Option<usize>,
+    /// Of an output: whether its bytes come behind the JSON.
     binary_data: Option<bool>,
+    /// Of the request: the same for every output.
     binary_data_output: Option<bool>,
+    /// Of an output: is not served.
     classification: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = InputTensor)]
 struct Input<'a> {
     name: String,
     shape: Vec<usize>,
     datatype: String,
     #[serde(default)]
     parameters: Parameters,
+    /// Numbers, flat or in nested arrays.
     #[serde(borrow)]
+    #[schema(value_type = Option<Vec<Value>>)]
     data: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = WantedTensor)]
 struct Output {
     name: String,
     #[serde(default)]

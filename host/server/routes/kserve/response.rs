@@ -1,37 +1,53 @@
 //! An inference's answer: a JSON object, and behind it the bytes of the outputs that are wanted so.
 
-use axum::http::{HeaderName, header};
+use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use infer_engine::{DType, Model, Reply, Tensor, TensorError};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
-use super::request::Wanted;
+use super::request::{JSON_LENGTH, Wanted};
 use super::{VERSION, datatype};
 use crate::error::ApiError;
 
-const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
-
-#[derive(Serialize)]
-struct Body<'a> {
+/// The outputs of a model.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TensorResponse)]
+pub(super) struct Body<'a> {
     model_name: &'a str,
     model_version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    /// Which file answered.
-    parameters: Map<String, Value>,
+    parameters: Answering<'a>,
     outputs: Vec<Output<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AnsweringModel)]
+struct Answering<'a> {
+    /// SHA-256 of the file that answered, in hexadecimal.
+    hash: &'a str,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = OutputTensor)]
 struct Output<'a> {
     name: &'a str,
     datatype: &'static str,
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Value>,
+    parameters: Option<Behind>,
+    /// Row by row; null for what is no number.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Option<f64>>>)]
     data: Option<Elements>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = BytesBehind)]
+struct Behind {
+    /// How many of the bytes behind the JSON are its own.
+    binary_data_size: usize,
 }
 
 /// Row by row.
@@ -77,11 +93,11 @@ pub(super) fn write(
             name,
             datatype: datatype(tensor.dtype()),
             shape: tensor.shape(),
-            parameters: wanted.binary.then(|| json!({ "binary_data_size": tensor.data().len() })),
+            parameters: wanted.binary.then(|| Behind { binary_data_size: tensor.data().len() }),
             data,
         });
     }
-    let parameters = Map::from_iter([("hash".to_owned(), model.hash().into())]);
+    let parameters = Answering { hash: model.hash() };
     let is_binary = wanted.iter().any(|wanted| wanted.binary);
     let body = Body { model_name: model.name(), model_version: VERSION, id, parameters, outputs };
     let mut bytes = serde_json::to_vec(&body).map_err(|_| ApiError::internal("internal"))?;
@@ -90,7 +106,7 @@ pub(super) fn write(
     }
     let length = bytes.len().to_string();
     bytes.extend(behind);
-    let kind = (header::CONTENT_TYPE, "application/octet-stream".to_owned());
+    let kind = (header::CONTENT_TYPE.as_str(), "application/octet-stream".to_owned());
     Ok(([kind, (JSON_LENGTH, length)], bytes).into_response())
 }
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use infer_engine::TokenUsage;
 use infer_sandbox::Usage;
 use infer_sandbox::types::{CategoryScore, Gap, Kinds, Tier, Verdict};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::answers::Answer;
 use super::extensions::Extensions;
@@ -17,14 +17,19 @@ use super::{Action, CATEGORIES, Mode};
 use crate::app::Policy;
 use crate::error::ApiError;
 use crate::routes::Timings;
+use crate::routes::document;
 use crate::routes::json::beginning;
-use crate::routes::timings::{self, Judges};
+use crate::routes::timings::{self, Judges, Tokens};
 
-const ACTION: HeaderName = HeaderName::from_static("x-infer-action");
-const SCORE: HeaderName = HeaderName::from_static("x-infer-score");
+pub(super) const ACTION: HeaderName = HeaderName::from_static("x-infer-action");
+pub(super) const SCORE: HeaderName = HeaderName::from_static("x-infer-score");
+
+/// The type of an answer without a body, which has one so that what is answered can be told by its type.
+pub(super) const NOTHING: &str = "text/plain";
 
 /// OpenAI's answer, with our facts in `infer`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Moderation)]
 pub(crate) struct ModerateResponse {
     id: String,
     model: String,
@@ -35,7 +40,7 @@ pub(crate) struct ModerateResponse {
 }
 
 /// OpenAI's result for one input.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Judgement {
     pub(crate) flagged: bool,
     categories: BTreeMap<String, bool>,
@@ -49,7 +54,8 @@ pub(crate) struct Judgement {
 }
 
 /// What OpenAI's schema has no place for.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ModerationFacts)]
 pub(crate) struct Facts {
     #[serde(flatten)]
     pub(crate) judges: Judges,
@@ -63,12 +69,12 @@ pub(crate) struct Facts {
     pub(super) explanations: Vec<Explanation>,
     /// Of language models, over all inputs; absent where none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tokens: Option<TokenUsage>,
+    pub(crate) tokens: Option<Tokens>,
     pub(crate) timings: Timings,
 }
 
 /// A category that some input could not be judged for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Degraded {
     pub(crate) category: String,
     pub(crate) input_types: Vec<&'static str>,
@@ -133,14 +139,12 @@ impl ModerateResponse {
         if let Ok(score) = HeaderValue::from_str(&format!("{:.4}", self.score())) {
             headers.insert(SCORE, score);
         }
-        let body = match mode {
-            Mode::Gate => Bytes::new(),
-            Mode::Full => {
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                // Strings, numbers and maps by string: nothing of it can fail.
-                serde_json::to_vec(self).unwrap_or_default().into()
-            }
+        let (kind, body) = match mode {
+            Mode::Gate => (NOTHING, Bytes::new()),
+            // Strings, numbers and maps by string: nothing of it can fail.
+            Mode::Full => (document::JSON, serde_json::to_vec(self).unwrap_or_default().into()),
         };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         Answer { status, headers, body }
     }
 }
@@ -152,7 +156,7 @@ impl IntoResponse for Answer {
 }
 
 /// Why a result is as it is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Explanation {
     /// The categories that were judged, the highest score first.
     judged: Vec<Judged>,
@@ -160,7 +164,7 @@ pub(super) struct Explanation {
     degraded: Vec<Degraded>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 struct Judged {
     category: String,
     score: f32,

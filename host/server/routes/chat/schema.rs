@@ -1,0 +1,115 @@
+//! What the document tells of the two routes. One type reads both of their bodies; each route's own is that type without the
+//! members of the other.
+
+use std::borrow::Cow;
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::openapi::schema::{SchemaType, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::Form;
+use super::request::{Body, Part};
+use super::response::Whole;
+use crate::error::Envelope;
+use crate::routes::document::Told;
+
+/// A turn's text.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TurnContent)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is told, and never read")]
+pub(super) enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+/// A text, or the ids of its tokens.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is told, and never read")]
+pub(super) enum Prompts {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+}
+
+/// A text, or several.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is told, and never read")]
+pub(super) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+/// The body of a chat.
+struct ChatRequest;
+
+/// The body of a continuation.
+struct CompletionRequest;
+
+impl PartialSchema for ChatRequest {
+    fn schema() -> RefOr<Schema> {
+        body("messages", "prompt", Type::Boolean)
+    }
+}
+
+impl ToSchema for ChatRequest {
+    fn name() -> Cow<'static, str> {
+        "ChatRequest".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Body::schemas(schemas);
+    }
+}
+
+impl PartialSchema for CompletionRequest {
+    fn schema() -> RefOr<Schema> {
+        body("prompt", "messages", Type::Integer)
+    }
+}
+
+impl ToSchema for CompletionRequest {
+    fn name() -> Cow<'static, str> {
+        "CompletionRequest".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Body::schemas(schemas);
+    }
+}
+
+/// The body that has to have `own`, and has no `other`.
+fn body(own: &str, other: &str, logprobs: Type) -> RefOr<Schema> {
+    let mut schema = Body::schema();
+    if let RefOr::T(Schema::Object(object)) = &mut schema {
+        object.properties.remove(other);
+        object.required.push(own.to_owned());
+        object.description = None;
+        let either = SchemaType::Array(vec![logprobs, Type::Null]);
+        let logprobs = ObjectBuilder::new().schema_type(either);
+        object.properties.insert("logprobs".to_owned(), logprobs.into());
+    }
+    schema
+}
+
+/// The route of `form`.
+pub(super) fn told(form: Form) -> Told {
+    let (told, ok) = (Told::new, StatusCode::OK);
+    let told = match form {
+        Form::Chat => told("The next turn of a chat").reads::<ChatRequest>(),
+        Form::Completion => told("The continuation of a text").reads::<CompletionRequest>(),
+    };
+    let events = "with `stream`: server-sent events";
+    let data = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("a chunk of the answer in JSON, or `[DONE]`, which is the last"));
+    let event = ObjectBuilder::new().property("data", data).required("data");
+    told.answers::<Whole>(ok, "the answer")
+        .answers_as(ok, "text/event-stream", events, event)
+        .admitted::<Envelope<'_>>()
+        .fails::<Envelope<'_>>(&[404])
+}

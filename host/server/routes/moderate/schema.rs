@@ -1,0 +1,152 @@
+//! What the document tells of a moderation request. Bodies are read by `input` and `extensions`, straight into what is wanted of
+//! them; these types only say the same, and a test that they do.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::schema::Type;
+
+use super::response::{ACTION, ModerateResponse, NOTHING, SCORE};
+use crate::error::Envelope;
+use crate::routes::document::Told;
+
+/// What is to be judged, and how.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it is told, and never read")]
+struct ModerationRequest {
+    input: Input,
+    /// Who is to judge: a moderator, an alias of one, or one of OpenAI's names. A component's own route does not look at it.
+    model: Option<String>,
+    infer: Option<Extensions>,
+}
+
+/// A text, texts with a result each, or the parts of one piece of content.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ModerationInput)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is told, and never read")]
+enum Input {
+    Text(String),
+    Texts(Vec<String>),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ModerationPart)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[expect(dead_code, reason = "it is told, and never read")]
+enum Part {
+    Text { text: String },
+    ImageUrl { image_url: ImageUrl },
+}
+
+#[derive(Deserialize, ToSchema)]
+#[expect(dead_code, reason = "it is told, and never read")]
+struct ImageUrl {
+    /// The image itself, in base64: the server fetches none.
+    #[schema(pattern = "^data:[^,]*;base64,")]
+    url: String,
+}
+
+/// What OpenAI's schema has no word for.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ModerationExtensions)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it is told, and never read")]
+struct Extensions {
+    /// How long the judging may take, in milliseconds; at most the server's own.
+    #[serde(default = "one")]
+    #[schema(minimum = 1)]
+    deadline_ms: u32,
+    /// What is answered about an input that is not judged by then.
+    #[serde(default)]
+    on_timeout: OnTimeout,
+    /// From which score on a category is flagged, 0 to 1.
+    #[serde(default)]
+    thresholds: BTreeMap<String, f32>,
+    #[serde(default)]
+    explain: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnTimeout {
+    #[default]
+    Error,
+    Review,
+    Allow,
+}
+
+/// A moderator's route, or, where the request is `named`, the one for all of them.
+pub(crate) fn told(named: bool) -> Told {
+    let (ok, forbidden) = (StatusCode::OK, StatusCode::FORBIDDEN);
+    let key = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
+    let mode = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["full", "gate"]));
+    let nothing = || ObjectBuilder::new().schema_type(Type::String).max_length(Some(0));
+    let mut told = Told::new("Judge texts and images")
+        .query("mode", "`gate` answers 200 or 403 without a body", mode)
+        .header("Idempotency-Key", "the same key with the same request gets the same answer", key)
+        .reads::<ModerationRequest>()
+        .answers::<ModerateResponse>(ok, "judged")
+        .answers_as(ok, NOTHING, "in the mode `gate`: not to be blocked", nothing())
+        .admitted::<Envelope<'_>>()
+        .fails::<Envelope<'_>>(&[403, 415, 422])
+        .answers_as(forbidden, NOTHING, "in the mode `gate`: to be blocked", nothing());
+    if named {
+        told = told.fails::<Envelope<'_>>(&[404]);
+    }
+    for status in [ok, forbidden] {
+        told = told
+            .tells(
+                status,
+                ACTION.as_str(),
+                "`allow`, `review` or `block`; not there where no content was judged",
+            )
+            .tells(status, SCORE.as_str(), "the highest score of any category of any input");
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::input;
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_what_is_read() {
+        let cases = [
+            r#"{"input": "a"}"#,
+            r#"{"input": ["a", "b"], "model": "m"}"#,
+            r#"{"input": "a", "model": null, "infer": null}"#,
+            r#"{"input": [{"type": "text", "text": "a", "more": 1}]}"#,
+            r#"{"input": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}]}"#,
+            r#"{"input": "a", "infer": {"deadline_ms": 5, "on_timeout": "review", "thresholds": {"hate": 0.5}, "explain": true}}"#,
+            r#"{"input": "a", "infer": {}}"#,
+            r#"{"input": "a", "inputs": 1}"#,
+            r#"{"input": "a", "model": 1}"#,
+            r#"{"input": 1}"#,
+            r#"{"input": ["a", 1]}"#,
+            r#"{"input": [{"type": "video"}]}"#,
+            r#"{"input": [{"type": "text"}]}"#,
+            r#"{"input": [{"type": "image_url", "image_url": "a"}]}"#,
+            r#"{"input": "a", "infer": {"more": 1}}"#,
+            r#"{"input": "a", "infer": {"deadline_ms": null}}"#,
+            r#"{"input": "a", "infer": {"on_timeout": "block"}}"#,
+            r#"{"input": "a", "infer": {"explain": 1}}"#,
+            r#"{"model": "m"}"#,
+            "[]",
+        ];
+        for case in cases {
+            let told = serde_json::from_str::<ModerationRequest>(case).is_ok();
+            assert_eq!(input::parse(case.as_bytes(), 8).is_ok(), told, "{case}");
+        }
+    }
+}

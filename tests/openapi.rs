@@ -1,0 +1,84 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use infer::live::Live;
+use infer::serve::Listeners;
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use crate::harness::{BUILTIN, Server, answer, load};
+
+/// The paths that `router` has, by its own account: what axum prints of it.
+fn paths(router: &axum::Router) -> BTreeSet<String> {
+    let printed = format!("{router:?}");
+    let pieces = printed.split("\"/").skip(1).filter_map(|piece| piece.split('"').next());
+    pieces.map(|piece| format!("/{piece}")).filter(|path| !path.contains("__private__axum")).collect()
+}
+
+fn told(document: &Value) -> BTreeSet<String> {
+    document["paths"].as_object().unwrap().keys().cloned().collect()
+}
+
+#[tokio::test]
+async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed() {
+    let server = Server::builtin().await;
+    let (status, document) = answer(server.get("/openapi.json")).await;
+    assert_eq!(status, StatusCode::OK);
+    let listeners = Listeners::bind(&load("[server]\nlisten = \"127.0.0.1:0\"").config.server).await.unwrap();
+    let routed = paths(&Live::new(BUILTIN.clone(), &listeners, None).router(false));
+    assert!(routed.contains("/moderate") && routed.contains("/v2/models/{model}/infer"), "{routed:?}");
+    assert_eq!(told(&document), routed);
+    // Which methods are served is asked of the server itself.
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{model}", "toxic-bilstm").replace("{version}", "1");
+        for (method, request) in [("get", server.get(&path)), ("post", server.post(&path))] {
+            let status = request.send().await.unwrap().status();
+            let is_served = status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_FOUND;
+            assert_eq!(item.get(method).is_some(), is_served, "{method} {path} is {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_operators_document_is_of_the_operators_routes() {
+    let app = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
+    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let address = listeners.admin_address().unwrap();
+    let live = Live::new(app, &listeners, None);
+    let routed = paths(&live.router(true));
+    let expected =
+        ["/admin/reload", "/admin/state", "/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/models"];
+    assert_eq!(routed, BTreeSet::from(expected.map(str::to_owned)));
+    let public = paths(&live.router(false));
+    assert!(!public.contains("/metrics") && public.contains("/openapi.json"), "{public:?}");
+    let _server = Server::live(live, listeners);
+    let (_, document) = answer(reqwest::Client::new().get(format!("http://{address}/openapi.json"))).await;
+    assert_eq!(told(&document), routed);
+}
+
+#[tokio::test]
+async fn keys_are_in_the_document_where_the_server_asks_for_them() {
+    let (_, document) = answer(Server::builtin().await.get("/openapi.json")).await;
+    assert!(document["components"]["securitySchemes"].is_null());
+    assert!(!document.to_string().contains("\"401\""));
+    let key = infer::keys::KeyHash::of("secret");
+    let server = Server::start(Arc::new(load(&format!("[keys.alice]\nhash = \"{key}\"")))).await;
+    assert_eq!(server.get("/openapi.json").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let (_, document) = answer(server.get("/openapi.json").bearer_auth("secret")).await;
+    assert_eq!(document["components"]["securitySchemes"]["key"]["scheme"], "bearer");
+    let models = &document["paths"]["/v1/models"]["get"];
+    assert!(models["security"][0]["key"].is_array() && models["responses"]["401"].is_object());
+    assert!(document["paths"]["/healthz"]["get"]["security"].is_null());
+}
+
+#[tokio::test]
+async fn every_reference_in_the_document_leads_somewhere() {
+    let (_, document) = answer(Server::builtin().await.get("/openapi.json")).await;
+    let text = document.to_string();
+    let names: BTreeSet<_> =
+        text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        assert!(document["components"]["schemas"][name].is_object(), "{name}");
+    }
+}
