@@ -401,8 +401,10 @@ impl Component {
             Linked::Classifier(pre) => pre.engine(),
             Linked::Predictor(pre) => pre.engine(),
         };
-        let mut store =
-            Store::new(engine, State::new(self.grants.clone(), held, request.id.clone(), request.deadline));
+        let mut store = Store::new(
+            engine,
+            State::new(self.grants.clone(), held, request.id.clone(), request.deadline, clock.clone()),
+        );
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.tensor_bytes);
         store.set_max_component_handles(limits.handles);
