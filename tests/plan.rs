@@ -141,12 +141,12 @@ async fn plan_predicts_what_all_onnx_models_take_under_load() {
     let server = Process::start(folder.path(), &address).await;
     let rocket = photo("rocket.jpg");
     let part = json!({ "type": "image_url", "image_url": { "url": data_url(&rocket) } });
-    let image = |index: usize| match index % 2 {
-        0 => server.post("/classify").header("content-type", "image/jpeg").body(rocket.clone()),
-        _ => server.post("/moderate").json(&json!({ "input": [part] })),
-    };
-    let mut statuses = server.load(32, server.texts(500)).await;
-    statuses.extend(server.load(64, (0..400).map(image)).await);
+    let classified = |_| server.post("/classify").header("content-type", "image/jpeg").body(rocket.clone());
+    let moderated = |_| server.post("/moderate").json(&json!({ "input": [part] }));
+    // One after the other, so that each model's batches fill.
+    let mut statuses = server.load(64, server.texts(500)).await;
+    statuses.extend(server.load(64, (0..300).map(classified)).await);
+    statuses.extend(server.load(64, (0..300).map(moderated)).await);
     assert!(statuses.iter().all(|status| *status == StatusCode::OK), "{statuses:?}");
     compare("all ONNX models", &plan, server.peak());
 }

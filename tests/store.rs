@@ -130,7 +130,7 @@ fn what_a_lock_pins_is_served_and_nothing_else() {
     let card = fs::read_to_string(setting.path("mine/card.toml")).unwrap();
     fs::write(setting.path("mine/card.toml"), format!("# another\n{card}")).unwrap();
     let told = setting.failed(&["check"], 1);
-    assert!(told.contains("infer.toml:5: model `mine` has sha256 "), "{told}");
+    assert!(told.contains("infer.toml:6: model `mine` has sha256 "), "{told}");
     assert!(told.contains("or run `infer lock` to pin what is there now"), "{told}");
     fs::write(setting.path("mine/card.toml"), card).unwrap();
 

@@ -34,7 +34,7 @@ mod measured {
     /// What one instance touches of its memory and stacks with a text of a few hundred bytes.
     pub(super) const INSTANCE: u64 = 640 << 10;
     /// What one that decodes an image takes more, on average, where 32 decode photos of 640 × 427 pixels side by side.
-    pub(super) const IMAGE: u64 = 1536 << 10;
+    pub(super) const IMAGE: u64 = 1 << 20;
 }
 
 /// What a configuration needs.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use infer_engine::{Model, TokenUsage};
@@ -19,7 +20,7 @@ use crate::clock::Clock;
 use crate::compiled::{Entry, Kept};
 use crate::error::{CallError, Cause, LoadError};
 use crate::limits::Limits;
-use crate::memory::RequestMemory;
+use crate::memory::{Held, RequestMemory};
 use crate::sandbox::{NoSlot, Sandbox, Slots};
 use crate::state::{Grants, State};
 use crate::types::{Fault, Label, NamedTensor, Part, Verdict};
@@ -123,6 +124,8 @@ pub struct Component {
     grants: Arc<Grants>,
     slots: Arc<Slots>,
     memory: RequestMemory,
+    /// What a call is expected to hold: as much as the last ones have, and less the longer none has.
+    expected_bytes: Arc<AtomicUsize>,
 }
 
 impl Sandbox {
@@ -149,7 +152,8 @@ impl Sandbox {
         })?;
         let ComponentOptions { models, settings, limits } = options;
         let grants = Arc::new(Grants { component: Arc::from(name), models, settings, limits });
-        Ok(Component { linked, grants, slots: self.slots.clone(), memory: self.memory.clone() })
+        let (slots, memory) = (self.slots.clone(), self.memory.clone());
+        Ok(Component { linked, grants, slots, memory, expected_bytes: Arc::default() })
     }
 
     /// Compile a component ahead of its first use, and say where its machine code is kept; none where none is kept.
@@ -254,7 +258,7 @@ impl Component {
     pub fn renamed(&self, name: &str) -> Component {
         let grants = Grants { component: Arc::from(name), ..Grants::clone(&self.grants) };
         let (linked, slots, memory) = (self.linked.clone(), self.slots.clone(), self.memory.clone());
-        Component { linked, grants: Arc::new(grants), slots, memory }
+        Component { linked, grants: Arc::new(grants), slots, memory, expected_bytes: Arc::default() }
     }
 
     /// What the component answers.
@@ -339,8 +343,16 @@ impl Component {
         };
         let waited = asked.elapsed();
 
+        // Refused now it costs nothing; refused half-way it costs what was done.
+        let mut held = self.memory.share();
+        if held.reserve(self.expected_bytes.load(Ordering::Relaxed)).is_err() {
+            let cause = Cause::ServerMemory(held.most());
+            let usage = Usage { queue: waited, ..Usage::default() };
+            return Outcome { result: Err(CallError::Stopped { component: component(), cause }), usage };
+        }
+
         let clock = Clock::new();
-        let mut store = self.store(request, &clock);
+        let mut store = self.store(request, held, &clock);
         let answer = timeout_at(request.deadline.into(), clock.measure(call(&mut store))).await;
 
         let state = store.data_mut();
@@ -369,13 +381,20 @@ impl Component {
             memory_bytes_peak: state.memory_bytes,
             tensor_bytes_peak: state.tensor_bytes_peak,
         };
+        self.expect(state.held.peak());
         let dropping = Instant::now();
         drop(store);
         usage.drop = dropping.elapsed();
         Outcome { result, usage }
     }
 
-    fn store(&self, request: &Request, clock: &Clock) -> Store<State> {
+    /// A call has wanted `bytes`: so will the next, as far as is known.
+    fn expect(&self, bytes: usize) {
+        let next = |expected: usize| Some(bytes.max(expected - expected.div_ceil(8)));
+        let _ = self.expected_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    fn store(&self, request: &Request, held: Held, clock: &Clock) -> Store<State> {
         let limits = &self.grants.limits;
         let engine = match &self.linked {
             Linked::Moderator(pre) => pre.engine(),
@@ -384,13 +403,7 @@ impl Component {
         };
         let mut store = Store::new(
             engine,
-            State::new(
-                self.grants.clone(),
-                self.memory.share(),
-                request.id.clone(),
-                request.deadline,
-                clock.clone(),
-            ),
+            State::new(self.grants.clone(), held, request.id.clone(), request.deadline, clock.clone()),
         );
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.tensor_bytes);

@@ -24,7 +24,11 @@ struct Counts {
 #[derive(Debug)]
 pub struct Held {
     of: RequestMemory,
+    /// What it takes of the count: what is used, or what was reserved where that is more.
     bytes: usize,
+    reserved: usize,
+    used: usize,
+    peak: usize,
 }
 
 /// So many bytes are not there.
@@ -53,7 +57,7 @@ impl RequestMemory {
     /// An empty share.
     #[must_use]
     pub fn share(&self) -> Held {
-        Held { of: self.clone(), bytes: 0 }
+        Held { of: self.clone(), bytes: 0, reserved: 0, used: 0, peak: 0 }
     }
 
     /// The bound; none where there is none.
@@ -76,12 +80,40 @@ impl RequestMemory {
 }
 
 impl Held {
-    /// Hold `bytes` more.
+    /// Take `bytes` of the count before they are used.
     ///
     /// # Errors
     ///
     /// When they are not there; the share is then as it was.
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        self.take(bytes.saturating_sub(self.bytes))?;
+        self.reserved = self.reserved.max(bytes);
+        Ok(())
+    }
+
+    /// Use `bytes` more.
+    ///
+    /// # Errors
+    ///
+    /// When they are neither reserved nor there; the share is then as it was.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        let used = self.used.checked_add(bytes).ok_or(Exhausted)?;
+        self.peak = self.peak.max(used);
+        self.take(used.saturating_sub(self.bytes))?;
+        self.used = used;
+        Ok(())
+    }
+
+    /// The most that was used or refused at any one time.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        self.peak
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let counts = &self.of.0;
         let most = counts.most.load(Ordering::Relaxed);
         let more = |held: usize| held.checked_add(bytes).filter(|&sum| sum <= most);
@@ -98,17 +130,24 @@ impl Held {
         self.of.0.most.load(Ordering::Relaxed)
     }
 
-    /// Give back `bytes`, or all where fewer are held.
+    /// Use `bytes` less, or nothing where fewer are used. What was reserved stays.
     pub fn shrink(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.bytes);
-        self.of.0.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.bytes -= bytes;
+        self.used = self.used.saturating_sub(bytes);
+        self.give_back(self.used.max(self.reserved));
+    }
+
+    fn give_back(&mut self, all_but: usize) {
+        let bytes = self.bytes.saturating_sub(all_but);
+        if bytes > 0 {
+            self.of.0.held.fetch_sub(bytes, Ordering::Relaxed);
+            self.bytes -= bytes;
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shrink(self.bytes);
+        self.give_back(0);
     }
 }
 
@@ -124,6 +163,7 @@ mod tests {
         assert_eq!(other.grow(41), Err(Exhausted));
         assert_eq!(other.grow(40), Ok(()));
         assert_eq!(one.grow(usize::MAX), Err(Exhausted), "no overflow");
+        assert_eq!(other.peak(), 41, "what was refused is known");
         one.shrink(10);
         assert_eq!((memory.held(), memory.peak()), (90, 100));
         one.shrink(1_000);
@@ -135,6 +175,23 @@ mod tests {
         assert_eq!(share.grow(1), Err(Exhausted), "what is held stays, and nothing is added");
         memory.bound(None);
         assert_eq!(share.grow(1), Ok(()));
+    }
+
+    #[test]
+    fn what_is_reserved_is_there_when_it_is_used() {
+        let memory = RequestMemory::new(Some(100));
+        let (mut one, mut other) = (memory.share(), memory.share());
+        assert_eq!(one.reserve(60), Ok(()));
+        assert_eq!(other.reserve(41), Err(Exhausted));
+        assert_eq!(other.grow(40), Ok(()));
+        assert_eq!((one.grow(60), memory.held()), (Ok(()), 100));
+        assert_eq!(one.grow(1), Err(Exhausted));
+        other.shrink(40);
+        assert_eq!((one.grow(1), one.peak(), memory.held()), (Ok(()), 61, 61));
+        one.shrink(50);
+        assert_eq!(memory.held(), 60, "what was reserved stays");
+        drop(one);
+        assert_eq!(memory.held(), 0);
     }
 
     #[test]
