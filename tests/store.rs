@@ -89,8 +89,8 @@ fn a_pulled_file_is_kept_by_its_content_listed_verified_and_removed() {
 
     assert!(setting.done(&["rm", "smollm2"]).contains("`smollm2` is removed: "));
     assert!(!place.exists() && !blob.exists());
-    let packed = fs::read_dir(setting.path("cache/packed")).unwrap().map(|entry| entry.unwrap().path());
-    assert!(packed.into_iter().all(|path| path.extension().is_none_or(|extension| extension != "packed")));
+    let mut packed = fs::read_dir(setting.path("cache/packed")).unwrap().map(|entry| entry.unwrap().path());
+    assert!(packed.all(|path| path.extension().is_none_or(|extension| extension != "packed")));
     assert!(setting.failed(&["check"], 1).contains("; run `infer pull smollm2`"));
     assert!(setting.failed(&["rm", "smollm2"], 1).contains("no model `smollm2` is in "));
     assert!(setting.failed(&["verify", "smollm2"], 1).contains("no model `smollm2` is in the cache folder"));

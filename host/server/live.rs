@@ -137,7 +137,6 @@ impl Live {
     }
 
     /// The routes of this moment, the operator's or everybody's.
-    #[must_use]
     pub fn router(&self, admin: bool) -> Router {
         let current = self.current.load();
         if admin { current.admin.clone() } else { current.public.clone() }

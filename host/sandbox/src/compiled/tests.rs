@@ -25,7 +25,7 @@ fn kept(folder: &Path, engine: &Engine) -> Vec<u8> {
 }
 
 fn refusal(entry: &Entry<'_>, engine: &Engine) -> String {
-    entry.open(engine).err().expect("the entry is refused")
+    entry.open(engine).expect_err("the entry is refused")
 }
 
 #[test]
