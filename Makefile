@@ -3,7 +3,8 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-.PHONY: help demo serve build guests onnxruntime tools test test-models test-arm test-clients test-schema test-worker test-nginx overload sanitize accuracy check fmt golden golden-language golden-candle auroc bench peers peers-onnx peers-stock peers-inguest peers-llamacpp clean
+# Each target is a task and no file.
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(MAKEFILE_LIST))
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,8 +38,16 @@ test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.
 	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-1.5b --from pip
 	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
 
+plan: guests onnxruntime ## Compare what `infer plan` predicts with what servers take under load; writes a dummy of Phi-3 (2.4 GB) once
+	$(CARGO) test --release --locked --workspace --no-run
+	@$(CARGO_TARGET_DIR)/release/infer models | grep -q builtin:phi3-dummy || $(CARGO_TARGET_DIR)/release/infer dummy phi3
+	$(CARGO) test --release --locked --workspace --test integration -- --include-ignored --nocapture --test-threads=1 plan_predicts
+
 overload: guests onnxruntime ## Ask a server for three times what it can do, and print what came of it: OVERLOAD_SECONDS=60 for longer
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture overload::
+
+swap: guests onnxruntime ## Swap models and component every ten seconds under 100 requests/s, and print what came of it: SWAP_SECONDS=120
+	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture swap::
 
 test-clients: build ## Run OpenAI's and Triton's own Python clients against the server
 	@test -x $(CARGO_TARGET_DIR)/clients/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/clients

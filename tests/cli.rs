@@ -285,3 +285,68 @@ fn wrong_arguments_exit_with_two() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
     }
 }
+
+#[test]
+fn a_running_server_is_reloaded_and_compared_with_its_file() {
+    let [address, admin] = [(); 2].map(|()| {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap()
+    });
+    let config = |more: &str| {
+        format!(
+            "[server]\nlisten = \"{address}\"\nadmin_listen = \"{admin}\"\n{more}\n[components.moderate]\n\
+             source = \"builtin:moderate\"\nroute = \"/moderate\"\n"
+        )
+    };
+    let folder = configured(&config(""));
+    let output = infer(folder.path(), &["reload"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no server answers at"), "{}", stderr(&output));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+    command.current_dir(&folder).arg("serve").env_remove("INFER_CONFIG").env_remove("INFER_LOG");
+    let mut server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = std::time::Instant::now();
+    let same = loop {
+        let output = infer(folder.path(), &["check", "--diff"]);
+        if output.status.success() || began.elapsed().as_secs() > 60 {
+            break output;
+        }
+    };
+    assert!(stdout(&same).contains("nothing would change"), "{}{}", stdout(&same), stderr(&same));
+    let write = |more: &str| std::fs::write(folder.path().join("infer.toml"), config(more)).unwrap();
+    write("max_inputs = 7");
+    let asked = infer(folder.path(), &["check", "--diff"]);
+    let text = stdout(&asked);
+    assert!(text.contains("server.max_inputs: 128 -> 7") && text.contains("without a restart"), "{text}");
+    let done = infer(folder.path(), &["reload"]);
+    assert!(stdout(&done).contains("server.max_inputs: 128 -> 7"), "{}{}", stdout(&done), stderr(&done));
+    assert!(stdout(&infer(folder.path(), &["reload"])).contains("nothing has changed"));
+    write("connections = 9");
+    let asked = infer(folder.path(), &["check", "--diff"]);
+    assert!(
+        stdout(&asked).contains("server.connections: 1024 -> 9  (needs a restart)"),
+        "{}",
+        stdout(&asked)
+    );
+    let refused = infer(folder.path(), &["reload"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("answered 409: the server has to be started again"),
+        "{}",
+        stderr(&refused)
+    );
+    write("connections = \"many\"");
+    let mistake = infer(folder.path(), &["reload"]);
+    assert_eq!(mistake.status.code(), Some(2), "{}", stderr(&mistake));
+    // Watched: nobody asks.
+    write("max_inputs = 7\nwatch = true");
+    assert!(infer(folder.path(), &["reload"]).status.success());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    write("max_inputs = 9\nwatch = true");
+    let began = std::time::Instant::now();
+    while !stdout(&infer(folder.path(), &["check", "--diff"])).contains("nothing would change") {
+        assert!(began.elapsed().as_secs() < 60, "it is not taken up");
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use infer::app::App;
 use infer::config::{Config, Origin};
+use infer::live::Live;
 use infer::serve::Listeners;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -66,9 +67,14 @@ impl Server {
 
     /// A server on everything that `listeners` has.
     pub(crate) fn listen(app: Arc<App>, listeners: Listeners) -> Server {
+        Server::live(Live::new(app, &listeners, None), listeners)
+    }
+
+    /// A server of what is live, whatever that becomes.
+    pub(crate) fn live(live: Arc<Live>, listeners: Listeners) -> Server {
         let url = listeners.url().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(infer::serve::run(app, listeners, async {
+        let task = tokio::spawn(infer::serve::run(live, listeners, async {
             let _ = stopped.await;
         }));
         Server { url, client: Client::new(), stop: Some(stop), task }

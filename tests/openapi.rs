@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use infer::routes::{self, Entrance};
+use infer::live::Live;
+use infer::serve::Listeners;
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -25,8 +25,8 @@ async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed
     let server = Server::builtin().await;
     let (status, document) = answer(server.get("/openapi.json")).await;
     assert_eq!(status, StatusCode::OK);
-    let entrance = Arc::new(Entrance::new(BUILTIN.clone(), Arc::new(AtomicBool::new(false))));
-    let routed = paths(&routes::router(&entrance, false));
+    let listeners = Listeners::bind(&load("[server]\nlisten = \"127.0.0.1:0\"").config.server).await.unwrap();
+    let routed = paths(&Live::new(BUILTIN.clone(), &listeners, None).router(false));
     assert!(routed.contains("/moderate") && routed.contains("/v2/models/{model}/infer"), "{routed:?}");
     assert_eq!(told(&document), routed);
     // Which methods are served is asked of the server itself.
@@ -42,11 +42,19 @@ async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed
 
 #[tokio::test]
 async fn the_operators_document_is_of_the_operators_routes() {
-    let entrance = Arc::new(Entrance::new(BUILTIN.clone(), Arc::new(AtomicBool::new(false))));
-    let expected = ["/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/models"].map(str::to_owned);
-    assert_eq!(paths(&routes::admin(&entrance)), BTreeSet::from(expected));
-    let public = paths(&routes::router(&entrance, true));
+    let app = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
+    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let address = listeners.admin_address().unwrap();
+    let live = Live::new(app, &listeners, None);
+    let routed = paths(&live.router(true));
+    let expected =
+        ["/admin/reload", "/admin/state", "/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/models"];
+    assert_eq!(routed, BTreeSet::from(expected.map(str::to_owned)));
+    let public = paths(&live.router(false));
     assert!(!public.contains("/metrics") && public.contains("/openapi.json"), "{public:?}");
+    let _server = Server::live(live, listeners);
+    let (_, document) = answer(reqwest::Client::new().get(format!("http://{address}/openapi.json"))).await;
+    assert_eq!(told(&document), routed);
 }
 
 #[tokio::test]

@@ -236,6 +236,11 @@ fn pull_refuses_packages_that_carry_more_than_the_file() {
 /// A hub that serves `bytes` with ranges, and breaks its first `broken` downloads half-way. Returns its address, and how
 /// many bytes of the file it sent.
 fn hub(bytes: Vec<u8>, tag: String, broken: usize) -> (String, Arc<AtomicUsize>) {
+    stalling_hub(bytes, tag, broken, usize::MAX)
+}
+
+/// As [`hub`], which sends the bytes of the file up to number `stall`, and then nothing for as long as it is asked.
+fn stalling_hub(bytes: Vec<u8>, tag: String, broken: usize, stall: usize) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let sent = Arc::new(AtomicUsize::new(0));
@@ -243,7 +248,7 @@ fn hub(bytes: Vec<u8>, tag: String, broken: usize) -> (String, Arc<AtomicUsize>)
     std::thread::spawn(move || {
         let mut left = broken;
         for stream in listener.incoming() {
-            let _ = answer(stream.unwrap(), &bytes, &tag, &mut left, &count);
+            let _ = answer(stream.unwrap(), (&bytes, stall), &tag, &mut left, &count);
         }
     });
     (address, sent)
@@ -251,14 +256,18 @@ fn hub(bytes: Vec<u8>, tag: String, broken: usize) -> (String, Arc<AtomicUsize>)
 
 fn answer(
     mut stream: TcpStream,
-    bytes: &[u8],
+    (bytes, stall): (&[u8], usize),
     tag: &str,
     broken: &mut usize,
     sent: &AtomicUsize,
 ) -> std::io::Result<()> {
     let lines = BufReader::new(stream.try_clone()?).lines();
     let head: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-    if !head[0].starts_with("GET /me/tiny/resolve/main/t.gguf ") {
+    // Somebody who was killed before they asked.
+    if head.is_empty() {
+        return Ok(());
+    }
+    if !head[0].starts_with("GET /me/tiny/resolve/main/t.gguf ") && !head[0].contains("SmolLM2") {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
     let range =
@@ -280,6 +289,14 @@ fn answer(
         *broken -= 1;
         body = &body[..body.len() / 2];
     }
+    if body.len() > 1 && start + body.len() > stall {
+        body = &body[..stall.saturating_sub(start)];
+        stream.write_all(body)?;
+        sent.fetch_add(body.len(), Ordering::Relaxed);
+        loop {
+            std::thread::park();
+        }
+    }
     sent.fetch_add(body.len(), Ordering::Relaxed);
     stream.write_all(body)
 }
@@ -291,6 +308,63 @@ fn pull_from_the_hub_goes_on_where_the_connection_broke() {
     setting.assert_pulled(&setting.command("hub", &address).output().unwrap());
     // Each byte once, and the one that the client asks for to learn the size, before each attempt and before all.
     assert_eq!(sent.load(Ordering::Relaxed), setting.bytes.len() + 4);
+}
+
+#[test]
+fn built_in_model_whose_pull_is_killed_is_never_there_by_half() {
+    let place = "models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+    let bytes = std::fs::read(crate::store::pulled("smollm2").join("../..").join(place)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("infer.toml"),
+        "[server]\nonnxruntime = \"off\"\n[models.a]\nsource = \"builtin:smollm2\"\n",
+    )
+    .unwrap();
+    let infer = |arguments: &[&str], hub: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+        command
+            .current_dir(&folder)
+            .args(arguments)
+            .env("INFER_CACHE", folder.path())
+            .env("HF_ENDPOINT", hub);
+        command.env("HF_HOME", folder.path()).env("NO_PROXY", "127.0.0.1").env_remove("INFER_CONFIG");
+        command
+    };
+    let pull = ["pull", "smollm2", "--from", "hub"];
+    let tag = hash(&bytes);
+    for stall in [1, bytes.len() / 2, bytes.len() - 1] {
+        let (address, sent) = stalling_hub(bytes.clone(), tag.clone(), 0, stall);
+        let mut child = infer(&pull, &address).spawn().unwrap();
+        // One byte is sent to tell the size, twice; the rest goes on from what is there.
+        while sent.load(Ordering::Relaxed) < 3 {
+            assert!(child.try_wait().unwrap().is_none(), "the pull ended by itself");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!folder.path().join(place).exists(), "{stall}");
+        let blobs = std::fs::read_dir(folder.path().join("blobs")).into_iter().flatten().count();
+        assert!(blobs <= 1, "{stall}: the lock alone");
+        let told = text(&infer(&["check"], &address).output().unwrap());
+        assert!(
+            told.contains("does not exist, expected 98362432 bytes")
+                && told.contains("run `infer pull smollm2`"),
+            "{told}"
+        );
+        // Of one byte it may be that none has reached the disk.
+        let told = text(&infer(&["verify"], &address).output().unwrap());
+        assert!(
+            stall == 1 || told.contains("`smollm2` is fetched in part; `infer pull smollm2` goes on"),
+            "{told}"
+        );
+    }
+    let (address, sent) = hub(bytes.clone(), tag, 0);
+    let output = infer(&pull, &address).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(sent.load(Ordering::Relaxed) < bytes.len(), "it went on");
+    let told = text(&infer(&["verify"], &address).output().unwrap());
+    assert!(told.contains("`smollm2` is as its card says"), "{told}");
+    assert!(text(&infer(&["check"], &address).output().unwrap()).contains("all of it loads"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use infer_sandbox::{Held, RequestMemory};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long the queue may be more than half full before the server is not ready: longer than a burst takes.
@@ -148,27 +149,35 @@ impl Drop for Admission {
     }
 }
 
+/// Copies of a body that a request holds: what came, and what is decoded of it, such as an image in base64.
+const COPIES: usize = 2;
+
 /// Memory for bodies, shared by all requests.
 #[derive(Clone)]
-pub struct BodyMemory(Arc<Semaphore>);
+pub struct BodyMemory {
+    bodies: Arc<Semaphore>,
+    /// What requests hold together, bodies and all else.
+    requests: RequestMemory,
+}
 
 /// A body's share, given back on drop.
 pub struct Share {
-    memory: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
+    counted: Held,
 }
 
 impl BodyMemory {
-    /// So many bytes.
+    /// So many bytes, which count as a part of `requests`.
     #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        BodyMemory(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    pub fn new(bytes: usize, requests: RequestMemory) -> Self {
+        BodyMemory { bodies: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))), requests }
     }
 
     /// An empty share.
     #[must_use]
     pub fn share(&self) -> Share {
-        Share { memory: self.0.clone(), held: None }
+        Share { bodies: self.bodies.clone(), held: None, counted: self.requests.share() }
     }
 }
 
@@ -179,8 +188,9 @@ impl Share {
     ///
     /// When they are not there.
     pub fn take(&mut self, bytes: usize) -> Result<(), Full> {
-        let bytes = u32::try_from(bytes).map_err(|_| Full)?;
-        let more = self.memory.clone().try_acquire_many_owned(bytes).map_err(|_| Full)?;
+        let permits = u32::try_from(bytes).map_err(|_| Full)?;
+        let more = self.bodies.clone().try_acquire_many_owned(permits).map_err(|_| Full)?;
+        self.counted.grow(bytes.saturating_mul(COPIES)).map_err(|_| Full)?;
         match &mut self.held {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
@@ -282,7 +292,8 @@ mod tests {
 
     #[test]
     fn bodies_share_their_memory_and_give_it_back() {
-        let memory = BodyMemory::new(100);
+        let requests = RequestMemory::new(Some(2 * COPIES * 100));
+        let memory = BodyMemory::new(100, requests.clone());
         let (mut one, mut other) = (memory.share(), memory.share());
         assert_eq!(one.take(60), Ok(()));
         assert_eq!(other.take(40), Ok(()));
@@ -290,5 +301,10 @@ mod tests {
         drop(other);
         assert_eq!(one.take(40), Ok(()));
         assert_eq!(one.take(usize::MAX), Err(Full));
+        assert_eq!(requests.held(), COPIES * 100);
+        drop(one);
+        assert_eq!(requests.held(), 0);
+        let memory = BodyMemory::new(1_000, requests);
+        assert_eq!(memory.share().take(201), Err(Full), "requests may hold no more");
     }
 }

@@ -1,33 +1,35 @@
 //! A configuration brought to life: what `infer serve` serves and every other command calls.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use infer_engine::{Model, Runtime, RuntimeOptions};
+use infer_engine::{Model, Runtime, RuntimeOptions, Weights};
 use infer_sandbox::types::{Label, Part, Verdict};
-use infer_sandbox::{Component, ComponentOptions, Outcome, Sandbox, World};
+use infer_sandbox::{Component, ComponentOptions, Outcome, RequestMemory, Sandbox, SandboxOptions, World};
 use sha2::{Digest as _, Sha256};
 
 use crate::builtin;
 use crate::config::{ComponentConfig, Config, ModelConfig, Source};
 use crate::metrics::{Metrics, Recorder};
-use crate::weights;
+use crate::{plan, weights};
 
-/// Everything that is loaded once.
+/// Everything that is loaded once. It does not change: a changed configuration makes [another](App::next), which shares
+/// with this one what is the same in both.
 pub struct App {
     /// What it was made from.
     pub config: Config,
     /// The ONNX backend in use.
-    pub runtime: Runtime,
+    pub runtime: Arc<Runtime>,
     /// The WebAssembly engine.
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// Models by name.
     pub models: BTreeMap<String, Arc<Model>>,
     /// Components by name.
     pub components: BTreeMap<String, Arc<Policy>>,
-    /// What was done since.
-    pub metrics: Metrics,
+    /// What was done since the program started.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A component with what the configuration says of it.
@@ -71,20 +73,103 @@ impl App {
     /// For the first model or component that cannot be loaded, with its line in the configuration.
     pub fn load(config: Config) -> anyhow::Result<Self> {
         let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
-        let sandbox = Sandbox::new(&config.sandbox)?;
-        let mut models = BTreeMap::new();
-        for (name, model) in &config.models {
-            let loaded = load_model(&runtime, name, model).with_context(|| model.at.to_string())?;
-            models.insert(name.clone(), Arc::new(loaded));
+        // Before anything is loaded: what does not fit is refused while it takes no memory.
+        let memory = RequestMemory::new(plan::request_bytes(&config, &runtime)?);
+        let sandbox = Sandbox::new(&SandboxOptions { memory, ..config.sandbox.clone() })?;
+        let metrics = Metrics::new(sandbox.memory(), runtime.backend());
+        let app = App {
+            config,
+            runtime: Arc::new(runtime),
+            sandbox: Arc::new(sandbox),
+            models: BTreeMap::new(),
+            components: BTreeMap::new(),
+            metrics: Arc::new(metrics),
+        };
+        let app = app.fill(None)?;
+        app.metrics.tell_of(&app.models);
+        Ok(app)
+    }
+
+    /// What `config` makes beside this one: models and components with the same settings and the same bytes are this
+    /// one's, the others are loaded. Until [`App::alone`] requests have the memory that both together leave.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::load`].
+    pub fn next(&self, config: Config) -> anyhow::Result<Self> {
+        plan::request_bytes(&config, &self.runtime)?;
+        let beside = plan::request_bytes(&self.beside(&config)?, &self.runtime)
+            .context("until the last request of what is replaced has ended")?;
+        self.sandbox.memory().bound(beside);
+        let next = self.load_beside(config);
+        if next.is_err() {
+            self.alone()?;
         }
-        let metrics = Metrics::new(&models, runtime.backend());
-        let mut components = BTreeMap::new();
-        for (name, component) in &config.components {
-            let loaded = load_component(&sandbox, name, component, &models, &metrics)
-                .with_context(|| component.at.to_string())?;
-            components.insert(name.clone(), Arc::new(loaded));
+        next
+    }
+
+    /// From now on there is no other version of this in memory.
+    ///
+    /// # Errors
+    ///
+    /// When what it needs cannot be told any more, for a file of its models has gone.
+    pub fn alone(&self) -> anyhow::Result<()> {
+        self.sandbox.memory().bound(plan::request_bytes(&self.config, &self.runtime)?);
+        Ok(())
+    }
+
+    /// `config`, and those of this one's models that it has not.
+    fn beside(&self, config: &Config) -> anyhow::Result<Config> {
+        let mut both = config.clone();
+        for (name, before) in &self.config.models {
+            let same = match config.models.get(name) {
+                Some(after) => before.is_same(after) && self.has(name, &weights_of(name, after)?),
+                None => false,
+            };
+            if !same {
+                both.models.insert(format!("{name} as it was"), before.clone());
+            }
         }
-        Ok(App { config, runtime, sandbox, models, components, metrics })
+        Ok(both)
+    }
+
+    /// Whether the model of this name is of these weights, and answers.
+    fn has(&self, name: &str, weights: &Weights) -> bool {
+        self.models.get(name).is_some_and(|model| model.hash() == weights.hash() && model.is_serving())
+    }
+
+    fn load_beside(&self, mut config: Config) -> anyhow::Result<Self> {
+        let memory = self.sandbox.memory().clone();
+        let (wanted, there) = (&config.sandbox, &self.config.sandbox);
+        let sandbox = if there.serves(wanted) {
+            config.sandbox = there.clone();
+            self.sandbox.clone()
+        } else {
+            Arc::new(Sandbox::new(&SandboxOptions { memory, ..wanted.clone() })?)
+        };
+        let app = App {
+            config,
+            runtime: self.runtime.clone(),
+            sandbox,
+            models: BTreeMap::new(),
+            components: BTreeMap::new(),
+            metrics: self.metrics.clone(),
+        };
+        app.fill(Some(self))
+    }
+
+    /// Load the models and components of the configuration that `old` has not.
+    fn fill(mut self, old: Option<&App>) -> anyhow::Result<Self> {
+        for (name, config) in &self.config.models {
+            let model = load_model(&self, name, config, old).with_context(|| config.at.to_string())?;
+            self.models.insert(name.clone(), model);
+        }
+        for (name, config) in &self.config.components {
+            let component =
+                load_component(&self, name, config, old).with_context(|| config.at.to_string())?;
+            self.components.insert(name.clone(), component);
+        }
+        Ok(self)
     }
 
     /// The component called `name`, or the only one of `world` when there is no name.
@@ -110,39 +195,83 @@ impl App {
     }
 }
 
-fn load_model(runtime: &Runtime, name: &str, config: &ModelConfig) -> anyhow::Result<Model> {
-    let weights = weights::load(&config.source, config.reuse);
-    let weights = weights.with_context(|| format!("model `{name}`"))?;
-    Ok(Model::load(runtime, name, weights, &config.options)?)
+fn load_model(app: &App, name: &str, config: &ModelConfig, old: Option<&App>) -> anyhow::Result<Arc<Model>> {
+    let weights = weights_of(name, config)?;
+    if let Some(lock) = &app.config.lock {
+        lock.check_model(name, weights.hash())?;
+    }
+    if let Some(old) = old
+        && let (Some(model), Some(before)) = (old.models.get(name), old.config.models.get(name))
+        && before.is_same(config)
+        && old.has(name, &weights)
+    {
+        return Ok(model.clone());
+    }
+    let model = Model::load(&app.runtime, name, weights, &config.options)?;
+    let Some(keep_alive) = config.keep_alive else { return Ok(Arc::new(model)) };
+    let (runtime, name, config) = (app.runtime.clone(), name.to_owned(), config.clone());
+    let again = move || {
+        let weights = weights_of(&name, &config).map_err(|error| format!("{error:#}"))?;
+        Model::load(&runtime, &name, weights, &config.options).map_err(|error| error.to_string())
+    };
+    Ok(Arc::new(model.resting(keep_alive, again)))
+}
+
+fn weights_of(name: &str, config: &ModelConfig) -> anyhow::Result<Weights> {
+    weights::load(&config.source, config.reuse).with_context(|| format!("model `{name}`"))
 }
 
 fn load_component(
-    sandbox: &Sandbox,
+    app: &App,
     name: &str,
     config: &ComponentConfig,
-    models: &BTreeMap<String, Arc<Model>>,
-    metrics: &Metrics,
-) -> anyhow::Result<Policy> {
-    let bytes = match &config.source {
-        Source::Builtin(builtin) => {
-            builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
-        }
-        Source::Path(path) => std::fs::read(path)
-            .with_context(|| format!("component `{name}`: cannot read `{}`", path.display()))?,
-    };
+    old: Option<&App>,
+) -> anyhow::Result<Arc<Policy>> {
+    let bytes = component_bytes(name, &config.source)?;
     let granted: BTreeMap<_, _> = config
         .models
         .iter()
-        .filter_map(|(wanted, model)| Some((wanted.clone(), models.get(model)?.clone())))
+        .filter_map(|(wanted, model)| Some((wanted.clone(), app.models.get(model)?.clone())))
         .collect();
+    let hash = component_hash(&bytes);
+    if let Some(lock) = &app.config.lock {
+        lock.check_component(name, &hash)?;
+    }
+    if let Some(old) = old
+        && let (Some(policy), Some(before)) = (old.components.get(name), old.config.components.get(name))
+        && before.is_same(config)
+        && policy.hash == hash
+        && Arc::ptr_eq(&old.sandbox, &app.sandbox)
+        && granted.iter().all(|(wanted, model)| {
+            policy.component.models().get(wanted).is_some_and(|before| Arc::ptr_eq(before, model))
+        })
+    {
+        return Ok(policy.clone());
+    }
     let mut settings = config.settings.clone();
     for (wanted, model) in &granted {
         settings.extend(card_facts(wanted, model));
     }
     let options = ComponentOptions { models: granted, settings, limits: config.limits.clone() };
-    let component = sandbox.load(name, &bytes, options)?;
-    let hash = hex(&Sha256::digest(&bytes));
-    Ok(Policy { component, hash, route: config.route.clone(), calls: metrics.recorder(name) })
+    let component = app.sandbox.load(name, &bytes, options)?;
+    let calls = app.metrics.recorder(name);
+    Ok(Arc::new(Policy { component, hash, route: config.route.clone(), calls }))
+}
+
+/// The bytes of a component: those that the program carries, or a file's.
+///
+/// # Errors
+///
+/// When there is no such guest, or the file cannot be read.
+pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'static, [u8]>> {
+    Ok(match source {
+        Source::Builtin(builtin) => {
+            builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
+        }
+        Source::Path(path) => std::fs::read(path)
+            .with_context(|| format!("component `{name}`: cannot read `{}`", path.display()))?
+            .into(),
+    })
 }
 
 /// What a guest is told of a model's card: the reserved settings that wit/README.md lists.
@@ -184,6 +313,7 @@ fn shape(axes: &[infer_engine::Axis]) -> String {
     axes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// What a component is known by: SHA-256 of its bytes, in 64 hexadecimal digits.
+pub fn component_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -59,14 +59,28 @@ pub enum LogFormat {
 pub enum Command {
     /// Serve the configured components over HTTP until SIGTERM or Ctrl-C, then drain
     Serve(Serve),
-    /// Validate the configuration, the models' hashes and the guests, and print what would run
-    Check,
+    /// Validate the configuration, the models' hashes and the guests, ask the self-tests, and print what would run
+    Check(Check),
+    /// Have the running server read its configuration again and serve what it says, without dropping a request
+    Reload(Admin),
+    /// Compile the configured components ahead of the first start
+    Compile,
+    /// Predict what the configuration needs of memory
+    Plan(Output),
     /// Make an API key, and the section of infer.toml that knows it
     Key(Key),
     /// List the configured models, and the ones that the program carries
     Models(Output),
     /// Fetch a model's file into the cache folder, and verify it
     Pull(Pull),
+    /// List the models' files that the cache folder holds
+    List(Output),
+    /// Remove models' files from the cache folder
+    Rm(Rm),
+    /// Hash the models' files that the cache folder holds, and compare them with their cards
+    Verify(Verify),
+    /// Pin every configured model and component by its hash, in infer.lock beside the configuration
+    Lock,
     /// Write a full-size model with random weights, to size a machine before a download
     Dummy(Dummy),
     /// Classify image files, through the sandbox
@@ -87,6 +101,26 @@ pub struct Serve {
     /// Address to listen on, in place of the configuration's
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
+}
+
+/// `infer check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Print what would change instead: against the running server, or against another configuration file
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub diff: Option<Option<PathBuf>>,
+
+    /// Where the running server is.
+    #[command(flatten)]
+    pub server: Admin,
+}
+
+/// Where the running server is.
+#[derive(Debug, Args)]
+pub struct Admin {
+    /// The running server's `admin_listen` [default: the configuration's]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin: Option<std::net::SocketAddr>,
 }
 
 /// `infer key`
@@ -142,6 +176,22 @@ pub struct Pull {
     /// Where from
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
     pub from: Carrier,
+}
+
+/// `infer rm`
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// Models, as `infer list` names them
+    #[arg(value_name = "NAME", required = true)]
+    pub models: Vec<String>,
+}
+
+/// `infer verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Models, as `infer list` names them [default: all]
+    #[arg(value_name = "NAME")]
+    pub models: Vec<String>,
 }
 
 /// Who carries a model's file to this machine.

@@ -1,17 +1,22 @@
 //! The subcommands: one module each. They write to standard output and leave errors to `main`.
 
+mod admin;
 mod bench;
 mod check;
 mod classify;
+mod compile;
 mod dummy;
 mod generate;
 mod key;
 mod language;
+mod lock;
 mod models;
 mod moderate;
+mod plan;
 mod pull;
 mod score;
 mod serve;
+mod store;
 
 use std::io::{Write as _, stdout};
 use std::path::Path;
@@ -42,21 +47,35 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut out = stdout().lock();
     // Files are brought before there is a configuration that uses them.
     let load = || Config::load(cli.config.as_deref());
+    // A command ends before a model could rest.
+    let load_awake = || {
+        load().map(|mut config| {
+            config.models.values_mut().for_each(|model| model.keep_alive = None);
+            config
+        })
+    };
     match cli.command {
         Command::Pull(arguments) => pull::run(&arguments, &mut out)?,
+        Command::List(arguments) => store::list(&arguments, &mut out)?,
+        Command::Rm(arguments) => store::remove(&arguments, &mut out)?,
+        Command::Verify(arguments) => return store::verify(&arguments, &mut out),
         Command::Dummy(arguments) => dummy::run(&arguments, &mut out)?,
         Command::Key(arguments) => key::run(&arguments, &mut out)?,
         Command::Serve(arguments) => {
             drop(out);
-            serve::run(load()?, &arguments)?;
+            serve::run(cli.config.clone(), &arguments)?;
         }
-        Command::Check => check::run(load()?, &mut out)?,
+        Command::Check(arguments) => check::run(load()?, &arguments, &mut out)?,
+        Command::Reload(arguments) => admin::reload(&load()?, &arguments, &mut out)?,
+        Command::Lock => lock::run(&Config::read(cli.config.as_deref())?, &mut out)?,
+        Command::Compile => compile::run(&load()?, &mut out)?,
+        Command::Plan(arguments) => plan::run(&load()?, &arguments, &mut out)?,
         Command::Models(arguments) => models::run(&load()?, &arguments, &mut out)?,
-        Command::Classify(arguments) => classify::run(load()?, &arguments, &mut out)?,
-        Command::Moderate(arguments) => moderate::run(load()?, &arguments, &mut out)?,
-        Command::Generate(arguments) => generate::run(&load()?, &arguments, &mut out)?,
-        Command::Score(arguments) => score::run(&load()?, &arguments, &mut out)?,
-        Command::Bench(arguments) => return bench::run(load()?, &arguments, &mut out),
+        Command::Classify(arguments) => classify::run(load_awake()?, &arguments, &mut out)?,
+        Command::Moderate(arguments) => moderate::run(load_awake()?, &arguments, &mut out)?,
+        Command::Generate(arguments) => generate::run(&load_awake()?, &arguments, &mut out)?,
+        Command::Score(arguments) => score::run(&load_awake()?, &arguments, &mut out)?,
+        Command::Bench(arguments) => return bench::run(load_awake()?, &arguments, &mut out),
     }
     stdout().flush()?;
     Ok(ExitCode::SUCCESS)

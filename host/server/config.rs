@@ -1,22 +1,28 @@
 //! infer.toml: what is typed (`file`) becomes what it means ([`Config`]); `check` names each mistake with its line, `server`
-//! those of the listener and its keys.
+//! those of the listener and its keys, `component_test` what components are asked; `resolved` compares two.
 
 mod check;
+mod component_test;
 mod file;
+mod resolved;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{Limits, SandboxOptions};
 
 use crate::builtin;
+use crate::lock::Lock;
 use crate::weights::Reuse;
 use check::Checker;
 
-pub use server::{ConnectionLimits, KeyConfig, Rate, ServerConfig, TlsFiles};
+pub use component_test::{ComponentTest, TestImage};
+pub use resolved::{Change, Resolved};
+pub use server::{ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
 #[derive(Clone, Debug)]
@@ -35,10 +41,12 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// Components by name.
     pub components: BTreeMap<String, ComponentConfig>,
+    /// What is pinned; anything may be served where there is no lock.
+    pub lock: Option<Lock>,
 }
 
 /// One model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// Where it is configured.
     pub at: Place,
@@ -48,10 +56,12 @@ pub struct ModelConfig {
     pub options: ModelOptions,
     /// What of a language model is kept in the cache folder for later starts.
     pub reuse: Reuse,
+    /// How long it stays loaded while nobody asks it; for ever where there is no such time.
+    pub keep_alive: Option<Duration>,
 }
 
 /// One component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ComponentConfig {
     /// Where it is configured.
     pub at: Place,
@@ -65,6 +75,8 @@ pub struct ComponentConfig {
     pub settings: BTreeMap<String, String>,
     /// The budgets of each instance.
     pub limits: Limits,
+    /// What it is asked before it is served.
+    pub tests: Vec<ComponentTest>,
 }
 
 /// Where something is loaded from.
@@ -118,12 +130,25 @@ pub struct Mistake {
 }
 
 impl Config {
-    /// The file at `path`; without one `./infer.toml` where it exists, else the configuration that the program carries.
+    /// The file at `path` and the lock beside it; without one `./infer.toml` where it exists, else the configuration that the
+    /// program carries.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::read`], or when the lock is none.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut config = Config::read(path)?;
+        let lock = Lock::beside(&config.origin);
+        config.lock = lock.map_err(|mistake| ConfigError::Mistakes(vec![mistake]))?;
+        Ok(config)
+    }
+
+    /// As [`Config::load`], whatever the lock says.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, or for all the mistakes in it at once.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         let default = Path::new("infer.toml");
         let path = match path {
             Some(path) => path,
@@ -158,6 +183,22 @@ impl Config {
         let used: BTreeSet<_> =
             self.components.values().flat_map(|component| component.models.values()).collect();
         self.models.retain(|name, _| used.contains(name));
+    }
+}
+
+impl ModelConfig {
+    /// Whether both say the same, on whichever line.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        *self == ModelConfig { at: self.at.clone(), ..other.clone() }
+    }
+}
+
+impl ComponentConfig {
+    /// Whether both say the same, on whichever line.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        *self == ComponentConfig { at: self.at.clone(), ..other.clone() }
     }
 }
 

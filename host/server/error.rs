@@ -124,6 +124,11 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// 409: what is served stays, and `message` says why.
+    pub fn not_reloaded(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::CONFLICT, "not_reloaded", message)
+    }
+
     /// The word for programs.
     pub fn code(&self) -> &'static str {
         self.code
@@ -212,6 +217,7 @@ impl From<CallError> for ApiError {
                         code: "guest_time",
                         ..ApiError::deadline()
                     },
+                    Cause::ServerMemory(_) => ApiError::busy(),
                     _ => ApiError::internal("guest_stopped"),
                 };
             }

@@ -121,6 +121,24 @@ impl Keyring {
         Keyring { keys: configured.iter().map(key).collect() }
     }
 
+    /// The keys of `configured` in place of these, which were made from `before`: one that has not changed goes on counting.
+    #[must_use]
+    pub fn next(
+        &self,
+        configured: &BTreeMap<String, KeyConfig>,
+        before: &BTreeMap<String, KeyConfig>,
+    ) -> Self {
+        let mut next = Keyring::new(configured);
+        for (_, key) in &mut next.keys {
+            let same = configured.get(&key.name) == before.get(&key.name);
+            let old = self.keys.iter().find(|(_, old)| old.name == key.name);
+            if let (true, Some((_, old))) = (same, old) {
+                *key = old.clone();
+            }
+        }
+        next
+    }
+
     /// Whether no key is configured, so that nobody is asked for one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -244,6 +262,20 @@ mod tests {
         assert!(matches!(key.enter(), Err(Refused::Concurrency)));
         drop(under_way);
         assert!(key.enter().is_ok());
+    }
+
+    #[test]
+    fn a_key_goes_on_counting_where_it_has_not_changed() {
+        let rate = Rate { per_second: 1.try_into().unwrap(), burst: 1.try_into().unwrap() };
+        let with = |concurrency| {
+            let slow = KeyConfig { rate: Some(rate), concurrency, ..config("slow") };
+            BTreeMap::from([("slow".to_owned(), slow)])
+        };
+        let (one, other) = (with(None), with(Some(7)));
+        let ring = Keyring::new(&one);
+        assert!(ring.find("slow").unwrap().enter().is_ok());
+        assert!(ring.next(&one, &one).find("slow").unwrap().enter().is_err(), "its bucket is empty");
+        assert!(ring.next(&other, &one).find("slow").unwrap().enter().is_ok(), "it has another bucket");
     }
 
     #[test]

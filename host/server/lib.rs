@@ -8,11 +8,15 @@
 //! - `cli`: what can be typed; `commands`: one module a subcommand
 //! - `config`: infer.toml, checked, with the line of each mistake
 //! - `builtin`: the weights, guests and configuration that the program carries
+//! - `lock`: infer.lock, which pins models and components by their hashes
 //! - `weights`: from a configured source to its weights; `pull`: bringing a model's file to this machine;
-//!   `dummy`: writing one of random weights; `disk`: whether there is room
+//!   `store`: models' files by their content; `dummy`: writing one of random weights; `disk`: whether there is room
+//! - `plan`: what a configuration needs of memory, and whether that keeps the contract
 //! - `app`: a configuration brought to life: runtime, models, components
+//! - `live`: what is served now, and its replacement by what a changed configuration says
 //! - `routes`: the route table, one module an endpoint; `error`: every failure as a response
 //! - `serve`: the listeners' life, from bind to drained; `logging`: where log lines go; `metrics`: what is counted
+//! - `reclaim`: memory back to the system
 //! - `admission`: how much is let in; `keys`: who may ask; `rates`: how often
 
 pub mod admission;
@@ -25,10 +29,15 @@ pub mod disk;
 pub mod dummy;
 pub mod error;
 pub mod keys;
+pub mod live;
+pub mod lock;
 pub mod logging;
 pub mod metrics;
+pub mod plan;
 pub mod pull;
 pub mod rates;
+pub mod reclaim;
 pub mod routes;
 pub mod serve;
+pub mod store;
 pub mod weights;

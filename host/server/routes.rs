@@ -1,5 +1,6 @@
 //! The route table, and what every request passes: its id, its span, its line in the log.
 
+pub(crate) mod admin;
 mod chat;
 mod classify;
 mod document;
@@ -33,7 +34,7 @@ use crate::error::{ApiError, Envelope};
 
 use document::Table;
 use entrance::{Caller, Door};
-use moderate::{Answers, Choice, Desk, Moderators};
+use moderate::{Choice, Desk, Moderators};
 
 pub use entrance::Entrance;
 pub use moderate::CATEGORIES;
@@ -79,8 +80,7 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     let list = get(models::list).with_state(app.clone());
     let mut known =
         Table::default().route(MODELS, HttpMethod::Get, list, models::told().behind_key::<Envelope<'_>>());
-    let answers = Arc::new(Answers::default());
-    let desk = |choice| Desk { choice, server: server.clone(), answers: answers.clone() };
+    let desk = |choice| Desk { choice, server: server.clone(), answers: entrance.answers.clone() };
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
         let endpoint = Endpoint { policy: policy.clone() };
@@ -129,11 +129,16 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     finish(known.into_router(told, entrance.asks_for_keys(), guard), entrance)
 }
 
-/// What the operator is served, without a key: health, and what is loaded.
+/// What the operator is served, without a key: health, what is loaded, and the way to change it.
 pub fn admin(entrance: &Arc<Entrance>) -> Router {
     let list = get(models::list).with_state(entrance.app.clone());
-    let known = health::table(entrance).route(MODELS, HttpMethod::Get, list, models::told());
-    finish(known.into_router(document::told(), false, |handler| handler), entrance)
+    let known = health::table(entrance)
+        .route(MODELS, HttpMethod::Get, list, models::told())
+        .merge(admin::state(entrance))
+        .beside(admin::RELOAD, HttpMethod::Post, admin::told_reload());
+    // Outside of what every request passes, which holds the version that it came to; a reload waits for such.
+    let reload = admin::reload(entrance.live.clone());
+    finish(known.into_router(document::told(), false, |handler| handler), entrance).merge(reload)
 }
 
 /// `response`, where it is a failure, with what `write` makes of it in the place of its body.

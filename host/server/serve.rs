@@ -20,18 +20,14 @@ pub mod tls;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::app::App;
-use crate::config::ServerConfig;
-use crate::routes::{self, Entrance};
+use crate::live::Live;
 use connection::{Connection, Protocol};
 use seats::Seats;
 
@@ -46,26 +42,14 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// How long nothing is accepted where the system gives no more: until a connection ends, as a rule.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// Serve `app` on `listeners` until `stop` is ready, then let the requests under way finish within the drain time.
+/// Serve what is `live` on `listeners` until `stop` is ready, then let the requests under way finish within the drain time.
 ///
 /// # Errors
 ///
 /// When the listeners fail.
-pub async fn run(
-    app: Arc<App>,
-    listeners: impl Into<Listeners>,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let listeners = listeners.into();
-    let stopping = Arc::new(AtomicBool::new(false));
-    let entrance = Arc::new(Entrance::new(app.clone(), stopping.clone()));
+pub async fn run(live: Arc<Live>, listeners: Listeners, stop: impl Future<Output = ()>) -> io::Result<()> {
     let refresh = listeners.tls.clone().map(|tls| Abort(tokio::spawn(tls::keep_fresh(tls))));
-    let front = Front {
-        public: routes::router(&entrance, listeners.admin.is_some()),
-        admin: routes::admin(&entrance),
-        server: app.config.server.clone(),
-    };
-    drop((app, entrance));
+    let front = Front { live: live.clone() };
     let bound = listeners.detach()?;
 
     let (drain, draining) = watch::channel(false);
@@ -82,7 +66,7 @@ pub async fn run(
     let result = tokio::select! {
         served = &mut end => served.map_err(gone).flatten(),
         () = stop => {
-            stopping.store(true, Ordering::Relaxed);
+            live.stop();
             let _ = drain.send(true);
             end.await.map_err(gone).flatten()
         }
@@ -106,14 +90,12 @@ impl<T> Drop for Abort<T> {
 
 /// What the front's thread owns.
 struct Front {
-    public: Router,
-    admin: Router,
-    server: ServerConfig,
+    live: Arc<Live>,
 }
 
 impl Front {
     async fn serve(self, bound: Bound, mut draining: watch::Receiver<bool>) -> io::Result<()> {
-        let limits = Arc::new(self.server.connections.clone());
+        let limits = Arc::new(self.live.app().config.server.connections.clone());
         let listeners = bound.attach()?;
         let protocol = Arc::new(Protocol::new(&limits));
         let seats = Seats::new(limits.most, limits.most_per_ip);
@@ -138,8 +120,7 @@ impl Front {
                     continue;
                 }
             };
-            let (seats, router) =
-                if incoming.admin { (&admin_seats, &self.admin) } else { (&seats, &self.public) };
+            let seats = if incoming.admin { &admin_seats } else { &seats };
             let seat = match seats.take(incoming.peer) {
                 Ok(seat) => seat,
                 Err(why) => {
@@ -149,7 +130,8 @@ impl Front {
             };
             let connection = Connection {
                 peer: incoming.peer,
-                router: router.clone(),
+                live: self.live.clone(),
+                admin: incoming.admin,
                 protocol: protocol.clone(),
                 limits: limits.clone(),
                 draining: draining.clone(),
@@ -158,7 +140,7 @@ impl Front {
             connections.spawn(connection.serve(incoming));
         }
         drop(listeners);
-        let drain = self.server.drain;
+        let drain = self.live.app().config.server.drain;
         info!(drain_ms = drain.as_millis() as u64, "stopping: requests under way may finish");
         let all = async {
             while let Some(ended) = connections.join_next().await {

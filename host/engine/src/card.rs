@@ -5,6 +5,7 @@
 mod check;
 mod download;
 mod file;
+mod self_test;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use crate::weights::{self, CardError};
 pub(crate) use check::labels as check_labels;
 pub use download::{Download, Hub, PipPackages};
 pub(crate) use file::parse;
+pub use self_test::{Expected, Pattern, SelfTest, TestInput};
 
 /// What a model is.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +50,8 @@ pub struct Card {
     pub download: Download,
     /// What suits this model and is no part of its file, such as a prompt: guests read it by its key.
     pub preset: BTreeMap<String, String>,
+    /// What it is asked before it is served.
+    pub tests: Vec<SelfTest>,
 }
 
 impl Card {

@@ -4,6 +4,7 @@
 //!
 //! - `gguf`, `tokenizer`, `template`: what a file holds, checked
 //! - `config`, `decoder`: the graph, and one pass through it
+//! - `footprint`: what all of it takes of memory
 //! - `packed`: the file that keeps packed weights for later starts
 //! - `kv`, `prefix`: keys and values in shared blocks, and finding them again
 //! - `request`, `tensors`: what is asked, and how `wasi:nn` carries it
@@ -12,6 +13,7 @@
 
 mod config;
 mod decoder;
+pub(crate) mod footprint;
 pub(crate) mod gguf;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;

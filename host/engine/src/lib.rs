@@ -8,6 +8,7 @@
 //!
 //! - `dtype`, `tensor`: the seven element types, and arrays of them
 //! - `card`, `weights`: what a model is, and its files, verified
+//! - `footprint`: what a model takes of memory, before it is loaded
 //! - `model`: loading and running a model of either kind
 //! - `onnx`: the one kind; its `signature` checks tensors, its `queue` forms batches, its `worker`s compute them on a
 //!   `backend`, which is `onnxruntime` or `rten` as `runtime` decides
@@ -17,6 +18,7 @@
 mod backend;
 mod card;
 mod dtype;
+mod footprint;
 mod language;
 mod model;
 mod onnx;
@@ -25,16 +27,17 @@ mod tensor;
 mod weights;
 
 pub use card::{
-    Axis, Card, CardFile, Download, Format, Hub, ImageSpec, InputSpec, OutputSpec, PipPackages, Role, Task,
-    TextSpec,
+    Axis, Card, CardFile, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec, Pattern,
+    PipPackages, Role, SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
+pub use footprint::{Footprint, FootprintError, Loading, Need};
 pub use infer_kernels::{UnknownInstructionSet, instruction_sets, set_instruction_set};
 pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, TokenLogprob,
     TokenUsage,
 };
-pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, Stats};
+pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, SelfTestError, Stats};
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
 pub use weights::{CardError, GgufSummary, WeightCache, Weights};

@@ -2,6 +2,8 @@
 
 mod error;
 mod options;
+mod resting;
+mod self_test;
 mod stats;
 
 use std::any::Any;
@@ -18,6 +20,8 @@ use crate::weights::Weights;
 
 pub use error::{LoadError, RunError};
 pub use options::{Capacity, ModelOptions};
+use resting::Resting;
+pub use self_test::SelfTestError;
 pub(crate) use stats::Counters;
 pub use stats::Stats;
 
@@ -33,6 +37,8 @@ pub struct Model {
 enum Kind {
     Onnx(OnnxModel),
     Language(LanguageModel),
+    /// One of these, or nothing at the moment.
+    Resting(Arc<Resting>),
 }
 
 /// One caller's line of computations on a model. A language model's goes on where the last one ended, if asked to; others
@@ -99,6 +105,10 @@ impl Model {
         match &self.kind {
             Kind::Onnx(model) => model.run(inputs, deadline).await,
             Kind::Language(model) => model.run_tensors(session, inputs, deadline).await,
+            Kind::Resting(resting) => {
+                let model = resting.awake(self, deadline).await?;
+                Box::pin(model.run_in(session, inputs, deadline)).await
+            }
         }
     }
 
@@ -107,22 +117,36 @@ impl Model {
         Context { model: self.clone(), session: Session::new(component) }
     }
 
-    /// The language model, if it is one.
+    /// The language model, if it is one that is always loaded; of one that [rests](Model::resting), ask the one that is
+    /// [awake](Model::awake).
     pub fn language(&self) -> Option<&LanguageModel> {
         match &self.kind {
-            Kind::Onnx(_) => None,
+            Kind::Onnx(_) | Kind::Resting(_) => None,
             Kind::Language(model) => Some(model),
         }
     }
 
+    /// Whether it is a language model, loaded or not.
+    pub fn is_language(&self) -> bool {
+        self.card.format == Format::Gguf
+    }
+
     /// Whether it can still answer: a language model's thread may have ended by a fault of the engine.
     pub fn is_serving(&self) -> bool {
-        self.language().is_none_or(LanguageModel::is_serving)
+        match &self.kind {
+            Kind::Onnx(_) => true,
+            Kind::Language(model) => model.is_serving(),
+            Kind::Resting(resting) => resting.loaded().is_none_or(|model| model.is_serving()),
+        }
     }
 
     /// Whether its weights are random, for sizing a box: whatever it answers means nothing.
     pub fn is_dummy(&self) -> bool {
-        self.language().is_some_and(LanguageModel::is_dummy)
+        match &self.kind {
+            Kind::Onnx(_) => false,
+            Kind::Language(model) => model.is_dummy(),
+            Kind::Resting(resting) => resting.is_dummy(),
+        }
     }
 
     /// The name that it was loaded under.
@@ -150,6 +174,9 @@ impl Model {
         match &self.kind {
             Kind::Onnx(model) => model.queue_depth(),
             Kind::Language(model) => model.queue_depth(),
+            Kind::Resting(resting) => {
+                resting.waiting() + resting.loaded().map_or(0, |model| model.queue_depth())
+            }
         }
     }
 
@@ -159,14 +186,16 @@ impl Model {
         match &self.kind {
             Kind::Onnx(model) => model.batches(),
             Kind::Language(_) => true,
+            Kind::Resting(resting) => resting.batches(),
         }
     }
 
-    /// What was done since the model was loaded.
+    /// What was done since the model was loaded; of one that rests, since it last was.
     pub fn stats(&self) -> Stats {
         match &self.kind {
             Kind::Onnx(model) => model.stats(),
             Kind::Language(model) => model.stats(),
+            Kind::Resting(resting) => resting.loaded().map(|model| model.stats()).unwrap_or_default(),
         }
     }
 }

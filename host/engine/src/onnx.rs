@@ -28,7 +28,7 @@ use signature::Signature;
 
 /// The most rows of axis 0 in one job. A computation that has begun is not interrupted, so this bounds how long one
 /// caller holds a session, and the memory that it takes there.
-const MAX_ROWS: usize = 128;
+pub(crate) const MAX_ROWS: usize = 128;
 
 /// A loaded model. Dropping it stops its workers and waits for what they are computing.
 pub(crate) struct OnnxModel {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use infer_engine::{Model, TokenUsage};
@@ -15,8 +17,10 @@ use crate::bindings::classifier::ClassifierPre;
 use crate::bindings::moderator::ModeratorPre;
 use crate::bindings::predictor::PredictorPre;
 use crate::clock::Clock;
+use crate::compiled::{Entry, Kept};
 use crate::error::{CallError, Cause, LoadError};
 use crate::limits::Limits;
+use crate::memory::{Held, RequestMemory};
 use crate::sandbox::{NoSlot, Sandbox, Slots};
 use crate::state::{Grants, State};
 use crate::types::{Fault, Label, NamedTensor, Part, Verdict};
@@ -119,10 +123,13 @@ pub struct Component {
     linked: Linked,
     grants: Arc<Grants>,
     slots: Arc<Slots>,
+    memory: RequestMemory,
+    /// What a call is expected to hold: as much as the last ones have, and less the longer none has.
+    expected_bytes: Arc<AtomicUsize>,
 }
 
 impl Sandbox {
-    /// Compile a component and link it to the host.
+    /// Compile a component, or take the machine code that was kept of it, and link it to the host.
     ///
     /// `name` is the component's name in the configuration; `bytes` is a component in binary form.
     ///
@@ -131,10 +138,7 @@ impl Sandbox {
     /// When the bytes are not a component, when it imports what guests are not given, or exports no world's interface.
     pub fn load(&self, name: &str, bytes: &[u8], options: ComponentOptions) -> Result<Component, LoadError> {
         let component = || name.to_owned();
-        let compiled = Compiled::from_binary(&self.engine, bytes).map_err(|error| LoadError::Compile {
-            component: component(),
-            message: explain(bytes, &error),
-        })?;
+        let (compiled, _) = self.compile(name, bytes)?;
         self.check_imports(name, &compiled)?;
         let pre = self
             .linker
@@ -148,7 +152,62 @@ impl Sandbox {
         })?;
         let ComponentOptions { models, settings, limits } = options;
         let grants = Arc::new(Grants { component: Arc::from(name), models, settings, limits });
-        Ok(Component { linked, grants, slots: self.slots.clone() })
+        let (slots, memory) = (self.slots.clone(), self.memory.clone());
+        Ok(Component { linked, grants, slots, memory, expected_bytes: Arc::default() })
+    }
+
+    /// Compile a component ahead of its first use, and say where its machine code is kept; none where none is kept.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a component that compiles.
+    pub fn compile_ahead(&self, name: &str, bytes: &[u8]) -> Result<Option<Kept>, LoadError> {
+        self.compile(name, bytes).map(|(_, kept)| kept)
+    }
+
+    /// Where the machine code of these bytes is kept; none where it is not.
+    pub fn kept(&self, bytes: &[u8]) -> Option<PathBuf> {
+        let entry = Entry::new(self.compiled_folder.as_deref()?, &self.engine, bytes);
+        Some(entry.path().to_owned()).filter(|path| path.is_file())
+    }
+
+    /// A folder that fails costs a warning and the time to compile, not the component.
+    fn compile(&self, name: &str, bytes: &[u8]) -> Result<(Compiled, Option<Kept>), LoadError> {
+        let entry = self.compiled_folder.as_deref().map(|folder| Entry::new(folder, &self.engine, bytes));
+        if let Some(entry) = &entry {
+            let path = entry.path().to_owned();
+            match entry.open(&self.engine) {
+                Ok(Some((compiled, bytes))) => {
+                    return Ok((compiled, Some(Kept { path, bytes, reused: true })));
+                }
+                Ok(None) => {}
+                Err(reason) => {
+                    tracing::warn!(
+                        component = name,
+                        "`{}` {reason}; the component is compiled anew",
+                        path.display()
+                    );
+                }
+            }
+        }
+        let compiled = Compiled::from_binary(&self.engine, bytes).map_err(|error| LoadError::Compile {
+            component: name.to_owned(),
+            message: explain(bytes, &error),
+        })?;
+        let Some(entry) = entry else { return Ok((compiled, None)) };
+        let path = entry.path().to_owned();
+        let kept = match entry.keep(&compiled) {
+            Ok(bytes) => Some(Kept { path, bytes, reused: false }),
+            Err(error) => {
+                let shown = path.display();
+                tracing::warn!(
+                    component = name,
+                    "cannot write `{shown}`: {error}; the component is compiled again at the next start"
+                );
+                None
+            }
+        };
+        Ok((compiled, kept))
     }
 
     fn check_imports(&self, name: &str, compiled: &Compiled) -> Result<(), LoadError> {
@@ -198,7 +257,8 @@ impl Component {
     #[must_use]
     pub fn renamed(&self, name: &str) -> Component {
         let grants = Grants { component: Arc::from(name), ..Grants::clone(&self.grants) };
-        Component { linked: self.linked.clone(), grants: Arc::new(grants), slots: self.slots.clone() }
+        let (linked, slots, memory) = (self.linked.clone(), self.slots.clone(), self.memory.clone());
+        Component { linked, grants: Arc::new(grants), slots, memory, expected_bytes: Arc::default() }
     }
 
     /// What the component answers.
@@ -283,13 +343,26 @@ impl Component {
         };
         let waited = asked.elapsed();
 
+        // Refused now it costs nothing; refused half-way it costs what was done.
+        let mut held = self.memory.share();
+        if held.reserve(self.expected_bytes.load(Ordering::Relaxed)).is_err() {
+            let cause = Cause::ServerMemory(held.most());
+            let usage = Usage { queue: waited, ..Usage::default() };
+            return Outcome { result: Err(CallError::Stopped { component: component(), cause }), usage };
+        }
+
         let clock = Clock::new();
-        let mut store = self.store(request, &clock);
+        let mut store = self.store(request, held, &clock);
         let answer = timeout_at(request.deadline.into(), clock.measure(call(&mut store))).await;
 
         let state = store.data_mut();
         let result = match answer {
             Ok(Ok(Ok(answer))) => Ok(answer),
+            // What the guest makes of memory that it was refused is not the client's doing.
+            Ok(Ok(Err(_))) if matches!(state.refused, Some(Cause::ServerMemory(_))) => {
+                let cause = state.refused.clone().unwrap_or(Cause::ServerMemory(0));
+                Err(CallError::Stopped { component: component(), cause })
+            }
             Ok(Ok(Err(fault))) => {
                 let (fault, model) = (presentable(fault), state.model_error.take());
                 Err(CallError::Fault { component: component(), fault, model })
@@ -308,13 +381,20 @@ impl Component {
             memory_bytes_peak: state.memory_bytes,
             tensor_bytes_peak: state.tensor_bytes_peak,
         };
+        self.expect(state.held.peak());
         let dropping = Instant::now();
         drop(store);
         usage.drop = dropping.elapsed();
         Outcome { result, usage }
     }
 
-    fn store(&self, request: &Request, clock: &Clock) -> Store<State> {
+    /// A call has wanted `bytes`: so will the next, as far as is known.
+    fn expect(&self, bytes: usize) {
+        let next = |expected: usize| Some(bytes.max(expected - expected.div_ceil(8)));
+        let _ = self.expected_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    fn store(&self, request: &Request, held: Held, clock: &Clock) -> Store<State> {
         let limits = &self.grants.limits;
         let engine = match &self.linked {
             Linked::Moderator(pre) => pre.engine(),
@@ -323,7 +403,7 @@ impl Component {
         };
         let mut store = Store::new(
             engine,
-            State::new(self.grants.clone(), request.id.clone(), request.deadline, clock.clone()),
+            State::new(self.grants.clone(), held, request.id.clone(), request.deadline, clock.clone()),
         );
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.tensor_bytes);

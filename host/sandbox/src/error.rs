@@ -146,6 +146,9 @@ pub enum Cause {
     /// More live handles than `handles`.
     #[error("over its {0} handles")]
     Handles(usize),
+    /// What the guest wanted would have gone past the memory that requests may hold together.
+    #[error("the {0} bytes that requests may hold together are held")]
+    ServerMemory(usize),
     /// The guest's own failure: a panic, an exhausted stack, an access out of bounds.
     #[error("{0}")]
     Trap(String),
@@ -160,6 +163,7 @@ impl Cause {
             Cause::Table(_) => "table",
             Cause::TensorBytes(_) => "tensor_bytes",
             Cause::Handles(_) => "handles",
+            Cause::ServerMemory(_) => "server_memory",
             Cause::Trap(_) => "trap",
         }
     }

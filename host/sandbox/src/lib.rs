@@ -1,6 +1,6 @@
 //! Guests: WebAssembly components that answer one request each, on models that the host has loaded.
 //!
-//! A component is compiled once ([`Sandbox::load`]). A request takes a slot of the instance pool, instantiates the
+//! A component is compiled once ([`Sandbox::load`]), and its machine code kept for later starts. A request takes a slot of the instance pool, instantiates the
 //! component there, calls it once and drops it; nothing that a guest did is seen by the next. Through wasi:nn the guest
 //! runs the engine's models by the names that its configuration gives, within its [`Limits`].
 //!
@@ -8,27 +8,32 @@
 //!
 //! - `sandbox`: the WebAssembly engine, the instance pool, the ticker that interrupts guests
 //! - `component`: what is loaded, and the calls: moderate, classify, predict; `start`: what loading costs
+//! - `compiled`: the machine code of components, kept in a folder and signed
 //! - `answer`: what a guest's answer must be to be believed
 //! - `state`: what one instance holds and has used
 //! - `nn`: the wasi:nn host; `ambient`: settings and the log
-//! - `clock`, `limits`, `error`: guest time, budgets, what goes wrong
+//! - `clock`, `limits`, `memory`, `error`: guest time, budgets of an instance, memory of all requests, what goes wrong
 //! - `bindings`: generated from `wit/`
 
 mod ambient;
 mod answer;
 mod bindings;
 mod clock;
+mod compiled;
 mod component;
 mod error;
 mod limits;
+mod memory;
 mod nn;
 mod sandbox;
 mod start;
 mod state;
 
+pub use compiled::Kept;
 pub use component::{Component, ComponentOptions, Outcome, Request, Usage, World};
 pub use error::{CallError, Cause, LoadError, PoolError};
 pub use limits::Limits;
+pub use memory::{Exhausted, Held, INSTANCE_BYTES, RequestMemory};
 pub use sandbox::{Sandbox, SandboxOptions};
 pub use start::StartCost;
 

@@ -209,6 +209,9 @@ impl State {
         let outputs: Vec<_> = outputs.into_iter().map(|(name, tensor)| (name, from_engine(tensor))).collect();
         let cost = outputs.iter().map(|(_, tensor)| tensor.cost()).sum();
         if let Err(cause) = self.charge(cost) {
+            if matches!(cause, Cause::ServerMemory(_)) {
+                return Err(cause.into());
+            }
             let data = format!("the outputs take {cost} bytes: {cause}");
             return Ok(Err(self.fail(ErrorCode::TooLarge, data)?));
         }

@@ -1,5 +1,6 @@
 //! The WebAssembly engine and the pool that instances live in.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Strategy};
 use crate::bindings;
 use crate::error::PoolError;
 use crate::limits::Limits;
+use crate::memory::RequestMemory;
 use crate::state::State;
 
 /// How often a running guest is interrupted, to check its time and to let others onto its thread.
@@ -31,6 +33,20 @@ pub struct SandboxOptions {
     pub max_memory_bytes: usize,
     /// The largest `table_elements` of any component that will be loaded.
     pub max_table_elements: usize,
+    /// Where the machine code of components is kept for later starts; only its operator may write there. None keeps none.
+    pub compiled_folder: Option<PathBuf>,
+    /// The memory that requests may hold together: bodies, tensors, and what guests grow to. Pools may share one.
+    pub memory: RequestMemory,
+}
+
+impl SandboxOptions {
+    /// Whether a pool of this size does for `wanted`.
+    #[must_use]
+    pub fn serves(&self, wanted: &SandboxOptions) -> bool {
+        (self.instances, self.waiting) == (wanted.instances, wanted.waiting)
+            && self.max_memory_bytes >= wanted.max_memory_bytes
+            && self.max_table_elements >= wanted.max_table_elements
+    }
 }
 
 impl Default for SandboxOptions {
@@ -41,6 +57,8 @@ impl Default for SandboxOptions {
             waiting: 256,
             max_memory_bytes: limits.memory_bytes,
             max_table_elements: limits.table_elements,
+            compiled_folder: None,
+            memory: RequestMemory::default(),
         }
     }
 }
@@ -50,6 +68,8 @@ pub struct Sandbox {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) compiled_folder: Option<PathBuf>,
+    pub(crate) memory: RequestMemory,
 }
 
 impl Sandbox {
@@ -80,7 +100,14 @@ impl Sandbox {
             running: Semaphore::new(options.instances as usize),
             admitted: Semaphore::new((options.instances + options.waiting) as usize),
         };
-        Ok(Sandbox { engine, linker, slots: Arc::new(slots) })
+        let compiled_folder = options.compiled_folder.clone();
+        let memory = options.memory.clone();
+        Ok(Sandbox { engine, linker, slots: Arc::new(slots), compiled_folder, memory })
+    }
+
+    /// What requests hold, for whoever else holds memory for them.
+    pub fn memory(&self) -> &RequestMemory {
+        &self.memory
     }
 }
 

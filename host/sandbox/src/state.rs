@@ -11,6 +11,7 @@ use wasmtime::component::ResourceTable;
 use crate::clock::Clock;
 use crate::error::Cause;
 use crate::limits::Limits;
+use crate::memory::{Held, INSTANCE_BYTES};
 
 /// What every instance of a component is given; shared, never copied.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) created: Instant,
     pub(crate) instantiate: Duration,
+    /// What the request holds of the memory of all.
+    pub(crate) held: Held,
     /// Bytes of tensors held now.
     pub(crate) tensor_bytes: usize,
     pub(crate) tensor_bytes_peak: usize,
@@ -52,7 +55,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(grants: Arc<Grants>, request_id: Arc<str>, deadline: Instant, clock: Clock) -> Self {
+    pub(crate) fn new(
+        grants: Arc<Grants>,
+        held: Held,
+        request_id: Arc<str>,
+        deadline: Instant,
+        clock: Clock,
+    ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.handles);
         State {
@@ -63,6 +72,7 @@ impl State {
             table,
             created: Instant::now(),
             instantiate: Duration::ZERO,
+            held,
             tensor_bytes: 0,
             tensor_bytes_peak: 0,
             memory_bytes: 0,
@@ -86,6 +96,7 @@ impl State {
         let limit = self.grants.limits.tensor_bytes;
         match self.tensor_bytes.checked_add(bytes) {
             Some(total) if total <= limit => {
+                self.hold(bytes)?;
                 self.tensor_bytes = total;
                 self.tensor_bytes_peak = self.tensor_bytes_peak.max(total);
                 Ok(())
@@ -97,14 +108,29 @@ impl State {
     /// Give back what `charge` counted.
     pub(crate) fn release(&mut self, bytes: usize) {
         self.tensor_bytes -= bytes;
+        self.held.shrink(bytes);
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), Cause> {
+        self.held.grow(bytes).map_err(|_| Cause::ServerMemory(self.held.most()))
     }
 }
 
 impl ResourceLimiter for State {
-    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let limit = self.grants.limits.memory_bytes;
         if desired > limit || maximum.is_some_and(|maximum| desired > maximum) {
             self.refused = Some(Cause::Memory(limit));
+            return Ok(false);
+        }
+        let beyond = |bytes: usize| bytes.saturating_sub(INSTANCE_BYTES);
+        if let Err(cause) = self.hold(beyond(desired) - beyond(current)) {
+            self.refused = Some(cause);
             return Ok(false);
         }
         self.memory_bytes = self.memory_bytes.max(desired);

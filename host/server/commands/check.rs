@@ -1,17 +1,31 @@
-//! `infer check`: load everything as `serve` would, every file hashed anew, and say what would run.
+//! `infer check`: load everything as `serve` would, every file hashed anew, ask what it is asked before it is served, and say what
+//! would run.
 
 use std::io::Write;
 
+use anyhow::Context as _;
+
+use super::admin;
 use crate::app::App;
-use crate::config::Config;
+use crate::cli::Check;
+use crate::config::{Change, Config, Resolved};
+use crate::live::self_test::{self, Tested};
 use crate::serve::tls::Tls;
 use crate::weights::Reuse;
 
-pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -> anyhow::Result<()> {
     for model in config.models.values_mut().filter(|model| model.reuse == Reuse::All) {
         model.reuse = Reuse::Packed;
     }
     let app = App::load(config)?;
+    let tested = super::block_on(self_test::run(&app, None))??;
+    if let Some(other) = &arguments.diff {
+        let before = match other {
+            Some(path) => Resolved::of_app(&App::load(Config::load(Some(path))?)?),
+            None => admin::state(&app.config, &arguments.server)?,
+        };
+        return changes(&before.changes(&Resolved::of_app(&app)), out);
+    }
     let server = &app.config.server;
     writeln!(out, "configuration  {}", app.config.origin)?;
     writeln!(out, "backend        {}", app.runtime.describe())?;
@@ -25,7 +39,7 @@ pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()
         app.config.sandbox.waiting
     )?;
     for (name, config) in &app.config.models {
-        let model = &app.models[name];
+        let model = app.models[name].resident().context("a model that was just loaded is not there")?;
         let card = model.card();
         writeln!(out, "\nmodel {name}")?;
         writeln!(out, "  source       {}", config.source)?;
@@ -85,7 +99,26 @@ pub(super) fn run(mut config: Config, out: &mut impl Write) -> anyhow::Result<()
             limits.handles
         )?;
     }
+    let Tested { models, components } = tested;
+    writeln!(out, "\nself-tests     {models} of models, {components} of components: as expected")?;
     writeln!(out, "\nall of it loads")?;
+    Ok(())
+}
+
+/// What a reload would change.
+fn changes(changes: &[Change], out: &mut impl Write) -> anyhow::Result<()> {
+    for change in changes {
+        let fixed = if change.is_fixed() { "  (needs a restart)" } else { "" };
+        writeln!(out, "{change}{fixed}")?;
+    }
+    match changes.iter().filter(|change| change.is_fixed()).count() {
+        _ if changes.is_empty() => writeln!(out, "nothing would change")?,
+        0 => writeln!(out, "\nall of it loads, and can be served without a restart")?,
+        fixed => writeln!(
+            out,
+            "\nall of it loads; {fixed} of it cannot change while the server runs, so a reload is refused"
+        )?,
+    }
     Ok(())
 }
 

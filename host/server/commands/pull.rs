@@ -9,6 +9,7 @@ use crate::builtin;
 use crate::cli::Pull;
 use crate::config::Source;
 use crate::pull::{self, Outcome};
+use crate::store::Store;
 use crate::weights;
 
 pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> {
@@ -34,7 +35,8 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
     let file = card.model_file();
     let place = folder.join(&file.path);
     // The outcome says whether the pull failed; a line that cannot be written does not matter to it.
-    let outcome = pull::pull(&card, &folder, arguments.from, |failure| {
+    let store = if let Source::Builtin(_) = source { Some(Store::open()?) } else { None };
+    let outcome = pull::pull(&card, &folder, store.as_ref(), arguments.from, |failure| {
         let _ = writeln!(out, "{failure}");
     });
     let outcome = outcome.map_err(|error| {

@@ -1,16 +1,20 @@
 //! `infer serve`
 
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::app::App;
 use crate::cli::Serve;
 use crate::config::{Config, ServerConfig};
+use crate::live::{self, Live};
+use crate::serve::tls::Tls;
 use crate::serve::{self, Abort, Listeners};
 
 /// How long models may take to end the computations that nobody waits for any more.
@@ -19,68 +23,59 @@ const UNLOAD: Duration = Duration::from_secs(5);
 /// Descriptors beside those of connections: models, libraries, the log, the runtimes.
 const OTHER_FILES: u64 = 128;
 
-pub(super) fn run(mut config: Config, arguments: &Serve) -> anyhow::Result<()> {
-    if let Some(listen) = arguments.listen {
-        config.server.listen = listen;
-        if let Err(why) = config.server.admits(listen, config.keys.is_empty()) {
-            bail!("`--listen` {why}");
-        }
-    }
+pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()> {
+    let listen = arguments.listen;
+    let config = read(path.as_deref(), listen)?;
     super::block_on(async {
-        raise_file_limit(&mut config.server);
         // Bound first: a taken address is known before any model is loaded.
         let listeners = Listeners::bind(&config.server).await?;
         let began = Instant::now();
         let app = Arc::new(tokio::task::spawn_blocking(|| App::load(config)).await??);
         announce(&app, &listeners, began)?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-        let hangup = reload_on_hangup(&listeners)?;
+        let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+        let tls = listeners.tls().cloned();
+        let live = Live::new(app, &listeners, Some(Box::new(move || read(path.as_deref(), listen))));
+        let reloads = [
+            Abort(tokio::spawn(reload_on_hangup(live.clone(), tls, hangup))),
+            Abort(tokio::spawn(live::watch(live.clone()))),
+            Abort(tokio::spawn(live::rest(live.clone()))),
+        ];
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
         };
-        serve::run(app.clone(), listeners, stop).await.context("the listener failed")?;
-        drop(hangup);
-        unload(app).await;
+        serve::run(live.clone(), listeners, stop).await.context("the listener failed")?;
+        drop(reloads);
+        live.unload(UNLOAD).await;
         info!("stopped");
         Ok(())
     })?
 }
 
-/// Read the certificate again at SIGHUP. Without one the signal means what it always does: the terminal has gone.
-fn reload_on_hangup(listeners: &Listeners) -> anyhow::Result<Option<Abort<()>>> {
-    let Some(tls) = listeners.tls().cloned() else { return Ok(None) };
-    let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
-    let reload = async move {
-        while hangup.recv().await.is_some() {
-            let tls = tls.clone();
-            let _ = tokio::task::spawn_blocking(move || tls.reload_and_log()).await;
+/// The configuration, as it is served.
+fn read(path: Option<&Path>, listen: Option<SocketAddr>) -> anyhow::Result<Config> {
+    let mut config = Config::load(path)?;
+    if let Some(listen) = listen {
+        config.server.listen = listen;
+        if let Err(why) = config.server.admits(listen, config.keys.is_empty()) {
+            bail!("`--listen` {why}");
         }
-    };
-    Ok(Some(Abort(tokio::spawn(reload))))
+    }
+    raise_file_limit(&mut config.server);
+    Ok(config)
 }
 
-/// End the models' threads, and wait for them: a computation under way holds memory that the model's end unmaps.
-async fn unload(app: Arc<App>) {
-    let began = Instant::now();
-    let mut app = Some(app);
-    // What was dropped on other threads lets go of the models in its own time.
-    while let Some(shared) = app.take() {
-        match Arc::try_unwrap(shared) {
-            Ok(own) => {
-                let unloading = tokio::task::spawn_blocking(move || drop(own));
-                if tokio::time::timeout(UNLOAD, unloading).await.is_err() {
-                    warn!("a model still computes; it is not waited for");
-                }
-            }
-            Err(_) if began.elapsed() > UNLOAD => warn!("a request still runs; it is not waited for"),
-            Err(shared) => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                app = Some(shared);
-            }
+/// Read the certificate and the configuration again at each SIGHUP.
+async fn reload_on_hangup(live: Arc<Live>, tls: Option<Arc<Tls>>, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        if let Some(tls) = tls.clone() {
+            let _ = tokio::task::spawn_blocking(move || tls.reload_and_log()).await;
         }
+        // It is told in the log.
+        let _ = live.reload().await;
     }
 }
 

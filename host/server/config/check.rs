@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
-use infer_sandbox::{Limits, SandboxOptions};
+use infer_sandbox::{Limits, RequestMemory, SandboxOptions};
 use toml::Spanned;
 
 use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, Source, file};
@@ -44,8 +44,10 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             waiting: self.number("", "waiting", &file.server.waiting, 256, 0..=65_536) as u32,
             max_memory_bytes: most(&components, |limits| limits.memory_bytes),
             max_table_elements: most(&components, |limits| limits.table_elements),
+            compiled_folder: builtin::cache_folder().map(|cache| cache.join("compiled")),
+            memory: RequestMemory::default(),
         };
-        Config { origin, server, keys, sandbox, onnxruntime, models, components }
+        Config { origin, server, keys, sandbox, onnxruntime, models, components, lock: None }
     }
 
     fn onnxruntime(&mut self, typed: Option<&Spanned<String>>) -> Onnxruntime {
@@ -89,7 +91,11 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             kv_bytes: size("kv_bytes", &model.kv_bytes, 1 << 20..=1 << 40),
         };
         let reuse = if model.packed_cache.unwrap_or(true) { Reuse::All } else { Reuse::Off };
-        ModelConfig { at: (self.place)(offset), source, options, reuse }
+        // A week at the most; and not so short that it would come and go between two requests of one client.
+        let keep_alive =
+            self.optional(&subject, "keep_alive_ms", &model.keep_alive_ms, 1_000..=7 * 86_400_000);
+        let keep_alive = keep_alive.map(|time| Duration::from_millis(time as u64));
+        ModelConfig { at: (self.place)(offset), source, options, reuse, keep_alive }
     }
 
     fn component(
@@ -139,6 +145,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 .collect(),
             settings: component.settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
             limits: self.limits(&subject, &component.limits),
+            tests: self.tests(&subject, offset, component.tests),
         }
     }
 

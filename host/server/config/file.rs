@@ -64,6 +64,8 @@ pub(super) struct Server {
     pub(super) max_body_bytes: Number,
     /// All bodies that are held at any one time, in bytes.
     pub(super) body_memory_bytes: Number,
+    /// What the process may take, in bytes.
+    pub(super) memory_bytes: Number,
     /// The most inputs of one `/moderate` request.
     pub(super) max_inputs: Number,
     /// Guest instances at any one time.
@@ -74,6 +76,8 @@ pub(super) struct Server {
     pub(super) queue_ms: Number,
     /// How long requests under way may take to finish after a signal to stop, in milliseconds.
     pub(super) drain_ms: Number,
+    /// Whether the configuration is read again when it or a file that it names has changed.
+    pub(super) watch: Option<bool>,
     /// Other names of moderators, as clients may send them in `model`.
     #[serde(default)]
     pub(super) aliases: BTreeMap<String, Spanned<String>>,
@@ -127,6 +131,8 @@ pub(super) struct Model {
     pub(super) context_tokens: Number,
     /// Memory for a language model's keys and values, in bytes.
     pub(super) kv_bytes: Number,
+    /// How long the model stays loaded while nobody asks it, in milliseconds.
+    pub(super) keep_alive_ms: Number,
     /// Whether a language model's packed weights are kept in the cache folder for later starts.
     pub(super) packed_cache: Option<bool>,
 }
@@ -148,6 +154,28 @@ pub(super) struct Component {
     /// The budgets of each instance.
     #[serde(default)]
     pub(super) limits: LimitsTable,
+    /// What it is asked before it is served.
+    #[serde(default)]
+    pub(super) tests: Vec<Test>,
+}
+
+/// `[[components.NAME.tests]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Test {
+    /// A text.
+    pub(super) input: Option<String>,
+    /// An image's file, or `data:` with its base64.
+    pub(super) image: Option<Spanned<String>>,
+    /// Whether a moderator flags it.
+    pub(super) flagged: Option<bool>,
+    /// A moderator's scores.
+    #[serde(default)]
+    pub(super) scores: BTreeMap<String, f64>,
+    /// A classifier's first label.
+    pub(super) label: Option<String>,
+    /// The most that a score may differ.
+    pub(super) tolerance: Option<f64>,
 }
 
 /// A setting, which reaches the guest as a string.

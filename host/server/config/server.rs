@@ -37,6 +37,8 @@ pub struct ServerConfig {
     pub body_time: Duration,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// What the process may take; all that there is where there is none.
+    pub memory: Option<MemoryContract>,
     /// All bodies that are held at any one time, in bytes.
     pub body_memory_bytes: usize,
     /// The most inputs of one `/moderate` request.
@@ -47,6 +49,17 @@ pub struct ServerConfig {
     pub queue_time: Duration,
     /// How long requests under way may take to finish after a signal to stop.
     pub drain: Duration,
+    /// Whether the configuration is read again when it or a file that it names has changed.
+    pub watch: bool,
+}
+
+/// What the process may take of memory.
+#[derive(Clone, Debug)]
+pub struct MemoryContract {
+    /// `memory_bytes`.
+    pub bytes: usize,
+    /// Where it is configured.
+    pub at: Place,
 }
 
 /// What a connection may cost.
@@ -85,7 +98,7 @@ pub struct Rate {
 }
 
 /// One API key: what is known of it is its hash.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyConfig {
     /// SHA-256 of the key.
     pub hash: KeyHash,
@@ -174,10 +187,15 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 max_body_bytes.max(128 << 20),
                 max_body_bytes as u64..=1 << 40,
             ),
+            memory: typed.memory_bytes.as_ref().map(|at| MemoryContract {
+                bytes: self.size("", "memory_bytes", &typed.memory_bytes, 0, 32 << 20..=1 << 44),
+                at: (self.place)(at.span().start),
+            }),
             max_inputs: self.size("", "max_inputs", &typed.max_inputs, 128, 1..=65_536),
             aliases: self.aliases(&typed.aliases, components),
             queue_time: self.duration("", "queue_ms", &typed.queue_ms, deadline / 20),
             drain: self.duration("", "drain_ms", &typed.drain_ms, Duration::from_secs(10)),
+            watch: typed.watch.unwrap_or(false),
         };
         self.addresses(typed, &server, keyless);
         server

@@ -69,6 +69,7 @@ async fn handle(
     let Asked { model, request, stream, include_usage } = request::read(form, &body?)?;
     let model = find(&entrance, &caller, &model)?.clone();
     let head = Head::new(form, &call.id, &model);
+    let model = model.awake(call.deadline).await?;
     // What one bearer's chats have computed is found by the same bearer's next turn, and by nobody else's.
     let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
     let session = Session::new(&component);
@@ -89,7 +90,7 @@ fn language(model: &Model) -> Result<&LanguageModel, ApiError> {
 /// The language model called `name`.
 fn find<'e>(entrance: &'e Entrance, caller: &Caller, name: &str) -> Result<&'e Arc<Model>, ApiError> {
     let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));
-    let served = |model: &Model| model.language().is_some() && reached(model.name());
+    let served = |model: &Model| model.is_language() && reached(model.name());
     entrance.app.models.get(name).filter(|model| served(model)).ok_or_else(|| {
         let known: Vec<_> = entrance.app.models.values().filter(|model| served(model)).collect();
         let known: Vec<_> = known.iter().map(|model| model.name()).collect();

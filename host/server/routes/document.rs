@@ -48,6 +48,12 @@ impl Table {
         self
     }
 
+    /// Tell of a route that is served beside this table.
+    pub(super) fn beside(mut self, path: &str, method: HttpMethod, told: Told) -> Self {
+        self.tell(path, method, told);
+        self
+    }
+
     /// Put `layer` around the routes that are there.
     pub(super) fn wrap(mut self, layer: impl FnOnce(Router) -> Router) -> Self {
         self.router = layer(self.router);

@@ -1,8 +1,7 @@
 //! The way in: who asks, whether they may, and whether there is room, before anything of a body is read.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -24,18 +23,22 @@ use crate::app::App;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::keys::{Key, Keyring, Refused};
+use crate::live::Live;
 use crate::rates::Addresses;
 use crate::serve::{Abort, Peer};
+
+use super::moderate::Answers;
 
 /// What every request passes.
 pub struct Entrance {
     pub(super) app: Arc<App>,
     pub(super) server: ServerConfig,
-    stopping: Arc<AtomicBool>,
+    pub(super) live: Weak<Live>,
     pub(super) gate: Arc<Gate>,
+    pub(super) answers: Arc<Answers>,
     memory: BodyMemory,
     keys: Keyring,
-    addresses: Option<Addresses>,
+    addresses: Option<Arc<Addresses>>,
     /// The threads that handlers run on.
     work: Handle,
 }
@@ -71,21 +74,57 @@ pub(super) struct Door {
 }
 
 impl Entrance {
-    /// An entrance to `app`, whose handlers run on the runtime that this is called on. Once `stopping` is set the server says that it
-    /// is not ready.
+    /// An entrance to `app`, whose handlers run on the runtime that this is called on.
     #[must_use]
-    pub fn new(app: Arc<App>, stopping: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(app: Arc<App>, live: Weak<Live>) -> Self {
         let server = app.config.server.clone();
         let sandbox = &app.config.sandbox;
         Entrance {
             gate: Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time),
-            memory: BodyMemory::new(server.body_memory_bytes),
+            answers: Arc::default(),
+            memory: BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone()),
             keys: Keyring::new(&app.config.keys),
-            addresses: server.rate_per_ip.map(Addresses::new),
+            addresses: server.rate_per_ip.map(Addresses::new).map(Arc::new),
             work: Handle::current(),
             app,
             server,
-            stopping,
+            live,
+        }
+    }
+
+    /// An entrance to `app` in place of this one. What counts requests goes on counting where its limit is the same:
+    /// a reload gives nobody a second burst, or a second place.
+    #[must_use]
+    pub(crate) fn next(&self, app: Arc<App>) -> Self {
+        let (server, before) = (app.config.server.clone(), &self.server);
+        let (sandbox, pool) = (&app.config.sandbox, &self.app.config.sandbox);
+        let same_queue = (sandbox.instances, sandbox.waiting, server.queue_time)
+            == (pool.instances, pool.waiting, before.queue_time);
+        let gate = if same_queue {
+            self.gate.clone()
+        } else {
+            Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time)
+        };
+        let memory = if server.body_memory_bytes == before.body_memory_bytes {
+            self.memory.clone()
+        } else {
+            BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone())
+        };
+        let addresses = if server.rate_per_ip == before.rate_per_ip {
+            self.addresses.clone()
+        } else {
+            server.rate_per_ip.map(Addresses::new).map(Arc::new)
+        };
+        Entrance {
+            gate,
+            memory,
+            addresses,
+            answers: self.answers.clone(),
+            keys: self.keys.next(&app.config.keys, &self.app.config.keys),
+            work: self.work.clone(),
+            live: self.live.clone(),
+            app,
+            server,
         }
     }
 
@@ -96,7 +135,7 @@ impl Entrance {
 
     /// Whether requests are welcome.
     pub(super) fn ready(&self) -> Result<(), ApiError> {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.live.upgrade().is_none_or(|live| live.is_stopping()) {
             return Err(ApiError::unavailable("the server is stopping"));
         }
         if let Some((name, _)) = self.app.models.iter().find(|(_, model)| !model.is_serving()) {

@@ -218,5 +218,5 @@ fn find<'e>(entrance: &'e Entrance, caller: &Caller, path: Named) -> Result<&'e 
 }
 
 fn is_served(model: &Model) -> bool {
-    model.language().is_none()
+    !model.is_language()
 }

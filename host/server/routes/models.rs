@@ -69,7 +69,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, caller: Option<Extension<C
             task: card.task.to_string(),
             format: card.format.to_string(),
             license: card.license.clone(),
-            backend: if model.language().is_some() { "infer" } else { app.runtime.backend() },
+            backend: if model.is_language() { "infer" } else { app.runtime.backend() },
             hash: model.hash().to_owned(),
             dummy: model.is_dummy(),
         };

@@ -6,7 +6,6 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderValue, Version, header};
@@ -25,6 +24,7 @@ use super::listeners::Incoming;
 use super::seats::Seat;
 use super::stream::Watched;
 use crate::config::ConnectionLimits;
+use crate::live::Live;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,9 @@ impl Protocol {
 /// A connection that has its seat.
 pub(super) struct Connection {
     pub(super) peer: Peer,
-    pub(super) router: Router,
+    pub(super) live: Arc<Live>,
+    /// Whether it came to the operator's own listener.
+    pub(super) admin: bool,
     pub(super) protocol: Arc<Protocol>,
     pub(super) limits: Arc<ConnectionLimits>,
     /// True once the server stops.
@@ -103,11 +105,8 @@ impl Connection {
         };
         let activity = Arc::new(Activity::new());
         let stream = Watched::new(io, activity.clone(), self.limits.send_time);
-        let answering = Answering {
-            router: TowerToHyperService::new(self.router),
-            peer: self.peer,
-            activity: activity.clone(),
-        };
+        let answering =
+            Answering { live: self.live, admin: self.admin, peer: self.peer, activity: activity.clone() };
         let mut http = pin!(self.protocol.0.serve_connection(TokioIo::new(stream), answering));
         // What is due changes as the connection goes on; it is looked at several times in the shortest limit.
         let look = self.limits.header_time.min(self.limits.idle_time) / 4;
@@ -214,9 +213,10 @@ impl Drop for UnderWay {
     }
 }
 
-/// The routes, told who asks, and watched.
+/// The routes, told who asks, and watched. Each request has those that are live when its head has come, to its end.
 struct Answering {
-    router: TowerToHyperService<Router>,
+    live: Arc<Live>,
+    admin: bool,
     peer: Peer,
     activity: Arc<Activity>,
 }
@@ -232,7 +232,8 @@ impl hyper::service::Service<Request<IncomingBody>> for Answering {
         request.extensions_mut().insert(self.peer);
         let waits = request.headers().contains_key(header::EXPECT);
         let remains = Remains::default();
-        let answer = self.router.call(request.map(|body| remains.lend(body)));
+        let router = TowerToHyperService::new(self.live.router(self.admin));
+        let answer = router.call(request.map(|body| remains.lend(body)));
         Box::pin(async move {
             let mut answer = answer.await?;
             if !http2 && !remains.discard(waits).await {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Axis, Card, Format, ImageSpec, Role, Task};
+use super::{Axis, Card, Format, ImageSpec, Role, Task, self_test};
 
 /// Check a card whose labels are in the file called `labels`.
 ///
@@ -22,6 +22,7 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
         Format::Gguf => language(card, labels)?,
     }
     card.download.check()?;
+    self_test::check(card)?;
     let models = card.files.iter().filter(|file| file.role == Role::Model).count();
     if models != 1 {
         return Err(format!("`files` has {models} entries with role `model`, expected exactly one"));

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, de::Error as _};
 
-use super::{Axis, Card, CardFile, Download, Format, InputSpec, OutputSpec, Task, check};
+use super::{Axis, Card, CardFile, Download, Format, InputSpec, OutputSpec, SelfTest, Task, check};
 
 /// The keys of the file. [`Card`] differs in its labels, which are here the name of their file.
 #[derive(Deserialize)]
@@ -28,6 +28,8 @@ struct File {
     download: Download,
     #[serde(default)]
     preset: BTreeMap<String, String>,
+    #[serde(default)]
+    tests: Vec<SelfTest>,
 }
 
 /// The card that `text` writes, its labels not yet read, and the name of the file that holds them.
@@ -51,6 +53,7 @@ pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
         labels: Vec::new(),
         download: file.download,
         preset: file.preset,
+        tests: file.tests,
     };
     check::card(&card, file.labels.as_deref())?;
     Ok((card, file.labels))

@@ -18,8 +18,8 @@ use super::gguf::{Gguf, GgufError};
 use super::kv::Sequence;
 use super::packed::{self, Wanted};
 use crate::weights::PackedSlot;
-pub(super) use load::vector;
-use load::{LayerMatrices, Loader, check_known, want};
+use load::{LayerMatrices, Loader, check_known, head};
+pub(super) use load::{matrices, vector};
 
 /// A loaded decoder with the buffers of a pass.
 pub(super) struct Decoder {
@@ -104,9 +104,7 @@ impl Decoder {
         let hidden = config.hidden;
         let table = gguf.require_tensor("token_embd.weight", &[vocabulary, hidden])?;
         let (ty, row_bytes) = (table.ty, table.data.len() / vocabulary);
-        let tied = gguf.tensor("output.weight").is_none();
-        let head = if tied { "token_embd.weight" } else { "output.weight" };
-        let head = want(&gguf, head.to_owned(), vocabulary, hidden)?;
+        let head = head(&gguf, vocabulary, hidden)?;
         let layers = (0..config.layers)
             .map(|index| LayerMatrices::of(&gguf, &config, index))
             .collect::<Result<Vec<_>, _>>()?;

@@ -218,6 +218,11 @@ impl Gguf {
         self.tensors.iter().map(|entry| entry.name.as_str())
     }
 
+    /// Where the tensors begin, behind the header.
+    pub(crate) fn data_start(&self) -> usize {
+        self.tensors.iter().map(|entry| entry.range.start).min().unwrap_or(self.bytes.len())
+    }
+
     /// The tensor `name`, if there is one.
     pub(crate) fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
         let Entry { name, ty, shape, range } = &self.tensors[*self.positions.get(name)?];

@@ -38,10 +38,10 @@ const MAGIC: &[u8; 16] = b"infer packed 1\r\n";
 const PREFIX_BYTES: usize = 24;
 
 /// Where the sections begin.
-const HEADER_BYTES: usize = 1 << 20;
+pub(super) const HEADER_BYTES: usize = 1 << 20;
 
 /// The largest page of the targets, so that no two matrices share one.
-const SECTION_ALIGNMENT: usize = 64 << 10;
+pub(super) const SECTION_ALIGNMENT: usize = 64 << 10;
 
 /// A matrix that a model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use super::tokenizer::Tokenizer;
 use crate::model::{Counters, RunError, panic_message};
 
 /// How many rows' logits are computed at once: a row of a large vocabulary is 600 KB.
-const LOGIT_ROWS: usize = 16;
+pub(super) const LOGIT_ROWS: usize = 16;
 
 /// One of so many rows is left to prompts while answers are under way, and one of so many blocks to components that have
 /// nothing under way.

@@ -65,7 +65,7 @@ impl Capacity {
 
 impl ModelOptions {
     /// What was said, and the defaults of `format` for the rest.
-    pub(super) fn capacity(&self, model: &str, format: Format) -> Result<Capacity, LoadError> {
+    pub(crate) fn capacity(&self, model: &str, format: Format) -> Result<Capacity, LoadError> {
         let defaults = Capacity::of(format);
         let said = |option, said: Option<usize>, default| match said {
             Some(0) => Err(LoadError::Option { model: model.to_owned(), option }),

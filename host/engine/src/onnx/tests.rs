@@ -110,6 +110,7 @@ fn card(shape: &[Axis]) -> Card {
         labels: Vec::new(),
         download: Default::default(),
         preset: Default::default(),
+        tests: Vec::new(),
     }
 }
 

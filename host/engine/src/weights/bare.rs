@@ -77,6 +77,7 @@ impl GgufSummary {
             labels: Vec::new(),
             download: Download::default(),
             preset: Default::default(),
+            tests: Vec::new(),
         };
         let dummy = gguf.bool(DUMMY).ok().flatten().unwrap_or(false);
         Ok(GgufSummary { card, dummy, weight_types: gguf.weight_types() })

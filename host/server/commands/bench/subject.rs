@@ -20,6 +20,8 @@ use crate::app::{App, Policy};
 use crate::cli::{Bench, BenchTask, PrefixCache, Server, Target};
 use crate::config::{ComponentConfig, Config, ModelConfig, Place, Source};
 use crate::dummy::Mix;
+use crate::live::Live;
+use crate::serve::Listeners;
 use crate::{builtin, commands, weights};
 
 /// How long a server may take to say what it serves.
@@ -85,7 +87,13 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
                 Some(model) => model,
                 None => {
                     let (source, options, reuse) = commands::language::find(&config, &name)?;
-                    ModelConfig { at: Place::of(config.origin.clone()), source, options, reuse }
+                    ModelConfig {
+                        at: Place::of(config.origin.clone()),
+                        source,
+                        options,
+                        reuse,
+                        keep_alive: None,
+                    }
                 }
             };
             let listed = weights::list(&model.source).with_context(|| format!("model `{name}`"))?;
@@ -234,6 +242,7 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
         settings,
         // A measured model may be slower than one that is served with the usual limits.
         limits: Limits { compute_time: DEADLINE, ..Limits::default() },
+        tests: Vec::new(),
     }
 }
 
@@ -242,7 +251,9 @@ async fn serve(app: &Arc<App>) -> anyhow::Result<(String, oneshot::Sender<()>)> 
     let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
     let authority = listener.local_addr().context("the listener has no address")?.to_string();
     let (stop, stopped) = oneshot::channel();
-    tokio::spawn(crate::serve::run(app.clone(), listener, async {
+    let listeners = Listeners::from(listener);
+    let live = Live::new(app.clone(), &listeners, None);
+    tokio::spawn(crate::serve::run(live, listeners, async {
         let _ = stopped.await;
     }));
     Ok((authority, stop))

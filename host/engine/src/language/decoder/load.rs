@@ -53,6 +53,35 @@ impl LayerMatrices {
     }
 }
 
+/// Every matrix that a pass multiplies with.
+///
+/// # Errors
+///
+/// When the file lacks one of them, or has it with another shape.
+pub(in crate::language) fn matrices(
+    gguf: &Gguf,
+    config: &DecoderConfig,
+    vocabulary: usize,
+) -> Result<Vec<Wanted>, GgufError> {
+    let mut all = Vec::new();
+    for layer in 0..config.layers {
+        all.extend(LayerMatrices::of(gguf, config, layer)?.all().cloned());
+    }
+    all.push(head(gguf, vocabulary, config.hidden)?);
+    Ok(all)
+}
+
+/// The matrix that gives logits: the embeddings' table where the file has no other.
+///
+/// # Errors
+///
+/// When the file has neither, or with another shape.
+pub(super) fn head(gguf: &Gguf, vocabulary: usize, hidden: usize) -> Result<Wanted, GgufError> {
+    let tied = gguf.tensor("output.weight").is_none();
+    let name = if tied { "token_embd.weight" } else { "output.weight" };
+    want(gguf, name.to_owned(), vocabulary, hidden)
+}
+
 /// The matrix `name`, which the file has with this shape.
 ///
 /// # Errors

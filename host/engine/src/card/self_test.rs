@@ -1,0 +1,225 @@
+//! What a model is asked before it is served, and what it has to answer.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Axis, Card, Format, InputSpec};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
+
+/// The most tests of a card: they run before each change of what is served.
+const MOST: usize = 32;
+
+/// The most numbers that one input of a test may have.
+const MOST_VALUES: usize = 1 << 24;
+
+/// Inputs, and what comes of them.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTest {
+    /// Every input of the card; a language model's are those of the convention in wit/README.md.
+    pub inputs: BTreeMap<String, TestInput>,
+    /// What some of the outputs, or all, have to be.
+    pub outputs: BTreeMap<String, Expected>,
+    /// The most that a number may differ.
+    #[serde(default)]
+    pub tolerance: f64,
+}
+
+/// A tensor that goes in. An axis that varies is 1.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "an input is a list of numbers, a string, or { pattern = \"noise\" }")]
+pub enum TestInput {
+    /// Its elements, row by row.
+    Values(Vec<f64>),
+    /// Its bytes.
+    Text(String),
+    /// Pixels by a formula.
+    Pixels {
+        /// Which.
+        pattern: Pattern,
+    },
+}
+
+/// Value `i` of the row-major tensor, before the card's `mean` and `std` are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pattern {
+    /// `i * 7919 mod 256`
+    Noise,
+    /// `i / 5 mod 256`, the division rounding down
+    Bands,
+}
+
+/// What comes out.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "an output is a list of numbers, a string, or { INDEX = number }")]
+pub enum Expected {
+    /// Its elements, row by row.
+    Values(Vec<f64>),
+    /// Its bytes.
+    Text(String),
+    /// Some of its elements, by their place.
+    At(BTreeMap<String, f64>),
+}
+
+/// Check the tests of `card`.
+///
+/// # Errors
+///
+/// A message that names what disagrees.
+pub(super) fn check(card: &Card) -> Result<(), String> {
+    if card.tests.len() > MOST {
+        return Err(format!("`tests` has {} entries, expected at most {MOST}", card.tests.len()));
+    }
+    for (index, test) in card.tests.iter().enumerate() {
+        one(card, test).map_err(|message| format!("`tests[{index}]`: {message}"))?;
+    }
+    Ok(())
+}
+
+fn one(card: &Card, test: &SelfTest) -> Result<(), String> {
+    if !(test.tolerance.is_finite() && test.tolerance >= 0.0) {
+        return Err(format!("`tolerance` is {}, expected a number from 0 on", test.tolerance));
+    }
+    if test.outputs.is_empty() {
+        return Err("`outputs` is empty, expected what at least one has to be".to_owned());
+    }
+    for (name, expected) in &test.outputs {
+        if let Expected::At(places) = expected
+            && let Some(place) = places.keys().find(|place| place.parse::<usize>().is_err())
+        {
+            return Err(format!("output `{name}`: `{place}` is no place, expected a number from 0 on"));
+        }
+    }
+    if card.format == Format::Onnx {
+        let known = |name: &str| card.inputs.iter().any(|input| input.name == name);
+        if let Some(name) = test.inputs.keys().find(|name| !known(name)) {
+            return Err(format!("input `{name}` is none of the card's"));
+        }
+        for input in &card.inputs {
+            let given = test.inputs.get(&input.name);
+            let given = given.ok_or_else(|| format!("input `{}` is missing", input.name))?;
+            given.tensor(&input.name, Some(input))?;
+        }
+        let known = |name: &str| card.outputs.iter().any(|output| output.name == name);
+        if let Some(name) = test.outputs.keys().find(|name| !known(name)) {
+            return Err(format!("output `{name}` is none of the card's"));
+        }
+    }
+    Ok(())
+}
+
+impl TestInput {
+    /// The tensor, as `spec` has it; without one, a language model's.
+    ///
+    /// # Errors
+    ///
+    /// When the two do not fit.
+    pub(crate) fn tensor(&self, name: &str, spec: Option<&InputSpec>) -> Result<Tensor, String> {
+        let axes = spec.map_or(&[][..], |spec| &spec.shape);
+        let size = |axis: &Axis| if let Axis::Fixed(size) = axis { *size } else { 1 };
+        let shape: Vec<usize> = axes.iter().map(size).collect();
+        let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+        let elements = elements.filter(|&elements| elements <= MOST_VALUES);
+        let elements = elements.ok_or_else(|| format!("input `{name}` is too large for a test"))?;
+        let made = match (self, spec) {
+            (TestInput::Text(text), None) => Tensor::new(DType::U8, vec![text.len()], text.clone().into()),
+            (TestInput::Values(values), None) => {
+                Tensor::new(DType::I32, vec![values.len()], bytes(DType::I32, values))
+            }
+            (TestInput::Values(values), Some(spec)) => {
+                if values.len() != elements {
+                    return Err(format!(
+                        "input `{name}` has {} values, expected {elements}: an axis that varies is 1",
+                        values.len()
+                    ));
+                }
+                Tensor::new(spec.dtype, shape, bytes(spec.dtype, values))
+            }
+            (TestInput::Pixels { pattern }, Some(InputSpec { image: Some(image), dtype, .. })) => {
+                let level = |index: usize| match pattern {
+                    Pattern::Noise => index.wrapping_mul(7_919) % 256,
+                    Pattern::Bands => index / 5 % 256,
+                };
+                let pixel = |index| f64::from((level(index) as f32 - image.mean) / image.std);
+                Tensor::new(*dtype, shape, bytes(*dtype, &(0..elements).map(pixel).collect::<Vec<_>>()))
+            }
+            (TestInput::Pixels { .. }, _) => return Err(format!("input `{name}` takes no pixels")),
+            (TestInput::Text(_), Some(_)) => {
+                return Err(format!("input `{name}` takes numbers, expected a list of them"));
+            }
+        };
+        made.map_err(|error| format!("input `{name}`: {error}"))
+    }
+}
+
+impl Expected {
+    /// Compare `found` with it.
+    ///
+    /// # Errors
+    ///
+    /// What differs, where, and by how much.
+    pub(crate) fn compare(&self, found: &Tensor, tolerance: f64) -> Result<(), String> {
+        let places: Vec<(usize, f64)> = match self {
+            Expected::Text(text) => {
+                let found = String::from_utf8_lossy(found.data());
+                if found == text.as_str() {
+                    return Ok(());
+                }
+                let found: String = found.escape_debug().take(200).collect();
+                return Err(format!("it is `{found}`, expected `{}`", text.escape_debug()));
+            }
+            Expected::Values(values) => values.iter().copied().enumerate().collect(),
+            Expected::At(places) => {
+                let place = |(place, value): (&String, &f64)| Some((place.parse().ok()?, *value));
+                places.iter().filter_map(place).collect()
+            }
+        };
+        let found = numbers(found);
+        if let Expected::Values(values) = self
+            && values.len() != found.len()
+        {
+            return Err(format!("it has {} values, expected {}", found.len(), values.len()));
+        }
+        for (place, expected) in places {
+            let Some(found) = found.get(place) else {
+                return Err(format!("it has {} values, expected one at [{place}]", found.len()));
+            };
+            let difference = (found - expected).abs();
+            if difference > tolerance || difference.is_nan() {
+                return Err(format!("[{place}] is {found}, expected {expected} ± {tolerance}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bytes(dtype: DType, values: &[f64]) -> Vec<u8> {
+    let each = |value: &f64| match dtype {
+        DType::F16 => half::f16::from_f64(*value).to_le_bytes().to_vec(),
+        DType::BF16 => half::bf16::from_f64(*value).to_le_bytes().to_vec(),
+        DType::F32 => (*value as f32).to_le_bytes().to_vec(),
+        DType::F64 => value.to_le_bytes().to_vec(),
+        DType::U8 => vec![*value as u8],
+        DType::I32 => (*value as i32).to_le_bytes().to_vec(),
+        DType::I64 => (*value as i64).to_le_bytes().to_vec(),
+    };
+    values.iter().flat_map(each).collect()
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    fn of<T: crate::dtype::Element>(tensor: &Tensor, number: impl Fn(T) -> f64) -> Vec<f64> {
+        tensor.to_vec().unwrap_or_default().into_iter().map(number).collect()
+    }
+    match tensor.dtype() {
+        DType::F16 => of(tensor, half::f16::to_f64),
+        DType::BF16 => of(tensor, half::bf16::to_f64),
+        DType::F32 => of::<f32>(tensor, f64::from),
+        DType::F64 => of(tensor, |number: f64| number),
+        DType::U8 => of::<u8>(tensor, f64::from),
+        DType::I32 => of::<i32>(tensor, f64::from),
+        DType::I64 => of(tensor, |number: i64| number as f64),
+    }
+}

@@ -1,0 +1,147 @@
+//! What a model takes of memory, predicted before it is loaded.
+//!
+//! A language model's part is worked out from its file's header; an ONNX model's from its file's size and the shapes of its
+//! card, with factors that were measured.
+
+use std::path::Path;
+
+use crate::card::{Axis, Card, Format, InputSpec};
+use crate::dtype::DType;
+use crate::language::footprint;
+use crate::language::gguf::Gguf;
+use crate::model::{Capacity, LoadError, ModelOptions};
+use crate::onnx::MAX_ROWS;
+use crate::runtime::Runtime;
+use crate::weights::{Bytes, CardError};
+
+/// What a model takes, by what takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Its parts.
+    pub needs: Vec<Need>,
+}
+
+/// A part of what a model takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// A few words for a table.
+    pub what: &'static str,
+    /// How much, when the model has been busy.
+    pub bytes: u64,
+    /// The most that it may take.
+    pub most_bytes: u64,
+    /// Whether it lies in a mapped file, whose pages processes share and the system takes back when it must.
+    pub is_mapped: bool,
+}
+
+/// A prediction that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FootprintError {
+    /// The model's file is not there, or cannot be one.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// The options are not ones.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl Need {
+    pub(crate) fn own(what: &'static str, bytes: u64) -> Self {
+        Need { what, bytes, most_bytes: bytes, is_mapped: false }
+    }
+
+    pub(crate) fn mapped(what: &'static str, bytes: u64) -> Self {
+        Need { what, bytes, most_bytes: bytes, is_mapped: true }
+    }
+}
+
+/// How a model is going to be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Loading<'a> {
+    /// What it is called, for errors.
+    pub name: &'a str,
+    /// How it is going to be run.
+    pub options: &'a ModelOptions,
+    /// Its file; none where the program carries it.
+    pub file: Option<&'a Path>,
+    /// Whether packed weights are kept in the cache folder, and mapped.
+    pub keeps_packed: bool,
+    /// The most bytes of inputs that one job may have.
+    pub job_bytes: u64,
+}
+
+/// Factors of an ONNX model, as measured with the three models that ship: what a server takes with a model and without, before its
+/// first request, and after batches of 8, 64 and 128 rows. Tokens are looked up, and each becomes a row of numbers; in image
+/// models in int8 weights are unpacked.
+struct Measured {
+    /// Of the file's size, beside the file itself, for all sessions together.
+    shared: f64,
+    /// Of the file's size, for each session.
+    session: f64,
+    /// For each element of the largest batch's inputs, in each session, in bytes.
+    element: u64,
+}
+
+/// On ONNX Runtime 1.32: models that take tokens, and those that take numbers.
+const ONNXRUNTIME: [Measured; 2] = [
+    Measured { shared: 0.0, session: 1.6, element: 3_900 },
+    Measured { shared: 0.0, session: 2.4, element: 28 },
+];
+
+/// On rten 0.27.
+const RTEN: [Measured; 2] = [
+    Measured { shared: 3.0, session: 1.4, element: 2_800 },
+    Measured { shared: 13.0, session: 3.0, element: 110 },
+];
+
+impl Footprint {
+    /// What the model of `card` takes.
+    ///
+    /// # Errors
+    ///
+    /// When a language model's file is not there or is none, or an option is 0.
+    pub fn predict(runtime: &Runtime, card: &Card, loading: &Loading<'_>) -> Result<Self, FootprintError> {
+        let capacity = loading.options.capacity(loading.name, card.format)?;
+        let (Format::Gguf, Some(path)) = (card.format, loading.file) else {
+            let measured = if runtime.backend() == "rten" { &RTEN } else { &ONNXRUNTIME };
+            return Ok(onnx(card, loading, &capacity, measured));
+        };
+        let bytes = Bytes::map(path).map_err(|source| CardError::Read { path: path.to_owned(), source })?;
+        let read = Gguf::parse(bytes).and_then(|gguf| footprint::of(&gguf, &capacity, loading.keeps_packed));
+        let wrong = |message: String| CardError::Gguf { path: path.to_owned(), message };
+        Ok(read.map_err(|error| wrong(error.to_string()))?)
+    }
+
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add)
+    }
+}
+
+fn onnx(card: &Card, loading: &Loading<'_>, capacity: &Capacity, measured: &[Measured; 2]) -> Footprint {
+    let takes_tokens = |input: &InputSpec| matches!(input.dtype, DType::I32 | DType::I64);
+    let Measured { shared, session, element } = &measured[usize::from(!card.inputs.iter().any(takes_tokens))];
+    let file = card.files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
+    let part = |factor: f64| (factor * file as f64) as u64;
+    let elements = |input: &InputSpec| {
+        let axes = input.shape.iter().map(|axis| if let Axis::Fixed(size) = axis { *size as u64 } else { 1 });
+        axes.fold(1, u64::saturating_mul)
+    };
+    let row = card.inputs.iter().map(elements).fold(0, u64::saturating_add);
+    let row_bytes = card.inputs.iter().map(|input| elements(input) * input.dtype.size_bytes() as u64);
+    let row_bytes = row_bytes.fold(0, u64::saturating_add).max(1);
+    let sessions = capacity.sessions as u64;
+    let arena = |rows: u64| row.saturating_mul(*element).saturating_mul(rows).saturating_mul(sessions);
+    let batch = capacity.max_batch as u64;
+    // A single job may have more rows than a batch.
+    let most = batch.max((MAX_ROWS as u64).min(loading.job_bytes / row_bytes));
+    Footprint {
+        needs: vec![
+            // One that the program carries is a part of its image, and mapped like any.
+            Need { is_mapped: loading.file.is_none(), ..Need::own("file", file) },
+            Need::own("weights of its sessions", part(*shared) + part(*session).saturating_mul(sessions)),
+            Need { most_bytes: arena(most), ..Need::own("arenas of its sessions", arena(batch)) },
+        ],
+    }
+}

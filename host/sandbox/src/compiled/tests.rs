@@ -1,0 +1,149 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use wasmtime::Config;
+
+use super::*;
+
+fn engine(epochs: bool) -> Engine {
+    Engine::new(Config::new().epoch_interruption(epochs)).unwrap()
+}
+
+/// A component that is empty but for its name.
+fn component(engine: &Engine) -> (Vec<u8>, Component) {
+    let bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    let component = Component::from_binary(engine, &bytes).unwrap();
+    (bytes, component)
+}
+
+/// An entry that is kept in a folder.
+fn kept(folder: &Path, engine: &Engine) -> Vec<u8> {
+    let (bytes, component) = component(engine);
+    let entry = Entry::new(folder, engine, &bytes);
+    let size = entry.keep(&component).unwrap();
+    assert_eq!(size, fs::metadata(entry.path()).unwrap().len());
+    bytes
+}
+
+fn refusal(entry: &Entry<'_>, engine: &Engine) -> String {
+    entry.open(engine).expect_err("the entry is refused")
+}
+
+#[test]
+fn what_is_kept_is_read_again_and_nothing_else_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, other) = (engine(true), engine(false));
+    let (bytes, _) = component(&engine);
+    assert!(Entry::new(folder.path(), &engine, &bytes).open(&engine).unwrap().is_none());
+    kept(folder.path(), &engine);
+    assert!(Entry::new(folder.path(), &engine, &bytes).open(&engine).unwrap().is_some());
+    assert!(Entry::new(folder.path(), &engine, b"other").open(&engine).unwrap().is_none());
+    assert!(Entry::new(folder.path(), &other, &bytes).open(&other).unwrap().is_none(), "other settings");
+    let modes =
+        ["key"].map(|name| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777);
+    assert_eq!(modes, [0o600]);
+}
+
+#[test]
+fn every_flipped_byte_and_every_length_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(true);
+    let bytes = kept(folder.path(), &engine);
+    let entry = Entry::new(folder.path(), &engine, &bytes);
+    let good = fs::read(entry.path()).unwrap();
+    let write = |bytes: &[u8]| {
+        fs::remove_file(entry.path()).unwrap();
+        fs::write(entry.path(), bytes).unwrap();
+    };
+    // Each byte of the header, and some hundred of the code.
+    let step = (good.len() - HEADER_BYTES) / 128 + 1;
+    for at in (0..HEADER_BYTES).chain((HEADER_BYTES..good.len()).step_by(step)) {
+        let mut flipped = good.clone();
+        flipped[at] ^= 1;
+        write(&flipped);
+        let reason = refusal(&entry, &engine);
+        let expected = if at < MAGIC.len() { "is no compiled component" } else { "its MAC differs" };
+        assert!(reason.contains(expected), "byte {at}: {reason}");
+    }
+    for length in [0, 1, MAGIC.len(), HEADER_BYTES - 1] {
+        write(&good[..length]);
+        assert_eq!(refusal(&entry, &engine), format!("ends at byte {length}, within its header"));
+    }
+    for length in [HEADER_BYTES, HEADER_BYTES + 1, good.len() - 1] {
+        write(&good[..length]);
+        assert!(refusal(&entry, &engine).contains("its MAC differs"), "{length}");
+    }
+    write(&[&good[..], b"\0"].concat());
+    assert!(refusal(&entry, &engine).contains("its MAC differs"));
+    write(&good);
+    assert!(entry.open(&engine).unwrap().is_some());
+}
+
+#[test]
+fn entries_of_another_key_or_under_another_name_are_refused() {
+    let (folder, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (engine, other) = (engine(true), engine(false));
+    let bytes = kept(folder.path(), &engine);
+    kept(foreign.path(), &engine);
+    let entry = Entry::new(folder.path(), &engine, &bytes);
+    let theirs = Entry::new(foreign.path(), &engine, &bytes);
+    fs::copy(theirs.path(), entry.path()).unwrap();
+    assert!(refusal(&entry, &engine).contains("was signed with another key"));
+
+    // Signed by this machine, and renamed to be taken for another component's, or for another engine's.
+    kept(folder.path(), &engine);
+    let renamed = Entry::new(folder.path(), &engine, b"other");
+    fs::copy(entry.path(), renamed.path()).unwrap();
+    assert_eq!(refusal(&renamed, &engine), "is of another component or for another engine");
+    let renamed = Entry::new(folder.path(), &other, &bytes);
+    fs::copy(entry.path(), renamed.path()).unwrap();
+    assert_eq!(refusal(&renamed, &other), "is of another component or for another engine");
+}
+
+#[test]
+fn a_key_that_others_may_read_is_replaced_and_its_entries_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(true);
+    let bytes = kept(folder.path(), &engine);
+    let entry = Entry::new(folder.path(), &engine, &bytes);
+    let path = folder.path().join("key");
+    let before = fs::read(&path).unwrap();
+    for damage in [0o644, 0o620] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(damage)).unwrap();
+        assert!(refusal(&entry, &engine).contains("its MAC differs"), "{damage:o}");
+        assert_ne!(fs::read(&path).unwrap(), before);
+        kept(folder.path(), &engine);
+        assert!(entry.open(&engine).unwrap().is_some());
+    }
+    fs::write(&path, "short").unwrap();
+    assert!(refusal(&entry, &engine).contains("its MAC differs"));
+    assert_eq!(fs::read(&path).unwrap().len(), 32);
+}
+
+#[test]
+fn the_newest_entries_are_kept_and_nothing_else_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(true);
+    for index in 0..MOST_ENTRIES + 10 {
+        let path = folder.path().join(format!("{index}.{EXTENSION}"));
+        fs::write(&path, "").unwrap();
+        let age = std::time::Duration::from_secs(1_000 - index as u64);
+        File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+    }
+    fs::write(folder.path().join("left.partial"), "").unwrap();
+    fs::write(folder.path().join("mine.txt"), "").unwrap();
+    kept(folder.path(), &engine);
+    let there = |name: &str| folder.path().join(name).exists();
+    assert!(!there("left.partial") && there("mine.txt") && there("key"));
+    assert!(!there(&format!("10.{EXTENSION}")) && there(&format!("11.{EXTENSION}")));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let engine = engine(true);
+    let (bytes, component) = component(&engine);
+    let below = file.join("below");
+    assert!(Entry::new(&below, &engine, &bytes).keep(&component).is_err());
+}

@@ -1,0 +1,306 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use infer::app::App;
+use infer::config::Config;
+use infer::live::{Live, Step};
+use infer::serve::Listeners;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, answer, eventually, hostile, repository};
+
+/// A configuration in a folder of its own, and a server of it.
+struct Place {
+    folder: tempfile::TempDir,
+    server: Server,
+    live: Arc<Live>,
+    admin: String,
+}
+
+/// The toxic-bilstm's folder under `folder`, with another description and so another hash.
+fn version(folder: &Path, name: &str) -> PathBuf {
+    let (from, to) = (repository().join("weights/toxic-bilstm"), folder.join(name));
+    fs::create_dir_all(&to).unwrap();
+    for file in ["card.toml", "model.onnx", "labels.txt", "vocab.json"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    edit(&to.join("card.toml"), "Keras bidirectional LSTM", &format!("Version {name}"));
+    to
+}
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "no `{from}` in {}", path.display());
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// A moderator on the model of the folder `model`.
+fn moderator(model: &str, more: &str) -> String {
+    format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n[models.text]\nsource = {model:?}\nsessions = 1\n\
+         [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = {{ text = \"text\" }}\n{more}"
+    )
+}
+
+impl Place {
+    async fn new(config: &str) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        version(folder.path(), "one");
+        version(folder.path(), "two");
+        let path = folder.path().join("infer.toml");
+        fs::write(&path, config).unwrap();
+        let app = Arc::new(App::load(Config::load(Some(&path)).unwrap()).unwrap());
+        let listeners = Listeners::bind(&app.config.server).await.unwrap();
+        let admin = format!("http://{}", listeners.admin_address().unwrap());
+        let live = Live::new(app, &listeners, Some(Box::new(move || Ok(Config::load(Some(&path))?))));
+        let server = Server::live(live.clone(), listeners);
+        Place { folder, server, live, admin }
+    }
+
+    fn write(&self, config: &str) {
+        fs::write(self.folder.path().join("infer.toml"), config).unwrap();
+    }
+
+    /// The hash of the model that judges now.
+    async fn hash(&self) -> String {
+        let (status, body) = self.server.moderate(&json!({ "input": "hello" })).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body["infer"]["models"][0]["hash"].as_str().unwrap().to_owned()
+    }
+
+    async fn metrics(&self) -> String {
+        let client = reqwest::Client::new();
+        client.get(format!("{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap()
+    }
+
+    async fn post_reload(&self) -> (StatusCode, Value) {
+        answer(reqwest::Client::new().post(format!("{}/admin/reload", self.admin))).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_traffic_no_request_fails_and_each_answer_is_of_one_version() {
+    let place = Arc::new(Place::new(&moderator("one", "settings = { version = 1 }")).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let lanes: Vec<_> = (0..4)
+        .map(|_| {
+            let (place, stop) = (place.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    seen.push(place.hash().await);
+                }
+                seen
+            })
+        })
+        .collect();
+    let mut expected = BTreeSet::from([place.hash().await]);
+    for turn in 0..6 {
+        let model = if turn % 2 == 0 { "two" } else { "one" };
+        place.write(&moderator(model, &format!("settings = {{ version = {turn} }}")));
+        let before = Arc::downgrade(&place.live.app().models["text"]);
+        let report = place.live.reload().await.unwrap();
+        assert!(
+            report.applied && report.models == ["text"] && report.components == ["moderate"],
+            "{report:?}"
+        );
+        let hash = place.live.app().models["text"].hash().to_owned();
+        assert_eq!(place.hash().await, hash, "what comes after the reload is of the new version");
+        expected.insert(hash);
+        eventually(async || before.upgrade().is_none()).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut seen = BTreeSet::new();
+    for lane in lanes {
+        seen.extend(lane.await.unwrap());
+    }
+    assert_eq!(seen, expected);
+    assert!(place.metrics().await.contains("infer_reloads_total{outcome=\"applied\"} 6"));
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_what_was_served_is_served_on() {
+    let good = moderator("one", "");
+    let place = Place::new(&good).await;
+    let hash = place.hash().await;
+    let two = place.folder.path().join("two");
+    let hostile = hostile();
+    let trap = format!(
+        "[components.trap]\nsource = {hostile:?}\nroute = \"/trap\"\nsettings = {{ attack = \"panic\" }}\n"
+    );
+    let endless = trap.replace("panic", "loop");
+    let wrong = "[[components.moderate.tests]]\ninput = \"hello\"\nflagged = true\n";
+    let score = "[[components.moderate.tests]]\ninput = \"hello\"\nscores = { harassment = 0.9 }\n";
+    let cases: [(&str, String, Step, &str); 9] = [
+        ("syntax", good.replace("[models.text]", "[models.text"), Step::Read, "infer.toml:4: "),
+        ("unknown key", good.replace("sessions", "sesions"), Step::Read, "unknown field `sesions`"),
+        ("missing", good.replace("\"one\"", "\"three\""), Step::Read, "does not exist"),
+        (
+            "address",
+            good.replace("listen = \"127.0.0.1:0\"\nadmin", "listen = \"127.0.0.1:1\"\nadmin"),
+            Step::Fixed,
+            "server.listen: 127.0.0.1:0 -> 127.0.0.1:1; start the server again",
+        ),
+        ("trap", good.clone() + &trap, Step::SelfTest, "component `trap`"),
+        ("loop", good.clone() + &endless, Step::SelfTest, "component `trap`"),
+        ("verdict", good.clone() + wrong, Step::SelfTest, "self-test 0: `flagged` is false, expected true"),
+        ("score", good.clone() + score, Step::SelfTest, "expected 0.9 ± 0.01"),
+        ("no component", good.replace("builtin:moderate", "one/labels.txt"), Step::Load, "magic number"),
+    ];
+    for (name, config, step, words) in cases {
+        place.write(&config);
+        let refused = place.live.reload().await.unwrap_err();
+        assert_eq!(refused.step, step, "{name}: {refused}");
+        let message = refused.to_string();
+        assert!(
+            message.contains(words) && message.ends_with("is served on"),
+            "{name}: no `{words}` in {message}"
+        );
+        assert_eq!(place.hash().await, hash, "{name}");
+    }
+    // A file that is not the card's, a card that is not the file's, and a model that does not answer what its card says.
+    place.write(&good.replace("\"one\"", "\"two\""));
+    let model = fs::read(two.join("model.onnx")).unwrap();
+    let card = fs::read_to_string(two.join("card.toml")).unwrap();
+    let mut corrupt = model.clone();
+    corrupt[model.len() / 2] ^= 1;
+    let files: [(&str, &[u8], String, Step, &str); 4] = [
+        ("corrupt", &corrupt, card.clone(), Step::Load, "sha256"),
+        ("short", &model[..100], card.clone(), Step::Load, "bytes"),
+        ("shapes", &model, card.replace("[\"N\", 6]", "[\"N\", 7]"), Step::Load, "two"),
+        (
+            "answers",
+            &model,
+            card.replace("probs = [0.98894", "probs = [0.5"),
+            Step::SelfTest,
+            "expected 0.5 ± 0.0001",
+        ),
+    ];
+    for (name, model, card, step, words) in files {
+        fs::write(two.join("model.onnx"), model).unwrap();
+        fs::write(two.join("card.toml"), card).unwrap();
+        let (status, body) = place.post_reload().await;
+        let message = body["error"]["message"].as_str().unwrap();
+        assert_eq!(
+            (status, &body["error"]["code"]),
+            (StatusCode::CONFLICT, &json!("not_reloaded")),
+            "{name}: {body}"
+        );
+        assert!(message.contains(words), "{name}: no `{words}` in {message}");
+        let told = place.metrics().await;
+        let label = match step {
+            Step::Load => "load",
+            _ => "self_test",
+        };
+        assert!(told.contains(&format!("infer_reloads_total{{outcome=\"{label}\"}}")), "{told}");
+        assert_eq!(place.hash().await, hash, "{name}");
+    }
+    fs::write(two.join("model.onnx"), &model).unwrap();
+    fs::write(two.join("card.toml"), &card).unwrap();
+    let (status, body) = place.post_reload().await;
+    assert_eq!((status, &body["applied"]), (StatusCode::OK, &json!(true)), "{body}");
+    assert_ne!(place.hash().await, hash);
+}
+
+#[tokio::test]
+async fn what_has_not_changed_is_shared_and_limits_and_keys_are_live() {
+    let place = Place::new(&moderator("one", "")).await;
+    let before = place.live.app();
+    let report = place.live.reload().await.unwrap();
+    assert!(!report.applied && Arc::ptr_eq(&before, &place.live.app()), "{report:?}");
+    let more = "[server.aliases]\nother = \"moderate\"\n[components.second]\nsource = \"builtin:moderate\"\nroute = \"/second\"\n";
+    place.write(
+        &moderator("one", more)
+            .replace("listen = \"127.0.0.1:0\"\nadmin", "max_inputs = 1\nlisten = \"127.0.0.1:0\"\nadmin"),
+    );
+    let report = place.live.reload().await.unwrap();
+    let changed: Vec<_> = report.changes.iter().map(|change| change.key.as_str()).collect();
+    assert!(
+        changed.contains(&"server.max_inputs") && changed.contains(&"components.second.route"),
+        "{changed:?}"
+    );
+    assert!(report.models.is_empty() && report.components == ["second"], "{report:?}");
+    let after = place.live.app();
+    assert!(Arc::ptr_eq(&before.models["text"], &after.models["text"]));
+    assert!(Arc::ptr_eq(&before.components["moderate"], &after.components["moderate"]));
+    let (status, body) = place.server.moderate(&json!({ "input": ["a", "b"] })).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+    assert_eq!(answer(place.server.post("/second").json(&json!({ "input": "a" }))).await.0, StatusCode::OK);
+    let key = infer::keys::KeyHash::of("alice");
+    place.write(&moderator("one", &format!("[keys.alice]\nhash = \"{key}\"\n")));
+    place.live.reload().await.unwrap();
+    assert_eq!(place.server.moderate(&json!({ "input": "a" })).await.0, StatusCode::UNAUTHORIZED);
+    let asked = place.server.post("/moderate").bearer_auth("alice").json(&json!({ "input": "a" }));
+    assert_eq!(answer(asked).await.0, StatusCode::OK);
+    let gone = answer(place.server.post("/second").bearer_auth("alice").json(&json!({ "input": "a" }))).await;
+    assert_eq!(gone.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn reloads_that_come_together_are_done_one_after_the_other() {
+    let place = Arc::new(Place::new(&moderator("one", "")).await);
+    place.write(&moderator("two", ""));
+    let reloads: Vec<_> = (0..4)
+        .map(|_| {
+            let place = place.clone();
+            tokio::spawn(async move { place.post_reload().await })
+        })
+        .collect();
+    let mut applied = 0;
+    for reload in reloads {
+        let ended = tokio::time::timeout(Duration::from_secs(60), reload).await;
+        let (status, body) = ended.expect("no reload waits for another for ever").unwrap();
+        assert_eq!(status, StatusCode::OK, "{body}");
+        applied += u32::from(body["applied"] == true);
+    }
+    assert_eq!(applied, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_once() {
+    let language = repository().join("tests/data/language/qwen2-q6_k.gguf");
+    let resting = moderator("one", &format!("[models.chat]\nsource = {language:?}\nkeep_alive_ms = 1000\n"));
+    let resting = resting.replace("sessions = 1", "keep_alive_ms = 1000");
+    let place = Arc::new(Place::new(&resting).await);
+    let task = tokio::spawn(infer::live::rest(place.live.clone()));
+    let hash = place.hash().await;
+    let app = place.live.app();
+    let chat =
+        json!({ "model": "chat", "max_tokens": 2, "messages": [{ "role": "user", "content": "a b" }] });
+    for _ in 0..2 {
+        eventually(async || app.models.values().all(|model| model.resident().is_none())).await;
+        let told = answer(place.server.get("/v1/models")).await.1;
+        assert_eq!(told["data"].as_array().unwrap().len(), 3, "{told}");
+        let asked: Vec<_> = (0..8)
+            .map(|lane| {
+                let (place, chat) = (place.clone(), chat.clone());
+                tokio::spawn(async move {
+                    if lane % 2 == 0 {
+                        return place.hash().await;
+                    }
+                    let (status, body) = answer(place.server.post("/v1/chat/completions").json(&chat)).await;
+                    assert_eq!(status, StatusCode::OK, "{body}");
+                    body["infer"]["model"]["hash"].as_str().unwrap().to_owned()
+                })
+            })
+            .collect();
+        for (lane, asked) in asked.into_iter().enumerate() {
+            let expected = if lane % 2 == 0 { &hash } else { app.models["chat"].hash() };
+            assert_eq!(asked.await.unwrap(), expected);
+        }
+    }
+    task.abort();
+    let _ = task.await;
+    eventually(async || app.models["text"].rest()).await;
+    // What has changed on disk is not loaded in its place.
+    edit(&place.folder.path().join("one/card.toml"), "Version one", "Version 1.1");
+    let (status, body) = place.server.moderate(&json!({ "input": "hello" })).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
+    place.live.reload().await.unwrap();
+    assert_ne!(place.hash().await, hash);
+}

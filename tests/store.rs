@@ -1,0 +1,188 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::harness::repository;
+
+/// A folder with an infer.toml and a cache folder of its own.
+struct Setting {
+    folder: tempfile::TempDir,
+}
+
+impl Setting {
+    fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let setting = Setting { folder };
+        setting.configure(config);
+        setting
+    }
+
+    fn configure(&self, config: &str) {
+        fs::write(self.path("infer.toml"), format!("[server]\nonnxruntime = \"off\"\n{config}")).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn infer(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+        command.current_dir(&self.folder).args(arguments).env_remove("INFER_CONFIG").env_remove("INFER_LOG");
+        command.env("INFER_CACHE", self.path("cache")).output().unwrap()
+    }
+
+    /// Run it; what it says, where it ends well.
+    fn done(&self, arguments: &[&str]) -> String {
+        let output = self.infer(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+        text(&output)
+    }
+
+    /// Run it; what it says, where it ends with `code`.
+    fn failed(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.infer(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
+        text(&output)
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
+}
+
+/// The folder of a pulled model in the cache folder of whoever runs the tests.
+pub(crate) fn pulled(model: &str) -> PathBuf {
+    infer::weights::folder(model).unwrap()
+}
+
+const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+
+#[test]
+fn a_pulled_file_is_kept_by_its_content_listed_verified_and_removed() {
+    let setting = Setting::new("[models.a]\nsource = \"builtin:smollm2\"\n");
+    let folder = setting.path("cache/models/smollm2");
+    fs::create_dir_all(&folder).unwrap();
+    let place = folder.join(SMOLLM2);
+    // As put there by hand, or by an earlier version.
+    fs::copy(pulled("smollm2").join(SMOLLM2), &place).unwrap();
+    assert!(setting.done(&["pull", "smollm2"]).contains("is there and as its card says"));
+    let blob = fs::canonicalize(&place).unwrap();
+    assert!(place.is_symlink() && blob.starts_with(fs::canonicalize(setting.path("cache/blobs")).unwrap()));
+    assert!(setting.done(&["check"]).contains("all of it loads"));
+    let listed = setting.done(&["list"]);
+    assert!(listed.lines().any(|line| line.starts_with("smollm2 ") && line.contains("  whole ")), "{listed}");
+    assert!(
+        setting.done(&["verify", "smollm2"]).contains("`smollm2` is as its card says: sha256 b179c9523d0e")
+    );
+
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[50_000_000] ^= 1;
+    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&blob, bytes).unwrap();
+    let told = setting.failed(&["verify"], 1);
+    assert!(
+        told.contains("`smollm2` is damaged: ") && told.contains("; `infer pull smollm2` fetches it again"),
+        "{told}"
+    );
+    assert!(setting.failed(&["check"], 1).contains("its card says b179c9523d0e"));
+
+    assert!(setting.done(&["rm", "smollm2"]).contains("`smollm2` is removed: "));
+    assert!(!place.exists() && !blob.exists());
+    let mut packed = fs::read_dir(setting.path("cache/packed")).unwrap().map(|entry| entry.unwrap().path());
+    assert!(packed.all(|path| path.extension().is_none_or(|extension| extension != "packed")));
+    assert!(setting.failed(&["check"], 1).contains("; run `infer pull smollm2`"));
+    assert!(setting.failed(&["rm", "smollm2"], 1).contains("no model `smollm2` is in "));
+    assert!(setting.failed(&["verify", "smollm2"], 1).contains("no model `smollm2` is in the cache folder"));
+}
+
+#[test]
+fn what_a_lock_pins_is_served_and_nothing_else() {
+    let config = |extra: &str| {
+        format!(
+            "[models.text]\nsource = \"builtin:toxic-bilstm\"\n[models.mine]\nsource = \"mine\"\n\
+             [components.moderate]\nsource = \"moderate.wasm\"\nmodels = {{ text = \"text\" }}\n{extra}"
+        )
+    };
+    let setting = Setting::new(&config(""));
+    let guest = infer::builtin::guest("moderate").unwrap();
+    fs::write(setting.path("moderate.wasm"), guest).unwrap();
+    fs::create_dir(setting.path("mine")).unwrap();
+    for file in ["card.toml", "model.onnx", "labels.txt"] {
+        let from = repository().join("weights/nsfwjs-mobilenet_v2-int8").join(file);
+        fs::copy(from, setting.path("mine").join(file)).unwrap();
+    }
+    assert!(setting.done(&["lock"]).contains("infer.lock` pins 2 models and 1 components"));
+    let pinned = fs::read_to_string(setting.path("infer.lock")).unwrap();
+    setting.done(&["check"]);
+
+    // A component with one section more, which does nothing.
+    fs::write(setting.path("moderate.wasm"), [guest, &[0, 2, 1, b'x']].concat()).unwrap();
+    let told = setting.failed(&["check"], 1);
+    assert!(
+        told.contains("component `moderate` has sha256 ") && told.contains("infer.lock` pins "),
+        "{told}"
+    );
+    assert!(setting.failed(&["serve"], 1).contains("component `moderate` has sha256 "));
+    fs::write(setting.path("moderate.wasm"), guest).unwrap();
+
+    // A card that says something else of the same file.
+    let card = fs::read_to_string(setting.path("mine/card.toml")).unwrap();
+    fs::write(setting.path("mine/card.toml"), format!("# another\n{card}")).unwrap();
+    let told = setting.failed(&["check"], 1);
+    assert!(told.contains("infer.toml:6: model `mine` has sha256 "), "{told}");
+    assert!(told.contains("or run `infer lock` to pin what is there now"), "{told}");
+    fs::write(setting.path("mine/card.toml"), card).unwrap();
+
+    setting.configure(&config("[models.new]\nsource = \"builtin:toxic-bilstm\"\n"));
+    let told = setting.failed(&["check"], 1);
+    assert!(told.contains("model `new` is not pinned in `infer.lock`; run `infer lock` to pin it"), "{told}");
+    setting.configure(&config(""));
+    setting.done(&["check"]);
+
+    fs::write(setting.path("infer.lock"), "version = 9\n").unwrap();
+    let told = setting.failed(&["check"], 2);
+    assert!(told.contains("infer.lock: `version` is 9, expected 1; `infer lock` writes it anew"), "{told}");
+    setting.done(&["lock"]);
+    assert_eq!(fs::read_to_string(setting.path("infer.lock")).unwrap(), pinned, "equal boxes, equal locks");
+}
+
+#[test]
+fn components_are_compiled_once_and_damaged_machine_code_is_never_run() {
+    let setting = Setting::new("[components.predict]\nsource = \"builtin:predict\"\n");
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "compiled")).collect()
+    };
+    let folder = setting.path("cache/compiled");
+    assert!(setting.done(&["compile"]).contains("component `predict` is compiled"));
+    let [entry] = entries(&folder).try_into().unwrap();
+    assert!(setting.done(&["compile"]).contains("component `predict` was there and is verified"));
+    let good = fs::read(&entry).unwrap();
+    let mode = fs::metadata(folder.join("key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let foreign = Setting::new("[components.predict]\nsource = \"builtin:predict\"\n");
+    foreign.done(&["compile"]);
+    let [theirs] = entries(&foreign.path("cache/compiled")).try_into().unwrap();
+    let cases = [
+        ("a flipped byte", flipped, "its MAC differs; the component is compiled anew"),
+        ("half of it", good[..middle].to_vec(), "its MAC differs; the component is compiled anew"),
+        ("nothing", Vec::new(), "ends at byte 0, within its header; the component is compiled anew"),
+        ("another machine's", fs::read(theirs).unwrap(), "was signed with another key"),
+    ];
+    for (what, bytes, words) in cases {
+        fs::write(&entry, bytes).unwrap();
+        let told = setting.done(&["check"]);
+        assert!(told.contains(words) && told.contains("all of it loads"), "{what}: {told}");
+        assert!(setting.done(&["compile"]).contains("was there and is verified"), "{what}: it is mended");
+    }
+    // Without a folder that can be written, components are compiled each time.
+    fs::remove_dir_all(setting.path("cache")).unwrap();
+    fs::write(setting.path("cache"), "").unwrap();
+    assert!(setting.done(&["check"]).contains("the component is compiled again at the next start"));
+    assert!(setting.failed(&["compile"], 1).contains("cannot be kept"));
+}

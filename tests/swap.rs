@@ -1,0 +1,222 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::harness::{eventually, repository};
+
+/// Requests a second, of each kind of model.
+const RATE: f64 = 100.0;
+
+/// How often something is swapped, in seconds.
+const INTERVAL: u64 = 10;
+
+/// After a swap begins, how long requests count as being in it, in seconds.
+const SWAP: u64 = 3;
+
+/// `infer serve` in a process of its own, killed with its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// Memory in RAM that is this process's own, in KB.
+    fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    fn hangup(&self) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    }
+}
+
+/// What was seen of one answer.
+struct Seen {
+    at: Duration,
+    took: Duration,
+    status: StatusCode,
+    /// The hashes of component and model.
+    version: String,
+}
+
+/// The toxic-bilstm under another description, and so of another hash.
+fn copy(folder: &Path, name: &str) {
+    let (from, to) = (repository().join("weights/toxic-bilstm"), folder.join(name));
+    fs::create_dir_all(&to).unwrap();
+    for file in ["model.onnx", "labels.txt", "vocab.json"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let card = fs::read_to_string(from.join("card.toml")).unwrap();
+    fs::write(to.join("card.toml"), card.replace("Keras bidirectional", "Another bidirectional")).unwrap();
+}
+
+/// The same component with a section at its end that says `version`, and so of another hash.
+fn component(folder: &Path, version: &str) {
+    let mut bytes = fs::read(Path::new(env!("INFER_GUESTS")).join("moderate.wasm")).unwrap();
+    let name = b"version";
+    // A custom section: 0, its length, the length of its name, the name, the rest.
+    bytes.extend([0, (1 + name.len() + version.len()) as u8, name.len() as u8]);
+    bytes.extend(name);
+    bytes.extend(version.as_bytes());
+    fs::write(folder.join(format!("{version}.wasm")), bytes).unwrap();
+}
+
+/// `make swap`: figures are printed, as times depend on the machine; what is answered, and by which version, is asserted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "takes two minutes, or SWAP_SECONDS; loads all cores"]
+async fn a_model_is_swapped_every_ten_seconds_and_no_request_fails() {
+    let seconds: u64 = std::env::var("SWAP_SECONDS").map_or(120, |text| text.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    copy(folder.path(), "two");
+    component(folder.path(), "v1");
+    component(folder.path(), "v2");
+    let tiny = |name: &str| repository().join("tests/data/language").join(name);
+    let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [address, admin] = sockets.map(|socket| socket.local_addr().unwrap().to_string());
+    let write = |turn: u64| {
+        let (text, component, language) = if turn.is_multiple_of(2) {
+            ("builtin:toxic-bilstm".to_owned(), "v1.wasm", tiny("phi3-q4_k.gguf"))
+        } else {
+            ("two".to_owned(), "v2.wasm", tiny("qwen2-q6_k.gguf"))
+        };
+        let config = format!(
+            "[server]\nlisten = \"{address}\"\nadmin_listen = \"{admin}\"\n\
+             [models.text]\nsource = {text:?}\n[models.chat]\nsource = {language:?}\n\
+             [components.moderate]\nsource = {component:?}\nroute = \"/moderate\"\nmodels = {{ text = \"text\" }}\n\
+             [[components.moderate.tests]]\ninput = \"You are so dumb and stupid!\"\nflagged = true\n"
+        );
+        let path = folder.path().join("infer.toml");
+        fs::write(path.with_extension("new"), config).unwrap();
+        fs::rename(path.with_extension("new"), path).unwrap();
+    };
+    write(0);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+    command
+        .current_dir(&folder)
+        .env_remove("INFER_CONFIG")
+        .args(["serve", "--log", "warn"])
+        .stdout(Stdio::null());
+    let server = Process(command.spawn().unwrap());
+    let client = Client::new();
+    let ready = async || {
+        let answer = client.get(format!("http://{admin}/readyz")).send().await;
+        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    };
+    eventually(ready).await;
+    let hashes = async || {
+        let state = client.get(format!("http://{admin}/admin/state")).send().await.unwrap();
+        let state: BTreeMap<String, String> = state.json().await.unwrap();
+        let hash = |key: &str| state[&format!("{key}.hash")].clone();
+        [format!("{} {}", hash("components.moderate"), hash("models.text")), hash("models.chat")]
+    };
+    let mut served = vec![hashes().await];
+
+    let (time, next, began) = (Duration::from_secs(seconds), Arc::new(AtomicU64::new(0)), Instant::now());
+    let mut lanes = JoinSet::new();
+    for lane in 0..64_u64 {
+        let (client, address, next) = (client.clone(), address.clone(), next.clone());
+        lanes.spawn(async move {
+            let mut all = Vec::new();
+            loop {
+                let due = Duration::from_secs_f64(next.fetch_add(1, Ordering::Relaxed) as f64 / RATE);
+                tokio::time::sleep_until((began + due).into()).await;
+                if began.elapsed() > time {
+                    return all;
+                }
+                // One in ten asks the language model.
+                let (path, body) = if lane % 10 == 9 {
+                    ("/v1/chat/completions", json!({ "model": "chat", "max_tokens": 4, "messages": [{ "role": "user", "content": "a b c" }] }))
+                } else {
+                    ("/moderate", json!({ "input": "this is a post of ordinary length by a wonderful person" }))
+                };
+                let sent = Instant::now();
+                let answer = client.post(format!("http://{address}{path}")).json(&body).send().await.unwrap();
+                let status = answer.status();
+                let body: Value = answer.json().await.unwrap();
+                let infer = &body["infer"];
+                let hash = |value: &Value| value["hash"].as_str().unwrap_or_default().to_owned();
+                let version = if path == "/moderate" {
+                    format!("{} {}", hash(&infer["component"]), hash(&infer["models"][0]))
+                } else {
+                    hash(&infer["model"])
+                };
+                assert_eq!(status, StatusCode::OK, "{body}");
+                all.push(Seen { at: sent - began, took: sent.elapsed(), status, version });
+            }
+        });
+    }
+    // Twelve swaps in 120 s: half by SIGHUP, half by the operator's listener.
+    let mut before = 0;
+    let swaps = seconds / INTERVAL;
+    for turn in 1..swaps {
+        tokio::time::sleep_until((began + Duration::from_secs(turn * INTERVAL)).into()).await;
+        if turn == 1 {
+            before = server.resident();
+        }
+        write(turn);
+        if turn.is_multiple_of(2) {
+            server.hangup();
+        } else {
+            let answer = client.post(format!("http://{admin}/admin/reload")).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+        }
+        if served.len() < 2 {
+            let last = served.last().cloned();
+            eventually(async || Some(hashes().await) != last).await;
+            served.push(hashes().await);
+        }
+    }
+    let mut seen = Vec::new();
+    while let Some(lane) = lanes.join_next().await {
+        seen.extend(lane.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(SWAP)).await;
+    let after = server.resident();
+
+    let (mut swap, mut steady) = (Histogram::<u64>::new(3).unwrap(), Histogram::<u64>::new(3).unwrap());
+    let known: Vec<_> = served.iter().flatten().collect();
+    let mut versions = BTreeMap::<&str, usize>::new();
+    for seen in &seen {
+        assert_eq!(seen.status, StatusCode::OK);
+        assert!(known.contains(&&seen.version), "no version of these: {}", seen.version);
+        *versions.entry(&seen.version).or_default() += 1;
+        let into = seen.at.as_secs() % INTERVAL;
+        let histogram = if seen.at.as_secs() >= INTERVAL && into < SWAP { &mut swap } else { &mut steady };
+        histogram.record(seen.took.as_micros() as u64).unwrap();
+    }
+    let at = |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+    println!("{} requests in {seconds} s, {} swaps, 0 failed", seen.len(), swaps - 1);
+    for (version, answers) in &versions {
+        println!("  {answers:6} answers of {version:.90}");
+    }
+    for (name, histogram) in [("steady", &steady), ("in swaps", &swap)] {
+        println!(
+            "{name:10} p50 {:7.2} ms  p99 {:7.2} ms  max {:7.2} ms",
+            at(histogram, 0.5),
+            at(histogram, 0.99),
+            at(histogram, 1.0)
+        );
+    }
+    println!("p99 in swaps / steady: {:.2}", at(&swap, 0.99) / at(&steady, 0.99));
+    println!(
+        "RSS {before} KB before the first swap, {after} KB after the last: {:+.1} %",
+        (after as f64 / before as f64 - 1.0) * 100.0
+    );
+    assert!(versions.len() == 4, "both of each were served");
+}
