@@ -8,9 +8,10 @@ use tokio::task::JoinSet;
 
 use crate::harness::{eventually, photo};
 
-/// How far a prediction may be from what was measured. It is within a tenth on the machine of docs/BENCHMARKS.md; allocators
-/// and page caches differ between machines.
-const TOLERANCE: f64 = 0.15;
+/// How far a prediction may be below what was measured, and above it. It is within a tenth on the machine of docs/BENCHMARKS.md
+/// (`make plan`); allocators and page caches differ between machines, and where other work takes the processors less runs at once.
+const BELOW: f64 = -0.15;
+const ABOVE: f64 = 0.35;
 
 const BILSTM: &str = "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
     [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = { text = \"toxic-bilstm\" }\n";
@@ -120,7 +121,7 @@ fn compare(what: &str, plan: &Value, peak: u64) {
         megabytes(peak),
         off * 100.0
     );
-    assert!(off.abs() <= TOLERANCE, "{what}: {plan:#}");
+    assert!((BELOW..=ABOVE).contains(&off), "{what}: {plan:#}");
 }
 
 #[tokio::test]

@@ -231,6 +231,8 @@ async fn what_has_not_changed_is_shared_and_limits_and_keys_are_live() {
     let (status, body) = place.server.moderate(&json!({ "input": ["a", "b"] })).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
     assert_eq!(answer(place.server.post("/second").json(&json!({ "input": "a" }))).await.0, StatusCode::OK);
+    // The next reload waits until nobody has the first version any more.
+    drop((before, after));
     let key = infer::keys::KeyHash::of("alice");
     place.write(&moderator("one", &format!("[keys.alice]\nhash = \"{key}\"\n")));
     place.live.reload().await.unwrap();
