@@ -49,6 +49,12 @@ overload: guests onnxruntime ## Ask a server for three times what it can do, and
 swap: guests onnxruntime ## Swap models and component every ten seconds under 100 requests/s, and print what came of it: SWAP_SECONDS=120
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture swap::
 
+LOAD ?= -t1 -c32 -d20s
+
+load: build ## Ask /moderate for texts with wrk, and print answers a second and latencies; installs Debian's wrk: make load LOAD='-t1 -c32 -d60s'
+	@command -v wrk >/dev/null || { echo 'installing wrk'; apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
+	@scripts/with-server.sh sh -c 'wrk $(LOAD) -s benches/load.lua "$$INFER_URL" | tail -1'
+
 test-clients: build ## Run OpenAI's and Triton's own Python clients against the server
 	@test -x $(CARGO_TARGET_DIR)/clients/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/clients
 	@$(CARGO_TARGET_DIR)/clients/bin/pip install --quiet -r tests/clients/requirements.txt

@@ -375,7 +375,8 @@ fn pull_refuses_a_hubs_other_file_before_it_is_fetched() {
     let (address, sent) = hub(other.clone(), hash(&other), 0);
     let output = setting.command("hub", &address).output().unwrap();
     assert!(text(&output).contains(&format!("has sha256 {} there", hash(&other))), "{}", text(&output));
-    assert_eq!(sent.load(Ordering::Relaxed), 1);
+    // The one byte that tells the size; its header may have said enough.
+    assert!(sent.load(Ordering::Relaxed) <= 1);
 
     // A tag that is no hash tells nothing; the file does.
     let (address, _) = hub(other.clone(), "v2".to_owned(), 0);
