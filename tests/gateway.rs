@@ -112,8 +112,10 @@ async fn what_is_not_judged_in_time_is_an_error_a_review_or_let_through_as_the_r
         let body: Value = response.json().await.unwrap();
         assert_eq!(body["results"].as_array().unwrap().len(), 100);
         assert!(!body["infer"]["late"].as_array().unwrap().is_empty(), "{body}");
-        let reason = body["infer"]["degraded"][0]["reason"].as_str().unwrap();
-        assert!(reason.contains("deadline"), "{reason}");
+        // A text judged within the millisecond leaves the gaps of its own, which may come first.
+        let degraded = body["infer"]["degraded"].as_array().unwrap();
+        let late = |gap: &Value| gap["reason"].as_str().unwrap().contains("deadline");
+        assert!(degraded.iter().any(late), "{degraded:?}");
     }
     let extensions = json!({ "deadline_ms": 3_600_000 });
     let (status, error) =
