@@ -22,7 +22,7 @@ CRATE = Path(__file__).with_name("inguest")
 MODELS = ["efficientnet-lite0", "toxic-bilstm"]
 TRIPLE = "wasm32-unknown-unknown"
 RUNS = {"efficientnet-lite0": 3, "toxic-bilstm": 33}
-LIMITS = "memory_bytes = 536870912\nguest_time_ms = 60000\n"
+LIMITS = "memory_bytes = 536870912\nguest_ms = 60000\n"
 
 
 def component(model: str) -> Path:
