@@ -6,13 +6,16 @@ use std::process::Command;
 
 use wit_parser::{PackageId, Resolve, TypeDefKind};
 
-/// The folder of a dependency's source.
+/// The folder of a dependency's source. Only what this platform needs has been downloaded, so no other is asked for.
 fn source_of(package: &str) -> PathBuf {
+    let rustc = Command::new("rustc").arg("-vV").output().unwrap();
+    let facts = String::from_utf8(rustc.stdout).unwrap();
+    let platform = facts.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--offline", "--manifest-path"])
-        .arg(manifest)
+        .args(["metadata", "--format-version=1", "--offline"])
+        .args([Path::new("--filter-platform"), Path::new(platform), Path::new("--manifest-path"), &manifest])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
