@@ -47,8 +47,16 @@ async fn the_operators_document_is_of_the_operators_routes() {
     let address = listeners.admin_address().unwrap();
     let live = Live::new(app, &listeners, None);
     let routed = paths(&live.router(true));
-    let expected =
-        ["/admin/reload", "/admin/state", "/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/models"];
+    let expected = [
+        "/admin/reload",
+        "/admin/state",
+        "/admin/versions",
+        "/healthz",
+        "/metrics",
+        "/openapi.json",
+        "/readyz",
+        "/v1/models",
+    ];
     assert_eq!(routed, BTreeSet::from(expected.map(str::to_owned)));
     let public = paths(&live.router(false));
     assert!(!public.contains("/metrics") && public.contains("/openapi.json"), "{public:?}");

@@ -2,17 +2,20 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use infer_engine::{Model, Runtime, RuntimeOptions, Weights};
+use infer_engine::{Mirror, Model, Runtime, RuntimeOptions, Weights};
 use infer_sandbox::types::{Label, Part, Verdict};
 use infer_sandbox::{Component, ComponentOptions, Outcome, RequestMemory, Sandbox, SandboxOptions, World};
 use sha2::{Digest as _, Sha256};
 
 use crate::builtin;
-use crate::config::{ComponentConfig, Config, ModelConfig, Source};
+use crate::config::{ComponentConfig, Config, ModelConfig, Source, Trial};
+use crate::lock::Lock;
 use crate::metrics::{Metrics, Recorder};
+use crate::versions::{self, Canary, Count, Version};
 use crate::{plan, weights};
 
 /// Everything that is loaded once. It does not change: a changed configuration makes [another](App::next), which shares
@@ -30,6 +33,10 @@ pub struct App {
     pub components: BTreeMap<String, Arc<Policy>>,
     /// What was done since the program started.
     pub metrics: Arc<Metrics>,
+    /// What answers a share of the requests instead, where a next version is tried so.
+    pub canary: Option<Canary>,
+    /// Next versions in the shadow of models, by the models' names.
+    pub shadows: BTreeMap<String, Arc<Mirror>>,
 }
 
 /// A component with what the configuration says of it.
@@ -42,6 +49,8 @@ pub struct Policy {
     pub route: Option<String>,
     /// Counts its calls.
     pub calls: Recorder,
+    /// Counts them for the comparison of versions.
+    pub count: Count,
 }
 
 impl Policy {
@@ -49,6 +58,7 @@ impl Policy {
     pub async fn moderate(&self, request: &infer_sandbox::Request, parts: &[Part]) -> Outcome<Verdict> {
         let outcome = self.component.moderate(request, parts).await;
         self.calls.called(&outcome.result, &outcome.usage);
+        self.count.called(&outcome.result.as_ref().map(|verdict| verdict.flagged));
         outcome
     }
 
@@ -61,6 +71,7 @@ impl Policy {
     ) -> Outcome<Vec<Label>> {
         let outcome = self.component.classify(request, image, top).await;
         self.calls.called(&outcome.result, &outcome.usage);
+        self.count.called(&outcome.result.as_ref().map(|_| false));
         outcome
     }
 }
@@ -77,17 +88,46 @@ impl App {
         let memory = RequestMemory::new(plan::request_bytes(&config, &runtime)?);
         let sandbox = Sandbox::new(&SandboxOptions { memory, ..config.sandbox.clone() })?;
         let metrics = Metrics::new(sandbox.memory(), runtime.backend());
-        let app = App {
-            config,
-            runtime: Arc::new(runtime),
-            sandbox: Arc::new(sandbox),
-            models: BTreeMap::new(),
-            components: BTreeMap::new(),
-            metrics: Arc::new(metrics),
-        };
-        let app = app.fill(None)?;
-        app.metrics.tell_of(&app.models);
+        let app = App::empty(config, Arc::new(runtime), Arc::new(sandbox), Arc::new(metrics));
+        let app = app.fill(&[])?.with_trials(None)?;
+        app.take_over();
         Ok(app)
+    }
+
+    fn empty(config: Config, runtime: Arc<Runtime>, sandbox: Arc<Sandbox>, metrics: Arc<Metrics>) -> Self {
+        let (models, components, shadows) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        App { config, runtime, sandbox, models, components, metrics, canary: None, shadows }
+    }
+
+    /// From now on this is what is served: its models have their shadows, and are told of.
+    pub fn take_over(&self) {
+        for (name, model) in &self.models {
+            model.set_mirror(self.shadows.get(name).cloned());
+        }
+        let next: Vec<_> = self.next_versions().map(|version| version.model).collect();
+        self.metrics.tell_of(self.models.values(), &next);
+    }
+
+    /// Every model, and every next version of one.
+    pub fn versions(&self) -> impl Iterator<Item = Version<'_>> {
+        let current = self.models.iter().filter_map(|(name, model)| {
+            let config = self.config.models.get(name)?.clone();
+            Some(Version { name, config: ModelConfig { next: None, previous: None, ..config }, model })
+        });
+        current.chain(self.next_versions())
+    }
+
+    /// Every next version of a model.
+    pub fn next_versions(&self) -> impl Iterator<Item = Version<'_>> {
+        self.config.models.iter().filter_map(|(name, model)| {
+            let config = model.next_version()?;
+            let canary = self.canary.as_ref().filter(|canary| canary.name == *name);
+            let model = match canary {
+                Some(canary) => canary.app.models.get(name)?,
+                None => self.shadows.get(name)?.next(),
+            };
+            Some(Version { name, config, model })
+        })
     }
 
     /// What `config` makes beside this one: models and components with the same settings and the same bytes are this
@@ -121,21 +161,29 @@ impl App {
     /// `config`, and those of this one's models that it has not.
     fn beside(&self, config: &Config) -> anyhow::Result<Config> {
         let mut both = config.clone();
-        for (name, before) in &self.config.models {
-            let same = match config.models.get(name) {
-                Some(after) => before.is_same(after) && self.has(name, &weights_of(name, after)?),
-                None => false,
-            };
+        for (index, Version { name, config: before, .. }) in self.versions().enumerate() {
+            let mut same = false;
+            for (_, after) in config.versions().filter(|(after, _)| *after == name) {
+                same = same
+                    || (before.is_same(&after)
+                        && self.find(name, &after, &weights_of(name, &after)?).is_some());
+            }
             if !same {
-                both.models.insert(format!("{name} as it was"), before.clone());
+                both.models.insert(format!("{name} as it was ({index})"), before);
             }
         }
         Ok(both)
     }
 
-    /// Whether the model of this name is of these weights, and answers.
-    fn has(&self, name: &str, weights: &Weights) -> bool {
-        self.models.get(name).is_some_and(|model| model.hash() == weights.hash() && model.is_serving())
+    /// The model of this name that was loaded for the same, of these weights, and answers.
+    fn find(&self, name: &str, config: &ModelConfig, weights: &Weights) -> Option<&Arc<Model>> {
+        let fits = |version: &Version<'_>| {
+            version.name == name
+                && version.config.is_same(config)
+                && version.model.hash() == weights.hash()
+                && version.model.is_serving()
+        };
+        self.versions().find(fits).map(|version| version.model)
     }
 
     fn load_beside(&self, mut config: Config) -> anyhow::Result<Self> {
@@ -147,27 +195,60 @@ impl App {
         } else {
             Arc::new(Sandbox::new(&SandboxOptions { memory, ..wanted.clone() })?)
         };
-        let app = App {
-            config,
-            runtime: self.runtime.clone(),
-            sandbox,
-            models: BTreeMap::new(),
-            components: BTreeMap::new(),
-            metrics: self.metrics.clone(),
-        };
-        app.fill(Some(self))
+        let app = App::empty(config, self.runtime.clone(), sandbox, self.metrics.clone());
+        app.fill(&[self])?.with_trials(Some(self))
     }
 
-    /// Load the models and components of the configuration that `old` has not.
-    fn fill(mut self, old: Option<&App>) -> anyhow::Result<Self> {
+    /// Load the models and components of the configuration that none of `known` has.
+    fn fill(mut self, known: &[&App]) -> anyhow::Result<Self> {
         for (name, config) in &self.config.models {
-            let model = load_model(&self, name, config, old).with_context(|| config.at.to_string())?;
-            self.models.insert(name.clone(), model);
+            let lock = self.config.lock.as_ref();
+            let model = load_model(&self.runtime, lock, name, config, known);
+            self.models.insert(name.clone(), model.with_context(|| config.at.to_string())?);
         }
         for (name, config) in &self.config.components {
-            let component =
-                load_component(&self, name, config, old).with_context(|| config.at.to_string())?;
-            self.components.insert(name.clone(), component);
+            let component = load_component(&self, name, config, known);
+            self.components.insert(name.clone(), component.with_context(|| config.at.to_string())?);
+        }
+        Ok(self)
+    }
+
+    /// Load the models' next versions, and the components that use a canary; what `old` has of them is shared.
+    fn with_trials(mut self, old: Option<&App>) -> anyhow::Result<Self> {
+        let mut shadows = BTreeMap::new();
+        {
+            let known: Vec<_> = std::iter::once(&self).chain(old).collect();
+            for (name, current) in &self.config.models {
+                let (Some(next), Some(config)) = (&current.next, current.next_version()) else { continue };
+                let Trial::Shadow { tolerance } = next.trial else { continue };
+                let lock = self.config.lock.clone().map(|lock| lock.of_next(name));
+                let load = || {
+                    let model = load_model(&self.runtime, lock.as_ref(), name, &config, &known)?;
+                    versions::interchangeable(name, self.models[name].card(), model.card())?;
+                    let before = old.and_then(|old| old.shadows.get(name));
+                    let same = |mirror: &&Arc<Mirror>| {
+                        Arc::ptr_eq(mirror.next(), &model) && mirror.tolerance() == tolerance
+                    };
+                    Ok(match before.filter(same) {
+                        Some(mirror) => mirror.clone(),
+                        None => Arc::new(Mirror::new(model, tolerance)?),
+                    })
+                };
+                let mirror: anyhow::Result<_> = load();
+                shadows.insert(name.clone(), mirror.with_context(|| next.at.to_string())?);
+            }
+        }
+        self.shadows = shadows;
+        if let Some((name, percent, config)) = self.config.canary() {
+            let at = config.models[&name].at.to_string();
+            let (runtime, sandbox) = (self.runtime.clone(), self.sandbox.clone());
+            let app = App::empty(config, runtime, sandbox, self.metrics.clone());
+            let known: Vec<_> = std::iter::once(&self).chain(old).collect();
+            let app = Arc::new(app.fill(&known)?);
+            let cards = (self.models[&name].card(), app.models[&name].card());
+            versions::interchangeable(&name, cards.0, cards.1).with_context(|| at)?;
+            let before = old.and_then(|old| old.canary.as_ref());
+            self.canary = Some(Canary::new(name, percent, app, &self, before));
         }
         Ok(self)
     }
@@ -195,21 +276,23 @@ impl App {
     }
 }
 
-fn load_model(app: &App, name: &str, config: &ModelConfig, old: Option<&App>) -> anyhow::Result<Arc<Model>> {
+fn load_model(
+    runtime: &Arc<Runtime>,
+    lock: Option<&Lock>,
+    name: &str,
+    config: &ModelConfig,
+    known: &[&App],
+) -> anyhow::Result<Arc<Model>> {
     let weights = weights_of(name, config)?;
-    if let Some(lock) = &app.config.lock {
+    if let Some(lock) = lock {
         lock.check_model(name, weights.hash())?;
     }
-    if let Some(old) = old
-        && let (Some(model), Some(before)) = (old.models.get(name), old.config.models.get(name))
-        && before.is_same(config)
-        && old.has(name, &weights)
-    {
+    if let Some(model) = known.iter().find_map(|app| app.find(name, config, &weights)) {
         return Ok(model.clone());
     }
-    let model = Model::load(&app.runtime, name, weights, &config.options)?;
+    let model = Model::load(runtime, name, weights, &config.options)?;
     let Some(keep_alive) = config.keep_alive else { return Ok(Arc::new(model)) };
-    let (runtime, name, config) = (app.runtime.clone(), name.to_owned(), config.clone());
+    let (runtime, name, config) = (runtime.clone(), name.to_owned(), config.clone());
     let again = move || {
         let weights = weights_of(&name, &config).map_err(|error| format!("{error:#}"))?;
         Model::load(&runtime, &name, weights, &config.options).map_err(|error| error.to_string())
@@ -225,7 +308,7 @@ fn load_component(
     app: &App,
     name: &str,
     config: &ComponentConfig,
-    old: Option<&App>,
+    known: &[&App],
 ) -> anyhow::Result<Arc<Policy>> {
     let bytes = component_bytes(name, &config.source)?;
     let granted: BTreeMap<_, _> = config
@@ -237,16 +320,18 @@ fn load_component(
     if let Some(lock) = &app.config.lock {
         lock.check_component(name, &hash)?;
     }
-    if let Some(old) = old
-        && let (Some(policy), Some(before)) = (old.components.get(name), old.config.components.get(name))
-        && before.is_same(config)
-        && policy.hash == hash
-        && Arc::ptr_eq(&old.sandbox, &app.sandbox)
-        && granted.iter().all(|(wanted, model)| {
-            policy.component.models().get(wanted).is_some_and(|before| Arc::ptr_eq(before, model))
-        })
-    {
-        return Ok(policy.clone());
+    let canaries = known.iter().filter_map(|app| app.canary.as_ref().map(|canary| &*canary.app));
+    for old in known.iter().copied().chain(canaries) {
+        if let (Some(policy), Some(before)) = (old.components.get(name), old.config.components.get(name))
+            && before.is_same(config)
+            && policy.hash == hash
+            && Arc::ptr_eq(&old.sandbox, &app.sandbox)
+            && granted.iter().all(|(wanted, model)| {
+                policy.component.models().get(wanted).is_some_and(|before| Arc::ptr_eq(before, model))
+            })
+        {
+            return Ok(policy.clone());
+        }
     }
     let mut settings = config.settings.clone();
     for (wanted, model) in &granted {
@@ -255,7 +340,7 @@ fn load_component(
     let options = ComponentOptions { models: granted, settings, limits: config.limits.clone() };
     let component = app.sandbox.load(name, &bytes, options)?;
     let calls = app.metrics.recorder(name);
-    Ok(Arc::new(Policy { component, hash, route: config.route.clone(), calls }))
+    Ok(Arc::new(Policy { component, hash, route: config.route.clone(), calls, count: Count::default() }))
 }
 
 /// The bytes of a component: those that the program carries, or a file's.
@@ -268,11 +353,26 @@ pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'stati
         Source::Builtin(builtin) => {
             builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
         }
-        Source::Path(path) => std::fs::read(path)
-            .with_context(|| format!("component `{name}`: cannot read `{}`", path.display()))?
-            .into(),
+        Source::Path(path) => {
+            let read = || format!("component `{name}`: cannot read `{}`", path.display());
+            let mut bytes = Vec::new();
+            let file = std::fs::File::open(path).with_context(read)?;
+            file.take(MOST_COMPONENT_BYTES + 1).read_to_end(&mut bytes).with_context(read)?;
+            if bytes.len() as u64 > MOST_COMPONENT_BYTES {
+                let bytes = std::fs::metadata(path).map_or(0, |found| found.len());
+                anyhow::bail!(
+                    "component `{name}`: `{}` is {bytes} bytes, expected at most {MOST_COMPONENT_BYTES}: a guest carries its code and \
+                     its vocabulary, models are the host's",
+                    path.display()
+                );
+            }
+            bytes.into()
+        }
     })
 }
+
+/// A larger file is not read: the compiler takes many times a component's size.
+const MOST_COMPONENT_BYTES: u64 = 64 << 20;
 
 /// What a guest is told of a model's card: the reserved settings that wit/README.md lists.
 pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {

@@ -63,6 +63,12 @@ pub enum Command {
     Check(Check),
     /// Have the running server read its configuration again and serve what it says, without dropping a request
     Reload(Admin),
+    /// Compare the running server's models with their next versions
+    Diff(Diff),
+    /// Put a model's next version in its place: in infer.toml, infer.lock and the running server, or in none of them
+    Promote(Turn),
+    /// End the trial of a model's next version; where there is none, undo the last promotion
+    Rollback(Turn),
     /// Compile the configured components ahead of the first start
     Compile,
     /// Predict what the configuration needs of memory
@@ -110,6 +116,31 @@ pub struct Check {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     pub diff: Option<Option<PathBuf>>,
 
+    /// Where the running server is.
+    #[command(flatten)]
+    pub server: Admin,
+}
+
+/// `infer diff`
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// One model [default: all that have a next version]
+    #[arg(value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Where the running server is.
+    #[command(flatten)]
+    pub server: Admin,
+    /// Output format
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `infer promote` and `infer rollback`
+#[derive(Debug, Args)]
+pub struct Turn {
+    /// The model's name in infer.toml
+    #[arg(value_name = "MODEL")]
+    pub model: String,
     /// Where the running server is.
     #[command(flatten)]
     pub server: Admin,

@@ -17,6 +17,7 @@ mod pull;
 mod score;
 mod serve;
 mod store;
+mod versions;
 
 use std::io::{Write as _, stdout};
 use std::path::Path;
@@ -51,6 +52,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let load_awake = || {
         load().map(|mut config| {
             config.models.values_mut().for_each(|model| model.keep_alive = None);
+            config.drop_trials();
             config
         })
     };
@@ -67,6 +69,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Check(arguments) => check::run(load()?, &arguments, &mut out)?,
         Command::Reload(arguments) => admin::reload(&load()?, &arguments, &mut out)?,
+        Command::Diff(arguments) => versions::diff(&load()?, &arguments, &mut out)?,
+        Command::Promote(arguments) => versions::promote(&load()?, &arguments, &mut out)?,
+        Command::Rollback(arguments) => versions::rollback(&load()?, &arguments, &mut out)?,
         Command::Lock => lock::run(&Config::read(cli.config.as_deref())?, &mut out)?,
         Command::Compile => compile::run(&load()?, &mut out)?,
         Command::Plan(arguments) => plan::run(&load()?, &arguments, &mut out)?,
@@ -105,10 +110,7 @@ fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<App>
 
 /// A request from the command line.
 fn request(app: &App) -> infer_sandbox::Request {
-    infer_sandbox::Request {
-        id: Arc::from("command-line"),
-        deadline: Instant::now() + app.config.server.deadline,
-    }
+    infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + app.config.server.deadline)
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -1,11 +1,14 @@
 //! infer.toml: what is typed (`file`) becomes what it means ([`Config`]); `check` names each mistake with its line, `server`
-//! those of the listener and its keys, `component_test` what components are asked; `resolved` compares two.
+//! those of the listener and its keys, `trial` those of next versions, `component_test` what components are asked; `resolved` compares two, `edit` changes the
+//! text.
 
 mod check;
 mod component_test;
+pub mod edit;
 mod file;
 mod resolved;
 mod server;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +26,7 @@ use check::Checker;
 pub use component_test::{ComponentTest, TestImage};
 pub use resolved::{Change, Resolved};
 pub use server::{ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
+pub use trial::{Next, Trial};
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
 #[derive(Clone, Debug)]
@@ -58,6 +62,10 @@ pub struct ModelConfig {
     pub reuse: Reuse,
     /// How long it stays loaded while nobody asks it; for ever where there is no such time.
     pub keep_alive: Option<Duration>,
+    /// A second version that is tried beside it.
+    pub next: Option<Next>,
+    /// The source that `infer rollback` puts back.
+    pub previous: Option<String>,
 }
 
 /// One component.
@@ -187,10 +195,11 @@ impl Config {
 }
 
 impl ModelConfig {
-    /// Whether both say the same, on whichever line.
+    /// Whether the same is loaded for both, on whichever line they are; other versions beside them are no matter.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        *self == ModelConfig { at: self.at.clone(), ..other.clone() }
+        let ModelConfig { at, next, previous, .. } = self.clone();
+        *self == ModelConfig { at, next, previous, ..other.clone() }
     }
 }
 

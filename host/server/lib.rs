@@ -40,4 +40,5 @@ pub mod reclaim;
 pub mod routes;
 pub mod serve;
 pub mod store;
+pub mod versions;
 pub mod weights;

@@ -1,6 +1,6 @@
 //! What is served now, and its replacement by what a changed configuration says, while requests go on.
 //!
-//! A [`Snapshot`] is everything that a request may meet: models, components, routes, keys, limits. Each request takes
+//! A `Snapshot` is everything that a request may meet: models, components, routes, keys, limits. Each request takes
 //! one when its head has come and keeps it to its end, so an answer comes from exactly one. A reload makes the next one beside it,
 //! of which only what has changed is loaded; tests it; puts it in place in one step; and unloads what has gone when the last
 //! request that knows it has ended. Whatever fails before that step leaves everything as it was.
@@ -31,6 +31,7 @@ use crate::app::App;
 use crate::config::{Change, Config, Resolved};
 use crate::routes::{self, Entrance};
 use crate::serve::Listeners;
+use crate::versions::Version;
 use drain::Retired;
 
 pub use watch::{rest, watch};
@@ -55,6 +56,8 @@ struct Snapshot {
     entrance: Arc<Entrance>,
     public: Router,
     admin: Router,
+    /// The routes of the requests that a canary answers.
+    canary: Option<Router>,
 }
 
 /// What a reload did.
@@ -139,7 +142,12 @@ impl Live {
     /// The routes of this moment, the operator's or everybody's.
     pub fn router(&self, admin: bool) -> Router {
         let current = self.current.load();
-        if admin { current.admin.clone() } else { current.public.clone() }
+        let router = match (&current.canary, &current.app.canary) {
+            _ if admin => &current.admin,
+            (Some(router), Some(canary)) if canary.draws() => router,
+            _ => &current.public,
+        };
+        router.clone()
     }
 
     /// What is served at this moment.
@@ -212,11 +220,9 @@ impl Live {
             return Err(Step::SelfTest.refuse(error));
         }
         let app = Arc::new(app);
-        let models = app
-            .models
-            .iter()
-            .filter(|(name, model)| old.models.get(*name).is_none_or(|before| !Arc::ptr_eq(before, model)));
-        let models = models.map(|(name, _)| name.clone()).collect();
+        let is_new =
+            |version: &Version<'_>| old.versions().all(|before| !Arc::ptr_eq(before.model, version.model));
+        let models = app.versions().filter(is_new).map(|version| version.name.to_owned()).collect();
         let components = app.components.iter().filter(|(name, policy)| {
             old.components.get(*name).is_none_or(|before| !Arc::ptr_eq(before, policy))
         });
@@ -226,7 +232,7 @@ impl Live {
         let entrance = self.current.load().entrance.next(app.clone());
         let next = Arc::new(Snapshot::new(app.clone(), entrance, self.has_admin));
         let old = self.current.swap(next);
-        app.metrics.tell_of(&app.models);
+        app.take_over();
         *turn = Some(tokio::spawn(retired.drain(old, app)));
         let took_ms = began.elapsed().as_millis() as u64;
         Ok(Report { applied: true, changes, models, components, took_ms })
@@ -275,6 +281,10 @@ impl Snapshot {
         let entrance = Arc::new(entrance);
         let public = routes::router(&entrance, has_admin);
         let admin = routes::admin(&entrance);
-        Snapshot { app, entrance, public, admin }
+        let canary = app.canary.as_ref().map(|canary| {
+            let entrance = Arc::new(entrance.next(canary.app.clone()));
+            routes::router(&entrance, has_admin)
+        });
+        Snapshot { app, entrance, public, admin, canary }
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Mistake, Origin, Place};
+use crate::disk;
 
 /// The one version there is.
 const VERSION: u32 = 1;
@@ -35,6 +36,9 @@ pub struct Pins {
     /// Of models.
     #[serde(default)]
     pub models: BTreeMap<String, Pin>,
+    /// Of models' next versions, by the models' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub next: BTreeMap<String, Pin>,
     /// Of components.
     #[serde(default)]
     pub components: BTreeMap<String, Pin>,
@@ -52,7 +56,7 @@ pub struct Pin {
 
 impl Default for Pins {
     fn default() -> Self {
-        Pins { version: VERSION, models: BTreeMap::new(), components: BTreeMap::new() }
+        Pins { version: VERSION, models: BTreeMap::new(), next: BTreeMap::new(), components: BTreeMap::new() }
     }
 }
 
@@ -99,6 +103,16 @@ impl Lock {
         self.check("model", name, self.pins.models.get(name), sha256)
     }
 
+    /// The same lock, for a configuration in which the next version of model `name` is the model.
+    #[must_use]
+    pub fn of_next(mut self, name: &str) -> Self {
+        match self.pins.next.remove(name) {
+            Some(pin) => self.pins.models.insert(name.to_owned(), pin),
+            None => self.pins.models.remove(name),
+        };
+        self
+    }
+
     /// As [`Lock::check_model`], of a component.
     ///
     /// # Errors
@@ -130,17 +144,17 @@ impl Lock {
 /// When the configuration is no file, or the folder cannot be written.
 pub fn write(origin: &Origin, pins: &Pins) -> anyhow::Result<PathBuf> {
     let path = path(origin).context("the built-in configuration is a part of the program, and pinned with it; copy it to infer.toml to lock it")?;
-    let text = format!("{HEAD}{}", toml::to_string(pins)?);
-    let partial = path.with_extension(format!("lock.{}", std::process::id()));
-    let write = || -> io::Result<()> {
-        std::fs::write(&partial, &text)?;
-        std::fs::File::open(&partial)?.sync_all()?;
-        std::fs::rename(&partial, &path)
-    };
-    write().with_context(|| format!("cannot write `{}`", path.display())).inspect_err(|_| {
-        let _ = std::fs::remove_file(&partial);
-    })?;
+    disk::replace(&path, &text(pins)?).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(path)
+}
+
+/// `pins` as they are written.
+///
+/// # Errors
+///
+/// None for pins that were made from a configuration.
+pub fn text(pins: &Pins) -> anyhow::Result<String> {
+    Ok(format!("{HEAD}{}", toml::to_string(pins)?))
 }
 
 fn path(origin: &Origin) -> Option<PathBuf> {

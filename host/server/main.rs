@@ -7,6 +7,7 @@ use clap::Parser as _;
 use infer::cli::Cli;
 use infer::commands;
 use infer::config::ConfigError;
+use infer::reclaim::one_heap;
 
 /// Tensors of a megabyte come and go with every request: this allocator keeps their pages, where the system's returns
 /// them and takes a page fault for each again.
@@ -14,6 +15,7 @@ use infer::config::ConfigError;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    one_heap();
     let cli = Cli::parse();
     match commands::run(cli) {
         Ok(code) => code,

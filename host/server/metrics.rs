@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use infer_engine::{LanguageModel, Model, Stats};
+use infer_engine::{Comparison, LanguageModel, Model, Stats};
 use infer_sandbox::{CallError, RequestMemory, Usage};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
@@ -31,9 +31,19 @@ const SECONDS: [f64; 18] = [
 /// Upper bounds of the rows of a batch.
 const ROWS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// Upper bounds of a guest's memory, in bytes.
-const BYTES: [f64; 8] =
-    [1048576.0, 2097152.0, 4194304.0, 8388608.0, 16777216.0, 33554432.0, 67108864.0, 134217728.0];
+/// Upper bounds of a guest's memory and tensors, in bytes.
+const BYTES: [f64; 10] = [
+    4096.0,
+    65536.0,
+    1048576.0,
+    2097152.0,
+    4194304.0,
+    8388608.0,
+    16777216.0,
+    33554432.0,
+    67108864.0,
+    134217728.0,
+];
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -47,8 +57,8 @@ pub struct Metrics {
     models: Served,
 }
 
-/// The models that are served now; they are not kept by being counted.
-type Served = Arc<ArcSwap<Vec<Weak<Model>>>>;
+/// The models that are served now, and whether each is another's next version; they are not kept by being counted.
+type Served = Arc<ArcSwap<Vec<(Weak<Model>, bool)>>>;
 
 /// What is counted of components.
 #[derive(Clone)]
@@ -57,6 +67,7 @@ struct Calls {
     stages: Histograms<Staged>,
     batch: Histograms<Of>,
     memory: Histograms<Of>,
+    tensors: Histograms<Of>,
 }
 
 /// What is counted of one component.
@@ -118,6 +129,7 @@ impl Metrics {
             stages: Family::new_with_constructor(durations),
             batch: Family::new_with_constructor(|| Histogram::new(ROWS)),
             memory: Family::new_with_constructor(|| Histogram::new(BYTES)),
+            tensors: Family::new_with_constructor(|| Histogram::new(BYTES)),
         };
         let help = "Calls of a component: ok, fault, busy, deadline, wrong answers, and the causes of guests that were stopped";
         registry.register("component_calls", help, calls.outcomes.clone());
@@ -130,6 +142,8 @@ impl Metrics {
         );
         let help = "The most memory that a call's guest had";
         registry.register_with_unit("component_memory", help, Unit::Bytes, calls.memory.clone());
+        let help = "The most tensors that the host held for a call at once";
+        registry.register_with_unit("component_tensor", help, Unit::Bytes, calls.tensors.clone());
         let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("backend", backend.to_owned())];
         registry.register("build", "The program", Info::new(build));
         let reloads: Family<Reloaded, Counter> = Family::default();
@@ -141,9 +155,11 @@ impl Metrics {
         Metrics { registry, requests, seconds, calls, reloads, models }
     }
 
-    /// Tell of `models` from now on: what they have done is read from them whenever it is told.
-    pub fn tell_of(&self, models: &BTreeMap<String, Arc<Model>>) {
-        self.models.store(Arc::new(models.values().map(Arc::downgrade).collect()));
+    /// Tell of `models` from now on, and of the next versions of some: what they have done is read from them whenever it is told.
+    pub fn tell_of<'m>(&self, models: impl Iterator<Item = &'m Arc<Model>>, next: &[&Arc<Model>]) {
+        let current = models.map(|model| (Arc::downgrade(model), false));
+        let next = next.iter().map(|model| (Arc::downgrade(model), true));
+        self.models.store(Arc::new(current.chain(next).collect()));
     }
 
     /// Count a reload, by how it ended.
@@ -203,6 +219,7 @@ impl Recorder {
             calls.batch.get_or_create(&of).observe(usage.batch as f64);
         }
         calls.memory.get_or_create(&of).observe(usage.memory_bytes_peak as f64);
+        calls.tensors.get_or_create(&of).observe(usage.tensor_bytes_peak as f64);
     }
 }
 
@@ -244,8 +261,10 @@ impl fmt::Debug for Models {
 
 impl Collector for Models {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let models: Vec<_> = self.0.load().iter().filter_map(Weak::upgrade).collect();
-        let stats: Vec<_> = models.iter().map(|model| (model, model.stats())).collect();
+        let served = self.0.load();
+        let models = served.iter().filter_map(|(model, is_next)| Some((model.upgrade()?, *is_next)));
+        let models: Vec<_> = models.collect();
+        let stats: Vec<_> = models.iter().map(|(model, is_next)| (model, is_next, model.stats())).collect();
         for (name, help, kinds) in COUNTED {
             let mut family = encoder.encode_descriptor(
                 name,
@@ -253,11 +272,11 @@ impl Collector for Models {
                 None,
                 prometheus_client::metrics::MetricType::Counter,
             )?;
-            for (model, stats) in &stats {
+            for (model, is_next, stats) in &stats {
                 for (kind, read) in kinds {
-                    let labels = [("model", model.name()), ("kind", kind)];
-                    let labels = if kind.is_empty() { &labels[..1] } else { &labels[..] };
-                    ConstCounter::new(read(stats)).encode(family.encode_family(&labels)?)?;
+                    let mut labels = labels(model, **is_next);
+                    labels.extend((!kind.is_empty()).then_some(("kind", *kind)));
+                    ConstCounter::new(read(stats)).encode(family.encode_family(&labels.as_slice())?)?;
                 }
             }
         }
@@ -275,16 +294,63 @@ impl Collector for Models {
         let kind = prometheus_client::metrics::MetricType::Gauge;
         for (name, help, read) in gauges {
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for model in &models {
+            for (model, is_next) in &models {
                 let Some(value) = read(model) else { continue };
-                let labels = [("model", model.name())];
-                ConstGauge::new(value as i64).encode(family.encode_family(&labels)?)?;
+                ConstGauge::new(value as i64)
+                    .encode(family.encode_family(&labels(model, *is_next).as_slice())?)?;
             }
         }
+        compared(&models, &mut encoder)?;
         let resident =
             encoder.encode_descriptor("resident", "Memory of the process", Some(&Unit::Bytes), kind)?;
         ConstGauge::new(resident_bytes().unwrap_or(0) as i64).encode(resident)
     }
+}
+
+fn labels(model: &Model, is_next: bool) -> Vec<(&'static str, &str)> {
+    let mut labels = vec![("model", model.name())];
+    labels.extend(is_next.then_some(("version", "next")));
+    labels
+}
+
+/// What was found of next versions in the shadow.
+fn compared(models: &[(Arc<Model>, bool)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let found = models.iter().filter_map(|(model, _)| Some((model.name(), model.mirror()?.comparison())));
+    let found: Vec<_> = found.collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let help = "Answers of a next version in the shadow: compared, disagreed (of those), failed, skipped for too many waited";
+    let kind = prometheus_client::metrics::MetricType::Counter;
+    let mut family = encoder.encode_descriptor("shadow_answers", help, None, kind)?;
+    for (model, Comparison { compared, disagreed, failed, skipped, .. }) in &found {
+        let counts =
+            [("compared", compared), ("disagreed", disagreed), ("failed", failed), ("skipped", skipped)];
+        for (kind, count) in counts {
+            let labels = [("model", *model), ("kind", kind)];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let kind = prometheus_client::metrics::MetricType::Gauge;
+    let help = "The largest difference of two values that a model and its next version answered";
+    let mut family = encoder.encode_descriptor("shadow_difference_max", help, None, kind)?;
+    for (model, comparison) in &found {
+        let gauge = ConstGauge::new(comparison.largest_difference);
+        gauge.encode(family.encode_family(&[("model", *model)])?)?;
+    }
+    let help =
+        "The latest disagreements by the SHA-256 of their inputs: the largest difference of two values";
+    let mut family = encoder.encode_descriptor("shadow_disagreement", help, None, kind)?;
+    for (model, comparison) in &found {
+        // One input may disagree more than once, and a series is told once.
+        let latest: BTreeMap<_, _> =
+            comparison.examples.iter().map(|example| (&*example.sha256, example.difference)).collect();
+        for (sha256, difference) in latest {
+            let labels = [("model", *model), ("input_sha256", sha256)];
+            ConstGauge::new(difference).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// What requests hold together: bodies, tensors, and what guests have grown to.

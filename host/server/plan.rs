@@ -8,12 +8,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use infer_engine::{Footprint, Format, Loading, Need, Runtime};
+use infer_engine::{Footprint, Format, Loading, MIRROR_BYTES, Need, Runtime};
 use infer_sandbox::{INSTANCE_BYTES, Sandbox};
 use serde::Serialize;
 
 use crate::app::component_bytes;
-use crate::config::{Config, ConfigError, Mistake, ModelConfig, Source};
+use crate::config::{Config, ConfigError, Mistake, ModelConfig, Next, Source, Trial};
 use crate::weights::{self, Reuse, State};
 
 /// Measured on Linux x86-64 as what a server takes with a part and without, in bytes resident; `make plan` compares their sum
@@ -94,6 +94,16 @@ impl Plan {
         for (name, model) in &config.models {
             plan.model(runtime, name, model, job_bytes)
                 .with_context(|| format!("{}: model `{name}`", model.at))?;
+            let Some(next) = model.next_version() else { continue };
+            let subject = format!("{name} next");
+            plan.model(runtime, &subject, &next, job_bytes)
+                .with_context(|| format!("{}: model `{name}`: `next`", next.at))?;
+            if matches!(&model.next, Some(Next { trial: Trial::Shadow { .. }, .. })) {
+                let (subject, what) =
+                    (format!("model {subject}"), "answers that wait to be compared".to_owned());
+                let most_bytes = MIRROR_BYTES as u64;
+                plan.parts.push(Part { subject, what, bytes: 0, most_bytes, mapped: false });
+            }
         }
         plan.components(config)?;
         plan.standing_bytes = plan.parts.iter().map(|part| part.most_bytes).fold(0, u64::saturating_add);

@@ -22,7 +22,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
-use infer_sandbox::World;
+use infer_sandbox::{Account, World};
 use tokio::time::timeout_at;
 use tracing::field::Empty;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -169,14 +169,27 @@ async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let server = &entrance.server;
     let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
-    let call = infer_sandbox::Request { id: request_id(&request), deadline: began + time };
+    let call = infer_sandbox::Request::new(request_id(&request), began + time);
     let span = info_span!("request", id = &*call.id, %method, path, key = Empty, trace = trace_id(&request));
     request.extensions_mut().insert(call.clone());
     // A handler answers by the deadline itself; this is for one that does not.
     let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
     let mut response = answer.unwrap_or_else(|_| ApiError::deadline().into_response());
     let (status, took) = (response.status().as_u16(), began.elapsed());
-    span.in_scope(|| info!(status, elapsed_ms = milliseconds(took), "answered"));
+    let elapsed_ms = milliseconds(took);
+    span.in_scope(|| match call.account() {
+        Account { calls: 0, .. } => info!(status, elapsed_ms, "answered"),
+        Account { calls, guest, compute, memory_bytes_peak, tensor_bytes_peak } => info!(
+            status,
+            elapsed_ms,
+            calls,
+            guest_ms = milliseconds(guest),
+            compute_ms = milliseconds(compute),
+            memory_bytes_peak,
+            tensor_bytes_peak,
+            "answered"
+        ),
+    });
     entrance.app.metrics.answered(&route, status, took);
     if let Ok(value) = HeaderValue::from_str(&call.id) {
         response.headers_mut().insert(REQUEST_ID, value);

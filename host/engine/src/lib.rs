@@ -37,7 +37,10 @@ pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, TokenLogprob,
     TokenUsage,
 };
-pub use model::{Capacity, Context, LoadError, Model, ModelOptions, Reply, RunError, SelfTestError, Stats};
+pub use model::{
+    Capacity, Comparison, Context, Example, LoadError, MIRROR_BYTES, Mirror, Model, ModelOptions, Reply,
+    RunError, SelfTestError, Stats,
+};
 pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
 pub use weights::{CardError, GgufSummary, WeightCache, Weights};

@@ -1,6 +1,7 @@
 //! A model that is loaded, of either kind: what the host knows of it, and how it is run.
 
 mod error;
+mod mirror;
 mod options;
 mod resting;
 mod self_test;
@@ -8,7 +9,7 @@ mod stats;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::card::{Card, Format};
@@ -19,6 +20,7 @@ use crate::tensor::Tensor;
 use crate::weights::Weights;
 
 pub use error::{LoadError, RunError};
+pub use mirror::{Comparison, Example, MIRROR_BYTES, Mirror};
 pub use options::{Capacity, ModelOptions};
 use resting::Resting;
 pub use self_test::SelfTestError;
@@ -32,6 +34,8 @@ pub struct Model {
     hash: String,
     capacity: Capacity,
     kind: Kind,
+    /// Read by each call, written by a reload: nobody waits for anything else while holding it.
+    mirror: RwLock<Option<Arc<Mirror>>>,
 }
 
 enum Kind {
@@ -81,7 +85,7 @@ impl Model {
             Format::Onnx => Kind::Onnx(OnnxModel::load(runtime, name, bytes.into_cow(), &card, &capacity)?),
             Format::Gguf => Kind::Language(LanguageModel::load(name, bytes, slot, &capacity)?),
         };
-        Ok(Model { name: name.to_owned(), card, hash, capacity, kind })
+        Ok(Model { name: name.to_owned(), card, hash, capacity, kind, mirror: RwLock::default() })
     }
 
     /// Compute the outputs for `inputs`, which are named tensors in any order.
@@ -102,14 +106,30 @@ impl Model {
         inputs: Vec<(String, Tensor)>,
         deadline: Instant,
     ) -> Result<Reply, RunError> {
-        match &self.kind {
+        let mirror = self.mirror();
+        let copied = mirror.as_ref().and_then(|mirror| mirror.copy(&inputs));
+        let answered = match &self.kind {
             Kind::Onnx(model) => model.run(inputs, deadline).await,
             Kind::Language(model) => model.run_tensors(session, inputs, deadline).await,
             Kind::Resting(resting) => {
                 let model = resting.awake(self, deadline).await?;
                 Box::pin(model.run_in(session, inputs, deadline)).await
             }
+        };
+        if let (Some(mirror), Some(copied), Ok(reply)) = (mirror, copied, &answered) {
+            mirror.answered(copied, &reply.outputs);
         }
+        answered
+    }
+
+    /// The next version in this one's shadow.
+    pub fn mirror(&self) -> Option<Arc<Mirror>> {
+        self.mirror.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on `mirror` sees what this is asked by its tensors, and answers; or nobody does.
+    pub fn set_mirror(&self, mirror: Option<Arc<Mirror>>) {
+        *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = mirror;
     }
 
     /// A context in which `component` runs the model.

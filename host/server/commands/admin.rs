@@ -19,7 +19,8 @@ use tokio::time::timeout;
 use crate::cli::Admin;
 use crate::config::{Config, Resolved};
 use crate::live::Report;
-use crate::routes::admin::{RELOAD, STATE};
+use crate::routes::admin::{RELOAD, STATE, VERSIONS};
+use crate::versions::Versions;
 
 /// The longest that a server may take: a large model is hashed, loaded and asked before a reload is answered.
 const PATIENCE: Duration = Duration::from_secs(3_600);
@@ -31,8 +32,7 @@ const SHORT: Duration = Duration::from_secs(10);
 const LONGEST: usize = 16 << 20;
 
 pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -> anyhow::Result<()> {
-    let address = address(config, arguments)?;
-    let report: Report = super::block_on(ask(address, Method::POST, RELOAD, PATIENCE))??;
+    let report = serve_changes(address(config, arguments)?)?;
     if !report.applied {
         writeln!(out, "nothing has changed")?;
         return Ok(());
@@ -44,6 +44,22 @@ pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -
     let loaded = if loaded.is_empty() { "nothing".to_owned() } else { loaded.join(", ") };
     writeln!(out, "\nserved after {} ms; loaded for it: {loaded}", report.took_ms)?;
     Ok(())
+}
+
+/// Whether anything listens at `address`.
+pub(super) fn is_there(address: SocketAddr) -> bool {
+    std::net::TcpStream::connect_timeout(&address, SHORT).is_ok()
+}
+
+/// Have the server at `address` serve what its configuration says now.
+pub(super) fn serve_changes(address: SocketAddr) -> anyhow::Result<Report> {
+    super::block_on(ask(address, Method::POST, RELOAD, PATIENCE))?
+}
+
+/// How the running server's models compare with their next versions.
+pub(super) fn versions(config: &Config, arguments: &Admin) -> anyhow::Result<Vec<Versions>> {
+    let address = address(config, arguments)?;
+    super::block_on(ask(address, Method::GET, VERSIONS, SHORT))?
 }
 
 /// What the running server serves.

@@ -31,6 +31,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let onnxruntime = self.onnxruntime(file.server.onnxruntime.as_ref());
         let models: BTreeMap<_, _> =
             file.models.into_iter().map(|(name, model)| (name.clone(), self.model(&name, &model))).collect();
+        self.one_canary(&models);
         let mut routes = BTreeMap::new();
         let mut components = BTreeMap::new();
         for (name, component) in file.components {
@@ -78,8 +79,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
 
     fn model(&mut self, name: &str, model: &file::Model) -> ModelConfig {
         let offset = model.source.span().start;
-        let exists = |path: &Path| path.is_dir() || weights::is_gguf(path);
-        let source = self.source(&format!("model `{name}`"), &model.source, builtin::weights_names(), exists);
+        let source = self.model_source(&format!("model `{name}`"), &model.source);
         let subject = format!("model `{name}`: ");
         let mut size = |key, typed, range| self.optional(&subject, key, typed, range);
         let options = ModelOptions {
@@ -95,7 +95,14 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let keep_alive =
             self.optional(&subject, "keep_alive_ms", &model.keep_alive_ms, 1_000..=7 * 86_400_000);
         let keep_alive = keep_alive.map(|time| Duration::from_millis(time as u64));
-        ModelConfig { at: (self.place)(offset), source, options, reuse, keep_alive }
+        let next = model.next.as_ref().map(|next| self.next(name, next));
+        let previous = model.previous.clone();
+        ModelConfig { at: (self.place)(offset), source, options, reuse, keep_alive, next, previous }
+    }
+
+    pub(super) fn model_source(&mut self, subject: &str, typed: &Spanned<String>) -> Source {
+        let exists = |path: &Path| path.is_dir() || weights::is_gguf(path);
+        self.source(subject, typed, builtin::weights_names(), exists)
     }
 
     fn component(

@@ -135,6 +135,24 @@ pub(super) struct Model {
     pub(super) keep_alive_ms: Number,
     /// Whether a language model's packed weights are kept in the cache folder for later starts.
     pub(super) packed_cache: Option<bool>,
+    /// A second version that is tried beside it.
+    pub(super) next: Option<Next>,
+    /// What `infer rollback` puts back: the source before `infer promote`.
+    pub(super) previous: Option<String>,
+}
+
+/// `next` of `[models.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Next {
+    /// As the model's.
+    pub(super) source: Spanned<String>,
+    /// Requests that it answers, of a hundred.
+    pub(super) percent: Option<Spanned<f64>>,
+    /// Whether it is asked what the model is asked, and its answers are only compared.
+    pub(super) shadow: Option<bool>,
+    /// By how much two values may differ without being counted.
+    pub(super) tolerance: Option<Spanned<f64>>,
 }
 
 /// `[components.NAME]`

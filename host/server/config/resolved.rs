@@ -10,7 +10,10 @@ use infer_sandbox::{Limits, SandboxOptions};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ComponentConfig, Config, ConnectionLimits, KeyConfig, ModelConfig, Rate, ServerConfig, Source};
+use super::{
+    ComponentConfig, Config, ConnectionLimits, KeyConfig, ModelConfig, Next, Rate, ServerConfig, Source,
+    Trial,
+};
 use crate::app::App;
 use crate::weights::Reuse;
 
@@ -84,6 +87,9 @@ impl Resolved {
         let mut resolved = Resolved::of(&app.config);
         for (name, model) in &app.models {
             resolved.put(&format!("models.{name}.hash"), model.hash());
+        }
+        for version in app.next_versions() {
+            resolved.put(&format!("models.{}.next.hash", version.model.name()), version.model.hash());
         }
         for (name, policy) in &app.components {
             resolved.put(&format!("components.{name}.hash"), &policy.hash);
@@ -183,7 +189,7 @@ impl Resolved {
     }
 
     fn model(&mut self, at: &str, model: &ModelConfig) {
-        let ModelConfig { at: _, source, options, reuse, keep_alive } = model;
+        let ModelConfig { at: _, source, options, reuse, keep_alive, next, previous } = model;
         let ModelOptions { sessions, threads, queue_capacity, max_batch, context_tokens, kv_bytes } = options;
         self.put(&format!("{at}.source"), resolve(source));
         let sizes = [
@@ -200,6 +206,17 @@ impl Resolved {
         self.maybe(&format!("{at}.keep_alive_ms"), keep_alive.map(|time| time.as_millis()));
         // How a file was verified is not what it is: `infer check` hashes anew what the server knows.
         self.put(&format!("{at}.packed_cache"), *reuse != Reuse::Off);
+        if let Some(Next { at: _, source, trial }) = next {
+            self.put(&format!("{at}.next.source"), resolve(source));
+            match trial {
+                Trial::Canary { percent } => self.put(&format!("{at}.next.percent"), percent),
+                Trial::Shadow { tolerance } => {
+                    self.put(&format!("{at}.next.shadow"), true);
+                    self.put(&format!("{at}.next.tolerance"), tolerance);
+                }
+            }
+        }
+        self.maybe(&format!("{at}.previous"), previous.as_ref());
     }
 
     fn component(&mut self, at: &str, component: &ComponentConfig) {

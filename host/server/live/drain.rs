@@ -25,8 +25,9 @@ pub(super) struct Retired {
 
 impl Retired {
     pub(super) fn new(old: &App, new: &App) -> Self {
-        let is_kept = |model: &Arc<Model>| new.models.values().any(|kept| Arc::ptr_eq(kept, model));
-        Retired { models: old.models.values().filter(|model| !is_kept(model)).cloned().collect() }
+        let is_kept = |model: &Arc<Model>| new.versions().any(|kept| Arc::ptr_eq(kept.model, model));
+        let gone = old.versions().map(|version| version.model).filter(|model| !is_kept(model));
+        Retired { models: gone.cloned().collect() }
     }
 
     /// Wait until nobody is left, then unload.
@@ -35,9 +36,13 @@ impl Retired {
     pub(super) async fn drain(self, old: Arc<Snapshot>, next: Arc<App>) {
         let began = Instant::now();
         let Snapshot { app, .. } = alone(old).await;
-        let app = alone(app).await;
-        // Components hold models too.
-        let _ = spawn_blocking(move || drop(app)).await;
+        let mut app = alone(app).await;
+        let canary = match app.canary.take() {
+            Some(canary) => Some(alone(canary.app).await),
+            None => None,
+        };
+        // Components hold models too, and a shadow is asking one.
+        let _ = spawn_blocking(move || drop((app, canary))).await;
         for model in self.models {
             let name = model.name().to_owned();
             let model = alone(model).await;

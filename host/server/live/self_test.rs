@@ -46,16 +46,29 @@ pub struct Tested {
 /// The first that does not answer as expected.
 pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
     let mut tested = Tested::default();
-    for (name, model) in &app.models {
-        let served = old.and_then(|old| old.models.get(name)).is_some_and(|old| Arc::ptr_eq(old, model));
+    for version in app.versions() {
+        let served = old.is_some_and(|old| old.versions().any(|old| Arc::ptr_eq(old.model, version.model)));
         if !served {
-            let asked = model.self_test(Instant::now() + TIME).await;
-            tested.models += asked.with_context(|| app.config.models[name].at.to_string())?;
+            let asked = version.model.self_test(Instant::now() + TIME).await;
+            tested.models += asked.with_context(|| version.config.at.to_string())?;
         }
     }
-    for (name, policy) in &app.components {
-        let served = old.and_then(|old| old.components.get(name)).is_some_and(|old| Arc::ptr_eq(old, policy));
+    let canary = |app: &App| app.canary.as_ref().map(|canary| canary.app.clone());
+    let known: Vec<_> = old
+        .into_iter()
+        .flat_map(|old| {
+            let next =
+                canary(old).into_iter().flat_map(|app| app.components.values().cloned().collect::<Vec<_>>());
+            old.components.values().cloned().chain(next)
+        })
+        .collect();
+    let next = canary(app).into_iter().flat_map(|app| app.components.clone());
+    let mut asked: Vec<Arc<Policy>> = Vec::new();
+    for (name, policy) in app.components.clone().into_iter().chain(next) {
+        let served = known.iter().chain(&asked).any(|known| Arc::ptr_eq(known, &policy));
         if !served {
+            asked.push(policy.clone());
+            let (name, policy) = (&name, &policy);
             let config = &app.config.components[name];
             let asked = component(policy, &config.tests).await;
             let asked = asked.with_context(|| format!("component `{name}`"));
@@ -66,7 +79,7 @@ pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
 }
 
 async fn component(policy: &Policy, tests: &[ComponentTest]) -> anyhow::Result<usize> {
-    let request = Request { id: Arc::from("self-test"), deadline: Instant::now() + TIME };
+    let request = Request::new(Arc::from("self-test"), Instant::now() + TIME);
     if tests.is_empty() {
         return unasked(policy, &request).await;
     }

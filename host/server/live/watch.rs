@@ -68,7 +68,7 @@ pub async fn watch(live: Arc<Live>) {
 pub async fn rest(live: Arc<Live>) {
     loop {
         sleep(LOOK).await;
-        let models: Vec<_> = live.app().models.values().cloned().collect();
+        let models: Vec<_> = live.app().versions().map(|version| version.model.clone()).collect();
         let rested = spawn_blocking(move || {
             let rested: Vec<_> =
                 models.iter().filter(|model| model.rest()).map(|model| model.name().to_owned()).collect();
@@ -93,7 +93,7 @@ fn look(config: &Config) -> Seen {
             one(&mut seen, path);
         }
     }
-    for model in config.models.values() {
+    for (_, model) in config.versions() {
         let Source::Path(path) = &model.source else { continue };
         one(&mut seen, path);
         for entry in fs::read_dir(path).into_iter().flatten().flatten().take(MOST_FILES) {

@@ -148,7 +148,7 @@ fn with_deadline(
         );
         return Err(ApiError::invalid("infer.deadline_ms", message));
     };
-    Ok(infer_sandbox::Request { id: call.id.clone(), deadline: call.deadline - less })
+    Ok(call.until(call.deadline - less))
 }
 
 /// Judge each input on an instance of its own, by the component's own thresholds.

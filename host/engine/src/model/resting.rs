@@ -59,7 +59,14 @@ impl Model {
             keep_alive,
             used: Mutex::new(Instant::now()),
         };
-        Model { name, card, hash, capacity, kind: Kind::Resting(Arc::new(resting)) }
+        Model {
+            name,
+            card,
+            hash,
+            capacity,
+            kind: Kind::Resting(Arc::new(resting)),
+            mirror: RwLock::default(),
+        }
     }
 
     /// The model that computes: itself, or the one that it stands for, loaded by `deadline` if it is not.

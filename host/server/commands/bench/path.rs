@@ -169,7 +169,7 @@ async fn guest(
     input: &GuestInput,
     deadline: Instant,
 ) -> Result<Reply, String> {
-    let request = infer_sandbox::Request { id: COMPONENT.into(), deadline };
+    let request = infer_sandbox::Request::new(COMPONENT.into(), deadline);
     let (usage, said) = match input {
         GuestInput::Moderate(parts) => {
             let outcome = component.moderate(&request, parts).await;

@@ -93,6 +93,8 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
                         options,
                         reuse,
                         keep_alive: None,
+                        next: None,
+                        previous: None,
                     }
                 }
             };
