@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use infer_engine::{Model, TokenUsage};
@@ -65,13 +65,58 @@ enum Linked {
     Predictor(PredictorPre<State>),
 }
 
-/// What a call is part of.
+/// What a call is part of. Its clones share one account.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// For the log.
     pub id: Arc<str>,
     /// When the answer is no longer wanted.
     pub deadline: Instant,
+    account: Arc<Mutex<Account>>,
+}
+
+/// What the calls of a request have used together, whether they were answered or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Calls that had an instance.
+    pub calls: usize,
+    /// The guests' own time on a processor.
+    pub guest: Duration,
+    /// Models running for them.
+    pub compute: Duration,
+    /// The most linear memory of one call, in bytes.
+    pub memory_bytes_peak: usize,
+    /// The most tensors that one call held at once, in bytes.
+    pub tensor_bytes_peak: usize,
+}
+
+impl Request {
+    /// A request that has used nothing yet.
+    #[must_use]
+    pub fn new(id: Arc<str>, deadline: Instant) -> Self {
+        Request { id, deadline, account: Arc::default() }
+    }
+
+    /// The same request, whose answer is no longer wanted after `deadline`.
+    #[must_use]
+    pub fn until(&self, deadline: Instant) -> Self {
+        Request { deadline, ..self.clone() }
+    }
+
+    /// What it has used so far.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        *self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn charge(&self, usage: &Usage) {
+        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        account.calls += 1;
+        account.guest += usage.guest;
+        account.compute += usage.compute;
+        account.memory_bytes_peak = account.memory_bytes_peak.max(usage.memory_bytes_peak);
+        account.tensor_bytes_peak = account.tensor_bytes_peak.max(usage.tensor_bytes_peak);
+    }
 }
 
 /// What a call used.
@@ -385,6 +430,7 @@ impl Component {
         let dropping = Instant::now();
         drop(store);
         usage.drop = dropping.elapsed();
+        request.charge(&usage);
         Outcome { result, usage }
     }
 

@@ -30,7 +30,7 @@ mod start;
 mod state;
 
 pub use compiled::Kept;
-pub use component::{Component, ComponentOptions, Outcome, Request, Usage, World};
+pub use component::{Account, Component, ComponentOptions, Outcome, Request, Usage, World};
 pub use error::{CallError, Cause, LoadError, PoolError};
 pub use limits::Limits;
 pub use memory::{Exhausted, Held, INSTANCE_BYTES, RequestMemory};

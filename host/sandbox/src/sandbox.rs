@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_millis(5);
 /// is cheaper than the page faults of the next request, and the pool keeps few idle slots.
 const KEEP_RESIDENT: usize = 2 << 20;
 
+/// Core modules of one component: one for a guest in Rust, some forty for one in Python, which has a library in each.
+const MODULES: u32 = 64;
+
 /// The size of the pool.
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
@@ -114,13 +117,13 @@ impl Sandbox {
 fn config(options: &SandboxOptions) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(options.instances)
-        .total_core_instances(options.instances * 8)
+        .total_core_instances(options.instances * MODULES)
         .total_memories(options.instances)
         .total_tables(options.instances * 4)
         .total_stacks(options.instances)
         .max_memories_per_component(1)
         .max_tables_per_component(4)
-        .max_core_instances_per_component(8)
+        .max_core_instances_per_component(MODULES)
         .max_memory_size(options.max_memory_bytes)
         .table_elements(options.max_table_elements)
         .linear_memory_keep_resident(KEEP_RESIDENT)
