@@ -4,7 +4,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, answer, hostile, load};
+use crate::harness::{Server, answer, eventually, hostile, load, repository};
 
 const MODELS: &str = r#"
 [models.toxic-bilstm]
@@ -32,7 +32,7 @@ fn told(body: &Value) -> &str {
 
 #[tokio::test]
 async fn each_attack_is_stopped_and_the_next_request_is_served() {
-    let stopped: [(&str, &str, StatusCode, &str); 10] = [
+    let stopped: [(&str, &str, StatusCode, &str); 14] = [
         ("loop", "guest_ms = 100", StatusCode::GATEWAY_TIMEOUT, "guest_time"),
         ("recurse", "", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
         ("panic", "", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
@@ -41,6 +41,10 @@ async fn each_attack_is_stopped_and_the_next_request_is_served() {
         ("long-answer", "tensor_bytes = 1048576", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
         ("many-dimensions", "tensor_bytes = 1048576", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
         ("long-name", "tensor_bytes = 1048576", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
+        ("hoard-contexts", "", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
+        ("long-key", "tensor_bytes = 1048576", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
+        ("long-line", "tensor_bytes = 1048576", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
+        ("drip", "compute_ms = 50", StatusCode::OK, "after"),
         ("allocate", "", StatusCode::OK, "refused after"),
         ("log-flood", "log_lines = 3, tensor_bytes = 16777216", StatusCode::OK, "wrote 100000 lines"),
     ];
@@ -76,6 +80,7 @@ async fn what_wasi_nn_refuses_is_an_error_of_the_right_kind() {
         ("overflow-dimensions", "ErrorCode::InvalidArgument"),
         ("zero-size", "ErrorCode::InvalidArgument"),
         ("wrong-input", "ErrorCode::InvalidArgument"),
+        ("twice-named", "ErrorCode::InvalidArgument"),
     ];
     let config = cases.iter().fold(MODELS.to_owned(), |config, (name, _)| config + &attacker(name, ""));
     let server = Server::start(Arc::new(load(&config))).await;
@@ -86,6 +91,76 @@ async fn what_wasi_nn_refuses_is_an_error_of_the_right_kind() {
             assert!(answer.contains(code) || answer.starts_with(" `"), "{name}: {body}");
         }
         assert!(!told(&body).contains("done"), "{name}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_computes_again_and_again_has_one_budget_for_all_of_it() {
+    let config = MODELS.to_owned() + &attacker("drip", "compute_ms = 50, guest_ms = 5000");
+    let server = Server::start(Arc::new(load(&config))).await;
+    let (status, body) = attack(&server, "drip").await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert!(told(&body).contains("ErrorCode::Timeout"), "{body}");
+}
+
+#[tokio::test]
+async fn nothing_is_kept_from_one_call_to_the_next() {
+    let config = MODELS.to_owned() + &attacker("remember", "");
+    let server = Server::start(Arc::new(load(&config))).await;
+    for _ in 0..64 {
+        let (status, body) = attack(&server, "remember").await;
+        assert_eq!((status, told(&body)), (StatusCode::OK, "called 0 times before"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_are_none_are_a_models_business() {
+    let identity = repository().join("host/engine/tests/data/identity-f32");
+    let config = format!("[models.toxic-bilstm]\nsource = {identity:?}\n") + &attacker("not-a-number", "");
+    let server = Server::start(Arc::new(load(&config))).await;
+    let (status, body) = attack(&server, "not-a-number").await;
+    assert_eq!((status, told(&body)), (StatusCode::OK, "they came back as they went"), "{body}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_its_guest_loops_or_computes_leaves_nothing_behind() {
+    let config = format!("[server]\ninstances = 2\nwaiting = 0\n{MODELS}")
+        + &attacker("loop", "guest_ms = 60000")
+        + &attacker("drip", "compute_ms = 60000, guest_ms = 60000")
+        + &attacker("nothing", "");
+    let server = Server::start(Arc::new(load(&config))).await;
+    for name in ["loop", "drip"] {
+        let asked = tokio::time::timeout(Duration::from_millis(200), attack(&server, name)).await;
+        assert!(asked.is_err(), "{name} came back: {asked:?}");
+        // Its instance is there again at once, though its own budgets would last a minute.
+        eventually(async || attack(&server, "nothing").await.0 == StatusCode::OK).await;
+        for _ in 0..2 {
+            let (status, body) = attack(&server, "nothing").await;
+            assert_eq!(status, StatusCode::OK, "after {name}: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_request_used_is_told_also_of_guests_that_were_stopped() {
+    let config = MODELS.to_owned() + &attacker("loop", "guest_ms = 100") + &attacker("hoard-tensors", "");
+    let server = Server::start(Arc::new(load(&config))).await;
+    for name in ["loop", "hoard-tensors"] {
+        attack(&server, name).await;
+    }
+    let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let sum = |metric: &str, labels: &str| -> f64 {
+        let start = format!("infer_{metric}_sum{{{labels}}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        line.unwrap_or_else(|| panic!("no `{start}` in {metrics}")).parse().unwrap()
+    };
+    assert!(sum("component_stage_seconds", "component=\"loop\",stage=\"guest\"") >= 0.1, "{metrics}");
+    assert!(sum("component_memory_bytes", "component=\"loop\"") >= 65_536.0, "{metrics}");
+    let tensors = sum("component_tensor_bytes", "component=\"hoard-tensors\"");
+    assert!((1e6..=33_554_432.0).contains(&tensors), "{tensors}");
+    for (name, cause) in [("loop", "guest_time"), ("hoard-tensors", "tensor_bytes")] {
+        let line = format!("infer_component_calls_total{{component=\"{name}\",outcome=\"{cause}\"}} 1");
+        assert!(metrics.contains(&line), "no `{line}` in {metrics}");
     }
 }
 
@@ -134,4 +209,24 @@ async fn a_request_ends_at_its_deadline() {
     let (status, body) = attack(&server, "loop").await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(body["error"]["code"], "deadline");
+}
+
+/// docs/SECURITY.md names a test for every attack; each of them is there.
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    let document = read(&repository().join("docs/SECURITY.md"));
+    let mut named = 0;
+    for name in document.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
+        let (module, function) = name.rsplit_once("::").unwrap();
+        let file = match module {
+            "tests" => "host/sandbox/src/compiled/tests.rs".to_owned(),
+            "hostile::tests" => "host/engine/src/language/hostile.rs".to_owned(),
+            module => format!("tests/{module}.rs"),
+        };
+        let found = read(&repository().join(file)).contains(&format!("fn {function}("));
+        assert!(found, "docs/SECURITY.md names `{name}`, which is no test");
+        named += 1;
+    }
+    assert!(named > 30, "{named} tests are named");
 }

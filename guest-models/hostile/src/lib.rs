@@ -16,15 +16,20 @@ use guest_sdk::{Fault, Gap, Kinds, Moderator, Part, Verdict};
 pub type Attack = fn(&Settings) -> Result<String, Fault>;
 
 /// Every attack by its name.
-pub const ATTACKS: [(&str, Attack); 16] = [
+pub const ATTACKS: [(&str, Attack); 23] = [
     ("loop", time::spin),
     ("recurse", time::recurse),
     ("panic", time::give_up),
     ("log-flood", time::flood_log),
+    ("drip", time::drip),
+    ("remember", time::remember),
     ("allocate", memory::allocate),
     ("hoard-tensors", memory::hoard_tensors),
     ("hoard-handles", memory::hoard_handles),
+    ("hoard-contexts", memory::hoard_contexts),
     ("long-name", memory::long_name),
+    ("long-key", memory::long_key),
+    ("long-line", memory::long_line),
     ("many-dimensions", memory::many_dimensions),
     ("foreign-model", models::foreign),
     ("load-bytes", models::load_bytes),
@@ -32,6 +37,8 @@ pub const ATTACKS: [(&str, Attack); 16] = [
     ("overflow-dimensions", models::overflow_dimensions),
     ("zero-size", models::zero_size),
     ("wrong-input", models::wrong_input),
+    ("twice-named", models::twice_named),
+    ("not-a-number", models::not_a_number),
     ("nothing", |_| Ok("nothing was done".to_owned())),
 ];
 

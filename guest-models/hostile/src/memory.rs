@@ -2,11 +2,13 @@
 
 use std::hint::black_box;
 
-use guest_sdk::Fault;
+use guest_sdk::bindings::wasi::config::store;
 use guest_sdk::bindings::wasi::nn::graph;
 use guest_sdk::nn::{Tensor, TensorType};
 use guest_sdk::settings::Settings;
+use guest_sdk::{Fault, log};
 
+use crate::model;
 use crate::models::refusal;
 
 const MIB: usize = 1 << 20;
@@ -40,6 +42,28 @@ pub(crate) fn hoard_handles(_: &Settings) -> Result<String, Fault> {
         hoard.push(Tensor::new(&[], TensorType::U8, &[]));
     }
     Ok(format!("the host holds {} empty tensors", hoard.len()))
+}
+
+/// Make contexts of a model, and run none.
+pub(crate) fn hoard_contexts(settings: &Settings) -> Result<String, Fault> {
+    const CONTEXTS: usize = 1_000_000;
+    let Ok(graph) = graph::load_by_name(model(settings)) else { return Ok("there is no model".to_owned()) };
+    let mut hoard = Vec::new();
+    for _ in 0..CONTEXTS {
+        hoard.push(graph.init_execution_context());
+    }
+    Ok(format!("the host holds {} contexts", hoard.len()))
+}
+
+/// Ask for a setting by a name that is larger than all of them.
+pub(crate) fn long_key(_: &Settings) -> Result<String, Fault> {
+    Ok(format!("the setting is {:?}", store::get(&"k".repeat(8 * MIB))))
+}
+
+/// Write a line that no log should hold.
+pub(crate) fn long_line(_: &Settings) -> Result<String, Fault> {
+    log::error(&"x".repeat(8 * MIB));
+    Ok("wrote 8 MiB".to_owned())
 }
 
 /// Ask for a model by a name that fills a log and an error message.

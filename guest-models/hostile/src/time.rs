@@ -1,9 +1,13 @@
 //! Attacks on the host's time: guests that do not come back, or not in peace.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use guest_sdk::nn::{Tensor, TensorType};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, log};
+
+use crate::models;
 
 /// Compute nothing, for ever.
 pub(crate) fn spin(_: &Settings) -> Result<String, Fault> {
@@ -36,4 +40,26 @@ pub(crate) fn flood_log(_: &Settings) -> Result<String, Fault> {
         log::warn("a line\nand a forged one \u{1b}[31mERROR\u{1b}[0m request{id=0}");
     }
     Ok(format!("wrote {LINES} lines"))
+}
+
+/// Compute again and again, each time a little.
+pub(crate) fn drip(settings: &Settings) -> Result<String, Fault> {
+    let (context, input) = models::open(settings)?;
+    let ids = vec![0; 100 * size_of::<i32>()];
+    let mut drops = 0_u64;
+    loop {
+        let tensor = Tensor::new(&[1, 100], TensorType::I32, &ids);
+        match context.compute(vec![(input.clone(), tensor)]) {
+            Ok(_) => drops += 1,
+            Err(error) => {
+                return Ok(format!("after {drops} computations {}", models::refusal::<()>(Err(error))));
+            }
+        }
+    }
+}
+
+/// Keep something from one call to the next.
+pub(crate) fn remember(_: &Settings) -> Result<String, Fault> {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    Ok(format!("called {} times before", CALLS.fetch_add(1, Ordering::Relaxed)))
 }
