@@ -1,0 +1,42 @@
+// Builds the component: node build.mjs OUT.wasm. The vocabulary becomes a part of the program's memory.
+
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { componentize } from '@bytecodealliance/componentize-js';
+
+const [out] = process.argv.slice(2);
+if (out === undefined) {
+  console.error('expected a path: node build.mjs OUT.wasm');
+  process.exit(2);
+}
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const json = await readFile(here('../../weights/toxic-bilstm/vocab.json'));
+const { vocab } = JSON.parse(json);
+const sha256 = createHash('sha256').update(json).digest('hex');
+const program = await readFile(here('moderate.js'), 'utf8');
+const [imports, rest] = program.split('\nconst SEPARATORS');
+const source = `${imports}
+const VOCABULARY_SHA256 = ${JSON.stringify(sha256)};
+const VOCABULARY = new Map(Object.entries(${JSON.stringify(vocab)}));
+const SEPARATORS${rest}`;
+const folder = await mkdtemp(join(tmpdir(), 'moderate-js-'));
+try {
+  const sourcePath = join(folder, 'moderate.js');
+  await writeFile(sourcePath, source);
+  const { component, imports: wanted } = await componentize({
+    sourcePath,
+    witPath: here('../../wit'),
+    worldName: 'moderator',
+    // The host of guests has none of these.
+    disableFeatures: ['random', 'stdio', 'clocks', 'http', 'fetch-event'],
+  });
+  await writeFile(out, component);
+  const names = [...new Set(wanted.map(([name]) => name))].join(' ');
+  console.log(`${out}: ${Math.ceil(component.length / 1024)} KiB, imports ${names}`);
+} finally {
+  await rm(folder, { recursive: true });
+}

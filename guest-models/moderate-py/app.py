@@ -1,0 +1,152 @@
+"""A moderator in Python: it judges text with the model `text` as the guest in Rust does, and says of images that it cannot.
+
+The whole of this module runs when the component is built, and what it has made is a part of it: the vocabulary too (vocabulary.py,
+which `make guests-py` writes).
+"""
+
+import array
+import math
+import re
+import struct
+
+from componentize_py_types import Err
+from vocabulary import SHA256, VOCABULARY
+from wit_world import exports
+from wit_world.exports.moderation import CategoryScore, Gap, Kinds, Part_Text, Tier, Verdict
+from wit_world.imports import graph, store
+from wit_world.imports.tensor import Tensor, TensorType
+from wit_world.imports.types import Fault_Internal, Fault_InvalidInput, Fault_Model, Fault_TooLarge, ModelFailure
+
+SEPARATORS = re.compile(r"""[ !"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~\t\n]+""")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # as settings have them in every guest
+MAX_WINDOWS = 64
+JUDGED = {
+    # OpenAI's category: from which score on it is flagged, how the labels of the Jigsaw challenge make its score, and which.
+    "harassment": (0.7, max, ["toxic", "severe_toxic", "insult", "obscene"]),
+    "harassment/threatening": (0.2, max, ["threat"]),
+    "hate": (0.25, max, ["identity_hate"]),
+    "hate/threatening": (0.2, min, ["identity_hate", "threat"]),
+}
+UNJUDGED = [
+    "illicit", "illicit/violent", "self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence",
+    "violence/graphic",
+]  # fmt: skip
+
+
+class Moderation(exports.Moderation):
+    """The interface `infer:guest/moderation`."""
+
+    def moderate(self, input):
+        """Judge all parts together."""
+        if not input:
+            raise Err(Fault_InvalidInput("input: expected at least one part, found none"))
+        settings = dict(store.get_all())
+        texts = [part.value for part in input if isinstance(part, Part_Text)]
+        has_image = len(texts) < len(input)
+        rows = judge(settings, texts) if texts and "models.text.task" in settings else None
+        verdict = Verdict(False, [], [])
+        for category in [*JUDGED, *UNJUDGED]:
+            usual, rule, labels = JUDGED.get(category, (0.5, max, []))
+            threshold = single(number(settings, f"threshold.{category}", usual))
+            score = worst(rows or [], rule, labels)
+            reasons = []
+            if texts and score is None:
+                reasons.append("no text model is configured" if rows is None else "no text model judges it")
+            if has_image:
+                reasons.append("this guest judges no images")
+            if score is not None:
+                flagged = score >= threshold
+                verdict.flagged |= flagged
+                verdict.scores.append(CategoryScore(category, score, flagged, Kinds.TEXT, Tier.CLASSIFIER))
+            if reasons:
+                unjudged = Kinds.TEXT if texts and score is None else Kinds(0)
+                if has_image:
+                    unjudged |= Kinds.IMAGE
+                verdict.gaps.append(Gap(category, unjudged, "; ".join(reasons)))
+        return verdict
+
+
+def judge(settings, texts):
+    """What the model says of windows of the texts: for each a score by label."""
+
+    def card(key, usual=None):
+        return settings.get(f"models.text.{key}", usual)
+
+    if card("input.dtype") != "i32" or card("input.text.pad", "left") != "left":
+        found = f"{card('input.dtype')} on the {card('input.text.pad')}"
+        raise Err(Fault_Internal(f"model `text`: expected i32 token ids padded on the left, found {found}"))
+    if card("input.text.vocabulary.sha256", SHA256) != SHA256:
+        message = "model `text`: its vocabulary is not the one that this guest was built with; build the guest for it"
+        raise Err(Fault_Internal(message))
+    size = at_least_one(settings, "models.text.input.text.max_tokens", 100)
+    most = at_least_one(settings, "text.max_windows", MAX_WINDOWS)
+    windows = []
+    for text in texts:
+        windows.extend(cut(ids(text), size))
+        if len(windows) > most:
+            message = f"text: more than {most} windows of {size} words; send it in pieces, or raise `text.max_windows`"
+            raise Err(Fault_TooLarge(message))
+    rows = array.array("i")
+    for window in windows:
+        rows.extend([0] * (size - len(window)))
+        rows.extend(window)
+    labels = card("labels").split("\n")
+    try:
+        context = graph.load_by_name("text").init_execution_context()
+        tensor = Tensor([len(windows), size], TensorType.I32, rows.tobytes())
+        outputs = dict(context.compute([(card("input.name"), tensor)]))
+        scores = array.array("f", outputs[card("output.name")].data())
+    except Err as error:
+        raise Err(Fault_Model(ModelFailure("text", error.value.data()))) from None
+    if len(scores) != len(windows) * len(labels):
+        message = f"model `text`: expected {len(windows) * len(labels)} scores, found {len(scores)}"
+        raise Err(Fault_Internal(message))
+    return [dict(zip(labels, scores[first:])) for first in range(0, len(scores), len(labels))]
+
+
+def ids(text):
+    """The ids of the words that the model knows, in order."""
+    found = (VOCABULARY.get(word) for word in SEPARATORS.split(text.lower()))
+    return [number for number in found if number is not None]
+
+
+def cut(ids, size):
+    """Windows of at most `size` ids, each half a window after the one before; the last ends with the text."""
+    last = len(ids) - size
+    if last < 0:
+        return [ids]
+    return [ids[first : first + size] for first in range(0, last, -(-size // 2))] + [ids[last:]]
+
+
+def worst(rows, rule, labels):
+    """The largest score of a row by the rule; none where the model has not the labels for it."""
+    scores = []
+    for row in rows:
+        values = [row[label] for label in labels if label in row]
+        if values and (rule is max or len(values) == len(labels)):
+            scores.append(rule(values))
+    return max(scores, default=None)
+
+
+def single(value):
+    """The number as the interface's f32 has it."""
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
+def number(settings, key, usual):
+    """A setting that is a number."""
+    text = settings.get(key)
+    value = usual
+    if text is not None:
+        value = float(text) if NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(value):
+        raise Err(Fault_Internal(f"setting `{key}`: expected a finite number, found `{text}`"))
+    return value
+
+
+def at_least_one(settings, key, usual):
+    """A setting that counts."""
+    text = settings.get(key, str(usual))
+    if not re.fullmatch(r"\+?\d+", text, re.ASCII) or not 1 <= int(text) <= 0xFFFFFFFF:
+        raise Err(Fault_Internal(f"setting `{key}`: expected a whole number from 1 on, found `{text}`"))
+    return int(text)

@@ -1,0 +1,135 @@
+use std::path::{Path, PathBuf};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, answer, load, photo};
+
+/// Guests that keep to one contract, and what builds them.
+const GUESTS: [(&str, &str); 2] = [("moderate-js", "guests-js"), ("moderate-py", "guests-py")];
+
+/// Where the component is, if it was built; it has to be where INFER_LANGUAGES is set.
+fn built(name: &str, target: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("INFER_GUESTS")).join(format!("{name}.wasm"));
+    if !path.is_file() {
+        assert!(
+            std::env::var_os("INFER_LANGUAGES").is_none(),
+            "`{}` is missing: make {target}",
+            path.display()
+        );
+        eprintln!("{name} is not built, so it is not tested: make {target}");
+        return None;
+    }
+    Some(path)
+}
+
+fn configured(source: &str, models: &str, settings: &str) -> String {
+    // The machines of other languages take more memory than Rust's guests, and more time to read a text.
+    format!(
+        "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n[models.photos]\nsource = \"builtin:efficientnet-lite0-int8\"\n\
+         [components.guest]\nsource = {source:?}\nroute = \"/moderate\"\n\
+         models = {{ {models} }}\nsettings = {{ {settings} }}\nlimits = {{ memory_bytes = 268435456, table_elements = 100000, guest_ms = 60000 }}\n"
+    )
+}
+
+async fn serve(source: &str, models: &str, settings: &str) -> Server {
+    Server::start(load(&configured(source, models, settings)).into()).await
+}
+
+async fn judged(server: &Server, input: &Value) -> (StatusCode, Value) {
+    answer(server.post("/moderate").json(&json!({ "input": input }))).await
+}
+
+fn inputs() -> Vec<Value> {
+    let long = "a wonderful person said something stupid about it ".repeat(60);
+    let part = |text: &str| json!({ "type": "text", "text": text });
+    vec![
+        json!("You are a complete idiot."),
+        json!("Thank you for fixing the article so quickly, it reads much better now."),
+        json!(""),
+        json!("!!! ??? 123"),
+        json!("ΣΊΣΥΦΟΣ straße İstanbul 😀 naïve café"),
+        json!("i will kill you\tand\nyour dog"),
+        json!(long),
+        json!([part("hello"), part("you stupid idiot")]),
+    ]
+}
+
+/// Two answers say the same: categories, scores, flags, and what was not judged.
+fn assert_same(name: &str, input: &Value, found: &Value, expected: &Value) {
+    let (one, other) = (&found["results"][0], &expected["results"][0]);
+    assert_eq!(one["flagged"], other["flagged"], "{name}: {input}: {found}");
+    assert_eq!(one["categories"], other["categories"], "{name}: {input}");
+    for (category, score) in other["category_scores"].as_object().unwrap() {
+        let (score, found) = (score.as_f64().unwrap(), one["category_scores"][category].as_f64().unwrap());
+        assert!((score - found).abs() < 1e-6, "{name}: {input}: {category} is {found}, expected {score}");
+    }
+    assert_eq!(one["category_applied_input_types"], other["category_applied_input_types"], "{name}: {input}");
+    assert_eq!(found["infer"]["degraded"], expected["infer"]["degraded"], "{name}: {input}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_of_any_language_judges_as_the_one_in_rust() {
+    let text = "text = \"toxic-bilstm\"";
+    let strict = "\"threshold.harassment\" = 0.001, \"threshold.hate/threatening\" = 0.9";
+    for (name, target) in GUESTS {
+        let Some(path) = built(name, target) else { continue };
+        let source = path.display().to_string();
+        for (models, settings) in [(text, ""), (text, strict), ("", "")] {
+            let server = serve(&source, models, settings).await;
+            let reference = serve("builtin:moderate", models, settings).await;
+            for input in inputs() {
+                let (status, found) = judged(&server, &input).await;
+                assert_eq!(status, StatusCode::OK, "{name}: {input}: {found}");
+                let (status, expected) = judged(&reference, &input).await;
+                assert_eq!(status, StatusCode::OK, "{expected}");
+                assert_same(name, &input, &found, &expected);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_of_any_language_fails_as_the_one_in_rust() {
+    let text = "text = \"toxic-bilstm\"";
+    let idle = json!("a few words");
+    let endless = json!("you are so stupid ".repeat(4_000));
+    let cases = [
+        (text, "\"threshold.hate\" = \"high\"", &idle),
+        (text, "\"threshold.hate\" = \"0x10\"", &idle),
+        (text, "\"threshold.hate\" = \"1_0\"", &idle),
+        (text, "\"threshold.hate\" = \" 0.5 \"", &idle),
+        (text, "\"text.max_windows\" = 0", &idle),
+        (text, "\"text.max_windows\" = \"1.0\"", &idle),
+        (text, "", &endless),
+        ("text = \"photos\"", "", &idle),
+    ];
+    for (name, target) in GUESTS {
+        let Some(path) = built(name, target) else { continue };
+        let source = path.display().to_string();
+        for (models, settings, input) in cases {
+            let (status, found) = judged(&serve(&source, models, settings).await, input).await;
+            let (expected, reference) =
+                judged(&serve("builtin:moderate", models, settings).await, input).await;
+            assert!(!expected.is_success(), "{reference}");
+            assert_eq!(
+                (status, &found["error"]["code"]),
+                (expected, &reference["error"]["code"]),
+                "{name}: {found}"
+            );
+        }
+        // Nobody judged the photo, and the answer says so.
+        let server = serve(&source, text, "").await;
+        let photo = base64(&photo("coffee.jpg"));
+        let image = json!([{ "type": "image_url", "image_url": { "url": format!("data:image/jpeg;base64,{photo}") } }]);
+        let (status, found) = judged(&server, &image).await;
+        assert_eq!(status, StatusCode::OK, "{name}: {found}");
+        assert_eq!(found["infer"]["degraded"].as_array().unwrap().len(), 13, "{name}: {found}");
+        assert_eq!(found["infer"]["degraded"][0]["reason"], "this guest judges no images", "{name}: {found}");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
