@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,59 @@ impl Server {
     pub(crate) async fn stopped(self) -> std::io::Result<()> {
         self.task.await.unwrap()
     }
+}
+
+/// `infer serve` in a process of its own, on the infer.toml of a folder; killed with its test.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn serve(folder: &Path, log: &str) -> Process {
+        let mut command = infer(folder);
+        command.args(["serve", "--log", log]).stdout(Stdio::null());
+        Process::new(command)
+    }
+
+    pub(crate) fn new(mut command: Command) -> Process {
+        Process(command.spawn().unwrap())
+    }
+
+    /// Memory in RAM that is this process's own, in KB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Have it read its configuration again.
+    pub(crate) fn hangup(&self) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The program, run in `folder`.
+pub(crate) fn infer(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+    command.current_dir(folder).env_remove("INFER_CONFIG");
+    command
+}
+
+/// An address of this machine that nothing listens on.
+pub(crate) fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// Whether the server at `address` is ready.
+pub(crate) async fn ready(client: &Client, address: &str) -> bool {
+    let answer = client.get(format!("http://{address}/readyz")).send().await;
+    answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
 }
 
 pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,32 +8,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::harness::eventually;
+use crate::harness::{Process, eventually, free_address, ready};
 
 /// Enough that the rate is kept while those who are let in wait.
 const CONNECTIONS: u64 = 600;
 
 /// Latencies by status, in microseconds.
 type Latencies = BTreeMap<u16, Histogram<u64>>;
-
-/// `infer serve` in a process of its own, killed with its test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    /// Memory in RAM, in MB.
-    fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-    }
-}
 
 /// One request over `connection`; its status.
 async fn ask(connection: &mut BufReader<TcpStream>, request: &str) -> std::io::Result<u16> {
@@ -116,9 +96,7 @@ fn print(what: &str, latencies: &Latencies, time: Duration) {
 async fn three_times_the_capacity_gets_answers_and_refusals_alone() {
     let seconds = std::env::var("OVERLOAD_SECONDS").map_or(20, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap().to_string();
-    drop(socket);
+    let address = free_address();
     let limits = std::env::var("OVERLOAD_SERVER").unwrap_or_default();
     let config = format!(
         "[server]\nlisten = \"{address}\"\nconnections_per_ip = 1000\n{limits}\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
@@ -126,14 +104,9 @@ async fn three_times_the_capacity_gets_answers_and_refusals_alone() {
          models = {{ text = \"toxic-bilstm\" }}\n"
     );
     std::fs::write(folder.path().join("infer.toml"), config).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
-    command.current_dir(&folder).args(["serve", "--log", "warn"]).stdout(Stdio::null());
-    let server = Process(command.spawn().unwrap());
+    let server = Process::serve(folder.path(), "warn");
     let client = reqwest::Client::new();
-    let ready = async || {
-        let answer = client.get(format!("http://{address}/readyz")).send().await;
-        answer.is_ok_and(|answer| answer.status() == reqwest::StatusCode::OK)
-    };
+    let ready = async || ready(&client, &address).await;
     eventually(ready).await;
 
     let short = Duration::from_secs(3);
@@ -151,7 +124,7 @@ async fn three_times_the_capacity_gets_answers_and_refusals_alone() {
     let recovery = ended.elapsed();
     print("3 x that", &over, time);
     println!(
-        "ready again after {:.2} s; RSS {before} MB before, {} MB after",
+        "ready again after {:.2} s; resident {before} KB before, {} KB after",
         recovery.as_secs_f64(),
         server.resident()
     );

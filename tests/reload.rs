@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,18 +13,18 @@ use infer::serve::Listeners;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, answer, eventually, hostile, repository};
+use crate::harness::{Process, Server, answer, eventually, free_address, hostile, infer, ready, repository};
 
 /// A configuration in a folder of its own, and a server of it.
-struct Place {
-    folder: tempfile::TempDir,
-    server: Server,
-    live: Arc<Live>,
-    admin: String,
+pub(crate) struct Place {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) server: Server,
+    pub(crate) live: Arc<Live>,
+    pub(crate) admin: String,
 }
 
 /// The toxic-bilstm's folder under `folder`, with another description and so another hash.
-fn version(folder: &Path, name: &str) -> PathBuf {
+pub(crate) fn version(folder: &Path, name: &str) -> PathBuf {
     let (from, to) = (repository().join("weights/toxic-bilstm"), folder.join(name));
     fs::create_dir_all(&to).unwrap();
     for file in ["card.toml", "model.onnx", "labels.txt", "vocab.json"] {
@@ -33,14 +34,14 @@ fn version(folder: &Path, name: &str) -> PathBuf {
     to
 }
 
-fn edit(path: &Path, from: &str, to: &str) {
+pub(crate) fn edit(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(from), "no `{from}` in {}", path.display());
     fs::write(path, text.replace(from, to)).unwrap();
 }
 
 /// A moderator on the model of the folder `model`.
-fn moderator(model: &str, more: &str) -> String {
+pub(crate) fn moderator(model: &str, more: &str) -> String {
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n[models.text]\nsource = {model:?}\nsessions = 1\n\
          [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = {{ text = \"text\" }}\n{more}"
@@ -48,7 +49,7 @@ fn moderator(model: &str, more: &str) -> String {
 }
 
 impl Place {
-    async fn new(config: &str) -> Place {
+    pub(crate) async fn new(config: &str) -> Place {
         let folder = tempfile::tempdir().unwrap();
         version(folder.path(), "one");
         version(folder.path(), "two");
@@ -62,18 +63,18 @@ impl Place {
         Place { folder, server, live, admin }
     }
 
-    fn write(&self, config: &str) {
+    pub(crate) fn write(&self, config: &str) {
         fs::write(self.folder.path().join("infer.toml"), config).unwrap();
     }
 
     /// The hash of the model that judges now.
-    async fn hash(&self) -> String {
+    pub(crate) async fn hash(&self) -> String {
         let (status, body) = self.server.moderate(&json!({ "input": "hello" })).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         body["infer"]["models"][0]["hash"].as_str().unwrap().to_owned()
     }
 
-    async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let client = reqwest::Client::new();
         client.get(format!("{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap()
     }
@@ -305,4 +306,59 @@ async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
     place.live.reload().await.unwrap();
     assert_ne!(place.hash().await, hash);
+}
+
+/// The shortest and the longest that a reload takes before its process is killed, in milliseconds: before its step and behind it.
+const KILLED_AFTER: [u64; 4] = [0, 10, 60, 300];
+
+#[tokio::test]
+async fn a_server_that_is_killed_while_it_reloads_serves_the_whole_file_when_it_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let cache = folder.join("cache");
+    let guest = fs::read(Path::new(env!("INFER_GUESTS")).join("moderate.wasm")).unwrap();
+    for name in ["one", "two"] {
+        version(folder, name);
+    }
+    let client = reqwest::Client::new();
+    for (turn, after) in KILLED_AFTER.into_iter().enumerate() {
+        let (address, admin) = (free_address(), free_address());
+        let write = |model: &str, component: &str| {
+            let config = moderator(model, "")
+                .replace("admin_listen = \"127.0.0.1:0\"", &format!("admin_listen = \"{admin}\""))
+                .replace("\nlisten = \"127.0.0.1:0\"", &format!("\nlisten = \"{address}\""))
+                .replace("builtin:moderate", component);
+            fs::write(folder.join("infer.toml"), config).unwrap();
+        };
+        let serve = || {
+            let mut command = infer(folder);
+            command.env("INFER_CACHE", &cache).args(["serve", "--log", "error"]).stdout(Stdio::null());
+            Process::new(command)
+        };
+        write("one", "builtin:moderate");
+        let server = serve();
+        eventually(async || ready(&client, &admin).await).await;
+        // A component that nobody has compiled yet: a custom section at its end makes it another one.
+        let mut bytes = guest.clone();
+        bytes.extend([0, 3, 1, b'v', turn as u8]);
+        fs::write(folder.join("next.wasm"), bytes).unwrap();
+        write("two", "next.wasm");
+        server.hangup();
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        drop(server);
+        let _server = serve();
+        eventually(async || ready(&client, &admin).await).await;
+        let state = answer(client.get(format!("http://{admin}/admin/state"))).await.1;
+        let expected = Config::load(Some(&folder.join("infer.toml"))).unwrap();
+        let expected = App::load(expected).unwrap();
+        assert_eq!(state["models.text.hash"], expected.models["text"].hash(), "killed after {after} ms");
+        assert_eq!(
+            state["components.moderate.hash"], expected.components["moderate"].hash,
+            "killed after {after} ms"
+        );
+        let asked = client.post(format!("http://{address}/moderate")).json(&json!({ "input": "hello" }));
+        let (status, body) = answer(asked).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        assert_eq!(body["infer"]["models"][0]["hash"], expected.models["text"].hash(), "{body}");
+    }
 }

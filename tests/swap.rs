@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{eventually, repository};
+use crate::harness::{Process, eventually, free_address, ready, repository};
 
 /// Requests a second, of each kind of model.
 const RATE: f64 = 100.0;
@@ -21,30 +20,6 @@ const INTERVAL: u64 = 10;
 
 /// After a swap begins, how long requests count as being in it, in seconds.
 const SWAP: u64 = 3;
-
-/// `infer serve` in a process of its own, killed with its test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    /// Memory in RAM that is this process's own, in KB.
-    fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    fn hangup(&self) {
-        let id = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
-    }
-}
 
 /// What was seen of one answer.
 struct Seen {
@@ -87,8 +62,7 @@ async fn a_model_is_swapped_every_ten_seconds_and_no_request_fails() {
     component(folder.path(), "v1");
     component(folder.path(), "v2");
     let tiny = |name: &str| repository().join("tests/data/language").join(name);
-    let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    let [address, admin] = sockets.map(|socket| socket.local_addr().unwrap().to_string());
+    let [address, admin] = [free_address(), free_address()];
     let write = |turn: u64| {
         let (text, component, language) = if turn.is_multiple_of(2) {
             ("builtin:toxic-bilstm".to_owned(), "v1.wasm", tiny("phi3-q4_k.gguf"))
@@ -106,19 +80,9 @@ async fn a_model_is_swapped_every_ten_seconds_and_no_request_fails() {
         fs::rename(path.with_extension("new"), path).unwrap();
     };
     write(0);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
-    command
-        .current_dir(&folder)
-        .env_remove("INFER_CONFIG")
-        .args(["serve", "--log", "warn"])
-        .stdout(Stdio::null());
-    let server = Process(command.spawn().unwrap());
+    let server = Process::serve(folder.path(), "warn");
     let client = Client::new();
-    let ready = async || {
-        let answer = client.get(format!("http://{admin}/readyz")).send().await;
-        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
-    };
-    eventually(ready).await;
+    eventually(async || ready(&client, &admin).await).await;
     let hashes = async || {
         let state = client.get(format!("http://{admin}/admin/state")).send().await.unwrap();
         let state: BTreeMap<String, String> = state.json().await.unwrap();

@@ -18,6 +18,8 @@ mod chat;
 mod classify;
 /// What the command line prints and answers.
 mod cli;
+/// The same guests on wasmtime's own wasi-nn host.
+mod conformance;
 /// Connections: their number, their time limits, and what is sent that is no request.
 mod connections;
 /// The APIs that clients already speak: OpenAI's moderations, with our extensions, and Perspective's analysis.
@@ -32,8 +34,12 @@ mod keys;
 mod kserve;
 /// `infer generate` and `infer score`.
 mod language;
+/// Guests in other languages than Rust.
+mod languages;
 /// TLS, the Unix socket, the operator's own port.
 mod listeners;
+/// Files that are no guests, and guests that no compiler would make.
+mod malformed;
 /// `POST /moderate`.
 mod moderate;
 /// `GET /openapi.json`, against the routes.
@@ -48,7 +54,11 @@ mod pull;
 mod reload;
 /// The server itself: health, ids, limits, shutdown.
 mod serve;
+/// Good traffic beside every attack at once, measured.
+mod siege;
 /// What the cache folder holds: models by their content, compiled components; and what a lock pins.
 mod store;
 /// Models and components swapped under load, measured.
 mod swap;
+/// Two versions of a model at once.
+mod versions;
