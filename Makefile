@@ -21,6 +21,15 @@ build: guests onnxruntime ## Build the program, with its guests inside, and fetc
 guests: ## Build the guest components into target/guests
 	@guest-models/build.sh
 
+guests-js: ## Build the moderator in JavaScript; needs Node.js 20
+	@cd guest-models/moderate-js && [ -d node_modules/@bytecodealliance/preview2-shim ] || { rm -rf node_modules; npm install --no-package-lock --silent --no-audit --no-fund; }
+	@mkdir -p $(CARGO_TARGET_DIR)/guests
+	@node guest-models/moderate-js/build.mjs $(CARGO_TARGET_DIR)/guests/moderate-js.wasm
+
+guests-py: ## Build the moderator in Python
+	@mkdir -p $(CARGO_TARGET_DIR)/guests
+	@guest-models/moderate-py/build.sh $(CARGO_TARGET_DIR)/guests/moderate-py.wasm
+
 onnxruntime: ## Put ONNX Runtime's shared library into the cache folder
 	@scripts/onnxruntime.sh
 
@@ -48,6 +57,9 @@ overload: guests onnxruntime ## Ask a server for three times what it can do, and
 
 swap: guests onnxruntime ## Swap models and component every ten seconds under 100 requests/s, and print what came of it: SWAP_SECONDS=120
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture swap::
+
+hostile: guests onnxruntime ## Ask a server 200 times a second beside 20 of each attack, and print what came of it: HOSTILE_SECONDS=20
+	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture siege::
 
 LOAD ?= -t1 -c32 -d20s
 
@@ -77,6 +89,9 @@ test-nginx: build ## Run the nginx gate of examples/ before the server; installs
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light libnginx-mod-http-js >/dev/null; }; then \
 	scripts/with-server.sh sh -c 'examples/nginx/test.sh "$${INFER_URL#http://}"'; \
 	else echo 'test-nginx is skipped: nginx with libnginx-mod-http-js cannot be installed here'; fi
+
+test-languages: guests guests-js guests-py onnxruntime ## Hold the guests in JavaScript and Python to what the one in Rust answers
+	INFER_LANGUAGES=1 $(CARGO) test --release --locked --workspace --test integration -- languages::
 
 sanitize: ## Run the kernels' tests under AddressSanitizer, on every instruction set of this CPU; under Miri where it is installed
 	@rustc +nightly --version >/dev/null 2>&1 || { \
@@ -124,6 +139,11 @@ bench: build ## Measure the parts, and each model natively and sandboxed
 	$(CARGO) bench --locked --bench sandbox --bench image --bench language
 	$(CARGO) bench --locked -p infer-kernels
 	@for model in efficientnet-lite0 nsfw-mobilenet toxic-bilstm; do $(CARGO_TARGET_DIR)/release/infer bench --model $$model -z 10s || exit 1; echo; done
+
+GUESTS ?=
+
+sandbox-cost: build ## Measure what an instance costs: its making, call, end, memory and first time; make sandbox-cost GUESTS=FILE for others
+	$(CARGO) bench --locked --workspace --bench cost -- $(GUESTS)
 
 peers: peers-onnx peers-stock peers-inguest peers-llamacpp ## Measure other runtimes, servers and sandboxes beside infer, by turns
 

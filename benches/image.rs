@@ -43,7 +43,7 @@ fn decoding(criterion: &mut Criterion) {
                 let mut guest = Duration::ZERO;
                 for _ in 0..times {
                     let deadline = Instant::now() + Duration::from_secs(10);
-                    let request = Request { id: Arc::from("bench"), deadline };
+                    let request = Request::new(Arc::from("bench"), deadline);
                     let outcome = component.classify(&request, &file, 1).await;
                     outcome.result.expect("the guest answers");
                     guest += outcome.usage.guest;

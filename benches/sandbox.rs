@@ -26,7 +26,7 @@ fn deadline() -> Instant {
 }
 
 fn request() -> Request {
-    Request { id: Arc::from("bench"), deadline: deadline() }
+    Request::new(Arc::from("bench"), deadline())
 }
 
 fn moderate(criterion: &mut Criterion) {

@@ -1,0 +1,270 @@
+//! What an instance costs, as a distribution and not as a mean: its making, its call, its end, its memory, and its first time.
+//!
+//! `cargo bench --bench cost` measures the Rust guests; `cargo bench --bench cost -- FILE…` moderators of other languages beside
+//! them, each under the limits that [`LIMITS`] gives all of them.
+#![expect(clippy::print_stdout, reason = "its table is what it is for")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use infer::app::App;
+use infer::config::{Config, Origin};
+use infer_engine::{DType, Model, Tensor};
+use infer_sandbox::types::{NamedTensor, Part, TensorType};
+use infer_sandbox::{Component, ComponentOptions, Request, Usage};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+const TEXT: &str = "Thank you for fixing the article so quickly, it reads much better now.";
+
+/// Calls of the Rust guests; a tenth of that of the others, which take longer.
+const CALLS: usize = 20_000;
+
+/// First calls of a component that was loaded for them.
+const COLD: usize = 100;
+
+/// Instances of Rust guests that are there at once, and of others.
+const LIVE: [usize; 2] = [1_000, 32];
+
+const LIMITS: &str =
+    "{ memory_bytes = 268435456, table_elements = 100000, guest_ms = 60000, compute_ms = 60000 }";
+
+/// Rows of a computation that instances wait behind, and how many of those there are.
+const AHEAD: (usize, usize) = (128, 120);
+
+fn main() {
+    let runtime = Runtime::new().expect("the runtime starts");
+    let files = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    // `cargo bench` runs this in the repository, where these folders are.
+    let mut moderators = vec![("moderate (Rust)".to_owned(), "builtin:moderate".to_owned())];
+    for file in files {
+        let path = std::path::absolute(&file).expect("a path");
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        moderators.push((name, path.display().to_string()));
+    }
+    println!("times in µs, p50 and p99\n");
+    println!("{:<34} {:>15} {:>15} {:>15} {:>17}", "guest", "instantiate", "call", "drop", "whole sandbox");
+    predict(&runtime);
+    for (index, (name, source)) in moderators.iter().enumerate() {
+        moderate(&runtime, name, source, if index == 0 { CALLS } else { CALLS / 10 });
+    }
+    println!("\n{:<34} {:>15} {:>15} {:>12}", "first call of a component", "p50", "p99", "code, KiB");
+    cold(&runtime, "predict (Rust)", "builtin:predict");
+    for (name, source) in &moderators {
+        cold(&runtime, name, source);
+    }
+    println!(
+        "\n{:<34} {:>9} {:>17} {:>13}",
+        "instances at once, in a model", "", "resident, MiB", "KiB for each"
+    );
+    for (index, (name, source)) in moderators.iter().enumerate() {
+        live(&runtime, name, source, LIVE[index.min(1)]);
+    }
+}
+
+fn load(configuration: &str) -> App {
+    let origin = Origin::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("infer.toml"));
+    let config = Config::parse(configuration, &origin).expect("the configuration has no mistakes");
+    App::load(config).expect("all of it loads")
+}
+
+fn request() -> Request {
+    Request::new(Arc::from("bench"), Instant::now() + Duration::from_secs(120))
+}
+
+/// A moderator on the text model, which has one session.
+fn moderator(source: &str, instances: usize) -> App {
+    load(&format!(
+        "[server]\ninstances = {instances}\nwaiting = 65536\n[models.text]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
+         queue_capacity = 65536\nmax_batch = {}\n[components.moderate]\nsource = {source:?}\nmodels = {{ text = \"text\" }}\n\
+         limits = {LIMITS}\n",
+        AHEAD.0
+    ))
+}
+
+/// Measures of calls, in µs.
+#[derive(Default)]
+struct Calls {
+    instantiate: Vec<f64>,
+    call: Vec<f64>,
+    drop: Vec<f64>,
+    whole: Vec<f64>,
+}
+
+impl Calls {
+    fn add(&mut self, usage: &Usage, took: Duration) {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        self.instantiate.push(micros(usage.instantiate));
+        self.call.push(micros(usage.guest));
+        self.drop.push(micros(usage.drop));
+        self.whole.push(micros(took.saturating_sub(usage.compute + usage.queue)));
+    }
+
+    fn print(self, name: &str) {
+        let Calls { instantiate, call, drop, whole } = self;
+        let [instantiate, call, drop, whole] = [instantiate, call, drop, whole].map(told);
+        println!("{name:<34} {instantiate:>15} {call:>15} {drop:>15} {whole:>17}");
+    }
+}
+
+fn told(values: Vec<f64>) -> String {
+    let (p50, p99) = percentiles(values);
+    format!("{p50:.1} {p99:.1}")
+}
+
+fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |part: f64| values[((values.len() - 1) as f64 * part) as usize];
+    (at(0.5), at(0.99))
+}
+
+/// A request with at least nine calls of wasi:nn: open a model of hardly any work, a context, three tensors, compute, and of each
+/// of two outputs its shape, type and elements.
+fn predict(runtime: &Runtime) {
+    let app = load(
+        "[models.rows]\nsource = \"host/engine/tests/data/rows\"\nsessions = 1\n\
+         [components.predict]\nsource = \"builtin:predict\"\nmodels = { rows = \"rows\" }\n",
+    );
+    let named = |name: &str, ty, dimensions: Vec<u32>, data: Vec<u8>| NamedTensor {
+        name: name.to_owned(),
+        dimensions,
+        ty,
+        data,
+    };
+    let inputs = [
+        named("a", TensorType::Fp32, vec![1, 1], vec![0; 4]),
+        named("b", TensorType::Fp32, vec![1, 1], vec![0; 4]),
+        named("ids", TensorType::I64, vec![1], vec![0; 8]),
+    ];
+    let component = &app.components["predict"].component;
+    let mut calls = Calls::default();
+    for index in 0..CALLS + CALLS / 10 {
+        let began = Instant::now();
+        let outcome = runtime.block_on(component.predict(&request(), "rows", &inputs));
+        outcome.result.expect("the guest answers");
+        if index >= CALLS / 10 {
+            calls.add(&outcome.usage, began.elapsed());
+        }
+    }
+    calls.print("predict (Rust), 12 wasi:nn calls");
+}
+
+fn moderate(runtime: &Runtime, name: &str, source: &str, most: usize) {
+    let app = moderator(source, 4);
+    let component = &app.components["moderate"].component;
+    let parts = [Part::Text(TEXT.to_owned())];
+    let mut calls = Calls::default();
+    for index in 0..most + most / 10 {
+        let began = Instant::now();
+        let outcome = runtime.block_on(component.moderate(&request(), &parts));
+        outcome.result.expect("the guest answers");
+        if index >= most / 10 {
+            calls.add(&outcome.usage, began.elapsed());
+        }
+    }
+    calls.print(name);
+}
+
+/// From a component's bytes to the answer of its first instance, its machine code being in the cache folder and no model there.
+fn cold(runtime: &Runtime, name: &str, source: &str) {
+    let app = load(&format!("[components.guest]\nsource = {source:?}\nlimits = {LIMITS}\n"));
+    let config = &app.config.components["guest"];
+    let bytes = infer::app::component_bytes("guest", &config.source).expect("the component is there");
+    let parts = [Part::Text(TEXT.to_owned())];
+    let mut times = Vec::new();
+    for _ in 0..COLD {
+        let options = ComponentOptions { limits: config.limits.clone(), ..ComponentOptions::default() };
+        let began = Instant::now();
+        let component = app.sandbox.load("guest", &bytes, options).expect("it loads");
+        first(runtime, &component, &parts);
+        times.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    let code =
+        app.sandbox.kept(&bytes).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len());
+    let (p50, p99) = percentiles(times);
+    println!("{name:<34} {p50:>15.0} {p99:>15.0} {:>12}", code >> 10);
+}
+
+/// A call that meets no model: a moderator says what it could not judge, a predictor that its model is not there.
+fn first(runtime: &Runtime, component: &Component, parts: &[Part]) {
+    match component.world() {
+        infer_sandbox::World::Predictor => {
+            let outcome = runtime.block_on(component.predict(&request(), "none", &[]));
+            outcome.result.expect_err("there is no model");
+        }
+        _ => drop(runtime.block_on(component.moderate(&request(), parts)).result),
+    }
+}
+
+/// What instances hold while all of them wait for the model.
+fn live(runtime: &Runtime, name: &str, source: &str, instances: usize) {
+    let app = Arc::new(moderator(source, instances));
+    let text = app.models["text"].clone();
+    let call = {
+        let app = app.clone();
+        move || {
+            let app = app.clone();
+            async move {
+                let parts = [Part::Text(TEXT.to_owned())];
+                app.components["moderate"]
+                    .component
+                    .moderate(&request(), &parts)
+                    .await
+                    .result
+                    .expect("an answer");
+            }
+        }
+    };
+    let (before, after) = runtime.block_on(async {
+        // The model's memory has its size, and the guest's code has run.
+        ahead(&text, 2).join_all().await;
+        for _ in 0..8 {
+            call().await;
+        }
+        let work = ahead(&text, AHEAD.1);
+        // The queue is there before the first instance is.
+        while text.queue_depth() < AHEAD.1 / 2 {
+            tokio::task::yield_now().await;
+        }
+        let before = resident();
+        let mut calls: JoinSet<_> = (0..instances).map(|_| call()).collect();
+        while text.queue_depth() < instances {
+            assert!(
+                !calls.is_empty() && calls.try_join_next().is_none(),
+                "an instance ended before all were there"
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let after = resident();
+        work.join_all().await;
+        calls.join_all().await;
+        (before, after)
+    });
+    let grown = after.saturating_sub(before);
+    let each = grown as f64 / 1024.0 / instances as f64;
+    println!("{name:<34} {instances:>9} {:>17.1} {each:>13.1}", grown as f64 / f64::from(1 << 20));
+}
+
+/// Computations of the host's own, for instances to wait behind.
+fn ahead(model: &Arc<Model>, jobs: usize) -> JoinSet<()> {
+    let tokens = |model: &Model| model.card().inputs[0].name.clone();
+    (0..jobs)
+        .map(|_| {
+            let (model, rows) = (model.clone(), AHEAD.0);
+            async move {
+                let data = vec![0; rows * 100 * 4];
+                let ids = Tensor::new(DType::I32, vec![rows, 100], data).expect("a tensor");
+                let deadline = Instant::now() + Duration::from_secs(120);
+                model.run(vec![(tokens(&model), ids)], deadline).await.expect("an answer");
+            }
+        })
+        .collect()
+}
+
+/// Memory in RAM, in bytes.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = pages.split(' ').nth(1).and_then(|text| text.parse().ok()).expect("a number of pages");
+    pages * rustix::param::page_size()
+}
