@@ -92,5 +92,6 @@ esac
 
 mkdir -p "$target/guests"
 for guest in $guests; do
-    "$target/debug/componentize" "$modules/$guest.wasm" "$target/guests/$guest.wasm"
+    # A crate's file has underscores where its name has hyphens.
+    "$target/debug/componentize" "$modules/$(printf %s "$guest" | tr - _).wasm" "$target/guests/$guest.wasm"
 done

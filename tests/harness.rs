@@ -43,9 +43,14 @@ pub(crate) fn photo_names() -> Vec<String> {
     names
 }
 
-/// The component of hostile guests, which `make guests` builds beside those that ship.
+/// The component of hostile guests.
 pub(crate) fn hostile() -> String {
-    Path::new(env!("INFER_GUESTS")).join("hostile.wasm").display().to_string()
+    guest("hostile")
+}
+
+/// A component that `make guests` builds beside those that ship.
+pub(crate) fn guest(name: &str) -> String {
+    Path::new(env!("INFER_GUESTS")).join(name).with_extension("wasm").display().to_string()
 }
 
 pub(crate) fn golden() -> Value {

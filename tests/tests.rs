@@ -26,6 +26,8 @@ mod connections;
 mod gateway;
 /// Models and preprocessing against values of an independent implementation.
 mod golden;
+/// Components that answer HTTP requests themselves.
+mod handler;
 /// Guests that attack the host.
 mod hostile;
 /// API keys, and rates.

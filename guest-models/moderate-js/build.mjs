@@ -1,4 +1,5 @@
-// Builds the component: node build.mjs OUT.wasm. The vocabulary becomes a part of the program's memory.
+// Builds a component: node build.mjs OUT.wasm [handler]. The vocabulary becomes a part of the program's memory.
+// Without a second word it is a moderator; a `handler` answers HTTP requests itself.
 
 import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -8,9 +9,9 @@ import { fileURLToPath } from 'node:url';
 
 import { componentize } from '@bytecodealliance/componentize-js';
 
-const [out] = process.argv.slice(2);
-if (out === undefined) {
-  console.error('expected a path: node build.mjs OUT.wasm');
+const [out, worldName = 'moderator'] = process.argv.slice(2);
+if (out === undefined || !['moderator', 'handler'].includes(worldName)) {
+  console.error('expected a path, and perhaps a world: node build.mjs OUT.wasm [handler]');
   process.exit(2);
 }
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -19,10 +20,14 @@ const { vocab } = JSON.parse(json);
 const sha256 = createHash('sha256').update(json).digest('hex');
 const program = await readFile(here('moderate.js'), 'utf8');
 const [imports, rest] = program.split('\nconst SEPARATORS');
-const source = `${imports}
+const moderator = `${imports}
 const VOCABULARY_SHA256 = ${JSON.stringify(sha256)};
 const VOCABULARY = new Map(Object.entries(${JSON.stringify(vocab)}));
 const SEPARATORS${rest}`;
+const isHandler = worldName === 'handler';
+const source = isHandler
+  ? moderator.replace('export const moderation', 'const moderation') + (await readFile(here('handler.js'), 'utf8'))
+  : moderator;
 const folder = await mkdtemp(join(tmpdir(), 'moderate-js-'));
 try {
   const sourcePath = join(folder, 'moderate.js');
@@ -30,9 +35,9 @@ try {
   const { component, imports: wanted } = await componentize({
     sourcePath,
     witPath: here('../../wit'),
-    worldName: 'moderator',
-    // The host of guests has none of these.
-    disableFeatures: ['random', 'stdio', 'clocks', 'http', 'fetch-event'],
+    worldName,
+    // A moderator's host has none of these.
+    disableFeatures: isHandler ? [] : ['random', 'stdio', 'clocks', 'http', 'fetch-event'],
   });
   await writeFile(out, component);
   const names = [...new Set(wanted.map(([name]) => name))].join(' ');

@@ -6,17 +6,22 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::body::Bytes;
+use axum::http;
 use infer_engine::{Mirror, Model, Runtime, RuntimeOptions, Weights};
 use infer_sandbox::types::{Label, Part, Verdict};
-use infer_sandbox::{Component, ComponentOptions, Outcome, RequestMemory, Sandbox, SandboxOptions, World};
+use infer_sandbox::{
+    Body, Component, ComponentOptions, HttpOptions, Outcome, RequestMemory, Sandbox, SandboxOptions, World,
+};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
 
 use crate::builtin;
 use crate::config::{ComponentConfig, Config, ModelConfig, Source, Trial};
 use crate::lock::Lock;
 use crate::metrics::{Metrics, Recorder};
 use crate::versions::{self, Canary, Count, Version};
-use crate::{plan, weights};
+use crate::{plan, routes, weights};
 
 /// Everything that is loaded once. It does not change: a changed configuration makes [another](App::next), which shares
 /// with this one what is the same in both.
@@ -72,6 +77,20 @@ impl Policy {
         let outcome = self.component.classify(request, image, top).await;
         self.calls.called(&outcome.result, &outcome.usage);
         self.count.called(&outcome.result.as_ref().map(|_| false));
+        outcome
+    }
+
+    /// [`Component::handle`], counted.
+    pub async fn handle(
+        &self,
+        request: &infer_sandbox::Request,
+        incoming: http::Request<Bytes>,
+        head: oneshot::Sender<http::Response<Body>>,
+        gone: oneshot::Receiver<()>,
+    ) -> Outcome<()> {
+        let outcome = self.component.handle(request, incoming, head, gone).await;
+        self.calls.called(&outcome.result, &outcome.usage);
+        self.count.called(&outcome.result.as_ref().map(|()| false));
         outcome
     }
 }
@@ -337,10 +356,39 @@ fn load_component(
     for (wanted, model) in &granted {
         settings.extend(card_facts(wanted, model));
     }
-    let options = ComponentOptions { models: granted, settings, limits: config.limits.clone() };
-    let component = app.sandbox.load(name, &bytes, options)?;
+    let (limits, http) = (config.limits.clone(), config.http.clone());
+    let component =
+        app.sandbox.load(name, &bytes, ComponentOptions { models: granted, settings, limits, http })?;
+    if component.world() != World::Handler {
+        only_handlers(name, &component, config)?;
+    }
     let calls = app.metrics.recorder(name);
     Ok(Arc::new(Policy { component, hash, route: config.route.clone(), calls, count: Count::default() }))
+}
+
+/// Refuse what is typed for a handler alone.
+fn only_handlers(name: &str, component: &Component, config: &ComponentConfig) -> anyhow::Result<()> {
+    let world = component.world();
+    let HttpOptions { outbound, clock, random_seed } = &config.http;
+    let typed = [
+        ("allowed_outbound_hosts", !outbound.is_empty()),
+        ("clock", *clock != HttpOptions::default().clock),
+        ("random_seed", random_seed.is_some()),
+    ];
+    if let Some((key, _)) = typed.into_iter().find(|(_, is_typed)| *is_typed) {
+        anyhow::bail!(
+            "component `{name}`: `{key}` is for a component that exports wasi:http/incoming-handler, and this is a {world}, \
+             which has no network, no clock and no randomness; leave it out"
+        );
+    }
+    if let Some(route) = config.route.as_ref().filter(|route| route.ends_with(routes::BELOW)) {
+        anyhow::bail!(
+            "component `{name}`: route `{route}` is for a component that exports wasi:http/incoming-handler, and this is a \
+             {world}, which answers one path; leave out `{}`",
+            routes::BELOW
+        );
+    }
+    Ok(())
 }
 
 /// The bytes of a component: those that the program carries, or a file's.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
-use infer_sandbox::{Limits, SandboxOptions};
+use infer_sandbox::{HttpOptions, Limits, SandboxOptions};
 
 use crate::builtin;
 use crate::lock::Lock;
@@ -83,6 +83,8 @@ pub struct ComponentConfig {
     pub settings: BTreeMap<String, String>,
     /// The budgets of each instance.
     pub limits: Limits,
+    /// What only a component that answers HTTP requests is given.
+    pub http: HttpOptions,
     /// What it is asked before it is served.
     pub tests: Vec<ComponentTest>,
 }

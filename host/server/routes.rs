@@ -5,6 +5,7 @@ mod chat;
 mod classify;
 mod document;
 mod entrance;
+mod handler;
 mod health;
 mod json;
 mod kserve;
@@ -17,10 +18,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, OriginalUri, Request, State};
+use axum::http::uri::Scheme;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use axum::{Extension, Router};
 use infer_sandbox::{Account, World};
 use tokio::time::timeout_at;
@@ -37,6 +39,7 @@ use entrance::{Caller, Door};
 use moderate::{Choice, Desk, Moderators};
 
 pub use entrance::Entrance;
+pub(crate) use handler::{BELOW, paths};
 pub use moderate::CATEGORIES;
 pub(crate) use moderate::{ModerateResponse, respond};
 pub(crate) use timings::Timings;
@@ -84,6 +87,9 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
         let endpoint = Endpoint { policy: policy.clone() };
+        let component = Some(policy.component.name().into());
+        let door = Door { entrance: entrance.clone(), component, gate: Some(entrance.gate.clone()) };
+        let admit = middleware::from_fn_with_state(door, entrance::admit);
         let (handler, told) = match policy.component.world() {
             World::Moderator => {
                 let desk = desk(Choice::One(policy.clone()));
@@ -97,11 +103,14 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
                 );
                 continue;
             }
+            World::Handler => {
+                let scheme = if server.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+                let handler = any(handler::handle).with_state(handler::Mount { endpoint, scheme });
+                known = known.mount(&paths(route), &handler.layer(admit));
+                continue;
+            }
         };
-        let component = Some(policy.component.name().into());
-        let door = Door { entrance: entrance.clone(), component, gate: Some(entrance.gate.clone()) };
-        let handler = handler.route_layer(middleware::from_fn_with_state(door, entrance::admit));
-        known = known.route(route, HttpMethod::Post, handler, told);
+        known = known.route(route, HttpMethod::Post, handler.route_layer(admit), told);
     }
     let identify = || middleware::from_fn_with_state(entrance.clone(), entrance::identify);
     let moderators = Arc::new(Moderators::new(app));

@@ -30,6 +30,7 @@ macro_rules! world {
                     "infer:guest/log@0.1.0": crate::bindings::infer::guest::log,
                     "infer:guest/types@0.1.0": crate::bindings::infer::guest::types,
                 },
+                generate_all,
                 runtime_path: "guest_sdk::bindings::rt",
                 pub_export_macro: true,
             });
@@ -40,3 +41,4 @@ macro_rules! world {
 world!(moderator, "moderator");
 world!(classifier, "classifier");
 world!(predictor, "predictor");
+world!(handler, "handler");

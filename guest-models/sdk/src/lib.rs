@@ -1,6 +1,6 @@
 //! The guest SDK: what a component that judges, classifies or predicts for the infer server starts from.
 //!
-//! A guest implements one trait ([`Moderator`], [`Classifier`] or [`Predictor`]) and names itself in the macro that
+//! A guest implements one trait ([`Moderator`], [`Classifier`], [`Predictor`] or [`http::Handler`]) and names itself in the macro that
 //! exports it; `guest-models/README.md` shows one in a page. The parts that need the host (settings, models, the log) are
 //! bindings of `wit/infer.wit`; the rest is plain Rust that runs natively as well, so it is tested without a sandbox.
 //!
@@ -9,6 +9,7 @@
 //! - [`settings`]: the operator's settings, typed; [`card`]: what a model takes and gives, from the same store
 //! - [`nn`]: running models; [`language`]: asking language models; [`log`]: lines in the host's log
 //! - [`image`]: from the bytes of an untrusted image file to the numbers that a model takes
+//! - [`http`]: answering HTTP requests, and sending some
 //! - [`json`]: the little of it that guests need
 //! - [`bindings`]: generated from `wit/`
 
@@ -17,6 +18,7 @@ extern crate self as guest_sdk;
 
 pub mod bindings;
 pub mod card;
+pub mod http;
 pub mod image;
 pub mod json;
 pub mod language;
@@ -58,6 +60,14 @@ macro_rules! export_classifier {
 macro_rules! export_predictor {
     ($guest:ident) => {
         $crate::__export!($guest, $crate::Predictor, $crate::bindings::predictor);
+    };
+}
+
+/// Export a type that implements [`http::Handler`] as the guest of this component.
+#[macro_export]
+macro_rules! export_handler {
+    ($guest:ident) => {
+        $crate::__export!($guest, $crate::http::Handler, $crate::bindings::handler);
     };
 }
 

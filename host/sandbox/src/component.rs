@@ -3,22 +3,28 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use infer_engine::{Model, TokenUsage};
+use ::http::Response;
+use bytes::Bytes;
+use infer_engine::Model;
+use tokio::sync::oneshot;
 use tokio::time::timeout_at;
-use wasmtime::component::{Component as Compiled, InstancePre};
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::component::{Component as Compiled, InstancePre, ResourceTableError};
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::answer::{check_labels, check_verdict, presentable};
 use crate::bindings::classifier::ClassifierPre;
 use crate::bindings::moderator::ModeratorPre;
 use crate::bindings::predictor::PredictorPre;
+use crate::call::{Outcome, Request, Usage};
 use crate::clock::Clock;
 use crate::compiled::{Entry, Kept};
 use crate::error::{CallError, Cause, LoadError};
+use crate::http::{self, Answer, Body, Http, HttpOptions};
 use crate::limits::Limits;
 use crate::memory::{Held, RequestMemory};
 use crate::sandbox::{NoSlot, Sandbox, Slots};
@@ -34,6 +40,8 @@ pub struct ComponentOptions {
     pub settings: BTreeMap<String, String>,
     /// The budgets of each instance.
     pub limits: Limits,
+    /// What only a component that answers HTTP requests is given.
+    pub http: HttpOptions,
 }
 
 /// What a component answers, by what it exports: the worlds of `wit/infer.wit`.
@@ -45,6 +53,8 @@ pub enum World {
     Classifier,
     /// Exports `infer:guest/prediction`.
     Predictor,
+    /// Exports `wasi:http/incoming-handler`.
+    Handler,
 }
 
 impl fmt::Display for World {
@@ -53,6 +63,7 @@ impl fmt::Display for World {
             World::Moderator => "moderator",
             World::Classifier => "classifier",
             World::Predictor => "predictor",
+            World::Handler => "handler",
         })
     }
 }
@@ -63,108 +74,12 @@ enum Linked {
     Moderator(ModeratorPre<State>),
     Classifier(ClassifierPre<State>),
     Predictor(PredictorPre<State>),
-}
-
-/// What a call is part of. Its clones share one account.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// For the log.
-    pub id: Arc<str>,
-    /// When the answer is no longer wanted.
-    pub deadline: Instant,
-    account: Arc<Mutex<Account>>,
-}
-
-/// What the calls of a request have used together, whether they were answered or not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// Calls that had an instance.
-    pub calls: usize,
-    /// The guests' own time on a processor.
-    pub guest: Duration,
-    /// Models running for them.
-    pub compute: Duration,
-    /// The most linear memory of one call, in bytes.
-    pub memory_bytes_peak: usize,
-    /// The most tensors that one call held at once, in bytes.
-    pub tensor_bytes_peak: usize,
-}
-
-impl Request {
-    /// A request that has used nothing yet.
-    #[must_use]
-    pub fn new(id: Arc<str>, deadline: Instant) -> Self {
-        Request { id, deadline, account: Arc::default() }
-    }
-
-    /// The same request, whose answer is no longer wanted after `deadline`.
-    #[must_use]
-    pub fn until(&self, deadline: Instant) -> Self {
-        Request { deadline, ..self.clone() }
-    }
-
-    /// What it has used so far.
-    #[must_use]
-    pub fn account(&self) -> Account {
-        *self.account.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn charge(&self, usage: &Usage) {
-        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
-        account.calls += 1;
-        account.guest += usage.guest;
-        account.compute += usage.compute;
-        account.memory_bytes_peak = account.memory_bytes_peak.max(usage.memory_bytes_peak);
-        account.tensor_bytes_peak = account.tensor_bytes_peak.max(usage.tensor_bytes_peak);
-    }
-}
-
-/// What a call used.
-#[derive(Clone, Debug, Default)]
-pub struct Usage {
-    /// Waiting for an instance and in models' queues.
-    pub queue: Duration,
-    /// Making the instance.
-    pub instantiate: Duration,
-    /// The guest's own time on a processor, without `instantiate`.
-    pub guest: Duration,
-    /// Models running for this call.
-    pub compute: Duration,
-    /// Clearing up the instance.
-    pub drop: Duration,
-    /// Rows of the largest batch that this call was computed in; 0 when no model ran.
-    pub batch: usize,
-    /// Tokens of language models.
-    pub tokens: TokenUsage,
-    /// The most linear memory, in bytes.
-    pub memory_bytes_peak: usize,
-    /// The most tensors held at once, in bytes.
-    pub tensor_bytes_peak: usize,
-}
-
-/// A call's result, and what it used either way.
-#[derive(Debug)]
-pub struct Outcome<T> {
-    /// The answer.
-    pub result: Result<T, CallError>,
-    /// What it took.
-    pub usage: Usage,
-}
-
-impl<T> Outcome<T> {
-    /// Turn an answer that breaks the interface's rules into an error.
-    fn checked(mut self, component: &str, check: impl FnOnce(&T) -> Result<(), String>) -> Self {
-        if let Ok(answer) = &self.result
-            && let Err(message) = check(answer)
-        {
-            self.result = Err(CallError::Answer { component: component.to_owned(), message });
-        }
-        self
-    }
+    Handler(ProxyPre<Http>),
 }
 
 /// A component, compiled and linked: each call makes an instance of it.
 pub struct Component {
+    engine: Engine,
     linked: Linked,
     grants: Arc<Grants>,
     slots: Arc<Slots>,
@@ -184,21 +99,28 @@ impl Sandbox {
     pub fn load(&self, name: &str, bytes: &[u8], options: ComponentOptions) -> Result<Component, LoadError> {
         let component = || name.to_owned();
         let (compiled, _) = self.compile(name, bytes)?;
-        self.check_imports(name, &compiled)?;
-        let pre = self
-            .linker
-            .instantiate_pre(&compiled)
-            .map_err(|error| LoadError::Limit { component: component(), message: format!("{error:#}") })?;
-        let linked = link(pre).ok_or_else(|| {
-            let ty = compiled.component_type();
+        let ty = compiled.component_type();
+        let is_handler = ty.exports(&self.engine).any(|(export, _)| export.starts_with(http::EXPORT));
+        self.check_imports(name, &compiled, if is_handler { &http::GRANTED } else { &[] })?;
+        let limit = |error: wasmtime::Error| LoadError::Limit {
+            component: component(),
+            message: format!("{error:#}"),
+        };
+        let linked = if is_handler {
+            let pre = self.http_linker.instantiate_pre(&compiled).map_err(limit)?;
+            ProxyPre::new(pre).ok().map(Linked::Handler)
+        } else {
+            link(self.linker.instantiate_pre(&compiled).map_err(limit)?)
+        };
+        let linked = linked.ok_or_else(|| {
             let exports: Vec<_> = ty.exports(&self.engine).map(|(name, _)| format!("`{name}`")).collect();
             let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
             LoadError::Export { component: component(), exports }
         })?;
-        let ComponentOptions { models, settings, limits } = options;
-        let grants = Arc::new(Grants { component: Arc::from(name), models, settings, limits });
-        let (slots, memory) = (self.slots.clone(), self.memory.clone());
-        Ok(Component { linked, grants, slots, memory, expected_bytes: Arc::default() })
+        let ComponentOptions { models, settings, limits, http } = options;
+        let grants = Arc::new(Grants { component: Arc::from(name), models, settings, limits, http });
+        let (engine, slots, memory) = (self.engine.clone(), self.slots.clone(), self.memory.clone());
+        Ok(Component { engine, linked, grants, slots, memory, expected_bytes: Arc::default() })
     }
 
     /// Compile a component ahead of its first use, and say where its machine code is kept; none where none is kept.
@@ -255,12 +177,15 @@ impl Sandbox {
         Ok((compiled, kept))
     }
 
-    fn check_imports(&self, name: &str, compiled: &Compiled) -> Result<(), LoadError> {
+    /// Whether the component imports nothing but what every guest may, and what it is granted `beside` that.
+    fn check_imports(&self, name: &str, compiled: &Compiled, beside: &[&str]) -> Result<(), LoadError> {
         const GRANTED: [&str; 3] = ["wasi:nn/", "wasi:config/store@", "infer:guest/"];
         let ty = compiled.component_type();
+        let is_granted =
+            |import: &str| GRANTED.iter().chain(beside).any(|granted| import.starts_with(granted));
         let refused: Vec<_> = ty
             .imports(&self.engine)
-            .filter(|(import, _)| !GRANTED.iter().any(|granted| import.starts_with(granted)))
+            .filter(|(import, _)| !is_granted(import))
             .map(|(import, _)| format!("`{import}`"))
             .collect();
         if refused.is_empty() {
@@ -302,8 +227,9 @@ impl Component {
     #[must_use]
     pub fn renamed(&self, name: &str) -> Component {
         let grants = Grants { component: Arc::from(name), ..Grants::clone(&self.grants) };
-        let (linked, slots, memory) = (self.linked.clone(), self.slots.clone(), self.memory.clone());
-        Component { linked, grants: Arc::new(grants), slots, memory, expected_bytes: Arc::default() }
+        let (engine, linked) = (self.engine.clone(), self.linked.clone());
+        let (slots, memory) = (self.slots.clone(), self.memory.clone());
+        Component { engine, linked, grants: Arc::new(grants), slots, memory, expected_bytes: Arc::default() }
     }
 
     /// What the component answers.
@@ -312,6 +238,7 @@ impl Component {
             Linked::Moderator(_) => World::Moderator,
             Linked::Classifier(_) => World::Classifier,
             Linked::Predictor(_) => World::Predictor,
+            Linked::Handler(_) => World::Handler,
         }
     }
 
@@ -328,11 +255,15 @@ impl Component {
     /// Judge `input` on a fresh instance.
     pub async fn moderate(&self, request: &Request, input: &[Part]) -> Outcome<Verdict> {
         let Linked::Moderator(pre) = &self.linked else { return self.wrong_world(World::Moderator) };
-        self.visit(request, async |store: &mut Store<State>| {
-            let guest = pre.instantiate_async(&mut *store).await?;
-            store.data_mut().instantiated();
-            guest.infer_guest_moderation().call_moderate(store, input).await
-        })
+        self.visit(
+            request,
+            |state| state,
+            async |store| {
+                let guest = pre.instantiate_async(&mut *store).await?;
+                store.data_mut().instantiated();
+                guest.infer_guest_moderation().call_moderate(store, input).await
+            },
+        )
         .await
         .checked(&self.grants.component, check_verdict)
     }
@@ -340,11 +271,15 @@ impl Component {
     /// The `top` labels of `image`, the bytes of an image file, on a fresh instance.
     pub async fn classify(&self, request: &Request, image: &[u8], top: u32) -> Outcome<Vec<Label>> {
         let Linked::Classifier(pre) = &self.linked else { return self.wrong_world(World::Classifier) };
-        self.visit(request, async |store: &mut Store<State>| {
-            let guest = pre.instantiate_async(&mut *store).await?;
-            store.data_mut().instantiated();
-            guest.infer_guest_classification().call_classify(store, image, top).await
-        })
+        self.visit(
+            request,
+            |state| state,
+            async |store| {
+                let guest = pre.instantiate_async(&mut *store).await?;
+                store.data_mut().instantiated();
+                guest.infer_guest_classification().call_classify(store, image, top).await
+            },
+        )
         .await
         .checked(&self.grants.component, |labels| check_labels(labels, top))
     }
@@ -357,19 +292,46 @@ impl Component {
         inputs: &[NamedTensor],
     ) -> Outcome<Vec<NamedTensor>> {
         let Linked::Predictor(pre) = &self.linked else { return self.wrong_world(World::Predictor) };
-        self.visit(request, async |store: &mut Store<State>| {
-            let guest = pre.instantiate_async(&mut *store).await?;
-            store.data_mut().instantiated();
-            guest.infer_guest_prediction().call_predict(store, model, inputs).await
-        })
+        self.visit(
+            request,
+            |state| state,
+            async |store| {
+                let guest = pre.instantiate_async(&mut *store).await?;
+                store.data_mut().instantiated();
+                guest.infer_guest_prediction().call_predict(store, model, inputs).await
+            },
+        )
         .await
     }
 
-    /// Take a slot, run `call` in a fresh store under the component's budgets, and account for it.
-    async fn visit<T>(
+    /// Answer an HTTP request on a fresh instance: `head` is sent as soon as the guest has given its response, whose body comes
+    /// as the guest writes it. The call lasts until the guest returns.
+    ///
+    /// `incoming` has a whole URI, scheme and authority included. `gone` is sent when the answer is delivered, and the guest may
+    /// go on; dropped before that, it ends the guest.
+    pub async fn handle(
         &self,
         request: &Request,
-        call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<Result<T, Fault>>,
+        incoming: ::http::Request<Bytes>,
+        head: oneshot::Sender<Response<Body>>,
+        gone: oneshot::Receiver<()>,
+    ) -> Outcome<()> {
+        let Linked::Handler(pre) = &self.linked else { return self.wrong_world(World::Handler) };
+        let answer = Answer::none();
+        self.visit(request, Http::new, async |store| {
+            http::ask(pre, store, incoming, head, &answer, gone).await.map(Ok)
+        })
+        .await
+        .checked(&self.grants.component, |()| answer.check())
+    }
+
+    /// Take a slot, run `call` in a fresh store under the component's budgets, and account for it. The store holds what `data`
+    /// puts around the instance's state.
+    async fn visit<T, D: AsMut<State> + Send + 'static>(
+        &self,
+        request: &Request,
+        data: impl FnOnce(State) -> D,
+        call: impl AsyncFnOnce(&mut Store<D>) -> wasmtime::Result<Result<T, Fault>>,
     ) -> Outcome<T> {
         let component = || self.grants.component.to_string();
         let asked = Instant::now();
@@ -397,10 +359,10 @@ impl Component {
         }
 
         let clock = Clock::new();
-        let mut store = self.store(request, held, &clock);
+        let mut store = self.store(request, held, &clock, data);
         let answer = timeout_at(request.deadline.into(), clock.measure(call(&mut store))).await;
 
-        let state = store.data_mut();
+        let state = store.data_mut().as_mut();
         let result = match answer {
             Ok(Ok(Ok(answer))) => Ok(answer),
             // What the guest makes of memory that it was refused is not the client's doing.
@@ -440,18 +402,18 @@ impl Component {
         let _ = self.expected_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    fn store(&self, request: &Request, held: Held, clock: &Clock) -> Store<State> {
+    fn store<D: AsMut<State> + Send + 'static>(
+        &self,
+        request: &Request,
+        held: Held,
+        clock: &Clock,
+        data: impl FnOnce(State) -> D,
+    ) -> Store<D> {
         let limits = &self.grants.limits;
-        let engine = match &self.linked {
-            Linked::Moderator(pre) => pre.engine(),
-            Linked::Classifier(pre) => pre.engine(),
-            Linked::Predictor(pre) => pre.engine(),
-        };
-        let mut store = Store::new(
-            engine,
-            State::new(self.grants.clone(), held, request.id.clone(), request.deadline, clock.clone()),
-        );
-        store.limiter(|state| state);
+        let state =
+            State::new(self.grants.clone(), held, request.id.clone(), request.deadline, clock.clone());
+        let mut store = Store::new(&self.engine, data(state));
+        store.limiter(|data| data.as_mut());
         store.set_hostcall_fuel(limits.tensor_bytes);
         store.set_max_component_handles(limits.handles);
         store.set_epoch_deadline(1);
@@ -481,6 +443,9 @@ fn cause(error: &wasmtime::Error, state: &State) -> Cause {
     // The type behind this message is private to wasmtime.
     if error.root_cause().to_string().contains("fuel allocated for hostcalls") {
         return Cause::TensorBytes(state.grants.limits.tensor_bytes);
+    }
+    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+        return Cause::Handles(state.grants.limits.handles);
     }
     match &state.refused {
         Some(refused) => refused.clone(),

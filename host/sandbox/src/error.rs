@@ -44,7 +44,8 @@ pub enum LoadError {
     /// The component imports what guests are not given.
     #[error(
         "component `{component}`: imports {imports}, which guests are not given; a guest may import wasi:nn, \
-         wasi:config/store and infer:guest/log (build it for wasm32-unknown-unknown, which adds no WASI imports)"
+         wasi:config/store and infer:guest/log (build it for wasm32-unknown-unknown, which adds no WASI imports); one that \
+         exports wasi:http/incoming-handler may import all of WASI 0.2 but wasi:sockets"
     )]
     Import {
         /// The component's name in the configuration.
@@ -55,7 +56,8 @@ pub enum LoadError {
     /// The component exports nothing that this host calls.
     #[error(
         "component `{component}`: exports {exports}, expected one of `infer:guest/moderation`, \
-         `infer:guest/classification` and `infer:guest/prediction` at version 0.1.0 (see wit/infer.wit)"
+         `infer:guest/classification` and `infer:guest/prediction` at version 0.1.0 (see wit/infer.wit), or \
+         `wasi:http/incoming-handler` at version 0.2"
     )]
     Export {
         /// The component's name in the configuration.
@@ -146,6 +148,9 @@ pub enum Cause {
     /// More live handles than `handles`.
     #[error("over its {0} handles")]
     Handles(usize),
+    /// The client went away before it had its answer.
+    #[error("its client had gone")]
+    Gone,
     /// What the guest wanted would have gone past the memory that requests may hold together.
     #[error("the {0} bytes that requests may hold together are held")]
     ServerMemory(usize),
@@ -163,6 +168,7 @@ impl Cause {
             Cause::Table(_) => "table",
             Cause::TensorBytes(_) => "tensor_bytes",
             Cause::Handles(_) => "handles",
+            Cause::Gone => "gone",
             Cause::ServerMemory(_) => "server_memory",
             Cause::Trap(_) => "trap",
         }

@@ -7,21 +7,26 @@
 //! # Layout
 //!
 //! - `sandbox`: the WebAssembly engine, the instance pool, the ticker that interrupts guests
-//! - `component`: what is loaded, and the calls: moderate, classify, predict; `start`: what loading costs
+//! - `component`: what is loaded, and the calls: moderate, classify, predict, handle; `start`: what loading costs
+//! - `call`: what a call is part of, and what it uses
+//! - `http`: components that answer HTTP requests themselves, and what WASI gives them
 //! - `compiled`: the machine code of components, kept in a folder and signed
 //! - `answer`: what a guest's answer must be to be believed
 //! - `state`: what one instance holds and has used
-//! - `nn`: the wasi:nn host; `ambient`: settings and the log
+//! - `nn`: the wasi:nn host; `ambient`: settings and the log; `journal`: a guest's lines in it
 //! - `clock`, `limits`, `memory`, `error`: guest time, budgets of an instance, memory of all requests, what goes wrong
 //! - `bindings`: generated from `wit/`
 
 mod ambient;
 mod answer;
 mod bindings;
+mod call;
 mod clock;
 mod compiled;
 mod component;
 mod error;
+mod http;
+mod journal;
 mod limits;
 mod memory;
 mod nn;
@@ -29,9 +34,11 @@ mod sandbox;
 mod start;
 mod state;
 
+pub use call::{Account, Outcome, Request, Usage};
 pub use compiled::Kept;
-pub use component::{Account, Component, ComponentOptions, Outcome, Request, Usage, World};
+pub use component::{Component, ComponentOptions, World};
 pub use error::{CallError, Cause, LoadError, PoolError};
+pub use http::{Body, ClockKind, HttpOptions, OutboundHost};
 pub use limits::Limits;
 pub use memory::{Exhausted, Held, INSTANCE_BYTES, RequestMemory};
 pub use sandbox::{Sandbox, SandboxOptions};

@@ -19,6 +19,8 @@ pub struct Limits {
     pub compute_time: Duration,
     /// Log lines; further ones are dropped.
     pub log_lines: usize,
+    /// Requests that an HTTP component sends.
+    pub outbound_requests: usize,
 }
 
 impl Default for Limits {
@@ -31,6 +33,7 @@ impl Default for Limits {
             guest_time: Duration::from_millis(1_000),
             compute_time: Duration::from_millis(5_000),
             log_lines: 32,
+            outbound_requests: 16,
         }
     }
 }

@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Strategy};
 
 use crate::bindings;
 use crate::error::PoolError;
+use crate::http::{self, Http};
 use crate::limits::Limits;
 use crate::memory::RequestMemory;
 use crate::state::State;
@@ -70,6 +71,8 @@ impl Default for SandboxOptions {
 pub struct Sandbox {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
+    /// Of components that answer HTTP requests themselves.
+    pub(crate) http_linker: Linker<Http>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) compiled_folder: Option<PathBuf>,
     pub(crate) memory: RequestMemory,
@@ -90,6 +93,7 @@ impl Sandbox {
         let engine = Engine::new(&config(options))?;
         let mut linker = Linker::new(&engine);
         bindings::Guest::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        let http_linker = http::linker(&engine)?;
         let ticker = engine.weak();
         std::thread::Builder::new().name("epoch".into()).spawn(move || {
             while let Some(engine) = ticker.upgrade() {
@@ -105,7 +109,7 @@ impl Sandbox {
         };
         let compiled_folder = options.compiled_folder.clone();
         let memory = options.memory.clone();
-        Ok(Sandbox { engine, linker, slots: Arc::new(slots), compiled_folder, memory })
+        Ok(Sandbox { engine, linker, http_linker, slots: Arc::new(slots), compiled_folder, memory })
     }
 
     /// What requests hold, for whoever else holds memory for them.

@@ -10,6 +10,8 @@ use wasmtime::component::ResourceTable;
 
 use crate::clock::Clock;
 use crate::error::Cause;
+use crate::http::HttpOptions;
+use crate::journal::Journal;
 use crate::limits::Limits;
 use crate::memory::{Held, INSTANCE_BYTES};
 
@@ -24,12 +26,14 @@ pub(crate) struct Grants {
     pub(crate) settings: BTreeMap<String, String>,
     /// The budgets of each instance.
     pub(crate) limits: Limits,
+    /// What only an HTTP component is given.
+    pub(crate) http: HttpOptions,
 }
 
 /// One instance's side of the host.
 pub(crate) struct State {
     pub(crate) grants: Arc<Grants>,
-    pub(crate) request_id: Arc<str>,
+    pub(crate) journal: Arc<Journal>,
     pub(crate) deadline: Instant,
     pub(crate) clock: Clock,
     pub(crate) table: ResourceTable,
@@ -41,7 +45,6 @@ pub(crate) struct State {
     pub(crate) tensor_bytes: usize,
     pub(crate) tensor_bytes_peak: usize,
     pub(crate) memory_bytes: usize,
-    pub(crate) log_lines: usize,
     /// Waiting in models' queues, and being computed.
     pub(crate) queue: Duration,
     pub(crate) compute: Duration,
@@ -64,9 +67,10 @@ impl State {
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.handles);
+        let journal = Journal::new(grants.component.clone(), request_id, grants.limits.log_lines);
         State {
             grants,
-            request_id,
+            journal: Arc::new(journal),
             deadline,
             clock,
             table,
@@ -76,7 +80,6 @@ impl State {
             tensor_bytes: 0,
             tensor_bytes_peak: 0,
             memory_bytes: 0,
-            log_lines: 0,
             queue: Duration::ZERO,
             compute: Duration::ZERO,
             batch: 0,
@@ -113,6 +116,12 @@ impl State {
 
     fn hold(&mut self, bytes: usize) -> Result<(), Cause> {
         self.held.grow(bytes).map_err(|_| Cause::ServerMemory(self.held.most()))
+    }
+}
+
+impl AsMut<State> for State {
+    fn as_mut(&mut self) -> &mut State {
+        self
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use wit_parser::{PackageId, Resolve, TypeDefKind};
+use wit_parser::{Resolve, TypeDefKind};
 
 /// The folder of a dependency's source. Only what this platform needs has been downloaded, so no other is asked for.
 fn source_of(package: &str) -> PathBuf {
@@ -25,31 +25,25 @@ fn source_of(package: &str) -> PathBuf {
     Path::new(found["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
 }
 
-/// Everything but comments, one line an item.
-fn describe(path: &Path) -> Vec<String> {
+/// A package of those in `folder` and its `deps`: everything but comments and worlds, one line an item.
+fn describe(folder: &Path, name: &str) -> Vec<String> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(path).unwrap();
+    resolve.push_path(folder).unwrap();
+    let (_, package) = resolve.packages.iter().find(|(_, found)| found.name.to_string() == name).unwrap();
     let mut lines = Vec::new();
-    describe_package(&resolve, package, &mut lines);
-    lines
-}
-
-fn describe_package(resolve: &Resolve, package: PackageId, lines: &mut Vec<String>) {
-    let package = &resolve.packages[package];
-    lines.push(package.name.to_string());
     for (name, &interface) in &package.interfaces {
         lines.push(format!("interface {name}"));
         let interface = &resolve.interfaces[interface];
         for (name, &ty) in &interface.types {
-            lines.push(format!("type {name} = {}", describe_kind(resolve, &resolve.types[ty].kind)));
+            lines.push(format!("type {name} = {}", describe_kind(&resolve, &resolve.types[ty].kind)));
         }
         for (name, function) in &interface.functions {
             let parameters: Vec<_> = function
                 .params
                 .iter()
-                .map(|param| format!("{}: {}", param.name, describe_type(resolve, &param.ty)))
+                .map(|param| format!("{}: {}", param.name, describe_type(&resolve, &param.ty)))
                 .collect();
-            let result = function.result.map(|ty| describe_type(resolve, &ty));
+            let result = function.result.map(|ty| describe_type(&resolve, &ty));
             lines.push(format!(
                 "func {name} {:?}({}) -> {result:?}",
                 std::mem::discriminant(&function.kind),
@@ -57,11 +51,7 @@ fn describe_package(resolve: &Resolve, package: PackageId, lines: &mut Vec<Strin
             ));
         }
     }
-    for (name, &world) in &package.worlds {
-        let world = &resolve.worlds[world];
-        let imports: Vec<_> = world.imports.keys().map(|key| resolve.name_world_key(key)).collect();
-        lines.push(format!("world {name} imports {imports:?}"));
-    }
+    lines
 }
 
 fn describe_kind(resolve: &Resolve, kind: &TypeDefKind) -> String {
@@ -74,6 +64,14 @@ fn describe_kind(resolve: &Resolve, kind: &TypeDefKind) -> String {
                 format!("{}({:?})", case.name, case.ty.map(|ty| describe_type(resolve, &ty)))
             };
             format!("variant {:?}", cases.cases.iter().map(case).collect::<Vec<_>>())
+        }
+        TypeDefKind::Record(record) => {
+            let field =
+                |field: &wit_parser::Field| format!("{}: {}", field.name, describe_type(resolve, &field.ty));
+            format!("record {:?}", record.fields.iter().map(field).collect::<Vec<_>>())
+        }
+        TypeDefKind::Flags(flags) => {
+            format!("flags {:?}", flags.flags.iter().map(|flag| &flag.name).collect::<Vec<_>>())
         }
         TypeDefKind::Tuple(tuple) => {
             format!("tuple {:?}", tuple.types.iter().map(|ty| describe_type(resolve, ty)).collect::<Vec<_>>())
@@ -94,7 +92,7 @@ fn describe_kind(resolve: &Resolve, kind: &TypeDefKind) -> String {
         }
         TypeDefKind::Resource => "resource".to_owned(),
         TypeDefKind::Type(ty) => format!("= {}", describe_type(resolve, ty)),
-        other => format!("{other:?}"),
+        other => panic!("a kind of type that is told nowhere: {other:?}"),
     }
 }
 
@@ -108,20 +106,27 @@ fn describe_type(resolve: &Resolve, ty: &wit_parser::Type) -> String {
     }
 }
 
-fn ours(name: &str) -> Vec<String> {
-    describe(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/deps").join(name))
+/// Our copy of `name` is what `reference` has, a folder or file of the crate `krate`, of at least `least` items.
+fn same(name: &str, krate: &str, reference: &str, least: usize) {
+    let reference = describe(&source_of(krate).join(reference), name);
+    assert!(reference.len() >= least, "{reference:?}");
+    let ours = describe(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit"), name);
+    assert_eq!(ours, reference);
 }
 
 #[test]
 fn wasi_nn_is_the_reference_crates_type_for_type() {
-    let reference = describe(&source_of("wasmtime-wasi-nn").join("wit/wasi-nn.wit"));
-    assert!(reference.len() > 20, "{reference:?}");
-    assert_eq!(ours("nn"), reference);
+    same("wasi:nn@0.2.0-rc-2024-10-28", "wasmtime-wasi-nn", "wit/wasi-nn.wit", 20);
 }
 
 #[test]
 fn wasi_config_is_the_reference_crates_type_for_type() {
-    let reference = describe(&source_of("wasmtime-wasi-config").join("wit/deps/config"));
-    assert!(reference.len() > 4, "{reference:?}");
-    assert_eq!(ours("config"), reference);
+    same("wasi:config@0.2.0-rc.1", "wasmtime-wasi-config", "wit/deps/config", 4);
+}
+
+#[test]
+fn wasi_http_and_what_it_needs_are_the_reference_crates_type_for_type() {
+    for (name, least) in [("cli", 20), ("clocks", 8), ("http", 60), ("io", 12), ("random", 6)] {
+        same(&format!("wasi:{name}@0.2.12"), "wasmtime-wasi-http", "wit", least);
+    }
 }

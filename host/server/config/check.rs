@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
-use infer_sandbox::{Limits, RequestMemory, SandboxOptions};
+use infer_sandbox::{ClockKind, HttpOptions, Limits, OutboundHost, RequestMemory, SandboxOptions};
 use toml::Spanned;
 
 use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, Source, file};
+use crate::routes::{BELOW, is_reserved, paths};
 use crate::weights::Reuse;
 use crate::{builtin, weights};
 
@@ -129,7 +130,9 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         }
         if let Some(route) = &component.route {
             self.route(&subject, route);
-            if let Some(other) = routes.insert(route.get_ref().clone(), name.to_owned()) {
+            let before =
+                paths(route.get_ref()).into_iter().filter_map(|path| routes.insert(path, name.to_owned()));
+            if let Some(other) = before.last() {
                 let message =
                     format!("{subject}: route `{}` is already the component `{other}`'s", route.get_ref());
                 self.mistake(route.span().start, message);
@@ -152,8 +155,44 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 .collect(),
             settings: component.settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
             limits: self.limits(&subject, &component.limits),
+            http: self.http(
+                &subject,
+                &component.allowed_outbound_hosts,
+                component.clock.as_ref(),
+                component.random_seed,
+            ),
             tests: self.tests(&subject, offset, component.tests),
         }
+    }
+
+    fn http(
+        &mut self,
+        subject: &str,
+        hosts: &[Spanned<String>],
+        clock: Option<&Spanned<String>>,
+        random_seed: Option<u64>,
+    ) -> HttpOptions {
+        let mut outbound = Vec::new();
+        for typed in hosts {
+            match typed.get_ref().parse::<OutboundHost>() {
+                Ok(host) => outbound.push(host),
+                Err(reason) => {
+                    let message =
+                        format!("{subject}: `allowed_outbound_hosts` has `{}`: {reason}", typed.get_ref());
+                    self.mistake(typed.span().start, message);
+                }
+            }
+        }
+        let clock = match clock.map(|typed| (typed, typed.get_ref().as_str())) {
+            None | Some((_, "system")) => ClockKind::System,
+            Some((_, "frozen")) => ClockKind::Frozen,
+            Some((typed, other)) => {
+                let message = format!("{subject}: `clock` is `{other}`, expected `system` or `frozen`");
+                self.mistake(typed.span().start, message);
+                ClockKind::System
+            }
+        };
+        HttpOptions { outbound, clock, random_seed }
     }
 
     fn limits(&mut self, subject: &str, typed: &file::LimitsTable) -> Limits {
@@ -167,6 +206,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let handles = size("handles", &typed.handles, defaults.handles, 1..=1_000_000);
         let tensor_bytes = size("tensor_bytes", &typed.tensor_bytes, defaults.tensor_bytes, 1_024..=4 << 30);
         let log_lines = size("log_lines", &typed.log_lines, defaults.log_lines, 0..=1_000_000);
+        let outbound_requests =
+            size("outbound_requests", &typed.outbound_requests, defaults.outbound_requests, 0..=1_000);
         Limits {
             memory_bytes,
             table_elements,
@@ -175,6 +216,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             guest_time: self.duration(&subject, "guest_ms", &typed.guest_ms, defaults.guest_time),
             compute_time: self.duration(&subject, "compute_ms", &typed.compute_ms, defaults.compute_time),
             log_lines,
+            outbound_requests,
         }
     }
 
@@ -232,14 +274,17 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
 
     fn route(&mut self, subject: &str, route: &Spanned<String>) {
         let text = route.get_ref();
+        let path = text.strip_suffix(BELOW).unwrap_or(text);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
-        if !text.starts_with('/') || text.len() < 2 || !text.bytes().all(plain) {
+        let is_path = path.starts_with('/') && path.len() > 1 && path.bytes().all(plain);
+        if !is_path && text != BELOW {
             let message = format!(
-                "{subject}: route is `{text}`, expected a path such as `/moderate`, of letters, digits and `/-_.~`"
+                "{subject}: route is `{text}`, expected a path such as `/moderate`, of letters, digits and `/-_.~`, or one \
+                 such as `/gate{BELOW}` with all that is below it"
             );
             self.mistake(route.span().start, message);
         }
-        if crate::routes::is_reserved(text) {
+        if is_reserved(path) {
             self.mistake(route.span().start, format!("{subject}: route `{text}` is the server's own"));
         }
     }

@@ -172,6 +172,13 @@ pub(super) struct Component {
     /// The budgets of each instance.
     #[serde(default)]
     pub(super) limits: LimitsTable,
+    /// Whom an HTTP component may call.
+    #[serde(default)]
+    pub(super) allowed_outbound_hosts: Vec<Spanned<String>>,
+    /// What the clocks of an HTTP component tell: `system` or `frozen`.
+    pub(super) clock: Option<Spanned<String>>,
+    /// What the random numbers of an HTTP component start from.
+    pub(super) random_seed: Option<u64>,
     /// What it is asked before it is served.
     #[serde(default)]
     pub(super) tests: Vec<Test>,
@@ -235,4 +242,6 @@ pub(super) struct LimitsTable {
     pub(super) compute_ms: Number,
     /// Log lines a request.
     pub(super) log_lines: Number,
+    /// Requests that an HTTP component sends.
+    pub(super) outbound_requests: Number,
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
-use infer_sandbox::{Limits, SandboxOptions};
+use infer_sandbox::{ClockKind, HttpOptions, Limits, SandboxOptions};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -220,7 +220,7 @@ impl Resolved {
     }
 
     fn component(&mut self, at: &str, component: &ComponentConfig) {
-        let ComponentConfig { at: _, source, route, models, settings, limits, tests } = component;
+        let ComponentConfig { at: _, source, route, models, settings, limits, http, tests } = component;
         self.put(&format!("{at}.source"), resolve(source));
         self.maybe(&format!("{at}.route"), route.as_ref());
         for (wanted, model) in models {
@@ -237,6 +237,7 @@ impl Resolved {
             guest_time,
             compute_time,
             log_lines,
+            outbound_requests,
         } = limits;
         let sizes = [
             ("memory_bytes", memory_bytes),
@@ -244,12 +245,23 @@ impl Resolved {
             ("handles", handles),
             ("tensor_bytes", tensor_bytes),
             ("log_lines", log_lines),
+            ("outbound_requests", outbound_requests),
         ];
         for (key, size) in sizes {
             self.put(&format!("{at}.limits.{key}"), size);
         }
         self.time(&format!("{at}.limits.guest_ms"), *guest_time);
         self.time(&format!("{at}.limits.compute_ms"), *compute_time);
+        let HttpOptions { outbound, clock, random_seed } = http;
+        for (index, host) in outbound.iter().enumerate() {
+            self.put(&format!("{at}.allowed_outbound_hosts.{index}"), host);
+        }
+        let clock = match clock {
+            ClockKind::System => "system",
+            ClockKind::Frozen => "frozen",
+        };
+        self.put(&format!("{at}.clock"), clock);
+        self.maybe(&format!("{at}.random_seed"), *random_seed);
         for (index, test) in tests.iter().enumerate() {
             self.put(&format!("{at}.tests.{index}"), test);
         }

@@ -102,6 +102,8 @@ async fn unasked(policy: &Policy, request: &Request) -> anyhow::Result<usize> {
         }
         // What it could be asked depends on its models.
         World::Predictor => return Ok(0),
+        // Whatever it were asked, it might act upon it.
+        World::Handler => return Ok(0),
     };
     match answered {
         // It may want other content.
@@ -137,6 +139,7 @@ async fn one(policy: &Policy, request: &Request, test: &ComponentTest) -> anyhow
             named(test, &labels)
         }
         World::Predictor => bail!("a predictor has no tests but those of its models' cards"),
+        World::Handler => bail!("a handler has no tests: what it would be asked, it might act upon"),
     }
 }
 

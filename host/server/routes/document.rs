@@ -48,6 +48,14 @@ impl Table {
         self
     }
 
+    /// Serve `paths`, by any method, with a component's `handler`: what it reads and answers is not ours to tell.
+    pub(super) fn mount(mut self, paths: &[String], handler: &MethodRouter) -> Self {
+        for path in paths {
+            self.router = self.router.route(path, handler.clone());
+        }
+        self
+    }
+
     /// Tell of a route that is served beside this table.
     pub(super) fn beside(mut self, path: &str, method: HttpMethod, told: Told) -> Self {
         self.tell(path, method, told);

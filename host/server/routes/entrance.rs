@@ -220,12 +220,10 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
         let response = handler.await;
         // Place, count and memory are a request's until it is answered, or dropped with its client.
         let held = (place, counted, share);
-        match response.headers().get(header::CONTENT_TYPE) {
-            Some(kind) if kind == "text/event-stream" => {
-                response.map(|body| Body::new(Held { body, _held: held }))
-            }
-            _ => response,
+        if response.body().size_hint().exact().is_some() {
+            return response;
         }
+        response.map(|body| Body::new(Held { body, _held: held }))
     };
     let mut task = Abort(entrance.work.spawn(work.instrument(Span::current())));
     (&mut task.0).await.map_err(|failure| {

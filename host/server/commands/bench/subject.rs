@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use infer_engine::{Model, Task};
-use infer_sandbox::{Limits, World};
+use infer_sandbox::{HttpOptions, Limits, World};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -207,6 +207,10 @@ fn task_of_component(asked: Option<BenchTask>, policy: &Policy) -> anyhow::Resul
         World::Classifier => &[BenchTask::Classify],
         World::Predictor if language => &[BenchTask::Score, BenchTask::Generate],
         World::Predictor => &[BenchTask::Tensor],
+        World::Handler => bail!(
+            "component `{}` is a handler, whose requests only its clients know; expected a moderator, a classifier or a predictor",
+            component.name()
+        ),
     };
     let task = asked.unwrap_or(fitting[0]);
     ensure!(
@@ -244,6 +248,7 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
         settings,
         // A measured model may be slower than one that is served with the usual limits.
         limits: Limits { compute_time: DEADLINE, ..Limits::default() },
+        http: HttpOptions::default(),
         tests: Vec::new(),
     }
 }

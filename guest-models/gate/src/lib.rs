@@ -1,0 +1,133 @@
+//! A gate in front of another server: it looks at each image that is uploaded, and passes on those that may be.
+//!
+//! It needs one model, under the name `image`: any image classifier. A request whose body is an image goes to the server at
+//! `upstream`, and that server's answer goes back as it comes; one that is refused is answered 422, and the server behind
+//! never sees it. Without an upstream the gate answers what it would have done.
+//!
+//! Settings: `upstream`, the URL in front of the request's path; `refuse`, labels of the model, one a line (default `Porn` and
+//! `Hentai`); `threshold`, from which score on one of them is refused (default 0.5); `max_pixels`, the most pixels of an
+//! image that is decoded (default 16,000,000).
+
+use guest_sdk::Fault;
+use guest_sdk::http::{Broken, Handler, Headers, Method, Request, Respond, send};
+use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
+use guest_sdk::json::push_string;
+use guest_sdk::log;
+use guest_sdk::nn::{Model, f32_tensor};
+use guest_sdk::settings::Settings;
+
+const JSON: &str = "application/json";
+
+/// What is refused unless the operator says otherwise.
+const REFUSED: &str = "Porn\nHentai";
+
+struct Gate;
+
+impl Handler for Gate {
+    fn handle(request: Request, respond: Respond) {
+        if let Err(broken) = answer(request, respond) {
+            log::warn(&format!("the answer broke off: {broken}"));
+        }
+    }
+}
+
+guest_sdk::export_handler!(Gate);
+
+fn answer(mut request: Request, respond: Respond) -> Result<(), Broken> {
+    if !matches!(request.method, Method::Post | Method::Put) {
+        return respond.send(405, JSON, error("expected POST or PUT with an image for a body").as_bytes());
+    }
+    let image = request.read()?;
+    let (settings, judgement) = match Settings::read().and_then(|settings| {
+        let judgement = judge(&settings, &image)?;
+        Ok((settings, judgement))
+    }) {
+        Ok(judged) => judged,
+        Err(fault) => return refuse(&fault, respond),
+    };
+    let Judgement { label, score, is_refused } = judgement;
+    if is_refused {
+        let mut body = String::from("{\"refused\":");
+        push_string(&mut body, &label);
+        body.push_str(&format!(",\"score\":{score}}}"));
+        return respond.send(422, JSON, body.as_bytes());
+    }
+    let Some(upstream) = settings.text("upstream") else {
+        return respond.send(200, JSON, format!("{{\"refused\":null,\"score\":{score}}}").as_bytes());
+    };
+    let kept: Headers = std::mem::take(&mut request.headers)
+        .into_iter()
+        .filter(|(name, _)| {
+            ["accept", "content-type", "content-length", "x-request-id"].contains(&name.as_str())
+        })
+        .collect();
+    let url = format!("{}{}", upstream.trim_end_matches('/'), request.path);
+    match send(&request.method, &url, &kept, &image) {
+        Ok(mut response) => {
+            let mut writer = respond.begin(response.status, &response.headers)?;
+            while let Some(piece) = response.body.read()? {
+                writer.write(&piece)?;
+            }
+            writer.finish()
+        }
+        Err(broken) => {
+            log::error(&format!("`{upstream}` gave no answer: {broken}"));
+            respond.send(502, JSON, error("the server behind this one gave no answer").as_bytes())
+        }
+    }
+}
+
+/// What the model sees in an image: of the labels that are refused the likeliest.
+struct Judgement {
+    label: String,
+    score: f32,
+    is_refused: bool,
+}
+
+fn judge(settings: &Settings, image: &[u8]) -> Result<Judgement, Fault> {
+    let threshold = settings.get("threshold", 0.5_f32)?;
+    let refused: Vec<_> = settings.text("refuse").unwrap_or(REFUSED).lines().map(str::trim).collect();
+    let Some(card) = settings.card("image") else {
+        let message = "no model `image` is configured for this component; name an image classifier so";
+        return Err(Fault::Internal(message.to_owned()));
+    };
+    let labels = card.labels()?;
+    if let Some(unknown) = refused.iter().find(|label| !labels.contains(label)) {
+        let message = format!("setting `refuse`: the model has no label `{unknown}`, expected of {labels:?}");
+        return Err(Fault::Internal(message));
+    }
+    let recipe = Recipe::from_card(&card)?;
+    let mut pixels = Vec::new();
+    recipe.apply(&decode(image, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?)?, &mut pixels)?;
+    let input = f32_tensor(&recipe.shape(1), &pixels);
+    let outputs = Model::open("image")?.run([(card.require("input.name")?, input)])?;
+    let scores = outputs.scores(card.require("output.name")?, 1, labels.len() as u32)?;
+    let scored = labels.iter().zip(&scores).filter(|(label, _)| refused.contains(label));
+    let (label, score) = scored.max_by(|(_, one), (_, other)| one.total_cmp(other)).unwrap_or((&"", &0.0));
+    Ok(Judgement { label: (*label).to_owned(), score: *score, is_refused: *score >= threshold })
+}
+
+/// Say what is wrong with the request, or that something is with this server.
+fn refuse(fault: &Fault, respond: Respond) -> Result<(), Broken> {
+    let (status, message) = match fault {
+        Fault::InvalidInput(message) => (400, message.as_str()),
+        Fault::TooLarge(message) => (413, message.as_str()),
+        Fault::UnsupportedMedia(message) => (415, message.as_str()),
+        Fault::Model(failure) => {
+            log::error(&format!("model `{}`: {}", failure.model, failure.message));
+            (503, "the model gave no answer; send the request again")
+        }
+        Fault::Internal(message) => {
+            log::error(message);
+            (500, "the request could not be answered; the server's log says why")
+        }
+    };
+    respond.send(status, JSON, error(message).as_bytes())
+}
+
+fn error(message: &str) -> String {
+    let mut body = String::from("{\"error\":");
+    push_string(&mut body, message);
+    body.push('}');
+    body
+}

@@ -1,0 +1,40 @@
+//! Taking more than there is for one.
+
+use guest_sdk::bindings::handler::wasi::cli::stdout;
+use guest_sdk::bindings::handler::wasi::clocks::monotonic_clock;
+use guest_sdk::bindings::handler::wasi::random::random;
+use guest_sdk::http::{Broken, Request, Respond};
+
+use crate::say;
+
+/// A gigabyte of randomness.
+pub(crate) fn random_bytes(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+    let bytes = random::get_random_bytes(1 << 30);
+    say(respond, &bytes.len().to_string())
+}
+
+/// Timers without end.
+pub(crate) fn pollables(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+    let held: Vec<_> = (0..1_000_000).map(|_| monotonic_clock::subscribe_duration(u64::MAX)).collect();
+    say(respond, &held.len().to_string())
+}
+
+/// A thousand lines, and one without end.
+pub(crate) fn print(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+    let stream = stdout::get_stdout();
+    for line in 0..1_000 {
+        let _ = stream.blocking_write_and_flush(format!("line {line}\n").as_bytes());
+    }
+    for _ in 0..1_000 {
+        let _ = stream.blocking_write_and_flush(&[b'x'; 4096]);
+    }
+    say(respond, "printed")
+}
+
+/// Work without end.
+pub(crate) fn spin(_: &mut Request, _: Respond) -> Result<(), Broken> {
+    let mut count = 0_u64;
+    loop {
+        count = std::hint::black_box(count + 1);
+    }
+}

@@ -1,0 +1,68 @@
+//! Looking at what is around: the request, the environment, clocks, randomness, the network.
+
+use std::fmt::Write as _;
+
+use guest_sdk::bindings::handler::wasi::cli::{stderr, stdin, stdout};
+use guest_sdk::bindings::handler::wasi::clocks::{monotonic_clock, wall_clock};
+use guest_sdk::bindings::handler::wasi::random::random as randomness;
+use guest_sdk::http::{Broken, Method, Request, Respond, send};
+
+use crate::{query, say};
+
+/// The request as it came: a line for the method and the path, one for each header, the body.
+pub(crate) fn echo(request: &mut Request, respond: Respond) -> Result<(), Broken> {
+    let body = request.read()?;
+    let mut text = format!("{:?} {}\n", request.method, request.path);
+    for (name, value) in &request.headers {
+        let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value));
+    }
+    text.push_str(&String::from_utf8_lossy(&body));
+    say(respond, &text)
+}
+
+/// Standard input, and the two streams that nobody but the log reads.
+pub(crate) fn around(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+    let input = stdin::get_stdin().blocking_read(100);
+    let _ = stdout::get_stdout().blocking_write_and_flush(b"to standard output\nand its second line");
+    let _ = stderr::get_stderr().blocking_write_and_flush(b"to standard \x1b[31merror\n");
+    say(
+        respond,
+        &format!("stdin: {}", if input.is_ok_and(|read| !read.is_empty()) { "something" } else { "nothing" }),
+    )
+}
+
+/// Both clocks, before and after some work.
+pub(crate) fn clocks(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+    let read = || (wall_clock::now(), monotonic_clock::now());
+    let (wall, monotonic) = read();
+    monotonic_clock::subscribe_duration(5_000_000).block();
+    let (wall_after, monotonic_after) = read();
+    let nanoseconds = |time: wall_clock::Datetime| time.seconds * 1_000_000_000 + u64::from(time.nanoseconds);
+    let passed = (nanoseconds(wall_after) - nanoseconds(wall), monotonic_after - monotonic);
+    say(respond, &format!("{} {} {}", wall.seconds, passed.0, passed.1))
+}
+
+/// Random numbers.
+pub(crate) fn random(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+    say(respond, &format!("{} {:?}", randomness::get_random_u64(), randomness::get_random_bytes(8)))
+}
+
+/// Ask the URL of the query, and answer what it answered.
+pub(crate) fn fetch(request: &mut Request, respond: Respond) -> Result<(), Broken> {
+    match send(&Method::Get, query(request), &[], b"") {
+        Ok(mut response) => {
+            let mut writer = respond.begin(response.status, &[])?;
+            while let Some(piece) = response.body.read()? {
+                writer.write(&piece)?;
+            }
+            writer.finish()
+        }
+        Err(broken) => respond.send(502, "text/plain", broken.to_string().as_bytes()),
+    }
+}
+
+/// Ask the URL of the query twenty times, and answer how often that went.
+pub(crate) fn fetch_many(request: &mut Request, respond: Respond) -> Result<(), Broken> {
+    let sent = (0..20).filter(|_| send(&Method::Get, query(request), &[], b"").is_ok()).count();
+    say(respond, &sent.to_string())
+}

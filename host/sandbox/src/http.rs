@@ -1,0 +1,344 @@
+//! Components that answer HTTP requests themselves: they export `wasi:http/incoming-handler`, and have what any language's
+//! library expects of WASI 0.2.
+//!
+//! Behind its interfaces there is little: no files, no environment, no arguments, no sockets; clocks and randomness as
+//! configured; standard output and error go to the log; requests go to the hosts that are listed. What an instance may use is
+//! bounded as any other guest's: by its limits, and by its request's deadline.
+
+mod outbound;
+mod stdio;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{Request as HttpRequest, Response, uri};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::oneshot;
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{
+    Error, RequestOptions, Result as HttpResult, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
+    WasiHttpView, default_send_request,
+};
+
+use crate::bindings;
+use crate::bindings::infer::guest::log::Level;
+use crate::error::Cause;
+use crate::journal::Journal;
+use crate::state::{Grants, State};
+
+pub use outbound::OutboundHost;
+
+/// The interface by which such a component is known.
+pub(crate) const EXPORT: &str = "wasi:http/incoming-handler@0.2.";
+
+/// What such a component may import beside any guest's imports; `wasi:sockets` is not among it.
+pub(crate) const GRANTED: [&str; 6] =
+    ["wasi:http/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:filesystem/"];
+
+/// The most of a body that a guest hands over in one write, in bytes.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// The most random bytes of one call.
+const RANDOM_BYTES: u64 = 64 << 10;
+
+/// The most that one list of header fields may hold, in bytes.
+const FIELD_BYTES: usize = 32 << 10;
+
+/// What an HTTP component is given beside what every guest is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Whom it may call; nobody where the list is empty.
+    pub outbound: Vec<OutboundHost>,
+    /// What its clocks tell.
+    pub clock: ClockKind,
+    /// What its random numbers start from; the system's where there is none.
+    pub random_seed: Option<u64>,
+}
+
+/// What the clocks of a guest tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClockKind {
+    /// The time.
+    #[default]
+    System,
+    /// The time at which the instance was made, however long it runs: nothing can be measured with it.
+    Frozen,
+}
+
+/// What the store of an HTTP component holds.
+pub(crate) struct Http {
+    state: State,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+}
+
+/// Sends what a guest asks for.
+struct Hooks {
+    grants: Arc<Grants>,
+    journal: Arc<Journal>,
+    /// Requests that may still be sent.
+    left: usize,
+}
+
+/// What a guest gave for an answer.
+pub(crate) type Head = oneshot::Sender<Response<Body>>;
+
+/// A linker with all that such a component may import.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Http>> {
+    use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
+
+    let mut linker = Linker::new(engine);
+    bindings::Guest::add_to_linker::<Http, HasSelf<State>>(&mut linker, |http| &mut http.state)?;
+    // HTTP itself, streams, clocks, randomness, standard output and error.
+    wasmtime_wasi_http::p2::add_to_linker_async(&mut linker)?;
+    // What compilers link in whether it is used or not, with nothing behind it.
+    let l = &mut linker;
+    random::insecure::add_to_linker::<Http, WasiRandom>(l, |http| http.wasi.random())?;
+    random::insecure_seed::add_to_linker::<Http, WasiRandom>(l, |http| http.wasi.random())?;
+    cli::exit::add_to_linker::<Http, WasiCli>(l, Http::cli)?;
+    cli::environment::add_to_linker::<Http, WasiCli>(l, Http::cli)?;
+    cli::terminal_input::add_to_linker::<Http, WasiCli>(l, Http::cli)?;
+    cli::terminal_output::add_to_linker::<Http, WasiCli>(l, Http::cli)?;
+    cli::terminal_stdin::add_to_linker::<Http, WasiCli>(l, Http::cli)?;
+    cli::terminal_stdout::add_to_linker::<Http, WasiCli>(l, Http::cli)?;
+    cli::terminal_stderr::add_to_linker::<Http, WasiCli>(l, Http::cli)?;
+    filesystem::preopens::add_to_linker::<Http, WasiFilesystem>(l, Http::filesystem)?;
+    filesystem::types::add_to_linker::<Http, WasiFilesystem>(l, Http::filesystem)?;
+    Ok(linker)
+}
+
+impl Http {
+    pub(crate) fn new(state: State) -> Self {
+        let HttpOptions { outbound: _, clock, random_seed } = &state.grants.http;
+        let mut wasi = WasiCtx::builder();
+        wasi.max_random_size(RANDOM_BYTES)
+            .stdout(stdio::Lines::new(state.journal.clone(), Level::Info))
+            .stderr(stdio::Lines::new(state.journal.clone(), Level::Warn));
+        if *clock == ClockKind::Frozen {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            wasi.wall_clock(Frozen(now)).monotonic_clock(Frozen(now));
+        }
+        if let Some(seed) = *random_seed {
+            wasi.secure_random(StdRng::seed_from_u64(seed))
+                .insecure_random(StdRng::seed_from_u64(!seed))
+                .insecure_random_seed(u128::from(seed));
+        }
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELD_BYTES);
+        let (grants, journal) = (state.grants.clone(), state.journal.clone());
+        let hooks = Hooks { left: grants.limits.outbound_requests, grants, journal };
+        Http { wasi: wasi.build(), http, hooks, state }
+    }
+}
+
+/// Ask a fresh instance, and hand on its answer as soon as there is one.
+///
+/// # Errors
+///
+/// Why the guest was stopped; [`Cause::Gone`] where nobody waits for the answer any more.
+pub(crate) async fn ask(
+    pre: &ProxyPre<Http>,
+    store: &mut Store<Http>,
+    incoming: HttpRequest<Bytes>,
+    head: Head,
+    answer: &Answer,
+    gone: oneshot::Receiver<()>,
+) -> wasmtime::Result<()> {
+    let is_secure = incoming.uri().scheme() == Some(&uri::Scheme::HTTPS);
+    let scheme = if is_secure { Scheme::Https } else { Scheme::Http };
+    let mut view = store.data_mut().http();
+    let incoming = view.new_incoming_request(scheme, incoming.map(whole))?;
+    let mut cut = Cut(Some(answer));
+    let answer = answer.clone();
+    let outparam = view.new_response_outparam_from_callback(move |given| answer.take(given, head))?;
+    let guest = pre.instantiate_async(&mut *store).await?;
+    store.data_mut().state.instantiated();
+    let left = async {
+        // Sent when the answer has been delivered; dropped when its client has gone before.
+        if gone.await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = guest.wasi_http_incoming_handler().call_handle(store, incoming, outparam) => {
+            ended?;
+            cut.0 = None;
+            Ok(())
+        }
+        () = left => Err(Cause::Gone.into()),
+    }
+}
+
+/// A body that is there.
+fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, Error> {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// What became of a guest's answer.
+#[derive(Clone)]
+pub(crate) struct Answer(Arc<Fate>);
+
+struct Fate {
+    /// Why there is none; nothing where there is one.
+    missing: Mutex<Option<String>>,
+    /// Whether the guest was stopped: what it had not written by then never comes.
+    is_cut: AtomicBool,
+}
+
+impl Answer {
+    pub(crate) fn none() -> Self {
+        let missing = Mutex::new(Some("it returned without a response".to_owned()));
+        Answer(Arc::new(Fate { missing, is_cut: AtomicBool::new(false) }))
+    }
+
+    /// Hand on what the guest gave, if it is an answer.
+    fn take(&self, given: Result<Response<HyperOutgoingBody>, ErrorCode>, head: Head) {
+        let missing = match given {
+            Ok(response) if response.status().is_informational() => {
+                Some(format!("its status is {}, expected a final one", response.status()))
+            }
+            Ok(response) => {
+                // Nobody may wait for it any more.
+                let _ = head.send(response.map(|written| Body { written, answer: self.clone() }));
+                None
+            }
+            Err(code) => Some(format!("an error stands for its response: {code:?}")),
+        };
+        *self.0.missing.lock().unwrap_or_else(PoisonError::into_inner) = missing;
+    }
+
+    /// # Errors
+    ///
+    /// What is wrong with the answer.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.0.missing.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+    }
+}
+
+/// Cuts the answer off unless its guest has returned.
+struct Cut<'a>(Option<&'a Answer>);
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        if let Some(Answer(fate)) = self.0 {
+            fate.is_cut.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The body of a guest's answer, which it may still be writing. It ends with an error when its guest is stopped.
+pub struct Body {
+    written: HyperOutgoingBody,
+    answer: Answer,
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.written).poll_frame(context));
+        // With its instance the writing end goes, which looks like an end from here. It is cut before that.
+        let is_cut = frame.is_none() && self.answer.0.is_cut.load(Ordering::Relaxed);
+        Poll::Ready(if is_cut { Some(Err(Error::HttpResponseIncomplete)) } else { frame })
+    }
+}
+
+impl AsMut<State> for Http {
+    fn as_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl WasiView for Http {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.state.table }
+    }
+}
+
+impl WasiHttpView for Http {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.state.table, hooks: &mut self.hooks }
+    }
+}
+
+type Sent = HttpResult<(Response<WasiBody>, Box<dyn Future<Output = HttpResult<()>> + Send>)>;
+
+impl WasiHttpHooks for Hooks {
+    fn send_request(
+        &mut self,
+        request: HttpRequest<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = HttpResult<()>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let uri = request.uri();
+        if !self.grants.http.outbound.iter().any(|host| host.allows(uri)) {
+            let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority());
+            let authority = authority.map_or("", |authority| authority.as_str());
+            let message = format!(
+                "`{scheme}://{authority}` is not in `allowed_outbound_hosts`; the request was not sent"
+            );
+            self.journal.write(Level::Warn, &message);
+            return Box::new(async { Err(Error::HttpRequestDenied) });
+        }
+        let Some(left) = self.left.checked_sub(1) else {
+            let limit = self.grants.limits.outbound_requests;
+            let message = format!("over its {limit} `outbound_requests`; the request was not sent");
+            self.journal.write(Level::Warn, &message);
+            return Box::new(async { Err(Error::HttpRequestDenied) });
+        };
+        self.left = left;
+        Box::new(async move {
+            let (response, connection) = default_send_request(request, options).await?;
+            let connection: Box<dyn Future<Output = HttpResult<()>> + Send> = Box::new(connection);
+            Ok((response.map(BodyExt::boxed_unsync), connection))
+        })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        WRITE_BYTES
+    }
+}
+
+/// A clock that stands.
+struct Frozen(Duration);
+
+impl HostWallClock for Frozen {
+    fn resolution(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.0
+    }
+}
+
+impl HostMonotonicClock for Frozen {
+    fn resolution(&self) -> u64 {
+        1_000_000_000
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
