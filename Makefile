@@ -21,10 +21,11 @@ build: guests onnxruntime ## Build the program, with its guests inside, and fetc
 guests: ## Build the guest components into target/guests
 	@guest-models/build.sh
 
-guests-js: ## Build the moderator in JavaScript; needs Node.js 20
+guests-js: ## Build the moderator in JavaScript, and the same as an HTTP handler; needs Node.js 20
 	@cd guest-models/moderate-js && [ -d node_modules/@bytecodealliance/preview2-shim ] || { rm -rf node_modules; npm install --no-package-lock --silent --no-audit --no-fund; }
 	@mkdir -p $(CARGO_TARGET_DIR)/guests
 	@node guest-models/moderate-js/build.mjs $(CARGO_TARGET_DIR)/guests/moderate-js.wasm
+	@node guest-models/moderate-js/build.mjs $(CARGO_TARGET_DIR)/guests/handler-js.wasm handler
 
 guests-py: ## Build the moderator in Python
 	@mkdir -p $(CARGO_TARGET_DIR)/guests
@@ -60,6 +61,15 @@ swap: guests onnxruntime ## Swap models and component every ten seconds under 10
 
 hostile: guests onnxruntime ## Ask a server 200 times a second beside 20 of each attack, and print what came of it: HOSTILE_SECONDS=20
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture siege::
+
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS ?= config card image tensor nn gguf
+
+fuzz: guests ## Give each fuzz target ever new bytes: FUZZ_SECONDS=300, FUZZ_TARGETS='config card image tensor nn gguf'
+	@rustc +nightly --version >/dev/null 2>&1 || { \
+	echo "fuzz: Rust's nightly toolchain is missing: rustup toolchain install nightly --profile minimal" >&2; exit 2; }
+	@cargo fuzz --version >/dev/null 2>&1 || { echo 'installing cargo-fuzz'; $(CARGO) install --quiet --locked cargo-fuzz; }
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 LOAD ?= -t1 -c32 -d20s
 

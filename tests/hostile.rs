@@ -222,6 +222,7 @@ fn every_test_that_the_threat_model_names_exists() {
         let file = match module {
             "tests" => "host/sandbox/src/compiled/tests.rs".to_owned(),
             "hostile::tests" => "host/engine/src/language/hostile.rs".to_owned(),
+            "http::outbound::tests" => "host/sandbox/src/http/outbound.rs".to_owned(),
             module => format!("tests/{module}.rs"),
         };
         let found = read(&repository().join(file)).contains(&format!("fn {function}("));

@@ -129,6 +129,29 @@ async fn a_guest_of_any_language_fails_as_the_one_in_rust() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_of_any_language_uses_the_servers_models() {
+    let Some(path) = built("handler-js", "guests-js") else { return };
+    let config = configured(&path.display().to_string(), "text = \"toxic-bilstm\"", "");
+    let server = Server::start(load(&config.replace("\"/moderate\"", "\"/handler/...\"")).into()).await;
+    let reference = serve("builtin:moderate", "text = \"toxic-bilstm\"", "").await;
+    for text in ["You are a complete idiot.", "Thank you for the swift reply.", ""] {
+        let (status, found) = answer(server.post("/handler/judge").body(text)).await;
+        assert_eq!(status, StatusCode::OK, "{found}");
+        let (_, expected) = judged(&reference, &json!(text)).await;
+        assert_eq!(found["flagged"], expected["results"][0]["flagged"], "{text}");
+        for (category, score) in found["scores"].as_object().unwrap() {
+            let expected = expected["results"][0]["category_scores"][category].as_f64().unwrap();
+            assert!((score.as_f64().unwrap() - expected).abs() < 1e-6, "{text}: {category}: {score}");
+        }
+    }
+    let refused = server.get("/handler").send().await.unwrap();
+    assert_eq!(
+        (refused.status(), &refused.headers()["allow"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap())
+    );
+}
+
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)

@@ -22,6 +22,8 @@ mod cli;
 mod conformance;
 /// Connections: their number, their time limits, and what is sent that is no request.
 mod connections;
+/// What the fuzz targets do, with the seeds that are kept.
+mod fuzz;
 /// The APIs that clients already speak: OpenAI's moderations, with our extensions, and Perspective's analysis.
 mod gateway;
 /// Models and preprocessing against values of an independent implementation.

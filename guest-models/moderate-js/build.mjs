@@ -2,7 +2,7 @@
 // Without a second word it is a moderator; a `handler` answers HTTP requests itself.
 
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -24,6 +24,9 @@ const moderator = `${imports}
 const VOCABULARY_SHA256 = ${JSON.stringify(sha256)};
 const VOCABULARY = new Map(Object.entries(${JSON.stringify(vocab)}));
 const SEPARATORS${rest}`;
+// The version of WASI that the JavaScript engine was built for; hosts of a later one take both.
+const WASI = '0.2.10';
+
 const isHandler = worldName === 'handler';
 const source = isHandler
   ? moderator.replace('export const moderation', 'const moderation') + (await readFile(here('handler.js'), 'utf8'))
@@ -32,9 +35,15 @@ const folder = await mkdtemp(join(tmpdir(), 'moderate-js-'));
 try {
   const sourcePath = join(folder, 'moderate.js');
   await writeFile(sourcePath, source);
+  const witPath = join(folder, 'wit');
+  await cp(here('../../wit'), witPath, { recursive: true });
+  for (const file of ['infer.wit', ...['cli', 'clocks', 'http', 'io', 'random'].map((name) => `deps/${name}/${name}.wit`)]) {
+    const path = join(witPath, file);
+    await writeFile(path, (await readFile(path, 'utf8')).replaceAll('@0.2.12', `@${WASI}`));
+  }
   const { component, imports: wanted } = await componentize({
     sourcePath,
-    witPath: here('../../wit'),
+    witPath,
     worldName,
     // A moderator's host has none of these.
     disableFeatures: isHandler ? [] : ['random', 'stdio', 'clocks', 'http', 'fetch-event'],

@@ -7,6 +7,7 @@
 
 mod memory;
 mod models;
+mod script;
 mod time;
 
 use guest_sdk::settings::Settings;
@@ -45,19 +46,29 @@ pub const ATTACKS: [(&str, Attack); 23] = [
 /// The attack that its own answer is: a list longer than any honest one.
 const LONG_ANSWER: &str = "long-answer";
 
+/// The attack that its input spells out: the bytes of an image are calls.
+const SCRIPT: &str = "script";
+
 struct Hostile;
 
 impl Moderator for Hostile {
-    fn moderate(_: Vec<Part>) -> Result<Verdict, Fault> {
+    fn moderate(input: Vec<Part>) -> Result<Verdict, Fault> {
         let settings = Settings::read()?;
         let name = settings.text("attack").unwrap_or("nothing");
         let gap = |reason| Gap { category: name.to_owned(), unjudged: Kinds::TEXT, reason };
         let gaps = if name == LONG_ANSWER {
             (0..1_000_000).map(|line| gap(line.to_string())).collect()
+        } else if name == SCRIPT {
+            let [Part::Image(script)] = &input[..] else {
+                return Err(Fault::InvalidInput(
+                    "expected a script: one image, whose bytes it is".to_owned(),
+                ));
+            };
+            vec![gap(script::run(script)?)]
         } else if let Some((_, attack)) = ATTACKS.iter().find(|(candidate, _)| *candidate == name) {
             vec![gap(attack(&settings)?)]
         } else {
-            let names: Vec<_> = ATTACKS.iter().map(|(name, _)| *name).chain([LONG_ANSWER]).collect();
+            let names: Vec<_> = ATTACKS.iter().map(|(name, _)| *name).chain([LONG_ANSWER, SCRIPT]).collect();
             let message = format!("setting `attack`: expected one of {}, found `{name}`", names.join(", "));
             return Err(Fault::Internal(message));
         };

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Runs fuzz targets one after another: scripts/fuzz.sh SECONDS TARGET…
+#
+# What a target finds is written to fuzz/artifacts; what it learns stays in fuzz/corpus, beside the seeds of the repository.
+set -eu
+cd "$(dirname "$0")/.."
+seconds=$1
+shift
+INFER_GUESTS=$(cd "${CARGO_TARGET_DIR:-target}/guests" && pwd)
+export INFER_GUESTS
+unset CARGO_TARGET_DIR
+for target in "$@"; do
+    seeds=fuzz/seeds/$target
+    # Addresses are checked where the engine's own unsafe code is; the others are safe Rust, or run guests' machine code.
+    sanitizer=none
+    if [ "$target" = gguf ]; then
+        seeds=host/engine/tests/data/tokenizers
+        sanitizer=address
+    fi
+    mkdir -p "fuzz/corpus/$target"
+    printf 'fuzz: %s, %s s\n' "$target" "$seconds"
+    cargo +nightly fuzz run --sanitizer "$sanitizer" "$target" "fuzz/corpus/$target" "$seeds" -- \
+        -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
+done

@@ -1,0 +1,52 @@
+use std::path::PathBuf;
+
+use crate::harness::repository;
+
+#[path = "../fuzz/bodies.rs"]
+mod bodies;
+
+/// What a target does with each of its seeds.
+fn replay(target: &str, body: fn(&[u8])) {
+    let folder = repository().join("fuzz/seeds").join(target);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut seeds: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    seeds.sort();
+    assert!(seeds.len() >= 4, "{target} has {} seeds", seeds.len());
+    for seed in seeds {
+        println!("{}", seed.display());
+        let bytes = std::fs::read(&seed).unwrap();
+        body(&bytes);
+        // And what is left of it when it is cut off, or has one byte changed.
+        body(&bytes[..bytes.len() / 2]);
+        let mut changed = bytes;
+        if let Some(byte) = changed.get_mut(7) {
+            *byte ^= 0x55;
+        }
+        body(&changed);
+    }
+}
+
+#[test]
+fn configurations_are_refused_or_told() {
+    replay("config", bodies::config);
+}
+
+#[test]
+fn cards_are_refused_or_whole() {
+    replay("card", bodies::card);
+}
+
+#[test]
+fn images_are_refused_or_become_numbers() {
+    replay("image", bodies::image);
+}
+
+#[test]
+fn tensors_are_what_they_say_or_refused() {
+    replay("tensor", bodies::tensor);
+}
+
+#[test]
+fn calls_in_any_order_cost_nobody_else_anything() {
+    replay("nn", bodies::nn);
+}
