@@ -8,9 +8,9 @@
 //! | bytes | |
 //! |---|---|
 //! | 16 | [`MAGIC`], which names the format's version |
-//! | 32 | HMAC-SHA256 of all that follows |
-//! | 32 | SHA-256 of the component |
-//! | 32 | SHA-256 of what wasmtime says of its version, its settings and the processor |
+//! | 32 | keyed BLAKE3 of all that follows |
+//! | 32 | BLAKE3 of the component |
+//! | 32 | BLAKE3 of what wasmtime says of its version, its settings and the processor |
 //! | the rest | machine code, as wasmtime serialises it |
 //!
 //! An entry is named by the second and the third hash, so another component's, another version's or another setting's is not
@@ -27,12 +27,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use ring::hmac;
-use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-const MAGIC: &[u8; 16] = b"infer compiled 1";
+const MAGIC: &[u8; 16] = b"infer compiled 2";
 
 const TAG_BYTES: usize = 32;
 
@@ -74,8 +72,8 @@ pub(crate) struct Entry<'f> {
 
 impl<'f> Entry<'f> {
     pub(crate) fn new(folder: &'f Path, engine: &Engine, component: &[u8]) -> Self {
-        let component: [u8; 32] = Sha256::digest(component).into();
-        let mut settings = Settings(Sha256::new());
+        let component: [u8; 32] = blake3::hash(component).into();
+        let mut settings = Settings(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut settings);
         let settings: [u8; 32] = settings.0.finalize().into();
         let mut identity = [0; 64];
@@ -101,7 +99,8 @@ impl<'f> Entry<'f> {
             Err(error) => return Err(format!("cannot be opened: {error}")),
         };
         // Read, not mapped: what was verified is what is used, whatever becomes of the file.
-        let mut bytes = Vec::new();
+        let size = file.metadata().map_or(0, |found| found.len()).min(MOST_BYTES);
+        let mut bytes = Vec::with_capacity(size as usize + 1);
         let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
         read.map_err(|error| format!("cannot be read: {error}"))?;
         if bytes.len() as u64 > MOST_BYTES {
@@ -127,8 +126,10 @@ impl<'f> Entry<'f> {
         }
         let (tag, message) = rest.split_at(TAG_BYTES);
         let key = key::of(self.folder).map_err(|error| format!("cannot be verified: {error}"))?;
-        hmac::verify(&key, message, tag)
-            .map_err(|_| "is damaged, or was signed with another key: its MAC differs".to_owned())?;
+        // Compared in constant time.
+        if blake3::keyed_hash(&key, message) != *tag {
+            return Err("is damaged, or was signed with another key: its MAC differs".to_owned());
+        }
         let (identity, code) = message.split_at(self.identity.len());
         if identity != self.identity {
             return Err("is of another component or for another engine".to_owned());
@@ -155,14 +156,14 @@ impl<'f> Entry<'f> {
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let key = key::of(self.folder)?;
-        let mut signing = hmac::Context::with_key(&key);
+        let mut signing = blake3::Hasher::new_keyed(&key);
         signing.update(&self.identity);
         signing.update(&code);
         let partial = self.path.with_extension(PARTIAL);
         let _ = fs::remove_file(&partial);
         let write = || {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-            for part in [&MAGIC[..], signing.clone().sign().as_ref(), &self.identity, &code] {
+            for part in [&MAGIC[..], signing.finalize().as_bytes(), &self.identity, &code] {
                 file.write_all(part)?;
             }
             file.sync_all()?;
@@ -201,7 +202,7 @@ fn remove_old(folder: &Path, keep: &Path) -> io::Result<()> {
 }
 
 /// Collects what a value hashes of itself.
-struct Settings(Sha256);
+struct Settings(blake3::Hasher);
 
 impl Hasher for Settings {
     fn write(&mut self, bytes: &[u8]) {

@@ -148,6 +148,8 @@ fn config(options: &SandboxOptions) -> Config {
         .memory_reservation(4 << 30)
         .wasm_simd(true)
         .wasm_relaxed_simd(false)
+        // Which instruction of a guest trapped is told to nobody; the function is.
+        .generate_address_map(false)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
     config
 }

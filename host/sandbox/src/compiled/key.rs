@@ -5,9 +5,6 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use ring::hmac;
-use ring::rand::{SecureRandom as _, SystemRandom};
-
 const KEY: &str = "key";
 
 const KEY_BYTES: usize = 32;
@@ -17,12 +14,12 @@ const KEY_BYTES: usize = 32;
 /// # Errors
 ///
 /// When the folder cannot be written, or when another user's key is there.
-pub(super) fn of(folder: &Path) -> io::Result<hmac::Key> {
+pub(super) fn of(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = folder.join(KEY);
     // Of two programs that make it at once, one makes it, and both read that one.
     for _ in 0..3 {
         match read(&path) {
-            Ok(key) => return Ok(hmac::Key::new(hmac::HMAC_SHA256, &key)),
+            Ok(key) => return Ok(key),
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(folder, &path)?,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let shown = path.display();
@@ -63,7 +60,7 @@ fn read(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
 /// Write a new key beside its place, and put it there unless one is there by then.
 fn make(folder: &Path, path: &Path) -> io::Result<()> {
     let mut key = [0; KEY_BYTES];
-    SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    getrandom::fill(&mut key).map_err(|_| io::Error::other("the system gives no random bytes"))?;
     fs::create_dir_all(folder)?;
     let partial = folder.join(format!("{KEY}.{}.{}", std::process::id(), super::PARTIAL));
     let _ = fs::remove_file(&partial);
