@@ -55,8 +55,8 @@ fn main() {
         cold(&runtime, name, source);
     }
     println!(
-        "\n{:<34} {:>9} {:>17} {:>13}",
-        "instances at once, in a model", "", "resident, MiB", "KiB for each"
+        "\n{:<34} {:>9} {:>13} {:>13} {:>13}",
+        "instances at once, in a model", "", "memory, MiB", "KiB for each", "RSS, MiB"
     );
     for (index, (name, source)) in moderators.iter().enumerate() {
         live(&runtime, name, source, LIVE[index.min(1)]);
@@ -227,7 +227,7 @@ fn live(runtime: &Runtime, name: &str, source: &str, instances: usize) {
         while text.queue_depth() < AHEAD.1 / 2 {
             tokio::task::yield_now().await;
         }
-        let before = resident();
+        let before = Memory::now();
         let mut calls: JoinSet<_> = (0..instances).map(|_| call()).collect();
         while text.queue_depth() < instances {
             assert!(
@@ -236,14 +236,16 @@ fn live(runtime: &Runtime, name: &str, source: &str, instances: usize) {
             );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let after = resident();
+        let after = Memory::now();
         work.join_all().await;
         calls.join_all().await;
         (before, after)
     });
-    let grown = after.saturating_sub(before);
-    let each = grown as f64 / 1024.0 / instances as f64;
-    println!("{name:<34} {instances:>9} {:>17.1} {each:>13.1}", grown as f64 / f64::from(1 << 20));
+    let grown = after.own.saturating_sub(before.own);
+    let each = grown as f64 / instances as f64;
+    let resident = after.resident.saturating_sub(before.resident);
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    println!("{name:<34} {instances:>9} {:>13.1} {each:>13.1} {:>13.1}", mib(grown), mib(resident));
 }
 
 /// Computations of the host's own, for instances to wait behind.
@@ -262,9 +264,22 @@ fn ahead(model: &Arc<Model>, jobs: usize) -> JoinSet<()> {
         .collect()
 }
 
-/// Memory in RAM, in bytes.
-fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: usize = pages.split(' ').nth(1).and_then(|text| text.parse().ok()).expect("a number of pages");
-    pages * rustix::param::page_size()
+/// Memory of this process, in KiB.
+struct Memory {
+    /// Each page once: what the machine would have more of without it.
+    own: u64,
+    /// Each page as often as it is mapped: one of a component's data, which all of its instances see, counts for each of them.
+    resident: u64,
+}
+
+impl Memory {
+    fn now() -> Memory {
+        let text = std::fs::read_to_string("/proc/self/smaps_rollup").expect("Linux");
+        let field = |name| {
+            let line =
+                text.lines().find_map(|line| line.strip_prefix(name)).expect("a field of the kernel's");
+            line.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        Memory { own: field("Pss:"), resident: field("Rss:") }
+    }
 }
