@@ -1,6 +1,7 @@
 //! What is done with any bytes, each for a target of its own: under cargo-fuzz with ever new ones, and in `make test` with those
 //! of `fuzz/seeds`. A body panics where a promise is broken.
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -96,12 +97,10 @@ pub(crate) fn nn(bytes: &[u8]) {
     const BUDGET: usize = 1 << 20;
     static SERVED: LazyLock<(Runtime, App)> = LazyLock::new(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs this");
-        let root = std::path::Path::new(&root);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = if root.ends_with("fuzz") { root.join("..") } else { root.to_owned() };
-        let guest = std::env::var("INFER_GUESTS")
-            .map_or_else(|_| root.join("target/guests"), std::path::PathBuf::from)
-            .join("hostile.wasm");
+        // Where the build found them, which scripts/fuzz.sh says for a target.
+        let guest = Path::new(env!("INFER_GUESTS")).join("hostile.wasm");
         let text = format!(
             "[server]\nonnxruntime = \"off\"\n[models.rows]\nsource = {:?}\nsessions = 1\n[components.script]\nsource = {guest:?}\n\
              models = {{ rows = \"rows\" }}\nsettings = {{ attack = \"script\" }}\n\

@@ -209,6 +209,22 @@ async fn a_client_that_goes_frees_the_instance() {
 }
 
 #[tokio::test]
+async fn a_component_holds_no_more_instances_than_its_own() {
+    let other = format!("[components.other]\nsource = {:?}\nroute = \"/other/...\"\n", guest("hostile-http"));
+    let config = "[server]\ninstances = 2\nwaiting = 0\n".to_owned()
+        + &attackers("limits = { instances = 1 }")
+        + &other;
+    let server = Server::start(Arc::new(load(&config))).await;
+    let held = server.get("/attack/slow?20000").send().await.unwrap();
+    assert_eq!(held.status(), StatusCode::OK);
+    let (status, body) = say(&server, "/attack/echo").await;
+    assert_eq!((status, code(&body).as_str()), (StatusCode::TOO_MANY_REQUESTS, "busy"));
+    assert_eq!(say(&server, "/other/echo").await.0, StatusCode::OK);
+    drop(held);
+    eventually(async || say(&server, "/attack/echo").await.0.is_success()).await;
+}
+
+#[tokio::test]
 async fn an_answer_without_end_ends_at_the_deadline() {
     let config = "[server]\ndeadline_ms = 600\n".to_owned() + &attackers("limits = { guest_ms = 20000 }");
     let server = Server::start(Arc::new(load(&config))).await;

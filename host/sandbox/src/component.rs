@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ::http::Response;
 use bytes::Bytes;
 use infer_engine::Model;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout_at;
 use wasmtime::component::{Component as Compiled, InstancePre, ResourceTableError};
 use wasmtime::{Engine, Store, UpdateDeadline};
@@ -83,6 +83,8 @@ pub struct Component {
     linked: Linked,
     grants: Arc<Grants>,
     slots: Arc<Slots>,
+    /// What this component may have of them; none for all.
+    own_slots: Option<Arc<Semaphore>>,
     memory: RequestMemory,
     /// What a call is expected to hold: as much as the last ones have, and less the longer none has.
     expected_bytes: Arc<AtomicUsize>,
@@ -118,9 +120,10 @@ impl Sandbox {
             LoadError::Export { component: component(), exports }
         })?;
         let ComponentOptions { models, settings, limits, http } = options;
+        let own_slots = limits.instances.map(|instances| Arc::new(Semaphore::new(instances)));
         let grants = Arc::new(Grants { component: Arc::from(name), models, settings, limits, http });
         let (engine, slots, memory) = (self.engine.clone(), self.slots.clone(), self.memory.clone());
-        Ok(Component { engine, linked, grants, slots, memory, expected_bytes: Arc::default() })
+        Ok(Component { engine, linked, grants, slots, own_slots, memory, expected_bytes: Arc::default() })
     }
 
     /// Compile a component ahead of its first use, and say where its machine code is kept; none where none is kept.
@@ -228,8 +231,9 @@ impl Component {
     pub fn renamed(&self, name: &str) -> Component {
         let grants = Grants { component: Arc::from(name), ..Grants::clone(&self.grants) };
         let (engine, linked) = (self.engine.clone(), self.linked.clone());
-        let (slots, memory) = (self.slots.clone(), self.memory.clone());
-        Component { engine, linked, grants: Arc::new(grants), slots, memory, expected_bytes: Arc::default() }
+        let (slots, own_slots) = (self.slots.clone(), self.own_slots.clone());
+        let (grants, memory) = (Arc::new(grants), self.memory.clone());
+        Component { engine, linked, grants, slots, own_slots, memory, expected_bytes: Arc::default() }
     }
 
     /// What the component answers.
@@ -335,13 +339,20 @@ impl Component {
     ) -> Outcome<T> {
         let component = || self.grants.component.to_string();
         let asked = Instant::now();
+        let busy = |instances| CallError::Busy { component: component(), instances };
+        // Refused rather than left to wait: who waits has a place that another component's request would have.
+        let _own_slot = match self.own_slots.as_ref().map(|slots| slots.try_acquire()) {
+            Some(Err(_)) => {
+                let instances = self.grants.limits.instances.unwrap_or_default();
+                return Outcome { result: Err(busy(instances as u32)), usage: Usage::default() };
+            }
+            own => own.and_then(Result::ok),
+        };
         let _slot = match self.slots.enter(request.deadline).await {
             Ok(slot) => slot,
             Err(refusal) => {
                 let error = match refusal {
-                    NoSlot::Busy => {
-                        CallError::Busy { component: component(), instances: self.slots.instances }
-                    }
+                    NoSlot::Busy => busy(self.slots.instances),
                     NoSlot::Deadline => CallError::Deadline { component: component() },
                 };
                 let usage = Usage { queue: asked.elapsed(), ..Usage::default() };

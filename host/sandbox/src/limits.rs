@@ -5,6 +5,8 @@ use std::time::Duration;
 /// The budgets of one guest instance, which lives for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Instances of this component at any one time, of those of the pool; none for as many as there are.
+    pub instances: Option<usize>,
     /// Linear memory, in bytes. The default fits the decoded pixels of a 16-megapixel photo twice.
     pub memory_bytes: usize,
     /// Elements of each table. Guests compiled from Rust use some hundreds, fixed at build time.
@@ -26,6 +28,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            instances: None,
             memory_bytes: 128 << 20,
             table_elements: 10_000,
             handles: 256,

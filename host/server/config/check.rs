@@ -198,6 +198,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     fn limits(&mut self, subject: &str, typed: &file::LimitsTable) -> Limits {
         let subject = format!("{subject}: ");
         let defaults = Limits::default();
+        let instances = self.optional(&subject, "instances", &typed.instances, 1..=1_000);
         let mut size = |key, typed, default, range| self.size(&subject, key, typed, default, range);
         // A page at least; at most what the pool reserves for a memory.
         let memory_bytes = size("memory_bytes", &typed.memory_bytes, defaults.memory_bytes, 65_536..=4 << 30);
@@ -209,6 +210,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let outbound_requests =
             size("outbound_requests", &typed.outbound_requests, defaults.outbound_requests, 0..=1_000);
         Limits {
+            instances,
             memory_bytes,
             table_elements,
             handles,

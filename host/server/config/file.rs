@@ -228,6 +228,8 @@ impl fmt::Display for Setting {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsTable {
+    /// Instances at any one time.
+    pub(super) instances: Number,
     /// Linear memory, in bytes.
     pub(super) memory_bytes: Number,
     /// Elements of each table.

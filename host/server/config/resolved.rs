@@ -230,6 +230,7 @@ impl Resolved {
             self.put(&format!("{at}.settings.{key}"), value);
         }
         let Limits {
+            instances,
             memory_bytes,
             table_elements,
             handles,
@@ -250,6 +251,7 @@ impl Resolved {
         for (key, size) in sizes {
             self.put(&format!("{at}.limits.{key}"), size);
         }
+        self.maybe(&format!("{at}.limits.instances"), *instances);
         self.time(&format!("{at}.limits.guest_ms"), *guest_time);
         self.time(&format!("{at}.limits.compute_ms"), *compute_time);
         let HttpOptions { outbound, clock, random_seed } = http;
