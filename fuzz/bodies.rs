@@ -79,8 +79,7 @@ pub(crate) fn tensor(bytes: &[u8]) {
     let Some((axes, data)) = rest.split_at_checked(usize::from(rank % 9)) else { return };
     let (ty, shape) = (TYPES[usize::from(*ty) % 7], axes.iter().map(|&axis| AXES[usize::from(axis) % 8]));
     let shape: Vec<_> = shape.collect();
-    let elements = shape.iter().try_fold(1_usize, |size, &axis| size.checked_mul(axis));
-    let expected = elements.and_then(|elements| elements.checked_mul(ty.size_bytes()));
+    let expected = shape.iter().try_fold(ty.size_bytes(), |size, &axis| size.checked_mul(axis));
     match Tensor::new(ty, shape.clone(), data.to_vec()) {
         Ok(tensor) => {
             assert_eq!(expected, Some(data.len()), "{shape:?}");

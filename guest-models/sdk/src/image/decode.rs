@@ -55,6 +55,11 @@ pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
         ImageError::Unsupported(error) => Fault::UnsupportedMedia(format!("image: {error}")),
         error => Fault::InvalidInput(format!("image: the {name} file is broken: {error}")),
     };
+    if format == ImageFormat::Jpeg && !is_sampled_as_usual(file) {
+        let message =
+            "image: the JPEG file has more of its colours than of its brightness, which no encoder writes";
+        return Err(Fault::InvalidInput(message.to_owned()));
+    }
     let most_bytes = u64::from(max_pixels) * 4;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(most_bytes + DECODER_BYTES);
@@ -82,6 +87,28 @@ pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
     Ok(Picture { width, height, pixels: opaque(decoded), orientation })
+}
+
+/// Whether no channel of a JPEG file has more samples, along an axis, than the first: the decoder panics where one has. Every
+/// frame header is looked at, wherever it is, since what a damaged file skips is the decoder's to say.
+fn is_sampled_as_usual(file: &[u8]) -> bool {
+    let mut rest = file;
+    while let Some(at) = rest.iter().position(|&byte| byte == 0xff) {
+        rest = &rest[at + 1..];
+        // A marker, the length, the bits of a sample, height, width, the number of channels; each channel's name, its samples
+        // along both axes in one byte, its table.
+        let [0xc0..=0xc3, high, low, 8, _, _, _, _, count, channels @ ..] = rest else { continue };
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let mut samples = channels.chunks_exact(3).take(usize::from(*count)).map(|channel| {
+            let samples = channel[1];
+            (samples >> 4, samples & 15)
+        });
+        let Some((most_x, most_y)) = samples.next() else { continue };
+        if length == 8 + 3 * usize::from(*count) && samples.any(|(x, y)| x > most_x || y > most_y) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Which of the formats that guests read these bytes are in.
