@@ -3,7 +3,7 @@ use std::io::Write as _;
 use reqwest::StatusCode;
 use reqwest::multipart::{Form, Part};
 
-use crate::harness::{Server, answer, photo, photo_names};
+use crate::harness::{Server, answer, photo, photo_names, repository};
 
 #[tokio::test]
 async fn coffee_is_espresso() {
@@ -118,6 +118,15 @@ async fn what_inflates_to_more_than_it_says_is_answered_and_costs_no_more() {
         );
     }
     assert_eq!(server.classify("", photo("coffee.jpg")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_photo_that_would_end_its_decoder_is_refused() {
+    let server = Server::builtin().await;
+    let path = repository().join("fuzz/seeds/image/more-colour-than-brightness.jpg");
+    let (status, body) = server.classify("", std::fs::read(path).unwrap()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("more of its colours"), "{body}");
 }
 
 #[tokio::test]
