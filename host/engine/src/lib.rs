@@ -7,6 +7,7 @@
 //! # Layout
 //!
 //! - `dtype`, `tensor`: the seven element types, and arrays of them
+//! - `files`: files and folders that others may write, opened without following links or waiting
 //! - `card`, `weights`: what a model is, and its files, verified
 //! - `footprint`: what a model takes of memory, before it is loaded
 //! - `model`: loading and running a model of either kind
@@ -18,6 +19,7 @@
 mod backend;
 mod card;
 mod dtype;
+pub mod files;
 mod footprint;
 mod language;
 mod model;

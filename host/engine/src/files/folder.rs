@@ -1,0 +1,527 @@
+//! A folder that the program manages, by its descriptor.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode};
+use rustix::io::Errno;
+
+use super::{FLAGS, read_opened, regular, text, unexpected};
+
+/// Attempts at a name that nobody has taken.
+const ATTEMPTS: usize = 16;
+
+/// Folders below each other that are removed together. Nothing of ours is nested as deep.
+const MOST_LEVELS: usize = 32;
+
+/// A folder that the program manages. All names are single components, relative to the folder's descriptor, and no link is
+/// followed: a link in the place of a file is rejected when it is read, and replaced or removed itself.
+#[derive(Debug)]
+pub struct Folder {
+    descriptor: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder at `path`, which the operator has chosen: links are followed.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such folder.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let shown = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let descriptor = rustix::fs::openat(CWD, shown, flags, Mode::empty())?;
+        Ok(Folder { descriptor, path: path.to_owned() })
+    }
+
+    /// Opens the folder at `path`, which is created where it is missing. Its own name is no link; the folders above it are the
+    /// operator's choice.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created, or `path` is a link or a file.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => {
+                fs::create_dir_all(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+                Folder::open(parent)?.create_folder(name)
+            }
+            _ => Folder::open(path),
+        }
+    }
+
+    /// Opens the existing folder at `path` as [`Folder::create`] does.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such folder, or `path` is a link or a file.
+    pub fn existing(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Folder::open(parent)?.folder(name),
+            _ => Folder::open(path),
+        }
+    }
+
+    /// The folder of the file at `path`, which the operator has chosen, and the file's name there.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such folder, or `path` has no file name.
+    pub fn of(path: &Path) -> io::Result<(Self, OsString)> {
+        let name = path.file_name().ok_or_else(|| not_plain(path.as_os_str()))?;
+        Ok((Folder::open(path.parent().unwrap_or(Path::new("")))?, name.to_owned()))
+    }
+
+    /// The path by which it was opened, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of `name` in it, for messages.
+    pub fn join(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.path.join(name.as_ref())
+    }
+
+    /// Opens the folder `name` in it.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is a link or a file.
+    pub fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        let name = plain(name.as_ref())?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        match rustix::fs::openat(&self.descriptor, name, flags, Mode::empty()) {
+            Ok(descriptor) => Ok(Folder { descriptor, path: self.join(name) }),
+            Err(error @ (Errno::NOTDIR | Errno::LOOP)) => {
+                Err(self.file_type(name)?.map_or(error.into(), |found| unexpected(found, "a folder")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the folder `name` in it, which is created where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created, or is a link or a file.
+    pub fn create_folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        let name = plain(name.as_ref())?;
+        match rustix::fs::mkdirat(&self.descriptor, name, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => self.folder(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Creates a folder under a name of its own, which begins with `prefix`, and which only its user may enter.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created.
+    pub fn new_folder(&self, prefix: &str) -> io::Result<(OsString, Self)> {
+        let (name, ()) = unique(
+            || format!("{prefix}{:016x}", fastrand::u64(..)).into(),
+            |name| {
+                rustix::fs::mkdirat(&self.descriptor, plain(name)?, Mode::from_raw_mode(0o700))
+                    .map_err(Into::into)
+            },
+        )?;
+        let folder = self.folder(&name)?;
+        Ok((name, folder))
+    }
+
+    /// Opens the regular file `name` for reading.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is a link, a FIFO, a socket, a device or a folder.
+    pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        self.open_existing(name.as_ref(), OFlags::RDONLY)
+    }
+
+    /// Opens the regular file `name` for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::open_file`].
+    pub fn open_to_write(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        self.open_existing(name.as_ref(), OFlags::RDWR)
+    }
+
+    fn open_existing(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
+        let name = plain(name)?;
+        match self.file_type(name)? {
+            Some(found) => super::expect_regular(found)?,
+            None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        self.open_at(name, flags, 0)
+    }
+
+    fn open_at(&self, name: &OsStr, flags: OFlags, mode: u32) -> io::Result<File> {
+        let flags = FLAGS | OFlags::NOFOLLOW | flags;
+        match rustix::fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode as RawMode)) {
+            Ok(descriptor) => regular(File::from(descriptor)),
+            // A link, or a socket.
+            Err(error @ (Errno::LOOP | Errno::NXIO | Errno::ISDIR)) => {
+                Err(self.file_type(name)?.map_or(error.into(), |found| unexpected(found, "a regular file")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads the regular file `name`, which may have up to `most` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::open_file`], and when it is longer.
+    pub fn read(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<Vec<u8>> {
+        read_opened(self.open_file(name)?, most)
+    }
+
+    /// Reads the UTF-8 text in `name`, which may have up to `most` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::read`], and when it is not UTF-8.
+    pub fn read_to_string(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<String> {
+        text(self.read(name, most)?)
+    }
+
+    /// Opens the lock file `name`, which is created where it is missing and never truncated. It is not locked yet.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created, or is not a regular file.
+    pub fn lock_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE, 0o666)
+    }
+
+    /// Creates `name`, which must not exist, with the rights `mode` (less the umask), for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created, or something of that name exists.
+    pub fn create_file(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
+        self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)
+    }
+
+    /// Creates a file under a name of its own, which is removed again unless it is given the name `name` with
+    /// [`Temporary::persist`]. It ends in `.partial`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created.
+    pub fn temporary(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Temporary<'_>> {
+        let name = plain(name.as_ref())?;
+        let (partial, file) = unique(|| partial_name(name), |partial| self.create_file(partial, mode))?;
+        Ok(Temporary { folder: self, name: name.to_owned(), partial: Some(partial), file })
+    }
+
+    /// Puts `bytes` into `name`, whole or not at all, with the rights `mode` (less the umask).
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written; an earlier file of that name is as it was.
+    pub fn replace(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let mut file = self.temporary(name, mode)?;
+        file.write_all(bytes)?;
+        file.persist()
+    }
+
+    /// Makes `name` a link to `target`, in one step.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub fn replace_with_link(&self, name: impl AsRef<OsStr>, target: &Path) -> io::Result<()> {
+        let name = plain(name.as_ref())?;
+        let (partial, ()) = unique(
+            || partial_name(name),
+            |partial| rustix::fs::symlinkat(target, &self.descriptor, partial).map_err(Into::into),
+        )?;
+        self.rename(&partial, self, name).inspect_err(|_| {
+            let _ = self.remove_file(&partial);
+        })
+    }
+
+    /// Renames `from` to `to` in the folder `other` of the same file system, in the place of what is there.
+    ///
+    /// # Errors
+    ///
+    /// When either folder cannot be written, or there is no `from`.
+    pub fn rename(&self, from: impl AsRef<OsStr>, other: &Folder, to: impl AsRef<OsStr>) -> io::Result<()> {
+        let (from, to) = (plain(from.as_ref())?, plain(to.as_ref())?);
+        Ok(rustix::fs::renameat(&self.descriptor, from, &other.descriptor, to)?)
+    }
+
+    /// Gives the file `from` the further name `to`, unless something of that name exists.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be done, or something of that name exists.
+    pub fn hard_link(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> io::Result<()> {
+        let (from, to) = (plain(from.as_ref())?, plain(to.as_ref())?);
+        Ok(rustix::fs::linkat(&self.descriptor, from, &self.descriptor, to, AtFlags::empty())?)
+    }
+
+    /// Removes the file or link `name`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it cannot be removed.
+    pub fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.descriptor, plain(name.as_ref())?, AtFlags::empty())?)
+    }
+
+    /// Removes the file, link or folder `name`, with all that is in it; succeeds where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be removed, or folders are nested too deep.
+    pub fn remove_all(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        self.remove_levels(plain(name.as_ref())?, MOST_LEVELS)
+    }
+
+    fn remove_levels(&self, name: &OsStr, levels: usize) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            // Linux says the first, POSIX the second.
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if levels == 0 {
+            let shown = self.join(name);
+            let message =
+                format!("folders are nested too deep at `{}`; remove them by hand", shown.display());
+            return Err(io::Error::other(message));
+        }
+        let inner = self.folder(name)?;
+        for entry in inner.names()? {
+            inner.remove_levels(&entry, levels - 1)?;
+        }
+        Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Bytes of the regular files in it, at most `levels` folders below.
+    ///
+    /// # Errors
+    ///
+    /// When a folder cannot be read.
+    pub fn bytes(&self, levels: usize) -> io::Result<u64> {
+        let mut sum: u64 = 0;
+        for name in self.names()? {
+            // Another program may have removed it since it was listed.
+            let Ok(Some(found)) = self.status(&name) else { continue };
+            if found.is_file() {
+                sum = sum.saturating_add(found.bytes);
+            } else if found.is_folder() && levels > 0 {
+                let inner = self.folder(&name).and_then(|folder| folder.bytes(levels - 1));
+                sum = sum.saturating_add(inner.unwrap_or(0));
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The names in it, in no order.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.descriptor)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        Ok(names)
+    }
+
+    /// What `name` is; a link is not followed.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be asked.
+    pub fn status(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Status>> {
+        let found =
+            match rustix::fs::statat(&self.descriptor, plain(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) => found,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+        Ok(Some(Status {
+            kind: FileType::from_raw_mode(found.st_mode),
+            mode: found.st_mode as u32 & 0o7777,
+            bytes: u64::try_from(found.st_size).unwrap_or(0),
+            modified: (i64::from(found.st_mtime), found.st_mtime_nsec as u32),
+        }))
+    }
+
+    fn file_type(&self, name: &OsStr) -> io::Result<Option<FileType>> {
+        Ok(self.status(name)?.map(|found| found.kind))
+    }
+
+    /// Where the link `name` leads.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a link.
+    pub fn read_link(&self, name: impl AsRef<OsStr>) -> io::Result<PathBuf> {
+        let target = rustix::fs::readlinkat(&self.descriptor, plain(name.as_ref())?, Vec::new())?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    /// Waits until the names in it have reached the disk.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.descriptor)?)
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// A name in a folder, as it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    kind: FileType,
+    /// Its rights.
+    pub mode: u32,
+    /// Its size.
+    pub bytes: u64,
+    /// When its content last changed: seconds since 1970, and nanoseconds.
+    pub modified: (i64, u32),
+}
+
+impl Status {
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    /// Whether it is a folder.
+    pub fn is_folder(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_link(&self) -> bool {
+        self.kind == FileType::Symlink
+    }
+}
+
+/// A file that is removed again unless it is given its name.
+#[derive(Debug)]
+pub struct Temporary<'f> {
+    folder: &'f Folder,
+    name: OsString,
+    /// Its name until then; none once it has its own.
+    partial: Option<OsString>,
+    file: File,
+}
+
+impl Temporary<'_> {
+    /// The file itself.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the file its name, in the place of what is there, once its bytes have reached the disk.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written, or the file cannot be renamed.
+    pub fn persist(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        if let Some(partial) = &self.partial {
+            self.folder.rename(partial, self.folder, &self.name)?;
+        }
+        self.partial = None;
+        // The name itself; what this loses is what a crash before it would have lost.
+        let _ = self.folder.sync();
+        Ok(())
+    }
+
+    /// As [`Temporary::persist`], but in nobody's place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Temporary::persist`], and when something of that name exists.
+    pub fn persist_new(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        match &self.partial {
+            // Unlike a rename, a link takes nobody's place. The temporary name goes when `self` is dropped.
+            Some(partial) => self.folder.hard_link(partial, &self.name),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if let Some(partial) = self.partial.take() {
+            let _ = self.folder.remove_file(partial);
+        }
+    }
+}
+
+impl Write for Temporary<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn partial_name(name: &OsStr) -> OsString {
+    let mut partial = OsString::from(".");
+    partial.push(name);
+    partial.push(format!(".{:016x}.partial", fastrand::u64(..)));
+    partial
+}
+
+/// What `create` creates under the first of the names that is free, and that name.
+fn unique<T>(
+    mut name: impl FnMut() -> OsString,
+    mut create: impl FnMut(&OsStr) -> io::Result<T>,
+) -> io::Result<(OsString, T)> {
+    for _ in 0..ATTEMPTS {
+        let name = name();
+        match create(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return created.map(|created| (name, created)),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "no name is free for a temporary file"))
+}
+
+/// `name`, if it is one name and does not lead out of its folder.
+fn plain(name: &OsStr) -> io::Result<&OsStr> {
+    let bytes = name.as_bytes();
+    if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') {
+        return Err(not_plain(name));
+    }
+    Ok(name)
+}
+
+fn not_plain(name: &OsStr) -> io::Error {
+    let shown = name.to_string_lossy();
+    let message = format!("`{}` is not a plain file name", shown.escape_debug());
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
