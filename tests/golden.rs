@@ -78,8 +78,9 @@ async fn image_models_give_the_independent_values_on_both_backends() {
                     "bands" => index / 5 % 256,
                     _ => panic!("no formula `{formula}`"),
                 };
-                let values: Vec<_> =
-                    (0..3 * 224 * 224).map(|index| (value(index) as f32 - image.mean) / image.std).collect();
+                let values: Vec<_> = (0..3 * 224 * 224)
+                    .map(|index| (value(index) as f32 - image.mean.0[0]) / image.std.0[0])
+                    .collect();
                 let found = scores(model, Tensor::from_slice(&[1, 3, 224, 224], &values).unwrap()).await;
                 let what = format!("{formula} for {} on {}", model.name(), app.runtime.backend());
                 let tolerance = expected["tensor_tolerance"].as_f64().unwrap();

@@ -10,6 +10,8 @@ mod harness;
 
 /// `infer bench`.
 mod bench;
+/// Cards: recipes for images, batches, bounds, and files without one.
+mod cards;
 /// `POST /moderate` with a language model behind the classifier.
 mod cascade;
 /// `POST /v1/chat/completions` and `POST /v1/completions`.

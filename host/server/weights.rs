@@ -118,9 +118,10 @@ pub fn folder(name: &str) -> Option<PathBuf> {
     builtin::cache_folder().map(|cache| cache.join("models").join(name))
 }
 
-/// Whether a path is of a GGUF file, to be served without a card.
+/// Whether a path is of a GGUF file, to be served without a card: by its name, or by its first bytes whatever its name.
 pub fn is_gguf(path: &Path) -> bool {
-    path.is_file() && path.extension().is_some_and(|extension| extension == "gguf")
+    path.is_file()
+        && (path.extension().is_some_and(|extension| extension == "gguf") || GgufSummary::begins(path))
 }
 
 /// Whether there is a card of a built-in model: of one that this program writes itself, only once it has.
@@ -141,9 +142,7 @@ fn written(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn read(folder: &Path) -> anyhow::Result<Card> {
-    let path = folder.join(CARD);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    parse(&text).with_context(|| format!("`{}`", path.display()))
+    Ok(Card::read(folder)?)
 }
 
 fn parse(text: &str) -> anyhow::Result<Card> {

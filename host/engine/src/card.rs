@@ -2,9 +2,11 @@
 //!
 //! It is `card.toml` beside the weights. The file is read by `card/file.rs`; these are the types it becomes.
 
+mod axis;
 mod check;
 mod download;
 mod file;
+mod image;
 mod self_test;
 #[cfg(test)]
 mod tests;
@@ -17,9 +19,12 @@ use serde::Deserialize;
 
 use crate::dtype::DType;
 use crate::weights::{self, CardError};
+pub use axis::Axis;
+pub(crate) use axis::{DEFAULT_MAX, DEFAULT_MAX_PRODUCT, MAX_ROWS};
 pub(crate) use check::labels as check_labels;
 pub use download::{Download, Hub, PipPackages};
 pub(crate) use file::parse;
+pub use image::{Channels, ImageSpec};
 pub use self_test::{Expected, Pattern, SelfTest, TestInput};
 
 /// What a model is.
@@ -37,6 +42,9 @@ pub struct Card {
     pub license: String,
     /// Where the weights come from, and which script rebuilds the file.
     pub source: String,
+    /// The axis whose rows are independent of each other, so that those of several requests may be computed together: 0,
+    /// the first axis of every input and output. Without it requests are never joined.
+    pub batch_axis: Option<usize>,
     /// The files, by the names that they have beside the card.
     pub files: Vec<CardFile>,
     /// What the model takes, in the order in which backends are given it; none for a language model, whose tensors are
@@ -62,6 +70,16 @@ impl Card {
     /// A message that says what is wrong and, as far as TOML knows it, in which line.
     pub fn parse(text: &str) -> Result<Self, String> {
         parse(text).map(|(card, _)| card)
+    }
+
+    /// The card in `folder`, as [`Card::parse`] reads it.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is wrong.
+    pub fn read(folder: &Path) -> Result<Self, CardError> {
+        let path = folder.join(weights::CARD);
+        Card::parse(&weights::read_card(&path)?).map_err(|message| CardError::Card { path, message })
     }
 
     /// The file that the backend loads.
@@ -149,6 +167,8 @@ pub enum Role {
     Labels,
     /// Words and their ids.
     Vocabulary,
+    /// Tensors of the model that its file keeps outside of itself: ONNX's external data.
+    Data,
 }
 
 impl fmt::Display for Role {
@@ -157,25 +177,8 @@ impl fmt::Display for Role {
             Role::Model => "model",
             Role::Labels => "labels",
             Role::Vocabulary => "vocabulary",
+            Role::Data => "data",
         })
-    }
-}
-
-/// One axis of a shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Axis {
-    /// Always this size, at least 1.
-    Fixed(usize),
-    /// As large as the tensor that is given; the name is for people.
-    Dynamic(String),
-}
-
-impl fmt::Display for Axis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Axis::Fixed(size) => size.fmt(f),
-            Axis::Dynamic(name) => f.pad(name),
-        }
     }
 }
 
@@ -191,26 +194,10 @@ pub struct InputSpec {
     pub shape: Vec<Axis>,
     /// What the axes mean, such as `NCHW`.
     pub layout: Option<String>,
-    /// How pixels become its numbers.
+    /// How pixels become its numbers: `layout` and `shape` are then those of an image.
     pub image: Option<ImageSpec>,
     /// How text becomes its numbers.
     pub text: Option<TextSpec>,
-}
-
-/// How the pixels of an image become numbers.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImageSpec {
-    /// The order of the colour channels: `RGB` or `BGR`.
-    pub color: String,
-    /// Side of the square that is cut from the centre, as a part of the shorter side; above 0, at most 1.
-    pub crop: f32,
-    /// How that square is resized to the input's size: `nearest`, `bilinear`, `bicubic` or `lanczos3`.
-    pub filter: String,
-    /// Subtracted from each value, which is 0 to 255.
-    pub mean: f32,
-    /// What the difference is then divided by; not 0.
-    pub std: f32,
 }
 
 /// How a text becomes the ids of its words.

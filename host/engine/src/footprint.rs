@@ -5,12 +5,11 @@
 
 use std::path::Path;
 
-use crate::card::{Axis, Card, Format, InputSpec};
+use crate::card::{Axis, Card, DEFAULT_MAX, DEFAULT_MAX_PRODUCT, Format, InputSpec, MAX_ROWS};
 use crate::dtype::DType;
 use crate::language::footprint;
 use crate::language::gguf::Gguf;
 use crate::model::{Capacity, LoadError, ModelOptions};
-use crate::onnx::MAX_ROWS;
 use crate::runtime::Runtime;
 use crate::weights::{Bytes, CardError};
 
@@ -82,6 +81,9 @@ struct Measured {
     element: u64,
 }
 
+/// A usual size of an axis that varies and is not the batch's, such as a text's tokens.
+const USUAL_SIZE: usize = 128;
+
 /// On ONNX Runtime 1.32: models that take tokens, and those that take numbers.
 const ONNXRUNTIME: [Measured; 2] = [
     Measured { shared: 0.0, session: 1.6, element: 3_900 },
@@ -124,24 +126,43 @@ fn onnx(card: &Card, loading: &Loading<'_>, capacity: &Capacity, measured: &[Mea
     let Measured { shared, session, element } = &measured[usize::from(!card.inputs.iter().any(takes_tokens))];
     let file = card.files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
     let part = |factor: f64| (factor * file as f64) as u64;
-    let elements = |input: &InputSpec| {
-        let axes = input.shape.iter().map(|axis| if let Axis::Fixed(size) = axis { *size as u64 } else { 1 });
-        axes.fold(1, u64::saturating_mul)
-    };
-    let row = card.inputs.iter().map(elements).fold(0, u64::saturating_add);
-    let row_bytes = card.inputs.iter().map(|input| elements(input) * input.dtype.size_bytes() as u64);
-    let row_bytes = row_bytes.fold(0, u64::saturating_add).max(1);
+    let sum =
+        |elements: &dyn Fn(&InputSpec) -> u64| card.inputs.iter().map(elements).fold(0, u64::saturating_add);
     let sessions = capacity.sessions as u64;
-    let arena = |rows: u64| row.saturating_mul(*element).saturating_mul(rows).saturating_mul(sessions);
-    let batch = capacity.max_batch as u64;
+    let arena = |elements: u64| elements.saturating_mul(*element).saturating_mul(sessions);
+    let usual = arena(sum(&|input| elements(card, input, capacity.max_batch, USUAL_SIZE)));
     // A single job may have more rows than a batch.
-    let most = batch.max((MAX_ROWS as u64).min(loading.job_bytes / row_bytes));
+    let largest = |input: &InputSpec| {
+        let most = elements(card, input, MAX_ROWS, usize::MAX);
+        most.min(loading.job_bytes / input.dtype.size_bytes() as u64)
+    };
+    let most = arena(sum(&largest)).max(usual);
     Footprint {
         needs: vec![
             // One that the program carries is a part of its image, and mapped like any.
             Need { is_mapped: loading.file.is_none(), ..Need::own("file", file) },
             Need::own("weights of its sessions", part(*shared) + part(*session).saturating_mul(sessions)),
-            Need { most_bytes: arena(most), ..Need::own("arenas of its sessions", arena(batch)) },
+            Need { most_bytes: most, ..Need::own("arenas of its sessions", usual) },
         ],
     }
+}
+
+/// Elements of one input of a job: `rows` along the batch axis, at most `size` along others that vary, and no more than a job
+/// may have of either.
+fn elements(card: &Card, input: &InputSpec, rows: usize, size: usize) -> u64 {
+    let (mut fixed, mut varying, mut is_bounded) = (1_u64, 1_u64, true);
+    for (index, axis) in input.shape.iter().enumerate() {
+        match axis {
+            Axis::Fixed(size) => fixed = fixed.saturating_mul(*size as u64),
+            Axis::Dynamic { max, .. } if card.batch_axis == Some(index) => {
+                varying = varying.saturating_mul(rows.min(max.unwrap_or(MAX_ROWS)) as u64);
+            }
+            Axis::Dynamic { max, .. } => {
+                is_bounded &= max.is_some();
+                varying = varying.saturating_mul(size.min(max.unwrap_or(DEFAULT_MAX)) as u64);
+            }
+        }
+    }
+    let most = if is_bounded { u64::MAX } else { DEFAULT_MAX_PRODUCT as u64 };
+    fixed.saturating_mul(varying.min(most))
 }

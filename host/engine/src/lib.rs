@@ -29,8 +29,8 @@ mod tensor;
 mod weights;
 
 pub use card::{
-    Axis, Card, CardFile, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec, Pattern,
-    PipPackages, Role, SelfTest, Task, TestInput, TextSpec,
+    Axis, Card, CardFile, Channels, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec,
+    Pattern, PipPackages, Role, SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};

@@ -17,7 +17,7 @@ use crate::language::{LanguageModel, Session, TokenUsage};
 use crate::onnx::OnnxModel;
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
-use crate::weights::Weights;
+use crate::weights::{Parts, Weights};
 
 pub use error::{LoadError, RunError};
 pub use mirror::{Comparison, Example, MIRROR_BYTES, Mirror};
@@ -79,11 +79,11 @@ impl Model {
         weights: Weights,
         options: &ModelOptions,
     ) -> Result<Self, LoadError> {
-        let (card, hash, bytes, slot) = weights.into_parts();
+        let Parts { card, hash, model, data, packed } = weights.into_parts();
         let capacity = options.capacity(name, card.format)?;
         let kind = match card.format {
-            Format::Onnx => Kind::Onnx(OnnxModel::load(runtime, name, bytes.into_cow(), &card, &capacity)?),
-            Format::Gguf => Kind::Language(LanguageModel::load(name, bytes, slot, &capacity)?),
+            Format::Onnx => Kind::Onnx(OnnxModel::load(runtime, name, (model, data), &card, &capacity)?),
+            Format::Gguf => Kind::Language(LanguageModel::load(name, model, packed, &capacity)?),
         };
         Ok(Model { name: name.to_owned(), card, hash, capacity, kind, mirror: RwLock::default() })
     }
@@ -200,13 +200,17 @@ impl Model {
         }
     }
 
-    /// Whether jobs are computed together: always by a language model, and otherwise where axis 0 of every input and
-    /// output varies, by the card and by the file.
+    /// Whether jobs are computed together: always by a language model, and otherwise where the card says `batch_axis`.
     pub fn batches(&self) -> bool {
+        self.unbatched().is_none()
+    }
+
+    /// Why jobs are computed one by one; none where they are computed together.
+    pub fn unbatched(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Onnx(model) => model.batches(),
-            Kind::Language(_) => true,
-            Kind::Resting(resting) => resting.batches(),
+            Kind::Onnx(model) => model.unbatched(),
+            Kind::Language(_) => None,
+            Kind::Resting(resting) => resting.unbatched(),
         }
     }
 

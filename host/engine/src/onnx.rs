@@ -1,7 +1,9 @@
 //! An ONNX model: sessions, callers that compute with a free one themselves where that is short, and a queue with workers for all
 //! else.
 
+mod external;
 mod pace;
+mod protobuf;
 mod queue;
 mod signature;
 #[cfg(test)]
@@ -21,14 +23,12 @@ use crate::card::Card;
 use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats, panic_message};
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
+use crate::weights::{Bytes, DataFile};
 
+use external::Refusal;
 use pace::Pace;
 use queue::{Job, Queue, Refused};
 use signature::Signature;
-
-/// The most rows of axis 0 in one job. A computation that has begun is not interrupted, so this bounds how long one
-/// caller holds a session, and the memory that it takes there.
-pub(crate) const MAX_ROWS: usize = 128;
 
 /// A loaded model. Dropping it stops its workers and waits for what they are computing.
 pub(crate) struct OnnxModel {
@@ -48,18 +48,26 @@ struct Shared {
 }
 
 impl OnnxModel {
-    /// Load a file into sessions of the runtime's backend and start a worker on each.
+    /// Load a file, with the files of its external data, into sessions of the runtime's backend and start a worker on each.
     ///
     /// # Errors
     ///
-    /// When the backend cannot run the file, or when the file disagrees with its card.
+    /// When the backend cannot run the file, when the file disagrees with its card, or when it reads data that the card does
+    /// not list.
     pub(crate) fn load(
         runtime: &Runtime,
         name: &str,
-        bytes: Cow<'static, [u8]>,
+        (file, data): (Bytes, Vec<DataFile>),
         card: &Card,
         capacity: &Capacity,
     ) -> Result<Self, LoadError> {
+        let inlined =
+            match external::inline(&file, &data).map_err(|refusal| refuse(runtime, name, refusal))? {
+                Cow::Owned(inlined) => Some(inlined),
+                Cow::Borrowed(_) => None,
+            };
+        drop(data);
+        let bytes = inlined.map_or_else(|| file.into_cow(), Cow::Owned);
         let sessions = sessions(runtime.implementation(), name, bytes, card, capacity)?;
         OnnxModel::start(name, card, capacity, sessions)
     }
@@ -105,16 +113,12 @@ impl OnnxModel {
             .signature
             .arrange(inputs)
             .map_err(|message| RunError::InvalidInput { model: model(), message })?;
-        if let Some(rows) = arranged.rows.filter(|&rows| rows > MAX_ROWS) {
-            let message = format!("{rows} rows in one job, expected at most {MAX_ROWS}; run them in several");
-            return Err(RunError::InvalidInput { model: model(), message });
-        }
         let queued = Instant::now();
         if queued >= deadline {
             return Err(RunError::Deadline { model: model() });
         }
         // Two changes of threads cost more than a short computation's share of this one's time.
-        if let Some(_place) = shared.pace.here(shared.signature.rows(&arranged.inputs))
+        if let Some(_place) = shared.pace.here(shared.signature.work(&arranged.inputs))
             && let Some(mut session) = shared.queue.hold()
         {
             return shared.compute(&mut *session, &arranged.inputs, queued);
@@ -139,8 +143,8 @@ impl OnnxModel {
         self.shared.queue.depth()
     }
 
-    pub(crate) fn batches(&self) -> bool {
-        self.shared.signature.batches()
+    pub(crate) fn unbatched(&self) -> Option<&str> {
+        self.shared.signature.unbatched()
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -165,6 +169,14 @@ impl Drop for OnnxModel {
                 tracing::error!(model = self.shared.name, "a worker had ended with a panic");
             }
         }
+    }
+}
+
+fn refuse(runtime: &Runtime, name: &str, refusal: Refusal) -> LoadError {
+    let model = name.to_owned();
+    match refusal {
+        Refusal::Malformed(message) => LoadError::Backend { model, backend: runtime.backend(), message },
+        Refusal::Data(message) => LoadError::Data { model, message },
     }
 }
 

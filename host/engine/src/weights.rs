@@ -4,6 +4,7 @@ mod bare;
 pub(crate) mod bytes;
 mod cache;
 mod error;
+mod opened;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +23,13 @@ pub(crate) use bytes::Bytes;
 pub use cache::WeightCache;
 pub(crate) use cache::{PackedSlot, known};
 pub use error::CardError;
+pub(crate) use opened::{Links, Opened};
 
 /// The card's file name.
-const CARD: &str = "card.toml";
+pub(crate) const CARD: &str = "card.toml";
+
+/// A larger card is not read. Numbers of self-tests take most of one.
+const MOST_CARD_BYTES: u64 = 64 << 20;
 
 /// How much of a file is in memory while it is hashed.
 const HASH_BYTES: usize = 1 << 20;
@@ -49,7 +54,7 @@ impl Weights {
     /// When a file is missing, or differs from its card in size or hash; when the card is not a card.
     pub fn read(folder: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
         let path = folder.join(CARD);
-        let text = std::fs::read_to_string(&path).map_err(|source| CardError::Read { path, source })?;
+        let text = read_card(&path)?;
         Weights::assemble(folder, &text, cache, |card, file| load(card, file, folder, cache))
     }
 
@@ -132,12 +137,37 @@ impl Weights {
         Some(&self.files[position])
     }
 
-    /// The card, its hash, the bytes of the file that the backend loads, and where those are kept packed.
-    pub(crate) fn into_parts(mut self) -> (Card, String, Bytes, Option<PackedSlot>) {
-        let position = self.card.files.iter().position(|file| file.role == Role::Model);
-        let position = position.expect("a parsed card lists exactly one model");
-        (self.card, self.hash, self.files.swap_remove(position), self.packed)
+    /// What a model is loaded from.
+    pub(crate) fn into_parts(self) -> Parts {
+        let (mut model, mut data) = (None, Vec::new());
+        for (file, bytes) in self.card.files.iter().zip(self.files) {
+            match file.role {
+                Role::Model => model = Some(bytes),
+                Role::Data => data.push(DataFile { name: file.path.clone(), bytes }),
+                Role::Labels | Role::Vocabulary => {}
+            }
+        }
+        let model = model.expect("a parsed card lists exactly one model");
+        Parts { card: self.card, hash: self.hash, model, data, packed: self.packed }
     }
+}
+
+/// Verified weights, by what is made of each.
+pub(crate) struct Parts {
+    pub(crate) card: Card,
+    pub(crate) hash: String,
+    /// The file that the backend loads.
+    pub(crate) model: Bytes,
+    /// The files of tensors that an ONNX model keeps outside of its own.
+    pub(crate) data: Vec<DataFile>,
+    /// Where a language model's packed matrices are kept.
+    pub(crate) packed: Option<PackedSlot>,
+}
+
+/// A file of an ONNX model's external data.
+pub(crate) struct DataFile {
+    pub(crate) name: String,
+    pub(crate) bytes: Bytes,
 }
 
 impl Bytes {
@@ -146,7 +176,7 @@ impl Bytes {
         match self {
             Bytes::Embedded(bytes) => Cow::Borrowed(bytes),
             Bytes::Owned(bytes) => Cow::Owned(bytes),
-            Bytes::Mapped(bytes) => Cow::Owned(bytes.to_vec()),
+            Bytes::Mapped { map, .. } => Cow::Owned(map.to_vec()),
         }
     }
 }
@@ -160,7 +190,7 @@ impl fmt::Debug for Weights {
     }
 }
 
-/// The bytes of a file in `folder`, which is as the card says, and its hash.
+/// The bytes of a file in `folder`, which is as the card says, and its hash: of one descriptor.
 fn load(
     card: &Card,
     file: &CardFile,
@@ -169,19 +199,36 @@ fn load(
 ) -> Result<(Bytes, [u8; 32]), CardError> {
     let path = folder.join(&file.path);
     let failed = |source| CardError::Read { path: path.clone(), source };
+    // A model that says where its data is must not lead out of the folder, not by a link there either.
+    let links = if file.role == Role::Data { Links::Refuse } else { Links::Follow };
+    let mut opened = open(file, &path, links)?;
     let (bytes, digest) = if language_model(card, file) {
-        let digest = verify(file, &path, cache)?;
-        (Bytes::map(&path).map_err(failed)?, digest)
+        let digest = opened.sha256(cache).map_err(failed)?;
+        (opened.map().map_err(failed)?, digest)
     } else {
-        size(file, &path)?;
-        let bytes = std::fs::read(&path).map_err(failed)?;
-        let digest = Sha256::digest(&bytes).into();
-        same_hash(&path, file, &digest)?;
-        (Bytes::Owned(bytes), digest)
+        let (content, digest) = opened.read().map_err(failed)?;
+        (Bytes::Owned(content), digest)
     };
-    // It may have changed under our hands.
+    same_hash(&path, file, &digest)?;
     same_size(&path, file.bytes, bytes.len() as u64)?;
     Ok((bytes, digest))
+}
+
+/// The text of a card.
+///
+/// # Errors
+///
+/// When there is none, or it is no text of a card's size.
+pub(crate) fn read_card(path: &Path) -> Result<String, CardError> {
+    let failed = |source| CardError::Read { path: path.to_owned(), source };
+    let mut opened = Opened::open(path, Links::Follow).map_err(failed)?;
+    if opened.bytes() > MOST_CARD_BYTES {
+        let message = format!("it is {} bytes, expected at most {MOST_CARD_BYTES}", opened.bytes());
+        return Err(CardError::Card { path: path.to_owned(), message });
+    }
+    let (content, _) = opened.read().map_err(failed)?;
+    String::from_utf8(content)
+        .map_err(|error| CardError::Card { path: path.to_owned(), message: error.utf8_error().to_string() })
 }
 
 /// Whether `file` is the one that a language model is loaded from.
@@ -195,24 +242,15 @@ pub(crate) fn verify(
     path: &Path,
     cache: Option<&WeightCache>,
 ) -> Result<[u8; 32], CardError> {
-    let mut opened = size(file, path)?;
-    let digest = hash(path, &mut opened, cache);
+    let digest = open(file, path, Links::Follow)?.sha256(cache);
     let digest = digest.map_err(|source| CardError::Read { path: path.to_owned(), source })?;
     same_hash(path, file, &digest)?;
     Ok(digest)
 }
 
-/// The SHA-256 of `file`, which was opened at `path` and not read yet.
-fn hash(path: &Path, file: &mut File, cache: Option<&WeightCache>) -> io::Result<[u8; 32]> {
-    match cache {
-        Some(cache) => cache.sha256(path, file),
-        None => sha256(file),
-    }
-}
-
-/// The file at `path`, which has the card's size: one that differs is told before gigabytes are read.
-fn size(file: &CardFile, path: &Path) -> Result<File, CardError> {
-    let failed = |source: io::Error| {
+/// The file at `path`, which has the card's size: one that differs is reported before gigabytes are read.
+fn open(file: &CardFile, path: &Path, links: Links) -> Result<Opened, CardError> {
+    let opened = Opened::open(path, links).map_err(|source| {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::NotFound => {
@@ -220,9 +258,8 @@ fn size(file: &CardFile, path: &Path) -> Result<File, CardError> {
             }
             _ => CardError::Read { path, source },
         }
-    };
-    let opened = File::open(path).map_err(failed)?;
-    same_size(path, file.bytes, opened.metadata().map_err(failed)?.len())?;
+    })?;
+    same_size(path, file.bytes, opened.bytes())?;
     Ok(opened)
 }
 

@@ -48,9 +48,16 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
         let options = model.capacity();
         writeln!(
             out,
-            "  runs         {} sessions × {} threads, batches up to {}, queue {}",
-            options.sessions, options.threads, options.max_batch, options.queue_capacity
+            "  runs         {} sessions × {} threads, queue {}",
+            options.sessions, options.threads, options.queue_capacity
         )?;
+        match model.unbatched() {
+            None if model.is_language() => {
+                writeln!(out, "  batches      up to {} tokens of all requests", options.max_batch)?;
+            }
+            None => writeln!(out, "  batches      up to {} rows of all requests", options.max_batch)?,
+            Some(reason) => writeln!(out, "  batches      none: {reason}")?,
+        }
         if let Some(language) = model.language() {
             let context = language.context();
             writeln!(

@@ -103,7 +103,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
 
     pub(super) fn model_source(&mut self, subject: &str, typed: &Spanned<String>) -> Source {
         let exists = |path: &Path| path.is_dir() || weights::is_gguf(path);
-        self.source(subject, typed, builtin::weights_names(), exists)
+        let expected = "neither a folder with a card.toml nor a GGUF file, which begins with `GGUF`";
+        self.source(subject, typed, builtin::weights_names(), (exists, expected))
     }
 
     fn component(
@@ -115,7 +116,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     ) -> ComponentConfig {
         let subject = format!("component `{name}`");
         let offset = component.source.span().start;
-        let source = self.source(&subject, &component.source, builtin::guest_names(), Path::is_file);
+        let source =
+            self.source(&subject, &component.source, builtin::guest_names(), (Path::is_file, "no file"));
         for (wanted, model) in &component.models {
             if !models.contains_key(model.get_ref()) {
                 let message = format!(
@@ -296,7 +298,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         subject: &str,
         typed: &Spanned<String>,
         builtins: impl Iterator<Item = &'static str>,
-        exists: impl Fn(&Path) -> bool,
+        (exists, expected): (impl Fn(&Path) -> bool, &str),
     ) -> Source {
         let text = typed.get_ref().as_str();
         if let Some(name) = text.strip_prefix("builtin:") {
@@ -310,9 +312,10 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         }
         let path = self.base.join(text);
         if !exists(&path) {
+            let found = if path.exists() { format!("is {expected}") } else { "does not exist".to_owned() };
             let message = format!(
-                "{subject}: source `{}` does not exist; expected a path from the configuration's folder, or `builtin:` \
-                 and one of {}",
+                "{subject}: source `{}` {found}; expected a path from the configuration's folder, or `builtin:` and one \
+                 of {}",
                 path.display(),
                 one_of(builtins)
             );

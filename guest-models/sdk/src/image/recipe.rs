@@ -38,6 +38,12 @@ pub enum Filter {
     Lanczos,
 }
 
+impl Filter {
+    /// Each filter with its name in a card.
+    pub const NAMED: [(&'static str, Filter); 3] =
+        [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic), ("lanczos", Filter::Lanczos)];
+}
+
 /// How a model wants its images, from its card.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
@@ -97,13 +103,9 @@ impl Recipe {
         if !(crop > 0.0 && crop <= 1.0) {
             return Err(card.unfit("input.image.crop", "a share above 0 and at most 1", &crop.to_string()));
         }
-        let filter = match card.require("input.image.filter")? {
-            "bilinear" => Filter::Bilinear,
-            "bicubic" => Filter::Bicubic,
-            "lanczos" => Filter::Lanczos,
-            other => {
-                return Err(card.unfit("input.image.filter", "`bilinear`, `bicubic` or `lanczos`", other));
-            }
+        let name = card.require("input.image.filter")?;
+        let Some((_, filter)) = Filter::NAMED.into_iter().find(|(known, _)| *known == name) else {
+            return Err(card.unfit("input.image.filter", "`bilinear`, `bicubic` or `lanczos`", name));
         };
         let mean = channels(card, "input.image.mean")?;
         let std = channels(card, "input.image.std")?;

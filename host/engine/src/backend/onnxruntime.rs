@@ -185,7 +185,7 @@ fn port(outlet: &Outlet) -> Port {
         .zip(dimension_symbols.iter())
         .map(|(&size, symbol)| match usize::try_from(size) {
             Ok(size) => Axis::Fixed(size),
-            Err(_) => Axis::Dynamic(if symbol.is_empty() { "?".to_owned() } else { symbol.to_string() }),
+            Err(_) => Axis::varying(if symbol.is_empty() { "?".to_owned() } else { symbol.to_string() }),
         })
         .collect();
     // No axes is what the library reports for a scalar, and for a shape that the file leaves open.

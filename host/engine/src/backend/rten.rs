@@ -116,7 +116,7 @@ fn port(model: &Model, id: NodeId) -> Port {
     let shape = info.and_then(|info| info.shape()).map(|axes| {
         let axis = |axis| match axis {
             Dimension::Fixed(size) => Axis::Fixed(size),
-            Dimension::Symbolic(name) => Axis::Dynamic(name),
+            Dimension::Symbolic(name) => Axis::varying(name),
         };
         axes.into_iter().map(axis).collect()
     });

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Axis, Card, Format, ImageSpec, Role, Task, self_test};
+use super::image::one_of;
+use super::{Axis, Card, Format, MAX_ROWS, Role, Task, self_test};
 
 /// Check a card whose labels are in the file called `labels`.
 ///
@@ -21,9 +22,15 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
         }
         Format::Gguf => language(card, labels)?,
     }
+    batch_axis(card)?;
+    bounds(card)?;
     card.download.check()?;
     self_test::check(card)?;
     let models = card.files.iter().filter(|file| file.role == Role::Model).count();
+    let data = card.files.iter().find(|file| file.role == Role::Data);
+    if let (Format::Gguf, Some(file)) = (card.format, data) {
+        return Err(format!("`files` lists `{}` as `data`, which belongs to `format` = `onnx`", file.path));
+    }
     if models != 1 {
         return Err(format!("`files` has {models} entries with role `model`, expected exactly one"));
     }
@@ -35,7 +42,7 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
             return Err(format!("input `{}` has both `image` and `text`, expected at most one", input.name));
         }
         if let Some(spec) = &input.image {
-            image(spec).map_err(|message| format!("input `{}`: {message}", input.name))?;
+            spec.check(input).map_err(|message| format!("input `{}`: {message}", input.name))?;
         }
         if let Some(text) = &input.text {
             listed(card, "vocabulary", &text.vocabulary, Role::Vocabulary)?;
@@ -55,11 +62,47 @@ fn language(card: &Card, labels: Option<&str>) -> Result<(), String> {
         ("inputs", card.inputs.is_empty()),
         ("outputs", card.outputs.is_empty()),
         ("labels", labels.is_none()),
+        ("batch_axis", card.batch_axis.is_none()),
     ];
     match keys.into_iter().find(|(_, absent)| !absent) {
         Some((key, _)) => Err(format!(
             "`{key}` has no place in a card of `format` = `gguf`: its tensors are the convention's; remove it"
         )),
+        None => Ok(()),
+    }
+}
+
+/// A batch grows along the first axis of every tensor.
+fn batch_axis(card: &Card) -> Result<(), String> {
+    let Some(axis) = card.batch_axis else { return Ok(()) };
+    if axis != 0 {
+        return Err(format!("`batch_axis` is {axis}, expected 0: rows are joined on the first axis alone"));
+    }
+    let inputs = card.inputs.iter().map(|input| ("input", &input.name, &input.shape));
+    let outputs = card.outputs.iter().map(|output| ("output", &output.name, &output.shape));
+    for (kind, name, shape) in inputs.chain(outputs) {
+        let found = match shape.first() {
+            Some(Axis::Dynamic { max: Some(max), .. }) if *max > MAX_ROWS => {
+                return Err(format!(
+                    "{kind} `{name}`: `max` of axis 0 is {max}, expected at most {MAX_ROWS} for `batch_axis`"
+                ));
+            }
+            Some(Axis::Dynamic { .. }) => continue,
+            Some(Axis::Fixed(size)) => format!("is always {size}"),
+            None => "does not exist".to_owned(),
+        };
+        return Err(format!(
+            "`batch_axis` is 0, and axis 0 of {kind} `{name}` {found}; expected one that varies, or no `batch_axis`"
+        ));
+    }
+    Ok(())
+}
+
+/// Callers choose the size of inputs alone.
+fn bounds(card: &Card) -> Result<(), String> {
+    let bounded = |axis: &Axis| matches!(axis, Axis::Dynamic { max: Some(_), .. });
+    match card.outputs.iter().find(|output| output.shape.iter().any(bounded)) {
+        Some(output) => Err(format!("output `{}` has an axis with `max`, which is for inputs", output.name)),
         None => Ok(()),
     }
 }
@@ -102,26 +145,4 @@ fn listed(card: &Card, key: &str, name: &str, role: Role) -> Result<(), String> 
         }
         None => Err(format!("`{key}` is `{name}`, which `files` does not list; add it with role `{role}`")),
     }
-}
-
-fn image(spec: &ImageSpec) -> Result<(), String> {
-    one_of("color", &spec.color, &["RGB", "BGR"])?;
-    one_of("filter", &spec.filter, &["nearest", "bilinear", "bicubic", "lanczos3"])?;
-    if !(spec.crop > 0.0 && spec.crop <= 1.0) {
-        return Err(format!("`crop` is {}, expected above 0 and at most 1", spec.crop));
-    }
-    if !spec.mean.is_finite() {
-        return Err(format!("`mean` is {}, expected a finite number", spec.mean));
-    }
-    if !spec.std.is_finite() || spec.std == 0.0 {
-        return Err(format!("`std` is {}, expected a finite number other than 0", spec.std));
-    }
-    Ok(())
-}
-
-fn one_of(key: &str, found: &str, known: &[&str]) -> Result<(), String> {
-    if known.contains(&found) {
-        return Ok(());
-    }
-    Err(format!("`{key}` is `{found}`, expected one of {}", known.join(", ")))
 }

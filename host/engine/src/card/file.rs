@@ -1,12 +1,11 @@
 //! `card.toml` as it is written: every key known, every mistake with its line.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, de::Error as _};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
-use super::{Axis, Card, CardFile, Download, Format, InputSpec, OutputSpec, SelfTest, Task, check};
+use super::{Card, CardFile, Download, Format, InputSpec, OutputSpec, SelfTest, Task, check};
 
 /// The keys of the file. [`Card`] differs in its labels, which are here the name of their file.
 #[derive(Deserialize)]
@@ -19,6 +18,7 @@ struct File {
     license: String,
     source: String,
     labels: Option<String>,
+    batch_axis: Option<usize>,
     files: Vec<CardFile>,
     #[serde(default)]
     inputs: Vec<InputSpec>,
@@ -47,6 +47,7 @@ pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
         description: file.description,
         license: file.license,
         source: file.source,
+        batch_axis: file.batch_axis,
         files: file.files,
         inputs: file.inputs,
         outputs: file.outputs,
@@ -79,35 +80,4 @@ pub(super) fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strin
         )));
     }
     Ok(digits)
-}
-
-impl<'de> Deserialize<'de> for Axis {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AxisVisitor)
-    }
-}
-
-/// Tells a size from a name, with a better message than an untagged enum has.
-struct AxisVisitor;
-
-impl Visitor<'_> for AxisVisitor {
-    type Value = Axis;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an axis: a size of at least 1, or a name in quotes for one that varies")
-    }
-
-    fn visit_i64<E: de::Error>(self, size: i64) -> Result<Axis, E> {
-        match usize::try_from(size) {
-            Ok(size) if size > 0 => Ok(Axis::Fixed(size)),
-            _ => Err(E::invalid_value(de::Unexpected::Signed(size), &self)),
-        }
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<Axis, E> {
-        if name.is_empty() {
-            return Err(E::invalid_value(de::Unexpected::Str(name), &self));
-        }
-        Ok(Axis::Dynamic(name.to_owned()))
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Axis, Card, Format, InputSpec};
+use super::{Axis, Card, Format, ImageSpec, InputSpec};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 
@@ -138,12 +138,15 @@ impl TestInput {
                 }
                 Tensor::new(spec.dtype, shape, bytes(spec.dtype, values))
             }
-            (TestInput::Pixels { pattern }, Some(InputSpec { image: Some(image), dtype, .. })) => {
+            (TestInput::Pixels { pattern }, Some(input @ InputSpec { image: Some(image), dtype, .. })) => {
                 let level = |index: usize| match pattern {
                     Pattern::Noise => index.wrapping_mul(7_919) % 256,
                     Pattern::Bands => index / 5 % 256,
                 };
-                let pixel = |index| f64::from((level(index) as f32 - image.mean) / image.std);
+                let pixel = |index| {
+                    let channel = ImageSpec::channel(input, index);
+                    f64::from((level(index) as f32 - image.mean.0[channel]) / image.std.0[channel])
+                };
                 Tensor::new(*dtype, shape, bytes(*dtype, &(0..elements).map(pixel).collect::<Vec<_>>()))
             }
             (TestInput::Pixels { .. }, _) => return Err(format!("input `{name}` takes no pixels")),

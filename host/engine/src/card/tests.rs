@@ -16,7 +16,8 @@ fn card_that_ships_is_read() {
     assert_eq!(roles, ["model", "labels", "vocabulary"]);
     let [input] = &card.inputs[..] else { panic!("{:?}", card.inputs) };
     assert_eq!((input.name.as_str(), input.dtype), ("ids", DType::I32));
-    assert_eq!(input.shape, [Axis::Dynamic("N".to_owned()), Axis::Fixed(100)]);
+    assert_eq!(input.shape, [Axis::varying("N"), Axis::Fixed(100)]);
+    assert_eq!(card.batch_axis, Some(0));
     let text = input.text.as_ref().unwrap();
     assert_eq!((text.vocabulary.as_str(), text.max_tokens, text.pad.as_str()), ("vocab.json", 100, "left"));
 }
@@ -112,7 +113,7 @@ fn mistakes_are_told_with_their_place() {
         Case {
             from: "[\"N\", 100]",
             to: "[\"\", 100]",
-            told: &["expected an axis: a size of at least 1, or"],
+            told: &["expected an axis: a size of at least 1, a name"],
         },
         Case { from: "[\"N\", 100]", to: "[\"N\", 1.5]", told: &["floating point `1.5`, expected an axis"] },
         Case {
@@ -160,33 +161,157 @@ fn mistakes_are_told_with_their_place() {
     }
 }
 
+const IMAGE: &str = include_str!("../../../../weights/efficientnet-lite0-int8/card.toml");
+
+/// The card of an image model with `to` in the place of `from`.
+fn image(from: &str, to: &str) -> Result<ImageSpec, String> {
+    assert!(IMAGE.contains(from), "the card that ships has no {from}");
+    let (mut card, _) = parse(&IMAGE.replacen(from, to, 1))?;
+    Ok(card.inputs.remove(0).image.unwrap())
+}
+
 #[test]
 fn image_recipes_must_make_sense() {
-    let good =
-        "[inputs.image]\ncolor = \"RGB\"\ncrop = 0.875\nfilter = \"bicubic\"\nmean = 127.0\nstd = 128.0\n";
-    let card = |image: &str| {
-        let (head, tail) = CARD.split_once("[inputs.text]").unwrap();
-        let (_, outputs) = tail.split_once("[[outputs]]").unwrap();
-        parse(&format!("{head}{image}[[outputs]]{outputs}"))
-    };
-    let (read, _) = card(good).unwrap();
-    let image = read.inputs[0].image.as_ref().unwrap();
-    assert_eq!((image.crop, image.mean, image.std), (0.875, 127.0, 128.0));
+    let read = image("127.0", "127.0").unwrap();
+    assert_eq!((read.crop, read.mean, read.std), (0.875, Channels([127.0; 3]), Channels([128.0; 3])));
     let cases = [
         ("\"RGB\"", "\"CMYK\"", "`color` is `CMYK`, expected one of RGB, BGR"),
-        (
-            "\"bicubic\"",
-            "\"cubic\"",
-            "`filter` is `cubic`, expected one of nearest, bilinear, bicubic, lanczos3",
-        ),
+        ("\"bicubic\"", "\"lanczos3\"", "`filter` is `lanczos3`, expected one of bilinear, bicubic, lanczos"),
+        ("\"bicubic\"", "\"nearest\"", "`filter` is `nearest`, expected one of bilinear, bicubic, lanczos"),
         ("0.875", "0.0", "`crop` is 0, expected above 0 and at most 1"),
         ("0.875", "nan", "`crop` is NaN, expected above 0 and at most 1"),
-        ("127.0", "inf", "`mean` is inf, expected a finite number"),
-        ("128.0", "0.0", "`std` is 0, expected a finite number other than 0"),
+        ("127.0", "inf", "`mean` is inf, expected finite numbers"),
+        ("127.0", "[1, 2, nan]", "`mean` is 1,2,NaN, expected finite numbers"),
+        ("128.0", "0.0", "`std` is 0, expected finite numbers other than 0"),
+        ("128.0", "[1, 0, 1]", "`std` is 1,0,1, expected finite numbers other than 0"),
+        ("layout = \"NCHW\"\n", "", "`layout` is missing, expected NCHW or NHWC for an input with `image`"),
+        ("\"NCHW\"", "\"CHWN\"", "`layout` is `CHWN`, expected one of NCHW, NHWC"),
+        (
+            "3, 224, 224]",
+            "1, 224, 224]",
+            "`shape` is (N, 1, 224, 224), expected four axes in the order NCHW, with 3 channels and a fixed height and width",
+        ),
+        ("\"f32\"", "\"u8\"", "`dtype` is u8, expected f32 for an input with `image`"),
     ];
     for (from, to, expected) in cases {
-        assert_eq!(card(&good.replacen(from, to, 1)).unwrap_err(), format!("input `ids`: {expected}"));
+        assert_eq!(image(from, to).unwrap_err(), format!("input `data`: {expected}"), "{to}");
     }
-    let both = CARD.replacen("[inputs.text]", &format!("{good}[inputs.text]"), 1);
-    assert_eq!(parse(&both).unwrap_err(), "input `ids` has both `image` and `text`, expected at most one");
+    let text = "[inputs.text]\nvocabulary = \"v\"\nmax_tokens = 1\npad = \"left\"\n\n[inputs.image]";
+    let both = image("[inputs.image]", text).unwrap_err();
+    assert_eq!(both, "input `data` has both `image` and `text`, expected at most one");
+}
+
+#[test]
+fn channels_are_one_number_or_three() {
+    let three = image("127.0", "[123.7, 116, 103.5]").unwrap().mean;
+    assert_eq!(three, Channels([123.7, 116.0, 103.5]));
+    assert_eq!(
+        (three.to_string().as_str(), Channels([127.0; 3]).to_string().as_str()),
+        ("123.7,116,103.5", "127")
+    );
+    for wrong in ["[1, 2]", "[1, 2, 3, 4]", "[]", "\"1,2,3\"", "true", "{ r = 1 }"] {
+        let message = image("127.0", wrong).unwrap_err();
+        assert!(message.contains("one number, or a list of three"), "{wrong}: {message}");
+    }
+}
+
+#[test]
+fn pattern_pixels_use_their_own_channels() {
+    let card = IMAGE.replacen("127.0", "[10, 20, 30]", 1).replacen("128.0", "1.0", 1);
+    let layouts = [
+        (card.clone(), [0, 224 * 224, 2 * 224 * 224]),
+        (card.replace("NCHW", "NHWC").replacen("3, 224, 224", "224, 224, 3", 1), [0, 1, 2]),
+    ];
+    for (text, places) in layouts {
+        let (card, _) = parse(&text).unwrap();
+        let input = &card.inputs[0];
+        let tensor = TestInput::Pixels { pattern: Pattern::Bands }.tensor("data", Some(input)).unwrap();
+        let values = tensor.to_vec::<f32>().unwrap();
+        for (channel, place) in places.into_iter().enumerate() {
+            let level = (place / 5 % 256) as f32;
+            assert_eq!(values[place], level - 10.0 * (channel + 1) as f32, "{:?}", input.layout);
+        }
+    }
+}
+
+#[test]
+fn batch_axis_is_the_first_of_all() {
+    let cases = [
+        (
+            "batch_axis = 0",
+            "batch_axis = 1",
+            "`batch_axis` is 1, expected 0: rows are joined on the first axis alone",
+        ),
+        (
+            "[\"N\", 100]",
+            "[1, 100]",
+            "`batch_axis` is 0, and axis 0 of input `ids` is always 1; expected one that varies, or no `batch_axis`",
+        ),
+        (
+            "[\"N\", 6]",
+            "[]",
+            "`batch_axis` is 0, and axis 0 of output `probs` does not exist; expected one that varies, or no `batch_axis`",
+        ),
+        (
+            "[\"N\", 100]",
+            "[{ name = \"N\", max = 129 }, 100]",
+            "input `ids`: `max` of axis 0 is 129, expected at most 128 for `batch_axis`",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        assert!(CARD.contains(from), "the card that ships has no {from}");
+        assert_eq!(parse(&CARD.replacen(from, to, 1)).unwrap_err(), expected, "{to}");
+    }
+    let (card, _) = parse(&CARD.replacen("batch_axis = 0\n", "", 1)).unwrap();
+    assert_eq!(card.batch_axis, None);
+    let language = include_str!("../../../../weights/smollm2/card.toml");
+    let message = Card::parse(&format!("batch_axis = 0\n{language}")).unwrap_err();
+    assert!(message.starts_with("`batch_axis` has no place in a card of `format` = `gguf`"), "{message}");
+}
+
+#[test]
+fn axis_has_a_name_and_a_bound() {
+    let shape = |axis: &str| {
+        let card = CARD.replacen("batch_axis = 0\n", "", 1);
+        parse(&card.replacen("[\"N\", 100]", &format!("[\"N\", {axis}]"), 1))
+            .map(|(card, _)| card.inputs[0].shape[1].clone())
+    };
+    let bounded = Axis::Dynamic { name: "T".to_owned(), max: Some(512) };
+    assert_eq!(shape("{ name = \"T\", max = 512 }").unwrap(), bounded);
+    assert_eq!(shape("{ name = \"T\" }").unwrap(), Axis::varying("T"));
+    // Guests read shapes as text: a number is a size there, a comma the end of an axis.
+    for axis in ["\"224\"", "\" 3 \"", "\"+5\"", "\"a,b\"", "\" \"", "{ name = \"7\" }"] {
+        let message = shape(axis).unwrap_err();
+        assert!(message.contains("expected an axis: a size of at least 1, a name"), "{axis}: {message}");
+    }
+    for (axis, expected) in [
+        ("{ name = \"T\", max = 0 }", "a `max` of at least 1"),
+        ("{ max = 5 }", "missing field `name`"),
+        ("{ name = \"T\", most = 5 }", "unknown field `most`"),
+        ("{ name = \"T\", max = -1 }", "invalid value"),
+    ] {
+        let message = shape(axis).unwrap_err();
+        assert!(message.contains(expected), "{axis}: {message}");
+    }
+    let output = CARD.replacen("[\"N\", 6]", "[{ name = \"N\", max = 8 }, 6]", 1);
+    assert_eq!(parse(&output).unwrap_err(), "output `probs` has an axis with `max`, which is for inputs");
+}
+
+#[test]
+fn data_files_belong_to_onnx_models() {
+    let data = format!(
+        "[[files]]\npath = \"w.bin\"\nrole = \"data\"\nbytes = 4\nsha256 = \"{}\"\n\n",
+        "0".repeat(64)
+    );
+    let (card, _) = parse(&CARD.replacen("[[inputs]]", &format!("{data}[[inputs]]"), 1)).unwrap();
+    assert_eq!(card.files.last().unwrap().role, Role::Data);
+    let language = include_str!("../../../../weights/smollm2/card.toml");
+    let message =
+        Card::parse(&language.replacen("[download.hub]", &format!("{data}[download.hub]"), 1)).unwrap_err();
+    assert_eq!(message, "`files` lists `w.bin` as `data`, which belongs to `format` = `onnx`");
+    for path in ["../w.bin", "/w.bin", "sub/w.bin", "..", "c:w.bin"] {
+        let text = CARD.replacen("[[inputs]]", &format!("{}[[inputs]]", data.replace("w.bin", path)), 1);
+        let message = parse(&text).unwrap_err();
+        assert!(message.contains("is not a plain file name"), "{path}: {message}");
+    }
 }

@@ -124,6 +124,8 @@ impl Decoder {
         let norm = loader.vector("output_norm.weight", hidden)?;
         let head = loader.matrix(&head)?;
         let rope = config.rope.build(config.context);
+        // All but the embeddings was read by now.
+        gguf.check_unchanged()?;
         let embeddings = Embeddings { gguf, ty, row_bytes };
         Ok(Decoder {
             config,

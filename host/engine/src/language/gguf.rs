@@ -126,6 +126,15 @@ impl Gguf {
         }
     }
 
+    /// Check that the file is the one that was hashed, see [`Bytes::check_unchanged`].
+    ///
+    /// # Errors
+    ///
+    /// When it was written to since.
+    pub(crate) fn check_unchanged(&self) -> Result<(), GgufError> {
+        self.bytes.check_unchanged().map_err(|error| GgufError::File(format!("cannot be used: {error}")))
+    }
+
     /// The architecture that the file says it is of, as `llama`.
     ///
     /// # Errors

@@ -31,6 +31,14 @@ pub enum LoadError {
         /// What is lacking, and the way out.
         message: String,
     },
+    /// The model reads external data that its card does not list, or not as it is there.
+    #[error("model `{model}`: {message}")]
+    Data {
+        /// The model's name in the configuration.
+        model: String,
+        /// Which tensor, what it reads, and the way out.
+        message: String,
+    },
     /// Card and file tell different things.
     #[error("model `{model}`: the card disagrees with the model's file: {message}")]
     Disagreement {

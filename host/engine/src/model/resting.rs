@@ -26,7 +26,7 @@ pub(super) struct Resting {
     waiting: AtomicUsize,
     keep_alive: Duration,
     used: Mutex<Instant>,
-    batches: bool,
+    unbatched: Option<String>,
     dummy: bool,
 }
 
@@ -50,7 +50,7 @@ impl Model {
         let (name, card, hash) = (self.name.clone(), self.card.clone(), self.hash.clone());
         let capacity = self.capacity.clone();
         let resting = Resting {
-            batches: self.batches(),
+            unbatched: self.unbatched().map(str::to_owned),
             dummy: self.is_dummy(),
             loaded: RwLock::new(Some(Arc::new(self))),
             turn: Mutex::new(()),
@@ -172,8 +172,8 @@ impl Resting {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn batches(&self) -> bool {
-        self.batches
+    pub(super) fn unbatched(&self) -> Option<&str> {
+        self.unbatched.as_deref()
     }
 
     pub(super) fn is_dummy(&self) -> bool {

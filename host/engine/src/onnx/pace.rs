@@ -15,7 +15,7 @@ static COMPUTING: AtomicUsize = AtomicUsize::new(0);
 /// How many may at once. Asked once, for the answer is read from files.
 static PROCESSORS: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
 
-/// How long a model takes for a row, from what it took.
+/// How long a model takes for a row, or a position of another axis that varies, from what it took.
 #[derive(Default)]
 pub(super) struct Pace {
     /// In nanoseconds, the newest an eighth of it; 0 before the first.

@@ -5,7 +5,7 @@ mod tests;
 
 use super::queue::Job;
 use crate::backend::{BackendError, Port};
-use crate::card::{Axis, Card};
+use crate::card::{Axis, Card, DEFAULT_MAX, DEFAULT_MAX_PRODUCT, MAX_ROWS};
 use crate::dtype::DType;
 use crate::tensor::{Tensor, shape_text};
 
@@ -13,7 +13,8 @@ use crate::tensor::{Tensor, shape_text};
 pub(super) struct Signature {
     inputs: Vec<Slot>,
     outputs: Vec<Slot>,
-    batches: bool,
+    /// Why jobs are computed one by one; none where their rows are joined on axis 0.
+    unbatched: Option<String>,
 }
 
 struct Slot {
@@ -26,6 +27,34 @@ impl Slot {
     /// Type and shape as messages show them: `f32 (N, 1000)`.
     fn describe(&self) -> String {
         format!("{} {}", self.dtype, shape_text(&self.shape))
+    }
+
+    /// The axis of `shape` that is larger than one job may have it, if any, with its bound and the way out. A computation
+    /// that has begun is not interrupted, so these bounds are what one caller's hold on a session rests on.
+    fn excess(&self, shape: &[usize], batches: bool) -> Option<String> {
+        let (mut product, mut is_bounded) = (1_usize, true);
+        for (index, (axis, &size)) in self.shape.iter().zip(shape).enumerate() {
+            let Axis::Dynamic { name, max } = axis else { continue };
+            product = product.saturating_mul(size);
+            let is_batch = batches && index == 0;
+            is_bounded &= is_batch || max.is_some();
+            let (bound, way_out) = if is_batch {
+                (max.unwrap_or(MAX_ROWS), "run the rows in several jobs")
+            } else {
+                (max.unwrap_or(DEFAULT_MAX), "send less, or raise the axis's `max` in the model's card")
+            };
+            if size > bound {
+                return Some(format!(
+                    "axis {index} (`{name}`) is {size}, expected at most {bound}; {way_out}"
+                ));
+            }
+        }
+        (!is_bounded && product > DEFAULT_MAX_PRODUCT).then(|| {
+            format!(
+                "its varying axes multiply to {product}, expected at most {DEFAULT_MAX_PRODUCT}; send less at once, or \
+                 set `max` of each of them in the model's card"
+            )
+        })
     }
 }
 
@@ -52,21 +81,22 @@ impl Signature {
         };
         let said_in = card.inputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
         let said_out = card.outputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
-        let (inputs, batch_in) = agree("input", said_in, inputs)?;
-        let (outputs, batch_out) = agree("output", said_out, outputs)?;
-        Ok(Signature { inputs, outputs, batches: batch_in && batch_out })
+        let inputs = agree("input", said_in, inputs)?;
+        let outputs = agree("output", said_out, outputs)?;
+        let unbatched = if card.batch_axis.is_some() { None } else { Some(why_unbatched(&inputs, &outputs)) };
+        Ok(Signature { inputs, outputs, unbatched })
     }
 
-    /// Whether jobs may be computed together.
-    pub(super) fn batches(&self) -> bool {
-        self.batches
+    /// Why jobs are computed one by one; none where they may be computed together.
+    pub(super) fn unbatched(&self) -> Option<&str> {
+        self.unbatched.as_deref()
     }
 
     /// Put `given` in the file's order.
     ///
     /// # Errors
     ///
-    /// A message about the first input that is not what the card says.
+    /// A message about the first input that is not what the card says, or larger than a job may be.
     pub(super) fn arrange(&self, given: Vec<(String, Tensor)>) -> Result<Arranged, String> {
         let mut found: Vec<Option<Tensor>> = self.inputs.iter().map(|_| None).collect();
         for (name, tensor) in given {
@@ -80,6 +110,9 @@ impl Signature {
             if let Some(wrong) = mismatch(slot, &tensor) {
                 return Err(format!("input `{name}` is {wrong}, expected {}", slot.describe()));
             }
+            if let Some(wrong) = slot.excess(tensor.shape(), self.unbatched.is_none()) {
+                return Err(format!("input `{name}`: {wrong}"));
+            }
             if found[position].replace(tensor).is_some() {
                 return Err(format!("input `{name}` is given twice"));
             }
@@ -90,13 +123,23 @@ impl Signature {
         let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
         let mut rows = inputs.iter().map(|input| input.shape().first().copied());
         let first = rows.next().flatten();
-        let rows = if self.batches && rows.all(|other| other == first) { first } else { None };
+        let rows = if self.unbatched.is_none() && rows.all(|other| other == first) { first } else { None };
         Ok(Arranged { inputs, rows })
     }
 
     /// Rows of axis 0 that a call has, 1 for scalars.
     pub(super) fn rows(&self, inputs: &[Tensor]) -> usize {
         inputs.first().and_then(|input| input.shape().first()).copied().unwrap_or(1)
+    }
+
+    /// How much there is to compute: the product of the varying axes of the input that has most of it.
+    pub(super) fn work(&self, inputs: &[Tensor]) -> usize {
+        let varying = |(slot, input): (&Slot, &Tensor)| {
+            let axes = slot.shape.iter().zip(input.shape());
+            let sizes = axes.filter(|(axis, _)| matches!(axis, Axis::Dynamic { .. })).map(|(_, size)| *size);
+            sizes.fold(1, usize::saturating_mul)
+        };
+        self.inputs.iter().zip(inputs).map(varying).max().unwrap_or(1)
     }
 
     /// Check that the backend gave what the card says.
@@ -139,11 +182,24 @@ impl Signature {
     }
 }
 
-/// The card's slots in the order of the file, and whether axis 0 of all of them varies.
-fn agree(kind: &str, card: Vec<Slot>, file: &[Port]) -> Result<(Vec<Slot>, bool), String> {
+/// Why the rows of different jobs are kept apart, for a card without `batch_axis`.
+fn why_unbatched(inputs: &[Slot], outputs: &[Slot]) -> String {
+    let kinds = [("input", inputs), ("output", outputs)];
+    for (kind, slot) in kinds.iter().flat_map(|(kind, slots)| slots.iter().map(move |slot| (kind, slot))) {
+        let name = &slot.name;
+        match slot.shape.first() {
+            Some(Axis::Dynamic { .. }) => {}
+            Some(Axis::Fixed(size)) => return format!("axis 0 of {kind} `{name}` is always {size}"),
+            None => return format!("{kind} `{name}` is a scalar"),
+        }
+    }
+    "its card does not say `batch_axis = 0`, so axis 0 may be one along which a model mixes".to_owned()
+}
+
+/// The card's slots in the order of the file.
+fn agree(kind: &str, card: Vec<Slot>, file: &[Port]) -> Result<Vec<Slot>, String> {
     let mut card: Vec<Option<Slot>> = card.into_iter().map(Some).collect();
     let mut slots = Vec::with_capacity(file.len());
-    let mut batches = true;
     for port in file {
         let said = card.iter_mut().find(|slot| slot.as_ref().is_some_and(|slot| slot.name == port.name));
         let Some(slot) = said.and_then(Option::take) else {
@@ -163,12 +219,10 @@ fn agree(kind: &str, card: Vec<Slot>, file: &[Port]) -> Result<(Vec<Slot>, bool)
             let (name, said, is) = (&slot.name, slot.describe(), port.describe());
             return Err(format!("{kind} `{name}` is {said} in the card and {is} in the file"));
         }
-        let declared = port.shape.as_ref().and_then(|shape| shape.first());
-        batches &= matches!((slot.shape.first(), declared), (Some(Axis::Dynamic(_)), Some(Axis::Dynamic(_))));
         slots.push(slot);
     }
     match card.into_iter().flatten().next() {
-        None => Ok((slots, batches)),
+        None => Ok(slots),
         Some(slot) => {
             let names: Vec<_> = file.iter().map(|port| format!("`{}`", port.name)).collect();
             let (name, said, names) = (&slot.name, slot.describe(), names.join(", "));
@@ -181,8 +235,8 @@ fn agree(kind: &str, card: Vec<Slot>, file: &[Port]) -> Result<(Vec<Slot>, bool)
 fn narrows(card: &[Axis], file: &[Axis]) -> bool {
     let narrows = |(card, file): (&Axis, &Axis)| match (card, file) {
         (Axis::Fixed(said), Axis::Fixed(declared)) => said == declared,
-        (_, Axis::Dynamic(_)) => true,
-        (Axis::Dynamic(_), Axis::Fixed(_)) => false,
+        (_, Axis::Dynamic { .. }) => true,
+        (Axis::Dynamic { .. }, Axis::Fixed(_)) => false,
     };
     card.len() == file.len() && card.iter().zip(file).all(narrows)
 }
@@ -191,7 +245,7 @@ fn narrows(card: &[Axis], file: &[Axis]) -> bool {
 fn fits(axes: &[Axis], shape: &[usize]) -> bool {
     let fits = |(axis, size): (&Axis, &usize)| match axis {
         Axis::Fixed(expected) => expected == size,
-        Axis::Dynamic(_) => true,
+        Axis::Dynamic { .. } => true,
     };
     axes.len() == shape.len() && axes.iter().zip(shape).all(fits)
 }

@@ -58,7 +58,7 @@ struct Bench {
 
 impl Bench {
     fn new(queue_capacity: usize, max_batch: usize) -> Self {
-        let shape = vec![Axis::Dynamic("N".to_owned()), Axis::Dynamic("K".to_owned())];
+        let shape = vec![Axis::varying("N"), Axis::varying("K")];
         let port = |name: &str| Port {
             name: name.to_owned(),
             dtypes: &[DType::F32],
@@ -104,6 +104,7 @@ fn card(shape: &[Axis]) -> Card {
         description: String::new(),
         license: String::new(),
         source: String::new(),
+        batch_axis: Some(0),
         files: Vec::new(),
         inputs: vec![input],
         outputs: vec![OutputSpec { name: "y".to_owned(), dtype, shape }],

@@ -39,7 +39,7 @@ impl Shared {
             Ok(outputs) => {
                 let compute = began.elapsed();
                 self.counters.batch(1, rows);
-                self.pace.record(compute, rows);
+                self.pace.record(compute, self.signature.work(inputs));
                 let outputs = self.signature.name(outputs);
                 Ok(Reply { outputs, queue: began - queued, compute, batch: rows, usage: None })
             }
@@ -59,17 +59,16 @@ impl Shared {
     fn answer_together(&self, session: &mut dyn Session, jobs: Vec<Job>) {
         let began = Instant::now();
         let rows = jobs.iter().map(Job::size).sum();
-        let split = self.signature.concatenate(&jobs).and_then(|inputs| self.run(session, &inputs)).and_then(
-            |outputs| {
-                let rows: Vec<_> = jobs.iter().map(Job::size).collect();
-                split(&outputs, &rows)
-            },
-        );
+        let split = self.signature.concatenate(&jobs).and_then(|inputs| {
+            let outputs = self.run(session, &inputs)?;
+            let rows: Vec<_> = jobs.iter().map(Job::size).collect();
+            Ok((split(&outputs, &rows)?, self.signature.work(&inputs)))
+        });
         let compute = began.elapsed();
         match split {
-            Ok(parts) => {
+            Ok((parts, work)) => {
                 self.counters.batch(jobs.len(), rows);
-                self.pace.record(compute, rows);
+                self.pace.record(compute, work);
                 for (job, outputs) in jobs.into_iter().zip(parts) {
                     let outputs = self.signature.name(outputs);
                     let queue = began - job.queued;

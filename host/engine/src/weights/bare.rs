@@ -1,11 +1,10 @@
 //! What a GGUF file says of itself: a card where it has none, and whether its weights are random.
 
-use std::fs::File;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Bytes, CardError, WeightCache, Weights, hash, hex, same_size};
+use super::{Bytes, CardError, Links, Opened, WeightCache, Weights, hex};
 use crate::card::{Card, CardFile, Download, Format, Role, Task};
 use crate::language::DUMMY;
 use crate::language::gguf::{Gguf, GgufError};
@@ -29,12 +28,12 @@ impl Weights {
     ///
     /// When the file cannot be read, or is no GGUF.
     pub fn gguf(path: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
-        let GgufSummary { mut card, .. } = GgufSummary::read(path)?;
         let failed = |source| CardError::Read { path: path.to_owned(), source };
-        let digest = File::open(path).and_then(|mut file| hash(path, &mut file, cache)).map_err(failed)?;
-        let bytes = Bytes::map(path).map_err(failed)?;
+        let mut opened = Opened::open(path, Links::Follow).map_err(failed)?;
+        let GgufSummary { mut card, .. } = GgufSummary::of(path, opened.map_again().map_err(failed)?)?;
+        let digest = opened.sha256(cache).map_err(failed)?;
+        let bytes = opened.map().map_err(failed)?;
         for file in &mut card.files {
-            same_size(path, file.bytes, bytes.len() as u64)?;
             file.sha256 = hex(&digest);
         }
         let packed = cache.map(|cache| cache.slot(&digest));
@@ -43,6 +42,11 @@ impl Weights {
 }
 
 impl GgufSummary {
+    /// Whether the regular file at `path` begins as a GGUF file does.
+    pub fn begins(path: &Path) -> bool {
+        Opened::open(path, Links::Follow).is_ok_and(|opened| opened.begins_with(b"GGUF"))
+    }
+
     /// Read the header of the file at `path`.
     ///
     /// # Errors
@@ -50,6 +54,11 @@ impl GgufSummary {
     /// When the file cannot be read, or is no GGUF.
     pub fn read(path: &Path) -> Result<Self, CardError> {
         let bytes = Bytes::map(path).map_err(|source| CardError::Read { path: path.to_owned(), source })?;
+        GgufSummary::of(path, bytes)
+    }
+
+    /// What `bytes` say, which are those of the file at `path`.
+    fn of(path: &Path, bytes: Bytes) -> Result<Self, CardError> {
         let size = bytes.len() as u64;
         let wrong = |error: GgufError| CardError::Gguf { path: path.to_owned(), message: error.to_string() };
         let gguf = Gguf::parse(bytes).map_err(wrong)?;
@@ -71,6 +80,7 @@ impl GgufSummary {
             description: format!("a {architecture} model, as the file's own header says"),
             license: text("general.license").unwrap_or_else(|| "unknown".to_owned()),
             source: text("general.source.url").unwrap_or_default(),
+            batch_axis: None,
             files: vec![file],
             inputs: Vec::new(),
             outputs: Vec::new(),

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
+use super::opened::{Links, Opened};
+
 /// A file's bytes.
 pub(crate) enum Bytes {
     /// Part of the program's image.
@@ -14,11 +16,15 @@ pub(crate) enum Bytes {
     /// Read onto the heap.
     Owned(Vec<u8>),
     /// Mapped from its file: pages come from the disk as they are touched, and go under memory pressure.
-    Mapped(Mmap),
+    Mapped {
+        map: Mmap,
+        /// The file, where somebody has to know that it stays as it was hashed.
+        file: Option<Opened>,
+    },
 }
 
 impl Bytes {
-    /// Map the file at `path` for reading. An empty file gives no bytes and no mapping.
+    /// Map the regular file at `path` for reading. An empty file gives no bytes and no mapping.
     ///
     /// The operator's contract is that a model's file is replaced (renamed over) and never written in place while it
     /// is served: a file that shrinks under its mapping ends the process with a bus error.
@@ -27,7 +33,7 @@ impl Bytes {
     ///
     /// When the file cannot be opened or mapped.
     pub(crate) fn map(path: &Path) -> std::io::Result<Self> {
-        Bytes::map_file(&File::open(path)?)
+        Opened::open(path, Links::Follow)?.map()
     }
 
     /// As [`Bytes::map`], of a file that is open.
@@ -42,14 +48,27 @@ impl Bytes {
         // SAFETY: the mapping is read-only. Its bytes are only ever read as `u8`, for which every value is
         // valid; that nobody writes the file meanwhile is the contract above, as for any program that maps weights.
         let mapped = unsafe { Mmap::map(file)? };
-        Ok(Bytes::Mapped(mapped))
+        Ok(Bytes::Mapped { map: mapped, file: None })
+    }
+
+    /// Check that nobody has written to the file since it was opened, before it was hashed. Bytes that are not mapped do not
+    /// change.
+    ///
+    /// # Errors
+    ///
+    /// When somebody has.
+    pub(crate) fn check_unchanged(&self) -> std::io::Result<()> {
+        match self {
+            Bytes::Mapped { file: Some(file), .. } => file.check_unchanged(),
+            _ => Ok(()),
+        }
     }
 
     /// Bring all mapped pages into memory and into the page tables, huge ones where the file system has them: what the first
     /// requests would else do a few pages at a time. A hint.
     pub(crate) fn populate(&self) {
         #[cfg(target_os = "linux")]
-        if let Bytes::Mapped(mapped) = self {
+        if let Bytes::Mapped { map: mapped, .. } = self {
             for advice in [memmap2::Advice::HugePage, memmap2::Advice::PopulateRead] {
                 if let Err(error) = mapped.advise(advice) {
                     tracing::debug!(%error, ?advice, "mapped pages come as they are touched");
@@ -64,7 +83,7 @@ impl Bytes {
     #[cfg_attr(not(unix), expect(unused_variables, reason = "there is no such hint elsewhere"))]
     pub(crate) fn forget(&self, range: Range<usize>) {
         #[cfg(unix)]
-        if let Bytes::Mapped(mapped) = self {
+        if let Bytes::Mapped { map: mapped, .. } = self {
             let page = page_bytes();
             // A partial page at either end may hold a neighbour that is still in use.
             let start = range.start.min(mapped.len()).next_multiple_of(page);
@@ -96,7 +115,7 @@ impl Deref for Bytes {
         match self {
             Bytes::Embedded(bytes) => bytes,
             Bytes::Owned(bytes) => bytes,
-            Bytes::Mapped(mapped) => mapped,
+            Bytes::Mapped { map, .. } => map,
         }
     }
 }
@@ -112,7 +131,7 @@ impl fmt::Debug for Bytes {
         let kind = match self {
             Bytes::Embedded(_) => "Embedded",
             Bytes::Owned(_) => "Owned",
-            Bytes::Mapped(_) => "Mapped",
+            Bytes::Mapped { .. } => "Mapped",
         };
         write!(f, "{kind}({} bytes)", self.len())
     }

@@ -61,12 +61,12 @@ struct Record {
 
 /// What changes when a file does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
+pub(super) struct Identity {
     bytes: u64,
     device: u64,
     inode: u64,
     modified_ns: i64,
-    changed_ns: i64,
+    pub(super) changed_ns: i64,
 }
 
 impl WeightCache {
@@ -161,7 +161,7 @@ impl Record {
 
 impl Identity {
     #[cfg(unix)]
-    fn of(metadata: &Metadata) -> Option<Self> {
+    pub(super) fn of(metadata: &Metadata) -> Option<Self> {
         use std::os::unix::fs::MetadataExt as _;
         let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
         Some(Identity {
@@ -175,12 +175,12 @@ impl Identity {
 
     /// Elsewhere nothing tells that a file is unchanged.
     #[cfg(not(unix))]
-    fn of(_: &Metadata) -> Option<Self> {
+    pub(super) fn of(_: &Metadata) -> Option<Self> {
         None
     }
 }
 
-fn since_1970(time: SystemTime) -> i64 {
+pub(super) fn since_1970(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 

@@ -60,7 +60,7 @@ fn verified_files_are_read() {
     let files = [("model.onnx", MODEL), ("card.toml", leaked), ("labels.txt", LABELS)];
     let embedded = Weights::embedded(Box::leak(Box::new(files)), None, None).unwrap();
     assert_eq!(embedded.hash(), weights.hash());
-    assert_eq!(&embedded.into_parts().2[..], MODEL);
+    assert_eq!(&embedded.into_parts().model[..], MODEL);
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn language() -> String {
 fn language_models_file_is_mapped_and_verified() {
     let card = language();
     let good = folder(&[("card.toml", card.as_bytes()), ("l.gguf", MODEL)]);
-    let (_, hash, bytes, _) = Weights::read(good.path(), None).unwrap().into_parts();
-    assert!(matches!(bytes, Bytes::Mapped(_)), "{bytes:?}");
+    let Parts { hash, model: bytes, .. } = Weights::read(good.path(), None).unwrap().into_parts();
+    assert!(matches!(bytes, Bytes::Mapped { .. }), "{bytes:?}");
     assert_eq!(&bytes[..], MODEL);
 
     // The card is in the program, the file beside.

@@ -30,10 +30,13 @@ TYPES = {
 
 
 def write(name, nodes, inputs, outputs, initializers=(), card_inputs=None):
-    """Inputs and outputs are (name, dtype, shape); the card may list the inputs in another order."""
+    """Inputs and outputs are (name, dtype, shape); the card may list the inputs in another order.
+
+    An axis is a size, a name, or (name, the card's bound)."""
 
     def info(tensor):
-        return helper.make_tensor_value_info(tensor[0], TYPES[tensor[1]], tensor[2])
+        axes = [axis[0] if isinstance(axis, tuple) else axis for axis in tensor[2]]
+        return helper.make_tensor_value_info(tensor[0], TYPES[tensor[1]], axes)
 
     graph = helper.make_graph(
         nodes, name, [info(i) for i in inputs], [info(o) for o in outputs], list(initializers)
@@ -46,16 +49,23 @@ def write(name, nodes, inputs, outputs, initializers=(), card_inputs=None):
     (folder / "model.onnx").write_bytes(data)
 
     def table(kind, tensor):
-        shape = ", ".join(f'"{axis}"' if isinstance(axis, str) else str(axis) for axis in tensor[2])
+        def axis(size):
+            if isinstance(size, tuple):
+                return f'{{ name = "{size[0]}", max = {size[1]} }}'
+            return f'"{size}"' if isinstance(size, str) else str(size)
+
+        shape = ", ".join(map(axis, tensor[2]))
         return f'\n[[{kind}]]\nname = "{tensor[0]}"\ndtype = "{tensor[1]}"\nshape = [{shape}]\n'
 
+    batches = all(tensor[2][:1] == ["N"] for tensor in [*inputs, *outputs])
+    batch = "batch_axis = 0\n" if batches else ""
     card = f"""name = "{name}"
 task = "text-classification"
 format = "onnx"
 description = "A model of the engine's tests"
 license = "Apache-2.0"
 source = "host/engine/tests/data/make_models.py"
-
+{batch}
 [[files]]
 path = "model.onnx"
 role = "model"
@@ -73,7 +83,8 @@ def main():
         write(f"identity-{dtype}", identity, [("x", dtype, ["N", 3])], [("y", dtype, ["N", 3])])
     write("fixed-batch", identity, [("x", "f32", [1, 3])], [("y", "f32", [1, 3])])
 
-    a, b, ids = ("a", "f32", ["N", "K"]), ("b", "f32", ["N", "K"]), ("ids", "i64", ["N"])
+    row = ["N", ("K", 100_000)]
+    a, b, ids = ("a", "f32", row), ("b", "f32", row), ("ids", "i64", ["N"])
     axes = numpy_helper.from_array(numpy.array([1], dtype=numpy.int64), "axes")
     write(
         "rows",

@@ -2,6 +2,7 @@
 
 use infer_engine::{RunError, Tensor};
 
+use crate::proto;
 use crate::support::{data, load, run, runtimes};
 
 #[tokio::test]
@@ -50,5 +51,67 @@ async fn wrong_inputs_do_not_reach_the_backend() {
         let error = run(&model, vec![("x", two_rows)]).await.unwrap_err();
         assert_eq!(error.to_string(), "model `m`: input `x` is f32 (2, 3), expected f32 (1, 3)");
         assert_eq!(model.stats(), infer_engine::Stats::default());
+    }
+}
+
+/// y = running sum of x over the first axis, which is time.
+fn running_sum(head: &str, shape: &str) -> tempfile::TempDir {
+    let axis = [proto::is(2, 7), proto::of(8, "axis"), proto::of(9, [0; 8])].concat();
+    let file = proto::model(&[
+        proto::node("CumSum", &["x", "axis"], "y"),
+        proto::of(5, axis),
+        proto::port(11, "x", &["T", "4"]),
+        proto::port(12, "y", &["T", "4"]),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    proto::write(folder.path(), head, &[("model.onnx", "model", &file)], &proto::tensors(shape));
+    folder
+}
+
+#[tokio::test]
+async fn requests_are_joined_only_by_the_cards_word() {
+    for runtime in runtimes() {
+        let folder = running_sum("", r#"["T", 4]"#);
+        let model = load(&runtime, folder.path()).unwrap();
+        let reason = model.unbatched().unwrap();
+        assert!(reason.starts_with("its card does not say `batch_axis = 0`"), "{reason}");
+        let call = |k: f32| {
+            let model = &model;
+            async move {
+                let x = Tensor::from_slice(&[2, 4], &[k; 8]).unwrap();
+                let reply = run(model, vec![("x", x)]).await.unwrap();
+                let y = reply.outputs[0].1.to_vec::<f32>().unwrap();
+                assert_eq!((y[0], y[4], reply.batch), (k, 2.0 * k, 2), "{}", runtime.backend());
+            }
+        };
+        for _ in 0..8 {
+            tokio::join!(call(0.0), call(1.0), call(2.0), call(3.0), call(4.0), call(5.0), call(6.0));
+        }
+        assert_eq!(model.stats().batches, 56);
+    }
+}
+
+#[tokio::test]
+async fn sizes_past_their_bounds_are_not_queued() {
+    for runtime in runtimes() {
+        let folder = running_sum("", r#"[{ name = "T", max = 6 }, 4]"#);
+        let model = load(&runtime, folder.path()).unwrap();
+        let call = |rows: usize| {
+            let x = Tensor::from_slice(&[rows, 4], &vec![1.0f32; 4 * rows]).unwrap();
+            run(&model, vec![("x", x)])
+        };
+        assert!(call(6).await.is_ok());
+        let error = call(7).await.unwrap_err();
+        let expected = "model `m`: input `x`: axis 0 (`T`) is 7, expected at most 6; send less, or raise the axis's `max` \
+                        in the model's card";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(model.stats().computed, 1);
+
+        let model = load(&runtime, &data("identity-f32")).unwrap();
+        let x = Tensor::from_slice(&[129, 3], &[1.0f32; 3 * 129]).unwrap();
+        let error = run(&model, vec![("x", x)]).await.unwrap_err();
+        let expected =
+            "model `m`: input `x`: axis 0 (`N`) is 129, expected at most 128; run the rows in several jobs";
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -7,6 +7,8 @@
 
 mod batching;
 mod dtypes;
+mod external;
 mod loading;
+mod proto;
 mod shipped;
 mod support;

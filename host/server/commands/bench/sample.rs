@@ -12,7 +12,7 @@ pub(super) fn inputs(card: &Card) -> anyhow::Result<Vec<(String, Tensor)>> {
             .iter()
             .map(|axis| match axis {
                 Axis::Fixed(size) => *size,
-                Axis::Dynamic(_) => 1,
+                Axis::Dynamic { .. } => 1,
             })
             .collect();
         let data = data(input.dtype, shape.iter().product());

@@ -42,7 +42,7 @@ pub(super) fn of(model: &Model) -> Metadata {
 fn tensor(name: &str, dtype: DType, shape: &[Axis]) -> TensorMetadata {
     let size = |axis: &Axis| match axis {
         Axis::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),
-        Axis::Dynamic(_) => -1,
+        Axis::Dynamic { .. } => -1,
     };
     TensorMetadata {
         name: name.to_owned(),

@@ -244,7 +244,7 @@ fn writing_removes_files_of_older_layouts_and_of_models_that_are_gone() {
     // A record of a model that is there, as its load makes it.
     assert!(crate::Weights::gguf(&model, Some(&cache)).is_err(), "not a model");
     let weights = crate::Weights::gguf(&file(FILES[1]), Some(&cache)).unwrap();
-    let there = weights.into_parts().3.unwrap().sha256;
+    let there = weights.into_parts().packed.unwrap().sha256;
     let gone = "cd".repeat(32);
     for name in [
         file_name(&slot.sha256, 0),
@@ -267,4 +267,33 @@ fn writing_removes_files_of_older_layouts_and_of_models_that_are_gone() {
     ];
     expected.sort();
     assert_eq!(names(folder.path()), expected);
+}
+
+#[test]
+fn model_written_while_packed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, kept) = (folder.path().join("m.gguf"), folder.path().join("packed"));
+    fs::copy(file(FILES[0]), &model).unwrap();
+    let cache = crate::WeightCache { folder: kept.clone(), rehash: false };
+    let (gguf, slot) = {
+        let parts = crate::Weights::gguf(&model, Some(&cache)).unwrap().into_parts();
+        (Gguf::parse(parts.model).unwrap(), parts.packed.unwrap())
+    };
+    let (name, shape, ty) = {
+        let tensor = gguf.tensor("blk.0.attn_output.weight").unwrap();
+        (tensor.name.to_owned(), tensor.shape.clone(), tensor.ty)
+    };
+    let wanted = Wanted { name, ty, rows: shape[0], columns: shape[1] };
+    let pool = Pool::new(1).unwrap();
+    // Written in place after it was hashed: what is packed would be kept under the hash of what was there before.
+    let content = fs::read(&model).unwrap();
+    fs::write(&model, content).unwrap();
+    let error = matrices(&slot, &[&wanted], &gguf, &pool).err().expect("it is refused").to_string();
+    assert!(error.contains("changed or replaced while it was loaded"), "{error}");
+    assert!(
+        !names(&kept).iter().any(|name| name.contains("packed") || name.contains("partial")),
+        "{:?}",
+        names(&kept)
+    );
+    assert!(gguf.check_unchanged().is_err());
 }

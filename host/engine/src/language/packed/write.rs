@@ -63,6 +63,8 @@ pub(super) fn write(
     let path = super::path(slot);
     let partial = path.with_extension(PARTIAL);
     let written = fill(&partial, slot, wanted, gguf, pool).and_then(|(file, table)| {
+        // What was packed has to be what the file's name says: the bytes that were hashed.
+        gguf.check_unchanged()?;
         // Against being cut by mistake while it is mapped; replacing and removing it stay possible.
         let mut permissions = file.metadata()?.permissions();
         permissions.set_readonly(true);

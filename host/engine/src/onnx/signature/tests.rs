@@ -12,6 +12,7 @@ fn card() -> Card {
         description = ""
         license = "MIT"
         source = ""
+        batch_axis = 0
         files = [{ path = "model.onnx", role = "model", bytes = 1, sha256 = "SHA" }]
         inputs = [
             { name = "a", dtype = "f32", shape = ["N", 2] },
@@ -26,7 +27,7 @@ fn card() -> Card {
 fn port(name: &str, dtypes: &'static [DType], shape: &[i32]) -> Port {
     let axis = |size: &i32| match usize::try_from(*size) {
         Ok(size) => Axis::Fixed(size),
-        Err(_) => Axis::Dynamic("?".to_owned()),
+        Err(_) => Axis::varying("?"),
     };
     let declared = dtypes.first().map_or("i8".to_owned(), ToString::to_string);
     Port { name: name.to_owned(), dtypes, declared, shape: Some(shape.iter().map(axis).collect()) }
@@ -85,14 +86,70 @@ fn card_and_file_must_tell_the_same() {
 }
 
 #[test]
-fn batches_need_a_varying_first_axis_everywhere() {
+fn batches_need_the_cards_word() {
     let open = vec![port("y", &[DType::F32], &[-1, -1])];
-    assert!(Signature::new(&card(), &inputs(), &open).unwrap().batches());
-    let mut fixed = card();
-    fixed.outputs[0].shape[0] = Axis::Fixed(1);
-    assert!(!Signature::new(&fixed, &inputs(), &open).unwrap().batches());
-    let silent = vec![Port { shape: None, ..open[0].clone() }];
-    assert!(!Signature::new(&card(), &inputs(), &silent).unwrap().batches());
+    let unbatched = |card: &Card, outputs: &[Port]| {
+        Signature::new(card, &inputs(), outputs).unwrap().unbatched().map(str::to_owned)
+    };
+    assert_eq!(unbatched(&card(), &open), None);
+    // Where the file does not tell, the card does.
+    assert_eq!(unbatched(&card(), &[Port { shape: None, ..open[0].clone() }]), None);
+    let mut silent = card();
+    silent.batch_axis = None;
+    let reason = unbatched(&silent, &open).unwrap();
+    assert!(reason.starts_with("its card does not say `batch_axis = 0`"), "{reason}");
+    silent.outputs[0].shape[0] = Axis::Fixed(1);
+    assert_eq!(unbatched(&silent, &open).unwrap(), "axis 0 of output `y` is always 1");
+    silent.outputs[0].shape.clear();
+    let scalar = [Port { shape: None, ..open[0].clone() }];
+    assert_eq!(unbatched(&silent, &scalar).unwrap(), "output `y` is a scalar");
+    // A file in which the axis cannot grow contradicts the card.
+    let fixed = vec![port("y", &[DType::F32], &[1, -1])];
+    let message = Signature::new(&card(), &inputs(), &fixed).err().unwrap();
+    assert_eq!(message, "output `y` is f32 (N, K) in the card and f32 (1, ?) in the file");
+}
+
+#[test]
+fn varying_axes_are_bounded() {
+    let signature = |x: &str, batch: &str| {
+        let text = format!(
+            "name = \"m\"\ntask = \"text-classification\"\nformat = \"onnx\"\ndescription = \"\"\nlicense = \"MIT\"\n\
+             source = \"\"\n{batch}\nfiles = [{{ path = \"model.onnx\", role = \"model\", bytes = 1, sha256 = \"{}\" }}]\n\
+             inputs = [{{ name = \"x\", dtype = \"u8\", shape = {x} }}]\n\
+             outputs = [{{ name = \"y\", dtype = \"u8\", shape = [\"N\"] }}]\n",
+            "0".repeat(64)
+        );
+        let (card, _) = card::parse(&text).unwrap();
+        let open = |name| Port { shape: None, ..port(name, &[DType::U8], &[]) };
+        Signature::new(&card, &[open("x")], &[open("y")]).unwrap()
+    };
+    let batch = "batch_axis = 0";
+    let send = "send less, or raise the axis's `max` in the model's card";
+    let several = "run the rows in several jobs";
+    let together = "its varying axes multiply to 129024, expected at most 65536; send less at once, or set `max` of each \
+                    of them in the model's card";
+    let axis = |index, name, size, most, way_out| {
+        Some(format!("axis {index} (`{name}`) is {size}, expected at most {most}; {way_out}"))
+    };
+    let cases: [(&str, &str, &[usize], Option<String>); 12] = [
+        (r#"["N", 2]"#, batch, &[128, 2], None),
+        (r#"["N", 2]"#, batch, &[129, 2], axis(0, "N", 129, 128, several)),
+        (r#"[{ name = "N", max = 4 }, 2]"#, batch, &[5, 2], axis(0, "N", 5, 4, several)),
+        (r#"["T", 2]"#, "", &[1_024, 2], None),
+        (r#"["T", 2]"#, "", &[1_025, 2], axis(0, "T", 1_025, 1_024, send)),
+        (r#"["N", "T"]"#, batch, &[1, 1_025], axis(1, "T", 1_025, 1_024, send)),
+        (r#"["N", { name = "T", max = 30 }]"#, batch, &[128, 31], axis(1, "T", 31, 30, send)),
+        (r#"["N", { name = "T", max = 5000 }]"#, batch, &[1, 5_000], None),
+        (r#"["N", "T"]"#, batch, &[128, 512], None),
+        (r#"["N", "T"]"#, batch, &[126, 1_024], Some(together.to_owned())),
+        (r#"["H", "W"]"#, "", &[126, 1_024], Some(together.to_owned())),
+        (r#"["N", { name = "T", max = 1024 }]"#, batch, &[126, 1_024], None),
+    ];
+    for (shape, batch, given, expected) in cases {
+        let tensor = Tensor::from_slice(given, &vec![0_u8; given.iter().product()]).unwrap();
+        let found = signature(shape, batch).arrange(vec![("x".to_owned(), tensor)]).err();
+        assert_eq!(found, expected.map(|wrong| format!("input `x`: {wrong}")), "{shape} {given:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,209 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use guest_sdk::image::{Filter, Recipe};
+use guest_sdk::settings::Settings;
+use infer::app::{App, card_facts};
+use infer::config::{Config, Origin};
+use infer_engine::{Card, ImageSpec, RunError};
+use infer_sandbox::types::{NamedTensor, TensorType};
+use infer_sandbox::{CallError, Request};
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::harness::{Server, answer, infer, repository};
+
+const IMAGE: &str = include_str!("../weights/efficientnet-lite0-int8/card.toml");
+
+/// What a guest reads of the card IMAGE.
+const FACTS: [(&str, &str); 8] = [
+    ("dtype", "f32"),
+    ("layout", "NCHW"),
+    ("shape", "N,3,224,224"),
+    ("image.color", "RGB"),
+    ("image.crop", "0.875"),
+    ("image.filter", "bicubic"),
+    ("image.mean", "127"),
+    ("image.std", "128"),
+];
+
+/// Whether the SDK takes the facts with `value` at `key`.
+fn sdk_takes(key: &str, value: &str) -> bool {
+    let fact = |(known, fact): (&str, &str)| {
+        (format!("models.image.input.{known}"), if known == key { value } else { fact }.to_owned())
+    };
+    let mut pairs = FACTS.map(fact).to_vec();
+    pairs.push(("models.image.task".to_owned(), "image-classification".to_owned()));
+    let settings = Settings::from_pairs(pairs);
+    Recipe::from_card(&settings.card("image").unwrap()).is_ok()
+}
+
+/// Whether a card is read that has `value`, in TOML, in the place of `from`.
+fn card_is_read(from: &str, value: &str) -> bool {
+    assert!(IMAGE.contains(from), "the card has no {from}");
+    Card::parse(&IMAGE.replacen(from, value, 1)).is_ok()
+}
+
+#[test]
+fn cards_and_sdk_accept_the_same_recipes() {
+    assert_eq!(ImageSpec::FILTERS, Filter::NAMED.map(|(name, _)| name));
+    let text = |key, from: &'static str, values: &[&'static str]| {
+        values
+            .iter()
+            .map(|value| (key, from, format!("\"{value}\""), (*value).to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let numbers = |key, from: &'static str, values: &[&'static str]| {
+        let toml = |value: &str| if value.contains(',') { format!("[{value}]") } else { value.to_owned() };
+        values.iter().map(|value| (key, from, toml(value), (*value).to_owned())).collect::<Vec<_>>()
+    };
+    let shape = |fact: &str| {
+        let axis =
+            |axis: &str| if axis.parse::<u32>().is_ok() { axis.to_owned() } else { format!("{axis:?}") };
+        format!("[{}]", fact.split(',').map(axis).collect::<Vec<_>>().join(", "))
+    };
+    let channels = [
+        "0",
+        "127.5",
+        "-3",
+        "1e-40",
+        "123.7,116.3,103.5",
+        "0,1,2",
+        "1,2",
+        "1,2,3,4",
+        "nan",
+        "inf",
+        "1,nan,1",
+    ];
+    let cases = [
+        text(
+            "image.filter",
+            "\"bicubic\"",
+            &["nearest", "bilinear", "bicubic", "lanczos", "lanczos3", "Bicubic", "box", ""],
+        ),
+        text("image.color", "\"RGB\"", &["RGB", "BGR", "rgb", "GRAY", ""]),
+        text("layout", "\"NCHW\"", &["NCHW", "NHWC", "nchw", "CHW", ""]),
+        text("dtype", "\"f32\"", &["f32", "u8", "f16", "i64"]),
+        numbers("image.crop", "0.875", &["1.0", "0.5", "0.0", "1.5", "-1.0", "nan"]),
+        numbers("image.mean", "127.0", &channels),
+        numbers("image.std", "128.0", &channels),
+        ["N,3,8,8", "N,1,8,8", "N,3,8", "N,8,8,3", "N,3,8,8,1", "N,3,H,8", "N,C,8,8"]
+            .map(|fact| ("shape", "[\"N\", 3, 224, 224]", shape(fact), fact.to_owned()))
+            .to_vec(),
+    ];
+    for (key, from, toml, fact) in cases.into_iter().flatten() {
+        assert_eq!(card_is_read(from, &toml), sdk_takes(key, &fact), "{key} = {fact}");
+    }
+}
+
+/// The image model that ships, under a card with these changes and without self-tests.
+fn image_model(folder: &Path, changes: &[(&str, &str)]) {
+    let mut card = IMAGE.split("# Asked before").next().unwrap().to_owned();
+    for (from, to) in changes {
+        assert!(card.contains(from), "the card has no {from}");
+        card = card.replacen(from, to, 1);
+    }
+    std::fs::write(folder.join("card.toml"), card).unwrap();
+    for file in ["model.onnx", "labels.txt"] {
+        std::fs::copy(repository().join("weights/efficientnet-lite0-int8").join(file), folder.join(file))
+            .unwrap();
+    }
+}
+
+fn app(config: &str) -> App {
+    let config = Config::parse(config, &Origin::File(repository().join("infer.toml"))).unwrap();
+    App::load(config).unwrap()
+}
+
+#[test]
+fn means_of_each_channel_reach_guests() {
+    let folder = tempfile::tempdir().unwrap();
+    let changes =
+        [("127.0", "[123.7, 116.25, 103.5]"), ("128.0", "[58.5, 57, 57.25]"), ("\"bicubic\"", "\"lanczos\"")];
+    image_model(folder.path(), &changes);
+    let app = app(&format!("[server]\nonnxruntime = \"off\"\n[models.m]\nsource = {:?}\n", folder.path()));
+    let settings = Settings::from_pairs(card_facts("image", &app.models["m"]));
+    let recipe = Recipe::from_card(&settings.card("image").unwrap()).unwrap();
+    assert_eq!((recipe.mean, recipe.std), ([123.7, 116.25, 103.5], [58.5, 57.0, 57.25]));
+    assert_eq!(recipe.filter, Filter::Lanczos);
+}
+
+#[test]
+fn check_reports_which_models_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("apart")).unwrap();
+    image_model(&folder.path().join("apart"), &[("batch_axis = 0\n", "")]);
+    let data = repository().join("host/engine/tests/data/fixed-batch");
+    let config = format!(
+        "[server]\nonnxruntime = \"off\"\n[models.apart]\nsource = \"apart\"\n[models.fixed]\nsource = {data:?}\n\
+         [models.together]\nsource = \"builtin:toxic-bilstm\"\nmax_batch = 4\n"
+    );
+    std::fs::write(folder.path().join("infer.toml"), config).unwrap();
+    let output = infer(folder.path()).arg("check").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+    let found: Vec<_> = text.lines().filter(|line| line.starts_with("  batches ")).collect();
+    let expected = [
+        "  batches      none: its card does not say `batch_axis = 0`, so axis 0 may be one along which a model mixes",
+        "  batches      none: axis 0 of input `x` is always 1",
+        "  batches      up to 4 rows of all requests",
+    ];
+    assert_eq!(found, expected, "{text}");
+}
+
+#[test]
+fn gguf_is_known_by_its_first_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = repository().join("tests/data/language/llama-q4_1.gguf");
+    std::fs::copy(model, folder.path().join("blob")).unwrap();
+    std::fs::write(folder.path().join("other"), "ONNX, perhaps").unwrap();
+    let check = |source: &str| {
+        let config = format!(
+            "[server]\nonnxruntime = \"off\"\n[models.m]\nsource = {source:?}\npacked_cache = false\n"
+        );
+        std::fs::write(folder.path().join("infer.toml"), config).unwrap();
+        let output = infer(folder.path()).arg("check").output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (loaded, said) = check("blob");
+    assert!(loaded, "{said}");
+    let (loaded, said) = check("other");
+    let expected =
+        "is neither a folder with a card.toml nor a GGUF file, which begins with `GGUF`; expected a path";
+    assert!(!loaded && said.contains(expected), "{said}");
+    let (loaded, said) = check("missing");
+    assert!(!loaded && said.contains("does not exist"), "{said}");
+}
+
+/// Whoever asks, a size past its bound is refused before it is queued.
+#[tokio::test]
+async fn axes_are_bounded_for_requests_and_guests() {
+    let config = "[server]\nonnxruntime = \"off\"\n[models.rows]\nsource = \"host/engine/tests/data/identity-f32\"\n\
+                  [components.predict]\nsource = \"builtin:predict\"\nmodels = { rows = \"rows\" }\n";
+    let app = Arc::new(app(config));
+    let expected = "input `x`: axis 0 (`N`) is 129, expected at most 128; run the rows in several jobs";
+
+    let server = Server::start(app.clone()).await;
+    let input = json!({ "name": "x", "datatype": "FP32", "shape": [129, 3], "data": vec![0.5; 387] });
+    let (status, body) =
+        answer(server.post("/v2/models/rows/infer").json(&json!({ "inputs": [input] }))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(body.to_string().contains(expected), "{body}");
+
+    let input = NamedTensor {
+        name: "x".into(),
+        dimensions: vec![129, 3],
+        ty: TensorType::Fp32,
+        data: vec![0; 1_548],
+    };
+    let request = Request::new(Arc::from("test"), Instant::now() + Duration::from_secs(60));
+    let outcome = app.components["predict"].component.predict(&request, "rows", &[input]).await;
+    match outcome.result {
+        Err(CallError::Fault { model: Some(RunError::InvalidInput { message, .. }), .. }) => {
+            assert_eq!(message, expected);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(app.models["rows"].stats().computed, 0);
+}
