@@ -11,6 +11,7 @@ use infer_sandbox::types::{NamedTensor, TensorType};
 use infer_sandbox::{CallError, Request};
 use reqwest::StatusCode;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::harness::{Server, answer, infer, repository};
 
@@ -206,4 +207,38 @@ async fn axes_are_bounded_for_requests_and_guests() {
         other => panic!("{other:?}"),
     }
     assert_eq!(app.models["rows"].stats().computed, 0);
+}
+
+#[test]
+fn lock_pins_external_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    let data = repository().join("host/engine/tests/data/identity-f32");
+    std::fs::copy(data.join("model.onnx"), model.join("model.onnx")).unwrap();
+    let card = std::fs::read_to_string(data.join("card.toml")).unwrap();
+    let write = |content: &str| {
+        std::fs::write(model.join("weights.bin"), content).unwrap();
+        let digest: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let file = format!(
+            "[[files]]\npath = \"weights.bin\"\nrole = \"data\"\nbytes = {}\nsha256 = \"{digest}\"\n\n[[inputs]]",
+            content.len()
+        );
+        std::fs::write(model.join("card.toml"), card.replacen("[[inputs]]", &file, 1)).unwrap();
+    };
+    write("one");
+    let config = "[server]\nonnxruntime = \"off\"\n[models.m]\nsource = \"model\"\n";
+    std::fs::write(folder.path().join("infer.toml"), config).unwrap();
+    let run = |command: &str| {
+        let output = infer(folder.path()).arg(command).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run("lock"), (true, String::new()));
+    assert!(run("check").0);
+    write("two");
+    let (loaded, said) = run("check");
+    assert!(!loaded && said.contains("model `m` has sha256 ") && said.contains("pins "), "{said}");
+    std::fs::write(model.join("weights.bin"), "one").unwrap();
+    let (loaded, said) = run("check");
+    assert!(!loaded && said.contains("weights.bin` has sha256 "), "{said}");
 }

@@ -272,7 +272,8 @@ fn batch_axis_is_the_first_of_all() {
 #[test]
 fn axis_has_a_name_and_a_bound() {
     let shape = |axis: &str| {
-        let card = CARD.replacen("batch_axis = 0\n", "", 1);
+        // Its self-tests are of its own shape.
+        let card = CARD.split("# Asked before").next().unwrap().replacen("batch_axis = 0\n", "", 1);
         parse(&card.replacen("[\"N\", 100]", &format!("[\"N\", {axis}]"), 1))
             .map(|(card, _)| card.inputs[0].shape[1].clone())
     };

@@ -64,7 +64,12 @@ fn running_sum(head: &str, shape: &str) -> tempfile::TempDir {
         proto::port(12, "y", &["T", "4"]),
     ]);
     let folder = tempfile::tempdir().unwrap();
-    proto::write(folder.path(), head, &[("model.onnx", "model", &file)], &proto::tensors(shape));
+    proto::write(
+        folder.path(),
+        head,
+        &[("model.onnx", "model", &file)],
+        &proto::tensors(shape, r#"["T", 4]"#),
+    );
     folder
 }
 
@@ -76,12 +81,12 @@ async fn requests_are_joined_only_by_the_cards_word() {
         let reason = model.unbatched().unwrap();
         assert!(reason.starts_with("its card does not say `batch_axis = 0`"), "{reason}");
         let call = |k: f32| {
-            let model = &model;
+            let (model, backend) = (&model, runtime.backend());
             async move {
                 let x = Tensor::from_slice(&[2, 4], &[k; 8]).unwrap();
                 let reply = run(model, vec![("x", x)]).await.unwrap();
                 let y = reply.outputs[0].1.to_vec::<f32>().unwrap();
-                assert_eq!((y[0], y[4], reply.batch), (k, 2.0 * k, 2), "{}", runtime.backend());
+                assert_eq!((y[0], y[4], reply.batch), (k, 2.0 * k, 2), "{backend}");
             }
         };
         for _ in 0..8 {

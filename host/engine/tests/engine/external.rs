@@ -21,7 +21,7 @@ fn folder(location: &str, data: &[&str]) -> tempfile::TempDir {
     let (file, weights) = (product(&external(location)), diagonal(3.0));
     let mut files: Vec<(&str, &str, &[u8])> = vec![("model.onnx", "model", &file)];
     files.extend(data.iter().map(|name| (*name, "data", &weights[..])));
-    write(folder.path(), "", &files, &tensors(SHAPE));
+    write(folder.path(), "", &files, &tensors(SHAPE, SHAPE));
     folder
 }
 
@@ -54,7 +54,7 @@ async fn data_of_inner_tensors_is_read_too() {
     let (file, weights) = (model(&fields), diagonal(5.0));
     let folder = tempfile::tempdir().unwrap();
     let files: [(&str, &str, &[u8]); 2] = [("model.onnx", "model", &file), ("w.data", "data", &weights)];
-    write(folder.path(), "", &files, &tensors(SHAPE));
+    write(folder.path(), "", &files, &tensors(SHAPE, SHAPE));
     for runtime in runtimes() {
         let model = load(&runtime, folder.path()).unwrap();
         assert_eq!(answer(&model).await, [5.0, 10.0, 15.0, 20.0], "{}", runtime.backend());

@@ -88,9 +88,10 @@ pub(crate) fn write(folder: &Path, head: &str, files: &[(&str, &str, &[u8])], te
     std::fs::write(folder.join("card.toml"), card + tensors).unwrap();
 }
 
-/// The tensors `x` and `y` of f32 with this shape.
-pub(crate) fn tensors(shape: &str) -> String {
-    let one =
-        |kind: &str, name: &str| format!("[[{kind}]]\nname = \"{name}\"\ndtype = \"f32\"\nshape = {shape}\n");
-    one("inputs", "x") + &one("outputs", "y")
+/// The tensors `x` and `y` of f32 with these shapes.
+pub(crate) fn tensors(x: &str, y: &str) -> String {
+    let one = |kind: &str, name: &str, shape: &str| {
+        format!("[[{kind}]]\nname = \"{name}\"\ndtype = \"f32\"\nshape = {shape}\n")
+    };
+    one("inputs", "x", x) + &one("outputs", "y", y)
 }
