@@ -130,3 +130,20 @@ async fn what_is_wrong_is_said_in_a_sentence() {
         "{told}"
     );
 }
+
+#[tokio::test]
+async fn lists_are_bounded_as_they_are_read() {
+    let server = Server::builtin().await;
+    let many = |element: Value, count: usize| Value::Array(vec![element; count]);
+    let tensor = |shape| json!({ "name": "x", "shape": shape, "datatype": "INT32", "data": [1] });
+    let cases = [
+        (json!({ "inputs": [tensor(many(json!(1), 17))] }), "at most 16 axes"),
+        (json!({ "inputs": many(tensor(json!([1])), 257) }), "at most 256 tensors"),
+        (json!({ "inputs": [], "outputs": many(json!({ "name": "x" }), 257) }), "at most 256 outputs"),
+    ];
+    for (body, expected) in cases {
+        let (status, told) = answer(server.post(INFER).json(&body)).await;
+        let message = told["error"].as_str().unwrap_or_else(|| panic!("no sentence: {told}"));
+        assert!(status == StatusCode::BAD_REQUEST && message.contains(expected), "{status} {message}");
+    }
+}

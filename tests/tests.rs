@@ -42,6 +42,8 @@ mod kserve;
 mod language;
 /// Guests in other languages than Rust.
 mod languages;
+/// What a request holds, and when it comes back; clients that take nothing, or send nothing.
+mod leases;
 /// TLS, the Unix socket, the operator's own port.
 mod listeners;
 /// Files that are no guests, and guests that no compiler would make.

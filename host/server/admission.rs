@@ -1,4 +1,4 @@
-//! Who is let in: a bound on the work that waits and on how long it will, and one on the memory of bodies.
+//! Who is let in: a bound on the work that waits and on how long it will.
 //!
 //! Past either a request is refused at once, before its body is read. A queue that is bounded by its length alone
 //! would make every request of an overload wait for as long as the whole queue takes; here it is bounded by that time too,
@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use infer_sandbox::{Held, RequestMemory};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 /// How long the queue may be more than half full before the server is not ready: longer than a burst takes.
 const STANDING: Duration = Duration::from_secs(1);
 
 /// What an end that was seen counts after the next one: the mean is of some thirty requests.
 const FADING: f64 = 31.0 / 32.0;
+
+/// How long it takes for the expected wait to halve while nobody waits: what one episode has taken
+/// says little of the next.
+const HALVING: Duration = Duration::from_secs(1);
 
 /// The work that runs and waits, in inputs: a text, an image, or one piece of content of several parts.
 pub struct Gate {
@@ -36,6 +37,8 @@ struct State {
     seconds: f64,
     /// When an input last ended, or when the first began to wait, whichever is later.
     counted_from: Option<Instant>,
+    /// Since when nobody waits.
+    rested: Option<Instant>,
     /// When the queue was last less than half full.
     slack: Instant,
 }
@@ -55,7 +58,14 @@ impl Gate {
     /// A gate in front of `running` instances, for up to `waiting` inputs more.
     #[must_use]
     pub fn new(running: usize, waiting: usize, queue_time: Duration) -> Arc<Self> {
-        let state = State { inputs: 0, ended: 0.0, seconds: 0.0, counted_from: None, slack: Instant::now() };
+        let state = State {
+            inputs: 0,
+            ended: 0.0,
+            seconds: 0.0,
+            counted_from: None,
+            rested: None,
+            slack: Instant::now(),
+        };
         Arc::new(Gate { running, most: running + waiting, queue_time, state: Mutex::new(state) })
     }
 
@@ -69,11 +79,24 @@ impl Gate {
         Ok(Admission { gate: self.clone(), inputs: AtomicUsize::new(1) })
     }
 
+    /// Whether a request's first input would have a place now. A request is asked so before its body
+    /// is read, and takes its place when the body has come.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn look(&self) -> Result<(), Full> {
+        let state = self.state();
+        let after = state.inputs + 1;
+        let is_full = after > self.most || self.wait(&state, after, Instant::now()) > self.queue_time;
+        if is_full && state.inputs > 0 { Err(Full) } else { Ok(()) }
+    }
+
     /// Whether the queue has been more than half full for longer than a burst takes.
     #[must_use]
     pub fn is_standing(&self) -> bool {
         let state = self.state();
-        !self.has_slack(&state) && state.slack.elapsed() > STANDING
+        !self.has_slack(&state, Instant::now()) && state.slack.elapsed() > STANDING
     }
 
     fn add(&self, own: usize, more: usize, now: Instant) -> Result<(), Full> {
@@ -81,13 +104,15 @@ impl Gate {
         let after = state.inputs + more;
         // A request of more inputs than there are places has all of them when nobody else has any.
         let alone = state.inputs == own;
-        if !alone && (after > self.most || self.wait(&state, after) > self.queue_time) {
+        if !alone && (after > self.most || self.wait(&state, after, now) > self.queue_time) {
             return Err(Full);
         }
         if state.inputs <= self.running && after > self.running {
             state.counted_from = Some(now);
+            state.seconds *= state.fading(now);
+            state.rested = None;
         }
-        if self.has_slack(&state) {
+        if self.has_slack(&state, now) {
             state.slack = now;
         }
         state.inputs = after;
@@ -103,27 +128,39 @@ impl Gate {
         }
         state.inputs -= inputs;
         state.counted_from = (state.inputs > self.running).then_some(now);
-        if self.has_slack(&state) {
+        if state.counted_from.is_none() {
+            state.rested.get_or_insert(now);
+        }
+        if self.has_slack(&state, now) {
             state.slack = now;
         }
     }
 
     /// How long the last of `inputs` is expected to wait.
-    fn wait(&self, state: &State, inputs: usize) -> Duration {
+    fn wait(&self, state: &State, inputs: usize, now: Instant) -> Duration {
         let waiting = inputs.saturating_sub(self.running) as f64;
         // Before an end was seen nothing is known, and nobody refused for it.
-        let interval = state.seconds / state.ended.max(1.0);
+        let interval = state.seconds * state.fading(now) / state.ended.max(1.0);
         Duration::try_from_secs_f64(waiting * interval).unwrap_or(Duration::MAX)
     }
 
-    fn has_slack(&self, state: &State) -> bool {
+    fn has_slack(&self, state: &State, now: Instant) -> bool {
         let waiting = state.inputs.saturating_sub(self.running);
         state.inputs < self.running
-            || waiting * 2 < self.most - self.running && self.wait(state, state.inputs) < self.queue_time / 2
+            || waiting * 2 < self.most - self.running
+                && self.wait(state, state.inputs, now) < self.queue_time / 2
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What is left of the measured time now that nobody has waited for a while.
+    fn fading(&self, now: Instant) -> f64 {
+        let rest = self.rested.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        (-rest.as_secs_f64() / HALVING.as_secs_f64()).exp2()
     }
 }
 
@@ -149,63 +186,13 @@ impl Drop for Admission {
     }
 }
 
-/// Copies of a body that a request holds: what came, and what is decoded of it, such as an image in base64.
-const COPIES: usize = 2;
-
-/// Memory for bodies, shared by all requests.
-#[derive(Clone)]
-pub struct BodyMemory {
-    bodies: Arc<Semaphore>,
-    /// What requests hold together, bodies and all else.
-    requests: RequestMemory,
-}
-
-/// A body's share, given back on drop.
-pub struct Share {
-    bodies: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
-    counted: Held,
-}
-
-impl BodyMemory {
-    /// So many bytes, which count as a part of `requests`.
-    #[must_use]
-    pub fn new(bytes: usize, requests: RequestMemory) -> Self {
-        BodyMemory { bodies: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))), requests }
-    }
-
-    /// An empty share.
-    #[must_use]
-    pub fn share(&self) -> Share {
-        Share { bodies: self.bodies.clone(), held: None, counted: self.requests.share() }
-    }
-}
-
-impl Share {
-    /// Take `bytes` more. Nobody waits for memory that a half-read body of another holds, or two could wait for each other.
-    ///
-    /// # Errors
-    ///
-    /// When they are not there.
-    pub fn take(&mut self, bytes: usize) -> Result<(), Full> {
-        let permits = u32::try_from(bytes).map_err(|_| Full)?;
-        let more = self.bodies.clone().try_acquire_many_owned(permits).map_err(|_| Full)?;
-        self.counted.grow(bytes.saturating_mul(COPIES)).map_err(|_| Full)?;
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// How long the one input that waits is expected to, in milliseconds.
-    fn interval(gate: &Gate) -> f64 {
-        (gate.wait(&gate.state(), gate.running + 1).as_secs_f64() * 1e3).round()
+    fn interval(gate: &Gate, now: Instant) -> f64 {
+        (gate.wait(&gate.state(), gate.running + 1, now).as_secs_f64() * 1e3).round()
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -244,7 +231,7 @@ mod tests {
         for end in 1..=8 {
             gate.remove(1, at(end * 100));
         }
-        assert_eq!(interval(&gate), 100.0);
+        assert_eq!(interval(&gate, at(800)), 100.0);
         assert_eq!(gate.state().inputs, 2);
         assert_eq!(gate.add(0, 1, at(800)), Ok(()));
         assert_eq!(gate.add(0, 1, at(800)), Ok(()));
@@ -260,11 +247,11 @@ mod tests {
         let at = |millis| began + Duration::from_millis(millis);
         gate.add(0, 1, at(0)).unwrap();
         gate.remove(1, at(5_000));
-        assert_eq!(interval(&gate), 0.0);
+        assert_eq!(interval(&gate, at(5_000)), 0.0);
         gate.add(0, 1, at(60_000)).unwrap();
         gate.add(0, 1, at(60_000)).unwrap();
         gate.remove(1, at(60_010));
-        assert_eq!(interval(&gate), 10.0);
+        assert_eq!(interval(&gate, at(60_010)), 10.0);
     }
 
     #[test]
@@ -276,7 +263,31 @@ mod tests {
         gate.remove(1, at(10));
         gate.remove(90, at(910));
         gate.remove(9, at(1_000));
-        assert_eq!(interval(&gate), 10.0);
+        assert_eq!(interval(&gate, at(1_000)), 10.0);
+    }
+
+    #[test]
+    fn expected_wait_fades_when_nobody_waits() {
+        let gate = Gate::new(1, 1_000, Duration::from_millis(250));
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        gate.add(0, 3, at(0)).unwrap();
+        gate.remove(1, at(800));
+        gate.remove(1, at(1_600));
+        assert_eq!(interval(&gate, at(1_600)), 800.0);
+        assert_eq!(gate.add(1, 1, at(1_600)), Ok(()), "it is alone");
+        gate.remove(1, at(1_600));
+        assert_eq!(interval(&gate, at(3_600)), 100.0);
+        assert_eq!(interval(&gate, at(11_600)), 0.0);
+        gate.add(1, 30, at(11_600)).unwrap();
+    }
+
+    #[test]
+    fn looking_takes_no_place() {
+        let gate = Gate::new(1, 1, LONG);
+        assert_eq!([gate.look(), gate.look(), gate.look()], [Ok(()); 3]);
+        let _places = [gate.enter().unwrap(), gate.enter().unwrap()];
+        assert_eq!(gate.look(), Err(Full));
     }
 
     #[test]
@@ -288,23 +299,5 @@ mod tests {
         assert!(gate.is_standing());
         drop(places);
         assert!(!gate.is_standing());
-    }
-
-    #[test]
-    fn bodies_share_their_memory_and_give_it_back() {
-        let requests = RequestMemory::new(Some(2 * COPIES * 100));
-        let memory = BodyMemory::new(100, requests.clone());
-        let (mut one, mut other) = (memory.share(), memory.share());
-        assert_eq!(one.take(60), Ok(()));
-        assert_eq!(other.take(40), Ok(()));
-        assert_eq!(one.take(1), Err(Full));
-        drop(other);
-        assert_eq!(one.take(40), Ok(()));
-        assert_eq!(one.take(usize::MAX), Err(Full));
-        assert_eq!(requests.held(), COPIES * 100);
-        drop(one);
-        assert_eq!(requests.held(), 0);
-        let memory = BodyMemory::new(1_000, requests);
-        assert_eq!(memory.share().take(201), Err(Full), "requests may hold no more");
     }
 }

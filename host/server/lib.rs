@@ -17,10 +17,11 @@
 //! - `routes`: the route table, one module an endpoint; `error`: every failure as a response
 //! - `serve`: the listeners' life, from bind to drained; `logging`: where log lines go; `metrics`: what is counted
 //! - `reclaim`: memory back to the system
-//! - `admission`: how much is let in; `keys`: who may ask; `rates`: how often
+//! - `admission`: how much is let in; `bodies`: the memory of requests' bodies; `keys`: who may ask; `rates`: how often
 
 pub mod admission;
 pub mod app;
+pub mod bodies;
 pub mod builtin;
 pub mod cli;
 pub mod commands;

@@ -33,6 +33,7 @@ use utoipa::openapi::path::HttpMethod;
 use crate::admission::Admission;
 use crate::app::Policy;
 use crate::error::{ApiError, Envelope};
+use crate::serve::Lease;
 
 use document::Table;
 use entrance::{Caller, Door};
@@ -180,6 +181,9 @@ async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next
     let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
     let call = infer_sandbox::Request::new(request_id(&request), began + time);
     let span = info_span!("request", id = &*call.id, %method, path, key = Empty, trace = trace_id(&request));
+    if let Some(lease) = request.extensions().get::<Lease>() {
+        lease.until(call.deadline + GRACE);
+    }
     request.extensions_mut().insert(call.clone());
     // A handler answers by the deadline itself; this is for one that does not.
     let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;

@@ -7,11 +7,14 @@
 //! # Layout
 //!
 //! - `listeners`: where connections come from; `tls`: the certificate, and its reloading
-//! - `seats`: how many connections there may be; `connection`: the life of one, and its time limits
+//! - `seats`: how many connections there may be, and who goes first; `connection`: the life of one
+//! - `activity`: what a connection does, and when it has to move on; `lease`: what a request holds
 //! - `body`: what is left of a request's body; `stream`: what a connection is read from and written to, with an eye on progress
 
+mod activity;
 mod body;
 mod connection;
+mod lease;
 mod listeners;
 mod seats;
 mod stream;
@@ -28,10 +31,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::live::Live;
-use connection::{Connection, Protocol};
+use connection::Connection;
 use seats::Seats;
 
 pub use connection::Peer;
+pub use lease::Lease;
 use listeners::Bound;
 
 pub use listeners::Listeners;
@@ -97,9 +101,9 @@ impl Front {
     async fn serve(self, bound: Bound, mut draining: watch::Receiver<bool>) -> io::Result<()> {
         let limits = Arc::new(self.live.app().config.server.connections.clone());
         let listeners = bound.attach()?;
-        let protocol = Arc::new(Protocol::new(&limits));
-        let seats = Seats::new(limits.most, limits.most_per_ip);
-        let admin_seats = Seats::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS);
+        let memory = self.live.app().sandbox.memory().clone();
+        let seats = Seats::new(limits.most, limits.most_per_ip, memory.clone());
+        let admin_seats = Seats::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS, memory);
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -132,7 +136,6 @@ impl Front {
                 peer: incoming.peer,
                 live: self.live.clone(),
                 admin: incoming.admin,
-                protocol: protocol.clone(),
                 limits: limits.clone(),
                 draining: draining.clone(),
                 seat,

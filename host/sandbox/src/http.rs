@@ -54,6 +54,13 @@ pub(crate) const GRANTED: [&str; 6] =
 /// The most of a body that a guest hands over in one write, in bytes.
 const WRITE_BYTES: usize = 64 << 10;
 
+/// Writes of an answer that wait for the client, beyond the one that is on its way: an answer of a few
+/// pieces does not keep its instance until a slow client has taken it.
+const WRITES: usize = 4;
+
+/// The most of an answer that waits for its client outside of the guest, in bytes.
+pub const UNSENT_BYTES: usize = (WRITES + 1) * WRITE_BYTES;
+
 /// The most random bytes of one call.
 const RANDOM_BYTES: u64 = 64 << 10;
 
@@ -317,6 +324,10 @@ impl WasiHttpHooks for Hooks {
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         WRITE_BYTES
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        WRITES
     }
 }
 

@@ -38,7 +38,7 @@ pub use call::{Account, Outcome, Request, Usage};
 pub use compiled::Kept;
 pub use component::{Component, ComponentOptions, World};
 pub use error::{CallError, Cause, LoadError, PoolError};
-pub use http::{Body, ClockKind, HttpOptions, OutboundHost};
+pub use http::{Body, ClockKind, HttpOptions, OutboundHost, UNSENT_BYTES};
 pub use limits::Limits;
 pub use memory::{Exhausted, Held, INSTANCE_BYTES, RequestMemory};
 pub use sandbox::{Sandbox, SandboxOptions};

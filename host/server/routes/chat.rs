@@ -74,7 +74,9 @@ async fn handle(
     let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
     let session = Session::new(&component);
     if stream {
-        let events = stream::begin(model, session, request, head, include_usage, call.deadline).await?;
+        let unsent = entrance.app.sandbox.memory().share();
+        let events =
+            stream::begin(model, session, request, head, include_usage, call.deadline, unsent).await?;
         let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
         return Ok((headers, events).into_response());
     }

@@ -1,31 +1,28 @@
 //! The way in: who asks, whether they may, and whether there is room, before anything of a body is read.
 
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use bytes::BytesMut;
-use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
-use tokio::time::timeout_at;
+use tokio::time::sleep_until;
 use tracing::{Instrument as _, Span, error};
 
 use super::perspective;
-use crate::admission::{BodyMemory, Gate, Share};
+use crate::admission::Gate;
 use crate::app::App;
+use crate::bodies::{Arriving, BodyMemory, Share};
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::keys::{Key, Keyring, Refused};
 use crate::live::Live;
 use crate::rates::Addresses;
-use crate::serve::{Abort, Peer};
+use crate::serve::{Abort, Lease, Peer};
 
 use super::moderate::Answers;
 
@@ -159,6 +156,9 @@ impl Entrance {
         let sent = sent.ok_or_else(ApiError::no_key)?;
         let key = self.keys.find(sent).ok_or_else(ApiError::wrong_key)?;
         Span::current().record("key", &key.name);
+        if let Some(lease) = request.extensions().get::<Lease>() {
+            lease.authenticate();
+        }
         Ok(Caller(Some(key)))
     }
 }
@@ -194,10 +194,12 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     if let Some(component) = component {
         Caller(key.clone()).check(component)?;
     }
-    let place = match gate {
-        Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
-        None => None,
-    };
+    // Where there is no room a request is refused before its body is read. Its place is taken when
+    // the body has come: a client that sends none takes nothing of others. A key's count is its
+    // bearer's own, and is taken at once.
+    if let Some(gate) = gate {
+        gate.look().map_err(|_| ApiError::busy())?;
+    }
     let counted = match &key {
         None => None,
         Some(key) => key.enter().map_err(|refused| match refused {
@@ -205,13 +207,13 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
             Refused::Concurrency => ApiError::too_many_at_once(),
         })?,
     };
-    let mut share = entrance.memory.share();
-    let began = Instant::now();
-    let arrives = began + entrance.server.body_time;
+    let lease = parts.extensions.get::<Lease>().cloned();
     let deadline = parts.extensions.get().map(|call: &infer_sandbox::Request| call.deadline);
-    let arrives = deadline.map_or(arrives, |deadline| deadline.min(arrives));
-    let body = read(body, entrance.server.max_body_bytes, &mut share);
-    let body = timeout_at(arrives.into(), body).await.map_err(|_| ApiError::slow_request())??;
+    let (body, share) = entrance.body(body, deadline, lease.as_ref()).await?;
+    let place = match gate {
+        Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
+        None => None,
+    };
     if let Some(place) = &place {
         parts.extensions.insert(place.clone());
     }
@@ -219,11 +221,12 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     let work = async move {
         let response = handler.await;
         // Place, count and memory are a request's until it is answered, or dropped with its client.
-        let held = (place, counted, share);
-        if response.body().size_hint().exact().is_some() {
-            return response;
+        if response.body().size_hint().exact().is_none()
+            && let Some(lease) = lease
+        {
+            lease.hold(Box::new((place, counted, share)));
         }
-        response.map(|body| Body::new(Held { body, _held: held }))
+        response
     };
     let mut task = Abort(entrance.work.spawn(work.instrument(Span::current())));
     (&mut task.0).await.map_err(|failure| {
@@ -232,51 +235,93 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     })
 }
 
-/// An answer that is still being written, with what its request holds.
-struct Held<T> {
-    body: Body,
-    _held: T,
-}
-
-impl<T: Unpin> HttpBody for Held<T> {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+impl Entrance {
+    /// The whole body and the memory that it holds, where it comes in time.
+    async fn body(
+        &self,
+        body: Body,
+        deadline: Option<Instant>,
+        lease: Option<&Lease>,
+    ) -> Result<(Bytes, Share), ApiError> {
+        let arrives = Instant::now() + self.server.body_time;
+        let arrives = deadline.map_or(arrives, |deadline| deadline.min(arrives));
+        let slow = || {
+            if let Some(lease) = lease {
+                lease.waste();
+            }
+            ApiError::slow_request()
+        };
+        let mut reading = Reading {
+            arriving: self.memory.arriving(),
+            arrives,
+            pace: self.server.connections.header_time,
+            most: self.server.max_body_bytes,
+        };
+        reading.read(body, lease).await.map_err(|stop| match stop {
+            Stop::Slow => slow(),
+            Stop::Refused(error) => error,
+        })?;
+        if let Some(lease) = lease {
+            lease.arrived();
+        }
+        reading.arriving.whole().map_err(|_| slow())
     }
 }
 
-/// The whole body, charged as it comes: what is declared costs nothing, and what is sent no more than `most`.
-async fn read(mut body: Body, most: usize, share: &mut Share) -> Result<Bytes, ApiError> {
-    if body.size_hint().lower() > most as u64 {
-        return Err(ApiError::body_too_large(most));
+/// Why a body is not read to its end.
+enum Stop {
+    Slow,
+    Refused(ApiError),
+}
+
+/// A body that is being read.
+struct Reading {
+    arriving: Arriving,
+    /// When all of it must have come.
+    arrives: Instant,
+    /// In what time some of it must come.
+    pace: Duration,
+    /// The most that it may have, in bytes.
+    most: usize,
+}
+
+impl Reading {
+    /// Reads the whole body, which is charged as it comes: what is declared costs nothing, and what
+    /// is sent no more than `most`.
+    async fn read(&mut self, mut body: Body, lease: Option<&Lease>) -> Result<(), Stop> {
+        let too_large = || Stop::Refused(ApiError::body_too_large(self.most));
+        if body.size_hint().lower() > self.most as u64 {
+            return Err(too_large());
+        }
+        loop {
+            let due = self.arrives.min(self.arriving.moved() + self.pace);
+            let frame = tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = sleep_until(due.into()) => return Err(Stop::Slow),
+                () = self.arriving.given_up() => return Err(Stop::Slow),
+            };
+            let Some(frame) = frame else { return Ok(()) };
+            let frame = frame.map_err(|error| {
+                if let Some(lease) = lease {
+                    lease.waste();
+                }
+                Stop::Refused(ApiError::invalid("", format!("the body broke off: {error}")))
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            if self.arriving.length() + data.len() > self.most {
+                return Err(too_large());
+            }
+            if let Some(lease) = lease {
+                lease.receive(data.len());
+            }
+            self.arriving.add(data).map_err(|_| Stop::Refused(ApiError::busy()))?;
+            if body.is_end_stream() {
+                return Ok(());
+            }
+            self.arriving.list();
+        }
     }
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
-    let mut length = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::invalid("", format!("the body broke off: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        length += data.len();
-        if length > most {
-            return Err(ApiError::body_too_large(most));
-        }
-        share.take(data.len()).map_err(|_| ApiError::busy())?;
-        if first.is_empty() {
-            first = data;
-            continue;
-        }
-        if whole.is_empty() {
-            whole.extend_from_slice(&first);
-        }
-        whole.extend_from_slice(&data);
-    }
-    // Most bodies come in one piece, which is not copied.
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
 /// What follows `Bearer` in the header that carries a key.

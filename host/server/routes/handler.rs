@@ -11,12 +11,13 @@ use axum::http::uri::{Authority, Scheme};
 use axum::http::{HeaderMap, Method, Request, Uri, header};
 use axum::response::Response;
 use http_body::Frame;
-use infer_sandbox::{Account, Body, CallError, Cause};
+use infer_sandbox::{Account, Body, CallError, Cause, UNSENT_BYTES};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span, info};
 
 use super::{Call, Caller, Endpoint, milliseconds};
 use crate::error::ApiError;
+use crate::serve::Lease;
 
 /// What a route ends with that stands for all paths below it too.
 pub(crate) const BELOW: &str = "/...";
@@ -44,9 +45,15 @@ pub(super) async fn handle(
     Extension(caller): Extension<Caller>,
     method: Method,
     OriginalUri(uri): OriginalUri,
+    lease: Option<Extension<Lease>>,
     mut headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
+    let lease = lease.map(|Extension(lease)| lease);
+    if let Some(lease) = &lease {
+        // What the guest writes waits for the client, also when the guest has ended.
+        lease.grow(UNSENT_BYTES).map_err(|_| ApiError::busy())?;
+    }
     let mut incoming = Request::new(body?);
     *incoming.method_mut() = method;
     *incoming.uri_mut() = whole(uri, &headers, mount.scheme)?;
@@ -62,6 +69,10 @@ pub(super) async fn handle(
     let policy = mount.endpoint.policy;
     let guest = async move {
         let outcome = policy.handle(&call, incoming, head, gone).await;
+        // Its place is free, whether or not the client has taken the answer.
+        if let Some(lease) = lease {
+            lease.release();
+        }
         // Where an answer has begun nobody waits for its end but the log.
         let Err(result) = end.send(outcome.result) else { return };
         let Account { guest, compute, memory_bytes_peak, tensor_bytes_peak, .. } = call.account();

@@ -185,8 +185,10 @@ async fn infer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let model = find(&entrance, &caller, path)?;
-    let request = request::read(&headers, &body?, model.card())?;
+    let mut held = entrance.app.sandbox.memory().share();
+    let request = request::read(&headers, &body?, model.card(), &mut held)?;
     let reply = model.run(request.inputs, call.deadline).await?;
+    held.grow(response::bytes(&request.wanted, &reply)).map_err(|_| ApiError::busy())?;
     response::write(model, request.id, &request.wanted, &reply)
 }
 

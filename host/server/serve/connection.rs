@@ -3,27 +3,28 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderValue, Version, header};
-use axum::response::Response;
-use http_body::{Frame, SizeHint};
+use axum::response::IntoResponse as _;
+use http_body::Body as _;
 use hyper::body::Incoming as IncomingBody;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::activity::Activity;
 use super::body::Remains;
+use super::lease::{Answer, Streams};
 use super::listeners::Incoming;
 use super::seats::Seat;
 use super::stream::Watched;
 use crate::config::ConnectionLimits;
+use crate::error::ApiError;
 use crate::live::Live;
 
 /// Who is at the other end.
@@ -60,26 +61,29 @@ const SEND_BUFFER: usize = 64 << 10;
 const PING: Duration = Duration::from_secs(20);
 const PONG: Duration = Duration::from_secs(10);
 
-/// HTTP/1.1 and HTTP/2, told apart by what a client sends first.
-pub(super) struct Protocol(auto::Builder<TokioExecutor>);
+/// HTTP/2 streams that a client may reset before they are accepted, and mistakes of its own for which
+/// streams may be reset, before the connection is closed.
+const RESETS: usize = 20;
+const ERROR_RESETS: usize = 128;
 
-impl Protocol {
-    pub(super) fn new(limits: &ConnectionLimits) -> Self {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        // Times are limited here, not by hyper, whose limit on a head begins with the wait for it.
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(limits.header_bytes);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PONG);
-        Protocol(builder)
-    }
+/// HTTP/1.1 and HTTP/2, told apart by what a client sends first.
+fn protocol(limits: &ConnectionLimits, activity: &Arc<Activity>) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams(activity.clone()));
+    // Times are limited here, not by hyper, whose limit on a head begins with the wait for it.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(limits.header_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG);
+    builder
 }
 
 /// A connection that has its seat.
@@ -88,7 +92,6 @@ pub(super) struct Connection {
     pub(super) live: Arc<Live>,
     /// Whether it came to the operator's own listener.
     pub(super) admin: bool,
-    pub(super) protocol: Arc<Protocol>,
     pub(super) limits: Arc<ConnectionLimits>,
     /// True once the server stops.
     pub(super) draining: watch::Receiver<bool>,
@@ -98,22 +101,34 @@ pub(super) struct Connection {
 impl Connection {
     /// Answer requests until the client goes, takes too long, or the server stops.
     pub(super) async fn serve(mut self, incoming: Incoming) {
-        let io = match timeout(self.limits.header_time, incoming.handshake()).await {
+        let activity = self.seat.activity().clone();
+        let handshake = tokio::select! {
+            handshake = timeout(self.limits.header_time, incoming.handshake()) => handshake,
+            () = activity.closing() => return debug!(peer = ?self.peer, "closed: its place went to another"),
+        };
+        let io = match handshake {
             Ok(Ok(io)) => io,
             Ok(Err(error)) => return debug!(peer = ?self.peer, "no handshake: {error}"),
             Err(_) => return debug!(peer = ?self.peer, "no handshake in time"),
         };
-        let activity = Arc::new(Activity::new());
         let stream = Watched::new(io, activity.clone(), self.limits.send_time);
         let answering =
             Answering { live: self.live, admin: self.admin, peer: self.peer, activity: activity.clone() };
-        let mut http = pin!(self.protocol.0.serve_connection(TokioIo::new(stream), answering));
+        let protocol = protocol(&self.limits, &activity);
+        let mut http = pin!(protocol.serve_connection(TokioIo::new(stream), answering));
         // What is due changes as the connection goes on; it is looked at several times in the shortest limit.
-        let look = self.limits.header_time.min(self.limits.idle_time) / 4;
+        let limits = &self.limits;
+        let look = limits.header_time.min(limits.idle_time).min(limits.send_time) / 4;
         let mut draining = false;
         loop {
             let now = Instant::now();
-            let due = activity.due(&self.limits);
+            let due = match activity.sweep(limits, now) {
+                Ok(due) => due,
+                Err(why) => {
+                    debug!(peer = ?self.peer, "closed: {why}");
+                    break;
+                }
+            };
             let next = due.map_or(now + look, |due| due.min(now + look));
             tokio::select! {
                 served = http.as_mut() => {
@@ -129,87 +144,13 @@ impl Connection {
                     }
                     http.as_mut().graceful_shutdown();
                 }
-                () = sleep_until(next) => {
-                    if activity.due(&self.limits).is_some_and(|due| due <= Instant::now()) {
-                        debug!(peer = ?self.peer, "closed: no request in time");
-                        break;
-                    }
-                }
+                () = activity.closing() => {}
+                () = sleep_until(next) => {}
             }
         }
+        // The streams of HTTP/2 are tasks of their own.
+        activity.close();
         drop(self.seat);
-    }
-}
-
-/// What is going on on a connection.
-pub(super) struct Activity(Mutex<State>);
-
-struct State {
-    under_way: usize,
-    /// Since when nothing is.
-    idle: Instant,
-    /// When the first byte of the next head came.
-    head: Option<Instant>,
-    /// Whether a whole head has come yet.
-    asked: bool,
-    /// Between two requests an HTTP/2 client sends more than heads: window updates, settings, pings.
-    http2: bool,
-}
-
-impl Activity {
-    fn new() -> Self {
-        let state = State { under_way: 0, idle: Instant::now(), head: None, asked: false, http2: false };
-        Activity(Mutex::new(state))
-    }
-
-    /// Bytes came.
-    pub(super) fn read(&self) {
-        let mut state = self.state();
-        if state.under_way == 0 {
-            state.head.get_or_insert_with(Instant::now);
-        }
-    }
-
-    fn begin(self: &Arc<Self>, http2: bool) -> UnderWay {
-        let mut state = self.state();
-        state.under_way += 1;
-        state.head = None;
-        state.asked = true;
-        state.http2 = http2;
-        UnderWay(self.clone())
-    }
-
-    /// When the client will have taken too long, as things stand.
-    fn due(&self, limits: &ConnectionLimits) -> Option<Instant> {
-        let state = self.state();
-        let head = state.head.filter(|_| !state.http2).map(|began| began + limits.header_time);
-        match (state.under_way, state.asked) {
-            (0, false) => Some(state.idle + limits.header_time),
-            (0, true) => {
-                let idle = state.idle + limits.idle_time;
-                Some(head.map_or(idle, |head| head.min(idle)))
-            }
-            _ => None,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.state().under_way == 0
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A request, from its head to the end of its answer's body.
-struct UnderWay(Arc<Activity>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.under_way -= 1;
-        state.idle = Instant::now();
     }
 }
 
@@ -222,50 +163,40 @@ struct Answering {
 }
 
 impl hyper::service::Service<Request<IncomingBody>> for Answering {
-    type Response = Response;
+    type Response = hyper::Response<Answer>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<IncomingBody>) -> Self::Future {
         let http2 = request.version() == Version::HTTP_2;
-        let under_way = self.activity.begin(http2);
+        let under_way = self.activity.begin(http2, request.body().is_end_stream());
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(under_way.lease().clone());
         let waits = request.headers().contains_key(header::EXPECT);
         let remains = Remains::default();
         let router = TowerToHyperService::new(self.live.router(self.admin));
         let answer = router.call(request.map(|body| remains.lend(body)));
+        let activity = self.activity.clone();
         Box::pin(async move {
+            if !http2 {
+                // Heads of answers without a body are not bounded by hyper: a client that takes
+                // nothing could ask for more and more of them.
+                activity.writable().await;
+            }
             let mut answer = answer.await?;
             if !http2 && !remains.discard(waits).await {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(answer.map(|body| Body::new(Answer { body, _under_way: under_way })))
+            let (head, body) = answer.into_parts();
+            let under_way = match under_way.answer(body) {
+                Ok(body) => return Ok(hyper::Response::from_parts(head, body)),
+                Err(under_way) => under_way,
+            };
+            let (mut busy, body) = ApiError::busy().into_response().into_parts();
+            let close = head.headers.get(header::CONNECTION).cloned();
+            busy.headers.extend(close.map(|close| (header::CONNECTION, close)));
+            let Ok(body) = under_way.answer(body) else { unreachable!("a short answer is always sent") };
+            Ok(hyper::Response::from_parts(busy, body))
         })
-    }
-}
-
-/// An answer's body; the request is under way until it is dropped.
-struct Answer {
-    body: Body,
-    _under_way: UnderWay,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::connection::Activity;
+use super::activity::Activity;
 
 /// What a client must take in each `send_time`, in bytes, unless it takes all there is: one that takes a byte now and then holds
 /// a connection for as long as it likes.
-const PROGRESS: usize = 4_096;
+pub(super) const PROGRESS: usize = 4_096;
 
 /// How long, and how much, is still read from a client that was answered early: with its bytes unread the system would reset the
 /// connection, and the answer could be lost with it.
@@ -54,8 +54,8 @@ impl Watched {
         match write {
             Poll::Ready(Ok(bytes)) => {
                 self.taken = self.taken.saturating_add(bytes);
-                if self.taken >= PROGRESS {
-                    self.stalled = None;
+                if self.taken >= PROGRESS && self.stalled.take().is_some() {
+                    self.activity.set_blocked(false);
                 }
                 Poll::Ready(Ok(bytes))
             }
@@ -71,6 +71,7 @@ impl Watched {
     fn stall(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.stalled.is_none() {
             self.taken = 0;
+            self.activity.set_blocked(true);
         }
         let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.send_time)));
         ready!(timer.as_mut().poll(context));
@@ -86,8 +87,11 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.read();
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0
+            && let Err(why) = self.activity.read(bytes)
+        {
+            return Poll::Ready(Err(io::Error::other(why)));
         }
         read
     }
@@ -120,7 +124,9 @@ impl AsyncWrite for Watched {
         match Pin::new(&mut self.io).poll_flush(context) {
             // Nothing is left to be taken.
             Poll::Ready(Ok(())) => {
-                self.stalled = None;
+                if self.stalled.take().is_some() {
+                    self.activity.set_blocked(false);
+                }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

@@ -1,8 +1,13 @@
 //! Reading an inference request: a JSON object, and behind it, where a header says so, the bytes of tensors.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::http::{HeaderMap, HeaderValue, header};
 use infer_engine::{Card, DType, Tensor};
-use serde::Deserialize;
+use infer_sandbox::Held;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -40,10 +45,12 @@ pub(super) struct Body<'a> {
     id: Option<String>,
     #[serde(default)]
     parameters: Parameters,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "tensors")]
     inputs: Vec<Input<'a>>,
     /// Those that are wanted; all of them where none are named.
-    outputs: Option<Vec<Output>>,
+    #[serde(default, deserialize_with = "wanted")]
+    #[schema(value_type = Option<Vec<Output>>)]
+    outputs: Vec<Output>,
 }
 
 /// Parameters that are read; others are extensions, which the protocol lets a server pass over.
@@ -64,6 +71,7 @@ struct Parameters {
 #[schema(as = InputTensor)]
 struct Input<'a> {
     name: String,
+    #[serde(deserialize_with = "axes")]
     shape: Vec<usize>,
     datatype: String,
     #[serde(default)]
@@ -82,12 +90,65 @@ struct Output {
     parameters: Parameters,
 }
 
-/// The request in `body`, for the model of `card`. The model itself looks at names and shapes.
+/// The most axes of a tensor, and the most tensors of a request: more than any model has. What is
+/// longer is refused where it is found; a list of two bytes an element would take eight for each.
+const MOST_AXES: usize = data::DEEPEST;
+const MOST_TENSORS: usize = 256;
+
+fn axes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    deserializer.deserialize_seq(Few { most: MOST_AXES, kind: "axes", read: PhantomData })
+}
+
+fn tensors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Input<'de>>, D::Error> {
+    deserializer.deserialize_seq(Few { most: MOST_TENSORS, kind: "tensors", read: PhantomData })
+}
+
+fn wanted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Output>, D::Error> {
+    deserializer.deserialize_any(Few { most: MOST_TENSORS, kind: "outputs", read: PhantomData })
+}
+
+/// Reads a list of at most `most` elements; null is an empty one, where it is allowed.
+struct Few<T> {
+    most: usize,
+    kind: &'static str,
+    read: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {} {}", self.most, self.kind)
+    }
+
+    fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut read = Vec::new();
+        while let Some(element) = list.next_element()? {
+            if read.len() == self.most {
+                return Err(A::Error::invalid_length(self.most + 1, &self));
+            }
+            read.push(element);
+        }
+        Ok(read)
+    }
+}
+
+/// The request in `body`, for the model of `card`. The model itself looks at names and shapes. The
+/// memory of its tensors is taken from `held`.
 ///
 /// # Errors
 ///
-/// 400 with the path of what is wrong, 415 for a compressed body.
-pub(super) fn read(headers: &HeaderMap, body: &[u8], card: &Card) -> Result<Request, ApiError> {
+/// 400 with the path of what is wrong, 415 for a compressed body, 429 where there is no memory.
+pub(super) fn read(
+    headers: &HeaderMap,
+    body: &[u8],
+    card: &Card,
+    held: &mut Held,
+) -> Result<Request, ApiError> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     if !matches!(encoding, None | Some(b"identity")) {
         return Err(ApiError::unsupported_media("the body is compressed; expected it as it is"));
@@ -100,6 +161,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], card: &Card) -> Result<Requ
     for (index, input) in read.inputs.into_iter().enumerate() {
         let at = format!("inputs[{index}]");
         let name = input.name.clone();
+        held.grow(input.bytes()).map_err(|_| ApiError::busy())?;
         let tensor = input
             .tensor(&mut binary)
             .map_err(|message| ApiError::invalid(at, format!("input `{}`: {message}", beginning(&name))))?;
@@ -110,12 +172,11 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], card: &Card) -> Result<Requ
         return Err(ApiError::invalid("", message));
     }
     let all_binary = read.parameters.binary_data_output.unwrap_or(false);
-    let wanted = match read.outputs {
-        Some(outputs) if !outputs.is_empty() => chosen(outputs, card, all_binary)?,
-        _ => {
-            let wanted = |name: &String| Wanted { name: name.clone(), binary: all_binary };
-            card.outputs.iter().map(|output| wanted(&output.name)).collect()
-        }
+    let wanted = if read.outputs.is_empty() {
+        let wanted = |name: &String| Wanted { name: name.clone(), binary: all_binary };
+        card.outputs.iter().map(|output| wanted(&output.name)).collect()
+    } else {
+        chosen(read.outputs, card, all_binary)?
     };
     Ok(Request { id: read.id, inputs, wanted })
 }
@@ -156,6 +217,13 @@ fn chosen(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<Wan
 }
 
 impl Input<'_> {
+    /// The most that its elements take in memory: eight bytes for each two of JSON.
+    fn bytes(&self) -> usize {
+        let json = self.data.map_or(0, |values| values.get().len().saturating_mul(4));
+        let elements = self.shape.iter().fold(8_usize, |product, &size| product.saturating_mul(size));
+        json.min(elements).saturating_add(self.parameters.binary_data_size.unwrap_or(0))
+    }
+
     /// The tensor, whose bytes are taken from `binary` where it says how many there are.
     fn tensor(self, binary: &mut &[u8]) -> Result<Tensor, String> {
         let known = DATATYPES.iter().find(|(_, name)| *name == self.datatype);

@@ -61,6 +61,17 @@ enum Elements {
     I64(Vec<i64>),
 }
 
+/// The most that writing the answer takes, in bytes: of JSON, whose numbers are up to six times as
+/// long as their elements, in a buffer that doubles; of bytes, two copies.
+pub(super) fn bytes(wanted: &[Wanted], reply: &Reply) -> usize {
+    let of = |wanted: &Wanted| {
+        let found = reply.outputs.iter().find(|(name, _)| *name == wanted.name);
+        let factor = if wanted.binary { 2 } else { 12 };
+        found.map_or(0, |(_, tensor)| tensor.data().len().saturating_mul(factor))
+    };
+    wanted.iter().fold(0, |sum, wanted| sum.saturating_add(of(wanted)))
+}
+
 /// The answer with the outputs that are wanted.
 ///
 /// # Errors

@@ -1,0 +1,294 @@
+//! The state of one connection: its requests, its progress, and the time by which it must move on.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use infer_sandbox::RequestMemory;
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
+
+use super::lease::{Lease, Standing, UnderWay};
+use crate::config::ConnectionLimits;
+
+/// Requests that an HTTP/2 client may cancel, or leave without their body, beyond those that it
+/// lets the server answer. A client that resets streams as fast as it opens them is past it at once.
+const WASTED: u32 = 64;
+
+/// Bytes that an HTTP/2 client may send between two signs of progress: pings, settings and window
+/// updates cost the server time and bring it nothing.
+const UNPRODUCTIVE: usize = 1 << 20;
+
+/// How long a connection must have been quiet before a newcomer may have its seat, where it is in
+/// use: by a key's bearer, or by an answer on its way.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// The state of one connection.
+pub(super) struct Activity {
+    /// Held for a few instructions, on the front's one thread and, when a handler streams its
+    /// answer, on the thread that it runs on. A lease's own lock may be taken inside, never the
+    /// other way around.
+    state: Mutex<State>,
+    /// Counts the answers that the client has not taken.
+    memory: RequestMemory,
+    /// Wakes the connection when there is a reason to close it.
+    closing: Notify,
+    /// Wakes a request that waits for earlier answers to leave.
+    writable: Notify,
+}
+
+struct State {
+    leases: Vec<Lease>,
+    /// When the last request ended.
+    idle: Instant,
+    /// When the client last took, or sent, a noticeable part of a body.
+    progress: Instant,
+    /// When the first byte of the next head came.
+    head: Option<Instant>,
+    /// Whether a whole head has come yet.
+    asked: bool,
+    /// Between two requests an HTTP/2 client sends more than heads: window updates, settings, pings.
+    http2: bool,
+    /// Whether a request has carried a valid API key.
+    authenticated: bool,
+    answered: u32,
+    wasted: u32,
+    unproductive: usize,
+    /// Whether the socket takes no more bytes for now.
+    blocked: bool,
+    /// Whether the connection's seat has gone to another.
+    is_evicted: bool,
+}
+
+/// The order in which connections are closed for newcomers, first to last; within a class the one
+/// that has been quiet for longest goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// No whole request has come.
+    Silent,
+    /// Requests came, none with a valid key.
+    Anonymous,
+    /// A request came with a valid key.
+    Authenticated,
+}
+
+impl Activity {
+    pub(super) fn new(memory: RequestMemory) -> Self {
+        let now = Instant::now();
+        let state = State {
+            leases: Vec::new(),
+            idle: now,
+            progress: now,
+            head: None,
+            asked: false,
+            http2: false,
+            authenticated: false,
+            answered: 0,
+            wasted: 0,
+            unproductive: 0,
+            blocked: false,
+            is_evicted: false,
+        };
+        Activity { state: Mutex::new(state), memory, closing: Notify::new(), writable: Notify::new() }
+    }
+
+    pub(super) fn memory(&self) -> &RequestMemory {
+        &self.memory
+    }
+
+    /// Counts `bytes` that came.
+    ///
+    /// # Errors
+    ///
+    /// When a client sends control frames without end, before its first request or between others.
+    pub(super) fn read(&self, bytes: usize) -> Result<(), &'static str> {
+        let mut state = self.state();
+        if state.leases.is_empty() {
+            state.head.get_or_insert_with(Instant::now);
+        }
+        state.unproductive = state.unproductive.saturating_add(bytes);
+        if (state.http2 || !state.asked) && state.unproductive > UNPRODUCTIVE {
+            return Err("the client sends control frames without end");
+        }
+        Ok(())
+    }
+
+    /// Notes whether the socket takes more bytes.
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        let mut state = self.state();
+        if state.blocked != blocked {
+            state.blocked = blocked;
+            drop(state);
+            self.writable.notify_waiters();
+        }
+    }
+
+    /// Waits until the socket takes bytes.
+    pub(super) async fn writable(&self) {
+        loop {
+            let writable = self.writable.notified();
+            if !self.state().blocked {
+                return;
+            }
+            writable.await;
+        }
+    }
+
+    /// Begins a request; `has_come` where its head is all there is of it.
+    pub(super) fn begin(self: &Arc<Self>, http2: bool, has_come: bool) -> UnderWay {
+        let lease = Lease::new(self.clone(), http2, has_come);
+        let mut state = self.state();
+        state.head = None;
+        state.asked = true;
+        state.http2 = http2;
+        state.unproductive = 0;
+        state.leases.push(lease.clone());
+        UnderWay::new(lease)
+    }
+
+    /// The lease of the request that began last.
+    pub(super) fn newest(&self) -> Option<Lease> {
+        self.state().leases.last().cloned()
+    }
+
+    /// Ends a request, `answered` or not.
+    pub(super) fn end(&self, lease: &Lease, answered: bool, expired: bool) {
+        let mut state = self.state();
+        let before = state.leases.len();
+        state.leases.retain(|other| !other.is(lease));
+        if state.leases.len() == before {
+            return;
+        }
+        let count = if answered && !expired { &mut state.answered } else { &mut state.wasted };
+        *count = count.saturating_add(1);
+        if state.is_wasteful() {
+            self.closing.notify_one();
+        }
+        // An answer that the client did not take is no sign of life.
+        state.idle = if expired { state.idle.max(state.progress) } else { Instant::now() };
+    }
+
+    /// Notes that the client took, or sent, a noticeable part of a body.
+    pub(super) fn progress(&self, now: Instant) {
+        let mut state = self.state();
+        state.progress = now;
+        state.unproductive = 0;
+    }
+
+    /// Notes that a request has carried a valid API key.
+    pub(super) fn authenticate(&self) {
+        self.state().authenticated = true;
+    }
+
+    /// Ends leases that are due. The time of the next look.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection is to be closed now.
+    pub(super) fn sweep(
+        &self,
+        limits: &ConnectionLimits,
+        now: Instant,
+    ) -> Result<Option<Instant>, &'static str> {
+        let (leases, closes) = {
+            let state = self.state();
+            if state.is_evicted {
+                return Err("its place went to another");
+            }
+            if state.is_wasteful() {
+                return Err("most requests were cancelled, or came without their bodies");
+            }
+            (state.leases.clone(), state.due(limits))
+        };
+        if leases.is_empty() {
+            return match closes {
+                Some(due) if due <= now => Err("no request in time"),
+                due => Ok(due),
+            };
+        }
+        let mut next: Option<Instant> = None;
+        let mut expired = None;
+        for lease in &leases {
+            match lease.check(limits.send_time, now) {
+                Standing::Until(due) => next = [next, due].into_iter().flatten().min(),
+                Standing::Expired(why) => {
+                    expired = Some(why);
+                    if !lease.expire() {
+                        return Err("an answer was not taken, and nothing else can end it");
+                    }
+                }
+            }
+        }
+        if let Some(why) = expired {
+            let state = self.state();
+            let stands = now.saturating_duration_since(state.progress) >= limits.send_time;
+            if !state.http2 || stands && !state.leases.iter().any(Lease::is_working) {
+                return Err(why);
+            }
+        }
+        Ok(next)
+    }
+
+    /// Ends all requests, for the connection has.
+    pub(super) fn close(&self) {
+        let leases = std::mem::take(&mut self.state().leases);
+        for lease in leases {
+            lease.expire();
+        }
+    }
+
+    /// Asks the connection to close, for its seat has gone to another.
+    pub(super) fn evict(&self) {
+        self.state().is_evicted = true;
+        self.closing.notify_one();
+    }
+
+    /// Waits until there is a reason to close the connection, which [`Activity::sweep`] tells.
+    pub(super) async fn closing(&self) {
+        self.closing.notified().await;
+    }
+
+    /// What the connection is worth, and since when it has been quiet; nothing while a request of
+    /// it is being worked on, or where it was active a moment ago.
+    pub(super) fn worth(&self, now: Instant) -> Option<(Worth, Instant)> {
+        let state = self.state();
+        if state.leases.iter().any(Lease::is_working) {
+            return None;
+        }
+        let worth = match (state.authenticated, state.asked) {
+            (true, _) => Worth::Authenticated,
+            (false, true) => Worth::Anonymous,
+            (false, false) => Worth::Silent,
+        };
+        let since = state.idle.max(state.progress);
+        let in_use = worth == Worth::Authenticated || state.leases.iter().any(Lease::is_answering);
+        let quiet = now.saturating_duration_since(since);
+        (!in_use || quiet >= QUIET).then_some((worth, since))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.state().leases.is_empty()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether the server has worked for nothing more often than not.
+    fn is_wasteful(&self) -> bool {
+        self.http2 && self.wasted > WASTED.saturating_add(self.answered)
+    }
+
+    /// When the client will have left the connection unused for too long, as things stand.
+    fn due(&self, limits: &ConnectionLimits) -> Option<Instant> {
+        let head = self.head.filter(|_| !self.http2).map(|began| began + limits.header_time);
+        match (self.leases.is_empty(), self.asked) {
+            (true, false) => Some(self.idle + limits.header_time),
+            (true, true) => {
+                let idle = self.idle + limits.idle_time;
+                Some(head.map_or(idle, |head| head.min(idle)))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,455 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use infer::app::App;
+use infer::keys::KeyHash;
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{sleep, timeout};
+
+use crate::harness::http2::{
+    CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, RST_STREAM, WINDOW_UPDATE,
+};
+use crate::harness::{Server, answer, eventually, guest, load};
+
+/// Longer than anything here may take on a busy machine; a claim that fails fails by it.
+const LONG: Duration = Duration::from_secs(30);
+
+const MODERATE: &str = "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
+    [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
+    models = { text = \"toxic-bilstm\" }\n";
+
+/// Short times for what a client must do, and a deadline that ends before most tests do.
+const SHORT: &str = "header_ms = 1000\nidle_ms = 1000\nsend_ms = 600\ndeadline_ms = 1500\n";
+
+/// The type of a frame that asks nothing of the server.
+const PRIORITY: u8 = 2;
+
+/// An answer of some tens of kilobytes.
+const LARGE: &str = "/openapi.json";
+
+/// A server with a text classifier and `limits` under [server], and what it serves.
+async fn limited(limits: &str, more: &str) -> (Server, Arc<App>) {
+    let app = Arc::new(load(&format!("[server]\n{limits}\n{more}\n{MODERATE}")));
+    (Server::start(app.clone()).await, app)
+}
+
+async fn judge(server: &Server) -> StatusCode {
+    server.moderate(&json!({ "input": "hello" })).await.0
+}
+
+/// `[keys.NAME]`, of a key that is the name too.
+fn key(name: &str) -> String {
+    format!("[keys.{name}]\nhash = \"{}\"\n", KeyHash::of(name))
+}
+
+/// A connection from another address of this machine.
+async fn connect_from(server: &Server, last: u8) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
+    socket.connect(server.address().parse().unwrap()).await.unwrap()
+}
+
+/// Everything until the server closes, however it does.
+async fn rest(connection: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = timeout(LONG, connection.read_to_end(&mut bytes)).await.expect("the server closes");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn get(connection: &mut TcpStream, path: &str, more: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n{more}\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4_096];
+    let length = timeout(LONG, connection.read(&mut answer)).await.expect("it answers").unwrap_or(0);
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+/// A component whose answers stream, on /hh.
+fn streaming() -> String {
+    format!("[components.hh]\nsource = {:?}\nroute = \"/hh/...\"\n", guest("hostile-http"))
+}
+
+/// An HTTP/2 client that reads all the time and opens no window by itself.
+struct Client {
+    frames: UnboundedSender<(u8, u8, u32, Vec<u8>)>,
+    requests: UnboundedSender<(&'static str, String, u8)>,
+    seen: Arc<Mutex<Seen>>,
+    next: u32,
+}
+
+/// What came from the server.
+#[derive(Clone, Default)]
+struct Seen {
+    /// Streams that were answered, and whether with 200.
+    heads: BTreeMap<u32, bool>,
+    /// Bytes of bodies.
+    data: usize,
+    resets: BTreeSet<u32>,
+    is_closed: bool,
+}
+
+impl Client {
+    /// A client that gives each stream `window` bytes.
+    async fn connect(server: &Server, window: u32) -> Client {
+        let connection = Http2::connect(Ipv4Addr::LOCALHOST, server.address(), window).await.unwrap();
+        let ((frames, to_send), (requests, to_ask)) = (unbounded_channel(), unbounded_channel());
+        let seen = Arc::default();
+        tokio::spawn(Client::run(connection, to_send, to_ask, Arc::clone(&seen)));
+        Client { frames, requests, seen, next: 1 }
+    }
+
+    async fn run(
+        mut connection: Http2,
+        mut frames: UnboundedReceiver<(u8, u8, u32, Vec<u8>)>,
+        mut requests: UnboundedReceiver<(&'static str, String, u8)>,
+        seen: Arc<Mutex<Seen>>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                Some((method, path, flags)) = requests.recv() => {
+                    if connection.request(method, &path, &[], flags | END_HEADERS).await.is_err() {
+                        break;
+                    }
+                }
+                Some((kind, flags, stream, payload)) = frames.recv() => {
+                    if connection.send(kind, flags, stream, &payload).await.is_err() {
+                        break;
+                    }
+                }
+                frame = connection.frame() => {
+                    let Ok(Some(frame)) = frame else { break };
+                    let mut seen = seen.lock().unwrap();
+                    match frame.kind {
+                        DATA => seen.data += frame.payload.len(),
+                        HEADERS => drop(seen.heads.insert(frame.stream, frame.is_ok())),
+                        RST_STREAM => drop(seen.resets.insert(frame.stream)),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        seen.lock().unwrap().is_closed = true;
+    }
+
+    /// Asks with GET; the stream.
+    fn get(&mut self, path: &str) -> u32 {
+        self.open("GET", path, END_STREAM)
+    }
+
+    /// Announces a body; the stream.
+    fn post(&mut self, path: &str) -> u32 {
+        self.open("POST", path, 0)
+    }
+
+    fn open(&mut self, method: &'static str, path: &str, flags: u8) -> u32 {
+        let stream = self.next;
+        self.next += 2;
+        let _ = self.requests.send((method, path.to_owned(), flags));
+        stream
+    }
+
+    /// Sends a frame behind all requests, unless the server has closed.
+    fn send(&self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let _ = self.frames.send((kind, flags, stream, payload.to_vec()));
+    }
+
+    /// Gives `stream` so many bytes more.
+    fn open_window(&self, stream: u32, bytes: u32) {
+        self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
+    }
+
+    fn seen(&self) -> Seen {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Seen {
+    fn answered(&self) -> usize {
+        self.heads.len()
+    }
+
+    fn ok(&self) -> usize {
+        self.heads.values().filter(|&&ok| ok).count()
+    }
+}
+
+#[tokio::test]
+async fn streamed_answers_give_their_places_back() {
+    let limits = format!("{SHORT}instances = 2\nwaiting = 2\n");
+    let (server, _) = limited(&limits, &streaming()).await;
+    let mut held = Client::connect(&server, 0).await;
+    for _ in 0..8 {
+        held.get("/hh/slow?1");
+    }
+    eventually(async || held.seen().answered() >= 4).await;
+    eventually(async || judge(&server).await == StatusCode::OK).await;
+    eventually(async || held.seen().is_closed).await;
+}
+
+#[tokio::test]
+async fn stalled_stream_is_reset_beside_live_ones() {
+    let (server, _) = limited(SHORT, "").await;
+    let mut client = Client::connect(&server, 0).await;
+    let stalled = client.get(LARGE);
+    // Others on the same connection are taken as they come.
+    eventually(async || {
+        let live = client.get("/healthz");
+        client.open_window(live, 100_000);
+        sleep(Duration::from_millis(50)).await;
+        client.seen().resets.contains(&stalled)
+    })
+    .await;
+    assert!(!client.seen().is_closed);
+}
+
+#[tokio::test]
+async fn connection_that_takes_nothing_is_closed() {
+    let (server, app) = limited(SHORT, "").await;
+    for path in ["/healthz", LARGE, "/nothing"] {
+        let mut client = Client::connect(&server, 0).await;
+        client.get(path);
+        eventually(async || client.seen().is_closed).await;
+        assert_eq!((client.seen().answered(), client.seen().data), (1, 0), "{path}");
+    }
+    eventually(async || app.sandbox.memory().held() == 0).await;
+}
+
+#[tokio::test]
+async fn window_opened_byte_by_byte_is_no_progress() {
+    let (server, app) = limited(SHORT, "").await;
+    let mut client = Client::connect(&server, 0).await;
+    let stream = client.get(LARGE);
+    eventually(async || {
+        client.open_window(stream, 1);
+        client.seen().is_closed || client.seen().resets.contains(&stream)
+    })
+    .await;
+    assert!(client.seen().data > 0);
+    eventually(async || app.sandbox.memory().held() == 0).await;
+}
+
+#[tokio::test]
+async fn last_bytes_of_an_answer_expire_too() {
+    let (server, app) = limited(SHORT, "").await;
+    let mut client = Client::connect(&server, 1).await;
+    client.get("/healthz");
+    eventually(async || client.seen().is_closed).await;
+    assert_eq!(client.seen().data, 1);
+    eventually(async || app.sandbox.memory().held() == 0).await;
+}
+
+#[tokio::test]
+async fn chat_streams_end_with_their_leases() {
+    let tiny = "[models.tiny]\nsource = \"tests/data/language/qwen2-q6_k.gguf\"\nthreads = 1\npacked_cache = false\n";
+    let limits = format!("{SHORT}chat_deadline_ms = 1500\n");
+    let (server, app) = limited(&limits, tiny).await;
+    let mut client = Client::connect(&server, 0).await;
+    let body = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "Name a colour." }],
+        "max_tokens": 64, "stream": true })
+    .to_string();
+    for _ in 0..4 {
+        let stream = client.post("/v1/chat/completions");
+        client.send(DATA, END_STREAM, stream, body.as_bytes());
+    }
+    eventually(async || client.seen().answered() == 4).await;
+    assert!(app.sandbox.memory().held() > 0);
+    eventually(async || client.seen().is_closed).await;
+    eventually(async || app.sandbox.memory().held() == 0).await;
+}
+
+#[tokio::test]
+async fn streamed_answer_over_http1_ends_at_its_deadline() {
+    let limits = format!("{SHORT}instances = 1\nwaiting = 0\n");
+    let (server, app) = limited(&limits, &streaming()).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut client = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    client.write_all(b"GET /hh/endless HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    eventually(async || judge(&server).await == StatusCode::OK).await;
+    eventually(async || app.sandbox.memory().held() == 0).await;
+    assert!(rest(&mut client).await.starts_with("HTTP/1.1 "));
+}
+
+#[tokio::test]
+async fn body_that_does_not_come_takes_no_place() {
+    let limits = "instances = 1\nwaiting = 1\nbody_ms = 60000\ndeadline_ms = 60000\nheader_ms = 60000\n";
+    let (server, _) = limited(limits, "").await;
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut connection = TcpStream::connect(server.address()).await.unwrap();
+        let head = b"POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n{\"input\"";
+        connection.write_all(head).await.unwrap();
+        slow.push(connection);
+    }
+    let mut half_open = Client::connect(&server, 65_535).await;
+    for _ in 0..20 {
+        half_open.post("/moderate");
+    }
+    half_open.get("/healthz");
+    eventually(async || half_open.seen().ok() == 1).await;
+    for _ in 0..10 {
+        assert_eq!(judge(&server).await, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn stalled_body_gives_its_memory_to_another() {
+    let limits = "max_body_bytes = 100000\nbody_memory_bytes = 100000\nbody_ms = 60000\ndeadline_ms = 60000\n\
+        header_ms = 60000\n";
+    let (server, app) = limited(limits, "").await;
+    let mut stalled = TcpStream::connect(server.address()).await.unwrap();
+    let head = format!(
+        "POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\n{}",
+        "x".repeat(90_000)
+    );
+    stalled.write_all(head.as_bytes()).await.unwrap();
+    eventually(async || app.sandbox.memory().held() >= 90_000).await;
+    let body = json!({ "input": format!("hello{}", " ".repeat(12_000)) });
+    eventually(async || server.moderate(&body).await.0 == StatusCode::OK).await;
+    assert!(rest(&mut stalled).await.starts_with("HTTP/1.1 408"));
+    eventually(async || app.sandbox.memory().held() == 0).await;
+}
+
+#[tokio::test]
+async fn body_without_progress_is_given_up() {
+    let limits = "body_ms = 60000\ndeadline_ms = 60000\nheader_ms = 500\n";
+    let (server, app) = limited(limits, "").await;
+    let connection = TcpStream::connect(server.address()).await.unwrap();
+    let (mut reading, mut writing) = connection.into_split();
+    let dribble = async {
+        let head = b"POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\n";
+        writing.write_all(head).await.unwrap();
+        while writing.write_all(b"x").await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut status = [0; 12];
+    let read = async { reading.read_exact(&mut status).await.unwrap() };
+    timeout(LONG, async {
+        tokio::select! { () = dribble => {}, _ = read => {} }
+    })
+    .await
+    .unwrap();
+    assert_eq!(std::str::from_utf8(&status).unwrap(), "HTTP/1.1 408");
+    eventually(async || app.sandbox.memory().held() == 0).await;
+}
+
+#[tokio::test]
+async fn connection_without_a_key_goes_first() {
+    let limits = "connections = 4\nconnections_per_ip = 4\nheader_ms = 60000\nidle_ms = 60000\n";
+    let (server, _) = limited(limits, &key("alice")).await;
+    let bearer = "authorization: Bearer alice\r\n";
+    let mut keyed = connect_from(&server, 1).await;
+    assert!(get(&mut keyed, "/v1/models", bearer).await.starts_with("HTTP/1.1 200"));
+    let mut asked = connect_from(&server, 2).await;
+    assert!(get(&mut asked, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+    let mut silent = [connect_from(&server, 3).await, connect_from(&server, 4).await];
+    for newcomer in 5..9 {
+        let mut newcomer = connect_from(&server, newcomer).await;
+        assert!(get(&mut newcomer, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+        // It stays, idle, as the others do.
+        tokio::spawn(async move { rest(&mut newcomer).await });
+    }
+    for silent in &mut silent {
+        assert_eq!(rest(silent).await, "");
+    }
+    assert_eq!(rest(&mut asked).await, "");
+    assert!(get(&mut keyed, "/v1/models", bearer).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn idle_connection_goes_where_there_are_no_keys() {
+    let limits = "connections = 2\nconnections_per_ip = 2\nheader_ms = 60000\nidle_ms = 60000\n";
+    let (server, _) = limited(limits, "").await;
+    let mut longest = connect_from(&server, 2).await;
+    assert!(get(&mut longest, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+    let mut other = connect_from(&server, 3).await;
+    assert!(get(&mut other, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+    let mut newcomer = connect_from(&server, 4).await;
+    assert!(get(&mut newcomer, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(rest(&mut longest).await, "");
+    assert!(get(&mut other, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn unsent_answers_count_as_memory() {
+    let limits = "send_ms = 60000\nheader_ms = 60000\nidle_ms = 60000\n";
+    let (server, app) = limited(limits, "").await;
+    let memory = app.sandbox.memory();
+    let length = server.get(LARGE).send().await.unwrap().bytes().await.unwrap().len();
+    eventually(async || memory.held() == 0).await;
+    let mut client = Client::connect(&server, 0).await;
+    for _ in 0..8 {
+        client.get(LARGE);
+    }
+    eventually(async || client.seen().answered() == 8).await;
+    assert!(memory.held() >= 8 * length, "{} of {}", memory.held(), 8 * length);
+    memory.bound(Some(memory.held() + length / 2));
+    let (status, error) = answer(server.get(LARGE)).await;
+    assert_eq!((status, &error["error"]["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("busy")));
+    assert_eq!(server.get("/healthz").send().await.unwrap().status(), StatusCode::OK);
+    drop(client);
+}
+
+#[tokio::test]
+async fn resets_without_end_close_the_connection() {
+    let (server, _) = limited("", "").await;
+    let mut client = Client::connect(&server, 65_535).await;
+    eventually(async || {
+        for _ in 0..20 {
+            let stream = client.post("/moderate");
+            // Accepted before it is reset, so that the library's own limit does not count it.
+            sleep(Duration::from_millis(2)).await;
+            client.send(RST_STREAM, 0, stream, &CANCEL);
+        }
+        client.seen().is_closed
+    })
+    .await;
+    assert_eq!(judge(&server).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn half_open_streams_close_the_connection() {
+    let (server, _) = limited("body_ms = 100\nheader_ms = 500\n", "").await;
+    let mut client = Client::connect(&server, 65_535).await;
+    eventually(async || {
+        client.post("/moderate");
+        client.seen().is_closed
+    })
+    .await;
+    assert_eq!(judge(&server).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn control_frames_without_end_close_the_connection() {
+    let (server, _) = limited("", "").await;
+    let mut client = Client::connect(&server, 65_535).await;
+    client.get("/healthz");
+    eventually(async || {
+        for _ in 0..10_000 {
+            client.send(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]);
+        }
+        client.seen().is_closed
+    })
+    .await;
+    assert_eq!(judge(&server).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn heads_without_bodies_wait_for_the_client() {
+    let (server, app) = limited(SHORT, "").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut greedy = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    let requests = "HEAD /healthz HTTP/1.1\r\nhost: test\r\n\r\n".repeat(100_000);
+    let _ = timeout(LONG, greedy.write_all(requests.as_bytes())).await.expect("it reads, or closes");
+    eventually(async || app.sandbox.memory().held() == 0).await;
+    assert_eq!(judge(&server).await, StatusCode::OK);
+}
