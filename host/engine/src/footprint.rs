@@ -166,3 +166,36 @@ fn elements(card: &Card, input: &InputSpec, rows: usize, size: usize) -> u64 {
     let most = if is_bounded { u64::MAX } else { DEFAULT_MAX_PRODUCT as u64 };
     fixed.saturating_mul(varying.min(most))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn largest_jobs_have_the_bounds_of_their_axes() {
+        const CARD: &str = include_str!("../../../weights/toxic-bilstm/card.toml");
+        let (head, tail) = CARD.split_once("# Asked before").unwrap();
+        assert!(!tail.is_empty());
+        let size = |shape: &str, rows, size| {
+            let text = head.replacen("[\"N\", 100]", shape, 1);
+            let text =
+                if shape.starts_with("[\"N\"") { text } else { text.replacen("batch_axis = 0", "", 1) };
+            let card = Card::parse(&text).unwrap();
+            elements(&card, &card.inputs[0], rows, size)
+        };
+        let cases = [
+            ("[\"N\", 100]", 12_800),
+            ("[\"N\", { name = \"T\", max = 50 }]", 128 * 50),
+            ("[\"N\", \"T\"]", 65_536),
+            ("[\"T\", 3]", 3 * 1_024),
+            ("[\"T\", \"U\", 3]", 3 * 65_536),
+        ];
+        for (shape, largest) in cases {
+            assert_eq!(size(shape, MAX_ROWS, usize::MAX), largest, "{shape}");
+        }
+        assert_eq!(
+            (size("[\"N\", 100]", 8, USUAL_SIZE), size("[\"N\", \"T\"]", 8, USUAL_SIZE)),
+            (800, 8 * 128)
+        );
+    }
+}

@@ -31,6 +31,7 @@ fn every_card_of_the_repository_is_read() {
         let Ok(text) = std::fs::read_to_string(folder.join("card.toml")) else { continue };
         let card = Card::parse(&text).unwrap_or_else(|message| panic!("{}: {message}", folder.display()));
         assert_eq!(folder.file_name().unwrap(), card.name.as_str());
+        assert_eq!(card.batch_axis.is_some(), card.format == Format::Onnx, "{} is batched", card.name);
         // What does not ship can be fetched.
         let ships = folder.join(&card.model_file().path).exists();
         assert_eq!(ships, card.download == Download::default(), "{}", card.name);

@@ -198,7 +198,7 @@ fn files_that_are_no_models_are_refused() {
     for (bytes, expected) in cases {
         match inline(&bytes, &files(16)) {
             Err(Refusal::Malformed(message)) => {
-                assert!(message.contains(expected), "{message}, not {expected}")
+                assert!(message.contains(expected), "{message}, not {expected}");
             }
             other => panic!("{expected}: {other:?}"),
         }
