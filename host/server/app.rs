@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::body::Bytes;
 use axum::http;
-use infer_engine::{Mirror, Model, Runtime, RuntimeOptions, Weights};
+use infer_engine::{Mirror, Model, Runtime, RuntimeOptions, Weights, files};
 use infer_sandbox::types::{Label, Part, Verdict};
 use infer_sandbox::{
     Body, Component, ComponentOptions, HttpOptions, Outcome, RequestMemory, Sandbox, SandboxOptions, World,
@@ -403,18 +402,16 @@ pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'stati
         }
         Source::Path(path) => {
             let read = || format!("component `{name}`: cannot read `{}`", path.display());
-            let mut bytes = Vec::new();
-            let file = std::fs::File::open(path).with_context(read)?;
-            file.take(MOST_COMPONENT_BYTES + 1).read_to_end(&mut bytes).with_context(read)?;
-            if bytes.len() as u64 > MOST_COMPONENT_BYTES {
-                let bytes = std::fs::metadata(path).map_or(0, |found| found.len());
+            let file = files::open(path).with_context(read)?;
+            let bytes = file.metadata().with_context(read)?.len();
+            if bytes > MOST_COMPONENT_BYTES {
                 anyhow::bail!(
                     "component `{name}`: `{}` is {bytes} bytes, expected at most {MOST_COMPONENT_BYTES}: a guest carries its code and \
                      its vocabulary, models are the host's",
                     path.display()
                 );
             }
-            bytes.into()
+            files::read_opened(file, MOST_COMPONENT_BYTES).with_context(read)?.into()
         }
     })
 }

@@ -10,6 +10,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dummy::Mix;
+use crate::pull::Index;
 
 pub use bench::{Bench, BenchFormat, BenchTask, PrefixCache, Server, Target};
 
@@ -207,6 +208,20 @@ pub struct Pull {
     /// Where from
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
     pub from: Carrier,
+    /// The package index that pip asks [default: the public one]; pip's own settings are not read
+    #[arg(long, value_name = "URL", env = "INFER_PIP_INDEX_URL")]
+    pub pip_index_url: Option<String>,
+    /// A folder or page of wheels; without an index, pip looks there alone
+    #[arg(long, value_name = "PLACE", env = "INFER_PIP_FIND_LINKS")]
+    pub pip_find_links: Option<String>,
+}
+
+impl Pull {
+    /// Where packages are looked for. An empty value is as good as a missing one.
+    pub fn index(&self) -> Index {
+        let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        Index { url: given(&self.pip_index_url), find_links: given(&self.pip_find_links) }
+    }
 }
 
 /// `infer rm`

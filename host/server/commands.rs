@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use infer_engine::files;
 
 use crate::app::App;
 use crate::cli::{Cli, Command};
@@ -113,6 +114,9 @@ fn request(app: &App) -> infer_sandbox::Request {
     infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + app.config.server.deadline)
 }
 
+/// A longer file on the command line is not an image.
+const MOST_BYTES: u64 = 1 << 30;
+
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
+    files::read(path, MOST_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
 }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use infer_engine::{ModelOptions, Onnxruntime};
+use infer_engine::{ModelOptions, Onnxruntime, files};
 use infer_sandbox::{HttpOptions, Limits, SandboxOptions};
 
 use crate::builtin;
@@ -27,6 +27,9 @@ pub use component_test::{ComponentTest, TestImage};
 pub use resolved::{Change, Resolved};
 pub use server::{ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
 pub use trial::{Next, Trial};
+
+/// A longer configuration is not read.
+pub(crate) const MOST_BYTES: u64 = 64 << 20;
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
 #[derive(Clone, Debug)]
@@ -162,10 +165,11 @@ impl Config {
         let default = Path::new("infer.toml");
         let path = match path {
             Some(path) => path,
-            None if default.is_file() => default,
+            // Also a file that cannot be read: it was meant.
+            None if default.symlink_metadata().is_ok() => default,
             None => return Config::parse(builtin::CONFIG, &Origin::Builtin),
         };
-        let text = std::fs::read_to_string(path)
+        let text = files::read_to_string(path, MOST_BYTES)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Config::parse(&text, &Origin::File(path.to_owned()))
     }

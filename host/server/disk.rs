@@ -1,29 +1,41 @@
 //! Writing files: whether the disk has room, and whole or not at all.
 
-use std::fs;
-use std::io;
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use indicatif::HumanBytes;
+use infer_engine::files::{self, Folder};
 
 /// Check that the disk of `folder` has `needed` bytes free for `file`.
 ///
 /// # Errors
 ///
 /// When it has not, or cannot be asked.
-pub fn room(folder: &Path, file: &str, needed: u64) -> anyhow::Result<()> {
-    let free = rustix::fs::statvfs(folder).with_context(|| format!("cannot ask `{}`", folder.display()))?;
-    let free = free.f_bavail.saturating_mul(free.f_frsize);
+pub fn room(folder: &Folder, file: &str, needed: u64) -> anyhow::Result<()> {
+    let shown = folder.path().display();
+    let free = free(folder).with_context(|| format!("cannot ask `{shown}`"))?;
     if free < needed {
         bail!(
-            "`{}` has {} free, `{file}` needs {} there; make room, or choose a folder on a larger disk",
-            folder.display(),
+            "`{shown}` has {} free, `{file}` needs {} there; make room, or choose a folder on a larger disk",
             HumanBytes(free),
             HumanBytes(needed)
         );
     }
     Ok(())
+}
+
+/// Bytes that are free on the disk of a file or folder.
+///
+/// # Errors
+///
+/// When it cannot be asked.
+pub fn free(place: impl AsFd) -> io::Result<u64> {
+    let found = rustix::fs::fstatvfs(place)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Put `text` at `path`, whole or not at all, with the rights of the file that was there.
@@ -32,18 +44,65 @@ pub fn room(folder: &Path, file: &str, needed: u64) -> anyhow::Result<()> {
 ///
 /// When the folder cannot be written; what was there is there.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let partial = path.with_file_name(name);
-    let write = || -> io::Result<()> {
-        fs::write(&partial, text)?;
-        if let Ok(there) = fs::metadata(path) {
-            fs::set_permissions(&partial, there.permissions())?;
+    let (folder, name) = Folder::of(path)?;
+    replaceable(&folder, &name)?;
+    let mut file = folder.temporary(&name, 0o666)?;
+    file.write_all(text.as_bytes())?;
+    if let Some(mode) = folder.status(&name)?.filter(|found| found.is_file()).map(|found| found.mode) {
+        file.file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    }
+    file.persist()
+}
+
+/// Check that a file may take the place of `name`: there is a regular file, a link to one, or nothing.
+///
+/// # Errors
+///
+/// When there is a device, a FIFO, a socket or a folder.
+pub fn replaceable(folder: &Folder, name: &OsStr) -> io::Result<()> {
+    match folder.status(name)? {
+        None => Ok(()),
+        Some(found) if found.is_file() => Ok(()),
+        Some(found) if found.is_link() => match files::open(folder.join(name)) {
+            // A link that leads nowhere is replaced as well.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error),
+            _ => Ok(()),
+        },
+        Some(_) => folder.open_file(name).map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn file_is_replaced_and_device_is_not() {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = |name: &str| scratch.path().join(name);
+        fs::write(place("file"), "before").unwrap();
+        fs::set_permissions(place("file"), fs::Permissions::from_mode(0o640)).unwrap();
+        replace(&place("file"), "after").unwrap();
+        assert_eq!(fs::read_to_string(place("file")).unwrap(), "after");
+        assert_eq!(fs::metadata(place("file")).unwrap().permissions().mode() & 0o777, 0o640);
+        // A link is replaced itself.
+        symlink("file", place("link")).unwrap();
+        replace(&place("link"), "new").unwrap();
+        assert_eq!(fs::read_to_string(place("file")).unwrap(), "after");
+        assert!(!place("link").is_symlink());
+        for name in ["null", "folder"] {
+            match name {
+                "null" => symlink("/dev/null", place(name)).unwrap(),
+                _ => fs::create_dir(place(name)).unwrap(),
+            }
+            let told = replace(&place(name), "new").unwrap_err().to_string();
+            assert!(told.ends_with("expected a regular file"), "{told}");
         }
-        fs::File::open(&partial)?.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&partial);
-    })
+        let mut names = Folder::open(scratch.path()).unwrap().names().unwrap();
+        names.sort();
+        assert_eq!(names, ["file", "folder", "link", "null"]);
+    }
 }

@@ -9,12 +9,13 @@ mod header;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use infer_engine::files::Folder;
 use sha2::{Digest as _, Sha256};
 
 use crate::disk;
@@ -99,17 +100,18 @@ pub fn phi3(path: &Path, mix: Mix, seed: u64) -> anyhow::Result<Written> {
     let tensors = tensors(&PHI3, mix);
     let header = header::write(&tensors, mix.file_type())?;
     let total = header.len() as u64 + tensors.iter().map(|tensor| tensor.bytes() as u64).sum::<u64>();
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
-    let name = path.file_name().with_context(|| format!("`{}` is no file's name", path.display()))?;
-    let name = name.to_string_lossy();
-    disk::room(folder, &name, total)?;
-    let partial = folder.join(format!(".{name}.partial"));
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).with_context(|| format!("cannot create `{}`", parent.display()))?;
+    let (folder, place) = Folder::of(path).with_context(|| format!("cannot write `{}`", path.display()))?;
+    let name = place.to_string_lossy();
+    disk::room(&folder, &name, total)?;
+    // One name, so that gigabytes that a killed run has left are written over by the next.
+    let partial = format!(".{name}.partial");
     let write = || -> io::Result<Written> {
-        let file = File::create(&partial)?;
+        disk::replaceable(&folder, &place)?;
+        folder.remove_all(&partial)?;
+        let file = folder.create_file(&partial, 0o666)?;
+        let kept = file.try_clone()?;
         let bar = ProgressBar::new(total).with_prefix(name.to_string());
         if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {eta}") {
             bar.set_style(style);
@@ -118,14 +120,14 @@ pub fn phi3(path: &Path, mix: Mix, seed: u64) -> anyhow::Result<Written> {
         out.write_all(&header)?;
         weights(&tensors, seed, &mut out)?;
         out.flush()?;
-        File::open(&partial)?.sync_all()?;
-        fs::rename(&partial, path)?;
+        kept.sync_all()?;
+        folder.rename(&partial, &folder, &place)?;
         bar.finish_and_clear();
         let sha256 = out.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Written { bytes: out.bytes, sha256 })
     };
     write().with_context(|| format!("cannot write `{}`", path.display())).inspect_err(|_| {
-        let _ = fs::remove_file(&partial);
+        let _ = folder.remove_file(&partial);
     })
 }
 

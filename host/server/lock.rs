@@ -3,10 +3,11 @@
 //! It stands beside the configuration, under its name with `.lock` at the end. Where it is, nothing is served that it does not pin.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use infer_engine::files;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Mistake, Origin, Place};
@@ -16,7 +17,7 @@ use crate::disk;
 const VERSION: u32 = 1;
 
 /// A longer file is no lock.
-const MOST_BYTES: u64 = 4 << 20;
+pub(crate) const MOST_BYTES: u64 = 4 << 20;
 
 const HEAD: &str = "# What `infer lock` has pinned: the SHA-256 of every model (over its card and its files) and component.\n\
                     # Commit it beside the configuration; run `infer lock` again after a change that is meant.\n\n";
@@ -68,18 +69,16 @@ impl Lock {
     /// When it cannot be read, or is none.
     pub fn beside(origin: &Origin) -> Result<Option<Self>, Mistake> {
         let Some(path) = path(origin) else { return Ok(None) };
-        let mut text = String::new();
-        let read =
-            std::fs::File::open(&path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
+        let read = files::read_to_string(&path, MOST_BYTES);
         let mistake = |message: String| Mistake {
             at: Place::of(Origin::File(path.clone())),
             message: format!("{message}; `infer lock` writes it anew"),
         };
-        match read {
-            Ok(_) => {}
+        let text = match read {
+            Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(mistake(format!("cannot be read: {error}"))),
-        }
+        };
         let pins: Pins =
             toml::from_str(&text).map_err(|error| mistake(error.message().trim_end().replace('\n', " ")))?;
         if pins.version != VERSION {

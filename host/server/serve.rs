@@ -17,6 +17,7 @@ mod connection;
 mod lease;
 mod listeners;
 mod seats;
+mod socket;
 mod stream;
 pub mod tls;
 

@@ -5,12 +5,14 @@
 //! that place serves as well: it becomes a blob when it is pulled again, and is left alone otherwise.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use infer_engine::files::Folder;
 use infer_engine::{Card, CardFile, Format};
 
 use crate::builtin;
@@ -29,8 +31,17 @@ const PREFIX: &str = "sha256-";
 /// Held while a blob is put in place and named, or while those without a name are removed.
 const LOCK: &str = ".lock";
 
+/// The folder of packed weights.
+const PACKED: &str = "packed";
+
 /// Where half-fetched files grow, in a model's folder.
-const SCRATCH: &str = ".pull";
+pub(crate) const SCRATCH: &str = ".pull";
+
+/// Held in a model's folder by the pull that is at work there.
+pub(crate) const PULL_LOCK: &str = ".pull.lock";
+
+/// Folders below the one of half-fetched files, as earlier versions nested them.
+pub(crate) const SCRATCH_LEVELS: usize = 6;
 
 /// The store in a cache folder.
 #[derive(Clone, Debug)]
@@ -55,6 +66,17 @@ pub struct Stored {
     pub blob: Option<PathBuf>,
 }
 
+/// A file that was verified and reached the disk, and may become a blob.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'f> {
+    /// The folder that it is in, on the same disk.
+    pub folder: &'f Folder,
+    /// Its name there.
+    pub name: &'f str,
+    /// The file itself.
+    pub file: &'f File,
+}
+
 /// What a removal freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freed {
@@ -74,64 +96,67 @@ impl Store {
         Ok(Store { cache: builtin::cache_folder().context(builtin::NO_CACHE)? })
     }
 
-    /// Where `name`'s files are named.
+    /// Where `name`'s files are named, as a path.
     #[must_use]
     pub fn folder(&self, name: &str) -> PathBuf {
         self.cache.join(MODELS).join(name)
     }
 
+    /// The folder in which `name`'s files are named, which is created where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created, or a link is in its place.
+    pub fn model(&self, name: &str) -> anyhow::Result<Folder> {
+        let folder = self.create(MODELS)?.create_folder(name);
+        folder.with_context(|| format!("cannot open `{}`", self.folder(name).display()))
+    }
+
     /// Where a file with this hash is.
     #[must_use]
     pub fn blob(&self, sha256: &str) -> PathBuf {
-        self.cache.join(BLOBS).join(format!("{PREFIX}{sha256}"))
+        self.cache.join(BLOBS).join(blob_name(sha256))
     }
 
-    /// Take the file at `path`, which was verified and reached the disk, as the blob of its hash, and name it `place`.
+    /// Take `whole` as the blob of its hash, and name it in the model's folder `place`.
     ///
     /// # Errors
     ///
     /// When the folder cannot be written.
-    pub fn keep(&self, file: &CardFile, path: &Path, place: &Path) -> anyhow::Result<()> {
-        let _lock = self.lock()?;
-        let blob = self.blob(&file.sha256);
+    pub fn keep(&self, file: &CardFile, whole: Whole<'_>, place: &Folder) -> anyhow::Result<()> {
+        let (blobs, _lock) = self.lock()?;
+        let blob = blob_name(&file.sha256);
         // Against being written by mistake while it is mapped; replacing and removing it stay possible.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o444))
-            .and_then(|()| fs::rename(path, &blob))
-            .with_context(|| format!("cannot write `{}`", blob.display()))?;
-        sync(&self.cache.join(BLOBS));
-        self.link(&blob, place)
+        let Whole { folder, name, file: opened } = whole;
+        opened
+            .set_permissions(fs::Permissions::from_mode(0o444))
+            .and_then(|()| folder.rename(name, &blobs, &blob))
+            .with_context(|| format!("cannot write `{}`", blobs.join(&blob).display()))?;
+        // A rename itself reaches the disk with its folder. What a crash loses is fetched again.
+        let _ = blobs.sync();
+        link(&file.path, &blob, place)
     }
 
-    /// Name the blob of `file` `place`, if there is one that is as the card says. One that is not is removed.
+    /// Name the blob of `file` in the model's folder `place`, if there is one that is as the card says. One that is not is
+    /// removed.
     ///
     /// # Errors
     ///
     /// When the folder cannot be written.
-    pub fn find(&self, file: &CardFile, place: &Path) -> anyhow::Result<bool> {
-        let _lock = self.lock()?;
-        let blob = self.blob(&file.sha256);
-        if !blob.exists() {
+    pub fn find(&self, file: &CardFile, place: &Folder) -> anyhow::Result<bool> {
+        let (blobs, _lock) = self.lock()?;
+        let blob = blob_name(&file.sha256);
+        let path = blobs.join(&blob);
+        if blobs.status(&blob)?.is_none() {
             return Ok(false);
         }
-        if file.verify(&blob).is_err() {
-            fs::remove_file(&blob).with_context(|| format!("cannot remove `{}`", blob.display()))?;
+        let is_whole = blobs.open_file(&blob).is_ok_and(|opened| file.verify_opened(&path, &opened).is_ok());
+        if !is_whole {
+            blobs.remove_file(&blob).with_context(|| format!("cannot remove `{}`", path.display()))?;
             return Ok(false);
         }
-        self.link(&blob, place)?;
+        link(&file.path, &blob, place)?;
         Ok(true)
-    }
-
-    fn link(&self, blob: &Path, place: &Path) -> anyhow::Result<()> {
-        let context = || format!("cannot write `{}`", place.display());
-        let folder = place.parent().with_context(context)?;
-        let name = place.file_name().with_context(context)?.to_string_lossy();
-        // From models/NAME, so that the cache folder may be moved.
-        let target = Path::new("../..").join(blob.strip_prefix(&self.cache).with_context(context)?);
-        let partial = folder.join(format!(".{name}.{}", std::process::id()));
-        let _ = fs::remove_file(&partial);
-        symlink(target, &partial).and_then(|()| fs::rename(&partial, place)).with_context(context)?;
-        sync(folder);
-        Ok(())
     }
 
     /// What is there, by name: whole files, damaged ones, and what interrupted pulls have left.
@@ -140,43 +165,17 @@ impl Store {
     ///
     /// When the folder cannot be read.
     pub fn list(&self) -> anyhow::Result<Vec<Stored>> {
-        let mut names: Vec<String> = Vec::new();
-        for entry in entries(&self.cache.join(MODELS))? {
-            if entry.is_dir()
-                && let Some(name) = entry.file_name().and_then(|name| name.to_str())
-            {
-                names.push(name.to_owned());
+        let mut all = Vec::new();
+        if let Some(models) = self.existing(MODELS)? {
+            let mut names = names(&models)?;
+            names.sort();
+            for name in names {
+                if let (Some(name), Ok(folder)) = (name.to_str(), models.folder(&name)) {
+                    all.extend(stored(name, &folder));
+                }
             }
         }
-        names.sort();
-        Ok(names.iter().flat_map(|name| self.stored(name)).collect())
-    }
-
-    /// The files of one model: those of its card, or without one whatever is there.
-    fn stored(&self, name: &str) -> Vec<Stored> {
-        let folder = self.folder(name);
-        let partial_bytes = size_of_folder(&folder.join(SCRATCH));
-        let describe = |file: Option<CardFile>, path: PathBuf| {
-            let bytes = fs::metadata(&path).ok().map(|found| found.len());
-            let blob = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
-            let blob = if blob { fs::canonicalize(&path).ok() } else { None };
-            Stored { name: name.to_owned(), file, path, bytes, partial_bytes, blob }
-        };
-        match card(name) {
-            Some(card) => {
-                let file = card.model_file().clone();
-                let path = folder.join(&file.path);
-                let stored = describe(Some(file), path);
-                let is_there = stored.bytes.is_some() || partial_bytes > 0 || stored.path.is_symlink();
-                if is_there { vec![stored] } else { Vec::new() }
-            }
-            None => entries(&folder)
-                .unwrap_or_default()
-                .into_iter()
-                .filter(|path| path.is_file() && !is_hidden(path))
-                .map(|path| describe(None, path))
-                .collect(),
-        }
+        Ok(all)
     }
 
     /// Blobs that no name leads to.
@@ -185,14 +184,23 @@ impl Store {
     ///
     /// When the folder cannot be read.
     pub fn unnamed(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let Some(blobs) = self.existing(BLOBS)? else { return Ok(Vec::new()) };
+        Ok(self.unnamed_in(&blobs)?.into_iter().map(|name| blobs.join(name)).collect())
+    }
+
+    fn unnamed_in(&self, blobs: &Folder) -> anyhow::Result<Vec<OsString>> {
         let mut named = BTreeSet::new();
-        for folder in entries(&self.cache.join(MODELS))? {
-            for path in entries(&folder).unwrap_or_default() {
-                named.extend(fs::read_link(&path).ok().and_then(|to| to.file_name().map(ToOwned::to_owned)));
+        if let Some(models) = self.existing(MODELS)? {
+            for name in names(&models)? {
+                let Ok(folder) = models.folder(&name) else { continue };
+                let links = folder.names().unwrap_or_default().into_iter();
+                let targets = links.filter_map(|name| folder.read_link(name).ok());
+                named.extend(targets.filter_map(|target| target.file_name().map(ToOwned::to_owned)));
             }
         }
-        let blobs = entries(&self.cache.join(BLOBS))?.into_iter().filter(|path| sha256(path).is_some());
-        Ok(blobs.filter(|path| path.file_name().is_none_or(|name| !named.contains(name))).collect())
+        let mut unnamed = names(blobs)?;
+        unnamed.retain(|name| sha256(Path::new(name)).is_some() && !named.contains(name));
+        Ok(unnamed)
     }
 
     /// Remove the model `name`, and its file where no other model has it too.
@@ -202,8 +210,12 @@ impl Store {
     /// When nothing is called that, when a pull is at work on it, or when it cannot be removed.
     pub fn remove(&self, name: &str) -> anyhow::Result<Freed> {
         let is_plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0']);
-        let folder = self.folder(name);
-        if !is_plain || !folder.is_dir() {
+        let models = self.existing(MODELS)?;
+        let folder = match &models {
+            Some(models) if is_plain => models.folder(name).ok().map(|folder| (models, folder)),
+            _ => None,
+        };
+        let Some((models, folder)) = folder else {
             let names: BTreeSet<_> = self.list()?.into_iter().map(|stored| stored.name).collect();
             let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
             let names = if names.is_empty() {
@@ -216,16 +228,16 @@ impl Store {
                 name.escape_debug(),
                 self.cache.join(MODELS).display()
             );
-        }
-        let pulling = File::create(folder.join(".pull.lock"))
-            .with_context(|| format!("cannot write into `{}`", folder.display()))?;
+        };
+        let shown = folder.path().display();
+        let pulling = folder.lock_file(PULL_LOCK).with_context(|| format!("cannot write into `{shown}`"))?;
         if pulling.try_lock().is_err() {
-            bail!("an `infer pull` is at work in `{}`; wait for it", folder.display());
+            bail!("an `infer pull` is at work in `{shown}`; wait for it");
         }
-        let _lock = self.lock()?;
+        let (blobs, _lock) = self.lock()?;
         let mut freed = Freed::default();
         let mut hashes: BTreeSet<String> = BTreeSet::new();
-        for stored in self.stored(name) {
+        for stored in stored(name, &folder) {
             hashes.extend(stored.blob.as_deref().and_then(sha256).map(str::to_owned));
             hashes.extend(stored.file.map(|file| file.sha256));
             if stored.blob.is_none() {
@@ -234,39 +246,100 @@ impl Store {
             }
             freed.bytes += stored.partial_bytes;
         }
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
-        for blob in self.unnamed()? {
-            freed.add(&blob)?;
+        models.remove_all(name).with_context(|| format!("cannot remove `{shown}`"))?;
+        for blob in self.unnamed_in(&blobs)? {
+            freed.add(&blobs, &blob)?;
         }
         // What was packed of it; of a file that stays under another name, it stays as well.
-        for path in entries(&self.cache.join("packed"))? {
-            let packed =
-                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once("-v"));
-            if packed.is_some_and(|(sha256, _)| hashes.contains(sha256) && !self.blob(sha256).exists()) {
-                freed.add(&path)?;
+        if let Some(packed) = self.existing(PACKED)? {
+            for name in names(&packed)? {
+                let is_of_it =
+                    name.to_str().and_then(|name| name.split_once("-v")).is_some_and(|(sha256, _)| {
+                        hashes.contains(sha256) && matches!(blobs.status(blob_name(sha256)), Ok(None))
+                    });
+                if is_of_it {
+                    freed.add(&packed, &name)?;
+                }
             }
         }
         Ok(freed)
     }
 
-    fn lock(&self) -> anyhow::Result<File> {
-        let folder = self.cache.join(BLOBS);
-        let context = || format!("cannot write into `{}`", folder.display());
-        fs::create_dir_all(&folder).with_context(context)?;
-        let lock = File::create(folder.join(LOCK)).with_context(context)?;
-        // Held for as long as a file is hashed, at most.
-        lock.lock().with_context(context)?;
-        Ok(lock)
+    /// The folder of blobs, locked.
+    fn lock(&self) -> anyhow::Result<(Folder, File)> {
+        let blobs = self.create(BLOBS)?;
+        let lock = blobs.lock_file(LOCK).and_then(|lock| {
+            // Held for as long as a file is hashed, at most.
+            lock.lock()?;
+            Ok(lock)
+        });
+        let lock = lock.with_context(|| format!("cannot lock `{}`", blobs.join(LOCK).display()))?;
+        Ok((blobs, lock))
+    }
+
+    fn create(&self, name: &str) -> anyhow::Result<Folder> {
+        let folder = Folder::create(self.cache.join(name));
+        folder.with_context(|| format!("cannot open `{}`", self.cache.join(name).display()))
+    }
+
+    /// The folder `name` of the cache, if there is one.
+    fn existing(&self, name: &str) -> anyhow::Result<Option<Folder>> {
+        match Folder::existing(self.cache.join(name)) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot open `{}`", self.cache.join(name).display()))
+            }
+        }
     }
 }
 
 impl Freed {
-    fn add(&mut self, path: &Path) -> anyhow::Result<()> {
-        let bytes = fs::metadata(path).map_or(0, |found| found.len());
-        fs::remove_file(path).with_context(|| format!("cannot remove `{}`", path.display()))?;
+    fn add(&mut self, folder: &Folder, name: &OsString) -> anyhow::Result<()> {
+        let context = || format!("cannot remove `{}`", folder.join(name).display());
+        let bytes = folder.status(name).with_context(context)?.map_or(0, |found| found.bytes);
+        folder.remove_file(name).with_context(context)?;
         self.files += 1;
         self.bytes += bytes;
         Ok(())
+    }
+}
+
+/// Name the blob `blob` in `place`, a folder of the cache's models.
+fn link(name: &str, blob: &str, place: &Folder) -> anyhow::Result<()> {
+    // From models/NAME, so that the cache folder may be moved.
+    let target = Path::new("../..").join(BLOBS).join(blob);
+    place
+        .replace_with_link(name, &target)
+        .with_context(|| format!("cannot write `{}`", place.join(name).display()))?;
+    let _ = place.sync();
+    Ok(())
+}
+
+/// The files of the model `name` in its folder: those of its card, or without one whatever is there.
+fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
+    let scratch = folder.folder(SCRATCH).and_then(|scratch| scratch.bytes(SCRATCH_LEVELS));
+    let partial_bytes = scratch.unwrap_or(0);
+    let describe = |file: Option<CardFile>, name_there: &str| {
+        let path = folder.join(name_there);
+        let bytes = fs::metadata(&path).ok().map(|found| found.len());
+        let is_link = folder.status(name_there).ok().flatten().is_some_and(|found| found.is_link());
+        let blob = if is_link { fs::canonicalize(&path).ok() } else { None };
+        Stored { name: name.to_owned(), file, path, bytes, partial_bytes, blob }
+    };
+    match card(name) {
+        Some(card) => {
+            let file = card.model_file().clone();
+            let stored = describe(Some(file.clone()), &file.path);
+            let is_there = stored.bytes.is_some() || partial_bytes > 0 || stored.path.is_symlink();
+            if is_there { vec![stored] } else { Vec::new() }
+        }
+        None => {
+            let names = folder.names().unwrap_or_default();
+            let names = names.iter().filter_map(|name| name.to_str());
+            let is_file = |name: &&str| !name.starts_with('.') && folder.join(name).is_file();
+            names.filter(is_file).map(|name| describe(None, name)).collect()
+        }
     }
 }
 
@@ -284,41 +357,12 @@ pub fn sha256(blob: &Path) -> Option<&str> {
     (digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(digits)
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+fn blob_name(sha256: &str) -> String {
+    format!("{PREFIX}{sha256}")
 }
 
-/// What is in `folder`; nothing where there is none.
-fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let read = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.with_context(|| format!("cannot read `{}`", folder.display()))?,
-    };
-    let mut paths = Vec::new();
-    for entry in read {
-        paths.push(entry.with_context(|| format!("cannot read `{}`", folder.display()))?.path());
-    }
-    Ok(paths)
-}
-
-/// Bytes of the files in `folder` and, as the hub's client nests them, a few levels below.
-pub(crate) fn size_of_folder(folder: &Path) -> u64 {
-    fn size(folder: &Path, levels: usize) -> u64 {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries
-            .map(|entry| match entry.metadata() {
-                Ok(found) if found.is_dir() && levels > 0 => size(&entry.path(), levels - 1),
-                Ok(found) if found.is_file() => found.len(),
-                _ => 0,
-            })
-            .sum()
-    }
-    size(folder, 4)
-}
-
-/// A rename itself reaches the disk with its folder. A hint: what it loses is fetched again.
-fn sync(folder: &Path) {
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+fn names(folder: &Folder) -> anyhow::Result<Vec<OsString>> {
+    folder.names().with_context(|| format!("cannot read `{}`", folder.path().display()))
 }
 
 #[cfg(test)]
@@ -342,11 +386,11 @@ mod tests {
 
     /// Fetch `content` as the model `name`, as `infer pull` would.
     fn keep(store: &Store, name: &str, content: &str) -> PathBuf {
-        let folder = store.folder(name);
-        fs::create_dir_all(&folder).unwrap();
-        let fetched = folder.join("fetched");
-        fs::write(&fetched, content).unwrap();
-        store.keep(&file(content), &fetched, &folder.join("m.gguf")).unwrap();
+        let folder = store.model(name).unwrap();
+        folder.replace("fetched", content.as_bytes(), 0o600).unwrap();
+        let opened = folder.open_file("fetched").unwrap();
+        let whole = Whole { folder: &folder, name: "fetched", file: &opened };
+        store.keep(&file(content), whole, &folder).unwrap();
         folder.join("m.gguf")
     }
 
@@ -360,10 +404,10 @@ mod tests {
         let one = keep(&store, "one", "content");
         assert_eq!(fs::read_to_string(&one).unwrap(), "content");
         assert_eq!(fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o444);
-        fs::create_dir_all(store.folder("two")).unwrap();
-        let two = store.folder("two").join("m.gguf");
-        assert!(store.find(&file("content"), &two).unwrap());
-        assert!(!store.find(&file("other"), &store.folder("two").join("o.gguf")).unwrap());
+        let folder = store.model("two").unwrap();
+        let two = folder.join("m.gguf");
+        assert!(store.find(&file("content"), &folder).unwrap());
+        assert!(!store.find(&file("other"), &folder).unwrap());
         assert_eq!(fs::canonicalize(&one).unwrap(), fs::canonicalize(&two).unwrap());
         assert_eq!(names(&store), ["one", "two"]);
 
@@ -387,10 +431,12 @@ mod tests {
     #[test]
     fn plain_files_become_blobs_in_their_place() {
         let (_folder, store) = store();
-        let place = store.folder("one").join("m.gguf");
-        fs::create_dir_all(store.folder("one")).unwrap();
+        let folder = store.model("one").unwrap();
+        let place = folder.join("m.gguf");
         fs::write(&place, "content").unwrap();
-        store.keep(&file("content"), &place, &place).unwrap();
+        let opened = folder.open_file("m.gguf").unwrap();
+        let whole = Whole { folder: &folder, name: "m.gguf", file: &opened };
+        store.keep(&file("content"), whole, &folder).unwrap();
         assert!(place.is_symlink() && fs::read_to_string(&place).unwrap() == "content");
     }
 
@@ -401,8 +447,18 @@ mod tests {
         let blob = store.blob(&file("content").sha256);
         fs::remove_file(&blob).unwrap();
         fs::write(&blob, "CONTENT").unwrap();
-        assert!(!store.find(&file("content"), &store.folder("one").join("m.gguf")).unwrap());
+        assert!(!store.find(&file("content"), &store.model("one").unwrap()).unwrap());
         assert!(!blob.exists(), "and is gone");
+        // Nor is a FIFO waited for.
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &blob,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(!store.find(&file("content"), &store.model("one").unwrap()).unwrap());
     }
 
     #[test]
@@ -443,5 +499,35 @@ mod tests {
         pulling.try_lock().unwrap();
         let told = store.remove("one").unwrap_err().to_string();
         assert!(told.starts_with("an `infer pull` is at work in"), "{told}");
+    }
+
+    #[test]
+    fn links_in_the_cache_are_not_followed() {
+        use std::os::unix::fs::symlink;
+        let (folder, store) = store();
+        let victim = folder.path().join("victim");
+        fs::create_dir_all(victim.join("one")).unwrap();
+        fs::write(victim.join("one/m.gguf"), "precious").unwrap();
+        fs::write(victim.join("keys"), "precious").unwrap();
+        fs::create_dir_all(store.cache.join(MODELS)).unwrap();
+        fs::create_dir_all(store.cache.join(BLOBS)).unwrap();
+        symlink(victim.join("one"), store.folder("one")).unwrap();
+        symlink(victim.join("keys"), store.cache.join(BLOBS).join(LOCK)).unwrap();
+        assert!(store.model("one").is_err() && store.list().unwrap().is_empty());
+        assert!(store.remove("one").unwrap_err().to_string().starts_with("no model `one`"));
+        let two = store.model("two").unwrap();
+        let told = format!("{:#}", store.find(&file("content"), &two).unwrap_err());
+        assert!(told.ends_with(".lock`: it is a symbolic link, expected a regular file"), "{told}");
+        // A link that is named like a pull's lock.
+        symlink(victim.join("keys"), two.join(PULL_LOCK)).unwrap();
+        assert!(store.remove("two").is_err());
+        for name in [MODELS, BLOBS] {
+            fs::rename(store.cache.join(name), store.cache.join(format!("{name}.old"))).unwrap();
+            symlink(&victim, store.cache.join(name)).unwrap();
+        }
+        assert!(store.model("three").is_err() && store.list().is_err() && store.remove("one").is_err());
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 2);
+        assert_eq!(fs::read_to_string(victim.join("one/m.gguf")).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(victim.join("keys")).unwrap(), "precious");
     }
 }

@@ -7,12 +7,14 @@ mod check;
 mod download;
 mod file;
 mod image;
+mod requirement;
 mod self_test;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -25,6 +27,7 @@ pub(crate) use check::labels as check_labels;
 pub use download::{Download, Hub, PipPackages};
 pub(crate) use file::parse;
 pub use image::{Channels, ImageSpec};
+pub use requirement::Requirement;
 pub use self_test::{Expected, Pattern, SelfTest, TestInput};
 
 /// What a model is.
@@ -154,6 +157,15 @@ impl CardFile {
     /// When it is missing, cannot be read, or is another file.
     pub fn verify(&self, path: &Path) -> Result<(), CardError> {
         weights::verify(self, path, None).map(|_| ())
+    }
+
+    /// Check the size and the hash of a file that was opened at `path`, from its beginning. It is read in pieces.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is another file.
+    pub fn verify_opened(&self, path: &Path, file: &File) -> Result<(), CardError> {
+        weights::verify_opened(self, path, file)
     }
 }
 

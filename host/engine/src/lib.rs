@@ -30,7 +30,7 @@ mod weights;
 
 pub use card::{
     Axis, Card, CardFile, Channels, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec,
-    Pattern, PipPackages, Role, SelfTest, Task, TestInput, TextSpec,
+    Pattern, PipPackages, Requirement, Role, SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};

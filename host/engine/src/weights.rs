@@ -11,7 +11,7 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read, Seek as _};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -248,6 +248,15 @@ pub(crate) fn verify(
     Ok(digest)
 }
 
+/// As [`verify`], of a file that was opened at `path` and is read from its beginning.
+pub(crate) fn verify_opened(file: &CardFile, path: &Path, mut opened: &File) -> Result<(), CardError> {
+    let failed = |source| CardError::Read { path: path.to_owned(), source };
+    same_size(path, file.bytes, opened.metadata().map_err(failed)?.len())?;
+    opened.rewind().map_err(failed)?;
+    let digest = sha256(&mut opened).map_err(failed)?;
+    same_hash(path, file, &digest)
+}
+
 /// The file at `path`, which has the card's size: one that differs is reported before gigabytes are read.
 fn open(file: &CardFile, path: &Path, links: Links) -> Result<Opened, CardError> {
     let opened = Opened::open(path, links).map_err(|source| {
@@ -279,7 +288,7 @@ fn same_size(path: &Path, expected: u64, found: u64) -> Result<(), CardError> {
 }
 
 /// SHA-256 of what is left of `file`, read in pieces.
-fn sha256(file: &mut File) -> io::Result<[u8; 32]> {
+fn sha256(file: &mut impl Read) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut piece = vec![0; HASH_BYTES];
     loop {

@@ -14,19 +14,20 @@
 //! | the rest | machine code, as wasmtime serialises it |
 //!
 //! An entry is named by the second and the third hash, so another component's, another version's or another setting's is not
-//! found. It appears under its name when it is whole. One that is damaged, or that another key has signed, is written anew.
+//! found. It appears under its name when it is whole. One that is damaged, that another key has signed, or that is not a
+//! regular file, is written anew. No link in the folder is followed.
 
 mod key;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::OsString;
+use std::fs::TryLockError;
 use std::hash::{Hash as _, Hasher};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use infer_engine::files::Folder;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -65,6 +66,7 @@ pub struct Kept {
 /// One component's place in the folder, for one engine.
 pub(crate) struct Entry<'f> {
     folder: &'f Path,
+    name: String,
     path: PathBuf,
     /// The hashes of the component and of the engine.
     identity: [u8; 64],
@@ -79,8 +81,9 @@ impl<'f> Entry<'f> {
         let mut identity = [0; 64];
         identity[..32].copy_from_slice(&component);
         identity[32..].copy_from_slice(&settings);
-        let path = folder.join(format!("{}-{}.{EXTENSION}", hex(&component), hex(&settings[..8])));
-        Entry { folder, path, identity }
+        let name = format!("{}-{}.{EXTENSION}", hex(&component), hex(&settings[..8]));
+        let path = folder.join(&name);
+        Entry { folder, name, path, identity }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -93,20 +96,19 @@ impl<'f> Entry<'f> {
     ///
     /// Why the entry that is there is of no use.
     pub(crate) fn open(&self, engine: &Engine) -> Result<Option<(Component, u64)>, String> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("cannot be opened: {error}")),
+        let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let folder = match Folder::existing(self.folder) {
+            Ok(folder) => folder,
+            Err(error) if absent(&error) => return Ok(None),
+            Err(error) => return Err(format!("cannot be opened, because of its folder: {error}")),
         };
         // Read, not mapped: what was verified is what is used, whatever becomes of the file.
-        let size = file.metadata().map_or(0, |found| found.len()).min(MOST_BYTES);
-        let mut bytes = Vec::with_capacity(size as usize + 1);
-        let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-        read.map_err(|error| format!("cannot be read: {error}"))?;
-        if bytes.len() as u64 > MOST_BYTES {
-            return Err(format!("is larger than {MOST_BYTES} bytes"));
-        }
-        let code = self.verified(&bytes)?;
+        let bytes = match folder.read(&self.name, MOST_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if absent(&error) => return Ok(None),
+            Err(error) => return Err(format!("cannot be read: {error}")),
+        };
+        let code = self.verified(&folder, &bytes)?;
         // SAFETY: the bytes are what `Component::serialize` gave: their MAC says that they were written by a program that
         // has this machine's key, which only this user's do; and the hashes under the MAC, that they are of this component
         // and for an engine of this version and these settings. wasmtime compares both settings once more.
@@ -116,7 +118,7 @@ impl<'f> Entry<'f> {
     }
 
     /// The machine code in `bytes`, if the MAC is right and the entry is this one.
-    fn verified<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], String> {
+    fn verified<'b>(&self, folder: &Folder, bytes: &'b [u8]) -> Result<&'b [u8], String> {
         if bytes.len() < HEADER_BYTES {
             return Err(format!("ends at byte {}, within its header", bytes.len()));
         }
@@ -125,7 +127,7 @@ impl<'f> Entry<'f> {
             return Err("is no compiled component of this format".to_owned());
         }
         let (tag, message) = rest.split_at(TAG_BYTES);
-        let key = key::of(self.folder).map_err(|error| format!("cannot be verified: {error}"))?;
+        let key = key::of(folder).map_err(|error| format!("cannot be verified: {error}"))?;
         // Compared in constant time.
         if blake3::keyed_hash(&key, message) != *tag {
             return Err("is damaged, or was signed with another key: its MAC differs".to_owned());
@@ -144,9 +146,8 @@ impl<'f> Entry<'f> {
     /// When the folder cannot be written, or another process is writing there.
     pub(crate) fn keep(&self, component: &Component) -> io::Result<u64> {
         let code = component.serialize().map_err(|error| io::Error::other(format!("{error:#}")))?;
-        fs::create_dir_all(self.folder)?;
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join(LOCK))?;
+        let folder = Folder::create(self.folder)?;
+        let lock = folder.lock_file(LOCK)?;
         // Held until `lock` is dropped. The system lets go of it when the process ends, however it does.
         match lock.try_lock() {
             Ok(()) => {}
@@ -155,48 +156,39 @@ impl<'f> Entry<'f> {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let key = key::of(self.folder)?;
+        let key = key::of(&folder)?;
         let mut signing = blake3::Hasher::new_keyed(&key);
         signing.update(&self.identity);
         signing.update(&code);
-        let partial = self.path.with_extension(PARTIAL);
-        let _ = fs::remove_file(&partial);
-        let write = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-            for part in [&MAGIC[..], signing.finalize().as_bytes(), &self.identity, &code] {
-                file.write_all(part)?;
-            }
-            file.sync_all()?;
-            fs::rename(&partial, &self.path)
-        };
-        write().inspect_err(|_| {
-            let _ = fs::remove_file(&partial);
-        })?;
-        remove_old(self.folder, &self.path)?;
+        let mut file = folder.temporary(&self.name, 0o600)?;
+        for part in [&MAGIC[..], signing.finalize().as_bytes(), &self.identity, &code] {
+            file.write_all(part)?;
+        }
+        file.persist()?;
+        remove_old(&folder, &self.name)?;
         Ok((HEADER_BYTES + code.len()) as u64)
     }
 }
 
 /// Remove what a crash has left, and all but the newest entries. Called with the lock; only names that this program gives are touched.
-fn remove_old(folder: &Path, keep: &Path) -> io::Result<()> {
-    let mut entries: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
+fn remove_old(folder: &Folder, keep: &str) -> io::Result<()> {
+    let mut entries: Vec<((i64, u32), OsString)> = Vec::new();
+    for name in folder.names()? {
+        match Path::new(&name).extension().and_then(|extension| extension.to_str()) {
             Some(PARTIAL) => {
-                let _ = fs::remove_file(&path);
+                let _ = folder.remove_file(&name);
             }
-            Some(EXTENSION) if path != keep => {
-                let written = fs::metadata(&path).and_then(|found| found.modified());
-                entries.push((written.unwrap_or(SystemTime::UNIX_EPOCH), path));
+            Some(EXTENSION) if name != *keep => {
+                let found = folder.status(&name).ok().flatten();
+                entries.push((found.map_or((0, 0), |found| found.modified), name));
             }
             _ => {}
         }
     }
     entries.sort();
     let surplus = (entries.len() + 1).saturating_sub(MOST_ENTRIES);
-    for (_, path) in entries.drain(..surplus.min(entries.len())) {
-        let _ = fs::remove_file(path);
+    for (_, name) in entries.drain(..surplus.min(entries.len())) {
+        let _ = folder.remove_file(name);
     }
     Ok(())
 }

@@ -43,6 +43,7 @@ use serde_json::Value;
 
 use crate::cli::{Bench, BenchTask};
 use crate::config::Config;
+use crate::disk;
 pub use baseline::Condition;
 use load::{Extent, Lane, Pace};
 use machine::{Machine, Ticks};
@@ -82,7 +83,7 @@ pub(super) fn run(config: Config, arguments: &Bench, out: &mut impl Write) -> an
     print::print(&report, arguments.output, out)?;
     out.flush()?;
     if let Some(place) = &arguments.plot {
-        std::fs::write(place, plot::svg(&report))
+        disk::replace(place, &plot::svg(&report))
             .with_context(|| format!("cannot write the plot `{}`", place.display()))?;
     }
     judge(&found, earlier.as_ref(), &arguments.fail_if)

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use crate::builtin;
 use crate::cli::{Architecture, Dummy};
+use crate::disk;
 use crate::dummy::{self, Mix, Written};
 use crate::weights;
 
@@ -26,9 +27,8 @@ pub(super) fn write_phi3(mix: Mix, seed: u64) -> anyhow::Result<(PathBuf, Writte
     let name = format!("{}-{}.gguf", builtin::PHI3_DUMMY, mix.name());
     let path = folder.join(&name);
     let written = dummy::phi3(&path, mix, seed)?;
-    let (place, partial) = (folder.join("card.toml"), folder.join(".card.toml.partial"));
-    std::fs::write(&partial, card(mix, seed, &name, &written))
-        .and_then(|()| std::fs::rename(&partial, &place))
+    let place = folder.join("card.toml");
+    disk::replace(&place, &card(mix, seed, &name, &written))
         .with_context(|| format!("cannot write `{}`", place.display()))?;
     Ok((path, written))
 }

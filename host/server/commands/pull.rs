@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
+use infer_engine::files::Folder;
 
 use crate::builtin;
 use crate::cli::Pull;
 use crate::config::Source;
-use crate::pull::{self, Outcome};
+use crate::pull::{self, Outcome, Target};
 use crate::store::Store;
 use crate::weights;
 
@@ -36,7 +37,13 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
     let place = folder.join(&file.path);
     // The outcome says whether the pull failed; a line that cannot be written does not matter to it.
     let store = if let Source::Builtin(_) = source { Some(Store::open()?) } else { None };
-    let outcome = pull::pull(&card, &folder, store.as_ref(), arguments.from, |failure| {
+    let opened = match &store {
+        Some(store) => store.model(name)?,
+        None => Folder::open(&folder).with_context(|| format!("cannot open `{}`", folder.display()))?,
+    };
+    let target =
+        Target { folder: &opened, store: store.as_ref(), carrier: arguments.from, index: arguments.index() };
+    let outcome = pull::pull(&card, &target, |failure| {
         let _ = writeln!(out, "{failure}");
     });
     let outcome = outcome.map_err(|error| {

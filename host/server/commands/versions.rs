@@ -1,16 +1,17 @@
 //! `infer diff`, `infer promote` and `infer rollback`: two versions of a model, compared and exchanged.
 
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use infer_engine::files;
 
 use super::{admin, lock};
 use crate::cli::{Admin, Diff, Format, Turn};
 use crate::config::edit::{self, Undone};
-use crate::config::{Config, Origin};
+use crate::config::{self, Config, Origin};
 use crate::disk;
+use crate::lock::MOST_BYTES as LOCK_BYTES;
 use crate::versions::{Calls, Compared, Tally, Told, Versions};
 
 /// Examples that are printed; `-o json` prints all that the server keeps.
@@ -140,12 +141,13 @@ fn turn<T>(
     let Origin::File(path) = &config.origin else {
         bail!("the built-in configuration is a part of the program; copy it to infer.toml to change it");
     };
-    let before = fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let before = files::read_to_string(path, config::MOST_BYTES)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
     let (after, told) = edit(&before).map_err(|message| anyhow::anyhow!("{}: {message}", path.display()))?;
     let changed = Config::parse(&after, &config.origin)?;
     let pinned = config.lock.as_ref().map(|lock| lock.path().to_owned());
     let pins = match &pinned {
-        Some(path) => Some((path, fs::read_to_string(path)?, lock::text(&changed)?)),
+        Some(path) => Some((path, files::read_to_string(path, LOCK_BYTES)?, lock::text(&changed)?)),
         None => None,
     };
     let write = |path: &Path, text: &str| {

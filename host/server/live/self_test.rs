@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use infer_engine::RunError;
+use infer_engine::{RunError, files};
 use infer_sandbox::types::{Fault, Label, Part, Verdict};
 use infer_sandbox::{CallError, Outcome, Request, World};
 use tokio::time::sleep;
@@ -191,12 +191,7 @@ fn read(image: &TestImage) -> anyhow::Result<Vec<u8>> {
     match image {
         TestImage::Data(base64) => STANDARD.decode(base64).context("`image` is no base64"),
         TestImage::Path(path) => {
-            let length = std::fs::metadata(path).map(|found| found.len());
-            let length = length.with_context(|| format!("cannot read `{}`", path.display()))?;
-            if length > LONGEST {
-                bail!("`{}` is of {length} bytes, expected at most {LONGEST}", path.display());
-            }
-            std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
+            files::read(path, LONGEST).with_context(|| format!("cannot read `{}`", path.display()))
         }
     }
 }

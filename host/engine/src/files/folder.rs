@@ -261,14 +261,14 @@ impl Folder {
         Ok(rustix::fs::renameat(&self.descriptor, from, &other.descriptor, to)?)
     }
 
-    /// Gives the file `from` the further name `to`, unless something of that name exists.
+    /// Gives the file `from` the further name `to` in the folder `other`, unless something of that name exists.
     ///
     /// # Errors
     ///
     /// When it cannot be done, or something of that name exists.
-    pub fn hard_link(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> io::Result<()> {
+    pub fn link_to(&self, from: impl AsRef<OsStr>, other: &Folder, to: impl AsRef<OsStr>) -> io::Result<()> {
         let (from, to) = (plain(from.as_ref())?, plain(to.as_ref())?);
-        Ok(rustix::fs::linkat(&self.descriptor, from, &self.descriptor, to, AtFlags::empty())?)
+        Ok(rustix::fs::linkat(&self.descriptor, from, &other.descriptor, to, AtFlags::empty())?)
     }
 
     /// Removes the file or link `name`.
@@ -359,6 +359,7 @@ impl Folder {
             };
         Ok(Some(Status {
             kind: FileType::from_raw_mode(found.st_mode),
+            identity: (found.st_dev, found.st_ino),
             mode: found.st_mode as u32 & 0o7777,
             bytes: u64::try_from(found.st_size).unwrap_or(0),
             modified: (i64::from(found.st_mtime), found.st_mtime_nsec as u32),
@@ -399,6 +400,8 @@ impl AsFd for Folder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     kind: FileType,
+    /// The numbers of its device and of itself there: equal ones are one file.
+    pub identity: (u64, u64),
     /// Its rights.
     pub mode: u32,
     /// Its size.
@@ -416,6 +419,11 @@ impl Status {
     /// Whether it is a folder.
     pub fn is_folder(&self) -> bool {
         self.kind == FileType::Directory
+    }
+
+    /// Whether it is a socket.
+    pub fn is_socket(&self) -> bool {
+        self.kind == FileType::Socket
     }
 
     /// Whether it is a symbolic link.
@@ -465,7 +473,7 @@ impl Temporary<'_> {
         self.file.sync_all()?;
         match &self.partial {
             // Unlike a rename, a link takes nobody's place. The temporary name goes when `self` is dropped.
-            Some(partial) => self.folder.hard_link(partial, &self.name),
+            Some(partial) => self.folder.link_to(partial, self.folder, &self.name),
             None => Ok(()),
         }
     }

@@ -19,7 +19,6 @@ mod tests;
 mod write;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +28,7 @@ use infer_kernels::{PACKED_LAYOUT, PackedSource, Pool, QuantizedMatrix, WeightTy
 use serde::{Deserialize, Serialize};
 
 use super::gguf::{Gguf, GgufError, quoted};
+use crate::files::Folder;
 use crate::weights::{Bytes, PackedSlot};
 use write::WriteError;
 
@@ -159,7 +159,9 @@ impl PackedFile {
     /// Why the file that is there is of no use.
     fn open(slot: &PackedSlot, wanted: &[&Wanted], pool: &Pool) -> Result<Option<Self>, String> {
         let path = path(slot);
-        let file = match File::open(&path) {
+        let file = Folder::existing(&slot.folder)
+            .and_then(|folder| folder.open_file(file_name(&slot.sha256, PACKED_LAYOUT)));
+        let file = match file {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot be opened: {error}")),

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::{hex, sha256};
+use crate::files::Folder;
 
 /// The file of hashes.
 const HASHES: &str = "hashes.json";
@@ -115,14 +116,7 @@ impl WeightCache {
             let Some(oldest) = oldest.map(|(path, _)| path.clone()) else { break };
             hashes.files.remove(&oldest);
         }
-        fs::create_dir_all(&self.folder)?;
-        let partial = self.folder.join(format!(".{HASHES}.{}", std::process::id()));
-        let written = fs::write(&partial, serde_json::to_vec_pretty(&hashes)?)
-            .and_then(|()| fs::rename(&partial, self.folder.join(HASHES)));
-        if written.is_err() {
-            let _ = fs::remove_file(&partial);
-        }
-        written
+        Folder::create(&self.folder)?.replace(HASHES, &serde_json::to_vec_pretty(&hashes)?, 0o666)
     }
 }
 
@@ -133,10 +127,8 @@ pub(crate) fn known(folder: &Path) -> Vec<String> {
 }
 
 fn read(folder: &Path) -> Hashes {
-    let mut text = Vec::new();
-    let file = File::open(folder.join(HASHES));
-    let read = file.and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
-    read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    let text = Folder::existing(folder).and_then(|folder| folder.read(HASHES, MOST_BYTES));
+    text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 impl Record {

@@ -1,9 +1,9 @@
 //! The key that entries are signed with: 32 random bytes, made once, that only their user can read.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+
+use infer_engine::files::Folder;
 
 const KEY: &str = "key";
 
@@ -14,43 +14,42 @@ const KEY_BYTES: usize = 32;
 /// # Errors
 ///
 /// When the folder cannot be written, or when another user's key is there.
-pub(super) fn of(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
-    let path = folder.join(KEY);
+pub(super) fn of(folder: &Folder) -> io::Result<[u8; KEY_BYTES]> {
+    let shown = folder.join(KEY);
+    let shown = shown.display();
     // Of two programs that make it at once, one makes it, and both read that one.
     for _ in 0..3 {
-        match read(&path) {
+        match read(folder) {
             Ok(key) => return Ok(key),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make(folder, &path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(folder)?,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                let shown = path.display();
-                tracing::warn!("`{shown}` {error}; a new key is made, and components are compiled anew");
-                fs::remove_file(&path)?;
+                tracing::warn!("`{shown}`: {error}; a new key is made, and components are compiled anew");
+                folder.remove_file(KEY)?;
             }
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other(format!("`{}` cannot be made", path.display())))
+    Err(io::Error::other(format!("`{shown}` cannot be made")))
 }
 
-fn read(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+fn read(folder: &Folder) -> io::Result<[u8; KEY_BYTES]> {
+    let mut file = folder.open_file(KEY)?;
     let found = file.metadata()?;
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(
                 "`{}` belongs to another user; remove it, or choose another cache folder",
-                path.display()
+                folder.join(KEY).display()
             ),
         ));
     }
     let wrong = |message: String| io::Error::new(io::ErrorKind::InvalidData, message);
     if found.mode() & 0o077 != 0 {
-        return Err(wrong(format!("has the mode {:03o}, expected 600", found.mode() & 0o777)));
+        return Err(wrong(format!("it has the mode {:03o}, expected 600", found.mode() & 0o777)));
     }
-    if !found.is_file() || found.len() != KEY_BYTES as u64 {
-        return Err(wrong(format!("is {} bytes, expected {KEY_BYTES}", found.len())));
+    if found.len() != KEY_BYTES as u64 {
+        return Err(wrong(format!("it is {} bytes, expected {KEY_BYTES}", found.len())));
     }
     let mut key = [0; KEY_BYTES];
     file.read_exact(&mut key)?;
@@ -58,22 +57,13 @@ fn read(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
 }
 
 /// Write a new key beside its place, and put it there unless one is there by then.
-fn make(folder: &Path, path: &Path) -> io::Result<()> {
+fn make(folder: &Folder) -> io::Result<()> {
     let mut key = [0; KEY_BYTES];
     getrandom::fill(&mut key).map_err(|_| io::Error::other("the system gives no random bytes"))?;
-    fs::create_dir_all(folder)?;
-    let partial = folder.join(format!("{KEY}.{}.{}", std::process::id(), super::PARTIAL));
-    let _ = fs::remove_file(&partial);
-    let write = || -> io::Result<()> {
-        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(&key)?;
-        file.sync_all()
-    };
-    // A link, unlike a rename, takes nobody's place.
-    let made = write().and_then(|()| match fs::hard_link(&partial, path) {
+    let mut file = folder.temporary(KEY, 0o600)?;
+    file.write_all(&key)?;
+    match file.persist_new() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
-    });
-    let _ = fs::remove_file(&partial);
-    made
+        made => made,
+    }
 }

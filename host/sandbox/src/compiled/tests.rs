@@ -1,4 +1,6 @@
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::time::SystemTime;
 
 use wasmtime::Config;
 
@@ -146,4 +148,46 @@ fn a_folder_that_cannot_be_written_is_an_error() {
     let (bytes, component) = component(&engine);
     let below = file.join("below");
     assert!(Entry::new(&below, &engine, &bytes).keep(&component).is_err());
+}
+
+#[test]
+fn fifos_and_links_cost_a_compilation() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(true);
+    let bytes = kept(folder.path(), &engine);
+    let entry = Entry::new(folder.path(), &engine, &bytes);
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let fifo = |path: &Path| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    };
+    // The entry itself.
+    fs::remove_file(entry.path()).unwrap();
+    fifo(entry.path());
+    assert_eq!(refusal(&entry, &engine), "cannot be read: it is a FIFO, expected a regular file");
+    kept(folder.path(), &engine);
+    fs::remove_file(entry.path()).unwrap();
+    symlink(&victim, entry.path()).unwrap();
+    assert_eq!(refusal(&entry, &engine), "cannot be read: it is a symbolic link, expected a regular file");
+    kept(folder.path(), &engine);
+    assert!(entry.open(&engine).unwrap().is_some());
+    // The key, which is made anew.
+    let key = folder.path().join("key");
+    for place in [&fifo as &dyn Fn(&Path), &|path: &Path| symlink(&victim, path).unwrap()] {
+        fs::remove_file(&key).unwrap();
+        place(&key);
+        assert!(refusal(&entry, &engine).contains("its MAC differs"));
+        kept(folder.path(), &engine);
+        assert!(entry.open(&engine).unwrap().is_some());
+    }
+    // The lock: nothing is kept, and nothing is waited for.
+    let lock = folder.path().join(LOCK);
+    let (_, component) = component(&engine);
+    for place in [&fifo as &dyn Fn(&Path), &|path: &Path| symlink(&victim, path).unwrap()] {
+        fs::remove_file(&lock).unwrap();
+        place(&lock);
+        assert!(entry.keep(&component).unwrap_err().to_string().ends_with("expected a regular file"));
+    }
+    assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
 }

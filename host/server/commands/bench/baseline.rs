@@ -5,6 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context as _, ensure};
+use infer_engine::files;
 use serde_json::Value;
 
 /// The largest report that is read, in bytes.
@@ -184,12 +185,8 @@ fn figures(report: &Value, metric: &str) -> Vec<(String, f64)> {
 /// When the file cannot be read, or is no report.
 pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
     let name = path.display();
-    let size = std::fs::metadata(path).with_context(|| format!("cannot read the baseline `{name}`"))?.len();
-    ensure!(
-        size <= MOST_BYTES,
-        "the baseline `{name}` has {size} bytes, expected a report of `infer bench -o json`"
-    );
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the baseline `{name}`"))?;
+    let text = files::read_to_string(path, MOST_BYTES);
+    let text = text.with_context(|| format!("cannot read the baseline `{name}`"))?;
     let report: Value = serde_json::from_str(&text)
         .with_context(|| format!("the baseline `{name}` is no report of `infer bench -o json`"))?;
     ensure!(

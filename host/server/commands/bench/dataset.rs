@@ -1,12 +1,11 @@
 //! A dataset: a file of JSON lines, each something to ask, and perhaps what the answer should be.
 
-use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
-use infer_engine::Message;
+use infer_engine::{Message, files};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -63,7 +62,7 @@ struct Line {
 /// When the file cannot be read, for the first line that is none, or when there is no line.
 pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Vec<Example>> {
     let name = path.display();
-    let file = File::open(path).with_context(|| format!("cannot read the dataset `{name}`"))?;
+    let file = files::open(path).with_context(|| format!("cannot read the dataset `{name}`"))?;
     let mut reader = BufReader::new(file);
     let mut examples = Vec::new();
     let mut held = 0;
@@ -103,10 +102,8 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
     let Line { text, image, prompt, messages, choices, label, category, .. } = serde_json::from_str(line)?;
     let image = image.map(|image| -> anyhow::Result<Item> {
         let place = dataset.parent().unwrap_or(Path::new("")).join(image);
-        let size =
-            std::fs::metadata(&place).with_context(|| format!("cannot read `{}`", place.display()))?.len();
-        ensure!(size <= MOST_BYTES as u64, "`{}` has {size} bytes, expected an image", place.display());
-        let bytes = std::fs::read(&place).with_context(|| format!("cannot read `{}`", place.display()))?;
+        let bytes = files::read(&place, MOST_BYTES as u64);
+        let bytes = bytes.with_context(|| format!("cannot read `{}`", place.display()))?;
         Ok(Item::Image(Arc::from(bytes)))
     });
     let asked = messages

@@ -4,13 +4,14 @@
 //! cut where they are: they are renamed into place and removed, and whoever has one mapped keeps it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use infer_kernels::{PACKED_LAYOUT, Pool, packed_bytes};
 
 use super::{HEADER_BYTES, MAGIC, PREFIX_BYTES, PackedFile, SECTION_ALIGNMENT, Section, Table, Wanted, pack};
+use crate::files::Folder;
 use crate::language::gguf::{Gguf, GgufError};
 use crate::weights::{self, Bytes, PackedSlot};
 
@@ -50,48 +51,51 @@ pub(super) fn write(
     gguf: &Gguf,
     pool: &Pool,
 ) -> Result<PackedFile, WriteError> {
-    fs::create_dir_all(&slot.folder)?;
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(slot.folder.join(LOCK))?;
+    let folder = Folder::create(&slot.folder)?;
+    let lock = folder.lock_file(LOCK)?;
     // Held until `lock` is dropped. The system lets go of it when the process ends, however it does.
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(WriteError::Busy),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
-    remove_stale(slot)?;
-    room(&slot.folder, wanted)?;
+    remove_stale(&folder, slot)?;
+    room(&folder, wanted)?;
     let path = super::path(slot);
-    let partial = path.with_extension(PARTIAL);
-    let written = fill(&partial, slot, wanted, gguf, pool).and_then(|(file, table)| {
-        // What was packed has to be what the file's name says: the bytes that were hashed.
-        gguf.check_unchanged()?;
-        // Against being cut by mistake while it is mapped; replacing and removing it stay possible.
-        let mut permissions = file.metadata()?.permissions();
-        permissions.set_readonly(true);
-        file.set_permissions(permissions)?;
-        file.sync_all()?;
-        let bytes = Bytes::map_file(&file)?;
-        fs::rename(&partial, &path)?;
-        // The rename itself reaches the disk with its folder.
-        let _ = File::open(&slot.folder).and_then(|folder| folder.sync_all());
-        bytes.populate();
-        Ok(PackedFile::of(path, bytes, table))
-    });
+    let name = super::file_name(&slot.sha256, PACKED_LAYOUT);
+    // One name, so that what a crash has left is found.
+    let partial = Path::new(&name).with_extension(PARTIAL);
+    folder.remove_all(&partial)?;
+    let written =
+        fill(folder.create_file(&partial, 0o666)?, slot, wanted, gguf, pool).and_then(|(file, table)| {
+            // What was packed has to be what the file's name says: the bytes that were hashed.
+            gguf.check_unchanged()?;
+            // Against being cut by mistake while it is mapped; replacing and removing it stay possible.
+            let mut permissions = file.metadata()?.permissions();
+            permissions.set_readonly(true);
+            file.set_permissions(permissions)?;
+            file.sync_all()?;
+            let bytes = Bytes::map_file(&file)?;
+            folder.rename(&partial, &folder, &name)?;
+            // The rename itself reaches the disk with its folder.
+            let _ = folder.sync();
+            bytes.populate();
+            Ok(PackedFile::of(path, bytes, table))
+        });
     if written.is_err() {
-        let _ = fs::remove_file(&partial);
+        let _ = folder.remove_file(&partial);
     }
     written
 }
 
 /// The file with everything in it, and its table.
 fn fill(
-    partial: &Path,
+    mut file: File,
     slot: &PackedSlot,
     wanted: &[&Wanted],
     gguf: &Gguf,
     pool: &Pool,
 ) -> Result<(File, Table), WriteError> {
-    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(partial)?;
     let mut matrices = Vec::with_capacity(wanted.len());
     let mut offset = HEADER_BYTES;
     for wanted in wanted {
@@ -130,13 +134,13 @@ pub(super) fn header(table: &Table) -> Result<Vec<u8>, WriteError> {
 }
 
 /// That the disk of `folder` has room for `wanted`.
-fn room(folder: &Path, wanted: &[&Wanted]) -> Result<(), WriteError> {
+fn room(folder: &Folder, wanted: &[&Wanted]) -> Result<(), WriteError> {
     let section = |wanted: &&Wanted| {
         let bytes = packed_bytes(wanted.ty, wanted.rows, wanted.columns).unwrap_or(usize::MAX);
         bytes.saturating_add(SECTION_ALIGNMENT) as u64
     };
     let needed = wanted.iter().map(section).fold(HEADER_BYTES as u64, u64::saturating_add);
-    let disk = rustix::fs::statvfs(folder).map_err(io::Error::from)?;
+    let disk = rustix::fs::fstatvfs(folder).map_err(io::Error::from)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free < needed.saturating_add(ROOM_BYTES) {
         return Err(WriteError::Room { needed, free });
@@ -146,23 +150,22 @@ fn room(folder: &Path, wanted: &[&Wanted]) -> Result<(), WriteError> {
 
 /// Remove what a crash has left, and files that no model needs any more: those of older layouts, and of model files that are gone
 /// or were replaced. Called with the lock. A file that cannot be removed is left.
-fn remove_stale(slot: &PackedSlot) -> io::Result<()> {
+fn remove_stale(folder: &Folder, slot: &PackedSlot) -> io::Result<()> {
     let known = weights::known(&slot.folder);
-    for entry in fs::read_dir(&slot.folder)? {
-        let name = entry?.file_name();
+    for name in folder.names()? {
         let Some((sha256, layout, extension)) = name.to_str().and_then(parse) else { continue };
         let needed = sha256 == slot.sha256 || known.iter().any(|known| known == sha256);
         if extension == PARTIAL || layout < PACKED_LAYOUT || !needed {
-            remove(&slot.folder, &name);
+            remove(folder, &name);
         }
     }
     Ok(())
 }
 
-fn remove(folder: &Path, name: &OsStr) {
+fn remove(folder: &Folder, name: &OsStr) {
     let path = folder.join(name);
     let shown = path.display();
-    match fs::remove_file(&path) {
+    match folder.remove_file(name) {
         Ok(()) => tracing::info!("removed `{shown}`, which no model needs any more"),
         Err(error) => tracing::warn!("cannot remove `{shown}`, which no model needs any more: {error}"),
     }

@@ -1,0 +1,165 @@
+//! The bounds of a download: bytes on the disk, free space, and how slowly a source may send.
+
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use indicatif::HumanBytes;
+
+use crate::disk;
+
+/// Free space that no download takes.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// How much is written between two looks at the free space.
+const LOOK_BYTES: u64 = 8 << 20;
+
+/// A source that sends less than this in one silence is given up.
+const SLOWEST_BYTES: u64 = 16 << 10;
+
+/// A file that grows to a bound and no further.
+pub(super) struct Growth {
+    file: File,
+    bytes: u64,
+    most: u64,
+    looked_at: u64,
+}
+
+impl Growth {
+    /// The first `bytes` bytes of `file`, what lies beyond them cut off, which may grow to `most` bytes.
+    pub(super) fn new(mut file: File, bytes: u64, most: u64) -> io::Result<Self> {
+        file.set_len(bytes)?;
+        file.seek(SeekFrom::Start(bytes))?;
+        Ok(Growth { file, bytes, most, looked_at: bytes })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes that it may grow by.
+    pub(super) fn room(&self) -> u64 {
+        self.most - self.bytes
+    }
+
+    /// Begins anew.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        (self.bytes, self.looked_at) = (0, 0);
+        Ok(())
+    }
+}
+
+impl Write for Growth {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.room() {
+            let message = format!("more comes than the {} bytes that are expected", self.most);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        if self.bytes - self.looked_at >= LOOK_BYTES {
+            enough(disk::free(&self.file)?)?;
+            self.looked_at = self.bytes;
+        }
+        let written = self.file.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Checks that `free` bytes leave a reserve for others.
+pub(super) fn enough(free: u64) -> io::Result<()> {
+    if free >= RESERVE_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the disk has {} free, and {} stay free; make room, then pull again to go on",
+        HumanBytes(free),
+        HumanBytes(RESERVE_BYTES)
+    );
+    Err(io::Error::new(io::ErrorKind::StorageFull, message))
+}
+
+/// A source's pace: silence and a trickle end a download, slow connections do not.
+pub(super) struct Pace {
+    /// How long one look lasts.
+    silence: Duration,
+    since: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    pub(super) fn new(silence: Duration, now: Instant) -> Self {
+        Pace { silence, since: now, bytes: 0 }
+    }
+
+    /// Counts `bytes` that came by `now`.
+    pub(super) fn came(&mut self, bytes: u64, now: Instant) -> anyhow::Result<()> {
+        self.bytes += bytes;
+        if now.duration_since(self.since) >= self.silence {
+            match self.bytes {
+                0 => bail!("{}", silent(self.silence)),
+                few @ ..SLOWEST_BYTES => bail!("only {few} bytes came in {} seconds", self.silence.as_secs()),
+                _ => *self = Pace::new(self.silence, now),
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn silent(silence: Duration) -> String {
+    format!("nothing came for {} seconds", silence.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::SILENCE;
+
+    #[test]
+    fn file_grows_to_its_bound() {
+        let mut growth = Growth::new(tempfile::tempfile().unwrap(), 0, 10).unwrap();
+        growth.write_all(b"12345678").unwrap();
+        let error = growth.write_all(b"90-").unwrap_err();
+        assert_eq!(error.to_string(), "more comes than the 10 bytes that are expected");
+        assert_eq!(growth.file().metadata().unwrap().len(), 8);
+        growth.write_all(b"90").unwrap();
+        assert_eq!(growth.room(), 0);
+        growth.clear().unwrap();
+        assert_eq!((growth.bytes(), growth.file().metadata().unwrap().len()), (0, 0));
+        let cut = Growth::new(growth.into_file(), 4, 10).unwrap();
+        assert_eq!(cut.file().metadata().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn full_disk_ends_a_download() {
+        assert!(enough(RESERVE_BYTES).is_ok());
+        assert!(enough(RESERVE_BYTES - 1).unwrap_err().to_string().contains("make room"));
+    }
+
+    #[test]
+    fn trickle_is_given_up_and_slow_source_not() {
+        let start = Instant::now();
+        let mut pace = Pace::new(SILENCE, start);
+        for minute in 1..5 {
+            pace.came(SLOWEST_BYTES, start + SILENCE * minute).unwrap();
+        }
+        let told = pace.came(1, start + SILENCE * 5).unwrap_err().to_string();
+        assert_eq!(told, "only 1 bytes came in 60 seconds");
+        let mut pace = Pace::new(SILENCE, start);
+        assert_eq!(pace.came(0, start + SILENCE).unwrap_err().to_string(), "nothing came for 60 seconds");
+    }
+}

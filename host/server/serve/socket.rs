@@ -1,0 +1,118 @@
+//! The Unix socket's file. Its folder may be one that others can write, so the socket is made in a folder of our own inside
+//! of it and put in its place from there: nothing is removed, opened to its group or taken over through a link.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use infer_engine::files::Folder;
+use rustix::fs::{AtFlags, Mode, chmodat};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Who may connect: its owner and its group.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::WGRP);
+
+/// What the socket is called until it is in its place.
+const NAME: &str = "s";
+
+/// The socket's file, which goes when the server stops.
+pub(super) struct SocketFile {
+    folder: Folder,
+    name: OsString,
+    /// Device and inode: by then the file may be another server's.
+    identity: (u64, u64),
+}
+
+/// Binds a socket at `path`, in place of one that a server has left behind.
+///
+/// # Errors
+///
+/// When another server listens there, something else has that name, or the folder cannot be written.
+pub(super) async fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
+    let shown = path.display();
+    let context =
+        || format!("cannot listen on `{shown}`; expected a `unix_socket` in a folder that can be written");
+    let (folder, name) = Folder::of(path).with_context(context)?;
+    match folder.status(&name).with_context(context)? {
+        Some(found) if found.is_socket() => {
+            if UnixStream::connect(within(&folder).join(&name)).await.is_ok() {
+                bail!(
+                    "cannot listen on `{shown}`: another server does; choose another `unix_socket` under [server]"
+                );
+            }
+            folder.remove_file(&name).with_context(|| format!("cannot remove the stale socket `{shown}`"))?;
+        }
+        Some(_) => bail!(
+            "cannot listen on `{shown}`, which is there and is no socket; choose another `unix_socket` under [server]"
+        ),
+        None => {}
+    }
+    let (inner_name, inner) = folder.new_folder(".infer-").with_context(context)?;
+    let made = make(&inner, &folder, &name);
+    let _ = folder.remove_all(&inner_name);
+    let (listener, identity) = made.with_context(context)?;
+    Ok((listener, SocketFile { folder, name, identity }))
+}
+
+/// A socket in `inner`, a folder of our own, that is given its name in `folder`.
+fn make(inner: &Folder, folder: &Folder, name: &OsString) -> io::Result<(UnixListener, (u64, u64))> {
+    let listener = UnixListener::bind(within(inner).join(NAME))?;
+    // Nobody else can put a link into that folder.
+    chmodat(inner, NAME, MODE, AtFlags::empty())?;
+    let found = inner.status(NAME)?.ok_or(io::ErrorKind::NotFound)?;
+    inner.link_to(NAME, folder, name)?;
+    Ok((listener, found.identity))
+}
+
+/// A path to what `folder` is: by its descriptor, because a socket's path is short; by its own where there is no /proc.
+fn within(folder: &Folder) -> PathBuf {
+    let by_descriptor = Path::new("/proc/self/fd").join(folder.as_fd().as_raw_fd().to_string());
+    if by_descriptor.is_dir() { by_descriptor } else { folder.path().to_owned() }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let now = self.folder.status(&self.name);
+        if now.is_ok_and(|now| now.is_some_and(|now| now.identity == self.identity)) {
+            let _ = self.folder.remove_file(&self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn socket_is_made_through_no_link() {
+        let scratch = tempfile::tempdir().unwrap();
+        // Longer than a socket's path may be.
+        let parent = scratch.path().join("long".repeat(30));
+        fs::create_dir(&parent).unwrap();
+        let victim = scratch.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let mode = fs::metadata(&victim).unwrap().mode();
+        let path = parent.join("s");
+        symlink(&victim, &path).unwrap();
+        let told = format!("{:#}", bind(&path).await.err().unwrap());
+        assert!(told.contains("which is there and is no socket"), "{told}");
+        fs::remove_file(&path).unwrap();
+        let (_listener, file) = bind(&path).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+        assert_eq!(fs::read_dir(&parent).unwrap().count(), 1);
+        // The name is another's when the server stops.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another");
+        assert_eq!(
+            (fs::read_to_string(&victim).unwrap().as_str(), fs::metadata(&victim).unwrap().mode()),
+            ("precious", mode)
+        );
+    }
+}
