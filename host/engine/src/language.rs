@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - `gguf`, `tokenizer`, `template`: what a file holds, checked
+//! - `gguf`, `tokenizer`, `template`: what a file holds, checked; `jinja`: the language of templates
 //! - `config`, `decoder`: the graph, and one pass through it
 //! - `footprint`: what all of it takes of memory
 //! - `packed`: the file that keeps packed weights for later starts
@@ -18,6 +18,7 @@ pub(crate) mod gguf;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
 mod inbox;
+mod jinja;
 mod kv;
 mod packed;
 mod prefix;

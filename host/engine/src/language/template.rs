@@ -1,25 +1,23 @@
-//! Chat templates: Jinja programs in model files that lay out a chat as the model was trained on it.
+//! Chat templates: Jinja programs in model files that lay out a chat as the model was trained on
+//! it.
 //!
-//! They run as Hugging Face's `apply_chat_template` runs them: blocks are trimmed, `raise_exception` refuses a chat, and
-//! texts have Python's methods. Steps and output are bounded, so a template that loops ends in an error.
+//! They run as Hugging Face's `apply_chat_template` runs them: blocks are trimmed,
+//! `raise_exception` refuses a chat, and texts have Python's methods. What they may call, and what
+//! they may take of time and memory, is bounded in `jinja`.
 
-use std::io;
-
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, Value, context};
-
+use super::jinja::{Bounds, Cause, Error, Program, Value};
 use super::tokenizer::Message;
 
-/// Instructions that one rendering may take; a turn of real templates takes about 50.
-const FUEL: u64 = 1_000_000;
 /// Bytes that one rendering may write.
 const MAX_OUTPUT_BYTES: usize = 4 << 20;
+/// Bytes of a template's own words of refusal that are passed on.
+const MAX_REFUSAL_BYTES: usize = 1 << 10;
 /// The template's name in messages.
 const NAME: &str = "tokenizer.chat_template";
 
 /// A chat template.
 pub(crate) struct Template {
-    environment: Environment<'static>,
+    program: Program,
     source: String,
     bos: String,
     eos: String,
@@ -34,35 +32,33 @@ pub(crate) enum TemplateError {
     /// It refuses the messages by its own words.
     #[error("the chat template refuses `messages`: {0}")]
     Refused(String),
-    /// It wrote too much, or took too many steps.
-    #[error("key `{NAME}` takes more than {FUEL} steps or {MAX_OUTPUT_BYTES} bytes; take another file")]
-    Unbounded,
+    /// It wrote too much, or took too many steps or too much memory.
+    #[error(
+        "key `{NAME}` takes more than {steps} steps, {bytes} bytes of memory or {output} bytes of text for these `messages`, \
+         {place}; take another file"
+    )]
+    Unbounded {
+        /// The line, and what was running there.
+        place: String,
+        steps: u64,
+        bytes: u64,
+        output: usize,
+    },
     /// It failed.
     #[error("key `{NAME}` fails on `messages`, {0}; the model may not take such turns")]
     Failed(String),
 }
 
 impl Template {
-    /// Compile `source`, which may write the texts of the BOS and EOS tokens.
+    /// Parse `source`, which may write the texts of the BOS and EOS tokens.
     ///
     /// # Errors
     ///
     /// When it is not a template.
     pub(crate) fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TemplateError> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| TemplateError::Syntax(told(&error)))?);
-        environment.set_fuel(Some(FUEL));
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, "refused").with_source(Refusal(message)))
-        });
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|error| TemplateError::Syntax(told(&error)))?;
+        let program = Program::parse(source).map_err(|error| TemplateError::Syntax(described(&error)))?;
         let text = |token: Option<&str>| token.unwrap_or_default().to_owned();
-        Ok(Template { environment, source: source.to_owned(), bos: text(bos), eos: text(eos) })
+        Ok(Template { program, source: source.to_owned(), bos: text(bos), eos: text(eos) })
     }
 
     /// The template's source.
@@ -70,7 +66,8 @@ impl Template {
         &self.source
     }
 
-    /// Lay out `messages`, with the beginning of the assistant's turn where `generation_prompt` asks for it.
+    /// Lay out `messages`, with the beginning of the assistant's turn where `generation_prompt`
+    /// asks for it.
     ///
     /// # Errors
     ///
@@ -80,63 +77,55 @@ impl Template {
         messages: &[Message],
         generation_prompt: bool,
     ) -> Result<String, TemplateError> {
-        let template = self.environment.get_template(NAME).map_err(|error| failure(&error))?;
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => &message.role, content => &message.content })
-            .collect();
-        let chat = context! {
-            messages => messages,
-            add_generation_prompt => generation_prompt,
-            bos_token => &self.bos,
-            eos_token => &self.eos,
+        let message = |message: &Message| {
+            let entry = |name: &str, text: &str| (Value::from(name), Value::from(text));
+            Value::distinct(vec![entry("role", &message.role), entry("content", &message.content)])
         };
-        let mut output = Bounded(Vec::new());
-        template.render_captured_to(chat, &mut output).map_err(|error| failure(&error))?;
-        String::from_utf8(output.0).map_err(|error| TemplateError::Failed(error.to_string()))
+        let bounds = bounds(messages);
+        let failure = |error| failure(error, &bounds);
+        let messages = messages.iter().map(message).collect::<Result<_, _>>().and_then(Value::list);
+        let messages = messages.map_err(|cause| failure(Error { line: 1, cause }))?;
+        let variables = vec![
+            ("messages", messages),
+            ("add_generation_prompt", Value::Boolean(generation_prompt)),
+            ("bos_token", Value::from(&*self.bos)),
+            ("eos_token", Value::from(&*self.eos)),
+        ];
+        self.program.render(variables, &bounds).map_err(failure)
     }
 }
 
-/// Why a template refused a chat, in its own words.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refusal(String);
-
-/// Output up to a bound.
-struct Bounded(Vec<u8>);
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
-            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-        }
-        self.0.extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// What laying out `messages` may take. A turn of real templates takes about 100 steps, and three
+/// times its text.
+fn bounds(messages: &[Message]) -> Bounds {
+    let text = messages.iter().map(|message| message.content.len() + message.role.len()).sum::<usize>();
+    let text = text.min(MAX_OUTPUT_BYTES) as u64;
+    let steps = 50_000 + 1_000 * messages.len() as u64 + text / 2;
+    Bounds { steps, bytes: (8 << 20) + 12 * text, output: MAX_OUTPUT_BYTES }
 }
 
-fn failure(error: &minijinja::Error) -> TemplateError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(inner) = cause {
-        if let Some(Refusal(message)) = inner.downcast_ref() {
-            return TemplateError::Refused(message.clone());
+fn failure(error: Error, bounds: &Bounds) -> TemplateError {
+    match error.cause {
+        Cause::Refused(mut message) => {
+            message.truncate(message.floor_char_boundary(MAX_REFUSAL_BYTES));
+            TemplateError::Refused(message)
         }
-        cause = inner.source();
-    }
-    match error.kind() {
-        ErrorKind::OutOfFuel | ErrorKind::WriteFailure => TemplateError::Unbounded,
-        _ => TemplateError::Failed(told(error)),
+        Cause::Unbounded(_) => {
+            let Bounds { steps, bytes, output } = *bounds;
+            TemplateError::Unbounded { place: described(&error), steps, bytes, output }
+        }
+        Cause::Failed(_) => TemplateError::Failed(described(&error)),
     }
 }
 
 /// What is wrong, and at which line.
-fn told(error: &minijinja::Error) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    error.line().map_or_else(|| what.clone(), |line| format!("line {line}: {what}"))
+fn described(error: &Error) -> String {
+    let line = error.line;
+    match &error.cause {
+        Cause::Failed(message) => format!("line {line}: {message}"),
+        Cause::Unbounded(Some(place)) => format!("line {line}: {place}"),
+        Cause::Unbounded(None) | Cause::Refused(_) => format!("line {line}"),
+    }
 }
 
 #[cfg(test)]
@@ -190,7 +179,7 @@ mod tests {
             ("{{ 1 // 0 }}", "key `tokenizer.chat_template` fails on `messages`, line 1: "),
             (
                 "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
-                "key `tokenizer.chat_template` takes more than 1000000 steps",
+                "key `tokenizer.chat_template` takes more than 51003 steps",
             ),
             (
                 "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
@@ -198,7 +187,7 @@ mod tests {
             ),
             (
                 "{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}",
-                "key `tokenizer.chat_template` takes more than 1000000 steps or 4194304 bytes",
+                "key `tokenizer.chat_template` takes more than 51003 steps, 8388680 bytes of memory or 4194304 bytes of text for these `messages`, line 1; ",
             ),
         ];
         for (source, expected) in cases {

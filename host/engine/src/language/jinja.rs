@@ -1,0 +1,113 @@
+//! The part of Jinja2 that chat templates are written in, for templates that nobody has looked at.
+//!
+//! What a template can do is what stands here: its statements, operators, filters, tests, functions
+//! and methods, as Jinja2 and Python have them. Whatever is evaluated pays for its steps and,
+//! before it is allocated, for its memory; depth is bounded where a template is parsed, where it
+//! runs, and in the values that it makes. So each template ends, in bounded time, memory and stack,
+//! whatever it says.
+//!
+//! Left out, as no chat template has them: other templates (`include`, `import`, `extends`,
+//! `block`), recursive loops, `call` blocks, automatic escaping.
+//!
+//! # Layout
+//!
+//! - `lexer`, `parser`, `syntax`: from text to a tree
+//! - `interpreter`: statements and expressions; `operators`
+//! - `filters`, `tests`, `functions`, `methods`: all that a template may call
+//! - `value`, `text`: values, and how they are written
+//! - `budget`: steps and bytes that a rendering may take
+
+mod budget;
+mod filters;
+mod functions;
+mod interpreter;
+mod lexer;
+mod methods;
+mod operators;
+mod parser;
+mod syntax;
+mod tests;
+mod text;
+mod value;
+
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod real;
+
+pub(super) use budget::Bounds;
+pub(super) use value::Value;
+
+use budget::Budget;
+use interpreter::Interpreter;
+use syntax::Block;
+
+/// The largest source, in bytes. Templates of models have up to 20 kB.
+const MOST_SOURCE: usize = 1 << 20;
+
+/// A parsed template.
+pub(super) struct Program {
+    body: Block,
+}
+
+/// What went wrong, and at which line.
+#[derive(Debug)]
+pub(super) struct Error {
+    pub(super) line: u32,
+    pub(super) cause: Cause,
+}
+
+/// Why a template does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It cannot be read, or asks for what there is not; in a sentence.
+    Failed(String),
+    /// It has called `raise_exception` with these words.
+    Refused(String),
+    /// It takes more steps or bytes than a rendering may; and where, if that has a name.
+    Unbounded(Option<String>),
+}
+
+impl Cause {
+    fn failed(message: impl Into<String>) -> Self {
+        Cause::Failed(message.into())
+    }
+
+    /// The same, at what has a name: "filter `indent`".
+    fn at(self, place: impl FnOnce() -> String) -> Self {
+        match self {
+            Cause::Unbounded(None) => Cause::Unbounded(Some(place())),
+            Cause::Failed(message) => Cause::Failed(format!("{}: {message}", place())),
+            other => other,
+        }
+    }
+}
+
+impl Program {
+    /// Read `source`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a template, or one that is nested too deeply.
+    pub(super) fn parse(source: &str) -> Result<Self, Error> {
+        if source.len() > MOST_SOURCE {
+            let message = format!("{} bytes, expected at most {MOST_SOURCE}", source.len());
+            return Err(Error { line: 1, cause: Cause::Failed(message) });
+        }
+        Ok(Program { body: parser::parse(source)? })
+    }
+
+    /// What the template writes when it is given `variables`.
+    ///
+    /// # Errors
+    ///
+    /// When it fails, refuses, or passes a bound.
+    pub(super) fn render(
+        &self,
+        variables: Vec<(&'static str, Value)>,
+        bounds: &Bounds,
+    ) -> Result<String, Error> {
+        let budget = Budget::new(bounds);
+        Interpreter::new(&budget, variables, bounds.output).run(&self.body)
+    }
+}
