@@ -146,3 +146,42 @@ async fn a_table_grows_to_its_limit_and_no_further() {
         assert_eq!((status, &body["results"][0]["flagged"]), (StatusCode::OK, &json!(true)), "{body}");
     }
 }
+
+#[tokio::test]
+async fn bulk_instructions_are_stopped_within_one() {
+    // Half a gigabyte and more by a single instruction, which takes far longer than the guest has.
+    let grown = "(drop (memory.grow (i32.const 16383)))";
+    let rest = "(i32.const 0)";
+    let cases = [
+        ("fill", format!("{grown} (memory.fill (i32.const 0) (i32.const 7) (i32.const 0x3fff0000)) {rest}")),
+        (
+            "fill-of-any-length",
+            format!(
+                "{grown} (memory.fill (i32.const 0) (i32.const 7) (i32.sub (i32.const 0x3fff0001) (local.get 1))) {rest}"
+            ),
+        ),
+        (
+            "copy-up",
+            format!(
+                "{grown} (memory.copy (i32.const 0x1fff0000) (i32.const 0) (i32.const 0x1fff0000)) {rest}"
+            ),
+        ),
+        (
+            "copy-down",
+            format!(
+                "{grown} (memory.copy (i32.const 0) (i32.const 0x1fff0000) (i32.const 0x1fff0000)) {rest}"
+            ),
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, body) in cases {
+        let limits = "limits = { guest_ms = 20, memory_bytes = 1073741824 }\n";
+        let app = load_with(folder.path(), name, &moderator(&module(&moderate(&body))), limits).unwrap();
+        let server = Server::start(app.into()).await;
+        let (found, body) = answer(server.post("/moderate").json(&json!({ "input": "x" }))).await;
+        assert_eq!(found, StatusCode::GATEWAY_TIMEOUT, "{name}: {body}");
+        let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let line = "infer_component_calls_total{component=\"guest\",outcome=\"guest_time\"} 1";
+        assert!(metrics.contains(line), "{name} was stopped for another cause: {metrics}");
+    }
+}

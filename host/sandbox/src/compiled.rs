@@ -10,7 +10,7 @@
 //! | 16 | [`MAGIC`], which names the format's version |
 //! | 32 | keyed BLAKE3 of all that follows |
 //! | 32 | BLAKE3 of the component |
-//! | 32 | BLAKE3 of what wasmtime says of its version, its settings and the processor |
+//! | 32 | BLAKE3 of what wasmtime says of its version, its settings and the processor, and of the version of `interruptible` |
 //! | the rest | machine code, as wasmtime serialises it |
 //!
 //! An entry is named by the second and the third hash, so another component's, another version's or another setting's is not
@@ -30,6 +30,8 @@ use std::path::{Path, PathBuf};
 use infer_engine::files::Folder;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+use crate::interruptible;
 
 const MAGIC: &[u8; 16] = b"infer compiled 2";
 
@@ -77,6 +79,7 @@ impl<'f> Entry<'f> {
         let component: [u8; 32] = blake3::hash(component).into();
         let mut settings = Settings(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut settings);
+        settings.write(&[interruptible::VERSION]);
         let settings: [u8; 32] = settings.0.finalize().into();
         let mut identity = [0; 64];
         identity[..32].copy_from_slice(&component);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ::http::Response;
@@ -24,7 +23,9 @@ use crate::call::{Outcome, Request, Usage};
 use crate::clock::Clock;
 use crate::compiled::{Entry, Kept};
 use crate::error::{CallError, Cause, LoadError};
+use crate::expectation::{Asked, Expectations};
 use crate::http::{self, Answer, Body, Http, HttpOptions};
+use crate::interruptible::interruptible;
 use crate::limits::Limits;
 use crate::memory::{Held, RequestMemory};
 use crate::sandbox::{NoSlot, Sandbox, Slots};
@@ -86,8 +87,8 @@ pub struct Component {
     /// What this component may have of them; none for all.
     own_slots: Option<Arc<Semaphore>>,
     memory: RequestMemory,
-    /// What a call is expected to hold: as much as the last ones have, and less the longer none has.
-    expected_bytes: Arc<AtomicUsize>,
+    /// Memory that a call is expected to hold.
+    expectations: Arc<Expectations>,
 }
 
 impl Sandbox {
@@ -123,7 +124,8 @@ impl Sandbox {
         let own_slots = limits.instances.map(|instances| Arc::new(Semaphore::new(instances)));
         let grants = Arc::new(Grants { component: Arc::from(name), models, settings, limits, http });
         let (engine, slots, memory) = (self.engine.clone(), self.slots.clone(), self.memory.clone());
-        Ok(Component { engine, linked, grants, slots, own_slots, memory, expected_bytes: Arc::default() })
+        let expectations = Arc::new(Expectations::new());
+        Ok(Component { engine, linked, grants, slots, own_slots, memory, expectations })
     }
 
     /// Compile a component ahead of its first use, and say where its machine code is kept; none where none is kept.
@@ -160,9 +162,14 @@ impl Sandbox {
                 }
             }
         }
-        let compiled = Compiled::from_binary(&self.engine, bytes).map_err(|error| LoadError::Compile {
-            component: name.to_owned(),
-            message: explain(bytes, &error),
+        let compiled = interruptible(bytes).and_then(|changed| {
+            Compiled::from_binary(&self.engine, &changed).map_err(|error| format!("{error:#}"))
+        });
+        let compiled = compiled.map_err(|reason| {
+            // Explained by the bytes as they are in the file.
+            let message = Compiled::from_binary(&self.engine, bytes).err();
+            let message = message.map_or(reason, |error| explain(bytes, &error));
+            LoadError::Compile { component: name.to_owned(), message }
         })?;
         let Some(entry) = entry else { return Ok((compiled, None)) };
         let path = entry.path().to_owned();
@@ -233,7 +240,8 @@ impl Component {
         let (engine, linked) = (self.engine.clone(), self.linked.clone());
         let (slots, own_slots) = (self.slots.clone(), self.own_slots.clone());
         let (grants, memory) = (Arc::new(grants), self.memory.clone());
-        Component { engine, linked, grants, slots, own_slots, memory, expected_bytes: Arc::default() }
+        let expectations = Arc::new(Expectations::new());
+        Component { engine, linked, grants, slots, own_slots, memory, expectations }
     }
 
     /// What the component answers.
@@ -261,6 +269,7 @@ impl Component {
         let Linked::Moderator(pre) = &self.linked else { return self.wrong_world(World::Moderator) };
         self.visit(
             request,
+            Asked::parts(input),
             |state| state,
             async |store| {
                 let guest = pre.instantiate_async(&mut *store).await?;
@@ -277,6 +286,7 @@ impl Component {
         let Linked::Classifier(pre) = &self.linked else { return self.wrong_world(World::Classifier) };
         self.visit(
             request,
+            Asked::image(image),
             |state| state,
             async |store| {
                 let guest = pre.instantiate_async(&mut *store).await?;
@@ -298,6 +308,7 @@ impl Component {
         let Linked::Predictor(pre) = &self.linked else { return self.wrong_world(World::Predictor) };
         self.visit(
             request,
+            Asked::tensors(inputs),
             |state| state,
             async |store| {
                 let guest = pre.instantiate_async(&mut *store).await?;
@@ -322,7 +333,8 @@ impl Component {
     ) -> Outcome<()> {
         let Linked::Handler(pre) = &self.linked else { return self.wrong_world(World::Handler) };
         let answer = Answer::none();
-        self.visit(request, Http::new, async |store| {
+        let asked = Asked::body(incoming.headers(), incoming.body().len());
+        self.visit(request, asked, Http::new, async |store| {
             http::ask(pre, store, incoming, head, &answer, gone).await.map(Ok)
         })
         .await
@@ -334,11 +346,12 @@ impl Component {
     async fn visit<T, D: AsMut<State> + Send + 'static>(
         &self,
         request: &Request,
+        asked: Asked,
         data: impl FnOnce(State) -> D,
         call: impl AsyncFnOnce(&mut Store<D>) -> wasmtime::Result<Result<T, Fault>>,
     ) -> Outcome<T> {
         let component = || self.grants.component.to_string();
-        let asked = Instant::now();
+        let began = Instant::now();
         let busy = |instances| CallError::Busy { component: component(), instances };
         // Refused rather than left to wait: who waits has a place that another component's request would have.
         let _own_slot = match self.own_slots.as_ref().map(|slots| slots.try_acquire()) {
@@ -355,15 +368,15 @@ impl Component {
                     NoSlot::Busy => busy(self.slots.instances),
                     NoSlot::Deadline => CallError::Deadline { component: component() },
                 };
-                let usage = Usage { queue: asked.elapsed(), ..Usage::default() };
+                let usage = Usage { queue: began.elapsed(), ..Usage::default() };
                 return Outcome { result: Err(error), usage };
             }
         };
-        let waited = asked.elapsed();
+        let waited = began.elapsed();
 
         // Refused now it costs nothing; refused half-way it costs what was done.
         let mut held = self.memory.share();
-        if held.reserve(self.expected_bytes.load(Ordering::Relaxed)).is_err() {
+        if held.reserve(self.expectations.of(asked, began + waited)).is_err() {
             let cause = Cause::ServerMemory(held.most());
             let usage = Usage { queue: waited, ..Usage::default() };
             return Outcome { result: Err(CallError::Stopped { component: component(), cause }), usage };
@@ -399,18 +412,12 @@ impl Component {
             memory_bytes_peak: state.memory_bytes,
             tensor_bytes_peak: state.tensor_bytes_peak,
         };
-        self.expect(state.held.peak());
         let dropping = Instant::now();
+        self.expectations.learn(asked, state.held.peak(), dropping);
         drop(store);
         usage.drop = dropping.elapsed();
         request.charge(&usage);
         Outcome { result, usage }
-    }
-
-    /// A call has wanted `bytes`: so will the next, as far as is known.
-    fn expect(&self, bytes: usize) {
-        let next = |expected: usize| Some(bytes.max(expected - expected.div_ceil(8)));
-        let _ = self.expected_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
     fn store<D: AsMut<State> + Send + 'static>(

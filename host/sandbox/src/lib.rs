@@ -10,11 +10,13 @@
 //! - `component`: what is loaded, and the calls: moderate, classify, predict, handle; `start`: what loading costs
 //! - `call`: what a call is part of, and what it uses
 //! - `http`: components that answer HTTP requests themselves, and what WASI gives them
+//! - `interruptible`: what is changed in components before they are compiled, so that none runs long unchecked
 //! - `compiled`: the machine code of components, kept in a folder and signed
 //! - `answer`: what a guest's answer must be to be believed
 //! - `state`: what one instance holds and has used
 //! - `nn`: the wasi:nn host; `ambient`: settings and the log; `journal`: a guest's lines in it
 //! - `clock`, `limits`, `memory`, `error`: guest time, budgets of an instance, memory of all requests, what goes wrong
+//! - `expectation`: memory that a call is expected to take
 //! - `bindings`: generated from `wit/`
 
 mod ambient;
@@ -25,7 +27,9 @@ mod clock;
 mod compiled;
 mod component;
 mod error;
+mod expectation;
 mod http;
+mod interruptible;
 mod journal;
 mod limits;
 mod memory;
