@@ -499,6 +499,11 @@ a {#- c -#} b {# d #}
 """
 
 
+def in_order(variables):
+    """Keys in the order that every reader of JSON can keep."""
+    return json.loads(json.dumps(variables, sort_keys=True))
+
+
 def rendered(source, variables):
     try:
         return ENVIRONMENT.from_string(source).render(**variables)
@@ -528,6 +533,7 @@ def main():
             variables = {"messages": messages, "add_generation_prompt": chat != "one", "bos_token": "<s>", "eos_token": "</s>"}
             if chat == "tools":
                 variables["tools"] = TOOLS
+            variables = in_order(variables)
             renders.append({"variables": variables, "expected": rendered(source, variables)})
         templates.append({"template": source, "renders": renders})
     for source in small():
