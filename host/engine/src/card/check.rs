@@ -48,6 +48,17 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
             listed(card, "vocabulary", &text.vocabulary, Role::Vocabulary)?;
             one_of("pad", &text.pad, &["left", "right"])
                 .map_err(|message| format!("input `{}`: {message}", input.name))?;
+            if text.max_tokens == 0 {
+                return Err(format!("input `{}`: `max_tokens` is 0, expected at least 1", input.name));
+            }
+            if let Some(Axis::Fixed(size)) = input.shape.last()
+                && *size != text.max_tokens
+            {
+                let (name, tokens) = (&input.name, text.max_tokens);
+                return Err(format!(
+                    "input `{name}`: `max_tokens` is {tokens}, and its last axis is always {size}; expected the same"
+                ));
+            }
         }
     }
     Ok(())

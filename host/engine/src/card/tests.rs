@@ -152,6 +152,16 @@ fn mistakes_are_told_with_their_place() {
             to: "pad = \"top\"",
             told: &["input `ids`: `pad` is `top`, expected one of left, right"],
         },
+        Case {
+            from: "max_tokens = 100",
+            to: "max_tokens = 0",
+            told: &["input `ids`: `max_tokens` is 0, expected at least 1"],
+        },
+        Case {
+            from: "max_tokens = 100",
+            to: "max_tokens = 90",
+            told: &["input `ids`: `max_tokens` is 90, and its last axis is always 100; expected the same"],
+        },
     ];
     for Case { from, to, told } in cases {
         assert!(CARD.contains(from), "the card that ships has no {from}");
