@@ -242,15 +242,13 @@ fn no_command_waits_for_a_fifo() {
     for name in configured {
         let before = fs::read(setting.path(name)).unwrap();
         fifo(&setting.path(name));
-        for command in
-            [&["check"][..], &["lock"], &["models"], &["plan"], &["serve", "--listen", "127.0.0.1:0"]]
-        {
-            if command[0] == "serve" || command[0] == "check" {
-                let (code, told) = bounded(&setting, command);
-                let last = Path::new(name).file_name().unwrap().to_str().unwrap();
-                assert!(code != Some(0) && told.contains(last), "{name} {command:?}: {told}");
-            } else {
-                bounded(&setting, command);
+        // The last of them reads the certificate as well.
+        let (code, told) = bounded(&setting, &["serve", "--listen", "127.0.0.1:0"]);
+        let last = Path::new(name).file_name().unwrap().to_str().unwrap();
+        assert!(code != Some(0) && told.contains(last), "{name}: {told}");
+        if name.starts_with("infer") || name.starts_with("mine") {
+            for command in ["check", "lock", "models", "plan"] {
+                bounded(&setting, &[command]);
             }
         }
         fs::remove_file(setting.path(name)).unwrap();

@@ -227,7 +227,7 @@ fn two_loads_at_once_both_serve_and_one_writes() {
 
     // Another process that writes, or hangs writing, holds nobody up.
     fs::remove_file(path(&slot)).unwrap();
-    let lock = File::options().write(true).open(folder.path().join(".lock")).unwrap();
+    let lock = fs::File::options().write(true).open(folder.path().join(".lock")).unwrap();
     lock.lock().unwrap();
     assert_eq!(load(FILES[0], Some(slot.clone())).packed_file(), None);
     drop(lock);
