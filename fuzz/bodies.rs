@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use guest_sdk::image::{Recipe, decode};
+use guest_sdk::image::{Recipe, Viewer};
 use guest_sdk::settings::Settings;
 use infer::app::App;
 use infer::config::{Config, Origin, Resolved};
@@ -35,9 +35,10 @@ pub(crate) fn card(bytes: &[u8]) {
     }
 }
 
-/// A file is refused, or is a picture that becomes finite numbers of a model's shape.
+/// A file is refused, or has views that become finite numbers of a model's shape.
 pub(crate) fn image(bytes: &[u8]) {
     const MOST_PIXELS: u32 = 1 << 20;
+    const MOST_VIEWS: u32 = 5;
     static RECIPES: LazyLock<[Recipe; 2]> = LazyLock::new(|| {
         [("NCHW", "1,3,32,24", "bicubic"), ("NHWC", "1,24,32,3", "bilinear")].map(
             |(layout, shape, filter)| {
@@ -61,12 +62,19 @@ pub(crate) fn image(bytes: &[u8]) {
             },
         )
     });
-    let Ok(picture) = decode(bytes, MOST_PIXELS) else { return };
     for recipe in &*RECIPES {
-        let mut numbers = Vec::new();
-        recipe.apply(&picture, &mut numbers).expect("a picture becomes numbers");
-        assert_eq!(numbers.len(), recipe.shape(1).map(|axis| axis as usize).iter().product::<usize>());
-        assert!(numbers.iter().all(|number| number.abs() <= 1.0), "a number that no pixel makes");
+        let mut views = 0;
+        let seen = Viewer::new(recipe, MOST_PIXELS, MOST_VIEWS).show(bytes, &mut |picture, offset| {
+            let mut numbers = Vec::new();
+            recipe.apply_at(picture, offset, &mut numbers).expect("a picture becomes numbers");
+            assert_eq!(numbers.len(), recipe.shape(1).map(|axis| axis as usize).iter().product::<usize>());
+            assert!(numbers.iter().all(|number| number.abs() <= 1.0), "a number that no pixel makes");
+            views += 1;
+            Ok(())
+        });
+        let Ok(seen) = seen else { return };
+        assert!((1..=MOST_VIEWS).contains(&views), "{views} views");
+        assert!((1..=seen.of_frames).contains(&seen.frames), "{seen:?}");
     }
 }
 

@@ -143,3 +143,23 @@ async fn truncated_photos_are_answered() {
         }
     }
 }
+
+#[tokio::test]
+async fn labels_of_a_part_say_so() {
+    let server = Server::builtin().await;
+    let note = async |path: &str| {
+        let file = std::fs::read(repository().join("tests/data").join(path)).unwrap();
+        let (status, body) = server.classify("", file).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        body["infer"]["notes"].clone()
+    };
+    for (path, expected) in [
+        ("views/second-frame.gif", "the labels are of 1 of 2 frames"),
+        ("views/sixty-frames.webp", "the labels are of 1 of 60 frames"),
+        ("views/panorama.png", "the labels are of 7 % of its length"),
+        ("photos/coffee.jpg", "the labels are of 63 % of its length"),
+    ] {
+        assert_eq!(note(path).await.as_array().unwrap(), &[expected], "{path}");
+    }
+    assert!(note("photos/camera-grey.jpg").await.is_null());
+}

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, answer, load, photo};
+use crate::harness::{Server, answer, load, photo, repository};
 
 /// Guests that keep to one contract, and what builds them.
 const GUESTS: [(&str, &str); 2] = [("moderate-js", "guests-js"), ("moderate-py", "guests-py")];
@@ -43,7 +43,10 @@ async fn judged(server: &Server, input: &Value) -> (StatusCode, Value) {
 fn inputs() -> Vec<Value> {
     let long = "a wonderful person said something stupid about it ".repeat(60);
     let part = |text: &str| json!({ "type": "text", "text": text });
-    vec![
+    let split = std::fs::read_to_string(repository().join("guest-models/moderate/testdata/tokens.json"));
+    let split: Vec<Value> = serde_json::from_str(&split.unwrap()).unwrap();
+    let mut inputs: Vec<_> = split.into_iter().map(|case| case["text"].clone()).collect();
+    inputs.extend([
         json!("You are a complete idiot."),
         json!("Thank you for fixing the article so quickly, it reads much better now."),
         json!(""),
@@ -52,7 +55,8 @@ fn inputs() -> Vec<Value> {
         json!("i will kill you\tand\nyour dog"),
         json!(long),
         json!([part("hello"), part("you stupid idiot")]),
-    ]
+    ]);
+    inputs
 }
 
 /// Two answers say the same: categories, scores, flags, and what was not judged.

@@ -70,3 +70,5 @@ mod store;
 mod swap;
 /// Two versions of a model at once.
 mod versions;
+/// What is judged of animations and long images.
+mod views;

@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url';
 
 import { componentize } from '@bytecodealliance/componentize-js';
 
+import { byDecomposition, tables } from './unicode.mjs';
+
 const [out, worldName = 'moderator'] = process.argv.slice(2);
 if (out === undefined || !['moderator', 'handler'].includes(worldName)) {
   console.error('expected a path, and perhaps a world: node build.mjs OUT.wasm [handler]');
@@ -22,7 +24,8 @@ const program = await readFile(here('moderate.js'), 'utf8');
 const [imports, rest] = program.split('\nconst SEPARATORS');
 const moderator = `${imports}
 const VOCABULARY_SHA256 = ${JSON.stringify(sha256)};
-const VOCABULARY = new Map(Object.entries(${JSON.stringify(vocab)}));
+const VOCABULARY = new Map(${JSON.stringify(byDecomposition(vocab))});
+${tables()}
 const SEPARATORS${rest}`;
 // The version of WASI that the JavaScript engine was built for; hosts of a later one take both.
 const WASI = '0.2.10';

@@ -1,13 +1,17 @@
 // A moderator in JavaScript: it judges text with the model `text` as the guest in Rust does, and says of images that it cannot.
 //
 // The whole of this module runs when the component is built, and what it has made is a part of it: VOCABULARY, a `Map` of words to
-// ids, and VOCABULARY_SHA256 stand before it (build.mjs).
+// ids, VOCABULARY_SHA256, and what the component's engine does not know of Unicode (unicode.mjs) stand before it (build.mjs).
 
 import { getAll } from 'wasi:config/store@0.2.0-rc.1';
 import { loadByName } from 'wasi:nn/graph@0.2.0-rc-2024-10-28';
 import { Tensor } from 'wasi:nn/tensor@0.2.0-rc-2024-10-28';
 
-const SEPARATORS = /[ !"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~\t\n]+/;
+const SEPARATORS = /[ !"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~\t\n\r\v\f]+/;
+const SEPARATOR = new RegExp(`^${SEPARATORS.source}`);
+const PLAIN = /^[\t-\r -~]*$/;
+const APOSTROPHES = /[\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07]/;
+const LATIN = /[\0-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff]/;
 
 // Numbers as settings have them in every guest.
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
@@ -99,9 +103,80 @@ function judge(settings, texts) {
   return { labels, scores };
 }
 
-// The ids of the words that the model knows, in order.
+// The ids of the words that the model knows, in order: the rules are those of the guest in Rust (moderate/src/words.rs).
 function ids(text) {
-  return text.toLowerCase().split(SEPARATORS).map((word) => VOCABULARY.get(word)).filter((id) => id !== undefined);
+  if (PLAIN.test(text)) {
+    return text.toLowerCase().split(SEPARATORS).map(known).filter((id) => id !== undefined);
+  }
+  const found = [];
+  for (const word of folded(text).split(SEPARATORS)) {
+    const pieces = word.split('\0').filter((piece) => piece !== '');
+    const whole = idOf(pieces.join(''));
+    found.push(...(whole === undefined && pieces.length > 1 ? pieces.map(idOf) : [whole]));
+  }
+  return found.filter((id) => id !== undefined);
+}
+
+// The text in compatibility forms: a blank between words, and a NUL where a word may fall apart.
+function folded(text) {
+  const folded = [];
+  let latin;
+  for (let character of text) {
+    let kind = kindOf(character);
+    if (kind === 'unseen') {
+      folded.push('\0');
+      continue;
+    }
+    if (APOSTROPHES.test(character)) {
+      folded.push('\0');
+      character = "'";
+      kind = 'letter';
+    }
+    const loose = character > '\x7f' && kind !== 'letter' && kind !== 'mark';
+    if (loose) {
+      folded.push('\0');
+    }
+    for (let part of DECOMPOSED.get(character) ?? character) {
+      const kind = part > '\x7f' ? kindOf(part) : SEPARATOR.test(part) ? 'other' : 'letter';
+      if (kind === 'other') {
+        part = ' ';
+        latin = undefined;
+      } else if (kind !== 'mark') {
+        const before = latin;
+        latin = LATIN.test(part);
+        if (before !== undefined && before !== latin) {
+          folded.push('\0');
+        }
+      }
+      folded.push(part);
+    }
+    if (loose) {
+      folded.push('\0');
+    }
+  }
+  return folded.join('');
+}
+
+// The id of a word, or of what remains of it without its marks.
+function idOf(word) {
+  const lower = word.toLowerCase();
+  return known(lower) ?? known([...lower].filter((character) => kindOf(character) !== 'mark').join(''));
+}
+
+// The id of a word, or of what remains of it without the apostrophes around it.
+function known(word) {
+  return VOCABULARY.get(word) ?? VOCABULARY.get(word.replace(/^'+|'+$/g, ''));
+}
+
+// `letter`, `digit`, `mark`, `unseen` or `other`.
+function kindOf(character) {
+  const code = character.codePointAt(0);
+  let [low, high] = [0, STARTS.length];
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    [low, high] = STARTS[middle] <= code ? [middle, high] : [low, middle];
+  }
+  return KINDS[low];
 }
 
 // Windows of at most `size` ids, each half a window after the one before; the last ends with the text.

@@ -8,6 +8,7 @@ import array
 import math
 import re
 import struct
+import unicodedata
 
 from componentize_py_types import Err
 from vocabulary import SHA256, VOCABULARY
@@ -17,7 +18,14 @@ from wit_world.imports import graph, store
 from wit_world.imports.tensor import Tensor, TensorType
 from wit_world.imports.types import Fault_Internal, Fault_InvalidInput, Fault_Model, Fault_TooLarge, ModelFailure
 
-SEPARATORS = re.compile(r"""[ !"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~\t\n]+""")
+SEPARATORS = re.compile(r"""[ !"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~\t\n\r\v\f]+""")
+CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
+APOSTROPHES = re.compile("[\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07]")
+UNSEEN = re.compile(
+    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+LATIN = re.compile("[\0-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # as settings have them in every guest
 MAX_WINDOWS = 64
 JUDGED = {
@@ -105,9 +113,59 @@ def judge(settings, texts):
 
 
 def ids(text):
-    """The ids of the words that the model knows, in order."""
-    found = (VOCABULARY.get(word) for word in SEPARATORS.split(text.lower()))
+    """The ids of the words that the model knows, in order: the rules are those of the guest in Rust (moderate/src/words.rs)."""
+    found = []
+    if text.isascii() and not CONTROL.search(text):
+        found = [known(word) for word in SEPARATORS.split(text.lower())]
+    else:
+        for word in SEPARATORS.split(folded(text)):
+            pieces = [piece for piece in word.split("\0") if piece]
+            whole = id_of("".join(pieces))
+            found.extend([id_of(piece) for piece in pieces] if whole is None and len(pieces) > 1 else [whole])
     return [number for number in found if number is not None]
+
+
+def folded(text):
+    """The text in compatibility forms: a blank between words, and a NUL where a word may fall apart."""
+    folded = []
+    latin = None
+    for character in text:
+        if UNSEEN.match(character) or CONTROL.match(character):
+            folded.append("\0")
+            continue
+        if APOSTROPHES.match(character):
+            folded.append("\0")
+            character = "'"
+        loose = not character.isascii() and unicodedata.category(character)[0] not in "LM"
+        if loose:
+            folded.append("\0")
+        for part in unicodedata.normalize("NFKD", character):
+            kind = unicodedata.category(part)[0]
+            if part.isascii() and SEPARATORS.match(part) or not part.isascii() and kind not in "LMN":
+                part, latin = " ", None
+            elif kind != "M":
+                before, latin = latin, LATIN.match(part) is not None
+                if before is not None and before != latin:
+                    folded.append("\0")
+            folded.append(part)
+        if loose:
+            folded.append("\0")
+    return "".join(folded)
+
+
+def id_of(word):
+    """The id of a word, or of what remains of it without its marks."""
+    lower = word.lower()
+    number = known(unicodedata.normalize("NFC", lower))
+    if number is None:
+        number = known("".join(character for character in lower if unicodedata.category(character)[0] != "M"))
+    return number
+
+
+def known(word):
+    """The id of a word, or of what remains of it without the apostrophes around it."""
+    number = VOCABULARY.get(word)
+    return VOCABULARY.get(word.strip("'")) if number is None else number
 
 
 def cut(ids, size):

@@ -58,16 +58,21 @@ fn table(json: &Value) -> String {
         starts.push(text_of_all.len());
     }
 
-    let mut separators = [false; 128];
-    for separator in text("filters").chars().chain([' ']) {
-        separators[separator as usize] = true;
-    }
+    // What the model's tokeniser takes for a separator, and line ends and blanks that it does not know.
+    let separators: Vec<char> = text("filters").chars().chain(" \r\u{b}\u{c}".chars()).collect();
+    let kind = |byte: u8| match char::from(byte) {
+        separator if separators.contains(&separator) => "Ascii::Separator",
+        other if !other.is_ascii() || other.is_control() => "Ascii::Other",
+        _ => "Ascii::Letter",
+    };
+    let kinds: Vec<_> = (0..=u8::MAX).map(kind).collect();
 
     let mut code = String::new();
     let mut constant = |ty: String, value: String| writeln!(code, "pub(super) static {ty} = {value};");
     constant(format!("SLOTS: [u32; {}]", slots.len()), format!("{slots:?}")).expect("a string takes all");
     constant(format!("STARTS: [u32; {}]", starts.len()), format!("{starts:?}")).expect("a string takes all");
     constant("WORDS: &str".to_owned(), format!("{text_of_all:?}")).expect("a string takes all");
-    constant("SEPARATORS: [bool; 128]".to_owned(), format!("{separators:?}")).expect("a string takes all");
+    constant("ASCII: [Ascii; 256]".to_owned(), format!("[{}]", kinds.join(", ")))
+        .expect("a string takes all");
     code
 }

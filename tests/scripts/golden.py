@@ -3,9 +3,8 @@
 Nothing of the server takes part: the sessions are Python's onnxruntime, the images Pillow's, and the
 tokeniser and the preprocessing are written here from the models' own descriptions.
 
-Texts. Lower case (Unicode); each of the vocabulary's filter characters becomes a space; the text is split at
-U+0020 and nowhere else (a no-break space or a carriage return is part of a word); words that the vocabulary
-lacks are dropped; the last 100 ids stay, and zeros fill the front up to 100.
+Texts. Split into words and looked up as words.py says; words that the vocabulary lacks are dropped; the last
+100 ids stay, and zeros fill the front up to 100.
 
 Synthetic tensors. Value i of the row-major tensor is (v - mean) / std in f32, with the card's mean and std and, in
 integers,
@@ -18,6 +17,12 @@ repeat grey in three channels. Centre crop: side = floor(min(width, height) * cr
 2, top = (height - side) / 2, both rounding down. Then Pillow's BICUBIC (a = -0.5, antialiased, rounding to u8
 after each of its two passes, horizontal first) to 224 by 224, and (v - mean) / std in f32, NCHW.
 
+Views, of the photos and of tests/data/views, for the model that judges images. Frames, where there are more than
+one: at most MAX_VIEWS of them, spread evenly from the first to the last, each index rounding down. Squares of
+each frame, of the side above: the central one where it shows three quarters of the longer side, else as many as
+cover that side, one more where their number is even, and no more than MAX_VIEWS by the number of frames; spread
+evenly from end to end, each offset rounding down. A category's score is the highest of any view.
+
     pip install -r weights/convert/requirements.txt
     python tests/scripts/golden.py           # write the file
     python tests/scripts/golden.py --check   # compare with the file instead; exit code 1 when it is out of date
@@ -26,6 +31,7 @@ after each of its two passes, horizontal first) to 224 by 224, and (v - mean) / 
 import argparse
 import hashlib
 import json
+import math
 import re
 import sys
 import tomllib
@@ -35,14 +41,19 @@ import numpy as np
 import onnxruntime
 import PIL
 from PIL import Image, ImageOps
+from words import word_ids
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "weights"
 PHOTOS = ROOT / "tests" / "data" / "photos"
+VIEWS = ROOT / "tests" / "data" / "views"
 GOLDEN = ROOT / "tests" / "data" / "golden.json"
 
 TEXT_MODEL = "toxic-bilstm"
 IMAGE_MODELS = ["efficientnet-lite0-int8", "nsfwjs-mobilenet_v2-int8"]
+MODERATION_MODEL = "nsfwjs-mobilenet_v2-int8"
+SEXUAL = ["Porn", "Hentai"]
+MAX_VIEWS = 5
 TOP = 5
 ROUNDING = 1e-6  # of a score, between processors: the same script differs by 1.2e-7 on an emulated Haswell
 
@@ -115,14 +126,6 @@ class Session:
         return self.session.run(None, {self.session.get_inputs()[0].name: values})[0]
 
 
-def word_ids(text: str, vocabulary: dict, length: int) -> list[int]:
-    """The ids of a text, padded with zeros in front to `length`."""
-    spaces = str.maketrans(dict.fromkeys(vocabulary["filters"], " "))
-    words = text.lower().translate(spaces).split(" ")
-    known = [vocabulary["vocab"][word] for word in words if word in vocabulary["vocab"]]
-    return [0] * (length - len(known)) + known[-length:]
-
-
 def numbers(values: np.ndarray) -> list[float]:
     """f32 values with the nine digits that carry them exactly."""
     return [float(f"{value:.9g}") for value in np.asarray(values, np.float32).ravel()]
@@ -136,7 +139,8 @@ def text_golden() -> dict:
     session = Session(TEXT_MODEL)
     cases = []
     for name, text in TEXTS.items():
-        ids = word_ids(text, vocabulary, length)
+        ids = word_ids(text, vocabulary)[-length:]
+        ids = [0] * (length - len(ids)) + ids
         probabilities = session.run(np.array([ids], np.int32))[0]
         cases.append({"name": name, "text": text, "ids": ids, "probs": numbers(probabilities)})
     return {
@@ -161,9 +165,9 @@ def normalised(values: np.ndarray, image: dict) -> np.ndarray:
     return (values.astype(np.float32) - np.float32(image["mean"])) / np.float32(image["std"])
 
 
-def upright(path: Path) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """The photo as it is meant to be seen, in RGB."""
-    image = ImageOps.exif_transpose(Image.open(path))
+    image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -176,6 +180,60 @@ def cropped(photo: Image.Image, crop: float) -> tuple[list[int], np.ndarray]:
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
     square = photo.crop((left, top, left + side, top + side))
     return [left, top, side], np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
+
+
+def offsets(short: int, long: int, crop: float, most: int) -> tuple[int, list[int]]:
+    """The side of the squares, and where on the longer side they begin."""
+    side = max(1, int(short * crop))
+    margin = (short - side) // 2
+    span = long - 2 * margin
+    needed = 1 if side >= span * 3 / 4 else math.ceil(span / side)
+    count = min(needed + 1 - needed % 2, most)
+    if count == 1:
+        return side, [(long - side) // 2]
+    return side, [margin + step * (span - side) // (count - 1) for step in range(count)]
+
+
+def views(image: Image.Image, crop: float) -> list[tuple[list[int], np.ndarray]]:
+    """The views of an image, each as [frame, left, top, side] and its pixels."""
+    frames = getattr(image, "n_frames", 1)
+    count = min(frames, MAX_VIEWS)
+    chosen = [step * (frames - 1) // (count - 1) for step in range(count)] if count > 1 else [0]
+    found = []
+    for frame in chosen:
+        image.seek(frame)
+        shown = upright(image.copy() if frames > 1 else image)
+        side, starts = offsets(min(shown.size), max(shown.size), crop, MAX_VIEWS // count)
+        margin = (min(shown.size) - side) // 2
+        for start in starts:
+            left, top = (start, margin) if shown.width >= shown.height else (margin, start)
+            square = shown.crop((left, top, left + side, top + side))
+            pixels = np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
+            found.append(([frame, left, top, side], pixels))
+    return found
+
+
+def view_golden() -> list[dict]:
+    """The views of each image, and its score for the category `sexual`."""
+    image = card_of(MODERATION_MODEL)["inputs"][0]["image"]
+    wanted = [labels_of(MODERATION_MODEL).index(label) for label in SEXUAL]
+    session = Session(MODERATION_MODEL)
+    cases = []
+    for path in sorted(path for folder in (PHOTOS, VIEWS) for path in folder.iterdir() if path.suffix != ".md"):
+        found = views(Image.open(path), image["crop"])
+        scores = [
+            session.run(normalised(pixels, image).transpose(2, 0, 1)[None])[0][wanted].sum()
+            for _, pixels in found
+        ]
+        cases.append(
+            {
+                "file": str(path.relative_to(PHOTOS.parent)),
+                "frames": getattr(Image.open(path), "n_frames", 1),
+                "views": [view for view, _ in found],
+                "sexual": numbers(max(scores))[0],
+            }
+        )
+    return cases
 
 
 def quadrants(pixels: np.ndarray) -> list[list[float]]:
@@ -204,7 +262,7 @@ def image_golden(name: str) -> dict:
     ]
     photos = []
     for path in sorted(path for path in PHOTOS.iterdir() if path.suffix != ".md"):
-        photo = upright(path)
+        photo = upright(Image.open(path))
         box, pixels = cropped(photo, image["crop"])
         probabilities = session.run(normalised(pixels, image).transpose(2, 0, 1)[None])[0]
         photos.append(
@@ -230,6 +288,7 @@ def golden() -> dict:
         },
         "text": text_golden(),
         "images": [image_golden(name) for name in IMAGE_MODELS],
+        "views": view_golden(),
     }
 
 

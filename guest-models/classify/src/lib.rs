@@ -3,16 +3,19 @@
 //! It needs one model, under the name `image`: any image classifier with one image input and one output of shape
 //! `(N, classes)`. How pixels become its numbers, and what the classes are called, comes from the model's card.
 //!
+//! The labels are those of the square that the card's recipe takes from the middle of the first frame. A note for the caller
+//! says which part of the image that is, where it is not the whole.
+//!
 //! Settings: `max_pixels`, the most pixels of an image that is decoded (default 16,000,000).
 
 mod rank;
 
 pub use rank::top;
 
-use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
+use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, Viewer};
 use guest_sdk::nn::{Model, f32_tensor};
 use guest_sdk::settings::Settings;
-use guest_sdk::{Classifier, Fault, Label};
+use guest_sdk::{Classifier, Fault, Label, note};
 
 struct Classify;
 
@@ -28,7 +31,11 @@ impl Classifier for Classify {
         };
         let recipe = Recipe::from_card(&card)?;
         let mut pixels = Vec::new();
-        recipe.apply(&decode(&file, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?)?, &mut pixels)?;
+        let seen = Viewer::new(&recipe, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?, 1)
+            .show(&file, &mut |picture, offset| recipe.apply_at(picture, offset, &mut pixels))?;
+        if !seen.is_whole() {
+            note(&format!("the labels are of {seen}"));
+        }
 
         let input = f32_tensor(&recipe.shape(1), &pixels);
         let outputs = Model::open("image")?.run([(card.require("input.name")?, input)])?;

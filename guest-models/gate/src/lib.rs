@@ -2,21 +2,25 @@
 //!
 //! It needs one model, under the name `image`: any image classifier. A request whose body is an image goes to the server at
 //! `upstream`, and that server's answer goes back as it comes; one that is refused is answered 422, and the server behind
-//! never sees it. Without an upstream the gate answers what it would have done.
+//! never sees it. Without an upstream the gate answers what it would have done. Of long images and animations several views
+//! are judged, and the highest score counts; where they leave something out, the header `x-infer-seen` tells the server behind.
 //!
 //! Settings: `upstream`, the URL in front of the request's path; `refuse`, labels of the model, one a line (default `Porn` and
-//! `Hentai`); `threshold`, from which score on one of them is refused (default 0.5); `max_pixels`, the most pixels of an
-//! image that is decoded (default 16,000,000).
+//! `Hentai`); `threshold`, from which score on one of them is refused (default 0.5); `image.max_views`, the most views of an
+//! image (default 5); `max_pixels`, the most pixels of an image that is decoded (default 16,000,000).
 
 use guest_sdk::Fault;
 use guest_sdk::http::{Broken, Handler, Headers, Method, Request, Respond, send};
-use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
+use guest_sdk::image::{DEFAULT_MAX_PIXELS, DEFAULT_MAX_VIEWS, Recipe, Viewer};
 use guest_sdk::json::push_string;
 use guest_sdk::log;
 use guest_sdk::nn::{Model, f32_tensor};
 use guest_sdk::settings::Settings;
 
 const JSON: &str = "application/json";
+
+/// The part of an image that was judged, for the server behind, where it is not the whole.
+const SEEN: &str = "x-infer-seen";
 
 /// What is refused unless the operator says otherwise.
 const REFUSED: &str = "Porn\nHentai";
@@ -45,7 +49,7 @@ fn answer(mut request: Request, respond: Respond) -> Result<(), Broken> {
         Ok(judged) => judged,
         Err(fault) => return refuse(&fault, respond),
     };
-    let Judgement { label, score, is_refused } = judgement;
+    let Judgement { label, score, is_refused, seen } = judgement;
     if is_refused {
         let mut body = String::from("{\"refused\":");
         push_string(&mut body, &label);
@@ -53,14 +57,21 @@ fn answer(mut request: Request, respond: Respond) -> Result<(), Broken> {
         return respond.send(422, JSON, body.as_bytes());
     }
     let Some(upstream) = settings.text("upstream") else {
-        return respond.send(200, JSON, format!("{{\"refused\":null,\"score\":{score}}}").as_bytes());
+        let mut body = format!("{{\"refused\":null,\"score\":{score}");
+        if let Some(seen) = seen {
+            body.push_str(",\"seen\":");
+            push_string(&mut body, &seen);
+        }
+        body.push('}');
+        return respond.send(200, JSON, body.as_bytes());
     };
-    let kept: Headers = std::mem::take(&mut request.headers)
+    let mut kept: Headers = std::mem::take(&mut request.headers)
         .into_iter()
         .filter(|(name, _)| {
             ["accept", "content-type", "content-length", "x-request-id"].contains(&name.as_str())
         })
         .collect();
+    kept.extend(seen.map(|seen| (SEEN.to_owned(), seen.into_bytes())));
     let url = format!("{}{}", upstream.trim_end_matches('/'), request.path);
     match send(&request.method, &url, &kept, &image) {
         Ok(mut response) => {
@@ -82,6 +93,8 @@ struct Judgement {
     label: String,
     score: f32,
     is_refused: bool,
+    /// The part of the image that the model was shown, where it is not the whole.
+    seen: Option<String>,
 }
 
 fn judge(settings: &Settings, image: &[u8]) -> Result<Judgement, Fault> {
@@ -97,14 +110,31 @@ fn judge(settings: &Settings, image: &[u8]) -> Result<Judgement, Fault> {
         return Err(Fault::Internal(message));
     }
     let recipe = Recipe::from_card(&card)?;
-    let mut pixels = Vec::new();
-    recipe.apply(&decode(image, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?)?, &mut pixels)?;
-    let input = f32_tensor(&recipe.shape(1), &pixels);
-    let outputs = Model::open("image")?.run([(card.require("input.name")?, input)])?;
-    let scores = outputs.scores(card.require("output.name")?, 1, labels.len() as u32)?;
-    let scored = labels.iter().zip(&scores).filter(|(label, _)| refused.contains(label));
-    let (label, score) = scored.max_by(|(_, one), (_, other)| one.total_cmp(other)).unwrap_or((&"", &0.0));
-    Ok(Judgement { label: (*label).to_owned(), score: *score, is_refused: *score >= threshold })
+    let max_views = settings.get("image.max_views", DEFAULT_MAX_VIEWS)?;
+    let mut viewer = Viewer::new(&recipe, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?, max_views);
+    let mut model = None;
+    let (mut worst, mut pixels) = ((0, f32::NEG_INFINITY), Vec::new());
+    let seen = viewer.show(image, &mut |picture, offset| {
+        pixels.clear();
+        recipe.apply_at(picture, offset, &mut pixels)?;
+        let input = f32_tensor(&recipe.shape(1), &pixels);
+        let model = match &mut model {
+            Some(model) => model,
+            none => none.insert(Model::open("image")?),
+        };
+        let outputs = model.run([(card.require("input.name")?, input)])?;
+        let scores = outputs.scores(card.require("output.name")?, 1, labels.len() as u32)?;
+        for (index, &score) in scores.iter().enumerate() {
+            if score > worst.1 && refused.contains(&labels[index]) {
+                worst = (index, score);
+            }
+        }
+        Ok(())
+    })?;
+    let label = labels.get(worst.0).copied().unwrap_or_default();
+    let score = if worst.1.is_finite() { worst.1 } else { 0.0 };
+    let seen = (!seen.is_whole()).then(|| seen.to_string());
+    Ok(Judgement { label: label.to_owned(), score, is_refused: score >= threshold, seen })
 }
 
 /// Say what is wrong with the request, or that something is with this server.

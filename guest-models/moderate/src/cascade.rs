@@ -195,7 +195,14 @@ mod tests {
     use super::*;
 
     fn row(threshold: f32, text: Finding) -> Row<'static> {
-        Row { name: "harassment", threshold, text, text_gaps: Vec::new(), image: Finding::Absent }
+        Row {
+            name: "harassment",
+            threshold,
+            text,
+            text_gaps: Vec::new(),
+            image: Finding::Absent,
+            image_gap: None,
+        }
     }
 
     fn scored(score: f32) -> Finding {

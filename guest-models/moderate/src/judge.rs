@@ -1,7 +1,7 @@
 //! Running the two models over the parts of an input.
 
 use guest_sdk::card::{Axis, Card};
-use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
+use guest_sdk::image::{DEFAULT_MAX_PIXELS, DEFAULT_MAX_VIEWS, Recipe, Viewer};
 use guest_sdk::nn::{Model, Tensor, f32_tensor, i32_tensor};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, log};
@@ -15,15 +15,20 @@ const MAX_WINDOWS: u32 = 64;
 /// Images of an input that are judged, unless the setting `image.max_count` says otherwise.
 const MAX_IMAGES: u32 = 16;
 
+/// Views of images that go to the model at once: their numbers are held in the guest and in the host.
+const VIEWS_AT_ONCE: usize = 16;
+
 /// What one model said.
 #[derive(Debug)]
 pub(crate) struct Judgement<'s> {
     /// The names of the values in a row.
     pub(crate) labels: Vec<&'s str>,
-    /// Rows of values, one after the other: a window of a text, or an image, each.
+    /// Rows of values, one after the other: a window of a text, or a view of an image, each.
     pub(crate) values: Vec<f32>,
     /// The model knows no word of what it judged: its scores are those of an empty text.
     pub(crate) blind: bool,
+    /// What of the parts was not judged, where anything was not.
+    pub(crate) gap: Option<String>,
 }
 
 impl Judgement<'_> {
@@ -70,14 +75,15 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
             )));
         }
     }
-    run(&card, rows.chunks_exact(size as usize).len(), |first, count| {
+    let mut run = Run::new(&card)?;
+    run.rows(rows.chunks_exact(size as usize).len(), |first, count| {
         let ids = first * size as usize..(first + count) * size as usize;
         i32_tensor(&[count as u32, size], &rows[ids])
-    })
-    .map(|judgement| Some(Judgement { blind, ..judgement }))
+    })?;
+    Ok(Some(Judgement { blind, ..run.judgement }))
 }
 
-/// Let the model `image` judge each of `files`, all in one run; none where no such model is configured.
+/// Let the model `image` judge views of each of `files`; none where no such model is configured.
 ///
 /// # Errors
 ///
@@ -90,41 +96,85 @@ pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Op
     }
     let recipe = Recipe::from_card(&card)?;
     let max_pixels = settings.get("max_pixels", DEFAULT_MAX_PIXELS)?;
+    let max_views = at_least_one("image.max_views", settings.get("image.max_views", DEFAULT_MAX_VIEWS)?)?;
+    let each = recipe.shape(1).iter().map(|&axis| axis as usize).product::<usize>();
+    let mut run = Run::new(&card)?;
     let mut pixels = Vec::new();
-    for file in files {
-        recipe.apply(&decode(file, max_pixels)?, &mut pixels)?;
+    let mut judge = |pixels: &mut Vec<f32>, least: usize| -> Result<(), Fault> {
+        let views = pixels.len() / each;
+        if views < least {
+            return Ok(());
+        }
+        run.rows(views, |first, count| {
+            f32_tensor(&recipe.shape(count as u32), &pixels[first * each..(first + count) * each])
+        })?;
+        pixels.clear();
+        Ok(())
+    };
+    let mut viewer = Viewer::new(&recipe, max_pixels, max_views);
+    let mut gaps = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let seen = viewer.show(file, &mut |picture, offset| {
+            recipe.apply_at(picture, offset, &mut pixels)?;
+            judge(&mut pixels, VIEWS_AT_ONCE)
+        })?;
+        if !seen.is_whole() {
+            gaps.push(format!("of image {} the views show {seen}", index + 1));
+        }
     }
-    let each = pixels.len() / files.len().max(1);
-    run(&card, files.len(), |first, count| {
-        f32_tensor(&recipe.shape(count as u32), &pixels[first * each..(first + count) * each])
-    })
-    .map(Some)
+    judge(&mut pixels, 1)?;
+    let gap = (!gaps.is_empty()).then(|| gaps.join("; "));
+    Ok(Some(Judgement { gap, ..run.judgement }))
 }
 
-/// Run a model over `rows` rows: at once where its batch is dynamic, else one by one. `tensor(first, count)` has `count`
-/// of them from `first` on.
-fn run<'s>(
-    card: &Card<'s>,
-    rows: usize,
-    tensor: impl Fn(usize, usize) -> Tensor,
-) -> Result<Judgement<'s>, Fault> {
-    let labels = card.labels()?;
-    let ignored = unknown(&labels);
-    if !ignored.is_empty() {
-        log::debug(&format!("model `{}`: no category has the labels {}", card.model(), ignored.join(", ")));
+/// A model, and what it has said so far.
+struct Run<'s> {
+    card: Card<'s>,
+    /// Opened when there is something to judge.
+    model: Option<Model>,
+    input: &'s str,
+    output: &'s str,
+    /// The model takes any number of rows at once.
+    batches: bool,
+    judgement: Judgement<'s>,
+}
+
+impl<'s> Run<'s> {
+    fn new(card: &Card<'s>) -> Result<Run<'s>, Fault> {
+        let labels = card.labels()?;
+        let ignored = unknown(&labels);
+        if !ignored.is_empty() {
+            log::debug(&format!(
+                "model `{}`: no category has the labels {}",
+                card.model(),
+                ignored.join(", ")
+            ));
+        }
+        Ok(Run {
+            card: *card,
+            model: None,
+            input: card.require("input.name")?,
+            output: card.require("output.name")?,
+            batches: card.shape("input.shape")?.first() == Some(&Axis::Dynamic),
+            judgement: Judgement { labels, values: Vec::new(), blind: false, gap: None },
+        })
     }
-    let step = match card.shape("input.shape")?.first() {
-        Some(Axis::Dynamic) => rows,
-        _ => 1,
-    };
-    let (input, output) = (card.require("input.name")?, card.require("output.name")?);
-    let model = Model::open(card.model())?;
-    let mut values = Vec::with_capacity(rows * labels.len());
-    for first in (0..rows).step_by(step.max(1)) {
-        let outputs = model.run([(input, tensor(first, step))])?;
-        values.extend(outputs.scores(output, step as u32, labels.len() as u32)?);
+
+    /// Let the model judge `rows` rows: at once where its batch is dynamic, else one by one. `tensor(first, count)` has
+    /// `count` of them from `first` on.
+    fn rows(&mut self, rows: usize, tensor: impl Fn(usize, usize) -> Tensor) -> Result<(), Fault> {
+        let Judgement { labels, values, .. } = &mut self.judgement;
+        let step = if self.batches { rows.max(1) } else { 1 };
+        let model = match &mut self.model {
+            Some(model) => model,
+            none => none.insert(Model::open(self.card.model())?),
+        };
+        for first in (0..rows).step_by(step) {
+            let outputs = model.run([(self.input, tensor(first, step))])?;
+            values.extend(outputs.scores(self.output, step as u32, labels.len() as u32)?);
+        }
+        Ok(())
     }
-    Ok(Judgement { labels, values, blind: false })
 }
 
 fn at_least_one(key: &str, value: u32) -> Result<u32, Fault> {

@@ -10,12 +10,12 @@
 //! A model's labels count by name, so another model with the same labels fits as well.
 //!
 //! Settings: `threshold.CATEGORY` (from which score on a category is flagged), `cascade.*` and `policy.*` (when the
-//! language model is asked, and what), `text.max_windows`, `image.max_count`, `max_pixels`; each has a default beside its
+//! language model is asked, and what), `text.max_windows`, `image.max_count`, `image.max_views`, `max_pixels`; each has a default beside its
 //! use.
 //!
 //! # Layout
 //!
-//! - `tokens`, `vocabulary`, `hash`: from text to word ids
+//! - `words`, `vocabulary`, `hash`: from text to word ids; `tokens`: the rows that the model reads
 //! - `judge`: the classifiers' part; `categories`: what their labels mean
 //! - `cascade`: when the language model is asked, and what its answer changes; `policy`, `examples`: what it is asked
 //! - `verdict`: all of it put together
@@ -29,6 +29,7 @@ mod policy;
 pub mod tokens;
 mod verdict;
 mod vocabulary;
+mod words;
 
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Moderator, Part, Verdict};

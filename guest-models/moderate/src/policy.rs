@@ -9,6 +9,7 @@ use guest_sdk::Fault;
 use guest_sdk::json::{Reader, Unexpected};
 use guest_sdk::language::{Message, Role};
 use guest_sdk::settings::Settings;
+use guest_sdk::text::folded;
 
 use crate::examples::{EXAMPLES, Label, POLICY};
 
@@ -162,12 +163,12 @@ pub(crate) fn first_of_two(logprobs: [f32; 2]) -> f32 {
     1.0 / (1.0 + (logprobs[1] - logprobs[0]).exp())
 }
 
-/// The texts as one line without quotes.
+/// The texts as one line without quotes, as a reader sees them.
 fn fold<T: AsRef<str>>(texts: &[T]) -> String {
     let mut line = String::new();
     for text in texts {
         line.push(' ');
-        for character in text.as_ref().chars() {
+        for character in folded(text.as_ref()) {
             match character {
                 '"' => line.push('\''),
                 blank if blank.is_whitespace() || blank.is_control() => {

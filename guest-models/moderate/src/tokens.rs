@@ -1,13 +1,6 @@
-//! From text to the rows of word ids that the model reads, as the Keras tokeniser that it was trained with.
+//! The rows of word ids that the model reads.
 
-use crate::vocabulary;
-
-/// The ids of the words in `text` that the model knows, in order.
-pub fn ids(text: &str) -> Vec<i32> {
-    // As a whole and not word by word: how a final sigma is lowered depends on what surrounds it.
-    let text = text.to_lowercase();
-    text.split(vocabulary::separates).filter_map(vocabulary::id).map(i32::from).collect()
-}
+pub use crate::words::ids;
 
 /// Cut `ids` into windows of at most `size`, each half a window after the one before; the last ends with the text.
 ///
@@ -30,22 +23,6 @@ pub fn pad(window: &[i32], size: usize, rows: &mut Vec<i32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_those_of_the_reference() {
-        let golden: serde_json::Value =
-            serde_json::from_str(include_str!("../testdata/tokens.json")).unwrap();
-        let golden = golden.as_array().unwrap();
-        assert!(golden.len() >= 10);
-        for case in golden {
-            let text = case["text"].as_str().unwrap();
-            let (expected, all) = (case["row"].as_array().unwrap(), ids(text));
-            let mut row = Vec::new();
-            pad(windows(&all, 100).last().unwrap(), 100, &mut row);
-            let expected: Vec<_> = expected.iter().map(|id| id.as_i64().unwrap() as i32).collect();
-            assert_eq!(row, expected, "{text}");
-        }
-    }
 
     #[test]
     fn windows_overlap_by_half_and_the_last_ends_with_the_text() {

@@ -48,6 +48,8 @@ pub(crate) struct Row<'n> {
     /// What the score of the text leaves to be said.
     pub(crate) text_gaps: Vec<&'static str>,
     pub(crate) image: Finding,
+    /// What the score of the images leaves to be said.
+    pub(crate) image_gap: Option<String>,
 }
 
 /// What the classifiers say: OpenAI's categories, and those of `policy`, on which a language model has the last word.
@@ -74,12 +76,18 @@ pub(crate) fn rows<'n>(
             }
             said => said,
         };
+        let seen = find(image, image_rule, ["no image model is configured", "no image model judges it"]);
+        let image_gap = match (seen, image) {
+            (Finding::Score(..), Parts::Judged(judgement)) => judgement.gap.clone(),
+            _ => None,
+        };
         Ok(Row {
             name,
             threshold: settings.get(&["threshold.", name].concat(), default)?,
             text: said,
             text_gaps: Vec::new(),
-            image: find(image, image_rule, ["no image model is configured", "no image model judges it"]),
+            image: seen,
+            image_gap,
         })
     })
     .collect()
@@ -88,10 +96,10 @@ pub(crate) fn rows<'n>(
 /// Put the verdict together: for each category the worst part's score, or why there is none.
 pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
     let mut verdict = Verdict { flagged: false, scores: Vec::new(), gaps: Vec::new() };
-    for Row { name, threshold, text, mut text_gaps, image } in rows {
+    for Row { name, threshold, text, mut text_gaps, image, image_gap } in rows {
         let mut worst: Option<(f32, Tier)> = None;
         let (mut applied, mut unjudged) = (Kinds::empty(), Kinds::empty());
-        let mut reasons = Vec::new();
+        let mut reasons: Vec<&str> = Vec::new();
         for (kind, finding) in [(Kinds::TEXT, text), (Kinds::IMAGE, image)] {
             match finding {
                 Finding::Absent => {}
@@ -108,6 +116,10 @@ pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
         if !text_gaps.is_empty() {
             unjudged = unjudged | Kinds::TEXT;
             reasons.append(&mut text_gaps);
+        }
+        if let Some(gap) = &image_gap {
+            unjudged = unjudged | Kinds::IMAGE;
+            reasons.push(gap);
         }
         if let Some((score, tier)) = worst {
             let flagged = score >= threshold;
@@ -145,7 +157,7 @@ mod tests {
     const NSFW: [&str; 5] = ["Drawing", "Hentai", "Neutral", "Porn", "Sexy"];
 
     fn judged(labels: &[&'static str], values: &[f32]) -> Parts<'static> {
-        Parts::Judged(Judgement { labels: labels.to_vec(), values: values.to_vec(), blind: false })
+        Parts::Judged(Judgement { labels: labels.to_vec(), values: values.to_vec(), blind: false, gap: None })
     }
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
@@ -207,6 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn image_judged_in_part_has_score_and_gap() {
+        let gap = Some("of image 1 the views show 5 of 60 frames".to_owned());
+        let (labels, values) = (NSFW.to_vec(), vec![0.0, 0.25, 0.25, 0.5, 0.0]);
+        let image = Parts::Judged(Judgement { labels, values, blind: false, gap });
+        let found = judge(&settings(&[]), &Parts::Absent, &image).unwrap();
+        assert_eq!(score(&found, "sexual").score, 0.75);
+        let gap = |category| found.gaps.iter().find(|gap| gap.category == category).unwrap();
+        assert_eq!(gap("sexual").reason, "of image 1 the views show 5 of 60 frames");
+        assert!(gap("sexual").unjudged == Kinds::IMAGE);
+        assert_eq!(gap("violence").reason, "no image model judges it");
+    }
+
+    #[test]
     fn a_category_of_the_policy_is_judged_beside_those_of_openai() {
         let policy = ["spoilers".to_owned(), "hate".to_owned()];
         let text = judged(&JIGSAW, &[0.0; 6]);
@@ -230,7 +255,7 @@ mod tests {
     #[test]
     fn a_text_of_unknown_words_is_left_to_the_policy_where_there_is_one() {
         let (labels, values) = (JIGSAW.to_vec(), vec![0.01; 6]);
-        let text = Parts::Judged(Judgement { labels, values, blind: true });
+        let text = Parts::Judged(Judgement { labels, values, blind: true, gap: None });
         let finding = |policy: &[String]| {
             let rows = rows(&settings(&[]), policy, &text, &Parts::Absent).unwrap();
             let finding = |name| rows.iter().find(|row| row.name == name).unwrap().text;

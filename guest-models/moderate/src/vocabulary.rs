@@ -3,6 +3,8 @@
 use crate::hash;
 
 mod table {
+    use super::Ascii;
+
     include!(concat!(env!("OUT_DIR"), "/table.rs"));
 }
 
@@ -11,9 +13,20 @@ pub(crate) fn sha256() -> &'static str {
     table::SHA256
 }
 
+/// The part that a byte plays in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ascii {
+    /// Belongs to a word: letters, digits, the apostrophe.
+    Letter,
+    /// Stands between words.
+    Separator,
+    /// A control character that nobody sees, or no ASCII.
+    Other,
+}
+
 /// The id of a word in lower case, from 1; none for a word that the model was not trained on.
-pub(crate) fn id(word: &str) -> Option<u16> {
-    let hash = hash::hash(word.as_bytes());
+pub(crate) fn id(word: &[u8]) -> Option<u16> {
+    let hash = hash::hash(word);
     let mut at = hash::first_slot(hash);
     loop {
         let slot = table::SLOTS[at];
@@ -28,14 +41,14 @@ pub(crate) fn id(word: &str) -> Option<u16> {
     }
 }
 
-/// Whether a character stands between words.
-pub(crate) fn separates(character: char) -> bool {
-    table::SEPARATORS.get(character as usize).is_some_and(|&separates| separates)
+/// The part that `byte` plays in words.
+pub(crate) fn ascii(byte: u8) -> Ascii {
+    table::ASCII[usize::from(byte)]
 }
 
-fn spelling(id: u16) -> Option<&'static str> {
+fn spelling(id: u16) -> Option<&'static [u8]> {
     let [start, end] = [id.checked_sub(1)?, id].map(|at| table::STARTS.get(usize::from(at)));
-    table::WORDS.get(*start? as usize..*end? as usize)
+    table::WORDS.as_bytes().get(*start? as usize..*end? as usize)
 }
 
 #[cfg(test)]
@@ -49,16 +62,16 @@ mod tests {
         let words = json["vocab"].as_object().unwrap();
         assert_eq!(words.len(), 19_999);
         for (word, expected) in words {
-            assert_eq!(id(word).map(u64::from), expected.as_u64(), "`{word}`");
+            assert_eq!(id(word.as_bytes()).map(u64::from), expected.as_u64(), "`{word}`");
         }
     }
 
     #[test]
     fn other_words_have_none() {
         for word in ["", "The", "xyzzyplugh", "the ", "stupid!", "\u{1F600}"] {
-            assert_eq!(id(word), None, "`{word}`");
+            assert_eq!(id(word.as_bytes()), None, "`{word}`");
         }
-        let unknown = (0..200_000).filter(|number| id(&format!("#{number}")).is_some()).count();
+        let unknown = (0..200_000).filter(|number| id(format!("#{number}").as_bytes()).is_some()).count();
         assert_eq!(unknown, 0);
     }
 }

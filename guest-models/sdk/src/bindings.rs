@@ -28,6 +28,7 @@ macro_rules! world {
                     "wasi:nn/graph@0.2.0-rc-2024-10-28": crate::bindings::wasi::nn::graph,
                     "wasi:config/store@0.2.0-rc.1": crate::bindings::wasi::config::store,
                     "infer:guest/log@0.1.0": crate::bindings::infer::guest::log,
+                    "infer:guest/notes@0.1.0": crate::bindings::infer::guest::notes,
                     "infer:guest/types@0.1.0": crate::bindings::infer::guest::types,
                 },
                 generate_all,

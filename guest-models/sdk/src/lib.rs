@@ -10,7 +10,7 @@
 //! - [`nn`]: running models; [`language`]: asking language models; [`log`]: lines in the host's log
 //! - [`image`]: from the bytes of an untrusted image file to the numbers that a model takes
 //! - [`http`]: answering HTTP requests, and sending some
-//! - [`json`]: the little of it that guests need
+//! - [`json`]: the little of it that guests need; [`text`]: what the characters of a text stand for
 //! - [`bindings`]: generated from `wit/`
 
 // The export macros name this crate by path, also for the code generated in it.
@@ -25,6 +25,7 @@ pub mod language;
 pub mod log;
 pub mod nn;
 pub mod settings;
+pub mod text;
 
 /// A guest starts with 4 MiB (.cargo/config.toml). To use these before any that it asks for keeps the host from changing the
 /// bounds of an instance's memory twice a request, which interrupts every processor.
@@ -33,6 +34,7 @@ pub mod settings;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 pub use bindings::classifier::exports::infer::guest::classification::{Guest as Classifier, Label};
+pub use bindings::infer::guest::notes::note;
 pub use bindings::infer::guest::types::{Fault, ModelFailure};
 pub use bindings::moderator::exports::infer::guest::moderation::{
     CategoryScore, Gap, Guest as Moderator, Kinds, Part, Tier, Verdict,

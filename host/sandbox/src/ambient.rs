@@ -1,9 +1,13 @@
-//! The two imports beside models: settings and the log.
+//! The imports beside models: settings, the log, and notes for the caller.
 
 use crate::bindings::infer::guest::log::{self, Level};
-use crate::bindings::infer::guest::types;
+use crate::bindings::infer::guest::{notes, types};
 use crate::bindings::wasi::config::store;
 use crate::state::State;
+
+/// The notes of one call that are kept, and the bytes of each.
+const MAX_NOTES: usize = 4;
+const MAX_NOTE_BYTES: usize = 256;
 
 impl store::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
@@ -22,6 +26,17 @@ impl types::Host for State {}
 impl log::Host for State {
     fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
         self.journal.write(level, &message);
+        Ok(())
+    }
+}
+
+impl notes::Host for State {
+    fn note(&mut self, mut message: String) -> wasmtime::Result<()> {
+        if self.notes.len() < MAX_NOTES {
+            message.truncate(message.floor_char_boundary(MAX_NOTE_BYTES));
+            message.shrink_to_fit();
+            self.notes.push(message);
+        }
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ macro_rules! world {
                     "wasi:config": super::wasi::config,
                     "infer:guest/types": super::infer::guest::types,
                     "infer:guest/log": super::infer::guest::log,
+                    "infer:guest/notes": super::infer::guest::notes,
                 },
                 exports: { default: async },
             });

@@ -91,6 +91,8 @@ pub struct Outcome<T> {
     pub result: Result<T, CallError>,
     /// What it took.
     pub usage: Usage,
+    /// Sentences of the guest for the caller, a few and short ones.
+    pub notes: Vec<String>,
 }
 
 impl<T> Outcome<T> {

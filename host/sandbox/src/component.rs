@@ -357,7 +357,11 @@ impl Component {
         let _own_slot = match self.own_slots.as_ref().map(|slots| slots.try_acquire()) {
             Some(Err(_)) => {
                 let instances = self.grants.limits.instances.unwrap_or_default();
-                return Outcome { result: Err(busy(instances as u32)), usage: Usage::default() };
+                return Outcome {
+                    result: Err(busy(instances as u32)),
+                    usage: Usage::default(),
+                    notes: Vec::new(),
+                };
             }
             own => own.and_then(Result::ok),
         };
@@ -369,7 +373,7 @@ impl Component {
                     NoSlot::Deadline => CallError::Deadline { component: component() },
                 };
                 let usage = Usage { queue: began.elapsed(), ..Usage::default() };
-                return Outcome { result: Err(error), usage };
+                return Outcome { result: Err(error), usage, notes: Vec::new() };
             }
         };
         let waited = began.elapsed();
@@ -379,7 +383,8 @@ impl Component {
         if held.reserve(self.expectations.of(asked, began + waited)).is_err() {
             let cause = Cause::ServerMemory(held.most());
             let usage = Usage { queue: waited, ..Usage::default() };
-            return Outcome { result: Err(CallError::Stopped { component: component(), cause }), usage };
+            let result = Err(CallError::Stopped { component: component(), cause });
+            return Outcome { result, usage, notes: Vec::new() };
         }
 
         let clock = Clock::new();
@@ -412,12 +417,13 @@ impl Component {
             memory_bytes_peak: state.memory_bytes,
             tensor_bytes_peak: state.tensor_bytes_peak,
         };
+        let notes = std::mem::take(&mut state.notes);
         let dropping = Instant::now();
         self.expectations.learn(asked, state.held.peak(), dropping);
         drop(store);
         usage.drop = dropping.elapsed();
         request.charge(&usage);
-        Outcome { result, usage }
+        Outcome { result, usage, notes }
     }
 
     fn store<D: AsMut<State> + Send + 'static>(
@@ -449,7 +455,7 @@ impl Component {
     fn wrong_world<T>(&self, expected: World) -> Outcome<T> {
         let component = self.grants.component.to_string();
         let error = CallError::World { component, expected, found: self.world() };
-        Outcome { result: Err(error), usage: Usage::default() }
+        Outcome { result: Err(error), usage: Usage::default(), notes: Vec::new() }
     }
 }
 

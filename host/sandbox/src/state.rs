@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) batch: usize,
     /// Of language models.
     pub(crate) tokens: TokenUsage,
+    /// What the guest has the caller informed of.
+    pub(crate) notes: Vec<String>,
     /// The last error of a model, which the guest sees without its kind.
     pub(crate) model_error: Option<RunError>,
     /// What a memory or a table was refused. Growth fails softly, so this alone explains the guest's own abort after it.
@@ -84,6 +86,7 @@ impl State {
             compute: Duration::ZERO,
             batch: 0,
             tokens: TokenUsage::default(),
+            notes: Vec::new(),
             model_error: None,
             refused: None,
         }

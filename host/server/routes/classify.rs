@@ -53,6 +53,9 @@ struct Labelled {
 struct Facts {
     #[serde(flatten)]
     judges: Judges,
+    /// What the component adds in words: which part of the image its labels are of, where it is not the whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     timings: Timings,
 }
 
@@ -94,6 +97,7 @@ pub(super) async fn handle(
     let labels = outcome.result?;
     let facts = Facts {
         judges: Judges::new(&endpoint.policy),
+        notes: outcome.notes,
         timings: Timings::new([&outcome.usage], began.elapsed()),
     };
     Ok(Json(Response { labels: labels.into_iter().map(Labelled::from).collect(), infer: facts }))

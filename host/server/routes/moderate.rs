@@ -246,7 +246,7 @@ fn apply(thresholds: &BTreeMap<String, f32>, verdict: &mut Verdict) {
 pub(crate) enum Action {
     /// Nothing is flagged.
     Allow,
-    /// Nothing is flagged, and some input was not judged at all.
+    /// Nothing is flagged, and some input was not judged, or not the whole of it.
     Review,
     /// Something is flagged.
     Block,
@@ -262,9 +262,22 @@ impl Action {
     }
 }
 
+/// Whether parts of one kind have a score in a category and a gap as well: what was judged of them is not the whole.
+fn judged_in_part(verdict: &Verdict) -> bool {
+    let both = |one: Kinds, other: Kinds| {
+        [Kinds::TEXT, Kinds::IMAGE].into_iter().any(|kind| one.contains(kind) && other.contains(kind))
+    };
+    verdict.gaps.iter().any(|gap| {
+        let mut scores = verdict.scores.iter().filter(|score| score.category == gap.category);
+        scores.any(|score| both(score.applied, gap.unjudged))
+    })
+}
+
 fn action(verdicts: &[(Verdict, Usage)], late: &[usize], on_timeout: OnTimeout) -> Action {
     let unseen = |(index, (verdict, _)): (usize, &(Verdict, Usage))| {
-        verdict.scores.is_empty() && !(late.contains(&index) && on_timeout == OnTimeout::Allow)
+        let unjudged =
+            verdict.scores.is_empty() && !(late.contains(&index) && on_timeout == OnTimeout::Allow);
+        unjudged || judged_in_part(verdict)
     };
     if verdicts.iter().any(|(verdict, _)| verdict.flagged) {
         Action::Block

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
+use super::frames::{self, Contents};
 use crate::Fault;
 
 /// The most pixels of an image unless a setting says otherwise: a photo of 16 megapixels.
@@ -13,8 +14,11 @@ pub const DEFAULT_MAX_PIXELS: u32 = 16_000_000;
 /// Memory that a decoder may take beside the pixels: tables, a palette, the coefficients of a progressive JPEG.
 const DECODER_BYTES: u64 = 64 << 20;
 
+/// Memory that a decoder of GIF files may take beside the pixels, for a first frame that does not fill the canvas.
+const GIF_FRAME_BYTES: u64 = 16 << 20;
+
 /// What comes before the pixels of a PNG, inflated: a colour profile, texts. Nothing of it is kept, and it inflates a thousandfold.
-const METADATA_BYTES: u64 = 8 << 20;
+pub(super) const METADATA_BYTES: u64 = 8 << 20;
 
 /// A decoded image: eight bits a channel, opaque, as stored in the file.
 #[derive(Clone, Debug)]
@@ -46,6 +50,11 @@ pub(super) enum Pixels {
 /// `unsupported-media` when the bytes are in none of the formats; `too-large`, before anything is decoded, when the
 /// header claims more pixels than allowed; `invalid-input` when the file is broken.
 pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
+    decode_file(file, max_pixels).map(|(picture, _, _)| picture)
+}
+
+/// As [`decode`], with the format of the file, and what else is in it.
+pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, ImageFormat, Contents), Fault> {
     let format = format(file)?;
     let name = name(format);
     let broken = |error: ImageError| match error {
@@ -82,11 +91,28 @@ pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
             "image: {width}x{height} pixels of {bits} bits are more than {max_pixels} of 32 bits; send a smaller one"
         )));
     }
+    let contents = frames::contents(file, format);
+    if contents.largest > pixels {
+        return Err(Fault::InvalidInput(format!(
+            "image: the {name} file of {width}x{height} holds a picture of {} pixels, more than fit",
+            contents.largest
+        )));
+    }
+    if format == ImageFormat::Gif {
+        limits.max_alloc = Some((most_bytes + GIF_FRAME_BYTES).saturating_sub(decoder.total_bytes()));
+    }
     decoder.set_limits(limits).map_err(broken)?;
     // A picture with unreadable metadata is still a picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    Ok(Picture { width, height, pixels: opaque(decoded), orientation })
+    Ok((Picture { width, height, pixels: opaque(decoded), orientation }, format, contents))
+}
+
+impl Picture {
+    /// Width and height as stored.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
 }
 
 /// Whether no channel of a JPEG file has more samples, along an axis, than the first: the decoder panics where one has. Every
@@ -154,7 +180,7 @@ fn opaque(image: DynamicImage) -> Pixels {
 }
 
 /// Lay pixels of `N` bytes, the last of which is their opacity, on white.
-fn over_white<const N: usize>(mut pixels: Vec<u8>) -> Vec<u8> {
+pub(super) fn over_white<const N: usize>(mut pixels: Vec<u8>) -> Vec<u8> {
     for pixel in pixels.chunks_exact_mut(N) {
         let Some((alpha, colors)) = pixel.split_last_mut() else { continue };
         let alpha = u32::from(*alpha);

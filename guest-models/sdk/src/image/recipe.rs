@@ -127,23 +127,60 @@ impl Recipe {
         }
     }
 
-    /// Append the numbers for `picture` to `tensor`.
+    /// Append the numbers for the central square of `picture` to `tensor`.
     ///
     /// # Errors
     ///
     /// `internal` when the resizer refuses, which it has no reason to.
     pub fn apply(&self, picture: &Picture, tensor: &mut Vec<f32>) -> Result<(), Fault> {
-        let seen = self.resize(picture)?;
+        let (width, height) = picture.size();
+        let middle = (width.max(height) - self.side(width.min(height))) / 2;
+        self.apply_at(picture, middle, tensor)
+    }
+
+    /// Append the numbers for a square of `picture` to `tensor`: the one that begins so many pixels from the beginning of the
+    /// longer side.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recipe::apply`].
+    pub fn apply_at(&self, picture: &Picture, offset: u32, tensor: &mut Vec<f32>) -> Result<(), Fault> {
+        let seen = self.resize(picture, offset)?;
         self.normalise(&seen, tensor);
         Ok(())
     }
 
-    /// The central square, resized and the right way up: RGB, row by row.
-    pub(super) fn resize(&self, picture: &Picture) -> Result<Vec<[u8; 3]>, Fault> {
+    /// The side of the square that is used of a picture with this shorter side, in its pixels.
+    fn side(&self, short: u32) -> u32 {
+        ((f64::from(short) * self.crop) as u32).max(1)
+    }
+
+    /// Where on the longer side of a picture of this size its views begin, at most `most` of them, and the share of that side
+    /// that they show. The margin of the central square on the shorter side counts as shown, and is left on the longer side too.
+    pub(super) fn offsets(&self, (width, height): (u32, u32), most: u32) -> (Vec<u32>, f64) {
+        let (short, long) = (width.min(height), width.max(height));
+        let side = self.side(short);
+        let margin = (short - side) / 2;
+        let span = long - 2 * margin;
+        // The central square of a photo of 4 by 3 is taken for the whole.
+        let enough = if 3 * u64::from(span) <= 4 * u64::from(side) { 1 } else { span.div_ceil(side) };
+        let views = (enough | 1).min(most).max(1);
+        let share = if views >= enough { 1.0 } else { f64::from(views) * f64::from(side) / f64::from(span) };
+        if views == 1 {
+            return (vec![(long - side) / 2], share);
+        }
+        let offset = |view: u32| u64::from(view) * u64::from(span - side) / u64::from(views - 1);
+        let mut offsets: Vec<_> = (0..views).map(|view| margin + offset(view) as u32).collect();
+        offsets.dedup();
+        (offsets, share)
+    }
+
+    /// A square of the picture, resized and the right way up: RGB, row by row.
+    pub(super) fn resize(&self, picture: &Picture, offset: u32) -> Result<Vec<[u8; 3]>, Fault> {
         match &picture.pixels {
-            Pixels::Grey(pixels) => self.resize_pixels(picture, pixels, |pixel: &U8| [pixel.0; 3]),
-            Pixels::Rgb(pixels) => self.resize_pixels(picture, pixels, |pixel: &U8x3| pixel.0),
-            Pixels::RgbPadded(pixels) => self.resize_pixels(picture, pixels, |pixel: &U8x4| {
+            Pixels::Grey(pixels) => self.resize_pixels(picture, offset, pixels, |pixel: &U8| [pixel.0; 3]),
+            Pixels::Rgb(pixels) => self.resize_pixels(picture, offset, pixels, |pixel: &U8x3| pixel.0),
+            Pixels::RgbPadded(pixels) => self.resize_pixels(picture, offset, pixels, |pixel: &U8x4| {
                 let [red, green, blue, _] = pixel.0;
                 [red, green, blue]
             }),
@@ -155,13 +192,16 @@ impl Recipe {
     fn resize_pixels<P: PixelTrait>(
         &self,
         &Picture { width, height, orientation, .. }: &Picture,
+        offset: u32,
         pixels: &[u8],
         rgb: impl Fn(&P) -> [u8; 3],
     ) -> Result<Vec<[u8; 3]>, Fault> {
         let swaps = swaps_axes(orientation);
         let seen = if swaps { (height, width) } else { (width, height) };
-        let side = ((f64::from(width.min(height)) * self.crop) as u32).max(1);
-        let first = ((seen.0 - side) / 2, (seen.1 - side) / 2);
+        let side = self.side(width.min(height));
+        let margin = (width.min(height) - side) / 2;
+        let offset = offset.min(width.max(height) - side);
+        let first = if seen.0 >= seen.1 { (offset, margin) } else { (margin, offset) };
         let last = (first.0 + side - 1, first.1 + side - 1);
         let [one, other] = [first, last].map(|corner| stored_at(orientation, (width, height), corner));
         let (left, top) = (one.0.min(other.0), one.1.min(other.1));

@@ -13,6 +13,14 @@ fn pattern(width: u32, height: u32, exif: u8) -> Picture {
     Picture { width, height, pixels: Pixels::Rgb(pixels), orientation }
 }
 
+impl Recipe {
+    /// The central square of a picture.
+    fn middle(&self, picture: &Picture) -> Vec<[u8; 3]> {
+        let (offsets, _) = self.offsets(picture.size(), 1);
+        self.resize(picture, offsets[0]).unwrap()
+    }
+}
+
 fn recipe(size: u32, crop: f64, filter: Filter) -> Recipe {
     Recipe {
         width: size,
@@ -42,7 +50,7 @@ fn resized_squares_are_pillows() {
     assert_eq!(golden.len(), cases.len() * 24 * 24 * 3);
     for (case, expected) in cases.into_iter().zip(golden.chunks_exact(24 * 24 * 3)) {
         let (width, height, crop, filter, exif) = case;
-        let found = recipe(24, crop, filter).resize(&pattern(width, height, exif)).unwrap();
+        let found = recipe(24, crop, filter).middle(&pattern(width, height, exif));
         let apart = found.iter().flatten().zip(expected).map(|(one, other)| one.abs_diff(*other)).max();
         // Each of the two passes rounds.
         assert!(apart <= Some(1), "{case:?}: {apart:?} apart");
@@ -55,19 +63,19 @@ fn grey_and_padded_pixels_resize_like_rgb() {
     let ramp: Vec<u8> = (0..64 * 48).map(|index| (index * 7) as u8).collect();
     let picture = |pixels| Picture { width: 64, height: 48, pixels, orientation: Orientation::NoTransforms };
     let recipe = recipe(16, 0.9, Filter::Bicubic);
-    let grey = recipe.resize(&picture(Pixels::Grey(ramp.clone()))).unwrap();
+    let grey = recipe.middle(&picture(Pixels::Grey(ramp.clone())));
     let others = [
         Pixels::Rgb(ramp.iter().copied().flat_map(rgb).collect()),
         Pixels::RgbPadded(ramp.iter().flat_map(|&value| [value, value, value, 99]).collect()),
     ];
     for other in others {
-        assert_eq!(recipe.resize(&picture(other)).unwrap(), grey);
+        assert_eq!(recipe.middle(&picture(other)), grey);
     }
 }
 
 #[test]
 fn one_pixel_is_enough_of_a_picture() {
-    let tensor = recipe(8, 0.875, Filter::Bicubic).resize(&pattern(1, 1, 1)).unwrap();
+    let tensor = recipe(8, 0.875, Filter::Bicubic).middle(&pattern(1, 1, 1));
     assert_eq!(tensor, [[40; 3]; 8 * 8]);
 }
 
@@ -94,6 +102,49 @@ fn numbers_lie_as_the_layout_and_color_say() {
     assert_eq!(recipe.shape(5), [5, 2, 2, 3]);
     recipe.color = Color::Bgr;
     assert_eq!(run(&recipe)[..3], [2., 0., -4.]);
+}
+
+#[test]
+fn views_cover_the_longer_side_evenly() {
+    // Size, crop, the most views; where they begin, and the share of the longer side.
+    let cases: [(_, f64, u32, &[u32], f64); 14] = [
+        ((100, 100), 1.0, 5, &[0], 1.0),
+        ((133, 100), 1.0, 5, &[16], 1.0),
+        ((134, 100), 1.0, 5, &[0, 17, 34], 1.0),
+        ((100, 150), 1.0, 5, &[0, 25, 50], 1.0),
+        ((160, 90), 1.0, 5, &[0, 35, 70], 1.0),
+        ((160, 90), 1.0, 2, &[0, 70], 1.0),
+        ((160, 90), 1.0, 1, &[35], 0.5625),
+        ((400, 100), 1.0, 5, &[0, 75, 150, 225, 300], 1.0),
+        ((500, 100), 1.0, 5, &[0, 100, 200, 300, 400], 1.0),
+        ((1000, 100), 1.0, 5, &[0, 225, 450, 675, 900], 0.5),
+        ((1000, 100), 1.0, 1, &[450], 0.1),
+        ((200, 100), 0.8, 5, &[10, 60, 110], 1.0),
+        ((1, 16_000_000), 1.0, 3, &[0, 7_999_999, 15_999_999], 3.0 / 16_000_000.0),
+        ((2, 1), 0.5, 5, &[0, 1], 1.0),
+    ];
+    for (size, crop, most, expected, share) in cases {
+        let (offsets, found) = recipe(24, crop, Filter::Bicubic).offsets(size, most);
+        assert_eq!(offsets, expected, "{size:?}, {crop}, {most}");
+        assert!((found - share).abs() < 1e-9, "{size:?}, {crop}, {most}: {found}");
+    }
+}
+
+#[test]
+fn views_follow_the_orientation() {
+    // What lies at the left of the picture as it is seen, whichever way it is stored.
+    let seen = pattern(90, 40, 1);
+    let expected = recipe(8, 1.0, Filter::Bicubic).resize(&seen, 50).unwrap();
+    let Pixels::Rgb(pixels) = &seen.pixels else { unreachable!() };
+    let turned = (0..90).flat_map(|x| (0..40).rev().map(move |y| (x, y)));
+    // Stored so that turning it by 270 degrees shows it.
+    let stored = turned.flat_map(|(x, y)| pixels[3 * (y * 90 + x)..][..3].to_vec()).collect();
+    let orientation = Orientation::Rotate270;
+    let stored = Picture { width: 40, height: 90, pixels: Pixels::Rgb(stored), orientation };
+    let found = recipe(8, 1.0, Filter::Bicubic).resize(&stored, 50).unwrap();
+    let apart = found.iter().flatten().zip(expected.iter().flatten());
+    // Each of the two passes rounds, and they change places.
+    assert!(apart.map(|(one, other)| one.abs_diff(*other)).max() <= Some(1));
 }
 
 fn settings(changed: &str, value: &str) -> Settings {

@@ -59,7 +59,7 @@ pub(crate) struct Judgement {
 pub(crate) struct Facts {
     #[serde(flatten)]
     pub(crate) judges: Judges,
-    /// What no model could judge, or not as it was to: a score of 0 in these categories says nothing of the content.
+    /// What no model could judge, or not the whole of it: a score of 0 in these categories says nothing of the content.
     pub(crate) degraded: Vec<Degraded>,
     /// The indices of inputs that were not judged within the deadline.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -1,0 +1,179 @@
+//! Views of animations and long images: which they are, and what a hostile file costs.
+
+use image::codecs::gif::GifEncoder;
+use image::{Delay, Frame, Rgba, RgbaImage};
+
+use super::*;
+use crate::image::decode::DEFAULT_MAX_PIXELS;
+use crate::image::recipe::{Color, Filter, Layout};
+
+macro_rules! drawn {
+    ($name:literal) => {
+        &include_bytes!(concat!("../../../../tests/data/views/", $name))[..]
+    };
+}
+
+fn recipe() -> Recipe {
+    let (layout, color, filter) = (Layout::Nhwc, Color::Rgb, Filter::Bilinear);
+    Recipe { width: 8, height: 8, layout, color, crop: 1.0, filter, mean: [0.0; 3], std: [1.0; 3] }
+}
+
+/// What the views of a file are, each as the middle of its red channel, and what they show.
+fn show(file: &[u8], max_pixels: u32, max_views: u32) -> Result<(Vec<u8>, Seen), Fault> {
+    let recipe = recipe();
+    let mut reds = Vec::new();
+    let seen = Viewer::new(&recipe, max_pixels, max_views).show(file, &mut |picture, offset| {
+        let mut row = Vec::new();
+        recipe.apply_at(picture, offset, &mut row)?;
+        reds.push(row[3 * (8 * 4 + 4)] as u8);
+        Ok(())
+    })?;
+    Ok((reds, seen))
+}
+
+/// A GIF of frames of one colour each, whose red is its number.
+fn gif(width: u32, height: u32, frames: u8) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = GifEncoder::new_with_speed(&mut file, 30);
+    for red in 0..frames {
+        let image = RgbaImage::from_pixel(width, height, Rgba([red, 0, 0, 255]));
+        encoder.encode_frame(Frame::from_parts(image, 0, 0, Delay::from_numer_denom_ms(100, 1))).unwrap();
+    }
+    drop(encoder);
+    file
+}
+
+#[test]
+fn frames_are_spread_from_first_to_last() {
+    for (frames, most, expected) in [
+        (1, 5, &[0][..]),
+        (2, 5, &[0, 1]),
+        (5, 5, &[0, 1, 2, 3, 4]),
+        (6, 5, &[0, 1, 2, 3, 5]),
+        (60, 5, &[0, 14, 29, 44, 59]),
+        (60, 2, &[0, 59]),
+        (60, 1, &[0]),
+        (60, 0, &[0]),
+    ] {
+        let (reds, seen) = show(&gif(10, 10, frames), DEFAULT_MAX_PIXELS, most).unwrap();
+        assert_eq!(reds, expected, "{frames} frames, {most} views");
+        assert_eq!((seen.frames as usize, seen.of_frames), (expected.len(), frames.into()));
+        assert_eq!(seen.is_whole(), expected.len() == usize::from(frames));
+    }
+}
+
+#[test]
+fn long_frames_share_the_views() {
+    let shown = |frames, most| {
+        let (reds, seen) = show(&gif(20, 10, frames), DEFAULT_MAX_PIXELS, most).unwrap();
+        (reds, seen.to_string())
+    };
+    assert_eq!(shown(1, 5), (vec![0, 0, 0], "100 % of its length".to_owned()));
+    assert_eq!(shown(2, 5), (vec![0, 0, 1, 1], "2 of 2 frames".to_owned()));
+    assert_eq!(shown(3, 5), (vec![0, 1, 2], "3 of 3 frames, 50 % of each".to_owned()));
+    assert_eq!(shown(9, 3), (vec![0, 4, 8], "3 of 9 frames, 50 % of each".to_owned()));
+    assert_eq!(shown(1, 1), (vec![0], "50 % of its length".to_owned()));
+}
+
+#[test]
+fn frames_past_the_pixel_budget_stay_unseen() {
+    // A frame counts 4,096 pixels at least, and there are no more of them than half an image's.
+    let (reds, seen) = show(&gif(10, 10, 60), 20 * 4_096, 5).unwrap();
+    assert_eq!(reds, [0, 2, 4, 6, 9]);
+    assert_eq!(seen.to_string(), "5 of 60 frames");
+    // Frames of more than a sixth of that: the first alone.
+    let (reds, seen) = show(&gif(100, 100, 6), 50_000, 5).unwrap();
+    assert_eq!((reds, seen.to_string()), (vec![0], "1 of 6 frames".to_owned()));
+    // Animations of one input share the budget.
+    let (recipe, file) = (recipe(), gif(10, 10, 6));
+    let mut viewer = Viewer::new(&recipe, 20 * 4_096, 6);
+    let mut frames = || viewer.show(&file, &mut |_, _| Ok(())).unwrap().frames;
+    assert_eq!([frames(), frames(), frames()], [6, 4, 1]);
+}
+
+#[test]
+fn later_frames_are_composed_in_every_format() {
+    // Of the drawn files the last frame shows a picture, where the first is grey.
+    for file in [
+        drawn!("second-frame.gif"),
+        drawn!("second-frame.png"),
+        drawn!("second-frame.webp"),
+        drawn!("second-frame-lossy.webp"),
+        drawn!("sixty-frames.gif"),
+        drawn!("sixty-frames.png"),
+        drawn!("sixty-frames.webp"),
+        drawn!("cover.png"),
+    ] {
+        let (reds, _) = show(file, DEFAULT_MAX_PIXELS, 5).unwrap();
+        let (last, before) = reds.split_last().unwrap();
+        assert!(before.iter().all(|red| red.abs_diff(128) <= 1), "{reds:?}");
+        assert!(last.abs_diff(128) > 20, "{reds:?}");
+    }
+}
+
+#[test]
+fn broken_animations_show_what_can_be_decoded() {
+    for file in [drawn!("sixty-frames.gif"), drawn!("sixty-frames.png"), drawn!("sixty-frames.webp")] {
+        let mut partial = 0;
+        for length in (0..file.len()).step_by(211) {
+            match show(&file[..length], DEFAULT_MAX_PIXELS, 5) {
+                Ok((reds, seen)) => {
+                    assert_eq!(reds.len(), seen.frames as usize, "{length} bytes: {seen:?}");
+                    partial += u32::from(!seen.is_whole());
+                }
+                Err(Fault::InvalidInput(_) | Fault::UnsupportedMedia(_)) => {}
+                Err(other) => panic!("{length} bytes: {other:?}"),
+            }
+        }
+        assert!(partial > 10, "{partial}");
+    }
+}
+
+#[test]
+fn hostile_animations_are_errors_or_bounded() {
+    // A canvas that the frames do not fit, and frames without a pixel.
+    let mut large_frame = gif(4, 4, 2);
+    let descriptor = large_frame.iter().rposition(|&byte| byte == 0x2c).unwrap();
+    for (at, side) in [(5, 0xffff_u16), (7, 0xffff), (5, 0), (1, 0xfff0)] {
+        large_frame[descriptor + at..][..2].copy_from_slice(&side.to_le_bytes());
+        let (_, seen) = show(&large_frame, DEFAULT_MAX_PIXELS, 5).unwrap();
+        assert!(seen.frames <= 2, "{seen:?}");
+    }
+    // A GIF of a million frames: its blocks are walked, and a few are decoded.
+    let one = gif(4, 4, 1);
+    let first = one.iter().position(|&byte| byte == 0x2c).unwrap();
+    let body = &one[first..one.len() - 1];
+    let mut many = one[..first].to_vec();
+    many.extend(body.repeat(1_000_000 / body.len() * 20));
+    let (reds, seen) = show(&many, DEFAULT_MAX_PIXELS, 5).unwrap();
+    assert!(reds.len() == 5 && seen.of_frames > 10_000, "{seen:?}");
+    // A WebP file whose picture is larger than its canvas says.
+    let mut webp = drawn!("second-frame-lossy.webp").to_vec();
+    let start = webp.windows(3).position(|bytes| bytes == [0x9d, 0x01, 0x2a]).unwrap();
+    webp[start + 3..][..4].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+    assert!(matches!(show(&webp, DEFAULT_MAX_PIXELS, 5), Err(Fault::InvalidInput(_))));
+}
+
+#[test]
+fn mutated_animations_end_in_an_answer() {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) as u8
+    };
+    for file in [
+        drawn!("disposed.gif"),
+        drawn!("cover.png"),
+        drawn!("second-frame.webp"),
+        drawn!("second-frame-lossy.webp"),
+    ] {
+        for _ in 0..300 {
+            let mut file = file.to_vec();
+            for _ in 0..=next() % 4 {
+                let at = (usize::from(next()) << 8 | usize::from(next())) % file.len();
+                file[at] = next();
+            }
+            let _ = show(&file, 1 << 20, 5);
+        }
+    }
+}
