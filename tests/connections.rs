@@ -269,3 +269,58 @@ async fn what_is_not_a_request_gets_an_error_and_harms_nobody() {
     }
     assert_eq!(server.moderate(&json!({ "input": "hello" })).await.0, StatusCode::OK);
 }
+
+/// The status line's code of the answer to `request`, over a connection of its own.
+async fn status_of(address: &str, request: &str) -> String {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    connection.read_exact(&mut status).await.unwrap();
+    String::from_utf8_lossy(&status[9..]).into_owned()
+}
+
+#[tokio::test]
+async fn request_names_exactly_one_valid_host() {
+    let server = Server::builtin().await;
+    let long = "x".repeat(20_000);
+    for (target, hosts, expected) in [
+        ("/healthz", &["test"][..], "200"),
+        ("/healthz", &["test:8080"], "200"),
+        ("http://test/healthz", &["test"], "200"),
+        ("/healthz", &[], "400"),
+        ("/healthz", &["a", "b"], "400"),
+        ("/healthz", &["a", "a"], "400"),
+        ("/healthz", &[""], "400"),
+        ("/healthz", &["a b"], "400"),
+        ("/healthz", &["user@a"], "400"),
+        ("/healthz", &["a:port"], "400"),
+        ("/healthz", &[&long], "400"),
+        ("http://test/healthz", &["other"], "400"),
+        ("/nothing", &["a", "b"], "400"),
+        ("/moderate", &["a", "b"], "400"),
+    ] {
+        let hosts: String = hosts.iter().map(|host| format!("host: {host}\r\n")).collect();
+        let request = format!("GET {target} HTTP/1.1\r\n{hosts}\r\n");
+        assert_eq!(status_of(server.address(), &request).await, expected, "{target} {hosts:.60}");
+    }
+    assert_eq!(status_of(server.address(), "GET /healthz HTTP/1.0\r\n\r\n").await, "200");
+}
+
+#[tokio::test]
+async fn http2_host_agrees_with_its_authority() {
+    let server = Server::builtin().await;
+    for (host, expected) in [(None, 200), (Some("test"), 200), (Some("other"), 400)] {
+        let stream = TcpStream::connect(server.address()).await.unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = hyper::Request::get("http://test/healthz");
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), expected, "{host:?}");
+    }
+}

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{BUILTIN, Server, answer, load};
+use crate::harness::{BUILTIN, Server, answer, hostile, load};
 
 const INSULT: &str = "You are so dumb and stupid!";
 const CLEAN: &str = "Thank you for fixing the article so quickly, it reads much better now.";
@@ -235,4 +235,25 @@ async fn a_key_of_one_component_does_not_reach_another_through_a_name() {
     }
     let elsewhere = server.post("/v1/moderations?key=secret").json(&json!({ "input": CLEAN }));
     assert_eq!(answer(elsewhere).await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn unjudged_answer_is_not_kept_for_its_key() {
+    // A loop is stopped at the deadline: what is answered under `on_timeout` was not judged.
+    let server = Server::start(Arc::new(load(&format!(
+        "[components.loop]\nsource = {:?}\nroute = \"/moderate\"\nsettings = {{ attack = \"loop\" }}\n\
+         limits = {{ guest_ms = 60000 }}\n",
+        hostile()
+    ))))
+    .await;
+    let body = json!({ "input": "a", "infer": { "deadline_ms": 50, "on_timeout": "review" } });
+    let ask = async || {
+        let response =
+            server.post("/v1/moderations").header("idempotency-key", "k").json(&body).send().await.unwrap();
+        (response.status(), response.json::<Value>().await.unwrap())
+    };
+    let (one, other) = (ask().await, ask().await);
+    assert_eq!((one.0, other.0), (StatusCode::OK, StatusCode::OK), "{one:?}");
+    assert_eq!(one.1["infer"]["late"], json!([0]));
+    assert_ne!(one.1["id"], other.1["id"], "each was an answer of its own");
 }

@@ -164,3 +164,87 @@ fn without_keys_other_machines_are_not_listened_to() {
         assert!(run(&config, &["check"]).0, "{config}");
     }
 }
+
+#[tokio::test]
+async fn keys_neither_share_nor_evict_kept_answers() {
+    let server = configured(&(key("alice", "") + &key("bob", ""))).await;
+    let ask = async |who: &str, name: &str| {
+        let request = judge(&server, "/moderate").bearer_auth(who).header("idempotency-key", name);
+        let (status, body) = answer(request).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body["id"].as_str().unwrap().to_owned()
+    };
+    let alices = ask("alice", "k").await;
+    assert_ne!(ask("bob", "k").await, alices, "an answer is its key's own");
+    for index in 0..1_100 {
+        ask("bob", &format!("k{index}")).await;
+    }
+    assert_eq!(ask("alice", "k").await, alices, "what others keep costs nobody else an answer");
+}
+
+#[tokio::test]
+async fn kept_answer_needs_rights_of_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("infer.toml");
+    let write = |config: &str| std::fs::write(&path, config).unwrap();
+    let with = |allowed: &str| format!("{}{MODELS}", key("alice", allowed));
+    write(&with(""));
+    let read = {
+        let path = path.clone();
+        move || infer::config::Config::load(Some(&path)).map_err(anyhow::Error::from)
+    };
+    let app = Arc::new(infer::app::App::load(read().unwrap()).unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listeners = infer::serve::Listeners::from(listener);
+    let live = infer::live::Live::new(app, &listeners, Some(Box::new(read)));
+    let server = Server::live(live.clone(), listeners);
+    let ask = async |path: &str| {
+        answer(judge(&server, path).bearer_auth("alice").header("idempotency-key", "k")).await
+    };
+    let moderations = "/v1/moderations";
+    let (status, first) = ask(moderations).await;
+    assert_eq!(status, StatusCode::OK, "{first}");
+    assert_eq!(ask(moderations).await.1, first);
+    write(&with("components = [\"other\"]"));
+    live.reload().await.unwrap();
+    let (status, body) = ask(moderations).await;
+    assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "not_allowed"));
+    // The right comes back, and the component has not changed.
+    write(&with(""));
+    live.reload().await.unwrap();
+    assert_eq!(ask(moderations).await.1, first);
+    // Another version of the component judges anew.
+    write(&format!("{}[components.moderate.limits]\nlog_lines = 7\n", with("")));
+    live.reload().await.unwrap();
+    assert_ne!(ask(moderations).await.1["id"], first["id"]);
+}
+
+#[tokio::test]
+async fn named_model_is_told_to_keys_that_reach_it() {
+    let server =
+        configured(&(key("alice", "components = [\"moderate\"]\nmodels = []") + &key("bob", ""))).await;
+    let ask = async |who: &str, name: &str| {
+        answer(server.get(&format!("/v1/models/{name}")).bearer_auth(who)).await
+    };
+    let (status, model) = ask("bob", "toxic-bilstm").await;
+    assert_eq!(
+        (status, &model["object"], &model["id"]),
+        (StatusCode::OK, &json!("model"), &json!("toxic-bilstm"))
+    );
+    let (_, list) = answer(server.get("/v1/models").bearer_auth("bob")).await;
+    assert!(list["data"].as_array().unwrap().contains(&model), "as in the list: {model}");
+    for (who, name, expected) in [
+        ("alice", "moderate", StatusCode::OK),
+        ("alice", "toxic-bilstm", StatusCode::NOT_FOUND),
+        ("alice", "other", StatusCode::NOT_FOUND),
+        ("bob", "nothing", StatusCode::NOT_FOUND),
+        ("eve", "moderate", StatusCode::UNAUTHORIZED),
+    ] {
+        let (status, body) = ask(who, name).await;
+        assert_eq!(status, expected, "{who} {name}: {body}");
+        if status == StatusCode::NOT_FOUND {
+            assert_eq!((code(&body), &body["error"]["param"]), ("model_not_found", &json!("model")));
+            assert!(who != "alice" || !body.to_string().contains("bilstm`, `"), "{body}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use infer::serve::Listeners;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -134,4 +134,50 @@ async fn an_operators_port_tells_health_which_clients_then_do_not_see() {
     }
     let status = get(TcpStream::connect(&admin).await.unwrap(), "/moderate").await.unwrap();
     assert_eq!(status, "HTTP/1.1 404 Not Found");
+}
+
+#[tokio::test]
+async fn operators_listener_answers_no_web_page() {
+    let (server, admin) = listening("admin_listen = \"127.0.0.1:0\"").await;
+    let client = reqwest::Client::new();
+    let own = format!("http://{admin}");
+    let cases: [(&[(&str, &str)], bool); 9] = [
+        (&[], true),
+        (&[("host", "localhost")], true),
+        (&[("host", "[::1]:1")], true),
+        (&[("sec-fetch-site", "none")], true),
+        (&[("host", "pages.example")], false),
+        (&[("host", "localhost.pages.example")], false),
+        (&[("origin", "http://pages.example")], false),
+        (&[("origin", &own)], false),
+        (&[("sec-fetch-site", "cross-site")], false),
+    ];
+    for (headers, is_answered) in cases {
+        for (method, path) in [
+            (Method::GET, "/healthz"),
+            (Method::GET, "/metrics"),
+            (Method::GET, "/admin/state"),
+            (Method::GET, "/admin/versions"),
+            (Method::GET, "/openapi.json"),
+            (Method::POST, "/admin/reload"),
+        ] {
+            let mut request = client.request(method, format!("{own}{path}"));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let status = request.send().await.unwrap().status();
+            // Nothing is configured that could be read again.
+            let expected = match (is_answered, path) {
+                (false, _) => StatusCode::FORBIDDEN,
+                (true, "/admin/reload") => StatusCode::CONFLICT,
+                (true, _) => StatusCode::OK,
+            };
+            assert_eq!(status, expected, "{path} {headers:?}");
+        }
+    }
+    let page =
+        server.get("/v1/models").header("host", "pages.example").header("origin", "http://pages.example");
+    assert_eq!(page.send().await.unwrap().status(), StatusCode::OK, "clients are not the operator");
+    let public = server.post("/admin/reload").send().await.unwrap();
+    assert_eq!(public.status(), StatusCode::NOT_FOUND, "the operator's routes are nowhere else");
 }

@@ -24,6 +24,10 @@ mod cli;
 mod conformance;
 /// Connections: their number, their time limits, and what is sent that is no request.
 mod connections;
+/// Pages of other sites.
+mod cors;
+/// Long texts of clients in errors and in the log.
+mod excerpts;
 /// What the fuzz targets do, with the seeds that are kept.
 mod fuzz;
 /// The APIs that clients already speak: OpenAI's moderations, with our extensions, and Perspective's analysis.

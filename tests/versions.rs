@@ -124,11 +124,11 @@ async fn a_shadow_is_compared_and_never_answers() {
     assert!(trial["largest_difference"].as_f64().unwrap() > 1e-3, "{told}");
     let examples = trial["examples"].as_array().unwrap();
     assert_eq!(examples.len() as u64, disagreed.min(32), "{told}");
-    assert!(examples.iter().all(|example| example["sha256"].as_str().unwrap().len() == 64), "{told}");
+    assert!(examples.iter().all(|example| example["input_hash"].as_str().unwrap().len() == 64), "{told}");
     let metrics = place.metrics().await;
     let line = format!("infer_shadow_answers_total{{model=\"text\",kind=\"disagreed\"}} {disagreed}");
     assert!(metrics.contains(&line), "no `{line}` in {metrics}");
-    assert!(metrics.contains("infer_shadow_disagreement{model=\"text\",input_sha256=\""), "{metrics}");
+    assert!(metrics.contains("infer_shadow_disagreement{model=\"text\",input_hash=\""), "{metrics}");
 
     // Without the shadow nothing is left of it.
     let next = std::sync::Arc::downgrade(place.live.app().next_versions().next().unwrap().model);

@@ -25,7 +25,7 @@ use check::Checker;
 
 pub use component_test::{ComponentTest, TestImage};
 pub use resolved::{Change, Resolved};
-pub use server::{ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
+pub use server::{ANY_ORIGIN, ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
 pub use trial::{Next, Trial};
 
 /// A longer configuration is not read.

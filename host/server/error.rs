@@ -1,6 +1,6 @@
 //! Every failure of a request as a response: 4xx explains, 5xx hides and logs.
 
-use std::fmt;
+use std::fmt::{self, Display};
 
 use axum::Json;
 use axum::extract::multipart::{MultipartError, MultipartRejection};
@@ -8,6 +8,7 @@ use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use infer_engine::RunError;
+use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 use infer_sandbox::types::Fault;
 use infer_sandbox::{CallError, Cause};
 use serde::Serialize;
@@ -16,7 +17,8 @@ use utoipa::ToSchema;
 
 use crate::rates::Wait;
 
-/// A failure, as the client sees it.
+/// A failure, as the client sees it. Its texts are excerpts, however they came about: an answer is no
+/// longer for what its request has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     status: StatusCode,
@@ -32,9 +34,8 @@ pub struct ApiError {
 
 impl ApiError {
     /// 400: the request is wrong at `param`, a path such as `input[2].text`.
-    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        let param = Some(param.into()).filter(|param| !param.is_empty());
-        ApiError { param, ..ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message) }
+    pub fn invalid(param: impl Display, message: impl Display) -> Self {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message).at(param)
     }
 
     /// 401: a key is asked for, and none came.
@@ -50,27 +51,27 @@ impl ApiError {
     }
 
     /// 403: the key is good, and not for this.
-    pub fn forbidden(message: impl Into<String>) -> Self {
+    pub fn forbidden(message: impl Display) -> Self {
         ApiError::new(StatusCode::FORBIDDEN, "not_allowed", message)
     }
 
     /// 404: nothing is here.
     pub fn not_found(path: &str) -> Self {
+        let path = excerpt(path, QUOTE_BYTES);
         let message = format!("nothing is served at `{path}`; GET /v1/models lists what is");
         ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     /// 404: a model is asked for by a name that none has, or none that the caller may know of.
     pub fn no_model(name: &str, known: &[&str]) -> Self {
-        let name = &name[..name.floor_char_boundary(64)];
+        let name = excerpt(name, QUOTE_BYTES);
         let known = if known.is_empty() { "none".to_owned() } else { format!("`{}`", known.join("`, `")) };
         let message = format!("there is no model `{name}` here; expected one of {known}");
-        let param = Some("model".to_owned());
-        ApiError { param, ..ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+        ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
     }
 
     /// 404: the model has no such version.
-    pub fn no_version(message: impl Into<String>) -> Self {
+    pub fn no_version(message: impl Display) -> Self {
         ApiError::new(StatusCode::NOT_FOUND, "version_not_found", message)
     }
 
@@ -78,7 +79,7 @@ impl ApiError {
     pub fn no_moderator(model: Option<&str>, names: &str) -> Self {
         let message = match model {
             Some(model) => {
-                let model: String = model.chars().take(64).collect();
+                let model = excerpt(model, QUOTE_BYTES);
                 format!("no moderator is called `{model}`; expected one of {names}")
             }
             None => format!("`model` is missing, and there is no default moderator; expected one of {names}"),
@@ -96,6 +97,7 @@ impl ApiError {
 
     /// 405: something is here, under another method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let (method, path) = (excerpt(method, QUOTE_BYTES), excerpt(path, QUOTE_BYTES));
         let message = format!("`{path}` does not take {method}");
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
@@ -110,22 +112,22 @@ impl ApiError {
     }
 
     /// 413: more than the server takes.
-    pub fn too_large(message: impl Into<String>) -> Self {
+    pub fn too_large(message: impl Display) -> Self {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
     /// 415: not of a type that is read here.
-    pub fn unsupported_media(message: impl Into<String>) -> Self {
+    pub fn unsupported_media(message: impl Display) -> Self {
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", message)
     }
 
     /// 503: the server is not ready, or about to stop.
-    pub fn unavailable(message: impl Into<String>) -> Self {
+    pub fn unavailable(message: impl Display) -> Self {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
     /// 409: what is served stays, and `message` says why.
-    pub fn not_reloaded(message: impl Into<String>) -> Self {
+    pub fn not_reloaded(message: impl Display) -> Self {
         ApiError::new(StatusCode::CONFLICT, "not_reloaded", message)
     }
 
@@ -144,8 +146,9 @@ impl ApiError {
         self.retry_after
     }
 
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        ApiError { status, code, message: message.into(), param: None, retry_after: None }
+    fn new(status: StatusCode, code: &'static str, message: impl Display) -> Self {
+        let message = excerpt_of(message, MESSAGE_BYTES);
+        ApiError { status, code, message, param: None, retry_after: None }
     }
 
     /// 429: there is no room.
@@ -167,7 +170,7 @@ impl ApiError {
         ApiError::refused("too_many_at_once", message, 1)
     }
 
-    fn refused(code: &'static str, message: impl Into<String>, retry_after: u64) -> Self {
+    fn refused(code: &'static str, message: impl Display, retry_after: u64) -> Self {
         let retry_after = Some(retry_after);
         ApiError { retry_after, ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, message) }
     }
@@ -196,9 +199,9 @@ impl ApiError {
 
     /// The same failure, with `param` naming the part of the request that it is about.
     #[must_use]
-    pub fn at(mut self, param: impl Into<String>) -> Self {
+    pub fn at(mut self, param: impl Display) -> Self {
         if self.status.is_client_error() && self.param.is_none() {
-            self.param = Some(param.into());
+            self.param = Some(excerpt_of(param, QUOTE_BYTES)).filter(|param| !param.is_empty());
         }
         self
     }
@@ -250,11 +253,9 @@ impl From<RunError> for ApiError {
 
 fn from_fault(fault: &Fault, model: Option<&RunError>) -> ApiError {
     match (fault, model) {
-        (Fault::InvalidInput(message), _) => {
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message.as_str())
-        }
-        (Fault::UnsupportedMedia(message), _) => ApiError::unsupported_media(message.as_str()),
-        (Fault::TooLarge(message), _) => ApiError::too_large(message.as_str()),
+        (Fault::InvalidInput(message), _) => ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message),
+        (Fault::UnsupportedMedia(message), _) => ApiError::unsupported_media(message),
+        (Fault::TooLarge(message), _) => ApiError::too_large(message),
         (Fault::Model(_), Some(RunError::Busy { .. })) => ApiError::busy(),
         (Fault::Model(_), Some(RunError::Deadline { .. })) => ApiError::deadline(),
         (Fault::Model(_), _) => ApiError::internal("model_failed"),
@@ -299,7 +300,7 @@ fn from_body(status: StatusCode, message: String) -> ApiError {
     ApiError::invalid("", message)
 }
 
-impl fmt::Display for ApiError {
+impl Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }

@@ -24,7 +24,7 @@ const PREFIX: &str = "infer_";
 const LONGEST: usize = 512;
 
 /// SHA-256 of a key.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 
 /// A new key, and its hash.
@@ -89,6 +89,8 @@ pub struct Keyring {
 pub struct Key {
     /// Its name in the configuration, for the log.
     pub name: String,
+    /// Who it is: a name may be given to another key later.
+    pub(crate) hash: KeyHash,
     components: Option<BTreeSet<String>>,
     models: Option<BTreeSet<String>>,
     bucket: Option<Bucket>,
@@ -111,6 +113,7 @@ impl Keyring {
         let key = |(name, config): (&String, &KeyConfig)| {
             let key = Key {
                 name: name.clone(),
+                hash: config.hash,
                 components: config.components.clone(),
                 models: config.models.clone(),
                 bucket: config.rate.map(Bucket::new),

@@ -15,6 +15,7 @@ mod drain;
 pub mod self_test;
 mod watch;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -44,7 +45,8 @@ pub struct Live {
     current: ArcSwap<Snapshot>,
     /// None for what is served as it was made, and never replaced.
     read: Option<Read>,
-    has_admin: bool,
+    /// The address of the operator's listener, where there is one.
+    admin: Option<SocketAddr>,
     stopping: AtomicBool,
     /// One reload at a time, each after the last one's end: at most two snapshots are in memory. Held across loading.
     turn: Mutex<Option<JoinHandle<()>>>,
@@ -126,13 +128,13 @@ impl Live {
     /// Serve `app` from now on, and what `read` says at each reload. Requests are handled on the runtime that this is called on.
     #[must_use]
     pub fn new(app: Arc<App>, listeners: &Listeners, read: Option<Read>) -> Arc<Self> {
-        let has_admin = listeners.admin_address().is_some();
+        let admin = listeners.admin_address();
         Arc::new_cyclic(|live: &Weak<Live>| {
             let entrance = Entrance::new(app.clone(), live.clone());
             Live {
-                current: ArcSwap::from_pointee(Snapshot::new(app, entrance, has_admin)),
+                current: ArcSwap::from_pointee(Snapshot::new(app, entrance, admin)),
                 read,
-                has_admin,
+                admin,
                 stopping: AtomicBool::new(false),
                 turn: Mutex::new(None),
             }
@@ -230,7 +232,7 @@ impl Live {
         let retired = Retired::new(&old, &app);
         drop(old);
         let entrance = self.current.load().entrance.next(app.clone());
-        let next = Arc::new(Snapshot::new(app.clone(), entrance, self.has_admin));
+        let next = Arc::new(Snapshot::new(app.clone(), entrance, self.admin));
         let old = self.current.swap(next);
         app.take_over();
         *turn = Some(tokio::spawn(retired.drain(old, app)));
@@ -277,14 +279,14 @@ impl Live {
 }
 
 impl Snapshot {
-    fn new(app: Arc<App>, entrance: Entrance, has_admin: bool) -> Self {
+    fn new(app: Arc<App>, entrance: Entrance, admin: Option<SocketAddr>) -> Self {
         let entrance = Arc::new(entrance);
-        let public = routes::router(&entrance, has_admin);
-        let admin = routes::admin(&entrance);
+        let public = routes::router(&entrance, admin.is_some());
+        let operators = routes::admin(&entrance, admin);
         let canary = app.canary.as_ref().map(|canary| {
             let entrance = Arc::new(entrance.next(canary.app.clone()));
-            routes::router(&entrance, has_admin)
+            routes::router(&entrance, admin.is_some())
         });
-        Snapshot { app, entrance, public, admin, canary }
+        Snapshot { app, entrance, public, admin: operators, canary }
     }
 }

@@ -1,12 +1,14 @@
 //! The program: parse, run the subcommand, print the error chain once.
 
-use std::io::{self, Write as _};
+use std::fmt::Display;
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use infer::cli::Cli;
 use infer::commands;
 use infer::config::ConfigError;
+use infer::logging;
 use infer::reclaim::one_heap;
 
 /// Tensors of a megabyte come and go with every request: this allocator keeps their pages, where the system's returns
@@ -17,11 +19,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     one_heap();
     let cli = Cli::parse();
-    match commands::run(cli) {
+    let done = commands::run(cli);
+    let error = done.as_ref().err().filter(|error| !is_broken_pipe(error));
+    let line = error.map(|error| format!("error: {error:#}"));
+    logging::last(line.as_ref().map(|line| line as &dyn Display));
+    match done {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error:#}");
             // As for arguments, which clap refuses with the same code: 2 is the operator's to mend.
             ExitCode::from(if error.downcast_ref::<ConfigError>().is_some() { 2 } else { 1 })
         }

@@ -19,6 +19,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::logging;
+
 /// The format that is written.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -152,6 +154,7 @@ impl Metrics {
         let models = Served::default();
         registry.register_collector(Box::new(Models(models.clone())));
         registry.register_collector(Box::new(Requests(memory.clone())));
+        registry.register_collector(Box::new(Log));
         Metrics { registry, requests, seconds, calls, reloads, models }
     }
 
@@ -339,14 +342,14 @@ fn compared(models: &[(Arc<Model>, bool)], encoder: &mut DescriptorEncoder<'_>) 
         gauge.encode(family.encode_family(&[("model", *model)])?)?;
     }
     let help =
-        "The latest disagreements by the SHA-256 of their inputs: the largest difference of two values";
+        "The latest disagreements by a keyed hash of their inputs: the largest difference of two values";
     let mut family = encoder.encode_descriptor("shadow_disagreement", help, None, kind)?;
     for (model, comparison) in &found {
         // One input may disagree more than once, and a series is told once.
         let latest: BTreeMap<_, _> =
-            comparison.examples.iter().map(|example| (&*example.sha256, example.difference)).collect();
-        for (sha256, difference) in latest {
-            let labels = [("model", *model), ("input_sha256", sha256)];
+            comparison.examples.iter().map(|example| (&*example.input, example.difference)).collect();
+        for (input, difference) in latest {
+            let labels = [("model", *model), ("input_hash", input)];
             ConstGauge::new(difference).encode(family.encode_family(&labels)?)?;
         }
     }
@@ -372,6 +375,19 @@ impl Collector for Requests {
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
         }
         Ok(())
+    }
+}
+
+/// The log of this process.
+#[derive(Debug)]
+struct Log;
+
+impl Collector for Log {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Log lines that were dropped, as standard error was not read fast enough";
+        let kind = prometheus_client::metrics::MetricType::Counter;
+        let counter = encoder.encode_descriptor("log_lines_dropped", help, None, kind)?;
+        ConstCounter::new(logging::dropped()).encode(counter)
     }
 }
 

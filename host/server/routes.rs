@@ -1,8 +1,10 @@
-//! The route table, and what every request passes: its id, its span, its line in the log.
+//! The route table, and what every request passes: its id, its span, its line in the log, the check of its host.
 
 pub(crate) mod admin;
+mod authority;
 mod chat;
 mod classify;
+mod cors;
 mod document;
 mod entrance;
 mod handler;
@@ -14,6 +16,7 @@ mod moderate;
 mod perspective;
 mod timings;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,9 +52,9 @@ pub(crate) use timings::Timings;
 pub fn is_reserved(path: &str) -> bool {
     const OWN: [&str; 7] =
         ["/healthz", "/readyz", "/metrics", document::PATH, MODELS, MODERATIONS, perspective::PATH];
-    let inside =
-        path.strip_prefix(kserve::PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    OWN.contains(&path) || chat::PATHS.contains(&path) || inside
+    let below =
+        |own: &str| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    OWN.contains(&path) || chat::PATHS.contains(&path) || below(kserve::PREFIX) || below(MODELS)
 }
 
 /// Where clients are told what there is.
@@ -82,8 +85,10 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     let app = &entrance.app;
     let server = Arc::new(entrance.server.clone());
     let list = get(models::list).with_state(app.clone());
-    let mut known =
-        Table::default().route(MODELS, HttpMethod::Get, list, models::told().behind_key::<Envelope<'_>>());
+    let one = get(models::one).with_state(app.clone());
+    let mut known = Table::default()
+        .route(MODELS, HttpMethod::Get, list, models::told().behind_key::<Envelope<'_>>())
+        .route(models::ONE, HttpMethod::Get, one, models::told_one());
     let desk = |choice| Desk { choice, server: server.clone(), answers: entrance.answers.clone() };
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
@@ -136,11 +141,14 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     }
     let told = document::told().behind_key::<Envelope<'_>>();
     let guard = |handler: MethodRouter| handler.route_layer(identify());
-    finish(known.into_router(told, entrance.asks_for_keys(), guard), entrance)
+    let router = known.into_router(told, entrance.asks_for_keys(), guard);
+    let origins = cors::Origins::new(&entrance.server.cors_origins);
+    finish(router, entrance, origins.as_ref())
 }
 
 /// What the operator is served, without a key: health, what is loaded, and the way to change it.
-pub fn admin(entrance: &Arc<Entrance>) -> Router {
+/// Only programs are answered, under the listener's `own` address.
+pub fn admin(entrance: &Arc<Entrance>, own: Option<SocketAddr>) -> Router {
     let list = get(models::list).with_state(entrance.app.clone());
     let known = health::table(entrance)
         .route(MODELS, HttpMethod::Get, list, models::told())
@@ -148,7 +156,9 @@ pub fn admin(entrance: &Arc<Entrance>) -> Router {
         .beside(admin::RELOAD, HttpMethod::Post, admin::told_reload());
     // Outside of what every request passes, which holds the version that it came to; a reload waits for such.
     let reload = admin::reload(entrance.live.clone());
-    finish(known.into_router(document::told(), false, |handler| handler), entrance).merge(reload)
+    let known = known.into_router(document::told(), false, |handler| handler);
+    let guard = middleware::from_fn_with_state(own, authority::guard);
+    finish(known, entrance, None).merge(reload).layer(guard)
 }
 
 /// `response`, where it is a failure, with what `write` makes of it in the place of its body.
@@ -161,15 +171,25 @@ fn rewritten(response: Response, write: impl FnOnce(&ApiError) -> Response) -> R
     Response::from_parts(parts, body)
 }
 
-/// What every request passes, whoever asks and whatever for.
-fn finish(router: Router, entrance: &Arc<Entrance>) -> Router {
-    router
+/// What every request passes, whoever asks and whatever for. Pages of `origins` may ask and read.
+fn finish(router: Router, entrance: &Arc<Entrance>, origins: Option<&cors::Origins>) -> Router {
+    let cors = |router: Router, layer: fn(Router, cors::Origins) -> Router| match origins {
+        Some(origins) => layer(router, origins.clone()),
+        None => router,
+    };
+    let router = router
         .fallback(async |OriginalUri(uri): OriginalUri| ApiError::not_found(uri.path()))
         .method_not_allowed_fallback(async |method: Method, OriginalUri(uri): OriginalUri| {
             ApiError::method_not_allowed(method.as_str(), uri.path())
         })
-        .layer(DefaultBodyLimit::max(entrance.server.max_body_bytes))
-        .layer(middleware::from_fn_with_state(entrance.clone(), trace))
+        .layer(DefaultBodyLimit::max(entrance.server.max_body_bytes));
+    let router = cors(router, |router, origins| {
+        router.layer(middleware::from_fn_with_state(origins, cors::preflight))
+    });
+    let router = router
+        .layer(middleware::from_fn(authority::check))
+        .layer(middleware::from_fn_with_state(entrance.clone(), trace));
+    cors(router, |router, origins| router.layer(middleware::from_fn_with_state(origins, cors::tell)))
 }
 
 /// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.

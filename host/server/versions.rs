@@ -125,8 +125,8 @@ pub struct Calls {
 /// A request that two versions answered differently; what it said is not kept.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Disagreement {
-    /// SHA-256 over the input tensors.
-    pub sha256: String,
+    /// Keyed hash of the input tensors: equal inputs have equal ones, for as long as the trial lasts.
+    pub input_hash: String,
     /// The largest difference of two values; none where the answers are of different kinds.
     pub difference: Option<f64>,
     /// When it was found, in seconds since 1970.
@@ -248,7 +248,7 @@ fn shadowed(mirror: &Mirror) -> Compared {
         mirror.comparison();
     let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let examples = examples.into_iter().map(|example| Disagreement {
-        sha256: example.sha256,
+        input_hash: example.input,
         difference: Some(example.difference).filter(|difference| difference.is_finite()),
         at: seconds(example.at),
     });

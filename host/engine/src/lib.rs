@@ -8,6 +8,7 @@
 //!
 //! - `dtype`, `tensor`: the seven element types, and arrays of them
 //! - `files`: files and folders that others may write, opened without following links or waiting
+//! - `text`: what others have written, bounded for messages
 //! - `card`, `weights`: what a model is, and its files, verified
 //! - `footprint`: what a model takes of memory, before it is loaded
 //! - `model`: loading and running a model of either kind
@@ -26,6 +27,7 @@ mod model;
 mod onnx;
 mod runtime;
 mod tensor;
+pub mod text;
 mod weights;
 
 pub use card::{

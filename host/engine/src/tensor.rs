@@ -21,6 +21,12 @@ pub struct Tensor {
 /// What is wrong with a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
+    /// More axes than any model takes.
+    #[error("{found} axes, expected at most {}", Tensor::MOST_AXES)]
+    Axes {
+        /// How many there are.
+        found: usize,
+    },
     /// More elements than memory can address.
     #[error("shape {} is too large: its size in bytes overflows", shape_text(.shape))]
     Overflow {
@@ -50,12 +56,19 @@ pub enum TensorError {
 }
 
 impl Tensor {
+    /// Axes of a tensor. A shape is text in error messages, and a caller's may have millions.
+    pub const MOST_AXES: usize = 8;
+
     /// A tensor of `data`, the elements row-major and little-endian.
     ///
     /// # Errors
     ///
-    /// When `data` is not exactly what `shape` and `dtype` ask for, or their product overflows.
+    /// When `data` is not exactly what `shape` and `dtype` ask for, their product overflows, or there are
+    /// more than [`MOST_AXES`](Self::MOST_AXES).
     pub fn new(dtype: DType, shape: Vec<usize>, data: Vec<u8>) -> Result<Self, TensorError> {
+        if shape.len() > Self::MOST_AXES {
+            return Err(TensorError::Axes { found: shape.len() });
+        }
         let Some(expected) = size_bytes(dtype, &shape) else { return Err(TensorError::Overflow { shape }) };
         if data.len() != expected {
             return Err(TensorError::Length { shape, dtype, expected, found: data.len() });
@@ -119,10 +132,14 @@ pub(crate) fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(dtype.size_bytes(), |product, &size| product.checked_mul(size))
 }
 
-/// A shape as messages show it: `(1, 3, 224, 224)`.
+/// A shape as messages show it: `(1, 3, 224, 224)`; of one with more axes than a tensor may have, the
+/// first ones and their number.
 pub(crate) fn shape_text<T: ToString>(shape: &[T]) -> String {
-    let axes: Vec<_> = shape.iter().map(ToString::to_string).collect();
-    format!("({})", axes.join(", "))
+    let axes: Vec<_> = shape.iter().take(Tensor::MOST_AXES).map(ToString::to_string).collect();
+    match shape.len() {
+        few if few <= Tensor::MOST_AXES => format!("({})", axes.join(", ")),
+        many => format!("({}, … {many} axes)", axes.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -142,6 +159,8 @@ mod tests {
             Case(DType::F16, &[2, 3], 24, Err("shape (2, 3) of f16 takes 12 bytes, found 24")),
             Case(DType::F64, &[], 0, Err("shape () of f64 takes 8 bytes, found 0")),
             Case(DType::U8, &[0], 1, Err("shape (0) of u8 takes 0 bytes, found 1")),
+            Case(DType::U8, &[1; 8], 1, Ok(())),
+            Case(DType::U8, &[1; 9], 1, Err("9 axes, expected at most 8")),
             Case(
                 DType::U8,
                 &[usize::MAX, 2],

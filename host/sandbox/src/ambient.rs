@@ -1,5 +1,7 @@
 //! The imports beside models: settings, the log, and notes for the caller.
 
+use infer_engine::text::excerpt;
+
 use crate::bindings::infer::guest::log::{self, Level};
 use crate::bindings::infer::guest::{notes, types};
 use crate::bindings::wasi::config::store;
@@ -31,11 +33,9 @@ impl log::Host for State {
 }
 
 impl notes::Host for State {
-    fn note(&mut self, mut message: String) -> wasmtime::Result<()> {
+    fn note(&mut self, message: String) -> wasmtime::Result<()> {
         if self.notes.len() < MAX_NOTES {
-            message.truncate(message.floor_char_boundary(MAX_NOTE_BYTES));
-            message.shrink_to_fit();
-            self.notes.push(message);
+            self.notes.push(excerpt(&message, MAX_NOTE_BYTES).into_owned());
         }
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use infer_engine::text::{QUOTE_BYTES, excerpt};
+
 use crate::types::{CategoryScore, Fault, Gap, Kinds, Label, Verdict};
 
 /// Entries of one list of a verdict. OpenAI's API has 13 categories.
@@ -55,10 +57,7 @@ pub(crate) fn check_labels(labels: &[Label], top: u32) -> Result<(), String> {
 
 /// The fault with its text cut to a sentence's length, on one line.
 pub(crate) fn presentable(fault: Fault) -> Fault {
-    let cut = |text: String| -> String {
-        let text = &text[..text.floor_char_boundary(MOST_TEXT_BYTES)];
-        text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
-    };
+    let cut = |text: String| excerpt(&text, MOST_TEXT_BYTES).into_owned();
     match fault {
         Fault::InvalidInput(text) => Fault::InvalidInput(cut(text)),
         Fault::UnsupportedMedia(text) => Fault::UnsupportedMedia(cut(text)),
@@ -77,7 +76,7 @@ fn check_category(name: &str) -> Result<(), String> {
     if (1..=MOST_CATEGORY_BYTES).contains(&name.len()) && name.bytes().all(plain) {
         return Ok(());
     }
-    let name = name[..name.floor_char_boundary(MOST_CATEGORY_BYTES)].escape_debug();
+    let name = excerpt(name, QUOTE_BYTES);
     Err(format!(
         "a category is called `{name}`, expected 1 to {MOST_CATEGORY_BYTES} lower-case letters, digits, `-` and `/`"
     ))
@@ -152,6 +151,7 @@ mod tests {
     #[test]
     fn a_fault_is_a_line() {
         let Fault::TooLarge(text) = presentable(Fault::TooLarge("a\nb".repeat(1000))) else { unreachable!() };
-        assert!(text.starts_with("a ba b") && text.len() == MOST_TEXT_BYTES, "{text}");
+        assert!(text.starts_with("a\\nba\\nb") && text.ends_with("… (3000 bytes)"), "{text}");
+        assert!(text.len() <= MOST_TEXT_BYTES, "{text}");
     }
 }

@@ -416,6 +416,7 @@ impl Component {
             tokens: state.tokens,
             memory_bytes_peak: state.memory_bytes,
             tensor_bytes_peak: state.tensor_bytes_peak,
+            is_partial: state.is_partial,
         };
         let notes = std::mem::take(&mut state.notes);
         let dropping = Instant::now();

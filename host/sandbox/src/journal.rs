@@ -1,9 +1,9 @@
 //! A guest's lines in the log: cut, bounded in number, each on one line.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use infer_engine::text::excerpt;
 use tracing::{debug, error, info, warn};
 
 use crate::bindings::infer::guest::log::Level;
@@ -30,39 +30,13 @@ impl Journal {
             return;
         }
         let (component, request_id) = (&*self.component, &*self.request_id);
-        let line = one_line(&message[..message.floor_char_boundary(Limits::LOG_LINE_BYTES)]);
+        // Control characters are escaped: a guest cannot forge lines or steer a terminal.
+        let line = excerpt(message, Limits::LOG_LINE_BYTES);
         match level {
             Level::Debug => debug!(target: "guest", component, request_id, "{line}"),
             Level::Info => info!(target: "guest", component, request_id, "{line}"),
             Level::Warn => warn!(target: "guest", component, request_id, "{line}"),
             Level::Error => error!(target: "guest", component, request_id, "{line}"),
         }
-    }
-}
-
-/// The text with its control characters spelt out, so that a guest cannot forge lines or steer a terminal.
-fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut line = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    Cow::Owned(line)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_stays_one_line() {
-        assert_eq!(one_line("plain, ünïcode"), "plain, ünïcode");
-        assert_eq!(one_line("a\nERROR forged\u{1b}[31m"), "a\\nERROR forged\\u{1b}[31m");
     }
 }

@@ -4,9 +4,11 @@
 //! no result) stop the guest: they are a [`Cause`] inside the trap.
 #![expect(unreachable_pub, reason = "the generated bindings re-export the resources' types")]
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
+use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 use infer_engine::{Context, DType, Model, RunError, Tensor};
 use wasmtime::Result;
 use wasmtime::component::Resource;
@@ -44,12 +46,6 @@ pub struct HostError {
     data: String,
 }
 
-/// Axes of a tensor that reaches a model. A shape is text in error messages, and a guest's may have millions.
-const MOST_AXES: usize = 8;
-
-/// Bytes of an error's text, which counts against no budget but `handles`.
-const MOST_ERROR_BYTES: usize = 1024;
-
 type Answer<T> = std::result::Result<Resource<T>, Resource<HostError>>;
 
 impl State {
@@ -58,10 +54,9 @@ impl State {
         self.table.push(entry).map_err(|_| Cause::Handles(handles).into())
     }
 
-    fn fail(&mut self, code: ErrorCode, data: impl Into<String>) -> Result<Resource<HostError>> {
-        let mut data: String = data.into();
-        data.truncate(data.floor_char_boundary(MOST_ERROR_BYTES));
-        self.push(HostError { code, data })
+    /// An error of the guest's, whose text is an excerpt: it counts against no budget but `handles`.
+    fn fail(&mut self, code: ErrorCode, data: impl Display) -> Result<Resource<HostError>> {
+        self.push(HostError { code, data: excerpt_of(data, MESSAGE_BYTES) })
     }
 
     /// Take the guest's tensors out of the table; their bytes stay charged until the caller releases them.
@@ -148,7 +143,7 @@ impl graph::Host for State {
             }
             None => {
                 let known: Vec<_> = self.grants.models.keys().map(|known| format!("`{known}`")).collect();
-                let name = name[..name.floor_char_boundary(64)].escape_debug();
+                let name = excerpt(&name, QUOTE_BYTES);
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 let data = format!("no model `{name}` is configured for this component; configured: {known}");
                 Ok(Err(self.fail(ErrorCode::NotFound, data)?))
@@ -190,7 +185,8 @@ impl inference::HostGraphExecutionContext for State {
         match outputs {
             Ok(outputs) => self.hand_over(outputs),
             Err(error) => {
-                let failure = self.fail(code(&error), error.to_string())?;
+                self.is_partial |= may_pass(&error);
+                let failure = self.fail(code(&error), &error)?;
                 self.model_error = Some(error);
                 Ok(Err(failure))
             }
@@ -242,15 +238,10 @@ impl errors::HostError for State {
 
 fn to_engine(inputs: Vec<(String, HostTensor)>) -> std::result::Result<Vec<(String, Tensor)>, String> {
     let convert = |(name, tensor): (String, HostTensor)| {
-        let axes = tensor.dimensions.len();
-        if axes > MOST_AXES {
-            let name = &name[..name.floor_char_boundary(64)];
-            return Err(format!("tensor `{name}`: {axes} axes, expected at most {MOST_AXES}"));
-        }
         let shape = tensor.dimensions.iter().map(|&size| size as usize).collect();
         match Tensor::new(dtype(tensor.ty), shape, tensor.data) {
             Ok(tensor) => Ok((name, tensor)),
-            Err(error) => Err(format!("tensor `{}`: {error}", &name[..name.floor_char_boundary(64)])),
+            Err(error) => Err(format!("tensor `{}`: {error}", excerpt(&name, QUOTE_BYTES))),
         }
     };
     inputs.into_iter().map(convert).collect()
@@ -281,6 +272,11 @@ fn dtype(ty: TensorType) -> DType {
         TensorType::I32 => DType::I32,
         TensorType::I64 => DType::I64,
     }
+}
+
+/// Whether the same computation may succeed at another time.
+fn may_pass(error: &RunError) -> bool {
+    !matches!(error, RunError::InvalidInput { .. } | RunError::Unsupported { .. })
 }
 
 fn code(error: &RunError) -> ErrorCode {

@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) notes: Vec<String>,
     /// The last error of a model, which the guest sees without its kind.
     pub(crate) model_error: Option<RunError>,
+    /// Whether some model gave no outputs for a reason that may pass.
+    pub(crate) is_partial: bool,
     /// What a memory or a table was refused. Growth fails softly, so this alone explains the guest's own abort after it.
     pub(crate) refused: Option<Cause>,
 }
@@ -88,6 +90,7 @@ impl State {
             tokens: TokenUsage::default(),
             notes: Vec::new(),
             model_error: None,
+            is_partial: false,
             refused: None,
         }
     }

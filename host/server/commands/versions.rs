@@ -85,7 +85,7 @@ fn one(versions: &Versions, out: &mut impl Write) -> anyhow::Result<()> {
             for example in examples.iter().rev().take(SHOWN) {
                 let difference =
                     example.difference.map_or("another kind".to_owned(), |most| format!("{most:.6}"));
-                writeln!(out, "  example      {}  {difference}", example.sha256)?;
+                writeln!(out, "  example      {}  {difference}", example.input_hash)?;
             }
         }
     }

@@ -81,6 +81,9 @@ pub(super) struct Server {
     /// Other names of moderators, as clients may send them in `model`.
     #[serde(default)]
     pub(super) aliases: BTreeMap<String, Spanned<String>>,
+    /// Origins whose pages may ask the server and read its answers; `*` for any.
+    #[serde(default)]
+    pub(super) cors_origins: Vec<Spanned<String>>,
     /// `auto`, `off` or the path of a libonnxruntime shared library. ORT_DYLIB_PATH in the environment wins.
     pub(super) onnxruntime: Option<Spanned<String>>,
 }

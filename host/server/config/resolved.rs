@@ -138,6 +138,7 @@ impl Resolved {
             body_memory_bytes,
             max_inputs,
             aliases,
+            cors_origins,
             queue_time,
             drain,
             watch,
@@ -164,6 +165,9 @@ impl Resolved {
         self.put("server.max_body_bytes", max_body_bytes);
         self.put("server.body_memory_bytes", body_memory_bytes);
         self.put("server.max_inputs", max_inputs);
+        if !cors_origins.is_empty() {
+            self.put("server.cors_origins", cors_origins.join(", "));
+        }
         for (alias, component) in aliases {
             self.put(&format!("server.aliases.{alias}"), component);
         }

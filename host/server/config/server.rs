@@ -1,11 +1,12 @@
 //! `[server]` and `[keys]`: where the server listens, whom it answers, and how much it takes on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use toml::Spanned;
 
 use super::check::{Checker, one_of};
@@ -45,6 +46,8 @@ pub struct ServerConfig {
     pub max_inputs: usize,
     /// Other names of moderators, by which a request's `model` may choose them.
     pub aliases: BTreeMap<String, String>,
+    /// Origins whose pages may ask the server and read its answers; [`ANY_ORIGIN`] for any.
+    pub cors_origins: Vec<String>,
     /// The longest that a request is expected to wait for an instance.
     pub queue_time: Duration,
     /// How long requests under way may take to finish after a signal to stop.
@@ -112,6 +115,9 @@ pub struct KeyConfig {
     pub concurrency: Option<usize>,
 }
 
+/// What stands for every origin.
+pub const ANY_ORIGIN: &str = "*";
+
 /// As many keys as are compared with every request's.
 const MOST_KEYS: usize = 1_000;
 
@@ -132,6 +138,33 @@ impl ServerConfig {
             address.port()
         ))
     }
+}
+
+/// Whether `text` is an origin as RFC 6454 serialises it, which is compared byte by byte.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let usual = match scheme {
+        "http" => 80,
+        "https" => 443,
+        // Extensions and apps have schemes of their own.
+        _ => 0,
+    };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.'));
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !rest.ends_with(']') => (host, port.parse::<u16>().ok().map(Some)),
+        _ => (rest, Some(None)),
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
+            !host.is_empty() && host.bytes().all(plain)
+        }
+    };
+    // A browser leaves out the usual port.
+    is_scheme && is_host && port.is_some_and(|port| port != Some(usual))
 }
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {
@@ -193,12 +226,29 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             }),
             max_inputs: self.size("", "max_inputs", &typed.max_inputs, 128, 1..=65_536),
             aliases: self.aliases(&typed.aliases, components),
+            cors_origins: self.origins(&typed.cors_origins),
             queue_time: self.duration("", "queue_ms", &typed.queue_ms, deadline / 20),
             drain: self.duration("", "drain_ms", &typed.drain_ms, Duration::from_secs(10)),
             watch: typed.watch.unwrap_or(false),
         };
         self.addresses(typed, &server, keyless);
         server
+    }
+
+    /// Origins as browsers write them.
+    fn origins(&mut self, typed: &[Spanned<String>]) -> Vec<String> {
+        for origin in typed {
+            let text = origin.get_ref();
+            if text != ANY_ORIGIN && !is_origin(text) {
+                let message = format!(
+                    "`cors_origins`: `{}` is not an origin; expected a scheme and a host in lower case, such as \
+                     `https://example.com` or `http://localhost:3000`, without a path, or `*` for every origin",
+                    excerpt(text, QUOTE_BYTES)
+                );
+                self.mistake(origin.span().start, message);
+            }
+        }
+        typed.iter().map(|origin| origin.get_ref().clone()).collect()
     }
 
     fn aliases(

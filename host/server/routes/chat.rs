@@ -15,7 +15,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
@@ -32,6 +32,9 @@ use response::Head;
 
 /// The two paths, on which a request may take as long as `chat_deadline_ms`.
 pub(super) const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+
+/// Where nginx and its like are asked to pass a stream on as it comes.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// In which form a client asks, and is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +71,7 @@ async fn handle(
 ) -> Result<Response, ApiError> {
     let Asked { model, request, stream, include_usage } = request::read(form, &body?)?;
     let model = find(&entrance, &caller, &model)?.clone();
-    let head = Head::new(form, &call.id, &model);
+    let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
     let model = model.awake(call.deadline).await?;
     // What one bearer's chats have computed is found by the same bearer's next turn, and by nobody else's.
     let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
@@ -77,7 +80,12 @@ async fn handle(
         let unsent = entrance.app.sandbox.memory().share();
         let events =
             stream::begin(model, session, request, head, include_usage, call.deadline, unsent).await?;
-        let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+        let headers = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-cache"),
+            // A proxy that gathers what it passes on would hold events back.
+            (ACCEL_BUFFERING, "no"),
+        ];
         return Ok((headers, events).into_response());
     }
     let mut session = session;

@@ -7,6 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest as _, Multipart, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::types::Label;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -126,8 +127,9 @@ async fn read_image(request: Request) -> Result<Bytes, ApiError> {
         kind if kind == "application/x-www-form-urlencoded" => Bytes::from_request(request, &()).await?,
         kind => {
             let message = format!(
-                "the content type is `{kind}`, expected the image's bytes (image/…, application/octet-stream) or \
-                 multipart/form-data with one file"
+                "the content type is `{}`, expected the image's bytes (image/…, application/octet-stream) or \
+                 multipart/form-data with one file",
+                excerpt(&kind, QUOTE_BYTES)
             );
             return Err(ApiError::unsupported_media(message));
         }

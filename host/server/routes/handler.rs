@@ -111,7 +111,7 @@ fn whole(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError>
         let host = headers.get(header::HOST).map_or(b"localhost".as_slice(), |host| host.as_bytes());
         let authority = Authority::try_from(host);
         parts.authority = Some(authority.map_err(|_| {
-            ApiError::invalid("", "the header `host` is none; expected a host such as `example.com:8080`")
+            ApiError::invalid("", "invalid `Host` header; expected a host such as `example.com:8080`")
         })?);
     }
     Uri::from_parts(parts).map_err(|error| ApiError::invalid("", format!("the request's URI: {error}")))

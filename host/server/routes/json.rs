@@ -4,12 +4,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::ApiError;
-
-/// How much of a client's own text an error repeats, in characters.
-const REPEATED: usize = 32;
 
 /// A value without what is inside of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,16 +113,12 @@ impl<'de, R: Read<'de>> Visitor<'de> for Seed<R> {
 ///
 /// 400 where it is none, with the place.
 pub(super) fn read<'de, R: Read<'de>>(body: &'de [u8], reader: R) -> Result<R::Value, ApiError> {
-    let not_json = |error: serde_json::Error| ApiError::invalid("", format!("the body is not JSON: {error}"));
+    let not_json =
+        |error: serde_json::Error| ApiError::invalid("", format_args!("the body is not JSON: {error}"));
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = Seed(reader).deserialize(&mut json).map_err(not_json)?;
     json.end().map_err(not_json)?;
     Ok(value)
-}
-
-/// As much of `text` as an error repeats.
-pub(super) fn beginning(text: &str) -> &str {
-    text.char_indices().nth(REPEATED).map_or(text, |(end, _)| &text[..end])
 }
 
 impl fmt::Display for Shallow<'_> {
@@ -133,7 +127,7 @@ impl fmt::Display for Shallow<'_> {
             Shallow::Null => f.write_str("missing or null"),
             Shallow::Boolean(_) => f.write_str("a boolean"),
             Shallow::Number(_) => f.write_str("a number"),
-            Shallow::Text(text) => write!(f, "the string `{}`", beginning(text)),
+            Shallow::Text(text) => write!(f, "the string `{}`", excerpt(text, QUOTE_BYTES)),
             Shallow::Array => f.write_str("an array"),
             Shallow::Object => f.write_str("an object"),
         }

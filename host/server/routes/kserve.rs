@@ -20,6 +20,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_engine::{DType, Model};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -212,7 +213,7 @@ fn find<'e>(entrance: &'e Entrance, caller: &Caller, path: Named) -> Result<&'e 
     match part("version") {
         None | Some(VERSION) => Ok(model),
         Some(other) => {
-            let other = super::json::beginning(other);
+            let other = excerpt(other, QUOTE_BYTES);
             let message = format!("`{name}` has no version `{other}`; expected `{VERSION}`");
             Err(ApiError::no_version(message))
         }

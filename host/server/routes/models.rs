@@ -1,8 +1,9 @@
-//! `GET /v1/models`: what is loaded, in the shape of OpenAI's list with our facts beside it.
+//! `GET /v1/models` and `GET /v1/models/NAME`: what is loaded, in OpenAI's shape with our facts beside it.
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -11,6 +12,10 @@ use utoipa::ToSchema;
 use super::Caller;
 use super::document::Told;
 use crate::app::App;
+use crate::error::{ApiError, Envelope};
+
+/// Where one of them is.
+pub(super) const ONE: &str = "/v1/models/{model}";
 
 /// What is loaded.
 #[derive(Serialize, ToSchema)]
@@ -23,7 +28,7 @@ pub(super) struct List {
 /// A model or a component.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ModelEntry)]
-struct Entry {
+pub(super) struct Entry {
     id: String,
     object: &'static str,
     /// OpenAI's clients require a time; a model here has a hash instead.
@@ -59,8 +64,35 @@ pub(super) fn told() -> Told {
     Told::new("What is loaded, or what of it the key reaches").answers::<List>(StatusCode::OK, "all of it")
 }
 
+pub(super) fn told_one() -> Told {
+    Told::new("A model or a component")
+        .segment("model", "its name in infer.toml")
+        .answers::<Entry>(StatusCode::OK, "it is loaded")
+        .behind_key::<Envelope<'_>>()
+        .fails::<Envelope<'_>>(&[400, 404])
+}
+
 /// All of it, or what the caller's key reaches.
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Option<Extension<Caller>>) -> Json<List> {
+    Json(List { object: "list", data: entries(&app, caller) })
+}
+
+/// One of them.
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    caller: Option<Extension<Caller>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Entry>, ApiError> {
+    let Path(name) = name?;
+    let mut entries = entries(&app, caller);
+    let Some(place) = entries.iter().position(|entry| entry.id == name) else {
+        let known: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
+        return Err(ApiError::no_model(&name, &known));
+    };
+    Ok(Json(entries.swap_remove(place)))
+}
+
+fn entries(app: &App, caller: Option<Extension<Caller>>) -> Vec<Entry> {
     let key = caller.and_then(|Extension(caller)| caller.0);
     let listed = |name: &str| key.as_ref().is_none_or(|key| key.may_ask(name));
     let models = app.models.values().filter(|model| listed(model.name())).map(|model| {
@@ -88,5 +120,5 @@ pub(super) async fn list(State(app): State<Arc<App>>, caller: Option<Extension<C
             (component.name().to_owned(), facts)
         });
     let entry = |(id, facts)| Entry { id, object: "model", created: 0, owned_by: "infer", facts };
-    Json(List { object: "list", data: models.chain(components).map(entry).collect() })
+    models.chain(components).map(entry).collect()
 }

@@ -28,9 +28,11 @@ use crate::admission::Admission;
 use crate::app::Policy;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
+use crate::rates::counted;
+use crate::serve::Peer;
 
-use answers::Answer;
 pub(super) use answers::Answers;
+use answers::{Asked, Judged, Tenant};
 pub(super) use choice::{Choice, Moderators};
 use extensions::{Extensions, OnTimeout};
 use input::Ask;
@@ -85,6 +87,7 @@ enum Mode {
 pub(super) async fn handle(
     State(desk): State<Desk>,
     (Extension(call), Extension(place), Extension(caller)): (Call, Place, Extension<Caller>),
+    peer: Option<Extension<Peer>>,
     OriginalUri(uri): OriginalUri,
     parameters: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
@@ -92,44 +95,70 @@ pub(super) async fn handle(
 ) -> Result<Response, ApiError> {
     let Query(Parameters { mode }) = parameters?;
     let body = body?;
-    let work = desk.judge(&call, &place, &caller, mode.unwrap_or_default(), &body);
+    let work = desk.check(&call, &place, &caller, &body)?;
+    let mode = mode.unwrap_or_default();
     let Some(key) = headers.get(answers::IDEMPOTENCY_KEY) else {
-        return work.await.map(Answer::into_response);
+        return Ok(work.judge(mode).await?.answer.into_response());
     };
     if !(1..=255).contains(&key.len()) {
         let message = format!("`Idempotency-Key` is of {} bytes, expected 1 to 255", key.len());
         return Err(ApiError::invalid("Idempotency-Key", message));
     }
-    let who = caller.0.as_ref().map_or("", |key| &key.name);
-    let key = answers::hash(&[who.as_bytes(), key.as_bytes()]);
     let target = uri.path_and_query().map_or("", |target| target.as_str());
-    let kept = desk.answers.place(key, answers::hash(&[target.as_bytes(), &body]))?;
-    let answer = kept.get_or_try_init(|| work).await?.clone();
-    desk.answers.drop_long(&key, &answer);
-    Ok(answer.into_response())
+    let asked = Asked {
+        tenant: tenant(&caller, peer.map(|Extension(peer)| peer)),
+        key: answers::hash(&[key.as_bytes()]),
+        request: answers::hash(&[target.as_bytes(), &body]),
+        version: work.policy.clone(),
+    };
+    Ok(desk.answers.keep(&asked, work.judge(mode)).await?.into_response())
+}
+
+/// Whose answers are kept together.
+fn tenant(caller: &Caller, peer: Option<Peer>) -> Tenant {
+    match (&caller.0, peer.and_then(Peer::ip)) {
+        (Some(key), _) => Tenant::Key(key.hash),
+        (None, Some(ip)) => Tenant::Address(counted(ip)),
+        (None, None) => Tenant::Socket,
+    }
+}
+
+/// A request that may be judged.
+struct Work<'d> {
+    policy: &'d Arc<Policy>,
+    inputs: Vec<Vec<Part>>,
+    extensions: Extensions,
+    call: infer_sandbox::Request,
 }
 
 impl Desk {
-    async fn judge(
+    /// Everything that a request has to pass before it is judged, or gets an answer that is kept.
+    fn check(
         &self,
         call: &infer_sandbox::Request,
         place: &Admission,
         caller: &Caller,
-        mode: Mode,
         body: &[u8],
-    ) -> Result<Answer, ApiError> {
+    ) -> Result<Work<'_>, ApiError> {
         let Ask { model, inputs, extensions } = input::parse(body, self.server.max_inputs)?;
         let policy = self.choice.component(model.as_deref())?;
         caller.check(policy.component.name())?;
         // Every input counts, also those that wait for others of their own request.
         place.grow(inputs.len()).map_err(|_| ApiError::busy())?;
-        let several = inputs.len() > 1;
         let call = with_deadline(call, &self.server, &extensions)?;
+        Ok(Work { policy, inputs, extensions, call })
+    }
+}
+
+impl Work<'_> {
+    async fn judge(self, mode: Mode) -> Result<Judged, ApiError> {
+        let Work { policy, inputs, extensions, call } = self;
+        let several = inputs.len() > 1;
         let response = judge(policy, &call, inputs, &extensions).await.map_err(|(index, error)| {
             ApiError::from(error).at(if several { format!("input[{index}]") } else { "input".to_owned() })
         })?;
         response.knows(&extensions)?;
-        Ok(response.answer(mode))
+        Ok(Judged { answer: response.answer(mode), is_complete: response.is_complete })
     }
 }
 
@@ -202,6 +231,7 @@ async fn judge(
     let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
     let mut response = ModerateResponse::new(policy, request, &verdicts, began);
     response.action = action(&verdicts, &late, extensions.on_timeout);
+    response.is_complete = late.is_empty() && verdicts.iter().all(|(_, usage)| !usage.is_partial);
     response.infer.late = late;
     if extensions.explain {
         response.infer.explanations = verdicts.iter().map(|(verdict, _)| verdict.into()).collect();

@@ -3,6 +3,7 @@
 //! Perspective's attributes and a moderator's categories are not the same: [`ATTRIBUTES`] says which category stands for which.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -11,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
+use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 use infer_sandbox::types::Part;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -163,11 +165,11 @@ struct NotSupported {
 }
 
 impl Failure {
-    fn invalid(message: impl Into<String>) -> Self {
+    fn invalid(message: impl Display) -> Self {
         Failure {
             code: StatusCode::BAD_REQUEST,
             status: "INVALID_ARGUMENT",
-            message: message.into(),
+            message: excerpt_of(message, MESSAGE_BYTES),
             details: Vec::new(),
             retry_after: None,
         }
@@ -300,13 +302,13 @@ fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
         return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
     }
     let mut ask: Analyze = serde_json::from_slice(body)
-        .map_err(|error| Failure::invalid(format!("the body is not an analysis request: {error}")))?;
+        .map_err(|error| Failure::invalid(format_args!("the body is not an analysis request: {error}")))?;
     let comment = ask.comment.take();
     let text = match comment {
         Some(Comment { text, r#type }) => {
             if let Some(kind) = r#type.filter(|kind| kind != "PLAIN_TEXT" && kind != "TEXT_TYPE_UNSPECIFIED")
             {
-                let kind: String = kind.chars().take(32).collect();
+                let kind = excerpt(&kind, QUOTE_BYTES);
                 return Err(Failure::invalid(format!("`comment.type` is `{kind}`, expected `PLAIN_TEXT`")));
             }
             text
@@ -326,7 +328,7 @@ fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
         return Err(Failure::invalid(message));
     }
     for (name, wanted) in &ask.requested_attributes {
-        let shown: String = name.chars().take(64).collect();
+        let shown = excerpt(name, QUOTE_BYTES);
         if !ATTRIBUTES.iter().any(|(known, _)| known == name) {
             let names: Vec<_> = ATTRIBUTES.iter().map(|(name, _)| format!("`{name}`")).collect();
             let message = format!("attribute `{shown}` is not known; expected one of {}", names.join(", "));
@@ -334,7 +336,7 @@ fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
         }
         let kind = wanted.score_type.as_deref().unwrap_or("PROBABILITY");
         if kind != "PROBABILITY" && kind != "SCORE_TYPE_UNSPECIFIED" {
-            let kind: String = kind.chars().take(32).collect();
+            let kind = excerpt(kind, QUOTE_BYTES);
             let message = format!("`scoreType` of `{shown}` is `{kind}`, expected `PROBABILITY`");
             return Err(Failure::invalid(message));
         }
@@ -349,7 +351,7 @@ fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
     if !ask.languages.is_empty() && !ask.languages.iter().any(is_judged) {
         let name = ask.requested_attributes.keys().next().cloned().unwrap_or_default();
         let sent: Vec<_> =
-            ask.languages.iter().take(8).map(|code| code.chars().take(16).collect::<String>()).collect();
+            ask.languages.iter().take(8).map(|code| excerpt(code, QUOTE_BYTES).into_owned()).collect();
         let message = format!(
             "attribute `{name}` does not support the languages `{}`; expected `{LANGUAGE}`",
             sent.join("`, `")

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::{Card, CardFile, Download, Format, InputSpec, OutputSpec, SelfTest, Task, check};
+use crate::text::{QUOTE_BYTES, excerpt};
 
 /// The keys of the file. [`Card`] differs in its labels, which are here the name of their file.
 #[derive(Deserialize)]
@@ -38,8 +39,12 @@ struct File {
 ///
 /// A message that says what is wrong and, as far as TOML knows it, in which line.
 pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
-    // The parser's message is several lines that show the mistake, ending in a line break.
-    let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let file: File = toml::from_str(text).map_err(|error| {
+        // The parser's message is several lines that show the mistake, ending in a line break; a card
+        // may be a stranger's, and its lines of any length.
+        let message = error.to_string();
+        message.trim_end().lines().map(|line| excerpt(line, QUOTE_BYTES)).collect::<Vec<_>>().join("\n")
+    })?;
     let card = Card {
         name: file.name,
         task: file.task,
@@ -65,7 +70,8 @@ pub(super) fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<S
     let name = String::deserialize(deserializer)?;
     if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\\', ':', '\0']) {
         return Err(D::Error::custom(format!(
-            "`{name}` is not a plain file name; the file lies beside card.toml, and its name has no separators"
+            "`{}` is not a plain file name; the file lies beside card.toml, and its name has no separators",
+            excerpt(&name, QUOTE_BYTES)
         )));
     }
     Ok(name)
@@ -76,7 +82,8 @@ pub(super) fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strin
     let digits = String::deserialize(deserializer)?;
     if digits.len() != 64 || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(D::Error::custom(format!(
-            "`{digits}` is not a sha256, expected 64 lower-case hexadecimal digits"
+            "`{}` is not a sha256, expected 64 lower-case hexadecimal digits",
+            excerpt(&digits, QUOTE_BYTES)
         )));
     }
     Ok(digits)

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::{Axis, Card, Format, ImageSpec, InputSpec};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
+use crate::text::{QUOTE_BYTES, excerpt};
 
 /// The most tests of a card: they run before each change of what is served.
 const MOST: usize = 32;
@@ -171,8 +172,8 @@ impl Expected {
                 if found == text.as_str() {
                     return Ok(());
                 }
-                let found: String = found.escape_debug().take(200).collect();
-                return Err(format!("it is `{found}`, expected `{}`", text.escape_debug()));
+                let (found, text) = (excerpt(&found, QUOTE_BYTES), excerpt(text, QUOTE_BYTES));
+                return Err(format!("it is `{found}`, expected `{text}`"));
             }
             Expected::Values(values) => values.iter().copied().enumerate().collect(),
             Expected::At(places) => {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use infer_kernels::{AttentionShape, Rope, RopeStyle};
 
-use super::gguf::{Gguf, GgufError};
+use super::gguf::{Gguf, GgufError, quoted};
 
 /// The numbers that a forward pass needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +53,7 @@ impl DecoderConfig {
             "llama" => RopeStyle::Pairs,
             "phi3" | "qwen2" => RopeStyle::Halves,
             other => {
-                let message = format!("is `{}`, expected `phi3`, `llama` or `qwen2`", other.escape_debug());
+                let message = format!("is {}, expected `phi3`, `llama` or `qwen2`", quoted(other));
                 return Err(GgufError::key("general.architecture", message));
             }
         };
@@ -163,8 +163,7 @@ impl Keys<'_> {
                 factor => factor,
             },
             Some(other) => {
-                let message =
-                    format!("is `{}`, expected `none`, `linear` or `longrope`", other.escape_debug());
+                let message = format!("is {}, expected `none`, `linear` or `longrope`", quoted(other));
                 return Err(self.wrong("rope.scaling.type", message));
             }
         };

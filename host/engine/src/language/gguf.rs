@@ -16,6 +16,7 @@ use std::ops::Range;
 use candle_core::quantized::gguf_file::{Content, Value};
 use infer_kernels::WeightType;
 
+use crate::text::{QUOTE_BYTES, excerpt};
 use crate::weights::bytes::Bytes;
 
 /// A GGUF file that was read and checked.
@@ -83,13 +84,9 @@ impl GgufError {
     }
 }
 
-/// A name from a file in backticks, control characters spelt out, shortened to 80 characters.
+/// An excerpt of a name from a file, in backticks.
 pub(crate) fn quoted(name: &str) -> String {
-    let mut shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-    if name.chars().nth(80).is_some() {
-        shown.push('…');
-    }
-    format!("`{shown}`")
+    format!("`{}`", excerpt(name, QUOTE_BYTES))
 }
 
 impl Gguf {

@@ -10,6 +10,7 @@ use super::inbox::Work;
 use super::request::{MOST_CHOICE_TOKENS, Message, Params, Prompt, Request};
 use super::scheduler::Shared;
 use super::tokenizer::{Open, TokenizerError};
+use crate::text::{QUOTE_BYTES, excerpt};
 
 /// What turns a request into tokens.
 pub(super) struct Preparation {
@@ -135,7 +136,7 @@ impl Preparation {
             let tail = self.shared.tokenizer.close(open, choice)?;
             let all = if begun < head.len() { begun } else { begun + common(&tail, &said[begun..]) };
             if all == 0 {
-                let choice = choice.escape_debug();
+                let choice = excerpt(choice, QUOTE_BYTES);
                 return Err(format!(
                     "choice `{choice}` becomes one token with all of the prompt, so nothing is left to come before it; \
                      expected a longer prompt, or another beginning of the choice"
@@ -159,7 +160,7 @@ impl Preparation {
     fn check_branch(&self, tokens: usize, shared: usize, choice: &str) -> Result<(), Unprepared> {
         let own = tokens - shared;
         if own == 0 {
-            let choice = choice.escape_debug();
+            let choice = excerpt(choice, QUOTE_BYTES);
             return Err(format!("choice `{choice}` adds no token to the prompt").into());
         }
         if own > MOST_CHOICE_TOKENS {

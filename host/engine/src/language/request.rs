@@ -161,6 +161,9 @@ pub enum Output {
 /// A token of an answer, and how likely the model found it, by its own distribution: before temperature and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
+    /// Where in the answer's text it begins, in bytes; one that goes on with a character begins where
+    /// the character does.
+    pub start: usize,
     /// What it stands for in the text; it may end within a character.
     pub bytes: Vec<u8>,
     /// The natural logarithm of its probability.

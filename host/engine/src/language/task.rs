@@ -48,8 +48,8 @@ struct Generation<'t> {
     text: String,
     /// Bytes of `text` that the stream has had.
     sent: usize,
-    /// Where in `text` each token begins, and how likely it was; empty unless asked for.
-    logprobs: Vec<(usize, TokenLogprob)>,
+    /// Of each token of `text`; empty unless asked for.
+    logprobs: Vec<TokenLogprob>,
     /// How many of these the stream has had.
     sent_logprobs: usize,
     finish: Option<Finish>,
@@ -236,7 +236,7 @@ impl<'t> Task<'t> {
                 text: generation.text,
                 tokens: self.tokens[prompt_tokens..].to_vec(),
                 finish: generation.finish.unwrap_or(Finish::Length),
-                logprobs: generation.logprobs.into_iter().map(|(_, logprob)| logprob).collect(),
+                logprobs: generation.logprobs,
             },
         };
         let usage = TokenUsage { prompt_tokens, cached_tokens: self.cached, generated_tokens };
@@ -288,11 +288,17 @@ impl Generation<'_> {
         let before = self.text.len();
         if let Some(top) = self.params.logprobs {
             let normaliser = log_sum_exp(logits);
-            let told =
-                |token: u32| (tokenizer.token_bytes(token).to_vec(), logits[token as usize] - normaliser);
-            let (bytes, logprob) = told(token);
-            let top = likeliest(logits, top).into_iter().map(told).collect();
-            self.logprobs.push((before, TokenLogprob { bytes, logprob, top }));
+            let begins = self.detokenizer.as_ref().is_some_and(Detokenizer::begins);
+            let of = |token: u32| {
+                let bytes = tokenizer.token_bytes(token);
+                // The space that an encoder puts before a text is no part of the answer.
+                let own = if begins { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
+                // Rounding may leave a certain token a little above 0.
+                (own.to_vec(), (logits[token as usize] - normaliser).min(0.0))
+            };
+            let (bytes, logprob) = of(token);
+            let top = likeliest(logits, top).into_iter().map(of).collect();
+            self.logprobs.push(TokenLogprob { start: before, bytes, logprob, top });
         }
         self.text.extend(self.detokenizer.as_mut().and_then(|detokenizer| detokenizer.push(token)));
         self.look_for_stop(before);
@@ -305,7 +311,7 @@ impl Generation<'_> {
         let found = self.params.stop.iter().filter_map(|stop| self.text[from..].find(stop.as_str())).min();
         if let Some(at) = found {
             self.text.truncate(from + at);
-            self.logprobs.retain(|(start, _)| *start < from + at);
+            self.logprobs.retain(|logprob| logprob.start < from + at);
             self.finish = Some(Finish::Stop);
         }
     }
@@ -320,11 +326,14 @@ impl Generation<'_> {
     /// Give the stream what can no longer become part of a stop string.
     fn send(&mut self, stream: Option<&UnboundedSender<Piece>>) {
         let Some(stream) = stream else { return };
-        let held = if self.finish.is_some() { 0 } else { self.held_back() };
+        let is_last = self.finish.is_some();
+        let held = if is_last { 0 } else { self.held_back() };
         let end = self.text.len() - held;
-        if end > self.sent {
-            let begun = self.logprobs[self.sent_logprobs..].iter().take_while(|(start, _)| *start < end);
-            let logprobs: Vec<_> = begun.map(|(_, logprob)| logprob.clone()).collect();
+        let waiting = &self.logprobs[self.sent_logprobs..];
+        // Tokens without a text of their own come with what follows them, or at the end.
+        if end > self.sent || (is_last && !waiting.is_empty()) {
+            let begun = waiting.iter().take_while(|logprob| is_last || logprob.start < end);
+            let logprobs: Vec<_> = begun.cloned().collect();
             self.sent_logprobs += logprobs.len();
             // A receiver that is gone will close the reply as well, or reads the whole text there.
             let _ = stream.send(Piece { text: self.text[self.sent..end].to_owned(), logprobs });

@@ -7,6 +7,7 @@ use super::request::{Answer, List, MOST_CHOICES, Message, Output, Params, Prompt
 use super::tokenizer::MAX_MESSAGES;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
+use crate::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 
 /// Read a request from its tensors.
 ///
@@ -31,7 +32,7 @@ pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> 
             }
             "params" => params.replace(json::<Params>(&name, tensor)?).is_some(),
             other => {
-                let other = &other[..other.floor_char_boundary(64)];
+                let other = excerpt(other, QUOTE_BYTES);
                 return Err(format!(
                     "no input is called `{other}`; expected one of `prompt`, `messages` and `tokens`, and perhaps \
                      `choices` and `params`"
@@ -102,7 +103,8 @@ fn text(name: &str, tensor: Tensor) -> Result<String, String> {
 }
 
 fn json<T: DeserializeOwned>(name: &str, tensor: Tensor) -> Result<T, String> {
-    serde_json::from_str(&text(name, tensor)?).map_err(|error| format!("`{name}`: {error}"))
+    serde_json::from_str(&text(name, tensor)?)
+        .map_err(|error| format!("`{name}`: {}", excerpt_of(error, MESSAGE_BYTES)))
 }
 
 fn tokens(tensor: &Tensor) -> Result<Vec<u32>, String> {

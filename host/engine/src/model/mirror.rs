@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use sha2::{Digest as _, Sha256};
+use blake3::Hasher;
 
 use super::{Model, RunError};
 use crate::tensor::Tensor;
@@ -58,8 +58,9 @@ pub struct Comparison {
 /// A disagreement. What was asked is not kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// SHA-256 over the inputs' names, types, shapes and elements, in 64 hexadecimal digits.
-    pub sha256: String,
+    /// Keyed hash of the inputs' names, types, shapes and elements, in 64 hexadecimal digits. The key is
+    /// random and kept nowhere else: equal inputs are known by it, and short ones cannot be guessed from it.
+    pub input: String,
     /// The largest difference of two values; infinite where the answers are of different kinds.
     pub difference: f64,
     /// When it was found.
@@ -68,6 +69,8 @@ pub struct Example {
 
 /// What both sides know.
 struct Seen {
+    /// Of the hashes of inputs.
+    key: [u8; 32],
     tolerance: f64,
     is_language: bool,
     skipped: AtomicU64,
@@ -114,9 +117,12 @@ impl Mirror {
     ///
     /// # Errors
     ///
-    /// When no thread can be started.
+    /// When no thread can be started, or the system has no random numbers.
     pub fn new(next: Arc<Model>, tolerance: f64) -> std::io::Result<Self> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(std::io::Error::other)?;
         let seen = Arc::new(Seen {
+            key,
             tolerance,
             is_language: next.is_language(),
             skipped: AtomicU64::new(0),
@@ -183,15 +189,15 @@ impl Drop for Mirror {
 
 fn ask_all(runtime: &tokio::runtime::Runtime, next: &Arc<Model>, seen: &Seen, waiting: &Receiver<Answered>) {
     while let Ok(Answered { mut asked, outputs }) = waiting.recv() {
-        let sha256 = hash(&asked.inputs);
+        let input = hash(&seen.key, &asked.inputs);
         let inputs = std::mem::take(&mut asked.inputs);
         let reply = runtime.block_on(next.run(inputs, Instant::now() + TIME));
-        seen.found(sha256, &outputs, reply.map(|reply| reply.outputs));
+        seen.found(input, &outputs, reply.map(|reply| reply.outputs));
     }
 }
 
 impl Seen {
-    fn found(&self, sha256: String, answered: &Tensors, next: Result<Tensors, RunError>) {
+    fn found(&self, input: String, answered: &Tensors, next: Result<Tensors, RunError>) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let next = match next {
             Ok(next) => next,
@@ -215,7 +221,7 @@ impl Seen {
             if found.examples.len() == MOST_EXAMPLES {
                 found.examples.remove(0);
             }
-            found.examples.push(Example { sha256, difference, at: SystemTime::now() });
+            found.examples.push(Example { input, difference, at: SystemTime::now() });
         }
     }
 }
@@ -224,16 +230,16 @@ fn size(tensors: &Tensors) -> usize {
     tensors.iter().map(|(name, tensor)| name.len() + tensor.data().len()).sum()
 }
 
-fn hash(inputs: &Tensors) -> String {
+fn hash(key: &[u8; 32], inputs: &Tensors) -> String {
     let mut inputs: Vec<_> = inputs.iter().collect();
     inputs.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::new_keyed(key);
     for (name, tensor) in inputs {
         let head = format!("{name:?} {} {:?}\n", tensor.dtype(), tensor.shape());
-        hasher.update(head);
+        hasher.update(head.as_bytes());
         hasher.update(tensor.data());
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hasher.finalize().to_string()
 }
 
 /// The largest difference of two values of the same place; infinite where there is none of the same place.
@@ -318,13 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn inputs_are_known_by_their_hash_in_any_order() {
+    fn inputs_are_known_by_their_keyed_hash() {
         let mut inputs = named("a", &[1.0]);
         inputs.extend(named("b", &[2.0]));
-        let hashed = hash(&inputs);
+        let hashed = hash(&[1; 32], &inputs);
+        assert_ne!(hash(&[2; 32], &inputs), hashed, "another key tells another hash");
         inputs.reverse();
-        assert_eq!(hash(&inputs), hashed);
+        assert_eq!(hash(&[1; 32], &inputs), hashed, "in any order");
         inputs[0].0 = "c".to_owned();
-        assert_ne!(hash(&inputs), hashed);
+        assert_ne!(hash(&[1; 32], &inputs), hashed);
     }
 }

@@ -8,6 +8,7 @@ use crate::backend::{BackendError, Port};
 use crate::card::{Axis, Card, DEFAULT_MAX, DEFAULT_MAX_PRODUCT, MAX_ROWS};
 use crate::dtype::DType;
 use crate::tensor::{Tensor, shape_text};
+use crate::text::{QUOTE_BYTES, excerpt};
 
 /// The tensors of a model, each as its card describes it, in the order of its file.
 pub(super) struct Signature {
@@ -102,8 +103,7 @@ impl Signature {
         for (name, tensor) in given {
             let Some(position) = self.inputs.iter().position(|slot| slot.name == name) else {
                 let known: Vec<_> = self.inputs.iter().map(|slot| format!("`{}`", slot.name)).collect();
-                // The name is the caller's, and may be long.
-                let name = &name[..name.floor_char_boundary(64)];
+                let name = excerpt(&name, QUOTE_BYTES);
                 return Err(format!("no input is called `{name}`, expected {}", known.join(", ")));
             };
             let slot = &self.inputs[position];

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use infer_engine::TokenUsage;
+use infer_engine::text::excerpt;
 use infer_sandbox::Usage;
 use serde::Serialize;
 
@@ -124,9 +125,9 @@ impl Tally {
 
     /// `count` calls that got no answer, for the same reason.
     pub(super) fn failed(&mut self, why: &str, count: u64) {
-        let why = &why[..why.floor_char_boundary(ERROR_BYTES)];
-        let known = self.errors.contains_key(why) || self.errors.len() < ERROR_KINDS - 1;
-        *self.errors.entry(if known { why } else { "other errors" }.to_owned()).or_default() += count;
+        let why = excerpt(why, ERROR_BYTES);
+        let known = self.errors.contains_key(&*why) || self.errors.len() < ERROR_KINDS - 1;
+        *self.errors.entry(if known { &*why } else { "other errors" }.to_owned()).or_default() += count;
     }
 
     /// Calls that were answered.

@@ -1,5 +1,6 @@
 //! Reading a request for a chat's next turn, or for a text's continuation.
 
+use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 use infer_engine::{Message, Params, Prompt, Request};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -9,7 +10,6 @@ use utoipa::ToSchema;
 use super::Form;
 use super::schema::{Content, OneOrMore, Prompts};
 use crate::error::ApiError;
-use crate::routes::json::beginning;
 
 /// Tokens of an answer whose request does not say how many: of a turn, and, as OpenAI has it, of a continuation.
 const CHAT_TOKENS: usize = 512;
@@ -110,7 +110,7 @@ struct StreamOptions {
 /// 400 with the path of what is wrong.
 pub(super) fn read(form: Form, body: &[u8]) -> Result<Asked, ApiError> {
     let body: Body<'_> = serde_json::from_slice(body)
-        .map_err(|error| ApiError::invalid("", format!("the body is not what is expected: {error}")))?;
+        .map_err(|error| ApiError::invalid("", format_args!("the body is not what is expected: {error}")))?;
     body.check(form)?;
     let (prompt, prefix_messages, default) = match form {
         Form::Chat => {
@@ -194,18 +194,18 @@ fn content(value: &RawValue) -> Result<String, String> {
         return parse(value);
     }
     if !value.get().starts_with('[') {
-        return Err(format!("is `{}`; {EXPECTED}", beginning(value.get())));
+        return Err(format!("is `{}`; {EXPECTED}", excerpt(value.get(), QUOTE_BYTES)));
     }
     let mut text = String::new();
     for part in parse::<Vec<Part>>(value)? {
         let Part { r#type, text: Some(more) } = part else {
             return Err(format!(
                 "has a part of the type `{}` without `text`; {EXPECTED}",
-                beginning(&part.r#type)
+                excerpt(&part.r#type, QUOTE_BYTES)
             ));
         };
         if r#type != "text" {
-            return Err(format!("has a part of the type `{}`; {EXPECTED}", beginning(&r#type)));
+            return Err(format!("has a part of the type `{}`; {EXPECTED}", excerpt(&r#type, QUOTE_BYTES)));
         }
         text.push_str(&more);
     }
@@ -251,7 +251,8 @@ fn logprobs(form: Form, wanted: Option<&RawValue>, top: Option<usize>) -> Result
 }
 
 fn parse<T: DeserializeOwned>(value: &RawValue) -> Result<T, String> {
-    serde_json::from_str(value.get()).map_err(|error| format!("is not what is expected: {error}"))
+    serde_json::from_str(value.get())
+        .map_err(|error| format!("is not what is expected: {}", excerpt_of(error, MESSAGE_BYTES)))
 }
 
 fn random() -> Result<u64, ApiError> {

@@ -19,10 +19,12 @@ pub(super) struct Head {
     model: String,
     hash: String,
     dummy: bool,
+    /// Whether log-probabilities are asked for.
+    logprobs: bool,
 }
 
 impl Head {
-    pub(super) fn new(form: Form, id: &str, model: &Model) -> Self {
+    pub(super) fn new(form: Form, id: &str, model: &Model, logprobs: bool) -> Self {
         let prefix = match form {
             Form::Chat => "chatcmpl",
             Form::Completion => "cmpl",
@@ -35,6 +37,7 @@ impl Head {
             model: model.name().to_owned(),
             hash: model.hash().to_owned(),
             dummy: model.is_dummy(),
+            logprobs,
         }
     }
 
@@ -43,7 +46,7 @@ impl Head {
         let Output::Text { text, finish, logprobs, .. } = answer.output else {
             return Err(ApiError::internal("internal"));
         };
-        let (index, logprobs, finish_reason) = (0, self.logprobs(&logprobs, 0), reason(finish));
+        let (index, logprobs, finish_reason) = (0, self.logprobs(&logprobs), reason(finish));
         let (object, choice) = match self.form {
             Form::Chat => {
                 let message = Turn { role: "assistant", content: text, refusal: None };
@@ -78,9 +81,9 @@ impl Head {
         })
     }
 
-    /// A chunk of text that comes after `before` bytes of it.
-    pub(super) fn piece(&self, text: &str, logprobs: &[TokenLogprob], before: usize) -> Value {
-        let logprobs = self.logprobs(logprobs, before);
+    /// A chunk of text.
+    pub(super) fn piece(&self, text: &str, logprobs: &[TokenLogprob]) -> Value {
+        let logprobs = self.logprobs(logprobs);
         self.chunk(match self.form {
             Form::Chat => {
                 json!([{ "index": 0, "delta": { "content": text }, "logprobs": logprobs, "finish_reason": null }])
@@ -134,16 +137,12 @@ impl Head {
         &self.hash[..self.hash.len().min(16)]
     }
 
-    /// None where none were asked for. `before`: bytes of the answer before the first of them.
-    fn logprobs(&self, logprobs: &[TokenLogprob], before: usize) -> Option<Logprobs> {
-        if logprobs.is_empty() {
-            return None;
-        }
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Some(match self.form {
+    /// None where none were asked for; an answer without a token has an empty list of them.
+    fn logprobs(&self, logprobs: &[TokenLogprob]) -> Option<Logprobs> {
+        self.logprobs.then(|| match self.form {
             Form::Chat => {
                 let token =
-                    |bytes: &[u8], logprob| Token { token: text(bytes), logprob, bytes: bytes.to_vec() };
+                    |bytes: &[u8], logprob| Token { token: shown(bytes), logprob, bytes: bytes.to_vec() };
                 let told = |told: &TokenLogprob| Told {
                     token: token(&told.bytes, told.logprob),
                     top_logprobs: told.top.iter().map(|(bytes, logprob)| token(bytes, *logprob)).collect(),
@@ -151,23 +150,40 @@ impl Head {
                 Logprobs::Turn { content: logprobs.iter().map(told).collect(), refusal: None }
             }
             Form::Completion => {
-                let offsets = logprobs.iter().scan(before, |offset, told| {
-                    let at = *offset;
-                    *offset += told.bytes.len();
-                    Some(at)
-                });
+                // Two tokens may read the same: the likelier one, which comes first, stands for both.
                 let top = |told: &TokenLogprob| {
-                    told.top.iter().map(|(bytes, logprob)| (text(bytes), *logprob)).collect()
+                    let mut top = BTreeMap::new();
+                    for (bytes, logprob) in &told.top {
+                        top.entry(named(bytes)).or_insert(*logprob);
+                    }
+                    top
                 };
                 Logprobs::Text {
-                    tokens: logprobs.iter().map(|told| text(&told.bytes)).collect(),
+                    tokens: logprobs.iter().map(|told| named(&told.bytes)).collect(),
                     token_logprobs: logprobs.iter().map(|told| told.logprob).collect(),
                     top_logprobs: logprobs.iter().map(top).collect(),
-                    text_offset: offsets.collect(),
+                    text_offset: logprobs.iter().map(|told| told.start).collect(),
                 }
             }
         })
     }
+}
+
+/// A token as OpenAI's chats show it: bytes that are no whole character as escapes, `\xf0\x9f`. A
+/// replacement character in their place would be the same for all of them.
+fn shown(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+/// A token as OpenAI's completions name it: `bytes:\xf0\x9f` where it is no text by itself.
+fn named(bytes: &[u8]) -> String {
+    let shown = shown(bytes);
+    if std::str::from_utf8(bytes).is_ok() { shown } else { format!("bytes:{shown}") }
 }
 
 /// A whole answer.
@@ -307,5 +323,51 @@ fn reason(finish: Finish) -> &'static str {
     match finish {
         Finish::End | Finish::Stop => "stop",
         Finish::Length => "length",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(form: Form, logprobs: bool) -> Head {
+        Head {
+            form,
+            id: String::new(),
+            created: 0,
+            model: String::new(),
+            hash: "0123456789abcdef".to_owned(),
+            dummy: false,
+            logprobs,
+        }
+    }
+
+    #[test]
+    fn answer_without_tokens_has_empty_logprobs() {
+        let told = |form, wanted| serde_json::to_value(head(form, wanted).logprobs(&[])).unwrap();
+        assert_eq!(told(Form::Chat, true), json!({ "content": [], "refusal": null }));
+        let empty = json!({ "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [] });
+        assert_eq!(told(Form::Completion, true), empty);
+        assert_eq!(told(Form::Chat, false), Value::Null);
+        assert_eq!(told(Form::Completion, false), Value::Null);
+    }
+
+    #[test]
+    fn parts_of_characters_stay_apart() {
+        let (one, other) = (b"\xf0\x9f".to_vec(), b"\xe2\x80".to_vec());
+        let top =
+            vec![(one.clone(), -0.5), (other.clone(), -1.0), (b"a".to_vec(), -2.0), (b"a".to_vec(), -9.0)];
+        let token = TokenLogprob { start: 3, bytes: one, logprob: -0.5, top };
+        let told =
+            |form| serde_json::to_value(head(form, true).logprobs(std::slice::from_ref(&token))).unwrap();
+        let completion = told(Form::Completion);
+        assert_eq!(completion["tokens"], json!(["bytes:\\xf0\\x9f"]));
+        let top = json!({ "bytes:\\xf0\\x9f": -0.5, "bytes:\\xe2\\x80": -1.0, "a": -2.0 });
+        assert_eq!(completion["top_logprobs"], json!([top]));
+        assert_eq!(completion["text_offset"], json!([3]));
+        let chat = told(Form::Chat);
+        assert_eq!(chat["content"][0]["token"], "\\xf0\\x9f");
+        assert_eq!(chat["content"][0]["bytes"], json!([0xf0, 0x9f]));
+        assert_eq!(chat["content"][0]["top_logprobs"][1]["token"], "\\xe2\\x80");
     }
 }

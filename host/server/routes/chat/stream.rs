@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::Frame;
@@ -13,17 +13,26 @@ use infer_sandbox::{Exhausted, Held};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
 
 use super::response::Head;
 use crate::error::ApiError;
 use crate::serve::Abort;
+
+/// How long a stream is silent before a comment says that it goes on: proxies give up on one that says
+/// nothing for a minute.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// A comment, as server-sent events have it, which every reader passes over.
+const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// Begin to answer. The computation goes on until its last event, or until the body is dropped, which a client that hangs up does:
 /// then it is withdrawn after the pass under way, and what it held is free.
 ///
 /// # Errors
 ///
-/// Those of a request that never began, which still have a status of their own; later ones are the stream's last event.
+/// Those of a request that never began, which still have a status of their own; later ones are the
+/// stream's last event, and so is every one that comes after [`SILENCE`].
 pub(super) async fn begin(
     model: Arc<Model>,
     mut session: Session,
@@ -45,7 +54,6 @@ pub(super) async fn begin(
         let answering = async { Ok::<_, Exhausted>(answering.await) };
         let telling = async {
             let mut begun = Some(begun);
-            let mut before = 0;
             while let Some(piece) = written.recv().await {
                 if let Some(begun) = begun.take() {
                     if let Some(event) = head.first() {
@@ -53,23 +61,17 @@ pub(super) async fn begin(
                     }
                     let _ = begun.send(());
                 }
-                events.tell(&head.piece(&piece.text, &piece.logprobs, before))?;
-                before += piece.text.len();
+                events.tell(&head.piece(&piece.text, &piece.logprobs))?;
             }
             Ok(begun)
         };
         // A client that takes less than is written for it ends the computation, where memory is short.
         let Ok((answer, begun)) = tokio::try_join!(answering, telling) else {
-            // Before the first event this is the answer, after it nobody waits for it.
-            events.end(&failure(&ApiError::busy()));
             return Err(ApiError::busy());
         };
         match (answer, begun) {
-            (Err(error), Some(_)) => return Err(error.into()),
-            (Err(error), None) => {
-                events.end(&failure(&ApiError::from(error)));
-                return Ok(());
-            }
+            // Before the first event this is the answer, after it the stream's last event.
+            (Err(error), _) => return Err(error.into()),
             (Ok(answer), begun) => {
                 if begun.is_some()
                     && let Some(event) = head.first()
@@ -93,8 +95,10 @@ pub(super) async fn begin(
         biased;
         Ok(()) = beginning => {}
         ended = &mut task.0 => ended.map_err(|_| ApiError::internal("internal"))??,
+        // A long prompt is still being read.
+        () = sleep(SILENCE) => {}
     }
-    Ok(Body::new(Events { receiver, unsent, _task: task }))
+    Ok(Body::new(Events::new(receiver, unsent, task, SILENCE)))
 }
 
 /// Events that the client has not taken. They count as memory until it does.
@@ -133,11 +137,42 @@ fn failure(error: &ApiError) -> Value {
     json!({ "error": { "message": error.to_string(), "type": "server_error", "param": null, "code": error.code() } })
 }
 
-/// The events as they come. With it goes the computation.
+/// The events as they come, and a comment after each `silence`. With it goes the computation.
 struct Events {
     receiver: UnboundedReceiver<Bytes>,
     unsent: Arc<Mutex<Held>>,
-    _task: Abort<Result<(), ApiError>>,
+    task: Computing,
+    /// Whether the task's end was looked at.
+    has_ended: bool,
+    silence: Duration,
+    silent: Pin<Box<Sleep>>,
+}
+
+type Computing = Abort<Result<(), ApiError>>;
+
+impl Events {
+    fn new(
+        receiver: UnboundedReceiver<Bytes>,
+        unsent: Arc<Mutex<Held>>,
+        task: Computing,
+        silence: Duration,
+    ) -> Self {
+        Events { receiver, unsent, task, has_ended: false, silence, silent: Box::pin(sleep(silence)) }
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(event) = ready!(self.receiver.poll_recv(context)) {
+            self.unsent.lock().unwrap_or_else(PoisonError::into_inner).shrink(event.len());
+            return Poll::Ready(Some(event));
+        }
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        let ended = ready!(Pin::new(&mut self.task.0).poll(context));
+        self.has_ended = true;
+        let ended = ended.unwrap_or_else(|_| Err(ApiError::internal("internal")));
+        Poll::Ready(ended.err().map(|error| write(&failure(&error))))
+    }
 }
 
 impl HttpBody for Events {
@@ -148,10 +183,61 @@ impl HttpBody for Events {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let event = ready!(self.receiver.poll_recv(context));
-        if let Some(event) = &event {
-            self.unsent.lock().unwrap_or_else(PoisonError::into_inner).shrink(event.len());
-        }
+        let event = match self.poll_event(context) {
+            Poll::Pending => {
+                ready!(self.silent.as_mut().poll(context));
+                Some(Bytes::from_static(KEEP_ALIVE))
+            }
+            Poll::Ready(event) => event,
+        };
+        let until = tokio::time::Instant::now() + self.silence;
+        self.silent.as_mut().reset(until);
         Poll::Ready(event.map(|event| Ok(Frame::data(event))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    async fn next(events: &mut Events) -> Option<Bytes> {
+        events.frame().await.map(|frame| frame.unwrap().into_data().unwrap())
+    }
+
+    fn nothing_held() -> Arc<Mutex<Held>> {
+        Arc::new(Mutex::new(infer_sandbox::RequestMemory::default().share()))
+    }
+
+    #[tokio::test]
+    async fn silent_stream_sends_keep_alive_comments() {
+        let (sender, receiver) = unbounded_channel();
+        let task = Abort(tokio::spawn(async { Ok(()) }));
+        let mut events = Events::new(receiver, nothing_held(), task, Duration::from_millis(5));
+        for _ in 0..3 {
+            assert_eq!(next(&mut events).await.unwrap(), KEEP_ALIVE);
+        }
+        sender.send(write(&json!(1))).unwrap();
+        events.silence = LONG;
+        events.silent = Box::pin(sleep(LONG));
+        assert_eq!(next(&mut events).await.unwrap(), "data: 1\n\n");
+        drop(sender);
+        assert_eq!(next(&mut events).await, None);
+    }
+
+    #[tokio::test]
+    async fn late_error_is_the_last_event() {
+        let (sender, receiver) = unbounded_channel();
+        let task = Abort(tokio::spawn(async move {
+            drop(sender);
+            Err(ApiError::deadline())
+        }));
+        let mut events = Events::new(receiver, nothing_held(), task, LONG);
+        let event = next(&mut events).await.unwrap();
+        assert!(event.starts_with(b"data: {\"error\":"), "{event:?}");
+        assert_eq!(next(&mut events).await, None);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_engine::{Card, DType, Tensor};
 use infer_sandbox::Held;
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -13,7 +14,6 @@ use utoipa::ToSchema;
 
 use super::{DATATYPES, data};
 use crate::error::ApiError;
-use crate::routes::json::beginning;
 
 /// How long the JSON at the body's beginning is.
 pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
@@ -156,15 +156,15 @@ pub(super) fn read(
     let length = json_length(headers, body.len())?;
     let (json, mut binary) = body.split_at(length);
     let read: Body<'_> = serde_json::from_slice(json)
-        .map_err(|error| ApiError::invalid("", format!("the body is no inference request: {error}")))?;
+        .map_err(|error| ApiError::invalid("", format_args!("the body is no inference request: {error}")))?;
     let mut inputs = Vec::new();
     for (index, input) in read.inputs.into_iter().enumerate() {
         let at = format!("inputs[{index}]");
         let name = input.name.clone();
         held.grow(input.bytes()).map_err(|_| ApiError::busy())?;
-        let tensor = input
-            .tensor(&mut binary)
-            .map_err(|message| ApiError::invalid(at, format!("input `{}`: {message}", beginning(&name))))?;
+        let tensor = input.tensor(&mut binary).map_err(|message| {
+            ApiError::invalid(at, format!("input `{}`: {message}", excerpt(&name, QUOTE_BYTES)))
+        })?;
         inputs.push((name, tensor));
     }
     if !binary.is_empty() {
@@ -195,7 +195,7 @@ fn chosen(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<Wan
     let mut wanted: Vec<Wanted> = Vec::new();
     for (index, output) in outputs.into_iter().enumerate() {
         let at = || format!("outputs[{index}]");
-        let name = beginning(&output.name).to_owned();
+        let name = excerpt(&output.name, QUOTE_BYTES).into_owned();
         if output.parameters.classification.is_some() {
             let message = format!(
                 "output `{name}`: `classification` is not served; POST /classify, or rank the scores"
@@ -229,7 +229,7 @@ impl Input<'_> {
         let known = DATATYPES.iter().find(|(_, name)| *name == self.datatype);
         let Some((dtype, _)) = known else {
             let names: Vec<_> = DATATYPES.iter().map(|(_, name)| *name).collect();
-            let found = beginning(&self.datatype);
+            let found = excerpt(&self.datatype, QUOTE_BYTES);
             return Err(format!("datatype `{found}` is not one of {}", names.join(", ")));
         };
         let bytes = match (self.parameters.binary_data_size, self.data) {

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde::de::{IgnoredAny, MapAccess};
 
 use super::input::expected;
 use crate::error::ApiError;
-use crate::routes::json::{Any, Read, Seed, Shallow, beginning};
+use crate::routes::json::{Any, Read, Seed, Shallow};
 
 /// The most thresholds of one request: several times the categories that there are.
 const MOST_THRESHOLDS: usize = 64;
@@ -70,7 +71,7 @@ impl<'de> Read<'de> for Reader {
                     .map(|thresholds| extensions.thresholds = thresholds),
                 _ => {
                     object.next_value::<IgnoredAny>()?;
-                    let path = format!("infer.{}", beginning(&key));
+                    let path = format!("infer.{}", excerpt(&key, QUOTE_BYTES));
                     let message = format!(
                         "`{path}` is not known; expected `deadline_ms`, `on_timeout`, `thresholds` and `explain`"
                     );
@@ -126,7 +127,7 @@ impl<'de> Read<'de> for Thresholds {
         let mut wrong = None;
         while let Some(category) = object.next_key::<Cow<'_, str>>()? {
             let value = object.next_value_seed(Seed(Any))?;
-            let path = || format!("infer.thresholds.{}", beginning(&category));
+            let path = || format!("infer.thresholds.{}", excerpt(&category, QUOTE_BYTES));
             match value {
                 _ if thresholds.len() == MOST_THRESHOLDS => {
                     let message = format!("`infer.thresholds` holds more than {MOST_THRESHOLDS} categories");

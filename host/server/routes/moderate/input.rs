@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::types::Part;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::extensions::{self, Extensions};
 use crate::error::ApiError;
-use crate::routes::json::{self, Any, Read, Seed, Shallow, beginning};
+use crate::routes::json::{self, Any, Read, Seed, Shallow};
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -93,9 +94,9 @@ impl<'de> Read<'de> for Body {
                 },
                 _ => {
                     object.next_value::<IgnoredAny>()?;
-                    let key = beginning(&key);
+                    let key = excerpt(&key, QUOTE_BYTES);
                     let message = format!("`{key}` is not known; expected `input`, `model` and `infer`");
-                    wrong.get_or_insert(ApiError::invalid(key, message));
+                    wrong.get_or_insert(ApiError::invalid(&key, message));
                 }
             }
         }

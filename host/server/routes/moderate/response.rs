@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::Usage;
 use infer_sandbox::types::{CategoryScore, Gap, Kinds, Tier, Verdict};
 use serde::Serialize;
@@ -18,7 +19,6 @@ use crate::app::Policy;
 use crate::error::ApiError;
 use crate::routes::Timings;
 use crate::routes::document;
-use crate::routes::json::beginning;
 use crate::routes::timings::{self, Judges, Tokens};
 
 pub(super) const ACTION: HeaderName = HeaderName::from_static("x-infer-action");
@@ -37,6 +37,9 @@ pub(crate) struct ModerateResponse {
     pub(crate) infer: Facts,
     #[serde(skip)]
     pub(crate) action: Action,
+    /// Every input was judged, by all models that should judge it.
+    #[serde(skip)]
+    pub(super) is_complete: bool,
 }
 
 /// OpenAI's result for one input.
@@ -109,6 +112,7 @@ impl ModerateResponse {
                 timings: Timings::new(verdicts.iter().map(|(_, usage)| usage), began.elapsed()),
             },
             action: Action::Allow,
+            is_complete: true,
         }
     }
 
@@ -121,7 +125,7 @@ impl ModerateResponse {
     pub(super) fn knows(&self, extensions: &Extensions) -> Result<(), ApiError> {
         let known = |name: &String| self.results.iter().any(|result| result.categories.contains_key(name));
         let Some(unknown) = extensions.thresholds.keys().find(|name| !known(name)) else { return Ok(()) };
-        let path = format!("infer.thresholds.{}", beginning(unknown));
+        let path = format!("infer.thresholds.{}", excerpt(unknown, QUOTE_BYTES));
         let names: Vec<_> =
             self.results.iter().flat_map(|result| result.categories.keys()).take(64).collect();
         let names: BTreeSet<_> = names.into_iter().map(|name| format!("`{name}`")).collect();

@@ -232,5 +232,5 @@ fn truncated_files_are_refused_wherever_they_end() {
 #[test]
 fn names_are_shown_without_control_characters_and_shortened() {
     assert_eq!(quoted("a\n\u{1b}[0m"), "`a\\n\\u{1b}[0m`");
-    assert_eq!(quoted(&"x".repeat(100)), format!("`{}…`", "x".repeat(80)));
+    assert_eq!(quoted(&"x".repeat(1000)), format!("`{}… (1000 bytes)`", "x".repeat(224)));
 }

@@ -24,6 +24,11 @@ impl<'t> Detokenizer<'t> {
         self
     }
 
+    /// Whether the next token begins a text, so that a space before it is the encoder's own.
+    pub(crate) fn begins(&self) -> bool {
+        self.begins
+    }
+
     /// Take `token`; the characters that it completes, if any. Control tokens, and ids that are none, give nothing.
     pub(crate) fn push(&mut self, token: u32) -> Option<String> {
         let mut bytes = self.tokenizer.bytes.get(token);

@@ -1,0 +1,228 @@
+//! The authority that a request names: one, valid, and the same wherever it stands.
+//!
+//! RFC 9112, section 3.2, and RFC 9113, section 8.3.1. Two different hosts in one request are how a proxy
+//! and the server behind it are made to disagree about whom the request is for.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{Request, State};
+use axum::http::uri::{Authority, Scheme};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use infer_engine::text::{QUOTE_BYTES, excerpt};
+
+use crate::error::ApiError;
+
+/// Where browsers say whether a page of another site asks.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The longest host and port, in bytes: DNS has no longer names.
+const LONGEST: usize = 255 + ":65535".len();
+
+/// A host in lower case, and its port where one is named.
+type Named = (String, Option<u16>);
+
+/// Answer 400 to a request that names no host, two hosts, or an invalid one.
+pub(super) async fn check(request: Request, next: Next) -> Response {
+    match named(request.version(), request.uri(), request.headers()) {
+        Ok(_) => next.run(request).await,
+        Err(error) => {
+            let is_http2 = request.version() == Version::HTTP_2;
+            let mut response = error.into_response();
+            if !is_http2 {
+                // Where this request ends is as doubtful as whom it is for.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
+    }
+}
+
+/// Answer 403 to what a browser sends on behalf of a page, and to requests for another host than the
+/// operator's listener, which is bound to `own`: a page can neither change its `Host` nor leave out what the browser adds.
+pub(super) async fn guard(State(own): State<Option<SocketAddr>>, request: Request, next: Next) -> Response {
+    match admits(own, &request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn admits(own: Option<SocketAddr>, request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers();
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let message = format!(
+            "the operator's listener answers no page: the request has the `Origin` `{}`; ask with a program",
+            shown(origin)
+        );
+        return Err(ApiError::forbidden(message));
+    }
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    if !matches!(site, None | Some(b"none" | b"same-origin")) {
+        let message =
+            "the operator's listener answers no page of another site (`Sec-Fetch-Site`); ask with a program";
+        return Err(ApiError::forbidden(message));
+    }
+    // HTTP/1.0 may name no host; a browser always does.
+    let Some((host, _)) = named(request.version(), request.uri(), headers)? else { return Ok(()) };
+    if is_operators(&host, own.map(|own| own.ip())) {
+        return Ok(());
+    }
+    let own = own.map_or_else(|| "localhost".to_owned(), |own| own.to_string());
+    let message = format!(
+        "the host `{}` is not the operator's listener; expected its address, `{own}`, or `localhost`",
+        excerpt(&host, QUOTE_BYTES)
+    );
+    Err(ApiError::forbidden(message))
+}
+
+/// Whether `host` names a listener on `own`. Any port is as good: a tunnel has its own, and a page that
+/// asks under a name of its own is known by the name.
+fn is_operators(host: &str, own: Option<IpAddr>) -> bool {
+    if host == "localhost" {
+        return true;
+    }
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let Ok(address) = literal.parse::<IpAddr>() else { return false };
+    let address = address.to_canonical();
+    address.is_loopback() || own.is_some_and(|own| own.is_unspecified() || own.to_canonical() == address)
+}
+
+/// The authority that a request names; none where HTTP/1.0 names none.
+///
+/// # Errors
+///
+/// 400 where there is none, more than one, or one that is not valid.
+fn named(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Named>, ApiError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(ApiError::invalid("host", "the request has more than one `Host` header; expected one"));
+    }
+    let invalid = |sent: Cow<'_, str>| {
+        let sent = excerpt(&sent, QUOTE_BYTES);
+        let message = format!("invalid `Host` header `{sent}`; expected a host such as `example.com:8080`");
+        ApiError::invalid("host", message)
+    };
+    let host = match host {
+        Some(value) => Some(parse(value.as_bytes()).ok_or_else(|| invalid(shown(value)))?),
+        None => None,
+    };
+    let target = match uri.authority() {
+        Some(authority) => {
+            Some(parse(authority.as_str().as_bytes()).ok_or_else(|| invalid(authority.as_str().into()))?)
+        }
+        None => None,
+    };
+    match (target, host) {
+        (None, None) if version < Version::HTTP_11 => Ok(None),
+        (Some(target), None) if version != Version::HTTP_11 => Ok(Some(target)),
+        (_, None) => Err(ApiError::invalid("host", "the request has no `Host` header; expected one")),
+        (None, Some(host)) => Ok(Some(host)),
+        (Some(target), Some(host)) => {
+            let usual = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+            let same = target.0 == host.0 && target.1.unwrap_or(usual) == host.1.unwrap_or(usual);
+            same.then_some(Some(target)).ok_or_else(|| {
+                ApiError::invalid("host", "the `Host` header names another host than the request's target")
+            })
+        }
+    }
+}
+
+/// A host and a port, without user information.
+fn parse(text: &[u8]) -> Option<Named> {
+    let text = Some(text).filter(|text| text.len() <= LONGEST)?;
+    let authority = Authority::try_from(text).ok().filter(|authority| !authority.as_str().contains('@'))?;
+    let host = authority.host();
+    let port = match authority.as_str().strip_prefix(host)? {
+        "" | ":" => None,
+        port => Some(port.strip_prefix(':')?.parse().ok()?),
+    };
+    (!host.is_empty()).then(|| (host.to_ascii_lowercase(), port))
+}
+
+fn shown(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn request(version: Version, uri: &str, headers: &[(&str, &str)]) -> Request {
+        let mut request = Request::builder().version(version).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::empty()).unwrap()
+    }
+
+    fn is_valid(request: &Request) -> bool {
+        named(request.version(), request.uri(), request.headers()).is_ok()
+    }
+
+    #[test]
+    fn one_valid_host_is_required() {
+        let (v10, v11, v2) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
+        let long = "x".repeat(70_000);
+        let cases: [(Version, &str, &[&str], bool); 26] = [
+            (v11, "/", &["a"], true),
+            (v11, "/", &["a:80"], true),
+            (v11, "/", &["[::1]:8080"], true),
+            (v11, "/", &["a:"], true),
+            (v11, "/", &[], false),
+            (v11, "/", &["a", "a"], false),
+            (v11, "/", &["a", "b"], false),
+            (v11, "/", &[""], false),
+            (v11, "/", &["a b"], false),
+            (v11, "/", &["a/b"], false),
+            (v11, "/", &["a, b"], false),
+            (v11, "/", &["user@a"], false),
+            (v11, "/", &["a:b"], false),
+            (v11, "/", &["a:99999"], false),
+            (v11, "/", &["[::1"], false),
+            (v11, "/", &[&long], false),
+            (v11, "http://a/", &["A:80"], true),
+            (v11, "http://a/", &["b"], false),
+            (v11, "http://a/", &[], false),
+            (v10, "/", &[], true),
+            (v10, "/", &["a", "b"], false),
+            (v2, "https://a/", &[], true),
+            (v2, "https://a/", &["a:443"], true),
+            (v2, "https://a/", &["b"], false),
+            (v2, "/", &[], false),
+            (v2, "https://a/", &["a", "a"], false),
+        ];
+        for (version, uri, hosts, expected) in cases {
+            let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            assert_eq!(is_valid(&request(version, uri, &headers)), expected, "{version:?} {uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn operators_listener_admits_programs_alone() {
+        let cases: [(&str, &[(&str, &str)], bool); 14] = [
+            ("127.0.0.1:9000", &[("host", "127.0.0.1:9000")], true),
+            ("127.0.0.1:9000", &[("host", "localhost:9000")], true),
+            ("127.0.0.1:9000", &[("host", "LOCALHOST")], true),
+            ("127.0.0.1:9000", &[("host", "[::1]:9000")], true),
+            ("10.0.0.5:9000", &[("host", "10.0.0.5:9000")], true),
+            ("0.0.0.0:9000", &[("host", "10.0.0.5:9000")], true),
+            ("127.0.0.1:9000", &[("host", "10.0.0.5:9000")], false),
+            ("127.0.0.1:9000", &[("host", "pages.example")], false),
+            ("127.0.0.1:9000", &[("host", "localhost.pages.example:9000")], false),
+            ("127.0.0.1:9000", &[("host", "127.0.0.1:9000"), ("origin", "http://127.0.0.1:9000")], false),
+            ("127.0.0.1:9000", &[("host", "127.0.0.1:9000"), ("origin", "null")], false),
+            ("127.0.0.1:9000", &[("host", "127.0.0.1:9000"), ("sec-fetch-site", "cross-site")], false),
+            ("127.0.0.1:9000", &[("host", "127.0.0.1:9000"), ("sec-fetch-site", "same-site")], false),
+            ("127.0.0.1:9000", &[("host", "127.0.0.1:9000"), ("sec-fetch-site", "none")], true),
+        ];
+        for (own, headers, expected) in cases {
+            let request = request(Version::HTTP_11, "/admin/reload", headers);
+            assert_eq!(admits(own.parse().ok(), &request).is_ok(), expected, "{own} {headers:?}");
+        }
+    }
+}
