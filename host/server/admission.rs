@@ -275,11 +275,10 @@ mod tests {
         gate.remove(1, at(800));
         gate.remove(1, at(1_600));
         assert_eq!(interval(&gate, at(1_600)), 800.0);
-        assert_eq!(gate.add(1, 1, at(1_600)), Ok(()), "it is alone");
-        gate.remove(1, at(1_600));
-        assert_eq!(interval(&gate, at(3_600)), 100.0);
-        assert_eq!(interval(&gate, at(11_600)), 0.0);
-        gate.add(1, 30, at(11_600)).unwrap();
+        assert_eq!(gate.add(0, 3, at(1_600)), Err(Full));
+        assert_eq!(interval(&gate, at(4_600)), 100.0);
+        assert_eq!(interval(&gate, at(31_600)), 0.0);
+        assert_eq!(gate.add(0, 30, at(31_600)), Ok(()));
     }
 
     #[test]
