@@ -125,6 +125,128 @@ async fn what_is_wrong_is_named_before_a_stream_begins() {
 }
 
 #[tokio::test]
+async fn received_turns_may_be_sent_back() {
+    let server = tiny().await;
+    let (status, first) = answer(server.post(CHAT).json(&chat(json!({})))).await;
+    assert_eq!(status, StatusCode::OK, "{first}");
+    let mut own = first["choices"][0]["message"].clone();
+    own["content"] = "blue".into();
+    let turn = |more: Value| {
+        let mut turn = json!({ "role": "assistant", "content": "blue" });
+        turn.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        turn
+    };
+    // Clients' own turns: OpenAI's package, its parsed answers, LiteLLM, OpenRouter, DeepSeek.
+    let openai = json!({ "refusal": null, "annotations": [], "audio": null, "function_call": null, "tool_calls": null });
+    let litellm = json!({ "tool_calls": null, "function_call": null, "provider_specific_fields": { "refusal": null },
+        "thinking_blocks": [], "images": [] });
+    let turns = [
+        own,
+        turn(json!({ "refusal": null })),
+        turn(openai),
+        turn(json!({ "parsed": null, "refusal": null, "tool_calls": [] })),
+        turn(litellm),
+        turn(json!({ "reasoning": null, "reasoning_details": [], "reasoning_content": "It is blue." })),
+        turn(json!({ "name": "assistant", "some_later_member": null })),
+        turn(json!({ "content": [{ "type": "text", "text": "blue", "annotations": [] }] })),
+        turn(json!({ "content": null, "refusal": "blue" })),
+        turn(json!({ "content": [{ "type": "refusal", "refusal": "blue" }] })),
+    ];
+    let ask = async |turn: &Value| {
+        let messages = json!([{ "role": "user", "content": "Name a colour." }, turn, { "role": "user", "content": "Another?" }]);
+        answer(server.post(CHAT).json(&chat(json!({ "messages": messages })))).await
+    };
+    let (_, expected) = ask(&turn(json!({}))).await;
+    let text = |body: &Value| body["choices"][0]["message"]["content"].clone();
+    for turn in &turns {
+        let (status, body) = ask(turn).await;
+        assert_eq!((status, text(&body)), (StatusCode::OK, text(&expected)), "{turn}: {body}");
+    }
+    let call = json!([{ "id": "1", "type": "function", "function": { "name": "f", "arguments": "{}" } }]);
+    for (turn, words) in [
+        (turn(json!({ "tool_calls": call })), "`messages[1].tool_calls` is `["),
+        (turn(json!({ "audio": { "id": "a" } })), "`messages[1].audio`"),
+        (json!({ "role": "user", "content": null }), "`messages[1].content` is missing or null"),
+        (json!({ "role": "tool", "tool_call_id": "1", "content": "a" }), "`messages[1].tool_call_id`"),
+        (turn(json!({ "unknown": 1 })), "unknown field `unknown`"),
+        (turn(json!({ "content": [{ "type": "image_url", "image_url": {} }] })), "has the type `image_url`"),
+    ] {
+        let (status, body) = ask(&turn).await;
+        let message = body["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == StatusCode::BAD_REQUEST && message.contains(words), "{turn}: {status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn defaults_that_clients_send_are_accepted() {
+    let server = tiny().await;
+    let text = |body: &Value| body["choices"][0]["message"]["content"].clone();
+    let (_, expected) = answer(server.post(CHAT).json(&chat(json!({})))).await;
+    let tool = json!({ "type": "function", "function": { "name": "f", "parameters": {} } });
+    let cases = [
+        json!({ "tools": null, "tool_choice": null, "response_format": null, "functions": null, "function_call": null }),
+        json!({ "tools": [], "tool_choice": "auto", "functions": [], "function_call": "auto" }),
+        json!({ "tools": [tool], "tool_choice": "none" }),
+        json!({ "response_format": { "type": "text" } }),
+        json!({ "n": 1, "stop": null, "logit_bias": {}, "user": "u", "metadata": {}, "store": false }),
+        json!({ "n": null, "stop": [], "logit_bias": null, "user": null, "metadata": null, "store": null }),
+        json!({ "service_tier": "auto", "stream_options": null, "seed": null, "frequency_penalty": 0, "presence_penalty": 0.0 }),
+        json!({ "stream": null, "stream_options": { "include_usage": null }, "logprobs": null, "top_logprobs": null }),
+        json!({ "parallel_tool_calls": true, "modalities": ["text"], "audio": null, "prediction": null }),
+        json!({ "reasoning_effort": "medium", "verbosity": "medium", "web_search_options": null }),
+        json!({ "max_tokens": null, "max_completion_tokens": 8, "top_p": null, "top_k": -1, "min_p": 0, "repetition_penalty": 1.0 }),
+        json!({ "messages": [{ "role": "user", "content": "Name a colour.", "name": null, "refusal": null, "tool_calls": [] }] }),
+        json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "Name a colour.", "cache_control": {} }] }] }),
+        json!({ "a_later_member": null }),
+    ];
+    for members in cases {
+        let (status, body) = answer(server.post(CHAT).json(&chat(members.clone()))).await;
+        assert_eq!((status, text(&body)), (StatusCode::OK, text(&expected)), "{members}: {body}");
+    }
+    let system = |role: &str| json!({ "messages": [{ "role": role, "content": "Be brief." }, { "role": "user", "content": "Hi" }] });
+    let (status, body) = answer(server.post(CHAT).json(&chat(system("developer")))).await;
+    let (_, expected) = answer(server.post(CHAT).json(&chat(system("system")))).await;
+    assert_eq!((status, text(&body)), (StatusCode::OK, text(&expected)), "{body}");
+    let plain = json!({ "model": "tiny", "prompt": "Once upon", "max_tokens": 3, "temperature": 0, "best_of": 1, "echo": false,
+        "suffix": null, "logprobs": null, "logit_bias": null, "n": 1, "user": "u", "stream_options": null });
+    let (status, body) = answer(server.post("/v1/completions").json(&plain)).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+}
+
+#[tokio::test]
+async fn members_that_ask_for_more_are_refused() {
+    let server = tiny().await;
+    let tool = json!({ "type": "function", "function": { "name": "f" } });
+    let cases = [
+        (json!({ "tools": [tool] }), "tools", "the models call no tools"),
+        (json!({ "tool_choice": "required" }), "tool_choice", "`none` or `auto`"),
+        (json!({ "functions": [{}] }), "functions", "the models call no tools"),
+        (json!({ "function_call": { "name": "f" } }), "function_call", "`none` or `auto`"),
+        (json!({ "response_format": { "type": "json_object" } }), "response_format", "is not enforced"),
+        (json!({ "logit_bias": { "5": -100 } }), "logit_bias", "no bias"),
+        (json!({ "modalities": ["text", "audio"] }), "modalities", "text alone"),
+        (json!({ "audio": { "voice": "alloy" } }), "audio", "text alone"),
+        (json!({ "web_search_options": {} }), "web_search_options", "searches nothing"),
+        (json!({ "reasoning_effort": "high" }), "reasoning_effort", "do not reason"),
+        (json!({ "verbosity": "low" }), "verbosity", "`medium`"),
+        (json!({ "best_of": 2 }), "best_of", "expected 1"),
+        (json!({ "echo": true }), "echo", "expected false"),
+        (json!({ "suffix": "x" }), "suffix", "at their end alone"),
+        (json!({ "min_p": 0.1 }), "min_p", "expected 0"),
+        (json!({ "repetition_penalty": 1.1 }), "repetition_penalty", "expected 1"),
+        (json!({ "n": 2 }), "n", "expected 1"),
+        (json!({ "top_k": -2 }), "top_k", "is -2"),
+        (json!({ "temperature": "hot" }), "temperature", "invalid type: string"),
+    ];
+    for (members, param, words) in cases {
+        let (status, body) = answer(server.post(CHAT).json(&chat(members.clone()))).await;
+        let message = body["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == StatusCode::BAD_REQUEST && message.contains(words), "{members}: {status} {body}");
+        assert_eq!(body["error"]["param"], param, "{members}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_frees_what_it_held() {
     // A model that takes seconds for such an answer, and has memory for one of them.
     let config = "[models.smollm2]\nsource = \"builtin:smollm2\"\nthreads = 1\nkv_bytes = 25165824\n";

@@ -29,6 +29,63 @@ async fn a_form_and_a_body_get_the_same_labels() {
 }
 
 #[tokio::test]
+async fn file_of_a_form_is_found_among_fields() {
+    let server = Server::builtin().await;
+    let image = || photo("coffee.jpg");
+    let named = || Part::bytes(image()).file_name("coffee.jpg");
+    let cases = [
+        ("the file first", Form::new().part("file", named()).text("note", "hello")),
+        ("a text first", Form::new().text("note", "hello").part("file", named())),
+        ("texts around", Form::new().text("a", "1").text("b", "2").part("file", named()).text("c", "3")),
+        (
+            "a type alone",
+            Form::new().text("a", "1").part("file", Part::bytes(image()).mime_str("image/jpeg").unwrap()),
+        ),
+        ("nothing but the bytes", Form::new().part("file", Part::bytes(image()))),
+        (
+            "a name beyond ASCII",
+            Form::new().text("a", "1").part("file", Part::bytes(image()).file_name("\u{e4}.jpg")),
+        ),
+        (
+            "a field without a file",
+            Form::new().part("other", Part::bytes(Vec::new()).file_name("")).part("file", named()),
+        ),
+    ];
+    for (name, form) in cases {
+        let (status, body) = answer(server.post("/classify?top=1").multipart(form)).await;
+        assert_eq!(
+            (status, &body["labels"][0]["label"]),
+            (StatusCode::OK, &"espresso".into()),
+            "{name}: {body}"
+        );
+    }
+    let texts = Form::new().text("a", "1").text("b", "2");
+    let (status, body) = answer(server.post("/classify").multipart(texts)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body["error"]["message"].as_str().unwrap().contains("2 parts is an image"), "{body}");
+}
+
+#[tokio::test]
+async fn content_types_may_have_parameters() {
+    let server = Server::builtin().await;
+    for kind in [
+        "image/jpeg; q=1",
+        "IMAGE/JPEG",
+        "application/octet-stream; charset=utf-8",
+        "Application/Octet-Stream ; x=y",
+        "application/x-www-form-urlencoded; charset=UTF-8",
+    ] {
+        let request = server.post("/classify?top=1").header("content-type", kind).body(photo("coffee.jpg"));
+        let (status, body) = answer(request).await;
+        assert_eq!(
+            (status, &body["labels"][0]["label"]),
+            (StatusCode::OK, &"espresso".into()),
+            "{kind}: {body}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_an_image_is_refused() {
     let server = Server::builtin().await;
     let cut = photo("coffee.jpg")[..300].to_vec();

@@ -175,6 +175,53 @@ async fn perspectives_attributes_are_the_scores_of_the_categories_that_stand_for
 }
 
 #[tokio::test]
+async fn null_members_count_as_absent() {
+    let server = Server::builtin().await;
+    let members = json!({ "deadline_ms": null, "on_timeout": null, "thresholds": null, "explain": null, "later": null });
+    for body in [
+        json!({ "input": CLEAN, "model": null, "infer": null, "user": null }),
+        json!({ "input": CLEAN, "infer": members }),
+        json!({ "input": [{ "type": "text", "text": CLEAN, "image_url": null }] }),
+    ] {
+        let (status, told) = answer(server.post("/v1/moderations").json(&body)).await;
+        assert_eq!(
+            (status, &told["results"][0]["flagged"]),
+            (StatusCode::OK, &json!(false)),
+            "{body}: {told}"
+        );
+    }
+    let members = json!({ "comment": { "text": INSULT, "type": null }, "requestedAttributes": { "TOXICITY": null },
+        "languages": null, "clientToken": null, "doNotStore": null });
+    let (status, expected) = analyze(&server, &members).await;
+    assert_eq!(status, StatusCode::OK, "{expected}");
+    let spelt = json!({ "comment": { "text": INSULT }, "requested_attributes": { "TOXICITY": { "score_type": null } },
+        "client_token": "t" });
+    let (status, told) = analyze(&server, &spelt).await;
+    assert_eq!((status, &told["attributeScores"]), (StatusCode::OK, &expected["attributeScores"]), "{told}");
+    assert_eq!(told["clientToken"], "t");
+}
+
+#[tokio::test]
+async fn every_error_below_perspectives_version_is_googles() {
+    let server = Server::builtin().await;
+    for (request, status, word) in [
+        (server.get("/v1alpha1/comments:analyze"), StatusCode::METHOD_NOT_ALLOWED, "INVALID_ARGUMENT"),
+        (server.post("/v1alpha1/comments:suggestscore"), StatusCode::NOT_FOUND, "NOT_FOUND"),
+        (server.get("/v1alpha1/"), StatusCode::NOT_FOUND, "NOT_FOUND"),
+        (
+            server.post("/v1alpha1/comments:analyze").header("content-encoding", "gzip"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "INVALID_ARGUMENT",
+        ),
+    ] {
+        let (found, body) = answer(request).await;
+        let error = &body["error"];
+        assert_eq!((found, &error["status"]), (status, &json!(word)), "{body}");
+        assert_eq!(error["code"], status.as_u16(), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn perspectives_errors_come_in_its_own_envelope() {
     let server = Server::builtin().await;
     let ask = |text: &str, attribute: &str, languages: Value| json!({ "comment": { "text": text }, "requestedAttributes": { attribute: {} }, "languages": languages });

@@ -79,6 +79,15 @@ async fn a_gate_passes_on_what_its_model_lets_through() {
     assert!(names.contains("content-type") && !names.contains("cookie"), "{names}");
     let refused = upload(&server, b"no image".to_vec()).await;
     assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    for (name, value, words) in [
+        ("content-encoding", "gzip", "`gzip`"),
+        ("content-type", "Multipart/form-data; boundary=x", "is a form"),
+    ] {
+        let request = server.post("/upload").header(name, value).body(image.clone());
+        let (status, body) = answer(request).await;
+        let error = body["error"].as_str().unwrap();
+        assert!(status == StatusCode::UNSUPPORTED_MEDIA_TYPE && error.contains(words), "{status} {error}");
+    }
     let (status, body) = say(&server, "/upload").await;
     assert_eq!((status, body.contains("expected POST")), (StatusCode::METHOD_NOT_ALLOWED, true), "{body}");
 

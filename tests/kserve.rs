@@ -1,10 +1,14 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use infer::keys::KeyHash;
 use infer_engine::{DType, Tensor};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::harness::{BUILTIN, Server, answer};
+use crate::harness::{BUILTIN, Server, answer, load};
 
 const MODEL: &str = "toxic-bilstm";
 const INFER: &str = "/v2/models/toxic-bilstm/infer";
@@ -146,4 +150,120 @@ async fn lists_are_bounded_as_they_are_read() {
         let message = told["error"].as_str().unwrap_or_else(|| panic!("no sentence: {told}"));
         assert!(status == StatusCode::BAD_REQUEST && message.contains(expected), "{status} {message}");
     }
+}
+
+/// What Triton's and KServe's clients ask and is not served, and what nobody should ask.
+const NOT_SERVED: [(Method, &str, StatusCode); 22] = [
+    (Method::GET, "/v2/", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/stats", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/toxic-bilstm/", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/toxic-bilstm/config", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/toxic-bilstm/stats", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/toxic-bilstm/versions/1/config", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/toxic-bilstm/infer", StatusCode::METHOD_NOT_ALLOWED),
+    (Method::POST, "/v2/models/toxic-bilstm", StatusCode::METHOD_NOT_ALLOWED),
+    (Method::PUT, "/v2", StatusCode::METHOD_NOT_ALLOWED),
+    (Method::POST, "/v2/health/live", StatusCode::METHOD_NOT_ALLOWED),
+    (Method::GET, "/v2/models/%ff", StatusCode::BAD_REQUEST),
+    (Method::GET, "/v2/models/a%20b", StatusCode::NOT_FOUND),
+    (Method::POST, "/v2/models/toxic-bilstm/generate", StatusCode::NOT_FOUND),
+    (Method::POST, "/v2/repository/index", StatusCode::NOT_FOUND),
+    (Method::POST, "/v2/repository/models/toxic-bilstm/load", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/systemsharedmemory/status", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/cudasharedmemory/status", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/trace/setting", StatusCode::NOT_FOUND),
+    (Method::POST, "/v2/logging", StatusCode::NOT_FOUND),
+    (Method::GET, "/%762/models", StatusCode::NOT_FOUND),
+    (Method::DELETE, "/v2/nothing/at/all", StatusCode::NOT_FOUND),
+];
+
+#[tokio::test]
+async fn every_error_below_v2_is_a_sentence() {
+    let server = Server::builtin().await;
+    let url = format!("http://{}", server.address());
+    let client = reqwest::Client::new();
+    for (method, path, expected) in NOT_SERVED {
+        let response =
+            client.request(method.clone(), format!("{url}{path}")).body("{}").send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(status, expected, "{method} {path}: {body}");
+        assert!(body["error"].as_str().is_some_and(|error| error.len() > 10), "{method} {path}: {body}");
+        assert!(headers.contains_key("x-request-id"), "{method} {path}");
+        assert_eq!(
+            status == StatusCode::METHOD_NOT_ALLOWED,
+            headers.contains_key("allow"),
+            "{method} {path}"
+        );
+    }
+    // Elsewhere nothing changes.
+    let (status, body) = answer(server.get("/v1/nothing")).await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+}
+
+#[tokio::test]
+async fn refusals_below_v2_are_sentences() {
+    let key = KeyHash::of("secret");
+    let server = Server::start(Arc::new(load(&format!(
+        "[server]\nmax_body_bytes = 1000\n[keys.client]\nhash = \"{key}\"\nmodels = []\nrate = 7\n\
+         [models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n"
+    ))))
+    .await;
+    let infer = || server.post(INFER).bearer_auth("secret");
+    let cases = [
+        (server.post(INFER), StatusCode::UNAUTHORIZED, "no API key"),
+        (server.post(INFER).bearer_auth("wrong"), StatusCode::UNAUTHORIZED, "API key"),
+        (infer().body("x".repeat(2_000)), StatusCode::PAYLOAD_TOO_LARGE, "1000 bytes"),
+        (infer().header("content-encoding", "gzip").body("x"), StatusCode::UNSUPPORTED_MEDIA_TYPE, "`gzip`"),
+        (infer().body("{}"), StatusCode::NOT_FOUND, "there is no model"),
+    ];
+    for (request, expected, words) in cases {
+        let (status, body) = answer(request).await;
+        let error = body["error"].as_str().unwrap_or_else(|| panic!("no sentence: {body}"));
+        assert!(status == expected && error.contains(words), "{status} {error}");
+    }
+    let mut limited = None;
+    for _ in 0..20 {
+        let (status, body) = answer(infer().body("{}")).await;
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            limited = Some(body);
+            break;
+        }
+    }
+    assert!(limited.unwrap()["error"].is_string());
+}
+
+#[tokio::test]
+async fn late_body_below_v2_is_a_sentence() {
+    let config = "[server]\nbody_ms = 200\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n";
+    let server = Server::start(Arc::new(load(config))).await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    let head = format!("POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nconnection: close\r\n\r\n");
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+    assert!(serde_json::from_str::<Value>(body).unwrap()["error"].is_string(), "{body}");
+}
+
+#[tokio::test]
+async fn null_members_and_byte_order_marks_are_accepted() {
+    let server = Server::builtin().await;
+    let (shape, ids, _) = rows().await;
+    let input =
+        json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "data": ids, "parameters": null });
+    let body = json!({ "id": null, "parameters": null, "outputs": null, "inputs": [input] }).to_string();
+    let (status, told) = answer(server.post(INFER).body(format!("\u{feff}{body}"))).await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    // Behind the JSON's length, which counts the mark.
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let parameters = json!({ "binary_data_size": bytes.len() });
+    let input =
+        json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "parameters": parameters });
+    let head = format!("\u{feff}{}", json!({ "inputs": [input] }));
+    let request = server.post(INFER).header("inference-header-content-length", head.len());
+    let (status, binary) = answer(request.body([head.as_bytes(), &bytes].concat())).await;
+    assert_eq!((status, &binary["outputs"]), (StatusCode::OK, &told["outputs"]));
 }

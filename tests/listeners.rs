@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use infer::config::{Config, Origin};
 use infer::serve::Listeners;
 use reqwest::{Method, StatusCode};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -11,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{Server, eventually, load};
+use crate::harness::{Server, eventually, free_address, infer, load};
 
 /// A server on what `config` says under [server], on ports of its own, with the operator's address.
 async fn listening(config: &str) -> (Server, String) {
@@ -180,4 +181,50 @@ async fn operators_listener_answers_no_web_page() {
     assert_eq!(page.send().await.unwrap().status(), StatusCode::OK, "clients are not the operator");
     let public = server.post("/admin/reload").send().await.unwrap();
     assert_eq!(public.status(), StatusCode::NOT_FOUND, "the operator's routes are nowhere else");
+}
+
+#[tokio::test]
+async fn names_are_listened_to_by_their_address() {
+    let app = load("[server]\nlisten = \"localhost:0\"\nadmin_listen = \"LOCALHOST:0\"\n");
+    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let admin = listeners.admin_address().unwrap();
+    assert!(admin.ip().is_loopback());
+    let server = Server::listen(Arc::new(app), listeners);
+    assert!(server.address().starts_with("127.0.0.1:"), "{}", server.address());
+    let status = get(TcpStream::connect(admin).await.unwrap(), "/healthz").await.unwrap();
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    let cases = [
+        ("listen = \"localhost\"", "`listen` is `localhost`: it has no port; expected an address and a port"),
+        ("listen = \"*:8080\"", "`0.0.0.0` or `[::]`"),
+        ("listen = \"no-such-name.invalid:1\"", "the name `no-such-name.invalid` is not resolved"),
+        ("admin_listen = \"8080\"", "`admin_listen` is `8080`: it has no port"),
+        ("listen = \"localhost:81\"\nadmin_listen = \"127.0.0.1:81\"", "as `listen` is"),
+        ("listen = \"0.0.0.0:8080\"", "which other machines reach"),
+    ];
+    for (server, words) in cases {
+        let error = Config::parse(&format!("[server]\n{server}"), &Origin::Builtin).unwrap_err().to_string();
+        assert!(
+            error.contains(words) && error.contains(":2: ") | error.contains(":3: "),
+            "{server}: {error}"
+        );
+    }
+}
+
+#[test]
+fn names_are_taken_by_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("infer.toml"), "").unwrap();
+    let refused = |arguments: &[&str]| {
+        let output = infer(folder.path()).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = refused(&["serve", "--listen", "localhost"]);
+    assert!(code == Some(2) && said.contains("it has no port"), "{code:?} {said}");
+    // The name is understood, and nothing answers there.
+    let port = free_address().rsplit_once(':').unwrap().1.to_owned();
+    let (code, said) = refused(&["reload", "--admin", &format!("localhost:{port}")]);
+    assert!(
+        code == Some(1) && said.contains(&format!("no server answers at `127.0.0.1:{port}`")),
+        "{code:?} {said}"
+    );
 }

@@ -10,6 +10,8 @@ mod harness;
 
 /// `infer bench`.
 mod bench;
+/// Bodies as clients encode them.
+mod bodies;
 /// Cards: recipes for images, batches, bounds, and files without one.
 mod cards;
 /// `POST /moderate` with a language model behind the classifier.
@@ -76,3 +78,5 @@ mod swap;
 mod versions;
 /// What is judged of animations and long images.
 mod views;
+/// Files that change by themselves, under `watch = true`.
+mod watch;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::{Address, Config};
 use crate::dummy::Mix;
 use crate::pull::Index;
 
@@ -107,7 +108,7 @@ pub enum Command {
 pub struct Serve {
     /// Address to listen on, in place of the configuration's
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub listen: Option<std::net::SocketAddr>,
+    pub listen: Option<Address>,
 }
 
 /// `infer check`
@@ -152,7 +153,15 @@ pub struct Turn {
 pub struct Admin {
     /// The running server's `admin_listen` [default: the configuration's]
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub admin: Option<std::net::SocketAddr>,
+    pub admin: Option<Address>,
+}
+
+impl Admin {
+    /// The address that was named, or the one that `config` has.
+    #[must_use]
+    pub fn admin_address(&self, config: &Config) -> Option<std::net::SocketAddr> {
+        self.admin.as_ref().map(Address::chosen).or(config.server.admin_listen)
+    }
 }
 
 /// `infer key`

@@ -2,6 +2,7 @@
 //! those of the listener and its keys, `trial` those of next versions, `component_test` what components are asked; `resolved` compares two, `edit` changes the
 //! text.
 
+mod address;
 mod check;
 mod component_test;
 pub mod edit;
@@ -9,6 +10,7 @@ mod file;
 mod resolved;
 mod server;
 mod trial;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,10 +25,12 @@ use crate::lock::Lock;
 use crate::weights::Reuse;
 use check::Checker;
 
+pub use address::{Address, NoAddress};
 pub use component_test::{ComponentTest, TestImage};
 pub use resolved::{Change, Resolved};
 pub use server::{ANY_ORIGIN, ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
 pub use trial::{Next, Trial};
+pub use watched::Files;
 
 /// A longer configuration is not read.
 pub(crate) const MOST_BYTES: u64 = 64 << 20;
@@ -50,6 +54,8 @@ pub struct Config {
     pub components: BTreeMap<String, ComponentConfig>,
     /// What is pinned; anything may be served where there is no lock.
     pub lock: Option<Lock>,
+    /// What it was made of, where it is to be watched.
+    pub files: Files,
 }
 
 /// One model.
@@ -171,7 +177,11 @@ impl Config {
         };
         let text = files::read_to_string(path, MOST_BYTES)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Config::parse(&text, &Origin::File(path.to_owned()))
+        let mut config = Config::parse(&text, &Origin::File(path.to_owned()))?;
+        if config.server.watch {
+            config.files = Files::read(path, &text);
+        }
+        Ok(config)
     }
 
     /// Parse and check `text`.

@@ -17,6 +17,9 @@ use utoipa::ToSchema;
 
 use crate::rates::Wait;
 
+/// The code of a 415 for a compressed body, which says in `accept-encoding` what is accepted.
+const UNSUPPORTED_ENCODING: &str = "unsupported_encoding";
+
 /// A failure, as the client sees it. Its texts are excerpts, however they came about: an answer is no
 /// longer for what its request has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +122,11 @@ impl ApiError {
     /// 415: not of a type that is read here.
     pub fn unsupported_media(message: impl Display) -> Self {
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", message)
+    }
+
+    /// 415: a compressed body.
+    pub fn unsupported_encoding(message: impl Display) -> Self {
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_ENCODING, message)
     }
 
     /// 503: the server is not ready, or about to stop.
@@ -338,6 +346,9 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if self.code == UNSUPPORTED_ENCODING {
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         // For protocols that write errors in another way.
         response.extensions_mut().insert(self);

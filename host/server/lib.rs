@@ -17,6 +17,7 @@
 //! - `routes`: the route table, one module an endpoint; `error`: every failure as a response
 //! - `serve`: the listeners' life, from bind to drained; `logging`: where log lines go; `metrics`: what is counted
 //! - `reclaim`: memory back to the system
+//! - `data_url`, `percent`: spellings of bytes in text
 //! - `admission`: how much is let in; `bodies`: the memory of requests' bodies; `keys`: who may ask; `rates`: how often
 
 pub mod admission;
@@ -26,6 +27,7 @@ pub mod builtin;
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod data_url;
 pub mod disk;
 pub mod dummy;
 pub mod error;
@@ -34,6 +36,7 @@ pub mod live;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
+mod percent;
 pub mod plan;
 pub mod pull;
 pub mod rates;

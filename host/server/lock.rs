@@ -156,7 +156,7 @@ pub fn text(pins: &Pins) -> anyhow::Result<String> {
     Ok(format!("{HEAD}{}", toml::to_string(pins)?))
 }
 
-fn path(origin: &Origin) -> Option<PathBuf> {
+pub(crate) fn path(origin: &Origin) -> Option<PathBuf> {
     match origin {
         Origin::Builtin => None,
         Origin::File(path) => Some(path.with_extension("lock")),

@@ -5,12 +5,16 @@ mod authority;
 mod chat;
 mod classify;
 mod cors;
+mod dialect;
 mod document;
+mod encoding;
 mod entrance;
+mod form;
 mod handler;
 mod health;
 mod json;
 mod kserve;
+mod members;
 mod models;
 mod moderate;
 mod perspective;
@@ -38,6 +42,7 @@ use crate::app::Policy;
 use crate::error::{ApiError, Envelope};
 use crate::serve::Lease;
 
+use dialect::Dialect;
 use document::Table;
 use entrance::{Caller, Door};
 use moderate::{Choice, Desk, Moderators};
@@ -94,7 +99,9 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
         let Some(route) = &policy.route else { continue };
         let endpoint = Endpoint { policy: policy.clone() };
         let component = Some(policy.component.name().into());
-        let door = Door { entrance: entrance.clone(), component, gate: Some(entrance.gate.clone()) };
+        let gate = Some(entrance.gate.clone());
+        let takes_codings = policy.component.world() == World::Handler;
+        let door = Door { entrance: entrance.clone(), component, gate, takes_codings };
         let admit = middleware::from_fn_with_state(door, entrance::admit);
         let (handler, told) = match policy.component.world() {
             World::Moderator => {
@@ -122,19 +129,18 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
     let moderators = Arc::new(Moderators::new(app));
     let mut perspective = Table::default();
     if !moderators.is_empty() {
-        let door = Door { entrance: entrance.clone(), component: None, gate: Some(entrance.gate.clone()) };
+        let gate = Some(entrance.gate.clone());
+        let door = Door { entrance: entrance.clone(), component: None, gate, takes_codings: false };
         let admit = || middleware::from_fn_with_state(door.clone(), entrance::admit);
         let desk = desk(Choice::Named(moderators));
         let named = post(moderate::handle).with_state(desk.clone()).route_layer(admit());
         known = known.route(MODERATIONS, HttpMethod::Post, named, moderate::told(true));
         let analyze = post(perspective::handle).with_state(desk).route_layer(admit()).route_layer(identify());
-        perspective = perspective
-            .route(perspective::PATH, HttpMethod::Post, analyze, perspective::told())
-            .wrap(perspective::errors);
+        perspective = perspective.route(perspective::PATH, HttpMethod::Post, analyze, perspective::told());
     }
     let known = known.merge(chat::table(entrance)).wrap(|router| router.route_layer(identify()));
     let kserve = kserve::table(entrance).wrap(|router| router.route_layer(identify()));
-    let kserve = kserve.merge(kserve::probes(entrance)).wrap(kserve::errors);
+    let kserve = kserve.merge(kserve::probes(entrance));
     let mut known = known.merge(perspective).merge(kserve);
     if !has_admin {
         known = known.merge(health::table(entrance));
@@ -162,7 +168,7 @@ pub fn admin(entrance: &Arc<Entrance>, own: Option<SocketAddr>) -> Router {
 }
 
 /// `response`, where it is a failure, with what `write` makes of it in the place of its body.
-fn rewritten(response: Response, write: impl FnOnce(&ApiError) -> Response) -> Response {
+fn rewritten(response: Response, write: fn(&ApiError) -> Response) -> Response {
     let Some(error) = response.extensions().get::<ApiError>() else { return response };
     let (written, body) = write(error).into_parts();
     let (mut parts, _) = response.into_parts();
@@ -196,6 +202,7 @@ fn finish(router: Router, entrance: &Arc<Entrance>, origins: Option<&cors::Origi
 async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let dialect = Dialect::of(&path);
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let server = &entrance.server;
     let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
@@ -207,7 +214,8 @@ async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next
     request.extensions_mut().insert(call.clone());
     // A handler answers by the deadline itself; this is for one that does not.
     let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
-    let mut response = answer.unwrap_or_else(|_| ApiError::deadline().into_response());
+    let answer = answer.unwrap_or_else(|_| ApiError::deadline().into_response());
+    let mut response = dialect.write(answer);
     let (status, took) = (response.status().as_u16(), began.elapsed());
     let elapsed_ms = milliseconds(took);
     span.in_scope(|| match call.account() {

@@ -41,6 +41,9 @@ fn answer(mut request: Request, respond: Respond) -> Result<(), Broken> {
     if !matches!(request.method, Method::Post | Method::Put) {
         return respond.send(405, JSON, error("expected POST or PUT with an image for a body").as_bytes());
     }
+    if let Some(message) = unreadable(&request) {
+        return respond.send(415, JSON, error(&message).as_bytes());
+    }
     let image = request.read()?;
     let (settings, judgement) = match Settings::read().and_then(|settings| {
         let judgement = judge(&settings, &image)?;
@@ -86,6 +89,18 @@ fn answer(mut request: Request, respond: Respond) -> Result<(), Broken> {
             respond.send(502, JSON, error("the server behind this one gave no answer").as_bytes())
         }
     }
+}
+
+/// The reason why a body is no image that could be judged, where the request's head says so.
+fn unreadable(request: &Request) -> Option<String> {
+    let coding = request.header("content-encoding").unwrap_or("identity").trim();
+    if !coding.is_empty() && !coding.eq_ignore_ascii_case("identity") {
+        let coding: String = coding.chars().take(32).collect();
+        return Some(format!("the body's `content-encoding` is `{coding}`; send the image uncompressed"));
+    }
+    let kind = request.header("content-type").unwrap_or_default().trim_start();
+    let is_form = kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/"));
+    is_form.then(|| "the body is a form; send the image itself, which is all that is judged here".to_owned())
 }
 
 /// What the model sees in an image: of the labels that are refused the likeliest.

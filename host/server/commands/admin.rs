@@ -69,7 +69,7 @@ pub(super) fn state(config: &Config, arguments: &Admin) -> anyhow::Result<Resolv
 }
 
 fn address(config: &Config, arguments: &Admin) -> anyhow::Result<SocketAddr> {
-    arguments.admin.or(config.server.admin_listen).with_context(|| {
+    arguments.admin_address(config).with_context(|| {
         format!(
             "`admin_listen` is not set in {}: set it under [server] and start the server again, or name the running server's with \
              `--admin ADDRESS:PORT`; SIGHUP reloads without it",

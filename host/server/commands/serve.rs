@@ -1,6 +1,5 @@
 //! `infer serve`
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::app::App;
 use crate::cli::Serve;
-use crate::config::{Config, ServerConfig};
+use crate::config::{Address, Config, ServerConfig};
 use crate::live::{self, Live};
 use crate::serve::tls::Tls;
 use crate::serve::{self, Abort, Listeners};
@@ -24,8 +23,8 @@ const UNLOAD: Duration = Duration::from_secs(5);
 const OTHER_FILES: u64 = 128;
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()> {
-    let listen = arguments.listen;
-    let config = read(path.as_deref(), listen)?;
+    let listen = arguments.listen.clone();
+    let config = read(path.as_deref(), listen.as_ref())?;
     super::block_on(async {
         // Bound first: a taken address is known before any model is loaded.
         let listeners = Listeners::bind(&config.server).await?;
@@ -35,7 +34,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()
         let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
         let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
         let tls = listeners.tls().cloned();
-        let live = Live::new(app, &listeners, Some(Box::new(move || read(path.as_deref(), listen))));
+        let live = Live::new(app, &listeners, Some(Box::new(move || read(path.as_deref(), listen.as_ref()))));
         let reloads = [
             Abort(tokio::spawn(reload_on_hangup(live.clone(), tls, hangup))),
             Abort(tokio::spawn(live::watch(live.clone()))),
@@ -56,10 +55,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()
 }
 
 /// The configuration, as it is served.
-fn read(path: Option<&Path>, listen: Option<SocketAddr>) -> anyhow::Result<Config> {
+fn read(path: Option<&Path>, listen: Option<&Address>) -> anyhow::Result<Config> {
     let mut config = Config::load(path)?;
     if let Some(listen) = listen {
-        config.server.listen = listen;
+        config.server.listen = listen.chosen();
         if let Err(why) = config.server.admits(listen, config.keys.is_empty()) {
             bail!("`--listen` {why}");
         }

@@ -158,7 +158,7 @@ fn turn<T>(
             write(path, pins)?;
         }
         write(path, &after)?;
-        let Some(address) = server.admin.or(config.server.admin_listen) else {
+        let Some(address) = server.admin_address(config) else {
             return Ok("a running server takes it up at SIGHUP (no `admin_listen` is set)".to_owned());
         };
         if !admin::is_there(address) {

@@ -10,7 +10,7 @@ use infer_engine::{ModelOptions, Onnxruntime};
 use infer_sandbox::{ClockKind, HttpOptions, Limits, OutboundHost, RequestMemory, SandboxOptions};
 use toml::Spanned;
 
-use super::{ComponentConfig, Config, Mistake, ModelConfig, Origin, Place, Source, file};
+use super::{ComponentConfig, Config, Files, Mistake, ModelConfig, Origin, Place, Source, file};
 use crate::routes::{BELOW, is_reserved, paths};
 use crate::weights::Reuse;
 use crate::{builtin, weights};
@@ -49,7 +49,17 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             compiled_folder: builtin::cache_folder().map(|cache| cache.join("compiled")),
             memory: RequestMemory::default(),
         };
-        Config { origin, server, keys, sandbox, onnxruntime, models, components, lock: None }
+        Config {
+            origin,
+            server,
+            keys,
+            sandbox,
+            onnxruntime,
+            models,
+            components,
+            lock: None,
+            files: Files::default(),
+        }
     }
 
     fn onnxruntime(&mut self, typed: Option<&Spanned<String>>) -> Onnxruntime {

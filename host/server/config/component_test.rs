@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::check::Checker;
 use super::{Place, file};
+use crate::data_url;
 
 /// The most tests of a component.
 const MOST: usize = 64;
@@ -32,7 +33,7 @@ pub struct ComponentTest {
 pub enum TestImage {
     /// A file.
     Path(PathBuf),
-    /// Its bytes, in base64.
+    /// A `data:` URL with its bytes in base64.
     Data(String),
 }
 
@@ -46,8 +47,11 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             let subject = format!("{subject}: tests[{index}]");
             let image = test.image.as_ref().map(|image| {
                 let text = image.get_ref();
-                if let Some((_, base64)) = text.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,")) {
-                    return TestImage::Data(base64.to_owned());
+                if data_url::is_data(text) {
+                    if let Err(error) = data_url::decode(text) {
+                        self.mistake(image.span().start, format!("{subject}: `image`: {error}"));
+                    }
+                    return TestImage::Data(text.clone());
                 }
                 let path = self.base.join(text);
                 if !path.is_file() {

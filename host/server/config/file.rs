@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -28,10 +27,10 @@ pub(super) type Number = Option<Spanned<u64>>;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
-    /// Address and port.
-    pub(super) listen: Option<Spanned<SocketAddr>>,
-    /// Address and port of the operator's own endpoints.
-    pub(super) admin_listen: Option<Spanned<SocketAddr>>,
+    /// Address or name, and port.
+    pub(super) listen: Option<Spanned<String>>,
+    /// Address or name, and port of the operator's own endpoints.
+    pub(super) admin_listen: Option<Spanned<String>>,
     /// A socket beside `listen`, for programs on this machine.
     pub(super) unix_socket: Option<PathBuf>,
     /// Whoever reaches `listen` may use the server, keys or not.

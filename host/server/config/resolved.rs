@@ -57,7 +57,8 @@ impl Resolved {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         // Taken apart, so that a key that is added is not forgotten here.
-        let Config { origin: _, lock: _, server, keys, sandbox, onnxruntime, models, components } = config;
+        let Config { origin: _, lock: _, files: _, server, keys, sandbox, onnxruntime, models, components } =
+            config;
         let mut resolved = Resolved::default();
         resolved.server(server);
         let SandboxOptions { instances, waiting, .. } = sandbox;

@@ -10,7 +10,7 @@ use infer_engine::text::{QUOTE_BYTES, excerpt};
 use toml::Spanned;
 
 use super::check::{Checker, one_of};
-use super::{ComponentConfig, ModelConfig, Place, file};
+use super::{Address, ComponentConfig, ModelConfig, Place, file};
 use crate::keys::KeyHash;
 
 /// The listener and the requests.
@@ -122,21 +122,26 @@ pub const ANY_ORIGIN: &str = "*";
 const MOST_KEYS: usize = 1_000;
 
 impl ServerConfig {
-    /// Whether everybody who reaches `address` may be answered: without keys, only this machine's own programs are.
+    /// Whether everybody who reaches `address` may be answered: without keys, only this machine's own programs are. It holds
+    /// for all that a name stands for, whichever of them is listened on.
     ///
     /// # Errors
     ///
     /// What is wrong, and the ways out.
-    pub fn admits(&self, address: SocketAddr, keyless: bool) -> Result<(), String> {
-        if address.ip().is_loopback() || self.trusted_network || !keyless {
-            return Ok(());
-        }
+    pub fn admits(&self, address: &Address, keyless: bool) -> Result<(), String> {
+        let Some(address) = self.reached(address).filter(|_| keyless) else { return Ok(()) };
         Err(format!(
             "is `{address}`, which other machines reach, and no key is configured; expected a loopback address such as \
              `127.0.0.1:{}`, or a [keys.NAME] section (`infer key new` makes one), or `trusted_network = true` under \
              [server] where everybody who reaches it may use it",
             address.port()
         ))
+    }
+
+    /// The first of `address` that other machines reach, unless the network is trusted.
+    fn reached(&self, address: &Address) -> Option<SocketAddr> {
+        let reached = address.all().iter().find(|address| !address.ip().is_loopback());
+        reached.copied().filter(|_| !self.trusted_network)
     }
 }
 
@@ -196,10 +201,13 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let chat_deadline =
             self.duration("", "chat_deadline_ms", &typed.chat_deadline_ms, Duration::from_secs(120));
         let max_body_bytes = self.size("", "max_body_bytes", &typed.max_body_bytes, 10 << 20, 1..=1 << 30);
-        let listen = typed.listen.as_ref().map(|listen| *listen.get_ref());
+        let listen = self.address("listen", typed.listen.as_ref());
+        let admin_listen = self.address("admin_listen", typed.admin_listen.as_ref());
         let server = ServerConfig {
-            listen: listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
-            admin_listen: typed.admin_listen.as_ref().map(|listen| *listen.get_ref()),
+            listen: listen
+                .as_ref()
+                .map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), |(_, address)| address.chosen()),
+            admin_listen: admin_listen.as_ref().map(|(_, address)| address.chosen()),
             unix_socket,
             trusted_network: typed.trusted_network.unwrap_or(false),
             tls,
@@ -231,7 +239,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             drain: self.duration("", "drain_ms", &typed.drain_ms, Duration::from_secs(10)),
             watch: typed.watch.unwrap_or(false),
         };
-        self.addresses(typed, &server, keyless);
+        self.addresses([listen, admin_listen], &server, keyless);
         server
     }
 
@@ -272,32 +280,43 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         typed.iter().map(|(alias, component)| (alias.clone(), component.get_ref().clone())).collect()
     }
 
-    /// Who reaches the listeners: on the operator's own one nobody is asked for a key.
-    fn addresses(&mut self, typed: &file::Server, server: &ServerConfig, keyless: bool) {
-        for (name, listen, keyless) in
-            [("listen", &typed.listen, keyless), ("admin_listen", &typed.admin_listen, true)]
-        {
-            let Some(listen) = listen else { continue };
-            if let Err(why) = server.admits(*listen.get_ref(), keyless) {
-                let why = if name == "listen" {
-                    why
-                } else {
-                    format!(
-                        "is `{}`, which other machines reach, and nobody is asked for a key there; expected a loopback \
-                         address, or `trusted_network = true` under [server]",
-                        listen.get_ref()
-                    )
-                };
-                self.mistake(listen.span().start, format!("`{name}` {why}"));
+    /// The address typed at `key`, and where.
+    fn address(&mut self, key: &str, typed: Option<&Spanned<String>>) -> Option<(usize, Address)> {
+        let typed = typed?;
+        let at = typed.span().start;
+        match typed.get_ref().parse() {
+            Ok(address) => Some((at, address)),
+            Err(error) => {
+                self.mistake(at, format!("`{key}` is `{}`: {error}", typed.get_ref()));
+                None
             }
         }
-        if let Some(admin) = &typed.admin_listen
-            && *admin.get_ref() == server.listen
-            && server.listen.port() != 0
+    }
+
+    /// Who reaches the listeners: on the operator's own one nobody is asked for a key.
+    fn addresses(
+        &mut self,
+        [listen, admin]: [Option<(usize, Address)>; 2],
+        server: &ServerConfig,
+        keyless: bool,
+    ) {
+        if let Some((at, address)) = listen
+            && let Err(why) = server.admits(&address, keyless)
         {
+            self.mistake(at, format!("`listen` {why}"));
+        }
+        let Some((at, address)) = admin else { return };
+        if let Some(reached) = server.reached(&address) {
+            let message = format!(
+                "`admin_listen` is `{reached}`, which other machines reach, and nobody is asked for a key there; expected \
+                 a loopback address, or `trusted_network = true` under [server]"
+            );
+            self.mistake(at, message);
+        }
+        if address.chosen() == server.listen && server.listen.port() != 0 {
             let message =
                 format!("`admin_listen` is `{}`, as `listen` is; expected another port", server.listen);
-            self.mistake(admin.span().start, message);
+            self.mistake(at, message);
         }
     }
 

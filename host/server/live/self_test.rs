@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::app::{App, Policy};
 use crate::config::{ComponentTest, TestImage};
+use crate::data_url;
 
 /// How long all tests of one model or component may take.
 const TIME: Duration = Duration::from_secs(60);
@@ -189,7 +190,7 @@ fn named(test: &ComponentTest, labels: &[Label]) -> anyhow::Result<()> {
 
 fn read(image: &TestImage) -> anyhow::Result<Vec<u8>> {
     match image {
-        TestImage::Data(base64) => STANDARD.decode(base64).context("`image` is no base64"),
+        TestImage::Data(url) => data_url::decode(url).context("`image`"),
         TestImage::Path(path) => {
             files::read(path, LONGEST).with_context(|| format!("cannot read `{}`", path.display()))
         }

@@ -4,10 +4,6 @@
 //! renames and network file systems that listening loses. A change is taken up once it has stood still for a look, so that a file that is
 //! being written is not read half.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,49 +12,39 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Live;
-use crate::config::{Config, Origin, Source};
+use crate::config::{Files, Origin};
 use crate::reclaim::reclaim;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The most files of one folder of weights that are looked at.
-const MOST_FILES: usize = 64;
-
-/// What tells a file that was written or replaced from what it was: inode, size, seconds and nanoseconds of its change.
-type Looks = (u64, u64, i64, i64);
-
-type Seen = BTreeMap<PathBuf, Option<Looks>>;
-
-/// Reload whenever the files change, for as long as this is polled, and while the configuration in use says `watch`.
+/// Reload whenever the files differ from what is served, for as long as this is polled, and while
+/// the configuration in use says `watch`. What is served knows its files from before they were
+/// read, so no edit falls between the reading and the first look.
 pub async fn watch(live: Arc<Live>) {
-    let mut served: Option<Seen> = None;
-    let mut last: Option<Seen> = None;
+    // What the last reload of this loop was to take up: refused or not, it is not tried again.
+    let mut tried: Option<Files> = None;
+    let mut last: Option<Files> = None;
     loop {
         sleep(LOOK).await;
         let app = live.app();
-        if !app.config.server.watch {
-            served = None;
-            continue;
-        }
-        let Ok(seen) = spawn_blocking(move || look(&app.config)).await else { continue };
-        let still = last.as_ref() == Some(&seen);
-        match &served {
-            None => served = Some(seen.clone()),
-            Some(before) if *before != seen && still => {
-                info!("a file of the configuration has changed");
-                // Refused or not: it is not tried again before it changes again.
-                served = Some(seen.clone());
-                let _ = live.reload().await;
-                // What is named now may be other files.
-                let app = live.app();
-                if let Ok(named) = spawn_blocking(move || look(&app.config)).await
-                    && !named.keys().eq(seen.keys())
-                {
-                    served = Some(named);
-                }
+        let path = match &app.config.origin {
+            Origin::File(path) if app.config.server.watch => path.clone(),
+            _ => {
+                (tried, last) = (None, None);
+                continue;
             }
-            Some(_) => {}
+        };
+        let served = app.config.files.clone();
+        // A reload waits until nobody has what it replaces.
+        drop(app);
+        let before = last.clone().unwrap_or_else(|| served.clone());
+        let Ok(seen) = spawn_blocking(move || Files::look(&path, &before)).await else { continue };
+        let is_known = served.is_same(&seen) || tried.as_ref().is_some_and(|tried| tried.is_same(&seen));
+        if !is_known && last.as_ref().is_some_and(|last| seen.is_still(last)) {
+            info!("a file of the configuration has changed");
+            tried = Some(seen.clone());
+            let _ = live.reload().await;
         }
         last = Some(seen);
     }
@@ -81,30 +67,4 @@ pub async fn rest(live: Arc<Live>) {
             info!(model, "unloaded: nobody has asked it for its `keep_alive_ms`");
         }
     }
-}
-
-fn look(config: &Config) -> Seen {
-    let mut seen = Seen::new();
-    if let Origin::File(path) = &config.origin {
-        one(&mut seen, path);
-    }
-    for component in config.components.values() {
-        if let Source::Path(path) = &component.source {
-            one(&mut seen, path);
-        }
-    }
-    for (_, model) in config.versions() {
-        let Source::Path(path) = &model.source else { continue };
-        one(&mut seen, path);
-        for entry in fs::read_dir(path).into_iter().flatten().flatten().take(MOST_FILES) {
-            one(&mut seen, &entry.path());
-        }
-    }
-    seen
-}
-
-fn one(seen: &mut Seen, path: &Path) {
-    let found = fs::metadata(path).ok();
-    let looks = found.map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()));
-    seen.insert(path.to_owned(), looks);
 }

@@ -2,13 +2,16 @@
 //!
 //! # Layout
 //!
-//! - `request`: a body becomes what the engine is asked; `response`: its answer becomes objects
+//! - `request`: a body becomes what the engine is asked, `turns` what was said before; `accepted`: members that ask for nothing
+//! - `response`: its answer becomes objects
 //! - `stream`: the same while the answer is being written; `schema`: what the document tells
 
+mod accepted;
 mod request;
 mod response;
 mod schema;
 mod stream;
+mod turns;
 
 use std::sync::Arc;
 
@@ -21,11 +24,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Extension, Json};
 use infer_engine::{LanguageModel, Model, Session};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::openapi::path::HttpMethod;
 
 use super::Call;
 use super::document::Table;
 use super::entrance::{self, Caller, Door, Entrance};
+use super::members;
 use crate::error::ApiError;
 use request::Asked;
 use response::Head;
@@ -51,7 +57,7 @@ struct Endpoint {
 
 pub(super) fn table(entrance: &Arc<Entrance>) -> Table {
     // A language model's own queue bounds what waits for it.
-    let door = Door { entrance: entrance.clone(), component: None, gate: None };
+    let door = Door { entrance: entrance.clone(), component: None, gate: None, takes_codings: false };
     let route = |form| {
         let endpoint = Endpoint { entrance: entrance.clone(), form };
         let admit = from_fn_with_state(door.clone(), entrance::admit);
@@ -91,6 +97,17 @@ async fn handle(
     let mut session = session;
     let answer = language(&model)?.run(&mut session, request, None, call.deadline).await?;
     Ok(Json(head.whole(answer)?).into_response())
+}
+
+/// The failure of the member called `name`.
+fn at(name: &str, message: &str) -> ApiError {
+    ApiError::invalid(name, format!("`{name}` {message}"))
+}
+
+/// The value of a member.
+fn parse<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Result<T, String> {
+    serde_json::from_str(value.get())
+        .map_err(|error| format!("is not what is expected: {}", members::plain(&error)))
 }
 
 fn language(model: &Model) -> Result<&LanguageModel, ApiError> {

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequest as _, Multipart, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Query, Request, State};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::types::Label;
@@ -15,6 +14,7 @@ use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, SchemaFormat};
 use utoipa::openapi::{ObjectBuilder, schema::Type};
 
 use super::document::Told;
+use super::form::read_image;
 use super::timings::Judges;
 use super::{Call, Endpoint, Timings};
 use crate::error::{ApiError, Envelope};
@@ -108,39 +108,4 @@ impl From<Label> for Labelled {
     fn from(label: Label) -> Self {
         Labelled { label: label.name, index: label.index, score: label.score }
     }
-}
-
-/// The image: the body itself, or the first file of a multipart form.
-async fn read_image(request: Request) -> Result<Bytes, ApiError> {
-    let image = match content_type(request.headers()) {
-        kind if kind.starts_with("multipart/form-data") => {
-            let mut form = Multipart::from_request(request, &()).await?;
-            match form.next_field().await? {
-                Some(field) => field.bytes().await?,
-                None => return Err(ApiError::invalid("", "the form is empty; expected one file")),
-            }
-        }
-        kind if kind.is_empty() || kind.starts_with("image/") || kind == "application/octet-stream" => {
-            Bytes::from_request(request, &()).await?
-        }
-        // What curl sends with --data-binary unless told otherwise.
-        kind if kind == "application/x-www-form-urlencoded" => Bytes::from_request(request, &()).await?,
-        kind => {
-            let message = format!(
-                "the content type is `{}`, expected the image's bytes (image/…, application/octet-stream) or \
-                 multipart/form-data with one file",
-                excerpt(&kind, QUOTE_BYTES)
-            );
-            return Err(ApiError::unsupported_media(message));
-        }
-    };
-    if image.is_empty() {
-        return Err(ApiError::invalid("", "the body is empty; expected the bytes of an image"));
-    }
-    Ok(image)
-}
-
-fn content_type(headers: &HeaderMap) -> String {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    value.unwrap_or_default().trim().to_ascii_lowercase()
 }

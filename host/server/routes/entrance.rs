@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 use tracing::{Instrument as _, Span, error};
 
-use super::perspective;
+use super::{encoding, perspective};
 use crate::admission::Gate;
 use crate::app::App;
 use crate::bodies::{Arriving, BodyMemory, Share};
@@ -68,6 +68,9 @@ pub(super) struct Door {
     pub(super) component: Option<Arc<str>>,
     /// What bounds the work that waits behind it.
     pub(super) gate: Option<Arc<Gate>>,
+    /// Bodies in any content coding are its handler's to read; others are refused unless they are
+    /// sent as they are.
+    pub(super) takes_codings: bool,
 }
 
 impl Entrance {
@@ -188,11 +191,14 @@ pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next
 }
 
 async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, ApiError> {
-    let Door { entrance, component, gate } = door;
+    let Door { entrance, component, gate, takes_codings } = door;
     let (mut parts, body) = request.into_parts();
     let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
     if let Some(component) = component {
         Caller(key.clone()).check(component)?;
+    }
+    if !takes_codings {
+        encoding::check(&parts.headers)?;
     }
     // Where there is no room a request is refused before its body is read. Its place is taken when
     // the body has come: a client that sends none takes nothing of others. A key's count is its
@@ -210,6 +216,9 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     let lease = parts.extensions.get::<Lease>().cloned();
     let deadline = parts.extensions.get().map(|call: &infer_sandbox::Request| call.deadline);
     let (body, share) = entrance.body(body, deadline, lease.as_ref()).await?;
+    if !takes_codings {
+        encoding::check_body(&body)?;
+    }
     let place = match gate {
         Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
         None => None,

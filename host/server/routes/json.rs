@@ -6,6 +6,7 @@ use std::fmt;
 
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 
@@ -115,10 +116,46 @@ impl<'de, R: Read<'de>> Visitor<'de> for Seed<R> {
 pub(super) fn read<'de, R: Read<'de>>(body: &'de [u8], reader: R) -> Result<R::Value, ApiError> {
     let not_json =
         |error: serde_json::Error| ApiError::invalid("", format_args!("the body is not JSON: {error}"));
-    let mut json = serde_json::Deserializer::from_slice(body);
+    let mut json = serde_json::Deserializer::from_slice(utf8(body)?);
     let value = Seed(reader).deserialize(&mut json).map_err(not_json)?;
     json.end().map_err(not_json)?;
     Ok(value)
+}
+
+/// `body` without the byte order mark that some clients write before UTF-8.
+///
+/// # Errors
+///
+/// 400 where it is in UTF-16 or UTF-32.
+pub(super) fn utf8(body: &[u8]) -> Result<&[u8], ApiError> {
+    let is_wide = match body {
+        [0xef, 0xbb, 0xbf, body @ ..] => return Ok(body),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        // JSON begins with two ASCII characters, or with one alone.
+        [0, 0, 0xfe, 0xff, ..] | [0, b'!'..=b'~', ..] | [0, 0, 0, b'!'..=b'~', ..] | [b'!'..=b'~', 0, ..] => {
+            true
+        }
+        _ => false,
+    };
+    if is_wide {
+        let message = "the body is not JSON in UTF-8: it begins like UTF-16 or UTF-32; send it in UTF-8";
+        return Err(ApiError::invalid("", message));
+    }
+    Ok(body)
+}
+
+impl Shallow<'_> {
+    /// The kind of `value`, for errors.
+    pub(super) fn kind(value: &RawValue) -> Self {
+        match value.get().as_bytes() {
+            [b'n', ..] => Shallow::Null,
+            [b't' | b'f', ..] => Shallow::Boolean(true),
+            [b'"', ..] => Shallow::Text("…".into()),
+            [b'[', ..] => Shallow::Array,
+            [b'{', ..] => Shallow::Object,
+            _ => Shallow::Number(0.0),
+        }
+    }
 }
 
 impl fmt::Display for Shallow<'_> {
@@ -130,6 +167,33 @@ impl fmt::Display for Shallow<'_> {
             Shallow::Text(text) => write!(f, "the string `{}`", excerpt(text, QUOTE_BYTES)),
             Shallow::Array => f.write_str("an array"),
             Shallow::Object => f.write_str("an object"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_order_marks_are_skipped_and_utf16_named() {
+        let wide =
+            |text: &str, order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
+        for body in [&b"[1]"[..], b"\xef\xbb\xbf[1]", b"\xef\xbb\xbf [1]\n"] {
+            assert_eq!(read(body, Any).unwrap(), Shallow::Array, "{body:?}");
+        }
+        let cases = [
+            wide("\u{feff}[1]", u16::to_le_bytes),
+            wide("\u{feff}[1]", u16::to_be_bytes),
+            wide("[1]", u16::to_le_bytes),
+            wide("[1]", u16::to_be_bytes),
+            "\u{feff}[1]".chars().flat_map(|letter| u32::from(letter).to_le_bytes()).collect(),
+            "\u{feff}[1]".chars().flat_map(|letter| u32::from(letter).to_be_bytes()).collect(),
+            "[1]".chars().flat_map(|letter| u32::from(letter).to_be_bytes()).collect(),
+        ];
+        for body in cases {
+            let error = read(&body, Any).unwrap_err().to_string();
+            assert!(error.contains("UTF-16"), "{body:?}: {error}");
         }
     }
 }

@@ -16,10 +16,10 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_engine::{DType, Model};
 use serde::Serialize;
@@ -87,7 +87,8 @@ struct Ready {
 
 /// What needs a key, where there are keys.
 pub(super) fn table(entrance: &Arc<Entrance>) -> Table {
-    let door = Door { entrance: entrance.clone(), component: None, gate: Some(entrance.gate.clone()) };
+    let gate = Some(entrance.gate.clone());
+    let door = Door { entrance: entrance.clone(), component: None, gate, takes_codings: false };
     let ok = StatusCode::OK;
     let server_told = Told::new("What the server is").answers::<Server>(ok, "name, version, extensions");
     let mut table =
@@ -142,11 +143,9 @@ pub(super) fn probes(entrance: &Arc<Entrance>) -> Table {
     )
 }
 
-/// The protocol's errors are a sentence, where those of the other routes are an object.
-pub(super) fn errors(router: Router) -> Router {
-    router.layer(map_response(async |response: Response| {
-        super::rewritten(response, |error| Json(Failure { error: error.to_string() }).into_response())
-    }))
+/// `error` as the protocol has it: a sentence, where those of the other routes are an object.
+pub(super) fn failure(error: &ApiError) -> Response {
+    Json(Failure { error: error.to_string() }).into_response()
 }
 
 async fn server() -> Json<Server> {

@@ -9,18 +9,21 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 use infer_sandbox::types::Part;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::document::Told;
+use super::json::utf8;
 use super::moderate::{self, Desk};
 use super::{Call, Caller, Place};
 use crate::error::ApiError;
+
+/// Every path of the API begins with it.
+pub(super) const PREFIX: &str = "/v1alpha1";
 
 /// Where Perspective's clients ask.
 pub(super) const PATH: &str = "/v1alpha1/comments:analyze";
@@ -53,32 +56,33 @@ struct Analyze {
     #[schema(required, nullable = false)]
     comment: Option<Comment>,
     /// By name: `TOXICITY`, `SEVERE_TOXICITY`, `IDENTITY_ATTACK`, `INSULT`, `PROFANITY`, `THREAT`.
-    #[serde(default)]
-    #[schema(required)]
-    requested_attributes: BTreeMap<String, Wanted>,
+    #[serde(alias = "requested_attributes")]
+    #[schema(required, value_type = BTreeMap<String, Wanted>)]
+    requested_attributes: Option<BTreeMap<String, Option<Wanted>>>,
     /// Absent, or with `en` among them.
-    #[serde(default)]
-    languages: Vec<String>,
+    languages: Option<Vec<String>>,
+    #[serde(alias = "client_token")]
     client_token: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
 struct Comment {
     /// At most 20,480 bytes.
-    #[serde(default)]
-    #[schema(required, min_length = 1)]
-    text: String,
+    #[schema(required, nullable = false, min_length = 1)]
+    text: Option<String>,
     /// `PLAIN_TEXT`.
     r#type: Option<String>,
 }
 
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[schema(as = WantedAttribute)]
 #[serde(rename_all = "camelCase")]
 struct Wanted {
     /// `PROBABILITY`.
+    #[serde(alias = "score_type")]
     score_type: Option<String>,
     /// A lower score is left out.
+    #[serde(alias = "score_threshold")]
     #[schema(minimum = 0.0, maximum = 1.0)]
     score_threshold: Option<f32>,
 }
@@ -196,6 +200,7 @@ impl From<&ApiError> for Failure {
             StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
             StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
+            status if status.is_client_error() => "INVALID_ARGUMENT",
             _ => "INTERNAL",
         };
         Failure {
@@ -223,11 +228,9 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Put what was refused before the handler into Google's envelope.
-pub(super) fn errors(router: Router) -> Router {
-    router.layer(map_response(async |response: Response| {
-        super::rewritten(response, |error| Failure::from(error).into_response())
-    }))
+/// `error` in Google's envelope.
+pub(super) fn failure(error: &ApiError) -> Response {
+    Failure::from(error).into_response()
 }
 
 /// The key where Google's clients put it, on this route alone.
@@ -256,7 +259,7 @@ pub(super) async fn handle(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body.map_err(ApiError::from)?;
-    let (text, ask) = parse(&body)?;
+    let Asked { text, attributes, client_token } = parse(&body)?;
     let policy = desk.choice.component(None)?;
     caller.check(policy.component.name())?;
     place.grow(1).map_err(|_| ApiError::busy())?;
@@ -265,7 +268,7 @@ pub(super) async fn handle(
     let judged = judged.results.first().ok_or_else(|| ApiError::internal("internal"))?;
     let end = text.chars().count();
     let mut attribute_scores = BTreeMap::new();
-    for (name, wanted) in ask.requested_attributes {
+    for (name, wanted) in attributes {
         let categories = ATTRIBUTES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, of)| of);
         let scores = categories
             .iter()
@@ -292,26 +295,31 @@ pub(super) async fn handle(
         attribute_scores.insert(name, AttributeScore { span_scores, summary_score: score });
     }
     let languages = vec![LANGUAGE.to_owned()];
-    Ok(Json(Analysis { attribute_scores, languages, client_token: ask.client_token }).into_response())
+    Ok(Json(Analysis { attribute_scores, languages, client_token }).into_response())
 }
 
 /// The comment's text, and what is asked about it.
-fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
+struct Asked {
+    text: String,
+    attributes: BTreeMap<String, Wanted>,
+    client_token: Option<String>,
+}
+
+fn parse(body: &[u8]) -> Result<Asked, Failure> {
     if body.len() > LONGEST_BODY {
         let message = format!("the body is of {} bytes, expected at most {LONGEST_BODY}", body.len());
         return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
     }
-    let mut ask: Analyze = serde_json::from_slice(body)
+    let ask: Analyze = serde_json::from_slice(utf8(body)?)
         .map_err(|error| Failure::invalid(format_args!("the body is not an analysis request: {error}")))?;
-    let comment = ask.comment.take();
-    let text = match comment {
+    let text = match ask.comment {
         Some(Comment { text, r#type }) => {
             if let Some(kind) = r#type.filter(|kind| kind != "PLAIN_TEXT" && kind != "TEXT_TYPE_UNSPECIFIED")
             {
                 let kind = excerpt(&kind, QUOTE_BYTES);
                 return Err(Failure::invalid(format!("`comment.type` is `{kind}`, expected `PLAIN_TEXT`")));
             }
-            text
+            text.unwrap_or_default()
         }
         None => String::new(),
     };
@@ -323,11 +331,17 @@ fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
             format!("`comment.text` is of {} bytes, expected at most {LONGEST_COMMENT}", text.len());
         return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
     }
-    if ask.requested_attributes.is_empty() {
+    let attributes: BTreeMap<_, _> = ask
+        .requested_attributes
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, wanted)| (name, wanted.unwrap_or_default()))
+        .collect();
+    if attributes.is_empty() {
         let message = "`requestedAttributes` is empty; expected an object such as {\"TOXICITY\": {}}";
         return Err(Failure::invalid(message));
     }
-    for (name, wanted) in &ask.requested_attributes {
+    for (name, wanted) in &attributes {
         let shown = excerpt(name, QUOTE_BYTES);
         if !ATTRIBUTES.iter().any(|(known, _)| known == name) {
             let names: Vec<_> = ATTRIBUTES.iter().map(|(name, _)| format!("`{name}`")).collect();
@@ -348,10 +362,11 @@ fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
     let is_judged = |language: &String| {
         language.split('-').next().is_some_and(|code| code.eq_ignore_ascii_case(LANGUAGE))
     };
-    if !ask.languages.is_empty() && !ask.languages.iter().any(is_judged) {
-        let name = ask.requested_attributes.keys().next().cloned().unwrap_or_default();
+    let languages = ask.languages.unwrap_or_default();
+    if !languages.is_empty() && !languages.iter().any(is_judged) {
+        let name = attributes.keys().next().cloned().unwrap_or_default();
         let sent: Vec<_> =
-            ask.languages.iter().take(8).map(|code| excerpt(code, QUOTE_BYTES).into_owned()).collect();
+            languages.iter().take(8).map(|code| excerpt(code, QUOTE_BYTES).into_owned()).collect();
         let message = format!(
             "attribute `{name}` does not support the languages `{}`; expected `{LANGUAGE}`",
             sent.join("`, `")
@@ -359,5 +374,5 @@ fn parse(body: &[u8]) -> Result<(String, Analyze), Failure> {
         let more = NotSupported { detected_languages: sent, attribute: name };
         return Err(Failure::invalid(message).of("LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE", Some(more)));
     }
-    Ok((text, ask))
+    Ok(Asked { text, attributes, client_token: ask.client_token })
 }

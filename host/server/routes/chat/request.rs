@@ -1,15 +1,17 @@
 //! Reading a request for a chat's next turn, or for a text's continuation.
 
-use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
-use infer_engine::{Message, Params, Prompt, Request};
+use infer_engine::{Params, Prompt, Request};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::Form;
-use super::schema::{Content, OneOrMore, Prompts};
+use super::accepted::{accepted, is_empty, is_number, is_text_format, is_without_bias, is_word};
+use super::schema::{OneOrMore, Prompts};
+use super::turns::{self, Turn, Turns};
+use super::{Form, at, parse};
 use crate::error::ApiError;
+use crate::routes::members;
 
 /// Tokens of an answer whose request does not say how many: of a turn, and, as OpenAI has it, of a continuation.
 const CHAT_TOKENS: usize = 512;
@@ -25,14 +27,16 @@ pub(super) struct Asked {
     pub(super) include_usage: bool,
 }
 
-/// Both forms in one: which members a form has is looked at afterwards. Those that begin with `_` change no answer here.
+/// Both forms in one: which members a form has is looked at afterwards. Those that begin with `_` change no answer here, whatever
+/// they say; those of the type [`RawValue`] from `tools` on are checked by [`Body::asks_no_more`].
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Body<'a> {
     /// Its name in infer.toml.
     model: String,
     #[serde(borrow)]
-    messages: Option<Vec<Turn<'a>>>,
+    #[schema(value_type = Option<Vec<Turn<'a>>>)]
+    messages: Option<Turns<'a>>,
     #[serde(borrow)]
     #[schema(value_type = Option<Prompts>)]
     prompt: Option<&'a RawValue>,
@@ -40,7 +44,8 @@ pub(super) struct Body<'a> {
     max_completion_tokens: Option<usize>,
     temperature: Option<f32>,
     top_p: Option<f32>,
-    top_k: Option<usize>,
+    /// -1 is all, as 0 is.
+    top_k: Option<i64>,
     seed: Option<i64>,
     #[serde(borrow)]
     #[schema(value_type = Option<OneOrMore>)]
@@ -54,6 +59,76 @@ pub(super) struct Body<'a> {
     n: Option<u64>,
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
+    /// Empty, or with the `tool_choice` `none`.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Vec<Value>>)]
+    tools: Option<&'a RawValue>,
+    /// `none` or `auto`.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Value>)]
+    tool_choice: Option<&'a RawValue>,
+    /// Empty.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Vec<Value>>)]
+    functions: Option<&'a RawValue>,
+    /// `none` or `auto`.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Value>)]
+    function_call: Option<&'a RawValue>,
+    /// Of the type `text`.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
+    response_format: Option<&'a RawValue>,
+    /// Empty.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
+    logit_bias: Option<&'a RawValue>,
+    /// `["text"]`.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Vec<String>>)]
+    modalities: Option<&'a RawValue>,
+    /// Null.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Value>)]
+    audio: Option<&'a RawValue>,
+    /// Null.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Value>)]
+    web_search_options: Option<&'a RawValue>,
+    /// `none`, `minimal`, `low` or `medium`: the models do not reason before they answer.
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>)]
+    reasoning_effort: Option<&'a RawValue>,
+    /// `medium`.
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>)]
+    verbosity: Option<&'a RawValue>,
+    /// 1.
+    #[serde(borrow)]
+    #[schema(value_type = Option<u64>)]
+    best_of: Option<&'a RawValue>,
+    /// False.
+    #[serde(borrow)]
+    #[schema(value_type = Option<bool>)]
+    echo: Option<&'a RawValue>,
+    /// Empty.
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>)]
+    suffix: Option<&'a RawValue>,
+    /// 0.
+    #[serde(borrow)]
+    #[schema(value_type = Option<f32>)]
+    min_p: Option<&'a RawValue>,
+    /// 1.
+    #[serde(borrow)]
+    #[schema(value_type = Option<f32>)]
+    repetition_penalty: Option<&'a RawValue>,
+    #[serde(default, rename = "parallel_tool_calls")]
+    #[schema(value_type = Option<Value>)]
+    _parallel_tool_calls: IgnoredAny,
+    #[serde(default, rename = "prediction")]
+    #[schema(value_type = Option<Value>)]
+    _prediction: IgnoredAny,
     #[serde(default, rename = "user")]
     #[schema(value_type = Option<Value>)]
     _user: IgnoredAny,
@@ -72,35 +147,14 @@ pub(super) struct Body<'a> {
     #[serde(default, rename = "prompt_cache_key")]
     #[schema(value_type = Option<Value>)]
     _prompt_cache_key: IgnoredAny,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = AskedTurn)]
-#[serde(deny_unknown_fields)]
-struct Turn<'a> {
-    /// One that the model's chat template knows, such as `system`, `user` and `assistant`.
-    role: String,
-    #[serde(borrow)]
-    #[schema(value_type = Content)]
-    content: &'a RawValue,
-    #[serde(default, rename = "name")]
+    #[serde(default, rename = "prompt_cache_retention")]
     #[schema(value_type = Option<Value>)]
-    _name: IgnoredAny,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = TurnPart)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Part {
-    /// `text`.
-    r#type: String,
-    text: Option<String>,
+    _prompt_cache_retention: IgnoredAny,
 }
 
 #[derive(Deserialize, ToSchema)]
 struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
+    include_usage: Option<bool>,
 }
 
 /// A body in `form`.
@@ -109,12 +163,11 @@ struct StreamOptions {
 ///
 /// 400 with the path of what is wrong.
 pub(super) fn read(form: Form, body: &[u8]) -> Result<Asked, ApiError> {
-    let body: Body<'_> = serde_json::from_slice(body)
-        .map_err(|error| ApiError::invalid("", format_args!("the body is not what is expected: {error}")))?;
+    let body: Body<'_> = members::read(body)?;
     body.check(form)?;
     let (prompt, prefix_messages, default) = match form {
         Form::Chat => {
-            let messages = messages(body.messages.unwrap_or_default())?;
+            let messages = turns::read(body.messages.unwrap_or_default())?;
             let turns = messages.len();
             (Prompt::Messages(messages), Some(turns), CHAT_TOKENS)
         }
@@ -124,7 +177,11 @@ pub(super) fn read(form: Form, body: &[u8]) -> Result<Asked, ApiError> {
         max_tokens: body.max_completion_tokens.or(body.max_tokens).unwrap_or(default),
         temperature: body.temperature.unwrap_or(1.0),
         top_p: body.top_p.unwrap_or(1.0),
-        top_k: body.top_k.unwrap_or(0),
+        top_k: match body.top_k.unwrap_or(0) {
+            -1 => 0,
+            top_k => usize::try_from(top_k)
+                .map_err(|_| at("top_k", &format!("is {top_k}, expected 1 or more, or 0 or -1 for all")))?,
+        },
         seed: match body.seed {
             Some(seed) => seed.cast_unsigned(),
             None => random()?,
@@ -143,7 +200,7 @@ pub(super) fn read(form: Form, body: &[u8]) -> Result<Asked, ApiError> {
         model: body.model,
         request: Request { prompt, choices: None, params },
         stream: body.stream.unwrap_or(false),
-        include_usage: body.stream_options.is_some_and(|options| options.include_usage),
+        include_usage: body.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
     })
 }
 
@@ -169,47 +226,79 @@ impl Body<'_> {
                 return Err(at(name, &format!("is {penalty}, expected 0: penalties are not applied here")));
             }
         }
-        Ok(())
+        self.asks_no_more()
     }
-}
 
-fn at(name: &str, message: &str) -> ApiError {
-    ApiError::invalid(name, format!("`{name}` {message}"))
-}
-
-fn messages(turns: Vec<Turn<'_>>) -> Result<Vec<Message>, ApiError> {
-    let message = |(index, turn): (usize, Turn<'_>)| {
-        let content =
-            content(turn.content).map_err(|message| at(&format!("messages[{index}].content"), &message))?;
-        Ok(Message { role: turn.role, content })
-    };
-    turns.into_iter().enumerate().map(message).collect()
-}
-
-/// A turn's text, from a string or from parts.
-fn content(value: &RawValue) -> Result<String, String> {
-    const EXPECTED: &str =
-        "expected a string, or an array of parts such as {\"type\": \"text\", \"text\": \"…\"}";
-    if value.get().starts_with('"') {
-        return parse(value);
+    /// Members that are accepted at the values that ask for nothing, which clients send of their own.
+    fn asks_no_more(&self) -> Result<(), ApiError> {
+        const TOOLS: &str =
+            "none: the models call no tools here; describe them in a message, and read the answer";
+        const CHOICE: &str = "`none` or `auto`: the models call no tools here; leave it out";
+        const TEXT: &str = "`{\"type\": \"text\"}`: a format is not enforced here; ask for it in a message, and check \
+                            the answer";
+        let refuses_tools = self.tool_choice.is_some_and(|choice| is_word(choice, &["none"]));
+        let choice: fn(&RawValue) -> bool = |value| is_word(value, &["none", "auto"]);
+        [
+            accepted("tools", self.tools.filter(|_| !refuses_tools), is_empty, TOOLS),
+            accepted("tool_choice", self.tool_choice, choice, CHOICE),
+            accepted("functions", self.functions, is_empty, TOOLS),
+            accepted("function_call", self.function_call, choice, CHOICE),
+            accepted("response_format", self.response_format, is_text_format, TEXT),
+            accepted(
+                "logit_bias",
+                self.logit_bias,
+                is_without_bias,
+                "no bias: none is applied here; leave it out",
+            ),
+            accepted(
+                "modalities",
+                self.modalities,
+                |value| serde_json::from_str::<[String; 1]>(value.get()).is_ok_and(|[only]| only == "text"),
+                "`[\"text\"]`: the models write text alone",
+            ),
+            accepted("audio", self.audio, is_empty, "none: the models write text alone"),
+            accepted(
+                "web_search_options",
+                self.web_search_options,
+                |_| false,
+                "none: the server searches nothing; leave it out",
+            ),
+            accepted(
+                "reasoning_effort",
+                self.reasoning_effort,
+                |value| is_word(value, &["none", "minimal", "low", "medium"]),
+                "`none`, `minimal`, `low` or `medium`: the models do not reason before they answer",
+            ),
+            accepted(
+                "verbosity",
+                self.verbosity,
+                |value| is_word(value, &["medium"]),
+                "`medium`: ask for short or long answers in a message",
+            ),
+            accepted(
+                "best_of",
+                self.best_of,
+                |value| is_number(value, 1.0),
+                "1; send the request again for another answer",
+            ),
+            accepted("echo", self.echo, is_empty, "false: put the prompt before the answer yourself"),
+            accepted("suffix", self.suffix, is_empty, "none: texts are continued at their end alone"),
+            accepted(
+                "min_p",
+                self.min_p,
+                |value| is_number(value, 0.0),
+                "0; `top_p` and `top_k` are applied here",
+            ),
+            accepted(
+                "repetition_penalty",
+                self.repetition_penalty,
+                |value| is_number(value, 1.0),
+                "1: penalties are not applied here",
+            ),
+        ]
+        .iter()
+        .try_for_each(|accepted| accepted.check(""))
     }
-    if !value.get().starts_with('[') {
-        return Err(format!("is `{}`; {EXPECTED}", excerpt(value.get(), QUOTE_BYTES)));
-    }
-    let mut text = String::new();
-    for part in parse::<Vec<Part>>(value)? {
-        let Part { r#type, text: Some(more) } = part else {
-            return Err(format!(
-                "has a part of the type `{}` without `text`; {EXPECTED}",
-                excerpt(&part.r#type, QUOTE_BYTES)
-            ));
-        };
-        if r#type != "text" {
-            return Err(format!("has a part of the type `{}`; {EXPECTED}", excerpt(&r#type, QUOTE_BYTES)));
-        }
-        text.push_str(&more);
-    }
-    Ok(text)
 }
 
 fn prompt(value: Option<&RawValue>) -> Result<Prompt, ApiError> {
@@ -250,17 +339,14 @@ fn logprobs(form: Form, wanted: Option<&RawValue>, top: Option<usize>) -> Result
     }
 }
 
-fn parse<T: DeserializeOwned>(value: &RawValue) -> Result<T, String> {
-    serde_json::from_str(value.get())
-        .map_err(|error| format!("is not what is expected: {}", excerpt_of(error, MESSAGE_BYTES)))
-}
-
 fn random() -> Result<u64, ApiError> {
     getrandom::u64().map_err(|_| ApiError::internal("internal"))
 }
 
 #[cfg(test)]
 mod tests {
+    use infer_engine::Message;
+
     use super::*;
 
     #[test]
@@ -301,7 +387,7 @@ mod tests {
             (
                 Form::Chat,
                 r#""messages": [{"role": "user", "content": [{"type": "image_url"}]}]"#.to_owned(),
-                "has a part of the type `image_url`",
+                "`messages[0].content[0]` has the type `image_url`",
             ),
             (Form::Chat, format!(r#""messages": [{user}], "n": 2"#), "`n` is 2, expected 1"),
             (
@@ -309,7 +395,7 @@ mod tests {
                 format!(r#""messages": [{user}], "presence_penalty": 1"#),
                 "`presence_penalty` is 1",
             ),
-            (Form::Chat, format!(r#""messages": [{user}], "tools": []"#), "unknown field `tools`"),
+            (Form::Chat, format!(r#""messages": [{user}], "tools": [1]"#), "`tools` is `[1]`, expected none"),
             (Form::Completion, r#""prompt": ["a", "b"]"#.to_owned(), "`prompt` is an array of several"),
             (Form::Completion, format!(r#""messages": [{user}]"#), "belongs to POST /v1/chat/completions"),
             (

@@ -10,8 +10,9 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::Form;
-use super::request::{Body, Part};
+use super::request::Body;
 use super::response::Whole;
+use super::turns::Part;
 use crate::error::Envelope;
 use crate::routes::document::Told;
 

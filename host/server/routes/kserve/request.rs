@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_engine::{Card, DType, Tensor};
 use infer_sandbox::Held;
@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::{DATATYPES, data};
 use crate::error::ApiError;
+use crate::routes::json::utf8;
 
 /// How long the JSON at the body's beginning is.
 pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
@@ -43,8 +44,7 @@ pub(super) struct Wanted {
 pub(super) struct Body<'a> {
     /// Repeated in the answer.
     id: Option<String>,
-    #[serde(default)]
-    parameters: Parameters,
+    parameters: Option<Parameters>,
     #[serde(borrow, deserialize_with = "tensors")]
     inputs: Vec<Input<'a>>,
     /// Those that are wanted; all of them where none are named.
@@ -74,8 +74,7 @@ struct Input<'a> {
     #[serde(deserialize_with = "axes")]
     shape: Vec<usize>,
     datatype: String,
-    #[serde(default)]
-    parameters: Parameters,
+    parameters: Option<Parameters>,
     /// Numbers, flat or in nested arrays.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<Value>>)]
@@ -86,8 +85,7 @@ struct Input<'a> {
 #[schema(as = WantedTensor)]
 struct Output {
     name: String,
-    #[serde(default)]
-    parameters: Parameters,
+    parameters: Option<Parameters>,
 }
 
 /// The most axes of a tensor, and the most tensors of a request: more than any model has. What is
@@ -142,20 +140,16 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
 ///
 /// # Errors
 ///
-/// 400 with the path of what is wrong, 415 for a compressed body, 429 where there is no memory.
+/// 400 with the path of what is wrong, 429 where there is no memory.
 pub(super) fn read(
     headers: &HeaderMap,
     body: &[u8],
     card: &Card,
     held: &mut Held,
 ) -> Result<Request, ApiError> {
-    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
-    if !matches!(encoding, None | Some(b"identity")) {
-        return Err(ApiError::unsupported_media("the body is compressed; expected it as it is"));
-    }
     let length = json_length(headers, body.len())?;
     let (json, mut binary) = body.split_at(length);
-    let read: Body<'_> = serde_json::from_slice(json)
+    let read: Body<'_> = serde_json::from_slice(utf8(json)?)
         .map_err(|error| ApiError::invalid("", format_args!("the body is no inference request: {error}")))?;
     let mut inputs = Vec::new();
     for (index, input) in read.inputs.into_iter().enumerate() {
@@ -171,7 +165,7 @@ pub(super) fn read(
         let message = format!("{} bytes are left behind the tensors; expected none", binary.len());
         return Err(ApiError::invalid("", message));
     }
-    let all_binary = read.parameters.binary_data_output.unwrap_or(false);
+    let all_binary = read.parameters.and_then(|parameters| parameters.binary_data_output).unwrap_or(false);
     let wanted = if read.outputs.is_empty() {
         let wanted = |name: &String| Wanted { name: name.clone(), binary: all_binary };
         card.outputs.iter().map(|output| wanted(&output.name)).collect()
@@ -196,7 +190,8 @@ fn chosen(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<Wan
     for (index, output) in outputs.into_iter().enumerate() {
         let at = || format!("outputs[{index}]");
         let name = excerpt(&output.name, QUOTE_BYTES).into_owned();
-        if output.parameters.classification.is_some() {
+        let parameters = output.parameters.unwrap_or_default();
+        if parameters.classification.is_some_and(|classes| classes > 0) {
             let message = format!(
                 "output `{name}`: `classification` is not served; POST /classify, or rank the scores"
             );
@@ -210,8 +205,7 @@ fn chosen(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<Wan
         if wanted.iter().any(|other| other.name == output.name) {
             return Err(ApiError::invalid(at(), format!("output `{name}` is asked for twice")));
         }
-        wanted
-            .push(Wanted { name: output.name, binary: output.parameters.binary_data.unwrap_or(all_binary) });
+        wanted.push(Wanted { name: output.name, binary: parameters.binary_data.unwrap_or(all_binary) });
     }
     Ok(wanted)
 }
@@ -232,7 +226,8 @@ impl Input<'_> {
             let found = excerpt(&self.datatype, QUOTE_BYTES);
             return Err(format!("datatype `{found}` is not one of {}", names.join(", ")));
         };
-        let bytes = match (self.parameters.binary_data_size, self.data) {
+        let size = self.parameters.and_then(|parameters| parameters.binary_data_size);
+        let bytes = match (size, self.data) {
             (Some(size), None) => {
                 let (own, rest) = binary.split_at_checked(size).ok_or_else(|| {
                     format!("`binary_data_size` is {size}, and {} bytes are there", binary.len())

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use infer_engine::text::{QUOTE_BYTES, excerpt};
-use serde::de::{IgnoredAny, MapAccess};
+use serde::de::MapAccess;
+use serde_json::value::RawValue;
 
 use super::input::expected;
 use crate::error::ApiError;
@@ -56,6 +57,7 @@ impl<'de> Read<'de> for Reader {
         let mut extensions = Extensions::default();
         let mut wrong = None;
         while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+            // A member that is null counts as absent.
             let member = match &*key {
                 "deadline_ms" => object.next_value_seed(Seed(Any))?.try_into_deadline(&mut extensions),
                 "on_timeout" => on_timeout(&object.next_value_seed(Seed(Any))?, &mut extensions),
@@ -64,13 +66,16 @@ impl<'de> Read<'de> for Reader {
                         extensions.explain = explain;
                         Ok(())
                     }
+                    Shallow::Null => Ok(()),
                     other => Err(expected("infer.explain", "`true` or `false`", &other)),
                 },
                 "thresholds" => object
                     .next_value_seed(Seed(Thresholds))?
                     .map(|thresholds| extensions.thresholds = thresholds),
                 _ => {
-                    object.next_value::<IgnoredAny>()?;
+                    if object.next_value::<&RawValue>()?.get() == "null" {
+                        continue;
+                    }
                     let path = format!("infer.{}", excerpt(&key, QUOTE_BYTES));
                     let message = format!(
                         "`{path}` is not known; expected `deadline_ms`, `on_timeout`, `thresholds` and `explain`"
@@ -89,6 +94,7 @@ impl<'de> Read<'de> for Reader {
 impl Shallow<'_> {
     fn try_into_deadline(self, extensions: &mut Extensions) -> Result<(), ApiError> {
         match self {
+            Shallow::Null => Ok(()),
             Shallow::Number(ms) if ms >= 1.0 && ms.fract() == 0.0 && ms <= f64::from(u32::MAX) => {
                 extensions.deadline = Some(Duration::from_millis(ms as u64));
                 Ok(())
@@ -104,6 +110,7 @@ impl Shallow<'_> {
 
 fn on_timeout(value: &Shallow<'_>, extensions: &mut Extensions) -> Result<(), ApiError> {
     extensions.on_timeout = match value {
+        Shallow::Null => return Ok(()),
         Shallow::Text(word) if word == "error" => OnTimeout::Error,
         Shallow::Text(word) if word == "review" => OnTimeout::Review,
         Shallow::Text(word) if word == "allow" => OnTimeout::Allow,
@@ -119,6 +126,9 @@ impl<'de> Read<'de> for Thresholds {
     type Value = Result<BTreeMap<String, f32>, ApiError>;
 
     fn shallow(self, value: Shallow<'de>) -> Self::Value {
+        if value == Shallow::Null {
+            return Ok(BTreeMap::new());
+        }
         Err(expected("infer.thresholds", "an object such as {\"hate\": 0.5}", &value))
     }
 
@@ -140,6 +150,7 @@ impl<'de> Read<'de> for Thresholds {
                     let message = format!("`{}` is {value}, expected 0 to 1", path());
                     wrong.get_or_insert(ApiError::invalid(path(), message));
                 }
+                Shallow::Null => {}
                 other => {
                     wrong.get_or_insert(expected(&path(), "a number from 0 to 1", &other));
                 }
@@ -162,6 +173,14 @@ mod tests {
         assert_eq!(read.deadline, Some(Duration::from_millis(20)));
         assert_eq!((read.on_timeout, read.explain), (OnTimeout::Review, true));
         assert_eq!(read.thresholds, BTreeMap::from([("hate".to_owned(), 0.5)]));
+        let nulls = r#"{"deadline_ms": null, "on_timeout": null, "thresholds": null, "explain": null}"#;
+        for text in ["null", nulls, r#"{"thresholds": {"hate": null}}"#] {
+            assert_eq!(
+                json::read(text.as_bytes(), Reader).unwrap().unwrap(),
+                Extensions::default(),
+                "{text}"
+            );
+        }
         for (text, words) in [
             (r#"{"deadline_ms": 0}"#, "`infer.deadline_ms` is 0"),
             (r#"{"deadline_ms": 1.5}"#, "whole milliseconds"),

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::types::Part;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+use serde_json::value::RawValue;
 
 use super::extensions::{self, Extensions};
+use crate::data_url;
 use crate::error::ApiError;
 use crate::routes::json::{self, Any, Read, Seed, Shallow};
 
@@ -93,7 +93,10 @@ impl<'de> Read<'de> for Body {
                     }
                 },
                 _ => {
-                    object.next_value::<IgnoredAny>()?;
+                    // Clients with typed requests send null for what they do not ask for.
+                    if object.next_value::<&RawValue>()?.get() == "null" {
+                        continue;
+                    }
                     let key = excerpt(&key, QUOTE_BYTES);
                     let message = format!("`{key}` is not known; expected `input`, `model` and `infer`");
                     wrong.get_or_insert(ApiError::invalid(&key, message));
@@ -190,7 +193,8 @@ enum Item<'de> {
 struct PartMembers<'de> {
     kind: Option<Shallow<'de>>,
     text: Option<Shallow<'de>>,
-    url: Option<Shallow<'de>>,
+    /// As it was sent: a photo is decoded from it without a copy between.
+    url: Option<&'de RawValue>,
 }
 
 struct AnyItem;
@@ -222,7 +226,7 @@ impl<'de> Read<'de> for AnyItem {
 struct ImageUrl;
 
 impl<'de> Read<'de> for ImageUrl {
-    type Value = Option<Shallow<'de>>;
+    type Value = Option<&'de RawValue>;
 
     fn shallow(self, _: Shallow<'de>) -> Self::Value {
         None
@@ -232,7 +236,7 @@ impl<'de> Read<'de> for ImageUrl {
         let mut url = None;
         while let Some(key) = object.next_key::<Cow<'_, str>>()? {
             if key == "url" {
-                url = Some(object.next_value_seed(Seed(Any))?);
+                url = Some(object.next_value()?);
             } else {
                 object.next_value::<IgnoredAny>()?;
             }
@@ -251,40 +255,17 @@ impl PartMembers<'_> {
             },
             Shallow::Text(kind) if kind == "image_url" => {
                 let path = format!("{path}.image_url.url");
-                match self.url.unwrap_or(Shallow::Null) {
-                    Shallow::Text(url) => data_url(&url).map(Part::Image).map_err(|error| error.at(path)),
-                    other => Err(expected(&path, "a string with a data: URL", &other)),
+                let kind = self.url.map_or(Shallow::Null, Shallow::kind);
+                match (self.url, &kind) {
+                    (Some(url), Shallow::Text(_)) => data_url::decode_json(url)
+                        .map(Part::Image)
+                        .map_err(|error| ApiError::invalid(path, error.to_string())),
+                    _ => Err(expected(&path, "a string with a data: URL", &kind)),
                 }
             }
             _ => Err(expected(&format!("{path}.type"), "`text` or `image_url`", &kind)),
         }
     }
-}
-
-/// The bytes of a `data:` URL in base64.
-///
-/// # Errors
-///
-/// 400 for any other URL: the server fetches nothing on a client's behalf.
-fn data_url(url: &str) -> Result<Vec<u8>, ApiError> {
-    let scheme_is =
-        |scheme: &str| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-    if !scheme_is("data:") {
-        let message = "expected a data: URL with the image in base64; the server fetches no remote images";
-        return Err(ApiError::invalid("", message));
-    }
-    let (kind, data) = url["data:".len()..]
-        .split_once(',')
-        .ok_or_else(|| ApiError::invalid("", "the data: URL has no comma before its data"))?;
-    if !kind.to_ascii_lowercase().ends_with(";base64") {
-        return Err(ApiError::invalid(
-            "",
-            "the data: URL is not in base64; expected `data:image/png;base64,…`",
-        ));
-    }
-    STANDARD
-        .decode(data.trim_ascii())
-        .map_err(|error| ApiError::invalid("", format!("the data: URL's base64 is damaged: {error}")))
 }
 
 pub(super) fn expected(path: &str, expected: &str, found: &Shallow<'_>) -> ApiError {

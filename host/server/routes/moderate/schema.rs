@@ -59,27 +59,19 @@ struct ImageUrl {
 #[expect(dead_code, reason = "it is told, and never read")]
 struct Extensions {
     /// How long the judging may take, in milliseconds; at most the server's own.
-    #[serde(default = "one")]
     #[schema(minimum = 1)]
-    deadline_ms: u32,
-    /// What is answered about an input that is not judged by then.
-    #[serde(default)]
-    on_timeout: OnTimeout,
+    deadline_ms: Option<u32>,
+    /// What is answered about an input that is not judged by then; `error` where it is absent.
+    on_timeout: Option<OnTimeout>,
     /// From which score on a category is flagged, 0 to 1.
-    #[serde(default)]
-    thresholds: BTreeMap<String, f32>,
-    #[serde(default)]
-    explain: bool,
+    #[schema(value_type = Option<BTreeMap<String, f32>>)]
+    thresholds: Option<BTreeMap<String, Option<f32>>>,
+    explain: Option<bool>,
 }
 
-fn one() -> u32 {
-    1
-}
-
-#[derive(Default, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum OnTimeout {
-    #[default]
     Error,
     Review,
     Allow,

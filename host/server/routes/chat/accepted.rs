@@ -1,0 +1,131 @@
+//! Members that clients send and whose answer would be the same without them: they are accepted
+//! at the values that ask for nothing, and refused, with the way out, at others.
+
+use infer_engine::text::{QUOTE_BYTES, excerpt};
+use serde_json::value::RawValue;
+
+use super::at;
+use crate::error::ApiError;
+
+/// A member that was sent, and the values of it that ask for nothing.
+pub(super) struct Accepted<'a> {
+    name: &'static str,
+    value: Option<&'a RawValue>,
+    asks_nothing: fn(&RawValue) -> bool,
+    /// What is expected, and the way out.
+    expected: &'static str,
+}
+
+/// The member called `name`, with its `value`.
+pub(super) fn accepted<'a>(
+    name: &'static str,
+    value: Option<&'a RawValue>,
+    asks_nothing: fn(&RawValue) -> bool,
+    expected: &'static str,
+) -> Accepted<'a> {
+    Accepted { name, value, asks_nothing, expected }
+}
+
+impl Accepted<'_> {
+    /// Refuses the member where it asks for something; `path` is what it stands in.
+    ///
+    /// # Errors
+    ///
+    /// 400 with its name and what is expected.
+    pub(super) fn check(&self, path: &str) -> Result<(), ApiError> {
+        match self.value {
+            Some(value) if !(self.asks_nothing)(value) => {
+                let Accepted { name, expected, .. } = self;
+                let found = excerpt(value.get(), QUOTE_BYTES);
+                Err(at(&format!("{path}{name}"), &format!("is `{found}`, expected {expected}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// True for `[]`, `{}`, `""` and `false`.
+pub(super) fn is_empty(value: &RawValue) -> bool {
+    let text = value.get();
+    let inside = |open, close| text.strip_prefix(open).and_then(|text| text.strip_suffix(close));
+    let is_blank = |inside: Option<&str>| inside.is_some_and(|inside| inside.trim_ascii().is_empty());
+    is_blank(inside('[', ']')) || is_blank(inside('{', '}')) || text == "\"\"" || text == "false"
+}
+
+/// True for one of `words`.
+pub(super) fn is_word(value: &RawValue, words: &[&str]) -> bool {
+    text(value).is_some_and(|text| words.contains(&&*text))
+}
+
+/// True for `number`, however it is written.
+pub(super) fn is_number(value: &RawValue, number: f64) -> bool {
+    value.get().len() <= 32 && value.get().parse() == Ok(number)
+}
+
+/// A short string.
+fn text(value: &RawValue) -> Option<String> {
+    if value.get().len() > 64 {
+        return None;
+    }
+    serde_json::from_str(value.get()).ok()
+}
+
+/// True for `{"type": "text"}`, with whatever else is in it.
+pub(super) fn is_text_format(value: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Format<'a> {
+        #[serde(borrow)]
+        r#type: &'a RawValue,
+    }
+    is_empty(value)
+        || serde_json::from_str::<Format<'_>>(value.get())
+            .is_ok_and(|format| is_word(format.r#type, &["text"]))
+}
+
+/// True for an object all of whose values are 0.
+pub(super) fn is_without_bias(value: &RawValue) -> bool {
+    // A bias for each token is the most that makes sense, and too many to keep here.
+    value.get().len() <= 4096
+        && serde_json::from_str::<std::collections::BTreeMap<String, f64>>(value.get())
+            .is_ok_and(|biases| biases.values().all(|bias| *bias == 0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_ask_for_nothing_are_known() {
+        type Rule = fn(&RawValue) -> bool;
+        let word: Rule = |value| is_word(value, &["none", "auto"]);
+        let one: Rule = |value| is_number(value, 1.0);
+        let cases: [(Rule, &[&str], &[&str]); 5] = [
+            (
+                is_empty,
+                &["[]", "[ \n]", "{}", "{ }", "\"\"", "false"],
+                &["[1]", "{\"a\":1}", "\"a\"", "true", "0"],
+            ),
+            (word, &["\"none\"", "\"auto\"", "\"\\u0061uto\""], &["\"required\"", "{}", "none", "\"\""]),
+            (one, &["1", "1.0", "10e-1"], &["2", "0", "\"1\"", "[1]"]),
+            (
+                is_text_format,
+                &["{\"type\": \"text\"}", "{}", "{\"type\":\"text\",\"more\":null}"],
+                &["{\"type\":\"json_object\"}", "\"text\"", "[]x", "{\"type\":1}"],
+            ),
+            (
+                is_without_bias,
+                &["{}", "{\"50256\": 0}", "{\"1\": 0.0, \"2\": 0}"],
+                &["{\"50256\": -100}", "[]", "1"],
+            ),
+        ];
+        for (rule, good, bad) in cases {
+            for text in good {
+                assert!(rule(&RawValue::from_string((*text).to_owned()).unwrap()), "{text}");
+            }
+            for text in bad {
+                let Ok(value) = RawValue::from_string((*text).to_owned()) else { continue };
+                assert!(!rule(&value), "{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The turns of a chat: what is said, and what clients send back with an answer that they received.
+
+use std::fmt;
+
+use infer_engine::Message;
+use infer_engine::text::{QUOTE_BYTES, excerpt};
+use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::accepted::{accepted, is_empty};
+use super::schema::Content;
+use super::{at, parse};
+use crate::error::ApiError;
+use crate::routes::members;
+
+/// The most turns of a chat, which is the engine's bound as well.
+const MOST: usize = 1 << 10;
+
+const EXPECTED: &str =
+    "expected a string, or an array of parts such as {\"type\": \"text\", \"text\": \"…\"}";
+
+/// Turns as they were sent.
+#[derive(Default)]
+pub(super) struct Turns<'a>(Vec<&'a RawValue>);
+
+/// One turn. Members that begin with `_` say how an answer came about; what is answered next does not rest on them.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AskedTurn)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Turn<'a> {
+    /// `system` or, which is the same here, `developer`; `user`; `assistant`.
+    role: String,
+    /// Of the assistant's turns alone it may be null.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Content>)]
+    content: Option<&'a RawValue>,
+    /// What the assistant said in the place of its content.
+    refusal: Option<String>,
+    /// Empty.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Vec<Value>>)]
+    tool_calls: Option<&'a RawValue>,
+    /// Null.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Value>)]
+    function_call: Option<&'a RawValue>,
+    /// Null.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Value>)]
+    tool_call_id: Option<&'a RawValue>,
+    /// Null.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Value>)]
+    audio: Option<&'a RawValue>,
+    /// Empty.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Vec<Value>>)]
+    images: Option<&'a RawValue>,
+    /// False: the model begins a turn of its own.
+    #[serde(borrow)]
+    #[schema(value_type = Option<bool>)]
+    prefix: Option<&'a RawValue>,
+    #[serde(default, rename = "name")]
+    #[schema(value_type = Option<Value>)]
+    _name: IgnoredAny,
+    #[serde(default, rename = "annotations")]
+    #[schema(value_type = Option<Value>)]
+    _annotations: IgnoredAny,
+    #[serde(default, rename = "reasoning_content")]
+    #[schema(value_type = Option<Value>)]
+    _reasoning_content: IgnoredAny,
+    #[serde(default, rename = "reasoning")]
+    #[schema(value_type = Option<Value>)]
+    _reasoning: IgnoredAny,
+    #[serde(default, rename = "reasoning_details")]
+    #[schema(value_type = Option<Value>)]
+    _reasoning_details: IgnoredAny,
+    #[serde(default, rename = "thinking_blocks")]
+    #[schema(value_type = Option<Value>)]
+    _thinking_blocks: IgnoredAny,
+    #[serde(default, rename = "provider_specific_fields")]
+    #[schema(value_type = Option<Value>)]
+    _provider_specific_fields: IgnoredAny,
+    #[serde(default, rename = "parsed")]
+    #[schema(value_type = Option<Value>)]
+    _parsed: IgnoredAny,
+    #[serde(default, rename = "cache_control")]
+    #[schema(value_type = Option<Value>)]
+    _cache_control: IgnoredAny,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TurnPart)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Part {
+    /// `text`, or `refusal`, which is the assistant's.
+    #[serde(rename = "type")]
+    _type: String,
+    text: Option<String>,
+    refusal: Option<String>,
+    #[serde(default, rename = "annotations")]
+    #[schema(value_type = Option<Value>)]
+    _annotations: IgnoredAny,
+    #[serde(default, rename = "cache_control")]
+    #[schema(value_type = Option<Value>)]
+    _cache_control: IgnoredAny,
+}
+
+/// A part's type, before its other members are looked at.
+#[derive(Deserialize)]
+struct Typed {
+    r#type: Option<String>,
+}
+
+/// What the turns say.
+///
+/// # Errors
+///
+/// 400 with the path of what is wrong.
+pub(super) fn read(turns: Turns<'_>) -> Result<Vec<Message>, ApiError> {
+    let read = |(index, turn)| message(&format!("messages[{index}]"), turn);
+    turns.0.into_iter().enumerate().map(read).collect()
+}
+
+fn message(path: &str, turn: &RawValue) -> Result<Message, ApiError> {
+    let turn: Turn<'_> = members::read_at(path, turn)?;
+    turn.asks_no_more(path)?;
+    let is_assistant = turn.role == "assistant";
+    let content = match (turn.content, turn.refusal) {
+        (Some(value), _) => content(&format!("{path}.content"), value, is_assistant)?,
+        (None, refusal) if is_assistant => refusal.unwrap_or_default(),
+        (None, _) => return Err(at(&format!("{path}.content"), &format!("is missing or null; {EXPECTED}"))),
+    };
+    // Newer clients' word for the same.
+    let role = if turn.role == "developer" { "system".to_owned() } else { turn.role };
+    Ok(Message { role, content })
+}
+
+impl Turn<'_> {
+    /// Members that are accepted at the values that ask for nothing.
+    fn asks_no_more(&self, path: &str) -> Result<(), ApiError> {
+        const CALLS: &str = "none: the models call no tools here; say in a turn's content what was called and what came of it";
+        const TEXT: &str = "none: the models read text alone";
+        [
+            accepted("tool_calls", self.tool_calls, is_empty, CALLS),
+            accepted("function_call", self.function_call, is_empty, CALLS),
+            accepted("tool_call_id", self.tool_call_id, is_empty, CALLS),
+            accepted("audio", self.audio, is_empty, TEXT),
+            accepted("images", self.images, is_empty, TEXT),
+            accepted("prefix", self.prefix, is_empty, "false: the model begins a turn of its own"),
+        ]
+        .iter()
+        .try_for_each(|accepted| accepted.check(&format!("{path}.")))
+    }
+}
+
+/// A turn's text, from a string or from parts.
+fn content(path: &str, value: &RawValue, is_assistant: bool) -> Result<String, ApiError> {
+    match value.get().as_bytes().first() {
+        Some(b'"') => return parse(value).map_err(|message| at(path, &message)),
+        Some(b'[') => {}
+        _ => return Err(at(path, &format!("is `{}`; {EXPECTED}", excerpt(value.get(), QUOTE_BYTES)))),
+    }
+    let mut text = String::new();
+    let Turns(parts) = parse(value).map_err(|message| at(path, &message))?;
+    for (index, part) in parts.into_iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let Typed { r#type } = members::read_at(&path, part)?;
+        let more = match r#type.as_deref() {
+            Some("text") => members::read_at::<Part>(&path, part)?.text,
+            Some("refusal") if is_assistant => members::read_at::<Part>(&path, part)?.refusal,
+            other => {
+                let found = excerpt(other.unwrap_or_default(), QUOTE_BYTES);
+                return Err(at(
+                    &path,
+                    &format!("has the type `{found}`, expected `text`: the models read text alone"),
+                ));
+            }
+        };
+        let Some(more) = more else {
+            let missing = r#type.unwrap_or_default();
+            return Err(at(&path, &format!("has no `{missing}`; {EXPECTED}")));
+        };
+        text.push_str(&more);
+    }
+    Ok(text)
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Turns<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items;
+        impl<'de> Visitor<'de> for Items {
+            type Value = Vec<&'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = array.next_element()? {
+                    if items.len() == MOST {
+                        return Err(A::Error::custom(format_args!("more than {MOST} items")));
+                    }
+                    items.push(item);
+                }
+                Ok(items)
+            }
+        }
+        deserializer.deserialize_seq(Items).map(Turns)
+    }
+}
