@@ -215,7 +215,8 @@ impl Input<'_> {
     fn bytes(&self) -> usize {
         let json = self.data.map_or(0, |values| values.get().len().saturating_mul(4));
         let elements = self.shape.iter().fold(8_usize, |product, &size| product.saturating_mul(size));
-        json.min(elements).saturating_add(self.parameters.binary_data_size.unwrap_or(0))
+        let behind = self.parameters.as_ref().and_then(|parameters| parameters.binary_data_size);
+        json.min(elements).saturating_add(behind.unwrap_or(0))
     }
 
     /// The tensor, whose bytes are taken from `binary` where it says how many there are.
