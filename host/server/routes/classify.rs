@@ -6,7 +6,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::types::Label;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
