@@ -55,7 +55,7 @@ fn paths_start_from_the_configurations_folder() {
 fn mistakes_name_subject_line_and_way_out() {
     let component = "[components.a]\nsource = \"builtin:moderate\"\n";
     let cases = [
-        ("[server]\nlisten = \"nowhere\"".to_owned(), ":2: ", "socket address"),
+        ("[server]\nlisten = \"nowhere\"".to_owned(), ":2: ", "it has no port; expected an address"),
         ("[server]\ninstances = 0".to_owned(), ":2: ", "`instances` is 0, expected 1 to 1000"),
         ("[server]\ndeadline_ms = -1".to_owned(), ":2: ", "invalid value: integer `-1`"),
         (

@@ -64,8 +64,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members<'de>, A::Error> {
                 let mut members = Vec::new();
+                let mut count = 0;
                 while let Some((Name(name), value)) = object.next_entry::<Name<'de>, &'de RawValue>()? {
-                    if members.len() == MOST {
+                    count += 1;
+                    if count > MOST {
                         return Err(A::Error::custom(format_args!("more than {MOST} members")));
                     }
                     if value.get() != "null" {
