@@ -158,7 +158,7 @@ async fn an_answer_comes_as_it_is_written() {
 
 #[tokio::test]
 async fn an_answer_that_is_none_is_told_to_the_client() {
-    let server = attacked("limits = { guest_ms = 100 }").await;
+    let server = attacked("limits = { guest_ms = 1000 }").await;
     let cases = [
         ("silent", StatusCode::INTERNAL_SERVER_ERROR, "guest_failed"),
         ("fail", StatusCode::INTERNAL_SERVER_ERROR, "guest_failed"),
