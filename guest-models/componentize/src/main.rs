@@ -46,8 +46,11 @@ fn componentize(module: &Path, component: &Path) -> Result<String> {
         .and_then(ComponentEncoder::encode)
         .with_context(|| format!("`{}` is not a core module of a guest", module.display()))?;
     let interfaces = interfaces(&encoded)?;
-    std::fs::write(component, &encoded)
-        .with_context(|| format!("`{}` cannot be written", component.display()))?;
+    // A component that is the same keeps its time: the program that embeds it is not compiled again.
+    if std::fs::read(component).ok().as_deref() != Some(&encoded[..]) {
+        std::fs::write(component, &encoded)
+            .with_context(|| format!("`{}` cannot be written", component.display()))?;
+    }
     Ok(format!("{}: {} KiB, {interfaces}", component.display(), encoded.len().div_ceil(1024)))
 }
 
