@@ -160,7 +160,7 @@ fn given_tensors_must_be_what_the_card_says() {
         ("a".to_owned(), Tensor::from_slice(shape, &values).unwrap())
     };
     let b = |rows: usize| ("b".to_owned(), Tensor::from_slice(&[rows], &vec![3i64; rows]).unwrap());
-    let long = ("ä".repeat(100), b(1).1);
+    let long = ("ä".repeat(1000), b(1).1);
     let cases = [
         (vec![a(&[1, 2])], "input `b` is missing, expected i64 (N)".to_owned()),
         (vec![a(&[1, 2]), b(1), b(1)], "input `b` is given twice".to_owned()),
@@ -171,7 +171,7 @@ fn given_tensors_must_be_what_the_card_says() {
             "input `a` is f32 (0, 2), which holds no elements, expected f32 (N, 2)".to_owned(),
         ),
         (vec![("b".to_owned(), a(&[1]).1)], "input `b` is f32 (1), expected i64 (N)".to_owned()),
-        (vec![long], format!("no input is called `{}`, expected `b`, `a`", "ä".repeat(32))),
+        (vec![long], format!("no input is called `{}… (2000 bytes)`, expected `b`, `a`", "ä".repeat(112))),
     ];
     for (given, expected) in cases {
         assert_eq!(signature.arrange(given).unwrap_err(), expected);
