@@ -224,7 +224,7 @@ impl Tokenizer {
         Some(Cow::Borrowed(&self.control_texts[position].1))
     }
 
-    fn is_control(&self, token: u32) -> bool {
+    pub(crate) fn is_control(&self, token: u32) -> bool {
         self.control_texts.binary_search_by_key(&token, |(id, _)| *id).is_ok()
     }
 
