@@ -59,7 +59,7 @@ overload: guests onnxruntime ## Ask a server for three times what it can do, and
 swap: guests onnxruntime ## Swap models and component every ten seconds under 100 requests/s, and print what came of it: SWAP_SECONDS=120
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture swap::
 
-hostile: guests onnxruntime ## Ask a server 200 times a second beside 20 of each attack, and print what came of it: HOSTILE_SECONDS=20
+hostile: guests onnxruntime ## Good requests beside each kind of attack and beside all at once: HOSTILE_SECONDS=20, HOSTILE_ONLY=h2-zero-window,all (kinds: tests/siege.rs)
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture siege::
 
 FUZZ_SECONDS ?= 300

@@ -130,7 +130,7 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 }
 
 /// A grey PNG of `side` × `side` pixels, with `extra` between its header and the pixels, which inflate to `bytes`.
-fn png(side: u32, extra: &[u8], bytes: usize) -> Vec<u8> {
+pub(crate) fn png(side: u32, extra: &[u8], bytes: usize) -> Vec<u8> {
     let header = [&side.to_be_bytes()[..], &side.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
     [
         b"\x89PNG\r\n\x1a\n".to_vec(),

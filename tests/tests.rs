@@ -36,6 +36,8 @@ mod fuzz;
 mod gateway;
 /// Models and preprocessing against values of an independent implementation.
 mod golden;
+/// A short siege by hostile guests alone.
+mod guest_siege;
 /// Components that answer HTTP requests themselves.
 mod handler;
 /// Guests that attack the host.
