@@ -155,7 +155,8 @@ async fn what_a_request_used_is_told_also_of_guests_that_were_stopped() {
         let line = metrics.lines().find_map(|line| line.strip_prefix(&start));
         line.unwrap_or_else(|| panic!("no `{start}` in {metrics}")).parse().unwrap()
     };
-    assert!(sum("component_stage_seconds", "component=\"loop\",stage=\"guest\"") >= 0.1, "{metrics}");
+    // The making of the instance counts against its 100 ms too.
+    assert!(sum("component_stage_seconds", "component=\"loop\",stage=\"guest\"") >= 0.05, "{metrics}");
     assert!(sum("component_memory_bytes", "component=\"loop\"") >= 65_536.0, "{metrics}");
     let tensors = sum("component_tensor_bytes", "component=\"hoard-tensors\"");
     assert!((1e6..=33_554_432.0).contains(&tensors), "{tensors}");
