@@ -2,17 +2,21 @@
 //!
 //! A body is charged as it comes: what a client announces and does not send costs nothing. One that
 //! has come in part holds its memory only while it goes on coming. Where another needs memory and
-//! there is none left, the body that has stood still for longest is given up.
+//! there is none left, the body that has stood still for longest is given up. And whoever sends
+//! several bodies at once leaves a part of the memory to others.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use bytes::BytesMut;
 use infer_sandbox::{Held, RequestMemory};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::admission::Full;
+use crate::keys::KeyHash;
 
 /// Copies of a body that a request holds: what came, and what is decoded of it, such as an image in
 /// base64.
@@ -26,20 +30,43 @@ const PROGRESS_PART: usize = 64;
 /// How long a body must have stood still before it is given up for another.
 const STANDS_STILL: Duration = Duration::from_millis(500);
 
+/// The part of the memory, of what others leave, that nobody takes for a second body at once: the
+/// small bodies of everybody else fit there.
+const LEFT_PART: usize = 8;
+
 /// Memory for bodies, shared by all requests.
 #[derive(Clone)]
 pub struct BodyMemory {
-    bodies: Arc<Semaphore>,
+    most: usize,
+    /// Changed by the front's one thread, and at the end of a request, a few instructions at a time.
+    used: Arc<Mutex<Used>>,
     /// What requests hold together, bodies and all else.
     requests: RequestMemory,
-    /// Those that have come in part. Changed by the front's one thread, a few instructions at a time.
+    /// Those that have come in part. Changed as `used` is.
     arriving: Arc<Mutex<Vec<Arc<Body>>>>,
+}
+
+/// Who sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// The bearer of an API key.
+    Key(KeyHash),
+    /// A client without one, by its address; none at the Unix socket.
+    Address(Option<IpAddr>),
+}
+
+/// Bytes that are held, in all and by sender.
+#[derive(Default)]
+struct Used {
+    bytes: usize,
+    by_sender: HashMap<Sender, usize>,
 }
 
 /// A body's share, given back on drop.
 pub struct Share {
-    bodies: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
+    memory: BodyMemory,
+    sender: Sender,
+    bytes: usize,
     counted: Held,
 }
 
@@ -70,18 +97,17 @@ impl BodyMemory {
     /// So many bytes, which count as a part of `requests`.
     #[must_use]
     pub fn new(bytes: usize, requests: RequestMemory) -> Self {
-        let bodies = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
-        BodyMemory { bodies, requests, arriving: Arc::default() }
+        BodyMemory { most: bytes, used: Arc::default(), requests, arriving: Arc::default() }
     }
 
-    /// A body of which nothing has come yet.
+    /// A body of `sender`, of which nothing has come yet.
     #[must_use]
-    pub fn arriving(&self) -> Arriving {
+    pub fn arriving(&self, sender: Sender) -> Arriving {
         let state = State {
             first: Bytes::new(),
             whole: BytesMut::new(),
             length: 0,
-            share: Some(self.share()),
+            share: Some(self.share(sender)),
             moved: Instant::now(),
             since: 0,
         };
@@ -89,8 +115,8 @@ impl BodyMemory {
         Arriving { memory: self.clone(), body, is_listed: false }
     }
 
-    fn share(&self) -> Share {
-        Share { bodies: self.bodies.clone(), held: None, counted: self.requests.share() }
+    fn share(&self, sender: Sender) -> Share {
+        Share { memory: self.clone(), sender, bytes: 0, counted: self.requests.share() }
     }
 
     /// Gives up the body that holds most for longest without coming. False where there is none.
@@ -118,6 +144,10 @@ impl BodyMemory {
         })
     }
 
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn listed(&self) -> MutexGuard<'_, Vec<Arc<Body>>> {
         self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,14 +156,31 @@ impl BodyMemory {
 impl Share {
     /// Take `bytes` more. Nobody waits for memory that a half-read body of another holds, or two could wait for each other.
     fn take(&mut self, bytes: usize) -> Result<(), Full> {
-        let permits = u32::try_from(bytes).map_err(|_| Full)?;
-        let more = self.bodies.clone().try_acquire_many_owned(permits).map_err(|_| Full)?;
-        self.counted.grow(bytes.saturating_mul(COPIES)).map_err(|_| Full)?;
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
+        let mut used = self.memory.used();
+        let own = used.by_sender.get(&self.sender).copied().unwrap_or(0);
+        let room = self.memory.most - (used.bytes - own);
+        let most = if own == self.bytes { room } else { room - room / LEFT_PART };
+        if own.saturating_add(bytes) > most {
+            return Err(Full);
         }
+        self.counted.grow(bytes.saturating_mul(COPIES)).map_err(|_| Full)?;
+        used.bytes += bytes;
+        used.by_sender.insert(self.sender, own + bytes);
+        self.bytes += bytes;
         Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut used = self.memory.used();
+        used.bytes -= self.bytes;
+        if let Some(own) = used.by_sender.get_mut(&self.sender) {
+            *own -= self.bytes;
+            if *own == 0 {
+                used.by_sender.remove(&self.sender);
+            }
+        }
     }
 }
 
@@ -235,11 +282,15 @@ mod tests {
         vec![b'x'; length].into()
     }
 
+    fn sender(last: u8) -> Sender {
+        Sender::Address(Some([10, 0, 0, last].into()))
+    }
+
     #[test]
     fn bodies_share_their_memory_and_give_it_back() {
         let requests = RequestMemory::new(Some(2 * COPIES * 100));
         let memory = BodyMemory::new(100, requests.clone());
-        let (mut one, mut other) = (memory.arriving(), memory.arriving());
+        let (mut one, mut other) = (memory.arriving(sender(1)), memory.arriving(sender(2)));
         assert_eq!(one.add(bytes(60)), Ok(()));
         assert_eq!(other.add(bytes(40)), Ok(()));
         assert_eq!(one.add(bytes(1)), Err(Full));
@@ -250,18 +301,33 @@ mod tests {
         assert_eq!((whole.len(), requests.held()), (100, COPIES * 100));
         drop(share);
         assert_eq!(requests.held(), 0);
+        assert!(memory.used().by_sender.is_empty());
         let memory = BodyMemory::new(1_000, requests);
-        assert_eq!(memory.arriving().add(bytes(201)), Err(Full), "requests may hold no more");
+        assert_eq!(memory.arriving(sender(1)).add(bytes(201)), Err(Full), "requests may hold no more");
+    }
+
+    #[test]
+    fn sender_of_many_bodies_leaves_memory_to_others() {
+        let memory = BodyMemory::new(800, RequestMemory::new(None));
+        let [mut first, mut second] = [sender(1); 2].map(|sender| memory.arriving(sender));
+        assert_eq!(first.add(bytes(400)), Ok(()));
+        assert_eq!(second.add(bytes(301)), Err(Full), "an eighth is left");
+        assert_eq!(second.add(bytes(300)), Ok(()));
+        let [mut other, mut small] = [sender(2); 2].map(|sender| memory.arriving(sender));
+        assert_eq!(other.add(bytes(50)), Ok(()));
+        assert_eq!(small.add(bytes(39)), Err(Full));
+        assert_eq!(small.add(bytes(38)), Ok(()));
+        assert_eq!(memory.arriving(sender(3)).add(bytes(12)), Ok(()), "the only body takes what there is");
     }
 
     #[test]
     fn stalled_body_is_given_up_for_another() {
         let requests = RequestMemory::new(None);
         let memory = BodyMemory::new(100, requests.clone());
-        let mut stalled = memory.arriving();
+        let mut stalled = memory.arriving(sender(1));
         stalled.list();
         assert_eq!(stalled.add(bytes(90)), Ok(()));
-        let mut newcomer = memory.arriving();
+        let mut newcomer = memory.arriving(sender(2));
         assert_eq!(newcomer.add(bytes(50)), Err(Full), "it may still come");
         stalled.body.state().moved = Instant::now().checked_sub(STANDS_STILL).unwrap();
         assert_eq!(newcomer.add(bytes(50)), Ok(()));

@@ -93,6 +93,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
+        // What comes from outside goes first: guests that were interrupted are in the threads' own queues.
+        .global_queue_interval(1)
         .enable_all()
         .build()
         .context("cannot start the threads of the asynchronous runtime")?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::body::Bytes;
 use infer_engine::{Comparison, LanguageModel, Model, Stats};
 use infer_sandbox::{CallError, RequestMemory, Usage};
 use prometheus_client::collector::Collector;
@@ -18,6 +19,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use crate::logging;
 
@@ -57,6 +60,15 @@ pub struct Metrics {
     calls: Calls,
     reloads: Family<Reloaded, Counter>,
     models: Served,
+    written: Mutex<Option<Written>>,
+}
+
+/// The text that was written last.
+struct Written {
+    began: Instant,
+    /// When the next may be.
+    next: Instant,
+    text: Bytes,
 }
 
 /// The models that are served now, and whether each is another's next version; they are not kept by being counted.
@@ -155,7 +167,7 @@ impl Metrics {
         registry.register_collector(Box::new(Models(models.clone())));
         registry.register_collector(Box::new(Requests(memory.clone())));
         registry.register_collector(Box::new(Log));
-        Metrics { registry, requests, seconds, calls, reloads, models }
+        Metrics { registry, requests, seconds, calls, reloads, models, written: Mutex::default() }
     }
 
     /// Tell of `models` from now on, and of the next versions of some: what they have done is read from them whenever it is told.
@@ -182,15 +194,28 @@ impl Metrics {
         self.seconds.get_or_create(&Asked { route: route.to_owned() }).observe(took.as_secs_f64());
     }
 
-    /// Everything, as text.
+    /// Everything, as text. All who asked before it was written share it, and writing takes no more
+    /// than a tenth of one thread's time: anybody may ask, as often as they like.
     ///
     /// # Errors
     ///
     /// None, but for want of memory.
-    pub fn tell(&self) -> Result<String, fmt::Error> {
-        let mut told = String::new();
-        text::encode(&mut told, &self.registry)?;
-        Ok(told)
+    pub async fn text(&self) -> Result<Bytes, fmt::Error> {
+        let asked = Instant::now();
+        let mut written = self.written.lock().await;
+        if let Some(written) = written.as_ref().filter(|written| written.began >= asked) {
+            return Ok(written.text.clone());
+        }
+        if let Some(written) = &*written {
+            sleep_until(written.next).await;
+        }
+        let began = Instant::now();
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        let next = Instant::now() + began.elapsed() * 9;
+        let text = Bytes::from(text);
+        *written = Some(Written { began, next, text: text.clone() });
+        Ok(text)
     }
 }
 
@@ -395,4 +420,22 @@ impl Collector for Log {
 fn resident_bytes() -> Option<usize> {
     let pages: usize = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_ask_at_once_share_what_is_written_and_later_ones_do_not() {
+        let metrics = Metrics::new(&RequestMemory::default(), "none");
+        let first = metrics.text().await.unwrap();
+        let (one, other) = tokio::join!(metrics.text(), metrics.text());
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert_eq!(one.as_ptr(), other.as_ptr());
+        assert_ne!(first.as_ptr(), one.as_ptr());
+        metrics.reloaded("applied");
+        let text = String::from_utf8(metrics.text().await.unwrap().to_vec()).unwrap();
+        assert!(text.contains(r#"infer_reloads_total{outcome="applied"} 1"#), "{text}");
+    }
 }

@@ -196,7 +196,7 @@ pub(super) async fn half_heads(attacker: Attacker) {
         connection.write_all(head).await?;
         connection.read(&mut [0; 1_024]).await.map(|_| ())
     };
-    attacker.hold(320, one).await;
+    attacker.hold(500, one).await;
 }
 
 /// Answers of many kilobytes that are asked for again and again and read slowly.

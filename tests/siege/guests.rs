@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, interval_at};
 
 use super::Attacker;
 use super::server::TENANT;
@@ -86,24 +87,34 @@ const IN_FLIGHT: usize = 32;
 
 pub(super) async fn guests(attacker: Attacker) {
     let each = attacker.each;
-    attacker.all(ATTACKS.map(|name| ask(attacker.clone(), Method::POST, format!("/{name}"), each))).await;
+    ask_all(attacker, Method::POST, &ATTACKS.map(|name| format!("/{name}")), each).await;
 }
 
 pub(super) async fn bulk_memory(attacker: Attacker) {
     // One of these takes as long as some ten others.
     let each = attacker.each / 4.0;
-    attacker.all(BULK.map(|(name, _)| ask(attacker.clone(), Method::GET, format!("/{name}"), each))).await;
+    ask_all(attacker, Method::GET, &BULK.map(|(name, _)| format!("/{name}")), each).await;
 }
 
 pub(super) async fn http_components(attacker: Attacker) {
     let each = attacker.each / 4.0;
-    attacker.all(PATHS.map(|path| ask(attacker.clone(), Method::GET, format!("/http/{path}"), each))).await;
+    ask_all(attacker, Method::GET, &PATHS.map(|path| format!("/http/{path}")), each).await;
 }
 
-/// Asks for `path` `rate` times a second, and takes the answers.
-async fn ask(attacker: Attacker, method: Method, path: String, rate: f64) {
+/// Asks for each of `paths` `rate` times a second, one after the other.
+async fn ask_all(attacker: Attacker, method: Method, paths: &[String], rate: f64) {
+    let apart = Duration::from_secs_f64(1.0 / rate) / paths.len() as u32;
+    let begin = (0..).map(|index| Instant::now() + apart * index);
+    let asks = paths.iter().zip(begin);
+    attacker
+        .all(asks.map(|(path, begin)| ask(attacker.clone(), method.clone(), path.clone(), rate, begin)))
+        .await;
+}
+
+/// Asks for `path` `rate` times a second from `begin` on, and takes the answers.
+async fn ask(attacker: Attacker, method: Method, path: String, rate: f64, begin: Instant) {
     let url = format!("http://{}{path}", attacker.address);
-    let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+    let mut tick = interval_at(begin, Duration::from_secs_f64(1.0 / rate));
     let mut in_flight = JoinSet::new();
     loop {
         tick.tick().await;

@@ -32,7 +32,7 @@ const HTTP_LIMITS: &str = "memory_bytes = 16777216, tensor_bytes = 1048576, gues
 /// Writes the configuration of a server at `address` into `folder`, and starts it.
 pub(super) fn serve(folder: &Path, address: &str) -> Process {
     let mut config = format!(
-        "[server]\nlisten = \"{address}\"\nconnections = 128\nconnections_per_ip = 96\n\
+        "[server]\nlisten = \"{address}\"\nconnections = 320\nconnections_per_ip = 128\n\
          header_ms = 4000\nbody_ms = 4000\nidle_ms = 4000\nsend_ms = 2000\nmemory_bytes = {MEMORY_BYTES}\n\
          [models.text]\nsource = \"builtin:toxic-bilstm\"\n\
          [models.image]\nsource = \"builtin:nsfwjs-mobilenet_v2-int8\"\nsessions = 1\n\

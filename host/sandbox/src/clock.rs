@@ -4,8 +4,10 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+
+use crate::turns::Turn;
 
 /// A stopwatch that runs only while its future is polled.
 ///
@@ -43,9 +45,9 @@ impl Clock {
         self.spent() + Duration::from_nanos(running)
     }
 
-    /// Run `future` on this clock.
-    pub(crate) fn measure<F: Future>(&self, future: F) -> Measured<F> {
-        Measured { clock: self.clone(), future: Box::pin(future) }
+    /// Run `future` on this clock, where it is its `turn`.
+    pub(crate) fn measure<F: Future>(&self, turn: Turn, future: F) -> Measured<F> {
+        Measured { clock: self.clone(), turn, future: Box::pin(future) }
     }
 
     /// Run a part of the measured future that is not the guest's own.
@@ -68,6 +70,7 @@ impl Clock {
 /// A future on a clock.
 pub(crate) struct Measured<F> {
     clock: Clock,
+    turn: Turn,
     future: Pin<Box<F>>,
 }
 
@@ -75,6 +78,8 @@ impl<F: Future> Future for Measured<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let spent = self.clock.spent();
+        let _turn = ready!(self.turn.poll(spent, context));
         // Relaxed suffices: the executor orders one poll before the next, and the callback runs inside the poll.
         self.clock.shared.began.store(self.clock.now(), Ordering::Relaxed);
         let answer = self.future.as_mut().poll(context);
@@ -87,12 +92,13 @@ impl<F: Future> Future for Measured<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turns::Turns;
 
     #[tokio::test]
     async fn waiting_is_not_guest_time_and_working_is() {
         let clock = Clock::new();
         let inside = clock
-            .measure(async {
+            .measure(Turns::new().begin(), async {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 let work = Instant::now();
                 while work.elapsed() < Duration::from_millis(5) {}

@@ -387,9 +387,9 @@ impl Component {
             return Outcome { result, usage, notes: Vec::new() };
         }
 
-        let clock = Clock::new();
+        let (clock, turn) = (Clock::new(), self.slots.turns.begin());
         let mut store = self.store(request, held, &clock, data);
-        let answer = timeout_at(request.deadline.into(), clock.measure(call(&mut store))).await;
+        let answer = timeout_at(request.deadline.into(), clock.measure(turn, call(&mut store))).await;
 
         let state = store.data_mut().as_mut();
         let result = match answer {

@@ -37,6 +37,8 @@ mod nn;
 mod sandbox;
 mod start;
 mod state;
+mod ticker;
+mod turns;
 
 pub use call::{Account, Outcome, Request, Usage};
 pub use compiled::Kept;

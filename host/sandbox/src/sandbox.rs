@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
@@ -15,9 +15,8 @@ use crate::http::{self, Http};
 use crate::limits::Limits;
 use crate::memory::RequestMemory;
 use crate::state::State;
-
-/// How often a running guest is interrupted, to check its time and to let others onto its thread.
-const TICK: Duration = Duration::from_millis(5);
+use crate::ticker::Ticker;
+use crate::turns::Turns;
 
 /// Memory of an idle slot that is cleared in place rather than given back, in bytes: an image tensor or two. Clearing
 /// is cheaper than the page faults of the next request, and the pool keeps few idle slots.
@@ -94,17 +93,12 @@ impl Sandbox {
         let mut linker = Linker::new(&engine);
         bindings::Guest::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         let http_linker = http::linker(&engine)?;
-        let ticker = engine.weak();
-        std::thread::Builder::new().name("epoch".into()).spawn(move || {
-            while let Some(engine) = ticker.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(TICK);
-            }
-        })?;
+        let running = Arc::new(Semaphore::new(options.instances as usize));
         let slots = Slots {
             instances: options.instances,
-            running: Semaphore::new(options.instances as usize),
+            ticker: Ticker::start(&engine, running.clone(), options.instances)?,
+            turns: Turns::new(),
+            running,
             admitted: Semaphore::new((options.instances + options.waiting) as usize),
         };
         let compiled_folder = options.compiled_folder.clone();
@@ -158,7 +152,9 @@ fn config(options: &SandboxOptions) -> Config {
 #[derive(Debug)]
 pub(crate) struct Slots {
     pub(crate) instances: u32,
-    running: Semaphore,
+    running: Arc<Semaphore>,
+    ticker: Ticker,
+    pub(crate) turns: Turns,
     /// Those running and those waiting: a bound on the queue in front of `running`.
     admitted: Semaphore,
 }
@@ -180,7 +176,10 @@ impl Slots {
     pub(crate) async fn enter(&self, deadline: Instant) -> Result<Slot<'_>, NoSlot> {
         let admitted = self.admitted.try_acquire().map_err(|_| NoSlot::Busy)?;
         match timeout_at(deadline.into(), self.running.acquire()).await {
-            Ok(Ok(running)) => Ok(Slot { _running: running, _admitted: admitted }),
+            Ok(Ok(running)) => {
+                self.ticker.wake();
+                Ok(Slot { _running: running, _admitted: admitted })
+            }
             Ok(Err(_)) => unreachable!("the semaphore is never closed"),
             Err(_) => Err(NoSlot::Deadline),
         }

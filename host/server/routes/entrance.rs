@@ -16,12 +16,12 @@ use tracing::{Instrument as _, Span, error};
 use super::{encoding, perspective};
 use crate::admission::Gate;
 use crate::app::App;
-use crate::bodies::{Arriving, BodyMemory, Share};
+use crate::bodies::{Arriving, BodyMemory, Sender, Share};
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::keys::{Key, Keyring, Refused};
 use crate::live::Live;
-use crate::rates::Addresses;
+use crate::rates::{self, Addresses};
 use crate::serve::{Abort, Lease, Peer};
 
 use super::moderate::Answers;
@@ -37,7 +37,7 @@ pub struct Entrance {
     keys: Keyring,
     addresses: Option<Arc<Addresses>>,
     /// The threads that handlers run on.
-    work: Handle,
+    pub(super) work: Handle,
 }
 
 /// Who asks: the key that was sent, where keys are asked for.
@@ -215,7 +215,13 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
     };
     let lease = parts.extensions.get::<Lease>().cloned();
     let deadline = parts.extensions.get().map(|call: &infer_sandbox::Request| call.deadline);
-    let (body, share) = entrance.body(body, deadline, lease.as_ref()).await?;
+    let sender = match &key {
+        Some(key) => Sender::Key(key.hash),
+        None => {
+            Sender::Address(parts.extensions.get::<Peer>().and_then(|peer| peer.ip()).map(rates::counted))
+        }
+    };
+    let (body, share) = entrance.body(body, sender, deadline, lease.as_ref()).await?;
     if !takes_codings {
         encoding::check_body(&body)?;
     }
@@ -249,6 +255,7 @@ impl Entrance {
     async fn body(
         &self,
         body: Body,
+        sender: Sender,
         deadline: Option<Instant>,
         lease: Option<&Lease>,
     ) -> Result<(Bytes, Share), ApiError> {
@@ -261,7 +268,7 @@ impl Entrance {
             ApiError::slow_request()
         };
         let mut reading = Reading {
-            arriving: self.memory.arriving(),
+            arriving: self.memory.arriving(sender),
             arrives,
             pace: self.server.connections.header_time,
             most: self.server.max_body_bytes,

@@ -15,6 +15,7 @@ use super::Entrance;
 use super::document::{Table, Told};
 use crate::error::{ApiError, Envelope};
 use crate::metrics;
+use crate::serve::Abort;
 
 /// How the server is.
 #[derive(Serialize, ToSchema)]
@@ -49,10 +50,12 @@ async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// What is counted.
+/// Counters and histograms, written on a thread for work: the one of the connections has all to serve.
 async fn metrics(State(entrance): State<Arc<Entrance>>) -> Result<Response, ApiError> {
-    let told = entrance.app.metrics.tell().map_err(|_| ApiError::internal("internal"))?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], told).into_response())
+    let app = entrance.app.clone();
+    let mut text = Abort(entrance.work.spawn(async move { app.metrics.text().await }));
+    let text = (&mut text.0).await.ok().and_then(Result::ok).ok_or_else(|| ApiError::internal("internal"))?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 /// Requests are welcome: the models are loaded before the listener opens, so only a coming stop says otherwise, a model

@@ -1,9 +1,10 @@
 //! The state of one connection: its requests, its progress, and the time by which it must move on.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use infer_sandbox::RequestMemory;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Duration, Instant};
 
 use super::lease::{Lease, Standing, UnderWay};
@@ -33,6 +34,8 @@ pub(super) struct Activity {
     closing: Notify,
     /// Wakes a request that waits for earlier answers to leave.
     writable: Notify,
+    /// Whose turn it is to begin.
+    turn: Semaphore,
 }
 
 struct State {
@@ -47,8 +50,10 @@ struct State {
     asked: bool,
     /// Between two requests an HTTP/2 client sends more than heads: window updates, settings, pings.
     http2: bool,
-    /// Whether a request has carried a valid API key.
-    authenticated: bool,
+    /// Whether all that the client has sent was read: until then its silence is the server's own slowness.
+    is_heard: bool,
+    /// None once a request has carried a valid API key.
+    anonymous: Option<OfCrowd>,
     answered: u32,
     wasted: u32,
     unproductive: usize,
@@ -58,20 +63,47 @@ struct State {
     is_evicted: bool,
 }
 
-/// The order in which connections are closed for newcomers, first to last; within a class the one
-/// that has been quiet for longest goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Worth {
-    /// No whole request has come.
-    Silent,
-    /// Requests came, none with a valid key.
-    Anonymous,
-    /// A request came with a valid key.
-    Authenticated,
+/// What a connection is worth to whoever gives out places.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Worth {
+    /// Whether a request came with a valid API key.
+    pub(super) is_authenticated: bool,
+    /// The anonymous connections of its address, where it is one.
+    pub(super) crowd: usize,
+    /// Since when it has been quiet.
+    pub(super) since: Instant,
+}
+
+/// The connections of one address without a valid API key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Crowd(Arc<AtomicUsize>);
+
+/// One of them.
+#[derive(Debug)]
+struct OfCrowd(Crowd);
+
+impl Crowd {
+    fn join(&self) -> OfCrowd {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OfCrowd(self.clone())
+    }
+}
+
+impl OfCrowd {
+    fn size(&self) -> usize {
+        self.0.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for OfCrowd {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Activity {
-    pub(super) fn new(memory: RequestMemory) -> Self {
+    /// Of a connection that joins the anonymous ones of its address.
+    pub(super) fn new(memory: RequestMemory, crowd: &Crowd) -> Self {
         let now = Instant::now();
         let state = State {
             leases: Vec::new(),
@@ -80,18 +112,30 @@ impl Activity {
             head: None,
             asked: false,
             http2: false,
-            authenticated: false,
+            is_heard: false,
+            anonymous: Some(crowd.join()),
             answered: 0,
             wasted: 0,
             unproductive: 0,
             blocked: false,
             is_evicted: false,
         };
-        Activity { state: Mutex::new(state), memory, closing: Notify::new(), writable: Notify::new() }
+        Activity {
+            state: Mutex::new(state),
+            memory,
+            closing: Notify::new(),
+            writable: Notify::new(),
+            turn: Semaphore::new(1),
+        }
     }
 
     pub(super) fn memory(&self) -> &RequestMemory {
         &self.memory
+    }
+
+    /// Notes that all that came so far was read.
+    pub(super) fn heard(&self) {
+        self.state().is_heard = true;
     }
 
     /// Counts `bytes` that came.
@@ -130,6 +174,13 @@ impl Activity {
             }
             writable.await;
         }
+    }
+
+    /// Waits until it is a request's turn: of those that a connection brings at once, each lets the
+    /// other connections go on before the next.
+    pub(super) async fn turn(&self) {
+        let _turn = self.turn.acquire().await;
+        tokio::task::yield_now().await;
     }
 
     /// Begins a request; `has_come` where its head is all there is of it.
@@ -175,7 +226,12 @@ impl Activity {
 
     /// Notes that a request has carried a valid API key.
     pub(super) fn authenticate(&self) {
-        self.state().authenticated = true;
+        self.leave();
+    }
+
+    /// Counts no more among the anonymous connections of its address.
+    pub(super) fn leave(&self) {
+        self.state().anonymous = None;
     }
 
     /// Ends leases that are due. The time of the next look.
@@ -246,22 +302,19 @@ impl Activity {
         self.closing.notified().await;
     }
 
-    /// What the connection is worth, and since when it has been quiet; nothing while a request of
-    /// it is being worked on, or where it was active a moment ago.
-    pub(super) fn worth(&self, now: Instant) -> Option<(Worth, Instant)> {
+    /// What the connection is worth. None where it may not be closed for another: it was not heard
+    /// yet, a request of it is being worked on, or it is in use and was active a moment ago.
+    pub(super) fn worth(&self, now: Instant) -> Option<Worth> {
         let state = self.state();
-        if state.leases.iter().any(Lease::is_working) {
+        if !state.is_heard || state.leases.iter().any(Lease::is_working) {
             return None;
         }
-        let worth = match (state.authenticated, state.asked) {
-            (true, _) => Worth::Authenticated,
-            (false, true) => Worth::Anonymous,
-            (false, false) => Worth::Silent,
-        };
+        let is_authenticated = state.anonymous.is_none();
+        let crowd = state.anonymous.as_ref().map_or(0, OfCrowd::size);
         let since = state.idle.max(state.progress);
-        let in_use = worth == Worth::Authenticated || state.leases.iter().any(Lease::is_answering);
-        let quiet = now.saturating_duration_since(since);
-        (!in_use || quiet >= QUIET).then_some((worth, since))
+        let in_use = is_authenticated || state.leases.iter().any(Lease::is_answering);
+        let is_quiet = now.saturating_duration_since(since) >= QUIET;
+        (!in_use || is_quiet).then_some(Worth { is_authenticated, crowd, since })
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The life of one connection: handshake, requests, and the time limits on each.
 
 use std::convert::Infallible;
+use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::debug;
 
@@ -102,8 +104,18 @@ impl Connection {
     /// Answer requests until the client goes, takes too long, or the server stops.
     pub(super) async fn serve(mut self, incoming: Incoming) {
         let activity = self.seat.activity().clone();
+        // The system has been asked for what came before it is said that nothing did.
+        yield_now().await;
+        let mut handshake = pin!(timeout(self.limits.header_time, incoming.handshake()));
+        let handshake = poll_fn(|context| {
+            let shaken = handshake.as_mut().poll(context);
+            if shaken.is_pending() {
+                activity.heard();
+            }
+            shaken
+        });
         let handshake = tokio::select! {
-            handshake = timeout(self.limits.header_time, incoming.handshake()) => handshake,
+            handshake = handshake => handshake,
             () = activity.closing() => return debug!(peer = ?self.peer, "closed: its place went to another"),
         };
         let io = match handshake {
@@ -175,9 +187,10 @@ impl hyper::service::Service<Request<IncomingBody>> for Answering {
         let waits = request.headers().contains_key(header::EXPECT);
         let remains = Remains::default();
         let router = TowerToHyperService::new(self.live.router(self.admin));
-        let answer = router.call(request.map(|body| remains.lend(body)));
         let activity = self.activity.clone();
         Box::pin(async move {
+            activity.turn().await;
+            let answer = router.call(request.map(|body| remains.lend(body)));
             if !http2 {
                 // Heads of answers without a body are not bounded by hyper: a client that takes
                 // nothing could ask for more and more of them.

@@ -1,6 +1,7 @@
 //! How many connections there may be, in all and of one address, and who goes where there is no
 //! place left.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +10,11 @@ use infer_sandbox::RequestMemory;
 use tokio::time::Instant;
 
 use super::Peer;
-use super::activity::Activity;
+use super::activity::{Activity, Crowd};
 use crate::rates::counted;
+
+/// The part of the connections that is found to be closed next at a time.
+const LOSING_PART: usize = 64;
 
 /// The connections that are open.
 #[derive(Clone)]
@@ -26,8 +30,17 @@ pub(super) struct Seats {
 struct Taken {
     next: u64,
     open: HashMap<u64, Open>,
+    /// Those that are closed next, the last first: looking at all takes a while.
+    losing: Vec<u64>,
     /// As many as there are connections, at the most.
-    by_ip: HashMap<IpAddr, usize>,
+    by_ip: HashMap<IpAddr, Address>,
+}
+
+/// The connections of one address.
+#[derive(Default)]
+struct Address {
+    open: usize,
+    anonymous: Crowd,
 }
 
 struct Open {
@@ -54,33 +67,38 @@ impl Seats {
         Seats { most, most_per_ip, memory, taken: Arc::default() }
     }
 
-    /// A place for a connection from `peer`. Where all are taken, the connection that is worth least
-    /// is closed: one without a request before one that asked, one without a valid API key before one
-    /// that has shown it, and of those the one that has been quiet for longest. A connection whose
-    /// request is being worked on stays.
+    /// A place for a connection from `peer`. Where all are taken, or all of its address, another is
+    /// closed: one without a valid API key before one that has shown it; of the former one of the
+    /// address that has most of them; and of those the one that has been quiet for longest. A
+    /// connection whose request is being worked on stays.
     ///
     /// # Errors
     ///
-    /// When the address has as many as it may, or no connection can be closed.
+    /// When no connection, or none of the address, can be closed.
     pub(super) fn take(&self, peer: Peer) -> Result<Seat, NoSeat> {
         let ip = peer.ip().map(counted);
         let mut taken = self.taken();
-        let of_ip = ip.and_then(|ip| taken.by_ip.get(&ip)).copied().unwrap_or(0);
-        if of_ip >= self.most_per_ip {
-            return Err(NoSeat::Ip);
+        let of_ip = ip.and_then(|ip| taken.by_ip.get(&ip)).map_or(0, |address| address.open);
+        let now = Instant::now();
+        let given_up = if of_ip >= self.most_per_ip {
+            Some(taken.order(|open| open.ip == ip, now).first().copied().ok_or(NoSeat::Ip)?)
+        } else if taken.open.len() >= self.most {
+            Some(taken.least(now).ok_or(NoSeat::All)?)
+        } else {
+            None
+        };
+        if let Some(open) = given_up.and_then(|id| taken.remove(id)) {
+            open.activity.evict();
         }
-        if taken.open.len() >= self.most {
-            let least = taken.least(Instant::now()).ok_or(NoSeat::All)?;
-            if let Some(open) = taken.remove(least) {
-                open.activity.evict();
-            }
-        }
+        let mut crowd = Crowd::default();
         if let Some(ip) = ip {
-            *taken.by_ip.entry(ip).or_default() += 1;
+            let address = taken.by_ip.entry(ip).or_default();
+            address.open += 1;
+            crowd = address.anonymous.clone();
         }
         let id = taken.next;
         taken.next += 1;
-        let activity = Arc::new(Activity::new(self.memory.clone()));
+        let activity = Arc::new(Activity::new(self.memory.clone(), &crowd));
         taken.open.insert(id, Open { ip, activity: activity.clone() });
         drop(taken);
         Ok(Seat { seats: self.clone(), id, activity })
@@ -93,18 +111,37 @@ impl Seats {
 
 impl Taken {
     /// The connection that is closed first.
-    fn least(&self, now: Instant) -> Option<u64> {
-        let worth = |(id, open): (&u64, &Open)| Some((open.activity.worth(now)?, *id));
-        self.open.iter().filter_map(worth).min().map(|(_, id)| id)
+    fn least(&mut self, now: Instant) -> Option<u64> {
+        while let Some(id) = self.losing.pop() {
+            if self.open.get(&id).is_some_and(|open| open.activity.worth(now).is_some()) {
+                return Some(id);
+            }
+        }
+        self.losing = self.order(|_| true, now);
+        self.losing.truncate(self.open.len().div_ceil(LOSING_PART));
+        self.losing.reverse();
+        self.losing.pop()
+    }
+
+    /// Those of the connections that `may` be closed, in that order.
+    fn order(&self, may: impl Fn(&Open) -> bool, now: Instant) -> Vec<u64> {
+        let order = |(id, open): (&u64, &Open)| {
+            let worth = open.activity.worth(now)?;
+            Some((worth.is_authenticated, Reverse(worth.crowd), worth.since, *id))
+        };
+        let mut order: Vec<_> = self.open.iter().filter(|(_, open)| may(open)).filter_map(order).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(.., id)| id).collect()
     }
 
     fn remove(&mut self, id: u64) -> Option<Open> {
         let open = self.open.remove(&id)?;
+        open.activity.leave();
         if let Some(ip) = open.ip
-            && let Some(of_ip) = self.by_ip.get_mut(&ip)
+            && let Some(address) = self.by_ip.get_mut(&ip)
         {
-            *of_ip -= 1;
-            if *of_ip == 0 {
+            address.open -= 1;
+            if address.open == 0 {
                 self.by_ip.remove(&ip);
             }
         }
@@ -136,6 +173,13 @@ mod tests {
         Seats::new(most, most_per_ip, RequestMemory::default())
     }
 
+    /// A connection that has been heard.
+    fn take(seats: &Seats, ip: &str) -> Seat {
+        let seat = seats.take(peer(ip)).unwrap();
+        seat.activity().heard();
+        seat
+    }
+
     fn is_open(seats: &Seats, seat: &Seat) -> bool {
         seats.taken().open.contains_key(&seat.id)
     }
@@ -143,40 +187,68 @@ mod tests {
     #[test]
     fn seats_are_bounded_in_all_and_by_address_and_come_back() {
         let seats = seats(3, 2);
-        let first = seats.take(peer("10.0.0.1")).unwrap();
-        let second = seats.take(peer("::ffff:10.0.0.1")).unwrap();
+        let first = take(&seats, "10.0.0.1");
+        let second = take(&seats, "::ffff:10.0.0.1");
+        let work = [&first, &second].map(|seat| seat.activity().begin(false, true));
         assert_eq!(seats.take(peer("10.0.0.1")).err(), Some(NoSeat::Ip));
-        let other = seats.take(peer("10.0.0.2")).unwrap();
-        let work = [&first, &second, &other].map(|seat| seat.activity().begin(false, true));
+        let other = take(&seats, "10.0.0.2");
+        let more = other.activity().begin(false, true);
         assert_eq!(seats.take(Peer::Socket).err(), Some(NoSeat::All));
-        drop(work);
+        drop((work, more));
         drop(first);
         let socket = seats.take(Peer::Socket).unwrap();
         drop(other);
-        drop(seats.take(peer("10.0.0.1")).unwrap());
+        drop(take(&seats, "10.0.0.1"));
         drop((socket, second));
         assert!(seats.taken().by_ip.is_empty());
         assert!(seats.taken().open.is_empty());
     }
 
     #[test]
-    fn newcomer_takes_the_seat_worth_least() {
-        let seats = seats(3, 3);
-        let [keyed, asked, silent] =
-            ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| seats.take(peer(ip)).unwrap());
+    fn address_that_has_all_its_seats_gives_up_its_own() {
+        let seats = seats(4, 2);
+        let [other, first, second] = ["10.0.0.2", "10.0.0.1", "10.0.0.1"].map(|ip| take(&seats, ip));
+        let third = take(&seats, "10.0.0.1");
+        assert!(!is_open(&seats, &first) && is_open(&seats, &second) && is_open(&seats, &third));
+        assert!(is_open(&seats, &other));
+    }
+
+    #[test]
+    fn client_with_a_key_is_the_last_to_lose_its_seat() {
+        let seats = seats(2, 2);
+        let [keyed, asked] = ["10.0.0.1", "10.0.0.2"].map(|ip| take(&seats, ip));
         let request = keyed.activity().begin(false, true);
         request.lease().authenticate();
         drop(request);
         drop(asked.activity().begin(false, true));
-        let one = seats.take(peer("10.0.0.4")).unwrap();
-        assert!(!is_open(&seats, &silent) && is_open(&seats, &asked) && is_open(&seats, &keyed));
-        let work = one.activity().begin(false, true);
-        let other = seats.take(peer("10.0.0.5")).unwrap();
-        assert!(!is_open(&seats, &asked) && is_open(&seats, &one) && is_open(&seats, &keyed));
-        let more = other.activity().begin(false, true);
+        let one = take(&seats, "10.0.0.4");
+        assert!(!is_open(&seats, &asked) && is_open(&seats, &keyed));
+        let _work = one.activity().begin(false, true);
         // The one with a key was in use a moment ago.
         assert_eq!(seats.take(peer("10.0.0.6")).err(), Some(NoSeat::All));
-        drop((work, more, silent, asked));
-        assert_eq!(seats.taken().open.len(), 3);
+    }
+
+    #[test]
+    fn connection_that_was_not_heard_yet_is_not_closed() {
+        let seats = seats(1, 1);
+        let first = seats.take(peer("10.0.0.1")).unwrap();
+        assert_eq!(seats.take(peer("10.0.0.2")).err(), Some(NoSeat::All));
+        first.activity().heard();
+        assert!(seats.take(peer("10.0.0.2")).is_ok() && !is_open(&seats, &first));
+    }
+
+    #[test]
+    fn address_with_most_seats_loses_one_first() {
+        let seats = seats(5, 4);
+        let [alone, first, second, third] =
+            ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2"].map(|ip| take(&seats, ip));
+        // A request does not make a connection worth more than its address's others are worth together.
+        drop(first.activity().begin(false, true));
+        let newcomer = take(&seats, "10.0.0.3");
+        let last = take(&seats, "10.0.0.4");
+        assert!(!is_open(&seats, &second), "it has been quiet for longer than the one that asked");
+        for seat in [&alone, &first, &third, &newcomer, &last] {
+            assert!(is_open(&seats, seat));
+        }
     }
 }

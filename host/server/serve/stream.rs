@@ -93,6 +93,9 @@ impl AsyncRead for Watched {
         {
             return Poll::Ready(Err(io::Error::other(why)));
         }
+        if read.is_pending() {
+            self.activity.heard();
+        }
         read
     }
 }
