@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use indicatif::HumanBytes;
-use infer_engine::files::{self, Folder};
+use infer_engine::files::{self, Folder, Status};
 
 /// Check that the disk of `folder` has `needed` bytes free for `file`.
 ///
@@ -48,7 +48,7 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     replaceable(&folder, &name)?;
     let mut file = folder.temporary(&name, 0o666)?;
     file.write_all(text.as_bytes())?;
-    if let Some(mode) = folder.status(&name)?.filter(|found| found.is_file()).map(|found| found.mode) {
+    if let Some(mode) = folder.status(&name)?.filter(Status::is_file).map(|found| found.mode) {
         file.file().set_permissions(std::fs::Permissions::from_mode(mode))?;
     }
     file.persist()

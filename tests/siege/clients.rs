@@ -165,11 +165,13 @@ pub(super) async fn h1_slow_bodies(attacker: Attacker) {
         }
         let (mut reading, mut writing) = connection.split();
         let drip = async {
-            while source.index % 3 > 0 {
+            if source.index.is_multiple_of(3) {
+                return std::future::pending::<io::Result<()>>().await;
+            }
+            loop {
                 sleep(Duration::from_secs(1)).await;
                 writing.write_all(b" ").await?;
             }
-            std::future::pending::<io::Result<()>>().await
         };
         let answer = async { reading.read(&mut [0; 1_024]).await.map(|_| ()) };
         tokio::select! {
@@ -184,7 +186,7 @@ pub(super) async fn h1_slow_bodies(attacker: Attacker) {
 pub(super) async fn half_heads(attacker: Attacker) {
     let one = |attacker: Attacker, source: Source| async move {
         attacker.made();
-        if source.index % 4 == 0 {
+        if source.index.is_multiple_of(4) {
             let mut connection = Http2::connect(source.address, &attacker.address, 65_535).await?;
             connection.request("GET", "/healthz", &[], END_STREAM).await?;
             connection.closed().await;

@@ -10,7 +10,7 @@ use tracing_subscriber::field::{RecordFields, VisitOutput as _};
 use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 /// The field that holds an event's sentence.
 const MESSAGE: &str = "message";
@@ -134,7 +134,7 @@ where
         event.record(&mut Bound(&mut members));
         members.result?;
         write!(writer, r#","target":"{}""#, metadata.target())?;
-        let spans = || context.event_scope().into_iter().flat_map(|scope| scope.from_root());
+        let spans = || context.event_scope().into_iter().flat_map(Scope::from_root);
         let mut objects = Vec::new();
         for span in spans() {
             let extensions = span.extensions();

@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn operators_listener_admits_programs_alone() {
-        let cases: [(&str, &[(&str, &str)], bool); 14] = [
+        type Headers<'h> = &'h [(&'h str, &'h str)];
+        let cases: [(&str, Headers<'_>, bool); 14] = [
             ("127.0.0.1:9000", &[("host", "127.0.0.1:9000")], true),
             ("127.0.0.1:9000", &[("host", "localhost:9000")], true),
             ("127.0.0.1:9000", &[("host", "LOCALHOST")], true),

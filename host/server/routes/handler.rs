@@ -7,8 +7,9 @@ use axum::Extension;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{OriginalUri, State};
+use axum::http::request::Parts;
 use axum::http::uri::{Authority, Scheme};
-use axum::http::{HeaderMap, Method, Request, Uri, header};
+use axum::http::{HeaderMap, Request, Uri, header};
 use axum::response::Response;
 use http_body::Frame;
 use infer_sandbox::{Account, Body, CallError, Cause, UNSENT_BYTES};
@@ -43,10 +44,9 @@ pub(super) async fn handle(
     State(mount): State<Mount>,
     Extension(call): Call,
     Extension(caller): Extension<Caller>,
-    method: Method,
     OriginalUri(uri): OriginalUri,
     lease: Option<Extension<Lease>>,
-    mut headers: HeaderMap,
+    Parts { method, mut headers, .. }: Parts,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let lease = lease.map(|Extension(lease)| lease);

@@ -362,7 +362,7 @@ impl Folder {
             identity: (found.st_dev, found.st_ino),
             mode: found.st_mode as u32 & 0o7777,
             bytes: u64::try_from(found.st_size).unwrap_or(0),
-            modified: (i64::from(found.st_mtime), found.st_mtime_nsec as u32),
+            modified: (found.st_mtime, found.st_mtime_nsec as u32),
         }))
     }
 

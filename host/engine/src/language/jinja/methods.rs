@@ -81,7 +81,7 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             Ok(Value::from(match name {
                 "lower" => text.to_lowercase(),
                 "upper" => text.to_uppercase(),
-                "title" => title(text, |before| before.is_alphabetic()),
+                "title" => title(text, char::is_alphabetic),
                 _ => title(text, |_| true),
             }))
         }
