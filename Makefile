@@ -123,7 +123,7 @@ accuracy: ## Print how far the kernels' products are from exact ones: the table 
 check: guests ## Formatting, lints, documentation, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
 	else echo 'cargo-deny is not installed: bans, licences and sources are not checked (cargo install cargo-deny)'; fi
 

@@ -191,6 +191,8 @@ impl hyper::service::Service<Request<IncomingBody>> for Answering {
         Box::pin(async move {
             activity.turn().await;
             let answer = router.call(request.map(|body| remains.lend(body)));
+            // What is live may have changed by the time of the answer, and who changes it waits for this.
+            drop(router);
             if !http2 {
                 // Heads of answers without a body are not bounded by hyper: a client that takes
                 // nothing could ask for more and more of them.
