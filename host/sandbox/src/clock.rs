@@ -39,10 +39,14 @@ impl Clock {
         Duration::from_nanos(self.shared.spent.load(Ordering::Relaxed))
     }
 
+    /// Time spent in the running poll, asked from inside it.
+    pub(crate) fn running(&self) -> Duration {
+        Duration::from_nanos(self.now() - self.shared.began.load(Ordering::Relaxed))
+    }
+
     /// Time spent so far, asked from inside a poll.
     pub(crate) fn spent_inside(&self) -> Duration {
-        let running = self.now() - self.shared.began.load(Ordering::Relaxed);
-        self.spent() + Duration::from_nanos(running)
+        self.spent() + self.running()
     }
 
     /// Run `future` on this clock, where it is its `turn`.

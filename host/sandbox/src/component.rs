@@ -30,6 +30,7 @@ use crate::limits::Limits;
 use crate::memory::{Held, RequestMemory};
 use crate::sandbox::{NoSlot, Sandbox, Slots};
 use crate::state::{Grants, State};
+use crate::ticker::TICK;
 use crate::types::{Fault, Label, NamedTensor, Part, Verdict};
 
 /// What a component is given beside its bytes.
@@ -446,6 +447,9 @@ impl Component {
         store.epoch_deadline_callback(move |_| {
             if clock.spent_inside() > guest_time {
                 return Err(Cause::GuestTime(guest_time).into());
+            }
+            if clock.running() < TICK {
+                return Ok(UpdateDeadline::Continue(1));
             }
             // Tokio's own yield lets it look after sockets and timers before this guest goes on.
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
 /// How often a running guest is interrupted, to check its time and to let others onto its thread.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks while there are guests, and rests while there are none. Ends on drop.
 #[derive(Debug)]

@@ -59,8 +59,8 @@ struct State {
     unproductive: usize,
     /// Whether the socket takes no more bytes for now.
     blocked: bool,
-    /// Whether the connection's seat has gone to another.
-    is_evicted: bool,
+    /// When the connection's seat went to another.
+    evicted: Option<Instant>,
 }
 
 /// What a connection is worth to whoever gives out places.
@@ -118,7 +118,7 @@ impl Activity {
             wasted: 0,
             unproductive: 0,
             blocked: false,
-            is_evicted: false,
+            evicted: None,
         };
         Activity {
             state: Mutex::new(state),
@@ -246,7 +246,12 @@ impl Activity {
     ) -> Result<Option<Instant>, &'static str> {
         let (leases, closes) = {
             let state = self.state();
-            if state.is_evicted {
+            // A request that had come by then, unread, is answered where all of it is there soon.
+            let may_finish = |evicted| {
+                let is_late = now.saturating_duration_since(evicted) >= QUIET;
+                state.leases.iter().any(|lease| lease.is_working() || !is_late && !lease.is_answering())
+            };
+            if state.evicted.is_some_and(|evicted| !may_finish(evicted)) {
                 return Err("its place went to another");
             }
             if state.is_wasteful() {
@@ -293,7 +298,7 @@ impl Activity {
 
     /// Asks the connection to close, for its seat has gone to another.
     pub(super) fn evict(&self) {
-        self.state().is_evicted = true;
+        self.state().evicted = Some(Instant::now());
         self.closing.notify_one();
     }
 
@@ -315,6 +320,11 @@ impl Activity {
         let in_use = is_authenticated || state.leases.iter().any(Lease::is_answering);
         let is_quiet = now.saturating_duration_since(since) >= QUIET;
         (!in_use || is_quiet).then_some(Worth { is_authenticated, crowd, since })
+    }
+
+    /// Whether its seat has gone to another.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.state().evicted.is_some()
     }
 
     pub(super) fn is_idle(&self) -> bool {

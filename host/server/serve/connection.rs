@@ -142,7 +142,13 @@ impl Connection {
                 }
             };
             let next = due.map_or(now + look, |due| due.min(now + look));
+            if activity.is_evicted() && !draining {
+                draining = true;
+                http.as_mut().graceful_shutdown();
+            }
             tokio::select! {
+                // What has come is read before the connection is closed for another.
+                biased;
                 served = http.as_mut() => {
                     if let Err(error) = served {
                         debug!(peer = ?self.peer, "the connection ended: {error}");
