@@ -1,0 +1,258 @@
+"""Write the trained encoder as ONNX, in f32 and in int8, with the heads' probabilities.
+
+    python export.py --encoder MINILM_DIR --weights trained.safetensors --out OUT_DIR
+
+OUT_DIR gets model.safetensors (f16, the names of the pretrained file), model-f32.onnx,
+model-int8.onnx, heads.json and tokenizer.json. Graph, opset 17: input_ids, attention_mask i64 (N,
+L) -> embedding f32 (N, 384), the mean of the last hidden states over the mask, L2-normalised, and
+probs f32 (N, heads), a sigmoid of a linear layer on the embedding; L <= 512. There is no control
+flow and no shape arithmetic but one Shape node. Names of the heads stand in the model's metadata.
+
+int8 has two forms. `dynamic` quantises activations on the fly (DynamicQuantizeLinear,
+MatMulInteger) and is the one that is written as model-int8.onnx. `weights` keeps f32 arithmetic
+and stores int8 (DequantizeLinear); --both writes it as model-int8-weights.onnx. The heads stay
+f32 in both. Needs: numpy, onnx, onnxruntime, safetensors.
+"""
+
+import argparse
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from safetensors.numpy import load_file, save_file
+
+from data import HEADS
+
+WORDS = "embeddings.word_embeddings.weight"
+POSITIONS = 512
+
+
+class Graph:
+    """Nodes and constants in the order in which they were added; a constant named twice is stored
+    once."""
+
+    def __init__(self) -> None:
+        self.nodes, self.constants, self.names = [], [], set()
+
+    def constant(self, name: str, values, dtype=None) -> str:
+        if name not in self.names:
+            self.names.add(name)
+            self.constants.append(
+                numpy_helper.from_array(np.ascontiguousarray(np.asarray(values, dtype)), name)
+            )
+        return name
+
+    def node(
+        self, operator: str, inputs: list[str], output: str | None = None, **attributes
+    ) -> str:
+        output = output or f"{operator}_{len(self.nodes)}"
+        # A node is named after its weight where it has one, so that a quantiser can pick it out.
+        weight = next((i for i in inputs if i.endswith(".weight")), None)
+        name = f"{weight}/{operator}" if weight else output
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
+        return output
+
+
+def build(weights: dict[str, np.ndarray], config: dict, out: Path) -> None:
+    """Write the BERT graph with its heads, f32."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    per_head, epsilon = hidden // heads, config["layer_norm_eps"]
+    g = Graph()
+
+    def weight(name: str, transposed: bool = False) -> str:
+        w = weights[name].astype(np.float32)
+        return g.constant(name, w.T if transposed else w)
+
+    def linear(x: str, name: str) -> str:
+        return g.node(
+            "Add", [g.node("MatMul", [x, weight(name + ".weight", True)]), weight(name + ".bias")]
+        )
+
+    def layer_norm(x: str, name: str) -> str:
+        inputs = [x, weight(name + ".weight"), weight(name + ".bias")]
+        return g.node("LayerNormalization", inputs, axis=-1, epsilon=epsilon)
+
+    # A text is one segment: its token type's row is added to the positions.
+    positions = weights["embeddings.position_embeddings.weight"][:POSITIONS].astype(np.float32)
+    positions = positions + weights["embeddings.token_type_embeddings.weight"][0].astype(np.float32)
+    length = g.node("Shape", ["input_ids"], start=1, end=2)
+    zero, axis0 = g.constant("zero", [0], np.int64), g.constant("axis0", [0], np.int64)
+    position = g.node("Slice", [g.constant("positions", positions), zero, length, axis0])
+    words = g.node("Gather", [weight(WORDS), "input_ids"])
+    x = layer_norm(g.node("Add", [words, position]), "embeddings.LayerNorm")
+
+    mask = g.node("Cast", ["attention_mask"], to=TensorProto.FLOAT)
+    one = g.constant("one", 1, np.float32)
+    wide = g.node("Unsqueeze", [mask, g.constant("axes12", [1, 2], np.int64)])
+    bias = g.node("Mul", [g.node("Sub", [one, wide]), g.constant("minus_1e9", -1e9, np.float32)])
+
+    split = g.constant("split_heads", [0, 0, heads, per_head], np.int64)
+    join = g.constant("join_heads", [0, 0, hidden], np.int64)
+    scale = g.constant("scale", 1 / math.sqrt(per_head), np.float32)
+    half, rsqrt2 = g.constant("half", 0.5, np.float32), g.constant("rsqrt2", 2**-0.5, np.float32)
+    for layer in range(config["num_hidden_layers"]):
+        p = f"encoder.layer.{layer}."
+        names = [p + "attention.self." + part for part in ("query", "key", "value")]
+        q, k, v = (g.node("Reshape", [linear(x, name), split]) for name in names)
+        q = g.node("Transpose", [q], perm=[0, 2, 1, 3])
+        k = g.node("Transpose", [k], perm=[0, 2, 3, 1])
+        v = g.node("Transpose", [v], perm=[0, 2, 1, 3])
+        scores = g.node("Add", [g.node("Mul", [g.node("MatMul", [q, k]), scale]), bias])
+        mixed = g.node("MatMul", [g.node("Softmax", [scores], axis=-1), v])
+        mixed = g.node("Reshape", [g.node("Transpose", [mixed], perm=[0, 2, 1, 3]), join])
+        x = layer_norm(
+            g.node("Add", [x, linear(mixed, p + "attention.output.dense")]),
+            p + "attention.output.LayerNorm",
+        )
+        up = linear(x, p + "intermediate.dense")
+        erf = g.node("Add", [g.node("Erf", [g.node("Mul", [up, rsqrt2])]), one])
+        gelu = g.node("Mul", [g.node("Mul", [up, half]), erf])
+        x = layer_norm(g.node("Add", [x, linear(gelu, p + "output.dense")]), p + "output.LayerNorm")
+
+    axis1 = g.constant("axis1", [1], np.int64)
+    masked = g.node("Mul", [x, g.node("Unsqueeze", [mask, g.constant("axis2", [2], np.int64)])])
+    total = g.node("ReduceSum", [masked, axis1], keepdims=0)
+    mean = g.node("Div", [total, g.node("ReduceSum", [mask, axis1], keepdims=1)])
+    g.node("Div", [mean, g.node("ReduceL2", [mean], axes=[1], keepdims=1)], "embedding")
+    logits = g.node(
+        "MatMul",
+        ["embedding", g.constant("heads.weight", weights["head.weight"].astype(np.float32).T)],
+    )
+    logits = g.node(
+        "Add", [logits, g.constant("heads.bias", weights["head.bias"].astype(np.float32))]
+    )
+    g.node("Sigmoid", [logits], "probs")
+
+    inputs = [
+        helper.make_tensor_value_info(n, TensorProto.INT64, ["N", "L"])
+        for n in ("input_ids", "attention_mask")
+    ]
+    outputs = [
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", hidden]),
+        helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["N", len(HEADS)]),
+    ]
+    graph = helper.make_graph(g.nodes, "moderation_encoder", inputs, outputs, g.constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"heads": ",".join(HEADS)})
+    onnx.checker.check_model(model)
+    onnx.save(model, out)
+
+
+def to_int8(w: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric int8 with one scale for each index of `axis`: w is nearly q * scale."""
+    other = tuple(i for i in range(w.ndim) if i != axis)
+    scale = np.maximum(np.abs(w).max(axis=other, keepdims=True) / 127, 1e-12).astype(np.float32)
+    return np.clip(np.rint(w / scale), -127, 127).astype(np.int8), scale
+
+
+def words_by_row(graph: onnx.GraphProto) -> None:
+    """Store the word table as int8 with one scale a row, applied after the Gather, so that it is
+    never expanded."""
+    tensor = next(t for t in graph.initializer if t.name == WORDS)
+    q, scale = to_int8(numpy_helper.to_array(tensor), axis=0)
+    graph.initializer.remove(tensor)
+    graph.initializer.append(numpy_helper.from_array(q, WORDS + ".int8"))
+    graph.initializer.append(numpy_helper.from_array(scale, WORDS + ".scale"))
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Gather" or node.input[0] != WORDS:
+            nodes.append(node)
+            continue
+        ids, result = node.input[1], node.output[0]
+        nodes += [
+            helper.make_node("Gather", [WORDS + ".int8", ids], [result + ".int8"]),
+            helper.make_node("Cast", [result + ".int8"], [result + ".wide"], to=TensorProto.FLOAT),
+            helper.make_node("Gather", [WORDS + ".scale", ids], [result + ".scale"]),
+            helper.make_node("Mul", [result + ".wide", result + ".scale"], [result]),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def weights_only(source: Path, out: Path) -> None:
+    """int8 weights, f32 arithmetic: one scale an output channel, DequantizeLinear before each
+    MatMul."""
+    model = onnx.load(source)
+    graph = model.graph
+    words_by_row(graph)
+    tensors = {t.name: t for t in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        weight = next((i for i in node.input if i in tensors and i.endswith(".weight")), None)
+        if node.op_type == "MatMul" and weight and weight != "heads.weight":
+            q, scale = to_int8(numpy_helper.to_array(tensors[weight]), axis=1)
+            graph.initializer.remove(tensors[weight])
+            graph.initializer.append(numpy_helper.from_array(q, weight + ".int8"))
+            graph.initializer.append(numpy_helper.from_array(scale.ravel(), weight + ".scale"))
+            inputs = [weight + ".int8", weight + ".scale"]
+            nodes.append(helper.make_node("DequantizeLinear", inputs, [weight + ".f32"], axis=1))
+            node.input[list(node.input).index(weight)] = weight + ".f32"
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, out)
+
+
+def dynamic(source: Path, out: Path) -> None:
+    """int8 weights by output channel, activations quantised for each product; the word table by
+    row."""
+    quantize_dynamic(
+        source,
+        out,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        nodes_to_exclude=["heads.weight/MatMul"],
+        op_types_to_quantize=["MatMul"],
+    )
+    model = onnx.load(out)
+    words_by_row(model.graph)
+    onnx.checker.check_model(model)
+    onnx.save(model, out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--encoder", type=Path, required=True, help="folder of the pretrained encoder"
+    )
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="what train.py or soup.py wrote"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--both", action="store_true", help="write the weight-only int8 model as well"
+    )
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    weights = load_file(str(arguments.weights))
+    if WORDS not in weights:
+        weights[WORDS] = load_file(str(arguments.encoder / "model.safetensors"))[WORDS]
+    weights = {name: tensor.astype(np.float16) for name, tensor in weights.items()}
+    save_file(weights, str(arguments.out / "model.safetensors"))
+    heads = [
+        {"name": name, "weight": [round(float(x), 6) for x in row], "bias": round(float(bias), 6)}
+        for name, row, bias in zip(HEADS, weights["head.weight"], weights["head.bias"])
+    ]
+    (arguments.out / "heads.json").write_text(
+        json.dumps({"input": "embedding", "heads": heads}) + "\n"
+    )
+    shutil.copyfile(arguments.encoder / "tokenizer.json", arguments.out / "tokenizer.json")
+    f32 = arguments.out / "model-f32.onnx"
+    build(weights, json.loads((arguments.encoder / "config.json").read_text()), f32)
+    dynamic(f32, arguments.out / "model-int8.onnx")
+    if arguments.both:
+        weights_only(f32, arguments.out / "model-int8-weights.onnx")
+    for path in sorted(arguments.out.glob("*.onnx")):
+        print(f"{path.name}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Figures of a classifier's scores: AUROC with its bootstrap interval, and calibration."""
+
+import numpy as np
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve, ties counted half; NaN if a class is missing."""
+    positive, negative = int(labels.sum()), int((1 - labels).sum())
+    if not positive or not negative:
+        return float("nan")
+    _, where, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    return float(
+        (ranks[where][labels == 1].sum() - positive * (positive + 1) / 2) / (positive * negative)
+    )
+
+
+def interval(
+    labels: np.ndarray, scores: np.ndarray, samples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of the AUROC, over rows."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(0, len(labels), len(labels)) for _ in range(samples))
+    low, high = np.nanpercentile([auroc(labels[d], scores[d]) for d in draws], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-z)), without overflow."""
+    return 0.5 * (1 + np.tanh(z / 2))
+
+
+def fit_platt(labels: np.ndarray, logits: np.ndarray, shift: bool) -> tuple[float, float]:
+    """Temperature and shift for which sigmoid(logit / temperature + shift) is most likely.
+
+    Newton's method. Without `shift` the shift is 0.
+    """
+    slope, bias = 1.0, 0.0
+    for _ in range(100):
+        p = sigmoid(slope * logits + bias)
+        error, spread = p - labels, p * (1 - p) + 1e-9
+        gradient = np.array([(error * logits).sum(), error.sum()])
+        hessian = np.array(
+            [
+                [(spread * logits**2).sum(), (spread * logits).sum()],
+                [(spread * logits).sum(), spread.sum()],
+            ]
+        )
+        if shift:
+            step = np.linalg.solve(hessian + 1e-6 * np.eye(2), gradient)
+        else:
+            step = np.array([gradient[0] / (hessian[0, 0] + 1e-6), 0.0])
+        step *= min(1.0, 0.5 / max(1e-12, float(np.abs(step).max())))
+        slope, bias = max(1e-3, slope - step[0]), bias - step[1]
+        if np.abs(step).max() < 1e-7:
+            break
+    return 1 / slope, bias
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error over `bins` equal-width bins."""
+    which = np.minimum((probabilities * bins).astype(int), bins - 1)
+    error = 0.0
+    for b in range(bins):
+        inside = which == b
+        if inside.any():
+            error += inside.mean() * abs(labels[inside].mean() - probabilities[inside].mean())
+    return float(error)

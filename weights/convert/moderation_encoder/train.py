@@ -1,0 +1,424 @@
+"""Fine-tune a sentence encoder with the moderation heads; write its weights and validation figures.
+
+    python train.py --encoder MINILM_DIR --data DATA_DIR --out OUT_DIR --soft t1.npy t2.npy
+    python train.py ... --runs one-run.json                    # one run instead of the shipped four
+    python train.py ... --runs runs.json --workers 7 --seconds 240      # several runs at a time
+
+MINILM_DIR holds config.json, model.safetensors and tokenizer.json of all-MiniLM-L6-v2. DATA_DIR
+holds the CSV files that data.py reads. Records go to OUT_DIR/results.jsonl, weights to
+OUT_DIR/weights. README.md lists the commands that build what ships.
+
+A run first fits the heads on the frozen encoder, then trains both. A batch mixes all sets; a row
+trains only the heads that its set labels, and a teacher's answers (--soft), where there are any,
+the first four heads of every row. What is kept is the moving average of the weights, evaluated
+after each epoch and on the way back to the pretrained weights (`toward`), at the point with the
+highest `score` on the validation rows. Everything random is seeded; on one kind of device two runs
+differ by rounding at most.
+
+Needs: numpy, safetensors, tokenizers, torch. Uses CUDA where there is one.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # cuBLAS is deterministic only with this
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch.nn import functional
+
+import data
+from data import HEADS, Mix
+from model import Encoder
+from prepared import Device, Prepared, figures
+
+CHUNK = 32  # batches that are sorted by length together
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    name: str = "base"
+    seed: int = 0
+    epochs: int = 3
+    batch: int = 64
+    rate: float = 1e-4  # of the last layer; the heads learn `head_factor` times as fast
+    head_factor: float = 10.0
+    layer_decay: float = 0.9  # a layer's rate over that of the layer above
+    weight_decay: float = 0.01
+    dropout: float = 0.1
+    warm_up: float = 0.06  # share of the steps
+    train_words: bool = False  # the word table stays as it was unless true
+    average: float = 0.998  # decay of the moving average of the weights
+    agreement: float = 0.0  # weight of R-Drop: two passes with other dropout shall agree
+    noisy: float = 0.15  # share of rows read in a noisy variant
+    exchanged: float = 0.3  # share of rows read with other identity terms
+    soft: float = 0.0  # weight of a teacher's answers for the first four heads, on every row
+    teachers: tuple[int, ...] | None = None  # which of the teachers' files; all if not given
+    soft_share: float = 1.0  # what is left of the weight of the labels where a teacher answers
+    toward: tuple[float, ...] = (
+        0.5,
+        0.7,
+        0.85,
+    )  # shares of the way from the pretrained weights to the trained ones
+    bf16: bool = False
+    head_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    mix: Mix = field(default_factory=Mix)
+
+    @staticmethod
+    def read(values: dict) -> "Config":
+        values = dict(values)
+        mix = Mix(**values.pop("mix", {}))
+        for name in ("toward", "head_weights", "teachers"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        return Config(mix=mix, **values)
+
+
+def batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """One epoch of positions, shuffled, then grouped by length within each chunk. A last batch that
+    is not full is left out."""
+    order, groups = rng.permutation(len(lengths)), []
+    for start in range(0, len(order), size * CHUNK):
+        chunk = order[start : start + size * CHUNK]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        part = [chunk[i : i + size] for i in range(0, len(chunk) - size + 1, size)]
+        rng.shuffle(part)
+        groups += part
+    return groups
+
+
+def fit_heads(
+    model: Encoder, embeddings: torch.Tensor, y: torch.Tensor, w: torch.Tensor, steps: int = 400
+) -> None:
+    """Logistic regression of the heads on frozen embeddings, by Adam on all rows at once."""
+    weight, bias = model.head.weight, model.head.bias
+    total = w.sum(0).clamp(min=1)
+    optimiser = torch.optim.Adam([weight, bias], lr=0.3)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 0.3 * (1 - step / steps)
+        z = functional.linear(embeddings, weight, bias)
+        loss = (w * functional.binary_cross_entropy_with_logits(z, y, reduction="none")).sum(
+            0
+        ) / total
+        loss = loss.sum() + 2e-5 * weight.square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+def parameter_groups(model: Encoder, config: Config) -> list[dict]:
+    """One group for each rate and decay. Biases and norms are not decayed."""
+    depth, groups = len(model.layers), {}
+    for name, parameter in model.named_parameters():
+        if name == "words" and not config.train_words:
+            parameter.requires_grad_(False)
+            continue
+        if name.startswith("head."):
+            factor = config.head_factor
+        elif name.startswith("layers."):
+            factor = config.layer_decay ** (depth - 1 - int(name.split(".")[1]))
+        else:
+            factor = config.layer_decay**depth
+        decay = (
+            config.weight_decay
+            if parameter.ndim > 1 and name not in ("words", "positions")
+            else 0.0
+        )
+        groups.setdefault((factor, decay), []).append(parameter)
+    return [
+        {"params": p, "weight_decay": decay, "factor": factor}
+        for (factor, decay), p in groups.items()
+    ]
+
+
+def train(
+    config: Config, prepared: Prepared, device: Device, folder: Path, soft: list[np.ndarray]
+) -> tuple[dict, Encoder]:
+    """One run: its record, and the model with the best weights."""
+    begin = time.perf_counter()
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    model = Encoder(folder, len(HEADS)).to(device.device)
+    y, w = data.targets(prepared.train, config.mix)
+    w *= np.array(config.head_weights, np.float32)
+    kinds = len(data.VARIANTS)
+    y, w = np.repeat(y[:, None], kinds, 1), np.repeat(w[:, None], kinds, 1)
+    if config.soft:
+        chosen = [soft[i] for i in config.teachers or range(len(soft))]
+        mean_logits = np.mean([a.astype(np.float32) for a in chosen], 0)
+        # Cross-entropy is linear in the target, so labels and the teacher's answers join
+        # in one weighted target.
+        answers = 1 / (
+            1 + np.exp(-mean_logits[:, [0, 0, 1, 2]])
+        )  # the noisy variant has the clean one's answer
+        share, count = (
+            config.soft_share * w,
+            np.full_like(w, config.soft) * np.array([1, 1, 1, 1, 0], np.float32),
+        )
+        share[..., 4] = w[..., 4]
+        y = (share * y + count * answers) / np.maximum(share + count, 1e-9)
+        w = share + count
+    y, w = (torch.from_numpy(a.reshape(-1, len(HEADS))).to(device.device) for a in (y, w))
+
+    counted = np.arange(len(prepared.train)) * kinds
+    frozen = device.all(model, "embed", counted, config.bf16)
+    fit_heads(model, frozen, y[::kinds], w[::kinds])
+    del frozen
+    record = {"name": config.name, "config": dataclasses.asdict(config), "points": {}}
+    best, kept = -1.0, None
+
+    def look(point: str) -> None:
+        nonlocal best, kept
+        found = figures(prepared, device.all(model, "logits", bf16=config.bf16).cpu().numpy())
+        record["points"][point] = found
+        if found["score"] > best or kept is None:
+            best, kept = (
+                found["score"],
+                {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad},
+            )
+            record["best"], record["dev"] = point, found
+
+    groups = parameter_groups(model, config)
+    look("frozen")
+    trained = [p for group in groups for p in group["params"]]
+    start = [p.detach().clone() for p in trained]
+    mean = [p.detach().clone() for p in trained]
+    optimiser = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
+
+    source = np.array([r.source for r in prepared.train])
+    shares = {
+        "davidson": config.mix.share_davidson,
+        "edos": config.mix.share_edos,
+        "slabs": config.mix.share_slabs,
+    }
+
+    def epoch_rows() -> np.ndarray:
+        parts = []
+        for name in dict.fromkeys(source.tolist()):
+            rows = np.flatnonzero(source == name)
+            if name == "harmless" and not config.mix.harmless:
+                continue
+            if name == "hatemoji":
+                rows = np.tile(rows, config.mix.repeat_hatemoji)
+            elif shares.get(name, 1.0) < 1:
+                rows = rng.choice(rows, int(shares[name] * len(rows)), replace=False)
+            parts.append(rows)
+        rows = np.concatenate(parts)
+        draw = rng.random(len(rows))
+        variant = np.where(
+            draw < config.noisy,
+            1,
+            np.where(draw < config.noisy + config.exchanged, rng.integers(2, 4, len(rows)), 0),
+        )
+        return rows * kinds + variant
+
+    size = min(config.batch, len(prepared.train) // 2)
+    plan = []
+    for _ in range(config.epochs):
+        lines = epoch_rows()
+        plan.append([lines[group] for group in batches(prepared.lengths[lines], size, rng)])
+    total, step = sum(map(len, plan)), 0
+    losses = torch.zeros((), device=device.device)
+    for epoch, groups_of_rows in enumerate(plan, 1):
+        order = torch.from_numpy(np.stack(groups_of_rows)).to(device.device)
+        model.train()
+        for number, lines in enumerate(groups_of_rows):
+            at = order[number]
+            ids, mask = device.batch(at, int(prepared.lengths[lines].max()))
+            if config.agreement:
+                ids, mask = torch.cat([ids, ids]), torch.cat([mask, mask])
+            with torch.autocast(device.device, torch.bfloat16, enabled=config.bf16):
+                z = model(ids, mask, config.dropout).float()
+            target, weight = y[at], w[at]
+            if config.agreement:
+                first, second = z.chunk(2)
+                target, weight = torch.cat([target, target]), torch.cat([weight, weight])
+                apart = (first.sigmoid() - second.sigmoid()) * (
+                    first - second
+                )  # symmetric KL divergence
+            loss = (
+                weight * functional.binary_cross_entropy_with_logits(z, target, reduction="none")
+            ).sum() / len(z)
+            if config.agreement:
+                loss = loss + config.agreement * apart.sum() / len(z)
+            step += 1
+            warm = max(1, int(config.warm_up * total))
+            rate = config.rate * min(step / warm, (total - step + 1) / max(1, total - warm))
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=True)
+            optimiser.step()
+            torch._foreach_lerp_(
+                mean, [p.detach() for p in trained], 1 - min(config.average, step / (step + 10))
+            )
+            losses += loss.detach()
+        raw = [p.detach().clone() for p in trained]
+        _set(trained, mean)
+        look(f"epoch {epoch}")
+        if epoch == config.epochs:
+            for share in config.toward:
+                _set(trained, [a + share * (b - a) for a, b in zip(start, mean)], but=model.head)
+                look(f"epoch {epoch}, {share} of the way")
+        _set(trained, raw)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in kept:
+                parameter.copy_(kept[name])
+    record |= {
+        "steps": total,
+        "mean_loss": round(float(losses) / max(1, total), 5),
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+    return record, model
+
+
+@torch.no_grad()
+def _set(parameters: list, values: list, but: torch.nn.Module | None = None) -> None:
+    skip = {id(p) for p in but.parameters()} if but else set()
+    for parameter, value in zip(parameters, values):
+        if id(parameter) not in skip:
+            parameter.copy_(value)
+
+
+def save(model: Encoder, folder: Path, name: str, words: bool) -> None:
+    """Write the weights, rounded to f16, as name.safetensors; without the word table if it was not
+    trained."""
+    tensors = {n: t.astype(np.float16) for n, t in model.tensors().items()}
+    if not words:
+        del tensors["embeddings.word_embeddings.weight"]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(folder / f"{name}.safetensors"))
+
+
+def teacher_answers(model: Encoder, prepared: Prepared, device: Device, bf16: bool) -> np.ndarray:
+    """Logits of the training rows as they are and with other identity terms, twice: f16 (rows, 3,
+    heads)."""
+    kinds = len(data.VARIANTS)
+    lines = np.arange(len(prepared.train))[:, None] * kinds + np.array([0, 2, 3])
+    logits = device.all(model, "logits", lines.ravel(), bf16)
+    return logits.cpu().numpy().reshape(len(lines), 3, -1).astype(np.float16)
+
+
+def work(
+    queue,
+    prepared: Prepared,
+    arguments: argparse.Namespace,
+    soft: list[np.ndarray],
+    until: float,
+    lock,
+) -> None:
+    """Train runs of the queue until it is empty or the time is up; append each record to
+    results.jsonl."""
+    # The parent asks nothing of CUDA: a process forked after that could not use it.
+    where = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(arguments.threads)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device, epoch_seconds = Device(prepared, where), 0.0
+    while True:
+        with lock:
+            if (
+                not queue
+                or time.time() + epoch_seconds * queue[0].get("epochs", Config.epochs) > until
+            ):
+                return
+            values = queue.pop(0)
+        values = dict(values)
+        folder = Path(values.pop("encoder", arguments.encoder))
+        teach = values.pop("teach", False)
+        config = Config.read(values)
+        try:
+            record, model = train(config, prepared, device, folder, soft)
+            save(model, arguments.out / "weights", config.name, config.train_words)
+            if teach:
+                np.save(
+                    arguments.out / f"answers-{config.name}.npy",
+                    teacher_answers(model, prepared, device, config.bf16),
+                )
+            del model
+        except Exception:  # one bad run must not end the others
+            record = {"name": config.name, "error": traceback.format_exc()}
+        epoch_seconds = max(epoch_seconds, record.get("seconds", 0) / config.epochs)
+        with lock, open(arguments.out / "results.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+        dev = record.get("dev", {})
+        outcome = (
+            record.get("error") or f"{record['best']}, {json.dumps(dev)}, {record['seconds']} s"
+        )
+        print(f"{config.name}: {outcome}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--encoder", type=Path, required=True, help="folder of the pretrained encoder"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the CSV files")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path(__file__).with_name("shipped.json"),
+        help="JSON: a list of configurations",
+    )
+    parser.add_argument(
+        "--soft",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="a teacher's answers (.npy); several are averaged",
+    )
+    parser.add_argument("--device", help="default: cuda where there is one, else cpu")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=2, help="threads of a worker")
+    parser.add_argument(
+        "--seconds", type=float, default=1e9, help="start no run that would end later than this"
+    )
+    parser.add_argument("--limit", type=int, help="at most this many rows, to try the script")
+    arguments = parser.parse_args()
+    until = time.time() + arguments.seconds
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    prepared = Prepared(arguments.data, arguments.encoder / "tokenizer.json", arguments.limit)
+    print(
+        f"{len(prepared.train)} training rows, {len(prepared.dev)} validation rows; "
+        f"left out as near-twins: {prepared.dropped}",
+        flush=True,
+    )
+    soft = [np.load(f) for f in arguments.soft]
+    runs = json.loads(arguments.runs.read_text())
+    if arguments.workers == 1:
+        import threading
+
+        work(runs, prepared, arguments, soft, until, threading.Lock())
+        return
+    context = torch.multiprocessing.get_context("fork")
+    with context.Manager() as manager:
+        queue, lock = manager.list(runs), manager.Lock()
+        workers = [
+            context.Process(target=work, args=(queue, prepared, arguments, soft, until, lock))
+            for _ in range(arguments.workers)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+
+if __name__ == "__main__":
+    main()
