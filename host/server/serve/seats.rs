@@ -30,8 +30,8 @@ pub(super) struct Seats {
 struct Taken {
     next: u64,
     open: HashMap<u64, Open>,
-    /// Those that are closed next, the last first: looking at all takes a while.
-    losing: Vec<u64>,
+    /// Those that are closed next, the last first, and since when they had been quiet: looking at all takes a while.
+    losing: Vec<(u64, Instant)>,
     /// As many as there are connections, at the most.
     by_ip: HashMap<IpAddr, Address>,
 }
@@ -81,7 +81,7 @@ impl Seats {
         let of_ip = ip.and_then(|ip| taken.by_ip.get(&ip)).map_or(0, |address| address.open);
         let now = Instant::now();
         let given_up = if of_ip >= self.most_per_ip {
-            Some(taken.order(|open| open.ip == ip, now).first().copied().ok_or(NoSeat::Ip)?)
+            Some(taken.order(|open| open.ip == ip, now).first().ok_or(NoSeat::Ip)?.0)
         } else if taken.open.len() >= self.most {
             Some(taken.least(now).ok_or(NoSeat::All)?)
         } else {
@@ -112,26 +112,28 @@ impl Seats {
 impl Taken {
     /// The connection that is closed first.
     fn least(&mut self, now: Instant) -> Option<u64> {
-        while let Some(id) = self.losing.pop() {
-            if self.open.get(&id).is_some_and(|open| open.activity.worth(now).is_some()) {
+        while let Some((id, since)) = self.losing.pop() {
+            // One that has asked since then may be worth more now.
+            let worth = self.open.get(&id).and_then(|open| open.activity.worth(now));
+            if worth.is_some_and(|worth| worth.since == since) {
                 return Some(id);
             }
         }
         self.losing = self.order(|_| true, now);
         self.losing.truncate(self.open.len().div_ceil(LOSING_PART));
         self.losing.reverse();
-        self.losing.pop()
+        self.losing.pop().map(|(id, _)| id)
     }
 
     /// Those of the connections that `may` be closed, in that order.
-    fn order(&self, may: impl Fn(&Open) -> bool, now: Instant) -> Vec<u64> {
+    fn order(&self, may: impl Fn(&Open) -> bool, now: Instant) -> Vec<(u64, Instant)> {
         let order = |(id, open): (&u64, &Open)| {
             let worth = open.activity.worth(now)?;
             Some((worth.is_authenticated, Reverse(worth.crowd), worth.since, *id))
         };
         let mut order: Vec<_> = self.open.iter().filter(|(_, open)| may(open)).filter_map(order).collect();
         order.sort_unstable();
-        order.into_iter().map(|(.., id)| id).collect()
+        order.into_iter().map(|(.., since, id)| (id, since)).collect()
     }
 
     fn remove(&mut self, id: u64) -> Option<Open> {
