@@ -64,9 +64,9 @@ pub(crate) fn image(bytes: &[u8]) {
     });
     for recipe in &*RECIPES {
         let mut views = 0;
-        let seen = Viewer::new(recipe, MOST_PIXELS, MOST_VIEWS).show(bytes, &mut |picture, offset| {
+        let seen = Viewer::new(recipe, MOST_PIXELS, MOST_VIEWS).show(bytes, &mut |view| {
             let mut numbers = Vec::new();
-            recipe.apply_at(picture, offset, &mut numbers).expect("a picture becomes numbers");
+            recipe.normalise(view, &mut numbers);
             assert_eq!(numbers.len(), recipe.shape(1).map(|axis| axis as usize).iter().product::<usize>());
             assert!(numbers.iter().all(|number| number.abs() <= 1.0), "a number that no pixel makes");
             views += 1;

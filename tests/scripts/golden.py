@@ -21,7 +21,8 @@ Views, of the photos and of tests/data/views, for the model that judges images. 
 one: at most MAX_VIEWS of them, spread evenly from the first to the last, each index rounding down. Squares of
 each frame, of the side above: the central one where it shows three quarters of the longer side, else as many as
 cover that side, one more where their number is even, and no more than MAX_VIEWS by the number of frames; spread
-evenly from end to end, each offset rounding down. A category's score is the highest of any view.
+evenly from end to end, each offset rounding down. A category's score is the highest of any view. Views whose pixels, resized, differ by no more
+than BLANK_LEVELS from the first one count only where there are no others.
 
     pip install -r weights/convert/requirements.txt
     python tests/scripts/golden.py           # write the file
@@ -54,6 +55,7 @@ IMAGE_MODELS = ["efficientnet-lite0-int8", "nsfwjs-mobilenet_v2-int8"]
 MODERATION_MODEL = "nsfwjs-mobilenet_v2-int8"
 SEXUAL = ["Porn", "Hentai"]
 MAX_VIEWS = 5
+BLANK_LEVELS = 2  # of 255
 TOP = 5
 ROUNDING = 1e-6  # of a score, between processors: the same script differs by 1.2e-7 on an emulated Haswell
 
@@ -210,7 +212,12 @@ def views(image: Image.Image, crop: float) -> list[tuple[list[int], np.ndarray]]
             square = shown.crop((left, top, left + side, top + side))
             pixels = np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
             found.append(([frame, left, top, side], pixels))
-    return found
+    return [view for view in found if not is_blank(view[1])] or found[:1]
+
+
+def is_blank(pixels: np.ndarray) -> bool:
+    """Whether all pixels, (height, width, 3), have the colour of the first."""
+    return np.abs(pixels.astype(int) - pixels[0, 0].astype(int)).max() <= BLANK_LEVELS
 
 
 def view_golden() -> list[dict]:

@@ -52,6 +52,9 @@ def main() -> None:
     # The frame between is a part of the canvas, and goes back to what was before.
     animation([showing((0, 0)), showing((48, 48), side=48), canvas()], "disposed.gif", disposal=[1, 3, 2])
     animation([canvas(), canvas(), showing((0, 0))], "cover.png", default_image=True)
+    # The blank frame would have the higher score of the two.
+    rocket = Image.open(DATA / "photos" / "rocket.jpg").convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    canvas().save(VIEWS / "blank-then-rocket.gif", save_all=True, append_images=[rocket], duration=100, loop=0)
     for name, options in [("sixty-frames.gif", {}), ("sixty-frames.png", {}), ("sixty-frames.webp", {"lossless": True})]:
         animation([showing((0, 0)) if index == 59 else canvas() for index in range(60)], name, **options)
     animation([canvas(170, SIDE), showing((74, 0), 170)], "second-frame-wide.gif")

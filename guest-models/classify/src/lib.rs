@@ -31,8 +31,11 @@ impl Classifier for Classify {
         };
         let recipe = Recipe::from_card(&card)?;
         let mut pixels = Vec::new();
-        let seen = Viewer::new(&recipe, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?, 1)
-            .show(&file, &mut |picture, offset| recipe.apply_at(picture, offset, &mut pixels))?;
+        let mut viewer = Viewer::new(&recipe, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?, 1);
+        let seen = viewer.show(&file, &mut |view| {
+            recipe.normalise(view, &mut pixels);
+            Ok(())
+        })?;
         if !seen.is_whole() {
             note(&format!("the labels are of {seen}"));
         }

@@ -129,9 +129,9 @@ fn judge(settings: &Settings, image: &[u8]) -> Result<Judgement, Fault> {
     let mut viewer = Viewer::new(&recipe, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?, max_views);
     let mut model = None;
     let (mut worst, mut pixels) = ((0, f32::NEG_INFINITY), Vec::new());
-    let seen = viewer.show(image, &mut |picture, offset| {
+    let seen = viewer.show(image, &mut |view| {
         pixels.clear();
-        recipe.apply_at(picture, offset, &mut pixels)?;
+        recipe.normalise(view, &mut pixels);
         let input = f32_tensor(&recipe.shape(1), &pixels);
         let model = match &mut model {
             Some(model) => model,

@@ -114,8 +114,8 @@ pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Op
     let mut viewer = Viewer::new(&recipe, max_pixels, max_views);
     let mut gaps = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        let seen = viewer.show(file, &mut |picture, offset| {
-            recipe.apply_at(picture, offset, &mut pixels)?;
+        let seen = viewer.show(file, &mut |view| {
+            recipe.normalise(view, &mut pixels);
             judge(&mut pixels, VIEWS_AT_ONCE)
         })?;
         if !seen.is_whole() {

@@ -135,18 +135,7 @@ impl Recipe {
     pub fn apply(&self, picture: &Picture, tensor: &mut Vec<f32>) -> Result<(), Fault> {
         let (width, height) = picture.size();
         let middle = (width.max(height) - self.side(width.min(height))) / 2;
-        self.apply_at(picture, middle, tensor)
-    }
-
-    /// Append the numbers for a square of `picture` to `tensor`: the one that begins so many pixels from the beginning of the
-    /// longer side.
-    ///
-    /// # Errors
-    ///
-    /// As [`Recipe::apply`].
-    pub fn apply_at(&self, picture: &Picture, offset: u32, tensor: &mut Vec<f32>) -> Result<(), Fault> {
-        let seen = self.resize(picture, offset)?;
-        self.normalise(&seen, tensor);
+        self.normalise(&self.resize(picture, middle)?, tensor);
         Ok(())
     }
 
@@ -230,7 +219,9 @@ impl Recipe {
         Ok(turned.collect())
     }
 
-    fn normalise(&self, rgb: &[[u8; 3]], tensor: &mut Vec<f32>) {
+    /// Append the numbers for a square of an image to `tensor`: its pixels of the recipe's width and height, row by row, as
+    /// red, green and blue.
+    pub fn normalise(&self, rgb: &[[u8; 3]], tensor: &mut Vec<f32>) {
         // 768 divisions instead of three a pixel.
         let value = |channel: usize, byte: usize| (byte as f32 - self.mean[channel]) / self.std[channel];
         let tables: [[f32; 256]; 3] =

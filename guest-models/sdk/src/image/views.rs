@@ -21,6 +21,9 @@ const LEAST_PIXELS: u64 = 4_096;
 /// holds its canvas several times.
 const ANIMATION_SHARE: u32 = 6;
 
+/// Levels, of 255, by which the pixels of a blank view may differ from its first.
+const BLANK_LEVELS: u8 = 2;
+
 /// Shows images to a model by its recipe.
 #[derive(Debug)]
 pub struct Viewer<'r> {
@@ -51,30 +54,46 @@ impl<'r> Viewer<'r> {
         Viewer { recipe, max_pixels, max_views: max_views.max(1), frame_pixels: u64::from(max_pixels / 2) }
     }
 
-    /// Give each view of `file` to `row`: a picture, and where the view lies in it, for [`Recipe::apply_at`].
+    /// Give each view of `file` to `judge`, as pixels for [`Recipe::normalise`].
     ///
     /// Of a still image the views lie evenly along the longer side, from one end to the other: as many as it takes to show all
     /// of it, and one more where that makes their number odd, so that the central square is among them. The central square
     /// alone is enough of an image of which it shows three quarters. Of an animation they are of frames that are spread evenly
     /// from the first to the last; where it has fewer frames than there may be views, each frame gets its share of them.
     ///
+    /// A view of a single colour shows nothing that a model could judge: it is given only where no other view shows anything.
+    ///
     /// # Errors
     ///
-    /// Those of [`super::decode`] and of `row`. An animation that breaks off after its first frame is no error: see [`Seen`].
+    /// Those of [`super::decode`] and of `judge`. An animation that breaks off after its first frame is no error: see [`Seen`].
     pub fn show(
         &mut self,
         file: &[u8],
-        row: &mut dyn FnMut(&Picture, u32) -> Result<(), Fault>,
+        judge: &mut dyn FnMut(&[[u8; 3]]) -> Result<(), Fault>,
     ) -> Result<Seen, Fault> {
         let (first, format, contents) = decode_file(file, self.max_pixels)?;
         let wanted = self.frames(&first, contents);
         let views = self.max_views / (1 + wanted.len() as u32);
         let (offsets, share) = self.recipe.offsets(first.size(), views.max(1));
         let orientation = first.orientation;
-        let mut view = |picture: &Picture| offsets.iter().try_for_each(|&offset| row(picture, offset));
-        view(&first)?;
+        let (mut blank, mut has_content) = (None, false);
+        let mut show = |picture: &Picture| {
+            offsets.iter().try_for_each(|&offset| {
+                let view = self.recipe.resize(picture, offset)?;
+                if is_blank(&view) {
+                    blank.get_or_insert(view);
+                    return Ok(());
+                }
+                has_content = true;
+                judge(&view)
+            })
+        };
+        show(&first)?;
         drop(first);
-        let broken = frames::later(file, format, contents, orientation, &wanted, &mut view)?;
+        let broken = frames::later(file, format, contents, orientation, &wanted, &mut show)?;
+        if let (false, Some(view)) = (has_content, blank) {
+            judge(&view)?;
+        }
         let read = wanted.iter().filter(|&&index| broken.is_none_or(|broken| index < broken)).count();
         Ok(Seen {
             frames: 1 + read as u32,
@@ -124,6 +143,12 @@ impl fmt::Display for Seen {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a view shows a single colour, but for what lossy formats make of one.
+fn is_blank(view: &[[u8; 3]]) -> bool {
+    let Some((first, rest)) = view.split_first() else { return true };
+    rest.iter().flatten().zip(first.iter().cycle()).all(|(level, of)| level.abs_diff(*of) <= BLANK_LEVELS)
 }
 
 #[cfg(test)]

@@ -22,21 +22,28 @@ fn recipe() -> Recipe {
 fn show(file: &[u8], max_pixels: u32, max_views: u32) -> Result<(Vec<u8>, Seen), Fault> {
     let recipe = recipe();
     let mut reds = Vec::new();
-    let seen = Viewer::new(&recipe, max_pixels, max_views).show(file, &mut |picture, offset| {
-        let mut row = Vec::new();
-        recipe.apply_at(picture, offset, &mut row)?;
-        reds.push(row[3 * (8 * 4 + 4)] as u8);
+    let seen = Viewer::new(&recipe, max_pixels, max_views).show(file, &mut |view| {
+        assert_eq!(view.len(), 8 * 8);
+        reds.push(view[8 * 4 + 4][0]);
         Ok(())
     })?;
     Ok((reds, seen))
 }
 
-/// A GIF of frames of one colour each, whose red is its number.
+/// A GIF of frames whose red is their number, with a blue stripe at the bottom.
 fn gif(width: u32, height: u32, frames: u8) -> Vec<u8> {
+    drawn_gif(width, height, frames, |red, y| [red, 0, if y >= height * 3 / 4 { 255 } else { 0 }])
+}
+
+/// A GIF of frames of the colours that `color` gives for the number of a frame and a line of it.
+fn drawn_gif(width: u32, height: u32, frames: u8, color: impl Fn(u8, u32) -> [u8; 3]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut file, 30);
-    for red in 0..frames {
-        let image = RgbaImage::from_pixel(width, height, Rgba([red, 0, 0, 255]));
+    for number in 0..frames {
+        let image = RgbaImage::from_fn(width, height, |_, y| {
+            let [red, green, blue] = color(number, y);
+            Rgba([red, green, blue, 255])
+        });
         encoder.encode_frame(Frame::from_parts(image, 0, 0, Delay::from_numer_denom_ms(100, 1))).unwrap();
     }
     drop(encoder);
@@ -76,6 +83,36 @@ fn long_frames_share_the_views() {
 }
 
 #[test]
+fn blank_views_are_left_out_beside_others() {
+    // Frames of one colour, but for those with a number in `drawn`.
+    let reds = |frames, drawn: &[u8]| {
+        let color = |number, y| [number, 0, if drawn.contains(&number) && y > 7 { 255 } else { 0 }];
+        let (reds, seen) = show(&drawn_gif(10, 10, frames, color), DEFAULT_MAX_PIXELS, 5).unwrap();
+        assert!(seen.is_whole(), "{seen:?}");
+        reds
+    };
+    assert_eq!(reds(2, &[1]), [1]);
+    assert_eq!(reds(4, &[0, 2]), [0, 2]);
+    assert_eq!(reds(4, &[3]), [3]);
+    // An image that is blank throughout is judged as that.
+    assert_eq!(reds(1, &[]), [0]);
+    assert_eq!(reds(4, &[]), [0]);
+    // What nobody sees is no content; what somebody may see is.
+    let faint = |levels| {
+        let color = |number, y| [100 + 50 * number, if number == 1 && y > 7 { levels } else { 0 }, 0];
+        show(&drawn_gif(10, 10, 2, color), DEFAULT_MAX_PIXELS, 5).unwrap().0
+    };
+    assert_eq!(faint(BLANK_LEVELS), [100]);
+    assert_eq!(faint(BLANK_LEVELS + 8), [150]);
+    // Squares of a long image, white at one end.
+    let mut file = Vec::new();
+    let long = RgbaImage::from_fn(10, 30, |_, y| Rgba(if y > 20 { [7 * y as u8, 0, 0, 255] } else { [255; 4] }));
+    long.write_to(&mut std::io::Cursor::new(&mut file), image::ImageFormat::Png).unwrap();
+    let (reds, seen) = show(&file, DEFAULT_MAX_PIXELS, 5).unwrap();
+    assert_eq!((reds.len(), seen.is_whole()), (1, true));
+}
+
+#[test]
 fn frames_past_the_pixel_budget_stay_unseen() {
     // A frame counts 4,096 pixels at least, and there are no more of them than half an image's.
     let (reds, seen) = show(&gif(10, 10, 60), 20 * 4_096, 5).unwrap();
@@ -87,7 +124,7 @@ fn frames_past_the_pixel_budget_stay_unseen() {
     // Animations of one input share the budget.
     let (recipe, file) = (recipe(), gif(10, 10, 6));
     let mut viewer = Viewer::new(&recipe, 20 * 4_096, 6);
-    let mut frames = || viewer.show(&file, &mut |_, _| Ok(())).unwrap().frames;
+    let mut frames = || viewer.show(&file, &mut |_| Ok(())).unwrap().frames;
     assert_eq!([frames(), frames(), frames()], [6, 4, 1]);
 }
 
@@ -118,7 +155,8 @@ fn broken_animations_show_what_can_be_decoded() {
         for length in (0..file.len()).step_by(211) {
             match show(&file[..length], DEFAULT_MAX_PIXELS, 5) {
                 Ok((reds, seen)) => {
-                    assert_eq!(reds.len(), seen.frames as usize, "{length} bytes: {seen:?}");
+                    // All but the last frame are blank.
+                    assert_eq!(reds.len(), 1, "{length} bytes: {seen:?}");
                     partial += u32::from(!seen.is_whole());
                 }
                 Err(Fault::InvalidInput(_) | Fault::UnsupportedMedia(_)) => {}
