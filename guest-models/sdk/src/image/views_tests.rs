@@ -106,7 +106,8 @@ fn blank_views_are_left_out_beside_others() {
     assert_eq!(faint(BLANK_LEVELS + 8), [150]);
     // Squares of a long image, white at one end.
     let mut file = Vec::new();
-    let long = RgbaImage::from_fn(10, 30, |_, y| Rgba(if y > 20 { [7 * y as u8, 0, 0, 255] } else { [255; 4] }));
+    let long =
+        RgbaImage::from_fn(10, 30, |_, y| Rgba(if y > 20 { [7 * y as u8, 0, 0, 255] } else { [255; 4] }));
     long.write_to(&mut std::io::Cursor::new(&mut file), image::ImageFormat::Png).unwrap();
     let (reds, seen) = show(&file, DEFAULT_MAX_PIXELS, 5).unwrap();
     assert_eq!((reds.len(), seen.is_whole()), (1, true));
