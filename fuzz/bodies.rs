@@ -37,8 +37,8 @@ pub(crate) fn card(bytes: &[u8]) {
 
 /// A file is refused, or has views that become finite numbers of a model's shape.
 pub(crate) fn image(bytes: &[u8]) {
-    const MOST_PIXELS: u32 = 1 << 20;
-    const MOST_VIEWS: u32 = 5;
+    const MAX_PIXELS: u32 = 1 << 20;
+    const MAX_VIEWS: u32 = 5;
     static RECIPES: LazyLock<[Recipe; 2]> = LazyLock::new(|| {
         [("NCHW", "1,3,32,24", "bicubic"), ("NHWC", "1,24,32,3", "bilinear")].map(
             |(layout, shape, filter)| {
@@ -64,7 +64,7 @@ pub(crate) fn image(bytes: &[u8]) {
     });
     for recipe in &*RECIPES {
         let mut views = 0;
-        let seen = Viewer::new(recipe, MOST_PIXELS, MOST_VIEWS).show(bytes, &mut |view| {
+        let seen = Viewer::new(recipe, MAX_PIXELS, MAX_VIEWS).show(bytes, &mut |view| {
             let mut numbers = Vec::new();
             recipe.normalise(view, &mut numbers);
             assert_eq!(numbers.len(), recipe.shape(1).map(|axis| axis as usize).iter().product::<usize>());
@@ -73,7 +73,7 @@ pub(crate) fn image(bytes: &[u8]) {
             Ok(())
         });
         let Ok(seen) = seen else { return };
-        assert!((1..=MOST_VIEWS).contains(&views), "{views} views");
+        assert!((1..=MAX_VIEWS).contains(&views), "{views} views");
         assert!((1..=seen.of_frames).contains(&seen.frames), "{seen:?}");
     }
 }

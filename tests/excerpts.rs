@@ -14,7 +14,7 @@ const LONG: usize = 3 << 20;
 const LONG_HEAD: usize = 30_000;
 
 /// The most of an answer to a wrong request, in bytes, and of its headers.
-const MOST: usize = 4096;
+const MAX: usize = 4096;
 
 /// A wrong request.
 struct Wrong {
@@ -153,9 +153,9 @@ async fn long_text_in_any_place_is_cut_in_errors() {
         assert!(status.is_client_error(), "{shown}");
         let headers: usize =
             response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        assert!(headers < MOST, "{shown} with {headers} bytes of headers");
+        assert!(headers < MAX, "{shown} with {headers} bytes of headers");
         let body = response.bytes().await.unwrap();
-        assert!(body.len() < MOST, "{shown} with {} bytes", body.len());
+        assert!(body.len() < MAX, "{shown} with {} bytes", body.len());
     }
 }
 
@@ -180,7 +180,7 @@ async fn log_lines_are_bounded_and_json_stays_json() {
         eventually(async || fs::read_to_string(&log).unwrap().matches("answered").count() >= wrong.len())
             .await;
         for line in fs::read_to_string(&log).unwrap().lines() {
-            assert!(line.len() < MOST, "{} bytes: {line:.100}", line.len());
+            assert!(line.len() < MAX, "{} bytes: {line:.100}", line.len());
             if format == "json" {
                 let line: Value = serde_json::from_str(line).unwrap();
                 assert!(

@@ -9,15 +9,15 @@
 //   TIMEOUT_MS       how long infer may take
 //   CACHE_SECONDS    how long a verdict is kept, by the hash of the comment
 
-const LONGEST_BODY = 256 * 1024;
+const MAX_BODY_BYTES = 256 * 1024;
 
 export default {
   async fetch(request, env, context) {
     const url = new URL(request.url);
     if (request.method !== "POST" || url.pathname !== env.COMMENT_PATH) return fetch(request);
-    if (Number(request.headers.get("content-length")) > LONGEST_BODY) return refuse(413, "the comment is too large");
+    if (Number(request.headers.get("content-length")) > MAX_BODY_BYTES) return refuse(413, "the comment is too large");
     const body = await request.clone().arrayBuffer();
-    if (body.byteLength > LONGEST_BODY) return refuse(413, "the comment is too large");
+    if (body.byteLength > MAX_BODY_BYTES) return refuse(413, "the comment is too large");
     const comment = await read(request.clone(), env.COMMENT_FIELD);
     if (comment === null) return refuse(400, `no text in the field \`${env.COMMENT_FIELD}\``);
     const action = await judge(comment, env, context);

@@ -34,7 +34,7 @@ pub struct App {
     /// Models by name.
     pub models: BTreeMap<String, Arc<Model>>,
     /// Components by name.
-    pub components: BTreeMap<String, Arc<Policy>>,
+    pub components: BTreeMap<String, Arc<LoadedComponent>>,
     /// What was done since the program started.
     pub metrics: Arc<Metrics>,
     /// What answers a share of the requests instead, where a next version is tried so.
@@ -44,7 +44,7 @@ pub struct App {
 }
 
 /// A component with what the configuration says of it.
-pub struct Policy {
+pub struct LoadedComponent {
     /// The component, ready to be called.
     pub component: Component,
     /// SHA-256 of its bytes, in hexadecimal.
@@ -57,7 +57,7 @@ pub struct Policy {
     pub count: Count,
 }
 
-impl Policy {
+impl LoadedComponent {
     /// [`Component::moderate`], counted.
     pub async fn moderate(&self, request: &infer_sandbox::Request, parts: &[Part]) -> Outcome<Verdict> {
         let outcome = self.component.moderate(request, parts).await;
@@ -276,7 +276,7 @@ impl App {
     /// # Errors
     ///
     /// When there is none, or more than one to choose from.
-    pub fn component(&self, name: Option<&str>, world: World) -> anyhow::Result<&Arc<Policy>> {
+    pub fn component(&self, name: Option<&str>, world: World) -> anyhow::Result<&Arc<LoadedComponent>> {
         let fitting: Vec<_> =
             self.components.values().filter(|policy| policy.component.world() == world).collect();
         let names = || fitting.iter().map(|policy| policy.component.name()).collect::<Vec<_>>().join("`, `");
@@ -327,7 +327,7 @@ fn load_component(
     name: &str,
     config: &ComponentConfig,
     known: &[&App],
-) -> anyhow::Result<Arc<Policy>> {
+) -> anyhow::Result<Arc<LoadedComponent>> {
     let bytes = component_bytes(name, &config.source)?;
     let granted: BTreeMap<_, _> = config
         .models
@@ -362,7 +362,13 @@ fn load_component(
         only_handlers(name, &component, config)?;
     }
     let calls = app.metrics.recorder(name);
-    Ok(Arc::new(Policy { component, hash, route: config.route.clone(), calls, count: Count::default() }))
+    Ok(Arc::new(LoadedComponent {
+        component,
+        hash,
+        route: config.route.clone(),
+        calls,
+        count: Count::default(),
+    }))
 }
 
 /// Refuse what is typed for a handler alone.
@@ -404,20 +410,20 @@ pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'stati
             let read = || format!("component `{name}`: cannot read `{}`", path.display());
             let file = files::open(path).with_context(read)?;
             let bytes = file.metadata().with_context(read)?.len();
-            if bytes > MOST_COMPONENT_BYTES {
+            if bytes > MAX_COMPONENT_BYTES {
                 anyhow::bail!(
-                    "component `{name}`: `{}` is {bytes} bytes, expected at most {MOST_COMPONENT_BYTES}: a guest carries its code and \
+                    "component `{name}`: `{}` is {bytes} bytes, expected at most {MAX_COMPONENT_BYTES}: a guest carries its code and \
                      its vocabulary, models are the host's",
                     path.display()
                 );
             }
-            files::read_opened(file, MOST_COMPONENT_BYTES).with_context(read)?.into()
+            files::read_opened(file, MAX_COMPONENT_BYTES).with_context(read)?.into()
         }
     })
 }
 
 /// A larger file is not read: the compiler takes many times a component's size.
-const MOST_COMPONENT_BYTES: u64 = 64 << 20;
+const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
 /// What a guest is told of a model's card: the reserved settings that wit/README.md lists.
 pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {

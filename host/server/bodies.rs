@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use bytes::BytesMut;
-use infer_sandbox::{Held, RequestMemory};
+use infer_sandbox::{RequestMemory, Reservation};
 use tokio::sync::Notify;
 
 use crate::admission::Full;
@@ -67,7 +67,7 @@ pub struct Share {
     memory: BodyMemory,
     sender: Sender,
     bytes: usize,
-    counted: Held,
+    counted: Reservation,
 }
 
 /// A body that is coming.

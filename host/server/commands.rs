@@ -117,8 +117,8 @@ fn request(app: &App) -> infer_sandbox::Request {
 }
 
 /// A longer file on the command line is not an image.
-const MOST_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    files::read(path, MOST_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
+    files::read(path, MAX_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
 }

@@ -33,7 +33,7 @@ pub use trial::{Next, Trial};
 pub use watched::Files;
 
 /// A longer configuration is not read.
-pub(crate) const MOST_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_BYTES: u64 = 64 << 20;
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
 #[derive(Clone, Debug)]
@@ -175,7 +175,7 @@ impl Config {
             None if default.symlink_metadata().is_ok() => default,
             None => return Config::parse(builtin::CONFIG, &Origin::Builtin),
         };
-        let text = files::read_to_string(path, MOST_BYTES)
+        let text = files::read_to_string(path, MAX_BYTES)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut config = Config::parse(&text, &Origin::File(path.to_owned()))?;
         if config.server.watch {

@@ -26,7 +26,7 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
 const AT_ONCE: usize = 4 << 10;
 
 /// The longest media type, in bytes.
-const LONGEST_HEAD: usize = 4 << 10;
+const MAX_HEAD: usize = 4 << 10;
 
 /// A `data:` URL that cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,7 +94,7 @@ pub(crate) fn decode_json(json: &RawValue) -> Result<Vec<u8>, DataUrlError> {
     loop {
         match bytes.next() {
             Some(b',') => break,
-            Some(byte) if head.len() < LONGEST_HEAD => head.push(byte),
+            Some(byte) if head.len() < MAX_HEAD => head.push(byte),
             _ => return Err(DataUrlError::NoComma),
         }
     }

@@ -30,7 +30,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::config::{Change, Config, Resolved};
-use crate::routes::{self, Entrance};
+use crate::routes::{self, RequestContext};
 use crate::serve::Listeners;
 use crate::versions::Version;
 use drain::Retired;
@@ -55,7 +55,7 @@ pub struct Live {
 /// What requests of one moment are answered from.
 struct Snapshot {
     app: Arc<App>,
-    entrance: Arc<Entrance>,
+    context: Arc<RequestContext>,
     public: Router,
     admin: Router,
     /// The routes of the requests that a canary answers.
@@ -130,9 +130,9 @@ impl Live {
     pub fn new(app: Arc<App>, listeners: &Listeners, read: Option<Read>) -> Arc<Self> {
         let admin = listeners.admin_address();
         Arc::new_cyclic(|live: &Weak<Live>| {
-            let entrance = Entrance::new(app.clone(), live.clone());
+            let context = RequestContext::new(app.clone(), live.clone());
             Live {
-                current: ArcSwap::from_pointee(Snapshot::new(app, entrance, admin)),
+                current: ArcSwap::from_pointee(Snapshot::new(app, context, admin)),
                 read,
                 admin,
                 stopping: AtomicBool::new(false),
@@ -231,8 +231,8 @@ impl Live {
         let components = components.map(|(name, _)| name.clone()).collect();
         let retired = Retired::new(&old, &app);
         drop(old);
-        let entrance = self.current.load().entrance.next(app.clone());
-        let next = Arc::new(Snapshot::new(app.clone(), entrance, self.admin));
+        let context = self.current.load().context.next(app.clone());
+        let next = Arc::new(Snapshot::new(app.clone(), context, self.admin));
         let old = self.current.swap(next);
         app.take_over();
         *turn = Some(tokio::spawn(retired.drain(old, app)));
@@ -279,14 +279,14 @@ impl Live {
 }
 
 impl Snapshot {
-    fn new(app: Arc<App>, entrance: Entrance, admin: Option<SocketAddr>) -> Self {
-        let entrance = Arc::new(entrance);
-        let public = routes::router(&entrance, admin.is_some());
-        let operators = routes::admin(&entrance, admin);
+    fn new(app: Arc<App>, context: RequestContext, admin: Option<SocketAddr>) -> Self {
+        let context = Arc::new(context);
+        let public = routes::router(&context, admin.is_some());
+        let operators = routes::admin(&context, admin);
         let canary = app.canary.as_ref().map(|canary| {
-            let entrance = Arc::new(entrance.next(canary.app.clone()));
-            routes::router(&entrance, admin.is_some())
+            let context = Arc::new(context.next(canary.app.clone()));
+            routes::router(&context, admin.is_some())
         });
-        Snapshot { app, entrance, public, admin: operators, canary }
+        Snapshot { app, context, public, admin: operators, canary }
     }
 }

@@ -17,7 +17,7 @@ use crate::disk;
 const VERSION: u32 = 1;
 
 /// A longer file is no lock.
-pub(crate) const MOST_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_BYTES: u64 = 4 << 20;
 
 const HEAD: &str = "# What `infer lock` has pinned: the SHA-256 of every model (over its card and its files) and component.\n\
                     # Commit it beside the configuration; run `infer lock` again after a change that is meant.\n\n";
@@ -69,7 +69,7 @@ impl Lock {
     /// When it cannot be read, or is none.
     pub fn beside(origin: &Origin) -> Result<Option<Self>, Mistake> {
         let Some(path) = path(origin) else { return Ok(None) };
-        let read = files::read_to_string(&path, MOST_BYTES);
+        let read = files::read_to_string(&path, MAX_BYTES);
         let mistake = |message: String| Mistake {
             at: Place::of(Origin::File(path.clone())),
             message: format!("{message}; `infer lock` writes it anew"),

@@ -10,7 +10,7 @@ use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quot
 use crate::config::Rate;
 
 /// Addresses with a bucket that is not full again: some 4 MB of them.
-const MOST_ADDRESSES: usize = 65_536;
+const MAX_ADDRESSES: usize = 65_536;
 
 /// How often full buckets are dropped, at the most: that walks all of them.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl Addresses {
     pub fn new(rate: Rate) -> Self {
         Addresses {
             buckets: RateLimiter::keyed(quota(rate)),
-            most: MOST_ADDRESSES,
+            most: MAX_ADDRESSES,
             swept: Mutex::new(Instant::now()),
         }
     }

@@ -4,11 +4,11 @@ pub(crate) mod admin;
 mod authority;
 mod chat;
 mod classify;
+mod context;
 mod cors;
 mod dialect;
 mod document;
 mod encoding;
-mod entrance;
 mod form;
 mod handler;
 mod health;
@@ -38,16 +38,16 @@ use tracing::{Instrument as _, info, info_span, warn};
 use utoipa::openapi::path::HttpMethod;
 
 use crate::admission::Admission;
-use crate::app::Policy;
+use crate::app::LoadedComponent;
 use crate::error::{ApiError, Envelope};
 use crate::serve::Lease;
 
+use context::{AdmissionLayer, Caller};
 use dialect::Dialect;
 use document::Table;
-use entrance::{Caller, Door};
-use moderate::{Choice, Desk, Moderators};
+use moderate::{Choice, ModerationState, Moderators};
 
-pub use entrance::Entrance;
+pub use context::RequestContext;
 pub(crate) use handler::{BELOW, paths};
 pub use moderate::CATEGORIES;
 pub(crate) use moderate::{ModerateResponse, respond};
@@ -73,7 +73,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What a component's handler is given.
 #[derive(Clone)]
 struct Endpoint {
-    policy: Arc<Policy>,
+    policy: Arc<LoadedComponent>,
 }
 
 /// How long after its deadline a handler may still say so itself, before the connection's wait is cut.
@@ -86,29 +86,29 @@ type Call = Extension<infer_sandbox::Request>;
 type Place = Extension<Arc<Admission>>;
 
 /// What clients are served. Where the operator has a listener of their own, health is told there alone.
-pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
-    let app = &entrance.app;
-    let server = Arc::new(entrance.server.clone());
+pub fn router(context: &Arc<RequestContext>, has_admin: bool) -> Router {
+    let app = &context.app;
+    let server = Arc::new(context.server.clone());
     let list = get(models::list).with_state(app.clone());
     let one = get(models::one).with_state(app.clone());
     let mut known = Table::default()
-        .route(MODELS, HttpMethod::Get, list, models::told().behind_key::<Envelope<'_>>())
-        .route(models::ONE, HttpMethod::Get, one, models::told_one());
-    let desk = |choice| Desk { choice, server: server.clone(), answers: entrance.answers.clone() };
+        .route(MODELS, HttpMethod::Get, list, models::openapi().behind_key::<Envelope<'_>>())
+        .route(models::ONE, HttpMethod::Get, one, models::one_doc());
+    let desk = |choice| ModerationState { choice, server: server.clone(), answers: context.answers.clone() };
     for policy in app.components.values() {
         let Some(route) = &policy.route else { continue };
         let endpoint = Endpoint { policy: policy.clone() };
         let component = Some(policy.component.name().into());
-        let gate = Some(entrance.gate.clone());
+        let gate = Some(context.gate.clone());
         let takes_codings = policy.component.world() == World::Handler;
-        let door = Door { entrance: entrance.clone(), component, gate, takes_codings };
-        let admit = middleware::from_fn_with_state(door, entrance::admit);
-        let (handler, told) = match policy.component.world() {
+        let door = AdmissionLayer { context: context.clone(), component, gate, takes_codings };
+        let admit = middleware::from_fn_with_state(door, context::admit);
+        let (handler, doc) = match policy.component.world() {
             World::Moderator => {
                 let desk = desk(Choice::One(policy.clone()));
-                (post(moderate::handle).with_state(desk), moderate::told(false))
+                (post(moderate::handle).with_state(desk), moderate::openapi(false))
             }
-            World::Classifier => (post(classify::handle).with_state(endpoint), classify::told()),
+            World::Classifier => (post(classify::handle).with_state(endpoint), classify::openapi()),
             World::Predictor => {
                 warn!(
                     component = policy.component.name(),
@@ -123,48 +123,48 @@ pub fn router(entrance: &Arc<Entrance>, has_admin: bool) -> Router {
                 continue;
             }
         };
-        known = known.route(route, HttpMethod::Post, handler.route_layer(admit), told);
+        known = known.route(route, HttpMethod::Post, handler.route_layer(admit), doc);
     }
-    let identify = || middleware::from_fn_with_state(entrance.clone(), entrance::identify);
+    let identify = || middleware::from_fn_with_state(context.clone(), context::identify);
     let moderators = Arc::new(Moderators::new(app));
     let mut perspective = Table::default();
     if !moderators.is_empty() {
-        let gate = Some(entrance.gate.clone());
-        let door = Door { entrance: entrance.clone(), component: None, gate, takes_codings: false };
-        let admit = || middleware::from_fn_with_state(door.clone(), entrance::admit);
+        let gate = Some(context.gate.clone());
+        let door = AdmissionLayer { context: context.clone(), component: None, gate, takes_codings: false };
+        let admit = || middleware::from_fn_with_state(door.clone(), context::admit);
         let desk = desk(Choice::Named(moderators));
         let named = post(moderate::handle).with_state(desk.clone()).route_layer(admit());
-        known = known.route(MODERATIONS, HttpMethod::Post, named, moderate::told(true));
+        known = known.route(MODERATIONS, HttpMethod::Post, named, moderate::openapi(true));
         let analyze = post(perspective::handle).with_state(desk).route_layer(admit()).route_layer(identify());
-        perspective = perspective.route(perspective::PATH, HttpMethod::Post, analyze, perspective::told());
+        perspective = perspective.route(perspective::PATH, HttpMethod::Post, analyze, perspective::openapi());
     }
-    let known = known.merge(chat::table(entrance)).wrap(|router| router.route_layer(identify()));
-    let kserve = kserve::table(entrance).wrap(|router| router.route_layer(identify()));
-    let kserve = kserve.merge(kserve::probes(entrance));
+    let known = known.merge(chat::table(context)).wrap(|router| router.route_layer(identify()));
+    let kserve = kserve::table(context).wrap(|router| router.route_layer(identify()));
+    let kserve = kserve.merge(kserve::probes(context));
     let mut known = known.merge(perspective).merge(kserve);
     if !has_admin {
-        known = known.merge(health::table(entrance));
+        known = known.merge(health::table(context));
     }
-    let told = document::told().behind_key::<Envelope<'_>>();
+    let doc = document::openapi().behind_key::<Envelope<'_>>();
     let guard = |handler: MethodRouter| handler.route_layer(identify());
-    let router = known.into_router(told, entrance.asks_for_keys(), guard);
-    let origins = cors::Origins::new(&entrance.server.cors_origins);
-    finish(router, entrance, origins.as_ref())
+    let router = known.into_router(doc, context.asks_for_keys(), guard);
+    let origins = cors::Origins::new(&context.server.cors_origins);
+    finish(router, context, origins.as_ref())
 }
 
 /// What the operator is served, without a key: health, what is loaded, and the way to change it.
 /// Only programs are answered, under the listener's `own` address.
-pub fn admin(entrance: &Arc<Entrance>, own: Option<SocketAddr>) -> Router {
-    let list = get(models::list).with_state(entrance.app.clone());
-    let known = health::table(entrance)
-        .route(MODELS, HttpMethod::Get, list, models::told())
-        .merge(admin::state(entrance))
-        .beside(admin::RELOAD, HttpMethod::Post, admin::told_reload());
+pub fn admin(context: &Arc<RequestContext>, own: Option<SocketAddr>) -> Router {
+    let list = get(models::list).with_state(context.app.clone());
+    let known = health::table(context)
+        .route(MODELS, HttpMethod::Get, list, models::openapi())
+        .merge(admin::state(context))
+        .beside(admin::RELOAD, HttpMethod::Post, admin::openapi_reload());
     // Outside of what every request passes, which holds the version that it came to; a reload waits for such.
-    let reload = admin::reload(entrance.live.clone());
-    let known = known.into_router(document::told(), false, |handler| handler);
+    let reload = admin::reload(context.live.clone());
+    let known = known.into_router(document::openapi(), false, |handler| handler);
     let guard = middleware::from_fn_with_state(own, authority::guard);
-    finish(known, entrance, None).merge(reload).layer(guard)
+    finish(known, context, None).merge(reload).layer(guard)
 }
 
 /// `response`, where it is a failure, with what `write` makes of it in the place of its body.
@@ -178,7 +178,7 @@ fn rewritten(response: Response, write: fn(&ApiError) -> Response) -> Response {
 }
 
 /// What every request passes, whoever asks and whatever for. Pages of `origins` may ask and read.
-fn finish(router: Router, entrance: &Arc<Entrance>, origins: Option<&cors::Origins>) -> Router {
+fn finish(router: Router, context: &Arc<RequestContext>, origins: Option<&cors::Origins>) -> Router {
     let cors = |router: Router, layer: fn(Router, cors::Origins) -> Router| match origins {
         Some(origins) => layer(router, origins.clone()),
         None => router,
@@ -188,23 +188,23 @@ fn finish(router: Router, entrance: &Arc<Entrance>, origins: Option<&cors::Origi
         .method_not_allowed_fallback(async |method: Method, OriginalUri(uri): OriginalUri| {
             ApiError::method_not_allowed(method.as_str(), uri.path())
         })
-        .layer(DefaultBodyLimit::max(entrance.server.max_body_bytes));
+        .layer(DefaultBodyLimit::max(context.server.max_body_bytes));
     let router = cors(router, |router, origins| {
         router.layer(middleware::from_fn_with_state(origins, cors::preflight))
     });
     let router = router
         .layer(middleware::from_fn(authority::check))
-        .layer(middleware::from_fn_with_state(entrance.clone(), trace));
+        .layer(middleware::from_fn_with_state(context.clone(), trace));
     cors(router, |router, origins| router.layer(middleware::from_fn_with_state(origins, cors::tell)))
 }
 
 /// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
-async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
+async fn trace(State(context): State<Arc<RequestContext>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let dialect = Dialect::of(&path);
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let server = &entrance.server;
+    let server = &context.server;
     let time = if chat::PATHS.contains(&&*path) { server.chat_deadline } else { server.deadline };
     let call = infer_sandbox::Request::new(request_id(&request), began + time);
     let span = info_span!("request", id = &*call.id, %method, path, key = Empty, trace = trace_id(&request));
@@ -231,7 +231,7 @@ async fn trace(State(entrance): State<Arc<Entrance>>, mut request: Request, next
             "answered"
         ),
     });
-    entrance.app.metrics.answered(&route, status, took);
+    context.app.metrics.answered(&route, status, took);
     if let Ok(value) = HeaderValue::from_str(&call.id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

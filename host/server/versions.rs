@@ -8,7 +8,7 @@ use infer_engine::{Card, Comparison, Mirror, Model};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::app::{App, Policy};
+use crate::app::{App, LoadedComponent};
 use crate::config::{ModelConfig, Trial};
 
 /// A version of a model that is loaded.
@@ -60,9 +60,9 @@ pub struct Versions {
     /// The model's name in the configuration.
     pub model: String,
     /// What the configuration says now.
-    pub current: Told,
+    pub current: VersionInfo,
     /// What is tried.
-    pub next: Told,
+    pub next: VersionInfo,
     /// How it is tried, and what came of it.
     pub trial: Compared,
 }
@@ -70,7 +70,7 @@ pub struct Versions {
 /// One version.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = ToldVersion)]
-pub struct Told {
+pub struct VersionInfo {
     /// Where it was loaded from.
     pub source: String,
     /// SHA-256 over its card and files.
@@ -161,7 +161,10 @@ impl Canary {
     }
 
     /// The components that use the model, with either version.
-    fn pairs<'a>(&'a self, current: &'a App) -> impl Iterator<Item = (&'a str, &'a Policy, &'a Policy)> {
+    fn pairs<'a>(
+        &'a self,
+        current: &'a App,
+    ) -> impl Iterator<Item = (&'a str, &'a LoadedComponent, &'a LoadedComponent)> {
         current.components.iter().filter_map(|(name, policy)| {
             let next = self.app.components.get(name)?;
             (!Arc::ptr_eq(policy, next)).then_some((name.as_str(), &**policy, &**next))
@@ -211,14 +214,14 @@ pub fn compare(app: &App) -> Vec<Versions> {
             }
             Trial::Shadow { .. } => shadowed(app.shadows.get(name)?),
         };
-        Some(Versions { model: name.to_owned(), current: current.told(), next: next.told(), trial })
+        Some(Versions { model: name.to_owned(), current: current.info(), next: next.info(), trial })
     };
     app.next_versions().filter_map(|next| told(&next)).collect()
 }
 
 impl Canary {
     fn calls(&self, current: &App) -> Vec<Calls> {
-        let since = |name: &str, now: &Policy, next: &Policy| {
+        let since = |name: &str, now: &LoadedComponent, next: &LoadedComponent| {
             let began = self.began.iter().find(|(began, _)| began == name);
             let [one, other] = began.map_or_else(Default::default, |(_, began)| *began);
             Calls {
@@ -232,9 +235,9 @@ impl Canary {
 }
 
 impl Version<'_> {
-    fn told(&self) -> Told {
+    fn info(&self) -> VersionInfo {
         let stats = self.model.stats();
-        Told {
+        VersionInfo {
             source: self.config.source.to_string(),
             hash: self.model.hash().to_owned(),
             computed: stats.computed,

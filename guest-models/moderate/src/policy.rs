@@ -18,7 +18,7 @@ use crate::examples::{EXAMPLES, Label, POLICY};
 const CATEGORIES: &str = "harassment";
 
 /// The most categories of a policy.
-const MOST_CATEGORIES: usize = 16;
+const MAX_CATEGORIES: usize = 16;
 
 /// What is asked, unless the setting `policy.question` says otherwise.
 const QUESTION: &str = "Does the post break the policy?";
@@ -78,7 +78,7 @@ impl Policy {
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-/".contains(&byte);
             (1..=64).contains(&name.len()) && name.bytes().all(plain)
         };
-        if categories.len() > MOST_CATEGORIES || !categories.iter().all(named) {
+        if categories.len() > MAX_CATEGORIES || !categories.iter().all(named) {
             return Err(unfit(
                 "policy.categories",
                 "1 to 16 names of lower-case letters, digits, `-` and `/`, with commas between them",

@@ -49,7 +49,7 @@ use decoder::{Decoder, Packing};
 use gguf::{Gguf, GgufError};
 use inbox::{Inbox, Job, Refused};
 use kv::KvPool;
-use prefix::Whose;
+use prefix::CacheOwner;
 use preparation::{Preparation, Prepared, Unprepared};
 pub use request::{
     Answer, Finish, Message, Output, Params, Piece, Prompt, Request, TokenLogprob, TokenUsage,
@@ -84,7 +84,7 @@ pub struct LanguageModel {
 /// What one caller has said so far. Its keys and values are not held: they are found among the prefixes, or computed again.
 #[derive(Clone, Debug)]
 pub struct Session {
-    whose: Whose,
+    owner: CacheOwner,
     tokens: Vec<u32>,
 }
 
@@ -92,7 +92,7 @@ impl Session {
     /// A session of `component`. What it computes is found by itself; by others of the component where a request says that
     /// it is a prefix; by other components never.
     pub fn new(component: &Arc<str>) -> Self {
-        Session { whose: Whose::new(component), tokens: Vec::new() }
+        Session { owner: CacheOwner::new(component), tokens: Vec::new() }
     }
 }
 
@@ -200,8 +200,8 @@ impl LanguageModel {
             Ok(Err(Unprepared::Late)) | Err(_) => return Err(RunError::Deadline { model: model() }),
         };
         let (reply, answer) = oneshot::channel();
-        let whose = session.whose.clone();
-        let job = Job { whose, prompt: prompt.into(), declared, pin, work, stream, queued, deadline, reply };
+        let owner = session.owner.clone();
+        let job = Job { owner, prompt: prompt.into(), declared, pin, work, stream, queued, deadline, reply };
         let needed = task::blocks(&job);
         if needed > self.shared.pool.capacity() {
             let message = format!(

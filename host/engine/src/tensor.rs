@@ -22,7 +22,7 @@ pub struct Tensor {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
     /// More axes than any model takes.
-    #[error("{found} axes, expected at most {}", Tensor::MOST_AXES)]
+    #[error("{found} axes, expected at most {}", Tensor::MAX_AXES)]
     Axes {
         /// How many there are.
         found: usize,
@@ -57,16 +57,16 @@ pub enum TensorError {
 
 impl Tensor {
     /// Axes of a tensor. A shape is text in error messages, and a caller's may have millions.
-    pub const MOST_AXES: usize = 8;
+    pub const MAX_AXES: usize = 8;
 
     /// A tensor of `data`, the elements row-major and little-endian.
     ///
     /// # Errors
     ///
     /// When `data` is not exactly what `shape` and `dtype` ask for, their product overflows, or there are
-    /// more than [`MOST_AXES`](Self::MOST_AXES).
+    /// more than [`MAX_AXES`](Self::MAX_AXES).
     pub fn new(dtype: DType, shape: Vec<usize>, data: Vec<u8>) -> Result<Self, TensorError> {
-        if shape.len() > Self::MOST_AXES {
+        if shape.len() > Self::MAX_AXES {
             return Err(TensorError::Axes { found: shape.len() });
         }
         let Some(expected) = size_bytes(dtype, &shape) else { return Err(TensorError::Overflow { shape }) };
@@ -135,9 +135,9 @@ pub(crate) fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
 /// A shape as messages show it: `(1, 3, 224, 224)`; of one with more axes than a tensor may have, the
 /// first ones and their number.
 pub(crate) fn shape_text<T: ToString>(shape: &[T]) -> String {
-    let axes: Vec<_> = shape.iter().take(Tensor::MOST_AXES).map(ToString::to_string).collect();
+    let axes: Vec<_> = shape.iter().take(Tensor::MAX_AXES).map(ToString::to_string).collect();
     match shape.len() {
-        few if few <= Tensor::MOST_AXES => format!("({})", axes.join(", ")),
+        few if few <= Tensor::MAX_AXES => format!("({})", axes.join(", ")),
         many => format!("({}, … {many} axes)", axes.join(", ")),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) use opened::{Links, Opened};
 pub(crate) const CARD: &str = "card.toml";
 
 /// A larger card is not read. Numbers of self-tests take most of one.
-const MOST_CARD_BYTES: u64 = 64 << 20;
+const MAX_CARD_BYTES: u64 = 64 << 20;
 
 /// How much of a file is in memory while it is hashed.
 const HASH_BYTES: usize = 1 << 20;
@@ -222,8 +222,8 @@ fn load(
 pub(crate) fn read_card(path: &Path) -> Result<String, CardError> {
     let failed = |source| CardError::Read { path: path.to_owned(), source };
     let mut opened = Opened::open(path, Links::Follow).map_err(failed)?;
-    if opened.bytes() > MOST_CARD_BYTES {
-        let message = format!("it is {} bytes, expected at most {MOST_CARD_BYTES}", opened.bytes());
+    if opened.bytes() > MAX_CARD_BYTES {
+        let message = format!("it is {} bytes, expected at most {MAX_CARD_BYTES}", opened.bytes());
         return Err(CardError::Card { path: path.to_owned(), message });
     }
     let (content, _) = opened.read().map_err(failed)?;

@@ -27,7 +27,7 @@ impl types::Host for State {}
 
 impl log::Host for State {
     fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
-        self.journal.write(level, &message);
+        self.guest_log.write(level, &message);
         Ok(())
     }
 }

@@ -7,18 +7,18 @@ use infer_engine::text::{QUOTE_BYTES, excerpt};
 use crate::types::{CategoryScore, Fault, Gap, Kinds, Label, Verdict};
 
 /// Entries of one list of a verdict. OpenAI's API has 13 categories.
-const MOST_CATEGORIES: usize = 64;
+const MAX_CATEGORIES: usize = 64;
 /// Bytes of a category's name.
-const MOST_CATEGORY_BYTES: usize = 64;
+const MAX_CATEGORY_BYTES: usize = 64;
 /// Bytes of a label's name, or of a sentence to the caller.
-const MOST_TEXT_BYTES: usize = 512;
+const MAX_TEXT_BYTES: usize = 512;
 
 /// Whether a verdict keeps to what `wit/infer.wit` says of it.
 pub(crate) fn check_verdict(verdict: &Verdict) -> Result<(), String> {
     let Verdict { scores, gaps, .. } = verdict;
     for (list, length) in [("scores", scores.len()), ("gaps", gaps.len())] {
-        if length > MOST_CATEGORIES {
-            return Err(format!("{length} {list}, expected at most {MOST_CATEGORIES}"));
+        if length > MAX_CATEGORIES {
+            return Err(format!("{length} {list}, expected at most {MAX_CATEGORIES}"));
         }
     }
     let mut names = BTreeSet::new();
@@ -57,7 +57,7 @@ pub(crate) fn check_labels(labels: &[Label], top: u32) -> Result<(), String> {
 
 /// The fault with its text cut to a sentence's length, on one line.
 pub(crate) fn presentable(fault: Fault) -> Fault {
-    let cut = |text: String| excerpt(&text, MOST_TEXT_BYTES).into_owned();
+    let cut = |text: String| excerpt(&text, MAX_TEXT_BYTES).into_owned();
     match fault {
         Fault::InvalidInput(text) => Fault::InvalidInput(cut(text)),
         Fault::UnsupportedMedia(text) => Fault::UnsupportedMedia(cut(text)),
@@ -73,18 +73,18 @@ pub(crate) fn presentable(fault: Fault) -> Fault {
 
 fn check_category(name: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-/".contains(&byte);
-    if (1..=MOST_CATEGORY_BYTES).contains(&name.len()) && name.bytes().all(plain) {
+    if (1..=MAX_CATEGORY_BYTES).contains(&name.len()) && name.bytes().all(plain) {
         return Ok(());
     }
     let name = excerpt(name, QUOTE_BYTES);
     Err(format!(
-        "a category is called `{name}`, expected 1 to {MOST_CATEGORY_BYTES} lower-case letters, digits, `-` and `/`"
+        "a category is called `{name}`, expected 1 to {MAX_CATEGORY_BYTES} lower-case letters, digits, `-` and `/`"
     ))
 }
 
 fn check_text(what: &str, text: &str) -> Result<(), String> {
-    if text.len() > MOST_TEXT_BYTES {
-        return Err(format!("{what} has {} bytes, expected at most {MOST_TEXT_BYTES}", text.len()));
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(format!("{what} has {} bytes, expected at most {MAX_TEXT_BYTES}", text.len()));
     }
     if text.contains(char::is_control) {
         return Err(format!("{what} holds control characters"));
@@ -152,6 +152,6 @@ mod tests {
     fn a_fault_is_a_line() {
         let Fault::TooLarge(text) = presentable(Fault::TooLarge("a\nb".repeat(1000))) else { unreachable!() };
         assert!(text.starts_with("a\\nba\\nb") && text.ends_with("… (3000 bytes)"), "{text}");
-        assert!(text.len() <= MOST_TEXT_BYTES, "{text}");
+        assert!(text.len() <= MAX_TEXT_BYTES, "{text}");
     }
 }

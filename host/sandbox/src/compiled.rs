@@ -41,10 +41,10 @@ const TAG_BYTES: usize = 32;
 const HEADER_BYTES: usize = MAGIC.len() + TAG_BYTES + 32 + 32;
 
 /// A larger entry is not read: the compiler makes a few times a component's size.
-const MOST_BYTES: u64 = 512 << 20;
+const MAX_BYTES: u64 = 512 << 20;
 
 /// Entries that are kept: the newest.
-const MOST_ENTRIES: usize = 64;
+const MAX_ENTRIES: usize = 64;
 
 /// Whose lock allows to write entries and to remove them. It stays there, empty.
 const LOCK: &str = ".lock";
@@ -56,7 +56,7 @@ const EXTENSION: &str = "compiled";
 
 /// Where a component's machine code is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct CachedCode {
     /// The entry.
     pub path: PathBuf,
     /// Its size.
@@ -106,7 +106,7 @@ impl<'f> Entry<'f> {
             Err(error) => return Err(format!("cannot be opened, because of its folder: {error}")),
         };
         // Read, not mapped: what was verified is what is used, whatever becomes of the file.
-        let bytes = match folder.read(&self.name, MOST_BYTES) {
+        let bytes = match folder.read(&self.name, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if absent(&error) => return Ok(None),
             Err(error) => return Err(format!("cannot be read: {error}")),
@@ -189,7 +189,7 @@ fn remove_old(folder: &Folder, keep: &str) -> io::Result<()> {
         }
     }
     entries.sort();
-    let surplus = (entries.len() + 1).saturating_sub(MOST_ENTRIES);
+    let surplus = (entries.len() + 1).saturating_sub(MAX_ENTRIES);
     for (_, name) in entries.drain(..surplus.min(entries.len())) {
         let _ = folder.remove_file(name);
     }

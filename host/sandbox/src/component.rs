@@ -21,13 +21,13 @@ use crate::bindings::moderator::ModeratorPre;
 use crate::bindings::predictor::PredictorPre;
 use crate::call::{Outcome, Request, Usage};
 use crate::clock::Clock;
-use crate::compiled::{Entry, Kept};
+use crate::compiled::{CachedCode, Entry};
 use crate::error::{CallError, Cause, LoadError};
 use crate::expectation::{Asked, Expectations};
 use crate::http::{self, Answer, Body, Http, HttpOptions};
 use crate::interruptible::interruptible;
 use crate::limits::Limits;
-use crate::memory::{Held, RequestMemory};
+use crate::memory::{RequestMemory, Reservation};
 use crate::sandbox::{NoSlot, Sandbox, Slots};
 use crate::state::{Grants, State};
 use crate::ticker::TICK;
@@ -134,7 +134,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// When the bytes are not a component that compiles.
-    pub fn compile_ahead(&self, name: &str, bytes: &[u8]) -> Result<Option<Kept>, LoadError> {
+    pub fn compile_ahead(&self, name: &str, bytes: &[u8]) -> Result<Option<CachedCode>, LoadError> {
         self.compile(name, bytes).map(|(_, kept)| kept)
     }
 
@@ -145,13 +145,13 @@ impl Sandbox {
     }
 
     /// A folder that fails costs a warning and the time to compile, not the component.
-    fn compile(&self, name: &str, bytes: &[u8]) -> Result<(Compiled, Option<Kept>), LoadError> {
+    fn compile(&self, name: &str, bytes: &[u8]) -> Result<(Compiled, Option<CachedCode>), LoadError> {
         let entry = self.compiled_folder.as_deref().map(|folder| Entry::new(folder, &self.engine, bytes));
         if let Some(entry) = &entry {
             let path = entry.path().to_owned();
             match entry.open(&self.engine) {
                 Ok(Some((compiled, bytes))) => {
-                    return Ok((compiled, Some(Kept { path, bytes, reused: true })));
+                    return Ok((compiled, Some(CachedCode { path, bytes, reused: true })));
                 }
                 Ok(None) => {}
                 Err(reason) => {
@@ -175,7 +175,7 @@ impl Sandbox {
         let Some(entry) = entry else { return Ok((compiled, None)) };
         let path = entry.path().to_owned();
         let kept = match entry.keep(&compiled) {
-            Ok(bytes) => Some(Kept { path, bytes, reused: false }),
+            Ok(bytes) => Some(CachedCode { path, bytes, reused: false }),
             Err(error) => {
                 let shown = path.display();
                 tracing::warn!(
@@ -431,7 +431,7 @@ impl Component {
     fn store<D: AsMut<State> + Send + 'static>(
         &self,
         request: &Request,
-        held: Held,
+        held: Reservation,
         clock: &Clock,
         data: impl FnOnce(State) -> D,
     ) -> Store<D> {

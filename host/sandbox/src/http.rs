@@ -39,7 +39,7 @@ use wasmtime_wasi_http::{
 use crate::bindings;
 use crate::bindings::infer::guest::log::Level;
 use crate::error::Cause;
-use crate::journal::Journal;
+use crate::guest_log::GuestLog;
 use crate::state::{Grants, State};
 
 pub use outbound::OutboundHost;
@@ -99,7 +99,7 @@ pub(crate) struct Http {
 /// Sends what a guest asks for.
 struct Hooks {
     grants: Arc<Grants>,
-    journal: Arc<Journal>,
+    guest_log: Arc<GuestLog>,
     /// Requests that may still be sent.
     left: usize,
 }
@@ -136,8 +136,8 @@ impl Http {
         let HttpOptions { outbound: _, clock, random_seed } = &state.grants.http;
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(RANDOM_BYTES)
-            .stdout(stdio::Lines::new(state.journal.clone(), Level::Info))
-            .stderr(stdio::Lines::new(state.journal.clone(), Level::Warn));
+            .stdout(stdio::Lines::new(state.guest_log.clone(), Level::Info))
+            .stderr(stdio::Lines::new(state.guest_log.clone(), Level::Warn));
         if *clock == ClockKind::Frozen {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             wasi.wall_clock(Frozen(now)).monotonic_clock(Frozen(now));
@@ -149,8 +149,8 @@ impl Http {
         }
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELD_BYTES);
-        let (grants, journal) = (state.grants.clone(), state.journal.clone());
-        let hooks = Hooks { left: grants.limits.outbound_requests, grants, journal };
+        let (grants, guest_log) = (state.grants.clone(), state.guest_log.clone());
+        let hooks = Hooks { left: grants.limits.outbound_requests, grants, guest_log };
         Http { wasi: wasi.build(), http, hooks, state }
     }
 }
@@ -305,13 +305,13 @@ impl WasiHttpHooks for Hooks {
             let message = format!(
                 "`{scheme}://{authority}` is not in `allowed_outbound_hosts`; the request was not sent"
             );
-            self.journal.write(Level::Warn, &message);
+            self.guest_log.write(Level::Warn, &message);
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         let Some(left) = self.left.checked_sub(1) else {
             let limit = self.grants.limits.outbound_requests;
             let message = format!("over its {limit} `outbound_requests`; the request was not sent");
-            self.journal.write(Level::Warn, &message);
+            self.guest_log.write(Level::Warn, &message);
             return Box::new(async { Err(Error::HttpRequestDenied) });
         };
         self.left = left;

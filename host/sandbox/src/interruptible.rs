@@ -30,7 +30,7 @@ pub(crate) const VERSION: u8 = 1;
 const CHUNK: u32 = 256 << 10;
 
 /// Components within components, and modules within these.
-const MOST_NESTED: usize = 64;
+const MAX_NESTED: usize = 64;
 
 /// The preamble of either layer: magic number, version, layer.
 const PREAMBLE: usize = 8;
@@ -51,8 +51,8 @@ pub(crate) fn interruptible(binary: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 fn nested(binary: &[u8], depth: usize) -> Result<Vec<u8>, String> {
-    if depth > MOST_NESTED {
-        return Err(format!("components are nested more than {MOST_NESTED} deep"));
+    if depth > MAX_NESTED {
+        return Err(format!("components are nested more than {MAX_NESTED} deep"));
     }
     match binary.first_chunk::<PREAMBLE>() {
         Some(MODULE) => module::interruptible(binary).map_err(|error| error.to_string()),

@@ -14,7 +14,7 @@
 //! - `compiled`: the machine code of components, kept in a folder and signed
 //! - `answer`: what a guest's answer must be to be believed
 //! - `state`: what one instance holds and has used
-//! - `nn`: the wasi:nn host; `ambient`: settings and the log; `journal`: a guest's lines in it
+//! - `nn`: the wasi:nn host; `ambient`: settings and the log; `guest_log`: a guest's lines in it
 //! - `clock`, `limits`, `memory`, `error`: guest time, budgets of an instance, memory of all requests, what goes wrong
 //! - `expectation`: memory that a call is expected to take
 //! - `bindings`: generated from `wit/`
@@ -28,9 +28,9 @@ mod compiled;
 mod component;
 mod error;
 mod expectation;
+mod guest_log;
 mod http;
 mod interruptible;
-mod journal;
 mod limits;
 mod memory;
 mod nn;
@@ -41,12 +41,12 @@ mod ticker;
 mod turns;
 
 pub use call::{Account, Outcome, Request, Usage};
-pub use compiled::Kept;
+pub use compiled::CachedCode;
 pub use component::{Component, ComponentOptions, World};
 pub use error::{CallError, Cause, LoadError, PoolError};
 pub use http::{Body, ClockKind, HttpOptions, OutboundHost, UNSENT_BYTES};
 pub use limits::Limits;
-pub use memory::{Exhausted, Held, INSTANCE_BYTES, RequestMemory};
+pub use memory::{Exhausted, INSTANCE_BYTES, RequestMemory, Reservation};
 pub use sandbox::{Sandbox, SandboxOptions};
 pub use start::StartCost;
 

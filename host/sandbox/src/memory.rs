@@ -22,7 +22,7 @@ struct Counts {
 
 /// A request's share, given back on drop.
 #[derive(Debug)]
-pub struct Held {
+pub struct Reservation {
     of: RequestMemory,
     /// What it takes of the count: what is used, or what was reserved where that is more.
     bytes: usize,
@@ -56,8 +56,8 @@ impl RequestMemory {
 
     /// An empty share.
     #[must_use]
-    pub fn share(&self) -> Held {
-        Held { of: self.clone(), bytes: 0, reserved: 0, used: 0, peak: 0 }
+    pub fn share(&self) -> Reservation {
+        Reservation { of: self.clone(), bytes: 0, reserved: 0, used: 0, peak: 0 }
     }
 
     /// The bound; none where there is none.
@@ -79,7 +79,7 @@ impl RequestMemory {
     }
 }
 
-impl Held {
+impl Reservation {
     /// Take `bytes` of the count before they are used.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.give_back(0);
     }

@@ -10,10 +10,10 @@ use wasmtime::component::ResourceTable;
 
 use crate::clock::Clock;
 use crate::error::Cause;
+use crate::guest_log::GuestLog;
 use crate::http::HttpOptions;
-use crate::journal::Journal;
 use crate::limits::Limits;
-use crate::memory::{Held, INSTANCE_BYTES};
+use crate::memory::{INSTANCE_BYTES, Reservation};
 
 /// What every instance of a component is given; shared, never copied.
 #[derive(Clone, Debug)]
@@ -33,14 +33,14 @@ pub(crate) struct Grants {
 /// One instance's side of the host.
 pub(crate) struct State {
     pub(crate) grants: Arc<Grants>,
-    pub(crate) journal: Arc<Journal>,
+    pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) deadline: Instant,
     pub(crate) clock: Clock,
     pub(crate) table: ResourceTable,
     pub(crate) created: Instant,
     pub(crate) instantiate: Duration,
     /// What the request holds of the memory of all.
-    pub(crate) held: Held,
+    pub(crate) held: Reservation,
     /// Bytes of tensors held now.
     pub(crate) tensor_bytes: usize,
     pub(crate) tensor_bytes_peak: usize,
@@ -64,17 +64,17 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(
         grants: Arc<Grants>,
-        held: Held,
+        held: Reservation,
         request_id: Arc<str>,
         deadline: Instant,
         clock: Clock,
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.handles);
-        let journal = Journal::new(grants.component.clone(), request_id, grants.limits.log_lines);
+        let guest_log = GuestLog::new(grants.component.clone(), request_id, grants.limits.log_lines);
         State {
             grants,
-            journal: Arc::new(journal),
+            guest_log: Arc::new(guest_log),
             deadline,
             clock,
             table,

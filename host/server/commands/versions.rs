@@ -11,8 +11,8 @@ use crate::cli::{Admin, Diff, Format, Turn};
 use crate::config::edit::{self, Undone};
 use crate::config::{self, Config, Origin};
 use crate::disk;
-use crate::lock::MOST_BYTES as LOCK_BYTES;
-use crate::versions::{Calls, Compared, Tally, Told, Versions};
+use crate::lock::MAX_BYTES as LOCK_BYTES;
+use crate::versions::{Calls, Compared, Tally, VersionInfo, Versions};
 
 /// Examples that are printed; `-o json` prints all that the server keeps.
 const SHOWN: usize = 8;
@@ -47,7 +47,7 @@ pub(super) fn diff(config: &Config, arguments: &Diff, out: &mut impl Write) -> a
 fn one(versions: &Versions, out: &mut impl Write) -> anyhow::Result<()> {
     let Versions { model, current, next, trial } = versions;
     writeln!(out, "model {model}")?;
-    for (role, Told { source, hash, computed, failed }) in [("current", current), ("next", next)] {
+    for (role, VersionInfo { source, hash, computed, failed }) in [("current", current), ("next", next)] {
         writeln!(
             out,
             "  {role:<12} {source}  {}  {computed} jobs, {failed} failed",
@@ -141,7 +141,7 @@ fn turn<T>(
     let Origin::File(path) = &config.origin else {
         bail!("the built-in configuration is a part of the program; copy it to infer.toml to change it");
     };
-    let before = files::read_to_string(path, config::MOST_BYTES)
+    let before = files::read_to_string(path, config::MAX_BYTES)
         .with_context(|| format!("cannot read `{}`", path.display()))?;
     let (after, told) = edit(&before).map_err(|message| anyhow::anyhow!("{}: {message}", path.display()))?;
     let changed = Config::parse(&after, &config.origin)?;

@@ -9,7 +9,7 @@ use super::{Place, file};
 use crate::data_url;
 
 /// The most tests of a component.
-const MOST: usize = 64;
+const MAX: usize = 64;
 
 /// A request and its verdict.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,11 +39,11 @@ pub enum TestImage {
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {
     pub(super) fn tests(&mut self, subject: &str, at: usize, typed: Vec<file::Test>) -> Vec<ComponentTest> {
-        if typed.len() > MOST {
-            self.mistake(at, format!("{subject}: {} tests, expected at most {MOST}", typed.len()));
+        if typed.len() > MAX {
+            self.mistake(at, format!("{subject}: {} tests, expected at most {MAX}", typed.len()));
         }
-        let mut tests = Vec::with_capacity(typed.len().min(MOST));
-        for (index, test) in typed.into_iter().enumerate().take(MOST) {
+        let mut tests = Vec::with_capacity(typed.len().min(MAX));
+        for (index, test) in typed.into_iter().enumerate().take(MAX) {
             let subject = format!("{subject}: tests[{index}]");
             let image = test.image.as_ref().map(|image| {
                 let text = image.get_ref();

@@ -119,7 +119,7 @@ pub struct KeyConfig {
 pub const ANY_ORIGIN: &str = "*";
 
 /// As many keys as are compared with every request's.
-const MOST_KEYS: usize = 1_000;
+const MAX_KEYS: usize = 1_000;
 
 impl ServerConfig {
     /// Whether everybody who reaches `address` may be answered: without keys, only this machine's own programs are. It holds
@@ -393,8 +393,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                     format!("{subject}: its hash is the key `{other}`'s; expected one of its own"),
                 );
             }
-            if keys.len() == MOST_KEYS {
-                self.mistake(at, format!("{subject}: expected at most {MOST_KEYS} keys"));
+            if keys.len() == MAX_KEYS {
+                self.mistake(at, format!("{subject}: expected at most {MAX_KEYS} keys"));
                 break;
             }
             let prefix = format!("{subject}: ");

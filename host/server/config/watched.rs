@@ -22,13 +22,13 @@ use crate::lock;
 const SMALL: u64 = 1 << 20;
 
 /// The longest configuration that is looked at, in bytes.
-const LONGEST_TEXT: u64 = 16 << 20;
+const MAX_TEXT: u64 = 16 << 20;
 
 /// The longest tick of a file system's clock: FAT's.
 const TICK: Duration = Duration::from_secs(2);
 
 /// The most files of one configuration that are looked at.
-const MOST: usize = 4_096;
+const MAX: usize = 4_096;
 
 /// Files by path, and what they were; `None` for one that was missing.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +64,7 @@ impl Files {
     /// The files of the configuration at `path`, as they are now. What `before` knows of unchanged ones
     /// is not read again.
     pub(crate) fn look(path: &Path, before: &Files) -> Self {
-        let text = whole(path, LONGEST_TEXT).and_then(|(_, bytes)| String::from_utf8(bytes).ok());
+        let text = whole(path, MAX_TEXT).and_then(|(_, bytes)| String::from_utf8(bytes).ok());
         Files::of(path, text.as_deref(), before)
     }
 
@@ -94,7 +94,7 @@ impl Files {
     }
 
     fn add(&mut self, path: &Path, before: &Files) {
-        if self.0.len() < MOST && !self.0.contains_key(path) {
+        if self.0.len() < MAX && !self.0.contains_key(path) {
             let known = before.0.get(path).and_then(Option::as_ref);
             self.0.insert(path.to_owned(), Look::at(path, known));
         }

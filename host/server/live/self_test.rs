@@ -11,7 +11,7 @@ use infer_sandbox::types::{Fault, Label, Part, Verdict};
 use infer_sandbox::{CallError, Outcome, Request, World};
 use tokio::time::sleep;
 
-use crate::app::{App, Policy};
+use crate::app::{App, LoadedComponent};
 use crate::config::{ComponentTest, TestImage};
 use crate::data_url;
 
@@ -64,7 +64,7 @@ pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
         })
         .collect();
     let next = canary(app).into_iter().flat_map(|app| app.components.clone());
-    let mut asked: Vec<Arc<Policy>> = Vec::new();
+    let mut asked: Vec<Arc<LoadedComponent>> = Vec::new();
     for (name, policy) in app.components.clone().into_iter().chain(next) {
         let served = known.iter().chain(&asked).any(|known| Arc::ptr_eq(known, &policy));
         if !served {
@@ -79,7 +79,7 @@ pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
     Ok(tested)
 }
 
-async fn component(policy: &Policy, tests: &[ComponentTest]) -> anyhow::Result<usize> {
+async fn component(policy: &LoadedComponent, tests: &[ComponentTest]) -> anyhow::Result<usize> {
     let request = Request::new(Arc::from("self-test"), Instant::now() + TIME);
     if tests.is_empty() {
         return unasked(policy, &request).await;
@@ -91,7 +91,7 @@ async fn component(policy: &Policy, tests: &[ComponentTest]) -> anyhow::Result<u
 }
 
 /// Ask a component that was given no tests whether it answers at all.
-async fn unasked(policy: &Policy, request: &Request) -> anyhow::Result<usize> {
+async fn unasked(policy: &LoadedComponent, request: &Request) -> anyhow::Result<usize> {
     let answered = match policy.component.world() {
         World::Moderator => {
             let parts = [Part::Text(TEXT.to_owned())];
@@ -117,7 +117,7 @@ async fn unasked(policy: &Policy, request: &Request) -> anyhow::Result<usize> {
     }
 }
 
-async fn one(policy: &Policy, request: &Request, test: &ComponentTest) -> anyhow::Result<()> {
+async fn one(policy: &LoadedComponent, request: &Request, test: &ComponentTest) -> anyhow::Result<()> {
     let image = test.image.as_ref().map(read).transpose()?;
     match policy.component.world() {
         World::Moderator => {

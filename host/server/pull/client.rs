@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The end of its messages, which is kept.
-const MOST_MESSAGE_BYTES: usize = 16 << 10;
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
 /// What is not the model's file in a wheel: metadata, licences and a little code.
 const OVERHEAD_BYTES: u64 = 512 << 10;
@@ -348,8 +348,8 @@ fn last_words(mut pipe: ChildStderr) -> Vec<u8> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return words,
         }
-        if words.len() > MOST_MESSAGE_BYTES {
-            words.drain(..words.len() - MOST_MESSAGE_BYTES);
+        if words.len() > MAX_MESSAGE_BYTES {
+            words.drain(..words.len() - MAX_MESSAGE_BYTES);
         }
     }
 }
@@ -436,7 +436,7 @@ mod tests {
         let mut client = start("yes 0123456789 | head -c 1000000 >&2; echo last >&2", 1 << 20);
         assert!(client.ended(Duration::from_secs(60), || Ok(0)).unwrap().success());
         let words = client.stop();
-        assert!(words.len() <= MOST_MESSAGE_BYTES && words.ends_with(b"last\n"));
+        assert!(words.len() <= MAX_MESSAGE_BYTES && words.ends_with(b"last\n"));
     }
 
     #[test]

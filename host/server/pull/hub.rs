@@ -22,13 +22,13 @@ use super::{Fetched, Pull, SILENCE, open_or_create, pip};
 const ATTEMPTS: usize = 5;
 
 /// Answers that lead elsewhere, one after the other.
-const MOST_REDIRECTS: usize = 8;
+const MAX_REDIRECTS: usize = 8;
 
 /// Of the lines of an answer before its body.
-const MOST_HEADER_BYTES: usize = 64 << 10;
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// A longer token is none.
-const MOST_TOKEN_BYTES: u64 = 4 << 10;
+const MAX_TOKEN_BYTES: u64 = 4 << 10;
 
 /// How much is read at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -148,7 +148,7 @@ impl Client {
         let agent = Agent::config_builder()
             .max_redirects(0)
             .http_status_as_error(false)
-            .max_response_header_size(MOST_HEADER_BYTES)
+            .max_response_header_size(MAX_HEADER_BYTES)
             .timeout_resolve(Some(SILENCE))
             .timeout_connect(Some(SILENCE))
             .timeout_send_request(Some(SILENCE))
@@ -168,7 +168,7 @@ impl Client {
     fn get(&self, range: &str) -> anyhow::Result<Answer> {
         let mut url = self.url.clone();
         let mut tag = None;
-        for _ in 0..MOST_REDIRECTS {
+        for _ in 0..MAX_REDIRECTS {
             let mut request = self.agent.get(&url).header(RANGE, range).header(ACCEPT_ENCODING, "identity");
             if let Some(token) = &self.token
                 && origin(&url) == origin(&self.url)
@@ -203,7 +203,7 @@ impl Client {
             };
             return Ok(Answer { tag, size, starts_at, response });
         }
-        bail!("it leads elsewhere more than {MOST_REDIRECTS} times")
+        bail!("it leads elsewhere more than {MAX_REDIRECTS} times")
     }
 }
 
@@ -212,7 +212,7 @@ fn token() -> anyhow::Result<Option<String>> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HF_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache/huggingface")));
     let Some(path) = home.map(|home| home.join("token")) else { return Ok(None) };
-    match files::read_to_string(&path, MOST_TOKEN_BYTES) {
+    match files::read_to_string(&path, MAX_TOKEN_BYTES) {
         Ok(token) => Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty())),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)

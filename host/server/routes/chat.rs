@@ -29,8 +29,8 @@ use serde_json::value::RawValue;
 use utoipa::openapi::path::HttpMethod;
 
 use super::Call;
+use super::context::{self, AdmissionLayer, Caller, RequestContext};
 use super::document::Table;
-use super::entrance::{self, Caller, Door, Entrance};
 use super::members;
 use crate::error::ApiError;
 use request::Asked;
@@ -51,39 +51,39 @@ enum Form {
 
 #[derive(Clone)]
 struct Endpoint {
-    entrance: Arc<Entrance>,
+    context: Arc<RequestContext>,
     form: Form,
 }
 
-pub(super) fn table(entrance: &Arc<Entrance>) -> Table {
+pub(super) fn table(context: &Arc<RequestContext>) -> Table {
     // A language model's own queue bounds what waits for it.
-    let door = Door { entrance: entrance.clone(), component: None, gate: None, takes_codings: false };
+    let door = AdmissionLayer { context: context.clone(), component: None, gate: None, takes_codings: false };
     let route = |form| {
-        let endpoint = Endpoint { entrance: entrance.clone(), form };
-        let admit = from_fn_with_state(door.clone(), entrance::admit);
+        let endpoint = Endpoint { context: context.clone(), form };
+        let admit = from_fn_with_state(door.clone(), context::admit);
         post(handle).route_layer(admit).with_state(endpoint)
     };
     let forms = PATHS.into_iter().zip([Form::Chat, Form::Completion]);
     forms.fold(Table::default(), |table, (path, form)| {
-        table.route(path, HttpMethod::Post, route(form), schema::told(form))
+        table.route(path, HttpMethod::Post, route(form), schema::openapi(form))
     })
 }
 
 async fn handle(
-    State(Endpoint { entrance, form }): State<Endpoint>,
+    State(Endpoint { context, form }): State<Endpoint>,
     Extension(caller): Extension<Caller>,
     Extension(call): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let Asked { model, request, stream, include_usage } = request::read(form, &body?)?;
-    let model = find(&entrance, &caller, &model)?.clone();
+    let model = find(&context, &caller, &model)?.clone();
     let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
     let model = model.awake(call.deadline).await?;
     // What one bearer's chats have computed is found by the same bearer's next turn, and by nobody else's.
     let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
     let session = Session::new(&component);
     if stream {
-        let unsent = entrance.app.sandbox.memory().share();
+        let unsent = context.app.sandbox.memory().share();
         let events =
             stream::begin(model, session, request, head, include_usage, call.deadline, unsent).await?;
         let headers = [
@@ -115,11 +115,11 @@ fn language(model: &Model) -> Result<&LanguageModel, ApiError> {
 }
 
 /// The language model called `name`.
-fn find<'e>(entrance: &'e Entrance, caller: &Caller, name: &str) -> Result<&'e Arc<Model>, ApiError> {
+fn find<'e>(context: &'e RequestContext, caller: &Caller, name: &str) -> Result<&'e Arc<Model>, ApiError> {
     let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));
     let served = |model: &Model| model.is_language() && reached(model.name());
-    entrance.app.models.get(name).filter(|model| served(model)).ok_or_else(|| {
-        let known: Vec<_> = entrance.app.models.values().filter(|model| served(model)).collect();
+    context.app.models.get(name).filter(|model| served(model)).ok_or_else(|| {
+        let known: Vec<_> = context.app.models.values().filter(|model| served(model)).collect();
         let known: Vec<_> = known.iter().map(|model| model.name()).collect();
         ApiError::no_model(name, &known)
     })

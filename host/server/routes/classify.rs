@@ -12,14 +12,14 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, SchemaFormat};
 use utoipa::openapi::{ObjectBuilder, schema::Type};
 
-use super::document::Told;
+use super::document::RouteDoc;
 use super::form::read_image;
 use super::timings::Judges;
 use super::{Call, Endpoint, Timings};
 use crate::error::{ApiError, Envelope};
 
 /// The most labels of one answer: as many classes as any common model has.
-const MOST_LABELS: u32 = 1_000;
+const MAX_LABELS: u32 = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,7 +59,7 @@ struct Facts {
     timings: Timings,
 }
 
-pub(super) fn told() -> Told {
+pub(super) fn openapi() -> RouteDoc {
     let bytes = || {
         ObjectBuilder::new()
             .schema_type(Type::String)
@@ -69,9 +69,9 @@ pub(super) fn told() -> Told {
     let top = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(1))
-        .maximum(Some(MOST_LABELS))
+        .maximum(Some(MAX_LABELS))
         .default(Some(five().into()));
-    Told::new("The labels of an image, the likeliest first")
+    RouteDoc::new("The labels of an image, the likeliest first")
         .query("top", "how many labels", top)
         .reads_as("application/octet-stream", bytes())
         .reads_as("image/*", bytes())
@@ -89,8 +89,8 @@ pub(super) async fn handle(
 ) -> Result<Json<Response>, ApiError> {
     let began = Instant::now();
     let Query(Parameters { top }) = parameters?;
-    if !(1..=MOST_LABELS).contains(&top) {
-        return Err(ApiError::invalid("top", format!("`top` is {top}, expected 1 to {MOST_LABELS}")));
+    if !(1..=MAX_LABELS).contains(&top) {
+        return Err(ApiError::invalid("top", format!("`top` is {top}, expected 1 to {MAX_LABELS}")));
     }
     let image = read_image(request).await?;
     let outcome = endpoint.policy.classify(&call, &image, top).await;

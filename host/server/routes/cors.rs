@@ -20,7 +20,7 @@ const EXPOSED: &str =
 const SENT: &str = "authorization, content-type, idempotency-key, inference-header-content-length, traceparent, x-request-id";
 
 /// The longest list of headers that is repeated to a preflight, in bytes.
-const LONGEST_LIST: usize = 1024;
+const MAX_LIST: usize = 1024;
 
 /// How long a browser may keep what a preflight said, in seconds.
 const MAX_AGE: &str = "600";
@@ -63,7 +63,7 @@ pub(super) async fn preflight(State(origins): State<Origins>, request: Request, 
     let Some(method) = wanted.filter(|_| is_let_in) else { return next.run(request).await };
     let mut headers = HeaderMap::new();
     let listed = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS);
-    let listed = listed.filter(|listed| listed.len() <= LONGEST_LIST).cloned();
+    let listed = listed.filter(|listed| listed.len() <= MAX_LIST).cloned();
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         listed.unwrap_or_else(|| HeaderValue::from_static(SENT)),

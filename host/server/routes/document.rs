@@ -42,8 +42,14 @@ pub(super) struct Table {
 
 impl Table {
     /// Serve `path`, by `method`, with `handler`.
-    pub(super) fn route(mut self, path: &str, method: HttpMethod, handler: MethodRouter, told: Told) -> Self {
-        self.tell(path, method, told);
+    pub(super) fn route(
+        mut self,
+        path: &str,
+        method: HttpMethod,
+        handler: MethodRouter,
+        doc: RouteDoc,
+    ) -> Self {
+        self.tell(path, method, doc);
         self.router = self.router.route(path, handler);
         self
     }
@@ -57,8 +63,8 @@ impl Table {
     }
 
     /// Tell of a route that is served beside this table.
-    pub(super) fn beside(mut self, path: &str, method: HttpMethod, told: Told) -> Self {
-        self.tell(path, method, told);
+    pub(super) fn beside(mut self, path: &str, method: HttpMethod, doc: RouteDoc) -> Self {
+        self.tell(path, method, doc);
         self
     }
 
@@ -79,11 +85,11 @@ impl Table {
     /// The routes, and the document among them, behind `guard`. Where the server `asks_for_keys` the document does too.
     pub(super) fn into_router(
         mut self,
-        told: Told,
+        doc: RouteDoc,
         asks_for_keys: bool,
         guard: impl FnOnce(MethodRouter) -> MethodRouter,
     ) -> Router {
-        self.tell(PATH, HttpMethod::Get, told);
+        self.tell(PATH, HttpMethod::Get, doc);
         let Table { router, mut operations, schemas } = self;
         if !asks_for_keys {
             for (_, _, operation) in &mut operations {
@@ -97,8 +103,8 @@ impl Table {
         router.route(PATH, guard(get(async move || ([(header::CONTENT_TYPE, JSON)], document.clone()))))
     }
 
-    fn tell(&mut self, path: &str, method: HttpMethod, told: Told) {
-        let Told { mut operation, mut responses, schemas } = told;
+    fn tell(&mut self, path: &str, method: HttpMethod, doc: RouteDoc) {
+        let RouteDoc { mut operation, mut responses, schemas } = doc;
         let words = path.split(|character: char| !character.is_ascii_alphanumeric());
         let words = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("_");
         let verb = if method == HttpMethod::Post { "post" } else { "get" };
@@ -138,24 +144,24 @@ fn document(
 }
 
 /// The document's own.
-pub(super) fn told() -> Told {
+pub(super) fn openapi() -> RouteDoc {
     let document = ObjectBuilder::new().schema_type(Type::Object);
-    Told::new("What is served here").answers_as(StatusCode::OK, JSON, "an OpenAPI document", document)
+    RouteDoc::new("What is served here").answers_as(StatusCode::OK, JSON, "an OpenAPI document", document)
 }
 
 /// What the document tells of one route.
-pub(super) struct Told {
+pub(super) struct RouteDoc {
     operation: Operation,
     responses: BTreeMap<String, Response>,
     schemas: Schemas,
 }
 
-impl Told {
+impl RouteDoc {
     /// A route that does what `summary` says.
     pub(super) fn new(summary: &str) -> Self {
         let mut operation = Operation::new();
         operation.summary = Some(summary.to_owned());
-        Told { operation, responses: BTreeMap::new(), schemas: Schemas::new() }
+        RouteDoc { operation, responses: BTreeMap::new(), schemas: Schemas::new() }
     }
 
     /// A part of the path.
@@ -267,7 +273,7 @@ impl Told {
         self
     }
 
-    /// A body is read by [`super::entrance::admit`], and something computed by a deadline.
+    /// A body is read by [`super::context::admit`], and something computed by a deadline.
     pub(super) fn admitted<E: ToSchema>(self) -> Self {
         self.behind_key::<E>().fails::<E>(&[400, 408, 413, 500, 504])
     }

@@ -117,11 +117,11 @@ fn whole(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError>
     Uri::from_parts(parts).map_err(|error| ApiError::invalid("", format!("the request's URI: {error}")))
 }
 
-/// A body that its guest may still be writing. When it has been delivered the guest is told; when it is dropped before, the
+/// A body that its guest may still be writing. When it has been delivered the guest is doc; when it is dropped before, the
 /// guest is stopped.
 struct Answer {
     body: Body,
-    /// What is still to come of a body whose length was told, in bytes.
+    /// What is still to come of a body whose length was doc, in bytes.
     left: Option<u64>,
     delivered: Option<oneshot::Sender<()>>,
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use utoipa::openapi::path::HttpMethod;
 use utoipa::{PartialSchema as _, ToSchema};
 
-use super::Entrance;
-use super::document::{Table, Told};
+use super::RequestContext;
+use super::document::{RouteDoc, Table};
 use crate::error::{ApiError, Envelope};
 use crate::metrics;
 use crate::serve::Abort;
@@ -23,26 +23,28 @@ pub(super) struct Health {
     status: &'static str,
 }
 
-pub(super) fn table(entrance: &Arc<Entrance>) -> Table {
+pub(super) fn table(context: &Arc<RequestContext>) -> Table {
     let ok = StatusCode::OK;
-    let told_live = Told::new("Whether the process answers").answers::<Health>(ok, "it does");
-    let told_metrics = Told::new("What is counted")
+    let live_doc = RouteDoc::new("Whether the process answers").answers::<Health>(ok, "it does");
+    let metrics_doc = RouteDoc::new("What is counted")
         .answers_as(ok, metrics::CONTENT_TYPE, "the text format of OpenMetrics", String::schema())
         .fails::<Envelope<'_>>(&[500]);
     Table::default()
-        .route("/healthz", HttpMethod::Get, get(live), told_live)
+        .route("/healthz", HttpMethod::Get, get(live), live_doc)
         .route(
             "/readyz",
             HttpMethod::Get,
-            get(ready).with_state(entrance.clone()),
-            told_ready::<Envelope<'_>>(),
+            get(ready).with_state(context.clone()),
+            ready_doc::<Envelope<'_>>(),
         )
-        .route("/metrics", HttpMethod::Get, get(metrics).with_state(entrance.clone()), told_metrics)
+        .route("/metrics", HttpMethod::Get, get(metrics).with_state(context.clone()), metrics_doc)
 }
 
 /// Of [`ready`], whose failures are told as `E`.
-pub(super) fn told_ready<E: ToSchema>() -> Told {
-    Told::new("Whether requests are welcome").answers::<Health>(StatusCode::OK, "they are").fails::<E>(&[503])
+pub(super) fn ready_doc<E: ToSchema>() -> RouteDoc {
+    RouteDoc::new("Whether requests are welcome")
+        .answers::<Health>(StatusCode::OK, "they are")
+        .fails::<E>(&[503])
 }
 
 /// The process answers.
@@ -51,16 +53,16 @@ async fn live() -> Json<Health> {
 }
 
 /// Counters and histograms, written on a thread for work: the one of the connections has all to serve.
-async fn metrics(State(entrance): State<Arc<Entrance>>) -> Result<Response, ApiError> {
-    let app = entrance.app.clone();
-    let mut text = Abort(entrance.work.spawn(async move { app.metrics.text().await }));
+async fn metrics(State(context): State<Arc<RequestContext>>) -> Result<Response, ApiError> {
+    let app = context.app.clone();
+    let mut text = Abort(context.work.spawn(async move { app.metrics.text().await }));
     let text = (&mut text.0).await.ok().and_then(Result::ok).ok_or_else(|| ApiError::internal("internal"))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 /// Requests are welcome: the models are loaded before the listener opens, so only a coming stop says otherwise, a model
 /// whose thread has ended, and a queue that stays full.
-pub(super) async fn ready(State(entrance): State<Arc<Entrance>>) -> Result<Json<Health>, ApiError> {
-    entrance.ready()?;
+pub(super) async fn ready(State(context): State<Arc<RequestContext>>) -> Result<Json<Health>, ApiError> {
+    context.ready()?;
     Ok(Json(Health { status: "ready" }))
 }

@@ -29,8 +29,8 @@ use utoipa::openapi::path::HttpMethod;
 use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
 
 use super::Call;
-use super::document::{Table, Told};
-use super::entrance::{self, Caller, Door, Entrance};
+use super::context::{self, AdmissionLayer, Caller, RequestContext};
+use super::document::{RouteDoc, Table};
 use crate::error::ApiError;
 use facts::Metadata;
 
@@ -86,40 +86,40 @@ struct Ready {
 }
 
 /// What needs a key, where there are keys.
-pub(super) fn table(entrance: &Arc<Entrance>) -> Table {
-    let gate = Some(entrance.gate.clone());
-    let door = Door { entrance: entrance.clone(), component: None, gate, takes_codings: false };
+pub(super) fn table(context: &Arc<RequestContext>) -> Table {
+    let gate = Some(context.gate.clone());
+    let door = AdmissionLayer { context: context.clone(), component: None, gate, takes_codings: false };
     let ok = StatusCode::OK;
-    let server_told = Told::new("What the server is").answers::<Server>(ok, "name, version, extensions");
+    let server_doc = RouteDoc::new("What the server is").answers::<Server>(ok, "name, version, extensions");
     let mut table =
-        Table::default().route(PREFIX, HttpMethod::Get, get(server), server_told.behind_key::<Failure>());
+        Table::default().route(PREFIX, HttpMethod::Get, get(server), server_doc.behind_key::<Failure>());
     for path in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
         let named = |summary: &str| {
-            let told = Told::new(summary).segment("model", "its name in infer.toml");
-            if path.ends_with("{version}") { told.segment("version", "`1`") } else { told }
+            let doc = RouteDoc::new(summary).segment("model", "its name in infer.toml");
+            if path.ends_with("{version}") { doc.segment("version", "`1`") } else { doc }
         };
-        let told = named("The tensors of a model").answers::<Metadata>(ok, "names, datatypes and shapes");
-        let told_ready = named("Whether a model answers").answers::<Ready>(ok, "whether it does");
-        let failing = |told: Told| told.behind_key::<Failure>().fails::<Failure>(&[400, 404]);
-        let add = |table: Table, end: &str, method, handler: MethodRouter<Arc<Entrance>>, told| {
-            table.route(&format!("{path}{end}"), method, handler.with_state(entrance.clone()), told)
+        let doc = named("The tensors of a model").answers::<Metadata>(ok, "names, datatypes and shapes");
+        let ready_doc = named("Whether a model answers").answers::<Ready>(ok, "whether it does");
+        let failing = |doc: RouteDoc| doc.behind_key::<Failure>().fails::<Failure>(&[400, 404]);
+        let add = |table: Table, end: &str, method, handler: MethodRouter<Arc<RequestContext>>, doc| {
+            table.route(&format!("{path}{end}"), method, handler.with_state(context.clone()), doc)
         };
-        let infer = post(infer).route_layer(from_fn_with_state(door.clone(), entrance::admit));
-        table = add(table, "", HttpMethod::Get, get(metadata), failing(told));
-        table = add(table, "/ready", HttpMethod::Get, get(ready), failing(told_ready));
-        table = add(table, "/infer", HttpMethod::Post, infer, told_infer(named("Run a model")));
+        let infer = post(infer).route_layer(from_fn_with_state(door.clone(), context::admit));
+        table = add(table, "", HttpMethod::Get, get(metadata), failing(doc));
+        table = add(table, "/ready", HttpMethod::Get, get(ready), failing(ready_doc));
+        table = add(table, "/infer", HttpMethod::Post, infer, infer_doc(named("Run a model")));
     }
     table
 }
 
-fn told_infer(told: Told) -> Told {
+fn infer_doc(doc: RouteDoc) -> RouteDoc {
     const BYTES: &str = "application/octet-stream";
     let binary = || {
         let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
         ObjectBuilder::new().schema_type(Type::String).format(Some(format))
     };
     let length = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
-    told.header(request::JSON_LENGTH, "how long the JSON is, where bytes come behind it", length)
+    doc.header(request::JSON_LENGTH, "how long the JSON is, where bytes come behind it", length)
         .reads::<request::Body<'_>>()
         .reads_as(BYTES, binary())
         .answers::<response::Body<'_>>(StatusCode::OK, "the outputs")
@@ -130,16 +130,16 @@ fn told_infer(told: Told) -> Told {
 }
 
 /// What needs none.
-pub(super) fn probes(entrance: &Arc<Entrance>) -> Table {
+pub(super) fn probes(context: &Arc<RequestContext>) -> Table {
     let live = get(async || Json(Live { live: true }));
-    let told = Told::new("Whether the process answers").answers::<Live>(StatusCode::OK, "it does");
-    let ready = get(super::health::ready).with_state(entrance.clone());
-    let told_ready = super::health::told_ready::<Failure>();
-    Table::default().route("/v2/health/live", HttpMethod::Get, live, told).route(
+    let doc = RouteDoc::new("Whether the process answers").answers::<Live>(StatusCode::OK, "it does");
+    let ready = get(super::health::ready).with_state(context.clone());
+    let ready_doc = super::health::ready_doc::<Failure>();
+    Table::default().route("/v2/health/live", HttpMethod::Get, live, doc).route(
         "/v2/health/ready",
         HttpMethod::Get,
         ready,
-        told_ready,
+        ready_doc,
     )
 }
 
@@ -160,32 +160,32 @@ async fn server() -> Json<Server> {
 type Named = Result<Path<Vec<(String, String)>>, PathRejection>;
 
 async fn metadata(
-    State(entrance): State<Arc<Entrance>>,
+    State(context): State<Arc<RequestContext>>,
     Extension(caller): Extension<Caller>,
     path: Named,
 ) -> Result<Json<Metadata>, ApiError> {
-    Ok(Json(facts::of(find(&entrance, &caller, path)?)))
+    Ok(Json(facts::of(find(&context, &caller, path)?)))
 }
 
 async fn ready(
-    State(entrance): State<Arc<Entrance>>,
+    State(context): State<Arc<RequestContext>>,
     Extension(caller): Extension<Caller>,
     path: Named,
 ) -> Result<Json<Ready>, ApiError> {
-    let model = find(&entrance, &caller, path)?;
+    let model = find(&context, &caller, path)?;
     Ok(Json(Ready { name: model.name().to_owned(), ready: model.is_serving() }))
 }
 
 async fn infer(
-    State(entrance): State<Arc<Entrance>>,
+    State(context): State<Arc<RequestContext>>,
     Extension(caller): Extension<Caller>,
     Extension(call): Call,
     path: Named,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let model = find(&entrance, &caller, path)?;
-    let mut held = entrance.app.sandbox.memory().share();
+    let model = find(&context, &caller, path)?;
+    let mut held = context.app.sandbox.memory().share();
     let request = request::read(&headers, &body?, model.card(), &mut held)?;
     let reply = model.run(request.inputs, call.deadline).await?;
     held.grow(response::bytes(&request.wanted, &reply)).map_err(|_| ApiError::busy())?;
@@ -193,14 +193,14 @@ async fn infer(
 }
 
 /// The model that a path names.
-fn find<'e>(entrance: &'e Entrance, caller: &Caller, path: Named) -> Result<&'e Arc<Model>, ApiError> {
+fn find<'e>(context: &'e RequestContext, caller: &Caller, path: Named) -> Result<&'e Arc<Model>, ApiError> {
     let Path(path) = path?;
     let part = |wanted: &str| path.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str());
     let name = part("model").unwrap_or_default();
     let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));
-    let found = entrance.app.models.get(name).filter(|_| reached(name));
+    let found = context.app.models.get(name).filter(|_| reached(name));
     let Some(model) = found else {
-        let known = entrance.app.models.values().filter(|model| is_served(model) && reached(model.name()));
+        let known = context.app.models.values().filter(|model| is_served(model) && reached(model.name()));
         let known: Vec<_> = known.map(|model| model.name()).collect();
         return Err(ApiError::no_model(name, &known));
     };

@@ -16,7 +16,7 @@ use super::json::utf8;
 use crate::error::ApiError;
 
 /// The most members of one object: many times those that any request has.
-const MOST: usize = 256;
+const MAX: usize = 256;
 
 /// The object in `body`.
 ///
@@ -67,8 +67,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 let mut count = 0;
                 while let Some((Name(name), value)) = object.next_entry::<Name<'de>, &'de RawValue>()? {
                     count += 1;
-                    if count > MOST {
-                        return Err(A::Error::custom(format_args!("more than {MOST} members")));
+                    if count > MAX {
+                        return Err(A::Error::custom(format_args!("more than {MAX} members")));
                     }
                     if value.get() != "null" {
                         members.push((name, value));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Caller;
-use super::document::Told;
+use super::document::RouteDoc;
 use crate::app::App;
 use crate::error::{ApiError, Envelope};
 
@@ -60,12 +60,13 @@ enum Facts {
     },
 }
 
-pub(super) fn told() -> Told {
-    Told::new("What is loaded, or what of it the key reaches").answers::<List>(StatusCode::OK, "all of it")
+pub(super) fn openapi() -> RouteDoc {
+    RouteDoc::new("What is loaded, or what of it the key reaches")
+        .answers::<List>(StatusCode::OK, "all of it")
 }
 
-pub(super) fn told_one() -> Told {
-    Told::new("A model or a component")
+pub(super) fn one_doc() -> RouteDoc {
+    RouteDoc::new("A model or a component")
         .segment("model", "its name in infer.toml")
         .answers::<Entry>(StatusCode::OK, "it is loaded")
         .behind_key::<Envelope<'_>>()

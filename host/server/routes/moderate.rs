@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 use super::{Call, Caller, Place};
 use crate::admission::Admission;
-use crate::app::Policy;
+use crate::app::LoadedComponent;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::rates::counted;
@@ -37,7 +37,7 @@ pub(super) use choice::{Choice, Moderators};
 use extensions::{Extensions, OnTimeout};
 use input::Ask;
 pub(crate) use response::ModerateResponse;
-pub(super) use schema::told;
+pub(super) use schema::openapi;
 
 /// The categories of OpenAI's moderation API: every answer holds each of them.
 pub const CATEGORIES: [&str; 13] = [
@@ -61,7 +61,7 @@ const SIDE_BY_SIDE: usize = 8;
 
 /// What the handler is given.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct ModerationState {
     pub(super) choice: Choice,
     pub(super) server: Arc<ServerConfig>,
     pub(super) answers: Arc<Answers>,
@@ -85,7 +85,7 @@ enum Mode {
 }
 
 pub(super) async fn handle(
-    State(desk): State<Desk>,
+    State(desk): State<ModerationState>,
     (Extension(call), Extension(place), Extension(caller)): (Call, Place, Extension<Caller>),
     peer: Option<Extension<Peer>>,
     OriginalUri(uri): OriginalUri,
@@ -125,13 +125,13 @@ fn tenant(caller: &Caller, peer: Option<Peer>) -> Tenant {
 
 /// A request that may be judged.
 struct Work<'d> {
-    policy: &'d Arc<Policy>,
+    policy: &'d Arc<LoadedComponent>,
     inputs: Vec<Vec<Part>>,
     extensions: Extensions,
     call: infer_sandbox::Request,
 }
 
-impl Desk {
+impl ModerationState {
     /// Everything that a request has to pass before it is judged, or gets an answer that is kept.
     fn check(
         &self,
@@ -186,7 +186,7 @@ fn with_deadline(
 ///
 /// The first failure, with the index of its input; the other inputs are abandoned.
 pub(crate) async fn respond(
-    policy: &Arc<Policy>,
+    policy: &Arc<LoadedComponent>,
     request: &infer_sandbox::Request,
     inputs: Vec<Vec<Part>>,
 ) -> Result<ModerateResponse, (usize, CallError)> {
@@ -194,7 +194,7 @@ pub(crate) async fn respond(
 }
 
 async fn judge(
-    policy: &Arc<Policy>,
+    policy: &Arc<LoadedComponent>,
     request: &infer_sandbox::Request,
     inputs: Vec<Vec<Part>>,
     extensions: &Extensions,

@@ -16,9 +16,9 @@ use infer_sandbox::types::Part;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::document::Told;
+use super::document::RouteDoc;
 use super::json::utf8;
-use super::moderate::{self, Desk};
+use super::moderate::{self, ModerationState};
 use super::{Call, Caller, Place};
 use crate::error::ApiError;
 
@@ -29,10 +29,10 @@ pub(super) const PREFIX: &str = "/v1alpha1";
 pub(super) const PATH: &str = "/v1alpha1/comments:analyze";
 
 /// The longest comment, in bytes, as Perspective has it.
-const LONGEST_COMMENT: usize = 20_480;
+const MAX_COMMENT: usize = 20_480;
 
 /// The longest request: a comment in escapes of six bytes for one, and what is around it.
-const LONGEST_BODY: usize = 8 * LONGEST_COMMENT;
+const MAX_BODY: usize = 8 * MAX_COMMENT;
 
 /// Each attribute, and the categories whose highest score it is.
 const ATTRIBUTES: [(&str, &[&str]); 6] = [
@@ -242,8 +242,8 @@ pub(super) fn key(request: &Request) -> Option<&str> {
     header.or_else(|| request.uri().query()?.split('&').find_map(|member| member.strip_prefix("key=")))
 }
 
-pub(super) fn told() -> Told {
-    Told::new("Perspective's analysis of a comment")
+pub(super) fn openapi() -> RouteDoc {
+    RouteDoc::new("Perspective's analysis of a comment")
         .reads::<Analyze>()
         .answers::<Analysis>(StatusCode::OK, "the scores that reach their thresholds")
         .admitted::<Envelope>()
@@ -252,7 +252,7 @@ pub(super) fn told() -> Told {
 }
 
 pub(super) async fn handle(
-    State(desk): State<Desk>,
+    State(desk): State<ModerationState>,
     Extension(call): Call,
     Extension(place): Place,
     Extension(caller): Extension<Caller>,
@@ -306,8 +306,8 @@ struct Asked {
 }
 
 fn parse(body: &[u8]) -> Result<Asked, Failure> {
-    if body.len() > LONGEST_BODY {
-        let message = format!("the body is of {} bytes, expected at most {LONGEST_BODY}", body.len());
+    if body.len() > MAX_BODY {
+        let message = format!("the body is of {} bytes, expected at most {MAX_BODY}", body.len());
         return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
     }
     let ask: Analyze = serde_json::from_slice(utf8(body)?)
@@ -326,9 +326,8 @@ fn parse(body: &[u8]) -> Result<Asked, Failure> {
     if text.trim().is_empty() {
         return Err(Failure::invalid("`comment.text` is empty; expected a text").of("COMMENT_EMPTY", None));
     }
-    if text.len() > LONGEST_COMMENT {
-        let message =
-            format!("`comment.text` is of {} bytes, expected at most {LONGEST_COMMENT}", text.len());
+    if text.len() > MAX_COMMENT {
+        let message = format!("`comment.text` is of {} bytes, expected at most {MAX_COMMENT}", text.len());
         return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
     }
     let attributes: BTreeMap<_, _> = ask

@@ -8,7 +8,7 @@ use infer_sandbox::Usage;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::app::Policy;
+use crate::app::LoadedComponent;
 
 use super::milliseconds;
 
@@ -84,7 +84,7 @@ struct Hashed {
 }
 
 impl Judges {
-    pub(crate) fn new(policy: &Policy) -> Self {
+    pub(crate) fn new(policy: &LoadedComponent) -> Self {
         let component = &policy.component;
         let hashed = |name: &str, hash: &str| Hashed { name: name.to_owned(), hash: hash.to_owned() };
         Judges {

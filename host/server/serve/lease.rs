@@ -15,7 +15,7 @@ use axum::body::{Body, Bytes};
 use bytes::Buf;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::rt::Executor;
-use infer_sandbox::Held;
+use infer_sandbox::Reservation;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ struct State {
     work: Option<Box<dyn Any + Send>>,
     is_done: bool,
     /// The bytes of the answer that the client has not taken.
-    unsent: Held,
+    unsent: Reservation,
     /// Those of them that hyper has.
     waiting: usize,
     /// Since when the client has been given bytes and has taken less than [`PROGRESS`].

@@ -15,7 +15,7 @@ use crate::Fault;
 pub const DEFAULT_MAX_VIEWS: u32 = 5;
 
 /// A frame costs as much as at least so many pixels.
-const LEAST_PIXELS: u64 = 4_096;
+const MIN_PIXELS: u64 = 4_096;
 
 /// The largest frame of an animation whose later frames are decoded, as a share of the most pixels of an image: a decoder
 /// holds its canvas several times.
@@ -109,7 +109,7 @@ impl<'r> Viewer<'r> {
         if pixels > u64::from(self.max_pixels / ANIMATION_SHARE) {
             return Vec::new();
         }
-        let cost = pixels.max(LEAST_PIXELS);
+        let cost = pixels.max(MIN_PIXELS);
         // The first is decoded again, for the others to build on.
         let reach = u64::from(pictures).min(self.frame_pixels / cost) as u32;
         let shown = reach.min(self.max_views);

@@ -2,7 +2,7 @@
 //! extras, markers, wildcards, paths or URLs.
 
 /// A longer requirement is rejected.
-const MOST_BYTES: usize = 200;
+const MAX_BYTES: usize = 200;
 
 /// A Python package in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +33,8 @@ impl Requirement {
     /// A message that says which part does not follow its specification.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = "expected `name==version`";
-        if text.len() > MOST_BYTES {
-            return Err(format!("is longer than {MOST_BYTES} bytes, {expected}"));
+        if text.len() > MAX_BYTES {
+            return Err(format!("is longer than {MAX_BYTES} bytes, {expected}"));
         }
         let (name, version) = text.split_once("==").ok_or_else(|| expected.to_owned())?;
         let name = normalised(name).ok_or_else(|| {

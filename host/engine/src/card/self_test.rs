@@ -10,10 +10,10 @@ use crate::tensor::Tensor;
 use crate::text::{QUOTE_BYTES, excerpt};
 
 /// The most tests of a card: they run before each change of what is served.
-const MOST: usize = 32;
+const MAX: usize = 32;
 
 /// The most numbers that one input of a test may have.
-const MOST_VALUES: usize = 1 << 24;
+const MAX_VALUES: usize = 1 << 24;
 
 /// Inputs, and what comes of them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -71,8 +71,8 @@ pub enum Expected {
 ///
 /// A message that names what disagrees.
 pub(super) fn check(card: &Card) -> Result<(), String> {
-    if card.tests.len() > MOST {
-        return Err(format!("`tests` has {} entries, expected at most {MOST}", card.tests.len()));
+    if card.tests.len() > MAX {
+        return Err(format!("`tests` has {} entries, expected at most {MAX}", card.tests.len()));
     }
     for (index, test) in card.tests.iter().enumerate() {
         one(card, test).map_err(|message| format!("`tests[{index}]`: {message}"))?;
@@ -123,7 +123,7 @@ impl TestInput {
         let size = |axis: &Axis| if let Axis::Fixed(size) = axis { *size } else { 1 };
         let shape: Vec<usize> = axes.iter().map(size).collect();
         let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
-        let elements = elements.filter(|&elements| elements <= MOST_VALUES);
+        let elements = elements.filter(|&elements| elements <= MAX_VALUES);
         let elements = elements.ok_or_else(|| format!("input `{name}` is too large for a test"))?;
         let made = match (self, spec) {
             (TestInput::Text(text), None) => Tensor::new(DType::U8, vec![text.len()], text.clone().into()),

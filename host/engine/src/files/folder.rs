@@ -16,7 +16,7 @@ use super::{FLAGS, read_opened, regular, text, unexpected};
 const ATTEMPTS: usize = 16;
 
 /// Folders below each other that are removed together. Nothing of ours is nested as deep.
-const MOST_LEVELS: usize = 32;
+const MAX_LEVELS: usize = 32;
 
 /// A folder that the program manages. All names are single components, relative to the folder's descriptor, and no link is
 /// followed: a link in the place of a file is rejected when it is read, and replaced or removed itself.
@@ -286,7 +286,7 @@ impl Folder {
     ///
     /// When something cannot be removed, or folders are nested too deep.
     pub fn remove_all(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        self.remove_levels(plain(name.as_ref())?, MOST_LEVELS)
+        self.remove_levels(plain(name.as_ref())?, MAX_LEVELS)
     }
 
     fn remove_levels(&self, name: &OsStr, levels: usize) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::prefix::Whose;
+use super::prefix::CacheOwner;
 use super::request::{Answer, Params, Piece};
 use super::task;
 use crate::model::RunError;
@@ -14,7 +14,7 @@ use crate::model::RunError;
 /// A request in tokens.
 pub(super) struct Job {
     /// Who asks: fairness is kept by component.
-    pub(super) whose: Whose,
+    pub(super) owner: CacheOwner,
     /// At least one token.
     pub(super) prompt: Arc<[u32]>,
     /// How many of the first tokens other sessions of the component may find.
@@ -48,7 +48,7 @@ impl Job {
 
 /// What there is to know of a job that waits, to choose the next.
 pub(super) struct Waiting {
-    pub(super) whose: Whose,
+    pub(super) owner: CacheOwner,
     pub(super) prompt: Arc<[u32]>,
     /// See [`task::blocks`].
     pub(super) blocks: usize,
@@ -93,7 +93,7 @@ impl Inbox {
             state.remove_dead().for_each(skip);
         }
         let displaced = match state.jobs.len() >= self.capacity {
-            true => Some(state.displace(&job.whose.component).ok_or(Refused::Full)?),
+            true => Some(state.displace(&job.owner.component).ok_or(Refused::Full)?),
             false => None,
         };
         state.jobs.push(job);
@@ -107,7 +107,7 @@ impl Inbox {
         let mut state = self.lock();
         state.remove_dead().for_each(skip);
         let waiting = |job: &Job| Waiting {
-            whose: job.whose.clone(),
+            owner: job.owner.clone(),
             prompt: job.prompt.clone(),
             blocks: task::blocks(job),
         };
@@ -160,12 +160,12 @@ impl State {
     fn displace(&mut self, component: &Arc<str>) -> Option<Job> {
         let mut waiting: HashMap<&str, usize> = HashMap::new();
         for job in &self.jobs {
-            *waiting.entry(&job.whose.component).or_default() += 1;
+            *waiting.entry(&job.owner.component).or_default() += 1;
         }
         let own = waiting.get(&**component).copied().unwrap_or(0);
         let (most, _) =
             waiting.into_iter().filter(|(_, count)| *count >= own + 2).max_by_key(|(_, count)| *count)?;
-        let newest = self.jobs.iter().rposition(|job| *job.whose.component == *most)?;
+        let newest = self.jobs.iter().rposition(|job| *job.owner.component == *most)?;
         Some(self.jobs.remove(newest))
     }
 

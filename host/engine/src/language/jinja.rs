@@ -43,7 +43,7 @@ use interpreter::Interpreter;
 use syntax::Block;
 
 /// The largest source, in bytes. Templates of models have up to 20 kB.
-const MOST_SOURCE: usize = 1 << 20;
+const MAX_SOURCE: usize = 1 << 20;
 
 /// A parsed template.
 pub(super) struct Program {
@@ -90,8 +90,8 @@ impl Program {
     ///
     /// When it is not a template, or one that is nested too deeply.
     pub(super) fn parse(source: &str) -> Result<Self, Error> {
-        if source.len() > MOST_SOURCE {
-            let message = format!("{} bytes, expected at most {MOST_SOURCE}", source.len());
+        if source.len() > MAX_SOURCE {
+            let message = format!("{} bytes, expected at most {MAX_SOURCE}", source.len());
             return Err(Error { line: 1, cause: Cause::Failed(message) });
         }
         Ok(Program { body: parser::parse(source)? })

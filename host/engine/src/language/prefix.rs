@@ -19,17 +19,17 @@ use super::kv::{Block, Segment, Sequence};
 
 /// Who computes, and finds.
 #[derive(Clone, Debug)]
-pub(super) struct Whose {
+pub(super) struct CacheOwner {
     pub(super) component: Arc<str>,
     /// No two sessions of the process have the same number.
     pub(super) session: u64,
 }
 
-impl Whose {
+impl CacheOwner {
     /// A new session of `component`.
     pub(super) fn new(component: &Arc<str>) -> Self {
         static SESSIONS: AtomicU64 = AtomicU64::new(0);
-        Whose { component: component.clone(), session: SESSIONS.fetch_add(1, Ordering::Relaxed) }
+        CacheOwner { component: component.clone(), session: SESSIONS.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -58,15 +58,15 @@ struct Edge {
 }
 
 impl Prefixes {
-    /// The longest beginning of `tokens` that `whose` may find, at most `most` of them.
-    pub(super) fn find(&mut self, whose: &Whose, tokens: &[u32], most: usize) -> Sequence {
+    /// The longest beginning of `tokens` that `owner` may find, at most `most` of them.
+    pub(super) fn find(&mut self, owner: &CacheOwner, tokens: &[u32], most: usize) -> Sequence {
         self.clock += 1;
         let mut segments = Vec::new();
         let mut found = 0;
-        let mut node = self.roots.get_mut(&whose.component);
+        let mut node = self.roots.get_mut(&owner.component);
         while let Some(here) = node.take() {
             let wanted = &tokens[found..most];
-            let Some((edge, common)) = here.best(wanted, whose.session) else { break };
+            let Some((edge, common)) = here.best(wanted, owner.session) else { break };
             edge.used = self.clock;
             segments.push(Segment { block: edge.block.clone(), tokens: common });
             found += common;
@@ -80,7 +80,7 @@ impl Prefixes {
     /// for longest give way.
     pub(super) fn insert(
         &mut self,
-        whose: &Whose,
+        owner: &CacheOwner,
         sequence: &Sequence,
         len: usize,
         declared: usize,
@@ -88,7 +88,7 @@ impl Prefixes {
     ) {
         self.clock += 1;
         let clock = self.clock;
-        let root = self.roots.entry(whose.component.clone()).or_default();
+        let root = self.roots.entry(owner.component.clone()).or_default();
         let mut room = match most_pinned {
             0 => 0,
             _ => root.room_for_pins(&sequence.tokens()[..len.min(declared)], clock, most_pinned),
@@ -103,7 +103,7 @@ impl Prefixes {
             let tokens = &sequence.tokens()[begin..begin + held];
             let shared = declared.saturating_sub(begin).min(held);
             let pin = room > 0 && shared > 0 && node.pinned_edge(&tokens[..shared]).is_none();
-            let edge = node.edge(tokens, segment, shared, whose.session);
+            let edge = node.edge(tokens, segment, shared, owner.session);
             edge.used = clock;
             if pin && !edge.pinned {
                 edge.pinned = true;
@@ -125,12 +125,12 @@ impl Prefixes {
         removed
     }
 
-    /// How many tokens of `prompt` are known to `whose`.
-    pub(super) fn known(&self, whose: &Whose, prompt: &[u32]) -> usize {
+    /// How many tokens of `prompt` are known to `owner`.
+    pub(super) fn known(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
         let mut known = 0;
-        let mut node = self.roots.get(&whose.component);
+        let mut node = self.roots.get(&owner.component);
         while let Some(here) = node.take() {
-            let common = here.edges.iter().map(|edge| (edge.common(&prompt[known..], whose.session), edge));
+            let common = here.edges.iter().map(|edge| (edge.common(&prompt[known..], owner.session), edge));
             let Some((common, edge)) = common.max_by_key(|(common, _)| *common) else { break };
             known += common;
             node = (common == BLOCK_TOKENS).then_some(&edge.below);
@@ -139,12 +139,12 @@ impl Prefixes {
     }
 
     /// How many of the blocks that are known of `prompt` cannot be evicted as things stand.
-    pub(super) fn held(&self, whose: &Whose, prompt: &[u32]) -> usize {
+    pub(super) fn held(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
         let (mut held, mut known) = (0, 0);
-        let mut node = self.roots.get(&whose.component);
+        let mut node = self.roots.get(&owner.component);
         while let Some(here) = node.take() {
             let whole =
-                here.edges.iter().find(|edge| edge.common(&prompt[known..], whose.session) == BLOCK_TOKENS);
+                here.edges.iter().find(|edge| edge.common(&prompt[known..], owner.session) == BLOCK_TOKENS);
             let Some(edge) = whole else { break };
             held += usize::from(!edge.is_evictable());
             known += BLOCK_TOKENS;

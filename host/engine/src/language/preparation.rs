@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::inbox::Work;
-use super::request::{MOST_CHOICE_TOKENS, Message, Params, Prompt, Request};
+use super::request::{MAX_CHOICE_TOKENS, Message, Params, Prompt, Request};
 use super::scheduler::Shared;
 use super::tokenizer::{Open, TokenizerError};
 use crate::text::{QUOTE_BYTES, excerpt};
@@ -163,8 +163,8 @@ impl Preparation {
             let choice = excerpt(choice, QUOTE_BYTES);
             return Err(format!("choice `{choice}` adds no token to the prompt").into());
         }
-        if own > MOST_CHOICE_TOKENS {
-            return Err(format!("a choice has {own} tokens, expected at most {MOST_CHOICE_TOKENS}").into());
+        if own > MAX_CHOICE_TOKENS {
+            return Err(format!("a choice has {own} tokens, expected at most {MAX_CHOICE_TOKENS}").into());
         }
         if tokens > self.context {
             return Err(

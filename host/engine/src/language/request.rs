@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 pub use super::tokenizer::Message;
 
 /// The most choices of one request.
-pub(super) const MOST_CHOICES: usize = 64;
+pub(super) const MAX_CHOICES: usize = 64;
 
 /// The most tokens of one choice.
-pub(super) const MOST_CHOICE_TOKENS: usize = 64;
+pub(super) const MAX_CHOICE_TOKENS: usize = 64;
 
 /// The most stop strings of one request, and the most bytes of each.
-const MOST_STOPS: usize = 16;
-const MOST_STOP_BYTES: usize = 256;
+const MAX_STOPS: usize = 16;
+const MAX_STOP_BYTES: usize = 256;
 
 /// The most tokens of which an answer says, in place of each of its own, how likely they were.
-const MOST_TOP: usize = 20;
+const MAX_TOP: usize = 20;
 
 /// A prompt, and what is wanted for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,36 +75,36 @@ pub struct Params {
     pub logprobs: Option<usize>,
 }
 
-/// A list of at most `MOST` items: reading ends at the first one too many.
-pub(super) struct List<T, const MOST: usize>(pub(super) Vec<T>);
+/// A list of at most `MAX` items: reading ends at the first one too many.
+pub(super) struct List<T, const MAX: usize>(pub(super) Vec<T>);
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T, const MOST: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST> {
+        struct Items<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
             type Value = Vec<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "at most {MOST} items")
+                write!(f, "at most {MAX} items")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
                 let mut all = Vec::new();
                 while let Some(item) = items.next_element()? {
-                    if all.len() == MOST {
-                        return Err(A::Error::invalid_length(MOST + 1, &self));
+                    if all.len() == MAX {
+                        return Err(A::Error::invalid_length(MAX + 1, &self));
                     }
                     all.push(item);
                 }
                 Ok(all)
             }
         }
-        deserializer.deserialize_seq(Items::<T, MOST>(PhantomData)).map(List)
+        deserializer.deserialize_seq(Items::<T, MAX>(PhantomData)).map(List)
     }
 }
 
 fn stops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    List::<String, MOST_STOPS>::deserialize(deserializer).map(|List(stops)| stops)
+    List::<String, MAX_STOPS>::deserialize(deserializer).map(|List(stops)| stops)
 }
 
 impl Default for Params {
@@ -239,21 +239,21 @@ impl Request {
         if !(*top_p > 0.0 && *top_p <= 1.0) {
             return Err(format!("`top_p` is {top_p}, expected above 0 and at most 1"));
         }
-        if stop.len() > MOST_STOPS {
-            return Err(format!("`stop` has {} strings, expected at most {MOST_STOPS}", stop.len()));
+        if stop.len() > MAX_STOPS {
+            return Err(format!("`stop` has {} strings, expected at most {MAX_STOPS}", stop.len()));
         }
-        if stop.iter().any(|stop| stop.is_empty() || stop.len() > MOST_STOP_BYTES) {
-            return Err(format!("a `stop` string is empty or above {MOST_STOP_BYTES} bytes"));
+        if stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
+            return Err(format!("a `stop` string is empty or above {MAX_STOP_BYTES} bytes"));
         }
-        if let Some(top) = logprobs.filter(|top| *top > MOST_TOP) {
-            return Err(format!("`logprobs` asks for {top} tokens, expected at most {MOST_TOP}"));
+        if let Some(top) = logprobs.filter(|top| *top > MAX_TOP) {
+            return Err(format!("`logprobs` asks for {top} tokens, expected at most {MAX_TOP}"));
         }
         if prefix_messages.is_some() && !matches!(self.prompt, Prompt::Messages(_)) {
             return Err("`prefix_messages` is given without `messages`".to_owned());
         }
         match &self.choices {
-            Some(choices) if choices.is_empty() || choices.len() > MOST_CHOICES => {
-                Err(format!("`choices` has {} strings, expected 1 to {MOST_CHOICES}", choices.len()))
+            Some(choices) if choices.is_empty() || choices.len() > MAX_CHOICES => {
+                Err(format!("`choices` has {} strings, expected 1 to {MAX_CHOICES}", choices.len()))
             }
             Some(choices) if choices.iter().any(String::is_empty) => {
                 Err("a string of `choices` is empty".to_owned())

@@ -94,22 +94,22 @@ impl<'t> Scheduler<'t> {
             // One that was displaced meanwhile is gone, and another may begin.
             let Some(job) = shared.inbox.take(next) else { continue };
             let least = self.served.values().copied().min().unwrap_or(0);
-            let served = self.served.entry(job.whose.component.clone()).or_insert(least);
+            let served = self.served.entry(job.owner.component.clone()).or_insert(least);
             *served = (*served).max(least);
             // The last token is computed again even where it is known: what follows it is asked.
             let most = job.prompt.len() - 1;
-            let prefix = self.prefixes.find(&job.whose, &job.prompt, most);
+            let prefix = self.prefixes.find(&job.owner, &job.prompt, most);
             self.running.push(Task::new(job, prefix, &self.shared.tokenizer));
         }
     }
 
     /// The request that is to begin next, if one can.
     fn choose<'w>(&mut self, waiting: &'w [Waiting]) -> Option<&'w Waiting> {
-        let running = self.running.iter().map(|task| &task.job.whose);
-        let present = running.chain(waiting.iter().map(|job| &job.whose));
-        let present: HashSet<_> = present.map(|whose| whose.component.clone()).collect();
+        let running = self.running.iter().map(|task| &task.job.owner);
+        let present = running.chain(waiting.iter().map(|job| &job.owner));
+        let present: HashSet<_> = present.map(|owner| owner.component.clone()).collect();
         self.served.retain(|component, _| present.contains(component));
-        let served = |job: &Waiting| self.served.get(&job.whose.component).copied().unwrap_or(0);
+        let served = |job: &Waiting| self.served.get(&job.owner.component).copied().unwrap_or(0);
         let next = waiting
             .iter()
             .filter(|job| self.running.len() < self.shared.sessions || !self.has_running(job))
@@ -119,19 +119,19 @@ impl<'t> Scheduler<'t> {
     }
 
     fn has_running(&self, job: &Waiting) -> bool {
-        self.running.iter().any(|task| task.job.whose.component == job.whose.component)
+        self.running.iter().any(|task| task.job.owner.component == job.owner.component)
     }
 
     /// Whether a running request computes a longer beginning of this one than is there now: it is worth waiting for.
     fn is_being_computed(&self, job: &Waiting) -> bool {
-        let known = self.prefixes.known(&job.whose, &job.prompt);
+        let known = self.prefixes.known(&job.owner, &job.prompt);
         self.running.iter().any(|task| {
-            let common = match task.job.whose.session == job.whose.session {
+            let common = match task.job.owner.session == job.owner.session {
                 true => task.common(&job.prompt),
                 false => task.common(&job.prompt).min(task.job.declared),
             };
             let common = common / BLOCK_TOKENS * BLOCK_TOKENS;
-            task.job.whose.component == job.whose.component && common > known && task.sequence.len() < common
+            task.job.owner.component == job.owner.component && common > known && task.sequence.len() < common
         })
     }
 
@@ -143,7 +143,7 @@ impl<'t> Scheduler<'t> {
         }
         let held = self.shared.pool.used() - self.prefixes.evictable();
         let reserved: usize = self.running.iter().map(|task| task.reserved).sum();
-        let needed = job.blocks.saturating_sub(self.prefixes.held(&job.whose, &job.prompt));
+        let needed = job.blocks.saturating_sub(self.prefixes.held(&job.owner, &job.prompt));
         let capacity = self.shared.pool.capacity();
         let left = if self.has_running(job) { capacity / LEFT_TO_OTHERS } else { 0 };
         held + reserved + needed + left <= capacity
@@ -179,7 +179,7 @@ impl<'t> Scheduler<'t> {
                 task.sequence.len() / BLOCK_TOKENS * BLOCK_TOKENS
             };
             let most_pinned = if task.job.pin { self.shared.pool.capacity() / 2 } else { 0 };
-            self.prefixes.insert(&task.job.whose, &task.sequence, len, task.job.declared, most_pinned);
+            self.prefixes.insert(&task.job.owner, &task.sequence, len, task.job.declared, most_pinned);
         }
         for task in self.running.extract_if(.., |task| task.is_done()) {
             let (job, answer) = task.finish();
@@ -193,7 +193,7 @@ impl<'t> Scheduler<'t> {
 
     /// Give each request its rows of the next pass; how many they are together.
     fn prepare(&mut self) -> usize {
-        let served = |task: &Task<'_>| self.served.get(&task.job.whose.component).copied().unwrap_or(0);
+        let served = |task: &Task<'_>| self.served.get(&task.job.owner.component).copied().unwrap_or(0);
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         order.sort_by_key(|&index| (!self.running[index].is_urgent(), served(&self.running[index])));
         let prompts = self.running.iter().any(|task| !task.is_urgent() && task.pending() > 0);
@@ -214,7 +214,7 @@ impl<'t> Scheduler<'t> {
             while task.prepare(left, &self.shared.pool).is_err() && self.prefixes.evict() {}
             rows += task.share;
             left = left.saturating_sub(task.share);
-            *self.served.entry(task.job.whose.component.clone()).or_default() += task.share as u64;
+            *self.served.entry(task.job.owner.component.clone()).or_default() += task.share as u64;
         }
         rows
     }

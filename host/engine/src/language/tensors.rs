@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::request::{Answer, List, MOST_CHOICES, Message, Output, Params, Prompt, Request, TokenUsage};
+use super::request::{Answer, List, MAX_CHOICES, Message, Output, Params, Prompt, Request, TokenUsage};
 use super::tokenizer::MAX_MESSAGES;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
@@ -27,7 +27,7 @@ pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> 
             }
             "tokens" => prompt.replace(Prompt::Tokens(tokens(&tensor)?)).is_some(),
             "choices" => {
-                let List(listed) = json::<List<String, MOST_CHOICES>>(&name, tensor)?;
+                let List(listed) = json::<List<String, MAX_CHOICES>>(&name, tensor)?;
                 choices.replace(listed).is_some()
             }
             "params" => params.replace(json::<Params>(&name, tensor)?).is_some(),

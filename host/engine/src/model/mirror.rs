@@ -16,13 +16,13 @@ use super::{Model, RunError};
 use crate::tensor::Tensor;
 
 /// Answers that may wait to be compared.
-const MOST_WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 
 /// The same, in bytes of their tensors.
 pub const MIRROR_BYTES: usize = 8 << 20;
 
 /// Disagreements whose inputs' hashes are kept, the latest.
-const MOST_EXAMPLES: usize = 32;
+const MAX_EXAMPLES: usize = 32;
 
 /// How long the next version may take for one answer.
 const TIME: Duration = Duration::from_secs(60);
@@ -129,7 +129,7 @@ impl Mirror {
             waiting_bytes: AtomicUsize::new(0),
             found: Mutex::new(Comparison::default()),
         });
-        let (answers, waiting) = sync_channel(MOST_WAITING);
+        let (answers, waiting) = sync_channel(MAX_WAITING);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (model, shared) = (next.clone(), seen.clone());
         let ask = move || {
@@ -218,7 +218,7 @@ impl Seen {
         }
         if decides_otherwise || difference > self.tolerance {
             found.disagreed += 1;
-            if found.examples.len() == MOST_EXAMPLES {
+            if found.examples.len() == MAX_EXAMPLES {
                 found.examples.remove(0);
             }
             found.examples.push(Example { input, difference, at: SystemTime::now() });

@@ -14,10 +14,10 @@ use super::protobuf::{Field, Value, fields, head, packed};
 use crate::weights::DataFile;
 
 /// How deep messages may be nested: Protocol Buffers' own bound.
-const MOST_DEPTH: usize = 100;
+const MAX_DEPTH: usize = 100;
 
 /// The most bytes of a model in memory: Protocol Buffers' own bound.
-const MOST_BYTES: usize = i32::MAX as usize;
+const MAX_BYTES: usize = i32::MAX as usize;
 
 /// `TensorProto.raw_data`
 const RAW_DATA: u32 = 9;
@@ -45,9 +45,9 @@ pub(super) fn inline<'b>(bytes: &'b [u8], files: &'b [DataFile]) -> Result<Cow<'
     let left = files.iter().map(|file| file.bytes.len() as u64).sum();
     let mut inliner = Inliner { files, left };
     let Some(model) = inliner.message(Kind::Model, bytes, 0)? else { return Ok(Cow::Borrowed(bytes)) };
-    if model.length > MOST_BYTES {
+    if model.length > MAX_BYTES {
         return Err(Refusal::Data(format!(
-            "the model has {} bytes with its data, expected at most {MOST_BYTES}",
+            "the model has {} bytes with its data, expected at most {MAX_BYTES}",
             model.length
         )));
     }
@@ -121,7 +121,7 @@ fn malformed(reason: &str) -> Refusal {
 impl<'b> Inliner<'b> {
     /// The message in `bytes` with its tensors' data inside; none where nothing of it changes.
     fn message(&mut self, kind: Kind, bytes: &'b [u8], depth: usize) -> Result<Option<Rope<'b>>, Refusal> {
-        if depth > MOST_DEPTH {
+        if depth > MAX_DEPTH {
             return Err(malformed("messages are nested more than 100 deep"));
         }
         if kind == Kind::Tensor {

@@ -19,11 +19,11 @@ use crate::files::Folder;
 /// The file of hashes.
 const HASHES: &str = "hashes.json";
 
-/// More than this of it is not read: [`MOST_RECORDS`] take less.
-const MOST_BYTES: u64 = 4 << 20;
+/// More than this of it is not read: [`MAX_RECORDS`] take less.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// How many files' hashes are kept: the newest.
-const MOST_RECORDS: usize = 256;
+const MAX_RECORDS: usize = 256;
 
 /// How long a file must have rested before its hash is trusted later, in nanoseconds.
 const REST_NS: i64 = 2_000_000_000;
@@ -111,7 +111,7 @@ impl WeightCache {
         let mut hashes = self.read();
         hashes.files.insert(key, record);
         hashes.files.retain(|path, _| Path::new(path).is_file());
-        while hashes.files.len() > MOST_RECORDS {
+        while hashes.files.len() > MAX_RECORDS {
             let oldest = hashes.files.iter().min_by_key(|(_, record)| record.hashed_ns);
             let Some(oldest) = oldest.map(|(path, _)| path.clone()) else { break };
             hashes.files.remove(&oldest);
@@ -127,7 +127,7 @@ pub(crate) fn known(folder: &Path) -> Vec<String> {
 }
 
 fn read(folder: &Path) -> Hashes {
-    let text = Folder::existing(folder).and_then(|folder| folder.read(HASHES, MOST_BYTES));
+    let text = Folder::existing(folder).and_then(|folder| folder.read(HASHES, MAX_BYTES));
     text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
@@ -250,7 +250,7 @@ mod tests {
         pretend(&cache, &path, "a", Duration::from_secs(1_000_000));
         let record = cache.read().files.into_values().next().unwrap();
         let mut hashes = Hashes::default();
-        for index in 0..2 * MOST_RECORDS {
+        for index in 0..2 * MAX_RECORDS {
             let file = folder.path().join(format!("{index}"));
             if index % 2 == 0 {
                 fs::write(&file, "").unwrap();
@@ -260,7 +260,7 @@ mod tests {
         fs::write(cache.folder.join(HASHES), serde_json::to_vec(&hashes).unwrap()).unwrap();
         pretend(&cache, &path, "b", Duration::from_secs(1_000_001));
         let files = cache.read().files;
-        assert_eq!(files.len(), MOST_RECORDS);
+        assert_eq!(files.len(), MAX_RECORDS);
         assert!(files.values().any(|record| record.sha256 == "b"), "the newest is kept");
         assert!(files.keys().all(|path| Path::new(path).is_file()));
         assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1);

@@ -125,7 +125,7 @@ fn a_key_that_others_may_read_is_replaced_and_its_entries_with_it() {
 fn the_newest_entries_are_kept_and_nothing_else_is_touched() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(true);
-    for index in 0..MOST_ENTRIES + 10 {
+    for index in 0..MAX_ENTRIES + 10 {
         let path = folder.path().join(format!("{index}.{EXTENSION}"));
         fs::write(&path, "").unwrap();
         let age = std::time::Duration::from_secs(1_000 - index as u64);

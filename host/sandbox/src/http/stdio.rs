@@ -12,7 +12,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::bindings::infer::guest::log::Level;
-use crate::journal::Journal;
+use crate::guest_log::GuestLog;
 use crate::limits::Limits;
 
 /// The most that is taken in one write, in bytes.
@@ -23,15 +23,15 @@ const WRITE_BYTES: usize = 4096;
 pub(super) struct Lines(Arc<Mutex<Line>>);
 
 struct Line {
-    journal: Arc<Journal>,
+    guest_log: Arc<GuestLog>,
     level: Level,
     /// What came since the last line's end; of a longer line no more than the log keeps.
     begun: Vec<u8>,
 }
 
 impl Lines {
-    pub(super) fn new(journal: Arc<Journal>, level: Level) -> Self {
-        Lines(Arc::new(Mutex::new(Line { journal, level, begun: Vec::new() })))
+    pub(super) fn new(guest_log: Arc<GuestLog>, level: Level) -> Self {
+        Lines(Arc::new(Mutex::new(Line { guest_log, level, begun: Vec::new() })))
     }
 
     fn write(&self, bytes: &[u8]) {
@@ -58,7 +58,7 @@ impl Line {
     fn end(&mut self) {
         let line = std::mem::take(&mut self.begun);
         if !line.is_empty() {
-            self.journal.write(self.level, &String::from_utf8_lossy(&line));
+            self.guest_log.write(self.level, &String::from_utf8_lossy(&line));
         }
     }
 }

@@ -8,7 +8,7 @@
 use wasmparser::{Catch, Operator};
 
 /// The longest way: some 10 µs of arithmetic, or 1 ms when each operator waits for memory.
-const MOST: u32 = 8 << 10;
+const MAX: u32 = 8 << 10;
 
 /// The longest way behind the last look that a function leaves to its caller, and what it may add
 /// to what a function that it called has left. The stack bounds how many functions return one after
@@ -18,7 +18,7 @@ const RETURNING: u32 = 32;
 
 /// The part of the way that a call out of the module counts for. The host does not look at the
 /// clock.
-const CALL_OUT: u32 = MOST / 4;
+const CALL_OUT: u32 = MAX / 4;
 
 /// The part of a way that division and the like count for.
 const SLOW: u32 = 8;
@@ -54,7 +54,7 @@ impl Pace {
             return false;
         };
         let weight = self.weight(operator);
-        let is_long = way + weight > MOST || (self.may_return(operator) && way > RETURNED + RETURNING);
+        let is_long = way + weight > MAX || (self.may_return(operator) && way > RETURNED + RETURNING);
         let way = if is_long { weight } else { way + weight };
         self.follow(operator, Some(way));
         is_long
@@ -113,7 +113,7 @@ impl Pace {
                     | Catch::OneRef { label, .. }
                     | Catch::All { label }
                     | Catch::AllRef { label }) = catch;
-                    self.arrive(*label, Some(MOST));
+                    self.arrive(*label, Some(MAX));
                 }
                 self.open(false, None);
             }
@@ -132,7 +132,7 @@ impl Pace {
                 if let Some(frame) = self.open.last_mut() {
                     frame.at_end = frame.at_end.max(way);
                 }
-                self.way = Some(MOST);
+                self.way = Some(MAX);
             }
             Operator::End | Operator::Delegate { .. } => {
                 if let Some(frame) = self.open.pop() {

@@ -9,7 +9,7 @@ use infer_engine::files;
 use serde_json::Value;
 
 /// The largest report that is read, in bytes.
-const MOST_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// Figures of a row.
 const ROW: [&str; 14] = [
@@ -185,7 +185,7 @@ fn figures(report: &Value, metric: &str) -> Vec<(String, f64)> {
 /// When the file cannot be read, or is no report.
 pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
     let name = path.display();
-    let text = files::read_to_string(path, MOST_BYTES);
+    let text = files::read_to_string(path, MAX_BYTES);
     let text = text.with_context(|| format!("cannot read the baseline `{name}`"))?;
     let report: Value = serde_json::from_str(&text)
         .with_context(|| format!("the baseline `{name}` is no report of `infer bench -o json`"))?;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
 /// The largest answer that is read, in bytes: a report of some thousand labels.
-const MOST_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 8 << 20;
 
 /// One server, and one path on it.
 pub(super) struct Client {
@@ -134,7 +134,7 @@ impl Client {
         response: hyper::Response<hyper::body::Incoming>,
     ) -> Result<(hyper::StatusCode, Bytes), String> {
         let status = response.status();
-        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
+        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
         let body = body.map_err(|error| format!("the answer broke off: {error}"))?.to_bytes();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok((status, body))

@@ -16,9 +16,9 @@ use crate::cli::BenchTask;
 /// The longest line, in bytes.
 const LINE_BYTES: u64 = 1 << 20;
 /// The most lines.
-const MOST_LINES: usize = 1_000_000;
+const MAX_LINES: usize = 1_000_000;
 /// The most memory for what they ask, images included.
-const MOST_BYTES: usize = 1 << 30;
+const MAX_BYTES: usize = 1 << 30;
 
 /// One line.
 #[derive(Clone)]
@@ -85,8 +85,8 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
         held += bytes + if let Item::Image(image) = &example.item { image.len() } else { 0 };
         examples.push(example);
         ensure!(
-            examples.len() <= MOST_LINES && held <= MOST_BYTES,
-            "{name}:{number}: more than {MOST_LINES} lines or {MOST_BYTES} bytes; give a part of it"
+            examples.len() <= MAX_LINES && held <= MAX_BYTES,
+            "{name}:{number}: more than {MAX_LINES} lines or {MAX_BYTES} bytes; give a part of it"
         );
     }
     ensure!(!examples.is_empty(), "the dataset `{name}` is empty; expected one JSON object a line");
@@ -102,7 +102,7 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
     let Line { text, image, prompt, messages, choices, label, category, .. } = serde_json::from_str(line)?;
     let image = image.map(|image| -> anyhow::Result<Item> {
         let place = dataset.parent().unwrap_or(Path::new("")).join(image);
-        let bytes = files::read(&place, MOST_BYTES as u64);
+        let bytes = files::read(&place, MAX_BYTES as u64);
         let bytes = bytes.with_context(|| format!("cannot read `{}`", place.display()))?;
         Ok(Item::Image(Arc::from(bytes)))
     });

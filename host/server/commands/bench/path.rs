@@ -12,7 +12,7 @@ use super::client::Client;
 use super::stats::Stages;
 use super::work::{Item, Work};
 use super::{answer, work};
-use crate::app::Policy;
+use crate::app::LoadedComponent;
 use crate::cli::{BenchTask, PrefixCache};
 
 /// How long a request may take before it counts as an error.
@@ -37,7 +37,7 @@ pub(super) enum Through {
     /// The engine alone.
     Native(Arc<Model>),
     /// A fresh guest instance each time.
-    Sandbox { policy: Arc<Policy>, model: Arc<str> },
+    Sandbox { policy: Arc<LoadedComponent>, model: Arc<str> },
     /// A server.
     Http(Arc<Client>),
 }
@@ -46,7 +46,7 @@ pub(super) enum Through {
 pub(super) enum Prepared {
     Language { model: Arc<Model>, request: Request, session: Session },
     Tensors { model: Arc<Model>, inputs: Vec<(String, Tensor)> },
-    Guest { policy: Arc<Policy>, model: Arc<str>, twin: Option<String>, input: GuestInput },
+    Guest { policy: Arc<LoadedComponent>, model: Arc<str>, twin: Option<String>, input: GuestInput },
     Http { client: Arc<Client>, request: super::client::Request },
 }
 

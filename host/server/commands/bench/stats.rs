@@ -16,7 +16,7 @@ const ERROR_KINDS: usize = 16;
 const ERROR_BYTES: usize = 200;
 
 /// Longer times are taken for this: an hour.
-const LONGEST_NS: u64 = 3_600_000_000_000;
+const MAX_NS: u64 = 3_600_000_000_000;
 
 /// What one call took, besides its latency. None where the path has no such stage, or does not tell.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +71,7 @@ impl Times {
 
     fn record(&mut self, time: Duration) {
         // The histogram grows to what it is given, so the bound makes this total.
-        let _ = self.0.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(LONGEST_NS));
+        let _ = self.0.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(MAX_NS));
     }
 
     /// Milliseconds below which `percent` of them are; 0 for none.

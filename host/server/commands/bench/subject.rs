@@ -16,7 +16,7 @@ use super::client::Client;
 use super::path::{COMPONENT, DEADLINE, Through};
 use super::report::Subject as Facts;
 use super::work;
-use crate::app::{App, Policy};
+use crate::app::{App, LoadedComponent};
 use crate::cli::{Bench, BenchTask, PrefixCache, Server, Target};
 use crate::config::{ComponentConfig, Config, ModelConfig, Place, Source};
 use crate::dummy::Mix;
@@ -199,7 +199,7 @@ fn task_of_model(asked: Option<BenchTask>, model: Task, name: &str) -> anyhow::R
     Ok(task)
 }
 
-fn task_of_component(asked: Option<BenchTask>, policy: &Policy) -> anyhow::Result<BenchTask> {
+fn task_of_component(asked: Option<BenchTask>, policy: &LoadedComponent) -> anyhow::Result<BenchTask> {
     let component = &policy.component;
     let language = component.models().values().any(|model| model.language().is_some());
     let fitting: &[BenchTask] = match component.world() {
@@ -365,7 +365,7 @@ fn names<N: std::fmt::Display>(names: impl IntoIterator<Item = N>) -> String {
 /// # Errors
 ///
 /// When its file cannot be read any more.
-pub(super) fn guest_bytes(app: &App, policy: &Policy) -> anyhow::Result<Vec<u8>> {
+pub(super) fn guest_bytes(app: &App, policy: &LoadedComponent) -> anyhow::Result<Vec<u8>> {
     let config = app.config.components.get(policy.component.name());
     match &config.context("the component is configured")?.source {
         Source::Builtin(name) => Ok(builtin::guest(name).context("the guest is built in")?.to_vec()),

@@ -143,26 +143,26 @@ impl Head {
             Form::Chat => {
                 let token =
                     |bytes: &[u8], logprob| Token { token: shown(bytes), logprob, bytes: bytes.to_vec() };
-                let told = |told: &TokenLogprob| Told {
-                    token: token(&told.bytes, told.logprob),
-                    top_logprobs: told.top.iter().map(|(bytes, logprob)| token(bytes, *logprob)).collect(),
+                let logprobs_of = |entry: &TokenLogprob| TokenLogprobs {
+                    token: token(&entry.bytes, entry.logprob),
+                    top_logprobs: entry.top.iter().map(|(bytes, logprob)| token(bytes, *logprob)).collect(),
                 };
-                Logprobs::Turn { content: logprobs.iter().map(told).collect(), refusal: None }
+                Logprobs::Turn { content: logprobs.iter().map(logprobs_of).collect(), refusal: None }
             }
             Form::Completion => {
                 // Two tokens may read the same: the likelier one, which comes first, stands for both.
-                let top = |told: &TokenLogprob| {
+                let top = |entry: &TokenLogprob| {
                     let mut top = BTreeMap::new();
-                    for (bytes, logprob) in &told.top {
+                    for (bytes, logprob) in &entry.top {
                         top.entry(named(bytes)).or_insert(*logprob);
                     }
                     top
                 };
                 Logprobs::Text {
-                    tokens: logprobs.iter().map(|told| named(&told.bytes)).collect(),
-                    token_logprobs: logprobs.iter().map(|told| told.logprob).collect(),
+                    tokens: logprobs.iter().map(|entry| named(&entry.bytes)).collect(),
+                    token_logprobs: logprobs.iter().map(|entry| entry.logprob).collect(),
                     top_logprobs: logprobs.iter().map(top).collect(),
-                    text_offset: logprobs.iter().map(|told| told.start).collect(),
+                    text_offset: logprobs.iter().map(|entry| entry.start).collect(),
                 }
             }
         })
@@ -237,7 +237,7 @@ struct Turn {
 #[serde(untagged)]
 enum Logprobs {
     Turn {
-        content: Vec<Told>,
+        content: Vec<TokenLogprobs>,
         /// Always null.
         refusal: Option<String>,
     },
@@ -252,7 +252,7 @@ enum Logprobs {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = TokenLogprob)]
-struct Told {
+struct TokenLogprobs {
     #[serde(flatten)]
     token: Token,
     top_logprobs: Vec<Token>,
@@ -344,12 +344,12 @@ mod tests {
 
     #[test]
     fn answer_without_tokens_has_empty_logprobs() {
-        let told = |form, wanted| serde_json::to_value(head(form, wanted).logprobs(&[])).unwrap();
-        assert_eq!(told(Form::Chat, true), json!({ "content": [], "refusal": null }));
+        let logprobs_of = |form, wanted| serde_json::to_value(head(form, wanted).logprobs(&[])).unwrap();
+        assert_eq!(logprobs_of(Form::Chat, true), json!({ "content": [], "refusal": null }));
         let empty = json!({ "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [] });
-        assert_eq!(told(Form::Completion, true), empty);
-        assert_eq!(told(Form::Chat, false), Value::Null);
-        assert_eq!(told(Form::Completion, false), Value::Null);
+        assert_eq!(logprobs_of(Form::Completion, true), empty);
+        assert_eq!(logprobs_of(Form::Chat, false), Value::Null);
+        assert_eq!(logprobs_of(Form::Completion, false), Value::Null);
     }
 
     #[test]
@@ -358,14 +358,14 @@ mod tests {
         let top =
             vec![(one.clone(), -0.5), (other.clone(), -1.0), (b"a".to_vec(), -2.0), (b"a".to_vec(), -9.0)];
         let token = TokenLogprob { start: 3, bytes: one, logprob: -0.5, top };
-        let told =
+        let logprobs_of =
             |form| serde_json::to_value(head(form, true).logprobs(std::slice::from_ref(&token))).unwrap();
-        let completion = told(Form::Completion);
+        let completion = logprobs_of(Form::Completion);
         assert_eq!(completion["tokens"], json!(["bytes:\\xf0\\x9f"]));
         let top = json!({ "bytes:\\xf0\\x9f": -0.5, "bytes:\\xe2\\x80": -1.0, "a": -2.0 });
         assert_eq!(completion["top_logprobs"], json!([top]));
         assert_eq!(completion["text_offset"], json!([3]));
-        let chat = told(Form::Chat);
+        let chat = logprobs_of(Form::Chat);
         assert_eq!(chat["content"][0]["token"], "\\xf0\\x9f");
         assert_eq!(chat["content"][0]["bytes"], json!([0xf0, 0x9f]));
         assert_eq!(chat["content"][0]["top_logprobs"][1]["token"], "\\xe2\\x80");

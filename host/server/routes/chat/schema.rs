@@ -14,13 +14,13 @@ use super::request::Body;
 use super::response::Whole;
 use super::turns::Part;
 use crate::error::Envelope;
-use crate::routes::document::Told;
+use crate::routes::document::RouteDoc;
 
 /// A turn's text.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = TurnContent)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "it is told, and never read")]
+#[expect(dead_code, reason = "documented here, never constructed")]
 pub(super) enum Content {
     Text(String),
     Parts(Vec<Part>),
@@ -29,7 +29,7 @@ pub(super) enum Content {
 /// A text, or the ids of its tokens.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "it is told, and never read")]
+#[expect(dead_code, reason = "documented here, never constructed")]
 pub(super) enum Prompts {
     Text(String),
     Texts(Vec<String>),
@@ -39,7 +39,7 @@ pub(super) enum Prompts {
 /// A text, or several.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "it is told, and never read")]
+#[expect(dead_code, reason = "documented here, never constructed")]
 pub(super) enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -98,18 +98,18 @@ fn body(own: &str, other: &str, logprobs: Type) -> RefOr<Schema> {
 }
 
 /// The route of `form`.
-pub(super) fn told(form: Form) -> Told {
-    let (told, ok) = (Told::new, StatusCode::OK);
-    let told = match form {
-        Form::Chat => told("The next turn of a chat").reads::<ChatRequest>(),
-        Form::Completion => told("The continuation of a text").reads::<CompletionRequest>(),
+pub(super) fn openapi(form: Form) -> RouteDoc {
+    let (doc, ok) = (RouteDoc::new, StatusCode::OK);
+    let doc = match form {
+        Form::Chat => doc("The next turn of a chat").reads::<ChatRequest>(),
+        Form::Completion => doc("The continuation of a text").reads::<CompletionRequest>(),
     };
     let events = "with `stream`: server-sent events";
     let data = ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some("a chunk of the answer in JSON, or `[DONE]`, which is the last"));
     let event = ObjectBuilder::new().property("data", data).required("data");
-    told.answers::<Whole>(ok, "the answer")
+    doc.answers::<Whole>(ok, "the answer")
         .answers_as(ok, "text/event-stream", events, event)
         .admitted::<Envelope<'_>>()
         .fails::<Envelope<'_>>(&[404])

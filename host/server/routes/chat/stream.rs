@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::Frame;
 use infer_engine::{Model, Output, Request, Session};
-use infer_sandbox::{Exhausted, Held};
+use infer_sandbox::{Exhausted, Reservation};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -40,7 +40,7 @@ pub(super) async fn begin(
     head: Head,
     include_usage: bool,
     deadline: Instant,
-    unsent: Held,
+    unsent: Reservation,
 ) -> Result<Body, ApiError> {
     let (pieces, mut written) = unbounded_channel();
     // As many events as tokens at the most, which the request bounds, and what they take is counted.
@@ -105,7 +105,7 @@ pub(super) async fn begin(
 struct Queue {
     sender: UnboundedSender<Bytes>,
     /// Held for a few instructions, by the computation and by the connection.
-    unsent: Arc<Mutex<Held>>,
+    unsent: Arc<Mutex<Reservation>>,
 }
 
 impl Queue {
@@ -140,7 +140,7 @@ fn failure(error: &ApiError) -> Value {
 /// The events as they come, and a comment after each `silence`. With it goes the computation.
 struct Events {
     receiver: UnboundedReceiver<Bytes>,
-    unsent: Arc<Mutex<Held>>,
+    unsent: Arc<Mutex<Reservation>>,
     task: Computing,
     /// Whether the task's end was looked at.
     has_ended: bool,
@@ -153,7 +153,7 @@ type Computing = Abort<Result<(), ApiError>>;
 impl Events {
     fn new(
         receiver: UnboundedReceiver<Bytes>,
-        unsent: Arc<Mutex<Held>>,
+        unsent: Arc<Mutex<Reservation>>,
         task: Computing,
         silence: Duration,
     ) -> Self {
@@ -208,7 +208,7 @@ mod tests {
         events.frame().await.map(|frame| frame.unwrap().into_data().unwrap())
     }
 
-    fn nothing_held() -> Arc<Mutex<Held>> {
+    fn nothing_held() -> Arc<Mutex<Reservation>> {
         Arc::new(Mutex::new(infer_sandbox::RequestMemory::default().share()))
     }
 

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::routes::members;
 
 /// The most turns of a chat, which is the engine's bound as well.
-const MOST: usize = 1 << 10;
+const MAX: usize = 1 << 10;
 
 const EXPECTED: &str =
     "expected a string, or an array of parts such as {\"type\": \"text\", \"text\": \"…\"}";
@@ -201,8 +201,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Turns<'a> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
                 let mut items = Vec::new();
                 while let Some(item) = array.next_element()? {
-                    if items.len() == MOST {
-                        return Err(A::Error::custom(format_args!("more than {MOST} items")));
+                    if items.len() == MAX {
+                        return Err(A::Error::custom(format_args!("more than {MAX} items")));
                     }
                     items.push(item);
                 }

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use axum::http::HeaderMap;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_engine::{Card, DType, Tensor};
-use infer_sandbox::Held;
+use infer_sandbox::Reservation;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -90,19 +90,19 @@ struct Output {
 
 /// The most axes of a tensor, and the most tensors of a request: more than any model has. What is
 /// longer is refused where it is found; a list of two bytes an element would take eight for each.
-const MOST_AXES: usize = data::DEEPEST;
-const MOST_TENSORS: usize = 256;
+const MAX_AXES: usize = data::DEEPEST;
+const MAX_TENSORS: usize = 256;
 
 fn axes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
-    deserializer.deserialize_seq(Few { most: MOST_AXES, kind: "axes", read: PhantomData })
+    deserializer.deserialize_seq(Few { most: MAX_AXES, kind: "axes", read: PhantomData })
 }
 
 fn tensors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Input<'de>>, D::Error> {
-    deserializer.deserialize_seq(Few { most: MOST_TENSORS, kind: "tensors", read: PhantomData })
+    deserializer.deserialize_seq(Few { most: MAX_TENSORS, kind: "tensors", read: PhantomData })
 }
 
 fn wanted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Output>, D::Error> {
-    deserializer.deserialize_any(Few { most: MOST_TENSORS, kind: "outputs", read: PhantomData })
+    deserializer.deserialize_any(Few { most: MAX_TENSORS, kind: "outputs", read: PhantomData })
 }
 
 /// Reads a list of at most `most` elements; null is an empty one, where it is allowed.
@@ -145,7 +145,7 @@ pub(super) fn read(
     headers: &HeaderMap,
     body: &[u8],
     card: &Card,
-    held: &mut Held,
+    held: &mut Reservation,
 ) -> Result<Request, ApiError> {
     let length = json_length(headers, body.len())?;
     let (json, mut binary) = body.split_at(length);

@@ -26,10 +26,10 @@ pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 const KEPT: Duration = Duration::from_secs(600);
 
 /// The most answers that are kept, of all tenants together.
-const MOST: usize = 1_024;
+const MAX: usize = 1_024;
 
 /// The same, in bytes.
-const MOST_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 8 << 20;
 
 /// The longest answer that is kept, in bytes.
 const LONGEST: usize = 64 << 10;
@@ -213,8 +213,8 @@ impl Kept {
     /// Drop the oldest of the tenant that holds most, until everything fits: a tenant within its fair
     /// share loses nothing to others.
     fn fit(&mut self) {
-        while self.entries > MOST || self.bytes > MOST_BYTES {
-            let by_bytes = self.entries <= MOST;
+        while self.entries > MAX || self.bytes > MAX_BYTES {
+            let by_bytes = self.entries <= MAX;
             let held = |store: &Store| if by_bytes { store.bytes } else { store.by_key.len() };
             let oldest = |store: &Store| store.order.keys().next().copied().unwrap_or(u64::MAX);
             let most = self.tenants.iter().max_by_key(|(_, store)| (held(store), u64::MAX - oldest(store)));

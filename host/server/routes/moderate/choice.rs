@@ -6,7 +6,7 @@ use std::sync::Arc;
 use infer_sandbox::World;
 use tracing::warn;
 
-use crate::app::{App, Policy};
+use crate::app::{App, LoadedComponent};
 use crate::error::ApiError;
 
 /// OpenAI's names of its moderation models, which its clients send: they mean the default component.
@@ -25,15 +25,15 @@ const DEFAULT_ROUTE: &str = "/moderate";
 #[derive(Clone)]
 pub(crate) enum Choice {
     /// The route's own, whatever the request names.
-    One(Arc<Policy>),
+    One(Arc<LoadedComponent>),
     /// By name.
     Named(Arc<Moderators>),
 }
 
 /// Every moderator that is served, by its names.
 pub(crate) struct Moderators {
-    by_name: BTreeMap<String, Arc<Policy>>,
-    default: Option<Arc<Policy>>,
+    by_name: BTreeMap<String, Arc<LoadedComponent>>,
+    default: Option<Arc<LoadedComponent>>,
 }
 
 impl Moderators {
@@ -76,7 +76,7 @@ impl Choice {
     /// # Errors
     ///
     /// 404 for a name that is none, and where a name is needed and none was sent.
-    pub(crate) fn component(&self, model: Option<&str>) -> Result<&Arc<Policy>, ApiError> {
+    pub(crate) fn component(&self, model: Option<&str>) -> Result<&Arc<LoadedComponent>, ApiError> {
         let moderators = match self {
             Choice::One(policy) => return Ok(policy),
             Choice::Named(moderators) => moderators,

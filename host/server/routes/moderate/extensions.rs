@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::routes::json::{Any, Read, Seed, Shallow};
 
 /// The most thresholds of one request: several times the categories that there are.
-const MOST_THRESHOLDS: usize = 64;
+const MAX_THRESHOLDS: usize = 64;
 
 /// How a request wants to be judged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -139,8 +139,8 @@ impl<'de> Read<'de> for Thresholds {
             let value = object.next_value_seed(Seed(Any))?;
             let path = || format!("infer.thresholds.{}", excerpt(&category, QUOTE_BYTES));
             match value {
-                _ if thresholds.len() == MOST_THRESHOLDS => {
-                    let message = format!("`infer.thresholds` holds more than {MOST_THRESHOLDS} categories");
+                _ if thresholds.len() == MAX_THRESHOLDS => {
+                    let message = format!("`infer.thresholds` holds more than {MAX_THRESHOLDS} categories");
                     wrong.get_or_insert(ApiError::invalid("infer.thresholds", message));
                 }
                 Shallow::Number(value) if (0.0..=1.0).contains(&value) => {

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::answers::Answer;
 use super::extensions::Extensions;
 use super::{Action, CATEGORIES, Mode};
-use crate::app::Policy;
+use crate::app::LoadedComponent;
 use crate::error::ApiError;
 use crate::routes::Timings;
 use crate::routes::document;
@@ -86,7 +86,7 @@ pub(crate) struct Degraded {
 
 impl ModerateResponse {
     pub(super) fn new(
-        policy: &Policy,
+        policy: &LoadedComponent,
         request: &infer_sandbox::Request,
         verdicts: &[(Verdict, Usage)],
         began: Instant,

@@ -11,12 +11,12 @@ use utoipa::openapi::schema::Type;
 
 use super::response::{ACTION, ModerateResponse, NOTHING, SCORE};
 use crate::error::Envelope;
-use crate::routes::document::Told;
+use crate::routes::document::RouteDoc;
 
 /// What is to be judged, and how.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it is told, and never read")]
+#[expect(dead_code, reason = "documented here, never constructed")]
 struct ModerationRequest {
     input: Input,
     /// Who is to judge: a moderator, an alias of one, or one of OpenAI's names. A component's own route does not look at it.
@@ -28,7 +28,7 @@ struct ModerationRequest {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ModerationInput)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "it is told, and never read")]
+#[expect(dead_code, reason = "documented here, never constructed")]
 enum Input {
     Text(String),
     Texts(Vec<String>),
@@ -38,14 +38,14 @@ enum Input {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ModerationPart)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(dead_code, reason = "it is told, and never read")]
+#[expect(dead_code, reason = "documented here, never constructed")]
 enum Part {
     Text { text: String },
     ImageUrl { image_url: ImageUrl },
 }
 
 #[derive(Deserialize, ToSchema)]
-#[expect(dead_code, reason = "it is told, and never read")]
+#[expect(dead_code, reason = "documented here, never constructed")]
 struct ImageUrl {
     /// The image itself, in base64: the server fetches none.
     #[schema(pattern = "^data:[^,]*;base64,")]
@@ -56,7 +56,7 @@ struct ImageUrl {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ModerationExtensions)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it is told, and never read")]
+#[expect(dead_code, reason = "documented here, never constructed")]
 struct Extensions {
     /// How long the judging may take, in milliseconds; at most the server's own.
     #[schema(minimum = 1)]
@@ -78,12 +78,12 @@ enum OnTimeout {
 }
 
 /// A moderator's route, or, where the request is `named`, the one for all of them.
-pub(crate) fn told(named: bool) -> Told {
+pub(crate) fn openapi(named: bool) -> RouteDoc {
     let (ok, forbidden) = (StatusCode::OK, StatusCode::FORBIDDEN);
     let key = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
     let mode = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["full", "gate"]));
     let nothing = || ObjectBuilder::new().schema_type(Type::String).max_length(Some(0));
-    let mut told = Told::new("Judge texts and images")
+    let mut doc = RouteDoc::new("Judge texts and images")
         .query("mode", "`gate` answers 200 or 403 without a body", mode)
         .header("Idempotency-Key", "the same key with the same request gets the same answer", key)
         .reads::<ModerationRequest>()
@@ -93,10 +93,10 @@ pub(crate) fn told(named: bool) -> Told {
         .fails::<Envelope<'_>>(&[403, 415, 422])
         .answers_as(forbidden, NOTHING, "in the mode `gate`: to be blocked", nothing());
     if named {
-        told = told.fails::<Envelope<'_>>(&[404]);
+        doc = doc.fails::<Envelope<'_>>(&[404]);
     }
     for status in [ok, forbidden] {
-        told = told
+        doc = doc
             .tells(
                 status,
                 ACTION.as_str(),
@@ -104,7 +104,7 @@ pub(crate) fn told(named: bool) -> Told {
             )
             .tells(status, SCORE.as_str(), "the highest score of any category of any input");
     }
-    told
+    doc
 }
 
 #[cfg(test)]
@@ -137,8 +137,8 @@ mod tests {
             "[]",
         ];
         for case in cases {
-            let told = serde_json::from_str::<ModerationRequest>(case).is_ok();
-            assert_eq!(input::parse(case.as_bytes(), 8).is_ok(), told, "{case}");
+            let doc = serde_json::from_str::<ModerationRequest>(case).is_ok();
+            assert_eq!(input::parse(case.as_bytes(), 8).is_ok(), doc, "{case}");
         }
     }
 }

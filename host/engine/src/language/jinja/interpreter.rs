@@ -13,7 +13,7 @@ use super::value::{Loop, Value};
 use super::{Cause, Error, filters, functions, methods, operators, tests};
 
 /// Expressions, blocks and macros within each other while they run.
-const MOST_DEPTH: usize = 300;
+const MAX_DEPTH: usize = 300;
 
 /// The line of an error that its statement fills in.
 const UNKNOWN: u32 = 0;
@@ -88,8 +88,8 @@ impl<'b> Interpreter<'b> {
 
     fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         self.depth += 1;
-        if self.depth > MOST_DEPTH {
-            return Err(Cause::Failed(format!("macros and blocks run more than {MOST_DEPTH} deep")).into());
+        if self.depth > MAX_DEPTH {
+            return Err(Cause::Failed(format!("macros and blocks run more than {MAX_DEPTH} deep")).into());
         }
         let result = run(self)?;
         self.depth -= 1;

@@ -11,7 +11,7 @@ use super::value::Value;
 use super::{Cause, Error};
 
 /// Blocks and brackets within each other. Templates of models reach about 20.
-const MOST_NESTED: usize = 100;
+const MAX_NESTED: usize = 100;
 
 /// The tree of `source`.
 pub(super) fn parse(source: &str) -> Result<Block, Error> {
@@ -123,8 +123,8 @@ impl Parser {
     /// Go one level deeper.
     fn within<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         self.nested += 1;
-        if self.nested > MOST_NESTED {
-            return self.fail(format!("blocks and brackets are nested more than {MOST_NESTED} deep"));
+        if self.nested > MAX_NESTED {
+            return self.fail(format!("blocks and brackets are nested more than {MAX_NESTED} deep"));
         }
         let parsed = parse(self);
         self.nested -= 1;

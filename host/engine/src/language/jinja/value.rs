@@ -12,7 +12,7 @@ use super::functions::Function;
 use super::syntax::{Macro, Name};
 
 /// Lists and maps within each other.
-const MOST_DEPTH: u16 = 32;
+const MAX_DEPTH: u16 = 32;
 
 #[derive(Clone, Debug)]
 pub(in super::super) enum Value {
@@ -304,8 +304,8 @@ fn depth<'v>(items: impl IntoIterator<Item = &'v Value>) -> Result<u16, Cause> {
         };
         most = most.max(depth);
     }
-    if most >= MOST_DEPTH {
-        return Err(Cause::Failed(format!("lists are nested more than {MOST_DEPTH} deep")));
+    if most >= MAX_DEPTH {
+        return Err(Cause::Failed(format!("lists are nested more than {MAX_DEPTH} deep")));
     }
     Ok(most + 1)
 }

@@ -15,8 +15,8 @@ fn tokens(n: usize, seed: u32) -> Vec<u32> {
 fn longest_beginning_is_found_to_the_token() {
     let pool = KvPool::new(1, 4, 1 << 20);
     let mut prefixes = Prefixes::default();
-    let a = Whose::new(&Arc::from("a"));
-    let b = Whose::new(&Arc::from("b"));
+    let a = CacheOwner::new(&Arc::from("a"));
+    let b = CacheOwner::new(&Arc::from("b"));
     let policy = tokens(40, 0);
     let first = [&policy[..], &[901, 902]].concat();
     prefixes.insert(&a, &sequence(&pool, &first), 42, 0, 0);
@@ -35,7 +35,7 @@ fn longest_beginning_is_found_to_the_token() {
 fn leaf_unused_for_longest_goes_first_and_pins_stay() {
     let pool = KvPool::new(1, 4, 1 << 20);
     let mut prefixes = Prefixes::default();
-    let a = Whose::new(&Arc::from("a"));
+    let a = CacheOwner::new(&Arc::from("a"));
     let (old, new, pinned) = (tokens(20, 1), tokens(20, 2), tokens(40, 3));
     prefixes.insert(&a, &sequence(&pool, &pinned), 40, 20, 2);
     for tokens in [&old, &new] {
@@ -59,7 +59,7 @@ fn leaf_unused_for_longest_goes_first_and_pins_stay() {
 fn block_that_a_sequence_holds_is_not_counted_as_free() {
     let pool = KvPool::new(1, 4, 1 << 20);
     let mut prefixes = Prefixes::default();
-    let a = Whose::new(&Arc::from("a"));
+    let a = CacheOwner::new(&Arc::from("a"));
     let all = tokens(40, 0);
     prefixes.insert(&a, &sequence(&pool, &all), 40, 0, 0);
     assert_eq!((prefixes.evictable(), prefixes.held(&a, &all)), (3, 0));
@@ -76,7 +76,7 @@ fn session_finds_of_others_what_they_declared() {
     let pool = KvPool::new(1, 4, 1 << 20);
     let mut prefixes = Prefixes::default();
     let component = Arc::from("a");
-    let (one, two) = (Whose::new(&component), Whose::new(&component));
+    let (one, two) = (CacheOwner::new(&component), CacheOwner::new(&component));
     for declared in [0, 1, 15, 16, 17, 20, 32, 39, 40] {
         let all = tokens(40, declared as u32 * 1_000);
         prefixes.insert(&one, &sequence(&pool, &all), 40, declared, 0);
@@ -88,7 +88,7 @@ fn session_finds_of_others_what_they_declared() {
         // The other computes it too. Neither loses its own, and others find no more.
         prefixes.insert(&two, &sequence(&pool, &all), 40, declared, 0);
         assert_eq!((prefixes.known(&one, &all), prefixes.known(&two, &all)), (40, 40), "{declared}");
-        assert_eq!(prefixes.known(&Whose::new(&component), &all), declared);
+        assert_eq!(prefixes.known(&CacheOwner::new(&component), &all), declared);
     }
 }
 
@@ -99,20 +99,20 @@ fn half_declared_block_is_pinned_once() {
     let component = Arc::from("a");
     let policy = tokens(20, 0);
     for post in 0..5 {
-        let whose = Whose::new(&component);
+        let owner = CacheOwner::new(&component);
         let all = [&policy[..], &tokens(10, 500 + post)].concat();
-        prefixes.insert(&whose, &sequence(&pool, &all), 30, 20, 8);
+        prefixes.insert(&owner, &sequence(&pool, &all), 30, 20, 8);
     }
     assert_eq!(prefixes.roots["a"].pinned(), 2);
     while prefixes.evict() {}
-    assert_eq!((pool.used(), prefixes.known(&Whose::new(&component), &policy)), (2, 20));
+    assert_eq!((pool.used(), prefixes.known(&CacheOwner::new(&component), &policy)), (2, 20));
 }
 
 #[test]
 fn pins_unused_for_longest_give_way_from_their_ends() {
     let pool = KvPool::new(1, 4, 1 << 20);
     let mut prefixes = Prefixes::default();
-    let a = Whose::new(&Arc::from("a"));
+    let a = CacheOwner::new(&Arc::from("a"));
     let (old, new) = (tokens(48, 1), tokens(48, 2_000));
     prefixes.insert(&a, &sequence(&pool, &old), 48, 48, 4);
     prefixes.insert(&a, &sequence(&pool, &new), 48, 48, 4);

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::language::inbox::Work;
-use crate::language::prefix::Whose;
+use crate::language::prefix::CacheOwner;
 use crate::language::request::{Answer, Output, Params};
 use crate::language::tests::support;
 
@@ -22,9 +22,9 @@ fn shared(sessions: usize, blocks: usize) -> (Shared, Decoder) {
 fn push(shared: &Shared, component: &str, prompt: &[u32], pinned: usize, work: Work, answers: &mut Answers) {
     let (reply, answer) = oneshot::channel();
     let now = Instant::now();
-    let (whose, prompt) = (Whose::new(&Arc::from(component)), Arc::from(prompt));
+    let (owner, prompt) = (CacheOwner::new(&Arc::from(component)), Arc::from(prompt));
     let (declared, pin, deadline) = (pinned, pinned > 0, now + Duration::from_secs(3600));
-    let job = Job { whose, prompt, declared, pin, work, stream: None, queued: now, deadline, reply };
+    let job = Job { owner, prompt, declared, pin, work, stream: None, queued: now, deadline, reply };
     if let Ok(Some(displaced)) = shared.inbox.push(job, |_| ()) {
         drop(displaced);
     }

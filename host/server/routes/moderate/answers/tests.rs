@@ -54,12 +54,12 @@ async fn tenant_within_its_share_loses_nothing() {
     for key in 0..100 {
         keep(&answers, &asked(1, key, b"a", &version), 1, true).await;
     }
-    for key in 0..3 * MOST as u64 {
+    for key in 0..3 * MAX as u64 {
         keep(&answers, &asked(2, key, b"a", &version), 2, true).await;
     }
     {
         let kept = answers.kept();
-        assert_eq!(kept.entries, MOST);
+        assert_eq!(kept.entries, MAX);
         assert_eq!(kept.tenants[&asked(1, 0, b"", &version).tenant].by_key.len(), 100);
     }
     for key in 0..100 {
@@ -76,7 +76,7 @@ async fn kept_bytes_are_bounded_and_counted() {
     }
     {
         let kept = answers.kept();
-        assert!(kept.bytes <= MOST_BYTES && kept.bytes > MOST_BYTES - 2 * LONGEST, "{}", kept.bytes);
+        assert!(kept.bytes <= MAX_BYTES && kept.bytes > MAX_BYTES - 2 * LONGEST, "{}", kept.bytes);
         let stores = kept.tenants.values();
         assert_eq!(kept.bytes, stores.clone().map(|store| store.bytes).sum::<usize>());
         assert_eq!(kept.entries, stores.map(|store| store.by_key.len()).sum::<usize>());

@@ -11,16 +11,16 @@ use crate::limits::Limits;
 
 /// Where the lines of one instance go.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct GuestLog {
     component: Arc<str>,
     request_id: Arc<str>,
     /// Lines that are still taken.
     left: AtomicUsize,
 }
 
-impl Journal {
+impl GuestLog {
     pub(crate) fn new(component: Arc<str>, request_id: Arc<str>, lines: usize) -> Self {
-        Journal { component, request_id, left: AtomicUsize::new(lines) }
+        GuestLog { component, request_id, left: AtomicUsize::new(lines) }
     }
 
     /// Write one line, unless the instance has written as many as it may.

@@ -27,7 +27,7 @@ use crate::serve::{Abort, Lease, Peer};
 use super::moderate::Answers;
 
 /// What every request passes.
-pub struct Entrance {
+pub struct RequestContext {
     pub(super) app: Arc<App>,
     pub(super) server: ServerConfig,
     pub(super) live: Weak<Live>,
@@ -60,10 +60,10 @@ impl Caller {
     }
 }
 
-/// The entrance of what computes.
+/// The context of what computes.
 #[derive(Clone)]
-pub(super) struct Door {
-    pub(super) entrance: Arc<Entrance>,
+pub(super) struct AdmissionLayer {
+    pub(super) context: Arc<RequestContext>,
     /// The component that answers; none where the request names what answers, and the handler asks whether it may.
     pub(super) component: Option<Arc<str>>,
     /// What bounds the work that waits behind it.
@@ -73,13 +73,13 @@ pub(super) struct Door {
     pub(super) takes_codings: bool,
 }
 
-impl Entrance {
-    /// An entrance to `app`, whose handlers run on the runtime that this is called on.
+impl RequestContext {
+    /// An context to `app`, whose handlers run on the runtime that this is called on.
     #[must_use]
     pub(crate) fn new(app: Arc<App>, live: Weak<Live>) -> Self {
         let server = app.config.server.clone();
         let sandbox = &app.config.sandbox;
-        Entrance {
+        RequestContext {
             gate: Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time),
             answers: Arc::default(),
             memory: BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone()),
@@ -92,7 +92,7 @@ impl Entrance {
         }
     }
 
-    /// An entrance to `app` in place of this one. What counts requests goes on counting where its limit is the same:
+    /// An context to `app` in place of this one. What counts requests goes on counting where its limit is the same:
     /// a reload gives nobody a second burst, or a second place.
     #[must_use]
     pub(crate) fn next(&self, app: Arc<App>) -> Self {
@@ -115,7 +115,7 @@ impl Entrance {
         } else {
             server.rate_per_ip.map(Addresses::new).map(Arc::new)
         };
-        Entrance {
+        RequestContext {
             gate,
             memory,
             addresses,
@@ -168,11 +168,11 @@ impl Entrance {
 
 /// Find out who asks.
 pub(super) async fn identify(
-    State(entrance): State<Arc<Entrance>>,
+    State(context): State<Arc<RequestContext>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match entrance.caller(&request) {
+    match context.caller(&request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -183,15 +183,15 @@ pub(super) async fn identify(
 
 /// Let a request in where its key reaches the component and there is room; then read its body, and run its handler on the
 /// threads that are for that.
-pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(door): State<AdmissionLayer>, request: Request, next: Next) -> Response {
     match let_in(&door, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, ApiError> {
-    let Door { entrance, component, gate, takes_codings } = door;
+async fn let_in(door: &AdmissionLayer, request: Request, next: Next) -> Result<Response, ApiError> {
+    let AdmissionLayer { context, component, gate, takes_codings } = door;
     let (mut parts, body) = request.into_parts();
     let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
     if let Some(component) = component {
@@ -221,7 +221,7 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
             Sender::Address(parts.extensions.get::<Peer>().and_then(|peer| peer.ip()).map(rates::counted))
         }
     };
-    let (body, share) = entrance.body(body, sender, deadline, lease.as_ref()).await?;
+    let (body, share) = context.body(body, sender, deadline, lease.as_ref()).await?;
     if !takes_codings {
         encoding::check_body(&body)?;
     }
@@ -243,14 +243,14 @@ async fn let_in(door: &Door, request: Request, next: Next) -> Result<Response, A
         }
         response
     };
-    let mut task = Abort(entrance.work.spawn(work.instrument(Span::current())));
+    let mut task = Abort(context.work.spawn(work.instrument(Span::current())));
     (&mut task.0).await.map_err(|failure| {
         error!("a handler has ended: {failure}");
         ApiError::internal("internal")
     })
 }
 
-impl Entrance {
+impl RequestContext {
     /// The whole body and the memory that it holds, where it comes in time.
     async fn body(
         &self,
