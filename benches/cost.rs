@@ -1,7 +1,9 @@
-//! What an instance costs, as a distribution and not as a mean: its making, its call, its end, its memory, and its first time.
+//! What an instance costs, as a distribution and not as a mean: its making, its call, its end, its
+//! memory, and its first time.
 //!
-//! `cargo bench --bench cost` measures the Rust guests; `cargo bench --bench cost -- FILE…` moderators of other languages beside
-//! them, each under the limits that [`LIMITS`] gives all of them.
+//! `cargo bench --bench cost` measures the Rust guests; `cargo bench --bench cost -- FILE…`
+//! moderators of other languages beside them, each under the limits that [`LIMITS`] gives all of
+//! them.
 #![expect(clippy::print_stdout, reason = "its table is what it is for")]
 
 use std::path::Path;
@@ -119,8 +121,8 @@ fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
     (at(0.5), at(0.99))
 }
 
-/// A request with at least nine calls of wasi:nn: open a model of hardly any work, a context, three tensors, compute, and of each
-/// of two outputs its shape, type and elements.
+/// A request with at least nine calls of wasi:nn: open a model of hardly any work, a context, three
+/// tensors, compute, and of each of two outputs its shape, type and elements.
 fn predict(runtime: &Runtime) {
     let app = load(
         "[models.rows]\nsource = \"host/engine/tests/data/rows\"\nsessions = 1\n\
@@ -166,7 +168,8 @@ fn moderate(runtime: &Runtime, name: &str, source: &str, most: usize) {
     calls.print(name);
 }
 
-/// From a component's bytes to the answer of its first instance, its machine code being in the cache folder and no model there.
+/// From a component's bytes to the answer of its first instance, its machine code being in the
+/// cache folder and no model there.
 fn cold(runtime: &Runtime, name: &str, source: &str) {
     let app = load(&format!("[components.guest]\nsource = {source:?}\nlimits = {LIMITS}\n"));
     let config = &app.config.components["guest"];
@@ -186,7 +189,8 @@ fn cold(runtime: &Runtime, name: &str, source: &str) {
     println!("{name:<34} {p50:>15.0} {p99:>15.0} {:>12}", code >> 10);
 }
 
-/// A call that meets no model: a moderator says what it could not judge, a predictor that its model is not there.
+/// A call that meets no model: a moderator says what it could not judge, a predictor that its model
+/// is not there.
 fn first(runtime: &Runtime, component: &Component, parts: &[Part]) {
     match component.world() {
         infer_sandbox::World::Predictor => {
@@ -268,7 +272,8 @@ fn ahead(model: &Arc<Model>, jobs: usize) -> JoinSet<()> {
 struct Memory {
     /// Each page once: what the machine would have more of without it.
     own: u64,
-    /// Each page as often as it is mapped: one of a component's data, which all of its instances see, counts for each of them.
+    /// Each page as often as it is mapped: one of a component's data, which all of its instances
+    /// see, counts for each of them.
     resident: u64,
 }
 

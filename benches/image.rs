@@ -1,5 +1,6 @@
-//! Photos to tensors, in the sandbox and out of it: the same code, compiled for this machine and for WebAssembly. In the sandbox
-//! it is the guest's own time that counts, without the model; it holds the ranking of a thousand labels as well.
+//! Photos to tensors, in the sandbox and out of it: the same code, compiled for this machine and
+//! for WebAssembly. In the sandbox it is the guest's own time that counts, without the model; it
+//! holds the ranking of a thousand labels as well.
 
 use std::hint::black_box;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The parts of a language model's request that are no matrix product: splitting text into tokens, and finding what is computed of a
-//! prompt. The model is one of the small ones of the tests.
+//! The parts of a language model's request that are no matrix product: splitting text into tokens,
+//! and finding what is computed of a prompt. The model is one of the small ones of the tests.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -39,8 +39,8 @@ fn tokenizer(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A prompt of which all but the last token is known: the time that grows with its length is the lookup, and the attention of the
-/// one token that is computed.
+/// A prompt of which all but the last token is known: the time that grows with its length is the
+/// lookup, and the attention of the one token that is computed.
 fn prefixes(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     let model = model("qwen2-q5_0.gguf");

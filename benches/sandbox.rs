@@ -1,5 +1,5 @@
-//! What the sandbox itself costs: a fresh instance of a guest, called once and dropped; the host's side of wasi:nn; and tensors that
-//! move into a guest and out of it. Inputs are fixed.
+//! What the sandbox itself costs: a fresh instance of a guest, called once and dropped; the host's
+//! side of wasi:nn; and tensors that move into a guest and out of it. Inputs are fixed.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -48,9 +48,10 @@ fn moderate(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A model that subtracts two rows and sums what is left, natively and by way of a guest that passes the tensors through wasi:nn: open
-/// the model, make a context, set three inputs, compute, get two outputs. With rows of one number all of it is host calls; with more,
-/// it is tensors that move.
+/// A model that subtracts two rows and sums what is left, natively and by way of a guest that
+/// passes the tensors through wasi:nn: open the model, make a context, set three inputs, compute,
+/// get two outputs. With rows of one number all of it is host calls; with more, it is tensors that
+/// move.
 fn tensors(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     let app = load(

@@ -1,5 +1,5 @@
-//! What is done with any bytes, each for a target of its own: under cargo-fuzz with ever new ones, and in `make test` with those
-//! of `fuzz/seeds`. A body panics where a promise is broken.
+//! What is done with any bytes, each for a target of its own: under cargo-fuzz with ever new ones,
+//! and in `make test` with those of `fuzz/seeds`. A body panics where a promise is broken.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -78,7 +78,8 @@ pub(crate) fn image(bytes: &[u8]) {
     }
 }
 
-/// Type, rank and axes from the first bytes, data from the rest: a tensor is what it says, or is refused.
+/// Type, rank and axes from the first bytes, data from the rest: a tensor is what it says, or is
+/// refused.
 pub(crate) fn tensor(bytes: &[u8]) {
     const TYPES: [DType; 7] =
         [DType::F16, DType::F32, DType::F64, DType::BF16, DType::U8, DType::I32, DType::I64];
@@ -99,7 +100,8 @@ pub(crate) fn tensor(bytes: &[u8]) {
     }
 }
 
-/// Calls of wasi:nn in any order: the guest answers or is stopped, nothing of it stays, and the next guest is served.
+/// Calls of wasi:nn in any order: the guest answers or is stopped, nothing of it stays, and the
+/// next guest is served.
 pub(crate) fn nn(bytes: &[u8]) {
     const BUDGET: usize = 1 << 20;
     static SERVED: LazyLock<(Runtime, App)> = LazyLock::new(|| {

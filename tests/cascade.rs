@@ -11,7 +11,8 @@ const INSULT: &str = "You are so dumb and stupid!";
 const CLEAN: &str = "The meeting begins at ten in the large room.";
 const FOREIGN: &str = "Это совершенно незнакомые слова";
 
-/// A policy and a post short enough for a model of random weights that reads 1,024 tokens, some of them single bytes.
+/// A policy and a post short enough for a model of random weights that reads 1,024 tokens, some of
+/// them single bytes.
 const POLICY: &str = r#"{ "policy.text" = "Be kind.", "policy.choices" = "x, y", "policy.max_bytes" = 256 }"#;
 
 /// A server whose `/moderate` has `models`, of `text` and `language`, and `settings`.
@@ -91,7 +92,8 @@ async fn the_policy_is_computed_once() {
     let first = judge(&server, "one post").await;
     assert_eq!(tokens(&first, "cached_tokens"), 0, "{first}");
     let second = judge(&server, "quite another post").await;
-    // A token is at least a byte: of the second prompt's nothing may be computed but the post, and the turns around it.
+    // A token is at least a byte: of the second prompt's nothing may be computed but the post, and
+    // the turns around it.
     let computed = tokens(&second, "prompt_tokens") - tokens(&second, "cached_tokens");
     let turns = "user\nPost: \"\"\nassistant\n".len() + 4;
     assert!(computed <= ("quite another post".len() + turns) as u64, "{second}");

@@ -129,7 +129,8 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     [&(data.len() as u32).to_be_bytes(), &kind[..], data, &crc.sum().to_be_bytes()].concat()
 }
 
-/// A grey PNG of `side` × `side` pixels, with `extra` between its header and the pixels, which inflate to `bytes`.
+/// A grey PNG of `side` × `side` pixels, with `extra` between its header and the pixels, which
+/// inflate to `bytes`.
 pub(crate) fn png(side: u32, extra: &[u8], bytes: usize) -> Vec<u8> {
     let header = [&side.to_be_bytes()[..], &side.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
     [

@@ -268,7 +268,8 @@ async fn a_key_of_one_component_does_not_reach_another_through_a_name() {
     }
     let (status, _) = answer(server.post("/v1/moderations").json(&json!({ "input": CLEAN }))).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
-    // Perspective's clients send their key in their own way, on their route alone, and read Google's errors.
+    // Perspective's clients send their key in their own way, on their route alone, and read
+    // Google's errors.
     let analyze = |query: &str| server.post(&format!("/v1alpha1/comments:analyze{query}")).json(&json!({}));
     let cases = [
         (analyze(""), StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),

@@ -13,7 +13,8 @@ fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// The built-in models on each backend: whichever is found, which CI makes ONNX Runtime, and the embedded one.
+/// The built-in models on each backend: whichever is found, which CI makes ONNX Runtime, and the
+/// embedded one.
 fn backends() -> [Arc<App>; 2] {
     let embedded = infer::builtin::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
     let embedded = load(&embedded);

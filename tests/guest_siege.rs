@@ -44,7 +44,8 @@ struct Good {
     latencies: Histogram<u64>,
 }
 
-/// `rate` requests a second on `path` for `time`, whether or not answers come. Latencies count from when each was due.
+/// `rate` requests a second on `path` for `time`, whether or not answers come. Latencies count from
+/// when each was due.
 async fn ask(client: &Client, url: String, rate: f64, time: Duration) -> Good {
     let (next, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
     let mut lanes = JoinSet::new();
@@ -79,8 +80,8 @@ async fn ask(client: &Client, url: String, rate: f64, time: Duration) -> Good {
     all
 }
 
-/// Good requests alone, then beside `each` a second of every attack. What was answered and what memory stays is asserted; how
-/// long it took is printed, as it depends on the machine.
+/// Good requests alone, then beside `each` a second of every attack. What was answered and what
+/// memory stays is asserted; how long it took is printed, as it depends on the machine.
 async fn siege(rate: f64, each: f64, time: Duration) {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();

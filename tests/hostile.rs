@@ -226,7 +226,8 @@ fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// docs/SECURITY.md names a test for every attack; each of them is there, in a file of its module's name.
+/// docs/SECURITY.md names a test for every attack; each of them is there, in a file of its module's
+/// name.
 #[test]
 fn every_test_that_the_threat_model_names_exists() {
     let document = std::fs::read_to_string(repository().join("docs/SECURITY.md")).unwrap();

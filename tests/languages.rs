@@ -24,7 +24,8 @@ fn built(name: &str, target: &str) -> Option<PathBuf> {
 }
 
 fn configured(source: &str, models: &str, settings: &str) -> String {
-    // The machines of other languages take more memory than Rust's guests, and more time to read a text.
+    // The machines of other languages take more memory than Rust's guests, and more time to read a
+    // text.
     format!(
         "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n[models.photos]\nsource = \"builtin:efficientnet-lite0-int8\"\n\
          [components.guest]\nsource = {source:?}\nroute = \"/moderate\"\n\

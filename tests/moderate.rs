@@ -65,7 +65,8 @@ async fn an_answer_says_who_judged_and_how_long_each_stage_took() {
     assert!(facts["models"].as_array().unwrap().contains(&json!({ "name": "toxic-bilstm", "hash": text })));
     let stage = |name: &str| facts["timings"][name].as_f64().unwrap();
     assert!(stage("compute_ms") > 0.0 && stage("guest_ms") > 0.0 && stage("instantiate_ms") > 0.0, "{facts}");
-    // Not their sum: a model may begin on one core before the guest that called it has left the other.
+    // Not their sum: a model may begin on one core before the guest that called it has left the
+    // other.
     assert!(stage("total_ms") >= stage("compute_ms").max(stage("guest_ms")), "{facts}");
 }
 
@@ -74,7 +75,8 @@ async fn scores_are_those_of_an_independent_run() {
     let server = Server::builtin().await;
     let golden = golden();
     let cases = golden["text"]["cases"].as_array().unwrap();
-    // A text of more words than the model reads is judged in windows, which a single run of the model is not.
+    // A text of more words than the model reads is judged in windows, which a single run of the
+    // model is not.
     let cases: Vec<_> =
         cases.iter().filter(|case| case["text"].as_str().unwrap().split(' ').count() <= 100).collect();
     assert!(cases.len() >= 10);

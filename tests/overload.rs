@@ -37,7 +37,8 @@ async fn ask(connection: &mut BufReader<TcpStream>, request: &str) -> std::io::R
     Ok(status)
 }
 
-/// Ask for `time` over `connections`, `rate` times a second whether or not answers come, or as fast as they do.
+/// Ask for `time` over `connections`, `rate` times a second whether or not answers come, or as fast
+/// as they do.
 async fn load(address: &str, connections: u64, rate: Option<f64>, time: Duration) -> Latencies {
     let words = std::env::var("OVERLOAD_WORDS").map_or(15, |text| text.parse().unwrap());
     let text: Vec<_> =
@@ -90,7 +91,8 @@ fn print(what: &str, latencies: &Latencies, time: Duration) {
     }
 }
 
-/// `make overload`: how long refusals and answers take is printed, as it depends on the machine; what is answered is asserted.
+/// `make overload`: how long refusals and answers take is printed, as it depends on the machine;
+/// what is answered is asserted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "loads all cores for half a minute, or for OVERLOAD_SECONDS"]
 async fn three_times_the_capacity_gets_answers_and_refusals_alone() {

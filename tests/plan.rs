@@ -8,9 +8,10 @@ use tokio::task::JoinSet;
 
 use crate::harness::{eventually, photo};
 
-/// How far a prediction may be below what was measured, and above it. `make plan` prints how far; allocators and page caches
-/// differ between machines, and so does what runs at once where other work takes the processors. A prediction leaves out what
-/// requests hold: photos of three views hold a tensor for each, which is a seventh of what is measured with image models.
+/// How far a prediction may be below what was measured, and above it. `make plan` prints how far;
+/// allocators and page caches differ between machines, and so does what runs at once where other
+/// work takes the processors. A prediction leaves out what requests hold: photos of three views
+/// hold a tensor for each, which is a seventh of what is measured with image models.
 const BELOW: f64 = -0.45;
 const ABOVE: f64 = 0.35;
 

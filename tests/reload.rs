@@ -164,7 +164,8 @@ async fn whatever_is_wrong_what_was_served_is_served_on() {
         );
         assert_eq!(place.hash().await, hash, "{name}");
     }
-    // A file that is not the card's, a card that is not the file's, and a model that does not answer what its card says.
+    // A file that is not the card's, a card that is not the file's, and a model that does not
+    // answer what its card says.
     place.write(&good.replace("\"one\"", "\"two\""));
     let model = fs::read(two.join("model.onnx")).unwrap();
     let card = fs::read_to_string(two.join("card.toml")).unwrap();
@@ -308,7 +309,8 @@ async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_
     assert_ne!(place.hash().await, hash);
 }
 
-/// The shortest and the longest that a reload takes before its process is killed, in milliseconds: before its step and behind it.
+/// The shortest and the longest that a reload takes before its process is killed, in milliseconds:
+/// before its step and behind it.
 const KILLED_AFTER: [u64; 4] = [0, 10, 60, 300];
 
 #[tokio::test]
@@ -338,7 +340,8 @@ async fn a_server_that_is_killed_while_it_reloads_serves_the_whole_file_when_it_
         write("one", "builtin:moderate");
         let server = serve();
         eventually(async || ready(&client, &admin).await).await;
-        // A component that nobody has compiled yet: a custom section at its end makes it another one.
+        // A component that nobody has compiled yet: a custom section at its end makes it another
+        // one.
         let mut bytes = guest.clone();
         bytes.extend([0, 3, 1, b'v', turn as u8]);
         fs::write(folder.join("next.wasm"), bytes).unwrap();

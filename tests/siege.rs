@@ -1,7 +1,8 @@
 //! Good traffic beside attacks on one server that has API keys and `memory_bytes`.
 //!
 //! - `server`: its configuration; `good`: the good traffic
-//! - `guests`: attacks by hostile components; `clients`: attacks by what clients send, and how slowly
+//! - `guests`: attacks by hostile components; `clients`: attacks by what clients send, and how
+//!   slowly
 
 mod clients;
 mod good;
@@ -73,7 +74,8 @@ struct Source {
 /// Connections from one address: fewer than a server allows.
 const CONNECTIONS_OF_ADDRESS: usize = 32;
 
-/// The time in which the connections of an attack begin: those of many machines do not begin at once.
+/// The time in which the connections of an attack begin: those of many machines do not begin at
+/// once.
 const BEGIN: Duration = Duration::from_secs(1);
 
 /// The time after which a connection that was closed is made again.
@@ -98,7 +100,8 @@ impl Attacker {
         let count = ((count as f64 * self.share).ceil() as usize).max(1);
         self.all((0..count).map(|index| {
             let (attacker, one) = (self.clone(), one.clone());
-            // Good requests come from 127.0.0.1, and those of clients without a choice from 127.0.2.1 and on.
+            // Good requests come from 127.0.0.1, and those of clients without a choice from
+            // 127.0.2.1 and on.
             let address = Ipv4Addr::new(127, 0, 1, (1 + index / CONNECTIONS_OF_ADDRESS) as u8);
             let begin = BEGIN.mul_f64(index as f64 / count as f64);
             async move {
@@ -127,8 +130,8 @@ struct Siege {
     time: Duration,
 }
 
-/// Good requests alone and beside `attacks` in turn; the faults that were found. How long answers took is printed
-/// and is no fault, as it depends on the machine.
+/// Good requests alone and beside `attacks` in turn; the faults that were found. How long answers
+/// took is printed and is no fault, as it depends on the machine.
 async fn siege(name: &str, attacks: &[(&str, Attack)], size: &Siege) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
@@ -185,7 +188,8 @@ async fn siege(name: &str, attacks: &[(&str, Attack)], size: &Siege) -> Vec<Stri
     faults
 }
 
-/// The fault where the process has held more than `MEMORY_BYTES`, or does not come back to what it held `before`.
+/// The fault where the process has held more than `MEMORY_BYTES`, or does not come back to what it
+/// held `before`.
 async fn check_memory(server: &Process, before: u64) -> Option<String> {
     let (during, most) = (server.resident(), MEMORY_BYTES >> 10);
     // Allocators give back what is free when they are asked, and as time goes by.

@@ -52,7 +52,8 @@ fn component(folder: &Path, version: &str) {
     fs::write(folder.join(format!("{version}.wasm")), bytes).unwrap();
 }
 
-/// `make swap`: figures are printed, as times depend on the machine; what is answered, and by which version, is asserted.
+/// `make swap`: figures are printed, as times depend on the machine; what is answered, and by which
+/// version, is asserted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "takes two minutes, or SWAP_SECONDS; loads all cores"]
 async fn a_model_is_swapped_every_ten_seconds_and_no_request_fails() {

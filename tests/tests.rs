@@ -32,7 +32,8 @@ mod cors;
 mod excerpts;
 /// What the fuzz targets do, with the seeds that are kept.
 mod fuzz;
-/// The APIs that clients already speak: OpenAI's moderations, with our extensions, and Perspective's analysis.
+/// The APIs that clients already speak: OpenAI's moderations, with our extensions, and
+/// Perspective's analysis.
 mod gateway;
 /// Models and preprocessing against values of an independent implementation.
 mod golden;

@@ -211,7 +211,8 @@ async fn promote_and_rollback_change_file_lock_and_server_or_nothing() {
     );
     assert!(!run(&["diff", "other"]).status.success());
 
-    // A next version whose file has changed since is not promoted: neither in the file nor in the server.
+    // A next version whose file has changed since is not promoted: neither in the file nor in the
+    // server.
     let model = folder.join("two/model.onnx");
     let bytes = fs::read(&model).unwrap();
     fs::write(&model, &bytes[..1000]).unwrap();

@@ -17,7 +17,8 @@ fn parts(files: &[Vec<u8>]) -> Value {
     json!({ "input": files.iter().map(part).collect::<Vec<_>>() })
 }
 
-/// The verdict on images that are judged together: the action, the score, and what is said of the views.
+/// The verdict on images that are judged together: the action, the score, and what is said of the
+/// views.
 async fn judge(server: &Server, files: &[Vec<u8>]) -> (String, f64, Option<String>) {
     let response = server.post("/moderate").json(&parts(files)).send().await.unwrap();
     let action = response.headers()["x-infer-action"].to_str().unwrap().to_owned();
@@ -33,7 +34,8 @@ async fn judge(server: &Server, files: &[Vec<u8>]) -> (String, f64, Option<Strin
 
 async fn serve(settings: &str) -> Server {
     let models = "models = { text = \"toxic-bilstm\", image = \"nsfw-mobilenet\" }";
-    // Time enough on a machine that does other work: what is judged is tested here, not for how long.
+    // Time enough on a machine that does other work: what is judged is tested here, not for how
+    // long.
     let limits = "limits = { guest_ms = 30000, compute_ms = 60000 }";
     let config = infer::builtin::CONFIG
         .replace("[server]", "[server]\ndeadline_ms = 60000")

@@ -1,8 +1,9 @@
 //! Bakes the text model's vocabulary into the guest as constant data.
 //!
-//! An instance lives for one request, so nothing may be built when it starts. The table is three constant arrays: slots
-//! (found by hash, open addressing), where each word starts, and the words. Words lie in the order of their ids, which
-//! is that of their frequency: an ordinary text touches few pages of it.
+//! An instance lives for one request, so nothing may be built when it starts. The table is three
+//! constant arrays: slots (found by hash, open addressing), where each word starts, and the words.
+//! Words lie in the order of their ids, which is that of their frequency: an ordinary text touches
+//! few pages of it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -58,7 +59,8 @@ fn table(json: &Value) -> String {
         starts.push(text_of_all.len());
     }
 
-    // What the model's tokeniser takes for a separator, and line ends and blanks that it does not know.
+    // What the model's tokeniser takes for a separator, and line ends and blanks that it does not
+    // know.
     let separators: Vec<char> = text("filters").chars().chain(" \r\u{b}\u{c}".chars()).collect();
     let kind = |byte: u8| match char::from(byte) {
         separator if separators.contains(&separator) => "Ascii::Separator",

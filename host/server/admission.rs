@@ -1,14 +1,16 @@
 //! Who is let in: a bound on the work that waits and on how long it will.
 //!
-//! Past either a request is refused at once, before its body is read. A queue that is bounded by its length alone
-//! would make every request of an overload wait for as long as the whole queue takes; here it is bounded by that time too,
-//! which is the work that waits times what the last pieces of work have taken between them.
+//! Past either a request is refused at once, before its body is read. A queue that is bounded by
+//! its length alone would make every request of an overload wait for as long as the whole queue
+//! takes; here it is bounded by that time too, which is the work that waits times what the last
+//! pieces of work have taken between them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the queue may be more than half full before the server is not ready: longer than a burst takes.
+/// How long the queue may be more than half full before the server is not ready: longer than a
+/// burst takes.
 const STANDING: Duration = Duration::from_secs(1);
 
 /// What an end that was seen counts after the next one: the mean is of some thirty requests.
@@ -18,7 +20,8 @@ const FADING: f64 = 31.0 / 32.0;
 /// says little of the next.
 const HALVING: Duration = Duration::from_secs(1);
 
-/// The work that runs and waits, in inputs: a text, an image, or one piece of content of several parts.
+/// The work that runs and waits, in inputs: a text, an image, or one piece of content of several
+/// parts.
 pub struct Gate {
     /// Inputs that run side by side.
     running: usize,
@@ -29,7 +32,8 @@ pub struct Gate {
     state: Mutex<State>,
 }
 
-/// Changed by a few instructions at a time, on the one thread that answers connections and at the end of a request.
+/// Changed by a few instructions at a time, on the one thread that answers connections and at the
+/// end of a request.
 struct State {
     inputs: usize,
     /// Inputs that ended while some waited, and the seconds that this took; older ones count less.
@@ -79,8 +83,8 @@ impl Gate {
         Ok(Admission { gate: self.clone(), inputs: AtomicUsize::new(1) })
     }
 
-    /// Whether a request's first input would have a place now. A request is asked so before its body
-    /// is read, and takes its place when the body has come.
+    /// Whether a request's first input would have a place now. A request is asked so before its
+    /// body is read, and takes its place when the body has come.
     ///
     /// # Errors
     ///

@@ -22,8 +22,8 @@ use crate::metrics::{Metrics, Recorder};
 use crate::versions::{self, Canary, Count, Version};
 use crate::{plan, routes, weights};
 
-/// Everything that is loaded once. It does not change: a changed configuration makes [another](App::next), which shares
-/// with this one what is the same in both.
+/// Everything that is loaded once. It does not change: a changed configuration makes
+/// [another](App::next), which shares with this one what is the same in both.
 pub struct App {
     /// What it was made from.
     pub config: Config,
@@ -148,8 +148,9 @@ impl App {
         })
     }
 
-    /// What `config` makes beside this one: models and components with the same settings and the same bytes are this
-    /// one's, the others are loaded. Until [`App::alone`] requests have the memory that both together leave.
+    /// What `config` makes beside this one: models and components with the same settings and the
+    /// same bytes are this one's, the others are loaded. Until [`App::alone`] requests have the
+    /// memory that both together leave.
     ///
     /// # Errors
     ///
@@ -231,7 +232,8 @@ impl App {
         Ok(self)
     }
 
-    /// Load the models' next versions, and the components that use a canary; what `old` has of them is shared.
+    /// Load the models' next versions, and the components that use a canary; what `old` has of them
+    /// is shared.
     fn with_trials(mut self, old: Option<&App>) -> anyhow::Result<Self> {
         let mut shadows = BTreeMap::new();
         {

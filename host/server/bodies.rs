@@ -1,4 +1,5 @@
-//! The memory of requests' bodies: a bound on all of them together, and who goes where it is used up.
+//! The memory of requests' bodies: a bound on all of them together, and who goes where it is used
+//! up.
 //!
 //! A body is charged as it comes: what a client announces and does not send costs nothing. One that
 //! has come in part holds its memory only while it goes on coming. Where another needs memory and
@@ -38,7 +39,8 @@ const LEFT_PART: usize = 8;
 #[derive(Clone)]
 pub struct BodyMemory {
     most: usize,
-    /// Changed by the front's one thread, and at the end of a request, a few instructions at a time.
+    /// Changed by the front's one thread, and at the end of a request, a few instructions at a
+    /// time.
     used: Arc<Mutex<Used>>,
     /// What requests hold together, bodies and all else.
     requests: RequestMemory,
@@ -154,7 +156,8 @@ impl BodyMemory {
 }
 
 impl Share {
-    /// Take `bytes` more. Nobody waits for memory that a half-read body of another holds, or two could wait for each other.
+    /// Take `bytes` more. Nobody waits for memory that a half-read body of another holds, or two
+    /// could wait for each other.
     fn take(&mut self, bytes: usize) -> Result<(), Full> {
         let mut used = self.memory.used();
         let own = used.by_sender.get(&self.sender).copied().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! What the program carries: a configuration, the weights that ship, the guests, so that one file serves; and the cards of
-//! models that are pulled.
+//! What the program carries: a configuration, the weights that ship, the guests, so that one file
+//! serves; and the cards of models that are pulled.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,8 @@ pub fn weights_names() -> impl Iterator<Item = &'static str> {
     WEIGHTS.iter().map(|(name, _)| *name).chain([PHI3_DUMMY])
 }
 
-/// The files of a model that are carried: all of them, or the card of one that is pulled; none of one that is written.
+/// The files of a model that are carried: all of them, or the card of one that is pulled; none of
+/// one that is written.
 pub fn weights(name: &str) -> Option<Files> {
     WEIGHTS.iter().find(|(known, _)| *known == name).map(|(_, files)| *files)
 }
@@ -59,7 +60,8 @@ pub fn guest(name: &str) -> Option<&'static [u8]> {
     GUESTS.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
 }
 
-/// Where ONNX Runtime's shared library is looked for: the cache folder, then where systems keep libraries.
+/// Where ONNX Runtime's shared library is looked for: the cache folder, then where systems keep
+/// libraries.
 pub fn onnxruntime_folders() -> Vec<PathBuf> {
     let cached = cache_folder().map(|folder| folder.join("onnxruntime"));
     let system = ["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];

@@ -25,7 +25,8 @@ pub use bench::{Bench, BenchFormat, BenchTask, PrefixCache, Server, Target};
     arg_required_else_help = true
 )]
 pub struct Cli {
-    /// Configuration file [default: ./infer.toml where there is one, else the built-in configuration]
+    /// Configuration file [default: ./infer.toml where there is one, else the built-in
+    /// configuration]
     #[arg(short = 'f', long, global = true, env = "INFER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -37,7 +38,8 @@ pub struct Cli {
     #[arg(long, global = true, env = "INFER_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// Run language models on a lower instruction set than this CPU's best, for comparisons; `infer check` says which is in use
+    /// Run language models on a lower instruction set than this CPU's best, for comparisons; `infer
+    /// check` says which is in use
     #[arg(long, global = true, env = "INFER_INSTRUCTION_SET", value_name = "SET", hide_short_help = true,
         value_parser = PossibleValuesParser::new(infer_engine::instruction_sets()))]
     pub instruction_set: Option<String>,
@@ -61,13 +63,16 @@ pub enum LogFormat {
 pub enum Command {
     /// Serve the configured components over HTTP until SIGTERM or Ctrl-C, then drain
     Serve(Serve),
-    /// Validate the configuration, the models' hashes and the guests, ask the self-tests, and print what would run
+    /// Validate the configuration, the models' hashes and the guests, ask the self-tests, and print
+    /// what would run
     Check(Check),
-    /// Have the running server read its configuration again and serve what it says, without dropping a request
+    /// Have the running server read its configuration again and serve what it says, without
+    /// dropping a request
     Reload(Admin),
     /// Compare the running server's models with their next versions
     Diff(Diff),
-    /// Put a model's next version in its place: in infer.toml, infer.lock and the running server, or in none of them
+    /// Put a model's next version in its place: in infer.toml, infer.lock and the running server,
+    /// or in none of them
     Promote(Turn),
     /// End the trial of a model's next version; where there is none, undo the last promotion
     Rollback(Turn),
@@ -114,7 +119,8 @@ pub struct Serve {
 /// `infer check`
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Print what would change instead: against the running server, or against another configuration file
+    /// Print what would change instead: against the running server, or against another
+    /// configuration file
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     pub diff: Option<Option<PathBuf>>,
 

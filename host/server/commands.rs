@@ -89,11 +89,13 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// The runtime that commands block on: as the server's.
 fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    // Each processor may have a thread that computes a short model itself; one more keeps listening.
+    // Each processor may have a thread that computes a short model itself; one more keeps
+    // listening.
     let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
-        // What comes from outside goes first: guests that were interrupted are in the threads' own queues.
+        // What comes from outside goes first: guests that were interrupted are in the threads' own
+        // queues.
         .global_queue_interval(1)
         .enable_all()
         .build()

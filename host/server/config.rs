@@ -1,6 +1,7 @@
-//! infer.toml: what is typed (`file`) becomes what it means ([`Config`]); `check` names each mistake with its line, `server`
-//! those of the listener and its keys, `trial` those of next versions, `component_test` what components are asked; `resolved` compares two, `edit` changes the
-//! text.
+//! infer.toml: what is typed (`file`) becomes what it means ([`Config`]); `check` names each
+//! mistake with its line, `server` those of the listener and its keys, `trial` those of next
+//! versions, `component_test` what components are asked; `resolved` compares two, `edit` changes
+//! the text.
 
 mod address;
 mod check;
@@ -149,8 +150,8 @@ pub struct Mistake {
 }
 
 impl Config {
-    /// The file at `path` and the lock beside it; without one `./infer.toml` where it exists, else the configuration that the
-    /// program carries.
+    /// The file at `path` and the lock beside it; without one `./infer.toml` where it exists, else
+    /// the configuration that the program carries.
     ///
     /// # Errors
     ///
@@ -211,7 +212,8 @@ impl Config {
 }
 
 impl ModelConfig {
-    /// Whether the same is loaded for both, on whichever line they are; other versions beside them are no matter.
+    /// Whether the same is loaded for both, on whichever line they are; other versions beside them
+    /// are no matter.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let ModelConfig { at, next, previous, .. } = self.clone();

@@ -54,7 +54,8 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.persist()
 }
 
-/// Check that a file may take the place of `name`: there is a regular file, a link to one, or nothing.
+/// Check that a file may take the place of `name`: there is a regular file, a link to one, or
+/// nothing.
 ///
 /// # Errors
 ///

@@ -1,8 +1,10 @@
-//! `infer dummy`: a model file of full size whose weights are random, so that a box can be sized before a download.
+//! `infer dummy`: a model file of full size whose weights are random, so that a box can be sized
+//! before a download.
 //!
-//! Hyper-parameters, tokenizer and chat template are Phi-3 Mini's own; the types of its tensors are those that llama.cpp gives
-//! them. Weights are written as blocks of random codes whose scales make them about 0 on average, with a standard deviation of
-//! about 0.02. The header says `infer.dummy`, and whatever runs on the file says DUMMY.
+//! Hyper-parameters, tokenizer and chat template are Phi-3 Mini's own; the types of its tensors are
+//! those that llama.cpp gives them. Weights are written as blocks of random codes whose scales make
+//! them about 0 on average, with a standard deviation of about 0.02. The header says `infer.dummy`,
+//! and whatever runs on the file says DUMMY.
 
 mod blocks;
 mod header;
@@ -91,7 +93,8 @@ pub struct Written {
     pub sha256: String,
 }
 
-/// Write a Phi-3 Mini with random weights to `path`. The file is there when it is whole, and not before.
+/// Write a Phi-3 Mini with random weights to `path`. The file is there when it is whole, and not
+/// before.
 ///
 /// # Errors
 ///

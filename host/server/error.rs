@@ -20,8 +20,8 @@ use crate::rates::Wait;
 /// The code of a 415 for a compressed body, which says in `accept-encoding` what is accepted.
 const UNSUPPORTED_ENCODING: &str = "unsupported_encoding";
 
-/// A failure, as the client sees it. Its texts are excerpts, however they came about: an answer is no
-/// longer for what its request has said.
+/// A failure, as the client sees it. Its texts are excerpts, however they came about: an answer is
+/// no longer for what its request has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     status: StatusCode,
@@ -78,7 +78,8 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "version_not_found", message)
     }
 
-    /// 404: no component goes by the name `model`, or none was named and there are several; `names` are those that there are.
+    /// 404: no component goes by the name `model`, or none was named and there are several; `names`
+    /// are those that there are.
     pub fn no_moderator(model: Option<&str>, names: &str) -> Self {
         let message = match model {
             Some(model) => {

@@ -1,7 +1,7 @@
 //! API keys: what is configured of one is its hash, and what it may do.
 //!
-//! A key is 256 random bits, so a plain SHA-256 of it can be neither guessed nor looked up in a table; a slow hash, as
-//! passwords need, would only cost every request.
+//! A key is 256 random bits, so a plain SHA-256 of it can be neither guessed nor looked up in a
+//! table; a slow hash, as passwords need, would only cost every request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,7 +20,8 @@ use crate::rates::{Bucket, Wait};
 /// What every key begins with, so that scanners for leaked secrets find one.
 const PREFIX: &str = "infer_";
 
-/// The longest text that is hashed to see whether it is a key: those of other services that a client may send are shorter.
+/// The longest text that is hashed to see whether it is a key: those of other services that a
+/// client may send are shorter.
 const LONGEST: usize = 512;
 
 /// SHA-256 of a key.
@@ -124,7 +125,8 @@ impl Keyring {
         Keyring { keys: configured.iter().map(key).collect() }
     }
 
-    /// The keys of `configured` in place of these, which were made from `before`: one that has not changed goes on counting.
+    /// The keys of `configured` in place of these, which were made from `before`: one that has not
+    /// changed goes on counting.
     #[must_use]
     pub fn next(
         &self,

@@ -1,14 +1,16 @@
-//! What is served now, and its replacement by what a changed configuration says, while requests go on.
+//! What is served now, and its replacement by what a changed configuration says, while requests go
+//! on.
 //!
-//! A `Snapshot` is everything that a request may meet: models, components, routes, keys, limits. Each request takes
-//! one when its head has come and keeps it to its end, so an answer comes from exactly one. A reload makes the next one beside it,
-//! of which only what has changed is loaded; tests it; puts it in place in one step; and unloads what has gone when the last
-//! request that knows it has ended. Whatever fails before that step leaves everything as it was.
+//! A `Snapshot` is everything that a request may meet: models, components, routes, keys, limits.
+//! Each request takes one when its head has come and keeps it to its end, so an answer comes from
+//! exactly one. A reload makes the next one beside it, of which only what has changed is loaded;
+//! tests it; puts it in place in one step; and unloads what has gone when the last request that
+//! knows it has ended. Whatever fails before that step leaves everything as it was.
 //!
 //! # Layout
 //!
-//! - `drain`: the end of what is served no more; `watch`: reloading when files change, and unloading what
-//!   nobody asks
+//! - `drain`: the end of what is served no more; `watch`: reloading when files change, and
+//!   unloading what nobody asks
 //! - `self_test`: what models and components are asked before they are served
 
 mod drain;
@@ -48,7 +50,8 @@ pub struct Live {
     /// The address of the operator's listener, where there is one.
     admin: Option<SocketAddr>,
     stopping: AtomicBool,
-    /// One reload at a time, each after the last one's end: at most two snapshots are in memory. Held across loading.
+    /// One reload at a time, each after the last one's end: at most two snapshots are in memory.
+    /// Held across loading.
     turn: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -125,7 +128,8 @@ impl Step {
 }
 
 impl Live {
-    /// Serve `app` from now on, and what `read` says at each reload. Requests are handled on the runtime that this is called on.
+    /// Serve `app` from now on, and what `read` says at each reload. Requests are handled on the
+    /// runtime that this is called on.
     #[must_use]
     pub fn new(app: Arc<App>, listeners: &Listeners, read: Option<Read>) -> Arc<Self> {
         let admin = listeners.admin_address();
@@ -167,8 +171,8 @@ impl Live {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Read the configuration again, and serve what it says. It goes on to its end also where its caller does not wait, and is told in
-    /// the log and counted either way.
+    /// Read the configuration again, and serve what it says. It goes on to its end also where its
+    /// caller does not wait, and is told in the log and counted either way.
     ///
     /// # Errors
     ///
@@ -202,7 +206,8 @@ impl Live {
     async fn turn(self: Arc<Self>) -> Result<Report, Refused> {
         let mut turn = self.turn.lock().await;
         if let Some(draining) = turn.take() {
-            // Its requests have deadlines, so this ends; were it not waited for, versions could pile up in memory.
+            // Its requests have deadlines, so this ends; were it not waited for, versions could
+            // pile up in memory.
             let _ = draining.await;
         }
         let began = Instant::now();
@@ -240,7 +245,8 @@ impl Live {
         Ok(Report { applied: true, changes, models, components, took_ms })
     }
 
-    /// What the configuration says now, loaded beside `old`, and what has changed; nothing where nothing has.
+    /// What the configuration says now, loaded beside `old`, and what has changed; nothing where
+    /// nothing has.
     fn prepare(&self, old: &App) -> Result<Option<(App, Vec<Change>)>, Refused> {
         let read = self.read.as_ref().ok_or_else(|| {
             Step::Read.refuse(anyhow::anyhow!("this server was started without a configuration to read"))
@@ -259,8 +265,8 @@ impl Live {
         Ok((!changes.is_empty()).then_some((app, changes)))
     }
 
-    /// Let go of everything, and wait for what still computes, for as long as `most`: a computation under way holds memory that the
-    /// model's end unmaps.
+    /// Let go of everything, and wait for what still computes, for as long as `most`: a computation
+    /// under way holds memory that the model's end unmaps.
     pub async fn unload(self: Arc<Self>, most: Duration) {
         let until = Instant::now() + most;
         let unloaded = async {

@@ -1,6 +1,8 @@
-//! infer.lock: the hash of every model and component of a configuration, so that two boxes with the same lock answer alike.
+//! infer.lock: the hash of every model and component of a configuration, so that two boxes with the
+//! same lock answer alike.
 //!
-//! It stands beside the configuration, under its name with `.lock` at the end. Where it is, nothing is served that it does not pin.
+//! It stands beside the configuration, under its name with `.lock` at the end. Where it is, nothing
+//! is served that it does not pin.
 
 use std::collections::BTreeMap;
 use std::io;

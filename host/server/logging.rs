@@ -1,7 +1,7 @@
 //! Where log lines go: standard error, as text for people or as JSON for programs.
 //!
-//! Nobody waits for a line: it goes into a bounded queue, whose own thread writes it. Where standard
-//! error takes less than is logged, lines are dropped and counted.
+//! Nobody waits for a line: it goes into a bounded queue, whose own thread writes it. Where
+//! standard error takes less than is logged, lines are dropped and counted.
 //!
 //! # Layout
 //!
@@ -78,8 +78,8 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     }
 }
 
-/// Write `line` to standard error behind the lines that are logged, and wait for all of them, for as
-/// long as the end of the program may wait.
+/// Write `line` to standard error behind the lines that are logged, and wait for all of them, for
+/// as long as the end of the program may wait.
 pub fn last(line: Option<&dyn Display>) {
     match (QUEUE.get(), line) {
         (Some(queue), line) => {

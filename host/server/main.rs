@@ -11,8 +11,8 @@ use infer::config::ConfigError;
 use infer::logging;
 use infer::reclaim::one_heap;
 
-/// Tensors of a megabyte come and go with every request: this allocator keeps their pages, where the system's returns
-/// them and takes a page fault for each again.
+/// Tensors of a megabyte come and go with every request: this allocator keeps their pages, where
+/// the system's returns them and takes a page fault for each again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,6 +1,8 @@
-//! What `GET /metrics` tells, in the text format of OpenMetrics: names begin with `infer_` and end with their unit.
+//! What `GET /metrics` tells, in the text format of OpenMetrics: names begin with `infer_` and end
+//! with their unit.
 //!
-//! Labels have few values: routes as they are written in the route table, components and models of the configuration.
+//! Labels have few values: routes as they are written in the route table, components and models of
+//! the configuration.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,7 +73,8 @@ struct Written {
     text: Bytes,
 }
 
-/// The models that are served now, and whether each is another's next version; they are not kept by being counted.
+/// The models that are served now, and whether each is another's next version; they are not kept by
+/// being counted.
 type Served = Arc<ArcSwap<Vec<(Weak<Model>, bool)>>>;
 
 /// What is counted of components.
@@ -170,7 +173,8 @@ impl Metrics {
         Metrics { registry, requests, seconds, calls, reloads, models, written: Mutex::default() }
     }
 
-    /// Tell of `models` from now on, and of the next versions of some: what they have done is read from them whenever it is told.
+    /// Tell of `models` from now on, and of the next versions of some: what they have done is read
+    /// from them whenever it is told.
     pub fn tell_of<'m>(&self, models: impl Iterator<Item = &'m Arc<Model>>, next: &[&Arc<Model>]) {
         let current = models.map(|model| (Arc::downgrade(model), false));
         let next = next.iter().map(|model| (Arc::downgrade(model), true));

@@ -1,8 +1,10 @@
-//! What a configuration needs of memory, predicted before anything is loaded; and whether that keeps the contract.
+//! What a configuration needs of memory, predicted before anything is loaded; and whether that
+//! keeps the contract.
 //!
-//! Two figures stand for each part: what it takes when the server has been busy with requests as in tests/plan.rs, and the
-//! most that it may take. What does not depend on requests has to fit into `memory_bytes` at its most; what is left of that
-//! is what requests may hold together, and the sandbox counts it ([`infer_sandbox::RequestMemory`]).
+//! Two figures stand for each part: what it takes when the server has been busy with requests as in
+//! tests/plan.rs, and the most that it may take. What does not depend on requests has to fit into
+//! `memory_bytes` at its most; what is left of that is what requests may hold together, and the
+//! sandbox counts it ([`infer_sandbox::RequestMemory`]).
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,10 +18,11 @@ use crate::app::component_bytes;
 use crate::config::{Config, ConfigError, Mistake, ModelConfig, Next, Source, Trial};
 use crate::weights::{self, Reuse, State};
 
-/// Measured on Linux x86-64 as what a server takes with a part and without, in bytes resident; `make plan` compares their sum
-/// with what real servers take under load.
+/// Measured on Linux x86-64 as what a server takes with a part and without, in bytes resident;
+/// `make plan` compares their sum with what real servers take under load.
 mod measured {
-    /// The program with no model and no component: its code, its threads, the WebAssembly engine's tables.
+    /// The program with no model and no component: its code, its threads, the WebAssembly engine's
+    /// tables.
     pub(super) const PROGRAM: u64 = 27 << 20;
     /// ONNX Runtime 1.32: its environment and its operators' tables.
     pub(super) const ONNXRUNTIME: u64 = 21 << 20;
@@ -29,11 +32,13 @@ mod measured {
     pub(super) const GUESTS: u64 = 5 << 20;
     /// Machine code and its tables, of a component's size, once compiled.
     pub(super) const MACHINE_CODE: f64 = 2.5;
-    /// What the compiler takes, of the largest component's size, where it has to compile; later requests use it again.
+    /// What the compiler takes, of the largest component's size, where it has to compile; later
+    /// requests use it again.
     pub(super) const COMPILER: f64 = 60.0;
     /// What one instance touches of its memory and stacks with a text of a few hundred bytes.
     pub(super) const INSTANCE: u64 = 640 << 10;
-    /// What one that decodes an image takes more, on average, where 32 decode photos of 640 × 427 pixels side by side.
+    /// What one that decodes an image takes more, on average, where 32 decode photos of 640 × 427
+    /// pixels side by side.
     pub(super) const IMAGE: u64 = 1 << 20;
 }
 
@@ -63,12 +68,14 @@ pub struct Part {
     pub bytes: u64,
     /// The most that it may take.
     pub most_bytes: u64,
-    /// Whether it lies in mapped files, whose pages processes share and the system takes back when it must.
+    /// Whether it lies in mapped files, whose pages processes share and the system takes back when
+    /// it must.
     pub mapped: bool,
 }
 
 impl Plan {
-    /// What `config` needs on the backend of `runtime`. Of models' files no more is read than the header of a GGUF.
+    /// What `config` needs on the backend of `runtime`. Of models' files no more is read than the
+    /// header of a GGUF.
     ///
     /// # Errors
     ///
@@ -188,7 +195,8 @@ impl Plan {
         Ok(())
     }
 
-    /// What requests hold beside their instances: nothing that counts when they are small, and at most their limits.
+    /// What requests hold beside their instances: nothing that counts when they are small, and at
+    /// most their limits.
     fn requests(&mut self, config: &Config) {
         let body = 2 * config.server.max_body_bytes as u64;
         let limits = config.components.values().map(|component| &component.limits);

@@ -1,11 +1,13 @@
-//! `infer pull`: bring a model's file from where its card says it can be fetched, and let nothing else near its place.
+//! `infer pull`: bring a model's file from where its card says it can be fetched, and let nothing
+//! else near its place.
 //!
-//! What is fetched grows in the folder `.pull` beside the file's place. Only a file with the card's hash is renamed there, so
-//! that a pull which is interrupted, at whatever moment, leaves nothing that is ever loaded; the next one goes on from it.
+//! What is fetched grows in the folder `.pull` beside the file's place. Only a file with the card's
+//! hash is renamed there, so that a pull which is interrupted, at whatever moment, leaves nothing
+//! that is ever loaded; the next one goes on from it.
 //!
-//! The folder, its card and whoever sends the file are not trusted. Files are created, replaced and removed relative to the
-//! folder's descriptor, without following links; no more than the card's bytes are kept, wherever they come from; and nothing
-//! that is fetched is run.
+//! The folder, its card and whoever sends the file are not trusted. Files are created, replaced and
+//! removed relative to the folder's descriptor, without following links; no more than the card's
+//! bytes are kept, wherever they come from; and nothing that is fetched is run.
 //!
 //! # Layout
 //!
@@ -74,12 +76,13 @@ pub enum Outcome {
     Fetched(Carrier),
 }
 
-/// Bring the model's file of `card` into its folder, from the carrier that `target` names or from the first that has it.
-/// `report` is called for each carrier that fails before another is tried.
+/// Bring the model's file of `card` into its folder, from the carrier that `target` names or from
+/// the first that has it. `report` is called for each carrier that fails before another is tried.
 ///
 /// # Errors
 ///
-/// When no carrier has the file that the card describes, when the disk is too small, or another pull is under way.
+/// When no carrier has the file that the card describes, when the disk is too small, or another
+/// pull is under way.
 pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let Target { folder, store, .. } = *target;
     let file = card.model_file();
@@ -95,7 +98,8 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     if is_named && let Some(Ok(())) = found() {
         return Ok(Outcome::Present);
     }
-    // Held until this function returns, or the process ends in any way. It stays, so that all pulls lock the same file.
+    // Held until this function returns, or the process ends in any way. It stays, so that all pulls
+    // lock the same file.
     let lock = folder
         .lock_file(PULL_LOCK)
         .with_context(|| format!("cannot lock `{}`", folder.join(PULL_LOCK).display()))?;
@@ -105,7 +109,8 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     // Another pull may have ended between the first look and the lock.
     match found() {
         Some(Ok(())) => {
-            // A plain file becomes a blob: what was put there by hand, or pulled by an earlier version.
+            // A plain file becomes a blob: what was put there by hand, or pulled by an earlier
+            // version.
             if let Some(store) = store.filter(|_| !is_link()) {
                 let opened = folder.open_file(&file.path)?;
                 file.verify_opened(&place, &opened)?;

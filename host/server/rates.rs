@@ -71,8 +71,8 @@ impl Addresses {
     ///
     /// # Errors
     ///
-    /// How long there will be none. While too many addresses ask at once, that is all of them: none is forgotten early,
-    /// or it would have a full bucket again.
+    /// How long there will be none. While too many addresses ask at once, that is all of them: none
+    /// is forgotten early, or it would have a full bucket again.
     pub fn take(&self, address: IpAddr) -> Result<(), Wait> {
         if self.buckets.len() >= self.most && !self.sweep() {
             return Err(Wait(SWEEP));
@@ -92,7 +92,8 @@ impl Addresses {
     }
 }
 
-/// Whom an address stands for: a client has an IPv4 address, or an IPv6 network of 64 bits with all the addresses in it.
+/// Whom an address stands for: a client has an IPv4 address, or an IPv6 network of 64 bits with all
+/// the addresses in it.
 #[must_use]
 pub fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

@@ -1,4 +1,5 @@
-//! The route table, and what every request passes: its id, its span, its line in the log, the check of its host.
+//! The route table, and what every request passes: its id, its span, its line in the log, the check
+//! of its host.
 
 pub(crate) mod admin;
 mod authority;
@@ -76,7 +77,8 @@ struct Endpoint {
     policy: Arc<LoadedComponent>,
 }
 
-/// How long after its deadline a handler may still say so itself, before the connection's wait is cut.
+/// How long after its deadline a handler may still say so itself, before the connection's wait is
+/// cut.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// A request's id and deadline, which its handler hands on to the sandbox.
@@ -85,7 +87,8 @@ type Call = Extension<infer_sandbox::Request>;
 /// A request's place among those that run and wait.
 type Place = Extension<Arc<Admission>>;
 
-/// What clients are served. Where the operator has a listener of their own, health is told there alone.
+/// What clients are served. Where the operator has a listener of their own, health is told there
+/// alone.
 pub fn router(context: &Arc<RequestContext>, has_admin: bool) -> Router {
     let app = &context.app;
     let server = Arc::new(context.server.clone());
@@ -160,7 +163,8 @@ pub fn admin(context: &Arc<RequestContext>, own: Option<SocketAddr>) -> Router {
         .route(MODELS, HttpMethod::Get, list, models::openapi())
         .merge(admin::state(context))
         .beside(admin::RELOAD, HttpMethod::Post, admin::openapi_reload());
-    // Outside of what every request passes, which holds the version that it came to; a reload waits for such.
+    // Outside of what every request passes, which holds the version that it came to; a reload waits
+    // for such.
     let reload = admin::reload(context.live.clone());
     let known = known.into_router(document::openapi(), false, |handler| handler);
     let guard = middleware::from_fn_with_state(own, authority::guard);
@@ -198,7 +202,8 @@ fn finish(router: Router, context: &Arc<RequestContext>, origins: Option<&cors::
     cors(router, |router, origins| router.layer(middleware::from_fn_with_state(origins, cors::tell)))
 }
 
-/// Give the request its id and its deadline, run it inside a span that carries the id, and log how it ended.
+/// Give the request its id and its deadline, run it inside a span that carries the id, and log how
+/// it ended.
 async fn trace(State(context): State<Arc<RequestContext>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -246,7 +251,8 @@ fn request_id(request: &Request) -> Arc<str> {
     sent.map_or_else(|| uuid::Uuid::new_v4().simple().to_string().into(), Arc::from)
 }
 
-/// The trace that the client's `traceparent` names, as W3C's Trace Context writes it: the log's lines are found by it.
+/// The trace that the client's `traceparent` names, as W3C's Trace Context writes it: the log's
+/// lines are found by it.
 fn trace_id(request: &Request) -> Option<&str> {
     let header = request.headers().get("traceparent")?.to_str().ok()?;
     let mut fields = header.split('-');

@@ -1,15 +1,17 @@
 //! The listeners' life: bound, serving, draining, stopped.
 //!
-//! Connections have a thread of their own, the front: it accepts, reads heads and bodies, asks for keys, and refuses what is too much.
-//! What it lets in is judged on the threads of the caller's runtime. Guests share those for milliseconds at a time, so a
-//! refusal that had to wait its turn among them would come late just when it is wanted.
+//! Connections have a thread of their own, the front: it accepts, reads heads and bodies, asks for
+//! keys, and refuses what is too much. What it lets in is judged on the threads of the caller's
+//! runtime. Guests share those for milliseconds at a time, so a refusal that had to wait its turn
+//! among them would come late just when it is wanted.
 //!
 //! # Layout
 //!
 //! - `listeners`: where connections come from; `tls`: the certificate, and its reloading
 //! - `seats`: how many connections there may be, and who goes first; `connection`: the life of one
 //! - `activity`: what a connection does, and when it has to move on; `lease`: what a request holds
-//! - `body`: what is left of a request's body; `stream`: what a connection is read from and written to, with an eye on progress
+//! - `body`: what is left of a request's body; `stream`: what a connection is read from and written
+//!   to, with an eye on progress
 
 mod activity;
 mod body;
@@ -47,7 +49,8 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// How long nothing is accepted where the system gives no more: until a connection ends, as a rule.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// Serve what is `live` on `listeners` until `stop` is ready, then let the requests under way finish within the drain time.
+/// Serve what is `live` on `listeners` until `stop` is ready, then let the requests under way
+/// finish within the drain time.
 ///
 /// # Errors
 ///

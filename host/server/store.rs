@@ -1,8 +1,9 @@
 //! Models' files by their content: what `infer pull` has fetched, each once, under its SHA-256.
 //!
-//! A file is `blobs/sha256-HEX` in the cache folder, and appears there when it is whole and verified. What it is called is a symbolic
-//! link, `models/NAME/FILE`, so two models with one file hold it once, and a name is given and taken in one step. A plain file in
-//! that place serves as well: it becomes a blob when it is pulled again, and is left alone otherwise.
+//! A file is `blobs/sha256-HEX` in the cache folder, and appears there when it is whole and
+//! verified. What it is called is a symbolic link, `models/NAME/FILE`, so two models with one file
+//! hold it once, and a name is given and taken in one step. A plain file in that place serves as
+//! well: it becomes a blob when it is pulled again, and is left alone otherwise.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -126,7 +127,8 @@ impl Store {
     pub fn keep(&self, file: &CardFile, whole: Whole<'_>, place: &Folder) -> anyhow::Result<()> {
         let (blobs, _lock) = self.lock()?;
         let blob = blob_name(&file.sha256);
-        // Against being written by mistake while it is mapped; replacing and removing it stay possible.
+        // Against being written by mistake while it is mapped; replacing and removing it stay
+        // possible.
         let Whole { folder, name, file: opened } = whole;
         opened
             .set_permissions(fs::Permissions::from_mode(0o444))
@@ -137,8 +139,8 @@ impl Store {
         link(&file.path, &blob, place)
     }
 
-    /// Name the blob of `file` in the model's folder `place`, if there is one that is as the card says. One that is not is
-    /// removed.
+    /// Name the blob of `file` in the model's folder `place`, if there is one that is as the card
+    /// says. One that is not is removed.
     ///
     /// # Errors
     ///
@@ -316,7 +318,8 @@ fn link(name: &str, blob: &str, place: &Folder) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The files of the model `name` in its folder: those of its card, or without one whatever is there.
+/// The files of the model `name` in its folder: those of its card, or without one whatever is
+/// there.
 fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
     let scratch = folder.folder(SCRATCH).and_then(|scratch| scratch.bytes(SCRATCH_LEVELS));
     let partial_bytes = scratch.unwrap_or(0);

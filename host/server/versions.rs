@@ -21,8 +21,8 @@ pub struct Version<'a> {
     pub model: &'a Arc<Model>,
 }
 
-/// A next version that answers a share of the requests: these are answered from an [`App`] of their own, which shares with the
-/// other all but the model and the components that use it.
+/// A next version that answers a share of the requests: these are answered from an [`App`] of their
+/// own, which shares with the other all but the model and the components that use it.
 pub struct Canary {
     /// The model's name in the configuration.
     pub name: String,
@@ -31,7 +31,8 @@ pub struct Canary {
     /// What answers them.
     pub app: Arc<App>,
     drawn: AtomicU64,
-    /// What components had answered when the trial began: with the model, and with its next version.
+    /// What components had answered when the trial began: with the model, and with its next
+    /// version.
     began: Vec<(String, [Tally; 2])>,
 }
 
@@ -125,7 +126,8 @@ pub struct Calls {
 /// A request that two versions answered differently; what it said is not kept.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Disagreement {
-    /// Keyed hash of the input tensors: equal inputs have equal ones, for as long as the trial lasts.
+    /// Keyed hash of the input tensors: equal inputs have equal ones, for as long as the trial
+    /// lasts.
     pub input_hash: String,
     /// The largest difference of two values; none where the answers are of different kinds.
     pub difference: Option<f64>,
@@ -155,7 +157,8 @@ impl Canary {
 
     /// Whether the next request is this one's.
     pub(crate) fn draws(&self) -> bool {
-        // The sequence visits every part of the range alike, in no order that clients could keep step with.
+        // The sequence visits every part of the range alike, in no order that clients could keep
+        // step with.
         let drawn = fastrand::Rng::with_seed(self.drawn.fetch_add(1, Ordering::Relaxed)).f64();
         drawn * 100.0 < self.percent
     }

@@ -1,4 +1,5 @@
-//! From a configured source to its weights: carried by the program, pulled into the cache folder, or at a path.
+//! From a configured source to its weights: carried by the program, pulled into the cache folder,
+//! or at a path.
 
 use std::path::{Path, PathBuf};
 
@@ -17,11 +18,13 @@ pub struct Listed {
     pub state: State,
     /// Whether the weights are random, by the header of a model's file that is there.
     pub dummy: bool,
-    /// The types of a language model's weights, as [`GgufSummary::weight_types`], where its file is there.
+    /// The types of a language model's weights, as [`GgufSummary::weight_types`], where its file is
+    /// there.
     pub weight_types: Option<String>,
 }
 
-/// Whether weights could be loaded, judged by their files' sizes; hashes are verified when they are.
+/// Whether weights could be loaded, judged by their files' sizes; hashes are verified when they
+/// are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Every file is there.
@@ -47,7 +50,8 @@ pub enum Reuse {
 ///
 /// # Errors
 ///
-/// When a file is missing or differs from its card. A file that can be fetched is told with the command that does.
+/// When a file is missing or differs from its card. A file that can be fetched is told with the
+/// command that does.
 pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
     let cache = builtin::cache_folder().filter(|_| reuse != Reuse::Off);
     let cache = cache.map(|cache| WeightCache { folder: cache.join("packed"), rehash: reuse != Reuse::All });
@@ -113,18 +117,21 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
     Ok(Listed { card, state, dummy, weight_types })
 }
 
-/// Where the files of a built-in model are that the program does not carry; none where there is no cache folder.
+/// Where the files of a built-in model are that the program does not carry; none where there is no
+/// cache folder.
 pub fn folder(name: &str) -> Option<PathBuf> {
     builtin::cache_folder().map(|cache| cache.join("models").join(name))
 }
 
-/// Whether a path is of a GGUF file, to be served without a card: by its name, or by its first bytes whatever its name.
+/// Whether a path is of a GGUF file, to be served without a card: by its name, or by its first
+/// bytes whatever its name.
 pub fn is_gguf(path: &Path) -> bool {
     path.is_file()
         && (path.extension().is_some_and(|extension| extension == "gguf") || GgufSummary::begins(path))
 }
 
-/// Whether there is a card of a built-in model: of one that this program writes itself, only once it has.
+/// Whether there is a card of a built-in model: of one that this program writes itself, only once
+/// it has.
 pub fn exists(name: &str) -> bool {
     builtin::weights(name).is_some() || written(name).is_ok()
 }

@@ -35,7 +35,8 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// A client's end of a connection. Nothing is read, and no window is opened, unless it is asked for.
+/// A client's end of a connection. Nothing is read, and no window is opened, unless it is asked
+/// for.
 pub(crate) struct Http2 {
     socket: TcpStream,
     /// Bytes that were read and are not a whole frame yet.
@@ -44,7 +45,8 @@ pub(crate) struct Http2 {
 }
 
 impl Http2 {
-    /// A connection from `source` that takes `window` bytes of each answer before it opens its window.
+    /// A connection from `source` that takes `window` bytes of each answer before it opens its
+    /// window.
     pub(crate) async fn connect(source: Ipv4Addr, address: &str, window: u32) -> io::Result<Http2> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((source, 0).into())?;
@@ -82,8 +84,8 @@ impl Http2 {
         self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes()).await
     }
 
-    /// The next frame, or none when the server has closed. Settings and pings are acknowledged on the
-    /// way, as by a client whose application does not read. May be dropped and called again.
+    /// The next frame, or none when the server has closed. Settings and pings are acknowledged on
+    /// the way, as by a client whose application does not read. May be dropped and called again.
     pub(crate) async fn frame(&mut self) -> io::Result<Option<Frame>> {
         loop {
             if let Some(frame) = self.take() {
@@ -117,7 +119,8 @@ impl Http2 {
 }
 
 impl Frame {
-    /// Whether this is the head of an answer with status 200, which is one byte of HPACK's static table.
+    /// Whether this is the head of an answer with status 200, which is one byte of HPACK's static
+    /// table.
     pub(crate) fn is_ok(&self) -> bool {
         self.kind == HEADERS && self.payload.first() == Some(&0x88)
     }

@@ -19,12 +19,14 @@ use crate::harness::http2::{CANCEL, DATA, END_HEADERS, END_STREAM, Frame, HEADER
 /// A request's head that is whole, and has no body.
 const WHOLE: u8 = END_HEADERS | END_STREAM;
 
-/// Streams of one connection: as many as a server has to allow at the least, and fewer than it does.
+/// Streams of one connection: as many as a server has to allow at the least, and fewer than it
+/// does.
 const STREAMS: u32 = 24;
 
 const TEXT: &[u8] = br#"{"input": "x"}"#;
 
-/// Answers that are never taken: of health, which needs no key; of `/moderate`; of a guest that streams.
+/// Answers that are never taken: of health, which needs no key; of `/moderate`; of a guest that
+/// streams.
 pub(super) async fn zero_window(attacker: Attacker) {
     let one = |attacker: Attacker, source: Source| async move {
         let (mut connection, _) = ask_closed(&attacker, source).await?;

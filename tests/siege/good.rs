@@ -68,8 +68,8 @@ pub(super) async fn warm_up(address: &str, key: &str) {
     }
 }
 
-/// Asks `/moderate` `rate` times a second for `time` without waiting for answers, half of it on connections that
-/// stay and half on new ones. Latencies count from when each request was due.
+/// Asks `/moderate` `rate` times a second for `time` without waiting for answers, half of it on
+/// connections that stay and half on new ones. Latencies count from when each request was due.
 ///
 /// A thread of its own measures: the attackers' client must not delay the clock.
 pub(super) async fn ask(address: &str, key: &'static str, rate: f64, time: Duration) -> Good {

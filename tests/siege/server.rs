@@ -11,7 +11,8 @@ use crate::harness::{Process, guest, hostile, infer};
 
 /// The key of the good requests. Nothing bounds it.
 pub(super) const GOOD: &str = "good";
-/// The key of those who attack with computations: a few at any one time, as for any tenant of a shared server.
+/// The key of those who attack with computations: a few at any one time, as for any tenant of a
+/// shared server.
 pub(super) const TENANT: &str = "tenant";
 /// The key of those who attack by being slow. Nothing bounds it: who sends nothing takes nothing.
 pub(super) const SLOW: &str = "slow";
@@ -70,7 +71,8 @@ pub(super) fn serve(folder: &Path, address: &str) -> Process {
     Process::new(command)
 }
 
-/// A component that answers HTTP requests, around a core module with 128 MiB of memory, a table and `body`.
+/// A component that answers HTTP requests, around a core module with 128 MiB of memory, a table and
+/// `body`.
 fn handler(body: &str) -> String {
     format!(
         "(component

@@ -1,10 +1,11 @@
 //! A guest that names what an image shows.
 //!
-//! It needs one model, under the name `image`: any image classifier with one image input and one output of shape
-//! `(N, classes)`. How pixels become its numbers, and what the classes are called, comes from the model's card.
+//! It needs one model, under the name `image`: any image classifier with one image input and one
+//! output of shape `(N, classes)`. How pixels become its numbers, and what the classes are called,
+//! comes from the model's card.
 //!
-//! The labels are those of the square that the card's recipe takes from the middle of the first frame. A note for the caller
-//! says which part of the image that is, where it is not the whole.
+//! The labels are those of the square that the card's recipe takes from the middle of the first
+//! frame. A note for the caller says which part of the image that is, where it is not the whole.
 //!
 //! Settings: `max_pixels`, the most pixels of an image that is decoded (default 16,000,000).
 

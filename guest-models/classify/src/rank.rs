@@ -2,7 +2,8 @@
 
 use guest_sdk::Label;
 
-/// The `top` highest of `scores`, or all where there are fewer, best first; of equal ones the lower index first.
+/// The `top` highest of `scores`, or all where there are fewer, best first; of equal ones the lower
+/// index first.
 ///
 /// `names` has the name of each score.
 pub fn top(scores: &[f32], names: &[&str], top: u32) -> Vec<Label> {

@@ -1,7 +1,8 @@
 //! Turns a guest's core module into a component: `componentize IN.wasm OUT.wasm`.
 //!
-//! The types of the imports and exports come from custom sections that wit-bindgen left in the module. No adapter is
-//! added, so a component imports exactly what its guest uses of `wit/infer.wit`; what that is, is printed.
+//! The types of the imports and exports come from custom sections that wit-bindgen left in the
+//! module. No adapter is added, so a component imports exactly what its guest uses of
+//! `wit/infer.wit`; what that is, is printed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,8 +37,8 @@ fn main() -> ExitCode {
 ///
 /// # Errors
 ///
-/// When a file cannot be read or written, when `module` is no core module with wit-bindgen's sections, or when the
-/// component does not validate.
+/// When a file cannot be read or written, when `module` is no core module with wit-bindgen's
+/// sections, or when the component does not validate.
 fn componentize(module: &Path, component: &Path) -> Result<String> {
     let bytes = std::fs::read(module).with_context(|| format!("`{}` cannot be read", module.display()))?;
     let encoded = ComponentEncoder::default()
@@ -46,7 +47,8 @@ fn componentize(module: &Path, component: &Path) -> Result<String> {
         .and_then(ComponentEncoder::encode)
         .with_context(|| format!("`{}` is not a core module of a guest", module.display()))?;
     let interfaces = interfaces(&encoded)?;
-    // A component that is the same keeps its time: the program that embeds it is not compiled again.
+    // A component that is the same keeps its time: the program that embeds it is not compiled
+    // again.
     if std::fs::read(component).ok().as_deref() != Some(&encoded[..]) {
         std::fs::write(component, &encoded)
             .with_context(|| format!("`{}` cannot be written", component.display()))?;

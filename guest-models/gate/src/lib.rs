@@ -1,13 +1,17 @@
-//! A gate in front of another server: it looks at each image that is uploaded, and passes on those that may be.
+//! A gate in front of another server: it looks at each image that is uploaded, and passes on those
+//! that may be.
 //!
-//! It needs one model, under the name `image`: any image classifier. A request whose body is an image goes to the server at
-//! `upstream`, and that server's answer goes back as it comes; one that is refused is answered 422, and the server behind
-//! never sees it. Without an upstream the gate answers what it would have done. Of long images and animations several views
-//! are judged, and the highest score counts; where they leave something out, the header `x-infer-seen` tells the server behind.
+//! It needs one model, under the name `image`: any image classifier. A request whose body is an
+//! image goes to the server at `upstream`, and that server's answer goes back as it comes; one that
+//! is refused is answered 422, and the server behind never sees it. Without an upstream the gate
+//! answers what it would have done. Of long images and animations several views are judged, and the
+//! highest score counts; where they leave something out, the header `x-infer-seen` tells the server
+//! behind.
 //!
-//! Settings: `upstream`, the URL in front of the request's path; `refuse`, labels of the model, one a line (default `Porn` and
-//! `Hentai`); `threshold`, from which score on one of them is refused (default 0.5); `image.max_views`, the most views of an
-//! image (default 5); `max_pixels`, the most pixels of an image that is decoded (default 16,000,000).
+//! Settings: `upstream`, the URL in front of the request's path; `refuse`, labels of the model, one
+//! a line (default `Porn` and `Hentai`); `threshold`, from which score on one of them is refused
+//! (default 0.5); `image.max_views`, the most views of an image (default 5); `max_pixels`, the most
+//! pixels of an image that is decoded (default 16,000,000).
 
 use guest_sdk::Fault;
 use guest_sdk::http::{Broken, Handler, Headers, Method, Request, Respond, send};

@@ -1,5 +1,5 @@
-//! A guest that attacks its host by HTTP, for tests: the path's last word names one of [`ATTACKS`], and what follows `?` is
-//! what to attack with.
+//! A guest that attacks its host by HTTP, for tests: the path's last word names one of [`ATTACKS`],
+//! and what follows `?` is what to attack with.
 
 mod answers;
 mod holds;

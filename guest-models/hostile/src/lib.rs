@@ -1,7 +1,8 @@
 //! A guest that attacks its host, for tests.
 //!
-//! The setting `attack` names one of [`ATTACKS`]. An attack ends in a trap, or in a verdict with a single gap whose
-//! category is the attack and whose reason says how it went: a test can see either.
+//! The setting `attack` names one of [`ATTACKS`]. An attack ends in a trap, or in a verdict with a
+//! single gap whose category is the attack and whose reason says how it went: a test can see
+//! either.
 //!
 //! Settings: `attack`; `attack.model`, the model to attack with (default `text`).
 
@@ -13,7 +14,8 @@ mod time;
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Gap, Kinds, Moderator, Part, Verdict};
 
-/// How an attack goes: it may not come back, or fail as any guest may, or tell what it was answered.
+/// How an attack goes: it may not come back, or fail as any guest may, or tell what it was
+/// answered.
 pub type Attack = fn(&Settings) -> Result<String, Fault>;
 
 /// Every attack by its name.

@@ -1,4 +1,5 @@
-//! Whatever bytes say: each is a call of wasi:nn, of settings or of the log, on the handles that are there by then.
+//! Whatever bytes say: each is a call of wasi:nn, of settings or of the log, on the handles that
+//! are there by then.
 
 use guest_sdk::Fault;
 use guest_sdk::bindings::infer::guest::log::{self, Level};

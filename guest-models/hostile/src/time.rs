@@ -32,7 +32,8 @@ pub(crate) fn give_up(_: &Settings) -> Result<String, Fault> {
     panic!("a guest that panics on purpose")
 }
 
-/// Write more log than anyone reads: many lines, one of them of eight megabytes, some that forge others.
+/// Write more log than anyone reads: many lines, one of them of eight megabytes, some that forge
+/// others.
 pub(crate) fn flood_log(_: &Settings) -> Result<String, Fault> {
     const LINES: usize = 100_000;
     log::error(&"x".repeat(8 << 20));

@@ -1,8 +1,10 @@
-//! The second tier: what the text classifier is not sure of, a language model judges under the operator's policy.
+//! The second tier: what the text classifier is not sure of, a language model judges under the
+//! operator's policy.
 //!
-//! The classifier is sure where its score is far from the category's threshold. In between its score and the language
-//! model's probability become one, as evidence does: on the scale of log-odds, each measured from its own threshold. So
-//! a category keeps its one threshold, and reaches it where the weighted evidence of both does.
+//! The classifier is sure where its score is far from the category's threshold. In between its
+//! score and the language model's probability become one, as evidence does: on the scale of
+//! log-odds, each measured from its own threshold. So a category keeps its one threshold, and
+//! reaches it where the weighted evidence of both does.
 
 use guest_sdk::language::{Params, Session};
 use guest_sdk::nn::{ErrorCode, ModelError};
@@ -15,13 +17,16 @@ use crate::verdict::{Finding, Row};
 /// The guest's name for the language model.
 const MODEL: &str = "language";
 
-/// Below this multiple of its threshold a score is surely harmless, unless the setting `cascade.low` says otherwise.
+/// Below this multiple of its threshold a score is surely harmless, unless the setting
+/// `cascade.low` says otherwise.
 const LOW: f32 = 0.02;
 
-/// From this multiple of its threshold on a score is surely none, unless the setting `cascade.high` says otherwise.
+/// From this multiple of its threshold on a score is surely none, unless the setting `cascade.high`
+/// says otherwise.
 const HIGH: f32 = 1.25;
 
-/// How much the language model's evidence counts, unless the setting `cascade.weight` says otherwise.
+/// How much the language model's evidence counts, unless the setting `cascade.weight` says
+/// otherwise.
 const WEIGHT: f32 = 0.5;
 
 /// The language model, and when it is asked.
@@ -78,7 +83,8 @@ impl Cascade {
     ///
     /// # Errors
     ///
-    /// `model` when the language model gives no answer, and no classifier has judged, or that is not enough.
+    /// `model` when the language model gives no answer, and no classifier has judged, or that is
+    /// not enough.
     pub(crate) fn judge(&self, rows: &mut [Row<'_>], texts: &[String]) -> Result<(), Fault> {
         let stands = !self.required && rows.iter().any(|row| row.text.score().is_some());
         let mut rows: Vec<_> = rows
@@ -143,8 +149,9 @@ impl Band {
         Ok(Band { low, high, weight })
     }
 
-    /// Whether the language model is asked for `rows`, the categories that the policy speaks for: where the classifier
-    /// cannot judge one of them, and where the one nearest to being flagged, or furthest beyond, is uncertain.
+    /// Whether the language model is asked for `rows`, the categories that the policy speaks for:
+    /// where the classifier cannot judge one of them, and where the one nearest to being flagged,
+    /// or furthest beyond, is uncertain.
     fn asks(&self, rows: &[&mut Row<'_>]) -> bool {
         let worst = rows.iter().filter_map(|row| ratio(row)).fold(0.0, f32::max);
         rows.iter().any(|row| ratio(row).is_none()) || self.contains(worst)
@@ -166,7 +173,8 @@ impl Band {
             Some(score) => {
                 let classifier = logit(score) - logit(row.threshold);
                 let both = classifier + self.weight * (language - classifier);
-                // Who read a part of a post knows when it breaks the policy, and not that it does not.
+                // Who read a part of a post knows when it breaks the policy, and not that it does
+                // not.
                 if answer.cut { both.max(classifier) } else { both }
             }
             None => language,
@@ -218,7 +226,8 @@ mod tests {
     #[test]
     fn who_is_asked_about_what() {
         let unjudged = || Finding::Gap("no text model judges it");
-        // Two categories with thresholds 0.5 and 0.2: whether the language model is asked, and has a say in each.
+        // Two categories with thresholds 0.5 and 0.2: whether the language model is asked, and has
+        // a say in each.
         let cases = [
             (scored(0.04), scored(0.01), false, [false, false]),
             (scored(0.05), scored(0.01), true, [true, false]),
@@ -240,9 +249,11 @@ mod tests {
 
     #[test]
     fn a_score_reaches_its_threshold_where_the_evidence_does() {
-        // Classifier's score, probability, policy's threshold, weight, and what 1 / (1 + exp(-x)) says by hand.
+        // Classifier's score, probability, policy's threshold, weight, and what 1 / (1 + exp(-x))
+        // says by hand.
         let cases = [
-            // Even odds, and the score half as far below its threshold as it was: ln(7/3) / 2 above even.
+            // Even odds, and the score half as far below its threshold as it was: ln(7/3) / 2 above
+            // even.
             (Some(0.5), 0.5, 0.5, 0.5, 0.604_356),
             (Some(0.7), 0.5, 0.5, 0.5, 0.7),
             (Some(0.7), 0.3, 0.3, 0.9, 0.7),

@@ -1,4 +1,5 @@
-//! What is judged: the categories of OpenAI's moderation API, and how a model's labels make up their scores.
+//! What is judged: the categories of OpenAI's moderation API, and how a model's labels make up
+//! their scores.
 
 /// How the probabilities of a model's labels become one score.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +32,14 @@ const fn unjudged(name: &'static str) -> Category {
 
 /// All categories, in the order of the verdict.
 ///
-/// The text labels are those of the Jigsaw toxic comment challenge, each a probability of its own; the image labels those
-/// of NSFWJS, which sum to 1. Of these `Sexy` (suggestive, not explicit) is not `sexual` in OpenAI's sense.
+/// The text labels are those of the Jigsaw toxic comment challenge, each a probability of its own;
+/// the image labels those of NSFWJS, which sum to 1. Of these `Sexy` (suggestive, not explicit) is
+/// not `sexual` in OpenAI's sense.
 ///
-/// The thresholds of the text are for the shipped model, from rows 4,000 to 8,000 of Davidson's labelled tweets: from 0.7
-/// on, harassment is hate or offence in 98 of 100 tweets; at 0.25 hate flags 35 % of the hate, 8 % of the merely offensive
-/// and 0.7 % of the rest. Those tweets have no label for threats, which the model scores low: 0.2 is a judgement.
+/// The thresholds of the text are for the shipped model, from rows 4,000 to 8,000 of Davidson's
+/// labelled tweets: from 0.7 on, harassment is hate or offence in 98 of 100 tweets; at 0.25 hate
+/// flags 35 % of the hate, 8 % of the merely offensive and 0.7 % of the rest. Those tweets have no
+/// label for threats, which the model scores low: 0.2 is a judgement.
 pub const CATEGORIES: [Category; 13] = [
     Category {
         name: "harassment",
@@ -72,8 +75,8 @@ pub const CATEGORIES: [Category; 13] = [
 const HARMLESS: [&str; 3] = ["Drawing", "Neutral", "Sexy"];
 
 impl Rule {
-    /// The score that one row of a model's output gives, where the model has the labels for it: all of them for a `Min`,
-    /// any for the others. `labels` names the values of `row`.
+    /// The score that one row of a model's output gives, where the model has the labels for it: all
+    /// of them for a `Min`, any for the others. `labels` names the values of `row`.
     pub fn score(self, labels: &[&str], row: &[f32]) -> Option<f32> {
         let value = |label: &&str| row.get(labels.iter().position(|candidate| candidate == label)?).copied();
         match self {

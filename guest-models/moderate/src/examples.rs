@@ -1,5 +1,6 @@
-//! The policy that is built in, and its examples: invented posts, chosen so that each kind of mistake that a small model
-//! makes has one that shows it. They say what they say because that is what people post.
+//! The policy that is built in, and its examples: invented posts, chosen so that each kind of
+//! mistake that a small model makes has one that shows it. They say what they say because that is
+//! what people post.
 
 /// Whether a post breaks the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

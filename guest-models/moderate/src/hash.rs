@@ -1,4 +1,5 @@
-//! Where a word stands in the vocabulary's table. Shared by the guest and its build script, which must agree.
+//! Where a word stands in the vocabulary's table. Shared by the guest and its build script, which
+//! must agree.
 
 /// How many slots the table has: a power of two, three fifths of it in use.
 pub(crate) const SLOTS: usize = 1 << ID_BITS;

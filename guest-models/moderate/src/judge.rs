@@ -9,13 +9,15 @@ use guest_sdk::{Fault, log};
 use crate::categories::unknown;
 use crate::{tokens, vocabulary};
 
-/// Windows of all the texts of an input that are judged, unless the setting `text.max_windows` says otherwise: 3,250 words at 100 a window.
+/// Windows of all the texts of an input that are judged, unless the setting `text.max_windows` says
+/// otherwise: 3,250 words at 100 a window.
 const MAX_WINDOWS: u32 = 64;
 
 /// Images of an input that are judged, unless the setting `image.max_count` says otherwise.
 const MAX_IMAGES: u32 = 16;
 
-/// Views of images that go to the model at once: their numbers are held in the guest and in the host.
+/// Views of images that go to the model at once: their numbers are held in the guest and in the
+/// host.
 const VIEWS_AT_ONCE: usize = 16;
 
 /// What one model said.
@@ -38,7 +40,8 @@ impl Judgement<'_> {
     }
 }
 
-/// Let the model `text` judge each of `texts`, all in one run; none where no such model is configured.
+/// Let the model `text` judge each of `texts`, all in one run; none where no such model is
+/// configured.
 ///
 /// # Errors
 ///
@@ -87,7 +90,8 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
 ///
 /// # Errors
 ///
-/// When a file is no image, or too large, or one too many; when the model's card is of no use here; when the model fails.
+/// When a file is no image, or too large, or one too many; when the model's card is of no use here;
+/// when the model fails.
 pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Option<Judgement<'s>>, Fault> {
     let Some(card) = settings.card("image") else { return Ok(None) };
     let most = settings.get("image.max_count", MAX_IMAGES)?;
@@ -160,8 +164,8 @@ impl<'s> Run<'s> {
         })
     }
 
-    /// Let the model judge `rows` rows: at once where its batch is dynamic, else one by one. `tensor(first, count)` has
-    /// `count` of them from `first` on.
+    /// Let the model judge `rows` rows: at once where its batch is dynamic, else one by one.
+    /// `tensor(first, count)` has `count` of them from `first` on.
     fn rows(&mut self, rows: usize, tensor: impl Fn(usize, usize) -> Tensor) -> Result<(), Fault> {
         let Judgement { labels, values, .. } = &mut self.judgement;
         let step = if self.batches { rows.max(1) } else { 1 };

@@ -1,7 +1,9 @@
-//! The operator's policy in words, and the conversation that asks a language model whether a post breaks it.
+//! The operator's policy in words, and the conversation that asks a language model whether a post
+//! breaks it.
 //!
-//! Everything but the post is the same in each request, and comes first: the host keeps it computed. The post is a line
-//! between quotes that it cannot leave: its line breaks become spaces, and its quotes become apostrophes.
+//! Everything but the post is the same in each request, and comes first: the host keeps it
+//! computed. The post is a line between quotes that it cannot leave: its line breaks become spaces,
+//! and its quotes become apostrophes.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +15,9 @@ use guest_sdk::text::folded;
 
 use crate::examples::{EXAMPLES, Label, POLICY};
 
-/// Categories for which the answer speaks, unless the setting `policy.categories` says otherwise. One answer speaks for
-/// all of them, so they belong together; that a post is offensive, as the default policy asks, does not make it hate.
+/// Categories for which the answer speaks, unless the setting `policy.categories` says otherwise.
+/// One answer speaks for all of them, so they belong together; that a post is offensive, as the
+/// default policy asks, does not make it hate.
 const CATEGORIES: &str = "harassment";
 
 /// The most categories of a policy.
@@ -26,8 +29,8 @@ const QUESTION: &str = "Does the post break the policy?";
 /// The two answers, unless the setting `policy.choices` says otherwise.
 const CHOICES: &str = "violates, allowed";
 
-/// From which probability of the first answer on a post breaks the policy, unless the setting `policy.threshold` says
-/// otherwise.
+/// From which probability of the first answer on a post breaks the policy, unless the setting
+/// `policy.threshold` says otherwise.
 const THRESHOLD: f32 = 0.5;
 
 /// Bytes of a post that the model reads, unless the setting `policy.max_bytes` says otherwise.
@@ -142,7 +145,8 @@ impl Policy {
         let most = self.max_bytes as usize;
         let cut = post.len() > most;
         if cut {
-            // What an author wants to slip past stands at neither end more likely than at the other.
+            // What an author wants to slip past stands at neither end more likely than at the
+            // other.
             let half = (most - CUT.len()) / 2;
             let (head, tail) = (floor(&post, half), ceil(&post, post.len() - half));
             post = [&post[..head], CUT, &post[tail..]].concat();

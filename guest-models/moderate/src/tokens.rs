@@ -2,10 +2,12 @@
 
 pub use crate::words::ids;
 
-/// Cut `ids` into windows of at most `size`, each half a window after the one before; the last ends with the text.
+/// Cut `ids` into windows of at most `size`, each half a window after the one before; the last ends
+/// with the text.
 ///
-/// The model reads one window, and Keras would show it the last only. An insult followed by a hundred harmless words must
-/// not pass for harmless, so all are judged. `size` is at least 1; a text without known words is one empty window.
+/// The model reads one window, and Keras would show it the last only. An insult followed by a
+/// hundred harmless words must not pass for harmless, so all are judged. `size` is at least 1; a
+/// text without known words is one empty window.
 pub fn windows(ids: &[i32], size: usize) -> Vec<&[i32]> {
     let Some(last) = ids.len().checked_sub(size) else { return vec![ids] };
     let step = size.div_ceil(2);

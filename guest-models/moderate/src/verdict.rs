@@ -52,8 +52,9 @@ pub(crate) struct Row<'n> {
     pub(crate) image_gap: Option<String>,
 }
 
-/// What the classifiers say: OpenAI's categories, and those of `policy`, on which a language model has the last word.
-/// There a text of which the classifier knows no word is a gap, so that the language model judges it.
+/// What the classifiers say: OpenAI's categories, and those of `policy`, on which a language model
+/// has the last word. There a text of which the classifier knows no word is a gap, so that the
+/// language model judges it.
 ///
 /// # Errors
 ///
@@ -134,7 +135,8 @@ pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
     verdict
 }
 
-/// What the parts say by `rule`; `gaps` are the reasons when there is no model, and when the model has no such label.
+/// What the parts say by `rule`; `gaps` are the reasons when there is no model, and when the model
+/// has no such label.
 fn find(parts: &Parts<'_>, rule: Option<Rule>, gaps: [&'static str; 2]) -> Finding {
     match parts {
         Parts::Absent => Finding::Absent,

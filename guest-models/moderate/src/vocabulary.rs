@@ -1,4 +1,5 @@
-//! The text model's words and their ids: a constant table in the component, made by the build script.
+//! The text model's words and their ids: a constant table in the component, made by the build
+//! script.
 
 use crate::hash;
 

@@ -1,18 +1,22 @@
 //! From text to the ids of the words in it.
 //!
-//! ASCII is split as the Keras tokeniser that the model was trained with splits it. What lies outside ASCII is brought to
-//! ASCII first, where Unicode says how, so that a character costs a text no more than its ASCII twin does:
+//! ASCII is split as the Keras tokeniser that the model was trained with splits it. What lies
+//! outside ASCII is brought to ASCII first, where Unicode says how, so that a character costs a
+//! text no more than its ASCII twin does:
 //!
-//! - A word consists of letters, marks and digits (general categories L, M and N) and apostrophes. Everything else stands
-//!   between words: blanks, line ends, quotes, dashes, symbols, emoji.
-//! - Compatibility forms are folded (NFKC, Unicode Standard Annex #15): fullwidth letters, ligatures, mathematical alphabets.
-//! - Characters that nobody sees (`Default_Ignorable_Code_Point`, and control characters other than blanks) are dropped.
+//! - A word consists of letters, marks and digits (general categories L, M and N) and apostrophes.
+//!   Everything else stands between words: blanks, line ends, quotes, dashes, symbols, emoji.
+//! - Compatibility forms are folded (NFKC, Unicode Standard Annex #15): fullwidth letters,
+//!   ligatures, mathematical alphabets.
+//! - Characters that nobody sees (`Default_Ignorable_Code_Point`, and control characters other than
+//!   blanks) are dropped.
 //! - Typographic apostrophes are apostrophes.
 //!
-//! Two readings of a word are tried where both are possible, the longer first. A word may fall apart where an unseen
-//! character was dropped, before a typographic apostrophe (it may be a quote), at a symbol that became letters (`™`), and where Latin letters meet others, which no blank separates
-//! in Chinese or Thai: the model's vocabulary decides. A word that it lacks is looked up without its marks, and without the
-//! apostrophes around it.
+//! Two readings of a word are tried where both are possible, the longer first. A word may fall
+//! apart where an unseen character was dropped, before a typographic apostrophe (it may be a
+//! quote), at a symbol that became letters (`™`), and where Latin letters meet others, which no
+//! blank separates in Chinese or Thai: the model's vocabulary decides. A word that it lacks is
+//! looked up without its marks, and without the apostrophes around it.
 
 use guest_sdk::text::{is_invisible, is_mark};
 use unicode_normalization::UnicodeNormalization as _;
@@ -20,7 +24,8 @@ use unicode_normalization::char::decompose_compatible;
 
 use crate::vocabulary::{self, Ascii};
 
-/// The longest word that is looked up, in bytes: twice the longest of the vocabulary. A longer one is not kept.
+/// The longest word that is looked up, in bytes: twice the longest of the vocabulary. A longer one
+/// is not kept.
 const MAX_WORD: usize = 512;
 
 /// Marks on one letter that are kept: more than any word of the vocabulary has.

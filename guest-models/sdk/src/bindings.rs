@@ -1,4 +1,5 @@
-//! The guest's side of `wit/`, generated: the imports once, then one module a world for its exports.
+//! The guest's side of `wit/`, generated: the imports once, then one module a world for its
+//! exports.
 #![expect(missing_docs, reason = "generated from wit/, where the documentation is")]
 
 pub use wit_bindgen::rt;

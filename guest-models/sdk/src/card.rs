@@ -1,6 +1,8 @@
-//! What a model takes and gives: its card, which the host puts among the settings under `models.NAME.`.
+//! What a model takes and gives: its card, which the host puts among the settings under
+//! `models.NAME.`.
 //!
-//! Reading it is what lets one guest serve any model of its kind: swapping a model is a line of configuration.
+//! Reading it is what lets one guest serve any model of its kind: swapping a model is a line of
+//! configuration.
 
 use crate::Fault;
 use crate::settings::{Setting, Settings};
@@ -22,7 +24,8 @@ pub enum Axis {
 }
 
 impl<'s> Card<'s> {
-    /// The card of `model`, where the configuration gives such a model: then `models.NAME.task` is set.
+    /// The card of `model`, where the configuration gives such a model: then `models.NAME.task` is
+    /// set.
     pub(crate) fn new(settings: &'s Settings, model: &'s str) -> Option<Card<'s>> {
         let card = Card { settings, model };
         card.find("task").map(|_| card)

@@ -1,7 +1,8 @@
 //! Answering HTTP requests, and sending some: `wasi:http` with Rust's types.
 //!
-//! A component that exports a [`Handler`] is asked whatever comes to its route. Its answer is on its way as soon as
-//! [`Respond::begin`] is called, and each part of its body as soon as it is written.
+//! A component that exports a [`Handler`] is asked whatever comes to its route. Its answer is on
+//! its way as soon as [`Respond::begin`] is called, and each part of its body as soon as it is
+//! written.
 
 use std::fmt;
 
@@ -20,7 +21,8 @@ const PIECE_BYTES: usize = 16 << 10;
 
 /// What a component does with a request.
 pub trait Handler {
-    /// Answer `request` by `respond`. Without an answer the client is told that the component has failed.
+    /// Answer `request` by `respond`. Without an answer the client is told that the component has
+    /// failed.
     fn handle(request: Request, respond: Respond);
 }
 
@@ -108,7 +110,8 @@ impl Respond {
         writer.finish()
     }
 
-    /// Say that there is no answer; the client is told that the component has failed, and the log why.
+    /// Say that there is no answer; the client is told that the component has failed, and the log
+    /// why.
     pub fn fail(self, message: &str) {
         ResponseOutparam::set(self.0, Err(ErrorCode::InternalError(Some(message.to_owned()))));
     }
@@ -193,11 +196,13 @@ pub struct Response {
     pub body: Body,
 }
 
-/// Ask the server that `url` names, such as `https://example.com/path?query`, and wait for its answer's head.
+/// Ask the server that `url` names, such as `https://example.com/path?query`, and wait for its
+/// answer's head.
 ///
 /// # Errors
 ///
-/// When `url` is none, when the configuration does not allow its host, or the server cannot be reached.
+/// When `url` is none, when the configuration does not allow its host, or the server cannot be
+/// reached.
 pub fn send(
     method: &Method,
     url: &str,

@@ -1,7 +1,7 @@
 //! The little JSON that guests need: text and lists out, known shapes in.
 //!
-//! A whole JSON library would make a small guest several times its size. Nesting is the caller's, so no input can exhaust
-//! the stack.
+//! A whole JSON library would make a small guest several times its size. Nesting is the caller's,
+//! so no input can exhaust the stack.
 
 use std::fmt;
 
@@ -120,7 +120,8 @@ impl<'t> Reader<'t> {
     ///
     /// # Errors
     ///
-    /// When there is none, or it is not JSON's: a control character, an unknown escape, half a surrogate pair.
+    /// When there is none, or it is not JSON's: a control character, an unknown escape, half a
+    /// surrogate pair.
     pub fn string(&mut self) -> Result<String, Unexpected> {
         self.token(b'"', "a string")?;
         let mut string = String::new();
@@ -152,7 +153,8 @@ impl<'t> Reader<'t> {
         self.space();
         let rest = &self.text[self.at..];
         let length = rest.bytes().take_while(|byte| b"+-.eE0123456789".contains(byte)).count();
-        // Rust reads what JSON does not, such as `+1`, and no word passes the filter above: that is no harm here.
+        // Rust reads what JSON does not, such as `+1`, and no word passes the filter above: that is
+        // no harm here.
         let number = rest[..length].parse().map_err(|_| self.expected("a number"))?;
         self.at += length;
         Ok(number)

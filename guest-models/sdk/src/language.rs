@@ -1,6 +1,7 @@
 //! Asking language models: conversations in; the probabilities of given answers, or a text, out.
 //!
-//! This speaks the convention of named tensors that wit/README.md describes ("Text models over wasi:nn").
+//! This speaks the convention of named tensors that wit/README.md describes ("Text models over
+//! wasi:nn").
 
 use crate::json::{Reader, Unexpected, push_array, push_string};
 use crate::nn::{Model, ModelError, Outputs, Tensor, u8_tensor};
@@ -16,7 +17,8 @@ pub enum Role {
     Assistant,
 }
 
-/// One turn of a conversation. Its content is text to the model whatever it holds: control tokens in it have no effect.
+/// One turn of a conversation. Its content is text to the model whatever it holds: control tokens
+/// in it have no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Who says it.
@@ -101,7 +103,8 @@ impl Session {
         Ok(Session { model: Model::open(model)? })
     }
 
-    /// How likely each of `choices` is as the answer to `messages`; no token is generated. At least one choice, none empty.
+    /// How likely each of `choices` is as the answer to `messages`; no token is generated. At least
+    /// one choice, none empty.
     ///
     /// # Errors
     ///

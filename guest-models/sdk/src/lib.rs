@@ -1,12 +1,15 @@
-//! The guest SDK: what a component that judges, classifies or predicts for the infer server starts from.
+//! The guest SDK: what a component that judges, classifies or predicts for the infer server starts
+//! from.
 //!
-//! A guest implements one trait ([`Moderator`], [`Classifier`], [`Predictor`] or [`http::Handler`]) and names itself in the macro that
-//! exports it; `guest-models/README.md` shows one in a page. The parts that need the host (settings, models, the log) are
-//! bindings of `wit/infer.wit`; the rest is plain Rust that runs natively as well, so it is tested without a sandbox.
+//! A guest implements one trait ([`Moderator`], [`Classifier`], [`Predictor`] or [`http::Handler`])
+//! and names itself in the macro that exports it; `guest-models/README.md` shows one in a page. The
+//! parts that need the host (settings, models, the log) are bindings of `wit/infer.wit`; the rest
+//! is plain Rust that runs natively as well, so it is tested without a sandbox.
 //!
 //! # Layout
 //!
-//! - [`settings`]: the operator's settings, typed; [`card`]: what a model takes and gives, from the same store
+//! - [`settings`]: the operator's settings, typed; [`card`]: what a model takes and gives, from the
+//!   same store
 //! - [`nn`]: running models; [`language`]: asking language models; [`log`]: lines in the host's log
 //! - [`image`]: from the bytes of an untrusted image file to the numbers that a model takes
 //! - [`http`]: answering HTTP requests, and sending some
@@ -27,8 +30,9 @@ pub mod nn;
 pub mod settings;
 pub mod text;
 
-/// A guest starts with 4 MiB (.cargo/config.toml). To use these before any that it asks for keeps the host from changing the
-/// bounds of an instance's memory twice a request, which interrupts every processor.
+/// A guest starts with 4 MiB (.cargo/config.toml). To use these before any that it asks for keeps
+/// the host from changing the bounds of an instance's memory twice a request, which interrupts
+/// every processor.
 #[cfg(target_arch = "wasm32")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
@@ -73,8 +77,8 @@ macro_rules! export_handler {
     };
 }
 
-/// Export `$guest` from a WebAssembly module. Elsewhere, where linkers refuse a component's names for symbols, it is only
-/// checked for its trait.
+/// Export `$guest` from a WebAssembly module. Elsewhere, where linkers refuse a component's names
+/// for symbols, it is only checked for its trait.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {

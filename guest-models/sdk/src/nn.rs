@@ -29,7 +29,8 @@ impl Model {
         Ok(Model { name: name.to_owned(), context })
     }
 
-    /// Run it on named inputs. They move to the host; what they held of the tensor budget is free afterwards.
+    /// Run it on named inputs. They move to the host; what they held of the tensor budget is free
+    /// afterwards.
     ///
     /// # Errors
     ///
@@ -111,8 +112,8 @@ impl Outputs {
     ///
     /// # Errors
     ///
-    /// When there is no such output, when it is of another type or shape, or when a value is not finite, since a NaN is
-    /// below every threshold and would pass for harmless.
+    /// When there is no such output, when it is of another type or shape, or when a value is not
+    /// finite, since a NaN is below every threshold and would pass for harmless.
     pub fn numbers(&self, name: &str, shape: &[u32]) -> Result<Vec<f32>, ModelError> {
         let data = self.data(name, TensorType::Fp32, Some(shape))?;
         finite(&data)

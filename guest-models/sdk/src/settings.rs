@@ -4,7 +4,8 @@ use crate::Fault;
 use crate::bindings::wasi::config::store;
 use crate::card::Card;
 
-/// All settings: the operator's own, and under `models.NAME.` what the cards of the configured models say.
+/// All settings: the operator's own, and under `models.NAME.` what the cards of the configured
+/// models say.
 ///
 /// Read once: a call to the host costs more than looking a key up here.
 #[derive(Clone, Debug)]
@@ -50,7 +51,8 @@ impl Settings {
         })
     }
 
-    /// What the card of the model says that the configuration gives under `model`; none where it gives none.
+    /// What the card of the model says that the configuration gives under `model`; none where it
+    /// gives none.
     pub fn card<'s>(&'s self, model: &'s str) -> Option<Card<'s>> {
         Card::new(self, model)
     }

@@ -3,9 +3,10 @@
 use unicode_normalization::UnicodeNormalization as _;
 pub use unicode_normalization::char::is_combining_mark as is_mark;
 
-/// Whether nothing of a character is seen: the property `Default_Ignorable_Code_Point` (Unicode Standard Annex #44), and the
-/// marks of interlinear annotation. Zero-width characters, soft hyphens, byte order marks, variation selectors, tags and
-/// controls of direction are among them; blanks and control characters are not.
+/// Whether nothing of a character is seen: the property `Default_Ignorable_Code_Point` (Unicode
+/// Standard Annex #44), and the marks of interlinear annotation. Zero-width characters, soft
+/// hyphens, byte order marks, variation selectors, tags and controls of direction are among them;
+/// blanks and control characters are not.
 pub fn is_invisible(character: char) -> bool {
     matches!(
         character,
@@ -29,7 +30,8 @@ pub fn is_invisible(character: char) -> bool {
     )
 }
 
-/// The characters of `text` that are seen, with compatibility forms folded (NFKC, Unicode Standard Annex #15).
+/// The characters of `text` that are seen, with compatibility forms folded (NFKC, Unicode Standard
+/// Annex #15).
 pub fn folded(text: &str) -> impl Iterator<Item = char> + '_ {
     text.chars().filter(|&character| !is_invisible(character)).nfkc()
 }

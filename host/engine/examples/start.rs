@@ -1,7 +1,9 @@
-//! What a start of a language model takes: `start FILE.gguf [CACHE_FOLDER]`. Run it twice to see the first start and the second.
+//! What a start of a language model takes: `start FILE.gguf [CACHE_FOLDER]`. Run it twice to see
+//! the first start and the second.
 //!
-//! Prints, in milliseconds, the weights (header, hash) and the load (tokenizer, packing or mapping), the resident memory after both
-//! and at its peak, and what a short prompt and one token more then take.
+//! Prints, in milliseconds, the weights (header, hash) and the load (tokenizer, packing or
+//! mapping), the resident memory after both and at its peak, and what a short prompt and one token
+//! more then take.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! The seam between a model's queue and what computes it: two traits, and an implementation of both in each file.
+//! The seam between a model's queue and what computes it: two traits, and an implementation of both
+//! in each file.
 
 mod library;
 mod onnxruntime;
@@ -21,7 +22,8 @@ pub(crate) trait Backend: Send + Sync {
     /// A word for logs and tables.
     fn name(&self) -> &'static str;
 
-    /// Load a file into `capacity.sessions` sessions of `capacity.threads` threads each. They share what they can.
+    /// Load a file into `capacity.sessions` sessions of `capacity.threads` threads each. They share
+    /// what they can.
     ///
     /// # Errors
     ///
@@ -42,10 +44,11 @@ pub(crate) trait Session: Send {
     /// What the file gives, in its own order.
     fn outputs(&self) -> &[Port];
 
-    /// Compute all outputs, in the order of [`Session::outputs`], from `inputs` in the order of [`Session::inputs`].
+    /// Compute all outputs, in the order of [`Session::outputs`], from `inputs` in the order of
+    /// [`Session::inputs`].
     ///
-    /// The inputs have the card's types and shapes. They are borrowed so that a batch that fails can be computed
-    /// again job by job, and because both backends read them in place.
+    /// The inputs have the card's types and shapes. They are borrowed so that a batch that fails
+    /// can be computed again job by job, and because both backends read them in place.
     ///
     /// # Errors
     ///

@@ -1,6 +1,8 @@
-//! A card says what a model is: its files, what goes in and what comes out, and where all of it comes from.
+//! A card says what a model is: its files, what goes in and what comes out, and where all of it
+//! comes from.
 //!
-//! It is `card.toml` beside the weights. The file is read by `card/file.rs`; these are the types it becomes.
+//! It is `card.toml` beside the weights. The file is read by `card/file.rs`; these are the types it
+//! becomes.
 
 mod axis;
 mod check;
@@ -45,13 +47,14 @@ pub struct Card {
     pub license: String,
     /// Where the weights come from, and which script rebuilds the file.
     pub source: String,
-    /// The axis whose rows are independent of each other, so that those of several requests may be computed together: 0,
-    /// the first axis of every input and output. Without it requests are never joined.
+    /// The axis whose rows are independent of each other, so that those of several requests may be
+    /// computed together: 0, the first axis of every input and output. Without it requests are
+    /// never joined.
     pub batch_axis: Option<usize>,
     /// The files, by the names that they have beside the card.
     pub files: Vec<CardFile>,
-    /// What the model takes, in the order in which backends are given it; none for a language model, whose tensors are
-    /// those of the convention in wit/README.md.
+    /// What the model takes, in the order in which backends are given it; none for a language
+    /// model, whose tensors are those of the convention in wit/README.md.
     pub inputs: Vec<InputSpec>,
     /// What the model gives, in the order of a reply; none for a language model.
     pub outputs: Vec<OutputSpec>,
@@ -59,7 +62,8 @@ pub struct Card {
     pub labels: Vec<String>,
     /// Where the model's file can be fetched, for one that is too large to ship.
     pub download: Download,
-    /// What suits this model and is no part of its file, such as a prompt: guests read it by its key.
+    /// What suits this model and is no part of its file, such as a prompt: guests read it by its
+    /// key.
     pub preset: BTreeMap<String, String>,
     /// What it is asked before it is served.
     pub tests: Vec<SelfTest>,
@@ -159,7 +163,8 @@ impl CardFile {
         weights::verify(self, path, None).map(|_| ())
     }
 
-    /// Check the size and the hash of a file that was opened at `path`, from its beginning. It is read in pieces.
+    /// Check the size and the hash of a file that was opened at `path`, from its beginning. It is
+    /// read in pieces.
     ///
     /// # Errors
     ///

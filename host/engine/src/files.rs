@@ -1,11 +1,13 @@
 //! Opening, creating and replacing files where others may write: one place for the whole program.
 //!
-//! - [`open`], [`read`] and [`read_to_string`] take a path that the operator has chosen. Links are followed; anything but a
-//!   regular file is rejected, without waiting for the other end of a FIFO.
-//! - A [`Folder`] is a descriptor of a folder that the program manages. Whatever is created, replaced or removed there is
-//!   named relative to that descriptor, and no link in it is followed.
+//! - [`open`], [`read`] and [`read_to_string`] take a path that the operator has chosen. Links are
+//!   followed; anything but a regular file is rejected, without waiting for the other end of a
+//!   FIFO.
+//! - A [`Folder`] is a descriptor of a folder that the program manages. Whatever is created,
+//!   replaced or removed there is named relative to that descriptor, and no link in it is followed.
 //!
-//! Errors have the form "it is a FIFO, expected a regular file"; as with `std::fs`, callers name the path.
+//! Errors have the form "it is a FIFO, expected a regular file"; as with `std::fs`, callers name
+//! the path.
 
 mod folder;
 #[cfg(test)]
@@ -30,7 +32,8 @@ const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(OFlags::NOCT
 /// When it cannot be opened, or is a FIFO, a socket, a device or a folder.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     let path = path.as_ref();
-    // Before the file is opened, because opening a device may have effects; and after, because it may be another by then.
+    // Before the file is opened, because opening a device may have effects; and after, because it
+    // may be another by then.
     expect_regular(file_type(&fs::metadata(path)?))?;
     regular(File::from(rustix::fs::open(path, FLAGS | OFlags::RDONLY, Mode::empty())?))
 }

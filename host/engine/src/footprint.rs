@@ -1,7 +1,7 @@
 //! What a model takes of memory, predicted before it is loaded.
 //!
-//! A language model's part is worked out from its file's header; an ONNX model's from its file's size and the shapes of its
-//! card, with factors that were measured.
+//! A language model's part is worked out from its file's header; an ONNX model's from its file's
+//! size and the shapes of its card, with factors that were measured.
 
 use std::path::Path;
 
@@ -29,7 +29,8 @@ pub struct Need {
     pub bytes: u64,
     /// The most that it may take.
     pub most_bytes: u64,
-    /// Whether it lies in a mapped file, whose pages processes share and the system takes back when it must.
+    /// Whether it lies in a mapped file, whose pages processes share and the system takes back when
+    /// it must.
     pub is_mapped: bool,
 }
 
@@ -69,9 +70,9 @@ pub struct Loading<'a> {
     pub job_bytes: u64,
 }
 
-/// Factors of an ONNX model, as measured with the three models that ship: what a server takes with a model and without, before its
-/// first request, and after batches of 8, 64 and 128 rows. Tokens are looked up, and each becomes a row of numbers; in image
-/// models in int8 weights are unpacked.
+/// Factors of an ONNX model, as measured with the three models that ship: what a server takes with
+/// a model and without, before its first request, and after batches of 8, 64 and 128 rows. Tokens
+/// are looked up, and each becomes a row of numbers; in image models in int8 weights are unpacked.
 struct Measured {
     /// Of the file's size, beside the file itself, for all sessions together.
     shared: f64,
@@ -147,8 +148,8 @@ fn onnx(card: &Card, loading: &Loading<'_>, capacity: &Capacity, measured: &[Mea
     }
 }
 
-/// Elements of one input of a job: `rows` along the batch axis, at most `size` along others that vary, and no more than a job
-/// may have of either.
+/// Elements of one input of a job: `rows` along the batch axis, at most `size` along others that
+/// vary, and no more than a job may have of either.
 fn elements(card: &Card, input: &InputSpec, rows: usize, size: usize) -> u64 {
     let (mut fixed, mut varying, mut is_bounded) = (1_u64, 1_u64, true);
     for (index, axis) in input.shape.iter().enumerate() {

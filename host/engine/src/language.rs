@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //!
-//! - `gguf`, `tokenizer`, `template`: what a file holds, checked; `jinja`: the language of templates
+//! - `gguf`, `tokenizer`, `template`: what a file holds, checked; `jinja`: the language of
+//!   templates
 //! - `config`, `decoder`: the graph, and one pass through it
 //! - `footprint`: what all of it takes of memory
 //! - `packed`: the file that keeps packed weights for later starts
@@ -57,10 +58,12 @@ pub use request::{
 use scheduler::{Scheduler, Shared};
 use tokenizer::Tokenizer;
 
-/// A prompt of more bytes than this for each token of the context is refused before it is split into tokens.
+/// A prompt of more bytes than this for each token of the context is refused before it is split
+/// into tokens.
 const PROMPT_BYTES_PER_TOKEN: usize = 32;
 
-/// Prompts above this many bytes are split into tokens off the caller's thread: it takes milliseconds.
+/// Prompts above this many bytes are split into tokens off the caller's thread: it takes
+/// milliseconds.
 const LONG_PROMPT_BYTES: usize = 4096;
 
 /// What errors call this engine.
@@ -81,7 +84,8 @@ pub struct LanguageModel {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What one caller has said so far. Its keys and values are not held: they are found among the prefixes, or computed again.
+/// What one caller has said so far. Its keys and values are not held: they are found among the
+/// prefixes, or computed again.
 #[derive(Clone, Debug)]
 pub struct Session {
     owner: CacheOwner,
@@ -89,8 +93,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of `component`. What it computes is found by itself; by others of the component where a request says that
-    /// it is a prefix; by other components never.
+    /// A session of `component`. What it computes is found by itself; by others of the component
+    /// where a request says that it is a prefix; by other components never.
     pub fn new(component: &Arc<str>) -> Self {
         Session { owner: CacheOwner::new(component), tokens: Vec::new() }
     }
@@ -104,7 +108,8 @@ impl Default for Session {
 }
 
 impl LanguageModel {
-    /// Load the GGUF file `bytes`. Its packed matrices are kept in `slot`, if there is one, for later starts.
+    /// Load the GGUF file `bytes`. Its packed matrices are kept in `slot`, if there is one, for
+    /// later starts.
     pub(crate) fn load(
         name: &str,
         bytes: Bytes,
@@ -174,11 +179,13 @@ impl LanguageModel {
 
     /// Answer `request` in `session`. `stream` receives the text as it is generated.
     ///
-    /// Dropping the future withdraws the request between two passes. Needs a tokio runtime with a timer.
+    /// Dropping the future withdraws the request between two passes. Needs a tokio runtime with a
+    /// timer.
     ///
     /// # Errors
     ///
-    /// When the request is malformed or longer than the context, when the queue is full, or at `deadline`.
+    /// When the request is malformed or longer than the context, when the queue is full, or at
+    /// `deadline`.
     pub async fn run(
         &self,
         session: &mut Session,
@@ -254,17 +261,20 @@ impl LanguageModel {
         self.shared.pool.capacity() * BLOCK_TOKENS
     }
 
-    /// How many of these are in use: by requests under way, and by prefixes that are kept for later ones.
+    /// How many of these are in use: by requests under way, and by prefixes that are kept for later
+    /// ones.
     pub fn kv_tokens_used(&self) -> usize {
         self.shared.pool.used() * BLOCK_TOKENS
     }
 
-    /// Whether its thread is there to answer. It ends by a fault of the engine alone; until then every call is answered.
+    /// Whether its thread is there to answer. It ends by a fault of the engine alone; until then
+    /// every call is answered.
     pub fn is_serving(&self) -> bool {
         !self.shared.inbox.is_closed()
     }
 
-    /// The file that its packed weights are mapped from; none where they are in memory of this process alone.
+    /// The file that its packed weights are mapped from; none where they are in memory of this
+    /// process alone.
     pub fn packed_file(&self) -> Option<&Path> {
         self.packed_file.as_deref()
     }
@@ -375,7 +385,8 @@ impl Drop for LanguageModel {
     }
 }
 
-/// Closes the inbox when the model's thread ends, however it does: callers are told, and do not wait for nobody.
+/// Closes the inbox when the model's thread ends, however it does: callers are told, and do not
+/// wait for nobody.
 struct Closing(Arc<Shared>);
 
 impl Drop for Closing {

@@ -1,8 +1,9 @@
 //! Models, and everything between a caller's tensors and their outputs.
 //!
-//! A [`Model`] is loaded once from its [`Weights`], which are a [`Card`] and the files that it lists, and runs on the
-//! backend of the [`Runtime`]. Callers give it named [`Tensor`]s and a deadline. Their jobs wait in a bounded queue, are
-//! computed together where the model allows it, and come back as a [`Reply`] that says how long each part took.
+//! A [`Model`] is loaded once from its [`Weights`], which are a [`Card`] and the files that it
+//! lists, and runs on the backend of the [`Runtime`]. Callers give it named [`Tensor`]s and a
+//! deadline. Their jobs wait in a bounded queue, are computed together where the model allows it,
+//! and come back as a [`Reply`] that says how long each part took.
 //!
 //! # Layout
 //!
@@ -12,10 +13,10 @@
 //! - `card`, `weights`: what a model is, and its files, verified
 //! - `footprint`: what a model takes of memory, before it is loaded
 //! - `model`: loading and running a model of either kind
-//! - `onnx`: the one kind; its `signature` checks tensors, its `queue` forms batches, its `worker`s compute them on a
-//!   `backend`, which is `onnxruntime` or `rten` as `runtime` decides
-//! - `language`: the other; its `scheduler` forms passes of a `decoder` out of the tokens of all requests, over key-value
-//!   blocks that they share
+//! - `onnx`: the one kind; its `signature` checks tensors, its `queue` forms batches, its `worker`s
+//!   compute them on a `backend`, which is `onnxruntime` or `rten` as `runtime` decides
+//! - `language`: the other; its `scheduler` forms passes of a `decoder` out of the tokens of all
+//!   requests, over key-value blocks that they share
 
 mod backend;
 mod card;

@@ -45,8 +45,8 @@ enum Kind {
     Resting(Arc<Resting>),
 }
 
-/// One caller's line of computations on a model. A language model's goes on where the last one ended, if asked to; others
-/// keep nothing from one to the next.
+/// One caller's line of computations on a model. A language model's goes on where the last one
+/// ended, if asked to; others keep nothing from one to the next.
 pub struct Context {
     model: Arc<Model>,
     session: Session,
@@ -68,7 +68,8 @@ pub struct Reply {
 }
 
 impl Model {
-    /// Load `weights` and start the threads that compute. `name` is what errors and logs call the model.
+    /// Load `weights` and start the threads that compute. `name` is what errors and logs call the
+    /// model.
     ///
     /// # Errors
     ///
@@ -90,12 +91,13 @@ impl Model {
 
     /// Compute the outputs for `inputs`, which are named tensors in any order.
     ///
-    /// Dropping the future before computation has begun withdraws the job. Needs a tokio runtime with a timer.
+    /// Dropping the future before computation has begun withdraws the job. Needs a tokio runtime
+    /// with a timer.
     ///
     /// # Errors
     ///
-    /// When the inputs are not what the card says, when the queue is full, at `deadline` even where the computation
-    /// goes on, or when the backend refuses or fails.
+    /// When the inputs are not what the card says, when the queue is full, at `deadline` even where
+    /// the computation goes on, or when the backend refuses or fails.
     pub async fn run(&self, inputs: Vec<(String, Tensor)>, deadline: Instant) -> Result<Reply, RunError> {
         self.run_in(&mut Session::default(), inputs, deadline).await
     }
@@ -137,8 +139,8 @@ impl Model {
         Context { model: self.clone(), session: Session::new(component) }
     }
 
-    /// The language model, if it is one that is always loaded; of one that [rests](Model::resting), ask the one that is
-    /// [awake](Model::awake).
+    /// The language model, if it is one that is always loaded; of one that [rests](Model::resting),
+    /// ask the one that is [awake](Model::awake).
     pub fn language(&self) -> Option<&LanguageModel> {
         match &self.kind {
             Kind::Onnx(_) | Kind::Resting(_) => None,
@@ -151,7 +153,8 @@ impl Model {
         self.card.format == Format::Gguf
     }
 
-    /// Whether it can still answer: a language model's thread may have ended by a fault of the engine.
+    /// Whether it can still answer: a language model's thread may have ended by a fault of the
+    /// engine.
     pub fn is_serving(&self) -> bool {
         match &self.kind {
             Kind::Onnx(_) => true,
@@ -200,7 +203,8 @@ impl Model {
         }
     }
 
-    /// Whether jobs are computed together: always by a language model, and otherwise where the card says `batch_axis`.
+    /// Whether jobs are computed together: always by a language model, and otherwise where the card
+    /// says `batch_axis`.
     pub fn batches(&self) -> bool {
         self.unbatched().is_none()
     }

@@ -1,5 +1,5 @@
-//! An ONNX model: sessions, callers that compute with a free one themselves where that is short, and a queue with workers for all
-//! else.
+//! An ONNX model: sessions, callers that compute with a free one themselves where that is short,
+//! and a queue with workers for all else.
 
 mod external;
 mod pace;
@@ -48,12 +48,13 @@ struct Shared {
 }
 
 impl OnnxModel {
-    /// Load a file, with the files of its external data, into sessions of the runtime's backend and start a worker on each.
+    /// Load a file, with the files of its external data, into sessions of the runtime's backend and
+    /// start a worker on each.
     ///
     /// # Errors
     ///
-    /// When the backend cannot run the file, when the file disagrees with its card, or when it reads data that the card does
-    /// not list.
+    /// When the backend cannot run the file, when the file disagrees with its card, or when it
+    /// reads data that the card does not list.
     pub(crate) fn load(
         runtime: &Runtime,
         name: &str,
@@ -87,12 +88,14 @@ impl OnnxModel {
         let (counters, pace) = (Counters::default(), Pace::default());
         let (name, capacity) = (name.to_owned(), capacity.clone());
         let shared = Arc::new(Shared { name, capacity, signature, queue, counters, pace });
-        // The workers belong to the model from the first, so that a failure half-way stops those already started.
+        // The workers belong to the model from the first, so that a failure half-way stops those
+        // already started.
         let mut model = OnnxModel { shared, workers: Vec::with_capacity(workers) };
         for index in 0..workers {
             let shared = model.shared.clone();
             let name = &model.shared.name;
-            // The number first: Linux shows 15 bytes. A name with a zero byte would be refused by a panic.
+            // The number first: Linux shows 15 bytes. A name with a zero byte would be refused by a
+            // panic.
             let thread = std::thread::Builder::new().name(format!("{index}:{name}").replace('\0', " "));
             let started = thread.spawn(move || shared.serve());
             let started = started.map_err(|source| LoadError::Thread { model: name.clone(), source })?;
@@ -156,7 +159,8 @@ impl Shared {
     /// Answer a job that nobody waits for any more, instead of computing it.
     fn skip(&self, job: Job) {
         self.counters.skipped();
-        // Its caller may be just short of noticing the deadline; a caller that is gone does not mind.
+        // Its caller may be just short of noticing the deadline; a caller that is gone does not
+        // mind.
         let _ = job.reply.send(Err(RunError::Deadline { model: self.name.clone() }));
     }
 }

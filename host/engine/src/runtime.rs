@@ -77,12 +77,14 @@ pub enum RuntimeError {
 impl Runtime {
     /// Choose the backend, and load ONNX Runtime where that is the choice.
     ///
-    /// A process loads at most one ONNX Runtime and keeps it. A later call with [`Onnxruntime::Auto`] uses the same
-    /// again, wherever it was found; one with [`Onnxruntime::Path`] does if the path is the same, and else fails.
+    /// A process loads at most one ONNX Runtime and keeps it. A later call with
+    /// [`Onnxruntime::Auto`] uses the same again, wherever it was found; one with
+    /// [`Onnxruntime::Path`] does if the path is the same, and else fails.
     ///
     /// # Errors
     ///
-    /// When the library that [`Onnxruntime::Path`] names cannot be used. `Auto` and `Off` always succeed.
+    /// When the library that [`Onnxruntime::Path`] names cannot be used. `Auto` and `Off` always
+    /// succeed.
     pub fn new(options: &RuntimeOptions) -> Result<Self, RuntimeError> {
         Ok(match &options.onnxruntime {
             Onnxruntime::Path(path) => Runtime::onnxruntime(OnnxRuntime::open(path)?),
@@ -119,7 +121,8 @@ impl Runtime {
         Runtime { backend: Arc::new(runtime), description }
     }
 
-    /// The figures are medians on one thread of two Zen 5 cores, EfficientNet-Lite0 in int8 and the BiLSTM.
+    /// The figures are medians on one thread of two Zen 5 cores, EfficientNet-Lite0 in int8 and the
+    /// BiLSTM.
     fn rten(reason: &str) -> Self {
         let description = format!(
             "rten, in this program ({reason}); int8 image models take about ten times as long as on ONNX Runtime, small \
@@ -134,7 +137,8 @@ impl Runtime {
         self.backend.name()
     }
 
-    /// The library's version and path; or why ONNX Runtime is not in use, what that costs, and the way out.
+    /// The library's version and path; or why ONNX Runtime is not in use, what that costs, and the
+    /// way out.
     pub fn describe(&self) -> String {
         self.description.clone()
     }

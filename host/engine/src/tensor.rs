@@ -9,8 +9,8 @@ const _: () = assert!(cfg!(target_endian = "little"), "tensors are little-endian
 
 /// A dense array, row-major.
 ///
-/// Invariant: `data().len()` is the product of `shape()` times `dtype().size_bytes()`. A shape without axes is a scalar,
-/// one element; an axis of 0 means no elements.
+/// Invariant: `data().len()` is the product of `shape()` times `dtype().size_bytes()`. A shape
+/// without axes is a scalar, one element; an axis of 0 means no elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     dtype: DType,
@@ -63,8 +63,8 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// When `data` is not exactly what `shape` and `dtype` ask for, their product overflows, or there are
-    /// more than [`MAX_AXES`](Self::MAX_AXES).
+    /// When `data` is not exactly what `shape` and `dtype` ask for, their product overflows, or
+    /// there are more than [`MAX_AXES`](Self::MAX_AXES).
     pub fn new(dtype: DType, shape: Vec<usize>, data: Vec<u8>) -> Result<Self, TensorError> {
         if shape.len() > Self::MAX_AXES {
             return Err(TensorError::Axes { found: shape.len() });
@@ -114,7 +114,8 @@ impl Tensor {
         self.elements().map(Cow::into_owned)
     }
 
-    /// The elements in place; copied where the allocator gave the bytes a lower alignment than `T` needs.
+    /// The elements in place; copied where the allocator gave the bytes a lower alignment than `T`
+    /// needs.
     pub(crate) fn elements<T: Element>(&self) -> Result<Cow<'_, [T]>, TensorError> {
         if T::DTYPE != self.dtype {
             return Err(TensorError::DType { expected: T::DTYPE, found: self.dtype });
@@ -128,12 +129,13 @@ impl Tensor {
 
 /// Bytes that a tensor takes; none when that overflows.
 pub(crate) fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
-    // A product of positive axes may overflow before a 0 is met: refusing that shape as well is simpler than allowing it.
+    // A product of positive axes may overflow before a 0 is met: refusing that shape as well is
+    // simpler than allowing it.
     shape.iter().try_fold(dtype.size_bytes(), |product, &size| product.checked_mul(size))
 }
 
-/// A shape as messages show it: `(1, 3, 224, 224)`; of one with more axes than a tensor may have, the
-/// first ones and their number.
+/// A shape as messages show it: `(1, 3, 224, 224)`; of one with more axes than a tensor may have,
+/// the first ones and their number.
 pub(crate) fn shape_text<T: ToString>(shape: &[T]) -> String {
     let axes: Vec<_> = shape.iter().take(Tensor::MAX_AXES).map(ToString::to_string).collect();
     match shape.len() {

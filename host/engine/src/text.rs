@@ -1,8 +1,8 @@
 //! Text that others have written, made fit for errors, logs and headers.
 //!
-//! A name, a path or a value that a client, a guest or a file has chosen may have any length and hold
-//! control characters. [`excerpt`] and [`excerpt_of`] are the one way in which such text gets into a
-//! message: bounded, on one line, and marked where something was left out.
+//! A name, a path or a value that a client, a guest or a file has chosen may have any length and
+//! hold control characters. [`excerpt`] and [`excerpt_of`] are the one way in which such text gets
+//! into a message: bounded, on one line, and marked where something was left out.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -17,8 +17,8 @@ pub const MESSAGE_BYTES: usize = 1024;
 const MARK_BYTES: usize = 32;
 
 /// As much of `text` as fits into `most` bytes, control characters escaped. Where the text does not
-/// fit, it is cut at a character boundary and ends with a mark such as `… (10485760 bytes)`, which is
-/// within `most` (at least 64).
+/// fit, it is cut at a character boundary and ends with a mark such as `… (10485760 bytes)`, which
+/// is within `most` (at least 64).
 #[must_use]
 pub fn excerpt(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most && !text.contains(is_escaped) {

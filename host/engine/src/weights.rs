@@ -38,28 +38,30 @@ const HASH_BYTES: usize = 1 << 20;
 pub struct Weights {
     card: Card,
     hash: String,
-    /// The files' bytes in the order of `card.files`. Embedded ones stay in the program's image, a language model's are
-    /// mapped, others are read.
+    /// The files' bytes in the order of `card.files`. Embedded ones stay in the program's image, a
+    /// language model's are mapped, others are read.
     files: Vec<Bytes>,
     /// Where a language model's packed matrices are kept, if they are.
     packed: Option<PackedSlot>,
 }
 
 impl Weights {
-    /// Verify the files that `card.toml` in `folder` lists, and read them; a language model's file is mapped instead. With `cache` it
-    /// is hashed once for all starts in which it is unchanged, and packed once.
+    /// Verify the files that `card.toml` in `folder` lists, and read them; a language model's file
+    /// is mapped instead. With `cache` it is hashed once for all starts in which it is unchanged,
+    /// and packed once.
     ///
     /// # Errors
     ///
-    /// When a file is missing, or differs from its card in size or hash; when the card is not a card.
+    /// When a file is missing, or differs from its card in size or hash; when the card is not a
+    /// card.
     pub fn read(folder: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
         let path = folder.join(CARD);
         let text = read_card(&path)?;
         Weights::assemble(folder, &text, cache, |card, file| load(card, file, folder, cache))
     }
 
-    /// Take the card and its files from what the program carries: each file's name and bytes, one of them `card.toml`.
-    /// What it does not carry is looked for in the folder `beside`.
+    /// Take the card and its files from what the program carries: each file's name and bytes, one
+    /// of them `card.toml`. What it does not carry is looked for in the folder `beside`.
     ///
     /// # Errors
     ///
@@ -126,7 +128,8 @@ impl Weights {
         &self.card
     }
 
-    /// SHA-256 over `card.toml` and then each file's SHA-256, in 64 hexadecimal digits: equal hashes, equal models.
+    /// SHA-256 over `card.toml` and then each file's SHA-256, in 64 hexadecimal digits: equal
+    /// hashes, equal models.
     pub fn hash(&self) -> &str {
         &self.hash
     }
@@ -199,7 +202,8 @@ fn load(
 ) -> Result<(Bytes, [u8; 32]), CardError> {
     let path = folder.join(&file.path);
     let failed = |source| CardError::Read { path: path.clone(), source };
-    // A model that says where its data is must not lead out of the folder, not by a link there either.
+    // A model that says where its data is must not lead out of the folder, not by a link there
+    // either.
     let links = if file.role == Role::Data { Links::Refuse } else { Links::Follow };
     let mut opened = open(file, &path, links)?;
     let (bytes, digest) = if language_model(card, file) {
@@ -257,7 +261,8 @@ pub(crate) fn verify_opened(file: &CardFile, path: &Path, mut opened: &File) -> 
     same_hash(path, file, &digest)
 }
 
-/// The file at `path`, which has the card's size: one that differs is reported before gigabytes are read.
+/// The file at `path`, which has the card's size: one that differs is reported before gigabytes are
+/// read.
 fn open(file: &CardFile, path: &Path, links: Links) -> Result<Opened, CardError> {
     let opened = Opened::open(path, links).map_err(|source| {
         let path = path.to_owned();

@@ -1,5 +1,6 @@
-//! Inputs of products. The f32 rows are kept; their int8 form is made when a matrix first wants it, one for the types with blocks of
-//! 32 columns and one for those of 256, and lies in the order in which a tile of tokens reads it.
+//! Inputs of products. The f32 rows are kept; their int8 form is made when a matrix first wants it,
+//! one for the types with blocks of 32 columns and one for those of 256, and lies in the order in
+//! which a tile of tokens reads it.
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "vector operations from end to end; a job's contract is at its call"
@@ -13,7 +14,8 @@ use crate::pool::Pool;
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use crate::simd::{Job, Simd};
 
-/// Rows of f32 features, one a token, with their int8 forms; its buffers are used again by the next `set`.
+/// Rows of f32 features, one a token, with their int8 forms; its buffers are used again by the next
+/// `set`.
 #[derive(Default)]
 pub struct Activations {
     rows: usize,
@@ -62,7 +64,8 @@ impl Activations {
         self.resize(rows, columns);
         let out = Shared::new(&mut self.values);
         pool.run(rows, |row| {
-            // SAFETY: `values` and `self.values` have `rows * columns` elements, and this task alone writes this row.
+            // SAFETY: `values` and `self.values` have `rows * columns` elements, and this task
+            // alone writes this row.
             unsafe {
                 std::ptr::copy_nonoverlapping(
                     values.as_ptr().add(row * columns),
@@ -73,8 +76,8 @@ impl Activations {
         });
     }
 
-    /// Takes `values / rms(values) * weight` of each row, where rms is the root of the mean square plus `epsilon`. The columns are
-    /// `weight.len()`.
+    /// Takes `values / rms(values) * weight` of each row, where rms is the root of the mean square
+    /// plus `epsilon`. The columns are `weight.len()`.
     ///
     /// # Panics
     /// If `values` is not `rows` rows long.
@@ -85,13 +88,15 @@ impl Activations {
         let out = Shared::new(&mut self.values);
         let set = InstructionSet::chosen();
         pool.run(rows, |row| {
-            // SAFETY: `self.values` has `rows * columns` elements, and this task alone writes this row.
+            // SAFETY: `self.values` has `rows * columns` elements, and this task alone writes this
+            // row.
             let out = unsafe { std::slice::from_raw_parts_mut(out.get().add(row * columns), columns) };
             norm::rms_norm_row(set, &values[row * columns..][..columns], weight, epsilon, out);
         });
     }
 
-    /// Room for `rows` of `columns`, row-major, which the caller fills; what it holds is left over from earlier use.
+    /// Room for `rows` of `columns`, row-major, which the caller fills; what it holds is left over
+    /// from earlier use.
     pub fn room(&mut self, rows: usize, columns: usize) -> &mut [f32] {
         self.resize(rows, columns);
         &mut self.values[..rows * columns]
@@ -116,8 +121,8 @@ impl Activations {
     }
 }
 
-/// Int8 codes and what goes with them. Tokens are in tiles of nearly equal width; within a tile all that belongs to one stretch of
-/// columns is together, token after token.
+/// Int8 codes and what goes with them. Tokens are in tiles of nearly equal width; within a tile all
+/// that belongs to one stretch of columns is together, token after token.
 #[derive(Default)]
 pub(crate) struct Quantized {
     made: bool,
@@ -131,8 +136,8 @@ pub(crate) struct Quantized {
     scales: Vec<f32>,
     /// Groups of 32: scale × sum of codes.
     scaled_sums: Vec<f32>,
-    /// `[tile][columns / sub][token]`: sums of codes over 32 columns, or 16 where the group is 256, below zero: times
-    /// a type's offset, they are what its products start from.
+    /// `[tile][columns / sub][token]`: sums of codes over 32 columns, or 16 where the group is 256,
+    /// below zero: times a type's offset, they are what its products start from.
     sums: Vec<i32>,
     /// Groups of 256, `[tile][columns / 64][token]`: two sums over 32 columns as 16-bit numbers.
     pairs: Vec<i32>,
@@ -208,7 +213,8 @@ impl Quantized {
             sums: Shared::new(&mut self.sums),
             pairs: Shared::new(&mut self.pairs),
         };
-        // A tile is one task's, since its tokens share cache lines; few tiles are split along the columns.
+        // A tile is one task's, since its tokens share cache lines; few tiles are split along the
+        // columns.
         let groups = columns / group;
         let parts = (2 * pool.threads()).div_ceil(self.tiles()).min(groups);
         let this = &*self;
@@ -223,7 +229,8 @@ impl Quantized {
                 groups: groups * part / parts..groups * (part + 1) / parts,
                 tokens,
             };
-            // SAFETY: `set` is available; the targets hold all tiles, and this task alone writes these groups of this one.
+            // SAFETY: `set` is available; the targets hold all tiles, and this task alone writes
+            // these groups of this one.
             unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
         });
     }
@@ -303,8 +310,9 @@ impl QuantizeTile<'_> {
     }
 }
 
-/// Codes of a group of whole vectors, and their scale: the greatest magnitude becomes 127. Magnitudes below 1e-30 are zeros, whose
-/// inverse scale would overflow. Where a value is infinite or not a number, no more is the scale, and so all that comes of the group.
+/// Codes of a group of whole vectors, and their scale: the greatest magnitude becomes 127.
+/// Magnitudes below 1e-30 are zeros, whose inverse scale would overflow. Where a value is infinite
+/// or not a number, no more is the scale, and so all that comes of the group.
 #[inline(always)]
 unsafe fn quantize<S: Simd, const GROUP: usize>(values: *const f32, codes: &mut [i8; GROUP]) -> f32 {
     let mut greatest = S::splat(0.0);

@@ -1,8 +1,10 @@
-//! Causal attention over KV blocks, where they lie: a block belongs to whoever shares it, and nothing is gathered.
+//! Causal attention over KV blocks, where they lie: a block belongs to whoever shares it, and
+//! nothing is gathered.
 //!
-//! One layer of a block is, for each KV head, keys `(head_dim, 16 tokens)` and then values `(16 tokens, head_dim)`, f16: sixteen scores
-//! are one product with a vector of keys, and a weighted sum runs along rows of values. A task takes some queries that share a KV head
-//! and goes through the spans once, four at a time, with the running softmax of Milakov and Gimelshein (2018).
+//! One layer of a block is, for each KV head, keys `(head_dim, 16 tokens)` and then values `(16
+//! tokens, head_dim)`, f16: sixteen scores are one product with a vector of keys, and a weighted
+//! sum runs along rows of values. A task takes some queries that share a KV head and goes through
+//! the spans once, four at a time, with the running softmax of Milakov and Gimelshein (2018).
 #![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
 #![allow(
     unsafe_op_in_unsafe_fn,
@@ -81,15 +83,18 @@ pub struct Chunk<'a> {
     pub rows: Range<usize>,
     /// The position of the first row.
     pub position: usize,
-    /// The keys and values of positions `0..position + rows.len()` in order; any may be partly filled.
+    /// The keys and values of positions `0..position + rows.len()` in order; any may be partly
+    /// filled.
     pub spans: &'a [Span<'a>],
 }
 
-/// Writes softmax(q · k / sqrt(head_dim)) v of each query to `out`, `(rows, query_heads * head_dim)`. A query sees the positions up to its
-/// own, the last `window` of them where there is one. `qkv` holds the queries as `rope_and_store` left them.
+/// Writes softmax(q · k / sqrt(head_dim)) v of each query to `out`, `(rows, query_heads *
+/// head_dim)`. A query sees the positions up to its own, the last `window` of them where there is
+/// one. `qkv` holds the queries as `rope_and_store` left them.
 ///
 /// # Panics
-/// If a chunk leaves `qkv` or `out`, its spans are fewer than its positions or of another shape, or two chunks share a row.
+/// If a chunk leaves `qkv` or `out`, its spans are fewer than its positions or of another shape, or
+/// two chunks share a row.
 pub fn attention(pool: &Pool, shape: &AttentionShape, qkv: &[f32], chunks: &[Chunk<'_>], out: &mut [f32]) {
     attention_on(InstructionSet::chosen(), pool, shape, qkv, chunks, out);
 }
@@ -118,13 +123,14 @@ pub(crate) fn attention_on(
         let queries = chunk.rows.len() * group;
         let tiles = queries.div_ceil(QUERIES);
         let task = task - first_tasks[index];
-        // A head's keys and values stay in the second-level cache for all its queries. Late queries see most keys: begun first, they
-        // leave short tasks to even out the end.
+        // A head's keys and values stay in the second-level cache for all its queries. Late queries
+        // see most keys: begun first, they leave short tasks to even out the end.
         let (head, tile) = (task / tiles, tiles - 1 - task % tiles);
         let first = tile * QUERIES;
         let count = QUERIES.min(queries - first);
         let job = Queries { shape, qkv, chunk, head, first, count, out: shared };
-        // SAFETY: `set` is available; shapes were checked, and each task writes its own heads of its own rows.
+        // SAFETY: `set` is available; shapes were checked, and each task writes its own heads of
+        // its own rows.
         unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
     });
 }
@@ -152,7 +158,8 @@ fn check(shape: &AttentionShape, qkv: &[f32], chunks: &[Chunk<'_>], out: &[f32])
     }
 }
 
-/// Some queries of a chunk that share a KV head: query `i` is row `i / group`, head `i % group` of the KV head's.
+/// Some queries of a chunk that share a KV head: query `i` is row `i / group`, head `i % group` of
+/// the KV head's.
 struct Queries<'a> {
     shape: &'a AttentionShape,
     qkv: &'a [f32],
@@ -179,8 +186,9 @@ impl<S: Simd> Job<S> for Queries<'_> {
                 self.tile::<S, 4>(first, count)
             };
             if !finite && count > 1 {
-                // Queries of a tile meet values that only the later ones see, with a weight of zero, which does nothing to numbers and does to
-                // infinities: alone, each meets its own.
+                // Queries of a tile meet values that only the later ones see, with a weight of
+                // zero, which does nothing to numbers and does to infinities: alone, each meets its
+                // own.
                 alone_until = first + count;
             } else {
                 first += count;
@@ -220,7 +228,8 @@ impl Queries<'_> {
         let row_of = |query: usize| (first + query.min(count - 1)) / group;
         let head_of = |query: usize| self.head * group + (first + query.min(count - 1)) % group;
         let mut state = MaybeUninit::<State<Q>>::uninit();
-        // Only what belongs to `dim` features and to the slots of a batch is written, and only that is read.
+        // Only what belongs to `dim` features and to the slots of a batch is written, and only that
+        // is read.
         let state = &mut *state.as_mut_ptr();
         let scale = 1.0 / (dim as f32).sqrt();
         let mut positions = [0; Q];
@@ -330,7 +339,8 @@ unsafe fn weigh<S: Simd, const Q: usize>(
     add_values::<S, Q>(state, batch, dim);
 }
 
-/// Scores of all slots of a batch, some vectors of keys at a time: with one query, more of them keep the multipliers busy.
+/// Scores of all slots of a batch, some vectors of keys at a time: with one query, more of them
+/// keep the multipliers busy.
 #[inline(always)]
 unsafe fn score<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Place], dim: usize) {
     if Q == 1 {

@@ -1,4 +1,5 @@
-//! Memory for packed weights: aligned for whole vectors, and on huge pages where it is large and the system allows them.
+//! Memory for packed weights: aligned for whole vectors, and on huge pages where it is large and
+//! the system allows them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -59,8 +60,9 @@ impl Drop for Buffer {
     }
 }
 
-/// Map `len` bytes at a multiple of a huge page, huge but for what is left over at the end: an allocator would keep up to
-/// a huge page more of each matrix, which is a tenth of a model's weights.
+/// Map `len` bytes at a multiple of a huge page, huge but for what is left over at the end: an
+/// allocator would keep up to a huge page more of each matrix, which is a tenth of a model's
+/// weights.
 #[cfg(target_os = "linux")]
 fn map(len: usize) -> Option<NonNull<u8>> {
     let total = len.checked_add(HUGE_PAGE)?;
@@ -74,8 +76,9 @@ fn map(len: usize) -> Option<NonNull<u8>> {
     let before = start.addr().next_multiple_of(HUGE_PAGE) - start.addr();
     let bytes = start.wrapping_byte_add(before);
     let end = mapped_len(len);
-    // SAFETY: both are parts of the mapping above that nothing uses: before the buffer, and behind its last page. The
-    // advice is on its whole huge pages, before any is touched; a refusal changes nothing.
+    // SAFETY: both are parts of the mapping above that nothing uses: before the buffer, and behind
+    // its last page. The advice is on its whole huge pages, before any is touched; a refusal
+    // changes nothing.
     unsafe {
         if before > 0 {
             libc::munmap(start, before);

@@ -1,15 +1,18 @@
-//! GGUF blocks to numbers, one block at a time and in plain arithmetic: the embedding rows go this way, packing starts here,
-//! and tests take it as the definition of each type.
+//! GGUF blocks to numbers, one block at a time and in plain arithmetic: the embedding rows go this
+//! way, packing starts here, and tests take it as the definition of each type.
 
 use half::f16;
 
 use crate::WeightType;
 
-/// One block taken apart: `value = scales[i / sub] * code - minima[i / sub]`, where `sub` is 16 for Q6_K and 32 for the others.
+/// One block taken apart: `value = scales[i / sub] * code - minima[i / sub]`, where `sub` is 16 for
+/// Q6_K and 32 for the others.
 pub(crate) struct Block {
-    /// Codes as unsigned numbers: 0..16, 0..32, 0..64 or 0..256. The offset of the type is not yet taken off.
+    /// Codes as unsigned numbers: 0..16, 0..32, 0..64 or 0..256. The offset of the type is not yet
+    /// taken off.
     pub(crate) codes: [u8; 256],
-    /// f16 bits: the block's scale, and its minimum where the type has one (Q4_K and Q5_K: the scale of minima).
+    /// f16 bits: the block's scale, and its minimum where the type has one (Q4_K and Q5_K: the
+    /// scale of minima).
     pub(crate) scale: u16,
     pub(crate) minimum: u16,
     /// Q4_K, Q5_K: six-bit scales and minima of 8 sub-blocks. Q6_K: signed scales of 16.
@@ -94,7 +97,8 @@ impl Block {
         }
     }
 
-    /// Eight pairs of six bits in twelve bytes: the first four plain, the upper bits of the others in the tops of the first eight bytes.
+    /// Eight pairs of six bits in twelve bytes: the first four plain, the upper bits of the others
+    /// in the tops of the first eight bytes.
     fn read_scales(&mut self, bytes: &[u8]) {
         self.scale = u16_at(bytes, 0);
         self.minimum = u16_at(bytes, 2);

@@ -1,13 +1,17 @@
-//! The arithmetic of a language model on a CPU: products with quantised matrices, attention over KV blocks, and the small steps between them.
+//! The arithmetic of a language model on a CPU: products with quantised matrices, attention over KV
+//! blocks, and the small steps between them.
 //!
-//! Slices and shapes go in and out; there is no I/O, no clock and no global state but the chosen instruction set. Matrices are
-//! `(rows, columns)` = (outputs, inputs), row-major where they are plain slices; activations are `(rows, columns)` = (tokens, features).
+//! Slices and shapes go in and out; there is no I/O, no clock and no global state but the chosen
+//! instruction set. Matrices are `(rows, columns)` = (outputs, inputs), row-major where they are
+//! plain slices; activations are `(rows, columns)` = (tokens, features).
 //!
 //! Layout:
 //! - [`Pool`]: the threads;
 //! - [`WeightType`], [`dequantize_row`]: the GGUF types as they lie in a file;
-//! - [`QuantizedMatrix`], [`Activations`]: weights packed into panels, inputs as int8, and their product (`product`);
-//! - [`AttentionShape`], [`attention`], [`Rope`], [`rope_and_store`]: KV blocks of [`BLOCK_TOKENS`] tokens;
+//! - [`QuantizedMatrix`], [`Activations`]: weights packed into panels, inputs as int8, and their
+//!   product (`product`);
+//! - [`AttentionShape`], [`attention`], [`Rope`], [`rope_and_store`]: KV blocks of [`BLOCK_TOKENS`]
+//!   tokens;
 //! - `simd`: the instruction sets, one file each, chosen at run time ([`instruction_set`]).
 //!
 //! docs/KERNELS.md explains layout and tiling with figures.
@@ -45,7 +49,8 @@ pub use weight_type::WeightType;
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(*mut T);
 
-// SAFETY: the pointer crosses threads only inside `Pool::run`, which outlives its tasks; each use says which part a task writes.
+// SAFETY: the pointer crosses threads only inside `Pool::run`, which outlives its tasks; each use
+// says which part a task writes.
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}

@@ -97,7 +97,8 @@ pub enum Write {
     Gate,
 }
 
-/// What holds packed bytes of many matrices, such as a mapped file. The bytes must stay where they are and as they are.
+/// What holds packed bytes of many matrices, such as a mapped file. The bytes must stay where they
+/// are and as they are.
 pub type PackedSource = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Where packed bytes begin: at a multiple of a cache line, which is also the widest vector.
@@ -114,10 +115,12 @@ pub struct QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
-    /// Packs `bytes`, row-major blocks of `ty` as they lie in a GGUF file. The original is not needed afterwards.
+    /// Packs `bytes`, row-major blocks of `ty` as they lie in a GGUF file. The original is not
+    /// needed afterwards.
     ///
     /// # Errors
-    /// If the shape is empty, is not whole blocks, or does not go with the number of bytes; if memory is lacking.
+    /// If the shape is empty, is not whole blocks, or does not go with the number of bytes; if
+    /// memory is lacking.
     pub fn pack(
         pool: &Pool,
         ty: WeightType,
@@ -152,11 +155,12 @@ impl QuantizedMatrix {
         Ok(Self { ty, rows, columns, source: Arc::new(panels), range: 0..size })
     }
 
-    /// The matrix whose packed bytes, as [`QuantizedMatrix::packed`] gave them, are `range` of `source`. They are read where they are.
+    /// The matrix whose packed bytes, as [`QuantizedMatrix::packed`] gave them, are `range` of
+    /// `source`. They are read where they are.
     ///
     /// # Errors
-    /// If `range` is not within `source`, or has another length or alignment than such bytes have. What they say is not checked:
-    /// any bytes are numbers.
+    /// If `range` is not within `source`, or has another length or alignment than such bytes have.
+    /// What they say is not checked: any bytes are numbers.
     pub fn from_packed(
         ty: WeightType,
         source: PackedSource,
@@ -177,14 +181,16 @@ impl QuantizedMatrix {
         Ok(Self { ty, rows, columns, source, range })
     }
 
-    /// The packed bytes, as this version of the layout ([`crate::PACKED_LAYOUT`]) has them on every machine.
+    /// The packed bytes, as this version of the layout ([`crate::PACKED_LAYOUT`]) has them on every
+    /// machine.
     pub fn packed(&self) -> &[u8] {
-        // Within bounds when it was made; a source that has shrunk since panics here and is never read beyond.
+        // Within bounds when it was made; a source that has shrunk since panics here and is never
+        // read beyond.
         &(*self.source).as_ref()[self.range.clone()]
     }
 
-    /// The matrix of the first `row` rows and that of the others, over the same packed bytes; none unless `row` is a multiple of 32 within
-    /// the matrix.
+    /// The matrix of the first `row` rows and that of the others, over the same packed bytes; none
+    /// unless `row` is a multiple of 32 within the matrix.
     pub fn split(self, row: usize) -> Option<(Self, Self)> {
         if row == 0 || row >= self.rows || !row.is_multiple_of(PANEL) {
             return None;
@@ -215,11 +221,12 @@ impl QuantizedMatrix {
         self.packed().len()
     }
 
-    /// The product with each row of `input`: `out[r * stride + n]` for row `r` of the input and row `n` of the matrix. What lies between
-    /// the rows of `out` is left alone.
+    /// The product with each row of `input`: `out[r * stride + n]` for row `r` of the input and row
+    /// `n` of the matrix. What lies between the rows of `out` is left alone.
     ///
     /// # Panics
-    /// If `input` has other columns than the matrix, `stride` is less than its rows, or `out` is too short.
+    /// If `input` has other columns than the matrix, `stride` is less than its rows, or `out` is
+    /// too short.
     pub fn matmul(&self, pool: &Pool, input: &mut Activations, out: &mut [f32], stride: usize, write: Write) {
         self.matmul_on(InstructionSet::chosen(), pool, input, out, stride, write);
     }
@@ -259,7 +266,8 @@ impl QuantizedMatrix {
                 let values = input.values();
                 pool.run(tasks, |task| {
                     let (from, weights) = (values.as_ptr(), weights.as_ptr());
-                    // SAFETY: `set` is available, the shapes were compared above, and panels are rows of their own.
+                    // SAFETY: `set` is available, the shapes were compared above, and panels are
+                    // rows of their own.
                     unsafe {
                         with_simd!(set, S => floats::panels::<S, $half>(
                             weights, self.columns, range(task), from, tokens, target(shared)
@@ -273,8 +281,8 @@ impl QuantizedMatrix {
                 let groups = self.columns / pack::group_columns(self.ty);
                 let input = input.quantized(pool, set, pack::group_columns(self.ty));
                 pool.run(tasks, |task| {
-                    // SAFETY: `set` is available, `input` was made for it and this type, the shapes were compared above, and panels are
-                    // rows of their own.
+                    // SAFETY: `set` is available, `input` was made for it and this type, the shapes
+                    // were compared above, and panels are rows of their own.
                     unsafe {
                         with_simd!(set, S => product::panels::<S, formats::$format>(
                             weights.as_ptr(), groups, range(task), input, target(shared)
@@ -297,7 +305,8 @@ impl QuantizedMatrix {
     }
 }
 
-/// Panels of one task. Long stretches of memory are read faster; short ones even out the end, which counts for more with many tokens.
+/// Panels of one task. Long stretches of memory are read faster; short ones even out the end, which
+/// counts for more with many tokens.
 fn chunk_of_panels(panels: usize, threads: usize, tokens: usize) -> usize {
     panels.div_ceil(threads * if tokens >= 16 { 32 } else { 8 })
 }

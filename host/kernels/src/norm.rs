@@ -3,8 +3,8 @@
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use crate::simd::{Job, Simd};
 
-/// Writes `values / rms(values) * weight` of each row of `weight.len()` columns to `out`, where rms is the root of the mean square plus
-/// `epsilon`.
+/// Writes `values / rms(values) * weight` of each row of `weight.len()` columns to `out`, where rms
+/// is the root of the mean square plus `epsilon`.
 ///
 /// # Panics
 /// If `values` is not whole rows, or `out` has another length.

@@ -1,5 +1,6 @@
-//! The order of packed weights. A panel is 32 rows; along the columns it is groups of one activation scale each (32 columns, or 256
-//! for the K types), whose bytes follow each other in the order of use, at the size that they have in the file:
+//! The order of packed weights. A panel is 32 rows; along the columns it is groups of one
+//! activation scale each (32 columns, or 256 for the K types), whose bytes follow each other in the
+//! order of use, at the size that they have in the file:
 //!
 //! | type | a group of a panel |
 //! |---|---|
@@ -11,15 +12,17 @@
 //! | Q6_K | 32 scales; 16 × 32 signed scales; low bits; upper two bits |
 //! | F16, F32 | for each column, the 32 values |
 //!
-//! Codes lie four columns deep: 32 rows × 4 bytes are what one instruction a vector multiplies with four input bytes. *Low bits* hold
-//! two such steps in one, the first in the lower nibbles. *Fifth bits* are a byte a row and column of four for 32 columns, one bit a step;
-//! *upper two bits* the same for 16 columns.
+//! Codes lie four columns deep: 32 rows × 4 bytes are what one instruction a vector multiplies with
+//! four input bytes. *Low bits* hold two such steps in one, the first in the lower nibbles. *Fifth
+//! bits* are a byte a row and column of four for 32 columns, one bit a step; *upper two bits* the
+//! same for 16 columns.
 
 use crate::WeightType;
 use crate::dequantize::Block;
 
-/// The version of this order: packed bytes of another version are not read. It goes up with any change to what `put_block` writes or where;
-/// `packed_bytes_change_with_the_layout` in matrix/tests.rs notices one.
+/// The version of this order: packed bytes of another version are not read. It goes up with any
+/// change to what `put_block` writes or where; `packed_bytes_change_with_the_layout` in
+/// matrix/tests.rs notices one.
 pub const PACKED_LAYOUT: u32 = 1;
 
 /// Rows of a panel.
@@ -35,8 +38,8 @@ pub(crate) fn group_bytes(ty: WeightType) -> usize {
     PANEL * ty.block_bytes()
 }
 
-/// Bytes of a packed matrix `(rows, columns)`: those of the file, the rows made up to whole panels. `None` where the shape is empty, is not
-/// whole blocks, or overflows.
+/// Bytes of a packed matrix `(rows, columns)`: those of the file, the rows made up to whole panels.
+/// `None` where the shape is empty, is not whole blocks, or overflows.
 pub fn packed_bytes(ty: WeightType, rows: usize, columns: usize) -> Option<usize> {
     let size = ty.row_bytes(columns)?.checked_mul(rows.checked_next_multiple_of(PANEL)?)?;
     (size > 0).then_some(size)
@@ -103,7 +106,8 @@ pub(crate) fn put_block(ty: WeightType, block: &Block, row: usize, group: &mut [
     }
 }
 
-/// A byte a sub-block: its scale, and the lower two bits of its minimum; then for each two sub-blocks a byte with the upper four of both.
+/// A byte a sub-block: its scale, and the lower two bits of its minimum; then for each two
+/// sub-blocks a byte with the upper four of both.
 fn put_six_bits(block: &Block, row: usize, to: &mut [u8]) {
     for (sub, (&scale, &minimum)) in block.sub_scales.iter().zip(&block.sub_minima).enumerate() {
         to[sub * PANEL + row] = scale | (minimum & 3) << 6;

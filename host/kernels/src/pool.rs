@@ -1,5 +1,6 @@
-//! Threads that share the tasks of one call. Workers spin for a moment after a call, since the next product follows within
-//! microseconds, and then park; a worker that is asleep when a call comes is woken, and the call does not wait for it.
+//! Threads that share the tasks of one call. Workers spin for a moment after a call, since the next
+//! product follows within microseconds, and then park; a worker that is asleep when a call comes is
+//! woken, and the call does not wait for it.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -10,10 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long an idle worker spins before it parks: longer than the gap between two products of a layer, short against a scheduler's slice.
+/// How long an idle worker spins before it parks: longer than the gap between two products of a
+/// layer, short against a scheduler's slice.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// A call's generation is in the upper half of the state, this bit says that workers may still join, the bits below count those who did.
+/// A call's generation is in the upper half of the state, this bit says that workers may still
+/// join, the bits below count those who did.
 const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
 
@@ -21,7 +24,8 @@ const JOINED: u64 = OPEN - 1;
 pub struct Pool {
     inner: Arc<Inner>,
     workers: Vec<JoinHandle<()>>,
-    /// Held during a call. A second caller does its tasks alone instead of waiting, so nothing can deadlock.
+    /// Held during a call. A second caller does its tasks alone instead of waiting, so nothing can
+    /// deadlock.
     call: Mutex<()>,
 }
 
@@ -38,8 +42,8 @@ struct Inner {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `job` is written only by the holder of `Pool::call` while no worker has joined, and read only by those who joined
-// after the write was published through `state`.
+// SAFETY: `job` is written only by the holder of `Pool::call` while no worker has joined, and read
+// only by those who joined after the write was published through `state`.
 unsafe impl Sync for Inner {}
 // SAFETY: the pointer inside `job` is used only while the call that set it is running.
 unsafe impl Send for Inner {}
@@ -83,11 +87,13 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `task` once for each number below `tasks`, on all threads, and returns when all are done. A call made inside a task,
-    /// or while another thread's call is running, does its tasks on the calling thread alone.
+    /// Calls `task` once for each number below `tasks`, on all threads, and returns when all are
+    /// done. A call made inside a task, or while another thread's call is running, does its tasks
+    /// on the calling thread alone.
     ///
     /// # Panics
-    /// If a task panics: with that panic, when no task is running any more; tasks not yet begun are left out.
+    /// If a task panics: with that panic, when no task is running any more; tasks not yet begun are
+    /// left out.
     pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         let alone = tasks <= 1 || self.workers.is_empty();
         let held = if alone { None } else { self.call.try_lock().ok() };
@@ -193,7 +199,8 @@ impl Inner {
             if !spinning {
                 std::thread::park();
             } else if Instant::now() > until {
-                // The flag is set before the state is read again above: a caller either sees the flag or is seen.
+                // The flag is set before the state is read again above: a caller either sees the
+                // flag or is seen.
                 self.parked[index].store(true, Ordering::SeqCst);
                 spinning = false;
             }

@@ -1,8 +1,10 @@
-//! The product of a packed matrix with int8 activations, written once for all instruction sets and types.
+//! The product of a packed matrix with int8 activations, written once for all instruction sets and
+//! types.
 //!
-//! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights that has a scale of its own, integer products
-//! are summed exactly and added once to f32 sums. A task of the pool takes panels; with few tokens each tile reads the packed bits
-//! itself, with many a stretch of columns is unpacked to whole bytes in the first-level cache and used for all tiles.
+//! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights that has
+//! a scale of its own, integer products are summed exactly and added once to f32 sums. A task of
+//! the pool takes panels; with few tokens each tile reads the packed bits itself, with many a
+//! stretch of columns is unpacked to whole bytes in the first-level cache and used for all tiles.
 #![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
 #![allow(
     unsafe_op_in_unsafe_fn,
@@ -29,7 +31,8 @@ const MANY: usize = 16;
 /// Columns that are unpacked at once: with scales about 40 KB of a first-level cache of 48.
 const STRETCH: usize = 1024;
 
-/// Columns that tiles take from the packed bits: 4-bit ones are 36 KB, and stay in a first-level cache as well.
+/// Columns that tiles take from the packed bits: 4-bit ones are 36 KB, and stay in a first-level
+/// cache as well.
 const DIRECT_STRETCH: usize = 2048;
 
 /// Tiles whose sums are kept between stretches: at most 192 tokens, 24 KB.
@@ -56,15 +59,17 @@ pub(crate) struct Target {
 struct Scratch {
     /// Unpacked columns of any type: Q4_1 takes most, 1,280 bytes for 32 columns.
     weights: [u8; STRETCH / 32 * 1280],
-    /// `[token][row of the panel]`. Not in the output, whose rows are often a power of two apart and share few places of a cache.
+    /// `[token][row of the panel]`. Not in the output, whose rows are often a power of two apart
+    /// and share few places of a cache.
     sums: [f32; TILES * 6 * PANEL],
 }
 
 /// The product of the panels in `panels` with all of `input`.
 ///
 /// # Safety
-/// `S` is available; `weights` holds whole panels of `groups` groups of `W`; `input` was made for `S` and `W::GROUP` with as many groups;
-/// `target` has room for all its rows, and nobody else writes those of the panels.
+/// `S` is available; `weights` holds whole panels of `groups` groups of `W`; `input` was made for
+/// `S` and `W::GROUP` with as many groups; `target` has room for all its rows, and nobody else
+/// writes those of the panels.
 pub(crate) unsafe fn panels<S: Simd, W: Format>(
     weights: *const u8,
     groups: usize,
@@ -205,7 +210,8 @@ unsafe fn tile_product<S: Simd, W: Format>(
         };
     }
     match tokens {
-        // One token leaves registers free, and short vectors then take all rows at once, so that memory is read in order.
+        // One token leaves registers free, and short vectors then take all rows at once, so that
+        // memory is read in order.
         1 if const { S::LANES * 8 == PANEL } => tile!(1, 8),
         1 if const { S::LANES * 4 == PANEL } => tile!(1, 4),
         1 => tile!(1, 2),
@@ -223,7 +229,8 @@ struct Tile<'a, W, const V: usize, const TOKENS: usize> {
     groups: usize,
     /// The first row of the panel.
     row: usize,
-    /// By reference: a copy would be read in wider pieces than it was written, which waits for the tile before to end.
+    /// By reference: a copy would be read in wider pieces than it was written, which waits for the
+    /// tile before to end.
     input: &'a TileInput,
     sums: *mut f32,
     add: bool,

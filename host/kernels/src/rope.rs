@@ -19,7 +19,8 @@ pub enum RopeStyle {
     Halves,
 }
 
-/// Cosines and sines of the positions met so far (Su et al. 2021, with the factors and the scale of LongRoPE where a model has them).
+/// Cosines and sines of the positions met so far (Su et al. 2021, with the factors and the scale of
+/// LongRoPE where a model has them).
 pub struct Rope {
     style: RopeStyle,
     /// Turns a position, one for each two features.
@@ -32,8 +33,8 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// `theta_i = position * base^(-2i / dims) / factors[i]` for the first `dims` features of a head; cosines and sines are multiplied by
-    /// `attention_scale`. No positions are prepared yet.
+    /// `theta_i = position * base^(-2i / dims) / factors[i]` for the first `dims` features of a
+    /// head; cosines and sines are multiplied by `attention_scale`. No positions are prepared yet.
     ///
     /// # Panics
     /// If `factors` are fewer than `dims / 2`.
@@ -66,7 +67,8 @@ impl Rope {
         if wanted <= ready {
             return;
         }
-        // By half as much again at least, so that a step at a time does not copy the table each time.
+        // By half as much again at least, so that a step at a time does not copy the table each
+        // time.
         let until = wanted.max(ready + ready / 2).min(self.max_positions);
         for position in ready..until {
             for frequency in &self.frequencies {
@@ -120,8 +122,9 @@ pub struct Destination<'a> {
     pub block: &'a mut [f16],
 }
 
-/// Turns queries and keys in place in `qkv`, `(rows, qkv_columns)`: query heads, key heads, value heads; and writes keys and values to
-/// their blocks. Rows of `qkv` that no destination names are left alone.
+/// Turns queries and keys in place in `qkv`, `(rows, qkv_columns)`: query heads, key heads, value
+/// heads; and writes keys and values to their blocks. Rows of `qkv` that no destination names are
+/// left alone.
 ///
 /// # Panics
 /// If a destination leaves `qkv`, its block or the prepared positions, or two share a row.
@@ -265,7 +268,8 @@ mod tests {
 
     #[test]
     fn rows_turn_by_their_position() {
-        // Angles at position 3: 3 · 100^0 = 3 and 3 · 100^(-2/4) = 0.3; with factors 2 and 3, 1.5 and 0.1.
+        // Angles at position 3: 3 · 100^0 = 3 and 3 · 100^(-2/4) = 0.3; with factors 2 and 3, 1.5
+        // and 0.1.
         let turn = |a: f32, b: f32, angle: f32| {
             (a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos())
         };

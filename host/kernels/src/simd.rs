@@ -1,7 +1,8 @@
-//! Vectors of an instruction set. The kernels are written once over [`Simd`]; each instruction set is one file here.
+//! Vectors of an instruction set. The kernels are written once over [`Simd`]; each instruction set
+//! is one file here.
 //!
-//! An instruction set compiles a kernel through [`Simd::enter`], which carries the CPU features: everything a [`Job`] calls is
-//! inlined into it, so all of it is `#[inline(always)]`.
+//! An instruction set compiles a kernel through [`Simd::enter`], which carries the CPU features:
+//! everything a [`Job`] calls is inlined into it, so all of it is `#[inline(always)]`.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -17,15 +18,16 @@ pub(crate) trait Job<S: Simd> {
     /// Does the work.
     ///
     /// # Safety
-    /// Called through [`Simd::enter`] alone; the job's pointers are good for what it reads and writes.
+    /// Called through [`Simd::enter`] alone; the job's pointers are good for what it reads and
+    /// writes.
     unsafe fn run(self);
 }
 
 /// Vectors of 32-bit lanes, and what the kernels do with them.
 ///
 /// # Safety
-/// Every function wants the CPU features of its instruction set; pointers need no alignment, and are good for one vector (of
-/// 4-byte lanes, or of 2- or 1-byte elements where the name says so).
+/// Every function wants the CPU features of its instruction set; pointers need no alignment, and
+/// are good for one vector (of 4-byte lanes, or of 2- or 1-byte elements where the name says so).
 pub(crate) trait Simd: Copy + 'static {
     /// Integers: four bytes, two 16-bit or one 32-bit number a lane.
     type I: Copy;
@@ -107,7 +109,8 @@ pub(crate) trait Simd: Copy + 'static {
         let _ = from;
     }
 
-    /// e^x to 2 ulp for x in -87..=88, held to that range outside it: 0 becomes 1e-38 and infinity 1.6e38.
+    /// e^x to 2 ulp for x in -87..=88, held to that range outside it: 0 becomes 1e-38 and infinity
+    /// 1.6e38.
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the trait's contract")]
     unsafe fn exp(x: Self::F) -> Self::F {

@@ -59,7 +59,8 @@ pub(crate) fn blocks(
     bytes
 }
 
-/// `blocks` whose minima lie so that their values are about as often above zero as below, as a model's are.
+/// `blocks` whose minima lie so that their values are about as often above zero as below, as a
+/// model's are.
 pub(crate) fn centred(ty: WeightType, count: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = blocks(ty, count, random, usual);
     let middle = match ty {
@@ -78,7 +79,8 @@ pub(crate) fn centred(ty: WeightType, count: usize, random: &mut Random) -> Vec<
     bytes
 }
 
-/// Lines of 64 bytes, each at a multiple of 64, that end where their memory ends: a sanitizer sees what is read beyond.
+/// Lines of 64 bytes, each at a multiple of 64, that end where their memory ends: a sanitizer sees
+/// what is read beyond.
 pub(crate) struct Lines(Vec<Line>);
 
 #[derive(Clone, Copy)]

@@ -1,4 +1,5 @@
-//! The types of weights that GGUF files hold and the kernels take, with their block sizes as the format defines them.
+//! The types of weights that GGUF files hold and the kernels take, with their block sizes as the
+//! format defines them.
 
 use std::fmt;
 
@@ -75,7 +76,8 @@ impl WeightType {
         }
     }
 
-    /// Bytes of a row of `columns` values in a file, or `None` where that is not whole blocks or overflows.
+    /// Bytes of a row of `columns` values in a file, or `None` where that is not whole blocks or
+    /// overflows.
     pub fn row_bytes(self, columns: usize) -> Option<usize> {
         if !columns.is_multiple_of(self.block_elements()) {
             return None;

@@ -82,8 +82,8 @@ pub struct Usage {
     pub memory_bytes_peak: usize,
     /// The most tensors held at once, in bytes.
     pub tensor_bytes_peak: usize,
-    /// Some model gave no outputs for a reason that may pass: it was busy, late or failed. An answer
-    /// that the guest gave nevertheless is of what was left.
+    /// Some model gave no outputs for a reason that may pass: it was busy, late or failed. An
+    /// answer that the guest gave nevertheless is of what was left.
     pub is_partial: bool,
 }
 

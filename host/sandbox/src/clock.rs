@@ -11,9 +11,9 @@ use crate::turns::Turn;
 
 /// A stopwatch that runs only while its future is polled.
 ///
-/// A guest waits for models outside `poll`, or they compute inside it and under [`Clock::outside`], so that time is not its
-/// own. Clones share the same reading: one clone goes into the epoch callback, which interrupts the guest in the middle of a
-/// poll, and one to the host's calls.
+/// A guest waits for models outside `poll`, or they compute inside it and under [`Clock::outside`],
+/// so that time is not its own. Clones share the same reading: one clone goes into the epoch
+/// callback, which interrupts the guest in the middle of a poll, and one to the host's calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     shared: Arc<Shared>,
@@ -84,7 +84,8 @@ impl<F: Future> Future for Measured<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let spent = self.clock.spent();
         let _turn = ready!(self.turn.poll(spent, context));
-        // Relaxed suffices: the executor orders one poll before the next, and the callback runs inside the poll.
+        // Relaxed suffices: the executor orders one poll before the next, and the callback runs
+        // inside the poll.
         self.clock.shared.began.store(self.clock.now(), Ordering::Relaxed);
         let answer = self.future.as_mut().poll(context);
         let spent = self.clock.now() - self.clock.shared.began.load(Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! Compiled components, kept in a folder for later starts.
 //!
-//! Machine code is run as it is read, so an entry is read only after its MAC has been verified with a key that this machine
-//! made and that only its user can read: whoever can write the folder and not read the key can cost a compilation, and no more.
+//! Machine code is run as it is read, so an entry is read only after its MAC has been verified with
+//! a key that this machine made and that only its user can read: whoever can write the folder and
+//! not read the key can cost a compilation, and no more.
 //!
 //! # Format
 //!
@@ -13,9 +14,10 @@
 //! | 32 | BLAKE3 of what wasmtime says of its version, its settings and the processor, and of the version of `interruptible` |
 //! | the rest | machine code, as wasmtime serialises it |
 //!
-//! An entry is named by the second and the third hash, so another component's, another version's or another setting's is not
-//! found. It appears under its name when it is whole. One that is damaged, that another key has signed, or that is not a
-//! regular file, is written anew. No link in the folder is followed.
+//! An entry is named by the second and the third hash, so another component's, another version's or
+//! another setting's is not found. It appears under its name when it is whole. One that is damaged,
+//! that another key has signed, or that is not a regular file, is written anew. No link in the
+//! folder is followed.
 
 mod key;
 #[cfg(test)]
@@ -112,9 +114,10 @@ impl<'f> Entry<'f> {
             Err(error) => return Err(format!("cannot be read: {error}")),
         };
         let code = self.verified(&folder, &bytes)?;
-        // SAFETY: the bytes are what `Component::serialize` gave: their MAC says that they were written by a program that
-        // has this machine's key, which only this user's do; and the hashes under the MAC, that they are of this component
-        // and for an engine of this version and these settings. wasmtime compares both settings once more.
+        // SAFETY: the bytes are what `Component::serialize` gave: their MAC says that they were
+        // written by a program that has this machine's key, which only this user's do; and the
+        // hashes under the MAC, that they are of this component and for an engine of this version
+        // and these settings. wasmtime compares both settings once more.
         let component = unsafe { Component::deserialize(engine, code) };
         let component = component.map_err(|error| format!("cannot be used: {error:#}"))?;
         Ok(Some((component, bytes.len() as u64)))
@@ -151,7 +154,8 @@ impl<'f> Entry<'f> {
         let code = component.serialize().map_err(|error| io::Error::other(format!("{error:#}")))?;
         let folder = Folder::create(self.folder)?;
         let lock = folder.lock_file(LOCK)?;
-        // Held until `lock` is dropped. The system lets go of it when the process ends, however it does.
+        // Held until `lock` is dropped. The system lets go of it when the process ends, however it
+        // does.
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -173,7 +177,8 @@ impl<'f> Entry<'f> {
     }
 }
 
-/// Remove what a crash has left, and all but the newest entries. Called with the lock; only names that this program gives are touched.
+/// Remove what a crash has left, and all but the newest entries. Called with the lock; only names
+/// that this program gives are touched.
 fn remove_old(folder: &Folder, keep: &str) -> io::Result<()> {
     let mut entries: Vec<((i64, u32), OsString)> = Vec::new();
     for name in folder.names()? {

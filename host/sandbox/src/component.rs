@@ -99,7 +99,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the bytes are not a component, when it imports what guests are not given, or exports no world's interface.
+    /// When the bytes are not a component, when it imports what guests are not given, or exports no
+    /// world's interface.
     pub fn load(&self, name: &str, bytes: &[u8], options: ComponentOptions) -> Result<Component, LoadError> {
         let component = || name.to_owned();
         let (compiled, _) = self.compile(name, bytes)?;
@@ -129,7 +130,8 @@ impl Sandbox {
         Ok(Component { engine, linked, grants, slots, own_slots, memory, expectations })
     }
 
-    /// Compile a component ahead of its first use, and say where its machine code is kept; none where none is kept.
+    /// Compile a component ahead of its first use, and say where its machine code is kept; none
+    /// where none is kept.
     ///
     /// # Errors
     ///
@@ -188,7 +190,8 @@ impl Sandbox {
         Ok((compiled, kept))
     }
 
-    /// Whether the component imports nothing but what every guest may, and what it is granted `beside` that.
+    /// Whether the component imports nothing but what every guest may, and what it is granted
+    /// `beside` that.
     fn check_imports(&self, name: &str, compiled: &Compiled, beside: &[&str]) -> Result<(), LoadError> {
         const GRANTED: [&str; 3] = ["wasi:nn/", "wasi:config/store@", "infer:guest/"];
         let ty = compiled.component_type();
@@ -234,7 +237,8 @@ impl Component {
         &self.grants.component
     }
 
-    /// The same component under another name: language models find nothing for it that they computed for this one.
+    /// The same component under another name: language models find nothing for it that they
+    /// computed for this one.
     #[must_use]
     pub fn renamed(&self, name: &str) -> Component {
         let grants = Grants { component: Arc::from(name), ..Grants::clone(&self.grants) };
@@ -299,7 +303,8 @@ impl Component {
         .checked(&self.grants.component, |labels| check_labels(labels, top))
     }
 
-    /// Run `model`, as the component's configuration names it, on a fresh instance that passes the tensors through.
+    /// Run `model`, as the component's configuration names it, on a fresh instance that passes the
+    /// tensors through.
     pub async fn predict(
         &self,
         request: &Request,
@@ -320,11 +325,12 @@ impl Component {
         .await
     }
 
-    /// Answer an HTTP request on a fresh instance: `head` is sent as soon as the guest has given its response, whose body comes
-    /// as the guest writes it. The call lasts until the guest returns.
+    /// Answer an HTTP request on a fresh instance: `head` is sent as soon as the guest has given
+    /// its response, whose body comes as the guest writes it. The call lasts until the guest
+    /// returns.
     ///
-    /// `incoming` has a whole URI, scheme and authority included. `gone` is sent when the answer is delivered, and the guest may
-    /// go on; dropped before that, it ends the guest.
+    /// `incoming` has a whole URI, scheme and authority included. `gone` is sent when the answer is
+    /// delivered, and the guest may go on; dropped before that, it ends the guest.
     pub async fn handle(
         &self,
         request: &Request,
@@ -342,8 +348,8 @@ impl Component {
         .checked(&self.grants.component, |()| answer.check())
     }
 
-    /// Take a slot, run `call` in a fresh store under the component's budgets, and account for it. The store holds what `data`
-    /// puts around the instance's state.
+    /// Take a slot, run `call` in a fresh store under the component's budgets, and account for it.
+    /// The store holds what `data` puts around the instance's state.
     async fn visit<T, D: AsMut<State> + Send + 'static>(
         &self,
         request: &Request,
@@ -354,7 +360,8 @@ impl Component {
         let component = || self.grants.component.to_string();
         let began = Instant::now();
         let busy = |instances| CallError::Busy { component: component(), instances };
-        // Refused rather than left to wait: who waits has a place that another component's request would have.
+        // Refused rather than left to wait: who waits has a place that another component's request
+        // would have.
         let _own_slot = match self.own_slots.as_ref().map(|slots| slots.try_acquire()) {
             Some(Err(_)) => {
                 let instances = self.grants.limits.instances.unwrap_or_default();

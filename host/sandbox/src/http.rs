@@ -1,9 +1,10 @@
-//! Components that answer HTTP requests themselves: they export `wasi:http/incoming-handler`, and have what any language's
-//! library expects of WASI 0.2.
+//! Components that answer HTTP requests themselves: they export `wasi:http/incoming-handler`, and
+//! have what any language's library expects of WASI 0.2.
 //!
-//! Behind its interfaces there is little: no files, no environment, no arguments, no sockets; clocks and randomness as
-//! configured; standard output and error go to the log; requests go to the hosts that are listed. What an instance may use is
-//! bounded as any other guest's: by its limits, and by its request's deadline.
+//! Behind its interfaces there is little: no files, no environment, no arguments, no sockets;
+//! clocks and randomness as configured; standard output and error go to the log; requests go to the
+//! hosts that are listed. What an instance may use is bounded as any other guest's: by its limits,
+//! and by its request's deadline.
 
 mod outbound;
 mod stdio;
@@ -54,8 +55,8 @@ pub(crate) const GRANTED: [&str; 6] =
 /// The most of a body that a guest hands over in one write, in bytes.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// Writes of an answer that wait for the client, beyond the one that is on its way: an answer of a few
-/// pieces does not keep its instance until a slow client has taken it.
+/// Writes of an answer that wait for the client, beyond the one that is on its way: an answer of a
+/// few pieces does not keep its instance until a slow client has taken it.
 const WRITES: usize = 4;
 
 /// The most of an answer that waits for its client outside of the guest, in bytes.
@@ -84,7 +85,8 @@ pub enum ClockKind {
     /// The time.
     #[default]
     System,
-    /// The time at which the instance was made, however long it runs: nothing can be measured with it.
+    /// The time at which the instance was made, however long it runs: nothing can be measured with
+    /// it.
     Frozen,
 }
 
@@ -250,7 +252,8 @@ impl Drop for Cut<'_> {
     }
 }
 
-/// The body of a guest's answer, which it may still be writing. It ends with an error when its guest is stopped.
+/// The body of a guest's answer, which it may still be writing. It ends with an error when its
+/// guest is stopped.
 pub struct Body {
     written: HyperOutgoingBody,
     answer: Answer,
@@ -265,7 +268,8 @@ impl http_body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.written).poll_frame(context));
-        // With its instance the writing end goes, which looks like an end from here. It is cut before that.
+        // With its instance the writing end goes, which looks like an end from here. It is cut
+        // before that.
         let is_cut = frame.is_none() && self.answer.0.is_cut.load(Ordering::Relaxed);
         Poll::Ready(if is_cut { Some(Err(Error::HttpResponseIncomplete)) } else { frame })
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// The budgets of one guest instance, which lives for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Instances of this component at any one time, of those of the pool; none for as many as there are.
+    /// Instances of this component at any one time, of those of the pool; none for as many as there
+    /// are.
     pub instances: Option<usize>,
     /// Linear memory, in bytes. The default fits the decoded pixels of a 16-megapixel photo twice.
     pub memory_bytes: usize,
@@ -13,7 +14,8 @@ pub struct Limits {
     pub table_elements: usize,
     /// Live resource handles: tensors, graphs, contexts and errors together.
     pub handles: usize,
-    /// Tensors held by the host for the guest at any one time, in bytes; also the most that one host call may copy.
+    /// Tensors held by the host for the guest at any one time, in bytes; also the most that one
+    /// host call may copy.
     pub tensor_bytes: usize,
     /// Time on a processor, instantiation included, waiting for models excluded.
     pub guest_time: Duration,

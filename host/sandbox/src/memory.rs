@@ -1,12 +1,14 @@
 //! The memory that requests hold together, counted in one place: bodies, guests' memory, tensors.
 //!
-//! Nobody waits for memory that another holds, or two requests could wait for each other: what is not there is refused.
+//! Nobody waits for memory that another holds, or two requests could wait for each other: what is
+//! not there is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Linear memory of an instance that is not counted here but with the pool, in bytes: what guests of this repository start
-/// with. The pool keeps some of it resident between requests, so it is as large with and without a request.
+/// Linear memory of an instance that is not counted here but with the pool, in bytes: what guests
+/// of this repository start with. The pool keeps some of it resident between requests, so it is as
+/// large with and without a request.
 pub const INSTANCE_BYTES: usize = 4 << 20;
 
 /// A count of the bytes that requests hold, and a bound on them. Clones are the same count.
@@ -49,7 +51,8 @@ impl RequestMemory {
         RequestMemory(Arc::new(Counts { most: AtomicUsize::new(most.unwrap_or(usize::MAX)), held, peak }))
     }
 
-    /// From now on at most `most` bytes. What is held beyond that stays, and nothing is added to it.
+    /// From now on at most `most` bytes. What is held beyond that stays, and nothing is added to
+    /// it.
     pub fn bound(&self, most: Option<usize>) {
         self.0.most.store(most.unwrap_or(usize::MAX), Ordering::Relaxed);
     }

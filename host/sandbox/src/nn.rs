@@ -1,7 +1,8 @@
-//! The wasi:nn host: the standard's interface over the engine's models, under a component's budgets.
+//! The wasi:nn host: the standard's interface over the engine's models, under a component's
+//! budgets.
 //!
-//! Errors that the interface can express reach the guest as values. Those that it cannot (a tensor's constructor returns
-//! no result) stop the guest: they are a [`Cause`] inside the trap.
+//! Errors that the interface can express reach the guest as values. Those that it cannot (a
+//! tensor's constructor returns no result) stop the guest: they are a [`Cause`] inside the trap.
 #![expect(unreachable_pub, reason = "the generated bindings re-export the resources' types")]
 
 use std::fmt::Display;
@@ -20,7 +21,8 @@ use crate::bindings::wasi::nn::tensor::{self, TensorType};
 use crate::error::Cause;
 use crate::state::State;
 
-/// A tensor as the guest gave it. Whether the shape agrees with the data is found out by `compute`, which can say so.
+/// A tensor as the guest gave it. Whether the shape agrees with the data is found out by `compute`,
+/// which can say so.
 pub struct HostTensor {
     dimensions: Vec<u32>,
     ty: TensorType,
@@ -54,12 +56,14 @@ impl State {
         self.table.push(entry).map_err(|_| Cause::Handles(handles).into())
     }
 
-    /// An error of the guest's, whose text is an excerpt: it counts against no budget but `handles`.
+    /// An error of the guest's, whose text is an excerpt: it counts against no budget but
+    /// `handles`.
     fn fail(&mut self, code: ErrorCode, data: impl Display) -> Result<Resource<HostError>> {
         self.push(HostError { code, data: excerpt_of(data, MESSAGE_BYTES) })
     }
 
-    /// Take the guest's tensors out of the table; their bytes stay charged until the caller releases them.
+    /// Take the guest's tensors out of the table; their bytes stay charged until the caller
+    /// releases them.
     fn take(
         &mut self,
         inputs: Vec<(String, Resource<HostTensor>)>,

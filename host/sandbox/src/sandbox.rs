@@ -18,11 +18,13 @@ use crate::state::State;
 use crate::ticker::Ticker;
 use crate::turns::Turns;
 
-/// Memory of an idle slot that is cleared in place rather than given back, in bytes: an image tensor or two. Clearing
-/// is cheaper than the page faults of the next request, and the pool keeps few idle slots.
+/// Memory of an idle slot that is cleared in place rather than given back, in bytes: an image
+/// tensor or two. Clearing is cheaper than the page faults of the next request, and the pool keeps
+/// few idle slots.
 const KEEP_RESIDENT: usize = 2 << 20;
 
-/// Core modules of one component: one for a guest in Rust, some forty for one in Python, which has a library in each.
+/// Core modules of one component: one for a guest in Rust, some forty for one in Python, which has
+/// a library in each.
 const MODULES: u32 = 64;
 
 /// The size of the pool.
@@ -36,9 +38,11 @@ pub struct SandboxOptions {
     pub max_memory_bytes: usize,
     /// The largest `table_elements` of any component that will be loaded.
     pub max_table_elements: usize,
-    /// Where the machine code of components is kept for later starts; only its operator may write there. None keeps none.
+    /// Where the machine code of components is kept for later starts; only its operator may write
+    /// there. None keeps none.
     pub compiled_folder: Option<PathBuf>,
-    /// The memory that requests may hold together: bodies, tensors, and what guests grow to. Pools may share one.
+    /// The memory that requests may hold together: bodies, tensors, and what guests grow to. Pools
+    /// may share one.
     pub memory: RequestMemory,
 }
 

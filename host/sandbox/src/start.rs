@@ -32,7 +32,8 @@ impl Sandbox {
         let compile = began.elapsed();
         let kept = compiled.serialize().map_err(failed)?;
         let began = Instant::now();
-        // SAFETY: the bytes are what `serialize` gave just now, on this engine, and nobody else has had them.
+        // SAFETY: the bytes are what `serialize` gave just now, on this engine, and nobody else has
+        // had them.
         let read = unsafe { Compiled::deserialize(&self.engine, &kept) }.map_err(failed)?;
         let deserialize = began.elapsed();
         drop(read);

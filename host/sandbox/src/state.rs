@@ -57,7 +57,8 @@ pub(crate) struct State {
     pub(crate) model_error: Option<RunError>,
     /// Whether some model gave no outputs for a reason that may pass.
     pub(crate) is_partial: bool,
-    /// What a memory or a table was refused. Growth fails softly, so this alone explains the guest's own abort after it.
+    /// What a memory or a table was refused. Growth fails softly, so this alone explains the
+    /// guest's own abort after it.
     pub(crate) refused: Option<Cause>,
 }
 

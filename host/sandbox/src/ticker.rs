@@ -19,7 +19,8 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    /// Ticks for `engine`, where guests run while fewer than `instances` permits of `free` are there.
+    /// Ticks for `engine`, where guests run while fewer than `instances` permits of `free` are
+    /// there.
     pub(crate) fn start(engine: &Engine, free: Arc<Semaphore>, instances: u32) -> std::io::Result<Self> {
         let has_ended = Arc::new(AtomicBool::new(false));
         let (engine, ends) = (engine.clone(), has_ended.clone());

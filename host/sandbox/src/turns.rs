@@ -44,7 +44,8 @@ impl Turns {
 }
 
 impl Turn {
-    /// Ready when the call, whose guest has run for `spent`, may run for a tick. What is given is held until then.
+    /// Ready when the call, whose guest has run for `spent`, may run for a tick. What is given is
+    /// held until then.
     pub(crate) fn poll(
         &mut self,
         spent: Duration,

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use wit_parser::{Resolve, TypeDefKind};
 
-/// The folder of a dependency's source. Only what this platform needs has been downloaded, so no other is asked for.
+/// The folder of a dependency's source. Only what this platform needs has been downloaded, so no
+/// other is asked for.
 fn source_of(package: &str) -> PathBuf {
     let rustc = Command::new("rustc").arg("-vV").output().unwrap();
     let facts = String::from_utf8(rustc.stdout).unwrap();
@@ -25,7 +26,8 @@ fn source_of(package: &str) -> PathBuf {
     Path::new(found["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
 }
 
-/// A package of those in `folder` and its `deps`: everything but comments and worlds, one line an item.
+/// A package of those in `folder` and its `deps`: everything but comments and worlds, one line an
+/// item.
 fn describe(folder: &Path, name: &str) -> Vec<String> {
     let mut resolve = Resolve::default();
     resolve.push_path(folder).unwrap();
@@ -106,7 +108,8 @@ fn describe_type(resolve: &Resolve, ty: &wit_parser::Type) -> String {
     }
 }
 
-/// Our copy of `name` is what `reference` has, a folder or file of the crate `krate`, of at least `least` items.
+/// Our copy of `name` is what `reference` has, a folder or file of the crate `krate`, of at least
+/// `least` items.
 fn same(name: &str, krate: &str, reference: &str, least: usize) {
     let reference = describe(&source_of(krate).join(reference), name);
     assert!(reference.len() >= least, "{reference:?}");

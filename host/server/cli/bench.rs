@@ -39,7 +39,8 @@ pub struct Bench {
     /// A component of the configuration, with its own models, settings and limits
     #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "dummy"], help_heading = "What is measured")]
     pub component: Option<String>,
-    /// What is asked [default: what the component answers; moderate for a language model, else tensor]
+    /// What is asked [default: what the component answers; moderate for a language model, else
+    /// tensor]
     #[arg(long, value_name = "TASK", help_heading = "What is measured")]
     pub task: Option<BenchTask>,
     /// `inproc`, or the URL of a running server; without a path in it the task's own is asked
@@ -48,7 +49,8 @@ pub struct Bench {
     /// Only the model itself: no sandbox, no HTTP
     #[arg(long, conflicts_with = "component", help_heading = "What is measured")]
     pub native: bool,
-    /// Also what a start costs: compiling the guest, reading it compiled, the first instance and inference
+    /// Also what a start costs: compiling the guest, reading it compiled, the first instance and
+    /// inference
     #[arg(long, help_heading = "What is measured")]
     pub cold: bool,
     /// A Phi-3 Mini of random weights in place of the real one, written first where it is missing
@@ -65,20 +67,22 @@ pub struct Bench {
     #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Load")]
     #[arg(default_value = "1", default_value_if("rate", clap::builder::ArgPredicate::IsPresent, "256"))]
     pub concurrency: Vec<u32>,
-    /// How long each row is measured, such as `10s` or `500ms` [default: 4s, less where there are many rows]
+    /// How long each row is measured, such as `10s` or `500ms` [default: 4s, less where there are
+    /// many rows]
     #[arg(short = 'z', long, value_name = "DURATION", value_parser = duration, help_heading = "Load")]
     pub duration: Option<Duration>,
     /// How many requests each row has, in place of a duration
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Load")]
     pub requests: Option<u64>,
-    /// Turns that each row is split into; rows alternate, so that a noisy machine disturbs them alike [default: 10, fewer
-    /// where an answer takes long]
+    /// Turns that each row is split into; rows alternate, so that a noisy machine disturbs them
+    /// alike [default: 10, fewer where an answer takes long]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Load")]
     pub repeats: Option<u32>,
     /// How long each row runs before anything counts
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration, help_heading = "Load")]
     pub warmup: Duration,
-    /// Requests a second that arrive by chance whether or not earlier ones are answered; waiting to be sent counts as latency
+    /// Requests a second that arrive by chance whether or not earlier ones are answered; waiting to
+    /// be sent counts as latency
     #[arg(long, value_name = "PER_SECOND", value_parser = rate, help_heading = "Load")]
     pub rate: Option<f64>,
     /// Equal seeds make equal texts, tokens and arrivals
@@ -91,7 +95,8 @@ pub struct Bench {
     /// A report of an earlier run, as `-o json` prints it, that relative conditions compare with
     #[arg(long, value_name = "FILE", help_heading = "Judging it")]
     pub baseline: Option<PathBuf>,
-    /// Exit with 1 where it is met, such as 'p99_ms>+10%' against the baseline or 'errors>0'; may be repeated
+    /// Exit with 1 where it is met, such as 'p99_ms>+10%' against the baseline or 'errors>0'; may
+    /// be repeated
     #[arg(long, value_name = "CONDITION", help_heading = "Judging it")]
     pub fail_if: Vec<Condition>,
 

@@ -22,7 +22,8 @@ use crate::live::Report;
 use crate::routes::admin::{RELOAD, STATE, VERSIONS};
 use crate::versions::Versions;
 
-/// The longest that a server may take: a large model is hashed, loaded and asked before a reload is answered.
+/// The longest that a server may take: a large model is hashed, loaded and asked before a reload is
+/// answered.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// The longest that it may take to tell what it serves.

@@ -1,14 +1,17 @@
 //! `infer bench`: how fast a model or a component is, by each way that leads to it, in one run.
 //!
-//! Native rows ask the engine; sandbox rows let a fresh guest instance ask it; http rows ask a server, in this process or elsewhere.
-//! Rows take turns, so that what disturbs the machine disturbs all of them.
+//! Native rows ask the engine; sandbox rows let a fresh guest instance ask it; http rows ask a
+//! server, in this process or elsewhere. Rows take turns, so that what disturbs the machine
+//! disturbs all of them.
 //!
 //! # Layout
 //!
 //! - `subject`: what is measured, loaded; `work`, `dataset`, `sample`, `random`: what is asked
 //! - `path`, `client`, `answer`: one request and its answer; `load`: many of them
-//! - `stats`: from calls to figures; `quality`: how right they are; `advice`: how far to believe them
-//! - `language`: prefill, decode, and the time to a verdict; `cold`: what a start costs; `machine`: where it ran
+//! - `stats`: from calls to figures; `quality`: how right they are; `advice`: how far to believe
+//!   them
+//! - `language`: prefill, decode, and the time to a verdict; `cold`: what a start costs; `machine`:
+//!   where it ran
 //! - `report`, `print`, `plot`: what comes out; `baseline`: whether that is good enough
 
 mod advice;
@@ -279,7 +282,8 @@ fn path(through: &Through, work: &Arc<Work>, arguments: &Bench, first: u64) -> P
     }
 }
 
-/// How many turns a row is split into: where none are asked for, as many as leave each room for some answers.
+/// How many turns a row is split into: where none are asked for, as many as leave each room for
+/// some answers.
 fn turns(arguments: &Bench, length: Duration, latency: Duration) -> u32 {
     let most = arguments.requests.map_or(u32::MAX, |requests| u32::try_from(requests).unwrap_or(u32::MAX));
     let turns = arguments.repeats.unwrap_or_else(|| {

@@ -1,5 +1,5 @@
-//! `infer check`: load everything as `serve` would, every file hashed anew, ask what it is asked before it is served, and say what
-//! would run.
+//! `infer check`: load everything as `serve` would, every file hashed anew, ask what it is asked
+//! before it is served, and say what would run.
 
 use std::io::Write;
 

@@ -1,4 +1,5 @@
-//! `infer compile`: compile the configured components ahead, so that the first start reads machine code.
+//! `infer compile`: compile the configured components ahead, so that the first start reads machine
+//! code.
 
 use std::io::Write;
 use std::time::Instant;

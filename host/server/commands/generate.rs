@@ -86,7 +86,8 @@ pub(super) fn run(config: &Config, arguments: &Generate, out: &mut impl Write) -
     Ok(())
 }
 
-/// What a model writes, for a terminal: control characters could move its cursor, or change what is on it.
+/// What a model writes, for a terminal: control characters could move its cursor, or change what is
+/// on it.
 fn harmless(text: &str) -> String {
     let spelt = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.chars().map(|c| if spelt(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()

@@ -1,4 +1,5 @@
-//! What `infer generate` and `infer score` have in common: one language model, loaded alone, and a prompt.
+//! What `infer generate` and `infer score` have in common: one language model, loaded alone, and a
+//! prompt.
 
 use std::io::{IsTerminal as _, Read as _, stdin};
 use std::path::Path;

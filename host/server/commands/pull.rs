@@ -35,7 +35,8 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
     }
     let file = card.model_file();
     let place = folder.join(&file.path);
-    // The outcome says whether the pull failed; a line that cannot be written does not matter to it.
+    // The outcome says whether the pull failed; a line that cannot be written does not matter to
+    // it.
     let store = if let Source::Builtin(_) = source { Some(Store::open()?) } else { None };
     let opened = match &store {
         Some(store) => store.model(name)?,

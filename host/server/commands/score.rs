@@ -1,4 +1,5 @@
-//! `infer score --model NAME PROMPT|- --choices a,b`: how likely each answer is, without generating any.
+//! `infer score --model NAME PROMPT|- --choices a,b`: how likely each answer is, without generating
+//! any.
 
 use std::io::Write;
 use std::time::Instant;

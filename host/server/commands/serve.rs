@@ -78,7 +78,8 @@ async fn reload_on_hangup(live: Arc<Live>, tls: Option<Arc<Tls>>, mut hangup: Si
     }
 }
 
-/// Let the process have as many descriptors as it may, and take no more connections than that is enough for.
+/// Let the process have as many descriptors as it may, and take no more connections than that is
+/// enough for.
 fn raise_file_limit(server: &mut ServerConfig) {
     let limit = getrlimit(Resource::Nofile);
     let maximum = limit.maximum.unwrap_or(u64::MAX);

@@ -1,4 +1,5 @@
-//! `infer diff`, `infer promote` and `infer rollback`: two versions of a model, compared and exchanged.
+//! `infer diff`, `infer promote` and `infer rollback`: two versions of a model, compared and
+//! exchanged.
 
 use std::io::Write;
 use std::path::Path;
@@ -132,7 +133,8 @@ struct Turned<T> {
     served: String,
 }
 
-/// Change the configuration, its lock where it has one, and what the running server serves: all of these, or none.
+/// Change the configuration, its lock where it has one, and what the running server serves: all of
+/// these, or none.
 fn turn<T>(
     config: &Config,
     server: &Admin,

@@ -39,8 +39,8 @@ impl From<SocketAddr> for Address {
 impl FromStr for Address {
     type Err = NoAddress;
 
-    /// Read `text`. A name is looked up, which may ask the network; `localhost`, and any name below it, is
-    /// 127.0.0.1 without asking (RFC 6761, section 6.3).
+    /// Read `text`. A name is looked up, which may ask the network; `localhost`, and any name below
+    /// it, is 127.0.0.1 without asking (RFC 6761, section 6.3).
     fn from_str(text: &str) -> Result<Self, NoAddress> {
         const EXPECTED: &str =
             "expected an address and a port such as `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`";

@@ -1,4 +1,5 @@
-//! From what was typed to what it means: every reference resolved, every number in range, every mistake collected.
+//! From what was typed to what it means: every reference resolved, every number in range, every
+//! mistake collected.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -102,7 +103,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             kv_bytes: size("kv_bytes", &model.kv_bytes, 1 << 20..=1 << 40),
         };
         let reuse = if model.packed_cache.unwrap_or(true) { Reuse::All } else { Reuse::Off };
-        // A week at the most; and not so short that it would come and go between two requests of one client.
+        // A week at the most; and not so short that it would come and go between two requests of
+        // one client.
         let keep_alive =
             self.optional(&subject, "keep_alive_ms", &model.keep_alive_ms, 1_000..=7 * 86_400_000);
         let keep_alive = keep_alive.map(|time| Duration::from_millis(time as u64));
@@ -214,7 +216,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let mut size = |key, typed, default, range| self.size(&subject, key, typed, default, range);
         // A page at least; at most what the pool reserves for a memory.
         let memory_bytes = size("memory_bytes", &typed.memory_bytes, defaults.memory_bytes, 65_536..=4 << 30);
-        // No instruction on a table looks at the clock while it runs: a million elements take it some milliseconds.
+        // No instruction on a table looks at the clock while it runs: a million elements take it
+        // some milliseconds.
         let table_elements =
             size("table_elements", &typed.table_elements, defaults.table_elements, 1..=1_000_000);
         let handles = size("handles", &typed.handles, defaults.handles, 1..=1_000_000);

@@ -1,4 +1,5 @@
-//! `[[components.NAME.tests]]`: what a component is asked before it is served, and what it has to answer.
+//! `[[components.NAME.tests]]`: what a component is asked before it is served, and what it has to
+//! answer.
 
 use std::collections::BTreeMap;
 use std::fmt;

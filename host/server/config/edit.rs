@@ -1,4 +1,5 @@
-//! Changes of a configuration's text that commands make: everything else in it stays as it was typed.
+//! Changes of a configuration's text that commands make: everything else in it stays as it was
+//! typed.
 
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 
@@ -11,7 +12,8 @@ pub enum Undone {
     Promotion(String),
 }
 
-/// `text` with the next version of `model` in the model's place, and what was there as its `previous`; the two sources.
+/// `text` with the next version of `model` in the model's place, and what was there as its
+/// `previous`; the two sources.
 ///
 /// # Errors
 ///
@@ -31,8 +33,8 @@ pub fn promote(text: &str, model: &str) -> Result<(String, [String; 2]), String>
     Ok((document.to_string(), [before, next]))
 }
 
-/// `text` without the next version of `model`; where it has none, with what was there before the last promotion. What
-/// was undone, and the source that is left.
+/// `text` without the next version of `model`; where it has none, with what was there before the
+/// last promotion. What was undone, and the source that is left.
 ///
 /// # Errors
 ///

@@ -71,7 +71,8 @@ pub(super) struct Server {
     pub(super) instances: Number,
     /// Requests that may wait for an instance; beyond it they get 429.
     pub(super) waiting: Number,
-    /// The longest that a request is expected to wait for an instance, in milliseconds; beyond it they get 429.
+    /// The longest that a request is expected to wait for an instance, in milliseconds; beyond it
+    /// they get 429.
     pub(super) queue_ms: Number,
     /// How long requests under way may take to finish after a signal to stop, in milliseconds.
     pub(super) drain_ms: Number,
@@ -83,7 +84,8 @@ pub(super) struct Server {
     /// Origins whose pages may ask the server and read its answers; `*` for any.
     #[serde(default)]
     pub(super) cors_origins: Vec<Spanned<String>>,
-    /// `auto`, `off` or the path of a libonnxruntime shared library. ORT_DYLIB_PATH in the environment wins.
+    /// `auto`, `off` or the path of a libonnxruntime shared library. ORT_DYLIB_PATH in the
+    /// environment wins.
     pub(super) onnxruntime: Option<Spanned<String>>,
 }
 
@@ -127,7 +129,8 @@ pub(super) struct Model {
     pub(super) threads: Number,
     /// Requests that may wait for a session; beyond it they get 429.
     pub(super) queue_capacity: Number,
-    /// The most rows that are computed together, where the model's batch axis is dynamic; a language model's tokens.
+    /// The most rows that are computed together, where the model's batch axis is dynamic; a
+    /// language model's tokens.
     pub(super) max_batch: Number,
     /// The most tokens of one session of a language model.
     pub(super) context_tokens: Number,

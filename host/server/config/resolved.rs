@@ -1,4 +1,5 @@
-//! A configuration as one list of keys and values, and the difference of two: what a reload would change.
+//! A configuration as one list of keys and values, and the difference of two: what a reload would
+//! change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,8 +18,8 @@ use super::{
 use crate::app::App;
 use crate::weights::Reuse;
 
-/// What the server has from its start to its end: listeners, what is counted of connections, and the one ONNX Runtime that a
-/// process can load.
+/// What the server has from its start to its end: listeners, what is counted of connections, and
+/// the one ONNX Runtime that a process can load.
 const FIXED: [&str; 12] = [
     "server.listen",
     "server.admin_listen",
@@ -209,7 +210,8 @@ impl Resolved {
             self.maybe(&format!("{at}.{key}"), *size);
         }
         self.maybe(&format!("{at}.keep_alive_ms"), keep_alive.map(|time| time.as_millis()));
-        // How a file was verified is not what it is: `infer check` hashes anew what the server knows.
+        // How a file was verified is not what it is: `infer check` hashes anew what the server
+        // knows.
         self.put(&format!("{at}.packed_cache"), *reuse != Reuse::Off);
         if let Some(Next { at: _, source, trial }) = next {
             self.put(&format!("{at}.next.source"), resolve(source));

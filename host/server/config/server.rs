@@ -122,8 +122,8 @@ pub const ANY_ORIGIN: &str = "*";
 const MAX_KEYS: usize = 1_000;
 
 impl ServerConfig {
-    /// Whether everybody who reaches `address` may be answered: without keys, only this machine's own programs are. It holds
-    /// for all that a name stands for, whichever of them is listened on.
+    /// Whether everybody who reaches `address` may be answered: without keys, only this machine's
+    /// own programs are. It holds for all that a name stands for, whichever of them is listened on.
     ///
     /// # Errors
     ///

@@ -31,7 +31,8 @@ pub enum Trial {
     },
 }
 
-/// The tolerance of a shadow where none is typed: probabilities that differ by so little seldom decide otherwise.
+/// The tolerance of a shadow where none is typed: probabilities that differ by so little seldom
+/// decide otherwise.
 const TOLERANCE: f64 = 0.05;
 
 impl ModelConfig {
@@ -52,7 +53,8 @@ impl Config {
         })
     }
 
-    /// The model that has a canary, how many requests of a hundred that answers, and the configuration by which it does.
+    /// The model that has a canary, how many requests of a hundred that answers, and the
+    /// configuration by which it does.
     #[must_use]
     pub fn canary(&self) -> Option<(String, f64, Config)> {
         let (name, percent) =
@@ -106,7 +108,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         Next { at: (self.place)(offset), source, trial }
     }
 
-    /// A request's answer is of one version of everything; with two canaries it would be one of four.
+    /// A request's answer is of one version of everything; with two canaries it would be one of
+    /// four.
     pub(super) fn one_canary(&mut self, models: &std::collections::BTreeMap<String, ModelConfig>) {
         let is_canary = |next: &&Next| matches!(next.trial, Trial::Canary { .. });
         let named = models

@@ -61,8 +61,8 @@ impl Files {
         Files::of(path, Some(text), &Files::default())
     }
 
-    /// The files of the configuration at `path`, as they are now. What `before` knows of unchanged ones
-    /// is not read again.
+    /// The files of the configuration at `path`, as they are now. What `before` knows of unchanged
+    /// ones is not read again.
     pub(crate) fn look(path: &Path, before: &Files) -> Self {
         let text = whole(path, MAX_TEXT).and_then(|(_, bytes)| String::from_utf8(bytes).ok());
         Files::of(path, text.as_deref(), before)
@@ -113,8 +113,8 @@ impl Files {
             })
     }
 
-    /// True where nothing has been written since `before`: a file that is being written is not to be
-    /// read half.
+    /// True where nothing has been written since `before`: a file that is being written is not to
+    /// be read half.
     pub(crate) fn is_still(&self, before: &Files) -> bool {
         before.is_same(self) && self.0.values().flatten().all(Look::is_certain)
     }
@@ -177,8 +177,8 @@ fn is_settled(found: &Metadata) -> bool {
     found.is_dir() || since.map_or(true, |since| since > TICK)
 }
 
-/// What is in the regular file at `path`, where it is of at most `most` bytes, and what the system tells
-/// of it. Opening it waits for nobody, whatever has taken its place.
+/// What is in the regular file at `path`, where it is of at most `most` bytes, and what the system
+/// tells of it. Opening it waits for nobody, whatever has taken its place.
 fn whole(path: &Path, most: u64) -> Option<(Metadata, Vec<u8>)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     let found = file.metadata().ok().filter(Metadata::is_file)?;
@@ -319,7 +319,8 @@ mod tests {
 
     #[test]
     fn a_swapped_link_is_an_edit() {
-        // As Kubernetes mounts a ConfigMap: files are links into `..data`, which is a link that is replaced.
+        // As Kubernetes mounts a ConfigMap: files are links into `..data`, which is a link that is
+        // replaced.
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for version in ["one", "two"] {

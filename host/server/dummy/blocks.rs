@@ -1,7 +1,8 @@
 //! Blocks of random weights, in the layouts of ggml's quantised types.
 //!
-//! Codes are uniform. A scale is chosen so that codes times scale have a standard deviation of about 0.02, and the middle of
-//! the codes is 0: exactly for the types with minima, and else by signs of scales that are random themselves.
+//! Codes are uniform. A scale is chosen so that codes times scale have a standard deviation of
+//! about 0.02, and the middle of the codes is 0: exactly for the types with minima, and else by
+//! signs of scales that are random themselves.
 
 use half::f16;
 
@@ -92,8 +93,9 @@ impl BlockType {
     }
 }
 
-/// Scale, minimum, and the eight pairs of a block of Q4_K or Q5_K. Each pair is a number twice, and the block's minimum is
-/// its scale times `middle`, so that codes of that value are 0. A scale of about `scale` / 2^18 times `middle` is an exact f16.
+/// Scale, minimum, and the eight pairs of a block of Q4_K or Q5_K. Each pair is a number twice, and
+/// the block's minimum is its scale times `middle`, so that codes of that value are 0. A scale of
+/// about `scale` / 2^18 times `middle` is an exact f16.
 fn minima(block: &mut [u8], random: &mut Random, scale: u64, middle: f32) {
     let scale = (scale - 4 + random.next() % 9) as f32 / 262_144.0;
     half(&mut block[..2], scale);
@@ -112,7 +114,8 @@ fn half(place: &mut [u8], value: f32) {
     place.copy_from_slice(&f16::from_f32(value).to_le_bytes());
 }
 
-/// Numbers of SplitMix64 (Steele, Lea, Flood 2014): fast, and good enough for weights that mean nothing.
+/// Numbers of SplitMix64 (Steele, Lea, Flood 2014): fast, and good enough for weights that mean
+/// nothing.
 pub(super) struct Random(u64);
 
 impl Random {

@@ -6,7 +6,8 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::blocks::BlockType;
 
-/// Phi-3's metadata with no tensors, tokenizer and chat template included: llama.cpp's ggml-vocab-phi-3.gguf.
+/// Phi-3's metadata with no tensors, tokenizer and chat template included: llama.cpp's
+/// ggml-vocab-phi-3.gguf.
 const VOCABULARY: &[u8] = include_bytes!("../../../weights/phi3/vocab.gguf");
 
 /// Where tensors' data begin, and each of them: a multiple of this.

@@ -32,7 +32,8 @@ impl Retired {
 
     /// Wait until nobody is left, then unload.
     ///
-    /// The last of each is let go here: a model's end waits for its threads, which belongs on no thread of requests.
+    /// The last of each is let go here: a model's end waits for its threads, which belongs on no
+    /// thread of requests.
     pub(super) async fn drain(self, old: Arc<Snapshot>, next: Arc<App>) {
         let began = Instant::now();
         let Snapshot { app, .. } = alone(old).await;

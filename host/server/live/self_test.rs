@@ -1,4 +1,5 @@
-//! What models and components are asked before they are served: a card's tests, and those of the configuration.
+//! What models and components are asked before they are served: a card's tests, and those of the
+//! configuration.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

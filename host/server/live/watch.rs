@@ -1,8 +1,10 @@
-//! What is looked at once a second: whether the configuration, or a file that it names, has changed, and whether a model may rest.
+//! What is looked at once a second: whether the configuration, or a file that it names, has
+//! changed, and whether a model may rest.
 //!
-//! Files are looked at, and not listened to: that needs no library, is bounded by what is configured, and sees through the
-//! renames and network file systems that listening loses. A change is taken up once it has stood still for a look, so that a file that is
-//! being written is not read half.
+//! Files are looked at, and not listened to: that needs no library, is bounded by what is
+//! configured, and sees through the renames and network file systems that listening loses. A change
+//! is taken up once it has stood still for a look, so that a file that is being written is not read
+//! half.
 
 use std::sync::Arc;
 use std::time::Duration;

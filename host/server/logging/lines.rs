@@ -61,7 +61,8 @@ impl Visit for Bound<'_> {
     }
 }
 
-/// Lines that are JSON objects: time, level, the event's fields, its target, and the spans around it.
+/// Lines that are JSON objects: time, level, the event's fields, its target, and the spans around
+/// it.
 pub(super) struct Json;
 
 /// Writes fields as members of an object, each behind a comma.

@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Lines of this process that were dropped.
 static DROPPED: LazyLock<Arc<AtomicU64>> = LazyLock::new(Arc::default);
 
-/// The number of log lines of this process that were dropped: what reads standard error did not keep up.
+/// The number of log lines of this process that were dropped: what reads standard error did not
+/// keep up.
 #[must_use]
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)

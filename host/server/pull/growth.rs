@@ -27,7 +27,8 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// The first `bytes` bytes of `file`, what lies beyond them cut off, which may grow to `most` bytes.
+    /// The first `bytes` bytes of `file`, what lies beyond them cut off, which may grow to `most`
+    /// bytes.
     pub(super) fn new(mut file: File, bytes: u64, most: u64) -> io::Result<Self> {
         file.set_len(bytes)?;
         file.seek(SeekFrom::Start(bytes))?;

@@ -1,7 +1,9 @@
-//! From the Hugging Face hub, or a mirror that `HF_ENDPOINT` names, over HTTP. The folder `HF_HOME` may hold a token.
+//! From the Hugging Face hub, or a mirror that `HF_ENDPOINT` names, over HTTP. The folder `HF_HOME`
+//! may hold a token.
 //!
-//! A file is `ENDPOINT/OWNER/NAME/resolve/REVISION/FILE`; large ones are elsewhere, and the answer leads there. Of what a
-//! server says, its size and its tag are compared with the card before anything is fetched. Nothing of it becomes a path.
+//! A file is `ENDPOINT/OWNER/NAME/resolve/REVISION/FILE`; large ones are elsewhere, and the answer
+//! leads there. Of what a server says, its size and its tag are compared with the card before
+//! anything is fetched. Nothing of it becomes a path.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
@@ -66,7 +68,8 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
     Ok(Fetched { name, file: growth.into_file() })
 }
 
-/// Checks the size and the tag of the file there, as far as the answer has them. For large files the tag is the SHA-256.
+/// Checks the size and the tag of the file there, as far as the answer has them. For large files
+/// the tag is the SHA-256.
 fn compare(pull: &Pull<'_>, hub: &Hub, answer: &Answer) -> anyhow::Result<()> {
     if let Some(size) = answer.size
         && size != pull.file.bytes

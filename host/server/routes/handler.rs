@@ -1,4 +1,5 @@
-//! A component's own route: whatever is asked there is the component's to answer, and its answer is passed on as it is written.
+//! A component's own route: whatever is asked there is the component's to answer, and its answer is
+//! passed on as it is written.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,7 +24,8 @@ use crate::serve::Lease;
 /// What a route ends with that stands for all paths below it too.
 pub(crate) const BELOW: &str = "/...";
 
-/// The paths that `route` stands for, as the router writes them. A component is given the whole path.
+/// The paths that `route` stands for, as the router writes them. A component is given the whole
+/// path.
 pub(crate) fn paths(route: &str) -> Vec<String> {
     match route.strip_suffix(BELOW) {
         None => vec![route.to_owned()],
@@ -117,8 +119,8 @@ fn whole(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError>
     Uri::from_parts(parts).map_err(|error| ApiError::invalid("", format!("the request's URI: {error}")))
 }
 
-/// A body that its guest may still be writing. When it has been delivered the guest is doc; when it is dropped before, the
-/// guest is stopped.
+/// A body that its guest may still be writing. When it has been delivered the guest is doc; when it
+/// is dropped before, the guest is stopped.
 struct Answer {
     body: Body,
     /// What is still to come of a body whose length was doc, in bytes.

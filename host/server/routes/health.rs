@@ -52,7 +52,8 @@ async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Counters and histograms, written on a thread for work: the one of the connections has all to serve.
+/// Counters and histograms, written on a thread for work: the one of the connections has all to
+/// serve.
 async fn metrics(State(context): State<Arc<RequestContext>>) -> Result<Response, ApiError> {
     let app = context.app.clone();
     let mut text = Abort(context.work.spawn(async move { app.metrics.text().await }));
@@ -60,8 +61,8 @@ async fn metrics(State(context): State<Arc<RequestContext>>) -> Result<Response,
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
-/// Requests are welcome: the models are loaded before the listener opens, so only a coming stop says otherwise, a model
-/// whose thread has ended, and a queue that stays full.
+/// Requests are welcome: the models are loaded before the listener opens, so only a coming stop
+/// says otherwise, a model whose thread has ended, and a queue that stays full.
 pub(super) async fn ready(State(context): State<Arc<RequestContext>>) -> Result<Json<Health>, ApiError> {
     context.ready()?;
     Ok(Json(Health { status: "ready" }))

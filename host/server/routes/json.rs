@@ -1,5 +1,6 @@
-//! JSON read straight into what is wanted of it. What is not wanted is passed over and leaves its kind, for the error that names it: a
-//! tree of everything that a client sends would take some thirty bytes for each of two.
+//! JSON read straight into what is wanted of it. What is not wanted is passed over and leaves its
+//! kind, for the error that names it: a tree of everything that a client sends would take some
+//! thirty bytes for each of two.
 
 use std::borrow::Cow;
 use std::fmt;

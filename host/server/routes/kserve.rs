@@ -1,4 +1,5 @@
-//! Open Inference Protocol v2 over REST: tensors in and out of the ONNX models, with their binary extension.
+//! Open Inference Protocol v2 over REST: tensors in and out of the ONNX models, with their binary
+//! extension.
 //!
 //! # Layout
 //!

@@ -39,7 +39,8 @@ pub(super) fn read_at<'de, T: Deserialize<'de>>(path: &str, value: &'de RawValue
     members.and_then(T::deserialize).map_err(|wrong| wrong.of(path, &format!("`{path}`")))
 }
 
-/// What serde_json says of a value, without its line and column, which count from the value's beginning.
+/// What serde_json says of a value, without its line and column, which count from the value's
+/// beginning.
 pub(super) fn plain(error: &serde_json::Error) -> String {
     let text = excerpt_of(error, MESSAGE_BYTES);
     text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said).to_owned()

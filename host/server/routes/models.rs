@@ -1,4 +1,5 @@
-//! `GET /v1/models` and `GET /v1/models/NAME`: what is loaded, in OpenAI's shape with our facts beside it.
+//! `GET /v1/models` and `GET /v1/models/NAME`: what is loaded, in OpenAI's shape with our facts
+//! beside it.
 
 use std::sync::Arc;
 

@@ -56,7 +56,8 @@ pub const CATEGORIES: [&str; 13] = [
     "violence/graphic",
 ];
 
-/// Inputs of one request that are judged at the same time: enough to fill batches, and too few to shut others out.
+/// Inputs of one request that are judged at the same time: enough to fill batches, and too few to
+/// shut others out.
 const SIDE_BY_SIDE: usize = 8;
 
 /// What the handler is given.
@@ -292,7 +293,8 @@ impl Action {
     }
 }
 
-/// Whether parts of one kind have a score in a category and a gap as well: what was judged of them is not the whole.
+/// Whether parts of one kind have a score in a category and a gap as well: what was judged of them
+/// is not the whole.
 fn judged_in_part(verdict: &Verdict) -> bool {
     let both = |one: Kinds, other: Kinds| {
         [Kinds::TEXT, Kinds::IMAGE].into_iter().any(|kind| one.contains(kind) && other.contains(kind))

@@ -1,6 +1,8 @@
-//! `POST /v1alpha1/comments:analyze`: the Perspective API's own request and answer, judged by the default moderator.
+//! `POST /v1alpha1/comments:analyze`: the Perspective API's own request and answer, judged by the
+//! default moderator.
 //!
-//! Perspective's attributes and a moderator's categories are not the same: [`ATTRIBUTES`] says which category stands for which.
+//! Perspective's attributes and a moderator's categories are not the same: [`ATTRIBUTES`] says
+//! which category stands for which.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -37,7 +39,8 @@ const MAX_BODY: usize = 8 * MAX_COMMENT;
 /// Each attribute, and the categories whose highest score it is.
 const ATTRIBUTES: [(&str, &[&str]); 6] = [
     ("TOXICITY", &["harassment", "harassment/threatening", "hate"]),
-    // No category is as narrow: these scores are upper bounds, from the category that holds the attribute.
+    // No category is as narrow: these scores are upper bounds, from the category that holds the
+    // attribute.
     ("SEVERE_TOXICITY", &["harassment"]),
     ("INSULT", &["harassment"]),
     ("PROFANITY", &["harassment"]),
@@ -290,7 +293,8 @@ pub(super) async fn handle(
             continue;
         }
         let score = Score { value, r#type: "PROBABILITY" };
-        // The component judges a comment as a whole: one span, as Perspective answers without annotations.
+        // The component judges a comment as a whole: one span, as Perspective answers without
+        // annotations.
         let span_scores = vec![SpanScore { begin: 0, end, score }];
         attribute_scores.insert(name, AttributeScore { span_scores, summary_score: score });
     }

@@ -12,8 +12,8 @@ use crate::app::LoadedComponent;
 
 use super::milliseconds;
 
-/// Stages in milliseconds. Where a request holds several inputs, judged side by side, each stage is their sum, and may
-/// exceed the total.
+/// Stages in milliseconds. Where a request holds several inputs, judged side by side, each stage is
+/// their sum, and may exceed the total.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Timings {
     /// Waiting for an instance and in models' queues.

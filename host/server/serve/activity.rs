@@ -11,7 +11,8 @@ use super::lease::{Lease, Standing, UnderWay};
 use crate::config::ConnectionLimits;
 
 /// Requests that an HTTP/2 client may cancel, or leave without their body, beyond those that it
-/// lets the server answer. A client that resets streams as fast as it opens them is past it at once.
+/// lets the server answer. A client that resets streams as fast as it opens them is past it at
+/// once.
 const WASTED: u32 = 64;
 
 /// Bytes that an HTTP/2 client may send between two signs of progress: pings, settings and window
@@ -48,9 +49,11 @@ struct State {
     head: Option<Instant>,
     /// Whether a whole head has come yet.
     asked: bool,
-    /// Between two requests an HTTP/2 client sends more than heads: window updates, settings, pings.
+    /// Between two requests an HTTP/2 client sends more than heads: window updates, settings,
+    /// pings.
     http2: bool,
-    /// Whether all that the client has sent was read: until then its silence is the server's own slowness.
+    /// Whether all that the client has sent was read: until then its silence is the server's own
+    /// slowness.
     is_heard: bool,
     /// None once a request has carried a valid API key.
     anonymous: Option<OfCrowd>,

@@ -1,8 +1,9 @@
 //! A request's body, which comes back when it was not read to its end.
 //!
-//! A client that was answered early, by a refusal as a rule, may ask again on the same connection: only when nothing of
-//! the last body is left on it. What has come already is read and thrown away; where more is to come the connection ends, and the
-//! answer says so, or the client's next request would go to a connection that closes.
+//! A client that was answered early, by a refusal as a rule, may ask again on the same connection:
+//! only when nothing of the last body is left on it. What has come already is read and thrown away;
+//! where more is to come the connection ends, and the answer says so, or the client's next request
+//! would go to a connection that closes.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,8 +36,8 @@ impl Remains {
         Lent { body: Some(body), remains: self.clone() }
     }
 
-    /// Throw away what was not read; whether all of it could be. A client that `waits` to be asked for its body is not asked for one
-    /// that nobody wants.
+    /// Throw away what was not read; whether all of it could be. A client that `waits` to be asked
+    /// for its body is not asked for one that nobody wants.
     pub(super) async fn discard(self, waits: bool) -> bool {
         let Some(mut body) = self.slot().take() else { return true };
         if waits || body.size_hint().lower() > DISCARDED {

@@ -59,12 +59,13 @@ const CONNECTION_WINDOW: u32 = 512 << 10;
 /// What is held of one answer that an HTTP/2 client has not taken.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// How often an HTTP/2 connection with requests under way is asked whether anybody is there, and how long that may take.
+/// How often an HTTP/2 connection with requests under way is asked whether anybody is there, and
+/// how long that may take.
 const PING: Duration = Duration::from_secs(20);
 const PONG: Duration = Duration::from_secs(10);
 
-/// HTTP/2 streams that a client may reset before they are accepted, and mistakes of its own for which
-/// streams may be reset, before the connection is closed.
+/// HTTP/2 streams that a client may reset before they are accepted, and mistakes of its own for
+/// which streams may be reset, before the connection is closed.
 const RESETS: usize = 20;
 const ERROR_RESETS: usize = 128;
 
@@ -128,7 +129,8 @@ impl Connection {
             Answering { live: self.live, admin: self.admin, peer: self.peer, activity: activity.clone() };
         let protocol = protocol(&self.limits, &activity);
         let mut http = pin!(protocol.serve_connection(TokioIo::new(stream), answering));
-        // What is due changes as the connection goes on; it is looked at several times in the shortest limit.
+        // What is due changes as the connection goes on; it is looked at several times in the
+        // shortest limit.
         let limits = &self.limits;
         let look = limits.header_time.min(limits.idle_time).min(limits.send_time) / 4;
         let mut draining = false;
@@ -172,7 +174,8 @@ impl Connection {
     }
 }
 
-/// The routes, told who asks, and watched. Each request has those that are live when its head has come, to its end.
+/// The routes, told who asks, and watched. Each request has those that are live when its head has
+/// come, to its end.
 struct Answering {
     live: Arc<Live>,
     admin: bool,
@@ -197,7 +200,8 @@ impl hyper::service::Service<Request<IncomingBody>> for Answering {
         Box::pin(async move {
             activity.turn().await;
             let answer = router.call(request.map(|body| remains.lend(body)));
-            // What is live may have changed by the time of the answer, and who changes it waits for this.
+            // What is live may have changed by the time of the answer, and who changes it waits for
+            // this.
             drop(router);
             if !http2 {
                 // Heads of answers without a body are not bounded by hyper: a client that takes

@@ -3,8 +3,8 @@
 //!
 //! An answer's body is polled only while the client's window is open, so nothing that others need
 //! may live in it alone. The connection looks at its leases by the clock ([`Activity::sweep`]) and
-//! ends those that are due: the place, the key's count and the shares of memory are given back, what
-//! still computes is stopped, and the stream is reset.
+//! ends those that are due: the place, the key's count and the shares of memory are given back,
+//! what still computes is stopped, and the stream is reset.
 
 use std::any::Any;
 use std::pin::Pin;
@@ -328,7 +328,8 @@ impl UnderWay {
     ///
     /// # Errors
     ///
-    /// When the answer is too large for the memory that is left; the request is still to be answered.
+    /// When the answer is too large for the memory that is left; the request is still to be
+    /// answered.
     pub(super) fn answer(mut self, body: Body) -> Result<Answer, Self> {
         let length = body.size_hint().exact();
         if self.lease.answer(length).is_err() {
@@ -347,7 +348,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// An answer's body; its request is under way until it is dropped and the client has taken all of it.
+/// An answer's body; its request is under way until it is dropped and the client has taken all of
+/// it.
 pub(super) struct Answer {
     body: Body,
     /// What has come of it and is not on its way yet.
@@ -355,7 +357,8 @@ pub(super) struct Answer {
     /// Whether its bytes were counted before they came.
     is_counted: bool,
     /// Whether its end is said only when the client has all of it: an HTTP/2 stream that has been
-    /// told its end can no longer be reset, so it could hold its last bytes for as long as it likes.
+    /// told its end can no longer be reset, so it could hold its last bytes for as long as it
+    /// likes.
     waits_for_end: bool,
     under_way: UnderWay,
 }

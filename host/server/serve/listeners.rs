@@ -1,4 +1,5 @@
-//! Where connections come from: a port, with TLS or without, a Unix socket beside it, and the operator's own port.
+//! Where connections come from: a port, with TLS or without, a Unix socket beside it, and the
+//! operator's own port.
 
 use std::future::pending;
 use std::io;
@@ -192,8 +193,8 @@ impl Incoming {
              connection: close\r\n\r\n{body}",
             body.len()
         );
-        // What has come already is read, or the system would reset the connection and the answer with it. What comes later
-        // is the client's loss: nobody waits for one who was not let in.
+        // What has come already is read, or the system would reset the connection and the answer
+        // with it. What comes later is the client's loss: nobody waits for one who was not let in.
         let _ = stream.try_write(answer.as_bytes());
         let mut bytes = [0; 4_096];
         for _ in 0..16 {

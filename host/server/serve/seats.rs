@@ -30,7 +30,8 @@ pub(super) struct Seats {
 struct Taken {
     next: u64,
     open: HashMap<u64, Open>,
-    /// Those that are closed next, the last first, and since when they had been quiet: looking at all takes a while.
+    /// Those that are closed next, the last first, and since when they had been quiet: looking at
+    /// all takes a while.
     losing: Vec<(u64, Instant)>,
     /// As many as there are connections, at the most.
     by_ip: HashMap<IpAddr, Address>,
@@ -244,7 +245,8 @@ mod tests {
         let seats = seats(5, 4);
         let [alone, first, second, third] =
             ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2"].map(|ip| take(&seats, ip));
-        // A request does not make a connection worth more than its address's others are worth together.
+        // A request does not make a connection worth more than its address's others are worth
+        // together.
         drop(first.activity().begin(false, true));
         let newcomer = take(&seats, "10.0.0.3");
         let last = take(&seats, "10.0.0.4");

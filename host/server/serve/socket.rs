@@ -1,5 +1,6 @@
-//! The Unix socket's file. Its folder may be one that others can write, so the socket is made in a folder of our own inside
-//! of it and put in its place from there: nothing is removed, opened to its group or taken over through a link.
+//! The Unix socket's file. Its folder may be one that others can write, so the socket is made in a
+//! folder of our own inside of it and put in its place from there: nothing is removed, opened to
+//! its group or taken over through a link.
 
 use std::ffi::OsString;
 use std::io;
@@ -29,7 +30,8 @@ pub(super) struct SocketFile {
 ///
 /// # Errors
 ///
-/// When another server listens there, something else has that name, or the folder cannot be written.
+/// When another server listens there, something else has that name, or the folder cannot be
+/// written.
 pub(super) async fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let shown = path.display();
     let context =
@@ -66,7 +68,8 @@ fn make(inner: &Folder, folder: &Folder, name: &OsString) -> io::Result<(UnixLis
     Ok((listener, found.identity))
 }
 
-/// A path to what `folder` is: by its descriptor, because a socket's path is short; by its own where there is no /proc.
+/// A path to what `folder` is: by its descriptor, because a socket's path is short; by its own
+/// where there is no /proc.
 fn within(folder: &Folder) -> PathBuf {
     let by_descriptor = Path::new("/proc/self/fd").join(folder.as_fd().as_raw_fd().to_string());
     if by_descriptor.is_dir() { by_descriptor } else { folder.path().to_owned() }

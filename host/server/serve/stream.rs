@@ -1,5 +1,5 @@
-//! What a connection is read from and written to: it notices a client that takes nothing, and ends so that the last
-//! answer arrives.
+//! What a connection is read from and written to: it notices a client that takes nothing, and ends
+//! so that the last answer arrives.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,12 +12,12 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
 
-/// What a client must take in each `send_time`, in bytes, unless it takes all there is: one that takes a byte now and then holds
-/// a connection for as long as it likes.
+/// What a client must take in each `send_time`, in bytes, unless it takes all there is: one that
+/// takes a byte now and then holds a connection for as long as it likes.
 pub(super) const PROGRESS: usize = 4_096;
 
-/// How long, and how much, is still read from a client that was answered early: with its bytes unread the system would reset the
-/// connection, and the answer could be lost with it.
+/// How long, and how much, is still read from a client that was answered early: with its bytes
+/// unread the system would reset the connection, and the answer could be lost with it.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 

@@ -1,4 +1,5 @@
-//! The certificate that the server answers with, and its reloading: on a signal, or when its files change.
+//! The certificate that the server answers with, and its reloading: on a signal, or when its files
+//! change.
 
 use std::fmt;
 use std::fs;
@@ -40,10 +41,12 @@ pub struct Tls {
     seen: Mutex<[Option<Looks>; 2]>,
 }
 
-/// What tells a file that was written or replaced from what it was: device, inode, size, seconds and nanoseconds of its change.
+/// What tells a file that was written or replaced from what it was: device, inode, size, seconds
+/// and nanoseconds of its change.
 type Looks = (u64, u64, u64, i64, i64);
 
-/// Read for each handshake, written at a reload: neither waits for anything else while it holds the lock.
+/// Read for each handshake, written at a reload: neither waits for anything else while it holds the
+/// lock.
 struct Current(RwLock<Arc<CertifiedKey>>);
 
 impl fmt::Debug for Current {
@@ -108,8 +111,9 @@ impl Tls {
     }
 }
 
-/// Reload whenever the files change, for as long as this is polled. The two files are seldom replaced in one moment: a pair that
-/// does not fit is told in the log, and read again when the second has changed too.
+/// Reload whenever the files change, for as long as this is polled. The two files are seldom
+/// replaced in one moment: a pair that does not fit is told in the log, and read again when the
+/// second has changed too.
 pub(super) async fn keep_fresh(tls: Arc<Tls>) {
     loop {
         sleep(LOOK).await;

@@ -1,8 +1,9 @@
 //! candle-transformers' quantized Phi-3 beside our own.
 //!
-//! Without an argument: its logits against tests/data/language/golden.json, for the small phi3 files that it can load (no
-//! grouped heads and no long-RoPE factors, which it does not read); exit code 1 where they disagree. With the path of a
-//! GGUF file: tokens a second of a prompt and of an answer, and the peak of resident memory, as one line of JSON.
+//! Without an argument: its logits against tests/data/language/golden.json, for the small phi3
+//! files that it can load (no grouped heads and no long-RoPE factors, which it does not read); exit
+//! code 1 where they disagree. With the path of a GGUF file: tokens a second of a prompt and of an
+//! answer, and the peak of resident memory, as one line of JSON.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,6 +1,7 @@
-//! A guest that brings its model along: the file and what runs it are part of the component, and the host only passes the tensors
-//! in. Each request has a fresh instance, so each request reads the model as well; `runs` in the settings says how often it then
-//! computes, from which the time of one computation follows. With `agreement` the host computes the same, and outputs that differ
+//! A guest that brings its model along: the file and what runs it are part of the component, and
+//! the host only passes the tensors in. Each request has a fresh instance, so each request reads
+//! the model as well; `runs` in the settings says how often it then computes, from which the time
+//! of one computation follows. With `agreement` the host computes the same, and outputs that differ
 //! by more are a fault.
 
 use guest_sdk::nn::{self, TensorType};

@@ -1,9 +1,10 @@
 //! The guest of `infer bench --task tensor` on wasmtime's own wasi-nn host.
 //!
-//! `stock-peer COMPONENT FOLDER INPUT TENSOR SHAPE`: the component is target/guests/predict.wasm, the folder holds model.onnx, the tensor is a
-//! file of little-endian f32 values, the shape is such as `1,3,224,224`. Each request has a fresh instance, as ours has. Lines on
-//! standard input are obeyed: `answer` prints the first output's values, `run CONCURRENCY SECONDS` the
-//! inferences and the seconds that they took, each as one line of JSON.
+//! `stock-peer COMPONENT FOLDER INPUT TENSOR SHAPE`: the component is target/guests/predict.wasm,
+//! the folder holds model.onnx, the tensor is a file of little-endian f32 values, the shape is such
+//! as `1,3,224,224`. Each request has a fresh instance, as ours has. Lines on standard input are
+//! obeyed: `answer` prints the first output's values, `run CONCURRENCY SECONDS` the inferences and
+//! the seconds that they took, each as one line of JSON.
 
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;

@@ -11,13 +11,16 @@ use crate::Fault;
 /// The most pixels of an image unless a setting says otherwise: a photo of 16 megapixels.
 pub const DEFAULT_MAX_PIXELS: u32 = 16_000_000;
 
-/// Memory that a decoder may take beside the pixels: tables, a palette, the coefficients of a progressive JPEG.
+/// Memory that a decoder may take beside the pixels: tables, a palette, the coefficients of a
+/// progressive JPEG.
 const DECODER_BYTES: u64 = 64 << 20;
 
-/// Memory that a decoder of GIF files may take beside the pixels, for a first frame that does not fill the canvas.
+/// Memory that a decoder of GIF files may take beside the pixels, for a first frame that does not
+/// fill the canvas.
 const GIF_FRAME_BYTES: u64 = 16 << 20;
 
-/// What comes before the pixels of a PNG, inflated: a colour profile, texts. Nothing of it is kept, and it inflates a thousandfold.
+/// What comes before the pixels of a PNG, inflated: a colour profile, texts. Nothing of it is kept,
+/// and it inflates a thousandfold.
 pub(super) const METADATA_BYTES: u64 = 8 << 20;
 
 /// A decoded image: eight bits a channel, opaque, as stored in the file.
@@ -30,7 +33,8 @@ pub struct Picture {
     pub(super) orientation: Orientation,
 }
 
-/// Pixels row by row, as they came from the decoder: repacking 16 megapixels to RGB would double the memory.
+/// Pixels row by row, as they came from the decoder: repacking 16 megapixels to RGB would double
+/// the memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pixels {
     /// 1 byte a pixel.
@@ -47,8 +51,9 @@ pub(super) enum Pixels {
 ///
 /// # Errors
 ///
-/// `unsupported-media` when the bytes are in none of the formats; `too-large`, before anything is decoded, when the
-/// header claims more pixels than allowed; `invalid-input` when the file is broken.
+/// `unsupported-media` when the bytes are in none of the formats; `too-large`, before anything is
+/// decoded, when the header claims more pixels than allowed; `invalid-input` when the file is
+/// broken.
 pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
     decode_file(file, max_pixels).map(|(picture, _, _)| picture)
 }
@@ -115,14 +120,15 @@ impl Picture {
     }
 }
 
-/// Whether no channel of a JPEG file has more samples, along an axis, than the first: the decoder panics where one has. Every
-/// frame header is looked at, wherever it is, since what a damaged file skips is the decoder's to say.
+/// Whether no channel of a JPEG file has more samples, along an axis, than the first: the decoder
+/// panics where one has. Every frame header is looked at, wherever it is, since what a damaged file
+/// skips is the decoder's to say.
 fn is_sampled_as_usual(file: &[u8]) -> bool {
     let mut rest = file;
     while let Some(at) = rest.iter().position(|&byte| byte == 0xff) {
         rest = &rest[at + 1..];
-        // A marker, the length, the bits of a sample, height, width, the number of channels; each channel's name, its samples
-        // along both axes in one byte, its table.
+        // A marker, the length, the bits of a sample, height, width, the number of channels; each
+        // channel's name, its samples along both axes in one byte, its table.
         let [0xc0..=0xc3, high, low, 8, _, _, _, _, count, channels @ ..] = rest else { continue };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         let mut samples = channels.chunks_exact(3).take(usize::from(*count)).map(|channel| {

@@ -1,4 +1,5 @@
-//! The pictures of an animation: how many a file holds, told from its blocks, and the later ones of them.
+//! The pictures of an animation: how many a file holds, told from its blocks, and the later ones of
+//! them.
 
 use std::io::Cursor;
 
@@ -36,10 +37,11 @@ pub(super) fn contents(file: &[u8], format: ImageFormat) -> Contents {
     found.unwrap_or(Contents { pictures: 1, ..Contents::default() })
 }
 
-/// Give the pictures of `file` at the indices `wanted`, which rise and begin after the first, to `view`, with their indices.
+/// Give the pictures of `file` at the indices `wanted`, which rise and begin after the first, to
+/// `view`, with their indices.
 ///
-/// Frames build on those before them, so all up to the last are decoded, one at a time. Returns the index of the first that
-/// cannot be, where there is one.
+/// Frames build on those before them, so all up to the last are decoded, one at a time. Returns the
+/// index of the first that cannot be, where there is one.
 ///
 /// # Errors
 ///

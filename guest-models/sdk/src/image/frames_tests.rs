@@ -1,4 +1,5 @@
-//! What a file's blocks say of its pictures, against files that Pillow wrote, and files that nobody would.
+//! What a file's blocks say of its pictures, against files that Pillow wrote, and files that nobody
+//! would.
 
 use super::*;
 

@@ -27,7 +27,8 @@ pub enum Color {
     Bgr,
 }
 
-/// How pixels are weighed when resizing. Shrinking widens the window, as Pillow does, so nothing aliases.
+/// How pixels are weighed when resizing. Shrinking widens the window, as Pillow does, so nothing
+/// aliases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// A triangle.
@@ -55,7 +56,8 @@ pub struct Recipe {
     pub layout: Layout,
     /// The order of the channels.
     pub color: Color,
-    /// The side of the central square that is used, as a share of the shorter side: above 0, at most 1.
+    /// The side of the central square that is used, as a share of the shorter side: above 0, at
+    /// most 1.
     pub crop: f64,
     /// How to resize the square.
     pub filter: Filter,
@@ -144,8 +146,9 @@ impl Recipe {
         ((f64::from(short) * self.crop) as u32).max(1)
     }
 
-    /// Where on the longer side of a picture of this size its views begin, at most `most` of them, and the share of that side
-    /// that they show. The margin of the central square on the shorter side counts as shown, and is left on the longer side too.
+    /// Where on the longer side of a picture of this size its views begin, at most `most` of them,
+    /// and the share of that side that they show. The margin of the central square on the shorter
+    /// side counts as shown, and is left on the longer side too.
     pub(super) fn offsets(&self, (width, height): (u32, u32), most: u32) -> (Vec<u32>, f64) {
         let (short, long) = (width.min(height), width.max(height));
         let side = self.side(short);
@@ -176,8 +179,9 @@ impl Recipe {
         }
     }
 
-    /// The picture is turned after resizing: it is small then, and turning commutes with the filter. A type of pixel at a
-    /// time, since the resizer that takes any brings the code for a dozen.
+    /// The picture is turned after resizing: it is small then, and turning commutes with the
+    /// filter. A type of pixel at a time, since the resizer that takes any brings the code for a
+    /// dozen.
     fn resize_pixels<P: PixelTrait>(
         &self,
         &Picture { width, height, orientation, .. }: &Picture,
@@ -219,8 +223,8 @@ impl Recipe {
         Ok(turned.collect())
     }
 
-    /// Append the numbers for a square of an image to `tensor`: its pixels of the recipe's width and height, row by row, as
-    /// red, green and blue.
+    /// Append the numbers for a square of an image to `tensor`: its pixels of the recipe's width
+    /// and height, row by row, as red, green and blue.
     pub fn normalise(&self, rgb: &[[u8; 3]], tensor: &mut Vec<f32>) {
         // 768 divisions instead of three a pixel.
         let value = |channel: usize, byte: usize| (byte as f32 - self.mean[channel]) / self.std[channel];

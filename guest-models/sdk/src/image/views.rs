@@ -1,7 +1,8 @@
-//! The views of an image: what of it a model is shown, where one square of one frame is not the whole.
+//! The views of an image: what of it a model is shown, where one square of one frame is not the
+//! whole.
 //!
-//! A model sees squares. Of a still image they lie along its longer side; of an animation they are spread over its frames.
-//! Their number is bounded, and what they leave out is reported.
+//! A model sees squares. Of a still image they lie along its longer side; of an animation they are
+//! spread over its frames. Their number is bounded, and what they leave out is reported.
 
 use std::fmt;
 
@@ -10,15 +11,15 @@ use super::frames::{self, Contents};
 use super::recipe::Recipe;
 use crate::Fault;
 
-/// The most views of an image unless a setting says otherwise. Odd, so that the central square and the frame in the middle are
-/// among them.
+/// The most views of an image unless a setting says otherwise. Odd, so that the central square and
+/// the frame in the middle are among them.
 pub const DEFAULT_MAX_VIEWS: u32 = 5;
 
 /// A frame costs as much as at least so many pixels.
 const MIN_PIXELS: u64 = 4_096;
 
-/// The largest frame of an animation whose later frames are decoded, as a share of the most pixels of an image: a decoder
-/// holds its canvas several times.
+/// The largest frame of an animation whose later frames are decoded, as a share of the most pixels
+/// of an image: a decoder holds its canvas several times.
 const ANIMATION_SHARE: u32 = 6;
 
 /// Levels, of 255, by which the pixels of a blank view may differ from its first.
@@ -30,8 +31,8 @@ pub struct Viewer<'r> {
     recipe: &'r Recipe,
     max_pixels: u32,
     max_views: u32,
-    /// Pixels of later frames that may still be decoded, of all animations together: half as many as one image may have, so
-    /// that animations cost no more than one photo more.
+    /// Pixels of later frames that may still be decoded, of all animations together: half as many
+    /// as one image may have, so that animations cost no more than one photo more.
     frame_pixels: u64,
 }
 
@@ -56,16 +57,20 @@ impl<'r> Viewer<'r> {
 
     /// Give each view of `file` to `judge`, as pixels for [`Recipe::normalise`].
     ///
-    /// Of a still image the views lie evenly along the longer side, from one end to the other: as many as it takes to show all
-    /// of it, and one more where that makes their number odd, so that the central square is among them. The central square
-    /// alone is enough of an image of which it shows three quarters. Of an animation they are of frames that are spread evenly
-    /// from the first to the last; where it has fewer frames than there may be views, each frame gets its share of them.
+    /// Of a still image the views lie evenly along the longer side, from one end to the other: as
+    /// many as it takes to show all of it, and one more where that makes their number odd, so that
+    /// the central square is among them. The central square alone is enough of an image of which it
+    /// shows three quarters. Of an animation they are of frames that are spread evenly from the
+    /// first to the last; where it has fewer frames than there may be views, each frame gets its
+    /// share of them.
     ///
-    /// A view of a single colour shows nothing that a model could judge: it is given only where no other view shows anything.
+    /// A view of a single colour shows nothing that a model could judge: it is given only where no
+    /// other view shows anything.
     ///
     /// # Errors
     ///
-    /// Those of [`super::decode`] and of `judge`. An animation that breaks off after its first frame is no error: see [`Seen`].
+    /// Those of [`super::decode`] and of `judge`. An animation that breaks off after its first
+    /// frame is no error: see [`Seen`].
     pub fn show(
         &mut self,
         file: &[u8],

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// The libraries among `search`, which are files or folders: the newest version first, then in the order of `search`.
+/// The libraries among `search`, which are files or folders: the newest version first, then in the
+/// order of `search`.
 ///
-/// The version is the one in the file name, after symbolic links are followed: `libonnxruntime.so.1.32.0`. A file that
-/// is named outright is taken whatever its name.
+/// The version is the one in the file name, after symbolic links are followed:
+/// `libonnxruntime.so.1.32.0`. A file that is named outright is taken whatever its name.
 pub(crate) fn candidates(search: &[PathBuf]) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     for place in search {
@@ -20,7 +21,8 @@ pub(crate) fn candidates(search: &[PathBuf]) -> Vec<PathBuf> {
         };
         files.sort();
         for file in files {
-            // The usual `libonnxruntime.so` is a link to the versioned file beside it: one library, not two.
+            // The usual `libonnxruntime.so` is a link to the versioned file beside it: one library,
+            // not two.
             let file = file.canonicalize().unwrap_or(file);
             if !found.contains(&file) {
                 found.push(file);
@@ -31,7 +33,8 @@ pub(crate) fn candidates(search: &[PathBuf]) -> Vec<PathBuf> {
     found
 }
 
-/// The version numbers in a library's file name, or none when the name is not that of an ONNX Runtime.
+/// The version numbers in a library's file name, or none when the name is not that of an ONNX
+/// Runtime.
 fn version(path: &Path) -> Option<Vec<u32>> {
     let rest = path.file_name()?.to_str()?.strip_prefix("libonnxruntime.")?;
     let mut numbers = Vec::new();

@@ -23,8 +23,9 @@ use crate::model::Capacity;
 use crate::runtime::RuntimeError;
 use crate::tensor::Tensor;
 
-/// ONNX Runtime allows one environment a process, and a library once loaded stays. A lock and not a `OnceLock`, for
-/// two calls at once must not both load, and a load that fails must leave room for the next.
+/// ONNX Runtime allows one environment a process, and a library once loaded stays. A lock and not a
+/// `OnceLock`, for two calls at once must not both load, and a load that fails must leave room for
+/// the next.
 static LOADED: Mutex<Option<OnnxRuntime>> = Mutex::new(None);
 
 /// The library, loaded, and its environment.
@@ -39,8 +40,8 @@ impl OnnxRuntime {
     ///
     /// # Errors
     ///
-    /// When there is no such file, when it is not an ONNX Runtime of version 1.24 or later, or when the process
-    /// already runs another.
+    /// When there is no such file, when it is not an ONNX Runtime of version 1.24 or later, or when
+    /// the process already runs another.
     pub(crate) fn open(path: &Path) -> Result<Self, RuntimeError> {
         let path =
             path.canonicalize().map_err(|source| RuntimeError::Missing { path: path.to_owned(), source })?;
@@ -135,8 +136,8 @@ impl Loaded {
             .map_err(failed)?
             .with_intra_threads(threads)
             .map_err(failed)?
-            // Threads wait for each other's parts of an operator awake, and sleep as soon as the run is over: between requests
-            // they would take the cores that guests run on.
+            // Threads wait for each other's parts of an operator awake, and sleep as soon as the
+            // run is over: between requests they would take the cores that guests run on.
             .with_intra_op_spinning(true)
             .map_err(failed)?
             .with_config_entry("session.force_spinning_stop", "1")
@@ -149,8 +150,9 @@ impl Loaded {
     }
 }
 
-/// Whether this processor adds products of int8 in 16 bits, which overflow: x86-64 before VNNI. There the library's usual
-/// kernels change a model's answers (an espresso at 0.95 falls to 0.45), and exact ones take about twice as long.
+/// Whether this processor adds products of int8 in 16 bits, which overflow: x86-64 before VNNI.
+/// There the library's usual kernels change a model's answers (an espresso at 0.95 falls to 0.45),
+/// and exact ones take about twice as long.
 fn int8_saturates() -> bool {
     #[cfg(target_arch = "x86_64")]
     return !std::arch::is_x86_feature_detected!("avx512vnni")

@@ -1,7 +1,7 @@
 //! rten: pure Rust, in the program, for machines without ONNX Runtime.
 //!
-//! It computes in f32, i32, i8 and u8, and turns the i64 of a file into i32 as it loads; i64 tensors are converted here on
-//! the way in and out.
+//! It computes in f32, i32, i8 and u8, and turns the i64 of a file into i32 as it loads; i64
+//! tensors are converted here on the way in and out.
 
 use std::borrow::Cow;
 use std::sync::Arc;

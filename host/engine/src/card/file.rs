@@ -40,8 +40,8 @@ struct File {
 /// A message that says what is wrong and, as far as TOML knows it, in which line.
 pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
     let file: File = toml::from_str(text).map_err(|error| {
-        // The parser's message is several lines that show the mistake, ending in a line break; a card
-        // may be a stranger's, and its lines of any length.
+        // The parser's message is several lines that show the mistake, ending in a line break; a
+        // card may be a stranger's, and its lines of any length.
         let message = error.to_string();
         message.trim_end().lines().map(|line| excerpt(line, QUOTE_BYTES)).collect::<Vec<_>>().join("\n")
     })?;

@@ -1,5 +1,5 @@
-//! How the pixels of an image become numbers. The recipes are those that guest-models/sdk follows, and no others: a test
-//! of the whole program holds the two equal.
+//! How the pixels of an image become numbers. The recipes are those that guest-models/sdk follows,
+//! and no others: a test of the whole program holds the two equal.
 
 use std::fmt;
 
@@ -15,7 +15,8 @@ use crate::dtype::DType;
 pub struct ImageSpec {
     /// The order of the colour channels: one of [`ImageSpec::COLORS`].
     pub color: String,
-    /// Side of the square that is cut from the centre, as a part of the shorter side; above 0, at most 1.
+    /// Side of the square that is cut from the centre, as a part of the shorter side; above 0, at
+    /// most 1.
     pub crop: f32,
     /// How that square is resized to the input's size: one of [`ImageSpec::FILTERS`].
     pub filter: String,
@@ -97,7 +98,8 @@ pub(super) fn one_of(key: &str, found: &str, known: &[&str]) -> Result<(), Strin
 }
 
 impl fmt::Display for Channels {
-    /// One number where all are equal, else three with commas between: the form of the setting that guests read.
+    /// One number where all are equal, else three with commas between: the form of the setting that
+    /// guests read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, second, third] = self.0;
         if first == second && second == third {

@@ -1,5 +1,5 @@
-//! `name==version`, the one form of a requirement that a card may list: a name by PEP 508 and a version by PEP 440, without
-//! extras, markers, wildcards, paths or URLs.
+//! `name==version`, the one form of a requirement that a card may list: a name by PEP 508 and a
+//! version by PEP 440, without extras, markers, wildcards, paths or URLs.
 
 /// A longer requirement is rejected.
 const MAX_BYTES: usize = 200;
@@ -47,8 +47,8 @@ impl Requirement {
         Ok(Requirement { name, version })
     }
 
-    /// Whether `file` is the name of a wheel of this package in this version, as the specification of binary
-    /// distributions builds it.
+    /// Whether `file` is the name of a wheel of this package in this version, as the specification
+    /// of binary distributions builds it.
     pub fn is_wheel(&self, file: &str) -> bool {
         let Some(stem) = file.strip_suffix(".whl") else { return false };
         let parts: Vec<_> = stem.split('-').collect();
@@ -185,7 +185,8 @@ impl Rest<'_> {
         number
     }
 
-    /// The first of the labels, between optional separators and before an optional number, or nothing.
+    /// The first of the labels, between optional separators and before an optional number, or
+    /// nothing.
     fn labelled(&mut self, labels: &[(&str, &'static str)]) -> Option<(&'static str, String)> {
         let before = self.0;
         self.separator();

@@ -18,8 +18,9 @@ const ATTEMPTS: usize = 16;
 /// Folders below each other that are removed together. Nothing of ours is nested as deep.
 const MAX_LEVELS: usize = 32;
 
-/// A folder that the program manages. All names are single components, relative to the folder's descriptor, and no link is
-/// followed: a link in the place of a file is rejected when it is read, and replaced or removed itself.
+/// A folder that the program manages. All names are single components, relative to the folder's
+/// descriptor, and no link is followed: a link in the place of a file is rejected when it is read,
+/// and replaced or removed itself.
 #[derive(Debug)]
 pub struct Folder {
     descriptor: OwnedFd,
@@ -40,8 +41,8 @@ impl Folder {
         Ok(Folder { descriptor, path: path.to_owned() })
     }
 
-    /// Opens the folder at `path`, which is created where it is missing. Its own name is no link; the folders above it are the
-    /// operator's choice.
+    /// Opens the folder at `path`, which is created where it is missing. Its own name is no link;
+    /// the folders above it are the operator's choice.
     ///
     /// # Errors
     ///
@@ -120,7 +121,8 @@ impl Folder {
         }
     }
 
-    /// Creates a folder under a name of its own, which begins with `prefix`, and which only its user may enter.
+    /// Creates a folder under a name of its own, which begins with `prefix`, and which only its
+    /// user may enter.
     ///
     /// # Errors
     ///
@@ -194,7 +196,8 @@ impl Folder {
         text(self.read(name, most)?)
     }
 
-    /// Opens the lock file `name`, which is created where it is missing and never truncated. It is not locked yet.
+    /// Opens the lock file `name`, which is created where it is missing and never truncated. It is
+    /// not locked yet.
     ///
     /// # Errors
     ///
@@ -203,7 +206,8 @@ impl Folder {
         self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE, 0o666)
     }
 
-    /// Creates `name`, which must not exist, with the rights `mode` (less the umask), for reading and writing.
+    /// Creates `name`, which must not exist, with the rights `mode` (less the umask), for reading
+    /// and writing.
     ///
     /// # Errors
     ///
@@ -212,8 +216,8 @@ impl Folder {
         self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)
     }
 
-    /// Creates a file under a name of its own, which is removed again unless it is given the name `name` with
-    /// [`Temporary::persist`]. It ends in `.partial`.
+    /// Creates a file under a name of its own, which is removed again unless it is given the name
+    /// `name` with [`Temporary::persist`]. It ends in `.partial`.
     ///
     /// # Errors
     ///
@@ -251,7 +255,8 @@ impl Folder {
         })
     }
 
-    /// Renames `from` to `to` in the folder `other` of the same file system, in the place of what is there.
+    /// Renames `from` to `to` in the folder `other` of the same file system, in the place of what
+    /// is there.
     ///
     /// # Errors
     ///
@@ -261,7 +266,8 @@ impl Folder {
         Ok(rustix::fs::renameat(&self.descriptor, from, &other.descriptor, to)?)
     }
 
-    /// Gives the file `from` the further name `to` in the folder `other`, unless something of that name exists.
+    /// Gives the file `from` the further name `to` in the folder `other`, unless something of that
+    /// name exists.
     ///
     /// # Errors
     ///
@@ -280,7 +286,8 @@ impl Folder {
         Ok(rustix::fs::unlinkat(&self.descriptor, plain(name.as_ref())?, AtFlags::empty())?)
     }
 
-    /// Removes the file, link or folder `name`, with all that is in it; succeeds where there is none.
+    /// Removes the file, link or folder `name`, with all that is in it; succeeds where there is
+    /// none.
     ///
     /// # Errors
     ///
@@ -448,7 +455,8 @@ impl Temporary<'_> {
         &self.file
     }
 
-    /// Gives the file its name, in the place of what is there, once its bytes have reached the disk.
+    /// Gives the file its name, in the place of what is there, once its bytes have reached the
+    /// disk.
     ///
     /// # Errors
     ///
@@ -472,7 +480,8 @@ impl Temporary<'_> {
     pub fn persist_new(self) -> io::Result<()> {
         self.file.sync_all()?;
         match &self.partial {
-            // Unlike a rename, a link takes nobody's place. The temporary name goes when `self` is dropped.
+            // Unlike a rename, a link takes nobody's place. The temporary name goes when `self` is
+            // dropped.
             Some(partial) => self.folder.link_to(partial, self.folder, &self.name),
             None => Ok(()),
         }

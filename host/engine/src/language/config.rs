@@ -1,4 +1,5 @@
-//! What a decoder looks like: read once from a file's metadata, so that one graph serves every architecture.
+//! What a decoder looks like: read once from a file's metadata, so that one graph serves every
+//! architecture.
 
 use std::ops::RangeInclusive;
 
@@ -42,11 +43,13 @@ impl RopeConfig {
 }
 
 impl DecoderConfig {
-    /// Read the metadata of a `phi3`, `llama` or `qwen2` file. `context` caps the tokens of a sequence.
+    /// Read the metadata of a `phi3`, `llama` or `qwen2` file. `context` caps the tokens of a
+    /// sequence.
     ///
     /// # Errors
     ///
-    /// For another architecture, a key that is missing or out of range, or a kind of RoPE scaling that is not known.
+    /// For another architecture, a key that is missing or out of range, or a kind of RoPE scaling
+    /// that is not known.
     pub(super) fn read(gguf: &Gguf, context: usize) -> Result<Self, GgufError> {
         let architecture = gguf.architecture()?;
         let style = match architecture {
@@ -178,8 +181,9 @@ impl Keys<'_> {
         Ok(RopeConfig { style, dims, base, factors, attention_scale })
     }
 
-    /// LongRoPE has two lists: one for sequences within the original context, one for longer ones. The context that is
-    /// configured decides, since keys that are stored cannot be turned again. Llama 3 files have one list.
+    /// LongRoPE has two lists: one for sequences within the original context, one for longer ones.
+    /// The context that is configured decides, since keys that are stored cannot be turned again.
+    /// Llama 3 files have one list.
     fn factors(&self, dims: usize, context: usize, wanted: bool) -> Result<Option<Vec<f32>>, GgufError> {
         const LISTS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
         let original = self.optional("rope.scaling.original_context_length", 1..=1 << 30)?;
@@ -259,7 +263,8 @@ mod tests {
             assert!(error.starts_with(&expected), "{error}");
         }
         assert_eq!(factors(&list(scaled(), short)).unwrap(), Some(vec![1.5; 2]));
-        // Phi-3's file of 4,096 tokens names the context that it was trained with, and has no lists.
+        // Phi-3's file of 4,096 tokens names the context that it was trained with, and has no
+        // lists.
         assert_eq!(factors(&writer().u32(original, 64)).unwrap(), None);
     }
 }

@@ -1,8 +1,9 @@
 //! The decoder: one graph for every architecture, many sequences in one pass.
 //!
-//! Each layer is attention over the key-value blocks and a gated feed-forward, both after an RMS norm and added to the
-//! residual stream (Llama; Phi-3 and Qwen2 differ in what [`DecoderConfig`] says). The rows of a pass are tokens of any
-//! number of sequences: products do not care whose a row is, and attention is told.
+//! Each layer is attention over the key-value blocks and a gated feed-forward, both after an RMS
+//! norm and added to the residual stream (Llama; Phi-3 and Qwen2 differ in what [`DecoderConfig`]
+//! says). The rows of a pass are tokens of any number of sequences: products do not care whose a
+//! row is, and attention is told.
 
 mod load;
 
@@ -67,7 +68,8 @@ struct Layer {
     down: QuantizedMatrix,
 }
 
-/// Matrices with the same input, whose outputs stand side by side; one or several tensors in the file.
+/// Matrices with the same input, whose outputs stand side by side; one or several tensors in the
+/// file.
 struct Projection {
     parts: Vec<QuantizedMatrix>,
     bias: Option<Vec<f32>>,
@@ -79,7 +81,8 @@ struct Buffers {
     stream: Vec<f32>,
     /// (rows, qkv columns)
     qkv: Vec<f32>,
-    /// What a layer's first products take, (rows, hidden); then the heads' answers, (rows, query heads × head size).
+    /// What a layer's first products take, (rows, hidden); then the heads' answers, (rows, query
+    /// heads × head size).
     activations: Activations,
     /// (rows, feed-forward)
     gated: Activations,
@@ -90,11 +93,13 @@ struct Buffers {
 }
 
 impl Decoder {
-    /// Pack the weights of `gguf`, or map them where an earlier start has. What is packed is not kept resident a second time.
+    /// Pack the weights of `gguf`, or map them where an earlier start has. What is packed is not
+    /// kept resident a second time.
     ///
     /// # Errors
     ///
-    /// When a tensor is missing, or has another shape than the metadata says, or a type that is not supported.
+    /// When a tensor is missing, or has another shape than the metadata says, or a type that is not
+    /// supported.
     pub(super) fn load(
         gguf: Gguf,
         config: DecoderConfig,
@@ -149,7 +154,8 @@ impl Decoder {
         self.vocabulary
     }
 
-    /// The file that the packed weights are mapped from; none where they are in memory of this process alone.
+    /// The file that the packed weights are mapped from; none where they are in memory of this
+    /// process alone.
     pub(super) fn packed_file(&self) -> Option<&Path> {
         self.packed_file.as_deref()
     }
@@ -165,8 +171,8 @@ impl Decoder {
         self.layers.iter().map(layer).sum::<usize>() + self.head.size_bytes()
     }
 
-    /// Compute the keys and values of each run's new tokens, and keep the hidden states that are wanted: the runs' in
-    /// their order, each one's in the order of its positions.
+    /// Compute the keys and values of each run's new tokens, and keep the hidden states that are
+    /// wanted: the runs' in their order, each one's in the order of its positions.
     ///
     /// Tokens must be below the vocabulary's size and positions below the context's.
     pub(super) fn forward(&mut self, runs: &mut [Run<'_>]) {
@@ -222,7 +228,8 @@ impl Decoder {
         }
     }
 
-    /// The logits of the hidden states that the last pass kept, from number `first` on, `rows` of them: (rows, vocabulary).
+    /// The logits of the hidden states that the last pass kept, from number `first` on, `rows` of
+    /// them: (rows, vocabulary).
     pub(super) fn logits(&mut self, first: usize, rows: usize) -> &mut [f32] {
         let hidden = self.config.hidden;
         let Buffers { hidden: kept, activations, logits, .. } = &mut self.buffers;
@@ -233,7 +240,8 @@ impl Decoder {
     }
 }
 
-/// The first `len` of `values`, which grow to hold them; what they hold is left over from earlier use.
+/// The first `len` of `values`, which grow to hold them; what they hold is left over from earlier
+/// use.
 fn room(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if values.len() < len {
         values.resize(len, 0.0);

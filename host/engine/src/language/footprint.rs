@@ -11,8 +11,9 @@ use super::scheduler::LOGIT_ROWS;
 use crate::footprint::{Footprint, Need};
 use crate::model::Capacity;
 
-/// What loading leaves on the heap, and that for each token of the vocabulary and each merge of it, in bytes: measured as what a
-/// server takes with a model and without, less all else that is listed here, for Phi-3, Qwen2.5 0.5B and SmolLM2.
+/// What loading leaves on the heap, and that for each token of the vocabulary and each merge of it,
+/// in bytes: measured as what a server takes with a model and without, less all else that is listed
+/// here, for Phi-3, Qwen2.5 0.5B and SmolLM2.
 const LOADING_BYTES: u64 = 10 << 20;
 const TOKEN_BYTES: u64 = 225;
 const MERGE_BYTES: u64 = 175;
@@ -20,13 +21,15 @@ const MERGE_BYTES: u64 = 175;
 /// Bytes of a page of a file.
 const PAGE: u64 = 4 << 10;
 
-/// What a page fault maps of a file around what was asked for, in bytes, on Linux; where that is in the page cache.
+/// What a page fault maps of a file around what was asked for, in bytes, on Linux; where that is in
+/// the page cache.
 const FAULT_AROUND: u64 = 64 << 10;
 
 /// How many different tokens a busy server has seen.
 const USUAL_TOKENS: u64 = 2_000;
 
-/// What the language model in `gguf` takes, of matrices that are mapped from the cache folder or packed in memory.
+/// What the language model in `gguf` takes, of matrices that are mapped from the cache folder or
+/// packed in memory.
 ///
 /// # Errors
 ///
@@ -63,7 +66,8 @@ pub(crate) fn of(gguf: &Gguf, capacity: &Capacity, mapped: bool) -> Result<Footp
 fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
     let DecoderConfig { hidden, feed_forward, attention, context, .. } = config;
     let width = (*hidden).max(attention.query_heads * attention.head_dim);
-    // Inputs of products are kept in f32, and in up to two int8 forms with a scale for each 32 values.
+    // Inputs of products are kept in f32, and in up to two int8 forms with a scale for each 32
+    // values.
     let input = |columns: usize| columns * 4 + 2 * (columns + columns / 8);
     let row = 4 * hidden + 4 * attention.qkv_columns() + input(width) + input(*feed_forward) + 4 * hidden;
     let logits = 4 * LOGIT_ROWS * vocabulary;
@@ -71,8 +75,8 @@ fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
     (capacity.max_batch * row + logits + positions) as u64
 }
 
-/// What of the model's own file is mapped once its matrices are packed: the header, the norms, and the embeddings of those
-/// tokens that were seen, each with what a fault brings along.
+/// What of the model's own file is mapped once its matrices are packed: the header, the norms, and
+/// the embeddings of those tokens that were seen, each with what a fault brings along.
 fn file(gguf: &Gguf, config: &DecoderConfig, seen: usize) -> Need {
     let table = gguf.tensor("token_embd.weight").map_or(0, |table| table.data.len() as u64);
     let header = gguf.data_start() as u64;

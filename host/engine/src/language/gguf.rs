@@ -1,7 +1,8 @@
 //! GGUF files: metadata by key, and tensors by name, every field checked.
 //!
-//! The format is described in ggml's `docs/gguf.md`. `header` walks the file first and bounds what is read; candle-core
-//! then reads the metadata; what a tensor's entry says is compared with the file before its bytes are given out.
+//! The format is described in ggml's `docs/gguf.md`. `header` walks the file first and bounds what
+//! is read; candle-core then reads the metadata; what a tensor's entry says is compared with the
+//! file before its bytes are given out.
 
 mod header;
 #[cfg(test)]
@@ -94,7 +95,8 @@ impl Gguf {
     ///
     /// # Errors
     ///
-    /// When a field is damaged, missing, out of bounds or contradicts another; the error names the key or tensor.
+    /// When a field is damaged, missing, out of bounds or contradicts another; the error names the
+    /// key or tensor.
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, GgufError> {
         let header = header::walk(&bytes)?;
         let content = Content::read(&mut Cursor::new(header.bytes))
@@ -116,7 +118,8 @@ impl Gguf {
         Ok(Gguf { bytes, metadata, tensors, positions })
     }
 
-    /// Let go of the memory that holds the data of tensor `name`, which was packed elsewhere; see [`Bytes::forget`].
+    /// Let go of the memory that holds the data of tensor `name`, which was packed elsewhere; see
+    /// [`Bytes::forget`].
     pub(crate) fn forget(&self, name: &str) {
         if let Some(position) = self.positions.get(name) {
             self.bytes.forget(self.tensors[*position].range.clone());
@@ -145,7 +148,8 @@ impl Gguf {
     ///
     /// # Errors
     ///
-    /// When the value is not an integer, or out of range. As for the following getters, a key that is not there is none.
+    /// When the value is not an integer, or out of range. As for the following getters, a key that
+    /// is not there is none.
     pub(crate) fn u32(&self, key: &str) -> Result<Option<u32>, GgufError> {
         self.get(key, "an integer of 0 to 4294967295", |value| integer(value)?.try_into().ok())
     }
@@ -283,7 +287,8 @@ impl std::fmt::Debug for Gguf {
     }
 }
 
-/// Where the data of a tensor of `ty` and `shape` lies in a file of `file_bytes`, whose data begins at `start`.
+/// Where the data of a tensor of `ty` and `shape` lies in a file of `file_bytes`, whose data begins
+/// at `start`.
 fn data_range(
     name: &str,
     ty: WeightType,

@@ -11,8 +11,8 @@ use crate::weights::bytes::Bytes;
 
 /// Take `bytes` as a file, and use all that it gives. Whether it was a tokenizer.
 ///
-/// What holds for any file is asserted: data has the length of its shape, ids are tokens, and a user's text adds none
-/// that control.
+/// What holds for any file is asserted: data has the length of its shape, ids are tokens, and a
+/// user's text adds none that control.
 pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let Ok(gguf) = Gguf::parse(Bytes::Owned(bytes.to_vec())) else { return false };
     for name in gguf.tensor_names() {
@@ -41,12 +41,14 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     true
 }
 
-/// Load a decoder, where the file says of one that is small, and compute a pass of it. Whether one was computed.
+/// Load a decoder, where the file says of one that is small, and compute a pass of it. Whether one
+/// was computed.
 fn decode(bytes: &[u8]) -> bool {
     const CONTEXT: usize = 16;
     let Ok(gguf) = Gguf::parse(Bytes::Owned(bytes.to_vec())) else { return false };
     let Ok(config) = DecoderConfig::read(&gguf, CONTEXT) else { return false };
-    // A few bytes may say of a gigabyte of intermediate results: the operator's to choose, not this test's.
+    // A few bytes may say of a gigabyte of intermediate results: the operator's to choose, not this
+    // test's.
     let wide = [config.hidden, config.feed_forward, config.attention.qkv_columns()];
     let Some(table) = gguf.tensor("token_embd.weight") else { return false };
     let vocabulary = table.shape[0];
@@ -113,7 +115,8 @@ mod tests {
         for name in ["phi3-q8_0-long.gguf", "llama-q4_1.gguf", "qwen2-mixed.gguf"] {
             let file = std::fs::read(support::file(name)).unwrap();
             assert!(decode(&file), "{name}");
-            // What a decoder is read from: the architecture's keys, and the tensors' names, shapes and places.
+            // What a decoder is read from: the architecture's keys, and the tensors' names, shapes
+            // and places.
             let find = |text: &[u8]| file.windows(text.len()).position(|window| window == text).unwrap();
             let keys = find(b".block_count");
             let tensors = find(b"token_embd.weight");

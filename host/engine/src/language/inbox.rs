@@ -56,8 +56,9 @@ pub(super) struct Waiting {
 
 /// A bounded list that callers put jobs into, and from which the model's thread picks.
 pub(super) struct Inbox {
-    /// A lock, since the thread looks at all jobs before it takes one. It is held to copy a few words of each, never while
-    /// they are compared with what is known or running, nor across an await or a pass.
+    /// A lock, since the thread looks at all jobs before it takes one. It is held to copy a few
+    /// words of each, never while they are compared with what is known or running, nor across an
+    /// await or a pass.
     state: Mutex<State>,
     /// Rung for each job, and at the end.
     ready: Condvar,
@@ -82,8 +83,9 @@ impl Inbox {
         Inbox { state: Mutex::new(state), ready: Condvar::new(), capacity }
     }
 
-    /// Add a job. Dead ones make room for it, through `skip`, and then the last of a component that has at least two more
-    /// waiting than this one's, before it is refused. Gives the job that was displaced.
+    /// Add a job. Dead ones make room for it, through `skip`, and then the last of a component that
+    /// has at least two more waiting than this one's, before it is refused. Gives the job that was
+    /// displaced.
     pub(super) fn push(&self, job: Job, skip: impl FnMut(Job)) -> Result<Option<Job>, Refused> {
         let mut state = self.lock();
         if state.closed {
@@ -133,7 +135,8 @@ impl Inbox {
         self.lock().closed
     }
 
-    /// Turn callers away and send the thread home. Waiting jobs are dropped, which their callers see.
+    /// Turn callers away and send the thread home. Waiting jobs are dropped, which their callers
+    /// see.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -150,7 +153,8 @@ impl Inbox {
         self.lock().jobs.len()
     }
 
-    /// No code under the lock leaves the list half-changed, so a panic there, were there one, does no harm.
+    /// No code under the lock leaves the list half-changed, so a panic there, were there one, does
+    /// no harm.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,9 +1,10 @@
 //! Keys and values of tokens, in blocks that sequences share.
 //!
-//! A block holds the keys and values of up to [`BLOCK_TOKENS`] consecutive tokens, for all layers. A [`Sequence`] is a list of
-//! blocks, full but for the last; two sequences with a common prefix hold the same blocks for it. A block is written only
-//! by the one sequence that holds it alone: one that goes on from the middle of a shared block goes on in a copy. What no
-//! sequence and no prefix holds is free again when its last reference is dropped.
+//! A block holds the keys and values of up to [`BLOCK_TOKENS`] consecutive tokens, for all layers.
+//! A [`Sequence`] is a list of blocks, full but for the last; two sequences with a common prefix
+//! hold the same blocks for it. A block is written only by the one sequence that holds it alone:
+//! one that goes on from the middle of a shared block goes on in a copy. What no sequence and no
+//! prefix holds is free again when its last reference is dropped.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,8 +25,8 @@ struct Shared {
     /// The most blocks that may be in use at once.
     capacity: usize,
     used: AtomicUsize,
-    /// Memory of blocks that were dropped. A lock held for a push or a pop: the model's thread takes and drops blocks, and
-    /// whichever thread drops the model drops the rest.
+    /// Memory of blocks that were dropped. A lock held for a push or a pop: the model's thread
+    /// takes and drops blocks, and whichever thread drops the model drops the rest.
     free: Mutex<Vec<Box<[f16]>>>,
 }
 
@@ -53,7 +54,8 @@ pub(super) struct Sequence {
 }
 
 impl KvPool {
-    /// A pool of at most `bytes`, for blocks of `layers` times `layer_elements` half-precision numbers.
+    /// A pool of at most `bytes`, for blocks of `layers` times `layer_elements` half-precision
+    /// numbers.
     pub(super) fn new(layers: usize, layer_elements: usize, bytes: usize) -> Self {
         let capacity = bytes / (layers * layer_elements * size_of::<f16>()).max(1);
         let (used, free) = (AtomicUsize::new(0), Mutex::default());
@@ -73,10 +75,12 @@ impl KvPool {
         self.shared.layers * self.shared.layer_elements * size_of::<f16>()
     }
 
-    /// A block whose content is left over from earlier use: nothing reads a slot before it is written.
+    /// A block whose content is left over from earlier use: nothing reads a slot before it is
+    /// written.
     fn take(&self) -> Result<Arc<Block>, Full> {
         let shared = &self.shared;
-        // Only the model's own thread takes, so the count cannot pass the capacity between these two lines.
+        // Only the model's own thread takes, so the count cannot pass the capacity between these
+        // two lines.
         if shared.used.load(Ordering::Relaxed) >= shared.capacity {
             return Err(Full);
         }
@@ -141,7 +145,8 @@ impl Sequence {
         Sequence { tokens: self.tokens.clone(), segments: self.segments.clone() }
     }
 
-    /// Make room for `tokens` after what there is; their keys and values are the next forward pass's to write.
+    /// Make room for `tokens` after what there is; their keys and values are the next forward
+    /// pass's to write.
     ///
     /// # Errors
     ///
@@ -189,8 +194,8 @@ impl Sequence {
             .map(move |segment| Span { tokens: segment.tokens, block: segment.block.layer(layer) })
     }
 
-    /// Where one layer's keys and values of the tokens from position `start` on are written, which are the rows from
-    /// `first_row` on.
+    /// Where one layer's keys and values of the tokens from position `start` on are written, which
+    /// are the rows from `first_row` on.
     pub(super) fn destinations(
         &mut self,
         layer: usize,

@@ -1,4 +1,5 @@
-//! The file of a model's packed matrices: written at the first load, mapped at every later one, shared by all processes that do.
+//! The file of a model's packed matrices: written at the first load, mapped at every later one,
+//! shared by all processes that do.
 //!
 //! # Format, little-endian
 //!
@@ -9,10 +10,12 @@
 //! | up to 1 MiB | the table in JSON, see [`Table`]; then zeros |
 //! | the rest | sections, each one matrix as [`QuantizedMatrix::packed`] gives it, at a multiple of 64 KiB |
 //!
-//! Its name is the SHA-256 of the model's file and the version of the layout, so another model's or another version's is not found. A
-//! file is used when its table and all its sections are as their checksums say, and every matrix that the model needs is in it;
-//! otherwise it is written anew. Checksums find damage, not malice: who may write the folder decides what the model answers. Nothing
-//! in the file can lead outside of it, since offsets and lengths are compared with the mapping, and packed bytes are plain numbers.
+//! Its name is the SHA-256 of the model's file and the version of the layout, so another model's or
+//! another version's is not found. A file is used when its table and all its sections are as their
+//! checksums say, and every matrix that the model needs is in it; otherwise it is written anew.
+//! Checksums find damage, not malice: who may write the folder decides what the model answers.
+//! Nothing in the file can lead outside of it, since offsets and lengths are compared with the
+//! mapping, and packed bytes are plain numbers.
 
 #[cfg(test)]
 mod tests;
@@ -89,8 +92,9 @@ struct Section {
     crc32: u32,
 }
 
-/// The matrices `wanted` of `gguf` from the file in `slot`, which is written where there is no good one. None where it can be neither
-/// read nor written: a cache that fails costs a warning, not the model.
+/// The matrices `wanted` of `gguf` from the file in `slot`, which is written where there is no good
+/// one. None where it can be neither read nor written: a cache that fails costs a warning, not the
+/// model.
 ///
 /// # Errors
 ///
@@ -128,7 +132,8 @@ pub(super) fn matrices(
     }
 }
 
-/// The tensor `wanted`, packed in memory. Its bytes in the file are not kept resident a second time.
+/// The tensor `wanted`, packed in memory. Its bytes in the file are not kept resident a second
+/// time.
 ///
 /// # Errors
 ///
@@ -228,7 +233,8 @@ fn read_table(bytes: &[u8]) -> Result<Table, String> {
     serde_json::from_slice(table).map_err(|error| format!("has a table that cannot be read: {error}"))
 }
 
-/// That each section lies within the file and has the length of its shape, and that all that is wanted is among them.
+/// That each section lies within the file and has the length of its shape, and that all that is
+/// wanted is among them.
 fn check_sections(sections: &[Section], wanted: &[&Wanted], file_bytes: usize) -> Result<(), String> {
     let mut found = HashMap::with_capacity(sections.len());
     for section in sections {
@@ -264,7 +270,8 @@ fn check_sections(sections: &[Section], wanted: &[&Wanted], file_bytes: usize) -
     Ok(())
 }
 
-/// That the sections' bytes are those that were written. All of them are read, which is what a first request would do.
+/// That the sections' bytes are those that were written. All of them are read, which is what a
+/// first request would do.
 fn check_sums(sections: &[Section], bytes: &[u8], pool: &Pool) -> Result<(), String> {
     let damaged = AtomicUsize::new(usize::MAX);
     pool.run(sections.len(), |index| {

@@ -1,10 +1,11 @@
 //! What was computed before, found again by its tokens.
 //!
-//! One tree a component: what one component computes is never found by another, not even by how long an answer takes. Within
-//! a component a session finds what it computed itself, and of others' what their requests declared to be a prefix of many:
-//! the rest is some user's text, and whether it is known would tell another user that it was sent. An edge is a block; only a
-//! leaf's may be half full. Siblings may begin alike, and the longest match wins. When blocks run out, the leaf that was
-//! unused for longest is dropped first, except for those that are pinned.
+//! One tree a component: what one component computes is never found by another, not even by how
+//! long an answer takes. Within a component a session finds what it computed itself, and of others'
+//! what their requests declared to be a prefix of many: the rest is some user's text, and whether
+//! it is known would tell another user that it was sent. An edge is a block; only a leaf's may be
+//! half full. Siblings may begin alike, and the longest match wins. When blocks run out, the leaf
+//! that was unused for longest is dropped first, except for those that are pinned.
 
 #[cfg(test)]
 mod tests;
@@ -75,9 +76,9 @@ impl Prefixes {
         Sequence::from_prefix(tokens[..found].to_vec(), segments)
     }
 
-    /// Remember the first `len` tokens of a sequence, the first `declared` of them for every session of the component. These
-    /// are pinned if `most_pinned` is above 0: the component's pins hold at most so many blocks, and those that were unused
-    /// for longest give way.
+    /// Remember the first `len` tokens of a sequence, the first `declared` of them for every
+    /// session of the component. These are pinned if `most_pinned` is above 0: the component's pins
+    /// hold at most so many blocks, and those that were unused for longest give way.
     pub(super) fn insert(
         &mut self,
         owner: &CacheOwner,
@@ -114,7 +115,8 @@ impl Prefixes {
         }
     }
 
-    /// Drop the edge that was unused for longest, with no edge below it and not pinned. False when there is none.
+    /// Drop the edge that was unused for longest, with no edge below it and not pinned. False when
+    /// there is none.
     ///
     /// Its block is free at once unless a sequence holds it too.
     pub(super) fn evict(&mut self) -> bool {
@@ -187,8 +189,8 @@ impl Node {
         best.filter(|(common, _)| *common > 0).map(|(common, edge)| (edge, common))
     }
 
-    /// The edge that begins with `tokens` for `session`, made from `segment` where there is none. Its first `shared` are for
-    /// all.
+    /// The edge that begins with `tokens` for `session`, made from `segment` where there is none.
+    /// Its first `shared` are for all.
     fn edge(&mut self, tokens: &[u32], segment: &Segment, shared: usize, session: u64) -> &mut Edge {
         let found = self.edges.iter().position(|edge| edge.common(tokens, session) == tokens.len());
         // A half-full block gives way to one that holds more of the same, if no one loses by it.

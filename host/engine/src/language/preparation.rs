@@ -1,7 +1,8 @@
 //! From a request to tokens.
 //!
-//! What choices have before them is split once; a choice is encoded with the last word or turn alone. That word's letters may
-//! become other tokens with a choice behind them, so what all choices leave as it is counts as the prompt.
+//! What choices have before them is split once; a choice is encoded with the last word or turn
+//! alone. That word's letters may become other tokens with a choice behind them, so what all
+//! choices leave as it is counts as the prompt.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;

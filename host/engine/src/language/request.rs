@@ -61,16 +61,19 @@ pub struct Params {
     /// Text that ends the answer and is not part of it; at most 16.
     #[serde(deserialize_with = "stops")]
     pub stop: Vec<String>,
-    /// With text or tokens: they come after what the session holds. With messages: the last turn is left open.
+    /// With text or tokens: they come after what the session holds. With messages: the last turn is
+    /// left open.
     #[serde(rename = "continue")]
     pub continues: bool,
-    /// Keep the prompt's prefix computed before others when room is short. Without `prefix_messages` it is all of the prompt.
+    /// Keep the prompt's prefix computed before others when room is short. Without
+    /// `prefix_messages` it is all of the prompt.
     pub pin: bool,
-    /// With messages: so many of the first are a prefix of many requests, which every session of the component may find
-    /// computed. What comes after them, and a prompt with neither this nor `pin`, is found by its own session alone.
+    /// With messages: so many of the first are a prefix of many requests, which every session of
+    /// the component may find computed. What comes after them, and a prompt with neither this nor
+    /// `pin`, is found by its own session alone.
     pub prefix_messages: Option<usize>,
-    /// Say of each token of an answer how likely it was, and of so many of the likeliest in its place; at most 20. Guests
-    /// cannot ask for it: they score choices.
+    /// Say of each token of an answer how likely it was, and of so many of the likeliest in its
+    /// place; at most 20. Guests cannot ask for it: they score choices.
     #[serde(skip)]
     pub logprobs: Option<usize>,
 }
@@ -158,11 +161,12 @@ pub enum Output {
     },
 }
 
-/// A token of an answer, and how likely the model found it, by its own distribution: before temperature and limits.
+/// A token of an answer, and how likely the model found it, by its own distribution: before
+/// temperature and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
-    /// Where in the answer's text it begins, in bytes; one that goes on with a character begins where
-    /// the character does.
+    /// Where in the answer's text it begins, in bytes; one that goes on with a character begins
+    /// where the character does.
     pub start: usize,
     /// What it stands for in the text; it may end within a character.
     pub bytes: Vec<u8>,

@@ -21,8 +21,8 @@ impl Sampler {
         Sampler { temperature, top_p, top_k, random: fastrand::Rng::with_seed(seed), candidates: Vec::new() }
     }
 
-    /// The next token: the likeliest at temperature 0, else drawn from the `top_k` likeliest, and of those from the fewest
-    /// that together have probability `top_p`.
+    /// The next token: the likeliest at temperature 0, else drawn from the `top_k` likeliest, and
+    /// of those from the fewest that together have probability `top_p`.
     pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
         if self.temperature == 0.0 {
             return argmax(logits);
@@ -40,8 +40,8 @@ impl Sampler {
         if *top_p < 1.0 {
             let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
             let (mut sorted, mut cumulated) = (0, 0.0);
-            // A vocabulary has 150,000 tokens and the likeliest few hundred nearly all of the probability: those are put in
-            // order first, and more of them only as they are wanted.
+            // A vocabulary has 150,000 tokens and the likeliest few hundred nearly all of the
+            // probability: those are put in order first, and more of them only as they are wanted.
             let mut part = FIRST_SORTED;
             let enough = loop {
                 let rest = &mut candidates[sorted..];

@@ -1,7 +1,8 @@
 //! The thread that owns a model: it admits requests, forms passes out of all of them, and answers.
 //!
-//! A pass has a row for each answer under way, and then as many rows of prompts as fit, at least an eighth of all while a prompt
-//! waits, so that no answer waits for a long prompt and no prompt for all answers. Whose turn it is follows from what each component has had. Between passes the
+//! A pass has a row for each answer under way, and then as many rows of prompts as fit, at least an
+//! eighth of all while a prompt waits, so that no answer waits for a long prompt and no prompt for
+//! all answers. Whose turn it is follows from what each component has had. Between passes the
 //! thread looks at deadlines and at callers that have gone.
 
 #[cfg(test)]
@@ -25,8 +26,8 @@ use crate::model::{Counters, RunError, panic_message};
 /// How many rows' logits are computed at once: a row of a large vocabulary is 600 KB.
 pub(super) const LOGIT_ROWS: usize = 16;
 
-/// One of so many rows is left to prompts while answers are under way, and one of so many blocks to components that have
-/// nothing under way.
+/// One of so many rows is left to prompts while answers are under way, and one of so many blocks to
+/// components that have nothing under way.
 const LEFT_TO_OTHERS: usize = 8;
 
 /// What callers and the thread have in common.
@@ -48,7 +49,8 @@ pub(super) struct Scheduler<'t> {
     decoder: Decoder,
     prefixes: Prefixes,
     running: Vec<Task<'t>>,
-    /// Rows that each component with something to compute has had, or as many as the least of the others had when it came.
+    /// Rows that each component with something to compute has had, or as many as the least of the
+    /// others had when it came.
     served: HashMap<Arc<str>, u64>,
 }
 
@@ -87,7 +89,8 @@ impl<'t> Scheduler<'t> {
     /// Begin waiting requests, as far as sessions and blocks go.
     fn admit(&mut self) {
         let shared = self.shared;
-        // A component that has nothing under way need not wait until another's answers are there: so many may begin besides.
+        // A component that has nothing under way need not wait until another's answers are there:
+        // so many may begin besides.
         while self.running.len() < 2 * shared.sessions {
             let waiting = shared.inbox.waiting(|dead| shared.skip(dead));
             let Some(next) = self.choose(&waiting) else { return };
@@ -122,7 +125,8 @@ impl<'t> Scheduler<'t> {
         self.running.iter().any(|task| task.job.owner.component == job.owner.component)
     }
 
-    /// Whether a running request computes a longer beginning of this one than is there now: it is worth waiting for.
+    /// Whether a running request computes a longer beginning of this one than is there now: it is
+    /// worth waiting for.
     fn is_being_computed(&self, job: &Waiting) -> bool {
         let known = self.prefixes.known(&job.owner, &job.prompt);
         self.running.iter().any(|task| {
@@ -135,8 +139,8 @@ impl<'t> Scheduler<'t> {
         })
     }
 
-    /// Whether the blocks that the request may need are there beside those that the running ones may yet take. An eighth is
-    /// left to components that have nothing under way.
+    /// Whether the blocks that the request may need are there beside those that the running ones
+    /// may yet take. An eighth is left to components that have nothing under way.
     fn fits(&self, job: &Waiting) -> bool {
         if self.running.is_empty() {
             return true;
@@ -156,8 +160,8 @@ impl<'t> Scheduler<'t> {
             self.fail_youngest();
             return;
         }
-        // Unwind safety: what a panic leaves half-computed are buffers, which the next pass fills anew, and the
-        // sequences of these tasks, which are dropped.
+        // Unwind safety: what a panic leaves half-computed are buffers, which the next pass fills
+        // anew, and the sequences of these tasks, which are dropped.
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute()));
         let took = began.elapsed();
         let mut finished = 0;
@@ -250,7 +254,8 @@ impl Shared {
     /// Answer a job that nobody waits for any more.
     pub(super) fn skip(&self, job: Job) {
         self.counters.skipped();
-        // Its caller may be just short of noticing the deadline; a caller that is gone does not mind.
+        // Its caller may be just short of noticing the deadline; a caller that is gone does not
+        // mind.
         let _ = job.reply.send(Err(RunError::Deadline { model: self.name.clone() }));
     }
 

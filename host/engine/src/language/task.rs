@@ -100,7 +100,8 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Whether all that waits is to be computed in one piece, and soon: a token of an answer, or a choice.
+    /// Whether all that waits is to be computed in one piece, and soon: a token of an answer, or a
+    /// choice.
     pub(super) fn is_urgent(&self) -> bool {
         self.sequence.len() >= self.job.prompt.len()
     }
@@ -165,7 +166,8 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// How many rows of logits of the pass are this task's: after its last token, or after all of its branches'.
+    /// How many rows of logits of the pass are this task's: after its last token, or after all of
+    /// its branches'.
     pub(super) fn wanted(&self) -> usize {
         match &self.goal {
             _ if self.share == 0 || self.sequence.len() < self.tokens.len() => 0,
@@ -245,7 +247,8 @@ impl<'t> Task<'t> {
     }
 }
 
-/// The most blocks that a job may hold: its prompt's and answer's, or its prompt's and those of its choices' own.
+/// The most blocks that a job may hold: its prompt's and answer's, or its prompt's and those of its
+/// choices' own.
 pub(super) fn blocks(job: &Job) -> usize {
     let whole = |tokens: usize| tokens.div_ceil(infer_kernels::BLOCK_TOKENS);
     match &job.work {
@@ -279,7 +282,8 @@ impl Branch {
 }
 
 impl Generation<'_> {
-    /// Take in a token that was chosen by `logits`. False when it ended the answer and is no part of it.
+    /// Take in a token that was chosen by `logits`. False when it ended the answer and is no part
+    /// of it.
     fn take(&mut self, token: u32, logits: &[f32], tokenizer: &Tokenizer) -> bool {
         if tokenizer.is_end(token) {
             self.finish(Finish::End);

@@ -1,4 +1,5 @@
-//! Requests and answers as named tensors: the convention by which `wasi:nn` carries text, which wit/README.md tells guests.
+//! Requests and answers as named tensors: the convention by which `wasi:nn` carries text, which
+//! wit/README.md tells guests.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +14,8 @@ use crate::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 ///
 /// # Errors
 ///
-/// Which tensor is missing, unknown, given twice or malformed, what was expected and what was found.
+/// Which tensor is missing, unknown, given twice or malformed, what was expected and what was
+/// found.
 pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> {
     let mut prompt = None;
     let mut choices = None;
@@ -161,7 +163,8 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
         }
         let many = |name: &str, item: &str, most: usize| {
-            // A list's items take more memory than its text: reading must end at the first one too many.
+            // A list's items take more memory than its text: reading must end at the first one too
+            // many.
             let json = format!("[{}{item}, and no JSON", format!("{item},").repeat(most));
             request(vec![input("prompt", "a"), input(name, &json)]).unwrap_err()
         };

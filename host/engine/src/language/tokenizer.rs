@@ -1,8 +1,9 @@
 //! Tokenizers of GGUF files, built in memory from the file's own metadata.
 //!
-//! Two kinds of vocabularies are known: `llama`, which is SentencePiece's BPE, and `gpt2`, byte-level BPE behind a
-//! pre-tokenizer that the file names. The pieces come from the `tokenizers` crate. Control tokens are no part of them:
-//! a caller's text is text throughout, and only a chat template's own text is searched for control tokens.
+//! Two kinds of vocabularies are known: `llama`, which is SentencePiece's BPE, and `gpt2`,
+//! byte-level BPE behind a pre-tokenizer that the file names. The pieces come from the `tokenizers`
+//! crate. Control tokens are no part of them: a caller's text is text throughout, and only a chat
+//! template's own text is searched for control tokens.
 
 mod chat;
 mod control;
@@ -25,12 +26,14 @@ use self::vocabulary::{Kind, Spelling, TokenBytes, Vocabulary};
 use super::gguf::{Gguf, GgufError, quoted};
 use super::template::{Template, TemplateError};
 
-/// Bytes of one text, or of a chat's contents together, at most: some eight times what the longest contexts hold.
+/// Bytes of one text, or of a chat's contents together, at most: some eight times what the longest
+/// contexts hold.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Turns of a chat at most.
 pub(super) const MAX_MESSAGES: usize = 1 << 10;
 
-/// The roles that a turn may have. Templates write them between control tokens' brackets, so no others are taken.
+/// The roles that a turn may have. Templates write them between control tokens' brackets, so no
+/// others are taken.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// Tokens that end a text besides those that the file names: some files name one of several alone.
@@ -107,7 +110,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// When the file describes none, or one of a kind that is not known here; when its parts contradict each other.
+    /// When the file describes none, or one of a kind that is not known here; when its parts
+    /// contradict each other.
     pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
         const MODEL: &str = "tokenizer.ggml.model";
         let model = gguf.str(MODEL)?;
@@ -190,7 +194,8 @@ impl Tokenizer {
         Ok(tokens)
     }
 
-    /// As [`Tokenizer::encode`], for a text that goes on behind other text: no space is put before it.
+    /// As [`Tokenizer::encode`], for a text that goes on behind other text: no space is put before
+    /// it.
     ///
     /// # Errors
     ///
@@ -207,13 +212,14 @@ impl Tokenizer {
         Detokenizer::new(self)
     }
 
-    /// The bytes that `token` stands for in a text; none for control tokens, holes and ids that are no token.
+    /// The bytes that `token` stands for in a text; none for control tokens, holes and ids that are
+    /// no token.
     pub(crate) fn token_bytes(&self, token: u32) -> &[u8] {
         self.bytes.get(token)
     }
 
-    /// What `token` reads as, for messages: control tokens by name, bytes that are no text replaced. `None` for holes
-    /// and ids that are no token.
+    /// What `token` reads as, for messages: control tokens by name, bytes that are no text
+    /// replaced. `None` for holes and ids that are no token.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn token_text(&self, token: u32) -> Option<Cow<'_, str>> {
         let bytes = self.bytes.get(token);
@@ -285,7 +291,8 @@ fn check(messages: &[Message], continue_last: bool) -> Result<(), TokenizerError
     Ok(())
 }
 
-/// The control tokens that swallow the white space behind them. Files do not say; the reference knows Phi-3's by name.
+/// The control tokens that swallow the white space behind them. Files do not say; the reference
+/// knows Phi-3's by name.
 fn stripping(gguf: &Gguf, control: &[(u32, String)]) -> Result<HashSet<u32>, TokenizerError> {
     let name = gguf.str("general.name")?.unwrap_or_default().to_lowercase();
     if gguf.architecture()? != "phi3" && !name.contains("phi-3") && !name.contains("phi3") {

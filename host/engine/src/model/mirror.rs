@@ -1,8 +1,9 @@
-//! A next version of a model in the shadow of the one that answers: it is asked the same, later and beside, and what it
-//! answers is compared and thrown away.
+//! A next version of a model in the shadow of the one that answers: it is asked the same, later and
+//! beside, and what it answers is compared and thrown away.
 //!
-//! One thread asks it. What waits for that thread is bounded, in number and bytes; what comes beyond is skipped and counted, so
-//! that a request never waits for a comparison and never fails by one.
+//! One thread asks it. What waits for that thread is bounded, in number and bytes; what comes
+//! beyond is skipped and counted, so that a request never waits for a comparison and never fails by
+//! one.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -58,8 +59,9 @@ pub struct Comparison {
 /// A disagreement. What was asked is not kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// Keyed hash of the inputs' names, types, shapes and elements, in 64 hexadecimal digits. The key is
-    /// random and kept nowhere else: equal inputs are known by it, and short ones cannot be guessed from it.
+    /// Keyed hash of the inputs' names, types, shapes and elements, in 64 hexadecimal digits. The
+    /// key is random and kept nowhere else: equal inputs are known by it, and short ones cannot be
+    /// guessed from it.
     pub input: String,
     /// The largest difference of two values; infinite where the answers are of different kinds.
     pub difference: f64,
@@ -84,7 +86,8 @@ struct Answered {
     outputs: Tensors,
 }
 
-/// Inputs that are going to be compared. They count, and what was answered to them too, until they have been.
+/// Inputs that are going to be compared. They count, and what was answered to them too, until they
+/// have been.
 pub(super) struct Copied {
     inputs: Tensors,
     bytes: usize,
@@ -112,8 +115,9 @@ impl Drop for Copied {
 }
 
 impl Mirror {
-    /// Have `next` asked what a model is asked whose [mirror](Model::mirror) this is. Answers that differ by more than
-    /// `tolerance` in any value disagree; so do those of which another choice is the likeliest, or whose texts differ.
+    /// Have `next` asked what a model is asked whose [mirror](Model::mirror) this is. Answers that
+    /// differ by more than `tolerance` in any value disagree; so do those of which another choice
+    /// is the likeliest, or whose texts differ.
     ///
     /// # Errors
     ///
@@ -242,7 +246,8 @@ fn hash(key: &[u8; 32], inputs: &Tensors) -> String {
     hasher.finalize().to_string()
 }
 
-/// The largest difference of two values of the same place; infinite where there is none of the same place.
+/// The largest difference of two values of the same place; infinite where there is none of the same
+/// place.
 fn compare(one: &Tensors, other: &Tensors) -> f64 {
     let mut largest = if one.len() == other.len() { 0.0 } else { f64::INFINITY };
     for (name, tensor) in one {
@@ -265,7 +270,8 @@ fn difference(one: &Tensor, other: &Tensor) -> f64 {
     }
 }
 
-/// The largest difference of two log-probabilities, and whether another choice is the likeliest or another text was written.
+/// The largest difference of two log-probabilities, and whether another choice is the likeliest or
+/// another text was written.
 fn compare_language(one: &Tensors, other: &Tensors) -> (f64, bool) {
     let of = |tensors: &Tensors, name: &str| {
         tensors.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor.clone())

@@ -25,27 +25,29 @@ pub struct ModelOptions {
 /// How a model is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// How many calls are computed at once. Each session of an ONNX model is one worker thread; those of a language model
-    /// are computed together, and a component that has none under way may begin one more, up to twice as many in all.
+    /// How many calls are computed at once. Each session of an ONNX model is one worker thread;
+    /// those of a language model are computed together, and a component that has none under way may
+    /// begin one more, up to twice as many in all.
     pub sessions: usize,
     /// Threads that one computation uses.
     pub threads: usize,
     /// How many jobs may wait; one more is refused.
     pub queue_capacity: usize,
-    /// How many rows are computed together: rows of axis 0 (a single job may have more, up to 128), or a language model's
-    /// tokens.
+    /// How many rows are computed together: rows of axis 0 (a single job may have more, up to 128),
+    /// or a language model's tokens.
     pub max_batch: usize,
-    /// The most tokens of one session, prompt and answer together; not more than the model was made for.
+    /// The most tokens of one session, prompt and answer together; not more than the model was made
+    /// for.
     pub context_tokens: usize,
     /// The most memory for keys and values, those of cached prefixes included.
     pub kv_bytes: usize,
 }
 
 impl Capacity {
-    /// The defaults. ONNX models: as many sessions as the machine has cores, one thread each, batches of 8 rows. Language
-    /// models: 16 sessions on all cores, passes of 128 tokens, 4,096 tokens a session, 384 MiB of keys and values, which
-    /// are 1,024 tokens of Phi-3 Mini or 14,000 of Qwen2.5 1.5B. Both:
-    /// 64 waiting jobs.
+    /// The defaults. ONNX models: as many sessions as the machine has cores, one thread each,
+    /// batches of 8 rows. Language models: 16 sessions on all cores, passes of 128 tokens, 4,096
+    /// tokens a session, 384 MiB of keys and values, which are 1,024 tokens of Phi-3 Mini or 14,000
+    /// of Qwen2.5 1.5B. Both: 64 waiting jobs.
     pub fn of(format: Format) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
         let (sessions, threads, max_batch) = match format {

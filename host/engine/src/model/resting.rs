@@ -1,7 +1,8 @@
 //! A model that is unloaded while nobody asks it, and loaded again for the next who does.
 //!
-//! Around the loaded [`Model`] is another of the same name, card and hash, which callers hold: it is there also while the
-//! inner one is not. Who asks meanwhile waits for the load, up to the deadline, as in a queue of the same bound.
+//! Around the loaded [`Model`] is another of the same name, card and hash, which callers hold: it
+//! is there also while the inner one is not. Who asks meanwhile waits for the load, up to the
+//! deadline, as in a queue of the same bound.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -17,7 +18,8 @@ type Load = Box<dyn Fn() -> Result<Model, String> + Send + Sync>;
 
 /// The place of a model, which may be empty.
 pub(super) struct Resting {
-    /// Read by each call, written when the model comes or goes: nobody waits for anything else while holding it.
+    /// Read by each call, written when the model comes or goes: nobody waits for anything else
+    /// while holding it.
     loaded: RwLock<Option<Arc<Model>>>,
     /// Held while the model is loaded, so that it is loaded once; on threads that may block.
     turn: Mutex<()>,
@@ -69,7 +71,8 @@ impl Model {
         }
     }
 
-    /// The model that computes: itself, or the one that it stands for, loaded by `deadline` if it is not.
+    /// The model that computes: itself, or the one that it stands for, loaded by `deadline` if it
+    /// is not.
     ///
     /// # Errors
     ///
@@ -89,7 +92,8 @@ impl Model {
         }
     }
 
-    /// Unload it if nobody has asked it for its time, and say whether that was so. This waits for its threads.
+    /// Unload it if nobody has asked it for its time, and say whether that was so. This waits for
+    /// its threads.
     pub fn rest(&self) -> bool {
         match &self.kind {
             Kind::Resting(resting) => resting.rest(),

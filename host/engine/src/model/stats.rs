@@ -15,7 +15,8 @@ pub struct Stats {
     pub skipped: u64,
     /// Jobs that were refused by a full queue.
     pub busy: u64,
-    /// Calls of the backend that gave outputs: `computed / batches` jobs were computed together on average.
+    /// Calls of the backend that gave outputs: `computed / batches` jobs were computed together on
+    /// average.
     pub batches: u64,
     /// Rows of axis 0 in those calls.
     pub rows: u64,

@@ -1,9 +1,11 @@
-//! External data of an ONNX file: tensors whose bytes lie in other files. They are put into the model in memory, from the files
-//! that the card lists and no others, so that no backend ever looks for one itself.
+//! External data of an ONNX file: tensors whose bytes lie in other files. They are put into the
+//! model in memory, from the files that the card lists and no others, so that no backend ever looks
+//! for one itself.
 //!
-//! Every message of a model that may hold a tensor is walked: graphs, those inside of attributes, functions, training steps and
-//! sparse tensors. Where parsers differ on what a message says (a message in two parts, a number of an unknown enumeration), it
-//! is refused. What is left has no external data in it, whichever of them reads it.
+//! Every message of a model that may hold a tensor is walked: graphs, those inside of attributes,
+//! functions, training steps and sparse tensors. Where parsers differ on what a message says (a
+//! message in two parts, a number of an unknown enumeration), it is refused. What is left has no
+//! external data in it, whichever of them reads it.
 
 #[cfg(test)]
 mod tests;
@@ -31,11 +33,13 @@ pub(super) enum Refusal {
     Data(String),
 }
 
-/// The model in `bytes` with the data of `files` inside; the same bytes where it has no external data.
+/// The model in `bytes` with the data of `files` inside; the same bytes where it has no external
+/// data.
 ///
 /// # Errors
 ///
-/// When the file is no ONNX model, and for a tensor whose data is not in a listed file, whole and once.
+/// When the file is no ONNX model, and for a tensor whose data is not in a listed file, whole and
+/// once.
 pub(super) fn inline<'b>(bytes: &'b [u8], files: &'b [DataFile]) -> Result<Cow<'b, [u8]>, Refusal> {
     // Other formats that backends tell by their first bytes, whatever those are as a message.
     let other = [("ONNX Runtime's own", bytes.get(4..8) == Some(b"ORTM")), ("rten's own", is_rten(bytes))];
@@ -73,7 +77,8 @@ enum Kind {
 }
 
 impl Kind {
-    /// The message in field `number`, if it is one of these, and whether the field may occur several times.
+    /// The message in field `number`, if it is one of these, and whether the field may occur
+    /// several times.
     fn child(self, number: u32) -> Option<(Kind, bool)> {
         Some(match (self, number) {
             (Kind::Model, 7) => (Kind::Graph, false),
@@ -92,7 +97,8 @@ impl Kind {
     }
 }
 
-/// A message that differs from the one in the file, in pieces: gigabytes are copied once, at the end.
+/// A message that differs from the one in the file, in pieces: gigabytes are copied once, at the
+/// end.
 #[derive(Default)]
 struct Rope<'b> {
     pieces: Vec<Cow<'b, [u8]>>,
@@ -109,8 +115,8 @@ impl<'b> Rope<'b> {
 
 struct Inliner<'b> {
     files: &'b [DataFile],
-    /// Bytes that tensors may still take: each of the files' is taken once, so a model of many tensors over the same bytes
-    /// grows to no more than the card says.
+    /// Bytes that tensors may still take: each of the files' is taken once, so a model of many
+    /// tensors over the same bytes grows to no more than the card says.
     left: u64,
 }
 

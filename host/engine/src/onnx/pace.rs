@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-/// The longest computation, as far as earlier ones tell, that holds up a caller's thread: what else that thread has to do waits so
-/// long at most.
+/// The longest computation, as far as earlier ones tell, that holds up a caller's thread: what else
+/// that thread has to do waits so long at most.
 const LONGEST: Duration = Duration::from_millis(5);
 
 /// Callers that compute now, of all models together.
@@ -36,8 +36,9 @@ impl Pace {
         self.row.store(average.max(1), Ordering::Relaxed);
     }
 
-    /// Leave to compute `rows` here: when it is going to be short, and other callers do not already keep every processor busy, so
-    /// that a runtime with one thread more than there are processors always has one that listens.
+    /// Leave to compute `rows` here: when it is going to be short, and other callers do not already
+    /// keep every processor busy, so that a runtime with one thread more than there are processors
+    /// always has one that listens.
     pub(super) fn here(&self, rows: usize) -> Option<Place> {
         let row = self.row.load(Ordering::Relaxed);
         if row == 0 || u128::from(row) * rows as u128 > LONGEST.as_nanos() {

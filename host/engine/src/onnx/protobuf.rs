@@ -1,7 +1,9 @@
-//! The wire format of Protocol Buffers, as far as walking a message takes it: fields one after the other, nothing copied.
+//! The wire format of Protocol Buffers, as far as walking a message takes it: fields one after the
+//! other, nothing copied.
 //!
-//! It follows <https://protobuf.dev/programming-guides/encoding/> and is stricter than the parsers behind it where those differ
-//! among themselves: a walk that reads another message than they do would miss what they see.
+//! It follows <https://protobuf.dev/programming-guides/encoding/> and is stricter than the parsers
+//! behind it where those differ among themselves: a walk that reads another message than they do
+//! would miss what they see.
 
 use std::ops::Range;
 

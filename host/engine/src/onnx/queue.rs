@@ -34,17 +34,19 @@ impl Job {
         self.rows.unwrap_or(1)
     }
 
-    /// Whether the two can be concatenated on axis 0: the same shapes after it. Names and types are the signature's.
+    /// Whether the two can be concatenated on axis 0: the same shapes after it. Names and types are
+    /// the signature's.
     fn fits(&self, other: &Job) -> bool {
         let same = |(one, two): (&Tensor, &Tensor)| one.shape().get(1..) == two.shape().get(1..);
         self.rows.is_some() && other.rows.is_some() && self.inputs.iter().zip(&other.inputs).all(same)
     }
 }
 
-/// A bounded queue between async callers and worker threads, and the sessions that both compute with.
+/// A bounded queue between async callers and worker threads, and the sessions that both compute
+/// with.
 pub(super) struct Queue {
-    /// A lock, since a worker takes several jobs at once and looks at them first, which no channel allows. It is held for
-    /// microseconds and never across an await or a computation.
+    /// A lock, since a worker takes several jobs at once and looks at them first, which no channel
+    /// allows. It is held for microseconds and never across an await or a computation.
     state: Mutex<State>,
     /// Rung when there are both a job and a session, and for all at the end.
     ready: Condvar,
@@ -138,11 +140,12 @@ impl Queue {
         session.map(|session| Held { queue: self, session: Some(session) })
     }
 
-    /// Wait for a session and for jobs, and take one worker's share of them: at least one, that fit together, in the
-    /// order of arrival. A worker goes on with the session that it `held`.
+    /// Wait for a session and for jobs, and take one worker's share of them: at least one, that fit
+    /// together, in the order of arrival. A worker goes on with the session that it `held`.
     ///
-    /// The share is the queue's length over `sessions`, rounded up, and at most `max_batch` rows, so that no worker
-    /// idles while another batches. Dead jobs are passed to `skip`. None once the queue is closed.
+    /// The share is the queue's length over `sessions`, rounded up, and at most `max_batch` rows,
+    /// so that no worker idles while another batches. Dead jobs are passed to `skip`. None once the
+    /// queue is closed.
     pub(super) fn take<'q>(
         &'q self,
         held: Option<Held<'q>>,
@@ -184,7 +187,8 @@ impl Queue {
         }
     }
 
-    /// Turn callers away and send the workers home. Waiting jobs are dropped, which their callers see.
+    /// Turn callers away and send the workers home. Waiting jobs are dropped, which their callers
+    /// see.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -197,7 +201,8 @@ impl Queue {
         self.lock().jobs.len()
     }
 
-    /// No code under the lock leaves the queue half-changed, so a panic there, were there one, does no harm.
+    /// No code under the lock leaves the queue half-changed, so a panic there, were there one, does
+    /// no harm.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,5 @@
-//! What a model takes and gives, agreed between its card and its file; and whether given tensors are that.
+//! What a model takes and gives, agreed between its card and its file; and whether given tensors
+//! are that.
 
 #[cfg(test)]
 mod tests;
@@ -30,8 +31,9 @@ impl Slot {
         format!("{} {}", self.dtype, shape_text(&self.shape))
     }
 
-    /// The axis of `shape` that is larger than one job may have it, if any, with its bound and the way out. A computation
-    /// that has begun is not interrupted, so these bounds are what one caller's hold on a session rests on.
+    /// The axis of `shape` that is larger than one job may have it, if any, with its bound and the
+    /// way out. A computation that has begun is not interrupted, so these bounds are what one
+    /// caller's hold on a session rests on.
     fn excess(&self, shape: &[usize], batches: bool) -> Option<String> {
         let (mut product, mut is_bounded) = (1_usize, true);
         for (index, (axis, &size)) in self.shape.iter().zip(shape).enumerate() {
@@ -132,7 +134,8 @@ impl Signature {
         inputs.first().and_then(|input| input.shape().first()).copied().unwrap_or(1)
     }
 
-    /// How much there is to compute: the product of the varying axes of the input that has most of it.
+    /// How much there is to compute: the product of the varying axes of the input that has most of
+    /// it.
     pub(super) fn work(&self, inputs: &[Tensor]) -> usize {
         let varying = |(slot, input): (&Slot, &Tensor)| {
             let axes = slot.shape.iter().zip(input.shape());
@@ -165,7 +168,8 @@ impl Signature {
         self.outputs.iter().map(|slot| slot.name.clone()).zip(outputs).collect()
     }
 
-    /// The jobs' inputs one after the other on axis 0. They fit together, or the queue would not have taken them so.
+    /// The jobs' inputs one after the other on axis 0. They fit together, or the queue would not
+    /// have taken them so.
     pub(super) fn concatenate(&self, jobs: &[Job]) -> Result<Vec<Tensor>, BackendError> {
         let rows: usize = jobs.iter().map(Job::size).sum();
         let join = |(position, slot): (usize, &Slot)| {

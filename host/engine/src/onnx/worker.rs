@@ -55,7 +55,8 @@ impl Shared {
         answer_to(job, answer);
     }
 
-    /// Compute jobs in one call. Should that fail, one by one, so that the error reaches only the job that causes it.
+    /// Compute jobs in one call. Should that fail, one by one, so that the error reaches only the
+    /// job that causes it.
     fn answer_together(&self, session: &mut dyn Session, jobs: Vec<Job>) {
         let began = Instant::now();
         let rows = jobs.iter().map(Job::size).sum();
@@ -83,8 +84,9 @@ impl Shared {
     }
 
     fn run(&self, session: &mut dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
-        // Unwind safety: rten's model is not changed by a run, and ONNX Runtime's session lives behind a C interface
-        // through which no Rust panic passes; neither is left half-changed, and the session serves on.
+        // Unwind safety: rten's model is not changed by a run, and ONNX Runtime's session lives
+        // behind a C interface through which no Rust panic passes; neither is left half-changed,
+        // and the session serves on.
         let outputs = catch_unwind(AssertUnwindSafe(|| session.run(inputs)))
             .unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))))?;
         self.signature.check(&outputs).map_err(BackendError::Failed)?;

@@ -21,8 +21,9 @@ pub struct GgufSummary {
 }
 
 impl Weights {
-    /// Map the language model at `path` and make a card from what its header says. Its hash is computed, there being none
-    /// that it should have; with `cache`, once for all starts in which the file is unchanged.
+    /// Map the language model at `path` and make a card from what its header says. Its hash is
+    /// computed, there being none that it should have; with `cache`, once for all starts in which
+    /// the file is unchanged.
     ///
     /// # Errors
     ///
@@ -62,7 +63,8 @@ impl GgufSummary {
         let size = bytes.len() as u64;
         let wrong = |error: GgufError| CardError::Gguf { path: path.to_owned(), message: error.to_string() };
         let gguf = Gguf::parse(bytes).map_err(wrong)?;
-        // Texts for people: one that is missing, or of another type, is no reason to refuse the model.
+        // Texts for people: one that is missing, or of another type, is no reason to refuse the
+        // model.
         let text = |key| gguf.str(key).ok().flatten().map(shown);
         let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
         let stem = part(path.file_stem()).unwrap_or_default();

@@ -15,7 +15,8 @@ pub(crate) enum Bytes {
     Embedded(&'static [u8]),
     /// Read onto the heap.
     Owned(Vec<u8>),
-    /// Mapped from its file: pages come from the disk as they are touched, and go under memory pressure.
+    /// Mapped from its file: pages come from the disk as they are touched, and go under memory
+    /// pressure.
     Mapped {
         map: Mmap,
         /// The file, where somebody has to know that it stays as it was hashed.
@@ -26,8 +27,9 @@ pub(crate) enum Bytes {
 impl Bytes {
     /// Map the regular file at `path` for reading. An empty file gives no bytes and no mapping.
     ///
-    /// The operator's contract is that a model's file is replaced (renamed over) and never written in place while it
-    /// is served: a file that shrinks under its mapping ends the process with a bus error.
+    /// The operator's contract is that a model's file is replaced (renamed over) and never written
+    /// in place while it is served: a file that shrinks under its mapping ends the process with a
+    /// bus error.
     ///
     /// # Errors
     ///
@@ -45,14 +47,15 @@ impl Bytes {
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::Owned(Vec::new()));
         }
-        // SAFETY: the mapping is read-only. Its bytes are only ever read as `u8`, for which every value is
-        // valid; that nobody writes the file meanwhile is the contract above, as for any program that maps weights.
+        // SAFETY: the mapping is read-only. Its bytes are only ever read as `u8`, for which every
+        // value is valid; that nobody writes the file meanwhile is the contract above, as for any
+        // program that maps weights.
         let mapped = unsafe { Mmap::map(file)? };
         Ok(Bytes::Mapped { map: mapped, file: None })
     }
 
-    /// Check that nobody has written to the file since it was opened, before it was hashed. Bytes that are not mapped do not
-    /// change.
+    /// Check that nobody has written to the file since it was opened, before it was hashed. Bytes
+    /// that are not mapped do not change.
     ///
     /// # Errors
     ///
@@ -64,8 +67,8 @@ impl Bytes {
         }
     }
 
-    /// Bring all mapped pages into memory and into the page tables, huge ones where the file system has them: what the first
-    /// requests would else do a few pages at a time. A hint.
+    /// Bring all mapped pages into memory and into the page tables, huge ones where the file system
+    /// has them: what the first requests would else do a few pages at a time. A hint.
     pub(crate) fn populate(&self) {
         #[cfg(target_os = "linux")]
         if let Bytes::Mapped { map: mapped, .. } = self {
@@ -77,9 +80,11 @@ impl Bytes {
         }
     }
 
-    /// Let go of the memory of the mapped pages that lie wholly within `range`, whose content was packed elsewhere.
+    /// Let go of the memory of the mapped pages that lie wholly within `range`, whose content was
+    /// packed elsewhere.
     ///
-    /// A hint: the bytes stay readable and come from the disk again when touched. Other bytes are not mapped, and stay.
+    /// A hint: the bytes stay readable and come from the disk again when touched. Other bytes are
+    /// not mapped, and stay.
     #[cfg_attr(not(unix), expect(unused_variables, reason = "there is no such hint elsewhere"))]
     pub(crate) fn forget(&self, range: Range<usize>) {
         #[cfg(unix)]
@@ -89,8 +94,8 @@ impl Bytes {
             let start = range.start.min(mapped.len()).next_multiple_of(page);
             let end = range.end.min(mapped.len()) / page * page;
             if start < end {
-                // SAFETY: the mapping is of a file and read-only, so dropped pages are read again with equal bytes:
-                // no reference into it sees anything change.
+                // SAFETY: the mapping is of a file and read-only, so dropped pages are read again
+                // with equal bytes: no reference into it sees anything change.
                 let hint = unsafe {
                     mapped.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
                 };
@@ -102,7 +107,8 @@ impl Bytes {
     }
 }
 
-/// Bytes of a page, or a multiple: 64 KiB is the largest page of the targets, and a coarser grain only keeps more.
+/// Bytes of a page, or a multiple: 64 KiB is the largest page of the targets, and a coarser grain
+/// only keeps more.
 #[cfg(unix)]
 const fn page_bytes() -> usize {
     64 << 10

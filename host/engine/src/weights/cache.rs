@@ -1,9 +1,12 @@
-//! What is worked out of a language model's file once and kept for later starts: its SHA-256, and its packed matrices.
+//! What is worked out of a language model's file once and kept for later starts: its SHA-256, and
+//! its packed matrices.
 //!
-//! An unchanged file is not hashed again. Unchanged is: the same path, device, inode, size, and times of modification and change
-//! to the nanosecond, the latter at least two seconds before the hash began, so that no write can hide in the clock's grain. The
-//! time of change (ctime) is the system's own and is set by every write, whatever the time of modification is then set to.
-//! This trusts the file system, the clock, and whoever may write the cache folder; it does not see bytes that the disk itself changes.
+//! An unchanged file is not hashed again. Unchanged is: the same path, device, inode, size, and
+//! times of modification and change to the nanosecond, the latter at least two seconds before the
+//! hash began, so that no write can hide in the clock's grain. The time of change (ctime) is the
+//! system's own and is set by every write, whatever the time of modification is then set to. This
+//! trusts the file system, the clock, and whoever may write the cache folder; it does not see bytes
+//! that the disk itself changes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -31,7 +34,8 @@ const REST_NS: i64 = 2_000_000_000;
 /// Where what was worked out of language models' files is kept for later starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightCache {
-    /// The folder. It is made when there is something to keep, and only its operator may write there.
+    /// The folder. It is made when there is something to keep, and only its operator may write
+    /// there.
     pub folder: PathBuf,
     /// Hash every file, also one that is unchanged since it was hashed last.
     pub rehash: bool,
@@ -71,7 +75,8 @@ pub(super) struct Identity {
 }
 
 impl WeightCache {
-    /// The SHA-256 of `file`, which was opened at `path`: the recorded one where the file is unchanged, else computed and recorded.
+    /// The SHA-256 of `file`, which was opened at `path`: the recorded one where the file is
+    /// unchanged, else computed and recorded.
     pub(super) fn sha256(&self, path: &Path, file: &mut File) -> io::Result<[u8; 32]> {
         let key = fs::canonicalize(path).ok().and_then(|path| path.to_str().map(str::to_owned));
         let before = Identity::of(&file.metadata()?);
@@ -106,7 +111,8 @@ impl WeightCache {
         read(&self.folder)
     }
 
-    /// Of two programs that record at once one may lose its record, and hashes again at its next start.
+    /// Of two programs that record at once one may lose its record, and hashes again at its next
+    /// start.
     fn record(&self, key: String, record: Record) -> io::Result<()> {
         let mut hashes = self.read();
         hashes.files.insert(key, record);

@@ -1,5 +1,5 @@
-//! A file that is open. What is hashed, parsed, read and mapped is this one descriptor, whatever its path comes to name
-//! meanwhile; and a file that is written while it is loaded is found out.
+//! A file that is open. What is hashed, parsed, read and mapped is this one descriptor, whatever
+//! its path comes to name meanwhile; and a file that is written while it is loaded is found out.
 
 use std::fmt;
 use std::fs::File;
@@ -13,7 +13,8 @@ use super::cache::{Identity, WeightCache, since_1970};
 use super::{Bytes, sha256};
 use crate::files::{self, Folder};
 
-/// The coarsest step of a file system's clock: a write within the same step as an earlier one leaves no trace in the times.
+/// The coarsest step of a file system's clock: a write within the same step as an earlier one
+/// leaves no trace in the times.
 const CLOCK_STEP: Duration = Duration::from_millis(20);
 
 /// A regular file that is open for reading.
@@ -56,7 +57,8 @@ impl Opened {
         read.is_ok() && found == magic
     }
 
-    /// All of it, and the SHA-256 of what was read. It has the size that it was opened with, or this fails.
+    /// All of it, and the SHA-256 of what was read. It has the size that it was opened with, or
+    /// this fails.
     ///
     /// # Errors
     ///
@@ -72,7 +74,8 @@ impl Opened {
         Ok((content, digest))
     }
 
-    /// Its SHA-256: the recorded one where `cache` has one and the file is unchanged, else computed.
+    /// Its SHA-256: the recorded one where `cache` has one and the file is unchanged, else
+    /// computed.
     ///
     /// # Errors
     ///
@@ -89,7 +92,8 @@ impl Opened {
         Ok(digest)
     }
 
-    /// Wait until a write would change the file's times: a moment, of a file that was written just now.
+    /// Wait until a write would change the file's times: a moment, of a file that was written just
+    /// now.
     fn settle(&self) {
         let Some(identity) = &self.identity else { return };
         let age = since_1970(SystemTime::now()).saturating_sub(identity.changed_ns);
@@ -100,7 +104,8 @@ impl Opened {
         }
     }
 
-    /// Map it for reading. The mapping keeps the descriptor, so that [`Bytes::check_unchanged`] can ask it.
+    /// Map it for reading. The mapping keeps the descriptor, so that [`Bytes::check_unchanged`] can
+    /// ask it.
     ///
     /// # Errors
     ///

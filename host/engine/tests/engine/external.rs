@@ -15,7 +15,8 @@ async fn answer(model: &Model) -> Vec<f32> {
     run(model, vec![("x", x)]).await.unwrap().outputs[0].1.to_vec().unwrap()
 }
 
-/// A folder with a model whose weights are at `location`, times 3, and a card that lists the data files.
+/// A folder with a model whose weights are at `location`, times 3, and a card that lists the data
+/// files.
 fn folder(location: &str, data: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (file, weights) = (product(&external(location)), diagonal(3.0));

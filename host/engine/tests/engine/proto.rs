@@ -71,7 +71,8 @@ pub(crate) fn diagonal(k: f32) -> Vec<u8> {
     (0..16).flat_map(|index| if index % 5 == 0 { k } else { 0.0 }.to_le_bytes()).collect()
 }
 
-/// Write a card and its files, which are (name, role, bytes), into `folder`. `tensors` is the card's rest.
+/// Write a card and its files, which are (name, role, bytes), into `folder`. `tensors` is the
+/// card's rest.
 pub(crate) fn write(folder: &Path, head: &str, files: &[(&str, &str, &[u8])], tensors: &str) {
     let mut card = format!(
         "name = \"m\"\ntask = \"text-classification\"\nformat = \"onnx\"\ndescription = \"\"\nlicense = \"MIT\"\nsource = \"\"\n{head}\n"

@@ -4,7 +4,8 @@ use infer_engine::{Model, Tensor};
 
 use crate::support::{load, onnxruntime, rten, run, runtimes, shipped};
 
-/// Noise that is the same on every run: bytes of a linear congruential generator (Knuth's MMIX constants).
+/// Noise that is the same on every run: bytes of a linear congruential generator (Knuth's MMIX
+/// constants).
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let step = |state: &u64| {
         Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))

@@ -26,7 +26,8 @@ pub(crate) fn rten() -> Runtime {
     Runtime::new(&RuntimeOptions { onnxruntime: Onnxruntime::Off }).unwrap()
 }
 
-/// ONNX Runtime, from INFER_ONNXRUNTIME or the cache folder. Without it a test is skipped, except in CI.
+/// ONNX Runtime, from INFER_ONNXRUNTIME or the cache folder. Without it a test is skipped, except
+/// in CI.
 pub(crate) fn onnxruntime() -> Option<Runtime> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let search = match variable("INFER_ONNXRUNTIME") {

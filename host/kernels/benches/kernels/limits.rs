@@ -1,4 +1,5 @@
-//! What the machine can do at most: multiplications and additions from registers, and bytes read from memory.
+//! What the machine can do at most: multiplications and additions from registers, and bytes read
+//! from memory.
 
 use std::fmt;
 use std::hint::black_box;
@@ -56,7 +57,8 @@ impl<'a> Limits<'a> {
         self.gigabytes[self.gigabytes.len() - 1]
     }
 
-    /// Billions of operations a second of all threads together; `None` where the instruction set has no such instruction.
+    /// Billions of operations a second of all threads together; `None` where the instruction set
+    /// has no such instruction.
     fn calculate(&mut self, arithmetic: Arithmetic) -> Option<f64> {
         let (operations, run) = peak_of(instruction_set(), arithmetic)?;
         let start = Instant::now();
@@ -104,7 +106,8 @@ fn read(bytes: &[u8]) -> u64 {
 /// Independent sums: enough for two instructions a cycle of four cycles each.
 const CHAINS: usize = 12;
 
-/// Operations of an instruction, and what does so many rounds of `CHAINS` of them, on a CPU that has `set`.
+/// Operations of an instruction, and what does so many rounds of `CHAINS` of them, on a CPU that
+/// has `set`.
 fn peak_of(set: &str, arithmetic: Arithmetic) -> Option<(usize, unsafe fn(usize))> {
     match (set, arithmetic) {
         #[cfg(target_arch = "x86_64")]
@@ -137,7 +140,8 @@ mod x86 {
                 let (mut $a, $b) = ($one, black_box($one));
                 for _ in 0..rounds {
                     for $sum in &mut sums {
-                        // SAFETY: no memory is touched; the register only looks changed, so that nothing is left out as known.
+                        // SAFETY: no memory is touched; the register only looks changed, so that
+                        // nothing is left out as known.
                         unsafe {
                             std::arch::asm!("/* {0} */", inout($class) $a, options(nomem, nostack, preserves_flags));
                         }

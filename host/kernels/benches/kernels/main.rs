@@ -1,9 +1,12 @@
-//! How far products and attention are from what the machine can do: `cargo bench -p infer-kernels -- [PARTS [TOKENS [INSTRUCTION_SET]]]`,
-//! where PARTS are types of weights and `attention`, and lists have commas.
+//! How far products and attention are from what the machine can do: `cargo bench -p infer-kernels
+//! -- [PARTS [TOKENS [INSTRUCTION_SET]]]`, where PARTS are types of weights and `attention`, and
+//! lists have commas.
 //!
-//! A product's roofline is the greatest speed that the machine has for its operations, or the one at which memory gives its weights, whichever is
-//! lower. Both are measured before each product (and an untimed product follows, as in a model), so that a neighbour's load touches all three alike; a cell is the median of the products'
-//! speeds, and in brackets the median of the fractions with their quartiles. Setting and quantising the input is part of a product.
+//! A product's roofline is the greatest speed that the machine has for its operations, or the one
+//! at which memory gives its weights, whichever is lower. Both are measured before each product
+//! (and an untimed product follows, as in a model), so that a neighbour's load touches all three
+//! alike; a cell is the median of the products' speeds, and in brackets the median of the fractions
+//! with their quartiles. Setting and quantising the input is part of a product.
 
 mod limits;
 
@@ -29,7 +32,8 @@ const SHAPES: [(&str, usize, usize); 5] = [
     ("vocabulary", 32064, 3072),
 ];
 
-/// Weights of all matrices, far more than the last-level cache holds; and what is read for the bandwidth alone.
+/// Weights of all matrices, far more than the last-level cache holds; and what is read for the
+/// bandwidth alone.
 const WEIGHTS_BYTES: usize = 512 << 20;
 const SOURCE_BYTES: usize = WEIGHTS_BYTES + 2 * READ_BYTES;
 
@@ -80,7 +84,8 @@ fn number(text: &str) -> Result<usize, String> {
     found.ok_or_else(|| format!("tokens `{text}`: expected a number from 1 to 4096"))
 }
 
-/// Packed weights, of which every matrix is a stretch: any bytes are numbers, and these are scales of about 0.01.
+/// Packed weights, of which every matrix is a stretch: any bytes are numbers, and these are scales
+/// of about 0.01.
 struct Source {
     bytes: Arc<Vec<u8>>,
     start: usize,
@@ -92,7 +97,8 @@ impl Source {
         let mut bytes = vec![0u8; SOURCE_BYTES + HUGE_PAGE];
         let start = bytes.as_ptr().align_offset(HUGE_PAGE);
         #[cfg(target_os = "linux")]
-        // SAFETY: the pages are inside `bytes`; the advice is what packed matrices are given, and a refusal changes nothing.
+        // SAFETY: the pages are inside `bytes`; the advice is what packed matrices are given, and a
+        // refusal changes nothing.
         unsafe {
             libc::madvise(bytes.as_mut_ptr().add(start).cast(), SOURCE_BYTES, libc::MADV_HUGEPAGE);
         }
@@ -157,7 +163,8 @@ fn products(pool: &Pool, source: &Source, ty: WeightType, tokens: &[usize], limi
                     input.set(pool, black_box(&values), tokens, columns);
                     matrices[index % matrices.len()].matmul(pool, &mut input, &mut out, rows, Write::Set);
                 };
-                // Measuring the limits has emptied the caches of all that a product before this one leaves there.
+                // Measuring the limits has emptied the caches of all that a product before this one
+                // leaves there.
                 product(2 * index);
                 let start = Instant::now();
                 product(2 * index + 1);

@@ -173,8 +173,8 @@ fn branches_share_the_blocks_of_their_prefix() {
     }
 }
 
-/// Rows of queries, keys and values that are hardest on a softmax of f32 and on f16: what a feature is, by its part (0 to 2: query, key,
-/// value), position and number in its head.
+/// Rows of queries, keys and values that are hardest on a softmax of f32 and on f16: what a feature
+/// is, by its part (0 to 2: query, key, value), position and number in its head.
 type Feature = fn(&mut Random, usize, usize, usize) -> f32;
 
 const HARD: [(&str, Feature); 9] = [
@@ -246,8 +246,9 @@ fn hard_sequence(
     sequence
 }
 
-/// How far f32 may be from `reference`, in terms of the greatest value. A score is a sum of `head_dim` terms, each rounded; softmax turns an error of
-/// `e` of a score into one of at most `exp(2 e) - 1`. What softmax and the weighted sum add are some roundings for each position.
+/// How far f32 may be from `reference`, in terms of the greatest value. A score is a sum of
+/// `head_dim` terms, each rounded; softmax turns an error of `e` of a score into one of at most
+/// `exp(2 e) - 1`. What softmax and the weighted sum add are some roundings for each position.
 fn allowed(shape: &AttentionShape, rows: &[f32], position: usize) -> f64 {
     let (dim, columns) = (shape.head_dim, shape.qkv_columns());
     let greatest = |range: Range<usize>, from: usize, heads: usize| {
@@ -305,7 +306,8 @@ fn what_is_not_finite_stays_with_those_who_see_it() {
     let shape = AttentionShape { query_heads: 4, kv_heads: 2, head_dim: 64, window: None };
     let row = shape.query_heads * shape.head_dim;
     let usual: Feature = |random, _, _, _| random.value();
-    // A key and a value that f16 cannot hold become infinite; a query that is not a number is none of the others'.
+    // A key and a value that f16 cannot hold become infinite; a query that is not a number is none
+    // of the others'.
     let bad: [(Feature, bool); 3] = [
         (|random, part, position, _| if part == 1 && position == 20 { 1e6 } else { random.value() }, true),
         (|random, part, position, _| if part == 2 && position == 20 { -1e6 } else { random.value() }, true),

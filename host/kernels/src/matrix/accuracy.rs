@@ -1,9 +1,11 @@
 //! Products against f64, over every type, Phi-3's shapes and the inputs that are hardest on int8.
 //!
-//! Two things are asked of each result. It is that of the same int8 input in exact arithmetic, but for the roundings of its f32 sums:
-//! at most 2⁻²⁴ of the sum of magnitudes each, and their number is known. And it is that of the f32 input, but for what int8 costs:
-//! a code is at most half a step off, so a group of scale `s` adds at most `s / 2 · Σ|w|`, whatever the input; errors that are spread
-//! evenly over ±1/2 have a variance of 1/12, so that the root of the mean square of many results is at most that of `s² / 12 · Σw²`.
+//! Two things are asked of each result. It is that of the same int8 input in exact arithmetic, but
+//! for the roundings of its f32 sums: at most 2⁻²⁴ of the sum of magnitudes each, and their number
+//! is known. And it is that of the f32 input, but for what int8 costs: a code is at most half a
+//! step off, so a group of scale `s` adds at most `s / 2 · Σ|w|`, whatever the input; errors that
+//! are spread evenly over ±1/2 have a variance of 1/12, so that the root of the mean square of many
+//! results is at most that of `s² / 12 · Σw²`.
 
 mod reference;
 
@@ -56,8 +58,8 @@ impl Seen {
     }
 }
 
-/// Compares the product on every instruction set with `reference` and with each other. `errors_are_independent` where the root of the mean
-/// square is held to its bound too.
+/// Compares the product on every instruction set with `reference` and with each other.
+/// `errors_are_independent` where the root of the mean square is held to its bound too.
 fn check(
     name: &str,
     reference: &Reference,
@@ -229,7 +231,8 @@ fn equal_codes(ty: WeightType, code: u8, count: usize) -> Vec<u8> {
     if ty.block_elements() == 1 {
         return scaled;
     }
-    // What does not depend on the seed is a scale; a few codes that are equal by chance stay as they are.
+    // What does not depend on the seed is a scale; a few codes that are equal by chance stay as
+    // they are.
     scaled.iter().zip(&other).map(|(&a, &b)| if a == b { a } else { code }).collect()
 }
 

@@ -97,8 +97,8 @@ fn fnv(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Files of packed bytes are kept between versions of the program. Where this fails, raise [`crate::PACKED_LAYOUT`] and put the new
-/// hashes here.
+/// Files of packed bytes are kept between versions of the program. Where this fails, raise
+/// [`crate::PACKED_LAYOUT`] and put the new hashes here.
 #[test]
 fn packed_bytes_change_with_the_layout() {
     let hashes = [

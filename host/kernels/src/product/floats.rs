@@ -1,4 +1,5 @@
-//! The product of a matrix of F32 or F16 values with f32 activations: the same panels, a value a column and row.
+//! The product of a matrix of F32 or F16 values with f32 activations: the same panels, a value a
+//! column and row.
 #![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
 #![allow(
     unsafe_op_in_unsafe_fn,
@@ -17,8 +18,9 @@ const TILE: usize = 4;
 /// The product of `panels` with `tokens` rows of `values`, each `columns` long.
 ///
 /// # Safety
-/// `S` is available; `weights` holds whole panels of `columns` f16 (`HALF`) or f32 values a row; `values` holds the rows; `target` has room
-/// for all its rows, and nobody else writes those of the panels.
+/// `S` is available; `weights` holds whole panels of `columns` f16 (`HALF`) or f32 values a row;
+/// `values` holds the rows; `target` has room for all its rows, and nobody else writes those of the
+/// panels.
 pub(crate) unsafe fn panels<S: Simd, const HALF: bool>(
     weights: *const u8,
     columns: usize,

@@ -1,5 +1,6 @@
-//! How the kernel reads packed weights: one [`Format`] for each quantised type, and [`Unpacked`] for a stretch of any of them that was
-//! spread to whole bytes once and is then used for many tokens. Offsets are those of the table in `pack`.
+//! How the kernel reads packed weights: one [`Format`] for each quantised type, and [`Unpacked`]
+//! for a stretch of any of them that was spread to whole bytes once and is then used for many
+//! tokens. Offsets are those of the table in `pack`.
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "vector operations from end to end, under the contract of `Format`"
@@ -74,7 +75,8 @@ unsafe fn dword_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::
     values
 }
 
-/// Lower and upper nibbles of `low`, under the bits of `high` that `first` and `second` bring to places 4 and up.
+/// Lower and upper nibbles of `low`, under the bits of `high` that `first` and `second` bring to
+/// places 4 and up.
 #[inline(always)]
 unsafe fn nibbles<S: Simd, const V: usize>(low: [S::I; V]) -> [[S::I; V]; 2] {
     let mask = S::splat_i32(0x0f0f_0f0f);
@@ -98,7 +100,8 @@ unsafe fn shift16<S: Simd>(value: S::I, bits: i32) -> S::I {
     }
 }
 
-/// Adds the bits above the nibbles: `shift` brings those of the first four columns to place 4, `shift - width` those of the second.
+/// Adds the bits above the nibbles: `shift` brings those of the first four columns to place 4,
+/// `shift - width` those of the second.
 #[inline(always)]
 unsafe fn with_high<S: Simd, const V: usize>(
     mut codes: [[S::I; V]; 2],
@@ -207,8 +210,8 @@ formats! {
     Q6K: 6 bits, 256 / 16, offset 32, None;
 }
 
-/// Groups of `W` with f32 scales, minima as they are used, and a byte a code; 4-bit codes stay two a byte, which two operations a
-/// vector take apart.
+/// Groups of `W` with f32 scales, minima as they are used, and a byte a code; 4-bit codes stay two
+/// a byte, which two operations a vector take apart.
 pub(crate) struct Unpacked<W>(PhantomData<W>);
 
 impl<W: Format> Unpacked<W> {

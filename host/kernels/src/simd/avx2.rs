@@ -1,4 +1,5 @@
-//! AVX2 with FMA and F16C: 8 lanes; and the same with AVX-VNNI, whose products of bytes take one instruction instead of three.
+//! AVX2 with FMA and F16C: 8 lanes; and the same with AVX-VNNI, whose products of bytes take one
+//! instruction instead of three.
 #![allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the contract of `Simd`")]
 
 use std::arch::x86_64::*;
@@ -180,7 +181,8 @@ impl Simd for Avx2 {
         enter_avx2(job);
     }
 
-    /// 16-bit sums of pairs hold 8 groups of 4-bit codes (8 · 2 · 15 · 127 = 30,480), 4 of 5 bits, 2 of 6 bits and 1 of 8.
+    /// 16-bit sums of pairs hold 8 groups of 4-bit codes (8 · 2 · 15 · 127 = 30,480), 4 of 5 bits,
+    /// 2 of 6 bits and 1 of 8.
     #[inline(always)]
     fn run_length(bits: u32) -> usize {
         match bits {

@@ -1,4 +1,5 @@
-//! Which instruction set the kernels run on: the best that this CPU has, unless a lower one is asked for.
+//! Which instruction set the kernels run on: the best that this CPU has, unless a lower one is
+//! asked for.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -108,8 +109,8 @@ impl InstructionSet {
 /// An index into `InstructionSet::ALL`; past its end before the first use.
 static CHOSEN: AtomicU8 = AtomicU8::new(u8::MAX);
 
-/// The name of the instruction set that the kernels run on: `avx512-vnni`, `avx-vnni`, `avx2`, `neon-i8mm`, `neon-dotprod` or
-/// `portable`.
+/// The name of the instruction set that the kernels run on: `avx512-vnni`, `avx-vnni`, `avx2`,
+/// `neon-i8mm`, `neon-dotprod` or `portable`.
 pub fn instruction_set() -> &'static str {
     InstructionSet::chosen().name()
 }
@@ -176,7 +177,8 @@ pub(crate) use with_simd;
 mod tests {
     use super::*;
 
-    /// Scripts that choose the CPU say what they expect of it: tests of sets that are not there would pass by not running.
+    /// Scripts that choose the CPU say what they expect of it: tests of sets that are not there
+    /// would pass by not running.
     #[test]
     fn sets_are_those_that_the_caller_expects() {
         if let Ok(expected) = std::env::var("INFER_TEST_INSTRUCTION_SETS") {

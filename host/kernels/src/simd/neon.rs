@@ -1,6 +1,8 @@
-//! NEON with the dot products of bytes: 4 lanes; and the same with I8MM, which multiplies unsigned bytes with signed ones.
+//! NEON with the dot products of bytes: 4 lanes; and the same with I8MM, which multiplies unsigned
+//! bytes with signed ones.
 //!
-//! Instructions that Rust has no stable name for are written out; each block names the extension that it needs.
+//! Instructions that Rust has no stable name for are written out; each block names the extension
+//! that it needs.
 #![allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the contract of `Simd`")]
 
 use std::arch::aarch64::*;
@@ -207,7 +209,8 @@ impl Simd for NeonDotprod {
         enter_dotprod(job);
     }
 
-    /// Signed with signed: codes of fewer than 8 bits have no sign, and those of 8 lose their offset here.
+    /// Signed with signed: codes of fewer than 8 bits have no sign, and those of 8 lose their
+    /// offset here.
     #[inline(always)]
     unsafe fn dot(bits: u32, partial: int32x4_t, codes: int32x4_t, input: int32x4_t) -> int32x4_t {
         let codes = if bits == 8 { veorq_s32(codes, vdupq_n_s32(0x8080_8080_u32 as i32)) } else { codes };

@@ -9,7 +9,8 @@ const KEY: &str = "key";
 
 const KEY_BYTES: usize = 32;
 
-/// The key of `folder`, which is made where there is none. One that others may read or write is replaced.
+/// The key of `folder`, which is made where there is none. One that others may read or write is
+/// replaced.
 ///
 /// # Errors
 ///

@@ -91,7 +91,8 @@ fn entries_of_another_key_or_under_another_name_are_refused() {
     fs::copy(theirs.path(), entry.path()).unwrap();
     assert!(refusal(&entry, &engine).contains("was signed with another key"));
 
-    // Signed by this machine, and renamed to be taken for another component's, or for another engine's.
+    // Signed by this machine, and renamed to be taken for another component's, or for another
+    // engine's.
     kept(folder.path(), &engine);
     let renamed = Entry::new(folder.path(), &engine, b"other");
     fs::copy(entry.path(), renamed.path()).unwrap();

@@ -11,8 +11,9 @@ use ipnet::IpNet;
 
 /// One entry of `allowed_outbound_hosts`: `scheme://host[:port]`.
 ///
-/// The scheme is `http`, `https` or `*`. The host is a name, `*.` and a name for all names below it, an IP address, a network
-/// such as `10.0.0.0/8` for the addresses in it, or `*`. The port is a number or `*`; without one it is the scheme's own.
+/// The scheme is `http`, `https` or `*`. The host is a name, `*.` and a name for all names below
+/// it, an IP address, a network such as `10.0.0.0/8` for the addresses in it, or `*`. The port is a
+/// number or `*`; without one it is the scheme's own.
 ///
 /// A host is compared as it stands in the request: what a name resolves to is not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]

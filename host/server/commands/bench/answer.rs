@@ -14,7 +14,8 @@ use crate::cli::BenchTask;
 /// A decision, and how sure it is.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Said {
-    /// The score of the category that is nearest to being flagged, each category's own, and whether one is.
+    /// The score of the category that is nearest to being flagged, each category's own, and whether
+    /// one is.
     Verdict { scores: Vec<(String, f64)>, flagged: bool },
     /// The likeliest label, and its score.
     Label { name: String, score: f64 },

@@ -114,7 +114,8 @@ impl Condition {
     ///
     /// # Errors
     ///
-    /// When the report, or the baseline that is needed, has no such figure anywhere: then nothing was compared.
+    /// When the report, or the baseline that is needed, has no such figure anywhere: then nothing
+    /// was compared.
     pub(super) fn met(&self, report: &Value, baseline: Option<&Value>) -> anyhow::Result<Vec<String>> {
         let mut met = Vec::new();
         let mut compared = 0;

@@ -46,7 +46,8 @@ impl Body {
 }
 
 impl Client {
-    /// A client for `path` at `authority`, which is a host and perhaps a port. Nothing is connected yet.
+    /// A client for `path` at `authority`, which is a host and perhaps a port. Nothing is connected
+    /// yet.
     pub(super) fn new(authority: &str, path: &str) -> Client {
         Client { authority: authority.to_owned(), path: path.to_owned(), idle: Mutex::default() }
     }
@@ -65,7 +66,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Why there is none, in a line: no connection, a status that is no success, no answer by `deadline`.
+    /// Why there is none, in a line: no connection, a status that is no success, no answer by
+    /// `deadline`.
     pub(super) async fn send(&self, request: Request, deadline: Instant) -> Result<Bytes, String> {
         let sent = timeout_at(deadline.into(), self.exchange(request.request)).await;
         let (status, body) = sent.map_err(|_| "no answer by the deadline".to_owned())??;

@@ -1,4 +1,5 @@
-//! What a start costs: a guest compiled, read compiled, made for the first time; and the first answer.
+//! What a start costs: a guest compiled, read compiled, made for the first time; and the first
+//! answer.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

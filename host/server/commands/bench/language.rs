@@ -1,9 +1,10 @@
-//! How fast a language model reads and writes: prefill and decode, each alone on the model and without the sandbox; and how
-//! long a post takes to its verdict.
+//! How fast a language model reads and writes: prefill and decode, each alone on the model and
+//! without the sandbox; and how long a post takes to its verdict.
 //!
-//! A prompt is random tokens in a session of its own, so that all of it is computed; a run that found a part of it computed before
-//! would be refused. Decoding begins after a prompt of one token, so that each pass computes one token and nothing else. As
-//! in llama.cpp's llama-bench, whose `pp` and `tg` these are.
+//! A prompt is random tokens in a session of its own, so that all of it is computed; a run that
+//! found a part of it computed before would be refused. Decoding begins after a prompt of one
+//! token, so that each pass computes one token and nothing else. As in llama.cpp's llama-bench,
+//! whose `pp` and `tg` these are.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,8 +69,8 @@ pub(super) struct Decode {
     pub(super) repeats: usize,
 }
 
-/// Measure both, by turns, so that a machine that slows down does so for all; each prompt's length is read once before, untimed.
-/// Sizes that the model's context has no room for are left out.
+/// Measure both, by turns, so that a machine that slows down does so for all; each prompt's length
+/// is read once before, untimed. Sizes that the model's context has no room for are left out.
 ///
 /// # Errors
 ///

@@ -1,8 +1,9 @@
-//! Keeping a target busy: a closed loop of so many clients, or an open one of so many arrivals a second.
+//! Keeping a target busy: a closed loop of so many clients, or an open one of so many arrivals a
+//! second.
 //!
-//! In an open loop arrivals do not wait for answers. Each has its time, and its latency counts from then, whenever it is
-//! sent: where the target falls behind, the waiting shows, and is not left out as it is when a client waits for its last
-//! answer before it asks again (coordinated omission).
+//! In an open loop arrivals do not wait for answers. Each has its time, and its latency counts from
+//! then, whenever it is sent: where the target falls behind, the waiting shows, and is not left out
+//! as it is when a client waits for its last answer before it asks again (coordinated omission).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +33,8 @@ pub(super) enum Extent {
     Requests(u64),
 }
 
-/// A client whose request failed waits so long before the next, so that a target that refuses is not hammered.
+/// A client whose request failed waits so long before the next, so that a target that refuses is
+/// not hammered.
 const AFTER_ERROR: Duration = Duration::from_millis(1);
 
 /// The row that is measured: what it goes through, how many at once, and what came of it so far.

@@ -1,4 +1,5 @@
-//! The machine that is measured on: what it is, and who else was using it. On Linux, from /proc; elsewhere less is known.
+//! The machine that is measured on: what it is, and who else was using it. On Linux, from /proc;
+//! elsewhere less is known.
 
 use std::fs::read_to_string;
 
@@ -65,7 +66,8 @@ impl Ticks {
         ticks(&read_to_string("/proc/stat").ok()?, &read_to_string("/proc/self/stat").ok()?)
     }
 
-    /// The parts of the machine's processor time since then that others took: its other processes, and other machines on it.
+    /// The parts of the machine's processor time since then that others took: its other processes,
+    /// and other machines on it.
     pub(super) fn taken_since(&self, now: &Ticks) -> Option<(f64, f64)> {
         let part = |now: u64, then: u64| now.saturating_sub(then) as f64;
         let all = part(now.all, self.all);
@@ -83,7 +85,8 @@ fn ticks(stat: &str, own: &str) -> Option<Ticks> {
         .map_while(|number| number.parse().ok())
         .collect();
     let [user, nice, system, idle, iowait, irq, softirq, stolen, ..] = numbers[..] else { return None };
-    // After the name, which may hold anything: the 14th and 15th fields are the user's and the system's time.
+    // After the name, which may hold anything: the 14th and 15th fields are the user's and the
+    // system's time.
     let mut fields = own.rsplit(')').next()?.split_whitespace().skip(11);
     let mut field = || fields.next()?.parse::<u64>().ok();
     let own = field()? + field()?;

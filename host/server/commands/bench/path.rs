@@ -18,7 +18,8 @@ use crate::cli::{BenchTask, PrefixCache};
 /// How long a request may take before it counts as an error.
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A component's name, to the engine, among the measured requests: who has the same finds what the other computed.
+/// A component's name, to the engine, among the measured requests: who has the same finds what the
+/// other computed.
 pub(super) const COMPONENT: &str = "bench";
 
 /// What requests of a row go through.
@@ -91,8 +92,8 @@ impl Path {
         self.prepare(self.work.item(self.first + index), identity)
     }
 
-    /// The request that asks `item`, in the name of the component `identity` where one is given. Prefixes are shared within a
-    /// component and never between two, so a new name knows nothing.
+    /// The request that asks `item`, in the name of the component `identity` where one is given.
+    /// Prefixes are shared within a component and never between two, so a new name knows nothing.
     pub(super) fn prepare(&self, item: Item, identity: Option<String>) -> Prepared {
         match (&self.through, item) {
             (Through::Native(model), Item::Tensors(inputs)) => {

@@ -9,7 +9,8 @@ const HEIGHT: f64 = 480.0;
 /// Left, top, right, bottom of the axes' box.
 const BOX: [f64; 4] = [70.0, 60.0, 640.0, 420.0];
 
-/// Colours that are told apart with any kind of sight: Okabe and Ito, "Color universal design" (2008).
+/// Colours that are told apart with any kind of sight: Okabe and Ito, "Color universal design"
+/// (2008).
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
 /// Draw it.

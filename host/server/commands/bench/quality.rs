@@ -21,18 +21,21 @@ pub(super) struct Quality {
     pub(super) errors: usize,
     /// How many decisions were right.
     pub(super) accuracy: f64,
-    /// The probability that a positive example scores above a negative one, ties counting half; none with one kind alone.
+    /// The probability that a positive example scores above a negative one, ties counting half;
+    /// none with one kind alone.
     pub(super) auroc: Option<f64>,
     /// The harmonic mean of precision and recall; none with one kind alone.
     pub(super) f1: Option<f64>,
-    /// How far scores are from the frequencies that they claim: the expected calibration error over ten equal bins.
+    /// How far scores are from the frequencies that they claim: the expected calibration error over
+    /// ten equal bins.
     pub(super) calibration_error: f64,
 }
 
 /// One answer beside its label.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Point {
-    /// How likely the answer says that the example is positive; for classes, that its label is right.
+    /// How likely the answer says that the example is positive; for classes, that its label is
+    /// right.
     score: f64,
     decided: bool,
     truth: bool,
@@ -40,7 +43,8 @@ pub(super) struct Point {
     binary: bool,
 }
 
-/// The answer `said` beside the label of `example`, where it has one that such an answer can be compared with.
+/// The answer `said` beside the label of `example`, where it has one that such an answer can be
+/// compared with.
 pub(super) fn point(example: &Example, said: &Said) -> Option<Point> {
     match (example.label.as_ref()?, said) {
         (Label::Flagged(truth), Said::Verdict { scores, flagged }) => {
@@ -79,7 +83,8 @@ pub(super) fn point(example: &Example, said: &Said) -> Option<Point> {
     }
 }
 
-/// The figures of `points`; none where there is no point. `of` is how many labelled examples there are.
+/// The figures of `points`; none where there is no point. `of` is how many labelled examples there
+/// are.
 pub(super) fn judge(points: &[Point], of: usize, errors: usize) -> Option<Quality> {
     let binary = points.first()?.binary;
     let count = |keep: &dyn Fn(&Point) -> bool| points.iter().filter(|point| keep(point)).count();
@@ -136,7 +141,8 @@ mod tests {
 
     #[test]
     fn figures_of_known_answers() {
-        // By hand: of nine pairs five are in order and one is tied; two hits, one miss, one false alarm.
+        // By hand: of nine pairs five are in order and one is tied; two hits, one miss, one false
+        // alarm.
         let points = [
             point(0.1, false, false),
             point(0.4, false, false),

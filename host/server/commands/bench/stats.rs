@@ -18,7 +18,8 @@ const ERROR_BYTES: usize = 200;
 /// Longer times are taken for this: an hour.
 const MAX_NS: u64 = 3_600_000_000_000;
 
-/// What one call took, besides its latency. None where the path has no such stage, or does not tell.
+/// What one call took, besides its latency. None where the path has no such stage, or does not
+/// tell.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stages {
     pub(super) queue: Duration,
@@ -255,8 +256,8 @@ pub(super) fn ratio(a: &[Turn], b: &[Turn]) -> f64 {
     median(pairs.map(|(a, b)| a.per_second() / b.per_second()).collect())
 }
 
-/// How many turns' rates lie far from the others: more than 3.5 scaled median deviations from the median (Iglewicz and
-/// Hoaglin, 1993).
+/// How many turns' rates lie far from the others: more than 3.5 scaled median deviations from the
+/// median (Iglewicz and Hoaglin, 1993).
 pub(super) fn outliers(turns: &[Turn]) -> usize {
     let rates: Vec<_> = turns.iter().map(Turn::per_second).collect();
     let middle = median(rates.clone());

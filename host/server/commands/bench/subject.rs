@@ -165,7 +165,8 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     })
 }
 
-/// The model that is named; with --dummy the random one of its kind, which is written where it is missing.
+/// The model that is named; with --dummy the random one of its kind, which is written where it is
+/// missing.
 fn model_name(arguments: &Bench) -> anyhow::Result<String> {
     let named = arguments.model.as_deref();
     if !arguments.dummy {
@@ -282,7 +283,8 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
     }
     let deadline = Instant::now() + INTRODUCTION;
     let introduced = Client::new(&server.authority, "/").get("/v1/models", deadline).await;
-    // A server of another kind may not list anything; one that cannot be reached is told here and not by a thousand errors.
+    // A server of another kind may not list anything; one that cannot be reached is told here and
+    // not by a thousand errors.
     let listed = match introduced {
         Ok(listed) => listed,
         Err(why) if why.starts_with(char::is_numeric) || why.contains("JSON") => Value::Null,

@@ -1,7 +1,8 @@
 //! What is asked: made from a seed, or read from a dataset.
 //!
-//! Made texts are about 40 tokens long and each is another one, so that nothing but what they have in common, the policy,
-//! is found computed. Requests of a dataset come round again when it is through.
+//! Made texts are about 40 tokens long and each is another one, so that nothing but what they have
+//! in common, the policy, is found computed. Requests of a dataset come round again when it is
+//! through.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use super::random::Random;
 use super::sample;
 use crate::cli::BenchTask;
 
-/// The policy of a language model that is measured alone; with what the guest says around it, about 300 tokens.
+/// The policy of a language model that is measured alone; with what the guest says around it, about
+/// 300 tokens.
 pub(super) const POLICY: &str = "\
 This is a forum where neighbours of one town talk to each other, and most of them know each other by name. We want people to \
 disagree without being driven away.
@@ -40,7 +42,8 @@ const FRAME: [&str; 2] = [
 /// The answers that are scored.
 pub(super) const CHOICES: [&str; 2] = ["violates", "allowed"];
 
-/// Words of a made text: with three of four of them one token and the others two, 32 are about 40 tokens.
+/// Words of a made text: with three of four of them one token and the others two, 32 are about 40
+/// tokens.
 const TEXT_WORDS: u64 = 32;
 
 /// Tokens of a generated answer, at most.

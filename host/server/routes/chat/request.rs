@@ -13,7 +13,8 @@ use super::{Form, at, parse};
 use crate::error::ApiError;
 use crate::routes::members;
 
-/// Tokens of an answer whose request does not say how many: of a turn, and, as OpenAI has it, of a continuation.
+/// Tokens of an answer whose request does not say how many: of a turn, and, as OpenAI has it, of a
+/// continuation.
 const CHAT_TOKENS: usize = 512;
 const COMPLETION_TOKENS: usize = 16;
 
@@ -27,8 +28,9 @@ pub(super) struct Asked {
     pub(super) include_usage: bool,
 }
 
-/// Both forms in one: which members a form has is looked at afterwards. Those that begin with `_` change no answer here, whatever
-/// they say; those of the type [`RawValue`] from `tools` on are checked by [`Body::asks_no_more`].
+/// Both forms in one: which members a form has is looked at afterwards. Those that begin with `_`
+/// change no answer here, whatever they say; those of the type [`RawValue`] from `tools` on are
+/// checked by [`Body::asks_no_more`].
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Body<'a> {
@@ -229,7 +231,8 @@ impl Body<'_> {
         self.asks_no_more()
     }
 
-    /// Members that are accepted at the values that ask for nothing, which clients send of their own.
+    /// Members that are accepted at the values that ask for nothing, which clients send of their
+    /// own.
     fn asks_no_more(&self) -> Result<(), ApiError> {
         const TOOLS: &str =
             "none: the models call no tools here; describe them in a message, and read the answer";

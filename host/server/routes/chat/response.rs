@@ -150,7 +150,8 @@ impl Head {
                 Logprobs::Turn { content: logprobs.iter().map(logprobs_of).collect(), refusal: None }
             }
             Form::Completion => {
-                // Two tokens may read the same: the likelier one, which comes first, stands for both.
+                // Two tokens may read the same: the likelier one, which comes first, stands for
+                // both.
                 let top = |entry: &TokenLogprob| {
                     let mut top = BTreeMap::new();
                     for (bytes, logprob) in &entry.top {

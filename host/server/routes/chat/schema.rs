@@ -1,5 +1,5 @@
-//! What the document tells of the two routes. One type reads both of their bodies; each route's own is that type without the
-//! members of the other.
+//! What the document tells of the two routes. One type reads both of their bodies; each route's own
+//! is that type without the members of the other.
 
 use std::borrow::Cow;
 

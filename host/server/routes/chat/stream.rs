@@ -19,15 +19,16 @@ use super::response::Head;
 use crate::error::ApiError;
 use crate::serve::Abort;
 
-/// How long a stream is silent before a comment says that it goes on: proxies give up on one that says
-/// nothing for a minute.
+/// How long a stream is silent before a comment says that it goes on: proxies give up on one that
+/// says nothing for a minute.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// A comment, as server-sent events have it, which every reader passes over.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
-/// Begin to answer. The computation goes on until its last event, or until the body is dropped, which a client that hangs up does:
-/// then it is withdrawn after the pass under way, and what it held is free.
+/// Begin to answer. The computation goes on until its last event, or until the body is dropped,
+/// which a client that hangs up does: then it is withdrawn after the pass under way, and what it
+/// held is free.
 ///
 /// # Errors
 ///
@@ -43,7 +44,8 @@ pub(super) async fn begin(
     unsent: Reservation,
 ) -> Result<Body, ApiError> {
     let (pieces, mut written) = unbounded_channel();
-    // As many events as tokens at the most, which the request bounds, and what they take is counted.
+    // As many events as tokens at the most, which the request bounds, and what they take is
+    // counted.
     let (sender, receiver) = unbounded_channel();
     let unsent = Arc::new(Mutex::new(unsent));
     let events = Queue { sender, unsent: unsent.clone() };
@@ -65,7 +67,8 @@ pub(super) async fn begin(
             }
             Ok(begun)
         };
-        // A client that takes less than is written for it ends the computation, where memory is short.
+        // A client that takes less than is written for it ends the computation, where memory is
+        // short.
         let Ok((answer, begun)) = tokio::try_join!(answering, telling) else {
             return Err(ApiError::busy());
         };

@@ -25,7 +25,8 @@ const EXPECTED: &str =
 #[derive(Default)]
 pub(super) struct Turns<'a>(Vec<&'a RawValue>);
 
-/// One turn. Members that begin with `_` say how an answer came about; what is answered next does not rest on them.
+/// One turn. Members that begin with `_` say how an answer came about; what is answered next does
+/// not rest on them.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = AskedTurn)]
 #[serde(deny_unknown_fields)]

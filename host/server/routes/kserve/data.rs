@@ -13,7 +13,8 @@ pub(super) const DEEPEST: usize = 16;
 ///
 /// # Errors
 ///
-/// When there are more or fewer, when one is no `dtype`, and for types that JSON has no numbers for.
+/// When there are more or fewer, when one is no `dtype`, and for types that JSON has no numbers
+/// for.
 pub(super) fn read(dtype: DType, elements: usize, values: &RawValue) -> Result<Vec<u8>, String> {
     match dtype {
         DType::F32 => flat::<f32>(elements, values, |number, bytes| {

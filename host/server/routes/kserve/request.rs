@@ -1,4 +1,5 @@
-//! Reading an inference request: a JSON object, and behind it, where a header says so, the bytes of tensors.
+//! Reading an inference request: a JSON object, and behind it, where a header says so, the bytes of
+//! tensors.
 
 use std::fmt;
 use std::marker::PhantomData;

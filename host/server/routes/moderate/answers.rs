@@ -1,8 +1,10 @@
-//! Answers kept for an `Idempotency-Key`: a client that asks again, because the first answer was lost, gets the same bytes.
+//! Answers kept for an `Idempotency-Key`: a client that asks again, because the first answer was
+//! lost, gets the same bytes.
 //!
 //! What is kept is looked at after every check that a new request passes, and counts only for the
 //! component, in the very version, that gave it. Each tenant, an API key or where there are none an
-//! address, has a store of its own; what all of them hold is bounded, and whoever holds most gives way.
+//! address, has a store of its own; what all of them hold is bounded, and whoever holds most gives
+//! way.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -48,7 +50,8 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
-/// An answer, and whether it may stand for a later one: everything was judged, by all that should judge it.
+/// An answer, and whether it may stand for a later one: everything was judged, by all that should
+/// judge it.
 pub(super) struct Judged {
     pub(super) answer: Answer,
     pub(super) is_complete: bool,
@@ -121,7 +124,8 @@ pub(super) fn hash(pieces: &[&[u8]]) -> Digest {
 }
 
 impl Answers {
-    /// The answer that is kept for what is `asked`, else what `judge` gives, which is kept where it is complete.
+    /// The answer that is kept for what is `asked`, else what `judge` gives, which is kept where it
+    /// is complete.
     ///
     /// # Errors
     ///
@@ -210,8 +214,8 @@ impl Kept {
         }
     }
 
-    /// Drop the oldest of the tenant that holds most, until everything fits: a tenant within its fair
-    /// share loses nothing to others.
+    /// Drop the oldest of the tenant that holds most, until everything fits: a tenant within its
+    /// fair share loses nothing to others.
     fn fit(&mut self) {
         while self.entries > MAX || self.bytes > MAX_BYTES {
             let by_bytes = self.entries <= MAX;

@@ -9,7 +9,8 @@ use tracing::warn;
 use crate::app::{App, LoadedComponent};
 use crate::error::ApiError;
 
-/// OpenAI's names of its moderation models, which its clients send: they mean the default component.
+/// OpenAI's names of its moderation models, which its clients send: they mean the default
+/// component.
 const OPENAI_MODELS: [&str; 5] = [
     "omni-moderation-latest",
     "omni-moderation-2024-09-26",

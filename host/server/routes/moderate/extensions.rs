@@ -18,7 +18,8 @@ const MAX_THRESHOLDS: usize = 64;
 /// How a request wants to be judged.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Extensions {
-    /// How long the judging may take, from the request's arrival; the server's own deadline where it is not said.
+    /// How long the judging may take, from the request's arrival; the server's own deadline where
+    /// it is not said.
     pub(crate) deadline: Option<Duration>,
     /// What is answered when it takes longer.
     pub(crate) on_timeout: OnTimeout,

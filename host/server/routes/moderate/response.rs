@@ -24,7 +24,8 @@ use crate::routes::timings::{self, Judges, Tokens};
 pub(super) const ACTION: HeaderName = HeaderName::from_static("x-infer-action");
 pub(super) const SCORE: HeaderName = HeaderName::from_static("x-infer-score");
 
-/// The type of an answer without a body, which has one so that what is answered can be told by its type.
+/// The type of an answer without a body, which has one so that what is answered can be told by its
+/// type.
 pub(super) const NOTHING: &str = "text/plain";
 
 /// OpenAI's answer, with our facts in `infer`.
@@ -49,7 +50,8 @@ pub(crate) struct Judgement {
     categories: BTreeMap<String, bool>,
     pub(crate) category_scores: BTreeMap<String, f32>,
     category_applied_input_types: BTreeMap<String, Vec<&'static str>>,
-    /// Ours: `language` where a language model had a say in some category, else `classifier`; absent where nobody judged.
+    /// Ours: `language` where a language model had a say in some category, else `classifier`;
+    /// absent where nobody judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     tier: Option<&'static str>,
     /// Ours: who decided on each category that was judged.
@@ -62,7 +64,8 @@ pub(crate) struct Judgement {
 pub(crate) struct Facts {
     #[serde(flatten)]
     pub(crate) judges: Judges,
-    /// What no model could judge, or not the whole of it: a score of 0 in these categories says nothing of the content.
+    /// What no model could judge, or not the whole of it: a score of 0 in these categories says
+    /// nothing of the content.
     pub(crate) degraded: Vec<Degraded>,
     /// The indices of inputs that were not judged within the deadline.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -1,5 +1,5 @@
-//! What the document tells of a moderation request. Bodies are read by `input` and `extensions`, straight into what is wanted of
-//! them; these types only say the same, and a test that they do.
+//! What the document tells of a moderation request. Bodies are read by `input` and `extensions`,
+//! straight into what is wanted of them; these types only say the same, and a test that they do.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ use crate::routes::document::RouteDoc;
 #[expect(dead_code, reason = "documented here, never constructed")]
 struct ModerationRequest {
     input: Input,
-    /// Who is to judge: a moderator, an alias of one, or one of OpenAI's names. A component's own route does not look at it.
+    /// Who is to judge: a moderator, an alias of one, or one of OpenAI's names. A component's own
+    /// route does not look at it.
     model: Option<String>,
     infer: Option<Extensions>,
 }

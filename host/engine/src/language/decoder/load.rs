@@ -1,4 +1,5 @@
-//! From a file's tensors to a decoder's layers: which matrices a layer multiplies with, and where each comes from.
+//! From a file's tensors to a decoder's layers: which matrices a layer multiplies with, and where
+//! each comes from.
 
 use std::collections::HashSet;
 
@@ -92,8 +93,8 @@ pub(super) fn want(gguf: &Gguf, name: String, rows: usize, columns: usize) -> Re
     Ok(Wanted { name, ty, rows, columns })
 }
 
-/// That the graph has a place for each tensor of a layer and of the output: one that it has none for would change what the
-/// model says.
+/// That the graph has a place for each tensor of a layer and of the output: one that it has none
+/// for would change what the model says.
 ///
 /// # Errors
 ///

@@ -1,7 +1,8 @@
 //! A walk over a GGUF file's header that checks every length before anything is allocated.
 //!
-//! The reader that follows trusts lengths up to a gigabyte, keeps the last of two equal names, divides by an alignment of
-//! 0, and names neither key nor tensor in its errors. After this walk it meets only a header that is whole, bounded and unambiguous.
+//! The reader that follows trusts lengths up to a gigabyte, keeps the last of two equal names,
+//! divides by an alignment of 0, and names neither key nor tensor in its errors. After this walk it
+//! meets only a header that is whole, bounded and unambiguous.
 
 use std::collections::HashSet;
 
@@ -42,8 +43,8 @@ pub(super) struct Header<'b> {
 ///
 /// # Errors
 ///
-/// When the file is not GGUF 2 or 3, ends within its header, passes a bound, names a key or tensor twice, or holds a
-/// tensor of a type that the kernels do not compute.
+/// When the file is not GGUF 2 or 3, ends within its header, passes a bound, names a key or tensor
+/// twice, or holds a tensor of a type that the kernels do not compute.
 pub(super) fn walk(bytes: &[u8]) -> Result<Header<'_>, GgufError> {
     let mut walk = Walk { bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], at: 0, elements: 0 };
     let mut alignment = 32;
@@ -260,7 +261,8 @@ fn scalar_bytes(kind: u32) -> Option<u64> {
     }
 }
 
-/// The name of a type of ggml's (`enum ggml_type` in ggml.h) that is met in files but not computed here.
+/// The name of a type of ggml's (`enum ggml_type` in ggml.h) that is met in files but not computed
+/// here.
 fn ggml_name(code: u32) -> Option<&'static str> {
     Some(match code {
         7 => "Q5_1",

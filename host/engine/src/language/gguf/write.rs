@@ -23,7 +23,8 @@ impl Writer {
         Writer::default().text("general.architecture", architecture)
     }
 
-    /// A key with the value's type and bytes as they are in the file. A key that is there is replaced.
+    /// A key with the value's type and bytes as they are in the file. A key that is there is
+    /// replaced.
     pub(crate) fn raw(mut self, key: &str, kind: u32, bytes: &[u8]) -> Self {
         self.keys.retain(|(known, _)| known != key);
         let value = [&kind.to_le_bytes(), bytes].concat();

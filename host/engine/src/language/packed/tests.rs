@@ -31,7 +31,8 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The file of `slot` with `change` made to its bytes: another file in its place, as the first may be mapped.
+/// The file of `slot` with `change` made to its bytes: another file in its place, as the first may
+/// be mapped.
 fn damage(slot: &PackedSlot, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path(slot)).unwrap();
     change(&mut bytes);
@@ -165,7 +166,8 @@ fn header_with_changed_bytes_is_refused_or_means_the_same() {
             };
         }
         if round % 8 > 0 {
-            // A table that was changed together with its checksum is read, and its numbers are what is checked.
+            // A table that was changed together with its checksum is read, and its numbers are what
+            // is checked.
             let sum = crc32fast::hash(&bytes[PREFIX_BYTES..PREFIX_BYTES + text]);
             bytes[20..24].copy_from_slice(&sum.to_le_bytes());
         }
@@ -285,7 +287,8 @@ fn model_written_while_packed_is_refused() {
     };
     let wanted = Wanted { name, ty, rows: shape[0], columns: shape[1] };
     let pool = Pool::new(1).unwrap();
-    // Written in place after it was hashed: what is packed would be kept under the hash of what was there before.
+    // Written in place after it was hashed: what is packed would be kept under the hash of what was
+    // there before.
     let content = fs::read(&model).unwrap();
     fs::write(&model, content).unwrap();
     let error = matrices(&slot, &[&wanted], &gguf, &pool).err().expect("it is refused").to_string();

@@ -1,7 +1,9 @@
-//! Writing the file of packed matrices: under a temporary name, to the disk, and only then in its place.
+//! Writing the file of packed matrices: under a temporary name, to the disk, and only then in its
+//! place.
 //!
-//! A matrix is packed, written and let go before the next one, so packing takes the memory of the largest. Files are never written or
-//! cut where they are: they are renamed into place and removed, and whoever has one mapped keeps it.
+//! A matrix is packed, written and let go before the next one, so packing takes the memory of the
+//! largest. Files are never written or cut where they are: they are renamed into place and removed,
+//! and whoever has one mapped keeps it.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -44,7 +46,8 @@ pub(super) enum WriteError {
     Io(#[from] io::Error),
 }
 
-/// Pack `wanted` of `gguf` into the file of `slot`. Files of older layouts, and of models that are gone, are removed before.
+/// Pack `wanted` of `gguf` into the file of `slot`. Files of older layouts, and of models that are
+/// gone, are removed before.
 pub(super) fn write(
     slot: &PackedSlot,
     wanted: &[&Wanted],
@@ -53,7 +56,8 @@ pub(super) fn write(
 ) -> Result<PackedFile, WriteError> {
     let folder = Folder::create(&slot.folder)?;
     let lock = folder.lock_file(LOCK)?;
-    // Held until `lock` is dropped. The system lets go of it when the process ends, however it does.
+    // Held until `lock` is dropped. The system lets go of it when the process ends, however it
+    // does.
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(WriteError::Busy),
@@ -70,7 +74,8 @@ pub(super) fn write(
         fill(folder.create_file(&partial, 0o666)?, slot, wanted, gguf, pool).and_then(|(file, table)| {
             // What was packed has to be what the file's name says: the bytes that were hashed.
             gguf.check_unchanged()?;
-            // Against being cut by mistake while it is mapped; replacing and removing it stay possible.
+            // Against being cut by mistake while it is mapped; replacing and removing it stay
+            // possible.
             let mut permissions = file.metadata()?.permissions();
             permissions.set_readonly(true);
             file.set_permissions(permissions)?;
@@ -148,8 +153,9 @@ fn room(folder: &Folder, wanted: &[&Wanted]) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// Remove what a crash has left, and files that no model needs any more: those of older layouts, and of model files that are gone
-/// or were replaced. Called with the lock. A file that cannot be removed is left.
+/// Remove what a crash has left, and files that no model needs any more: those of older layouts,
+/// and of model files that are gone or were replaced. Called with the lock. A file that cannot be
+/// removed is left.
 fn remove_stale(folder: &Folder, slot: &PackedSlot) -> io::Result<()> {
     let known = weights::known(&slot.folder);
     for name in folder.names()? {
@@ -171,7 +177,8 @@ fn remove(folder: &Folder, name: &OsStr) {
     }
 }
 
-/// Hash, layout and extension of a name that this program gives; nothing else in the folder is touched.
+/// Hash, layout and extension of a name that this program gives; nothing else in the folder is
+/// touched.
 fn parse(name: &str) -> Option<(&str, u32, &str)> {
     let (stem, extension) = name.rsplit_once('.')?;
     let (sha256, layout) = stem.split_once("-v")?;

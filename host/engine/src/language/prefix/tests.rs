@@ -118,7 +118,8 @@ fn pins_unused_for_longest_give_way_from_their_ends() {
     prefixes.insert(&a, &sequence(&pool, &new), 48, 48, 4);
     while prefixes.evict() {}
     assert_eq!((prefixes.known(&a, &old), prefixes.known(&a, &new)), (16, 48));
-    // One that is longer than what may be pinned is pinned at its beginning, and changes nothing the next time.
+    // One that is longer than what may be pinned is pinned at its beginning, and changes nothing
+    // the next time.
     let long = tokens(96, 5_000);
     for _ in 0..2 {
         prefixes.insert(&a, &sequence(&pool, &long), 96, 96, 4);

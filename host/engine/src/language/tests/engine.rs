@@ -1,4 +1,5 @@
-//! The engine against itself: however a request is cut, batched, cached or branched, its numbers are the same.
+//! The engine against itself: however a request is cut, batched, cached or branched, its numbers
+//! are the same.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -213,7 +214,8 @@ async fn log_probabilities_are_those_that_choices_score() {
     }
 }
 
-/// An answer that begins a text, behind a control token: SentencePiece puts a space before it that is no part of the answer.
+/// An answer that begins a text, behind a control token: SentencePiece puts a space before it that
+/// is no part of the answer.
 #[tokio::test]
 async fn bytes_of_log_probabilities_make_the_text() {
     for file in FILES {
@@ -277,7 +279,8 @@ async fn one_sessions_text_is_not_found_by_anothers() {
     let mut one = Session::new(&component);
     cached(&mut one, declared(policy.clone())).await;
     assert_eq!(cached(&mut one, score(with(2), &["yes"])).await, 40);
-    // Neither what was sent nor the beginning of it tells anything: each time the policy alone was there.
+    // Neither what was sent nor the beginning of it tells anything: each time the policy alone was
+    // there.
     for guess in [with(2), with(3), with(2)[..50].to_vec()] {
         assert_eq!(cached(&mut Session::new(&component), score(guess, &["yes"])).await, 40);
     }

@@ -1,12 +1,13 @@
-//! Logits of small random models, against a numpy implementation in f64 and llama.cpp: tests/scripts/small_models.py wrote
-//! both, and says for each file how far they are apart.
+//! Logits of small random models, against a numpy implementation in f64 and llama.cpp:
+//! tests/scripts/small_models.py wrote both, and says for each file how far they are apart.
 
 use serde::Deserialize;
 
 use super::support::{decoder, distance, file, logits};
 use crate::language::sampler::argmax;
 
-/// What half-precision keys and values may add to the golden tolerances, which know f32 ones: twice what it was on F32 weights.
+/// What half-precision keys and values may add to the golden tolerances, which know f32 ones: twice
+/// what it was on F32 weights.
 const KV_LARGEST: f32 = 0.004;
 const KV_RMS: f32 = 0.0013;
 

@@ -1,5 +1,5 @@
-//! Real weights: what the engine would say next at every step of llama.cpp's greedy answers, which tests/scripts/greedy.py
-//! recorded.
+//! Real weights: what the engine would say next at every step of llama.cpp's greedy answers, which
+//! tests/scripts/greedy.py recorded.
 
 use serde::Deserialize;
 
@@ -19,11 +19,12 @@ struct Error {
     rms: f32,
 }
 
-/// The leads at which the engine decides otherwise are at most so many times the root mean square of what int8 arithmetic
-/// moves a logit by: 1.4 times is the largest seen.
+/// The leads at which the engine decides otherwise are at most so many times the root mean square
+/// of what int8 arithmetic moves a logit by: 1.4 times is the largest seen.
 const ERRORS: f32 = 2.0;
 
-/// How many of a model's answers are equal to the last token, and at how many steps the others differ.
+/// How many of a model's answers are equal to the last token, and at how many steps the others
+/// differ.
 #[derive(Debug)]
 struct Agreement {
     equal: usize,
@@ -83,7 +84,8 @@ fn qwen2_answers_as_llama_cpp_does() {
     assert!(found.equal >= 6 && found.differing <= 5, "{found:?}");
 }
 
-/// The next tokens of a full-size file: tests/scripts/phi3_top1.py writes what llama.cpp says, with its lead.
+/// The next tokens of a full-size file: tests/scripts/phi3_top1.py writes what llama.cpp says, with
+/// its lead.
 #[derive(Deserialize)]
 struct Top1 {
     prompts: Vec<Next>,

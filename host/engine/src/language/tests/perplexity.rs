@@ -6,8 +6,8 @@ use crate::language::sampler::log_sum_exp;
 use crate::language::tokenizer::Tokenizer;
 use crate::weights::bytes::Bytes;
 
-/// What `llama-perplexity -f tests/data/language/kjv.txt -c 512` of llama-cpp-python 0.3.36 says of this file (24 chunks, ± 0.229
-/// over the text): benches/peers/llamacpp.py builds it.
+/// What `llama-perplexity -f tests/data/language/kjv.txt -c 512` of llama-cpp-python 0.3.36 says of
+/// this file (24 chunks, ± 0.229 over the text): benches/peers/llamacpp.py builds it.
 const FILE: &str = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf";
 const LLAMA_CPP: f64 = 7.7203;
 

@@ -1,8 +1,9 @@
 //! Chats by the file's template, and texts that are still open at their end.
 //!
-//! Templates may leave turns out without a word; Phi-3's knows no `system`. A mark goes into every content, and a turn whose
-//! mark is not in what the template wrote is missing: instructions then become part of the user's next turn, as chat
-//! programs do for such models, and anything else is refused.
+//! Templates may leave turns out without a word; Phi-3's knows no `system`. A mark goes into every
+//! content, and a turn whose mark is not in what the template wrote is missing: instructions then
+//! become part of the user's next turn, as chat programs do for such models, and anything else is
+//! refused.
 
 use super::control::{Guards, Piece};
 use super::{Message, Tokenizer, TokenizerError, check};
@@ -32,13 +33,15 @@ struct Layout {
 }
 
 impl Tokenizer {
-    /// The tokens of a chat by the file's template, with BOS where the file wants it, and the beginning of the
-    /// assistant's turn; or, with `continue_last`, with the last turn left open at the end of its content.
+    /// The tokens of a chat by the file's template, with BOS where the file wants it, and the
+    /// beginning of the assistant's turn; or, with `continue_last`, with the last turn left open at
+    /// the end of its content.
     ///
     /// # Errors
     ///
-    /// When the file has no template; when the messages are none, too long, of a role that is not known, or refused by
-    /// the template; when it leaves one out; when `continue_last` finds another turn than the assistant's.
+    /// When the file has no template; when the messages are none, too long, of a role that is not
+    /// known, or refused by the template; when it leaves one out; when `continue_last` finds
+    /// another turn than the assistant's.
     pub(crate) fn encode_chat(
         &self,
         messages: &[Message],
@@ -81,7 +84,8 @@ impl Tokenizer {
         self.open_layout(&text, &guards)
     }
 
-    /// The tokens of `text` behind `before`, without BOS, open at its end. With `continues` it goes on behind other text.
+    /// The tokens of `text` behind `before`, without BOS, open at its end. With `continues` it goes
+    /// on behind other text.
     ///
     /// # Errors
     ///
@@ -133,7 +137,8 @@ impl Tokenizer {
             .zip(&guards.marks)
             .map(|(message, mark)| {
                 let mut content = self.control.guarded(&message.content, guards.guard);
-                // Before white space at the end, which templates trim; blank content may go missing.
+                // Before white space at the end, which templates trim; blank content may go
+                // missing.
                 let end = content.trim_end().len();
                 if end > 0 {
                     content.insert(end, *mark);
@@ -207,8 +212,8 @@ impl Tokenizer {
     }
 }
 
-/// Where the last word begins that is of ASCII letters, behind a space and another such word: no kind of vocabulary that
-/// is known has a token, or a step before tokens, across such a place.
+/// Where the last word begins that is of ASCII letters, behind a space and another such word: no
+/// kind of vocabulary that is known has a token, or a step before tokens, across such a place.
 fn last_word(text: &str) -> Option<usize> {
     let parts = |three: &[u8]| matches!(three, [before, b' ', after] if before.is_ascii_alphabetic() && after.is_ascii_alphabetic());
     text.as_bytes().windows(3).rposition(parts).map(|at| at + 1)
@@ -218,7 +223,8 @@ fn instructs(message: &Message) -> bool {
     INSTRUCTIONS.contains(&message.role.as_str())
 }
 
-/// The chat with instructions at the beginning of the user's next turn, or in a turn of the user's where none follows.
+/// The chat with instructions at the beginning of the user's next turn, or in a turn of the user's
+/// where none follows.
 fn folded(messages: &[Message]) -> Vec<Message> {
     let mut folded: Vec<Message> = Vec::with_capacity(messages.len());
     let mut instructions: Vec<&str> = Vec::new();

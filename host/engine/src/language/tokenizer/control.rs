@@ -1,8 +1,9 @@
 //! Control tokens in a template's text, and callers' text that must not become any.
 //!
-//! Templates mix their control tokens with callers' content in one text. Before a template sees it, content gets a
-//! guard behind each character that a control token could start with; a control token is only matched where no guard
-//! is within it, so neither content nor content joined to the template's text can spell one. Guards are then removed.
+//! Templates mix their control tokens with callers' content in one text. Before a template sees it,
+//! content gets a guard behind each character that a control token could start with; a control
+//! token is only matched where no guard is within it, so neither content nor content joined to the
+//! template's text can spell one. Guards are then removed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -67,7 +68,8 @@ impl ControlTokens {
     /// `content` with guards.
     pub(super) fn guarded(&self, content: &str, guard: char) -> String {
         let mut guarded = String::with_capacity(content.len() + 8);
-        // Templates trim content: what it begins with may be behind spaces, which a guard before them would keep.
+        // Templates trim content: what it begins with may be behind spaces, which a guard before
+        // them would keep.
         let trimmed = content.trim_start();
         let spaces = &content[..content.len() - trimmed.len()];
         if !spaces.is_empty() && (self.continues(content) || self.continues(content.trim_end())) {
@@ -89,8 +91,8 @@ impl ControlTokens {
     /// Whether `content` may finish, or be within, a control token that the text before it began.
     fn continues(&self, content: &str) -> bool {
         let from = |text: &str| self.rests.partition_point(|rest| rest.as_str() < text);
-        // A rest that starts with the content sorts at the content's place; one that the content starts with sorts
-        // at the place of one of the content's own beginnings.
+        // A rest that starts with the content sorts at the content's place; one that the content
+        // starts with sorts at the place of one of the content's own beginnings.
         let within = |at: usize| self.rests.get(at).is_some_and(|rest| rest.starts_with(content));
         let longest = self.lengths.first().copied().unwrap_or(0);
         !content.is_empty()
@@ -133,7 +135,8 @@ impl ControlTokens {
 }
 
 impl Guards {
-    /// Private-use characters (planes 15 and 16) that occur in none of `texts`, and `contents` of them as marks.
+    /// Private-use characters (planes 15 and 16) that occur in none of `texts`, and `contents` of
+    /// them as marks.
     ///
     /// `None` where the texts leave too few of the 131,068.
     pub(super) fn absent_from<'t>(texts: impl Iterator<Item = &'t str>, contents: usize) -> Option<Self> {
@@ -190,7 +193,8 @@ mod tests {
         let control = control(&["<|a|>", "<|b|>", "[X]"]);
         let guards = Guards::absent_from([].into_iter(), 0).unwrap();
         let fragments = ["<", "|", "a", "|>", ">", "<|a|>", "[", "X", "]", " ", "\n", "<|", "b|>", "é"];
-        // Every text of up to three fragments, between every two beginnings and ends of control tokens.
+        // Every text of up to three fragments, between every two beginnings and ends of control
+        // tokens.
         let mut contents = vec![String::new()];
         for _ in 0..3 {
             let longer =
@@ -202,7 +206,8 @@ mod tests {
         for content in &contents {
             let guarded = control.guarded(content, guards.guard);
             assert_eq!(&guards.remove(&guarded), content);
-            // Where nothing is left of a content, the template's text around it may well spell a token.
+            // Where nothing is left of a content, the template's text around it may well spell a
+            // token.
             for shown in [guarded.as_str(), guarded.trim()].into_iter().filter(|shown| !shown.is_empty()) {
                 for before in ["", "<", "<|", "<|a", "<|b|", "[", "[X"] {
                     for after in ["", ">", "|>", "a|>", "|b|>", "]", "X]"] {

@@ -18,7 +18,8 @@ impl<'t> Detokenizer<'t> {
         Detokenizer { tokenizer, pending: Vec::new(), begins: tokenizer.space_prefix }
     }
 
-    /// The text goes on behind `token`, the prompt's last: it only begins here where that is a control token.
+    /// The text goes on behind `token`, the prompt's last: it only begins here where that is a
+    /// control token.
     pub(crate) fn after(mut self, token: u32) -> Self {
         self.begins = self.tokenizer.space_prefix && self.tokenizer.is_control(token);
         self
@@ -29,7 +30,8 @@ impl<'t> Detokenizer<'t> {
         self.begins
     }
 
-    /// Take `token`; the characters that it completes, if any. Control tokens, and ids that are none, give nothing.
+    /// Take `token`; the characters that it completes, if any. Control tokens, and ids that are
+    /// none, give nothing.
     pub(crate) fn push(&mut self, token: u32) -> Option<String> {
         let mut bytes = self.tokenizer.bytes.get(token);
         if bytes.is_empty() {

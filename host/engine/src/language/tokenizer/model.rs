@@ -26,12 +26,15 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const PRE: &str = "tokenizer.ggml.pre";
 
-/// Merges that follow from scores, at most so many for each token: Phi-3's vocabulary has 1.9, Gemma's 2.3.
+/// Merges that follow from scores, at most so many for each token: Phi-3's vocabulary has 1.9,
+/// Gemma's 2.3.
 const MERGES_PER_TOKEN: usize = 8;
-/// Bytes that are looked at for these merges at most: a token's length for each of its characters. Phi-3's takes 2 MB.
+/// Bytes that are looked at for these merges at most: a token's length for each of its characters.
+/// Phi-3's takes 2 MB.
 const MAX_SPLIT_BYTES: usize = 1 << 28;
 
-/// Qwen2's split of a text into words: contractions, letters, single digits, punctuation, line ends, spaces.
+/// Qwen2's split of a text into words: contractions, letters, single digits, punctuation, line
+/// ends, spaces.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Llama 3's: as Qwen2's, with up to three digits.
 const LLAMA_BPE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -68,7 +71,8 @@ impl Words {
 
 /// The encoder of a `llama` vocabulary: SentencePiece's BPE, whose merges follow from the scores.
 ///
-/// A token may be made of any two others that spell it; the better a token's score, the earlier it is made.
+/// A token may be made of any two others that spell it; the better a token's score, the earlier it
+/// is made.
 ///
 /// # Errors
 ///
@@ -123,7 +127,8 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
         }
         merges[first..].sort_by_key(|(_, _, ids, _)| *ids);
     }
-    // Among equal scores longer left parts come first, then longer tokens' (whose right part is longer).
+    // Among equal scores longer left parts come first, then longer tokens' (whose right part is
+    // longer).
     merges.sort_by(|(a, (a_left, _), _, (_, a_right)), (b, (b_left, _), _, (_, b_right))| {
         let right = |text: &str| text.chars().count();
         b.total_cmp(a).then(b_left.cmp(a_left)).then_with(|| right(b_right).cmp(&right(a_right)))
@@ -154,8 +159,8 @@ pub(super) fn from_merges(
         return Err(GgufError::key(MERGES, "is missing; expected the pairs of tokens to merge").into());
     };
     let texts = vocabulary.texts(&[Kind::Text])?;
-    // Some vocabularies lack control characters and the bytes of rare scripts, which are then left out of a text, as in
-    // the reference. One without printable ASCII is none.
+    // Some vocabularies lack control characters and the bytes of rare scripts, which are then left
+    // out of a text, as in the reference. One without printable ASCII is none.
     let missing = byte_characters().find(|(byte, character)| {
         matches!(byte, 0x20..=0x7e) && !texts.contains_key(&*character.to_string())
     });

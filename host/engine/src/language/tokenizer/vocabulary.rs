@@ -22,8 +22,8 @@ pub(super) enum Kind {
     Unknown,
     /// Structure that a template sets, as a turn's end. Never read from a caller's text.
     Control,
-    /// A word of its own that was added to the vocabulary, as `<tool_call>`. Set by templates as control tokens are, but
-    /// shown where the model writes it.
+    /// A word of its own that was added to the vocabulary, as `<tool_call>`. Set by templates as
+    /// control tokens are, but shown where the model writes it.
     Added,
     /// A hole.
     Unused,
@@ -203,7 +203,8 @@ pub(super) fn byte_token_text(byte: u8) -> String {
     format!("<0x{byte:02X}>")
 }
 
-/// GPT-2's character for each byte: itself where it is printable in Latin-1, and otherwise the next from U+0100 on.
+/// GPT-2's character for each byte: itself where it is printable in Latin-1, and otherwise the next
+/// from U+0100 on.
 pub(super) fn byte_characters() -> impl Iterator<Item = (u8, char)> {
     let mut next = 0x100_u32;
     (0..=u8::MAX).map(move |byte| match byte {

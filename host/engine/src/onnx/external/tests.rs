@@ -1,4 +1,5 @@
-//! Models with external data in every place that may have some, and every way in which it is refused.
+//! Models with external data in every place that may have some, and every way in which it is
+//! refused.
 
 use super::*;
 use crate::weights::Bytes;
@@ -102,7 +103,8 @@ fn external_data_is_put_into_every_tensor() {
     let expected =
         initializer([is(1, 2), is(2, 1), of(8, "W"), of(9, [8, 9, 10, 11, 12, 13, 14, 15])].concat());
     assert_eq!(inline(&initializer(at("8")), &files(16)).unwrap(), expected);
-    // Without a length it is that of the type and the shape, without an offset it begins the file; dimensions may be packed.
+    // Without a length it is that of the type and the shape, without an offset it begins the file;
+    // dimensions may be packed.
     let bare = [of(1, [2, 2]), is(2, 10), entry("location", "w.bin"), is(14, 1)].concat();
     let expected = initializer([of(1, [2, 2]), is(2, 10), of(9, [0, 1, 2, 3, 4, 5, 6, 7])].concat());
     assert_eq!(inline(&initializer(bare), &files(16)).unwrap(), expected);

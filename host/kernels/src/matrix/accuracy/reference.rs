@@ -14,7 +14,8 @@ pub(super) struct Reference {
     pub(super) rows: usize,
     pub(super) columns: usize,
     weights: Vec<f64>,
-    /// Of what is added up for each weight: code times scale, and the minimum, which may cancel each other.
+    /// Of what is added up for each weight: code times scale, and the minimum, which may cancel
+    /// each other.
     magnitudes: Vec<f64>,
     /// Of each group with a scale of its own in the input: the sums of magnitudes and of squares.
     norms: Vec<(f64, f64)>,
@@ -100,7 +101,8 @@ impl Reference {
             Expected {
                 exact: dot(weights, &exact),
                 int8: dot(weights, &int8),
-                // Below the smallest normal number a step is 2⁻¹⁴⁹, of a scale that is multiplied with up to 2²⁰.
+                // Below the smallest normal number a step is 2⁻¹⁴⁹, of a scale that is multiplied
+                // with up to 2²⁰.
                 rounding: roundings as f64 * ROUNDING * magnitude + columns as f64 * 2f64.powi(20 - 149),
                 quantisation,
                 variance,
@@ -123,7 +125,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// The values as their int8 codes have them, and the scales; the values themselves and no scales for the types that take them so.
+/// The values as their int8 codes have them, and the scales; the values themselves and no scales
+/// for the types that take them so.
 fn as_int8(ty: WeightType, token: &[f32]) -> (Vec<f64>, Vec<f64>) {
     let group = ty.block_elements();
     if group == 1 {
