@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
 use guest_sdk::settings::Settings;
-use infer::app::{App, card_facts};
-use infer::config::{Config, Origin};
+use infer_config::{Config, Origin};
+use infer_control::app::{App, card_facts};
 use infer_sandbox::Request;
 
 const PHOTOS: [&str; 4] = ["coffee.jpg", "retina-large.jpg", "rocket-alpha.png", "chelsea.webp"];
@@ -19,7 +19,7 @@ const PHOTOS: [&str; 4] = ["coffee.jpg", "retina-large.jpg", "rocket-alpha.png",
 fn decoding(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     let config =
-        Config::parse(infer::builtin::CONFIG, &Origin::Builtin).expect("the configuration has no mistakes");
+        Config::parse(infer_config::CONFIG, &Origin::Builtin).expect("the configuration has no mistakes");
     let app = App::load(config).expect("all of it loads");
     let component = &app.components["classify"].component;
     let settings = Settings::from_pairs(card_facts("image", &app.models["efficientnet-lite0"]));

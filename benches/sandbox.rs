@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use infer::app::App;
-use infer::config::{Config, Origin};
+use infer_config::{Config, Origin};
+use infer_control::app::App;
 use infer_engine::{DType, Tensor};
 use infer_sandbox::Request;
 use infer_sandbox::types::{NamedTensor, Part, TensorType};
@@ -33,7 +33,7 @@ fn moderate(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     // Without a model the guest reads its settings and the text, and says what it could not judge.
     let no_models = "[components.moderate]\nsource = \"builtin:moderate\"\n";
-    let configurations = [("without compute", no_models), ("with the text model", infer::builtin::CONFIG)];
+    let configurations = [("without compute", no_models), ("with the text model", infer_config::CONFIG)];
     let mut group = criterion.benchmark_group("moderate: instantiate, call, drop");
     for (name, configuration) in configurations {
         let app = load(configuration);

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use guest_sdk::image::{Recipe, Viewer};
 use guest_sdk::settings::Settings;
-use infer::app::App;
-use infer::config::{Config, Origin, Resolved};
+use infer_config::Config;
+use infer_config::Origin;
+use infer_config::Resolved;
+use infer_control::app::App;
 use infer_engine::{Card, DType, Tensor};
 use infer_sandbox::types::Part;
 use infer_sandbox::{CallError, Request};

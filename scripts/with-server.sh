@@ -4,7 +4,7 @@ set -euo pipefail
 
 infer=${CARGO_TARGET_DIR:-target}/release/infer
 log=$(mktemp)
-env -u INFER_CONFIG "$infer" --config "${CONFIG:-host/server/default.toml}" serve --log info --log-format text --listen 127.0.0.1:0 2>"$log" &
+env -u INFER_CONFIG "$infer" --config "${CONFIG:-host/config/src/default.toml}" serve --log info --log-format text --listen 127.0.0.1:0 2>"$log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -f "$log"' EXIT
 

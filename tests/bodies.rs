@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
-use infer::app::App;
+use infer_control::app::App;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn app() -> Arc<App> {
     let config = format!(
         "{}\n[models.tiny]\nsource = \"tests/data/language/qwen2-q6_k.gguf\"\nthreads = 1\npacked_cache = false\n\
          [components.attack]\nsource = {:?}\nroute = \"/attack/...\"\n",
-        infer::builtin::CONFIG,
+        infer_config::CONFIG,
         guest("hostile-http")
     );
     Arc::new(load(&config))

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use guest_sdk::image::{Filter, Recipe};
 use guest_sdk::settings::Settings;
-use infer::app::{App, card_facts};
-use infer::config::{Config, Origin};
+use infer_config::{Config, Origin};
+use infer_control::app::{App, card_facts};
 use infer_engine::{Card, ImageSpec, RunError};
 use infer_sandbox::types::{NamedTensor, TensorType};
 use infer_sandbox::{CallError, Request};

@@ -261,7 +261,7 @@ fn classify_prints_the_labels_of_each_file_or_names_the_one_that_fails() {
 
 #[test]
 fn a_bare_box_serves_on_the_embedded_backend() {
-    let config = infer::builtin::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
+    let config = infer_config::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
     let folder = configured(&config);
     let output = infer(folder.path(), &["check"]);
     assert!(output.status.success(), "{}", stderr(&output));

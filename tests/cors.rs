@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use infer::config::{Config, Origin};
+use infer_config::{Config, Origin};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::json;
 
@@ -9,9 +9,9 @@ use crate::harness::{Server, load, repository};
 const PAGE: &str = "https://app.example";
 
 async fn allowing(origins: &str) -> Server {
-    let key = infer::keys::KeyHash::of("alice");
+    let key = infer_config::keys::KeyHash::of("alice");
     let server = format!("[server]\ncors_origins = [{origins}]\n[keys.alice]\nhash = \"{key}\"\n");
-    let models = infer::builtin::CONFIG.replace("listen = \"127.0.0.1:8080\"", "").replace("[server]", "");
+    let models = infer_config::CONFIG.replace("listen = \"127.0.0.1:8080\"", "").replace("[server]", "");
     Server::start(Arc::new(load(&format!("{server}{models}")))).await
 }
 

@@ -164,7 +164,7 @@ async fn log_lines_are_bounded_and_json_stays_json() {
     let folder = tempfile::tempdir().unwrap();
     for format in ["text", "json"] {
         let address = free_address();
-        let config = infer::builtin::CONFIG.replace("127.0.0.1:8080", &address);
+        let config = infer_config::CONFIG.replace("127.0.0.1:8080", &address);
         fs::write(folder.path().join("infer.toml"), config).unwrap();
         let log = folder.path().join(format);
         let mut command = infer(folder.path());

@@ -244,7 +244,7 @@ async fn perspectives_errors_come_in_its_own_envelope() {
 
 #[tokio::test]
 async fn a_key_of_one_component_does_not_reach_another_through_a_name() {
-    let hash = infer::keys::KeyHash::of("secret");
+    let hash = infer_config::keys::KeyHash::of("secret");
     let server = Server::start(Arc::new(load(&format!(
         "[keys.client]\nhash = \"{hash}\"\ncomponents = [\"strict\"]\n\
          [models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\

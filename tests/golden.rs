@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
 use guest_sdk::settings::Settings;
-use infer::app::{App, card_facts};
+use infer_control::app::{App, card_facts};
 use infer_engine::{Model, Tensor};
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ fn deadline() -> Instant {
 /// The built-in models on each backend: whichever is found, which CI makes ONNX Runtime, and the
 /// embedded one.
 fn backends() -> [Arc<App>; 2] {
-    let embedded = infer::builtin::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
+    let embedded = infer_config::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
     let embedded = load(&embedded);
     assert_eq!(embedded.runtime.backend(), "rten");
     if BUILTIN.runtime.backend() != "onnxruntime" {

@@ -5,10 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use infer::app::App;
-use infer::config::{Config, Origin};
-use infer::live::Live;
-use infer::serve::Listeners;
+use infer_config::{Config, Origin};
+use infer_control::app::App;
+use infer_server::serve::Listeners;
+use infer_server::service::Service;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// The built-in configuration, loaded once for all tests.
-pub(crate) static BUILTIN: LazyLock<Arc<App>> = LazyLock::new(|| Arc::new(load(infer::builtin::CONFIG)));
+pub(crate) static BUILTIN: LazyLock<Arc<App>> = LazyLock::new(|| Arc::new(load(infer_config::CONFIG)));
 
 pub(crate) fn load(config: &str) -> App {
     let origin = Origin::File(repository().join("infer.toml"));
@@ -75,14 +75,14 @@ impl Server {
 
     /// A server on everything that `listeners` has.
     pub(crate) fn listen(app: Arc<App>, listeners: Listeners) -> Server {
-        Server::live(Live::new(app, &listeners, None), listeners)
+        Server::of(Service::new(app, &listeners, None), listeners)
     }
 
-    /// A server of what is live, whatever that becomes.
-    pub(crate) fn live(live: Arc<Live>, listeners: Listeners) -> Server {
+    /// A server of `service`, through its reloads.
+    pub(crate) fn of(service: Arc<Service>, listeners: Listeners) -> Server {
         let url = listeners.url().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(infer::serve::run(live, listeners, async {
+        let task = tokio::spawn(infer_server::serve::run(service, listeners, async {
             let _ = stopped.await;
         }));
         Server { url, client: Client::new(), stop: Some(stop), task }

@@ -1,7 +1,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use infer::keys::KeyHash;
+use infer_config::keys::KeyHash;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -191,13 +191,14 @@ async fn kept_answer_needs_rights_of_now() {
     write(&with(""));
     let read = {
         let path = path.clone();
-        move || infer::config::Config::load(Some(&path)).map_err(anyhow::Error::from)
+        move || infer_config::Config::load(Some(&path)).map_err(anyhow::Error::from)
     };
-    let app = Arc::new(infer::app::App::load(read().unwrap()).unwrap());
+    let app = Arc::new(infer_control::app::App::load(read().unwrap()).unwrap());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let listeners = infer::serve::Listeners::from(listener);
-    let live = infer::live::Live::new(app, &listeners, Some(Box::new(read)));
-    let server = Server::live(live.clone(), listeners);
+    let listeners = infer_server::serve::Listeners::from(listener);
+    let service = infer_server::service::Service::new(app, &listeners, Some(Box::new(read)));
+    let live = service.live().clone();
+    let server = Server::of(service, listeners);
     let ask = async |path: &str| {
         answer(judge(&server, path).bearer_auth("alice").header("idempotency-key", "k")).await
     };

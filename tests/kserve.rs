@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infer::keys::KeyHash;
+use infer_config::keys::KeyHash;
 use infer_engine::{DType, Tensor};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

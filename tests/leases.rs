@@ -3,8 +3,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use infer::app::App;
-use infer::keys::KeyHash;
+use infer_config::keys::KeyHash;
+use infer_control::app::App;
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -3,8 +3,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use infer::config::{Config, Origin};
-use infer::serve::Listeners;
+use infer_config::{Config, Origin};
+use infer_server::serve::Listeners;
 use reqwest::{Method, StatusCode};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -123,7 +123,7 @@ async fn a_socket_is_served_and_goes_with_its_server() {
 
 #[tokio::test]
 async fn an_operators_port_tells_health_which_clients_then_do_not_see() {
-    let key = infer::keys::KeyHash::of("alice");
+    let key = infer_config::keys::KeyHash::of("alice");
     let (server, admin) =
         listening(&format!("admin_listen = \"127.0.0.1:0\"\n[keys.alice]\nhash = \"{key}\"")).await;
     for path in ["/healthz", "/readyz"] {

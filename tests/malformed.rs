@@ -1,8 +1,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use infer::app::App;
-use infer::config::{Config, Origin};
+use infer_config::{Config, Origin};
+use infer_control::app::App;
 use reqwest::StatusCode;
 use serde_json::json;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};

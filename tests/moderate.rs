@@ -1,6 +1,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use infer::routes::CATEGORIES;
+use infer_server::routes::CATEGORIES;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use infer::live::Live;
-use infer::serve::Listeners;
+use infer_server::serve::Listeners;
+use infer_server::service::Service;
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed
     let (status, document) = answer(server.get("/openapi.json")).await;
     assert_eq!(status, StatusCode::OK);
     let listeners = Listeners::bind(&load("[server]\nlisten = \"127.0.0.1:0\"").config.server).await.unwrap();
-    let routed = paths(&Live::new(BUILTIN.clone(), &listeners, None).router(false));
+    let routed = paths(&Service::new(BUILTIN.clone(), &listeners, None).router(false));
     assert!(routed.contains("/moderate") && routed.contains("/v2/models/{model}/infer"), "{routed:?}");
     assert_eq!(told(&document), routed);
     // Which methods are served is asked of the server itself.
@@ -45,8 +45,8 @@ async fn the_operators_document_is_of_the_operators_routes() {
     let app = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
     let listeners = Listeners::bind(&app.config.server).await.unwrap();
     let address = listeners.admin_address().unwrap();
-    let live = Live::new(app, &listeners, None);
-    let routed = paths(&live.router(true));
+    let service = Service::new(app, &listeners, None);
+    let routed = paths(&service.router(true));
     let expected = [
         "/admin/reload",
         "/admin/state",
@@ -58,9 +58,9 @@ async fn the_operators_document_is_of_the_operators_routes() {
         "/v1/models",
     ];
     assert_eq!(routed, BTreeSet::from(expected.map(str::to_owned)));
-    let public = paths(&live.router(false));
+    let public = paths(&service.router(false));
     assert!(!public.contains("/metrics") && public.contains("/openapi.json"), "{public:?}");
-    let _server = Server::live(live, listeners);
+    let _server = Server::of(service, listeners);
     let (_, document) = answer(reqwest::Client::new().get(format!("http://{address}/openapi.json"))).await;
     assert_eq!(told(&document), routed);
 }
@@ -70,7 +70,7 @@ async fn keys_are_in_the_document_where_the_server_asks_for_them() {
     let (_, document) = answer(Server::builtin().await.get("/openapi.json")).await;
     assert!(document["components"]["securitySchemes"].is_null());
     assert!(!document.to_string().contains("\"401\""));
-    let key = infer::keys::KeyHash::of("secret");
+    let key = infer_config::keys::KeyHash::of("secret");
     let server = Server::start(Arc::new(load(&format!("[keys.alice]\nhash = \"{key}\"")))).await;
     assert_eq!(server.get("/openapi.json").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     let (_, document) = answer(server.get("/openapi.json").bearer_auth("secret")).await;

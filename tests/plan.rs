@@ -138,7 +138,7 @@ async fn plan_predicts_what_the_bilstm_takes_under_load() {
 
 #[tokio::test]
 async fn plan_predicts_what_all_onnx_models_take_under_load() {
-    let config = infer::builtin::CONFIG.split_once("[models").unwrap().1;
+    let config = infer_config::CONFIG.split_once("[models").unwrap().1;
     // Photos wait for each other: memory is measured here, not time.
     let judged = "image = \"nsfw-mobilenet\" }";
     let config = config.replace(judged, &format!("{judged}\nlimits = {{ compute_ms = 60000 }}"));

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use infer::app::App;
-use infer::config::Config;
-use infer::live::{Live, Step};
-use infer::serve::Listeners;
+use infer_config::Config;
+use infer_control::app::App;
+use infer_control::live::{Live, Step};
+use infer_server::serve::Listeners;
+use infer_server::service::Service;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -58,8 +59,9 @@ impl Place {
         let app = Arc::new(App::load(Config::load(Some(&path)).unwrap()).unwrap());
         let listeners = Listeners::bind(&app.config.server).await.unwrap();
         let admin = format!("http://{}", listeners.admin_address().unwrap());
-        let live = Live::new(app, &listeners, Some(Box::new(move || Ok(Config::load(Some(&path))?))));
-        let server = Server::live(live.clone(), listeners);
+        let service = Service::new(app, &listeners, Some(Box::new(move || Ok(Config::load(Some(&path))?))));
+        let live = service.live().clone();
+        let server = Server::of(service, listeners);
         Place { folder, server, live, admin }
     }
 
@@ -235,7 +237,7 @@ async fn what_has_not_changed_is_shared_and_limits_and_keys_are_live() {
     assert_eq!(answer(place.server.post("/second").json(&json!({ "input": "a" }))).await.0, StatusCode::OK);
     // The next reload waits until nobody has the first version any more.
     drop((before, after));
-    let key = infer::keys::KeyHash::of("alice");
+    let key = infer_config::keys::KeyHash::of("alice");
     place.write(&moderator("one", &format!("[keys.alice]\nhash = \"{key}\"\n")));
     place.live.reload().await.unwrap();
     assert_eq!(place.server.moderate(&json!({ "input": "a" })).await.0, StatusCode::UNAUTHORIZED);
@@ -271,7 +273,7 @@ async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_
     let resting = moderator("one", &format!("[models.chat]\nsource = {language:?}\nkeep_alive_ms = 1000\n"));
     let resting = resting.replace("sessions = 1", "keep_alive_ms = 1000");
     let place = Arc::new(Place::new(&resting).await);
-    let task = tokio::spawn(infer::live::rest(place.live.clone()));
+    let task = tokio::spawn(infer_control::live::rest(place.live.clone()));
     let hash = place.hash().await;
     let app = place.live.app();
     let chat =

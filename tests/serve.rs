@@ -181,7 +181,7 @@ async fn past_its_capacity_a_server_answers_some_and_sheds_the_others() {
 
 #[tokio::test]
 async fn metrics_count_what_was_done() {
-    let server = Server::start(Arc::new(load(infer::builtin::CONFIG))).await;
+    let server = Server::start(Arc::new(load(infer_config::CONFIG))).await;
     for (input, expected) in [(json!("hello"), StatusCode::OK), (json!(7), StatusCode::BAD_REQUEST)] {
         assert_eq!(server.moderate(&json!({ "input": input })).await.0, expected);
     }

@@ -53,7 +53,7 @@ fn text(output: &Output) -> String {
 
 /// The folder of a pulled model in the cache folder of whoever runs the tests.
 pub(crate) fn pulled(model: &str) -> PathBuf {
-    infer::weights::folder(model).unwrap()
+    infer_models::weights::folder(model).unwrap()
 }
 
 const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -105,7 +105,7 @@ fn what_a_lock_pins_is_served_and_nothing_else() {
         )
     };
     let setting = Setting::new(&config(""));
-    let guest = infer::builtin::guest("moderate").unwrap();
+    let guest = infer_models::builtin::guest("moderate").unwrap();
     fs::write(setting.path("moderate.wasm"), guest).unwrap();
     fs::create_dir(setting.path("mine")).unwrap();
     for file in ["card.toml", "model.onnx", "labels.txt"] {
@@ -210,7 +210,7 @@ fn readable() -> Setting {
          [components.classify]\nsource = \"classify.wasm\"\nroute = \"/classify\"\nmodels = { image = \"mine\" }\n\
          tests = [{ image = \"photo.jpg\" }]\n",
     );
-    fs::write(setting.path("classify.wasm"), infer::builtin::guest("classify").unwrap()).unwrap();
+    fs::write(setting.path("classify.wasm"), infer_models::builtin::guest("classify").unwrap()).unwrap();
     fs::create_dir(setting.path("mine")).unwrap();
     for file in ["card.toml", "model.onnx", "labels.txt"] {
         let from = repository().join("weights/efficientnet-lite0-int8").join(file);

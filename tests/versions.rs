@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::Output;
 
-use infer::config::Config;
-use infer::live::Step;
+use infer_config::Config;
+use infer_control::live::Step;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

@@ -37,7 +37,7 @@ async fn serve(settings: &str) -> Server {
     // Time enough on a machine that does other work: what is judged is tested here, not for how
     // long.
     let limits = "limits = { guest_ms = 30000, compute_ms = 60000 }";
-    let config = infer::builtin::CONFIG
+    let config = infer_config::CONFIG
         .replace("[server]", "[server]\ndeadline_ms = 60000")
         .replace(models, &format!("{models}\n{limits}\nsettings = {{ {settings} }}"));
     Server::start(load(&config).into()).await

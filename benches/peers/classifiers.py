@@ -36,7 +36,7 @@ def input_of(model: str) -> str:
 
 
 def made(count: int, whole: bool) -> list[float]:
-    """The values of a tensor as `infer bench` makes them: host/server/commands/bench/sample.rs."""
+    """The values of a tensor as `infer bench` makes them: host/bench/src/sample.rs."""
     return [index * 7919 % 256 if whole else (index * 7919 % 256 - 127) / 128 for index in range(count)]
 
 

@@ -66,7 +66,7 @@ def photos(python: Path, arguments: argparse.Namespace) -> sides.Comparison:
     """A JPEG to a label on all cores."""
     port = sides.free_port()
     cores = sides.cores()
-    serving = [arguments.infer, "serve", "--config", sides.ROOT / "host/server/default.toml"]
+    serving = [arguments.infer, "serve", "--config", sides.ROOT / "host/config/src/default.toml"]
     serving += ["--listen", f"127.0.0.1:{port}", "--log", "warn"]
     with sides.Obedient([python, WORKER, classifiers.MODELS[LABELLED], 1, PHOTO]) as worker:
         with sides.server(serving, port, "/readyz"):

@@ -29,7 +29,7 @@ def session(model: str, threads: int) -> onnxruntime.InferenceSession:
 
 
 def made(model: str) -> dict[str, np.ndarray]:
-    """The inputs that `infer bench` makes: host/server/commands/bench/sample.rs."""
+    """The inputs that `infer bench` makes: host/bench/src/sample.rs."""
     inputs = {}
     for asked in golden.card_of(model)["inputs"]:
         shape = [axis if isinstance(axis, int) else 1 for axis in asked["shape"]]

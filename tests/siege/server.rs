@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Stdio;
 
-use infer::keys::KeyHash;
+use infer_config::keys::KeyHash;
 
 use super::guests::{ATTACKS, BULK};
 use crate::harness::{Process, guest, hostile, infer};

@@ -1,0 +1,165 @@
+//! What an answer says, whichever way it came, as far as it can be right or wrong.
+
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use infer_engine::TokenUsage;
+use infer_sandbox::types::{Label, NamedTensor, Verdict};
+use serde::Deserialize;
+
+use crate::args::BenchTask;
+use crate::path::Reply;
+use crate::stats::{Instance, Stages};
+
+/// A decision, and how sure it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Said {
+    /// The score of the category that is nearest to being flagged, each category's own, and whether
+    /// one is.
+    Verdict { scores: Vec<(String, f64)>, flagged: bool },
+    /// The likeliest label, and its score.
+    Label { name: String, score: f64 },
+    /// The probability of each of the choices, among them.
+    Choices(Vec<f64>),
+}
+
+impl Said {
+    pub(super) fn verdict(verdict: &Verdict) -> Said {
+        let scores = verdict.scores.iter().map(|score| (score.category.clone(), f64::from(score.score)));
+        Said::Verdict { scores: scores.collect(), flagged: verdict.flagged }
+    }
+
+    pub(super) fn labels(labels: &[Label]) -> Option<Said> {
+        let best = labels.first()?;
+        Some(Said::Label { name: best.name.clone(), score: f64::from(best.score) })
+    }
+
+    pub(super) fn logprobs(logprobs: &[f32]) -> Said {
+        let most = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<_> = logprobs.iter().map(|logprob| f64::from(logprob - most).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        Said::Choices(weights.into_iter().map(|weight| weight / total).collect())
+    }
+
+    /// Of a language model's output tensors, where it scored choices.
+    pub(super) fn tensors(outputs: &[NamedTensor]) -> Option<Said> {
+        let scores = outputs.iter().find(|output| output.name == "logprobs")?;
+        let (numbers, _) = scores.data.as_chunks::<4>();
+        Some(Said::logprobs(&numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>()))
+    }
+}
+
+/// What is read of a server's answer; the rest is not looked at.
+#[derive(Deserialize)]
+struct Served {
+    #[serde(default)]
+    results: Vec<Judged>,
+    #[serde(default)]
+    labels: Vec<Labelled>,
+    infer: Option<Facts>,
+}
+
+#[derive(Deserialize)]
+struct Judged {
+    flagged: bool,
+    category_scores: std::collections::BTreeMap<String, f64>,
+}
+
+#[derive(Deserialize)]
+struct Labelled {
+    label: String,
+    score: f64,
+}
+
+#[derive(Deserialize)]
+struct Facts {
+    timings: Option<Timings>,
+    tokens: Option<Tokens>,
+}
+
+#[derive(Deserialize)]
+struct Timings {
+    queue_ms: f64,
+    instantiate_ms: f64,
+    guest_ms: f64,
+    compute_ms: f64,
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    generated_tokens: usize,
+}
+
+/// A server's answer. One that knows nothing of `infer` in it is measured by its latency alone.
+///
+/// # Errors
+///
+/// When it is not what the task's route answers.
+pub(super) fn of_server(task: BenchTask, body: &Bytes) -> Result<Reply, String> {
+    let served: Served = serde_json::from_slice(body)
+        .map_err(|error| format!("the answer is not what {task} is answered with: {error}"))?;
+    let said = match task {
+        BenchTask::Classify => {
+            served.labels.into_iter().next().map(|best| Said::Label { name: best.label, score: best.score })
+        }
+        _ => served.results.into_iter().next().map(|result| Said::Verdict {
+            scores: result.category_scores.into_iter().collect(),
+            flagged: result.flagged,
+        }),
+    };
+    if said.is_none() {
+        return Err(format!("the answer holds no result of {task}"));
+    }
+    let mut stages = Stages::default();
+    if let Some(Facts { timings, tokens }) = served.infer {
+        if let Some(timings) = timings {
+            let time = |ms: f64| Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default();
+            (stages.queue, stages.compute) = (time(timings.queue_ms), time(timings.compute_ms));
+            let (instantiate, guest) = (time(timings.instantiate_ms), time(timings.guest_ms));
+            stages.instance = Some(Instance { instantiate, guest, drop: None });
+        }
+        if let Some(Tokens { prompt_tokens, cached_tokens, generated_tokens }) = tokens {
+            stages.tokens = TokenUsage { prompt_tokens, cached_tokens, generated_tokens };
+        }
+    }
+    Ok(Reply { stages, said })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_answer_is_read_with_what_it_took() {
+        let body = br#"{"id": "x", "results": [{"flagged": true, "categories": {}, "category_scores": {"hate": 0.75}}],
+            "infer": {"timings": {"queue_ms": 1.0, "instantiate_ms": 0.5, "guest_ms": 0.25, "compute_ms": 2.0, "total_ms": 4},
+            "tokens": {"prompt_tokens": 10, "cached_tokens": 8, "generated_tokens": 0}}}"#;
+        let Reply { stages, said } = of_server(BenchTask::Moderate, &Bytes::from_static(body)).unwrap();
+        assert_eq!(said, Some(Said::Verdict { scores: vec![("hate".to_owned(), 0.75)], flagged: true }));
+        assert_eq!((stages.queue, stages.compute), (Duration::from_millis(1), Duration::from_millis(2)));
+        assert_eq!(stages.instance.unwrap().guest, Duration::from_micros(250));
+        assert_eq!(stages.tokens.cached_tokens, 8);
+    }
+
+    #[test]
+    fn an_answer_of_something_else_is_an_error() {
+        for body in [&b"<html>"[..], b"{}", b"[]", br#"{"results": []}"#, br#"{"labels": [{"label": "a"}]}"#]
+        {
+            let error = of_server(BenchTask::Classify, &Bytes::from_static(body)).unwrap_err();
+            assert!(error.starts_with("the answer "), "{error}");
+        }
+    }
+
+    #[test]
+    fn log_probabilities_become_probabilities_among_the_choices() {
+        let Said::Choices(found) = Said::logprobs(&[-1.0, -1.0 - 3f32.ln(), f32::NEG_INFINITY]) else {
+            unreachable!()
+        };
+        assert!(
+            (found[0] - 0.75).abs() < 1e-6 && (found[1] - 0.25).abs() < 1e-6 && found[2] == 0.0,
+            "{found:?}"
+        );
+    }
+}

@@ -1,0 +1,52 @@
+//! What a start costs: a guest compiled, read compiled, made for the first time; and the first
+//! answer.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use indicatif::ProgressBar;
+
+use crate::args::PrefixCache;
+use crate::path::{Path, Through};
+use crate::report::Cold;
+use crate::subject::{self, Subject};
+use crate::work::Work;
+
+/// Measure it, before anything else is asked.
+///
+/// # Errors
+///
+/// When the guest's file is gone, or there is no first answer.
+pub(super) async fn measure(
+    subject: &Subject,
+    work: &Arc<Work>,
+    progress: &ProgressBar,
+) -> anyhow::Result<Cold> {
+    progress.set_message("the first answer");
+    let sandboxed = subject.ways.iter().find(|way| matches!(way, Through::Sandbox { .. }));
+    let through = sandboxed.or(subject.ways.first()).context("there is a way to the model")?.clone();
+    let path = Path {
+        through: through.clone(),
+        work: work.clone(),
+        prefix_cache: PrefixCache::On,
+        first: 1 << 61,
+        turn: AtomicU64::new(0),
+    };
+    let request = path.request(0);
+    let began = Instant::now();
+    let first =
+        path.ask(request).await.map_err(anyhow::Error::msg).context("the first request had no answer")?;
+    let first_inference_ms = began.elapsed().as_secs_f64() * 1e3;
+    let mut cold = Cold { compile_ms: None, deserialize_us: None, instantiate_us: None, first_inference_ms };
+    cold.instantiate_us = first.stages.instance.map(|instance| instance.instantiate.as_secs_f64() * 1e6);
+    if let (Through::Sandbox { policy, .. }, Some(app)) = (&through, &subject.app) {
+        progress.set_message("compiling the guest");
+        let bytes = subject::guest_bytes(app, policy)?;
+        let cost = app.sandbox.start_cost(policy.component.name(), &bytes)?;
+        cold.compile_ms = Some(cost.compile.as_secs_f64() * 1e3);
+        cold.deserialize_us = Some(cost.deserialize.as_secs_f64() * 1e6);
+    }
+    Ok(cold)
+}

@@ -1,0 +1,210 @@
+//! A dataset: a file of JSON lines, each something to ask, and perhaps what the answer should be.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use infer_engine::{Message, files};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::args::BenchTask;
+use crate::random::Random;
+use crate::work::{self, Item};
+
+/// The longest line, in bytes.
+const LINE_BYTES: u64 = 1 << 20;
+/// The most lines.
+const MAX_LINES: usize = 1_000_000;
+/// The most memory for what they ask, images included.
+const MAX_BYTES: usize = 1 << 30;
+
+/// One line.
+#[derive(Clone)]
+pub(super) struct Example {
+    pub(super) item: Item,
+    pub(super) label: Option<Label>,
+    /// The category whose score counts; without one the highest score of any.
+    pub(super) category: Option<String>,
+}
+
+/// What the answer should be.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Label {
+    /// Whether it is to be flagged.
+    Flagged(bool),
+    /// The class, by its name.
+    Class(String),
+    /// Which of the choices.
+    Choice(usize),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    text: Option<String>,
+    image: Option<std::path::PathBuf>,
+    prompt: Option<String>,
+    messages: Option<Vec<Message>>,
+    choices: Option<Vec<String>>,
+    label: Option<Value>,
+    category: Option<String>,
+    /// Taken and not looked at, so that examples can be told apart.
+    #[serde(rename = "id")]
+    _id: Option<Value>,
+}
+
+/// Read the examples of `path` for `task`, in an order of chance that `seed` decides.
+///
+/// # Errors
+///
+/// When the file cannot be read, for the first line that is none, or when there is no line.
+pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Vec<Example>> {
+    let name = path.display();
+    let file = files::open(path).with_context(|| format!("cannot read the dataset `{name}`"))?;
+    let mut reader = BufReader::new(file);
+    let mut examples = Vec::new();
+    let mut held = 0;
+    let mut line = String::new();
+    for number in 1.. {
+        line.clear();
+        let bytes = reader
+            .by_ref()
+            .take(LINE_BYTES)
+            .read_line(&mut line)
+            .with_context(|| format!("{name}:{number}: not a line of UTF-8 text"))?;
+        if bytes == 0 {
+            break;
+        }
+        ensure!((bytes as u64) < LINE_BYTES, "{name}:{number}: longer than {LINE_BYTES} bytes");
+        if line.trim().is_empty() {
+            continue;
+        }
+        let example = example(&line, task, path).with_context(|| format!("{name}:{number}"))?;
+        held += bytes + if let Item::Image(image) = &example.item { image.len() } else { 0 };
+        examples.push(example);
+        ensure!(
+            examples.len() <= MAX_LINES && held <= MAX_BYTES,
+            "{name}:{number}: more than {MAX_LINES} lines or {MAX_BYTES} bytes; give a part of it"
+        );
+    }
+    ensure!(!examples.is_empty(), "the dataset `{name}` is empty; expected one JSON object a line");
+    // Files are often sorted by label; a run that does not reach the end is to have some of each.
+    let mut random = Random::new(seed, u64::MAX);
+    for last in (1..examples.len()).rev() {
+        examples.swap(last, random.below(last as u64 + 1) as usize);
+    }
+    Ok(examples)
+}
+
+fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Example> {
+    let Line { text, image, prompt, messages, choices, label, category, .. } = serde_json::from_str(line)?;
+    let image = image.map(|image| -> anyhow::Result<Item> {
+        let place = dataset.parent().unwrap_or(Path::new("")).join(image);
+        let bytes = files::read(&place, MAX_BYTES as u64);
+        let bytes = bytes.with_context(|| format!("cannot read `{}`", place.display()))?;
+        Ok(Item::Image(Arc::from(bytes)))
+    });
+    let asked = messages
+        .map(|messages| Item::Prompt { messages, choices: choices.clone(), prefix_messages: None })
+        .or_else(|| prompt.map(|prompt| work::prompt(&prompt, choices.clone())));
+    let item = match task {
+        BenchTask::Moderate => {
+            text.map(Item::Text).map(Ok).or(image).context("no `text` and no `image`")??
+        }
+        BenchTask::Classify => image.context("no `image`: expected the path of a file")??,
+        BenchTask::Score => {
+            ensure!(choices.is_some(), "no `choices`: expected an array of strings");
+            asked.context("no `prompt` and no `messages`")?
+        }
+        BenchTask::Generate => {
+            ensure!(choices.is_none(), "`choices` is for the task score");
+            asked.context("no `prompt` and no `messages`")?
+        }
+        BenchTask::Tensor => {
+            bail!("the task tensor takes no dataset: its tensors are made from the model's card")
+        }
+    };
+    let label = match (label, task) {
+        (None | Some(Value::Null), _) => None,
+        (Some(label), BenchTask::Moderate) => Some(Label::Flagged(truth(&label)?)),
+        (Some(Value::String(class)), BenchTask::Classify) => Some(Label::Class(class)),
+        (Some(label), BenchTask::Score) => {
+            let index = choices.iter().flatten().position(|choice| Some(choice.as_str()) == label.as_str());
+            Some(Label::Choice(
+                index.with_context(|| format!("`label` is {label}, expected one of the choices"))?,
+            ))
+        }
+        (Some(label), _) => bail!("`label` is {label}, which an answer of {task} cannot be compared with"),
+    };
+    Ok(Example { item, label, category })
+}
+
+fn truth(label: &Value) -> anyhow::Result<bool> {
+    match label {
+        Value::Bool(truth) => Ok(*truth),
+        Value::Number(number) if number.as_f64() == Some(0.0) => Ok(false),
+        Value::Number(number) if number.as_f64() == Some(1.0) => Ok(true),
+        _ => bail!("`label` is {label}, expected true or 1 for what is to be flagged, else false or 0"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str, task: BenchTask) -> anyhow::Result<Vec<Example>> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.jpg"), "an image").unwrap();
+        let path = folder.path().join("d.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read(&path, task, 1)
+    }
+
+    #[test]
+    fn lines_are_examples_in_an_order_of_chance() {
+        let text: String = (0..50)
+            .map(|index| format!("{{\"text\": \"t{index}\", \"label\": {}}}\n\n", index < 25))
+            .collect();
+        let examples = read_text(&text, BenchTask::Moderate).unwrap();
+        assert_eq!(examples.len(), 50);
+        let flagged =
+            examples[..10].iter().filter(|example| example.label == Some(Label::Flagged(true))).count();
+        assert!((1..10).contains(&flagged), "{flagged}");
+        let scored = r#"{"prompt": "2+2?", "choices": ["5", "4"], "label": "4", "id": 7}"#;
+        assert_eq!(read_text(scored, BenchTask::Score).unwrap()[0].label, Some(Label::Choice(1)));
+        let classified = r#"{"image": "a.jpg", "label": "espresso"}"#;
+        assert_eq!(
+            read_text(classified, BenchTask::Classify).unwrap()[0].label,
+            Some(Label::Class("espresso".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_named() {
+        use BenchTask::{Classify, Generate, Moderate, Score, Tensor};
+        let cases = [
+            (Moderate, "{\"text\": \"a\"}\n{\"txt\": 1}", "d.jsonl:2: unknown field `txt`"),
+            (Moderate, "{\"prompt\": \"a\"}", "d.jsonl:1: no `text` and no `image`"),
+            (Moderate, "{\"text\": \"a\", \"label\": \"bad\"}", "`label` is \"bad\", expected true or 1"),
+            (Moderate, "{\"image\": \"b.jpg\"}", "b.jpg`"),
+            (Moderate, "\n\n", "is empty"),
+            (Classify, "{\"image\": \"a.jpg\", \"label\": 3}", "`label` is 3, which an answer of classify"),
+            (Score, "{\"prompt\": \"a\"}", "no `choices`"),
+            (
+                Score,
+                "{\"prompt\": \"a\", \"choices\": [\"b\"], \"label\": \"c\"}",
+                "expected one of the choices",
+            ),
+            (Generate, "{\"text\": \"a\"}", "no `prompt` and no `messages`"),
+            (Generate, "{\"prompt\": \"a\", \"label\": \"b\"}", "an answer of generate cannot be compared"),
+            (Tensor, "{}", "the task tensor takes no dataset"),
+        ];
+        for (task, text, words) in cases {
+            let Err(error) = read_text(text, task) else { panic!("{text} is taken") };
+            assert!(format!("{error:#}").contains(words), "{text}: {error:#}");
+        }
+        assert!(read_text(&"x".repeat(LINE_BYTES as usize + 1), Moderate).is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! How fast a language model reads and writes: prefill and decode, each alone on the model and
+//! without the sandbox; and how long a post takes to its verdict.
+//!
+//! A prompt is random tokens in a session of its own, so that all of it is computed; a run that
+//! found a part of it computed before would be refused. Decoding begins after a prompt of one
+//! token, so that each pass computes one token and nothing else. As in llama.cpp's llama-bench,
+//! whose `pp` and `tg` these are.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use indicatif::ProgressBar;
+use infer_engine::{Answer, Finish, LanguageModel, Output, Params, Prompt, Request, Session};
+use serde::Serialize;
+
+use crate::args::PrefixCache;
+use crate::path::{COMPONENT, Path, Through};
+use crate::random::Random;
+use crate::stats;
+use crate::subject::Subject;
+use crate::work::Work;
+
+/// Tokens of the prompts that are read.
+const PREFILL: [usize; 2] = [128, 512];
+
+/// Tokens that are written.
+const DECODE: usize = 32;
+
+/// How long one run may take: a box that needs longer for 512 tokens is told so.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long is measured, and how often at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    pub(super) time: Duration,
+    pub(super) repeats: u32,
+    /// Repeat so often whatever the time, for that was asked for.
+    pub(super) all: bool,
+}
+
+impl Effort {
+    /// Whether there is time for a repeat after the `done` that have taken since `began`.
+    fn goes_on(&self, done: u32, began: Instant) -> bool {
+        let took = began.elapsed();
+        done < self.repeats && (done == 0 || self.all || took + took / done <= self.time)
+    }
+}
+
+/// Reading a prompt.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Prefill {
+    /// Of the prompt, every one computed.
+    pub(super) tokens: usize,
+    /// The median over the repeats.
+    pub(super) tokens_per_second: f64,
+    pub(super) tokens_per_second_sd: f64,
+    pub(super) repeats: usize,
+}
+
+/// Writing an answer, one token a pass.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Decode {
+    /// Of the answer.
+    pub(super) tokens: usize,
+    /// The median over the repeats.
+    pub(super) tokens_per_second: f64,
+    pub(super) tokens_per_second_sd: f64,
+    pub(super) repeats: usize,
+}
+
+/// Measure both, by turns, so that a machine that slows down does so for all; each prompt's length
+/// is read once before, untimed. Sizes that the model's context has no room for are left out.
+///
+/// # Errors
+///
+/// When the model fails, or computed other tokens than were asked for.
+pub(super) async fn measure(
+    model: &LanguageModel,
+    random: &mut Random,
+    effort: Effort,
+    progress: &ProgressBar,
+) -> anyhow::Result<(Vec<Prefill>, Decode)> {
+    let sizes: Vec<_> = PREFILL.into_iter().filter(|tokens| tokens + 1 < model.context()).collect();
+    let length = DECODE.min(model.context().saturating_sub(2)).max(1);
+    let mut reading = vec![Vec::new(); sizes.len()];
+    let mut writing = Vec::new();
+    for tokens in &sizes {
+        progress.set_message(format!("warm-up of {tokens} tokens"));
+        prefill(model, random, *tokens).await?;
+    }
+    let began = Instant::now();
+    let mut repeat = 0;
+    while effort.goes_on(repeat, began) {
+        for (tokens, rates) in sizes.iter().zip(&mut reading) {
+            progress.set_message(format!("prefill of {tokens} tokens, repeat {}", repeat + 1));
+            rates.push(*tokens as f64 / prefill(model, random, *tokens).await?.as_secs_f64());
+        }
+        progress.set_message(format!("decode of {length} tokens, repeat {}", repeat + 1));
+        writing.push(decode(model, random, length).await?);
+        repeat += 1;
+    }
+    let prefill = sizes.iter().zip(&reading).map(|(&tokens, rates)| Prefill {
+        tokens,
+        tokens_per_second: stats::median(rates.clone()),
+        tokens_per_second_sd: stats::deviation(rates),
+        repeats: rates.len(),
+    });
+    let decode = Decode {
+        tokens: length,
+        tokens_per_second: stats::median(writing.clone()),
+        tokens_per_second_sd: stats::deviation(&writing),
+        repeats: writing.len(),
+    };
+    Ok((prefill.collect(), decode))
+}
+
+/// From a post to its verdict, over the way of the sandbox where there is one.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Verdict {
+    /// Nothing of the prompt was computed before. Medians, as all of these.
+    pub(super) cold_ms: f64,
+    pub(super) cold_tokens: f64,
+    /// Another post was judged before, so the policy was computed.
+    pub(super) warm_ms: f64,
+    pub(super) warm_tokens: f64,
+    pub(super) repeats: usize,
+}
+
+/// Measure how long a post takes to its verdict with a cold and with a warm prefix, by turns.
+///
+/// # Errors
+///
+/// When there is no answer.
+pub(super) async fn verdict(
+    subject: &Subject,
+    work: &Arc<Work>,
+    effort: Effort,
+    progress: &ProgressBar,
+) -> anyhow::Result<Verdict> {
+    let sandboxed = subject.ways.iter().find(|way| matches!(way, Through::Sandbox { .. }));
+    let through = sandboxed.or(subject.ways.first()).context("there is a way to the model")?.clone();
+    let (prefix_cache, first, turn) = (PrefixCache::On, 1 << 59, Default::default());
+    let path = Path { through, work: work.clone(), prefix_cache, first, turn };
+    let (mut times, mut tokens) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let began = Instant::now();
+    let mut repeat = 0;
+    while effort.goes_on(repeat, began) {
+        for index in 0..2 {
+            progress.set_message(format!(
+                "a verdict with a {} prefix, repeat {}",
+                ["cold", "warm"][index],
+                repeat + 1
+            ));
+            // A component that nobody has been before, twice.
+            let identity = Some(format!("{COMPONENT} verdict {repeat}"));
+            let request = path.prepare(work.item(first + 2 * u64::from(repeat) + index as u64), identity);
+            let asked = Instant::now();
+            let reply = path.ask(request).await.map_err(anyhow::Error::msg).context("a verdict")?;
+            times[index].push(asked.elapsed().as_secs_f64() * 1e3);
+            let usage = reply.stages.tokens;
+            tokens[index].push((usage.prompt_tokens - usage.cached_tokens) as f64);
+        }
+        repeat += 1;
+    }
+    let repeats = times[0].len();
+    let [cold_ms, warm_ms] = times.map(stats::median);
+    let [cold_tokens, warm_tokens] = tokens.map(stats::median);
+    Ok(Verdict { cold_ms, cold_tokens, warm_ms, warm_tokens, repeats })
+}
+
+/// How long the model takes to read `tokens` tokens that nobody has read before.
+async fn prefill(model: &LanguageModel, random: &mut Random, tokens: usize) -> anyhow::Result<Duration> {
+    let (answer, took) = run(model, random, tokens, 1).await?;
+    let computed = answer.usage.prompt_tokens - answer.usage.cached_tokens;
+    anyhow::ensure!(
+        computed == tokens,
+        "prefill of {tokens} tokens: {computed} were computed, so this is no measurement of it"
+    );
+    Ok(took)
+}
+
+/// Tokens a second of answers that are `length` long together.
+async fn decode(model: &LanguageModel, random: &mut Random, length: usize) -> anyhow::Result<f64> {
+    let (mut passes, mut seconds) = (0, 0.0);
+    // A random model may end its answer at any token; then another one makes up for the rest.
+    while passes < length {
+        let (answer, took) = run(model, random, 1, length - passes).await?;
+        let Output::Text { tokens, finish, .. } = answer.output else {
+            anyhow::bail!("the model answered with scores, expected text");
+        };
+        // The token that ends an answer is computed like any other.
+        passes += tokens.len() + usize::from(finish == Finish::End);
+        seconds += took.as_secs_f64();
+    }
+    Ok(passes as f64 / seconds)
+}
+
+async fn run(
+    model: &LanguageModel,
+    random: &mut Random,
+    prompt: usize,
+    max_tokens: usize,
+) -> anyhow::Result<(Answer, Duration)> {
+    let tokens = (0..prompt).map(|_| random.below(model.vocabulary() as u64) as u32).collect();
+    let request = Request {
+        prompt: Prompt::Tokens(tokens),
+        choices: None,
+        params: Params { max_tokens, ..Params::default() },
+    };
+    let mut session = Session::new(&Arc::from(format!("bench {:016x}", random.next())));
+    let began = Instant::now();
+    let answer = model.run(&mut session, request, None, began + DEADLINE).await;
+    let took = began.elapsed();
+    Ok((answer.with_context(|| format!("a prompt of {prompt} tokens, an answer of {max_tokens}"))?, took))
+}

@@ -1,0 +1,189 @@
+//! What requests go through: the model itself, a sandboxed guest, or a server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use infer_engine::{Answer, Model, Output, Request, Session, Tensor};
+use infer_sandbox::Component;
+use infer_sandbox::types::{NamedTensor, Part};
+
+use crate::args::{BenchTask, PrefixCache};
+use crate::client::Client;
+use crate::stats::Stages;
+use crate::work::{Item, Work};
+use crate::{answer, work};
+use infer_control::app::LoadedComponent;
+
+/// How long a request may take before it counts as an error.
+pub(super) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A component's name, to the engine, among the measured requests: who has the same finds what the
+/// other computed.
+pub(super) const COMPONENT: &str = "bench";
+
+/// What requests of a row go through.
+pub(super) struct Path {
+    pub(super) through: Through,
+    pub(super) work: Arc<Work>,
+    pub(super) prefix_cache: PrefixCache,
+    /// The first of this row's requests, so that rows do not ask what others did.
+    pub(super) first: u64,
+    pub(super) turn: AtomicU64,
+}
+
+/// The ways to a model.
+#[derive(Clone)]
+pub(super) enum Through {
+    /// The engine alone.
+    Native(Arc<Model>),
+    /// A fresh guest instance each time.
+    Sandbox { policy: Arc<LoadedComponent>, model: Arc<str> },
+    /// A server.
+    Http(Arc<Client>),
+}
+
+/// What is asked, ready to be sent.
+pub(super) enum Prepared {
+    Language { model: Arc<Model>, request: Request, session: Session },
+    Tensors { model: Arc<Model>, inputs: Vec<(String, Tensor)> },
+    Guest { policy: Arc<LoadedComponent>, model: Arc<str>, twin: Option<String>, input: GuestInput },
+    Http { client: Arc<Client>, request: crate::client::Request },
+}
+
+/// What a guest of each world takes.
+pub(super) enum GuestInput {
+    Moderate(Vec<Part>),
+    Classify(Arc<[u8]>),
+    Predict(Arc<Vec<NamedTensor>>),
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    pub(super) stages: Stages,
+    /// What it says, as far as it can be right or wrong.
+    pub(super) said: Option<answer::Said>,
+}
+
+impl Path {
+    /// As rows call it.
+    pub(super) fn name(&self) -> &'static str {
+        match self.through {
+            Through::Native(_) => "native",
+            Through::Sandbox { .. } => "sandbox",
+            Through::Http(_) => "http",
+        }
+    }
+
+    pub(super) fn begin_turn(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The `index`th request of the row.
+    pub(super) fn request(&self, index: u64) -> Prepared {
+        let identity = match self.prefix_cache {
+            PrefixCache::On => None,
+            PrefixCache::Off => Some(format!("{COMPONENT} {}", self.first + index)),
+            PrefixCache::Cold => {
+                Some(format!("{COMPONENT} {} turn {}", self.first, self.turn.load(Ordering::Relaxed)))
+            }
+        };
+        self.prepare(self.work.item(self.first + index), identity)
+    }
+
+    /// The request that asks `item`, in the name of the component `identity` where one is given.
+    /// Prefixes are shared within a component and never between two, so a new name knows nothing.
+    pub(super) fn prepare(&self, item: Item, identity: Option<String>) -> Prepared {
+        match (&self.through, item) {
+            (Through::Native(model), Item::Tensors(inputs)) => {
+                Prepared::Tensors { model: model.clone(), inputs: inputs.native.clone() }
+            }
+            (Through::Native(model), item) if model.language().is_some() => {
+                let session = Session::new(&Arc::from(identity.as_deref().unwrap_or(COMPONENT)));
+                Prepared::Language { model: model.clone(), request: work::request(item), session }
+            }
+            // The classifiers' native row is the model alone, on tensors that are ready.
+            (Through::Native(model), _) => {
+                Prepared::Tensors { model: model.clone(), inputs: self.work.ready_tensors() }
+            }
+            (Through::Sandbox { policy, model }, item) => {
+                let input = match (self.work.task, item) {
+                    (BenchTask::Moderate, Item::Text(text)) => GuestInput::Moderate(vec![Part::Text(text)]),
+                    (BenchTask::Moderate, Item::Image(image)) => {
+                        GuestInput::Moderate(vec![Part::Image(image.to_vec())])
+                    }
+                    (BenchTask::Classify, Item::Image(image)) => GuestInput::Classify(image),
+                    (_, Item::Tensors(inputs)) => GuestInput::Predict(inputs.guest.clone()),
+                    (_, item) => GuestInput::Predict(Arc::new(work::tensors(work::request(item)))),
+                };
+                Prepared::Guest { policy: policy.clone(), model: model.clone(), twin: identity, input }
+            }
+            (Through::Http(client), item) => Prepared::Http {
+                client: client.clone(),
+                request: client.request(work::body(self.work.task, item)),
+            },
+        }
+    }
+
+    /// Send it, and wait for the answer at most [`DEADLINE`].
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer, in a line.
+    pub(super) async fn ask(&self, request: Prepared) -> Result<Reply, String> {
+        let deadline = Instant::now() + DEADLINE;
+        match request {
+            Prepared::Language { model, request, mut session } => {
+                let language = model.language().ok_or("the model is no language model")?;
+                let answer = language.run(&mut session, request, None, deadline).await;
+                let Answer { output, usage, queue, compute, batch } =
+                    answer.map_err(|error| error.to_string())?;
+                let stages = Stages { queue, compute, instance: None, batch: Some(batch), tokens: usage };
+                let said = match output {
+                    Output::Scores(logprobs) => Some(answer::Said::logprobs(&logprobs)),
+                    Output::Text { .. } => None,
+                };
+                Ok(Reply { stages, said })
+            }
+            Prepared::Tensors { model, inputs } => {
+                let reply = model.run(inputs, deadline).await.map_err(|error| error.to_string())?;
+                let (queue, compute, batch) = (reply.queue, reply.compute, Some(reply.batch));
+                let tokens = reply.usage.unwrap_or_default();
+                Ok(Reply { stages: Stages { queue, compute, instance: None, batch, tokens }, said: None })
+            }
+            Prepared::Guest { policy, model, twin, input } => {
+                let renamed = twin.map(|name| policy.component.renamed(&name));
+                guest(renamed.as_ref().unwrap_or(&policy.component), &model, &input, deadline).await
+            }
+            Prepared::Http { client, request } => {
+                let body = client.send(request, deadline).await?;
+                answer::of_server(self.work.task, &body)
+            }
+        }
+    }
+}
+
+async fn guest(
+    component: &Component,
+    model: &str,
+    input: &GuestInput,
+    deadline: Instant,
+) -> Result<Reply, String> {
+    let request = infer_sandbox::Request::new(COMPONENT.into(), deadline);
+    let (usage, said) = match input {
+        GuestInput::Moderate(parts) => {
+            let outcome = component.moderate(&request, parts).await;
+            (outcome.usage, outcome.result.map(|verdict| Some(answer::Said::verdict(&verdict))))
+        }
+        GuestInput::Classify(image) => {
+            let outcome = component.classify(&request, image, 1).await;
+            (outcome.usage, outcome.result.map(|labels| answer::Said::labels(&labels)))
+        }
+        GuestInput::Predict(inputs) => {
+            let outcome = component.predict(&request, model, inputs).await;
+            (outcome.usage, outcome.result.map(|outputs| answer::Said::tensors(&outputs)))
+        }
+    };
+    Ok(Reply { stages: Stages::from(&usage), said: said.map_err(|error| error.to_string())? })
+}

@@ -1,0 +1,200 @@
+//! How right answers are: against a dataset's labels.
+
+use serde::Serialize;
+
+use crate::answer::Said;
+use crate::dataset::{Example, Label};
+
+/// Bins of the calibration error.
+const BINS: usize = 10;
+
+/// How right the answers to a dataset's labelled examples were.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Quality {
+    /// Labelled examples that were answered.
+    pub(super) examples: usize,
+    /// Of these, how many are labelled as what is looked for: to be flagged, or the first choice.
+    pub(super) positives: usize,
+    /// Of how many labelled examples in the file.
+    pub(super) of: usize,
+    /// Examples without an answer.
+    pub(super) errors: usize,
+    /// How many decisions were right.
+    pub(super) accuracy: f64,
+    /// The probability that a positive example scores above a negative one, ties counting half;
+    /// none with one kind alone.
+    pub(super) auroc: Option<f64>,
+    /// The harmonic mean of precision and recall; none with one kind alone.
+    pub(super) f1: Option<f64>,
+    /// How far scores are from the frequencies that they claim: the expected calibration error over
+    /// ten equal bins.
+    pub(super) calibration_error: f64,
+}
+
+/// One answer beside its label.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Point {
+    /// How likely the answer says that the example is positive; for classes, that its label is
+    /// right.
+    score: f64,
+    decided: bool,
+    truth: bool,
+    /// Whether there are positives and negatives at all, as there are not among classes.
+    binary: bool,
+}
+
+/// The answer `said` beside the label of `example`, where it has one that such an answer can be
+/// compared with.
+pub(super) fn point(example: &Example, said: &Said) -> Option<Point> {
+    match (example.label.as_ref()?, said) {
+        (Label::Flagged(truth), Said::Verdict { scores, flagged }) => {
+            let score = match &example.category {
+                Some(category) => {
+                    scores.iter().find(|(name, _)| name == category).map(|(_, score)| *score)?
+                }
+                None => scores.iter().map(|(_, score)| *score).fold(0.0, f64::max),
+            };
+            Some(Point { score, decided: *flagged, truth: *truth, binary: true })
+        }
+        (Label::Flagged(truth), Said::Choices(choices)) => {
+            let score = *choices.first()?;
+            Some(Point { score, decided: score >= 0.5, truth: *truth, binary: true })
+        }
+        (Label::Choice(index), Said::Choices(choices)) => {
+            let (score, own) = (*choices.first()?, *choices.get(*index)?);
+            let right = choices.iter().all(|other| *other <= own);
+            let binary = choices.len() == 2;
+            let truth = if binary { *index == 0 } else { right };
+            Some(if binary {
+                Point { score, decided: right == truth, truth, binary }
+            } else {
+                Point {
+                    score: choices.iter().copied().fold(0.0, f64::max),
+                    decided: true,
+                    truth: right,
+                    binary,
+                }
+            })
+        }
+        (Label::Class(class), Said::Label { name, score }) => {
+            Some(Point { score: *score, decided: true, truth: name == class, binary: false })
+        }
+        _ => None,
+    }
+}
+
+/// The figures of `points`; none where there is no point. `of` is how many labelled examples there
+/// are.
+pub(super) fn judge(points: &[Point], of: usize, errors: usize) -> Option<Quality> {
+    let binary = points.first()?.binary;
+    let count = |keep: &dyn Fn(&Point) -> bool| points.iter().filter(|point| keep(point)).count();
+    let positives = count(&|point| point.truth);
+    let right = count(&|point| point.decided == point.truth);
+    let both = binary && positives > 0 && positives < points.len();
+    let hits = count(&|point| point.decided && point.truth);
+    let wrong = points.len() - right;
+    Some(Quality {
+        examples: points.len(),
+        positives,
+        of,
+        errors,
+        accuracy: right as f64 / points.len() as f64,
+        auroc: both.then(|| auroc(points)),
+        f1: both.then(|| 2.0 * hits as f64 / (2 * hits + wrong) as f64),
+        calibration_error: calibration_error(points),
+    })
+}
+
+/// By ranks (Mann and Whitney), ties having the mean of theirs.
+fn auroc(points: &[Point]) -> f64 {
+    let mut sorted: Vec<_> = points.to_vec();
+    sorted.sort_by(|a, b| a.score.total_cmp(&b.score));
+    let (mut ranks, mut before) = (0.0, 0);
+    for tied in sorted.chunk_by(|a, b| a.score == b.score) {
+        let rank = before as f64 + (tied.len() + 1) as f64 / 2.0;
+        ranks += rank * tied.iter().filter(|point| point.truth).count() as f64;
+        before += tied.len();
+    }
+    let positives = points.iter().filter(|point| point.truth).count() as f64;
+    let negatives = points.len() as f64 - positives;
+    (ranks - positives * (positives + 1.0) / 2.0) / (positives * negatives)
+}
+
+fn calibration_error(points: &[Point]) -> f64 {
+    let mut bins = [(0.0, 0.0); BINS];
+    for point in points {
+        let (scores, truths) = &mut bins[((point.score * BINS as f64) as usize).min(BINS - 1)];
+        *scores += point.score;
+        *truths += f64::from(point.truth);
+    }
+    bins.iter().map(|(scores, truths): &(f64, f64)| (scores - truths).abs()).sum::<f64>()
+        / points.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(score: f64, decided: bool, truth: bool) -> Point {
+        Point { score, decided, truth, binary: true }
+    }
+
+    #[test]
+    fn figures_of_known_answers() {
+        // By hand: of nine pairs five are in order and one is tied; two hits, one miss, one false
+        // alarm.
+        let points = [
+            point(0.1, false, false),
+            point(0.4, false, false),
+            point(0.35, false, true),
+            point(0.8, true, true),
+            point(0.4, true, true),
+            point(0.6, true, false),
+        ];
+        let quality = judge(&points, 10, 1).unwrap();
+        assert!((quality.auroc.unwrap() - 0.611_111).abs() < 1e-5, "{quality:?}");
+        assert!((quality.f1.unwrap() - 0.666_667).abs() < 1e-5, "{quality:?}");
+        assert!((quality.accuracy - 0.666_667).abs() < 1e-5, "{quality:?}");
+        // Bins 0.1: |0.1-0|, 0.3: |0.35-1|, 0.4: |0.8-1|, 0.6: |0.6-0|, 0.8: |0.8-1|.
+        assert!(
+            (quality.calibration_error - (0.1 + 0.65 + 0.2 + 0.6 + 0.2) / 6.0).abs() < 1e-9,
+            "{quality:?}"
+        );
+        assert_eq!((quality.examples, quality.positives, quality.of, quality.errors), (6, 3, 10, 1));
+    }
+
+    #[test]
+    fn one_kind_alone_has_no_ranking() {
+        let quality = judge(&[point(1.0, true, true), point(0.9, true, true)], 2, 0).unwrap();
+        assert_eq!((quality.auroc, quality.f1, quality.accuracy), (None, None, 1.0));
+        assert_eq!(judge(&[], 2, 2), None);
+    }
+
+    #[test]
+    fn answers_are_compared_with_their_labels() {
+        let example = |label, category: Option<&str>| Example {
+            item: crate::work::Item::Text(String::new()),
+            label: Some(label),
+            category: category.map(str::to_owned),
+        };
+        let verdict =
+            Said::Verdict { scores: vec![("hate".into(), 0.2), ("sexual".into(), 0.7)], flagged: false };
+        let choices = Said::Choices(vec![0.3, 0.7]);
+        let label = Said::Label { name: "espresso".into(), score: 0.9 };
+        let cases = [
+            (example(Label::Flagged(true), None), &verdict, Some((0.7, false, true))),
+            (example(Label::Flagged(true), Some("hate")), &verdict, Some((0.2, false, true))),
+            (example(Label::Flagged(true), Some("none")), &verdict, None),
+            (example(Label::Choice(0), None), &choices, Some((0.3, false, true))),
+            (example(Label::Choice(1), None), &choices, Some((0.3, false, false))),
+            (example(Label::Flagged(false), None), &choices, Some((0.3, false, false))),
+            (example(Label::Class("espresso".into()), None), &label, Some((0.9, true, true))),
+            (example(Label::Class("cup".into()), None), &label, Some((0.9, true, false))),
+            (example(Label::Class("cup".into()), None), &verdict, None),
+        ];
+        for (index, (example, said, expected)) in cases.into_iter().enumerate() {
+            let found = super::point(&example, said).map(|point| (point.score, point.decided, point.truth));
+            assert_eq!(found, expected, "case {index}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! One run of `infer bench`.
+
+use std::io::{Write, stderr};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::args::{Bench, BenchTask};
+use crate::baseline::Condition;
+use crate::load::{Extent, Lane, Pace};
+use crate::machine::{Machine, Ticks};
+use crate::path::{Path, Through};
+use crate::random::Random;
+use crate::report::{LoadFacts, Report, SandboxTax};
+use crate::stats::{Row, Tally, Turn};
+use crate::subject::Subject;
+use crate::work::Work;
+use crate::{advice, baseline, cold, dataset, language, machine, plot, print, quality, stats, subject};
+use infer_config::Config;
+use infer_models::disk;
+
+/// Each row's time where none is given, and that of all rows together.
+const ROW: Duration = Duration::from_secs(4);
+const ALL_ROWS: Duration = Duration::from_secs(20);
+
+/// Turns of a row where none are given, and the fewest that still show a spread.
+const TURNS: u32 = 10;
+const FEWEST_TURNS: u32 = 3;
+
+/// Prefill and decode: how long where no time is given, and how often at most.
+const LANGUAGE: language::Effort = language::Effort { time: Duration::from_secs(15), repeats: 5, all: false };
+
+/// How long a dataset's labelled examples are asked at most, where no -z asks for more.
+const QUALITY: Duration = Duration::from_secs(60);
+
+/// Measures what `arguments` ask for, and writes the report to `out`.
+///
+/// # Errors
+///
+/// When the arguments do not fit each other or the configuration, or a measurement fails.
+pub fn run(config: Config, arguments: &Bench, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let earlier = arguments.baseline.as_deref().map(baseline::read).transpose()?;
+    if let (Some(condition), None) =
+        (arguments.fail_if.iter().find(|condition| condition.needs_baseline()), &earlier)
+    {
+        bail!("`--fail-if {condition}` compares with an earlier run; give its report with --baseline");
+    }
+    let mut report = infer_server::threads::block_on(measure(config, arguments))??;
+    let found = serde_json::to_value(&report)?;
+    if let Some(earlier) = &earlier {
+        report.warnings.extend(baseline::differences(&found, earlier));
+    }
+    print::print(&report, arguments.output, out)?;
+    out.flush()?;
+    if let Some(place) = &arguments.plot {
+        disk::replace(place, &plot::svg(&report))
+            .with_context(|| format!("cannot write the plot `{}`", place.display()))?;
+    }
+    judge(&found, earlier.as_ref(), &arguments.fail_if)
+}
+
+/// Exit with 1 where a condition is met.
+fn judge(found: &Value, earlier: Option<&Value>, conditions: &[Condition]) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for condition in conditions {
+        for met in condition.met(found, earlier)? {
+            writeln!(stderr(), "failed: {met}")?;
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
+}
+
+async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
+    let progress = progress();
+    progress.set_message("loading");
+    let subject = subject::load(config, arguments).await?;
+    let task = subject.task;
+    let examples =
+        arguments.dataset.as_deref().map(|path| dataset::read(path, task, arguments.seed)).transpose()?;
+    let card = subject.model.as_ref().map(|model| model.card());
+    let work = Arc::new(Work::new(task, arguments.seed, card, subject.of_images, examples)?);
+    let then = Ticks::now();
+
+    let cold = match arguments.cold {
+        true => Some(cold::measure(&subject, &work, &progress).await?),
+        false => None,
+    };
+    let rows = measure_rows(&subject, &work, arguments, &progress).await?;
+    let (mut prefill, mut decode, mut verdict) = (Vec::new(), None, None);
+    if let Some(model) = subject.model.as_ref().and_then(|model| model.language()) {
+        let effort = language::Effort {
+            time: arguments.duration.map_or(LANGUAGE.time, |length| length * 3),
+            repeats: arguments.repeats.unwrap_or(LANGUAGE.repeats),
+            all: arguments.repeats.is_some(),
+        };
+        let mut random = Random::new(arguments.seed, 1 << 63);
+        let (reading, writing) = language::measure(model, &mut random, effort, &progress).await?;
+        (prefill, decode) = (reading, Some(writing));
+        if task != BenchTask::Generate {
+            verdict = Some(language::verdict(&subject, &work, effort, &progress).await?);
+        }
+    }
+    let quality = measure_quality(&subject, &work, arguments, &progress).await?;
+    progress.finish_and_clear();
+
+    let mut warnings = advice::of_machine(then, Ticks::now(), subject.app.is_some());
+    warnings.extend(rows.warnings);
+    Ok(Report {
+        dummy: subject.dummy,
+        host: Machine::here(),
+        model: subject.facts,
+        task: task.to_string(),
+        target: arguments.target.to_string(),
+        load: LoadFacts {
+            rate: arguments.rate,
+            seconds: rows.seconds,
+            requests: arguments.requests,
+            repeats: rows.repeats,
+            seed: arguments.seed,
+            slo_ms: arguments.slo_ms,
+            prefix_cache: arguments.prefix_cache.to_string(),
+            dataset: arguments.dataset.as_ref().map(|path| path.display().to_string()),
+        },
+        rows: rows.rows,
+        sandbox: rows.sandbox,
+        prefill,
+        decode,
+        verdict,
+        cold,
+        quality,
+        rss_peak_bytes: machine::rss_peak_bytes(),
+        warnings,
+    })
+}
+
+/// What came of the rows.
+struct Rows {
+    rows: Vec<Row>,
+    sandbox: Vec<SandboxTax>,
+    warnings: Vec<String>,
+    seconds: Option<f64>,
+    repeats: u32,
+}
+
+async fn measure_rows(
+    subject: &Subject,
+    work: &Arc<Work>,
+    arguments: &Bench,
+    progress: &ProgressBar,
+) -> anyhow::Result<Rows> {
+    let slo = arguments.slo_ms.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
+    let mut lanes = Vec::new();
+    for &concurrency in &arguments.concurrency {
+        for through in &subject.ways {
+            // Far apart, so that no row asks what another has asked.
+            let path = path(through, work, arguments, (lanes.len() as u64 + 1) << 40);
+            let tally = Arc::new(Mutex::new(Tally::new(slo)));
+            lanes.push(Lane { path: Arc::new(path), concurrency, tally, next: Arc::new(AtomicU64::new(0)) });
+        }
+    }
+    let pace = arguments.rate.map_or(Pace::Closed, |per_second| Pace::Open { per_second });
+    let length = arguments.duration.unwrap_or_else(|| ROW.min(ALL_ROWS / lanes.len() as u32));
+    let mut random = Random::new(arguments.seed, 1 << 62);
+    let mut latency = Duration::ZERO;
+    for lane in &mut lanes {
+        progress.set_message(format!("warming up `{}` at {}", lane.path.name(), lane.concurrency));
+        // Caches, frequencies and the pool's slots settle before anything counts.
+        let counted = std::mem::replace(&mut lane.tally, Arc::new(Mutex::new(Tally::new(None))));
+        let concurrency = if arguments.rate.is_some() { 1 } else { lane.concurrency };
+        let warming = Lane { concurrency, ..lane.clone() };
+        let warm = warming.turn(Pace::Closed, Extent::Time(arguments.warmup), &mut random).await?;
+        if warm.answers == 0 {
+            let tally = lane.tally();
+            let (why, _) = tally.worst_error().unwrap_or(("no request was sent", 0));
+            bail!("`{}` at {} answered no request: {why}", lane.path.name(), lane.concurrency);
+        }
+        latency = latency.max(warm.elapsed * concurrency / u32::try_from(warm.answers).unwrap_or(u32::MAX));
+        lane.tally = counted;
+    }
+    let repeats = turns(arguments, length, latency);
+    let mut turns: Vec<Vec<Turn>> = vec![Vec::new(); lanes.len()];
+    let began = Instant::now();
+    for repeat in 0..repeats {
+        let extent = match arguments.requests {
+            Some(requests) => Extent::Requests(share(requests, repeats, repeat)),
+            None => Extent::Time(length / repeats),
+        };
+        // Who goes first changes, so that a drift of the machine favours nobody.
+        for index in (0..lanes.len()).map(|index| (index + repeat as usize) % lanes.len()) {
+            let lane = &lanes[index];
+            progress.set_message(format!(
+                "turn {} of {repeats}: `{}` at {}, {:.0} s so far",
+                repeat + 1,
+                lane.path.name(),
+                lane.concurrency,
+                began.elapsed().as_secs_f64()
+            ));
+            turns[index].push(lane.turn(pace, extent, &mut random).await?);
+        }
+    }
+    Ok(summary(subject, arguments, &lanes, &turns, length))
+}
+
+fn summary(
+    subject: &Subject,
+    arguments: &Bench,
+    lanes: &[Lane],
+    turns: &[Vec<Turn>],
+    length: Duration,
+) -> Rows {
+    let guards: Vec<_> = lanes.iter().map(Lane::tally).collect();
+    let figures = |((lane, turns), tally): ((&Lane, &Vec<Turn>), &std::sync::MutexGuard<'_, Tally>)| {
+        Row::new(lane.path.name(), lane.concurrency, turns, tally)
+    };
+    let rows: Vec<_> = lanes.iter().zip(turns).zip(&guards).map(figures).collect();
+    let measured: Vec<_> = rows
+        .iter()
+        .zip(turns)
+        .zip(&guards)
+        .map(|((row, turns), tally)| advice::Measured { row, turns, tally })
+        .collect();
+    let warnings = advice::of_rows(&measured, arguments.rate);
+    let mut sandbox = Vec::new();
+    let find = |path: &str, concurrency| {
+        rows.iter().position(|row| row.path == path && row.concurrency == concurrency)
+    };
+    for &concurrency in &arguments.concurrency {
+        let (native, guest) = (find("native", concurrency), find("sandbox", concurrency));
+        if let (true, Some(native), Some(guest)) = (subject.same_work, native, guest)
+            && let Some(instance_us) = guards[guest].instance_us()
+        {
+            let of_native = stats::ratio(&turns[guest], &turns[native]);
+            sandbox.push(SandboxTax { concurrency, of_native, instance_us });
+        }
+    }
+    let seconds = arguments.requests.is_none().then_some(length.as_secs_f64());
+    let repeats = turns.first().map_or(0, |turns| turns.len() as u32);
+    Rows { rows, sandbox, warnings, seconds, repeats }
+}
+
+fn path(through: &Through, work: &Arc<Work>, arguments: &Bench, first: u64) -> Path {
+    Path {
+        through: through.clone(),
+        work: work.clone(),
+        prefix_cache: arguments.prefix_cache,
+        first,
+        turn: AtomicU64::new(0),
+    }
+}
+
+/// How many turns a row is split into: where none are asked for, as many as leave each room for
+/// some answers.
+fn turns(arguments: &Bench, length: Duration, latency: Duration) -> u32 {
+    let most = arguments.requests.map_or(u32::MAX, |requests| u32::try_from(requests).unwrap_or(u32::MAX));
+    let turns = arguments.repeats.unwrap_or_else(|| {
+        let answers = match arguments.requests {
+            Some(requests) => requests as f64,
+            None => length.as_secs_f64() / latency.as_secs_f64().max(1e-9),
+        };
+        ((answers / 4.0) as u32).clamp(FEWEST_TURNS, TURNS)
+    });
+    turns.min(most)
+}
+
+/// The `turn`th of `turns` nearly equal parts of `requests`.
+fn share(requests: u64, turns: u32, turn: u32) -> u64 {
+    let (turns, turn) = (u64::from(turns), u64::from(turn));
+    requests / turns + u64::from(turn < requests % turns)
+}
+
+/// Ask each labelled example once, as far as time goes, and compare.
+async fn measure_quality(
+    subject: &Subject,
+    work: &Arc<Work>,
+    arguments: &Bench,
+    progress: &ProgressBar,
+) -> anyhow::Result<Option<quality::Quality>> {
+    let labelled = || work.examples().iter().filter(|example| example.label.is_some());
+    let of = labelled().count();
+    if of == 0 {
+        return Ok(None);
+    }
+    // The native row of a classifier is asked tensors, not the examples.
+    let through = subject.ways.last().filter(|way| subject.same_work || !matches!(way, Through::Native(_)));
+    let through =
+        through.context("`--native` leaves out what could answer the dataset; leave one of the two out")?;
+    let path = Arc::new(path(through, work, arguments, 1 << 60));
+    let until = Instant::now() + arguments.duration.map_or(QUALITY, |length| (length * 6).max(QUALITY));
+    let at_once = arguments.concurrency.iter().copied().max().unwrap_or(1) as usize;
+    let (mut points, mut errors) = (Vec::new(), 0);
+    let mut asked = tokio::task::JoinSet::new();
+    let mut waiting = labelled().cloned().enumerate();
+    loop {
+        while asked.len() < at_once && Instant::now() < until {
+            let Some((index, example)) = waiting.next() else { break };
+            progress.set_message(format!("example {} of {of}", index + 1));
+            let path = path.clone();
+            asked.spawn(async move {
+                let said = path.ask(path.prepare(example.item.clone(), None)).await.map(|reply| reply.said);
+                (example, said)
+            });
+        }
+        let Some(answer) = asked.join_next().await else { break };
+        match answer.context("a client ended")? {
+            (example, Ok(Some(said))) => points.extend(quality::point(&example, &said)),
+            (_, Ok(None)) => {}
+            (_, Err(_)) => errors += 1,
+        }
+    }
+    let quality = quality::judge(&points, of, errors);
+    ensure!(
+        quality.is_some(),
+        "no labelled example of the dataset had an answer that its label can be compared with"
+    );
+    Ok(quality)
+}
+
+/// A line that moves, where a person is watching.
+fn progress() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_split_without_loss() {
+        for (requests, turns) in [(10, 3), (3, 3), (100, 7), (1, 1)] {
+            let shares: Vec<_> = (0..turns).map(|turn| share(requests, turns, turn)).collect();
+            assert_eq!(shares.iter().sum::<u64>(), requests);
+            assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1, "{shares:?}");
+        }
+    }
+}

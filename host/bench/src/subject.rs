@@ -1,0 +1,384 @@
+//! What is measured: found, loaded, and with the ways that lead to it.
+
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use infer_engine::{Model, Task, files};
+use infer_sandbox::{HttpOptions, Limits, World};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::args::{Bench, BenchTask, PrefixCache, Server, Target};
+use crate::client::Client;
+use crate::path::{COMPONENT, DEADLINE, Through};
+use crate::report::Subject as Facts;
+use crate::work;
+use infer_config::{ComponentConfig, Config, ModelConfig, Place};
+use infer_control::app::{App, LoadedComponent};
+use infer_models::dummy::Mix;
+use infer_models::source::Source;
+use infer_models::{builtin, weights};
+use infer_server::serve::Listeners;
+use infer_server::service::Service;
+
+/// How long a server may take to say what it serves.
+const INTRODUCTION: Duration = Duration::from_secs(5);
+
+/// What is measured.
+pub(super) struct Subject {
+    pub(super) task: BenchTask,
+    pub(super) facts: Option<Facts>,
+    pub(super) dummy: bool,
+    /// Native and sandbox do the same work, so their difference is the sandbox.
+    pub(super) same_work: bool,
+    /// What is judged are images.
+    pub(super) of_images: bool,
+    /// In the order of the rows; at least one.
+    pub(super) ways: Vec<Through>,
+    /// None where a server is measured.
+    pub(super) app: Option<Arc<App>>,
+    pub(super) model: Option<Arc<Model>>,
+    /// The server of the http row, in this process, until this is dropped.
+    _server: Option<oneshot::Sender<()>>,
+}
+
+/// Find and load what `arguments` name.
+///
+/// # Errors
+///
+/// When there is none, when it cannot be loaded, or does not fit the other arguments.
+pub(super) async fn load(config: Config, arguments: &Bench) -> anyhow::Result<Subject> {
+    match &arguments.target {
+        Target::Inproc => inproc(config, arguments).await,
+        Target::Server(server) => running(server, arguments).await,
+    }
+}
+
+async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject> {
+    let began = Instant::now();
+    let most = arguments.concurrency.iter().copied().max().unwrap_or(1);
+    config.sandbox.instances = config.sandbox.instances.max(most);
+    config.server.deadline = DEADLINE;
+    // What is measured is how fast it is, not what is refused.
+    config.server.queue_time = DEADLINE;
+    config.server.rate_per_ip = None;
+    config.server.body_memory_bytes = usize::MAX;
+    config.server.connections.most_per_ip = usize::MAX;
+    config.server.connections.most = usize::MAX;
+    config.keys.clear();
+    let mut quantization = None;
+    let (component, wanted) = match &arguments.component {
+        Some(name) => {
+            let known = names(config.components.keys());
+            ensure!(
+                config.components.contains_key(name),
+                "no component `{name}` in {}; expected one of {known}",
+                config.origin
+            );
+            config.retain_components(|component| component == name);
+            (name.clone(), None)
+        }
+        None => {
+            let name = model_name(arguments)?;
+            let model = match config.models.remove(&name) {
+                Some(model) => model,
+                None => {
+                    let (source, options, reuse) = infer_control::app::find_model(&config, &name)?;
+                    ModelConfig {
+                        at: Place::of(config.origin.clone()),
+                        source,
+                        options,
+                        reuse,
+                        keep_alive: None,
+                        next: None,
+                        previous: None,
+                    }
+                }
+            };
+            let listed = weights::list(&model.source).with_context(|| format!("model `{name}`"))?;
+            let task = task_of_model(arguments.task, listed.card.task, &name)?;
+            quantization = listed.weight_types;
+            let component = component(&model, &name, task, listed.card.task);
+            config.models = [(name.clone(), model)].into();
+            config.components = [(COMPONENT.to_owned(), component)].into();
+            (COMPONENT.to_owned(), Some((name, task)))
+        }
+    };
+    let app = tokio::task::spawn_blocking(|| App::load(config)).await.context("loading ended")??;
+    let app = Arc::new(app);
+    let load_ms = began.elapsed().as_secs_f64() * 1e3;
+    let policy = app.components[&component].clone();
+    let task = match &wanted {
+        Some((_, task)) => *task,
+        None => task_of_component(arguments.task, &policy)?,
+    };
+    let models = policy.component.models();
+    let language = models.values().find(|model| model.language().is_some());
+    let (asked_as, model) = models
+        .iter()
+        .find(|(_, model)| language.is_none_or(|language| Arc::ptr_eq(language, model)))
+        .map(|(asked_as, model)| (asked_as.as_str(), model.clone()))
+        .with_context(|| format!("component `{component}` has no model; give it one under `models`"))?;
+
+    let mut ways = Vec::new();
+    if wanted.is_some() {
+        ways.push(Through::Native(model.clone()));
+    }
+    let mut server = None;
+    if !arguments.native {
+        ways.push(Through::Sandbox { policy: policy.clone(), model: asked_as.into() });
+        let routed = matches!(task, BenchTask::Moderate | BenchTask::Classify);
+        if let (Some(route), true, PrefixCache::On) = (&policy.route, routed, arguments.prefix_cache) {
+            let (authority, stop) = serve(&app).await?;
+            ways.push(Through::Http(Arc::new(Client::new(&authority, route))));
+            server = Some(stop);
+        }
+    }
+    let backend = match model.language() {
+        Some(language) => language.instruction_set(),
+        None => app.runtime.backend(),
+    };
+    let capacity = model.capacity();
+    let facts = Facts {
+        name: model.name().to_owned(),
+        hash: model.hash().to_owned(),
+        component: arguments.component.clone(),
+        backend: backend.to_owned(),
+        quantization,
+        sessions: Some(capacity.sessions),
+        threads: Some(capacity.threads),
+        load_ms: Some(load_ms),
+    };
+    Ok(Subject {
+        task,
+        facts: Some(facts),
+        dummy: models.values().any(|model| model.is_dummy()),
+        same_work: model.language().is_some() || task == BenchTask::Tensor,
+        of_images: models.values().all(|model| model.card().task == Task::ImageClassification),
+        ways,
+        app: Some(app.clone()),
+        model: Some(model),
+        _server: server,
+    })
+}
+
+/// The model that is named; with --dummy the random one of its kind, which is written where it is
+/// missing.
+fn model_name(arguments: &Bench) -> anyhow::Result<String> {
+    let named = arguments.model.as_deref();
+    if !arguments.dummy {
+        return Ok(named.unwrap_or_default().to_owned());
+    }
+    let known = [None, Some("phi3"), Some(builtin::PHI3_DUMMY)];
+    ensure!(
+        known.contains(&named),
+        "`--dummy` knows `phi3` alone, found `--model {}`; leave one of the two out",
+        named.unwrap_or_default()
+    );
+    if !weights::exists(builtin::PHI3_DUMMY) {
+        infer_models::dummy::builtin_phi3(Mix::Q4KM, 1)?;
+    }
+    Ok(builtin::PHI3_DUMMY.to_owned())
+}
+
+fn task_of_model(asked: Option<BenchTask>, model: Task, name: &str) -> anyhow::Result<BenchTask> {
+    use BenchTask::{Classify, Generate, Moderate, Score, Tensor};
+    let fitting: &[BenchTask] = match model {
+        Task::TextGeneration => &[Moderate, Score, Generate],
+        Task::TextClassification => &[Tensor, Moderate],
+        Task::ImageClassification => &[Tensor, Moderate, Classify],
+    };
+    let task = asked.unwrap_or(fitting[0]);
+    ensure!(
+        fitting.contains(&task),
+        "`--task {task}`: model `{name}` is for {model}, which can be asked to {}",
+        names(fitting)
+    );
+    Ok(task)
+}
+
+fn task_of_component(asked: Option<BenchTask>, policy: &LoadedComponent) -> anyhow::Result<BenchTask> {
+    let component = &policy.component;
+    let language = component.models().values().any(|model| model.language().is_some());
+    let fitting: &[BenchTask] = match component.world() {
+        World::Moderator => &[BenchTask::Moderate],
+        World::Classifier => &[BenchTask::Classify],
+        World::Predictor if language => &[BenchTask::Score, BenchTask::Generate],
+        World::Predictor => &[BenchTask::Tensor],
+        World::Handler => bail!(
+            "component `{}` is a handler, whose requests only its clients know; expected a moderator, a classifier or a predictor",
+            component.name()
+        ),
+    };
+    let task = asked.unwrap_or(fitting[0]);
+    ensure!(
+        fitting.contains(&task),
+        "`--task {task}`: component `{}` is a {}, which can be asked to {}",
+        component.name(),
+        component.world(),
+        names(fitting)
+    );
+    Ok(task)
+}
+
+/// The component through which a model alone is measured.
+fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> ComponentConfig {
+    let guest = match task {
+        BenchTask::Moderate => "moderate",
+        BenchTask::Classify => "classify",
+        BenchTask::Score | BenchTask::Generate | BenchTask::Tensor => "predict",
+    };
+    let wanted = match (guest, kind) {
+        ("predict", _) => "model",
+        (_, Task::TextGeneration) => "language",
+        (_, Task::TextClassification) => "text",
+        (_, Task::ImageClassification) => "image",
+    };
+    let mut settings = BTreeMap::new();
+    if kind == Task::TextGeneration {
+        settings.insert("policy.text".to_owned(), work::POLICY.to_owned());
+    }
+    ComponentConfig {
+        at: model.at.clone(),
+        source: Source::Builtin(guest.to_owned()),
+        route: (guest != "predict").then(|| format!("/{guest}")),
+        models: [(wanted.to_owned(), name.to_owned())].into(),
+        settings,
+        // A measured model may be slower than one that is served with the usual limits.
+        limits: Limits { compute_time: DEADLINE, ..Limits::default() },
+        http: HttpOptions::default(),
+        tests: Vec::new(),
+    }
+}
+
+/// Serve `app` on a port of this machine that nobody else uses.
+async fn serve(app: &Arc<App>) -> anyhow::Result<(String, oneshot::Sender<()>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
+    let authority = listener.local_addr().context("the listener has no address")?.to_string();
+    let (stop, stopped) = oneshot::channel();
+    let listeners = Listeners::from(listener);
+    let service = Service::new(app.clone(), &listeners, None);
+    tokio::spawn(infer_server::serve::run(service, listeners, async {
+        let _ = stopped.await;
+    }));
+    Ok((authority, stop))
+}
+
+async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> {
+    let target = &arguments.target;
+    let local = [
+        ("--model", arguments.model.is_some()),
+        ("--native", arguments.native),
+        ("--cold", arguments.cold),
+        ("--dummy", arguments.dummy),
+        ("--prefix-cache", arguments.prefix_cache != PrefixCache::On),
+    ];
+    if let Some((flag, _)) = local.iter().find(|(_, given)| *given) {
+        bail!(
+            "`{flag}` is of what this process loads, and `--target {target}` is not; leave one of the two out"
+        );
+    }
+    let deadline = Instant::now() + INTRODUCTION;
+    let introduced = Client::new(&server.authority, "/").get("/v1/models", deadline).await;
+    // A server of another kind may not list anything; one that cannot be reached is told here and
+    // not by a thousand errors.
+    let listed = match introduced {
+        Ok(listed) => listed,
+        Err(why) if why.starts_with(char::is_numeric) || why.contains("JSON") => Value::Null,
+        Err(why) => bail!("`{target}`: {why}"),
+    };
+    let entries = listed["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let of_world = |entry: &Value| match entry["world"].as_str() {
+        Some("moderator") => Some(BenchTask::Moderate),
+        Some("classifier") => Some(BenchTask::Classify),
+        _ => None,
+    };
+    let chosen = entries.iter().filter(|entry| entry["route"].is_string()).find(|entry| {
+        let named = arguments.component.as_deref().is_none_or(|name| entry["id"] == name);
+        let typed = server.path.as_deref().map(|path| path.split('?').next().unwrap_or(path));
+        let at = typed.is_none_or(|path| entry["route"] == path);
+        let able = match arguments.task {
+            Some(task) => of_world(entry) == Some(task),
+            None => {
+                arguments.component.is_some()
+                    || typed.is_some()
+                    || of_world(entry) == Some(BenchTask::Moderate)
+            }
+        };
+        named && at && able
+    });
+    if let (Some(name), None) = (&arguments.component, chosen) {
+        let known = entries
+            .iter()
+            .filter(|entry| entry["route"].is_string())
+            .filter_map(|entry| entry["id"].as_str());
+        bail!("`{target}` serves no such component `{name}`; it serves {}", names(known));
+    }
+    let task = arguments.task.or_else(|| of_world(chosen?)).unwrap_or(BenchTask::Moderate);
+    ensure!(
+        matches!(task, BenchTask::Moderate | BenchTask::Classify),
+        "`--task {task}`: a server has no route for it; measure it with `--target inproc`"
+    );
+    let path = server
+        .path
+        .clone()
+        .or_else(|| Some(chosen?["route"].as_str()?.to_owned()))
+        .unwrap_or_else(|| format!("/{task}"));
+    let model = chosen.and_then(|component| {
+        let used: Vec<_> = component["models"].as_array()?.iter().collect();
+        let of = |entry: &&Value| entry["kind"] == "model" && used.contains(&&entry["id"]);
+        let models = || entries.iter().filter(of);
+        models().find(|entry| entry["task"] == "text-generation").or_else(|| models().next())
+    });
+    let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+    let facts = model.map(|model| Facts {
+        name: text(&model["id"]),
+        hash: text(&model["hash"]),
+        component: chosen.map(|component| text(&component["id"])),
+        backend: text(&model["backend"]),
+        quantization: None,
+        sessions: None,
+        threads: None,
+        load_ms: None,
+    });
+    Ok(Subject {
+        task,
+        dummy: entries.iter().any(|entry| entry["dummy"] == true),
+        of_images: model.is_some_and(|model| model["task"] == "image-classification"),
+        facts,
+        same_work: false,
+        ways: vec![Through::Http(Arc::new(Client::new(&server.authority, &path)))],
+        app: None,
+        model: None,
+        _server: None,
+    })
+}
+
+/// Names in backticks, with commas between them.
+fn names<N: std::fmt::Display>(names: impl IntoIterator<Item = N>) -> String {
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The bytes of the guest that sandboxed rows instantiate.
+///
+/// # Errors
+///
+/// When its file cannot be read any more.
+pub(super) fn guest_bytes(app: &App, policy: &LoadedComponent) -> anyhow::Result<Vec<u8>> {
+    let config = app.config.components.get(policy.component.name());
+    match &config.context("the component is configured")?.source {
+        Source::Builtin(name) => Ok(builtin::guest(name).context("the guest is built in")?.to_vec()),
+        Source::Path(path) => read(path),
+    }
+}
+
+/// A larger file is not read.
+const MAX_BYTES: u64 = 1 << 30;
+
+fn read(path: &FilePath) -> anyhow::Result<Vec<u8>> {
+    files::read(path, MAX_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
+}

@@ -1,0 +1,105 @@
+//! The subcommands: one module each. They write to standard output and leave errors to `main`.
+
+mod admin;
+mod check;
+mod classify;
+mod compile;
+mod dummy;
+mod generate;
+mod key;
+mod language;
+mod lock;
+mod models;
+mod moderate;
+mod plan;
+mod pull;
+mod score;
+mod serve;
+mod store;
+mod versions;
+
+use std::io::{Write as _, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use infer_engine::files;
+
+use crate::cli::{Cli, Command};
+use crate::logging;
+use infer_config::Config;
+use infer_control::app::App;
+
+/// Run the subcommand that was typed.
+///
+/// # Errors
+///
+/// Whatever kept the subcommand from its work; the caller prints it.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let usual = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    logging::init(cli.log.as_deref().unwrap_or(usual), cli.log_format)?;
+    if let Some(name) = &cli.instruction_set {
+        infer_engine::set_instruction_set(name)?;
+    }
+    let mut out = stdout().lock();
+    // Files are brought before there is a configuration that uses them.
+    let load = || Config::load(cli.config.as_deref());
+    // A command ends before a model could rest.
+    let load_awake = || {
+        load().map(|mut config| {
+            config.models.values_mut().for_each(|model| model.keep_alive = None);
+            config.drop_trials();
+            config
+        })
+    };
+    match cli.command {
+        Command::Pull(arguments) => pull::run(&arguments, &mut out)?,
+        Command::List(arguments) => store::list(&arguments, &mut out)?,
+        Command::Rm(arguments) => store::remove(&arguments, &mut out)?,
+        Command::Verify(arguments) => return store::verify(&arguments, &mut out),
+        Command::Dummy(arguments) => dummy::run(&arguments, &mut out)?,
+        Command::Key(arguments) => key::run(&arguments, &mut out)?,
+        Command::Serve(arguments) => {
+            drop(out);
+            serve::run(cli.config.clone(), &arguments)?;
+        }
+        Command::Check(arguments) => check::run(load()?, &arguments, &mut out)?,
+        Command::Reload(arguments) => admin::reload(&load()?, &arguments, &mut out)?,
+        Command::Diff(arguments) => versions::diff(&load()?, &arguments, &mut out)?,
+        Command::Promote(arguments) => versions::promote(&load()?, &arguments, &mut out)?,
+        Command::Rollback(arguments) => versions::rollback(&load()?, &arguments, &mut out)?,
+        Command::Lock => lock::run(&Config::read(cli.config.as_deref())?, &mut out)?,
+        Command::Compile => compile::run(&load()?, &mut out)?,
+        Command::Plan(arguments) => plan::run(&load()?, &arguments, &mut out)?,
+        Command::Models(arguments) => models::run(&load()?, &arguments, &mut out)?,
+        Command::Classify(arguments) => classify::run(load_awake()?, &arguments, &mut out)?,
+        Command::Moderate(arguments) => moderate::run(load_awake()?, &arguments, &mut out)?,
+        Command::Generate(arguments) => generate::run(&load_awake()?, &arguments, &mut out)?,
+        Command::Score(arguments) => score::run(&load_awake()?, &arguments, &mut out)?,
+        Command::Bench(arguments) => return infer_bench::run(load_awake()?, &arguments, &mut out),
+    }
+    stdout().flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Load what one command needs: the chosen component and its models.
+fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<App> {
+    if let Some(name) = name {
+        config.retain_components(|component| component == name);
+    }
+    App::load(config)
+}
+
+/// A request from the command line.
+fn request(app: &App) -> infer_sandbox::Request {
+    infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + app.config.server.deadline)
+}
+
+/// A longer file on the command line is not an image.
+const MAX_BYTES: u64 = 1 << 30;
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    files::read(path, MAX_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
+}

@@ -1,0 +1,109 @@
+//! `infer reload`, and what else is asked of the operator's listener of a running server.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::handshake;
+use hyper::header::HOST;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::cli::Admin;
+use infer_config::{Config, Resolved};
+use infer_control::live::Report;
+use infer_control::versions::Versions;
+use infer_server::routes::admin::{RELOAD, STATE, VERSIONS};
+use infer_server::threads::block_on;
+
+/// The longest that a server may take: a large model is hashed, loaded and asked before a reload is
+/// answered.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// The longest that it may take to tell what it serves.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// The longest answer, in bytes: every key of a large configuration.
+const LONGEST: usize = 16 << 20;
+
+pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -> anyhow::Result<()> {
+    let report = serve_changes(address(config, arguments)?)?;
+    if !report.applied {
+        writeln!(out, "nothing has changed")?;
+        return Ok(());
+    }
+    for change in &report.changes {
+        writeln!(out, "{change}")?;
+    }
+    let loaded = [report.models, report.components].concat();
+    let loaded = if loaded.is_empty() { "nothing".to_owned() } else { loaded.join(", ") };
+    writeln!(out, "\nserved after {} ms; loaded for it: {loaded}", report.took_ms)?;
+    Ok(())
+}
+
+/// Whether anything listens at `address`.
+pub(super) fn is_there(address: SocketAddr) -> bool {
+    std::net::TcpStream::connect_timeout(&address, SHORT).is_ok()
+}
+
+/// Have the server at `address` serve what its configuration says now.
+pub(super) fn serve_changes(address: SocketAddr) -> anyhow::Result<Report> {
+    block_on(ask(address, Method::POST, RELOAD, PATIENCE))?
+}
+
+/// How the running server's models compare with their next versions.
+pub(super) fn versions(config: &Config, arguments: &Admin) -> anyhow::Result<Vec<Versions>> {
+    let address = address(config, arguments)?;
+    block_on(ask(address, Method::GET, VERSIONS, SHORT))?
+}
+
+/// What the running server serves.
+pub(super) fn state(config: &Config, arguments: &Admin) -> anyhow::Result<Resolved> {
+    let address = address(config, arguments)?;
+    block_on(ask(address, Method::GET, STATE, SHORT))?
+}
+
+fn address(config: &Config, arguments: &Admin) -> anyhow::Result<SocketAddr> {
+    arguments.admin_address(config).with_context(|| {
+        format!(
+            "`admin_listen` is not set in {}: set it under [server] and start the server again, or name the running server's with \
+             `--admin ADDRESS:PORT`; SIGHUP reloads without it",
+            config.origin
+        )
+    })
+}
+
+async fn ask<T: DeserializeOwned>(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    time: Duration,
+) -> anyhow::Result<T> {
+    let exchange = async {
+        let stream = TcpStream::connect(address).await.with_context(|| {
+            format!("no server answers at `{address}`; expected the `admin_listen` of one that runs")
+        })?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = Request::builder().method(method).uri(path).header(HOST, address.to_string());
+        let response = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?.to_bytes();
+        if !status.is_success() {
+            let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let said = answer["error"]["message"].as_str().unwrap_or("without a message");
+            bail!("the server at `{address}` answered {}: {said}", status.as_u16());
+        }
+        serde_json::from_slice(&body)
+            .with_context(|| format!("`{path}` at `{address}` is not answered as expected"))
+    };
+    timeout(time, exchange).await.with_context(|| format!("no answer from `{address}` in time"))?
+}

@@ -1,0 +1,157 @@
+//! `infer check`: load everything as `serve` would, every file hashed anew, ask what it is asked
+//! before it is served, and say what would run.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+
+use super::admin;
+use crate::cli::Check;
+use infer_config::{Change, Config, Resolved};
+use infer_control::app::App;
+use infer_control::live::self_test;
+use infer_control::live::self_test::Tested;
+use infer_models::weights::Reuse;
+use infer_server::serve::tls::Tls;
+use infer_server::threads::block_on;
+
+pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -> anyhow::Result<()> {
+    for model in config.models.values_mut().filter(|model| model.reuse == Reuse::All) {
+        model.reuse = Reuse::Packed;
+    }
+    let app = App::load(config)?;
+    let tested = block_on(self_test::run(&app, None))??;
+    if let Some(other) = &arguments.diff {
+        let before = match other {
+            Some(path) => App::load(Config::load(Some(path))?)?.resolved(),
+            None => admin::state(&app.config, &arguments.server)?,
+        };
+        return changes(&before.changes(&app.resolved()), out);
+    }
+    let server = &app.config.server;
+    writeln!(out, "configuration  {}", app.config.origin)?;
+    writeln!(out, "backend        {}", app.runtime.describe())?;
+    listen(&app.config, out)?;
+    writeln!(
+        out,
+        "requests       deadline {} ms, body up to {} bytes, {} instances, {} waiting",
+        server.deadline.as_millis(),
+        server.max_body_bytes,
+        app.config.sandbox.instances,
+        app.config.sandbox.waiting
+    )?;
+    for (name, config) in &app.config.models {
+        let model = app.models[name].resident().context("a model that was just loaded is not there")?;
+        let card = model.card();
+        writeln!(out, "\nmodel {name}")?;
+        writeln!(out, "  source       {}", config.source)?;
+        writeln!(out, "  card         {} ({}, {})", card.name, card.task, card.license)?;
+        writeln!(out, "  hash         {}", model.hash())?;
+        let options = model.capacity();
+        writeln!(
+            out,
+            "  runs         {} sessions × {} threads, queue {}",
+            options.sessions, options.threads, options.queue_capacity
+        )?;
+        match model.unbatched() {
+            None if model.is_language() => {
+                writeln!(out, "  batches      up to {} tokens of all requests", options.max_batch)?;
+            }
+            None => writeln!(out, "  batches      up to {} rows of all requests", options.max_batch)?,
+            Some(reason) => writeln!(out, "  batches      none: {reason}")?,
+        }
+        if let Some(language) = model.language() {
+            let context = language.context();
+            writeln!(
+                out,
+                "  context      {context} tokens, keys and values up to {} bytes",
+                options.kv_bytes
+            )?;
+            if language.kv_tokens() < context {
+                let needed = (options.kv_bytes / language.kv_tokens()).saturating_mul(context);
+                writeln!(
+                    out,
+                    "  WARNING      these hold {} tokens: longer requests are refused; `kv_bytes` of {needed} holds a context",
+                    language.kv_tokens()
+                )?;
+            }
+            writeln!(out, "  kernels      {}", language.instruction_set())?;
+            match language.packed_file() {
+                Some(path) => writeln!(out, "  weights      mapped from {}", path.display())?,
+                None => writeln!(out, "  weights      packed in memory")?,
+            }
+        }
+        if model.is_dummy() {
+            writeln!(out, "  DUMMY        random weights: its answers mean nothing")?;
+        }
+    }
+    for (name, config) in &app.config.components {
+        let policy = &app.components[name];
+        let limits = policy.component.limits();
+        writeln!(out, "\ncomponent {name}")?;
+        writeln!(out, "  source       {}", config.source)?;
+        writeln!(out, "  hash         {}", policy.hash)?;
+        match &policy.route {
+            Some(route) => writeln!(out, "  route        POST {route} ({})", policy.component.world())?,
+            None => writeln!(out, "  route        none ({})", policy.component.world())?,
+        }
+        for (wanted, model) in policy.component.models() {
+            writeln!(out, "  model        {wanted} = {}", model.name())?;
+        }
+        writeln!(
+            out,
+            "  limits       memory {} bytes, tensors {} bytes, guest {} ms, compute {} ms, {} handles",
+            limits.memory_bytes,
+            limits.tensor_bytes,
+            limits.guest_time.as_millis(),
+            limits.compute_time.as_millis(),
+            limits.handles
+        )?;
+    }
+    let Tested { models, components } = tested;
+    writeln!(out, "\nself-tests     {models} of models, {components} of components: as expected")?;
+    writeln!(out, "\nall of it loads")?;
+    Ok(())
+}
+
+/// What a reload would change.
+fn changes(changes: &[Change], out: &mut impl Write) -> anyhow::Result<()> {
+    for change in changes {
+        let fixed = if change.is_fixed() { "  (needs a restart)" } else { "" };
+        writeln!(out, "{change}{fixed}")?;
+    }
+    match changes.iter().filter(|change| change.is_fixed()).count() {
+        _ if changes.is_empty() => writeln!(out, "nothing would change")?,
+        0 => writeln!(out, "\nall of it loads, and can be served without a restart")?,
+        fixed => writeln!(
+            out,
+            "\nall of it loads; {fixed} of it cannot change while the server runs, so a reload is refused"
+        )?,
+    }
+    Ok(())
+}
+
+/// Where it would listen, and whom it would answer.
+fn listen(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let server = &config.server;
+    let scheme = match &server.tls {
+        Some(files) => {
+            Tls::load(files.clone())?;
+            "https"
+        }
+        None => "http",
+    };
+    writeln!(out, "listen         {scheme}://{}", server.listen)?;
+    if let Some(path) = &server.unix_socket {
+        writeln!(out, "socket         {}", path.display())?;
+    }
+    if let Some(admin) = server.admin_listen {
+        writeln!(out, "admin          http://{admin}")?;
+    }
+    match (config.keys.len(), server.trusted_network) {
+        (0, true) => writeln!(out, "keys           none: whoever reaches it may use it (`trusted_network`)")?,
+        (0, false) => writeln!(out, "keys           none: this machine's own programs are answered")?,
+        (keys, _) => writeln!(out, "keys           {keys}")?,
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! `infer compile`: compile the configured components ahead, so that the first start reads machine
+//! code.
+
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use infer_sandbox::Sandbox;
+
+use infer_config::Config;
+use infer_control::app::component_bytes;
+use infer_models::builtin;
+
+pub(super) fn run(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let sandbox = Sandbox::new(&config.sandbox)?;
+    for (name, component) in &config.components {
+        let place = || component.at.to_string();
+        let bytes = component_bytes(name, &component.source).with_context(place)?;
+        let began = Instant::now();
+        let kept = sandbox.compile_ahead(name, &bytes).with_context(place)?;
+        let took = began.elapsed().as_millis();
+        let Some(kept) = kept else {
+            anyhow::bail!("component `{name}` compiles, and cannot be kept: {}", builtin::NO_CACHE);
+        };
+        let how = if kept.reused { "was there and is verified" } else { "is compiled" };
+        writeln!(
+            out,
+            "component `{name}` {how} ({took} ms): {} bytes, `{}`",
+            kept.bytes,
+            kept.path.display()
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! `infer dummy`: write a model of random weights and, where it is a built-in one, its card.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::cli::{Architecture, Dummy};
+use infer_models::dummy::{Mix, Written};
+use infer_models::{builtin, disk, dummy, weights};
+
+pub(super) fn run(arguments: &Dummy, out: &mut impl Write) -> anyhow::Result<()> {
+    let Architecture::Phi3 = arguments.model;
+    if let Some(path) = &arguments.output {
+        let written = dummy::phi3(path, arguments.mix, arguments.seed)?;
+        return report(path, &written, &path.display().to_string(), out);
+    }
+    let (path, written) = dummy::builtin_phi3(arguments.mix, arguments.seed)?;
+    report(&path, &written, &format!("builtin:{}", builtin::PHI3_DUMMY), out)
+}
+
+fn report(path: &Path, written: &Written, source: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    let Written { bytes, sha256 } = written;
+    writeln!(out, "DUMMY: `{}` has random weights, {bytes} bytes, sha256 {sha256}", path.display())?;
+    writeln!(out, "a configuration uses it with `source = \"{source}\"`")?;
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! `infer key`: API keys, of which the server keeps hashes alone.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+
+use crate::cli::{Key, KeyCommand};
+use infer_config::keys;
+
+pub(super) fn run(arguments: &Key, out: &mut impl Write) -> anyhow::Result<()> {
+    let KeyCommand::New { name } = &arguments.command;
+    let (key, hash) = keys::generate().context("the system has no random numbers")?;
+    writeln!(out, "# The key, which is shown this once; clients send `Authorization: Bearer KEY`:")?;
+    writeln!(out, "# {key}")?;
+    writeln!(out, "\n[keys.{name}]\nhash = \"{hash}\"")?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! `infer models`: what is configured, and what could be.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::cli::{Format, Output};
+use infer_config::Config;
+use infer_models::source::Source;
+use infer_models::weights::State;
+use infer_models::{builtin, weights};
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    source: String,
+    task: String,
+    bytes: u64,
+    state: String,
+    dummy: bool,
+    license: String,
+    description: String,
+    configured: bool,
+}
+
+pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for (name, model) in &config.models {
+        rows.push(row(name, &model.source, true).with_context(|| format!("{}: model `{name}`", model.at))?);
+    }
+    for name in builtin::weights_names() {
+        let source = Source::Builtin(name.to_owned());
+        let configured = config.models.values().any(|model| model.source == source);
+        if !configured && weights::exists(name) {
+            rows.push(row(name, &source, false)?);
+        }
+    }
+    match arguments.output {
+        Format::Json => serde_json::to_writer_pretty(&mut *out, &rows)?,
+        Format::Table => {
+            writeln!(
+                out,
+                "{:<20} {:<36} {:<22} {:>10}  {:<10}  LICENSE",
+                "MODEL", "SOURCE", "TASK", "BYTES", "STATE"
+            )?;
+            for row in &rows {
+                let name = if row.configured { row.name.clone() } else { "(not configured)".to_owned() };
+                let Row { source, task, bytes, state, license, .. } = row;
+                writeln!(out, "{name:<20} {source:<36} {task:<22} {bytes:>10}  {state:<10}  {license}")?;
+            }
+        }
+    }
+    if arguments.output == Format::Json {
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn row(name: &str, source: &Source, configured: bool) -> anyhow::Result<Row> {
+    let weights::Listed { card, state, dummy, .. } = weights::list(source)?;
+    let state = match state {
+        State::Ready if dummy => "DUMMY".to_owned(),
+        State::Ready => "ready".to_owned(),
+        State::Absent => "not pulled".to_owned(),
+        State::Damaged(what) => format!("damaged: {what}"),
+    };
+    Ok(Row {
+        name: name.to_owned(),
+        source: source.to_string(),
+        task: card.task.to_string(),
+        bytes: card.files.iter().map(|file| file.bytes).sum(),
+        state,
+        dummy,
+        license: card.license,
+        description: card.description,
+        configured,
+    })
+}

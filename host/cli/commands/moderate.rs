@@ -1,0 +1,74 @@
+//! `infer moderate TEXT|-`: the path of `POST /moderate`, without HTTP.
+
+use std::io::{IsTerminal as _, Read as _, Write, stdin};
+
+use anyhow::Context as _;
+use infer_sandbox::World;
+use infer_sandbox::types::Part;
+use infer_server::threads::block_on;
+
+use crate::cli::{Format, Moderate};
+use infer_config::Config;
+use infer_models::dummy::WARNING;
+use infer_server::routes;
+use infer_server::routes::ModerateResponse;
+
+pub(super) fn run(config: Config, arguments: &Moderate, out: &mut impl Write) -> anyhow::Result<()> {
+    let parts = parts(arguments)?;
+    let app = super::load_component(config, arguments.component.as_deref())?;
+    let policy = app.component(arguments.component.as_deref(), World::Moderator)?;
+    let response = block_on(routes::respond(policy, &super::request(&app), vec![parts]))?
+        .map_err(|(_, error)| error)
+        .context("cannot moderate the input")?;
+    match arguments.output.output {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut *out, &response)?;
+            writeln!(out)?;
+        }
+        Format::Table => print(&response, out)?,
+    }
+    Ok(())
+}
+
+fn parts(arguments: &Moderate) -> anyhow::Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    match arguments.text.as_deref() {
+        Some("-") => {
+            if stdin().is_terminal() {
+                anyhow::bail!("`-` reads the text from standard input, which is a terminal; pipe a text in");
+            }
+            let mut text = String::new();
+            stdin().read_to_string(&mut text).context("standard input is not UTF-8 text")?;
+            parts.push(Part::Text(text));
+        }
+        Some(text) => parts.push(Part::Text(text.to_owned())),
+        None => {}
+    }
+    for path in &arguments.image {
+        parts.push(Part::Image(super::read(path)?));
+    }
+    anyhow::ensure!(
+        !parts.is_empty(),
+        "nothing to moderate; give a text, `-` for standard input, or --image FILE"
+    );
+    Ok(parts)
+}
+
+fn print(response: &ModerateResponse, out: &mut impl Write) -> std::io::Result<()> {
+    if response.infer.judges.dummy {
+        writeln!(out, "{WARNING}")?;
+    }
+    for judgement in &response.results {
+        let word = if judgement.flagged { "flagged" } else { "not flagged" };
+        writeln!(out, "{word}  {}", response.infer.timings)?;
+        for (category, score) in &judgement.category_scores {
+            let gap = response.infer.degraded.iter().find(|gap| gap.category == *category);
+            let gap = gap.map(|gap| format!("  ({})", gap.reason)).unwrap_or_default();
+            match judgement.category_tiers.get(category) {
+                Some(tier) => writeln!(out, "  {score:.4}  {category:22}  {tier}{gap}")?,
+                None => writeln!(out, "       -  {category:22}{gap}")?,
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `infer plan`: what the configuration needs of memory, in a table.
+
+use std::io::Write;
+
+use infer_engine::{Runtime, RuntimeOptions};
+
+use crate::cli::{Format, Output};
+use infer_config::Config;
+use infer_control::plan::{Plan, mebibytes};
+
+pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
+    let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
+    let plan = Plan::of(config, &runtime)?;
+    if arguments.output == Format::Json {
+        serde_json::to_writer_pretty(&mut *out, &plan)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    writeln!(out, "{:<26} {:<42} {:>13} {:>13}", "PART", "WHAT", "EXPECTED", "AT MOST")?;
+    for part in &plan.parts {
+        let what = if part.mapped { format!("{} (page cache)", part.what) } else { part.what.clone() };
+        let (bytes, most) = (mebibytes(part.bytes), mebibytes(part.most_bytes));
+        writeln!(out, "{:<26} {what:<42} {bytes:>13} {most:>13}", part.subject)?;
+    }
+    let most: u64 = plan.parts.iter().map(|part| part.most_bytes).sum();
+    writeln!(out, "{:<69} {:>13} {:>13}", "TOTAL", mebibytes(plan.bytes), mebibytes(most))?;
+    match plan.contract_bytes {
+        None => writeln!(out, "\nno `memory_bytes` under [server]: nothing holds requests to a total")?,
+        Some(contract) => writeln!(
+            out,
+            "\n`memory_bytes` {}: {} without requests, {} for them",
+            mebibytes(contract),
+            mebibytes(plan.standing_bytes),
+            mebibytes(contract.saturating_sub(plan.standing_bytes))
+        )?,
+    }
+    plan.admit(config)?;
+    Ok(())
+}

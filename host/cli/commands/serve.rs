@@ -1,0 +1,141 @@
+//! `infer serve`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::cli::Serve;
+use infer_config::{Address, Config, ServerConfig};
+use infer_control::app::App;
+use infer_control::live;
+use infer_control::live::Live;
+use infer_server::serve;
+use infer_server::serve::tls::Tls;
+use infer_server::serve::{Abort, Listeners};
+use infer_server::service::Service;
+use infer_server::threads::block_on;
+
+/// How long models may take to end the computations that nobody waits for any more.
+const UNLOAD: Duration = Duration::from_secs(5);
+
+/// Descriptors beside those of connections: models, libraries, the log, the runtimes.
+const OTHER_FILES: u64 = 128;
+
+pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()> {
+    let listen = arguments.listen.clone();
+    let config = read(path.as_deref(), listen.as_ref())?;
+    block_on(async {
+        // Bound first: a taken address is known before any model is loaded.
+        let listeners = Listeners::bind(&config.server).await?;
+        let began = Instant::now();
+        let app = Arc::new(tokio::task::spawn_blocking(|| App::load(config)).await??);
+        announce(&app, &listeners, began)?;
+        let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+        let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+        let tls = listeners.tls().cloned();
+        let service =
+            Service::new(app, &listeners, Some(Box::new(move || read(path.as_deref(), listen.as_ref()))));
+        let reloads = [
+            Abort(tokio::spawn(reload_on_hangup(service.live().clone(), tls, hangup))),
+            Abort(tokio::spawn(live::watch(service.live().clone()))),
+            Abort(tokio::spawn(live::rest(service.live().clone()))),
+        ];
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        };
+        serve::run(service.clone(), listeners, stop).await.context("the listener failed")?;
+        drop(reloads);
+        service.unload(UNLOAD).await;
+        info!("stopped");
+        Ok(())
+    })?
+}
+
+/// The configuration, as it is served.
+fn read(path: Option<&Path>, listen: Option<&Address>) -> anyhow::Result<Config> {
+    let mut config = Config::load(path)?;
+    if let Some(listen) = listen {
+        config.server.listen = listen.chosen();
+        if let Err(why) = config.server.admits(listen, config.keys.is_empty()) {
+            bail!("`--listen` {why}");
+        }
+    }
+    raise_file_limit(&mut config.server);
+    Ok(config)
+}
+
+/// Read the certificate and the configuration again at each SIGHUP.
+async fn reload_on_hangup(live: Arc<Live>, tls: Option<Arc<Tls>>, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        if let Some(tls) = tls.clone() {
+            let _ = tokio::task::spawn_blocking(move || tls.reload_and_log()).await;
+        }
+        // It is told in the log.
+        let _ = live.reload().await;
+    }
+}
+
+/// Let the process have as many descriptors as it may, and take no more connections than that is
+/// enough for.
+fn raise_file_limit(server: &mut ServerConfig) {
+    let limit = getrlimit(Resource::Nofile);
+    let maximum = limit.maximum.unwrap_or(u64::MAX);
+    let wanted = (server.connections.most as u64).saturating_add(OTHER_FILES);
+    let mut current = limit.current.unwrap_or(u64::MAX);
+    if current < wanted {
+        let raised = Rlimit { current: Some(wanted.min(maximum)), maximum: limit.maximum };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            current = wanted.min(maximum);
+        }
+    }
+    if current < wanted {
+        let most = current.saturating_sub(OTHER_FILES).max(current / 2).max(1) as usize;
+        warn!(
+            "`connections` is {}, and this process may have {current} files open (`ulimit -n`): {most} connections are taken",
+            server.connections.most
+        );
+        server.connections.most = most;
+    }
+}
+
+fn announce(app: &App, listeners: &Listeners, began: Instant) -> anyhow::Result<()> {
+    info!(backend = app.runtime.backend(), "{}", app.runtime.describe());
+    for policy in app.components.values() {
+        let component = &policy.component;
+        if let Some(route) = &policy.route {
+            let models: Vec<_> = component.models().values().map(|model| model.name()).collect();
+            info!(route, component = component.name(), models = models.join(","), "serving");
+        }
+    }
+    let url = listeners.url().context("the listener has no address")?;
+    let server = &app.config.server;
+    if !app.config.keys.is_empty() {
+        info!(keys = app.config.keys.len(), "requests need one of the configured keys");
+        if server.tls.is_none() && !server.listen.ip().is_loopback() {
+            warn!(
+                "keys are sent in clear: there is no [server.tls], and `listen` is reached from other machines"
+            );
+        }
+    } else if server.trusted_network {
+        warn!("no key is configured, and `trusted_network` is set: whoever reaches the server may use it");
+    } else {
+        info!("no key is configured: this machine's own programs are answered, and nobody else");
+    }
+    if let Some(path) = &server.unix_socket {
+        info!("listening on {}", path.display());
+    }
+    if let Some(address) = listeners.admin_address() {
+        info!("the operator's own endpoints are on http://{address}");
+    }
+    let load_ms = began.elapsed().as_millis() as u64;
+    info!(load_ms, config = %app.config.origin, "listening on {url}");
+    Ok(())
+}

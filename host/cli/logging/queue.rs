@@ -1,0 +1,183 @@
+//! Lines on their way to standard error: taken without waiting, written by a thread of their own.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use infer_control::metrics::DROPPED_LOG_LINES;
+use tracing::warn;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that wait, and the bytes of all of them.
+const LINES: usize = 16_384;
+const BYTES: usize = 4 << 20;
+
+/// Bytes that are written at once where more than a line waits.
+const BATCH: usize = 32 << 10;
+
+/// How long a writer that would block, as a terminal may be set to, is left alone.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The sending end. Pushing never waits.
+pub(super) struct Queue {
+    lines: SyncSender<Box<[u8]>>,
+    /// Of lines that are queued, or taken and not written yet.
+    bytes: Arc<AtomicUsize>,
+    dropped: &'static AtomicU64,
+}
+
+impl Queue {
+    /// A queue whose thread writes to `out` for as long as the process lives.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Queue> {
+        Queue::with(out, &DROPPED_LOG_LINES)
+    }
+
+    fn with(out: impl Write + Send + 'static, dropped: &'static AtomicU64) -> io::Result<Queue> {
+        let (lines, waiting) = sync_channel(LINES);
+        let bytes = Arc::<AtomicUsize>::default();
+        let held = bytes.clone();
+        thread::Builder::new().name("log".to_owned()).spawn(move || write(out, &waiting, &held, dropped))?;
+        Ok(Queue { lines, bytes, dropped })
+    }
+
+    /// Queue one or more whole lines, or count them as dropped where there is no room.
+    pub(super) fn push(&self, lines: &[u8]) {
+        let held = self.bytes.fetch_add(lines.len(), Ordering::AcqRel);
+        if held + lines.len() > BYTES || self.lines.try_send(lines.into()).is_err() {
+            self.bytes.fetch_sub(lines.len(), Ordering::AcqRel);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Wait until everything that was pushed is written, but no longer than `most`.
+    pub(super) fn flush(&self, most: Duration) {
+        let until = Instant::now() + most;
+        while self.bytes.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn write(mut out: impl Write, waiting: &Receiver<Box<[u8]>>, held: &AtomicUsize, dropped: &AtomicU64) {
+    let mut batch = Vec::new();
+    let mut known = dropped.load(Ordering::Relaxed);
+    while let Ok(first) = waiting.recv() {
+        batch.extend_from_slice(&first);
+        while batch.len() < BATCH
+            && let Ok(next) = waiting.try_recv()
+        {
+            batch.extend_from_slice(&next);
+        }
+        write_all(&mut out, &batch);
+        held.fetch_sub(batch.len(), Ordering::AcqRel);
+        batch.clear();
+        batch.shrink_to(2 * BATCH);
+        let now = dropped.load(Ordering::Relaxed);
+        if now != known {
+            warn!(lines = now - known, "log lines were dropped: standard error was not read fast enough");
+            known = now;
+        }
+    }
+}
+
+/// Write all of `bytes`, or give up where the reader has gone.
+fn write_all(out: &mut impl Write, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return,
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(_) => return,
+        }
+    }
+}
+
+impl<'q> MakeWriter<'q> for &'static Queue {
+    type Writer = Line;
+
+    fn make_writer(&'q self) -> Line {
+        Line(self)
+    }
+}
+
+/// Takes what the subscriber writes, a whole line at a time.
+pub(super) struct Line(&'static Queue);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Takes nothing until its sender has gone, and keeps what it was given.
+    struct Stuck(Option<Receiver<()>>, Sender<Vec<u8>>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(stuck) = self.0.take() {
+                let _ = stuck.recv();
+            }
+            let _ = self.1.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn unread_log_drops_lines_and_counts_them() {
+        let (free, stuck) = channel();
+        let (taken, written) = channel();
+        let dropped = &*Box::leak(Box::<AtomicU64>::default());
+        let queue = Queue::with(Stuck(Some(stuck), taken), dropped).unwrap();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        let pushed = 3 * BYTES / line.len();
+        for _ in 0..pushed {
+            queue.push(&line);
+        }
+        assert!(queue.bytes.load(Ordering::Relaxed) <= BYTES, "the queue is bounded");
+        queue.flush(Duration::from_millis(5));
+        let lost = dropped.load(Ordering::Relaxed) as usize;
+        assert!(lost >= pushed - BYTES / line.len() - 1 && lost < pushed, "{lost} of {pushed}");
+        drop(free);
+        queue.flush(Duration::from_secs(60));
+        drop(queue);
+        let bytes: usize = written.iter().map(|bytes| bytes.len()).sum();
+        assert_eq!(bytes, (pushed - lost) * line.len(), "what was not dropped is written");
+    }
+
+    #[test]
+    fn short_lines_are_bounded_in_number() {
+        let (free, stuck) = channel();
+        let (taken, _written) = channel();
+        let dropped = &*Box::leak(Box::<AtomicU64>::default());
+        let queue = Queue::with(Stuck(Some(stuck), taken), dropped).unwrap();
+        for _ in 0..2 * LINES {
+            queue.push(b"\n");
+        }
+        // The thread has taken up to a batch of them.
+        assert!(dropped.load(Ordering::Relaxed) > 0);
+        drop(free);
+    }
+}

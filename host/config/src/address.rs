@@ -1,0 +1,143 @@
+//! Where a listener is: an address and a port, or a name and a port.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::str::FromStr;
+
+/// An address to listen on, as it was typed and as it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// All that the name stands for, in their order, IPv4 first. The first is listened on.
+    resolved: Vec<SocketAddr>,
+}
+
+/// Text that is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoAddress(String);
+
+impl Address {
+    /// The one that is listened on.
+    #[must_use]
+    pub fn chosen(&self) -> SocketAddr {
+        self.resolved[0]
+    }
+
+    /// All that the name stands for, whether listened on or not.
+    #[must_use]
+    pub fn all(&self) -> &[SocketAddr] {
+        &self.resolved
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Address { resolved: vec![address] }
+    }
+}
+
+impl FromStr for Address {
+    type Err = NoAddress;
+
+    /// Read `text`. A name is looked up, which may ask the network; `localhost`, and any name below
+    /// it, is 127.0.0.1 without asking (RFC 6761, section 6.3).
+    fn from_str(text: &str) -> Result<Self, NoAddress> {
+        const EXPECTED: &str =
+            "expected an address and a port such as `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`";
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(address.into());
+        }
+        let no = |what: &str| NoAddress(format!("{what}; {EXPECTED}"));
+        let (name, port) = text.rsplit_once(':').ok_or_else(|| no("it has no port"))?;
+        let port: u16 = port.parse().map_err(|_| no("its port is not a number from 0 to 65535"))?;
+        let of = |ip: IpAddr| Ok(SocketAddr::new(ip, port).into());
+        match name.trim_end_matches('.').to_ascii_lowercase().as_str() {
+            "" => return Err(no("it has no host")),
+            "*" => return Err(no("`*` is no address; `0.0.0.0` or `[::]` is every address of this machine")),
+            host if host == "localhost" || host.ends_with(".localhost") => {
+                return of(Ipv4Addr::LOCALHOST.into());
+            }
+            _ => {}
+        }
+        if name.contains("://") {
+            return Err(no("it is a URL"));
+        }
+        if name.contains(':') || name.contains(['[', ']']) {
+            return Err(no("an IPv6 address stands in brackets"));
+        }
+        let found = (name, port).to_socket_addrs();
+        let found = found.map_err(|error| no(&format!("the name `{name}` is not resolved ({error})")))?;
+        let mut resolved: Vec<_> = found.collect();
+        // Servers of names answer in any order, and a reload must not find another address first.
+        resolved.sort();
+        resolved.dedup();
+        if resolved.is_empty() {
+            return Err(no(&format!("the name `{name}` stands for no address")));
+        }
+        Ok(Address { resolved })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.chosen().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Origin};
+
+    #[test]
+    fn addresses_and_localhost_are_read() {
+        let cases = [
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("[::]:8080", "[::]:8080"),
+            ("localhost:8080", "127.0.0.1:8080"),
+            ("LocalHost:0", "127.0.0.1:0"),
+            ("infer.localhost:80", "127.0.0.1:80"),
+            ("localhost.:80", "127.0.0.1:80"),
+        ];
+        for (text, expected) in cases {
+            let address: Address = text.parse().unwrap();
+            assert_eq!((address.to_string().as_str(), address.all().len()), (expected, 1), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_address_of_a_name_counts() {
+        let config = |text: &str| Config::parse(text, &Origin::Builtin).unwrap().server;
+        let own: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        let other: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let address = Address { resolved: vec![own, other] };
+        let keyless = config("").admits(&address, true).unwrap_err();
+        assert!(keyless.contains("`192.0.2.1:80`, which other machines reach"), "{keyless}");
+        assert_eq!(config("").admits(&address, false), Ok(()));
+        assert_eq!(config("").admits(&Address { resolved: vec![own] }, true), Ok(()));
+        assert_eq!(config("[server]\ntrusted_network = true").admits(&address, true), Ok(()));
+    }
+
+    #[test]
+    fn text_that_is_no_address_is_explained() {
+        let cases = [
+            ("8080", "it has no port"),
+            ("localhost", "it has no port"),
+            (":8080", "it has no host"),
+            ("*:8080", "`0.0.0.0` or `[::]`"),
+            ("localhost:http", "not a number"),
+            ("localhost:65536", "not a number"),
+            ("::1:8080", "stands in brackets"),
+            ("[::1]:x", "not a number"),
+            ("[::1:80", "stands in brackets"),
+            ("no-such-name.invalid:8080", "`no-such-name.invalid` is not resolved"),
+            ("http://localhost:8080", "it is a URL"),
+        ];
+        for (text, words) in cases {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("expected an address"), "{text}: {error}");
+        }
+    }
+}

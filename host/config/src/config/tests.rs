@@ -1,0 +1,139 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, &Origin::File(PathBuf::from("/etc/infer/infer.toml")))
+}
+
+fn mistakes(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_built_in_configuration_has_no_mistakes() {
+    let config = Config::parse(CONFIG, &Origin::Builtin).unwrap();
+    assert_eq!(config.models.len(), 3);
+    let routes: Vec<_> =
+        config.components.values().filter_map(|component| component.route.as_deref()).collect();
+    assert_eq!(routes, ["/classify", "/moderate"]);
+    assert!(config.server.listen.ip().is_loopback());
+}
+
+#[test]
+fn every_limit_can_be_set_and_has_a_default() {
+    let config = parse(
+        "[components.a]\nsource = \"builtin:moderate\"\nlimits = { guest_ms = 7, memory_bytes = 99000, log_lines = 0 }\n\
+         settings = { \"threshold.hate\" = 0.25, strict = true, count = 3, text = \"t\" }",
+    )
+    .unwrap();
+    let component = &config.components["a"];
+    let expected = Limits {
+        guest_time: Duration::from_millis(7),
+        memory_bytes: 99_000,
+        log_lines: 0,
+        ..Limits::default()
+    };
+    assert_eq!(component.limits, expected);
+    let settings: Vec<_> =
+        component.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(settings, [("count", "3"), ("strict", "true"), ("text", "t"), ("threshold.hate", "0.25")]);
+}
+
+#[test]
+fn paths_start_from_the_configurations_folder() {
+    let message = mistakes("[models.a]\nsource = \"weights/a\"");
+    assert!(message.contains("`/etc/infer/weights/a` does not exist"), "{message}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = "[models.a]\nsource = \"weights/toxic-bilstm\"";
+    let config = Config::parse(text, &Origin::File(root.join("infer.toml"))).unwrap();
+    assert_eq!(config.models["a"].source, Source::Path(root.join("weights/toxic-bilstm")));
+}
+
+#[test]
+fn mistakes_name_subject_line_and_way_out() {
+    let component = "[components.a]\nsource = \"builtin:moderate\"\n";
+    let cases = [
+        ("[server]\nlisten = \"nowhere\"".to_owned(), ":2: ", "it has no port; expected an address"),
+        ("[server]\ninstances = 0".to_owned(), ":2: ", "`instances` is 0, expected 1 to 1000"),
+        ("[server]\ndeadline_ms = -1".to_owned(), ":2: ", "invalid value: integer `-1`"),
+        (
+            "[server]\n\ndeadline_ms = 9000000000".to_owned(),
+            ":3: ",
+            "`deadline_ms` is 9000000000, expected 1 to 3600000",
+        ),
+        (
+            "[models.a]\nsource = \"builtin:toxic-bilstm\"\nsessions = 0".to_owned(),
+            ":3: ",
+            "model `a`: `sessions` is 0, expected 1 to 64",
+        ),
+        (
+            format!("{component}limits = {{ handles = 0 }}"),
+            ":3: ",
+            "component `a`: `handles` is 0, expected 1 to 1000000",
+        ),
+        ("[models.a]\n".to_owned(), ":1: ", "missing field `source`"),
+        (
+            format!("{component}colour = 3"),
+            ":3: ",
+            "unknown field `colour`, expected one of `source`, `route`",
+        ),
+        (format!("{component}limits = {{ guest_s = 3 }}"), ":3: ", "unknown field `guest_s`"),
+        (
+            format!("{component}settings = {{ list = [1] }}"),
+            ":3: ",
+            "a setting is a string, a number or a boolean",
+        ),
+        (format!("{component}settings = {{ \"models.x\" = 1 }}"), ":2: ", "keys that start with `models.`"),
+        (format!("{component}route = \"/a b\""), ":3: ", "route is `/a b`, expected a path"),
+        (
+            format!(
+                "{component}route = \"/x\"\n[components.b]\nsource = \"builtin:classify\"\nroute = \"/x\""
+            ),
+            ":6: ",
+            "component `b`: route `/x` is already the component `a`'s",
+        ),
+    ];
+    for (text, line, words) in cases {
+        let message = mistakes(&text);
+        assert!(message.starts_with(&format!("/etc/infer/infer.toml{line}")), "{text}: {message}");
+        assert!(message.contains(words), "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_component_is_kept_with_the_models_that_it_uses() {
+    let mut config = Config::parse(CONFIG, &Origin::Builtin).unwrap();
+    config.retain_components(|name| name == "classify");
+    assert_eq!(config.components.keys().collect::<Vec<_>>(), ["classify"]);
+    assert_eq!(config.models.keys().collect::<Vec<_>>(), ["efficientnet-lite0"]);
+}
+
+#[test]
+fn packed_weights_are_kept_unless_that_is_switched_off() {
+    let reuse = |line: &str| {
+        let config = parse(&format!("[models.m]\nsource = \"builtin:smollm2\"\n{line}")).unwrap();
+        config.models["m"].reuse
+    };
+    assert_eq!(reuse(""), Reuse::All);
+    assert_eq!(reuse("packed_cache = true"), Reuse::All);
+    assert_eq!(reuse("packed_cache = false"), Reuse::Off);
+    let mistake = mistakes("[models.m]\nsource = \"builtin:smollm2\"\npacked_cache = 1");
+    assert!(mistake.contains("infer.toml:3: invalid type: integer `1`, expected a boolean"), "{mistake}");
+}
+
+#[test]
+fn an_alias_is_another_name_of_a_component_that_there_is() {
+    let component = "[components.a]\nsource = \"builtin:moderate\"\nroute = \"/a\"\n";
+    let config = parse(&format!("[server]\naliases = {{ b = \"a\" }}\n{component}")).unwrap();
+    assert_eq!(config.server.aliases["b"], "a");
+    let text = mistakes(&format!("[server]\naliases = {{ b = \"c\" }}\n{component}"));
+    assert!(text.contains(":2: alias `b`: component `c` is not configured; expected `a`"), "{text}");
+    let text = mistakes(&format!("[server]\naliases = {{ a = \"a\" }}\n{component}"));
+    assert!(text.contains("alias `a` is a component's name"), "{text}");
+    for route in ["/v1/moderations", "/v1alpha1/comments:analyze"] {
+        let text = mistakes(&component.replace("/a", route));
+        assert!(text.contains(&format!("route `{route}`")), "{text}");
+    }
+}

@@ -1,0 +1,38 @@
+//! infer.toml and infer.lock: parsed, checked, compared and edited.
+//!
+//! # Layout
+//!
+//! - `file`: the keys as they are typed; `check`: from these to a [`Config`], naming each mistake
+//!   with its line; `config`: the result
+//! - `server`, `trial`, `component_test`, `address`: parts of a configuration
+//! - `keys`: API keys and their hashes; `paths`: the server's own routes
+//! - `resolved`: comparing two configurations; `edit`: changing the text; `watched`: the files that
+//!   a configuration depends on
+//! - `lock`: infer.lock, which pins models and components by their hashes
+//! - `data_url`, `percent`: encodings of bytes in text
+
+mod address;
+mod check;
+mod component_test;
+mod config;
+pub mod data_url;
+pub mod edit;
+mod file;
+pub mod keys;
+pub mod lock;
+pub mod paths;
+pub mod percent;
+mod resolved;
+mod server;
+mod trial;
+mod watched;
+
+pub use address::{Address, NoAddress};
+pub use component_test::{ComponentTest, TestImage};
+pub use config::{
+    CONFIG, ComponentConfig, Config, ConfigError, MAX_BYTES, Mistake, ModelConfig, Origin, Place,
+};
+pub use resolved::{Change, Resolved};
+pub use server::{ANY_ORIGIN, ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
+pub use trial::{Next, Trial};
+pub use watched::Files;

@@ -1,0 +1,217 @@
+//! infer.lock: the hash of every model and component of a configuration, so that two boxes with the
+//! same lock answer alike.
+//!
+//! It stands beside the configuration, under its name with `.lock` at the end. Where it is, nothing
+//! is served that it does not pin.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use infer_engine::files;
+use serde::{Deserialize, Serialize};
+
+use crate::{Mistake, Origin, Place};
+use infer_models::disk;
+
+/// The one version there is.
+const VERSION: u32 = 1;
+
+/// A longer file is no lock.
+pub const MAX_BYTES: u64 = 4 << 20;
+
+const HEAD: &str = "# What `infer lock` has pinned: the SHA-256 of every model (over its card and its files) and component.\n\
+                    # Commit it beside the configuration; run `infer lock` again after a change that is meant.\n\n";
+
+/// What is pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    path: PathBuf,
+    pins: Pins,
+}
+
+/// Hashes by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pins {
+    version: u32,
+    /// Of models.
+    #[serde(default)]
+    pub models: BTreeMap<String, Pin>,
+    /// Of models' next versions, by the models' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub next: BTreeMap<String, Pin>,
+    /// Of components.
+    #[serde(default)]
+    pub components: BTreeMap<String, Pin>,
+}
+
+/// One hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// What the configuration said when it was pinned: for people.
+    pub source: String,
+    /// In 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Default for Pins {
+    fn default() -> Self {
+        Pins { version: VERSION, models: BTreeMap::new(), next: BTreeMap::new(), components: BTreeMap::new() }
+    }
+}
+
+impl Lock {
+    /// The lock beside the configuration `origin`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is none.
+    pub fn beside(origin: &Origin) -> Result<Option<Self>, Mistake> {
+        let Some(path) = path(origin) else { return Ok(None) };
+        let read = files::read_to_string(&path, MAX_BYTES);
+        let mistake = |message: String| Mistake {
+            at: Place::of(Origin::File(path.clone())),
+            message: format!("{message}; `infer lock` writes it anew"),
+        };
+        let text = match read {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(mistake(format!("cannot be read: {error}"))),
+        };
+        let pins: Pins =
+            toml::from_str(&text).map_err(|error| mistake(error.message().trim_end().replace('\n', " ")))?;
+        if pins.version != VERSION {
+            return Err(mistake(format!("`version` is {}, expected {VERSION}", pins.version)));
+        }
+        Ok(Some(Lock { path, pins }))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// That model `name` has the hash that is pinned.
+    ///
+    /// # Errors
+    ///
+    /// When it has another, or none is pinned.
+    pub fn check_model(&self, name: &str, sha256: &str) -> anyhow::Result<()> {
+        self.check("model", name, self.pins.models.get(name), sha256)
+    }
+
+    /// The same lock, for a configuration in which the next version of model `name` is the model.
+    #[must_use]
+    pub fn of_next(mut self, name: &str) -> Self {
+        match self.pins.next.remove(name) {
+            Some(pin) => self.pins.models.insert(name.to_owned(), pin),
+            None => self.pins.models.remove(name),
+        };
+        self
+    }
+
+    /// As [`Lock::check_model`], of a component.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::check_model`].
+    pub fn check_component(&self, name: &str, sha256: &str) -> anyhow::Result<()> {
+        self.check("component", name, self.pins.components.get(name), sha256)
+    }
+
+    fn check(&self, kind: &str, name: &str, pin: Option<&Pin>, found: &str) -> anyhow::Result<()> {
+        let path = self.path.display();
+        match pin {
+            Some(pin) if pin.sha256 == found => Ok(()),
+            Some(pin) => bail!(
+                "{kind} `{name}` has sha256 {found}, `{path}` pins {}; bring back what was pinned (`{}`), or run `infer lock` \
+                 to pin what is there now",
+                pin.sha256,
+                pin.source
+            ),
+            None => bail!("{kind} `{name}` is not pinned in `{path}`; run `infer lock` to pin it"),
+        }
+    }
+}
+
+/// Write `pins` beside the configuration `origin`, whole or not at all; where they are.
+///
+/// # Errors
+///
+/// When the configuration is no file, or the folder cannot be written.
+pub fn write(origin: &Origin, pins: &Pins) -> anyhow::Result<PathBuf> {
+    let path = path(origin).context("the built-in configuration is a part of the program, and pinned with it; copy it to infer.toml to lock it")?;
+    disk::replace(&path, &text(pins)?).with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(path)
+}
+
+/// `pins` as they are written.
+///
+/// # Errors
+///
+/// None for pins that were made from a configuration.
+pub fn text(pins: &Pins) -> anyhow::Result<String> {
+    Ok(format!("{HEAD}{}", toml::to_string(pins)?))
+}
+
+/// The lock beside the configuration at `origin`; none for the built-in configuration.
+pub fn path(origin: &Origin) -> Option<PathBuf> {
+    match origin {
+        Origin::Builtin => None,
+        Origin::File(path) => Some(path.with_extension("lock")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(sha256: &str) -> Pin {
+        Pin { source: "builtin:x".to_owned(), sha256: sha256.to_owned() }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin::File(folder.path().join("box.toml"));
+        assert_eq!(Lock::beside(&origin).unwrap(), None);
+        let mut pins = Pins::default();
+        pins.models.insert("judge".to_owned(), pin("aa"));
+        pins.components.insert("a \"b\"\n".to_owned(), pin("bb"));
+        assert_eq!(write(&origin, &pins).unwrap(), folder.path().join("box.lock"));
+        let lock = Lock::beside(&origin).unwrap().unwrap();
+        assert_eq!(lock.pins, pins);
+        assert!(lock.check_model("judge", "aa").is_ok());
+        assert!(lock.check_component("a \"b\"\n", "bb").is_ok());
+        let told = lock.check_model("judge", "cc").unwrap_err().to_string();
+        assert!(
+            told.contains("model `judge` has sha256 cc") && told.contains("pins aa; bring back"),
+            "{told}"
+        );
+        let told = lock.check_component("judge", "aa").unwrap_err().to_string();
+        assert!(told.contains("component `judge` is not pinned in"), "{told}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_lock_is_told_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin::File(folder.path().join("infer.toml"));
+        for (text, words) in [
+            ("version = 2\n", "`version` is 2, expected 1"),
+            ("models = 3\n", "invalid type"),
+            ("version = 1\n[keys]\n", "unknown field `keys`"),
+            ("version = 1\n[models.a]\nsource = \"x\"\n", "missing field `sha256`"),
+        ] {
+            std::fs::write(folder.path().join("infer.lock"), text).unwrap();
+            let mistake = Lock::beside(&origin).unwrap_err();
+            assert!(mistake.message.contains(words), "{text}: {}", mistake.message);
+            assert!(mistake.at.to_string().ends_with("infer.lock"));
+        }
+        assert!(write(&Origin::Builtin, &Pins::default()).is_err());
+    }
+}

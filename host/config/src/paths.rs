@@ -1,0 +1,61 @@
+//! The server's own paths, which no component can be mounted on, and the paths of a component.
+
+/// Models that clients may use.
+pub const MODELS: &str = "/v1/models";
+
+/// OpenAI's moderation endpoint.
+pub const MODERATIONS: &str = "/v1/moderations";
+
+/// OpenAI's chat and text completions.
+pub const COMPLETIONS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+
+/// Perspective's comment analysis.
+pub const PERSPECTIVE: &str = "/v1alpha1/comments:analyze";
+
+/// The prefix of the Open Inference Protocol.
+pub const KSERVE: &str = "/v2";
+
+/// The OpenAPI document.
+pub const OPENAPI: &str = "/openapi.json";
+
+/// Liveness.
+pub const HEALTHZ: &str = "/healthz";
+
+/// Readiness.
+pub const READYZ: &str = "/readyz";
+
+/// Metrics.
+pub const METRICS: &str = "/metrics";
+
+/// True if `path` is the server's own, so that no component can be mounted on it.
+pub fn is_reserved(path: &str) -> bool {
+    const OWN: [&str; 6] = [HEALTHZ, READYZ, METRICS, OPENAPI, MODERATIONS, PERSPECTIVE];
+    let is_below =
+        |own: &str| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    OWN.contains(&path) || COMPLETIONS.contains(&path) || is_below(KSERVE) || is_below(MODELS)
+}
+
+/// What a route ends with that stands for all paths below it too.
+pub const BELOW: &str = "/...";
+
+/// The paths that `route` stands for, as the router writes them. A component is given the whole
+/// path.
+pub fn paths(route: &str) -> Vec<String> {
+    match route.strip_suffix(BELOW) {
+        None => vec![route.to_owned()],
+        Some("") => vec!["/".to_owned(), "/{*below}".to_owned()],
+        Some(path) => vec![path.to_owned(), format!("{path}/"), format!("{path}/{{*below}}")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_may_stand_for_all_below_it() {
+        assert_eq!(paths("/gate"), ["/gate"]);
+        assert_eq!(paths("/gate/..."), ["/gate", "/gate/", "/gate/{*below}"]);
+        assert_eq!(paths("/..."), ["/", "/{*below}"]);
+    }
+}

@@ -1,0 +1,198 @@
+//! What models and components are asked before they are served: a card's tests, and those of the
+//! configuration.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use infer_engine::{RunError, files};
+use infer_sandbox::types::{Fault, Label, Part, Verdict};
+use infer_sandbox::{CallError, Outcome, Request, World};
+use tokio::time::sleep;
+
+use crate::app::{App, LoadedComponent};
+use infer_config::{ComponentTest, TestImage, data_url};
+
+/// How long all tests of one model or component may take.
+const TIME: Duration = Duration::from_secs(60);
+
+/// How long to wait where requests of others leave no room.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest image of a test, in bytes.
+const LONGEST: u64 = 32 << 20;
+
+/// What a component without tests is asked: whatever it answers is right, as long as it answers.
+const TEXT: &str = "Hello there.";
+
+/// The same for images: 8 by 8 pixels of grey, in PNG.
+const PIXELS: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADElEQVR4nGNgIB4AAABIAAGOmKtZAAAAAElFTkSuQmCC";
+
+/// What was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tested {
+    /// Tests of cards.
+    pub models: usize,
+    /// Tests of components, those included that they have without being given any.
+    pub components: usize,
+}
+
+/// Ask all of `app` that `old` has not.
+///
+/// # Errors
+///
+/// The first that does not answer as expected.
+pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
+    let mut tested = Tested::default();
+    for version in app.versions() {
+        let served = old.is_some_and(|old| old.versions().any(|old| Arc::ptr_eq(old.model, version.model)));
+        if !served {
+            let asked = version.model.self_test(Instant::now() + TIME).await;
+            tested.models += asked.with_context(|| version.config.at.to_string())?;
+        }
+    }
+    let canary = |app: &App| app.canary.as_ref().map(|canary| canary.app.clone());
+    let known: Vec<_> = old
+        .into_iter()
+        .flat_map(|old| {
+            let next =
+                canary(old).into_iter().flat_map(|app| app.components.values().cloned().collect::<Vec<_>>());
+            old.components.values().cloned().chain(next)
+        })
+        .collect();
+    let next = canary(app).into_iter().flat_map(|app| app.components.clone());
+    let mut asked: Vec<Arc<LoadedComponent>> = Vec::new();
+    for (name, policy) in app.components.clone().into_iter().chain(next) {
+        let served = known.iter().chain(&asked).any(|known| Arc::ptr_eq(known, &policy));
+        if !served {
+            asked.push(policy.clone());
+            let (name, policy) = (&name, &policy);
+            let config = &app.config.components[name];
+            let asked = component(policy, &config.tests).await;
+            let asked = asked.with_context(|| format!("component `{name}`"));
+            tested.components += asked.with_context(|| config.at.to_string())?;
+        }
+    }
+    Ok(tested)
+}
+
+async fn component(policy: &LoadedComponent, tests: &[ComponentTest]) -> anyhow::Result<usize> {
+    let request = Request::new(Arc::from("self-test"), Instant::now() + TIME);
+    if tests.is_empty() {
+        return unasked(policy, &request).await;
+    }
+    for (index, test) in tests.iter().enumerate() {
+        one(policy, &request, test).await.with_context(|| format!("self-test {index}"))?;
+    }
+    Ok(tests.len())
+}
+
+/// Ask a component that was given no tests whether it answers at all.
+async fn unasked(policy: &LoadedComponent, request: &Request) -> anyhow::Result<usize> {
+    let answered = match policy.component.world() {
+        World::Moderator => {
+            let parts = [Part::Text(TEXT.to_owned())];
+            patient(request, || policy.component.moderate(request, &parts)).await.map(|_| ())
+        }
+        World::Classifier => {
+            let image = STANDARD.decode(PIXELS).context("the image of self-tests")?;
+            patient(request, || policy.component.classify(request, &image, 1)).await.map(|_| ())
+        }
+        // What it could be asked depends on its models.
+        World::Predictor => return Ok(0),
+        // Whatever it were asked, it might act upon it.
+        World::Handler => return Ok(0),
+    };
+    match answered {
+        // It may want other content.
+        Err(CallError::Fault {
+            fault: Fault::InvalidInput(_) | Fault::UnsupportedMedia(_) | Fault::TooLarge(_),
+            ..
+        })
+        | Ok(()) => Ok(1),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn one(policy: &LoadedComponent, request: &Request, test: &ComponentTest) -> anyhow::Result<()> {
+    let image = test.image.as_ref().map(read).transpose()?;
+    match policy.component.world() {
+        World::Moderator => {
+            if test.label.is_some() {
+                bail!(
+                    "`label` is what a classifier answers, and this is a moderator; expected `flagged` or `scores`"
+                );
+            }
+            let parts: Vec<_> =
+                test.input.clone().map(Part::Text).into_iter().chain(image.map(Part::Image)).collect();
+            let verdict = patient(request, || policy.component.moderate(request, &parts)).await?;
+            judge(test, &verdict)
+        }
+        World::Classifier => {
+            if test.input.is_some() || test.flagged.is_some() || !test.scores.is_empty() {
+                bail!("this is a classifier, which has only `image` and `label`");
+            }
+            let image = image.context("`image` is missing")?;
+            let labels = patient(request, || policy.component.classify(request, &image, 1)).await?;
+            named(test, &labels)
+        }
+        World::Predictor => bail!("a predictor has no tests but those of its models' cards"),
+        World::Handler => bail!("a handler has no tests: what it would be asked, it might act upon"),
+    }
+}
+
+/// Ask again while requests leave no room for the question.
+async fn patient<T, F: Future<Output = Outcome<T>>>(
+    request: &Request,
+    ask: impl Fn() -> F,
+) -> Result<T, CallError> {
+    loop {
+        match ask().await.result {
+            Err(CallError::Busy { .. } | CallError::Fault { model: Some(RunError::Busy { .. }), .. })
+                if Instant::now() < request.deadline =>
+            {
+                sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn judge(test: &ComponentTest, verdict: &Verdict) -> anyhow::Result<()> {
+    if let Some(flagged) = test.flagged
+        && flagged != verdict.flagged
+    {
+        bail!("`flagged` is {}, expected {flagged}", verdict.flagged);
+    }
+    for (category, &expected) in &test.scores {
+        let found = verdict.scores.iter().find(|score| score.category == *category);
+        let found = found.map(|score| f64::from(score.score));
+        let found = found.with_context(|| format!("`{category}` has no score, expected {expected}"))?;
+        // A score that is no number is refused before.
+        if (found - expected).abs() > test.tolerance {
+            bail!("`{category}` scores {found}, expected {expected} ± {}", test.tolerance);
+        }
+    }
+    Ok(())
+}
+
+fn named(test: &ComponentTest, labels: &[Label]) -> anyhow::Result<()> {
+    let Some(expected) = &test.label else { return Ok(()) };
+    match labels.first() {
+        Some(label) if label.name == *expected => Ok(()),
+        Some(label) => bail!("the label is `{}`, expected `{expected}`", label.name),
+        None => bail!("there is no label, expected `{expected}`"),
+    }
+}
+
+fn read(image: &TestImage) -> anyhow::Result<Vec<u8>> {
+    match image {
+        TestImage::Data(url) => data_url::decode(url).context("`image`"),
+        TestImage::Path(path) => {
+            files::read(path, LONGEST).with_context(|| format!("cannot read `{}`", path.display()))
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What a configuration needs of memory, predicted before anything is loaded; and whether that
+//! keeps the contract.
+//!
+//! Two figures stand for each part: what it takes when the server has been busy with requests as in
+//! tests/plan.rs, and the most that it may take. What does not depend on requests has to fit into
+//! `memory_bytes` at its most; what is left of that is what requests may hold together, and the
+//! sandbox counts it ([`infer_sandbox::RequestMemory`]).
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use infer_engine::{Footprint, Format, Loading, MIRROR_BYTES, Need, Runtime};
+use infer_sandbox::{INSTANCE_BYTES, Sandbox};
+use serde::Serialize;
+
+use crate::app::component_bytes;
+use infer_config::{Config, ConfigError, Mistake, ModelConfig, Next, Trial};
+use infer_models::source::Source;
+use infer_models::weights;
+use infer_models::weights::{Reuse, State};
+
+/// Measured on Linux x86-64 as what a server takes with a part and without, in bytes resident;
+/// `make plan` compares their sum with what real servers take under load.
+mod measured {
+    /// The program with no model and no component: its code, its threads, the WebAssembly engine's
+    /// tables.
+    pub(super) const PROGRAM: u64 = 27 << 20;
+    /// ONNX Runtime 1.32: its environment and its operators' tables.
+    pub(super) const ONNXRUNTIME: u64 = 21 << 20;
+    /// The library's code that is used once a model is.
+    pub(super) const OPERATORS: u64 = 8 << 20;
+    /// The program's code that is used once there is a component.
+    pub(super) const GUESTS: u64 = 5 << 20;
+    /// Machine code and its tables, of a component's size, once compiled.
+    pub(super) const MACHINE_CODE: f64 = 2.5;
+    /// What the compiler takes, of the largest component's size, where it has to compile; later
+    /// requests use it again.
+    pub(super) const COMPILER: f64 = 60.0;
+    /// What one instance touches of its memory and stacks with a text of a few hundred bytes.
+    pub(super) const INSTANCE: u64 = 640 << 10;
+    /// What one that decodes an image takes more, on average, where 32 decode photos of 640 × 427
+    /// pixels side by side.
+    pub(super) const IMAGE: u64 = 1 << 20;
+}
+
+/// What a configuration needs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// Its parts.
+    pub parts: Vec<Part>,
+    /// What all parts take when the server has been busy.
+    pub bytes: u64,
+    /// What all but requests take at their most.
+    pub standing_bytes: u64,
+    /// The most that one request may hold by its component's limits and `max_body_bytes`.
+    pub request_bytes: u64,
+    /// `memory_bytes`.
+    pub contract_bytes: Option<u64>,
+}
+
+/// A part of what a configuration needs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Part {
+    /// Whose it is: `program`, `model NAME`, `component NAME`, `instances`, `requests`.
+    pub subject: String,
+    /// What it is, in a few words.
+    pub what: String,
+    /// What it takes when the server has been busy.
+    pub bytes: u64,
+    /// The most that it may take.
+    pub most_bytes: u64,
+    /// Whether it lies in mapped files, whose pages processes share and the system takes back when
+    /// it must.
+    pub mapped: bool,
+}
+
+impl Plan {
+    /// What `config` needs on the backend of `runtime`. Of models' files no more is read than the
+    /// header of a GGUF.
+    ///
+    /// # Errors
+    ///
+    /// When a model's card or file cannot be read.
+    pub fn of(config: &Config, runtime: &Runtime) -> anyhow::Result<Self> {
+        let mut plan = Plan {
+            parts: Vec::new(),
+            bytes: 0,
+            standing_bytes: 0,
+            request_bytes: 0,
+            contract_bytes: config.server.memory.as_ref().map(|contract| contract.bytes as u64),
+        };
+        plan.push("program", "code, threads, engine", measured::PROGRAM);
+        if runtime.backend() != "rten" {
+            let runs_onnx = |model: &ModelConfig| {
+                weights::list(&model.source).is_ok_and(|listed| listed.card.format == Format::Onnx)
+            };
+            let used = if config.models.values().any(runs_onnx) { measured::OPERATORS } else { 0 };
+            plan.push("program", "ONNX Runtime", measured::ONNXRUNTIME + used);
+        }
+        let tensors = config.components.values().map(|component| component.limits.tensor_bytes).max();
+        let job_bytes = config.server.max_body_bytes.max(tensors.unwrap_or(0)) as u64;
+        for (name, model) in &config.models {
+            plan.model(runtime, name, model, job_bytes)
+                .with_context(|| format!("{}: model `{name}`", model.at))?;
+            let Some(next) = model.next_version() else { continue };
+            let subject = format!("{name} next");
+            plan.model(runtime, &subject, &next, job_bytes)
+                .with_context(|| format!("{}: model `{name}`: `next`", next.at))?;
+            if matches!(&model.next, Some(Next { trial: Trial::Shadow { .. }, .. })) {
+                let (subject, what) =
+                    (format!("model {subject}"), "answers that wait to be compared".to_owned());
+                let most_bytes = MIRROR_BYTES as u64;
+                plan.parts.push(Part { subject, what, bytes: 0, most_bytes, mapped: false });
+            }
+        }
+        plan.components(config)?;
+        plan.standing_bytes = plan.parts.iter().map(|part| part.most_bytes).fold(0, u64::saturating_add);
+        plan.requests(config);
+        plan.bytes = plan.parts.iter().map(|part| part.bytes).fold(0, u64::saturating_add);
+        Ok(plan)
+    }
+
+    fn push(&mut self, subject: &str, what: &str, bytes: u64) {
+        let (subject, what) = (subject.to_owned(), what.to_owned());
+        self.parts.push(Part { subject, what, bytes, most_bytes: bytes, mapped: false });
+    }
+
+    fn model(
+        &mut self,
+        runtime: &Runtime,
+        name: &str,
+        model: &ModelConfig,
+        job_bytes: u64,
+    ) -> anyhow::Result<()> {
+        let listed = weights::list(&model.source)?;
+        let file = file(&model.source, &listed.card.model_file().path);
+        let is_there = file.as_ref().is_none_or(|file| file.is_file()) && listed.state == State::Ready;
+        let subject = format!("model {name}");
+        if listed.card.format == Format::Gguf && !is_there {
+            // Without its header: packed weights are about as large as the file.
+            let bytes = listed.card.files.iter().map(|file| file.bytes).sum();
+            self.push(&subject, "not pulled: by its card", bytes);
+            self.push(&subject, "keys and values", model.options.kv_bytes.unwrap_or(384 << 20) as u64);
+            return Ok(());
+        }
+        let loading = Loading {
+            name,
+            options: &model.options,
+            file: file.as_deref(),
+            keeps_packed: model.reuse != Reuse::Off,
+            job_bytes,
+        };
+        for need in Footprint::predict(runtime, &listed.card, &loading)?.needs {
+            let Need { what, bytes, most_bytes, is_mapped: mapped } = need;
+            self.parts.push(Part {
+                subject: subject.clone(),
+                what: what.to_owned(),
+                bytes,
+                most_bytes,
+                mapped,
+            });
+        }
+        Ok(())
+    }
+
+    fn components(&mut self, config: &Config) -> anyhow::Result<()> {
+        if config.components.is_empty() {
+            return Ok(());
+        }
+        self.push("program", "code that runs guests", measured::GUESTS);
+        let sandbox = Sandbox::new(&config.sandbox)?;
+        let mut compiler = 0;
+        for (name, component) in &config.components {
+            let bytes = component_bytes(name, &component.source).with_context(|| component.at.to_string())?;
+            let of = |factor: f64| (factor * bytes.len() as f64) as u64;
+            let kept = sandbox.kept(&bytes).and_then(|path| fs::metadata(path).ok()).map(|found| found.len());
+            // It is read, verified and then copied to where it runs.
+            let code = 2 * kept.unwrap_or_else(|| of(measured::MACHINE_CODE)) + bytes.len() as u64;
+            self.push(&format!("component {name}"), "machine code and file", code);
+            if kept.is_none() {
+                compiler = compiler.max(of(measured::COMPILER));
+            }
+        }
+        if compiler > 0 {
+            self.push("components", "compiling them; once, see `infer compile`", compiler);
+        }
+        let instances = u64::from(config.sandbox.instances);
+        let looks_at_images =
+            |name: &String| config.models.get(name).is_some_and(|model| has_image(&model.source));
+        let images =
+            config.components.values().any(|component| component.models.values().any(looks_at_images));
+        let each = measured::INSTANCE + if images { measured::IMAGE } else { 0 };
+        let (subject, what) = ("instances".to_owned(), format!("{instances} × {} KiB", each >> 10));
+        let most_bytes = instances * (INSTANCE_BYTES as u64).max(each);
+        self.parts.push(Part { subject, what, bytes: instances * each, most_bytes, mapped: false });
+        Ok(())
+    }
+
+    /// What requests hold beside their instances: nothing that counts when they are small, and at
+    /// most their limits.
+    fn requests(&mut self, config: &Config) {
+        let body = 2 * config.server.max_body_bytes as u64;
+        let limits = config.components.values().map(|component| &component.limits);
+        let guest = limits.map(|limits| {
+            limits.memory_bytes.saturating_sub(INSTANCE_BYTES) as u64 + limits.tensor_bytes as u64
+        });
+        self.request_bytes = body + guest.max().unwrap_or(0);
+        let most = self.request_bytes.saturating_mul(u64::from(config.sandbox.instances));
+        let left = self.contract_bytes.map(|contract| contract.saturating_sub(self.standing_bytes));
+        self.parts.push(Part {
+            subject: "requests".to_owned(),
+            what: format!("at most {} each", mebibytes(self.request_bytes)),
+            bytes: 0,
+            most_bytes: left.map_or(most, |left| left.min(most)),
+            mapped: false,
+        });
+    }
+
+    /// How many bytes requests may hold together under the contract; none where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When what does not depend on requests leaves no room for one request.
+    pub fn admit(&self, config: &Config) -> Result<Option<usize>, ConfigError> {
+        let Some(contract) = &config.server.memory else { return Ok(None) };
+        let needed = self.standing_bytes.saturating_add(self.request_bytes);
+        let bytes = contract.bytes as u64;
+        if needed <= bytes {
+            return Ok(Some((bytes - self.standing_bytes) as usize));
+        }
+        let mut parts: Vec<(String, u64)> = Vec::new();
+        for part in self.parts.iter().filter(|part| part.subject != "requests") {
+            match parts.last_mut().filter(|(subject, _)| *subject == part.subject) {
+                Some((_, sum)) => *sum += part.most_bytes,
+                None => parts.push((part.subject.clone(), part.most_bytes)),
+            }
+        }
+        parts.push(("one request".to_owned(), self.request_bytes));
+        parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let largest: Vec<_> =
+            parts.iter().take(3).map(|(subject, bytes)| format!("{subject} {}", mebibytes(*bytes))).collect();
+        let message = format!(
+            "`memory_bytes` is {bytes}, and this configuration needs {needed}; the largest parts are {}. Raise it, or lower {} \
+             (`infer plan` lists all parts)",
+            largest.join(", "),
+            way_out(&parts[0].0, config)
+        );
+        Err(ConfigError::Mistakes(vec![Mistake { at: contract.at.clone(), message }]))
+    }
+}
+
+/// How many bytes requests may hold together; none without a contract.
+///
+/// # Errors
+///
+/// As [`Plan::of`] and [`Plan::admit`].
+pub fn request_bytes(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<usize>> {
+    if config.server.memory.is_none() {
+        return Ok(None);
+    }
+    Ok(Plan::of(config, runtime)?.admit(config)?)
+}
+
+/// The keys that make the part `subject` smaller.
+fn way_out(subject: &str, config: &Config) -> String {
+    if let Some(name) = subject.strip_prefix("model ") {
+        let source = config.models.get(name).and_then(|model| weights::list(&model.source).ok());
+        return match source {
+            Some(listed) if listed.card.format == Format::Gguf => {
+                format!("`kv_bytes` of model `{name}`, or take a smaller model")
+            }
+            _ => format!(
+                "`sessions` and `max_batch` of model `{name}`, and `tensor_bytes` of the components that use it"
+            ),
+        };
+    }
+    match subject {
+        "one request" => {
+            "`max_body_bytes`, and `memory_bytes` and `tensor_bytes` of the components' limits".to_owned()
+        }
+        "components" => "nothing: run `infer compile` on a larger machine of the same kind".to_owned(),
+        _ => "`instances`".to_owned(),
+    }
+}
+
+fn has_image(source: &Source) -> bool {
+    let images = |listed: weights::Listed| listed.card.inputs.iter().any(|input| input.image.is_some());
+    weights::list(source).is_ok_and(images)
+}
+
+/// Where a model's file is; none for one that the program carries.
+fn file(source: &Source, file: &str) -> Option<PathBuf> {
+    match source {
+        Source::Path(path) if weights::is_gguf(path) => Some(path.clone()),
+        Source::Path(folder) => Some(folder.join(file)),
+        Source::Builtin(name) => {
+            let carried = infer_models::builtin::weights(name).unwrap_or_default();
+            let is_carried = carried.iter().any(|(known, _)| *known == file);
+            if is_carried { None } else { weights::folder(name).map(|folder| folder.join(file)) }
+        }
+    }
+}
+
+/// Bytes for people.
+#[must_use]
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

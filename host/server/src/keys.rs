@@ -1,0 +1,210 @@
+//! API keys: what is configured of one is its hash, and what it may do.
+//!
+//! A key is 256 random bits, so a plain SHA-256 of it can be neither guessed nor looked up in a
+//! table; a slow hash, as passwords need, would only cost every request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::rates::{Bucket, Wait};
+use infer_config::KeyConfig;
+use infer_config::keys::KeyHash;
+
+/// The longest text that is hashed to see whether it is a key: those of other services that a
+/// client may send are shorter.
+const MAX_TEXT_BYTES: usize = 512;
+
+/// Every configured key.
+pub struct Keyring {
+    keys: Vec<(KeyHash, Arc<Key>)>,
+}
+
+/// What the bearer of a key may do.
+pub struct Key {
+    /// Its name in the configuration, for the log.
+    pub name: String,
+    /// Who it is: a name may be given to another key later.
+    pub(crate) hash: KeyHash,
+    components: Option<BTreeSet<String>>,
+    models: Option<BTreeSet<String>>,
+    bucket: Option<Bucket>,
+    concurrency: Option<Arc<Semaphore>>,
+}
+
+/// Why a key's bearer is not answered now.
+#[derive(Debug)]
+pub enum Refused {
+    /// Its bucket is empty.
+    Rate(Wait),
+    /// It has as many requests under way as it may.
+    Concurrency,
+}
+
+impl Keyring {
+    /// The keys of a configuration.
+    #[must_use]
+    pub fn new(configured: &BTreeMap<String, KeyConfig>) -> Self {
+        let key = |(name, config): (&String, &KeyConfig)| {
+            let key = Key {
+                name: name.clone(),
+                hash: config.hash,
+                components: config.components.clone(),
+                models: config.models.clone(),
+                bucket: config.rate.map(Bucket::new),
+                concurrency: config.concurrency.map(|most| Arc::new(Semaphore::new(most))),
+            };
+            (config.hash, Arc::new(key))
+        };
+        Keyring { keys: configured.iter().map(key).collect() }
+    }
+
+    /// The keys of `configured` in place of these, which were made from `before`: one that has not
+    /// changed goes on counting.
+    #[must_use]
+    pub fn next(
+        &self,
+        configured: &BTreeMap<String, KeyConfig>,
+        before: &BTreeMap<String, KeyConfig>,
+    ) -> Self {
+        let mut next = Keyring::new(configured);
+        for (_, key) in &mut next.keys {
+            let same = configured.get(&key.name) == before.get(&key.name);
+            let old = self.keys.iter().find(|(_, old)| old.name == key.name);
+            if let (true, Some((_, old))) = (same, old) {
+                *key = old.clone();
+            }
+        }
+        next
+    }
+
+    /// Whether no key is configured, so that nobody is asked for one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The key that was sent, where it is one of these.
+    ///
+    /// Every hash is compared to its end, so the time taken says nothing of which was nearest.
+    #[must_use]
+    pub fn find(&self, sent: &str) -> Option<Arc<Key>> {
+        if sent.len() > MAX_TEXT_BYTES {
+            return None;
+        }
+        let hash = KeyHash::of(sent);
+        let mut found = u32::MAX;
+        for (index, (known, _)) in (0_u32..).zip(&self.keys) {
+            found.conditional_assign(&index, known.0.ct_eq(&hash.0));
+        }
+        self.keys.get(found as usize).map(|(_, key)| key.clone())
+    }
+}
+
+impl Key {
+    /// Whether its bearer may use the component `name`.
+    #[must_use]
+    pub fn may_use(&self, name: &str) -> bool {
+        self.components.as_ref().is_none_or(|components| components.contains(name))
+    }
+
+    /// Whether its bearer may ask the model `name` by its name.
+    #[must_use]
+    pub fn may_ask(&self, name: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.contains(name))
+    }
+
+    /// Count one request, which lasts as long as what is returned.
+    ///
+    /// # Errors
+    ///
+    /// When it is one too many.
+    pub fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Refused> {
+        let permit = match &self.concurrency {
+            None => None,
+            Some(most) => Some(most.clone().try_acquire_owned().map_err(|_| Refused::Concurrency)?),
+        };
+        self.bucket.as_ref().map_or(Ok(()), Bucket::take).map_err(Refused::Rate)?;
+        Ok(permit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infer_config::Rate;
+
+    fn config(key: &str) -> KeyConfig {
+        KeyConfig { hash: KeyHash::of(key), components: None, models: None, rate: None, concurrency: None }
+    }
+
+    fn keyring(keys: &[(&str, KeyConfig)]) -> Keyring {
+        let keys = keys.iter().map(|(name, config)| ((*name).to_owned(), config.clone()));
+        Keyring::new(&keys.collect())
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_whole_text_alone() {
+        let ring = keyring(&[("a", config("one")), ("b", config("two")), ("c", config("three"))]);
+        let name = |sent: &str| ring.find(sent).map(|key| key.name.clone());
+        assert_eq!(name("one").as_deref(), Some("a"));
+        assert_eq!(name("three").as_deref(), Some("c"));
+        for wrong in ["", "on", "one ", "ONE", &"one".repeat(1_000)] {
+            assert_eq!(name(wrong), None, "{wrong}");
+        }
+        assert!(keyring(&[]).find("one").is_none());
+    }
+
+    #[test]
+    fn a_key_reaches_what_is_listed() {
+        let only = |name: &str| Some(BTreeSet::from([name.to_owned()]));
+        let ring = keyring(&[
+            ("all", config("all")),
+            ("one", KeyConfig { components: only("moderate"), models: only("phi3"), ..config("one") }),
+            ("none", KeyConfig { components: Some(BTreeSet::new()), ..config("none") }),
+        ]);
+        let may = |key: &str| {
+            let key = ring.find(key).unwrap();
+            (key.may_use("moderate"), key.may_use("classify"), key.may_ask("phi3"), key.may_ask("smollm2"))
+        };
+        assert_eq!(may("all"), (true, true, true, true));
+        assert_eq!(may("one"), (true, false, true, false));
+        assert_eq!(may("none"), (false, false, true, true));
+    }
+
+    #[test]
+    fn concurrency_comes_back_when_requests_end() {
+        let ring = keyring(&[("two", KeyConfig { concurrency: Some(2), ..config("two") })]);
+        let key = ring.find("two").unwrap();
+        let under_way = (key.enter().unwrap(), key.enter().unwrap());
+        assert!(matches!(key.enter(), Err(Refused::Concurrency)));
+        drop(under_way);
+        assert!(key.enter().is_ok());
+    }
+
+    #[test]
+    fn a_key_goes_on_counting_where_it_has_not_changed() {
+        let rate = Rate { per_second: 1.try_into().unwrap(), burst: 1.try_into().unwrap() };
+        let with = |concurrency| {
+            let slow = KeyConfig { rate: Some(rate), concurrency, ..config("slow") };
+            BTreeMap::from([("slow".to_owned(), slow)])
+        };
+        let (one, other) = (with(None), with(Some(7)));
+        let ring = Keyring::new(&one);
+        assert!(ring.find("slow").unwrap().enter().is_ok());
+        assert!(ring.next(&one, &one).find("slow").unwrap().enter().is_err(), "its bucket is empty");
+        assert!(ring.next(&other, &one).find("slow").unwrap().enter().is_ok(), "it has another bucket");
+    }
+
+    #[test]
+    fn a_burst_is_answered_and_no_more() {
+        let rate = Rate { per_second: 1.try_into().unwrap(), burst: 3.try_into().unwrap() };
+        let ring = keyring(&[("slow", KeyConfig { rate: Some(rate), ..config("slow") })]);
+        let key = ring.find("slow").unwrap();
+        assert!((0..3).all(|_| key.enter().is_ok()));
+        let Err(Refused::Rate(wait)) = key.enter() else { panic!("a fourth request passed") };
+        assert_eq!(wait.seconds(), 1);
+    }
+}

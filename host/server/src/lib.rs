@@ -1,0 +1,20 @@
+//! HTTP: listeners, connections, admission, API keys and routes.
+//!
+//! # Layout
+//!
+//! - `serve`: listeners from bind to drain
+//! - `service`: the routers of the models and components that are served now
+//! - `routes`: the route table, one module for each endpoint; `error`: failures as responses
+//! - `admission`: how many requests run and wait; `bodies`: the memory of request bodies
+//! - `keys`: API keys and what each may use; `rates`: token buckets
+//! - `threads`: the asynchronous runtime
+
+pub mod admission;
+pub mod bodies;
+pub mod error;
+pub mod keys;
+pub mod rates;
+pub mod routes;
+pub mod serve;
+pub mod service;
+pub mod threads;

@@ -1,0 +1,158 @@
+//! Token buckets, of keys and of addresses.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
+
+use infer_config::Rate;
+
+/// Addresses with a bucket that is not full again: some 4 MB of them.
+const MAX_ADDRESSES: usize = 65_536;
+
+/// How often full buckets are dropped, at the most: that walks all of them.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long until there is a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait(Duration);
+
+impl Wait {
+    /// In whole seconds, at least one, as `Retry-After` has it.
+    #[must_use]
+    pub fn seconds(self) -> u64 {
+        let whole = self.0.as_secs();
+        (whole + u64::from(self.0.subsec_nanos() > 0)).max(1)
+    }
+}
+
+/// One bucket.
+pub struct Bucket(DefaultDirectRateLimiter);
+
+impl Bucket {
+    /// A full one.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Bucket(RateLimiter::direct(quota(rate)))
+    }
+
+    /// Take a token.
+    ///
+    /// # Errors
+    ///
+    /// How long there will be none.
+    pub fn take(&self) -> Result<(), Wait> {
+        self.0.check().map_err(|not_until| wait(&not_until))
+    }
+}
+
+/// A bucket for each address that has asked lately.
+pub struct Addresses {
+    buckets: DefaultKeyedRateLimiter<IpAddr>,
+    most: usize,
+    /// Taken once in [`SWEEP`] when there are many addresses, else not at all.
+    swept: Mutex<Instant>,
+}
+
+impl Addresses {
+    /// None yet.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Addresses {
+            buckets: RateLimiter::keyed(quota(rate)),
+            most: MAX_ADDRESSES,
+            swept: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Take a token of `address`, as [`counted`] has it.
+    ///
+    /// # Errors
+    ///
+    /// How long there will be none. While too many addresses ask at once, that is all of them: none
+    /// is forgotten early, or it would have a full bucket again.
+    pub fn take(&self, address: IpAddr) -> Result<(), Wait> {
+        if self.buckets.len() >= self.most && !self.sweep() {
+            return Err(Wait(SWEEP));
+        }
+        self.buckets.check_key(&counted(address)).map_err(|not_until| wait(&not_until))
+    }
+
+    /// Drop the buckets that are full again; false where that leaves no room.
+    fn sweep(&self) -> bool {
+        let mut swept = self.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if swept.elapsed() >= SWEEP {
+            *swept = Instant::now();
+            self.buckets.retain_recent();
+            self.buckets.shrink_to_fit();
+        }
+        self.buckets.len() < self.most
+    }
+}
+
+/// Whom an address stands for: a client has an IPv4 address, or an IPv6 network of 64 bits with all
+/// the addresses in it.
+#[must_use]
+pub fn counted(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+fn quota(rate: Rate) -> Quota {
+    Quota::per_second(rate.per_second).allow_burst(rate.burst)
+}
+
+fn wait<I: governor::clock::Reference>(not_until: &NotUntil<I>) -> Wait
+where
+    DefaultClock: governor::clock::Clock<Instant = I>,
+{
+    Wait(not_until.wait_time_from(DefaultClock::default().now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(per_second: u32, burst: u32) -> Rate {
+        Rate { per_second: per_second.try_into().unwrap(), burst: burst.try_into().unwrap() }
+    }
+
+    #[test]
+    fn an_address_has_a_bucket_and_so_has_a_network_of_64_bits() {
+        let addresses = Addresses::new(rate(1, 1));
+        let take = |address: &str| addresses.take(address.parse().unwrap()).is_ok();
+        assert!(take("10.0.0.1"));
+        assert!(!take("10.0.0.1"));
+        assert!(!take("::ffff:10.0.0.1"));
+        assert!(take("10.0.0.2"));
+        assert!(take("2001:db8::1"));
+        assert!(!take("2001:db8::ffff:2"));
+        assert!(take("2001:db8:0:1::1"));
+    }
+
+    #[test]
+    fn addresses_are_bounded_and_forgotten_when_their_buckets_are_full() {
+        // A bucket of 1000 a second is full again after a millisecond.
+        let mut addresses = Addresses::new(rate(1_000, 1));
+        addresses.most = 10;
+        let address = |last: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(last));
+        let passed = (0..100).filter(|&last| addresses.take(address(last)).is_ok()).count();
+        assert_eq!(passed, 10, "no more than `most`, as they were not swept yet");
+        assert_eq!(addresses.buckets.len(), 10);
+        *addresses.swept.lock().unwrap() = Instant::now() - SWEEP;
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(addresses.take(address(101)).is_ok());
+        assert_eq!(addresses.buckets.len(), 1);
+    }
+
+    #[test]
+    fn waits_are_whole_seconds_and_never_none() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_500, 60)] {
+            assert_eq!(Wait(Duration::from_millis(millis)).seconds(), seconds);
+        }
+    }
+}

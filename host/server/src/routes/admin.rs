@@ -1,0 +1,61 @@
+//! `POST /admin/reload` and `GET /admin/state`: the operator's own.
+
+use std::sync::{Arc, Weak};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use utoipa::openapi::path::HttpMethod;
+
+use super::RequestContext;
+use super::document::{RouteDoc, Table};
+use crate::error::{ApiError, Envelope};
+use infer_config::Resolved;
+use infer_control::live::{Live, Report};
+use infer_control::versions;
+use infer_control::versions::Versions;
+
+/// Where a reload is asked for.
+pub const RELOAD: &str = "/admin/reload";
+
+/// Where it is told what is served.
+pub const STATE: &str = "/admin/state";
+
+/// Where models are compared with their next versions.
+pub const VERSIONS: &str = "/admin/versions";
+
+pub(super) fn reload(live: Weak<Live>) -> Router {
+    Router::new().route(RELOAD, post(serve_changes)).with_state(live)
+}
+
+pub(super) fn openapi_reload() -> RouteDoc {
+    RouteDoc::new("Serve what the configuration says now")
+        .answers::<Report>(StatusCode::OK, "what has changed")
+        .fails::<Envelope<'_>>(&[409, 503])
+}
+
+pub(super) fn state(context: &Arc<RequestContext>) -> Table {
+    let doc = RouteDoc::new("The configuration that is served")
+        .answers::<Resolved>(StatusCode::OK, "every key of it");
+    let table = Table::default().route(STATE, HttpMethod::Get, get(tell).with_state(context.clone()), doc);
+    let doc = RouteDoc::new("Models and their next versions")
+        .answers::<Vec<Versions>>(StatusCode::OK, "how each model that has one compares with it");
+    table.route(VERSIONS, HttpMethod::Get, get(compare).with_state(context.clone()), doc)
+}
+
+/// Serve what the configuration says now: 200 with what has changed, or 409 with why nothing has.
+async fn serve_changes(State(live): State<Weak<Live>>) -> Result<Json<Report>, ApiError> {
+    let live = live.upgrade().ok_or_else(|| ApiError::unavailable("the server is stopping"))?;
+    live.reload().await.map(Json).map_err(|refused| ApiError::not_reloaded(refused.to_string()))
+}
+
+/// How models compare with their next versions.
+async fn compare(State(context): State<Arc<RequestContext>>) -> Json<Vec<Versions>> {
+    Json(versions::compare(&context.app))
+}
+
+/// Every key of the configuration that is served, and the hashes of what is loaded.
+async fn tell(State(context): State<Arc<RequestContext>>) -> Json<Resolved> {
+    Json(context.app.resolved())
+}

@@ -1,0 +1,125 @@
+//! `POST /v1/chat/completions` and `POST /v1/completions`: OpenAI's way to a language model, at
+//! once or as it is written.
+//!
+//! # Layout
+//!
+//! - `request`: a body becomes what the engine is asked, `turns` what was said before; `accepted`:
+//!   members that ask for nothing
+//! - `response`: its answer becomes objects
+//! - `stream`: the same while the answer is being written; `schema`: what the document tells
+
+mod accepted;
+mod request;
+mod response;
+mod schema;
+mod stream;
+mod turns;
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderName, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Extension, Json};
+use infer_engine::{LanguageModel, Model, Session};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use utoipa::openapi::path::HttpMethod;
+
+use super::context::{self, AdmissionLayer, Caller, RequestContext};
+use super::document::Table;
+use super::{Call, members};
+use crate::error::ApiError;
+use request::Asked;
+use response::Head;
+
+/// Where nginx and its like are asked to pass a stream on as it comes.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// In which form a client asks, and is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Chat,
+    Completion,
+}
+
+#[derive(Clone)]
+struct Endpoint {
+    context: Arc<RequestContext>,
+    form: Form,
+}
+
+pub(super) fn table(context: &Arc<RequestContext>) -> Table {
+    // A language model's own queue bounds what waits for it.
+    let door = AdmissionLayer { context: context.clone(), component: None, gate: None, takes_codings: false };
+    let route = |form| {
+        let endpoint = Endpoint { context: context.clone(), form };
+        let admit = from_fn_with_state(door.clone(), context::admit);
+        post(handle).route_layer(admit).with_state(endpoint)
+    };
+    let forms = infer_config::paths::COMPLETIONS.into_iter().zip([Form::Chat, Form::Completion]);
+    forms.fold(Table::default(), |table, (path, form)| {
+        table.route(path, HttpMethod::Post, route(form), schema::openapi(form))
+    })
+}
+
+async fn handle(
+    State(Endpoint { context, form }): State<Endpoint>,
+    Extension(caller): Extension<Caller>,
+    Extension(call): Call,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let Asked { model, request, stream, include_usage } = request::read(form, &body?)?;
+    let model = find(&context, &caller, &model)?.clone();
+    let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
+    let model = model.awake(call.deadline).await?;
+    // What one bearer's chats have computed is found by the same bearer's next turn, and by nobody
+    // else's.
+    let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
+    let session = Session::new(&component);
+    if stream {
+        let unsent = context.app.sandbox.memory().share();
+        let events =
+            stream::begin(model, session, request, head, include_usage, call.deadline, unsent).await?;
+        let headers = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-cache"),
+            // A proxy that gathers what it passes on would hold events back.
+            (ACCEL_BUFFERING, "no"),
+        ];
+        return Ok((headers, events).into_response());
+    }
+    let mut session = session;
+    let answer = language(&model)?.run(&mut session, request, None, call.deadline).await?;
+    Ok(Json(head.whole(answer)?).into_response())
+}
+
+/// The failure of the member called `name`.
+fn at(name: &str, message: &str) -> ApiError {
+    ApiError::invalid(name, format!("`{name}` {message}"))
+}
+
+/// The value of a member.
+fn parse<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Result<T, String> {
+    serde_json::from_str(value.get())
+        .map_err(|error| format!("is not what is expected: {}", members::plain(&error)))
+}
+
+fn language(model: &Model) -> Result<&LanguageModel, ApiError> {
+    model.language().ok_or_else(|| ApiError::internal("internal"))
+}
+
+/// The language model called `name`.
+fn find<'e>(context: &'e RequestContext, caller: &Caller, name: &str) -> Result<&'e Arc<Model>, ApiError> {
+    let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));
+    let served = |model: &Model| model.is_language() && reached(model.name());
+    context.app.models.get(name).filter(|model| served(model)).ok_or_else(|| {
+        let known: Vec<_> = context.app.models.values().filter(|model| served(model)).collect();
+        let known: Vec<_> = known.iter().map(|model| model.name()).collect();
+        ApiError::no_model(name, &known)
+    })
+}

@@ -1,0 +1,111 @@
+//! `POST /classify`: an image in, labels out.
+
+use std::time::Instant;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use infer_sandbox::types::Label;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, SchemaFormat, Type};
+
+use super::document::RouteDoc;
+use super::form::read_image;
+use super::timings::Judges;
+use super::{Call, Endpoint, Timings};
+use crate::error::{ApiError, Envelope};
+
+/// The most labels of one answer: as many classes as any common model has.
+const MAX_LABELS: u32 = 1_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    #[serde(default = "five")]
+    top: u32,
+}
+
+fn five() -> u32 {
+    5
+}
+
+/// What an image shows.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Classification)]
+pub(super) struct Response {
+    labels: Vec<Labelled>,
+    infer: Facts,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Labelled {
+    label: String,
+    /// Of the model's output.
+    index: u32,
+    score: f32,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClassificationFacts)]
+struct Facts {
+    #[serde(flatten)]
+    judges: Judges,
+    /// What the component adds in words: which part of the image its labels are of, where it is not
+    /// the whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+    timings: Timings,
+}
+
+pub(super) fn openapi() -> RouteDoc {
+    let bytes = || {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+    };
+    let form = ObjectBuilder::new().additional_properties(Some(AdditionalProperties::from(bytes())));
+    let top = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(1))
+        .maximum(Some(MAX_LABELS))
+        .default(Some(five().into()));
+    RouteDoc::new("The labels of an image, the likeliest first")
+        .query("top", "how many labels", top)
+        .reads_as("application/octet-stream", bytes())
+        .reads_as("image/*", bytes())
+        .reads_as("multipart/form-data", form)
+        .answers::<Response>(StatusCode::OK, "the labels")
+        .admitted::<Envelope<'_>>()
+        .fails::<Envelope<'_>>(&[403, 415])
+}
+
+pub(super) async fn handle(
+    State(endpoint): State<Endpoint>,
+    Extension(call): Call,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    request: Request,
+) -> Result<Json<Response>, ApiError> {
+    let began = Instant::now();
+    let Query(Parameters { top }) = parameters?;
+    if !(1..=MAX_LABELS).contains(&top) {
+        return Err(ApiError::invalid("top", format!("`top` is {top}, expected 1 to {MAX_LABELS}")));
+    }
+    let image = read_image(request).await?;
+    let outcome = endpoint.policy.classify(&call, &image, top).await;
+    let labels = outcome.result?;
+    let facts = Facts {
+        judges: Judges::new(&endpoint.policy),
+        notes: outcome.notes,
+        timings: Timings::new([&outcome.usage], began.elapsed()),
+    };
+    Ok(Json(Response { labels: labels.into_iter().map(Labelled::from).collect(), infer: facts }))
+}
+
+impl From<Label> for Labelled {
+    fn from(label: Label) -> Self {
+        Labelled { label: label.name, index: label.index, score: label.score }
+    }
+}

@@ -1,0 +1,360 @@
+//! The way in: who asks, whether they may, and whether there is room, before anything of a body is
+//! read.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
+use tokio::runtime::Handle;
+use tokio::time::sleep_until;
+use tracing::{Instrument as _, Span, error};
+
+use super::{encoding, perspective};
+use crate::admission::Gate;
+use crate::bodies::{Arriving, BodyMemory, Sender, Share};
+use crate::error::ApiError;
+use crate::keys::{Key, Keyring, Refused};
+use crate::rates;
+use crate::rates::Addresses;
+use crate::serve::{Abort, Lease, Peer};
+use infer_config::ServerConfig;
+use infer_control::app::App;
+use infer_control::live::Live;
+
+use super::moderate::Answers;
+
+/// What every request passes.
+pub struct RequestContext {
+    pub(super) app: Arc<App>,
+    pub(super) server: ServerConfig,
+    pub(super) live: Weak<Live>,
+    /// Set once the server has been asked to stop.
+    stopping: Arc<AtomicBool>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) answers: Arc<Answers>,
+    memory: BodyMemory,
+    keys: Keyring,
+    addresses: Option<Arc<Addresses>>,
+    /// The threads that handlers run on.
+    pub(super) work: Handle,
+}
+
+/// Who asks: the key that was sent, where keys are asked for.
+#[derive(Clone)]
+pub(super) struct Caller(pub(super) Option<Arc<Key>>);
+
+impl Caller {
+    /// Whether the key reaches `component`.
+    ///
+    /// # Errors
+    ///
+    /// 403 where it does not.
+    pub(super) fn check(&self, component: &str) -> Result<(), ApiError> {
+        if self.0.as_ref().is_none_or(|key| key.may_use(component)) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(format!(
+            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
+        )))
+    }
+}
+
+/// The context of what computes.
+#[derive(Clone)]
+pub(super) struct AdmissionLayer {
+    pub(super) context: Arc<RequestContext>,
+    /// The component that answers; none where the request names what answers, and the handler asks
+    /// whether it may.
+    pub(super) component: Option<Arc<str>>,
+    /// What bounds the work that waits behind it.
+    pub(super) gate: Option<Arc<Gate>>,
+    /// Bodies in any content coding are its handler's to read; others are refused unless they are
+    /// sent as they are.
+    pub(super) takes_codings: bool,
+}
+
+impl RequestContext {
+    /// An context to `app`, whose handlers run on the runtime that this is called on.
+    #[must_use]
+    pub(crate) fn new(app: Arc<App>, live: Weak<Live>, stopping: Arc<AtomicBool>) -> Self {
+        let server = app.config.server.clone();
+        let sandbox = &app.config.sandbox;
+        RequestContext {
+            gate: Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time),
+            answers: Arc::default(),
+            memory: BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone()),
+            keys: Keyring::new(&app.config.keys),
+            addresses: server.rate_per_ip.map(Addresses::new).map(Arc::new),
+            work: Handle::current(),
+            app,
+            server,
+            live,
+            stopping,
+        }
+    }
+
+    /// An context to `app` in place of this one. What counts requests goes on counting where its
+    /// limit is the same: a reload gives nobody a second burst, or a second place.
+    #[must_use]
+    pub(crate) fn next(&self, app: Arc<App>) -> Self {
+        let (server, before) = (app.config.server.clone(), &self.server);
+        let (sandbox, pool) = (&app.config.sandbox, &self.app.config.sandbox);
+        let same_queue = (sandbox.instances, sandbox.waiting, server.queue_time)
+            == (pool.instances, pool.waiting, before.queue_time);
+        let gate = if same_queue {
+            self.gate.clone()
+        } else {
+            Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time)
+        };
+        let memory = if server.body_memory_bytes == before.body_memory_bytes {
+            self.memory.clone()
+        } else {
+            BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone())
+        };
+        let addresses = if server.rate_per_ip == before.rate_per_ip {
+            self.addresses.clone()
+        } else {
+            server.rate_per_ip.map(Addresses::new).map(Arc::new)
+        };
+        RequestContext {
+            gate,
+            memory,
+            addresses,
+            answers: self.answers.clone(),
+            keys: self.keys.next(&app.config.keys, &self.app.config.keys),
+            work: self.work.clone(),
+            live: self.live.clone(),
+            stopping: self.stopping.clone(),
+            app,
+            server,
+        }
+    }
+
+    /// The models and components of this moment.
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Whether a key is needed.
+    pub(super) fn asks_for_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Whether requests are welcome.
+    pub(super) fn ready(&self) -> Result<(), ApiError> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(ApiError::unavailable("the server is stopping"));
+        }
+        if let Some((name, _)) = self.app.models.iter().find(|(_, model)| !model.is_serving()) {
+            return Err(ApiError::unavailable(format!("model `{name}` has stopped; start the server again")));
+        }
+        if self.gate.is_standing() {
+            return Err(ApiError::unavailable("the queue stays full; send requests to another server"));
+        }
+        Ok(())
+    }
+
+    fn caller(&self, request: &Request) -> Result<Caller, ApiError> {
+        let ip = request.extensions().get::<Peer>().and_then(|peer| peer.ip());
+        if let (Some(addresses), Some(ip)) = (&self.addresses, ip) {
+            addresses.take(ip).map_err(|wait| ApiError::rate_limited("this address", wait))?;
+        }
+        if self.keys.is_empty() {
+            return Ok(Caller(None));
+        }
+        let sent = bearer(request.headers()).or_else(|| perspective::key(request));
+        let sent = sent.ok_or_else(ApiError::no_key)?;
+        let key = self.keys.find(sent).ok_or_else(ApiError::wrong_key)?;
+        Span::current().record("key", &key.name);
+        if let Some(lease) = request.extensions().get::<Lease>() {
+            lease.authenticate();
+        }
+        Ok(Caller(Some(key)))
+    }
+}
+
+/// Find out who asks.
+pub(super) async fn identify(
+    State(context): State<Arc<RequestContext>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match context.caller(&request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Let a request in where its key reaches the component and there is room; then read its body, and
+/// run its handler on the threads that are for that.
+pub(super) async fn admit(State(door): State<AdmissionLayer>, request: Request, next: Next) -> Response {
+    match let_in(&door, request, next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn let_in(door: &AdmissionLayer, request: Request, next: Next) -> Result<Response, ApiError> {
+    let AdmissionLayer { context, component, gate, takes_codings } = door;
+    let (mut parts, body) = request.into_parts();
+    let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
+    if let Some(component) = component {
+        Caller(key.clone()).check(component)?;
+    }
+    if !takes_codings {
+        encoding::check(&parts.headers)?;
+    }
+    // Where there is no room a request is refused before its body is read. Its place is taken when
+    // the body has come: a client that sends none takes nothing of others. A key's count is its
+    // bearer's own, and is taken at once.
+    if let Some(gate) = gate {
+        gate.look().map_err(|_| ApiError::busy())?;
+    }
+    let counted = match &key {
+        None => None,
+        Some(key) => key.enter().map_err(|refused| match refused {
+            Refused::Rate(wait) => ApiError::rate_limited("this key", wait),
+            Refused::Concurrency => ApiError::too_many_at_once(),
+        })?,
+    };
+    let lease = parts.extensions.get::<Lease>().cloned();
+    let deadline = parts.extensions.get().map(|call: &infer_sandbox::Request| call.deadline);
+    let sender = match &key {
+        Some(key) => Sender::Key(key.hash),
+        None => {
+            Sender::Address(parts.extensions.get::<Peer>().and_then(|peer| peer.ip()).map(rates::counted))
+        }
+    };
+    let (body, share) = context.body(body, sender, deadline, lease.as_ref()).await?;
+    if !takes_codings {
+        encoding::check_body(&body)?;
+    }
+    let place = match gate {
+        Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
+        None => None,
+    };
+    if let Some(place) = &place {
+        parts.extensions.insert(place.clone());
+    }
+    let handler = next.run(Request::from_parts(parts, Body::from(body)));
+    let work = async move {
+        let response = handler.await;
+        // Place, count and memory are a request's until it is answered, or dropped with its client.
+        if response.body().size_hint().exact().is_none()
+            && let Some(lease) = lease
+        {
+            lease.hold(Box::new((place, counted, share)));
+        }
+        response
+    };
+    let mut task = Abort(context.work.spawn(work.instrument(Span::current())));
+    (&mut task.0).await.map_err(|failure| {
+        error!("a handler has ended: {failure}");
+        ApiError::internal("internal")
+    })
+}
+
+impl RequestContext {
+    /// The whole body and the memory that it holds, where it comes in time.
+    async fn body(
+        &self,
+        body: Body,
+        sender: Sender,
+        deadline: Option<Instant>,
+        lease: Option<&Lease>,
+    ) -> Result<(Bytes, Share), ApiError> {
+        let arrives = Instant::now() + self.server.body_time;
+        let arrives = deadline.map_or(arrives, |deadline| deadline.min(arrives));
+        let slow = || {
+            if let Some(lease) = lease {
+                lease.waste();
+            }
+            ApiError::slow_request()
+        };
+        let mut reading = Reading {
+            arriving: self.memory.arriving(sender),
+            arrives,
+            pace: self.server.connections.header_time,
+            most: self.server.max_body_bytes,
+        };
+        reading.read(body, lease).await.map_err(|stop| match stop {
+            Stop::Slow => slow(),
+            Stop::Refused(error) => error,
+        })?;
+        if let Some(lease) = lease {
+            lease.arrived();
+        }
+        reading.arriving.whole().map_err(|_| slow())
+    }
+}
+
+/// Why a body is not read to its end.
+enum Stop {
+    Slow,
+    Refused(ApiError),
+}
+
+/// A body that is being read.
+struct Reading {
+    arriving: Arriving,
+    /// When all of it must have come.
+    arrives: Instant,
+    /// In what time some of it must come.
+    pace: Duration,
+    /// The most that it may have, in bytes.
+    most: usize,
+}
+
+impl Reading {
+    /// Reads the whole body, which is charged as it comes: what is declared costs nothing, and what
+    /// is sent no more than `most`.
+    async fn read(&mut self, mut body: Body, lease: Option<&Lease>) -> Result<(), Stop> {
+        let too_large = || Stop::Refused(ApiError::body_too_large(self.most));
+        if body.size_hint().lower() > self.most as u64 {
+            return Err(too_large());
+        }
+        loop {
+            let due = self.arrives.min(self.arriving.moved() + self.pace);
+            let frame = tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = sleep_until(due.into()) => return Err(Stop::Slow),
+                () = self.arriving.given_up() => return Err(Stop::Slow),
+            };
+            let Some(frame) = frame else { return Ok(()) };
+            let frame = frame.map_err(|error| {
+                if let Some(lease) = lease {
+                    lease.waste();
+                }
+                Stop::Refused(ApiError::invalid("", format!("the body broke off: {error}")))
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            if self.arriving.length() + data.len() > self.most {
+                return Err(too_large());
+            }
+            if let Some(lease) = lease {
+                lease.receive(data.len());
+            }
+            self.arriving.add(data).map_err(|_| Stop::Refused(ApiError::busy()))?;
+            if body.is_end_stream() {
+                return Ok(());
+            }
+            self.arriving.list();
+        }
+    }
+}
+
+/// What follows `Bearer` in the header that carries a key.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}

@@ -1,0 +1,75 @@
+//! The form of errors, which is the protocol's whose path was asked: whatever refuses a request,
+//! from the routes that are not there to the deadline.
+
+use axum::response::Response;
+
+use super::{kserve, perspective, rewritten};
+use infer_config::percent::decoded;
+
+/// How a failure is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// `{"error": {"message", "type", "param", "code"}}`
+    OpenAi,
+    /// `{"error": "a sentence"}`, at and below `/v2`.
+    Kserve,
+    /// `{"error": {"code", "message", "status", "details"}}`, below Perspective's version.
+    Google,
+}
+
+impl Dialect {
+    /// The form of errors at `path`, as a client wrote it.
+    pub(super) fn of(path: &str) -> Self {
+        if is_below(path, infer_config::paths::KSERVE) {
+            Dialect::Kserve
+        } else if is_below(path, perspective::PREFIX) {
+            Dialect::Google
+        } else {
+            Dialect::OpenAi
+        }
+    }
+
+    /// `response`, in this form where it is a failure.
+    pub(super) fn write(self, response: Response) -> Response {
+        match self {
+            // The form that failures are in already.
+            Dialect::OpenAi => response,
+            Dialect::Kserve => rewritten(response, kserve::failure),
+            Dialect::Google => rewritten(response, perspective::failure),
+        }
+    }
+}
+
+/// True where `path` is `prefix`, or below it.
+fn is_below(path: &str, prefix: &str) -> bool {
+    let mut rest = decoded(path.bytes());
+    prefix.bytes().all(|byte| rest.next() == Some(byte)) && matches!(rest.next(), None | Some(b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_alone_decides() {
+        let cases = [
+            ("/v2", Dialect::Kserve),
+            ("/v2/", Dialect::Kserve),
+            ("/v2/models/a%ff/infer", Dialect::Kserve),
+            ("/%762/models", Dialect::Kserve),
+            ("/v2%2Fmodels", Dialect::Kserve),
+            ("/v20", Dialect::OpenAi),
+            ("/V2", Dialect::OpenAi),
+            ("/v1/models", Dialect::OpenAi),
+            ("/", Dialect::OpenAi),
+            ("", Dialect::OpenAi),
+            ("*", Dialect::OpenAi),
+            ("/v1alpha1/comments:analyze", Dialect::Google),
+            ("/v1alpha1/comments%3Aanalyze", Dialect::Google),
+            ("/v1alpha1", Dialect::Google),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(Dialect::of(path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A component's own route: whatever is asked there is the component's to answer, and its answer is
+//! passed on as it is written.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::Extension;
+use axum::body::{Bytes, HttpBody};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{OriginalUri, State};
+use axum::http::request::Parts;
+use axum::http::uri::{Authority, Scheme};
+use axum::http::{HeaderMap, Request, Uri, header};
+use axum::response::Response;
+use http_body::Frame;
+use infer_sandbox::{Account, Body, CallError, Cause, UNSENT_BYTES};
+use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span, info};
+
+use super::{Call, Caller, Endpoint, milliseconds};
+use crate::error::ApiError;
+use crate::serve::Lease;
+
+/// What a handler's route is given.
+#[derive(Clone)]
+pub(super) struct Mount {
+    pub(super) endpoint: Endpoint,
+    /// How clients reach the server.
+    pub(super) scheme: Scheme,
+}
+
+pub(super) async fn handle(
+    State(mount): State<Mount>,
+    Extension(call): Call,
+    Extension(caller): Extension<Caller>,
+    OriginalUri(uri): OriginalUri,
+    lease: Option<Extension<Lease>>,
+    Parts { method, mut headers, .. }: Parts,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let lease = lease.map(|Extension(lease)| lease);
+    if let Some(lease) = &lease {
+        // What the guest writes waits for the client, also when the guest has ended.
+        lease.grow(UNSENT_BYTES).map_err(|_| ApiError::busy())?;
+    }
+    let mut incoming = Request::new(body?);
+    *incoming.method_mut() = method;
+    *incoming.uri_mut() = whole(uri, &headers, mount.scheme)?;
+    // A key of this server's is not the component's to know.
+    if caller.0.is_some() {
+        headers.remove(header::AUTHORIZATION);
+    }
+    *incoming.headers_mut() = headers;
+
+    let (head, given) = oneshot::channel();
+    let (delivered, gone) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let policy = mount.endpoint.policy;
+    let guest = async move {
+        let outcome = policy.handle(&call, incoming, head, gone).await;
+        // Its place is free, whether or not the client has taken the answer.
+        if let Some(lease) = lease {
+            lease.release();
+        }
+        // Where an answer has begun nobody waits for its end but the log.
+        let Err(result) = end.send(outcome.result) else { return };
+        let Account { guest, compute, memory_bytes_peak, tensor_bytes_peak, .. } = call.account();
+        let (guest_ms, compute_ms) = (milliseconds(guest), milliseconds(compute));
+        let component = policy.component.name();
+        match result {
+            Ok(()) => {
+                info!(component, guest_ms, compute_ms, memory_bytes_peak, tensor_bytes_peak, "guest ended");
+            }
+            Err(CallError::Stopped { cause: Cause::Gone, .. }) => {
+                info!(component, guest_ms, compute_ms, "guest stopped: its client had gone");
+            }
+            Err(error) => drop(ApiError::from(error)),
+        }
+    };
+    tokio::spawn(guest.instrument(Span::current()));
+    match given.await {
+        Ok(response) => {
+            let length = response.headers().get(header::CONTENT_LENGTH);
+            let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
+            Ok(response.map(|body| axum::body::Body::new(Answer { body, left, delivered: Some(delivered) })))
+        }
+        Err(_) => match ended.await {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) | Err(_) => Err(ApiError::internal("internal")),
+        },
+    }
+}
+
+/// The URI with its scheme and its authority, which most clients send in a header.
+fn whole(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError> {
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(scheme);
+    if parts.authority.is_none() {
+        // HTTP/1.0 may name no host.
+        let host = headers.get(header::HOST).map_or(b"localhost".as_slice(), |host| host.as_bytes());
+        let authority = Authority::try_from(host);
+        parts.authority = Some(authority.map_err(|_| {
+            ApiError::invalid("", "invalid `Host` header; expected a host such as `example.com:8080`")
+        })?);
+    }
+    Uri::from_parts(parts).map_err(|error| ApiError::invalid("", format!("the request's URI: {error}")))
+}
+
+/// A body that its guest may still be writing. When it has been delivered the guest is doc; when it
+/// is dropped before, the guest is stopped.
+struct Answer {
+    body: Body,
+    /// What is still to come of a body whose length was doc, in bytes.
+    left: Option<u64>,
+    delivered: Option<oneshot::Sender<()>>,
+}
+
+impl Answer {
+    fn deliver(&mut self) {
+        if let Some(delivered) = self.delivered.take() {
+            // The guest may have ended first.
+            let _ = delivered.send(());
+        }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        match &frame {
+            Poll::Ready(None) => self.deliver(),
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.left = self.left.map(|left| left.saturating_sub(length));
+                if self.left == Some(0) {
+                    self.deliver();
+                }
+            }
+            _ => {}
+        }
+        frame.map_err(Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_the_host_that_its_client_named() {
+        let cases = [
+            ("/a?b=c", Some("example.com:8080"), Some("https://example.com:8080/a?b=c")),
+            ("/a", None, Some("https://localhost/a")),
+            ("http://other.test/a", Some("example.com"), Some("https://other.test/a")),
+            ("/a", Some("not a host"), None),
+        ];
+        for (uri, host, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.extend(host.map(|host| (header::HOST, host.parse().unwrap())));
+            let found = whole(uri.parse().unwrap(), &headers, Scheme::HTTPS).ok().map(|uri| uri.to_string());
+            assert_eq!(found.as_deref(), expected, "{uri} {host:?}");
+        }
+    }
+}

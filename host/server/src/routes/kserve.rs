@@ -1,0 +1,226 @@
+//! Open Inference Protocol v2 over REST: tensors in and out of the ONNX models, with their binary
+//! extension.
+//!
+//! # Layout
+//!
+//! - `request`, `data`: a body becomes tensors
+//! - `response`: tensors become a body; `facts`: what a model says of itself
+
+mod data;
+mod facts;
+mod request;
+mod response;
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Json};
+use infer_engine::text::{QUOTE_BYTES, excerpt};
+use infer_engine::{DType, Model};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::path::HttpMethod;
+use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
+
+use super::Call;
+use super::context::{self, AdmissionLayer, Caller, RequestContext};
+use super::document::{RouteDoc, Table};
+use crate::error::ApiError;
+use facts::Metadata;
+
+/// Models have one version: the file that the configuration names, which its hash tells apart.
+const VERSION: &str = "1";
+
+/// The protocol's names of the element types.
+const DATATYPES: [(DType, &str); 7] = [
+    (DType::F16, "FP16"),
+    (DType::BF16, "BF16"),
+    (DType::F32, "FP32"),
+    (DType::F64, "FP64"),
+    (DType::U8, "UINT8"),
+    (DType::I32, "INT32"),
+    (DType::I64, "INT64"),
+];
+
+fn datatype(dtype: DType) -> &'static str {
+    DATATYPES.iter().find(|(known, _)| *known == dtype).map_or("", |(_, name)| name)
+}
+
+/// A failure in the protocol's shape.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TensorFailure)]
+struct Failure {
+    error: String,
+}
+
+/// What the server is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TensorServer)]
+struct Server {
+    name: &'static str,
+    version: &'static str,
+    extensions: [&'static str; 1],
+}
+
+/// Whether the process answers.
+#[derive(Serialize, ToSchema)]
+struct Live {
+    live: bool,
+}
+
+/// Whether a model answers.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelReady)]
+struct Ready {
+    name: String,
+    ready: bool,
+}
+
+/// What needs a key, where there are keys.
+pub(super) fn table(context: &Arc<RequestContext>) -> Table {
+    let gate = Some(context.gate.clone());
+    let door = AdmissionLayer { context: context.clone(), component: None, gate, takes_codings: false };
+    let ok = StatusCode::OK;
+    let server_doc = RouteDoc::new("What the server is").answers::<Server>(ok, "name, version, extensions");
+    let mut table = Table::default().route(
+        infer_config::paths::KSERVE,
+        HttpMethod::Get,
+        get(server),
+        server_doc.behind_key::<Failure>(),
+    );
+    for path in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        let named = |summary: &str| {
+            let doc = RouteDoc::new(summary).segment("model", "its name in infer.toml");
+            if path.ends_with("{version}") { doc.segment("version", "`1`") } else { doc }
+        };
+        let doc = named("The tensors of a model").answers::<Metadata>(ok, "names, datatypes and shapes");
+        let ready_doc = named("Whether a model answers").answers::<Ready>(ok, "whether it does");
+        let failing = |doc: RouteDoc| doc.behind_key::<Failure>().fails::<Failure>(&[400, 404]);
+        let add = |table: Table, end: &str, method, handler: MethodRouter<Arc<RequestContext>>, doc| {
+            table.route(&format!("{path}{end}"), method, handler.with_state(context.clone()), doc)
+        };
+        let infer = post(infer).route_layer(from_fn_with_state(door.clone(), context::admit));
+        table = add(table, "", HttpMethod::Get, get(metadata), failing(doc));
+        table = add(table, "/ready", HttpMethod::Get, get(ready), failing(ready_doc));
+        table = add(table, "/infer", HttpMethod::Post, infer, infer_doc(named("Run a model")));
+    }
+    table
+}
+
+fn infer_doc(doc: RouteDoc) -> RouteDoc {
+    const BYTES: &str = "application/octet-stream";
+    let binary = || {
+        let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(format))
+    };
+    let length = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+    doc.header(request::JSON_LENGTH, "how long the JSON is, where bytes come behind it", length)
+        .reads::<request::Body<'_>>()
+        .reads_as(BYTES, binary())
+        .answers::<response::Body<'_>>(StatusCode::OK, "the outputs")
+        .answers_as(StatusCode::OK, BYTES, "the same, with the bytes of outputs behind the JSON", binary())
+        .tells(StatusCode::OK, request::JSON_LENGTH, "how long the JSON is, where bytes come behind it")
+        .admitted::<Failure>()
+        .fails::<Failure>(&[404, 415])
+}
+
+/// What needs none.
+pub(super) fn probes(context: &Arc<RequestContext>) -> Table {
+    let live = get(async || Json(Live { live: true }));
+    let doc = RouteDoc::new("Whether the process answers").answers::<Live>(StatusCode::OK, "it does");
+    let ready = get(super::health::ready).with_state(context.clone());
+    let ready_doc = super::health::ready_doc::<Failure>();
+    Table::default().route("/v2/health/live", HttpMethod::Get, live, doc).route(
+        "/v2/health/ready",
+        HttpMethod::Get,
+        ready,
+        ready_doc,
+    )
+}
+
+/// `error` as the protocol has it: a sentence, where those of the other routes are an object.
+pub(super) fn failure(error: &ApiError) -> Response {
+    Json(Failure { error: error.to_string() }).into_response()
+}
+
+async fn server() -> Json<Server> {
+    Json(Server {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        extensions: ["binary_tensor_data"],
+    })
+}
+
+/// The path of a model, with or without its version.
+type Named = Result<Path<Vec<(String, String)>>, PathRejection>;
+
+async fn metadata(
+    State(context): State<Arc<RequestContext>>,
+    Extension(caller): Extension<Caller>,
+    path: Named,
+) -> Result<Json<Metadata>, ApiError> {
+    Ok(Json(facts::of(find(&context, &caller, path)?)))
+}
+
+async fn ready(
+    State(context): State<Arc<RequestContext>>,
+    Extension(caller): Extension<Caller>,
+    path: Named,
+) -> Result<Json<Ready>, ApiError> {
+    let model = find(&context, &caller, path)?;
+    Ok(Json(Ready { name: model.name().to_owned(), ready: model.is_serving() }))
+}
+
+async fn infer(
+    State(context): State<Arc<RequestContext>>,
+    Extension(caller): Extension<Caller>,
+    Extension(call): Call,
+    path: Named,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let model = find(&context, &caller, path)?;
+    let mut held = context.app.sandbox.memory().share();
+    let request = request::read(&headers, &body?, model.card(), &mut held)?;
+    let reply = model.run(request.inputs, call.deadline).await?;
+    held.grow(response::bytes(&request.wanted, &reply)).map_err(|_| ApiError::busy())?;
+    response::write(model, request.id, &request.wanted, &reply)
+}
+
+/// The model that a path names.
+fn find<'e>(context: &'e RequestContext, caller: &Caller, path: Named) -> Result<&'e Arc<Model>, ApiError> {
+    let Path(path) = path?;
+    let part = |wanted: &str| path.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str());
+    let name = part("model").unwrap_or_default();
+    let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));
+    let found = context.app.models.get(name).filter(|_| reached(name));
+    let Some(model) = found else {
+        let known = context.app.models.values().filter(|model| is_served(model) && reached(model.name()));
+        let known: Vec<_> = known.map(|model| model.name()).collect();
+        return Err(ApiError::no_model(name, &known));
+    };
+    if !is_served(model) {
+        let message =
+            format!("`{name}` is a language model, which has no tensors; POST /v1/chat/completions");
+        return Err(ApiError::invalid("model", message));
+    }
+    match part("version") {
+        None | Some(VERSION) => Ok(model),
+        Some(other) => {
+            let other = excerpt(other, QUOTE_BYTES);
+            let message = format!("`{name}` has no version `{other}`; expected `{VERSION}`");
+            Err(ApiError::no_version(message))
+        }
+    }
+}
+
+fn is_served(model: &Model) -> bool {
+    !model.is_language()
+}

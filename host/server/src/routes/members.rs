@@ -1,0 +1,207 @@
+//! Objects whose members are read one by one, so that an error names the member that is wrong, and
+//! whose null members count as absent: clients with typed requests send them for what they do not
+//! ask for.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use infer_engine::text::{MESSAGE_BYTES, excerpt_of};
+use serde::de::value::CowStrDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, forward_to_deserialize_any};
+use serde_json::value::RawValue;
+
+use super::json::utf8;
+use crate::error::ApiError;
+
+/// The most members of one object: many times those that any request has.
+const MAX: usize = 256;
+
+/// The object in `body`.
+///
+/// # Errors
+///
+/// 400 with the member that is wrong.
+pub(super) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
+    let members = serde_json::from_slice::<Members<'de>>(utf8(body)?)
+        .map_err(|error| Wrong { member: None, message: excerpt_of(error, MESSAGE_BYTES) });
+    members.and_then(T::deserialize).map_err(|wrong| wrong.of("", "the body"))
+}
+
+/// The object in `value`, which stands at `path` of the body.
+///
+/// # Errors
+///
+/// 400 with the member that is wrong.
+pub(super) fn read_at<'de, T: Deserialize<'de>>(path: &str, value: &'de RawValue) -> Result<T, ApiError> {
+    let members = Members::deserialize(value).map_err(|error| Wrong { member: None, message: plain(&error) });
+    members.and_then(T::deserialize).map_err(|wrong| wrong.of(path, &format!("`{path}`")))
+}
+
+/// What serde_json says of a value, without its line and column, which count from the value's
+/// beginning.
+pub(super) fn plain(error: &serde_json::Error) -> String {
+    let text = excerpt_of(error, MESSAGE_BYTES);
+    text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said).to_owned()
+}
+
+/// Names and values that are not null, in their order.
+struct Members<'de> {
+    rest: std::vec::IntoIter<(Cow<'de, str>, &'de RawValue)>,
+    /// The value behind the name that was read last.
+    value: Option<(Cow<'de, str>, &'de RawValue)>,
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                let mut count = 0;
+                while let Some((Name(name), value)) = object.next_entry::<Name<'de>, &'de RawValue>()? {
+                    count += 1;
+                    if count > MAX {
+                        return Err(A::Error::custom(format_args!("more than {MAX} members")));
+                    }
+                    if value.get() != "null" {
+                        members.push((name, value));
+                    }
+                }
+                Ok(Members { rest: members.into_iter(), value: None })
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserializer<'de> for Members<'de> {
+    type Error = Wrong;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_map(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de> MapAccess<'de> for Members<'de> {
+    type Error = Wrong;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
+        self.value = self.rest.next();
+        let Some((name, _)) = &self.value else { return Ok(None) };
+        seed.deserialize(CowStrDeserializer::new(name.clone())).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
+        let (name, value) = self.value.take().ok_or_else(|| Wrong::custom("a value without its name"))?;
+        let wrong = |error| Wrong { member: Some(name.into_owned()), message: plain(&error) };
+        seed.deserialize(value).map_err(wrong)
+    }
+}
+
+/// What is wrong with an object, or with one of its members.
+#[derive(Debug)]
+struct Wrong {
+    member: Option<String>,
+    message: String,
+}
+
+impl Wrong {
+    /// The failure of an object at `path`, called `subject`.
+    fn of(self, path: &str, subject: &str) -> ApiError {
+        let Wrong { member, message } = self;
+        match member {
+            None => ApiError::invalid(path, format!("{subject} is not what is expected: {message}")),
+            Some(member) => {
+                let between = if path.is_empty() { "" } else { "." };
+                let path = format!("{path}{between}{member}");
+                ApiError::invalid(path.as_str(), format!("`{path}` is not what is expected: {message}"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+impl Error for Wrong {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Wrong { member: None, message: excerpt_of(message, MESSAGE_BYTES) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked<'a> {
+        count: Option<u32>,
+        #[serde(borrow)]
+        name: Option<&'a str>,
+        required: bool,
+    }
+
+    #[test]
+    fn null_members_count_as_absent() {
+        let cases = [
+            (r#"{"required": true}"#, Asked { required: true, ..Asked::default() }),
+            (
+                r#"{"required": true, "count": null, "other": null}"#,
+                Asked { required: true, ..Asked::default() },
+            ),
+            (
+                r#"{"count": 3, "n\u0061me": "x", "required": false}"#,
+                Asked { count: Some(3), name: Some("x"), required: false },
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(read::<Asked<'_>>(body.as_bytes()).unwrap(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_wrong_member_is_named() {
+        let many: String = (0..300).map(|at| format!(r#""a{at}": null,"#)).collect();
+        let many = format!("{{{many} \"required\": true}}");
+        let cases = [
+            ("[]", "the body is not what is expected: invalid type: sequence, expected an object"),
+            ("{", "the body is not what is expected: EOF"),
+            (r#"{"required": null}"#, "the body is not what is expected: missing field `required`"),
+            (r#"{"required": true, "required": true}"#, "duplicate field `required`"),
+            (r#"{"required": true, "other": 1}"#, "unknown field `other`, expected one of `count`"),
+            (
+                r#"{"required": true, "count": -1}"#,
+                "`count` is not what is expected: invalid value: integer `-1`, expected u32",
+            ),
+            (&many, "more than 256 members"),
+        ];
+        for (body, expected) in cases {
+            let error = read::<Asked<'_>>(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{body}: {error}");
+        }
+        let value: &RawValue = serde_json::from_str(r#"{"count": "x"}"#).unwrap();
+        let error = read_at::<Asked<'_>>("turns[1]", value).unwrap_err().to_string();
+        assert!(error.starts_with("`turns[1].count` is not what is expected: invalid type"), "{error}");
+    }
+}

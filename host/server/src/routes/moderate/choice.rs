@@ -1,0 +1,94 @@
+//! Which component judges: the one that a route belongs to, or the one that a request names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use infer_sandbox::World;
+use tracing::warn;
+
+use crate::error::ApiError;
+use infer_control::app::{App, LoadedComponent};
+
+/// OpenAI's names of its moderation models, which its clients send: they mean the default
+/// component.
+const OPENAI_MODELS: [&str; 5] = [
+    "omni-moderation-latest",
+    "omni-moderation-2024-09-26",
+    "text-moderation-latest",
+    "text-moderation-stable",
+    "text-moderation-007",
+];
+
+/// The route of the component that judges where none is named.
+const DEFAULT_ROUTE: &str = "/moderate";
+
+/// The components that a request may choose from.
+#[derive(Clone)]
+pub(crate) enum Choice {
+    /// The route's own, whatever the request names.
+    One(Arc<LoadedComponent>),
+    /// By name.
+    Named(Arc<Moderators>),
+}
+
+/// Every moderator that is served, by its names.
+pub(crate) struct Moderators {
+    by_name: BTreeMap<String, Arc<LoadedComponent>>,
+    default: Option<Arc<LoadedComponent>>,
+}
+
+impl Moderators {
+    /// Those of `app` that have a route: what has none is reached from the command line alone.
+    pub(crate) fn new(app: &App) -> Self {
+        let served: BTreeMap<_, _> = app
+            .components
+            .iter()
+            .filter(|(_, policy)| policy.component.world() == World::Moderator && policy.route.is_some())
+            .map(|(name, policy)| (name.clone(), policy.clone()))
+            .collect();
+        let mounted = served.values().find(|policy| policy.route.as_deref() == Some(DEFAULT_ROUTE));
+        let default = mounted.or_else(|| served.values().next().filter(|_| served.len() == 1)).cloned();
+        let mut by_name = served.clone();
+        for name in OPENAI_MODELS {
+            if let Some(default) = &default {
+                by_name.entry(name.to_owned()).or_insert_with(|| default.clone());
+            }
+        }
+        for (alias, component) in &app.config.server.aliases {
+            match served.get(component) {
+                Some(policy) => {
+                    by_name.insert(alias.clone(), policy.clone());
+                }
+                None => warn!(alias, component, "an alias of what is no moderator with a route; ignored"),
+            }
+        }
+        Moderators { by_name, default }
+    }
+
+    /// Whether there is nothing to choose from.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}
+
+impl Choice {
+    /// The component that `model` means.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a name that is none, and where a name is needed and none was sent.
+    pub(crate) fn component(&self, model: Option<&str>) -> Result<&Arc<LoadedComponent>, ApiError> {
+        let moderators = match self {
+            Choice::One(policy) => return Ok(policy),
+            Choice::Named(moderators) => moderators,
+        };
+        let found = match model {
+            Some(name) => moderators.by_name.get(name),
+            None => moderators.default.as_ref(),
+        };
+        found.ok_or_else(|| {
+            let names: Vec<_> = moderators.by_name.keys().map(|name| format!("`{name}`")).collect();
+            ApiError::no_moderator(model, &names.join(", "))
+        })
+    }
+}

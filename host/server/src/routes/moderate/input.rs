@@ -1,0 +1,375 @@
+//! Reading a moderation request: a text, an array of texts, or an array of parts.
+
+use std::borrow::Cow;
+
+use infer_engine::text::{QUOTE_BYTES, excerpt};
+use infer_sandbox::types::Part;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+use serde_json::value::RawValue;
+
+use super::extensions::{self, Extensions};
+use crate::error::ApiError;
+use crate::routes::json;
+use crate::routes::json::{Any, Read, Seed, Shallow};
+use infer_config::data_url;
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// Who is to judge, as the client calls them.
+    pub(super) model: Option<String>,
+    /// The inputs, each of them the parts of one piece of content.
+    pub(super) inputs: Vec<Vec<Part>>,
+    /// How.
+    pub(super) extensions: Extensions,
+}
+
+/// What a request asks for.
+///
+/// # Errors
+///
+/// 400 with the path of the member that is wrong, 413 for more than `most` texts or parts.
+pub(super) fn parse(body: &[u8], most: usize) -> Result<Ask, ApiError> {
+    let Members { model, input, extensions } = json::read(body, Body { most })??;
+    let inputs = match input {
+        Input::Missing => {
+            Err(ApiError::invalid("input", "`input` is missing; expected a string or an array"))
+        }
+        Input::Value(Shallow::Text(text)) => Ok(vec![vec![Part::Text(text.into_owned())]]),
+        Input::Value(other) => {
+            Err(expected("input", "a string, an array of strings or an array of parts", &other))
+        }
+        Input::Items(items) => items.inputs(most),
+    }?;
+    Ok(Ask { model, inputs, extensions })
+}
+
+/// The members of the body.
+struct Members<'de> {
+    model: Option<String>,
+    input: Input<'de>,
+    extensions: Extensions,
+}
+
+/// The whole body.
+struct Body {
+    most: usize,
+}
+
+/// The member `input`.
+enum Input<'de> {
+    Missing,
+    Value(Shallow<'de>),
+    Items(Items),
+}
+
+impl<'de> Read<'de> for Body {
+    type Value = Result<Members<'de>, ApiError>;
+
+    fn shallow(self, value: Shallow<'de>) -> Self::Value {
+        let expected = "an object such as {\"input\": \"some text\"}";
+        Err(ApiError::invalid("", format!("the body is {value}, expected {expected}")))
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut members = Members { model: None, input: Input::Missing, extensions: Extensions::default() };
+        let mut wrong = None;
+        while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+            match &*key {
+                "input" => members.input = object.next_value_seed(Seed(Items::new(self.most)))?,
+                "model" => {
+                    let model = object.next_value_seed(Seed(Any))?;
+                    match model {
+                        Shallow::Text(name) => members.model = Some(name.into_owned()),
+                        Shallow::Null => {}
+                        other => {
+                            wrong.get_or_insert(expected("model", "a string", &other));
+                        }
+                    }
+                }
+                "infer" => match object.next_value_seed(Seed(extensions::Reader))? {
+                    Ok(extensions) => members.extensions = extensions,
+                    Err(error) => {
+                        wrong.get_or_insert(error);
+                    }
+                },
+                _ => {
+                    // Clients with typed requests send null for what they do not ask for.
+                    if object.next_value::<&RawValue>()?.get() == "null" {
+                        continue;
+                    }
+                    let key = excerpt(&key, QUOTE_BYTES);
+                    let message = format!("`{key}` is not known; expected `input`, `model` and `infer`");
+                    wrong.get_or_insert(ApiError::invalid(&key, message));
+                }
+            }
+        }
+        Ok(wrong.map_or(Ok(members), Err))
+    }
+}
+
+/// The items of `input`, as far as they are right and no more than `most`.
+struct Items {
+    most: usize,
+    count: usize,
+    parts: Vec<Part>,
+    /// Whether they are texts, as the first one says.
+    texts: bool,
+    /// The first that is wrong; what follows it is passed over.
+    wrong: Option<ApiError>,
+}
+
+impl Items {
+    fn new(most: usize) -> Self {
+        Items { most, count: 0, parts: Vec::new(), texts: false, wrong: None }
+    }
+
+    fn inputs(self, most: usize) -> Result<Vec<Vec<Part>>, ApiError> {
+        let Items { count, parts, texts, wrong, .. } = self;
+        if count == 0 {
+            return Err(ApiError::invalid("input", "`input` is empty; expected at least one text or part"));
+        }
+        if count > most {
+            let message = format!("`input` holds {count} items, expected at most {most}");
+            return Err(ApiError::too_large(message).at("input"));
+        }
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
+        // Texts are judged one by one, parts as one piece of content.
+        if texts { Ok(parts.into_iter().map(|text| vec![text]).collect()) } else { Ok(vec![parts]) }
+    }
+
+    fn take(&mut self, path: &str, item: Item<'_>) -> Result<Part, ApiError> {
+        if self.count == 0 {
+            self.texts = matches!(item, Item::Value(Shallow::Text(_)));
+        }
+        match item {
+            Item::Value(Shallow::Text(text)) if self.texts => Ok(Part::Text(text.into_owned())),
+            Item::Value(other) if self.texts => Err(expected(path, "a string, like the first item", &other)),
+            Item::Part(_) if self.texts => {
+                Err(expected(path, "a string, like the first item", &Shallow::Object))
+            }
+            Item::Part(part) => part.read(path),
+            Item::Value(other) => Err(expected(path, "a part: an object with `type`", &other)),
+        }
+    }
+}
+
+impl<'de> Read<'de> for Items {
+    type Value = Input<'de>;
+
+    fn shallow(self, value: Shallow<'de>) -> Input<'de> {
+        Input::Value(value)
+    }
+
+    fn array<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<Input<'de>, A::Error> {
+        loop {
+            if self.wrong.is_some() || self.count >= self.most {
+                if array.next_element::<IgnoredAny>()?.is_none() {
+                    return Ok(Input::Items(self));
+                }
+            } else {
+                let Some(item) = array.next_element_seed(Seed(AnyItem))? else {
+                    return Ok(Input::Items(self));
+                };
+                match self.take(&format!("input[{}]", self.count), item) {
+                    Ok(part) => self.parts.push(part),
+                    Err(error) => self.wrong = Some(error),
+                }
+            }
+            self.count += 1;
+        }
+    }
+}
+
+/// One of the items.
+enum Item<'de> {
+    Value(Shallow<'de>),
+    Part(PartMembers<'de>),
+}
+
+/// The members of a part that are known; others are passed over.
+#[derive(Default)]
+struct PartMembers<'de> {
+    kind: Option<Shallow<'de>>,
+    text: Option<Shallow<'de>>,
+    /// As it was sent: a photo is decoded from it without a copy between.
+    url: Option<&'de RawValue>,
+}
+
+struct AnyItem;
+
+impl<'de> Read<'de> for AnyItem {
+    type Value = Item<'de>;
+
+    fn shallow(self, value: Shallow<'de>) -> Item<'de> {
+        Item::Value(value)
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Item<'de>, A::Error> {
+        let mut members = PartMembers::default();
+        while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+            match &*key {
+                "type" => members.kind = Some(object.next_value_seed(Seed(Any))?),
+                "text" => members.text = Some(object.next_value_seed(Seed(Any))?),
+                "image_url" => members.url = object.next_value_seed(Seed(ImageUrl))?,
+                _ => {
+                    object.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(Item::Part(members))
+    }
+}
+
+/// The member `url` of an `image_url`.
+struct ImageUrl;
+
+impl<'de> Read<'de> for ImageUrl {
+    type Value = Option<&'de RawValue>;
+
+    fn shallow(self, _: Shallow<'de>) -> Self::Value {
+        None
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut url = None;
+        while let Some(key) = object.next_key::<Cow<'_, str>>()? {
+            if key == "url" {
+                url = Some(object.next_value()?);
+            } else {
+                object.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(url)
+    }
+}
+
+impl PartMembers<'_> {
+    fn read(self, path: &str) -> Result<Part, ApiError> {
+        let kind = self.kind.unwrap_or(Shallow::Null);
+        match &kind {
+            Shallow::Text(kind) if kind == "text" => match self.text.unwrap_or(Shallow::Null) {
+                Shallow::Text(text) => Ok(Part::Text(text.into_owned())),
+                other => Err(expected(&format!("{path}.text"), "a string", &other)),
+            },
+            Shallow::Text(kind) if kind == "image_url" => {
+                let path = format!("{path}.image_url.url");
+                let kind = self.url.map_or(Shallow::Null, Shallow::kind);
+                match (self.url, &kind) {
+                    (Some(url), Shallow::Text(_)) => data_url::decode_json(url)
+                        .map(Part::Image)
+                        .map_err(|error| ApiError::invalid(path, error.to_string())),
+                    _ => Err(expected(&path, "a string with a data: URL", &kind)),
+                }
+            }
+            _ => Err(expected(&format!("{path}.type"), "`text` or `image_url`", &kind)),
+        }
+    }
+}
+
+pub(super) fn expected(path: &str, expected: &str, found: &Shallow<'_>) -> ApiError {
+    ApiError::invalid(path, format!("`{path}` is {found}, expected {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    fn shapes(inputs: &[Vec<Part>]) -> Vec<Vec<String>> {
+        let shape = |part: &Part| match part {
+            Part::Text(text) => format!("text:{text}"),
+            Part::Image(bytes) => format!("image:{}", bytes.len()),
+        };
+        inputs.iter().map(|parts| parts.iter().map(shape).collect()).collect()
+    }
+
+    #[test]
+    fn texts_are_separate_inputs_and_parts_are_one() {
+        let cases: [(&str, &[&[&str]]); 4] = [
+            (r#"{"input": "a"}"#, &[&["text:a"]]),
+            (r#"{"input": ["a", "b"], "model": "omni-moderation-latest"}"#, &[&["text:a"], &["text:b"]]),
+            (
+                r#"{"input": [{"type": "text", "text": "a"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}"#,
+                &[&["text:a", "image:3"]],
+            ),
+            (
+                r#"{"input": [{"type": "image_url", "image_url": {"url": "DATA:;BASE64,AAAA"}}]}"#,
+                &[&["image:3"]],
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(shapes(&parse(body.as_bytes(), 8).unwrap().inputs), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_member_is_named() {
+        let cases = [
+            ("", "", "not JSON"),
+            ("[1]", "", "the body is an array"),
+            ("{}", "input", "missing"),
+            (r#"{"input": 3}"#, "input", "is a number"),
+            (r#"{"input": []}"#, "input", "is empty"),
+            (r#"{"input": ["a", 3]}"#, "input[1]", "is a number"),
+            (r#"{"input": [{"type": "text", "text": "a"}, "b"]}"#, "input[1]", "expected a part"),
+            (r#"{"input": [{"type": "text"}]}"#, "input[0].text", "missing"),
+            (r#"{"input": [{"type": "video"}]}"#, "input[0].type", "`video`"),
+            (
+                r#"{"input": [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]}"#,
+                "input[0].image_url.url",
+                "no remote images",
+            ),
+            (
+                r#"{"input": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}]}"#,
+                "input[0].image_url.url",
+                "damaged",
+            ),
+            (r#"{"input": [{"type": "image_url", "image_url": "x"}]}"#, "input[0].image_url.url", "missing"),
+            (r#"{"input": "a", "inputs": "b"}"#, "inputs", "not known"),
+            (r#"{"input": "a", "model": 3}"#, "model", "is a number"),
+            (r#"{"input": "a"} x"#, "", "not JSON"),
+            (r#"{"input": [[[1]], "a"]}"#, "input[0]", "is an array"),
+            (r#"{"input": ["a", {"type": "text", "text": "b"}]}"#, "input[1]", "is an object"),
+            ("\"\u{fffd}", "", "not JSON"),
+        ];
+        for (body, param, words) in cases {
+            let error = parse(body.as_bytes(), 8).unwrap_err();
+            assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{body}");
+            let text = format!("{error:?}");
+            assert!(text.contains(words), "{body}: {text}");
+            let named =
+                if param.is_empty() { "param: None".to_owned() } else { format!("param: Some({param:?})") };
+            assert!(text.contains(&named), "{body}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_arrays_in_each_other_cost_no_stack() {
+        let deep = "[".repeat(100_000);
+        for body in
+            [deep.clone(), format!("{{\"input\": {deep}"), format!("{{\"input\": [{{\"type\": {deep}")]
+        {
+            assert!(format!("{:?}", parse(body.as_bytes(), 8).unwrap_err()).contains("not JSON"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_counted_and_not_kept() {
+        let many = format!("{{\"input\": [{}\"\"]}}", "\"\",".repeat(99_999));
+        let message = format!("{:?}", parse(many.as_bytes(), 8).unwrap_err());
+        assert!(message.contains("holds 100000 items, expected at most 8"), "{message}");
+        let key = format!("{{\"{}\": 1}}", "k".repeat(100_000));
+        assert!(format!("{:?}", parse(key.as_bytes(), 8).unwrap_err()).len() < 1_000);
+    }
+
+    #[test]
+    fn more_items_than_allowed_are_too_large() {
+        let error = parse(br#"{"input": ["a", "b", "c"]}"#, 2).unwrap_err();
+        assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}

@@ -1,0 +1,246 @@
+//! The answer to a moderation request: OpenAI's schema, with what it has no word for beside it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use infer_engine::text::{QUOTE_BYTES, excerpt};
+use infer_sandbox::Usage;
+use infer_sandbox::types::{CategoryScore, Gap, Kinds, Tier, Verdict};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answers::Answer;
+use super::extensions::Extensions;
+use super::{Action, CATEGORIES, Mode};
+use crate::error::ApiError;
+use crate::routes::timings::{Judges, Tokens};
+use crate::routes::{Timings, document, timings};
+use infer_control::app::LoadedComponent;
+
+pub(super) const ACTION: HeaderName = HeaderName::from_static("x-infer-action");
+pub(super) const SCORE: HeaderName = HeaderName::from_static("x-infer-score");
+
+/// The type of an answer without a body, which has one so that what is answered can be told by its
+/// type.
+pub(super) const NOTHING: &str = "text/plain";
+
+/// OpenAI's answer, with our facts in `infer`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Moderation)]
+pub struct ModerateResponse {
+    id: String,
+    model: String,
+    /// One result for each input.
+    pub results: Vec<Judgement>,
+    /// Facts of this server beside OpenAI's.
+    pub infer: Facts,
+    /// The action for the whole request.
+    #[serde(skip)]
+    pub action: Action,
+    /// Every input was judged, by all models that should judge it.
+    #[serde(skip)]
+    pub(super) is_complete: bool,
+}
+
+/// OpenAI's result for one input.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Judgement {
+    pub flagged: bool,
+    categories: BTreeMap<String, bool>,
+    pub category_scores: BTreeMap<String, f32>,
+    category_applied_input_types: BTreeMap<String, Vec<&'static str>>,
+    /// Ours: `language` where a language model had a say in some category, else `classifier`;
+    /// absent where nobody judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
+    /// Ours: who decided on each category that was judged.
+    pub category_tiers: BTreeMap<String, &'static str>,
+}
+
+/// What OpenAI's schema has no place for.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ModerationFacts)]
+pub struct Facts {
+    #[serde(flatten)]
+    pub judges: Judges,
+    /// What no model could judge, or not the whole of it: a score of 0 in these categories says
+    /// nothing of the content.
+    pub degraded: Vec<Degraded>,
+    /// The indices of inputs that were not judged within the deadline.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) late: Vec<usize>,
+    /// One for each result, where the request asked for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) explanations: Vec<Explanation>,
+    /// Of language models, over all inputs; absent where none ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+    pub timings: Timings,
+}
+
+/// A category that some input could not be judged for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Degraded {
+    pub category: String,
+    pub input_types: Vec<&'static str>,
+    pub reason: String,
+}
+
+impl ModerateResponse {
+    pub(super) fn new(
+        policy: &LoadedComponent,
+        request: &infer_sandbox::Request,
+        verdicts: &[(Verdict, Usage)],
+        began: Instant,
+    ) -> Self {
+        let mut degraded = Vec::new();
+        for (verdict, _) in verdicts {
+            for gap in verdict.gaps.iter().map(Degraded::from) {
+                if !degraded.contains(&gap) {
+                    degraded.push(gap);
+                }
+            }
+        }
+        ModerateResponse {
+            id: format!("modr-{}", request.id),
+            model: policy.component.name().to_owned(),
+            results: verdicts.iter().map(|(verdict, _)| Judgement::from(verdict)).collect(),
+            infer: Facts {
+                judges: Judges::new(policy),
+                degraded,
+                late: Vec::new(),
+                explanations: Vec::new(),
+                tokens: timings::tokens(verdicts.iter().map(|(_, usage)| usage)),
+                timings: Timings::new(verdicts.iter().map(|(_, usage)| usage), began.elapsed()),
+            },
+            action: Action::Allow,
+            is_complete: true,
+        }
+    }
+
+    /// The highest score of any category of any input.
+    fn score(&self) -> f32 {
+        self.results.iter().flat_map(|result| result.category_scores.values().copied()).fold(0.0, f32::max)
+    }
+
+    /// Whether each category that the request set a threshold for is one.
+    pub(super) fn knows(&self, extensions: &Extensions) -> Result<(), ApiError> {
+        let known = |name: &String| self.results.iter().any(|result| result.categories.contains_key(name));
+        let Some(unknown) = extensions.thresholds.keys().find(|name| !known(name)) else { return Ok(()) };
+        let path = format!("infer.thresholds.{}", excerpt(unknown, QUOTE_BYTES));
+        let names: Vec<_> =
+            self.results.iter().flat_map(|result| result.categories.keys()).take(64).collect();
+        let names: BTreeSet<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        Err(ApiError::invalid(path.as_str(), format!("`{path}` is no category; expected one of {names}")))
+    }
+
+    pub(super) fn answer(&self, mode: Mode) -> Answer {
+        let status = match (mode, self.action) {
+            (Mode::Gate, Action::Block) => StatusCode::FORBIDDEN,
+            _ => StatusCode::OK,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(ACTION, HeaderValue::from_static(self.action.word()));
+        if let Ok(score) = HeaderValue::from_str(&format!("{:.4}", self.score())) {
+            headers.insert(SCORE, score);
+        }
+        let (kind, body) = match mode {
+            Mode::Gate => (NOTHING, Bytes::new()),
+            // Strings, numbers and maps by string: nothing of it can fail.
+            Mode::Full => (document::JSON, serde_json::to_vec(self).unwrap_or_default().into()),
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        Answer { status, headers, body }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (self.status, self.headers, self.body).into_response()
+    }
+}
+
+/// Why a result is as it is.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Explanation {
+    /// The categories that were judged, the highest score first.
+    judged: Vec<Judged>,
+    /// Those that were not, for this input.
+    degraded: Vec<Degraded>,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct Judged {
+    category: String,
+    score: f32,
+    flagged: bool,
+    tier: &'static str,
+    input_types: Vec<&'static str>,
+}
+
+impl From<&Verdict> for Explanation {
+    fn from(verdict: &Verdict) -> Self {
+        let judged = |score: &CategoryScore| Judged {
+            category: score.category.clone(),
+            score: score.score,
+            flagged: score.flagged,
+            tier: tier(score.tier),
+            input_types: kinds(score.applied),
+        };
+        let mut judged: Vec<_> = verdict.scores.iter().map(judged).collect();
+        judged.sort_by(|one, other| other.score.total_cmp(&one.score));
+        Explanation { judged, degraded: verdict.gaps.iter().map(Degraded::from).collect() }
+    }
+}
+
+impl From<&Verdict> for Judgement {
+    fn from(verdict: &Verdict) -> Self {
+        let all = || CATEGORIES.iter().map(|&category| category.to_owned());
+        let mut judgement = Judgement {
+            flagged: verdict.flagged,
+            categories: all().map(|category| (category, false)).collect(),
+            category_scores: all().map(|category| (category, 0.0)).collect(),
+            category_applied_input_types: all().map(|category| (category, Vec::new())).collect(),
+            tier: verdict
+                .scores
+                .iter()
+                .map(|score| tier(score.tier))
+                .reduce(|one, other| if one == other { one } else { tier(Tier::Language) }),
+            category_tiers: BTreeMap::new(),
+        };
+        for score in &verdict.scores {
+            let category = &score.category;
+            judgement.categories.insert(category.clone(), score.flagged);
+            judgement.category_scores.insert(category.clone(), score.score);
+            judgement.category_applied_input_types.insert(category.clone(), kinds(score.applied));
+            judgement.category_tiers.insert(category.clone(), tier(score.tier));
+        }
+        judgement
+    }
+}
+
+impl From<&Gap> for Degraded {
+    fn from(gap: &Gap) -> Self {
+        Degraded {
+            category: gap.category.clone(),
+            input_types: kinds(gap.unjudged),
+            reason: gap.reason.clone(),
+        }
+    }
+}
+
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Classifier => "classifier",
+        Tier::Language => "language",
+    }
+}
+
+fn kinds(kinds: Kinds) -> Vec<&'static str> {
+    let named = [(Kinds::TEXT, "text"), (Kinds::IMAGE, "image")];
+    named.into_iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| name).collect()
+}

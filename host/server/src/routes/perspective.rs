@@ -1,0 +1,378 @@
+//! `POST /v1alpha1/comments:analyze`: the Perspective API's own request and answer, judged by the
+//! default moderator.
+//!
+//! Perspective's attributes and a moderator's categories are not the same: [`ATTRIBUTES`] says
+//! which category stands for which.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
+use infer_sandbox::types::Part;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::document::RouteDoc;
+use super::json::utf8;
+use super::moderate::{self, ModerationState};
+use super::{Call, Caller, Place};
+use crate::error::ApiError;
+
+/// Every path of the API begins with it.
+pub(super) const PREFIX: &str = "/v1alpha1";
+
+/// The longest comment, in bytes, as Perspective has it.
+const MAX_COMMENT: usize = 20_480;
+
+/// The longest request: a comment in escapes of six bytes for one, and what is around it.
+const MAX_BODY: usize = 8 * MAX_COMMENT;
+
+/// Each attribute, and the categories whose highest score it is.
+const ATTRIBUTES: [(&str, &[&str]); 6] = [
+    ("TOXICITY", &["harassment", "harassment/threatening", "hate"]),
+    // No category is as narrow: these scores are upper bounds, from the category that holds the
+    // attribute.
+    ("SEVERE_TOXICITY", &["harassment"]),
+    ("INSULT", &["harassment"]),
+    ("PROFANITY", &["harassment"]),
+    ("IDENTITY_ATTACK", &["hate"]),
+    ("THREAT", &["harassment/threatening"]),
+];
+
+/// The language that the models judge.
+const LANGUAGE: &str = "en";
+
+/// What is to be judged, and for what.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AnalyzeRequest)]
+#[serde(rename_all = "camelCase")]
+struct Analyze {
+    #[schema(required, nullable = false)]
+    comment: Option<Comment>,
+    /// By name: `TOXICITY`, `SEVERE_TOXICITY`, `IDENTITY_ATTACK`, `INSULT`, `PROFANITY`, `THREAT`.
+    #[serde(alias = "requested_attributes")]
+    #[schema(required, value_type = BTreeMap<String, Wanted>)]
+    requested_attributes: Option<BTreeMap<String, Option<Wanted>>>,
+    /// Absent, or with `en` among them.
+    languages: Option<Vec<String>>,
+    #[serde(alias = "client_token")]
+    client_token: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+struct Comment {
+    /// At most 20,480 bytes.
+    #[schema(required, nullable = false, min_length = 1)]
+    text: Option<String>,
+    /// `PLAIN_TEXT`.
+    r#type: Option<String>,
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = WantedAttribute)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    /// `PROBABILITY`.
+    #[serde(alias = "score_type")]
+    score_type: Option<String>,
+    /// A lower score is left out.
+    #[serde(alias = "score_threshold")]
+    #[schema(minimum = 0.0, maximum = 1.0)]
+    score_threshold: Option<f32>,
+}
+
+/// The scores of a comment.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Analysis {
+    attribute_scores: BTreeMap<String, AttributeScore>,
+    languages: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_token: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AttributeScore {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    span_scores: Vec<SpanScore>,
+    summary_score: Score,
+}
+
+#[derive(Serialize, ToSchema)]
+struct SpanScore {
+    /// In Unicode characters.
+    begin: usize,
+    end: usize,
+    score: Score,
+}
+
+#[derive(Clone, Copy, Serialize, ToSchema)]
+struct Score {
+    value: f32,
+    r#type: &'static str,
+}
+
+/// A failure.
+pub(super) struct Failure {
+    code: StatusCode,
+    status: &'static str,
+    message: String,
+    details: Vec<Detail>,
+    /// When to try again, in seconds.
+    retry_after: Option<u64>,
+}
+
+/// Google's envelope of a failure.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GoogleFailure)]
+pub(super) struct Envelope {
+    error: Status,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = GoogleStatus)]
+struct Status {
+    /// The response's status.
+    code: u16,
+    message: String,
+    /// A word for programs.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<Detail>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PerspectiveDetail)]
+#[serde(rename_all = "camelCase")]
+struct Detail {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    /// The API's own word for what is wrong.
+    error_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language_not_supported_by_attribute_error: Option<NotSupported>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = LanguageNotSupported)]
+#[serde(rename_all = "camelCase")]
+struct NotSupported {
+    detected_languages: Vec<String>,
+    attribute: String,
+}
+
+impl Failure {
+    fn invalid(message: impl Display) -> Self {
+        Failure {
+            code: StatusCode::BAD_REQUEST,
+            status: "INVALID_ARGUMENT",
+            message: excerpt_of(message, MESSAGE_BYTES),
+            details: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// With the API's own word for what is wrong.
+    fn of(mut self, error_type: &'static str, language: Option<NotSupported>) -> Self {
+        self.details.push(Detail {
+            kind: "type.googleapis.com/google.commentanalyzer.v1alpha1.Error",
+            error_type,
+            language_not_supported_by_attribute_error: language,
+        });
+        self
+    }
+}
+
+impl From<&ApiError> for Failure {
+    fn from(error: &ApiError) -> Self {
+        let status = match error.status() {
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => "INVALID_ARGUMENT",
+            StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
+            StatusCode::FORBIDDEN => "PERMISSION_DENIED",
+            StatusCode::NOT_FOUND => "NOT_FOUND",
+            StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
+            StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
+            status if status.is_client_error() => "INVALID_ARGUMENT",
+            _ => "INTERNAL",
+        };
+        Failure {
+            code: error.status(),
+            status,
+            message: error.to_string(),
+            details: Vec::new(),
+            retry_after: error.retry_after(),
+        }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Failure::from(&error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Failure { code, status, message, details, retry_after } = self;
+        let error = Status { code: code.as_u16(), message, status, details };
+        let retry_after = retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+        (code, retry_after, Json(Envelope { error })).into_response()
+    }
+}
+
+/// `error` in Google's envelope.
+pub(super) fn failure(error: &ApiError) -> Response {
+    Failure::from(error).into_response()
+}
+
+/// The key where Google's clients put it, on this route alone.
+pub(super) fn key(request: &Request) -> Option<&str> {
+    if request.uri().path() != infer_config::paths::PERSPECTIVE {
+        return None;
+    }
+    let header = request.headers().get("x-goog-api-key").and_then(|value| value.to_str().ok());
+    header.or_else(|| request.uri().query()?.split('&').find_map(|member| member.strip_prefix("key=")))
+}
+
+pub(super) fn openapi() -> RouteDoc {
+    RouteDoc::new("Perspective's analysis of a comment")
+        .reads::<Analyze>()
+        .answers::<Analysis>(StatusCode::OK, "the scores that reach their thresholds")
+        .admitted::<Envelope>()
+        .or_query_key()
+        .fails::<Envelope>(&[403, 404, 501])
+}
+
+pub(super) async fn handle(
+    State(desk): State<ModerationState>,
+    Extension(call): Call,
+    Extension(place): Place,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let body = body.map_err(ApiError::from)?;
+    let Asked { text, attributes, client_token } = parse(&body)?;
+    let policy = desk.choice.component(None)?;
+    caller.check(policy.component.name())?;
+    place.grow(1).map_err(|_| ApiError::busy())?;
+    let judged = moderate::respond(policy, &call, vec![vec![Part::Text(text.clone())]]).await;
+    let judged = judged.map_err(|(_, error)| ApiError::from(error))?;
+    let judged = judged.results.first().ok_or_else(|| ApiError::internal("internal"))?;
+    let end = text.chars().count();
+    let mut attribute_scores = BTreeMap::new();
+    for (name, wanted) in attributes {
+        let categories = ATTRIBUTES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, of)| of);
+        let scores = categories
+            .iter()
+            .filter(|category| judged.category_tiers.contains_key(**category))
+            .filter_map(|category| judged.category_scores.get(*category).copied());
+        let Some(value) = scores.reduce(f32::max) else {
+            return Err(Failure {
+                code: StatusCode::NOT_IMPLEMENTED,
+                status: "UNIMPLEMENTED",
+                message: format!(
+                    "no model of component `{}` judges what `{name}` rests on",
+                    policy.component.name()
+                ),
+                details: Vec::new(),
+                retry_after: None,
+            });
+        };
+        if wanted.score_threshold.is_some_and(|threshold| value < threshold) {
+            continue;
+        }
+        let score = Score { value, r#type: "PROBABILITY" };
+        // The component judges a comment as a whole: one span, as Perspective answers without
+        // annotations.
+        let span_scores = vec![SpanScore { begin: 0, end, score }];
+        attribute_scores.insert(name, AttributeScore { span_scores, summary_score: score });
+    }
+    let languages = vec![LANGUAGE.to_owned()];
+    Ok(Json(Analysis { attribute_scores, languages, client_token }).into_response())
+}
+
+/// The comment's text, and what is asked about it.
+struct Asked {
+    text: String,
+    attributes: BTreeMap<String, Wanted>,
+    client_token: Option<String>,
+}
+
+fn parse(body: &[u8]) -> Result<Asked, Failure> {
+    if body.len() > MAX_BODY {
+        let message = format!("the body is of {} bytes, expected at most {MAX_BODY}", body.len());
+        return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
+    }
+    let ask: Analyze = serde_json::from_slice(utf8(body)?)
+        .map_err(|error| Failure::invalid(format_args!("the body is not an analysis request: {error}")))?;
+    let text = match ask.comment {
+        Some(Comment { text, r#type }) => {
+            if let Some(kind) = r#type.filter(|kind| kind != "PLAIN_TEXT" && kind != "TEXT_TYPE_UNSPECIFIED")
+            {
+                let kind = excerpt(&kind, QUOTE_BYTES);
+                return Err(Failure::invalid(format!("`comment.type` is `{kind}`, expected `PLAIN_TEXT`")));
+            }
+            text.unwrap_or_default()
+        }
+        None => String::new(),
+    };
+    if text.trim().is_empty() {
+        return Err(Failure::invalid("`comment.text` is empty; expected a text").of("COMMENT_EMPTY", None));
+    }
+    if text.len() > MAX_COMMENT {
+        let message = format!("`comment.text` is of {} bytes, expected at most {MAX_COMMENT}", text.len());
+        return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
+    }
+    let attributes: BTreeMap<_, _> = ask
+        .requested_attributes
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, wanted)| (name, wanted.unwrap_or_default()))
+        .collect();
+    if attributes.is_empty() {
+        let message = "`requestedAttributes` is empty; expected an object such as {\"TOXICITY\": {}}";
+        return Err(Failure::invalid(message));
+    }
+    for (name, wanted) in &attributes {
+        let shown = excerpt(name, QUOTE_BYTES);
+        if !ATTRIBUTES.iter().any(|(known, _)| known == name) {
+            let names: Vec<_> = ATTRIBUTES.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let message = format!("attribute `{shown}` is not known; expected one of {}", names.join(", "));
+            return Err(Failure::invalid(message));
+        }
+        let kind = wanted.score_type.as_deref().unwrap_or("PROBABILITY");
+        if kind != "PROBABILITY" && kind != "SCORE_TYPE_UNSPECIFIED" {
+            let kind = excerpt(kind, QUOTE_BYTES);
+            let message = format!("`scoreType` of `{shown}` is `{kind}`, expected `PROBABILITY`");
+            return Err(Failure::invalid(message));
+        }
+        if let Some(threshold) = wanted.score_threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
+            let message = format!("`scoreThreshold` of `{shown}` is {threshold}, expected 0 to 1");
+            return Err(Failure::invalid(message));
+        }
+    }
+    let is_judged = |language: &String| {
+        language.split('-').next().is_some_and(|code| code.eq_ignore_ascii_case(LANGUAGE))
+    };
+    let languages = ask.languages.unwrap_or_default();
+    if !languages.is_empty() && !languages.iter().any(is_judged) {
+        let name = attributes.keys().next().cloned().unwrap_or_default();
+        let sent: Vec<_> =
+            languages.iter().take(8).map(|code| excerpt(code, QUOTE_BYTES).into_owned()).collect();
+        let message = format!(
+            "attribute `{name}` does not support the languages `{}`; expected `{LANGUAGE}`",
+            sent.join("`, `")
+        );
+        let more = NotSupported { detected_languages: sent, attribute: name };
+        return Err(Failure::invalid(message).of("LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE", Some(more)));
+    }
+    Ok(Asked { text, attributes, client_token: ask.client_token })
+}

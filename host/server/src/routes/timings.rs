@@ -1,0 +1,108 @@
+//! What a request took, stage by stage, and on what it rests: the `infer` object of every answer.
+
+use std::fmt;
+use std::time::Duration;
+
+use infer_engine::TokenUsage;
+use infer_sandbox::Usage;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use infer_control::app::LoadedComponent;
+
+use super::milliseconds;
+
+/// Stages in milliseconds. Where a request holds several inputs, judged side by side, each stage is
+/// their sum, and may exceed the total.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Timings {
+    /// Waiting for an instance and in models' queues.
+    queue_ms: f64,
+    /// Making the instance.
+    instantiate_ms: f64,
+    /// The guest's own work: decoding, tokenising, ranking.
+    guest_ms: f64,
+    /// The models' work.
+    compute_ms: f64,
+    /// From the request's arrival in the handler to its answer.
+    total_ms: f64,
+}
+
+impl Timings {
+    /// The times of `usages`, and the total.
+    pub fn new<'a>(usages: impl IntoIterator<Item = &'a Usage>, total: Duration) -> Self {
+        let mut sum = Usage::default();
+        for usage in usages {
+            sum.queue += usage.queue;
+            sum.instantiate += usage.instantiate;
+            sum.guest += usage.guest;
+            sum.compute += usage.compute;
+        }
+        Timings {
+            queue_ms: milliseconds(sum.queue),
+            instantiate_ms: milliseconds(sum.instantiate),
+            guest_ms: milliseconds(sum.guest),
+            compute_ms: milliseconds(sum.compute),
+            total_ms: milliseconds(total),
+        }
+    }
+}
+
+/// Tokens that a request took.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Tokens {
+    /// Of the prompt, choices not counted.
+    prompt_tokens: usize,
+    /// Of these, how many had been computed before.
+    cached_tokens: usize,
+    /// Of the answer.
+    generated_tokens: usize,
+}
+
+/// Tokens of language models, where one ran.
+pub(crate) fn tokens<'a>(usages: impl IntoIterator<Item = &'a Usage>) -> Option<Tokens> {
+    let mut sum = TokenUsage::default();
+    usages.into_iter().for_each(|usage| sum += usage.tokens);
+    let TokenUsage { prompt_tokens, cached_tokens, generated_tokens } = sum;
+    (sum != TokenUsage::default()).then_some(Tokens { prompt_tokens, cached_tokens, generated_tokens })
+}
+
+/// The component that judged, and the models that it could use.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Judges {
+    component: Hashed,
+    models: Vec<Hashed>,
+    /// Some model's weights are random: the answer means nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dummy: bool,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct Hashed {
+    name: String,
+    /// SHA-256, in hexadecimal.
+    hash: String,
+}
+
+impl Judges {
+    pub fn new(policy: &LoadedComponent) -> Self {
+        let component = &policy.component;
+        let hashed = |name: &str, hash: &str| Hashed { name: name.to_owned(), hash: hash.to_owned() };
+        Judges {
+            component: hashed(component.name(), &policy.hash),
+            models: component.models().values().map(|model| hashed(model.name(), model.hash())).collect(),
+            dummy: component.models().values().any(|model| model.is_dummy()),
+        }
+    }
+}
+
+impl fmt::Display for Timings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Timings { queue_ms, instantiate_ms, guest_ms, compute_ms, total_ms } = self;
+        write!(
+            f,
+            "{total_ms:.2} ms (queue {queue_ms:.2}, instantiate {instantiate_ms:.2}, guest {guest_ms:.2}, compute \
+             {compute_ms:.2})"
+        )
+    }
+}

@@ -1,0 +1,179 @@
+//! The listeners' life: bound, serving, draining, stopped.
+//!
+//! Connections have a thread of their own, the front: it accepts, reads heads and bodies, asks for
+//! keys, and refuses what is too much. What it lets in is judged on the threads of the caller's
+//! runtime. Guests share those for milliseconds at a time, so a refusal that had to wait its turn
+//! among them would come late just when it is wanted.
+//!
+//! # Layout
+//!
+//! - `listeners`: where connections come from; `tls`: the certificate, and its reloading
+//! - `seats`: how many connections there may be, and who goes first; `connection`: the life of one
+//! - `activity`: what a connection does, and when it has to move on; `lease`: what a request holds
+//! - `body`: what is left of a request's body; `stream`: what a connection is read from and written
+//!   to, with an eye on progress
+
+mod activity;
+mod body;
+mod connection;
+mod lease;
+mod listeners;
+mod seats;
+mod socket;
+mod stream;
+pub mod tls;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::service::Service;
+use connection::Connection;
+use seats::Seats;
+
+pub use connection::Peer;
+pub use lease::Lease;
+use listeners::Bound;
+
+pub use listeners::Listeners;
+
+/// Connections of the operator's own listener, which are there when all others are taken.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// How long nothing is accepted where the system gives no more: until a connection ends, as a rule.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// Serve `service` on `listeners` until `stop` is ready, then let the requests under way
+/// finish within the drain time.
+///
+/// # Errors
+///
+/// When the listeners fail.
+pub async fn run(
+    service: Arc<Service>,
+    listeners: Listeners,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let refresh = listeners.tls.clone().map(|tls| Abort(tokio::spawn(tls::keep_fresh(tls))));
+    let acceptor = Acceptor { service: service.clone() };
+    let bound = listeners.detach()?;
+
+    let (drain, draining) = watch::channel(false);
+    let (ended, mut end) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("front".into()).spawn(move || {
+        let served = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .and_then(|runtime| runtime.block_on(acceptor.serve(bound, draining)));
+        let _ = ended.send(served);
+    })?;
+
+    let gone = |_| io::Error::other("the thread of the connections has ended");
+    let result = tokio::select! {
+        served = &mut end => served.map_err(gone).flatten(),
+        () = stop => {
+            service.stop();
+            let _ = drain.send(true);
+            end.await.map_err(gone).flatten()
+        }
+    };
+    drop(refresh);
+    // It has said that it ends: nothing is left to wait for.
+    if thread.join().is_err() {
+        error!("the thread of the connections has ended with a panic");
+    }
+    result
+}
+
+/// A task that goes with whoever waits for it.
+pub struct Abort<T>(pub tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Abort<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the front's thread owns.
+struct Acceptor {
+    service: Arc<Service>,
+}
+
+impl Acceptor {
+    async fn serve(self, bound: Bound, mut draining: watch::Receiver<bool>) -> io::Result<()> {
+        let limits = Arc::new(self.service.live().app().config.server.connections.clone());
+        let listeners = bound.attach()?;
+        let memory = self.service.live().app().sandbox.memory().clone();
+        let seats = Seats::new(limits.most, limits.most_per_ip, memory.clone());
+        let admin_seats = Seats::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS, memory);
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listeners.accept() => accepted,
+                Some(ended) = connections.join_next() => {
+                    log_panic(ended);
+                    continue;
+                }
+                _ = draining.changed() => break,
+            };
+            let incoming = match accepted {
+                Ok(incoming) => incoming,
+                // The client had gone before it was answered.
+                Err(error) if is_the_clients(&error) => continue,
+                Err(error) => {
+                    warn!("cannot accept connections now: {error}");
+                    sleep(EXHAUSTED).await;
+                    continue;
+                }
+            };
+            let seats = if incoming.admin { &admin_seats } else { &seats };
+            let seat = match seats.take(incoming.peer) {
+                Ok(seat) => seat,
+                Err(why) => {
+                    incoming.turn_away(why);
+                    continue;
+                }
+            };
+            let connection = Connection {
+                peer: incoming.peer,
+                service: self.service.clone(),
+                admin: incoming.admin,
+                limits: limits.clone(),
+                draining: draining.clone(),
+                seat,
+            };
+            connections.spawn(connection.serve(incoming));
+        }
+        drop(listeners);
+        let drain = self.service.live().app().config.server.drain;
+        info!(drain_ms = drain.as_millis() as u64, "stopping: requests under way may finish");
+        let all = async {
+            while let Some(ended) = connections.join_next().await {
+                log_panic(ended);
+            }
+        };
+        if timeout(drain, all).await.is_err() {
+            warn!("requests were still under way at the end of the drain time; they are dropped");
+        }
+        Ok(())
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn log_panic(ended: Result<(), JoinError>) {
+    if let Err(failure) = ended
+        && failure.is_panic()
+    {
+        error!("a connection ended with a panic: {failure}");
+    }
+}

@@ -1,0 +1,231 @@
+//! The life of one connection: handshake, requests, and the time limits on each.
+
+use std::convert::Infallible;
+use std::future::{Future as _, poll_fn};
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, Version, header};
+use axum::response::IntoResponse as _;
+use http_body::Body as _;
+use hyper::body::Incoming as IncomingBody;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::watch;
+use tokio::task::yield_now;
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tracing::debug;
+
+use super::activity::Activity;
+use super::body::Remains;
+use super::lease::{Answer, Streams};
+use super::listeners::Incoming;
+use super::seats::Seat;
+use super::stream::Watched;
+use crate::error::ApiError;
+use crate::service::Service;
+use infer_config::ConnectionLimits;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A machine.
+    Ip(IpAddr),
+    /// A program of this machine, over the Unix socket.
+    Socket,
+}
+
+impl Peer {
+    /// Its address, where it has one.
+    #[must_use]
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(ip) => Some(ip),
+            Peer::Socket => None,
+        }
+    }
+}
+
+/// Streams of one HTTP/2 connection at any one time.
+const STREAMS: u32 = 32;
+
+/// What an HTTP/2 client may send of one body, and of all, before it is read.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 512 << 10;
+
+/// What is held of one answer that an HTTP/2 client has not taken.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// How often an HTTP/2 connection with requests under way is asked whether anybody is there, and
+/// how long that may take.
+const PING: Duration = Duration::from_secs(20);
+const PONG: Duration = Duration::from_secs(10);
+
+/// HTTP/2 streams that a client may reset before they are accepted, and mistakes of its own for
+/// which streams may be reset, before the connection is closed.
+const RESETS: usize = 20;
+const ERROR_RESETS: usize = 128;
+
+/// HTTP/1.1 and HTTP/2, told apart by what a client sends first.
+fn protocol(limits: &ConnectionLimits, activity: &Arc<Activity>) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams(activity.clone()));
+    // Times are limited here, not by hyper, whose limit on a head begins with the wait for it.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(limits.header_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG);
+    builder
+}
+
+/// A connection that has its seat.
+pub(super) struct Connection {
+    pub(super) peer: Peer,
+    pub(super) service: Arc<Service>,
+    /// Whether it came to the operator's own listener.
+    pub(super) admin: bool,
+    pub(super) limits: Arc<ConnectionLimits>,
+    /// True once the server stops.
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) seat: Seat,
+}
+
+impl Connection {
+    /// Answer requests until the client goes, takes too long, or the server stops.
+    pub(super) async fn serve(mut self, incoming: Incoming) {
+        let activity = self.seat.activity().clone();
+        // The system has been asked for what came before it is said that nothing did.
+        yield_now().await;
+        let mut handshake = pin!(timeout(self.limits.header_time, incoming.handshake()));
+        let handshake = poll_fn(|context| {
+            let shaken = handshake.as_mut().poll(context);
+            if shaken.is_pending() {
+                activity.heard();
+            }
+            shaken
+        });
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            () = activity.closing() => return debug!(peer = ?self.peer, "closed: its place went to another"),
+        };
+        let io = match handshake {
+            Ok(Ok(io)) => io,
+            Ok(Err(error)) => return debug!(peer = ?self.peer, "no handshake: {error}"),
+            Err(_) => return debug!(peer = ?self.peer, "no handshake in time"),
+        };
+        let stream = Watched::new(io, activity.clone(), self.limits.send_time);
+        let answering = Answering {
+            service: self.service,
+            admin: self.admin,
+            peer: self.peer,
+            activity: activity.clone(),
+        };
+        let protocol = protocol(&self.limits, &activity);
+        let mut http = pin!(protocol.serve_connection(TokioIo::new(stream), answering));
+        // What is due changes as the connection goes on; it is looked at several times in the
+        // shortest limit.
+        let limits = &self.limits;
+        let look = limits.header_time.min(limits.idle_time).min(limits.send_time) / 4;
+        let mut draining = false;
+        loop {
+            let now = Instant::now();
+            let due = match activity.sweep(limits, now) {
+                Ok(due) => due,
+                Err(why) => {
+                    debug!(peer = ?self.peer, "closed: {why}");
+                    break;
+                }
+            };
+            let next = due.map_or(now + look, |due| due.min(now + look));
+            if activity.is_evicted() && !draining {
+                draining = true;
+                http.as_mut().graceful_shutdown();
+            }
+            tokio::select! {
+                // What has come is read before the connection is closed for another.
+                biased;
+                served = http.as_mut() => {
+                    if let Err(error) = served {
+                        debug!(peer = ?self.peer, "the connection ended: {error}");
+                    }
+                    break;
+                }
+                _ = self.draining.changed(), if !draining => {
+                    draining = true;
+                    if activity.is_idle() {
+                        break;
+                    }
+                    http.as_mut().graceful_shutdown();
+                }
+                () = activity.closing() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+        // The streams of HTTP/2 are tasks of their own.
+        activity.close();
+        drop(self.seat);
+    }
+}
+
+/// The routes, told who asks, and watched. Each request has those that are live when its head has
+/// come, to its end.
+struct Answering {
+    service: Arc<Service>,
+    admin: bool,
+    peer: Peer,
+    activity: Arc<Activity>,
+}
+
+impl hyper::service::Service<Request<IncomingBody>> for Answering {
+    type Response = hyper::Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<IncomingBody>) -> Self::Future {
+        let http2 = request.version() == Version::HTTP_2;
+        let under_way = self.activity.begin(http2, request.body().is_end_stream());
+        request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(under_way.lease().clone());
+        let waits = request.headers().contains_key(header::EXPECT);
+        let remains = Remains::default();
+        let router = TowerToHyperService::new(self.service.router(self.admin));
+        let activity = self.activity.clone();
+        Box::pin(async move {
+            activity.turn().await;
+            let answer = router.call(request.map(|body| remains.lend(body)));
+            // What is live may have changed by the time of the answer, and who changes it waits for
+            // this.
+            drop(router);
+            if !http2 {
+                // Heads of answers without a body are not bounded by hyper: a client that takes
+                // nothing could ask for more and more of them.
+                activity.writable().await;
+            }
+            let mut answer = answer.await?;
+            if !http2 && !remains.discard(waits).await {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            let (head, body) = answer.into_parts();
+            let under_way = match under_way.answer(body) {
+                Ok(body) => return Ok(hyper::Response::from_parts(head, body)),
+                Err(under_way) => under_way,
+            };
+            let (mut busy, body) = ApiError::busy().into_response().into_parts();
+            let close = head.headers.get(header::CONNECTION).cloned();
+            busy.headers.extend(close.map(|close| (header::CONNECTION, close)));
+            let Ok(body) = under_way.answer(body) else { unreachable!("a short answer is always sent") };
+            Ok(hyper::Response::from_parts(busy, body))
+        })
+    }
+}

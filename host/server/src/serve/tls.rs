@@ -1,0 +1,165 @@
+//! The certificate that the server answers with, and its reloading: on a signal, or when its files
+//! change.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use std::{fmt, fs, io};
+
+use anyhow::{Context as _, anyhow, ensure};
+use infer_engine::files;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{error, info};
+
+use infer_config::TlsFiles;
+
+/// How often the files are looked at; what renews certificates leaves days.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The longest file that is read: a chain of ten certificates has some 20 KB.
+const LONGEST: u64 = 1 << 20;
+
+/// A certificate in use.
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    current: Arc<Current>,
+    files: TlsFiles,
+    provider: Arc<CryptoProvider>,
+    /// What the files looked like when they were last read.
+    seen: Mutex<[Option<Looks>; 2]>,
+}
+
+/// What tells a file that was written or replaced from what it was: device, inode, size, seconds
+/// and nanoseconds of its change.
+type Looks = (u64, u64, u64, i64, i64);
+
+/// Read for each handshake, written at a reload: neither waits for anything else while it holds the
+/// lock.
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Current")
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Tls {
+    /// Read the certificate and its key.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or do not belong together.
+    pub fn load(files: TlsFiles) -> anyhow::Result<Self> {
+        let provider = Arc::new(default_provider());
+        let seen = looks(&files);
+        let current = Arc::new(Current(RwLock::new(Arc::new(read(&files, &provider)?))));
+        let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .context("no version of TLS can be spoken")?
+            .with_no_client_auth()
+            .with_cert_resolver(current.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Tls { acceptor: Arc::new(config).into(), current, files, provider, seen: Mutex::new(seen) })
+    }
+
+    /// Read the files again. Connections that are open keep what they began with.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tls::load`]; the certificate in use then stays.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = looks(&self.files);
+        let read = Arc::new(read(&self.files, &self.provider)?);
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = read;
+        Ok(())
+    }
+
+    /// Reload, and say in the log how that went.
+    pub fn reload_and_log(&self) {
+        match self.reload() {
+            Ok(()) => {
+                info!(certificate = %self.files.certificate.display(), "the certificate was read again");
+            }
+            Err(error) => error!("the certificate in use is kept: {error:#}"),
+        }
+    }
+
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.acceptor.accept(stream).await
+    }
+
+    fn has_changed(&self) -> bool {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != looks(&self.files)
+    }
+}
+
+/// Reload whenever the files change, for as long as this is polled. The two files are seldom
+/// replaced in one moment: a pair that does not fit is told in the log, and read again when the
+/// second has changed too.
+pub(super) async fn keep_fresh(tls: Arc<Tls>) {
+    loop {
+        sleep(LOOK).await;
+        let tls = tls.clone();
+        let look = move || {
+            if tls.has_changed() {
+                tls.reload_and_log();
+            }
+        };
+        if tokio::task::spawn_blocking(look).await.is_err() {
+            return error!("the certificate is not watched any more; send SIGHUP when it has changed");
+        }
+    }
+}
+
+fn looks(files: &TlsFiles) -> [Option<Looks>; 2] {
+    [&files.certificate, &files.key].map(|path| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
+    })
+}
+
+fn read(files: &TlsFiles, provider: &CryptoProvider) -> anyhow::Result<CertifiedKey> {
+    let TlsFiles { certificate, key } = files;
+    let chain = CertificateDer::pem_slice_iter(&read_file(certificate)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| anyhow!("`tls.certificate`: `{}` is damaged: {error}", certificate.display()))?;
+    ensure!(
+        !chain.is_empty(),
+        "`tls.certificate`: `{}` holds no certificate; expected PEM, which begins with `-----BEGIN CERTIFICATE-----`",
+        certificate.display()
+    );
+    // The error of a key's file does not repeat what stands in it.
+    let private = PrivateKeyDer::from_pem_slice(&read_file(key)?).map_err(|_| {
+        anyhow!(
+            "`tls.key`: `{}` holds no private key; expected PEM, which begins with `-----BEGIN PRIVATE KEY-----`",
+            key.display()
+        )
+    })?;
+    CertifiedKey::from_der(chain, private, provider).with_context(|| {
+        format!(
+            "`tls.certificate` and `tls.key`: `{}` and `{}` cannot be used together; expected a certificate and its own key",
+            certificate.display(),
+            key.display()
+        )
+    })
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    files::read(path, LONGEST).with_context(|| format!("cannot read `{}`", path.display()))
+}

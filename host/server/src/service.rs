@@ -1,0 +1,115 @@
+//! The routers of the models and components that are served now.
+//!
+//! A `Snapshot` is everything that a request uses: models, components, routes, keys, limits. Each
+//! request takes one once its head has arrived and keeps it to its end, so its answer comes from
+//! exactly one. A reload replaces the snapshot atomically; requests in flight keep theirs.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use infer_control::app::App;
+use infer_control::live::{self, Live, Publish, Read};
+use tracing::warn;
+
+use crate::routes::{self, RequestContext};
+use crate::serve::Listeners;
+
+/// The HTTP service: routers for the current [`App`], replaced at each reload.
+pub struct Service {
+    current: ArcSwap<Snapshot>,
+    live: Arc<Live>,
+    /// The address of the operator's listener, where there is one.
+    admin: Option<SocketAddr>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// Routers of one moment.
+struct Snapshot {
+    app: Arc<App>,
+    context: Arc<RequestContext>,
+    public: Router,
+    admin: Router,
+    /// The routes of the requests that a canary answers.
+    canary: Option<Router>,
+}
+
+impl Service {
+    /// Serves `app` from now on, and what `read` returns at each reload. Requests are handled on
+    /// the runtime that this is called on.
+    #[must_use]
+    pub fn new(app: Arc<App>, listeners: &Listeners, read: Option<Read>) -> Arc<Self> {
+        let admin = listeners.admin_address();
+        Arc::new_cyclic(|service: &Weak<Service>| {
+            let service = service.clone();
+            let publish: Publish = Box::new(move |app| {
+                if let Some(service) = service.upgrade() {
+                    service.publish(app);
+                }
+            });
+            let live = Live::new(app.clone(), read, publish);
+            let stopping = Arc::new(AtomicBool::new(false));
+            let context = RequestContext::new(app, Arc::downgrade(&live), stopping.clone());
+            Service { current: ArcSwap::from_pointee(Snapshot::new(context, admin)), live, admin, stopping }
+        })
+    }
+
+    /// The reloads of this service.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// The routes of this moment: the operator's, or the public ones.
+    pub fn router(&self, admin: bool) -> Router {
+        let current = self.current.load();
+        let router = match (&current.canary, &current.app.canary) {
+            _ if admin => &current.admin,
+            (Some(router), Some(canary)) if canary.draws() => router,
+            _ => &current.public,
+        };
+        router.clone()
+    }
+
+    /// Reports the server as not ready from now on.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn publish(&self, app: &Arc<App>) {
+        let context = self.current.load().context.next(app.clone());
+        self.current.store(Arc::new(Snapshot::new(context, self.admin)));
+    }
+
+    /// Releases everything, and waits at most `limit` for requests and computations in flight.
+    pub async fn unload(self: Arc<Self>, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let unloaded = match live::own(self, deadline).await {
+            Some(Service { live, current, .. }) => {
+                drop(current);
+                live.unload(deadline).await
+            }
+            None => false,
+        };
+        if !unloaded {
+            warn!("a request or a model is still running; the server stops without waiting for it");
+        }
+    }
+}
+
+impl Snapshot {
+    fn new(context: RequestContext, admin: Option<SocketAddr>) -> Self {
+        let context = Arc::new(context);
+        let app = context.app().clone();
+        let public = routes::router(&context, admin.is_some());
+        let operators = routes::admin(&context, admin);
+        let canary = app.canary.as_ref().map(|canary| {
+            let context = Arc::new(context.next(canary.app.clone()));
+            routes::router(&context, admin.is_some())
+        });
+        Snapshot { app, context, public, admin: operators, canary }
+    }
+}
