@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use infer_config::{Config, Origin};
-use infer_control::app::App;
+use infer_control::registry::App;
 use infer_engine::{DType, Model, Tensor};
 use infer_sandbox::types::{NamedTensor, Part, TensorType};
 use infer_sandbox::{Component, ComponentOptions, Request, Usage};
@@ -173,7 +173,8 @@ fn moderate(runtime: &Runtime, name: &str, source: &str, most: usize) {
 fn cold(runtime: &Runtime, name: &str, source: &str) {
     let app = load(&format!("[components.guest]\nsource = {source:?}\nlimits = {LIMITS}\n"));
     let config = &app.config.components["guest"];
-    let bytes = infer_control::app::component_bytes("guest", &config.source).expect("the component is there");
+    let bytes =
+        infer_control::component::component_bytes("guest", &config.source).expect("the component is there");
     let parts = [Part::Text(TEXT.to_owned())];
     let mut times = Vec::new();
     for _ in 0..COLD {

@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
 use guest_sdk::settings::Settings;
 use infer_config::{Config, Origin};
-use infer_control::app::{App, card_facts};
+use infer_control::{component::card_facts, registry::App};
 use infer_sandbox::Request;
 
 const PHOTOS: [&str; 4] = ["coffee.jpg", "retina-large.jpg", "rocket-alpha.png", "chelsea.webp"];

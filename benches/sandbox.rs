@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use infer_config::{Config, Origin};
-use infer_control::app::App;
+use infer_control::registry::App;
 use infer_engine::{DType, Tensor};
 use infer_sandbox::Request;
 use infer_sandbox::types::{NamedTensor, Part, TensorType};

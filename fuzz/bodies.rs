@@ -10,7 +10,7 @@ use guest_sdk::settings::Settings;
 use infer_config::Config;
 use infer_config::Origin;
 use infer_config::Resolved;
-use infer_control::app::App;
+use infer_control::registry::App;
 use infer_engine::{Card, DType, Tensor};
 use infer_sandbox::types::Part;
 use infer_sandbox::{CallError, Request};

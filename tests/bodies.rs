@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
-use infer_control::app::App;
+use infer_control::registry::App;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 

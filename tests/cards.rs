@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use guest_sdk::image::{Filter, Recipe};
 use guest_sdk::settings::Settings;
 use infer_config::{Config, Origin};
-use infer_control::app::{App, card_facts};
+use infer_control::{component::card_facts, registry::App};
 use infer_engine::{Card, ImageSpec, RunError};
 use infer_sandbox::types::{NamedTensor, TensorType};
 use infer_sandbox::{CallError, Request};

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use infer_control::app::App;
+use infer_control::registry::App;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infer_control::app::{App, card_facts};
+use infer_control::{component::card_facts, registry::App};
 use infer_engine::{Context, DType, Model, Tensor};
 use infer_sandbox::Request;
 use infer_sandbox::types::{NamedTensor, Part, TensorType, Verdict};

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
 use guest_sdk::settings::Settings;
-use infer_control::app::{App, card_facts};
+use infer_control::{component::card_facts, registry::App};
 use infer_engine::{Model, Tensor};
 use serde_json::Value;
 

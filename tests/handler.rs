@@ -317,7 +317,7 @@ fn sockets_are_refused() {
     std::fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
     let origin = Origin::File(repository().join("infer.toml"));
     let config = Config::parse(&format!("[components.a]\nsource = {path:?}\n"), &origin).unwrap();
-    let error = format!("{:#}", infer_control::app::App::load(config).err().unwrap());
+    let error = format!("{:#}", infer_control::registry::App::load(config).err().unwrap());
     assert!(error.contains("imports `wasi:sockets/network@0.2.0`, which guests are not given"), "{error}");
 }
 
@@ -333,7 +333,8 @@ fn what_only_a_handler_has_is_refused_for_others() {
     for (line, expected) in cases {
         let config = format!("{moderator}{line}");
         let origin = Origin::File(repository().join("infer.toml"));
-        let error = infer_control::app::App::load(Config::parse(&config, &origin).unwrap()).err().unwrap();
+        let error =
+            infer_control::registry::App::load(Config::parse(&config, &origin).unwrap()).err().unwrap();
         assert!(format!("{error:#}").contains(expected), "{line}: {error:#}");
     }
     let handler = format!("[components.a]\nsource = {:?}\n", guest("hostile-http"));

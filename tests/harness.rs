@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use infer_config::{Config, Origin};
-use infer_control::app::App;
+use infer_control::registry::App;
 use infer_server::serve::Listeners;
 use infer_server::service::Service;
 use reqwest::{Client, RequestBuilder, StatusCode};
@@ -75,7 +75,7 @@ impl Server {
 
     /// A server on everything that `listeners` has.
     pub(crate) fn listen(app: Arc<App>, listeners: Listeners) -> Server {
-        Server::of(Service::new(app, &listeners, None), listeners)
+        Server::of(Service::new(app, listeners.admin_address(), None), listeners)
     }
 
     /// A server of `service`, through its reloads.

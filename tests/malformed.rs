@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use infer_config::{Config, Origin};
-use infer_control::app::App;
+use infer_control::registry::App;
 use reqwest::StatusCode;
 use serde_json::json;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};

@@ -26,7 +26,7 @@ async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed
     let (status, document) = answer(server.get("/openapi.json")).await;
     assert_eq!(status, StatusCode::OK);
     let listeners = Listeners::bind(&load("[server]\nlisten = \"127.0.0.1:0\"").config.server).await.unwrap();
-    let routed = paths(&Service::new(BUILTIN.clone(), &listeners, None).router(false));
+    let routed = paths(&Service::new(BUILTIN.clone(), listeners.admin_address(), None).router(false));
     assert!(routed.contains("/moderate") && routed.contains("/v2/models/{model}/infer"), "{routed:?}");
     assert_eq!(told(&document), routed);
     // Which methods are served is asked of the server itself.
@@ -45,7 +45,7 @@ async fn the_operators_document_is_of_the_operators_routes() {
     let app = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
     let listeners = Listeners::bind(&app.config.server).await.unwrap();
     let address = listeners.admin_address().unwrap();
-    let service = Service::new(app, &listeners, None);
+    let service = Service::new(app, listeners.admin_address(), None);
     let routed = paths(&service.router(true));
     let expected = [
         "/admin/reload",

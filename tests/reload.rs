@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use infer_config::Config;
-use infer_control::app::App;
 use infer_control::live::{Live, Step};
+use infer_control::registry::App;
 use infer_server::serve::Listeners;
 use infer_server::service::Service;
 use reqwest::StatusCode;
@@ -59,7 +59,11 @@ impl Place {
         let app = Arc::new(App::load(Config::load(Some(&path)).unwrap()).unwrap());
         let listeners = Listeners::bind(&app.config.server).await.unwrap();
         let admin = format!("http://{}", listeners.admin_address().unwrap());
-        let service = Service::new(app, &listeners, Some(Box::new(move || Ok(Config::load(Some(&path))?))));
+        let service = Service::new(
+            app,
+            listeners.admin_address(),
+            Some(Box::new(move || Ok(Config::load(Some(&path))?))),
+        );
         let live = service.live().clone();
         let server = Server::of(service, listeners);
         Place { folder, server, live, admin }
@@ -273,7 +277,7 @@ async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_
     let resting = moderator("one", &format!("[models.chat]\nsource = {language:?}\nkeep_alive_ms = 1000\n"));
     let resting = resting.replace("sessions = 1", "keep_alive_ms = 1000");
     let place = Arc::new(Place::new(&resting).await);
-    let task = tokio::spawn(infer_control::live::rest(place.live.clone()));
+    let task = tokio::spawn(infer_control::watch::rest(place.live.clone()));
     let hash = place.hash().await;
     let app = place.live.app();
     let chat =

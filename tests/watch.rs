@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use infer_config::Config;
-use infer_control::app::App;
+use infer_control::registry::App;
 use infer_server::serve::Listeners;
 use infer_server::service::Service;
 
@@ -26,7 +26,7 @@ fn hash_of(place: &Place, model: &str) -> String {
 
 /// Watch, and wait until the model with `hash` judges.
 async fn watch_until(place: &Place, hash: &str) {
-    let watching = tokio::spawn(infer_control::live::watch(place.live.clone()));
+    let watching = tokio::spawn(infer_control::watch::watch(place.live.clone()));
     eventually(async || place.hash().await == hash).await;
     watching.abort();
 }
@@ -82,10 +82,10 @@ async fn edit_during_a_reload_is_served() {
             Ok(config)
         }
     };
-    let service = Service::new(app, &listeners, Some(Box::new(read)));
+    let service = Service::new(app, listeners.admin_address(), Some(Box::new(read)));
     let live = service.live().clone();
     let _server = Server::of(service, listeners);
-    let watching = tokio::spawn(infer_control::live::watch(live.clone()));
+    let watching = tokio::spawn(infer_control::watch::watch(live.clone()));
     fs::write(&path, watched("two")).unwrap();
     eventually(async || {
         let source = live.app().config.models["text"].source.to_string();
@@ -98,7 +98,7 @@ async fn edit_during_a_reload_is_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_edit_is_tried_again_once_fixed() {
     let place = Place::new(&watched("one")).await;
-    let watching = tokio::spawn(infer_control::live::watch(place.live.clone()));
+    let watching = tokio::spawn(infer_control::watch::watch(place.live.clone()));
     place.write(&watched("three"));
     eventually(async || place.metrics().await.contains("infer_reloads_total{outcome=\"read\"} 1")).await;
     // The configuration stays as it is: what it names comes.

@@ -1,12 +1,10 @@
 //! What can be typed.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
 use infer_config::{Address, Config};
 use infer_models::dummy::Mix;
 use infer_models::pull::{Carrier, Index};

@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod classify;
 mod compile;
+mod component;
 mod dummy;
 mod generate;
 mod key;
@@ -19,18 +20,12 @@ mod store;
 mod versions;
 
 use std::io::{Write as _, stdout};
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
 
-use anyhow::Context as _;
-use infer_engine::files;
+use infer_config::Config;
 
 use crate::cli::{Cli, Command};
 use crate::logging;
-use infer_config::Config;
-use infer_control::app::App;
 
 /// Run the subcommand that was typed.
 ///
@@ -82,24 +77,4 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     stdout().flush()?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Load what one command needs: the chosen component and its models.
-fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<App> {
-    if let Some(name) = name {
-        config.retain_components(|component| component == name);
-    }
-    App::load(config)
-}
-
-/// A request from the command line.
-fn request(app: &App) -> infer_sandbox::Request {
-    infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + app.config.server.deadline)
-}
-
-/// A longer file on the command line is not an image.
-const MAX_BYTES: u64 = 1 << 30;
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    files::read(path, MAX_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
 }

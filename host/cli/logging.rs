@@ -18,13 +18,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lines::{Bounded, Json};
+use queue::Queue;
 use tracing::error;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use crate::cli::LogFormat;
-use lines::{Bounded, Json};
-use queue::Queue;
 
 /// How long the end of the program waits for lines that standard error has not taken yet.
 const FLUSH: Duration = Duration::from_secs(2);

@@ -8,8 +8,15 @@ use infer_sandbox::types::{Label, NamedTensor, Verdict};
 use serde::Deserialize;
 
 use crate::args::BenchTask;
-use crate::path::Reply;
 use crate::stats::{Instance, Stages};
+
+/// What came back.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    pub(super) stages: Stages,
+    /// What it says, as far as it can be right or wrong.
+    pub(super) said: Option<Said>,
+}
 
 /// A decision, and how sure it is.
 #[derive(Clone, Debug, PartialEq)]

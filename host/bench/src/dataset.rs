@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::args::BenchTask;
+use crate::item::{Example, Item, Label};
 use crate::random::Random;
-use crate::work::{self, Item};
+use crate::work;
 
 /// The longest line, in bytes.
 const LINE_BYTES: u64 = 1 << 20;
@@ -19,26 +20,6 @@ const LINE_BYTES: u64 = 1 << 20;
 const MAX_LINES: usize = 1_000_000;
 /// The most memory for what they ask, images included.
 const MAX_BYTES: usize = 1 << 30;
-
-/// One line.
-#[derive(Clone)]
-pub(super) struct Example {
-    pub(super) item: Item,
-    pub(super) label: Option<Label>,
-    /// The category whose score counts; without one the highest score of any.
-    pub(super) category: Option<String>,
-}
-
-/// What the answer should be.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Label {
-    /// Whether it is to be flagged.
-    Flagged(bool),
-    /// The class, by its name.
-    Class(String),
-    /// Which of the choices.
-    Choice(usize),
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 use infer_engine::{Answer, Finish, LanguageModel, Output, Params, Prompt, Request, Session};
-use serde::Serialize;
 
 use crate::args::PrefixCache;
+use crate::figures::{Decode, Prefill, Verdict};
 use crate::path::{COMPONENT, Path, Through};
 use crate::random::Random;
 use crate::stats;
@@ -45,28 +45,6 @@ impl Effort {
         let took = began.elapsed();
         done < self.repeats && (done == 0 || self.all || took + took / done <= self.time)
     }
-}
-
-/// Reading a prompt.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Prefill {
-    /// Of the prompt, every one computed.
-    pub(super) tokens: usize,
-    /// The median over the repeats.
-    pub(super) tokens_per_second: f64,
-    pub(super) tokens_per_second_sd: f64,
-    pub(super) repeats: usize,
-}
-
-/// Writing an answer, one token a pass.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Decode {
-    /// Of the answer.
-    pub(super) tokens: usize,
-    /// The median over the repeats.
-    pub(super) tokens_per_second: f64,
-    pub(super) tokens_per_second_sd: f64,
-    pub(super) repeats: usize,
 }
 
 /// Measure both, by turns, so that a machine that slows down does so for all; each prompt's length
@@ -113,18 +91,6 @@ pub(super) async fn measure(
         repeats: writing.len(),
     };
     Ok((prefill.collect(), decode))
-}
-
-/// From a post to its verdict, over the way of the sandbox where there is one.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Verdict {
-    /// Nothing of the prompt was computed before. Medians, as all of these.
-    pub(super) cold_ms: f64,
-    pub(super) cold_tokens: f64,
-    /// Another post was judged before, so the policy was computed.
-    pub(super) warm_ms: f64,
-    pub(super) warm_tokens: f64,
-    pub(super) repeats: usize,
 }
 
 /// Measure how long a post takes to its verdict with a cold and with a warm prefix, by turns.

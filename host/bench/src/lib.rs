@@ -21,6 +21,8 @@ mod baseline;
 mod client;
 mod cold;
 mod dataset;
+mod figures;
+mod item;
 mod language;
 mod load;
 mod machine;

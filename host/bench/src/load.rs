@@ -208,13 +208,14 @@ impl Iterator for Arrivals {
 
 #[cfg(test)]
 mod tests {
+    use infer_config::{Config, Origin};
+    use infer_control::registry::App;
+
     use super::*;
     use crate::args::{BenchTask, PrefixCache};
     use crate::path::Through;
     use crate::stats::Row;
     use crate::work::Work;
-    use infer_config::{Config, Origin};
-    use infer_control::app::App;
 
     #[test]
     fn arrivals_are_as_many_as_the_rate_says_and_spread_as_chance_does() {

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use infer_control::registry::LoadedComponent;
 use infer_engine::{Answer, Model, Output, Request, Session, Tensor};
 use infer_sandbox::Component;
 use infer_sandbox::types::{NamedTensor, Part};
 
+use crate::answer::{self, Reply};
 use crate::args::{BenchTask, PrefixCache};
 use crate::client::Client;
+use crate::item::Item;
 use crate::stats::Stages;
-use crate::work::{Item, Work};
-use crate::{answer, work};
-use infer_control::app::LoadedComponent;
+use crate::work;
+use crate::work::Work;
 
 /// How long a request may take before it counts as an error.
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
@@ -56,14 +58,6 @@ pub(super) enum GuestInput {
     Moderate(Vec<Part>),
     Classify(Arc<[u8]>),
     Predict(Arc<Vec<NamedTensor>>),
-}
-
-/// What came back.
-#[derive(Debug, Default)]
-pub(super) struct Reply {
-    pub(super) stages: Stages,
-    /// What it says, as far as it can be right or wrong.
-    pub(super) said: Option<answer::Said>,
 }
 
 impl Path {

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use infer_models::dummy::WARNING;
+
 use crate::args::BenchFormat;
 use crate::report::{Report, Subject};
 use crate::stats::Row;
-use infer_models::dummy::WARNING;
 
 /// A column: its heading, its key in CSV, and a row's value with so many digits.
 struct Column {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::answer::Said;
-use crate::dataset::{Example, Label};
+use crate::item::{Example, Label};
 
 /// Bins of the calibration error.
 const BINS: usize = 10;
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn answers_are_compared_with_their_labels() {
         let example = |label, category: Option<&str>| Example {
-            item: crate::work::Item::Text(String::new()),
+            item: crate::item::Item::Text(String::new()),
             label: Some(label),
             category: category.map(str::to_owned),
         };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::language::{Decode, Prefill, Verdict};
+use crate::figures::{Decode, Prefill, Verdict};
 use crate::machine::Machine;
 use crate::quality::Quality;
 use crate::stats::{InstanceCost, Row};

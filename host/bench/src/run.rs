@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use infer_config::Config;
+use infer_models::disk;
 use serde_json::Value;
 
 use crate::args::{Bench, BenchTask};
@@ -21,8 +23,6 @@ use crate::stats::{Row, Tally, Turn};
 use crate::subject::Subject;
 use crate::work::Work;
 use crate::{advice, baseline, cold, dataset, language, machine, plot, print, quality, stats, subject};
-use infer_config::Config;
-use infer_models::disk;
 
 /// Each row's time where none is given, and that of all rows together.
 const ROW: Duration = Duration::from_secs(4);

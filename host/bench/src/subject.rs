@@ -6,8 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use infer_config::{ComponentConfig, Config, ModelConfig, Place};
+use infer_control::registry::{App, LoadedComponent};
 use infer_engine::{Model, Task, files};
+use infer_models::dummy::Mix;
+use infer_models::source::Source;
+use infer_models::{builtin, weights};
 use infer_sandbox::{HttpOptions, Limits, World};
+use infer_server::serve::Listeners;
+use infer_server::service::Service;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -17,13 +24,6 @@ use crate::client::Client;
 use crate::path::{COMPONENT, DEADLINE, Through};
 use crate::report::Subject as Facts;
 use crate::work;
-use infer_config::{ComponentConfig, Config, ModelConfig, Place};
-use infer_control::app::{App, LoadedComponent};
-use infer_models::dummy::Mix;
-use infer_models::source::Source;
-use infer_models::{builtin, weights};
-use infer_server::serve::Listeners;
-use infer_server::service::Service;
 
 /// How long a server may take to say what it serves.
 const INTRODUCTION: Duration = Duration::from_secs(5);
@@ -87,7 +87,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
             let model = match config.models.remove(&name) {
                 Some(model) => model,
                 None => {
-                    let (source, options, reuse) = infer_control::app::find_model(&config, &name)?;
+                    let (source, options, reuse) = infer_control::loader::find_model(&config, &name)?;
                     ModelConfig {
                         at: Place::of(config.origin.clone()),
                         source,
@@ -261,7 +261,7 @@ async fn serve(app: &Arc<App>) -> anyhow::Result<(String, oneshot::Sender<()>)> 
     let authority = listener.local_addr().context("the listener has no address")?.to_string();
     let (stop, stopped) = oneshot::channel();
     let listeners = Listeners::from(listener);
-    let service = Service::new(app.clone(), &listeners, None);
+    let service = Service::new(app.clone(), listeners.admin_address(), None);
     tokio::spawn(infer_server::serve::run(service, listeners, async {
         let _ = stopped.await;
     }));

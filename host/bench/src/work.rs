@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::args::BenchTask;
 use crate::client::Body;
-use crate::dataset::Example;
+use crate::item::{Example, Inputs, Item};
 use crate::random::Random;
 use crate::sample;
 
@@ -118,26 +118,6 @@ const WORDS: [&str; 64] = [
     "twice",
     "nowhere",
 ];
-
-/// One thing that is asked.
-#[derive(Clone)]
-pub(super) enum Item {
-    Text(String),
-    Image(Arc<[u8]>),
-    /// To a language model: a prompt, and the answers to score, or none to let it write.
-    Prompt {
-        messages: Vec<Message>,
-        choices: Option<Vec<String>>,
-        prefix_messages: Option<usize>,
-    },
-    Tensors(Arc<Inputs>),
-}
-
-/// Tensors, as the engine takes them and as a guest does.
-pub(super) struct Inputs {
-    pub(super) native: Vec<(String, Tensor)>,
-    pub(super) guest: Arc<Vec<NamedTensor>>,
-}
 
 /// All that is asked in a run.
 pub(super) struct Work {

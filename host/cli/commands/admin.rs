@@ -11,17 +11,17 @@ use hyper::client::conn::http1::handshake;
 use hyper::header::HOST;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use infer_config::{Config, Resolved};
+use infer_control::live::Report;
+use infer_control::versions::Versions;
+use infer_server::routes::admin::{RELOAD, STATE, VERSIONS};
+use infer_server::threads::block_on;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cli::Admin;
-use infer_config::{Config, Resolved};
-use infer_control::live::Report;
-use infer_control::versions::Versions;
-use infer_server::routes::admin::{RELOAD, STATE, VERSIONS};
-use infer_server::threads::block_on;
 
 /// The longest that a server may take: a large model is hashed, loaded and asked before a reload is
 /// answered.

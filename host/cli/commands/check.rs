@@ -4,16 +4,16 @@
 use std::io::Write;
 
 use anyhow::Context as _;
-
-use super::admin;
-use crate::cli::Check;
-use infer_config::{Change, Config, Resolved};
-use infer_control::app::App;
+use infer_config::{Change, Config};
 use infer_control::live::self_test;
 use infer_control::live::self_test::Tested;
+use infer_control::registry::App;
 use infer_models::weights::Reuse;
 use infer_server::serve::tls::Tls;
 use infer_server::threads::block_on;
+
+use super::admin;
+use crate::cli::Check;
 
 pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -> anyhow::Result<()> {
     for model in config.models.values_mut().filter(|model| model.reuse == Reuse::All) {

@@ -3,13 +3,14 @@
 use std::io::Write;
 
 use anyhow::Context as _;
+use infer_config::Config;
 use infer_sandbox::World;
+use infer_server::routes::Timings;
 use infer_server::threads::block_on;
 use serde::Serialize;
 
+use super::component;
 use crate::cli::{Classify, Format};
-use infer_config::Config;
-use infer_server::routes::Timings;
 
 #[derive(Serialize)]
 struct Row {
@@ -26,13 +27,13 @@ struct Label {
 }
 
 pub(super) fn run(config: Config, arguments: &Classify, out: &mut impl Write) -> anyhow::Result<()> {
-    let app = super::load_component(config, arguments.component.as_deref())?;
+    let app = component::load_component(config, arguments.component.as_deref())?;
     let policy = app.component(arguments.component.as_deref(), World::Classifier)?;
     block_on(async {
         for (index, path) in arguments.files.iter().enumerate() {
-            let image = super::read(path)?;
+            let image = component::read(path)?;
             let began = std::time::Instant::now();
-            let outcome = policy.component.classify(&super::request(&app), &image, arguments.top).await;
+            let outcome = policy.component.classify(&component::request(&app), &image, arguments.top).await;
             let labels = outcome.result.with_context(|| format!("cannot classify `{}`", path.display()))?;
             let labels = labels
                 .into_iter()

@@ -5,11 +5,10 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use infer_sandbox::Sandbox;
-
 use infer_config::Config;
-use infer_control::app::component_bytes;
+use infer_control::component::component_bytes;
 use infer_models::builtin;
+use infer_sandbox::Sandbox;
 
 pub(super) fn run(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let sandbox = Sandbox::new(&config.sandbox)?;

@@ -1,13 +1,12 @@
 //! `infer dummy`: write a model of random weights and, where it is a built-in one, its card.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::Context as _;
+use infer_models::dummy::Written;
+use infer_models::{builtin, dummy};
 
 use crate::cli::{Architecture, Dummy};
-use infer_models::dummy::{Mix, Written};
-use infer_models::{builtin, disk, dummy, weights};
 
 pub(super) fn run(arguments: &Dummy, out: &mut impl Write) -> anyhow::Result<()> {
     let Architecture::Phi3 = arguments.model;

@@ -3,16 +3,15 @@
 use std::io::{Write, stderr};
 use std::time::Instant;
 
+use infer_config::Config;
 use infer_engine::{Answer, Output, Params, Request, Session, TokenUsage};
+use infer_models::dummy::WARNING;
 use infer_server::threads::block_on;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use infer_models::dummy::WARNING;
-
 use super::language;
 use crate::cli::{Format, Generate};
-use infer_config::Config;
 
 #[derive(Serialize)]
 struct Report {

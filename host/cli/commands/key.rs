@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use anyhow::Context as _;
+use infer_config::keys;
 
 use crate::cli::{Key, KeyCommand};
-use infer_config::keys;
 
 pub(super) fn run(arguments: &Key, out: &mut impl Write) -> anyhow::Result<()> {
     let KeyCommand::New { name } = &arguments.command;

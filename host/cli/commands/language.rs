@@ -2,18 +2,15 @@
 //! prompt.
 
 use std::io::{IsTerminal as _, Read as _, stdin};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use infer_engine::{LanguageModel, Message, Model, ModelOptions, Prompt, Runtime, RuntimeOptions};
+use infer_config::Config;
+use infer_control::loader::find_model;
+use infer_engine::{LanguageModel, Message, Model, Prompt, Runtime, RuntimeOptions};
+use infer_models::weights;
 
 use crate::cli::PromptArguments;
-use infer_config::Config;
-use infer_control::app::find_model;
-use infer_models::source::Source;
-use infer_models::weights;
-use infer_models::weights::Reuse;
 
 /// Load the language model called `name`.
 pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {

@@ -3,10 +3,9 @@
 use std::io::Write;
 
 use anyhow::Context as _;
-
 use infer_config::lock::{Pin, Pins};
 use infer_config::{Config, ModelConfig, lock};
-use infer_control::app::{component_bytes, component_hash};
+use infer_control::component::{component_bytes, component_hash};
 use infer_models::weights;
 use infer_models::weights::Reuse;
 

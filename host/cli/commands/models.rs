@@ -3,13 +3,13 @@
 use std::io::Write;
 
 use anyhow::Context as _;
-use serde::Serialize;
-
-use crate::cli::{Format, Output};
 use infer_config::Config;
 use infer_models::source::Source;
 use infer_models::weights::State;
 use infer_models::{builtin, weights};
+use serde::Serialize;
+
+use crate::cli::{Format, Output};
 
 #[derive(Serialize)]
 struct Row {

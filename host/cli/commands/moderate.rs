@@ -3,21 +3,22 @@
 use std::io::{IsTerminal as _, Read as _, Write, stdin};
 
 use anyhow::Context as _;
-use infer_sandbox::World;
-use infer_sandbox::types::Part;
-use infer_server::threads::block_on;
-
-use crate::cli::{Format, Moderate};
 use infer_config::Config;
 use infer_models::dummy::WARNING;
+use infer_sandbox::World;
+use infer_sandbox::types::Part;
 use infer_server::routes;
 use infer_server::routes::ModerateResponse;
+use infer_server::threads::block_on;
+
+use super::component;
+use crate::cli::{Format, Moderate};
 
 pub(super) fn run(config: Config, arguments: &Moderate, out: &mut impl Write) -> anyhow::Result<()> {
     let parts = parts(arguments)?;
-    let app = super::load_component(config, arguments.component.as_deref())?;
+    let app = component::load_component(config, arguments.component.as_deref())?;
     let policy = app.component(arguments.component.as_deref(), World::Moderator)?;
-    let response = block_on(routes::respond(policy, &super::request(&app), vec![parts]))?
+    let response = block_on(routes::respond(policy, &component::request(&app), vec![parts]))?
         .map_err(|(_, error)| error)
         .context("cannot moderate the input")?;
     match arguments.output.output {
@@ -45,7 +46,7 @@ fn parts(arguments: &Moderate) -> anyhow::Result<Vec<Part>> {
         None => {}
     }
     for path in &arguments.image {
-        parts.push(Part::Image(super::read(path)?));
+        parts.push(Part::Image(component::read(path)?));
     }
     anyhow::ensure!(
         !parts.is_empty(),

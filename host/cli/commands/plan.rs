@@ -2,11 +2,11 @@
 
 use std::io::Write;
 
+use infer_config::Config;
+use infer_control::plan::{Plan, mebibytes};
 use infer_engine::{Runtime, RuntimeOptions};
 
 use crate::cli::{Format, Output};
-use infer_config::Config;
-use infer_control::plan::{Plan, mebibytes};
 
 pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
     let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use infer_engine::files::Folder;
-
-use crate::cli::Pull;
 use infer_models::pull::{Outcome, Target};
 use infer_models::source::Source;
 use infer_models::store::Store;
 use infer_models::{builtin, pull, weights};
+
+use crate::cli::Pull;
 
 pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> {
     let name = arguments.model.strip_prefix("builtin:").unwrap_or(&arguments.model);
@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
         );
     };
     let card = weights::list(&source)?.card;
-    if pull::way_out(&card, &source).is_none() {
+    if weights::way_out(&card, &source).is_none() {
         anyhow::bail!(
             "the card of `{name}` has no `download`, so its files come with it; one of `{}` can be pulled",
             pullable().collect::<Vec<_>>().join("`, `")
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
             place.display(),
             file.bytes,
             file.sha256,
-            pull::by_hand(&card)
+            weights::by_hand(&card)
         )
     })?;
     match outcome {

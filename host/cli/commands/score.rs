@@ -4,15 +4,14 @@
 use std::io::Write;
 use std::time::Instant;
 
+use infer_config::Config;
 use infer_engine::{Answer, Output, Params, Request, Session, TokenUsage};
+use infer_models::dummy::WARNING;
 use infer_server::threads::block_on;
 use serde::Serialize;
 
-use infer_models::dummy::WARNING;
-
 use super::language;
 use crate::cli::{Format, Score};
-use infer_config::Config;
 
 #[derive(Serialize)]
 struct Report {

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use infer_config::{Address, Config, ServerConfig};
+use infer_control::live::Live;
+use infer_control::registry::App;
+use infer_control::watch;
+use infer_server::abort::Abort;
+use infer_server::serve;
+use infer_server::serve::Listeners;
+use infer_server::serve::tls::Tls;
+use infer_server::service::Service;
+use infer_server::threads::block_on;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::cli::Serve;
-use infer_config::{Address, Config, ServerConfig};
-use infer_control::app::App;
-use infer_control::live;
-use infer_control::live::Live;
-use infer_server::serve;
-use infer_server::serve::tls::Tls;
-use infer_server::serve::{Abort, Listeners};
-use infer_server::service::Service;
-use infer_server::threads::block_on;
 
 /// How long models may take to end the computations that nobody waits for any more.
 const UNLOAD: Duration = Duration::from_secs(5);
@@ -38,12 +39,15 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()
         let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
         let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
         let tls = listeners.tls().cloned();
-        let service =
-            Service::new(app, &listeners, Some(Box::new(move || read(path.as_deref(), listen.as_ref()))));
+        let service = Service::new(
+            app,
+            listeners.admin_address(),
+            Some(Box::new(move || read(path.as_deref(), listen.as_ref()))),
+        );
         let reloads = [
             Abort(tokio::spawn(reload_on_hangup(service.live().clone(), tls, hangup))),
-            Abort(tokio::spawn(live::watch(service.live().clone()))),
-            Abort(tokio::spawn(live::rest(service.live().clone()))),
+            Abort(tokio::spawn(watch::watch(service.live().clone()))),
+            Abort(tokio::spawn(watch::rest(service.live().clone()))),
         ];
         let stop = async move {
             tokio::select! {

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use infer_models::store;
+use infer_models::store::{Store, Stored};
 use serde::Serialize;
 
 use crate::cli::{Format, Output, Rm, Verify};
-use infer_models::store;
-use infer_models::store::{Store, Stored};
 
 #[derive(Serialize)]
 struct Row {

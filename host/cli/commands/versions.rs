@@ -5,16 +5,17 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use infer_engine::files;
-
-use super::{admin, lock};
-use crate::cli::{Admin, Diff, Format, Turn};
 use infer_config as config;
 use infer_config::edit::Undone;
 use infer_config::lock::MAX_BYTES as LOCK_BYTES;
 use infer_config::{Config, Origin, edit};
-use infer_control::versions::{Calls, Compared, Tally, VersionInfo, Versions};
+use infer_control::registry::Tally;
+use infer_control::versions::{Calls, Compared, VersionInfo, Versions};
+use infer_engine::files;
 use infer_models::disk;
+
+use super::{admin, lock};
+use crate::cli::{Admin, Diff, Format, Turn};
 
 /// Examples that are printed; `-o json` prints all that the server keeps.
 const SHOWN: usize = 8;

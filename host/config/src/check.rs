@@ -1,6 +1,10 @@
 //! From what was typed to what it means: every reference resolved, every number in range, every
 //! mistake collected.
 
+mod component_test;
+mod server;
+mod trial;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
+use infer_models::source::Source;
+use infer_models::weights::Reuse;
+use infer_models::{builtin, weights};
 use infer_sandbox::{ClockKind, HttpOptions, Limits, OutboundHost, RequestMemory, SandboxOptions};
 use toml::Spanned;
 
 use crate::paths::{BELOW, is_reserved, paths};
 use crate::{ComponentConfig, Config, Files, Mistake, ModelConfig, Origin, Place, file};
-use infer_models::source::Source;
-use infer_models::weights::Reuse;
-use infer_models::{builtin, weights};
 
 /// Turns what was typed into what it means, and collects the mistakes on the way.
 pub(super) struct Checker<'a, P> {

@@ -1,27 +1,19 @@
 //! A checked configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use infer_engine::{ModelOptions, Onnxruntime, files};
-use infer_sandbox::{HttpOptions, Limits, SandboxOptions};
-
-use crate::check::Checker;
-use crate::component_test::ComponentTest;
-use crate::lock::Lock;
-use crate::server::{KeyConfig, ServerConfig};
-use crate::trial::Next;
-use crate::watched::Files;
+use infer_engine::{ModelOptions, Onnxruntime};
 use infer_models::source::Source;
 use infer_models::weights::Reuse;
+use infer_sandbox::{HttpOptions, Limits, SandboxOptions};
 
-/// The configuration that is used when there is no infer.toml.
-pub const CONFIG: &str = include_str!("default.toml");
-
-/// A longer configuration is not read.
-pub const MAX_BYTES: u64 = 64 << 20;
+use crate::component_test::ComponentTest;
+use crate::lock::Lock;
+use crate::place::{Origin, Place};
+use crate::server::{KeyConfig, ServerConfig};
+use crate::trial::{Next, Trial};
+use crate::watched::Files;
 
 /// A configuration in which every reference has been checked; nothing has been loaded yet.
 #[derive(Clone, Debug)]
@@ -86,100 +78,7 @@ pub struct ComponentConfig {
     pub tests: Vec<ComponentTest>,
 }
 
-/// Where a configuration comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The one that the program carries.
-    Builtin,
-    /// A file.
-    File(PathBuf),
-}
-
-/// A line of a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    origin: Origin,
-    line: usize,
-}
-
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is read and has mistakes.
-    #[error("{}", join(.0))]
-    Mistakes(Vec<Mistake>),
-}
-
-/// One mistake, and its line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// Where.
-    pub at: Place,
-    /// What is wrong, what was expected, and the way out.
-    pub message: String,
-}
-
 impl Config {
-    /// The file at `path` and the lock beside it; without one `./infer.toml` where it exists, else
-    /// the configuration that the program carries.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::read`], or when the lock is none.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut config = Config::read(path)?;
-        let lock = Lock::beside(&config.origin);
-        config.lock = lock.map_err(|mistake| ConfigError::Mistakes(vec![mistake]))?;
-        Ok(config)
-    }
-
-    /// As [`Config::load`], whatever the lock says.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, or for all the mistakes in it at once.
-    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let default = Path::new("infer.toml");
-        let path = match path {
-            Some(path) => path,
-            // Also a file that cannot be read: it was meant.
-            None if default.symlink_metadata().is_ok() => default,
-            None => return Config::parse(CONFIG, &Origin::Builtin),
-        };
-        let text = files::read_to_string(path, MAX_BYTES)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config = Config::parse(&text, &Origin::File(path.to_owned()))?;
-        if config.server.watch {
-            config.files = Files::read(path, &text);
-        }
-        Ok(config)
-    }
-
-    /// Parse and check `text`.
-    ///
-    /// # Errors
-    ///
-    /// For a mistake of syntax, or for all the other mistakes at once.
-    pub fn parse(text: &str, origin: &Origin) -> Result<Self, ConfigError> {
-        let place = |offset: usize| Place { origin: origin.clone(), line: line(text, offset) };
-        let file: crate::file::File = toml::from_str(text).map_err(|error| {
-            let at = place(error.span().map_or(0, |span| span.start));
-            let mistake = Mistake { at, message: error.message().trim_end().replace('\n', " ") };
-            ConfigError::Mistakes(vec![mistake])
-        })?;
-        let mut checker = Checker { place: &place, base: base(origin), mistakes: Vec::new() };
-        let config = checker.check(file, origin.clone());
-        if checker.mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Mistakes(checker.mistakes)) }
-    }
-
     /// Keep only the components that `keep` accepts, and the models that these use.
     pub fn retain_components(&mut self, keep: impl Fn(&str) -> bool) {
         self.components.retain(|name, _| keep(name));
@@ -207,47 +106,44 @@ impl ComponentConfig {
     }
 }
 
-pub(crate) fn base(origin: &Origin) -> PathBuf {
-    match origin {
-        Origin::Builtin => PathBuf::new(),
-        Origin::File(path) => path.parent().unwrap_or(Path::new("")).to_owned(),
+impl ModelConfig {
+    /// The next version, as a model of its own.
+    #[must_use]
+    pub fn next_version(&self) -> Option<ModelConfig> {
+        let Next { at, source, trial: _ } = self.next.clone()?;
+        Some(ModelConfig { at, source, next: None, previous: None, ..self.clone() })
     }
 }
 
-fn line(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
-}
-
-fn join(mistakes: &[Mistake]) -> String {
-    let lines: Vec<_> =
-        mistakes.iter().map(|mistake| format!("{}: {}", mistake.at, mistake.message)).collect();
-    lines.join("\nerror: ")
-}
-
-impl Place {
-    /// No line of its own: what is used and does not stand in the configuration.
-    pub fn of(origin: Origin) -> Place {
-        Place { origin, line: 0 }
+impl Config {
+    /// Every model, and every next version of one: its name, and what is loaded for it.
+    pub fn versions(&self) -> impl Iterator<Item = (&String, ModelConfig)> {
+        self.models.iter().flat_map(|(name, model)| {
+            let current = ModelConfig { next: None, previous: None, ..model.clone() };
+            [Some(current), model.next_version()].into_iter().flatten().map(move |version| (name, version))
+        })
     }
-}
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => self.origin.fmt(f),
-            line => write!(f, "{}:{line}", self.origin),
+    /// The model that has a canary, how many requests of a hundred that answers, and the
+    /// configuration by which it does.
+    #[must_use]
+    pub fn canary(&self) -> Option<(String, f64, Config)> {
+        let (name, percent) =
+            self.models.iter().find_map(|(name, model)| match model.next.as_ref()?.trial {
+                Trial::Canary { percent } => Some((name.clone(), percent)),
+                Trial::Shadow { .. } => None,
+            })?;
+        let mut config = self.clone();
+        config.lock = config.lock.map(|lock| lock.of_next(&name));
+        for (other, model) in &mut config.models {
+            let next = model.next_version().filter(|_| *other == name);
+            *model = next.unwrap_or_else(|| ModelConfig { next: None, previous: None, ..model.clone() });
         }
+        Some((name, percent, config))
+    }
+
+    /// Without the models' next versions: what a command needs that asks once.
+    pub fn drop_trials(&mut self) {
+        self.models.values_mut().for_each(|model| model.next = None);
     }
 }
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Builtin => f.write_str("built-in configuration"),
-            Origin::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - `file`: the keys as they are typed; `check`: from these to a [`Config`], naming each mistake
-//!   with its line; `config`: the result
+//!   with its line; `config`: the result; `load`: all of it in order; `place`: lines and mistakes
 //! - `server`, `trial`, `component_test`, `address`: parts of a configuration
 //! - `keys`: API keys and their hashes; `paths`: the server's own routes
 //! - `resolved`: comparing two configurations; `edit`: changing the text; `watched`: the files that
@@ -19,9 +19,11 @@ pub mod data_url;
 pub mod edit;
 mod file;
 pub mod keys;
+mod load;
 pub mod lock;
 pub mod paths;
 pub mod percent;
+mod place;
 mod resolved;
 mod server;
 mod trial;
@@ -29,9 +31,9 @@ mod watched;
 
 pub use address::{Address, NoAddress};
 pub use component_test::{ComponentTest, TestImage};
-pub use config::{
-    CONFIG, ComponentConfig, Config, ConfigError, MAX_BYTES, Mistake, ModelConfig, Origin, Place,
-};
+pub use config::{ComponentConfig, Config, ModelConfig};
+pub use load::{CONFIG, MAX_BYTES};
+pub use place::{ConfigError, Mistake, Origin, Place};
 pub use resolved::{Change, Resolved};
 pub use server::{ANY_ORIGIN, ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
 pub use trial::{Next, Trial};

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use infer_engine::files;
+use infer_models::disk;
 use serde::{Deserialize, Serialize};
 
 use crate::{Mistake, Origin, Place};
-use infer_models::disk;
 
 /// The one version there is.
 const VERSION: u32 = 1;

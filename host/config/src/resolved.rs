@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
+use infer_models::source::Source;
+use infer_models::weights::Reuse;
 use infer_sandbox::{ClockKind, HttpOptions, Limits, SandboxOptions};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,8 +16,6 @@ use utoipa::ToSchema;
 use crate::{
     ComponentConfig, Config, ConnectionLimits, KeyConfig, ModelConfig, Next, Rate, ServerConfig, Trial,
 };
-use infer_models::source::Source;
-use infer_models::weights::Reuse;
 
 /// What the server has from its start to its end: listeners, what is counted of connections, and
 /// the one ONNX Runtime that a process can load.

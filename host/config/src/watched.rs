@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
 
-use crate::config::base;
+use crate::place::base;
 use crate::{Origin, lock};
 
 /// The longest file that is compared by its content, in bytes.

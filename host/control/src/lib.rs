@@ -3,16 +3,21 @@
 //!
 //! # Layout
 //!
-//! - `app`: what is loaded from one configuration
+//! - `registry`: the models and components of one configuration; `loader`: loading them
 //! - `live`: replacing it when the configuration changes
+//! - `watch`: reloading when files change, and unloading idle models
+//! - `component`: the bytes of components
 //! - `versions`: a model's current and next version, compared
 //! - `plan`: the memory that a configuration needs
 //! - `metrics`: the counters behind `/metrics`
 //! - `reclaim`: returning freed memory to the system
 
-pub mod app;
+pub mod component;
 pub mod live;
+pub mod loader;
 pub mod metrics;
 pub mod plan;
 pub mod reclaim;
+pub mod registry;
 pub mod versions;
+pub mod watch;

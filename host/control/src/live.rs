@@ -15,25 +15,21 @@
 
 mod drain;
 pub mod self_test;
-mod watch;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use drain::Retired;
+pub use drain::own;
+use infer_config::{Change, Config, Resolved};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info};
 use utoipa::ToSchema;
 
-use crate::app::App;
-use crate::versions::Version;
-use drain::Retired;
-use infer_config::{Change, Config, Resolved};
-
-pub use drain::own;
-pub use watch::{rest, watch};
+use crate::registry::{App, Version};
 
 /// Where a configuration is read again.
 pub type Read = Box<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;

@@ -10,15 +10,15 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use infer_engine::{Footprint, Format, Loading, MIRROR_BYTES, Need, Runtime};
-use infer_sandbox::{INSTANCE_BYTES, Sandbox};
-use serde::Serialize;
-
-use crate::app::component_bytes;
 use infer_config::{Config, ConfigError, Mistake, ModelConfig, Next, Trial};
+use infer_engine::{Footprint, Format, Loading, MIRROR_BYTES, Need, Runtime};
 use infer_models::source::Source;
 use infer_models::weights;
 use infer_models::weights::{Reuse, State};
+use infer_sandbox::{INSTANCE_BYTES, Sandbox};
+use serde::Serialize;
+
+use crate::component::component_bytes;
 
 /// Measured on Linux x86-64 as what a server takes with a part and without, in bytes resident;
 /// `make plan` compares their sum with what real servers take under load.

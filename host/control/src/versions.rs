@@ -1,59 +1,13 @@
 //! Two versions of a model at once: what is loaded of each, and how they compare.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use infer_engine::{Card, Comparison, Mirror, Model};
+use infer_config::Trial;
+use infer_engine::{Comparison, Mirror};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::app::{App, LoadedComponent};
-use infer_config::{ModelConfig, Trial};
-
-/// A version of a model that is loaded.
-pub struct Version<'a> {
-    /// The model's name in the configuration.
-    pub name: &'a str,
-    /// What was loaded for it.
-    pub config: ModelConfig,
-    /// The version itself.
-    pub model: &'a Arc<Model>,
-}
-
-/// A next version that answers a share of the requests: these are answered from an [`App`] of their
-/// own, which shares with the other all but the model and the components that use it.
-pub struct Canary {
-    /// The model's name in the configuration.
-    pub name: String,
-    /// Requests of a hundred that it answers.
-    pub percent: f64,
-    /// What answers them.
-    pub app: Arc<App>,
-    drawn: AtomicU64,
-    /// What components had answered when the trial began: with the model, and with its next
-    /// version.
-    began: Vec<(String, [Tally; 2])>,
-}
-
-/// Calls of a component.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Tally {
-    /// Those that were answered.
-    pub answered: u64,
-    /// Of these, what a moderator flagged.
-    pub flagged: u64,
-    /// Those that were not.
-    pub failed: u64,
-}
-
-/// A [`Tally`] that goes on.
-#[derive(Debug, Default)]
-pub struct Count {
-    answered: AtomicU64,
-    flagged: AtomicU64,
-    failed: AtomicU64,
-}
+use crate::registry::{App, Canary, LoadedComponent, Tally, Version};
 
 /// How a model and its next version compare.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -135,70 +89,6 @@ pub struct Disagreement {
     pub at: u64,
 }
 
-impl Canary {
-    /// A trial that begins now, or goes on from `old` where that is the same.
-    pub fn new(name: String, percent: f64, app: Arc<App>, current: &App, old: Option<&Canary>) -> Self {
-        let began = old
-            .filter(|old| old.name == name && Arc::ptr_eq(&old.app.models[&name], &app.models[&name]))
-            .map(|old| old.began.clone());
-        let mut canary = Canary { name, percent, app, drawn: AtomicU64::new(0), began: Vec::new() };
-        canary.began = began.unwrap_or_else(|| {
-            let pairs = canary.pairs(current);
-            pairs.map(|(name, now, next)| (name.to_owned(), [now.count.read(), next.count.read()])).collect()
-        });
-        canary
-    }
-
-    /// Whether the next request is this one's.
-    pub fn draws(&self) -> bool {
-        // The sequence visits every part of the range alike, in no order that clients could keep
-        // step with.
-        let drawn = fastrand::Rng::with_seed(self.drawn.fetch_add(1, Ordering::Relaxed)).f64();
-        drawn * 100.0 < self.percent
-    }
-
-    /// The components that use the model, with either version.
-    fn pairs<'a>(
-        &'a self,
-        current: &'a App,
-    ) -> impl Iterator<Item = (&'a str, &'a LoadedComponent, &'a LoadedComponent)> {
-        current.components.iter().filter_map(|(name, policy)| {
-            let next = self.app.components.get(name)?;
-            (!Arc::ptr_eq(policy, next)).then_some((name.as_str(), &**policy, &**next))
-        })
-    }
-}
-
-impl Count {
-    /// Count a call, and whether it was answered with a flag.
-    pub(crate) fn called<E>(&self, flagged: &Result<bool, E>) {
-        match flagged {
-            Ok(flagged) => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
-                self.flagged.fetch_add(u64::from(*flagged), Ordering::Relaxed);
-            }
-            Err(_) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn read(&self) -> Tally {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Tally { answered: read(&self.answered), flagged: read(&self.flagged), failed: read(&self.failed) }
-    }
-}
-
-impl Tally {
-    fn since(self, began: Tally) -> Tally {
-        Tally {
-            answered: self.answered.saturating_sub(began.answered),
-            flagged: self.flagged.saturating_sub(began.flagged),
-            failed: self.failed.saturating_sub(began.failed),
-        }
-    }
-}
-
 /// How the models of `app` that have a next version compare with it.
 #[must_use]
 pub fn compare(app: &App) -> Vec<Versions> {
@@ -214,6 +104,26 @@ pub fn compare(app: &App) -> Vec<Versions> {
         Some(Versions { model: name.to_owned(), current: current.info(), next: next.info(), trial })
     };
     app.next_versions().filter_map(|next| told(&next)).collect()
+}
+
+fn shadowed(mirror: &Mirror) -> Compared {
+    let Comparison { compared, disagreed, failed, skipped, largest_difference, examples } =
+        mirror.comparison();
+    let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let examples = examples.into_iter().map(|example| Disagreement {
+        input_hash: example.input,
+        difference: Some(example.difference).filter(|difference| difference.is_finite()),
+        at: seconds(example.at),
+    });
+    Compared::Shadow {
+        tolerance: mirror.tolerance(),
+        compared,
+        disagreed,
+        failed,
+        skipped,
+        largest_difference,
+        examples: examples.collect(),
+    }
 }
 
 impl Canary {
@@ -241,52 +151,4 @@ impl Version<'_> {
             failed: stats.failed,
         }
     }
-}
-
-fn shadowed(mirror: &Mirror) -> Compared {
-    let Comparison { compared, disagreed, failed, skipped, largest_difference, examples } =
-        mirror.comparison();
-    let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let examples = examples.into_iter().map(|example| Disagreement {
-        input_hash: example.input,
-        difference: Some(example.difference).filter(|difference| difference.is_finite()),
-        at: seconds(example.at),
-    });
-    Compared::Shadow {
-        tolerance: mirror.tolerance(),
-        compared,
-        disagreed,
-        failed,
-        skipped,
-        largest_difference,
-        examples: examples.collect(),
-    }
-}
-
-/// That `next` takes and gives what `current` does, so that guests cannot tell them apart.
-///
-/// # Errors
-///
-/// What differs.
-pub(crate) fn interchangeable(name: &str, current: &Card, next: &Card) -> anyhow::Result<()> {
-    let differs = |what: &str, expected: String, found: String| {
-        anyhow::bail!(
-            "model `{name}`: the next version's {what} is {found}, expected {expected}, as the model's: guests that were made for one could not \
-             use the other; configure it as a model of its own"
-        )
-    };
-    if current.task != next.task || current.format != next.format {
-        let told = |card: &Card| format!("{} ({:?})", card.task, card.format);
-        return differs("task", told(current), told(next));
-    }
-    if current.inputs != next.inputs {
-        return differs("input", format!("{:?}", current.inputs), format!("{:?}", next.inputs));
-    }
-    if current.outputs != next.outputs {
-        return differs("output", format!("{:?}", current.outputs), format!("{:?}", next.outputs));
-    }
-    if current.labels != next.labels {
-        return differs("labels", current.labels.join(", "), next.labels.join(", "));
-    }
-    Ok(())
 }

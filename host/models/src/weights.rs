@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights};
 
+use crate::builtin;
 use crate::source::Source;
-use crate::{builtin, pull};
 
 /// What the weights of a source are, and whether their files are there.
 pub struct Listed {
@@ -65,7 +65,7 @@ pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
     };
     loaded.map_err(|error| match error {
         CardError::Missing { .. } => {
-            let way_out = list(source).ok().and_then(|listed| pull::way_out(&listed.card, source));
+            let way_out = list(source).ok().and_then(|listed| way_out(&listed.card, source));
             way_out.map_or_else(|| anyhow!("{error}"), |way_out| anyhow!("{error}; {way_out}"))
         }
         _ => error.into(),
@@ -133,6 +133,28 @@ pub fn is_gguf(path: &Path) -> bool {
 /// it has.
 pub fn exists(name: &str) -> bool {
     builtin::weights(name).is_some() || written(name).is_ok()
+}
+
+/// How to get the file of `card`, which is not there; none when its card says of no place.
+pub fn way_out(card: &Card, source: &Source) -> Option<String> {
+    if card.download == infer_engine::Download::default() {
+        return None;
+    }
+    let what = match source {
+        Source::Builtin(name) => name.clone(),
+        Source::Path(path) => path.display().to_string(),
+    };
+    Some(format!("run `infer pull {what}`, or put the file there by hand{}", by_hand(card)))
+}
+
+/// Where a person finds the file.
+pub fn by_hand(card: &Card) -> String {
+    card.download.hub.as_ref().map_or_else(String::new, |hub| {
+        format!(
+            ": it is `{}` of `{}` on the Hugging Face hub, revision {}",
+            hub.file, hub.repository, hub.revision
+        )
+    })
 }
 
 const CARD: &str = "card.toml";

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use bytes::BytesMut;
+use infer_config::keys::KeyHash;
 use infer_sandbox::{RequestMemory, Reservation};
 use tokio::sync::Notify;
 
 use crate::admission::Full;
-use infer_config::keys::KeyHash;
 
 /// Copies of a body that a request holds: what came, and what is decoded of it, such as an image in
 /// base64.

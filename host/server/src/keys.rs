@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use infer_config::KeyConfig;
+use infer_config::keys::KeyHash;
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::rates::{Bucket, Wait};
-use infer_config::KeyConfig;
-use infer_config::keys::KeyHash;
 
 /// The longest text that is hashed to see whether it is a key: those of other services that a
 /// client may send are shorter.
@@ -133,8 +133,9 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use infer_config::Rate;
+
+    use super::*;
 
     fn config(key: &str) -> KeyConfig {
         KeyConfig { hash: KeyHash::of(key), components: None, models: None, rate: None, concurrency: None }

@@ -7,8 +7,10 @@
 //! - `routes`: the route table, one module for each endpoint; `error`: failures as responses
 //! - `admission`: how many requests run and wait; `bodies`: the memory of request bodies
 //! - `keys`: API keys and what each may use; `rates`: token buckets
+//! - `abort`: tasks that end with their owner
 //! - `threads`: the asynchronous runtime
 
+pub mod abort;
 pub mod admission;
 pub mod bodies;
 pub mod error;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
-
 use infer_config::Rate;
 
 /// Addresses with a bucket that is not full again: some 4 MB of them.

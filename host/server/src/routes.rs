@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod authority;
+mod call;
 mod chat;
 mod classify;
 mod context;
@@ -25,51 +26,36 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, OriginalUri, Request, State};
 use axum::http::uri::Scheme;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, any, get, post};
-use axum::{Extension, Router};
+use call::{Endpoint, milliseconds};
+pub use context::RequestContext;
+use context::{AdmissionLayer, Caller};
+use dialect::Dialect;
+use document::Table;
+use infer_config::paths::{self, MODELS, MODERATIONS};
 use infer_sandbox::{Account, World};
+pub use moderate::{CATEGORIES, ModerateResponse, respond};
+use moderate::{Choice, ModerationState, Moderators};
+pub use timings::Timings;
 use tokio::time::timeout_at;
 use tracing::field::Empty;
 use tracing::{Instrument as _, info, info_span, warn};
 use utoipa::openapi::path::HttpMethod;
 
-use crate::admission::Admission;
 use crate::error::{ApiError, Envelope};
 use crate::serve::Lease;
-use infer_config::paths::{self, MODELS, MODERATIONS};
-use infer_control::app::LoadedComponent;
-
-use context::{AdmissionLayer, Caller};
-use dialect::Dialect;
-use document::Table;
-use moderate::{Choice, ModerationState, Moderators};
-
-pub use context::RequestContext;
-pub use moderate::{CATEGORIES, ModerateResponse, respond};
-pub use timings::Timings;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What a component's handler is given.
-#[derive(Clone)]
-struct Endpoint {
-    policy: Arc<LoadedComponent>,
-}
 
 /// How long after its deadline a handler may still say so itself, before the connection's wait is
 /// cut.
 const GRACE: Duration = Duration::from_millis(250);
-
-/// A request's id and deadline, which its handler hands on to the sandbox.
-type Call = Extension<infer_sandbox::Request>;
-
-/// A request's place among those that run and wait.
-type Place = Extension<Arc<Admission>>;
 
 /// What clients are served. Where the operator has a listener of their own, health is told there
 /// alone.
@@ -156,16 +142,6 @@ pub fn admin(context: &Arc<RequestContext>, own: Option<SocketAddr>) -> Router {
     finish(known, context, None).merge(reload).layer(guard)
 }
 
-/// `response`, where it is a failure, with what `write` makes of it in the place of its body.
-fn rewritten(response: Response, write: fn(&ApiError) -> Response) -> Response {
-    let Some(error) = response.extensions().get::<ApiError>() else { return response };
-    let (written, body) = write(error).into_parts();
-    let (mut parts, _) = response.into_parts();
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.extend(written.headers);
-    Response::from_parts(parts, body)
-}
-
 /// What every request passes, whoever asks and whatever for. Pages of `origins` may ask and read.
 fn finish(router: Router, context: &Arc<RequestContext>, origins: Option<&cors::Origins>) -> Router {
     let cors = |router: Router, layer: fn(Router, cors::Origins) -> Router| match origins {
@@ -250,10 +226,6 @@ fn trace_id(request: &Request) -> Option<&str> {
         plain(version, 2) && version != "ff" && named(trace, 32) && named(parent, 16) && plain(flags, 2);
     // Later versions may say more.
     (is_whole && (version != "00" || fields.next().is_none())).then_some(trace)
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 #[cfg(test)]

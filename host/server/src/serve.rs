@@ -14,13 +14,16 @@
 //!   to, with an eye on progress
 
 mod activity;
+mod answer;
 mod body;
 mod connection;
 mod lease;
 mod listeners;
+mod peer;
 mod seats;
 mod socket;
 mod stream;
+mod streams;
 pub mod tls;
 
 use std::future::Future;
@@ -28,20 +31,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use connection::Connection;
+pub use lease::Lease;
+use listeners::Bound;
+pub use listeners::Listeners;
+pub use peer::Peer;
+use seats::Seats;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::abort::Abort;
 use crate::service::Service;
-use connection::Connection;
-use seats::Seats;
-
-pub use connection::Peer;
-pub use lease::Lease;
-use listeners::Bound;
-
-pub use listeners::Listeners;
 
 /// Connections of the operator's own listener, which are there when all others are taken.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -89,15 +91,6 @@ pub async fn run(
         error!("the thread of the connections has ended with a panic");
     }
     result
-}
-
-/// A task that goes with whoever waits for it.
-pub struct Abort<T>(pub tokio::task::JoinHandle<T>);
-
-impl<T> Drop for Abort<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// What the front's thread owns.

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use infer_control::app::App;
 use infer_control::live::{self, Live, Publish, Read};
+use infer_control::registry::App;
 use tracing::warn;
 
 use crate::routes::{self, RequestContext};
-use crate::serve::Listeners;
 
 /// The HTTP service: routers for the current [`App`], replaced at each reload.
 pub struct Service {
@@ -39,10 +38,10 @@ struct Snapshot {
 
 impl Service {
     /// Serves `app` from now on, and what `read` returns at each reload. Requests are handled on
-    /// the runtime that this is called on.
+    /// the runtime that this is called on. `admin` is the address of the operator's listener, where
+    /// there is one.
     #[must_use]
-    pub fn new(app: Arc<App>, listeners: &Listeners, read: Option<Read>) -> Arc<Self> {
-        let admin = listeners.admin_address();
+    pub fn new(app: Arc<App>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
         Arc::new_cyclic(|service: &Weak<Service>| {
             let service = service.clone();
             let publish: Publish = Box::new(move |app| {

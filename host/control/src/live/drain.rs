@@ -8,8 +8,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::app::App;
 use crate::reclaim::reclaim;
+use crate::registry::App;
 
 /// How often it is looked whether anybody is left.
 const LOOK: Duration = Duration::from_millis(10);

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use infer_config::{ComponentTest, TestImage, data_url};
 use infer_engine::{RunError, files};
 use infer_sandbox::types::{Fault, Label, Part, Verdict};
 use infer_sandbox::{CallError, Outcome, Request, World};
 use tokio::time::sleep;
 
-use crate::app::{App, LoadedComponent};
-use infer_config::{ComponentTest, TestImage, data_url};
+use crate::registry::{App, LoadedComponent};
 
 /// How long all tests of one model or component may take.
 const TIME: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::{Mix, Written, phi3};
+use super::phi3::{Mix, Written, phi3};
 use crate::{builtin, disk, weights};
 
 /// Write `builtin:phi3-dummy`, card and all, into the cache folder.

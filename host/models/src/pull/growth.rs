@@ -128,7 +128,7 @@ pub(super) fn silent(silence: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull::SILENCE;
+    use crate::pull::transfer::SILENCE;
 
     #[test]
     fn file_grows_to_its_bound() {

@@ -18,7 +18,8 @@ use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::growth::{Growth, Pace, silent};
-use super::{Fetched, Pull, SILENCE, open_or_create, pip};
+use super::pip;
+use super::transfer::{Fetched, Pull, SILENCE, open_or_create};
 
 /// Connections that may break in one pull; each new one goes on where the last ended.
 const ATTEMPTS: usize = 5;

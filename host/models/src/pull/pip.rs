@@ -10,8 +10,8 @@ use infer_engine::files::Folder;
 
 use super::client::{self, Index, Workplace};
 use super::growth::Growth;
+use super::transfer::{Fetched, Pull, SILENCE, open_or_create};
 use super::wheel::extract;
-use super::{Fetched, Pull, SILENCE, open_or_create};
 
 /// The file as far as it is put together.
 pub(super) const PARTS: &str = "parts";

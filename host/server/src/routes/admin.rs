@@ -6,15 +6,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use utoipa::openapi::path::HttpMethod;
-
-use super::RequestContext;
-use super::document::{RouteDoc, Table};
-use crate::error::{ApiError, Envelope};
 use infer_config::Resolved;
 use infer_control::live::{Live, Report};
 use infer_control::versions;
 use infer_control::versions::Versions;
+use utoipa::openapi::path::HttpMethod;
+
+use super::context::RequestContext;
+use super::document::{RouteDoc, Table};
+use crate::error::{ApiError, Envelope};
 
 /// Where a reload is asked for.
 pub const RELOAD: &str = "/admin/reload";

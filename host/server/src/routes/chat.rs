@@ -9,6 +9,8 @@
 //! - `stream`: the same while the answer is being written; `schema`: what the document tells
 
 mod accepted;
+mod alternatives;
+mod form;
 mod request;
 mod response;
 mod schema;
@@ -25,27 +27,19 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Extension, Json};
-use infer_engine::{LanguageModel, Model, Session};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use utoipa::openapi::path::HttpMethod;
-
-use super::context::{self, AdmissionLayer, Caller, RequestContext};
-use super::document::Table;
-use super::{Call, members};
-use crate::error::ApiError;
+use form::{Form, language};
+use infer_engine::{Model, Session};
 use request::Asked;
 use response::Head;
+use utoipa::openapi::path::HttpMethod;
+
+use super::call::Call;
+use super::context::{self, AdmissionLayer, Caller, RequestContext};
+use super::document::Table;
+use crate::error::ApiError;
 
 /// Where nginx and its like are asked to pass a stream on as it comes.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-
-/// In which form a client asks, and is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Chat,
-    Completion,
-}
 
 #[derive(Clone)]
 struct Endpoint {
@@ -96,21 +90,6 @@ async fn handle(
     let mut session = session;
     let answer = language(&model)?.run(&mut session, request, None, call.deadline).await?;
     Ok(Json(head.whole(answer)?).into_response())
-}
-
-/// The failure of the member called `name`.
-fn at(name: &str, message: &str) -> ApiError {
-    ApiError::invalid(name, format!("`{name}` {message}"))
-}
-
-/// The value of a member.
-fn parse<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Result<T, String> {
-    serde_json::from_str(value.get())
-        .map_err(|error| format!("is not what is expected: {}", members::plain(&error)))
-}
-
-fn language(model: &Model) -> Result<&LanguageModel, ApiError> {
-    model.language().ok_or_else(|| ApiError::internal("internal"))
 }
 
 /// The language model called `name`.

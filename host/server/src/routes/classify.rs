@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, SchemaFormat, Type};
 
+use super::call::{Call, Endpoint};
 use super::document::RouteDoc;
 use super::form::read_image;
-use super::timings::Judges;
-use super::{Call, Endpoint, Timings};
+use super::timings::{Judges, Timings};
 use crate::error::{ApiError, Envelope};
 
 /// The most labels of one answer: as many classes as any common model has.

@@ -11,23 +11,23 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
+use infer_config::ServerConfig;
+use infer_control::live::Live;
+use infer_control::registry::App;
 use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 use tracing::{Instrument as _, Span, error};
 
-use super::{encoding, perspective};
+use super::encoding;
+use super::moderate::Answers;
+use crate::abort::Abort;
 use crate::admission::Gate;
 use crate::bodies::{Arriving, BodyMemory, Sender, Share};
 use crate::error::ApiError;
 use crate::keys::{Key, Keyring, Refused};
 use crate::rates;
 use crate::rates::Addresses;
-use crate::serve::{Abort, Lease, Peer};
-use infer_config::ServerConfig;
-use infer_control::app::App;
-use infer_control::live::Live;
-
-use super::moderate::Answers;
+use crate::serve::{Lease, Peer};
 
 /// What every request passes.
 pub struct RequestContext {
@@ -168,7 +168,7 @@ impl RequestContext {
         if self.keys.is_empty() {
             return Ok(Caller(None));
         }
-        let sent = bearer(request.headers()).or_else(|| perspective::key(request));
+        let sent = bearer(request.headers()).or_else(|| google_key(request));
         let sent = sent.ok_or_else(ApiError::no_key)?;
         let key = self.keys.find(sent).ok_or_else(ApiError::wrong_key)?;
         Span::current().record("key", &key.name);
@@ -357,4 +357,13 @@ impl Reading {
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+/// The key where Google's clients put it, on this route alone.
+fn google_key(request: &Request) -> Option<&str> {
+    if request.uri().path() != infer_config::paths::PERSPECTIVE {
+        return None;
+    }
+    let header = request.headers().get("x-goog-api-key").and_then(|value| value.to_str().ok());
+    header.or_else(|| request.uri().query()?.split('&').find_map(|member| member.strip_prefix("key=")))
 }

@@ -10,7 +10,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-
 use infer_config::ANY_ORIGIN;
 
 /// What a page may read of an answer beside the headers that any page may.

@@ -1,10 +1,12 @@
 //! The form of errors, which is the protocol's whose path was asked: whatever refuses a request,
 //! from the routes that are not there to the deadline.
 
+use axum::http::header;
 use axum::response::Response;
-
-use super::{kserve, perspective, rewritten};
 use infer_config::percent::decoded;
+
+use super::{kserve, perspective};
+use crate::error::ApiError;
 
 /// How a failure is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,4 +74,14 @@ mod tests {
             assert_eq!(Dialect::of(path), expected, "{path}");
         }
     }
+}
+
+/// `response`, where it is a failure, with what `write` makes of it in the place of its body.
+fn rewritten(response: Response, write: fn(&ApiError) -> Response) -> Response {
+    let Some(error) = response.extensions().get::<ApiError>() else { return response };
+    let (written, body) = write(error).into_parts();
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(written.headers);
+    Response::from_parts(parts, body)
 }

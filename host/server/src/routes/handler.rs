@@ -17,7 +17,8 @@ use infer_sandbox::{Account, Body, CallError, Cause, UNSENT_BYTES};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span, info};
 
-use super::{Call, Caller, Endpoint, milliseconds};
+use super::call::{Call, Endpoint, milliseconds};
+use super::context::Caller;
 use crate::error::ApiError;
 use crate::serve::Lease;
 

@@ -7,16 +7,16 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use infer_config::paths;
+use infer_control::metrics;
 use serde::Serialize;
 use utoipa::openapi::path::HttpMethod;
 use utoipa::{PartialSchema as _, ToSchema};
 
-use super::RequestContext;
+use super::context::RequestContext;
 use super::document::{RouteDoc, Table};
+use crate::abort::Abort;
 use crate::error::{ApiError, Envelope};
-use crate::serve::Abort;
-use infer_config::paths;
-use infer_control::metrics;
 
 /// How the server is.
 #[derive(Serialize, ToSchema)]

@@ -7,6 +7,7 @@
 //! - `response`: tensors become a body; `facts`: what a model says of itself
 
 mod data;
+mod datatypes;
 mod facts;
 mod request;
 mod response;
@@ -21,37 +22,20 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json};
+use datatypes::VERSION;
+use facts::Metadata;
+use infer_engine::Model;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
-use infer_engine::{DType, Model};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 use utoipa::openapi::path::HttpMethod;
 use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
 
-use super::Call;
+use super::call::Call;
 use super::context::{self, AdmissionLayer, Caller, RequestContext};
 use super::document::{RouteDoc, Table};
 use crate::error::ApiError;
-use facts::Metadata;
-
-/// Models have one version: the file that the configuration names, which its hash tells apart.
-const VERSION: &str = "1";
-
-/// The protocol's names of the element types.
-const DATATYPES: [(DType, &str); 7] = [
-    (DType::F16, "FP16"),
-    (DType::BF16, "BF16"),
-    (DType::F32, "FP32"),
-    (DType::F64, "FP64"),
-    (DType::U8, "UINT8"),
-    (DType::I32, "INT32"),
-    (DType::I64, "INT64"),
-];
-
-fn datatype(dtype: DType) -> &'static str {
-    DATATYPES.iter().find(|(known, _)| *known == dtype).map_or("", |(_, name)| name)
-}
 
 /// A failure in the protocol's shape.
 #[derive(Serialize, ToSchema)]

@@ -7,13 +7,13 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use infer_control::registry::App;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Caller;
 use super::document::RouteDoc;
 use crate::error::{ApiError, Envelope};
-use infer_control::app::App;
 
 /// Where one of them is.
 pub(super) const ONE: &str = "/v1/models/{model}";

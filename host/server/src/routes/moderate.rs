@@ -1,5 +1,6 @@
 //! `POST /moderate` and `POST /v1/moderations`: text and images in, OpenAI's moderation schema out.
 
+mod action;
 mod answers;
 mod choice;
 mod extensions;
@@ -11,50 +12,35 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use action::CATEGORIES;
+use action::{Action, Mode};
+pub(super) use answers::Answers;
+use answers::{Asked, Judged, Tenant};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{OriginalUri, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+pub(super) use choice::{Choice, Moderators};
+use extensions::{Extensions, OnTimeout};
+use infer_config::ServerConfig;
+use infer_control::registry::LoadedComponent;
 use infer_engine::RunError;
 use infer_sandbox::types::{Fault, Gap, Kinds, Part, Verdict};
 use infer_sandbox::{CallError, Usage};
+use input::Ask;
+pub use response::ModerateResponse;
+pub(super) use schema::openapi;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
-use super::{Call, Caller, Place};
+use super::call::{Call, Place};
+use super::context::Caller;
 use crate::admission::Admission;
 use crate::error::ApiError;
 use crate::rates::counted;
 use crate::serve::Peer;
-use infer_config::ServerConfig;
-use infer_control::app::LoadedComponent;
-
-pub(super) use answers::Answers;
-use answers::{Asked, Judged, Tenant};
-pub(super) use choice::{Choice, Moderators};
-use extensions::{Extensions, OnTimeout};
-use input::Ask;
-pub use response::ModerateResponse;
-pub(super) use schema::openapi;
-
-/// The categories of OpenAI's moderation API: every answer holds each of them.
-pub const CATEGORIES: [&str; 13] = [
-    "harassment",
-    "harassment/threatening",
-    "hate",
-    "hate/threatening",
-    "illicit",
-    "illicit/violent",
-    "self-harm",
-    "self-harm/instructions",
-    "self-harm/intent",
-    "sexual",
-    "sexual/minors",
-    "violence",
-    "violence/graphic",
-];
 
 /// Inputs of one request that are judged at the same time: enough to fill batches, and too few to
 /// shut others out.
@@ -72,17 +58,6 @@ pub(super) struct ModerationState {
 #[serde(deny_unknown_fields)]
 pub(super) struct Parameters {
     mode: Option<Mode>,
-}
-
-/// What is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Mode {
-    /// OpenAI's schema.
-    #[default]
-    Full,
-    /// 200 or 403 without a body, for a proxy.
-    Gate,
 }
 
 pub(super) async fn handle(
@@ -270,27 +245,6 @@ fn apply(thresholds: &BTreeMap<String, f32>, verdict: &mut Verdict) {
         }
     }
     verdict.flagged = verdict.scores.iter().any(|score| score.flagged);
-}
-
-/// What to do with the content of the request, all inputs together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Nothing is flagged.
-    Allow,
-    /// Nothing is flagged, and some input was not judged, or not the whole of it.
-    Review,
-    /// Something is flagged.
-    Block,
-}
-
-impl Action {
-    fn word(self) -> &'static str {
-        match self {
-            Action::Allow => "allow",
-            Action::Review => "review",
-            Action::Block => "block",
-        }
-    }
 }
 
 /// Whether parts of one kind have a score in a category and a gap as well: what was judged of them

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -18,10 +18,11 @@ use infer_sandbox::types::Part;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::call::{Call, Place};
+use super::context::Caller;
 use super::document::RouteDoc;
 use super::json::utf8;
 use super::moderate::{self, ModerationState};
-use super::{Call, Caller, Place};
 use crate::error::ApiError;
 
 /// Every path of the API begins with it.
@@ -231,15 +232,6 @@ impl IntoResponse for Failure {
 /// `error` in Google's envelope.
 pub(super) fn failure(error: &ApiError) -> Response {
     Failure::from(error).into_response()
-}
-
-/// The key where Google's clients put it, on this route alone.
-pub(super) fn key(request: &Request) -> Option<&str> {
-    if request.uri().path() != infer_config::paths::PERSPECTIVE {
-        return None;
-    }
-    let header = request.headers().get("x-goog-api-key").and_then(|value| value.to_str().ok());
-    header.or_else(|| request.uri().query()?.split('&').find_map(|member| member.strip_prefix("key=")))
 }
 
 pub(super) fn openapi() -> RouteDoc {

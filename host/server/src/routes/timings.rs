@@ -3,14 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use infer_control::registry::LoadedComponent;
 use infer_engine::TokenUsage;
 use infer_sandbox::Usage;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use infer_control::app::LoadedComponent;
-
-use super::milliseconds;
+use super::call::milliseconds;
 
 /// Stages in milliseconds. Where a request holds several inputs, judged side by side, each stage is
 /// their sum, and may exceed the total.

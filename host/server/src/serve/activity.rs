@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use infer_config::ConnectionLimits;
 use infer_sandbox::RequestMemory;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Duration, Instant};
 
-use super::lease::{Lease, Standing, UnderWay};
-use infer_config::ConnectionLimits;
+use super::lease::{Connection, Lease, Standing, UnderWay};
 
 /// Requests that an HTTP/2 client may cancel, or leave without their body, beyond those that it
 /// lets the server answer. A client that resets streams as fast as it opens them is past it at
@@ -188,7 +188,7 @@ impl Activity {
 
     /// Begins a request; `has_come` where its head is all there is of it.
     pub(super) fn begin(self: &Arc<Self>, http2: bool, has_come: bool) -> UnderWay {
-        let lease = Lease::new(self.clone(), http2, has_come);
+        let lease = Lease::new(self.clone(), self.memory().share(), http2, has_come);
         let mut state = self.state();
         state.head = None;
         state.asked = true;
@@ -201,35 +201,6 @@ impl Activity {
     /// The lease of the request that began last.
     pub(super) fn newest(&self) -> Option<Lease> {
         self.state().leases.last().cloned()
-    }
-
-    /// Ends a request, `answered` or not.
-    pub(super) fn end(&self, lease: &Lease, answered: bool, expired: bool) {
-        let mut state = self.state();
-        let before = state.leases.len();
-        state.leases.retain(|other| !other.is(lease));
-        if state.leases.len() == before {
-            return;
-        }
-        let count = if answered && !expired { &mut state.answered } else { &mut state.wasted };
-        *count = count.saturating_add(1);
-        if state.is_wasteful() {
-            self.closing.notify_one();
-        }
-        // An answer that the client did not take is no sign of life.
-        state.idle = if expired { state.idle.max(state.progress) } else { Instant::now() };
-    }
-
-    /// Notes that the client took, or sent, a noticeable part of a body.
-    pub(super) fn progress(&self, now: Instant) {
-        let mut state = self.state();
-        state.progress = now;
-        state.unproductive = 0;
-    }
-
-    /// Notes that a request has carried a valid API key.
-    pub(super) fn authenticate(&self) {
-        self.leave();
     }
 
     /// Counts no more among the anonymous connections of its address.
@@ -336,6 +307,34 @@ impl Activity {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection for Activity {
+    fn authenticate(&self) {
+        self.leave();
+    }
+
+    fn progress(&self, now: Instant) {
+        let mut state = self.state();
+        state.progress = now;
+        state.unproductive = 0;
+    }
+
+    fn end(&self, lease: &Lease, answered: bool, expired: bool) {
+        let mut state = self.state();
+        let before = state.leases.len();
+        state.leases.retain(|other| !other.is(lease));
+        if state.leases.len() == before {
+            return;
+        }
+        let count = if answered && !expired { &mut state.answered } else { &mut state.wasted };
+        *count = count.saturating_add(1);
+        if state.is_wasteful() {
+            self.closing.notify_one();
+        }
+        // An answer that the client did not take is no sign of life.
+        state.idle = if expired { state.idle.max(state.progress) } else { Instant::now() };
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::{Future as _, poll_fn};
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
@@ -14,40 +13,22 @@ use hyper::body::Incoming as IncomingBody;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use infer_config::ConnectionLimits;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::activity::Activity;
+use super::answer::Answer;
 use super::body::Remains;
-use super::lease::{Answer, Streams};
 use super::listeners::Incoming;
+use super::peer::Peer;
 use super::seats::Seat;
 use super::stream::Watched;
+use super::streams::Streams;
 use crate::error::ApiError;
 use crate::service::Service;
-use infer_config::ConnectionLimits;
-
-/// Who is at the other end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// A machine.
-    Ip(IpAddr),
-    /// A program of this machine, over the Unix socket.
-    Socket,
-}
-
-impl Peer {
-    /// Its address, where it has one.
-    #[must_use]
-    pub fn ip(self) -> Option<IpAddr> {
-        match self {
-            Peer::Ip(ip) => Some(ip),
-            Peer::Socket => None,
-        }
-    }
-}
 
 /// Streams of one HTTP/2 connection at any one time.
 const STREAMS: u32 = 32;

@@ -2,29 +2,17 @@
 //! takes nothing of its answer, whether or not anything polls the request.
 //!
 //! An answer's body is polled only while the client's window is open, so nothing that others need
-//! may live in it alone. The connection looks at its leases by the clock ([`Activity::sweep`]) and
+//! may live in it alone. The connection looks at its leases by the clock (`Activity::sweep`) and
 //! ends those that are due: the place, the key's count and the shares of memory are given back,
 //! what still computes is stopped, and the stream is reset.
 
 use std::any::Any;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::Waker;
 
-use axum::body::{Body, Bytes};
-use bytes::Buf;
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::rt::Executor;
 use infer_sandbox::Reservation;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
-
-use super::activity::Activity;
-use super::stream::PROGRESS;
-
-/// What is handed to hyper at a time. The rest of an answer stays here, where it is counted and can
-/// be dropped.
-const CHUNK: usize = 64 << 10;
 
 /// How much of an answer the client must take in each `send_ms` once the deadline has passed.
 const PER_SEND_TIME: u64 = 1 << 20;
@@ -36,12 +24,27 @@ const HEAD_BYTES: usize = 1 << 10;
 /// than the one that would say so.
 const SMALL: u64 = 4 << 10;
 
+/// The connection of a request, which its leases report to.
+pub(super) trait Connection: Send + Sync {
+    /// Notes that a request came with a valid API key.
+    fn authenticate(&self);
+
+    /// Notes that the client sent or took bytes at `now`.
+    fn progress(&self, now: Instant);
+
+    /// Removes `lease`, whose request has ended.
+    fn end(&self, lease: &Lease, answered: bool, expired: bool);
+}
+
+/// Bytes that a client must send or take to make progress.
+pub(super) const PROGRESS: usize = 4_096;
+
 /// What one request holds. Clones are the same lease.
 #[derive(Clone)]
 pub struct Lease(Arc<Inner>);
 
 struct Inner {
-    connection: Arc<Activity>,
+    connection: Arc<dyn Connection>,
     http2: bool,
     /// Held for a few instructions, by the connection and by the handler.
     state: Mutex<State>,
@@ -60,30 +63,30 @@ enum Phase {
     Answering,
 }
 
-struct State {
+pub(super) struct State {
     phase: Phase,
     /// When it should be answered; nothing before anything has looked at the request.
     deadline: Option<Instant>,
     /// What the work on a streamed answer holds.
-    work: Option<Box<dyn Any + Send>>,
+    pub(super) work: Option<Box<dyn Any + Send>>,
     is_done: bool,
     /// The bytes of the answer that the client has not taken.
     unsent: Reservation,
     /// Those of them that hyper has.
-    waiting: usize,
+    pub(super) waiting: usize,
     /// Since when the client has been given bytes and has taken less than [`PROGRESS`].
-    stalled: Option<Instant>,
+    pub(super) stalled: Option<Instant>,
     /// What it has taken since then, and in all.
-    taken: usize,
+    pub(super) taken: usize,
     sent: u64,
     /// Bytes of the request's body since the last progress.
     received: usize,
     /// The answer's body has ended, well or not.
     ended: Option<bool>,
     is_wasted: bool,
-    is_expired: bool,
+    pub(super) is_expired: bool,
     /// Waits for `waiting` to become 0.
-    waker: Option<Waker>,
+    pub(super) waker: Option<Waker>,
 }
 
 /// How a lease stands.
@@ -100,13 +103,18 @@ pub(super) enum Standing {
 pub struct NoMemory;
 
 impl Lease {
-    pub(super) fn new(connection: Arc<Activity>, http2: bool, has_come: bool) -> Self {
+    pub(super) fn new(
+        connection: Arc<dyn Connection>,
+        unsent: Reservation,
+        http2: bool,
+        has_come: bool,
+    ) -> Self {
         let state = State {
             phase: if has_come { Phase::Working } else { Phase::Arriving },
             deadline: None,
             work: None,
             is_done: false,
-            unsent: connection.memory().share(),
+            unsent,
             waiting: 0,
             stalled: None,
             taken: 0,
@@ -175,7 +183,7 @@ impl Lease {
     /// # Errors
     ///
     /// When the answer is too large for the memory that is left.
-    fn answer(&self, length: Option<u64>) -> Result<(), NoMemory> {
+    pub(super) fn answer(&self, length: Option<u64>) -> Result<(), NoMemory> {
         let mut state = self.state();
         state.phase = Phase::Answering;
         let length = length.unwrap_or(0);
@@ -195,20 +203,8 @@ impl Lease {
         self.state().unsent.grow(bytes).map_err(|_| NoMemory)
     }
 
-    /// Bytes on their way to hyper.
-    fn send(&self, bytes: Bytes) -> Outgoing {
-        let mut state = self.state();
-        state.waiting += bytes.len();
-        if state.stalled.is_none() {
-            state.stalled = Some(Instant::now());
-            state.taken = 0;
-        }
-        drop(state);
-        Outgoing { bytes, lease: self.clone() }
-    }
-
     /// The client has taken `bytes`, or they were dropped.
-    fn leave(&self, bytes: usize, are_taken: bool) {
+    pub(super) fn leave(&self, bytes: usize, are_taken: bool) {
         let mut state = self.state();
         state.waiting = state.waiting.saturating_sub(bytes);
         state.unsent.shrink(bytes);
@@ -300,19 +296,29 @@ impl Lease {
         self.state().phase == Phase::Answering
     }
 
+    /// True for a request of an HTTP/2 connection.
+    pub(super) fn is_http2(&self) -> bool {
+        self.0.http2
+    }
+
+    /// Resolves when the lease has expired.
+    pub(super) async fn expired(&self) {
+        self.0.expired.notified().await;
+    }
+
     pub(super) fn is(&self, other: &Lease) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request, from its head to the end of its answer's body.
 pub(super) struct UnderWay {
-    lease: Lease,
-    answered: bool,
+    pub(super) lease: Lease,
+    pub(super) answered: bool,
 }
 
 impl UnderWay {
@@ -323,153 +329,10 @@ impl UnderWay {
     pub(super) fn lease(&self) -> &Lease {
         &self.lease
     }
-
-    /// Begins to answer with `body`.
-    ///
-    /// # Errors
-    ///
-    /// When the answer is too large for the memory that is left; the request is still to be
-    /// answered.
-    pub(super) fn answer(mut self, body: Body) -> Result<Answer, Self> {
-        let length = body.size_hint().exact();
-        if self.lease.answer(length).is_err() {
-            return Err(self);
-        }
-        self.answered = true;
-        let is_short = length.is_some_and(|length| length <= CHUNK as u64);
-        let waits_for_end = self.lease.0.http2 && !is_short;
-        Ok(Answer { body, rest: Bytes::new(), is_counted: length.is_some(), waits_for_end, under_way: self })
-    }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.lease.end(self.answered);
-    }
-}
-
-/// An answer's body; its request is under way until it is dropped and the client has taken all of
-/// it.
-pub(super) struct Answer {
-    body: Body,
-    /// What has come of it and is not on its way yet.
-    rest: Bytes,
-    /// Whether its bytes were counted before they came.
-    is_counted: bool,
-    /// Whether its end is said only when the client has all of it: an HTTP/2 stream that has been
-    /// told its end can no longer be reset, so it could hold its last bytes for as long as it
-    /// likes.
-    waits_for_end: bool,
-    under_way: UnderWay,
-}
-
-impl http_body::Body for Answer {
-    type Data = Outgoing;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Outgoing>, axum::Error>>> {
-        while self.rest.is_empty() {
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return self.poll_end(context).map(|()| None),
-            };
-            match frame.into_data() {
-                Ok(data) => {
-                    if !self.is_counted && self.under_way.lease.grow(data.len()).is_err() {
-                        return Poll::Ready(Some(Err(axum::Error::new(NoMemory))));
-                    }
-                    self.rest = data;
-                }
-                Err(other) => {
-                    let Ok(trailers) = other.into_trailers() else { continue };
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-            }
-        }
-        let length = self.rest.len().min(CHUNK);
-        let chunk = self.rest.split_to(length);
-        Poll::Ready(Some(Ok(Frame::data(self.under_way.lease.send(chunk)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let has_more = self.waits_for_end && self.under_way.lease.state().waiting > 0;
-        self.rest.is_empty() && self.body.is_end_stream() && !has_more
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint.set_lower(body.lower().saturating_add(rest));
-        hint
-    }
-}
-
-impl Answer {
-    /// Ready when the end may be said.
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.under_way.lease.state();
-        let work = state.work.take();
-        let is_over = !self.waits_for_end || state.waiting == 0 || state.is_expired;
-        if !is_over {
-            state.waker = Some(context.waker().clone());
-        }
-        drop(state);
-        drop(work);
-        if is_over { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// Bytes of an answer that hyper has. They count until they are written, or dropped.
-pub(super) struct Outgoing {
-    bytes: Bytes,
-    lease: Lease,
-}
-
-impl Buf for Outgoing {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-        self.lease.leave(count, true);
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        if !self.bytes.is_empty() {
-            self.lease.leave(self.bytes.len(), false);
-        }
-    }
-}
-
-/// Runs the streams of one HTTP/2 connection, each until its lease expires.
-#[derive(Clone)]
-pub(super) struct Streams(pub(super) Arc<Activity>);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
-    /// hyper has just asked for the answer whose stream this is, so its lease is the newest.
-    fn execute(&self, stream: F) {
-        let lease = self.0.newest();
-        tokio::spawn(async move {
-            let Some(lease) = lease else { return stream.await };
-            tokio::select! {
-                biased;
-                () = lease.0.expired.notified() => {}
-                () = stream => {}
-            }
-        });
     }
 }

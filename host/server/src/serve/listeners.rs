@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use infer_config::ServerConfig;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::connection::Peer;
+use super::peer::Peer;
 use super::seats::NoSeat;
 use super::socket::{self, SocketFile};
 use super::stream::Io;
 use super::tls::Tls;
-use infer_config::ServerConfig;
 
 /// Everything that is listened on.
 pub struct Listeners {

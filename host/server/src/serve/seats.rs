@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use infer_sandbox::RequestMemory;
 use tokio::time::Instant;
 
-use super::Peer;
 use super::activity::{Activity, Crowd};
+use super::peer::Peer;
 use crate::rates::counted;
 
 /// The part of the connections that is found to be closed next at a time.

@@ -11,10 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
-
-/// What a client must take in each `send_time`, in bytes, unless it takes all there is: one that
-/// takes a byte now and then holds a connection for as long as it likes.
-pub(super) const PROGRESS: usize = 4_096;
+use super::lease::PROGRESS;
 
 /// How long, and how much, is still read from a client that was answered early: with its bytes
 /// unread the system would reset the connection, and the answer could be lost with it.

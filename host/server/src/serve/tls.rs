@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::{fmt, fs, io};
 
 use anyhow::{Context as _, anyhow, ensure};
+use infer_config::TlsFiles;
 use infer_engine::files;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
@@ -20,8 +21,6 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
-
-use infer_config::TlsFiles;
 
 /// How often the files are looked at; what renews certificates leaves days.
 const LOOK: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde_json::value::RawValue;
 
-use super::at;
+use super::form::at;
 use crate::error::ApiError;
 
 /// A member that was sent, and the values of it that ask for nothing.

@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::accepted::{accepted, is_empty, is_number, is_text_format, is_without_bias, is_word};
-use super::schema::{OneOrMore, Prompts};
+use super::alternatives::{OneOrMore, Prompts};
+use super::form::{Form, at, parse};
 use super::turns::{self, Turn, Turns};
-use super::{Form, at, parse};
 use crate::error::ApiError;
 use crate::routes::members;
 

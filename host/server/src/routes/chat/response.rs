@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::Form;
+use super::form::Form;
 use crate::error::ApiError;
 
 /// What all objects of one answer begin with.

@@ -4,46 +4,15 @@
 use std::borrow::Cow;
 
 use axum::http::StatusCode;
-use serde::Deserialize;
 use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::Form;
+use super::form::Form;
 use super::request::Body;
 use super::response::Whole;
-use super::turns::Part;
 use crate::error::Envelope;
 use crate::routes::document::RouteDoc;
-
-/// A turn's text.
-#[derive(Deserialize, ToSchema)]
-#[schema(as = TurnContent)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "documented here, never constructed")]
-pub(super) enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-/// A text, or the ids of its tokens.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "documented here, never constructed")]
-pub(super) enum Prompts {
-    Text(String),
-    Texts(Vec<String>),
-    Tokens(Vec<u32>),
-}
-
-/// A text, or several.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "documented here, never constructed")]
-pub(super) enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
 
 /// The body of a chat.
 struct ChatRequest;

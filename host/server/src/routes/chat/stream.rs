@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
 use super::response::Head;
+use crate::abort::Abort;
 use crate::error::ApiError;
-use crate::serve::Abort;
 
 /// How long a stream is silent before a comment says that it goes on: proxies give up on one that
 /// says nothing for a minute.
@@ -51,7 +51,7 @@ pub(super) async fn begin(
     let events = Queue { sender, unsent: unsent.clone() };
     let (begun, beginning) = oneshot::channel();
     let computing = async move {
-        let language = super::language(&model)?;
+        let language = super::form::language(&model)?;
         let answering = language.run(&mut session, request, Some(pieces), deadline);
         let answering = async { Ok::<_, Exhausted>(answering.await) };
         let telling = async {

@@ -10,8 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::accepted::{accepted, is_empty};
-use super::schema::Content;
-use super::{at, parse};
+use super::form::{at, parse};
 use crate::error::ApiError;
 use crate::routes::members;
 
@@ -212,4 +211,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Turns<'a> {
         }
         deserializer.deserialize_seq(Items).map(Turns)
     }
+}
+/// A turn's text.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TurnContent)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "documented here, never constructed")]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
 }

@@ -4,7 +4,7 @@ use infer_engine::{Axis, DType, Model};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{VERSION, datatype};
+use super::datatypes::{VERSION, datatype};
 
 /// A model's name, versions, and tensors.
 #[derive(Serialize, ToSchema)]

@@ -13,7 +13,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{DATATYPES, data};
+use super::data;
+use super::datatypes::DATATYPES;
 use crate::error::ApiError;
 use crate::routes::json::utf8;
 

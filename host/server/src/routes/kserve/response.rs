@@ -6,8 +6,8 @@ use infer_engine::{DType, Model, Reply, Tensor, TensorError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::datatypes::{VERSION, datatype};
 use super::request::{JSON_LENGTH, Wanted};
-use super::{VERSION, datatype};
 use crate::error::ApiError;
 
 /// The outputs of a model.

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
+use infer_config::keys::KeyHash;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use crate::error::ApiError;
-use infer_config::keys::KeyHash;
 
 /// The header.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use infer_control::registry::{App, LoadedComponent};
 use infer_sandbox::World;
 use tracing::warn;
 
 use crate::error::ApiError;
-use infer_control::app::{App, LoadedComponent};
 
 /// OpenAI's names of its moderation models, which its clients send: they mean the default
 /// component.

@@ -8,7 +8,6 @@ use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde::de::MapAccess;
 use serde_json::value::RawValue;
 
-use super::input::expected;
 use crate::error::ApiError;
 use crate::routes::json::{Any, Read, Seed, Shallow};
 
@@ -159,6 +158,10 @@ impl<'de> Read<'de> for Thresholds {
         }
         Ok(wrong.map_or(Ok(thresholds), Err))
     }
+}
+
+pub(super) fn expected(path: &str, expected: &str, found: &Shallow<'_>) -> ApiError {
+    ApiError::invalid(path, format!("`{path}` is {found}, expected {expected}"))
 }
 
 #[cfg(test)]

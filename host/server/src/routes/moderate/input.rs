@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
+use infer_config::data_url;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::types::Part;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde_json::value::RawValue;
 
-use super::extensions::{self, Extensions};
+use super::extensions::{self, Extensions, expected};
 use crate::error::ApiError;
 use crate::routes::json;
 use crate::routes::json::{Any, Read, Seed, Shallow};
-use infer_config::data_url;
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -267,10 +267,6 @@ impl PartMembers<'_> {
             _ => Err(expected(&format!("{path}.type"), "`text` or `image_url`", &kind)),
         }
     }
-}
-
-pub(super) fn expected(path: &str, expected: &str, found: &Shallow<'_>) -> ApiError {
-    ApiError::invalid(path, format!("`{path}` is {found}, expected {expected}"))
 }
 
 #[cfg(test)]

@@ -6,19 +6,19 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use infer_control::registry::LoadedComponent;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::Usage;
 use infer_sandbox::types::{CategoryScore, Gap, Kinds, Tier, Verdict};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::action::{Action, CATEGORIES, Mode};
 use super::answers::Answer;
 use super::extensions::Extensions;
-use super::{Action, CATEGORIES, Mode};
 use crate::error::ApiError;
 use crate::routes::timings::{Judges, Tokens};
 use crate::routes::{Timings, document, timings};
-use infer_control::app::LoadedComponent;
 
 pub(super) const ACTION: HeaderName = HeaderName::from_static("x-infer-action");
 pub(super) const SCORE: HeaderName = HeaderName::from_static("x-infer-score");

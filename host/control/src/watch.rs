@@ -9,13 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use infer_config::{Files, Origin};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::info;
 
-use super::Live;
+use crate::live::Live;
 use crate::reclaim::reclaim;
-use infer_config::{Files, Origin};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);

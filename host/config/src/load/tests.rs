@@ -1,5 +1,9 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use infer_models::source::Source;
+use infer_models::weights::Reuse;
+use infer_sandbox::Limits;
 
 use super::*;
 

@@ -1,0 +1,30 @@
+//! Shared by `infer moderate` and `infer classify`: one component, a request, and files to judge.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use infer_config::Config;
+use infer_control::registry::App;
+use infer_engine::files;
+
+/// Load what one command needs: the chosen component and its models.
+pub(super) fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<App> {
+    if let Some(name) = name {
+        config.retain_components(|component| component == name);
+    }
+    App::load(config)
+}
+
+/// A request from the command line.
+pub(super) fn request(app: &App) -> infer_sandbox::Request {
+    infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + app.config.server.deadline)
+}
+
+/// A longer file on the command line is not an image.
+const MAX_BYTES: u64 = 1 << 30;
+
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    files::read(path, MAX_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
+}

@@ -1,0 +1,82 @@
+//! The bytes of components.
+
+use std::borrow::Cow;
+
+use anyhow::Context as _;
+use infer_engine::{Axis, Model, files};
+use infer_models::builtin;
+use infer_models::source::Source;
+use sha2::{Digest as _, Sha256};
+
+/// The bytes of a component: those that the program carries, or a file's.
+///
+/// # Errors
+///
+/// When there is no such guest, or the file cannot be read.
+pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'static, [u8]>> {
+    Ok(match source {
+        Source::Builtin(builtin) => {
+            builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
+        }
+        Source::Path(path) => {
+            let read = || format!("component `{name}`: cannot read `{}`", path.display());
+            let file = files::open(path).with_context(read)?;
+            let bytes = file.metadata().with_context(read)?.len();
+            if bytes > MAX_COMPONENT_BYTES {
+                anyhow::bail!(
+                    "component `{name}`: `{}` is {bytes} bytes, expected at most {MAX_COMPONENT_BYTES}: a guest carries its code and \
+                     its vocabulary, models are the host's",
+                    path.display()
+                );
+            }
+            files::read_opened(file, MAX_COMPONENT_BYTES).with_context(read)?.into()
+        }
+    })
+}
+
+/// A larger file is not read: the compiler takes many times a component's size.
+const MAX_COMPONENT_BYTES: u64 = 64 << 20;
+
+/// What a component is known by: SHA-256 of its bytes, in 64 hexadecimal digits.
+pub fn component_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a guest is told of a model's card: the reserved settings that wit/README.md lists.
+pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {
+    let card = model.card();
+    let mut facts = vec![
+        ("task".to_owned(), card.task.to_string()),
+        ("hash".to_owned(), model.hash().to_owned()),
+        ("labels".to_owned(), card.labels.join("\n")),
+    ];
+    if let Some(input) = card.inputs.first() {
+        facts.push(("input.name".into(), input.name.clone()));
+        facts.push(("input.dtype".into(), input.dtype.to_string()));
+        facts.push(("input.shape".into(), shape(&input.shape)));
+        facts.extend(input.layout.iter().map(|layout| ("input.layout".into(), layout.clone())));
+        if let Some(image) = &input.image {
+            facts.push(("input.image.color".into(), image.color.clone()));
+            facts.push(("input.image.crop".into(), image.crop.to_string()));
+            facts.push(("input.image.filter".into(), image.filter.clone()));
+            facts.push(("input.image.mean".into(), image.mean.to_string()));
+            facts.push(("input.image.std".into(), image.std.to_string()));
+        }
+        if let Some(text) = &input.text {
+            facts.push(("input.text.max_tokens".into(), text.max_tokens.to_string()));
+            facts.push(("input.text.pad".into(), text.pad.clone()));
+            let vocabulary = card.files.iter().find(|file| file.path == text.vocabulary);
+            facts.extend(vocabulary.map(|file| ("input.text.vocabulary.sha256".into(), file.sha256.clone())));
+        }
+    }
+    if let Some(output) = card.outputs.first() {
+        facts.push(("output.name".into(), output.name.clone()));
+        facts.push(("output.shape".into(), shape(&output.shape)));
+    }
+    facts.extend(card.preset.iter().map(|(key, value)| (format!("preset.{key}"), value.clone())));
+    facts.into_iter().map(|(key, value)| (format!("models.{wanted}.{key}"), value)).collect()
+}
+
+fn shape(axes: &[Axis]) -> String {
+    axes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}

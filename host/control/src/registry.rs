@@ -1,0 +1,289 @@
+//! The models and components of one configuration, loaded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use infer_config::{Config, ModelConfig, Resolved};
+use infer_engine::{Mirror, Model, Runtime, Weights};
+use infer_sandbox::types::{Label, Part, Verdict};
+use infer_sandbox::{Body, Component, Outcome, Sandbox, World};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use utoipa::ToSchema;
+
+use crate::metrics::{Metrics, Recorder};
+
+/// Everything that is loaded once. It does not change: a changed configuration makes
+/// [another](App::next), which shares with this one what is the same in both.
+pub struct App {
+    /// What it was made from.
+    pub config: Config,
+    /// The ONNX backend in use.
+    pub runtime: Arc<Runtime>,
+    /// The WebAssembly engine.
+    pub sandbox: Arc<Sandbox>,
+    /// Models by name.
+    pub models: BTreeMap<String, Arc<Model>>,
+    /// Components by name.
+    pub components: BTreeMap<String, Arc<LoadedComponent>>,
+    /// What was done since the program started.
+    pub metrics: Arc<Metrics>,
+    /// What answers a share of the requests instead, where a next version is tried so.
+    pub canary: Option<Canary>,
+    /// Next versions in the shadow of models, by the models' names.
+    pub shadows: BTreeMap<String, Arc<Mirror>>,
+}
+
+/// A component with what the configuration says of it.
+pub struct LoadedComponent {
+    /// The component, ready to be called.
+    pub component: Component,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub hash: String,
+    /// The path that it answers.
+    pub route: Option<String>,
+    /// Counts its calls.
+    pub calls: Recorder,
+    /// Counts them for the comparison of versions.
+    pub count: Count,
+}
+
+impl LoadedComponent {
+    /// [`Component::moderate`], counted.
+    pub async fn moderate(&self, request: &infer_sandbox::Request, parts: &[Part]) -> Outcome<Verdict> {
+        let outcome = self.component.moderate(request, parts).await;
+        self.calls.called(&outcome.result, &outcome.usage);
+        self.count.called(&outcome.result.as_ref().map(|verdict| verdict.flagged));
+        outcome
+    }
+
+    /// [`Component::classify`], counted.
+    pub async fn classify(
+        &self,
+        request: &infer_sandbox::Request,
+        image: &[u8],
+        top: u32,
+    ) -> Outcome<Vec<Label>> {
+        let outcome = self.component.classify(request, image, top).await;
+        self.calls.called(&outcome.result, &outcome.usage);
+        self.count.called(&outcome.result.as_ref().map(|_| false));
+        outcome
+    }
+
+    /// [`Component::handle`], counted.
+    pub async fn handle(
+        &self,
+        request: &infer_sandbox::Request,
+        incoming: http::Request<Bytes>,
+        head: oneshot::Sender<http::Response<Body>>,
+        gone: oneshot::Receiver<()>,
+    ) -> Outcome<()> {
+        let outcome = self.component.handle(request, incoming, head, gone).await;
+        self.calls.called(&outcome.result, &outcome.usage);
+        self.count.called(&outcome.result.as_ref().map(|()| false));
+        outcome
+    }
+}
+
+/// A version of a model that is loaded.
+pub struct Version<'a> {
+    /// The model's name in the configuration.
+    pub name: &'a str,
+    /// What was loaded for it.
+    pub config: ModelConfig,
+    /// The version itself.
+    pub model: &'a Arc<Model>,
+}
+
+/// A next version that answers a share of the requests: these are answered from an [`App`] of their
+/// own, which shares with the other all but the model and the components that use it.
+pub struct Canary {
+    /// The model's name in the configuration.
+    pub name: String,
+    /// Requests of a hundred that it answers.
+    pub percent: f64,
+    /// What answers them.
+    pub app: Arc<App>,
+    drawn: AtomicU64,
+    /// What components had answered when the trial began: with the model, and with its next
+    /// version.
+    pub(crate) began: Vec<(String, [Tally; 2])>,
+}
+
+/// A [`Tally`] that goes on.
+#[derive(Debug, Default)]
+pub struct Count {
+    answered: AtomicU64,
+    flagged: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Calls of a component.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tally {
+    /// Those that were answered.
+    pub answered: u64,
+    /// Of these, what a moderator flagged.
+    pub flagged: u64,
+    /// Those that were not.
+    pub failed: u64,
+}
+
+impl App {
+    pub(crate) fn empty(
+        config: Config,
+        runtime: Arc<Runtime>,
+        sandbox: Arc<Sandbox>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (models, components, shadows) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        App { config, runtime, sandbox, models, components, metrics, canary: None, shadows }
+    }
+
+    /// From now on this is what is served: its models have their shadows, and are told of.
+    pub fn take_over(&self) {
+        for (name, model) in &self.models {
+            model.set_mirror(self.shadows.get(name).cloned());
+        }
+        let next: Vec<_> = self.next_versions().map(|version| version.model).collect();
+        self.metrics.tell_of(self.models.values(), &next);
+    }
+
+    /// Every model, and every next version of one.
+    pub fn versions(&self) -> impl Iterator<Item = Version<'_>> {
+        let current = self.models.iter().filter_map(|(name, model)| {
+            let config = self.config.models.get(name)?.clone();
+            Some(Version { name, config: ModelConfig { next: None, previous: None, ..config }, model })
+        });
+        current.chain(self.next_versions())
+    }
+
+    /// Every next version of a model.
+    pub fn next_versions(&self) -> impl Iterator<Item = Version<'_>> {
+        self.config.models.iter().filter_map(|(name, model)| {
+            let config = model.next_version()?;
+            let canary = self.canary.as_ref().filter(|canary| canary.name == *name);
+            let model = match canary {
+                Some(canary) => canary.app.models.get(name)?,
+                None => self.shadows.get(name)?.next(),
+            };
+            Some(Version { name, config, model })
+        })
+    }
+
+    /// The model of this name that was loaded for the same, of these weights, and answers.
+    pub(crate) fn find(&self, name: &str, config: &ModelConfig, weights: &Weights) -> Option<&Arc<Model>> {
+        let fits = |version: &Version<'_>| {
+            version.name == name
+                && version.config.is_same(config)
+                && version.model.hash() == weights.hash()
+                && version.model.is_serving()
+        };
+        self.versions().find(fits).map(|version| version.model)
+    }
+
+    /// The configuration that this was made from, and the hashes of its models and components.
+    #[must_use]
+    pub fn resolved(&self) -> Resolved {
+        let mut resolved = Resolved::of(&self.config);
+        for (name, model) in &self.models {
+            resolved.put(&format!("models.{name}.hash"), model.hash());
+        }
+        for version in self.next_versions() {
+            resolved.put(&format!("models.{}.next.hash", version.model.name()), version.model.hash());
+        }
+        for (name, policy) in &self.components {
+            resolved.put(&format!("components.{name}.hash"), &policy.hash);
+        }
+        resolved
+    }
+
+    /// The component called `name`, or the only one of `world` when there is no name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or more than one to choose from.
+    pub fn component(&self, name: Option<&str>, world: World) -> anyhow::Result<&Arc<LoadedComponent>> {
+        let fitting: Vec<_> =
+            self.components.values().filter(|policy| policy.component.world() == world).collect();
+        let names = || fitting.iter().map(|policy| policy.component.name()).collect::<Vec<_>>().join("`, `");
+        match (name, fitting.as_slice()) {
+            (Some(name), _) => {
+                let found = fitting.iter().find(|policy| policy.component.name() == name);
+                found.copied().with_context(|| {
+                    format!("no {world} `{name}` in {}; expected one of `{}`", self.config.origin, names())
+                })
+            }
+            (None, [only]) => Ok(only),
+            (None, []) => anyhow::bail!("no {world} in {}; add one under [components]", self.config.origin),
+            (None, _) => anyhow::bail!("choose a {world} with --component: `{}`", names()),
+        }
+    }
+}
+
+impl Canary {
+    /// A trial that begins now, or goes on from `old` where that is the same.
+    pub fn new(name: String, percent: f64, app: Arc<App>, current: &App, old: Option<&Canary>) -> Self {
+        let began = old
+            .filter(|old| old.name == name && Arc::ptr_eq(&old.app.models[&name], &app.models[&name]))
+            .map(|old| old.began.clone());
+        let mut canary = Canary { name, percent, app, drawn: AtomicU64::new(0), began: Vec::new() };
+        canary.began = began.unwrap_or_else(|| {
+            let pairs = canary.pairs(current);
+            pairs.map(|(name, now, next)| (name.to_owned(), [now.count.read(), next.count.read()])).collect()
+        });
+        canary
+    }
+
+    /// Whether the next request is this one's.
+    pub fn draws(&self) -> bool {
+        // The sequence visits every part of the range alike, in no order that clients could keep
+        // step with.
+        let drawn = fastrand::Rng::with_seed(self.drawn.fetch_add(1, Ordering::Relaxed)).f64();
+        drawn * 100.0 < self.percent
+    }
+
+    /// The components that use the model, with either version.
+    pub(crate) fn pairs<'a>(
+        &'a self,
+        current: &'a App,
+    ) -> impl Iterator<Item = (&'a str, &'a LoadedComponent, &'a LoadedComponent)> {
+        current.components.iter().filter_map(|(name, policy)| {
+            let next = self.app.components.get(name)?;
+            (!Arc::ptr_eq(policy, next)).then_some((name.as_str(), &**policy, &**next))
+        })
+    }
+}
+
+impl Count {
+    /// Count a call, and whether it was answered with a flag.
+    pub(crate) fn called<E>(&self, flagged: &Result<bool, E>) {
+        match flagged {
+            Ok(flagged) => {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                self.flagged.fetch_add(u64::from(*flagged), Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn read(&self) -> Tally {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Tally { answered: read(&self.answered), flagged: read(&self.flagged), failed: read(&self.failed) }
+    }
+}
+
+impl Tally {
+    pub(crate) fn since(self, began: Tally) -> Tally {
+        Tally {
+            answered: self.answered.saturating_sub(began.answered),
+            flagged: self.flagged.saturating_sub(began.flagged),
+            failed: self.failed.saturating_sub(began.failed),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! A task that is aborted with its owner.
+
+/// A task that goes with whoever waits for it.
+pub struct Abort<T>(pub tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Abort<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

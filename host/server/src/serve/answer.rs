@@ -1,0 +1,153 @@
+//! The body of an answer, whose unsent bytes count in its lease.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes};
+use bytes::Buf;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::lease::{Lease, NoMemory, UnderWay};
+
+/// An answer's body; its request is under way until it is dropped and the client has taken all of
+/// it.
+pub(super) struct Answer {
+    body: Body,
+    /// What has come of it and is not on its way yet.
+    rest: Bytes,
+    /// Whether its bytes were counted before they came.
+    is_counted: bool,
+    /// Whether its end is said only when the client has all of it: an HTTP/2 stream that has been
+    /// told its end can no longer be reset, so it could hold its last bytes for as long as it
+    /// likes.
+    waits_for_end: bool,
+    under_way: UnderWay,
+}
+
+impl http_body::Body for Answer {
+    type Data = Outgoing;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Outgoing>, axum::Error>>> {
+        while self.rest.is_empty() {
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return self.poll_end(context).map(|()| None),
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    if !self.is_counted && self.under_way.lease.grow(data.len()).is_err() {
+                        return Poll::Ready(Some(Err(axum::Error::new(NoMemory))));
+                    }
+                    self.rest = data;
+                }
+                Err(other) => {
+                    let Ok(trailers) = other.into_trailers() else { continue };
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+            }
+        }
+        let length = self.rest.len().min(CHUNK);
+        let chunk = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(send(&self.under_way.lease, chunk)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let has_more = self.waits_for_end && self.under_way.lease.state().waiting > 0;
+        self.rest.is_empty() && self.body.is_end_stream() && !has_more
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(body.lower().saturating_add(rest));
+        hint
+    }
+}
+
+impl Answer {
+    /// Ready when the end may be said.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.under_way.lease.state();
+        let work = state.work.take();
+        let is_over = !self.waits_for_end || state.waiting == 0 || state.is_expired;
+        if !is_over {
+            state.waker = Some(context.waker().clone());
+        }
+        drop(state);
+        drop(work);
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Bytes of an answer that hyper has. They count until they are written, or dropped.
+pub(super) struct Outgoing {
+    bytes: Bytes,
+    lease: Lease,
+}
+
+impl Buf for Outgoing {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.lease.leave(count, true);
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            self.lease.leave(self.bytes.len(), false);
+        }
+    }
+}
+
+/// What is handed to hyper at a time. The rest of an answer stays here, where it is counted and can
+/// be dropped.
+const CHUNK: usize = 64 << 10;
+
+impl UnderWay {
+    /// Begins to answer with `body`.
+    ///
+    /// # Errors
+    ///
+    /// When the answer is too large for the memory that is left; the request is still to be
+    /// answered.
+    pub(super) fn answer(mut self, body: Body) -> Result<Answer, Self> {
+        let length = body.size_hint().exact();
+        if self.lease.answer(length).is_err() {
+            return Err(self);
+        }
+        self.answered = true;
+        let is_short = length.is_some_and(|length| length <= CHUNK as u64);
+        let waits_for_end = self.lease.is_http2() && !is_short;
+        Ok(Answer { body, rest: Bytes::new(), is_counted: length.is_some(), waits_for_end, under_way: self })
+    }
+}
+
+/// Bytes on their way to hyper.
+fn send(lease: &Lease, bytes: Bytes) -> Outgoing {
+    let mut state = lease.state();
+    state.waiting += bytes.len();
+    if state.stalled.is_none() {
+        state.stalled = Some(Instant::now());
+        state.taken = 0;
+    }
+    drop(state);
+    Outgoing { bytes, lease: lease.clone() }
+}
