@@ -191,7 +191,7 @@ impl Keys<'_> {
         let name = LISTS[usize::from(long)];
         for name in [name, "rope_freqs.weight"] {
             if let Some(tensor) = self.gguf.tensor(name) {
-                return super::decoder::vector(&tensor, dims / 2).map(Some);
+                return tensor.vector(dims / 2).map(Some);
             }
         }
         if wanted || LISTS.iter().any(|list| self.gguf.tensor(list).is_some()) {

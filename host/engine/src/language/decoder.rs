@@ -5,6 +5,7 @@
 //! says). The rows of a pass are tokens of any number of sequences: products do not care whose a
 //! row is, and attention is told.
 
+mod layer;
 mod load;
 
 use std::path::{Path, PathBuf};
@@ -17,10 +18,11 @@ use infer_kernels::{
 use super::config::DecoderConfig;
 use super::gguf::{Gguf, GgufError};
 use super::kv::Sequence;
-use super::packed::{self, Wanted};
+use super::packed::{self, MatrixSpec};
 use crate::weights::PackedSlot;
+use layer::Layer;
+pub(super) use load::matrices;
 use load::{LayerMatrices, Loader, check_known, head};
-pub(super) use load::{matrices, vector};
 
 /// A loaded decoder with the buffers of a pass.
 pub(super) struct Decoder {
@@ -56,23 +58,6 @@ struct Embeddings {
     gguf: Gguf,
     ty: WeightType,
     row_bytes: usize,
-}
-
-struct Layer {
-    attention_norm: Vec<f32>,
-    qkv: Projection,
-    attention_output: QuantizedMatrix,
-    feed_forward_norm: Vec<f32>,
-    gate: QuantizedMatrix,
-    up: QuantizedMatrix,
-    down: QuantizedMatrix,
-}
-
-/// Matrices with the same input, whose outputs stand side by side; one or several tensors in the
-/// file.
-struct Projection {
-    parts: Vec<QuantizedMatrix>,
-    bias: Option<Vec<f32>>,
 }
 
 #[derive(Default)]
@@ -117,7 +102,7 @@ impl Decoder {
         let Packing { pool, slot } = packing;
         let packed = match &slot {
             Some(slot) => {
-                let wanted: Vec<&Wanted> =
+                let wanted: Vec<&MatrixSpec> =
                     layers.iter().flat_map(LayerMatrices::all).chain([&head]).collect();
                 packed::matrices(slot, &wanted, &gguf, &pool)?
             }
@@ -162,13 +147,7 @@ impl Decoder {
 
     /// Bytes of the packed weights.
     pub(super) fn weight_bytes(&self) -> usize {
-        let projection =
-            |projection: &Projection| projection.parts.iter().map(QuantizedMatrix::size_bytes).sum::<usize>();
-        let layer = |layer: &Layer| {
-            let (output, down) = (layer.attention_output.size_bytes(), layer.down.size_bytes());
-            projection(&layer.qkv) + output + layer.gate.size_bytes() + layer.up.size_bytes() + down
-        };
-        self.layers.iter().map(layer).sum::<usize>() + self.head.size_bytes()
+        self.layers.iter().map(Layer::size_bytes).sum::<usize>() + self.head.size_bytes()
     }
 
     /// Compute the keys and values of each run's new tokens, and keep the hidden states that are
@@ -280,22 +259,6 @@ impl Embeddings {
         for (token, out) in tokens.zip(out.chunks_exact_mut(hidden)) {
             let row = &table[*token as usize * self.row_bytes..][..self.row_bytes];
             dequantize_row(self.ty, row, out);
-        }
-    }
-}
-
-impl Projection {
-    fn apply(&self, pool: &Pool, input: &mut Activations, out: &mut [f32]) {
-        let stride = self.parts.iter().map(QuantizedMatrix::rows).sum();
-        let mut column = 0;
-        for part in &self.parts {
-            part.matmul(pool, input, &mut out[column..], stride, Write::Set);
-            column += part.rows();
-        }
-        if let Some(bias) = &self.bias {
-            for row in out.chunks_exact_mut(stride) {
-                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-            }
         }
     }
 }

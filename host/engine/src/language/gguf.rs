@@ -4,21 +4,28 @@
 //! is read; candle-core then reads the metadata; what a tensor's entry says is compared with the
 //! file before its bytes are given out.
 
+mod error;
 mod header;
+mod tensor;
 #[cfg(test)]
 mod tests;
+mod value;
 #[cfg(test)]
 pub(crate) mod write;
 
 use std::collections::HashMap;
 use std::io::Cursor;
-use std::ops::Range;
 
 use candle_core::quantized::gguf_file::{Content, Value};
-use infer_kernels::WeightType;
 
-use crate::text::{QUOTE_BYTES, excerpt};
 use crate::weights::bytes::Bytes;
+pub(crate) use error::{GgufError, quoted};
+pub(crate) use tensor::GgufTensor;
+use tensor::{Entry, data_range, refuse_overlap};
+use value::{all, describe, float, integer, text};
+
+/// The metadata key by which a file says that its weights are random.
+pub(crate) const DUMMY: &str = "infer.dummy";
 
 /// A GGUF file that was read and checked.
 pub(crate) struct Gguf {
@@ -28,66 +35,6 @@ pub(crate) struct Gguf {
     tensors: Vec<Entry>,
     /// From a name to the tensor's position in `tensors`.
     positions: HashMap<String, usize>,
-}
-
-struct Entry {
-    name: String,
-    ty: WeightType,
-    shape: Vec<usize>,
-    /// Within the file.
-    range: Range<usize>,
-}
-
-/// A tensor of a file.
-#[derive(Clone, Debug)]
-pub(crate) struct GgufTensor<'g> {
-    /// Its name in the file.
-    pub(crate) name: &'g str,
-    /// The type of its elements.
-    pub(crate) ty: WeightType,
-    /// Its dimensions, rows first: `[rows, columns]`, or `[n]`.
-    pub(crate) shape: Vec<usize>,
-    /// Its rows one after the other, each `ty.row_bytes(columns)` bytes.
-    pub(crate) data: &'g [u8],
-}
-
-/// A file that is refused.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GgufError {
-    /// The file as a whole.
-    #[error("the GGUF file {0}")]
-    File(String),
-    /// A metadata key.
-    #[error("key {key} {message}")]
-    Key {
-        /// The key, in backticks.
-        key: String,
-        /// What was found, what was expected.
-        message: String,
-    },
-    /// A tensor.
-    #[error("tensor {name} {message}")]
-    Tensor {
-        /// Its name, in backticks.
-        name: String,
-        /// What was found, what was expected.
-        message: String,
-    },
-}
-
-impl GgufError {
-    pub(crate) fn key(key: &str, message: impl Into<String>) -> Self {
-        GgufError::Key { key: quoted(key), message: message.into() }
-    }
-
-    pub(crate) fn tensor(name: &str, message: impl Into<String>) -> Self {
-        GgufError::Tensor { name: quoted(name), message: message.into() }
-    }
-}
-
-/// An excerpt of a name from a file, in backticks.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("`{}`", excerpt(name, QUOTE_BYTES))
 }
 
 impl Gguf {
@@ -284,114 +231,5 @@ impl std::fmt::Debug for Gguf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (keys, tensors) = (self.metadata.len(), self.tensors.len());
         write!(f, "Gguf({:?}, {keys} keys, {tensors} tensors)", self.bytes)
-    }
-}
-
-/// Where the data of a tensor of `ty` and `shape` lies in a file of `file_bytes`, whose data begins
-/// at `start`.
-fn data_range(
-    name: &str,
-    ty: WeightType,
-    shape: &[usize],
-    offset: u64,
-    start: usize,
-    alignment: usize,
-    file_bytes: usize,
-) -> Result<Range<usize>, GgufError> {
-    let size = shape.split_last().and_then(|(columns, rows)| {
-        let rows = rows.iter().try_fold(1_usize, |product, rows| product.checked_mul(*rows))?;
-        ty.row_bytes(*columns)?.checked_mul(rows).filter(|size| *size > 0)
-    });
-    let size = size.ok_or_else(|| {
-        let message = format!(
-            "has shape {shape:?}; expected rows of whole {ty} blocks ({} elements), not empty, of less than 2^64 bytes",
-            ty.block_elements()
-        );
-        GgufError::tensor(name, message)
-    })?;
-    if !offset.is_multiple_of(alignment as u64) {
-        let message = format!("lies at offset {offset}; expected a multiple of the alignment, {alignment}");
-        return Err(GgufError::tensor(name, message));
-    }
-    let begin = usize::try_from(offset).ok().and_then(|offset| start.checked_add(offset));
-    let range = begin.and_then(|begin| Some(begin..begin.checked_add(size)?));
-    range.filter(|range| range.end <= file_bytes).ok_or_else(|| {
-        let message = format!(
-            "takes {size} bytes from offset {offset} of the data, which begins at byte {start}; \
-             the file ends at {file_bytes}: fetch it again"
-        );
-        GgufError::tensor(name, message)
-    })
-}
-
-fn refuse_overlap(tensors: &[Entry]) -> Result<(), GgufError> {
-    let mut ordered: Vec<&Entry> = tensors.iter().collect();
-    ordered.sort_by_key(|entry| entry.range.start);
-    for pair in ordered.windows(2) {
-        if pair[1].range.start < pair[0].range.end {
-            let message =
-                format!("overlaps tensor {}; expected each to have its own bytes", quoted(&pair[0].name));
-            return Err(GgufError::tensor(&pair[1].name, message));
-        }
-    }
-    Ok(())
-}
-
-fn integer(value: &Value) -> Option<i128> {
-    Some(match value {
-        Value::U8(value) => (*value).into(),
-        Value::I8(value) => (*value).into(),
-        Value::U16(value) => (*value).into(),
-        Value::I16(value) => (*value).into(),
-        Value::U32(value) => (*value).into(),
-        Value::I32(value) => (*value).into(),
-        Value::U64(value) => (*value).into(),
-        Value::I64(value) => (*value).into(),
-        _ => return None,
-    })
-}
-
-fn float(value: &Value) -> Option<f32> {
-    let value = match value {
-        Value::F32(value) => *value,
-        Value::F64(value) => *value as f32,
-        value => integer(value)? as f32,
-    };
-    value.is_finite().then_some(value)
-}
-
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::String(value) => Some(value),
-        _ => None,
-    }
-}
-
-fn all<'v, T>(value: &'v Value, read: impl Fn(&'v Value) -> Option<T>) -> Option<Vec<T>> {
-    match value {
-        Value::Array(values) => values.iter().map(read).collect(),
-        _ => None,
-    }
-}
-
-/// A value for a message: what it is, and itself where it is short.
-fn describe(value: &Value) -> String {
-    match value {
-        Value::String(value) => format!("the text {}", quoted(value)),
-        Value::Array(values) => match values.first() {
-            Some(first) => format!("an array of {}, the first {}", values.len(), describe_element(first)),
-            None => "an empty array".to_owned(),
-        },
-        value => describe_element(value),
-    }
-}
-
-fn describe_element(value: &Value) -> String {
-    match value {
-        Value::String(value) => quoted(value),
-        Value::Bool(value) => format!("the bool {value}"),
-        Value::F32(value) => format!("the float {value}"),
-        Value::F64(value) => format!("the float {value}"),
-        value => integer(value).map_or("an array".to_owned(), |value| format!("the integer {value}")),
     }
 }

@@ -6,7 +6,8 @@ use super::config::DecoderConfig;
 use super::decoder::{Decoder, Packing, Run};
 use super::gguf::Gguf;
 use super::kv::{KvPool, Sequence};
-use super::tokenizer::{Message, Tokenizer};
+use super::request::Message;
+use super::tokenizer::Tokenizer;
 use crate::weights::bytes::Bytes;
 
 /// Take `bytes` as a file, and use all that it gives. Whether it was a tokenizer.

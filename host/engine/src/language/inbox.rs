@@ -4,53 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
-
+use super::job::Job;
 use super::prefix::CacheOwner;
-use super::request::{Answer, Params, Piece};
-use super::task;
-use crate::model::RunError;
-
-/// A request in tokens.
-pub(super) struct Job {
-    /// Who asks: fairness is kept by component.
-    pub(super) owner: CacheOwner,
-    /// At least one token.
-    pub(super) prompt: Arc<[u32]>,
-    /// How many of the first tokens other sessions of the component may find.
-    pub(super) declared: usize,
-    /// Whether to pin these.
-    pub(super) pin: bool,
-    pub(super) work: Work,
-    /// Receives text as it is generated.
-    pub(super) stream: Option<mpsc::UnboundedSender<Piece>>,
-    pub(super) queued: Instant,
-    pub(super) deadline: Instant,
-    /// Closed once the caller is gone.
-    pub(super) reply: oneshot::Sender<Result<Answer, RunError>>,
-}
-
-/// What is wanted for the prompt.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// The log-probability of each branch after it; none is empty.
-    Score(Vec<Vec<u32>>),
-    /// Text after it.
-    Generate(Params),
-}
-
-impl Job {
-    /// Whether nobody waits for the answer any more.
-    pub(super) fn is_dead(&self, now: Instant) -> bool {
-        self.reply.is_closed() || now >= self.deadline
-    }
-}
 
 /// What there is to know of a job that waits, to choose the next.
 pub(super) struct Waiting {
     pub(super) owner: CacheOwner,
     pub(super) prompt: Arc<[u32]>,
-    /// See [`task::blocks`].
+    /// See [`Job::blocks`].
     pub(super) blocks: usize,
 }
 
@@ -111,7 +72,7 @@ impl Inbox {
         let waiting = |job: &Job| Waiting {
             owner: job.owner.clone(),
             prompt: job.prompt.clone(),
-            blocks: task::blocks(job),
+            blocks: job.blocks(),
         };
         state.jobs.iter().map(waiting).collect()
     }

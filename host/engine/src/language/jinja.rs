@@ -17,7 +17,9 @@
 //! - `value`, `text`: values, and how they are written
 //! - `budget`: steps and bytes that a rendering may take
 
+mod arguments;
 mod budget;
+mod error;
 mod filters;
 mod functions;
 mod interpreter;
@@ -36,6 +38,7 @@ mod hostile;
 mod real;
 
 pub(super) use budget::Bounds;
+pub(super) use error::{Cause, Error};
 pub(super) use value::Value;
 
 use budget::Budget;
@@ -48,39 +51,6 @@ const MAX_SOURCE: usize = 1 << 20;
 /// A parsed template.
 pub(super) struct Program {
     body: Block,
-}
-
-/// What went wrong, and at which line.
-#[derive(Debug)]
-pub(super) struct Error {
-    pub(super) line: u32,
-    pub(super) cause: Cause,
-}
-
-/// Why a template does not go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// It cannot be read, or asks for what there is not; in a sentence.
-    Failed(String),
-    /// It has called `raise_exception` with these words.
-    Refused(String),
-    /// It takes more steps or bytes than a rendering may; and where, if that has a name.
-    Unbounded(Option<String>),
-}
-
-impl Cause {
-    fn failed(message: impl Into<String>) -> Self {
-        Cause::Failed(message.into())
-    }
-
-    /// The same, at what has a name: "filter `indent`".
-    fn at(self, place: impl FnOnce() -> String) -> Self {
-        match self {
-            Cause::Unbounded(None) => Cause::Unbounded(Some(place())),
-            Cause::Failed(message) => Cause::Failed(format!("{}: {message}", place())),
-            other => other,
-        }
-    }
 }
 
 impl Program {

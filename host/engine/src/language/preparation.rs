@@ -7,7 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::inbox::Work;
+use super::job::Work;
 use super::request::{MAX_CHOICE_TOKENS, Message, Params, Prompt, Request};
 use super::scheduler::Shared;
 use super::tokenizer::{Open, TokenizerError};

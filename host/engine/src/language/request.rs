@@ -7,8 +7,6 @@ use std::time::Duration;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-pub use super::tokenizer::Message;
-
 /// The most choices of one request.
 pub(super) const MAX_CHOICES: usize = 64;
 
@@ -42,6 +40,16 @@ pub enum Prompt {
     Messages(Vec<Message>),
     /// The vocabulary's ids, control tokens included.
     Tokens(Vec<u32>),
+}
+
+/// One turn of a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Who speaks: `system`, `developer`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// What is said: text throughout, whatever it looks like.
+    pub content: String,
 }
 
 /// How to generate, and how the prompt is treated.

@@ -16,7 +16,8 @@ use std::time::Instant;
 use infer_kernels::BLOCK_TOKENS;
 
 use super::decoder::Decoder;
-use super::inbox::{Inbox, Job, Waiting};
+use super::inbox::{Inbox, Waiting};
+use super::job::Job;
 use super::kv::KvPool;
 use super::prefix::Prefixes;
 use super::task::Task;

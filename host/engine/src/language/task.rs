@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::decoder::Run;
-use super::inbox::{Job, Work};
+use super::generation::Generation;
+use super::job::{Job, Work};
 use super::kv::{Full, KvPool, Sequence};
-use super::request::{Answer, Finish, Output, Params, Piece, TokenLogprob, TokenUsage};
-use super::sampler::{Sampler, likeliest, log_sum_exp};
-use super::tokenizer::{Detokenizer, Tokenizer};
+use super::request::{Answer, Output, TokenUsage};
+use super::sampler::log_sum_exp;
+use super::tokenizer::Tokenizer;
 
 pub(super) struct Task<'t> {
     pub(super) job: Job,
@@ -40,21 +39,6 @@ struct Branch {
     logprob: f32,
 }
 
-struct Generation<'t> {
-    params: Params,
-    sampler: Sampler,
-    /// None once the answer ended.
-    detokenizer: Option<Detokenizer<'t>>,
-    text: String,
-    /// Bytes of `text` that the stream has had.
-    sent: usize,
-    /// Of each token of `text`; empty unless asked for.
-    logprobs: Vec<TokenLogprob>,
-    /// How many of these the stream has had.
-    sent_logprobs: usize,
-    finish: Option<Finish>,
-}
-
 impl<'t> Task<'t> {
     /// Begin a job at the prefix that was found for it.
     pub(super) fn new(mut job: Job, prefix: Sequence, tokenizer: &'t Tokenizer) -> Self {
@@ -64,18 +48,9 @@ impl<'t> Task<'t> {
                 let branch = |tokens| Branch { tokens, sequence: Sequence::default(), logprob: 0.0 };
                 Goal::Score { branches: std::mem::take(choices).into_iter().map(branch).collect(), next: 0 }
             }
-            Work::Generate(params) => Goal::Generate(Box::new(Generation {
-                params: params.clone(),
-                sampler: Sampler::new(params),
-                detokenizer: Some(tokenizer.detokenizer().after(last)),
-                text: String::new(),
-                sent: 0,
-                logprobs: Vec::new(),
-                sent_logprobs: 0,
-                finish: None,
-            })),
+            Work::Generate(params) => Goal::Generate(Box::new(Generation::new(params, last, tokenizer))),
         };
-        let reserved = blocks(&job).saturating_sub(prefix.whole_blocks());
+        let reserved = job.blocks().saturating_sub(prefix.whole_blocks());
         Task {
             tokens: job.prompt.to_vec(),
             cached: prefix.len(),
@@ -180,16 +155,10 @@ impl<'t> Task<'t> {
     pub(super) fn take(&mut self, row: usize, logits: &mut [f32], context: usize, tokenizer: &Tokenizer) {
         match &mut self.goal {
             Goal::Generate(generation) => {
-                let token = generation.sampler.choose(logits);
                 let generated = self.tokens.len() - self.job.prompt.len();
-                let room = self.tokens.len() < context && generated + 1 < generation.params.max_tokens;
-                if generation.take(token, logits, tokenizer) {
-                    self.tokens.push(token);
-                    if !room && generation.finish.is_none() {
-                        generation.finish(Finish::Length);
-                    }
-                }
-                generation.send(self.job.stream.as_ref());
+                let has_room = self.tokens.len() < context && generated + 1 < generation.max_tokens();
+                let stream = self.job.stream.as_ref();
+                self.tokens.extend(generation.advance(logits, has_room, tokenizer, stream));
             }
             Goal::Score { branches, next } => {
                 let normaliser = log_sum_exp(logits);
@@ -222,7 +191,7 @@ impl<'t> Task<'t> {
     pub(super) fn is_done(&self) -> bool {
         match &self.goal {
             Goal::Score { branches, next } => self.is_urgent() && *next == branches.len(),
-            Goal::Generate(generation) => generation.finish.is_some(),
+            Goal::Generate(generation) => generation.is_done(),
         }
     }
 
@@ -234,33 +203,11 @@ impl<'t> Task<'t> {
             Goal::Score { branches, .. } => {
                 Output::Scores(branches.into_iter().map(|branch| branch.logprob).collect())
             }
-            Goal::Generate(generation) => Output::Text {
-                text: generation.text,
-                tokens: self.tokens[prompt_tokens..].to_vec(),
-                finish: generation.finish.unwrap_or(Finish::Length),
-                logprobs: generation.logprobs,
-            },
+            Goal::Generate(generation) => generation.output(self.tokens[prompt_tokens..].to_vec()),
         };
         let usage = TokenUsage { prompt_tokens, cached_tokens: self.cached, generated_tokens };
         let queue = self.began - self.job.queued;
         (self.job, Answer { output, usage, queue, compute: self.compute, batch: self.batch })
-    }
-}
-
-/// The most blocks that a job may hold: its prompt's and answer's, or its prompt's and those of its
-/// choices' own.
-pub(super) fn blocks(job: &Job) -> usize {
-    let whole = |tokens: usize| tokens.div_ceil(infer_kernels::BLOCK_TOKENS);
-    match &job.work {
-        // The last token that is generated is not computed.
-        Work::Generate(params) => whole(job.prompt.len() + params.max_tokens - 1),
-        Work::Score(branches) => {
-            let own = |branch: &Vec<u32>| match branch.len() {
-                1 => 0,
-                tokens => whole(job.prompt.len() % infer_kernels::BLOCK_TOKENS + tokens - 1),
-            };
-            whole(job.prompt.len()) + branches.iter().map(own).sum::<usize>()
-        }
     }
 }
 
@@ -278,79 +225,5 @@ impl Branch {
     /// Those of them that the pass computed.
     fn computed(&self) -> usize {
         if self.sequence.len() > 0 { self.rows() } else { 0 }
-    }
-}
-
-impl Generation<'_> {
-    /// Take in a token that was chosen by `logits`. False when it ended the answer and is no part
-    /// of it.
-    fn take(&mut self, token: u32, logits: &[f32], tokenizer: &Tokenizer) -> bool {
-        if tokenizer.is_end(token) {
-            self.finish(Finish::End);
-            return false;
-        }
-        let before = self.text.len();
-        if let Some(top) = self.params.logprobs {
-            let normaliser = log_sum_exp(logits);
-            let begins = self.detokenizer.as_ref().is_some_and(Detokenizer::begins);
-            let of = |token: u32| {
-                let bytes = tokenizer.token_bytes(token);
-                // The space that an encoder puts before a text is no part of the answer.
-                let own = if begins { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
-                // Rounding may leave a certain token a little above 0.
-                (own.to_vec(), (logits[token as usize] - normaliser).min(0.0))
-            };
-            let (bytes, logprob) = of(token);
-            let top = likeliest(logits, top).into_iter().map(of).collect();
-            self.logprobs.push(TokenLogprob { start: before, bytes, logprob, top });
-        }
-        self.text.extend(self.detokenizer.as_mut().and_then(|detokenizer| detokenizer.push(token)));
-        self.look_for_stop(before);
-        true
-    }
-
-    fn look_for_stop(&mut self, before: usize) {
-        let longest = self.params.stop.iter().map(String::len).max().unwrap_or(0);
-        let from = self.text.floor_char_boundary(before.saturating_sub(longest));
-        let found = self.params.stop.iter().filter_map(|stop| self.text[from..].find(stop.as_str())).min();
-        if let Some(at) = found {
-            self.text.truncate(from + at);
-            self.logprobs.retain(|logprob| logprob.start < from + at);
-            self.finish = Some(Finish::Stop);
-        }
-    }
-
-    fn finish(&mut self, finish: Finish) {
-        let before = self.text.len();
-        self.text.extend(self.detokenizer.take().map(Detokenizer::finish));
-        self.finish = Some(finish);
-        self.look_for_stop(before);
-    }
-
-    /// Give the stream what can no longer become part of a stop string.
-    fn send(&mut self, stream: Option<&UnboundedSender<Piece>>) {
-        let Some(stream) = stream else { return };
-        let is_last = self.finish.is_some();
-        let held = if is_last { 0 } else { self.held_back() };
-        let end = self.text.len() - held;
-        let waiting = &self.logprobs[self.sent_logprobs..];
-        // Tokens without a text of their own come with what follows them, or at the end.
-        if end > self.sent || (is_last && !waiting.is_empty()) {
-            let begun = waiting.iter().take_while(|logprob| is_last || logprob.start < end);
-            let logprobs: Vec<_> = begun.cloned().collect();
-            self.sent_logprobs += logprobs.len();
-            // A receiver that is gone will close the reply as well, or reads the whole text there.
-            let _ = stream.send(Piece { text: self.text[self.sent..end].to_owned(), logprobs });
-            self.sent = end;
-        }
-    }
-
-    /// Bytes at the end of the text that a stop string begins with.
-    fn held_back(&self) -> usize {
-        let begun = |stop: &String| {
-            let lengths = (1..stop.len()).rev().filter(|&length| stop.is_char_boundary(length));
-            lengths.into_iter().find(|&length| self.text.ends_with(&stop[..length])).unwrap_or(0)
-        };
-        self.params.stop.iter().map(begun).max().unwrap_or(0)
     }
 }

@@ -6,7 +6,7 @@
 //! they may take of time and memory, is bounded in `jinja`.
 
 use super::jinja::{Bounds, Cause, Error, Program, Value};
-use super::tokenizer::Message;
+use super::request::Message;
 
 /// Bytes that one rendering may write.
 const MAX_OUTPUT_BYTES: usize = 4 << 20;

@@ -3,21 +3,21 @@
 
 use std::collections::HashSet;
 
-use infer_kernels::{Pool, QuantizedMatrix, dequantize_row};
+use infer_kernels::{Pool, QuantizedMatrix};
 
-use super::{Layer, Projection};
+use super::layer::{Layer, Projection};
 use crate::language::config::DecoderConfig;
-use crate::language::gguf::{Gguf, GgufError, GgufTensor};
-use crate::language::packed::{PackedFile, Wanted, pack};
+use crate::language::gguf::{Gguf, GgufError};
+use crate::language::packed::{MatrixSpec, PackedFile, pack};
 
 /// The matrices of one layer, which the file has with these shapes.
 pub(super) struct LayerMatrices {
     /// Queries, keys and values.
-    qkv: Vec<Wanted>,
-    attention_output: Wanted,
+    qkv: Vec<MatrixSpec>,
+    attention_output: MatrixSpec,
     /// Gate and up: two matrices, or one above the other.
-    gate_up: Vec<Wanted>,
-    down: Wanted,
+    gate_up: Vec<MatrixSpec>,
+    down: MatrixSpec,
 }
 
 impl LayerMatrices {
@@ -48,7 +48,7 @@ impl LayerMatrices {
     }
 
     /// In the order of use.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Wanted> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &MatrixSpec> {
         let LayerMatrices { qkv, attention_output, gate_up, down } = self;
         qkv.iter().chain([attention_output]).chain(gate_up).chain([down])
     }
@@ -59,11 +59,11 @@ impl LayerMatrices {
 /// # Errors
 ///
 /// When the file lacks one of them, or has it with another shape.
-pub(in crate::language) fn matrices(
+pub(crate) fn matrices(
     gguf: &Gguf,
     config: &DecoderConfig,
     vocabulary: usize,
-) -> Result<Vec<Wanted>, GgufError> {
+) -> Result<Vec<MatrixSpec>, GgufError> {
     let mut all = Vec::new();
     for layer in 0..config.layers {
         all.extend(LayerMatrices::of(gguf, config, layer)?.all().cloned());
@@ -77,7 +77,7 @@ pub(in crate::language) fn matrices(
 /// # Errors
 ///
 /// When the file has neither, or with another shape.
-pub(super) fn head(gguf: &Gguf, vocabulary: usize, hidden: usize) -> Result<Wanted, GgufError> {
+pub(super) fn head(gguf: &Gguf, vocabulary: usize, hidden: usize) -> Result<MatrixSpec, GgufError> {
     let tied = gguf.tensor("output.weight").is_none();
     let name = if tied { "token_embd.weight" } else { "output.weight" };
     want(gguf, name.to_owned(), vocabulary, hidden)
@@ -88,9 +88,9 @@ pub(super) fn head(gguf: &Gguf, vocabulary: usize, hidden: usize) -> Result<Want
 /// # Errors
 ///
 /// When it does not.
-pub(super) fn want(gguf: &Gguf, name: String, rows: usize, columns: usize) -> Result<Wanted, GgufError> {
+pub(super) fn want(gguf: &Gguf, name: String, rows: usize, columns: usize) -> Result<MatrixSpec, GgufError> {
     let ty = gguf.require_tensor(&name, &[rows, columns])?.ty;
-    Ok(Wanted { name, ty, rows, columns })
+    Ok(MatrixSpec { name, ty, rows, columns })
 }
 
 /// That the graph has a place for each tensor of a layer and of the output: one that it has none
@@ -99,12 +99,12 @@ pub(super) fn want(gguf: &Gguf, name: String, rows: usize, columns: usize) -> Re
 /// # Errors
 ///
 /// Which it has no place for.
-pub(super) fn check_known(gguf: &Gguf, layers: &[LayerMatrices], head: &Wanted) -> Result<(), GgufError> {
+pub(super) fn check_known(gguf: &Gguf, layers: &[LayerMatrices], head: &MatrixSpec) -> Result<(), GgufError> {
     let mut known = HashSet::from(["output_norm.weight".to_owned(), head.name.clone()]);
     for (index, layer) in layers.iter().enumerate() {
         known.extend(["attn_norm", "ffn_norm"].map(|norm| format!("blk.{index}.{norm}.weight")));
         known.extend(layer.all().map(|wanted| wanted.name.clone()));
-        known.extend(layer.qkv.iter().map(Wanted::bias));
+        known.extend(layer.qkv.iter().map(MatrixSpec::bias));
     }
     let matters = |name: &str| name.starts_with("blk.") || name.starts_with("output");
     let unknown = gguf.tensor_names().find(|name| matters(name) && !known.contains(*name));
@@ -145,7 +145,7 @@ impl Loader<'_> {
 
     fn gate_up(
         &self,
-        wanted: &[Wanted],
+        wanted: &[MatrixSpec],
         feed_forward: usize,
     ) -> Result<(QuantizedMatrix, QuantizedMatrix), GgufError> {
         match wanted {
@@ -158,7 +158,7 @@ impl Loader<'_> {
         }
     }
 
-    fn projection(&self, wanted: &[Wanted]) -> Result<Projection, GgufError> {
+    fn projection(&self, wanted: &[MatrixSpec]) -> Result<Projection, GgufError> {
         let mut parts = Vec::with_capacity(wanted.len());
         let mut bias = Vec::new();
         let mut biased = false;
@@ -175,7 +175,7 @@ impl Loader<'_> {
         Ok(Projection { parts, bias: biased.then_some(bias) })
     }
 
-    pub(super) fn matrix(&self, wanted: &Wanted) -> Result<QuantizedMatrix, GgufError> {
+    pub(super) fn matrix(&self, wanted: &MatrixSpec) -> Result<QuantizedMatrix, GgufError> {
         match self.packed {
             Some(packed) => packed.matrix(wanted),
             None => pack(self.gguf, self.pool, wanted),
@@ -183,17 +183,6 @@ impl Loader<'_> {
     }
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, GgufError> {
-        vector(&self.gguf.require_tensor(name, &[len])?, len)
+        self.gguf.require_tensor(name, &[len])?.vector(len)
     }
-}
-
-/// The numbers of a tensor with one axis of `len`.
-pub(in crate::language) fn vector(tensor: &GgufTensor<'_>, len: usize) -> Result<Vec<f32>, GgufError> {
-    if tensor.shape != [len] {
-        let message = format!("has shape {:?}, expected [{len}]", tensor.shape);
-        return Err(GgufError::tensor(tensor.name, message));
-    }
-    let mut values = vec![0.0; len];
-    dequantize_row(tensor.ty, tensor.data, &mut values);
-    Ok(values)
 }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use infer_kernels::WeightType;
 
-use super::{GgufError, quoted};
+use super::error::{GgufError, quoted};
 
 /// Bytes of the header at most; Qwen2's, of 151,936 tokens and 151,387 merges, takes 6 MB.
 const MAX_HEADER_BYTES: usize = 256 << 20;

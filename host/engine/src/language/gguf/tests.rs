@@ -1,3 +1,5 @@
+use infer_kernels::WeightType;
+
 use super::write::Writer;
 use super::*;
 

@@ -2,17 +2,17 @@
 
 use std::cell::Cell;
 
-use super::Cause;
+use super::error::Cause;
 
 /// What a rendering may take at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Bounds {
+pub(crate) struct Bounds {
     /// Expressions, statements, and items that are looked at.
-    pub(in super::super) steps: u64,
-    /// Bytes that are allocated. None are given back, so that there are never more at once.
-    pub(in super::super) bytes: u64,
+    pub(crate) steps: u64,
+    /// Bytes that are allocated. None are args back, so that there are never more at once.
+    pub(crate) bytes: u64,
     /// Bytes of what is written.
-    pub(in super::super) output: usize,
+    pub(crate) output: usize,
 }
 
 /// Bytes of text that are read or written in the time of a step.

@@ -1,145 +1,56 @@
-//! Functions that templates may call, and what they are given.
+//! Functions that templates may call, and what they are args.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Cause;
+use super::arguments::Args;
 use super::budget::Budget;
-use super::parser::shortened;
-use super::syntax::Name;
+use super::error::Cause;
 use super::text::Writer;
-use super::value::Value;
-
-/// The arguments of a call.
-#[derive(Debug, Default)]
-pub(super) struct Given {
-    pub(super) positional: Vec<Value>,
-    pub(super) named: Vec<(Name, Value)>,
-}
-
-impl Given {
-    /// An argument by its place or its name; none where it is not given.
-    pub(super) fn get(&self, place: usize, name: &str) -> Option<&Value> {
-        let named = || self.named.iter().find(|(is, _)| **is == *name).map(|(_, value)| value);
-        self.positional.get(place).or_else(named)
-    }
-
-    /// An argument that must be there.
-    pub(super) fn need(&self, place: usize, name: &str) -> Result<&Value, Cause> {
-        self.get(place, name).ok_or_else(|| Cause::Failed(format!("argument `{name}` is missing")))
-    }
-
-    pub(super) fn text(&self, place: usize, name: &str) -> Result<Option<&str>, Cause> {
-        match self.get(place, name) {
-            None | Some(Value::None | Value::Undefined) => Ok(None),
-            Some(value) => value.text().map(Some).ok_or_else(|| {
-                Cause::Failed(format!("argument `{name}` is {}, expected a text", value.kind()))
-            }),
-        }
-    }
-
-    pub(super) fn integer(&self, place: usize, name: &str) -> Result<Option<i64>, Cause> {
-        match self.get(place, name) {
-            None | Some(Value::None | Value::Undefined) => Ok(None),
-            Some(value) => value.integer().map(Some).ok_or_else(|| {
-                Cause::Failed(format!("argument `{name}` is {}, expected an integer", value.kind()))
-            }),
-        }
-    }
-
-    pub(super) fn is_true(&self, place: usize, name: &str) -> bool {
-        self.get(place, name).is_some_and(Value::is_true)
-    }
-
-    /// # Errors
-    ///
-    /// When there are arguments by no place and no name of these.
-    pub(super) fn only(&self, names: &[&str]) -> Result<(), Cause> {
-        let (found, most) = (self.positional.len(), names.len());
-        if found > most {
-            return Err(Cause::Failed(format!("{found} arguments, expected at most {most}")));
-        }
-        match self.named.iter().find(|(name, _)| !names.contains(&&**name)) {
-            Some((unknown, _)) => Err(Cause::Failed(format!("no argument `{}`", shortened(unknown)))),
-            None => Ok(()),
-        }
-    }
-}
+use super::value::{Function, Value};
 
 /// All functions, for messages.
 pub(super) const ALLOWED: &str =
     "dict, namespace, raise_exception, range, strftime_now, and the template's own macros";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Function {
-    RaiseException,
-    StrftimeNow,
-    Namespace,
-    Range,
-    Dict,
-}
-
-impl Function {
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "raise_exception" => Function::RaiseException,
-            "strftime_now" => Function::StrftimeNow,
-            "namespace" => Function::Namespace,
-            "range" => Function::Range,
-            "dict" => Function::Dict,
-            _ => return None,
-        })
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Function::RaiseException => "raise_exception",
-            Function::StrftimeNow => "strftime_now",
-            Function::Namespace => "namespace",
-            Function::Range => "range",
-            Function::Dict => "dict",
-        }
-    }
-}
-
-pub(super) fn call(function: Function, given: &Given, budget: &Budget) -> Result<Value, Cause> {
+pub(super) fn call(function: Function, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     match function {
         Function::RaiseException => {
-            given.only(&["message"])?;
+            args.only(&["message"])?;
             let mut message = Writer::new(budget);
-            message.string(given.need(0, "message")?)?;
+            message.string(args.need(0, "message")?)?;
             Err(Cause::Refused(message.into_text()))
         }
         Function::StrftimeNow => {
-            given.only(&["format"])?;
-            let format = given.text(0, "format")?.unwrap_or("%Y-%m-%d");
+            args.only(&["format"])?;
+            let format = args.text(0, "format")?.unwrap_or("%Y-%m-%d");
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             strftime(format, now.as_secs() as i64, budget)
         }
         Function::Namespace => {
             let mut attributes = Vec::new();
-            if let Some(Value::Map(map)) = given.positional.first() {
+            if let Some(Value::Map(map)) = args.positional.first() {
                 budget.values(map.entries.len())?;
                 for (key, value) in &map.entries {
                     let name = key.text().ok_or_else(|| Cause::failed("a name that is not a text"))?;
                     attributes.push((name.into(), value.clone()));
                 }
             }
-            budget.values(given.named.len())?;
-            attributes.extend(given.named.iter().cloned());
+            budget.values(args.named.len())?;
+            attributes.extend(args.named.iter().cloned());
             Value::namespace(attributes)
         }
         Function::Range => {
-            given.only(&["start", "stop", "step"])?;
+            args.only(&["start", "stop", "step"])?;
             let number = |place, name| {
-                let value = given.need(place, name)?;
+                let value = args.need(place, name)?;
                 value.integer().ok_or_else(|| Cause::Failed(format!("{}, expected an integer", value.kind())))
             };
-            let (start, stop) = if given.positional.len() < 2 {
+            let (start, stop) = if args.positional.len() < 2 {
                 (0, number(0, "stop")?)
             } else {
                 (number(0, "start")?, number(1, "stop")?)
             };
-            let step = if given.positional.len() > 2 { number(2, "step")? } else { 1 };
+            let step = if args.positional.len() > 2 { number(2, "step")? } else { 1 };
             if step == 0 {
                 return Err(Cause::failed("a step of 0"));
             }
@@ -153,13 +64,12 @@ pub(super) fn call(function: Function, given: &Given, budget: &Budget) -> Result
         }
         Function::Dict => {
             let mut entries = Vec::new();
-            if let Some(Value::Map(map)) = given.positional.first() {
+            if let Some(Value::Map(map)) = args.positional.first() {
                 budget.values(map.entries.len() * 2)?;
                 entries.extend(map.entries.iter().cloned());
             }
-            budget.values(given.named.len() * 2)?;
-            entries
-                .extend(given.named.iter().map(|(name, value)| (Value::Text(name.clone()), value.clone())));
+            budget.values(args.named.len() * 2)?;
+            entries.extend(args.named.iter().map(|(name, value)| (Value::Text(name.clone()), value.clone())));
             Value::map(entries, budget)
         }
     }

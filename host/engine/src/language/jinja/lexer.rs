@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Cause, Error};
+use super::error::{Cause, Error};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {

@@ -1,30 +1,29 @@
 //! Methods of Python's texts, lists and maps that templates may call, and what stands in brackets.
 
-use super::Cause;
+use super::arguments::Args;
 use super::budget::Budget;
-use super::functions::Given;
-use super::parser::shortened;
+use super::error::{Cause, shortened};
 use super::text::Writer;
 use super::value::{Loop, Value};
 
-pub(super) fn call(value: &Value, name: &str, given: &Given, budget: &Budget) -> Result<Value, Cause> {
+pub(super) fn call(value: &Value, name: &str, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     match value {
-        Value::Text(text) => of_text(text, name, given, budget),
+        Value::Text(text) => of_text(text, name, args, budget),
         Value::Map(map) => match name {
             "get" => {
-                given.only(&["key", "default"])?;
-                let found = map.get(given.need(0, "key")?, budget)?;
-                Ok(found.unwrap_or_else(|| given.get(1, "default").cloned().unwrap_or(Value::None)))
+                args.only(&["key", "default"])?;
+                let found = map.get(args.need(0, "key")?, budget)?;
+                Ok(found.unwrap_or_else(|| args.get(1, "default").cloned().unwrap_or(Value::None)))
             }
             "items" => {
-                given.only(&[])?;
+                args.only(&[])?;
                 budget.values(map.entries.len() * 4)?;
                 let pairs =
                     map.entries.iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
                 Value::list(pairs.collect::<Result<_, _>>()?)
             }
             "keys" | "values" => {
-                given.only(&[])?;
+                args.only(&[])?;
                 budget.values(map.entries.len())?;
                 let part =
                     |(key, value): &(Value, Value)| if name == "keys" { key.clone() } else { value.clone() };
@@ -34,8 +33,8 @@ pub(super) fn call(value: &Value, name: &str, given: &Given, budget: &Budget) ->
         },
         Value::List(list) => match name {
             "count" | "index" => {
-                given.only(&["value"])?;
-                let wanted = given.need(0, "value")?;
+                args.only(&["value"])?;
+                let wanted = args.need(0, "value")?;
                 let mut count = 0;
                 for (at, item) in list.items.iter().enumerate() {
                     if item.equals(wanted, budget)? {
@@ -53,7 +52,7 @@ pub(super) fn call(value: &Value, name: &str, given: &Given, budget: &Budget) ->
             _ => unknown(value, name, "count, index"),
         },
         Value::Loop(turn) if name == "cycle" => {
-            let values = &given.positional;
+            let values = &args.positional;
             let value = turn.index.checked_rem(values.len()).and_then(|at| values.get(at)).cloned();
             value.ok_or_else(|| Cause::failed("nothing to take turns with"))
         }
@@ -66,7 +65,7 @@ fn unknown(value: &Value, name: &str, allowed: &str) -> Result<Value, Cause> {
     Err(Cause::Failed(format!("`{name}` of {kind} is not allowed in chat templates; allowed: {allowed}")))
 }
 
-fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Value, Cause> {
+fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     budget.reading(text.len())?;
     // Of what is part of the text itself.
     let part = |part: &str| -> Result<Value, Cause> {
@@ -75,7 +74,7 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
     };
     match name {
         "lower" | "upper" | "title" | "capitalize" => {
-            given.only(&[])?;
+            args.only(&[])?;
             // A letter has at most three in its other case, of up to four bytes.
             budget.bytes(text.len().saturating_mul(3))?;
             Ok(Value::from(match name {
@@ -86,8 +85,8 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             }))
         }
         "strip" | "lstrip" | "rstrip" => {
-            given.only(&["chars"])?;
-            let stripped = given.text(0, "chars")?;
+            args.only(&["chars"])?;
+            let stripped = args.text(0, "chars")?;
             // Each character of the text is looked for among these.
             budget.steps(stripped.map_or(0, |chars| text.len() / 16 * (1 + chars.len() / 16)))?;
             let is_stripped = |c: char| stripped.map_or(c.is_whitespace(), |chars| chars.contains(c));
@@ -98,7 +97,7 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             })
         }
         "startswith" | "endswith" => {
-            given.only(&["prefix"])?;
+            args.only(&["prefix"])?;
             let has = |affix: &Value| -> Result<bool, Cause> {
                 let affix = affix
                     .text()
@@ -106,7 +105,7 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
                 budget.reading(affix.len())?;
                 Ok(if name == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) })
             };
-            match given.need(0, "prefix")? {
+            match args.need(0, "prefix")? {
                 Value::List(list) if list.is_tuple => {
                     for affix in &list.items {
                         if has(affix)? {
@@ -119,20 +118,20 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             }
         }
         "removeprefix" | "removesuffix" => {
-            given.only(&["affix"])?;
-            let affix = given.text(0, "affix")?.unwrap_or_default();
+            args.only(&["affix"])?;
+            let affix = args.text(0, "affix")?.unwrap_or_default();
             let rest =
                 if name == "removeprefix" { text.strip_prefix(affix) } else { text.strip_suffix(affix) };
             part(rest.unwrap_or(text))
         }
         "split" | "rsplit" => {
-            given.only(&["sep", "maxsplit"])?;
-            let most = given.integer(1, "maxsplit")?.and_then(|most| usize::try_from(most).ok());
-            split(text, name, given.text(0, "sep")?, most, budget)
+            args.only(&["sep", "maxsplit"])?;
+            let most = args.integer(1, "maxsplit")?.and_then(|most| usize::try_from(most).ok());
+            split(text, name, args.text(0, "sep")?, most, budget)
         }
         "splitlines" => {
-            given.only(&["keepends"])?;
-            let keeps = given.is_true(0, "keepends");
+            args.only(&["keepends"])?;
+            let keeps = args.is_true(0, "keepends");
             let mut lines = Vec::new();
             for line in text.split_inclusive('\n') {
                 budget.values(1)?;
@@ -143,11 +142,11 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             Value::list(lines)
         }
         "replace" => {
-            given.only(&["old", "new", "count"])?;
+            args.only(&["old", "new", "count"])?;
             let (old, new) =
-                (given.text(0, "old")?.unwrap_or_default(), given.text(1, "new")?.unwrap_or_default());
+                (args.text(0, "old")?.unwrap_or_default(), args.text(1, "new")?.unwrap_or_default());
             let most =
-                given.integer(2, "count")?.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+                args.integer(2, "count")?.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
             budget.reading(old.len())?;
             let mut replaced = Writer::new(budget);
             let mut written = 0;
@@ -161,8 +160,8 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             Ok(replaced.value())
         }
         "find" | "rfind" | "index" | "count" => {
-            given.only(&["sub"])?;
-            let wanted = given.text(0, "sub")?.unwrap_or_default();
+            args.only(&["sub"])?;
+            let wanted = args.text(0, "sub")?.unwrap_or_default();
             budget.reading(wanted.len())?;
             let place = match name {
                 "count" => return Ok(Value::Integer(text.matches(wanted).count() as i64)),
@@ -176,9 +175,9 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             }
         }
         "join" => {
-            given.only(&["items"])?;
+            args.only(&["items"])?;
             let mut joined = Writer::new(budget);
-            for (at, item) in given.need(0, "items")?.items(budget)?.iter().enumerate() {
+            for (at, item) in args.need(0, "items")?.items(budget)?.iter().enumerate() {
                 if at > 0 {
                     joined.push(text)?;
                 }
@@ -189,7 +188,7 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             Ok(joined.value())
         }
         "isalnum" | "isalpha" | "isdigit" | "isnumeric" | "isspace" | "islower" | "isupper" | "isascii" => {
-            given.only(&[])?;
+            args.only(&[])?;
             let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
             Ok(Value::Boolean(match name {
                 "isalnum" => all(char::is_alphanumeric),

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::Cause;
 use super::budget::Budget;
+use super::error::Cause;
 use super::syntax::{Comparison, Operator};
 use super::text::Writer;
 use super::value::Value;

@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use super::value::Value;
-
 pub(super) type Name = Arc<str>;
 
 pub(super) type Block = Vec<Statement>;
@@ -58,7 +56,7 @@ pub(super) enum Target {
 }
 
 #[derive(Debug)]
-pub(in super::super) struct Macro {
+pub(crate) struct Macro {
     pub(super) name: Name,
     pub(super) parameters: Vec<(Name, Option<Expression>)>,
     pub(super) body: Block,
@@ -78,8 +76,17 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug)]
+pub(super) enum Literal {
+    None,
+    Boolean(bool),
+    Integer(i64),
+    Float(f64),
+    Text(Name),
+}
+
+#[derive(Debug)]
 pub(super) enum Expression {
-    Constant(Value),
+    Constant(Literal),
     Variable(Name),
     List(Vec<Expression>),
     Tuple(Vec<Expression>),

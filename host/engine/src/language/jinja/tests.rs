@@ -1,13 +1,13 @@
 //! Tests that templates may use behind `is`.
 
+use super::arguments::Args;
 use super::budget::Budget;
-use super::functions::Given;
-use super::parser::shortened;
+use super::error::{Cause, shortened};
+use super::operators;
 use super::syntax::Comparison;
 use super::value::Value;
-use super::{Cause, operators};
 
-pub(super) fn holds(name: &str, value: &Value, given: &Given, budget: &Budget) -> Result<bool, Cause> {
+pub(super) fn holds(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<bool, Cause> {
     let comparison = match name {
         "==" | "eq" | "equalto" => Some(Comparison::Equal),
         "!=" | "ne" => Some(Comparison::NotEqual),
@@ -19,23 +19,23 @@ pub(super) fn holds(name: &str, value: &Value, given: &Given, budget: &Budget) -
         _ => None,
     };
     if let Some(comparison) = comparison {
-        given.only(&["other"])?;
-        return operators::compare(comparison, value, given.need(0, "other")?, budget);
+        args.only(&["other"])?;
+        return operators::compare(comparison, value, args.need(0, "other")?, budget);
     }
     if name == "divisibleby" {
-        given.only(&["num"])?;
-        let divisor = given.need(0, "num")?.integer().filter(|&divisor| divisor != 0);
+        args.only(&["num"])?;
+        let divisor = args.need(0, "num")?.integer().filter(|&divisor| divisor != 0);
         let (Some(number), Some(divisor)) = (value.integer(), divisor) else {
             return Err(Cause::failed("a value or a divisor that is no integer other than 0"));
         };
         return Ok(number.checked_rem(divisor).unwrap_or(0) == 0);
     }
     if name == "sameas" {
-        given.only(&["other"])?;
-        let other = given.need(0, "other")?;
+        args.only(&["other"])?;
+        let other = args.need(0, "other")?;
         return Ok(value.kind() == other.kind() && value.equals(other, budget)?);
     }
-    given.only(&[])?;
+    args.only(&[])?;
     Ok(match name {
         "boolean" => matches!(value, Value::Boolean(_)),
         "callable" => matches!(value, Value::Macro(_) | Value::Function(_)),

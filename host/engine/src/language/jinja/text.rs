@@ -1,8 +1,8 @@
 //! How values are written: as Python's `str` and `repr` and as JSON. What is written is paid for
 //! before it is.
 
-use super::Cause;
 use super::budget::Budget;
+use super::error::Cause;
 use super::value::Value;
 
 /// A text that grows as far as the budget lets it.
@@ -231,4 +231,11 @@ fn float(number: f64) -> String {
     }
     let text = number.to_string();
     if text.contains('.') { text } else { text + ".0" }
+}
+
+/// A value as `str` writes it.
+pub(super) fn written(value: &Value, budget: &Budget) -> Result<String, Cause> {
+    let mut text = Writer::new(budget);
+    text.string(value)?;
+    Ok(text.into_text())
 }

@@ -6,16 +6,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Cause;
 use super::budget::Budget;
-use super::functions::Function;
-use super::syntax::{Macro, Name};
+use super::error::Cause;
+use super::syntax::{Literal, Macro, Name};
 
 /// Lists and maps within each other.
 const MAX_DEPTH: u16 = 32;
 
 #[derive(Clone, Debug)]
-pub(in super::super) enum Value {
+pub(crate) enum Value {
     /// What a name or an attribute that does not exist stands for.
     Undefined,
     None,
@@ -33,7 +32,7 @@ pub(in super::super) enum Value {
 
 /// A list, or a tuple.
 #[derive(Debug)]
-pub(in super::super) struct List {
+pub(crate) struct List {
     pub(super) items: Vec<Value>,
     pub(super) is_tuple: bool,
     depth: u16,
@@ -41,24 +40,68 @@ pub(in super::super) struct List {
 
 /// Keys and values in the order in which they were written.
 #[derive(Debug)]
-pub(in super::super) struct Map {
+pub(crate) struct Map {
     pub(super) entries: Vec<(Value, Value)>,
     depth: u16,
 }
 
 /// What `namespace()` makes: attributes that can be set.
 #[derive(Debug)]
-pub(in super::super) struct Namespace {
+pub(crate) struct Namespace {
     attributes: Mutex<Vec<(Name, Value)>>,
 }
 
 /// What `loop` is in one turn.
 #[derive(Debug)]
-pub(in super::super) struct Loop {
+pub(crate) struct Loop {
     pub(super) index: usize,
     pub(super) length: usize,
     pub(super) previous: Value,
     pub(super) next: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Function {
+    RaiseException,
+    StrftimeNow,
+    Namespace,
+    Range,
+    Dict,
+}
+
+impl Function {
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "raise_exception" => Function::RaiseException,
+            "strftime_now" => Function::StrftimeNow,
+            "namespace" => Function::Namespace,
+            "range" => Function::Range,
+            "dict" => Function::Dict,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Function::RaiseException => "raise_exception",
+            Function::StrftimeNow => "strftime_now",
+            Function::Namespace => "namespace",
+            Function::Range => "range",
+            Function::Dict => "dict",
+        }
+    }
+}
+
+impl From<&Literal> for Value {
+    fn from(literal: &Literal) -> Self {
+        match literal {
+            Literal::None => Value::None,
+            Literal::Boolean(value) => Value::Boolean(*value),
+            Literal::Integer(number) => Value::Integer(*number),
+            Literal::Float(number) => Value::Float(*number),
+            Literal::Text(text) => Value::Text(text.clone()),
+        }
+    }
 }
 
 impl From<&str> for Value {
@@ -75,7 +118,7 @@ impl From<String> for Value {
 
 impl Value {
     /// A list whose memory is paid for.
-    pub(in super::super) fn list(items: Vec<Value>) -> Result<Self, Cause> {
+    pub(crate) fn list(items: Vec<Value>) -> Result<Self, Cause> {
         let depth = depth(items.iter())?;
         Ok(Value::List(Arc::new(List { items, is_tuple: false, depth })))
     }
@@ -114,7 +157,7 @@ impl Value {
     }
 
     /// A map of entries with different keys.
-    pub(in super::super) fn distinct(entries: Vec<(Value, Value)>) -> Result<Self, Cause> {
+    pub(crate) fn distinct(entries: Vec<(Value, Value)>) -> Result<Self, Cause> {
         let depth = depth(entries.iter().map(|(_, value)| value))?;
         Ok(Value::Map(Arc::new(Map { entries, depth })))
     }

@@ -1,10 +1,15 @@
 use std::fs;
 use std::path::Path;
 
+use infer_kernels::{PACKED_LAYOUT, WeightType};
+
+use super::file::check_sums;
+use super::format::{PREFIX_BYTES, Table, check_sections, file_name, read_table};
 use super::*;
 use crate::language::decoder::Decoder;
 use crate::language::kv::KvPool;
 use crate::language::tests::support::{file, logits, packed_decoder};
+use crate::weights::Bytes;
 
 /// Between them fused and split, with and without biases, a tied head, and most types.
 const FILES: [&str; 3] = ["phi3-q4_k.gguf", "qwen2-mixed.gguf", "llama-q4_1.gguf"];
@@ -52,11 +57,11 @@ fn retable(slot: &PackedSlot, change: impl FnOnce(&mut Table)) {
 /// What opening the file of `slot` says, asked for what phi3-q4_k needs.
 fn refusal(slot: &PackedSlot) -> String {
     let matrix =
-        |name: &str, rows, columns| Wanted { name: name.to_owned(), ty: WeightType::Q4K, rows, columns };
+        |name: &str, rows, columns| MatrixSpec { name: name.to_owned(), ty: WeightType::Q4K, rows, columns };
     let sections = fs::read(file(FILES[0])).map(|bytes| Gguf::parse(Bytes::Owned(bytes)).unwrap()).unwrap();
     let output = sections.tensor("blk.0.attn_output.weight").unwrap();
     let wanted = matrix("blk.0.attn_output.weight", output.shape[0], output.shape[1]);
-    let wanted = Wanted { ty: output.ty, ..wanted };
+    let wanted = MatrixSpec { ty: output.ty, ..wanted };
     PackedFile::open(slot, &[&wanted], &Pool::new(2).unwrap()).err().expect("the file is refused")
 }
 
@@ -285,7 +290,7 @@ fn model_written_while_packed_is_refused() {
         let tensor = gguf.tensor("blk.0.attn_output.weight").unwrap();
         (tensor.name.to_owned(), tensor.shape.clone(), tensor.ty)
     };
-    let wanted = Wanted { name, ty, rows: shape[0], columns: shape[1] };
+    let wanted = MatrixSpec { name, ty, rows: shape[0], columns: shape[1] };
     let pool = Pool::new(1).unwrap();
     // Written in place after it was hashed: what is packed would be kept under the hash of what was
     // there before.

@@ -12,7 +12,9 @@ use std::path::Path;
 
 use infer_kernels::{PACKED_LAYOUT, Pool, packed_bytes};
 
-use super::{HEADER_BYTES, MAGIC, PREFIX_BYTES, PackedFile, SECTION_ALIGNMENT, Section, Table, Wanted, pack};
+use super::file::PackedFile;
+use super::format::{HEADER_BYTES, MAGIC, PREFIX_BYTES, SECTION_ALIGNMENT, Section, Table, file_name, path};
+use super::matrix::{MatrixSpec, pack};
 use crate::files::Folder;
 use crate::language::gguf::{Gguf, GgufError};
 use crate::weights::{self, Bytes, PackedSlot};
@@ -50,7 +52,7 @@ pub(super) enum WriteError {
 /// gone, are removed before.
 pub(super) fn write(
     slot: &PackedSlot,
-    wanted: &[&Wanted],
+    wanted: &[&MatrixSpec],
     gguf: &Gguf,
     pool: &Pool,
 ) -> Result<PackedFile, WriteError> {
@@ -65,8 +67,8 @@ pub(super) fn write(
     }
     remove_stale(&folder, slot)?;
     room(&folder, wanted)?;
-    let path = super::path(slot);
-    let name = super::file_name(&slot.sha256, PACKED_LAYOUT);
+    let path = path(slot);
+    let name = file_name(&slot.sha256, PACKED_LAYOUT);
     // One name, so that what a crash has left is found.
     let partial = Path::new(&name).with_extension(PARTIAL);
     folder.remove_all(&partial)?;
@@ -97,7 +99,7 @@ pub(super) fn write(
 fn fill(
     mut file: File,
     slot: &PackedSlot,
-    wanted: &[&Wanted],
+    wanted: &[&MatrixSpec],
     gguf: &Gguf,
     pool: &Pool,
 ) -> Result<(File, Table), WriteError> {
@@ -139,8 +141,8 @@ pub(super) fn header(table: &Table) -> Result<Vec<u8>, WriteError> {
 }
 
 /// That the disk of `folder` has room for `wanted`.
-fn room(folder: &Folder, wanted: &[&Wanted]) -> Result<(), WriteError> {
-    let section = |wanted: &&Wanted| {
+fn room(folder: &Folder, wanted: &[&MatrixSpec]) -> Result<(), WriteError> {
+    let section = |wanted: &&MatrixSpec| {
         let bytes = packed_bytes(wanted.ty, wanted.rows, wanted.columns).unwrap_or(usize::MAX);
         bytes.saturating_add(SECTION_ALIGNMENT) as u64
     };

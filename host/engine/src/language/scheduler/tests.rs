@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::language::inbox::Work;
+use crate::language::job::Work;
 use crate::language::prefix::CacheOwner;
 use crate::language::request::{Answer, Output, Params};
 use crate::language::tests::support;

@@ -1,15 +1,24 @@
 //! The small models that tests/scripts/small_models.py wrote, and passes over them.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use infer_kernels::Pool;
 
+use crate::card::Format;
 use crate::language::config::DecoderConfig;
 use crate::language::decoder::{Decoder, Packing, Run};
 use crate::language::gguf::Gguf;
 use crate::language::kv::{KvPool, Sequence};
 use crate::language::tokenizer::Tokenizer;
+use crate::language::{LanguageModel, Output, Params, Prompt, Request};
+use crate::model::Capacity;
 use crate::weights::{Bytes, PackedSlot};
+
+/// Sums in another order differ by this much of logits whose spread is about 3.
+pub(super) const TOLERANCE: f32 = 0.01;
+
+pub(super) const FILES: [&str; 3] = ["phi3-q4_k.gguf", "llama-q5_k.gguf", "qwen2-q5_0.gguf"];
 
 pub(crate) fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language").join(name)
@@ -70,4 +79,39 @@ pub(crate) fn logits(decoder: &mut Decoder, pool: &KvPool, tokens: &[u32], chunk
 pub(super) fn distance(one: &[f32], other: &[f32]) -> f32 {
     assert_eq!(one.len(), other.len());
     one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+pub(super) fn tokens(n: u32, seed: u32) -> Vec<u32> {
+    (0..n).map(|i| 3 + (i * i * 7 + i * 13 + seed * 101) % 300).collect()
+}
+
+pub(super) fn model(name: &str) -> LanguageModel {
+    let capacity =
+        Capacity { context_tokens: 256, max_batch: 32, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
+    LanguageModel::load(name, Bytes::map(&file(name)).unwrap(), None, &capacity).unwrap()
+}
+
+pub(super) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(600)
+}
+
+pub(super) fn score(prompt: Vec<u32>, choices: &[&str]) -> Request {
+    let choices = Some(choices.iter().map(|&choice| choice.to_owned()).collect());
+    Request { prompt: Prompt::Tokens(prompt), choices, params: Params::default() }
+}
+
+pub(super) fn generate(prompt: Vec<u32>, max_tokens: usize) -> Request {
+    let params = Params { max_tokens, ..Params::default() };
+    Request { prompt: Prompt::Tokens(prompt), choices: None, params }
+}
+
+pub(super) fn scores(output: Output) -> Vec<f32> {
+    match output {
+        Output::Scores(scores) => scores,
+        Output::Text { .. } => panic!("text"),
+    }
+}
+
+pub(super) fn text(prompt: &str, choices: &[&str]) -> Request {
+    Request { prompt: Prompt::Text(prompt.to_owned()), ..score(Vec::new(), choices) }
 }

@@ -6,8 +6,16 @@
 //! refused.
 
 use super::control::{Guards, Piece};
-use super::{Message, Tokenizer, TokenizerError, check};
+use super::encode::Tokenizer;
+use super::error::TokenizerError;
+use super::limits::{MAX_MESSAGES, MAX_TEXT_BYTES};
+use crate::language::gguf::quoted;
+use crate::language::request::Message;
 use crate::language::template::{Template, TemplateError};
+
+/// The roles that a turn may have. Templates write them between control tokens' brackets, so no
+/// others are taken.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// The roles whose content may stand in a user's turn instead.
 const INSTRUCTIONS: [&str; 2] = ["system", "developer"];
@@ -244,4 +252,30 @@ fn folded(messages: &[Message]) -> Vec<Message> {
         folded.push(Message { role: role.to_owned(), content });
     }
     folded
+}
+
+fn check(messages: &[Message], continue_last: bool) -> Result<(), TokenizerError> {
+    let wrong = |message| Err(TokenizerError::Messages(message));
+    let Some(last) = messages.last() else {
+        return wrong("is empty; expected one turn at least".to_owned());
+    };
+    if messages.len() > MAX_MESSAGES {
+        return wrong(format!("has {} turns; expected {MAX_MESSAGES} at most", messages.len()));
+    }
+    let unknown = messages.iter().position(|message| !ROLES.contains(&message.role.as_str()));
+    if let Some(turn) = unknown {
+        let (role, roles) = (quoted(&messages[turn].role), ROLES.map(|role| format!("`{role}`")).join(", "));
+        return wrong(format!("has role {role} at turn {turn}; expected one of {roles}"));
+    }
+    let found = messages.iter().map(|message| message.content.len()).sum();
+    if found > MAX_TEXT_BYTES {
+        return Err(TokenizerError::Long { found });
+    }
+    if continue_last && last.role != "assistant" {
+        return wrong(format!(
+            "end in a turn of `{}`; expected `assistant`, whose turn `continue` goes on",
+            last.role
+        ));
+    }
+    Ok(())
 }

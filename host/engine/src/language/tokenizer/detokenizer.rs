@@ -1,6 +1,6 @@
 //! Text from tokens as they come, in whole characters.
 
-use super::Tokenizer;
+use super::encode::Tokenizer;
 
 /// A text in the making.
 ///
@@ -13,8 +13,15 @@ pub(crate) struct Detokenizer<'t> {
     begins: bool,
 }
 
+impl Tokenizer {
+    /// A text from tokens as they come.
+    pub(crate) fn detokenizer(&self) -> Detokenizer<'_> {
+        Detokenizer::new(self)
+    }
+}
+
 impl<'t> Detokenizer<'t> {
-    pub(super) fn new(tokenizer: &'t Tokenizer) -> Self {
+    fn new(tokenizer: &'t Tokenizer) -> Self {
         Detokenizer { tokenizer, pending: Vec::new(), begins: tokenizer.space_prefix }
     }
 

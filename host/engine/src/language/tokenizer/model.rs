@@ -13,7 +13,7 @@ use tokenizers::{
     TokenizerBuilder, TokenizerImpl,
 };
 
-use super::TokenizerError;
+use super::error::TokenizerError;
 use super::vocabulary::{Kind, TOKENS, Vocabulary, byte_characters, byte_token_text};
 use crate::language::gguf::{Gguf, GgufError, quoted};
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::TokenizerError;
+use super::error::TokenizerError;
 use crate::language::gguf::{Gguf, GgufError, quoted};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
