@@ -1,16 +1,18 @@
-//! Language models: GGUF files, run by a decoder of our own for many sessions at once.
+//! Language models: GGUF files, run by this crate's own decoder for many sessions at once.
 //!
 //! # Layout
 //!
-//! - `gguf`, `tokenizer`, `template`: what a file holds, checked; `jinja`: the language of
-//!   templates
-//! - `config`, `decoder`: the graph, and one pass through it
-//! - `footprint`: what all of it takes of memory
-//! - `packed`: the file that keeps packed weights for later starts
-//! - `kv`, `prefix`: keys and values in shared blocks, and finding them again
-//! - `request`, `tensors`: what is asked, and how `wasi:nn` carries it
+//! - `model`, `session`: a loaded model, and the conversation of one caller
+//! - `gguf`, `tokenizer`, `template`: the contents of a file, validated; `jinja`: the template
+//!   language
+//! - `config`, `decoder`: the graph, and one forward pass
+//! - `footprint`: the predicted memory use
+//! - `packed`: the file that caches packed weights for later starts
+//! - `kv`, `prefix`: keys and values in shared blocks, and the prefix cache
+//! - `request`, `tensors`: requests and answers, and their encoding as `wasi:nn` tensors
 //! - `preparation`: from a request to tokens
-//! - `inbox`, `scheduler`, `task`, `sampler`: from tokens to the answer, together with all others
+//! - `inbox`, `job`: the bounded queue of requests
+//! - `scheduler`, `task`, `generation`, `sampler`: continuous batching, from tokens to answers
 
 mod config;
 mod decoder;

@@ -1,4 +1,4 @@
-//! An answer that is being generated, and the part of it that its stream has had.
+//! An answer that is being generated, and the part of it that was streamed.
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -9,20 +9,20 @@ use super::tokenizer::{Detokenizer, Tokenizer};
 pub(super) struct Generation<'t> {
     params: Params,
     sampler: Sampler,
-    /// None once the answer ended.
+    /// `None` after the answer has ended.
     detokenizer: Option<Detokenizer<'t>>,
     text: String,
-    /// Bytes of `text` that the stream has had.
+    /// Bytes of `text` that were streamed.
     sent: usize,
-    /// Of each token of `text`; empty unless asked for.
+    /// One entry for each token of `text`; empty unless requested.
     logprobs: Vec<TokenLogprob>,
-    /// How many of these the stream has had.
+    /// Number of `logprobs` that were streamed.
     sent_logprobs: usize,
     finish: Option<Finish>,
 }
 
 impl<'t> Generation<'t> {
-    /// An answer after the token `last`.
+    /// An empty answer that follows the token `last`.
     pub(super) fn new(params: &Params, last: u32, tokenizer: &'t Tokenizer) -> Self {
         Generation {
             params: params.clone(),
@@ -36,9 +36,9 @@ impl<'t> Generation<'t> {
         }
     }
 
-    /// Choose the next token from `logits`, and pass on what is now certain to be text. `has_room`
-    /// says whether another token may come after it. None where the token ended the answer and is
-    /// no part of it.
+    /// Chooses the next token from `logits`, and streams the text that is now final. `has_room` is
+    /// true if another token may follow. Returns `None` if the token ended the answer and is not
+    /// part of it.
     pub(super) fn advance(
         &mut self,
         logits: &mut [f32],
@@ -63,14 +63,14 @@ impl<'t> Generation<'t> {
         self.finish.is_some()
     }
 
-    /// The answer, whose tokens are `tokens`.
+    /// The answer, with its tokens `tokens`.
     pub(super) fn output(self, tokens: Vec<u32>) -> Output {
         let Generation { text, finish, logprobs, .. } = self;
         Output::Text { text, tokens, finish: finish.unwrap_or(Finish::Length), logprobs }
     }
 
-    /// Take in a token that was chosen by `logits`. False when it ended the answer and is no part
-    /// of it.
+    /// Appends a token that was chosen from `logits`. Returns false if it ended the answer and is
+    /// not part of it.
     fn take(&mut self, token: u32, logits: &[f32], tokenizer: &Tokenizer) -> bool {
         if tokenizer.is_end(token) {
             self.finish(Finish::End);
@@ -82,9 +82,9 @@ impl<'t> Generation<'t> {
             let begins = self.detokenizer.as_ref().is_some_and(Detokenizer::begins);
             let of = |token: u32| {
                 let bytes = tokenizer.token_bytes(token);
-                // The space that an encoder puts before a text is no part of the answer.
+                // The leading space that an encoder adds to a text is not part of the answer.
                 let own = if begins { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
-                // Rounding may leave a certain token a little above 0.
+                // Rounding may leave a certain token slightly above 0.
                 (own.to_vec(), (logits[token as usize] - normaliser).min(0.0))
             };
             let (bytes, logprob) = of(token);
@@ -114,26 +114,27 @@ impl<'t> Generation<'t> {
         self.look_for_stop(before);
     }
 
-    /// Give the stream what can no longer become part of a stop string.
+    /// Streams the text that can no longer become part of a stop string.
     fn send(&mut self, stream: Option<&UnboundedSender<Piece>>) {
         let Some(stream) = stream else { return };
         let is_last = self.finish.is_some();
-        let held = if is_last { 0 } else { self.held_back() };
-        let end = self.text.len() - held;
+        let pending = if is_last { 0 } else { self.pending_stop_bytes() };
+        let end = self.text.len() - pending;
         let waiting = &self.logprobs[self.sent_logprobs..];
-        // Tokens without a text of their own come with what follows them, or at the end.
+        // A token without text of its own is sent with the text that follows it, or at the end.
         if end > self.sent || (is_last && !waiting.is_empty()) {
             let begun = waiting.iter().take_while(|logprob| is_last || logprob.start < end);
             let logprobs: Vec<_> = begun.cloned().collect();
             self.sent_logprobs += logprobs.len();
-            // A receiver that is gone will close the reply as well, or reads the whole text there.
+            // If the receiver is closed, the reply is closed too, or the caller reads the whole
+            // text from it.
             let _ = stream.send(Piece { text: self.text[self.sent..end].to_owned(), logprobs });
             self.sent = end;
         }
     }
 
-    /// Bytes at the end of the text that a stop string begins with.
-    fn held_back(&self) -> usize {
+    /// Number of bytes at the end of the text that are a prefix of a stop string.
+    fn pending_stop_bytes(&self) -> usize {
         let begun = |stop: &String| {
             let lengths = (1..stop.len()).rev().filter(|&length| stop.is_char_boundary(length));
             lengths.into_iter().find(|&length| self.text.ends_with(&stop[..length])).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! A request in tokens, and what it needs.
+//! A request in tokens, and the blocks that it needs.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,46 +10,46 @@ use super::prefix::CacheOwner;
 use super::request::{Answer, Params, Piece};
 use crate::model::RunError;
 
-/// A request in tokens.
+/// A queued request, in tokens.
 pub(super) struct Job {
-    /// Who asks: fairness is kept by component.
+    /// The session. Fairness applies to its component.
     pub(super) owner: CacheOwner,
-    /// At least one token.
+    /// Not empty.
     pub(super) prompt: Arc<[u32]>,
-    /// How many of the first tokens other sessions of the component may find.
+    /// Number of leading tokens that other sessions of the component may reuse.
     pub(super) declared: usize,
-    /// Whether to pin these.
+    /// Pins these tokens in the prefix cache.
     pub(super) pin: bool,
     pub(super) work: Work,
     /// Receives text as it is generated.
     pub(super) stream: Option<mpsc::UnboundedSender<Piece>>,
     pub(super) queued: Instant,
     pub(super) deadline: Instant,
-    /// Closed once the caller is gone.
+    /// Closed after the caller has left.
     pub(super) reply: oneshot::Sender<Result<Answer, RunError>>,
 }
 
-/// What is wanted for the prompt.
+/// The computation that is requested for a prompt.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// The log-probability of each branch after it; none is empty.
+    /// The log-probability of each branch after the prompt; no branch is empty.
     Score(Vec<Vec<u32>>),
-    /// Text after it.
+    /// Text after the prompt.
     Generate(Params),
 }
 
 impl Job {
-    /// Whether nobody waits for the answer any more.
+    /// True if the caller has left, or the deadline has passed.
     pub(super) fn is_dead(&self, now: Instant) -> bool {
         self.reply.is_closed() || now >= self.deadline
     }
 
-    /// The most blocks that a job may hold: its prompt's and answer's, or its prompt's and those of its
-    /// choices' own.
+    /// Maximum number of blocks that the job may use: for the prompt and the answer, or for the
+    /// prompt and the choices.
     pub(super) fn blocks(&self) -> usize {
         let whole = |tokens: usize| tokens.div_ceil(BLOCK_TOKENS);
         match &self.work {
-            // The last token that is generated is not computed.
+            // The last generated token is not computed.
             Work::Generate(params) => whole(self.prompt.len() + params.max_tokens - 1),
             Work::Score(branches) => {
                 let own = |branch: &Vec<u32>| match branch.len() {

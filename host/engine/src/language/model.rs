@@ -1,4 +1,4 @@
-//! A loaded language model: it takes requests, and its thread answers them.
+//! A loaded language model, whose thread answers requests.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Packing};
 use super::gguf::{DUMMY, Gguf, GgufError};
-use super::inbox::{Inbox, Refused};
+use super::inbox::{Inbox, PushError};
 use super::job::Job;
 use super::kv::KvPool;
-use super::preparation::{Preparation, Prepared, Unprepared};
+use super::preparation::{Preparation, PrepareError, Prepared};
 use super::request::{Answer, Output, Piece, Prompt, Request};
 use super::scheduler::{Scheduler, Shared};
 use super::session::Session;
@@ -24,31 +24,31 @@ use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats};
 use crate::tensor::Tensor;
 use crate::weights::{Bytes, PackedSlot};
 
-/// A prompt of more bytes than this for each token of the context is refused before it is split
-/// into tokens.
+/// Maximum bytes of a prompt for each token of the context. A longer prompt is rejected before it
+/// is tokenized.
 const PROMPT_BYTES_PER_TOKEN: usize = 32;
 
-/// Prompts above this many bytes are split into tokens off the caller's thread: it takes
+/// Prompts above this many bytes are tokenized off the caller's thread, because it takes
 /// milliseconds.
 const LONG_PROMPT_BYTES: usize = 4096;
 
-/// What errors call this engine.
+/// Name of this engine in errors.
 const ENGINE: &str = "the language engine";
 
-/// A loaded language model. Dropping it stops its thread, and waits for the pass that it computes.
+/// A loaded language model. Dropping it stops its thread, and waits for the pass in progress.
 pub struct LanguageModel {
     pub(super) shared: Arc<Shared>,
     pub(super) context: usize,
     pub(super) vocabulary: usize,
     dummy: bool,
-    /// Long prompts that are split into tokens at once: as many as there are cores.
+    /// Permits for long prompts that are tokenized at once: one for each core.
     preparations: Arc<Semaphore>,
     packed_file: Option<PathBuf>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl LanguageModel {
-    /// Load the GGUF file `bytes`. Its packed matrices are kept in `slot`, if there is one, for
+    /// Loads the GGUF file `bytes`. Its packed matrices are cached in `slot`, if there is one, for
     /// later starts.
     pub(crate) fn load(
         name: &str,
@@ -56,28 +56,28 @@ impl LanguageModel {
         slot: Option<PackedSlot>,
         capacity: &Capacity,
     ) -> Result<Self, LoadError> {
-        let refused = |error: GgufError| LoadError::Backend {
+        let rejected = |error: GgufError| LoadError::Backend {
             model: name.to_owned(),
             backend: ENGINE,
             message: error.to_string(),
         };
         let thread = |source| LoadError::Thread { model: name.to_owned(), source };
-        let gguf = Gguf::parse(bytes).map_err(refused)?;
-        let dummy = gguf.bool(DUMMY).map_err(refused)?.unwrap_or(false);
+        let gguf = Gguf::parse(bytes).map_err(rejected)?;
+        let dummy = gguf.bool(DUMMY).map_err(rejected)?.unwrap_or(false);
         let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|error| LoadError::Backend {
             model: name.to_owned(),
             backend: ENGINE,
             message: error.to_string(),
         })?;
-        let config = DecoderConfig::read(&gguf, capacity.context_tokens).map_err(refused)?;
+        let config = DecoderConfig::read(&gguf, capacity.context_tokens).map_err(rejected)?;
         let vocabulary = tokenizer.vocabulary_size();
         let packing = Packing { pool: Pool::new(capacity.threads).map_err(thread)?, slot };
-        let decoder = Decoder::load(gguf, config, vocabulary, packing).map_err(refused)?;
+        let decoder = Decoder::load(gguf, config, vocabulary, packing).map_err(rejected)?;
         let config = decoder.config();
         let pool = KvPool::new(config.layers, config.attention.layer_elements(), capacity.kv_bytes);
         if pool.capacity() == 0 {
             let message = format!(
-                "`kv_bytes` is {}, and a block of {BLOCK_TOKENS} tokens takes {}",
+                "`kv_bytes` is {}, but a block of {BLOCK_TOKENS} tokens takes {}",
                 capacity.kv_bytes,
                 pool.block_bytes()
             );
@@ -91,7 +91,7 @@ impl LanguageModel {
                 model = name,
                 kv_tokens,
                 context,
-                "`kv_bytes` holds less than a context: longer requests are refused"
+                "`kv_bytes` is smaller than a full context; longer requests are rejected"
             );
         }
         tracing::debug!(model = name, weight_bytes = decoder.weight_bytes(), context, dummy, "loaded");
@@ -107,7 +107,7 @@ impl LanguageModel {
         let own = shared.clone();
         let builder = std::thread::Builder::new().name(name.replace('\0', " "));
         let serve = move || {
-            let shared = Closing(own);
+            let shared = CloseOnDrop(own);
             Scheduler::new(&shared.0, decoder).serve();
         };
         let started = builder.spawn(serve).map_err(thread)?;
@@ -117,14 +117,14 @@ impl LanguageModel {
         Ok(LanguageModel { shared, context, vocabulary, dummy, preparations, packed_file, thread })
     }
 
-    /// Answer `request` in `session`. `stream` receives the text as it is generated.
+    /// Answers `request` in `session`. `stream` receives the text as it is generated.
     ///
-    /// Dropping the future withdraws the request between two passes. Needs a tokio runtime with a
+    /// Dropping the future cancels the request after the current pass. Needs a tokio runtime with a
     /// timer.
     ///
     /// # Errors
     ///
-    /// When the request is malformed or longer than the context, when the queue is full, or at
+    /// If the request is malformed or longer than the context, if the queue is full, or at
     /// `deadline`.
     pub async fn run(
         &self,
@@ -139,12 +139,12 @@ impl LanguageModel {
             return Err(RunError::Deadline { model: model() });
         }
         let prepared = tokio::time::timeout_at(deadline.into(), self.prepare(session, request, deadline));
-        let Prepared { said, prompt, declared, pin, work } = match prepared.await {
+        let Prepared { session_tokens, prompt, declared, pin, work } = match prepared.await {
             Ok(Ok(prepared)) => prepared,
-            Ok(Err(Unprepared::Invalid(message))) => {
+            Ok(Err(PrepareError::Invalid(message))) => {
                 return Err(RunError::InvalidInput { model: model(), message });
             }
-            Ok(Err(Unprepared::Late)) | Err(_) => return Err(RunError::Deadline { model: model() }),
+            Ok(Err(PrepareError::Expired)) | Err(_) => return Err(RunError::Deadline { model: model() }),
         };
         let (reply, answer) = oneshot::channel();
         let owner = session.owner.clone();
@@ -152,7 +152,7 @@ impl LanguageModel {
         let needed = job.blocks();
         if needed > self.shared.pool.capacity() {
             let message = format!(
-                "it needs up to {needed} blocks of keys and values, `kv_bytes` has room for {}; ask for fewer tokens, or raise it",
+                "the request needs up to {needed} key-value blocks, but `kv_bytes` holds {}; request fewer tokens, or raise `kv_bytes`",
                 self.shared.pool.capacity()
             );
             return Err(RunError::InvalidInput { model: model(), message });
@@ -163,14 +163,14 @@ impl LanguageModel {
             Ok(Err(_)) => return Err(RunError::Closed { model: model() }),
             Err(_) => return Err(RunError::Deadline { model: model() }),
         };
-        session.tokens = said;
+        session.tokens = session_tokens;
         if let Output::Text { tokens, .. } = &answer.output {
             session.tokens.extend_from_slice(tokens);
         }
         Ok(answer)
     }
 
-    /// As [`LanguageModel::run`], with the request and the answer as tensors.
+    /// Like [`LanguageModel::run`], with the request and the answer as tensors.
     pub(crate) async fn run_tensors(
         &self,
         session: &mut Session,
@@ -186,55 +186,54 @@ impl LanguageModel {
         Ok(Reply { outputs, queue, compute, batch, usage: Some(usage) })
     }
 
-    /// Whether the file says that its weights are random.
+    /// True if the file declares that its weights are random.
     pub fn is_dummy(&self) -> bool {
         self.dummy
     }
 
-    /// The most tokens of a session.
+    /// Maximum tokens of a session.
     pub fn context(&self) -> usize {
         self.context
     }
 
-    /// How many tokens `kv_bytes` holds, those of all sessions and cached prefixes together.
+    /// Capacity of the key-value cache in tokens, for all sessions and cached prefixes together.
     pub fn kv_tokens(&self) -> usize {
         self.shared.pool.capacity() * BLOCK_TOKENS
     }
 
-    /// How many of these are in use: by requests under way, and by prefixes that are kept for later
-    /// ones.
+    /// Tokens of [`Self::kv_tokens`] that are in use, by requests in flight and by cached prefixes.
     pub fn kv_tokens_used(&self) -> usize {
         self.shared.pool.used() * BLOCK_TOKENS
     }
 
-    /// Whether its thread is there to answer. It ends by a fault of the engine alone; until then
+    /// True while the model's thread runs. It ends early only if the engine fails; until then,
     /// every call is answered.
     pub fn is_serving(&self) -> bool {
         !self.shared.inbox.is_closed()
     }
 
-    /// The file that its packed weights are mapped from; none where they are in memory of this
-    /// process alone.
+    /// The file that the packed weights are mapped from, or `None` if they are in this process's
+    /// memory.
     pub fn packed_file(&self) -> Option<&Path> {
         self.packed_file.as_deref()
     }
 
-    /// How many tokens it knows: a prompt's are below this.
+    /// Size of the vocabulary. Token ids of a prompt must be below it.
     pub fn vocabulary(&self) -> usize {
         self.vocabulary
     }
 
-    /// The ids of `text`. Control tokens in it are text.
+    /// The ids of `text`. Control tokens in it are treated as text.
     ///
     /// # Errors
     ///
-    /// When the text is longer than is encoded at once.
+    /// If the text exceeds the limit of the tokenizer.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, RunError> {
-        let refused = |message| RunError::InvalidInput { model: self.shared.name.clone(), message };
-        self.shared.tokenizer.encode(text).map_err(|error| refused(error.to_string()))
+        let rejected = |message| RunError::InvalidInput { model: self.shared.name.clone(), message };
+        self.shared.tokenizer.encode(text).map_err(|error| rejected(error.to_string()))
     }
 
-    /// The instructions that its kernels use on this machine, such as `avx512-vnni`.
+    /// The instruction set that the kernels use on this machine, such as `avx512-vnni`.
     pub fn instruction_set(&self) -> &'static str {
         infer_kernels::instruction_set()
     }
@@ -256,27 +255,27 @@ impl LanguageModel {
         match shared.inbox.push(job, |dead| shared.skip(dead)) {
             Ok(None) => Ok(()),
             Ok(Some(displaced)) => {
-                // Its caller may be gone.
+                // Its caller may have left.
                 let _ = displaced.reply.send(Err(busy()));
                 Ok(())
             }
-            Err(Refused::Full) => Err(busy()),
-            Err(Refused::Closed) => Err(RunError::Closed { model: shared.name.clone() }),
+            Err(PushError::Full) => Err(busy()),
+            Err(PushError::Closed) => Err(RunError::Closed { model: shared.name.clone() }),
         }
     }
 
-    /// From text to tokens, off this thread when that takes long.
+    /// Tokenizes the request; on another thread if that takes long.
     async fn prepare(
         &self,
         session: &Session,
         request: Request,
         deadline: Instant,
-    ) -> Result<Prepared, Unprepared> {
+    ) -> Result<Prepared, PrepareError> {
         request.check()?;
         let bytes = match &request.prompt {
             Prompt::Text(text) => text.len(),
             Prompt::Messages(messages) => {
-                messages.iter().map(|turn| turn.content.len() + turn.role.len()).sum()
+                messages.iter().map(|permit| permit.content.len() + permit.role.len()).sum()
             }
             Prompt::Tokens(_) => 0,
         };
@@ -285,7 +284,7 @@ impl LanguageModel {
         if bytes > self.context * PROMPT_BYTES_PER_TOKEN {
             let context = self.context;
             return Err(format!(
-                "the prompt has {bytes} bytes, far above the {context} tokens of the context"
+                "the prompt has {bytes} bytes, far more than fit in a context of {context} tokens"
             )
             .into());
         }
@@ -298,19 +297,19 @@ impl LanguageModel {
             deadline,
             caller: Arc::downgrade(&caller),
         };
-        // At worst, where a prompt has no words, all of it is split with each choice.
+        // In the worst case, a prompt without words, all of it is tokenized with each choice.
         if bytes * (1 + choices.len()) <= LONG_PROMPT_BYTES {
             return preparation.run(&request);
         }
-        let turn = self.preparations.clone().acquire_owned().await;
+        let permit = self.preparations.clone().acquire_owned().await;
         let prepare = move || {
-            // Held until the work ends, which is after a caller leaves.
-            let _turn = turn;
+            // Held until the work ends, even if the caller leaves earlier.
+            let _turn = permit;
             preparation.run(&request)
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
         drop(caller);
-        prepared.unwrap_or_else(|_| Err("splitting the prompt into tokens failed".to_owned().into()))
+        prepared.unwrap_or_else(|_| Err("tokenizing the prompt failed".to_owned().into()))
     }
 }
 
@@ -320,16 +319,16 @@ impl Drop for LanguageModel {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!(model = self.shared.name, "the model's thread had ended with a panic");
+            tracing::error!(model = self.shared.name, "the model's thread has panicked");
         }
     }
 }
 
-/// Closes the inbox when the model's thread ends, however it does: callers are told, and do not
-/// wait for nobody.
-struct Closing(Arc<Shared>);
+/// Closes the inbox when the model's thread ends, even by a panic, so that callers get an error
+/// instead of waiting forever.
+struct CloseOnDrop(Arc<Shared>);
 
-impl Drop for Closing {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.inbox.close();
     }

@@ -1,5 +1,5 @@
-//! The file of a model's packed matrices: written at the first load, mapped at every later one,
-//! shared by all processes that do.
+//! The file of a model's packed matrices: written at the first load, mapped at later ones, and
+//! shared by all processes that map it.
 mod file;
 mod format;
 mod matrix;
@@ -17,29 +17,29 @@ pub(super) use format::{HEADER_BYTES, SECTION_ALIGNMENT};
 pub(super) use matrix::{MatrixSpec, pack};
 use write::WriteError;
 
-/// The matrices `wanted` of `gguf` from the file in `slot`, which is written where there is no good
-/// one. None where it can be neither read nor written: a cache that fails costs a warning, not the
-/// model.
+/// Opens the file in `slot` with the matrices `specs` of `gguf`, or writes it if it is missing or
+/// invalid. Returns `None` if it can be neither read nor written: a failing cache costs a warning,
+/// not the model.
 ///
 /// # Errors
 ///
-/// When a tensor cannot be packed.
+/// If a tensor cannot be packed.
 pub(super) fn matrices(
     slot: &PackedSlot,
-    wanted: &[&MatrixSpec],
+    specs: &[&MatrixSpec],
     gguf: &Gguf,
     pool: &Pool,
 ) -> Result<Option<PackedFile>, GgufError> {
     let path = path(slot);
     let shown = path.display();
-    match PackedFile::open(slot, wanted, pool) {
+    match PackedFile::open(slot, specs, pool) {
         Ok(Some(file)) => return Ok(Some(file)),
         Ok(None) => {}
-        Err(reason) => tracing::warn!("`{shown}` {reason}; the model is packed anew"),
+        Err(reason) => tracing::warn!("`{shown}` {reason}; the model is packed again"),
     }
-    match write::write(slot, wanted, gguf, pool) {
+    match write::write(slot, specs, gguf, pool) {
         Ok(file) => {
-            tracing::info!(bytes = file.len(), "packed weights are written to `{shown}`");
+            tracing::info!(bytes = file.len(), "wrote packed weights to `{shown}`");
             Ok(Some(file))
         }
         Err(WriteError::Gguf(error)) => Err(error),
@@ -49,8 +49,7 @@ pub(super) fn matrices(
         }
         Err(error) => {
             tracing::warn!(
-                "cannot write `{shown}`: {error}; the model is packed in memory, now and at each start until that is \
-                 mended, or the model has `packed_cache = false`"
+                "cannot write `{shown}`: {error}; the model is packed in memory at each start; fix the cause, or set `packed_cache = false` for the model"
             );
             Ok(None)
         }

@@ -1,11 +1,11 @@
-//! What one caller has said to a model so far.
+//! Sessions: the conversation of one caller.
 
 use std::sync::Arc;
 
 use super::prefix::CacheOwner;
 
-/// What one caller has said so far. Its keys and values are not held: they are found among the
-/// prefixes, or computed again.
+/// The conversation of one caller, as tokens. Keys and values are not part of it: they are found in
+/// the prefix cache, or computed again.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub(super) owner: CacheOwner,
@@ -13,15 +13,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of `component`. What it computes is found by itself; by others of the component
-    /// where a request says that it is a prefix; by other components never.
+    /// A session of `component`. The session reuses its own prefixes. Other sessions of the
+    /// component reuse those that a request declares as shared; other components none.
     pub fn new(component: &Arc<str>) -> Self {
         Session { owner: CacheOwner::new(component), tokens: Vec::new() }
     }
 }
 
 impl Default for Session {
-    /// A session of the host's own.
+    /// A session of the host itself.
     fn default() -> Self {
         Session::new(&Arc::from(""))
     }

@@ -12,15 +12,15 @@ use super::tokenizer::Tokenizer;
 
 pub(super) struct Task<'t> {
     pub(super) job: Job,
-    /// The prompt, and what was generated after it.
+    /// The prompt, and the tokens generated after it.
     tokens: Vec<u32>,
-    /// What is computed of it.
+    /// The computed part of `tokens`.
     pub(super) sequence: Sequence,
     goal: Goal<'t>,
     cached: usize,
-    /// The most blocks that the task may yet take from the pool.
+    /// Maximum number of blocks that the task may still allocate.
     pub(super) reserved: usize,
-    /// Rows of the next pass that are this task's.
+    /// Rows of this task in the next pass.
     pub(super) share: usize,
     pub(super) began: Instant,
     pub(super) compute: Duration,
@@ -32,7 +32,7 @@ enum Goal<'t> {
     Generate(Box<Generation<'t>>),
 }
 
-/// One choice: its tokens after the prompt.
+/// A choice: its tokens after the prompt.
 struct Branch {
     tokens: Vec<u32>,
     sequence: Sequence,
@@ -40,7 +40,7 @@ struct Branch {
 }
 
 impl<'t> Task<'t> {
-    /// Begin a job at the prefix that was found for it.
+    /// Starts a job after its cached prefix.
     pub(super) fn new(mut job: Job, prefix: Sequence, tokenizer: &'t Tokenizer) -> Self {
         let last = *job.prompt.last().expect("a prompt has at least one token");
         let goal = match &mut job.work {
@@ -65,7 +65,7 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Rows that are ready to be computed now.
+    /// Number of rows that are ready to be computed.
     pub(super) fn pending(&self) -> usize {
         match &self.goal {
             Goal::Score { branches, next } if self.sequence.len() == self.tokens.len() => {
@@ -75,22 +75,23 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Whether all that waits is to be computed in one piece, and soon: a token of an answer, or a
+    /// True if the pending rows belong together and have priority: a token of an answer, or a
     /// choice.
     pub(super) fn is_urgent(&self) -> bool {
         self.sequence.len() >= self.job.prompt.len()
     }
 
-    /// How many of its tokens the task shares with `prompt`.
+    /// Length of the common prefix of the task's prompt and `prompt`.
     pub(super) fn common(&self, prompt: &[u32]) -> usize {
         self.job.prompt.iter().zip(prompt).take_while(|(a, b)| a == b).count()
     }
 
-    /// Take part in the next pass with at most `rows` rows, at least those that are in one piece.
+    /// Takes part in the next pass with at most `rows` rows, but always with at least one
+    /// indivisible group of rows.
     ///
     /// # Errors
     ///
-    /// When the pool has no blocks for them.
+    /// If the pool has no blocks for them.
     pub(super) fn prepare(&mut self, rows: usize, pool: &KvPool) -> Result<(), Full> {
         let used = pool.used();
         self.share = 0;
@@ -127,23 +128,23 @@ impl<'t> Task<'t> {
                 let forked = branches.iter_mut().filter(|branch| branch.computed() > 0);
                 forked
                     .map(|branch| {
-                        let wanted = branch.tokens.len() - 1;
-                        let start = branch.sequence.len() - wanted;
-                        Run { sequence: &mut branch.sequence, start, wanted }
+                        let logit_rows = branch.tokens.len() - 1;
+                        let start = branch.sequence.len() - logit_rows;
+                        Run { sequence: &mut branch.sequence, start, logit_rows }
                     })
                     .collect()
             }
             _ => {
                 let start = sequence.len() - *share;
-                let wanted = usize::from(sequence.len() == tokens.len());
-                vec![Run { sequence, start, wanted }]
+                let logit_rows = usize::from(sequence.len() == tokens.len());
+                vec![Run { sequence, start, logit_rows }]
             }
         }
     }
 
-    /// How many rows of logits of the pass are this task's: after its last token, or after all of
-    /// its branches'.
-    pub(super) fn wanted(&self) -> usize {
+    /// Number of rows of logits of the pass that belong to this task: one after its last token, or
+    /// those of all its branches.
+    pub(super) fn logit_rows(&self) -> usize {
         match &self.goal {
             _ if self.share == 0 || self.sequence.len() < self.tokens.len() => 0,
             Goal::Score { branches, .. } => branches.iter().map(Branch::computed).sum::<usize>().max(1),
@@ -151,7 +152,7 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Go on with row `row` of the pass's logits that are wanted. They come in order.
+    /// Processes row `row` of this task's logits. The rows arrive in order.
     pub(super) fn take(&mut self, row: usize, logits: &mut [f32], context: usize, tokenizer: &Tokenizer) {
         match &mut self.goal {
             Goal::Generate(generation) => {
@@ -187,7 +188,7 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Whether the answer is there.
+    /// True if the answer is complete.
     pub(super) fn is_done(&self) -> bool {
         match &self.goal {
             Goal::Score { branches, next } => self.is_urgent() && *next == branches.len(),
@@ -195,7 +196,7 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// The answer, once it is there.
+    /// The answer, once it is complete.
     pub(super) fn finish(self) -> (Job, Answer) {
         let prompt_tokens = self.job.prompt.len();
         let generated_tokens = self.tokens.len() - prompt_tokens;
@@ -211,18 +212,18 @@ impl<'t> Task<'t> {
     }
 }
 
-/// The first branch from `from` on that one row of logits does not score.
+/// Index of the first branch from `from` that needs more than one row of logits.
 fn next_long(branches: &[Branch], from: usize) -> usize {
     (from..branches.len()).find(|&index| branches[index].rows() > 0).unwrap_or(branches.len())
 }
 
 impl Branch {
-    /// Tokens to compute: the last one's successor does not matter.
+    /// Number of tokens to compute. The last token needs no successor.
     fn rows(&self) -> usize {
         self.tokens.len() - 1
     }
 
-    /// Those of them that the pass computed.
+    /// Number of rows that the pass computed.
     fn computed(&self) -> usize {
         if self.sequence.len() > 0 { self.rows() } else { 0 }
     }

@@ -1,4 +1,4 @@
-//! The decoder against golden logits, and the engine against itself.
+//! Tests of the decoder against golden logits, and of the engine's invariants.
 
 mod answers;
 mod engine;

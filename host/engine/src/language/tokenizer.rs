@@ -1,9 +1,9 @@
-//! Tokenizers of GGUF files, built in memory from the file's own metadata.
+//! Tokenizers of GGUF files, built in memory from the file's metadata.
 //!
-//! Two kinds of vocabularies are known: `llama`, which is SentencePiece's BPE, and `gpt2`,
-//! byte-level BPE behind a pre-tokenizer that the file names. The pieces come from the `tokenizers`
-//! crate. Control tokens are no part of them: a caller's text is text throughout, and only a chat
-//! template's own text is searched for control tokens.
+//! There are two kinds of vocabularies: `llama`, which is SentencePiece's BPE, and `gpt2`,
+//! byte-level BPE after a pre-tokenizer that the file names. The encoders are those of the
+//! `tokenizers` crate, without control tokens: a caller's text is never parsed for control tokens,
+//! only the text of a chat template is.
 
 mod chat;
 mod control;

@@ -13,7 +13,7 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Bytes of the packed weights.
+    /// Size of the packed weights in bytes.
     pub(super) fn size_bytes(&self) -> usize {
         let Layer { qkv, attention_output, gate, up, down, .. } = self;
         let matrices = qkv.parts.iter().chain([attention_output, gate, up, down]);
@@ -21,7 +21,7 @@ impl Layer {
     }
 }
 
-/// Matrices with the same input, whose outputs stand side by side; one or several tensors in the
+/// Matrices with the same input, whose outputs are concatenated; one or several tensors in the
 /// file.
 pub(super) struct Projection {
     pub(super) parts: Vec<QuantizedMatrix>,

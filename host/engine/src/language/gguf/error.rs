@@ -1,8 +1,8 @@
-//! GGUF files that are refused.
+//! Errors of GGUF files.
 
 use crate::text::{QUOTE_BYTES, excerpt};
 
-/// A file that is refused.
+/// A GGUF file that is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GgufError {
     /// The file as a whole.
@@ -11,17 +11,17 @@ pub(crate) enum GgufError {
     /// A metadata key.
     #[error("key {key} {message}")]
     Key {
-        /// The key, in backticks.
+        /// Name of the key, in backticks.
         key: String,
-        /// What was found, what was expected.
+        /// Found and expected values.
         message: String,
     },
     /// A tensor.
     #[error("tensor {name} {message}")]
     Tensor {
-        /// Its name, in backticks.
+        /// Name of the tensor, in backticks.
         name: String,
-        /// What was found, what was expected.
+        /// Found and expected properties.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Tensors of a file: their entries, and where their data lies.
+//! Tensors of a file: their entries, and the location of their data.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) ty: WeightType,
     pub(super) shape: Vec<usize>,
-    /// Within the file.
+    /// Byte range within the file.
     pub(super) range: Range<usize>,
 }
 
@@ -23,16 +23,16 @@ pub(crate) struct GgufTensor<'g> {
     pub(crate) ty: WeightType,
     /// Its dimensions, rows first: `[rows, columns]`, or `[n]`.
     pub(crate) shape: Vec<usize>,
-    /// Its rows one after the other, each `ty.row_bytes(columns)` bytes.
+    /// Its rows, one after the other, each of `ty.row_bytes(columns)` bytes.
     pub(crate) data: &'g [u8],
 }
 
 impl GgufTensor<'_> {
-    /// The numbers of a tensor with one axis of `len`.
+    /// The values of a tensor of shape `[len]`.
     ///
     /// # Errors
     ///
-    /// When it has another shape.
+    /// If it has another shape.
     pub(crate) fn vector(&self, len: usize) -> Result<Vec<f32>, GgufError> {
         if self.shape != [len] {
             let message = format!("has shape {:?}, expected [{len}]", self.shape);
@@ -44,8 +44,8 @@ impl GgufTensor<'_> {
     }
 }
 
-/// Where the data of a tensor of `ty` and `shape` lies in a file of `file_bytes`, whose data begins
-/// at `start`.
+/// Byte range of the data of a tensor of `ty` and `shape`, in a file of `file_bytes` whose data
+/// begins at `start`.
 pub(super) fn data_range(
     name: &str,
     ty: WeightType,
@@ -75,19 +75,19 @@ pub(super) fn data_range(
     range.filter(|range| range.end <= file_bytes).ok_or_else(|| {
         let message = format!(
             "takes {size} bytes from offset {offset} of the data, which begins at byte {start}; \
-             the file ends at {file_bytes}: fetch it again"
+             the file ends at {file_bytes}: download it again"
         );
         GgufError::tensor(name, message)
     })
 }
 
-pub(super) fn refuse_overlap(tensors: &[Entry]) -> Result<(), GgufError> {
+pub(super) fn reject_overlap(tensors: &[Entry]) -> Result<(), GgufError> {
     let mut ordered: Vec<&Entry> = tensors.iter().collect();
     ordered.sort_by_key(|entry| entry.range.start);
     for pair in ordered.windows(2) {
         if pair[1].range.start < pair[0].range.end {
             let message =
-                format!("overlaps tensor {}; expected each to have its own bytes", quoted(&pair[0].name));
+                format!("overlaps tensor {}; expected separate bytes for each tensor", quoted(&pair[0].name));
             return Err(GgufError::tensor(&pair[1].name, message));
         }
     }

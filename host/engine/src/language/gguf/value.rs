@@ -1,4 +1,4 @@
-//! Values of metadata: conversions, and words for messages.
+//! Metadata values: conversions, and descriptions for messages.
 
 use candle_core::quantized::gguf_file::Value;
 
@@ -41,10 +41,10 @@ pub(super) fn all<'v, T>(value: &'v Value, read: impl Fn(&'v Value) -> Option<T>
     }
 }
 
-/// A value for a message: what it is, and itself where it is short.
+/// A description for messages: the type, and the value if it is short.
 pub(super) fn describe(value: &Value) -> String {
     match value {
-        Value::String(value) => format!("the text {}", quoted(value)),
+        Value::String(value) => format!("the string {}", quoted(value)),
         Value::Array(values) => match values.first() {
             Some(first) => format!("an array of {}, the first {}", values.len(), describe_element(first)),
             None => "an empty array".to_owned(),

@@ -4,7 +4,7 @@ use super::error::{Cause, shortened};
 use super::syntax::Name;
 use super::value::Value;
 
-/// The arguments of a call.
+/// The evaluated arguments of a call.
 #[derive(Debug, Default)]
 pub(super) struct Args {
     pub(super) positional: Vec<Value>,
@@ -12,13 +12,13 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// An argument by its place or its name; none where it is not args.
+    /// The argument at `place` or with `name`, if the call has it.
     pub(super) fn get(&self, place: usize, name: &str) -> Option<&Value> {
         let named = || self.named.iter().find(|(is, _)| **is == *name).map(|(_, value)| value);
         self.positional.get(place).or_else(named)
     }
 
-    /// An argument that must be there.
+    /// A required argument.
     pub(super) fn need(&self, place: usize, name: &str) -> Result<&Value, Cause> {
         self.get(place, name).ok_or_else(|| Cause::Failed(format!("argument `{name}` is missing")))
     }
@@ -27,7 +27,7 @@ impl Args {
         match self.get(place, name) {
             None | Some(Value::None | Value::Undefined) => Ok(None),
             Some(value) => value.text().map(Some).ok_or_else(|| {
-                Cause::Failed(format!("argument `{name}` is {}, expected a text", value.kind()))
+                Cause::Failed(format!("argument `{name}` is {}, expected a string", value.kind()))
             }),
         }
     }
@@ -45,13 +45,15 @@ impl Args {
         self.get(place, name).is_some_and(Value::is_true)
     }
 
+    /// Checks that every argument has one of these names, or a place among them.
+    ///
     /// # Errors
     ///
-    /// When there are arguments by no place and no name of these.
+    /// If there are too many arguments, or one has another name.
     pub(super) fn only(&self, names: &[&str]) -> Result<(), Cause> {
-        let (found, most) = (self.positional.len(), names.len());
-        if found > most {
-            return Err(Cause::Failed(format!("{found} arguments, expected at most {most}")));
+        let (found, max) = (self.positional.len(), names.len());
+        if found > max {
+            return Err(Cause::Failed(format!("{found} arguments, expected at most {max}")));
         }
         match self.named.iter().find(|(name, _)| !names.contains(&&**name)) {
             Some((unknown, _)) => Err(Cause::Failed(format!("no argument `{}`", shortened(unknown)))),

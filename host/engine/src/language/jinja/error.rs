@@ -1,20 +1,21 @@
-//! Errors of templates, and the line that each is at.
+//! Errors of templates, with the line of each.
 
-/// What went wrong, and at which line.
+/// An error, and its line in the source.
 #[derive(Debug)]
 pub(crate) struct Error {
     pub(crate) line: u32,
     pub(crate) cause: Cause,
 }
 
-/// Why a template does not go on.
+/// Reason that a template was stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// It cannot be read, or asks for what there is not; in a sentence.
+    /// A syntax error, or an operation that is invalid or not permitted. The message is one
+    /// sentence.
     Failed(String),
-    /// It has called `raise_exception` with these words.
+    /// The message of a call of `raise_exception`.
     Refused(String),
-    /// It takes more steps or bytes than a rendering may; and where, if that has a name.
+    /// The budget is exhausted. Holds the operation that exhausted it, if it has a name.
     Unbounded(Option<String>),
 }
 
@@ -23,7 +24,7 @@ impl Cause {
         Cause::Failed(message.into())
     }
 
-    /// The same, at what has a name: "filter `indent`".
+    /// Adds the name of an operation, such as "filter `indent`".
     pub(super) fn at(self, place: impl FnOnce() -> String) -> Self {
         match self {
             Cause::Unbounded(None) => Cause::Unbounded(Some(place())),
@@ -33,7 +34,7 @@ impl Cause {
     }
 }
 
-/// The line of an error that its statement fills in.
+/// Placeholder for the line, which the enclosing statement fills in.
 pub(super) const UNKNOWN_LINE: u32 = 0;
 
 impl From<Cause> for Error {
@@ -42,7 +43,7 @@ impl From<Cause> for Error {
     }
 }
 
-/// A name from the template as messages may show it.
+/// Shortens a name from the template for messages.
 pub(super) fn shortened(name: &str) -> &str {
     &name[..name.floor_char_boundary(40)]
 }

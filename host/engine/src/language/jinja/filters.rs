@@ -1,4 +1,4 @@
-//! Filters that templates may use.
+//! Filters.
 
 mod attribute;
 mod order;
@@ -105,7 +105,7 @@ pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> 
     }
 }
 
-/// All of the above, for messages.
+/// Names of all filters, for messages.
 const ALLOWED: &str = "abs, capitalize, count, default, dictsort, first, float, indent, int, items, join, last, length, \
                        list, lower, map, max, min, reject, rejectattr, replace, reverse, round, safe, select, selectattr, \
                        sort, split, string, sum, title, tojson, trim, unique, upper";
@@ -180,7 +180,7 @@ fn map(value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {
         return Value::list(items.into_iter().map(of).collect::<Result<_, Cause>>()?);
     }
     let filter = args.need(0, "filter")?;
-    let filter = filter.text().ok_or_else(|| Cause::failed("a filter's name that is not a text"))?;
+    let filter = filter.text().ok_or_else(|| Cause::failed("the name of the filter is not a string"))?;
     if filter == "map" {
         return Err(Cause::failed("`map` within `map` is not allowed in chat templates"));
     }
@@ -189,7 +189,7 @@ fn map(value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     Value::list(items.into_iter().map(of).collect::<Result<_, Cause>>()?)
 }
 
-/// The arguments behind the first ones.
+/// The arguments after the first `first`.
 fn rest(args: &Args, first: usize, budget: &Budget) -> Result<Args, Cause> {
     budget.values(args.positional.len() + args.named.len())?;
     let positional = args.positional.get(first..).unwrap_or_default().to_vec();
@@ -202,10 +202,10 @@ fn select(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Val
     let test = args.positional.get(first);
     let test = match test {
         None => None,
-        Some(test) => Some(test.text().ok_or_else(|| Cause::failed("a test's name that is not a text"))?),
+        Some(test) => Some(test.text().ok_or_else(|| Cause::failed("the name of the test is not a string"))?),
     };
     let rest = rest(args, first + 1, budget)?;
-    let mut kept = Vec::new();
+    let mut selected = Vec::new();
     for item in value.items(budget)? {
         let tested = if of_attribute {
             attribute_of(&item, args.need(0, "attribute")?, budget)?
@@ -217,8 +217,8 @@ fn select(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Val
             Some(test) => tests::holds(test, &tested, &rest, budget)?,
         };
         if holds == keeps {
-            kept.push(item);
+            selected.push(item);
         }
     }
-    Value::list(kept)
+    Value::list(selected)
 }

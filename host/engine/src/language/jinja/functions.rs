@@ -1,4 +1,4 @@
-//! Functions that templates may call, and what they are args.
+//! Functions.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use super::error::Cause;
 use super::text::Writer;
 use super::value::{Function, Value};
 
-/// All functions, for messages.
+/// Names of all functions, for messages.
 pub(super) const ALLOWED: &str =
     "dict, namespace, raise_exception, range, strftime_now, and the template's own macros";
 
@@ -31,7 +31,7 @@ pub(super) fn call(function: Function, args: &Args, budget: &Budget) -> Result<V
             if let Some(Value::Map(map)) = args.positional.first() {
                 budget.values(map.entries.len())?;
                 for (key, value) in &map.entries {
-                    let name = key.text().ok_or_else(|| Cause::failed("a name that is not a text"))?;
+                    let name = key.text().ok_or_else(|| Cause::failed("a name must be a string"))?;
                     attributes.push((name.into(), value.clone()));
                 }
             }
@@ -52,9 +52,9 @@ pub(super) fn call(function: Function, args: &Args, budget: &Budget) -> Result<V
             };
             let step = if args.positional.len() > 2 { number(2, "step")? } else { 1 };
             if step == 0 {
-                return Err(Cause::failed("a step of 0"));
+                return Err(Cause::failed("step is 0"));
             }
-            // Of the widest integers, so that nothing overflows.
+            // In 128 bits, so that nothing overflows.
             let (start, stop, step) = (i128::from(start), i128::from(stop), i128::from(step));
             let count =
                 if step > 0 { (stop - start + step - 1) / step } else { (stop - start + step + 1) / step };
@@ -91,7 +91,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// A point in time, in UTC, by a format of `strftime`'s.
+/// Formats a time in UTC, with a format of `strftime`.
 fn strftime(format: &str, seconds: i64, budget: &Budget) -> Result<Value, Cause> {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
@@ -107,7 +107,7 @@ fn strftime(format: &str, seconds: i64, budget: &Budget) -> Result<Value, Cause>
             continue;
         }
         let mut code = characters.next();
-        // `%-d` is without its leading zero.
+        // `%-d` omits the leading zero.
         let is_bare = code == Some('-');
         if is_bare {
             code = characters.next();
@@ -139,7 +139,7 @@ fn strftime(format: &str, seconds: i64, budget: &Budget) -> Result<Value, Cause>
             Some('%') => "%".to_owned(),
             other => {
                 let other = other.map(String::from).unwrap_or_default();
-                return Err(Cause::Failed(format!("`%{other}` is no part of a date")));
+                return Err(Cause::Failed(format!("`%{other}` is not a supported date format")));
             }
         };
         text.push(&part)?;
@@ -147,8 +147,8 @@ fn strftime(format: &str, seconds: i64, budget: &Budget) -> Result<Value, Cause>
     Ok(text.value())
 }
 
-/// Year, month and day, `days` after 1970-01-01 in the Gregorian calendar: eras of 400 years, whose
-/// years begin in March.
+/// Year, month and day, `days` after 1970-01-01 in the Gregorian calendar. Computed in eras of 400
+/// years that begin in March.
 fn date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -172,7 +172,7 @@ mod unit_tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         let budget = Budget::new(&Bounds { steps: 1_000, bytes: 10_000, output: 0 });
         let cases = [
             (0, "1970-01-01 Thursday 001"),

@@ -1,4 +1,4 @@
-//! Statements and expressions, run.
+//! An interpreter of the syntax tree.
 
 mod calls;
 mod expressions;
@@ -9,13 +9,13 @@ use super::error::{Cause, Error};
 use super::syntax::{Block, Name};
 use super::value::{Function, Value};
 
-/// Expressions, blocks and macros within each other while they run.
+/// Maximum depth of nested expressions, blocks and macros at run time.
 const MAX_DEPTH: usize = 300;
 
-/// Names and their values.
+/// Variables of a block.
 type Scope = Vec<(Name, Value)>;
 
-/// What comes after a statement.
+/// Control flow after a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Next,
@@ -25,18 +25,18 @@ enum Flow {
 
 pub(super) struct Interpreter<'b> {
     budget: &'b Budget,
-    /// The template's own first, then those of the blocks that are open.
+    /// The template's own scope first, then the scopes of the enclosing blocks.
     scopes: Vec<Scope>,
-    /// What is written, and within it what blocks write that are set or filtered.
+    /// The output of the template, then those of the enclosing blocks that capture their text.
     outputs: Vec<String>,
-    most_output: usize,
+    max_output: usize,
     depth: usize,
 }
 
 impl<'b> Interpreter<'b> {
-    pub(super) fn new(budget: &'b Budget, variables: Vec<(&'static str, Value)>, most_output: usize) -> Self {
+    pub(super) fn new(budget: &'b Budget, variables: Vec<(&'static str, Value)>, max_output: usize) -> Self {
         let scope = variables.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        Interpreter { budget, scopes: vec![scope], outputs: vec![String::new()], most_output, depth: 0 }
+        Interpreter { budget, scopes: vec![scope], outputs: vec![String::new()], max_output, depth: 0 }
     }
 
     pub(super) fn run(mut self, body: &Block) -> Result<String, Error> {
@@ -44,7 +44,7 @@ impl<'b> Interpreter<'b> {
         Ok(self.outputs.swap_remove(0))
     }
 
-    /// A block with names of its own.
+    /// Runs a block in a new scope.
     fn scoped(&mut self, scope: Scope, body: &Block) -> Result<Flow, Error> {
         self.scopes.push(scope);
         let flow = self.block(body)?;
@@ -52,7 +52,7 @@ impl<'b> Interpreter<'b> {
         Ok(flow)
     }
 
-    /// What a block writes.
+    /// Runs a block, and returns its text.
     fn captured(&mut self, body: &Block) -> Result<Value, Error> {
         self.outputs.push(String::new());
         self.scoped(Scope::new(), body)?;
@@ -62,7 +62,9 @@ impl<'b> Interpreter<'b> {
     fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(Cause::Failed(format!("macros and blocks run more than {MAX_DEPTH} deep")).into());
+            return Err(
+                Cause::Failed(format!("macros and blocks are nested more than {MAX_DEPTH} deep")).into()
+            );
         }
         let result = run(self)?;
         self.depth -= 1;
@@ -73,7 +75,7 @@ impl<'b> Interpreter<'b> {
         self.budget.bytes(text.len())?;
         let is_last = self.outputs.len() == 1;
         if let Some(output) = self.outputs.last_mut() {
-            if is_last && output.len() + text.len() > self.most_output {
+            if is_last && output.len() + text.len() > self.max_output {
                 return Err(Cause::Unbounded(None));
             }
             output.push_str(text);

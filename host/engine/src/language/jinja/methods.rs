@@ -1,4 +1,4 @@
-//! Methods of Python's texts, lists and maps that templates may call, and what stands in brackets.
+//! Python's methods of strings, lists and maps; indices and slices.
 
 use super::arguments::Args;
 use super::budget::Budget;
@@ -34,27 +34,27 @@ pub(super) fn call(value: &Value, name: &str, args: &Args, budget: &Budget) -> R
         Value::List(list) => match name {
             "count" | "index" => {
                 args.only(&["value"])?;
-                let wanted = args.need(0, "value")?;
+                let needle = args.need(0, "value")?;
                 let mut count = 0;
                 for (at, item) in list.items.iter().enumerate() {
-                    if item.equals(wanted, budget)? {
+                    if item.equals(needle, budget)? {
                         if name == "index" {
                             return Ok(Value::Integer(at as i64));
                         }
                         count += 1;
                     }
                 }
-                if name == "index" { Err(Cause::failed("no such item")) } else { Ok(Value::Integer(count)) }
+                if name == "index" { Err(Cause::failed("item not found")) } else { Ok(Value::Integer(count)) }
             }
             "append" | "extend" | "insert" | "pop" | "remove" | "clear" | "sort" | "reverse" => {
-                Err(Cause::failed("lists do not change in chat templates; use `+` and `set`"))
+                Err(Cause::failed("lists are immutable in chat templates; use `+` and `set`"))
             }
             _ => unknown(value, name, "count, index"),
         },
         Value::Loop(turn) if name == "cycle" => {
             let values = &args.positional;
             let value = turn.index.checked_rem(values.len()).and_then(|at| values.get(at)).cloned();
-            value.ok_or_else(|| Cause::failed("nothing to take turns with"))
+            value.ok_or_else(|| Cause::failed("`cycle` needs at least one argument"))
         }
         other => unknown(other, name, "none"),
     }
@@ -67,7 +67,7 @@ fn unknown(value: &Value, name: &str, allowed: &str) -> Result<Value, Cause> {
 
 fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     budget.reading(text.len())?;
-    // Of what is part of the text itself.
+    // Charges for a part of the text.
     let part = |part: &str| -> Result<Value, Cause> {
         budget.bytes(part.len())?;
         Ok(Value::from(part))
@@ -75,7 +75,7 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
     match name {
         "lower" | "upper" | "title" | "capitalize" => {
             args.only(&[])?;
-            // A letter has at most three in its other case, of up to four bytes.
+            // Changing the case of a letter results in at most three letters, of up to four bytes.
             budget.bytes(text.len().saturating_mul(3))?;
             Ok(Value::from(match name {
                 "lower" => text.to_lowercase(),
@@ -87,7 +87,7 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
         "strip" | "lstrip" | "rstrip" => {
             args.only(&["chars"])?;
             let stripped = args.text(0, "chars")?;
-            // Each character of the text is looked for among these.
+            // Each character of the text is compared with these.
             budget.steps(stripped.map_or(0, |chars| text.len() / 16 * (1 + chars.len() / 16)))?;
             let is_stripped = |c: char| stripped.map_or(c.is_whitespace(), |chars| chars.contains(c));
             part(match name {
@@ -101,7 +101,7 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
             let has = |affix: &Value| -> Result<bool, Cause> {
                 let affix = affix
                     .text()
-                    .ok_or_else(|| Cause::Failed(format!("{}, expected a text", affix.kind())))?;
+                    .ok_or_else(|| Cause::Failed(format!("{}, expected a string", affix.kind())))?;
                 budget.reading(affix.len())?;
                 Ok(if name == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) })
             };
@@ -126,8 +126,8 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
         }
         "split" | "rsplit" => {
             args.only(&["sep", "maxsplit"])?;
-            let most = args.integer(1, "maxsplit")?.and_then(|most| usize::try_from(most).ok());
-            split(text, name, args.text(0, "sep")?, most, budget)
+            let max = args.integer(1, "maxsplit")?.and_then(|max| usize::try_from(max).ok());
+            split(text, name, args.text(0, "sep")?, max, budget)
         }
         "splitlines" => {
             args.only(&["keepends"])?;
@@ -145,12 +145,12 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
             args.only(&["old", "new", "count"])?;
             let (old, new) =
                 (args.text(0, "old")?.unwrap_or_default(), args.text(1, "new")?.unwrap_or_default());
-            let most =
-                args.integer(2, "count")?.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+            let max =
+                args.integer(2, "count")?.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
             budget.reading(old.len())?;
             let mut replaced = Writer::new(budget);
             let mut written = 0;
-            for (at, _) in text.match_indices(old).take(most) {
+            for (at, _) in text.match_indices(old).take(max) {
                 budget.steps(1)?;
                 replaced.push(&text[written..at])?;
                 replaced.push(new)?;
@@ -161,16 +161,16 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
         }
         "find" | "rfind" | "index" | "count" => {
             args.only(&["sub"])?;
-            let wanted = args.text(0, "sub")?.unwrap_or_default();
-            budget.reading(wanted.len())?;
+            let needle = args.text(0, "sub")?.unwrap_or_default();
+            budget.reading(needle.len())?;
             let place = match name {
-                "count" => return Ok(Value::Integer(text.matches(wanted).count() as i64)),
-                "rfind" => text.rfind(wanted),
-                _ => text.find(wanted),
+                "count" => return Ok(Value::Integer(text.matches(needle).count() as i64)),
+                "rfind" => text.rfind(needle),
+                _ => text.find(needle),
             };
             match place {
                 Some(at) => Ok(Value::Integer(text[..at].chars().count() as i64)),
-                None if name == "index" => Err(Cause::failed("no such part")),
+                None if name == "index" => Err(Cause::failed("substring not found")),
                 None => Ok(Value::Integer(-1)),
             }
         }
@@ -181,8 +181,9 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
                 if at > 0 {
                     joined.push(text)?;
                 }
-                let item =
-                    item.text().ok_or_else(|| Cause::Failed(format!("{}, expected a text", item.kind())))?;
+                let item = item
+                    .text()
+                    .ok_or_else(|| Cause::Failed(format!("{}, expected a string", item.kind())))?;
                 joined.push(item)?;
             }
             Ok(joined.value())
@@ -210,8 +211,8 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
     }
 }
 
-/// `text` with a capital letter wherever the character before it does not go on, and small letters
-/// elsewhere.
+/// Converts each character to upper case if it starts a word, otherwise to lower case. `goes_on` is
+/// true for a character that the next one continues.
 fn title(text: &str, goes_on: impl Fn(char) -> bool) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut before = None;
@@ -230,7 +231,7 @@ fn split(
     text: &str,
     name: &str,
     separator: Option<&str>,
-    most: Option<usize>,
+    max: Option<usize>,
     budget: &Budget,
 ) -> Result<Value, Cause> {
     let mut parts = Vec::new();
@@ -240,15 +241,15 @@ fn split(
         parts.push(Value::from(part));
         Ok(())
     };
-    let pieces = most.map_or(usize::MAX, |most| most.saturating_add(1));
+    let pieces = max.map_or(usize::MAX, |max| max.saturating_add(1));
     match separator {
-        Some("") => return Err(Cause::failed("an empty separator")),
+        Some("") => return Err(Cause::failed("empty separator")),
         Some(separator) if name == "split" => text.splitn(pieces, separator).try_for_each(&mut push)?,
         Some(separator) => {
             text.rsplitn(pieces, separator).try_for_each(&mut push)?;
             parts.reverse();
         }
-        None if most.is_none() => text.split_whitespace().try_for_each(&mut push)?,
+        None if max.is_none() => text.split_whitespace().try_for_each(&mut push)?,
         None => {
             let forward = name == "split";
             let mut rest = if forward { text.trim_start() } else { text.trim_end() };
@@ -258,7 +259,7 @@ fn split(
                 let cut =
                     if forward { rest.find(char::is_whitespace) } else { rest.rfind(char::is_whitespace) };
                 let Some(at) = cut.filter(|_| left > 0) else {
-                    // What is left keeps the whitespace at its other end.
+                    // The remaining text keeps the whitespace at its other end.
                     push(rest)?;
                     break;
                 };
@@ -278,13 +279,13 @@ fn split(
     Value::list(parts)
 }
 
-/// Where an index points to in so many items: from the end where it is negative.
+/// Position of an index in a list of `length` items. A negative index counts from the end.
 pub(super) fn place(index: i64, length: usize) -> Option<usize> {
     let index = if index < 0 { index.checked_add(i64::try_from(length).ok()?)? } else { index };
     usize::try_from(index).ok().filter(|&index| index < length)
 }
 
-/// What Python's `value[start:stop:step]` is.
+/// Python's `value[start:stop:step]`.
 pub(super) fn slice(
     value: &Value,
     [start, stop, step]: [Option<i64>; 3],
@@ -347,7 +348,7 @@ pub(super) fn loop_attribute(turn: &Loop, name: &str) -> Option<Value> {
         "first" => Some(Value::Boolean(turn.index == 0)),
         "last" => Some(Value::Boolean(turn.index + 1 == turn.length)),
         "length" => number(turn.length),
-        // Deeper loops are recursive ones.
+        // Only recursive loops are deeper.
         "depth" => number(1),
         "depth0" => number(0),
         "previtem" => Some(turn.previous.clone()),

@@ -1,4 +1,4 @@
-//! From tokens to a tree, by Jinja2's grammar.
+//! From tokens to a syntax tree, with the grammar of Jinja2.
 
 mod expressions;
 mod statements;
@@ -7,17 +7,17 @@ use super::error::{Cause, Error, shortened};
 use super::lexer::{Token, tokens};
 use super::syntax::{Block, Name};
 
-/// Blocks and brackets within each other. Templates of models reach about 20.
+/// Maximum depth of nested blocks and brackets. Templates of models reach about 20.
 const MAX_NESTED: usize = 100;
 
-/// The tree of `source`.
+/// Parses `source`.
 pub(super) fn parse(source: &str) -> Result<Block, Error> {
     let tokens = tokens(source)?;
     let mut parser = Parser { tokens, at: 0, nested: 0 };
     let (body, end) = parser.block(&[])?;
     match end {
         None => Ok(body),
-        Some(end) => parser.fail(format!("`{end}` without its beginning")),
+        Some(end) => parser.fail(format!("`{end}` without a matching block")),
     }
 }
 
@@ -76,25 +76,25 @@ impl Parser {
         matches!(self.peek(), Token::Name(is) if is == name)
     }
 
-    /// Take `sign` if it comes next.
-    fn takes(&mut self, sign: &str) -> bool {
-        let takes = self.is_sign(sign);
-        self.at += usize::from(takes);
-        takes
+    /// Consumes `sign` if it is the next token.
+    fn accept(&mut self, sign: &str) -> bool {
+        let accept = self.is_sign(sign);
+        self.at += usize::from(accept);
+        accept
     }
 
-    fn takes_name(&mut self, name: &str) -> bool {
-        let takes = self.is_name(name);
-        self.at += usize::from(takes);
-        takes
+    fn accept_name(&mut self, name: &str) -> bool {
+        let accept = self.is_name(name);
+        self.at += usize::from(accept);
+        accept
     }
 
     fn sign(&mut self, sign: &str) -> Parsed<()> {
-        if self.takes(sign) { Ok(()) } else { self.expected(&format!("`{sign}`")) }
+        if self.accept(sign) { Ok(()) } else { self.expected(&format!("`{sign}`")) }
     }
 
     fn keyword(&mut self, name: &str) -> Parsed<()> {
-        if self.takes_name(name) { Ok(()) } else { self.expected(&format!("`{name}`")) }
+        if self.accept_name(name) { Ok(()) } else { self.expected(&format!("`{name}`")) }
     }
 
     fn name(&mut self) -> Parsed<Name> {
@@ -117,7 +117,7 @@ impl Parser {
         }
     }
 
-    /// Go one level deeper.
+    /// Parses one level deeper.
     fn within<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         self.nested += 1;
         if self.nested > MAX_NESTED {

@@ -1,4 +1,4 @@
-//! A packed file, opened: checked against its checksums, and mapped.
+//! A packed file, opened: verified against its checksums, and mapped.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,7 +14,7 @@ use crate::files::Folder;
 use crate::language::gguf::{GgufError, quoted};
 use crate::weights::{Bytes, PackedSlot};
 
-/// A file of packed matrices, checked and mapped.
+/// A verified and mapped file of packed matrices.
 pub(crate) struct PackedFile {
     pub(super) path: PathBuf,
     pub(super) bytes: Arc<Bytes>,
@@ -22,14 +22,14 @@ pub(crate) struct PackedFile {
 }
 
 impl PackedFile {
-    /// The file of `slot`, if there is one.
+    /// Opens the file of `slot`, if it exists.
     ///
     /// # Errors
     ///
-    /// Why the file that is there is of no use.
+    /// If the file is invalid; the message is a predicate for the path.
     pub(super) fn open(
         slot: &PackedSlot,
-        wanted: &[&MatrixSpec],
+        specs: &[&MatrixSpec],
         pool: &Pool,
     ) -> Result<Option<Self>, String> {
         let path = path(slot);
@@ -45,12 +45,12 @@ impl PackedFile {
         if table.layout != PACKED_LAYOUT || table.sha256 != slot.sha256 {
             let Table { layout, sha256, .. } = table;
             return Err(format!(
-                "is of layout {layout} and of the model with sha256 {}, expected layout {PACKED_LAYOUT} and {}",
+                "has layout {layout} and model sha256 {}, expected layout {PACKED_LAYOUT} and {}",
                 quoted(&sha256),
                 slot.sha256
             ));
         }
-        check_sections(&table.matrices, wanted, bytes.len())?;
+        check_sections(&table.matrices, specs, bytes.len())?;
         bytes.populate();
         check_sums(&table.matrices, &bytes, pool)?;
         Ok(Some(Self::of(path, bytes, table)))
@@ -61,7 +61,7 @@ impl PackedFile {
         PackedFile { path, bytes: Arc::new(bytes), sections }
     }
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -70,17 +70,17 @@ impl PackedFile {
         &self.path
     }
 
-    /// The matrix `wanted`, read where it lies in the mapping.
+    /// The matrix `spec`, which borrows from the mapping.
     ///
     /// # Errors
     ///
-    /// When the file has no such matrix: never for those that it was opened with.
-    pub(crate) fn matrix(&self, wanted: &MatrixSpec) -> Result<QuantizedMatrix, GgufError> {
-        let MatrixSpec { name, ty, rows, columns } = wanted;
+    /// If the file has no such matrix; never for those that it was opened with.
+    pub(crate) fn matrix(&self, spec: &MatrixSpec) -> Result<QuantizedMatrix, GgufError> {
+        let MatrixSpec { name, ty, rows, columns } = spec;
         let path = self.path.display();
         let section = self.sections.get(name);
-        let section = section
-            .ok_or_else(|| GgufError::tensor(name, format!("is not in `{path}`; remove that file")))?;
+        let section =
+            section.ok_or_else(|| GgufError::tensor(name, format!("is not in `{path}`; remove the file")))?;
         let range = section.offset..section.offset.saturating_add(section.length);
         let source: PackedSource = self.bytes.clone();
         QuantizedMatrix::from_packed(*ty, source, range, *rows, *columns)
@@ -88,8 +88,7 @@ impl PackedFile {
     }
 }
 
-/// That the sections' bytes are those that were written. All of them are read, which is what a
-/// first request would do.
+/// Verifies the checksums of all sections. This reads all of them, as the first request would.
 pub(super) fn check_sums(sections: &[Section], bytes: &[u8], pool: &Pool) -> Result<(), String> {
     let damaged = AtomicUsize::new(usize::MAX);
     pool.run(sections.len(), |index| {

@@ -5,7 +5,7 @@ use crate::language::sampler::log_sum_exp;
 use crate::language::{Finish, Output, Session};
 
 #[tokio::test]
-async fn streamed_text_is_the_text() {
+async fn stream_equals_final_text() {
     let model = model(FILES[0]);
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let answer =
@@ -16,7 +16,7 @@ async fn streamed_text_is_the_text() {
         streamed.push_str(&part.text);
     }
     assert_eq!(streamed, text);
-    // A stop string in the middle of it ends it there, and is never streamed.
+    // A stop string in the middle of the text ends it there, and is never streamed.
     let middle = text.char_indices().nth(text.chars().count() / 2).map_or(0, |(at, _)| at);
     let stop: String = text[middle..].chars().take(2).collect();
     let mut request = generate(tokens(9, 8), 30);
@@ -34,36 +34,36 @@ async fn streamed_text_is_the_text() {
 }
 
 #[tokio::test]
-async fn log_probabilities_are_those_that_choices_score() {
+async fn token_logprobs_equal_scores_of_choices() {
     let model = model(FILES[0]);
     let mut request = generate(tokens(9, 8), 6);
     request.params.logprobs = Some(3);
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let answer = model.run(&mut Session::default(), request, Some(sender), soon()).await.unwrap();
-    let Output::Text { text, tokens: said, logprobs, .. } = answer.output else { panic!("scores") };
-    assert_eq!(logprobs.len(), said.len());
+    let Output::Text { text, tokens: generated, logprobs, .. } = answer.output else { panic!("scores") };
+    assert_eq!(logprobs.len(), generated.len());
     let mut streamed = Vec::new();
     while let Some(part) = receiver.recv().await {
         streamed.extend(part.logprobs);
     }
     assert_eq!(streamed, logprobs, "`{text}`");
     let (mut decoder, pool) = decoder(FILES[0], 256);
-    let all = logits(&mut decoder, &pool, &[&tokens(9, 8)[..], &said].concat(), 64);
-    for (index, (token, told)) in said.iter().zip(&logprobs).enumerate() {
+    let all = logits(&mut decoder, &pool, &[&tokens(9, 8)[..], &generated].concat(), 64);
+    for (index, (token, entry)) in generated.iter().zip(&logprobs).enumerate() {
         let row = &all[8 + index];
         let expected = row[*token as usize] - log_sum_exp(row);
-        assert!((told.logprob - expected).abs() < TOLERANCE, "{index}: {} and {expected}", told.logprob);
-        // Greedy: the chosen one is the likeliest.
-        assert_eq!((told.top.len(), told.top[0].1), (3, told.logprob));
-        assert!(told.top.is_sorted_by(|a, b| a.1 >= b.1));
-        assert_eq!(told.bytes, model.shared.tokenizer.token_bytes(*token));
+        assert!((entry.logprob - expected).abs() < TOLERANCE, "{index}: {} and {expected}", entry.logprob);
+        // Greedy: the chosen token is the most likely one.
+        assert_eq!((entry.top.len(), entry.top[0].1), (3, entry.logprob));
+        assert!(entry.top.is_sorted_by(|a, b| a.1 >= b.1));
+        assert_eq!(entry.bytes, model.shared.tokenizer.token_bytes(*token));
     }
 }
 
-/// An answer that begins a text, behind a control token: SentencePiece puts a space before it that
-/// is no part of the answer.
+/// An answer at the beginning of a text, after a control token. SentencePiece adds a leading space
+/// that is not part of the answer.
 #[tokio::test]
-async fn bytes_of_log_probabilities_make_the_text() {
+async fn token_bytes_concatenate_to_the_text() {
     for file in FILES {
         let model = model(file);
         let control = (0..320).find(|&token| model.shared.tokenizer.is_control(token));
@@ -72,8 +72,10 @@ async fn bytes_of_log_probabilities_make_the_text() {
             request.params.logprobs = Some(2);
             let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
             let answer = model.run(&mut Session::default(), request, Some(sender), soon()).await.unwrap();
-            let Output::Text { text, tokens: said, logprobs, .. } = answer.output else { panic!("scores") };
-            assert_eq!(logprobs.len(), said.len());
+            let Output::Text { text, tokens: generated, logprobs, .. } = answer.output else {
+                panic!("scores")
+            };
+            assert_eq!(logprobs.len(), generated.len());
             let bytes: Vec<u8> = logprobs.iter().flat_map(|token| token.bytes.clone()).collect();
             assert_eq!(String::from_utf8_lossy(&bytes), text, "{file} {begin}");
             assert!(logprobs.is_sorted_by_key(|token| token.start));

@@ -1,5 +1,4 @@
-//! The engine against itself: however a request is cut, batched, cached or branched, its numbers
-//! are the same.
+//! Invariants of the engine: chunking, batching, caching and branching do not change the numbers.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use crate::language::sampler::log_sum_exp;
 use crate::language::{Finish, Output, Params, Request, Session};
 
 #[test]
-fn prompt_in_chunks_is_the_prompt_in_one() {
+fn chunked_prompt_equals_single_pass() {
     for file in FILES {
         let (mut decoder, pool) = decoder(file, 256);
         let tokens = tokens(90, 1);
@@ -28,7 +27,7 @@ fn prompt_in_chunks_is_the_prompt_in_one() {
 }
 
 #[test]
-fn batch_is_each_alone() {
+fn batch_equals_single_requests() {
     for file in FILES {
         let (mut decoder, pool) = decoder(file, 256);
         let prompts: Vec<_> = [5, 40, 1, 17, 33].iter().zip(0..).map(|(&n, seed)| tokens(n, seed)).collect();
@@ -38,7 +37,7 @@ fn batch_is_each_alone() {
         let mut runs = Vec::new();
         for (sequence, prompt) in sequences.iter_mut().zip(&prompts) {
             sequence.extend(&pool, prompt).unwrap();
-            runs.push(Run { sequence, start: 0, wanted: 1 });
+            runs.push(Run { sequence, start: 0, logit_rows: 1 });
         }
         decoder.forward(&mut runs);
         let vocabulary = decoder.vocabulary();
@@ -51,7 +50,7 @@ fn batch_is_each_alone() {
 }
 
 #[tokio::test]
-async fn prefix_that_is_found_changes_no_score() {
+async fn cached_prefix_changes_no_score() {
     for file in FILES {
         let model = model(file);
         let component = Arc::from("policy");
@@ -71,7 +70,7 @@ async fn prefix_that_is_found_changes_no_score() {
 }
 
 #[tokio::test]
-async fn branches_are_scored_as_one_at_a_time() {
+async fn branches_score_like_single_choices() {
     for file in FILES {
         let model = model(file);
         let prompt = tokens(37, 5);
@@ -96,7 +95,7 @@ async fn branches_are_scored_as_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn session_goes_on_where_it_ended() {
+async fn session_continues_after_its_last_token() {
     let model = model(FILES[1]);
     let whole = model.run(&mut Session::default(), generate(tokens(20, 6), 12), None, soon()).await.unwrap();
     let Output::Text { tokens: whole, finish, .. } = whole.output else { panic!("scores") };
@@ -121,7 +120,7 @@ fn declared(prompt: Vec<u32>) -> Request {
 }
 
 #[tokio::test]
-async fn one_sessions_text_is_not_found_by_anothers() {
+async fn session_text_is_private() {
     let model = model(FILES[2]);
     let component = Arc::from("moderate");
     let policy = tokens(40, 1);
@@ -132,17 +131,17 @@ async fn one_sessions_text_is_not_found_by_anothers() {
     let mut one = Session::new(&component);
     cached(&mut one, declared(policy.clone())).await;
     assert_eq!(cached(&mut one, score(with(2), &["yes"])).await, 40);
-    // Neither what was sent nor the beginning of it tells anything: each time the policy alone was
-    // there.
+    // A guess of the text, or of its beginning, reveals nothing: only the policy is found each
+    // time.
     for guess in [with(2), with(3), with(2)[..50].to_vec()] {
         assert_eq!(cached(&mut Session::new(&component), score(guess, &["yes"])).await, 40);
     }
-    // The session itself goes on where it was.
+    // The session itself finds its own text.
     assert_eq!(cached(&mut one, score(with(2), &["no"])).await, 59);
 }
 
 #[tokio::test]
-async fn session_holds_the_whole_prompt_after_choices() {
+async fn session_holds_whole_prompt_after_choices() {
     let model = model(FILES[2]);
     for (prompt, choices) in
         [("one two the t", ["he", "hat"]), ("one two ", ["three", "in"]), ("a  ", [" in", "b"])]
@@ -154,7 +153,7 @@ async fn session_holds_the_whole_prompt_after_choices() {
 }
 
 #[tokio::test]
-async fn choices_behind_words_are_encoded_as_with_them() {
+async fn choices_are_tokenized_together_with_last_word() {
     for file in FILES {
         let model = model(file);
         let tokenizer = &model.shared.tokenizer;

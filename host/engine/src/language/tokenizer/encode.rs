@@ -1,4 +1,4 @@
-//! A tokenizer: built from a file, and from text to tokens.
+//! A tokenizer: built from a file, it encodes text to tokens.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,7 +11,8 @@ use super::vocabulary::{Kind, Spelling, TokenBytes, Vocabulary};
 use crate::language::gguf::{Gguf, GgufError, quoted};
 use crate::language::template::Template;
 
-/// Tokens that end a text besides those that the file names: some files name one of several alone.
+/// Tokens that end a text, in addition to those that the file names. Some files name only one of
+/// several.
 const ENDS: [&str; 6] =
     ["<|end|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"];
 
@@ -19,15 +20,15 @@ const ENDS: [&str; 6] =
 pub(crate) struct Tokenizer {
     pub(super) encoder: Encoder,
     pub(super) spelling: Spelling,
-    /// Whether the encoder puts a space before a text.
+    /// True if the encoder adds a space at the beginning of a text.
     pub(super) space_prefix: bool,
-    /// Whether no token goes on from a word's letters into the next word.
-    pub(super) words_part: bool,
+    /// True if no token extends from the letters of one word into the next word.
+    pub(super) words_are_separate: bool,
     pub(super) bytes: TokenBytes,
     pub(super) control: ControlTokens,
-    /// The text of each control token, by id.
+    /// The text of each control token, sorted by id.
     pub(super) control_texts: Vec<(u32, String)>,
-    /// Control tokens that swallow the white space behind them.
+    /// Control tokens that strip the whitespace after them.
     pub(super) strips: HashSet<u32>,
     pub(super) bos: Option<u32>,
     pub(super) ends: HashSet<u32>,
@@ -35,12 +36,11 @@ pub(crate) struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Build the tokenizer that the file describes.
+    /// Builds the tokenizer that the file describes.
     ///
     /// # Errors
     ///
-    /// When the file describes none, or one of a kind that is not known here; when its parts
-    /// contradict each other.
+    /// If the file describes none, or an unsupported kind, or is inconsistent.
     pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
         const MODEL: &str = "tokenizer.ggml.model";
         let model = gguf.str(MODEL)?;
@@ -49,11 +49,11 @@ impl Tokenizer {
             Some("gpt2") => Spelling::ByteLevel,
             _ => {
                 let found = model.map_or("is missing".to_owned(), |model| format!("is {}", quoted(model)));
-                let message = format!("{found}; expected a tokenizer that is known: `llama`, `gpt2`");
+                let message = format!("{found}; expected a supported tokenizer: `llama`, `gpt2`");
                 return Err(GgufError::key(MODEL, message).into());
             }
         };
-        // Cheap refusals come before the vocabulary is read.
+        // Cheap checks come before the vocabulary is read.
         let words = (spelling == Spelling::ByteLevel).then(|| Words::read(gguf)).transpose()?;
         let vocabulary = Vocabulary::read(gguf)?;
         let encoder = match words {
@@ -74,7 +74,7 @@ impl Tokenizer {
         let named = [eos, id("tokenizer.ggml.eot_token_id")?, id("tokenizer.ggml.eom_token_id")?];
         let ends =
             named.into_iter().flatten().chain(ENDS.iter().filter_map(|end| control.get(end))).collect();
-        // As the reference: SentencePiece models begin with their BOS, and so does Llama 3.
+        // As in llama.cpp: SentencePiece models and Llama 3 begin with BOS.
         let begins = spelling == Spelling::Pieces || words == Some(Words::LlamaBpe);
         let add_bos = gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
 
@@ -86,7 +86,7 @@ impl Tokenizer {
             encoder,
             spelling,
             space_prefix,
-            words_part: spelling == Spelling::ByteLevel || vocabulary.words_part(),
+            words_are_separate: spelling == Spelling::ByteLevel || vocabulary.words_are_separate(),
             bytes: vocabulary.bytes(spelling)?,
             strips: stripping(gguf, &control_texts)?,
             control,
@@ -97,38 +97,37 @@ impl Tokenizer {
         })
     }
 
-    /// How many tokens there are, holes included.
+    /// Number of tokens, including unused ids.
     pub(crate) fn vocabulary_size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The token that a prompt begins with, where the file says that one does.
+    /// The token that a prompt begins with, if the file requires one.
     pub(crate) fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// Whether a text ends at `token`.
+    /// True if `token` ends a text.
     pub(crate) fn is_end(&self, token: u32) -> bool {
         self.ends.contains(&token)
     }
 
-    /// The tokens of `text`, without BOS. Control tokens in it are text.
+    /// Encodes `text`, without BOS. Control tokens in it are treated as text.
     ///
     /// # Errors
     ///
-    /// When the text is over 1 MiB.
+    /// If the text exceeds 1 MiB.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut tokens = Vec::new();
         self.encode_fragment(text, self.space_prefix, &mut tokens)?;
         Ok(tokens)
     }
 
-    /// As [`Tokenizer::encode`], for a text that goes on behind other text: no space is put before
-    /// it.
+    /// Like [`Tokenizer::encode`], for a text that continues other text: no space is put before it.
     ///
     /// # Errors
     ///
-    /// As [`Tokenizer::encode`].
+    /// As in [`Tokenizer::encode`].
     #[cfg(any(test, fuzzing))]
     pub(crate) fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut tokens = Vec::new();
@@ -136,14 +135,13 @@ impl Tokenizer {
         Ok(tokens)
     }
 
-    /// The bytes that `token` stands for in a text; none for control tokens, holes and ids that are
-    /// no token.
+    /// The bytes of `token` in a text; empty for control tokens, unused and unknown ids.
     pub(crate) fn token_bytes(&self, token: u32) -> &[u8] {
         self.bytes.get(token)
     }
 
-    /// What `token` reads as, for messages: control tokens by name, bytes that are no text
-    /// replaced. `None` for holes and ids that are no token.
+    /// A readable form of `token` for messages: the name of a control token, or its bytes with
+    /// invalid UTF-8 replaced. `None` for unused and unknown ids.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn token_text(&self, token: u32) -> Option<Cow<'_, str>> {
         let bytes = self.bytes.get(token);
@@ -189,8 +187,8 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// The control tokens that swallow the white space behind them. Files do not say; the reference
-/// knows Phi-3's by name.
+/// The control tokens that strip the whitespace after them. Files do not declare them; llama.cpp
+/// knows those of Phi-3 by name.
 fn stripping(gguf: &Gguf, control: &[(u32, String)]) -> Result<HashSet<u32>, TokenizerError> {
     let name = gguf.str("general.name")?.unwrap_or_default().to_lowercase();
     if gguf.architecture()? != "phi3" && !name.contains("phi-3") && !name.contains("phi3") {

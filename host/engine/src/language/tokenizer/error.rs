@@ -1,35 +1,34 @@
-//! Tokenizers that are refused, and texts that they refuse.
+//! Errors of tokenizers.
 
 use super::limits::MAX_TEXT_BYTES;
 use crate::language::gguf::GgufError;
 use crate::language::template::TemplateError;
 
-/// A tokenizer that is refused, or a text that it refuses.
+/// A tokenizer or an input that is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenizerError {
-    /// The file's metadata does not make a tokenizer.
+    /// The file's metadata does not describe a tokenizer.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The chat template is not one, or refuses the messages.
+    /// The chat template is invalid, or rejects the messages.
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// The file has no chat template.
     #[error(
-        "key `tokenizer.chat_template` is missing, so `messages` cannot be encoded; give a whole `prompt`, or take an \
-         instruct model's file"
+        "key `tokenizer.chat_template` is missing, so `messages` cannot be encoded; give a complete `prompt`, or use the file of an instruct model"
     )]
     NoTemplate,
-    /// Messages that are refused.
+    /// The messages are invalid.
     #[error("`messages` {0}")]
     Messages(String),
-    /// A text is too long.
-    #[error("a text of {found} bytes is over the {MAX_TEXT_BYTES} that are encoded at once; shorten it")]
+    /// A text exceeds the limit.
+    #[error("a text of {found} bytes exceeds the limit of {MAX_TEXT_BYTES}; shorten it")]
     Long {
-        /// Its bytes.
+        /// Size of the text in bytes.
         found: usize,
     },
     /// The encoder failed.
-    #[error("the tokenizer: {0}")]
+    #[error("tokenizer: {0}")]
     Encoder(String),
 }
 

@@ -1,4 +1,4 @@
-//! Tokenizers of real models against reference vectors, and of small ones that tests break.
+//! Tokenizers of real models compared with reference vectors, and small tokenizers for error cases.
 
 mod chats;
 mod reference;
@@ -35,7 +35,7 @@ fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
     turns.iter().map(message).collect()
 }
 
-/// A `llama` vocabulary of few tokens, which tests then break.
+/// A small `llama` vocabulary, which tests modify.
 pub(crate) fn small() -> Writer {
     let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
     tokens.extend((0..=255).map(vocabulary::byte_token_text));
@@ -83,7 +83,7 @@ fn build(writer: &Writer) -> Result<Tokenizer, TokenizerError> {
 }
 
 #[test]
-fn incomplete_characters_wait_and_invalid_bytes_are_replaced() {
+fn incomplete_characters_wait_invalid_bytes_are_replaced() {
     let tokenizer = phi3();
     let byte = |byte: u8| 3 + u32::from(byte);
     let mut detokenizer = tokenizer.detokenizer();

@@ -1,10 +1,10 @@
-//! Attributes that a filter is args by name.
+//! Attributes that a filter looks up by name.
 
 use crate::language::jinja::budget::Budget;
 use crate::language::jinja::error::Cause;
 use crate::language::jinja::value::Value;
 
-/// What is under a path of names and numbers with points between them.
+/// Looks up a path of names and indices that are separated by dots.
 pub(super) fn attribute_of(item: &Value, attribute: &Value, budget: &Budget) -> Result<Value, Cause> {
     let step = |value: &Value, name: &str| -> Result<Value, Cause> {
         budget.steps(1)?;
@@ -19,6 +19,6 @@ pub(super) fn attribute_of(item: &Value, attribute: &Value, budget: &Budget) -> 
     match attribute {
         Value::Text(path) => path.split('.').try_fold(item.clone(), |value, name| step(&value, name)),
         Value::Integer(at) => step(item, &at.to_string()),
-        other => Err(Cause::Failed(format!("an attribute that is {}", other.kind()))),
+        other => Err(Cause::Failed(format!("attribute is {}, expected a name or an index", other.kind()))),
     }
 }

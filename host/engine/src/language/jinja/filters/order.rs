@@ -1,4 +1,4 @@
-//! Filters that compare the items of a list.
+//! Filters that compare items.
 
 use std::cmp::Ordering;
 
@@ -9,7 +9,7 @@ use crate::language::jinja::error::Cause;
 use crate::language::jinja::operators;
 use crate::language::jinja::value::Value;
 
-/// What an item is ordered by: in lower case, unless case matters.
+/// Sort key of an item; in lower case, unless the comparison is case-sensitive.
 fn key(item: &Value, args: &Args, attribute: Option<&Value>, budget: &Budget) -> Result<Value, Cause> {
     let key = match attribute {
         Some(attribute) => attribute_of(item, attribute, budget)?,
@@ -25,7 +25,7 @@ fn key(item: &Value, args: &Args, attribute: Option<&Value>, budget: &Budget) ->
     }
 }
 
-/// Sort by keys, which are compared at the budget's cost.
+/// Sorts by keys. Comparisons are charged to the budget.
 fn sorted(mut keyed: Vec<(Value, Value)>, is_reverse: bool, budget: &Budget) -> Result<Vec<Value>, Cause> {
     let mut failed = None;
     keyed.sort_by(|(one, _), (other, _)| {
@@ -68,7 +68,7 @@ pub(super) fn dictsort(value: &Value, args: &Args, budget: &Budget) -> Result<Va
 
 pub(super) fn unique(value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     args.only(&["case_sensitive", "attribute"])?;
-    let (mut keys, mut kept) = (Vec::new(), Vec::new());
+    let (mut keys, mut distinct) = (Vec::new(), Vec::new());
     for item in value.items(budget)? {
         let key = key(&item, args, args.get(1, "attribute"), budget)?;
         let mut is_known = false;
@@ -81,20 +81,20 @@ pub(super) fn unique(value: &Value, args: &Args, budget: &Budget) -> Result<Valu
         if !is_known {
             budget.values(2)?;
             keys.push(key);
-            kept.push(item);
+            distinct.push(item);
         }
     }
-    Value::list(kept)
+    Value::list(distinct)
 }
 
 pub(super) fn extreme(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     args.only(&["case_sensitive", "attribute"])?;
-    let wanted = if name == "max" { Ordering::Greater } else { Ordering::Less };
+    let target = if name == "max" { Ordering::Greater } else { Ordering::Less };
     let mut best: Option<(Value, Value)> = None;
     for item in value.items(budget)? {
         let key = key(&item, args, args.get(1, "attribute"), budget)?;
         let is_better = match &best {
-            Some((best, _)) => operators::order(&key, best, budget)? == Some(wanted),
+            Some((best, _)) => operators::order(&key, best, budget)? == Some(target),
             None => true,
         };
         if is_better {

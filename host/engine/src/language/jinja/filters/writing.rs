@@ -1,4 +1,4 @@
-//! Filters that write a text: `indent`, `join` and `tojson`.
+//! Filters that produce text: `indent`, `join` and `tojson`.
 
 use super::attribute::attribute_of;
 use crate::language::jinja::arguments::Args;
@@ -7,7 +7,7 @@ use crate::language::jinja::error::Cause;
 use crate::language::jinja::text::{JsonStyle, Writer, written};
 use crate::language::jinja::value::Value;
 
-/// What a text is indented by where `tojson` is args `true`.
+/// Indentation of `tojson` with `indent=true`.
 const INDENT: usize = 1;
 
 pub(super) fn indent(value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {
@@ -16,8 +16,9 @@ pub(super) fn indent(value: &Value, args: &Args, budget: &Budget) -> Result<Valu
         None => (" ", 4),
         Some(Value::Text(unit)) => (&**unit, 1),
         Some(width) => {
-            let width =
-                width.integer().ok_or_else(|| Cause::Failed(format!("a width that is {}", width.kind())))?;
+            let width = width.integer().ok_or_else(|| {
+                Cause::Failed(format!("width is {}, expected an integer or a string", width.kind()))
+            })?;
             (" ", usize::try_from(width.max(0)).unwrap_or(usize::MAX))
         }
     };
@@ -54,10 +55,10 @@ pub(super) fn join(value: &Value, args: &Args, budget: &Budget) -> Result<Value,
     Ok(joined.value())
 }
 
-/// As Hugging Face's `tojson`, which is Python's `json.dumps` without the escapes of HTML.
+/// Follows the `tojson` of Hugging Face, which is Python's `json.dumps` without HTML escapes.
 pub(super) fn json(value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     args.only(&["ensure_ascii", "indent", "separators", "sort_keys"])?;
-    // Jinja2's own has `indent` first, and templates use either.
+    // Jinja2's own `tojson` takes `indent` first, and templates use both.
     let indent = match args.get(1, "indent") {
         None => args.positional.first().filter(|first| matches!(first, Value::Integer(_) | Value::Text(_))),
         indent => indent,
@@ -70,9 +71,9 @@ pub(super) fn json(value: &Value, args: &Args, budget: &Budget) -> Result<Value,
             Some((unit.to_string(), 1))
         }
         Some(width) => {
-            let width = width
-                .integer()
-                .ok_or_else(|| Cause::Failed(format!("an indent that is {}", width.kind())))?;
+            let width = width.integer().ok_or_else(|| {
+                Cause::Failed(format!("indent is {}, expected an integer or a string", width.kind()))
+            })?;
             Some((" ".to_owned(), usize::try_from(width.max(0)).unwrap_or(usize::MAX)))
         }
     };
@@ -82,7 +83,7 @@ pub(super) fn json(value: &Value, args: &Args, budget: &Budget) -> Result<Value,
     {
         let parts = separators.items(budget)?;
         let [first, second] = &parts[..] else {
-            return Err(Cause::failed("`separators` that are not two texts"));
+            return Err(Cause::failed("`separators` must be two strings"));
         };
         (comma, colon) = (written(first, budget)?, written(second, budget)?);
     }

@@ -1,4 +1,4 @@
-//! Attributes, items and calls, which stand behind a value.
+//! Attributes, items, filters, tests and calls.
 
 use super::{Interpreter, Scope};
 use crate::language::jinja::arguments::Args;
@@ -8,14 +8,14 @@ use crate::language::jinja::value::Value;
 use crate::language::jinja::{filters, functions, methods, tests};
 
 impl Interpreter<'_> {
-    pub(super) fn postfix(&mut self, base: &Expression, behind: &[Postfix]) -> Result<Value, Error> {
+    pub(super) fn postfix(&mut self, base: &Expression, postfixes: &[Postfix]) -> Result<Value, Error> {
         let mut value = self.value(base)?;
         let mut name = match base {
             Expression::Variable(name) => Some(name),
             _ => None,
         };
-        let mut behind = behind.iter().peekable();
-        while let Some(postfix) = behind.next() {
+        let mut postfixes = postfixes.iter().peekable();
+        while let Some(postfix) = postfixes.next() {
             self.budget.steps(1)?;
             if matches!(value, Value::Undefined) && !matches!(postfix, Postfix::Filter(_) | Postfix::Test(..))
             {
@@ -25,14 +25,14 @@ impl Interpreter<'_> {
                         "function `{name}` is not allowed in chat templates; allowed: {}",
                         functions::ALLOWED
                     ),
-                    _ => format!("`{name}` is undefined, and nothing can be asked of it"),
+                    _ => format!("`{name}` is undefined and has no attributes"),
                 };
                 return Err(Cause::Failed(message).into());
             }
             value = match postfix {
-                Postfix::Attribute(attribute) => match behind.peek() {
+                Postfix::Attribute(attribute) => match postfixes.peek() {
                     Some(Postfix::Call(arguments)) => {
-                        behind.next();
+                        postfixes.next();
                         self.method(&value, attribute, arguments)?
                     }
                     _ => {
@@ -137,7 +137,7 @@ impl Interpreter<'_> {
 
     pub(super) fn call(&mut self, function: &Value, args: Args) -> Result<Value, Error> {
         match function {
-            Value::Macro(definition) => self.deeper(|own| own.expand(definition, args)),
+            Value::Macro(definition) => self.deeper(|interpreter| interpreter.expand(definition, args)),
             Value::Function(function) => {
                 let result = functions::call(*function, &args, self.budget);
                 Ok(result.map_err(|cause| cause.at(|| format!("function `{}`", function.name())))?)
@@ -149,14 +149,14 @@ impl Interpreter<'_> {
         }
     }
 
-    /// What a macro writes. It sees the template's own names and its parameters.
+    /// Calls a macro, and returns its text. It sees the template's own scope and its parameters.
     pub(super) fn expand(&mut self, definition: &Macro, args: Args) -> Result<Value, Error> {
         let name = shortened(&definition.name);
         let Args { positional, mut named } = args;
         if positional.len() > definition.parameters.len() {
-            let (found, most) = (positional.len(), definition.parameters.len());
+            let (found, max) = (positional.len(), definition.parameters.len());
             return Err(Cause::Failed(format!(
-                "macro `{name}` is given {found} values, expected at most {most}"
+                "macro `{name}` is given {found} values, expected at most {max}"
             ))
             .into());
         }

@@ -1,4 +1,4 @@
-//! Expressions, evaluated.
+//! Evaluation of expressions.
 
 use super::Interpreter;
 use crate::language::jinja::error::{Cause, Error};
@@ -13,7 +13,7 @@ impl<'b> Interpreter<'b> {
         match expression {
             Expression::Constant(literal) => Ok(Value::from(literal)),
             Expression::Variable(name) => Ok(self.variable(name)?),
-            composed => self.deeper(|own| own.composed(composed)),
+            composed => self.deeper(|interpreter| interpreter.composed(composed)),
         }
     }
 
@@ -39,7 +39,7 @@ impl<'b> Interpreter<'b> {
             Expression::Negative(value) => Ok(operators::negative(&self.value(value)?)?),
             Expression::Positive(value) => match self.value(value)? {
                 value if value.float().is_some() => Ok(value),
-                other => Err(Cause::Failed(format!("`+` before {}", other.kind())).into()),
+                other => Err(Cause::Failed(format!("unary `+` is not defined for {}", other.kind())).into()),
             },
             Expression::And(parts) => self.until(parts, false),
             Expression::Or(parts) => self.until(parts, true),
@@ -62,7 +62,7 @@ impl<'b> Interpreter<'b> {
                     otherwise.as_ref().map_or(Ok(Value::Undefined), |otherwise| self.value(otherwise))
                 }
             }
-            Expression::Postfix(base, behind) => self.postfix(base, behind),
+            Expression::Postfix(base, postfixes) => self.postfix(base, postfixes),
         }
     }
 
@@ -72,30 +72,30 @@ impl<'b> Interpreter<'b> {
         rest: &[(Operator, Expression)],
     ) -> Result<Value, Error> {
         let mut value = self.value(first)?;
-        // Texts that are put together one after another are copied once.
-        let mut together: Option<Writer<'b>> = None;
+        // Consecutive concatenations of text copy each part once.
+        let mut joined: Option<Writer<'b>> = None;
         for (operator, operand) in rest {
             let operand = self.value(operand)?;
-            let is_text = together.is_some() || matches!(value, Value::Text(_));
+            let is_text = joined.is_some() || matches!(value, Value::Text(_));
             if is_text && *operator == Operator::Add && matches!(operand, Value::Text(_)) {
                 let budget = self.budget;
-                if together.is_none() {
-                    together.insert(Writer::new(budget)).string(&value)?;
+                if joined.is_none() {
+                    joined.insert(Writer::new(budget)).string(&value)?;
                 }
-                if let Some(together) = &mut together {
-                    together.string(&operand)?;
+                if let Some(joined) = &mut joined {
+                    joined.string(&operand)?;
                 }
                 continue;
             }
-            if let Some(together) = together.take() {
-                value = together.value();
+            if let Some(joined) = joined.take() {
+                value = joined.value();
             }
             value = operators::apply(*operator, &value, &operand, self.budget)?;
         }
-        Ok(together.map_or(value, Writer::value))
+        Ok(joined.map_or(value, Writer::value))
     }
 
-    /// The first value whose truth decides, or the last.
+    /// The first value whose truth equals `decides`, or else the last one.
     pub(super) fn until(&mut self, parts: &[Expression], decides: bool) -> Result<Value, Error> {
         let mut value = Value::Undefined;
         for part in parts {

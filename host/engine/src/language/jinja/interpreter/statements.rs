@@ -1,4 +1,4 @@
-//! Statements, run.
+//! Execution of statements.
 
 use std::sync::Arc;
 
@@ -39,23 +39,23 @@ impl Interpreter<'_> {
             StatementKind::If(branches, otherwise) => {
                 for (condition, body) in branches {
                     if self.value(condition)?.is_true() {
-                        return self.deeper(|own| own.block(body));
+                        return self.deeper(|interpreter| interpreter.block(body));
                     }
                 }
-                return self.deeper(|own| own.block(otherwise));
+                return self.deeper(|interpreter| interpreter.block(otherwise));
             }
-            StatementKind::For(repeated) => self.deeper(|own| own.repeated(repeated))?,
+            StatementKind::For(for_loop) => self.deeper(|interpreter| interpreter.for_loop(for_loop))?,
             StatementKind::Set(target, value) => {
                 let value = self.value(value)?;
                 self.assign(target, value)?;
             }
             StatementKind::SetBlock(target, filters, body) => {
-                let text = self.deeper(|own| own.captured(body))?;
+                let text = self.deeper(|interpreter| interpreter.captured(body))?;
                 let value = self.filtered(text, filters)?;
                 self.assign(target, value)?;
             }
             StatementKind::FilterBlock(filters, body) => {
-                let text = self.deeper(|own| own.captured(body))?;
+                let text = self.deeper(|interpreter| interpreter.captured(body))?;
                 let mut written = Writer::new(self.budget);
                 written.string(&self.filtered(text, filters)?)?;
                 self.write(&written.into_text())?;
@@ -63,13 +63,13 @@ impl Interpreter<'_> {
             StatementKind::With(bound, body) => {
                 let values: Vec<Value> =
                     bound.iter().map(|(_, value)| self.value(value)).collect::<Result<_, _>>()?;
-                return self.deeper(|own| {
-                    own.scopes.push(Scope::new());
+                return self.deeper(|interpreter| {
+                    interpreter.scopes.push(Scope::new());
                     for ((target, _), value) in bound.iter().zip(values) {
-                        own.assign(target, value)?;
+                        interpreter.assign(target, value)?;
                     }
-                    let flow = own.block(body)?;
-                    own.scopes.pop();
+                    let flow = interpreter.block(body)?;
+                    interpreter.scopes.pop();
                     Ok(flow)
                 });
             }
@@ -79,29 +79,29 @@ impl Interpreter<'_> {
             StatementKind::Do(value) => {
                 self.value(value)?;
             }
-            StatementKind::Group(body) => return self.deeper(|own| own.block(body)),
+            StatementKind::Group(body) => return self.deeper(|interpreter| interpreter.block(body)),
             StatementKind::Break => return Ok(Flow::Break),
             StatementKind::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::Next)
     }
 
-    pub(super) fn repeated(&mut self, repeated: &For) -> Result<(), Error> {
-        let mut items = self.value(&repeated.items)?.items(self.budget)?;
-        if let Some(condition) = &repeated.condition {
-            let mut kept = Vec::new();
+    pub(super) fn for_loop(&mut self, for_loop: &For) -> Result<(), Error> {
+        let mut items = self.value(&for_loop.items)?.items(self.budget)?;
+        if let Some(condition) = &for_loop.condition {
+            let mut selected = Vec::new();
             for item in items {
                 self.scopes.push(Scope::new());
-                self.assign(&repeated.target, item.clone())?;
+                self.assign(&for_loop.target, item.clone())?;
                 if self.value(condition)?.is_true() {
-                    kept.push(item);
+                    selected.push(item);
                 }
                 self.scopes.pop();
             }
-            items = kept;
+            items = selected;
         }
         if items.is_empty() {
-            self.block(&repeated.otherwise)?;
+            self.block(&for_loop.otherwise)?;
             return Ok(());
         }
         for (index, item) in items.iter().enumerate() {
@@ -115,8 +115,8 @@ impl Interpreter<'_> {
                 next: neighbour(Some(index + 1)),
             };
             self.scopes.push(vec![("loop".into(), Value::Loop(Arc::new(turn)))]);
-            self.assign(&repeated.target, item.clone())?;
-            let flow = self.block(&repeated.body)?;
+            self.assign(&for_loop.target, item.clone())?;
+            let flow = self.block(&for_loop.body)?;
             self.scopes.pop();
             if flow == Flow::Break {
                 break;

@@ -1,4 +1,4 @@
-//! Expressions, from the operators that bind least to values and their arguments.
+//! Expressions, from the weakest operators to literals and arguments.
 
 use super::{Parsed, Parser};
 use crate::language::jinja::lexer::Token;
@@ -7,23 +7,23 @@ use crate::language::jinja::syntax::{
 };
 
 impl Parser {
-    /// `a|b(1)|c`, of which the first name comes next.
+    /// Parses `a|b(1)|c`, from the first name.
     pub(super) fn filters(&mut self) -> Parsed<Vec<Call>> {
         let mut filters = vec![self.called()?];
-        while self.takes("|") {
+        while self.accept("|") {
             filters.push(self.called()?);
         }
         Ok(filters)
     }
 
-    /// A name with arguments, if there are any.
+    /// Parses a name with optional arguments.
     pub(super) fn called(&mut self) -> Parsed<Call> {
         let name = self.name()?;
-        let arguments = if self.takes("(") { self.arguments()? } else { Arguments::default() };
+        let arguments = if self.accept("(") { self.arguments()? } else { Arguments::default() };
         Ok(Call { name, arguments })
     }
 
-    /// An expression, or several with commas.
+    /// Parses one expression, or several with commas.
     pub(super) fn tuple(&mut self) -> Parsed<Expression> {
         self.bare_tuple(Parser::expression)
     }
@@ -34,7 +34,7 @@ impl Parser {
             return Ok(first);
         }
         let mut parts = vec![first];
-        while self.takes(",") {
+        while self.accept(",") {
             if matches!(self.peek(), Token::EndBlock | Token::EndVariable) || self.is_sign(")") {
                 break;
             }
@@ -45,37 +45,37 @@ impl Parser {
 
     pub(super) fn expression(&mut self) -> Parsed<Expression> {
         self.within(|parser| {
-            let value = parser.either()?;
-            if !parser.takes_name("if") {
+            let value = parser.or_expression()?;
+            if !parser.accept_name("if") {
                 return Ok(value);
             }
-            let condition = parser.either()?;
+            let condition = parser.or_expression()?;
             let otherwise =
-                if parser.takes_name("else") { Some(Box::new(parser.expression()?)) } else { None };
+                if parser.accept_name("else") { Some(Box::new(parser.expression()?)) } else { None };
             Ok(Expression::Choice(Box::new(condition), Box::new(value), otherwise))
         })
     }
 
-    pub(super) fn either(&mut self) -> Parsed<Expression> {
-        let first = self.both()?;
+    pub(super) fn or_expression(&mut self) -> Parsed<Expression> {
+        let first = self.and_expression()?;
         let mut parts = vec![first];
-        while self.takes_name("or") {
-            parts.push(self.both()?);
+        while self.accept_name("or") {
+            parts.push(self.and_expression()?);
         }
         Ok(single(parts, Expression::Or))
     }
 
-    pub(super) fn both(&mut self) -> Parsed<Expression> {
-        let mut parts = vec![self.negated()?];
-        while self.takes_name("and") {
-            parts.push(self.negated()?);
+    pub(super) fn and_expression(&mut self) -> Parsed<Expression> {
+        let mut parts = vec![self.not_expression()?];
+        while self.accept_name("and") {
+            parts.push(self.not_expression()?);
         }
         Ok(single(parts, Expression::And))
     }
 
-    pub(super) fn negated(&mut self) -> Parsed<Expression> {
-        if self.takes_name("not") {
-            return self.within(|parser| Ok(Expression::Not(Box::new(parser.negated()?))));
+    pub(super) fn not_expression(&mut self) -> Parsed<Expression> {
+        if self.accept_name("not") {
+            return self.within(|parser| Ok(Expression::Not(Box::new(parser.not_expression()?))));
         }
         let first = self.sum()?;
         let mut rest = Vec::new();
@@ -103,7 +103,7 @@ impl Parser {
         Ok(if rest.is_empty() { first } else { Expression::Compare(Box::new(first), rest) })
     }
 
-    /// Operators of one rank, whose operands `operand` reads.
+    /// Parses operators of equal precedence, whose operands are parsed by `operand`.
     pub(super) fn chain(
         &mut self,
         operand: fn(&mut Self) -> Parsed<Expression>,
@@ -141,17 +141,17 @@ impl Parser {
     }
 
     pub(super) fn unary(&mut self, takes_filters: bool) -> Parsed<Expression> {
-        let value = if self.takes("-") {
+        let value = if self.accept("-") {
             self.within(|parser| Ok(Expression::Negative(Box::new(parser.unary(false)?))))?
-        } else if self.takes("+") {
+        } else if self.accept("+") {
             self.within(|parser| Ok(Expression::Positive(Box::new(parser.unary(false)?))))?
         } else {
             self.primary()?
         };
-        let mut behind = Vec::new();
+        let mut postfixes = Vec::new();
         loop {
-            if self.takes(".") {
-                behind.push(match self.peek() {
+            if self.accept(".") {
+                postfixes.push(match self.peek() {
                     Token::Integer(index) => {
                         let index = Expression::Constant(Literal::Integer(*index));
                         self.at += 1;
@@ -159,23 +159,23 @@ impl Parser {
                     }
                     _ => Postfix::Attribute(self.name()?),
                 });
-            } else if self.takes("[") {
-                behind.push(self.within(Parser::item)?);
-            } else if self.takes("(") {
-                behind.push(Postfix::Call(self.arguments()?));
-            } else if takes_filters && self.takes("|") {
-                behind.push(Postfix::Filter(self.called()?));
-            } else if takes_filters && self.takes_name("is") {
-                let is_negated = self.takes_name("not");
-                behind.push(Postfix::Test(self.test()?, is_negated));
+            } else if self.accept("[") {
+                postfixes.push(self.within(Parser::item)?);
+            } else if self.accept("(") {
+                postfixes.push(Postfix::Call(self.arguments()?));
+            } else if takes_filters && self.accept("|") {
+                postfixes.push(Postfix::Filter(self.called()?));
+            } else if takes_filters && self.accept_name("is") {
+                let is_negated = self.accept_name("not");
+                postfixes.push(Postfix::Test(self.test()?, is_negated));
             } else {
                 break;
             }
         }
-        Ok(if behind.is_empty() { value } else { Expression::Postfix(Box::new(value), behind) })
+        Ok(if postfixes.is_empty() { value } else { Expression::Postfix(Box::new(value), postfixes) })
     }
 
-    /// What is in brackets behind a value, the closing one included.
+    /// Parses an index or a slice, up to and including the closing bracket.
     pub(super) fn item(&mut self) -> Parsed<Postfix> {
         let mut parts = [None, None, None];
         let mut colons = 0;
@@ -183,7 +183,7 @@ impl Parser {
             if !self.is_sign("]") && !self.is_sign(":") {
                 parts[colons] = Some(self.expression()?);
             }
-            if self.takes("]") {
+            if self.accept("]") {
                 break;
             }
             if colons == 2 {
@@ -200,10 +200,10 @@ impl Parser {
         }
     }
 
-    /// A test's name and arguments: in parentheses, or a single value behind it.
+    /// Parses a test's name and arguments: in parentheses, or a single value after the name.
     pub(super) fn test(&mut self) -> Parsed<Call> {
         let name = match self.peek() {
-            // `x is in y`; names otherwise.
+            // Operators as tests: `x is == y`.
             Token::Sign(sign @ ("==" | "!=" | "<" | "<=" | ">" | ">=")) => {
                 let name = Name::from(*sign);
                 self.at += 1;
@@ -230,22 +230,21 @@ impl Parser {
         Ok(Call { name, arguments })
     }
 
-    /// Arguments, and the parenthesis that closes them.
+    /// Parses arguments, up to and including the closing parenthesis.
     pub(super) fn arguments(&mut self) -> Parsed<Arguments> {
         self.within(|parser| {
             let mut arguments = Arguments::default();
             let mut is_first = true;
-            while !parser.takes(")") {
+            while !parser.accept(")") {
                 if !is_first {
                     parser.sign(",")?;
-                    if parser.takes(")") {
+                    if parser.accept(")") {
                         break;
                     }
                 }
                 is_first = false;
                 if parser.is_sign("*") || parser.is_sign("**") {
-                    return parser
-                        .fail("arguments that are unpacked by `*` are not allowed in chat templates");
+                    return parser.fail("unpacking arguments with `*` is not allowed in chat templates");
                 }
                 let is_named = matches!(parser.peek(), Token::Name(_))
                     && matches!(parser.tokens.get(parser.at + 1), Some((Token::Sign("="), _)));
@@ -256,7 +255,7 @@ impl Parser {
                 } else if arguments.named.is_empty() {
                     arguments.positional.push(parser.expression()?);
                 } else {
-                    return parser.expected("a name and `=` behind other named arguments");
+                    return parser.expected("a name and `=` after other named arguments");
                 }
             }
             Ok(arguments)
@@ -302,7 +301,7 @@ impl Parser {
             }
             Token::Sign("(") => {
                 self.at += 1;
-                if self.takes(")") {
+                if self.accept(")") {
                     return Ok(Expression::Tuple(Vec::new()));
                 }
                 let value = self.tuple()?;
@@ -327,10 +326,10 @@ impl Parser {
 
     pub(super) fn items<T>(&mut self, end: &str, item: fn(&mut Self) -> Parsed<T>) -> Parsed<Vec<T>> {
         let mut items = Vec::new();
-        while !self.takes(end) {
+        while !self.accept(end) {
             if !items.is_empty() {
                 self.sign(",")?;
-                if self.takes(end) {
+                if self.accept(end) {
                     break;
                 }
             }

@@ -8,8 +8,8 @@ use crate::language::jinja::lexer::Token;
 use crate::language::jinja::syntax::{Block, For, Macro, Statement, StatementKind, Target};
 
 impl Parser {
-    /// Statements up to a block with one of the names in `ends`, which is taken up to its
-    /// arguments, or to the source's end.
+    /// Parses statements up to the end of the source, or up to a block with one of the names in
+    /// `ends`. That block is consumed up to its arguments.
     pub(super) fn block(&mut self, ends: &[&str]) -> Parsed<(Block, Option<String>)> {
         self.within(|parser| {
             let mut body = Vec::new();
@@ -17,7 +17,7 @@ impl Parser {
                 let line = parser.line();
                 let kind = match parser.next() {
                     Token::End => {
-                        let missing = ends.last().map(|end| format!("a block without its end `{end}`"));
+                        let missing = ends.last().map(|end| format!("block is not closed by `{end}`"));
                         return missing.map_or(Ok((body, None)), |message| parser.fail(message));
                     }
                     Token::Text(text) => StatementKind::Text(text.into()),
@@ -40,7 +40,7 @@ impl Parser {
                                 parser.at += 1;
                                 return Ok((body, Some(name)));
                             }
-                            return parser.fail(format!("`{}` without its beginning", shortened(&name)));
+                            return parser.fail(format!("`{}` without a matching block", shortened(&name)));
                         }
                         parser.statement()?
                     }
@@ -51,7 +51,7 @@ impl Parser {
         })
     }
 
-    /// The statements of a block and the end of that block, `%}` included.
+    /// Parses the statements of a block and the end of that block, including `%}`.
     pub(super) fn body(&mut self, end: &str) -> Parsed<Block> {
         self.end_block()?;
         let (body, _) = self.block(&[end])?;
@@ -86,7 +86,7 @@ impl Parser {
                 }
                 StatementKind::With(bound, self.body("endwith")?)
             }
-            // Marks what a model has said, which matters in training alone.
+            // Marks the model's turns; only training needs it.
             "generation" => StatementKind::Group(self.body("endgeneration")?),
             "do" => {
                 let value = self.tuple()?;
@@ -131,9 +131,9 @@ impl Parser {
     pub(super) fn repeated(&mut self) -> Parsed<StatementKind> {
         let target = self.target()?;
         self.keyword("in")?;
-        // Without `a if b else c`: an `if` here is the loop's own.
-        let items = self.bare_tuple(Parser::either)?;
-        let condition = if self.takes_name("if") { Some(self.expression()?) } else { None };
+        // Without `a if b else c`: an `if` here belongs to the loop.
+        let items = self.bare_tuple(Parser::or_expression)?;
+        let condition = if self.accept_name("if") { Some(self.expression()?) } else { None };
         if self.is_name("recursive") {
             return self.fail("recursive loops are not allowed in chat templates; use a macro");
         }
@@ -149,14 +149,14 @@ impl Parser {
     }
 
     pub(super) fn target(&mut self) -> Parsed<Target> {
-        let is_open = self.takes("(");
+        let is_open = self.accept("(");
         let first = self.name()?;
-        if !is_open && self.takes(".") {
+        if !is_open && self.accept(".") {
             return Ok(Target::Attribute(first, self.name()?));
         }
         let mut names = vec![first];
         let mut is_many = false;
-        while self.takes(",") {
+        while self.accept(",") {
             is_many = true;
             if !matches!(self.peek(), Token::Name(_)) || self.is_name("in") {
                 break;
@@ -177,12 +177,12 @@ impl Parser {
 
     pub(super) fn assignment(&mut self) -> Parsed<StatementKind> {
         let target = self.target()?;
-        if self.takes("=") {
+        if self.accept("=") {
             let value = self.tuple()?;
             self.end_block()?;
             return Ok(StatementKind::Set(target, value));
         }
-        let filters = if self.takes("|") { self.filters()? } else { Vec::new() };
+        let filters = if self.accept("|") { self.filters()? } else { Vec::new() };
         Ok(StatementKind::SetBlock(target, filters, self.body("endset")?))
     }
 
@@ -190,15 +190,15 @@ impl Parser {
         let name = self.name()?;
         self.sign("(")?;
         let mut parameters = Vec::new();
-        while !self.takes(")") {
+        while !self.accept(")") {
             if !parameters.is_empty() {
                 self.sign(",")?;
-                if self.takes(")") {
+                if self.accept(")") {
                     break;
                 }
             }
             let parameter = self.name()?;
-            let default = if self.takes("=") { Some(self.expression()?) } else { None };
+            let default = if self.accept("=") { Some(self.expression()?) } else { None };
             parameters.push((parameter, default));
         }
         Ok(Macro { name, parameters, body: self.body("endmacro")? })

@@ -1,10 +1,10 @@
-//! Chats by a template, and chats that are refused.
+//! Chats formatted by a template, and chats that are rejected.
 
 use super::{build, messages, named, phi3, small};
 use crate::language::tokenizer::limits::MAX_TEXT_BYTES;
 
 #[test]
-fn instructions_reach_models_whose_template_knows_none() {
+fn instructions_are_folded_for_templates_without_system() {
     let tokenizer = phi3();
     let encode = |turns: &[(&str, &str)]| tokenizer.encode_chat(&messages(turns), false).unwrap();
     let folded = encode(&[("user", "Be kind.\n\nEven so.\n\nhi"), ("assistant", "yes"), ("user", "ho")]);
@@ -14,7 +14,7 @@ fn instructions_reach_models_whose_template_knows_none() {
     let open = messages(&[("user", "hi"), ("system", "Be kind."), ("assistant", "ye")]);
     let two = messages(&[("user", "hi"), ("user", "Be kind."), ("assistant", "ye")]);
     assert_eq!(tokenizer.encode_chat(&open, true).unwrap(), tokenizer.encode_chat(&two, true).unwrap());
-    // Where the template knows them, they stay what they are.
+    // A template that supports the role keeps it.
     let qwen2 = named("qwen2");
     let own = qwen2.encode_chat(&messages(&[("system", "Be kind."), ("user", "hi")]), false).unwrap();
     let user = qwen2.encode_chat(&messages(&[("user", "Be kind.\n\nhi")]), false).unwrap();
@@ -26,14 +26,14 @@ fn instructions_reach_models_whose_template_knows_none() {
 }
 
 #[test]
-fn turns_that_a_template_leaves_out_are_refused() {
+fn omitted_turns_are_rejected() {
     let tokenizer = phi3();
     let chat = messages(&[("user", "hi"), ("tool", "42"), ("user", "so?")]);
     assert_eq!(
         tokenizer.encode_chat(&chat, false).unwrap_err().to_string(),
-        "`messages` has a turn of `tool`, turn 1, that the chat template leaves out; put what it says into a turn of `user`"
+        "`messages` has a turn of `tool`, turn 1, that the chat template omits; move its content to a turn of `user`"
     );
-    // Nothing is lost with a turn that says nothing.
+    // A turn without text may be omitted.
     assert!(tokenizer.encode_chat(&messages(&[("system", " \n"), ("user", "hi")]), false).is_ok());
     let last = build(&small().text("tokenizer.chat_template", "{{ messages[0].content }}")).unwrap();
     let error = last.encode_chat(&messages(&[("user", "a"), ("assistant", "b")]), true).unwrap_err();
@@ -75,23 +75,23 @@ fn content_never_becomes_a_control_token() {
 }
 
 #[test]
-fn messages_out_of_bounds_are_refused() {
+fn messages_out_of_bounds_are_rejected() {
     let tokenizer = build(&small()).unwrap();
     let long = "a".repeat(MAX_TEXT_BYTES + 1);
     let cases = [
-        (messages(&[]), false, "`messages` is empty; expected one turn at least"),
+        (messages(&[]), false, "`messages` is empty; expected at least one turn"),
         (
             messages(&[("user", "a"), ("end", "b")]),
             false,
             "`messages` has role `end` at turn 1; expected one of `system`, ",
         ),
-        (messages(&[("user", "a")]), true, "`messages` end in a turn of `user`; expected `assistant`"),
         (
-            messages(&[("user", &long)]),
-            false,
-            "a text of 1048577 bytes is over the 1048576 that are encoded at once",
+            messages(&[("user", "a")]),
+            true,
+            "`messages` end in a turn of `user`; `continue` expects a turn of `assistant`",
         ),
-        (messages(&[("user", "a"); 1025]), false, "`messages` has 1025 turns; expected 1024 at most"),
+        (messages(&[("user", &long)]), false, "a text of 1048577 bytes exceeds the limit of 1048576"),
+        (messages(&[("user", "a"); 1025]), false, "`messages` has 1025 turns; expected at most 1024"),
     ];
     for (messages, continued, expected) in cases {
         let message = tokenizer.encode_chat(&messages, continued).unwrap_err().to_string();

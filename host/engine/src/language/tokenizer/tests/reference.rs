@@ -1,4 +1,4 @@
-//! Vectors that llama.cpp and Hugging Face wrote.
+//! Reference vectors of llama.cpp and Hugging Face.
 
 use std::path::PathBuf;
 
@@ -70,7 +70,7 @@ fn all_reference_vectors_of_qwen2_match() {
 }
 
 #[test]
-fn texts_match_the_reference_and_look_alikes_of_control_tokens_stay_text() {
+fn texts_match_the_reference() {
     for (name, golden) in golden() {
         let tokenizer = named(&name);
         assert_eq!(golden.texts.len(), 52);
@@ -83,13 +83,13 @@ fn texts_match_the_reference_and_look_alikes_of_control_tokens_stay_text() {
 }
 
 #[test]
-fn chats_match_the_reference_on_the_whole_rendered_text() {
+fn chats_match_the_reference() {
     for (name, golden) in golden() {
         let tokenizer = named(&name);
         assert_eq!(golden.chats.len(), 5);
         for Chat { messages, text, ids } in golden.chats {
             let continued = messages.last().unwrap().0 == "assistant";
-            // The reference leaves out what Phi-3's template does not know.
+            // The reference omits roles that Phi-3's template does not support.
             let known = |role: &str| name != "phi-3" || role != "system";
             let messages = messages.into_iter().filter(|(role, _)| known(role));
             let messages: Vec<_> = messages.map(|(role, content)| Message { role, content }).collect();
@@ -100,7 +100,7 @@ fn chats_match_the_reference_on_the_whole_rendered_text() {
 }
 
 #[test]
-fn open_text_and_what_follows_are_the_text_in_one() {
+fn open_text_and_continuation_equal_whole_text() {
     for (name, golden) in golden() {
         let tokenizer = named(&name);
         let texts = golden.texts.iter().map(|text| text.text.as_str());
@@ -124,7 +124,7 @@ fn open_text_and_what_follows_are_the_text_in_one() {
 }
 
 #[test]
-fn tokens_give_their_text_back_in_whole_characters() {
+fn tokens_decode_to_their_text() {
     for (name, golden) in golden() {
         let tokenizer = named(&name);
         for Text { text, ids } in golden.texts {

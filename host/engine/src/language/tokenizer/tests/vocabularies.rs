@@ -1,4 +1,4 @@
-//! Vocabularies that are complete, and vocabularies that are refused.
+//! Valid and invalid vocabularies.
 
 use super::{build, data, messages, named, phi3, small, small_bytes};
 use crate::language::gguf::Gguf;
@@ -6,14 +6,14 @@ use crate::language::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::bytes::Bytes;
 
 #[test]
-fn llama_3s_pre_tokenizer_takes_three_digits_and_whole_words_first() {
+fn llama_3_pre_tokenizer_works() {
     let qwen2 = named("qwen2");
     let mut file = std::fs::read(data("qwen2.gguf")).unwrap();
     let at = file.windows(5).position(|window| window == b"qwen2".as_slice());
     let pre =
         file.windows(18).position(|window| window == b"tokenizer.ggml.pre".as_slice()).unwrap() + 18 + 4 + 8;
     assert!(at.is_some() && &file[pre..pre + 5] == b"qwen2");
-    // The text grows by one byte: its length stands before it.
+    // The text grows by one byte; its length precedes it.
     file.splice(pre..pre + 5, *b"llama3");
     file[pre - 8] = 6;
     let llama3 = Tokenizer::from_gguf(&Gguf::parse(Bytes::Owned(file)).unwrap()).unwrap();
@@ -40,25 +40,25 @@ fn small_vocabularies_work() {
 }
 
 #[test]
-fn hostile_vocabularies_are_refused_by_key() {
+fn hostile_vocabularies_are_rejected() {
     const GGML: &str = "tokenizer.ggml.";
     let key = |name: &str| format!("{GGML}{name}");
     let cases = [
         (small().without(&key("model")), "key `tokenizer.ggml.model` is missing; expected"),
         (
             small().text(&key("model"), "bert"),
-            "key `tokenizer.ggml.model` is `bert`; expected a tokenizer that is known: `llama`, `gpt2`",
+            "key `tokenizer.ggml.model` is `bert`; expected a supported tokenizer: `llama`, `gpt2`",
         ),
-        (small().u32(&key("model"), 1), "key `tokenizer.ggml.model` is the integer 1; expected a text"),
+        (small().u32(&key("model"), 1), "key `tokenizer.ggml.model` is the integer 1; expected a string"),
         (
             small_bytes().without(&key("pre")),
-            "key `tokenizer.ggml.pre` is missing; expected a pre-tokenizer that is known: `qwen2`",
+            "key `tokenizer.ggml.pre` is missing; expected a supported pre-tokenizer: `qwen2`",
         ),
         (small_bytes().text(&key("pre"), "falcon"), "key `tokenizer.ggml.pre` is `falcon`; expected"),
         (small().without(&key("tokens")), "key `tokenizer.ggml.tokens` is missing"),
         (
             small().f32s(&key("tokens"), &[1.0]),
-            "key `tokenizer.ggml.tokens` is an array of 1, the first the float 1; expected an array of texts",
+            "key `tokenizer.ggml.tokens` is an array of 1, the first the float 1; expected an array of strings",
         ),
         (
             small().texts::<&str>(&key("tokens"), &[]),
@@ -93,27 +93,27 @@ fn hostile_vocabularies_are_refused_by_key() {
         (small().without(&key("scores")), "key `tokenizer.ggml.scores` is missing"),
         (
             small().u32(&key("bos_token_id"), 264),
-            "key `tokenizer.ggml.bos_token_id` is 264; expected one of 264 tokens",
+            "key `tokenizer.ggml.bos_token_id` is 264; expected a token id below 264",
         ),
         (
             small().u32(&key("eos_token_id"), u32::MAX),
-            "key `tokenizer.ggml.eos_token_id` is 4294967295; expected one of 264 tokens",
+            "key `tokenizer.ggml.eos_token_id` is 4294967295; expected a token id below 264",
         ),
         (
             small().u32(&key("unknown_token_id"), 999),
-            "key `tokenizer.ggml.unknown_token_id` is 999; expected one of 264 tokens",
+            "key `tokenizer.ggml.unknown_token_id` is 999; expected a token id below 264",
         ),
         (
             small().text(&key("add_bos_token"), "yes"),
-            "key `tokenizer.ggml.add_bos_token` is the text `yes`; expected a bool",
+            "key `tokenizer.ggml.add_bos_token` is the string `yes`; expected a bool",
         ),
         (
             small().text("tokenizer.chat_template", "{% if %}"),
-            "key `tokenizer.chat_template` is not a template, line 1: ",
+            "key `tokenizer.chat_template` is not a valid template, line 1: ",
         ),
         (
             small().u32("tokenizer.chat_template", 1),
-            "key `tokenizer.chat_template` is the integer 1; expected a text",
+            "key `tokenizer.chat_template` is the integer 1; expected a string",
         ),
         (
             small_bytes().texts(&key("merges"), &["a c"]),
@@ -134,7 +134,7 @@ fn hostile_vocabularies_are_refused_by_key() {
         (small_bytes().without(&key("merges")), "key `tokenizer.ggml.merges` is missing"),
         (
             small_bytes().texts(&key("tokens"), &vec![""; 258]),
-            "key `tokenizer.ggml.tokens` has no token `Ġ`, which stands for byte 0x20",
+            "key `tokenizer.ggml.tokens` has no token `Ġ` for byte 0x20",
         ),
     ];
     for (writer, expected) in cases {
@@ -144,7 +144,7 @@ fn hostile_vocabularies_are_refused_by_key() {
 }
 
 #[test]
-fn vocabularies_whose_merges_outgrow_their_tokens_are_refused() {
+fn vocabularies_with_excessive_merges_are_rejected() {
     let with = |own: &mut dyn Iterator<Item = String>| {
         let mut tokens = vec!["<unk>".to_owned()];
         tokens.extend(own);
@@ -162,14 +162,16 @@ fn vocabularies_whose_merges_outgrow_their_tokens_are_refused() {
     for own in [&mut { grid } as &mut dyn Iterator<Item = String>, &mut { long }] {
         let message = with(own).unwrap_err().to_string();
         assert!(
-            message.starts_with("key `tokenizer.ggml.tokens` holds tokens too long, or too many"),
+            message.starts_with(
+                "key `tokenizer.ggml.tokens` holds tokens that are too long, or have too many merges"
+            ),
             "{message}"
         );
     }
 }
 
 #[test]
-fn beginnings_and_ends_are_those_of_the_file() {
+fn bos_and_end_tokens_come_from_the_file() {
     let phi3 = phi3();
     assert_eq!((phi3.bos(), phi3.vocabulary_size()), (Some(1), 32064));
     let ends = |tokenizer: &Tokenizer| -> Vec<String> {
