@@ -84,7 +84,8 @@ impl DecoderConfig {
         }
         if head_dim % 2 != 0 || head_dim > 256 || value_length != head_dim {
             let message = format!(
-                "is {head_dim}, and the value length is {value_length}; expected equal, even sizes of at most 256"
+                "is {head_dim}, and the value length is {value_length}; expected equal, even sizes of at \
+                 most 256"
             );
             return Err(keys.wrong("attention.key_length", message));
         }
@@ -196,8 +197,8 @@ impl Keys<'_> {
         }
         if required || LISTS.iter().any(|list| self.gguf.tensor(list).is_some()) {
             let message = format!(
-                "is missing, and a context of {context} tokens needs it; convert the model again, or set another \
-                 `context_tokens`"
+                "is missing, and a context of {context} tokens needs it; convert the model again, or set \
+                 another `context_tokens`"
             );
             return Err(GgufError::tensor(name, message));
         }

@@ -123,8 +123,8 @@ impl<'t> Generation<'t> {
         let waiting = &self.logprobs[self.sent_logprobs..];
         // A token without text of its own is sent with the text that follows it, or at the end.
         if end > self.sent || (is_last && !waiting.is_empty()) {
-            let begun = waiting.iter().take_while(|logprob| is_last || logprob.start < end);
-            let logprobs: Vec<_> = begun.cloned().collect();
+            let final_logprobs = waiting.iter().take_while(|logprob| is_last || logprob.start < end);
+            let logprobs: Vec<_> = final_logprobs.cloned().collect();
             self.sent_logprobs += logprobs.len();
             // If the receiver is closed, the reply is closed too, or the caller reads the whole
             // text from it.
@@ -135,10 +135,10 @@ impl<'t> Generation<'t> {
 
     /// Number of bytes at the end of the text that are a prefix of a stop string.
     fn pending_stop_bytes(&self) -> usize {
-        let begun = |stop: &String| {
+        let longest_prefix = |stop: &String| {
             let lengths = (1..stop.len()).rev().filter(|&length| stop.is_char_boundary(length));
             lengths.into_iter().find(|&length| self.text.ends_with(&stop[..length])).unwrap_or(0)
         };
-        self.params.stop.iter().map(begun).max().unwrap_or(0)
+        self.params.stop.iter().map(longest_prefix).max().unwrap_or(0)
     }
 }

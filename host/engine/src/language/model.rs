@@ -152,7 +152,8 @@ impl LanguageModel {
         let needed = job.blocks();
         if needed > self.shared.pool.capacity() {
             let message = format!(
-                "the request needs up to {needed} key-value blocks, but `kv_bytes` holds {}; request fewer tokens, or raise `kv_bytes`",
+                "the request needs up to {needed} key-value blocks, but `kv_bytes` holds {}; request fewer \
+                 tokens, or raise `kv_bytes`",
                 self.shared.pool.capacity()
             );
             return Err(RunError::InvalidInput { model: model(), message });

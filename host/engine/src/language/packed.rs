@@ -1,5 +1,6 @@
 //! The file of a model's packed matrices: written at the first load, mapped at later ones, and
 //! shared by all processes that map it.
+
 mod file;
 mod format;
 mod matrix;
@@ -49,7 +50,8 @@ pub(super) fn matrices(
         }
         Err(error) => {
             tracing::warn!(
-                "cannot write `{shown}`: {error}; the model is packed in memory at each start; fix the cause, or set `packed_cache = false` for the model"
+                "cannot write `{shown}`: {error}; the model is packed in memory at each start; fix the \
+                 cause, or set `packed_cache = false` for the model"
             );
             Ok(None)
         }

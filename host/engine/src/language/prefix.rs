@@ -56,7 +56,7 @@ struct Edge {
     session: u64,
     used: u64,
     pinned: bool,
-    below: Node,
+    children: Node,
 }
 
 impl Prefixes {
@@ -66,13 +66,13 @@ impl Prefixes {
         let mut segments = Vec::new();
         let mut found = 0;
         let mut node = self.roots.get_mut(&owner.component);
-        while let Some(here) = node.take() {
+        while let Some(current) = node.take() {
             let rest = &tokens[found..max];
-            let Some((edge, common)) = here.best(rest, owner.session) else { break };
+            let Some((edge, common)) = current.best(rest, owner.session) else { break };
             edge.used = self.clock;
             segments.push(Segment { block: edge.block.clone(), tokens: common });
             found += common;
-            node = (common == BLOCK_TOKENS).then_some(&mut edge.below);
+            node = (common == BLOCK_TOKENS).then_some(&mut edge.children);
         }
         Sequence::from_prefix(tokens[..found].to_vec(), segments)
     }
@@ -112,7 +112,7 @@ impl Prefixes {
                 room -= 1;
             }
             begin += count;
-            node = &mut edge.below;
+            node = &mut edge.children;
         }
     }
 
@@ -132,11 +132,12 @@ impl Prefixes {
     pub(super) fn cached(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
         let mut cached = 0;
         let mut node = self.roots.get(&owner.component);
-        while let Some(here) = node.take() {
-            let common = here.edges.iter().map(|edge| (edge.common(&prompt[cached..], owner.session), edge));
+        while let Some(current) = node.take() {
+            let common =
+                current.edges.iter().map(|edge| (edge.common(&prompt[cached..], owner.session), edge));
             let Some((common, edge)) = common.max_by_key(|(common, _)| *common) else { break };
             cached += common;
-            node = (common == BLOCK_TOKENS).then_some(&edge.below);
+            node = (common == BLOCK_TOKENS).then_some(&edge.children);
         }
         cached
     }
@@ -145,13 +146,15 @@ impl Prefixes {
     pub(super) fn unevictable(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
         let (mut unevictable, mut cached) = (0, 0);
         let mut node = self.roots.get(&owner.component);
-        while let Some(here) = node.take() {
-            let whole =
-                here.edges.iter().find(|edge| edge.common(&prompt[cached..], owner.session) == BLOCK_TOKENS);
+        while let Some(current) = node.take() {
+            let whole = current
+                .edges
+                .iter()
+                .find(|edge| edge.common(&prompt[cached..], owner.session) == BLOCK_TOKENS);
             let Some(edge) = whole else { break };
             unevictable += usize::from(!edge.is_evictable());
             cached += BLOCK_TOKENS;
-            node = Some(&edge.below);
+            node = Some(&edge.children);
         }
         unevictable
     }
@@ -167,7 +170,7 @@ impl Prefixes {
         fn collect(node: &Node, all: &mut std::collections::HashSet<*const Block>) {
             for edge in &node.edges {
                 all.insert(Arc::as_ptr(&edge.block));
-                collect(&edge.below, all);
+                collect(&edge.children, all);
             }
         }
         let mut all = std::collections::HashSet::new();
@@ -219,7 +222,7 @@ impl Node {
                         session,
                         used: 0,
                         pinned: false,
-                        below: Node::default(),
+                        children: Node::default(),
                     });
                     self.edges.len() - 1
                 }
@@ -244,7 +247,7 @@ impl Node {
             let Some(edge) = node.pinned_edge(part) else { break };
             edge.used = clock;
             already += 1;
-            node = &mut edge.below;
+            node = &mut edge.children;
         }
         let additional = tokens.len().div_ceil(BLOCK_TOKENS).min(max) - already.min(max);
         let mut pins = self.pinned();
@@ -257,47 +260,47 @@ impl Node {
     }
 
     fn pinned(&self) -> usize {
-        self.edges.iter().map(|edge| usize::from(edge.pinned) + edge.below.pinned()).sum()
+        self.edges.iter().map(|edge| usize::from(edge.pinned) + edge.children.pinned()).sum()
     }
 
     /// Number of blocks that only this tree holds, and that are not pinned.
     fn evictable(&self) -> usize {
-        self.edges.iter().map(|edge| usize::from(edge.is_evictable()) + edge.below.evictable()).sum()
+        self.edges.iter().map(|edge| usize::from(edge.is_evictable()) + edge.children.evictable()).sum()
     }
 
     /// Time of use of the least recently used pin that has no pin below it.
     fn oldest_pin(&self) -> Option<u64> {
-        let own = |edge: &Edge| edge.below.oldest_pin().or(edge.pinned.then_some(edge.used));
+        let own = |edge: &Edge| edge.children.oldest_pin().or(edge.pinned.then_some(edge.used));
         self.edges.iter().filter_map(own).min()
     }
 
     /// Removes the pin that was last used at `used` and has no pin below it.
     fn unpin(&mut self, used: u64) -> bool {
         self.edges.iter_mut().any(|edge| {
-            let last = edge.pinned && edge.used == used && edge.below.oldest_pin().is_none();
+            let last = edge.pinned && edge.used == used && edge.children.oldest_pin().is_none();
             if last {
                 edge.pinned = false;
             }
-            last || edge.below.unpin(used)
+            last || edge.children.unpin(used)
         })
     }
 
     /// Time of use of the least recently used edge that can be evicted.
     fn oldest(&self) -> Option<u64> {
-        let own = |edge: &Edge| match edge.below.edges.is_empty() {
+        let own = |edge: &Edge| match edge.children.edges.is_empty() {
             true => (!edge.pinned).then_some(edge.used),
-            false => edge.below.oldest(),
+            false => edge.children.oldest(),
         };
         self.edges.iter().filter_map(own).min()
     }
 
     fn remove(&mut self, used: u64) -> bool {
-        let droppable = |edge: &Edge| edge.used == used && edge.below.edges.is_empty() && !edge.pinned;
+        let droppable = |edge: &Edge| edge.used == used && edge.children.edges.is_empty() && !edge.pinned;
         if let Some(position) = self.edges.iter().position(droppable) {
             self.edges.swap_remove(position);
             return true;
         }
-        self.edges.iter_mut().any(|edge| edge.below.remove(used))
+        self.edges.iter_mut().any(|edge| edge.children.remove(used))
     }
 }
 

@@ -131,18 +131,22 @@ impl Preparation {
     ) -> Result<(usize, Vec<Vec<u32>>), PrepareError> {
         let head = &open.tokens;
         self.check_length(head.len())?;
-        let begun = common(head, session_tokens);
+        let common_head = common(head, session_tokens);
         let mut tails = Vec::with_capacity(choices.len());
         let mut shared = session_tokens.len();
         for choice in choices {
             self.check_time()?;
             let tail = self.shared.tokenizer.close(open, choice)?;
-            let all =
-                if begun < head.len() { begun } else { begun + common(&tail, &session_tokens[begun..]) };
+            let all = if common_head < head.len() {
+                common_head
+            } else {
+                common_head + common(&tail, &session_tokens[common_head..])
+            };
             if all == 0 {
                 let choice = excerpt(choice, QUOTE_BYTES);
                 return Err(format!(
-                    "choice `{choice}` merges with the whole prompt into one token, so that no prompt is left; use a longer prompt, or another beginning of the choice"
+                    "choice `{choice}` merges with the whole prompt into one token, so that no prompt is \
+                     left; use a longer prompt, or another beginning of the choice"
                 )
                 .into());
             }

@@ -92,8 +92,8 @@ impl<'t> Scheduler<'t> {
     /// Starts waiting requests, as far as sessions and blocks permit.
     fn admit(&mut self) {
         let shared = self.shared;
-        // A component with nothing in flight need not wait for the answers of others: as many
-        // requests again may start for such components.
+        // Components with nothing in flight do not wait for the answers of others: for them, up to
+        // twice as many requests may run.
         while self.running.len() < 2 * shared.sessions {
             let waiting = shared.inbox.waiting(|dead| shared.skip(dead));
             let Some(next) = self.choose(&waiting) else { return };

@@ -33,8 +33,8 @@ pub(crate) enum TemplateError {
     Refused(String),
     /// The template exceeded its budget.
     #[error(
-        "key `{NAME}` exceeds {steps} steps, {bytes} bytes of memory or {output} bytes of text for these `messages`, \
-         {place}; use another file"
+        "key `{NAME}` exceeds {steps} steps, {bytes} bytes of memory or {output} bytes of text for these \
+         `messages`, {place}; use another file"
     )]
     Unbounded {
         /// The line, and the operation that exceeded it.
@@ -186,7 +186,8 @@ mod tests {
             ),
             (
                 "{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}",
-                "key `tokenizer.chat_template` exceeds 51003 steps, 8388680 bytes of memory or 4194304 bytes of text for these `messages`, line 1; ",
+                "key `tokenizer.chat_template` exceeds 51003 steps, 8388680 bytes of memory or 4194304 \
+                 bytes of text for these `messages`, line 1; ",
             ),
         ];
         for (source, expected) in cases {

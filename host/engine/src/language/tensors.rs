@@ -36,13 +36,15 @@ pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> 
             other => {
                 let other = excerpt(other, QUOTE_BYTES);
                 return Err(format!(
-                    "unknown input `{other}`; expected one of `prompt`, `messages` and `tokens`, and optionally `choices` and `params`"
+                    "unknown input `{other}`; expected one of `prompt`, `messages` and `tokens`, and \
+                     optionally `choices` and `params`"
                 ));
             }
         };
         if again {
             return Err(format!(
-                "duplicate input `{name}`; expected one of `prompt`, `messages` and `tokens`, and at most one each of `choices` and `params`"
+                "duplicate input `{name}`; expected one of `prompt`, `messages` and `tokens`, and at most \
+                 one each of `choices` and `params`"
             ));
         }
     }

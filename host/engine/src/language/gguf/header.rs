@@ -107,7 +107,8 @@ impl<'b> Walk<'b> {
                 format!("has a header of over {MAX_HEADER_BYTES} bytes, at {what}; expected a model file")
             } else {
                 format!(
-                    "ends within its header: {what} at byte {at} takes {length} bytes, but {left} remain; download the file again"
+                    "ends within its header: {what} at byte {at} takes {length} bytes, but {left} remain; \
+                     download the file again"
                 )
             };
             GgufError::File(message)

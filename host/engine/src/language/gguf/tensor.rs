@@ -61,7 +61,8 @@ pub(super) fn data_range(
     });
     let size = size.ok_or_else(|| {
         let message = format!(
-            "has shape {shape:?}; expected rows of whole {ty} blocks ({} elements), not empty, of less than 2^64 bytes",
+            "has shape {shape:?}; expected rows of whole {ty} blocks ({} elements), not empty, of less than \
+             2^64 bytes",
             ty.block_elements()
         );
         GgufError::tensor(name, message)

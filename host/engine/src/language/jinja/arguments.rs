@@ -14,7 +14,7 @@ pub(super) struct Args {
 impl Args {
     /// The argument at `place` or with `name`, if the call has it.
     pub(super) fn get(&self, place: usize, name: &str) -> Option<&Value> {
-        let named = || self.named.iter().find(|(is, _)| **is == *name).map(|(_, value)| value);
+        let named = || self.named.iter().find(|(entry, _)| **entry == *name).map(|(_, value)| value);
         self.positional.get(place).or_else(named)
     }
 

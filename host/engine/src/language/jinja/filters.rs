@@ -171,7 +171,7 @@ fn round(value: &Value, args: &Args) -> Result<Value, Cause> {
 fn map(value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     let items = value.items(budget)?;
     budget.values(items.len())?;
-    let named = |name: &str| args.named.iter().find(|(is, _)| **is == *name).map(|(_, value)| value);
+    let named = |name: &str| args.named.iter().find(|(entry, _)| **entry == *name).map(|(_, value)| value);
     if let Some(attribute) = named("attribute") {
         let of = |item: Value| match (attribute_of(&item, attribute, budget)?, named("default")) {
             (Value::Undefined, Some(default)) => Ok(default.clone()),

@@ -86,8 +86,8 @@ impl<'b> Interpreter<'b> {
     fn bind(&mut self, name: &Name, value: Value) -> Result<(), Cause> {
         let Some(scope) = self.scopes.last_mut() else { return Ok(()) };
         self.budget.reading(scope.len() * 8)?;
-        match scope.iter_mut().find(|(is, _)| is == name) {
-            Some((_, is)) => *is = value,
+        match scope.iter_mut().find(|(entry, _)| entry == name) {
+            Some((_, entry)) => *entry = value,
             None => {
                 self.budget.values(1)?;
                 scope.push((name.clone(), value));
@@ -99,7 +99,7 @@ impl<'b> Interpreter<'b> {
     fn variable(&self, name: &str) -> Result<Value, Cause> {
         for scope in self.scopes.iter().rev() {
             self.budget.reading(scope.len() * 8)?;
-            if let Some((_, value)) = scope.iter().find(|(is, _)| **is == *name) {
+            if let Some((_, value)) = scope.iter().find(|(entry, _)| **entry == *name) {
                 return Ok(value.clone());
             }
         }

@@ -51,9 +51,9 @@ pub(super) fn call(value: &Value, name: &str, args: &Args, budget: &Budget) -> R
             }
             _ => unknown(value, name, "count, index"),
         },
-        Value::Loop(turn) if name == "cycle" => {
+        Value::Loop(iteration) if name == "cycle" => {
             let values = &args.positional;
-            let value = turn.index.checked_rem(values.len()).and_then(|at| values.get(at)).cloned();
+            let value = iteration.index.checked_rem(values.len()).and_then(|at| values.get(at)).cloned();
             value.ok_or_else(|| Cause::failed("`cycle` needs at least one argument"))
         }
         other => unknown(other, name, "none"),
@@ -190,7 +190,7 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
         }
         "isalnum" | "isalpha" | "isdigit" | "isnumeric" | "isspace" | "islower" | "isupper" | "isascii" => {
             args.only(&[])?;
-            let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
+            let all = |predicate: fn(char) -> bool| !text.is_empty() && text.chars().all(predicate);
             Ok(Value::Boolean(match name {
                 "isalnum" => all(char::is_alphanumeric),
                 "isalpha" => all(char::is_alphabetic),
@@ -204,9 +204,9 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
         _ => unknown(
             &Value::from(""),
             name,
-            "capitalize, count, endswith, find, index, isalnum, isalpha, isascii, isdigit, islower, isnumeric, isspace, \
-             isupper, join, lower, lstrip, removeprefix, removesuffix, replace, rfind, rsplit, rstrip, split, splitlines, \
-             startswith, strip, title, upper",
+            "capitalize, count, endswith, find, index, isalnum, isalpha, isascii, isdigit, islower, \
+             isnumeric, isspace, isupper, join, lower, lstrip, removeprefix, removesuffix, replace, rfind, \
+             rsplit, rstrip, split, splitlines, startswith, strip, title, upper",
         ),
     }
 }
@@ -338,21 +338,21 @@ pub(super) fn slice(
     }
 }
 
-pub(super) fn loop_attribute(turn: &Loop, name: &str) -> Option<Value> {
+pub(super) fn loop_attribute(iteration: &Loop, name: &str) -> Option<Value> {
     let number = |number: usize| Some(Value::Integer(number as i64));
     match name {
-        "index" => number(turn.index + 1),
-        "index0" => number(turn.index),
-        "revindex" => number(turn.length - turn.index),
-        "revindex0" => number(turn.length - turn.index - 1),
-        "first" => Some(Value::Boolean(turn.index == 0)),
-        "last" => Some(Value::Boolean(turn.index + 1 == turn.length)),
-        "length" => number(turn.length),
+        "index" => number(iteration.index + 1),
+        "index0" => number(iteration.index),
+        "revindex" => number(iteration.length - iteration.index),
+        "revindex0" => number(iteration.length - iteration.index - 1),
+        "first" => Some(Value::Boolean(iteration.index == 0)),
+        "last" => Some(Value::Boolean(iteration.index + 1 == iteration.length)),
+        "length" => number(iteration.length),
         // Only recursive loops are deeper.
         "depth" => number(1),
         "depth0" => number(0),
-        "previtem" => Some(turn.previous.clone()),
-        "nextitem" => Some(turn.next.clone()),
+        "previtem" => Some(iteration.previous.clone()),
+        "nextitem" => Some(iteration.next.clone()),
         _ => None,
     }
 }

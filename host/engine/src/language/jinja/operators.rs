@@ -169,8 +169,8 @@ pub(super) fn contains(container: &Value, item: &Value, budget: &Budget) -> Resu
             Ok(text.contains(&**part))
         }
         (Value::List(list), item) => {
-            for is in &list.items {
-                if is.equals(item, budget)? {
+            for entry in &list.items {
+                if entry.equals(item, budget)? {
                     return Ok(true);
                 }
             }

@@ -69,11 +69,11 @@ impl Parser {
     }
 
     fn is_sign(&self, sign: &str) -> bool {
-        matches!(self.peek(), Token::Sign(is) if *is == sign)
+        matches!(self.peek(), Token::Sign(next) if *next == sign)
     }
 
     fn is_name(&self, name: &str) -> bool {
-        matches!(self.peek(), Token::Name(is) if is == name)
+        matches!(self.peek(), Token::Name(next) if next == name)
     }
 
     /// Consumes `sign` if it is the next token.

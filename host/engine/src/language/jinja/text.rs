@@ -77,8 +77,10 @@ impl<'b> Writer<'b> {
                 self.push("}")
             }
             Value::Namespace(_) => self.push("<Namespace>"),
-            Value::Loop(turn) => self.push(&format!("<LoopContext {}/{}>", turn.index + 1, turn.length)),
-            Value::Macro(is) => self.push(&format!("<Macro {:?}>", is.name)),
+            Value::Loop(iteration) => {
+                self.push(&format!("<LoopContext {}/{}>", iteration.index + 1, iteration.length))
+            }
+            Value::Macro(definition) => self.push(&format!("<Macro {:?}>", definition.name)),
             Value::Function(_) => self.push("<function>"),
         }
     }

@@ -142,8 +142,8 @@ impl Value {
                 )));
             }
             let mut place = None;
-            for (at, (is, _)) in unique.iter().enumerate() {
-                if is.equals(&key, budget)? {
+            for (at, (entry, _)) in unique.iter().enumerate() {
+                if entry.equals(&key, budget)? {
                     place = Some(at);
                     break;
                 }
@@ -292,11 +292,11 @@ impl Value {
 impl Map {
     pub(super) fn get(&self, key: &Value, budget: &Budget) -> Result<Option<Value>, Cause> {
         budget.steps(self.entries.len() / 8)?;
-        for (is, value) in &self.entries {
-            let is_key = match (is, key) {
+        for (entry, value) in &self.entries {
+            let is_key = match (entry, key) {
                 // Most keys differ in length; these comparisons are free.
-                (Value::Text(is), Value::Text(key)) if is.len() != key.len() => false,
-                (is, key) => is.equals(key, budget)?,
+                (Value::Text(entry), Value::Text(key)) if entry.len() != key.len() => false,
+                (entry, key) => entry.equals(key, budget)?,
             };
             if is_key {
                 return Ok(Some(value.clone()));
@@ -315,15 +315,15 @@ impl Map {
 impl Namespace {
     pub(super) fn get(&self, name: &str) -> Option<Value> {
         let attributes = self.attributes.lock().unwrap_or_else(PoisonError::into_inner);
-        attributes.iter().find(|(is, _)| **is == *name).map(|(_, value)| value.clone())
+        attributes.iter().find(|(entry, _)| **entry == *name).map(|(_, value)| value.clone())
     }
 
     pub(super) fn set(&self, name: &Name, value: Value, budget: &Budget) -> Result<(), Cause> {
         depth([&value])?;
         let mut attributes = self.attributes.lock().unwrap_or_else(PoisonError::into_inner);
         budget.reading(attributes.len() * 8)?;
-        match attributes.iter_mut().find(|(is, _)| is == name) {
-            Some((_, is)) => *is = value,
+        match attributes.iter_mut().find(|(entry, _)| entry == name) {
+            Some((_, entry)) => *entry = value,
             None => {
                 budget.values(1)?;
                 attributes.push((name.clone(), value));

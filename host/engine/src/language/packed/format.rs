@@ -100,8 +100,8 @@ pub(super) fn check_sections(
         let expected = ty.and_then(|ty| packed_bytes(ty, rows, columns));
         if end.is_none() || expected != Some(length) || !offset.is_multiple_of(SECTION_ALIGNMENT) {
             return Err(format!(
-                "has matrix {} with {length} bytes at {offset} of {file_bytes}, expected {} within the file, at a multiple \
-                 of {SECTION_ALIGNMENT}",
+                "has matrix {} with {length} bytes at {offset} of {file_bytes}, expected {} within the \
+                 file, at a multiple of {SECTION_ALIGNMENT}",
                 quoted(&section.name),
                 expected.map_or("a valid shape".to_owned(), |expected| expected.to_string()),
             ));
@@ -115,7 +115,8 @@ pub(super) fn check_sections(
             Some(shape) if *shape == (Some(*ty), *rows, *columns) => {}
             Some((_, other_rows, other_columns)) => {
                 return Err(format!(
-                    "has matrix {} with shape ({other_rows}, {other_columns}) or another type; the model needs {ty} with shape ({rows}, {columns})",
+                    "has matrix {} with shape ({other_rows}, {other_columns}) or another type; the model \
+                     needs {ty} with shape ({rows}, {columns})",
                     quoted(name)
                 ));
             }

@@ -63,7 +63,7 @@ fn open_error(slot: &PackedSlot) -> String {
     let output = sections.tensor("blk.0.attn_output.weight").unwrap();
     let spec = matrix("blk.0.attn_output.weight", output.shape[0], output.shape[1]);
     let spec = MatrixSpec { ty: output.ty, ..spec };
-    PackedFile::open(slot, &[&spec], &Pool::new(2).unwrap()).err().expect("the file is refused")
+    PackedFile::open(slot, &[&spec], &Pool::new(2).unwrap()).err().expect("the file is rejected")
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn damaged_packed_file_is_reported_and_rewritten() {
         let found = open_error(&slot);
         assert!(found.contains(reason), "{found}; expected {reason}");
         assert_eq!(answer(&mut load(FILES[0], Some(slot.clone()))), expected, "{reason}");
-        assert!(fs::read(path(&slot)).unwrap() == good, "{reason}: written anew");
+        assert!(fs::read(path(&slot)).unwrap() == good, "{reason}: rewritten");
     }
     // A file of another model under this name: names and shapes differ.
     fs::remove_file(path(&slot)).unwrap();
@@ -297,7 +297,7 @@ fn model_modified_while_packed_is_rejected() {
     // under the hash of the previous content.
     let content = fs::read(&model).unwrap();
     fs::write(&model, content).unwrap();
-    let error = matrices(&slot, &[&spec], &gguf, &pool).err().expect("it is refused").to_string();
+    let error = matrices(&slot, &[&spec], &gguf, &pool).err().expect("it is rejected").to_string();
     assert!(error.contains("changed or replaced while it was loaded"), "{error}");
     assert!(
         !names(&cache_folder).iter().any(|name| name.contains("packed") || name.contains("partial")),

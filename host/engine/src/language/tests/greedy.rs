@@ -99,7 +99,7 @@ struct Next {
 
 #[test]
 #[ignore = "needs a full-size file: INFER_TOP1=FILE.json INFER_TOP1_MODEL=FILE.gguf"]
-fn full_size_model_says_what_llama_cpp_says_next() {
+fn full_size_model_matches_llama_cpp_top_1() {
     let variable = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
     let text = std::fs::read_to_string(variable("INFER_TOP1")).unwrap();
     let Top1 { prompts } = serde_json::from_str(&text).unwrap();

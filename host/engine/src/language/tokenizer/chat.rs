@@ -85,7 +85,8 @@ impl Tokenizer {
         if let Some(turn) = missing {
             let role = &messages[turn].role;
             return Err(TokenizerError::Messages(format!(
-                "has a turn of `{role}`, turn {turn}, that the chat template omits; move its content to a turn of `user`"
+                "has a turn of `{role}`, turn {turn}, that the chat template omits; move its content to a \
+                 turn of `user`"
             )));
         }
         self.open_layout(&text, &guards)

@@ -15,7 +15,8 @@ pub(crate) enum TokenizerError {
     Template(#[from] TemplateError),
     /// The file has no chat template.
     #[error(
-        "key `tokenizer.chat_template` is missing, so `messages` cannot be encoded; give a complete `prompt`, or use the file of an instruct model"
+        "key `tokenizer.chat_template` is missing, so `messages` cannot be encoded; give a complete \
+         `prompt`, or use the file of an instruct model"
     )]
     NoTemplate,
     /// The messages are invalid.

@@ -62,7 +62,8 @@ impl Words {
             None => "is missing".to_owned(),
         };
         let message = format!(
-            "{found}; expected a supported pre-tokenizer: `qwen2`, `smollm`, `llama-bpe` (`llama3`, `llama-v3`)"
+            "{found}; expected a supported pre-tokenizer: `qwen2`, `smollm`, `llama-bpe` (`llama3`, \
+             `llama-v3`)"
         );
         Err(GgufError::key(PRE, message).into())
     }
@@ -112,7 +113,8 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
         split_bytes += token.len() * token.len();
         if split_bytes > MAX_SPLIT_BYTES || merges.len() > max_merges {
             let message = format!(
-                "holds tokens that are too long, or have too many merges; expected at most {MERGES_PER_TOKEN} merges for each token, and {MAX_SPLIT_BYTES} bytes to search for them"
+                "holds tokens that are too long, or have too many merges; expected at most \
+                 {MERGES_PER_TOKEN} merges for each token, and {MAX_SPLIT_BYTES} bytes to search for them"
             );
             return Err(GgufError::key(TOKENS, message).into());
         }
@@ -179,7 +181,8 @@ pub(super) fn from_merges(
         });
         let Some((left, right)) = pair else {
             let message = format!(
-                "holds merge {index}, {}; expected two tokens separated by a space, whose concatenation is a token",
+                "holds merge {index}, {}; expected two tokens separated by a space, whose concatenation is \
+                 a token",
                 quoted(merge)
             );
             return Err(GgufError::key(MERGES, message).into());

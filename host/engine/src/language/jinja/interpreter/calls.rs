@@ -94,7 +94,7 @@ impl Interpreter<'_> {
         Ok(match value {
             Value::Map(map) => map.named(name, self.budget)?,
             Value::Namespace(namespace) => namespace.get(name),
-            Value::Loop(turn) => methods::loop_attribute(turn, name),
+            Value::Loop(iteration) => methods::loop_attribute(iteration, name),
             _ => None,
         }
         .unwrap_or(Value::Undefined))
@@ -164,7 +164,7 @@ impl Interpreter<'_> {
         self.scopes.push(Scope::new());
         let mut positional = positional.into_iter();
         for (parameter, default) in &definition.parameters {
-            let value = match (positional.next(), named.iter().position(|(is, _)| is == parameter)) {
+            let value = match (positional.next(), named.iter().position(|(entry, _)| entry == parameter)) {
                 (Some(value), None) => value,
                 (None, Some(at)) => named.swap_remove(at).1,
                 (None, None) => match default {

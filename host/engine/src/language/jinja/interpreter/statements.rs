@@ -108,13 +108,13 @@ impl Interpreter<'_> {
             self.budget.steps(1)?;
             let neighbour =
                 |at: Option<usize>| at.and_then(|at| items.get(at)).cloned().unwrap_or(Value::Undefined);
-            let turn = Loop {
+            let iteration = Loop {
                 index,
                 length: items.len(),
                 previous: neighbour(index.checked_sub(1)),
                 next: neighbour(Some(index + 1)),
             };
-            self.scopes.push(vec![("loop".into(), Value::Loop(Arc::new(turn)))]);
+            self.scopes.push(vec![("loop".into(), Value::Loop(Arc::new(iteration)))]);
             self.assign(&for_loop.target, item.clone())?;
             let flow = self.block(&for_loop.body)?;
             self.scopes.pop();

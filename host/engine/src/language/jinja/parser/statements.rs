@@ -100,8 +100,8 @@ impl Parser {
             other => {
                 let other = shortened(other);
                 return self.fail(format!(
-                    "tag `{other}` is not allowed in chat templates; allowed: if, for, set, macro, filter, with, do, break, \
-                     continue, generation, raw"
+                    "tag `{other}` is not allowed in chat templates; allowed: if, for, set, macro, filter, \
+                     with, do, break, continue, generation, raw"
                 ));
             }
         })
