@@ -111,7 +111,7 @@ async fn what_is_wrong_is_named_before_a_stream_begins() {
         (json!({ "max_tokens": 0 }), StatusCode::BAD_REQUEST, "`max_tokens` is 0"),
         (json!({ "logprobs": true, "top_logprobs": 21 }), StatusCode::BAD_REQUEST, "expected at most 20"),
         (json!({ "messages": [{ "role": "user", "content": long }] }), StatusCode::BAD_REQUEST, "context"),
-        (json!({ "messages": [] }), StatusCode::BAD_REQUEST, "expected one turn at least"),
+        (json!({ "messages": [] }), StatusCode::BAD_REQUEST, "expected at least one turn"),
     ];
     for (members, expected, sentence) in cases {
         for stream in [false, true] {

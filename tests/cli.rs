@@ -76,7 +76,8 @@ fn second_start_maps_what_the_first_has_packed() {
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, "half").unwrap();
     let damaged = check();
-    let warning = format!("`{}` ends at byte 4, within its header; the model is packed anew", file.display());
+    let warning =
+        format!("`{}` ends at byte 4, within its header; the model is packed again", file.display());
     assert!(stderr(&damaged).contains(&warning), "{}", stderr(&damaged));
     assert!(stdout(&damaged).contains(&mapped));
 

@@ -1,5 +1,4 @@
-//! What a decoder looks like: read once from a file's metadata, so that one graph serves every
-//! architecture.
+//! The shape of a decoder, read once from a file's metadata. One graph serves every architecture.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +6,7 @@ use infer_kernels::{AttentionShape, Rope, RopeStyle};
 
 use super::gguf::{Gguf, GgufError, quoted};
 
-/// The numbers that a forward pass needs.
+/// The parameters of a forward pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DecoderConfig {
     pub(super) layers: usize,
@@ -17,20 +16,21 @@ pub(super) struct DecoderConfig {
     pub(super) feed_forward: usize,
     pub(super) attention: AttentionShape,
     pub(super) epsilon: f32,
-    /// The most tokens of one sequence: the file's context, or less where the options say so.
+    /// Maximum tokens of one sequence: the file's context, or the configured one if that is
+    /// smaller.
     pub(super) context: usize,
     pub(super) rope: RopeConfig,
     /// Query, key and value are one tensor, and so are gate and up.
     pub(super) fused: bool,
 }
 
-/// How positions turn queries and keys.
+/// Rotary position embedding (RoPE).
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RopeConfig {
     style: RopeStyle,
     dims: usize,
     base: f32,
-    /// Each pair of dimensions turns slower by its factor.
+    /// Frequency divisors, one for each pair of dimensions.
     factors: Option<Vec<f32>>,
     attention_scale: f32,
 }
@@ -43,13 +43,13 @@ impl RopeConfig {
 }
 
 impl DecoderConfig {
-    /// Read the metadata of a `phi3`, `llama` or `qwen2` file. `context` caps the tokens of a
+    /// Reads the metadata of a `phi3`, `llama` or `qwen2` file. `context` limits the tokens of a
     /// sequence.
     ///
     /// # Errors
     ///
-    /// For another architecture, a key that is missing or out of range, or a kind of RoPE scaling
-    /// that is not known.
+    /// For another architecture, a missing key, a value that is out of range, or an unknown kind of
+    /// RoPE scaling.
     pub(super) fn read(gguf: &Gguf, context: usize) -> Result<Self, GgufError> {
         let architecture = gguf.architecture()?;
         let style = match architecture {
@@ -73,7 +73,7 @@ impl DecoderConfig {
             None => {
                 return Err(keys.wrong(
                     "attention.head_count",
-                    format!("is {query_heads}, which does not divide the embedding's {hidden}"),
+                    format!("is {query_heads}, which does not divide the embedding length {hidden}"),
                 ));
             }
         };
@@ -84,7 +84,8 @@ impl DecoderConfig {
         }
         if head_dim % 2 != 0 || head_dim > 256 || value_length != head_dim {
             let message = format!(
-                "is {head_dim}, and that of values {value_length}; expected equal even sizes of at most 256"
+                "is {head_dim}, and the value length is {value_length}; expected equal, even sizes of at \
+                 most 256"
             );
             return Err(keys.wrong("attention.key_length", message));
         }
@@ -105,7 +106,7 @@ impl DecoderConfig {
     }
 }
 
-/// Keys below the architecture's name.
+/// Metadata keys under the architecture's prefix.
 struct Keys<'g> {
     gguf: &'g Gguf,
     architecture: &'g str,
@@ -146,7 +147,7 @@ impl Keys<'_> {
     fn rope(&self, style: RopeStyle, head_dim: usize, context: usize) -> Result<RopeConfig, GgufError> {
         let dims = self.optional("rope.dimension_count", 2..=256)?.unwrap_or(head_dim);
         if dims % 2 != 0 || dims > head_dim {
-            let message = format!("is {dims}, expected an even number of at most the head's {head_dim}");
+            let message = format!("is {dims}, expected an even number up to the head size, {head_dim}");
             return Err(self.wrong("rope.dimension_count", message));
         }
         let base = self.float("rope.freq_base")?.unwrap_or(10_000.0);
@@ -158,7 +159,7 @@ impl Keys<'_> {
         let attention_scale = self.float("rope.scaling.attn_factor")?.unwrap_or(1.0);
         let scaling = self.gguf.str(&self.key("rope.scaling.type"))?;
         let mut factors = self.factors(dims, context, scaling == Some("longrope"))?;
-        // As llama.cpp: a factor without a type is linear, and 0 is none.
+        // As in llama.cpp: a factor without a type is linear, and a factor of 0 means no scaling.
         let linear = match scaling {
             Some("none" | "longrope") => None,
             None | Some("linear") => match self.float("rope.scaling.factor")? {
@@ -181,23 +182,23 @@ impl Keys<'_> {
         Ok(RopeConfig { style, dims, base, factors, attention_scale })
     }
 
-    /// LongRoPE has two lists: one for sequences within the original context, one for longer ones.
-    /// The context that is configured decides, since keys that are stored cannot be turned again.
-    /// Llama 3 files have one list.
-    fn factors(&self, dims: usize, context: usize, wanted: bool) -> Result<Option<Vec<f32>>, GgufError> {
+    /// Reads the frequency factors. LongRoPE has two lists: one for sequences within the original
+    /// context, and one for longer sequences. The configured context selects the list, because
+    /// stored keys cannot be rotated again. Llama 3 files have a single list.
+    fn factors(&self, dims: usize, context: usize, required: bool) -> Result<Option<Vec<f32>>, GgufError> {
         const LISTS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
         let original = self.optional("rope.scaling.original_context_length", 1..=1 << 30)?;
         let long = original.is_some_and(|original| context > original);
         let name = LISTS[usize::from(long)];
         for name in [name, "rope_freqs.weight"] {
             if let Some(tensor) = self.gguf.tensor(name) {
-                return super::decoder::vector(&tensor, dims / 2).map(Some);
+                return tensor.vector(dims / 2).map(Some);
             }
         }
-        if wanted || LISTS.iter().any(|list| self.gguf.tensor(list).is_some()) {
+        if required || LISTS.iter().any(|list| self.gguf.tensor(list).is_some()) {
             let message = format!(
-                "is missing, and a context of {context} tokens needs it; convert the model again, or set another \
-                 `context_tokens`"
+                "is missing, and a context of {context} tokens needs it; convert the model again, or set \
+                 another `context_tokens`"
             );
             return Err(GgufError::tensor(name, message));
         }
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_of_positions_are_read_as_llama_cpp_reads_them() {
+    fn rope_factors_match_llama_cpp() {
         let (kind, factor, old) =
             ("llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scale_linear");
         let cases = [
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn longrope_without_the_list_of_its_context_is_refused() {
+    fn longrope_without_its_list_is_rejected() {
         let list =
             |writer: Writer, name: &str| writer.tensor(name, &[2], 0, [1.5_f32.to_le_bytes(); 2].concat());
         let (short, long) = ("rope_factors_short.weight", "rope_factors_long.weight");
@@ -263,8 +264,7 @@ mod tests {
             assert!(error.starts_with(&expected), "{error}");
         }
         assert_eq!(factors(&list(scaled(), short)).unwrap(), Some(vec![1.5; 2]));
-        // Phi-3's file of 4,096 tokens names the context that it was trained with, and has no
-        // lists.
+        // The 4,096-token file of Phi-3 gives its training context, and has no lists.
         assert_eq!(factors(&writer().u32(original, 64)).unwrap(), None);
     }
 }

@@ -1,10 +1,12 @@
 //! The decoder: one graph for every architecture, many sequences in one pass.
 //!
-//! Each layer is attention over the key-value blocks and a gated feed-forward, both after an RMS
-//! norm and added to the residual stream (Llama; Phi-3 and Qwen2 differ in what [`DecoderConfig`]
-//! says). The rows of a pass are tokens of any number of sequences: products do not care whose a
-//! row is, and attention is told.
+//! Each layer is attention over the key-value blocks and a gated feed-forward network. Both follow
+//! an RMS norm, and both are added to the residual stream (Llama; [`DecoderConfig`] holds the
+//! differences of Phi-3 and Qwen2). The rows of a pass are tokens of any number of sequences.
+//! Matrix products treat all rows alike; attention receives the ranges of rows that belong to each
+//! sequence.
 
+mod layer;
 mod load;
 
 use std::path::{Path, PathBuf};
@@ -17,10 +19,11 @@ use infer_kernels::{
 use super::config::DecoderConfig;
 use super::gguf::{Gguf, GgufError};
 use super::kv::Sequence;
-use super::packed::{self, Wanted};
+use super::packed::{self, MatrixSpec};
 use crate::weights::PackedSlot;
+use layer::Layer;
+pub(super) use load::matrices;
 use load::{LayerMatrices, Loader, check_known, head};
-pub(super) use load::{matrices, vector};
 
 /// A loaded decoder with the buffers of a pass.
 pub(super) struct Decoder {
@@ -36,70 +39,54 @@ pub(super) struct Decoder {
     buffers: Buffers,
 }
 
-/// Who packs a model's weights, and where they are kept packed for later starts.
+/// The threads that pack a model's weights, and the cache slot for the packed file.
 pub(super) struct Packing {
     pub(super) pool: Pool,
     pub(super) slot: Option<PackedSlot>,
 }
 
-/// Tokens of one sequence that a pass computes: those from position `start` to its end.
+/// The tokens of one sequence that a pass computes: from position `start` to the end.
 pub(super) struct Run<'s> {
     pub(super) sequence: &'s mut Sequence,
-    /// The first position whose keys and values are not there yet.
+    /// First position whose keys and values are not computed yet.
     pub(super) start: usize,
-    /// How many of the last positions to keep the hidden state of, for [`Decoder::logits`].
-    pub(super) wanted: usize,
+    /// Number of trailing positions whose hidden states are kept for [`Decoder::logits`].
+    pub(super) logit_rows: usize,
 }
 
-/// The table of token embeddings, left in the file: a pass looks at a few rows of it.
+/// The table of token embeddings. It stays in the file, because a pass reads only a few of its
+/// rows.
 struct Embeddings {
     gguf: Gguf,
     ty: WeightType,
     row_bytes: usize,
 }
 
-struct Layer {
-    attention_norm: Vec<f32>,
-    qkv: Projection,
-    attention_output: QuantizedMatrix,
-    feed_forward_norm: Vec<f32>,
-    gate: QuantizedMatrix,
-    up: QuantizedMatrix,
-    down: QuantizedMatrix,
-}
-
-/// Matrices with the same input, whose outputs stand side by side; one or several tensors in the
-/// file.
-struct Projection {
-    parts: Vec<QuantizedMatrix>,
-    bias: Option<Vec<f32>>,
-}
-
 #[derive(Default)]
 struct Buffers {
     /// The residual stream, (rows, hidden).
     stream: Vec<f32>,
-    /// (rows, qkv columns)
+    /// (rows, qkv columns).
     qkv: Vec<f32>,
-    /// What a layer's first products take, (rows, hidden); then the heads' answers, (rows, query
-    /// heads × head size).
+    /// Input of a layer's first products, (rows, hidden); then the output of the attention heads,
+    /// (rows, query heads × head size).
     activations: Activations,
-    /// (rows, feed-forward)
+    /// (rows, feed-forward).
     gated: Activations,
-    /// (wanted rows, hidden), after the last norm
+    /// Hidden states after the last norm, (kept rows, hidden).
     hidden: Vec<f32>,
-    /// (rows of one call, vocabulary)
+    /// (rows of one call, vocabulary).
     logits: Vec<f32>,
 }
 
 impl Decoder {
-    /// Pack the weights of `gguf`, or map them where an earlier start has. What is packed is not
-    /// kept resident a second time.
+    /// Packs the weights of `gguf`, or maps the file that an earlier start has packed. Packed data
+    /// is not kept resident a second time.
     ///
     /// # Errors
     ///
-    /// When a tensor is missing, or has another shape than the metadata says, or a type that is not
-    /// supported.
+    /// If a tensor is missing, has another shape than the metadata says, or has an unsupported
+    /// type.
     pub(super) fn load(
         gguf: Gguf,
         config: DecoderConfig,
@@ -117,9 +104,9 @@ impl Decoder {
         let Packing { pool, slot } = packing;
         let packed = match &slot {
             Some(slot) => {
-                let wanted: Vec<&Wanted> =
+                let specs: Vec<&MatrixSpec> =
                     layers.iter().flat_map(LayerMatrices::all).chain([&head]).collect();
-                packed::matrices(slot, &wanted, &gguf, &pool)?
+                packed::matrices(slot, &specs, &gguf, &pool)?
             }
             None => None,
         };
@@ -129,7 +116,7 @@ impl Decoder {
         let norm = loader.vector("output_norm.weight", hidden)?;
         let head = loader.matrix(&head)?;
         let rope = config.rope.build(config.context);
-        // All but the embeddings was read by now.
+        // Everything except the embeddings has been read by now.
         gguf.check_unchanged()?;
         let embeddings = Embeddings { gguf, ty, row_bytes };
         Ok(Decoder {
@@ -154,27 +141,21 @@ impl Decoder {
         self.vocabulary
     }
 
-    /// The file that the packed weights are mapped from; none where they are in memory of this
-    /// process alone.
+    /// The file that the packed weights are mapped from, or `None` if they are in this process's
+    /// memory.
     pub(super) fn packed_file(&self) -> Option<&Path> {
         self.packed_file.as_deref()
     }
 
-    /// Bytes of the packed weights.
+    /// Size of the packed weights in bytes.
     pub(super) fn weight_bytes(&self) -> usize {
-        let projection =
-            |projection: &Projection| projection.parts.iter().map(QuantizedMatrix::size_bytes).sum::<usize>();
-        let layer = |layer: &Layer| {
-            let (output, down) = (layer.attention_output.size_bytes(), layer.down.size_bytes());
-            projection(&layer.qkv) + output + layer.gate.size_bytes() + layer.up.size_bytes() + down
-        };
-        self.layers.iter().map(layer).sum::<usize>() + self.head.size_bytes()
+        self.layers.iter().map(Layer::size_bytes).sum::<usize>() + self.head.size_bytes()
     }
 
-    /// Compute the keys and values of each run's new tokens, and keep the hidden states that are
-    /// wanted: the runs' in their order, each one's in the order of its positions.
+    /// Computes the keys and values of each run's new tokens, and keeps the requested hidden states
+    /// in the order of the runs, and of the positions within each run.
     ///
-    /// Tokens must be below the vocabulary's size and positions below the context's.
+    /// Tokens must be below the size of the vocabulary, and positions below the context.
     pub(super) fn forward(&mut self, runs: &mut [Run<'_>]) {
         let Decoder { config, layers, pool, rope, buffers, .. } = self;
         let hidden = config.hidden;
@@ -210,37 +191,37 @@ impl Decoder {
 
     fn keep(&mut self, runs: &[Run<'_>]) {
         let hidden = self.config.hidden;
-        let Buffers { stream, hidden: kept, .. } = &mut self.buffers;
-        kept.clear();
+        let Buffers { stream, hidden: states, .. } = &mut self.buffers;
+        states.clear();
         let mut row = 0;
         for run in runs {
             row += run.rows();
-            for wanted in row - run.wanted..row {
-                let from = kept.len();
-                kept.resize(from + hidden, 0.0);
+            for index in row - run.logit_rows..row {
+                let from = states.len();
+                states.resize(from + hidden, 0.0);
                 rms_norm(
-                    &stream[wanted * hidden..][..hidden],
+                    &stream[index * hidden..][..hidden],
                     &self.norm,
                     self.config.epsilon,
-                    &mut kept[from..],
+                    &mut states[from..],
                 );
             }
         }
     }
 
-    /// The logits of the hidden states that the last pass kept, from number `first` on, `rows` of
-    /// them: (rows, vocabulary).
+    /// Logits of `rows` hidden states that the last pass kept, from index `first`: (rows,
+    /// vocabulary).
     pub(super) fn logits(&mut self, first: usize, rows: usize) -> &mut [f32] {
         let hidden = self.config.hidden;
-        let Buffers { hidden: kept, activations, logits, .. } = &mut self.buffers;
-        activations.set(&self.pool, &kept[first * hidden..][..rows * hidden], rows, hidden);
+        let Buffers { hidden: states, activations, logits, .. } = &mut self.buffers;
+        activations.set(&self.pool, &states[first * hidden..][..rows * hidden], rows, hidden);
         logits.resize(rows * self.vocabulary, 0.0);
         self.head.matmul(&self.pool, activations, logits, self.vocabulary, Write::Set);
         logits
     }
 }
 
-/// The first `len` of `values`, which grow to hold them; what they hold is left over from earlier
+/// The first `len` of `values`, which grow if needed. Their contents are left over from earlier
 /// use.
 fn room(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if values.len() < len {
@@ -271,31 +252,15 @@ fn attend(pool: &Pool, config: &DecoderConfig, layer: usize, runs: &[Run<'_>], q
 }
 
 impl Embeddings {
-    /// The embeddings of the runs' new tokens to `out`, (rows, hidden).
+    /// Writes the embeddings of the runs' new tokens to `out`, (rows, hidden).
     fn gather(&self, runs: &[Run<'_>], out: &mut [f32]) {
         let hidden = out.len() / runs.iter().map(Run::rows).sum::<usize>().max(1);
         let table = self.gguf.tensor("token_embd.weight");
-        let table = table.expect("the table was found when the model was loaded").data;
+        let table = table.expect("the table was found at load").data;
         let tokens = runs.iter().flat_map(|run| &run.sequence.tokens()[run.start..]);
         for (token, out) in tokens.zip(out.chunks_exact_mut(hidden)) {
             let row = &table[*token as usize * self.row_bytes..][..self.row_bytes];
             dequantize_row(self.ty, row, out);
-        }
-    }
-}
-
-impl Projection {
-    fn apply(&self, pool: &Pool, input: &mut Activations, out: &mut [f32]) {
-        let stride = self.parts.iter().map(QuantizedMatrix::rows).sum();
-        let mut column = 0;
-        for part in &self.parts {
-            part.matmul(pool, input, &mut out[column..], stride, Write::Set);
-            column += part.rows();
-        }
-        if let Some(bias) = &self.bias {
-            for row in out.chunks_exact_mut(stride) {
-                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-            }
         }
     }
 }

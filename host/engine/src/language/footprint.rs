@@ -1,4 +1,4 @@
-//! What a language model takes of memory, worked out from its file's header.
+//! Memory of a language model, predicted from the header of its file.
 
 use infer_kernels::{BLOCK_TOKENS, packed_bytes};
 
@@ -11,36 +11,36 @@ use super::scheduler::LOGIT_ROWS;
 use crate::footprint::{Footprint, Need};
 use crate::model::Capacity;
 
-/// What loading leaves on the heap, and that for each token of the vocabulary and each merge of it,
-/// in bytes: measured as what a server takes with a model and without, less all else that is listed
-/// here, for Phi-3, Qwen2.5 0.5B and SmolLM2.
+/// Bytes that loading leaves on the heap: a constant, and a part for each token and each merge of
+/// the vocabulary. Measured with Phi-3, Qwen2.5 0.5B and SmolLM2, as the difference between a
+/// server with and without the model, minus everything else that is listed here.
 const LOADING_BYTES: u64 = 10 << 20;
 const TOKEN_BYTES: u64 = 225;
 const MERGE_BYTES: u64 = 175;
 
-/// Bytes of a page of a file.
+/// Page size of a mapped file in bytes.
 const PAGE: u64 = 4 << 10;
 
-/// What a page fault maps of a file around what was asked for, in bytes, on Linux; where that is in
-/// the page cache.
+/// Bytes that a page fault maps around the accessed address, on Linux, if they are in the page
+/// cache.
 const FAULT_AROUND: u64 = 64 << 10;
 
-/// How many different tokens a busy server has seen.
+/// Number of different tokens that a busy server has seen.
 const USUAL_TOKENS: u64 = 2_000;
 
-/// What the language model in `gguf` takes, of matrices that are mapped from the cache folder or
-/// packed in memory.
+/// Memory of the language model in `gguf`. With `mapped`, its matrices are mapped from the cache
+/// folder; otherwise they are packed in memory.
 ///
 /// # Errors
 ///
-/// When the header is of no model that runs.
+/// If the header is not of a supported model.
 pub(crate) fn of(gguf: &Gguf, capacity: &Capacity, mapped: bool) -> Result<Footprint, GgufError> {
     let config = DecoderConfig::read(gguf, capacity.context_tokens)?;
     let tokens = gguf.strings("tokenizer.ggml.tokens")?.map_or(0, |tokens| tokens.len());
     let merges = gguf.strings("tokenizer.ggml.merges")?.map_or(0, |merges| merges.len());
     let mut packed = if mapped { packed::HEADER_BYTES } else { 0 } as u64;
-    for wanted in matrices(gguf, &config, tokens)? {
-        let bytes = packed_bytes(wanted.ty, wanted.rows, wanted.columns).unwrap_or(0) as u64;
+    for spec in matrices(gguf, &config, tokens)? {
+        let bytes = packed_bytes(spec.ty, spec.rows, spec.columns).unwrap_or(0) as u64;
         packed = packed.saturating_add(bytes.next_multiple_of(packed::SECTION_ALIGNMENT as u64));
     }
     let weights = if mapped {
@@ -62,11 +62,11 @@ pub(crate) fn of(gguf: &Gguf, capacity: &Capacity, mapped: bool) -> Result<Footp
     })
 }
 
-/// What `Buffers` grow to in passes of `max_batch` rows, and the tables of positions.
+/// Size of the buffers of a pass of `max_batch` rows, and of the position tables.
 fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
     let DecoderConfig { hidden, feed_forward, attention, context, .. } = config;
     let width = (*hidden).max(attention.query_heads * attention.head_dim);
-    // Inputs of products are kept in f32, and in up to two int8 forms with a scale for each 32
+    // Inputs of products are kept as f32, and in up to two int8 forms with a scale for each 32
     // values.
     let input = |columns: usize| columns * 4 + 2 * (columns + columns / 8);
     let row = 4 * hidden + 4 * attention.qkv_columns() + input(width) + input(*feed_forward) + 4 * hidden;
@@ -75,8 +75,8 @@ fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
     (capacity.max_batch * row + logits + positions) as u64
 }
 
-/// What of the model's own file is mapped once its matrices are packed: the header, the norms, and
-/// the embeddings of those tokens that were seen, each with what a fault brings along.
+/// The part of the model's own file that is mapped after its matrices are packed: the header, the
+/// norms, and the embeddings of the tokens that were seen, each with the pages around it.
 fn file(gguf: &Gguf, config: &DecoderConfig, seen: usize) -> Need {
     let table = gguf.tensor("token_embd.weight").map_or(0, |table| table.data.len() as u64);
     let header = gguf.data_start() as u64;

@@ -1,4 +1,4 @@
-//! Damaged files: whatever bytes come, they are refused or they work.
+//! Damaged files: any bytes are either rejected, or they work.
 
 use infer_kernels::Pool;
 
@@ -6,13 +6,14 @@ use super::config::DecoderConfig;
 use super::decoder::{Decoder, Packing, Run};
 use super::gguf::Gguf;
 use super::kv::{KvPool, Sequence};
-use super::tokenizer::{Message, Tokenizer};
+use super::request::Message;
+use super::tokenizer::Tokenizer;
 use crate::weights::bytes::Bytes;
 
-/// Take `bytes` as a file, and use all that it gives. Whether it was a tokenizer.
+/// Parses `bytes` as a file, and uses everything in it. Returns true if the file has a tokenizer.
 ///
-/// What holds for any file is asserted: data has the length of its shape, ids are tokens, and a
-/// user's text adds none that control.
+/// Asserts the invariants of every file: data has the length of its shape, ids are tokens of the
+/// vocabulary, and a user's text adds no control tokens.
 pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let Ok(gguf) = Gguf::parse(Bytes::Owned(bytes.to_vec())) else { return false };
     for name in gguf.tensor_names() {
@@ -41,14 +42,14 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     true
 }
 
-/// Load a decoder, where the file says of one that is small, and compute a pass of it. Whether one
+/// Loads a decoder if the file describes a small one, and computes a pass. Returns true if a pass
 /// was computed.
 fn decode(bytes: &[u8]) -> bool {
     const CONTEXT: usize = 16;
     let Ok(gguf) = Gguf::parse(Bytes::Owned(bytes.to_vec())) else { return false };
     let Ok(config) = DecoderConfig::read(&gguf, CONTEXT) else { return false };
-    // A few bytes may say of a gigabyte of intermediate results: the operator's to choose, not this
-    // test's.
+    // A few bytes may describe a gigabyte of intermediate results. An operator may choose that;
+    // this test skips it.
     let wide = [config.hidden, config.feed_forward, config.attention.qkv_columns()];
     let Some(table) = gguf.tensor("token_embd.weight") else { return false };
     let vocabulary = table.shape[0];
@@ -65,7 +66,7 @@ fn decode(bytes: &[u8]) -> bool {
     if sequence.extend(&blocks, &tokens).is_err() {
         return false;
     }
-    decoder.forward(&mut [Run { sequence: &mut sequence, start: 0, wanted: 1 }]);
+    decoder.forward(&mut [Run { sequence: &mut sequence, start: 0, logit_rows: 1 }]);
     assert_eq!(decoder.logits(0, 1).len(), vocabulary);
     true
 }
@@ -76,7 +77,7 @@ mod tests {
     use crate::language::tests::support;
     use crate::language::tokenizer::tests::{small, small_bytes};
 
-    /// Numbers that look random, the same in each run (Marsaglia's xorshift64).
+    /// Pseudo-random numbers, the same in each run (Marsaglia's xorshift64).
     struct Random(u64);
 
     impl Random {
@@ -109,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn models_with_changed_bytes_are_refused_or_compute() {
+    fn corrupted_models_are_rejected_or_compute() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let mut worked = 0;
         for name in ["phi3-q8_0-long.gguf", "llama-q4_1.gguf", "qwen2-mixed.gguf"] {
             let file = std::fs::read(support::file(name)).unwrap();
             assert!(decode(&file), "{name}");
-            // What a decoder is read from: the architecture's keys, and the tensors' names, shapes
-            // and places.
+            // The sources of a decoder: the architecture's keys, and the names, shapes and offsets
+            // of the tensors.
             let find = |text: &[u8]| file.windows(text.len()).position(|window| window == text).unwrap();
             let keys = find(b".block_count");
             let tensors = find(b"token_embd.weight");
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn files_with_changed_bytes_are_refused_or_work() {
+    fn corrupted_files_are_rejected_or_work() {
         let template = "{% for m in messages %}<s>{{ m.role }}{{ m.content | trim }}</s>{% endfor %}";
         let with_tensors = |writer: crate::language::gguf::write::Writer| {
             writer
@@ -154,7 +155,7 @@ mod tests {
                 assert!(!exercise(&file[..file.len() * part / 64]));
             }
         }
-        // The test would say nothing if no change left a tokenizer, or every change did.
+        // The test would prove nothing if no change, or every change, left a working tokenizer.
         assert!((100..5_900).contains(&worked), "{worked}");
     }
 }

@@ -1,66 +1,27 @@
-//! Requests that wait for the model's thread.
+//! The queue of requests that wait for the model's thread.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
-
+use super::job::Job;
 use super::prefix::CacheOwner;
-use super::request::{Answer, Params, Piece};
-use super::task;
-use crate::model::RunError;
 
-/// A request in tokens.
-pub(super) struct Job {
-    /// Who asks: fairness is kept by component.
-    pub(super) owner: CacheOwner,
-    /// At least one token.
-    pub(super) prompt: Arc<[u32]>,
-    /// How many of the first tokens other sessions of the component may find.
-    pub(super) declared: usize,
-    /// Whether to pin these.
-    pub(super) pin: bool,
-    pub(super) work: Work,
-    /// Receives text as it is generated.
-    pub(super) stream: Option<mpsc::UnboundedSender<Piece>>,
-    pub(super) queued: Instant,
-    pub(super) deadline: Instant,
-    /// Closed once the caller is gone.
-    pub(super) reply: oneshot::Sender<Result<Answer, RunError>>,
-}
-
-/// What is wanted for the prompt.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// The log-probability of each branch after it; none is empty.
-    Score(Vec<Vec<u32>>),
-    /// Text after it.
-    Generate(Params),
-}
-
-impl Job {
-    /// Whether nobody waits for the answer any more.
-    pub(super) fn is_dead(&self, now: Instant) -> bool {
-        self.reply.is_closed() || now >= self.deadline
-    }
-}
-
-/// What there is to know of a job that waits, to choose the next.
+/// The data of a waiting job that the scheduler needs to choose the next one.
 pub(super) struct Waiting {
     pub(super) owner: CacheOwner,
     pub(super) prompt: Arc<[u32]>,
-    /// See [`task::blocks`].
+    /// See [`Job::blocks`].
     pub(super) blocks: usize,
 }
 
-/// A bounded list that callers put jobs into, and from which the model's thread picks.
+/// A bounded queue that callers push jobs into, and that the model's thread picks from.
 pub(super) struct Inbox {
-    /// A lock, since the thread looks at all jobs before it takes one. It is held to copy a few
-    /// words of each, never while they are compared with what is known or running, nor across an
-    /// await or a pass.
+    /// A lock, because the thread inspects all jobs before it takes one. It is held while a few
+    /// words of each job are copied, never while jobs are compared with cached prefixes or running
+    /// tasks, and never across an await or a pass.
     state: Mutex<State>,
-    /// Rung for each job, and at the end.
+    /// Signalled for each job, and on close.
     ready: Condvar,
     capacity: usize,
 }
@@ -70,9 +31,9 @@ struct State {
     closed: bool,
 }
 
-/// Why a job was not taken in.
+/// Reason that a job was not queued.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum PushError {
     Full,
     Closed,
 }
@@ -83,19 +44,19 @@ impl Inbox {
         Inbox { state: Mutex::new(state), ready: Condvar::new(), capacity }
     }
 
-    /// Add a job. Dead ones make room for it, through `skip`, and then the last of a component that
-    /// has at least two more waiting than this one's, before it is refused. Gives the job that was
-    /// displaced.
-    pub(super) fn push(&self, job: Job, skip: impl FnMut(Job)) -> Result<Option<Job>, Refused> {
+    /// Adds a job. If the queue is full, dead jobs are removed first, through `skip`; then the
+    /// newest job of a component that has at least two more waiting than this one is displaced and
+    /// returned; otherwise the job is rejected.
+    pub(super) fn push(&self, job: Job, skip: impl FnMut(Job)) -> Result<Option<Job>, PushError> {
         let mut state = self.lock();
         if state.closed {
-            return Err(Refused::Closed);
+            return Err(PushError::Closed);
         }
         if state.jobs.len() >= self.capacity {
             state.remove_dead().for_each(skip);
         }
         let displaced = match state.jobs.len() >= self.capacity {
-            true => Some(state.displace(&job.owner.component).ok_or(Refused::Full)?),
+            true => Some(state.displace(&job.owner.component).ok_or(PushError::Full)?),
             false => None,
         };
         state.jobs.push(job);
@@ -104,26 +65,26 @@ impl Inbox {
         Ok(displaced)
     }
 
-    /// Remove the dead, through `skip`, and say what waits, in order.
+    /// Removes dead jobs, through `skip`, and returns the waiting ones in order.
     pub(super) fn waiting(&self, skip: impl FnMut(Job)) -> Vec<Waiting> {
         let mut state = self.lock();
         state.remove_dead().for_each(skip);
         let waiting = |job: &Job| Waiting {
             owner: job.owner.clone(),
             prompt: job.prompt.clone(),
-            blocks: task::blocks(job),
+            blocks: job.blocks(),
         };
         state.jobs.iter().map(waiting).collect()
     }
 
-    /// The job that `waiting` is, if it still waits.
+    /// Takes the job that `waiting` describes, if it still waits.
     pub(super) fn take(&self, waiting: &Waiting) -> Option<Job> {
         let mut state = self.lock();
         let position = state.jobs.iter().position(|job| Arc::ptr_eq(&job.prompt, &waiting.prompt))?;
         Some(state.jobs.remove(position))
     }
 
-    /// Wait until there is a job. False once the inbox is closed.
+    /// Blocks until a job is queued. Returns false once the inbox is closed.
     pub(super) fn wait(&self) -> bool {
         let state = self.lock();
         let empty = |state: &mut State| state.jobs.is_empty() && !state.closed;
@@ -135,8 +96,8 @@ impl Inbox {
         self.lock().closed
     }
 
-    /// Turn callers away and send the thread home. Waiting jobs are dropped, which their callers
-    /// see.
+    /// Rejects new jobs, wakes the thread, and drops waiting jobs, so that their callers see a
+    /// closed reply.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -153,8 +114,7 @@ impl Inbox {
         self.lock().jobs.len()
     }
 
-    /// No code under the lock leaves the list half-changed, so a panic there, were there one, does
-    /// no harm.
+    /// Ignores poisoning: no code under the lock leaves the list half changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,9 +127,9 @@ impl State {
             *waiting.entry(&job.owner.component).or_default() += 1;
         }
         let own = waiting.get(&**component).copied().unwrap_or(0);
-        let (most, _) =
+        let (busiest, _) =
             waiting.into_iter().filter(|(_, count)| *count >= own + 2).max_by_key(|(_, count)| *count)?;
-        let newest = self.jobs.iter().rposition(|job| *job.owner.component == *most)?;
+        let newest = self.jobs.iter().rposition(|job| *job.owner.component == *busiest)?;
         Some(self.jobs.remove(newest))
     }
 

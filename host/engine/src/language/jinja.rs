@@ -1,23 +1,26 @@
-//! The part of Jinja2 that chat templates are written in, for templates that nobody has looked at.
+//! The subset of Jinja2 that chat templates use, for untrusted templates.
 //!
-//! What a template can do is what stands here: its statements, operators, filters, tests, functions
-//! and methods, as Jinja2 and Python have them. Whatever is evaluated pays for its steps and,
-//! before it is allocated, for its memory; depth is bounded where a template is parsed, where it
-//! runs, and in the values that it makes. So each template ends, in bounded time, memory and stack,
-//! whatever it says.
+//! A template can use only the statements, operators, filters, tests, functions and methods of this
+//! module, with the semantics of Jinja2 and Python. Every evaluation is charged for its steps and,
+//! before anything is allocated, for its memory. Nesting is limited while a template is parsed,
+//! while it runs, and in the values that it builds. Every template therefore ends in bounded time,
+//! memory and stack.
 //!
-//! Left out, as no chat template has them: other templates (`include`, `import`, `extends`,
-//! `block`), recursive loops, `call` blocks, automatic escaping.
+//! Not supported, because chat templates do not use them: other templates (`include`, `import`,
+//! `extends`, `block`), recursive loops, `call` blocks, and automatic escaping.
 //!
 //! # Layout
 //!
-//! - `lexer`, `parser`, `syntax`: from text to a tree
+//! - `lexer`, `parser`, `syntax`: from text to a syntax tree
 //! - `interpreter`: statements and expressions; `operators`
-//! - `filters`, `tests`, `functions`, `methods`: all that a template may call
-//! - `value`, `text`: values, and how they are written
-//! - `budget`: steps and bytes that a rendering may take
+//! - `filters`, `tests`, `functions`, `methods`: everything that a template may call; `arguments`:
+//!   the arguments of a call
+//! - `value`, `text`: values, and their text forms
+//! - `budget`, `error`: the steps and bytes of a rendering, and the errors of a template
 
+mod arguments;
 mod budget;
+mod error;
 mod filters;
 mod functions;
 mod interpreter;
@@ -36,13 +39,14 @@ mod hostile;
 mod real;
 
 pub(super) use budget::Bounds;
+pub(super) use error::{Cause, Error};
 pub(super) use value::Value;
 
 use budget::Budget;
 use interpreter::Interpreter;
 use syntax::Block;
 
-/// The largest source, in bytes. Templates of models have up to 20 kB.
+/// Maximum bytes of a source. Templates of models have up to 20 kB.
 const MAX_SOURCE: usize = 1 << 20;
 
 /// A parsed template.
@@ -50,45 +54,12 @@ pub(super) struct Program {
     body: Block,
 }
 
-/// What went wrong, and at which line.
-#[derive(Debug)]
-pub(super) struct Error {
-    pub(super) line: u32,
-    pub(super) cause: Cause,
-}
-
-/// Why a template does not go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// It cannot be read, or asks for what there is not; in a sentence.
-    Failed(String),
-    /// It has called `raise_exception` with these words.
-    Refused(String),
-    /// It takes more steps or bytes than a rendering may; and where, if that has a name.
-    Unbounded(Option<String>),
-}
-
-impl Cause {
-    fn failed(message: impl Into<String>) -> Self {
-        Cause::Failed(message.into())
-    }
-
-    /// The same, at what has a name: "filter `indent`".
-    fn at(self, place: impl FnOnce() -> String) -> Self {
-        match self {
-            Cause::Unbounded(None) => Cause::Unbounded(Some(place())),
-            Cause::Failed(message) => Cause::Failed(format!("{}: {message}", place())),
-            other => other,
-        }
-    }
-}
-
 impl Program {
-    /// Read `source`.
+    /// Parses `source`.
     ///
     /// # Errors
     ///
-    /// When it is not a template, or one that is nested too deeply.
+    /// If it is not a template, or is nested too deeply.
     pub(super) fn parse(source: &str) -> Result<Self, Error> {
         if source.len() > MAX_SOURCE {
             let message = format!("{} bytes, expected at most {MAX_SOURCE}", source.len());
@@ -97,11 +68,11 @@ impl Program {
         Ok(Program { body: parser::parse(source)? })
     }
 
-    /// What the template writes when it is given `variables`.
+    /// Renders the template with `variables`.
     ///
     /// # Errors
     ///
-    /// When it fails, refuses, or passes a bound.
+    /// If it fails, raises an exception, or exceeds a limit.
     pub(super) fn render(
         &self,
         variables: Vec<(&'static str, Value)>,

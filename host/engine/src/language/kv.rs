@@ -1,10 +1,10 @@
 //! Keys and values of tokens, in blocks that sequences share.
 //!
 //! A block holds the keys and values of up to [`BLOCK_TOKENS`] consecutive tokens, for all layers.
-//! A [`Sequence`] is a list of blocks, full but for the last; two sequences with a common prefix
-//! hold the same blocks for it. A block is written only by the one sequence that holds it alone:
-//! one that goes on from the middle of a shared block goes on in a copy. What no sequence and no
-//! prefix holds is free again when its last reference is dropped.
+//! A [`Sequence`] is a list of blocks, of which only the last may be partly filled. Two sequences
+//! with a common prefix share its blocks. A block is written only by a sequence that holds its only
+//! reference; a sequence that continues from the middle of a shared block continues in a copy. A
+//! block is freed when its last reference, from a sequence or from the prefix cache, is dropped.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use half::f16;
 use infer_kernels::{BLOCK_TOKENS, Destination, Span};
 
-/// Where blocks come from and go back to. Clones are the same pool.
+/// A pool of blocks. Clones share the same pool.
 #[derive(Clone)]
 pub(super) struct KvPool {
     shared: Arc<Shared>,
@@ -22,15 +22,15 @@ pub(super) struct KvPool {
 struct Shared {
     layers: usize,
     layer_elements: usize,
-    /// The most blocks that may be in use at once.
+    /// Maximum number of blocks in use.
     capacity: usize,
     used: AtomicUsize,
-    /// Memory of blocks that were dropped. A lock held for a push or a pop: the model's thread
-    /// takes and drops blocks, and whichever thread drops the model drops the rest.
+    /// Memory of free blocks. The lock is held for a push or a pop: the model's thread allocates
+    /// and frees blocks, and the thread that drops the model frees the rest.
     free: Mutex<Vec<Box<[f16]>>>,
 }
 
-/// The pool is at its capacity.
+/// Error of a pool that has no free block.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -46,7 +46,7 @@ pub(super) struct Segment {
     pub(super) tokens: usize,
 }
 
-/// Tokens in order, and where their keys and values are.
+/// Tokens in order, and the blocks that hold their keys and values.
 #[derive(Default)]
 pub(super) struct Sequence {
     tokens: Vec<u32>,
@@ -66,7 +66,7 @@ impl KvPool {
         self.shared.capacity
     }
 
-    /// Blocks that some sequence or prefix holds.
+    /// Number of blocks that a sequence or the prefix cache holds.
     pub(super) fn used(&self) -> usize {
         self.shared.used.load(Ordering::Relaxed)
     }
@@ -75,12 +75,12 @@ impl KvPool {
         self.shared.layers * self.shared.layer_elements * size_of::<f16>()
     }
 
-    /// A block whose content is left over from earlier use: nothing reads a slot before it is
-    /// written.
+    /// Allocates a block. Its contents are left over from earlier use; a slot is always written
+    /// before it is read.
     fn take(&self) -> Result<Arc<Block>, Full> {
         let shared = &self.shared;
-        // Only the model's own thread takes, so the count cannot pass the capacity between these
-        // two lines.
+        // Only the model's own thread allocates, so the count cannot exceed the capacity between
+        // these two lines.
         if shared.used.load(Ordering::Relaxed) >= shared.capacity {
             return Err(Full);
         }
@@ -106,7 +106,7 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         let mut data = std::mem::take(&mut self.data);
-        // In tests, whoever reads a slot that was not written since, computes NaN.
+        // In tests, reading a slot that was not rewritten results in NaN.
         if cfg!(test) {
             data.fill(f16::NAN);
         }
@@ -116,7 +116,7 @@ impl Drop for Block {
 }
 
 impl Sequence {
-    /// A sequence that begins with what others have computed: `segments` hold exactly `tokens`.
+    /// A sequence that begins with a cached prefix: `segments` hold exactly `tokens`.
     pub(super) fn from_prefix(tokens: Vec<u32>, segments: Vec<Segment>) -> Self {
         debug_assert_eq!(tokens.len(), segments.iter().map(|segment| segment.tokens).sum::<usize>());
         debug_assert_eq!(segments.len(), tokens.len().div_ceil(BLOCK_TOKENS));
@@ -135,22 +135,21 @@ impl Sequence {
         &self.segments
     }
 
-    /// Blocks that are full.
+    /// Number of full blocks.
     pub(super) fn whole_blocks(&self) -> usize {
         self.len() / BLOCK_TOKENS
     }
 
-    /// Another sequence that begins as this one does.
+    /// A copy that shares all blocks.
     pub(super) fn fork(&self) -> Sequence {
         Sequence { tokens: self.tokens.clone(), segments: self.segments.clone() }
     }
 
-    /// Make room for `tokens` after what there is; their keys and values are the next forward
-    /// pass's to write.
+    /// Reserves slots for `tokens` at the end; the next forward pass writes their keys and values.
     ///
     /// # Errors
     ///
-    /// When the pool has not enough blocks; the sequence is then as it was.
+    /// If the pool does not have enough blocks. The sequence is then unchanged.
     pub(super) fn extend(&mut self, pool: &KvPool, tokens: &[u32]) -> Result<(), Full> {
         if tokens.is_empty() {
             return Ok(());
@@ -160,8 +159,8 @@ impl Sequence {
         let mut left = tokens.len();
         if let Some(last) = self.segments.last_mut().filter(|last| last.tokens < BLOCK_TOKENS) {
             if Arc::get_mut(&mut last.block).is_none() {
-                let mut copy = blocks.next().expect("a shared, half-full block counts as one that is needed");
-                let own = Arc::get_mut(&mut copy).expect("a block that was just taken is no one else's");
+                let mut copy = blocks.next().expect("`blocks_for` counts the copy of a shared block");
+                let own = Arc::get_mut(&mut copy).expect("a new block has a single reference");
                 own.data.copy_from_slice(&last.block.data);
                 last.block = copy;
             }
@@ -178,7 +177,7 @@ impl Sequence {
         Ok(())
     }
 
-    /// Blocks that `more` further tokens need from the pool.
+    /// Number of blocks that `more` tokens need from the pool.
     fn blocks_for(&self, more: usize) -> usize {
         let half_full = self.segments.last().filter(|last| last.tokens < BLOCK_TOKENS);
         let (room, copies) = half_full.map_or((0, 0), |last| {
@@ -187,15 +186,15 @@ impl Sequence {
         copies + more.saturating_sub(room).div_ceil(BLOCK_TOKENS)
     }
 
-    /// The whole sequence's keys and values of one layer.
+    /// Keys and values of the whole sequence, for one layer.
     pub(super) fn spans(&self, layer: usize) -> impl Iterator<Item = Span<'_>> {
         self.segments
             .iter()
             .map(move |segment| Span { tokens: segment.tokens, block: segment.block.layer(layer) })
     }
 
-    /// Where one layer's keys and values of the tokens from position `start` on are written, which
-    /// are the rows from `first_row` on.
+    /// Destinations of one layer's keys and values for the tokens from position `start`. They
+    /// correspond to the rows from `first_row`.
     pub(super) fn destinations(
         &mut self,
         layer: usize,
@@ -212,7 +211,7 @@ impl Sequence {
             }
             let block = Arc::get_mut(&mut segment.block);
             let block =
-                block.expect("tokens are added only to blocks that no one else holds").layer_mut(layer);
+                block.expect("tokens are only added to blocks with a single reference").layer_mut(layer);
             let row = first_row + fresh.start - start;
             Some(Destination {
                 rows: row..row + fresh.len(),
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_filled_one_after_the_other() {
+    fn blocks_fill_in_order() {
         let pool = pool(8);
         let mut sequence = Sequence::default();
         sequence.extend(&pool, &tokens(5)).unwrap();
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn fork_goes_on_in_a_copy() {
+    fn fork_continues_in_a_copy() {
         let pool = pool(8);
         let mut one = Sequence::default();
         one.extend(&pool, &tokens(21)).unwrap();
@@ -264,13 +263,13 @@ mod tests {
             two.destinations(1, 21, 3).map(|to| (to.rows.clone(), to.position, to.slot)).collect();
         assert_eq!(written, [(3..5, 21, 5)]);
         assert!(two.spans(1).last().unwrap().block.iter().all(|&value| value == f16::ONE));
-        // Now that each has its own, neither copies again.
+        // Each sequence has its own block now, so neither copies again.
         one.extend(&pool, &tokens(1)).unwrap();
         assert_eq!((parts(&one), pool.used()), (vec![16, 6], 3));
     }
 
     #[test]
-    fn full_pool_leaves_the_sequence_as_it_was() {
+    fn full_pool_leaves_sequence_unchanged() {
         let pool = pool(2);
         let mut sequence = Sequence::default();
         sequence.extend(&pool, &tokens(20)).unwrap();

@@ -1,11 +1,11 @@
-//! What was computed before, found again by its tokens.
+//! The prefix cache: computed keys and values, found again by their tokens.
 //!
-//! One tree a component: what one component computes is never found by another, not even by how
-//! long an answer takes. Within a component a session finds what it computed itself, and of others'
-//! what their requests declared to be a prefix of many: the rest is some user's text, and whether
-//! it is known would tell another user that it was sent. An edge is a block; only a leaf's may be
-//! half full. Siblings may begin alike, and the longest match wins. When blocks run out, the leaf
-//! that was unused for longest is dropped first, except for those that are pinned.
+//! There is one tree for each component, so that a component never reuses another's prefixes, and
+//! cannot detect them by measuring time. Within a component, a session finds its own prefixes, and
+//! those that other sessions declared as shared. The rest is text of some user; a cache hit on it
+//! would reveal to another user that it was sent. An edge is a block; only a leaf's block may be
+//! partly filled. Siblings may have a common beginning, and the longest match wins. If blocks run
+//! out, the least recently used leaf is evicted first, unless it is pinned.
 
 #[cfg(test)]
 mod tests;
@@ -18,11 +18,11 @@ use infer_kernels::BLOCK_TOKENS;
 
 use super::kv::{Block, Segment, Sequence};
 
-/// Who computes, and finds.
+/// The session that computes and finds prefixes, and its component.
 #[derive(Clone, Debug)]
 pub(super) struct CacheOwner {
     pub(super) component: Arc<str>,
-    /// No two sessions of the process have the same number.
+    /// Unique in this process.
     pub(super) session: u64,
 }
 
@@ -34,11 +34,11 @@ impl CacheOwner {
     }
 }
 
-/// The prefixes of every component.
+/// The cached prefixes of every component.
 #[derive(Default)]
 pub(super) struct Prefixes {
     roots: HashMap<Arc<str>, Node>,
-    /// Counts uses, so that edges can be ordered by their last.
+    /// Counter of uses, for the order of eviction.
     clock: u64,
 }
 
@@ -50,59 +50,60 @@ struct Node {
 struct Edge {
     tokens: Vec<u32>,
     block: Arc<Block>,
-    /// How many of the tokens every session of the component finds; the others are `session`'s.
+    /// Number of leading tokens that every session of the component may find. The others belong to
+    /// `session`.
     shared: usize,
     session: u64,
     used: u64,
     pinned: bool,
-    below: Node,
+    children: Node,
 }
 
 impl Prefixes {
-    /// The longest beginning of `tokens` that `owner` may find, at most `most` of them.
-    pub(super) fn find(&mut self, owner: &CacheOwner, tokens: &[u32], most: usize) -> Sequence {
+    /// The longest cached prefix of `tokens` that `owner` may find, of at most `max` tokens.
+    pub(super) fn find(&mut self, owner: &CacheOwner, tokens: &[u32], max: usize) -> Sequence {
         self.clock += 1;
         let mut segments = Vec::new();
         let mut found = 0;
         let mut node = self.roots.get_mut(&owner.component);
-        while let Some(here) = node.take() {
-            let wanted = &tokens[found..most];
-            let Some((edge, common)) = here.best(wanted, owner.session) else { break };
+        while let Some(current) = node.take() {
+            let rest = &tokens[found..max];
+            let Some((edge, common)) = current.best(rest, owner.session) else { break };
             edge.used = self.clock;
             segments.push(Segment { block: edge.block.clone(), tokens: common });
             found += common;
-            node = (common == BLOCK_TOKENS).then_some(&mut edge.below);
+            node = (common == BLOCK_TOKENS).then_some(&mut edge.children);
         }
         Sequence::from_prefix(tokens[..found].to_vec(), segments)
     }
 
-    /// Remember the first `len` tokens of a sequence, the first `declared` of them for every
-    /// session of the component. These are pinned if `most_pinned` is above 0: the component's pins
-    /// hold at most so many blocks, and those that were unused for longest give way.
+    /// Caches the first `len` tokens of a sequence, of which the first `declared` are shared with
+    /// every session of the component. The shared ones are pinned if `max_pinned` is above 0. It
+    /// limits the pinned blocks of the component: the least recently used pins are removed first.
     pub(super) fn insert(
         &mut self,
         owner: &CacheOwner,
         sequence: &Sequence,
         len: usize,
         declared: usize,
-        most_pinned: usize,
+        max_pinned: usize,
     ) {
         self.clock += 1;
         let clock = self.clock;
         let root = self.roots.entry(owner.component.clone()).or_default();
-        let mut room = match most_pinned {
+        let mut room = match max_pinned {
             0 => 0,
-            _ => root.room_for_pins(&sequence.tokens()[..len.min(declared)], clock, most_pinned),
+            _ => root.available_pins(&sequence.tokens()[..len.min(declared)], clock, max_pinned),
         };
         let mut node = root;
         let mut begin = 0;
         for segment in sequence.segments() {
-            let held = segment.tokens.min(len - begin);
-            if held == 0 {
+            let count = segment.tokens.min(len - begin);
+            if count == 0 {
                 break;
             }
-            let tokens = &sequence.tokens()[begin..begin + held];
-            let shared = declared.saturating_sub(begin).min(held);
+            let tokens = &sequence.tokens()[begin..begin + count];
+            let shared = declared.saturating_sub(begin).min(count);
             let pin = room > 0 && shared > 0 && node.pinned_edge(&tokens[..shared]).is_none();
             let edge = node.edge(tokens, segment, shared, owner.session);
             edge.used = clock;
@@ -110,15 +111,15 @@ impl Prefixes {
                 edge.pinned = true;
                 room -= 1;
             }
-            begin += held;
-            node = &mut edge.below;
+            begin += count;
+            node = &mut edge.children;
         }
     }
 
-    /// Drop the edge that was unused for longest, with no edge below it and not pinned. False when
-    /// there is none.
+    /// Evicts the least recently used edge that is a leaf and not pinned. Returns false if there is
+    /// none.
     ///
-    /// Its block is free at once unless a sequence holds it too.
+    /// Its block is freed at once, unless a sequence holds it too.
     pub(super) fn evict(&mut self) -> bool {
         let oldest = self.roots.values().filter_map(Node::oldest).min();
         let Some(oldest) = oldest else { return false };
@@ -127,46 +128,49 @@ impl Prefixes {
         removed
     }
 
-    /// How many tokens of `prompt` are known to `owner`.
-    pub(super) fn known(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
-        let mut known = 0;
+    /// Number of tokens of `prompt` that `owner` finds in the cache.
+    pub(super) fn cached(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
+        let mut cached = 0;
         let mut node = self.roots.get(&owner.component);
-        while let Some(here) = node.take() {
-            let common = here.edges.iter().map(|edge| (edge.common(&prompt[known..], owner.session), edge));
+        while let Some(current) = node.take() {
+            let common =
+                current.edges.iter().map(|edge| (edge.common(&prompt[cached..], owner.session), edge));
             let Some((common, edge)) = common.max_by_key(|(common, _)| *common) else { break };
-            known += common;
-            node = (common == BLOCK_TOKENS).then_some(&edge.below);
+            cached += common;
+            node = (common == BLOCK_TOKENS).then_some(&edge.children);
         }
-        known
+        cached
     }
 
-    /// How many of the blocks that are known of `prompt` cannot be evicted as things stand.
-    pub(super) fn held(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
-        let (mut held, mut known) = (0, 0);
+    /// Number of cached blocks of `prompt` that cannot be evicted at present.
+    pub(super) fn unevictable(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
+        let (mut unevictable, mut cached) = (0, 0);
         let mut node = self.roots.get(&owner.component);
-        while let Some(here) = node.take() {
-            let whole =
-                here.edges.iter().find(|edge| edge.common(&prompt[known..], owner.session) == BLOCK_TOKENS);
+        while let Some(current) = node.take() {
+            let whole = current
+                .edges
+                .iter()
+                .find(|edge| edge.common(&prompt[cached..], owner.session) == BLOCK_TOKENS);
             let Some(edge) = whole else { break };
-            held += usize::from(!edge.is_evictable());
-            known += BLOCK_TOKENS;
-            node = Some(&edge.below);
+            unevictable += usize::from(!edge.is_evictable());
+            cached += BLOCK_TOKENS;
+            node = Some(&edge.children);
         }
-        held
+        unevictable
     }
 
-    /// How many blocks `evict` could free, were it called until it gives up.
+    /// Number of blocks that repeated calls of `evict` could free.
     pub(super) fn evictable(&self) -> usize {
         self.roots.values().map(Node::evictable).sum()
     }
 
-    /// Blocks that the trees hold, each counted once.
+    /// Number of distinct blocks in the trees.
     #[cfg(test)]
     pub(super) fn blocks(&self) -> usize {
         fn collect(node: &Node, all: &mut std::collections::HashSet<*const Block>) {
             for edge in &node.edges {
                 all.insert(Arc::as_ptr(&edge.block));
-                collect(&edge.below, all);
+                collect(&edge.children, all);
             }
         }
         let mut all = std::collections::HashSet::new();
@@ -174,7 +178,7 @@ impl Prefixes {
         all.len()
     }
 
-    /// Take the pin back that was unused for longest. False when there is none.
+    /// Removes the least recently used pin. Returns false if there is none.
     pub(super) fn unpin(&mut self) -> bool {
         let oldest = self.roots.values().filter_map(Node::oldest_pin).min();
         oldest.is_some_and(|oldest| self.roots.values_mut().any(|root| root.unpin(oldest)))
@@ -182,18 +186,19 @@ impl Prefixes {
 }
 
 impl Node {
-    /// The edge that shares most tokens with `wanted` for `session`, and how many.
-    fn best(&mut self, wanted: &[u32], session: u64) -> Option<(&mut Edge, usize)> {
-        let rated = self.edges.iter_mut().map(|edge| (edge.common(wanted, session), edge));
+    /// The edge with the longest common prefix with `tokens` for `session`, and its length.
+    fn best(&mut self, tokens: &[u32], session: u64) -> Option<(&mut Edge, usize)> {
+        let rated = self.edges.iter_mut().map(|edge| (edge.common(tokens, session), edge));
         let best = rated.max_by_key(|(common, _)| *common);
         best.filter(|(common, _)| *common > 0).map(|(common, edge)| (edge, common))
     }
 
-    /// The edge that begins with `tokens` for `session`, made from `segment` where there is none.
-    /// Its first `shared` are for all.
+    /// The edge that starts with `tokens` for `session`, created from `segment` if there is none.
+    /// Its first `shared` tokens are shared.
     fn edge(&mut self, tokens: &[u32], segment: &Segment, shared: usize, session: u64) -> &mut Edge {
         let found = self.edges.iter().position(|edge| edge.common(tokens, session) == tokens.len());
-        // A half-full block gives way to one that holds more of the same, if no one loses by it.
+        // A partly filled block is replaced by one with more of the same tokens, if no session
+        // loses any.
         let shorter = || {
             let gives_way = |edge: &Edge| {
                 edge.common(tokens, session) == edge.tokens.len() && edge.tokens.len() < tokens.len()
@@ -217,7 +222,7 @@ impl Node {
                         session,
                         used: 0,
                         pinned: false,
-                        below: Node::default(),
+                        children: Node::default(),
                     });
                     self.edges.len() - 1
                 }
@@ -228,86 +233,86 @@ impl Node {
         edge
     }
 
-    /// The pinned edge that every session finds `tokens` by.
+    /// The pinned edge with `tokens` that every session finds.
     fn pinned_edge(&mut self, tokens: &[u32]) -> Option<&mut Edge> {
         let holds = |edge: &&mut Edge| edge.pinned && edge.tokens[..edge.shared].starts_with(tokens);
         self.edges.iter_mut().find(holds)
     }
 
-    /// How many further blocks of `tokens` may be pinned, after older pins have given way.
-    fn room_for_pins(&mut self, tokens: &[u32], clock: u64, most: usize) -> usize {
-        let mut kept = 0;
+    /// Number of additional blocks of `tokens` that may be pinned, after older pins were removed.
+    fn available_pins(&mut self, tokens: &[u32], clock: u64, max: usize) -> usize {
+        let mut already = 0;
         let mut node = &mut *self;
         for part in tokens.chunks(BLOCK_TOKENS) {
             let Some(edge) = node.pinned_edge(part) else { break };
             edge.used = clock;
-            kept += 1;
-            node = &mut edge.below;
+            already += 1;
+            node = &mut edge.children;
         }
-        let wanted = tokens.len().div_ceil(BLOCK_TOKENS).min(most) - kept.min(most);
+        let additional = tokens.len().div_ceil(BLOCK_TOKENS).min(max) - already.min(max);
         let mut pins = self.pinned();
-        while pins + wanted > most {
+        while pins + additional > max {
             let Some(oldest) = self.oldest_pin().filter(|used| *used < clock) else { break };
             self.unpin(oldest);
             pins -= 1;
         }
-        most.saturating_sub(pins).min(wanted)
+        max.saturating_sub(pins).min(additional)
     }
 
     fn pinned(&self) -> usize {
-        self.edges.iter().map(|edge| usize::from(edge.pinned) + edge.below.pinned()).sum()
+        self.edges.iter().map(|edge| usize::from(edge.pinned) + edge.children.pinned()).sum()
     }
 
-    /// Blocks that nobody but this tree holds, and no pin.
+    /// Number of blocks that only this tree holds, and that are not pinned.
     fn evictable(&self) -> usize {
-        self.edges.iter().map(|edge| usize::from(edge.is_evictable()) + edge.below.evictable()).sum()
+        self.edges.iter().map(|edge| usize::from(edge.is_evictable()) + edge.children.evictable()).sum()
     }
 
-    /// When the least recently used pin was used, of those with no pin below.
+    /// Time of use of the least recently used pin that has no pin below it.
     fn oldest_pin(&self) -> Option<u64> {
-        let own = |edge: &Edge| edge.below.oldest_pin().or(edge.pinned.then_some(edge.used));
+        let own = |edge: &Edge| edge.children.oldest_pin().or(edge.pinned.then_some(edge.used));
         self.edges.iter().filter_map(own).min()
     }
 
-    /// Take the pin back, with none below it, that was used at `used`.
+    /// Removes the pin that was last used at `used` and has no pin below it.
     fn unpin(&mut self, used: u64) -> bool {
         self.edges.iter_mut().any(|edge| {
-            let last = edge.pinned && edge.used == used && edge.below.oldest_pin().is_none();
+            let last = edge.pinned && edge.used == used && edge.children.oldest_pin().is_none();
             if last {
                 edge.pinned = false;
             }
-            last || edge.below.unpin(used)
+            last || edge.children.unpin(used)
         })
     }
 
-    /// When the least recently used edge was used, of those that can be dropped.
+    /// Time of use of the least recently used edge that can be evicted.
     fn oldest(&self) -> Option<u64> {
-        let own = |edge: &Edge| match edge.below.edges.is_empty() {
+        let own = |edge: &Edge| match edge.children.edges.is_empty() {
             true => (!edge.pinned).then_some(edge.used),
-            false => edge.below.oldest(),
+            false => edge.children.oldest(),
         };
         self.edges.iter().filter_map(own).min()
     }
 
     fn remove(&mut self, used: u64) -> bool {
-        let droppable = |edge: &Edge| edge.used == used && edge.below.edges.is_empty() && !edge.pinned;
+        let droppable = |edge: &Edge| edge.used == used && edge.children.edges.is_empty() && !edge.pinned;
         if let Some(position) = self.edges.iter().position(droppable) {
             self.edges.swap_remove(position);
             return true;
         }
-        self.edges.iter_mut().any(|edge| edge.below.remove(used))
+        self.edges.iter_mut().any(|edge| edge.children.remove(used))
     }
 }
 
 impl Edge {
-    /// Whether nobody but the tree holds the block, and no pin.
+    /// True if only the tree holds the block, and it is not pinned.
     fn is_evictable(&self) -> bool {
         !self.pinned && Arc::strong_count(&self.block) == 1
     }
 
-    /// How many tokens it shares with `wanted`, of those that `session` finds.
-    fn common(&self, wanted: &[u32], session: u64) -> usize {
+    /// Length of the common prefix with `tokens`, within the tokens that `session` may find.
+    fn common(&self, tokens: &[u32], session: u64) -> usize {
         let found = if self.session == session { self.tokens.len() } else { self.shared };
-        self.tokens[..found].iter().zip(wanted).take_while(|(a, b)| a == b).count()
+        self.tokens[..found].iter().zip(tokens).take_while(|(a, b)| a == b).count()
     }
 }

@@ -1,27 +1,27 @@
 //! From a request to tokens.
 //!
-//! What choices have before them is split once; a choice is encoded with the last word or turn
-//! alone. That word's letters may become other tokens with a choice behind them, so what all
-//! choices leave as it is counts as the prompt.
+//! The part of a prompt that choices cannot change is tokenized once; each choice is tokenized
+//! together with the last word or turn only. That word may have other tokens when a choice follows
+//! it, so the prompt ends where the tokens of the first choice differ.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::inbox::Work;
+use super::job::Work;
 use super::request::{MAX_CHOICE_TOKENS, Message, Params, Prompt, Request};
 use super::scheduler::Shared;
 use super::tokenizer::{Open, TokenizerError};
 use crate::text::{QUOTE_BYTES, excerpt};
 
-/// What turns a request into tokens.
+/// The inputs of the conversion.
 pub(super) struct Preparation {
     pub(super) shared: Arc<Shared>,
-    /// The session's tokens, which text and tokens come after.
+    /// Tokens of the session, which precede text and tokens of the request.
     pub(super) before: Vec<u32>,
     pub(super) context: usize,
     pub(super) vocabulary: usize,
     pub(super) deadline: Instant,
-    /// Gone once nobody waits for the tokens.
+    /// Dropped when the caller leaves.
     pub(super) caller: Weak<()>,
 }
 
@@ -29,53 +29,53 @@ pub(super) struct Preparation {
 #[derive(Debug)]
 pub(super) struct Prepared {
     /// The whole prompt, which the session holds afterwards.
-    pub(super) said: Vec<u32>,
-    /// What is computed before choices, or before the answer.
+    pub(super) session_tokens: Vec<u32>,
+    /// The part that is computed before the choices or the answer.
     pub(super) prompt: Vec<u32>,
-    /// How many of its first tokens other sessions of the component may find.
+    /// Number of its leading tokens that other sessions of the component may reuse.
     pub(super) declared: usize,
-    /// Whether to pin these.
+    /// Pins these tokens in the prefix cache.
     pub(super) pin: bool,
     pub(super) work: Work,
 }
 
-/// Why there are no tokens.
+/// Reason that there are no tokens.
 #[derive(Debug)]
-pub(super) enum Unprepared {
-    /// The request is at fault, in a sentence.
+pub(super) enum PrepareError {
+    /// The request is invalid; the message is one sentence.
     Invalid(String),
-    /// The deadline has passed, or the caller has gone.
-    Late,
+    /// The deadline has passed, or the caller has left.
+    Expired,
 }
 
-impl From<String> for Unprepared {
+impl From<String> for PrepareError {
     fn from(message: String) -> Self {
-        Unprepared::Invalid(message)
+        PrepareError::Invalid(message)
     }
 }
 
-impl From<TokenizerError> for Unprepared {
+impl From<TokenizerError> for PrepareError {
     fn from(error: TokenizerError) -> Self {
-        Unprepared::Invalid(error.to_string())
+        PrepareError::Invalid(error.to_string())
     }
 }
 
 impl Preparation {
-    pub(super) fn run(&self, request: &Request) -> Result<Prepared, Unprepared> {
+    pub(super) fn run(&self, request: &Request) -> Result<Prepared, PrepareError> {
         let tokenizer = &self.shared.tokenizer;
         let open = self.open(request)?;
         let last = tokenizer.close(&open, "")?;
-        let said = [&open.tokens[..], &last].concat();
-        if said.is_empty() {
+        let session_tokens = [&open.tokens[..], &last].concat();
+        if session_tokens.is_empty() {
             return Err("the prompt has no tokens".to_owned().into());
         }
-        self.check_length(said.len())?;
+        self.check_length(session_tokens.len())?;
         self.check_time()?;
         let (prompt, work) = match &request.choices {
             None => {
-                let room = self.context - said.len();
+                let room = self.context - session_tokens.len();
                 let max_tokens = request.params.max_tokens.min(room);
-                (said.clone(), Work::Generate(Params { max_tokens, ..request.params.clone() }))
+                (session_tokens.clone(), Work::Generate(Params { max_tokens, ..request.params.clone() }))
             }
             Some(choices) => {
                 let answer = match &request.prompt {
@@ -85,16 +85,17 @@ impl Preparation {
                     }
                     _ => None,
                 };
-                let (shared, branches) = self.branches(answer.as_ref().unwrap_or(&open), &said, choices)?;
-                (said[..shared].to_vec(), Work::Score(branches))
+                let (shared, branches) =
+                    self.branches(answer.as_ref().unwrap_or(&open), &session_tokens, choices)?;
+                (session_tokens[..shared].to_vec(), Work::Score(branches))
             }
         };
         let declared = self.declared(request, &prompt)?;
-        Ok(Prepared { said, prompt, declared, pin: request.params.pin, work })
+        Ok(Prepared { session_tokens, prompt, declared, pin: request.params.pin, work })
     }
 
-    /// The prompt, open at its end.
-    fn open(&self, request: &Request) -> Result<Open, Unprepared> {
+    /// The prompt, with an open end.
+    fn open(&self, request: &Request) -> Result<Open, PrepareError> {
         let tokenizer = &self.shared.tokenizer;
         let mut tokens = self.before.clone();
         Ok(match &request.prompt {
@@ -110,9 +111,10 @@ impl Preparation {
                 self.check_length(tokens.len() + ids.len())?;
                 if let Some(unknown) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
                     let vocabulary = self.vocabulary;
-                    return Err(
-                        format!("`tokens`: {unknown} is not below the vocabulary's {vocabulary}").into()
-                    );
+                    return Err(format!(
+                        "`tokens`: {unknown} is not below the vocabulary size, {vocabulary}"
+                    )
+                    .into());
                 }
                 tokens.extend(ids);
                 tokenizer.open(tokens, "", true)?
@@ -120,27 +122,31 @@ impl Preparation {
         })
     }
 
-    /// How many of the prompt's tokens come before every choice, and each choice's own behind them.
+    /// Number of prompt tokens that precede every choice, and the tokens of each choice after them.
     fn branches(
         &self,
         open: &Open,
-        said: &[u32],
+        session_tokens: &[u32],
         choices: &[String],
-    ) -> Result<(usize, Vec<Vec<u32>>), Unprepared> {
+    ) -> Result<(usize, Vec<Vec<u32>>), PrepareError> {
         let head = &open.tokens;
         self.check_length(head.len())?;
-        let begun = common(head, said);
+        let common_head = common(head, session_tokens);
         let mut tails = Vec::with_capacity(choices.len());
-        let mut shared = said.len();
+        let mut shared = session_tokens.len();
         for choice in choices {
             self.check_time()?;
             let tail = self.shared.tokenizer.close(open, choice)?;
-            let all = if begun < head.len() { begun } else { begun + common(&tail, &said[begun..]) };
+            let all = if common_head < head.len() {
+                common_head
+            } else {
+                common_head + common(&tail, &session_tokens[common_head..])
+            };
             if all == 0 {
                 let choice = excerpt(choice, QUOTE_BYTES);
                 return Err(format!(
-                    "choice `{choice}` becomes one token with all of the prompt, so nothing is left to come before it; \
-                     expected a longer prompt, or another beginning of the choice"
+                    "choice `{choice}` merges with the whole prompt into one token, so that no prompt is \
+                     left; use a longer prompt, or another beginning of the choice"
                 )
                 .into());
             }
@@ -150,15 +156,15 @@ impl Preparation {
         }
         let branch = |(choice, tail): (&String, Vec<u32>)| {
             self.check_branch(head.len() + tail.len(), shared, choice)?;
-            let behind = shared.saturating_sub(head.len());
-            Ok([&head[shared.min(head.len())..], &tail[behind..]].concat())
+            let skip = shared.saturating_sub(head.len());
+            Ok([&head[shared.min(head.len())..], &tail[skip..]].concat())
         };
-        let branches = choices.iter().zip(tails).map(branch).collect::<Result<_, Unprepared>>()?;
+        let branches = choices.iter().zip(tails).map(branch).collect::<Result<_, PrepareError>>()?;
         Ok((shared, branches))
     }
 
-    /// Of a choice with everything before it.
-    fn check_branch(&self, tokens: usize, shared: usize, choice: &str) -> Result<(), Unprepared> {
+    /// Checks the length of a choice, and of the prompt together with it.
+    fn check_branch(&self, tokens: usize, shared: usize, choice: &str) -> Result<(), PrepareError> {
         let own = tokens - shared;
         if own == 0 {
             let choice = excerpt(choice, QUOTE_BYTES);
@@ -168,15 +174,17 @@ impl Preparation {
             return Err(format!("a choice has {own} tokens, expected at most {MAX_CHOICE_TOKENS}").into());
         }
         if tokens > self.context {
-            return Err(
-                format!("prompt and choice have {tokens} tokens, the context {}", self.context).into()
-            );
+            return Err(format!(
+                "prompt and choice have {tokens} tokens, expected at most the {} of the context",
+                self.context
+            )
+            .into());
         }
         Ok(())
     }
 
-    /// How many of the prompt's first tokens the request says to be a prefix of many.
-    fn declared(&self, request: &Request, prompt: &[u32]) -> Result<usize, Unprepared> {
+    /// Number of leading tokens of the prompt that the request declares as a shared prefix.
+    fn declared(&self, request: &Request, prompt: &[u32]) -> Result<usize, PrepareError> {
         let Params { pin, prefix_messages, .. } = request.params;
         Ok(match (prefix_messages, &request.prompt) {
             (Some(0), _) => 0,
@@ -189,7 +197,7 @@ impl Preparation {
         })
     }
 
-    fn check_length(&self, tokens: usize) -> Result<(), Unprepared> {
+    fn check_length(&self, tokens: usize) -> Result<(), PrepareError> {
         if tokens >= self.context {
             let context = self.context;
             let message =
@@ -199,9 +207,9 @@ impl Preparation {
         Ok(())
     }
 
-    fn check_time(&self) -> Result<(), Unprepared> {
+    fn check_time(&self) -> Result<(), PrepareError> {
         match Instant::now() >= self.deadline || self.caller.strong_count() == 0 {
-            true => Err(Unprepared::Late),
+            true => Err(PrepareError::Expired),
             false => Ok(()),
         }
     }

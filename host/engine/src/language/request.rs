@@ -1,4 +1,4 @@
-//! What is asked of a language model, and what it answers.
+//! Requests to a language model, and its answers.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,78 +7,87 @@ use std::time::Duration;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-pub use super::tokenizer::Message;
-
-/// The most choices of one request.
+/// Maximum choices of one request.
 pub(super) const MAX_CHOICES: usize = 64;
 
-/// The most tokens of one choice.
+/// Maximum tokens of one choice.
 pub(super) const MAX_CHOICE_TOKENS: usize = 64;
 
-/// The most stop strings of one request, and the most bytes of each.
+/// Maximum stop strings of one request, and maximum bytes of each.
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 
-/// The most tokens of which an answer says, in place of each of its own, how likely they were.
+/// Maximum alternatives that an answer lists for each token.
 const MAX_TOP: usize = 20;
 
-/// A prompt, and what is wanted for it.
+/// A prompt and its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// What comes before the answer.
+    /// The input that precedes the answer.
     pub prompt: Prompt,
-    /// Score these instead of generating text; at most 64, each at most 64 tokens.
+    /// Choices to score instead of generating text; at most 64, each of at most 64 tokens.
     pub choices: Option<Vec<String>>,
-    /// How to generate, and how the prompt is treated.
+    /// Parameters of generation and of the prompt.
     pub params: Params,
 }
 
-/// What comes before the answer.
+/// The input that precedes the answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
-    /// Text as it is; control tokens in it are text.
+    /// Plain text. Control tokens in it are treated as text.
     Text(String),
-    /// Turns of a conversation, put through the model's chat template.
+    /// Turns of a conversation, formatted by the model's chat template.
     Messages(Vec<Message>),
-    /// The vocabulary's ids, control tokens included.
+    /// Token ids of the vocabulary, including control tokens.
     Tokens(Vec<u32>),
 }
 
-/// How to generate, and how the prompt is treated.
+/// One turn of a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Role of the speaker: `system`, `developer`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// Plain text. Control tokens in it are treated as text.
+    pub content: String,
+}
+
+/// Parameters of generation and of the prompt.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
-    /// The most tokens that are generated.
+    /// Maximum number of generated tokens.
     pub max_tokens: usize,
-    /// 0 takes the likeliest token each time; 1 draws from the model's own distribution.
+    /// 0 selects the most likely token (greedy); 1 samples from the model's distribution.
     pub temperature: f32,
-    /// Draw only from the likeliest tokens that together have this probability; 1 is all.
+    /// Samples from the smallest set of most likely tokens with this total probability; 1 means
+    /// all.
     pub top_p: f32,
-    /// Draw only from so many likeliest tokens; 0 is all.
+    /// Samples from this number of most likely tokens; 0 means all.
     pub top_k: usize,
-    /// Equal seeds draw equally.
+    /// Seed of the sampler; the same seed gives the same draws.
     pub seed: u64,
-    /// Text that ends the answer and is not part of it; at most 16.
+    /// Strings that end the answer and are not part of it; at most 16.
     #[serde(deserialize_with = "stops")]
     pub stop: Vec<String>,
-    /// With text or tokens: they come after what the session holds. With messages: the last turn is
-    /// left open.
+    /// With text or tokens: appends them to the tokens of the session. With messages: leaves the
+    /// last turn open.
     #[serde(rename = "continue")]
     pub continues: bool,
-    /// Keep the prompt's prefix computed before others when room is short. Without
-    /// `prefix_messages` it is all of the prompt.
+    /// Pins the prompt's shared prefix in the cache. Without `prefix_messages`, the prefix is the
+    /// whole prompt.
     pub pin: bool,
-    /// With messages: so many of the first are a prefix of many requests, which every session of
-    /// the component may find computed. What comes after them, and a prompt with neither this nor
-    /// `pin`, is found by its own session alone.
+    /// With messages: number of leading messages that form a prefix of many requests. Every session
+    /// of the component may reuse it. The rest of the prompt, or the whole prompt without this and
+    /// `pin`, is reused by its own session only.
     pub prefix_messages: Option<usize>,
-    /// Say of each token of an answer how likely it was, and of so many of the likeliest in its
-    /// place; at most 20. Guests cannot ask for it: they score choices.
+    /// Reports the log-probability of each token of an answer, and of this number of most likely
+    /// alternatives; at most 20. Guests cannot set it: they score choices.
     #[serde(skip)]
     pub logprobs: Option<usize>,
 }
 
-/// A list of at most `MAX` items: reading ends at the first one too many.
+/// A list of at most `MAX` items. Reading stops at the first item beyond that.
 pub(super) struct List<T, const MAX: usize>(pub(super) Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
@@ -111,7 +120,7 @@ fn stops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
 }
 
 impl Default for Params {
-    /// The likeliest 256 tokens, nothing stopped, nothing pinned.
+    /// At most 256 tokens, greedy, without stop strings and pins.
     fn default() -> Self {
         Params {
             max_tokens: 256,
@@ -128,69 +137,69 @@ impl Default for Params {
     }
 }
 
-/// What a language model answers.
+/// The answer of a language model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// Log-probabilities or text.
     pub output: Output,
-    /// What it took.
+    /// Tokens used.
     pub usage: TokenUsage,
-    /// From the request until its computation began.
+    /// Time from the request to the start of its computation.
     pub queue: Duration,
-    /// How long the passes took that it was part of.
+    /// Total duration of the passes that the request was part of.
     pub compute: Duration,
-    /// The most rows of one of these passes, those of other requests included.
+    /// Maximum rows of one of these passes, including those of other requests.
     pub batch: usize,
 }
 
 /// Log-probabilities or text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// The natural logarithm of each whole choice's probability, in their order.
+    /// Natural logarithm of the probability of each complete choice, in their order.
     Scores(Vec<f32>),
-    /// An answer.
+    /// Generated text.
     Text {
-        /// What was generated, without a stop string.
+        /// The text, without a stop string.
         text: String,
         /// Its tokens, without the one that ended it.
         tokens: Vec<u32>,
-        /// Why it ended.
+        /// Reason that it ended.
         finish: Finish,
-        /// Of each token that is part of `text`; empty unless `logprobs` asks for them.
+        /// One entry for each token of `text`; empty unless `logprobs` is set.
         logprobs: Vec<TokenLogprob>,
     },
 }
 
-/// A token of an answer, and how likely the model found it, by its own distribution: before
+/// A token of an answer, and its log-probability in the model's own distribution, before
 /// temperature and limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
-    /// Where in the answer's text it begins, in bytes; one that goes on with a character begins
-    /// where the character does.
+    /// Byte offset in the text of the answer. A token that continues a character has the offset of
+    /// that character.
     pub start: usize,
-    /// What it stands for in the text; it may end within a character.
+    /// The bytes of the token; they may end within a character.
     pub bytes: Vec<u8>,
     /// The natural logarithm of its probability.
     pub logprob: f32,
-    /// The likeliest tokens in its place, in falling order, with the same of theirs.
+    /// The most likely tokens at this position in descending order, as bytes and log-probability.
     pub top: Vec<(Vec<u8>, f32)>,
 }
 
-/// A part of an answer as it comes.
+/// A part of an answer that is streamed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Piece {
-    /// Whole characters; none of them will turn out to be part of a stop string.
+    /// Complete characters. None of them becomes part of a stop string.
     pub text: String,
-    /// Of the tokens that begin in it; empty unless `logprobs` asks for them.
+    /// Entries of the tokens that begin in this part; empty unless `logprobs` is set.
     pub logprobs: Vec<TokenLogprob>,
 }
 
-/// Why an answer ended.
+/// Reason that an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
     /// The model ended its turn.
     End,
-    /// A stop string came.
+    /// The text contains a stop string.
     Stop,
     /// `max_tokens`, or the model's context, was reached.
     Length,
@@ -207,14 +216,14 @@ impl Finish {
     }
 }
 
-/// Tokens that a request took.
+/// Tokens that a request used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TokenUsage {
-    /// Of the prompt, choices not counted.
+    /// Tokens of the prompt, without choices.
     pub prompt_tokens: usize,
-    /// Of these, how many had been computed before and were not computed again.
+    /// Tokens of the prompt that were found in the prefix cache.
     pub cached_tokens: usize,
-    /// Of the answer.
+    /// Tokens of the answer.
     pub generated_tokens: usize,
 }
 
@@ -227,11 +236,11 @@ impl std::ops::AddAssign for TokenUsage {
 }
 
 impl Request {
-    /// Look at everything that can be judged without the model.
+    /// Checks everything that does not depend on the model.
     ///
     /// # Errors
     ///
-    /// What is out of range, in a sentence.
+    /// One sentence that names the value that is out of range.
     pub(super) fn check(&self) -> Result<(), String> {
         let Params { max_tokens, temperature, top_p, stop, prefix_messages, logprobs, .. } = &self.params;
         if *max_tokens == 0 {
@@ -247,13 +256,13 @@ impl Request {
             return Err(format!("`stop` has {} strings, expected at most {MAX_STOPS}", stop.len()));
         }
         if stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
-            return Err(format!("a `stop` string is empty or above {MAX_STOP_BYTES} bytes"));
+            return Err(format!("a `stop` string is empty or longer than {MAX_STOP_BYTES} bytes"));
         }
         if let Some(top) = logprobs.filter(|top| *top > MAX_TOP) {
-            return Err(format!("`logprobs` asks for {top} tokens, expected at most {MAX_TOP}"));
+            return Err(format!("`logprobs` is {top}, expected at most {MAX_TOP}"));
         }
         if prefix_messages.is_some() && !matches!(self.prompt, Prompt::Messages(_)) {
-            return Err("`prefix_messages` is given without `messages`".to_owned());
+            return Err("`prefix_messages` requires `messages`".to_owned());
         }
         match &self.choices {
             Some(choices) if choices.is_empty() || choices.len() > MAX_CHOICES => {

@@ -1,17 +1,17 @@
-//! From logits to the next token.
+//! Sampling: from logits to the next token.
 
 use super::request::Params;
 
-/// How many of the likeliest tokens are put in order at first.
+/// Number of most likely tokens that are sorted first.
 const FIRST_SORTED: usize = 1024;
 
-/// Chooses tokens for one answer.
+/// A sampler for one answer.
 pub(super) struct Sampler {
     temperature: f32,
     top_p: f32,
     top_k: usize,
     random: fastrand::Rng,
-    /// Token and logit, then token and weight; kept for its memory.
+    /// Tokens with logits, later with weights; reused to avoid allocation.
     candidates: Vec<(u32, f32)>,
 }
 
@@ -21,8 +21,8 @@ impl Sampler {
         Sampler { temperature, top_p, top_k, random: fastrand::Rng::with_seed(seed), candidates: Vec::new() }
     }
 
-    /// The next token: the likeliest at temperature 0, else drawn from the `top_k` likeliest, and
-    /// of those from the fewest that together have probability `top_p`.
+    /// The next token: the most likely one at temperature 0, otherwise a draw from the `top_k` most
+    /// likely tokens, limited to the fewest with total probability `top_p`.
     pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
         if self.temperature == 0.0 {
             return argmax(logits);
@@ -35,13 +35,13 @@ impl Sampler {
             candidates.select_nth_unstable_by(*top_k - 1, descending);
             candidates.truncate(*top_k);
         }
-        let most = candidates.iter().map(|(_, logit)| *logit).fold(f32::NEG_INFINITY, f32::max);
-        candidates.iter_mut().for_each(|(_, value)| *value = ((*value - most) / *temperature).exp());
+        let max = candidates.iter().map(|(_, logit)| *logit).fold(f32::NEG_INFINITY, f32::max);
+        candidates.iter_mut().for_each(|(_, value)| *value = ((*value - max) / *temperature).exp());
         if *top_p < 1.0 {
             let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
             let (mut sorted, mut cumulated) = (0, 0.0);
-            // A vocabulary has 150,000 tokens and the likeliest few hundred nearly all of the
-            // probability: those are put in order first, and more of them only as they are wanted.
+            // A vocabulary has 150,000 tokens, and the most likely few hundred have nearly all of
+            // the probability. These are sorted first, and more only as needed.
             let mut part = FIRST_SORTED;
             let enough = loop {
                 let rest = &mut candidates[sorted..];
@@ -63,22 +63,22 @@ impl Sampler {
             candidates.truncate(enough);
         }
         let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
-        let mut left = random.f32() * total;
+        let mut remaining = random.f32() * total;
         let drawn = candidates.iter().find(|(_, weight)| {
-            left -= weight;
-            left < 0.0
+            remaining -= weight;
+            remaining < 0.0
         });
         drawn.or(candidates.last()).map_or_else(|| argmax(logits), |(token, _)| *token)
     }
 }
 
-/// The likeliest token; of equals the first.
+/// The most likely token; the first of equals.
 pub(super) fn argmax(logits: &[f32]) -> u32 {
     let better = |best: (u32, f32), next: (u32, f32)| if next.1 > best.1 { next } else { best };
     (0..).zip(logits.iter().copied()).fold((0, f32::NEG_INFINITY), better).0
 }
 
-/// The `count` likeliest tokens, the likeliest first; of equals the first.
+/// The `count` most likely tokens in descending order; of equals, the first ones.
 pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
     let mut best: Vec<u32> = Vec::with_capacity(count + 1);
     for (token, logit) in (0..).zip(logits) {
@@ -92,11 +92,11 @@ pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
     best
 }
 
-/// What to subtract from a logit to get its log-probability.
+/// The log-probability of a token is its logit minus this value.
 pub(super) fn log_sum_exp(logits: &[f32]) -> f32 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from((logit - most).exp())).sum();
-    most + sum.ln() as f32
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();
+    max + sum.ln() as f32
 }
 
 #[cfg(test)]
@@ -114,52 +114,52 @@ mod tests {
     }
 
     #[test]
-    fn temperature_0_takes_the_first_of_the_likeliest() {
+    fn temperature_0_selects_first_most_likely_token() {
         assert_eq!(drawn(&Params::default()), [1]);
     }
 
     #[test]
-    fn limits_cut_the_unlikely_off() {
+    fn top_k_and_top_p_drop_unlikely_tokens() {
         let hot = Params { temperature: 5.0, ..Params::default() };
         assert_eq!(drawn(&hot), [0, 1, 2, 3, 4]);
         assert_eq!(drawn(&Params { top_k: 2, ..hot.clone() }), [1, 3]);
         assert_eq!(drawn(&Params { top_p: 0.01, ..hot.clone() }), [1]);
-        // At temperature 1 the two likeliest have 0.39 each, the third 0.14.
+        // At temperature 1, the two most likely tokens have 0.39 each, and the third 0.14.
         let warm = Params { temperature: 1.0, ..hot };
         assert_eq!(drawn(&Params { top_p: 0.7, ..warm.clone() }), [1, 3]);
         assert_eq!(drawn(&Params { top_p: 0.8, ..warm }), [1, 2, 3]);
     }
 
     #[test]
-    fn top_p_draws_from_the_same_tokens_as_after_a_full_sort() {
+    fn top_p_matches_a_full_sort() {
         let mut random = fastrand::Rng::with_seed(11);
-        // From all mass on one token to as good as none on any.
+        // From a single dominant token to a nearly uniform distribution.
         for spread in [30.0, 8.0, 2.0, 0.1] {
             let logits: Vec<f32> = (0..20_000).map(|_| random.f32() * spread).collect();
-            let most = logits.iter().copied().fold(0.0, f32::max);
-            let weight = |token: &u32| (logits[*token as usize] - most).exp();
+            let max = logits.iter().copied().fold(0.0, f32::max);
+            let weight = |token: &u32| (logits[*token as usize] - max).exp();
             let mut order: Vec<u32> = (0..20_000).collect();
             order.sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.cmp(b)));
             for top_p in [0.1, 0.5, 0.9, 0.999] {
                 let params = Params { temperature: 1.0, top_p, seed: 1, ..Params::default() };
                 let mut sampler = Sampler::new(&params);
                 sampler.choose(&logits);
-                let kept: Vec<u32> = sampler.candidates.iter().map(|(token, _)| *token).collect();
-                assert!(kept == order[..kept.len()], "{spread} {top_p}");
+                let selected: Vec<u32> = sampler.candidates.iter().map(|(token, _)| *token).collect();
+                assert!(selected == order[..selected.len()], "{spread} {top_p}");
                 let sum = |tokens: &[u32]| tokens.iter().map(|token| f64::from(weight(token))).sum::<f64>();
-                let (mass, before) = (sum(&kept), sum(&kept[..kept.len() - 1]));
-                let wanted = f64::from(top_p) * sum(&order);
+                let (mass, before) = (sum(&selected), sum(&selected[..selected.len() - 1]));
+                let target = f64::from(top_p) * sum(&order);
                 assert!(
-                    mass > wanted * 0.9999 && before < wanted * 1.0001,
+                    mass > target * 0.9999 && before < target * 1.0001,
                     "{spread} {top_p}: {} kept",
-                    kept.len()
+                    selected.len()
                 );
             }
         }
     }
 
     #[test]
-    fn seed_decides_the_draws() {
+    fn seed_determines_draws() {
         let draw = |seed| {
             let mut sampler = Sampler::new(&Params { temperature: 2.0, seed, ..Params::default() });
             (0..50).map(|_| sampler.choose(&LOGITS)).collect::<Vec<_>>()
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn likeliest_tokens_come_in_falling_order() {
+    fn most_likely_tokens_are_in_descending_order() {
         assert_eq!(likeliest(&LOGITS, 3), [1, 3, 2]);
         assert_eq!(likeliest(&LOGITS, 9), [1, 3, 2, 0, 4]);
         assert!(likeliest(&LOGITS, 0).is_empty());

@@ -1,9 +1,11 @@
-//! The thread that owns a model: it admits requests, forms passes out of all of them, and answers.
+//! The thread that owns a model: it admits requests, forms passes, and answers (continuous
+//! batching).
 //!
-//! A pass has a row for each answer under way, and then as many rows of prompts as fit, at least an
-//! eighth of all while a prompt waits, so that no answer waits for a long prompt and no prompt for
-//! all answers. Whose turn it is follows from what each component has had. Between passes the
-//! thread looks at deadlines and at callers that have gone.
+//! A pass has one row for each answer in generation, and fills up with rows of prompts. While a
+//! prompt waits, at least an eighth of the rows is reserved for prompts, so that a long prompt does
+//! not delay answers, and answers do not starve prompts. The order follows from the rows that each
+//! component has had. Between passes, the thread checks deadlines and removes requests of callers
+//! that have left.
 
 #[cfg(test)]
 mod tests;
@@ -16,31 +18,32 @@ use std::time::Instant;
 use infer_kernels::BLOCK_TOKENS;
 
 use super::decoder::Decoder;
-use super::inbox::{Inbox, Job, Waiting};
+use super::inbox::{Inbox, Waiting};
+use super::job::Job;
 use super::kv::KvPool;
 use super::prefix::Prefixes;
 use super::task::Task;
 use super::tokenizer::Tokenizer;
 use crate::model::{Counters, RunError, panic_message};
 
-/// How many rows' logits are computed at once: a row of a large vocabulary is 600 KB.
+/// Number of rows whose logits are computed at once. A row of a large vocabulary takes 600 KB.
 pub(super) const LOGIT_ROWS: usize = 16;
 
-/// One of so many rows is left to prompts while answers are under way, and one of so many blocks to
-/// components that have nothing under way.
-const LEFT_TO_OTHERS: usize = 8;
+/// Reserves 1/8 of the rows of a pass for prompts while answers are generated, and 1/8 of the
+/// blocks for components that have nothing in flight.
+const RESERVED_FRACTION: usize = 8;
 
-/// What callers and the thread have in common.
+/// State that callers share with the thread.
 pub(super) struct Shared {
-    /// The model's name, for errors.
+    /// Name of the model in errors.
     pub(super) name: String,
     pub(super) inbox: Inbox,
     pub(super) counters: Counters,
     pub(super) tokenizer: Tokenizer,
     pub(super) pool: KvPool,
-    /// Requests that are computed at once.
+    /// Maximum number of concurrent requests.
     pub(super) sessions: usize,
-    /// Rows of a pass.
+    /// Maximum rows of a pass.
     pub(super) max_batch: usize,
 }
 
@@ -49,8 +52,8 @@ pub(super) struct Scheduler<'t> {
     decoder: Decoder,
     prefixes: Prefixes,
     running: Vec<Task<'t>>,
-    /// Rows that each component with something to compute has had, or as many as the least of the
-    /// others had when it came.
+    /// Rows computed for each active component. A component that becomes active starts with the
+    /// minimum of the others.
     served: HashMap<Arc<str>, u64>,
 }
 
@@ -60,18 +63,18 @@ impl<'t> Scheduler<'t> {
         Scheduler { shared, decoder, prefixes, running, served }
     }
 
-    /// Compute what comes until the inbox is closed.
+    /// Runs passes until the inbox is closed.
     pub(super) fn serve(mut self) {
         while !self.shared.inbox.is_closed() {
             if self.running.is_empty() && !self.shared.inbox.wait() {
                 return;
             }
-            self.turn();
+            self.step();
         }
     }
 
-    /// One pass, of what is wanted now.
-    fn turn(&mut self) {
+    /// Admits requests and runs one pass.
+    fn step(&mut self) {
         self.remove_dead();
         self.admit();
         if !self.running.is_empty() {
@@ -86,27 +89,27 @@ impl<'t> Scheduler<'t> {
         }
     }
 
-    /// Begin waiting requests, as far as sessions and blocks go.
+    /// Starts waiting requests, as far as sessions and blocks permit.
     fn admit(&mut self) {
         let shared = self.shared;
-        // A component that has nothing under way need not wait until another's answers are there:
-        // so many may begin besides.
+        // Components with nothing in flight do not wait for the answers of others: for them, up to
+        // twice as many requests may run.
         while self.running.len() < 2 * shared.sessions {
             let waiting = shared.inbox.waiting(|dead| shared.skip(dead));
             let Some(next) = self.choose(&waiting) else { return };
-            // One that was displaced meanwhile is gone, and another may begin.
+            // The chosen job was displaced in the meantime; try another one.
             let Some(job) = shared.inbox.take(next) else { continue };
-            let least = self.served.values().copied().min().unwrap_or(0);
-            let served = self.served.entry(job.owner.component.clone()).or_insert(least);
-            *served = (*served).max(least);
-            // The last token is computed again even where it is known: what follows it is asked.
-            let most = job.prompt.len() - 1;
-            let prefix = self.prefixes.find(&job.owner, &job.prompt, most);
+            let min_served = self.served.values().copied().min().unwrap_or(0);
+            let served = self.served.entry(job.owner.component.clone()).or_insert(min_served);
+            *served = (*served).max(min_served);
+            // The last token is computed even if it is cached, because its logits are needed.
+            let max = job.prompt.len() - 1;
+            let prefix = self.prefixes.find(&job.owner, &job.prompt, max);
             self.running.push(Task::new(job, prefix, &self.shared.tokenizer));
         }
     }
 
-    /// The request that is to begin next, if one can.
+    /// The request to start next, if one can start.
     fn choose<'w>(&mut self, waiting: &'w [Waiting]) -> Option<&'w Waiting> {
         let running = self.running.iter().map(|task| &task.job.owner);
         let present = running.chain(waiting.iter().map(|job| &job.owner));
@@ -125,32 +128,32 @@ impl<'t> Scheduler<'t> {
         self.running.iter().any(|task| task.job.owner.component == job.owner.component)
     }
 
-    /// Whether a running request computes a longer beginning of this one than is there now: it is
-    /// worth waiting for.
+    /// True if a running request computes a longer prefix of this one than is cached now. Waiting
+    /// for it saves work.
     fn is_being_computed(&self, job: &Waiting) -> bool {
-        let known = self.prefixes.known(&job.owner, &job.prompt);
+        let cached = self.prefixes.cached(&job.owner, &job.prompt);
         self.running.iter().any(|task| {
             let common = match task.job.owner.session == job.owner.session {
                 true => task.common(&job.prompt),
                 false => task.common(&job.prompt).min(task.job.declared),
             };
             let common = common / BLOCK_TOKENS * BLOCK_TOKENS;
-            task.job.owner.component == job.owner.component && common > known && task.sequence.len() < common
+            task.job.owner.component == job.owner.component && common > cached && task.sequence.len() < common
         })
     }
 
-    /// Whether the blocks that the request may need are there beside those that the running ones
-    /// may yet take. An eighth is left to components that have nothing under way.
+    /// True if the request's blocks fit next to the reservations of the running ones. 1/8 of the
+    /// blocks is reserved for components that have nothing in flight.
     fn fits(&self, job: &Waiting) -> bool {
         if self.running.is_empty() {
             return true;
         }
-        let held = self.shared.pool.used() - self.prefixes.evictable();
+        let used = self.shared.pool.used() - self.prefixes.evictable();
         let reserved: usize = self.running.iter().map(|task| task.reserved).sum();
-        let needed = job.blocks.saturating_sub(self.prefixes.held(&job.owner, &job.prompt));
+        let needed = job.blocks.saturating_sub(self.prefixes.unevictable(&job.owner, &job.prompt));
         let capacity = self.shared.pool.capacity();
-        let left = if self.has_running(job) { capacity / LEFT_TO_OTHERS } else { 0 };
-        held + reserved + needed + left <= capacity
+        let reserve = if self.has_running(job) { capacity / RESERVED_FRACTION } else { 0 };
+        used + reserved + needed + reserve <= capacity
     }
 
     fn pass(&mut self) {
@@ -160,8 +163,8 @@ impl<'t> Scheduler<'t> {
             self.fail_youngest();
             return;
         }
-        // Unwind safety: what a panic leaves half-computed are buffers, which the next pass fills
-        // anew, and the sequences of these tasks, which are dropped.
+        // Unwind safety: a panic leaves partly computed buffers, which the next pass overwrites,
+        // and the sequences of these tasks, which are dropped.
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute()));
         let took = began.elapsed();
         let mut finished = 0;
@@ -182,37 +185,37 @@ impl<'t> Scheduler<'t> {
             } else {
                 task.sequence.len() / BLOCK_TOKENS * BLOCK_TOKENS
             };
-            let most_pinned = if task.job.pin { self.shared.pool.capacity() / 2 } else { 0 };
-            self.prefixes.insert(&task.job.owner, &task.sequence, len, task.job.declared, most_pinned);
+            let max_pinned = if task.job.pin { self.shared.pool.capacity() / 2 } else { 0 };
+            self.prefixes.insert(&task.job.owner, &task.sequence, len, task.job.declared, max_pinned);
         }
         for task in self.running.extract_if(.., |task| task.is_done()) {
             let (job, answer) = task.finish();
             self.shared.counters.tokens(answer.usage);
-            // A caller that has left meanwhile does not want it.
+            // The caller may have left in the meantime.
             let _ = job.reply.send(Ok(answer));
             finished += 1;
         }
         self.shared.counters.batch(finished, rows);
     }
 
-    /// Give each request its rows of the next pass; how many they are together.
+    /// Assigns rows of the next pass to each task. Returns their total.
     fn prepare(&mut self) -> usize {
         let served = |task: &Task<'_>| self.served.get(&task.job.owner.component).copied().unwrap_or(0);
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         order.sort_by_key(|&index| (!self.running[index].is_urgent(), served(&self.running[index])));
         let prompts = self.running.iter().any(|task| !task.is_urgent() && task.pending() > 0);
-        let to_prompts = if prompts { self.shared.max_batch.div_ceil(LEFT_TO_OTHERS) } else { 0 };
-        let mut left = self.shared.max_batch - to_prompts;
-        let mut kept = to_prompts;
+        let prompt_rows = if prompts { self.shared.max_batch.div_ceil(RESERVED_FRACTION) } else { 0 };
+        let mut left = self.shared.max_batch - prompt_rows;
+        let mut reserved = prompt_rows;
         let mut rows = 0;
         for index in order {
             let task = &mut self.running[index];
             task.share = 0;
             if !task.is_urgent() {
-                left += std::mem::take(&mut kept);
+                left += std::mem::take(&mut reserved);
             }
-            let wanted = task.pending().min(left);
-            if wanted == 0 {
+            let pending_rows = task.pending().min(left);
+            if pending_rows == 0 {
                 continue;
             }
             while task.prepare(left, &self.shared.pool).is_err() && self.prefixes.evict() {}
@@ -227,11 +230,11 @@ impl<'t> Scheduler<'t> {
         let mut runs: Vec<_> = self.running.iter_mut().flat_map(Task::runs).collect();
         self.decoder.forward(&mut runs);
         drop(runs);
-        let wanted = self.running.iter().enumerate();
-        let wanted: Vec<(usize, usize)> =
-            wanted.flat_map(|(task, of)| (0..of.wanted()).map(move |row| (task, row))).collect();
+        let tasks = self.running.iter().enumerate();
+        let logit_rows: Vec<(usize, usize)> =
+            tasks.flat_map(|(index, task)| (0..task.logit_rows()).map(move |row| (index, row))).collect();
         let (vocabulary, context) = (self.decoder.vocabulary(), self.decoder.config().context);
-        for (part, rows) in wanted.chunks(LOGIT_ROWS).enumerate() {
+        for (part, rows) in logit_rows.chunks(LOGIT_ROWS).enumerate() {
             let logits = self.decoder.logits(part * LOGIT_ROWS, rows.len());
             for (logits, &(task, row)) in logits.chunks_exact_mut(vocabulary).zip(rows) {
                 self.running[task].take(row, logits, context, &self.shared.tokenizer);
@@ -239,7 +242,8 @@ impl<'t> Scheduler<'t> {
         }
     }
 
-    /// No request could go on: pins hold what they need. Pins give way, and only then a request.
+    /// Called if no task can continue because pins hold the blocks. Removes a pin, or else fails
+    /// the youngest task.
     fn fail_youngest(&mut self) {
         if self.prefixes.unpin() {
             return;
@@ -251,11 +255,10 @@ impl<'t> Scheduler<'t> {
 }
 
 impl Shared {
-    /// Answer a job that nobody waits for any more.
+    /// Answers a dead job with a deadline error.
     pub(super) fn skip(&self, job: Job) {
         self.counters.skipped();
-        // Its caller may be just short of noticing the deadline; a caller that is gone does not
-        // mind.
+        // The caller may be about to notice the deadline itself, or may have left.
         let _ = job.reply.send(Err(RunError::Deadline { model: self.name.clone() }));
     }
 

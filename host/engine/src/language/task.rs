@@ -2,26 +2,25 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::decoder::Run;
-use super::inbox::{Job, Work};
+use super::generation::Generation;
+use super::job::{Job, Work};
 use super::kv::{Full, KvPool, Sequence};
-use super::request::{Answer, Finish, Output, Params, Piece, TokenLogprob, TokenUsage};
-use super::sampler::{Sampler, likeliest, log_sum_exp};
-use super::tokenizer::{Detokenizer, Tokenizer};
+use super::request::{Answer, Output, TokenUsage};
+use super::sampler::log_sum_exp;
+use super::tokenizer::Tokenizer;
 
 pub(super) struct Task<'t> {
     pub(super) job: Job,
-    /// The prompt, and what was generated after it.
+    /// The prompt, and the tokens generated after it.
     tokens: Vec<u32>,
-    /// What is computed of it.
+    /// The computed part of `tokens`.
     pub(super) sequence: Sequence,
     goal: Goal<'t>,
     cached: usize,
-    /// The most blocks that the task may yet take from the pool.
+    /// Maximum number of blocks that the task may still allocate.
     pub(super) reserved: usize,
-    /// Rows of the next pass that are this task's.
+    /// Rows of this task in the next pass.
     pub(super) share: usize,
     pub(super) began: Instant,
     pub(super) compute: Duration,
@@ -33,30 +32,15 @@ enum Goal<'t> {
     Generate(Box<Generation<'t>>),
 }
 
-/// One choice: its tokens after the prompt.
+/// A choice: its tokens after the prompt.
 struct Branch {
     tokens: Vec<u32>,
     sequence: Sequence,
     logprob: f32,
 }
 
-struct Generation<'t> {
-    params: Params,
-    sampler: Sampler,
-    /// None once the answer ended.
-    detokenizer: Option<Detokenizer<'t>>,
-    text: String,
-    /// Bytes of `text` that the stream has had.
-    sent: usize,
-    /// Of each token of `text`; empty unless asked for.
-    logprobs: Vec<TokenLogprob>,
-    /// How many of these the stream has had.
-    sent_logprobs: usize,
-    finish: Option<Finish>,
-}
-
 impl<'t> Task<'t> {
-    /// Begin a job at the prefix that was found for it.
+    /// Starts a job after its cached prefix.
     pub(super) fn new(mut job: Job, prefix: Sequence, tokenizer: &'t Tokenizer) -> Self {
         let last = *job.prompt.last().expect("a prompt has at least one token");
         let goal = match &mut job.work {
@@ -64,18 +48,9 @@ impl<'t> Task<'t> {
                 let branch = |tokens| Branch { tokens, sequence: Sequence::default(), logprob: 0.0 };
                 Goal::Score { branches: std::mem::take(choices).into_iter().map(branch).collect(), next: 0 }
             }
-            Work::Generate(params) => Goal::Generate(Box::new(Generation {
-                params: params.clone(),
-                sampler: Sampler::new(params),
-                detokenizer: Some(tokenizer.detokenizer().after(last)),
-                text: String::new(),
-                sent: 0,
-                logprobs: Vec::new(),
-                sent_logprobs: 0,
-                finish: None,
-            })),
+            Work::Generate(params) => Goal::Generate(Box::new(Generation::new(params, last, tokenizer))),
         };
-        let reserved = blocks(&job).saturating_sub(prefix.whole_blocks());
+        let reserved = job.blocks().saturating_sub(prefix.whole_blocks());
         Task {
             tokens: job.prompt.to_vec(),
             cached: prefix.len(),
@@ -90,7 +65,7 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Rows that are ready to be computed now.
+    /// Number of rows that are ready to be computed.
     pub(super) fn pending(&self) -> usize {
         match &self.goal {
             Goal::Score { branches, next } if self.sequence.len() == self.tokens.len() => {
@@ -100,22 +75,23 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Whether all that waits is to be computed in one piece, and soon: a token of an answer, or a
+    /// True if the pending rows belong together and have priority: a token of an answer, or a
     /// choice.
     pub(super) fn is_urgent(&self) -> bool {
         self.sequence.len() >= self.job.prompt.len()
     }
 
-    /// How many of its tokens the task shares with `prompt`.
+    /// Length of the common prefix of the task's prompt and `prompt`.
     pub(super) fn common(&self, prompt: &[u32]) -> usize {
         self.job.prompt.iter().zip(prompt).take_while(|(a, b)| a == b).count()
     }
 
-    /// Take part in the next pass with at most `rows` rows, at least those that are in one piece.
+    /// Takes part in the next pass with at most `rows` rows, but always with at least one
+    /// indivisible group of rows.
     ///
     /// # Errors
     ///
-    /// When the pool has no blocks for them.
+    /// If the pool has no blocks for them.
     pub(super) fn prepare(&mut self, rows: usize, pool: &KvPool) -> Result<(), Full> {
         let used = pool.used();
         self.share = 0;
@@ -152,23 +128,23 @@ impl<'t> Task<'t> {
                 let forked = branches.iter_mut().filter(|branch| branch.computed() > 0);
                 forked
                     .map(|branch| {
-                        let wanted = branch.tokens.len() - 1;
-                        let start = branch.sequence.len() - wanted;
-                        Run { sequence: &mut branch.sequence, start, wanted }
+                        let logit_rows = branch.tokens.len() - 1;
+                        let start = branch.sequence.len() - logit_rows;
+                        Run { sequence: &mut branch.sequence, start, logit_rows }
                     })
                     .collect()
             }
             _ => {
                 let start = sequence.len() - *share;
-                let wanted = usize::from(sequence.len() == tokens.len());
-                vec![Run { sequence, start, wanted }]
+                let logit_rows = usize::from(sequence.len() == tokens.len());
+                vec![Run { sequence, start, logit_rows }]
             }
         }
     }
 
-    /// How many rows of logits of the pass are this task's: after its last token, or after all of
-    /// its branches'.
-    pub(super) fn wanted(&self) -> usize {
+    /// Number of rows of logits of the pass that belong to this task: one after its last token, or
+    /// those of all its branches.
+    pub(super) fn logit_rows(&self) -> usize {
         match &self.goal {
             _ if self.share == 0 || self.sequence.len() < self.tokens.len() => 0,
             Goal::Score { branches, .. } => branches.iter().map(Branch::computed).sum::<usize>().max(1),
@@ -176,20 +152,14 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Go on with row `row` of the pass's logits that are wanted. They come in order.
+    /// Processes row `row` of this task's logits. The rows arrive in order.
     pub(super) fn take(&mut self, row: usize, logits: &mut [f32], context: usize, tokenizer: &Tokenizer) {
         match &mut self.goal {
             Goal::Generate(generation) => {
-                let token = generation.sampler.choose(logits);
                 let generated = self.tokens.len() - self.job.prompt.len();
-                let room = self.tokens.len() < context && generated + 1 < generation.params.max_tokens;
-                if generation.take(token, logits, tokenizer) {
-                    self.tokens.push(token);
-                    if !room && generation.finish.is_none() {
-                        generation.finish(Finish::Length);
-                    }
-                }
-                generation.send(self.job.stream.as_ref());
+                let has_room = self.tokens.len() < context && generated + 1 < generation.max_tokens();
+                let stream = self.job.stream.as_ref();
+                self.tokens.extend(generation.advance(logits, has_room, tokenizer, stream));
             }
             Goal::Score { branches, next } => {
                 let normaliser = log_sum_exp(logits);
@@ -218,15 +188,15 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Whether the answer is there.
+    /// True if the answer is complete.
     pub(super) fn is_done(&self) -> bool {
         match &self.goal {
             Goal::Score { branches, next } => self.is_urgent() && *next == branches.len(),
-            Goal::Generate(generation) => generation.finish.is_some(),
+            Goal::Generate(generation) => generation.is_done(),
         }
     }
 
-    /// The answer, once it is there.
+    /// The answer, once it is complete.
     pub(super) fn finish(self) -> (Job, Answer) {
         let prompt_tokens = self.job.prompt.len();
         let generated_tokens = self.tokens.len() - prompt_tokens;
@@ -234,12 +204,7 @@ impl<'t> Task<'t> {
             Goal::Score { branches, .. } => {
                 Output::Scores(branches.into_iter().map(|branch| branch.logprob).collect())
             }
-            Goal::Generate(generation) => Output::Text {
-                text: generation.text,
-                tokens: self.tokens[prompt_tokens..].to_vec(),
-                finish: generation.finish.unwrap_or(Finish::Length),
-                logprobs: generation.logprobs,
-            },
+            Goal::Generate(generation) => generation.output(self.tokens[prompt_tokens..].to_vec()),
         };
         let usage = TokenUsage { prompt_tokens, cached_tokens: self.cached, generated_tokens };
         let queue = self.began - self.job.queued;
@@ -247,110 +212,19 @@ impl<'t> Task<'t> {
     }
 }
 
-/// The most blocks that a job may hold: its prompt's and answer's, or its prompt's and those of its
-/// choices' own.
-pub(super) fn blocks(job: &Job) -> usize {
-    let whole = |tokens: usize| tokens.div_ceil(infer_kernels::BLOCK_TOKENS);
-    match &job.work {
-        // The last token that is generated is not computed.
-        Work::Generate(params) => whole(job.prompt.len() + params.max_tokens - 1),
-        Work::Score(branches) => {
-            let own = |branch: &Vec<u32>| match branch.len() {
-                1 => 0,
-                tokens => whole(job.prompt.len() % infer_kernels::BLOCK_TOKENS + tokens - 1),
-            };
-            whole(job.prompt.len()) + branches.iter().map(own).sum::<usize>()
-        }
-    }
-}
-
-/// The first branch from `from` on that one row of logits does not score.
+/// Index of the first branch from `from` that needs more than one row of logits.
 fn next_long(branches: &[Branch], from: usize) -> usize {
     (from..branches.len()).find(|&index| branches[index].rows() > 0).unwrap_or(branches.len())
 }
 
 impl Branch {
-    /// Tokens to compute: the last one's successor does not matter.
+    /// Number of tokens to compute. The last token needs no successor.
     fn rows(&self) -> usize {
         self.tokens.len() - 1
     }
 
-    /// Those of them that the pass computed.
+    /// Number of rows that the pass computed.
     fn computed(&self) -> usize {
         if self.sequence.len() > 0 { self.rows() } else { 0 }
-    }
-}
-
-impl Generation<'_> {
-    /// Take in a token that was chosen by `logits`. False when it ended the answer and is no part
-    /// of it.
-    fn take(&mut self, token: u32, logits: &[f32], tokenizer: &Tokenizer) -> bool {
-        if tokenizer.is_end(token) {
-            self.finish(Finish::End);
-            return false;
-        }
-        let before = self.text.len();
-        if let Some(top) = self.params.logprobs {
-            let normaliser = log_sum_exp(logits);
-            let begins = self.detokenizer.as_ref().is_some_and(Detokenizer::begins);
-            let of = |token: u32| {
-                let bytes = tokenizer.token_bytes(token);
-                // The space that an encoder puts before a text is no part of the answer.
-                let own = if begins { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
-                // Rounding may leave a certain token a little above 0.
-                (own.to_vec(), (logits[token as usize] - normaliser).min(0.0))
-            };
-            let (bytes, logprob) = of(token);
-            let top = likeliest(logits, top).into_iter().map(of).collect();
-            self.logprobs.push(TokenLogprob { start: before, bytes, logprob, top });
-        }
-        self.text.extend(self.detokenizer.as_mut().and_then(|detokenizer| detokenizer.push(token)));
-        self.look_for_stop(before);
-        true
-    }
-
-    fn look_for_stop(&mut self, before: usize) {
-        let longest = self.params.stop.iter().map(String::len).max().unwrap_or(0);
-        let from = self.text.floor_char_boundary(before.saturating_sub(longest));
-        let found = self.params.stop.iter().filter_map(|stop| self.text[from..].find(stop.as_str())).min();
-        if let Some(at) = found {
-            self.text.truncate(from + at);
-            self.logprobs.retain(|logprob| logprob.start < from + at);
-            self.finish = Some(Finish::Stop);
-        }
-    }
-
-    fn finish(&mut self, finish: Finish) {
-        let before = self.text.len();
-        self.text.extend(self.detokenizer.take().map(Detokenizer::finish));
-        self.finish = Some(finish);
-        self.look_for_stop(before);
-    }
-
-    /// Give the stream what can no longer become part of a stop string.
-    fn send(&mut self, stream: Option<&UnboundedSender<Piece>>) {
-        let Some(stream) = stream else { return };
-        let is_last = self.finish.is_some();
-        let held = if is_last { 0 } else { self.held_back() };
-        let end = self.text.len() - held;
-        let waiting = &self.logprobs[self.sent_logprobs..];
-        // Tokens without a text of their own come with what follows them, or at the end.
-        if end > self.sent || (is_last && !waiting.is_empty()) {
-            let begun = waiting.iter().take_while(|logprob| is_last || logprob.start < end);
-            let logprobs: Vec<_> = begun.cloned().collect();
-            self.sent_logprobs += logprobs.len();
-            // A receiver that is gone will close the reply as well, or reads the whole text there.
-            let _ = stream.send(Piece { text: self.text[self.sent..end].to_owned(), logprobs });
-            self.sent = end;
-        }
-    }
-
-    /// Bytes at the end of the text that a stop string begins with.
-    fn held_back(&self) -> usize {
-        let begun = |stop: &String| {
-            let lengths = (1..stop.len()).rev().filter(|&length| stop.is_char_boundary(length));
-            lengths.into_iter().find(|&length| self.text.ends_with(&stop[..length])).unwrap_or(0)
-        };
-        self.params.stop.iter().map(begun).max().unwrap_or(0)
     }
 }

@@ -1,18 +1,17 @@
-//! Chat templates: Jinja programs in model files that lay out a chat as the model was trained on
-//! it.
+//! Chat templates: Jinja programs in model files that format a chat as in the model's training.
 //!
-//! They run as Hugging Face's `apply_chat_template` runs them: blocks are trimmed,
-//! `raise_exception` refuses a chat, and texts have Python's methods. What they may call, and what
-//! they may take of time and memory, is bounded in `jinja`.
+//! They run like `apply_chat_template` of Hugging Face: blocks are trimmed, `raise_exception`
+//! rejects a chat, and strings have Python's methods. `jinja` limits what they may call, and their
+//! time and memory.
 
 use super::jinja::{Bounds, Cause, Error, Program, Value};
-use super::tokenizer::Message;
+use super::request::Message;
 
-/// Bytes that one rendering may write.
+/// Maximum bytes of one rendering.
 const MAX_OUTPUT_BYTES: usize = 4 << 20;
-/// Bytes of a template's own words of refusal that are passed on.
+/// Maximum bytes of a template's own error message that are reported.
 const MAX_REFUSAL_BYTES: usize = 1 << 10;
-/// The template's name in messages.
+/// Name of the template in messages.
 const NAME: &str = "tokenizer.chat_template";
 
 /// A chat template.
@@ -23,55 +22,55 @@ pub(crate) struct Template {
     eos: String,
 }
 
-/// A chat template that is refused, or that refuses.
+/// A chat template that is rejected, or that rejects a chat.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TemplateError {
-    /// It is not a template.
-    #[error("key `{NAME}` is not a template, {0}; correct it, or take another file")]
+    /// The source is not a valid template.
+    #[error("key `{NAME}` is not a valid template, {0}; correct it, or use another file")]
     Syntax(String),
-    /// It refuses the messages by its own words.
-    #[error("the chat template refuses `messages`: {0}")]
+    /// The template raised an exception.
+    #[error("the chat template rejects `messages`: {0}")]
     Refused(String),
-    /// It wrote too much, or took too many steps or too much memory.
+    /// The template exceeded its budget.
     #[error(
-        "key `{NAME}` takes more than {steps} steps, {bytes} bytes of memory or {output} bytes of text for these `messages`, \
-         {place}; take another file"
+        "key `{NAME}` exceeds {steps} steps, {bytes} bytes of memory or {output} bytes of text for these \
+         `messages`, {place}; use another file"
     )]
     Unbounded {
-        /// The line, and what was running there.
+        /// The line, and the operation that exceeded it.
         place: String,
         steps: u64,
         bytes: u64,
         output: usize,
     },
-    /// It failed.
-    #[error("key `{NAME}` fails on `messages`, {0}; the model may not take such turns")]
+    /// The template failed.
+    #[error("key `{NAME}` fails on `messages`, {0}; the model may not support such turns")]
     Failed(String),
 }
 
 impl Template {
-    /// Parse `source`, which may write the texts of the BOS and EOS tokens.
+    /// Parses `source`, which may write the BOS and EOS tokens.
     ///
     /// # Errors
     ///
-    /// When it is not a template.
+    /// If it is not a valid template.
     pub(crate) fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TemplateError> {
         let program = Program::parse(source).map_err(|error| TemplateError::Syntax(described(&error)))?;
         let text = |token: Option<&str>| token.unwrap_or_default().to_owned();
         Ok(Template { program, source: source.to_owned(), bos: text(bos), eos: text(eos) })
     }
 
-    /// The template's source.
+    /// Source of the template.
     pub(crate) fn source(&self) -> &str {
         &self.source
     }
 
-    /// Lay out `messages`, with the beginning of the assistant's turn where `generation_prompt`
-    /// asks for it.
+    /// Formats `messages`. With `generation_prompt`, ends with the beginning of the assistant's
+    /// turn.
     ///
     /// # Errors
     ///
-    /// When the template refuses the messages, fails, or passes a bound.
+    /// If the template rejects the messages, fails, or exceeds its budget.
     pub(crate) fn render(
         &self,
         messages: &[Message],
@@ -95,8 +94,8 @@ impl Template {
     }
 }
 
-/// What laying out `messages` may take. A turn of real templates takes about 100 steps, and three
-/// times its text.
+/// Budget for `messages`. Real templates take about 100 steps for a turn, and three times the bytes
+/// of its text.
 fn bounds(messages: &[Message]) -> Bounds {
     let text = messages.iter().map(|message| message.content.len() + message.role.len()).sum::<usize>();
     let text = text.min(MAX_OUTPUT_BYTES) as u64;
@@ -118,7 +117,7 @@ fn failure(error: Error, bounds: &Bounds) -> TemplateError {
     }
 }
 
-/// What is wrong, and at which line.
+/// A description of the error, with its line.
 fn described(error: &Error) -> String {
     let line = error.line;
     match &error.cause {
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_run_as_jinja2_runs_them() {
+    fn templates_render_as_in_jinja2() {
         let cases = [
             ("{{ bos_token }}{{ eos_token }}|{{ messages[0]['content'] }}", "<s>|Hi & <b>"),
             (
@@ -165,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_are_none_fail_loop_or_refuse_end_in_an_error() {
+    fn invalid_and_endless_templates_are_errors() {
         let cases = [
-            ("a\n{% for %}", "key `tokenizer.chat_template` is not a template, line 2: "),
+            ("a\n{% for %}", "key `tokenizer.chat_template` is not a valid template, line 2: "),
             (
                 "{{ raise_exception('roles must alternate') }}",
-                "the chat template refuses `messages`: roles must alternate",
+                "the chat template rejects `messages`: roles must alternate",
             ),
             (
                 "\n{{ messages[0].content.fly() }}",
@@ -179,7 +178,7 @@ mod tests {
             ("{{ 1 // 0 }}", "key `tokenizer.chat_template` fails on `messages`, line 1: "),
             (
                 "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
-                "key `tokenizer.chat_template` takes more than 51003 steps",
+                "key `tokenizer.chat_template` exceeds 51003 steps",
             ),
             (
                 "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
@@ -187,7 +186,8 @@ mod tests {
             ),
             (
                 "{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}",
-                "key `tokenizer.chat_template` takes more than 51003 steps, 8388680 bytes of memory or 4194304 bytes of text for these `messages`, line 1; ",
+                "key `tokenizer.chat_template` exceeds 51003 steps, 8388680 bytes of memory or 4194304 \
+                 bytes of text for these `messages`, line 1; ",
             ),
         ];
         for (source, expected) in cases {

@@ -1,5 +1,5 @@
-//! Requests and answers as named tensors: the convention by which `wasi:nn` carries text, which
-//! wit/README.md tells guests.
+//! Requests and answers as named tensors: the encoding of text in `wasi:nn`, documented for guests
+//! in wit/README.md.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,12 +10,12 @@ use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 
-/// Read a request from its tensors.
+/// Reads a request from its tensors.
 ///
 /// # Errors
 ///
-/// Which tensor is missing, unknown, given twice or malformed, what was expected and what was
-/// found.
+/// For a tensor that is missing, unknown, repeated or malformed. The message gives the expected and
+/// the found value.
 pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> {
     let mut prompt = None;
     let mut choices = None;
@@ -36,24 +36,27 @@ pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> 
             other => {
                 let other = excerpt(other, QUOTE_BYTES);
                 return Err(format!(
-                    "no input is called `{other}`; expected one of `prompt`, `messages` and `tokens`, and perhaps \
-                     `choices` and `params`"
+                    "unknown input `{other}`; expected one of `prompt`, `messages` and `tokens`, and \
+                     optionally `choices` and `params`"
                 ));
             }
         };
         if again {
-            return Err(format!("`{name}` is a second of what is expected once: a prompt, choices, params"));
+            return Err(format!(
+                "duplicate input `{name}`; expected one of `prompt`, `messages` and `tokens`, and at most \
+                 one each of `choices` and `params`"
+            ));
         }
     }
     let prompt = prompt.ok_or("no prompt: expected one of the inputs `prompt`, `messages` and `tokens`")?;
     Ok(Request { prompt, choices, params: params.unwrap_or_default() })
 }
 
-/// The answer's tensors. `dummy` says that the weights are random.
+/// The tensors of an answer. `dummy` declares that the weights are random.
 ///
 /// # Errors
 ///
-/// None for what a model answers; a tensor that cannot be made is told as text.
+/// Not for a valid answer; reports a tensor that cannot be created.
 pub(super) fn answer(answer: &Answer, dummy: bool) -> Result<Vec<(String, Tensor)>, String> {
     #[derive(Serialize)]
     struct Metadata {
@@ -100,7 +103,7 @@ fn text(name: &str, tensor: Tensor) -> Result<String, String> {
         return Err(format!("`{name}` is {}, expected u8: the bytes of UTF-8 text", tensor.dtype()));
     }
     String::from_utf8(tensor.into_data()).map_err(|error| {
-        format!("`{name}` is not UTF-8: byte {} is not text", error.utf8_error().valid_up_to())
+        format!("`{name}` is not UTF-8: invalid byte at {}", error.utf8_error().valid_up_to())
     })
 }
 
@@ -116,7 +119,7 @@ fn tokens(tensor: &Tensor) -> Result<Vec<u32>, String> {
         other => return Err(format!("`tokens` is {other}, expected i32 or i64")),
     }
     .map_err(|error| error.to_string())?;
-    let id = |id: i64| u32::try_from(id).map_err(|_| format!("`tokens`: {id} is no token's id"));
+    let id = |id: i64| u32::try_from(id).map_err(|_| format!("`tokens`: {id} is not a token id"));
     ids.into_iter().map(id).collect()
 }
 
@@ -150,11 +153,11 @@ mod tests {
         let float = Tensor::from_slice(&[1], &[0.5f32]).unwrap();
         let cases = [
             (vec![], "no prompt: expected one of the inputs `prompt`, `messages` and `tokens`"),
-            (vec![input("prompt", "a"), input("messages", "[]")], "`messages` is a second"),
+            (vec![input("prompt", "a"), input("messages", "[]")], "duplicate input `messages`;"),
             (vec![input("prompt", "a"), input("params", "{\"heat\": 1}")], "`params`: unknown field `heat`"),
             (vec![input("prompt", "a"), input("choices", "yes")], "`choices`: expected value"),
-            (vec![input("image", "a")], "no input is called `image`"),
-            (vec![("tokens".to_owned(), negative)], "`tokens`: -1 is no token's id"),
+            (vec![input("image", "a")], "unknown input `image`"),
+            (vec![("tokens".to_owned(), negative)], "`tokens`: -1 is not a token id"),
             (vec![("tokens".to_owned(), float.clone())], "`tokens` is f32, expected i32 or i64"),
             (vec![("prompt".to_owned(), float)], "`prompt` is f32, expected u8"),
         ];
@@ -162,15 +165,14 @@ mod tests {
             let error = request(inputs).unwrap_err();
             assert!(error.starts_with(expected), "{error}");
         }
-        let many = |name: &str, item: &str, most: usize| {
-            // A list's items take more memory than its text: reading must end at the first one too
-            // many.
-            let json = format!("[{}{item}, and no JSON", format!("{item},").repeat(most));
+        let many = |name: &str, item: &str, max: usize| {
+            // The items of a list take more memory than their JSON. Reading must stop at the first
+            // excess item.
+            let json = format!("[{}{item}, and no JSON", format!("{item},").repeat(max));
             request(vec![input("prompt", "a"), input(name, &json)]).unwrap_err()
         };
-        let expected = |name: &str, most| {
-            format!("`{name}`: invalid length {}, expected at most {most} items", most + 1)
-        };
+        let expected =
+            |name: &str, max| format!("`{name}`: invalid length {}, expected at most {max} items", max + 1);
         assert!(many("choices", "\"\"", 64).starts_with(&expected("choices", 64)));
         let turn = r#"{"role":"user","content":""}"#;
         assert!(many("messages", turn, 1024).starts_with(&expected("messages", 1024)));
@@ -179,7 +181,7 @@ mod tests {
         assert!(error.starts_with(&expected("params", 16)), "{error}");
         let not_text = Tensor::new(DType::U8, vec![2], vec![b'a', 0xff]).unwrap();
         let error = request(vec![("prompt".to_owned(), not_text)]).unwrap_err();
-        assert_eq!(error, "`prompt` is not UTF-8: byte 1 is not text");
+        assert_eq!(error, "`prompt` is not UTF-8: invalid byte at 1");
     }
 
     #[test]

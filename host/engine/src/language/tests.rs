@@ -1,7 +1,9 @@
-//! The decoder against golden logits, and the engine against itself.
+//! Tests of the decoder against golden logits, and of the engine's invariants.
 
+mod answers;
 mod engine;
 mod golden;
 mod greedy;
 mod perplexity;
+mod refusals;
 pub(super) mod support;

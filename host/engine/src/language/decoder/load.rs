@@ -1,35 +1,38 @@
-//! From a file's tensors to a decoder's layers: which matrices a layer multiplies with, and where
-//! each comes from.
+//! From a file's tensors to a decoder's layers: the matrices that a layer multiplies by, and the
+//! source of each.
 
 use std::collections::HashSet;
 
-use infer_kernels::{Pool, QuantizedMatrix, dequantize_row};
+use infer_kernels::{Pool, QuantizedMatrix};
 
-use super::{Layer, Projection};
+use super::layer::{Layer, Projection};
 use crate::language::config::DecoderConfig;
-use crate::language::gguf::{Gguf, GgufError, GgufTensor};
-use crate::language::packed::{PackedFile, Wanted, pack};
+use crate::language::gguf::{Gguf, GgufError};
+use crate::language::packed::{MatrixSpec, PackedFile, pack};
 
-/// The matrices of one layer, which the file has with these shapes.
+/// The matrices of one layer, present in the file with these shapes.
 pub(super) struct LayerMatrices {
     /// Queries, keys and values.
-    qkv: Vec<Wanted>,
-    attention_output: Wanted,
-    /// Gate and up: two matrices, or one above the other.
-    gate_up: Vec<Wanted>,
-    down: Wanted,
+    qkv: Vec<MatrixSpec>,
+    attention_output: MatrixSpec,
+    /// Gate and up: two matrices, or one with the gate's rows first.
+    gate_up: Vec<MatrixSpec>,
+    down: MatrixSpec,
 }
 
 impl LayerMatrices {
+    /// Looks up the matrices of layer `layer`.
+    ///
     /// # Errors
     ///
-    /// When the file lacks one of them, or has it with another shape.
+    /// If the file lacks one of them, or has it with another shape.
     pub(super) fn of(gguf: &Gguf, config: &DecoderConfig, layer: usize) -> Result<Self, GgufError> {
         let DecoderConfig { hidden, feed_forward, attention, fused, .. } = config;
         let (queries, keys) =
             (attention.query_heads * attention.head_dim, attention.kv_heads * attention.head_dim);
-        let matrix =
-            |part: &str, rows, columns| want(gguf, format!("blk.{layer}.{part}.weight"), rows, columns);
+        let matrix = |part: &str, rows, columns| {
+            matrix_spec(gguf, format!("blk.{layer}.{part}.weight"), rows, columns)
+        };
         let side_by_side = |parts: &[(&str, usize)]| {
             parts.iter().map(|(part, rows)| matrix(part, *rows, *hidden)).collect::<Result<_, _>>()
         };
@@ -47,23 +50,23 @@ impl LayerMatrices {
         })
     }
 
-    /// In the order of use.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Wanted> {
+    /// All matrices, in the order of use.
+    pub(super) fn all(&self) -> impl Iterator<Item = &MatrixSpec> {
         let LayerMatrices { qkv, attention_output, gate_up, down } = self;
         qkv.iter().chain([attention_output]).chain(gate_up).chain([down])
     }
 }
 
-/// Every matrix that a pass multiplies with.
+/// Every matrix that a pass multiplies by.
 ///
 /// # Errors
 ///
-/// When the file lacks one of them, or has it with another shape.
-pub(in crate::language) fn matrices(
+/// If the file lacks one of them, or has it with another shape.
+pub(crate) fn matrices(
     gguf: &Gguf,
     config: &DecoderConfig,
     vocabulary: usize,
-) -> Result<Vec<Wanted>, GgufError> {
+) -> Result<Vec<MatrixSpec>, GgufError> {
     let mut all = Vec::new();
     for layer in 0..config.layers {
         all.extend(LayerMatrices::of(gguf, config, layer)?.all().cloned());
@@ -72,54 +75,59 @@ pub(in crate::language) fn matrices(
     Ok(all)
 }
 
-/// The matrix that gives logits: the embeddings' table where the file has no other.
+/// The matrix that produces logits: `output.weight`, or the table of embeddings if the file ties
+/// them.
 ///
 /// # Errors
 ///
-/// When the file has neither, or with another shape.
-pub(super) fn head(gguf: &Gguf, vocabulary: usize, hidden: usize) -> Result<Wanted, GgufError> {
+/// If the file has neither, or has it with another shape.
+pub(super) fn head(gguf: &Gguf, vocabulary: usize, hidden: usize) -> Result<MatrixSpec, GgufError> {
     let tied = gguf.tensor("output.weight").is_none();
     let name = if tied { "token_embd.weight" } else { "output.weight" };
-    want(gguf, name.to_owned(), vocabulary, hidden)
+    matrix_spec(gguf, name.to_owned(), vocabulary, hidden)
 }
 
-/// The matrix `name`, which the file has with this shape.
+/// The matrix `name` of this shape.
 ///
 /// # Errors
 ///
-/// When it does not.
-pub(super) fn want(gguf: &Gguf, name: String, rows: usize, columns: usize) -> Result<Wanted, GgufError> {
+/// If the file lacks it, or has it with another shape.
+pub(super) fn matrix_spec(
+    gguf: &Gguf,
+    name: String,
+    rows: usize,
+    columns: usize,
+) -> Result<MatrixSpec, GgufError> {
     let ty = gguf.require_tensor(&name, &[rows, columns])?.ty;
-    Ok(Wanted { name, ty, rows, columns })
+    Ok(MatrixSpec { name, ty, rows, columns })
 }
 
-/// That the graph has a place for each tensor of a layer and of the output: one that it has none
-/// for would change what the model says.
+/// Checks that the graph uses each tensor of a layer and of the output. An unused tensor would mean
+/// that the model computes something else.
 ///
 /// # Errors
 ///
-/// Which it has no place for.
-pub(super) fn check_known(gguf: &Gguf, layers: &[LayerMatrices], head: &Wanted) -> Result<(), GgufError> {
+/// For the first tensor that the graph does not use.
+pub(super) fn check_known(gguf: &Gguf, layers: &[LayerMatrices], head: &MatrixSpec) -> Result<(), GgufError> {
     let mut known = HashSet::from(["output_norm.weight".to_owned(), head.name.clone()]);
     for (index, layer) in layers.iter().enumerate() {
         known.extend(["attn_norm", "ffn_norm"].map(|norm| format!("blk.{index}.{norm}.weight")));
-        known.extend(layer.all().map(|wanted| wanted.name.clone()));
-        known.extend(layer.qkv.iter().map(Wanted::bias));
+        known.extend(layer.all().map(|spec| spec.name.clone()));
+        known.extend(layer.qkv.iter().map(MatrixSpec::bias));
     }
     let matters = |name: &str| name.starts_with("blk.") || name.starts_with("output");
     let unknown = gguf.tensor_names().find(|name| matters(name) && !known.contains(*name));
     unknown.map_or(Ok(()), |name| {
-        let message =
-            "has no place in the graph of this architecture; the model is of a variant that is not supported";
+        let message = "is not used by this architecture; this variant of the model is not supported";
         Err(GgufError::tensor(name, message))
     })
 }
 
-/// Gives each tensor in the form that the decoder wants.
+/// Provides each tensor in the form that the decoder uses.
 pub(super) struct Loader<'g> {
     pub(super) gguf: &'g Gguf,
     pub(super) pool: &'g Pool,
-    /// Where matrices are packed already; without it they are packed in memory.
+    /// The file with packed matrices. Without it, matrices are packed in memory.
     pub(super) packed: Option<&'g PackedFile>,
 }
 
@@ -145,10 +153,10 @@ impl Loader<'_> {
 
     fn gate_up(
         &self,
-        wanted: &[Wanted],
+        spec: &[MatrixSpec],
         feed_forward: usize,
     ) -> Result<(QuantizedMatrix, QuantizedMatrix), GgufError> {
-        match wanted {
+        match spec {
             [gate, up] => Ok((self.matrix(gate)?, self.matrix(up)?)),
             [fused, ..] => self.matrix(fused)?.split(feed_forward).ok_or_else(|| {
                 let message = format!("has a gate of {feed_forward} rows, expected a multiple of 32");
@@ -158,42 +166,31 @@ impl Loader<'_> {
         }
     }
 
-    fn projection(&self, wanted: &[Wanted]) -> Result<Projection, GgufError> {
-        let mut parts = Vec::with_capacity(wanted.len());
+    fn projection(&self, spec: &[MatrixSpec]) -> Result<Projection, GgufError> {
+        let mut parts = Vec::with_capacity(spec.len());
         let mut bias = Vec::new();
         let mut biased = false;
-        for wanted in wanted {
-            parts.push(self.matrix(wanted)?);
-            let name = wanted.bias();
+        for spec in spec {
+            parts.push(self.matrix(spec)?);
+            let name = spec.bias();
             if self.gguf.tensor(&name).is_some() {
-                bias.extend(self.vector(&name, wanted.rows)?);
+                bias.extend(self.vector(&name, spec.rows)?);
                 biased = true;
             } else {
-                bias.resize(bias.len() + wanted.rows, 0.0);
+                bias.resize(bias.len() + spec.rows, 0.0);
             }
         }
         Ok(Projection { parts, bias: biased.then_some(bias) })
     }
 
-    pub(super) fn matrix(&self, wanted: &Wanted) -> Result<QuantizedMatrix, GgufError> {
+    pub(super) fn matrix(&self, spec: &MatrixSpec) -> Result<QuantizedMatrix, GgufError> {
         match self.packed {
-            Some(packed) => packed.matrix(wanted),
-            None => pack(self.gguf, self.pool, wanted),
+            Some(packed) => packed.matrix(spec),
+            None => pack(self.gguf, self.pool, spec),
         }
     }
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, GgufError> {
-        vector(&self.gguf.require_tensor(name, &[len])?, len)
+        self.gguf.require_tensor(name, &[len])?.vector(len)
     }
-}
-
-/// The numbers of a tensor with one axis of `len`.
-pub(in crate::language) fn vector(tensor: &GgufTensor<'_>, len: usize) -> Result<Vec<f32>, GgufError> {
-    if tensor.shape != [len] {
-        let message = format!("has shape {:?}, expected [{len}]", tensor.shape);
-        return Err(GgufError::tensor(tensor.name, message));
-    }
-    let mut values = vec![0.0; len];
-    dequantize_row(tensor.ty, tensor.data, &mut values);
-    Ok(values)
 }

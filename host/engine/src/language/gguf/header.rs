@@ -1,50 +1,50 @@
-//! A walk over a GGUF file's header that checks every length before anything is allocated.
+//! A scan of a GGUF file's header that checks every length before anything is allocated.
 //!
 //! The reader that follows trusts lengths up to a gigabyte, keeps the last of two equal names,
-//! divides by an alignment of 0, and names neither key nor tensor in its errors. After this walk it
-//! meets only a header that is whole, bounded and unambiguous.
+//! divides by an alignment of 0, and names neither key nor tensor in its errors. After this scan,
+//! it only meets a header that is complete, bounded and unambiguous.
 
 use std::collections::HashSet;
 
 use infer_kernels::WeightType;
 
-use super::{GgufError, quoted};
+use super::error::{GgufError, quoted};
 
-/// Bytes of the header at most; Qwen2's, of 151,936 tokens and 151,387 merges, takes 6 MB.
+/// Maximum bytes of the header; Qwen2's, with 151,936 tokens and 151,387 merges, takes 6 MB.
 const MAX_HEADER_BYTES: usize = 256 << 20;
-/// Metadata keys at most; real files have about 30.
+/// Maximum number of metadata keys; real files have about 30.
 const MAX_KEYS: u64 = 1 << 14;
-/// Tensors at most; a model of 126 layers has about 1,200.
+/// Maximum number of tensors; a model of 126 layers has about 1,200.
 const MAX_TENSORS: u64 = 1 << 16;
-/// Bytes of a key or of a tensor's name at most; ggml takes 64 for a tensor.
+/// Maximum bytes of a key or of a tensor's name; ggml permits 64 for a tensor.
 const MAX_NAME_BYTES: u64 = 1 << 10;
-/// Bytes of one text at most; the longest in real files are chat templates of about 20 KB.
+/// Maximum bytes of one string; the longest in real files are chat templates of about 20 KB.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
-/// Elements of all arrays together at most: the reader keeps each as a value of some 30 bytes.
+/// Maximum elements of all arrays together: the reader keeps each as a value of about 30 bytes.
 const MAX_ELEMENTS: u64 = 1 << 22;
-/// Dimensions of a tensor at most, as in ggml.
+/// Maximum dimensions of a tensor, as in ggml.
 const MAX_DIMENSIONS: u32 = 4;
 
-/// Bytes that tensors are aligned to at most.
+/// Maximum alignment of tensor data in bytes.
 const MAX_ALIGNMENT: u32 = 1 << 16;
 const ALIGNMENT: &str = "general.alignment";
 
-/// What the walk found.
+/// The result of the scan.
 pub(super) struct Header<'b> {
     /// The bytes up to the last tensor's entry.
     pub(super) bytes: &'b [u8],
-    /// Each tensor's name and type, in the file's order.
+    /// Name and type of each tensor, in the file's order.
     pub(super) tensors: Vec<(&'b str, WeightType)>,
-    /// What tensors' data is aligned to, in bytes.
+    /// Alignment of tensor data in bytes.
     pub(super) alignment: usize,
 }
 
-/// Walk the header of `bytes`.
+/// Scans the header of `bytes`.
 ///
 /// # Errors
 ///
-/// When the file is not GGUF 2 or 3, ends within its header, passes a bound, names a key or tensor
-/// twice, or holds a tensor of a type that the kernels do not compute.
+/// If the file is not GGUF 2 or 3, ends within its header, exceeds a limit, repeats a key or
+/// tensor, or holds a tensor of a type that the kernels do not support.
 pub(super) fn walk(bytes: &[u8]) -> Result<Header<'_>, GgufError> {
     let mut walk = Walk { bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], at: 0, elements: 0 };
     let mut alignment = 32;
@@ -70,7 +70,7 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Header<'_>, GgufError> {
     for index in 0..keys {
         let key = walk.name(&format!("the name of key {index}"))?;
         if !seen.insert(key) {
-            return Err(GgufError::key(key, "is there twice; expected each key once"));
+            return Err(GgufError::key(key, "occurs twice; expected each key once"));
         }
         if key == ALIGNMENT {
             alignment = walk.alignment()?;
@@ -83,7 +83,7 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Header<'_>, GgufError> {
     for index in 0..tensors {
         let name = walk.name(&format!("the name of tensor {index}"))?;
         if !seen.insert(name) {
-            return Err(GgufError::tensor(name, "is there twice; expected each tensor once"));
+            return Err(GgufError::tensor(name, "occurs twice; expected each tensor once"));
         }
         entries.push((name, walk.tensor(name)?));
     }
@@ -93,7 +93,7 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Header<'_>, GgufError> {
 struct Walk<'b> {
     bytes: &'b [u8],
     at: usize,
-    /// Array elements met so far.
+    /// Array elements seen so far.
     elements: u64,
 }
 
@@ -104,11 +104,11 @@ impl<'b> Walk<'b> {
         let taken = taken.ok_or_else(|| {
             let (at, left) = (self.at, rest.len());
             let message = if self.bytes.len() == MAX_HEADER_BYTES {
-                format!("has a header of over {MAX_HEADER_BYTES} bytes, at {what}; expected a model's")
+                format!("has a header of over {MAX_HEADER_BYTES} bytes, at {what}; expected a model file")
             } else {
                 format!(
-                    "ends within its header: {what} at byte {at} takes {length} bytes, {left} are left; \
-                     fetch the file again"
+                    "ends within its header: {what} at byte {at} takes {length} bytes, but {left} remain; \
+                     download the file again"
                 )
             };
             GgufError::File(message)
@@ -130,7 +130,7 @@ impl<'b> Walk<'b> {
     fn count(&mut self, what: &str, max: u64) -> Result<u64, GgufError> {
         let count = self.u64(&format!("the number of {what}"))?;
         if count > max {
-            return Err(GgufError::File(format!("declares {count} {what}; expected {max} at most")));
+            return Err(GgufError::File(format!("declares {count} {what}; expected at most {max}")));
         }
         Ok(count)
     }
@@ -138,7 +138,8 @@ impl<'b> Walk<'b> {
     fn name(&mut self, what: &str) -> Result<&'b str, GgufError> {
         let length = self.u64(what)?;
         if length > MAX_NAME_BYTES {
-            let message = format!("{what} takes {length} bytes; expected {MAX_NAME_BYTES} at most");
+            let message =
+                format!("is invalid: {what} takes {length} bytes; expected at most {MAX_NAME_BYTES}");
             return Err(GgufError::File(message));
         }
         let bytes = self.take(length, what)?;
@@ -146,7 +147,7 @@ impl<'b> Walk<'b> {
             Ok(name) if !name.is_empty() && !name.contains('\0') => Ok(name),
             _ => {
                 let message = format!(
-                    "{what} is `{}`; expected UTF-8 text without NUL, not empty",
+                    "is invalid: {what} is `{}`; expected UTF-8 without NUL, not empty",
                     bytes.escape_ascii()
                 );
                 Err(GgufError::File(message))
@@ -155,16 +156,16 @@ impl<'b> Walk<'b> {
     }
 
     fn text(&mut self, key: &str) -> Result<(), GgufError> {
-        let what = format!("a text of key {}", quoted(key));
+        let what = format!("a string of key {}", quoted(key));
         let length = self.u64(&what)?;
         if length > MAX_TEXT_BYTES {
-            let message = format!("holds a text of {length} bytes; expected {MAX_TEXT_BYTES} at most");
+            let message = format!("holds a string of {length} bytes; expected at most {MAX_TEXT_BYTES}");
             return Err(GgufError::key(key, message));
         }
         let at = self.at;
         let bytes = self.take(length, &what)?;
         if std::str::from_utf8(bytes).is_err() {
-            let message = format!("holds a text that is not UTF-8, at byte {at}; convert the model again");
+            let message = format!("holds a string that is not UTF-8, at byte {at}; convert the model again");
             return Err(GgufError::key(key, message));
         }
         Ok(())
@@ -179,7 +180,7 @@ impl<'b> Walk<'b> {
         }
     }
 
-    /// The reader takes other integer types too, and divides by whatever is there.
+    /// Reads the alignment. The reader accepts other integer types too, and divides by any value.
     fn alignment(&mut self) -> Result<usize, GgufError> {
         let what = format!("the value of key `{ALIGNMENT}`");
         let kind = self.u32(&what)?;
@@ -201,19 +202,19 @@ impl<'b> Walk<'b> {
         self.elements = self.elements.saturating_add(length);
         if self.elements > MAX_ELEMENTS {
             let message =
-                format!("is an array of {length}; expected {MAX_ELEMENTS} elements at most in all arrays");
+                format!("is an array of {length}; expected at most {MAX_ELEMENTS} elements in all arrays");
             return Err(GgufError::key(key, message));
         }
         match kind {
             TEXT => (0..length).try_for_each(|_| self.text(key)),
-            ARRAY => Err(GgufError::key(key, "is an array of arrays; expected numbers, bools or texts")),
+            ARRAY => Err(GgufError::key(key, "is an array of arrays; expected numbers, bools or strings")),
             kind => self.scalars(key, kind, length, what),
         }
     }
 
     fn scalars(&mut self, key: &str, kind: u32, count: u64, what: &str) -> Result<(), GgufError> {
         let Some(bytes) = scalar_bytes(kind) else {
-            let message = format!("has value type {kind}; expected one of GGUF's, 0 to 12");
+            let message = format!("has value type {kind}; expected a GGUF type, 0 to 12");
             return Err(GgufError::key(key, message));
         };
         let values = self.take(bytes * count, what)?;
@@ -237,7 +238,7 @@ impl<'b> Walk<'b> {
         let ty = WeightType::from_ggml(code).ok_or_else(|| {
             let types = WeightType::ALL.map(|ty| ty.to_string()).join(", ");
             let found = ggml_name(code).map_or(format!("type {code}"), |name| format!("type {name}"));
-            let message = format!("has {found}; expected one of {types}: take a file of those types");
+            let message = format!("has {found}; expected one of {types}: use a file with these types");
             GgufError::tensor(name, message)
         })?;
         self.u64(&what)?;
@@ -250,7 +251,7 @@ const BOOL: u32 = 7;
 const TEXT: u32 = 8;
 const ARRAY: u32 = 9;
 
-/// Bytes of a scalar of GGUF's value type `kind`.
+/// Size in bytes of a scalar of GGUF value type `kind`.
 fn scalar_bytes(kind: u32) -> Option<u64> {
     match kind {
         0 | 1 | BOOL => Some(1),
@@ -261,8 +262,7 @@ fn scalar_bytes(kind: u32) -> Option<u64> {
     }
 }
 
-/// The name of a type of ggml's (`enum ggml_type` in ggml.h) that is met in files but not computed
-/// here.
+/// Name of a ggml type (`enum ggml_type` in ggml.h) that occurs in files but is not supported.
 fn ggml_name(code: u32) -> Option<&'static str> {
     Some(match code {
         7 => "Q5_1",

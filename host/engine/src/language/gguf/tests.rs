@@ -1,7 +1,9 @@
+use infer_kernels::WeightType;
+
 use super::write::Writer;
 use super::*;
 
-/// A file of every kind of value, and three tensors.
+/// A file with every kind of value, and three tensors.
 fn small() -> Writer {
     Writer::new("llama")
         .u32("llama.block_count", 2)
@@ -19,12 +21,12 @@ fn parse(writer: &Writer) -> Result<Gguf, GgufError> {
     Gguf::parse(Bytes::Owned(writer.build()))
 }
 
-fn refusal(writer: &Writer) -> String {
+fn parse_error(writer: &Writer) -> String {
     parse(writer).unwrap_err().to_string()
 }
 
 #[test]
-fn every_kind_of_value_is_read() {
+fn every_value_type_is_read() {
     let gguf = parse(&small()).unwrap();
     assert_eq!(gguf.architecture().unwrap(), "llama");
     assert_eq!(gguf.u32("llama.block_count").unwrap(), Some(2));
@@ -48,7 +50,7 @@ fn every_kind_of_value_is_read() {
 }
 
 #[test]
-fn integers_of_any_width_are_taken_where_they_fit() {
+fn integers_of_any_width_are_accepted() {
     let cases: [(u32, &[u8], Result<u32, &str>); 9] = [
         (0, &[200], Ok(200)),
         (1, &[0xff], Err("the integer -1")),
@@ -63,22 +65,22 @@ fn integers_of_any_width_are_taken_where_they_fit() {
     for (kind, bytes, expected) in cases {
         let gguf = parse(&small().raw("k", kind, bytes)).unwrap();
         let found = gguf.u32("k").map_err(|error| error.to_string());
-        let told = |found| format!("key `k` is {found}; expected an integer of 0 to 4294967295");
-        assert_eq!(found, expected.map(Some).map_err(told));
+        let message_start = |found| format!("key `k` is {found}; expected an integer of 0 to 4294967295");
+        assert_eq!(found, expected.map(Some).map_err(message_start));
     }
 }
 
 #[test]
-fn values_of_another_type_are_refused_by_key() {
+fn wrong_value_type_names_the_key() {
     let gguf = parse(&small()).unwrap();
-    let told = [
+    let message_start = [
         (
             gguf.str("llama.block_count").map(drop),
-            "key `llama.block_count` is the integer 2; expected a text",
+            "key `llama.block_count` is the integer 2; expected a string",
         ),
         (
             gguf.strings("tokenizer.ggml.scores").map(drop),
-            "key `tokenizer.ggml.scores` is an array of 3, the first the float 0; expected an array of texts",
+            "key `tokenizer.ggml.scores` is an array of 3, the first the float 0; expected an array of strings",
         ),
         (
             gguf.f32s("tokenizer.ggml.tokens").map(drop),
@@ -86,7 +88,7 @@ fn values_of_another_type_are_refused_by_key() {
         ),
         (
             gguf.bool("general.architecture").map(drop),
-            "key `general.architecture` is the text `llama`; expected a bool",
+            "key `general.architecture` is the string `llama`; expected a bool",
         ),
         (
             gguf.require_u32("llama.embedding_length").map(drop),
@@ -94,14 +96,14 @@ fn values_of_another_type_are_refused_by_key() {
         ),
         (
             gguf.require_tensor("output.weight", &[3, 4]).map(drop),
-            "tensor `output.weight` is missing; expected it with shape [3, 4]: take the whole model's file",
+            "tensor `output.weight` is missing; expected shape [3, 4]: use the complete model file",
         ),
         (
             gguf.require_tensor("token_embd.weight", &[4, 3]).map(drop),
             "tensor `token_embd.weight` has shape [3, 4]; the metadata expects [4, 3]",
         ),
     ];
-    for (result, expected) in told {
+    for (result, expected) in message_start {
         assert_eq!(result.unwrap_err().to_string(), expected);
     }
     let nan = parse(&small().f32("k", f32::NAN)).unwrap();
@@ -111,19 +113,19 @@ fn values_of_another_type_are_refused_by_key() {
 }
 
 #[test]
-fn hostile_headers_are_refused_by_name() {
+fn hostile_headers_are_rejected() {
     let huge = u64::MAX.to_le_bytes();
     let array = |kind: u32, length: u64, rest: &[u8]| {
         [&kind.to_le_bytes()[..], &length.to_le_bytes()[..], rest].concat()
     };
     let base = small();
     let cases = [
-        (base.clone().duplicate("llama.block_count"), "key `llama.block_count` is there twice"),
+        (base.clone().duplicate("llama.block_count"), "key `llama.block_count` occurs twice"),
         (
             base.clone().tensor("output_norm.weight", &[4], 0, vec![0; 16]),
-            "tensor `output_norm.weight` is there twice",
+            "tensor `output_norm.weight` occurs twice",
         ),
-        (base.clone().raw("k", 8, &huge), "key `k` holds a text of 18446744073709551615 bytes"),
+        (base.clone().raw("k", 8, &huge), "key `k` holds a string of 18446744073709551615 bytes"),
         (base.clone().raw("k", 8, &array(2, 0, b"")[..8]), "the GGUF file"),
         (base.clone().raw("k", 9, &array(0, u64::MAX, b"")), "key `k` is an array of 18446744073709551615"),
         (base.clone().raw("k", 9, &array(8, 1 << 40, b"")), "key `k` is an array of 1099511627776"),
@@ -131,10 +133,16 @@ fn hostile_headers_are_refused_by_name() {
         (base.clone().raw("k", 9, &array(77, 1, b"")), "key `k` has value type 77"),
         (base.clone().raw("k", 13, b""), "key `k` has value type 13"),
         (base.clone().raw("k", 7, &[2]), "key `k` holds the bool 2; expected 0 or 1"),
-        (base.clone().raw("k", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]), "key `k` holds a text that is not UTF-8"),
-        (base.clone().u32("a\0b", 1), "the GGUF file the name of key 7 is `a\\x00b`"),
-        (base.clone().u32("", 1), "the GGUF file the name of key 7 is ``"),
-        (base.clone().u32(&"k".repeat(2000), 1), "the GGUF file the name of key 7 takes 2000 bytes"),
+        (
+            base.clone().raw("k", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]),
+            "key `k` holds a string that is not UTF-8",
+        ),
+        (base.clone().u32("a\0b", 1), "the GGUF file is invalid: the name of key 7 is `a\\x00b`"),
+        (base.clone().u32("", 1), "the GGUF file is invalid: the name of key 7 is ``"),
+        (
+            base.clone().u32(&"k".repeat(2000), 1),
+            "the GGUF file is invalid: the name of key 7 takes 2000 bytes",
+        ),
         (base.clone().u32("general.alignment", 0), "key `general.alignment` is 0; expected a power"),
         (base.clone().u32("general.alignment", 48), "key `general.alignment` is 48; expected"),
         (base.clone().u32("general.alignment", 1 << 31), "key `general.alignment` is 2147483648; expected"),
@@ -144,20 +152,20 @@ fn hostile_headers_are_refused_by_name() {
         ),
     ];
     for (writer, expected) in cases {
-        let message = refusal(&writer);
+        let message = parse_error(&writer);
         assert!(message.starts_with(expected), "{message}\nexpected {expected}");
     }
     for (at, expected) in [(8, "tensors"), (16, "keys")] {
         let mut file = small().build();
         file[at..at + 8].copy_from_slice(&huge);
         let message = Gguf::parse(Bytes::Owned(file)).unwrap_err().to_string();
-        let told = format!("the GGUF file declares 18446744073709551615 {expected}; expected ");
-        assert!(message.starts_with(&told), "{message}");
+        let message_start = format!("the GGUF file declares 18446744073709551615 {expected}; expected ");
+        assert!(message.starts_with(&message_start), "{message}");
     }
 }
 
 #[test]
-fn hostile_tensors_are_refused_by_name() {
+fn hostile_tensors_are_rejected() {
     type Change = fn(&mut write::RawTensor);
     let cases: [(Change, &str); 12] = [
         (|t| t.dimensions = vec![], "has 0 dimensions; expected 1 to 4"),
@@ -185,20 +193,20 @@ fn hostile_tensors_are_refused_by_name() {
         (|t| t.offset = u64::MAX - 31, "takes 72 bytes from offset 18446744073709551584 of the data"),
         (
             |t| t.code = 30,
-            "has type BF16; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K: take a file",
+            "has type BF16; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K: use a file",
         ),
     ];
     for (change, expected) in cases {
-        let message = refusal(&small().last(change));
-        let told = format!("tensor `blk.0.ffn_up.weight` {expected}");
-        assert!(message.starts_with(&told), "{message}\nexpected {told}");
+        let message = parse_error(&small().last(change));
+        let message_start = format!("tensor `blk.0.ffn_up.weight` {expected}");
+        assert!(message.starts_with(&message_start), "{message}\nexpected {message_start}");
     }
-    let message = refusal(&small().last(|t| t.code = 4_000_000_000));
+    let message = parse_error(&small().last(|t| t.code = 4_000_000_000));
     assert!(message.contains("has type 4000000000; expected one of"), "{message}");
 }
 
 #[test]
-fn other_files_and_versions_are_refused() {
+fn other_formats_and_versions_are_rejected() {
     let with = |at: usize, bytes: &[u8]| {
         let mut file = small().build();
         file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -220,7 +228,7 @@ fn other_files_and_versions_are_refused() {
 }
 
 #[test]
-fn truncated_files_are_refused_wherever_they_end() {
+fn truncated_files_are_rejected_at_every_length() {
     let file = small().build();
     for end in 0..file.len() {
         let error = Gguf::parse(Bytes::Owned(file[..end].to_vec())).unwrap_err().to_string();
@@ -230,7 +238,7 @@ fn truncated_files_are_refused_wherever_they_end() {
 }
 
 #[test]
-fn names_are_shown_without_control_characters_and_shortened() {
+fn quoted_names_are_escaped_and_shortened() {
     assert_eq!(quoted("a\n\u{1b}[0m"), "`a\\n\\u{1b}[0m`");
     assert_eq!(quoted(&"x".repeat(1000)), format!("`{}… (1000 bytes)`", "x".repeat(224)));
 }

@@ -1,13 +1,13 @@
-//! Small GGUF files for tests, and what tests break in them.
+//! A writer of small GGUF files for tests, including malformed ones.
 
-/// A GGUF file in the making. Nothing is checked: a test may write what no converter would.
+/// A GGUF file under construction. Nothing is validated, so that a test can write malformed files.
 #[derive(Clone, Default)]
 pub(crate) struct Writer {
     keys: Vec<(String, Vec<u8>)>,
     tensors: Vec<RawTensor>,
 }
 
-/// A tensor's entry as the file holds it, and its data.
+/// A tensor's entry as the file stores it, and its data.
 #[derive(Clone)]
 pub(crate) struct RawTensor {
     pub(crate) name: String,
@@ -23,8 +23,7 @@ impl Writer {
         Writer::default().text("general.architecture", architecture)
     }
 
-    /// A key with the value's type and bytes as they are in the file. A key that is there is
-    /// replaced.
+    /// Sets a key, with the value's type and bytes as the file stores them.
     pub(crate) fn raw(mut self, key: &str, kind: u32, bytes: &[u8]) -> Self {
         self.keys.retain(|(known, _)| known != key);
         let value = [&kind.to_le_bytes(), bytes].concat();
@@ -32,7 +31,7 @@ impl Writer {
         self
     }
 
-    /// The key once more.
+    /// Repeats the key.
     pub(crate) fn duplicate(mut self, key: &str) -> Self {
         let again = self.keys.iter().find(|(known, _)| known == key).cloned();
         self.keys.extend(again);
@@ -79,7 +78,7 @@ impl Writer {
         self.raw(key, 9, &value)
     }
 
-    /// A tensor of `shape`, rows first, behind the others.
+    /// Adds a tensor of `shape`, rows first, after the others.
     pub(crate) fn tensor(mut self, name: &str, shape: &[u64], code: u32, data: Vec<u8>) -> Self {
         let end = self.tensors.last().map_or(0, |last| last.offset + last.data.len() as u64);
         let offset = end.next_multiple_of(32);
@@ -88,7 +87,7 @@ impl Writer {
         self
     }
 
-    /// Change the last tensor's entry.
+    /// Modifies the last tensor's entry.
     pub(crate) fn last(mut self, change: impl FnOnce(&mut RawTensor)) -> Self {
         self.tensors.last_mut().map(change);
         self
@@ -112,7 +111,7 @@ impl Writer {
         }
         let start = file.len().next_multiple_of(32);
         for tensor in &self.tensors {
-            // Offsets that no file of a test's size has are left to the entry alone.
+            // An offset beyond the size of a test file is written to the entry only.
             if let Some(begin) = start.checked_add(tensor.offset as usize).filter(|begin| *begin < 1 << 24) {
                 file.resize(begin.max(file.len()), 0);
                 file.truncate(begin);

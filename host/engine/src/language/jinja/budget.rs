@@ -1,24 +1,24 @@
-//! What a rendering may take: steps, which bound its time, and bytes, which bound its memory.
+//! The budget of a rendering: steps, which bound its time, and bytes, which bound its memory.
 
 use std::cell::Cell;
 
-use super::Cause;
+use super::error::Cause;
 
-/// What a rendering may take at most.
+/// Limits of a rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Bounds {
-    /// Expressions, statements, and items that are looked at.
-    pub(in super::super) steps: u64,
-    /// Bytes that are allocated. None are given back, so that there are never more at once.
-    pub(in super::super) bytes: u64,
-    /// Bytes of what is written.
-    pub(in super::super) output: usize,
+pub(crate) struct Bounds {
+    /// Expressions, statements and visited items.
+    pub(crate) steps: u64,
+    /// Allocated bytes. Freed bytes are not given back, so this also bounds the peak.
+    pub(crate) bytes: u64,
+    /// Bytes of the output.
+    pub(crate) output: usize,
 }
 
-/// Bytes of text that are read or written in the time of a step.
+/// Bytes of text that are read or written in the time of one step.
 const BYTES_OF_STEP: usize = 64;
 
-/// What is left.
+/// The remaining budget.
 pub(super) struct Budget {
     steps: Cell<u64>,
     bytes: Cell<u64>,
@@ -29,31 +29,31 @@ impl Budget {
         Budget { steps: Cell::new(bounds.steps), bytes: Cell::new(bounds.bytes) }
     }
 
-    /// Pay for `count` steps.
+    /// Charges `count` steps.
     pub(super) fn steps(&self, count: usize) -> Result<(), Cause> {
         take(&self.steps, count)
     }
 
-    /// Pay for reading `bytes` of text.
+    /// Charges for reading `bytes` of text.
     pub(super) fn reading(&self, bytes: usize) -> Result<(), Cause> {
         self.steps(1 + bytes / BYTES_OF_STEP)
     }
 
-    /// Pay for `bytes` that are about to be allocated and written.
+    /// Charges for `bytes` that are about to be allocated and written.
     pub(super) fn bytes(&self, bytes: usize) -> Result<(), Cause> {
         self.reading(bytes)?;
         take(&self.bytes, bytes)
     }
 
-    /// Pay for a list of `count` values that is about to be allocated.
+    /// Charges for a list of `count` values that is about to be allocated.
     pub(super) fn values(&self, count: usize) -> Result<(), Cause> {
         self.steps(count)?;
         take(&self.bytes, count.saturating_mul(VALUE_BYTES))
     }
 }
 
-/// A value in a list, which may have grown to twice what it holds; and what a list takes by itself
-/// counts as one more.
+/// Bytes of a value in a list, whose capacity may be twice its length. The list itself counts as
+/// one more value.
 const VALUE_BYTES: usize = 64;
 
 fn take(left: &Cell<u64>, count: usize) -> Result<(), Cause> {
@@ -62,7 +62,7 @@ fn take(left: &Cell<u64>, count: usize) -> Result<(), Cause> {
             left.set(rest);
             Ok(())
         }
-        // It stays spent, whatever the template makes of the error.
+        // The budget stays exhausted, even if the template ignores the error.
         None => {
             left.set(0);
             Err(Cause::Unbounded(None))

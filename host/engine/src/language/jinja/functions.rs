@@ -1,149 +1,60 @@
-//! Functions that templates may call, and what they are given.
+//! Functions.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Cause;
+use super::arguments::Args;
 use super::budget::Budget;
-use super::parser::shortened;
-use super::syntax::Name;
+use super::error::Cause;
 use super::text::Writer;
-use super::value::Value;
+use super::value::{Function, Value};
 
-/// The arguments of a call.
-#[derive(Debug, Default)]
-pub(super) struct Given {
-    pub(super) positional: Vec<Value>,
-    pub(super) named: Vec<(Name, Value)>,
-}
-
-impl Given {
-    /// An argument by its place or its name; none where it is not given.
-    pub(super) fn get(&self, place: usize, name: &str) -> Option<&Value> {
-        let named = || self.named.iter().find(|(is, _)| **is == *name).map(|(_, value)| value);
-        self.positional.get(place).or_else(named)
-    }
-
-    /// An argument that must be there.
-    pub(super) fn need(&self, place: usize, name: &str) -> Result<&Value, Cause> {
-        self.get(place, name).ok_or_else(|| Cause::Failed(format!("argument `{name}` is missing")))
-    }
-
-    pub(super) fn text(&self, place: usize, name: &str) -> Result<Option<&str>, Cause> {
-        match self.get(place, name) {
-            None | Some(Value::None | Value::Undefined) => Ok(None),
-            Some(value) => value.text().map(Some).ok_or_else(|| {
-                Cause::Failed(format!("argument `{name}` is {}, expected a text", value.kind()))
-            }),
-        }
-    }
-
-    pub(super) fn integer(&self, place: usize, name: &str) -> Result<Option<i64>, Cause> {
-        match self.get(place, name) {
-            None | Some(Value::None | Value::Undefined) => Ok(None),
-            Some(value) => value.integer().map(Some).ok_or_else(|| {
-                Cause::Failed(format!("argument `{name}` is {}, expected an integer", value.kind()))
-            }),
-        }
-    }
-
-    pub(super) fn is_true(&self, place: usize, name: &str) -> bool {
-        self.get(place, name).is_some_and(Value::is_true)
-    }
-
-    /// # Errors
-    ///
-    /// When there are arguments by no place and no name of these.
-    pub(super) fn only(&self, names: &[&str]) -> Result<(), Cause> {
-        let (found, most) = (self.positional.len(), names.len());
-        if found > most {
-            return Err(Cause::Failed(format!("{found} arguments, expected at most {most}")));
-        }
-        match self.named.iter().find(|(name, _)| !names.contains(&&**name)) {
-            Some((unknown, _)) => Err(Cause::Failed(format!("no argument `{}`", shortened(unknown)))),
-            None => Ok(()),
-        }
-    }
-}
-
-/// All functions, for messages.
+/// Names of all functions, for messages.
 pub(super) const ALLOWED: &str =
     "dict, namespace, raise_exception, range, strftime_now, and the template's own macros";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Function {
-    RaiseException,
-    StrftimeNow,
-    Namespace,
-    Range,
-    Dict,
-}
-
-impl Function {
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "raise_exception" => Function::RaiseException,
-            "strftime_now" => Function::StrftimeNow,
-            "namespace" => Function::Namespace,
-            "range" => Function::Range,
-            "dict" => Function::Dict,
-            _ => return None,
-        })
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Function::RaiseException => "raise_exception",
-            Function::StrftimeNow => "strftime_now",
-            Function::Namespace => "namespace",
-            Function::Range => "range",
-            Function::Dict => "dict",
-        }
-    }
-}
-
-pub(super) fn call(function: Function, given: &Given, budget: &Budget) -> Result<Value, Cause> {
+pub(super) fn call(function: Function, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     match function {
         Function::RaiseException => {
-            given.only(&["message"])?;
+            args.only(&["message"])?;
             let mut message = Writer::new(budget);
-            message.string(given.need(0, "message")?)?;
+            message.string(args.need(0, "message")?)?;
             Err(Cause::Refused(message.into_text()))
         }
         Function::StrftimeNow => {
-            given.only(&["format"])?;
-            let format = given.text(0, "format")?.unwrap_or("%Y-%m-%d");
+            args.only(&["format"])?;
+            let format = args.text(0, "format")?.unwrap_or("%Y-%m-%d");
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             strftime(format, now.as_secs() as i64, budget)
         }
         Function::Namespace => {
             let mut attributes = Vec::new();
-            if let Some(Value::Map(map)) = given.positional.first() {
+            if let Some(Value::Map(map)) = args.positional.first() {
                 budget.values(map.entries.len())?;
                 for (key, value) in &map.entries {
-                    let name = key.text().ok_or_else(|| Cause::failed("a name that is not a text"))?;
+                    let name = key.text().ok_or_else(|| Cause::failed("a name must be a string"))?;
                     attributes.push((name.into(), value.clone()));
                 }
             }
-            budget.values(given.named.len())?;
-            attributes.extend(given.named.iter().cloned());
+            budget.values(args.named.len())?;
+            attributes.extend(args.named.iter().cloned());
             Value::namespace(attributes)
         }
         Function::Range => {
-            given.only(&["start", "stop", "step"])?;
+            args.only(&["start", "stop", "step"])?;
             let number = |place, name| {
-                let value = given.need(place, name)?;
+                let value = args.need(place, name)?;
                 value.integer().ok_or_else(|| Cause::Failed(format!("{}, expected an integer", value.kind())))
             };
-            let (start, stop) = if given.positional.len() < 2 {
+            let (start, stop) = if args.positional.len() < 2 {
                 (0, number(0, "stop")?)
             } else {
                 (number(0, "start")?, number(1, "stop")?)
             };
-            let step = if given.positional.len() > 2 { number(2, "step")? } else { 1 };
+            let step = if args.positional.len() > 2 { number(2, "step")? } else { 1 };
             if step == 0 {
-                return Err(Cause::failed("a step of 0"));
+                return Err(Cause::failed("step is 0"));
             }
-            // Of the widest integers, so that nothing overflows.
+            // In 128 bits, so that nothing overflows.
             let (start, stop, step) = (i128::from(start), i128::from(stop), i128::from(step));
             let count =
                 if step > 0 { (stop - start + step - 1) / step } else { (stop - start + step + 1) / step };
@@ -153,13 +64,12 @@ pub(super) fn call(function: Function, given: &Given, budget: &Budget) -> Result
         }
         Function::Dict => {
             let mut entries = Vec::new();
-            if let Some(Value::Map(map)) = given.positional.first() {
+            if let Some(Value::Map(map)) = args.positional.first() {
                 budget.values(map.entries.len() * 2)?;
                 entries.extend(map.entries.iter().cloned());
             }
-            budget.values(given.named.len() * 2)?;
-            entries
-                .extend(given.named.iter().map(|(name, value)| (Value::Text(name.clone()), value.clone())));
+            budget.values(args.named.len() * 2)?;
+            entries.extend(args.named.iter().map(|(name, value)| (Value::Text(name.clone()), value.clone())));
             Value::map(entries, budget)
         }
     }
@@ -181,7 +91,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// A point in time, in UTC, by a format of `strftime`'s.
+/// Formats a time in UTC, with a format of `strftime`.
 fn strftime(format: &str, seconds: i64, budget: &Budget) -> Result<Value, Cause> {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
@@ -197,7 +107,7 @@ fn strftime(format: &str, seconds: i64, budget: &Budget) -> Result<Value, Cause>
             continue;
         }
         let mut code = characters.next();
-        // `%-d` is without its leading zero.
+        // `%-d` omits the leading zero.
         let is_bare = code == Some('-');
         if is_bare {
             code = characters.next();
@@ -229,7 +139,7 @@ fn strftime(format: &str, seconds: i64, budget: &Budget) -> Result<Value, Cause>
             Some('%') => "%".to_owned(),
             other => {
                 let other = other.map(String::from).unwrap_or_default();
-                return Err(Cause::Failed(format!("`%{other}` is no part of a date")));
+                return Err(Cause::Failed(format!("`%{other}` is not a supported date format")));
             }
         };
         text.push(&part)?;
@@ -237,8 +147,8 @@ fn strftime(format: &str, seconds: i64, budget: &Budget) -> Result<Value, Cause>
     Ok(text.value())
 }
 
-/// Year, month and day, `days` after 1970-01-01 in the Gregorian calendar: eras of 400 years, whose
-/// years begin in March.
+/// Year, month and day, `days` after 1970-01-01 in the Gregorian calendar. Computed in eras of 400
+/// years that begin in March.
 fn date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -262,7 +172,7 @@ mod unit_tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         let budget = Budget::new(&Bounds { steps: 1_000, bytes: 10_000, output: 0 });
         let cases = [
             (0, "1970-01-01 Thursday 001"),

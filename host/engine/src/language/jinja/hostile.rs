@@ -1,23 +1,23 @@
-//! Templates that want too much end in an error, in bounded memory and on a small stack.
+//! Templates that use too much end in an error, in bounded memory and on a small stack.
 
 use std::process::Command;
 
 use super::{Bounds, Cause, Error, Program};
 
-/// As for a short chat.
+/// The limits of a short chat.
 const BOUNDS: Bounds = Bounds { steps: 50_000, bytes: 8 << 20, output: 4 << 20 };
 
-/// A thread of the runtime has more.
+/// Smaller than the stack of a runtime thread.
 const STACK_BYTES: usize = 768 << 10;
 
-/// Set in the process that has the test to itself.
+/// Environment variable that is set in the process that runs the test alone.
 const ALONE: &str = "INFER_TEST_ALONE";
 
 fn outcome(source: &str) -> Result<String, Error> {
     Program::parse(source)?.render(Vec::new(), &BOUNDS)
 }
 
-/// Lists in lists, doubled at each of `times` turns.
+/// Nested lists that double in size `times` times.
 fn doubled(times: usize, and_then: &str) -> String {
     format!(
         "{{% set ns = namespace(x=[1], y=[1]) %}}{{% for i in range({times}) %}}{{% set ns.x = [ns.x, ns.x] %}}\
@@ -25,7 +25,7 @@ fn doubled(times: usize, and_then: &str) -> String {
     )
 }
 
-/// Templates that take too many steps or bytes, and where.
+/// Templates that exceed their budget, and the operation that does.
 fn unbounded() -> Vec<(String, Option<&'static str>)> {
     let mut cases: Vec<(String, Option<&'static str>)> = [
         ("{% set a = {'a': [1, 2, 3]}|tojson(indent=99999999999) %}", Some("filter `tojson`")),
@@ -98,7 +98,7 @@ fn unbounded() -> Vec<(String, Option<&'static str>)> {
     cases
 }
 
-/// Templates that ask for what is not there, or are too deep, and a word of the error.
+/// Templates that are invalid or nested too deeply, and a part of the error message.
 fn failing() -> Vec<(String, &'static str)> {
     let mut cases: Vec<(String, &'static str)> = [
         ("{% set ns = namespace(x=[1]) %}{% for i in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}", "32 deep"),
@@ -146,14 +146,14 @@ fn failing() -> Vec<(String, &'static str)> {
         ("{{ '\\u12' }}", "hexadecimal"),
         ("{% raw %}", "endraw"),
         ("{#", "comment"),
-        ("{{ 1", "end"),
+        ("{{ 1", "not closed"),
     ]
     .map(|(source, words)| (source.to_owned(), words))
     .into();
     let many = |before: &str, part: &str, after: &str| format!("{before}{}{after}", part.repeat(80_000));
     for (before, part, after, words) in [
-        ("{{ ", "(", "1", "end"),
-        ("{{ ", "[", "", "end"),
+        ("{{ ", "(", "1", "not closed"),
+        ("{{ ", "[", "", "not closed"),
         ("{{ ", "not ", "1 }}", "100 deep"),
         ("{{ ", "-", "1 }}", "100 deep"),
         ("{{ ", "1 if 0 else ", "2 }}", "100 deep"),
@@ -169,7 +169,7 @@ fn failing() -> Vec<(String, &'static str)> {
     cases
 }
 
-/// Templates that are long and not deep.
+/// Templates that are long but not deeply nested.
 fn long() -> Vec<(String, &'static str)> {
     let many = |before: &str, part: &str, after: &str| format!("{before}{}{after}", part.repeat(10_000));
     vec![
@@ -210,7 +210,7 @@ fn peak_kib() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// In a process of its own, whose memory is that of the templates alone.
+/// Runs in its own process, so that the peak memory is that of the templates.
 #[test]
 fn hostile_templates_end_in_bounded_memory() {
     if std::env::var_os(ALONE).is_some() {
@@ -229,7 +229,7 @@ fn hostile_templates_end_in_bounded_memory() {
 }
 
 #[test]
-fn broken_templates_are_errors() {
+fn broken_templates_do_not_panic() {
     let source = "{% set x = {'a': [1, 2.5e3, (3,)]} -%}{{- x.a[0:1]|join(', ') ~ \"é\\u00e9\" if x is defined else f(a=1) }}{# c #}{% raw %}{{{% endraw %}";
     for (at, _) in source.char_indices() {
         let _ = outcome(&source[..at]);

@@ -1,9 +1,9 @@
-//! From text to tokens, with Jinja2's whitespace control: blocks and comments take the rest of
-//! their line's whitespace with them (`trim_blocks`, `lstrip_blocks`), as Hugging Face sets it.
+//! From text to tokens, with Jinja2's whitespace control as configured by Hugging Face: blocks and
+//! comments also remove the remaining whitespace of their line (`trim_blocks`, `lstrip_blocks`).
 
 use std::borrow::Cow;
 
-use super::{Cause, Error};
+use super::error::{Cause, Error};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {
@@ -20,17 +20,17 @@ pub(super) enum Token {
     Float(f64),
     /// An operator or a bracket.
     Sign(&'static str),
-    /// Of the source.
+    /// End of the source.
     End,
 }
 
-/// Longer signs before those that they begin with.
+/// A sign precedes its own prefixes.
 const SIGNS: [&str; 25] = [
     "**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<", ">", "=", ".", ",", ":", "|", "(",
     ")", "[", "]", "{", "}",
 ];
 
-/// Which tag text ends at, or which it began behind.
+/// Kind of a tag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tag {
     Block,
@@ -42,7 +42,7 @@ enum Tag {
 pub(super) fn tokens(source: &str) -> Result<Vec<(Token, u32)>, Error> {
     let mut source = normal(source);
     if source.ends_with('\n') {
-        // Jinja2 leaves out the last one.
+        // Jinja2 removes the last newline.
         let shorter = source.len() - 1;
         source.to_mut().truncate(shorter);
     }
@@ -70,7 +70,7 @@ struct Lexer<'s> {
     at: usize,
     line: u32,
     tokens: Vec<(Token, u32)>,
-    /// What the last tag's end asked for: `-%}` for no whitespace, `%}` for no newline.
+    /// Whitespace control of the last tag's end: `-%}` skips whitespace, `%}` a newline.
     skips_whitespace: bool,
     trims_newline: bool,
 }
@@ -107,40 +107,40 @@ impl<'s> Lexer<'s> {
         Err(Error { line: self.line, cause: Cause::failed(message) })
     }
 
-    /// Go on by `bytes`, and count their lines.
+    /// Advances by `bytes`, and counts their lines.
     fn skip(&mut self, bytes: usize) {
         let skipped = &self.source[self.at..self.at + bytes];
         self.line += skipped.bytes().filter(|&byte| byte == b'\n').count() as u32;
         self.at += bytes;
     }
 
-    /// Text up to a tag, without what this one and the last take with them.
+    /// Pushes the text up to a tag, without the whitespace that this tag and the last one remove.
     fn text(&mut self, text: &str, tag: Option<Tag>, sign: Option<char>) {
         let starts_line = self.at == 0 || self.source[..self.at].ends_with('\n');
-        let mut kept = text;
+        let mut trimmed = text;
         let mut starts_line = starts_line;
         if self.skips_whitespace {
-            kept = kept.trim_start();
+            trimmed = trimmed.trim_start();
             starts_line = false;
-        } else if self.trims_newline && kept.starts_with('\n') {
-            kept = &kept[1..];
+        } else if self.trims_newline && trimmed.starts_with('\n') {
+            trimmed = &trimmed[1..];
             starts_line = true;
         }
         match (tag, sign) {
-            (Some(_), Some('-')) => kept = kept.trim_end(),
+            (Some(_), Some('-')) => trimmed = trimmed.trim_end(),
             (Some(Tag::Variable) | None, _) | (_, Some('+')) => {}
             _ => {
-                let line_start = kept.rfind('\n').map(|at| at + 1);
+                let line_start = trimmed.rfind('\n').map(|at| at + 1);
                 if line_start.is_some() || starts_line {
                     let line_start = line_start.unwrap_or(0);
-                    if kept[line_start..].bytes().all(|byte| matches!(byte, b' ' | b'\t')) {
-                        kept = &kept[..line_start];
+                    if trimmed[line_start..].bytes().all(|byte| matches!(byte, b' ' | b'\t')) {
+                        trimmed = &trimmed[..line_start];
                     }
                 }
             }
         }
-        if !kept.is_empty() {
-            self.push(Token::Text(kept.to_owned()));
+        if !trimmed.is_empty() {
+            self.push(Token::Text(trimmed.to_owned()));
         }
         self.skip(text.len());
         (self.skips_whitespace, self.trims_newline) = (false, false);
@@ -148,7 +148,7 @@ impl<'s> Lexer<'s> {
 
     fn comment(&mut self) -> Result<(), Error> {
         let Some(end) = self.source[self.at..].find("#}") else {
-            return self.fail("a comment without its end `#}`");
+            return self.fail("comment is not closed by `#}`");
         };
         let sign = self.source[..self.at + end].chars().next_back();
         let has_sign = end > 0;
@@ -158,20 +158,21 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// Text between `{% raw %}` and `{% endraw %}`, if the block that begins here is one.
+    /// Pushes the text between `{% raw %}` and `{% endraw %}`. Returns false if the block that
+    /// begins here is not `raw`.
     fn raw(&mut self) -> Result<bool, Error> {
         let Some((is_trimmed, inner)) = after_lone(&self.source[self.at..], "raw") else { return Ok(false) };
         let start = self.at + inner;
         let rest = &self.source[start..];
         let end = rest.match_indices("{%").find_map(|(at, _)| {
-            let behind = &rest[at + 2..];
-            let sign = behind.chars().next().filter(|sign| matches!(sign, '-' | '+'));
+            let after = &rest[at + 2..];
+            let sign = after.chars().next().filter(|sign| matches!(sign, '-' | '+'));
             let signed = sign.map_or(0, char::len_utf8);
-            after_lone(&behind[signed..], "endraw")
+            after_lone(&after[signed..], "endraw")
                 .map(|(trims, length)| (at, sign, trims, at + 2 + signed + length))
         });
         let Some((at, sign, trims, length)) = end else {
-            return self.fail("`raw` without its end `endraw`");
+            return self.fail("`raw` is not closed by `endraw`");
         };
         self.skip(inner);
         (self.skips_whitespace, self.trims_newline) = (is_trimmed, !is_trimmed);
@@ -181,7 +182,7 @@ impl<'s> Lexer<'s> {
         Ok(true)
     }
 
-    /// What is inside a tag.
+    /// Pushes the tokens of a tag.
     fn tag(&mut self, begin: Token, end: Token, closing: &str) -> Result<(), Error> {
         self.push(begin);
         let mut brackets = 0_usize;
@@ -191,7 +192,7 @@ impl<'s> Lexer<'s> {
             self.skip(blank);
             let rest = &self.source[self.at..];
             let Some(first) = rest.chars().next() else {
-                return self.fail(format!("a tag without its end `{closing}`"));
+                return self.fail(format!("tag is not closed by `{closing}`"));
             };
             if brackets == 0 {
                 let signed = matches!(first, '-' | '+') && rest[1..].starts_with(closing);
@@ -293,7 +294,7 @@ impl<'s> Lexer<'s> {
                         rest.get(at + 2..at + 2 + digits).and_then(|code| u32::from_str_radix(code, 16).ok());
                     let Some(character) = code.and_then(char::from_u32) else {
                         return self.fail(format!(
-                            "`\\{escape}` in a text without {digits} hexadecimal digits of a character"
+                            "`\\{escape}` must be followed by {digits} hexadecimal digits of a character"
                         ));
                     };
                     text.push(character);
@@ -302,11 +303,11 @@ impl<'s> Lexer<'s> {
                 other => text.extend(['\\', other]),
             }
         }
-        self.fail("a text without its closing quote")
+        self.fail("string without a closing quote")
     }
 }
 
-/// The first tag that begins in `text`, and where.
+/// Offset and kind of the first tag in `text`.
 fn first_tag(text: &str) -> Option<(usize, Tag)> {
     text.match_indices('{').find_map(|(at, _)| match text.as_bytes().get(at + 1)? {
         b'%' => Some((at, Tag::Block)),
@@ -316,8 +317,8 @@ fn first_tag(text: &str) -> Option<(usize, Tag)> {
     })
 }
 
-/// The length of a block's inside that has `name` alone, its end included; and whether that end is
-/// `-%}`.
+/// Matches a block that contains only `name`. Returns true if it ends in `-%}`, and the number of
+/// bytes up to the end of the block.
 fn after_lone(inside: &str, name: &str) -> Option<(bool, usize)> {
     let rest = inside.trim_start().strip_prefix(name)?.trim_start();
     let (trims, rest) = match rest.strip_prefix("-%}") {

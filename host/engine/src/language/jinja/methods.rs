@@ -1,30 +1,29 @@
-//! Methods of Python's texts, lists and maps that templates may call, and what stands in brackets.
+//! Python's methods of strings, lists and maps; indices and slices.
 
-use super::Cause;
+use super::arguments::Args;
 use super::budget::Budget;
-use super::functions::Given;
-use super::parser::shortened;
+use super::error::{Cause, shortened};
 use super::text::Writer;
 use super::value::{Loop, Value};
 
-pub(super) fn call(value: &Value, name: &str, given: &Given, budget: &Budget) -> Result<Value, Cause> {
+pub(super) fn call(value: &Value, name: &str, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     match value {
-        Value::Text(text) => of_text(text, name, given, budget),
+        Value::Text(text) => of_text(text, name, args, budget),
         Value::Map(map) => match name {
             "get" => {
-                given.only(&["key", "default"])?;
-                let found = map.get(given.need(0, "key")?, budget)?;
-                Ok(found.unwrap_or_else(|| given.get(1, "default").cloned().unwrap_or(Value::None)))
+                args.only(&["key", "default"])?;
+                let found = map.get(args.need(0, "key")?, budget)?;
+                Ok(found.unwrap_or_else(|| args.get(1, "default").cloned().unwrap_or(Value::None)))
             }
             "items" => {
-                given.only(&[])?;
+                args.only(&[])?;
                 budget.values(map.entries.len() * 4)?;
                 let pairs =
                     map.entries.iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
                 Value::list(pairs.collect::<Result<_, _>>()?)
             }
             "keys" | "values" => {
-                given.only(&[])?;
+                args.only(&[])?;
                 budget.values(map.entries.len())?;
                 let part =
                     |(key, value): &(Value, Value)| if name == "keys" { key.clone() } else { value.clone() };
@@ -34,28 +33,28 @@ pub(super) fn call(value: &Value, name: &str, given: &Given, budget: &Budget) ->
         },
         Value::List(list) => match name {
             "count" | "index" => {
-                given.only(&["value"])?;
-                let wanted = given.need(0, "value")?;
+                args.only(&["value"])?;
+                let needle = args.need(0, "value")?;
                 let mut count = 0;
                 for (at, item) in list.items.iter().enumerate() {
-                    if item.equals(wanted, budget)? {
+                    if item.equals(needle, budget)? {
                         if name == "index" {
                             return Ok(Value::Integer(at as i64));
                         }
                         count += 1;
                     }
                 }
-                if name == "index" { Err(Cause::failed("no such item")) } else { Ok(Value::Integer(count)) }
+                if name == "index" { Err(Cause::failed("item not found")) } else { Ok(Value::Integer(count)) }
             }
             "append" | "extend" | "insert" | "pop" | "remove" | "clear" | "sort" | "reverse" => {
-                Err(Cause::failed("lists do not change in chat templates; use `+` and `set`"))
+                Err(Cause::failed("lists are immutable in chat templates; use `+` and `set`"))
             }
             _ => unknown(value, name, "count, index"),
         },
-        Value::Loop(turn) if name == "cycle" => {
-            let values = &given.positional;
-            let value = turn.index.checked_rem(values.len()).and_then(|at| values.get(at)).cloned();
-            value.ok_or_else(|| Cause::failed("nothing to take turns with"))
+        Value::Loop(iteration) if name == "cycle" => {
+            let values = &args.positional;
+            let value = iteration.index.checked_rem(values.len()).and_then(|at| values.get(at)).cloned();
+            value.ok_or_else(|| Cause::failed("`cycle` needs at least one argument"))
         }
         other => unknown(other, name, "none"),
     }
@@ -66,17 +65,17 @@ fn unknown(value: &Value, name: &str, allowed: &str) -> Result<Value, Cause> {
     Err(Cause::Failed(format!("`{name}` of {kind} is not allowed in chat templates; allowed: {allowed}")))
 }
 
-fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Value, Cause> {
+fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value, Cause> {
     budget.reading(text.len())?;
-    // Of what is part of the text itself.
+    // Charges for a part of the text.
     let part = |part: &str| -> Result<Value, Cause> {
         budget.bytes(part.len())?;
         Ok(Value::from(part))
     };
     match name {
         "lower" | "upper" | "title" | "capitalize" => {
-            given.only(&[])?;
-            // A letter has at most three in its other case, of up to four bytes.
+            args.only(&[])?;
+            // Changing the case of a letter results in at most three letters, of up to four bytes.
             budget.bytes(text.len().saturating_mul(3))?;
             Ok(Value::from(match name {
                 "lower" => text.to_lowercase(),
@@ -86,9 +85,9 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             }))
         }
         "strip" | "lstrip" | "rstrip" => {
-            given.only(&["chars"])?;
-            let stripped = given.text(0, "chars")?;
-            // Each character of the text is looked for among these.
+            args.only(&["chars"])?;
+            let stripped = args.text(0, "chars")?;
+            // Each character of the text is compared with these.
             budget.steps(stripped.map_or(0, |chars| text.len() / 16 * (1 + chars.len() / 16)))?;
             let is_stripped = |c: char| stripped.map_or(c.is_whitespace(), |chars| chars.contains(c));
             part(match name {
@@ -98,15 +97,15 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             })
         }
         "startswith" | "endswith" => {
-            given.only(&["prefix"])?;
+            args.only(&["prefix"])?;
             let has = |affix: &Value| -> Result<bool, Cause> {
                 let affix = affix
                     .text()
-                    .ok_or_else(|| Cause::Failed(format!("{}, expected a text", affix.kind())))?;
+                    .ok_or_else(|| Cause::Failed(format!("{}, expected a string", affix.kind())))?;
                 budget.reading(affix.len())?;
                 Ok(if name == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) })
             };
-            match given.need(0, "prefix")? {
+            match args.need(0, "prefix")? {
                 Value::List(list) if list.is_tuple => {
                     for affix in &list.items {
                         if has(affix)? {
@@ -119,20 +118,20 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             }
         }
         "removeprefix" | "removesuffix" => {
-            given.only(&["affix"])?;
-            let affix = given.text(0, "affix")?.unwrap_or_default();
+            args.only(&["affix"])?;
+            let affix = args.text(0, "affix")?.unwrap_or_default();
             let rest =
                 if name == "removeprefix" { text.strip_prefix(affix) } else { text.strip_suffix(affix) };
             part(rest.unwrap_or(text))
         }
         "split" | "rsplit" => {
-            given.only(&["sep", "maxsplit"])?;
-            let most = given.integer(1, "maxsplit")?.and_then(|most| usize::try_from(most).ok());
-            split(text, name, given.text(0, "sep")?, most, budget)
+            args.only(&["sep", "maxsplit"])?;
+            let max = args.integer(1, "maxsplit")?.and_then(|max| usize::try_from(max).ok());
+            split(text, name, args.text(0, "sep")?, max, budget)
         }
         "splitlines" => {
-            given.only(&["keepends"])?;
-            let keeps = given.is_true(0, "keepends");
+            args.only(&["keepends"])?;
+            let keeps = args.is_true(0, "keepends");
             let mut lines = Vec::new();
             for line in text.split_inclusive('\n') {
                 budget.values(1)?;
@@ -143,15 +142,15 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             Value::list(lines)
         }
         "replace" => {
-            given.only(&["old", "new", "count"])?;
+            args.only(&["old", "new", "count"])?;
             let (old, new) =
-                (given.text(0, "old")?.unwrap_or_default(), given.text(1, "new")?.unwrap_or_default());
-            let most =
-                given.integer(2, "count")?.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+                (args.text(0, "old")?.unwrap_or_default(), args.text(1, "new")?.unwrap_or_default());
+            let max =
+                args.integer(2, "count")?.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
             budget.reading(old.len())?;
             let mut replaced = Writer::new(budget);
             let mut written = 0;
-            for (at, _) in text.match_indices(old).take(most) {
+            for (at, _) in text.match_indices(old).take(max) {
                 budget.steps(1)?;
                 replaced.push(&text[written..at])?;
                 replaced.push(new)?;
@@ -161,36 +160,37 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
             Ok(replaced.value())
         }
         "find" | "rfind" | "index" | "count" => {
-            given.only(&["sub"])?;
-            let wanted = given.text(0, "sub")?.unwrap_or_default();
-            budget.reading(wanted.len())?;
+            args.only(&["sub"])?;
+            let needle = args.text(0, "sub")?.unwrap_or_default();
+            budget.reading(needle.len())?;
             let place = match name {
-                "count" => return Ok(Value::Integer(text.matches(wanted).count() as i64)),
-                "rfind" => text.rfind(wanted),
-                _ => text.find(wanted),
+                "count" => return Ok(Value::Integer(text.matches(needle).count() as i64)),
+                "rfind" => text.rfind(needle),
+                _ => text.find(needle),
             };
             match place {
                 Some(at) => Ok(Value::Integer(text[..at].chars().count() as i64)),
-                None if name == "index" => Err(Cause::failed("no such part")),
+                None if name == "index" => Err(Cause::failed("substring not found")),
                 None => Ok(Value::Integer(-1)),
             }
         }
         "join" => {
-            given.only(&["items"])?;
+            args.only(&["items"])?;
             let mut joined = Writer::new(budget);
-            for (at, item) in given.need(0, "items")?.items(budget)?.iter().enumerate() {
+            for (at, item) in args.need(0, "items")?.items(budget)?.iter().enumerate() {
                 if at > 0 {
                     joined.push(text)?;
                 }
-                let item =
-                    item.text().ok_or_else(|| Cause::Failed(format!("{}, expected a text", item.kind())))?;
+                let item = item
+                    .text()
+                    .ok_or_else(|| Cause::Failed(format!("{}, expected a string", item.kind())))?;
                 joined.push(item)?;
             }
             Ok(joined.value())
         }
         "isalnum" | "isalpha" | "isdigit" | "isnumeric" | "isspace" | "islower" | "isupper" | "isascii" => {
-            given.only(&[])?;
-            let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
+            args.only(&[])?;
+            let all = |predicate: fn(char) -> bool| !text.is_empty() && text.chars().all(predicate);
             Ok(Value::Boolean(match name {
                 "isalnum" => all(char::is_alphanumeric),
                 "isalpha" => all(char::is_alphabetic),
@@ -204,15 +204,15 @@ fn of_text(text: &str, name: &str, given: &Given, budget: &Budget) -> Result<Val
         _ => unknown(
             &Value::from(""),
             name,
-            "capitalize, count, endswith, find, index, isalnum, isalpha, isascii, isdigit, islower, isnumeric, isspace, \
-             isupper, join, lower, lstrip, removeprefix, removesuffix, replace, rfind, rsplit, rstrip, split, splitlines, \
-             startswith, strip, title, upper",
+            "capitalize, count, endswith, find, index, isalnum, isalpha, isascii, isdigit, islower, \
+             isnumeric, isspace, isupper, join, lower, lstrip, removeprefix, removesuffix, replace, rfind, \
+             rsplit, rstrip, split, splitlines, startswith, strip, title, upper",
         ),
     }
 }
 
-/// `text` with a capital letter wherever the character before it does not go on, and small letters
-/// elsewhere.
+/// Converts each character to upper case if it starts a word, otherwise to lower case. `goes_on` is
+/// true for a character that the next one continues.
 fn title(text: &str, goes_on: impl Fn(char) -> bool) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut before = None;
@@ -231,7 +231,7 @@ fn split(
     text: &str,
     name: &str,
     separator: Option<&str>,
-    most: Option<usize>,
+    max: Option<usize>,
     budget: &Budget,
 ) -> Result<Value, Cause> {
     let mut parts = Vec::new();
@@ -241,15 +241,15 @@ fn split(
         parts.push(Value::from(part));
         Ok(())
     };
-    let pieces = most.map_or(usize::MAX, |most| most.saturating_add(1));
+    let pieces = max.map_or(usize::MAX, |max| max.saturating_add(1));
     match separator {
-        Some("") => return Err(Cause::failed("an empty separator")),
+        Some("") => return Err(Cause::failed("empty separator")),
         Some(separator) if name == "split" => text.splitn(pieces, separator).try_for_each(&mut push)?,
         Some(separator) => {
             text.rsplitn(pieces, separator).try_for_each(&mut push)?;
             parts.reverse();
         }
-        None if most.is_none() => text.split_whitespace().try_for_each(&mut push)?,
+        None if max.is_none() => text.split_whitespace().try_for_each(&mut push)?,
         None => {
             let forward = name == "split";
             let mut rest = if forward { text.trim_start() } else { text.trim_end() };
@@ -259,7 +259,7 @@ fn split(
                 let cut =
                     if forward { rest.find(char::is_whitespace) } else { rest.rfind(char::is_whitespace) };
                 let Some(at) = cut.filter(|_| left > 0) else {
-                    // What is left keeps the whitespace at its other end.
+                    // The remaining text keeps the whitespace at its other end.
                     push(rest)?;
                     break;
                 };
@@ -279,13 +279,13 @@ fn split(
     Value::list(parts)
 }
 
-/// Where an index points to in so many items: from the end where it is negative.
+/// Position of an index in a list of `length` items. A negative index counts from the end.
 pub(super) fn place(index: i64, length: usize) -> Option<usize> {
     let index = if index < 0 { index.checked_add(i64::try_from(length).ok()?)? } else { index };
     usize::try_from(index).ok().filter(|&index| index < length)
 }
 
-/// What Python's `value[start:stop:step]` is.
+/// Python's `value[start:stop:step]`.
 pub(super) fn slice(
     value: &Value,
     [start, stop, step]: [Option<i64>; 3],
@@ -338,21 +338,21 @@ pub(super) fn slice(
     }
 }
 
-pub(super) fn loop_attribute(turn: &Loop, name: &str) -> Option<Value> {
+pub(super) fn loop_attribute(iteration: &Loop, name: &str) -> Option<Value> {
     let number = |number: usize| Some(Value::Integer(number as i64));
     match name {
-        "index" => number(turn.index + 1),
-        "index0" => number(turn.index),
-        "revindex" => number(turn.length - turn.index),
-        "revindex0" => number(turn.length - turn.index - 1),
-        "first" => Some(Value::Boolean(turn.index == 0)),
-        "last" => Some(Value::Boolean(turn.index + 1 == turn.length)),
-        "length" => number(turn.length),
-        // Deeper loops are recursive ones.
+        "index" => number(iteration.index + 1),
+        "index0" => number(iteration.index),
+        "revindex" => number(iteration.length - iteration.index),
+        "revindex0" => number(iteration.length - iteration.index - 1),
+        "first" => Some(Value::Boolean(iteration.index == 0)),
+        "last" => Some(Value::Boolean(iteration.index + 1 == iteration.length)),
+        "length" => number(iteration.length),
+        // Only recursive loops are deeper.
         "depth" => number(1),
         "depth0" => number(0),
-        "previtem" => Some(turn.previous.clone()),
-        "nextitem" => Some(turn.next.clone()),
+        "previtem" => Some(iteration.previous.clone()),
+        "nextitem" => Some(iteration.next.clone()),
         _ => None,
     }
 }

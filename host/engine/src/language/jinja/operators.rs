@@ -1,9 +1,9 @@
-//! Operators, as Python has them.
+//! Operators, with the semantics of Python.
 
 use std::cmp::Ordering;
 
-use super::Cause;
 use super::budget::Budget;
+use super::error::Cause;
 use super::syntax::{Comparison, Operator};
 use super::text::Writer;
 use super::value::Value;
@@ -63,10 +63,14 @@ fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Result<Value, 
     };
     let divides = matches!(operator, Operator::Divide | Operator::FloorDivide | Operator::Remainder);
     let (Some(one), Some(other)) = (left.float(), right.float()) else {
-        return Err(Cause::Failed(format!("`{sign}` between {} and {}", left.kind(), right.kind())));
+        return Err(Cause::Failed(format!(
+            "`{sign}` is not defined for {} and {}",
+            left.kind(),
+            right.kind()
+        )));
     };
     if divides && other == 0.0 {
-        return Err(Cause::Failed(format!("`{sign}` by zero")));
+        return Err(Cause::Failed(format!("`{sign}` divides by zero")));
     }
     if let (Some(one), Some(other)) = (left.integer(), right.integer())
         && operator != Operator::Divide
@@ -105,7 +109,7 @@ pub(super) fn negative(value: &Value) -> Result<Value, Cause> {
     match value {
         Value::Float(number) => Ok(Value::Float(-number)),
         other => (other.integer().and_then(i64::checked_neg).map(Value::Integer))
-            .ok_or_else(|| Cause::Failed(format!("`-` before {}", other.kind()))),
+            .ok_or_else(|| Cause::Failed(format!("unary `-` is not defined for {}", other.kind()))),
     }
 }
 
@@ -127,7 +131,7 @@ pub(super) fn compare(
     })
 }
 
-/// Which is less; none where a number is not a number.
+/// Compares two values. `None` if one of them is NaN.
 pub(super) fn order(left: &Value, right: &Value, budget: &Budget) -> Result<Option<Ordering>, Cause> {
     budget.steps(1)?;
     Ok(match (left, right) {
@@ -150,7 +154,7 @@ pub(super) fn order(left: &Value, right: &Value, budget: &Budget) -> Result<Opti
                 (Some(one), Some(other)) => one.partial_cmp(&other),
                 _ => {
                     let (left, right) = (left.kind(), right.kind());
-                    return Err(Cause::Failed(format!("{left} and {right} have no order")));
+                    return Err(Cause::Failed(format!("{left} and {right} cannot be compared")));
                 }
             },
         },
@@ -165,8 +169,8 @@ pub(super) fn contains(container: &Value, item: &Value, budget: &Budget) -> Resu
             Ok(text.contains(&**part))
         }
         (Value::List(list), item) => {
-            for is in &list.items {
-                if is.equals(item, budget)? {
+            for entry in &list.items {
+                if entry.equals(item, budget)? {
                     return Ok(true);
                 }
             }
@@ -175,7 +179,7 @@ pub(super) fn contains(container: &Value, item: &Value, budget: &Budget) -> Resu
         (Value::Map(map), key) => Ok(map.get(key, budget)?.is_some()),
         (Value::Namespace(namespace), Value::Text(name)) => Ok(namespace.get(name).is_some()),
         (container, item) => {
-            Err(Cause::Failed(format!("`in` with {} and {}", item.kind(), container.kind())))
+            Err(Cause::Failed(format!("`in` is not defined for {} and {}", item.kind(), container.kind())))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What templates write, held to what Jinja2 writes: `tests/data/templates/make.py` made the cases.
+//! Templates render as in Jinja2. `tests/data/templates/make.py` wrote the cases.
 
 use serde_json::Value as Json;
 
@@ -25,7 +25,7 @@ fn value(json: &Json) -> Value {
 }
 
 #[test]
-fn templates_write_as_jinja2_writes() {
+fn templates_render_like_jinja2() {
     let cases: Vec<Json> = serde_json::from_str(CASES).unwrap();
     let mut renders = 0;
     for case in &cases {
@@ -44,7 +44,7 @@ fn templates_write_as_jinja2_writes() {
 }
 
 #[test]
-fn the_time_is_written_as_asked() {
+fn time_is_formatted() {
     let program =
         Program::parse("{{ strftime_now('%Y') | int > 2024 }} {{ strftime_now('%d %b %Y') | length }}");
     let written = program.unwrap().render(Vec::new(), &BOUNDS).unwrap();

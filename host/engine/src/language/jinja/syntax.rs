@@ -1,12 +1,10 @@
-//! The tree of a template.
+//! The syntax tree of a template.
 //!
-//! What a template can repeat without nesting (operators of one kind, what stands behind a value,
-//! branches) is a list here and not a deeper tree, so that the tree is no deeper than the brackets
-//! and blocks of its source.
+//! Constructs that can repeat without nesting (operators of equal precedence, postfix operations,
+//! branches) are lists, not deeper trees. The tree is therefore no deeper than the brackets and
+//! blocks of its source.
 
 use std::sync::Arc;
-
-use super::value::Value;
 
 pub(super) type Name = Arc<str>;
 
@@ -26,9 +24,9 @@ pub(super) enum StatementKind {
     If(Vec<(Expression, Block)>, Block),
     For(Box<For>),
     Set(Target, Expression),
-    /// A block's text, through filters.
+    /// Assigns a block's text after filters.
     SetBlock(Target, Vec<Call>, Block),
-    /// The same, written.
+    /// Writes a block's text after filters.
     FilterBlock(Vec<Call>, Block),
     With(Vec<(Target, Expression)>, Block),
     Macro(Arc<Macro>),
@@ -51,20 +49,20 @@ pub(super) struct For {
 #[derive(Debug)]
 pub(super) enum Target {
     Name(Name),
-    /// Several names, of which a value has one part each.
+    /// Several names, each for one item of a value.
     Names(Vec<Name>),
     /// An attribute of a namespace.
     Attribute(Name, Name),
 }
 
 #[derive(Debug)]
-pub(in super::super) struct Macro {
+pub(crate) struct Macro {
     pub(super) name: Name,
     pub(super) parameters: Vec<(Name, Option<Expression>)>,
     pub(super) body: Block,
 }
 
-/// A name that is called with arguments.
+/// A name with arguments.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) name: Name,
@@ -78,23 +76,32 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug)]
+pub(super) enum Literal {
+    None,
+    Boolean(bool),
+    Integer(i64),
+    Float(f64),
+    Text(Name),
+}
+
+#[derive(Debug)]
 pub(super) enum Expression {
-    Constant(Value),
+    Constant(Literal),
     Variable(Name),
     List(Vec<Expression>),
     Tuple(Vec<Expression>),
     Map(Vec<(Expression, Expression)>),
     Not(Box<Expression>),
     Negative(Box<Expression>),
-    /// `+x`, which must be a number.
+    /// `+x`, where `x` must be a number.
     Positive(Box<Expression>),
     And(Vec<Expression>),
     Or(Vec<Expression>),
-    /// Operators of one rank, from left to right.
+    /// Operators of equal precedence, from left to right.
     Chain(Box<Expression>, Vec<(Operator, Expression)>),
     /// `a < b <= c`: all must hold.
     Compare(Box<Expression>, Vec<(Comparison, Expression)>),
-    /// A value, and what stands behind it in order.
+    /// A value, and the operations that follow it in order.
     Postfix(Box<Expression>, Vec<Postfix>),
     /// `a if b else c`.
     Choice(Box<Expression>, Box<Expression>, Option<Box<Expression>>),
@@ -107,7 +114,7 @@ pub(super) enum Postfix {
     Slice(Option<Expression>, Option<Expression>, Option<Expression>),
     Call(Arguments),
     Filter(Call),
-    /// A test, and whether its answer is turned around.
+    /// A test, which is negated if the flag is true.
     Test(Call, bool),
 }
 

@@ -1,13 +1,13 @@
-//! Tests that templates may use behind `is`.
+//! Tests: the names that may follow `is`.
 
+use super::arguments::Args;
 use super::budget::Budget;
-use super::functions::Given;
-use super::parser::shortened;
+use super::error::{Cause, shortened};
+use super::operators;
 use super::syntax::Comparison;
 use super::value::Value;
-use super::{Cause, operators};
 
-pub(super) fn holds(name: &str, value: &Value, given: &Given, budget: &Budget) -> Result<bool, Cause> {
+pub(super) fn holds(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<bool, Cause> {
     let comparison = match name {
         "==" | "eq" | "equalto" => Some(Comparison::Equal),
         "!=" | "ne" => Some(Comparison::NotEqual),
@@ -19,23 +19,23 @@ pub(super) fn holds(name: &str, value: &Value, given: &Given, budget: &Budget) -
         _ => None,
     };
     if let Some(comparison) = comparison {
-        given.only(&["other"])?;
-        return operators::compare(comparison, value, given.need(0, "other")?, budget);
+        args.only(&["other"])?;
+        return operators::compare(comparison, value, args.need(0, "other")?, budget);
     }
     if name == "divisibleby" {
-        given.only(&["num"])?;
-        let divisor = given.need(0, "num")?.integer().filter(|&divisor| divisor != 0);
+        args.only(&["num"])?;
+        let divisor = args.need(0, "num")?.integer().filter(|&divisor| divisor != 0);
         let (Some(number), Some(divisor)) = (value.integer(), divisor) else {
-            return Err(Cause::failed("a value or a divisor that is no integer other than 0"));
+            return Err(Cause::failed("value and divisor must be integers, and the divisor not 0"));
         };
         return Ok(number.checked_rem(divisor).unwrap_or(0) == 0);
     }
     if name == "sameas" {
-        given.only(&["other"])?;
-        let other = given.need(0, "other")?;
+        args.only(&["other"])?;
+        let other = args.need(0, "other")?;
         return Ok(value.kind() == other.kind() && value.equals(other, budget)?);
     }
-    given.only(&[])?;
+    args.only(&[])?;
     Ok(match name {
         "boolean" => matches!(value, Value::Boolean(_)),
         "callable" => matches!(value, Value::Macro(_) | Value::Function(_)),
@@ -57,7 +57,7 @@ pub(super) fn holds(name: &str, value: &Value, given: &Given, budget: &Budget) -
         "none" => matches!(value, Value::None),
         "number" => value.float().is_some(),
         "odd" => value.integer().is_some_and(|number| number % 2 != 0),
-        // Python's texts and maps have a length and items too.
+        // Python's strings and maps have a length and items too.
         "sequence" => matches!(value, Value::Text(_) | Value::List(_) | Value::Map(_) | Value::Undefined),
         "string" => matches!(value, Value::Text(_)),
         "true" => matches!(value, Value::Boolean(true)),
@@ -71,6 +71,6 @@ pub(super) fn holds(name: &str, value: &Value, given: &Given, budget: &Budget) -
     })
 }
 
-/// All of the above, for messages.
+/// Names of all tests, for messages.
 const ALLOWED: &str = "boolean, callable, defined, divisibleby, eq, even, false, float, ge, gt, in, integer, iterable, le, \
                        lower, lt, mapping, ne, none, number, odd, sameas, sequence, string, true, undefined, upper";

@@ -1,11 +1,10 @@
-//! How values are written: as Python's `str` and `repr` and as JSON. What is written is paid for
-//! before it is.
+//! Text forms of values: Python's `str` and `repr`, and JSON. Text is charged before it is written.
 
-use super::Cause;
 use super::budget::Budget;
+use super::error::Cause;
 use super::value::Value;
 
-/// A text that grows as far as the budget lets it.
+/// A text that grows within the budget.
 pub(super) struct Writer<'b> {
     text: String,
     budget: &'b Budget,
@@ -24,7 +23,7 @@ impl<'b> Writer<'b> {
 
     pub(super) fn repeat(&mut self, text: &str, count: usize) -> Result<(), Cause> {
         self.budget.bytes(text.len().saturating_mul(count))?;
-        // Within what was just paid for.
+        // Within the bytes that were just charged.
         self.text.extend(std::iter::repeat_n(text, count));
         Ok(())
     }
@@ -37,7 +36,7 @@ impl<'b> Writer<'b> {
         self.text
     }
 
-    /// A value as `str` writes it.
+    /// Writes a value like `str`.
     pub(super) fn string(&mut self, value: &Value) -> Result<(), Cause> {
         match value {
             Value::Text(text) => self.push(text),
@@ -45,7 +44,7 @@ impl<'b> Writer<'b> {
         }
     }
 
-    /// A value as `repr` writes it.
+    /// Writes a value like `repr`.
     fn representation(&mut self, value: &Value) -> Result<(), Cause> {
         match value {
             Value::Undefined => Ok(()),
@@ -78,8 +77,10 @@ impl<'b> Writer<'b> {
                 self.push("}")
             }
             Value::Namespace(_) => self.push("<Namespace>"),
-            Value::Loop(turn) => self.push(&format!("<LoopContext {}/{}>", turn.index + 1, turn.length)),
-            Value::Macro(is) => self.push(&format!("<Macro {:?}>", is.name)),
+            Value::Loop(iteration) => {
+                self.push(&format!("<LoopContext {}/{}>", iteration.index + 1, iteration.length))
+            }
+            Value::Macro(definition) => self.push(&format!("<Macro {:?}>", definition.name)),
             Value::Function(_) => self.push("<function>"),
         }
     }
@@ -102,7 +103,7 @@ impl<'b> Writer<'b> {
         self.push(quote)
     }
 
-    /// `text` with the characters for which there is another spelling spelled so.
+    /// Writes `text`, replacing each character for which `spelling` returns an escape.
     fn escaped(&mut self, text: &str, spelling: impl Fn(char) -> Option<String>) -> Result<(), Cause> {
         let mut written = 0;
         for (at, character) in text.char_indices() {
@@ -115,7 +116,7 @@ impl<'b> Writer<'b> {
         self.push(&text[written..])
     }
 
-    /// A value as `json.dumps` writes it.
+    /// Writes a value like `json.dumps`.
     pub(super) fn json(&mut self, value: &Value, style: &JsonStyle, depth: usize) -> Result<(), Cause> {
         match value {
             Value::None => self.push("null"),
@@ -204,9 +205,9 @@ impl<'b> Writer<'b> {
     }
 }
 
-/// How `tojson` writes.
+/// Options of `tojson`.
 pub(super) struct JsonStyle {
-    /// What one level is indented by, and how many of it; none for everything on one line.
+    /// Unit of indentation, and its repetitions for each level; `None` writes a single line.
     pub(super) indent: Option<(String, usize)>,
     pub(super) comma: String,
     pub(super) colon: String,
@@ -231,4 +232,11 @@ fn float(number: f64) -> String {
     }
     let text = number.to_string();
     if text.contains('.') { text } else { text + ".0" }
+}
+
+/// The text of a value, like `str`.
+pub(super) fn written(value: &Value, budget: &Budget) -> Result<String, Cause> {
+    let mut text = Writer::new(budget);
+    text.string(value)?;
+    Ok(text.into_text())
 }

@@ -1,22 +1,21 @@
-//! What templates compute with: Python's values, as far as chats need them.
+//! Values: the subset of Python's that chats need.
 //!
-//! Lists and maps never change once they are made, and say how deep they are, so none is too deep
-//! to be walked or dropped. What can change, a namespace, cannot be put into any of them, so no
-//! value holds itself.
+//! Lists and maps are immutable and store their depth, so that none is too deep to be traversed or
+//! dropped. A namespace is mutable, but cannot be part of another value, so that no value contains
+//! itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Cause;
 use super::budget::Budget;
-use super::functions::Function;
-use super::syntax::{Macro, Name};
+use super::error::Cause;
+use super::syntax::{Literal, Macro, Name};
 
-/// Lists and maps within each other.
+/// Maximum depth of nested lists and maps.
 const MAX_DEPTH: u16 = 32;
 
 #[derive(Clone, Debug)]
-pub(in super::super) enum Value {
-    /// What a name or an attribute that does not exist stands for.
+pub(crate) enum Value {
+    /// A variable or attribute that does not exist.
     Undefined,
     None,
     Boolean(bool),
@@ -33,32 +32,76 @@ pub(in super::super) enum Value {
 
 /// A list, or a tuple.
 #[derive(Debug)]
-pub(in super::super) struct List {
+pub(crate) struct List {
     pub(super) items: Vec<Value>,
     pub(super) is_tuple: bool,
     depth: u16,
 }
 
-/// Keys and values in the order in which they were written.
+/// Keys and values in insertion order.
 #[derive(Debug)]
-pub(in super::super) struct Map {
+pub(crate) struct Map {
     pub(super) entries: Vec<(Value, Value)>,
     depth: u16,
 }
 
-/// What `namespace()` makes: attributes that can be set.
+/// The result of `namespace()`: attributes that can be set.
 #[derive(Debug)]
-pub(in super::super) struct Namespace {
+pub(crate) struct Namespace {
     attributes: Mutex<Vec<(Name, Value)>>,
 }
 
-/// What `loop` is in one turn.
+/// The variable `loop` of one iteration.
 #[derive(Debug)]
-pub(in super::super) struct Loop {
+pub(crate) struct Loop {
     pub(super) index: usize,
     pub(super) length: usize,
     pub(super) previous: Value,
     pub(super) next: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Function {
+    RaiseException,
+    StrftimeNow,
+    Namespace,
+    Range,
+    Dict,
+}
+
+impl Function {
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "raise_exception" => Function::RaiseException,
+            "strftime_now" => Function::StrftimeNow,
+            "namespace" => Function::Namespace,
+            "range" => Function::Range,
+            "dict" => Function::Dict,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Function::RaiseException => "raise_exception",
+            Function::StrftimeNow => "strftime_now",
+            Function::Namespace => "namespace",
+            Function::Range => "range",
+            Function::Dict => "dict",
+        }
+    }
+}
+
+impl From<&Literal> for Value {
+    fn from(literal: &Literal) -> Self {
+        match literal {
+            Literal::None => Value::None,
+            Literal::Boolean(value) => Value::Boolean(*value),
+            Literal::Integer(number) => Value::Integer(*number),
+            Literal::Float(number) => Value::Float(*number),
+            Literal::Text(text) => Value::Text(text.clone()),
+        }
+    }
 }
 
 impl From<&str> for Value {
@@ -74,8 +117,8 @@ impl From<String> for Value {
 }
 
 impl Value {
-    /// A list whose memory is paid for.
-    pub(in super::super) fn list(items: Vec<Value>) -> Result<Self, Cause> {
+    /// A list whose memory is already charged.
+    pub(crate) fn list(items: Vec<Value>) -> Result<Self, Cause> {
         let depth = depth(items.iter())?;
         Ok(Value::List(Arc::new(List { items, is_tuple: false, depth })))
     }
@@ -85,7 +128,7 @@ impl Value {
         Ok(Value::List(Arc::new(List { items, is_tuple: true, depth })))
     }
 
-    /// A map of these entries, of which a later one takes the place of an earlier one with its key.
+    /// A map of these entries. A later entry replaces an earlier one with an equal key.
     pub(super) fn map(entries: Vec<(Value, Value)>, budget: &Budget) -> Result<Self, Cause> {
         let mut unique: Vec<(Value, Value)> = Vec::with_capacity(entries.len());
         for (key, value) in entries {
@@ -94,13 +137,13 @@ impl Value {
                 Value::None | Value::Boolean(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_)
             ) {
                 return Err(Cause::Failed(format!(
-                    "a map's key is {}, expected a text or a number",
+                    "map key is {}, expected a string or a number",
                     key.kind()
                 )));
             }
             let mut place = None;
-            for (at, (is, _)) in unique.iter().enumerate() {
-                if is.equals(&key, budget)? {
+            for (at, (entry, _)) in unique.iter().enumerate() {
+                if entry.equals(&key, budget)? {
                     place = Some(at);
                     break;
                 }
@@ -113,8 +156,8 @@ impl Value {
         Value::distinct(unique)
     }
 
-    /// A map of entries with different keys.
-    pub(in super::super) fn distinct(entries: Vec<(Value, Value)>) -> Result<Self, Cause> {
+    /// A map of entries with distinct keys.
+    pub(crate) fn distinct(entries: Vec<(Value, Value)>) -> Result<Self, Cause> {
         let depth = depth(entries.iter().map(|(_, value)| value))?;
         Ok(Value::Map(Arc::new(Map { entries, depth })))
     }
@@ -124,7 +167,7 @@ impl Value {
         Ok(Value::Namespace(Arc::new(Namespace { attributes: Mutex::new(attributes) })))
     }
 
-    /// The kind in messages.
+    /// Name of the type for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Value::Undefined => "undefined",
@@ -132,7 +175,7 @@ impl Value {
             Value::Boolean(_) => "a boolean",
             Value::Integer(_) => "an integer",
             Value::Float(_) => "a float",
-            Value::Text(_) => "a text",
+            Value::Text(_) => "a string",
             Value::List(list) if list.is_tuple => "a tuple",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
@@ -163,7 +206,7 @@ impl Value {
         }
     }
 
-    /// A number that counts: an integer, or a boolean, which is 0 or 1.
+    /// The value as an integer; a boolean is 0 or 1.
     pub(super) fn integer(&self) -> Option<i64> {
         match *self {
             Value::Integer(number) => Some(number),
@@ -179,7 +222,7 @@ impl Value {
         }
     }
 
-    /// Whether the two are the same, as Python compares them.
+    /// Compares with Python's `==`.
     pub(super) fn equals(&self, other: &Value, budget: &Budget) -> Result<bool, Cause> {
         budget.steps(1)?;
         Ok(match (self, other) {
@@ -221,7 +264,7 @@ impl Value {
         })
     }
 
-    /// What a loop over the value gives, paid for.
+    /// The items of an iteration over the value, charged to the budget.
     pub(super) fn items(&self, budget: &Budget) -> Result<Vec<Value>, Cause> {
         match self {
             Value::Undefined => Ok(Vec::new()),
@@ -249,11 +292,11 @@ impl Value {
 impl Map {
     pub(super) fn get(&self, key: &Value, budget: &Budget) -> Result<Option<Value>, Cause> {
         budget.steps(self.entries.len() / 8)?;
-        for (is, value) in &self.entries {
-            let is_key = match (is, key) {
-                // Of other lengths, as most are, at no cost.
-                (Value::Text(is), Value::Text(key)) if is.len() != key.len() => false,
-                (is, key) => is.equals(key, budget)?,
+        for (entry, value) in &self.entries {
+            let is_key = match (entry, key) {
+                // Most keys differ in length; these comparisons are free.
+                (Value::Text(entry), Value::Text(key)) if entry.len() != key.len() => false,
+                (entry, key) => entry.equals(key, budget)?,
             };
             if is_key {
                 return Ok(Some(value.clone()));
@@ -272,15 +315,15 @@ impl Map {
 impl Namespace {
     pub(super) fn get(&self, name: &str) -> Option<Value> {
         let attributes = self.attributes.lock().unwrap_or_else(PoisonError::into_inner);
-        attributes.iter().find(|(is, _)| **is == *name).map(|(_, value)| value.clone())
+        attributes.iter().find(|(entry, _)| **entry == *name).map(|(_, value)| value.clone())
     }
 
     pub(super) fn set(&self, name: &Name, value: Value, budget: &Budget) -> Result<(), Cause> {
         depth([&value])?;
         let mut attributes = self.attributes.lock().unwrap_or_else(PoisonError::into_inner);
         budget.reading(attributes.len() * 8)?;
-        match attributes.iter_mut().find(|(is, _)| is == name) {
-            Some((_, is)) => *is = value,
+        match attributes.iter_mut().find(|(entry, _)| entry == name) {
+            Some((_, entry)) => *entry = value,
             None => {
                 budget.values(1)?;
                 attributes.push((name.clone(), value));
@@ -290,9 +333,9 @@ impl Namespace {
     }
 }
 
-/// The depth of a list of these.
+/// Depth of a list of these values.
 fn depth<'v>(items: impl IntoIterator<Item = &'v Value>) -> Result<u16, Cause> {
-    let mut most = 0;
+    let mut max = 0;
     for item in items {
         let depth = match item {
             Value::List(list) => list.depth,
@@ -302,10 +345,10 @@ fn depth<'v>(items: impl IntoIterator<Item = &'v Value>) -> Result<u16, Cause> {
             }
             _ => 0,
         };
-        most = most.max(depth);
+        max = max.max(depth);
     }
-    if most >= MAX_DEPTH {
+    if max >= MAX_DEPTH {
         return Err(Cause::Failed(format!("lists are nested more than {MAX_DEPTH} deep")));
     }
-    Ok(most + 1)
+    Ok(max + 1)
 }

@@ -1,12 +1,18 @@
 use std::fs;
 use std::path::Path;
 
+use infer_kernels::{PACKED_LAYOUT, WeightType};
+
+use super::file::check_sums;
+use super::format::{PREFIX_BYTES, Table, check_sections, file_name, read_table};
 use super::*;
 use crate::language::decoder::Decoder;
 use crate::language::kv::KvPool;
 use crate::language::tests::support::{file, logits, packed_decoder};
+use crate::weights::Bytes;
 
-/// Between them fused and split, with and without biases, a tied head, and most types.
+/// Together they cover fused and split matrices, models with and without biases, a tied head, and
+/// most types.
 const FILES: [&str; 3] = ["phi3-q4_k.gguf", "qwen2-mixed.gguf", "llama-q4_1.gguf"];
 
 fn slot(folder: &Path) -> PackedSlot {
@@ -23,7 +29,7 @@ fn answer(decoder: &mut Decoder) -> Vec<Vec<f32>> {
     logits(decoder, &pool, &[3, 50, 120, 7, 200, 99], 4)
 }
 
-/// The names in `folder` but for the lock.
+/// Names in `folder`, except the lock.
 fn names(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.filter(|name| name != ".lock").collect();
@@ -31,8 +37,8 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The file of `slot` with `change` made to its bytes: another file in its place, as the first may
-/// be mapped.
+/// Applies `change` to the bytes of the file of `slot`. Writes a new file, because the first may be
+/// mapped.
 fn damage(slot: &PackedSlot, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path(slot)).unwrap();
     change(&mut bytes);
@@ -40,8 +46,8 @@ fn damage(slot: &PackedSlot, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path(slot), bytes).unwrap();
 }
 
-/// The same with `change` made to its table, and the checksum right.
-fn retable(slot: &PackedSlot, change: impl FnOnce(&mut Table)) {
+/// Applies `change` to the table, with a correct checksum.
+fn change_table(slot: &PackedSlot, change: impl FnOnce(&mut Table)) {
     damage(slot, |bytes| {
         let mut table = read_table(bytes).unwrap();
         change(&mut table);
@@ -49,19 +55,19 @@ fn retable(slot: &PackedSlot, change: impl FnOnce(&mut Table)) {
     });
 }
 
-/// What opening the file of `slot` says, asked for what phi3-q4_k needs.
-fn refusal(slot: &PackedSlot) -> String {
+/// Opens the file of `slot` for a matrix of phi3-q4_k, and returns the error.
+fn open_error(slot: &PackedSlot) -> String {
     let matrix =
-        |name: &str, rows, columns| Wanted { name: name.to_owned(), ty: WeightType::Q4K, rows, columns };
+        |name: &str, rows, columns| MatrixSpec { name: name.to_owned(), ty: WeightType::Q4K, rows, columns };
     let sections = fs::read(file(FILES[0])).map(|bytes| Gguf::parse(Bytes::Owned(bytes)).unwrap()).unwrap();
     let output = sections.tensor("blk.0.attn_output.weight").unwrap();
-    let wanted = matrix("blk.0.attn_output.weight", output.shape[0], output.shape[1]);
-    let wanted = Wanted { ty: output.ty, ..wanted };
-    PackedFile::open(slot, &[&wanted], &Pool::new(2).unwrap()).err().expect("the file is refused")
+    let spec = matrix("blk.0.attn_output.weight", output.shape[0], output.shape[1]);
+    let spec = MatrixSpec { ty: output.ty, ..spec };
+    PackedFile::open(slot, &[&spec], &Pool::new(2).unwrap()).err().expect("the file is rejected")
 }
 
 #[test]
-fn mapped_weights_answer_to_the_bit_as_those_in_memory() {
+fn mapped_weights_answer_bit_identically() {
     for name in FILES {
         let folder = tempfile::tempdir().unwrap();
         let slot = slot(folder.path());
@@ -83,7 +89,7 @@ fn mapped_weights_answer_to_the_bit_as_those_in_memory() {
 }
 
 #[test]
-fn file_that_is_not_as_it_was_written_is_refused_with_a_reason_and_written_anew() {
+fn damaged_packed_file_is_reported_and_rewritten() {
     let folder = tempfile::tempdir().unwrap();
     let slot = slot(folder.path());
     let expected = answer(&mut load(FILES[0], Some(slot.clone())));
@@ -92,7 +98,7 @@ fn file_that_is_not_as_it_was_written_is_refused_with_a_reason_and_written_anew(
     let cases: [(&str, Change); 15] = [
         ("ends at byte 0, within its header", |slot| damage(slot, Vec::clear)),
         ("ends at byte 4096, within its header", |slot| damage(slot, |bytes| bytes.truncate(4096))),
-        ("is no file of packed weights of this version", |slot| damage(slot, |bytes| bytes[13] = b'2')),
+        ("is not a packed file of this version", |slot| damage(slot, |bytes| bytes[13] = b'2')),
         ("has a table of 4294967295 bytes", |slot| damage(slot, |bytes| bytes[16..20].fill(0xff))),
         ("has a damaged table: its checksum differs", |slot| damage(slot, |bytes| bytes[100] ^= 1)),
         ("is damaged: the checksum of matrix `blk.0.attn_qkv.weight` differs", |slot| {
@@ -101,43 +107,43 @@ fn file_that_is_not_as_it_was_written_is_refused_with_a_reason_and_written_anew(
         ("has matrix `blk.0.attn_qkv.weight` with ", |slot| {
             damage(slot, |bytes| bytes.truncate(HEADER_BYTES + 9));
         }),
-        ("is of layout 0 and of", |slot| retable(slot, |table| table.layout = 0)),
-        ("of the model with sha256 `none`", |slot| retable(slot, |table| table.sha256 = "none".to_owned())),
-        ("with 64 bytes at", |slot| retable(slot, |table| table.matrices[0].length = 64)),
+        ("has layout 0 and model sha256", |slot| change_table(slot, |table| table.layout = 0)),
+        ("model sha256 `none`", |slot| change_table(slot, |table| table.sha256 = "none".to_owned())),
+        ("with 64 bytes at", |slot| change_table(slot, |table| table.matrices[0].length = 64)),
         ("bytes at 18446744073709551615 of", |slot| {
-            retable(slot, |table| table.matrices[0].offset = usize::MAX);
+            change_table(slot, |table| table.matrices[0].offset = usize::MAX);
         }),
-        ("expected a shape that exists within", |slot| {
-            retable(slot, |table| table.matrices[0].ggml_type = 99);
+        ("expected a valid shape within", |slot| {
+            change_table(slot, |table| table.matrices[0].ggml_type = 99);
         }),
-        ("expected a shape that exists within", |slot| {
-            retable(slot, |table| table.matrices[0].rows = usize::MAX);
+        ("expected a valid shape within", |slot| {
+            change_table(slot, |table| table.matrices[0].rows = usize::MAX);
         }),
         ("has matrix `blk.0.attn_qkv.weight` twice", |slot| {
-            retable(slot, |table| table.matrices[1].name = table.matrices[0].name.clone());
+            change_table(slot, |table| table.matrices[1].name = table.matrices[0].name.clone());
         }),
         ("lacks matrix `blk.0.attn_output.weight`", |slot| {
-            retable(slot, |table| {
+            change_table(slot, |table| {
                 table.matrices.retain(|section| section.name != "blk.0.attn_output.weight");
             });
         }),
     ];
     for (reason, change) in cases {
         change(&slot);
-        let found = refusal(&slot);
+        let found = open_error(&slot);
         assert!(found.contains(reason), "{found}; expected {reason}");
         assert_eq!(answer(&mut load(FILES[0], Some(slot.clone()))), expected, "{reason}");
-        assert!(fs::read(path(&slot)).unwrap() == good, "{reason}: written anew");
+        assert!(fs::read(path(&slot)).unwrap() == good, "{reason}: rewritten");
     }
-    // Another model's file under this name: names and shapes differ.
+    // A file of another model under this name: names and shapes differ.
     fs::remove_file(path(&slot)).unwrap();
     load("llama-q4_1.gguf", Some(slot.clone()));
-    let found = refusal(&slot);
+    let found = open_error(&slot);
     assert!(found.contains("matrix `blk.0.attn_output.weight`"), "{found}");
 }
 
 #[test]
-fn header_with_changed_bytes_is_refused_or_means_the_same() {
+fn corrupted_header_is_rejected_or_harmless() {
     /// Marsaglia's xorshift64.
     struct Random(u64);
     impl Random {
@@ -158,7 +164,7 @@ fn header_with_changed_bytes_is_refused_or_means_the_same() {
     for round in 0..3_000 {
         let mut bytes = good[..HEADER_BYTES].to_vec();
         for _ in 0..=random.below(3) {
-            // Digits become other digits as often as not: numbers that are wrong but are numbers.
+            // Digits mostly become other digits, so that the numbers are wrong but valid.
             let at = random.below(PREFIX_BYTES + text);
             bytes[at] = match bytes[at] {
                 b'0'..=b'9' if random.below(8) > 0 => b'0' + random.below(10) as u8,
@@ -166,8 +172,8 @@ fn header_with_changed_bytes_is_refused_or_means_the_same() {
             };
         }
         if round % 8 > 0 {
-            // A table that was changed together with its checksum is read, and its numbers are what
-            // is checked.
+            // A table that was changed together with its checksum is read, so that its numbers are
+            // checked.
             let sum = crc32fast::hash(&bytes[PREFIX_BYTES..PREFIX_BYTES + text]);
             bytes[20..24].copy_from_slice(&sum.to_le_bytes());
         }
@@ -180,12 +186,12 @@ fn header_with_changed_bytes_is_refused_or_means_the_same() {
             assert!(file.sections.len() <= sections);
         }
     }
-    // The test would say nothing if no change left a table, or every change did.
+    // The test would prove nothing if no change, or every change, left a valid table.
     assert!((100..2_900).contains(&read), "{read}");
 }
 
 #[test]
-fn folder_that_cannot_be_written_costs_the_file_and_not_the_model() {
+fn unwritable_folder_does_not_prevent_loading() {
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("file");
     fs::write(&blocked, "").unwrap();
@@ -196,10 +202,10 @@ fn folder_that_cannot_be_written_costs_the_file_and_not_the_model() {
 }
 
 #[test]
-fn nothing_half_written_is_left_or_used() {
+fn partial_files_are_removed_and_never_used() {
     let folder = tempfile::tempdir().unwrap();
     let slot = slot(folder.path());
-    // What a crash leaves, this model's and another's; and the operator's own file.
+    // Left over from a crash, of this model and of another; and a file of the operator.
     let partial = path(&slot).with_extension("partial");
     fs::write(&partial, "half").unwrap();
     fs::write(folder.path().join(format!("{}-v1.partial", "ab".repeat(32))), "half").unwrap();
@@ -207,7 +213,7 @@ fn nothing_half_written_is_left_or_used() {
     assert!(load(FILES[0], Some(slot.clone())).packed_file().is_some());
     assert_eq!(names(folder.path()), [file_name(&slot.sha256, PACKED_LAYOUT), "notes.partial".to_owned()]);
 
-    // A disk that refuses: here a folder stands where the file should go.
+    // A write error: a folder occupies the file's path.
     fs::remove_file(path(&slot)).unwrap();
     fs::create_dir(path(&slot)).unwrap();
     fs::write(path(&slot).join("inside"), "").unwrap();
@@ -216,7 +222,7 @@ fn nothing_half_written_is_left_or_used() {
 }
 
 #[test]
-fn two_loads_at_once_both_serve_and_one_writes() {
+fn concurrent_loads_all_serve_and_one_writes() {
     let folder = tempfile::tempdir().unwrap();
     let slot = slot(folder.path());
     let expected = answer(&mut load(FILES[0], None));
@@ -227,7 +233,7 @@ fn two_loads_at_once_both_serve_and_one_writes() {
     });
     assert_eq!(names(folder.path()), [file_name(&slot.sha256, PACKED_LAYOUT)]);
 
-    // Another process that writes, or hangs writing, holds nobody up.
+    // Another process that holds the lock delays no one.
     fs::remove_file(path(&slot)).unwrap();
     let lock = fs::File::options().write(true).open(folder.path().join(".lock")).unwrap();
     lock.lock().unwrap();
@@ -237,13 +243,13 @@ fn two_loads_at_once_both_serve_and_one_writes() {
 }
 
 #[test]
-fn writing_removes_files_of_older_layouts_and_of_models_that_are_gone() {
+fn writing_removes_stale_files() {
     let folder = tempfile::tempdir().unwrap();
     let slot = slot(folder.path());
     let model = folder.path().join("model.gguf");
     fs::write(&model, "weights").unwrap();
     let cache = crate::WeightCache { folder: folder.path().to_owned(), rehash: false };
-    // A record of a model that is there, as its load makes it.
+    // A record of an existing model, as its load writes it.
     assert!(crate::Weights::gguf(&model, Some(&cache)).is_err(), "not a model");
     let weights = crate::Weights::gguf(&file(FILES[1]), Some(&cache)).unwrap();
     let there = weights.into_parts().packed.unwrap().sha256;
@@ -272,11 +278,11 @@ fn writing_removes_files_of_older_layouts_and_of_models_that_are_gone() {
 }
 
 #[test]
-fn model_written_while_packed_is_refused() {
+fn model_modified_while_packed_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
-    let (model, kept) = (folder.path().join("m.gguf"), folder.path().join("packed"));
+    let (model, cache_folder) = (folder.path().join("m.gguf"), folder.path().join("packed"));
     fs::copy(file(FILES[0]), &model).unwrap();
-    let cache = crate::WeightCache { folder: kept.clone(), rehash: false };
+    let cache = crate::WeightCache { folder: cache_folder.clone(), rehash: false };
     let (gguf, slot) = {
         let parts = crate::Weights::gguf(&model, Some(&cache)).unwrap().into_parts();
         (Gguf::parse(parts.model).unwrap(), parts.packed.unwrap())
@@ -285,18 +291,18 @@ fn model_written_while_packed_is_refused() {
         let tensor = gguf.tensor("blk.0.attn_output.weight").unwrap();
         (tensor.name.to_owned(), tensor.shape.clone(), tensor.ty)
     };
-    let wanted = Wanted { name, ty, rows: shape[0], columns: shape[1] };
+    let spec = MatrixSpec { name, ty, rows: shape[0], columns: shape[1] };
     let pool = Pool::new(1).unwrap();
-    // Written in place after it was hashed: what is packed would be kept under the hash of what was
-    // there before.
+    // The file is rewritten in place after it was hashed. Otherwise the packed data would be cached
+    // under the hash of the previous content.
     let content = fs::read(&model).unwrap();
     fs::write(&model, content).unwrap();
-    let error = matrices(&slot, &[&wanted], &gguf, &pool).err().expect("it is refused").to_string();
+    let error = matrices(&slot, &[&spec], &gguf, &pool).err().expect("it is rejected").to_string();
     assert!(error.contains("changed or replaced while it was loaded"), "{error}");
     assert!(
-        !names(&kept).iter().any(|name| name.contains("packed") || name.contains("partial")),
+        !names(&cache_folder).iter().any(|name| name.contains("packed") || name.contains("partial")),
         "{:?}",
-        names(&kept)
+        names(&cache_folder)
     );
     assert!(gguf.check_unchanged().is_err());
 }

@@ -1,9 +1,8 @@
-//! Writing the file of packed matrices: under a temporary name, to the disk, and only then in its
-//! place.
+//! Writing of packed files: under a temporary name, synced to disk, and then renamed.
 //!
-//! A matrix is packed, written and let go before the next one, so packing takes the memory of the
-//! largest. Files are never written or cut where they are: they are renamed into place and removed,
-//! and whoever has one mapped keeps it.
+//! Each matrix is packed, written and freed before the next one, so that packing needs the memory
+//! of the largest matrix. A file is never modified or truncated in place. It is replaced by a
+//! rename or removed, and processes that have it mapped keep their mapping.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -12,77 +11,81 @@ use std::path::Path;
 
 use infer_kernels::{PACKED_LAYOUT, Pool, packed_bytes};
 
-use super::{HEADER_BYTES, MAGIC, PREFIX_BYTES, PackedFile, SECTION_ALIGNMENT, Section, Table, Wanted, pack};
+use super::file::PackedFile;
+use super::format::{HEADER_BYTES, MAGIC, PREFIX_BYTES, SECTION_ALIGNMENT, Section, Table, file_name, path};
+use super::matrix::{MatrixSpec, pack};
 use crate::files::Folder;
 use crate::language::gguf::{Gguf, GgufError};
 use crate::weights::{self, Bytes, PackedSlot};
 
-/// Whose lock allows to write and remove files of the folder. It stays there, empty.
+/// Name of the lock file for writing to and removing from the folder. It remains there, empty.
 const LOCK: &str = ".lock";
 
-/// What the file is called until it is whole.
+/// Extension of a file that is not complete.
 const PARTIAL: &str = "partial";
 
-/// What is left free of a disk: it has other users.
+/// Bytes of the disk that are left free for other users.
 const ROOM_BYTES: u64 = 256 << 20;
 
-/// Why there is no file.
+/// Reason that no file was written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
-    /// The model cannot be packed at all.
+    /// The model cannot be packed.
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// Another process is writing to the folder.
     #[error("another process is writing there")]
     Busy,
-    /// The disk would be full.
-    #[error("it takes {needed} bytes, {free} are free, and {ROOM_BYTES} of them are left to others")]
+    /// The disk does not have enough space.
+    #[error(
+        "it needs {needed} bytes, but {free} are free, of which {ROOM_BYTES} are reserved for other users"
+    )]
     Room { needed: u64, free: u64 },
-    /// The names of the matrices take more than the header has.
-    #[error("its table takes {0} bytes, more than 1 MiB")]
+    /// The table of matrices exceeds the header.
+    #[error("its table takes {0} bytes, expected at most 1 MiB")]
     Table(usize),
-    /// The file system refuses.
+    /// An error of the file system.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Pack `wanted` of `gguf` into the file of `slot`. Files of older layouts, and of models that are
-/// gone, are removed before.
+/// Packs the matrices `specs` of `gguf` into the file of `slot`. First removes files of older
+/// layouts, and of models that no longer exist.
 pub(super) fn write(
     slot: &PackedSlot,
-    wanted: &[&Wanted],
+    specs: &[&MatrixSpec],
     gguf: &Gguf,
     pool: &Pool,
 ) -> Result<PackedFile, WriteError> {
     let folder = Folder::create(&slot.folder)?;
     let lock = folder.lock_file(LOCK)?;
-    // Held until `lock` is dropped. The system lets go of it when the process ends, however it
-    // does.
+    // Held until `lock` is dropped. The system releases it when the process ends.
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(WriteError::Busy),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
     remove_stale(&folder, slot)?;
-    room(&folder, wanted)?;
-    let path = super::path(slot);
-    let name = super::file_name(&slot.sha256, PACKED_LAYOUT);
-    // One name, so that what a crash has left is found.
+    room(&folder, specs)?;
+    let path = path(slot);
+    let name = file_name(&slot.sha256, PACKED_LAYOUT);
+    // A fixed name, so that the remains of a crash are found.
     let partial = Path::new(&name).with_extension(PARTIAL);
     folder.remove_all(&partial)?;
     let written =
-        fill(folder.create_file(&partial, 0o666)?, slot, wanted, gguf, pool).and_then(|(file, table)| {
-            // What was packed has to be what the file's name says: the bytes that were hashed.
+        fill(folder.create_file(&partial, 0o666)?, slot, specs, gguf, pool).and_then(|(file, table)| {
+            // The packed data must be of the bytes that were hashed, because the hash is the file's
+            // name.
             gguf.check_unchanged()?;
-            // Against being cut by mistake while it is mapped; replacing and removing it stay
-            // possible.
+            // Protects the mapping from accidental truncation. The file can still be replaced and
+            // removed.
             let mut permissions = file.metadata()?.permissions();
             permissions.set_readonly(true);
             file.set_permissions(permissions)?;
             file.sync_all()?;
             let bytes = Bytes::map_file(&file)?;
             folder.rename(&partial, &folder, &name)?;
-            // The rename itself reaches the disk with its folder.
+            // Syncing the folder persists the rename.
             let _ = folder.sync();
             bytes.populate();
             Ok(PackedFile::of(path, bytes, table))
@@ -93,26 +96,26 @@ pub(super) fn write(
     written
 }
 
-/// The file with everything in it, and its table.
+/// Writes all sections and the header. Returns the file and its table.
 fn fill(
     mut file: File,
     slot: &PackedSlot,
-    wanted: &[&Wanted],
+    specs: &[&MatrixSpec],
     gguf: &Gguf,
     pool: &Pool,
 ) -> Result<(File, Table), WriteError> {
-    let mut matrices = Vec::with_capacity(wanted.len());
+    let mut matrices = Vec::with_capacity(specs.len());
     let mut offset = HEADER_BYTES;
-    for wanted in wanted {
-        let matrix = pack(gguf, pool, wanted)?;
+    for spec in specs {
+        let matrix = pack(gguf, pool, spec)?;
         let packed = matrix.packed();
         file.seek(SeekFrom::Start(offset as u64))?;
         file.write_all(packed)?;
         matrices.push(Section {
-            name: wanted.name.clone(),
-            ggml_type: wanted.ty.to_ggml(),
-            rows: wanted.rows,
-            columns: wanted.columns,
+            name: spec.name.clone(),
+            ggml_type: spec.ty.to_ggml(),
+            rows: spec.rows,
+            columns: spec.columns,
             offset,
             length: packed.len(),
             crc32: crc32fast::hash(packed),
@@ -125,7 +128,7 @@ fn fill(
     Ok((file, table))
 }
 
-/// The header for `table`, whole.
+/// The complete header for `table`.
 pub(super) fn header(table: &Table) -> Result<Vec<u8>, WriteError> {
     let text = serde_json::to_vec(table).map_err(io::Error::from)?;
     let length = u32::try_from(text.len()).ok().filter(|_| text.len() <= HEADER_BYTES - PREFIX_BYTES);
@@ -138,13 +141,13 @@ pub(super) fn header(table: &Table) -> Result<Vec<u8>, WriteError> {
     Ok(header)
 }
 
-/// That the disk of `folder` has room for `wanted`.
-fn room(folder: &Folder, wanted: &[&Wanted]) -> Result<(), WriteError> {
-    let section = |wanted: &&Wanted| {
-        let bytes = packed_bytes(wanted.ty, wanted.rows, wanted.columns).unwrap_or(usize::MAX);
+/// Checks that the disk of `folder` has enough space for `specs`.
+fn room(folder: &Folder, specs: &[&MatrixSpec]) -> Result<(), WriteError> {
+    let section = |spec: &&MatrixSpec| {
+        let bytes = packed_bytes(spec.ty, spec.rows, spec.columns).unwrap_or(usize::MAX);
         bytes.saturating_add(SECTION_ALIGNMENT) as u64
     };
-    let needed = wanted.iter().map(section).fold(HEADER_BYTES as u64, u64::saturating_add);
+    let needed = specs.iter().map(section).fold(HEADER_BYTES as u64, u64::saturating_add);
     let disk = rustix::fs::fstatvfs(folder).map_err(io::Error::from)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free < needed.saturating_add(ROOM_BYTES) {
@@ -153,9 +156,9 @@ fn room(folder: &Folder, wanted: &[&Wanted]) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// Remove what a crash has left, and files that no model needs any more: those of older layouts,
-/// and of model files that are gone or were replaced. Called with the lock. A file that cannot be
-/// removed is left.
+/// Removes the remains of crashes, and files that no model needs any more: those of older layouts,
+/// and of model files that were removed or replaced. The caller holds the lock. A file that cannot
+/// be removed is left.
 fn remove_stale(folder: &Folder, slot: &PackedSlot) -> io::Result<()> {
     let known = weights::known(&slot.folder);
     for name in folder.names()? {
@@ -177,8 +180,8 @@ fn remove(folder: &Folder, name: &OsStr) {
     }
 }
 
-/// Hash, layout and extension of a name that this program gives; nothing else in the folder is
-/// touched.
+/// Hash, layout and extension of a name that this program assigns. Other files in the folder are
+/// not touched.
 fn parse(name: &str) -> Option<(&str, u32, &str)> {
     let (stem, extension) = name.rsplit_once('.')?;
     let (sha256, layout) = stem.split_once("-v")?;

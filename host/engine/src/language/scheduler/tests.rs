@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::language::inbox::Work;
+use crate::language::job::Work;
 use crate::language::prefix::CacheOwner;
 use crate::language::request::{Answer, Output, Params};
 use crate::language::tests::support;
@@ -36,7 +36,7 @@ fn generate(max_tokens: usize) -> Work {
 }
 
 #[test]
-fn random_operations_leave_no_block_behind() {
+fn random_operations_leak_no_block() {
     let (shared, decoder) = shared(5, 40);
     let mut scheduler = Scheduler::new(&shared, decoder);
     let mut random = fastrand::Rng::with_seed(3);
@@ -62,7 +62,7 @@ fn random_operations_leave_no_block_behind() {
                 push(&shared, ["a", "b", "c"][random.usize(0..3)], &prompt, pinned, work, &mut answers);
             }
             2 if !answers.is_empty() => drop(answers.swap_remove(random.usize(0..answers.len()))),
-            _ => scheduler.turn(),
+            _ => scheduler.step(),
         }
         assert!(shared.pool.used() <= 40);
         answers.retain_mut(|answer| match answer.try_recv() {
@@ -79,7 +79,7 @@ fn random_operations_leave_no_block_behind() {
     }
     assert!(answered > 500, "{answered} answers");
     while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
-        scheduler.turn();
+        scheduler.step();
     }
     assert_eq!(shared.pool.used(), scheduler.prefixes.blocks(), "a block that no prefix holds is in use");
     while scheduler.prefixes.unpin() {}
@@ -88,20 +88,20 @@ fn random_operations_leave_no_block_behind() {
 }
 
 #[test]
-fn cancelled_request_leaves_no_block_behind() {
+fn cancelled_request_leaks_no_block() {
     let (shared, decoder) = shared(2, 40);
     let mut scheduler = Scheduler::new(&shared, decoder);
     let mut answers = Vec::new();
     push(&shared, "a", &(3..70).collect::<Vec<_>>(), 0, generate(100), &mut answers);
-    (0..10).for_each(|_| scheduler.turn());
+    (0..10).for_each(|_| scheduler.step());
     assert!(shared.pool.used() > scheduler.prefixes.blocks());
     answers.clear();
-    scheduler.turn();
+    scheduler.step();
     assert_eq!(shared.pool.used(), scheduler.prefixes.blocks());
 }
 
 #[test]
-fn concurrent_requests_compute_a_common_prefix_once() {
+fn concurrent_requests_compute_common_prefix_once() {
     let (shared, decoder) = shared(8, 100);
     let mut scheduler = Scheduler::new(&shared, decoder);
     let policy: Vec<u32> = (3..103).collect();
@@ -112,19 +112,19 @@ fn concurrent_requests_compute_a_common_prefix_once() {
     }
     push(&shared, "b", &policy, 0, Work::Score(vec![vec![7]]), &mut answers);
     while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
-        scheduler.turn();
+        scheduler.step();
     }
     let cached: Vec<_> =
         answers.iter_mut().map(|answer| answer.try_recv().unwrap().unwrap().usage.cached_tokens).collect();
     assert_eq!(cached[0], 0);
     assert!(cached.iter().all(|&cached| cached <= 100), "more than what is declared was found: {cached:?}");
-    // Whole blocks while the first is under way, everything once it is done.
+    // Whole blocks while the first request is in flight, everything after it is done.
     assert!(cached[1..6].iter().all(|&cached| cached >= 96), "{cached:?}");
     assert_eq!(cached[6], 0, "another component's prefix was found");
 }
 
 #[test]
-fn components_take_turns() {
+fn components_share_rows_fairly() {
     let (shared, decoder) = shared(2, 200);
     let mut scheduler = Scheduler::new(&shared, decoder);
     let mut answers = Vec::new();
@@ -135,13 +135,13 @@ fn components_take_turns() {
     push(&shared, "modest", &[5, 6, 7], 0, generate(1), &mut answers);
     let mut modest = answers.pop().unwrap();
     while modest.try_recv().is_err() {
-        scheduler.turn();
+        scheduler.step();
     }
     let done = answers.iter_mut().filter_map(|answer| answer.try_recv().ok()).count();
     assert!(done <= 2, "{done} of the greedy component's were answered first");
 }
 #[test]
-fn component_with_nothing_under_way_does_not_wait_for_anothers_answers() {
+fn idle_component_starts_despite_long_answers() {
     let (shared, decoder) = shared(4, 400);
     let mut scheduler = Scheduler::new(&shared, decoder);
     let mut answers = Vec::new();
@@ -149,16 +149,16 @@ fn component_with_nothing_under_way_does_not_wait_for_anothers_answers() {
         let prompt: Vec<u32> = (0..20).map(|i| 3 + (i * 7 + index) % 290).collect();
         push(&shared, "greedy", &prompt, 0, generate(200), &mut answers);
     }
-    scheduler.turn();
+    scheduler.step();
     assert_eq!(scheduler.running.len(), 4, "one component has no more than the sessions");
     push(&shared, "modest", &[5, 6, 7], 0, generate(1), &mut answers);
     let mut modest = answers.pop().unwrap();
-    (0..10).for_each(|_| scheduler.turn());
+    (0..10).for_each(|_| scheduler.step());
     assert!(modest.try_recv().is_ok(), "it waits for answers of 200 tokens");
 }
 
 #[test]
-fn blocks_of_one_component_leave_room_for_anothers_request() {
+fn blocks_are_reserved_for_idle_components() {
     let (shared, decoder) = shared(8, 40);
     let mut scheduler = Scheduler::new(&shared, decoder);
     let mut answers = Vec::new();
@@ -166,15 +166,15 @@ fn blocks_of_one_component_leave_room_for_anothers_request() {
         let prompt: Vec<u32> = (0..20).map(|i| 3 + (i * 7 + index) % 290).collect();
         push(&shared, "greedy", &prompt, 0, generate(60), &mut answers);
     }
-    scheduler.turn();
+    scheduler.step();
     push(&shared, "modest", &[5, 6, 7], 0, generate(1), &mut answers);
     let mut modest = answers.pop().unwrap();
-    (0..10).for_each(|_| scheduler.turn());
+    (0..10).for_each(|_| scheduler.step());
     assert!(modest.try_recv().is_ok(), "it waits for blocks");
 }
 
 #[test]
-fn prompts_advance_beside_more_answers_than_rows() {
+fn prompts_advance_with_more_answers_than_rows() {
     let (mut shared, decoder) = shared(4, 400);
     shared.max_batch = 4;
     let mut scheduler = Scheduler::new(&shared, decoder);
@@ -182,23 +182,23 @@ fn prompts_advance_beside_more_answers_than_rows() {
     for index in 0..4 {
         push(&shared, "greedy", &[5, 6, 7 + index], 0, generate(100), &mut answers);
     }
-    (0..10).for_each(|_| scheduler.turn());
+    (0..10).for_each(|_| scheduler.step());
     assert!(scheduler.running.iter().all(Task::is_urgent));
     push(&shared, "modest", &(3..13).collect::<Vec<_>>(), 0, Work::Score(vec![vec![7]]), &mut answers);
     let mut modest = answers.pop().unwrap();
-    (0..20).for_each(|_| scheduler.turn());
+    (0..20).for_each(|_| scheduler.step());
     assert!(modest.try_recv().is_ok(), "its prompt gets no rows");
 }
 
 #[test]
-fn pins_of_an_old_policy_give_way_to_a_new_one() {
+fn new_policy_replaces_pins_of_old_one() {
     let (shared, decoder) = shared(4, 32);
     let mut scheduler = Scheduler::new(&shared, decoder);
     let go = |scheduler: &mut Scheduler<'_>, component, prompt: &[u32], pinned| {
         let mut answers = Vec::new();
         push(&shared, component, prompt, pinned, Work::Score(vec![vec![7]]), &mut answers);
         while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
-            scheduler.turn();
+            scheduler.step();
         }
         answers.pop().unwrap().try_recv().unwrap().unwrap().usage.cached_tokens
     };
@@ -209,7 +209,7 @@ fn pins_of_an_old_policy_give_way_to_a_new_one() {
     assert_eq!(go(&mut scheduler, "a", &prompt(2, 5), 165), 0);
     for round in 0..6 {
         assert_eq!(go(&mut scheduler, "a", &prompt(2, 10 + round), 165), 165, "round {round}");
-        // What another needs drops the least recently used; the new policy's pins hold.
+        // Other requests evict the least recently used blocks; the pins of the new policy remain.
         go(&mut scheduler, "b", &prompt(20 + round, 5), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Real weights: what the engine would say next at every step of llama.cpp's greedy answers, which
+//! Real weights: the engine's next token at every step of llama.cpp's greedy answers, which
 //! tests/scripts/greedy.py recorded.
 
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use crate::language::sampler::argmax;
 #[derive(Deserialize)]
 struct Recorded {
     file: String,
-    /// How far llama.cpp's own int8 arithmetic moves a logit.
+    /// Error of a logit caused by llama.cpp's own int8 arithmetic.
     int8_error: Error,
     prompts: Vec<Answer>,
 }
@@ -19,11 +19,11 @@ struct Error {
     rms: f32,
 }
 
-/// The leads at which the engine decides otherwise are at most so many times the root mean square
-/// of what int8 arithmetic moves a logit by: 1.4 times is the largest seen.
+/// Maximum lead of a differing token, as a multiple of the root mean square error of int8
+/// arithmetic. The largest lead seen is 1.4 times.
 const ERRORS: f32 = 2.0;
 
-/// How many of a model's answers are equal to the last token, and at how many steps the others
+/// Number of answers that are equal up to the last token, and number of steps at which the others
 /// differ.
 #[derive(Debug)]
 struct Agreement {
@@ -39,7 +39,7 @@ struct Answer {
     best: Vec<Vec<(u32, f32)>>,
 }
 
-/// How the engine agrees with llama.cpp's answers; where it does not, it is at a near-tie.
+/// Compares the engine with llama.cpp's answers. Asserts that it differs only at near-ties.
 fn agreement(model: &str) -> Agreement {
     let text = std::fs::read_to_string(file(&format!("greedy-{model}.json"))).unwrap();
     let Recorded { file, int8_error, prompts } = serde_json::from_str(&text).unwrap();
@@ -57,7 +57,7 @@ fn agreement(model: &str) -> Agreement {
             println!("prompt {number}, step {step}: {ours} instead of {theirs}, by {lead}");
             assert!(lead <= ERRORS * int8_error.rms, "prompt {number}, step {step}: {lead} is no near-tie");
         }
-        // Where the two texts part, it is a near-tie to llama.cpp as well.
+        // The first difference is a near-tie in llama.cpp as well.
         if let Some(step) = differing.clone().next() {
             let logit = |token: u32| best[step].iter().find(|(id, _)| *id == token).map(|(_, logit)| *logit);
             let lead = logit(generated[step]).unwrap() - logit(found[step]).unwrap_or(f32::NEG_INFINITY);
@@ -72,7 +72,7 @@ fn agreement(model: &str) -> Agreement {
 }
 
 #[test]
-fn smollm2_answers_as_llama_cpp_does() {
+fn smollm2_matches_llama_cpp_greedy_answers() {
     let found = agreement("smollm2");
     assert!(found.equal >= 5 && found.differing <= 12, "{found:?}");
 }
@@ -84,8 +84,8 @@ fn qwen2_answers_as_llama_cpp_does() {
     assert!(found.equal >= 6 && found.differing <= 5, "{found:?}");
 }
 
-/// The next tokens of a full-size file: tests/scripts/phi3_top1.py writes what llama.cpp says, with
-/// its lead.
+/// Next tokens of a full-size file. tests/scripts/phi3_top1.py writes llama.cpp's tokens, with
+/// their leads.
 #[derive(Deserialize)]
 struct Top1 {
     prompts: Vec<Next>,
@@ -99,7 +99,7 @@ struct Next {
 
 #[test]
 #[ignore = "needs a full-size file: INFER_TOP1=FILE.json INFER_TOP1_MODEL=FILE.gguf"]
-fn full_size_model_says_what_llama_cpp_says_next() {
+fn full_size_model_matches_llama_cpp_top_1() {
     let variable = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
     let text = std::fs::read_to_string(variable("INFER_TOP1")).unwrap();
     let Top1 { prompts } = serde_json::from_str(&text).unwrap();

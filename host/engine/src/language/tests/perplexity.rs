@@ -1,4 +1,4 @@
-//! Perplexity of a real model on a fixed text, beside llama.cpp's.
+//! Perplexity of a real model on a fixed text, compared with llama.cpp.
 
 use super::support::{cached, decoder_of, file, logits};
 use crate::language::gguf::Gguf;
@@ -6,17 +6,17 @@ use crate::language::sampler::log_sum_exp;
 use crate::language::tokenizer::Tokenizer;
 use crate::weights::bytes::Bytes;
 
-/// What `llama-perplexity -f tests/data/language/kjv.txt -c 512` of llama-cpp-python 0.3.36 says of
-/// this file (24 chunks, ± 0.229 over the text): benches/peers/llamacpp.py builds it.
+/// Result of `llama-perplexity -f tests/data/language/kjv.txt -c 512` of llama-cpp-python 0.3.36
+/// for this file (24 chunks, ± 0.229 over the text). benches/peers/llamacpp.py builds it.
 const FILE: &str = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf";
 const LLAMA_CPP: f64 = 7.7203;
 
-/// Tokens of a chunk, the second half of which is scored.
+/// Tokens of a chunk. The second half of each chunk is scored.
 const CHUNK: usize = 512;
 
 #[test]
 #[ignore = "needs 1.1 GB: make test-models"]
-fn perplexity_is_within_half_a_percent_of_llama_cpp_s() {
+fn perplexity_matches_llama_cpp() {
     let path = cached("qwen2.5-1.5b", FILE);
     let tokenizer = Tokenizer::from_gguf(&Gguf::parse(Bytes::map(&path).unwrap()).unwrap()).unwrap();
     let text = std::fs::read_to_string(file("kjv.txt")).unwrap();

@@ -1,21 +1,30 @@
-//! The small models that tests/scripts/small_models.py wrote, and passes over them.
+//! Small models that tests/scripts/small_models.py wrote, and helpers to run them.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use infer_kernels::Pool;
 
+use crate::card::Format;
 use crate::language::config::DecoderConfig;
 use crate::language::decoder::{Decoder, Packing, Run};
 use crate::language::gguf::Gguf;
 use crate::language::kv::{KvPool, Sequence};
 use crate::language::tokenizer::Tokenizer;
+use crate::language::{LanguageModel, Output, Params, Prompt, Request};
+use crate::model::Capacity;
 use crate::weights::{Bytes, PackedSlot};
+
+/// Maximum difference caused by another order of summation, for logits with a spread of about 3.
+pub(super) const TOLERANCE: f32 = 0.01;
+
+pub(super) const FILES: [&str; 3] = ["phi3-q4_k.gguf", "llama-q5_k.gguf", "qwen2-q5_0.gguf"];
 
 pub(crate) fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language").join(name)
 }
 
-/// A real model's file in the cache folder.
+/// Path of a real model in the cache folder.
 pub(super) fn cached(model: &str, file: &str) -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = variable("INFER_CACHE")
@@ -39,7 +48,7 @@ pub(super) fn decoder_of(path: &Path, context: usize) -> (Decoder, KvPool) {
     (decoder, pool)
 }
 
-/// A decoder whose packed weights are kept in `slot`.
+/// A decoder whose packed weights are cached in `slot`.
 pub(crate) fn packed_decoder(path: &Path, context: usize, slot: Option<PackedSlot>) -> Decoder {
     let gguf = Gguf::parse(Bytes::map(path).unwrap()).unwrap();
     let vocabulary = gguf.tensor("token_embd.weight").unwrap().shape[0];
@@ -47,7 +56,7 @@ pub(crate) fn packed_decoder(path: &Path, context: usize, slot: Option<PackedSlo
     Decoder::load(gguf, config, vocabulary, Packing { pool: Pool::new(2).unwrap(), slot }).unwrap()
 }
 
-/// The tokenizer of the same file.
+/// The tokenizer of a small model.
 pub(crate) fn tokenizer(name: &str) -> Tokenizer {
     Tokenizer::from_gguf(&Gguf::parse(Bytes::map(&file(name)).unwrap()).unwrap()).unwrap()
 }
@@ -59,15 +68,50 @@ pub(crate) fn logits(decoder: &mut Decoder, pool: &KvPool, tokens: &[u32], chunk
     for part in tokens.chunks(chunk) {
         let start = sequence.len();
         sequence.extend(pool, part).unwrap();
-        decoder.forward(&mut [Run { sequence: &mut sequence, start, wanted: part.len() }]);
+        decoder.forward(&mut [Run { sequence: &mut sequence, start, logit_rows: part.len() }]);
         let vocabulary = decoder.vocabulary();
         logits.extend(decoder.logits(0, part.len()).chunks_exact(vocabulary).map(<[f32]>::to_vec));
     }
     logits
 }
 
-/// The largest difference.
+/// The largest absolute difference.
 pub(super) fn distance(one: &[f32], other: &[f32]) -> f32 {
     assert_eq!(one.len(), other.len());
     one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+pub(super) fn tokens(n: u32, seed: u32) -> Vec<u32> {
+    (0..n).map(|i| 3 + (i * i * 7 + i * 13 + seed * 101) % 300).collect()
+}
+
+pub(super) fn model(name: &str) -> LanguageModel {
+    let capacity =
+        Capacity { context_tokens: 256, max_batch: 32, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
+    LanguageModel::load(name, Bytes::map(&file(name)).unwrap(), None, &capacity).unwrap()
+}
+
+pub(super) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(600)
+}
+
+pub(super) fn score(prompt: Vec<u32>, choices: &[&str]) -> Request {
+    let choices = Some(choices.iter().map(|&choice| choice.to_owned()).collect());
+    Request { prompt: Prompt::Tokens(prompt), choices, params: Params::default() }
+}
+
+pub(super) fn generate(prompt: Vec<u32>, max_tokens: usize) -> Request {
+    let params = Params { max_tokens, ..Params::default() };
+    Request { prompt: Prompt::Tokens(prompt), choices: None, params }
+}
+
+pub(super) fn scores(output: Output) -> Vec<f32> {
+    match output {
+        Output::Scores(scores) => scores,
+        Output::Text { .. } => panic!("text"),
+    }
+}
+
+pub(super) fn text(prompt: &str, choices: &[&str]) -> Request {
+    Request { prompt: Prompt::Text(prompt.to_owned()), ..score(Vec::new(), choices) }
 }

@@ -1,47 +1,55 @@
-//! Chats by the file's template, and texts that are still open at their end.
+//! Chats formatted by the file's template, and texts with an open end.
 //!
-//! Templates may leave turns out without a word; Phi-3's knows no `system`. A mark goes into every
-//! content, and a turn whose mark is not in what the template wrote is missing: instructions then
-//! become part of the user's next turn, as chat programs do for such models, and anything else is
-//! refused.
+//! A template may omit turns silently; Phi-3's has no `system`. Each content is marked, and a turn
+//! whose mark is missing from the template's output was omitted. Instructions are then folded into
+//! the user's next turn, as other chat programs do for such models. Any other omitted turn is an
+//! error.
 
 use super::control::{Guards, Piece};
-use super::{Message, Tokenizer, TokenizerError, check};
+use super::encode::Tokenizer;
+use super::error::TokenizerError;
+use super::limits::{MAX_MESSAGES, MAX_TEXT_BYTES};
+use crate::language::gguf::quoted;
+use crate::language::request::Message;
 use crate::language::template::{Template, TemplateError};
 
-/// The roles whose content may stand in a user's turn instead.
+/// Permitted roles. Templates write a role between the brackets of control tokens, so other names
+/// are rejected.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
+/// Roles whose content may be folded into a user's turn.
 const INSTRUCTIONS: [&str; 2] = ["system", "developer"];
 
-/// Tokens of a text, and the end of it whose tokens depend on what follows.
+/// Tokens of a text, and its end, whose tokens depend on the text that follows.
 #[derive(Default)]
 pub(crate) struct Open {
-    /// What is decided, whatever follows.
+    /// Final tokens.
     pub(crate) tokens: Vec<u32>,
     tail: String,
-    /// Whether a space is put before the tail.
+    /// True if a space is put before the tail.
     space_prefix: bool,
-    /// Whether the token before the tail swallows white space.
+    /// True if the token before the tail strips whitespace.
     strips: bool,
 }
 
-/// What a template made of a chat, with guards.
+/// The output of a template, with guards.
 struct Layout {
     text: String,
     guards: Guards,
-    /// The first turn that is not in it.
+    /// The first turn that is missing from it.
     missing: Option<usize>,
 }
 
 impl Tokenizer {
-    /// The tokens of a chat by the file's template, with BOS where the file wants it, and the
-    /// beginning of the assistant's turn; or, with `continue_last`, with the last turn left open at
-    /// the end of its content.
+    /// Encodes a chat with the file's template, with BOS if the file requires it. Ends with the
+    /// beginning of the assistant's turn, or, with `continue_last`, at the end of the last turn's
+    /// content.
     ///
     /// # Errors
     ///
-    /// When the file has no template; when the messages are none, too long, of a role that is not
-    /// known, or refused by the template; when it leaves one out; when `continue_last` finds
-    /// another turn than the assistant's.
+    /// If the file has no template; if there are no messages, or they are too long, have an unknown
+    /// role, or are rejected or omitted by the template; with `continue_last`, if the last turn is
+    /// not the assistant's.
     pub(crate) fn encode_chat(
         &self,
         messages: &[Message],
@@ -50,11 +58,11 @@ impl Tokenizer {
         self.whole(self.open_chat(messages, continue_last)?)
     }
 
-    /// As [`Tokenizer::encode_chat`], open at its end.
+    /// Like [`Tokenizer::encode_chat`], with an open end.
     ///
     /// # Errors
     ///
-    /// As [`Tokenizer::encode_chat`].
+    /// As in [`Tokenizer::encode_chat`].
     pub(crate) fn open_chat(
         &self,
         messages: &[Message],
@@ -62,13 +70,13 @@ impl Tokenizer {
     ) -> Result<Open, TokenizerError> {
         let template = self.template.as_ref().ok_or(TokenizerError::NoTemplate)?;
         check(messages, continue_last)?;
-        let mut layout = self.lay_out(template, messages, continue_last);
-        let unfit = match &layout {
+        let mut layout = self.render_chat(template, messages, continue_last);
+        let incomplete = match &layout {
             Ok(layout) => layout.missing.is_some(),
             Err(error) => matches!(error, TokenizerError::Template(TemplateError::Refused(_))),
         };
-        if unfit && messages.iter().any(instructs) {
-            let folded = self.lay_out(template, &folded(messages), continue_last);
+        if incomplete && messages.iter().any(is_instruction) {
+            let folded = self.render_chat(template, &folded(messages), continue_last);
             if folded.as_ref().is_ok_and(|layout| layout.missing.is_none()) {
                 layout = folded;
             }
@@ -77,30 +85,30 @@ impl Tokenizer {
         if let Some(turn) = missing {
             let role = &messages[turn].role;
             return Err(TokenizerError::Messages(format!(
-                "has a turn of `{role}`, turn {turn}, that the chat template leaves out; put what it says into a turn of \
-                 `user`"
+                "has a turn of `{role}`, turn {turn}, that the chat template omits; move its content to a \
+                 turn of `user`"
             )));
         }
         self.open_layout(&text, &guards)
     }
 
-    /// The tokens of `text` behind `before`, without BOS, open at its end. With `continues` it goes
-    /// on behind other text.
+    /// Encodes `text` after the tokens `before`, without BOS, with an open end. `continues` is true
+    /// if the text continues other text.
     ///
     /// # Errors
     ///
-    /// When the text is over 1 MiB.
+    /// If the text exceeds 1 MiB.
     pub(crate) fn open(&self, before: Vec<u32>, text: &str, continues: bool) -> Result<Open, TokenizerError> {
         let space_prefix = self.space_prefix && !continues;
         let open = Open { tokens: before, tail: text.to_owned(), space_prefix, strips: false };
         self.decide(open)
     }
 
-    /// The tokens of the open end with `more` behind it.
+    /// The tokens of the open end, followed by `more`.
     ///
     /// # Errors
     ///
-    /// When they are over 1 MiB.
+    /// If they exceed 1 MiB.
     pub(crate) fn close(&self, open: &Open, more: &str) -> Result<Vec<u32>, TokenizerError> {
         let text = [&open.tail, more].concat();
         let text = if open.strips { text.trim_start() } else { &text };
@@ -109,18 +117,18 @@ impl Tokenizer {
         Ok(tokens)
     }
 
-    /// All tokens, with nothing behind the open end.
+    /// All tokens, with nothing after the open end.
     ///
     /// # Errors
     ///
-    /// As [`Tokenizer::close`].
+    /// As in [`Tokenizer::close`].
     pub(crate) fn whole(&self, mut open: Open) -> Result<Vec<u32>, TokenizerError> {
         let tail = self.close(&open, "")?;
         open.tokens.extend(tail);
         Ok(open.tokens)
     }
 
-    fn lay_out(
+    fn render_chat(
         &self,
         template: &Template,
         messages: &[Message],
@@ -130,15 +138,14 @@ impl Tokenizer {
         let control = self.control_texts.iter().map(|(_, text)| text.as_str());
         let texts = texts.chain(control).chain([template.source()]);
         let guards = Guards::absent_from(texts, messages.len()).ok_or_else(|| {
-            TokenizerError::Messages("use every private-use character of Unicode; leave one out".to_owned())
+            TokenizerError::Messages("use every private-use character of Unicode; remove one".to_owned())
         })?;
         let mut guarded: Vec<Message> = messages
             .iter()
             .zip(&guards.marks)
             .map(|(message, mark)| {
                 let mut content = self.control.guarded(&message.content, guards.guard);
-                // Before white space at the end, which templates trim; blank content may go
-                // missing.
+                // Before trailing whitespace, which templates trim. Blank content may be omitted.
                 let end = content.trim_end().len();
                 if end > 0 {
                     content.insert(end, *mark);
@@ -197,9 +204,10 @@ impl Tokenizer {
         self.decide(open)
     }
 
-    /// Encode of the open end what nothing behind it can change: the words before its last one.
+    /// Encodes the part of the open end that no following text can change: everything before its
+    /// last word.
     fn decide(&self, mut open: Open) -> Result<Open, TokenizerError> {
-        if !self.words_part {
+        if !self.words_are_separate {
             return Ok(open);
         }
         if let Some(at) = last_word(&open.tail) {
@@ -212,29 +220,30 @@ impl Tokenizer {
     }
 }
 
-/// Where the last word begins that is of ASCII letters, behind a space and another such word: no
-/// kind of vocabulary that is known has a token, or a step before tokens, across such a place.
+/// Start of the last word, if it and the word before it consist of ASCII letters and are separated
+/// by a space. In all supported vocabularies, no token and no pre-tokenizer step crosses such a
+/// place.
 fn last_word(text: &str) -> Option<usize> {
     let parts = |three: &[u8]| matches!(three, [before, b' ', after] if before.is_ascii_alphabetic() && after.is_ascii_alphabetic());
     text.as_bytes().windows(3).rposition(parts).map(|at| at + 1)
 }
 
-fn instructs(message: &Message) -> bool {
+fn is_instruction(message: &Message) -> bool {
     INSTRUCTIONS.contains(&message.role.as_str())
 }
 
 /// The chat with instructions at the beginning of the user's next turn, or in a turn of the user's
-/// where none follows.
+/// own if none follows.
 fn folded(messages: &[Message]) -> Vec<Message> {
     let mut folded: Vec<Message> = Vec::with_capacity(messages.len());
     let mut instructions: Vec<&str> = Vec::new();
     for (turn, message) in messages.iter().enumerate() {
-        let asked_later = messages[turn..].iter().any(|later| later.role == "user");
-        if instructs(message) && asked_later {
+        let user_follows = messages[turn..].iter().any(|later| later.role == "user");
+        if is_instruction(message) && user_follows {
             instructions.push(&message.content);
             continue;
         }
-        let role = if instructs(message) { "user" } else { message.role.as_str() };
+        let role = if is_instruction(message) { "user" } else { message.role.as_str() };
         let content = if role == "user" {
             instructions.push(&message.content);
             std::mem::take(&mut instructions).join("\n\n")
@@ -244,4 +253,27 @@ fn folded(messages: &[Message]) -> Vec<Message> {
         folded.push(Message { role: role.to_owned(), content });
     }
     folded
+}
+
+fn check(messages: &[Message], continue_last: bool) -> Result<(), TokenizerError> {
+    let wrong = |message| Err(TokenizerError::Messages(message));
+    let Some(last) = messages.last() else {
+        return wrong("is empty; expected at least one turn".to_owned());
+    };
+    if messages.len() > MAX_MESSAGES {
+        return wrong(format!("has {} turns; expected at most {MAX_MESSAGES}", messages.len()));
+    }
+    let unknown = messages.iter().position(|message| !ROLES.contains(&message.role.as_str()));
+    if let Some(turn) = unknown {
+        let (role, roles) = (quoted(&messages[turn].role), ROLES.map(|role| format!("`{role}`")).join(", "));
+        return wrong(format!("has role {role} at turn {turn}; expected one of {roles}"));
+    }
+    let found = messages.iter().map(|message| message.content.len()).sum();
+    if found > MAX_TEXT_BYTES {
+        return Err(TokenizerError::Long { found });
+    }
+    if continue_last && last.role != "assistant" {
+        return wrong(format!("end in a turn of `{}`; `continue` expects a turn of `assistant`", last.role));
+    }
+    Ok(())
 }

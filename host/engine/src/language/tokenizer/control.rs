@@ -1,38 +1,38 @@
-//! Control tokens in a template's text, and callers' text that must not become any.
+//! Control tokens in a template's text, and protection against control tokens in callers' text.
 //!
-//! Templates mix their control tokens with callers' content in one text. Before a template sees it,
-//! content gets a guard behind each character that a control token could start with; a control
-//! token is only matched where no guard is within it, so neither content nor content joined to the
-//! template's text can spell one. Guards are then removed.
+//! Templates mix control tokens with callers' content in one text. Before a template sees content,
+//! a guard character is inserted after each character that could start a control token. A control
+//! token only matches where it contains no guard, so that neither content, nor content joined to
+//! the template's text, can form one. Guards are then removed.
 
 use std::collections::{HashMap, HashSet};
 
-/// The first character of those that are guards and marks.
+/// First of the characters that serve as guards and marks.
 const PRIVATE: char = '\u{f0000}';
 
-/// The control tokens of a vocabulary by their text.
+/// Control tokens of a vocabulary, by their text.
 #[derive(Default)]
 pub(super) struct ControlTokens {
     ids: HashMap<String, u32>,
     /// The distinct lengths of the texts in bytes, longest first.
     lengths: Vec<usize>,
-    /// The characters that the texts start with.
+    /// First characters of the texts.
     starts: Vec<char>,
-    /// What may follow a control token's beginning: each text without its first 1, 2, … characters.
-    rests: Vec<String>,
+    /// Possible continuations of a control token: each text without its first 1, 2, … characters.
+    continuations: Vec<String>,
 }
 
-/// Characters that no text at hand holds.
+/// Characters that occur in none of the given texts.
 pub(super) struct Guards {
-    /// Keeps content from spelling control tokens.
+    /// Prevents content from forming control tokens.
     pub(super) guard: char,
     /// Marks the end of the last content.
     pub(super) end: char,
-    /// One for each content, in order.
+    /// One mark for each content, in order.
     pub(super) marks: Vec<char>,
 }
 
-/// A piece of a rendered template.
+/// A part of a rendered template.
 #[derive(Debug, PartialEq)]
 pub(super) enum Piece<'t> {
     Text(&'t str),
@@ -42,21 +42,21 @@ pub(super) enum Piece<'t> {
 impl ControlTokens {
     pub(super) fn new(tokens: impl Iterator<Item = (String, u32)>) -> Self {
         let mut control = ControlTokens::default();
-        // Of equal texts the first is the token.
+        // Of equal texts, the first one is the token.
         for (text, id) in tokens {
             control.ids.entry(text).or_insert(id);
         }
         for text in control.ids.keys() {
             control.lengths.push(text.len());
             control.starts.extend(text.chars().next());
-            control.rests.extend(text.char_indices().skip(1).map(|(at, _)| text[at..].to_owned()));
+            control.continuations.extend(text.char_indices().skip(1).map(|(at, _)| text[at..].to_owned()));
         }
         control.lengths.sort_unstable_by(|a, b| b.cmp(a));
         control.lengths.dedup();
         control.starts.sort_unstable();
         control.starts.dedup();
-        control.rests.sort_unstable();
-        control.rests.dedup();
+        control.continuations.sort_unstable();
+        control.continuations.dedup();
         control
     }
 
@@ -65,11 +65,11 @@ impl ControlTokens {
         self.ids.get(text).copied()
     }
 
-    /// `content` with guards.
+    /// `content` with guards inserted.
     pub(super) fn guarded(&self, content: &str, guard: char) -> String {
         let mut guarded = String::with_capacity(content.len() + 8);
-        // Templates trim content: what it begins with may be behind spaces, which a guard before
-        // them would keep.
+        // Templates trim content, so its first visible character may follow spaces. A guard before
+        // these would keep them.
         let trimmed = content.trim_start();
         let spaces = &content[..content.len() - trimmed.len()];
         if !spaces.is_empty() && (self.continues(content) || self.continues(content.trim_end())) {
@@ -88,12 +88,13 @@ impl ControlTokens {
         guarded
     }
 
-    /// Whether `content` may finish, or be within, a control token that the text before it began.
+    /// True if `content` may complete, or be inside of, a control token that the preceding text
+    /// began.
     fn continues(&self, content: &str) -> bool {
-        let from = |text: &str| self.rests.partition_point(|rest| rest.as_str() < text);
-        // A rest that starts with the content sorts at the content's place; one that the content
-        // starts with sorts at the place of one of the content's own beginnings.
-        let within = |at: usize| self.rests.get(at).is_some_and(|rest| rest.starts_with(content));
+        let from = |text: &str| self.continuations.partition_point(|rest| rest.as_str() < text);
+        // A continuation that starts with the content sorts at the content's position; one that is
+        // a prefix of the content sorts at the position of that prefix.
+        let within = |at: usize| self.continuations.get(at).is_some_and(|rest| rest.starts_with(content));
         let longest = self.lengths.first().copied().unwrap_or(0);
         !content.is_empty()
             && (within(from(content))
@@ -102,11 +103,13 @@ impl ControlTokens {
                     .map(|(at, character)| at + character.len_utf8())
                     .take_while(|end| *end <= longest)
                     .any(|end| {
-                        self.rests.get(from(&content[..end])).is_some_and(|rest| rest == &content[..end])
+                        self.continuations
+                            .get(from(&content[..end]))
+                            .is_some_and(|rest| rest == &content[..end])
                     }))
     }
 
-    /// `text` cut at its control tokens, the longest where several begin at one place.
+    /// Splits `text` at control tokens; the longest one wins.
     pub(super) fn split<'t>(&self, text: &'t str) -> Vec<Piece<'t>> {
         let mut pieces = Vec::new();
         let (mut start, mut at) = (0, 0);
@@ -135,10 +138,10 @@ impl ControlTokens {
 }
 
 impl Guards {
-    /// Private-use characters (planes 15 and 16) that occur in none of `texts`, and `contents` of
-    /// them as marks.
+    /// Private-use characters (planes 15 and 16) that occur in none of `texts`; `contents` of them
+    /// are marks.
     ///
-    /// `None` where the texts leave too few of the 131,068.
+    /// `None` if the texts leave too few of the 131,068.
     pub(super) fn absent_from<'t>(texts: impl Iterator<Item = &'t str>, contents: usize) -> Option<Self> {
         let used: HashSet<char> = texts.flat_map(str::chars).filter(|c| *c >= PRIVATE).collect();
         let mut free =
@@ -148,17 +151,17 @@ impl Guards {
         (marks.len() == contents).then_some(Guards { guard, end, marks })
     }
 
-    /// The guards and marks that are in `text`.
+    /// The guards and marks in `text`.
     pub(super) fn marks_in(&self, text: &str) -> HashSet<char> {
-        text.chars().filter(|c| self.is_one(*c)).collect()
+        text.chars().filter(|c| self.is_guard(*c)).collect()
     }
 
     /// `text` without guards and marks.
     pub(super) fn remove(&self, text: &str) -> String {
-        text.chars().filter(|c| !self.is_one(*c)).collect()
+        text.chars().filter(|c| !self.is_guard(*c)).collect()
     }
 
-    fn is_one(&self, c: char) -> bool {
+    fn is_guard(&self, c: char) -> bool {
         c >= PRIVATE && (c == self.guard || c == self.end || self.marks.binary_search(&c).is_ok())
     }
 }
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_control_token_is_taken_and_text_between_kept() {
+    fn split_prefers_longest_control_token() {
         let control = control(&["<|a|>", "<|a|>b", "[X]"]);
         use Piece::{Control, Text};
         let cases: [(&str, &[Piece<'_>]); 6] = [
@@ -189,12 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn content_spells_no_control_token_alone_or_with_text_around_it() {
+    fn content_never_forms_a_control_token() {
         let control = control(&["<|a|>", "<|b|>", "[X]"]);
         let guards = Guards::absent_from([].into_iter(), 0).unwrap();
         let fragments = ["<", "|", "a", "|>", ">", "<|a|>", "[", "X", "]", " ", "\n", "<|", "b|>", "é"];
-        // Every text of up to three fragments, between every two beginnings and ends of control
-        // tokens.
+        // Every text of up to three fragments, between all prefixes and suffixes of control tokens.
         let mut contents = vec![String::new()];
         for _ in 0..3 {
             let longer =
@@ -206,13 +208,12 @@ mod tests {
         for content in &contents {
             let guarded = control.guarded(content, guards.guard);
             assert_eq!(&guards.remove(&guarded), content);
-            // Where nothing is left of a content, the template's text around it may well spell a
-            // token.
+            // If a content is empty after trimming, the template's text around it may form a token.
             for shown in [guarded.as_str(), guarded.trim()].into_iter().filter(|shown| !shown.is_empty()) {
                 for before in ["", "<", "<|", "<|a", "<|b|", "[", "[X"] {
                     for after in ["", ">", "|>", "a|>", "|b|>", "]", "X]"] {
                         let text = format!("{before}{shown}{after}");
-                        // What the template spells by itself after the content is its own.
+                        // A token that the template alone forms after the content is its own.
                         let pieces = control.split(&text);
                         assert!(
                             pieces.iter().all(|piece| matches!(piece, Piece::Text(_))),
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn guards_are_characters_that_no_text_holds() {
+    fn guards_are_unused_characters() {
         let guards = Guards::absent_from(["\u{f0000}\u{f0002}", "\u{f0001}"].into_iter(), 1).unwrap();
         assert_eq!((guards.guard, guards.end, guards.marks[0]), ('\u{f0003}', '\u{f0004}', '\u{f0005}'));
         let all: String = ('\u{f0000}'..='\u{10fffd}').collect();

@@ -1,37 +1,44 @@
-//! Text from tokens as they come, in whole characters.
+//! Incremental conversion of tokens to text, in complete characters.
 
-use super::Tokenizer;
+use super::encode::Tokenizer;
 
-/// A text in the making.
+/// A text under construction.
 ///
-/// A character may take several tokens: what is incomplete waits for the next ones.
+/// A character may take several tokens: an incomplete one waits for the next token.
 pub(crate) struct Detokenizer<'t> {
     tokenizer: &'t Tokenizer,
-    /// The first bytes of a character, three at most.
+    /// First bytes of a character; at most three.
     pending: Vec<u8>,
-    /// Whether the next token begins a text, before which the encoder puts a space of its own.
+    /// True if the next token begins a text, to which the encoder adds a leading space.
     begins: bool,
 }
 
+impl Tokenizer {
+    /// A detokenizer at the beginning of a text.
+    pub(crate) fn detokenizer(&self) -> Detokenizer<'_> {
+        Detokenizer::new(self)
+    }
+}
+
 impl<'t> Detokenizer<'t> {
-    pub(super) fn new(tokenizer: &'t Tokenizer) -> Self {
+    fn new(tokenizer: &'t Tokenizer) -> Self {
         Detokenizer { tokenizer, pending: Vec::new(), begins: tokenizer.space_prefix }
     }
 
-    /// The text goes on behind `token`, the prompt's last: it only begins here where that is a
-    /// control token.
+    /// Continues after `token`, the last one of the prompt. A new text begins here only if that is
+    /// a control token.
     pub(crate) fn after(mut self, token: u32) -> Self {
         self.begins = self.tokenizer.space_prefix && self.tokenizer.is_control(token);
         self
     }
 
-    /// Whether the next token begins a text, so that a space before it is the encoder's own.
+    /// True if the next token begins a text, so that its leading space is the encoder's.
     pub(crate) fn begins(&self) -> bool {
         self.begins
     }
 
-    /// Take `token`; the characters that it completes, if any. Control tokens, and ids that are
-    /// none, give nothing.
+    /// Appends `token`, and returns the characters that it completes. Control tokens and unknown
+    /// ids are ignored.
     pub(crate) fn push(&mut self, token: u32) -> Option<String> {
         let mut bytes = self.tokenizer.bytes.get(token);
         if bytes.is_empty() {
@@ -57,13 +64,13 @@ impl<'t> Detokenizer<'t> {
         (!text.is_empty()).then_some(text)
     }
 
-    /// What is left: a replacement character where a character was never completed.
+    /// The rest: a replacement character for an incomplete one.
     pub(crate) fn finish(self) -> String {
         String::from_utf8_lossy(&self.pending).into_owned()
     }
 }
 
-/// Whether more bytes could make a character of `bytes`.
+/// True if `bytes` are the beginning of a character.
 fn begins_character(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }

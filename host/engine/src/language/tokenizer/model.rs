@@ -13,11 +13,11 @@ use tokenizers::{
     TokenizerBuilder, TokenizerImpl,
 };
 
-use super::TokenizerError;
+use super::error::TokenizerError;
 use super::vocabulary::{Kind, TOKENS, Vocabulary, byte_characters, byte_token_text};
 use crate::language::gguf::{Gguf, GgufError, quoted};
 
-/// Text to ids, without control tokens.
+/// An encoder from text to ids, without control tokens.
 pub(super) type Encoder =
     TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
@@ -26,34 +26,33 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const PRE: &str = "tokenizer.ggml.pre";
 
-/// Merges that follow from scores, at most so many for each token: Phi-3's vocabulary has 1.9,
-/// Gemma's 2.3.
+/// Maximum merges that are derived from scores, for each token. Phi-3's vocabulary has 1.9, Gemma's
+/// 2.3.
 const MERGES_PER_TOKEN: usize = 8;
-/// Bytes that are looked at for these merges at most: a token's length for each of its characters.
-/// Phi-3's takes 2 MB.
+/// Maximum bytes that are searched for these merges: a token's length for each of its characters.
+/// Phi-3's vocabulary takes 2 MB.
 const MAX_SPLIT_BYTES: usize = 1 << 28;
 
-/// Qwen2's split of a text into words: contractions, letters, single digits, punctuation, line
-/// ends, spaces.
+/// Qwen2's word pattern: contractions, letters, single digits, punctuation, line ends, spaces.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Llama 3's: as Qwen2's, with up to three digits.
+/// Llama 3's word pattern: like Qwen2's, with up to three digits.
 const LLAMA_BPE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// A `gpt2` vocabulary's way from a text to words.
+/// The pre-tokenizer of a `gpt2` vocabulary, which splits a text into words.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Words {
     Qwen2,
     Smollm,
-    /// Untested: no golden vectors of it are at hand.
+    /// Not tested: no golden vectors are available.
     LlamaBpe,
 }
 
 impl Words {
-    /// The way that the file names.
+    /// Reads the pre-tokenizer that the file names.
     ///
     /// # Errors
     ///
-    /// When it names none, or one that is not known here.
+    /// If it is missing or not supported.
     pub(super) fn read(gguf: &Gguf) -> Result<Self, TokenizerError> {
         let found = match gguf.str(PRE)? {
             Some("qwen2") => return Ok(Words::Qwen2),
@@ -63,23 +62,26 @@ impl Words {
             None => "is missing".to_owned(),
         };
         let message = format!(
-            "{found}; expected a pre-tokenizer that is known: `qwen2`, `smollm`, `llama-bpe` (`llama3`, `llama-v3`)"
+            "{found}; expected a supported pre-tokenizer: `qwen2`, `smollm`, `llama-bpe` (`llama3`, \
+             `llama-v3`)"
         );
         Err(GgufError::key(PRE, message).into())
     }
 }
 
-/// The encoder of a `llama` vocabulary: SentencePiece's BPE, whose merges follow from the scores.
+/// The encoder of a `llama` vocabulary: SentencePiece's BPE, whose merges are derived from the
+/// scores.
 ///
-/// A token may be made of any two others that spell it; the better a token's score, the earlier it
-/// is made.
+/// A token may be merged from any two others that spell it; a token with a better score is merged
+/// earlier.
 ///
 /// # Errors
 ///
-/// When scores are missing or not as many as tokens, or some text could not be encoded.
+/// If scores are missing, if their number differs from that of the tokens, or if some text could
+/// not be encoded.
 pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Encoder, TokenizerError> {
     let Some(scores) = gguf.f32s(SCORES)? else {
-        return Err(GgufError::key(SCORES, "is missing; expected a score a token").into());
+        return Err(GgufError::key(SCORES, "is missing; expected a score for each token").into());
     };
     if scores.len() != vocabulary.tokens.len() {
         let (found, expected) = (scores.len(), vocabulary.tokens.len());
@@ -95,13 +97,13 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
         }
         None if byte_fallback => {}
         None => {
-            let message = "names no token, and there is none for every byte (`<0x00>` to `<0xFF>`); expected either, \
+            let message = "names no token, and the byte tokens (`<0x00>` to `<0xFF>`) are incomplete; expected either, \
                            so that any text can be encoded";
             return Err(GgufError::key(UNKNOWN, message).into());
         }
     }
 
-    let most = MERGES_PER_TOKEN * texts.len();
+    let max_merges = MERGES_PER_TOKEN * texts.len();
     let mut merges = Vec::new();
     let mut split_bytes = 0_usize;
     for (id, token) in vocabulary.tokens.iter().enumerate() {
@@ -109,10 +111,10 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
             continue;
         }
         split_bytes += token.len() * token.len();
-        if split_bytes > MAX_SPLIT_BYTES || merges.len() > most {
+        if split_bytes > MAX_SPLIT_BYTES || merges.len() > max_merges {
             let message = format!(
-                "holds tokens too long, or too many that are made of others; expected at most {MERGES_PER_TOKEN} ways to \
-                 make a token, and {MAX_SPLIT_BYTES} bytes to search for them"
+                "holds tokens that are too long, or have too many merges; expected at most \
+                 {MERGES_PER_TOKEN} merges for each token, and {MAX_SPLIT_BYTES} bytes to search for them"
             );
             return Err(GgufError::key(TOKENS, message).into());
         }
@@ -127,8 +129,8 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
         }
         merges[first..].sort_by_key(|(_, _, ids, _)| *ids);
     }
-    // Among equal scores longer left parts come first, then longer tokens' (whose right part is
-    // longer).
+    // Of equal scores, longer left parts come first, then longer tokens, whose right parts are
+    // longer.
     merges.sort_by(|(a, (a_left, _), _, (_, a_right)), (b, (b_left, _), _, (_, b_right))| {
         let right = |text: &str| text.chars().count();
         b.total_cmp(a).then(b_left.cmp(a_left)).then_with(|| right(b_right).cmp(&right(a_right)))
@@ -145,11 +147,11 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
     encoder(model, None, None)
 }
 
-/// The encoder of a `gpt2` vocabulary: byte-level BPE by the file's merges.
+/// The encoder of a `gpt2` vocabulary: byte-level BPE with the file's merges.
 ///
 /// # Errors
 ///
-/// When merges are missing, or name tokens that are not there, or some text could not be encoded.
+/// If merges are missing or name unknown tokens, or if some text could not be encoded.
 pub(super) fn from_merges(
     gguf: &Gguf,
     vocabulary: &Vocabulary<'_>,
@@ -159,28 +161,28 @@ pub(super) fn from_merges(
         return Err(GgufError::key(MERGES, "is missing; expected the pairs of tokens to merge").into());
     };
     let texts = vocabulary.texts(&[Kind::Text])?;
-    // Some vocabularies lack control characters and the bytes of rare scripts, which are then left
-    // out of a text, as in the reference. One without printable ASCII is none.
+    // Some vocabularies lack control characters and the bytes of rare scripts; as in llama.cpp,
+    // these are then omitted from a text. A vocabulary without printable ASCII is invalid.
     let missing = byte_characters().find(|(byte, character)| {
         matches!(byte, 0x20..=0x7e) && !texts.contains_key(&*character.to_string())
     });
     if let Some((byte, character)) = missing {
-        let message =
-            format!("has no token `{character}`, which stands for byte {byte:#04x}; expected one a byte");
+        let message = format!("has no token `{character}` for byte {byte:#04x}; expected one for each byte");
         return Err(GgufError::key(TOKENS, message).into());
     }
     let mut merges = Vec::with_capacity(listed.len());
-    let mut whole = String::new();
+    let mut merged = String::new();
     for (index, merge) in listed.into_iter().enumerate() {
         let pair = merge.split_once(' ').filter(|(left, right)| {
-            whole.clear();
-            whole.push_str(left);
-            whole.push_str(right);
-            [left, right, &whole.as_str()].iter().all(|token| texts.contains_key(**token))
+            merged.clear();
+            merged.push_str(left);
+            merged.push_str(right);
+            [left, right, &merged.as_str()].iter().all(|token| texts.contains_key(**token))
         });
         let Some((left, right)) = pair else {
             let message = format!(
-                "holds merge {index}, {}; expected two tokens with a space between them, and their union a token",
+                "holds merge {index}, {}; expected two tokens separated by a space, whose concatenation is \
+                 a token",
                 quoted(merge)
             );
             return Err(GgufError::key(MERGES, message).into());

@@ -1,57 +1,59 @@
-//! A file's tokens: what each one is, and the bytes that it stands for.
+//! The tokens of a file: their kinds, and the bytes of each.
 
 use std::collections::HashMap;
 
-use super::TokenizerError;
+use super::error::TokenizerError;
 use crate::language::gguf::{Gguf, GgufError, quoted};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
-/// Tokens of a vocabulary at most; the largest in use have about 262,000.
+/// Maximum tokens of a vocabulary; the largest in use have about 262,000.
 const MAX_TOKENS: usize = 1 << 20;
-/// Bytes of a token's text at most; the longest in Qwen2's vocabulary, of 128 spaces, takes 256.
+/// Maximum bytes of a token's text; the longest in Qwen2's vocabulary, 128 spaces, takes 256.
 const MAX_TOKEN_BYTES: usize = 1 << 10;
 
-/// What a token is, by `tokenizer.ggml.token_type`.
+/// Kind of a token, from `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// Part of a text.
     Text,
-    /// Stands for what no other token covers.
+    /// Substitute for text that no other token covers.
     Unknown,
-    /// Structure that a template sets, as a turn's end. Never read from a caller's text.
+    /// Structure that a template writes, such as the end of a turn. Never parsed from a caller's
+    /// text.
     Control,
-    /// A word of its own that was added to the vocabulary, as `<tool_call>`. Set by templates as
-    /// control tokens are, but shown where the model writes it.
+    /// A special word that was added to the vocabulary, such as `<tool_call>`. Written by templates
+    /// like a control token, but visible in the model's output.
     Added,
-    /// A hole.
+    /// An unused id.
     Unused,
     /// One byte, written `<0xNN>`.
     Byte,
 }
 
-/// How a token's text spells bytes.
+/// Encoding of bytes in the text of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Spelling {
-    /// As SentencePiece does: `▁` for a space, byte tokens for the rest.
+    /// As in SentencePiece: `▁` for a space, and byte tokens for the rest.
     Pieces,
-    /// As GPT-2 does: a printable character for each byte.
+    /// As in GPT-2: a printable character for each byte.
     ByteLevel,
 }
 
-/// A file's tokens, as texts of its metadata.
+/// The tokens of a file, as strings of its metadata.
 pub(super) struct Vocabulary<'g> {
     pub(super) tokens: Vec<&'g str>,
     pub(super) kinds: Vec<Kind>,
 }
 
 impl<'g> Vocabulary<'g> {
-    /// Read the tokens and their types.
+    /// Reads the tokens and their types.
     ///
     /// # Errors
     ///
-    /// When either is missing, they are not as many, or a token's text or type is out of bounds.
+    /// If either is missing, if their numbers differ, or if a token's text or type is out of
+    /// bounds.
     pub(super) fn read(gguf: &'g Gguf) -> Result<Self, TokenizerError> {
         let wrong = |key, message: String| Err(GgufError::key(key, message).into());
         let Some(tokens) = gguf.strings(TOKENS)? else {
@@ -65,11 +67,14 @@ impl<'g> Vocabulary<'g> {
         }
         if let Some(id) = tokens.iter().position(|token| token.len() > MAX_TOKEN_BYTES) {
             let message =
-                format!("holds token {id} of {} bytes; expected {MAX_TOKEN_BYTES} at most", tokens[id].len());
+                format!("holds token {id} of {} bytes; expected at most {MAX_TOKEN_BYTES}", tokens[id].len());
             return wrong(TOKENS, message);
         }
         let Some(types) = gguf.u32s(TYPES)? else {
-            return wrong(TYPES, "is missing; expected a type a token: convert the model again".to_owned());
+            return wrong(
+                TYPES,
+                "is missing; expected a type for each token: convert the model again".to_owned(),
+            );
         };
         if types.len() != tokens.len() {
             let message =
@@ -95,27 +100,27 @@ impl<'g> Vocabulary<'g> {
         Ok(Vocabulary { tokens, kinds })
     }
 
-    /// The token that the file names at `key`.
+    /// The token id that the file gives at `key`.
     ///
     /// # Errors
     ///
-    /// When the value is no token's id.
+    /// If the value is not the id of a token.
     pub(super) fn id(&self, gguf: &Gguf, key: &str) -> Result<Option<u32>, TokenizerError> {
         let id = gguf.u32(key)?;
         match id {
             Some(id) if id as usize >= self.tokens.len() => {
-                let message = format!("is {id}; expected one of {} tokens", self.tokens.len());
+                let message = format!("is {id}; expected a token id below {}", self.tokens.len());
                 Err(GgufError::key(key, message).into())
             }
             id => Ok(id),
         }
     }
 
-    /// The tokens that a text is made of, and their ids.
+    /// The tokens of `kinds` by their text, with their ids.
     ///
     /// # Errors
     ///
-    /// When two of them are equal.
+    /// If two of them are equal.
     pub(super) fn texts(&self, kinds: &[Kind]) -> Result<HashMap<&'g str, u32>, TokenizerError> {
         let mut texts = HashMap::with_capacity(self.tokens.len());
         for (id, (token, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
@@ -131,17 +136,17 @@ impl<'g> Vocabulary<'g> {
         Ok(texts)
     }
 
-    /// Whether `▁` begins a token's text wherever it is in one, but for others of its kind.
-    pub(super) fn words_part(&self) -> bool {
+    /// True if `▁` occurs only at the beginning of a token's text, alone or repeated.
+    pub(super) fn words_are_separate(&self) -> bool {
         let of_text = self.tokens.iter().zip(&self.kinds).filter(|(_, kind)| **kind == Kind::Text);
         of_text.into_iter().all(|(token, _)| !token.trim_start_matches('▁').contains('▁'))
     }
 
-    /// The bytes that each token stands for in a text; none for control tokens and holes.
+    /// The bytes of each token in a text; empty for control tokens and unused ids.
     ///
     /// # Errors
     ///
-    /// When a byte token is not written `<0xNN>`.
+    /// If a byte token is not written `<0xNN>`.
     pub(super) fn bytes(&self, spelling: Spelling) -> Result<TokenBytes, TokenizerError> {
         let bytes_of =
             byte_characters().map(|(byte, character)| (character, byte)).collect::<HashMap<_, _>>();
@@ -159,7 +164,7 @@ impl<'g> Vocabulary<'g> {
                     for character in token.chars() {
                         match bytes_of.get(&character) {
                             Some(byte) => all.bytes.push(*byte),
-                            // A word that was added without saying so.
+                            // An added word that is not declared as one.
                             None => all.bytes.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
                         }
                     }
@@ -171,19 +176,19 @@ impl<'g> Vocabulary<'g> {
     }
 }
 
-/// The bytes that each token stands for, one after the other.
+/// The bytes of each token, one after the other.
 pub(super) struct TokenBytes {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl TokenBytes {
-    /// How many tokens there are.
+    /// Number of tokens.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// The bytes of `token`; none where there is no such token.
+    /// The bytes of `token`; empty if there is no such token.
     pub(super) fn get(&self, token: u32) -> &[u8] {
         let token = token as usize;
         let Some(end) = self.ends.get(token) else { return &[] };
@@ -198,13 +203,13 @@ fn byte_token(token: &str) -> Option<u8> {
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
-/// How a byte token is written.
+/// The text of a byte token.
 pub(super) fn byte_token_text(byte: u8) -> String {
     format!("<0x{byte:02X}>")
 }
 
-/// GPT-2's character for each byte: itself where it is printable in Latin-1, and otherwise the next
-/// from U+0100 on.
+/// GPT-2's character for each byte: itself if it is printable in Latin-1, and otherwise the next
+/// one from U+0100.
 pub(super) fn byte_characters() -> impl Iterator<Item = (u8, char)> {
     let mut next = 0x100_u32;
     (0..=u8::MAX).map(move |byte| match byte {
