@@ -8,9 +8,9 @@
 
 use std::ops::Range;
 
-use crate::Shared;
 use crate::norm;
 use crate::pool::Pool;
+use crate::shared::Shared;
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use crate::simd::{Job, Simd};
 

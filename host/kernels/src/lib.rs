@@ -29,6 +29,7 @@ mod pack;
 mod pool;
 mod product;
 mod rope;
+mod shared;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -37,30 +38,11 @@ mod weight_type;
 pub use activations::Activations;
 pub use attention::{AttentionShape, BLOCK_TOKENS, Chunk, Span, attention};
 pub use dequantize::dequantize_row;
-pub use matrix::{PackError, PackedSource, QuantizedMatrix, Write};
+pub use matrix::{PackError, PackedSource, QuantizedMatrix};
 pub use norm::rms_norm;
 pub use pack::{PACKED_LAYOUT, packed_bytes};
 pub use pool::Pool;
+pub use product::output::Write;
 pub use rope::{Destination, Rope, RopeStyle, rope_and_store};
 pub use simd::dispatch::{UnknownInstructionSet, instruction_set, instruction_sets, set_instruction_set};
 pub use weight_type::WeightType;
-
-/// A pointer that tasks of a pool share; each task keeps to its own part of what it points at.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared<T>(*mut T);
-
-// SAFETY: the pointer crosses threads only inside `Pool::run`, which outlives its tasks; each use
-// says which part a task writes.
-unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    pub(crate) fn new(values: &mut [T]) -> Self {
-        Self(values.as_mut_ptr())
-    }
-
-    pub(crate) fn get(&self) -> *mut T {
-        self.0
-    }
-}

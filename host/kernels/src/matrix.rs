@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::WeightType;
 use crate::activations::Activations;
 use crate::buffer::Buffer;
 use crate::dequantize::Block;
 use crate::pack::{self, PANEL};
 use crate::pool::Pool;
-use crate::product::{self, Target, floats, formats};
+use crate::product::output::{Target, Write};
+use crate::product::{self, floats, formats};
+use crate::shared::Shared;
 use crate::simd::dispatch::{InstructionSet, with_simd};
-use crate::{Shared, WeightType};
 
 /// Why bytes do not make a matrix.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -84,17 +86,6 @@ pub enum PackError {
         /// Bytes of the packed matrix.
         bytes: usize,
     },
-}
-
-/// What a product does to what `out` holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Write {
-    /// `out = W · input`
-    Set,
-    /// `out += W · input`, as a residual connection wants it.
-    Add,
-    /// `out = silu(out) * (W · input)`, where `out` is what a gate gave.
-    Gate,
 }
 
 /// What holds packed bytes of many matrices, such as a mapped file. The bytes must stay where they

@@ -13,17 +13,17 @@
 
 pub(crate) mod floats;
 pub(crate) mod formats;
+pub(crate) mod output;
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::activations::{Quantized, TileInput};
-use crate::matrix::Write;
-use crate::norm::silu_product;
 use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 use formats::{Format, Minima, Unpacked};
+use output::{Finish, Target};
 
 /// Tokens from which on unpacking pays.
 const MANY: usize = 16;
@@ -43,16 +43,6 @@ const PREFETCHING: usize = 4;
 
 /// Bytes ahead of the use that such a tile asks for.
 const AHEAD: usize = 8192;
-
-/// Where results go: row `r` of the input, row `n` of the matrix at `out[r * stride + n]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Target {
-    pub(crate) out: *mut f32,
-    pub(crate) stride: usize,
-    /// Rows of the matrix.
-    pub(crate) rows: usize,
-    pub(crate) write: Write,
-}
 
 /// Memory of a task.
 #[repr(C, align(64))]
@@ -115,51 +105,6 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
             }
             S::enter(Finish { sums, tokens, panel, target });
         }
-    }
-}
-
-/// Moves sums, `[token][row of the panel]`, to where they belong.
-///
-/// # Safety
-/// As for [`panels`].
-struct Finish {
-    sums: *const f32,
-    tokens: Range<usize>,
-    panel: usize,
-    target: Target,
-}
-
-impl<S: Simd> Job<S> for Finish {
-    #[inline(always)]
-    unsafe fn run(self) {
-        let Self { sums, tokens, panel, target } = self;
-        let first = panel * PANEL;
-        let rows = PANEL.min(target.rows - first);
-        for (i, token) in tokens.enumerate() {
-            let sums = sums.add(i * PANEL);
-            let out = target.out.add(token * target.stride + first);
-            if rows == PANEL {
-                finish_row::<S>(sums, out, target.write);
-                continue;
-            }
-            let mut whole = [0.0f32; PANEL];
-            whole.as_mut_ptr().copy_from_nonoverlapping(out, rows);
-            finish_row::<S>(sums, whole.as_mut_ptr(), target.write);
-            out.copy_from_nonoverlapping(whole.as_ptr(), rows);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn finish_row<S: Simd>(sums: *const f32, out: *mut f32, write: Write) {
-    for row in (0..PANEL).step_by(S::LANES) {
-        let (sums, out) = (S::load_f32(sums.add(row)), out.add(row));
-        let value = match write {
-            Write::Set => sums,
-            Write::Add => S::add(S::load_f32(out), sums),
-            Write::Gate => silu_product::<S>(S::load_f32(out), sums),
-        };
-        S::store_f32(out, value);
     }
 }
 

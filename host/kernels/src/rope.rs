@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::Shared;
 use crate::attention::{AttentionShape, BLOCK_TOKENS};
 use crate::pool::Pool;
+use crate::shared::Shared;
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use crate::simd::{Job, Simd};
 

@@ -1,3 +1,7 @@
+use std::ops::Range;
+
+use half::f16;
+
 use super::*;
 use crate::rope::{Destination, Rope, RopeStyle, rope_and_store};
 use crate::testing::Random;

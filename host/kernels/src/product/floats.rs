@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{Finish, Target};
+use super::output::{Finish, Target};
 use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 
