@@ -3,6 +3,8 @@
 //! A language model's part is worked out from its file's header; an ONNX model's from its file's
 //! size and the shapes of its card, with factors that were measured.
 
+mod need;
+
 use std::path::Path;
 
 use crate::card::{Axis, Card, DEFAULT_MAX, DEFAULT_MAX_PRODUCT, Format, InputSpec, MAX_ROWS};
@@ -13,26 +15,7 @@ use crate::model::{Capacity, LoadError, ModelOptions};
 use crate::runtime::Runtime;
 use crate::weights::{Bytes, CardError};
 
-/// What a model takes, by what takes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Footprint {
-    /// Its parts.
-    pub needs: Vec<Need>,
-}
-
-/// A part of what a model takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
-    /// A few words for a table.
-    pub what: &'static str,
-    /// How much, when the model has been busy.
-    pub bytes: u64,
-    /// The most that it may take.
-    pub most_bytes: u64,
-    /// Whether it lies in a mapped file, whose pages processes share and the system takes back when
-    /// it must.
-    pub is_mapped: bool,
-}
+pub use need::{Footprint, Need};
 
 /// A prediction that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -43,16 +26,6 @@ pub enum FootprintError {
     /// The options are not ones.
     #[error(transparent)]
     Load(#[from] LoadError),
-}
-
-impl Need {
-    pub(crate) fn own(what: &'static str, bytes: u64) -> Self {
-        Need { what, bytes, most_bytes: bytes, is_mapped: false }
-    }
-
-    pub(crate) fn mapped(what: &'static str, bytes: u64) -> Self {
-        Need { what, bytes, most_bytes: bytes, is_mapped: true }
-    }
 }
 
 /// How a model is going to be loaded.
@@ -113,12 +86,6 @@ impl Footprint {
         let read = Gguf::parse(bytes).and_then(|gguf| footprint::of(&gguf, &capacity, loading.keeps_packed));
         let wrong = |message: String| CardError::Gguf { path: path.to_owned(), message };
         Ok(read.map_err(|error| wrong(error.to_string()))?)
-    }
-
-    /// All of it, in bytes.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add)
     }
 }
 

@@ -23,6 +23,8 @@ mod card;
 mod dtype;
 pub mod files;
 mod footprint;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod language;
 mod model;
 mod onnx;
@@ -31,6 +33,7 @@ mod tensor;
 pub mod text;
 mod weights;
 
+pub use backend::RuntimeError;
 pub use card::{
     Axis, Card, CardFile, Channels, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec,
     Pattern, PipPackages, Requirement, Role, SelfTest, Task, TestInput, TextSpec,
@@ -43,18 +46,9 @@ pub use language::{
     TokenUsage,
 };
 pub use model::{
-    Capacity, Comparison, Context, Example, LoadError, MIRROR_BYTES, Mirror, Model, ModelOptions, Reply,
-    RunError, SelfTestError, Stats,
+    Capacity, Comparison, Context, Example, GgufSummary, LoadError, MIRROR_BYTES, Mirror, Model,
+    ModelOptions, Reply, RunError, SelfTestError, Stats, Weights,
 };
-pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
+pub use runtime::{Onnxruntime, Runtime, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
-pub use weights::{CardError, GgufSummary, WeightCache, Weights};
-
-/// What fuzz targets call.
-#[cfg(fuzzing)]
-pub mod fuzzing {
-    /// Take `bytes` as a GGUF file, and use all that it gives.
-    pub fn gguf(bytes: &[u8]) {
-        crate::language::hostile::exercise(bytes);
-    }
-}
+pub use weights::{CardError, WeightCache};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, OnnxRuntime, Rten};
+use crate::backend::{self, Backend, OnnxRuntime, Rten, RuntimeError};
 
 /// What decides the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,47 +31,6 @@ pub enum Onnxruntime {
 pub struct Runtime {
     backend: Arc<dyn Backend>,
     description: String,
-}
-
-/// An ONNX Runtime that was asked for and cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// The file cannot be found.
-    #[error("cannot find `{}`, expected the path of a libonnxruntime shared library", path.display())]
-    Missing {
-        /// The library.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is something else.
-    #[error("`{}` is not an ONNX Runtime that loads: {message}", path.display())]
-    NotOnnxRuntime {
-        /// The library.
-        path: PathBuf,
-        /// What the loader said.
-        message: String,
-    },
-    /// The library's interface is older than this program needs.
-    #[error("`{}` is ONNX Runtime {found}, expected 1.{} or later", path.display(), ort::MINOR_VERSION)]
-    TooOld {
-        /// The library.
-        path: PathBuf,
-        /// Its version.
-        found: String,
-    },
-    /// A process can load one.
-    #[error(
-        "cannot load `{}`: this process already runs `{}`, and a process can hold one ONNX Runtime; restart it",
-        path.display(),
-        loaded.display()
-    )]
-    Second {
-        /// The library.
-        path: PathBuf,
-        /// The one that is loaded.
-        loaded: PathBuf,
-    },
 }
 
 impl Runtime {

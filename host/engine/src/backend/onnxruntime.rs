@@ -16,11 +16,12 @@ use ort::value::{
     ValueType,
 };
 
-use super::{Backend, BackendError, Port, Session, failed, library, only};
+use super::error::RuntimeError;
+use super::library;
+use super::session::{Backend, BackendError, Port, Session, failed, only};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
-use crate::runtime::RuntimeError;
 use crate::tensor::Tensor;
 
 /// ONNX Runtime allows one environment a process, and a library once loaded stays. A lock and not a

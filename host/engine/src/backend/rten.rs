@@ -11,7 +11,7 @@ use rten::{
 };
 use rten_tensor::{Layout as _, Tensor as RtenTensor};
 
-use super::{Backend, BackendError, Port, Session, failed};
+use super::session::{Backend, BackendError, Port, Session, failed};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;

@@ -2,8 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::axis::{Axis, MAX_ROWS};
+use super::file::Role;
 use super::image::one_of;
-use super::{Axis, Card, Format, MAX_ROWS, Role, Task, self_test};
+use super::schema::{Card, Format, Task};
+use super::self_test::{Expected, SelfTest};
+
+/// The most tests of a card: they run before each change of what is served.
+const MAX_TESTS: usize = 32;
 
 /// Check a card whose labels are in the file called `labels`.
 ///
@@ -25,7 +31,7 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     batch_axis(card)?;
     bounds(card)?;
     card.download.check()?;
-    self_test::check(card)?;
+    tests(card)?;
     let models = card.files.iter().filter(|file| file.role == Role::Model).count();
     let data = card.files.iter().find(|file| file.role == Role::Data);
     if let (Format::Gguf, Some(file)) = (card.format, data) {
@@ -42,7 +48,8 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
             return Err(format!("input `{}` has both `image` and `text`, expected at most one", input.name));
         }
         if let Some(spec) = &input.image {
-            spec.check(input).map_err(|message| format!("input `{}`: {message}", input.name))?;
+            spec.check(input.dtype, input.layout.as_deref(), &input.shape)
+                .map_err(|message| format!("input `{}`: {message}", input.name))?;
         }
         if let Some(text) = &input.text {
             listed(card, "vocabulary", &text.vocabulary, Role::Vocabulary)?;
@@ -156,4 +163,51 @@ fn listed(card: &Card, key: &str, name: &str, role: Role) -> Result<(), String> 
         }
         None => Err(format!("`{key}` is `{name}`, which `files` does not list; add it with role `{role}`")),
     }
+}
+
+/// Check the tests of `card`.
+///
+/// # Errors
+///
+/// A message that names what disagrees.
+fn tests(card: &Card) -> Result<(), String> {
+    if card.tests.len() > MAX_TESTS {
+        return Err(format!("`tests` has {} entries, expected at most {MAX_TESTS}", card.tests.len()));
+    }
+    for (index, test) in card.tests.iter().enumerate() {
+        self_test(card, test).map_err(|message| format!("`tests[{index}]`: {message}"))?;
+    }
+    Ok(())
+}
+
+fn self_test(card: &Card, test: &SelfTest) -> Result<(), String> {
+    if !(test.tolerance.is_finite() && test.tolerance >= 0.0) {
+        return Err(format!("`tolerance` is {}, expected a number from 0 on", test.tolerance));
+    }
+    if test.outputs.is_empty() {
+        return Err("`outputs` is empty, expected what at least one has to be".to_owned());
+    }
+    for (name, expected) in &test.outputs {
+        if let Expected::At(places) = expected
+            && let Some(place) = places.keys().find(|place| place.parse::<usize>().is_err())
+        {
+            return Err(format!("output `{name}`: `{place}` is no place, expected a number from 0 on"));
+        }
+    }
+    if card.format == Format::Onnx {
+        let known = |name: &str| card.inputs.iter().any(|input| input.name == name);
+        if let Some(name) = test.inputs.keys().find(|name| !known(name)) {
+            return Err(format!("input `{name}` is none of the card's"));
+        }
+        for input in &card.inputs {
+            let given = test.inputs.get(&input.name);
+            let given = given.ok_or_else(|| format!("input `{}` is missing", input.name))?;
+            given.tensor(&input.name, Some(input))?;
+        }
+        let known = |name: &str| card.outputs.iter().any(|output| output.name == name);
+        if let Some(name) = test.outputs.keys().find(|name| !known(name)) {
+            return Err(format!("output `{name}` is none of the card's"));
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::Requirement;
+use super::requirement::Requirement;
 
 /// Where a model's file can be fetched; each place gives the same bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -6,8 +6,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::{Axis, InputSpec};
+use super::axis::Axis;
 use crate::dtype::DType;
+use crate::tensor::shape_text;
 
 /// How the pixels of an image become numbers.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -40,12 +41,12 @@ impl ImageSpec {
     /// The orders of a tensor's axes.
     pub const LAYOUTS: [&str; 2] = ["NCHW", "NHWC"];
 
-    /// Check the recipe of `input`.
+    /// Checks the recipe of an input of this type, layout and shape.
     ///
     /// # Errors
     ///
     /// A message that names the key, what was expected and what was found.
-    pub(super) fn check(&self, input: &InputSpec) -> Result<(), String> {
+    pub(super) fn check(&self, dtype: DType, layout: Option<&str>, shape: &[Axis]) -> Result<(), String> {
         one_of("color", &self.color, &Self::COLORS)?;
         one_of("filter", &self.filter, &Self::FILTERS)?;
         if !(self.crop > 0.0 && self.crop <= 1.0) {
@@ -57,14 +58,14 @@ impl ImageSpec {
         if !self.std.0.iter().all(|number| number.is_finite() && *number != 0.0) {
             return Err(format!("`std` is {}, expected finite numbers other than 0", self.std));
         }
-        if input.dtype != DType::F32 {
-            return Err(format!("`dtype` is {}, expected f32 for an input with `image`", input.dtype));
+        if dtype != DType::F32 {
+            return Err(format!("`dtype` is {dtype}, expected f32 for an input with `image`"));
         }
-        let Some(layout) = &input.layout else {
+        let Some(layout) = layout else {
             return Err("`layout` is missing, expected NCHW or NHWC for an input with `image`".to_owned());
         };
         one_of("layout", layout, &Self::LAYOUTS)?;
-        let agrees = match (layout.as_str(), input.shape.as_slice()) {
+        let agrees = match (layout, shape) {
             ("NCHW", [_, Axis::Fixed(channels), Axis::Fixed(_), Axis::Fixed(_)])
             | ("NHWC", [_, Axis::Fixed(_), Axis::Fixed(_), Axis::Fixed(channels)]) => *channels == 3,
             _ => false,
@@ -74,13 +75,13 @@ impl ImageSpec {
         }
         Err(format!(
             "`shape` is {}, expected four axes in the order {layout}, with 3 channels and a fixed height and width",
-            crate::tensor::shape_text(&input.shape)
+            shape_text(shape)
         ))
     }
 
-    /// The channel of element `index` of a row-major tensor of `input`.
-    pub(super) fn channel(input: &InputSpec, index: usize) -> usize {
-        match (input.layout.as_deref(), input.shape.as_slice()) {
+    /// The channel of element `index` of a row-major tensor of this layout and shape.
+    pub(super) fn channel(layout: Option<&str>, shape: &[Axis], index: usize) -> usize {
+        match (layout, shape) {
             (Some("NCHW"), [_, _, Axis::Fixed(height), Axis::Fixed(width)]) => {
                 index.checked_div(height.saturating_mul(*width)).unwrap_or(0) % 3
             }

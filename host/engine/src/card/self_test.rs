@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Axis, Card, Format, ImageSpec, InputSpec};
+use super::axis::Axis;
+use super::image::ImageSpec;
+use super::tensors::InputSpec;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::text::{QUOTE_BYTES, excerpt};
-
-/// The most tests of a card: they run before each change of what is served.
-const MAX: usize = 32;
 
 /// The most numbers that one input of a test may have.
 const MAX_VALUES: usize = 1 << 24;
@@ -65,53 +64,6 @@ pub enum Expected {
     At(BTreeMap<String, f64>),
 }
 
-/// Check the tests of `card`.
-///
-/// # Errors
-///
-/// A message that names what disagrees.
-pub(super) fn check(card: &Card) -> Result<(), String> {
-    if card.tests.len() > MAX {
-        return Err(format!("`tests` has {} entries, expected at most {MAX}", card.tests.len()));
-    }
-    for (index, test) in card.tests.iter().enumerate() {
-        one(card, test).map_err(|message| format!("`tests[{index}]`: {message}"))?;
-    }
-    Ok(())
-}
-
-fn one(card: &Card, test: &SelfTest) -> Result<(), String> {
-    if !(test.tolerance.is_finite() && test.tolerance >= 0.0) {
-        return Err(format!("`tolerance` is {}, expected a number from 0 on", test.tolerance));
-    }
-    if test.outputs.is_empty() {
-        return Err("`outputs` is empty, expected what at least one has to be".to_owned());
-    }
-    for (name, expected) in &test.outputs {
-        if let Expected::At(places) = expected
-            && let Some(place) = places.keys().find(|place| place.parse::<usize>().is_err())
-        {
-            return Err(format!("output `{name}`: `{place}` is no place, expected a number from 0 on"));
-        }
-    }
-    if card.format == Format::Onnx {
-        let known = |name: &str| card.inputs.iter().any(|input| input.name == name);
-        if let Some(name) = test.inputs.keys().find(|name| !known(name)) {
-            return Err(format!("input `{name}` is none of the card's"));
-        }
-        for input in &card.inputs {
-            let given = test.inputs.get(&input.name);
-            let given = given.ok_or_else(|| format!("input `{}` is missing", input.name))?;
-            given.tensor(&input.name, Some(input))?;
-        }
-        let known = |name: &str| card.outputs.iter().any(|output| output.name == name);
-        if let Some(name) = test.outputs.keys().find(|name| !known(name)) {
-            return Err(format!("output `{name}` is none of the card's"));
-        }
-    }
-    Ok(())
-}
-
 impl TestInput {
     /// The tensor, as `spec` has it; without one, a language model's.
     ///
@@ -139,13 +91,13 @@ impl TestInput {
                 }
                 Tensor::new(spec.dtype, shape, bytes(spec.dtype, values))
             }
-            (TestInput::Pixels { pattern }, Some(input @ InputSpec { image: Some(image), dtype, .. })) => {
+            (TestInput::Pixels { pattern }, Some(InputSpec { image: Some(image), dtype, layout, .. })) => {
                 let level = |index: usize| match pattern {
                     Pattern::Noise => index.wrapping_mul(7_919) % 256,
                     Pattern::Bands => index / 5 % 256,
                 };
                 let pixel = |index| {
-                    let channel = ImageSpec::channel(input, index);
+                    let channel = ImageSpec::channel(layout.as_deref(), axes, index);
                     f64::from((level(index) as f32 - image.mean.0[channel]) / image.std.0[channel])
                 };
                 Tensor::new(*dtype, shape, bytes(*dtype, &(0..elements).map(pixel).collect::<Vec<_>>()))

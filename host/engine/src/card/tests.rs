@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::dtype::DType;
 
 const CARD: &str = include_str!("../../../../weights/toxic-bilstm/card.toml");
 

@@ -2,21 +2,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 
-use super::{FLAGS, read_opened, regular, text, unexpected};
-
-/// Attempts at a name that nobody has taken.
-const ATTEMPTS: usize = 16;
-
-/// Folders below each other that are removed together. Nothing of ours is nested as deep.
-const MAX_LEVELS: usize = 32;
+use super::name::{not_plain, plain, unique};
+use super::regular::{FLAGS, expect_regular, read_opened, regular, text, unexpected};
+use super::status::Status;
 
 /// A folder that the program manages. All names are single components, relative to the folder's
 /// descriptor, and no link is followed: a link in the place of a file is rejected when it is read,
@@ -160,7 +156,7 @@ impl Folder {
     fn open_existing(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
         let name = plain(name)?;
         match self.file_type(name)? {
-            Some(found) => super::expect_regular(found)?,
+            Some(found) => expect_regular(found)?,
             None => return Err(io::ErrorKind::NotFound.into()),
         }
         self.open_at(name, flags, 0)
@@ -216,45 +212,6 @@ impl Folder {
         self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)
     }
 
-    /// Creates a file under a name of its own, which is removed again unless it is given the name
-    /// `name` with [`Temporary::persist`]. It ends in `.partial`.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be created.
-    pub fn temporary(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Temporary<'_>> {
-        let name = plain(name.as_ref())?;
-        let (partial, file) = unique(|| partial_name(name), |partial| self.create_file(partial, mode))?;
-        Ok(Temporary { folder: self, name: name.to_owned(), partial: Some(partial), file })
-    }
-
-    /// Puts `bytes` into `name`, whole or not at all, with the rights `mode` (less the umask).
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be written; an earlier file of that name is as it was.
-    pub fn replace(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let mut file = self.temporary(name, mode)?;
-        file.write_all(bytes)?;
-        file.persist()
-    }
-
-    /// Makes `name` a link to `target`, in one step.
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be written.
-    pub fn replace_with_link(&self, name: impl AsRef<OsStr>, target: &Path) -> io::Result<()> {
-        let name = plain(name.as_ref())?;
-        let (partial, ()) = unique(
-            || partial_name(name),
-            |partial| rustix::fs::symlinkat(target, &self.descriptor, partial).map_err(Into::into),
-        )?;
-        self.rename(&partial, self, name).inspect_err(|_| {
-            let _ = self.remove_file(&partial);
-        })
-    }
-
     /// Renames `from` to `to` in the folder `other` of the same file system, in the place of what
     /// is there.
     ///
@@ -284,56 +241,6 @@ impl Folder {
     /// When there is none, or it cannot be removed.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.descriptor, plain(name.as_ref())?, AtFlags::empty())?)
-    }
-
-    /// Removes the file, link or folder `name`, with all that is in it; succeeds where there is
-    /// none.
-    ///
-    /// # Errors
-    ///
-    /// When something cannot be removed, or folders are nested too deep.
-    pub fn remove_all(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        self.remove_levels(plain(name.as_ref())?, MAX_LEVELS)
-    }
-
-    fn remove_levels(&self, name: &OsStr, levels: usize) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // Linux says the first, POSIX the second.
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if levels == 0 {
-            let shown = self.join(name);
-            let message =
-                format!("folders are nested too deep at `{}`; remove them by hand", shown.display());
-            return Err(io::Error::other(message));
-        }
-        let inner = self.folder(name)?;
-        for entry in inner.names()? {
-            inner.remove_levels(&entry, levels - 1)?;
-        }
-        Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR)?)
-    }
-
-    /// Bytes of the regular files in it, at most `levels` folders below.
-    ///
-    /// # Errors
-    ///
-    /// When a folder cannot be read.
-    pub fn bytes(&self, levels: usize) -> io::Result<u64> {
-        let mut sum: u64 = 0;
-        for name in self.names()? {
-            // Another program may have removed it since it was listed.
-            let Ok(Some(found)) = self.status(&name) else { continue };
-            if found.is_file() {
-                sum = sum.saturating_add(found.bytes);
-            } else if found.is_folder() && levels > 0 {
-                let inner = self.folder(&name).and_then(|folder| folder.bytes(levels - 1));
-                sum = sum.saturating_add(inner.unwrap_or(0));
-            }
-        }
-        Ok(sum)
     }
 
     /// The names in it, in no order.
@@ -401,144 +308,4 @@ impl AsFd for Folder {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
-}
-
-/// A name in a folder, as it was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    kind: FileType,
-    /// The numbers of its device and of itself there: equal ones are one file.
-    pub identity: (u64, u64),
-    /// Its rights.
-    pub mode: u32,
-    /// Its size.
-    pub bytes: u64,
-    /// When its content last changed: seconds since 1970, and nanoseconds.
-    pub modified: (i64, u32),
-}
-
-impl Status {
-    /// Whether it is a regular file.
-    pub fn is_file(&self) -> bool {
-        self.kind == FileType::RegularFile
-    }
-
-    /// Whether it is a folder.
-    pub fn is_folder(&self) -> bool {
-        self.kind == FileType::Directory
-    }
-
-    /// Whether it is a socket.
-    pub fn is_socket(&self) -> bool {
-        self.kind == FileType::Socket
-    }
-
-    /// Whether it is a symbolic link.
-    pub fn is_link(&self) -> bool {
-        self.kind == FileType::Symlink
-    }
-}
-
-/// A file that is removed again unless it is given its name.
-#[derive(Debug)]
-pub struct Temporary<'f> {
-    folder: &'f Folder,
-    name: OsString,
-    /// Its name until then; none once it has its own.
-    partial: Option<OsString>,
-    file: File,
-}
-
-impl Temporary<'_> {
-    /// The file itself.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Gives the file its name, in the place of what is there, once its bytes have reached the
-    /// disk.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be written, or the file cannot be renamed.
-    pub fn persist(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        if let Some(partial) = &self.partial {
-            self.folder.rename(partial, self.folder, &self.name)?;
-        }
-        self.partial = None;
-        // The name itself; what this loses is what a crash before it would have lost.
-        let _ = self.folder.sync();
-        Ok(())
-    }
-
-    /// As [`Temporary::persist`], but in nobody's place.
-    ///
-    /// # Errors
-    ///
-    /// As [`Temporary::persist`], and when something of that name exists.
-    pub fn persist_new(self) -> io::Result<()> {
-        self.file.sync_all()?;
-        match &self.partial {
-            // Unlike a rename, a link takes nobody's place. The temporary name goes when `self` is
-            // dropped.
-            Some(partial) => self.folder.link_to(partial, self.folder, &self.name),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        if let Some(partial) = self.partial.take() {
-            let _ = self.folder.remove_file(partial);
-        }
-    }
-}
-
-impl Write for Temporary<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-fn partial_name(name: &OsStr) -> OsString {
-    let mut partial = OsString::from(".");
-    partial.push(name);
-    partial.push(format!(".{:016x}.partial", fastrand::u64(..)));
-    partial
-}
-
-/// What `create` creates under the first of the names that is free, and that name.
-fn unique<T>(
-    mut name: impl FnMut() -> OsString,
-    mut create: impl FnMut(&OsStr) -> io::Result<T>,
-) -> io::Result<(OsString, T)> {
-    for _ in 0..ATTEMPTS {
-        let name = name();
-        match create(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            created => return created.map(|created| (name, created)),
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, "no name is free for a temporary file"))
-}
-
-/// `name`, if it is one name and does not lead out of its folder.
-fn plain(name: &OsStr) -> io::Result<&OsStr> {
-    let bytes = name.as_bytes();
-    if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') {
-        return Err(not_plain(name));
-    }
-    Ok(name)
-}
-
-fn not_plain(name: &OsStr) -> io::Error {
-    let shown = name.to_string_lossy();
-    let message = format!("`{}` is not a plain file name", shown.escape_debug());
-    io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -1,7 +1,10 @@
 //! Every kind of file in the place of a regular one, and links in folders that are ours.
 
+use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode};
 

@@ -1,5 +1,7 @@
 //! What can go wrong when a model is loaded, and when it is run.
 
+use std::any::Any;
+
 /// A model that cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -104,4 +106,11 @@ pub enum RunError {
         /// The model's name in the configuration.
         model: String,
     },
+}
+
+/// What a panic said, for an error.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<&str>().copied();
+    let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the backend panicked: {}", said.unwrap_or("without a message"))
 }

@@ -2,7 +2,7 @@
 
 use std::thread::available_parallelism;
 
-use super::LoadError;
+use super::error::LoadError;
 use crate::card::Format;
 
 /// What may be said of how a model is run; what is not said has the default of its format.

@@ -11,115 +11,72 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
 
-use super::{Kind, Model, RunError};
+use super::error::RunError;
 
 /// Loads the model again, the same one.
-type Load = Box<dyn Fn() -> Result<Model, String> + Send + Sync>;
+type Load<M> = Box<dyn Fn() -> Result<M, String> + Send + Sync>;
 
 /// The place of a model, which may be empty.
-pub(super) struct Resting {
+pub(super) struct Resting<M> {
+    /// The model's name, for errors.
+    name: String,
+    /// The most calls that may wait for the load.
+    queue_capacity: usize,
     /// Read by each call, written when the model comes or goes: nobody waits for anything else
     /// while holding it.
-    loaded: RwLock<Option<Arc<Model>>>,
+    loaded: RwLock<Option<Arc<M>>>,
     /// Held while the model is loaded, so that it is loaded once; on threads that may block.
     turn: Mutex<()>,
-    load: Load,
+    load: Load<M>,
     /// Calls that wait for the load.
     waiting: AtomicUsize,
     keep_alive: Duration,
     used: Mutex<Instant>,
-    unbatched: Option<String>,
-    dummy: bool,
 }
 
 /// A call that waits; it counts until its thread has given up too.
-struct Waits(Arc<Resting>);
+struct Waits<M>(Arc<Resting<M>>);
 
-impl Drop for Waits {
+impl<M> Drop for Waits<M> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Model {
-    /// The same model, unloaded when nobody has asked it for `keep_alive`. `load` loads it again.
-    #[must_use]
-    pub fn resting(
-        self,
+impl<M: Send + Sync + 'static> Resting<M> {
+    /// The place of `model`, which is loaded. `load` loads it again.
+    pub(super) fn new(
+        name: String,
+        model: M,
+        queue_capacity: usize,
         keep_alive: Duration,
-        load: impl Fn() -> Result<Model, String> + Send + Sync + 'static,
+        load: impl Fn() -> Result<M, String> + Send + Sync + 'static,
     ) -> Self {
-        let (name, card, hash) = (self.name.clone(), self.card.clone(), self.hash.clone());
-        let capacity = self.capacity.clone();
-        let resting = Resting {
-            unbatched: self.unbatched().map(str::to_owned),
-            dummy: self.is_dummy(),
-            loaded: RwLock::new(Some(Arc::new(self))),
+        Resting {
+            name,
+            queue_capacity,
+            loaded: RwLock::new(Some(Arc::new(model))),
             turn: Mutex::new(()),
             load: Box::new(load),
             waiting: AtomicUsize::new(0),
             keep_alive,
             used: Mutex::new(Instant::now()),
-        };
-        Model {
-            name,
-            card,
-            hash,
-            capacity,
-            kind: Kind::Resting(Arc::new(resting)),
-            mirror: RwLock::default(),
         }
     }
 
-    /// The model that computes: itself, or the one that it stands for, loaded by `deadline` if it
-    /// is not.
-    ///
-    /// # Errors
-    ///
-    /// At `deadline`, when as many wait as may, or when it cannot be loaded any more.
-    pub async fn awake(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Model>, RunError> {
-        match &self.kind {
-            Kind::Resting(resting) => resting.awake(self, deadline).await,
-            _ => Ok(self.clone()),
-        }
-    }
-
-    /// The model that computes, where it is loaded.
-    pub fn resident(self: &Arc<Self>) -> Option<Arc<Model>> {
-        match &self.kind {
-            Kind::Resting(resting) => resting.loaded(),
-            _ => Some(self.clone()),
-        }
-    }
-
-    /// Unload it if nobody has asked it for its time, and say whether that was so. This waits for
-    /// its threads.
-    pub fn rest(&self) -> bool {
-        match &self.kind {
-            Kind::Resting(resting) => resting.rest(),
-            _ => false,
-        }
-    }
-}
-
-impl Resting {
-    pub(super) async fn awake(
-        self: &Arc<Self>,
-        model: &Model,
-        deadline: Instant,
-    ) -> Result<Arc<Model>, RunError> {
+    /// The model, loaded by `deadline` if it is not.
+    pub(super) async fn awake(self: &Arc<Self>, deadline: Instant) -> Result<Arc<M>, RunError> {
         self.touch();
         if let Some(loaded) = self.loaded() {
             return Ok(loaded);
         }
-        let (name, capacity) = (|| model.name.clone(), model.capacity.queue_capacity);
+        let (name, capacity) = (|| self.name.clone(), self.queue_capacity);
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let waits = Waits(self.clone());
         if before >= capacity {
             return Err(RunError::Busy { model: name(), capacity });
         }
-        let hash = model.hash.clone();
-        let load = spawn_blocking(move || waits.0.load_once(&hash));
+        let load = spawn_blocking(move || waits.0.load_once());
         match timeout_at(deadline.into(), load).await {
             Ok(Ok(Ok(loaded))) => Ok(loaded),
             Ok(Ok(Err(message))) => {
@@ -130,24 +87,19 @@ impl Resting {
         }
     }
 
-    fn load_once(&self, hash: &str) -> Result<Arc<Model>, String> {
+    fn load_once(&self) -> Result<Arc<M>, String> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = self.loaded() {
             return Ok(loaded);
         }
-        let began = Instant::now();
-        let model = (self.load)()?;
-        if model.hash != hash {
-            return Err("its files have changed since; reload the configuration".to_owned());
-        }
-        tracing::info!(model = model.name, took_ms = began.elapsed().as_millis() as u64, "loaded again");
-        let model = Arc::new(model);
+        let model = Arc::new((self.load)()?);
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(model.clone());
         self.touch();
         Ok(model)
     }
 
-    fn rest(&self) -> bool {
+    /// Unloads the model if it was not used for its time; true if it did.
+    pub(super) fn rest(&self) -> bool {
         if self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.keep_alive {
             return false;
         }
@@ -168,20 +120,12 @@ impl Resting {
         }
     }
 
-    pub(super) fn loaded(&self) -> Option<Arc<Model>> {
+    pub(super) fn loaded(&self) -> Option<Arc<M>> {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn unbatched(&self) -> Option<&str> {
-        self.unbatched.as_deref()
-    }
-
-    pub(super) fn is_dummy(&self) -> bool {
-        self.dummy
     }
 
     fn touch(&self) {

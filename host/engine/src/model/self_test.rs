@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Model, RunError};
-use crate::card::SelfTest;
+use super::error::RunError;
+use super::loaded::Model;
+use crate::card::{SelfTest, TestInput};
 
 /// A model that does not answer what its card says.
 #[derive(Debug, thiserror::Error)]
@@ -37,19 +38,18 @@ impl Model {
     ///
     /// The first that is not answered as expected, or not by `deadline`.
     pub async fn self_test(&self, deadline: Instant) -> Result<usize, SelfTestError> {
-        for (index, test) in self.card.tests.iter().enumerate() {
+        for (index, test) in self.card().tests.iter().enumerate() {
             self.one_test(index, test, deadline).await?;
         }
-        Ok(self.card.tests.len())
+        Ok(self.card().tests.len())
     }
 
     async fn one_test(&self, index: usize, test: &SelfTest, deadline: Instant) -> Result<(), SelfTestError> {
-        let model = || self.name.clone();
+        let model = || self.name().to_owned();
         let differs = |message| SelfTestError::Differs { model: model(), test: index, message };
-        let spec = |name: &str| self.card.inputs.iter().find(|input| input.name == name);
-        let tensor = |(name, input): (&String, &crate::card::TestInput)| {
-            Ok((name.clone(), input.tensor(name, spec(name))?))
-        };
+        let spec = |name: &str| self.card().inputs.iter().find(|input| input.name == name);
+        let tensor =
+            |(name, input): (&String, &TestInput)| Ok((name.clone(), input.tensor(name, spec(name))?));
         let inputs = test.inputs.iter().map(tensor).collect::<Result<_, String>>().map_err(differs)?;
         let reply = self.run(inputs, deadline).await;
         let reply = reply.map_err(|source| SelfTestError::Run { model: model(), test: index, source })?;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::language::TokenUsage;
+use super::usage::TokenUsage;
 
 /// Totals since a model was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

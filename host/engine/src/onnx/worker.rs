@@ -3,11 +3,23 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::Shared;
-use super::queue::Job;
+use super::pace::Pace;
+use super::queue::{Job, Queue};
+use super::signature::Signature;
 use crate::backend::{BackendError, Session};
-use crate::model::{Reply, RunError, panic_message};
+use crate::model::{Capacity, Counters, Reply, RunError, panic_message};
 use crate::tensor::Tensor;
+
+/// What callers and workers have in common.
+pub(super) struct Shared {
+    /// The model's name, for errors.
+    pub(super) name: String,
+    pub(super) capacity: Capacity,
+    pub(super) signature: Signature,
+    pub(super) queue: Queue,
+    pub(super) counters: Counters,
+    pub(super) pace: Pace,
+}
 
 impl Shared {
     /// Compute what is in the queue until it is closed.
@@ -48,6 +60,14 @@ impl Shared {
                 Err(self.explain(error))
             }
         }
+    }
+
+    /// Answer a job that nobody waits for any more, instead of computing it.
+    pub(super) fn skip(&self, job: Job) {
+        self.counters.skipped();
+        // Its caller may be just short of noticing the deadline; a caller that is gone does not
+        // mind.
+        let _ = job.reply.send(Err(RunError::Deadline { model: self.name.clone() }));
     }
 
     fn answer_alone(&self, session: &mut dyn Session, job: Job) {

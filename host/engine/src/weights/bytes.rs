@@ -1,5 +1,6 @@
 //! A file's bytes, wherever they lie: in the program's image, on the heap, or mapped.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::ops::{Deref, Range};
@@ -35,14 +36,31 @@ impl Bytes {
     ///
     /// When the file cannot be opened or mapped.
     pub(crate) fn map(path: &Path) -> std::io::Result<Self> {
-        Opened::open(path, Links::Follow)?.map()
+        Bytes::from_opened(Opened::open(path, Links::Follow)?)
     }
 
-    /// As [`Bytes::map`], of a file that is open.
+    /// Maps an open file for reading. The mapping keeps the descriptor for
+    /// [`Bytes::check_unchanged`].
     ///
     /// # Errors
     ///
-    /// When the file cannot be mapped.
+    /// When it cannot be mapped.
+    pub(crate) fn from_opened(opened: Opened) -> std::io::Result<Self> {
+        match Bytes::map_file(opened.file())? {
+            Bytes::Mapped { map, .. } => Ok(Bytes::Mapped { map, file: Some(opened) }),
+            empty => Ok(empty),
+        }
+    }
+
+    /// As [`Bytes::from_opened`], without keeping the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be mapped.
+    pub(crate) fn from_borrowed(opened: &Opened) -> std::io::Result<Self> {
+        Bytes::map_file(opened.file())
+    }
+
     pub(crate) fn map_file(file: &File) -> std::io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::Owned(Vec::new()));
@@ -52,6 +70,15 @@ impl Bytes {
         // program that maps weights.
         let mapped = unsafe { Mmap::map(file)? };
         Ok(Bytes::Mapped { map: mapped, file: None })
+    }
+
+    /// For backends that keep a copy of their own: mapped bytes are copied.
+    pub(crate) fn into_cow(self) -> Cow<'static, [u8]> {
+        match self {
+            Bytes::Embedded(bytes) => Cow::Borrowed(bytes),
+            Bytes::Owned(bytes) => Cow::Owned(bytes),
+            Bytes::Mapped { map, .. } => Cow::Owned(map.to_vec()),
+        }
     }
 
     /// Check that nobody has written to the file since it was opened, before it was hashed. Bytes
@@ -112,6 +139,12 @@ impl Bytes {
 #[cfg(unix)]
 const fn page_bytes() -> usize {
     64 << 10
+}
+
+/// A file of an ONNX model's external data.
+pub(crate) struct DataFile {
+    pub(crate) name: String,
+    pub(crate) bytes: Bytes,
 }
 
 impl Deref for Bytes {

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{hex, sha256};
+use super::hash::{hex, sha256};
 use crate::files::Folder;
 
 /// The file of hashes.
@@ -102,7 +102,7 @@ impl WeightCache {
     }
 
     /// Where the packed weights of the file with `digest` belong.
-    pub(super) fn slot(&self, digest: &[u8; 32]) -> PackedSlot {
+    pub(crate) fn slot(&self, digest: &[u8; 32]) -> PackedSlot {
         PackedSlot { folder: self.folder.clone(), sha256: hex(digest) }
     }
 

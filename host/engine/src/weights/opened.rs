@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use super::cache::{Identity, WeightCache, since_1970};
-use super::{Bytes, sha256};
+use super::hash::sha256;
 use crate::files::{self, Folder};
 
 /// The coarsest step of a file system's clock: a write within the same step as an earlier one
@@ -43,6 +43,11 @@ impl Opened {
         let metadata = file.metadata()?;
         let identity = Identity::of(&metadata);
         Ok(Opened { path: path.to_owned(), file, bytes: metadata.len(), identity })
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Its size when it was opened.
@@ -104,24 +109,6 @@ impl Opened {
         }
     }
 
-    /// Map it for reading. The mapping keeps the descriptor, so that [`Bytes::check_unchanged`] can
-    /// ask it.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be mapped.
-    pub(crate) fn map(self) -> io::Result<Bytes> {
-        match Bytes::map_file(&self.file)? {
-            Bytes::Mapped { map, .. } => Ok(Bytes::Mapped { map, file: Some(self) }),
-            empty => Ok(empty),
-        }
-    }
-
-    /// Map it for reading, for a moment.
-    pub(super) fn map_again(&self) -> io::Result<Bytes> {
-        Bytes::map_file(&self.file)
-    }
-
     /// Check that nobody has written to the file since it was opened.
     ///
     /// # Errors
@@ -162,6 +149,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::weights::bytes::Bytes;
 
     fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -183,7 +171,7 @@ mod tests {
         fs::write(&other, "that one").unwrap();
         fs::rename(&other, &path).unwrap();
         assert_eq!(opened.read().unwrap(), (b"this one".to_vec(), digest("this one")));
-        let bytes = opened.map().unwrap();
+        let bytes = Bytes::from_opened(opened).unwrap();
         assert_eq!(&bytes[..], b"this one");
         assert!(bytes.check_unchanged().is_err(), "the times of a file change as it loses its name");
     }
@@ -194,7 +182,7 @@ mod tests {
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         let mut opened = Opened::open(&path, Links::Follow).unwrap();
         opened.sha256(None).unwrap();
-        let bytes = opened.map().unwrap();
+        let bytes = Bytes::from_opened(opened).unwrap();
         bytes.check_unchanged().unwrap();
         // The same size, and the same time of modification.
         fs::write(&path, "after.").unwrap();

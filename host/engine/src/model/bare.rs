@@ -4,10 +4,11 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Bytes, CardError, Links, Opened, WeightCache, Weights, hex};
+use super::weights::Weights;
 use crate::card::{Card, CardFile, Download, Format, Role, Task};
 use crate::language::DUMMY;
 use crate::language::gguf::{Gguf, GgufError};
+use crate::weights::{Bytes, CardError, Links, Opened, WeightCache, hex};
 
 /// What a GGUF file says of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,9 +32,10 @@ impl Weights {
     pub fn gguf(path: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
         let failed = |source| CardError::Read { path: path.to_owned(), source };
         let mut opened = Opened::open(path, Links::Follow).map_err(failed)?;
-        let GgufSummary { mut card, .. } = GgufSummary::of(path, opened.map_again().map_err(failed)?)?;
+        let GgufSummary { mut card, .. } =
+            GgufSummary::of(path, Bytes::from_borrowed(&opened).map_err(failed)?)?;
         let digest = opened.sha256(cache).map_err(failed)?;
-        let bytes = opened.map().map_err(failed)?;
+        let bytes = Bytes::from_opened(opened).map_err(failed)?;
         for file in &mut card.files {
             file.sha256 = hex(&digest);
         }
