@@ -1,5 +1,4 @@
-//! The seam between a model's queue and what computes it: two traits, and an implementation of both
-//! in each file.
+//! Backends that compute ONNX files: ONNX Runtime and rten, behind two traits (`session`).
 
 mod error;
 mod library;

@@ -1,8 +1,7 @@
-//! A card says what a model is: its files, what goes in and what comes out, and where all of it
-//! comes from.
+//! The card of a model, `card.toml` beside its weights: files, inputs, outputs, provenance and
+//! self-tests.
 //!
-//! It is `card.toml` beside the weights. The file is read by `card/file.rs`; these are the types it
-//! becomes.
+//! `parse` reads the file into the types of `schema`, and `check` validates them.
 
 mod axis;
 mod check;

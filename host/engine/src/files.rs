@@ -1,13 +1,12 @@
-//! Opening, creating and replacing files where others may write: one place for the whole program.
+//! Safe access to files in places where others may write, for the whole program.
 //!
 //! - [`open`], [`read`] and [`read_to_string`] take a path that the operator has chosen. Links are
-//!   followed; anything but a regular file is rejected, without waiting for the other end of a
-//!   FIFO.
-//! - A [`Folder`] is a descriptor of a folder that the program manages. Whatever is created,
-//!   replaced or removed there is named relative to that descriptor, and no link in it is followed.
+//!   followed. Everything except a regular file is rejected, without blocking on a FIFO.
+//! - A [`Folder`] is the descriptor of a folder that the program manages. Files are created,
+//!   replaced and removed relative to that descriptor, and links in it are not followed.
 //!
-//! Errors have the form "it is a FIFO, expected a regular file"; as with `std::fs`, callers name
-//! the path.
+//! Errors have the form "it is a FIFO, expected a regular file". As with `std::fs`, callers add the
+//! path.
 
 mod folder;
 mod name;

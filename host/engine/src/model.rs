@@ -1,4 +1,4 @@
-//! A model that is loaded, of either kind: what the host knows of it, and how it is run.
+//! Models of either kind: verified weights, loading, running, and comparison of versions.
 
 mod bare;
 mod comparison;

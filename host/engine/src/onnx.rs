@@ -1,5 +1,5 @@
-//! An ONNX model: sessions, callers that compute with a free one themselves where that is short,
-//! and a queue with workers for all else.
+//! ONNX models. A caller computes a short job itself on a free session; other jobs go through a
+//! queue to worker threads.
 
 mod external;
 mod model;

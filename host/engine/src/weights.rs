@@ -1,4 +1,4 @@
-//! The files of a model on disk: opened once, hashed, checked and mapped.
+//! Files of a model on disk: opened once, hashed, verified, mapped and cached.
 
 pub(crate) mod bytes;
 mod cache;

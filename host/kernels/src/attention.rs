@@ -1,10 +1,10 @@
-//! Causal attention over KV blocks, where they lie: a block belongs to whoever shares it, and
-//! nothing is gathered.
+//! Causal attention that reads keys and values in place from shared KV blocks.
 //!
-//! One layer of a block is, for each KV head, keys `(head_dim, 16 tokens)` and then values `(16
-//! tokens, head_dim)`, f16: sixteen scores are one product with a vector of keys, and a weighted
-//! sum runs along rows of values. A task takes some queries that share a KV head and goes through
-//! the spans once, four at a time, with the running softmax of Milakov and Gimelshein (2018).
+//! For each KV head, one layer of a block stores keys as `(head_dim, 16 tokens)` and then values as
+//! `(16 tokens, head_dim)`, in f16. Sixteen scores are therefore one product with a vector of keys,
+//! and a weighted sum runs along rows of values. A task takes several queries that share a KV head
+//! and passes over the spans once, four at a time, with the running softmax of Milakov and
+//! Gimelshein (2018).
 
 mod queries;
 mod shape;
@@ -16,16 +16,16 @@ use crate::simd::dispatch::{InstructionSet, with_simd};
 use queries::Queries;
 pub use shape::{AttentionShape, BLOCK_TOKENS, Chunk, Span};
 
-/// Queries of a task at most.
+/// Maximum number of queries per task.
 const QUERIES: usize = 8;
 
 /// Writes softmax(q · k / sqrt(head_dim)) v of each query to `out`, `(rows, query_heads *
-/// head_dim)`. A query sees the positions up to its own, the last `window` of them where there is
-/// one. `qkv` holds the queries as `rope_and_store` left them.
+/// head_dim)`. A query attends to positions up to its own, or to the last `window` of them. `qkv`
+/// holds the queries as `rope_and_store` left them.
 ///
 /// # Panics
-/// If a chunk leaves `qkv` or `out`, its spans are fewer than its positions or of another shape, or
-/// two chunks share a row.
+/// If a chunk exceeds `qkv` or `out`, if its spans cover fewer positions or have another shape, or
+/// if two chunks share a row.
 pub fn attention(pool: &Pool, shape: &AttentionShape, qkv: &[f32], chunks: &[Chunk<'_>], out: &mut [f32]) {
     attention_on(InstructionSet::chosen(), pool, shape, qkv, chunks, out);
 }
@@ -40,7 +40,7 @@ pub(crate) fn attention_on(
 ) {
     check(shape, qkv, chunks, out);
     let group = shape.query_heads / shape.kv_heads;
-    // Tasks of a chunk follow each other, so that its start can be found for each task.
+    // The tasks of a chunk are consecutive, so that each task can find the first one of its chunk.
     let mut first_tasks = Vec::with_capacity(chunks.len() + 1);
     let mut tasks = 0;
     for chunk in chunks {
@@ -54,14 +54,14 @@ pub(crate) fn attention_on(
         let queries = chunk.rows.len() * group;
         let tiles = queries.div_ceil(QUERIES);
         let task = task - first_tasks[index];
-        // A head's keys and values stay in the second-level cache for all its queries. Late queries
-        // see most keys: begun first, they leave short tasks to even out the end.
+        // The keys and values of a head stay in the second-level cache for all its queries. Late
+        // queries attend to most keys; starting with them leaves short tasks to balance the end.
         let (head, tile) = (task / tiles, tiles - 1 - task % tiles);
         let first = tile * QUERIES;
         let count = QUERIES.min(queries - first);
         let job = Queries { shape, qkv, chunk, head, first, count, out: shared };
-        // SAFETY: `set` is available; shapes were checked, and each task writes its own heads of
-        // its own rows.
+        // SAFETY: `set` is available; shapes were checked, and each task writes only its own heads
+        // of its own rows.
         unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
     });
 }

@@ -1,23 +1,25 @@
-//! The arithmetic of a language model on a CPU: products with quantised matrices, attention over KV
-//! blocks, and the small steps between them.
+//! CPU kernels for language models: products with quantised matrices, attention over KV blocks, and
+//! the element-wise steps between them.
 //!
-//! Slices and shapes go in and out; there is no I/O, no clock and no global state but the chosen
-//! instruction set. Matrices are `(rows, columns)` = (outputs, inputs), row-major where they are
-//! plain slices; activations are `(rows, columns)` = (tokens, features).
+//! Functions take slices and shapes. There is no I/O, no clock, and no global state except the
+//! chosen instruction set. Matrices are `(rows, columns)` = (outputs, inputs), row-major where they
+//! are plain slices; activations are `(rows, columns)` = (tokens, features).
 //!
-//! Layout:
-//! - [`Pool`]: the threads;
-//! - [`WeightType`], [`dequantize_row`]: the GGUF types as they lie in a file;
-//! - [`QuantizedMatrix`], [`Activations`]: weights packed into panels, inputs as int8, and their
-//!   product (`product`);
-//! - [`AttentionShape`], [`attention`], [`Rope`], [`rope_and_store`]: KV blocks of [`BLOCK_TOKENS`]
-//!   tokens;
-//! - `simd`: the instruction sets, one file each, chosen at run time ([`instruction_set`]).
+//! # Layout
+//!
+//! - [`Pool`]: the worker threads (`shared`: the pointer that their tasks share)
+//! - [`WeightType`], [`dequantize_row`]: weight types of GGUF files
+//! - [`QuantizedMatrix`], [`Activations`]: packed weights (`pack`, `buffer`), quantised inputs, and
+//!   their product (`product`)
+//! - [`AttentionShape`], [`attention`], [`Rope`], [`rope_and_store`]: attention over KV blocks of
+//!   [`BLOCK_TOKENS`] tokens
+//! - [`rms_norm`]: normalisation of rows
+//! - `simd`: the instruction sets, one file each, chosen at run time ([`instruction_set`])
 //!
 //! docs/KERNELS.md explains layout and tiling with figures.
 
 #[cfg(target_endian = "big")]
-compile_error!("packed weights and GGUF files are little-endian");
+compile_error!("packed weights and GGUF files are little-endian, so the host must be as well");
 
 mod activations;
 mod attention;

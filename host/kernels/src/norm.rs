@@ -1,4 +1,4 @@
-//! The steps of one row: RMS norm, and the gated product of a feed-forward layer.
+//! Element-wise steps on one row: RMS norm, and the gated product of a feed-forward layer.
 
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use crate::simd::{Job, Simd};
@@ -7,7 +7,7 @@ use crate::simd::{Job, Simd};
 /// is the root of the mean square plus `epsilon`.
 ///
 /// # Panics
-/// If `values` is not whole rows, or `out` has another length.
+/// If `values` has an incomplete row, or `out` has another length.
 pub fn rms_norm(values: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     assert_eq!(values.len(), out.len(), "rms norm: values and out");
     if values.is_empty() {
@@ -20,7 +20,7 @@ pub fn rms_norm(values: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     }
 }
 
-/// One row; the three slices have one length.
+/// Normalises one row; the three slices have the same length.
 pub(crate) fn rms_norm_row(
     set: InstructionSet,
     values: &[f32],
@@ -30,7 +30,7 @@ pub(crate) fn rms_norm_row(
 ) {
     assert!(values.len() == weight.len() && values.len() == out.len(), "rms norm: one length");
     let job = RmsNorm { values, weight, epsilon, out };
-    // SAFETY: `set` is available; the slices have one length.
+    // SAFETY: `set` is available; the slices have the same length.
     unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
 }
 
@@ -83,7 +83,7 @@ mod tests {
     use crate::testing::Random;
 
     #[test]
-    fn rows_are_those_of_the_definition_on_every_instruction_set() {
+    fn rms_norm_matches_definition_on_every_set() {
         let mut random = Random::new(5);
         for len in [1, 7, 16, 33, 96, 896] {
             let (values, weight) = (random.values(len), random.values(len));

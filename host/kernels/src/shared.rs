@@ -1,11 +1,11 @@
-//! A pointer that the tasks of a pool share.
+//! Pointer that the tasks of a pool share.
 
-/// A pointer that tasks of a pool share; each task keeps to its own part of what it points at.
+/// A pointer that tasks of a pool share. Each task accesses only its own part of the target.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(*mut T);
 
-// SAFETY: the pointer crosses threads only inside `Pool::run`, which outlives its tasks; each use
-// says which part a task writes.
+// SAFETY: the pointer crosses threads only inside `Pool::run`, which returns after its tasks; each
+// use states which part a task writes.
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}

@@ -1,44 +1,44 @@
-//! An ONNX Runtime library that cannot be used.
+//! Error of loading ONNX Runtime.
 
 use std::path::PathBuf;
 
-/// An ONNX Runtime that was asked for and cannot be used.
+/// The requested ONNX Runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The file cannot be found.
+    /// The file does not exist or cannot be opened.
     #[error("cannot find `{}`, expected the path of a libonnxruntime shared library", path.display())]
     Missing {
-        /// The library.
+        /// Path of the library.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The file is something else.
-    #[error("`{}` is not an ONNX Runtime that loads: {message}", path.display())]
+    /// The file is not an ONNX Runtime library.
+    #[error("cannot load `{}` as ONNX Runtime: {message}", path.display())]
     NotOnnxRuntime {
-        /// The library.
+        /// Path of the library.
         path: PathBuf,
-        /// What the loader said.
+        /// Message of the loader.
         message: String,
     },
-    /// The library's interface is older than this program needs.
+    /// The library is older than the minimum version.
     #[error("`{}` is ONNX Runtime {found}, expected 1.{} or later", path.display(), ort::MINOR_VERSION)]
     TooOld {
-        /// The library.
+        /// Path of the library.
         path: PathBuf,
-        /// Its version.
+        /// Version of the library.
         found: String,
     },
-    /// A process can load one.
+    /// The process has already loaded another ONNX Runtime.
     #[error(
-        "cannot load `{}`: this process already runs `{}`, and a process can hold one ONNX Runtime; restart it",
+        "cannot load `{}`: this process has already loaded `{}`, and it can load only one ONNX Runtime; restart it",
         path.display(),
         loaded.display()
     )]
     Second {
-        /// The library.
+        /// Path of the library.
         path: PathBuf,
-        /// The one that is loaded.
+        /// Path of the loaded library.
         loaded: PathBuf,
     },
 }

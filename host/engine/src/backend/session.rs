@@ -1,4 +1,4 @@
-//! The two traits between a model's queue and the library that computes it.
+//! Traits between the queue of a model and the library that computes it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,15 +10,15 @@ use crate::tensor::{Tensor, shape_text};
 
 /// A library that runs ONNX files.
 pub(crate) trait Backend: Send + Sync {
-    /// A word for logs and tables.
+    /// Short name for logs and tables.
     fn name(&self) -> &'static str;
 
-    /// Load a file into `capacity.sessions` sessions of `capacity.threads` threads each. They share
-    /// what they can.
+    /// Loads a file into `capacity.sessions` sessions of `capacity.threads` threads each. Sessions
+    /// share as much memory as the library permits.
     ///
     /// # Errors
     ///
-    /// When the file cannot be loaded, or needs what the backend lacks.
+    /// When the file cannot be loaded, or needs an unsupported feature.
     fn load(
         &self,
         bytes: Cow<'static, [u8]>,
@@ -27,41 +27,41 @@ pub(crate) trait Backend: Send + Sync {
     ) -> Result<Vec<Box<dyn Session>>, BackendError>;
 }
 
-/// A loaded model that computes one call at a time.
+/// A session of a loaded model, which computes one call at a time.
 pub(crate) trait Session: Send {
-    /// What the file takes, in its own order.
+    /// Inputs in the order of the file.
     fn inputs(&self) -> &[Port];
 
-    /// What the file gives, in its own order.
+    /// Outputs in the order of the file.
     fn outputs(&self) -> &[Port];
 
-    /// Compute all outputs, in the order of [`Session::outputs`], from `inputs` in the order of
+    /// Computes all outputs, in the order of [`Session::outputs`], from `inputs` in the order of
     /// [`Session::inputs`].
     ///
-    /// The inputs have the card's types and shapes. They are borrowed so that a batch that fails
-    /// can be computed again job by job, and because both backends read them in place.
+    /// The inputs have the types and shapes of the card. They are borrowed because both backends
+    /// read them in place, and so that a failed batch can be computed again job by job.
     ///
     /// # Errors
     ///
-    /// When the backend refuses or fails. The session can be used again.
+    /// When the library reports an error. The session remains usable.
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError>;
 }
 
-/// A tensor that a file takes or gives, as the file declares it.
+/// An input or output, as the file declares it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Port {
-    /// Its name in the file.
+    /// Name in the file.
     pub(crate) name: String,
-    /// The types by which a card may rightly call it; none where no tensor of ours can be passed.
+    /// Types that a card may declare for it; empty if no tensor can be passed.
     pub(crate) dtypes: &'static [DType],
-    /// The type as the backend reports it, for messages.
+    /// Type as the backend reports it, for messages.
     pub(crate) declared: String,
-    /// Its axes; none where the file does not tell.
+    /// Axes; `None` if the file does not declare them.
     pub(crate) shape: Option<Vec<Axis>>,
 }
 
 impl Port {
-    /// Type and shape as messages show them: `f32 (N, 1000)`.
+    /// Type and shape as shown in messages: `f32 (N, 1000)`.
     pub(crate) fn describe(&self) -> String {
         match &self.shape {
             Some(shape) => format!("{} {}", self.declared, shape_text(shape)),
@@ -70,21 +70,21 @@ impl Port {
     }
 }
 
-/// What a backend answers instead of tensors.
+/// Error of a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum BackendError {
-    /// Right for the model, and more than this backend can do.
+    /// The model is valid but needs an unsupported feature.
     Unsupported(String),
-    /// Anything else.
+    /// Any other error.
     Failed(String),
 }
 
-/// What a library said, passed on.
+/// Converts an error of a library.
 pub(super) fn failed(error: impl fmt::Display) -> BackendError {
     BackendError::Failed(error.to_string())
 }
 
-/// The one type of a list that is needed for as long as the program runs.
+/// Static list of one type.
 pub(super) fn only(dtype: DType) -> &'static [DType] {
     let position = DType::ALL.iter().position(|known| *known == dtype);
     position.map_or(&[], |position| &DType::ALL[position..=position])

@@ -1,4 +1,4 @@
-//! `card.toml` as it is written: every key known, every mistake with its line.
+//! Parser of `card.toml`. Unknown keys are errors, and messages contain the line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,13 +14,13 @@ use super::tensors::{InputSpec, OutputSpec};
 use crate::text::{QUOTE_BYTES, excerpt};
 use crate::weights::{CardError, Links, Opened};
 
-/// The card's file name.
+/// File name of a card.
 pub(crate) const CARD: &str = "card.toml";
 
-/// A larger card is not read. Numbers of self-tests take most of one.
+/// Maximum bytes of a card. Most of a large card are numbers of self-tests.
 const MAX_CARD_BYTES: u64 = 64 << 20;
 
-/// The keys of the file. [`Card`] differs in its labels, which are here the name of their file.
+/// Keys of the file. Unlike in [`Card`], `labels` is the name of a file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CardToml {
@@ -45,15 +45,16 @@ struct CardToml {
     tests: Vec<SelfTest>,
 }
 
-/// The card that `text` writes, its labels not yet read, and the name of the file that holds them.
+/// Parses and checks a card. The labels are not read yet; the second value is the name of their
+/// file.
 ///
 /// # Errors
 ///
-/// A message that says what is wrong and, as far as TOML knows it, in which line.
+/// A message about the first problem, with its line if TOML reports one.
 pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
     let file: CardToml = toml::from_str(text).map_err(|error| {
-        // The parser's message is several lines that show the mistake, ending in a line break; a
-        // card may be a stranger's, and its lines of any length.
+        // The parser's message has several lines that show the mistake, and ends with a line break.
+        // An untrusted card may have lines of any length.
         let message = error.to_string();
         message.trim_end().lines().map(|line| excerpt(line, QUOTE_BYTES)).collect::<Vec<_>>().join("\n")
     })?;
@@ -77,11 +78,11 @@ pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
     Ok((card, file.labels))
 }
 
-/// The text of a card.
+/// Reads the text of a card.
 ///
 /// # Errors
 ///
-/// When there is none, or it is no text of a card's size.
+/// When it cannot be read, is too large, or is not UTF-8.
 pub(crate) fn read_card(path: &Path) -> Result<String, CardError> {
     let failed = |source| CardError::Read { path: path.to_owned(), source };
     let mut opened = Opened::open(path, Links::Follow).map_err(failed)?;
@@ -95,20 +96,20 @@ pub(crate) fn read_card(path: &Path) -> Result<String, CardError> {
 }
 
 impl Card {
-    /// The card that `text` writes. Its labels are in a file that is not read here, so it has none.
+    /// Parses and checks the card in `text`. Its labels are in another file, so they are empty.
     ///
     /// # Errors
     ///
-    /// A message that says what is wrong and, as far as TOML knows it, in which line.
+    /// A message about the first problem, with its line if TOML reports one.
     pub fn parse(text: &str) -> Result<Self, String> {
         parse(text).map(|(card, _)| card)
     }
 
-    /// The card in `folder`, as [`Card::parse`] reads it.
+    /// Reads the card in `folder` as [`Card::parse`] does.
     ///
     /// # Errors
     ///
-    /// When there is none, or it is wrong.
+    /// When it is missing or invalid.
     pub fn read(folder: &Path) -> Result<Self, CardError> {
         let path = folder.join(CARD);
         Card::parse(&read_card(&path)?).map_err(|message| CardError::Card { path, message })

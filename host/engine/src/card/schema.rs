@@ -1,4 +1,4 @@
-//! The content of a card.
+//! The types of a card.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,40 +10,40 @@ use super::file::{CardFile, Role};
 use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
 
-/// What a model is.
+/// Description of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Card {
-    /// The weights' own name; a configuration may serve them under another.
+    /// Name of the weights. A configuration may serve them under another name.
     pub name: String,
-    /// What the model does.
+    /// Task of the model.
     pub task: Task,
-    /// How its file is to be read.
+    /// Format of the model's file.
     pub format: Format,
-    /// One line for people.
+    /// Description in one line.
     pub description: String,
-    /// SPDX expression of the weights' licence.
+    /// SPDX expression of the licence of the weights.
     pub license: String,
-    /// Where the weights come from, and which script rebuilds the file.
+    /// Origin of the weights, and the script that rebuilds the file.
     pub source: String,
-    /// The axis whose rows are independent of each other, so that those of several requests may be
-    /// computed together: 0, the first axis of every input and output. Without it requests are
-    /// never joined.
+    /// Batch axis, whose rows are independent, so that requests can be joined along it: always 0,
+    /// the first axis of every input and output. Requests are not joined if it is missing.
     pub batch_axis: Option<usize>,
-    /// The files, by the names that they have beside the card.
+    /// Files, by their names beside the card.
     pub files: Vec<CardFile>,
-    /// What the model takes, in the order in which backends are given it; none for a language
-    /// model, whose tensors are those of the convention in wit/README.md.
+    /// Inputs in the order in which backends receive them. Empty for a language model, whose
+    /// tensors follow the convention in wit/README.md.
     pub inputs: Vec<InputSpec>,
-    /// What the model gives, in the order of a reply; none for a language model.
+    /// Outputs in the order of a reply; empty for a language model.
     pub outputs: Vec<OutputSpec>,
-    /// The classes' names in the order of the first output's last axis; empty for a model without.
+    /// Class names in the order of the last axis of the first output; empty for models without
+    /// labels.
     pub labels: Vec<String>,
-    /// Where the model's file can be fetched, for one that is too large to ship.
+    /// Download locations of the model's file, if it is too large to ship.
     pub download: Download,
-    /// What suits this model and is no part of its file, such as a prompt: guests read it by its
+    /// Settings for guests that suit this model but are not part of its file, such as a prompt, by
     /// key.
     pub preset: BTreeMap<String, String>,
-    /// What it is asked before it is served.
+    /// Self-tests that run before the model is served.
     pub tests: Vec<SelfTest>,
 }
 
@@ -55,15 +55,15 @@ impl Card {
     }
 }
 
-/// What a model does.
+/// Task of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// An image in, a score for each label out.
+    /// Image to a score per label.
     ImageClassification,
-    /// A text in, a score for each label out.
+    /// Text to a score per label.
     TextClassification,
-    /// A text in; its continuation, or the log-probability of given ones, out.
+    /// Text to its continuation, or to log-probabilities of given continuations.
     TextGeneration,
 }
 
@@ -77,13 +77,13 @@ impl fmt::Display for Task {
     }
 }
 
-/// How a model's file is to be read.
+/// Format of a model's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// A serialised `ModelProto` of ONNX.
     Onnx,
-    /// A language model with its tokenizer, as llama.cpp and others write it.
+    /// A language model with its tokenizer, in the format of llama.cpp.
     Gguf,
 }
 

@@ -1,4 +1,4 @@
-//! The tensors of a card: what a model takes and what it gives.
+//! The tensors of a card: inputs and outputs.
 
 use serde::Deserialize;
 
@@ -6,44 +6,44 @@ use super::axis::Axis;
 use super::image::ImageSpec;
 use crate::dtype::DType;
 
-/// A tensor that a model takes.
+/// An input of a model.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputSpec {
-    /// Its name in the model's file.
+    /// Name in the model's file.
     pub name: String,
-    /// The type of its elements.
+    /// Type of the elements.
     pub dtype: DType,
-    /// Its axes, outermost first.
+    /// Axes, outermost first.
     pub shape: Vec<Axis>,
-    /// What the axes mean, such as `NCHW`.
+    /// Meaning of the axes, such as `NCHW`.
     pub layout: Option<String>,
-    /// How pixels become its numbers: `layout` and `shape` are then those of an image.
+    /// Conversion of pixels; `layout` and `shape` must then be those of an image.
     pub image: Option<ImageSpec>,
-    /// How text becomes its numbers.
+    /// Conversion of text.
     pub text: Option<TextSpec>,
 }
 
-/// How a text becomes the ids of its words.
+/// Conversion of a text to word ids.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextSpec {
-    /// The file, one of the card's, that maps words to ids.
+    /// File of the card that maps words to ids.
     pub vocabulary: String,
-    /// How many ids the model looks at.
+    /// Number of ids that the model reads.
     pub max_tokens: usize,
-    /// Where zeros fill up a shorter text: `left` or `right`.
+    /// Side on which a shorter text is padded with zeros: `left` or `right`.
     pub pad: String,
 }
 
-/// A tensor that a model gives.
+/// An output of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputSpec {
-    /// Its name in the model's file.
+    /// Name in the model's file.
     pub name: String,
-    /// The type of its elements.
+    /// Type of the elements.
     pub dtype: DType,
-    /// Its axes, outermost first.
+    /// Axes, outermost first.
     pub shape: Vec<Axis>,
 }

@@ -15,8 +15,8 @@ use super::regular::{FLAGS, expect_regular, read_opened, regular, text, unexpect
 use super::status::Status;
 
 /// A folder that the program manages. All names are single components, relative to the folder's
-/// descriptor, and no link is followed: a link in the place of a file is rejected when it is read,
-/// and replaced or removed itself.
+/// descriptor, and links are not followed: reading a link is an error, and replacing or removing
+/// one affects the link itself.
 #[derive(Debug)]
 pub struct Folder {
     descriptor: OwnedFd,
@@ -24,11 +24,11 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder at `path`, which the operator has chosen: links are followed.
+    /// Opens the folder at `path`, which the operator has chosen. Links are followed.
     ///
     /// # Errors
     ///
-    /// When there is no such folder.
+    /// When the folder does not exist.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
@@ -37,8 +37,8 @@ impl Folder {
         Ok(Folder { descriptor, path: path.to_owned() })
     }
 
-    /// Opens the folder at `path`, which is created where it is missing. Its own name is no link;
-    /// the folders above it are the operator's choice.
+    /// Opens the folder at `path`, and creates it if it is missing. Its last component must not be
+    /// a link; the folders above it are the operator's choice.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When there is no such folder, or `path` is a link or a file.
+    /// When the folder does not exist, or `path` is a link or a file.
     pub fn existing(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         match (path.parent(), path.file_name()) {
@@ -67,31 +67,32 @@ impl Folder {
         }
     }
 
-    /// The folder of the file at `path`, which the operator has chosen, and the file's name there.
+    /// Opens the folder of the file at `path`, which the operator has chosen, and returns it with
+    /// the name of the file.
     ///
     /// # Errors
     ///
-    /// When there is no such folder, or `path` has no file name.
+    /// When the folder does not exist, or `path` has no file name.
     pub fn of(path: &Path) -> io::Result<(Self, OsString)> {
         let name = path.file_name().ok_or_else(|| not_plain(path.as_os_str()))?;
         Ok((Folder::open(path.parent().unwrap_or(Path::new("")))?, name.to_owned()))
     }
 
-    /// The path by which it was opened, for messages.
+    /// Path by which the folder was opened, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of `name` in it, for messages.
+    /// Path of `name` in the folder, for messages.
     pub fn join(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.path.join(name.as_ref())
     }
 
-    /// Opens the folder `name` in it.
+    /// Opens the subfolder `name`.
     ///
     /// # Errors
     ///
-    /// When there is none, or it is a link or a file.
+    /// When it does not exist, or is a link or a file.
     pub fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         let name = plain(name.as_ref())?;
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
@@ -104,7 +105,7 @@ impl Folder {
         }
     }
 
-    /// Opens the folder `name` in it, which is created where it is missing.
+    /// Opens the subfolder `name`, and creates it if it is missing.
     ///
     /// # Errors
     ///
@@ -117,8 +118,8 @@ impl Folder {
         }
     }
 
-    /// Creates a folder under a name of its own, which begins with `prefix`, and which only its
-    /// user may enter.
+    /// Creates a subfolder with a unique name that starts with `prefix`. Only its owner may access
+    /// it.
     ///
     /// # Errors
     ///
@@ -139,7 +140,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When there is none, or it is a link, a FIFO, a socket, a device or a folder.
+    /// When it does not exist, or is a link, a FIFO, a socket, a device or a folder.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.open_existing(name.as_ref(), OFlags::RDONLY)
     }
@@ -166,7 +167,7 @@ impl Folder {
         let flags = FLAGS | OFlags::NOFOLLOW | flags;
         match rustix::fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode as RawMode)) {
             Ok(descriptor) => regular(File::from(descriptor)),
-            // A link, or a socket.
+            // A link or a socket.
             Err(error @ (Errno::LOOP | Errno::NXIO | Errno::ISDIR)) => {
                 Err(self.file_type(name)?.map_or(error.into(), |found| unexpected(found, "a regular file")))
             }
@@ -174,26 +175,26 @@ impl Folder {
         }
     }
 
-    /// Reads the regular file `name`, which may have up to `most` bytes.
+    /// Reads the regular file `name` of at max `max` bytes.
     ///
     /// # Errors
     ///
-    /// As [`Folder::open_file`], and when it is longer.
-    pub fn read(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<Vec<u8>> {
-        read_opened(self.open_file(name)?, most)
+    /// As [`Folder::open_file`], and when the file is longer.
+    pub fn read(&self, name: impl AsRef<OsStr>, max: u64) -> io::Result<Vec<u8>> {
+        read_opened(self.open_file(name)?, max)
     }
 
-    /// Reads the UTF-8 text in `name`, which may have up to `most` bytes.
+    /// Reads the UTF-8 text in `name` of at max `max` bytes.
     ///
     /// # Errors
     ///
-    /// As [`Folder::read`], and when it is not UTF-8.
-    pub fn read_to_string(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<String> {
-        text(self.read(name, most)?)
+    /// As [`Folder::read`], and when the file is not UTF-8.
+    pub fn read_to_string(&self, name: impl AsRef<OsStr>, max: u64) -> io::Result<String> {
+        text(self.read(name, max)?)
     }
 
-    /// Opens the lock file `name`, which is created where it is missing and never truncated. It is
-    /// not locked yet.
+    /// Opens the lock file `name`, and creates it if it is missing. It is never truncated. The
+    /// caller locks it.
     ///
     /// # Errors
     ///
@@ -202,33 +203,32 @@ impl Folder {
         self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE, 0o666)
     }
 
-    /// Creates `name`, which must not exist, with the rights `mode` (less the umask), for reading
-    /// and writing.
+    /// Creates the file `name` with the permissions `mode` (less the umask), for reading and
+    /// writing.
     ///
     /// # Errors
     ///
-    /// When it cannot be created, or something of that name exists.
+    /// When it cannot be created, or `name` exists.
     pub fn create_file(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)
     }
 
-    /// Renames `from` to `to` in the folder `other` of the same file system, in the place of what
-    /// is there.
+    /// Renames `from` to `to` in the folder `other` of the same file system, and replaces an
+    /// existing file.
     ///
     /// # Errors
     ///
-    /// When either folder cannot be written, or there is no `from`.
+    /// When either folder cannot be written, or `from` does not exist.
     pub fn rename(&self, from: impl AsRef<OsStr>, other: &Folder, to: impl AsRef<OsStr>) -> io::Result<()> {
         let (from, to) = (plain(from.as_ref())?, plain(to.as_ref())?);
         Ok(rustix::fs::renameat(&self.descriptor, from, &other.descriptor, to)?)
     }
 
-    /// Gives the file `from` the further name `to` in the folder `other`, unless something of that
-    /// name exists.
+    /// Creates a hard link `to` in the folder `other` for the file `from`.
     ///
     /// # Errors
     ///
-    /// When it cannot be done, or something of that name exists.
+    /// When it cannot be created, or `to` exists.
     pub fn link_to(&self, from: impl AsRef<OsStr>, other: &Folder, to: impl AsRef<OsStr>) -> io::Result<()> {
         let (from, to) = (plain(from.as_ref())?, plain(to.as_ref())?);
         Ok(rustix::fs::linkat(&self.descriptor, from, &other.descriptor, to, AtFlags::empty())?)
@@ -238,16 +238,16 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When there is none, or it cannot be removed.
+    /// When it does not exist, or cannot be removed.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.descriptor, plain(name.as_ref())?, AtFlags::empty())?)
     }
 
-    /// The names in it, in no order.
+    /// Names in the folder, in no particular order.
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// When the folder cannot be read.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.descriptor)? {
@@ -259,11 +259,11 @@ impl Folder {
         Ok(names)
     }
 
-    /// What `name` is; a link is not followed.
+    /// Status of `name`, without following a link; `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// When it cannot be asked.
+    /// When the status cannot be read.
     pub fn status(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Status>> {
         let found =
             match rustix::fs::statat(&self.descriptor, plain(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW) {
@@ -284,7 +284,7 @@ impl Folder {
         Ok(self.status(name)?.map(|found| found.kind))
     }
 
-    /// Where the link `name` leads.
+    /// Target of the link `name`.
     ///
     /// # Errors
     ///
@@ -294,11 +294,11 @@ impl Folder {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// Waits until the names in it have reached the disk.
+    /// Waits until the names in the folder are on disk.
     ///
     /// # Errors
     ///
-    /// When the disk fails.
+    /// When the disk reports an error.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.descriptor)?)
     }

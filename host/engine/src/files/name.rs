@@ -1,10 +1,10 @@
-//! Names of files in a folder: single components, and free ones for temporary files.
+//! Names in a folder: checks of single components, and unique names for temporary files.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 
-/// Attempts at a name that nobody has taken.
+/// Number of attempts to find an unused name.
 const ATTEMPTS: usize = 16;
 
 pub(super) fn partial_name(name: &OsStr) -> OsString {
@@ -14,7 +14,7 @@ pub(super) fn partial_name(name: &OsStr) -> OsString {
     partial
 }
 
-/// What `create` creates under the first of the names that is free, and that name.
+/// Calls `create` with names until one is unused, and returns that name with the result.
 pub(super) fn unique<T>(
     mut name: impl FnMut() -> OsString,
     mut create: impl FnMut(&OsStr) -> io::Result<T>,
@@ -26,10 +26,10 @@ pub(super) fn unique<T>(
             created => return created.map(|created| (name, created)),
         }
     }
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, "no name is free for a temporary file"))
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "found no unused name for a temporary file"))
 }
 
-/// `name`, if it is one name and does not lead out of its folder.
+/// Checks that `name` is a single component inside its folder.
 pub(super) fn plain(name: &OsStr) -> io::Result<&OsStr> {
     let bytes = name.as_bytes();
     if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') {

@@ -1,4 +1,4 @@
-//! Opening and reading regular files, and rejecting all others.
+//! Opening and reading of regular files; everything else is rejected.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, RawMode};
 
-/// Flags for every file that is opened: no waiting for a peer, no terminal that becomes ours.
+/// Flags for all files: do not block on a FIFO, and do not acquire a controlling terminal.
 pub(super) const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// Opens the regular file at `path` for reading. Links are followed.
@@ -17,45 +17,45 @@ pub(super) const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(O
 /// When it cannot be opened, or is a FIFO, a socket, a device or a folder.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     let path = path.as_ref();
-    // Before the file is opened, because opening a device may have effects; and after, because it
-    // may be another by then.
+    // Check before opening, because opening a device may have side effects, and after opening,
+    // because the path may have been replaced.
     expect_regular(file_type(&fs::metadata(path)?))?;
     regular(File::from(rustix::fs::open(path, FLAGS | OFlags::RDONLY, Mode::empty())?))
 }
 
-/// Reads the regular file at `path`, which may have up to `most` bytes. Links are followed.
+/// Reads the regular file at `path` of at max `max` bytes. Links are followed.
 ///
 /// # Errors
 ///
 /// As [`open`], and when the file is longer.
-pub fn read(path: impl AsRef<Path>, most: u64) -> io::Result<Vec<u8>> {
-    read_opened(open(path)?, most)
+pub fn read(path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
+    read_opened(open(path)?, max)
 }
 
-/// Reads the UTF-8 text at `path`, which may have up to `most` bytes. Links are followed.
+/// Reads the UTF-8 text at `path` of at max `max` bytes. Links are followed.
 ///
 /// # Errors
 ///
 /// As [`read`], and when the file is not UTF-8.
-pub fn read_to_string(path: impl AsRef<Path>, most: u64) -> io::Result<String> {
-    text(read(path, most)?)
+pub fn read_to_string(path: impl AsRef<Path>, max: u64) -> io::Result<String> {
+    text(read(path, max)?)
 }
 
-/// Reads an opened file from its position on, up to `most` bytes.
+/// Reads at max `max` bytes of an open file from its current position.
 ///
 /// # Errors
 ///
 /// When it cannot be read, or has more bytes.
-pub fn read_opened(file: File, most: u64) -> io::Result<Vec<u8>> {
+pub fn read_opened(file: File, max: u64) -> io::Result<Vec<u8>> {
     let size = file.metadata()?.len();
-    if size > most {
-        return Err(too_long(most));
+    if size > max {
+        return Err(too_long(max));
     }
     let mut bytes = Vec::with_capacity(size as usize + 1);
     // The file may grow while it is read.
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(too_long(most));
+    file.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(too_long(max));
     }
     Ok(bytes)
 }
@@ -67,8 +67,8 @@ pub(super) fn text(bytes: Vec<u8>) -> io::Result<String> {
     })
 }
 
-fn too_long(most: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {most} bytes"))
+fn too_long(max: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {max} bytes"))
 }
 
 pub(super) fn regular(file: File) -> io::Result<File> {

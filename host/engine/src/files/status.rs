@@ -1,38 +1,38 @@
-//! The status of a name in a folder.
+//! Status of a name in a folder.
 
 use rustix::fs::FileType;
 
-/// A name in a folder, as it was looked at.
+/// Status of a name in a folder at one point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     pub(super) kind: FileType,
-    /// The numbers of its device and of itself there: equal ones are one file.
+    /// Device and inode. Names with the same identity are the same file.
     pub identity: (u64, u64),
-    /// Its rights.
+    /// Permission bits.
     pub mode: u32,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// When its content last changed: seconds since 1970, and nanoseconds.
+    /// Modification time: seconds since 1970, and nanoseconds.
     pub modified: (i64, u32),
 }
 
 impl Status {
-    /// Whether it is a regular file.
+    /// True for a regular file.
     pub fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
     }
 
-    /// Whether it is a folder.
+    /// True for a folder.
     pub fn is_folder(&self) -> bool {
         self.kind == FileType::Directory
     }
 
-    /// Whether it is a socket.
+    /// True for a socket.
     pub fn is_socket(&self) -> bool {
         self.kind == FileType::Socket
     }
 
-    /// Whether it is a symbolic link.
+    /// True for a symbolic link.
     pub fn is_link(&self) -> bool {
         self.kind == FileType::Symlink
     }

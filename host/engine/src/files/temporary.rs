@@ -1,4 +1,4 @@
-//! Files and links that take their name in one step, once they are complete.
+//! Files and links that receive their name atomically, once they are complete.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -8,49 +8,50 @@ use std::path::Path;
 use super::folder::Folder;
 use super::name::{partial_name, plain, unique};
 
-/// A file that is removed again unless it is given its name.
+/// A temporary file, which is removed unless it receives its final name.
 #[derive(Debug)]
 pub struct Temporary<'f> {
     folder: &'f Folder,
     name: OsString,
-    /// Its name until then; none once it has its own.
+    /// Temporary name; `None` once the file has its final name.
     partial: Option<OsString>,
     file: File,
 }
 
 impl Temporary<'_> {
-    /// The file itself.
+    /// The open file.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Gives the file its name, in the place of what is there, once its bytes have reached the
-    /// disk.
+    /// Renames the file to its final name once its bytes are on disk, and replaces an existing
+    /// file.
     ///
     /// # Errors
     ///
-    /// When they cannot be written, or the file cannot be renamed.
+    /// When the bytes cannot be written, or the file cannot be renamed.
     pub fn persist(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         if let Some(partial) = &self.partial {
             self.folder.rename(partial, self.folder, &self.name)?;
         }
         self.partial = None;
-        // The name itself; what this loses is what a crash before it would have lost.
+        // Syncs the new name. If this fails, the effect is that of a crash before the call.
         let _ = self.folder.sync();
         Ok(())
     }
 
-    /// As [`Temporary::persist`], but in nobody's place.
+    /// Links the file to its final name as [`Temporary::persist`] does, without replacing an
+    /// existing file.
     ///
     /// # Errors
     ///
-    /// As [`Temporary::persist`], and when something of that name exists.
+    /// As [`Temporary::persist`], and when the name exists.
     pub fn persist_new(self) -> io::Result<()> {
         self.file.sync_all()?;
         match &self.partial {
-            // Unlike a rename, a link takes nobody's place. The temporary name goes when `self` is
-            // dropped.
+            // Unlike a rename, a link does not replace a file. The temporary name is removed when
+            // `self` is dropped.
             Some(partial) => self.folder.link_to(partial, self.folder, &self.name),
             None => Ok(()),
         }
@@ -76,8 +77,8 @@ impl Write for Temporary<'_> {
 }
 
 impl Folder {
-    /// Creates a file under a name of its own, which is removed again unless it is given the name
-    /// `name` with [`Temporary::persist`]. It ends in `.partial`.
+    /// Creates a temporary file for `name`. Its own name ends in `.partial`, and it is removed
+    /// unless [`Temporary::persist`] renames it to `name`.
     ///
     /// # Errors
     ///
@@ -88,18 +89,18 @@ impl Folder {
         Ok(Temporary { folder: self, name: name.to_owned(), partial: Some(partial), file })
     }
 
-    /// Puts `bytes` into `name`, whole or not at all, with the rights `mode` (less the umask).
+    /// Replaces the content of `name` atomically, with the permissions `mode` (less the umask).
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written; an earlier file of that name is as it was.
+    /// When the folder cannot be written; an existing file is then unchanged.
     pub fn replace(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> io::Result<()> {
         let mut file = self.temporary(name, mode)?;
         file.write_all(bytes)?;
         file.persist()
     }
 
-    /// Makes `name` a link to `target`, in one step.
+    /// Replaces `name` atomically by a link to `target`.
     ///
     /// # Errors
     ///

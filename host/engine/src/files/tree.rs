@@ -1,4 +1,4 @@
-//! Whole trees of folders: their size, and their removal.
+//! Folder trees: size and removal.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,16 +9,15 @@ use rustix::io::Errno;
 use super::folder::Folder;
 use super::name::plain;
 
-/// Folders below each other that are removed together. Nothing of ours is nested as deep.
+/// Maximum nesting of folders that are removed together. The program nests less deeply.
 const MAX_LEVELS: usize = 32;
 
 impl Folder {
-    /// Removes the file, link or folder `name`, with all that is in it; succeeds where there is
-    /// none.
+    /// Removes the file, link or folder `name` with its content, if it exists.
     ///
     /// # Errors
     ///
-    /// When something cannot be removed, or folders are nested too deep.
+    /// When something cannot be removed, or folders are nested too deeply.
     pub fn remove_all(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         self.remove_levels(plain(name.as_ref())?, MAX_LEVELS)
     }
@@ -26,7 +25,7 @@ impl Folder {
     fn remove_levels(&self, name: &OsStr, levels: usize) -> io::Result<()> {
         match rustix::fs::unlinkat(self, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // Linux says the first, POSIX the second.
+            // Linux returns the first error, POSIX specifies the second.
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(error) => return Err(error.into()),
         }
@@ -43,15 +42,15 @@ impl Folder {
         Ok(rustix::fs::unlinkat(self, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Bytes of the regular files in it, at most `levels` folders below.
+    /// Total bytes of regular files in the folder and up to `levels` levels below it.
     ///
     /// # Errors
     ///
-    /// When a folder cannot be read.
+    /// When the folder cannot be read.
     pub fn bytes(&self, levels: usize) -> io::Result<u64> {
         let mut sum: u64 = 0;
         for name in self.names()? {
-            // Another program may have removed it since it was listed.
+            // Another program may have removed the name since it was listed.
             let Ok(Some(found)) = self.status(&name) else { continue };
             if found.is_file() {
                 sum = sum.saturating_add(found.bytes);

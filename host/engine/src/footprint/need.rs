@@ -1,28 +1,27 @@
-//! The memory of a model, by what takes it.
+//! Memory of a model by purpose.
 
-/// What a model takes, by what takes it.
+/// Memory of a model by purpose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Its parts.
+    /// The parts.
     pub needs: Vec<Need>,
 }
 
-/// A part of what a model takes.
+/// Memory of a model for one purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// A few words for a table.
+    /// Purpose in a few words, for a table.
     pub what: &'static str,
-    /// How much, when the model has been busy.
+    /// Typical bytes after the model has been busy.
     pub bytes: u64,
-    /// The most that it may take.
+    /// Maximum bytes.
     pub most_bytes: u64,
-    /// Whether it lies in a mapped file, whose pages processes share and the system takes back when
-    /// it must.
+    /// True for pages of a mapped file, which processes share and the system can reclaim.
     pub is_mapped: bool,
 }
 
 impl Footprint {
-    /// All of it, in bytes.
+    /// Sum of all parts in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add)

@@ -9,33 +9,33 @@ use crate::tensor::Tensor;
 /// Named tensors.
 pub(super) type Tensors = Vec<(String, Tensor)>;
 
-/// What was found so far.
+/// Result of comparing the outputs of two versions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
-    /// Answers of both that were compared.
+    /// Requests whose outputs were compared.
     pub compared: u64,
-    /// Of these, those that differ by more than is tolerated, or decide otherwise.
+    /// Of these, requests whose outputs differ by more than the tolerance, or in the decision.
     pub disagreed: u64,
-    /// Requests that the next version did not answer.
+    /// Requests on which the next version failed.
     pub failed: u64,
-    /// Answers that were not compared, for too many waited.
+    /// Requests that were skipped because the queue was full.
     pub skipped: u64,
-    /// The largest difference of two values.
+    /// Maximum difference of two values.
     pub largest_difference: f64,
-    /// The latest disagreements, the oldest first.
+    /// Latest disagreements, oldest first.
     pub examples: Vec<Example>,
 }
 
-/// A disagreement. What was asked is not kept.
+/// A disagreement. It does not contain the inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// Keyed hash of the inputs' names, types, shapes and elements, in 64 hexadecimal digits. The
-    /// key is random and kept nowhere else: equal inputs are known by it, and short ones cannot be
-    /// guessed from it.
+    /// Keyed hash of the names, types, shapes and elements of the inputs, in 64 hexadecimal digits.
+    /// The key is random and never leaves the process: equal inputs have equal hashes, but short
+    /// inputs cannot be guessed.
     pub input: String,
-    /// The largest difference of two values; infinite where the answers are of different kinds.
+    /// Maximum difference of two values; infinite if the outputs have different types or shapes.
     pub difference: f64,
-    /// When it was found.
+    /// Time of the comparison.
     pub at: SystemTime,
 }
 
@@ -55,8 +55,7 @@ pub(super) fn hash(key: &[u8; 32], inputs: &Tensors) -> String {
     hasher.finalize().to_string()
 }
 
-/// The largest difference of two values of the same place; infinite where there is none of the same
-/// place.
+/// Maximum difference of corresponding values; infinite if a value has no counterpart.
 pub(super) fn compare(one: &Tensors, other: &Tensors) -> f64 {
     let mut largest = if one.len() == other.len() { 0.0 } else { f64::INFINITY };
     for (name, tensor) in one {
@@ -73,14 +72,14 @@ fn difference(one: &Tensor, other: &Tensor) -> f64 {
     match (one.elements::<f32>(), other.elements::<f32>()) {
         (Ok(these), Ok(those)) if one.shape() == other.shape() => {
             let apart = these.iter().zip(&*those).map(|(a, b)| f64::from((a - b).abs()));
-            apart.fold(0.0, |most, apart| if apart.is_nan() { f64::INFINITY } else { apart.max(most) })
+            apart.fold(0.0, |max, apart| if apart.is_nan() { f64::INFINITY } else { apart.max(max) })
         }
         _ => f64::INFINITY,
     }
 }
 
-/// The largest difference of two log-probabilities, and whether another choice is the likeliest or
-/// another text was written.
+/// Maximum difference of two log-probabilities, and true if the likeliest choice or the text
+/// differs.
 pub(super) fn compare_language(one: &Tensors, other: &Tensors) -> (f64, bool) {
     let of = |tensors: &Tensors, name: &str| {
         tensors.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor.clone())
@@ -97,8 +96,8 @@ pub(super) fn compare_language(one: &Tensors, other: &Tensors) -> (f64, bool) {
 
 fn likeliest(logprobs: &Tensor) -> Option<usize> {
     let values = logprobs.elements::<f32>().ok()?;
-    let most = values.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
-    most.map(|(index, _)| index)
+    let likeliest = values.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    likeliest.map(|(index, _)| index)
 }
 
 #[cfg(test)]
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_the_same_place_are_compared() {
+    fn corresponding_values_are_compared() {
         let one = named("scores", &[0.25, 0.5]);
         assert_eq!(compare(&one, &one), 0.0);
         assert_eq!(compare(&one, &named("scores", &[0.25, 0.75])), 0.25);
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn inputs_are_known_by_their_keyed_hash() {
+    fn input_hash_depends_on_key_and_content() {
         let mut inputs = named("a", &[1.0]);
         inputs.extend(named("b", &[2.0]));
         let hashed = hash(&[1; 32], &inputs);

@@ -1,4 +1,4 @@
-//! A loaded model of either kind, and the version in its shadow.
+//! A loaded model of either kind, and the shadow version that is compared with it.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,44 +18,44 @@ use crate::onnx::OnnxModel;
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 
-/// A loaded model. Dropping it stops its threads and waits for what they are computing.
+/// A loaded model. Dropping it stops its threads and waits for the computations in flight.
 pub struct Model {
     name: String,
     card: Card,
     hash: String,
     capacity: Capacity,
     kind: Kind,
-    /// Read by each call, written by a reload: nobody waits for anything else while holding it.
+    /// Read by each call and written by a reload; held only to clone or to replace the `Arc`.
     mirror: RwLock<Option<Arc<Mirror>>>,
 }
 
 enum Kind {
     Onnx(OnnxModel),
     Language(LanguageModel),
-    /// One of these, or nothing at the moment.
+    /// A model that is unloaded while idle.
     Resting {
-        place: Arc<Resting<Model>>,
+        inner: Arc<Resting<Model>>,
         unbatched: Option<String>,
         dummy: bool,
     },
 }
 
-/// One caller's line of computations on a model. A language model's goes on where the last one
-/// ended, if asked to; others keep nothing from one to the next.
+/// State of one caller's calls to a model. A session of a language model can continue the text of
+/// the preceding call; ONNX models keep no state.
 pub struct Context {
     model: Arc<Model>,
     session: Session,
 }
 
-/// A next version that sees what the model is asked.
+/// A shadow version of a model, which receives the same inputs for comparison.
 pub struct Mirror {
     next: Arc<Model>,
     shadow: Shadow,
 }
 
 impl Model {
-    /// Load `weights` and start the threads that compute. `name` is what errors and logs call the
-    /// model.
+    /// Loads `weights` and starts the worker threads. `name` identifies the model in errors and
+    /// logs.
     ///
     /// # Errors
     ///
@@ -77,15 +77,15 @@ impl Model {
         Ok(Model { name: name.to_owned(), card, hash, capacity, kind, mirror: RwLock::default() })
     }
 
-    /// Compute the outputs for `inputs`, which are named tensors in any order.
+    /// Computes the outputs for `inputs`, named tensors in any order.
     ///
-    /// Dropping the future before computation has begun withdraws the job. Needs a tokio runtime
-    /// with a timer.
+    /// Dropping the future cancels a job that is still queued. Requires a tokio runtime with a
+    /// timer.
     ///
     /// # Errors
     ///
-    /// When the inputs are not what the card says, when the queue is full, at `deadline` even where
-    /// the computation goes on, or when the backend refuses or fails.
+    /// When the inputs do not match the card, when the queue is full, when `deadline` passes (the
+    /// computation may continue), or when the backend fails.
     pub async fn run(&self, inputs: Vec<(String, Tensor)>, deadline: Instant) -> Result<Reply, RunError> {
         self.run_in(&mut Session::default(), inputs, deadline).await
     }
@@ -98,37 +98,38 @@ impl Model {
     ) -> Result<Reply, RunError> {
         let mirror = self.mirror();
         let copied = mirror.as_ref().and_then(|mirror| mirror.shadow.copy(&inputs));
-        let answered = match &self.kind {
+        let result = match &self.kind {
             Kind::Onnx(model) => model.run(inputs, deadline).await,
             Kind::Language(model) => model.run_tensors(session, inputs, deadline).await,
-            Kind::Resting { place, .. } => {
-                let model = place.awake(deadline).await?;
+            Kind::Resting { inner, .. } => {
+                let model = inner.awake(deadline).await?;
                 Box::pin(model.run_in(session, inputs, deadline)).await
             }
         };
-        if let (Some(mirror), Some(copied), Ok(reply)) = (mirror, copied, &answered) {
-            mirror.shadow.answered(copied, &reply.outputs);
+        if let (Some(mirror), Some(copied), Ok(reply)) = (mirror, copied, &result) {
+            mirror.shadow.finished(copied, &reply.outputs);
         }
-        answered
+        result
     }
 
-    /// The next version in this one's shadow.
+    /// The current shadow version.
     pub fn mirror(&self) -> Option<Arc<Mirror>> {
         self.mirror.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on `mirror` sees what this is asked by its tensors, and answers; or nobody does.
+    /// Replaces the shadow version, which receives the tensors of all further calls of
+    /// [`Model::run`].
     pub fn set_mirror(&self, mirror: Option<Arc<Mirror>>) {
         *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = mirror;
     }
 
-    /// A context in which `component` runs the model.
+    /// Creates a context in which `component` runs the model.
     pub fn context(self: &Arc<Self>, component: &Arc<str>) -> Context {
         Context { model: self.clone(), session: Session::new(component) }
     }
 
-    /// The language model, if it is one that is always loaded; of one that [rests](Model::resting),
-    /// ask the one that is [awake](Model::awake).
+    /// The language model, if this is one that is always loaded. For a [resting](Model::resting)
+    /// model, call [`Model::awake`] first.
     pub fn language(&self) -> Option<&LanguageModel> {
         match &self.kind {
             Kind::Onnx(_) | Kind::Resting { .. } => None,
@@ -136,22 +137,22 @@ impl Model {
         }
     }
 
-    /// Whether it is a language model, loaded or not.
+    /// True for a language model, loaded or not.
     pub fn is_language(&self) -> bool {
         self.card.format == Format::Gguf
     }
 
-    /// Whether it can still answer: a language model's thread may have ended by a fault of the
-    /// engine.
+    /// True while the model can reply. The thread of a language model may have ended because of a
+    /// defect in the engine.
     pub fn is_serving(&self) -> bool {
         match &self.kind {
             Kind::Onnx(_) => true,
             Kind::Language(model) => model.is_serving(),
-            Kind::Resting { place, .. } => place.loaded().is_none_or(|model| model.is_serving()),
+            Kind::Resting { inner, .. } => inner.loaded().is_none_or(|model| model.is_serving()),
         }
     }
 
-    /// Whether its weights are random, for sizing a box: whatever it answers means nothing.
+    /// True if the weights are random, for capacity tests; the outputs are then meaningless.
     pub fn is_dummy(&self) -> bool {
         match &self.kind {
             Kind::Onnx(_) => false,
@@ -160,12 +161,12 @@ impl Model {
         }
     }
 
-    /// The name that it was loaded under.
+    /// Name under which the model was loaded.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the model is.
+    /// Card of the model.
     pub fn card(&self) -> &Card {
         &self.card
     }
@@ -175,29 +176,29 @@ impl Model {
         &self.hash
     }
 
-    /// How it is run.
+    /// Limits with which the model was loaded.
     pub fn capacity(&self) -> &Capacity {
         &self.capacity
     }
 
-    /// Jobs that wait to be computed.
+    /// Number of queued jobs.
     pub fn queue_depth(&self) -> usize {
         match &self.kind {
             Kind::Onnx(model) => model.queue_depth(),
             Kind::Language(model) => model.queue_depth(),
-            Kind::Resting { place, .. } => {
-                place.waiting() + place.loaded().map_or(0, |model| model.queue_depth())
+            Kind::Resting { inner, .. } => {
+                inner.waiting() + inner.loaded().map_or(0, |model| model.queue_depth())
             }
         }
     }
 
-    /// Whether jobs are computed together: always by a language model, and otherwise where the card
-    /// says `batch_axis`.
+    /// True if jobs are computed in batches: always for a language model, otherwise if the card has
+    /// `batch_axis`.
     pub fn batches(&self) -> bool {
         self.unbatched().is_none()
     }
 
-    /// Why jobs are computed one by one; none where they are computed together.
+    /// Reason why jobs are computed one at a time; `None` if they are computed in batches.
     pub fn unbatched(&self) -> Option<&str> {
         match &self.kind {
             Kind::Onnx(model) => model.unbatched(),
@@ -206,16 +207,17 @@ impl Model {
         }
     }
 
-    /// What was done since the model was loaded; of one that rests, since it last was.
+    /// Totals since the model was loaded. For a resting model, since it was last loaded.
     pub fn stats(&self) -> Stats {
         match &self.kind {
             Kind::Onnx(model) => model.stats(),
             Kind::Language(model) => model.stats(),
-            Kind::Resting { place, .. } => place.loaded().map(|model| model.stats()).unwrap_or_default(),
+            Kind::Resting { inner, .. } => inner.loaded().map(|model| model.stats()).unwrap_or_default(),
         }
     }
 
-    /// The same model, unloaded when nobody has asked it for `keep_alive`. `load` loads it again.
+    /// Returns the model in a form that is unloaded after it was idle for `keep_alive`, and loaded
+    /// again by `load` on the next call.
     #[must_use]
     pub fn resting(
         self,
@@ -230,56 +232,59 @@ impl Model {
             let began = Instant::now();
             let model = load()?;
             if model.hash != expected {
-                return Err("its files have changed since; reload the configuration".to_owned());
+                return Err(
+                    "its files have changed since it was first loaded; reload the configuration".to_owned()
+                );
             }
             let took_ms = began.elapsed().as_millis() as u64;
-            tracing::info!(model = model.name, took_ms, "loaded again");
+            tracing::info!(model = model.name, took_ms, "model reloaded");
             Ok(model)
         };
-        let place = Resting::new(name.clone(), self, capacity.queue_capacity, keep_alive, load);
-        let kind = Kind::Resting { place: Arc::new(place), unbatched, dummy };
+        let inner = Resting::new(name.clone(), self, capacity.queue_capacity, keep_alive, load);
+        let kind = Kind::Resting { inner: Arc::new(inner), unbatched, dummy };
         Model { name, card, hash, capacity, kind, mirror: RwLock::default() }
     }
 
-    /// The model that computes: itself, or the one that it stands for, loaded by `deadline` if it
-    /// is not.
+    /// Returns the loaded model: this one, or the model that it stands for, loaded by `deadline` if
+    /// necessary.
     ///
     /// # Errors
     ///
-    /// At `deadline`, when as many wait as may, or when it cannot be loaded any more.
+    /// When `deadline` passes, when too many calls wait for the load, or when the model cannot be
+    /// loaded.
     pub async fn awake(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Model>, RunError> {
         match &self.kind {
-            Kind::Resting { place, .. } => place.awake(deadline).await,
+            Kind::Resting { inner, .. } => inner.awake(deadline).await,
             _ => Ok(self.clone()),
         }
     }
 
-    /// The model that computes, where it is loaded.
+    /// The loaded model; `None` while it is unloaded.
     pub fn resident(self: &Arc<Self>) -> Option<Arc<Model>> {
         match &self.kind {
-            Kind::Resting { place, .. } => place.loaded(),
+            Kind::Resting { inner, .. } => inner.loaded(),
             _ => Some(self.clone()),
         }
     }
 
-    /// Unload it if nobody has asked it for its time, and say whether that was so. This waits for
-    /// its threads.
+    /// Unloads the model if it was idle for its keep-alive time, and waits for its threads. Returns
+    /// true if it was unloaded.
     pub fn rest(&self) -> bool {
         match &self.kind {
-            Kind::Resting { place, .. } => place.rest(),
+            Kind::Resting { inner, .. } => inner.rest(),
             _ => false,
         }
     }
 }
 
 impl Mirror {
-    /// Have `next` asked what a model is asked whose [mirror](Model::mirror) this is. Answers that
-    /// differ by more than `tolerance` in any value disagree; so do those of which another choice
-    /// is the likeliest, or whose texts differ.
+    /// Starts a thread that runs `next` on copies of the inputs of another model. Outputs disagree
+    /// if any value differs by more than `tolerance`, if another choice is the likeliest, or if the
+    /// texts differ.
     ///
     /// # Errors
     ///
-    /// When no thread can be started, or the system has no random numbers.
+    /// When the thread cannot be started, or the system provides no random numbers.
     pub fn new(next: Arc<Model>, tolerance: f64) -> std::io::Result<Self> {
         let model = next.clone();
         let run = move |inputs, deadline| {
@@ -290,29 +295,29 @@ impl Mirror {
         Ok(Mirror { next, shadow })
     }
 
-    /// The version in the shadow.
+    /// The shadow version.
     pub fn next(&self) -> &Arc<Model> {
         &self.next
     }
 
-    /// By how much two values may differ.
+    /// Maximum difference of two values that agree.
     pub fn tolerance(&self) -> f64 {
         self.shadow.tolerance()
     }
 
-    /// What was found so far.
+    /// Result of the comparison so far.
     pub fn comparison(&self) -> Comparison {
         self.shadow.comparison()
     }
 }
 
 impl Context {
-    /// The model.
+    /// The model of this context.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
 
-    /// As [`Model::run`], in this context.
+    /// Runs the model as [`Model::run`] does, with the state of this context.
     ///
     /// # Errors
     ///

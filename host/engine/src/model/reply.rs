@@ -1,21 +1,21 @@
-//! The reply of a model.
+//! Reply of a model.
 
 use std::time::Duration;
 
 use super::usage::TokenUsage;
 use crate::tensor::Tensor;
 
-/// What a model answers.
+/// Reply of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// Every output of the card, in the order of the model's file.
+    /// All outputs of the card, in the order of the model's file.
     pub outputs: Vec<(String, Tensor)>,
-    /// From `run` until the computation that gave this reply began.
+    /// Time from the call until its computation started.
     pub queue: Duration,
-    /// How long that computation took, for the whole batch.
+    /// Time of the computation, for the whole batch.
     pub compute: Duration,
-    /// Rows of axis 0 that were computed together, those of other jobs included.
+    /// Number of rows of axis 0 in the batch, including other jobs.
     pub batch: usize,
-    /// Tokens, where the model is a language model.
+    /// Token counts, for a language model.
     pub usage: Option<TokenUsage>,
 }

@@ -1,8 +1,8 @@
-//! A model that is unloaded while nobody asks it, and loaded again for the next who does.
+//! A model that is unloaded while idle and loaded again by the next call.
 //!
-//! Around the loaded [`Model`] is another of the same name, card and hash, which callers hold: it
-//! is there also while the inner one is not. Who asks meanwhile waits for the load, up to the
-//! deadline, as in a queue of the same bound.
+//! Callers hold an outer model with the same name, card and hash, which exists while the inner one
+//! is unloaded. Calls that arrive meanwhile wait for the load until their deadline, up to the
+//! capacity of the queue.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,38 +13,39 @@ use tokio::time::timeout_at;
 
 use super::error::RunError;
 
-/// Loads the model again, the same one.
+/// Loads the same model again.
 type Load<M> = Box<dyn Fn() -> Result<M, String> + Send + Sync>;
 
-/// The place of a model, which may be empty.
+/// A model that may be unloaded.
 pub(super) struct Resting<M> {
-    /// The model's name, for errors.
+    /// Name of the model in errors.
     name: String,
-    /// The most calls that may wait for the load.
+    /// Maximum number of calls that wait for the load.
     queue_capacity: usize,
-    /// Read by each call, written when the model comes or goes: nobody waits for anything else
-    /// while holding it.
+    /// Read by each call and written when the model is loaded or unloaded; held only to clone or to
+    /// replace the `Arc`.
     loaded: RwLock<Option<Arc<M>>>,
-    /// Held while the model is loaded, so that it is loaded once; on threads that may block.
-    turn: Mutex<()>,
+    /// Locked during a load, so that concurrent calls load once. Only threads that may block lock
+    /// it.
+    load_lock: Mutex<()>,
     load: Load<M>,
-    /// Calls that wait for the load.
+    /// Number of calls that wait for the load.
     waiting: AtomicUsize,
     keep_alive: Duration,
-    used: Mutex<Instant>,
+    last_used: Mutex<Instant>,
 }
 
-/// A call that waits; it counts until its thread has given up too.
-struct Waits<M>(Arc<Resting<M>>);
+/// A call that waiting_call for the load. It is counted until its blocking thread ends.
+struct WaitingCall<M>(Arc<Resting<M>>);
 
-impl<M> Drop for Waits<M> {
+impl<M> Drop for WaitingCall<M> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl<M: Send + Sync + 'static> Resting<M> {
-    /// The place of `model`, which is loaded. `load` loads it again.
+    /// Creates the state for `model`, which is loaded. `load` loads it again.
     pub(super) fn new(
         name: String,
         model: M,
@@ -56,51 +57,51 @@ impl<M: Send + Sync + 'static> Resting<M> {
             name,
             queue_capacity,
             loaded: RwLock::new(Some(Arc::new(model))),
-            turn: Mutex::new(()),
+            load_lock: Mutex::new(()),
             load: Box::new(load),
             waiting: AtomicUsize::new(0),
             keep_alive,
-            used: Mutex::new(Instant::now()),
+            last_used: Mutex::new(Instant::now()),
         }
     }
 
-    /// The model, loaded by `deadline` if it is not.
+    /// Returns the model, loaded by `deadline` if necessary.
     pub(super) async fn awake(self: &Arc<Self>, deadline: Instant) -> Result<Arc<M>, RunError> {
-        self.touch();
+        self.mark_used();
         if let Some(loaded) = self.loaded() {
             return Ok(loaded);
         }
         let (name, capacity) = (|| self.name.clone(), self.queue_capacity);
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waits = Waits(self.clone());
+        let waiting_call = WaitingCall(self.clone());
         if before >= capacity {
             return Err(RunError::Busy { model: name(), capacity });
         }
-        let load = spawn_blocking(move || waits.0.load_once());
+        let load = spawn_blocking(move || waiting_call.0.load_once());
         match timeout_at(deadline.into(), load).await {
             Ok(Ok(Ok(loaded))) => Ok(loaded),
             Ok(Ok(Err(message))) => {
-                Err(RunError::Failed { model: name(), message: format!("cannot load it again: {message}") })
+                Err(RunError::Failed { model: name(), message: format!("cannot reload it: {message}") })
             }
-            Ok(Err(_)) => Err(RunError::Failed { model: name(), message: "its load panicked".to_owned() }),
+            Ok(Err(_)) => Err(RunError::Failed { model: name(), message: "the reload panicked".to_owned() }),
             Err(_) => Err(RunError::Deadline { model: name() }),
         }
     }
 
     fn load_once(&self) -> Result<Arc<M>, String> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.load_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = self.loaded() {
             return Ok(loaded);
         }
         let model = Arc::new((self.load)()?);
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(model.clone());
-        self.touch();
+        self.mark_used();
         Ok(model)
     }
 
-    /// Unloads the model if it was not used for its time; true if it did.
+    /// Unloads the model if it was idle for its keep-alive time. Returns true if it was unloaded.
     pub(super) fn rest(&self) -> bool {
-        if self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.keep_alive {
+        if self.last_used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.keep_alive {
             return false;
         }
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
@@ -110,10 +111,10 @@ impl<M: Send + Sync + 'static> Resting<M> {
                 drop(model);
                 true
             }
-            // A request has it: that is use.
-            Some(Err(used)) => {
-                *loaded = Some(used);
-                self.touch();
+            // A request in flight holds the model, which counts as use.
+            Some(Err(shared)) => {
+                *loaded = Some(shared);
+                self.mark_used();
                 false
             }
             None => false,
@@ -128,7 +129,7 @@ impl<M: Send + Sync + 'static> Resting<M> {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn mark_used(&self) {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }

@@ -1,9 +1,8 @@
-//! A next version of a model in the shadow of the one that answers: it is asked the same, later and
-//! beside, and what it answers is compared and thrown away.
+//! The queue and the thread of a shadow version, which receives copies of the inputs of the live
+//! version. Its outputs are compared and discarded.
 //!
-//! One thread asks it. What waits for that thread is bounded, in number and bytes; what comes
-//! beyond is skipped and counted, so that a request never waits for a comparison and never fails by
-//! one.
+//! The queue is limited in number and bytes. What exceeds the limits is skipped and counted, so
+//! that a request neither waits for a comparison nor fails because of one.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,29 +14,29 @@ use super::comparison::{Comparison, Example, Tensors, compare, compare_language,
 use super::error::RunError;
 use super::reply::Reply;
 
-/// Answers that may wait to be compared.
+/// Maximum number of queued comparisons.
 const MAX_WAITING: usize = 64;
 
-/// The same, in bytes of their tensors.
+/// Maximum bytes of the tensors of queued comparisons.
 pub const MIRROR_BYTES: usize = 8 << 20;
 
-/// Disagreements whose inputs' hashes are kept, the latest.
+/// Number of disagreements that are stored; older ones are dropped.
 const MAX_EXAMPLES: usize = 32;
 
-/// How long the next version may take for one answer.
+/// Time limit of one run of the shadow version.
 const TIME: Duration = Duration::from_secs(60);
 
-/// The queue and the thread of a next version.
+/// The queue and the thread of a shadow version.
 pub(super) struct Shadow {
-    seen: Arc<Seen>,
-    /// None once it ends.
-    answers: Option<SyncSender<Answered>>,
+    state: Arc<State>,
+    /// `None` once the shadow ends.
+    queue: Option<SyncSender<QueuedCall>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What both sides know.
-struct Seen {
-    /// Of the hashes of inputs.
+/// State that callers and the thread share.
+struct State {
+    /// Key of the input hashes.
     key: [u8; 32],
     tolerance: f64,
     is_language: bool,
@@ -46,29 +45,30 @@ struct Seen {
     found: Mutex<Comparison>,
 }
 
-/// What the model was asked, and answered.
-struct Answered {
-    asked: Copied,
+/// Inputs and outputs of a call of the live version.
+struct QueuedCall {
+    copied: Copied,
     outputs: Tensors,
 }
 
-/// Inputs that are going to be compared. They count, and what was answered to them too, until they
-/// have been.
+/// Copied inputs. Their bytes, and later those of the outputs, count against the limit until this
+/// is dropped.
 pub(super) struct Copied {
     inputs: Tensors,
     bytes: usize,
-    seen: Arc<Seen>,
+    state: Arc<State>,
 }
 
 impl Copied {
-    /// Count `bytes` more, where there is room for them.
+    /// Reserves `bytes` more. Returns false, and counts a skip, if they exceed the limit.
     fn grow(&mut self, bytes: usize) -> bool {
-        let room = |held: usize| held.checked_add(bytes).filter(|held| *held <= MIRROR_BYTES);
-        let grown = self.seen.waiting_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        let reserve = |total: usize| total.checked_add(bytes).filter(|total| *total <= MIRROR_BYTES);
+        let grown =
+            self.state.waiting_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok();
         if grown {
             self.bytes += bytes;
         } else {
-            self.seen.skipped.fetch_add(1, Ordering::Relaxed);
+            self.state.skipped.fetch_add(1, Ordering::Relaxed);
         }
         grown
     }
@@ -76,16 +76,16 @@ impl Copied {
 
 impl Drop for Copied {
     fn drop(&mut self) {
-        self.seen.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.state.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl Shadow {
-    /// Starts the thread, which runs the next version by `run`.
+    /// Starts the thread, which calls `run` to run the shadow version.
     ///
     /// # Errors
     ///
-    /// When no thread can be started, or the system has no random numbers.
+    /// When the thread cannot be started, or the system provides no random numbers.
     pub(super) fn new<F>(
         run: impl Fn(Tensors, Instant) -> F + Send + 'static,
         is_language: bool,
@@ -96,7 +96,7 @@ impl Shadow {
     {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-        let seen = Arc::new(Seen {
+        let state = Arc::new(State {
             key,
             tolerance,
             is_language,
@@ -104,84 +104,81 @@ impl Shadow {
             waiting_bytes: AtomicUsize::new(0),
             found: Mutex::new(Comparison::default()),
         });
-        let (answers, waiting) = sync_channel(MAX_WAITING);
+        let (queue, waiting) = sync_channel(MAX_WAITING);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let shared = seen.clone();
-        let ask = move || {
+        let shared = state.clone();
+        let work = move || {
             let run = |inputs| runtime.block_on(run(inputs, Instant::now() + TIME));
-            ask_all(run, &shared, &waiting);
-            // Models that rest are loaded on threads of this runtime.
+            run_all(run, &shared, &waiting);
+            // Models that rest are loaded on blocking threads of this runtime.
             runtime.shutdown_background();
         };
-        let thread = std::thread::Builder::new().name("infer-mirror".to_owned()).spawn(ask)?;
-        Ok(Shadow { seen, answers: Some(answers), thread: Some(thread) })
+        let thread = std::thread::Builder::new().name("infer-mirror".to_owned()).spawn(work)?;
+        Ok(Shadow { state, queue: Some(queue), thread: Some(thread) })
     }
 
-    /// By how much two values may differ.
+    /// Maximum difference of two values that agree.
     pub(super) fn tolerance(&self) -> f64 {
-        self.seen.tolerance
+        self.state.tolerance
     }
 
-    /// What was found so far.
+    /// Result of the comparison so far.
     pub(super) fn comparison(&self) -> Comparison {
-        let found = self.seen.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Comparison { skipped: self.seen.skipped.load(Ordering::Relaxed), ..found }
+        let found = self.state.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Comparison { skipped: self.state.skipped.load(Ordering::Relaxed), ..found }
     }
 
-    /// A copy of what the model is asked, where there is room for one.
+    /// Copies the inputs of a call; `None` if the limit is reached.
     pub(super) fn copy(&self, inputs: &Tensors) -> Option<Copied> {
-        let mut copied = Copied { inputs: Vec::new(), bytes: 0, seen: self.seen.clone() };
+        let mut copied = Copied { inputs: Vec::new(), bytes: 0, state: self.state.clone() };
         copied.grow(size(inputs)).then(|| {
             copied.inputs.clone_from(inputs);
             copied
         })
     }
 
-    /// What the model answered to it.
-    pub(super) fn answered(&self, mut asked: Copied, outputs: &Tensors) {
-        let Some(answers) = &self.answers else { return };
-        if asked.grow(size(outputs))
-            && answers.try_send(Answered { asked, outputs: outputs.clone() }).is_err()
+    /// Queues the inputs with the outputs of the live version.
+    pub(super) fn finished(&self, mut copied: Copied, outputs: &Tensors) {
+        let Some(queue) = &self.queue else { return };
+        if copied.grow(size(outputs))
+            && queue.try_send(QueuedCall { copied, outputs: outputs.clone() }).is_err()
         {
-            self.seen.skipped.fetch_add(1, Ordering::Relaxed);
+            self.state.skipped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for Shadow {
     fn drop(&mut self) {
-        // The thread ends after what it is asking, and lets the model go before this returns.
-        self.answers = None;
+        // The thread finishes its current run and releases the model before this returns.
+        self.queue = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn ask_all(run: impl Fn(Tensors) -> Result<Reply, RunError>, seen: &Seen, waiting: &Receiver<Answered>) {
-    while let Ok(Answered { mut asked, outputs }) = waiting.recv() {
-        let input = hash(&seen.key, &asked.inputs);
-        let reply = run(std::mem::take(&mut asked.inputs));
-        seen.found(input, &outputs, reply.map(|reply| reply.outputs));
+fn run_all(run: impl Fn(Tensors) -> Result<Reply, RunError>, state: &State, waiting: &Receiver<QueuedCall>) {
+    while let Ok(QueuedCall { mut copied, outputs }) = waiting.recv() {
+        let input = hash(&state.key, &copied.inputs);
+        let reply = run(std::mem::take(&mut copied.inputs));
+        state.record(input, &outputs, reply.map(|reply| reply.outputs));
     }
 }
 
-impl Seen {
-    fn found(&self, input: String, answered: &Tensors, next: Result<Tensors, RunError>) {
+impl State {
+    fn record(&self, input: String, live: &Tensors, next: Result<Tensors, RunError>) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let next = match next {
             Ok(next) => next,
             Err(error) => {
                 found.failed += 1;
-                tracing::debug!("a next version in the shadow does not answer: {error}");
+                tracing::debug!("shadow version failed: {error}");
                 return;
             }
         };
-        let (difference, decides_otherwise) = if self.is_language {
-            compare_language(answered, &next)
-        } else {
-            (compare(answered, &next), false)
-        };
+        let (difference, decides_otherwise) =
+            if self.is_language { compare_language(live, &next) } else { (compare(live, &next), false) };
         found.compared += 1;
         if difference.is_finite() {
             found.largest_difference = found.largest_difference.max(difference);

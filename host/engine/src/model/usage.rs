@@ -1,15 +1,15 @@
-//! The token counts of a request.
+//! Token counts of a request.
 
 use serde::Serialize;
 
-/// Tokens that a request took.
+/// Token counts of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TokenUsage {
-    /// Of the prompt, choices not counted.
+    /// Tokens of the prompt, excluding choices.
     pub prompt_tokens: usize,
-    /// Of these, how many had been computed before and were not computed again.
+    /// Of these, tokens that were found in the cache and not computed again.
     pub cached_tokens: usize,
-    /// Of the answer.
+    /// Tokens of the answer.
     pub generated_tokens: usize,
 }
 

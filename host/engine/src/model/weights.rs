@@ -11,34 +11,35 @@ use sha2::{Digest as _, Sha256};
 use crate::card::{self, Card, CardFile, Format, Role};
 use crate::weights::{Bytes, CardError, DataFile, Links, PackedSlot, WeightCache, hex};
 
-/// A card with its files' bytes, every hash verified.
+/// A card with the content of its files. All hashes are verified.
 pub struct Weights {
     pub(super) card: Card,
     pub(super) hash: String,
-    /// The files' bytes in the order of `card.files`. Embedded ones stay in the program's image, a
-    /// language model's are mapped, others are read.
+    /// Content of the files in the order of `card.files`. Embedded files stay in the program's
+    /// image, the file of a language model is mapped, and other files are read.
     pub(super) files: Vec<Bytes>,
-    /// Where a language model's packed matrices are kept, if they are.
+    /// Storage of a language model's packed matrices.
     pub(super) packed: Option<PackedSlot>,
 }
 
 impl Weights {
-    /// Verify the files that `card.toml` in `folder` lists, and read them; a language model's file
-    /// is mapped instead. With `cache` it is hashed once for all starts in which it is unchanged,
-    /// and packed once.
+    /// Reads and verifies the files that `card.toml` in `folder` lists. The file of a language
+    /// model is mapped instead. With `cache`, it is hashed and packed once, and the results are
+    /// reused while it is unchanged.
     ///
     /// # Errors
     ///
-    /// When a file is missing, or differs from its card in size or hash; when the card is not a
-    /// card.
+    /// When a file is missing, when it differs from the card in size or hash, or when the card is
+    /// invalid.
     pub fn read(folder: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
         let path = folder.join(card::CARD);
         let text = card::read_card(&path)?;
         Weights::assemble(folder, &text, cache, |card, file| load(card, file, folder, cache))
     }
 
-    /// Take the card and its files from what the program carries: each file's name and bytes, one
-    /// of them `card.toml`. What it does not carry is looked for in the folder `beside`.
+    /// Takes the card and its files from `files`, which are embedded in the program as names and
+    /// content; one of them is `card.toml`. Files that are not embedded are read from the folder
+    /// `beside`.
     ///
     /// # Errors
     ///
@@ -69,7 +70,7 @@ impl Weights {
         })
     }
 
-    /// `bytes_of` gives a file that is as the card says, and its hash.
+    /// Builds the weights. `bytes_of` returns the verified content of a file and its hash.
     fn assemble(
         folder: &Path,
         text: &str,
@@ -100,24 +101,24 @@ impl Weights {
         Ok(Weights { card, hash: hex(&whole.finalize()), files, packed })
     }
 
-    /// What the weights are.
+    /// Card of the model.
     pub fn card(&self) -> &Card {
         &self.card
     }
 
-    /// SHA-256 over `card.toml` and then each file's SHA-256, in 64 hexadecimal digits: equal
-    /// hashes, equal models.
+    /// SHA-256 over `card.toml` and then the SHA-256 of each file, in 64 hexadecimal digits. Equal
+    /// hashes mean equal models.
     pub fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// The bytes of the first file that has `role`.
+    /// Content of the first file with role `role`.
     pub fn file_by_role(&self, role: Role) -> Option<&[u8]> {
         let position = self.card.files.iter().position(|file| file.role == role)?;
         Some(&self.files[position])
     }
 
-    /// What a model is loaded from.
+    /// Splits the weights into the inputs of a loader.
     pub(crate) fn into_parts(self) -> Parts {
         let (mut model, mut data) = (None, Vec::new());
         for (file, bytes) in self.card.files.iter().zip(self.files) {
@@ -132,15 +133,15 @@ impl Weights {
     }
 }
 
-/// Verified weights, by what is made of each.
+/// Verified weights, split by use.
 pub(crate) struct Parts {
     pub(crate) card: Card,
     pub(crate) hash: String,
-    /// The file that the backend loads.
+    /// File that the backend loads.
     pub(crate) model: Bytes,
-    /// The files of tensors that an ONNX model keeps outside of its own.
+    /// External data files of an ONNX model.
     pub(crate) data: Vec<DataFile>,
-    /// Where a language model's packed matrices are kept.
+    /// Storage of a language model's packed matrices.
     pub(crate) packed: Option<PackedSlot>,
 }
 
@@ -153,7 +154,8 @@ impl fmt::Debug for Weights {
     }
 }
 
-/// The bytes of a file in `folder`, which is as the card says, and its hash: of one descriptor.
+/// Opens a file in `folder` and returns its verified content and its hash, both from the same
+/// descriptor.
 fn load(
     card: &Card,
     file: &CardFile,
@@ -162,8 +164,8 @@ fn load(
 ) -> Result<(Bytes, [u8; 32]), CardError> {
     let path = folder.join(&file.path);
     let failed = |source| CardError::Read { path: path.clone(), source };
-    // A model that says where its data is must not lead out of the folder, not by a link there
-    // either.
+    // A model chooses the names of its data files. They must not lead out of the folder, not even
+    // through a link.
     let links = if file.role == Role::Data { Links::Refuse } else { Links::Follow };
     let expected = file.expected();
     let mut opened = expected.open(&path, links)?;
@@ -179,7 +181,7 @@ fn load(
     Ok((bytes, digest))
 }
 
-/// Whether `file` is the one that a language model is loaded from.
+/// Checks whether `file` is the model file of a language model.
 fn language_model(card: &Card, file: &CardFile) -> bool {
     card.format == Format::Gguf && file.role == Role::Model
 }

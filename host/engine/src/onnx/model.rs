@@ -1,4 +1,4 @@
-//! A loaded ONNX model: its sessions, its workers, and callers that compute for themselves.
+//! A loaded ONNX model: its sessions and workers, and callers that compute short jobs themselves.
 
 #[cfg(test)]
 mod tests;
@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::external::{self, Refusal};
+use super::external::{self, Rejection};
 use super::pace::Pace;
-use super::queue::{Job, Queue, Refused};
+use super::queue::{Job, Queue, Rejected};
 use super::signature::Signature;
 use super::worker::Shared;
 use crate::backend::{Backend, BackendError, Session};
@@ -22,20 +22,20 @@ use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats, panic_
 use crate::tensor::Tensor;
 use crate::weights::{Bytes, DataFile};
 
-/// A loaded model. Dropping it stops its workers and waits for what they are computing.
+/// A loaded model. Dropping it stops its workers and waits for their computations.
 pub(crate) struct OnnxModel {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl OnnxModel {
-    /// Load a file, with the files of its external data, into sessions of the runtime's backend and
-    /// start a worker on each.
+    /// Loads a file, with its external data, into sessions of `backend`, and starts one worker per
+    /// session.
     ///
     /// # Errors
     ///
     /// When the backend cannot run the file, when the file disagrees with its card, or when it
-    /// reads data that the card does not list.
+    /// refers to data that the card does not list.
     pub(crate) fn load(
         backend: &dyn Backend,
         name: &str,
@@ -44,7 +44,7 @@ impl OnnxModel {
         capacity: &Capacity,
     ) -> Result<Self, LoadError> {
         let inlined =
-            match external::inline(&file, &data).map_err(|refusal| refuse(backend, name, refusal))? {
+            match external::inline(&file, &data).map_err(|rejection| load_error(backend, name, rejection))? {
                 Cow::Owned(inlined) => Some(inlined),
                 Cow::Borrowed(_) => None,
             };
@@ -62,20 +62,19 @@ impl OnnxModel {
     ) -> Result<Self, LoadError> {
         let first = sessions.first().map(|session| Signature::new(card, session.inputs(), session.outputs()));
         let signature = first
-            .unwrap_or_else(|| Err("the backend made no session".to_owned()))
+            .unwrap_or_else(|| Err("the backend created no session".to_owned()))
             .map_err(|message| LoadError::Disagreement { model: name.to_owned(), message })?;
         let workers = sessions.len();
         let queue = Queue::new(capacity.queue_capacity, sessions);
         let (counters, pace) = (Counters::default(), Pace::default());
         let (name, capacity) = (name.to_owned(), capacity.clone());
         let shared = Arc::new(Shared { name, capacity, signature, queue, counters, pace });
-        // The workers belong to the model from the first, so that a failure half-way stops those
-        // already started.
+        // The model owns the workers from the start, so that a failure stops those already started.
         let mut model = OnnxModel { shared, workers: Vec::with_capacity(workers) };
         for index in 0..workers {
             let shared = model.shared.clone();
             let name = &model.shared.name;
-            // The number first: Linux shows 15 bytes. A name with a zero byte would be refused by a
+            // The index comes first, because Linux shows 15 bytes. A name with a zero byte would
             // panic.
             let thread = std::thread::Builder::new().name(format!("{index}:{name}").replace('\0', " "));
             let started = thread.spawn(move || shared.serve());
@@ -85,7 +84,7 @@ impl OnnxModel {
         Ok(model)
     }
 
-    /// As [`crate::Model::run`].
+    /// Implements [`crate::Model::run`].
     pub(crate) async fn run(
         &self,
         inputs: Vec<(String, Tensor)>,
@@ -101,20 +100,20 @@ impl OnnxModel {
         if queued >= deadline {
             return Err(RunError::Deadline { model: model() });
         }
-        // Two changes of threads cost more than a short computation's share of this one's time.
-        if let Some(_place) = shared.pace.here(shared.signature.work(&arranged.inputs))
-            && let Some(mut session) = shared.queue.hold()
+        // Switching threads twice takes longer than a short computation.
+        if let Some(_permit) = shared.pace.permit(shared.signature.work(&arranged.inputs))
+            && let Some(mut session) = shared.queue.take_idle()
         {
             return shared.compute(&mut *session, &arranged.inputs, queued);
         }
         let (reply, answer) = oneshot::channel();
         let job = Job { inputs: arranged.inputs, rows: arranged.rows, queued, deadline, reply };
-        shared.queue.push(job, |dead| shared.skip(dead)).map_err(|refused| match refused {
-            Refused::Full => {
+        shared.queue.push(job, |dead| shared.skip(dead)).map_err(|rejected| match rejected {
+            Rejected::Full => {
                 shared.counters.busy();
                 RunError::Busy { model: model(), capacity: shared.capacity.queue_capacity }
             }
-            Refused::Closed => RunError::Closed { model: model() },
+            Rejected::Closed => RunError::Closed { model: model() },
         })?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(Ok(answer)) => answer,
@@ -141,17 +140,17 @@ impl Drop for OnnxModel {
         self.shared.queue.close();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
-                tracing::error!(model = self.shared.name, "a worker had ended with a panic");
+                tracing::error!(model = self.shared.name, "a worker thread panicked");
             }
         }
     }
 }
 
-fn refuse(backend: &dyn Backend, name: &str, refusal: Refusal) -> LoadError {
+fn load_error(backend: &dyn Backend, name: &str, rejection: Rejection) -> LoadError {
     let model = name.to_owned();
-    match refusal {
-        Refusal::Malformed(message) => LoadError::Backend { model, backend: backend.name(), message },
-        Refusal::Data(message) => LoadError::Data { model, message },
+    match rejection {
+        Rejection::Malformed(message) => LoadError::Backend { model, backend: backend.name(), message },
+        Rejection::Data(message) => LoadError::Data { model, message },
     }
 }
 
@@ -162,7 +161,7 @@ fn sessions(
     card: &Card,
     capacity: &Capacity,
 ) -> Result<Vec<Box<dyn Session>>, LoadError> {
-    // Unwind safety: whatever a panic leaves half-made was made in there, and goes with it.
+    // Unwind safety: everything that the closure builds is dropped with a panic.
     let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity)));
     let loaded = loaded.unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))));
     let (model, backend) = (name.to_owned(), backend.name());

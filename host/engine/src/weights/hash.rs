@@ -1,13 +1,13 @@
-//! SHA-256 of files, and its text.
+//! SHA-256 of files.
 
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
-/// How much of a file is in memory while it is hashed.
+/// Bytes of a file that are in memory while it is hashed.
 const HASH_BYTES: usize = 1 << 20;
 
-/// SHA-256 of what is left of `file`, read in pieces.
+/// SHA-256 of the rest of `file`, read in pieces.
 pub(super) fn sha256(file: &mut impl Read) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut piece = vec![0; HASH_BYTES];

@@ -1,4 +1,4 @@
-//! Checks of files against the size and the hash that a card gives.
+//! Verification of files against the size and the hash in a card.
 
 use std::fs::File;
 use std::io::{self, Seek as _};
@@ -8,23 +8,23 @@ use super::error::CardError;
 use super::hash::{hex, sha256};
 use super::opened::{Links, Opened};
 
-/// Size and hash of a file, as a card gives them.
+/// Size and hash of a file according to its card.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpectedFile<'c> {
     pub(crate) bytes: u64,
-    /// In 64 lower-case hexadecimal digits.
+    /// SHA-256 in 64 lower-case hexadecimal digits.
     pub(crate) sha256: &'c str,
 }
 
 impl ExpectedFile<'_> {
-    /// Checks the file at `path`.
+    /// Verifies the file at `path`.
     pub(crate) fn verify(&self, path: &Path) -> Result<(), CardError> {
         let digest = self.open(path, Links::Follow)?.sha256(None);
         let digest = digest.map_err(|source| CardError::Read { path: path.to_owned(), source })?;
         self.check_hash(path, &digest)
     }
 
-    /// Checks a file that was opened at `path`, from its beginning.
+    /// Verifies a file that was opened at `path`, from its beginning.
     pub(crate) fn verify_opened(&self, path: &Path, mut opened: &File) -> Result<(), CardError> {
         let failed = |source| CardError::Read { path: path.to_owned(), source };
         self.check_size(path, opened.metadata().map_err(failed)?.len())?;

@@ -1,4 +1,4 @@
-//! The engine on real files, on both backends.
+//! The engine with real files, on both backends.
 
 #![expect(
     clippy::unwrap_used,

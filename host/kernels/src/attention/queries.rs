@@ -1,4 +1,4 @@
-//! A task of attention: some queries that share a KV head, through all of their spans.
+//! One task of attention: several queries that share a KV head, against all of their spans.
 #![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
 #![allow(
     unsafe_op_in_unsafe_fn,
@@ -13,12 +13,12 @@ use super::shape::{AttentionShape, BLOCK_TOKENS, Chunk, MAX_HEAD_DIM};
 use crate::shared::Shared;
 use crate::simd::{Job, Simd};
 
-/// Spans whose scores are weighed at once.
+/// Number of spans whose scores are computed together.
 const SPANS: usize = 4;
 const SLOTS: usize = SPANS * BLOCK_TOKENS;
 
-/// Some queries of a chunk that share a KV head: query `i` is row `i / group`, head `i % group` of
-/// the KV head's.
+/// Queries of a chunk that share a KV head: query `i` is row `i / group`, head `i % group` of the
+/// KV head.
 pub(super) struct Queries<'a> {
     pub(super) shape: &'a AttentionShape,
     pub(super) qkv: &'a [f32],
@@ -34,9 +34,9 @@ impl<S: Simd> Job<S> for Queries<'_> {
     unsafe fn run(self) {
         let mut first = self.first;
         let end = self.first + self.count;
-        let mut alone_until = first;
+        let mut single_until = first;
         while first < end {
-            let count = if first < alone_until { 1 } else { (end - first).min(S::QUERIES) };
+            let count = if first < single_until { 1 } else { (end - first).min(S::QUERIES) };
             let finite = if count == 1 {
                 self.tile::<S, 1>(first, 1)
             } else if S::QUERIES == 8 && count > 4 {
@@ -45,10 +45,10 @@ impl<S: Simd> Job<S> for Queries<'_> {
                 self.tile::<S, 4>(first, count)
             };
             if !finite && count > 1 {
-                // Queries of a tile meet values that only the later ones see, with a weight of
-                // zero, which does nothing to numbers and does to infinities: alone, each meets its
-                // own.
-                alone_until = first + count;
+                // A tile multiplies values that only its later queries attend to by a weight of
+                // zero. That has no effect on finite values but turns infinities into NaN, so each
+                // query is repeated alone.
+                single_until = first + count;
             } else {
                 first += count;
             }
@@ -56,30 +56,31 @@ impl<S: Simd> Job<S> for Queries<'_> {
     }
 }
 
-/// The state of `Q` queries: `[query][feature]` and `[query][slot]`.
+/// State of `Q` queries: `[query][feature]` and `[query][slot]`.
 #[repr(C, align(64))]
 struct State<const Q: usize> {
-    /// Scaled by 1 / sqrt(head_dim).
+    /// Multiplied by 1 / sqrt(head_dim).
     queries: [[f32; MAX_HEAD_DIM]; Q],
     sums: [[f32; MAX_HEAD_DIM]; Q],
     scores: [[f32; SLOTS]; Q],
-    greatest: [f32; Q],
+    max: [f32; Q],
     weight: [f32; Q],
 }
 
-/// One span of a batch of spans: where its keys and values are, and which slots each query sees.
+/// One span of a batch of spans: its keys and values, and the slots that are visible.
 #[derive(Clone, Copy)]
-struct Place {
+struct VisibleSpan {
     keys: *const u16,
     values: *const u16,
-    /// What some query of the tile sees: slots from `from` and below `tokens`.
+    /// Slots that at least one query of the tile attends to: from `from` up to, but excluding,
+    /// `tokens`.
     from: usize,
     tokens: usize,
     position: usize,
 }
 
 impl Queries<'_> {
-    /// Whether all results are finite.
+    /// Computes a tile of queries. Returns true if all results are finite.
     #[inline(always)]
     unsafe fn tile<S: Simd, const Q: usize>(&self, first: usize, count: usize) -> bool {
         let Self { shape, chunk, .. } = *self;
@@ -87,8 +88,8 @@ impl Queries<'_> {
         let row_of = |query: usize| (first + query.min(count - 1)) / group;
         let head_of = |query: usize| self.head * group + (first + query.min(count - 1)) % group;
         let mut state = MaybeUninit::<State<Q>>::uninit();
-        // Only what belongs to `dim` features and to the slots of a batch is written, and only that
-        // is read.
+        // Only the first `dim` features and the slots of a batch are written, and only those are
+        // read.
         let state = &mut *state.as_mut_ptr();
         let scale = 1.0 / (dim as f32).sqrt();
         let mut positions = [0; Q];
@@ -100,16 +101,20 @@ impl Queries<'_> {
                 *to = value * scale;
             }
             state.sums[query][..dim.next_multiple_of(S::LANES)].fill(0.0);
-            state.greatest[query] = -1e30;
+            state.max[query] = -1e30;
             state.weight[query] = 0.0;
         }
         let window = shape.window.unwrap_or(usize::MAX);
         let seen_from = (positions[0] + 1).saturating_sub(window);
         let seen_to = positions[Q - 1] + 1;
 
-        let mut batch =
-            [Place { keys: std::ptr::null(), values: std::ptr::null(), from: 0, tokens: 0, position: 0 };
-                SPANS];
+        let mut batch = [VisibleSpan {
+            keys: std::ptr::null(),
+            values: std::ptr::null(),
+            from: 0,
+            tokens: 0,
+            position: 0,
+        }; SPANS];
         let mut spans = 0;
         let mut position = 0;
         for span in chunk.spans {
@@ -118,7 +123,7 @@ impl Queries<'_> {
             }
             if position + span.tokens > seen_from && span.tokens > 0 {
                 let head = span.block[shape.head_elements() * self.head..].as_ptr().cast::<u16>();
-                batch[spans] = Place {
+                batch[spans] = VisibleSpan {
                     keys: head,
                     values: head.add(dim * BLOCK_TOKENS),
                     from: seen_from.saturating_sub(position),
@@ -127,14 +132,14 @@ impl Queries<'_> {
                 };
                 spans += 1;
                 if spans == SPANS {
-                    weigh::<S, Q>(state, &batch, dim, &positions, window);
+                    add_batch::<S, Q>(state, &batch, dim, &positions, window);
                     spans = 0;
                 }
             }
             position += span.tokens;
         }
         if spans > 0 {
-            weigh::<S, Q>(state, &batch[..spans], dim, &positions, window);
+            add_batch::<S, Q>(state, &batch[..spans], dim, &positions, window);
         }
         let mut finite = true;
         for query in 0..count {
@@ -150,11 +155,11 @@ impl Queries<'_> {
     }
 }
 
-/// Adds what the queries see of a batch of spans.
+/// Adds a batch of spans to the state of the queries.
 #[inline(always)]
-unsafe fn weigh<S: Simd, const Q: usize>(
+unsafe fn add_batch<S: Simd, const Q: usize>(
     state: &mut State<Q>,
-    batch: &[Place],
+    batch: &[VisibleSpan],
     dim: usize,
     positions: &[usize; Q],
     window: usize,
@@ -163,33 +168,33 @@ unsafe fn weigh<S: Simd, const Q: usize>(
     let slots = batch.len() * BLOCK_TOKENS;
     for (query, &own) in positions.iter().enumerate() {
         let scores = &mut state.scores[query];
-        for (place, scores) in batch.iter().zip(scores.chunks_exact_mut(BLOCK_TOKENS)) {
-            let from = (own + 1).saturating_sub(window).saturating_sub(place.position).min(place.tokens);
-            let to = (own + 1).saturating_sub(place.position).clamp(from, place.tokens);
+        for (visible, scores) in batch.iter().zip(scores.chunks_exact_mut(BLOCK_TOKENS)) {
+            let from = (own + 1).saturating_sub(window).saturating_sub(visible.position).min(visible.tokens);
+            let to = (own + 1).saturating_sub(visible.position).clamp(from, visible.tokens);
             if to - from < BLOCK_TOKENS {
                 scores[..from].fill(f32::NEG_INFINITY);
                 scores[to..].fill(f32::NEG_INFINITY);
             }
         }
-        let mut greatest = S::splat(state.greatest[query]);
+        let mut max = S::splat(state.max[query]);
         for slot in (0..slots).step_by(S::LANES) {
-            greatest = S::max(greatest, S::load_f32(scores.as_ptr().add(slot)));
+            max = S::max(max, S::load_f32(scores.as_ptr().add(slot)));
         }
-        let greatest = S::reduce_max(greatest);
-        if greatest > state.greatest[query] {
-            let shrink = S::reduce_max(S::exp(S::splat(state.greatest[query] - greatest)));
-            state.greatest[query] = greatest;
+        let max = S::reduce_max(max);
+        if max > state.max[query] {
+            let shrink = S::reduce_max(S::exp(S::splat(state.max[query] - max)));
+            state.max[query] = max;
             state.weight[query] *= shrink;
             let sums = state.sums[query].as_mut_ptr();
             for d in (0..dim).step_by(S::LANES) {
                 S::store_f32(sums.add(d), S::mul(S::load_f32(sums.add(d)), S::splat(shrink)));
             }
         }
-        let greatest = S::splat(state.greatest[query]);
+        let max = S::splat(state.max[query]);
         let mut total = S::splat(0.0);
         for slot in (0..slots).step_by(S::LANES) {
             let at = scores.as_mut_ptr().add(slot);
-            let weight = S::exp(S::sub(S::load_f32(at), greatest));
+            let weight = S::exp(S::sub(S::load_f32(at), max));
             total = S::add(total, weight);
             S::store_f32(at, weight);
         }
@@ -198,10 +203,10 @@ unsafe fn weigh<S: Simd, const Q: usize>(
     add_values::<S, Q>(state, batch, dim);
 }
 
-/// Scores of all slots of a batch, some vectors of keys at a time: with one query, more of them
-/// keep the multipliers busy.
+/// Computes the scores of all slots of a batch, several vectors of keys at a time. A single query
+/// uses more vectors, to keep the multipliers busy.
 #[inline(always)]
-unsafe fn score<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Place], dim: usize) {
+unsafe fn score<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[VisibleSpan], dim: usize) {
     if Q == 1 {
         score_vectors::<S, Q, 4>(state, batch, dim);
     } else {
@@ -212,7 +217,7 @@ unsafe fn score<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Place], 
 #[inline(always)]
 unsafe fn score_vectors<S: Simd, const Q: usize, const V: usize>(
     state: &mut State<Q>,
-    batch: &[Place],
+    batch: &[VisibleSpan],
     dim: usize,
 ) {
     let vectors = batch.len() * BLOCK_TOKENS / S::LANES;
@@ -243,9 +248,9 @@ unsafe fn score_vectors<S: Simd, const Q: usize, const V: usize>(
     }
 }
 
-/// Adds the values of a batch by their weights, some vectors of features at a time.
+/// Adds the weighted values of a batch, several vectors of features at a time.
 #[inline(always)]
-unsafe fn add_values<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Place], dim: usize) {
+unsafe fn add_values<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[VisibleSpan], dim: usize) {
     let whole = dim - dim % S::LANES;
     let mut d = 0;
     macro_rules! while_whole {
@@ -264,9 +269,9 @@ unsafe fn add_values<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Pla
     while_whole!(1);
     for d in whole..dim {
         for query in 0..Q {
-            for (place, weights) in batch.iter().zip(state.scores[query].chunks_exact(BLOCK_TOKENS)) {
-                for token in place.from..place.tokens {
-                    let value = f16::from_bits(*place.values.add(token * dim + d)).to_f32();
+            for (visible, weights) in batch.iter().zip(state.scores[query].chunks_exact(BLOCK_TOKENS)) {
+                for token in visible.from..visible.tokens {
+                    let value = f16::from_bits(*visible.values.add(token * dim + d)).to_f32();
                     state.sums[query][d] += weights[token] * value;
                 }
             }
@@ -277,7 +282,7 @@ unsafe fn add_values<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Pla
 #[inline(always)]
 unsafe fn add_features<S: Simd, const Q: usize, const V: usize>(
     state: &mut State<Q>,
-    batch: &[Place],
+    batch: &[VisibleSpan],
     dim: usize,
     d: usize,
 ) {
@@ -287,12 +292,12 @@ unsafe fn add_features<S: Simd, const Q: usize, const V: usize>(
             sums[v][query] = S::load_f32(state.sums[query].as_ptr().add(d + v * S::LANES));
         }
     }
-    for (index, place) in batch.iter().enumerate() {
+    for (index, visible) in batch.iter().enumerate() {
         let weights = state.scores.as_ptr().cast::<f32>().add(index * BLOCK_TOKENS);
-        for token in place.from..place.tokens {
+        for token in visible.from..visible.tokens {
             let mut values = [S::splat(0.0); V];
             for (v, value) in values.iter_mut().enumerate() {
-                *value = S::load_f16(place.values.add(token * dim + d + v * S::LANES));
+                *value = S::load_f16(visible.values.add(token * dim + d + v * S::LANES));
             }
             for query in 0..Q {
                 let weight = S::splat(*weights.add(query * SLOTS + token));

@@ -4,32 +4,33 @@ use std::ops::Range;
 
 use half::f16;
 
-/// Token slots of a KV block.
+/// Number of token slots in a KV block.
 pub const BLOCK_TOKENS: usize = 16;
 
-/// The most features of a head.
+/// Maximum number of features per head.
 pub(super) const MAX_HEAD_DIM: usize = 256;
 
-/// Heads of a model's attention.
+/// Head counts and sizes of a model's attention.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AttentionShape {
-    /// A multiple of `kv_heads`.
+    /// Number of query heads, a multiple of `kv_heads`.
     pub query_heads: usize,
-    /// Heads of keys and values.
+    /// Number of heads of keys and values.
     pub kv_heads: usize,
-    /// Features of a head: even, at most 256; fastest where whole vectors, as 64, 96 and 128.
+    /// Features per head: even, at most 256. Whole vectors are fastest, such as 64, 96 and 128.
     pub head_dim: usize,
-    /// How many positions a query sees, its own included; all before it where there is none.
+    /// Number of positions that a query attends to, its own included; `None` for all preceding
+    /// ones.
     pub window: Option<usize>,
 }
 
 impl AttentionShape {
-    /// Columns of queries, keys and values together.
+    /// Number of columns of queries, keys and values together.
     pub fn qkv_columns(&self) -> usize {
         (self.query_heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    /// f16 elements of one layer of one block, keys and values together.
+    /// Number of f16 elements in one layer of one block, keys and values together.
     pub fn layer_elements(&self) -> usize {
         self.kv_heads * self.head_elements()
     }
@@ -47,22 +48,22 @@ impl AttentionShape {
     }
 }
 
-/// The first `tokens` slots of one layer of one block.
+/// The first `tokens` slots in one layer of one block.
 #[derive(Clone, Copy)]
 pub struct Span<'a> {
-    /// Filled slots, at most [`BLOCK_TOKENS`].
+    /// Number of filled slots, at most [`BLOCK_TOKENS`].
     pub tokens: usize,
-    /// `AttentionShape::layer_elements` long.
+    /// Elements of the layer, of length `AttentionShape::layer_elements`.
     pub block: &'a [f16],
 }
 
-/// A run of consecutive queries of one sequence.
+/// Consecutive queries of one sequence.
 pub struct Chunk<'a> {
-    /// Rows of `qkv` and of `out`.
+    /// Rows in `qkv` and `out`.
     pub rows: Range<usize>,
-    /// The position of the first row.
+    /// Position of the first row.
     pub position: usize,
-    /// The keys and values of positions `0..position + rows.len()` in order; any may be partly
+    /// Keys and values of positions `0..position + rows.len()` in order. Any span may be partly
     /// filled.
     pub spans: &'a [Span<'a>],
 }

@@ -1,4 +1,4 @@
-//! The end of a product: from sums in a task's memory to the caller's output.
+//! Output of a product: moves sums from a task's memory to the caller's buffer.
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "vector operations from end to end; contracts are at each function"
@@ -10,28 +10,29 @@ use crate::norm::silu_product;
 use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 
-/// What a product does to what `out` holds.
+/// Effect of a product on the content of `out`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
     /// `out = W · input`
     Set,
-    /// `out += W · input`, as a residual connection wants it.
+    /// `out += W · input`, for residual connections.
     Add,
-    /// `out = silu(out) * (W · input)`, where `out` is what a gate gave.
+    /// `out = silu(out) * (W · input)`, where `out` holds the output of the gate.
     Gate,
 }
 
-/// Where results go: row `r` of the input, row `n` of the matrix at `out[r * stride + n]`.
+/// Destination of results: row `r` of the input and row `n` of the matrix go to `out[r * stride +
+/// n]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) out: *mut f32,
     pub(crate) stride: usize,
-    /// Rows of the matrix.
+    /// Number of rows of the matrix.
     pub(crate) rows: usize,
     pub(crate) write: Write,
 }
 
-/// Moves sums, `[token][row of the panel]`, to where they belong.
+/// Moves sums, `[token][row of the panel]`, to the output.
 ///
 /// # Safety
 /// As for [`panels`](super::panels).

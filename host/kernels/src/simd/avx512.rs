@@ -80,7 +80,7 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     unsafe fn merge(a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
-        // The truth table of `a | (b & mask)`.
+        // Truth table of `a | (b & mask)`.
         _mm512_ternarylogic_epi32::<0xF8>(a, b, mask)
     }
     #[inline(always)]
