@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = Model::load(&runtime, "m", weights, &ModelOptions::default())?;
     println!("load        {:>8.1} ms", ms(loading));
     println!("ready       {:>8.1} ms", ms(began));
-    let language = model.language().ok_or("the file is no language model")?;
+    let language = model.language().ok_or("the file is not a language model")?;
     println!("packed      {:?}", language.packed_file());
     memory()?;
 

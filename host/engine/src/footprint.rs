@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn largest_job_respects_axis_limits() {
         const CARD: &str = include_str!("../../../weights/toxic-bilstm/card.toml");
-        let (head, _) = CARD.split_once("# Asked before").unwrap();
+        let (head, _) = CARD.split_once("[[tests]]").unwrap();
         let (input, rest) = head.split_once("[inputs.text]").unwrap();
         let (_, outputs) = rest.split_once("[[outputs]]").unwrap();
         let head = format!("{input}[[outputs]]{outputs}");

@@ -16,7 +16,7 @@ pub const MESSAGE_BYTES: usize = 1024;
 /// Bytes of the longest mark: `… (18446744073709551615 bytes)`.
 const MARK_BYTES: usize = 32;
 
-/// Returns `text` in at max `max` bytes, with control characters escaped. Longer text is cut at a
+/// Returns `text` in at most `max` bytes, with control characters escaped. Longer text is cut at a
 /// character boundary and ends with a mark such as `… (10485760 bytes)`, which counts towards `max`
 /// (at least 64).
 #[must_use]
@@ -27,7 +27,7 @@ pub fn excerpt(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(excerpt_of(text, max))
 }
 
-/// [`excerpt`] of the `Display` output of `value`. At max `max` bytes of it are held in memory.
+/// [`excerpt`] of the `Display` output of `value`. At most `max` bytes of it are held in memory.
 #[must_use]
 pub fn excerpt_of(value: impl Display, max: usize) -> String {
     let mut sink =

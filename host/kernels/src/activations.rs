@@ -2,10 +2,7 @@
 //!
 //! There is one int8 form for weight types with blocks of 32 columns and one for blocks of 256.
 //! Codes are stored in the order in which a tile of tokens reads them.
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; a job's contract is at its call"
-)]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each job documents its contract at the call")]
 
 use std::ops::Range;
 

@@ -80,7 +80,7 @@ fn check(shape: &AttentionShape, qkv: &[f32], chunks: &[Chunk<'_>], out: &[f32])
             chunk.rows
         );
         for span in chunk.spans {
-            assert_eq!(span.block.len(), shape.layer_elements(), "elements of a block's layer");
+            assert_eq!(span.block.len(), shape.layer_elements(), "length of a block's layer");
             assert!(span.tokens <= BLOCK_TOKENS, "a span of {} tokens", span.tokens);
         }
         let tokens: usize = chunk.spans.iter().map(|span| span.tokens).sum();

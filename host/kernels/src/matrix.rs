@@ -231,7 +231,7 @@ impl QuantizedMatrix {
         stride: usize,
         write: Write,
     ) {
-        assert_eq!(input.columns(), self.columns, "columns of the input of a product");
+        assert_eq!(input.columns(), self.columns, "input columns must equal matrix columns");
         let tokens = input.rows();
         if tokens == 0 {
             return;

@@ -9,11 +9,11 @@ use crate::simd::{Job, Simd};
 /// # Panics
 /// If `values` has an incomplete row, or `out` has another length.
 pub fn rms_norm(values: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    assert_eq!(values.len(), out.len(), "rms norm: values and out");
+    assert_eq!(values.len(), out.len(), "rms norm: `values` and `out` must have equal lengths");
     if values.is_empty() {
         return;
     }
-    assert!(values.len().is_multiple_of(weight.len()), "rms norm: values are whole rows");
+    assert!(values.len().is_multiple_of(weight.len()), "rms norm: `values` has an incomplete row");
     let set = InstructionSet::chosen();
     for (row, out) in values.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
         rms_norm_row(set, row, weight, epsilon, out);
@@ -28,7 +28,10 @@ pub(crate) fn rms_norm_row(
     epsilon: f32,
     out: &mut [f32],
 ) {
-    assert!(values.len() == weight.len() && values.len() == out.len(), "rms norm: one length");
+    assert!(
+        values.len() == weight.len() && values.len() == out.len(),
+        "rms norm: slices must have equal lengths"
+    );
     let job = RmsNorm { values, weight, epsilon, out };
     // SAFETY: `set` is available; the slices have the same length.
     unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
@@ -43,7 +46,7 @@ struct RmsNorm<'a> {
 
 impl<S: Simd> Job<S> for RmsNorm<'_> {
     #[inline(always)]
-    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
     unsafe fn run(self) {
         let len = self.values.len();
         let whole = len - len % S::LANES;
@@ -71,7 +74,7 @@ impl<S: Simd> Job<S> for RmsNorm<'_> {
 
 /// `gate / (1 + e^-gate) * up`
 #[inline(always)]
-#[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+#[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
 pub(crate) unsafe fn silu_product<S: Simd>(gate: S::F, up: S::F) -> S::F {
     let power = S::exp(S::mul(gate, S::splat(-1.0)));
     S::mul(S::div(gate, S::add(S::splat(1.0), power)), up)

@@ -5,11 +5,8 @@
 //! own scale, integer products are summed exactly and then added once to f32 sums. A task of the
 //! pool takes panels. With few tokens, each tile decodes the packed bits itself. With many, a range
 //! of columns is unpacked to whole bytes in the first-level cache and used for all tiles.
-#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; contracts are at each function"
-)]
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
 pub(crate) mod floats;
 pub(crate) mod formats;

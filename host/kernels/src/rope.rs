@@ -179,7 +179,7 @@ fn check(shape: &AttentionShape, rope: &Rope, qkv: &[f32], destinations: &[Desti
             to.slot <= BLOCK_TOKENS && to.rows.len() <= BLOCK_TOKENS - to.slot,
             "rows of a destination in one block"
         );
-        assert_eq!(to.block.len(), shape.layer_elements(), "elements of a block's layer");
+        assert_eq!(to.block.len(), shape.layer_elements(), "length of a block's layer");
         let ready = rope.cosines.len().checked_div(rope.frequencies.len()).unwrap_or(usize::MAX);
         assert!(
             to.position.checked_add(to.rows.len()).is_some_and(|end| end <= ready),
@@ -199,7 +199,7 @@ struct StoreRows<'a> {
 
 impl<S: Simd> Job<S> for StoreRows<'_> {
     #[inline(always)]
-    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
     unsafe fn run(self) {
         let Self { shape, rope, rows, position, slot, block } = self;
         let dim = shape.head_dim;
@@ -225,7 +225,7 @@ impl<S: Simd> Job<S> for StoreRows<'_> {
 
 /// Rounds to f16; the slices have the same length.
 #[inline(always)]
-#[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+#[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
 unsafe fn to_halves<S: Simd>(from: &[f32], to: &mut [f16]) {
     let whole = from.len() - from.len() % S::LANES;
     for i in (0..whole).step_by(S::LANES) {
@@ -256,13 +256,13 @@ mod tests {
         let destination = Destination { rows: 0..1, position, slot: 5, block: &mut block };
         rope_and_store(&Pool::new(1).unwrap(), &shape, &rope, &mut qkv, &mut [destination]);
         for d in 0..4 {
-            assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "keys are stored as rotated");
+            assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "rotated keys are stored");
         }
         let values: Vec<f32> =
             block[4 * BLOCK_TOKENS..][5 * 4..6 * 4].iter().map(|value| value.to_f32()).collect();
-        assert_eq!(values, [0.5, 0.25, 0.125, 8.0], "values are stored as they are");
+        assert_eq!(values, [0.5, 0.25, 0.125, 8.0], "values are stored unchanged");
         assert_eq!(block.iter().filter(|&&value| value != f16::ZERO).count(), 8, "and nothing else");
-        assert_eq!(qkv[..4], qkv[4..8], "queries and keys turn alike");
+        assert_eq!(qkv[..4], qkv[4..8], "queries and keys are rotated equally");
         qkv[..4].to_vec()
     }
 

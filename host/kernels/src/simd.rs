@@ -112,7 +112,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// e^x to 2 ulp for x in -87..=88. Arguments outside are clamped to that range: the minimum
     /// result is 1e-38 and the maximum 1.6e38.
     #[inline(always)]
-    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the trait's contract")]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of the trait")]
     unsafe fn exp(x: Self::F) -> Self::F {
         let minus = Self::splat(-1.0);
         let x = Self::max(Self::splat(-87.0), x);

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Encoding of a matrix's values.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[allow(missing_docs, reason = "the format's own names say all there is")]
+#[allow(missing_docs, reason = "variants have the names of the format")]
 pub enum WeightType {
     F32,
     F16,

@@ -123,7 +123,9 @@ fn batch_axis(card: &Card) -> Result<(), String> {
 fn bounds(card: &Card) -> Result<(), String> {
     let bounded = |axis: &Axis| matches!(axis, Axis::Dynamic { max: Some(_), .. });
     match card.outputs.iter().find(|output| output.shape.iter().any(bounded)) {
-        Some(output) => Err(format!("output `{}` has an axis with `max`, which is for inputs", output.name)),
+        Some(output) => {
+            Err(format!("output `{}` has an axis with `max`, which only inputs may have", output.name))
+        }
         None => Ok(()),
     }
 }

@@ -17,7 +17,7 @@ use crate::weights::{CardError, Links, Opened};
 /// File name of a card.
 pub(crate) const CARD: &str = "card.toml";
 
-/// Maximum bytes of a card. Most of a large card are numbers of self-tests.
+/// Maximum bytes of a card. A large card consists mostly of numbers of self-tests.
 const MAX_CARD_BYTES: u64 = 64 << 20;
 
 /// Keys of the file. Unlike in [`Card`], `labels` is the name of a file.

@@ -303,7 +303,7 @@ fn batch_axis_must_be_first_and_varying() {
 fn axis_has_name_and_limit() {
     let shape = |axis: &str| {
         // The self-tests of the card have its original shape.
-        let card = CARD.split("# Asked before").next().unwrap().replacen("batch_axis = 0\n", "", 1);
+        let card = CARD.split("[[tests]]").next().unwrap().replacen("batch_axis = 0\n", "", 1);
         parse(&card.replacen("[\"N\", 100]", &format!("[\"N\", {axis}]"), 1))
             .map(|(card, _)| card.inputs[0].shape[1].clone())
     };
@@ -325,7 +325,10 @@ fn axis_has_name_and_limit() {
         assert!(message.contains(expected), "{axis}: {message}");
     }
     let output = CARD.replacen("[\"N\", 6]", "[{ name = \"N\", max = 8 }, 6]", 1);
-    assert_eq!(parse(&output).unwrap_err(), "output `probs` has an axis with `max`, which is for inputs");
+    assert_eq!(
+        parse(&output).unwrap_err(),
+        "output `probs` has an axis with `max`, which only inputs may have"
+    );
 }
 
 #[test]

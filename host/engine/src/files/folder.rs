@@ -175,7 +175,7 @@ impl Folder {
         }
     }
 
-    /// Reads the regular file `name` of at max `max` bytes.
+    /// Reads the regular file `name` of at most `max` bytes.
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl Folder {
         read_opened(self.open_file(name)?, max)
     }
 
-    /// Reads the UTF-8 text in `name` of at max `max` bytes.
+    /// Reads the UTF-8 text in `name` of at most `max` bytes.
     ///
     /// # Errors
     ///

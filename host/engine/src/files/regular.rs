@@ -23,7 +23,7 @@ pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     regular(File::from(rustix::fs::open(path, FLAGS | OFlags::RDONLY, Mode::empty())?))
 }
 
-/// Reads the regular file at `path` of at max `max` bytes. Links are followed.
+/// Reads the regular file at `path` of at most `max` bytes. Links are followed.
 ///
 /// # Errors
 ///
@@ -32,7 +32,7 @@ pub fn read(path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
     read_opened(open(path)?, max)
 }
 
-/// Reads the UTF-8 text at `path` of at max `max` bytes. Links are followed.
+/// Reads the UTF-8 text at `path` of at most `max` bytes. Links are followed.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub fn read_to_string(path: impl AsRef<Path>, max: u64) -> io::Result<String> {
     text(read(path, max)?)
 }
 
-/// Reads at max `max` bytes of an open file from its current position.
+/// Reads at most `max` bytes of an open file from its current position.
 ///
 /// # Errors
 ///

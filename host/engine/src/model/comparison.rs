@@ -142,7 +142,7 @@ mod tests {
         let mut inputs = named("a", &[1.0]);
         inputs.extend(named("b", &[2.0]));
         let hashed = hash(&[1; 32], &inputs);
-        assert_ne!(hash(&[2; 32], &inputs), hashed, "another key tells another hash");
+        assert_ne!(hash(&[2; 32], &inputs), hashed, "another key gives another hash");
         inputs.reverse();
         assert_eq!(hash(&[1; 32], &inputs), hashed, "in any order");
         inputs[0].0 = "c".to_owned();

@@ -35,7 +35,7 @@ pub(super) struct Resting<M> {
     last_used: Mutex<Instant>,
 }
 
-/// A call that waiting_call for the load. It is counted until its blocking thread ends.
+/// A call that waits for the load. It is counted until its blocking thread ends.
 struct WaitingCall<M>(Arc<Resting<M>>);
 
 impl<M> Drop for WaitingCall<M> {

@@ -61,13 +61,13 @@ mod tests {
     #[test]
     fn only_short_computations_run_inline() {
         let pace = Pace::default();
-        assert!(pace.permit(1).is_none(), "nothing is known of the first");
+        assert!(pace.permit(1).is_none(), "no earlier computation");
         pace.record(Duration::from_millis(8), 4);
         assert!(pace.permit(1).is_some(), "2 ms");
         assert!(pace.permit(3).is_none(), "6 ms");
         for _ in 0..64 {
             pace.record(Duration::from_micros(100), 1);
         }
-        assert!(pace.permit(3).is_some(), "it has become faster");
+        assert!(pace.permit(3).is_some(), "the average has fallen");
     }
 }

@@ -68,13 +68,13 @@ impl Deref for SessionGuard<'_> {
     type Target = dyn Session;
 
     fn deref(&self) -> &Self::Target {
-        self.session.as_deref().expect("it is held until it is dropped")
+        self.session.as_deref().expect("a guard has a session until it is dropped")
     }
 }
 
 impl DerefMut for SessionGuard<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        self.session.as_deref_mut().expect("it is held until it is dropped")
+        self.session.as_deref_mut().expect("a guard has a session until it is dropped")
     }
 }
 

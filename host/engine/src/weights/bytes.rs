@@ -112,7 +112,7 @@ impl Bytes {
     ///
     /// This is a hint: the bytes stay readable, and are read from disk again when they are touched.
     /// It has no effect on content that is not mapped.
-    #[cfg_attr(not(unix), expect(unused_variables, reason = "there is no such hint elsewhere"))]
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "other systems have no such hint"))]
     pub(crate) fn forget(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Bytes::Mapped { map: mapped, .. } = self {

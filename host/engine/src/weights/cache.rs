@@ -214,8 +214,12 @@ mod tests {
         let (_folder, cache, path, right) = cached();
         let other = "ab".repeat(32);
         store(&cache, &path, &other, Duration::from_secs(2));
-        assert_eq!(hash(&cache, &path), other, "the record counts");
-        assert_eq!(hash(&WeightCache { rehash: true, ..cache.clone() }, &path), right, "unless it may not");
+        assert_eq!(hash(&cache, &path), other, "the stored hash is used");
+        assert_eq!(
+            hash(&WeightCache { rehash: true, ..cache.clone() }, &path),
+            right,
+            "`rehash` ignores the stored hash"
+        );
 
         store(&cache, &path, &other, Duration::from_millis(1_999));
         assert_eq!(hash(&cache, &path), right, "written just before it was hashed");
@@ -224,7 +228,7 @@ mod tests {
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, "CONTENT").unwrap();
         File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        assert_ne!(hash(&cache, &path), other, "same size and time of modification, other bytes");
+        assert_ne!(hash(&cache, &path), other, "same size and modification time, other bytes");
 
         fs::write(&path, "content").unwrap();
         store(&cache, &path, &other, Duration::from_secs(9));
@@ -266,7 +270,7 @@ mod tests {
         store(&cache, &path, "b", Duration::from_secs(1_000_001));
         let files = cache.read().files;
         assert_eq!(files.len(), MAX_RECORDS);
-        assert!(files.values().any(|record| record.sha256 == "b"), "the newest is kept");
+        assert!(files.values().any(|record| record.sha256 == "b"), "the newest remains");
         assert!(files.keys().all(|path| Path::new(path).is_file()));
         assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1);
     }

@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(opened.read().unwrap(), (b"this one".to_vec(), digest("this one")));
         let bytes = Bytes::from_opened(opened).unwrap();
         assert_eq!(&bytes[..], b"this one");
-        assert!(bytes.check_unchanged().is_err(), "the times of a file change as it loses its name");
+        assert!(bytes.check_unchanged().is_err(), "replacing a file changes its change time");
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
             assert!(Opened::open(Path::new("/dev/zero"), Links::Follow).is_err());
             let fifo = folder.path().join("fifo");
             rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-            assert!(Opened::open(&fifo, Links::Follow).is_err(), "and nobody waits for a writer");
+            assert!(Opened::open(&fifo, Links::Follow).is_err(), "without waiting for a writer");
         }
     }
 }

@@ -1,9 +1,6 @@
 //! One task of attention: several queries that share a KV head, against all of their spans.
-#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; contracts are at each function"
-)]
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
 use std::mem::MaybeUninit;
 

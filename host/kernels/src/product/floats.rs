@@ -1,10 +1,7 @@
 //! Product of an F32 or F16 matrix with f32 activations, on the same panels with one value per
 //! column and row.
-#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; contracts are at each function"
-)]
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
 use std::ops::Range;
 

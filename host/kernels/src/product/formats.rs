@@ -1,10 +1,7 @@
 //! Decoding of packed weights: one [`Format`] for each quantised type, and [`Unpacked`] for a range
 //! that was expanded to whole bytes once and is used for many tokens. Offsets follow the table in
 //! `pack`.
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end, under the contract of `Format`"
-)]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Format`")]
 
 use std::marker::PhantomData;
 

@@ -1,8 +1,5 @@
 //! Output of a product: moves sums from a task's memory to the caller's buffer.
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; contracts are at each function"
-)]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
 use std::ops::Range;
 

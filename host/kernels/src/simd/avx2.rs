@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C: 8 lanes. A second set adds AVX-VNNI, which multiplies bytes with one
 //! instruction instead of three.
-#![allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the contract of `Simd`")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Simd`")]
 
 use std::arch::x86_64::*;
 

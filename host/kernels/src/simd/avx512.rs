@@ -1,5 +1,5 @@
 //! AVX-512 with VNNI: 16 lanes, and products of bytes in one instruction.
-#![allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the contract of `Simd`")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Simd`")]
 
 use std::arch::x86_64::*;
 

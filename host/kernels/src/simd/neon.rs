@@ -3,7 +3,7 @@
 //!
 //! Instructions without a stable intrinsic are written as assembly; each block names the extension
 //! that it needs.
-#![allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the contract of `Simd`")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Simd`")]
 
 use std::arch::aarch64::*;
 use std::arch::asm;

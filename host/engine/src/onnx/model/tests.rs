@@ -131,7 +131,7 @@ async fn call_until<'m>(
     let input = Tensor::from_slice(shape, values).unwrap();
     let mut running: Running<'m> = Box::pin(model.run(vec![("x".to_owned(), input)], deadline));
     poll_fn(|context| {
-        assert!(running.as_mut().poll(context).is_pending(), "answered at once");
+        assert!(running.as_mut().poll(context).is_pending(), "the call ended immediately");
         Poll::Ready(())
     })
     .await;
@@ -274,7 +274,7 @@ async fn dropped_model_stops_its_workers() {
     let mut began = began.into_inner();
     let shared = Arc::downgrade(&model.shared);
     drop(model);
-    assert_eq!(shared.strong_count(), 0, "a worker lives on");
+    assert_eq!(shared.strong_count(), 0, "a worker is still running");
     // The session was dropped with its worker, which closed its ends of both channels.
     while began.recv().await.is_some() {}
     assert!(permits.send(()).is_err());
