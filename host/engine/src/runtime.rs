@@ -55,24 +55,24 @@ impl Runtime {
     }
 
     fn search(places: &[PathBuf]) -> Self {
-        let mut refused = Vec::new();
+        let mut failures = Vec::new();
         for library in backend::candidates(places) {
             match OnnxRuntime::open(&library) {
                 Ok(runtime) => return Runtime::onnxruntime(runtime),
                 Err(error) => {
                     tracing::warn!("{error}");
-                    refused.push(error.to_string());
+                    failures.push(error.to_string());
                 }
             }
         }
-        if refused.is_empty() {
+        if failures.is_empty() {
             let quoted = |place: &PathBuf| format!("`{}`", Path::display(place));
             let places: Vec<_> = places.iter().map(quoted).collect();
             let places =
                 if places.is_empty() { "an empty list of places".to_owned() } else { places.join(", ") };
-            refused.push(format!("no libonnxruntime in {places}"));
+            failures.push(format!("no libonnxruntime in {places}"));
         }
-        Runtime::rten(&refused.join("; "))
+        Runtime::rten(&failures.join("; "))
     }
 
     fn onnxruntime(runtime: OnnxRuntime) -> Self {

@@ -66,8 +66,8 @@ fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> 
                     / (dim as f64).sqrt()
             })
             .collect();
-        let greatest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|score| (score - greatest).exp()).collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
         let total: f64 = weights.iter().sum();
         for d in 0..dim {
             let sum: f64 =
@@ -208,7 +208,7 @@ const HARD: [(&str, Feature); 9] = [
         }
         _ => random.value(),
     }),
-    ("the greatest f16 values", |random, part, _, _| match part {
+    ("largest f16 values", |random, part, _, _| match part {
         2 => 65504.0 * if random.below(2) == 0 { 1.0 } else { -1.0 },
         _ => random.value(),
     }),
@@ -255,14 +255,14 @@ fn hard_sequence(
 /// and the weighted sum add a few roundings per position.
 fn allowed(shape: &AttentionShape, rows: &[f32], position: usize) -> f64 {
     let (dim, columns) = (shape.head_dim, shape.qkv_columns());
-    let greatest = |range: Range<usize>, from: usize, heads: usize| {
+    let largest = |range: Range<usize>, from: usize, heads: usize| {
         let rows = rows[range.start * columns..range.end * columns].chunks_exact(columns);
         let values = rows.flat_map(|row| &row[from * dim..(from + heads) * dim]);
         values.fold(0.0f64, |max, value| max.max(f64::from(value.abs())))
     };
-    let query = greatest(position..position + 1, 0, shape.query_heads);
-    let key = greatest(0..position + 1, shape.query_heads, shape.kv_heads);
-    let value = greatest(0..position + 1, shape.query_heads + shape.kv_heads, shape.kv_heads);
+    let query = largest(position..position + 1, 0, shape.query_heads);
+    let key = largest(0..position + 1, shape.query_heads, shape.kv_heads);
+    let value = largest(0..position + 1, shape.query_heads + shape.kv_heads, shape.kv_heads);
     let rounding = 1.0 / f64::from(1 << 24);
     // Scores more than 87 apart have no weight, which limits the differences that matter.
     let score = (dim as f64 + 4.0) * (dim as f64).sqrt() * query * key * rounding + 90.0 * rounding;

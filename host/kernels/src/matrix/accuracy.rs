@@ -136,10 +136,10 @@ type Scale = fn(&mut Random) -> f16;
 const SCALES: [(&str, Scale); 7] = [
     ("usual scales", usual),
     ("zero scales", |_| f16::ZERO),
-    ("the greatest f16 as scale", |_| f16::MAX),
-    ("the least f16 as scale", |_| f16::MIN),
-    ("the smallest normal f16 as scale", |_| f16::MIN_POSITIVE),
-    ("the smallest subnormal f16 as scale", |_| f16::from_bits(1)),
+    ("largest f16 as scale", |_| f16::MAX),
+    ("most negative f16 as scale", |_| f16::MIN),
+    ("smallest normal f16 as scale", |_| f16::MIN_POSITIVE),
+    ("smallest subnormal f16 as scale", |_| f16::from_bits(1)),
     ("scales far apart", |random| match random.below(4) {
         0 => f16::MAX,
         1 => f16::MIN_POSITIVE_SUBNORMAL,
@@ -161,8 +161,8 @@ const INPUTS: [(&str, Input); 12] = [
     ("one huge value", |random, column| if column == 17 { 3e4 } else { random.value() }),
     ("a huge value here and there", |random, _| if random.below(300) == 0 { -1e4 } else { 1e-3 }),
     ("half a step off", |_, column| if column % 32 == 0 { 127.0 } else { 0.5 }),
-    ("the smallest values that count", |random, _| 1e-29 * random.value()),
-    ("values too small to count", |random, _| 1e-31 * random.value()),
+    ("smallest values that are not zeroed", |random, _| 1e-29 * random.value()),
+    ("values that become zero", |random, _| 1e-31 * random.value()),
     ("subnormal values", |_, _| -1e-40),
 ];
 

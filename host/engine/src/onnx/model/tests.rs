@@ -154,8 +154,8 @@ async fn full_queue_rejects_immediately() {
     let third = call(&bench.model, &[1, 1], &[3.0]).await;
     assert_eq!(bench.model.queue_depth(), 2);
     let input = vec![("x".to_owned(), Tensor::from_slice(&[1, 1], &[4.0f32]).unwrap())];
-    let refused = bench.model.run(input, Instant::now() + Duration::from_secs(60)).await;
-    assert_eq!(refused, Err(RunError::Busy { model: "gated".to_owned(), capacity: 2 }));
+    let rejected = bench.model.run(input, Instant::now() + Duration::from_secs(60)).await;
+    assert_eq!(rejected, Err(RunError::Busy { model: "gated".to_owned(), capacity: 2 }));
     (0..3).for_each(|_| bench.permit());
     assert_eq!(values(first.await), [1.0]);
     assert_eq!(values(second.await), [2.0]);
@@ -180,8 +180,8 @@ async fn deadline_ends_call_during_computation() {
 async fn past_deadline_is_not_queued() {
     let bench = Bench::new(2, 1);
     let input = vec![("x".to_owned(), Tensor::from_slice(&[1, 1], &[1.0f32]).unwrap())];
-    let refused = bench.model.run(input, Instant::now()).await;
-    assert_eq!(refused, Err(RunError::Deadline { model: "gated".to_owned() }));
+    let rejected = bench.model.run(input, Instant::now()).await;
+    assert_eq!(rejected, Err(RunError::Deadline { model: "gated".to_owned() }));
     assert_eq!(bench.model.queue_depth(), 0);
 }
 

@@ -134,8 +134,8 @@ fn as_int8(ty: WeightType, token: &[f32]) -> (Vec<f64>, Vec<f64>) {
     }
     let (mut out, mut scales) = (Vec::new(), Vec::new());
     for values in token.chunks_exact(group) {
-        let greatest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-        let scale = if greatest < 1e-30 { 0.0 } else { greatest / 127.0 };
+        let largest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let scale = if largest < 1e-30 { 0.0 } else { largest / 127.0 };
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         scales.push(f64::from(scale));
         out.extend(values.iter().map(|x| f64::from((x * inverse).round_ties_even()) * f64::from(scale)));
