@@ -146,7 +146,7 @@ fn check_reports_which_models_batch() {
     assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
     let found: Vec<_> = text.lines().filter(|line| line.starts_with("  batches ")).collect();
     let expected = [
-        "  batches      none: its card does not say `batch_axis = 0`, so axis 0 may be one along which a model mixes",
+        "  batches      none: its card has no `batch_axis = 0`, so rows of axis 0 may depend on each other",
         "  batches      none: axis 0 of input `x` is always 1",
         "  batches      up to 4 rows of all requests",
     ];
@@ -183,7 +183,7 @@ async fn axes_are_bounded_for_requests_and_guests() {
     let config = "[server]\nonnxruntime = \"off\"\n[models.rows]\nsource = \"host/engine/tests/data/identity-f32\"\n\
                   [components.predict]\nsource = \"builtin:predict\"\nmodels = { rows = \"rows\" }\n";
     let app = Arc::new(app(config));
-    let expected = "input `x`: axis 0 (`N`) is 129, expected at most 128; run the rows in several jobs";
+    let expected = "input `x`: axis 0 (`N`) is 129, expected at most 128; split the rows into several jobs";
 
     let server = Server::start(app.clone()).await;
     let input = json!({ "name": "x", "datatype": "FP32", "shape": [129, 3], "data": vec![0.5; 387] });

@@ -266,7 +266,7 @@ fn a_bare_box_serves_on_the_embedded_backend() {
     let folder = configured(&config);
     let output = infer(folder.path(), &["check"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stdout(&output).contains("rten, in this program"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("built-in rten"), "{}", stdout(&output));
     let photo = photos().join("coffee.jpg");
     let output = infer(folder.path(), &["classify", "--top", "1", photo.to_str().unwrap()]);
     assert!(stdout(&output).contains("espresso"), "{}{}", stdout(&output), stderr(&output));

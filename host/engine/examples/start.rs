@@ -1,9 +1,9 @@
-//! What a start of a language model takes: `start FILE.gguf [CACHE_FOLDER]`. Run it twice to see
-//! the first start and the second.
+//! Measures the start of a language model: `start FILE.gguf [CACHE_FOLDER]`. Run it twice to
+//! compare the first start with later ones.
 //!
-//! Prints, in milliseconds, the weights (header, hash) and the load (tokenizer, packing or
-//! mapping), the resident memory after both and at its peak, and what a short prompt and one token
-//! more then take.
+//! Prints the time in milliseconds for the weights (header, hash) and for the load (tokenizer,
+//! packing or mapping), the resident memory after both and at its peak, and the time for a short
+//! prompt and one more token.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = Model::load(&runtime, "m", weights, &ModelOptions::default())?;
     println!("load        {:>8.1} ms", ms(loading));
     println!("ready       {:>8.1} ms", ms(began));
-    let language = model.language().ok_or("the file is no language model")?;
+    let language = model.language().ok_or("the file is not a language model")?;
     println!("packed      {:?}", language.packed_file());
     memory()?;
 
@@ -57,11 +57,11 @@ fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// What the system says of this process's memory, in KiB.
+/// Prints the memory of this process in KiB, as the system reports it.
 fn memory() -> Result<(), Box<dyn Error>> {
-    let wanted = ["VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem"];
+    let names = ["VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem"];
     let status = std::fs::read_to_string("/proc/self/status")?;
-    for line in status.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))) {
+    for line in status.lines().filter(|line| names.iter().any(|name| line.starts_with(name))) {
         println!("{line}");
     }
     let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;

@@ -1,4 +1,4 @@
-//! The element types of tensors, the seven of `wasi:nn`.
+//! Element types of tensors: the seven types of `wasi:nn`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use half::{bf16, f16};
 use serde::Deserialize;
 
-/// The type of a tensor's elements.
+/// Element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DType {
@@ -31,7 +31,7 @@ impl DType {
     pub const ALL: [DType; 7] =
         [DType::F16, DType::F32, DType::F64, DType::BF16, DType::U8, DType::I32, DType::I64];
 
-    /// Bytes that one element takes.
+    /// Size of one element in bytes.
     pub fn size_bytes(self) -> usize {
         match self {
             DType::U8 => 1,
@@ -41,7 +41,7 @@ impl DType {
         }
     }
 
-    /// The name that cards and messages use, such as `f32`.
+    /// Name in cards and messages, such as `f32`.
     pub fn name(self) -> &'static str {
         match self {
             DType::F16 => "f16",
@@ -61,7 +61,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// A name that no element type has.
+/// The name is not an element type.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown dtype `{0}`, expected one of f16, f32, f64, bf16, u8, i32, i64")]
 pub struct UnknownDType(String);
@@ -83,9 +83,9 @@ impl TryFrom<String> for DType {
     }
 }
 
-/// A Rust type that is the element type of some tensor.
+/// A Rust type that can be the element type of a tensor.
 pub trait Element: bytemuck::Pod {
-    /// The type's name at run time.
+    /// The corresponding element type.
     const DTYPE: DType;
 }
 
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back() {
+    fn names_round_trip() {
         for dtype in DType::ALL {
             assert_eq!(dtype.to_string().parse::<DType>().unwrap(), dtype);
         }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_of_the_rust_types() {
+    fn sizes_match_rust_types() {
         fn agrees<T: Element>() {
             assert_eq!(T::DTYPE.size_bytes(), size_of::<T>(), "{}", T::DTYPE);
         }

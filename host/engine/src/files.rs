@@ -1,113 +1,23 @@
-//! Opening, creating and replacing files where others may write: one place for the whole program.
+//! Safe access to files in places where others may write, for the whole program.
 //!
 //! - [`open`], [`read`] and [`read_to_string`] take a path that the operator has chosen. Links are
-//!   followed; anything but a regular file is rejected, without waiting for the other end of a
-//!   FIFO.
-//! - A [`Folder`] is a descriptor of a folder that the program manages. Whatever is created,
-//!   replaced or removed there is named relative to that descriptor, and no link in it is followed.
+//!   followed. Everything except a regular file is rejected, without blocking on a FIFO.
+//! - A [`Folder`] is the descriptor of a folder that the program manages. Files are created,
+//!   replaced and removed relative to that descriptor, and links in it are not followed.
 //!
-//! Errors have the form "it is a FIFO, expected a regular file"; as with `std::fs`, callers name
-//! the path.
+//! Errors have the form "it is a FIFO, expected a regular file". As with `std::fs`, callers add the
+//! path.
 
 mod folder;
+mod name;
+mod regular;
+mod status;
+mod temporary;
 #[cfg(test)]
 mod tests;
+mod tree;
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-
-use rustix::fs::{FileType, Mode, OFlags, RawMode};
-
-pub use folder::{Folder, Status, Temporary};
-
-/// Flags for every file that is opened: no waiting for a peer, no terminal that becomes ours.
-const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-
-/// Opens the regular file at `path` for reading. Links are followed.
-///
-/// # Errors
-///
-/// When it cannot be opened, or is a FIFO, a socket, a device or a folder.
-pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
-    let path = path.as_ref();
-    // Before the file is opened, because opening a device may have effects; and after, because it
-    // may be another by then.
-    expect_regular(file_type(&fs::metadata(path)?))?;
-    regular(File::from(rustix::fs::open(path, FLAGS | OFlags::RDONLY, Mode::empty())?))
-}
-
-/// Reads the regular file at `path`, which may have up to `most` bytes. Links are followed.
-///
-/// # Errors
-///
-/// As [`open`], and when the file is longer.
-pub fn read(path: impl AsRef<Path>, most: u64) -> io::Result<Vec<u8>> {
-    read_opened(open(path)?, most)
-}
-
-/// Reads the UTF-8 text at `path`, which may have up to `most` bytes. Links are followed.
-///
-/// # Errors
-///
-/// As [`read`], and when the file is not UTF-8.
-pub fn read_to_string(path: impl AsRef<Path>, most: u64) -> io::Result<String> {
-    text(read(path, most)?)
-}
-
-/// Reads an opened file from its position on, up to `most` bytes.
-///
-/// # Errors
-///
-/// When it cannot be read, or has more bytes.
-pub fn read_opened(file: File, most: u64) -> io::Result<Vec<u8>> {
-    let size = file.metadata()?.len();
-    if size > most {
-        return Err(too_long(most));
-    }
-    let mut bytes = Vec::with_capacity(size as usize + 1);
-    // The file may grow while it is read.
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(too_long(most));
-    }
-    Ok(bytes)
-}
-
-fn text(bytes: Vec<u8>) -> io::Result<String> {
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 at byte {at}"))
-    })
-}
-
-fn too_long(most: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {most} bytes"))
-}
-
-fn regular(file: File) -> io::Result<File> {
-    expect_regular(file_type(&file.metadata()?))?;
-    Ok(file)
-}
-
-fn file_type(found: &Metadata) -> FileType {
-    FileType::from_raw_mode(found.mode() as RawMode)
-}
-
-fn expect_regular(found: FileType) -> io::Result<()> {
-    if found.is_file() { Ok(()) } else { Err(unexpected(found, "a regular file")) }
-}
-
-fn unexpected(found: FileType, expected: &str) -> io::Error {
-    let found = match found {
-        FileType::RegularFile => "a regular file",
-        FileType::Directory => "a folder",
-        FileType::Symlink => "a symbolic link",
-        FileType::Fifo => "a FIFO",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        _ => "of an unknown type",
-    };
-    io::Error::new(io::ErrorKind::InvalidData, format!("it is {found}, expected {expected}"))
-}
+pub use folder::Folder;
+pub use regular::{open, read, read_opened, read_to_string};
+pub use status::Status;
+pub use temporary::Temporary;

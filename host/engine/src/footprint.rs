@@ -1,7 +1,9 @@
-//! What a model takes of memory, predicted before it is loaded.
+//! Prediction of the memory of a model before it is loaded.
 //!
-//! A language model's part is worked out from its file's header; an ONNX model's from its file's
-//! size and the shapes of its card, with factors that were measured.
+//! For a language model, the prediction uses the header of its file. For an ONNX model, it uses the
+//! size of the file, the shapes of the card, and measured factors.
+
+mod need;
 
 use std::path::Path;
 
@@ -13,96 +15,68 @@ use crate::model::{Capacity, LoadError, ModelOptions};
 use crate::runtime::Runtime;
 use crate::weights::{Bytes, CardError};
 
-/// What a model takes, by what takes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Footprint {
-    /// Its parts.
-    pub needs: Vec<Need>,
-}
+pub use need::{Footprint, Need};
 
-/// A part of what a model takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
-    /// A few words for a table.
-    pub what: &'static str,
-    /// How much, when the model has been busy.
-    pub bytes: u64,
-    /// The most that it may take.
-    pub most_bytes: u64,
-    /// Whether it lies in a mapped file, whose pages processes share and the system takes back when
-    /// it must.
-    pub is_mapped: bool,
-}
-
-/// A prediction that cannot be made.
+/// Error of a prediction.
 #[derive(Debug, thiserror::Error)]
 pub enum FootprintError {
-    /// The model's file is not there, or cannot be one.
+    /// The file of the model is missing or invalid.
     #[error(transparent)]
     Card(#[from] CardError),
-    /// The options are not ones.
+    /// The options are invalid.
     #[error(transparent)]
     Load(#[from] LoadError),
 }
 
-impl Need {
-    pub(crate) fn own(what: &'static str, bytes: u64) -> Self {
-        Need { what, bytes, most_bytes: bytes, is_mapped: false }
-    }
-
-    pub(crate) fn mapped(what: &'static str, bytes: u64) -> Self {
-        Need { what, bytes, most_bytes: bytes, is_mapped: true }
-    }
-}
-
-/// How a model is going to be loaded.
+/// Parameters with which a model will be loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Loading<'a> {
-    /// What it is called, for errors.
+    /// Name of the model in errors.
     pub name: &'a str,
-    /// How it is going to be run.
+    /// Options of the model.
     pub options: &'a ModelOptions,
-    /// Its file; none where the program carries it.
+    /// File of the model; `None` if it is embedded in the program.
     pub file: Option<&'a Path>,
-    /// Whether packed weights are kept in the cache folder, and mapped.
+    /// True if packed weights are stored in the cache folder and mapped.
     pub keeps_packed: bool,
-    /// The most bytes of inputs that one job may have.
+    /// Maximum bytes of inputs of one job.
     pub job_bytes: u64,
 }
 
-/// Factors of an ONNX model, as measured with the three models that ship: what a server takes with
-/// a model and without, before its first request, and after batches of 8, 64 and 128 rows. Tokens
-/// are looked up, and each becomes a row of numbers; in image models in int8 weights are unpacked.
+/// Factors for ONNX models. They were measured with the three models that ship, as the difference
+/// of a server with and without the model: before its first request, and after batches of 8, 64 and
+/// 128 rows. Models that take tokens look up a row of numbers for each; int8 image models unpack
+/// their weights.
 struct Measured {
-    /// Of the file's size, beside the file itself, for all sessions together.
+    /// Per byte of the file, in addition to the file itself, for all sessions together.
     shared: f64,
-    /// Of the file's size, for each session.
+    /// Per byte of the file, for each session.
     session: f64,
-    /// For each element of the largest batch's inputs, in each session, in bytes.
+    /// Bytes per input element of the largest batch, in each session.
     element: u64,
 }
 
-/// A usual size of an axis that varies and is not the batch's, such as a text's tokens.
+/// Typical size of a varying axis other than the batch axis, such as the tokens of a text.
 const USUAL_SIZE: usize = 128;
 
-/// On ONNX Runtime 1.32: models that take tokens, and those that take numbers.
+/// ONNX Runtime 1.32: models that take tokens, and models that take numbers.
 const ONNXRUNTIME: [Measured; 2] = [
     Measured { shared: 0.0, session: 1.6, element: 3_900 },
     Measured { shared: 0.0, session: 2.4, element: 28 },
 ];
 
-/// On rten 0.27.
+/// rten 0.27.
 const RTEN: [Measured; 2] = [
     Measured { shared: 3.0, session: 1.4, element: 2_800 },
     Measured { shared: 13.0, session: 3.0, element: 110 },
 ];
 
 impl Footprint {
-    /// What the model of `card` takes.
+    /// Predicts the memory of the model with `card`.
     ///
     /// # Errors
     ///
-    /// When a language model's file is not there or is none, or an option is 0.
+    /// When the file of a language model is missing or invalid, or an option is 0.
     pub fn predict(runtime: &Runtime, card: &Card, loading: &Loading<'_>) -> Result<Self, FootprintError> {
         let capacity = loading.options.capacity(loading.name, card.format)?;
         let (Format::Gguf, Some(path)) = (card.format, loading.file) else {
@@ -113,12 +87,6 @@ impl Footprint {
         let read = Gguf::parse(bytes).and_then(|gguf| footprint::of(&gguf, &capacity, loading.keeps_packed));
         let wrong = |message: String| CardError::Gguf { path: path.to_owned(), message };
         Ok(read.map_err(|error| wrong(error.to_string()))?)
-    }
-
-    /// All of it, in bytes.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add)
     }
 }
 
@@ -134,22 +102,22 @@ fn onnx(card: &Card, loading: &Loading<'_>, capacity: &Capacity, measured: &[Mea
     let usual = arena(sum(&|input| elements(card, input, capacity.max_batch, USUAL_SIZE)));
     // A single job may have more rows than a batch.
     let largest = |input: &InputSpec| {
-        let most = elements(card, input, MAX_ROWS, usize::MAX);
-        most.min(loading.job_bytes / input.dtype.size_bytes() as u64)
+        let max = elements(card, input, MAX_ROWS, usize::MAX);
+        max.min(loading.job_bytes / input.dtype.size_bytes() as u64)
     };
-    let most = arena(sum(&largest)).max(usual);
+    let max_bytes = arena(sum(&largest)).max(usual);
     Footprint {
         needs: vec![
-            // One that the program carries is a part of its image, and mapped like any.
+            // An embedded file is part of the program's image, which is mapped.
             Need { is_mapped: loading.file.is_none(), ..Need::own("file", file) },
             Need::own("weights of its sessions", part(*shared) + part(*session).saturating_mul(sessions)),
-            Need { most_bytes: most, ..Need::own("arenas of its sessions", usual) },
+            Need { most_bytes: max_bytes, ..Need::own("arenas of its sessions", usual) },
         ],
     }
 }
 
-/// Elements of one input of a job: `rows` along the batch axis, at most `size` along others that
-/// vary, and no more than a job may have of either.
+/// Number of elements of one input of a job: `rows` along the batch axis, and at most `size` along
+/// other varying axes, within the limits of a job.
 fn elements(card: &Card, input: &InputSpec, rows: usize, size: usize) -> u64 {
     let (mut fixed, mut varying, mut is_bounded) = (1_u64, 1_u64, true);
     for (index, axis) in input.shape.iter().enumerate() {
@@ -164,8 +132,8 @@ fn elements(card: &Card, input: &InputSpec, rows: usize, size: usize) -> u64 {
             }
         }
     }
-    let most = if is_bounded { u64::MAX } else { DEFAULT_MAX_PRODUCT as u64 };
-    fixed.saturating_mul(varying.min(most))
+    let max_product = if is_bounded { u64::MAX } else { DEFAULT_MAX_PRODUCT as u64 };
+    fixed.saturating_mul(varying.min(max_product))
 }
 
 #[cfg(test)]
@@ -173,9 +141,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn largest_jobs_have_the_bounds_of_their_axes() {
+    fn largest_job_respects_axis_limits() {
         const CARD: &str = include_str!("../../../weights/toxic-bilstm/card.toml");
-        let (head, _) = CARD.split_once("# Asked before").unwrap();
+        let (head, _) = CARD.split_once("[[tests]]").unwrap();
         let (input, rest) = head.split_once("[inputs.text]").unwrap();
         let (_, outputs) = rest.split_once("[[outputs]]").unwrap();
         let head = format!("{input}[[outputs]]{outputs}");

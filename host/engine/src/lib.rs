@@ -1,28 +1,36 @@
-//! Models, and everything between a caller's tensors and their outputs.
+//! Inference engine: loads models and computes tensors, with queues, batches and deadlines.
 //!
-//! A [`Model`] is loaded once from its [`Weights`], which are a [`Card`] and the files that it
-//! lists, and runs on the backend of the [`Runtime`]. Callers give it named [`Tensor`]s and a
-//! deadline. Their jobs wait in a bounded queue, are computed together where the model allows it,
-//! and come back as a [`Reply`] that says how long each part took.
+//! A [`Model`] is loaded once from its [`Weights`], a [`Card`] with the files that it lists, and
+//! runs on the backend of the [`Runtime`]. Callers pass named [`Tensor`]s and a deadline. Jobs wait
+//! in a bounded queue, are computed in batches where the model permits it, and return a [`Reply`]
+//! with the time of each part.
 //!
 //! # Layout
 //!
+//! Each module imports only modules of earlier lines.
+//!
 //! - `dtype`, `tensor`: the seven element types, and arrays of them
-//! - `files`: files and folders that others may write, opened without following links or waiting
-//! - `text`: what others have written, bounded for messages
-//! - `card`, `weights`: what a model is, and its files, verified
-//! - `footprint`: what a model takes of memory, before it is loaded
-//! - `model`: loading and running a model of either kind
-//! - `onnx`: the one kind; its `signature` checks tensors, its `queue` forms batches, its `worker`s
-//!   compute them on a `backend`, which is `onnxruntime` or `rten` as `runtime` decides
-//! - `language`: the other; its `scheduler` forms passes of a `decoder` out of the tokens of all
-//!   requests, over key-value blocks that they share
+//! - `text`: untrusted text, bounded and escaped for messages
+//! - `files`: files and folders that others may write, opened without following links or blocking
+//! - `weights`: files of a model on disk: hashed, verified, mapped and cached
+//! - `card`: the description of a model, read from `card.toml`
+//! - `model::options`, `model::stats` and other leaves of `model`: types that both kinds of model
+//!   use
+//! - `backend`, `runtime`: ONNX Runtime and rten, and the choice between them
+//! - `onnx`: ONNX models; `signature` checks tensors, `queue` forms batches, and a `worker`
+//!   computes them on a session of the backend
+//! - `language`: language models; `scheduler` forms passes of a `decoder` from the tokens of all
+//!   requests, over shared key-value blocks
+//! - `footprint`: memory of a model, predicted before it is loaded
+//! - `model`: verified weights, and loading and running a model of either kind
 
 mod backend;
 mod card;
 mod dtype;
 pub mod files;
 mod footprint;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod language;
 mod model;
 mod onnx;
@@ -31,6 +39,7 @@ mod tensor;
 pub mod text;
 mod weights;
 
+pub use backend::RuntimeError;
 pub use card::{
     Axis, Card, CardFile, Channels, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec,
     Pattern, PipPackages, Requirement, Role, SelfTest, Task, TestInput, TextSpec,
@@ -43,18 +52,9 @@ pub use language::{
     TokenUsage,
 };
 pub use model::{
-    Capacity, Comparison, Context, Example, LoadError, MIRROR_BYTES, Mirror, Model, ModelOptions, Reply,
-    RunError, SelfTestError, Stats,
+    Capacity, Comparison, Context, Example, GgufSummary, LoadError, MIRROR_BYTES, Mirror, Model,
+    ModelOptions, Reply, RunError, SelfTestError, Stats, Weights,
 };
-pub use runtime::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
+pub use runtime::{Onnxruntime, Runtime, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
-pub use weights::{CardError, GgufSummary, WeightCache, Weights};
-
-/// What fuzz targets call.
-#[cfg(fuzzing)]
-pub mod fuzzing {
-    /// Take `bytes` as a GGUF file, and use all that it gives.
-    pub fn gguf(bytes: &[u8]) {
-        crate::language::hostile::exercise(bytes);
-    }
-}
+pub use weights::{CardError, WeightCache};

@@ -1,29 +1,29 @@
-//! Which backend runs ONNX files: decided once, when the program starts.
+//! Choice of the backend for ONNX files, made once when the program starts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, OnnxRuntime, Rten};
+use crate::backend::{self, Backend, OnnxRuntime, Rten, RuntimeError};
 
-/// What decides the backend.
+/// Options of the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeOptions {
-    /// Where ONNX Runtime comes from.
+    /// Source of ONNX Runtime.
     pub onnxruntime: Onnxruntime,
 }
 
-/// Where ONNX Runtime comes from.
+/// Source of ONNX Runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Onnxruntime {
-    /// The newest library in `search`, else rten.
+    /// The newest library in `search`; rten if none is usable.
     Auto {
-        /// Libraries, and folders that may hold some.
+        /// Libraries, and folders that may contain some.
         search: Vec<PathBuf>,
     },
-    /// This library and no other.
+    /// Only this library.
     Path(PathBuf),
-    /// Not at all: rten.
+    /// Do not use ONNX Runtime; use rten.
     Off,
 }
 
@@ -33,62 +33,20 @@ pub struct Runtime {
     description: String,
 }
 
-/// An ONNX Runtime that was asked for and cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// The file cannot be found.
-    #[error("cannot find `{}`, expected the path of a libonnxruntime shared library", path.display())]
-    Missing {
-        /// The library.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is something else.
-    #[error("`{}` is not an ONNX Runtime that loads: {message}", path.display())]
-    NotOnnxRuntime {
-        /// The library.
-        path: PathBuf,
-        /// What the loader said.
-        message: String,
-    },
-    /// The library's interface is older than this program needs.
-    #[error("`{}` is ONNX Runtime {found}, expected 1.{} or later", path.display(), ort::MINOR_VERSION)]
-    TooOld {
-        /// The library.
-        path: PathBuf,
-        /// Its version.
-        found: String,
-    },
-    /// A process can load one.
-    #[error(
-        "cannot load `{}`: this process already runs `{}`, and a process can hold one ONNX Runtime; restart it",
-        path.display(),
-        loaded.display()
-    )]
-    Second {
-        /// The library.
-        path: PathBuf,
-        /// The one that is loaded.
-        loaded: PathBuf,
-    },
-}
-
 impl Runtime {
-    /// Choose the backend, and load ONNX Runtime where that is the choice.
+    /// Chooses the backend, and loads ONNX Runtime if it is the choice.
     ///
-    /// A process loads at most one ONNX Runtime and keeps it. A later call with
-    /// [`Onnxruntime::Auto`] uses the same again, wherever it was found; one with
-    /// [`Onnxruntime::Path`] does if the path is the same, and else fails.
+    /// A process loads at most one ONNX Runtime and never unloads it. A later call with
+    /// [`Onnxruntime::Auto`] uses the loaded one, whatever its path. A later call with
+    /// [`Onnxruntime::Path`] fails unless the path is the same.
     ///
     /// # Errors
     ///
-    /// When the library that [`Onnxruntime::Path`] names cannot be used. `Auto` and `Off` always
-    /// succeed.
+    /// When the library in [`Onnxruntime::Path`] cannot be used. `Auto` and `Off` never fail.
     pub fn new(options: &RuntimeOptions) -> Result<Self, RuntimeError> {
         Ok(match &options.onnxruntime {
             Onnxruntime::Path(path) => Runtime::onnxruntime(OnnxRuntime::open(path)?),
-            Onnxruntime::Off => Runtime::rten("ONNX Runtime is switched off"),
+            Onnxruntime::Off => Runtime::rten("ONNX Runtime is disabled"),
             Onnxruntime::Auto { search } => match OnnxRuntime::loaded() {
                 Some(loaded) => Runtime::onnxruntime(loaded),
                 None => Runtime::search(search),
@@ -97,23 +55,24 @@ impl Runtime {
     }
 
     fn search(places: &[PathBuf]) -> Self {
-        let mut refused = Vec::new();
+        let mut failures = Vec::new();
         for library in backend::candidates(places) {
             match OnnxRuntime::open(&library) {
                 Ok(runtime) => return Runtime::onnxruntime(runtime),
                 Err(error) => {
                     tracing::warn!("{error}");
-                    refused.push(error.to_string());
+                    failures.push(error.to_string());
                 }
             }
         }
-        if refused.is_empty() {
+        if failures.is_empty() {
             let quoted = |place: &PathBuf| format!("`{}`", Path::display(place));
             let places: Vec<_> = places.iter().map(quoted).collect();
-            let places = if places.is_empty() { "no place".to_owned() } else { places.join(", ") };
-            refused.push(format!("no libonnxruntime in {places}"));
+            let places =
+                if places.is_empty() { "an empty list of places".to_owned() } else { places.join(", ") };
+            failures.push(format!("no libonnxruntime in {places}"));
         }
-        Runtime::rten(&refused.join("; "))
+        Runtime::rten(&failures.join("; "))
     }
 
     fn onnxruntime(runtime: OnnxRuntime) -> Self {
@@ -121,24 +80,24 @@ impl Runtime {
         Runtime { backend: Arc::new(runtime), description }
     }
 
-    /// The figures are medians on one thread of two Zen 5 cores, EfficientNet-Lite0 in int8 and the
-    /// BiLSTM.
+    /// The factors in the message are medians on one thread of two Zen 5 cores, for
+    /// EfficientNet-Lite0 in int8 and the BiLSTM.
     fn rten(reason: &str) -> Self {
         let description = format!(
-            "rten, in this program ({reason}); int8 image models take about ten times as long as on ONNX Runtime, small \
-             text models about twice, and f16, bf16 and f64 are not computed: install ONNX Runtime 1.{} or later for those",
+            "built-in rten ({reason}): compared with ONNX Runtime, int8 image models take about ten times as long and small \
+             text models about twice as long, and f16, bf16 and f64 are not supported; install ONNX Runtime 1.{} or later",
             ort::MINOR_VERSION
         );
         Runtime { backend: Arc::new(Rten), description }
     }
 
-    /// `onnxruntime` or `rten`.
+    /// Name of the backend: `onnxruntime` or `rten`.
     pub fn backend(&self) -> &'static str {
         self.backend.name()
     }
 
-    /// The library's version and path; or why ONNX Runtime is not in use, what that costs, and the
-    /// way out.
+    /// Version and path of the library; for rten, the reason why ONNX Runtime is not used, the
+    /// consequences, and the remedy.
     pub fn describe(&self) -> String {
         self.description.clone()
     }
@@ -163,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn switched_off_is_rten() {
+    fn disabled_onnxruntime_selects_rten() {
         let runtime = runtime(Onnxruntime::Off).unwrap();
         assert_eq!(runtime.backend(), "rten");
-        assert!(runtime.describe().starts_with("rten, in this program (ONNX Runtime is switched off); int8"));
+        assert!(runtime.describe().starts_with("built-in rten (ONNX Runtime is disabled): compared"));
     }
 
     #[test]
-    fn library_that_is_asked_for_and_unusable_is_refused() {
+    fn unusable_explicit_library_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("libonnxruntime.so");
         let error = runtime(Onnxruntime::Path(missing.clone())).unwrap_err().to_string();
@@ -180,11 +139,11 @@ mod tests {
         std::fs::write(&missing, "no library").unwrap();
         let error = runtime(Onnxruntime::Path(missing.clone())).unwrap_err();
         assert!(matches!(error, RuntimeError::NotOnnxRuntime { .. }), "{error}");
-        assert!(error.to_string().contains("is not an ONNX Runtime that loads: "), "{error}");
+        assert!(error.to_string().starts_with("cannot load `"), "{error}");
     }
 
     #[test]
-    fn search_that_finds_nothing_usable_says_why() {
+    fn failed_search_selects_rten_with_reason() {
         let folder = tempfile::tempdir().unwrap();
         let search = [folder.path().to_owned()];
         let none = Runtime::search(&search);
@@ -195,6 +154,6 @@ mod tests {
         std::fs::write(folder.path().join("libonnxruntime.so.1.99.0"), "no library").unwrap();
         let broken = Runtime::search(&search);
         assert_eq!(broken.backend(), "rten");
-        assert!(broken.describe().contains("is not an ONNX Runtime that loads"), "{}", broken.describe());
+        assert!(broken.describe().contains("` as ONNX Runtime: "), "{}", broken.describe());
     }
 }

@@ -1,11 +1,12 @@
-//! Tensors: a type, a shape, and exactly the bytes that the two ask for.
+//! Tensors: an element type, a shape, and the matching number of bytes.
 
 use std::borrow::Cow;
 
 use crate::dtype::{DType, Element};
 
 // `wasi:nn` defines tensor data as little-endian, and elements are reinterpreted in place.
-const _: () = assert!(cfg!(target_endian = "little"), "tensors are little-endian, and so must the host be");
+const _: () =
+    assert!(cfg!(target_endian = "little"), "tensor data is little-endian, so the host must be as well");
 
 /// A dense array, row-major.
 ///
@@ -18,53 +19,54 @@ pub struct Tensor {
     data: Vec<u8>,
 }
 
-/// What is wrong with a tensor.
+/// The shape or the data of a tensor is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
-    /// More axes than any model takes.
+    /// The tensor has too many axes.
     #[error("{found} axes, expected at most {}", Tensor::MAX_AXES)]
     Axes {
-        /// How many there are.
+        /// Number of axes.
         found: usize,
     },
-    /// More elements than memory can address.
+    /// The size in bytes overflows.
     #[error("shape {} is too large: its size in bytes overflows", shape_text(.shape))]
     Overflow {
-        /// The shape.
+        /// Shape of the tensor.
         shape: Vec<usize>,
     },
-    /// The bytes are not as many as shape and type ask for.
+    /// The number of bytes does not match the shape and the type.
     #[error("shape {} of {dtype} takes {expected} bytes, found {found}", shape_text(.shape))]
     Length {
-        /// The shape.
+        /// Shape of the tensor.
         shape: Vec<usize>,
-        /// The type of the elements.
+        /// Type of the elements.
         dtype: DType,
-        /// Bytes that the shape takes.
+        /// Bytes according to the shape.
         expected: usize,
-        /// Bytes that there are.
+        /// Bytes of the data.
         found: usize,
     },
-    /// The elements are read as another type than theirs.
+    /// The elements have another type than requested.
     #[error("elements are {found}, expected {expected}")]
     DType {
-        /// The type asked for.
+        /// Requested type.
         expected: DType,
-        /// The type of the elements.
+        /// Type of the elements.
         found: DType,
     },
 }
 
 impl Tensor {
-    /// Axes of a tensor. A shape is text in error messages, and a caller's may have millions.
+    /// Maximum number of axes. Error messages contain the shape, and a caller could send millions
+    /// of axes.
     pub const MAX_AXES: usize = 8;
 
-    /// A tensor of `data`, the elements row-major and little-endian.
+    /// Creates a tensor from `data`, row-major and little-endian.
     ///
     /// # Errors
     ///
-    /// When `data` is not exactly what `shape` and `dtype` ask for, their product overflows, or
-    /// there are more than [`MAX_AXES`](Self::MAX_AXES).
+    /// When the length of `data` does not match `shape` and `dtype`, when their product overflows,
+    /// or when there are more than [`MAX_AXES`](Self::MAX_AXES) axes.
     pub fn new(dtype: DType, shape: Vec<usize>, data: Vec<u8>) -> Result<Self, TensorError> {
         if shape.len() > Self::MAX_AXES {
             return Err(TensorError::Axes { found: shape.len() });
@@ -76,46 +78,45 @@ impl Tensor {
         Ok(Tensor { dtype, shape, data })
     }
 
-    /// A tensor of a copy of `values`, row-major.
+    /// Creates a tensor from a copy of `values`, row-major.
     ///
     /// # Errors
     ///
-    /// When `shape` does not hold exactly `values.len()` elements.
+    /// When `shape` does not have exactly `values.len()` elements.
     pub fn from_slice<T: Element>(shape: &[usize], values: &[T]) -> Result<Self, TensorError> {
         Tensor::new(T::DTYPE, shape.to_vec(), bytemuck::cast_slice(values).to_vec())
     }
 
-    /// The type of the elements.
+    /// Type of the elements.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// The size of each axis, outermost first.
+    /// Size of each axis, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The elements' bytes, row-major and little-endian.
+    /// Bytes of the elements, row-major and little-endian.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// The elements' bytes, without a copy.
+    /// Takes the bytes of the elements without a copy.
     pub fn into_data(self) -> Vec<u8> {
         self.data
     }
 
-    /// A copy of the elements.
+    /// Copies the elements.
     ///
     /// # Errors
     ///
-    /// When they are of another type than `T`.
+    /// When their type is not `T`.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, TensorError> {
         self.elements().map(Cow::into_owned)
     }
 
-    /// The elements in place; copied where the allocator gave the bytes a lower alignment than `T`
-    /// needs.
+    /// Elements in place. They are copied if the bytes are not aligned for `T`.
     pub(crate) fn elements<T: Element>(&self) -> Result<Cow<'_, [T]>, TensorError> {
         if T::DTYPE != self.dtype {
             return Err(TensorError::DType { expected: T::DTYPE, found: self.dtype });
@@ -127,15 +128,15 @@ impl Tensor {
     }
 }
 
-/// Bytes that a tensor takes; none when that overflows.
+/// Size of a tensor in bytes; `None` if it overflows.
 pub(crate) fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
-    // A product of positive axes may overflow before a 0 is met: refusing that shape as well is
-    // simpler than allowing it.
+    // A product of positive axes may overflow before a 0 is reached. Rejecting such a shape as well
+    // is simpler than permitting it.
     shape.iter().try_fold(dtype.size_bytes(), |product, &size| product.checked_mul(size))
 }
 
-/// A shape as messages show it: `(1, 3, 224, 224)`; of one with more axes than a tensor may have,
-/// the first ones and their number.
+/// Shape as shown in messages: `(1, 3, 224, 224)`. A shape with too many axes is cut and ends with
+/// their number.
 pub(crate) fn shape_text<T: ToString>(shape: &[T]) -> String {
     let axes: Vec<_> = shape.iter().take(Tensor::MAX_AXES).map(ToString::to_string).collect();
     match shape.len() {
@@ -150,7 +151,7 @@ mod tests {
     use half::{bf16, f16};
 
     #[test]
-    fn data_must_be_what_shape_and_type_ask_for() {
+    fn data_length_must_match_shape_and_type() {
         struct Case(DType, &'static [usize], usize, Result<(), &'static str>);
         let cases = [
             Case(DType::F32, &[2, 3], 24, Ok(())),
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_come_back_as_they_went_in() {
+    fn elements_round_trip() {
         fn round_trip<T: Element + PartialEq + std::fmt::Debug>(values: [T; 4]) {
             let tensor = Tensor::from_slice(&[2, 2], &values).unwrap();
             assert_eq!(tensor.dtype(), T::DTYPE);
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_not_read_as_another_type() {
+    fn elements_of_another_type_are_an_error() {
         let tensor = Tensor::from_slice(&[1], &[1i32]).unwrap();
         let error = tensor.to_vec::<f32>().unwrap_err();
         assert_eq!(error.to_string(), "elements are i32, expected f32");

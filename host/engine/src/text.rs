@@ -1,57 +1,57 @@
-//! Text that others have written, made fit for errors, logs and headers.
+//! Untrusted text, made safe for errors, logs and headers.
 //!
-//! A name, a path or a value that a client, a guest or a file has chosen may have any length and
-//! hold control characters. [`excerpt`] and [`excerpt_of`] are the one way in which such text gets
-//! into a message: bounded, on one line, and marked where something was left out.
+//! A name, a path or a value from a client, a guest or a file may have any length and contain
+//! control characters. All such text enters messages through [`excerpt`] or [`excerpt_of`]:
+//! bounded, on one line, and marked where it was sink.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
 
-/// Bytes of one quoted piece: a name, a path, a header's value, a field of a log line.
+/// Maximum bytes of one quoted item: a name, a path, a header's value, or a field of a log line.
 pub const QUOTE_BYTES: usize = 256;
 
-/// Bytes of a whole message, however many pieces it quotes.
+/// Maximum bytes of a whole message, however many items it quotes.
 pub const MESSAGE_BYTES: usize = 1024;
 
 /// Bytes of the longest mark: `… (18446744073709551615 bytes)`.
 const MARK_BYTES: usize = 32;
 
-/// As much of `text` as fits into `most` bytes, control characters escaped. Where the text does not
-/// fit, it is cut at a character boundary and ends with a mark such as `… (10485760 bytes)`, which
-/// is within `most` (at least 64).
+/// Returns `text` in at most `max` bytes, with control characters escaped. Longer text is cut at a
+/// character boundary and ends with a mark such as `… (10485760 bytes)`, which counts towards `max`
+/// (at least 64).
 #[must_use]
-pub fn excerpt(text: &str, most: usize) -> Cow<'_, str> {
-    if text.len() <= most && !text.contains(is_escaped) {
+pub fn excerpt(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max && !text.contains(is_escaped) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(excerpt_of(text, most))
+    Cow::Owned(excerpt_of(text, max))
 }
 
-/// [`excerpt`] of what `value` displays, of which no more than `most` bytes are held at any time.
+/// [`excerpt`] of the `Display` output of `value`. At most `max` bytes of it are held in memory.
 #[must_use]
-pub fn excerpt_of(value: impl Display, most: usize) -> String {
-    let mut cut =
-        Cut { kept: String::new(), most: most.max(2 * MARK_BYTES), end: 0, bytes: 0, is_full: false };
-    // The sink itself does not fail; a value that fails to display is shown as far as it came.
-    let _ = write!(cut, "{value}");
-    if cut.is_full {
-        cut.kept.truncate(cut.end);
-        let _ = write!(cut.kept, "… ({} bytes)", cut.bytes);
+pub fn excerpt_of(value: impl Display, max: usize) -> String {
+    let mut sink =
+        Truncated { start: String::new(), max: max.max(2 * MARK_BYTES), end: 0, bytes: 0, is_full: false };
+    // The sink does not fail. If the value fails to display, the text before the failure is shown.
+    let _ = write!(sink, "{value}");
+    if sink.is_full {
+        sink.start.truncate(sink.end);
+        let _ = write!(sink.start, "… ({} bytes)", sink.bytes);
     }
-    cut.kept
+    sink.start
 }
 
-/// A sink that keeps the beginning of what is written and counts the rest.
-struct Cut {
-    kept: String,
-    most: usize,
-    /// The last character boundary of `kept` that leaves room for the mark.
+/// A sink that stores the beginning of its input and counts the rest.
+struct Truncated {
+    start: String,
+    max: usize,
+    /// Last character boundary in `start` that leaves room for the mark.
     end: usize,
     bytes: usize,
     is_full: bool,
 }
 
-impl fmt::Write for Cut {
+impl fmt::Write for Truncated {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.bytes += text.len();
         if self.is_full {
@@ -59,13 +59,13 @@ impl fmt::Write for Cut {
         }
         for character in text.chars() {
             if is_escaped(character) {
-                self.kept.extend(character.escape_default());
+                self.start.extend(character.escape_default());
             } else {
-                self.kept.push(character);
+                self.start.push(character);
             }
-            if self.kept.len() <= self.most - MARK_BYTES {
-                self.end = self.kept.len();
-            } else if self.kept.len() > self.most {
+            if self.start.len() <= self.max - MARK_BYTES {
+                self.end = self.start.len();
+            } else if self.start.len() > self.max {
                 self.is_full = true;
                 break;
             }
@@ -74,7 +74,7 @@ impl fmt::Write for Cut {
     }
 }
 
-/// Characters that would end a line, steer a terminal, or reorder what surrounds them.
+/// True for characters that end a line, control a terminal, or reorder the surrounding text.
 fn is_escaped(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn long_text_is_cut_and_marked() {
-        for (text, kept) in
+        for (text, start) in
             [("x".repeat(10 << 20), 224), ("é".repeat(5 << 20), 224), ("日".repeat(1000), 222)]
         {
             let shown = excerpt(&text, QUOTE_BYTES);
-            assert_eq!(*shown, format!("{}… ({} bytes)", &text[..kept], text.len()));
+            assert_eq!(*shown, format!("{}… ({} bytes)", &text[..start], text.len()));
             assert!(shown.len() <= QUOTE_BYTES);
             assert_eq!(excerpt(&shown, QUOTE_BYTES), shown, "an excerpt is its own excerpt");
         }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn display_is_cut_as_text_is() {
+    fn display_output_is_cut_like_text() {
         let long = "é\n".repeat(1 << 20);
         assert_eq!(excerpt_of(format_args!("{long}"), MESSAGE_BYTES), excerpt(&long, MESSAGE_BYTES));
         assert_eq!(excerpt_of(17, QUOTE_BYTES), "17");

@@ -1,20 +1,18 @@
-//! Inputs of products. The f32 rows are kept; their int8 form is made when a matrix first wants it,
-//! one for the types with blocks of 32 columns and one for those of 256, and lies in the order in
-//! which a tile of tokens reads it.
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; a job's contract is at its call"
-)]
+//! Inputs of products: f32 rows and, on demand, their int8 forms.
+//!
+//! There is one int8 form for weight types with blocks of 32 columns and one for blocks of 256.
+//! Codes are stored in the order in which a tile of tokens reads them.
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each job documents its contract at the call")]
 
 use std::ops::Range;
 
-use crate::Shared;
 use crate::norm;
 use crate::pool::Pool;
+use crate::shared::Shared;
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use crate::simd::{Job, Simd};
 
-/// Rows of f32 features, one a token, with their int8 forms; its buffers are used again by the next
+/// Rows of f32 features, one per token, with their int8 forms. Buffers are reused by the next
 /// `set`.
 #[derive(Default)]
 pub struct Activations {
@@ -26,22 +24,22 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// No rows.
+    /// Returns activations without rows.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The number of rows (tokens).
+    /// Number of rows (tokens).
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The number of columns (features).
+    /// Number of columns (features).
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// The f32 values, row-major `(rows, columns)`.
+    /// Values as f32, row-major `(rows, columns)`.
     pub fn values(&self) -> &[f32] {
         &self.values[..self.rows * self.columns]
     }
@@ -55,7 +53,7 @@ impl Activations {
         self.by_256.made = false;
     }
 
-    /// Takes a copy of `values`, `(rows, columns)`.
+    /// Copies `values`, `(rows, columns)`.
     ///
     /// # Panics
     /// If `values` has another length.
@@ -76,11 +74,11 @@ impl Activations {
         });
     }
 
-    /// Takes `values / rms(values) * weight` of each row, where rms is the root of the mean square
-    /// plus `epsilon`. The columns are `weight.len()`.
+    /// Stores `values / rms(values) * weight` for each row, where rms is the root of the mean
+    /// square plus `epsilon`. The number of columns is `weight.len()`.
     ///
     /// # Panics
-    /// If `values` is not `rows` rows long.
+    /// If `values` does not hold `rows` rows.
     pub fn set_rms_norm(&mut self, pool: &Pool, values: &[f32], weight: &[f32], epsilon: f32, rows: usize) {
         let columns = weight.len();
         assert_eq!(values.len(), rows * columns, "values of {rows} rows and {columns} columns");
@@ -95,14 +93,14 @@ impl Activations {
         });
     }
 
-    /// Room for `rows` of `columns`, row-major, which the caller fills; what it holds is left over
-    /// from earlier use.
+    /// Returns a buffer of `rows` × `columns` values, row-major, for the caller to fill. Its
+    /// initial content is unspecified.
     pub fn room(&mut self, rows: usize, columns: usize) -> &mut [f32] {
         self.resize(rows, columns);
         &mut self.values[..rows * columns]
     }
 
-    /// The int8 form with a scale for each `group` columns, in tiles for `set`.
+    /// Returns the int8 form with one scale per `group` columns, in tiles for `set`.
     pub(crate) fn quantized(&mut self, pool: &Pool, set: InstructionSet, group: usize) -> &Quantized {
         let form = if group == 32 { &mut self.by_32 } else { &mut self.by_256 };
         let tile = with_simd!(set, S => S::TILE);
@@ -121,8 +119,8 @@ impl Activations {
     }
 }
 
-/// Int8 codes and what goes with them. Tokens are in tiles of nearly equal width; within a tile all
-/// that belongs to one stretch of columns is together, token after token.
+/// Int8 codes with their scales and sums. Tokens are split into tiles of nearly equal width. Within
+/// a tile, the data of one range of columns is contiguous, token after token.
 #[derive(Default)]
 pub(crate) struct Quantized {
     made: bool,
@@ -134,16 +132,17 @@ pub(crate) struct Quantized {
     codes: Vec<i8>,
     /// `[tile][columns / group][token]`
     scales: Vec<f32>,
-    /// Groups of 32: scale × sum of codes.
+    /// Scale × sum of codes, for groups of 32.
     scaled_sums: Vec<f32>,
-    /// `[tile][columns / sub][token]`: sums of codes over 32 columns, or 16 where the group is 256,
-    /// below zero: times a type's offset, they are what its products start from.
+    /// `[tile][columns / sub][token]`: negated sums of codes over 32 columns, or over 16 where the
+    /// group is 256. Multiplied by a type's offset, they are the initial values of its products.
     sums: Vec<i32>,
-    /// Groups of 256, `[tile][columns / 64][token]`: two sums over 32 columns as 16-bit numbers.
+    /// `[tile][columns / 64][token]`: two sums over 32 columns as 16-bit numbers, for groups of
+    /// 256.
     pairs: Vec<i32>,
 }
 
-/// The input of one tile, from some group on.
+/// Pointers to the input of one tile, starting at a given group.
 #[derive(Clone, Copy)]
 pub(crate) struct TileInput {
     pub(crate) codes: *const i32,
@@ -154,18 +153,18 @@ pub(crate) struct TileInput {
 }
 
 impl Quantized {
-    /// The number of tiles.
+    /// Number of tiles.
     pub(crate) fn tiles(&self) -> usize {
         self.rows.div_ceil(self.tile)
     }
 
-    /// The rows of a tile: widths differ by one at most.
+    /// Rows of a tile. Widths differ by at most one.
     pub(crate) fn tile_rows(&self, tile: usize) -> Range<usize> {
         let tiles = self.tiles();
         tile * self.rows / tiles..(tile + 1) * self.rows / tiles
     }
 
-    /// Pointers into the form, at group `group` of the tile of `rows`.
+    /// Returns pointers to group `group` of the tile with these rows.
     #[inline]
     pub(crate) fn input(&self, rows: &Range<usize>, group: usize) -> TileInput {
         let width = rows.len();
@@ -213,8 +212,8 @@ impl Quantized {
             sums: Shared::new(&mut self.sums),
             pairs: Shared::new(&mut self.pairs),
         };
-        // A tile is one task's, since its tokens share cache lines; few tiles are split along the
-        // columns.
+        // One task handles a whole tile, because its tokens share cache lines. If there are few
+        // tiles, they are split along the columns.
         let groups = columns / group;
         let parts = (2 * pool.threads()).div_ceil(self.tiles()).min(groups);
         let this = &*self;
@@ -229,8 +228,8 @@ impl Quantized {
                 groups: groups * part / parts..groups * (part + 1) / parts,
                 tokens,
             };
-            // SAFETY: `set` is available; the targets hold all tiles, and this task alone writes
-            // these groups of this one.
+            // SAFETY: `set` is available; the targets hold all tiles, and only this task writes
+            // these groups of this tile.
             unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
         });
     }
@@ -258,7 +257,7 @@ struct QuantizeTile<'a> {
     to: Targets,
     group: usize,
     groups: Range<usize>,
-    /// Of all rows.
+    /// Range among all rows.
     tokens: Range<usize>,
 }
 
@@ -310,27 +309,27 @@ impl QuantizeTile<'_> {
     }
 }
 
-/// Codes of a group of whole vectors, and their scale: the greatest magnitude becomes 127.
-/// Magnitudes below 1e-30 are zeros, whose inverse scale would overflow. Where a value is infinite
-/// or not a number, no more is the scale, and so all that comes of the group.
+/// Quantises a group of whole vectors and returns its scale. The largest magnitude becomes 127. A
+/// group with magnitudes below 1e-30 becomes zeros, since the inverse scale would overflow. If a
+/// value is infinite or NaN, the scale is NaN, and so is every result of the group.
 #[inline(always)]
 unsafe fn quantize<S: Simd, const GROUP: usize>(values: *const f32, codes: &mut [i8; GROUP]) -> f32 {
-    let mut greatest = S::splat(0.0);
-    let mut nothings = S::splat(0.0);
+    let mut max = S::splat(0.0);
+    let mut nan_check = S::splat(0.0);
     for i in (0..GROUP).step_by(S::LANES) {
         let value = S::load_f32(values.add(i));
-        greatest = S::max(greatest, S::abs(value));
-        // Zero times an infinity is not a number either.
-        nothings = S::mul_add(value, S::splat(0.0), nothings);
+        max = S::max(max, S::abs(value));
+        // Zero times infinity is NaN as well.
+        nan_check = S::mul_add(value, S::splat(0.0), nan_check);
     }
-    if S::reduce_add(nothings).is_nan() {
+    if S::reduce_add(nan_check).is_nan() {
         return f32::NAN;
     }
-    let greatest = S::reduce_max(greatest);
-    if greatest < 1e-30 {
+    let max = S::reduce_max(max);
+    if max < 1e-30 {
         return 0.0;
     }
-    let scale = greatest / 127.0;
+    let scale = max / 127.0;
     let inverse = S::splat(1.0 / scale);
     for i in (0..GROUP).step_by(S::LANES) {
         S::store_i8(codes.as_mut_ptr().add(i), S::to_i32(S::mul(S::load_f32(values.add(i)), inverse)));

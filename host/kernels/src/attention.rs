@@ -1,100 +1,31 @@
-//! Causal attention over KV blocks, where they lie: a block belongs to whoever shares it, and
-//! nothing is gathered.
+//! Causal attention that reads keys and values in place from shared KV blocks.
 //!
-//! One layer of a block is, for each KV head, keys `(head_dim, 16 tokens)` and then values `(16
-//! tokens, head_dim)`, f16: sixteen scores are one product with a vector of keys, and a weighted
-//! sum runs along rows of values. A task takes some queries that share a KV head and goes through
-//! the spans once, four at a time, with the running softmax of Milakov and Gimelshein (2018).
-#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; contracts are at each function"
-)]
+//! For each KV head, one layer of a block stores keys as `(head_dim, 16 tokens)` and then values as
+//! `(16 tokens, head_dim)`, in f16. Sixteen scores are therefore one product with a vector of keys,
+//! and a weighted sum runs along rows of values. A task takes several queries that share a KV head
+//! and passes over the spans once, four at a time, with the running softmax of Milakov and
+//! Gimelshein (2018).
 
-use std::mem::MaybeUninit;
-use std::ops::Range;
+mod queries;
+mod shape;
 
-use half::f16;
-
-use crate::Shared;
 use crate::pool::Pool;
+use crate::shared::Shared;
+use crate::simd::Simd;
 use crate::simd::dispatch::{InstructionSet, with_simd};
-use crate::simd::{Job, Simd};
+use queries::Queries;
+pub use shape::{AttentionShape, BLOCK_TOKENS, Chunk, Span};
 
-/// Token slots of a KV block.
-pub const BLOCK_TOKENS: usize = 16;
-
-/// Spans whose scores are weighed at once.
-const SPANS: usize = 4;
-const SLOTS: usize = SPANS * BLOCK_TOKENS;
-const MAX_HEAD_DIM: usize = 256;
-/// Queries of a task at most.
+/// Maximum number of queries per task.
 const QUERIES: usize = 8;
 
-/// Heads of a model's attention.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AttentionShape {
-    /// A multiple of `kv_heads`.
-    pub query_heads: usize,
-    /// Heads of keys and values.
-    pub kv_heads: usize,
-    /// Features of a head: even, at most 256; fastest where whole vectors, as 64, 96 and 128.
-    pub head_dim: usize,
-    /// How many positions a query sees, its own included; all before it where there is none.
-    pub window: Option<usize>,
-}
-
-impl AttentionShape {
-    /// Columns of queries, keys and values together.
-    pub fn qkv_columns(&self) -> usize {
-        (self.query_heads + 2 * self.kv_heads) * self.head_dim
-    }
-
-    /// f16 elements of one layer of one block, keys and values together.
-    pub fn layer_elements(&self) -> usize {
-        self.kv_heads * self.head_elements()
-    }
-
-    pub(crate) fn head_elements(&self) -> usize {
-        2 * self.head_dim * BLOCK_TOKENS
-    }
-
-    pub(crate) fn check(&self) {
-        let Self { query_heads, kv_heads, head_dim, .. } = *self;
-        let even = head_dim.is_multiple_of(2) && (2..=MAX_HEAD_DIM).contains(&head_dim);
-        assert!(even, "head_dim {head_dim}: expected an even number up to {MAX_HEAD_DIM}");
-        let whole = kv_heads > 0 && query_heads > 0 && query_heads.is_multiple_of(kv_heads);
-        assert!(whole, "{query_heads} query heads: expected a multiple of {kv_heads} KV heads");
-    }
-}
-
-/// The first `tokens` slots of one layer of one block.
-#[derive(Clone, Copy)]
-pub struct Span<'a> {
-    /// Filled slots, at most [`BLOCK_TOKENS`].
-    pub tokens: usize,
-    /// `AttentionShape::layer_elements` long.
-    pub block: &'a [f16],
-}
-
-/// A run of consecutive queries of one sequence.
-pub struct Chunk<'a> {
-    /// Rows of `qkv` and of `out`.
-    pub rows: Range<usize>,
-    /// The position of the first row.
-    pub position: usize,
-    /// The keys and values of positions `0..position + rows.len()` in order; any may be partly
-    /// filled.
-    pub spans: &'a [Span<'a>],
-}
-
 /// Writes softmax(q · k / sqrt(head_dim)) v of each query to `out`, `(rows, query_heads *
-/// head_dim)`. A query sees the positions up to its own, the last `window` of them where there is
-/// one. `qkv` holds the queries as `rope_and_store` left them.
+/// head_dim)`. A query attends to positions up to its own, or to the last `window` of them. `qkv`
+/// holds the queries as `rope_and_store` left them.
 ///
 /// # Panics
-/// If a chunk leaves `qkv` or `out`, its spans are fewer than its positions or of another shape, or
-/// two chunks share a row.
+/// If a chunk exceeds `qkv` or `out`, if its spans cover fewer positions or have another shape, or
+/// if two chunks share a row.
 pub fn attention(pool: &Pool, shape: &AttentionShape, qkv: &[f32], chunks: &[Chunk<'_>], out: &mut [f32]) {
     attention_on(InstructionSet::chosen(), pool, shape, qkv, chunks, out);
 }
@@ -109,7 +40,7 @@ pub(crate) fn attention_on(
 ) {
     check(shape, qkv, chunks, out);
     let group = shape.query_heads / shape.kv_heads;
-    // Tasks of a chunk follow each other, so that its start can be found for each task.
+    // The tasks of a chunk are consecutive, so that each task can find the first one of its chunk.
     let mut first_tasks = Vec::with_capacity(chunks.len() + 1);
     let mut tasks = 0;
     for chunk in chunks {
@@ -123,14 +54,14 @@ pub(crate) fn attention_on(
         let queries = chunk.rows.len() * group;
         let tiles = queries.div_ceil(QUERIES);
         let task = task - first_tasks[index];
-        // A head's keys and values stay in the second-level cache for all its queries. Late queries
-        // see most keys: begun first, they leave short tasks to even out the end.
+        // The keys and values of a head stay in the second-level cache for all its queries. Late
+        // queries attend to most keys; starting with them leaves short tasks to balance the end.
         let (head, tile) = (task / tiles, tiles - 1 - task % tiles);
         let first = tile * QUERIES;
         let count = QUERIES.min(queries - first);
         let job = Queries { shape, qkv, chunk, head, first, count, out: shared };
-        // SAFETY: `set` is available; shapes were checked, and each task writes its own heads of
-        // its own rows.
+        // SAFETY: `set` is available; shapes were checked, and each task writes only its own heads
+        // of its own rows.
         unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
     });
 }
@@ -149,304 +80,12 @@ fn check(shape: &AttentionShape, qkv: &[f32], chunks: &[Chunk<'_>], out: &[f32])
             chunk.rows
         );
         for span in chunk.spans {
-            assert_eq!(span.block.len(), shape.layer_elements(), "elements of a block's layer");
+            assert_eq!(span.block.len(), shape.layer_elements(), "length of a block's layer");
             assert!(span.tokens <= BLOCK_TOKENS, "a span of {} tokens", span.tokens);
         }
         let tokens: usize = chunk.spans.iter().map(|span| span.tokens).sum();
         let end = chunk.position.checked_add(chunk.rows.len());
         assert!(end.is_some_and(|end| end <= tokens), "{tokens} tokens for position {}", chunk.position);
-    }
-}
-
-/// Some queries of a chunk that share a KV head: query `i` is row `i / group`, head `i % group` of
-/// the KV head's.
-struct Queries<'a> {
-    shape: &'a AttentionShape,
-    qkv: &'a [f32],
-    chunk: &'a Chunk<'a>,
-    head: usize,
-    first: usize,
-    count: usize,
-    out: Shared<f32>,
-}
-
-impl<S: Simd> Job<S> for Queries<'_> {
-    #[inline(always)]
-    unsafe fn run(self) {
-        let mut first = self.first;
-        let end = self.first + self.count;
-        let mut alone_until = first;
-        while first < end {
-            let count = if first < alone_until { 1 } else { (end - first).min(S::QUERIES) };
-            let finite = if count == 1 {
-                self.tile::<S, 1>(first, 1)
-            } else if S::QUERIES == 8 && count > 4 {
-                self.tile::<S, 8>(first, count)
-            } else {
-                self.tile::<S, 4>(first, count)
-            };
-            if !finite && count > 1 {
-                // Queries of a tile meet values that only the later ones see, with a weight of
-                // zero, which does nothing to numbers and does to infinities: alone, each meets its
-                // own.
-                alone_until = first + count;
-            } else {
-                first += count;
-            }
-        }
-    }
-}
-
-/// The state of `Q` queries: `[query][feature]` and `[query][slot]`.
-#[repr(C, align(64))]
-struct State<const Q: usize> {
-    /// Scaled by 1 / sqrt(head_dim).
-    queries: [[f32; MAX_HEAD_DIM]; Q],
-    sums: [[f32; MAX_HEAD_DIM]; Q],
-    scores: [[f32; SLOTS]; Q],
-    greatest: [f32; Q],
-    weight: [f32; Q],
-}
-
-/// One span of a batch of spans: where its keys and values are, and which slots each query sees.
-#[derive(Clone, Copy)]
-struct Place {
-    keys: *const u16,
-    values: *const u16,
-    /// What some query of the tile sees: slots from `from` and below `tokens`.
-    from: usize,
-    tokens: usize,
-    position: usize,
-}
-
-impl Queries<'_> {
-    /// Whether all results are finite.
-    #[inline(always)]
-    unsafe fn tile<S: Simd, const Q: usize>(&self, first: usize, count: usize) -> bool {
-        let Self { shape, chunk, .. } = *self;
-        let (dim, group) = (shape.head_dim, shape.query_heads / shape.kv_heads);
-        let row_of = |query: usize| (first + query.min(count - 1)) / group;
-        let head_of = |query: usize| self.head * group + (first + query.min(count - 1)) % group;
-        let mut state = MaybeUninit::<State<Q>>::uninit();
-        // Only what belongs to `dim` features and to the slots of a batch is written, and only that
-        // is read.
-        let state = &mut *state.as_mut_ptr();
-        let scale = 1.0 / (dim as f32).sqrt();
-        let mut positions = [0; Q];
-        for (query, position) in positions.iter_mut().enumerate() {
-            let row = row_of(query);
-            *position = chunk.position + row;
-            let from = (chunk.rows.start + row) * shape.qkv_columns() + head_of(query) * dim;
-            for (to, value) in state.queries[query].iter_mut().zip(&self.qkv[from..from + dim]) {
-                *to = value * scale;
-            }
-            state.sums[query][..dim.next_multiple_of(S::LANES)].fill(0.0);
-            state.greatest[query] = -1e30;
-            state.weight[query] = 0.0;
-        }
-        let window = shape.window.unwrap_or(usize::MAX);
-        let seen_from = (positions[0] + 1).saturating_sub(window);
-        let seen_to = positions[Q - 1] + 1;
-
-        let mut batch =
-            [Place { keys: std::ptr::null(), values: std::ptr::null(), from: 0, tokens: 0, position: 0 };
-                SPANS];
-        let mut spans = 0;
-        let mut position = 0;
-        for span in chunk.spans {
-            if position >= seen_to {
-                break;
-            }
-            if position + span.tokens > seen_from && span.tokens > 0 {
-                let head = span.block[shape.head_elements() * self.head..].as_ptr().cast::<u16>();
-                batch[spans] = Place {
-                    keys: head,
-                    values: head.add(dim * BLOCK_TOKENS),
-                    from: seen_from.saturating_sub(position),
-                    tokens: span.tokens.min(seen_to - position),
-                    position,
-                };
-                spans += 1;
-                if spans == SPANS {
-                    weigh::<S, Q>(state, &batch, dim, &positions, window);
-                    spans = 0;
-                }
-            }
-            position += span.tokens;
-        }
-        if spans > 0 {
-            weigh::<S, Q>(state, &batch[..spans], dim, &positions, window);
-        }
-        let mut finite = true;
-        for query in 0..count {
-            let at = (chunk.rows.start + row_of(query)) * shape.query_heads * dim + head_of(query) * dim;
-            let out = std::slice::from_raw_parts_mut(self.out.get().add(at), dim);
-            let inverse = 1.0 / state.weight[query];
-            for (value, sum) in out.iter_mut().zip(&state.sums[query]) {
-                *value = sum * inverse;
-                finite &= value.is_finite();
-            }
-        }
-        finite
-    }
-}
-
-/// Adds what the queries see of a batch of spans.
-#[inline(always)]
-unsafe fn weigh<S: Simd, const Q: usize>(
-    state: &mut State<Q>,
-    batch: &[Place],
-    dim: usize,
-    positions: &[usize; Q],
-    window: usize,
-) {
-    score::<S, Q>(state, batch, dim);
-    let slots = batch.len() * BLOCK_TOKENS;
-    for (query, &own) in positions.iter().enumerate() {
-        let scores = &mut state.scores[query];
-        for (place, scores) in batch.iter().zip(scores.chunks_exact_mut(BLOCK_TOKENS)) {
-            let from = (own + 1).saturating_sub(window).saturating_sub(place.position).min(place.tokens);
-            let to = (own + 1).saturating_sub(place.position).clamp(from, place.tokens);
-            if to - from < BLOCK_TOKENS {
-                scores[..from].fill(f32::NEG_INFINITY);
-                scores[to..].fill(f32::NEG_INFINITY);
-            }
-        }
-        let mut greatest = S::splat(state.greatest[query]);
-        for slot in (0..slots).step_by(S::LANES) {
-            greatest = S::max(greatest, S::load_f32(scores.as_ptr().add(slot)));
-        }
-        let greatest = S::reduce_max(greatest);
-        if greatest > state.greatest[query] {
-            let shrink = S::reduce_max(S::exp(S::splat(state.greatest[query] - greatest)));
-            state.greatest[query] = greatest;
-            state.weight[query] *= shrink;
-            let sums = state.sums[query].as_mut_ptr();
-            for d in (0..dim).step_by(S::LANES) {
-                S::store_f32(sums.add(d), S::mul(S::load_f32(sums.add(d)), S::splat(shrink)));
-            }
-        }
-        let greatest = S::splat(state.greatest[query]);
-        let mut total = S::splat(0.0);
-        for slot in (0..slots).step_by(S::LANES) {
-            let at = scores.as_mut_ptr().add(slot);
-            let weight = S::exp(S::sub(S::load_f32(at), greatest));
-            total = S::add(total, weight);
-            S::store_f32(at, weight);
-        }
-        state.weight[query] += S::reduce_add(total);
-    }
-    add_values::<S, Q>(state, batch, dim);
-}
-
-/// Scores of all slots of a batch, some vectors of keys at a time: with one query, more of them
-/// keep the multipliers busy.
-#[inline(always)]
-unsafe fn score<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Place], dim: usize) {
-    if Q == 1 {
-        score_vectors::<S, Q, 4>(state, batch, dim);
-    } else {
-        score_vectors::<S, Q, 2>(state, batch, dim);
-    }
-}
-
-#[inline(always)]
-unsafe fn score_vectors<S: Simd, const Q: usize, const V: usize>(
-    state: &mut State<Q>,
-    batch: &[Place],
-    dim: usize,
-) {
-    let vectors = batch.len() * BLOCK_TOKENS / S::LANES;
-    for vector in (0..vectors).step_by(V) {
-        let mut keys = [std::ptr::null(); V];
-        for v in 0..V {
-            let slot = (vector + v).min(vectors - 1) * S::LANES;
-            keys[v] = batch[slot / BLOCK_TOKENS].keys.add(slot % BLOCK_TOKENS);
-        }
-        let mut sums = [[S::splat(0.0); Q]; V];
-        for d in 0..dim {
-            let mut loaded = [S::splat(0.0); V];
-            for v in 0..V {
-                loaded[v] = S::load_f16(keys[v].add(d * BLOCK_TOKENS));
-            }
-            for query in 0..Q {
-                let value = S::splat(*state.queries.get_unchecked(query).get_unchecked(d));
-                for v in 0..V {
-                    sums[v][query] = S::mul_add(value, loaded[v], sums[v][query]);
-                }
-            }
-        }
-        for query in 0..Q {
-            for v in 0..V.min(vectors - vector) {
-                S::store_f32(state.scores[query].as_mut_ptr().add((vector + v) * S::LANES), sums[v][query]);
-            }
-        }
-    }
-}
-
-/// Adds the values of a batch by their weights, some vectors of features at a time.
-#[inline(always)]
-unsafe fn add_values<S: Simd, const Q: usize>(state: &mut State<Q>, batch: &[Place], dim: usize) {
-    let whole = dim - dim % S::LANES;
-    let mut d = 0;
-    macro_rules! while_whole {
-        ($vectors:literal) => {
-            while d + $vectors * S::LANES <= whole {
-                add_features::<S, Q, $vectors>(state, batch, dim, d);
-                d += $vectors * S::LANES;
-            }
-        };
-    }
-    if Q == 1 {
-        while_whole!(6);
-        while_whole!(4);
-    }
-    while_whole!(2);
-    while_whole!(1);
-    for d in whole..dim {
-        for query in 0..Q {
-            for (place, weights) in batch.iter().zip(state.scores[query].chunks_exact(BLOCK_TOKENS)) {
-                for token in place.from..place.tokens {
-                    let value = f16::from_bits(*place.values.add(token * dim + d)).to_f32();
-                    state.sums[query][d] += weights[token] * value;
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn add_features<S: Simd, const Q: usize, const V: usize>(
-    state: &mut State<Q>,
-    batch: &[Place],
-    dim: usize,
-    d: usize,
-) {
-    let mut sums = [[S::splat(0.0); Q]; V];
-    for query in 0..Q {
-        for v in 0..V {
-            sums[v][query] = S::load_f32(state.sums[query].as_ptr().add(d + v * S::LANES));
-        }
-    }
-    for (index, place) in batch.iter().enumerate() {
-        let weights = state.scores.as_ptr().cast::<f32>().add(index * BLOCK_TOKENS);
-        for token in place.from..place.tokens {
-            let mut values = [S::splat(0.0); V];
-            for (v, value) in values.iter_mut().enumerate() {
-                *value = S::load_f16(place.values.add(token * dim + d + v * S::LANES));
-            }
-            for query in 0..Q {
-                let weight = S::splat(*weights.add(query * SLOTS + token));
-                for v in 0..V {
-                    sums[v][query] = S::mul_add(weight, values[v], sums[v][query]);
-                }
-            }
-        }
-    }
-    for query in 0..Q {
-        for v in 0..V {
-            S::store_f32(state.sums[query].as_mut_ptr().add(d + v * S::LANES), sums[v][query]);
-        }
     }
 }
 

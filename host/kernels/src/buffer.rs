@@ -1,25 +1,25 @@
-//! Memory for packed weights: aligned for whole vectors, and on huge pages where it is large and
-//! the system allows them.
+//! Memory for packed weights: aligned to whole vectors, and backed by huge pages where it is large
+//! enough and the system supports them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// A fixed number of bytes, zeroed.
+/// A fixed number of zeroed bytes.
 pub(crate) struct Buffer {
     bytes: NonNull<u8>,
     layout: Layout,
     mapped: bool,
 }
 
-// SAFETY: the buffer owns its bytes and gives them out by the usual rules of references.
+// SAFETY: the buffer owns its bytes and lends them by the usual rules of references.
 unsafe impl Send for Buffer {}
 // SAFETY: as above.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// `None` where the system has no such memory.
+    /// Allocates `len` bytes; `None` if the system has no memory for them.
     pub(crate) fn new(len: usize) -> Option<Self> {
         let align = if len >= HUGE_PAGE { HUGE_PAGE } else { 64 };
         let layout = Layout::from_size_align(len.max(64), align).ok()?;
@@ -49,7 +49,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if self.mapped {
             #[cfg(target_os = "linux")]
-            // SAFETY: `map` made exactly this mapping.
+            // SAFETY: `map` created exactly this mapping.
             unsafe {
                 libc::munmap(self.bytes.as_ptr().cast(), mapped_len(self.layout.size()));
             }
@@ -60,15 +60,15 @@ impl Drop for Buffer {
     }
 }
 
-/// Map `len` bytes at a multiple of a huge page, huge but for what is left over at the end: an
-/// allocator would keep up to a huge page more of each matrix, which is a tenth of a model's
-/// weights.
+/// Maps `len` bytes at a multiple of the huge page size, on huge pages except for the remainder. An
+/// allocator would waste up to one huge page per matrix, a tenth of a model's weights.
 #[cfg(target_os = "linux")]
 fn map(len: usize) -> Option<NonNull<u8>> {
     let total = len.checked_add(HUGE_PAGE)?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping of the system's choice; it touches no memory that there is.
+    // SAFETY: this creates a new mapping at an address that the system chooses; no existing memory
+    // is touched.
     let start = unsafe { libc::mmap(std::ptr::null_mut(), total, protection, flags, -1, 0) };
     if start == libc::MAP_FAILED {
         return None;
@@ -76,9 +76,9 @@ fn map(len: usize) -> Option<NonNull<u8>> {
     let before = start.addr().next_multiple_of(HUGE_PAGE) - start.addr();
     let bytes = start.wrapping_byte_add(before);
     let end = mapped_len(len);
-    // SAFETY: both are parts of the mapping above that nothing uses: before the buffer, and behind
-    // its last page. The advice is on its whole huge pages, before any is touched; a refusal
-    // changes nothing.
+    // SAFETY: both ranges are unused parts of the mapping above, before the buffer and after its
+    // last page. The advice covers whole huge pages of the buffer before they are touched; a
+    // failure has no effect.
     unsafe {
         if before > 0 {
             libc::munmap(start, before);
@@ -91,7 +91,7 @@ fn map(len: usize) -> Option<NonNull<u8>> {
     NonNull::new(bytes.cast())
 }
 
-/// Bytes of the mapping for `len`: it ends at the end of a page, which are 4 to 64 KiB.
+/// Length of the mapping for `len` bytes, rounded up to the largest page size (4 to 64 KiB).
 #[cfg(target_os = "linux")]
 fn mapped_len(len: usize) -> usize {
     len.next_multiple_of(64 << 10)

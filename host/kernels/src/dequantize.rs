@@ -1,26 +1,26 @@
-//! GGUF blocks to numbers, one block at a time and in plain arithmetic: the embedding rows go this
-//! way, packing starts here, and tests take it as the definition of each type.
+//! Conversion of GGUF blocks to f32, one block at a time and in scalar code. Embedding rows are
+//! read this way, packing starts here, and tests use it as the definition of each type.
 
 use half::f16;
 
 use crate::WeightType;
 
-/// One block taken apart: `value = scales[i / sub] * code - minima[i / sub]`, where `sub` is 16 for
-/// Q6_K and 32 for the others.
+/// A decoded block: `value = scales[i / sub] * code - minima[i / sub]`, where `sub` is 16 for Q6_K
+/// and 32 for the others.
 pub(crate) struct Block {
-    /// Codes as unsigned numbers: 0..16, 0..32, 0..64 or 0..256. The offset of the type is not yet
-    /// taken off.
+    /// Unsigned codes: 0..16, 0..32, 0..64 or 0..256. The offset of the type is not yet subtracted.
     pub(crate) codes: [u8; 256],
-    /// f16 bits: the block's scale, and its minimum where the type has one (Q4_K and Q5_K: the
-    /// scale of minima).
+    /// Scale of the block, and its minimum where the type has one (for Q4_K and Q5_K: the scale of
+    /// the minima), as f16 bits.
     pub(crate) scale: u16,
     pub(crate) minimum: u16,
-    /// Q4_K, Q5_K: six-bit scales and minima of 8 sub-blocks. Q6_K: signed scales of 16.
+    /// Q4_K and Q5_K: six-bit scales and minima of 8 sub-blocks. Q6_K: signed scales of 16
+    /// sub-blocks.
     pub(crate) sub_scales: [u8; 16],
     pub(crate) sub_minima: [u8; 8],
 }
 
-/// What is taken off each code of this type before it is scaled.
+/// Offset that is subtracted from each code before scaling.
 pub(crate) fn offset(ty: WeightType) -> i32 {
     match ty {
         WeightType::Q4_0 => 8,
@@ -35,7 +35,7 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// Low nibbles are the first half of the 32, high nibbles the second.
+/// Splits bytes into codes: low nibbles are the first half, high nibbles the second.
 fn nibbles(bytes: &[u8], codes: &mut [u8]) {
     for (j, byte) in bytes.iter().enumerate() {
         codes[j] = byte & 15;
@@ -48,7 +48,7 @@ impl Block {
         Self { codes: [0; 256], scale: 0, minimum: 0, sub_scales: [0; 16], sub_minima: [0; 8] }
     }
 
-    /// Takes apart one block of a quantised type; `bytes` is `block_bytes` long.
+    /// Decodes one block of a quantised type; `bytes` has `block_bytes` bytes.
     pub(crate) fn read(&mut self, ty: WeightType, bytes: &[u8]) {
         match ty {
             WeightType::F32 | WeightType::F16 => unreachable!("plain types have no blocks"),
@@ -97,8 +97,8 @@ impl Block {
         }
     }
 
-    /// Eight pairs of six bits in twelve bytes: the first four plain, the upper bits of the others
-    /// in the tops of the first eight bytes.
+    /// Decodes eight pairs of six bits from twelve bytes: the first four pairs are stored directly,
+    /// and the upper bits of the others in the top bits of the first eight bytes.
     fn read_scales(&mut self, bytes: &[u8]) {
         self.scale = u16_at(bytes, 0);
         self.minimum = u16_at(bytes, 2);
@@ -123,7 +123,7 @@ impl Block {
         }
     }
 
-    /// The values of the block.
+    /// Writes the values of the block to `out`.
     pub(crate) fn write(&self, ty: WeightType, out: &mut [f32]) {
         let scale = f16::from_bits(self.scale).to_f32();
         let minimum = f16::from_bits(self.minimum).to_f32();
@@ -142,10 +142,10 @@ impl Block {
     }
 }
 
-/// Writes the values of one row, as it lies in a file, to `out`.
+/// Writes the values of one row, in the encoding of GGUF files, to `out`.
 ///
 /// # Panics
-/// If `row` is not `ty.row_bytes(out.len())` bytes long.
+/// If `row` does not have `ty.row_bytes(out.len())` bytes.
 pub fn dequantize_row(ty: WeightType, row: &[u8], out: &mut [f32]) {
     assert_eq!(Some(row.len()), ty.row_bytes(out.len()), "bytes of a row of {} columns of {ty}", out.len());
     match ty {
@@ -175,11 +175,11 @@ pub fn dequantize_row(ty: WeightType, row: &[u8], out: &mut [f32]) {
 mod tests {
     use super::*;
 
-    /// golden.py says what is in the file.
+    /// Blocks and their values, written by golden.py.
     const GOLDEN: &[u8] = include_bytes!("dequantize/golden.bin");
 
     #[test]
-    fn values_are_those_of_the_gguf_package() {
+    fn values_match_gguf_package() {
         let mut rest = GOLDEN;
         let mut types = Vec::new();
         while !rest.is_empty() {
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "bytes of a row of 64 columns of Q4_0")]
-    fn other_lengths_are_refused() {
+    fn wrong_row_length_panics() {
         dequantize_row(WeightType::Q4_0, &[0; 35], &mut [0.0; 64]);
     }
 }

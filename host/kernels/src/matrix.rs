@@ -1,126 +1,117 @@
-//! Matrices of weights, packed into panels once and multiplied with activations often.
+//! Weight matrices that are packed once into panels and then multiplied with activations.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::WeightType;
 use crate::activations::Activations;
 use crate::buffer::Buffer;
 use crate::dequantize::Block;
 use crate::pack::{self, PANEL};
 use crate::pool::Pool;
-use crate::product::{self, Target, floats, formats};
+use crate::product::output::{Target, Write};
+use crate::product::{self, floats, formats};
+use crate::shared::Shared;
 use crate::simd::dispatch::{InstructionSet, with_simd};
-use crate::{Shared, WeightType};
 
-/// Why bytes do not make a matrix.
+/// Error of packing a matrix or of opening a packed one.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PackError {
-    /// No rows or no columns.
+    /// The matrix has no rows or no columns.
     #[error("`{ty}` matrix: expected at least one row and one column, found ({rows}, {columns})")]
     Empty {
-        /// The type asked for.
+        /// Requested type.
         ty: WeightType,
-        /// Rows asked for.
+        /// Requested rows.
         rows: usize,
-        /// Columns asked for.
+        /// Requested columns.
         columns: usize,
     },
-    /// Columns that are no whole blocks.
-    #[error("`{ty}` matrix: expected columns to be a multiple of {}, found {columns}; take a type with smaller blocks", ty.block_elements())]
+    /// The number of columns is not a multiple of the block size.
+    #[error("`{ty}` matrix: expected columns to be a multiple of {}, found {columns}; use a type with smaller blocks", ty.block_elements())]
     Columns {
-        /// The type asked for.
+        /// Requested type.
         ty: WeightType,
-        /// Columns asked for.
+        /// Requested columns.
         columns: usize,
     },
-    /// Another number of bytes than the shape has.
+    /// The number of bytes does not match the shape.
     #[error("`{ty}` matrix of ({rows}, {columns}): expected {expected} bytes, found {found}")]
     Length {
-        /// The type asked for.
+        /// Requested type.
         ty: WeightType,
-        /// Rows asked for.
+        /// Requested rows.
         rows: usize,
-        /// Columns asked for.
+        /// Requested columns.
         columns: usize,
-        /// Bytes of the shape; `usize::MAX` where that overflows.
+        /// Bytes of the shape; `usize::MAX` if that overflows.
         expected: usize,
-        /// Bytes given.
+        /// Bytes found.
         found: usize,
     },
-    /// Packed bytes of another holder that are not where they should be.
+    /// The range of packed bytes has the wrong length or alignment, or exceeds its source.
     #[error(
         "packed `{ty}` matrix of ({rows}, {columns}): expected {expected} bytes at a multiple of {ALIGNMENT} within {held}, \
          found bytes {start} to {end}; pack it again"
     )]
     Place {
-        /// The type asked for.
+        /// Requested type.
         ty: WeightType,
-        /// Rows asked for.
+        /// Requested rows.
         rows: usize,
-        /// Columns asked for.
+        /// Requested columns.
         columns: usize,
-        /// Bytes of the packed shape; `usize::MAX` where there is no such shape.
+        /// Bytes of the packed shape; `usize::MAX` if the shape is invalid.
         expected: usize,
-        /// Bytes that the holder has.
+        /// Bytes of the source.
         held: usize,
-        /// Where the bytes are said to begin.
+        /// Start of the requested range.
         start: usize,
-        /// Where they are said to end.
+        /// End of the requested range.
         end: usize,
     },
-    /// The system has no such memory.
+    /// The system has too little memory.
     #[error(
-        "`{ty}` matrix of ({rows}, {columns}): {bytes} bytes of memory are not to be had; load a smaller model"
+        "`{ty}` matrix of ({rows}, {columns}): {bytes} bytes of memory are not available; load a smaller model"
     )]
     Memory {
-        /// The type asked for.
+        /// Requested type.
         ty: WeightType,
-        /// Rows asked for.
+        /// Requested rows.
         rows: usize,
-        /// Columns asked for.
+        /// Requested columns.
         columns: usize,
         /// Bytes of the packed matrix.
         bytes: usize,
     },
 }
 
-/// What a product does to what `out` holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Write {
-    /// `out = W · input`
-    Set,
-    /// `out += W · input`, as a residual connection wants it.
-    Add,
-    /// `out = silu(out) * (W · input)`, where `out` is what a gate gave.
-    Gate,
-}
-
-/// What holds packed bytes of many matrices, such as a mapped file. The bytes must stay where they
-/// are and as they are.
+/// Shared owner of the packed bytes of one or more matrices, such as a mapped file. The bytes must
+/// neither move nor change.
 pub type PackedSource = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// Where packed bytes begin: at a multiple of a cache line, which is also the widest vector.
+/// Alignment of packed bytes: one cache line, which is also the widest vector.
 const ALIGNMENT: usize = 64;
 
-/// A matrix `(rows, columns)` = (outputs, inputs), packed.
+/// A packed matrix `(rows, columns)` = (outputs, inputs).
 pub struct QuantizedMatrix {
     ty: WeightType,
     rows: usize,
     columns: usize,
     source: PackedSource,
-    /// The packed bytes in `source`.
+    /// Range of the packed bytes in `source`.
     range: Range<usize>,
 }
 
 impl QuantizedMatrix {
-    /// Packs `bytes`, row-major blocks of `ty` as they lie in a GGUF file. The original is not
-    /// needed afterwards.
+    /// Packs `bytes`, which are row-major blocks of `ty` in the encoding of GGUF files. The result
+    /// does not refer to `bytes`.
     ///
     /// # Errors
-    /// If the shape is empty, is not whole blocks, or does not go with the number of bytes; if
-    /// memory is lacking.
+    /// If the shape is empty, has incomplete blocks or does not match the number of bytes, or if
+    /// memory is exhausted.
     pub fn pack(
         pool: &Pool,
         ty: WeightType,
@@ -139,13 +130,13 @@ impl QuantizedMatrix {
             return Err(PackError::Length { ty, rows, columns, expected, found: bytes.len() });
         }
         let row_bytes = expected / rows;
-        // Rows that fill up the last panel have zero scales.
+        // Rows that pad the last panel have zero scales.
         let size = pack::packed_bytes(ty, rows, columns).unwrap_or(usize::MAX);
         let memory = PackError::Memory { ty, rows, columns, bytes: size };
         let mut panels = Buffer::new(size).ok_or(memory)?;
         let to = Shared::new(panels.as_mut_slice());
         pool.run(rows.div_ceil(PANEL), |panel| {
-            // SAFETY: the buffer holds all panels, and this task alone writes this one.
+            // SAFETY: the buffer holds all panels, and only this task writes this one.
             let to = unsafe {
                 std::slice::from_raw_parts_mut(to.get().add(panel * row_bytes * PANEL), row_bytes * PANEL)
             };
@@ -155,12 +146,12 @@ impl QuantizedMatrix {
         Ok(Self { ty, rows, columns, source: Arc::new(panels), range: 0..size })
     }
 
-    /// The matrix whose packed bytes, as [`QuantizedMatrix::packed`] gave them, are `range` of
-    /// `source`. They are read where they are.
+    /// Opens a matrix whose packed bytes, as [`QuantizedMatrix::packed`] returned them, are `range`
+    /// of `source`. They are used in place.
     ///
     /// # Errors
-    /// If `range` is not within `source`, or has another length or alignment than such bytes have.
-    /// What they say is not checked: any bytes are numbers.
+    /// If `range` exceeds `source`, or has the wrong length or alignment. The content is not
+    /// checked: every byte pattern is valid.
     pub fn from_packed(
         ty: WeightType,
         source: PackedSource,
@@ -181,16 +172,16 @@ impl QuantizedMatrix {
         Ok(Self { ty, rows, columns, source, range })
     }
 
-    /// The packed bytes, as this version of the layout ([`crate::PACKED_LAYOUT`]) has them on every
-    /// machine.
+    /// Packed bytes in this version of the layout ([`crate::PACKED_LAYOUT`]), which is the same on
+    /// all machines.
     pub fn packed(&self) -> &[u8] {
-        // Within bounds when it was made; a source that has shrunk since panics here and is never
-        // read beyond.
+        // The range was within bounds at construction. If the source has shrunk since, this panics
+        // instead of reading beyond it.
         &(*self.source).as_ref()[self.range.clone()]
     }
 
-    /// The matrix of the first `row` rows and that of the others, over the same packed bytes; none
-    /// unless `row` is a multiple of 32 within the matrix.
+    /// Splits the matrix before row `row` without copying; `None` unless `row` is a multiple of 32
+    /// within the matrix.
     pub fn split(self, row: usize) -> Option<(Self, Self)> {
         if row == 0 || row >= self.rows || !row.is_multiple_of(PANEL) {
             return None;
@@ -201,32 +192,32 @@ impl QuantizedMatrix {
         Some((first, Self { ty, rows: rows - row, columns, source, range: middle..range.end }))
     }
 
-    /// Outputs.
+    /// Number of rows (outputs).
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Inputs.
+    /// Number of columns (inputs).
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// The type of the weights.
+    /// Type of the weights.
     pub fn weight_type(&self) -> WeightType {
         self.ty
     }
 
-    /// Bytes of memory that the packed weights take.
+    /// Bytes of the packed weights.
     pub fn size_bytes(&self) -> usize {
         self.packed().len()
     }
 
-    /// The product with each row of `input`: `out[r * stride + n]` for row `r` of the input and row
-    /// `n` of the matrix. What lies between the rows of `out` is left alone.
+    /// Computes the product with each row of `input`: `out[r * stride + n]` for row `r` of the
+    /// input and row `n` of the matrix. Elements between the rows of `out` are not modified.
     ///
     /// # Panics
-    /// If `input` has other columns than the matrix, `stride` is less than its rows, or `out` is
-    /// too short.
+    /// If the columns of `input` differ from the matrix, if `stride` is less than its rows, or if
+    /// `out` is too short.
     pub fn matmul(&self, pool: &Pool, input: &mut Activations, out: &mut [f32], stride: usize, write: Write) {
         self.matmul_on(InstructionSet::chosen(), pool, input, out, stride, write);
     }
@@ -240,7 +231,7 @@ impl QuantizedMatrix {
         stride: usize,
         write: Write,
     ) {
-        assert_eq!(input.columns(), self.columns, "columns of the input of a product");
+        assert_eq!(input.columns(), self.columns, "input columns must equal matrix columns");
         let tokens = input.rows();
         if tokens == 0 {
             return;
@@ -266,8 +257,8 @@ impl QuantizedMatrix {
                 let values = input.values();
                 pool.run(tasks, |task| {
                     let (from, weights) = (values.as_ptr(), weights.as_ptr());
-                    // SAFETY: `set` is available, the shapes were compared above, and panels are
-                    // rows of their own.
+                    // SAFETY: `set` is available, the shapes were compared above, and panels have
+                    // disjoint rows.
                     unsafe {
                         with_simd!(set, S => floats::panels::<S, $half>(
                             weights, self.columns, range(task), from, tokens, target(shared)
@@ -282,7 +273,7 @@ impl QuantizedMatrix {
                 let input = input.quantized(pool, set, pack::group_columns(self.ty));
                 pool.run(tasks, |task| {
                     // SAFETY: `set` is available, `input` was made for it and this type, the shapes
-                    // were compared above, and panels are rows of their own.
+                    // were compared above, and panels have disjoint rows.
                     unsafe {
                         with_simd!(set, S => product::panels::<S, formats::$format>(
                             weights.as_ptr(), groups, range(task), input, target(shared)
@@ -305,13 +296,13 @@ impl QuantizedMatrix {
     }
 }
 
-/// Panels of one task. Long stretches of memory are read faster; short ones even out the end, which
-/// counts for more with many tokens.
+/// Number of panels per task. Long ranges of memory read faster. Short ones balance the end of a
+/// product, which matters more with many tokens.
 fn chunk_of_panels(panels: usize, threads: usize, tokens: usize) -> usize {
     panels.div_ceil(threads * if tokens >= 16 { 32 } else { 8 })
 }
 
-/// `from` is the rows of one panel, at most 32; `to` is zeroed.
+/// Packs the rows of one panel, at most 32, from `from` into `to`, which is zeroed.
 fn pack_panel(ty: WeightType, from: &[u8], row_bytes: usize, to: &mut [u8]) {
     let mut block = Block::empty();
     for (row, from) in from.chunks_exact(row_bytes).enumerate() {

@@ -1,4 +1,4 @@
-//! The steps of one row: RMS norm, and the gated product of a feed-forward layer.
+//! Element-wise steps on one row: RMS norm, and the gated product of a feed-forward layer.
 
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use crate::simd::{Job, Simd};
@@ -7,20 +7,20 @@ use crate::simd::{Job, Simd};
 /// is the root of the mean square plus `epsilon`.
 ///
 /// # Panics
-/// If `values` is not whole rows, or `out` has another length.
+/// If `values` has an incomplete row, or `out` has another length.
 pub fn rms_norm(values: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    assert_eq!(values.len(), out.len(), "rms norm: values and out");
+    assert_eq!(values.len(), out.len(), "rms norm: `values` and `out` must have equal lengths");
     if values.is_empty() {
         return;
     }
-    assert!(values.len().is_multiple_of(weight.len()), "rms norm: values are whole rows");
+    assert!(values.len().is_multiple_of(weight.len()), "rms norm: `values` has an incomplete row");
     let set = InstructionSet::chosen();
     for (row, out) in values.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
         rms_norm_row(set, row, weight, epsilon, out);
     }
 }
 
-/// One row; the three slices have one length.
+/// Normalises one row; the three slices have the same length.
 pub(crate) fn rms_norm_row(
     set: InstructionSet,
     values: &[f32],
@@ -28,9 +28,12 @@ pub(crate) fn rms_norm_row(
     epsilon: f32,
     out: &mut [f32],
 ) {
-    assert!(values.len() == weight.len() && values.len() == out.len(), "rms norm: one length");
+    assert!(
+        values.len() == weight.len() && values.len() == out.len(),
+        "rms norm: slices must have equal lengths"
+    );
     let job = RmsNorm { values, weight, epsilon, out };
-    // SAFETY: `set` is available; the slices have one length.
+    // SAFETY: `set` is available; the slices have the same length.
     unsafe { with_simd!(set, S => <S as Simd>::enter(job)) };
 }
 
@@ -43,7 +46,7 @@ struct RmsNorm<'a> {
 
 impl<S: Simd> Job<S> for RmsNorm<'_> {
     #[inline(always)]
-    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
     unsafe fn run(self) {
         let len = self.values.len();
         let whole = len - len % S::LANES;
@@ -71,7 +74,7 @@ impl<S: Simd> Job<S> for RmsNorm<'_> {
 
 /// `gate / (1 + e^-gate) * up`
 #[inline(always)]
-#[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+#[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
 pub(crate) unsafe fn silu_product<S: Simd>(gate: S::F, up: S::F) -> S::F {
     let power = S::exp(S::mul(gate, S::splat(-1.0)));
     S::mul(S::div(gate, S::add(S::splat(1.0), power)), up)
@@ -83,7 +86,7 @@ mod tests {
     use crate::testing::Random;
 
     #[test]
-    fn rows_are_those_of_the_definition_on_every_instruction_set() {
+    fn rms_norm_matches_definition_on_every_set() {
         let mut random = Random::new(5);
         for len in [1, 7, 16, 33, 96, 896] {
             let (values, weight) = (random.values(len), random.values(len));

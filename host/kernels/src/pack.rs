@@ -1,6 +1,8 @@
-//! The order of packed weights. A panel is 32 rows; along the columns it is groups of one
-//! activation scale each (32 columns, or 256 for the K types), whose bytes follow each other in the
-//! order of use, at the size that they have in the file:
+//! Layout of packed weights.
+//!
+//! A panel is 32 rows. Along the columns it consists of groups that share one activation scale (32
+//! columns, or 256 for the K types). The bytes of a group are stored in the order of use, and take
+//! as much space as in the file:
 //!
 //! | type | a group of a panel |
 //! |---|---|
@@ -8,44 +10,46 @@
 //! | Q4_1 | 32 scales; 32 minima (f16); low bits |
 //! | Q5_0 | 32 scales; low bits; fifth bits |
 //! | Q8_0 | 32 scales; codes |
-//! | Q4_K, Q5_K | 32 scales; 32 scales of minima; six-bit scales and minima of 8 sub-blocks, 384 bytes; low bits; (Q5_K) fifth bits |
+//! | Q4_K | 32 scales; 32 scales of minima; six-bit numbers, 384 bytes; low bits |
+//! | Q5_K | as Q4_K; fifth bits |
 //! | Q6_K | 32 scales; 16 × 32 signed scales; low bits; upper two bits |
 //! | F16, F32 | for each column, the 32 values |
 //!
-//! Codes lie four columns deep: 32 rows × 4 bytes are what one instruction a vector multiplies with
-//! four input bytes. *Low bits* hold two such steps in one, the first in the lower nibbles. *Fifth
-//! bits* are a byte a row and column of four for 32 columns, one bit a step; *upper two bits* the
-//! same for 16 columns.
+//! The six-bit numbers are scales and minima of 8 sub-blocks. Codes are stored in steps of four
+//! columns: one instruction multiplies 32 rows × 4 bytes, a vector at a time, with four input
+//! bytes. *Low bits* store two steps in one, the first one in the lower nibbles. *Fifth bits* store
+//! one byte per row and column of four, for 32 columns, with one bit per step. *Upper two bits*
+//! store the same for 16 columns.
 
 use crate::WeightType;
 use crate::dequantize::Block;
 
-/// The version of this order: packed bytes of another version are not read. It goes up with any
-/// change to what `put_block` writes or where; `packed_bytes_change_with_the_layout` in
-/// matrix/tests.rs notices one.
+/// Version of the packed layout. Packed bytes of another version are rejected. Any change to
+/// `put_block` increases it; the test `packed_bytes_change_with_the_layout` in matrix/tests.rs
+/// detects one.
 pub const PACKED_LAYOUT: u32 = 1;
 
-/// Rows of a panel.
+/// Number of rows per panel.
 pub(crate) const PANEL: usize = 32;
 
-/// Columns that one scale of the activations covers.
+/// Number of columns that share one activation scale.
 pub(crate) fn group_columns(ty: WeightType) -> usize {
     ty.block_elements()
 }
 
-/// Bytes of one group of a panel: as many as 32 blocks have in the file.
+/// Bytes of one group of a panel, the same as 32 blocks in the file.
 pub(crate) fn group_bytes(ty: WeightType) -> usize {
     PANEL * ty.block_bytes()
 }
 
-/// Bytes of a packed matrix `(rows, columns)`: those of the file, the rows made up to whole panels.
-/// `None` where the shape is empty, is not whole blocks, or overflows.
+/// Bytes of a packed matrix `(rows, columns)`: the size in the file, with rows padded to whole
+/// panels. `None` if the shape is empty, has incomplete blocks, or overflows.
 pub fn packed_bytes(ty: WeightType, rows: usize, columns: usize) -> Option<usize> {
     let size = ty.row_bytes(columns)?.checked_mul(rows.checked_next_multiple_of(PANEL)?)?;
     (size > 0).then_some(size)
 }
 
-/// Where the parts of a group begin.
+/// Offsets of the parts of a group.
 #[derive(Clone, Copy)]
 pub(crate) struct Parts {
     /// Scales and minima of sub-blocks.
@@ -64,7 +68,7 @@ pub(crate) const fn parts(ty: WeightType) -> Parts {
     }
 }
 
-/// Puts one block of `row` (of the panel) into its group.
+/// Stores one block of row `row` of the panel in its group.
 pub(crate) fn put_block(ty: WeightType, block: &Block, row: usize, group: &mut [u8]) {
     let parts = parts(ty);
     group[row * 2..][..2].copy_from_slice(&block.scale.to_le_bytes());
@@ -106,8 +110,8 @@ pub(crate) fn put_block(ty: WeightType, block: &Block, row: usize, group: &mut [
     }
 }
 
-/// A byte a sub-block: its scale, and the lower two bits of its minimum; then for each two
-/// sub-blocks a byte with the upper four of both.
+/// Stores one byte per sub-block, with its scale and the lower two bits of its minimum, and then
+/// one byte per two sub-blocks, with the upper four bits of both minima.
 fn put_six_bits(block: &Block, row: usize, to: &mut [u8]) {
     for (sub, (&scale, &minimum)) in block.sub_scales.iter().zip(&block.sub_minima).enumerate() {
         to[sub * PANEL + row] = scale | (minimum & 3) << 6;

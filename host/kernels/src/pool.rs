@@ -1,6 +1,7 @@
-//! Threads that share the tasks of one call. Workers spin for a moment after a call, since the next
-//! product follows within microseconds, and then park; a worker that is asleep when a call comes is
-//! woken, and the call does not wait for it.
+//! A pool of threads that share the tasks of one call.
+//!
+//! Workers spin briefly after a call, since the next product usually follows within microseconds,
+//! and then park. A call wakes parked workers but does not wait for them to start.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -11,25 +12,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long an idle worker spins before it parks: longer than the gap between two products of a
-/// layer, short against a scheduler's slice.
+/// Time for which an idle worker spins before it parks: longer than the gap between two products of
+/// a layer, and short compared with a scheduler's time slice.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// A call's generation is in the upper half of the state, this bit says that workers may still
-/// join, the bits below count those who did.
+/// The state holds the call's generation in its upper half, this bit while workers may join, and
+/// the number of joined workers in the bits below.
 const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
 
-/// A small pool of threads; the caller of [`Pool::run`] is one of them.
+/// A small pool of threads. The caller of [`Pool::run`] is one of them.
 pub struct Pool {
     inner: Arc<Inner>,
     workers: Vec<JoinHandle<()>>,
-    /// Held during a call. A second caller does its tasks alone instead of waiting, so nothing can
-    /// deadlock.
+    /// Locked during a call. A second caller runs its tasks alone instead of waiting, which rules
+    /// out deadlocks.
     call: Mutex<()>,
 }
 
-/// On its own cache line: counters that several threads write.
+/// A counter that several threads write, on a cache line of its own.
 #[repr(align(128))]
 struct Padded<T>(T);
 
@@ -43,9 +44,9 @@ struct Inner {
 }
 
 // SAFETY: `job` is written only by the holder of `Pool::call` while no worker has joined, and read
-// only by those who joined after the write was published through `state`.
+// only by workers that joined after the write was published through `state`.
 unsafe impl Sync for Inner {}
-// SAFETY: the pointer inside `job` is used only while the call that set it is running.
+// SAFETY: the pointer inside `job` is used only during the call that set it.
 unsafe impl Send for Inner {}
 
 #[derive(Clone, Copy)]
@@ -59,7 +60,7 @@ impl Pool {
     /// Starts `threads - 1` workers.
     ///
     /// # Errors
-    /// If `threads` is 0, or the system refuses a thread.
+    /// If `threads` is 0, or the system cannot start a thread.
     pub fn new(threads: usize) -> io::Result<Self> {
         if threads == 0 {
             let message = "`threads`: expected at least 1, found 0";
@@ -82,27 +83,28 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The number of threads, the caller's included.
+    /// Number of threads, including the caller.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Calls `task` once for each number below `tasks`, on all threads, and returns when all are
-    /// done. A call made inside a task, or while another thread's call is running, does its tasks
-    /// on the calling thread alone.
+    /// Calls `task` once for each number below `tasks`, on all threads, and returns when all tasks
+    /// are done. A call inside a task, or during a call of another thread, runs its tasks on the
+    /// calling thread alone.
     ///
     /// # Panics
-    /// If a task panics: with that panic, when no task is running any more; tasks not yet begun are
-    /// left out.
+    /// If a task panics. The panic is resumed on the caller when no task is running any more;
+    /// remaining tasks are skipped.
     pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         let alone = tasks <= 1 || self.workers.is_empty();
-        let held = if alone { None } else { self.call.try_lock().ok() };
-        if held.is_none() {
+        let guard = if alone { None } else { self.call.try_lock().ok() };
+        if guard.is_none() {
             return (0..tasks).for_each(task);
         }
         let inner = &*self.inner;
         let job = job(&task, tasks);
-        // SAFETY: this thread holds `call`, and the last call waited until nobody was joined.
+        // SAFETY: this thread holds `call`, and the previous call waited until no worker was
+        // joined.
         unsafe { *inner.job.get() = job };
         inner.next.0.store(0, Ordering::Relaxed);
         let generation = (inner.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
@@ -116,7 +118,7 @@ impl Pool {
             if turns.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         let panic = inner.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(held);
+        drop(guard);
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
@@ -131,7 +133,7 @@ impl Pool {
     }
 }
 
-/// `task` without its type; valid while the call that made it is running.
+/// Erases the type of `task`. The result is valid during the call that created it.
 fn job<F: Fn(usize) + Sync>(task: &F, tasks: usize) -> Job {
     unsafe fn call<F: Fn(usize) + Sync>(task: *const (), index: usize) {
         // SAFETY: `task` came from `&F` in `job`, and `Pool::run` has not returned.
@@ -141,14 +143,14 @@ fn job<F: Fn(usize) + Sync>(task: &F, tasks: usize) -> Job {
 }
 
 impl Inner {
-    /// Takes tasks until none is left.
+    /// Runs tasks until all are taken.
     fn work(&self, job: Job) {
         loop {
             let index = self.next.0.fetch_add(1, Ordering::Relaxed);
             if index >= job.tasks {
                 return;
             }
-            // SAFETY: the job is that of the running call, which waits for all who joined.
+            // SAFETY: the job belongs to the running call, which waits for all joined workers.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.task, index) })) {
                 self.next.0.store(job.tasks, Ordering::Relaxed);
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
@@ -169,7 +171,7 @@ impl Inner {
                     Ordering::Acquire,
                 ) {
                     Ok(_) => {
-                        // SAFETY: joined, so the job stays until this thread leaves.
+                        // SAFETY: this worker has joined, so the job stays valid until it leaves.
                         self.work(unsafe { *self.job.get() });
                         self.state.0.fetch_sub(1, Ordering::Release);
                         break;
@@ -180,7 +182,7 @@ impl Inner {
         }
     }
 
-    /// The next generation after `seen`, or `None` when the pool is dropped.
+    /// Waits for the next generation after `seen`; `None` when the pool is dropped.
     fn wait(&self, index: usize, seen: u64) -> Option<u64> {
         let until = Instant::now() + SPIN;
         let mut spinning = true;
@@ -199,8 +201,8 @@ impl Inner {
             if !spinning {
                 std::thread::park();
             } else if Instant::now() > until {
-                // The flag is set before the state is read again above: a caller either sees the
-                // flag or is seen.
+                // The flag is set before the state is read again above: either the caller sees the
+                // flag, or this worker sees the new state.
                 self.parked[index].store(true, Ordering::SeqCst);
                 spinning = false;
             }
@@ -215,7 +217,7 @@ impl Drop for Pool {
         self.inner.state.0.store(generation << 32, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // A worker's panic was already given to the caller of `run`.
+            // The caller of `run` has already received a worker's panic.
             let _ = worker.join();
         }
     }
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_threads_are_refused() {
+    fn zero_threads_are_rejected() {
         assert_eq!(Pool::new(0).err().unwrap().to_string(), "`threads`: expected at least 1, found 0");
     }
 }

@@ -1,75 +1,64 @@
-//! The product of a packed matrix with int8 activations, written once for all instruction sets and
+//! Product of a packed matrix with int8 activations, generic over instruction sets and weight
 //! types.
 //!
-//! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights that has
-//! a scale of its own, integer products are summed exactly and added once to f32 sums. A task of
-//! the pool takes panels; with few tokens each tile reads the packed bits itself, with many a
-//! stretch of columns is unpacked to whole bytes in the first-level cache and used for all tiles.
-#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; contracts are at each function"
-)]
+//! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights with its
+//! own scale, integer products are summed exactly and then added once to f32 sums. A task of the
+//! pool takes panels. With few tokens, each tile decodes the packed bits itself. With many, a range
+//! of columns is unpacked to whole bytes in the first-level cache and used for all tiles.
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
 pub(crate) mod floats;
 pub(crate) mod formats;
+pub(crate) mod output;
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::activations::{Quantized, TileInput};
-use crate::matrix::Write;
-use crate::norm::silu_product;
 use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 use formats::{Format, Minima, Unpacked};
+use output::{Finish, Target};
 
-/// Tokens from which on unpacking pays.
+/// Number of tokens from which unpacking pays off.
 const MANY: usize = 16;
 
-/// Columns that are unpacked at once: with scales about 40 KB of a first-level cache of 48.
+/// Number of columns that are unpacked together: with scales about 40 KB, in a first-level cache of
+/// 48 KB.
 const STRETCH: usize = 1024;
 
-/// Columns that tiles take from the packed bits: 4-bit ones are 36 KB, and stay in a first-level
-/// cache as well.
+/// Number of columns that tiles read from the packed bits: 36 KB with 4 bits, which fits into a
+/// first-level cache.
 const DIRECT_STRETCH: usize = 2048;
 
-/// Tiles whose sums are kept between stretches: at most 192 tokens, 24 KB.
+/// Number of tiles whose sums are stored between ranges of columns: at most 192 tokens, 24 KB.
 const TILES: usize = 32;
 
-/// Tokens of a tile that asks memory ahead: with more, arithmetic takes longer than reading.
+/// Maximum number of tokens of a tile that prefetches: with more, arithmetic takes longer than
+/// reading.
 const PREFETCHING: usize = 4;
 
-/// Bytes ahead of the use that such a tile asks for.
+/// Prefetch distance in bytes.
 const AHEAD: usize = 8192;
 
-/// Where results go: row `r` of the input, row `n` of the matrix at `out[r * stride + n]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Target {
-    pub(crate) out: *mut f32,
-    pub(crate) stride: usize,
-    /// Rows of the matrix.
-    pub(crate) rows: usize,
-    pub(crate) write: Write,
-}
-
-/// Memory of a task.
+/// Scratch memory of a task.
 #[repr(C, align(64))]
 struct Scratch {
-    /// Unpacked columns of any type: Q4_1 takes most, 1,280 bytes for 32 columns.
+    /// Unpacked columns of any type. Q4_1 takes the most, 1,280 bytes for 32 columns.
     weights: [u8; STRETCH / 32 * 1280],
-    /// `[token][row of the panel]`. Not in the output, whose rows are often a power of two apart
-    /// and share few places of a cache.
+    /// `[token][row of the panel]`. Sums are not accumulated in the output, whose rows are often a
+    /// power of two apart and would compete for few cache sets.
     sums: [f32; TILES * 6 * PANEL],
 }
 
-/// The product of the panels in `panels` with all of `input`.
+/// Computes the product of the panels in `panels` with all of `input`.
 ///
 /// # Safety
 /// `S` is available; `weights` holds whole panels of `groups` groups of `W`; `input` was made for
-/// `S` and `W::GROUP` with as many groups; `target` has room for all its rows, and nobody else
-/// writes those of the panels.
+/// `S` and `W::GROUP` with the same number of groups; `target` has room for all its rows, and no
+/// other task writes the rows of these panels.
 pub(crate) unsafe fn panels<S: Simd, W: Format>(
     weights: *const u8,
     groups: usize,
@@ -99,7 +88,8 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
                     let sums = sums.add((rows.start - tokens.start) * PANEL);
                     let (input, add) = (&input.input(&rows, start), start > 0);
                     if last - first > 1 {
-                        // What follows in memory is wanted next, in this panel or the one after it.
+                        // The next bytes in memory are needed next, for this panel or the following
+                        // one.
                         let next = from.wrapping_add(groups.len() * W::BYTES);
                         let bytes = (groups.len() * W::BYTES).div_ceil((last - first) * 64) * 64;
                         for line in (0..bytes).step_by(64) {
@@ -115,51 +105,6 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
             }
             S::enter(Finish { sums, tokens, panel, target });
         }
-    }
-}
-
-/// Moves sums, `[token][row of the panel]`, to where they belong.
-///
-/// # Safety
-/// As for [`panels`].
-struct Finish {
-    sums: *const f32,
-    tokens: Range<usize>,
-    panel: usize,
-    target: Target,
-}
-
-impl<S: Simd> Job<S> for Finish {
-    #[inline(always)]
-    unsafe fn run(self) {
-        let Self { sums, tokens, panel, target } = self;
-        let first = panel * PANEL;
-        let rows = PANEL.min(target.rows - first);
-        for (i, token) in tokens.enumerate() {
-            let sums = sums.add(i * PANEL);
-            let out = target.out.add(token * target.stride + first);
-            if rows == PANEL {
-                finish_row::<S>(sums, out, target.write);
-                continue;
-            }
-            let mut whole = [0.0f32; PANEL];
-            whole.as_mut_ptr().copy_from_nonoverlapping(out, rows);
-            finish_row::<S>(sums, whole.as_mut_ptr(), target.write);
-            out.copy_from_nonoverlapping(whole.as_ptr(), rows);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn finish_row<S: Simd>(sums: *const f32, out: *mut f32, write: Write) {
-    for row in (0..PANEL).step_by(S::LANES) {
-        let (sums, out) = (S::load_f32(sums.add(row)), out.add(row));
-        let value = match write {
-            Write::Set => sums,
-            Write::Add => S::add(S::load_f32(out), sums),
-            Write::Gate => silu_product::<S>(S::load_f32(out), sums),
-        };
-        S::store_f32(out, value);
     }
 }
 
@@ -183,7 +128,7 @@ impl<S: Simd, W: Format> Job<S> for Unpack<W> {
     }
 }
 
-/// All rows of a panel × one tile of 1 to 6 tokens, to `sums`.
+/// Multiplies all rows of a panel with one tile of 1 to 6 tokens, into `sums`.
 unsafe fn tile_product<S: Simd, W: Format>(
     weights: *const u8,
     groups: usize,
@@ -210,8 +155,8 @@ unsafe fn tile_product<S: Simd, W: Format>(
         };
     }
     match tokens {
-        // One token leaves registers free, and short vectors then take all rows at once, so that
-        // memory is read in order.
+        // One token leaves registers free. Sets with short vectors then compute all rows together,
+        // so that memory is read in order.
         1 if const { S::LANES * 8 == PANEL } => tile!(1, 8),
         1 if const { S::LANES * 4 == PANEL } => tile!(1, 4),
         1 => tile!(1, 2),
@@ -227,10 +172,10 @@ unsafe fn tile_product<S: Simd, W: Format>(
 struct Tile<'a, W, const V: usize, const TOKENS: usize> {
     weights: *const u8,
     groups: usize,
-    /// The first row of the panel.
+    /// First row within the panel.
     row: usize,
-    /// By reference: a copy would be read in wider pieces than it was written, which waits for the
-    /// tile before to end.
+    /// A reference, because a copy would be read in wider pieces than it was written, which stalls
+    /// until the preceding tile ends.
     input: &'a TileInput,
     sums: *mut f32,
     add: bool,
@@ -338,7 +283,7 @@ unsafe fn group_of_256<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
     }
 }
 
-/// The integer products of one sub-block, offsets taken off.
+/// Sums the integer products of one sub-block, with offsets subtracted.
 #[inline(always)]
 unsafe fn sub_block<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
     group: *const u8,

@@ -1,29 +1,29 @@
-//! Rotary position embedding, applied to queries and keys on their way to the KV blocks.
+//! Rotary position embedding of queries and keys, and storage of keys and values in KV blocks.
 
 use std::ops::Range;
 
 use half::f16;
 
-use crate::Shared;
 use crate::attention::{AttentionShape, BLOCK_TOKENS};
 use crate::pool::Pool;
+use crate::shared::Shared;
 use crate::simd::dispatch::{InstructionSet, with_simd};
 use crate::simd::{Job, Simd};
 
-/// Which two features of a head turn together.
+/// Pairing of the features that are rotated together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RopeStyle {
-    /// Neighbours: `2 i` and `2 i + 1`, as in Llama's GGUF files.
+    /// Adjacent features `2 i` and `2 i + 1`, as in Llama's GGUF files.
     Pairs,
-    /// Halves: `i` and `i + dims / 2`, as in GPT-NeoX, Phi-3 and Qwen2.
+    /// Features `i` and `i + dims / 2`, as in GPT-NeoX, Phi-3 and Qwen2.
     Halves,
 }
 
-/// Cosines and sines of the positions met so far (Su et al. 2021, with the factors and the scale of
-/// LongRoPE where a model has them).
+/// Cosines and sines of the prepared positions (Su et al. 2021, with the factors and the scale of
+/// LongRoPE for models that have them).
 pub struct Rope {
     style: RopeStyle,
-    /// Turns a position, one for each two features.
+    /// Rotation per position in radians, for each pair of features.
     frequencies: Vec<f64>,
     scale: f64,
     max_positions: usize,
@@ -33,11 +33,12 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// `theta_i = position * base^(-2i / dims) / factors[i]` for the first `dims` features of a
-    /// head; cosines and sines are multiplied by `attention_scale`. No positions are prepared yet.
+    /// Prepares `theta_i = position * base^(-2i / dims) / factors[i]` for the first `dims` features
+    /// of a head. Cosines and sines are multiplied by `attention_scale`. The tables are empty until
+    /// [`Rope::prepare`].
     ///
     /// # Panics
-    /// If `factors` are fewer than `dims / 2`.
+    /// If there are fewer than `dims / 2` factors.
     pub fn new(
         style: RopeStyle,
         dims: usize,
@@ -57,19 +58,18 @@ impl Rope {
         Self { style, frequencies, scale, max_positions, cosines: Vec::new(), sines: Vec::new() }
     }
 
-    /// Makes the tables reach `positions` positions, or `max_positions` where that is less.
+    /// Extends the tables to `positions` positions, at most `max_positions`.
     pub fn prepare(&mut self, positions: usize) {
         if self.frequencies.is_empty() {
             return;
         }
         let ready = self.cosines.len() / self.frequencies.len();
-        let wanted = positions.min(self.max_positions);
-        if wanted <= ready {
+        let needed = positions.min(self.max_positions);
+        if needed <= ready {
             return;
         }
-        // By half as much again at least, so that a step at a time does not copy the table each
-        // time.
-        let until = wanted.max(ready + ready / 2).min(self.max_positions);
+        // Grow by at least half, so that single steps do not copy the table each time.
+        let until = needed.max(ready + ready / 2).min(self.max_positions);
         for position in ready..until {
             for frequency in &self.frequencies {
                 let (sine, cosine) = (position as f64 * frequency).sin_cos();
@@ -85,7 +85,7 @@ impl Rope {
         (&self.cosines[at.clone()], &self.sines[at])
     }
 
-    /// Turns one head.
+    /// Rotates one head.
     #[inline(always)]
     fn rotate(&self, position: usize, head: &mut [f32]) {
         let (cosines, sines) = self.tables(position);
@@ -110,24 +110,24 @@ impl Rope {
     }
 }
 
-/// Where a run of consecutive rows of one sequence goes.
+/// Destination of consecutive rows of one sequence.
 pub struct Destination<'a> {
-    /// Rows of `qkv`.
+    /// Rows in `qkv`.
     pub rows: Range<usize>,
-    /// The position of the first row in its sequence.
+    /// Position of the first row in its sequence.
     pub position: usize,
-    /// The slot of the first row in the block.
+    /// Slot of the first row in the block.
     pub slot: usize,
-    /// One layer of one block, `AttentionShape::layer_elements` long.
+    /// One layer of one block, of length `AttentionShape::layer_elements`.
     pub block: &'a mut [f16],
 }
 
-/// Turns queries and keys in place in `qkv`, `(rows, qkv_columns)`: query heads, key heads, value
-/// heads; and writes keys and values to their blocks. Rows of `qkv` that no destination names are
-/// left alone.
+/// Rotates queries and keys in place in `qkv`, `(rows, qkv_columns)` (query heads, key heads, value
+/// heads), and stores keys and values in their blocks. Rows of `qkv` without a destination are not
+/// modified.
 ///
 /// # Panics
-/// If a destination leaves `qkv`, its block or the prepared positions, or two share a row.
+/// If a destination exceeds `qkv`, its block or the prepared positions, or if two share a row.
 pub fn rope_and_store(
     pool: &Pool,
     shape: &AttentionShape,
@@ -141,10 +141,10 @@ pub fn rope_and_store(
     let set = InstructionSet::chosen();
     let all = Shared::new(destinations);
     pool.run(destinations.len(), |task| {
-        // SAFETY: each task takes the destination of its own number.
+        // SAFETY: each task uses only the destination with its own index.
         let destination = unsafe { &mut *all.get().add(task) };
         let len = destination.rows.len() * columns;
-        // SAFETY: the rows are inside `qkv`, and no two destinations share one.
+        // SAFETY: the rows are inside `qkv`, and destinations do not share rows.
         let rows =
             unsafe { std::slice::from_raw_parts_mut(qkv.get().add(destination.rows.start * columns), len) };
         let job = StoreRows {
@@ -179,7 +179,7 @@ fn check(shape: &AttentionShape, rope: &Rope, qkv: &[f32], destinations: &[Desti
             to.slot <= BLOCK_TOKENS && to.rows.len() <= BLOCK_TOKENS - to.slot,
             "rows of a destination in one block"
         );
-        assert_eq!(to.block.len(), shape.layer_elements(), "elements of a block's layer");
+        assert_eq!(to.block.len(), shape.layer_elements(), "length of a block's layer");
         let ready = rope.cosines.len().checked_div(rope.frequencies.len()).unwrap_or(usize::MAX);
         assert!(
             to.position.checked_add(to.rows.len()).is_some_and(|end| end <= ready),
@@ -199,7 +199,7 @@ struct StoreRows<'a> {
 
 impl<S: Simd> Job<S> for StoreRows<'_> {
     #[inline(always)]
-    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
     unsafe fn run(self) {
         let Self { shape, rope, rows, position, slot, block } = self;
         let dim = shape.head_dim;
@@ -223,9 +223,9 @@ impl<S: Simd> Job<S> for StoreRows<'_> {
     }
 }
 
-/// Rounds to f16; the slices have one length.
+/// Rounds to f16; the slices have the same length.
 #[inline(always)]
-#[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end")]
+#[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
 unsafe fn to_halves<S: Simd>(from: &[f32], to: &mut [f16]) {
     let whole = from.len() - from.len() % S::LANES;
     for i in (0..whole).step_by(S::LANES) {
@@ -240,8 +240,8 @@ unsafe fn to_halves<S: Simd>(from: &[f32], to: &mut [f16]) {
 mod tests {
     use super::*;
 
-    /// One head of four features at `position`, through the whole function.
-    fn turned(
+    /// Rotates one head of four features at `position` and returns it.
+    fn rotated(
         style: RopeStyle,
         dims: usize,
         factors: Option<&[f32]>,
@@ -256,18 +256,18 @@ mod tests {
         let destination = Destination { rows: 0..1, position, slot: 5, block: &mut block };
         rope_and_store(&Pool::new(1).unwrap(), &shape, &rope, &mut qkv, &mut [destination]);
         for d in 0..4 {
-            assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "keys are stored as turned");
+            assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "rotated keys are stored");
         }
         let values: Vec<f32> =
             block[4 * BLOCK_TOKENS..][5 * 4..6 * 4].iter().map(|value| value.to_f32()).collect();
-        assert_eq!(values, [0.5, 0.25, 0.125, 8.0], "values are stored as they are");
+        assert_eq!(values, [0.5, 0.25, 0.125, 8.0], "values are stored unchanged");
         assert_eq!(block.iter().filter(|&&value| value != f16::ZERO).count(), 8, "and nothing else");
-        assert_eq!(qkv[..4], qkv[4..8], "queries and keys turn alike");
+        assert_eq!(qkv[..4], qkv[4..8], "queries and keys are rotated equally");
         qkv[..4].to_vec()
     }
 
     #[test]
-    fn rows_turn_by_their_position() {
+    fn rows_rotate_by_position() {
         // Angles at position 3: 3 · 100^0 = 3 and 3 · 100^(-2/4) = 0.3; with factors 2 and 3, 1.5
         // and 0.1.
         let turn = |a: f32, b: f32, angle: f32| {
@@ -279,17 +279,17 @@ mod tests {
         let partial = turn(1.0, 2.0, 3.0);
         let factors = [2.0f32, 3.0];
         let cases = [
-            (turned(RopeStyle::Pairs, 4, None, 1.0, 3), [pairs[0].0, pairs[0].1, pairs[1].0, pairs[1].1]),
+            (rotated(RopeStyle::Pairs, 4, None, 1.0, 3), [pairs[0].0, pairs[0].1, pairs[1].0, pairs[1].1]),
             (
-                turned(RopeStyle::Halves, 4, None, 1.0, 3),
+                rotated(RopeStyle::Halves, 4, None, 1.0, 3),
                 [halves[0].0, halves[1].0, halves[0].1, halves[1].1],
             ),
             (
-                turned(RopeStyle::Halves, 4, Some(&factors), 2.0, 3),
+                rotated(RopeStyle::Halves, 4, Some(&factors), 2.0, 3),
                 [longer[0].0 * 2.0, longer[1].0 * 2.0, longer[0].1 * 2.0, longer[1].1 * 2.0],
             ),
-            (turned(RopeStyle::Halves, 2, None, 1.0, 3), [partial.0, partial.1, 3.0, 4.0]),
-            (turned(RopeStyle::Pairs, 4, None, 1.0, 0), [1.0, 2.0, 3.0, 4.0]),
+            (rotated(RopeStyle::Halves, 2, None, 1.0, 3), [partial.0, partial.1, 3.0, 4.0]),
+            (rotated(RopeStyle::Pairs, 4, None, 1.0, 0), [1.0, 2.0, 3.0, 4.0]),
         ];
         for (i, (found, expected)) in cases.iter().enumerate() {
             assert!(
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_stop_at_the_greatest_position() {
+    fn tables_stop_at_max_positions() {
         let mut rope = Rope::new(RopeStyle::Halves, 8, 10_000.0, None, 1.0, 10);
         rope.prepare(usize::MAX);
         assert_eq!(rope.cosines.len(), 10 * 4);
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "destinations share rows")]
-    fn shared_rows_are_refused() {
+    fn shared_rows_panic() {
         let shape = AttentionShape { query_heads: 1, kv_heads: 1, head_dim: 2, window: None };
         let mut rope = Rope::new(RopeStyle::Halves, 2, 10_000.0, None, 1.0, 10);
         rope.prepare(10);

@@ -1,8 +1,9 @@
-//! Vectors of an instruction set. The kernels are written once over [`Simd`]; each instruction set
-//! is one file here.
+//! Vector operations. Kernels are written once, generic over [`Simd`]; each instruction set is one
+//! file here.
 //!
-//! An instruction set compiles a kernel through [`Simd::enter`], which carries the CPU features:
-//! everything a [`Job`] calls is inlined into it, so all of it is `#[inline(always)]`.
+//! A kernel is compiled for an instruction set through [`Simd::enter`], which enables the CPU
+//! features. Everything that a [`Job`] calls must be inlined into it, and is therefore
+//! `#[inline(always)]`.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -13,61 +14,60 @@ pub(crate) mod dispatch;
 pub(crate) mod neon;
 pub(crate) mod portable;
 
-/// Work that is compiled for an instruction set.
+/// Code that is compiled for an instruction set.
 pub(crate) trait Job<S: Simd> {
-    /// Does the work.
+    /// Runs the job.
     ///
     /// # Safety
-    /// Called through [`Simd::enter`] alone; the job's pointers are good for what it reads and
-    /// writes.
+    /// Call only through [`Simd::enter`]. The job's pointers are valid for its reads and writes.
     unsafe fn run(self);
 }
 
-/// Vectors of 32-bit lanes, and what the kernels do with them.
+/// Vectors of 32-bit lanes and the operations that kernels use.
 ///
 /// # Safety
-/// Every function wants the CPU features of its instruction set; pointers need no alignment, and
-/// are good for one vector (of 4-byte lanes, or of 2- or 1-byte elements where the name says so).
+/// Every function requires the CPU features of its instruction set. Pointers need no alignment, and
+/// are valid for one vector (of 4-byte lanes, or of 2- or 1-byte elements where the name says so).
 pub(crate) trait Simd: Copy + 'static {
-    /// Integers: four bytes, two 16-bit or one 32-bit number a lane.
+    /// Integers: four 8-bit, two 16-bit or one 32-bit number per lane.
     type I: Copy;
-    /// f32 numbers.
+    /// One f32 per lane.
     type F: Copy;
     const LANES: usize;
-    /// Tokens of a register tile, two vectors of rows wide.
+    /// Number of tokens in a register tile that is two vectors of rows wide.
     const TILE: usize;
-    /// Queries of a register tile of attention, two vectors of keys wide.
+    /// Number of queries in a register tile of attention that is two vectors of keys wide.
     const QUERIES: usize;
-    /// 8-bit codes are taken as signed: `dot` of 8 bits takes off their offset of 128 itself.
+    /// True if 8-bit codes are signed: `dot` with 8 bits then subtracts their offset of 128 itself.
     const SIGNED_8: bool;
 
     /// Runs `job`, compiled for this instruction set.
     unsafe fn enter<J: Job<Self>>(job: J);
 
-    /// How many products of unsigned codes of so many bits one partial sum holds before `end`.
+    /// Number of products of unsigned `bits`-bit codes that a partial sum can hold before `end`.
     fn run_length(bits: u32) -> usize;
-    /// A partial sum that starts from `sum`, or from zero where `end` adds `sum`.
+    /// Returns a partial sum that starts from `sum`, or from zero where `end` adds `sum`.
     unsafe fn begin(sum: Self::I) -> Self::I;
-    /// Adds products of four unsigned codes of so many bits and four signed bytes in each lane.
+    /// Adds the products of four unsigned `bits`-bit codes and four signed bytes in each lane.
     unsafe fn dot(bits: u32, partial: Self::I, codes: Self::I, input: Self::I) -> Self::I;
-    /// `sum`, from which `partial` was begun, with the products.
+    /// Returns `sum` plus the products in `partial`, which was begun from it.
     unsafe fn end(sum: Self::I, partial: Self::I) -> Self::I;
-    /// Adds products of two signed 16-bit numbers in each lane.
+    /// Adds the products of two signed 16-bit numbers in each lane.
     unsafe fn dot_pairs(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
 
     unsafe fn load(from: *const u8) -> Self::I;
     unsafe fn store(to: *mut u8, value: Self::I);
-    /// Bytes to lanes, without and with sign.
+    /// Loads bytes into lanes, zero-extended and sign-extended.
     unsafe fn load_u8(from: *const u8) -> Self::I;
     unsafe fn load_i8(from: *const u8) -> Self::I;
-    /// Lanes to bytes; values are in -128..=127.
+    /// Stores lanes as bytes; values are in -128..=127.
     unsafe fn store_i8(to: *mut i8, value: Self::I);
     unsafe fn splat_i32(value: i32) -> Self::I;
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     /// `a | (b & mask)`
     unsafe fn merge(a: Self::I, b: Self::I, mask: Self::I) -> Self::I;
-    /// Shifts of 16-bit numbers, and of 32-bit lanes.
+    /// Shifts of 16-bit numbers and of 32-bit lanes.
     unsafe fn shl16(value: Self::I, bits: i32) -> Self::I;
     unsafe fn shr16(value: Self::I, bits: i32) -> Self::I;
     unsafe fn shl32(value: Self::I, bits: i32) -> Self::I;
@@ -79,7 +79,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store_f16(to: *mut u16, value: Self::F);
     unsafe fn splat(value: f32) -> Self::F;
     unsafe fn to_f32(value: Self::I) -> Self::F;
-    /// To the nearest integer, ties to even.
+    /// Rounds to the nearest integer, ties to even.
     unsafe fn to_i32(value: Self::F) -> Self::I;
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
@@ -87,38 +87,38 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`
     unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The greater; `b` where either is not a number.
+    /// Maximum of both; `b` if either is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn abs(a: Self::F) -> Self::F;
     unsafe fn reduce_max(a: Self::F) -> f32;
     unsafe fn reduce_add(a: Self::F) -> f32;
-    /// `value * 2^power` for whole powers in -126..=127.
+    /// Returns `value * 2^power` for integral powers in -126..=127.
     unsafe fn scale_by_power(value: Self::F, power: Self::F) -> Self::F;
-    /// To the nearest whole number, ties to even.
+    /// Rounds to the nearest integral value, ties to even.
     unsafe fn round(value: Self::F) -> Self::F;
 
-    /// Asks for the cache line at `from`; any address will do.
+    /// Prefetches the cache line at `from`, which may be any address.
     #[inline(always)]
     unsafe fn prefetch(from: *const u8) {
         let _ = from;
     }
 
-    /// As `prefetch`, to the second-level cache.
+    /// Prefetches to the second-level cache.
     #[inline(always)]
     unsafe fn prefetch_second_level(from: *const u8) {
         let _ = from;
     }
 
-    /// e^x to 2 ulp for x in -87..=88, held to that range outside it: 0 becomes 1e-38 and infinity
-    /// 1.6e38.
+    /// e^x to 2 ulp for x in -87..=88. Arguments outside are clamped to that range: the minimum
+    /// result is 1e-38 and the maximum 1.6e38.
     #[inline(always)]
-    #[allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the trait's contract")]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of the trait")]
     unsafe fn exp(x: Self::F) -> Self::F {
         let minus = Self::splat(-1.0);
         let x = Self::max(Self::splat(-87.0), x);
         let x = Self::mul(minus, Self::max(Self::splat(-88.0), Self::mul(minus, x)));
         let power = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
-        // ln 2 in two parts, the first with zeros at its end, so that the difference is exact.
+        // ln 2 in two parts. The first one ends in zero bits, so that the difference is exact.
         let rest = Self::mul_add(power, Self::splat(-0.693_359_4), x);
         let rest = Self::mul_add(power, Self::splat(2.121_944_4e-4), rest);
         let mut p = Self::splat(1.0 / 720.0);

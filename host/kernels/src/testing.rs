@@ -1,10 +1,10 @@
-//! What the tests of several modules share: numbers from a seed, and blocks of every type.
+//! Helpers of several test modules: random numbers from a seed, and blocks of every type.
 
 use half::f16;
 
 use crate::WeightType;
 
-/// A xorshift generator: the same numbers on every machine.
+/// A xorshift generator, with the same numbers on every machine.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -19,7 +19,7 @@ impl Random {
         self.0
     }
 
-    /// In -1..1.
+    /// A value in -1..1.
     pub(crate) fn value(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
@@ -59,8 +59,7 @@ pub(crate) fn blocks(
     bytes
 }
 
-/// `blocks` whose minima lie so that their values are about as often above zero as below, as a
-/// model's are.
+/// Random blocks with minima such that values are centred on zero, as in a trained model.
 pub(crate) fn centred(ty: WeightType, count: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = blocks(ty, count, random, usual);
     let middle = match ty {
@@ -79,8 +78,8 @@ pub(crate) fn centred(ty: WeightType, count: usize, random: &mut Random) -> Vec<
     bytes
 }
 
-/// Lines of 64 bytes, each at a multiple of 64, that end where their memory ends: a sanitizer sees
-/// what is read beyond.
+/// Lines of 64 bytes, aligned to 64, at the end of their allocation, so that a sanitizer detects
+/// reads beyond it.
 pub(crate) struct Lines(Vec<Line>);
 
 #[derive(Clone, Copy)]
@@ -88,7 +87,7 @@ pub(crate) struct Lines(Vec<Line>);
 struct Line(#[expect(dead_code, reason = "read through a pointer to all lines")] [u8; 64]);
 
 impl Lines {
-    /// `len` bytes, a multiple of 64: those of `from`, over and over.
+    /// Repeats `from` up to `len` bytes, a multiple of 64.
     pub(crate) fn repeat(from: &[u8], len: usize) -> Self {
         let mut lines = Vec::with_capacity(len / 64);
         while lines.len() * 64 < len {
@@ -101,12 +100,12 @@ impl Lines {
 
 impl AsRef<[u8]> for Lines {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: a line is 64 bytes, as large as its alignment, so nothing lies between them.
+        // SAFETY: the size of a line equals its alignment, 64 bytes, so there is no padding.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 64) }
     }
 }
 
-/// Scales as models have them.
+/// A scale as in trained models.
 pub(crate) fn usual(random: &mut Random) -> f16 {
     f16::from_f32(0.01 * random.value() + 0.011)
 }

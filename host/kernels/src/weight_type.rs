@@ -1,11 +1,11 @@
-//! The types of weights that GGUF files hold and the kernels take, with their block sizes as the
-//! format defines them.
+//! Weight types of GGUF files that the kernels support, with block sizes from the specification of
+//! the format.
 
 use std::fmt;
 
-/// How a matrix's values are stored.
+/// Encoding of a matrix's values.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[allow(missing_docs, reason = "the format's own names say all there is")]
+#[allow(missing_docs, reason = "variants have the names of the format")]
 pub enum WeightType {
     F32,
     F16,
@@ -32,12 +32,12 @@ impl WeightType {
         Self::Q6K,
     ];
 
-    /// The type with this number in a GGUF file, where the kernels know it.
+    /// Returns the type with this number in GGUF files, if it is supported.
     pub fn from_ggml(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|ty| ty.to_ggml() == number)
     }
 
-    /// The number of this type in a GGUF file.
+    /// Number of this type in GGUF files.
     pub fn to_ggml(self) -> u32 {
         match self {
             Self::F32 => 0,
@@ -52,7 +52,7 @@ impl WeightType {
         }
     }
 
-    /// Values in one block.
+    /// Number of values in one block.
     pub fn block_elements(self) -> usize {
         match self {
             Self::F32 | Self::F16 => 1,
@@ -76,7 +76,7 @@ impl WeightType {
         }
     }
 
-    /// Bytes of a row of `columns` values in a file, or `None` where that is not whole blocks or
+    /// Bytes of a row of `columns` values in a file; `None` if the row has an incomplete block or
     /// overflows.
     pub fn row_bytes(self, columns: usize) -> Option<usize> {
         if !columns.is_multiple_of(self.block_elements()) {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_go_there_and_back() {
+    fn ggml_numbers_round_trip() {
         for ty in WeightType::ALL {
             assert_eq!(WeightType::from_ggml(ty.to_ggml()), Some(ty));
         }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn row_bytes_wants_whole_blocks() {
+    fn row_bytes_requires_whole_blocks() {
         assert_eq!(WeightType::Q4_0.row_bytes(896), Some(28 * 18));
         assert_eq!(WeightType::Q4K.row_bytes(896), None);
         assert_eq!(WeightType::Q4K.row_bytes(3072), Some(12 * 144));

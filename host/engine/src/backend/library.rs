@@ -1,12 +1,12 @@
-//! Finding ONNX Runtime's shared library by its file name.
+//! Search for ONNX Runtime's shared library by file name.
 
 use std::path::{Path, PathBuf};
 
-/// The libraries among `search`, which are files or folders: the newest version first, then in the
+/// Libraries in `search`, which lists files and folders: the newest version first, then in the
 /// order of `search`.
 ///
-/// The version is the one in the file name, after symbolic links are followed:
-/// `libonnxruntime.so.1.32.0`. A file that is named outright is taken whatever its name.
+/// The version is taken from the file name after symbolic links are resolved:
+/// `libonnxruntime.so.1.32.0`. A file that is listed itself may have any name.
 pub(crate) fn candidates(search: &[PathBuf]) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     for place in search {
@@ -21,8 +21,8 @@ pub(crate) fn candidates(search: &[PathBuf]) -> Vec<PathBuf> {
         };
         files.sort();
         for file in files {
-            // The usual `libonnxruntime.so` is a link to the versioned file beside it: one library,
-            // not two.
+            // The usual `libonnxruntime.so` is a link to the versioned file beside it: count it
+            // once.
             let file = file.canonicalize().unwrap_or(file);
             if !found.contains(&file) {
                 found.push(file);
@@ -33,8 +33,7 @@ pub(crate) fn candidates(search: &[PathBuf]) -> Vec<PathBuf> {
     found
 }
 
-/// The version numbers in a library's file name, or none when the name is not that of an ONNX
-/// Runtime.
+/// Version numbers in a library's file name; `None` if it is not a name of ONNX Runtime.
 fn version(path: &Path) -> Option<Vec<u32>> {
     let rest = path.file_name()?.to_str()?.strip_prefix("libonnxruntime.")?;
     let mut numbers = Vec::new();
@@ -44,7 +43,7 @@ fn version(path: &Path) -> Option<Vec<u32>> {
     Some(numbers)
 }
 
-/// The version in a library's file name, as text.
+/// Version in a library's file name, as text.
 pub(super) fn version_text(path: &Path) -> Option<String> {
     let numbers = version(path).filter(|numbers| !numbers.is_empty())?;
     Some(numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join("."))

@@ -1,4 +1,4 @@
-//! ONNX Runtime, from a shared library that is found at run time.
+//! Backend on ONNX Runtime, from a shared library that is loaded at run time.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -16,19 +16,20 @@ use ort::value::{
     ValueType,
 };
 
-use super::{Backend, BackendError, Port, Session, failed, library, only};
+use super::error::RuntimeError;
+use super::library;
+use super::session::{Backend, BackendError, Port, Session, failed, only};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
-use crate::runtime::RuntimeError;
 use crate::tensor::Tensor;
 
-/// ONNX Runtime allows one environment a process, and a library once loaded stays. A lock and not a
-/// `OnceLock`, for two calls at once must not both load, and a load that fails must leave room for
-/// the next.
+/// ONNX Runtime permits one environment per process, and a loaded library is never unloaded. This
+/// is a mutex rather than a `OnceLock`, because two concurrent calls must not both load, and a
+/// failed load must permit another attempt.
 static LOADED: Mutex<Option<OnnxRuntime>> = Mutex::new(None);
 
-/// The library, loaded, and its environment.
+/// A loaded library and its environment.
 #[derive(Clone)]
 pub(crate) struct OnnxRuntime {
     environment: Environment,
@@ -36,12 +37,12 @@ pub(crate) struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// Load the library at `path`; once in a process, then the same again.
+    /// Loads the library at `path`, or returns the loaded one if it is the same.
     ///
     /// # Errors
     ///
-    /// When there is no such file, when it is not an ONNX Runtime of version 1.24 or later, or when
-    /// the process already runs another.
+    /// When the file does not exist, when it is not an ONNX Runtime of version 1.24 or later, or
+    /// when the process has loaded another one.
     pub(crate) fn open(path: &Path) -> Result<Self, RuntimeError> {
         let path =
             path.canonicalize().map_err(|source| RuntimeError::Missing { path: path.to_owned(), source })?;
@@ -57,14 +58,14 @@ impl OnnxRuntime {
         }
     }
 
-    /// The library that this process has loaded, if any.
+    /// The library that this process has loaded.
     pub(crate) fn loaded() -> Option<Self> {
         LOADED.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Version, as far as the file name tells it, and path of the library.
+    /// Version, if the file name contains it, and path of the library.
     pub(crate) fn describe(&self) -> String {
-        // The library's own build information names a commit and no version.
+        // The build information of the library contains a commit, but no version.
         let version = library::version_text(&self.path).map(|version| format!(" {version}"));
         format!("ONNX Runtime{}, {}", version.unwrap_or_default(), self.path.display())
     }
@@ -77,7 +78,7 @@ fn environment(path: &Path) -> Result<Environment, RuntimeError> {
             RuntimeError::TooOld { path: path.to_owned(), found: version_str }
         }
         LoadDynamicError::Dlopen { error, .. } => {
-            // The error itself says that loading failed; its source says why.
+            // The error only states that loading failed; its source has the reason.
             let reason = std::error::Error::source(&error).map(ToString::to_string);
             unusable(reason.unwrap_or_else(|| error.to_string()))
         }
@@ -88,7 +89,7 @@ fn environment(path: &Path) -> Result<Environment, RuntimeError> {
     builder.build().map_err(|error| unusable(error.to_string()))
 }
 
-/// Lines of ONNX Runtime's own log, into ours.
+/// Forwards a line of ONNX Runtime's log to ours.
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", category, location, "{message}"),
@@ -136,8 +137,8 @@ impl Loaded {
             .map_err(failed)?
             .with_intra_threads(threads)
             .map_err(failed)?
-            // Threads wait for each other's parts of an operator awake, and sleep as soon as the
-            // run is over: between requests they would take the cores that guests run on.
+            // Threads spin while they wait for other parts of an operator, and stop when the run
+            // ends. Otherwise they would occupy the cores of the guests between requests.
             .with_intra_op_spinning(true)
             .map_err(failed)?
             .with_config_entry("session.force_spinning_stop", "1")
@@ -150,9 +151,9 @@ impl Loaded {
     }
 }
 
-/// Whether this processor adds products of int8 in 16 bits, which overflow: x86-64 before VNNI.
-/// There the library's usual kernels change a model's answers (an espresso at 0.95 falls to 0.45),
-/// and exact ones take about twice as long.
+/// Returns true if this CPU sums products of int8 in 16 bits, which saturate: x86-64 before VNNI.
+/// The default kernels of the library change a model's scores there (one image fell from 0.95 to
+/// 0.45). Exact kernels take about twice as long.
 fn int8_saturates() -> bool {
     #[cfg(target_arch = "x86_64")]
     return !std::arch::is_x86_feature_detected!("avx512vnni")
@@ -190,7 +191,7 @@ fn port(outlet: &Outlet) -> Port {
             Err(_) => Axis::varying(if symbol.is_empty() { "?".to_owned() } else { symbol.to_string() }),
         })
         .collect();
-    // No axes is what the library reports for a scalar, and for a shape that the file leaves open.
+    // The library reports no axes both for a scalar and for an unknown shape.
     let shape = if axes.is_empty() { None } else { Some(axes) };
     match dtype(*ty) {
         Some(dtype) => Port { name, dtypes: only(dtype), declared: dtype.to_string(), shape },
@@ -223,7 +224,7 @@ fn to_value(tensor: &Tensor) -> Result<SessionInputValue<'_>, BackendError> {
     }
 }
 
-/// The tensor as the library's, over the same memory wherever that is aligned.
+/// Passes the tensor to the library without a copy if its memory is aligned.
 fn view<T: Element + PrimitiveTensorElementType + Debug>(
     tensor: &Tensor,
 ) -> Result<SessionInputValue<'_>, BackendError> {
@@ -253,9 +254,7 @@ fn from_value(value: &DynValue) -> Result<Tensor, BackendError> {
         Some(DType::U8) => copy::<u8>(value),
         Some(DType::I32) => copy::<i32>(value),
         Some(DType::I64) => copy::<i64>(value),
-        None => {
-            Err(BackendError::Failed(format!("an output is {}, which no tensor can hold", value.dtype())))
-        }
+        None => Err(BackendError::Failed(format!("an output has the unsupported type {}", value.dtype()))),
     }
 }
 

@@ -1,7 +1,8 @@
-//! rten: pure Rust, in the program, for machines without ONNX Runtime.
+//! Backend on rten, a pure Rust library that is part of the program, for machines without ONNX
+//! Runtime.
 //!
-//! It computes in f32, i32, i8 and u8, and turns the i64 of a file into i32 as it loads; i64
-//! tensors are converted here on the way in and out.
+//! rten computes f32, i32, i8 and u8, and converts the i64 of a file to i32 when it loads it.
+//! Tensors of i64 are converted here in both directions.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,19 +12,19 @@ use rten::{
 };
 use rten_tensor::{Layout as _, Tensor as RtenTensor};
 
-use super::{Backend, BackendError, Port, Session, failed};
+use super::session::{Backend, BackendError, Port, Session, failed};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
 use crate::tensor::Tensor;
 
-/// The types that pass.
+/// Supported element types.
 const PASSES: [DType; 4] = [DType::F32, DType::U8, DType::I32, DType::I64];
 
-/// What to do about a model that this backend cannot run.
+/// Remedy for a model that this backend cannot run.
 const WAY_OUT: &str = "install ONNX Runtime";
 
-/// The backend that needs nothing.
+/// The backend on rten, which is always available.
 pub(crate) struct Rten;
 
 impl Backend for Rten {
@@ -63,18 +64,18 @@ impl Backend for Rten {
     }
 }
 
-/// Whether the card says that output `name` is i64.
+/// Checks whether the card declares output `name` as i64.
 fn is_wide(card: &Card, name: &str) -> bool {
     card.outputs.iter().any(|output| output.name == name && output.dtype == DType::I64)
 }
 
 struct Loaded {
-    /// Shared by all sessions: a run does not change it.
+    /// Shared by all sessions: a run does not modify it.
     model: Arc<Model>,
     pool: Arc<ThreadPool>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    /// Which outputs are i64 in the file, and come as i32.
+    /// True for each output that is i64 in the file and is computed as i32.
     wide: Vec<bool>,
 }
 
@@ -106,11 +107,11 @@ fn port(model: &Model, id: NodeId) -> Port {
     let (dtypes, declared): (&'static [DType], &str) = match info.as_ref().and_then(NodeInfo::dtype) {
         Some(rten::ValueType::Tensor(DataType::Float)) => (&[DType::F32], "f32"),
         Some(rten::ValueType::Tensor(DataType::UInt8)) => (&[DType::U8], "u8"),
-        // The file says which of the two, and the backend does not tell.
+        // The file has one of the two types, but rten does not report which.
         Some(rten::ValueType::Tensor(DataType::Int32)) => (&[DType::I32, DType::I64], "i32 or i64"),
         Some(rten::ValueType::Tensor(DataType::Int8)) => (&[], "i8"),
-        // Undeclared: whatever comes out is checked against nothing but the card.
-        None => (&PASSES, "of no declared type"),
+        // No declared type: outputs are checked against the card only.
+        None => (&PASSES, "of undeclared type"),
         _ => (&[], "not a tensor"),
     };
     let shape = info.and_then(|info| info.shape()).map(|axes| {
@@ -133,7 +134,7 @@ fn to_value<'t>(name: &str, tensor: &'t Tensor) -> Result<ValueOrView<'t>, Backe
             let narrow = |value: &i64| {
                 i32::try_from(*value).map_err(|_| {
                     BackendError::Unsupported(format!(
-                        "input `{name}` holds {value}; i64 tensors are computed as i32 here: {WAY_OUT}"
+                        "input `{name}` contains {value}, but rten computes i64 tensors as i32; {WAY_OUT}"
                     ))
                 })
             };
@@ -144,7 +145,7 @@ fn to_value<'t>(name: &str, tensor: &'t Tensor) -> Result<ValueOrView<'t>, Backe
     }
 }
 
-/// The tensor as the backend's, over the same memory wherever that is aligned.
+/// Passes the tensor to rten without a copy if its memory is aligned.
 fn view<'t, T: Element>(tensor: &'t Tensor) -> Result<ValueOrView<'t>, BackendError>
 where
     ValueView<'t>: From<rten_tensor::TensorView<'t, T>>,
@@ -166,9 +167,7 @@ fn from_value(value: Value, wide: bool) -> Result<Tensor, BackendError> {
             Tensor::from_slice(&shape, &values).map_err(failed)
         }
         Value::Int32Tensor(tensor) => copy(tensor),
-        other => {
-            Err(BackendError::Failed(format!("an output is {}, which no tensor can hold", other.dtype())))
-        }
+        other => Err(BackendError::Failed(format!("an output has the unsupported type {}", other.dtype()))),
     }
 }
 

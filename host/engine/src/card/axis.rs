@@ -1,36 +1,37 @@
-//! One axis of a tensor: fixed, or varying up to a bound.
+//! An axis of a shape: fixed, or varying up to a limit.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-/// The most rows of the batch axis in one job. A computation that has begun is not interrupted, so
-/// this bounds how long one caller holds a session, and the memory that it takes there.
+/// Maximum number of rows on the batch axis of one job. A running computation cannot be
+/// interrupted, so this bounds the time for which one caller occupies a session, and its memory
+/// there.
 pub(crate) const MAX_ROWS: usize = 128;
 
-/// The largest size of any other axis that varies, where the card gives no `max`.
+/// Maximum size of any other varying axis if the card has no `max`.
 pub(crate) const DEFAULT_MAX: usize = 1_024;
 
-/// The largest product of one input's varying axes, where one of them has no `max` in the card.
+/// Maximum product of the varying axes of one input if one of them has no `max` in the card.
 pub(crate) const DEFAULT_MAX_PRODUCT: usize = 65_536;
 
-/// One axis of a shape.
+/// An axis of a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Axis {
-    /// Always this size, at least 1.
+    /// A constant size of at least 1.
     Fixed(usize),
-    /// As large as the tensor that is given.
+    /// A size that varies from tensor to tensor.
     Dynamic {
-        /// For people.
+        /// Name of the axis, for humans.
         name: String,
-        /// The largest size that a card allows; a file never says.
+        /// Maximum size according to the card. Files do not declare one.
         max: Option<usize>,
     },
 }
 
 impl Axis {
-    /// An axis that varies, without a bound of its own.
+    /// A varying axis without a limit of its own.
     pub(crate) fn varying(name: impl Into<String>) -> Self {
         Axis::Dynamic { name: name.into(), max: None }
     }
@@ -51,7 +52,7 @@ impl<'de> Deserialize<'de> for Axis {
     }
 }
 
-/// Distinguishes a size, a name and a table, with a better message than an untagged enum has.
+/// Accepts a size, a name or a table. Its messages are more precise than those of an untagged enum.
 struct AxisVisitor;
 
 impl<'de> Visitor<'de> for AxisVisitor {
@@ -91,8 +92,8 @@ impl<'de> Visitor<'de> for AxisVisitor {
     }
 }
 
-/// A name that guests cannot take for a size or for two axes: they read a shape as text, such as
-/// `N,3,224,224`.
+/// Checks a name. Guests read shapes as text, such as `N,3,224,224`, so a name must be neither a
+/// number nor contain a comma.
 fn named<E: de::Error>(name: &str) -> Result<String, E> {
     let is_size = name.trim().parse::<u64>().is_ok();
     if name.trim().is_empty() || is_size || name.contains(|c: char| c == ',' || c.is_control()) {

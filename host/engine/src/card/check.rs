@@ -1,15 +1,21 @@
-//! What a card must be beyond well-formed: the parts of it agree.
+//! Checks of a card beyond its syntax: its parts must be consistent.
 
 use std::collections::BTreeSet;
 
+use super::axis::{Axis, MAX_ROWS};
+use super::file::Role;
 use super::image::one_of;
-use super::{Axis, Card, Format, MAX_ROWS, Role, Task, self_test};
+use super::schema::{Card, Format, Task};
+use super::self_test::{Expected, SelfTest};
 
-/// Check a card whose labels are in the file called `labels`.
+/// Maximum number of self-tests. They run before each change of the served models.
+const MAX_TESTS: usize = 32;
+
+/// Checks a card whose labels are in the file `labels`.
 ///
 /// # Errors
 ///
-/// A message that names what disagrees.
+/// A message about the first inconsistency.
 pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     once("files", card.files.iter().map(|file| file.path.as_str()))?;
     match card.format {
@@ -25,11 +31,14 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     batch_axis(card)?;
     bounds(card)?;
     card.download.check()?;
-    self_test::check(card)?;
+    tests(card)?;
     let models = card.files.iter().filter(|file| file.role == Role::Model).count();
     let data = card.files.iter().find(|file| file.role == Role::Data);
     if let (Format::Gguf, Some(file)) = (card.format, data) {
-        return Err(format!("`files` lists `{}` as `data`, which belongs to `format` = `onnx`", file.path));
+        return Err(format!(
+            "`files` lists `{}` with role `data`, which requires `format` = `onnx`",
+            file.path
+        ));
     }
     if models != 1 {
         return Err(format!("`files` has {models} entries with role `model`, expected exactly one"));
@@ -42,7 +51,8 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
             return Err(format!("input `{}` has both `image` and `text`, expected at most one", input.name));
         }
         if let Some(spec) = &input.image {
-            spec.check(input).map_err(|message| format!("input `{}`: {message}", input.name))?;
+            spec.check(input.dtype, input.layout.as_deref(), &input.shape)
+                .map_err(|message| format!("input `{}`: {message}", input.name))?;
         }
         if let Some(text) = &input.text {
             listed(card, "vocabulary", &text.vocabulary, Role::Vocabulary)?;
@@ -56,7 +66,7 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
             {
                 let (name, tokens) = (&input.name, text.max_tokens);
                 return Err(format!(
-                    "input `{name}`: `max_tokens` is {tokens}, and its last axis is always {size}; expected the same"
+                    "input `{name}`: `max_tokens` is {tokens}, but its last axis is {size}; expected the same"
                 ));
             }
         }
@@ -64,7 +74,7 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
-/// A language model takes and gives the tensors of the convention, whatever its file.
+/// Checks a card of a language model, whose tensors are fixed by a convention.
 fn language(card: &Card, labels: Option<&str>) -> Result<(), String> {
     if card.task != Task::TextGeneration {
         return Err(format!("`task` is `{}`, expected `text-generation` for `format` = `gguf`", card.task));
@@ -76,18 +86,18 @@ fn language(card: &Card, labels: Option<&str>) -> Result<(), String> {
         ("batch_axis", card.batch_axis.is_none()),
     ];
     match keys.into_iter().find(|(_, absent)| !absent) {
-        Some((key, _)) => Err(format!(
-            "`{key}` has no place in a card of `format` = `gguf`: its tensors are the convention's; remove it"
-        )),
+        Some((key, _)) => {
+            Err(format!("`{key}` is not allowed with `format` = `gguf`, whose tensors are fixed; remove it"))
+        }
         None => Ok(()),
     }
 }
 
-/// A batch grows along the first axis of every tensor.
+/// Checks that the first axis of every tensor varies, because a batch grows along it.
 fn batch_axis(card: &Card) -> Result<(), String> {
     let Some(axis) = card.batch_axis else { return Ok(()) };
     if axis != 0 {
-        return Err(format!("`batch_axis` is {axis}, expected 0: rows are joined on the first axis alone"));
+        return Err(format!("`batch_axis` is {axis}, expected 0: only the first axis can be a batch axis"));
     }
     let inputs = card.inputs.iter().map(|input| ("input", &input.name, &input.shape));
     let outputs = card.outputs.iter().map(|output| ("output", &output.name, &output.shape));
@@ -103,38 +113,40 @@ fn batch_axis(card: &Card) -> Result<(), String> {
             None => "does not exist".to_owned(),
         };
         return Err(format!(
-            "`batch_axis` is 0, and axis 0 of {kind} `{name}` {found}; expected one that varies, or no `batch_axis`"
+            "`batch_axis` is 0, but axis 0 of {kind} `{name}` {found}; expected a varying axis, or no `batch_axis`"
         ));
     }
     Ok(())
 }
 
-/// Callers choose the size of inputs alone.
+/// Checks that only inputs have limits, because callers choose only their sizes.
 fn bounds(card: &Card) -> Result<(), String> {
     let bounded = |axis: &Axis| matches!(axis, Axis::Dynamic { max: Some(_), .. });
     match card.outputs.iter().find(|output| output.shape.iter().any(bounded)) {
-        Some(output) => Err(format!("output `{}` has an axis with `max`, which is for inputs", output.name)),
+        Some(output) => {
+            Err(format!("output `{}` has an axis with `max`, which only inputs may have", output.name))
+        }
         None => Ok(()),
     }
 }
 
-/// Check that there are as many labels as scores.
+/// Checks that there is one label per score.
 ///
 /// # Errors
 ///
-/// A message that gives both numbers.
+/// A message with both numbers.
 pub(crate) fn labels(card: &Card) -> Result<(), String> {
     let scores = card.outputs.first().and_then(|output| Some((&output.name, output.shape.last()?)));
     if let Some((name, Axis::Fixed(scores))) = scores
         && *scores != card.labels.len()
     {
         let found = card.labels.len();
-        return Err(format!("{found} labels, one a line; output `{name}` has {scores} scores"));
+        return Err(format!("found {found} labels, one per line, expected {scores} as in output `{name}`"));
     }
     Ok(())
 }
 
-/// Each name once, and at least one.
+/// Checks that the names are unique and that there is at least one.
 fn once<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for name in names {
@@ -156,4 +168,53 @@ fn listed(card: &Card, key: &str, name: &str, role: Role) -> Result<(), String> 
         }
         None => Err(format!("`{key}` is `{name}`, which `files` does not list; add it with role `{role}`")),
     }
+}
+
+/// Checks the self-tests of `card`.
+///
+/// # Errors
+///
+/// A message about the first inconsistency.
+fn tests(card: &Card) -> Result<(), String> {
+    if card.tests.len() > MAX_TESTS {
+        return Err(format!("`tests` has {} entries, expected at most {MAX_TESTS}", card.tests.len()));
+    }
+    for (index, test) in card.tests.iter().enumerate() {
+        self_test(card, test).map_err(|message| format!("`tests[{index}]`: {message}"))?;
+    }
+    Ok(())
+}
+
+fn self_test(card: &Card, test: &SelfTest) -> Result<(), String> {
+    if !(test.tolerance.is_finite() && test.tolerance >= 0.0) {
+        return Err(format!("`tolerance` is {}, expected a number of at least 0", test.tolerance));
+    }
+    if test.outputs.is_empty() {
+        return Err("`outputs` is empty, expected at least one output".to_owned());
+    }
+    for (name, expected) in &test.outputs {
+        if let Expected::At(places) = expected
+            && let Some(place) = places.keys().find(|place| place.parse::<usize>().is_err())
+        {
+            return Err(format!(
+                "output `{name}`: `{place}` is not an index, expected an integer of at least 0"
+            ));
+        }
+    }
+    if card.format == Format::Onnx {
+        let known = |name: &str| card.inputs.iter().any(|input| input.name == name);
+        if let Some(name) = test.inputs.keys().find(|name| !known(name)) {
+            return Err(format!("input `{name}` is not in the card's `inputs`"));
+        }
+        for input in &card.inputs {
+            let given = test.inputs.get(&input.name);
+            let given = given.ok_or_else(|| format!("input `{}` is missing", input.name))?;
+            given.tensor(&input.name, Some(input))?;
+        }
+        let known = |name: &str| card.outputs.iter().any(|output| output.name == name);
+        if let Some(name) = test.outputs.keys().find(|name| !known(name)) {
+            return Err(format!("output `{name}` is not in the card's `outputs`"));
+        }
+    }
+    Ok(())
 }

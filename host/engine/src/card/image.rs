@@ -1,51 +1,52 @@
-//! How the pixels of an image become numbers. The recipes are those that guest-models/sdk follows,
-//! and no others: a test of the whole program holds the two equal.
+//! Conversion of pixels to tensor elements. The recipes are exactly those that guest-models/sdk
+//! implements; an integration test compares the two lists.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::{Axis, InputSpec};
+use super::axis::Axis;
 use crate::dtype::DType;
+use crate::tensor::shape_text;
 
-/// How the pixels of an image become numbers.
+/// Conversion of the pixels of an image to tensor elements.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
-    /// The order of the colour channels: one of [`ImageSpec::COLORS`].
+    /// Order of the colour channels: one of [`ImageSpec::COLORS`].
     pub color: String,
-    /// Side of the square that is cut from the centre, as a part of the shorter side; above 0, at
+    /// Side of the central square that is cropped, as a fraction of the shorter side; above 0, at
     /// most 1.
     pub crop: f32,
-    /// How that square is resized to the input's size: one of [`ImageSpec::FILTERS`].
+    /// Filter that resizes the square to the size of the input: one of [`ImageSpec::FILTERS`].
     pub filter: String,
-    /// Subtracted from each value, which is 0 to 255.
+    /// Mean, subtracted from each value (0 to 255).
     pub mean: Channels,
-    /// The divisor of the difference; not 0.
+    /// Divisor of the difference; not 0.
     pub std: Channels,
 }
 
-/// One number for each colour channel, in the order of [`ImageSpec::color`].
+/// One number per colour channel, in the order of [`ImageSpec::color`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Channels(pub [f32; 3]);
 
 impl ImageSpec {
-    /// The orders of channels.
+    /// Supported orders of channels.
     pub const COLORS: [&str; 2] = ["RGB", "BGR"];
 
-    /// The filters.
+    /// Supported filters.
     pub const FILTERS: [&str; 3] = ["bilinear", "bicubic", "lanczos"];
 
-    /// The orders of a tensor's axes.
+    /// Supported orders of axes.
     pub const LAYOUTS: [&str; 2] = ["NCHW", "NHWC"];
 
-    /// Check the recipe of `input`.
+    /// Checks the recipe for an input of this type, layout and shape.
     ///
     /// # Errors
     ///
-    /// A message that names the key, what was expected and what was found.
-    pub(super) fn check(&self, input: &InputSpec) -> Result<(), String> {
+    /// A message with the key, the expected value and the found value.
+    pub(super) fn check(&self, dtype: DType, layout: Option<&str>, shape: &[Axis]) -> Result<(), String> {
         one_of("color", &self.color, &Self::COLORS)?;
         one_of("filter", &self.filter, &Self::FILTERS)?;
         if !(self.crop > 0.0 && self.crop <= 1.0) {
@@ -57,14 +58,14 @@ impl ImageSpec {
         if !self.std.0.iter().all(|number| number.is_finite() && *number != 0.0) {
             return Err(format!("`std` is {}, expected finite numbers other than 0", self.std));
         }
-        if input.dtype != DType::F32 {
-            return Err(format!("`dtype` is {}, expected f32 for an input with `image`", input.dtype));
+        if dtype != DType::F32 {
+            return Err(format!("`dtype` is {dtype}, expected f32 for an input with `image`"));
         }
-        let Some(layout) = &input.layout else {
+        let Some(layout) = layout else {
             return Err("`layout` is missing, expected NCHW or NHWC for an input with `image`".to_owned());
         };
         one_of("layout", layout, &Self::LAYOUTS)?;
-        let agrees = match (layout.as_str(), input.shape.as_slice()) {
+        let agrees = match (layout, shape) {
             ("NCHW", [_, Axis::Fixed(channels), Axis::Fixed(_), Axis::Fixed(_)])
             | ("NHWC", [_, Axis::Fixed(_), Axis::Fixed(_), Axis::Fixed(channels)]) => *channels == 3,
             _ => false,
@@ -74,13 +75,13 @@ impl ImageSpec {
         }
         Err(format!(
             "`shape` is {}, expected four axes in the order {layout}, with 3 channels and a fixed height and width",
-            crate::tensor::shape_text(&input.shape)
+            shape_text(shape)
         ))
     }
 
-    /// The channel of element `index` of a row-major tensor of `input`.
-    pub(super) fn channel(input: &InputSpec, index: usize) -> usize {
-        match (input.layout.as_deref(), input.shape.as_slice()) {
+    /// Channel of element `index` in a row-major tensor of this layout and shape.
+    pub(super) fn channel(layout: Option<&str>, shape: &[Axis], index: usize) -> usize {
+        match (layout, shape) {
             (Some("NCHW"), [_, _, Axis::Fixed(height), Axis::Fixed(width)]) => {
                 index.checked_div(height.saturating_mul(*width)).unwrap_or(0) % 3
             }
@@ -89,7 +90,7 @@ impl ImageSpec {
     }
 }
 
-/// Check that `found` is one of `known`.
+/// Checks that `found` is in `known`.
 pub(super) fn one_of(key: &str, found: &str, known: &[&str]) -> Result<(), String> {
     if known.contains(&found) {
         return Ok(());
@@ -98,8 +99,8 @@ pub(super) fn one_of(key: &str, found: &str, known: &[&str]) -> Result<(), Strin
 }
 
 impl fmt::Display for Channels {
-    /// One number where all are equal, else three with commas between: the form of the setting that
-    /// guests read.
+    /// Writes one number if all are equal, otherwise three with commas between them. Guests read
+    /// settings in this form.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, second, third] = self.0;
         if first == second && second == third {

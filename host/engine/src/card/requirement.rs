@@ -1,24 +1,24 @@
-//! `name==version`, the one form of a requirement that a card may list: a name by PEP 508 and a
-//! version by PEP 440, without extras, markers, wildcards, paths or URLs.
+//! Python requirements of the form `name==version`, with a name by PEP 508 and a version by PEP
+//! 440. Extras, markers, wildcards, paths and URLs are rejected.
 
-/// A longer requirement is rejected.
+/// Maximum bytes of a requirement.
 const MAX_BYTES: usize = 200;
 
 /// A Python package in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    /// The name, normalised as PEP 503 says, with `_` between its words as in the names of wheels.
+    /// Name, normalised by PEP 503, with `_` between its words as in names of wheels.
     name: String,
     version: Version,
 }
 
-/// A version, normalised: equal ones are the same version.
+/// A normalised version: equal values denote the same version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Version {
     epoch: String,
-    /// Without zeros at the end.
+    /// Release numbers without trailing zeros.
     release: Vec<String>,
-    /// `a`, `b` or `rc`, and its number.
+    /// `a`, `b` or `rc`, with its number.
     pre: Option<(&'static str, String)>,
     post: Option<String>,
     dev: Option<String>,
@@ -30,7 +30,7 @@ impl Requirement {
     ///
     /// # Errors
     ///
-    /// A message that says which part does not follow its specification.
+    /// A message about the part that violates its specification.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = "expected `name==version`";
         if text.len() > MAX_BYTES {
@@ -47,8 +47,8 @@ impl Requirement {
         Ok(Requirement { name, version })
     }
 
-    /// Whether `file` is the name of a wheel of this package in this version, as the specification
-    /// of binary distributions builds it.
+    /// Checks whether `file` is the name of a wheel of this package in this version, according to
+    /// the specification of binary distributions.
     pub fn is_wheel(&self, file: &str) -> bool {
         let Some(stem) = file.strip_suffix(".whl") else { return false };
         let parts: Vec<_> = stem.split('-').collect();
@@ -59,7 +59,7 @@ impl Requirement {
             [name, version, build @ .., _, _, _] if build.len() <= 1 => {
                 let build_is_number =
                     build.first().is_none_or(|build| build.starts_with(|digit: char| digit.is_ascii_digit()));
-                // A wheel's name has `_` where a local version may have `-`.
+                // The name of a wheel has `_` where a local version may have `-`.
                 normalised(name).as_ref() == Some(&self.name)
                     && Version::parse(version).as_ref() == Some(&self.version)
                     && build_is_number
@@ -70,7 +70,7 @@ impl Requirement {
     }
 }
 
-/// A name by PEP 508, normalised.
+/// Normalises a name by PEP 508; `None` if it is invalid.
 fn normalised(name: &str) -> Option<String> {
     let (first, last) = (name.bytes().next()?, name.bytes().next_back()?);
     if !first.is_ascii_alphanumeric() || !last.is_ascii_alphanumeric() {
@@ -89,7 +89,7 @@ fn normalised(name: &str) -> Option<String> {
 }
 
 impl Version {
-    /// Parses what the pattern in appendix B of PEP 440 matches, without spaces around it.
+    /// Parses a version by the pattern in appendix B of PEP 440, without surrounding spaces.
     fn parse(text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();
         let (public, local) = match text.split_once('+') {
@@ -132,7 +132,7 @@ impl Version {
     }
 }
 
-/// The segments of a local version.
+/// Splits a local version into its segments.
 fn segments(local: &str) -> Option<Vec<String>> {
     local
         .split(['-', '_', '.'])
@@ -144,7 +144,7 @@ fn segments(local: &str) -> Option<Vec<String>> {
         .collect()
 }
 
-/// What is left of a version, in lower case.
+/// Unparsed rest of a version, in lower case.
 struct Rest<'t>(&'t str);
 
 impl Rest<'_> {
@@ -165,7 +165,7 @@ impl Rest<'_> {
         (!digits.is_empty()).then(|| without_zeros(digits))
     }
 
-    /// A dot and a number, or nothing.
+    /// Parses an optional dot and number.
     fn after_dot(&mut self) -> Option<String> {
         let before = self.0;
         let number = self.take(".").then(|| self.number()).flatten();
@@ -175,7 +175,7 @@ impl Rest<'_> {
         number
     }
 
-    /// `-1`, which means `.post1`, or nothing.
+    /// Parses an optional `-1`, which means `.post1`.
     fn implicit_post(&mut self) -> Option<String> {
         let before = self.0;
         let number = self.take("-").then(|| self.number()).flatten();
@@ -185,8 +185,8 @@ impl Rest<'_> {
         number
     }
 
-    /// The first of the labels, between optional separators and before an optional number, or
-    /// nothing.
+    /// Parses one of the labels, with optional separators around it and an optional number after
+    /// it.
     fn labelled(&mut self, labels: &[(&str, &'static str)]) -> Option<(&'static str, String)> {
         let before = self.0;
         self.separator();
@@ -196,7 +196,7 @@ impl Rest<'_> {
                 self.separator();
                 let number = self.number();
                 if number.is_none() {
-                    // The separator belongs to what follows, if anything does.
+                    // The separator belongs to the next part, if there is one.
                     self.0 = after_label;
                 }
                 return Some((meaning, number.unwrap_or_else(|| "0".to_owned())));
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requirements_follow_the_specifications_grammar() {
+    fn requirements_follow_pep_grammar() {
         let good = [
             "a==1",
             "A.b-c_d==1.0",
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn wheel_of_another_version_is_rejected() {
-        let wanted = Requirement::parse("Tiny.Model-part1==1.0").unwrap();
+        let requirement = Requirement::parse("Tiny.Model-part1==1.0").unwrap();
         let cases = [
             ("tiny_model_part1-1.0-py3-none-any.whl", true),
             ("Tiny.Model_part1-1.0.0-py3-none-any.whl", true),
@@ -301,7 +301,7 @@ mod tests {
             ("tiny_model_part1-1.0-py3-none-/any.whl", false),
         ];
         for (file, expected) in cases {
-            assert_eq!(wanted.is_wheel(file), expected, "{file}");
+            assert_eq!(requirement.is_wheel(file), expected, "{file}");
         }
         let equal =
             [("1.0rc1", "1.0c1"), ("1.0-1", "1.0.post1"), ("1.0", "1"), ("0!1.00", "1"), ("1+A.01", "1+a-1")];

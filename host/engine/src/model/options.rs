@@ -1,11 +1,12 @@
-//! How much of the box a model may use.
+//! Limits of a model: sessions, threads, queue, batches and memory.
 
 use std::thread::available_parallelism;
 
-use super::LoadError;
+use super::error::LoadError;
 use crate::card::Format;
 
-/// What may be said of how a model is run; what is not said has the default of its format.
+/// Limits that a configuration may set. Each one that is `None` has the default of the model's
+/// format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelOptions {
     /// See [`Capacity::sessions`].
@@ -22,32 +23,34 @@ pub struct ModelOptions {
     pub kv_bytes: Option<usize>,
 }
 
-/// How a model is run.
+/// Limits of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// How many calls are computed at once. Each session of an ONNX model is one worker thread;
-    /// those of a language model are computed together, and a component that has none under way may
-    /// begin one more, up to twice as many in all.
+    /// Maximum number of concurrent calls. An ONNX model has one worker thread per session. The
+    /// sessions of a language model are computed together; a component without a session in flight
+    /// may start one more, up to twice the limit in total.
     pub sessions: usize,
-    /// Threads that one computation uses.
+    /// Number of threads of one computation.
     pub threads: usize,
-    /// How many jobs may wait; one more is refused.
+    /// Maximum number of queued jobs; further jobs are rejected.
     pub queue_capacity: usize,
-    /// How many rows are computed together: rows of axis 0 (a single job may have more, up to 128),
-    /// or a language model's tokens.
+    /// Maximum batch size: rows of axis 0 (a single job may have up to 128), or tokens of a
+    /// language model.
     pub max_batch: usize,
-    /// The most tokens of one session, prompt and answer together; not more than the model was made
-    /// for.
+    /// Maximum number of tokens of one session, prompt and answer together; limited by the context
+    /// of the model.
     pub context_tokens: usize,
-    /// The most memory for keys and values, those of cached prefixes included.
+    /// Maximum bytes of keys and values, including cached prefixes.
     pub kv_bytes: usize,
 }
 
 impl Capacity {
-    /// The defaults. ONNX models: as many sessions as the machine has cores, one thread each,
-    /// batches of 8 rows. Language models: 16 sessions on all cores, passes of 128 tokens, 4,096
-    /// tokens a session, 384 MiB of keys and values, which are 1,024 tokens of Phi-3 Mini or 14,000
-    /// of Qwen2.5 1.5B. Both: 64 waiting jobs.
+    /// Defaults of `format`.
+    ///
+    /// ONNX models: one session per core with one thread each, batches of 8 rows. Language models:
+    /// 16 sessions on all cores, passes of 128 tokens, 4,096 tokens per session, and 384 MiB of
+    /// keys and values, enough for 1,024 tokens of Phi-3 Mini or 14,000 of Qwen2.5 1.5B. Both: 64
+    /// queued jobs.
     pub fn of(format: Format) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
         let (sessions, threads, max_batch) = match format {
@@ -66,20 +69,20 @@ impl Capacity {
 }
 
 impl ModelOptions {
-    /// What was said, and the defaults of `format` for the rest.
+    /// Combines the options with the defaults of `format`.
     pub(crate) fn capacity(&self, model: &str, format: Format) -> Result<Capacity, LoadError> {
         let defaults = Capacity::of(format);
-        let said = |option, said: Option<usize>, default| match said {
+        let value = |option, value: Option<usize>, default| match value {
             Some(0) => Err(LoadError::Option { model: model.to_owned(), option }),
-            said => Ok(said.unwrap_or(default)),
+            value => Ok(value.unwrap_or(default)),
         };
         Ok(Capacity {
-            sessions: said("sessions", self.sessions, defaults.sessions)?,
-            threads: said("threads", self.threads, defaults.threads)?,
-            queue_capacity: said("queue_capacity", self.queue_capacity, defaults.queue_capacity)?,
-            max_batch: said("max_batch", self.max_batch, defaults.max_batch)?,
-            context_tokens: said("context_tokens", self.context_tokens, defaults.context_tokens)?,
-            kv_bytes: said("kv_bytes", self.kv_bytes, defaults.kv_bytes)?,
+            sessions: value("sessions", self.sessions, defaults.sessions)?,
+            threads: value("threads", self.threads, defaults.threads)?,
+            queue_capacity: value("queue_capacity", self.queue_capacity, defaults.queue_capacity)?,
+            max_batch: value("max_batch", self.max_batch, defaults.max_batch)?,
+            context_tokens: value("context_tokens", self.context_tokens, defaults.context_tokens)?,
+            kv_bytes: value("kv_bytes", self.kv_bytes, defaults.kv_bytes)?,
         })
     }
 }
@@ -89,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_of_zero_are_refused() {
+    fn zero_options_are_rejected() {
         let options = ModelOptions { max_batch: Some(0), ..ModelOptions::default() };
         let error = options.capacity("m", Format::Onnx).unwrap_err();
         assert_eq!(error.to_string(), "model `m`: `max_batch` is 0, expected at least 1");

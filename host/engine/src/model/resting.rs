@@ -1,8 +1,8 @@
-//! A model that is unloaded while nobody asks it, and loaded again for the next who does.
+//! A model that is unloaded while idle and loaded again by the next call.
 //!
-//! Around the loaded [`Model`] is another of the same name, card and hash, which callers hold: it
-//! is there also while the inner one is not. Who asks meanwhile waits for the load, up to the
-//! deadline, as in a queue of the same bound.
+//! Callers hold an outer model with the same name, card and hash, which exists while the inner one
+//! is unloaded. Calls that arrive meanwhile wait for the load until their deadline, up to the
+//! capacity of the queue.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -11,144 +11,97 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
 
-use super::{Kind, Model, RunError};
+use super::error::RunError;
 
-/// Loads the model again, the same one.
-type Load = Box<dyn Fn() -> Result<Model, String> + Send + Sync>;
+/// Loads the same model again.
+type Load<M> = Box<dyn Fn() -> Result<M, String> + Send + Sync>;
 
-/// The place of a model, which may be empty.
-pub(super) struct Resting {
-    /// Read by each call, written when the model comes or goes: nobody waits for anything else
-    /// while holding it.
-    loaded: RwLock<Option<Arc<Model>>>,
-    /// Held while the model is loaded, so that it is loaded once; on threads that may block.
-    turn: Mutex<()>,
-    load: Load,
-    /// Calls that wait for the load.
+/// A model that may be unloaded.
+pub(super) struct Resting<M> {
+    /// Name of the model in errors.
+    name: String,
+    /// Maximum number of calls that wait for the load.
+    queue_capacity: usize,
+    /// Read by each call and written when the model is loaded or unloaded; held only to clone or to
+    /// replace the `Arc`.
+    loaded: RwLock<Option<Arc<M>>>,
+    /// Locked during a load, so that concurrent calls load once. Only threads that may block lock
+    /// it.
+    load_lock: Mutex<()>,
+    load: Load<M>,
+    /// Number of calls that wait for the load.
     waiting: AtomicUsize,
     keep_alive: Duration,
-    used: Mutex<Instant>,
-    unbatched: Option<String>,
-    dummy: bool,
+    last_used: Mutex<Instant>,
 }
 
-/// A call that waits; it counts until its thread has given up too.
-struct Waits(Arc<Resting>);
+/// A call that waits for the load. It is counted until its blocking thread ends.
+struct WaitingCall<M>(Arc<Resting<M>>);
 
-impl Drop for Waits {
+impl<M> Drop for WaitingCall<M> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Model {
-    /// The same model, unloaded when nobody has asked it for `keep_alive`. `load` loads it again.
-    #[must_use]
-    pub fn resting(
-        self,
+impl<M: Send + Sync + 'static> Resting<M> {
+    /// Creates the state for `model`, which is loaded. `load` loads it again.
+    pub(super) fn new(
+        name: String,
+        model: M,
+        queue_capacity: usize,
         keep_alive: Duration,
-        load: impl Fn() -> Result<Model, String> + Send + Sync + 'static,
+        load: impl Fn() -> Result<M, String> + Send + Sync + 'static,
     ) -> Self {
-        let (name, card, hash) = (self.name.clone(), self.card.clone(), self.hash.clone());
-        let capacity = self.capacity.clone();
-        let resting = Resting {
-            unbatched: self.unbatched().map(str::to_owned),
-            dummy: self.is_dummy(),
-            loaded: RwLock::new(Some(Arc::new(self))),
-            turn: Mutex::new(()),
+        Resting {
+            name,
+            queue_capacity,
+            loaded: RwLock::new(Some(Arc::new(model))),
+            load_lock: Mutex::new(()),
             load: Box::new(load),
             waiting: AtomicUsize::new(0),
             keep_alive,
-            used: Mutex::new(Instant::now()),
-        };
-        Model {
-            name,
-            card,
-            hash,
-            capacity,
-            kind: Kind::Resting(Arc::new(resting)),
-            mirror: RwLock::default(),
+            last_used: Mutex::new(Instant::now()),
         }
     }
 
-    /// The model that computes: itself, or the one that it stands for, loaded by `deadline` if it
-    /// is not.
-    ///
-    /// # Errors
-    ///
-    /// At `deadline`, when as many wait as may, or when it cannot be loaded any more.
-    pub async fn awake(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Model>, RunError> {
-        match &self.kind {
-            Kind::Resting(resting) => resting.awake(self, deadline).await,
-            _ => Ok(self.clone()),
-        }
-    }
-
-    /// The model that computes, where it is loaded.
-    pub fn resident(self: &Arc<Self>) -> Option<Arc<Model>> {
-        match &self.kind {
-            Kind::Resting(resting) => resting.loaded(),
-            _ => Some(self.clone()),
-        }
-    }
-
-    /// Unload it if nobody has asked it for its time, and say whether that was so. This waits for
-    /// its threads.
-    pub fn rest(&self) -> bool {
-        match &self.kind {
-            Kind::Resting(resting) => resting.rest(),
-            _ => false,
-        }
-    }
-}
-
-impl Resting {
-    pub(super) async fn awake(
-        self: &Arc<Self>,
-        model: &Model,
-        deadline: Instant,
-    ) -> Result<Arc<Model>, RunError> {
-        self.touch();
+    /// Returns the model, loaded by `deadline` if necessary.
+    pub(super) async fn awake(self: &Arc<Self>, deadline: Instant) -> Result<Arc<M>, RunError> {
+        self.mark_used();
         if let Some(loaded) = self.loaded() {
             return Ok(loaded);
         }
-        let (name, capacity) = (|| model.name.clone(), model.capacity.queue_capacity);
+        let (name, capacity) = (|| self.name.clone(), self.queue_capacity);
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waits = Waits(self.clone());
+        let waiting_call = WaitingCall(self.clone());
         if before >= capacity {
             return Err(RunError::Busy { model: name(), capacity });
         }
-        let hash = model.hash.clone();
-        let load = spawn_blocking(move || waits.0.load_once(&hash));
+        let load = spawn_blocking(move || waiting_call.0.load_once());
         match timeout_at(deadline.into(), load).await {
             Ok(Ok(Ok(loaded))) => Ok(loaded),
             Ok(Ok(Err(message))) => {
-                Err(RunError::Failed { model: name(), message: format!("cannot load it again: {message}") })
+                Err(RunError::Failed { model: name(), message: format!("cannot reload it: {message}") })
             }
-            Ok(Err(_)) => Err(RunError::Failed { model: name(), message: "its load panicked".to_owned() }),
+            Ok(Err(_)) => Err(RunError::Failed { model: name(), message: "the reload panicked".to_owned() }),
             Err(_) => Err(RunError::Deadline { model: name() }),
         }
     }
 
-    fn load_once(&self, hash: &str) -> Result<Arc<Model>, String> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    fn load_once(&self) -> Result<Arc<M>, String> {
+        let _guard = self.load_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = self.loaded() {
             return Ok(loaded);
         }
-        let began = Instant::now();
-        let model = (self.load)()?;
-        if model.hash != hash {
-            return Err("its files have changed since; reload the configuration".to_owned());
-        }
-        tracing::info!(model = model.name, took_ms = began.elapsed().as_millis() as u64, "loaded again");
-        let model = Arc::new(model);
+        let model = Arc::new((self.load)()?);
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(model.clone());
-        self.touch();
+        self.mark_used();
         Ok(model)
     }
 
-    fn rest(&self) -> bool {
-        if self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.keep_alive {
+    /// Unloads the model if it was idle for its keep-alive time. Returns true if it was unloaded.
+    pub(super) fn rest(&self) -> bool {
+        if self.last_used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.keep_alive {
             return false;
         }
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
@@ -158,17 +111,17 @@ impl Resting {
                 drop(model);
                 true
             }
-            // A request has it: that is use.
-            Some(Err(used)) => {
-                *loaded = Some(used);
-                self.touch();
+            // A request in flight holds the model, which counts as use.
+            Some(Err(shared)) => {
+                *loaded = Some(shared);
+                self.mark_used();
                 false
             }
             None => false,
         }
     }
 
-    pub(super) fn loaded(&self) -> Option<Arc<Model>> {
+    pub(super) fn loaded(&self) -> Option<Arc<M>> {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -176,15 +129,7 @@ impl Resting {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn unbatched(&self) -> Option<&str> {
-        self.unbatched.as_deref()
-    }
-
-    pub(super) fn is_dummy(&self) -> bool {
-        self.dummy
-    }
-
-    fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn mark_used(&self) {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }

@@ -1,61 +1,61 @@
-//! Asking a model what its card says that it answers.
+//! Self-tests of a card, run on the model.
 
 use std::time::Instant;
 
-use super::{Model, RunError};
-use crate::card::SelfTest;
+use super::error::RunError;
+use super::loaded::Model;
+use crate::card::{SelfTest, TestInput};
 
-/// A model that does not answer what its card says.
+/// A self-test of the card failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfTestError {
-    /// It answers something else.
+    /// The output differs from the expected one.
     #[error("model `{model}`: self-test {test}: {message}")]
     Differs {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// Which of the card's tests, from 0.
+        /// Index of the test in the card, from 0.
         test: usize,
-        /// What was expected and found.
+        /// Expected and found values.
         message: String,
     },
-    /// It does not answer.
+    /// The run failed.
     #[error("model `{model}`: self-test {test}: {source}")]
     Run {
-        /// The model's name in the configuration.
+        /// Name of the model in the configuration.
         model: String,
-        /// Which of the card's tests, from 0.
+        /// Index of the test in the card, from 0.
         test: usize,
-        /// Why.
+        /// Error of the run.
         source: RunError,
     },
 }
 
 impl Model {
-    /// Ask what the card's tests ask, one after the other; how many there are.
+    /// Runs the tests of the card one after the other and returns their number.
     ///
     /// # Errors
     ///
-    /// The first that is not answered as expected, or not by `deadline`.
+    /// For the first test that fails or misses `deadline`.
     pub async fn self_test(&self, deadline: Instant) -> Result<usize, SelfTestError> {
-        for (index, test) in self.card.tests.iter().enumerate() {
+        for (index, test) in self.card().tests.iter().enumerate() {
             self.one_test(index, test, deadline).await?;
         }
-        Ok(self.card.tests.len())
+        Ok(self.card().tests.len())
     }
 
     async fn one_test(&self, index: usize, test: &SelfTest, deadline: Instant) -> Result<(), SelfTestError> {
-        let model = || self.name.clone();
+        let model = || self.name().to_owned();
         let differs = |message| SelfTestError::Differs { model: model(), test: index, message };
-        let spec = |name: &str| self.card.inputs.iter().find(|input| input.name == name);
-        let tensor = |(name, input): (&String, &crate::card::TestInput)| {
-            Ok((name.clone(), input.tensor(name, spec(name))?))
-        };
+        let spec = |name: &str| self.card().inputs.iter().find(|input| input.name == name);
+        let tensor =
+            |(name, input): (&String, &TestInput)| Ok((name.clone(), input.tensor(name, spec(name))?));
         let inputs = test.inputs.iter().map(tensor).collect::<Result<_, String>>().map_err(differs)?;
         let reply = self.run(inputs, deadline).await;
         let reply = reply.map_err(|source| SelfTestError::Run { model: model(), test: index, source })?;
         for (name, expected) in &test.outputs {
             let found = reply.outputs.iter().find(|(found, _)| found == name).map(|(_, tensor)| tensor);
-            let found = found.ok_or_else(|| differs(format!("there is no output `{name}`")))?;
+            let found = found.ok_or_else(|| differs(format!("output `{name}` does not exist")))?;
             let compared = expected.compare(found, test.tolerance);
             compared.map_err(|message| differs(format!("output `{name}`: {message}")))?;
         }

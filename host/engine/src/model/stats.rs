@@ -1,34 +1,34 @@
-//! What a model's workers have done, counted.
+//! Counters of a model.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::language::TokenUsage;
+use super::usage::TokenUsage;
 
-/// Totals since a model was loaded.
+/// Totals since the model was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Jobs that were computed and answered with outputs.
+    /// Jobs that returned outputs.
     pub computed: u64,
-    /// Jobs that were answered with the backend's error.
+    /// Jobs that returned an error of the backend.
     pub failed: u64,
-    /// Jobs that were not computed, for their caller was gone or their deadline had passed.
+    /// Jobs that were skipped because their caller was gone or their deadline had passed.
     pub skipped: u64,
-    /// Jobs that were refused by a full queue.
+    /// Jobs that were rejected because the queue was full.
     pub busy: u64,
-    /// Calls of the backend that gave outputs: `computed / batches` jobs were computed together on
-    /// average.
+    /// Successful calls of the backend. The average batch has `computed / batches` jobs.
     pub batches: u64,
-    /// Rows of axis 0 in those calls.
+    /// Rows of axis 0 in these calls.
     pub rows: u64,
-    /// Tokens of the prompts of computed jobs; of language models, as the next two.
+    /// Prompt tokens of computed jobs. This and the next two are counted for language models only.
     pub prompt_tokens: u64,
-    /// Of these, how many had been computed before.
+    /// Of these, tokens that were found in the cache.
     pub cached_tokens: u64,
-    /// Tokens of their answers.
+    /// Generated tokens of computed jobs.
     pub generated_tokens: u64,
 }
 
-/// The same, while being counted. No reader needs two totals to agree, so relaxed order suffices.
+/// Counters behind [`Stats`]. No reader needs two totals to be consistent, so relaxed order
+/// suffices.
 #[derive(Default)]
 pub(crate) struct Counters {
     computed: AtomicU64,

@@ -1,11 +1,11 @@
-//! External data of an ONNX file: tensors whose bytes lie in other files. They are put into the
-//! model in memory, from the files that the card lists and no others, so that no backend ever looks
-//! for one itself.
+//! External data of ONNX files: tensors whose bytes are in other files. The bytes are copied into
+//! the model in memory, only from files that the card lists, so that no backend opens a file
+//! itself.
 //!
-//! Every message of a model that may hold a tensor is walked: graphs, those inside of attributes,
-//! functions, training steps and sparse tensors. Where parsers differ on what a message says (a
-//! message in two parts, a number of an unknown enumeration), it is refused. What is left has no
-//! external data in it, whichever of them reads it.
+//! Every message that can contain a tensor is visited: graphs, graphs in attributes, functions,
+//! training steps and sparse tensors. Where parsers disagree about a message (such as one that
+//! occurs in two parts, or an unknown enumeration value), the model is rejected. The result
+//! contains no external data for any parser.
 
 #[cfg(test)]
 mod tests;
@@ -15,42 +15,42 @@ use std::borrow::Cow;
 use super::protobuf::{Field, Value, fields, head, packed};
 use crate::weights::DataFile;
 
-/// How deep messages may be nested: Protocol Buffers' own bound.
+/// Maximum nesting depth of messages, as in Protocol Buffers.
 const MAX_DEPTH: usize = 100;
 
-/// The most bytes of a model in memory: Protocol Buffers' own bound.
+/// Maximum bytes of a model in memory, as in Protocol Buffers.
 const MAX_BYTES: usize = i32::MAX as usize;
 
 /// `TensorProto.raw_data`
 const RAW_DATA: u32 = 9;
 
-/// Why a model is refused.
+/// Reason why a model is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The file is no `ModelProto`.
+pub(super) enum Rejection {
+    /// The file is not a `ModelProto`.
     Malformed(String),
-    /// It reads data that the card does not list, or not as it is there.
+    /// The model refers to data that the card does not list, or that is invalid.
     Data(String),
 }
 
-/// The model in `bytes` with the data of `files` inside; the same bytes where it has no external
-/// data.
+/// Returns the model in `bytes` with the data of `files` inlined, or `bytes` itself if it has no
+/// external data.
 ///
 /// # Errors
 ///
-/// When the file is no ONNX model, and for a tensor whose data is not in a listed file, whole and
-/// once.
-pub(super) fn inline<'b>(bytes: &'b [u8], files: &'b [DataFile]) -> Result<Cow<'b, [u8]>, Refusal> {
-    // Other formats that backends tell by their first bytes, whatever those are as a message.
-    let other = [("ONNX Runtime's own", bytes.get(4..8) == Some(b"ORTM")), ("rten's own", is_rten(bytes))];
+/// When the file is not an ONNX model, or when the data of a tensor is not completely in a listed
+/// file, or is referred to more than once.
+pub(super) fn inline<'b>(bytes: &'b [u8], files: &'b [DataFile]) -> Result<Cow<'b, [u8]>, Rejection> {
+    // Backends detect these formats by their first bytes, whatever the bytes mean as a message.
+    let other = [("ONNX Runtime", bytes.get(4..8) == Some(b"ORTM")), ("rten", is_rten(bytes))];
     if let Some((format, _)) = other.into_iter().find(|(_, is_it)| *is_it) {
-        return Err(Refusal::Malformed(format!("the file is of {format} format, expected ONNX's")));
+        return Err(Rejection::Malformed(format!("the file has the format of {format}, expected ONNX")));
     }
     let left = files.iter().map(|file| file.bytes.len() as u64).sum();
     let mut inliner = Inliner { files, left };
     let Some(model) = inliner.message(Kind::Model, bytes, 0)? else { return Ok(Cow::Borrowed(bytes)) };
     if model.length > MAX_BYTES {
-        return Err(Refusal::Data(format!(
+        return Err(Rejection::Data(format!(
             "the model has {} bytes with its data, expected at most {MAX_BYTES}",
             model.length
         )));
@@ -58,12 +58,12 @@ pub(super) fn inline<'b>(bytes: &'b [u8], files: &'b [DataFile]) -> Result<Cow<'
     Ok(Cow::Owned(model.pieces.concat()))
 }
 
-/// Whether these are rten's own files: of its first version, or a later one.
+/// Checks for rten's own formats, the first version and later ones.
 fn is_rten(bytes: &[u8]) -> bool {
     bytes.starts_with(b"RTEN") || bytes.get(4..8) == Some(b"RTEN")
 }
 
-/// The messages of onnx.proto that hold tensors, or messages that do.
+/// Messages of onnx.proto that contain tensors, directly or indirectly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Model,
@@ -77,8 +77,8 @@ enum Kind {
 }
 
 impl Kind {
-    /// The message in field `number`, if it is one of these, and whether the field may occur
-    /// several times.
+    /// Kind of the message in field `number`, and true if the field is repeated; `None` for other
+    /// fields.
     fn child(self, number: u32) -> Option<(Kind, bool)> {
         Some(match (self, number) {
             (Kind::Model, 7) => (Kind::Graph, false),
@@ -97,8 +97,7 @@ impl Kind {
     }
 }
 
-/// A message that differs from the one in the file, in pieces: gigabytes are copied once, at the
-/// end.
+/// A modified message in pieces, so that gigabytes are copied only once, at the end.
 #[derive(Default)]
 struct Rope<'b> {
     pieces: Vec<Cow<'b, [u8]>>,
@@ -115,18 +114,19 @@ impl<'b> Rope<'b> {
 
 struct Inliner<'b> {
     files: &'b [DataFile],
-    /// Bytes that tensors may still take: each of the files' is taken once, so a model of many
-    /// tensors over the same bytes grows to no more than the card says.
+    /// Bytes that tensors may still take. Each byte of the files counts once, so that a model with
+    /// many tensors over the same bytes cannot grow beyond the size in the card.
     left: u64,
 }
 
-fn malformed(reason: &str) -> Refusal {
-    Refusal::Malformed(format!("the file is no ONNX model: {reason}"))
+fn malformed(reason: &str) -> Rejection {
+    Rejection::Malformed(format!("the file is not an ONNX model: {reason}"))
 }
 
 impl<'b> Inliner<'b> {
-    /// The message in `bytes` with its tensors' data inside; none where nothing of it changes.
-    fn message(&mut self, kind: Kind, bytes: &'b [u8], depth: usize) -> Result<Option<Rope<'b>>, Refusal> {
+    /// Returns the message in `bytes` with the data of its tensors; `None` if it has no external
+    /// data.
+    fn message(&mut self, kind: Kind, bytes: &'b [u8], depth: usize) -> Result<Option<Rope<'b>>, Rejection> {
         if depth > MAX_DEPTH {
             return Err(malformed("messages are nested more than 100 deep"));
         }
@@ -163,13 +163,13 @@ impl<'b> Inliner<'b> {
         Ok(Some(rope))
     }
 
-    fn tensor(&mut self, bytes: &'b [u8]) -> Result<Option<Rope<'b>>, Refusal> {
+    fn tensor(&mut self, bytes: &'b [u8]) -> Result<Option<Rope<'b>>, Rejection> {
         let tensor = Tensor::read(bytes).map_err(malformed)?;
         if !tensor.is_external {
             return Ok(None);
         }
-        let refused = |reason: String| Refusal::Data(format!("tensor `{}`: {reason}", tensor.shown()));
-        let data = self.data(&tensor).map_err(refused)?;
+        let rejected = |reason: String| Rejection::Data(format!("tensor `{}`: {reason}", tensor.shown()));
+        let data = self.data(&tensor).map_err(rejected)?;
         let mut rope = Rope::default();
         for field in fields(bytes) {
             let Field { number, range, .. } = field.map_err(malformed)?;
@@ -182,15 +182,15 @@ impl<'b> Inliner<'b> {
         Ok(Some(rope))
     }
 
-    /// The bytes of a tensor in the file that it names.
+    /// Returns the bytes of a tensor in the file that it refers to.
     fn data(&mut self, tensor: &Tensor<'_>) -> Result<&'b [u8], String> {
         if tensor.has_own_data {
-            return Err("has data of its own beside external data".to_owned());
+            return Err("has both inline and external data".to_owned());
         }
         let entry = |key: &str| {
             let mut found = tensor.entries.iter().filter(|(known, _)| *known == key).map(|(_, value)| *value);
             match (found.next(), found.next()) {
-                (_, Some(_)) => Err(format!("gives the `{key}` of its external data twice")),
+                (_, Some(_)) => Err(format!("has two entries `{key}` of external data")),
                 (found, None) => Ok(found),
             }
         };
@@ -199,26 +199,26 @@ impl<'b> Inliner<'b> {
             let found = entry(key)?;
             let read = found.map(|text| text.parse::<u64>().ok().filter(|_| digits(text)));
             match read {
-                Some(None) => Err(format!("has external data whose `{key}` is no number")),
+                Some(None) => Err(format!("has external data whose `{key}` is not a number")),
                 read => Ok(read.flatten()),
             }
         };
         if let Some((key, _)) =
             tensor.entries.iter().find(|(key, _)| !["location", "offset", "length", "checksum"].contains(key))
         {
-            return Err(format!("has external data with the key `{}`, which is unknown", short(key)));
+            return Err(format!("has external data with the unknown key `{}`", short(key)));
         }
         let location = entry("location")?.ok_or("has external data without a `location`")?;
         let file = self.files.iter().find(|file| file.name == location).ok_or_else(|| {
             let known: Vec<_> = self.files.iter().map(|file| format!("`{}`", file.name)).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let known = if known.is_empty() { "no data files".to_owned() } else { known.join(", ") };
             format!(
-                "reads external data from `{}`, which the card does not list; it lists {known}. List the file, which lies \
-                 beside the card, in `files` with role `data`",
+                "reads external data from `{}`, which the card does not list; it lists {known}. Put the file \
+                 beside the card and list it in `files` with role `data`",
                 short(location)
             )
         })?;
-        let expected = tensor.bytes().ok_or("has external data of a type or size that is unknown")?;
+        let expected = tensor.bytes().ok_or("has external data of unknown type or size")?;
         if let Some(length) = number("length")?.filter(|length| *length != expected) {
             return Err(format!(
                 "has {length} bytes of external data, expected {expected} by its type and shape"
@@ -234,7 +234,7 @@ impl<'b> Inliner<'b> {
             format!("reads {expected} bytes from {offset} of `{name}`, which has {has}")
         })?;
         self.left = self.left.checked_sub(expected).ok_or_else(|| {
-            "and those before it read more bytes than the data files have: expected each to be read once"
+            "and the preceding tensors read more bytes than the data files have; expected each byte to be read once"
                 .to_owned()
         })?;
         Ok(data)
@@ -245,12 +245,12 @@ impl<'b> Inliner<'b> {
 const EXTERNAL_DATA: u32 = 13;
 const DATA_LOCATION: u32 = 14;
 
-/// What a `TensorProto` says of where its data is.
+/// The fields of a `TensorProto` that locate its data.
 #[derive(Default)]
 struct Tensor<'b> {
     name: &'b [u8],
     data_type: u64,
-    /// None where the product of its axes overflows, or one is negative.
+    /// Number of elements; `None` if an axis is negative or the product overflows.
     elements: Option<u64>,
     is_external: bool,
     has_own_data: bool,
@@ -272,7 +272,8 @@ impl<'b> Tensor<'b> {
                 (2, Value::Varint(data_type)) => tensor.data_type = data_type,
                 (8, Value::Bytes(name)) => tensor.name = name,
                 (EXTERNAL_DATA, Value::Bytes(entry)) => tensor.entries.push(string_entry(entry)?),
-                // Also a number that parsers drop or cut, and one that a later 0 takes back.
+                // This includes a number that some parsers drop or truncate, and one that a later 0
+                // overrides.
                 (DATA_LOCATION, Value::Varint(location)) => tensor.is_external |= location != 0,
                 (EXTERNAL_DATA | DATA_LOCATION, _) => return Err("a tensor's external data is malformed"),
                 (4 | 5 | 6 | 7 | 9 | 10 | 11, _) => tensor.has_own_data = true,
@@ -287,7 +288,7 @@ impl<'b> Tensor<'b> {
         self.elements = self.elements.zip(size).and_then(|(elements, size)| elements.checked_mul(size));
     }
 
-    /// The size of its data, by type and shape.
+    /// Size of the data by type and shape.
     fn bytes(&self) -> Option<u64> {
         let bits = match self.data_type {
             2 | 3 | 9 | 17..=20 | 24 => 8,
@@ -307,7 +308,7 @@ impl<'b> Tensor<'b> {
     }
 }
 
-/// The key and the value of a `StringStringEntryProto`.
+/// Parses the key and the value of a `StringStringEntryProto`.
 fn string_entry(bytes: &[u8]) -> Result<(&str, &str), &'static str> {
     let (mut key, mut value) = ("", "");
     for field in fields(bytes) {
@@ -321,7 +322,7 @@ fn string_entry(bytes: &[u8]) -> Result<(&str, &str), &'static str> {
     Ok((key, value))
 }
 
-/// A file's text for a message.
+/// Shortens and escapes a text of the file for a message.
 fn short(text: &str) -> String {
     text.chars().take(100).collect::<String>().escape_debug().to_string()
 }

@@ -1,9 +1,8 @@
-//! The wire format of Protocol Buffers, as far as walking a message takes it: fields one after the
-//! other, nothing copied.
+//! Reader of the Protocol Buffers wire format, which iterates over the fields of a message without
+//! copying.
 //!
-//! It follows <https://protobuf.dev/programming-guides/encoding/> and is stricter than the parsers
-//! behind it where those differ among themselves: a walk that reads another message than they do
-//! would miss what they see.
+//! It follows <https://protobuf.dev/programming-guides/encoding/> but rejects messages on which
+//! common parsers disagree. Otherwise it could miss content that a backend's parser sees.
 
 use std::ops::Range;
 
@@ -12,21 +11,21 @@ use std::ops::Range;
 pub(super) struct Field<'b> {
     pub(super) number: u32,
     pub(super) value: Value<'b>,
-    /// Where the field is in its message, its tag included.
+    /// Range of the field in its message, including its tag.
     pub(super) range: Range<usize>,
 }
 
-/// What a field holds.
+/// Content of a field.
 #[derive(Debug)]
 pub(super) enum Value<'b> {
     Varint(u64),
-    /// Four or eight bytes of a number.
+    /// A number of four or eight bytes.
     Fixed,
     /// Text, bytes, a message or packed numbers.
     Bytes(&'b [u8]),
 }
 
-/// The fields of `bytes`, up to the first mistake.
+/// Iterates over the fields of `bytes`, up to the first error.
 pub(super) fn fields(bytes: &[u8]) -> Fields<'_> {
     Fields { bytes, at: 0 }
 }
@@ -54,7 +53,7 @@ impl<'b> Iterator for Fields<'b> {
 impl<'b> Fields<'b> {
     fn field(&mut self) -> Result<Field<'b>, &'static str> {
         let start = self.at;
-        // A tag is 32 bits: parsers differ on what they make of a longer one.
+        // A tag has 32 bits; parsers disagree about longer ones.
         let tag = self.varint(5)?;
         let tag = u32::try_from(tag).map_err(|_| "a tag has more than 32 bits")?;
         let number = tag >> 3;
@@ -70,42 +69,42 @@ impl<'b> Fields<'b> {
                 Value::Bytes(self.take(length)?)
             }
             5 => self.take(4).map(|_| Value::Fixed)?,
-            3 | 4 => return Err("a field is a group, which ONNX has none of"),
-            _ => return Err("a field is of no known wire type"),
+            3 | 4 => return Err("a field is a group, which ONNX does not use"),
+            _ => return Err("a field has an unknown wire type"),
         };
         Ok(Field { number, value, range: start..self.at })
     }
 
-    fn varint(&mut self, most_bytes: usize) -> Result<u64, &'static str> {
+    fn varint(&mut self, max_bytes: usize) -> Result<u64, &'static str> {
         let rest = &self.bytes[self.at..];
-        let (value, length) = varint(rest, most_bytes)?;
+        let (value, length) = varint(rest, max_bytes)?;
         self.at += length;
         Ok(value)
     }
 
     fn take(&mut self, length: usize) -> Result<&'b [u8], &'static str> {
         let end = self.at.checked_add(length).filter(|&end| end <= self.bytes.len());
-        let end = end.ok_or("a field ends behind its message")?;
+        let end = end.ok_or("a field extends beyond its message")?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
     }
 }
 
-/// The number that `bytes` begin with, and how many of them it takes.
-fn varint(bytes: &[u8], most_bytes: usize) -> Result<(u64, usize), &'static str> {
+/// Decodes the varint at the start of `bytes`, and returns it with its length.
+fn varint(bytes: &[u8], max_bytes: usize) -> Result<(u64, usize), &'static str> {
     let mut value = 0_u64;
-    for (index, byte) in bytes.iter().take(most_bytes).enumerate() {
-        // The tenth byte has one bit of the 64 left, and the rest is dropped as by every parser.
+    for (index, byte) in bytes.iter().take(max_bytes).enumerate() {
+        // The tenth byte contributes one bit; like all parsers, this drops the rest.
         value |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             return Ok((value, index + 1));
         }
     }
-    Err("a number has no end")
+    Err("a varint is not terminated")
 }
 
-/// The numbers of a packed field, up to the first mistake.
+/// Iterates over the numbers of a packed field, up to the first error.
 pub(super) fn packed(mut bytes: &[u8]) -> impl Iterator<Item = Result<u64, &'static str>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -117,7 +116,7 @@ pub(super) fn packed(mut bytes: &[u8]) -> impl Iterator<Item = Result<u64, &'sta
     })
 }
 
-/// The head of field `number` with `length` bytes of content.
+/// Encodes the tag and length of field `number` with `length` bytes of content.
 pub(super) fn head(number: u32, length: usize) -> Vec<u8> {
     let mut head = Vec::with_capacity(15);
     put(&mut head, u64::from((number << 3) | 2));
@@ -156,15 +155,15 @@ mod tests {
     }
 
     #[test]
-    fn malformed_fields_end_the_walk() {
+    fn malformed_fields_end_the_iteration() {
         let cases: [(&[u8], &str); 9] = [
-            (&[0x80], "no end"),
-            (&[0x08], "no end"),
-            (&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], "no end"),
-            (&[0x88, 0x80, 0x80, 0x80, 0x80, 0x00, 1], "no end"),
+            (&[0x80], "not terminated"),
+            (&[0x08], "not terminated"),
+            (&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], "not terminated"),
+            (&[0x88, 0x80, 0x80, 0x80, 0x80, 0x00, 1], "not terminated"),
             (&[0x88, 0x80, 0x80, 0x80, 0x70, 1], "more than 32 bits"),
-            (&[0x12, 5, 1], "behind its message"),
-            (&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], "behind its message"),
+            (&[0x12, 5, 1], "beyond its message"),
+            (&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], "beyond its message"),
             (&[0x0b, 0x0c], "group"),
             (&[0x02, 0x00], "number 0"),
         ];

@@ -1,4 +1,4 @@
-//! Jobs that wait, sessions that are free, and which jobs are computed together.
+//! Queue of jobs and pool of free sessions, and the selection of jobs for a batch.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -11,44 +11,43 @@ use crate::backend::Session;
 use crate::model::{Reply, RunError};
 use crate::tensor::Tensor;
 
-/// A call that waits to be computed.
+/// A queued call.
 pub(super) struct Job {
-    /// In the order of the model's file.
+    /// Inputs in the order of the model's file.
     pub(super) inputs: Vec<Tensor>,
-    /// The size of axis 0 of every input, where the job may be computed together with others.
+    /// Size of axis 0 of all inputs; `None` if the job cannot join a batch.
     pub(super) rows: Option<usize>,
     pub(super) queued: Instant,
     pub(super) deadline: Instant,
-    /// Closed once the caller is gone.
+    /// Closed when the caller drops its future.
     pub(super) reply: oneshot::Sender<Result<Reply, RunError>>,
 }
 
 impl Job {
-    /// Whether nobody waits for the answer any more.
+    /// True if the caller is gone or the deadline has passed.
     fn is_dead(&self, now: Instant) -> bool {
         self.reply.is_closed() || now >= self.deadline
     }
 
-    /// Rows, as a batch counts them.
+    /// Number of rows that the job adds to a batch.
     pub(super) fn size(&self) -> usize {
         self.rows.unwrap_or(1)
     }
 
-    /// Whether the two can be concatenated on axis 0: the same shapes after it. Names and types are
-    /// the signature's.
+    /// True if both jobs can be concatenated on axis 0: all other axes are equal. The signature has
+    /// checked names and types.
     fn fits(&self, other: &Job) -> bool {
         let same = |(one, two): (&Tensor, &Tensor)| one.shape().get(1..) == two.shape().get(1..);
         self.rows.is_some() && other.rows.is_some() && self.inputs.iter().zip(&other.inputs).all(same)
     }
 }
 
-/// A bounded queue between async callers and worker threads, and the sessions that both compute
-/// with.
+/// A bounded queue between async callers and worker threads, with the sessions that both use.
 pub(super) struct Queue {
-    /// A lock, since a worker takes several jobs at once and looks at them first, which no channel
-    /// allows. It is held for microseconds and never across an await or a computation.
+    /// A mutex, because a worker inspects and takes several jobs atomically, which no channel
+    /// supports. It is held for microseconds and never across an await or a computation.
     state: Mutex<State>,
-    /// Rung when there are both a job and a session, and for all at the end.
+    /// Notified when both a job and a session are available, and at the end.
     ready: Condvar,
     capacity: usize,
 }
@@ -59,42 +58,42 @@ struct State {
     closed: bool,
 }
 
-/// A session that computes; free again on drop.
-pub(super) struct Held<'q> {
+/// A session in use, which is returned to the queue on drop.
+pub(super) struct SessionGuard<'q> {
     queue: &'q Queue,
     session: Option<Box<dyn Session>>,
 }
 
-impl Deref for Held<'_> {
+impl Deref for SessionGuard<'_> {
     type Target = dyn Session;
 
     fn deref(&self) -> &Self::Target {
-        self.session.as_deref().expect("it is held until it is dropped")
+        self.session.as_deref().expect("a guard has a session until it is dropped")
     }
 }
 
-impl DerefMut for Held<'_> {
+impl DerefMut for SessionGuard<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        self.session.as_deref_mut().expect("it is held until it is dropped")
+        self.session.as_deref_mut().expect("a guard has a session until it is dropped")
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for SessionGuard<'_> {
     fn drop(&mut self) {
         let Some(session) = self.session.take() else { return };
         let mut state = self.queue.lock();
         state.idle.push(session);
-        let waited_for = !state.jobs.is_empty();
+        let has_jobs = !state.jobs.is_empty();
         drop(state);
-        if waited_for {
+        if has_jobs {
             self.queue.ready.notify_one();
         }
     }
 }
 
-/// Why a job was not taken in.
+/// Reason why a job was rejected.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum Rejected {
     Full,
     Closed,
 }
@@ -105,11 +104,11 @@ impl Queue {
         Queue { state: Mutex::new(state), ready: Condvar::new(), capacity }
     }
 
-    /// Add a job. Dead ones make room for it, through `skip`, before it is refused.
-    pub(super) fn push(&self, job: Job, skip: impl FnMut(Job)) -> Result<(), Refused> {
+    /// Adds a job. If the queue is full, dead jobs are passed to `skip` first to make room.
+    pub(super) fn push(&self, job: Job, skip: impl FnMut(Job)) -> Result<(), Rejected> {
         let mut state = self.lock();
         if state.closed {
-            return Err(Refused::Closed);
+            return Err(Rejected::Closed);
         }
         if state.jobs.len() >= self.capacity {
             let now = Instant::now();
@@ -119,42 +118,43 @@ impl Queue {
             dead.into_iter().for_each(skip);
         }
         if state.jobs.len() >= self.capacity {
-            return Err(Refused::Full);
+            return Err(Rejected::Full);
         }
         state.jobs.push_back(job);
-        let served = !state.idle.is_empty();
+        let has_idle = !state.idle.is_empty();
         drop(state);
-        if served {
+        if has_idle {
             self.ready.notify_one();
         }
         Ok(())
     }
 
-    /// A free session, unless jobs wait for one.
-    pub(super) fn hold(&self) -> Option<Held<'_>> {
+    /// Takes a free session if no jobs are queued.
+    pub(super) fn take_idle(&self) -> Option<SessionGuard<'_>> {
         let mut state = self.lock();
         if state.closed || !state.jobs.is_empty() {
             return None;
         }
         let session = state.idle.pop();
-        session.map(|session| Held { queue: self, session: Some(session) })
+        session.map(|session| SessionGuard { queue: self, session: Some(session) })
     }
 
-    /// Wait for a session and for jobs, and take one worker's share of them: at least one, that fit
-    /// together, in the order of arrival. A worker goes on with the session that it `held`.
+    /// Waits for a session and for jobs, and takes one worker's share of them: at least one job,
+    /// and further ones that fit, in order of arrival. The session that the worker used last is
+    /// returned first.
     ///
-    /// The share is the queue's length over `sessions`, rounded up, and at most `max_batch` rows,
-    /// so that no worker idles while another batches. Dead jobs are passed to `skip`. None once the
-    /// queue is closed.
+    /// The share is the length of the queue divided by `sessions`, rounded up, and at most
+    /// `max_batch` rows, so that no worker is idle while another computes a batch. Dead jobs are
+    /// passed to `skip`. Returns `None` once the queue is closed.
     pub(super) fn take<'q>(
         &'q self,
-        held: Option<Held<'q>>,
+        last: Option<SessionGuard<'q>>,
         sessions: usize,
         max_batch: usize,
         mut skip: impl FnMut(Job),
-    ) -> Option<(Held<'q>, Vec<Job>)> {
+    ) -> Option<(SessionGuard<'q>, Vec<Job>)> {
         let mut state = self.lock();
-        state.idle.extend(held.and_then(|mut held| held.session.take()));
+        state.idle.extend(last.and_then(|mut guard| guard.session.take()));
         loop {
             if state.closed {
                 return None;
@@ -181,14 +181,14 @@ impl Queue {
             }
             if !taken.is_empty() {
                 let session = state.idle.pop();
-                return Some((Held { queue: self, session }, taken));
+                return Some((SessionGuard { queue: self, session }, taken));
             }
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Turn callers away and send the workers home. Waiting jobs are dropped, which their callers
-    /// see.
+    /// Closes the queue: callers are rejected, workers end, and queued jobs are dropped, which
+    /// their callers notice.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -201,8 +201,7 @@ impl Queue {
         self.lock().jobs.len()
     }
 
-    /// No code under the lock leaves the queue half-changed, so a panic there, were there one, does
-    /// no harm.
+    /// Ignores poisoning: no code under the lock leaves the queue in an inconsistent state.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,7 +214,7 @@ mod tests {
     use super::*;
     use crate::backend::{BackendError, Port};
 
-    /// A session that is never asked.
+    /// A session that is never run.
     struct Idle;
 
     impl Session for Idle {
@@ -237,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn free_session_is_held_by_one_and_only_while_nobody_waits() {
+    fn free_session_is_exclusive_and_yields_to_queue() {
         let queue = Queue::new(8, one_session());
-        let held = queue.hold();
-        assert!(held.is_some() && queue.hold().is_none());
+        let held = queue.take_idle();
+        assert!(held.is_some() && queue.take_idle().is_none());
         drop(held);
-        assert!(queue.hold().is_some());
+        assert!(queue.take_idle().is_some());
         let _answers = fill(&queue, &[(Some(1), &[1, 1])]);
-        assert!(queue.hold().is_none());
+        assert!(queue.take_idle().is_none());
     }
 
     type Answer = oneshot::Receiver<Result<Reply, RunError>>;
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn worker_takes_its_share_of_what_fits() {
+    fn worker_takes_share_of_fitting_jobs() {
         let one: (Option<usize>, &[usize]) = (Some(1), &[1, 2]);
         let wide: (Option<usize>, &[usize]) = (Some(1), &[1, 3]);
         let tall: (Option<usize>, &[usize]) = (Some(4), &[4, 2]);
@@ -297,23 +296,23 @@ mod tests {
     }
 
     #[test]
-    fn dead_jobs_are_passed_over() {
+    fn dead_jobs_are_skipped() {
         let queue = Queue::new(8, one_session());
         let mut answers = fill(&queue, &[(Some(1), &[1, 1]), (Some(1), &[1, 2]), (Some(1), &[1, 1])]);
         drop(answers.remove(1));
         let mut dead = 0;
         let (_session, taken) = queue.take(None, 1, 8, |_| dead += 1).unwrap();
-        // The dead one's other shape does not part the two around it.
+        // The dead job has another shape but does not separate its neighbours.
         assert_eq!((taken.len(), dead), (2, 1));
     }
 
     #[test]
-    fn closed_queue_takes_nothing_and_gives_nothing() {
+    fn closed_queue_accepts_and_returns_nothing() {
         let queue = Queue::new(8, one_session());
         let mut answers = fill(&queue, &[(Some(1), &[1, 1])]);
         queue.close();
         assert!(queue.take(None, 1, 8, |_| ()).is_none());
         assert!(answers[0].try_recv().is_err());
-        assert_eq!(queue.push(job(Some(1), &[1, 1]).0, |_| ()), Err(Refused::Closed));
+        assert_eq!(queue.push(job(Some(1), &[1, 1]).0, |_| ()), Err(Rejected::Closed));
     }
 }

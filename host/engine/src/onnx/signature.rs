@@ -1,5 +1,5 @@
-//! What a model takes and gives, agreed between its card and its file; and whether given tensors
-//! are that.
+//! Inputs and outputs of a model, on which its card and its file agree, and checks of tensors
+//! against them.
 
 #[cfg(test)]
 mod tests;
@@ -11,11 +11,11 @@ use crate::dtype::DType;
 use crate::tensor::{Tensor, shape_text};
 use crate::text::{QUOTE_BYTES, excerpt};
 
-/// The tensors of a model, each as its card describes it, in the order of its file.
+/// Tensors of a model with the types and shapes of its card, in the order of its file.
 pub(super) struct Signature {
     inputs: Vec<Slot>,
     outputs: Vec<Slot>,
-    /// Why jobs are computed one by one; none where their rows are joined on axis 0.
+    /// Reason why jobs are computed one at a time; `None` if they are joined on axis 0.
     unbatched: Option<String>,
 }
 
@@ -26,14 +26,14 @@ struct Slot {
 }
 
 impl Slot {
-    /// Type and shape as messages show them: `f32 (N, 1000)`.
+    /// Type and shape as shown in messages: `f32 (N, 1000)`.
     fn describe(&self) -> String {
         format!("{} {}", self.dtype, shape_text(&self.shape))
     }
 
-    /// The axis of `shape` that is larger than one job may have it, if any, with its bound and the
-    /// way out. A computation that has begun is not interrupted, so these bounds are what one
-    /// caller's hold on a session rests on.
+    /// Message about the first axis of `shape` that exceeds its limit, if any. A running
+    /// computation cannot be interrupted, so these limits bound the time for which one caller
+    /// occupies a session.
     fn excess(&self, shape: &[usize], batches: bool) -> Option<String> {
         let (mut product, mut is_bounded) = (1_usize, true);
         for (index, (axis, &size)) in self.shape.iter().zip(shape).enumerate() {
@@ -42,9 +42,9 @@ impl Slot {
             let is_batch = batches && index == 0;
             is_bounded &= is_batch || max.is_some();
             let (bound, way_out) = if is_batch {
-                (max.unwrap_or(MAX_ROWS), "run the rows in several jobs")
+                (max.unwrap_or(MAX_ROWS), "split the rows into several jobs")
             } else {
-                (max.unwrap_or(DEFAULT_MAX), "send less, or raise the axis's `max` in the model's card")
+                (max.unwrap_or(DEFAULT_MAX), "send less data, or raise the axis's `max` in the model's card")
             };
             if size > bound {
                 return Some(format!(
@@ -54,59 +54,60 @@ impl Slot {
         }
         (!is_bounded && product > DEFAULT_MAX_PRODUCT).then(|| {
             format!(
-                "its varying axes multiply to {product}, expected at most {DEFAULT_MAX_PRODUCT}; send less at once, or \
+                "the product of its varying axes is {product}, expected at most {DEFAULT_MAX_PRODUCT}; send less data, or \
                  set `max` of each of them in the model's card"
             )
         })
     }
 }
 
-/// Inputs that are what the model takes.
+/// Checked inputs.
 #[derive(Debug)]
 pub(super) struct Arranged {
-    /// In the order of the file.
+    /// Inputs in the order of the file.
     pub(super) inputs: Vec<Tensor>,
-    /// The size of axis 0, where it may grow by other jobs' rows.
+    /// Size of axis 0; `None` if the rows of other jobs cannot be added.
     pub(super) rows: Option<usize>,
 }
 
 impl Signature {
-    /// Compare what `card` says with what the file declares.
+    /// Compares the card with the declarations of the file.
     ///
     /// # Errors
     ///
-    /// A message with both sides of the first disagreement.
+    /// A message with both sides of the first difference.
     pub(super) fn new(card: &Card, inputs: &[Port], outputs: &[Port]) -> Result<Self, String> {
         let slot = |name: &String, dtype: DType, shape: &[Axis]| Slot {
             name: name.clone(),
             dtype,
             shape: shape.to_vec(),
         };
-        let said_in = card.inputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
-        let said_out = card.outputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
-        let inputs = agree("input", said_in, inputs)?;
-        let outputs = agree("output", said_out, outputs)?;
+        let card_inputs = card.inputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
+        let card_outputs =
+            card.outputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
+        let inputs = agree("input", card_inputs, inputs)?;
+        let outputs = agree("output", card_outputs, outputs)?;
         let unbatched = if card.batch_axis.is_some() { None } else { Some(why_unbatched(&inputs, &outputs)) };
         Ok(Signature { inputs, outputs, unbatched })
     }
 
-    /// Why jobs are computed one by one; none where they may be computed together.
+    /// Reason why jobs are computed one at a time; `None` if they may be computed in batches.
     pub(super) fn unbatched(&self) -> Option<&str> {
         self.unbatched.as_deref()
     }
 
-    /// Put `given` in the file's order.
+    /// Checks the inputs and sorts them in the order of the file.
     ///
     /// # Errors
     ///
-    /// A message about the first input that is not what the card says, or larger than a job may be.
-    pub(super) fn arrange(&self, given: Vec<(String, Tensor)>) -> Result<Arranged, String> {
+    /// A message about the first input that does not match the card, or exceeds a limit of jobs.
+    pub(super) fn arrange(&self, named: Vec<(String, Tensor)>) -> Result<Arranged, String> {
         let mut found: Vec<Option<Tensor>> = self.inputs.iter().map(|_| None).collect();
-        for (name, tensor) in given {
+        for (name, tensor) in named {
             let Some(position) = self.inputs.iter().position(|slot| slot.name == name) else {
                 let known: Vec<_> = self.inputs.iter().map(|slot| format!("`{}`", slot.name)).collect();
                 let name = excerpt(&name, QUOTE_BYTES);
-                return Err(format!("no input is called `{name}`, expected {}", known.join(", ")));
+                return Err(format!("unknown input `{name}`, expected {}", known.join(", ")));
             };
             let slot = &self.inputs[position];
             if let Some(wrong) = mismatch(slot, &tensor) {
@@ -129,13 +130,12 @@ impl Signature {
         Ok(Arranged { inputs, rows })
     }
 
-    /// Rows of axis 0 that a call has, 1 for scalars.
+    /// Number of rows of axis 0 of a call; 1 for scalars.
     pub(super) fn rows(&self, inputs: &[Tensor]) -> usize {
         inputs.first().and_then(|input| input.shape().first()).copied().unwrap_or(1)
     }
 
-    /// How much there is to compute: the product of the varying axes of the input that has most of
-    /// it.
+    /// Amount of work: the product of the varying axes of the input for which it is largest.
     pub(super) fn work(&self, inputs: &[Tensor]) -> usize {
         let varying = |(slot, input): (&Slot, &Tensor)| {
             let axes = slot.shape.iter().zip(input.shape());
@@ -145,11 +145,11 @@ impl Signature {
         self.inputs.iter().zip(inputs).map(varying).max().unwrap_or(1)
     }
 
-    /// Check that the backend gave what the card says.
+    /// Checks the outputs of the backend against the card.
     ///
     /// # Errors
     ///
-    /// A message about the first output that is not.
+    /// A message about the first output that differs.
     pub(super) fn check(&self, outputs: &[Tensor]) -> Result<(), String> {
         if outputs.len() != self.outputs.len() {
             return Err(format!("{} outputs were computed, expected {}", outputs.len(), self.outputs.len()));
@@ -163,13 +163,12 @@ impl Signature {
         Ok(())
     }
 
-    /// The outputs with their names.
+    /// Adds names to the outputs.
     pub(super) fn name(&self, outputs: Vec<Tensor>) -> Vec<(String, Tensor)> {
         self.outputs.iter().map(|slot| slot.name.clone()).zip(outputs).collect()
     }
 
-    /// The jobs' inputs one after the other on axis 0. They fit together, or the queue would not
-    /// have taken them so.
+    /// Concatenates the inputs of the jobs on axis 0. The queue selects only jobs that fit.
     pub(super) fn concatenate(&self, jobs: &[Job]) -> Result<Vec<Tensor>, BackendError> {
         let rows: usize = jobs.iter().map(Job::size).sum();
         let join = |(position, slot): (usize, &Slot)| {
@@ -186,7 +185,7 @@ impl Signature {
     }
 }
 
-/// Why the rows of different jobs are kept apart, for a card without `batch_axis`.
+/// Reason why the rows of different jobs are not joined, for a card without `batch_axis`.
 fn why_unbatched(inputs: &[Slot], outputs: &[Slot]) -> String {
     let kinds = [("input", inputs), ("output", outputs)];
     for (kind, slot) in kinds.iter().flat_map(|(kind, slots)| slots.iter().map(move |slot| (kind, slot))) {
@@ -197,16 +196,17 @@ fn why_unbatched(inputs: &[Slot], outputs: &[Slot]) -> String {
             None => return format!("{kind} `{name}` is a scalar"),
         }
     }
-    "its card does not say `batch_axis = 0`, so axis 0 may be one along which a model mixes".to_owned()
+    "its card has no `batch_axis = 0`, so rows of axis 0 may depend on each other".to_owned()
 }
 
-/// The card's slots in the order of the file.
+/// Matches the tensors of the card with those of the file, and returns them in the order of the
+/// file.
 fn agree(kind: &str, card: Vec<Slot>, file: &[Port]) -> Result<Vec<Slot>, String> {
     let mut card: Vec<Option<Slot>> = card.into_iter().map(Some).collect();
     let mut slots = Vec::with_capacity(file.len());
     for port in file {
-        let said = card.iter_mut().find(|slot| slot.as_ref().is_some_and(|slot| slot.name == port.name));
-        let Some(slot) = said.and_then(Option::take) else {
+        let found = card.iter_mut().find(|slot| slot.as_ref().is_some_and(|slot| slot.name == port.name));
+        let Some(slot) = found.and_then(Option::take) else {
             let (name, port) = (&port.name, port.describe());
             return Err(format!("the file has {kind} `{name}`, {port}, which the card does not list"));
         };
@@ -220,8 +220,8 @@ fn agree(kind: &str, card: Vec<Slot>, file: &[Port]) -> Result<Vec<Slot>, String
         }
         let shape_agrees = port.shape.as_ref().is_none_or(|declared| narrows(&slot.shape, declared));
         if !port.dtypes.contains(&slot.dtype) || !shape_agrees {
-            let (name, said, is) = (&slot.name, slot.describe(), port.describe());
-            return Err(format!("{kind} `{name}` is {said} in the card and {is} in the file"));
+            let (name, in_card, in_file) = (&slot.name, slot.describe(), port.describe());
+            return Err(format!("{kind} `{name}` is {in_card} in the card and {in_file} in the file"));
         }
         slots.push(slot);
     }
@@ -229,23 +229,24 @@ fn agree(kind: &str, card: Vec<Slot>, file: &[Port]) -> Result<Vec<Slot>, String
         None => Ok(slots),
         Some(slot) => {
             let names: Vec<_> = file.iter().map(|port| format!("`{}`", port.name)).collect();
-            let (name, said, names) = (&slot.name, slot.describe(), names.join(", "));
-            Err(format!("the card lists {kind} `{name}`, {said}; the file has {names}"))
+            let (name, slot, names) = (&slot.name, slot.describe(), names.join(", "));
+            Err(format!("the card lists {kind} `{name}`, {slot}; the file has {names}"))
         }
     }
 }
 
-/// Whether the card's shape is the file's, or narrower: a size where the file leaves one open.
+/// True if the shape in the card equals the one in the file, or fixes axes that the file leaves
+/// open.
 fn narrows(card: &[Axis], file: &[Axis]) -> bool {
     let narrows = |(card, file): (&Axis, &Axis)| match (card, file) {
-        (Axis::Fixed(said), Axis::Fixed(declared)) => said == declared,
+        (Axis::Fixed(size), Axis::Fixed(declared)) => size == declared,
         (_, Axis::Dynamic { .. }) => true,
         (Axis::Dynamic { .. }, Axis::Fixed(_)) => false,
     };
     card.len() == file.len() && card.iter().zip(file).all(narrows)
 }
 
-/// Whether a shape is one of those that `axes` describe.
+/// True if `shape` matches `axes`.
 fn fits(axes: &[Axis], shape: &[usize]) -> bool {
     let fits = |(axis, size): (&Axis, &usize)| match axis {
         Axis::Fixed(expected) => expected == size,
@@ -254,12 +255,12 @@ fn fits(axes: &[Axis], shape: &[usize]) -> bool {
     axes.len() == shape.len() && axes.iter().zip(shape).all(fits)
 }
 
-/// What is wrong with a tensor that is given for `slot`, if anything.
+/// Message about a tensor that does not match `slot`, if so.
 fn mismatch(slot: &Slot, tensor: &Tensor) -> Option<String> {
     let found = format_args!("{} {}", tensor.dtype(), shape_text(tensor.shape()));
     if tensor.dtype() != slot.dtype || !fits(&slot.shape, tensor.shape()) {
         return Some(found.to_string());
     }
-    // Backends differ on tensors without elements, and some divide by an axis.
-    tensor.shape().contains(&0).then(|| format!("{found}, which holds no elements"))
+    // Backends disagree about tensors without elements, and some divide by the size of an axis.
+    tensor.shape().contains(&0).then(|| format!("{found}, which has no elements"))
 }

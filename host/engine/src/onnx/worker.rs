@@ -1,32 +1,44 @@
-//! Jobs are computed on a session, together where they can be, and each is answered.
+//! Computation of jobs on a session, in batches where possible.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::Shared;
-use super::queue::Job;
+use super::pace::Pace;
+use super::queue::{Job, Queue};
+use super::signature::Signature;
 use crate::backend::{BackendError, Session};
-use crate::model::{Reply, RunError, panic_message};
+use crate::model::{Capacity, Counters, Reply, RunError, panic_message};
 use crate::tensor::Tensor;
 
+/// State that callers and workers share.
+pub(super) struct Shared {
+    /// Name of the model in errors.
+    pub(super) name: String,
+    pub(super) capacity: Capacity,
+    pub(super) signature: Signature,
+    pub(super) queue: Queue,
+    pub(super) counters: Counters,
+    pub(super) pace: Pace,
+}
+
 impl Shared {
-    /// Compute what is in the queue until it is closed.
+    /// Runs a worker: computes queued jobs until the queue is closed.
     pub(super) fn serve(&self) {
         let (sessions, max_batch) = (self.capacity.sessions, self.capacity.max_batch);
-        let mut held = None;
+        let mut last = None;
         while let Some((mut session, jobs)) =
-            self.queue.take(held.take(), sessions, max_batch, |dead| self.skip(dead))
+            self.queue.take(last.take(), sessions, max_batch, |dead| self.skip(dead))
         {
             if jobs.len() == 1 {
                 jobs.into_iter().for_each(|job| self.answer_alone(&mut *session, job));
             } else {
                 self.answer_together(&mut *session, jobs);
             }
-            held = Some(session);
+            last = Some(session);
         }
     }
 
-    /// Compute one caller's inputs.
+    /// Computes the inputs of one caller.
     pub(super) fn compute(
         &self,
         session: &mut dyn Session,
@@ -50,13 +62,20 @@ impl Shared {
         }
     }
 
+    /// Replies to a dead job without computing it.
+    pub(super) fn skip(&self, job: Job) {
+        self.counters.skipped();
+        // The caller may not have noticed its deadline yet. If it is gone, the reply is dropped.
+        let _ = job.reply.send(Err(RunError::Deadline { model: self.name.clone() }));
+    }
+
     fn answer_alone(&self, session: &mut dyn Session, job: Job) {
         let answer = self.compute(session, &job.inputs, job.queued);
         answer_to(job, answer);
     }
 
-    /// Compute jobs in one call. Should that fail, one by one, so that the error reaches only the
-    /// job that causes it.
+    /// Computes jobs in one call of the backend. If that fails, they are computed one at a time, so
+    /// that only the job that causes the error receives it.
     fn answer_together(&self, session: &mut dyn Session, jobs: Vec<Job>) {
         let began = Instant::now();
         let rows = jobs.iter().map(Job::size).sum();
@@ -77,16 +96,20 @@ impl Shared {
                 }
             }
             Err(error) => {
-                tracing::debug!(model = self.name, jobs = jobs.len(), ?error, "a batch failed; one by one");
+                tracing::debug!(
+                    model = self.name,
+                    jobs = jobs.len(),
+                    ?error,
+                    "batch failed, computing its jobs one at a time"
+                );
                 jobs.into_iter().for_each(|job| self.answer_alone(session, job));
             }
         }
     }
 
     fn run(&self, session: &mut dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
-        // Unwind safety: rten's model is not changed by a run, and ONNX Runtime's session lives
-        // behind a C interface through which no Rust panic passes; neither is left half-changed,
-        // and the session serves on.
+        // Unwind safety: a run does not modify rten's model, and ONNX Runtime's session is behind a
+        // C interface, which no Rust panic crosses. The session therefore remains usable.
         let outputs = catch_unwind(AssertUnwindSafe(|| session.run(inputs)))
             .unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))))?;
         self.signature.check(&outputs).map_err(BackendError::Failed)?;
@@ -103,11 +126,11 @@ impl Shared {
 }
 
 fn answer_to(job: Job, answer: Result<Reply, RunError>) {
-    // A caller that has left meanwhile does not want it.
+    // The caller may be gone.
     let _ = job.reply.send(answer);
 }
 
-/// Cut each output into parts of `rows` of axis 0, and give each job its parts.
+/// Splits each output into parts of `rows` rows of axis 0, and returns the parts of each job.
 fn split(outputs: &[Tensor], rows: &[usize]) -> Result<Vec<Vec<Tensor>>, BackendError> {
     let total: usize = rows.iter().sum();
     let mut parts: Vec<Vec<Tensor>> = rows.iter().map(|_| Vec::with_capacity(outputs.len())).collect();

@@ -1,12 +1,12 @@
-//! What is worked out of a language model's file once and kept for later starts: its SHA-256, and
-//! its packed matrices.
+//! Results that are derived from a language model's file and reused by later starts: its SHA-256,
+//! and its packed matrices.
 //!
-//! An unchanged file is not hashed again. Unchanged is: the same path, device, inode, size, and
-//! times of modification and change to the nanosecond, the latter at least two seconds before the
-//! hash began, so that no write can hide in the clock's grain. The time of change (ctime) is the
-//! system's own and is set by every write, whatever the time of modification is then set to. This
-//! trusts the file system, the clock, and whoever may write the cache folder; it does not see bytes
-//! that the disk itself changes.
+//! An unchanged file is not hashed again. A file is unchanged if its path, device, inode, size,
+//! modification time and change time are the same to the nanosecond, and if both times were at
+//! least two seconds before the hash began, which exceeds the resolution of the clock. Every write
+//! sets the change time (ctime), even if the modification time is reset afterwards. This trusts the
+//! file system, the clock, and everyone who can write to the cache folder. It does not detect
+//! corruption of the disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -16,35 +16,34 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{hex, sha256};
+use super::hash::{hex, sha256};
 use crate::files::Folder;
 
-/// The file of hashes.
+/// Name of the file that stores the hashes.
 const HASHES: &str = "hashes.json";
 
-/// More than this of it is not read: [`MAX_RECORDS`] take less.
+/// Maximum bytes of that file; [`MAX_RECORDS`] records take less.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// How many files' hashes are kept: the newest.
+/// Maximum number of stored hashes; the oldest are dropped.
 const MAX_RECORDS: usize = 256;
 
-/// How long a file must have rested before its hash is trusted later, in nanoseconds.
-const REST_NS: i64 = 2_000_000_000;
+/// Minimum age of a file when it is hashed, in nanoseconds, for the hash to be reused.
+const MIN_AGE_NS: i64 = 2_000_000_000;
 
-/// Where what was worked out of language models' files is kept for later starts.
+/// Cache of results derived from the files of language models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightCache {
-    /// The folder. It is made when there is something to keep, and only its operator may write
-    /// there.
+    /// The folder. It is created on first use, and only its operator may write to it.
     pub folder: PathBuf,
-    /// Hash every file, also one that is unchanged since it was hashed last.
+    /// Hash every file, even if it is unchanged.
     pub rehash: bool,
 }
 
-/// One model's place among the packed weights.
+/// Location of the packed weights of one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PackedSlot {
-    /// The cache's folder.
+    /// Folder of the cache.
     pub(crate) folder: PathBuf,
     /// SHA-256 of the model's file, in 64 hexadecimal digits.
     pub(crate) sha256: String,
@@ -52,19 +51,19 @@ pub(crate) struct PackedSlot {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Hashes {
-    /// By the file's path, without symbolic links.
+    /// Keyed by the path of the file, with symbolic links resolved.
     files: BTreeMap<String, Record>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     sha256: String,
-    /// When hashing began, in nanoseconds since 1970.
+    /// Start of the hash, in nanoseconds since 1970.
     hashed_ns: i64,
     file: Identity,
 }
 
-/// What changes when a file does.
+/// Metadata that changes whenever the file does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     bytes: u64,
@@ -75,8 +74,8 @@ pub(super) struct Identity {
 }
 
 impl WeightCache {
-    /// The SHA-256 of `file`, which was opened at `path`: the recorded one where the file is
-    /// unchanged, else computed and recorded.
+    /// Returns the SHA-256 of `file`, which was opened at `path`: the stored one if the file is
+    /// unchanged. Otherwise the hash is computed and stored.
     pub(super) fn sha256(&self, path: &Path, file: &mut File) -> io::Result<[u8; 32]> {
         let key = fs::canonicalize(path).ok().and_then(|path| path.to_str().map(str::to_owned));
         let before = Identity::of(&file.metadata()?);
@@ -87,32 +86,32 @@ impl WeightCache {
         }
         let hashed_ns = since_1970(SystemTime::now());
         let digest = sha256(file)?;
-        // A file that changed while it was read has no one hash.
+        // A file that changed while it was read has no consistent hash.
         if Identity::of(&file.metadata()?).as_ref() == Some(&before) {
             let record = Record { sha256: hex(&digest), hashed_ns, file: before };
             if let Err(error) = self.record(key, record) {
                 let path = self.folder.join(HASHES);
                 let shown = path.display();
                 tracing::warn!(
-                    "cannot write `{shown}`: {error}; the model's file is hashed again at the next start"
+                    "cannot write `{shown}`: {error}; the model's file will be hashed again at the next start"
                 );
             }
         }
         Ok(digest)
     }
 
-    /// Where the packed weights of the file with `digest` belong.
-    pub(super) fn slot(&self, digest: &[u8; 32]) -> PackedSlot {
+    /// Location of the packed weights for the file with hash `digest`.
+    pub(crate) fn slot(&self, digest: &[u8; 32]) -> PackedSlot {
         PackedSlot { folder: self.folder.clone(), sha256: hex(digest) }
     }
 
-    /// What is recorded; nothing where the file is missing or damaged, which costs hashing anew.
+    /// Reads the stored hashes. A missing or damaged file counts as empty.
     fn read(&self) -> Hashes {
         read(&self.folder)
     }
 
-    /// Of two programs that record at once one may lose its record, and hashes again at its next
-    /// start.
+    /// Stores a hash. If two programs do so concurrently, one record may be lost; that file is
+    /// hashed again at the next start.
     fn record(&self, key: String, record: Record) -> io::Result<()> {
         let mut hashes = self.read();
         hashes.files.insert(key, record);
@@ -126,7 +125,7 @@ impl WeightCache {
     }
 }
 
-/// The hashes of the model files that are recorded in `folder` and still there.
+/// Hashes stored in `folder` for model files that still exist.
 pub(crate) fn known(folder: &Path) -> Vec<String> {
     let files = read(folder).files;
     files.into_iter().filter(|(path, _)| Path::new(path).is_file()).map(|(_, record)| record.sha256).collect()
@@ -138,11 +137,11 @@ fn read(folder: &Path) -> Hashes {
 }
 
 impl Record {
-    /// The hash, if the record is of the file that `now` is of and the file had rested.
+    /// Returns the hash if the record has identity `now` and the file was old enough.
     fn trusted(&self, now: &Identity) -> Option<[u8; 32]> {
-        let rested =
-            self.hashed_ns.saturating_sub(self.file.changed_ns.max(self.file.modified_ns)) >= REST_NS;
-        if self.file != *now || !rested || !self.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let is_old_enough =
+            self.hashed_ns.saturating_sub(self.file.changed_ns.max(self.file.modified_ns)) >= MIN_AGE_NS;
+        if self.file != *now || !is_old_enough || !self.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
         let mut digest = [0; 32];
@@ -171,7 +170,7 @@ impl Identity {
         })
     }
 
-    /// Elsewhere nothing tells that a file is unchanged.
+    /// Other systems have no metadata that proves a file unchanged.
     #[cfg(not(unix))]
     pub(super) fn of(_: &Metadata) -> Option<Self> {
         None
@@ -192,7 +191,7 @@ mod tests {
         hex(&cache.sha256(path, &mut File::open(path).unwrap()).unwrap())
     }
 
-    /// A cache, a file `content` that was last changed when it was written, and the file's SHA-256.
+    /// A cache, a file `content` that has just been written, and its SHA-256.
     fn cached() -> (tempfile::TempDir, WeightCache, PathBuf, String) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model");
@@ -202,33 +201,37 @@ mod tests {
         (folder, cache, path, right)
     }
 
-    /// Records `sha256` as if it had been computed when the file had rested.
-    fn pretend(cache: &WeightCache, path: &Path, sha256: &str, rested: Duration) {
+    /// Stores `sha256` as if it had been computed when the file had the age `age`.
+    fn store(cache: &WeightCache, path: &Path, sha256: &str, age: Duration) {
         let file = Identity::of(&fs::metadata(path).unwrap()).unwrap();
-        let hashed_ns = file.changed_ns.max(file.modified_ns) + rested.as_nanos() as i64;
+        let hashed_ns = file.changed_ns.max(file.modified_ns) + age.as_nanos() as i64;
         let key = fs::canonicalize(path).unwrap().to_str().unwrap().to_owned();
         cache.record(key, Record { sha256: sha256.to_owned(), hashed_ns, file }).unwrap();
     }
 
     #[test]
-    fn recorded_hash_is_taken_only_of_a_file_that_rested_and_did_not_change() {
+    fn stored_hash_requires_old_unchanged_file() {
         let (_folder, cache, path, right) = cached();
         let other = "ab".repeat(32);
-        pretend(&cache, &path, &other, Duration::from_secs(2));
-        assert_eq!(hash(&cache, &path), other, "the record counts");
-        assert_eq!(hash(&WeightCache { rehash: true, ..cache.clone() }, &path), right, "unless it may not");
+        store(&cache, &path, &other, Duration::from_secs(2));
+        assert_eq!(hash(&cache, &path), other, "the stored hash is used");
+        assert_eq!(
+            hash(&WeightCache { rehash: true, ..cache.clone() }, &path),
+            right,
+            "`rehash` ignores the stored hash"
+        );
 
-        pretend(&cache, &path, &other, Duration::from_millis(1_999));
+        store(&cache, &path, &other, Duration::from_millis(1_999));
         assert_eq!(hash(&cache, &path), right, "written just before it was hashed");
 
-        pretend(&cache, &path, &other, Duration::from_secs(9));
+        store(&cache, &path, &other, Duration::from_secs(9));
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, "CONTENT").unwrap();
         File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        assert_ne!(hash(&cache, &path), other, "same size and time of modification, other bytes");
+        assert_ne!(hash(&cache, &path), other, "same size and modification time, other bytes");
 
         fs::write(&path, "content").unwrap();
-        pretend(&cache, &path, &other, Duration::from_secs(9));
+        store(&cache, &path, &other, Duration::from_secs(9));
         let replacement = path.with_extension("new");
         fs::write(&replacement, "content").unwrap();
         fs::rename(&replacement, &path).unwrap();
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_records_cost_hashing_anew_and_are_written_again() {
+    fn damaged_hashes_are_recomputed_and_stored() {
         let (_folder, cache, path, right) = cached();
         for damaged in ["", "{", "[]", r#"{"files": {"a": 1}}"#, "\0\0", "{\"files\": null}"] {
             fs::write(cache.folder.join(HASHES), damaged).unwrap();
@@ -245,15 +248,15 @@ mod tests {
         }
         for sha256 in ["", "ab", "zz".repeat(32).as_str(), "é".repeat(32).as_str(), "+a".repeat(32).as_str()]
         {
-            pretend(&cache, &path, sha256, Duration::from_secs(9));
+            store(&cache, &path, sha256, Duration::from_secs(9));
             assert_eq!(hash(&cache, &path), right, "{sha256}");
         }
     }
 
     #[test]
-    fn records_are_those_of_files_that_are_there_and_at_most_256() {
+    fn records_are_pruned_to_256_existing_files() {
         let (folder, cache, path, _) = cached();
-        pretend(&cache, &path, "a", Duration::from_secs(1_000_000));
+        store(&cache, &path, "a", Duration::from_secs(1_000_000));
         let record = cache.read().files.into_values().next().unwrap();
         let mut hashes = Hashes::default();
         for index in 0..2 * MAX_RECORDS {
@@ -264,16 +267,16 @@ mod tests {
             hashes.files.insert(file.to_str().unwrap().to_owned(), record.clone());
         }
         fs::write(cache.folder.join(HASHES), serde_json::to_vec(&hashes).unwrap()).unwrap();
-        pretend(&cache, &path, "b", Duration::from_secs(1_000_001));
+        store(&cache, &path, "b", Duration::from_secs(1_000_001));
         let files = cache.read().files;
         assert_eq!(files.len(), MAX_RECORDS);
-        assert!(files.values().any(|record| record.sha256 == "b"), "the newest is kept");
+        assert!(files.values().any(|record| record.sha256 == "b"), "the newest remains");
         assert!(files.keys().all(|path| Path::new(path).is_file()));
         assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1);
     }
 
     #[test]
-    fn folder_that_cannot_be_written_costs_only_the_record() {
+    fn unwritable_cache_folder_is_not_fatal() {
         let (folder, _, path, right) = cached();
         let cache = WeightCache { folder: path.join("below-a-file"), rehash: false };
         assert_eq!(hash(&cache, &path), right);

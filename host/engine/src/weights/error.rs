@@ -1,84 +1,84 @@
-//! What can be wrong with weights.
+//! Errors of cards and weights.
 
 use std::path::PathBuf;
 
-/// Weights that are refused.
+/// The card or a file of the weights was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
     /// A file cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A file is not there.
+    /// A file does not exist.
     #[error("`{}` does not exist, expected {bytes} bytes with sha256 {sha256}", path.display())]
     Missing {
-        /// Where it is looked for.
+        /// Path of the file.
         path: PathBuf,
-        /// Its size by the card.
+        /// Size in the card.
         bytes: u64,
-        /// SHA-256 by the card.
+        /// SHA-256 in the card.
         sha256: String,
     },
-    /// The program carries no such file, and there is no other place to look for it.
+    /// A file is neither embedded in the program nor in a folder beside it.
     #[error("`{file}` is not among the embedded files: {}", known.join(", "))]
     NotEmbedded {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The files that are embedded.
+        /// Names of the embedded files.
         known: Vec<&'static str>,
     },
-    /// The card is not TOML, or not a card.
+    /// The card is not valid TOML, or its content is invalid.
     #[error("`{}`: {message}", path.display())]
     Card {
-        /// The card.
+        /// Path of the card.
         path: PathBuf,
-        /// What is wrong, with its line where that is known.
+        /// The problem, with its line if known.
         message: String,
     },
-    /// A file has another size than the card says.
+    /// The size of a file differs from the card.
     #[error(
         "`{}` is {found} bytes, its card says {expected}; restore the file, or correct the card if the file is right",
         path.display()
     )]
     Size {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Bytes by the card.
+        /// Bytes according to the card.
         expected: u64,
-        /// Bytes that there are.
+        /// Bytes found.
         found: u64,
     },
-    /// A file has another hash than the card says.
+    /// The hash of a file differs from the card.
     #[error(
         "`{}` has sha256 {found}, its card says {expected}; restore the file, or correct the card if the file is right",
         path.display()
     )]
     Hash {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// SHA-256 by the card.
+        /// SHA-256 according to the card.
         expected: String,
-        /// SHA-256 of the bytes.
+        /// SHA-256 of the content.
         found: String,
     },
-    /// The file is no GGUF that can be described.
+    /// The file is not GGUF, or its header is invalid.
     #[error("`{}`: {message}", path.display())]
     Gguf {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
-    /// The labels are not text, or not as many as the model has scores.
+    /// The labels are not UTF-8, or their number differs from the model's scores.
     #[error("`{}`: {message}", path.display())]
     Labels {
-        /// The file of labels.
+        /// Path of the labels.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
 }

@@ -1,5 +1,5 @@
-//! A file that is open. What is hashed, parsed, read and mapped is this one descriptor, whatever
-//! its path comes to name meanwhile; and a file that is written while it is loaded is found out.
+//! An open file. It is hashed, parsed, read and mapped through one descriptor, even if its path is
+//! replaced meanwhile. Writes to the file while it is loaded are detected.
 
 use std::fmt;
 use std::fs::File;
@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use super::cache::{Identity, WeightCache, since_1970};
-use super::{Bytes, sha256};
+use super::hash::sha256;
 use crate::files::{self, Folder};
 
-/// The coarsest step of a file system's clock: a write within the same step as an earlier one
-/// leaves no trace in the times.
+/// Coarsest resolution of file system times. A second write within one step does not change the
+/// times.
 const CLOCK_STEP: Duration = Duration::from_millis(20);
 
 /// A regular file that is open for reading.
@@ -22,7 +22,7 @@ pub(crate) struct Opened {
     path: PathBuf,
     file: File,
     bytes: u64,
-    /// When it was opened; none where the system tells no such thing.
+    /// Metadata when the file was opened; `None` if the system does not support it.
     identity: Option<Identity>,
 }
 
@@ -31,7 +31,7 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, or is no regular file.
+    /// When it cannot be opened, or is not a regular file.
     pub(crate) fn open(path: &Path, links: Links) -> io::Result<Self> {
         let file = match links {
             Links::Follow => files::open(path)?,
@@ -45,24 +45,28 @@ impl Opened {
         Ok(Opened { path: path.to_owned(), file, bytes: metadata.len(), identity })
     }
 
-    /// Its size when it was opened.
+    /// The open file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Size of the file when it was opened.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether its first bytes are `magic`.
+    /// Checks whether the file starts with `magic`.
     pub(crate) fn begins_with(&self, magic: &[u8]) -> bool {
         let mut found = Vec::with_capacity(magic.len());
         let read = (&self.file).take(magic.len() as u64).read_to_end(&mut found);
         read.is_ok() && found == magic
     }
 
-    /// All of it, and the SHA-256 of what was read. It has the size that it was opened with, or
-    /// this fails.
+    /// Reads the whole file and computes its SHA-256.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or became longer or shorter.
+    /// When it cannot be read, or its size has changed.
     pub(crate) fn read(&mut self) -> io::Result<(Vec<u8>, [u8; 32])> {
         self.file.rewind()?;
         let mut content = Vec::with_capacity(usize::try_from(self.bytes).unwrap_or(0));
@@ -74,7 +78,7 @@ impl Opened {
         Ok((content, digest))
     }
 
-    /// Its SHA-256: the recorded one where `cache` has one and the file is unchanged, else
+    /// Returns the SHA-256 of the file: the one in `cache` if the file is unchanged, otherwise
     /// computed.
     ///
     /// # Errors
@@ -92,41 +96,22 @@ impl Opened {
         Ok(digest)
     }
 
-    /// Wait until a write would change the file's times: a moment, of a file that was written just
-    /// now.
+    /// Waits until a write would change the file's times, if the file was written just now.
     fn settle(&self) {
         let Some(identity) = &self.identity else { return };
         let age = since_1970(SystemTime::now()).saturating_sub(identity.changed_ns);
         let step = CLOCK_STEP.as_nanos() as i64;
-        // A clock that is behind the file system's tells nothing.
+        // If the clock is behind the file system's, the age is unknown.
         if (0..step).contains(&age) {
             std::thread::sleep(CLOCK_STEP);
         }
     }
 
-    /// Map it for reading. The mapping keeps the descriptor, so that [`Bytes::check_unchanged`] can
-    /// ask it.
+    /// Checks that the file has not been written since it was opened.
     ///
     /// # Errors
     ///
-    /// When it cannot be mapped.
-    pub(crate) fn map(self) -> io::Result<Bytes> {
-        match Bytes::map_file(&self.file)? {
-            Bytes::Mapped { map, .. } => Ok(Bytes::Mapped { map, file: Some(self) }),
-            empty => Ok(empty),
-        }
-    }
-
-    /// Map it for reading, for a moment.
-    pub(super) fn map_again(&self) -> io::Result<Bytes> {
-        Bytes::map_file(&self.file)
-    }
-
-    /// Check that nobody has written to the file since it was opened.
-    ///
-    /// # Errors
-    ///
-    /// When somebody has.
+    /// When it has been written.
     pub(crate) fn check_unchanged(&self) -> io::Result<()> {
         let now = self.file.metadata()?;
         let same = match &self.identity {
@@ -139,12 +124,12 @@ impl Opened {
 
 fn changed() -> io::Error {
     io::Error::other(
-        "it was changed or replaced while it was loaded; try again, and put a new version in its place by renaming it \
-         there, never by writing into it",
+        "the file was changed or replaced while it was loaded; try again, and replace files by renaming, never by \
+         writing in place",
     )
 }
 
-/// Whether the last part of a path may be a symbolic link.
+/// Treatment of a symbolic link as the last component of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Links {
     Follow,
@@ -162,6 +147,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::weights::bytes::Bytes;
 
     fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -183,24 +169,27 @@ mod tests {
         fs::write(&other, "that one").unwrap();
         fs::rename(&other, &path).unwrap();
         assert_eq!(opened.read().unwrap(), (b"this one".to_vec(), digest("this one")));
-        let bytes = opened.map().unwrap();
+        let bytes = Bytes::from_opened(opened).unwrap();
         assert_eq!(&bytes[..], b"this one");
-        assert!(bytes.check_unchanged().is_err(), "the times of a file change as it loses its name");
+        assert!(bytes.check_unchanged().is_err(), "replacing a file changes its change time");
     }
 
     #[test]
-    fn written_file_is_noticed() {
+    fn concurrent_write_is_detected() {
         let (_folder, path) = file("before");
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         let mut opened = Opened::open(&path, Links::Follow).unwrap();
         opened.sha256(None).unwrap();
-        let bytes = opened.map().unwrap();
+        let bytes = Bytes::from_opened(opened).unwrap();
         bytes.check_unchanged().unwrap();
-        // The same size, and the same time of modification.
+        // The same size and modification time.
         fs::write(&path, "after.").unwrap();
         File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
         let error = bytes.check_unchanged().unwrap_err().to_string();
-        assert!(error.starts_with("it was changed or replaced while it was loaded; try again"), "{error}");
+        assert!(
+            error.starts_with("the file was changed or replaced while it was loaded; try again"),
+            "{error}"
+        );
 
         let mut opened = Opened::open(&path, Links::Follow).unwrap();
         fs::write(&path, "longer than before").unwrap();
@@ -223,7 +212,7 @@ mod tests {
             assert!(Opened::open(Path::new("/dev/zero"), Links::Follow).is_err());
             let fifo = folder.path().join("fifo");
             rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-            assert!(Opened::open(&fifo, Links::Follow).is_err(), "and nobody waits for a writer");
+            assert!(Opened::open(&fifo, Links::Follow).is_err(), "without waiting for a writer");
         }
     }
 }

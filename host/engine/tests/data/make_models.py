@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Write the small models of the engine's tests, each in a folder of its own with its card.
+"""Write the small models of the engine's tests, each with its card in a folder of its own.
 
-Needs onnx (1.23.2 wrote the files that are kept). Run it in this folder; the files it writes are the same every time.
+Requires onnx; version 1.23.2 wrote the files in the repository. Run it in this folder. Its output is
+reproducible.
 
 identity-DTYPE   y = x, (N, 3), for each element type of wasi:nn
 fixed-batch      y = x, (1, 3), f32: a model that cannot be batched
-rows             total = sum of a - b over the last axis, (N, K) each, f32; wide = the ids, (N), i64: two inputs in
-                 another order than their card's, a second dynamic axis, two outputs
-lookup           y = row of a table of four, (N), i64 to (N, 2), f32: fails on an id outside -4..3
+rows             total = sum of a - b over the last axis, (N, K) each, f32; wide = the ids, (N), i64:
+                 two inputs in another order than in the card, a second varying axis, two outputs
+lookup           y = row of a table of four rows, (N), i64 to (N, 2), f32: fails on an id outside -4..3
 """
 
 import hashlib
@@ -30,9 +31,8 @@ TYPES = {
 
 
 def write(name, nodes, inputs, outputs, initializers=(), card_inputs=None):
-    """Inputs and outputs are (name, dtype, shape); the card may list the inputs in another order.
-
-    An axis is a size, a name, or (name, the card's bound)."""
+    """Write a model. Inputs and outputs are (name, dtype, shape); `card_inputs` reorders the inputs
+    of the card. An axis is a size, a name, or (name, maximum in the card)."""
 
     def info(tensor):
         axes = [axis[0] if isinstance(axis, tuple) else axis for axis in tensor[2]]

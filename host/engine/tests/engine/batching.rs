@@ -1,4 +1,4 @@
-//! Jobs that are computed together, on real sessions.
+//! Batches on real sessions.
 
 use infer_engine::{RunError, Tensor};
 
@@ -6,11 +6,11 @@ use crate::proto;
 use crate::support::{data, load, run, runtimes};
 
 #[tokio::test]
-async fn several_inputs_and_outputs_keep_their_places() {
+async fn inputs_and_outputs_keep_their_order() {
     for runtime in runtimes() {
         let model = load(&runtime, &data("rows")).unwrap();
         assert!(model.batches());
-        // Rows differ in length from job to job: only equal ones may be joined.
+        // Rows differ in length between jobs: only equal ones may be joined.
         let call = |id: i64, length: usize| {
             let model = &model;
             async move {
@@ -54,7 +54,7 @@ async fn wrong_inputs_do_not_reach_the_backend() {
     }
 }
 
-/// y = running sum of x over the first axis, which is time.
+/// A model that computes the running sum of x over the first axis, which is time.
 fn running_sum(head: &str, shape: &str) -> tempfile::TempDir {
     let axis = [proto::is(2, 7), proto::of(8, "axis"), proto::of(9, [0; 8])].concat();
     let file = proto::model(&[
@@ -74,12 +74,12 @@ fn running_sum(head: &str, shape: &str) -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn requests_are_joined_only_by_the_cards_word() {
+async fn only_batch_axis_joins_requests() {
     for runtime in runtimes() {
         let folder = running_sum("", r#"["T", 4]"#);
         let model = load(&runtime, folder.path()).unwrap();
         let reason = model.unbatched().unwrap();
-        assert!(reason.starts_with("its card does not say `batch_axis = 0`"), "{reason}");
+        assert!(reason.starts_with("its card has no `batch_axis = 0`"), "{reason}");
         let call = |k: f32| {
             let (model, backend) = (&model, runtime.backend());
             async move {
@@ -97,7 +97,7 @@ async fn requests_are_joined_only_by_the_cards_word() {
 }
 
 #[tokio::test]
-async fn sizes_past_their_bounds_are_not_queued() {
+async fn oversized_inputs_are_not_queued() {
     for runtime in runtimes() {
         let folder = running_sum("", r#"[{ name = "T", max = 6 }, 4]"#);
         let model = load(&runtime, folder.path()).unwrap();
@@ -107,7 +107,7 @@ async fn sizes_past_their_bounds_are_not_queued() {
         };
         assert!(call(6).await.is_ok());
         let error = call(7).await.unwrap_err();
-        let expected = "model `m`: input `x`: axis 0 (`T`) is 7, expected at most 6; send less, or raise the axis's `max` \
+        let expected = "model `m`: input `x`: axis 0 (`T`) is 7, expected at most 6; send less data, or raise the axis's `max` \
                         in the model's card";
         assert_eq!(error.to_string(), expected);
         assert_eq!(model.stats().computed, 1);
@@ -115,8 +115,7 @@ async fn sizes_past_their_bounds_are_not_queued() {
         let model = load(&runtime, &data("identity-f32")).unwrap();
         let x = Tensor::from_slice(&[129, 3], &[1.0f32; 3 * 129]).unwrap();
         let error = run(&model, vec![("x", x)]).await.unwrap_err();
-        let expected =
-            "model `m`: input `x`: axis 0 (`N`) is 129, expected at most 128; run the rows in several jobs";
+        let expected = "model `m`: input `x`: axis 0 (`N`) is 129, expected at most 128; split the rows into several jobs";
         assert_eq!(error.to_string(), expected);
     }
 }

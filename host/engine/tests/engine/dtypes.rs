@@ -1,4 +1,4 @@
-//! Every element type, in and out.
+//! Every element type as input and output.
 
 use std::fmt::Debug;
 
@@ -9,9 +9,9 @@ use crate::support::{data, load, onnxruntime, rten, run};
 
 async fn comes_back<T: Element + PartialEq + Debug>(runtime: &Runtime, values: [T; 6]) {
     let model = load(runtime, &data(&format!("identity-{}", T::DTYPE))).unwrap();
-    let given = Tensor::from_slice(&[2, 3], &values).unwrap();
-    let reply = run(&model, vec![("x", given.clone())]).await.unwrap();
-    assert_eq!(reply.outputs, [("y".to_owned(), given)], "{} on {}", T::DTYPE, runtime.backend());
+    let input = Tensor::from_slice(&[2, 3], &values).unwrap();
+    let reply = run(&model, vec![("x", input.clone())]).await.unwrap();
+    assert_eq!(reply.outputs, [("y".to_owned(), input)], "{} on {}", T::DTYPE, runtime.backend());
     assert_eq!(reply.batch, 2);
 }
 
@@ -28,7 +28,7 @@ async fn onnxruntime_passes_every_type() {
 }
 
 #[tokio::test]
-async fn rten_passes_what_it_computes() {
+async fn rten_passes_supported_types() {
     let runtime = rten();
     comes_back(&runtime, [0.0f32, -1.5, f32::MAX, f32::MIN_POSITIVE, 1.0, 2.0]).await;
     comes_back(&runtime, [0u8, 1, 127, 128, 254, 255]).await;
@@ -37,11 +37,11 @@ async fn rten_passes_what_it_computes() {
 }
 
 #[test]
-fn rten_refuses_other_types_as_it_loads() {
+fn rten_rejects_other_types_on_load() {
     for dtype in ["f16", "bf16", "f64"] {
         let error = load(&rten(), &data(&format!("identity-{dtype}"))).unwrap_err().to_string();
         let expected = format!(
-            "model `m`: more than rten can do: input `x` is {dtype}, expected one of f32, i32, i64, u8; \
+            "model `m`: not supported by rten: input `x` is {dtype}, expected one of f32, i32, i64, u8; \
              install ONNX Runtime"
         );
         assert_eq!(error, expected);
@@ -49,11 +49,11 @@ fn rten_refuses_other_types_as_it_loads() {
 }
 
 #[tokio::test]
-async fn rten_refuses_what_does_not_fit_its_integers() {
+async fn rten_rejects_i64_beyond_i32() {
     let model = load(&rten(), &data("identity-i64")).unwrap();
-    let given = Tensor::from_slice(&[1, 3], &[1i64, 2, 1 << 31]).unwrap();
-    let error = run(&model, vec![("x", given)]).await.unwrap_err();
-    let message =
-        "input `x` holds 2147483648; i64 tensors are computed as i32 here: install ONNX Runtime".to_owned();
+    let input = Tensor::from_slice(&[1, 3], &[1i64, 2, 1 << 31]).unwrap();
+    let error = run(&model, vec![("x", input)]).await.unwrap_err();
+    let message = "input `x` contains 2147483648, but rten computes i64 tensors as i32; install ONNX Runtime"
+        .to_owned();
     assert_eq!(error, RunError::Unsupported { model: "m".to_owned(), message });
 }

@@ -1,4 +1,5 @@
-//! External data of ONNX files: beside the model, pinned by the card, or refused; on both backends.
+//! External data of ONNX files on both backends: beside the model and listed in the card, or
+//! rejected.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use crate::support::{load, run, runtimes};
 
 const SHAPE: &str = r#"["N", 4]"#;
 
-/// What the model makes of (1, 2, 3, 4).
+/// Runs the model on (1, 2, 3, 4).
 async fn answer(model: &Model) -> Vec<f32> {
     let x = Tensor::from_slice(&[1, 4], &[1.0f32, 2.0, 3.0, 4.0]).unwrap();
     run(model, vec![("x", x)]).await.unwrap().outputs[0].1.to_vec().unwrap()
@@ -27,7 +28,7 @@ fn folder(location: &str, data: &[&str]) -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn listed_data_is_read_beside_the_model() {
+async fn listed_data_is_read_beside_model() {
     for runtime in runtimes() {
         for name in ["weights.bin", "model.onnx.data", "W"] {
             let folder = folder(name, &[name]);
@@ -38,7 +39,7 @@ async fn listed_data_is_read_beside_the_model() {
 }
 
 #[tokio::test]
-async fn data_of_inner_tensors_is_read_too() {
+async fn data_of_attribute_tensors_is_read() {
     let constant = |attribute: Vec<u8>| {
         of(
             1,
@@ -63,8 +64,8 @@ async fn data_of_inner_tensors_is_read_too() {
 }
 
 #[test]
-fn unlisted_data_is_refused_wherever_it_lies() {
-    // The tests' working directory is this crate's folder, where a file of such a name is.
+fn unlisted_data_is_rejected_at_any_path() {
+    // Tests run in the folder of this crate, where a file of this name exists.
     assert!(Path::new("Cargo.toml").is_file());
     let absolute = std::env::current_dir().unwrap().join("Cargo.toml");
     let beside = folder("weights.bin", &[]);
@@ -84,7 +85,7 @@ fn unlisted_data_is_refused_wherever_it_lies() {
 }
 
 #[test]
-fn changed_data_is_refused_and_changes_the_hash() {
+fn changed_data_is_rejected() {
     let (one, other) =
         (folder("weights.bin", &["weights.bin"]), folder("weights.bin", &["weights.bin", "more.bin"]));
     let hash = |folder: &Path| Weights::read(folder, None).unwrap().hash().to_owned();
@@ -98,7 +99,7 @@ fn changed_data_is_refused_and_changes_the_hash() {
 
 #[cfg(unix)]
 #[test]
-fn data_behind_a_link_is_refused() {
+fn linked_data_is_rejected() {
     let elsewhere = tempfile::tempdir().unwrap();
     std::fs::write(elsewhere.path().join("weights.bin"), diagonal(3.0)).unwrap();
     let folder = folder("weights.bin", &["weights.bin"]);

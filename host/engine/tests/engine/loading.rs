@@ -1,11 +1,11 @@
-//! Files and cards that do not belong together, and the choice of the backend.
+//! Cards that do not match their files, and the choice of the backend.
 
 use infer_engine::{Onnxruntime, Runtime, RuntimeError, RuntimeOptions};
 
 use crate::support::{data, load, onnxruntime, rten, runtimes};
 
-/// The message for `identity-f32` with its card changed.
-fn refusal(runtime: &Runtime, from: &str, to: &str) -> String {
+/// Returns the message for `identity-f32` with a modified card.
+fn load_message(runtime: &Runtime, from: &str, to: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let model = data("identity-f32");
     let card = std::fs::read_to_string(model.join("card.toml")).unwrap();
@@ -16,7 +16,7 @@ fn refusal(runtime: &Runtime, from: &str, to: &str) -> String {
 }
 
 #[test]
-fn card_that_disagrees_with_its_file_is_refused() {
+fn card_that_contradicts_file_is_rejected() {
     let cases = [
         ("name = \"x\"", "name = \"z\"", "the file has input `x`, f32 (N, 3), which the card does not list"),
         ("[\"N\", 3]", "[\"N\", 4]", "input `x` is f32 (N, 4) in the card and f32 (N, 3) in the file"),
@@ -26,13 +26,18 @@ fn card_that_disagrees_with_its_file_is_refused() {
     for runtime in runtimes() {
         for (from, to, expected) in cases {
             let prefix = "model `m`: the card disagrees with the model's file: ";
-            assert_eq!(refusal(&runtime, from, to), format!("{prefix}{expected}"), "{}", runtime.backend());
+            assert_eq!(
+                load_message(&runtime, from, to),
+                format!("{prefix}{expected}"),
+                "{}",
+                runtime.backend()
+            );
         }
     }
 }
 
 #[test]
-fn file_that_is_no_model_is_refused() {
+fn invalid_model_file_is_rejected() {
     use sha2::{Digest as _, Sha256};
 
     let folder = tempfile::tempdir().unwrap();
@@ -66,7 +71,7 @@ fn fixed_first_axis_is_not_batched() {
 }
 
 #[test]
-fn process_keeps_the_library_that_it_loaded() {
+fn process_keeps_loaded_library() {
     let Some(first) = onnxruntime() else { return };
     assert!(first.describe().starts_with("ONNX Runtime"), "{}", first.describe());
     let elsewhere = Onnxruntime::Auto { search: Vec::new() };
@@ -83,11 +88,11 @@ fn process_keeps_the_library_that_it_loaded() {
     std::fs::copy(path, &other).unwrap();
     let error = Runtime::new(&RuntimeOptions { onnxruntime: Onnxruntime::Path(other) }).unwrap_err();
     assert!(matches!(error, RuntimeError::Second { .. }), "{error}");
-    assert!(error.to_string().contains(&format!("already runs `{path}`")), "{error}");
+    assert!(error.to_string().contains(&format!("has already loaded `{path}`")), "{error}");
 }
 
 #[test]
-fn rten_can_be_had_beside_a_loaded_library() {
+fn rten_remains_available_beside_onnxruntime() {
     let _ = onnxruntime();
     assert_eq!(rten().backend(), "rten");
 }

@@ -1,9 +1,6 @@
-//! The engine on real files, on both backends.
+//! The engine with real files, on both backends.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "clippy.toml allows it in tests, and helpers beside them are that as well"
-)]
+#![expect(clippy::unwrap_used, reason = "clippy.toml permits it in tests but not in their helpers")]
 
 mod batching;
 mod dtypes;

@@ -1,4 +1,4 @@
-//! ONNX models written by hand, from onnx.proto.
+//! Hand-written ONNX models in the encoding of onnx.proto.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,24 +15,24 @@ fn number(mut value: u64) -> Vec<u8> {
     bytes
 }
 
-/// Field `key` with a number.
+/// Encodes field `key` with a number.
 pub(crate) fn is(key: u64, value: u64) -> Vec<u8> {
     [number(key << 3), number(value)].concat()
 }
 
-/// Field `key` with bytes, text or a message.
+/// Encodes field `key` with bytes, text or a message.
 pub(crate) fn of(key: u64, value: impl AsRef<[u8]>) -> Vec<u8> {
     let value = value.as_ref();
     [number((key << 3) | 2), number(value.len() as u64), value.to_vec()].concat()
 }
 
-/// A node without attributes.
+/// Encodes a node without attributes.
 pub(crate) fn node(op: &str, inputs: &[&str], output: &str) -> Vec<u8> {
     let inputs: Vec<_> = inputs.iter().flat_map(|input| of(1, input)).collect();
     of(1, [inputs, of(2, output), of(4, op)].concat())
 }
 
-/// An input (11) or output (12) of f32.
+/// Encodes an input (11) or output (12) of f32.
 pub(crate) fn port(field: u64, name: &str, shape: &[&str]) -> Vec<u8> {
     let axis = |axis: &&str| match axis.parse() {
         Ok(size) => of(1, is(1, size)),
@@ -42,13 +42,13 @@ pub(crate) fn port(field: u64, name: &str, shape: &[&str]) -> Vec<u8> {
     of(field, [of(1, name), of(2, of(1, [is(1, 1), of(2, axes)].concat()))].concat())
 }
 
-/// A model of these fields of its graph.
+/// Encodes a model with these fields in its graph.
 pub(crate) fn model(fields: &[Vec<u8>]) -> Vec<u8> {
     let graph = [of(2, "g"), fields.concat()].concat();
     [is(1, 8), of(7, graph), of(8, [of(1, ""), is(2, 17)].concat())].concat()
 }
 
-/// y = x W of (N, 4), where W is the tensor of these fields.
+/// y = x W of (N, 4), where the tensor W has these fields.
 pub(crate) fn product(weights: &[u8]) -> Vec<u8> {
     let fields = [
         node("MatMul", &["x", "W"], "y"),
@@ -59,20 +59,20 @@ pub(crate) fn product(weights: &[u8]) -> Vec<u8> {
     model(&fields)
 }
 
-/// The 4 × 4 tensor `W` whose data lies at `location`.
+/// The 4 × 4 tensor `W` with its data at `location`.
 pub(crate) fn external(location: &str) -> Vec<u8> {
     let entry = |key: &str, value: &str| of(13, [of(1, key), of(2, value)].concat());
     let entries = [entry("location", location), entry("offset", "0"), entry("length", "64")].concat();
     [is(1, 4), is(1, 4), is(2, 1), of(8, "W"), entries, is(14, 1)].concat()
 }
 
-/// k times the identity, 4 × 4.
+/// k times the 4 × 4 identity.
 pub(crate) fn diagonal(k: f32) -> Vec<u8> {
     (0..16).flat_map(|index| if index % 5 == 0 { k } else { 0.0 }.to_le_bytes()).collect()
 }
 
-/// Write a card and its files, which are (name, role, bytes), into `folder`. `tensors` is the
-/// card's rest.
+/// Writes a card and its files, (name, role, bytes), to `folder`. `tensors` is the rest of the
+/// card.
 pub(crate) fn write(folder: &Path, head: &str, files: &[(&str, &str, &[u8])], tensors: &str) {
     let mut card = format!(
         "name = \"m\"\ntask = \"text-classification\"\nformat = \"onnx\"\ndescription = \"\"\nlicense = \"MIT\"\nsource = \"\"\n{head}\n"

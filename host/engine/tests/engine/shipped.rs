@@ -1,11 +1,10 @@
-//! The models that ship: both backends agree, and a batch gives what its rows give alone.
+//! The models that ship: both backends agree, and a batch equals its rows computed alone.
 
 use infer_engine::{Model, Tensor};
 
 use crate::support::{load, onnxruntime, rten, run, runtimes, shipped};
 
-/// Noise that is the same on every run: bytes of a linear congruential generator (Knuth's MMIX
-/// constants).
+/// Reproducible noise: bytes of a linear congruential generator (Knuth's MMIX constants).
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let step = |state: &u64| {
         Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
@@ -13,13 +12,13 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     std::iter::successors(step(&seed), step).map(|state| (state >> 56) as u8).take(length).collect()
 }
 
-/// Word ids of the BiLSTM, a text of ten words filled up with zeros on the left.
+/// Word ids for the BiLSTM: a text of ten words, padded with zeros on the left.
 fn words(seed: u64) -> Vec<i32> {
     let ids = noise(seed, 10).into_iter().map(|byte| i32::from(byte) + 1);
     std::iter::repeat_n(0, 90).chain(ids).collect()
 }
 
-/// Pixels as EfficientNet-Lite0 takes them.
+/// Pixels in the input format of EfficientNet-Lite0.
 fn pixels(seed: u64) -> Vec<f32> {
     noise(seed, 3 * 224 * 224).into_iter().map(|byte| (f32::from(byte) - 127.0) / 128.0).collect()
 }
@@ -36,7 +35,7 @@ fn assert_close(left: &[f32], right: &[f32], tolerance: f32, what: &str) {
     assert!(far <= tolerance, "{what}: {far} apart, at most {tolerance} expected");
 }
 
-/// Four rows in one call, and in four calls at once, against each alone.
+/// Compares four rows in one call, and in four concurrent calls, with each row alone.
 async fn batch_is_single(model: &Model, rows: [Tensor; 4], tolerance: f32) {
     let mut alone = Vec::new();
     for row in &rows {
@@ -76,7 +75,7 @@ async fn backends_agree() {
     let Some(onnxruntime) = onnxruntime() else { return };
     let text = Tensor::from_slice(&[1, 100], &words(5)).unwrap();
     let image = Tensor::from_slice(&[1, 3, 224, 224], &pixels(5)).unwrap();
-    // In int8 a rounding apart moves a score; the scores of a softmax are 0 to 1.
+    // In int8, a different rounding changes a score; the scores of a softmax are 0 to 1.
     let cases = [
         ("toxic-bilstm", text, 1e-5),
         ("efficientnet-lite0-int8", image.clone(), 0.02),

@@ -1,4 +1,4 @@
-//! Finding backends, loading models, running tensors.
+//! Helpers that find backends, load models and run tensors.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use infer_engine::{
     LoadError, Model, ModelOptions, Onnxruntime, Reply, RunError, Runtime, RuntimeOptions, Tensor, Weights,
 };
 
-/// The small models that `make_models.py` wrote.
+/// Small models, written by `make_models.py`.
 pub(crate) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The models that ship.
+/// Models that ship.
 pub(crate) fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights").join(name)
 }
 
-/// rten, and ONNX Runtime where there is one.
+/// rten, and ONNX Runtime if it is available.
 pub(crate) fn runtimes() -> Vec<Runtime> {
     std::iter::once(rten()).chain(onnxruntime()).collect()
 }
@@ -48,7 +48,7 @@ pub(crate) fn onnxruntime() -> Option<Runtime> {
     None
 }
 
-/// One session, so that what waits is computed together.
+/// Loads a model with one session, so that queued jobs form batches.
 pub(crate) fn load(runtime: &Runtime, folder: &Path) -> Result<Model, LoadError> {
     let options = ModelOptions { sessions: Some(1), ..ModelOptions::default() };
     Model::load(runtime, "m", Weights::read(folder, None).unwrap(), &options)

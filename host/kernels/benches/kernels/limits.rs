@@ -1,5 +1,4 @@
-//! What the machine can do at most: multiplications and additions from registers, and bytes read
-//! from memory.
+//! Measured limits of the machine: arithmetic on registers, and reads from memory.
 
 use std::fmt;
 use std::hint::black_box;
@@ -9,42 +8,44 @@ use infer_kernels::{Pool, instruction_set};
 
 use crate::quartiles;
 
-/// What one measurement of the bandwidth reads: more than a cache holds.
+/// Bytes that one bandwidth measurement reads: more than the caches hold.
 pub(crate) const READ_BYTES: usize = 64 << 20;
 
-/// About a millisecond of arithmetic.
+/// Rounds of one arithmetic measurement, about a millisecond.
 const ROUNDS: usize = 500_000;
 
-/// What a product's operations are.
+/// The kind of operations that a product consists of.
 #[derive(Clone, Copy)]
 pub(crate) enum Arithmetic {
     Int8,
     Float,
 }
 
-/// The limits as they are now, and as they were.
+/// All measurements of the limits so far.
 pub(crate) struct Limits<'a> {
     pool: &'a Pool,
     source: &'a [u8],
     next: usize,
     gigabytes: Vec<f64>,
-    /// By [`Arithmetic`].
+    /// Indexed by [`Arithmetic`].
     gigaops: [Vec<f64>; 2],
 }
 
 impl<'a> Limits<'a> {
-    /// `source`, twice `READ_BYTES`, is read for the bandwidth, one half after the other.
+    /// Measures with `pool`. Bandwidth is measured on the two halves of `source` in turn; it is
+    /// twice `READ_BYTES` long.
     pub(crate) fn new(pool: &'a Pool, source: &'a [u8]) -> Self {
         Self { pool, source, next: 0, gigabytes: Vec::new(), gigaops: [Vec::new(), Vec::new()] }
     }
 
-    /// The least time of so many operations and so many bytes from memory, by what is measured now.
+    /// Measures the limits now and returns the minimum time of `operations` operations that read
+    /// `bytes` bytes from memory, in seconds.
     pub(crate) fn seconds(&mut self, arithmetic: Arithmetic, operations: f64, bytes: f64) -> f64 {
         let reading = bytes / (self.read() * 1e9);
         self.calculate(arithmetic).map_or(reading, |gigaops| reading.max(operations / (gigaops * 1e9)))
     }
 
-    /// Billions of bytes a second that all threads read together.
+    /// Memory bandwidth of all threads together, in GB/s.
     fn read(&mut self) -> f64 {
         let stretch = &self.source[self.next..][..READ_BYTES];
         self.next = (self.next + READ_BYTES) % self.source.len();
@@ -57,7 +58,7 @@ impl<'a> Limits<'a> {
         self.gigabytes[self.gigabytes.len() - 1]
     }
 
-    /// Billions of operations a second of all threads together; `None` where the instruction set
+    /// Arithmetic throughput of all threads together, in GOP/s; `None` where the instruction set
     /// has no such instruction.
     fn calculate(&mut self, arithmetic: Arithmetic) -> Option<f64> {
         let (operations, run) = peak_of(instruction_set(), arithmetic)?;
@@ -86,7 +87,7 @@ impl fmt::Display for Limits<'_> {
     }
 }
 
-/// Reads with the distance ahead that the kernels ask for as well.
+/// Reads `bytes` with the same prefetch distance as the kernels.
 fn read(bytes: &[u8]) -> u64 {
     let mut all = [0u64; 8];
     for line in bytes.chunks_exact(64) {
@@ -103,11 +104,12 @@ fn read(bytes: &[u8]) -> u64 {
     all.iter().fold(0, |all, part| all ^ part)
 }
 
-/// Independent sums: enough for two instructions a cycle of four cycles each.
+/// Independent sums, so that two instructions with a latency of four cycles can start in each
+/// cycle.
 const CHAINS: usize = 12;
 
-/// Operations of an instruction, and what does so many rounds of `CHAINS` of them, on a CPU that
-/// has `set`.
+/// Operations per instruction on a CPU that has `set`, and a function that runs `CHAINS`
+/// instructions per round.
 fn peak_of(set: &str, arithmetic: Arithmetic) -> Option<(usize, unsafe fn(usize))> {
     match (set, arithmetic) {
         #[cfg(target_arch = "x86_64")]
@@ -131,7 +133,7 @@ mod x86 {
 
     use super::CHAINS;
 
-    /// A function of chains of one operation on `sum`, `a` and `b`.
+    /// Defines a function that applies one operation to independent chains of `sum`, `a` and `b`.
     macro_rules! chains {
         ($name:ident, $features:literal, $class:ident, $zero:expr, $one:expr, |$sum:ident, $a:ident, $b:ident| $operation:expr) => {
             #[target_feature(enable = $features)]
@@ -140,8 +142,8 @@ mod x86 {
                 let (mut $a, $b) = ($one, black_box($one));
                 for _ in 0..rounds {
                     for $sum in &mut sums {
-                        // SAFETY: no memory is touched; the register only looks changed, so that
-                        // nothing is left out as known.
+                        // SAFETY: the assembly touches no memory. It only makes the register look
+                        // changed, so that the compiler cannot fold the loop.
                         unsafe {
                             std::arch::asm!("/* {0} */", inout($class) $a, options(nomem, nostack, preserves_flags));
                         }
@@ -164,7 +166,7 @@ mod x86 {
     chains!(int8_256, "avx2,avxvnni", ymm_reg, _mm256_setzero_si256(), _mm256_set1_epi8(1), |sum, a, b| {
         _mm256_dpbusd_avx_epi32(*sum, a, b)
     });
-    // 16-bit sums of pairs: without what widens them, which depends on the type.
+    // Sums of pairs in 16 bits. Widening is not included, because it depends on the type.
     chains!(int8_pairs, "avx2", ymm_reg, _mm256_setzero_si256(), _mm256_set1_epi8(1), |sum, a, b| {
         _mm256_add_epi16(*sum, _mm256_maddubs_epi16(a, b))
     });

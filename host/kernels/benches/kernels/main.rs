@@ -1,12 +1,13 @@
-//! How far products and attention are from what the machine can do: `cargo bench -p infer-kernels
-//! -- [PARTS [TOKENS [INSTRUCTION_SET]]]`, where PARTS are types of weights and `attention`, and
-//! lists have commas.
+//! Benchmarks of products and attention against the machine's limits.
 //!
-//! A product's roofline is the greatest speed that the machine has for its operations, or the one
-//! at which memory gives its weights, whichever is lower. Both are measured before each product
-//! (and an untimed product follows, as in a model), so that a neighbour's load touches all three
-//! alike; a cell is the median of the products' speeds, and in brackets the median of the fractions
-//! with their quartiles. Setting and quantising the input is part of a product.
+//! Usage: `cargo bench -p infer-kernels -- [PARTS [TOKENS [INSTRUCTION_SET]]]`. PARTS lists weight
+//! types and `attention`; lists are separated by commas.
+//!
+//! The roofline of a product is the lower of two speeds: the peak arithmetic throughput, and the
+//! rate at which memory delivers the weights. Both are measured before each product, followed by an
+//! untimed product, as in a model. Interference from other processes therefore affects all three
+//! alike. A cell shows the median speed and, in brackets, the median fraction of the roofline with
+//! its quartiles. Setting and quantising the input is part of a product.
 
 mod limits;
 
@@ -23,7 +24,7 @@ use infer_kernels::{
 };
 use limits::{Arithmetic, Limits, READ_BYTES};
 
-/// Phi-3 Mini's, `(name, rows, columns)`.
+/// Matrices of Phi-3 Mini: `(name, rows, columns)`.
 const SHAPES: [(&str, usize, usize); 5] = [
     ("qkv", 9216, 3072),
     ("output", 3072, 3072),
@@ -32,12 +33,12 @@ const SHAPES: [(&str, usize, usize); 5] = [
     ("vocabulary", 32064, 3072),
 ];
 
-/// Weights of all matrices, far more than the last-level cache holds; and what is read for the
-/// bandwidth alone.
+/// Bytes of weights, far more than the last-level cache holds. The source also holds the bytes that
+/// bandwidth measurements read.
 const WEIGHTS_BYTES: usize = 512 << 20;
 const SOURCE_BYTES: usize = WEIGHTS_BYTES + 2 * READ_BYTES;
 
-/// What a cell takes, and how many measurements it is made of.
+/// Time of one cell, and the minimum and maximum number of its measurements.
 const CELL: Duration = Duration::from_millis(700);
 const ROUNDS: Range<usize> = 7..60;
 
@@ -84,8 +85,8 @@ fn number(text: &str) -> Result<usize, String> {
     found.ok_or_else(|| format!("tokens `{text}`: expected a number from 1 to 4096"))
 }
 
-/// Packed weights, of which every matrix is a stretch: any bytes are numbers, and these are scales
-/// of about 0.01.
+/// Packed weights that all matrices share. Every byte pattern is valid; these give scales of about
+/// 0.01.
 struct Source {
     bytes: Arc<Vec<u8>>,
     start: usize,
@@ -97,8 +98,8 @@ impl Source {
         let mut bytes = vec![0u8; SOURCE_BYTES + HUGE_PAGE];
         let start = bytes.as_ptr().align_offset(HUGE_PAGE);
         #[cfg(target_os = "linux")]
-        // SAFETY: the pages are inside `bytes`; the advice is what packed matrices are given, and a
-        // refusal changes nothing.
+        // SAFETY: the pages are inside `bytes`. Packed matrices get the same advice, and a failure
+        // has no effect.
         unsafe {
             libc::madvise(bytes.as_mut_ptr().add(start).cast(), SOURCE_BYTES, libc::MADV_HUGEPAGE);
         }
@@ -117,7 +118,7 @@ impl Source {
         &self.bytes[self.start..][WEIGHTS_BYTES..SOURCE_BYTES]
     }
 
-    /// As many matrices as there is room for.
+    /// As many matrices of this shape as fit into the weights.
     fn matrices(&self, ty: WeightType, rows: usize, columns: usize) -> Vec<QuantizedMatrix> {
         let size = packed_bytes(ty, rows, columns).expect("whole blocks");
         let matrix = |index: usize| {
@@ -129,7 +130,7 @@ impl Source {
     }
 }
 
-/// Repeats `round` for the time of a cell.
+/// Repeats `round` for the time of one cell.
 fn rounds(mut round: impl FnMut(usize)) {
     round(0);
     let start = Instant::now();
@@ -158,20 +159,20 @@ fn products(pool: &Pool, source: &Source, ty: WeightType, tokens: &[usize], limi
             let bytes = matrices[0].size_bytes() as f64;
             let (mut speeds, mut fractions) = (Vec::new(), Vec::new());
             rounds(|index| {
-                let least = limits.seconds(arithmetic, operations, bytes);
+                let minimum = limits.seconds(arithmetic, operations, bytes);
                 let mut product = |index: usize| {
                     input.set(pool, black_box(&values), tokens, columns);
                     matrices[index % matrices.len()].matmul(pool, &mut input, &mut out, rows, Write::Set);
                 };
-                // Measuring the limits has emptied the caches of all that a product before this one
-                // leaves there.
+                // Measuring the limits evicted the data that a preceding product leaves in the
+                // caches.
                 product(2 * index);
                 let start = Instant::now();
                 product(2 * index + 1);
                 let seconds = start.elapsed().as_secs_f64();
                 if index > 0 {
                     speeds.push(operations / seconds / 1e9);
-                    fractions.push(least / seconds);
+                    fractions.push(minimum / seconds);
                 }
             });
             let ([_, speed, _], [low, fraction, high]) = (quartiles(&mut speeds), quartiles(&mut fractions));

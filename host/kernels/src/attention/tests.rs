@@ -1,12 +1,16 @@
+use std::ops::Range;
+
+use half::f16;
+
 use super::*;
 use crate::rope::{Destination, Rope, RopeStyle, rope_and_store};
 use crate::testing::Random;
 
-/// A sequence in blocks, each filled as far as `fills` says, and the plain f32 keys and values.
+/// A sequence in blocks that are filled according to `fills`, and its keys and values in f32.
 struct Sequence {
     blocks: Vec<Vec<f16>>,
     fills: Vec<usize>,
-    /// The rows of all positions after `rope_and_store`.
+    /// Rows of all positions after `rope_and_store`.
     rows: Vec<f32>,
 }
 
@@ -16,7 +20,7 @@ impl Sequence {
     }
 }
 
-/// Stores random rows at `positions` positions, filling at most `fill()` slots of each block.
+/// Stores random rows at `positions` positions. Blocks are filled completely or to random lengths.
 fn sequence(
     pool: &Pool,
     shape: &AttentionShape,
@@ -30,7 +34,7 @@ fn sequence(
     while fills.iter().sum::<usize>() < positions {
         let left = positions - fills.iter().sum::<usize>();
         fills.push(left.min(if full { BLOCK_TOKENS } else { 1 + random.below(BLOCK_TOKENS) }));
-        // Unfilled slots are not numbers: nothing may read them.
+        // Unfilled slots are NaN: reading one makes the test fail.
         blocks.push(vec![f16::NAN; shape.layer_elements()]);
     }
     let mut position = 0;
@@ -43,7 +47,7 @@ fn sequence(
     Sequence { blocks, fills, rows }
 }
 
-/// In f64 from the rows, each key and value rounded to f16.
+/// Computes attention in f64 from the rows, with keys and values rounded to f16.
 fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> {
     let (dim, columns) = (shape.head_dim, shape.qkv_columns());
     let group = shape.query_heads / shape.kv_heads;
@@ -62,8 +66,8 @@ fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> 
                     / (dim as f64).sqrt()
             })
             .collect();
-        let greatest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|score| (score - greatest).exp()).collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
         let total: f64 = weights.iter().sum();
         for d in 0..dim {
             let sum: f64 =
@@ -75,7 +79,7 @@ fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> 
 }
 
 #[test]
-fn attention_is_that_of_the_reference_on_every_instruction_set() {
+fn attention_matches_reference_on_every_set() {
     let mut random = Random::new(3);
     let pool = Pool::new(2).unwrap();
     let shapes = [
@@ -94,7 +98,7 @@ fn attention_is_that_of_the_reference_on_every_instruction_set() {
         for (positions, full) in [(1, true), (17, false), (64, true), (65, true), (150, false)] {
             let sequence = sequence(&pool, &shape, &rope, &mut random, positions, full);
             let spans = sequence.spans();
-            // All positions in two runs, and the last alone, as in a decode step.
+            // All positions in two runs, and the last position alone, as in a decode step.
             let middle = positions / 2;
             let last = positions - 1;
             for runs in [vec![0..middle, middle..positions], vec![last..positions; 1]] {
@@ -173,8 +177,8 @@ fn branches_share_the_blocks_of_their_prefix() {
     }
 }
 
-/// Rows of queries, keys and values that are hardest on a softmax of f32 and on f16: what a feature
-/// is, by its part (0 to 2: query, key, value), position and number in its head.
+/// Returns the value of a feature, given its part (0 to 2: query, key, value), its position and its
+/// index in the head. The rows are chosen to stress softmax in f32 and storage in f16.
 type Feature = fn(&mut Random, usize, usize, usize) -> f32;
 
 const HARD: [(&str, Feature); 9] = [
@@ -204,7 +208,7 @@ const HARD: [(&str, Feature); 9] = [
         }
         _ => random.value(),
     }),
-    ("the greatest f16 values", |random, part, _, _| match part {
+    ("largest f16 values", |random, part, _, _| match part {
         2 => 65504.0 * if random.below(2) == 0 { 1.0 } else { -1.0 },
         _ => random.value(),
     }),
@@ -218,7 +222,7 @@ const HARD: [(&str, Feature); 9] = [
     }),
 ];
 
-/// Rows of `feature`, stored in blocks that are partly filled.
+/// Stores rows of `feature` in partly filled blocks.
 fn hard_sequence(
     pool: &Pool,
     shape: &AttentionShape,
@@ -246,27 +250,27 @@ fn hard_sequence(
     sequence
 }
 
-/// How far f32 may be from `reference`, in terms of the greatest value. A score is a sum of
-/// `head_dim` terms, each rounded; softmax turns an error of `e` of a score into one of at most
-/// `exp(2 e) - 1`. What softmax and the weighted sum add are some roundings for each position.
+/// Maximum distance of an f32 result from `reference`. A score is a sum of `head_dim` terms, each
+/// of them rounded. Softmax turns an error of `e` in a score into at most `exp(2 e) - 1`. Softmax
+/// and the weighted sum add a few roundings per position.
 fn allowed(shape: &AttentionShape, rows: &[f32], position: usize) -> f64 {
     let (dim, columns) = (shape.head_dim, shape.qkv_columns());
-    let greatest = |range: Range<usize>, from: usize, heads: usize| {
+    let largest = |range: Range<usize>, from: usize, heads: usize| {
         let rows = rows[range.start * columns..range.end * columns].chunks_exact(columns);
         let values = rows.flat_map(|row| &row[from * dim..(from + heads) * dim]);
         values.fold(0.0f64, |max, value| max.max(f64::from(value.abs())))
     };
-    let query = greatest(position..position + 1, 0, shape.query_heads);
-    let key = greatest(0..position + 1, shape.query_heads, shape.kv_heads);
-    let value = greatest(0..position + 1, shape.query_heads + shape.kv_heads, shape.kv_heads);
+    let query = largest(position..position + 1, 0, shape.query_heads);
+    let key = largest(0..position + 1, shape.query_heads, shape.kv_heads);
+    let value = largest(0..position + 1, shape.query_heads + shape.kv_heads, shape.kv_heads);
     let rounding = 1.0 / f64::from(1 << 24);
-    // Scores further than 87 apart have no weight, so the differences that count are at most that.
+    // Scores more than 87 apart have no weight, which limits the differences that matter.
     let score = (dim as f64 + 4.0) * (dim as f64).sqrt() * query * key * rounding + 90.0 * rounding;
     value * ((2.0 * score).exp_m1() + (3.0 * position as f64 + 40.0) * rounding)
 }
 
 #[test]
-fn hard_scores_keep_to_the_bound_of_f32_on_every_instruction_set() {
+fn extreme_scores_stay_within_f32_bound() {
     let mut random = Random::new(6);
     let pools = [1, 2, 3].map(|threads| Pool::new(threads).unwrap());
     let shapes =
@@ -300,14 +304,13 @@ fn hard_scores_keep_to_the_bound_of_f32_on_every_instruction_set() {
 }
 
 #[test]
-fn what_is_not_finite_stays_with_those_who_see_it() {
+fn non_finite_values_stay_in_visible_rows() {
     let mut random = Random::new(16);
     let pool = Pool::new(2).unwrap();
     let shape = AttentionShape { query_heads: 4, kv_heads: 2, head_dim: 64, window: None };
     let row = shape.query_heads * shape.head_dim;
     let usual: Feature = |random, _, _, _| random.value();
-    // A key and a value that f16 cannot hold become infinite; a query that is not a number is none
-    // of the others'.
+    // Keys and values that exceed f16 become infinite. A NaN query does not affect other queries.
     let bad: [(Feature, bool); 3] = [
         (|random, part, position, _| if part == 1 && position == 20 { 1e6 } else { random.value() }, true),
         (|random, part, position, _| if part == 2 && position == 20 { -1e6 } else { random.value() }, true),

@@ -1,11 +1,13 @@
-"""Write golden.bin beside this file: blocks of every weight type, and their values as the `gguf` package reads them.
+"""Write golden.bin beside this file: blocks of every weight type, and their values according to the
+`gguf` package.
 
-For each type: its number in GGUF files, bytes, values (u32 each, little-endian), then the bytes and the f32 values. Codes and sub-block
-scales are random bytes from a fixed seed; f16 scales are random numbers, with zero, a denormal and a negative one among them.
+Each type has its number in GGUF files, the number of bytes and of values (u32 each, little-endian),
+and then the bytes and the values as f32. Codes and sub-block scales are random bytes from a fixed
+seed. The f16 scales are random numbers that include zero, a denormal and a negative one.
 
     pip install gguf==0.19.0 numpy==2.4.6
     python host/kernels/src/dequantize/golden.py           # write the file
-    python host/kernels/src/dequantize/golden.py --check   # compare instead; exit code 1 when it is out of date
+    python host/kernels/src/dequantize/golden.py --check   # compare; exit code 1 if it is outdated
 """
 
 import struct
@@ -16,7 +18,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as Type
 from gguf.quants import dequantize
 
-# Where a block has f16 numbers.
+# Offsets of the f16 numbers in a block.
 SCALES = {
     Type.F32: [], Type.F16: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q8_0: [0],
     Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208],

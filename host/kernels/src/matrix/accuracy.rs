@@ -1,11 +1,12 @@
-//! Products against f64, over every type, Phi-3's shapes and the inputs that are hardest on int8.
+//! Accuracy of products, compared with f64, for every type, for Phi-3's shapes, and for inputs that
+//! stress int8.
 //!
-//! Two things are asked of each result. It is that of the same int8 input in exact arithmetic, but
-//! for the roundings of its f32 sums: at most 2⁻²⁴ of the sum of magnitudes each, and their number
-//! is known. And it is that of the f32 input, but for what int8 costs: a code is at most half a
-//! step off, so a group of scale `s` adds at most `s / 2 · Σ|w|`, whatever the input; errors that
-//! are spread evenly over ±1/2 have a variance of 1/12, so that the root of the mean square of many
-//! results is at most that of `s² / 12 · Σw²`.
+//! Each result must pass two checks. First, it equals the exact product of the same int8 input up
+//! to the roundings of its f32 sums: each is at most 2⁻²⁴ of the sum of magnitudes, and their
+//! number is known. Second, it equals the product of the f32 input up to the error of int8: a code
+//! is off by at most half a step, so a group of scale `s` adds at most `s / 2 · Σ|w|` for any
+//! input. Errors that are uniform over ±1/2 have a variance of 1/12, so the root mean square of
+//! many results is at most that of `s² / 12 · Σw²`.
 
 mod reference;
 
@@ -17,7 +18,7 @@ use super::*;
 use crate::testing::{Lines, Random, blocks, centred, usual};
 use reference::{Expected, Reference};
 
-/// The product on `set`, written or added to 0.5, with memory that ends where the last result does.
+/// Computes the product on `set`, written or added to 0.5. The output ends with the last result.
 fn product(
     set: InstructionSet,
     pool: &Pool,
@@ -40,17 +41,17 @@ fn product(
     values
 }
 
-/// What was seen of one type: the greatest of each.
+/// Maximum of each figure for one type.
 #[derive(Default)]
-struct Seen {
-    /// Of 64 and more tokens: relative RMSE, and its bound.
+struct Maxima {
+    /// Relative RMSE with 64 or more tokens, and its bound.
     relative: f64,
     relative_bound: f64,
-    /// The distance from exact in terms of the bound of one result, which is 1.
+    /// Distance from the exact result, relative to the bound of one result.
     of_bound: f64,
 }
 
-impl Seen {
+impl Maxima {
     fn join(&mut self, other: &Self) {
         self.relative = self.relative.max(other.relative);
         self.relative_bound = self.relative_bound.max(other.relative_bound);
@@ -58,8 +59,8 @@ impl Seen {
     }
 }
 
-/// Compares the product on every instruction set with `reference` and with each other.
-/// `errors_are_independent` where the root of the mean square is held to its bound too.
+/// Compares the product on every instruction set with `reference` and with each other. If
+/// `errors_are_independent`, the root mean square is compared with its bound as well.
 fn check(
     name: &str,
     reference: &Reference,
@@ -67,8 +68,8 @@ fn check(
     pool: &Pool,
     input: &[f32],
     errors_are_independent: bool,
-) -> Seen {
-    let mut seen = Seen::default();
+) -> Maxima {
+    let mut maxima = Maxima::default();
     let tokens = input.len() / reference.columns;
     let about =
         format!("{} ({}, {}), {tokens} tokens, {name}", reference.ty, reference.rows, reference.columns);
@@ -91,13 +92,13 @@ fn check(
                 expected.rounding,
                 expected.exact,
             );
-            seen.of_bound = seen.of_bound.max(from_exact / bound);
+            maxima.of_bound = maxima.of_bound.max(from_exact / bound);
             errors += from_exact.powi(2);
             squares += expected.exact.powi(2);
             variance += expected.variance;
         }
         if errors_are_independent {
-            // Five standard deviations of the root of a mean of so many squares.
+            // Five standard deviations of the root mean square of this many results.
             let allowed = variance.sqrt() * (1.0 + 5.0 / (2.0 * out.len() as f64).sqrt());
             let (error, magnitude) = (errors.sqrt(), squares.sqrt());
             assert!(
@@ -109,10 +110,10 @@ fn check(
             );
             if tokens >= 64 {
                 let (relative, relative_bound) = (error / magnitude, allowed / magnitude);
-                seen.join(&Seen { relative, relative_bound, of_bound: 0.0 });
+                maxima.join(&Maxima { relative, relative_bound, of_bound: 0.0 });
             }
         }
-        // Sets whose `mul_add` rounds once have the same sums in the same order.
+        // Instruction sets whose `mul_add` rounds once compute the same sums in the same order.
         if set == InstructionSet::Portable {
             continue;
         }
@@ -120,24 +121,25 @@ fn check(
         let differs = first.iter().zip(&out).position(|(a, b)| a.to_bits() != b.to_bits());
         assert_eq!(differs, None, "{about}: {} and {} differ", first_set.name(), set.name());
     }
-    seen
+    maxima
 }
 
-/// Close to a normal distribution: sums of twelve, with a variance of 1.
+/// Random values close to a normal distribution: sums of twelve uniform values, with a variance of
+/// 1.
 fn normal(random: &mut Random, len: usize) -> Vec<f32> {
     (0..len).map(|_| (0..12).map(|_| random.value() / 2.0).sum()).collect()
 }
 
 type Scale = fn(&mut Random) -> f16;
 
-/// Weights that are hardest on sums: all codes at random, with these scales.
+/// Scales that stress the sums. All codes are random.
 const SCALES: [(&str, Scale); 7] = [
     ("usual scales", usual),
     ("zero scales", |_| f16::ZERO),
-    ("the greatest f16 as scale", |_| f16::MAX),
-    ("the least f16 as scale", |_| f16::MIN),
-    ("the smallest normal f16 as scale", |_| f16::MIN_POSITIVE),
-    ("the smallest subnormal f16 as scale", |_| f16::from_bits(1)),
+    ("largest f16 as scale", |_| f16::MAX),
+    ("most negative f16 as scale", |_| f16::MIN),
+    ("smallest normal f16 as scale", |_| f16::MIN_POSITIVE),
+    ("smallest subnormal f16 as scale", |_| f16::from_bits(1)),
     ("scales far apart", |random| match random.below(4) {
         0 => f16::MAX,
         1 => f16::MIN_POSITIVE_SUBNORMAL,
@@ -146,7 +148,7 @@ const SCALES: [(&str, Scale); 7] = [
     }),
 ];
 
-/// A value of a token, by a random number and the column.
+/// Returns a value of a token, given a random generator and the column.
 type Input = fn(&mut Random, usize) -> f32;
 
 const INPUTS: [(&str, Input); 12] = [
@@ -159,18 +161,18 @@ const INPUTS: [(&str, Input); 12] = [
     ("one huge value", |random, column| if column == 17 { 3e4 } else { random.value() }),
     ("a huge value here and there", |random, _| if random.below(300) == 0 { -1e4 } else { 1e-3 }),
     ("half a step off", |_, column| if column % 32 == 0 { 127.0 } else { 0.5 }),
-    ("the smallest values that count", |random, _| 1e-29 * random.value()),
-    ("values too small to count", |random, _| 1e-31 * random.value()),
+    ("smallest values that are not zeroed", |random, _| 1e-29 * random.value()),
+    ("values that become zero", |random, _| 1e-31 * random.value()),
     ("subnormal values", |_, _| -1e-40),
 ];
 
 #[test]
-fn random_products_keep_to_the_bound_of_their_type() {
+fn random_products_stay_within_bound() {
     let mut random = Random::new(7);
     let pool = Pool::new(2).unwrap();
     let mut table = String::new();
     for ty in WeightType::ALL {
-        let (mut evenly, mut normally) = (Seen::default(), Seen::default());
+        let (mut evenly, mut normally) = (Maxima::default(), Maxima::default());
         for columns in COLUMNS {
             let rows = 96;
             let bytes = centred(ty, rows * columns / ty.block_elements(), &mut random);
@@ -183,8 +185,8 @@ fn random_products_keep_to_the_bound_of_their_type() {
                 normally.join(&check("normal", &reference, &matrix, &pool, &input, true));
             }
         }
-        for seen in [evenly, normally] {
-            write!(table, "| {ty} | {:.2e} | {:.2e} ", seen.relative_bound, seen.relative).unwrap();
+        for maxima in [evenly, normally] {
+            write!(table, "| {ty} | {:.2e} | {:.2e} ", maxima.relative_bound, maxima.relative).unwrap();
         }
         table.push_str("|\n");
     }
@@ -192,11 +194,11 @@ fn random_products_keep_to_the_bound_of_their_type() {
 }
 
 #[test]
-fn adversarial_products_keep_to_the_bound_of_each_result() {
+fn adversarial_products_stay_within_bound() {
     let mut random = Random::new(9);
     let pool = Pool::new(2).unwrap();
     for ty in WeightType::ALL {
-        let mut seen = Seen::default();
+        let mut maxima = Maxima::default();
         let mut with = |weights: &str, bytes: &[u8], rows: usize, columns: usize| {
             let reference = Reference::new(ty, bytes, rows, columns);
             let matrix = QuantizedMatrix::pack(&pool, ty, bytes, rows, columns).unwrap();
@@ -205,7 +207,7 @@ fn adversarial_products_keep_to_the_bound_of_each_result() {
                     let input: Vec<f32> =
                         (0..tokens * columns).map(|i| value(&mut random, i % columns)).collect();
                     let name = format!("{weights}, {name}");
-                    seen.join(&check(&name, &reference, &matrix, &pool, &input, false));
+                    maxima.join(&check(&name, &reference, &matrix, &pool, &input, false));
                 }
             }
         };
@@ -220,18 +222,18 @@ fn adversarial_products_keep_to_the_bound_of_each_result() {
                 with(&format!("codes of {code:#x}"), &bytes, rows, columns);
             }
         }
-        println!("| {ty} | worst of the bound of one result: {:.3} |", seen.of_bound);
+        println!("| {ty} | worst of the bound of one result: {:.3} |", maxima.of_bound);
     }
 }
 
-/// Blocks whose every byte is `code`, but for a usual scale and minimum.
+/// Blocks whose bytes are all `code`, except for a usual scale and minimum.
 fn equal_codes(ty: WeightType, code: u8, count: usize) -> Vec<u8> {
     let scaled = blocks(ty, count, &mut Random::new(1), |_| f16::from_f32(0.01));
     let other = blocks(ty, count, &mut Random::new(2), |_| f16::from_f32(0.01));
     if ty.block_elements() == 1 {
         return scaled;
     }
-    // What does not depend on the seed is a scale; a few codes that are equal by chance stay as
+    // Bytes that do not depend on the seed are scales. A few codes that are equal by chance stay as
     // they are.
     scaled.iter().zip(&other).map(|(&a, &b)| if a == b { a } else { code }).collect()
 }
@@ -241,7 +243,7 @@ const COLUMNS: [usize; 2] = [3072, 8192];
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "an emulated processor takes too long over whole matrices")]
-fn whole_matrices_of_phi3_are_their_panels_one_by_one() {
+fn phi3_matrices_equal_their_panels() {
     let mut random = Random::new(11);
     let pool = Pool::new(2).unwrap();
     for ty in WeightType::ALL {
@@ -276,13 +278,13 @@ fn whole_matrices_of_phi3_are_their_panels_one_by_one() {
 }
 
 #[test]
-fn products_of_odd_sizes_are_exact_and_alike_for_any_threads_and_neighbours() {
+fn odd_sizes_are_exact_for_any_thread_count() {
     let mut random = Random::new(12);
     let pools = [1, 2, 3].map(|threads| Pool::new(threads).unwrap());
     for ty in WeightType::ALL {
         let group = ty.block_elements();
         for case in 0..40 {
-            // The edges of panels and tiles first, then anything.
+            // First the edges of panels and tiles, then random sizes.
             let rows = [1, 31, 32, 33, 64, 65].get(case).copied().unwrap_or_else(|| 1 + random.below(100));
             let blocks_of_row = [1, 2, 3, 2048 / group + 1]
                 .get(case)
@@ -316,7 +318,7 @@ fn products_of_odd_sizes_are_exact_and_alike_for_any_threads_and_neighbours() {
 }
 
 #[test]
-fn what_is_not_finite_in_a_token_is_in_all_of_its_results_and_in_no_others() {
+fn non_finite_token_affects_only_its_results() {
     let mut random = Random::new(13);
     let pool = Pool::new(2).unwrap();
     let (rows, columns) = (40, 512);
@@ -354,7 +356,7 @@ fn what_is_not_finite_in_a_token_is_in_all_of_its_results_and_in_no_others() {
 }
 
 #[test]
-fn rows_of_weights_that_are_not_finite_leave_others_alone() {
+fn non_finite_weight_rows_affect_only_themselves() {
     let mut random = Random::new(14);
     let pool = Pool::new(2).unwrap();
     let (rows, columns) = (40, 512);
@@ -383,7 +385,7 @@ fn rows_of_weights_that_are_not_finite_leave_others_alone() {
 }
 
 #[test]
-fn inputs_near_the_greatest_f32_do_not_panic() {
+fn inputs_near_f32_max_do_not_panic() {
     let pool = Pool::new(1).unwrap();
     for ty in WeightType::ALL {
         let bytes = blocks(ty, 512 / ty.block_elements(), &mut Random::new(15), usual);

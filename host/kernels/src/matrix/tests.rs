@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::{Random, blocks, usual};
 
 #[test]
-fn wrong_shapes_are_refused_in_words() {
+fn wrong_shapes_are_rejected() {
     let pool = Pool::new(1).unwrap();
     let pack = |ty, len: usize, rows, columns| {
         QuantizedMatrix::pack(&pool, ty, &vec![0; len], rows, columns).err().map(|error| error.to_string())
@@ -16,7 +16,7 @@ fn wrong_shapes_are_refused_in_words() {
         (
             pack(WeightType::Q4K, 144, 1, 96),
             Some(
-                "`Q4_K` matrix: expected columns to be a multiple of 256, found 96; take a type with smaller blocks",
+                "`Q4_K` matrix: expected columns to be a multiple of 256, found 96; use a type with smaller blocks",
             ),
         ),
         (pack(WeightType::Q8_0, 33, 1, 32), Some("`Q8_0` matrix of (1, 32): expected 34 bytes, found 33")),
@@ -32,7 +32,7 @@ fn wrong_shapes_are_refused_in_words() {
 }
 
 #[test]
-fn matrix_from_packed_bytes_multiplies_as_the_packed_one_does() {
+fn reopened_packed_matrix_has_equal_products() {
     let mut random = Random::new(21);
     let pool = Pool::new(2).unwrap();
     let (rows, columns, tokens) = (70, 512, 5);
@@ -41,7 +41,7 @@ fn matrix_from_packed_bytes_multiplies_as_the_packed_one_does() {
         let bytes = blocks(ty, rows * columns / ty.block_elements(), &mut random, usual);
         let packed = QuantizedMatrix::pack(&pool, ty, &bytes, rows, columns).unwrap();
         assert_eq!(Some(packed.packed().len()), pack::packed_bytes(ty, rows, columns));
-        let (source, start) = held(packed.packed());
+        let (source, start) = aligned_source(packed.packed());
         let range = start..start + packed.packed().len();
         let read = QuantizedMatrix::from_packed(ty, source, range, rows, columns).unwrap();
         let product = |matrix: &QuantizedMatrix| {
@@ -55,8 +55,8 @@ fn matrix_from_packed_bytes_multiplies_as_the_packed_one_does() {
     }
 }
 
-/// A holder of `bytes`, and where they begin in it: at a multiple of 64.
-fn held(bytes: &[u8]) -> (PackedSource, usize) {
+/// Copies `bytes` into a source at a multiple of 64, and returns the source and the offset.
+fn aligned_source(bytes: &[u8]) -> (PackedSource, usize) {
     let mut holder = vec![0; bytes.len() + 64];
     let start = holder.as_ptr().align_offset(64);
     holder[start..start + bytes.len()].copy_from_slice(bytes);
@@ -64,8 +64,8 @@ fn held(bytes: &[u8]) -> (PackedSource, usize) {
 }
 
 #[test]
-fn packed_bytes_that_are_elsewhere_are_refused_in_words() {
-    let (source, start) = held(&[0; 2 * 1088]);
+fn misplaced_packed_bytes_are_rejected() {
+    let (source, start) = aligned_source(&[0; 2 * 1088]);
     let read = |from: usize, to: usize, rows, columns| {
         let range = start.wrapping_add(from)..start.wrapping_add(to);
         QuantizedMatrix::from_packed(WeightType::Q8_0, source.clone(), range, rows, columns).err()
@@ -97,8 +97,8 @@ fn fnv(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Files of packed bytes are kept between versions of the program. Where this fails, raise
-/// [`crate::PACKED_LAYOUT`] and put the new hashes here.
+/// Files of packed bytes outlive a version of the program. If this test fails, increase
+/// [`crate::PACKED_LAYOUT`] and store the new hashes here.
 #[test]
 fn packed_bytes_change_with_the_layout() {
     let hashes = [
@@ -122,7 +122,7 @@ fn packed_bytes_change_with_the_layout() {
 }
 
 #[test]
-fn gate_is_silu_of_what_was_there() {
+fn gate_multiplies_silu_of_output() {
     let mut random = Random::new(5);
     let mut gates = random.values(64);
     gates.extend([-1e30, -200.0, -88.0, -0.0, 0.0, 88.0, 200.0, 1e30]);
@@ -149,7 +149,7 @@ fn gate_is_silu_of_what_was_there() {
 }
 
 #[test]
-fn halves_are_the_matrices_of_their_rows() {
+fn split_equals_packing_the_halves() {
     let pool = Pool::new(2).unwrap();
     let mut random = Random::new(6);
     let (rows, columns) = (100, 256);

@@ -1,26 +1,23 @@
-//! The product of a matrix of F32 or F16 values with f32 activations: the same panels, a value a
+//! Product of an F32 or F16 matrix with f32 activations, on the same panels with one value per
 //! column and row.
-#![allow(clippy::needless_range_loop, reason = "a tile's registers go by number")]
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end; contracts are at each function"
-)]
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
 use std::ops::Range;
 
-use super::{Finish, Target};
+use super::output::{Finish, Target};
 use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 
-/// Tokens of a register tile.
+/// Number of tokens in a register tile.
 const TILE: usize = 4;
 
-/// The product of `panels` with `tokens` rows of `values`, each `columns` long.
+/// Computes the product of `panels` with `tokens` rows of `values`, each of length `columns`.
 ///
 /// # Safety
-/// `S` is available; `weights` holds whole panels of `columns` f16 (`HALF`) or f32 values a row;
-/// `values` holds the rows; `target` has room for all its rows, and nobody else writes those of the
-/// panels.
+/// `S` is available; `weights` holds whole panels of `columns` f16 (`HALF`) or f32 values per row;
+/// `values` holds the rows; `target` has room for all its rows, and no other task writes the rows
+/// of these panels.
 pub(crate) unsafe fn panels<S: Simd, const HALF: bool>(
     weights: *const u8,
     columns: usize,

@@ -1,10 +1,7 @@
-//! How the kernel reads packed weights: one [`Format`] for each quantised type, and [`Unpacked`]
-//! for a stretch of any of them that was spread to whole bytes once and is then used for many
-//! tokens. Offsets are those of the table in `pack`.
-#![allow(
-    unsafe_op_in_unsafe_fn,
-    reason = "vector operations from end to end, under the contract of `Format`"
-)]
+//! Decoding of packed weights: one [`Format`] for each quantised type, and [`Unpacked`] for a range
+//! that was expanded to whole bytes once and is used for many tokens. Offsets follow the table in
+//! `pack`.
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Format`")]
 
 use std::marker::PhantomData;
 
@@ -12,38 +9,38 @@ use crate::WeightType;
 use crate::pack::{PANEL, Parts, parts};
 use crate::simd::Simd;
 
-/// What is subtracted besides the offset.
+/// Minima that are added or subtracted, besides the offset.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Minima {
     None,
-    /// One f16 a group, added: Q4_1.
+    /// One f16 per group, added: Q4_1.
     Group,
-    /// Six-bit numbers of sub-blocks with an f16 scale, taken off: Q4_K, Q5_K.
+    /// Six-bit numbers per sub-block with an f16 scale, subtracted: Q4_K, Q5_K.
     SubBlocks,
 }
 
-/// The groups of a panel in memory.
+/// Access to the groups of a panel in memory.
 ///
 /// # Safety
-/// `group` points at a whole group; `row` is the first of `V` whole vectors of rows of the panel.
+/// `group` points to a whole group; `row` is the first of `V` whole vectors of rows in the panel.
 pub(crate) trait Format {
     const BITS: u32;
-    /// Columns of a group and of a sub-block with a weight scale of its own.
+    /// Number of columns of a group, and of a sub-block with its own weight scale.
     const GROUP: usize;
     const SUB: usize;
     const BYTES: usize;
-    /// Where the codes' low bits begin.
+    /// Offset of the low bits of the codes.
     const CODES: usize;
     const OFFSET: i32;
     const MINIMA: Minima;
 
-    /// The codes of eight columns of a group: four, and the four that follow.
+    /// Returns the codes of eight columns of a group, in two steps of four.
     unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2];
-    /// The scales of a sub-block.
+    /// Returns the scales of a sub-block.
     unsafe fn scale<S: Simd, const V: usize>(group: *const u8, sub: usize, row: usize) -> [S::F; V];
-    /// The minima of a group, or their scales.
+    /// Returns the minima of a group, or their scales.
     unsafe fn minimum<S: Simd, const V: usize>(group: *const u8, row: usize) -> [S::F; V];
-    /// The minima of sub-blocks `2 i` and `2 i + 1` as 16-bit numbers of a lane.
+    /// Returns the minima of sub-blocks `2 i` and `2 i + 1` as two 16-bit numbers per lane.
     unsafe fn minimum_pair<S: Simd, const V: usize>(group: *const u8, i: usize, row: usize) -> [S::I; V];
 }
 
@@ -65,7 +62,7 @@ unsafe fn f32_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::F;
     values
 }
 
-/// Four bytes a row.
+/// Loads four bytes per row.
 #[inline(always)]
 unsafe fn dword_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::I; V] {
     let mut values = [S::splat_i32(0); V];
@@ -75,8 +72,7 @@ unsafe fn dword_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::
     values
 }
 
-/// Lower and upper nibbles of `low`, under the bits of `high` that `first` and `second` bring to
-/// places 4 and up.
+/// Splits `low` into lower and upper nibbles.
 #[inline(always)]
 unsafe fn nibbles<S: Simd, const V: usize>(low: [S::I; V]) -> [[S::I; V]; 2] {
     let mask = S::splat_i32(0x0f0f_0f0f);
@@ -88,7 +84,7 @@ unsafe fn nibbles<S: Simd, const V: usize>(low: [S::I; V]) -> [[S::I; V]; 2] {
     codes
 }
 
-/// Shifts left by `bits`, or right where that is negative.
+/// Shifts left by `bits`, or right if `bits` is negative.
 #[inline(always)]
 unsafe fn shift16<S: Simd>(value: S::I, bits: i32) -> S::I {
     if bits > 0 {
@@ -100,8 +96,8 @@ unsafe fn shift16<S: Simd>(value: S::I, bits: i32) -> S::I {
     }
 }
 
-/// Adds the bits above the nibbles: `shift` brings those of the first four columns to place 4,
-/// `shift - width` those of the second.
+/// Adds the bits above the nibbles. A shift by `shift` moves those of the first four columns to bit
+/// 4, and one by `shift - width` those of the second four.
 #[inline(always)]
 unsafe fn with_high<S: Simd, const V: usize>(
     mut codes: [[S::I; V]; 2],
@@ -210,8 +206,8 @@ formats! {
     Q6K: 6 bits, 256 / 16, offset 32, None;
 }
 
-/// Groups of `W` with f32 scales, minima as they are used, and a byte a code; 4-bit codes stay two
-/// a byte, which two operations a vector take apart.
+/// Groups of `W` with scales and minima in f32, and one byte per code. Codes of 4 bits stay packed
+/// two per byte, since two operations per vector separate them.
 pub(crate) struct Unpacked<W>(PhantomData<W>);
 
 impl<W: Format> Unpacked<W> {
@@ -222,7 +218,7 @@ impl<W: Format> Unpacked<W> {
         _ => Self::MINIMUM + PANEL * 4,
     };
 
-    /// Spreads one group of a panel to `to`, which has room for `Self::BYTES`.
+    /// Unpacks one group of a panel to `to`, which has room for `Self::BYTES`.
     #[inline(always)]
     pub(crate) unsafe fn unpack<S: Simd>(group: *const u8, to: *mut u8) {
         let f32_to = |at: usize, row: usize| to.add(at + row * 4).cast::<f32>();

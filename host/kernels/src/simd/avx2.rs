@@ -1,6 +1,6 @@
-//! AVX2 with FMA and F16C: 8 lanes; and the same with AVX-VNNI, whose products of bytes take one
+//! AVX2 with FMA and F16C: 8 lanes. A second set adds AVX-VNNI, which multiplies bytes with one
 //! instruction instead of three.
-#![allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the contract of `Simd`")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Simd`")]
 
 use std::arch::x86_64::*;
 
@@ -22,7 +22,7 @@ unsafe fn enter_avx_vnni<J: Job<AvxVnni>>(job: J) {
     job.run();
 }
 
-/// What the two share: all but the products of bytes.
+/// Operations that both sets share: all except products of bytes.
 macro_rules! common {
     () => {
         type I = __m256i;
@@ -181,8 +181,8 @@ impl Simd for Avx2 {
         enter_avx2(job);
     }
 
-    /// 16-bit sums of pairs hold 8 groups of 4-bit codes (8 · 2 · 15 · 127 = 30,480), 4 of 5 bits,
-    /// 2 of 6 bits and 1 of 8.
+    /// Sums of pairs in 16 bits hold 8 groups of 4-bit codes (8 · 2 · 15 · 127 = 30,480), 4 of 5
+    /// bits, 2 of 6 bits and 1 of 8 bits.
     #[inline(always)]
     fn run_length(bits: u32) -> usize {
         match bits {
@@ -199,7 +199,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot(bits: u32, partial: __m256i, codes: __m256i, input: __m256i) -> __m256i {
         if bits == 8 {
-            // Unsigned codes of 8 bits overflow 16-bit sums; magnitudes up to 128 do not.
+            // Unsigned 8-bit codes overflow 16-bit sums; magnitudes up to 128 do not.
             let signed = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
             let products = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(input, signed));
             return _mm256_add_epi16(partial, products);

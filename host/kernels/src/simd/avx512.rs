@@ -1,5 +1,5 @@
 //! AVX-512 with VNNI: 16 lanes, and products of bytes in one instruction.
-#![allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the contract of `Simd`")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Simd`")]
 
 use std::arch::x86_64::*;
 
@@ -80,7 +80,7 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     unsafe fn merge(a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
-        // The truth table of `a | (b & mask)`.
+        // Truth table of `a | (b & mask)`.
         _mm512_ternarylogic_epi32::<0xF8>(a, b, mask)
     }
     #[inline(always)]

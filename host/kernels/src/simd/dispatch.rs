@@ -1,11 +1,10 @@
-//! Which instruction set the kernels run on: the best that this CPU has, unless a lower one is
-//! asked for.
+//! Choice of the instruction set: the best that the CPU has, unless a lower one is requested.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use thiserror::Error;
 
-/// An instruction set that kernels exist for, best first.
+/// Supported instruction sets, best first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum InstructionSet {
@@ -22,11 +21,9 @@ pub(crate) enum InstructionSet {
     Portable,
 }
 
-/// A name that is no instruction set of this CPU.
+/// A name that is not an instruction set of this CPU.
 #[derive(Debug, Error)]
-#[error(
-    "instruction set `{name}`: expected one that this CPU has ({available}); leave it out to take the best"
-)]
+#[error("instruction set `{name}`: expected one that this CPU has ({available}); omit it to use the best")]
 pub struct UnknownInstructionSet {
     name: String,
     available: String,
@@ -63,7 +60,7 @@ impl InstructionSet {
         }
     }
 
-    /// Exactly what `Simd::enter` of the set enables.
+    /// Checks for exactly the features that `Simd::enter` of the set enables.
     fn is_available(self) -> bool {
         #[cfg(target_arch = "aarch64")]
         use std::arch::is_aarch64_feature_detected as has;
@@ -89,12 +86,12 @@ impl InstructionSet {
         }
     }
 
-    /// Those that this CPU has, best first.
+    /// Instruction sets that this CPU has, best first.
     pub(crate) fn available() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|set| set.is_available())
     }
 
-    /// The one in force.
+    /// The instruction set in use.
     pub(crate) fn chosen() -> Self {
         let index = CHOSEN.load(Ordering::Relaxed);
         if let Some(&set) = Self::ALL.get(usize::from(index)) {
@@ -106,24 +103,24 @@ impl InstructionSet {
     }
 }
 
-/// An index into `InstructionSet::ALL`; past its end before the first use.
+/// Index into `InstructionSet::ALL`; beyond its end before the first use.
 static CHOSEN: AtomicU8 = AtomicU8::new(u8::MAX);
 
-/// The name of the instruction set that the kernels run on: `avx512-vnni`, `avx-vnni`, `avx2`,
-/// `neon-i8mm`, `neon-dotprod` or `portable`.
+/// Name of the instruction set in use: `avx512-vnni`, `avx-vnni`, `avx2`, `neon-i8mm`,
+/// `neon-dotprod` or `portable`.
 pub fn instruction_set() -> &'static str {
     InstructionSet::chosen().name()
 }
 
-/// The names of the instruction sets of this CPU, best first; the last is `portable`.
+/// Names of the instruction sets of this CPU, best first. The last one is `portable`.
 pub fn instruction_sets() -> Vec<&'static str> {
     InstructionSet::available().map(InstructionSet::name).collect()
 }
 
-/// Makes the kernels run on a lower instruction set than the best: for tests and comparisons.
+/// Selects a lower instruction set than the best, for tests and comparisons.
 ///
 /// # Errors
-/// If this CPU has none of that name.
+/// If this CPU has no set of that name.
 pub fn set_instruction_set(name: &str) -> Result<(), UnknownInstructionSet> {
     let Some(set) = InstructionSet::available().find(|set| set.name() == name) else {
         return Err(UnknownInstructionSet {
@@ -177,17 +174,17 @@ pub(crate) use with_simd;
 mod tests {
     use super::*;
 
-    /// Scripts that choose the CPU say what they expect of it: tests of sets that are not there
-    /// would pass by not running.
+    /// Scripts that emulate a CPU set the variable to the sets that they expect, since a test of an
+    /// unavailable set would pass without running.
     #[test]
-    fn sets_are_those_that_the_caller_expects() {
+    fn available_sets_match_expectation() {
         if let Ok(expected) = std::env::var("INFER_TEST_INSTRUCTION_SETS") {
             assert_eq!(instruction_sets().join(","), expected);
         }
     }
 
     #[test]
-    fn portable_is_always_there_and_unknown_names_are_refused() {
+    fn portable_is_available_and_unknown_names_rejected() {
         assert_eq!(instruction_sets().last(), Some(&"portable"));
         let error = set_instruction_set("mmx").unwrap_err().to_string();
         assert!(error.starts_with("instruction set `mmx`: expected one that this CPU has ("), "{error}");

@@ -1,9 +1,9 @@
-//! NEON with the dot products of bytes: 4 lanes; and the same with I8MM, which multiplies unsigned
+//! NEON with dot products of bytes: 4 lanes. A second set adds I8MM, which multiplies unsigned
 //! bytes with signed ones.
 //!
-//! Instructions that Rust has no stable name for are written out; each block names the extension
+//! Instructions without a stable intrinsic are written as assembly; each block names the extension
 //! that it needs.
-#![allow(unsafe_op_in_unsafe_fn, reason = "vector operations from end to end, under the contract of `Simd`")]
+#![allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of `Simd`")]
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -26,7 +26,7 @@ unsafe fn enter_i8mm<J: Job<NeonI8mm>>(job: J) {
     job.run();
 }
 
-/// What the two share: all but the products of bytes.
+/// Operations that both sets share: all except products of bytes.
 macro_rules! common {
     () => {
         type I = int32x4_t;
@@ -209,8 +209,8 @@ impl Simd for NeonDotprod {
         enter_dotprod(job);
     }
 
-    /// Signed with signed: codes of fewer than 8 bits have no sign, and those of 8 lose their
-    /// offset here.
+    /// Signed times signed: codes of fewer than 8 bits are not negative, and the offset of 8-bit
+    /// codes is subtracted here.
     #[inline(always)]
     unsafe fn dot(bits: u32, partial: int32x4_t, codes: int32x4_t, input: int32x4_t) -> int32x4_t {
         let codes = if bits == 8 { veorq_s32(codes, vdupq_n_s32(0x8080_8080_u32 as i32)) } else { codes };

@@ -1,4 +1,4 @@
-//! Plain Rust on arrays: right on every CPU, and left to the compiler to make vectors of.
+//! Plain Rust on arrays, which runs on every CPU and leaves vectorisation to the compiler.
 #![allow(clippy::needless_range_loop, reason = "two arrays, one index")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "pointer reads under the contract of `Simd`")]
 
@@ -14,10 +14,10 @@ pub(crate) struct Portable;
 type I = [u32; LANES];
 type F = [f32; LANES];
 
-/// Added and taken off again, this rounds to a whole number, ties to even, for values below 2^22.
+/// Adding and then subtracting this number rounds to an integral value, ties to even, below 2^22.
 const ROUND: f32 = 12_582_912.0;
 
-// Loops: the compiler makes vectors of these, and not of `array::map` and `from_fn`.
+// Loops, because the compiler vectorises these but not `array::map` and `from_fn`.
 
 #[inline(always)]
 fn map<A: Copy, B: Copy + Default>(a: [A; LANES], f: impl Fn(A) -> B) -> [B; LANES] {
@@ -41,7 +41,7 @@ fn zip<A: Copy, B: Copy, C: Copy + Default>(
     out
 }
 
-/// Shifts the two halves of each lane; `keep` is what stays of a half.
+/// Shifts both halves of each lane; `keep` masks the bits that remain in a half.
 #[inline(always)]
 fn halves(value: I, f: impl Fn(u16) -> u16) -> I {
     map(value, |v| u32::from(f(v as u16)) | u32::from(f((v >> 16) as u16)) << 16)

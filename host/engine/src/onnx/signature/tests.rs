@@ -1,9 +1,9 @@
-//! Cards against files, and tensors against both.
+//! Comparison of cards with files, and of tensors with both.
 
 use super::*;
 use crate::card;
 
-/// A card of two inputs and an output, (N, 2) of f32, (N) of i64 and (N, K) of f32.
+/// A card with two inputs, (N, 2) of f32 and (N) of i64, and one output, (N, K) of f32.
 fn card() -> Card {
     let text = r#"
         name = "m"
@@ -23,7 +23,7 @@ fn card() -> Card {
     card::parse(&text.replace("SHA", &"0".repeat(64))).unwrap().0
 }
 
-/// An axis below 0 varies.
+/// A port; a negative size stands for a varying axis.
 fn port(name: &str, dtypes: &'static [DType], shape: &[i32]) -> Port {
     let axis = |size: &i32| match usize::try_from(*size) {
         Ok(size) => Axis::Fixed(size),
@@ -34,7 +34,7 @@ fn port(name: &str, dtypes: &'static [DType], shape: &[i32]) -> Port {
 }
 
 fn inputs() -> Vec<Port> {
-    // The file's order is not the card's.
+    // The order of the file differs from that of the card.
     vec![port("b", &[DType::I64], &[-1]), port("a", &[DType::F32], &[-1, 2])]
 }
 
@@ -43,7 +43,7 @@ fn outputs() -> Vec<Port> {
 }
 
 #[test]
-fn card_and_file_must_tell_the_same() {
+fn card_must_match_file() {
     const F32: &[DType] = &[DType::F32];
     const I64: &[DType] = &[DType::I64];
     let (a, b) = (|| port("a", F32, &[-1, 2]), || port("b", I64, &[-1]));
@@ -76,7 +76,7 @@ fn card_and_file_must_tell_the_same() {
         ),
     ];
     for (ports, expected) in cases {
-        // A narrower output than the file's is what the card may tell, a wider one is not.
+        // A card may declare a narrower output than the file, but not a wider one.
         let made = Signature::new(&card(), &ports, &[port("y", F32, &[-1, -1])]);
         assert_eq!(made.err().as_deref(), expected);
     }
@@ -86,24 +86,24 @@ fn card_and_file_must_tell_the_same() {
 }
 
 #[test]
-fn batches_need_the_cards_word() {
+fn batches_require_batch_axis_in_card() {
     let open = vec![port("y", &[DType::F32], &[-1, -1])];
     let unbatched = |card: &Card, outputs: &[Port]| {
         Signature::new(card, &inputs(), outputs).unwrap().unbatched().map(str::to_owned)
     };
     assert_eq!(unbatched(&card(), &open), None);
-    // Where the file does not tell, the card does.
+    // If the file does not declare the shape, the card decides.
     assert_eq!(unbatched(&card(), &[Port { shape: None, ..open[0].clone() }]), None);
     let mut silent = card();
     silent.batch_axis = None;
     let reason = unbatched(&silent, &open).unwrap();
-    assert!(reason.starts_with("its card does not say `batch_axis = 0`"), "{reason}");
+    assert!(reason.starts_with("its card has no `batch_axis = 0`"), "{reason}");
     silent.outputs[0].shape[0] = Axis::Fixed(1);
     assert_eq!(unbatched(&silent, &open).unwrap(), "axis 0 of output `y` is always 1");
     silent.outputs[0].shape.clear();
     let scalar = [Port { shape: None, ..open[0].clone() }];
     assert_eq!(unbatched(&silent, &scalar).unwrap(), "output `y` is a scalar");
-    // A file in which the axis cannot grow contradicts the card.
+    // A file that fixes the batch axis contradicts the card.
     let fixed = vec![port("y", &[DType::F32], &[1, -1])];
     let message = Signature::new(&card(), &inputs(), &fixed).err().unwrap();
     assert_eq!(message, "output `y` is f32 (N, K) in the card and f32 (1, ?) in the file");
@@ -124,12 +124,12 @@ fn varying_axes_are_bounded() {
         Signature::new(&card, &[open("x")], &[open("y")]).unwrap()
     };
     let batch = "batch_axis = 0";
-    let send = "send less, or raise the axis's `max` in the model's card";
-    let several = "run the rows in several jobs";
-    let together = "its varying axes multiply to 129024, expected at most 65536; send less at once, or set `max` of each \
+    let send = "send less data, or raise the axis's `max` in the model's card";
+    let several = "split the rows into several jobs";
+    let together = "the product of its varying axes is 129024, expected at max 65536; send less data, or set `max` of each \
                     of them in the model's card";
-    let axis = |index, name, size, most, way_out| {
-        Some(format!("axis {index} (`{name}`) is {size}, expected at most {most}; {way_out}"))
+    let axis = |index, name, size, max, way_out| {
+        Some(format!("axis {index} (`{name}`) is {size}, expected at max {max}; {way_out}"))
     };
     let cases: [(&str, &str, &[usize], Option<String>); 12] = [
         (r#"["N", 2]"#, batch, &[128, 2], None),
@@ -153,7 +153,7 @@ fn varying_axes_are_bounded() {
 }
 
 #[test]
-fn given_tensors_must_be_what_the_card_says() {
+fn inputs_must_match_card() {
     let signature = Signature::new(&card(), &inputs(), &[port("y", &[DType::F32], &[-1, -1])]).unwrap();
     let a = |shape: &[usize]| {
         let values = vec![0.5f32; shape.iter().product()];
@@ -168,10 +168,10 @@ fn given_tensors_must_be_what_the_card_says() {
         (vec![a(&[2]), b(1)], "input `a` is f32 (2), expected f32 (N, 2)".to_owned()),
         (
             vec![a(&[0, 2]), b(1)],
-            "input `a` is f32 (0, 2), which holds no elements, expected f32 (N, 2)".to_owned(),
+            "input `a` is f32 (0, 2), which has no elements, expected f32 (N, 2)".to_owned(),
         ),
         (vec![("b".to_owned(), a(&[1]).1)], "input `b` is f32 (1), expected i64 (N)".to_owned()),
-        (vec![long], format!("no input is called `{}… (2000 bytes)`, expected `b`, `a`", "ä".repeat(112))),
+        (vec![long], format!("unknown input `{}… (2000 bytes)`, expected `b`, `a`", "ä".repeat(112))),
     ];
     for (given, expected) in cases {
         assert_eq!(signature.arrange(given).unwrap_err(), expected);
@@ -180,12 +180,12 @@ fn given_tensors_must_be_what_the_card_says() {
     let arranged = signature.arrange(vec![a(&[3, 2]), b(3)]).unwrap();
     let dtypes: Vec<_> = arranged.inputs.iter().map(Tensor::dtype).collect();
     assert_eq!((dtypes, arranged.rows), (vec![DType::I64, DType::F32], Some(3)));
-    // Rows that differ are the model's to judge, but no other job is drawn into it.
+    // The model decides about inputs with different numbers of rows, but they do not join a batch.
     assert_eq!(signature.arrange(vec![a(&[3, 2]), b(2)]).unwrap().rows, None);
 }
 
 #[test]
-fn computed_tensors_must_be_what_the_card_says() {
+fn outputs_must_match_card() {
     let signature = Signature::new(&card(), &inputs(), &[port("y", &[DType::F32], &[-1, -1])]).unwrap();
     let good = Tensor::from_slice(&[1, 2], &[0.5f32, 0.5]).unwrap();
     let bad = Tensor::from_slice(&[2], &[1i64, 2]).unwrap();

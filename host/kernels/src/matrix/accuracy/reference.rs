@@ -1,35 +1,35 @@
-//! What a product should be, in f64, and how far from it a result may be.
+//! The expected result of a product in f64, and the permitted distance from it.
 
 use half::f16;
 
 use crate::dequantize::{Block, dequantize_row};
 use crate::weight_type::WeightType;
 
-/// Half a unit in the last place of an f32 between 1 and 2: what a rounding changes at most.
+/// Half a unit in the last place of an f32 between 1 and 2: the maximum error of one rounding.
 const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
 
-/// A matrix as it lies in a file, in f64.
+/// A matrix in the encoding of GGUF files, decoded to f64.
 pub(super) struct Reference {
     pub(super) ty: WeightType,
     pub(super) rows: usize,
     pub(super) columns: usize,
     weights: Vec<f64>,
-    /// Of what is added up for each weight: code times scale, and the minimum, which may cancel
-    /// each other.
+    /// Magnitude of what is summed for each weight: code times scale, and the minimum, which may
+    /// cancel each other.
     magnitudes: Vec<f64>,
-    /// Of each group with a scale of its own in the input: the sums of magnitudes and of squares.
+    /// Sums of magnitudes and of squares, for each group of columns with one input scale.
     norms: Vec<(f64, f64)>,
 }
 
-/// One result.
+/// One expected result.
 pub(super) struct Expected {
-    /// Of the f32 input, and of its int8 form.
+    /// Results for the f32 input and for its int8 form.
     pub(super) exact: f64,
     pub(super) int8: f64,
-    /// How far f32 sums may be from `int8`, and `int8` from `exact`.
+    /// Maximum distance of f32 sums from `int8`, and of `int8` from `exact`.
     pub(super) rounding: f64,
     pub(super) quantisation: f64,
-    /// The mean square of a result's distance from `exact` where errors are independent.
+    /// Mean square of the distance from `exact` if errors are independent.
     pub(super) variance: f64,
 }
 
@@ -68,7 +68,7 @@ impl Reference {
         Self { ty, rows, columns, weights, magnitudes, norms }
     }
 
-    /// The results of one token.
+    /// Expected results of one token.
     pub(super) fn expect(&self, token: &[f32]) -> Vec<Expected> {
         let columns = self.columns;
         let exact: Vec<f64> = token.iter().map(|&x| f64::from(x)).collect();
@@ -83,16 +83,16 @@ impl Reference {
             let (mut quantisation, mut variance) = (0.0, 0.0);
             for (i, (&scale, (sum, of_squares))) in scales.iter().zip(norms).enumerate() {
                 if scale == 0.0 {
-                    // All of the group is below 1e-30, and taken as zero.
+                    // The whole group is below 1e-30 and becomes zero.
                     let values = i * group..(i + 1) * group;
                     quantisation += sum * exact[values].iter().fold(0.0f64, |max, x| max.max(x.abs()));
                 }
-                // The inverse of the scale, and what is multiplied with it, are f32.
+                // The inverse of the scale is f32, and so are its products.
                 quantisation += scale * (0.5 + 127.0 * 4.0 * ROUNDING) * sum;
                 variance += scale * scale / 12.0 * of_squares;
             }
             if scales.is_empty() {
-                // Each of n sums is rounded, and has k / n of the whole's mean square.
+                // Each of n sums is rounded, and has k / n of the mean square of the total.
                 let weights: Vec<f64> = weights.iter().map(|w| w * w).collect();
                 variance = ROUNDING * ROUNDING * (columns as f64 / 2.0 + 2.0) * dot(&weights, &squares);
             }
@@ -112,7 +112,7 @@ impl Reference {
     }
 }
 
-/// Eight sums, which the compiler makes vectors of.
+/// Number of parallel sums, which lets the compiler vectorise the loop.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
@@ -125,8 +125,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// The values as their int8 codes have them, and the scales; the values themselves and no scales
-/// for the types that take them so.
+/// Values after quantisation to int8, and the scales. Types that use f32 inputs get the values
+/// themselves and no scales.
 fn as_int8(ty: WeightType, token: &[f32]) -> (Vec<f64>, Vec<f64>) {
     let group = ty.block_elements();
     if group == 1 {
@@ -134,8 +134,8 @@ fn as_int8(ty: WeightType, token: &[f32]) -> (Vec<f64>, Vec<f64>) {
     }
     let (mut out, mut scales) = (Vec::new(), Vec::new());
     for values in token.chunks_exact(group) {
-        let greatest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-        let scale = if greatest < 1e-30 { 0.0 } else { greatest / 127.0 };
+        let largest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let scale = if largest < 1e-30 { 0.0 } else { largest / 127.0 };
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         scales.push(f64::from(scale));
         out.extend(values.iter().map(|x| f64::from((x * inverse).round_ties_even()) * f64::from(scale)));

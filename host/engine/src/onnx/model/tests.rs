@@ -1,4 +1,4 @@
-//! The queue, the batches and the deadlines, on a session that computes when the test lets it.
+//! Queue, batches and deadlines, on a session that the test controls.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,12 +14,12 @@ use crate::backend::Port;
 use crate::card::{Axis, Format, InputSpec, OutputSpec, Task};
 use crate::dtype::DType;
 
-/// The session panics on a call that holds this value.
+/// The session panics on a call that contains this value.
 const PANICS: f32 = 13.0;
-/// The session fails on a call that holds this value.
+/// The session fails on a call that contains this value.
 const FAILS: f32 = 7.0;
 
-/// Gives back its input, (N, K) of f32, once the test permits.
+/// Returns its input, (N, K) of f32, when the test permits it.
 struct Gated {
     ports: Vec<Port>,
     began: UnboundedSender<Vec<f32>>,
@@ -37,7 +37,7 @@ impl Session for Gated {
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
         let values = inputs[0].to_vec::<f32>().unwrap();
-        // The test may have seen enough, and then lets everything pass.
+        // The test may have ended; then all calls pass.
         let _ = self.began.send(values.clone());
         let _ = self.permits.recv();
         assert!(!values.contains(&PANICS), "unlucky");
@@ -48,10 +48,10 @@ impl Session for Gated {
     }
 }
 
-/// A model on one gated session, and the test's hands on it.
+/// A model on one gated session, and the test's end of its channels.
 struct Bench {
     model: OnnxModel,
-    /// Behind a lock only because running calls borrow the bench as well.
+    /// Locked only because running calls borrow the bench as well.
     began: Mutex<UnboundedReceiver<Vec<f32>>>,
     permits: Sender<()>,
 }
@@ -71,17 +71,17 @@ impl Bench {
         let capacity = Capacity { sessions: 1, queue_capacity, max_batch, ..Capacity::of(Format::Onnx) };
         let model = OnnxModel::start("gated", &card(&shape), &capacity, vec![Box::new(session)]);
         let model = model.unwrap();
-        // The test's thread opens the gate, so it must not wait there itself.
+        // The test's thread opens the gate, so it must not compute itself.
         model.shared.pace.record(Duration::from_secs(3_600), 1);
         Bench { model, began: Mutex::new(began), permits }
     }
 
-    /// Let the next call of the session finish.
+    /// Lets the next call of the session finish.
     fn permit(&self) {
         self.permits.send(()).unwrap();
     }
 
-    /// What the session has begun to compute.
+    /// Waits for the next call of the session and returns its values.
     async fn begun(&self) -> Vec<f32> {
         self.began.lock().await.recv().await.unwrap()
     }
@@ -117,7 +117,7 @@ fn card(shape: &[Axis]) -> Card {
 
 type Running<'m> = Pin<Box<dyn Future<Output = Result<Reply, RunError>> + 'm>>;
 
-/// Call the model and let the call get as far as it can: into the queue.
+/// Calls the model and polls once, which queues the job.
 async fn call<'m>(model: &'m OnnxModel, shape: &[usize], values: &[f32]) -> Running<'m> {
     call_until(model, shape, values, Instant::now() + Duration::from_secs(60)).await
 }
@@ -131,7 +131,7 @@ async fn call_until<'m>(
     let input = Tensor::from_slice(shape, values).unwrap();
     let mut running: Running<'m> = Box::pin(model.run(vec![("x".to_owned(), input)], deadline));
     poll_fn(|context| {
-        assert!(running.as_mut().poll(context).is_pending(), "answered at once");
+        assert!(running.as_mut().poll(context).is_pending(), "the call ended immediately");
         Poll::Ready(())
     })
     .await;
@@ -146,7 +146,7 @@ fn values(reply: Result<Reply, RunError>) -> Vec<f32> {
 }
 
 #[tokio::test]
-async fn full_queue_refuses_at_once() {
+async fn full_queue_rejects_immediately() {
     let bench = Bench::new(2, 1);
     let first = call(&bench.model, &[1, 1], &[1.0]).await;
     assert_eq!(bench.begun().await, [1.0]);
@@ -154,8 +154,8 @@ async fn full_queue_refuses_at_once() {
     let third = call(&bench.model, &[1, 1], &[3.0]).await;
     assert_eq!(bench.model.queue_depth(), 2);
     let input = vec![("x".to_owned(), Tensor::from_slice(&[1, 1], &[4.0f32]).unwrap())];
-    let refused = bench.model.run(input, Instant::now() + Duration::from_secs(60)).await;
-    assert_eq!(refused, Err(RunError::Busy { model: "gated".to_owned(), capacity: 2 }));
+    let rejected = bench.model.run(input, Instant::now() + Duration::from_secs(60)).await;
+    assert_eq!(rejected, Err(RunError::Busy { model: "gated".to_owned(), capacity: 2 }));
     (0..3).for_each(|_| bench.permit());
     assert_eq!(values(first.await), [1.0]);
     assert_eq!(values(second.await), [2.0]);
@@ -164,11 +164,11 @@ async fn full_queue_refuses_at_once() {
 }
 
 #[tokio::test]
-async fn deadline_is_kept_while_the_computation_goes_on() {
+async fn deadline_ends_call_during_computation() {
     let bench = Bench::new(2, 1);
     let running = call_until(&bench.model, &[1, 1], &[1.0], Instant::now() + Duration::from_millis(20)).await;
     assert_eq!(bench.begun().await, [1.0]);
-    // The gate is still shut: only the deadline can answer.
+    // The gate is still shut, so only the deadline can end the call.
     assert_eq!(running.await, Err(RunError::Deadline { model: "gated".to_owned() }));
     bench.permit();
     let next = call(&bench.model, &[1, 1], &[2.0]).await;
@@ -180,13 +180,13 @@ async fn deadline_is_kept_while_the_computation_goes_on() {
 async fn past_deadline_is_not_queued() {
     let bench = Bench::new(2, 1);
     let input = vec![("x".to_owned(), Tensor::from_slice(&[1, 1], &[1.0f32]).unwrap())];
-    let refused = bench.model.run(input, Instant::now()).await;
-    assert_eq!(refused, Err(RunError::Deadline { model: "gated".to_owned() }));
+    let rejected = bench.model.run(input, Instant::now()).await;
+    assert_eq!(rejected, Err(RunError::Deadline { model: "gated".to_owned() }));
     assert_eq!(bench.model.queue_depth(), 0);
 }
 
 #[tokio::test]
-async fn caller_that_leaves_is_not_computed() {
+async fn job_of_departed_caller_is_skipped() {
     let bench = Bench::new(8, 1);
     let first = call(&bench.model, &[1, 1], &[1.0]).await;
     assert_eq!(bench.begun().await, [1.0]);
@@ -206,7 +206,7 @@ async fn caller_that_leaves_is_not_computed() {
 }
 
 #[tokio::test]
-async fn caller_that_leaves_makes_room() {
+async fn departed_caller_frees_queue_slot() {
     let bench = Bench::new(1, 1);
     let first = call(&bench.model, &[1, 1], &[1.0]).await;
     assert_eq!(bench.begun().await, [1.0]);
@@ -219,7 +219,7 @@ async fn caller_that_leaves_makes_room() {
 }
 
 #[tokio::test]
-async fn waiting_jobs_are_computed_together_and_split_again() {
+async fn queued_jobs_form_batch_and_are_split() {
     let bench = Bench::new(8, 4);
     let busy = call(&bench.model, &[1, 1], &[0.0]).await;
     assert_eq!(bench.begun().await, [0.0]);
@@ -244,7 +244,7 @@ async fn waiting_jobs_are_computed_together_and_split_again() {
 }
 
 #[tokio::test]
-async fn one_bad_job_fails_alone() {
+async fn bad_job_fails_alone() {
     for (bad, message) in [(FAILS, "not this one"), (PANICS, "the backend panicked: unlucky")] {
         let bench = Bench::new(8, 8);
         let busy = call(&bench.model, &[1, 1], &[0.0]).await;
@@ -252,7 +252,7 @@ async fn one_bad_job_fails_alone() {
         let before = call(&bench.model, &[1, 1], &[1.0]).await;
         let culprit = call(&bench.model, &[1, 1], &[bad]).await;
         let after = call(&bench.model, &[1, 1], &[2.0]).await;
-        // The busy one, the batch that fails, and its three jobs one by one.
+        // The busy job, the batch that fails, and its three jobs one at a time.
         (0..5).for_each(|_| bench.permit());
         assert_eq!(values(busy.await), [0.0]);
         assert_eq!(values(before.await), [1.0]);
@@ -274,8 +274,8 @@ async fn dropped_model_stops_its_workers() {
     let mut began = began.into_inner();
     let shared = Arc::downgrade(&model.shared);
     drop(model);
-    assert_eq!(shared.strong_count(), 0, "a worker lives on");
-    // The session went with its worker: its end of both channels is closed.
+    assert_eq!(shared.strong_count(), 0, "a worker is still running");
+    // The session was dropped with its worker, which closed its ends of both channels.
     while began.recv().await.is_some() {}
     assert!(permits.send(()).is_err());
 }

@@ -1,4 +1,4 @@
-//! Files that match their card, and every way in which they do not.
+//! Weights that match their card, and weights that do not.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     folder
 }
 
-fn refusal(files: &[(&str, &[u8])]) -> String {
+fn rejection(files: &[(&str, &[u8])]) -> String {
     let folder = folder(files);
     let error = Weights::read(folder.path(), None).unwrap_err().to_string();
     error.replace(&format!("{}/", folder.path().display()), "")
@@ -64,25 +64,26 @@ fn verified_files_are_read() {
 }
 
 #[test]
-fn changed_file_is_refused_with_both_hashes() {
+fn changed_file_is_rejected_with_both_hashes() {
     let (expected, found) = (hex(&Sha256::digest(MODEL)), hex(&Sha256::digest(b"ANY bytes")));
     let message =
-        refusal(&[("card.toml", card().as_bytes()), ("model.onnx", b"ANY bytes"), ("labels.txt", LABELS)]);
-    let told = format!("`model.onnx` has sha256 {found}, its card says {expected}; restore the file, or ");
-    assert!(message.starts_with(&told), "{message}");
+        rejection(&[("card.toml", card().as_bytes()), ("model.onnx", b"ANY bytes"), ("labels.txt", LABELS)]);
+    let expected =
+        format!("`model.onnx` has sha256 {found}, its card says {expected}; restore the file, or ");
+    assert!(message.starts_with(&expected), "{message}");
 }
 
 #[test]
-fn files_that_are_missing_or_of_another_size_are_refused() {
+fn missing_and_resized_files_are_rejected() {
     let card = card();
     let card = ("card.toml", card.as_bytes());
-    assert_eq!(refusal(&[]), "cannot read `card.toml`");
+    assert_eq!(rejection(&[]), "cannot read `card.toml`");
     let digest = hex(&Sha256::digest(MODEL));
-    let message = refusal(&[card, ("labels.txt", LABELS)]);
+    let message = rejection(&[card, ("labels.txt", LABELS)]);
     assert_eq!(message, format!("`model.onnx` does not exist, expected 9 bytes with sha256 {digest}"));
-    let message = refusal(&[card, ("labels.txt", LABELS), ("model.onnx", b"any")]);
+    let message = rejection(&[card, ("labels.txt", LABELS), ("model.onnx", b"any")]);
     assert!(message.starts_with("`model.onnx` is 3 bytes, its card says 9; restore"), "{message}");
-    let message = refusal(&[("card.toml", b"name = 1\nname = 2")]);
+    let message = rejection(&[("card.toml", b"name = 1\nname = 2")]);
     assert!(message.starts_with("`card.toml`: TOML parse error at line 2, column 1\n"), "{message}");
 
     static FILES: &[(&str, &[u8])] = &[("model.onnx", MODEL)];
@@ -91,13 +92,13 @@ fn files_that_are_missing_or_of_another_size_are_refused() {
 }
 
 #[test]
-fn labels_must_be_as_many_as_scores() {
+fn number_of_labels_must_equal_scores() {
     let card = card().replace("[\"N\", 2]", "[\"N\", 3]");
-    let message = refusal(&[("card.toml", card.as_bytes()), ("model.onnx", MODEL), ("labels.txt", LABELS)]);
-    assert_eq!(message, "`labels.txt`: 2 labels, one a line; output `y` has 3 scores");
+    let message = rejection(&[("card.toml", card.as_bytes()), ("model.onnx", MODEL), ("labels.txt", LABELS)]);
+    assert_eq!(message, "`labels.txt`: found 2 labels, one per line, expected 3 as in output `y`");
 }
 
-/// The card of a language model whose file is `MODEL`.
+/// Card of a language model whose file is `MODEL`.
 fn language() -> String {
     format!(
         "name = \"l\"\ntask = \"text-generation\"\nformat = \"gguf\"\ndescription = \"\"\nlicense = \"MIT\"\n\
@@ -108,14 +109,14 @@ fn language() -> String {
 }
 
 #[test]
-fn language_models_file_is_mapped_and_verified() {
+fn language_model_file_is_mapped_and_verified() {
     let card = language();
     let good = folder(&[("card.toml", card.as_bytes()), ("l.gguf", MODEL)]);
     let Parts { hash, model: bytes, .. } = Weights::read(good.path(), None).unwrap().into_parts();
     assert!(matches!(bytes, Bytes::Mapped { .. }), "{bytes:?}");
     assert_eq!(&bytes[..], MODEL);
 
-    // The card is in the program, the file beside.
+    // The card is embedded, and the file is in a folder.
     let leaked: &'static str = Box::leak(card.clone().into_boxed_str());
     let files = Box::leak(Box::new([("card.toml", leaked.as_bytes())]));
     let beside = Weights::embedded(files, Some(good.path()), None).unwrap();
@@ -123,8 +124,8 @@ fn language_models_file_is_mapped_and_verified() {
     let message = Weights::embedded(files, None, None).unwrap_err().to_string();
     assert_eq!(message, "`l.gguf` is not among the embedded files: card.toml");
 
-    let message = refusal(&[("card.toml", card.as_bytes()), ("l.gguf", b"ANY bytes")]);
+    let message = rejection(&[("card.toml", card.as_bytes()), ("l.gguf", b"ANY bytes")]);
     assert!(message.starts_with("`l.gguf` has sha256 "), "{message}");
-    let message = refusal(&[("card.toml", card.as_bytes()), ("l.gguf", b"any")]);
+    let message = rejection(&[("card.toml", card.as_bytes()), ("l.gguf", b"any")]);
     assert!(message.starts_with("`l.gguf` is 3 bytes, its card says 9"), "{message}");
 }

@@ -1,39 +1,42 @@
-//! What a GGUF file says of itself: a card where it has none, and whether its weights are random.
+//! Metadata of a GGUF file, and a card for a file without one.
 
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Bytes, CardError, Links, Opened, WeightCache, Weights, hex};
+use super::weights::Weights;
 use crate::card::{Card, CardFile, Download, Format, Role, Task};
 use crate::language::DUMMY;
 use crate::language::gguf::{Gguf, GgufError};
+use crate::weights::{Bytes, CardError, Links, Opened, WeightCache, hex};
 
-/// What a GGUF file says of itself.
+/// Metadata of a GGUF file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GgufSummary {
-    /// A card made of its metadata. It has no hash, which would take reading the whole file.
+    /// Card made from the metadata. Its hash is empty, because computing it would read the whole
+    /// file.
     pub card: Card,
-    /// Whether the weights are random: `infer dummy` wrote them.
+    /// True if the weights are random, as written by `infer dummy`.
     pub dummy: bool,
-    /// The types of its tensors, those with most bytes first: `Q4_K, Q6_K, F32`.
+    /// Types of the tensors, by descending number of bytes: `Q4_K, Q6_K, F32`.
     pub weight_types: String,
 }
 
 impl Weights {
-    /// Map the language model at `path` and make a card from what its header says. Its hash is
-    /// computed, there being none that it should have; with `cache`, once for all starts in which
-    /// the file is unchanged.
+    /// Maps the language model at `path` and makes a card from its header. The card contains the
+    /// hash of the file; with `cache`, the hash is computed once and reused while the file is
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is no GGUF.
+    /// When the file cannot be read, or is not GGUF.
     pub fn gguf(path: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
         let failed = |source| CardError::Read { path: path.to_owned(), source };
         let mut opened = Opened::open(path, Links::Follow).map_err(failed)?;
-        let GgufSummary { mut card, .. } = GgufSummary::of(path, opened.map_again().map_err(failed)?)?;
+        let GgufSummary { mut card, .. } =
+            GgufSummary::of(path, Bytes::from_borrowed(&opened).map_err(failed)?)?;
         let digest = opened.sha256(cache).map_err(failed)?;
-        let bytes = opened.map().map_err(failed)?;
+        let bytes = Bytes::from_opened(opened).map_err(failed)?;
         for file in &mut card.files {
             file.sha256 = hex(&digest);
         }
@@ -43,27 +46,27 @@ impl Weights {
 }
 
 impl GgufSummary {
-    /// Whether the regular file at `path` begins as a GGUF file does.
+    /// Checks whether the regular file at `path` starts with the magic bytes of GGUF.
     pub fn begins(path: &Path) -> bool {
         Opened::open(path, Links::Follow).is_ok_and(|opened| opened.begins_with(b"GGUF"))
     }
 
-    /// Read the header of the file at `path`.
+    /// Reads the header of the file at `path`.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is no GGUF.
+    /// When the file cannot be read, or is not GGUF.
     pub fn read(path: &Path) -> Result<Self, CardError> {
         let bytes = Bytes::map(path).map_err(|source| CardError::Read { path: path.to_owned(), source })?;
         GgufSummary::of(path, bytes)
     }
 
-    /// What `bytes` say, which are those of the file at `path`.
+    /// Parses `bytes`, the content of the file at `path`.
     fn of(path: &Path, bytes: Bytes) -> Result<Self, CardError> {
         let size = bytes.len() as u64;
         let wrong = |error: GgufError| CardError::Gguf { path: path.to_owned(), message: error.to_string() };
         let gguf = Gguf::parse(bytes).map_err(wrong)?;
-        // Texts for people: one that is missing, or of another type, is no reason to refuse the
+        // Descriptive texts: a missing one, or one of another type, is no reason to reject the
         // model.
         let text = |key| gguf.str(key).ok().flatten().map(shown);
         let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
@@ -79,7 +82,7 @@ impl GgufSummary {
             name: text("general.name").unwrap_or(stem),
             task: Task::TextGeneration,
             format: Format::Gguf,
-            description: format!("a {architecture} model, as the file's own header says"),
+            description: format!("a {architecture} model, according to the file's header"),
             license: text("general.license").unwrap_or_else(|| "unknown".to_owned()),
             source: text("general.source.url").unwrap_or_default(),
             batch_axis: None,
@@ -96,7 +99,7 @@ impl GgufSummary {
     }
 }
 
-/// A file's text for a line of a table: without control characters, and not too long for it.
+/// Text of the file for a line of a table: without control characters, at most 100 characters.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
@@ -110,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn bare_file_has_a_card_of_its_metadata_and_a_hash_of_its_bytes() {
+    fn bare_gguf_gets_card_and_hash() {
         let weights = Weights::gguf(&vocabulary(), None).unwrap();
         let card = weights.card();
         assert_eq!((card.name.as_str(), card.license.as_str()), ("Phi3", "unknown"));
-        assert_eq!(card.description, "a phi3 model, as the file's own header says");
+        assert_eq!(card.description, "a phi3 model, according to the file's header");
         assert_eq!(card.model_file().path, "vocab.gguf");
         let digest = Sha256::digest(std::fs::read(vocabulary()).unwrap());
         assert_eq!(card.model_file().sha256, hex(&digest));
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn file_that_is_no_gguf_is_refused_with_its_name() {
+    fn other_file_is_rejected_with_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.gguf");
         std::fs::write(&path, "not a model").unwrap();

@@ -1,0 +1,91 @@
+//! Traits between the queue of a model and the library that computes it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::card::{Axis, Card};
+use crate::dtype::DType;
+use crate::model::Capacity;
+use crate::tensor::{Tensor, shape_text};
+
+/// A library that runs ONNX files.
+pub(crate) trait Backend: Send + Sync {
+    /// Short name for logs and tables.
+    fn name(&self) -> &'static str;
+
+    /// Loads a file into `capacity.sessions` sessions of `capacity.threads` threads each. Sessions
+    /// share as much memory as the library permits.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be loaded, or needs an unsupported feature.
+    fn load(
+        &self,
+        bytes: Cow<'static, [u8]>,
+        card: &Card,
+        capacity: &Capacity,
+    ) -> Result<Vec<Box<dyn Session>>, BackendError>;
+}
+
+/// A session of a loaded model, which computes one call at a time.
+pub(crate) trait Session: Send {
+    /// Inputs in the order of the file.
+    fn inputs(&self) -> &[Port];
+
+    /// Outputs in the order of the file.
+    fn outputs(&self) -> &[Port];
+
+    /// Computes all outputs, in the order of [`Session::outputs`], from `inputs` in the order of
+    /// [`Session::inputs`].
+    ///
+    /// The inputs have the types and shapes of the card. They are borrowed because both backends
+    /// read them in place, and so that a failed batch can be computed again job by job.
+    ///
+    /// # Errors
+    ///
+    /// When the library reports an error. The session remains usable.
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError>;
+}
+
+/// An input or output, as the file declares it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Port {
+    /// Name in the file.
+    pub(crate) name: String,
+    /// Types that a card may declare for it; empty if no tensor can be passed.
+    pub(crate) dtypes: &'static [DType],
+    /// Type as the backend reports it, for messages.
+    pub(crate) declared: String,
+    /// Axes; `None` if the file does not declare them.
+    pub(crate) shape: Option<Vec<Axis>>,
+}
+
+impl Port {
+    /// Type and shape as shown in messages: `f32 (N, 1000)`.
+    pub(crate) fn describe(&self) -> String {
+        match &self.shape {
+            Some(shape) => format!("{} {}", self.declared, shape_text(shape)),
+            None => self.declared.clone(),
+        }
+    }
+}
+
+/// Error of a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum BackendError {
+    /// The model is valid but needs an unsupported feature.
+    Unsupported(String),
+    /// Any other error.
+    Failed(String),
+}
+
+/// Converts an error of a library.
+pub(super) fn failed(error: impl fmt::Display) -> BackendError {
+    BackendError::Failed(error.to_string())
+}
+
+/// Static list of one type.
+pub(super) fn only(dtype: DType) -> &'static [DType] {
+    let position = DType::ALL.iter().position(|known| *known == dtype);
+    position.map_or(&[], |position| &DType::ALL[position..=position])
+}

@@ -1,0 +1,117 @@
+//! Parser of `card.toml`. Unknown keys are errors, and messages contain the line.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::check;
+use super::download::Download;
+use super::file::CardFile;
+use super::schema::{Card, Format, Task};
+use super::self_test::SelfTest;
+use super::tensors::{InputSpec, OutputSpec};
+use crate::text::{QUOTE_BYTES, excerpt};
+use crate::weights::{CardError, Links, Opened};
+
+/// File name of a card.
+pub(crate) const CARD: &str = "card.toml";
+
+/// Maximum bytes of a card. A large card consists mostly of numbers of self-tests.
+const MAX_CARD_BYTES: u64 = 64 << 20;
+
+/// Keys of the file. Unlike in [`Card`], `labels` is the name of a file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CardToml {
+    name: String,
+    task: Task,
+    format: Format,
+    description: String,
+    license: String,
+    source: String,
+    labels: Option<String>,
+    batch_axis: Option<usize>,
+    files: Vec<CardFile>,
+    #[serde(default)]
+    inputs: Vec<InputSpec>,
+    #[serde(default)]
+    outputs: Vec<OutputSpec>,
+    #[serde(default)]
+    download: Download,
+    #[serde(default)]
+    preset: BTreeMap<String, String>,
+    #[serde(default)]
+    tests: Vec<SelfTest>,
+}
+
+/// Parses and checks a card. The labels are not read yet; the second value is the name of their
+/// file.
+///
+/// # Errors
+///
+/// A message about the first problem, with its line if TOML reports one.
+pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
+    let file: CardToml = toml::from_str(text).map_err(|error| {
+        // The parser's message has several lines that show the mistake, and ends with a line break.
+        // An untrusted card may have lines of any length.
+        let message = error.to_string();
+        message.trim_end().lines().map(|line| excerpt(line, QUOTE_BYTES)).collect::<Vec<_>>().join("\n")
+    })?;
+    let card = Card {
+        name: file.name,
+        task: file.task,
+        format: file.format,
+        description: file.description,
+        license: file.license,
+        source: file.source,
+        batch_axis: file.batch_axis,
+        files: file.files,
+        inputs: file.inputs,
+        outputs: file.outputs,
+        labels: Vec::new(),
+        download: file.download,
+        preset: file.preset,
+        tests: file.tests,
+    };
+    check::card(&card, file.labels.as_deref())?;
+    Ok((card, file.labels))
+}
+
+/// Reads the text of a card.
+///
+/// # Errors
+///
+/// When it cannot be read, is too large, or is not UTF-8.
+pub(crate) fn read_card(path: &Path) -> Result<String, CardError> {
+    let failed = |source| CardError::Read { path: path.to_owned(), source };
+    let mut opened = Opened::open(path, Links::Follow).map_err(failed)?;
+    if opened.bytes() > MAX_CARD_BYTES {
+        let message = format!("it is {} bytes, expected at most {MAX_CARD_BYTES}", opened.bytes());
+        return Err(CardError::Card { path: path.to_owned(), message });
+    }
+    let (content, _) = opened.read().map_err(failed)?;
+    String::from_utf8(content)
+        .map_err(|error| CardError::Card { path: path.to_owned(), message: error.utf8_error().to_string() })
+}
+
+impl Card {
+    /// Parses and checks the card in `text`. Its labels are in another file, so they are empty.
+    ///
+    /// # Errors
+    ///
+    /// A message about the first problem, with its line if TOML reports one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        parse(text).map(|(card, _)| card)
+    }
+
+    /// Reads the card in `folder` as [`Card::parse`] does.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing or invalid.
+    pub fn read(folder: &Path) -> Result<Self, CardError> {
+        let path = folder.join(CARD);
+        Card::parse(&read_card(&path)?).map_err(|message| CardError::Card { path, message })
+    }
+}

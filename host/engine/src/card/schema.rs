@@ -1,0 +1,97 @@
+//! The types of a card.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::download::Download;
+use super::file::{CardFile, Role};
+use super::self_test::SelfTest;
+use super::tensors::{InputSpec, OutputSpec};
+
+/// Description of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Card {
+    /// Name of the weights. A configuration may serve them under another name.
+    pub name: String,
+    /// Task of the model.
+    pub task: Task,
+    /// Format of the model's file.
+    pub format: Format,
+    /// Description in one line.
+    pub description: String,
+    /// SPDX expression of the licence of the weights.
+    pub license: String,
+    /// Origin of the weights, and the script that rebuilds the file.
+    pub source: String,
+    /// Batch axis, whose rows are independent, so that requests can be joined along it: always 0,
+    /// the first axis of every input and output. Requests are not joined if it is missing.
+    pub batch_axis: Option<usize>,
+    /// Files, by their names beside the card.
+    pub files: Vec<CardFile>,
+    /// Inputs in the order in which backends receive them. Empty for a language model, whose
+    /// tensors follow the convention in wit/README.md.
+    pub inputs: Vec<InputSpec>,
+    /// Outputs in the order of a reply; empty for a language model.
+    pub outputs: Vec<OutputSpec>,
+    /// Class names in the order of the last axis of the first output; empty for models without
+    /// labels.
+    pub labels: Vec<String>,
+    /// Download locations of the model's file, if it is too large to ship.
+    pub download: Download,
+    /// Settings for guests that suit this model but are not part of its file, such as a prompt, by
+    /// key.
+    pub preset: BTreeMap<String, String>,
+    /// Self-tests that run before the model is served.
+    pub tests: Vec<SelfTest>,
+}
+
+impl Card {
+    /// The file that the backend loads.
+    pub fn model_file(&self) -> &CardFile {
+        let model = self.files.iter().find(|file| file.role == Role::Model);
+        model.expect("a parsed card lists exactly one model")
+    }
+}
+
+/// Task of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Image to a score per label.
+    ImageClassification,
+    /// Text to a score per label.
+    TextClassification,
+    /// Text to its continuation, or to log-probabilities of given continuations.
+    TextGeneration,
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Task::ImageClassification => "image-classification",
+            Task::TextClassification => "text-classification",
+            Task::TextGeneration => "text-generation",
+        })
+    }
+}
+
+/// Format of a model's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// A serialised `ModelProto` of ONNX.
+    Onnx,
+    /// A language model with its tokenizer, in the format of llama.cpp.
+    Gguf,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Format::Onnx => "onnx",
+            Format::Gguf => "gguf",
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! A loaded ONNX model: its sessions and workers, and callers that compute short jobs themselves.
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::external::{self, Rejection};
+use super::pace::Pace;
+use super::queue::{Job, Queue, Rejected};
+use super::signature::Signature;
+use super::worker::Shared;
+use crate::backend::{Backend, BackendError, Session};
+use crate::card::Card;
+use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats, panic_message};
+use crate::tensor::Tensor;
+use crate::weights::{Bytes, DataFile};
+
+/// A loaded model. Dropping it stops its workers and waits for their computations.
+pub(crate) struct OnnxModel {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl OnnxModel {
+    /// Loads a file, with its external data, into sessions of `backend`, and starts one worker per
+    /// session.
+    ///
+    /// # Errors
+    ///
+    /// When the backend cannot run the file, when the file disagrees with its card, or when it
+    /// refers to data that the card does not list.
+    pub(crate) fn load(
+        backend: &dyn Backend,
+        name: &str,
+        (file, data): (Bytes, Vec<DataFile>),
+        card: &Card,
+        capacity: &Capacity,
+    ) -> Result<Self, LoadError> {
+        let inlined =
+            match external::inline(&file, &data).map_err(|rejection| load_error(backend, name, rejection))? {
+                Cow::Owned(inlined) => Some(inlined),
+                Cow::Borrowed(_) => None,
+            };
+        drop(data);
+        let bytes = inlined.map_or_else(|| file.into_cow(), Cow::Owned);
+        let sessions = sessions(backend, name, bytes, card, capacity)?;
+        OnnxModel::start(name, card, capacity, sessions)
+    }
+
+    fn start(
+        name: &str,
+        card: &Card,
+        capacity: &Capacity,
+        sessions: Vec<Box<dyn Session>>,
+    ) -> Result<Self, LoadError> {
+        let first = sessions.first().map(|session| Signature::new(card, session.inputs(), session.outputs()));
+        let signature = first
+            .unwrap_or_else(|| Err("the backend created no session".to_owned()))
+            .map_err(|message| LoadError::Disagreement { model: name.to_owned(), message })?;
+        let workers = sessions.len();
+        let queue = Queue::new(capacity.queue_capacity, sessions);
+        let (counters, pace) = (Counters::default(), Pace::default());
+        let (name, capacity) = (name.to_owned(), capacity.clone());
+        let shared = Arc::new(Shared { name, capacity, signature, queue, counters, pace });
+        // The model owns the workers from the start, so that a failure stops those already started.
+        let mut model = OnnxModel { shared, workers: Vec::with_capacity(workers) };
+        for index in 0..workers {
+            let shared = model.shared.clone();
+            let name = &model.shared.name;
+            // The index comes first, because Linux shows 15 bytes. A name with a zero byte would
+            // panic.
+            let thread = std::thread::Builder::new().name(format!("{index}:{name}").replace('\0', " "));
+            let started = thread.spawn(move || shared.serve());
+            let started = started.map_err(|source| LoadError::Thread { model: name.clone(), source })?;
+            model.workers.push(started);
+        }
+        Ok(model)
+    }
+
+    /// Implements [`crate::Model::run`].
+    pub(crate) async fn run(
+        &self,
+        inputs: Vec<(String, Tensor)>,
+        deadline: Instant,
+    ) -> Result<Reply, RunError> {
+        let shared = &self.shared;
+        let model = || shared.name.clone();
+        let arranged = shared
+            .signature
+            .arrange(inputs)
+            .map_err(|message| RunError::InvalidInput { model: model(), message })?;
+        let queued = Instant::now();
+        if queued >= deadline {
+            return Err(RunError::Deadline { model: model() });
+        }
+        // Switching threads twice takes longer than a short computation.
+        if let Some(_permit) = shared.pace.permit(shared.signature.work(&arranged.inputs))
+            && let Some(mut session) = shared.queue.take_idle()
+        {
+            return shared.compute(&mut *session, &arranged.inputs, queued);
+        }
+        let (reply, answer) = oneshot::channel();
+        let job = Job { inputs: arranged.inputs, rows: arranged.rows, queued, deadline, reply };
+        shared.queue.push(job, |dead| shared.skip(dead)).map_err(|rejected| match rejected {
+            Rejected::Full => {
+                shared.counters.busy();
+                RunError::Busy { model: model(), capacity: shared.capacity.queue_capacity }
+            }
+            Rejected::Closed => RunError::Closed { model: model() },
+        })?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(RunError::Closed { model: model() }),
+            Err(_) => Err(RunError::Deadline { model: model() }),
+        }
+    }
+
+    pub(crate) fn queue_depth(&self) -> usize {
+        self.shared.queue.depth()
+    }
+
+    pub(crate) fn unbatched(&self) -> Option<&str> {
+        self.shared.signature.unbatched()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.shared.counters.read()
+    }
+}
+
+impl Drop for OnnxModel {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!(model = self.shared.name, "a worker thread panicked");
+            }
+        }
+    }
+}
+
+fn load_error(backend: &dyn Backend, name: &str, rejection: Rejection) -> LoadError {
+    let model = name.to_owned();
+    match rejection {
+        Rejection::Malformed(message) => LoadError::Backend { model, backend: backend.name(), message },
+        Rejection::Data(message) => LoadError::Data { model, message },
+    }
+}
+
+fn sessions(
+    backend: &dyn Backend,
+    name: &str,
+    bytes: Cow<'static, [u8]>,
+    card: &Card,
+    capacity: &Capacity,
+) -> Result<Vec<Box<dyn Session>>, LoadError> {
+    // Unwind safety: everything that the closure builds is dropped with a panic.
+    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity)));
+    let loaded = loaded.unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))));
+    let (model, backend) = (name.to_owned(), backend.name());
+    loaded.map_err(|error| match error {
+        BackendError::Unsupported(message) => LoadError::Unsupported { model, backend, message },
+        BackendError::Failed(message) => LoadError::Backend { model, backend, message },
+    })
+}

@@ -1,0 +1,69 @@
+//! Shapes of attention: heads, spans of KV blocks, and runs of queries.
+
+use std::ops::Range;
+
+use half::f16;
+
+/// Number of token slots in a KV block.
+pub const BLOCK_TOKENS: usize = 16;
+
+/// Maximum number of features per head.
+pub(super) const MAX_HEAD_DIM: usize = 256;
+
+/// Head counts and sizes of a model's attention.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AttentionShape {
+    /// Number of query heads, a multiple of `kv_heads`.
+    pub query_heads: usize,
+    /// Number of heads of keys and values.
+    pub kv_heads: usize,
+    /// Features per head: even, at most 256. Whole vectors are fastest, such as 64, 96 and 128.
+    pub head_dim: usize,
+    /// Number of positions that a query attends to, its own included; `None` for all preceding
+    /// ones.
+    pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    /// Number of columns of queries, keys and values together.
+    pub fn qkv_columns(&self) -> usize {
+        (self.query_heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Number of f16 elements in one layer of one block, keys and values together.
+    pub fn layer_elements(&self) -> usize {
+        self.kv_heads * self.head_elements()
+    }
+
+    pub(crate) fn head_elements(&self) -> usize {
+        2 * self.head_dim * BLOCK_TOKENS
+    }
+
+    pub(crate) fn check(&self) {
+        let Self { query_heads, kv_heads, head_dim, .. } = *self;
+        let even = head_dim.is_multiple_of(2) && (2..=MAX_HEAD_DIM).contains(&head_dim);
+        assert!(even, "head_dim {head_dim}: expected an even number up to {MAX_HEAD_DIM}");
+        let whole = kv_heads > 0 && query_heads > 0 && query_heads.is_multiple_of(kv_heads);
+        assert!(whole, "{query_heads} query heads: expected a multiple of {kv_heads} KV heads");
+    }
+}
+
+/// The first `tokens` slots in one layer of one block.
+#[derive(Clone, Copy)]
+pub struct Span<'a> {
+    /// Number of filled slots, at most [`BLOCK_TOKENS`].
+    pub tokens: usize,
+    /// Elements of the layer, of length `AttentionShape::layer_elements`.
+    pub block: &'a [f16],
+}
+
+/// Consecutive queries of one sequence.
+pub struct Chunk<'a> {
+    /// Rows in `qkv` and `out`.
+    pub rows: Range<usize>,
+    /// Position of the first row.
+    pub position: usize,
+    /// Keys and values of positions `0..position + rows.len()` in order. Any span may be partly
+    /// filled.
+    pub spans: &'a [Span<'a>],
+}
