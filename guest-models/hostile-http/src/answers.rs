@@ -3,7 +3,7 @@
 use guest_sdk::bindings::handler::wasi::clocks::monotonic_clock;
 use guest_sdk::http::{Broken, Request, Respond};
 
-use crate::query;
+use crate::exchange::query;
 
 /// No answer.
 #[expect(clippy::unnecessary_wraps, reason = "an attack's type")]

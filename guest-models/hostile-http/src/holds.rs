@@ -5,7 +5,7 @@ use guest_sdk::bindings::handler::wasi::clocks::monotonic_clock;
 use guest_sdk::bindings::handler::wasi::random::random;
 use guest_sdk::http::{Broken, Request, Respond};
 
-use crate::say;
+use crate::exchange::say;
 
 /// A gigabyte of randomness.
 pub(crate) fn random_bytes(_: &mut Request, respond: Respond) -> Result<(), Broken> {

@@ -2,6 +2,7 @@
 //! and what follows `?` is what to attack with.
 
 mod answers;
+mod exchange;
 mod holds;
 mod looks;
 
@@ -52,13 +53,3 @@ impl Handler for Hostile {
 }
 
 guest_sdk::export_handler!(Hostile);
-
-/// What follows `?`.
-fn query(request: &Request) -> &str {
-    request.path.split_once('?').map_or("", |(_, query)| query)
-}
-
-/// Answer with `text`.
-fn say(respond: Respond, text: &str) -> Result<(), Broken> {
-    respond.send(200, "text/plain", text.as_bytes())
-}

@@ -7,7 +7,7 @@ use guest_sdk::bindings::handler::wasi::clocks::{monotonic_clock, wall_clock};
 use guest_sdk::bindings::handler::wasi::random::random as randomness;
 use guest_sdk::http::{Broken, Method, Request, Respond, send};
 
-use crate::{query, say};
+use crate::exchange::{query, say};
 
 /// The request as it came: a line for the method and the path, one for each header, the body.
 pub(crate) fn echo(request: &mut Request, respond: Respond) -> Result<(), Broken> {

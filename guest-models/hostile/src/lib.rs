@@ -79,8 +79,3 @@ impl Moderator for Hostile {
 }
 
 guest_sdk::export_moderator!(Hostile);
-
-/// The name of the model to attack with.
-fn model(settings: &Settings) -> &str {
-    settings.text("attack.model").unwrap_or("text")
-}

@@ -8,8 +8,7 @@ use guest_sdk::nn::{Tensor, TensorType};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, log};
 
-use crate::model;
-use crate::models::refusal;
+use crate::models::{model, refusal};
 
 const MIB: usize = 1 << 20;
 

@@ -7,7 +7,10 @@ use guest_sdk::nn::{Tensor, TensorType};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, ModelFailure};
 
-use crate::model;
+/// The name of the model to attack with.
+pub(crate) fn model(settings: &Settings) -> &str {
+    settings.text("attack.model").unwrap_or("text")
+}
 
 /// What wasi:nn answered: `done`, or `code: message`.
 pub(crate) fn refusal<T>(answer: Result<T, Error>) -> String {

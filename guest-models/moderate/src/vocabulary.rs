@@ -4,7 +4,7 @@
 use crate::hash;
 
 mod table {
-    use super::Ascii;
+    use crate::vocabulary::Ascii;
 
     include!(concat!(env!("OUT_DIR"), "/table.rs"));
 }

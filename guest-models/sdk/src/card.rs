@@ -23,10 +23,18 @@ pub enum Axis {
     Dynamic,
 }
 
+impl Settings {
+    /// What the card of the model says that the configuration gives under `model`; none where it
+    /// gives none.
+    pub fn card<'s>(&'s self, model: &'s str) -> Option<Card<'s>> {
+        Card::new(self, model)
+    }
+}
+
 impl<'s> Card<'s> {
     /// The card of `model`, where the configuration gives such a model: then `models.NAME.task` is
     /// set.
-    pub(crate) fn new(settings: &'s Settings, model: &'s str) -> Option<Card<'s>> {
+    fn new(settings: &'s Settings, model: &'s str) -> Option<Card<'s>> {
         let card = Card { settings, model };
         card.find("task").map(|_| card)
     }

@@ -2,7 +2,6 @@
 
 use crate::Fault;
 use crate::bindings::wasi::config::store;
-use crate::card::Card;
 
 /// All settings: the operator's own, and under `models.NAME.` what the cards of the configured
 /// models say.
@@ -49,12 +48,6 @@ impl Settings {
         T::parse(text).ok_or_else(|| {
             Fault::Internal(format!("setting `{key}`: expected {}, found `{text}`", T::EXPECTED))
         })
-    }
-
-    /// What the card of the model says that the configuration gives under `model`; none where it
-    /// gives none.
-    pub fn card<'s>(&'s self, model: &'s str) -> Option<Card<'s>> {
-        Card::new(self, model)
     }
 }
 

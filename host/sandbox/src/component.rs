@@ -1,8 +1,6 @@
 //! A loaded component, and its calls.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +9,7 @@ use bytes::Bytes;
 use infer_engine::Model;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout_at;
-use wasmtime::component::{Component as Compiled, InstancePre, ResourceTableError};
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -21,58 +19,20 @@ use crate::bindings::moderator::ModeratorPre;
 use crate::bindings::predictor::PredictorPre;
 use crate::call::{Outcome, Request, Usage};
 use crate::clock::Clock;
-use crate::compiled::{CachedCode, Entry};
-use crate::error::{CallError, Cause, LoadError};
+use crate::error::{CallError, Cause};
 use crate::expectation::{Asked, Expectations};
-use crate::http::{self, Answer, Body, Http, HttpOptions};
-use crate::interruptible::interruptible;
+use crate::http::{self, Answer, Body, Http};
 use crate::limits::Limits;
 use crate::memory::{RequestMemory, Reservation};
-use crate::sandbox::{NoSlot, Sandbox, Slots};
+use crate::sandbox::{NoSlot, Slots};
 use crate::state::{Grants, State};
 use crate::ticker::TICK;
 use crate::types::{Fault, Label, NamedTensor, Part, Verdict};
-
-/// What a component is given beside its bytes.
-#[derive(Debug, Default)]
-pub struct ComponentOptions {
-    /// Models by the name that the guest uses. No other can be reached.
-    pub models: BTreeMap<String, Arc<Model>>,
-    /// What `wasi:config/store` answers.
-    pub settings: BTreeMap<String, String>,
-    /// The budgets of each instance.
-    pub limits: Limits,
-    /// What only a component that answers HTTP requests is given.
-    pub http: HttpOptions,
-}
-
-/// What a component answers, by what it exports: the worlds of `wit/infer.wit`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum World {
-    /// Exports `infer:guest/moderation`.
-    Moderator,
-    /// Exports `infer:guest/classification`.
-    Classifier,
-    /// Exports `infer:guest/prediction`.
-    Predictor,
-    /// Exports `wasi:http/incoming-handler`.
-    Handler,
-}
-
-impl fmt::Display for World {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            World::Moderator => "moderator",
-            World::Classifier => "classifier",
-            World::Predictor => "predictor",
-            World::Handler => "handler",
-        })
-    }
-}
+use crate::world::World;
 
 /// A component of one world, linked: each call instantiates it.
 #[derive(Clone)]
-enum Linked {
+pub(crate) enum Linked {
     Moderator(ModeratorPre<State>),
     Classifier(ClassifierPre<State>),
     Predictor(PredictorPre<State>),
@@ -81,154 +41,15 @@ enum Linked {
 
 /// A component, compiled and linked: each call makes an instance of it.
 pub struct Component {
-    engine: Engine,
-    linked: Linked,
-    grants: Arc<Grants>,
-    slots: Arc<Slots>,
+    pub(crate) engine: Engine,
+    pub(crate) linked: Linked,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) slots: Arc<Slots>,
     /// What this component may have of them; none for all.
-    own_slots: Option<Arc<Semaphore>>,
-    memory: RequestMemory,
+    pub(crate) own_slots: Option<Arc<Semaphore>>,
+    pub(crate) memory: RequestMemory,
     /// Memory that a call is expected to hold.
-    expectations: Arc<Expectations>,
-}
-
-impl Sandbox {
-    /// Compile a component, or take the machine code that was kept of it, and link it to the host.
-    ///
-    /// `name` is the component's name in the configuration; `bytes` is a component in binary form.
-    ///
-    /// # Errors
-    ///
-    /// When the bytes are not a component, when it imports what guests are not given, or exports no
-    /// world's interface.
-    pub fn load(&self, name: &str, bytes: &[u8], options: ComponentOptions) -> Result<Component, LoadError> {
-        let component = || name.to_owned();
-        let (compiled, _) = self.compile(name, bytes)?;
-        let ty = compiled.component_type();
-        let is_handler = ty.exports(&self.engine).any(|(export, _)| export.starts_with(http::EXPORT));
-        self.check_imports(name, &compiled, if is_handler { &http::GRANTED } else { &[] })?;
-        let limit = |error: wasmtime::Error| LoadError::Limit {
-            component: component(),
-            message: format!("{error:#}"),
-        };
-        let linked = if is_handler {
-            let pre = self.http_linker.instantiate_pre(&compiled).map_err(limit)?;
-            ProxyPre::new(pre).ok().map(Linked::Handler)
-        } else {
-            link(self.linker.instantiate_pre(&compiled).map_err(limit)?)
-        };
-        let linked = linked.ok_or_else(|| {
-            let exports: Vec<_> = ty.exports(&self.engine).map(|(name, _)| format!("`{name}`")).collect();
-            let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-            LoadError::Export { component: component(), exports }
-        })?;
-        let ComponentOptions { models, settings, limits, http } = options;
-        let own_slots = limits.instances.map(|instances| Arc::new(Semaphore::new(instances)));
-        let grants = Arc::new(Grants { component: Arc::from(name), models, settings, limits, http });
-        let (engine, slots, memory) = (self.engine.clone(), self.slots.clone(), self.memory.clone());
-        let expectations = Arc::new(Expectations::new());
-        Ok(Component { engine, linked, grants, slots, own_slots, memory, expectations })
-    }
-
-    /// Compile a component ahead of its first use, and say where its machine code is kept; none
-    /// where none is kept.
-    ///
-    /// # Errors
-    ///
-    /// When the bytes are not a component that compiles.
-    pub fn compile_ahead(&self, name: &str, bytes: &[u8]) -> Result<Option<CachedCode>, LoadError> {
-        self.compile(name, bytes).map(|(_, kept)| kept)
-    }
-
-    /// Where the machine code of these bytes is kept; none where it is not.
-    pub fn kept(&self, bytes: &[u8]) -> Option<PathBuf> {
-        let entry = Entry::new(self.compiled_folder.as_deref()?, &self.engine, bytes);
-        Some(entry.path().to_owned()).filter(|path| path.is_file())
-    }
-
-    /// A folder that fails costs a warning and the time to compile, not the component.
-    fn compile(&self, name: &str, bytes: &[u8]) -> Result<(Compiled, Option<CachedCode>), LoadError> {
-        let entry = self.compiled_folder.as_deref().map(|folder| Entry::new(folder, &self.engine, bytes));
-        if let Some(entry) = &entry {
-            let path = entry.path().to_owned();
-            match entry.open(&self.engine) {
-                Ok(Some((compiled, bytes))) => {
-                    return Ok((compiled, Some(CachedCode { path, bytes, reused: true })));
-                }
-                Ok(None) => {}
-                Err(reason) => {
-                    tracing::warn!(
-                        component = name,
-                        "`{}` {reason}; the component is compiled anew",
-                        path.display()
-                    );
-                }
-            }
-        }
-        let compiled = interruptible(bytes).and_then(|changed| {
-            Compiled::from_binary(&self.engine, &changed).map_err(|error| format!("{error:#}"))
-        });
-        let compiled = compiled.map_err(|reason| {
-            // Explained by the bytes as they are in the file.
-            let message = Compiled::from_binary(&self.engine, bytes).err();
-            let message = message.map_or(reason, |error| explain(bytes, &error));
-            LoadError::Compile { component: name.to_owned(), message }
-        })?;
-        let Some(entry) = entry else { return Ok((compiled, None)) };
-        let path = entry.path().to_owned();
-        let kept = match entry.keep(&compiled) {
-            Ok(bytes) => Some(CachedCode { path, bytes, reused: false }),
-            Err(error) => {
-                let shown = path.display();
-                tracing::warn!(
-                    component = name,
-                    "cannot write `{shown}`: {error}; the component is compiled again at the next start"
-                );
-                None
-            }
-        };
-        Ok((compiled, kept))
-    }
-
-    /// Whether the component imports nothing but what every guest may, and what it is granted
-    /// `beside` that.
-    fn check_imports(&self, name: &str, compiled: &Compiled, beside: &[&str]) -> Result<(), LoadError> {
-        const GRANTED: [&str; 3] = ["wasi:nn/", "wasi:config/store@", "infer:guest/"];
-        let ty = compiled.component_type();
-        let is_granted =
-            |import: &str| GRANTED.iter().chain(beside).any(|granted| import.starts_with(granted));
-        let refused: Vec<_> = ty
-            .imports(&self.engine)
-            .filter(|(import, _)| !is_granted(import))
-            .map(|(import, _)| format!("`{import}`"))
-            .collect();
-        if refused.is_empty() {
-            return Ok(());
-        }
-        Err(LoadError::Import { component: name.to_owned(), imports: refused.join(", ") })
-    }
-}
-
-fn link(pre: InstancePre<State>) -> Option<Linked> {
-    if let Ok(pre) = ModeratorPre::new(pre.clone()) {
-        return Some(Linked::Moderator(pre));
-    }
-    if let Ok(pre) = ClassifierPre::new(pre.clone()) {
-        return Some(Linked::Classifier(pre));
-    }
-    PredictorPre::new(pre).ok().map(Linked::Predictor)
-}
-
-fn explain(bytes: &[u8], error: &wasmtime::Error) -> String {
-    // Magic, then the layer: version 1 is a core module, 0x1000d a component.
-    match bytes {
-        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            "the file is a core module; make it a component first (`make guests` and `wasm-tools component new` do)"
-                .to_owned()
-        }
-        [0, b'a', b's', b'm', ..] => format!("{error:#}"),
-        _ => "the file does not start with the WebAssembly magic number".to_owned(),
-    }
+    pub(crate) expectations: Arc<Expectations>,
 }
 
 impl Component {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use infer_engine::RunError;
 
 use crate::bindings::infer::guest::types::Fault;
-use crate::component::World;
+use crate::world::World;
 
 /// An instance pool that cannot be made, or an engine that this processor cannot run.
 #[derive(Debug, thiserror::Error)]

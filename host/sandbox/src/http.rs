@@ -6,6 +6,7 @@
 //! hosts that are listed. What an instance may use is bounded as any other guest's: by its limits,
 //! and by its request's deadline.
 
+mod options;
 mod outbound;
 mod stdio;
 
@@ -43,6 +44,7 @@ use crate::error::Cause;
 use crate::guest_log::GuestLog;
 use crate::state::{Grants, State};
 
+pub use options::{ClockKind, HttpOptions};
 pub use outbound::OutboundHost;
 
 /// The interface by which such a component is known.
@@ -67,28 +69,6 @@ const RANDOM_BYTES: u64 = 64 << 10;
 
 /// The most that one list of header fields may hold, in bytes.
 const FIELD_BYTES: usize = 32 << 10;
-
-/// What an HTTP component is given beside what every guest is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpOptions {
-    /// Whom it may call; nobody where the list is empty.
-    pub outbound: Vec<OutboundHost>,
-    /// What its clocks tell.
-    pub clock: ClockKind,
-    /// What its random numbers start from; the system's where there is none.
-    pub random_seed: Option<u64>,
-}
-
-/// What the clocks of a guest tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClockKind {
-    /// The time.
-    #[default]
-    System,
-    /// The time at which the instance was made, however long it runs: nothing can be measured with
-    /// it.
-    Frozen,
-}
 
 /// What the store of an HTTP component holds.
 pub(crate) struct Http {

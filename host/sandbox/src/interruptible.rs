@@ -4,7 +4,7 @@
 //! looks a guest could fill all of its memory by one instruction, or run through megabytes of
 //! straight code. Two changes to each core module bound that:
 //!
-//! - An instruction that fills, copies or initialises more than [`CHUNK`] bytes of memory calls a
+//! - An instruction that fills, copies or initialises more than `CHUNK` bytes of memory calls a
 //!   function that is added to the module. It checks the bounds of the whole, as the instruction
 //!   does, and then works through it in chunks.
 //! - Where a path through a function could be longer than a bound, an empty loop is put in, for its
@@ -13,29 +13,20 @@
 //! Nothing else changes: what is added comes after all that is there, so every index stays as it
 //! was. Tables stay as they are: `table_elements` bounds them to what takes microseconds.
 
+mod binary;
 mod chunked;
 mod module;
 mod pace;
 #[cfg(test)]
 mod tests;
 
-use wasm_encoder::Encode as _;
-use wasmparser::BinaryReader;
+use binary::{COMPONENT, MODULE, PREAMBLE, push_section, sections};
 
 /// The version of these changes, which machine code that is kept must agree with.
 pub(crate) const VERSION: u8 = 1;
 
-/// Bytes of memory that one instruction may touch: some 20 µs, and 64 page faults where it is
-/// fresh.
-const CHUNK: u32 = 256 << 10;
-
 /// Components within components, and modules within these.
 const MAX_NESTED: usize = 64;
-
-/// The preamble of either layer: magic number, version, layer.
-const PREAMBLE: usize = 8;
-const MODULE: &[u8; PREAMBLE] = b"\0asm\x01\0\0\0";
-const COMPONENT: &[u8; PREAMBLE] = b"\0asm\x0d\0\x01\0";
 
 /// Sections of a component that hold binaries.
 const CORE_MODULE_SECTION: u8 = 1;
@@ -71,28 +62,4 @@ fn nested(binary: &[u8], depth: usize) -> Result<Vec<u8>, String> {
         }
         _ => Err("neither a module nor a component of a known version".to_owned()),
     }
-}
-
-/// The sections of a binary behind its preamble, each with its number.
-fn sections(binary: &[u8]) -> impl Iterator<Item = wasmparser::Result<(u8, &[u8])>> {
-    let mut reader = BinaryReader::new(&binary[PREAMBLE..], PREAMBLE);
-    let mut is_broken = false;
-    std::iter::from_fn(move || {
-        if is_broken || reader.eof() {
-            return None;
-        }
-        let mut section = || {
-            let id = reader.read_u8()?;
-            let size = reader.read_var_u32()?;
-            Ok((id, reader.read_bytes(size as usize)?))
-        };
-        let section = section();
-        is_broken = section.is_err();
-        Some(section)
-    })
-}
-
-fn push_section(output: &mut Vec<u8>, id: u8, content: &[u8]) {
-    output.push(id);
-    content.encode(output);
 }

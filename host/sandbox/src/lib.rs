@@ -8,8 +8,9 @@
 //! # Layout
 //!
 //! - `sandbox`: the WebAssembly engine, the instance pool, the ticker that interrupts guests
-//! - `component`: what is loaded, and the calls: moderate, classify, predict, handle; `start`: what
-//!   loading costs
+//! - `load`: compiling and linking a component; `start`: measured costs of a start
+//! - `component`: a loaded component and its calls: moderate, classify, predict, handle; `world`:
+//!   the kinds of component
 //! - `call`: what a call is part of, and what it uses
 //! - `http`: components that answer HTTP requests themselves, and what WASI gives them
 //! - `interruptible`: what is changed in components before they are compiled, so that none runs
@@ -21,7 +22,8 @@
 //! - `clock`, `limits`, `memory`, `error`: guest time, budgets of an instance, memory of all
 //!   requests, what goes wrong
 //! - `expectation`: memory that a call is expected to take
-//! - `bindings`: generated from `wit/`
+//! - `bindings`: generated from `wit/`, with the host's types for resources; `types`: the generated
+//!   types that calls take and return
 
 mod ambient;
 mod answer;
@@ -36,6 +38,7 @@ mod guest_log;
 mod http;
 mod interruptible;
 mod limits;
+mod load;
 mod memory;
 mod nn;
 mod sandbox;
@@ -43,24 +46,17 @@ mod start;
 mod state;
 mod ticker;
 mod turns;
+pub mod types;
+mod world;
 
 pub use call::{Account, Outcome, Request, Usage};
 pub use compiled::CachedCode;
-pub use component::{Component, ComponentOptions, World};
+pub use component::Component;
 pub use error::{CallError, Cause, LoadError, PoolError};
 pub use http::{Body, ClockKind, HttpOptions, OutboundHost, UNSENT_BYTES};
 pub use limits::Limits;
+pub use load::ComponentOptions;
 pub use memory::{Exhausted, INSTANCE_BYTES, RequestMemory, Reservation};
 pub use sandbox::{Sandbox, SandboxOptions};
 pub use start::StartCost;
-
-/// The types of `wit/infer.wit` that calls take and return.
-pub mod types {
-    pub use crate::bindings::classifier::exports::infer::guest::classification::Label;
-    pub use crate::bindings::infer::guest::types::{Fault, ModelFailure};
-    pub use crate::bindings::moderator::exports::infer::guest::moderation::{
-        CategoryScore, Gap, Kinds, Part, Tier, Verdict,
-    };
-    pub use crate::bindings::predictor::exports::infer::guest::prediction::NamedTensor;
-    pub use crate::bindings::wasi::nn::tensor::TensorType;
-}
+pub use world::World;

@@ -3,14 +3,12 @@
 //!
 //! Errors that the interface can express reach the guest as values. Those that it cannot (a
 //! tensor's constructor returns no result) stop the guest: they are a [`Cause`] inside the trap.
-#![expect(unreachable_pub, reason = "the generated bindings re-export the resources' types")]
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::Instant;
 
 use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
-use infer_engine::{Context, DType, Model, RunError, Tensor};
+use infer_engine::{Context, DType, RunError, Tensor};
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
@@ -18,35 +16,9 @@ use crate::bindings::wasi::nn::errors::{self, ErrorCode};
 use crate::bindings::wasi::nn::graph::{self, ExecutionTarget, GraphEncoding};
 use crate::bindings::wasi::nn::inference;
 use crate::bindings::wasi::nn::tensor::{self, TensorType};
+use crate::bindings::{HostContext, HostError, HostGraph, HostTensor};
 use crate::error::Cause;
 use crate::state::State;
-
-/// A tensor as the guest gave it. Whether the shape agrees with the data is found out by `compute`,
-/// which can say so.
-pub struct HostTensor {
-    dimensions: Vec<u32>,
-    ty: TensorType,
-    data: Vec<u8>,
-}
-
-impl HostTensor {
-    /// What the tensor counts against `tensor_bytes`.
-    fn cost(&self) -> usize {
-        self.data.len() + self.dimensions.len() * size_of::<u32>()
-    }
-}
-
-/// A model that the component may use.
-pub struct HostGraph(Arc<Model>);
-
-/// A model made ready to run; away while it computes.
-pub struct HostContext(Option<Context>);
-
-/// An error value of the guest's.
-pub struct HostError {
-    code: ErrorCode,
-    data: String,
-}
 
 type Answer<T> = std::result::Result<Resource<T>, Resource<HostError>>;
 

@@ -6,44 +6,9 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::frames::{self, Contents};
+use super::limits::{DECODER_BYTES, GIF_FRAME_BYTES, METADATA_BYTES};
+use super::picture::{Picture, Pixels, over_white};
 use crate::Fault;
-
-/// The most pixels of an image unless a setting says otherwise: a photo of 16 megapixels.
-pub const DEFAULT_MAX_PIXELS: u32 = 16_000_000;
-
-/// Memory that a decoder may take beside the pixels: tables, a palette, the coefficients of a
-/// progressive JPEG.
-const DECODER_BYTES: u64 = 64 << 20;
-
-/// Memory that a decoder of GIF files may take beside the pixels, for a first frame that does not
-/// fill the canvas.
-const GIF_FRAME_BYTES: u64 = 16 << 20;
-
-/// What comes before the pixels of a PNG, inflated: a colour profile, texts. Nothing of it is kept,
-/// and it inflates a thousandfold.
-pub(super) const METADATA_BYTES: u64 = 8 << 20;
-
-/// A decoded image: eight bits a channel, opaque, as stored in the file.
-#[derive(Clone, Debug)]
-pub struct Picture {
-    pub(super) width: u32,
-    pub(super) height: u32,
-    pub(super) pixels: Pixels,
-    /// How the picture is meant to be looked at; the pixels are not turned yet.
-    pub(super) orientation: Orientation,
-}
-
-/// Pixels row by row, as they came from the decoder: repacking 16 megapixels to RGB would double
-/// the memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Pixels {
-    /// 1 byte a pixel.
-    Grey(Vec<u8>),
-    /// 3 bytes a pixel.
-    Rgb(Vec<u8>),
-    /// 4 bytes a pixel, the fourth without meaning.
-    RgbPadded(Vec<u8>),
-}
 
 /// Decode `file`, of at most `max_pixels` pixels: the first frame, where it has several.
 ///
@@ -113,13 +78,6 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
     Ok((Picture { width, height, pixels: opaque(decoded), orientation }, format, contents))
 }
 
-impl Picture {
-    /// Width and height as stored.
-    pub(super) fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
-    }
-}
-
 /// Whether no channel of a JPEG file has more samples, along an axis, than the first: the decoder
 /// panics where one has. Every frame header is looked at, wherever it is, since what a damaged file
 /// skips is the decoder's to say.
@@ -185,21 +143,9 @@ fn opaque(image: DynamicImage) -> Pixels {
     }
 }
 
-/// Lay pixels of `N` bytes, the last of which is their opacity, on white.
-pub(super) fn over_white<const N: usize>(mut pixels: Vec<u8>) -> Vec<u8> {
-    for pixel in pixels.chunks_exact_mut(N) {
-        let Some((alpha, colors)) = pixel.split_last_mut() else { continue };
-        let alpha = u32::from(*alpha);
-        for color in colors {
-            let blended = (u32::from(*color) * alpha + 255 * (255 - alpha) + 127) / 255;
-            *color = blended as u8;
-        }
-    }
-    pixels
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::limits::DEFAULT_MAX_PIXELS;
     use super::*;
     use image::{GrayAlphaImage, GrayImage, Luma, LumaA, Rgb, Rgb32FImage, RgbImage, Rgba, RgbaImage};
 

@@ -9,11 +9,9 @@ use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{AnimationDecoder as _, Frames, ImageDecoder as _, ImageFormat, ImageResult, Limits};
 
-use super::decode::{METADATA_BYTES, Picture, Pixels, over_white};
+use super::limits::{ANIMATION_BYTES, METADATA_BYTES};
+use super::picture::{Picture, Pixels, over_white};
 use crate::Fault;
-
-/// Memory that decoding an animation may take: its canvas several times.
-const ANIMATION_BYTES: u64 = 64 << 20;
 
 /// What a file's blocks say of its pictures, each of them read by its head alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

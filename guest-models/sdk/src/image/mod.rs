@@ -6,10 +6,14 @@
 
 mod decode;
 mod frames;
+mod limits;
 mod orientation;
+mod picture;
 mod recipe;
 mod views;
 
-pub use decode::{DEFAULT_MAX_PIXELS, Picture, decode};
+pub use decode::decode;
+pub use limits::DEFAULT_MAX_PIXELS;
+pub use picture::Picture;
 pub use recipe::{Color, Filter, Layout, Recipe};
 pub use views::{DEFAULT_MAX_VIEWS, Seen, Viewer};

@@ -4,8 +4,8 @@ use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3, U8x4};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
-use super::decode::{Picture, Pixels};
 use super::orientation::{stored_at, swaps_axes};
+use super::picture::{Picture, Pixels};
 use crate::Fault;
 use crate::card::{Axis, Card};
 

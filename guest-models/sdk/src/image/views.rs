@@ -6,8 +6,9 @@
 
 use std::fmt;
 
-use super::decode::{Picture, decode_file};
+use super::decode::decode_file;
 use super::frames::{self, Contents};
+use super::picture::Picture;
 use super::recipe::Recipe;
 use crate::Fault;
 

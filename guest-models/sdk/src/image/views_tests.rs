@@ -4,7 +4,7 @@ use image::codecs::gif::GifEncoder;
 use image::{Delay, Frame, Rgba, RgbaImage};
 
 use super::*;
-use crate::image::decode::DEFAULT_MAX_PIXELS;
+use crate::image::limits::DEFAULT_MAX_PIXELS;
 use crate::image::recipe::{Color, Filter, Layout};
 
 macro_rules! drawn {

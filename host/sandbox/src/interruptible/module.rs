@@ -7,9 +7,9 @@ use wasmparser::{
     TypeSectionReader,
 };
 
-use super::chunked::{self, Bulk, Operands, Width};
+use super::binary::{MODULE, push_section, sections};
+use super::chunked::{self, Bulk, CHUNK, Operands, Width};
 use super::pace::Pace;
-use super::{CHUNK, MODULE, push_section, sections};
 
 // Sections of a module.
 const CUSTOM: u8 = 0;

@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::{Config, Engine, Instance, Module, Store, UpdateDeadline};
 
-use super::{CHUNK, interruptible};
+use super::chunked::CHUNK;
+use super::{interruptible, push_section};
 
 fn engine() -> Engine {
     let mut config = Config::new();
@@ -226,7 +227,7 @@ fn broken_binaries_are_errors() {
     assert!(interruptible(b"").is_err() && interruptible(b"\0asm\x02\0\0\0").is_err());
     let deep = (0..100).fold(b"\0asm\x0d\0\x01\0".to_vec(), |inner, _| {
         let mut outer = b"\0asm\x0d\0\x01\0".to_vec();
-        super::push_section(&mut outer, 4, &inner);
+        push_section(&mut outer, 4, &inner);
         outer
     });
     assert!(interruptible(&deep).unwrap_err().contains("64 deep"));
