@@ -1,13 +1,13 @@
-//! A guest that names what an image shows.
+//! A guest that names the content of an image.
 //!
-//! It needs one model, under the name `image`: any image classifier with one image input and one
-//! output of shape `(N, classes)`. How pixels become its numbers, and what the classes are called,
-//! comes from the model's card.
+//! It needs one model named `image`: any image classifier with one image input and one output of
+//! shape `(N, classes)`. The model's card defines the conversion of pixels and the names of the
+//! classes.
 //!
-//! The labels are those of the square that the card's recipe takes from the middle of the first
-//! frame. A note for the caller says which part of the image that is, where it is not the whole.
+//! The labels describe the square that the card's recipe takes from the middle of the first frame.
+//! If that is not the whole image, a note reports which part it is.
 //!
-//! Settings: `max_pixels`, the most pixels of an image that is decoded (default 16,000,000).
+//! Settings: `max_pixels`, the maximum number of pixels of a decoded image (default 16,000,000).
 
 mod rank;
 
@@ -27,7 +27,8 @@ impl Classifier for Classify {
         }
         let settings = Settings::read()?;
         let Some(card) = settings.card("image") else {
-            let message = "no model `image` is configured for this component; name an image classifier so";
+            let message =
+                "no model named `image` is configured for this component; give it an image classifier";
             return Err(Fault::Internal(message.to_owned()));
         };
         let recipe = Recipe::from_card(&card)?;
@@ -38,7 +39,7 @@ impl Classifier for Classify {
             Ok(())
         })?;
         if !seen.is_whole() {
-            note(&format!("the labels are of {seen}"));
+            note(&format!("the labels cover {seen}"));
         }
 
         let input = f32_tensor(&recipe.shape(1), &pixels);

@@ -2,12 +2,12 @@
 
 use guest_sdk::http::{Broken, Request, Respond};
 
-/// What follows `?`.
+/// The part of the path after `?`.
 pub(crate) fn query(request: &Request) -> &str {
     request.path.split_once('?').map_or("", |(_, query)| query)
 }
 
-/// Answer with `text`.
+/// Answers with `text`.
 pub(crate) fn say(respond: Respond, text: &str) -> Result<(), Broken> {
     respond.send(200, "text/plain", text.as_bytes())
 }

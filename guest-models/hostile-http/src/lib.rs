@@ -1,5 +1,5 @@
-//! A guest that attacks its host by HTTP, for tests: the path's last word names one of [`ATTACKS`],
-//! and what follows `?` is what to attack with.
+//! A guest that attacks its host by HTTP, for tests. The last segment of the path names one of
+//! [`ATTACKS`], and the query is its argument.
 
 mod answers;
 mod exchange;
@@ -8,10 +8,10 @@ mod looks;
 
 use guest_sdk::http::{Broken, Handler, Request, Respond};
 
-/// How an attack goes: it may not come back.
+/// An attack. It may never return.
 pub type Attack = fn(&mut Request, Respond) -> Result<(), Broken>;
 
-/// Every attack by its name.
+/// All attacks by name.
 pub const ATTACKS: [(&str, Attack); 22] = [
     ("silent", answers::silent),
     ("fail", answers::fail),

@@ -1,7 +1,7 @@
 //! A guest that attacks its host, for tests.
 //!
 //! The setting `attack` names one of [`ATTACKS`]. An attack ends in a trap, or in a verdict with a
-//! single gap whose category is the attack and whose reason says how it went: a test can see
+//! single gap, which has the attack as its category and the outcome as its reason. Tests check
 //! either.
 //!
 //! Settings: `attack`; `attack.model`, the model to attack with (default `text`).
@@ -14,11 +14,10 @@ mod time;
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Gap, Kinds, Moderator, Part, Verdict};
 
-/// How an attack goes: it may not come back, or fail as any guest may, or tell what it was
-/// answered.
+/// An attack. It may never return, fail as any guest may, or return the host's answer.
 pub type Attack = fn(&Settings) -> Result<String, Fault>;
 
-/// Every attack by its name.
+/// All attacks by name.
 pub const ATTACKS: [(&str, Attack); 23] = [
     ("loop", time::spin),
     ("recurse", time::recurse),
@@ -45,10 +44,10 @@ pub const ATTACKS: [(&str, Attack); 23] = [
     ("nothing", |_| Ok("nothing was done".to_owned())),
 ];
 
-/// The attack that its own answer is: a list longer than any honest one.
+/// Attack whose verdict itself is the attack: a list longer than any honest one.
 const LONG_ANSWER: &str = "long-answer";
 
-/// The attack that its input spells out: the bytes of an image are calls.
+/// Attack from the input: the bytes of an image are calls.
 const SCRIPT: &str = "script";
 
 struct Hostile;
@@ -62,9 +61,7 @@ impl Moderator for Hostile {
             (0..1_000_000).map(|line| gap(line.to_string())).collect()
         } else if name == SCRIPT {
             let [Part::Image(script)] = &input[..] else {
-                return Err(Fault::InvalidInput(
-                    "expected a script: one image, whose bytes it is".to_owned(),
-                ));
+                return Err(Fault::InvalidInput("expected a script: the bytes of one image".to_owned()));
             };
             vec![gap(script::run(script)?)]
         } else if let Some((_, attack)) = ATTACKS.iter().find(|(candidate, _)| *candidate == name) {

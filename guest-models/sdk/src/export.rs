@@ -1,6 +1,6 @@
 //! Macros that export a type as the guest of a component.
 
-/// Export a type that implements [`Moderator`](crate::Moderator) as the guest of this component.
+/// Exports a type that implements [`Moderator`](crate::Moderator) as the guest of this component.
 #[macro_export]
 macro_rules! export_moderator {
     ($guest:ident) => {
@@ -8,7 +8,7 @@ macro_rules! export_moderator {
     };
 }
 
-/// Export a type that implements [`Classifier`](crate::Classifier) as the guest of this component.
+/// Exports a type that implements [`Classifier`](crate::Classifier) as the guest of this component.
 #[macro_export]
 macro_rules! export_classifier {
     ($guest:ident) => {
@@ -16,7 +16,7 @@ macro_rules! export_classifier {
     };
 }
 
-/// Export a type that implements [`Predictor`](crate::Predictor) as the guest of this component.
+/// Exports a type that implements [`Predictor`](crate::Predictor) as the guest of this component.
 #[macro_export]
 macro_rules! export_predictor {
     ($guest:ident) => {
@@ -24,7 +24,8 @@ macro_rules! export_predictor {
     };
 }
 
-/// Export a type that implements [`http::Handler`](crate::http::Handler) as the guest of this component.
+/// Exports a type that implements [`http::Handler`](crate::http::Handler) as the guest of this
+/// component.
 #[macro_export]
 macro_rules! export_handler {
     ($guest:ident) => {
@@ -32,8 +33,8 @@ macro_rules! export_handler {
     };
 }
 
-/// Export `$guest` from a WebAssembly module. Elsewhere, where linkers refuse a component's names
-/// for symbols, it is only checked for its trait.
+/// Exports `$guest` from a WebAssembly module. Native linkers reject the symbol names of
+/// components, so elsewhere the macro only checks that the type implements the trait.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {

@@ -1,11 +1,11 @@
-//! The little JSON that guests need: text and lists out, known shapes in.
+//! A minimal JSON writer and reader for guests.
 //!
-//! A whole JSON library would make a small guest several times its size. Nesting is the caller's,
-//! so no input can exhaust the stack.
+//! A complete JSON library would make a small guest several times its size. The reader never
+//! recurses by itself, so no input can exhaust the stack.
 
 use std::fmt;
 
-/// Append `text` to `out` as a JSON string.
+/// Appends `text` to `out` as a JSON string.
 pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
     for character in text.chars() {
@@ -25,7 +25,7 @@ pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Append `items` to `out` as a JSON array; `push` writes each.
+/// Appends `items` to `out` as a JSON array; `push` writes each.
 pub fn push_array<T>(
     out: &mut String,
     items: impl IntoIterator<Item = T>,
@@ -41,12 +41,12 @@ pub fn push_array<T>(
     out.push(']');
 }
 
-/// JSON that is not what was expected.
+/// JSON that differs from the expected form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unexpected {
-    /// Where, in bytes from the start.
+    /// Position in bytes from the start.
     pub at: usize,
-    /// What should be there.
+    /// Description of the expected token.
     pub expected: &'static str,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Unexpected {
     }
 }
 
-/// Reads a JSON text front to back: the caller says what comes next.
+/// Reads a JSON text front to back; the caller decides which type comes next.
 #[derive(Debug)]
 pub struct Reader<'t> {
     text: &'t str,
@@ -65,16 +65,16 @@ pub struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    /// Begin at the start of `text`.
+    /// Starts at the beginning of `text`.
     pub fn new(text: &'t str) -> Self {
         Reader { text, at: 0 }
     }
 
-    /// Read an array; `element` reads each of its elements.
+    /// Reads an array; `element` reads each of its elements.
     ///
     /// # Errors
     ///
-    /// When there is no array, or what `element` says.
+    /// When there is no array, or an error of `element`.
     pub fn array(
         &mut self,
         element: &mut dyn FnMut(&mut Self) -> Result<(), Unexpected>,
@@ -92,11 +92,11 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Read an object; `member` is given each name and reads its value.
+    /// Reads an object; `member` receives each name and reads its value.
     ///
     /// # Errors
     ///
-    /// When there is no object, or what `member` says.
+    /// When there is no object, or an error of `member`.
     pub fn object(
         &mut self,
         member: &mut dyn FnMut(&mut Self, &str) -> Result<(), Unexpected>,
@@ -116,11 +116,11 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Read a string.
+    /// Reads a string.
     ///
     /// # Errors
     ///
-    /// When there is none, or it is not JSON's: a control character, an unknown escape, half a
+    /// When there is no string, or it is invalid: a control character, an unknown escape, half a
     /// surrogate pair.
     pub fn string(&mut self) -> Result<String, Unexpected> {
         self.token(b'"', "a string")?;
@@ -144,23 +144,23 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Read a number.
+    /// Reads a number.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// When there is no number.
     pub fn number(&mut self) -> Result<f64, Unexpected> {
         self.space();
         let rest = &self.text[self.at..];
         let length = rest.bytes().take_while(|byte| b"+-.eE0123456789".contains(byte)).count();
-        // Rust reads what JSON does not, such as `+1`, and no word passes the filter above: that is
-        // no harm here.
+        // Rust parses some numbers that are not JSON, such as `+1`, which is harmless here. The
+        // filter above excludes words such as `nan`.
         let number = rest[..length].parse().map_err(|_| self.expected("a number"))?;
         self.at += length;
         Ok(number)
     }
 
-    /// Read `true` or `false`.
+    /// Reads `true` or `false`.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl<'t> Reader<'t> {
         Err(self.expected("`true` or `false`"))
     }
 
-    /// Pass over a value of any kind. Of lists and objects only the brackets are counted.
+    /// Skips a value of any kind. Inside lists and objects only brackets are checked.
     ///
     /// # Errors
     ///
@@ -209,17 +209,17 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Make sure that nothing follows.
+    /// Checks that only white space follows.
     ///
     /// # Errors
     ///
-    /// When something does.
+    /// When something else follows.
     pub fn end(&mut self) -> Result<(), Unexpected> {
         self.space();
         if self.at == self.text.len() { Ok(()) } else { Err(self.expected("nothing more")) }
     }
 
-    /// That something else was expected here.
+    /// Creates an error at the current position.
     pub fn expected(&self, expected: &'static str) -> Unexpected {
         Unexpected { at: self.at, expected }
     }
@@ -243,7 +243,7 @@ impl<'t> Reader<'t> {
         Ok(character)
     }
 
-    /// Four hexadecimal digits, or two times four that are a surrogate pair.
+    /// Reads four hexadecimal digits, or two groups of four that form a surrogate pair.
     fn code_point(&mut self) -> Result<char, Unexpected> {
         let first = self.hexadecimal()?;
         let code = match first {

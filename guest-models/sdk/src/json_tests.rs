@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a strict and complete library makes of the same text.
+/// Result of a strict and complete library for the same text.
 fn reference(text: &str) -> Option<String> {
     serde_json::from_str(text).ok()
 }
@@ -12,7 +12,7 @@ fn whole(text: &str) -> Result<String, Unexpected> {
 }
 
 #[test]
-fn strings_come_back_as_they_were() {
+fn strings_survive_a_round_trip() {
     let every: String =
         ('\0'..='\u{2ff}').chain(['\u{2028}', '\u{fffd}', '\u{1f600}', '\u{10ffff}']).collect();
     for text in
@@ -26,7 +26,7 @@ fn strings_come_back_as_they_were() {
 }
 
 #[test]
-fn strings_are_read_as_by_a_library() {
+fn strings_are_read_as_by_serde_json() {
     let cases = [
         r#""""#,
         r#" "a" "#,
@@ -52,7 +52,7 @@ fn strings_are_read_as_by_a_library() {
 }
 
 #[test]
-fn known_shapes_are_read_and_unknown_members_passed_over() {
+fn unknown_members_are_skipped() {
     let text = r#" { "n" : -1.5e2, "x": [{"a": ["]", {}]}, null, 1e-3], "yes":true , "list":["a","b"] } "#;
     let (mut n, mut yes, mut list) = (0.0, false, Vec::new());
     let mut reader = Reader::new(text);
@@ -73,7 +73,7 @@ fn known_shapes_are_read_and_unknown_members_passed_over() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_place() {
+fn errors_name_their_position() {
     let skip = |text: &str| {
         let mut reader = Reader::new(text);
         reader.skip().and_then(|()| reader.end()).map_err(|error| error.to_string())

@@ -1,23 +1,23 @@
-//! The guest SDK: what a component that judges, classifies or predicts for the infer server starts
-//! from.
+//! The guest SDK: a library for components of the infer server that judge, classify, predict or
+//! answer HTTP requests.
 //!
 //! A guest implements one trait ([`Moderator`], [`Classifier`], [`Predictor`] or [`http::Handler`])
-//! and names itself in the macro that exports it; `guest-models/README.md` shows one in a page. The
-//! parts that need the host (settings, models, the log) are bindings of `wit/infer.wit`; the rest
-//! is plain Rust that runs natively as well, so it is tested without a sandbox.
+//! and passes its type to the macro that exports it; `guest-models/README.md` shows one in a page.
+//! The parts that need the host (settings, models, the log) are bindings of `wit/infer.wit`; the
+//! rest is plain Rust that also runs natively, so it is tested without a sandbox.
 //!
 //! # Layout
 //!
-//! - [`settings`]: the operator's settings, typed; [`card`]: what a model takes and gives, from the
+//! - [`settings`]: the operator's settings, typed; [`card`]: models' inputs and outputs, from the
 //!   same store
-//! - [`nn`]: running models; [`language`]: asking language models; [`log`]: lines in the host's log
-//! - [`image`]: from the bytes of an untrusted image file to the numbers that a model takes
-//! - [`http`]: answering HTTP requests, and sending some
-//! - [`json`]: the little of it that guests need; [`text`]: what the characters of a text stand for
+//! - [`nn`]: runs models; [`language`]: language models; [`log`]: lines in the host's log
+//! - [`image`]: converts untrusted image files to the numbers that a model takes
+//! - [`http`]: answers HTTP requests, and sends requests
+//! - [`json`]: minimal JSON; [`text`]: invisible characters and compatibility forms
 //! - [`bindings`]: generated from `wit/`
-//! - `export`: the macros that export a guest; `allocator`: its memory allocator
+//! - `export`: macros that export a guest; `allocator`: the memory allocator of guests
 
-// The export macros name this crate by path, also for the code generated in it.
+// The export macros refer to this crate by its path, also within the crate.
 extern crate self as guest_sdk;
 
 #[cfg(target_arch = "wasm32")]

@@ -1,4 +1,6 @@
-//! The host's side of `wit/`, generated: the imports once, then one module a world for its exports.
+//! The host's side of `wit/`: generated bindings, and the host's types for wasi:nn resources.
+//!
+//! The imports are generated once; each world adds a module for its exports.
 #![expect(missing_docs, unreachable_pub, reason = "generated from wit/, where the documentation is")]
 
 use std::sync::Arc;
@@ -46,8 +48,8 @@ world!(moderator, "moderator");
 world!(classifier, "classifier");
 world!(predictor, "predictor");
 
-/// A tensor as the guest gave it. Whether the shape agrees with the data is found out by `compute`,
-/// which can say so.
+/// A tensor as the guest passed it. `compute` checks the shape against the data, since a
+/// constructor cannot return an error.
 pub struct HostTensor {
     pub(crate) dimensions: Vec<u32>,
     pub(crate) ty: TensorType,
@@ -55,7 +57,7 @@ pub struct HostTensor {
 }
 
 impl HostTensor {
-    /// What the tensor counts against `tensor_bytes`.
+    /// Bytes that count against `tensor_bytes`.
     pub(crate) fn cost(&self) -> usize {
         self.data.len() + self.dimensions.len() * size_of::<u32>()
     }
@@ -64,10 +66,10 @@ impl HostTensor {
 /// A model that the component may use.
 pub struct HostGraph(pub(crate) Arc<Model>);
 
-/// A model made ready to run; away while it computes.
+/// A model ready to run; `None` while it computes.
 pub struct HostContext(pub(crate) Option<Context>);
 
-/// An error value of the guest's.
+/// An error value that the guest can read.
 pub struct HostError {
     pub(crate) code: ErrorCode,
     pub(crate) data: String,

@@ -1,4 +1,4 @@
-//! A loaded component, and its calls.
+//! A loaded component and its calls.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::bindings::predictor::PredictorPre;
 use crate::call::{Outcome, Request, Usage};
 use crate::clock::Clock;
 use crate::error::{CallError, Cause};
-use crate::expectation::{Asked, Expectations};
+use crate::expectation::{Expectations, Input};
 use crate::http::{self, Answer, Body, Http};
 use crate::limits::Limits;
 use crate::memory::{RequestMemory, Reservation};
@@ -30,7 +30,7 @@ use crate::ticker::TICK;
 use crate::types::{Fault, Label, NamedTensor, Part, Verdict};
 use crate::world::World;
 
-/// A component of one world, linked: each call instantiates it.
+/// A component linked to the host, by world. Each call instantiates it.
 #[derive(Clone)]
 pub(crate) enum Linked {
     Moderator(ModeratorPre<State>),
@@ -39,16 +39,16 @@ pub(crate) enum Linked {
     Handler(ProxyPre<Http>),
 }
 
-/// A component, compiled and linked: each call makes an instance of it.
+/// A compiled and linked component. Each call creates an instance of it.
 pub struct Component {
     pub(crate) engine: Engine,
     pub(crate) linked: Linked,
     pub(crate) grants: Arc<Grants>,
     pub(crate) slots: Arc<Slots>,
-    /// What this component may have of them; none for all.
+    /// Limit on this component's share of the slots, if it has one.
     pub(crate) own_slots: Option<Arc<Semaphore>>,
     pub(crate) memory: RequestMemory,
-    /// Memory that a call is expected to hold.
+    /// Memory that a call is expected to take.
     pub(crate) expectations: Arc<Expectations>,
 }
 
@@ -58,8 +58,7 @@ impl Component {
         &self.grants.component
     }
 
-    /// The same component under another name: language models find nothing for it that they
-    /// computed for this one.
+    /// The same component under another name. Language models keep separate caches for the two.
     #[must_use]
     pub fn renamed(&self, name: &str) -> Component {
         let grants = Grants { component: Arc::from(name), ..Grants::clone(&self.grants) };
@@ -70,7 +69,7 @@ impl Component {
         Component { engine, linked, grants, slots, own_slots, memory, expectations }
     }
 
-    /// What the component answers.
+    /// The world of the component, which decides the calls that it answers.
     pub fn world(&self) -> World {
         match &self.linked {
             Linked::Moderator(_) => World::Moderator,
@@ -80,22 +79,22 @@ impl Component {
         }
     }
 
-    /// The models that the component may use, by the name that it uses.
+    /// Models that the component may use, by the name that it uses.
     pub fn models(&self) -> &BTreeMap<String, Arc<Model>> {
         &self.grants.models
     }
 
-    /// The budgets of each instance.
+    /// Budgets of each instance.
     pub fn limits(&self) -> &Limits {
         &self.grants.limits
     }
 
-    /// Judge `input` on a fresh instance.
+    /// Judges `input` in a fresh instance.
     pub async fn moderate(&self, request: &Request, input: &[Part]) -> Outcome<Verdict> {
         let Linked::Moderator(pre) = &self.linked else { return self.wrong_world(World::Moderator) };
         self.visit(
             request,
-            Asked::parts(input),
+            Input::parts(input),
             |state| state,
             async |store| {
                 let guest = pre.instantiate_async(&mut *store).await?;
@@ -107,12 +106,12 @@ impl Component {
         .checked(&self.grants.component, check_verdict)
     }
 
-    /// The `top` labels of `image`, the bytes of an image file, on a fresh instance.
+    /// Returns the `top` labels of `image`, the bytes of an image file, from a fresh instance.
     pub async fn classify(&self, request: &Request, image: &[u8], top: u32) -> Outcome<Vec<Label>> {
         let Linked::Classifier(pre) = &self.linked else { return self.wrong_world(World::Classifier) };
         self.visit(
             request,
-            Asked::image(image),
+            Input::image(image),
             |state| state,
             async |store| {
                 let guest = pre.instantiate_async(&mut *store).await?;
@@ -124,8 +123,8 @@ impl Component {
         .checked(&self.grants.component, |labels| check_labels(labels, top))
     }
 
-    /// Run `model`, as the component's configuration names it, on a fresh instance that passes the
-    /// tensors through.
+    /// Runs `model`, a name in the component's configuration, through a fresh instance that passes
+    /// the tensors on.
     pub async fn predict(
         &self,
         request: &Request,
@@ -135,7 +134,7 @@ impl Component {
         let Linked::Predictor(pre) = &self.linked else { return self.wrong_world(World::Predictor) };
         self.visit(
             request,
-            Asked::tensors(inputs),
+            Input::tensors(inputs),
             |state| state,
             async |store| {
                 let guest = pre.instantiate_async(&mut *store).await?;
@@ -146,12 +145,12 @@ impl Component {
         .await
     }
 
-    /// Answer an HTTP request on a fresh instance: `head` is sent as soon as the guest has given
-    /// its response, whose body comes as the guest writes it. The call lasts until the guest
+    /// Answers an HTTP request in a fresh instance. `head` receives the response as soon as the
+    /// guest sets it; its body follows as the guest writes it. The call lasts until the guest
     /// returns.
     ///
-    /// `incoming` has a whole URI, scheme and authority included. `gone` is sent when the answer is
-    /// delivered, and the guest may go on; dropped before that, it ends the guest.
+    /// `incoming` has an absolute URI, with scheme and authority. Send on `gone` once the answer is
+    /// delivered: the guest may then go on. If `gone` is dropped before that, the guest is stopped.
     pub async fn handle(
         &self,
         request: &Request,
@@ -161,28 +160,27 @@ impl Component {
     ) -> Outcome<()> {
         let Linked::Handler(pre) = &self.linked else { return self.wrong_world(World::Handler) };
         let answer = Answer::none();
-        let asked = Asked::body(incoming.headers(), incoming.body().len());
-        self.visit(request, asked, Http::new, async |store| {
+        let input = Input::body(incoming.headers(), incoming.body().len());
+        self.visit(request, input, Http::new, async |store| {
             http::ask(pre, store, incoming, head, &answer, gone).await.map(Ok)
         })
         .await
         .checked(&self.grants.component, |()| answer.check())
     }
 
-    /// Take a slot, run `call` in a fresh store under the component's budgets, and account for it.
-    /// The store holds what `data` puts around the instance's state.
+    /// Takes a slot, runs `call` in a fresh store under the component's budgets, and accounts for
+    /// it. `data` wraps the instance's state into the data of the store.
     async fn visit<T, D: AsMut<State> + Send + 'static>(
         &self,
         request: &Request,
-        asked: Asked,
+        input: Input,
         data: impl FnOnce(State) -> D,
         call: impl AsyncFnOnce(&mut Store<D>) -> wasmtime::Result<Result<T, Fault>>,
     ) -> Outcome<T> {
         let component = || self.grants.component.to_string();
         let began = Instant::now();
         let busy = |instances| CallError::Busy { component: component(), instances };
-        // Refused rather than left to wait: who waits has a place that another component's request
-        // would have.
+        // Rejected rather than queued: a waiting call would take the place of another component's.
         let _own_slot = match self.own_slots.as_ref().map(|slots| slots.try_acquire()) {
             Some(Err(_)) => {
                 let instances = self.grants.limits.instances.unwrap_or_default();
@@ -207,23 +205,23 @@ impl Component {
         };
         let waited = began.elapsed();
 
-        // Refused now it costs nothing; refused half-way it costs what was done.
-        let mut held = self.memory.share();
-        if held.reserve(self.expectations.of(asked, began + waited)).is_err() {
-            let cause = Cause::ServerMemory(held.most());
+        // A rejection before the start costs nothing; a rejection later wastes the work done.
+        let mut reservation = self.memory.share();
+        if reservation.reserve(self.expectations.of(input, began + waited)).is_err() {
+            let cause = Cause::ServerMemory(reservation.most());
             let usage = Usage { queue: waited, ..Usage::default() };
             let result = Err(CallError::Stopped { component: component(), cause });
             return Outcome { result, usage, notes: Vec::new() };
         }
 
         let (clock, turn) = (Clock::new(), self.slots.turns.begin());
-        let mut store = self.store(request, held, &clock, data);
+        let mut store = self.store(request, reservation, &clock, data);
         let answer = timeout_at(request.deadline.into(), clock.measure(turn, call(&mut store))).await;
 
         let state = store.data_mut().as_mut();
         let result = match answer {
             Ok(Ok(Ok(answer))) => Ok(answer),
-            // What the guest makes of memory that it was refused is not the client's doing.
+            // A fault after the host refused memory is not the client's error.
             Ok(Ok(Err(_))) if matches!(state.refused, Some(Cause::ServerMemory(_))) => {
                 let cause = state.refused.clone().unwrap_or(Cause::ServerMemory(0));
                 Err(CallError::Stopped { component: component(), cause })
@@ -249,7 +247,7 @@ impl Component {
         };
         let notes = std::mem::take(&mut state.notes);
         let dropping = Instant::now();
-        self.expectations.learn(asked, state.held.peak(), dropping);
+        self.expectations.learn(input, state.reservation.peak(), dropping);
         drop(store);
         usage.drop = dropping.elapsed();
         request.charge(&usage);
@@ -259,13 +257,13 @@ impl Component {
     fn store<D: AsMut<State> + Send + 'static>(
         &self,
         request: &Request,
-        held: Reservation,
+        reservation: Reservation,
         clock: &Clock,
         data: impl FnOnce(State) -> D,
     ) -> Store<D> {
         let limits = &self.grants.limits;
         let state =
-            State::new(self.grants.clone(), held, request.id.clone(), request.deadline, clock.clone());
+            State::new(self.grants.clone(), reservation, request.id.clone(), request.deadline, clock.clone());
         let mut store = Store::new(&self.engine, data(state));
         store.limiter(|data| data.as_mut());
         store.set_hostcall_fuel(limits.tensor_bytes);
@@ -279,7 +277,7 @@ impl Component {
             if clock.running() < TICK {
                 return Ok(UpdateDeadline::Continue(1));
             }
-            // Tokio's own yield lets it look after sockets and timers before this guest goes on.
+            // Tokio's own yield lets it serve sockets and timers before this guest goes on.
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         store
@@ -292,7 +290,7 @@ impl Component {
     }
 }
 
-/// Why the guest stopped, from the error that unwound it.
+/// The cause for which the guest stopped, from the error that unwound it.
 fn cause(error: &wasmtime::Error, state: &State) -> Cause {
     if let Some(cause) = error.downcast_ref::<Cause>() {
         return cause.clone();

@@ -1,17 +1,17 @@
-//! Components made interruptible throughout, before they are compiled.
+//! Makes components interruptible throughout, before they are compiled.
 //!
-//! The compiler looks at the clock where a function begins and where a loop turns. Between two
-//! looks a guest could fill all of its memory by one instruction, or run through megabytes of
+//! Compiled code checks the clock at the start of each function and each loop iteration. Between
+//! two checks a guest could fill all of its memory by one instruction, or run through megabytes of
 //! straight code. Two changes to each core module bound that:
 //!
 //! - An instruction that fills, copies or initialises more than `CHUNK` bytes of memory calls a
-//!   function that is added to the module. It checks the bounds of the whole, as the instruction
-//!   does, and then works through it in chunks.
-//! - Where a path through a function could be longer than a bound, an empty loop is put in, for its
-//!   look at the clock.
+//!   function that is added to the module. It checks the bounds of the whole range, as the
+//!   instruction does, and then works through it in chunks.
+//! - Where a path through a function could exceed the limit without a check, an empty loop is
+//!   inserted, for its check of the clock.
 //!
-//! Nothing else changes: what is added comes after all that is there, so every index stays as it
-//! was. Tables stay as they are: `table_elements` bounds them to what takes microseconds.
+//! Nothing else changes: additions follow all existing items, so every index stays the same. Table
+//! instructions stay as they are: `table_elements` bounds them to microseconds.
 
 mod binary;
 mod chunked;
@@ -22,21 +22,21 @@ mod tests;
 
 use binary::{COMPONENT, MODULE, PREAMBLE, push_section, sections};
 
-/// The version of these changes, which machine code that is kept must agree with.
+/// Version of these changes, which cached machine code must match.
 pub(crate) const VERSION: u8 = 1;
 
-/// Components within components, and modules within these.
+/// Maximum nesting of components and modules.
 const MAX_NESTED: usize = 64;
 
-/// Sections of a component that hold binaries.
+/// Sections of a component that contain binaries.
 const CORE_MODULE_SECTION: u8 = 1;
 const COMPONENT_SECTION: u8 = 4;
 
-/// The same component, interruptible throughout.
+/// Returns the same component, interruptible throughout.
 ///
 /// # Errors
 ///
-/// Why `binary` cannot be read. The compiler takes none of these, and explains them better.
+/// When `binary` cannot be read. The compiler rejects all of these too, with a better explanation.
 pub(crate) fn interruptible(binary: &[u8]) -> Result<Vec<u8>, String> {
     nested(binary, 0)
 }

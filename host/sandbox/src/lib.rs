@@ -2,8 +2,8 @@
 //!
 //! A component is compiled once ([`Sandbox::load`]), and its machine code kept for later starts. A
 //! request takes a slot of the instance pool, instantiates the component there, calls it once and
-//! drops it; nothing that a guest did is seen by the next. Through wasi:nn the guest runs the
-//! engine's models by the names that its configuration gives, within its [`Limits`].
+//! drops it, so no guest sees any effect of an earlier one. Through wasi:nn the guest runs the
+//! engine's models by the names in its configuration, within its [`Limits`].
 //!
 //! # Layout
 //!
@@ -11,16 +11,16 @@
 //! - `load`: compiling and linking a component; `start`: measured costs of a start
 //! - `component`: a loaded component and its calls: moderate, classify, predict, handle; `world`:
 //!   the kinds of component
-//! - `call`: what a call is part of, and what it uses
-//! - `http`: components that answer HTTP requests themselves, and what WASI gives them
-//! - `interruptible`: what is changed in components before they are compiled, so that none runs
-//!   long unchecked
-//! - `compiled`: the machine code of components, kept in a folder and signed
-//! - `answer`: what a guest's answer must be to be believed
-//! - `state`: what one instance holds and has used
+//! - `call`: the request that a call belongs to, its usage and its outcome
+//! - `http`: components that answer HTTP requests themselves, and their WASI
+//! - `interruptible`: changes to components before compilation, so that none runs long unchecked
+//! - `compiled`: the cache of machine code, a folder of signed files
+//! - `answer`: validation of guests' answers
+//! - `state`: state and usage of one instance
 //! - `nn`: the wasi:nn host; `ambient`: settings and the log; `guest_log`: a guest's lines in it
-//! - `clock`, `limits`, `memory`, `error`: guest time, budgets of an instance, memory of all
-//!   requests, what goes wrong
+//! - `clock`: guest time; `limits`: budgets of an instance; `memory`: memory of all requests;
+//!   `error`: errors
+//! - `turns`: scheduling of guests where there are more than processors; `ticker`: interrupts them
 //! - `expectation`: memory that a call is expected to take
 //! - `bindings`: generated from `wit/`, with the host's types for resources; `types`: the generated
 //!   types that calls take and return

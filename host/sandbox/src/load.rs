@@ -1,4 +1,4 @@
-//! Loading a component: compiling it, checking its imports, linking it to the host.
+//! Loads components: compiles them, checks their imports, links them to the host.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,28 +22,28 @@ use crate::limits::Limits;
 use crate::sandbox::Sandbox;
 use crate::state::{Grants, State};
 
-/// What a component is given beside its bytes.
+/// Options of a component.
 #[derive(Debug, Default)]
 pub struct ComponentOptions {
-    /// Models by the name that the guest uses. No other can be reached.
+    /// Models by the name that the guest uses. The guest can reach no others.
     pub models: BTreeMap<String, Arc<Model>>,
-    /// What `wasi:config/store` answers.
+    /// Settings that `wasi:config/store` returns.
     pub settings: BTreeMap<String, String>,
-    /// The budgets of each instance.
+    /// Budgets of each instance.
     pub limits: Limits,
-    /// What only a component that answers HTTP requests is given.
+    /// Options of a component that answers HTTP requests itself.
     pub http: HttpOptions,
 }
 
 impl Sandbox {
-    /// Compile a component, or take the machine code that was kept of it, and link it to the host.
+    /// Compiles a component, or reads its cached machine code, and links it to the host.
     ///
     /// `name` is the component's name in the configuration; `bytes` is a component in binary form.
     ///
     /// # Errors
     ///
-    /// When the bytes are not a component, when it imports what guests are not given, or exports no
-    /// world's interface.
+    /// When the bytes are not a component, or when it imports an interface that guests may not use,
+    /// or exports the interface of no world.
     pub fn load(&self, name: &str, bytes: &[u8], options: ComponentOptions) -> Result<Component, LoadError> {
         let component = || name.to_owned();
         let (compiled, _) = self.compile(name, bytes)?;
@@ -73,23 +73,24 @@ impl Sandbox {
         Ok(Component { engine, linked, grants, slots, own_slots, memory, expectations })
     }
 
-    /// Compile a component ahead of its first use, and say where its machine code is kept; none
-    /// where none is kept.
+    /// Compiles a component before its first use. Returns the cache entry of its machine code, or
+    /// `None` if there is no cache.
     ///
     /// # Errors
     ///
     /// When the bytes are not a component that compiles.
     pub fn compile_ahead(&self, name: &str, bytes: &[u8]) -> Result<Option<CachedCode>, LoadError> {
-        self.compile(name, bytes).map(|(_, kept)| kept)
+        self.compile(name, bytes).map(|(_, cached)| cached)
     }
 
-    /// Where the machine code of these bytes is kept; none where it is not.
+    /// Path of the cached machine code of these bytes, if they are cached.
     pub fn kept(&self, bytes: &[u8]) -> Option<PathBuf> {
         let entry = Entry::new(self.compiled_folder.as_deref()?, &self.engine, bytes);
         Some(entry.path().to_owned()).filter(|path| path.is_file())
     }
 
-    /// A folder that fails costs a warning and the time to compile, not the component.
+    /// Compiles, or reads from the cache. A cache that fails costs a warning and the time to
+    /// compile, not the component.
     fn compile(&self, name: &str, bytes: &[u8]) -> Result<(Compiled, Option<CachedCode>), LoadError> {
         let entry = self.compiled_folder.as_deref().map(|folder| Entry::new(folder, &self.engine, bytes));
         if let Some(entry) = &entry {
@@ -102,7 +103,7 @@ impl Sandbox {
                 Err(reason) => {
                     tracing::warn!(
                         component = name,
-                        "`{}` {reason}; the component is compiled anew",
+                        "`{}` {reason}; recompiling the component",
                         path.display()
                     );
                 }
@@ -112,29 +113,28 @@ impl Sandbox {
             Compiled::from_binary(&self.engine, &changed).map_err(|error| format!("{error:#}"))
         });
         let compiled = compiled.map_err(|reason| {
-            // Explained by the bytes as they are in the file.
+            // The error message describes the bytes of the file, not the changed ones.
             let message = Compiled::from_binary(&self.engine, bytes).err();
             let message = message.map_or(reason, |error| explain(bytes, &error));
             LoadError::Compile { component: name.to_owned(), message }
         })?;
         let Some(entry) = entry else { return Ok((compiled, None)) };
         let path = entry.path().to_owned();
-        let kept = match entry.keep(&compiled) {
+        let cached = match entry.keep(&compiled) {
             Ok(bytes) => Some(CachedCode { path, bytes, reused: false }),
             Err(error) => {
                 let shown = path.display();
                 tracing::warn!(
                     component = name,
-                    "cannot write `{shown}`: {error}; the component is compiled again at the next start"
+                    "cannot write `{shown}`: {error}; the component will be recompiled at the next start"
                 );
                 None
             }
         };
-        Ok((compiled, kept))
+        Ok((compiled, cached))
     }
 
-    /// Whether the component imports nothing but what every guest may, and what it is granted
-    /// `beside` that.
+    /// Checks that the component imports only interfaces that every guest may use, and `beside`.
     fn check_imports(&self, name: &str, compiled: &Compiled, beside: &[&str]) -> Result<(), LoadError> {
         const GRANTED: [&str; 3] = ["wasi:nn/", "wasi:config/store@", "infer:guest/"];
         let ty = compiled.component_type();
@@ -163,10 +163,10 @@ fn link(pre: InstancePre<State>) -> Option<Linked> {
 }
 
 fn explain(bytes: &[u8], error: &wasmtime::Error) -> String {
-    // Magic, then the layer: version 1 is a core module, 0x1000d a component.
+    // Magic number, then version and layer: 1 is a core module, 0x1000d a component.
     match bytes {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            "the file is a core module; make it a component first (`make guests` and `wasm-tools component new` do)"
+            "the file is a core module; convert it to a component first (`make guests` or `wasm-tools component new`)"
                 .to_owned()
         }
         [0, b'a', b's', b'm', ..] => format!("{error:#}"),

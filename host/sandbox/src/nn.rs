@@ -1,8 +1,8 @@
 //! The wasi:nn host: the standard's interface over the engine's models, under a component's
 //! budgets.
 //!
-//! Errors that the interface can express reach the guest as values. Those that it cannot (a
-//! tensor's constructor returns no result) stop the guest: they are a [`Cause`] inside the trap.
+//! Errors that the interface can express reach the guest as values. Others (a tensor's constructor
+//! returns no result) stop the guest: the trap contains a [`Cause`].
 
 use std::fmt::Display;
 use std::time::Instant;
@@ -28,13 +28,13 @@ impl State {
         self.table.push(entry).map_err(|_| Cause::Handles(handles).into())
     }
 
-    /// An error of the guest's, whose text is an excerpt: it counts against no budget but
-    /// `handles`.
+    /// Creates an error value for the guest. Its text is an excerpt, so it counts against `handles`
+    /// only.
     fn fail(&mut self, code: ErrorCode, data: impl Display) -> Result<Resource<HostError>> {
         self.push(HostError { code, data: excerpt_of(data, MESSAGE_BYTES) })
     }
 
-    /// Take the guest's tensors out of the table; their bytes stay charged until the caller
+    /// Removes the guest's tensors from the table. Their bytes stay charged until the caller
     /// releases them.
     fn take(
         &mut self,
@@ -50,7 +50,7 @@ impl State {
         Ok((taken, cost))
     }
 
-    /// Run the model within what is left of the compute time, and count what it took.
+    /// Runs the model within the rest of the compute time, and records its usage.
     async fn run(
         &mut self,
         context: &mut Context,
@@ -107,7 +107,7 @@ impl tensor::HostTensor for State {
 impl graph::Host for State {
     fn load(&mut self, _: Vec<Vec<u8>>, _: GraphEncoding, _: ExecutionTarget) -> Result<Answer<HostGraph>> {
         let refusal =
-            "models from a guest's bytes are not loaded; use `load-by-name` with a configured model";
+            "loading models from guest bytes is not supported; use `load-by-name` with a configured model";
         Ok(Err(self.fail(ErrorCode::Security, refusal)?))
     }
 
@@ -176,7 +176,7 @@ impl inference::HostGraphExecutionContext for State {
 }
 
 impl State {
-    /// Give computed tensors to the guest, all or none.
+    /// Returns computed tensors to the guest, all or none of them.
     fn hand_over(&mut self, outputs: Vec<(String, Tensor)>) -> Result<Outputs> {
         let outputs: Vec<_> = outputs.into_iter().map(|(name, tensor)| (name, from_engine(tensor))).collect();
         let cost = outputs.iter().map(|(_, tensor)| tensor.cost()).sum();
@@ -250,7 +250,7 @@ fn dtype(ty: TensorType) -> DType {
     }
 }
 
-/// Whether the same computation may succeed at another time.
+/// Returns true if the same computation may succeed later.
 fn may_pass(error: &RunError) -> bool {
     !matches!(error, RunError::InvalidInput { .. } | RunError::Unsupported { .. })
 }

@@ -1,8 +1,8 @@
-//! The kinds of component, by their exports.
+//! Worlds of components.
 
 use std::fmt;
 
-/// What a component answers, by what it exports: the worlds of `wit/infer.wit`.
+/// World of a component, identified by its exports: see `wit/infer.wit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum World {
     /// Exports `infer:guest/moderation`.

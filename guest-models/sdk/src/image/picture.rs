@@ -2,25 +2,25 @@
 
 use image::metadata::Orientation;
 
-/// A decoded image: eight bits a channel, opaque, as stored in the file.
+/// A decoded image: eight bits per channel, opaque, as stored in the file.
 #[derive(Clone, Debug)]
 pub struct Picture {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) pixels: Pixels,
-    /// How the picture is meant to be looked at; the pixels are not turned yet.
+    /// The intended orientation; the pixels are not rotated yet.
     pub(super) orientation: Orientation,
 }
 
-/// Pixels row by row, as they came from the decoder: repacking 16 megapixels to RGB would double
-/// the memory.
+/// Pixels row by row, in the decoder's format: repacking 16 megapixels to RGB would double the
+/// memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pixels {
-    /// 1 byte a pixel.
+    /// 1 byte per pixel.
     Grey(Vec<u8>),
-    /// 3 bytes a pixel.
+    /// 3 bytes per pixel.
     Rgb(Vec<u8>),
-    /// 4 bytes a pixel, the fourth without meaning.
+    /// 4 bytes per pixel, the fourth without meaning.
     RgbPadded(Vec<u8>),
 }
 
@@ -31,7 +31,7 @@ impl Picture {
     }
 }
 
-/// Lay pixels of `N` bytes, the last of which is their opacity, on white.
+/// Blends pixels of `N` bytes, the last of which is their opacity, over white.
 pub(super) fn over_white<const N: usize>(mut pixels: Vec<u8>) -> Vec<u8> {
     for pixel in pixels.chunks_exact_mut(N) {
         let Some((alpha, colors)) = pixel.split_last_mut() else { continue };

@@ -2,24 +2,24 @@
 
 use super::outbound::OutboundHost;
 
-/// What an HTTP component is given beside what every guest is.
+/// Options of an HTTP component.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpOptions {
-    /// Whom it may call; nobody where the list is empty.
+    /// Hosts that it may call; none if the list is empty.
     pub outbound: Vec<OutboundHost>,
-    /// What its clocks tell.
+    /// Source of its clocks.
     pub clock: ClockKind,
-    /// What its random numbers start from; the system's where there is none.
+    /// Seed of its random numbers; `None` for the system's randomness.
     pub random_seed: Option<u64>,
 }
 
-/// What the clocks of a guest tell.
+/// Source of a guest's clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClockKind {
-    /// The time.
+    /// The system's time.
     #[default]
     System,
-    /// The time at which the instance was made, however long it runs: nothing can be measured with
-    /// it.
+    /// The time at which the instance was created, for as long as it runs. Guests cannot measure
+    /// durations with it.
     Frozen,
 }

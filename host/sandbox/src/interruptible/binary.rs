@@ -3,12 +3,12 @@
 use wasm_encoder::Encode as _;
 use wasmparser::BinaryReader;
 
-/// The preamble of either layer: magic number, version, layer.
+/// Length of the preamble: magic number, version, layer.
 pub(super) const PREAMBLE: usize = 8;
 pub(super) const MODULE: &[u8; PREAMBLE] = b"\0asm\x01\0\0\0";
 pub(super) const COMPONENT: &[u8; PREAMBLE] = b"\0asm\x0d\0\x01\0";
 
-/// The sections of a binary behind its preamble, each with its number.
+/// The sections of a binary after its preamble, each with its identifier.
 pub(super) fn sections(binary: &[u8]) -> impl Iterator<Item = wasmparser::Result<(u8, &[u8])>> {
     let mut reader = BinaryReader::new(&binary[PREAMBLE..], PREAMBLE);
     let mut is_broken = false;
