@@ -2,7 +2,6 @@
 //!
 //! A request never waits for memory, since two requests could then wait for each other: without
 //! room it is rejected.
-//! not there is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
