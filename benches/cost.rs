@@ -1,10 +1,8 @@
-//! What an instance costs, as a distribution and not as a mean: its making, its call, its end, its
-//! memory, and its first time.
+//! Cost of an instance, as distributions: creation, call, drop, memory, and first call.
 //!
-//! `cargo bench --bench cost` measures the Rust guests; `cargo bench --bench cost -- FILE…`
-//! moderators of other languages beside them, each under the limits that [`LIMITS`] gives all of
-//! them.
-#![expect(clippy::print_stdout, reason = "its table is what it is for")]
+//! `cargo bench --bench cost` measures the Rust guests; `cargo bench --bench cost -- FILE…` also
+//! measures moderators in other languages, all under the same [`LIMITS`].
+#![expect(clippy::print_stdout, reason = "it prints a table")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,25 +18,25 @@ use tokio::task::JoinSet;
 
 const TEXT: &str = "Thank you for fixing the article so quickly, it reads much better now.";
 
-/// Calls of the Rust guests; a tenth of that of the others, which take longer.
+/// Calls of the Rust guests; a tenth of that for other guests, which take longer.
 const CALLS: usize = 20_000;
 
-/// First calls of a component that was loaded for them.
+/// First calls, each of a component loaded for it.
 const COLD: usize = 100;
 
-/// Instances of Rust guests that are there at once, and of others.
+/// Concurrent instances of Rust guests, and of other guests.
 const LIVE: [usize; 2] = [1_000, 32];
 
 const LIMITS: &str =
     "{ memory_bytes = 268435456, table_elements = 100000, guest_ms = 60000, compute_ms = 60000 }";
 
-/// Rows of a computation that instances wait behind, and how many of those there are.
+/// Rows of a computation that instances wait for, and the number of these computations.
 const AHEAD: (usize, usize) = (128, 120);
 
 fn main() {
     let runtime = Runtime::new().expect("the runtime starts");
     let files = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
-    // `cargo bench` runs this in the repository, where these folders are.
+    // `cargo bench` runs this in the repository's root, where these folders are.
     let mut moderators = vec![("moderate (Rust)".to_owned(), "builtin:moderate".to_owned())];
     for file in files {
         let path = std::path::absolute(&file).expect("a path");
@@ -75,7 +73,7 @@ fn request() -> Request {
     Request::new(Arc::from("bench"), Instant::now() + Duration::from_secs(120))
 }
 
-/// A moderator on the text model, which has one session.
+/// A moderator with the text model, which has one session.
 fn moderator(source: &str, instances: usize) -> App {
     load(&format!(
         "[server]\ninstances = {instances}\nwaiting = 65536\n[models.text]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
@@ -105,12 +103,12 @@ impl Calls {
 
     fn print(self, name: &str) {
         let Calls { instantiate, call, drop, whole } = self;
-        let [instantiate, call, drop, whole] = [instantiate, call, drop, whole].map(told);
+        let [instantiate, call, drop, whole] = [instantiate, call, drop, whole].map(percentiles_text);
         println!("{name:<34} {instantiate:>15} {call:>15} {drop:>15} {whole:>17}");
     }
 }
 
-fn told(values: Vec<f64>) -> String {
+fn percentiles_text(values: Vec<f64>) -> String {
     let (p50, p99) = percentiles(values);
     format!("{p50:.1} {p99:.1}")
 }
@@ -121,8 +119,8 @@ fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
     (at(0.5), at(0.99))
 }
 
-/// A request with at least nine calls of wasi:nn: open a model of hardly any work, a context, three
-/// tensors, compute, and of each of two outputs its shape, type and elements.
+/// A request with at least nine calls of wasi:nn: opens a tiny model and a context, creates three
+/// tensors, computes, and reads shape, type and elements of two outputs.
 fn predict(runtime: &Runtime) {
     let app = load(
         "[models.rows]\nsource = \"host/engine/tests/data/rows\"\nsessions = 1\n\
@@ -152,24 +150,24 @@ fn predict(runtime: &Runtime) {
     calls.print("predict (Rust), 12 wasi:nn calls");
 }
 
-fn moderate(runtime: &Runtime, name: &str, source: &str, most: usize) {
+fn moderate(runtime: &Runtime, name: &str, source: &str, count: usize) {
     let app = moderator(source, 4);
     let component = &app.components["moderate"].component;
     let parts = [Part::Text(TEXT.to_owned())];
     let mut calls = Calls::default();
-    for index in 0..most + most / 10 {
+    for index in 0..count + count / 10 {
         let began = Instant::now();
         let outcome = runtime.block_on(component.moderate(&request(), &parts));
         outcome.result.expect("the guest answers");
-        if index >= most / 10 {
+        if index >= count / 10 {
             calls.add(&outcome.usage, began.elapsed());
         }
     }
     calls.print(name);
 }
 
-/// From a component's bytes to the answer of its first instance, its machine code being in the
-/// cache folder and no model there.
+/// Time from a component's bytes to the answer of its first instance, with its machine code in the
+/// cache folder and without a model.
 fn cold(runtime: &Runtime, name: &str, source: &str) {
     let app = load(&format!("[components.guest]\nsource = {source:?}\nlimits = {LIMITS}\n"));
     let config = &app.config.components["guest"];
@@ -190,8 +188,7 @@ fn cold(runtime: &Runtime, name: &str, source: &str) {
     println!("{name:<34} {p50:>15.0} {p99:>15.0} {:>12}", code >> 10);
 }
 
-/// A call that meets no model: a moderator says what it could not judge, a predictor that its model
-/// is not there.
+/// A call without a model: a moderator returns gaps, a predictor a fault.
 fn first(runtime: &Runtime, component: &Component, parts: &[Part]) {
     match component.world() {
         infer_sandbox::World::Predictor => {
@@ -202,7 +199,7 @@ fn first(runtime: &Runtime, component: &Component, parts: &[Part]) {
     }
 }
 
-/// What instances hold while all of them wait for the model.
+/// Memory that instances hold while all of them wait for the model.
 fn live(runtime: &Runtime, name: &str, source: &str, instances: usize) {
     let app = Arc::new(moderator(source, instances));
     let text = app.models["text"].clone();
@@ -222,13 +219,13 @@ fn live(runtime: &Runtime, name: &str, source: &str, instances: usize) {
         }
     };
     let (before, after) = runtime.block_on(async {
-        // The model's memory has its size, and the guest's code has run.
+        // Now the model's memory has its final size, and the guest's code has run.
         ahead(&text, 2).join_all().await;
         for _ in 0..8 {
             call().await;
         }
         let work = ahead(&text, AHEAD.1);
-        // The queue is there before the first instance is.
+        // The queue must exist before the first instance.
         while text.queue_depth() < AHEAD.1 / 2 {
             tokio::task::yield_now().await;
         }
@@ -253,7 +250,7 @@ fn live(runtime: &Runtime, name: &str, source: &str, instances: usize) {
     println!("{name:<34} {instances:>9} {:>13.1} {each:>13.1} {:>13.1}", mib(grown), mib(resident));
 }
 
-/// Computations of the host's own, for instances to wait behind.
+/// Starts computations of the host's own, for instances to wait for.
 fn ahead(model: &Arc<Model>, jobs: usize) -> JoinSet<()> {
     let tokens = |model: &Model| model.card().inputs[0].name.clone();
     (0..jobs)
@@ -271,10 +268,10 @@ fn ahead(model: &Arc<Model>, jobs: usize) -> JoinSet<()> {
 
 /// Memory of this process, in KiB.
 struct Memory {
-    /// Each page once: what the machine would have more of without it.
+    /// Unique pages: the memory that the machine would gain without this process.
     own: u64,
-    /// Each page as often as it is mapped: one of a component's data, which all of its instances
-    /// see, counts for each of them.
+    /// Resident pages, shared ones counted once per mapping: a page of a component's data counts
+    /// for each of its instances.
     resident: u64,
 }
 

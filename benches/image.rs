@@ -1,6 +1,6 @@
-//! Photos to tensors, in the sandbox and out of it: the same code, compiled for this machine and
-//! for WebAssembly. In the sandbox it is the guest's own time that counts, without the model; it
-//! holds the ranking of a thousand labels as well.
+//! Photos to tensors, in the sandbox and natively: the same code, compiled for WebAssembly and for
+//! this machine. The sandbox's figure is the guest's own time without the model, and includes
+//! ranking a thousand labels.
 
 use std::hint::black_box;
 use std::path::Path;

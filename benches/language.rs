@@ -1,5 +1,5 @@
-//! The parts of a language model's request that are no matrix product: splitting text into tokens,
-//! and finding what is computed of a prompt. The model is one of the small ones of the tests.
+//! Parts of a language model's request without matrix products: tokenisation and prefix lookup. The
+//! model is a small one of the tests.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -39,13 +39,13 @@ fn tokenizer(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A prompt of which all but the last token is known: the time that grows with its length is the
-/// lookup, and the attention of the one token that is computed.
+/// A prompt of which all but the last token is cached: only the lookup and the attention of one
+/// token grow with its length.
 fn prefixes(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     let model = model("qwen2-q5_0.gguf");
     let language = model.language().expect("a language model");
-    let mut group = criterion.benchmark_group("a prompt that is known but for its last token");
+    let mut group = criterion.benchmark_group("a prompt cached except for its last token");
     for tokens in [16, 128, 896] {
         let prompt: Vec<u32> = (0..tokens).map(|index| 3 + index * 7 % 250).collect();
         runtime.block_on(ask(language, &prompt));
@@ -59,7 +59,7 @@ fn prefixes(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How many tokens of `prompt` were known.
+/// Returns the number of cached tokens of `prompt`.
 async fn ask(model: &LanguageModel, prompt: &[u32]) -> usize {
     let request = Request {
         prompt: Prompt::Tokens(prompt.to_vec()),

@@ -1,5 +1,5 @@
--- What `make load` has wrk ask: short posts, each of other words than the last, for POST /moderate. Prints answers a second, latencies
--- and what was no 200.
+-- Requests of `make load` for wrk: short posts of varying words for POST /moderate. Prints answers
+-- per second, latencies, and responses other than 200.
 
 local words = {}
 for word in ("the a my this our council garden market street bakery river bridge concert says wants takes closes paints forgets likes "

@@ -1,5 +1,5 @@
-//! What the sandbox itself costs: a fresh instance of a guest, called once and dropped; the host's
-//! side of wasi:nn; and tensors that move into a guest and out of it. Inputs are fixed.
+//! Cost of the sandbox: a fresh instance of a guest, called once and dropped; the host's side of
+//! wasi:nn; and tensors that move into and out of a guest. Inputs are fixed.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn request() -> Request {
 
 fn moderate(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
-    // Without a model the guest reads its settings and the text, and says what it could not judge.
+    // Without a model the guest reads its settings and the text, and returns gaps.
     let no_models = "[components.moderate]\nsource = \"builtin:moderate\"\n";
     let configurations = [("without compute", no_models), ("with the text model", infer_config::CONFIG)];
     let mut group = criterion.benchmark_group("moderate: instantiate, call, drop");
@@ -48,10 +48,9 @@ fn moderate(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A model that subtracts two rows and sums what is left, natively and by way of a guest that
-/// passes the tensors through wasi:nn: open the model, make a context, set three inputs, compute,
-/// get two outputs. With rows of one number all of it is host calls; with more, it is tensors that
-/// move.
+/// A model that subtracts two rows and sums the rest, natively and through a guest that passes the
+/// tensors through wasi:nn: open the model, make a context, set three inputs, compute, get two
+/// outputs. Rows of one number measure host calls; longer rows measure moving tensors.
 fn tensors(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     let app = load(

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Builds every guest into a component: ${CARGO_TARGET_DIR:-target}/guests/NAME.wasm. `make guests` calls it.
+# Builds every guest into a component: ${CARGO_TARGET_DIR:-target}/guests/NAME.wasm. `make guests`
+# calls it.
 #
-# GUEST_TOOLCHAIN=rustup  the compiler in use, with its wasm32-unknown-unknown target, which rustup adds when it is missing
-# GUEST_TOOLCHAIN=debian  Debian's compiler and its sources, unpacked under the target folder, nothing installed; the
-#                         standard library is built along
-# GUEST_TOOLCHAIN=auto    the first where it works, else the second (default)
+# GUEST_TOOLCHAIN=rustup  the compiler in use, with its wasm32-unknown-unknown target, which rustup
+#                         adds if it is missing
+# GUEST_TOOLCHAIN=debian  Debian's compiler and its sources, unpacked under the target folder,
+#                         without installing them; also builds the standard library
+# GUEST_TOOLCHAIN=auto    rustup if it works, else debian (default)
 set -eu
 
 say() { printf 'guests: %s\n' "$*"; }
@@ -20,7 +22,7 @@ rustup | debian | auto) ;;
 esac
 sysroot=$(rustc --print sysroot)
 
-# A guest is a crate here that can be a component; the SDK and componentize are not.
+# Guests are the crates that build a cdylib; the SDK and componentize do not.
 guests=
 for manifest in guest-models/*/Cargo.toml; do
     if grep -q '"cdylib"' "$manifest"; then
@@ -28,15 +30,16 @@ for manifest in guest-models/*/Cargo.toml; do
     fi
 done
 
-# Whether the compiler in use has the target, after asking rustup for it.
+# Succeeds if the compiler in use has the target, which rustup may have to add.
 have_target() {
     [ ! -d "$sysroot/lib/rustlib/$triple/lib" ] || return 0
-    command -v rustup >/dev/null || { say "$triple is missing, and there is no rustup to add it"; return 1; }
+    command -v rustup >/dev/null || { say "$triple is missing, and rustup is not installed"; return 1; }
     say "adding $triple with rustup"
     rustup target add "$triple"
 }
 
-# The linker for WebAssembly that Debian's compiler does not bring: the one of the compiler in use, or lld's.
+# Prints a linker for WebAssembly, which Debian's compiler lacks: rust-lld of the compiler in use,
+# or lld.
 linker() {
     host=$(rustc -vV | sed -n 's/^host: //p')
     for candidate in "$sysroot/lib/rustlib/$host/bin/rust-lld" rust-lld wasm-ld lld; do
@@ -45,7 +48,7 @@ linker() {
     fail "no linker for WebAssembly: neither rust-lld beside rustc nor wasm-ld in PATH; install the package \`lld\`"
 }
 
-# Compile every guest: build_guests TARGET-FOLDER [CARGO ARGUMENT…].
+# Compiles every guest: build_guests TARGET-FOLDER [CARGO ARGUMENT…].
 build_guests() {
     folder=$1
     shift
@@ -66,7 +69,8 @@ build_with_debian() {
     linker=$(linker)
     export RUSTC="$toolchain/rustc"
     say "compiling$guests and the standard library with Debian's $("$RUSTC" --version)"
-    # Building the standard library is a nightly option; Debian's stable compiler is asked to allow it.
+    # Building the standard library is a nightly option; RUSTC_BOOTSTRAP permits it in Debian's
+    # stable compiler.
     export RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker"
     build_guests "$target/guests-debian" -Zbuild-std=std,panic_abort
 }
@@ -92,6 +96,6 @@ esac
 
 mkdir -p "$target/guests"
 for guest in $guests; do
-    # A crate's file has underscores where its name has hyphens.
+    # File names of crates have underscores instead of hyphens.
     "$target/debug/componentize" "$modules/$(printf %s "$guest" | tr - _).wasm" "$target/guests/$guest.wasm"
 done

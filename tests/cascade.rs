@@ -122,7 +122,7 @@ async fn a_language_model_that_fails_leaves_the_classifiers_verdict() {
     let classifier = harassment(&judge(&server(CLASSIFIER, "{}").await, UNCERTAIN).await);
     let body = judge(&server(BOTH, "{}").await, UNCERTAIN).await;
     assert_eq!((tier(&body), harassment(&body)), ("classifier", classifier));
-    assert_eq!(reason(&body, "harassment"), Some("uncertain, and the language model gave no answer"));
+    assert_eq!(reason(&body, "harassment"), Some("uncertain, and the language model did not answer"));
     for (models, settings) in [(BOTH, r#"{ "cascade.required" = true }"#), (LANGUAGE, "{}")] {
         let server = server(models, settings).await;
         let (status, body) = server.moderate(&json!({ "input": UNCERTAIN })).await;

@@ -184,7 +184,7 @@ async fn a_photo_that_would_end_its_decoder_is_refused() {
     let path = repository().join("fuzz/seeds/image/more-colour-than-brightness.jpg");
     let (status, body) = server.classify("", std::fs::read(path).unwrap()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
-    assert!(body["error"]["message"].as_str().unwrap().contains("more of its colours"), "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("samples chroma more finely"), "{body}");
 }
 
 #[tokio::test]
@@ -212,10 +212,10 @@ async fn labels_of_a_part_say_so() {
         body["infer"]["notes"].clone()
     };
     for (path, expected) in [
-        ("views/second-frame.gif", "the labels are of 1 of 2 frames"),
-        ("views/sixty-frames.webp", "the labels are of 1 of 60 frames"),
-        ("views/panorama.png", "the labels are of 7 % of its length"),
-        ("photos/coffee.jpg", "the labels are of 63 % of its length"),
+        ("views/second-frame.gif", "the labels cover 1 of 2 frames"),
+        ("views/sixty-frames.webp", "the labels cover 1 of 60 frames"),
+        ("views/panorama.png", "the labels cover 7 % of its length"),
+        ("photos/coffee.jpg", "the labels cover 63 % of its length"),
     ] {
         assert_eq!(note(path).await.as_array().unwrap(), &[expected], "{path}");
     }

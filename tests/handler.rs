@@ -318,7 +318,7 @@ fn sockets_are_refused() {
     let origin = Origin::File(repository().join("infer.toml"));
     let config = Config::parse(&format!("[components.a]\nsource = {path:?}\n"), &origin).unwrap();
     let error = format!("{:#}", infer_control::registry::App::load(config).err().unwrap());
-    assert!(error.contains("imports `wasi:sockets/network@0.2.0`, which guests are not given"), "{error}");
+    assert!(error.contains("imports `wasi:sockets/network@0.2.0`, which guests may not import"), "{error}");
 }
 
 #[test]

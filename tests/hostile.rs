@@ -120,7 +120,7 @@ async fn numbers_that_are_none_are_a_models_business() {
     let config = format!("[models.toxic-bilstm]\nsource = {identity:?}\n") + &attacker("not-a-number", "");
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = attack(&server, "not-a-number").await;
-    assert_eq!((status, told(&body)), (StatusCode::OK, "they came back as they went"), "{body}");
+    assert_eq!((status, told(&body)), (StatusCode::OK, "they returned unchanged"), "{body}");
 }
 
 #[tokio::test]

@@ -169,9 +169,9 @@ fn components_are_compiled_once_and_damaged_machine_code_is_never_run() {
     foreign.done(&["compile"]);
     let [theirs] = entries(&foreign.path("cache/compiled")).try_into().unwrap();
     let cases = [
-        ("a flipped byte", flipped, "its MAC differs; the component is compiled anew"),
-        ("half of it", good[..middle].to_vec(), "its MAC differs; the component is compiled anew"),
-        ("nothing", Vec::new(), "ends at byte 0, within its header; the component is compiled anew"),
+        ("a flipped byte", flipped, "its MAC differs; recompiling the component"),
+        ("half of it", good[..middle].to_vec(), "its MAC differs; recompiling the component"),
+        ("nothing", Vec::new(), "ends at byte 0, within its header; recompiling the component"),
         ("another machine's", fs::read(theirs).unwrap(), "was signed with another key"),
     ];
     for (what, bytes, words) in cases {
@@ -183,7 +183,7 @@ fn components_are_compiled_once_and_damaged_machine_code_is_never_run() {
     // Without a folder that can be written, components are compiled each time.
     fs::remove_dir_all(setting.path("cache")).unwrap();
     fs::write(setting.path("cache"), "").unwrap();
-    assert!(setting.done(&["check"]).contains("the component is compiled again at the next start"));
+    assert!(setting.done(&["check"]).contains("the component will be recompiled at the next start"));
     assert!(setting.failed(&["compile"], 1).contains("cannot be kept"));
 }
 

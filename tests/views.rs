@@ -95,12 +95,12 @@ async fn unseen_frames_ask_for_review() {
     let (action, score, gap) = judge(&server, &[drawn("sixty-frames.gif")]).await;
     assert_eq!(action, "review");
     assert!(score < 0.1, "{score}");
-    assert_eq!(gap.unwrap(), "of image 1 the views show 1 of 60 frames");
+    assert_eq!(gap.unwrap(), "image 1: the views show 1 of 60 frames");
     let images = [photo("camera-grey.jpg"), drawn("panorama.png"), drawn("second-frame-wide.gif")];
     let (action, _, gap) = judge(&server, &images).await;
     assert_eq!(action, "review");
     let expected =
-        "of image 2 the views show 8 % of its length; of image 3 the views show 1 of 2 frames, 56 % of each";
+        "image 2: the views show 8 % of its length; image 3: the views show 1 of 2 frames, 56 % of each";
     assert_eq!(gap.unwrap(), expected);
     let (action, _, gap) = judge(&server, &[photo("camera-grey.jpg")]).await;
     assert_eq!((action.as_str(), gap), ("allow", None));

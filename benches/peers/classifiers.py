@@ -22,7 +22,7 @@ AGREEMENT = 0.02
 
 @contextmanager
 def configured(model: str, threads: int, sessions: int) -> Iterator[list[object]]:
-    """Arguments for `infer` by which it has so many sessions of a model, with so many threads each."""
+    """Arguments that give `infer` the number of sessions of a model and of threads per session."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "infer.toml"
         config.write_text(f'[models.{model}]\nsource = "builtin:{MODELS[model]}"\nthreads = {threads}\nsessions = {sessions}\n')
@@ -41,7 +41,7 @@ def made(count: int, whole: bool) -> list[float]:
 
 
 def agree(infer: Path, config: list[object], model: str, theirs: list[float]) -> None:
-    """See that both say the same. Raises ValueError where `infer`'s output for the made tensor is another."""
+    """Compares both outputs for the same tensor. Raises ValueError if they differ."""
     port = sides.free_port()
     with sides.server([infer, "serve", *config, "--listen", f"127.0.0.1:{port}", "--log", "warn"], port, "/readyz"):
         client = sides.Client(port)

@@ -1,11 +1,12 @@
-"""Host-accelerated tensors beside the same model compiled into the guest, by turns.
+"""Host-accelerated tensors beside the same model compiled into the guest, in alternating rounds.
 
     python benches/peers/inguest.py
 
-The same file, and the same tensor to a fresh instance of a guest each time. The peer brings the file and rten, a runtime in pure Rust, inside
-the component, with WebAssembly's 128-bit SIMD; tract, the other candidate, refuses these int8 files. It reads the model
-in each request, as whoever keeps no state must. How long one computation takes when the model is read already is told apart by requests
-that compute more than once. First it is seen that both give the same outputs.
+Both sides use the same file, and pass the same tensor to a fresh instance of a guest each time. The
+peer's component contains the file and rten, a runtime in pure Rust, with WebAssembly's 128-bit SIMD;
+tract, the other candidate, rejects these int8 files. It reads the model in each request, as a
+stateless guest must. Requests that compute more than once give the time of one computation without
+reading. The script first checks that both return the same outputs.
 """
 
 import os

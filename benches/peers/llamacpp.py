@@ -56,7 +56,7 @@ COMPARED = {"best": ["repack", "norepack"], "avx2": ["avx2"], "avx-vnni": ["avxv
 
 PREFILL, DECODE = [128, 512], 32  # tokens: those of `infer bench`
 
-# What both are asked before they are timed, and by how much the log-odds may differ: each rounds activations to int8 in
+# Prompts that both answer before they are timed, and the maximum difference of the log-odds: each rounds activations to int8 in
 # its own way, which moves a logit by up to 0.3 (docs/BENCHMARKS.md).
 PROMPTS = [
     "Is the river that runs through the old town deeper than it was before the bridge was built? Answer:",
@@ -137,7 +137,7 @@ def build(folder: Path, names: list[str], jobs: int) -> None:
 
 
 class LlamaServer:
-    """llama.cpp's server on a file, and what it says of tokens."""
+    """llama.cpp's server on a file, and its token probabilities."""
 
     def __init__(self, binaries: Path, file: Path, port: int, *options: object) -> None:
         self.binary = sides.needed(binaries / "llama-server", "build it: python benches/peers/llamacpp.py build")
@@ -149,7 +149,7 @@ class LlamaServer:
         return sides.server(self.command, self.port, "/health")
 
     def log_odds(self, prompt: str, choices: list[str]) -> tuple[float, int]:
-        """How much likelier the first of two one-token answers is, and the tokens of the prompt."""
+        """Log-odds of the first of two one-token answers, and the tokens of the prompt."""
         client = sides.Client(self.port)
 
         def tokens(text: str) -> list[int]:

@@ -1,15 +1,17 @@
-"""Moderation under a policy: `infer serve` and llama.cpp's server on the same GGUF file, by turns.
+"""Moderation under a policy: `infer serve` and llama.cpp's server on the same GGUF file.
 
     python benches/peers/llamacpp_server.py phi3-q4_k_m.gguf
     python benches/peers/llamacpp_server.py --parallel 4 --rounds 5 FILE
 
-Both are asked whether a post of about 40 tokens breaks a policy of about 300, and answer with one token. `infer` is asked
-by POST /moderate: a guest in its sandbox, with the language model alone. llama.cpp gets the same conversation as its own
-chat template renders it, by POST /completion with `n_predict` 1 and its prompt cache on, and is not asked for
-probabilities; it is tried with each of --parallel slots, and the ratio is against the best of them for each figure.
+Both decide whether a post of about 40 tokens breaks a policy of about 300, and answer with one token.
+`infer` is called by POST /moderate: a guest in its sandbox, with the language model alone. llama.cpp
+gets the same conversation, rendered by its own chat template, by POST /completion with `n_predict` 1
+and its prompt cache on, without probabilities. It runs with each number of --parallel slots, and the
+ratio is against the best of them for each figure. The sides take turns.
 
-No post is asked twice of one server, and all sides get the same posts. Each server has seen the policy, in every slot,
-before it is timed. First it is seen that both count the same tokens, and find the first answer as likely.
+Each server gets every post once, and all sides get the same posts. Each server has seen the policy,
+in every slot, before it is timed. The script first checks that both count the same tokens, and give
+the first answer the same likelihood.
 """
 
 import argparse
@@ -115,12 +117,12 @@ class Rendered:
         return f"{self.before}{text}{self.after}"
 
     def body(self, text: str) -> bytes:
-        """What llama.cpp is asked about a post."""
+        """The request to llama.cpp about a post."""
         return json.dumps({"prompt": self.prompt(text), "n_predict": 1, "temperature": 0, "cache_prompt": True}).encode()
 
 
 def ours(text: str) -> bytes:
-    """What `infer` is asked about a post."""
+    """The request to `infer` about a post."""
     return json.dumps({"input": text}).encode()
 
 

@@ -1,14 +1,15 @@
-"""The classifiers of `infer` beside Python's onnxruntime of the same version, by turns.
+"""The classifiers of `infer` beside Python's onnxruntime of the same version.
 
     python benches/peers/onnx.py
     python benches/peers/onnx.py --models toxic-bilstm --seconds 2 --rounds 9
 
-Two questions, a table each. Tensors: the same tensor through a session of 1 and of 2 threads, one request at a time: `infer bench --task tensor`,
-natively and through the sandbox, against a loop around `InferenceSession.run`. Photos: the bytes of a JPEG of 600 × 400 to a label, on all cores:
-`infer serve` and POST /classify, asked by `infer bench`, against Pillow, numpy and onnxruntime in as many threads of one
-Python process, which has no HTTP to serve.
+Two tables, with the sides in alternating rounds. Tensors: the same tensor through a session of 1 and
+of 2 threads, one request at a time: `infer bench --task tensor`, natively and through the sandbox,
+against a loop around `InferenceSession.run`. Photos: from the bytes of a JPEG of 600 × 400 to a label,
+on all cores: `infer serve` and POST /classify, with `infer bench` as the client, against Pillow, numpy
+and onnxruntime in as many threads of one Python process, without HTTP.
 
-First it is seen that both give the same: outputs (by `infer`'s POST /v2/models/NAME/infer) and labels.
+The script first checks that both return the same outputs (by POST /v2/models/NAME/infer) and labels.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def tensors(model: str, python: Path, arguments: argparse.Namespace) -> sides.Co
 
 
 def named(threads: int) -> str:
-    """So many threads, in words."""
+    """The number of threads, in words."""
     return f"{threads} thread{'s' * (threads > 1)}"
 
 

@@ -41,7 +41,7 @@ def made(model: str) -> dict[str, np.ndarray]:
 
 
 def repeat(work: object, seconds: float) -> int:
-    """How often `work` was done in so many seconds."""
+    """The number of runs of `work` in the given seconds."""
     count, until = 0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         work()
@@ -66,7 +66,7 @@ class Labeller:
 
 
 def main() -> None:
-    """Obey."""
+    """Runs the commands."""
     model, threads, photo = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]).read_bytes()
     inputs, tensors = made(model), session(model, threads)
     for line in sys.stdin:

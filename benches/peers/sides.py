@@ -1,4 +1,4 @@
-"""What the scripts of this folder have in common: turns, figures, tables, servers and clients. Only Python's own library."""
+"""Shared by the scripts of this folder: turns, figures, tables, servers and clients. Needs only Python's library."""
 
 import argparse
 import concurrent.futures
@@ -21,15 +21,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 
-# A pool of threads that spins after its last work (libomp: 200 ms) must not do so in another's turn.
+# Let pools of threads that spin after their last work (libomp: 200 ms) come to rest.
 SETTLE_SECONDS = 0.5
 
-# Others' share of the processors from which on a run is doubted.
+# Share of the processors used by other programs above which a run is doubted.
 BUSY = 0.1
 
 
 class Skip(Exception):
-    """Why a peer cannot be measured here."""
+    """Raised when a peer cannot be measured here, with the reason."""
 
 
 def parser(description: str, rounds: int) -> argparse.ArgumentParser:
@@ -144,7 +144,7 @@ def spread(values: list[float] | None) -> str:
 def interleave(
     comparison: Comparison, sides: dict[str, Callable[[int], dict[str, float]]], rounds: int
 ) -> Comparison:
-    """Give each side a turn in each round; who is first changes, so that a drift of the machine favours nobody."""
+    """Give each side a turn in each round; who is first changes, so that a drift of the machine favours no side."""
     names = list(sides)
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -156,7 +156,7 @@ def interleave(
 
 
 class Machine:
-    """How much of the processors others used while a script ran."""
+    """Share of the processors that other programs used while a script ran."""
 
     def __init__(self) -> None:
         self.then = self.ticks()
@@ -170,7 +170,7 @@ class Machine:
         return busy, own.user + own.system + own.children_user + own.children_system
 
     def warning(self, seconds: float) -> str | None:
-        """What to say where others were busy."""
+        """A warning if other programs were busy."""
         (busy, own), (then, own_then) = self.ticks(), self.then
         others = max(0.0, (busy - then) - (own - own_then)) / (seconds * (os.cpu_count() or 1))
         if others < BUSY:
@@ -221,13 +221,13 @@ def processor() -> str:
 
 
 def version_of(infer: Path) -> str:
-    """What `infer --version` says."""
+    """The output of `infer --version`."""
     needed(infer, "build it with `make build`, or name it with --infer")
     return output_of([infer, "--version"]).split()[-1]
 
 
 def output_of(command: list[object], **options: object) -> str:
-    """What a command prints; it must succeed."""
+    """The output of a command, which must succeed."""
     text = list(map(str, command))
     return subprocess.run(text, check=True, capture_output=True, text=True, **options).stdout
 
@@ -238,7 +238,7 @@ def bench(infer: Path, *arguments: object) -> dict:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses now."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -280,7 +280,7 @@ class Obedient:
         self.process = subprocess.Popen(text, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
 
     def ask(self, line: str) -> object:
-        """What it answers."""
+        """Its answer."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(f"{line}\n")
             self.process.stdin.flush()
@@ -317,7 +317,7 @@ def environment(name: str, requirements: Path) -> Path:
 
 
 def peak_megabytes(process: subprocess.Popen) -> float:
-    """The most memory that a running process has had."""
+    """Peak memory of a running process."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6

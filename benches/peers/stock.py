@@ -1,11 +1,12 @@
-"""The sandbox of `infer` beside wasmtime's own wasi-nn host, by turns.
+"""The sandbox of `infer` beside wasmtime's own wasi-nn host, in alternating rounds.
 
     python benches/peers/stock.py
 
-The same guest component (target/guests/predict.wasm), the same model and the same ONNX Runtime; each request has a fresh
-instance of a pool on both sides, gives it a tensor of 602 KB, and gets the outputs back. The peer is wasmtime-wasi-nn, pinned in
-stock/Cargo.lock, with one thread a session as `infer` has; it has
-one session, behind a lock, where `infer` has as many as there are cores. First it is seen that both give the same outputs.
+Both sides use the same guest component (target/guests/predict.wasm), the same model and the same ONNX
+Runtime. Each request gets a fresh instance of a pool, passes it a tensor of 602 KB, and receives the
+outputs. The peer is wasmtime-wasi-nn, pinned in stock/Cargo.lock, with one thread per session as in
+`infer`. It has one session behind a lock, where `infer` has one per core. The script first checks that
+both return the same outputs.
 """
 
 import array

@@ -1,4 +1,4 @@
-//! Model cards: `bodies.rs` says what must hold.
+//! Model cards: see `bodies.rs` for the invariants.
 #![no_main]
 
 #[path = "../bodies.rs"]

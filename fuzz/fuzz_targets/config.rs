@@ -1,4 +1,4 @@
-//! Configurations: `bodies.rs` says what must hold.
+//! Configurations: see `bodies.rs` for the invariants.
 #![no_main]
 
 #[path = "../bodies.rs"]

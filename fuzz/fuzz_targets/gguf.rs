@@ -1,4 +1,4 @@
-//! GGUF files from any bytes: parsed, made tokenizers, and used.
+//! GGUF files from any bytes: parses them, builds tokenizers, and uses them.
 //! `host/engine/tests/data/tokenizers/*.gguf` are seeds.
 #![no_main]
 

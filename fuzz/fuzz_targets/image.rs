@@ -1,4 +1,4 @@
-//! Image files, as guests decode them: `bodies.rs` says what must hold.
+//! Image files, as guests decode them: see `bodies.rs` for the invariants.
 #![no_main]
 
 #[path = "../bodies.rs"]

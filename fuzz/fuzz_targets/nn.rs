@@ -1,4 +1,4 @@
-//! Calls of wasi:nn, which a guest makes as the bytes say: `bodies.rs` says what must hold.
+//! Calls of wasi:nn that a guest makes from the bytes: see `bodies.rs` for the invariants.
 #![no_main]
 
 #[path = "../bodies.rs"]

@@ -1,4 +1,4 @@
-//! Tensors: `bodies.rs` says what must hold.
+//! Tensors: see `bodies.rs` for the invariants.
 #![no_main]
 
 #[path = "../bodies.rs"]

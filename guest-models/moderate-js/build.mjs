@@ -1,5 +1,6 @@
-// Builds a component: node build.mjs OUT.wasm [handler]. The vocabulary becomes a part of the program's memory.
-// Without a second word it is a moderator; a `handler` answers HTTP requests itself.
+// Builds a component: node build.mjs OUT.wasm [handler]. The vocabulary becomes a part of the
+// program's memory.
+// Without the second argument it is a moderator; a `handler` answers HTTP requests itself.
 
 import { createHash } from 'node:crypto';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -27,7 +28,8 @@ const VOCABULARY_SHA256 = ${JSON.stringify(sha256)};
 const VOCABULARY = new Map(${JSON.stringify(byDecomposition(vocab))});
 ${tables()}
 const SEPARATORS${rest}`;
-// The version of WASI that the JavaScript engine was built for; hosts of a later one take both.
+// The version of WASI that the JavaScript engine was built for; hosts of later versions accept
+// both.
 const WASI = '0.2.10';
 
 const isHandler = worldName === 'handler';

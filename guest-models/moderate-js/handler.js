@@ -1,4 +1,5 @@
-// The same judgement for whoever asks by HTTP: POST a text, and the verdict is the answer. `moderation` stands before this (build.mjs).
+// Moderation over HTTP: POST a text, and the response is the verdict. build.mjs prepends
+// `moderation`.
 
 addEventListener('fetch', (event) => event.respondWith(answer(event.request)));
 

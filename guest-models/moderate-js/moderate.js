@@ -1,7 +1,9 @@
-// A moderator in JavaScript: it judges text with the model `text` as the guest in Rust does, and says of images that it cannot.
+// A moderator in JavaScript. It judges text with the model `text` as the Rust guest does, and
+// reports images as gaps.
 //
-// The whole of this module runs when the component is built, and what it has made is a part of it: VOCABULARY, a `Map` of words to
-// ids, VOCABULARY_SHA256, and what the component's engine does not know of Unicode (unicode.mjs) stand before it (build.mjs).
+// This module runs when the component is built, and its state becomes part of the component.
+// build.mjs prepends VOCABULARY, a `Map` of words to ids, VOCABULARY_SHA256, and the Unicode tables
+// that the component's engine lacks (unicode.mjs).
 
 import { getAll } from 'wasi:config/store@0.2.0-rc.1';
 import { loadByName } from 'wasi:nn/graph@0.2.0-rc-2024-10-28';
@@ -13,12 +15,13 @@ const PLAIN = /^[\t-\r -~]*$/;
 const APOSTROPHES = /[\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07]/;
 const LATIN = /[\0-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff]/;
 
-// Numbers as settings have them in every guest.
+// Numbers in the syntax of settings, as in every guest.
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
 const MAX_WINDOWS = 64;
 
-// What the labels of the Jigsaw toxic comment challenge say about OpenAI's categories, and from which score on each is flagged.
+// OpenAI's categories with their default thresholds and their rules for the labels of the Jigsaw
+// toxic comment challenge.
 const CATEGORIES = [
   ['harassment', 0.7, any('toxic', 'severe_toxic', 'insult', 'obscene')],
   ['harassment/threatening', 0.2, any('threat')],
@@ -31,7 +34,7 @@ const CATEGORIES = [
 ];
 
 function any(...labels) {
-  return (value) => labels.map(value).reduce((most, score) => (most >= score || score === undefined ? most : score), undefined);
+  return (value) => labels.map(value).reduce((max, score) => (max >= score || score === undefined ? max : score), undefined);
 }
 
 function all(...labels) {
@@ -75,7 +78,7 @@ export const moderation = {
   },
 };
 
-// What the model says of windows of the texts: its labels, and a row of scores for each window.
+// Runs the model on windows of the texts. Returns its labels, and a row of scores for each window.
 function judge(settings, texts) {
   const card = (key) => settings.get(`models.text.${key}`);
   if (card('input.dtype') !== 'i32' || (card('input.text.pad') ?? 'left') !== 'left') {
@@ -85,12 +88,12 @@ function judge(settings, texts) {
     throw fault('internal', 'model `text`: its vocabulary is not the one that this guest was built with; build the guest for it');
   }
   const size = atLeastOne(settings, 'models.text.input.text.max_tokens', 100);
-  const most = atLeastOne(settings, 'text.max_windows', MAX_WINDOWS);
+  const maxWindows = atLeastOne(settings, 'text.max_windows', MAX_WINDOWS);
   const windows = [];
   for (const text of texts) {
     windows.push(...cut(ids(text), size));
-    if (windows.length > most) {
-      throw fault('too-large', `text: more than ${most} windows of ${size} words; send it in pieces, or raise \`text.max_windows\``);
+    if (windows.length > maxWindows) {
+      throw fault('too-large', `text: more than ${maxWindows} windows of ${size} words; send it in pieces, or raise \`text.max_windows\``);
     }
   }
   const rows = new Int32Array(windows.length * size);
@@ -103,7 +106,8 @@ function judge(settings, texts) {
   return { labels, scores };
 }
 
-// The ids of the words that the model knows, in order: the rules are those of the guest in Rust (moderate/src/words.rs).
+// Returns the ids of the known words, in order, by the rules of the Rust guest
+// (moderate/src/words.rs).
 function ids(text) {
   if (PLAIN.test(text)) {
     return text.toLowerCase().split(SEPARATORS).map(known).filter((id) => id !== undefined);
@@ -117,7 +121,8 @@ function ids(text) {
   return found.filter((id) => id !== undefined);
 }
 
-// The text in compatibility forms: a blank between words, and a NUL where a word may fall apart.
+// Folds the text into compatibility forms, with a blank between words and a NUL where a word may
+// split.
 function folded(text) {
   const folded = [];
   let latin;
@@ -157,18 +162,18 @@ function folded(text) {
   return folded.join('');
 }
 
-// The id of a word, or of what remains of it without its marks.
+// Returns the id of a word, with or without its marks.
 function idOf(word) {
   const lower = word.toLowerCase();
   return known(lower) ?? known([...lower].filter((character) => kindOf(character) !== 'mark').join(''));
 }
 
-// The id of a word, or of what remains of it without the apostrophes around it.
+// Returns the id of a word, with or without the apostrophes around it.
 function known(word) {
   return VOCABULARY.get(word) ?? VOCABULARY.get(word.replace(/^'+|'+$/g, ''));
 }
 
-// `letter`, `digit`, `mark`, `unseen` or `other`.
+// Returns `letter`, `digit`, `mark`, `unseen` or `other`.
 function kindOf(character) {
   const code = character.codePointAt(0);
   let [low, high] = [0, STARTS.length];
@@ -179,7 +184,8 @@ function kindOf(character) {
   return KINDS[low];
 }
 
-// Windows of at most `size` ids, each half a window after the one before; the last ends with the text.
+// Cuts windows of at most `size` ids, each half a window after the one before; the last ends with
+// the text.
 function cut(ids, size) {
   const last = ids.length - size;
   if (last < 0) {
@@ -237,7 +243,7 @@ function atLeastOne(settings, key, usual) {
   return Number(text);
 }
 
-// What the interface calls an error; the tools for JavaScript take it from `payload`.
+// An error of the interface; the JavaScript tools read it from `payload`.
 function fault(tag, val) {
   return Object.assign(new Error(typeof val === 'string' ? val : val.message), { payload: { tag, val } });
 }

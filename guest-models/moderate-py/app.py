@@ -1,7 +1,7 @@
-"""A moderator in Python: it judges text with the model `text` as the guest in Rust does, and says of images that it cannot.
+"""A moderator in Python. It judges text with the model `text` as the Rust guest does, and reports images as gaps.
 
-The whole of this module runs when the component is built, and what it has made is a part of it: the vocabulary too (vocabulary.py,
-which `make guests-py` writes).
+This module runs when the component is built, and its state becomes part of the component, with the vocabulary
+(vocabulary.py, which `make guests-py` writes).
 """
 
 import array
@@ -26,10 +26,10 @@ UNSEEN = re.compile(
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 LATIN = re.compile("[\0-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff]")
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # as settings have them in every guest
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # the syntax of every guest
 MAX_WINDOWS = 64
 JUDGED = {
-    # OpenAI's category: from which score on it is flagged, how the labels of the Jigsaw challenge make its score, and which.
+    # OpenAI's category: default threshold, rule and labels of the Jigsaw challenge.
     "harassment": (0.7, max, ["toxic", "severe_toxic", "insult", "obscene"]),
     "harassment/threatening": (0.2, max, ["threat"]),
     "hate": (0.25, max, ["identity_hate"]),
@@ -45,7 +45,7 @@ class Moderation(exports.Moderation):
     """The interface `infer:guest/moderation`."""
 
     def moderate(self, input):
-        """Judge all parts together."""
+        """Judges all parts together."""
         if not input:
             raise Err(Fault_InvalidInput("input: expected at least one part, found none"))
         settings = dict(store.get_all())
@@ -54,8 +54,8 @@ class Moderation(exports.Moderation):
         rows = judge(settings, texts) if texts and "models.text.task" in settings else None
         verdict = Verdict(False, [], [])
         for category in [*JUDGED, *UNJUDGED]:
-            usual, rule, labels = JUDGED.get(category, (0.5, max, []))
-            threshold = single(number(settings, f"threshold.{category}", usual))
+            default, rule, labels = JUDGED.get(category, (0.5, max, []))
+            threshold = single(number(settings, f"threshold.{category}", default))
             score = worst(rows or [], rule, labels)
             reasons = []
             if texts and score is None:
@@ -75,10 +75,10 @@ class Moderation(exports.Moderation):
 
 
 def judge(settings, texts):
-    """What the model says of windows of the texts: for each a score by label."""
+    """Runs the model on windows of the texts. Returns the scores of each window by label."""
 
-    def card(key, usual=None):
-        return settings.get(f"models.text.{key}", usual)
+    def card(key, default=None):
+        return settings.get(f"models.text.{key}", default)
 
     if card("input.dtype") != "i32" or card("input.text.pad", "left") != "left":
         found = f"{card('input.dtype')} on the {card('input.text.pad')}"
@@ -87,12 +87,12 @@ def judge(settings, texts):
         message = "model `text`: its vocabulary is not the one that this guest was built with; build the guest for it"
         raise Err(Fault_Internal(message))
     size = at_least_one(settings, "models.text.input.text.max_tokens", 100)
-    most = at_least_one(settings, "text.max_windows", MAX_WINDOWS)
+    max_windows = at_least_one(settings, "text.max_windows", MAX_WINDOWS)
     windows = []
     for text in texts:
         windows.extend(cut(ids(text), size))
-        if len(windows) > most:
-            message = f"text: more than {most} windows of {size} words; send it in pieces, or raise `text.max_windows`"
+        if len(windows) > max_windows:
+            message = f"text: more than {max_windows} windows of {size} words; send it in pieces, or raise `text.max_windows`"
             raise Err(Fault_TooLarge(message))
     rows = array.array("i")
     for window in windows:
@@ -113,7 +113,7 @@ def judge(settings, texts):
 
 
 def ids(text):
-    """The ids of the words that the model knows, in order: the rules are those of the guest in Rust (moderate/src/words.rs)."""
+    """The ids of the known words, in order, by the rules of the Rust guest (moderate/src/words.rs)."""
     found = []
     if text.isascii() and not CONTROL.search(text):
         found = [known(word) for word in SEPARATORS.split(text.lower())]
@@ -126,7 +126,7 @@ def ids(text):
 
 
 def folded(text):
-    """The text in compatibility forms: a blank between words, and a NUL where a word may fall apart."""
+    """The text in compatibility forms, with a blank between words and a NUL where a word may split."""
     folded = []
     latin = None
     for character in text:
@@ -154,7 +154,7 @@ def folded(text):
 
 
 def id_of(word):
-    """The id of a word, or of what remains of it without its marks."""
+    """The id of a word, with or without its marks."""
     lower = word.lower()
     number = known(unicodedata.normalize("NFC", lower))
     if number is None:
@@ -163,7 +163,7 @@ def id_of(word):
 
 
 def known(word):
-    """The id of a word, or of what remains of it without the apostrophes around it."""
+    """The id of a word, with or without the apostrophes around it."""
     number = VOCABULARY.get(word)
     return VOCABULARY.get(word.strip("'")) if number is None else number
 
@@ -177,7 +177,7 @@ def cut(ids, size):
 
 
 def worst(rows, rule, labels):
-    """The largest score of a row by the rule; none where the model has not the labels for it."""
+    """The largest score of a row by the rule, or None if the model lacks the labels for it."""
     scores = []
     for row in rows:
         values = [row[label] for label in labels if label in row]
@@ -187,14 +187,14 @@ def worst(rows, rule, labels):
 
 
 def single(value):
-    """The number as the interface's f32 has it."""
+    """The number rounded to f32, as in the interface."""
     return struct.unpack("f", struct.pack("f", value))[0]
 
 
-def number(settings, key, usual):
-    """A setting that is a number."""
+def number(settings, key, default):
+    """A numeric setting."""
     text = settings.get(key)
-    value = usual
+    value = default
     if text is not None:
         value = float(text) if NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(value):
@@ -202,9 +202,9 @@ def number(settings, key, usual):
     return value
 
 
-def at_least_one(settings, key, usual):
-    """A setting that counts."""
-    text = settings.get(key, str(usual))
+def at_least_one(settings, key, default):
+    """A setting of a positive integer."""
+    text = settings.get(key, str(default))
     if not re.fullmatch(r"\+?\d+", text, re.ASCII) or not 1 <= int(text) <= 0xFFFFFFFF:
         raise Err(Fault_Internal(f"setting `{key}`: expected a whole number from 1 on, found `{text}`"))
     return int(text)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the component: build.sh OUT.wasm [VENV]. componentize-py is installed into VENV where it is not.
+# Builds the component: build.sh OUT.wasm [VENV]. Installs componentize-py into VENV if it is
+# missing.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?expected a path: build.sh OUT.wasm [VENV]}
@@ -13,8 +14,9 @@ text = pathlib.Path(sys.argv[1]).read_bytes()
 print(f"SHA256 = {hashlib.sha256(text).hexdigest()!r}")
 print(f"VOCABULARY = {json.loads(text)['vocab']!r}")
 PY
-# Python's own imports of WASI become stubs inside the component, and with them all whose names begin with `wasi:`. Those of models
-# and settings have another name meanwhile, of the same length.
+# componentize-py replaces Python's own WASI imports by stubs inside the component, that is, all
+# imports whose names begin with `wasi:`. The imports for models and settings get another prefix of
+# the same length meanwhile.
 cp -r "$here/../../wit" "$made/wit"
 find "$made/wit" -name '*.wit' -exec sed -i 's/\bwasi:/wazi:/g' {} +
 "$venv/bin/componentize-py" -d "$made/wit" -w moderator componentize --stub-wasi -p "$here" -p "$made" app -o "$out"

@@ -1,9 +1,9 @@
-//! Bakes the text model's vocabulary into the guest as constant data.
+//! Embeds the text model's vocabulary in the guest as constant data.
 //!
-//! An instance lives for one request, so nothing may be built when it starts. The table is three
-//! constant arrays: slots (found by hash, open addressing), where each word starts, and the words.
-//! Words lie in the order of their ids, which is that of their frequency: an ordinary text touches
-//! few pages of it.
+//! An instance lives for one request, so it must start without building anything. The table is
+//! three constant arrays: slots (found by hash, open addressing), the start of each word, and the
+//! words. Words are in the order of their ids, which is that of their frequency: an ordinary text
+//! touches few of its pages.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -59,8 +59,7 @@ fn table(json: &Value) -> String {
         starts.push(text_of_all.len());
     }
 
-    // What the model's tokeniser takes for a separator, and line ends and blanks that it does not
-    // know.
+    // Separators of the model's tokeniser, and line ends and blanks that it does not know.
     let separators: Vec<char> = text("filters").chars().chain(" \r\u{b}\u{c}".chars()).collect();
     let kind = |byte: u8| match char::from(byte) {
         separator if separators.contains(&separator) => "Ascii::Separator",

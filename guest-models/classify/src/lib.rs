@@ -1,52 +1,19 @@
-//! A guest that names what an image shows.
+//! A guest that names the content of an image.
 //!
-//! It needs one model, under the name `image`: any image classifier with one image input and one
-//! output of shape `(N, classes)`. How pixels become its numbers, and what the classes are called,
-//! comes from the model's card.
+//! It needs one model named `image`: any image classifier with one image input and one output of
+//! shape `(N, classes)`. The model's card defines the conversion of pixels and the names of the
+//! classes.
 //!
-//! The labels are those of the square that the card's recipe takes from the middle of the first
-//! frame. A note for the caller says which part of the image that is, where it is not the whole.
+//! The labels describe the square that the card's recipe takes from the middle of the first frame.
+//! If that is not the whole image, a note reports which part it is.
 //!
-//! Settings: `max_pixels`, the most pixels of an image that is decoded (default 16,000,000).
+//! Settings: `max_pixels`, the maximum number of pixels of a decoded image (default 16,000,000).
 
+mod classifier;
 mod rank;
 
 pub use rank::top;
 
-use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, Viewer};
-use guest_sdk::nn::{Model, f32_tensor};
-use guest_sdk::settings::Settings;
-use guest_sdk::{Classifier, Fault, Label, note};
-
-struct Classify;
-
-impl Classifier for Classify {
-    fn classify(file: Vec<u8>, top: u32) -> Result<Vec<Label>, Fault> {
-        if top == 0 {
-            return Err(Fault::InvalidInput("top: expected at least 1 label, found 0".to_owned()));
-        }
-        let settings = Settings::read()?;
-        let Some(card) = settings.card("image") else {
-            let message = "no model `image` is configured for this component; name an image classifier so";
-            return Err(Fault::Internal(message.to_owned()));
-        };
-        let recipe = Recipe::from_card(&card)?;
-        let mut pixels = Vec::new();
-        let mut viewer = Viewer::new(&recipe, settings.get("max_pixels", DEFAULT_MAX_PIXELS)?, 1);
-        let seen = viewer.show(&file, &mut |view| {
-            recipe.normalise(view, &mut pixels);
-            Ok(())
-        })?;
-        if !seen.is_whole() {
-            note(&format!("the labels are of {seen}"));
-        }
-
-        let input = f32_tensor(&recipe.shape(1), &pixels);
-        let outputs = Model::open("image")?.run([(card.require("input.name")?, input)])?;
-        let names = card.labels()?;
-        let scores = outputs.scores(card.require("output.name")?, 1, names.len() as u32)?;
-        Ok(rank::top(&scores, &names, top))
-    }
-}
+use classifier::Classify;
 
 guest_sdk::export_classifier!(Classify);

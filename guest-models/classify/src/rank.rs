@@ -1,11 +1,11 @@
-//! The best of a model's scores.
+//! Ranks a model's scores.
 
 use guest_sdk::Label;
 
-/// The `top` highest of `scores`, or all where there are fewer, best first; of equal ones the lower
-/// index first.
+/// Returns the `top` highest of `scores`, or all if there are fewer, highest first; of equal scores
+/// the one with the lower index comes first.
 ///
-/// `names` has the name of each score.
+/// `names` contains the name of each score.
 pub fn top(scores: &[f32], names: &[&str], top: u32) -> Vec<Label> {
     let mut ranked: Vec<_> = scores.iter().zip(names).enumerate().collect();
     let top = ranked.len().min(top as usize);
@@ -31,22 +31,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_come_first_and_ties_keep_the_models_order() {
+    fn best_come_first_and_ties_by_index() {
         let scores = [0.1, 0.4, 0.1, 0.3, 0.1];
         let names = ["a", "b", "c", "d", "e"];
-        for (wanted, expected) in
+        for (requested, expected) in
             [(1, &[1][..]), (3, &[1, 3, 0]), (5, &[1, 3, 0, 2, 4]), (u32::MAX, &[1, 3, 0, 2, 4])]
         {
-            let found = top(&scores, &names, wanted);
+            let found = top(&scores, &names, requested);
             let indices: Vec<_> = found.iter().map(|label| label.index).collect();
-            assert_eq!(indices, expected, "top {wanted}");
+            assert_eq!(indices, expected, "top {requested}");
             assert!(found.iter().all(|label| label.name == names[label.index as usize]));
             assert!(found.iter().all(|label| label.score == scores[label.index as usize]));
         }
     }
 
     #[test]
-    fn a_model_without_classes_has_no_best() {
+    fn model_without_classes_has_no_labels() {
         assert!(top(&[], &[], 5).is_empty());
     }
 }

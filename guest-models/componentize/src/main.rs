@@ -1,8 +1,8 @@
-//! Turns a guest's core module into a component: `componentize IN.wasm OUT.wasm`.
+//! Converts a guest's core module into a component: `componentize IN.wasm OUT.wasm`.
 //!
-//! The types of the imports and exports come from custom sections that wit-bindgen left in the
-//! module. No adapter is added, so a component imports exactly what its guest uses of
-//! `wit/infer.wit`; what that is, is printed.
+//! The types of the imports and exports come from custom sections that wit-bindgen leaves in the
+//! module. No adapter is added, so a component imports exactly the parts of `wit/infer.wit` that
+//! its guest uses; they are printed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,32 +26,31 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             use std::io::Write as _;
-            // With standard error closed there is nobody left to tell.
+            // Nothing can report a closed standard error.
             let _ = writeln!(std::io::stderr(), "componentize: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Write the component, and say what it is.
+/// Writes the component, and returns its description.
 ///
 /// # Errors
 ///
-/// When a file cannot be read or written, when `module` is no core module with wit-bindgen's
+/// When a file cannot be read or written, when `module` is not a core module with wit-bindgen's
 /// sections, or when the component does not validate.
 fn componentize(module: &Path, component: &Path) -> Result<String> {
-    let bytes = std::fs::read(module).with_context(|| format!("`{}` cannot be read", module.display()))?;
+    let bytes = std::fs::read(module).with_context(|| format!("cannot read `{}`", module.display()))?;
     let encoded = ComponentEncoder::default()
         .validate(true)
         .module(&bytes)
         .and_then(ComponentEncoder::encode)
         .with_context(|| format!("`{}` is not a core module of a guest", module.display()))?;
     let interfaces = interfaces(&encoded)?;
-    // A component that is the same keeps its time: the program that embeds it is not compiled
-    // again.
+    // An unchanged component keeps its time stamp, so the program that embeds it is not recompiled.
     if std::fs::read(component).ok().as_deref() != Some(&encoded[..]) {
         std::fs::write(component, &encoded)
-            .with_context(|| format!("`{}` cannot be written", component.display()))?;
+            .with_context(|| format!("cannot write `{}`", component.display()))?;
     }
     Ok(format!("{}: {} KiB, {interfaces}", component.display(), encoded.len().div_ceil(1024)))
 }
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_module_is_refused_by_its_path() {
+    fn invalid_module_is_rejected_by_path() {
         let folder = std::env::temp_dir().join(format!("componentize-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let (module, component) = (folder.join("in.wasm"), folder.join("out.wasm"));
@@ -87,7 +86,7 @@ mod tests {
         let garbage = format!("{:#}", componentize(&module, &component).unwrap_err());
         let written = component.exists();
         std::fs::remove_dir_all(&folder).unwrap();
-        assert!(missing.contains("in.wasm` cannot be read"), "{missing}");
+        assert!(missing.contains("cannot read `") && missing.contains("in.wasm`"), "{missing}");
         assert!(garbage.contains("in.wasm` is not a core module"), "{garbage}");
         assert!(!written);
     }

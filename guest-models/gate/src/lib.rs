@@ -1,17 +1,17 @@
-//! A gate in front of another server: it looks at each image that is uploaded, and passes on those
-//! that may be.
+//! A gate in front of another server: it judges each uploaded image, and forwards the permitted
+//! ones.
 //!
-//! It needs one model, under the name `image`: any image classifier. A request whose body is an
-//! image goes to the server at `upstream`, and that server's answer goes back as it comes; one that
-//! is refused is answered 422, and the server behind never sees it. Without an upstream the gate
-//! answers what it would have done. Of long images and animations several views are judged, and the
-//! highest score counts; where they leave something out, the header `x-infer-seen` tells the server
-//! behind.
+//! It needs one model named `image`: any image classifier. A request with an image as its body goes
+//! to the server at `upstream`, and that server's response is passed on. A refused image is
+//! answered with 422, and the upstream server never receives it. Without an upstream the gate
+//! answers with its decision. Long images and animations are judged by several views, and the
+//! highest score counts; if the views leave a part out, the header `x-infer-seen` reports it to the
+//! upstream server.
 //!
-//! Settings: `upstream`, the URL in front of the request's path; `refuse`, labels of the model, one
-//! a line (default `Porn` and `Hentai`); `threshold`, from which score on one of them is refused
-//! (default 0.5); `image.max_views`, the most views of an image (default 5); `max_pixels`, the most
-//! pixels of an image that is decoded (default 16,000,000).
+//! Settings: `upstream`, the URL before the request's path; `refuse`, labels of the model, one per
+//! line (default `Porn` and `Hentai`); `threshold`, the minimum score at which one of them is
+//! refused (default 0.5); `image.max_views`, the maximum number of views of an image (default 5);
+//! `max_pixels`, the maximum number of pixels of a decoded image (default 16,000,000).
 
 use guest_sdk::Fault;
 use guest_sdk::http::{Broken, Handler, Headers, Method, Request, Respond, send};
@@ -23,10 +23,10 @@ use guest_sdk::settings::Settings;
 
 const JSON: &str = "application/json";
 
-/// The part of an image that was judged, for the server behind, where it is not the whole.
+/// Header that tells the upstream server which part of an image was judged, if not all of it.
 const SEEN: &str = "x-infer-seen";
 
-/// What is refused unless the operator says otherwise.
+/// Default of `refuse`.
 const REFUSED: &str = "Porn\nHentai";
 
 struct Gate;
@@ -34,7 +34,7 @@ struct Gate;
 impl Handler for Gate {
     fn handle(request: Request, respond: Respond) {
         if let Err(broken) = answer(request, respond) {
-            log::warn(&format!("the answer broke off: {broken}"));
+            log::warn(&format!("the response broke off: {broken}"));
         }
     }
 }
@@ -72,15 +72,15 @@ fn answer(mut request: Request, respond: Respond) -> Result<(), Broken> {
         body.push('}');
         return respond.send(200, JSON, body.as_bytes());
     };
-    let mut kept: Headers = std::mem::take(&mut request.headers)
+    let mut forwarded: Headers = std::mem::take(&mut request.headers)
         .into_iter()
         .filter(|(name, _)| {
             ["accept", "content-type", "content-length", "x-request-id"].contains(&name.as_str())
         })
         .collect();
-    kept.extend(seen.map(|seen| (SEEN.to_owned(), seen.into_bytes())));
+    forwarded.extend(seen.map(|seen| (SEEN.to_owned(), seen.into_bytes())));
     let url = format!("{}{}", upstream.trim_end_matches('/'), request.path);
-    match send(&request.method, &url, &kept, &image) {
+    match send(&request.method, &url, &forwarded, &image) {
         Ok(mut response) => {
             let mut writer = respond.begin(response.status, &response.headers)?;
             while let Some(piece) = response.body.read()? {
@@ -89,13 +89,13 @@ fn answer(mut request: Request, respond: Respond) -> Result<(), Broken> {
             writer.finish()
         }
         Err(broken) => {
-            log::error(&format!("`{upstream}` gave no answer: {broken}"));
-            respond.send(502, JSON, error("the server behind this one gave no answer").as_bytes())
+            log::error(&format!("no response from `{upstream}`: {broken}"));
+            respond.send(502, JSON, error("the upstream server did not respond").as_bytes())
         }
     }
 }
 
-/// The reason why a body is no image that could be judged, where the request's head says so.
+/// Returns the reason why the request's headers announce a body that cannot be judged.
 fn unreadable(request: &Request) -> Option<String> {
     let coding = request.header("content-encoding").unwrap_or("identity").trim();
     if !coding.is_empty() && !coding.eq_ignore_ascii_case("identity") {
@@ -104,15 +104,15 @@ fn unreadable(request: &Request) -> Option<String> {
     }
     let kind = request.header("content-type").unwrap_or_default().trim_start();
     let is_form = kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/"));
-    is_form.then(|| "the body is a form; send the image itself, which is all that is judged here".to_owned())
+    is_form.then(|| "the body is a form; send the image itself as the body".to_owned())
 }
 
-/// What the model sees in an image: of the labels that are refused the likeliest.
+/// The model's judgement of an image: the likeliest of the refused labels.
 struct Judgement {
     label: String,
     score: f32,
     is_refused: bool,
-    /// The part of the image that the model was shown, where it is not the whole.
+    /// The part of the image that the model saw, if not all of it.
     seen: Option<String>,
 }
 
@@ -120,7 +120,7 @@ fn judge(settings: &Settings, image: &[u8]) -> Result<Judgement, Fault> {
     let threshold = settings.get("threshold", 0.5_f32)?;
     let refused: Vec<_> = settings.text("refuse").unwrap_or(REFUSED).lines().map(str::trim).collect();
     let Some(card) = settings.card("image") else {
-        let message = "no model `image` is configured for this component; name an image classifier so";
+        let message = "no model named `image` is configured for this component; give it an image classifier";
         return Err(Fault::Internal(message.to_owned()));
     };
     let labels = card.labels()?;
@@ -156,7 +156,7 @@ fn judge(settings: &Settings, image: &[u8]) -> Result<Judgement, Fault> {
     Ok(Judgement { label: label.to_owned(), score, is_refused: score >= threshold, seen })
 }
 
-/// Say what is wrong with the request, or that something is with this server.
+/// Answers with the error of the request or of this server.
 fn refuse(fault: &Fault, respond: Respond) -> Result<(), Broken> {
     let (status, message) = match fault {
         Fault::InvalidInput(message) => (400, message.as_str()),
@@ -164,7 +164,7 @@ fn refuse(fault: &Fault, respond: Respond) -> Result<(), Broken> {
         Fault::UnsupportedMedia(message) => (415, message.as_str()),
         Fault::Model(failure) => {
             log::error(&format!("model `{}`: {}", failure.model, failure.message));
-            (503, "the model gave no answer; send the request again")
+            (503, "the model did not answer; retry the request")
         }
         Fault::Internal(message) => {
             log::error(message);

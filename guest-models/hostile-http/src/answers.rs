@@ -1,9 +1,9 @@
-//! Answers that are none, or not what they say.
+//! Missing and invalid answers.
 
 use guest_sdk::bindings::handler::wasi::clocks::monotonic_clock;
 use guest_sdk::http::{Broken, Request, Respond};
 
-use crate::query;
+use crate::exchange::query;
 
 /// No answer.
 #[expect(clippy::unnecessary_wraps, reason = "an attack's type")]
@@ -11,14 +11,14 @@ pub(crate) fn silent(_: &mut Request, _: Respond) -> Result<(), Broken> {
     Ok(())
 }
 
-/// An error for an answer.
+/// An error as the answer.
 #[expect(clippy::unnecessary_wraps, reason = "an attack's type")]
 pub(crate) fn fail(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     respond.fail("it would not");
     Ok(())
 }
 
-/// The status that asks for another protocol.
+/// A status that switches the protocol.
 pub(crate) fn informational(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     respond.begin(101, &[])?.finish()
 }
@@ -27,13 +27,13 @@ pub(crate) fn trap(_: &mut Request, _: Respond) -> Result<(), Broken> {
     panic!("gives up")
 }
 
-/// A head, a piece of a body, a trap.
+/// A head, a part of a body, a trap.
 pub(crate) fn trap_midway(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     respond.begin(200, &[])?.write(b"so far")?;
     panic!("gives up")
 }
 
-/// Less than the length that it told.
+/// Less than the announced length.
 pub(crate) fn short(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     let mut writer = respond.begin(200, &[("content-length".to_owned(), b"100".to_vec())])?;
     writer.write(b"so far")?;
@@ -45,7 +45,7 @@ pub(crate) fn unfinished(_: &mut Request, respond: Respond) -> Result<(), Broken
     respond.begin(200, &[])?.write(b"so far")
 }
 
-/// A body without end.
+/// An endless body.
 pub(crate) fn endless(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     let mut writer = respond.begin(200, &[])?;
     loop {
@@ -53,7 +53,7 @@ pub(crate) fn endless(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     }
 }
 
-/// Three pieces, each as many milliseconds after the last as the query says.
+/// Three parts with pauses between them, in milliseconds from the query.
 pub(crate) fn slow(request: &mut Request, respond: Respond) -> Result<(), Broken> {
     let pause = query(request).parse::<u64>().unwrap_or(100) * 1_000_000;
     let mut writer = respond.begin(200, &[])?;
@@ -64,19 +64,19 @@ pub(crate) fn slow(request: &mut Request, respond: Respond) -> Result<(), Broken
     writer.finish()
 }
 
-/// A whole answer, and an instance that stays.
+/// A complete answer from an instance that does not return.
 pub(crate) fn linger(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     respond.send(200, "text/plain", b"answered")?;
     monotonic_clock::subscribe_duration(3_600_000_000_000).block();
     Ok(())
 }
 
-/// A header that belongs to the connection.
+/// A header field that belongs to the connection.
 pub(crate) fn forbidden_header(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     respond.begin(200, &[("transfer-encoding".to_owned(), b"chunked".to_vec())])?.finish()
 }
 
-/// More headers than anybody reads.
+/// More header fields than any client accepts.
 pub(crate) fn many_headers(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     let headers: Vec<_> = (0..100_000).map(|index| (format!("x-{index}"), vec![b'x'; 64])).collect();
     respond.begin(200, &headers)?.finish()

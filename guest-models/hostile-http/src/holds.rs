@@ -1,25 +1,25 @@
-//! Taking more than there is for one.
+//! Attempts to take more resources than an instance may have.
 
 use guest_sdk::bindings::handler::wasi::cli::stdout;
 use guest_sdk::bindings::handler::wasi::clocks::monotonic_clock;
 use guest_sdk::bindings::handler::wasi::random::random;
 use guest_sdk::http::{Broken, Request, Respond};
 
-use crate::say;
+use crate::exchange::say;
 
-/// A gigabyte of randomness.
+/// A gigabyte of random bytes.
 pub(crate) fn random_bytes(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     let bytes = random::get_random_bytes(1 << 30);
     say(respond, &bytes.len().to_string())
 }
 
-/// Timers without end.
+/// A million timers.
 pub(crate) fn pollables(_: &mut Request, respond: Respond) -> Result<(), Broken> {
-    let held: Vec<_> = (0..1_000_000).map(|_| monotonic_clock::subscribe_duration(u64::MAX)).collect();
-    say(respond, &held.len().to_string())
+    let pollables: Vec<_> = (0..1_000_000).map(|_| monotonic_clock::subscribe_duration(u64::MAX)).collect();
+    say(respond, &pollables.len().to_string())
 }
 
-/// A thousand lines, and one without end.
+/// A thousand lines, and an endless one.
 pub(crate) fn print(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     let stream = stdout::get_stdout();
     for line in 0..1_000 {
@@ -31,7 +31,7 @@ pub(crate) fn print(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     say(respond, "printed")
 }
 
-/// Work without end.
+/// An endless loop.
 pub(crate) fn spin(_: &mut Request, _: Respond) -> Result<(), Broken> {
     let mut count = 0_u64;
     loop {

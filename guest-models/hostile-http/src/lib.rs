@@ -1,64 +1,14 @@
-//! A guest that attacks its host by HTTP, for tests: the path's last word names one of [`ATTACKS`],
-//! and what follows `?` is what to attack with.
+//! A guest that attacks its host by HTTP, for tests. The last segment of the path names one of
+//! [`ATTACKS`], and the query is its argument.
 
 mod answers;
+mod attacks;
+mod exchange;
 mod holds;
 mod looks;
 
-use guest_sdk::http::{Broken, Handler, Request, Respond};
+pub use attacks::{ATTACKS, Attack};
 
-/// How an attack goes: it may not come back.
-pub type Attack = fn(&mut Request, Respond) -> Result<(), Broken>;
-
-/// Every attack by its name.
-pub const ATTACKS: [(&str, Attack); 22] = [
-    ("silent", answers::silent),
-    ("fail", answers::fail),
-    ("informational", answers::informational),
-    ("trap", answers::trap),
-    ("trap-midway", answers::trap_midway),
-    ("short", answers::short),
-    ("unfinished", answers::unfinished),
-    ("endless", answers::endless),
-    ("slow", answers::slow),
-    ("linger", answers::linger),
-    ("forbidden-header", answers::forbidden_header),
-    ("many-headers", answers::many_headers),
-    ("echo", looks::echo),
-    ("around", looks::around),
-    ("clocks", looks::clocks),
-    ("random", looks::random),
-    ("fetch", looks::fetch),
-    ("fetch-many", looks::fetch_many),
-    ("random-bytes", holds::random_bytes),
-    ("pollables", holds::pollables),
-    ("print", holds::print),
-    ("spin", holds::spin),
-];
-
-struct Hostile;
-
-impl Handler for Hostile {
-    fn handle(mut request: Request, respond: Respond) {
-        let name = request.path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-        let result = match ATTACKS.iter().find(|(candidate, _)| *candidate == name) {
-            Some((_, attack)) => attack(&mut request, respond),
-            None => respond.send(404, "text/plain", b"no such attack"),
-        };
-        if let Err(broken) = result {
-            guest_sdk::log::warn(&format!("broken: {broken}"));
-        }
-    }
-}
+use attacks::Hostile;
 
 guest_sdk::export_handler!(Hostile);
-
-/// What follows `?`.
-fn query(request: &Request) -> &str {
-    request.path.split_once('?').map_or("", |(_, query)| query)
-}
-
-/// Answer with `text`.
-fn say(respond: Respond, text: &str) -> Result<(), Broken> {
-    respond.send(200, "text/plain", text.as_bytes())
-}

@@ -1,4 +1,4 @@
-//! Looking at what is around: the request, the environment, clocks, randomness, the network.
+//! Inspects the surroundings: the request, the environment, clocks, randomness, the network.
 
 use std::fmt::Write as _;
 
@@ -7,9 +7,10 @@ use guest_sdk::bindings::handler::wasi::clocks::{monotonic_clock, wall_clock};
 use guest_sdk::bindings::handler::wasi::random::random as randomness;
 use guest_sdk::http::{Broken, Method, Request, Respond, send};
 
-use crate::{query, say};
+use crate::exchange::{query, say};
 
-/// The request as it came: a line for the method and the path, one for each header, the body.
+/// The request as received: a line for the method and the path, one for each header field, the
+/// body.
 pub(crate) fn echo(request: &mut Request, respond: Respond) -> Result<(), Broken> {
     let body = request.read()?;
     let mut text = format!("{:?} {}\n", request.method, request.path);
@@ -20,7 +21,7 @@ pub(crate) fn echo(request: &mut Request, respond: Respond) -> Result<(), Broken
     say(respond, &text)
 }
 
-/// Standard input, and the two streams that nobody but the log reads.
+/// Standard input, and the two streams that go to the log.
 pub(crate) fn around(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     let input = stdin::get_stdin().blocking_read(100);
     let _ = stdout::get_stdout().blocking_write_and_flush(b"to standard output\nand its second line");
@@ -47,7 +48,7 @@ pub(crate) fn random(_: &mut Request, respond: Respond) -> Result<(), Broken> {
     say(respond, &format!("{} {:?}", randomness::get_random_u64(), randomness::get_random_bytes(8)))
 }
 
-/// Ask the URL of the query, and answer what it answered.
+/// Requests the URL of the query, and passes its response on.
 pub(crate) fn fetch(request: &mut Request, respond: Respond) -> Result<(), Broken> {
     match send(&Method::Get, query(request), &[], b"") {
         Ok(mut response) => {
@@ -61,7 +62,7 @@ pub(crate) fn fetch(request: &mut Request, respond: Respond) -> Result<(), Broke
     }
 }
 
-/// Ask the URL of the query twenty times, and answer how often that went.
+/// Requests the URL of the query twenty times, and answers with the number of successes.
 pub(crate) fn fetch_many(request: &mut Request, respond: Respond) -> Result<(), Broken> {
     let sent = (0..20).filter(|_| send(&Method::Get, query(request), &[], b"").is_ok()).count();
     say(respond, &sent.to_string())

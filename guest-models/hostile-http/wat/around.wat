@@ -1,4 +1,5 @@
-;; Asks for its environment, its arguments and its folders, and traps if there are any; else it returns without an answer.
+;; Reads its environment, its arguments and its folders, and traps if there are any; otherwise it
+;; returns without a response.
 (component
   (import "wasi:cli/environment@0.2.0" (instance $environment
     (export "get-environment" (func (result (list (tuple string string)))))
@@ -36,7 +37,7 @@
     (import "host" "get-arguments" (func $get_arguments (param i32)))
     (import "host" "get-directories" (func $get_directories (param i32)))
     (func (export "handle") (param i32 i32)
-      ;; Each writes where its list is and how long it is.
+      ;; Each call writes the address and the length of its list.
       (call $get_environment (i32.const 0))
       (call $get_arguments (i32.const 8))
       (call $get_directories (i32.const 16))

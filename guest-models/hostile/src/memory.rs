@@ -1,4 +1,4 @@
-//! Attacks on the host's memory: the guest's own, and what the host holds for it.
+//! Attacks on the host's memory: linear memory, and objects that the host holds for the guest.
 
 use std::hint::black_box;
 
@@ -8,12 +8,11 @@ use guest_sdk::nn::{Tensor, TensorType};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, log};
 
-use crate::model;
-use crate::models::refusal;
+use crate::models::{model, refusal};
 
 const MIB: usize = 1 << 20;
 
-/// Take memory until there is none, and use all of it.
+/// Allocates memory until it is refused, and writes to all of it.
 pub(crate) fn allocate(_: &Settings) -> Result<String, Fault> {
     let mut hoard = Vec::new();
     loop {
@@ -26,7 +25,7 @@ pub(crate) fn allocate(_: &Settings) -> Result<String, Fault> {
     }
 }
 
-/// Give the host tensors to keep, from one small buffer.
+/// Creates many tensors in the host from one small buffer.
 pub(crate) fn hoard_tensors(_: &Settings) -> Result<String, Fault> {
     const TENSORS: usize = 100_000;
     let data = vec![0; MIB];
@@ -34,7 +33,7 @@ pub(crate) fn hoard_tensors(_: &Settings) -> Result<String, Fault> {
     Ok(format!("the host holds {} MiB", hoard.len()))
 }
 
-/// Give the host things to keep that have no bytes to count.
+/// Creates many host objects without bytes.
 pub(crate) fn hoard_handles(_: &Settings) -> Result<String, Fault> {
     const TENSORS: usize = 10_000_000;
     let mut hoard = Vec::new();
@@ -44,7 +43,7 @@ pub(crate) fn hoard_handles(_: &Settings) -> Result<String, Fault> {
     Ok(format!("the host holds {} empty tensors", hoard.len()))
 }
 
-/// Make contexts of a model, and run none.
+/// Creates many contexts of a model, and runs none of them.
 pub(crate) fn hoard_contexts(settings: &Settings) -> Result<String, Fault> {
     const CONTEXTS: usize = 1_000_000;
     let Ok(graph) = graph::load_by_name(model(settings)) else { return Ok("there is no model".to_owned()) };
@@ -55,23 +54,23 @@ pub(crate) fn hoard_contexts(settings: &Settings) -> Result<String, Fault> {
     Ok(format!("the host holds {} contexts", hoard.len()))
 }
 
-/// Ask for a setting by a name that is larger than all of them.
+/// Requests a setting with a key larger than all settings.
 pub(crate) fn long_key(_: &Settings) -> Result<String, Fault> {
     Ok(format!("the setting is {:?}", store::get(&"k".repeat(8 * MIB))))
 }
 
-/// Write a line that no log should hold.
+/// Writes a line too long for any log.
 pub(crate) fn long_line(_: &Settings) -> Result<String, Fault> {
     log::error(&"x".repeat(8 * MIB));
     Ok("wrote 8 MiB".to_owned())
 }
 
-/// Ask for a model by a name that fills a log and an error message.
+/// Requests a model by a name that would fill a log and an error message.
 pub(crate) fn long_name(_: &Settings) -> Result<String, Fault> {
     Ok(refusal(graph::load_by_name(&"\u{1f600}".repeat(4 * MIB))))
 }
 
-/// Give a tensor more axes than it has bytes.
+/// Creates a tensor with more axes than bytes.
 pub(crate) fn many_dimensions(_: &Settings) -> Result<String, Fault> {
     let tensor = Tensor::new(&vec![1; 4 * MIB], TensorType::U8, &[0]);
     Ok(format!("the host holds a tensor of {} axes", tensor.dimensions().len()))

@@ -1,5 +1,5 @@
-//! Whatever bytes say: each is a call of wasi:nn, of settings or of the log, on the handles that
-//! are there by then.
+//! Interprets bytes as calls of wasi:nn, settings and the log, on the handles that exist at that
+//! point.
 
 use guest_sdk::Fault;
 use guest_sdk::bindings::infer::guest::log::{self, Level};
@@ -19,13 +19,13 @@ const TYPES: [TensorType; 7] = [
     TensorType::I64,
 ];
 
-/// Names of models, inputs and settings: right ones, and others.
+/// Names of models, inputs and settings: valid and invalid.
 const NAMES: [&str; 8] = ["rows", "a", "b", "ids", "", "../rows", "models.rows.task", "\u{0}\u{1b}[31m"];
 
-/// Axes that add up to little, to much, and to nothing.
+/// Axes with small, huge and zero products.
 const AXES: [u32; 8] = [0, 1, 2, 3, 4, 255, 1 << 31, u32::MAX];
 
-/// What there is to call with.
+/// Handles for the calls.
 #[derive(Default)]
 struct Hands {
     tensors: Vec<Tensor>,
@@ -34,7 +34,7 @@ struct Hands {
     errors: Vec<Error>,
 }
 
-/// Bytes that are used up.
+/// The remaining bytes.
 struct Script<'s>(std::slice::Iter<'s, u8>);
 
 impl Script<'_> {
@@ -47,7 +47,7 @@ impl Script<'_> {
     }
 }
 
-/// Do what `bytes` say, and tell how many calls that were.
+/// Runs the calls of `bytes`, and returns their number.
 #[expect(clippy::unnecessary_wraps, reason = "an attack's type")]
 pub(crate) fn run(bytes: &[u8]) -> Result<String, Fault> {
     let (mut script, mut hands, mut calls) = (Script(bytes.iter()), Hands::default(), 0);
@@ -57,7 +57,7 @@ pub(crate) fn run(bytes: &[u8]) -> Result<String, Fault> {
     Ok(format!("{calls} calls"))
 }
 
-/// One call; none when the bytes have an end.
+/// Makes one call; returns `None` at the end of the bytes.
 fn step(script: &mut Script<'_>, hands: &mut Hands) -> Option<()> {
     let Hands { tensors, graphs, contexts, errors } = hands;
     match script.byte()? % 12 {
@@ -65,7 +65,7 @@ fn step(script: &mut Script<'_>, hands: &mut Hands) -> Option<()> {
             let rank = script.byte()? % 5;
             let axes = (0..rank).map(|_| script.of(&AXES)).collect::<Option<Vec<_>>>()?;
             let ty = script.of(&TYPES)?;
-            // Often as many bytes as the shape wants.
+            // Often as many bytes as the shape requires.
             let size = axes.iter().map(|&axis| axis as usize).fold(4_usize, usize::saturating_mul);
             let length = match script.byte()? {
                 byte if byte < 192 => size.min(1 << 16),
@@ -96,8 +96,8 @@ fn step(script: &mut Script<'_>, hands: &mut Hands) -> Option<()> {
         }
         5 => {
             if let Some(tensor) = pick(script.byte()?, tensors) {
-                let told = (tensor.dimensions().len(), tensor.ty(), tensor.data().len());
-                std::hint::black_box(told);
+                let seen = (tensor.dimensions().len(), tensor.ty(), tensor.data().len());
+                std::hint::black_box(seen);
             }
         }
         6 => {
@@ -114,7 +114,7 @@ fn step(script: &mut Script<'_>, hands: &mut Hands) -> Option<()> {
         8 => log::log(Level::Info, &NAMES[script.byte()? % NAMES.len()].repeat(script.byte()?)),
         9 => drop(std::hint::black_box(store::get(script.of(&NAMES)?))),
         10 => drop(std::hint::black_box(store::get_all())),
-        // Two rows that the model takes.
+        // Two rows that the model accepts.
         _ => {
             tensors.push(Tensor::new(&[2], TensorType::I64, &[1; 16]));
             tensors.push(Tensor::new(&[2, 1], TensorType::Fp32, &[1; 8]));
@@ -124,9 +124,9 @@ fn step(script: &mut Script<'_>, hands: &mut Hands) -> Option<()> {
     Some(())
 }
 
-fn keep<T>(answer: Result<T, Error>, kept: &mut Vec<T>, errors: &mut Vec<Error>) {
+fn keep<T>(answer: Result<T, Error>, values: &mut Vec<T>, errors: &mut Vec<Error>) {
     match answer {
-        Ok(value) => kept.push(value),
+        Ok(value) => values.push(value),
         Err(error) => errors.push(error),
     }
 }

@@ -1,4 +1,4 @@
-//! Attacks on the host's time: guests that do not come back, or not in peace.
+//! Attacks on the host's time: endless loops, recursion, floods of log lines.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use guest_sdk::{Fault, log};
 
 use crate::models;
 
-/// Compute nothing, for ever.
+/// Loops for ever.
 pub(crate) fn spin(_: &Settings) -> Result<String, Fault> {
     let mut turns = 0_u64;
     loop {
@@ -17,23 +17,22 @@ pub(crate) fn spin(_: &Settings) -> Result<String, Fault> {
     }
 }
 
-/// Use up the stack.
+/// Overflows the stack.
 pub(crate) fn recurse(_: &Settings) -> Result<String, Fault> {
     #[expect(unconditional_recursion, reason = "the attack")]
     fn deeper(depth: u64) -> u64 {
-        let kept = black_box([depth; 32]);
-        deeper(depth + 1) + kept[31]
+        let frame = black_box([depth; 32]);
+        deeper(depth + 1) + frame[31]
     }
     Ok(format!("came back from a depth of {}", deeper(0)))
 }
 
-/// Stop in the middle.
+/// Panics.
 pub(crate) fn give_up(_: &Settings) -> Result<String, Fault> {
     panic!("a guest that panics on purpose")
 }
 
-/// Write more log than anyone reads: many lines, one of them of eight megabytes, some that forge
-/// others.
+/// Floods the log: many lines, one of eight megabytes, some that imitate other lines.
 pub(crate) fn flood_log(_: &Settings) -> Result<String, Fault> {
     const LINES: usize = 100_000;
     log::error(&"x".repeat(8 << 20));
@@ -43,7 +42,7 @@ pub(crate) fn flood_log(_: &Settings) -> Result<String, Fault> {
     Ok(format!("wrote {LINES} lines"))
 }
 
-/// Compute again and again, each time a little.
+/// Runs the model again and again.
 pub(crate) fn drip(settings: &Settings) -> Result<String, Fault> {
     let (context, input) = models::open(settings)?;
     let ids = vec![0; 100 * size_of::<i32>()];
@@ -59,7 +58,7 @@ pub(crate) fn drip(settings: &Settings) -> Result<String, Fault> {
     }
 }
 
-/// Keep something from one call to the next.
+/// Tries to keep state between calls.
 pub(crate) fn remember(_: &Settings) -> Result<String, Fault> {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     Ok(format!("called {} times before", CALLS.fetch_add(1, Ordering::Relaxed)))

@@ -1,4 +1,4 @@
-;; A moderator that wants files.
+;; A moderator that imports files.
 (component
   (import "wasi:filesystem/preopens@0.2.0" (instance
     (export "get-directories" (func (result (list u32)))))))

@@ -1,4 +1,4 @@
-;; A moderator whose memory is 2 GiB from the start.
+;; A moderator with an initial memory of 2 GiB.
 (module
   (memory (export "memory") 32768)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096)

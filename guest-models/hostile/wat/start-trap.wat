@@ -1,4 +1,4 @@
-;; A moderator that stops while its instance is being made.
+;; A moderator that traps during its instantiation.
 (module
   (memory (export "memory") 1)
   (func $start unreachable)

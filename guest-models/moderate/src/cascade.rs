@@ -1,10 +1,10 @@
-//! The second tier: what the text classifier is not sure of, a language model judges under the
-//! operator's policy.
+//! The second tier: a language model judges texts under the operator's policy where the text
+//! classifier is uncertain.
 //!
-//! The classifier is sure where its score is far from the category's threshold. In between its
-//! score and the language model's probability become one, as evidence does: on the scale of
-//! log-odds, each measured from its own threshold. So a category keeps its one threshold, and
-//! reaches it where the weighted evidence of both does.
+//! The classifier is certain if its score is far from the category's threshold. Otherwise its score
+//! and the language model's probability are combined as evidence: on the scale of log-odds, each
+//! relative to its own threshold. So each category keeps its single threshold, and reaches it when
+//! the weighted evidence of both does.
 
 use guest_sdk::language::{Params, Session};
 use guest_sdk::nn::{ErrorCode, ModelError};
@@ -17,28 +17,25 @@ use crate::verdict::{Finding, Row};
 /// The guest's name for the language model.
 const MODEL: &str = "language";
 
-/// Below this multiple of its threshold a score is surely harmless, unless the setting
-/// `cascade.low` says otherwise.
+/// Default of `cascade.low`: below this multiple of its threshold a score is certainly harmless.
 const LOW: f32 = 0.02;
 
-/// From this multiple of its threshold on a score is surely none, unless the setting `cascade.high`
-/// says otherwise.
+/// Default of `cascade.high`: from this multiple of its threshold a score is certainly a violation.
 const HIGH: f32 = 1.25;
 
-/// How much the language model's evidence counts, unless the setting `cascade.weight` says
-/// otherwise.
+/// Default of `cascade.weight`: the weight of the language model's evidence.
 const WEIGHT: f32 = 0.5;
 
-/// The language model, and when it is asked.
+/// The language model and the condition for asking it.
 #[derive(Debug)]
 pub(crate) struct Cascade {
     policy: Policy,
     band: Band,
-    /// An input that the language model should have judged and did not is a fault.
+    /// True if an input is a fault when the language model should have judged it and did not.
     required: bool,
 }
 
-/// Which scores are uncertain, and how the second opinion changes them.
+/// Range of uncertain scores, and weight of the second opinion.
 #[derive(Clone, Copy, Debug)]
 struct Band {
     low: f32,
@@ -46,21 +43,21 @@ struct Band {
     weight: f32,
 }
 
-/// What the language model said.
+/// Answer of the language model.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
-    /// That the post breaks the policy.
+    /// Probability that the post breaks the policy.
     probability: f32,
-    /// It read the beginning and the end of the post.
+    /// True if it read only the beginning and the end of the post.
     cut: bool,
 }
 
 impl Cascade {
-    /// The second tier of the settings; none where no language model is configured.
+    /// Reads the second tier's settings. Returns `None` without a configured language model.
     ///
     /// # Errors
     ///
-    /// `internal` for a setting or a model that makes no sense.
+    /// `internal` for an invalid setting or model.
     pub(crate) fn read(settings: &Settings) -> Result<Option<Cascade>, Fault> {
         let Some(card) = settings.card(MODEL) else { return Ok(None) };
         let task = card.require("task")?;
@@ -74,19 +71,20 @@ impl Cascade {
         Ok(Some(Cascade { policy: Policy::read(settings)?, band, required }))
     }
 
-    /// The categories that the policy speaks for.
+    /// Categories that the policy covers.
     pub(crate) fn categories(&self) -> &[String] {
         &self.policy.categories
     }
 
-    /// Judge what the classifier left open in `rows`, which hold what it said of `texts`.
+    /// Judges the uncertain categories of `rows`, which contain the classifier's findings on
+    /// `texts`.
     ///
     /// # Errors
     ///
-    /// `model` when the language model gives no answer, and no classifier has judged, or that is
-    /// not enough.
+    /// `model` when the language model does not answer, and no classifier has judged or
+    /// `cascade.required` is set.
     pub(crate) fn judge(&self, rows: &mut [Row<'_>], texts: &[String]) -> Result<(), Fault> {
-        let stands = !self.required && rows.iter().any(|row| row.text.score().is_some());
+        let has_verdict = !self.required && rows.iter().any(|row| row.text.score().is_some());
         let mut rows: Vec<_> = rows
             .iter_mut()
             .filter(|row| self.policy.categories.iter().any(|name| name == row.name))
@@ -102,11 +100,11 @@ impl Cascade {
                 }
                 Ok(())
             }
-            Err(error) if stands => {
-                log::warn(&format!("the classifier's verdict stands: {error}"));
+            Err(error) if has_verdict => {
+                log::warn(&format!("keeping the classifier's verdict: {error}"));
                 let reason = match error.code {
-                    ErrorCode::Timeout => "uncertain, and the language model gave no answer in time",
-                    _ => "uncertain, and the language model gave no answer",
+                    ErrorCode::Timeout => "uncertain, and the language model did not answer in time",
+                    _ => "uncertain, and the language model did not answer",
                 };
                 rows.into_iter().for_each(|row| row.text_gaps.push(reason));
                 Ok(())
@@ -149,15 +147,15 @@ impl Band {
         Ok(Band { low, high, weight })
     }
 
-    /// Whether the language model is asked for `rows`, the categories that the policy speaks for:
-    /// where the classifier cannot judge one of them, and where the one nearest to being flagged,
-    /// or furthest beyond, is uncertain.
+    /// Returns true if `rows`, the categories of the policy, need the language model: the
+    /// classifier cannot judge one of them, or the one nearest to being flagged, or furthest
+    /// beyond, is uncertain.
     fn asks(&self, rows: &[&mut Row<'_>]) -> bool {
         let worst = rows.iter().filter_map(|row| ratio(row)).fold(0.0, f32::max);
         rows.iter().any(|row| ratio(row).is_none()) || self.contains(worst)
     }
 
-    /// Whether the language model's answer has a say in this category.
+    /// Returns true if the language model's answer affects this category.
     fn is_open(&self, row: &Row<'_>) -> bool {
         ratio(row).is_none_or(|ratio| self.contains(ratio))
     }
@@ -166,15 +164,14 @@ impl Band {
         (self.low..self.high).contains(&ratio)
     }
 
-    /// Make one score of the classifier's and the language model's.
+    /// Combines the scores of the classifier and the language model.
     fn apply(&self, row: &mut Row<'_>, answer: Answer, threshold: f32) {
         let language = logit(answer.probability) - logit(threshold);
         let margin = match row.text.score() {
             Some(score) => {
                 let classifier = logit(score) - logit(row.threshold);
                 let both = classifier + self.weight * (language - classifier);
-                // Who read a part of a post knows when it breaks the policy, and not that it does
-                // not.
+                // A part of a post can show that it breaks the policy, but not that it does not.
                 if answer.cut { both.max(classifier) } else { both }
             }
             None => language,
@@ -187,12 +184,12 @@ impl Band {
     }
 }
 
-/// The classifier's score as a multiple of the category's threshold, where it gave one.
+/// The classifier's score as a multiple of the category's threshold, if there is a score.
 fn ratio(row: &Row<'_>) -> Option<f32> {
     row.text.score().map(|score| if row.threshold > 0.0 { score / row.threshold } else { f32::INFINITY })
 }
 
-/// Log-odds, of at most a million to one.
+/// Log-odds, limited to a million to one.
 fn logit(probability: f32) -> f32 {
     let probability = probability.clamp(1e-6, 1.0 - 1e-6);
     (probability / (1.0 - probability)).ln()
@@ -224,10 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn who_is_asked_about_what() {
+    fn uncertain_categories_ask_the_language_model() {
         let unjudged = || Finding::Gap("no text model judges it");
-        // Two categories with thresholds 0.5 and 0.2: whether the language model is asked, and has
-        // a say in each.
+        // Two categories with thresholds 0.5 and 0.2: whether to ask the language model, and
+        // whether it affects each.
         let cases = [
             (scored(0.04), scored(0.01), false, [false, false]),
             (scored(0.05), scored(0.01), true, [true, false]),
@@ -248,12 +245,11 @@ mod tests {
     }
 
     #[test]
-    fn a_score_reaches_its_threshold_where_the_evidence_does() {
-        // Classifier's score, probability, policy's threshold, weight, and what 1 / (1 + exp(-x))
-        // says by hand.
+    fn score_reaches_threshold_with_the_evidence() {
+        // Classifier's score, probability, policy's threshold, weight, and the result of 1 / (1 +
+        // exp(-x)) by hand.
         let cases = [
-            // Even odds, and the score half as far below its threshold as it was: ln(7/3) / 2 above
-            // even.
+            // Even odds, and half the distance below the threshold: ln(7/3) / 2 above even.
             (Some(0.5), 0.5, 0.5, 0.5, 0.604_356),
             (Some(0.7), 0.5, 0.5, 0.5, 0.7),
             (Some(0.7), 0.3, 0.3, 0.9, 0.7),
@@ -263,7 +259,7 @@ mod tests {
             (None, 0.9, 0.5, 0.5, 0.954_545),
         ];
         for (score, probability, threshold, weight, expected) in cases {
-            let first = score.map_or(Finding::Gap("nobody"), scored);
+            let first = score.map_or(Finding::Gap("no model"), scored);
             let mut row = row(0.7, first);
             Band { weight, ..BAND }.apply(&mut row, answer(probability), threshold);
             let found = row.text.score().unwrap();
@@ -276,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_stay_probabilities_and_rise_with_either_opinion() {
+    fn combined_scores_are_monotonic_probabilities() {
         let steps = || (0..=20).map(|step| step as f32 / 20.0);
         for threshold in [0.0, 0.05, 0.5, 1.0, 7.0] {
             let combined = |score: f32, probability: f32| {
@@ -296,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_of_a_part_raises_and_does_not_clear() {
+    fn partial_reading_raises_but_never_clears() {
         for (probability, expected) in [(0.01, 0.6), (0.99, 0.949_017)] {
             let mut row = row(0.7, scored(0.6));
             BAND.apply(&mut row, Answer { probability, cut: true }, 0.5);
@@ -310,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_make_no_sense_are_named() {
+    fn invalid_settings_are_named() {
         let cases = [
             (
                 "cascade.low",

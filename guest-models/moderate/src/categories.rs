@@ -1,14 +1,14 @@
-//! What is judged: the categories of OpenAI's moderation API, and how a model's labels make up
-//! their scores.
+//! The categories of OpenAI's moderation API, and the rules that compute their scores from models'
+//! labels.
 
-/// How the probabilities of a model's labels become one score.
+/// Rule that combines the probabilities of labels into one score.
 #[derive(Clone, Copy, Debug)]
 pub enum Rule {
-    /// Any of them makes the category.
+    /// The maximum: any label is enough.
     Max(&'static [&'static str]),
-    /// Only all of them together make it.
+    /// The minimum: all labels are needed.
     Min(&'static [&'static str]),
-    /// They exclude each other and share the category.
+    /// The sum: the labels exclude each other.
     Sum(&'static [&'static str]),
 }
 
@@ -17,29 +17,29 @@ pub enum Rule {
 pub struct Category {
     /// OpenAI's name.
     pub name: &'static str,
-    /// From which score on it is flagged, unless the setting `threshold.NAME` says otherwise.
+    /// Default of `threshold.NAME`, the minimum score of a flagged category.
     pub threshold: f32,
-    /// What the text model's labels say about it.
+    /// Rule for the text model's labels.
     pub text: Option<Rule>,
-    /// What the image model's labels say about it.
+    /// Rule for the image model's labels.
     pub image: Option<Rule>,
 }
 
-/// A category that no model of ours knows: reported as a gap, so that nobody takes it for judged.
+/// A category that no model judges. It is reported as a gap, so that no client takes it for judged.
 const fn unjudged(name: &'static str) -> Category {
     Category { name, threshold: 0.5, text: None, image: None }
 }
 
 /// All categories, in the order of the verdict.
 ///
-/// The text labels are those of the Jigsaw toxic comment challenge, each a probability of its own;
-/// the image labels those of NSFWJS, which sum to 1. Of these `Sexy` (suggestive, not explicit) is
-/// not `sexual` in OpenAI's sense.
+/// The text labels are those of the Jigsaw toxic comment challenge, each an independent
+/// probability; the image labels are those of NSFWJS, which sum to 1. Its `Sexy` (suggestive, not
+/// explicit) is not `sexual` in OpenAI's sense.
 ///
 /// The thresholds of the text are for the shipped model, from rows 4,000 to 8,000 of Davidson's
-/// labelled tweets: from 0.7 on, harassment is hate or offence in 98 of 100 tweets; at 0.25 hate
-/// flags 35 % of the hate, 8 % of the merely offensive and 0.7 % of the rest. Those tweets have no
-/// label for threats, which the model scores low: 0.2 is a judgement.
+/// labelled tweets. From 0.7, 98 of 100 tweets that harassment flags are hate or offence. At 0.25,
+/// hate flags 35 % of the hate, 8 % of the merely offensive and 0.7 % of the rest. Those tweets
+/// have no label for threats, which the model scores low: 0.2 is a judgement.
 pub const CATEGORIES: [Category; 13] = [
     Category {
         name: "harassment",
@@ -71,18 +71,18 @@ pub const CATEGORIES: [Category; 13] = [
     unjudged("violence/graphic"),
 ];
 
-/// Labels that models have and that make no category.
+/// Known labels without a category.
 const HARMLESS: [&str; 3] = ["Drawing", "Neutral", "Sexy"];
 
 impl Rule {
-    /// The score that one row of a model's output gives, where the model has the labels for it: all
-    /// of them for a `Min`, any for the others. `labels` names the values of `row`.
+    /// Returns the score of one row of a model's output, if the model has the labels: all of them
+    /// for a `Min`, any for the others. `labels` names the values of `row`.
     pub fn score(self, labels: &[&str], row: &[f32]) -> Option<f32> {
         let value = |label: &&str| row.get(labels.iter().position(|candidate| candidate == label)?).copied();
         match self {
-            Rule::Max(wanted) => wanted.iter().filter_map(value).reduce(f32::max),
-            Rule::Min(wanted) => wanted.iter().map(value).reduce(|one, other| Some(one?.min(other?)))?,
-            Rule::Sum(wanted) => wanted.iter().filter_map(value).reduce(|one, other| (one + other).min(1.0)),
+            Rule::Max(names) => names.iter().filter_map(value).reduce(f32::max),
+            Rule::Min(names) => names.iter().map(value).reduce(|one, other| Some(one?.min(other?)))?,
+            Rule::Sum(names) => names.iter().filter_map(value).reduce(|one, other| (one + other).min(1.0)),
         }
     }
 
@@ -92,7 +92,7 @@ impl Rule {
     }
 }
 
-/// Those of `labels` of which nothing is known here.
+/// Returns those of `labels` that are not known.
 pub fn unknown<'l>(labels: &[&'l str]) -> Vec<&'l str> {
     let known = |label: &&str| {
         let mut rules = CATEGORIES.iter().flat_map(|category| [category.text, category.image]).flatten();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_models_labels_are_known_and_judge_five_categories() {
+    fn shipped_models_judge_five_categories() {
         let text: Vec<_> = include_str!("../../../weights/toxic-bilstm/labels.txt").lines().collect();
         let image: Vec<_> =
             include_str!("../../../weights/nsfwjs-mobilenet_v2-int8/labels.txt").lines().collect();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_categories_are_openais() {
+    fn categories_are_openais() {
         let mut names = CATEGORIES.map(|category| category.name);
         names.sort_unstable();
         let openai = [

@@ -1,8 +1,7 @@
-//! The policy that is built in, and its examples: invented posts, chosen so that each kind of
-//! mistake that a small model makes has one that shows it. They say what they say because that is
-//! what people post.
+//! The built-in policy and its examples: invented posts, at least one for each kind of mistake that
+//! a small model makes. Their language is that of real posts.
 
-/// Whether a post breaks the policy.
+/// Label of an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Label {
     Violates,
@@ -10,7 +9,7 @@ pub(crate) enum Label {
 }
 use Label::{Allowed, Violates};
 
-/// The policy, unless the setting `policy.text` says otherwise.
+/// Default of `policy.text`.
 pub(crate) const POLICY: &str = "\
 Our community does not allow offensive language:
 - slurs and degrading words for people, whether about race, religion, origin, sex, sexual orientation or disability, \
@@ -20,7 +19,7 @@ also when they are shortened, misspelt, friendly, quoted or a joke;
 Allowed: criticism, disagreement and complaints without such words, news, sports, food, animals, everyday slang, and \
 calling a thing (a team, a game, a song) trash.";
 
-/// As many of one kind as of the other, by turns.
+/// The examples: as many of one label as of the other, alternating.
 pub(crate) const EXAMPLES: [(&str, Label); 24] = [
     ("our goalie is trash, trade him already", Allowed),
     ("lmao these hoes aint loyal", Violates),

@@ -1,4 +1,4 @@
-//! Running the two models over the parts of an input.
+//! Runs the classifiers over the parts of an input.
 
 use guest_sdk::card::{Axis, Card};
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, DEFAULT_MAX_VIEWS, Recipe, Viewer};
@@ -9,43 +9,41 @@ use guest_sdk::{Fault, log};
 use crate::categories::unknown;
 use crate::{tokens, vocabulary};
 
-/// Windows of all the texts of an input that are judged, unless the setting `text.max_windows` says
-/// otherwise: 3,250 words at 100 a window.
+/// Default of `text.max_windows`, the maximum number of windows of all texts of an input: 3,250
+/// words at 100 per window.
 const MAX_WINDOWS: u32 = 64;
 
-/// Images of an input that are judged, unless the setting `image.max_count` says otherwise.
+/// Default of `image.max_count`, the maximum number of images of an input.
 const MAX_IMAGES: u32 = 16;
 
-/// Views of images that go to the model at once: their numbers are held in the guest and in the
-/// host.
+/// Views of images per run of the model: both guest and host hold their numbers.
 const VIEWS_AT_ONCE: usize = 16;
 
-/// What one model said.
+/// Output of one classifier.
 #[derive(Debug)]
 pub(crate) struct Judgement<'s> {
-    /// The names of the values in a row.
+    /// Names of the values in a row.
     pub(crate) labels: Vec<&'s str>,
-    /// Rows of values, one after the other: a window of a text, or a view of an image, each.
+    /// Rows of values, one after the other: one row per window of a text, or view of an image.
     pub(crate) values: Vec<f32>,
-    /// The model knows no word of what it judged: its scores are those of an empty text.
+    /// True if the model knows no word of the texts: its scores are those of an empty text.
     pub(crate) blind: bool,
-    /// What of the parts was not judged, where anything was not.
+    /// Description of the part that was not judged, if any.
     pub(crate) gap: Option<String>,
 }
 
 impl Judgement<'_> {
-    /// The values row by row.
+    /// Iterates over the rows of values.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.values.chunks_exact(self.labels.len().max(1))
     }
 }
 
-/// Let the model `text` judge each of `texts`, all in one run; none where no such model is
-/// configured.
+/// Judges `texts` with the model `text`, all in one run. Returns `None` without such a model.
 ///
 /// # Errors
 ///
-/// When the texts are too long, when the model's card is of no use here, or the model fails.
+/// When the texts are too long, the model's card is not supported, or the model fails.
 pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Option<Judgement<'s>>, Fault> {
     let Some(card) = settings.card("text") else { return Ok(None) };
     let (dtype, side) = (card.require("input.dtype")?, card.get("input.text.pad", "left".to_owned())?);
@@ -60,7 +58,7 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
         return Err(Fault::Internal(message.to_owned()));
     }
     let size = at_least_one("models.text.input.text.max_tokens", card.get("input.text.max_tokens", 100)?)?;
-    let most = at_least_one("text.max_windows", settings.get("text.max_windows", MAX_WINDOWS)?)?;
+    let max_windows = at_least_one("text.max_windows", settings.get("text.max_windows", MAX_WINDOWS)?)?;
 
     let mut rows = Vec::new();
     let mut blind = texts.iter().any(|text| text.contains(char::is_alphabetic));
@@ -72,9 +70,9 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
             tokens::pad(window, size as usize, &mut rows);
         }
         let windows = rows.len() / size as usize;
-        if windows > most as usize {
+        if windows > max_windows as usize {
             return Err(Fault::TooLarge(format!(
-                "text: more than {most} windows of {size} words; send it in pieces, or raise `text.max_windows`"
+                "text: more than {max_windows} windows of {size} words; send it in pieces, or raise `text.max_windows`"
             )));
         }
     }
@@ -86,17 +84,20 @@ pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Opti
     Ok(Some(Judgement { blind, ..run.judgement }))
 }
 
-/// Let the model `image` judge views of each of `files`; none where no such model is configured.
+/// Judges views of each of `files` with the model `image`. Returns `None` without such a model.
 ///
 /// # Errors
 ///
-/// When a file is no image, or too large, or one too many; when the model's card is of no use here;
-/// when the model fails.
+/// When a file is not an image, or is too large, or there are too many; when the model's card is
+/// not supported, or the model fails.
 pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Option<Judgement<'s>>, Fault> {
     let Some(card) = settings.card("image") else { return Ok(None) };
-    let most = settings.get("image.max_count", MAX_IMAGES)?;
-    if files.len() > most as usize {
-        return Err(Fault::TooLarge(format!("input: expected at most {most} images, found {}", files.len())));
+    let max_images = settings.get("image.max_count", MAX_IMAGES)?;
+    if files.len() > max_images as usize {
+        return Err(Fault::TooLarge(format!(
+            "input: expected at most {max_images} images, found {}",
+            files.len()
+        )));
     }
     let recipe = Recipe::from_card(&card)?;
     let max_pixels = settings.get("max_pixels", DEFAULT_MAX_PIXELS)?;
@@ -104,9 +105,9 @@ pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Op
     let each = recipe.shape(1).iter().map(|&axis| axis as usize).product::<usize>();
     let mut run = Run::new(&card)?;
     let mut pixels = Vec::new();
-    let mut judge = |pixels: &mut Vec<f32>, least: usize| -> Result<(), Fault> {
+    let mut judge = |pixels: &mut Vec<f32>, min_views: usize| -> Result<(), Fault> {
         let views = pixels.len() / each;
-        if views < least {
+        if views < min_views {
             return Ok(());
         }
         run.rows(views, |first, count| {
@@ -123,7 +124,7 @@ pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Op
             judge(&mut pixels, VIEWS_AT_ONCE)
         })?;
         if !seen.is_whole() {
-            gaps.push(format!("of image {} the views show {seen}", index + 1));
+            gaps.push(format!("image {}: the views show {seen}", index + 1));
         }
     }
     judge(&mut pixels, 1)?;
@@ -131,14 +132,14 @@ pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Op
     Ok(Some(Judgement { gap, ..run.judgement }))
 }
 
-/// A model, and what it has said so far.
+/// A model and its output so far.
 struct Run<'s> {
     card: Card<'s>,
-    /// Opened when there is something to judge.
+    /// Opened with the first rows.
     model: Option<Model>,
     input: &'s str,
     output: &'s str,
-    /// The model takes any number of rows at once.
+    /// True if the model takes any number of rows at once.
     batches: bool,
     judgement: Judgement<'s>,
 }
@@ -164,8 +165,8 @@ impl<'s> Run<'s> {
         })
     }
 
-    /// Let the model judge `rows` rows: at once where its batch is dynamic, else one by one.
-    /// `tensor(first, count)` has `count` of them from `first` on.
+    /// Runs the model on `rows` rows: all at once if its batch is dynamic, otherwise one by one.
+    /// `tensor(first, count)` contains `count` of them, starting at `first`.
     fn rows(&mut self, rows: usize, tensor: impl Fn(usize, usize) -> Tensor) -> Result<(), Fault> {
         let Judgement { labels, values, .. } = &mut self.judgement;
         let step = if self.batches { rows.max(1) } else { 1 };

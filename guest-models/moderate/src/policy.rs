@@ -1,9 +1,8 @@
-//! The operator's policy in words, and the conversation that asks a language model whether a post
-//! breaks it.
+//! The operator's policy, and the conversation that asks a language model whether a post breaks it.
 //!
-//! Everything but the post is the same in each request, and comes first: the host keeps it
-//! computed. The post is a line between quotes that it cannot leave: its line breaks become spaces,
-//! and its quotes become apostrophes.
+//! Everything before the post is the same in each request, so the host caches it. The post is one
+//! line between quotes that it cannot leave: its line breaks become spaces, and its quotes become
+//! apostrophes.
 
 use std::collections::BTreeSet;
 
@@ -15,60 +14,60 @@ use guest_sdk::text::folded;
 
 use crate::examples::{EXAMPLES, Label, POLICY};
 
-/// Categories for which the answer speaks, unless the setting `policy.categories` says otherwise.
-/// One answer speaks for all of them, so they belong together; that a post is offensive, as the
-/// default policy asks, does not make it hate.
+/// Default of `policy.categories`, the categories that the answer decides. One answer decides all
+/// of them, so they belong together: the default policy asks for offensive posts, which are not all
+/// hate.
 const CATEGORIES: &str = "harassment";
 
-/// The most categories of a policy.
+/// Maximum number of categories.
 const MAX_CATEGORIES: usize = 16;
 
-/// What is asked, unless the setting `policy.question` says otherwise.
+/// Default of `policy.question`.
 const QUESTION: &str = "Does the post break the policy?";
 
-/// The two answers, unless the setting `policy.choices` says otherwise.
+/// Default of `policy.choices`, the two answers.
 const CHOICES: &str = "violates, allowed";
 
-/// From which probability of the first answer on a post breaks the policy, unless the setting
-/// `policy.threshold` says otherwise.
+/// Default of `policy.threshold`, the minimum probability of the first answer at which a post
+/// breaks the policy.
 const THRESHOLD: f32 = 0.5;
 
-/// Bytes of a post that the model reads, unless the setting `policy.max_bytes` says otherwise.
+/// Default of `policy.max_bytes`, the maximum length of a post.
 const MAX_BYTES: u32 = 2_000;
 
-/// What stands where a long post was cut.
+/// Mark where a long post is cut.
 const CUT: &str = " … ";
 
-/// The policy, read.
+/// The parsed policy.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    /// Categories for which the answer speaks; at least one.
+    /// Categories that the answer decides; at least one.
     pub(crate) categories: Vec<String>,
-    /// That the post breaks the policy, and that it does not.
+    /// The answer that the post breaks the policy, then the answer that it does not.
     pub(crate) choices: [String; 2],
-    /// From which probability of the first choice on the post breaks the policy.
+    /// Minimum probability of the first choice at which the post breaks the policy.
     pub(crate) threshold: f32,
-    /// The most bytes of a post.
+    /// Maximum length of a post, in bytes.
     pub(crate) max_bytes: u32,
-    /// What comes before the post.
+    /// The messages before the post.
     prefix: Vec<Message>,
 }
 
-/// What a language model is asked about one input.
+/// The prompt for one input.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Conversation {
     /// The policy, the examples, and the post.
     pub(crate) messages: Vec<Message>,
-    /// The post was longer than the model may read: its middle is missing.
+    /// True if the post was too long and its middle is missing.
     pub(crate) cut: bool,
 }
 
 impl Policy {
-    /// The policy of the settings.
+    /// Reads the policy from the settings.
     ///
     /// # Errors
     ///
-    /// `internal` for a setting that makes no sense.
+    /// `internal` for an invalid setting.
     pub(crate) fn read(settings: &Settings) -> Result<Policy, Fault> {
         let words = |key: &str, default: &str| -> Vec<String> {
             settings.text(key).unwrap_or(default).split(',').map(|word| word.trim().to_owned()).collect()
@@ -128,7 +127,7 @@ impl Policy {
                     example(&post, &answer);
                 }
             }
-            // The examples that are built in are those of the policy that is built in.
+            // The built-in examples belong to the built-in policy.
             None if own.is_none() => {
                 for (post, label) in EXAMPLES {
                     example(post, &choices[usize::from(label == Label::Allowed)]);
@@ -139,15 +138,14 @@ impl Policy {
         Ok(Policy { categories, choices, threshold, max_bytes, prefix })
     }
 
-    /// What is asked about `texts`, which are judged as one post.
+    /// Builds the prompt for `texts`, which are judged as one post.
     pub(crate) fn conversation<T: AsRef<str>>(&self, texts: &[T]) -> Conversation {
         let mut post = fold(texts);
-        let most = self.max_bytes as usize;
-        let cut = post.len() > most;
+        let max_bytes = self.max_bytes as usize;
+        let cut = post.len() > max_bytes;
         if cut {
-            // What an author wants to slip past stands at neither end more likely than at the
-            // other.
-            let half = (most - CUT.len()) / 2;
+            // Neither end is likelier than the other to contain the offence.
+            let half = (max_bytes - CUT.len()) / 2;
             let (head, tail) = (floor(&post, half), ceil(&post, post.len() - half));
             post = [&post[..head], CUT, &post[tail..]].concat();
         }
@@ -156,18 +154,18 @@ impl Policy {
         Conversation { messages, cut }
     }
 
-    /// How many messages are the same in every conversation.
+    /// Number of messages that are the same in every conversation.
     pub(crate) fn prefix_messages(&self) -> u32 {
         self.prefix.len() as u32
     }
 }
 
-/// The probability of the first of two answers, if it is one of them.
+/// Probability of the first of two answers, given that the answer is one of them.
 pub(crate) fn first_of_two(logprobs: [f32; 2]) -> f32 {
     1.0 / (1.0 + (logprobs[1] - logprobs[0]).exp())
 }
 
-/// The texts as one line without quotes, as a reader sees them.
+/// Joins the texts into one line without quotes, as a reader sees them.
 fn fold<T: AsRef<str>>(texts: &[T]) -> String {
     let mut line = String::new();
     for text in texts {
@@ -199,7 +197,7 @@ fn ceil(text: &str, at: usize) -> usize {
     (at..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
 }
 
-/// The setting `policy.examples`: posts and their answers.
+/// Parses the setting `policy.examples`: posts and their answers.
 fn examples(json: &str, choices: &[String; 2]) -> Result<Vec<(String, String)>, Fault> {
     let mut examples = Vec::new();
     let mut reader = Reader::new(json);
@@ -247,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_conversation_is_the_policy_the_examples_and_the_post() {
+    fn conversation_is_policy_examples_and_post() {
         let policy = read(&[
             ("policy.text", "No spoilers.\n"),
             ("policy.question", "Is it a spoiler?"),
@@ -271,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn examples_that_are_built_in_go_with_the_policy_that_is_built_in() {
+    fn builtin_examples_need_the_builtin_policy() {
         let policy = read(&[]).unwrap();
         assert_eq!(policy.prefix_messages() as usize, 1 + 2 * EXAMPLES.len());
         assert!(policy.prefix[0].content.contains(POLICY));
@@ -285,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn no_post_leaves_its_line_and_its_quotes() {
+    fn posts_stay_in_their_line_and_quotes() {
         let policy = read(&[]).unwrap();
         let fixed = policy.prefix_messages() as usize;
         let long = "a\0\"\u{2028}\n".repeat(300_000);
@@ -311,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_post_keeps_its_beginning_and_its_end_and_padding_counts_for_nothing() {
+    fn long_post_keeps_beginning_and_end() {
         let policy = read(&[("policy.max_bytes", "64")]).unwrap();
         let post = |text: &str| {
             let Conversation { mut messages, cut } = policy.conversation(&[text]);
@@ -325,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_are_those_of_a_softmax() {
+    fn probabilities_are_a_softmax() {
         let cases =
             [([0.0, 0.0], 0.5), ([-1.0, -3.0], 0.880_797), ([-200.0, -1.0], 0.0), ([-0.5, -300.0], 1.0)];
         for (logprobs, expected) in cases {
@@ -335,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_makes_no_sense_is_named() {
+    fn invalid_settings_are_named() {
         let cases = [
             ("policy.categories", "", "setting `policy.categories`: expected 1 to 16 names"),
             ("policy.categories", "Hate Speech", "found `Hate Speech`"),

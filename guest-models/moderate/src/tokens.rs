@@ -1,12 +1,12 @@
-//! The rows of word ids that the model reads.
+//! Rows of word ids for the model.
 
 pub use crate::words::ids;
 
-/// Cut `ids` into windows of at most `size`, each half a window after the one before; the last ends
-/// with the text.
+/// Cuts `ids` into windows of at most `size`, each half a window after the one before; the last
+/// ends with the text.
 ///
-/// The model reads one window, and Keras would show it the last only. An insult followed by a
-/// hundred harmless words must not pass for harmless, so all are judged. `size` is at least 1; a
+/// The model reads one window, and Keras would pass only the last. An insult followed by a hundred
+/// harmless words must not pass as harmless, so all windows are judged. `size` is at least 1; a
 /// text without known words is one empty window.
 pub fn windows(ids: &[i32], size: usize) -> Vec<&[i32]> {
     let Some(last) = ids.len().checked_sub(size) else { return vec![ids] };
@@ -16,7 +16,7 @@ pub fn windows(ids: &[i32], size: usize) -> Vec<&[i32]> {
     windows
 }
 
-/// Append `window` to `rows` as a row of `size` ids, with zeros before it.
+/// Appends `window` to `rows` as a row of `size` ids, padded with zeros in front.
 pub fn pad(window: &[i32], size: usize, rows: &mut Vec<i32>) {
     rows.resize(rows.len() + size - window.len(), 0);
     rows.extend_from_slice(window);
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_overlap_by_half_and_the_last_ends_with_the_text() {
+    fn windows_overlap_by_half() {
         // Length, first id of each window.
         let cases: [(usize, &[i32]); 7] = [
             (0, &[]),

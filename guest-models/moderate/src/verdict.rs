@@ -1,4 +1,4 @@
-//! From what the models said to the verdict.
+//! Combines the outputs of the models into the verdict.
 
 use guest_sdk::settings::Settings;
 use guest_sdk::{CategoryScore, Fault, Gap, Kinds, Tier, Verdict};
@@ -6,10 +6,10 @@ use guest_sdk::{CategoryScore, Fault, Gap, Kinds, Tier, Verdict};
 use crate::categories::{CATEGORIES, Rule};
 use crate::judge::Judgement;
 
-/// What the classifiers know about the parts of one kind.
+/// The classifier's output for the parts of one kind.
 #[derive(Debug)]
 pub(crate) enum Parts<'s> {
-    /// The input holds none.
+    /// The input has no such parts.
     Absent,
     /// No model is configured for them.
     NoModel,
@@ -17,19 +17,19 @@ pub(crate) enum Parts<'s> {
     Judged(Judgement<'s>),
 }
 
-/// What one kind of part says about one category.
+/// Finding for one category in the parts of one kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Finding {
-    /// Nothing: there is no such part.
+    /// There are no such parts.
     Absent,
-    /// The worst part's score, and who decided on it.
+    /// Score of the worst part, and the tier that decided.
     Score(f32, Tier),
-    /// Nobody looked, and why.
+    /// Reason why no model judged it.
     Gap(&'static str),
 }
 
 impl Finding {
-    /// The score, where there is one.
+    /// The score, if there is one.
     pub(crate) fn score(self) -> Option<f32> {
         match self {
             Finding::Score(score, _) => Some(score),
@@ -38,27 +38,27 @@ impl Finding {
     }
 }
 
-/// One category on its way to the verdict.
+/// A category on its way to the verdict.
 #[derive(Debug)]
 pub(crate) struct Row<'n> {
     pub(crate) name: &'n str,
-    /// From which score on it is flagged.
+    /// Minimum score at which it is flagged.
     pub(crate) threshold: f32,
     pub(crate) text: Finding,
-    /// What the score of the text leaves to be said.
+    /// Reasons why the score of the text is incomplete.
     pub(crate) text_gaps: Vec<&'static str>,
     pub(crate) image: Finding,
-    /// What the score of the images leaves to be said.
+    /// Reason why the score of the images is incomplete.
     pub(crate) image_gap: Option<String>,
 }
 
-/// What the classifiers say: OpenAI's categories, and those of `policy`, on which a language model
-/// has the last word. There a text of which the classifier knows no word is a gap, so that the
-/// language model judges it.
+/// Findings of the classifiers for OpenAI's categories and those of `policy`, which a language
+/// model decides. For the latter, a text without any word that the classifier knows is a gap, so
+/// that the language model judges it.
 ///
 /// # Errors
 ///
-/// `internal` when a threshold is no number.
+/// `internal` when a threshold is not a number.
 pub(crate) fn rows<'n>(
     settings: &Settings,
     policy: &'n [String],
@@ -71,11 +71,11 @@ pub(crate) fn rows<'n>(
     let all =
         CATEGORIES.iter().map(|known| (known.name, known.threshold, known.text, known.image)).chain(own);
     all.map(|(name, default, text_rule, image_rule)| {
-        let said = match find(text, text_rule, ["no text model is configured", "no text model judges it"]) {
+        let judged = match find(text, text_rule, ["no text model is configured", "no text model judges it"]) {
             Finding::Score(..) if blind && policy.iter().any(|category| category == name) => {
                 Finding::Gap("the text model knows no word of it")
             }
-            said => said,
+            finding => finding,
         };
         let seen = find(image, image_rule, ["no image model is configured", "no image model judges it"]);
         let image_gap = match (seen, image) {
@@ -85,7 +85,7 @@ pub(crate) fn rows<'n>(
         Ok(Row {
             name,
             threshold: settings.get(&["threshold.", name].concat(), default)?,
-            text: said,
+            text: judged,
             text_gaps: Vec::new(),
             image: seen,
             image_gap,
@@ -94,7 +94,7 @@ pub(crate) fn rows<'n>(
     .collect()
 }
 
-/// Put the verdict together: for each category the worst part's score, or why there is none.
+/// Builds the verdict: for each category the worst part's score, or the reasons of its gaps.
 pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
     let mut verdict = Verdict { flagged: false, scores: Vec::new(), gaps: Vec::new() };
     for Row { name, threshold, text, mut text_gaps, image, image_gap } in rows {
@@ -135,8 +135,8 @@ pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
     verdict
 }
 
-/// What the parts say by `rule`; `gaps` are the reasons when there is no model, and when the model
-/// has no such label.
+/// Finding of the parts by `rule`. `gaps` are the reasons for a missing model and for a model
+/// without such labels.
 fn find(parts: &Parts<'_>, rule: Option<Rule>, gaps: [&'static str; 2]) -> Finding {
     match parts {
         Parts::Absent => Finding::Absent,
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_part_decides_and_its_reason_is_named() {
+    fn worst_part_decides() {
         let rows = [0.1, 0.0, 0.2, 0.9, 0.3, 0.6, 0.7, 0.0, 0.1, 0.0, 0.0, 0.0];
         let found = judge(&settings(&[]), &judged(&JIGSAW, &rows), &Parts::Absent).unwrap();
         assert!(found.flagged);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_category_is_scored_for_one_kind_and_a_gap_for_the_other() {
+    fn category_has_score_and_gap_by_kind() {
         let text = judged(&JIGSAW, &[0.0; 6]);
         let image = judged(&NSFW, &[0.0, 0.25, 0.25, 0.5, 0.0]);
         let found = judge(&settings(&[]), &text, &image).unwrap();
@@ -222,19 +222,19 @@ mod tests {
 
     #[test]
     fn image_judged_in_part_has_score_and_gap() {
-        let gap = Some("of image 1 the views show 5 of 60 frames".to_owned());
+        let gap = Some("image 1: the views show 5 of 60 frames".to_owned());
         let (labels, values) = (NSFW.to_vec(), vec![0.0, 0.25, 0.25, 0.5, 0.0]);
         let image = Parts::Judged(Judgement { labels, values, blind: false, gap });
         let found = judge(&settings(&[]), &Parts::Absent, &image).unwrap();
         assert_eq!(score(&found, "sexual").score, 0.75);
         let gap = |category| found.gaps.iter().find(|gap| gap.category == category).unwrap();
-        assert_eq!(gap("sexual").reason, "of image 1 the views show 5 of 60 frames");
+        assert_eq!(gap("sexual").reason, "image 1: the views show 5 of 60 frames");
         assert!(gap("sexual").unjudged == Kinds::IMAGE);
         assert_eq!(gap("violence").reason, "no image model judges it");
     }
 
     #[test]
-    fn a_category_of_the_policy_is_judged_beside_those_of_openai() {
+    fn policy_adds_its_own_categories() {
         let policy = ["spoilers".to_owned(), "hate".to_owned()];
         let text = judged(&JIGSAW, &[0.0; 6]);
         let mut rows =
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_unknown_words_is_left_to_the_policy_where_there_is_one() {
+    fn unknown_words_are_left_to_the_policy() {
         let (labels, values) = (JIGSAW.to_vec(), vec![0.01; 6]);
         let text = Parts::Judged(Judgement { labels, values, blind: true, gap: None });
         let finding = |policy: &[String]| {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_model_everything_is_a_gap() {
+    fn everything_is_a_gap_without_a_model() {
         let found = judge(&settings(&[]), &Parts::NoModel, &Parts::Absent).unwrap();
         assert!(!found.flagged && found.scores.is_empty());
         assert_eq!(found.gaps.len(), CATEGORIES.len());

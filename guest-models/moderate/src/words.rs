@@ -1,22 +1,22 @@
-//! From text to the ids of the words in it.
+//! Converts text to the ids of its words.
 //!
-//! ASCII is split as the Keras tokeniser that the model was trained with splits it. What lies
-//! outside ASCII is brought to ASCII first, where Unicode says how, so that a character costs a
-//! text no more than its ASCII twin does:
+//! ASCII is split by the rules of the Keras tokeniser that the model was trained with. Other
+//! characters are converted to ASCII first, where Unicode defines an equivalent, so that they cannot
+//! hide a word:
 //!
 //! - A word consists of letters, marks and digits (general categories L, M and N) and apostrophes.
-//!   Everything else stands between words: blanks, line ends, quotes, dashes, symbols, emoji.
+//!   Everything else separates words: blanks, line ends, quotes, dashes, symbols, emoji.
 //! - Compatibility forms are folded (NFKC, Unicode Standard Annex #15): fullwidth letters,
 //!   ligatures, mathematical alphabets.
-//! - Characters that nobody sees (`Default_Ignorable_Code_Point`, and control characters other than
+//! - Invisible characters (`Default_Ignorable_Code_Point`, and control characters other than
 //!   blanks) are dropped.
 //! - Typographic apostrophes are apostrophes.
 //!
-//! Two readings of a word are tried where both are possible, the longer first. A word may fall
-//! apart where an unseen character was dropped, before a typographic apostrophe (it may be a
-//! quote), at a symbol that became letters (`™`), and where Latin letters meet others, which no
-//! blank separates in Chinese or Thai: the model's vocabulary decides. A word that it lacks is
-//! looked up without its marks, and without the apostrophes around it.
+//! If a word may also be several words, both readings are tried, the longer first. A word may split
+//! at a dropped invisible character, before a typographic apostrophe (it may be a quote), at a
+//! symbol that became letters (`™`), and where Latin letters meet others, which no blank separates
+//! in Chinese or Thai. The model's vocabulary decides. A word outside of it is looked up without
+//! its marks, and without the apostrophes around it.
 
 use guest_sdk::text::{is_invisible, is_mark};
 use unicode_normalization::UnicodeNormalization as _;
@@ -24,14 +24,14 @@ use unicode_normalization::char::decompose_compatible;
 
 use crate::vocabulary::{self, Ascii};
 
-/// The longest word that is looked up, in bytes: twice the longest of the vocabulary. A longer one
-/// is not kept.
+/// Maximum length of a word that is looked up, in bytes: twice the longest of the vocabulary.
+/// Longer ones are dropped.
 const MAX_WORD: usize = 512;
 
-/// Marks on one letter that are kept: more than any word of the vocabulary has.
+/// Maximum number of marks kept on one letter: more than any word of the vocabulary has.
 const MAX_MARKS: usize = 4;
 
-/// The ids of the words in `text` that the model knows, in order.
+/// Returns the ids of the known words in `text`, in order.
 pub fn ids(text: &str) -> Vec<i32> {
     if text.bytes().all(|byte| matches!(vocabulary::ascii(byte), Ascii::Letter | Ascii::Separator)) {
         let text = text.to_ascii_lowercase();
@@ -44,7 +44,7 @@ pub fn ids(text: &str) -> Vec<i32> {
     words.ids
 }
 
-/// The id of a word of ASCII in lower case.
+/// Returns the id of a word of ASCII in lower case.
 fn plain_id(word: &[u8]) -> Option<u16> {
     vocabulary::id(word).or_else(|| {
         let bare = without_apostrophes(word);
@@ -59,7 +59,7 @@ fn without_apostrophes(mut word: &[u8]) -> &[u8] {
     word
 }
 
-/// The id of a word in any case, decomposed.
+/// Returns the id of a word in any case, decomposed.
 fn id(word: &str) -> Option<u16> {
     if word.is_ascii() {
         return plain_id(word.as_bytes());
@@ -76,17 +76,17 @@ fn id(word: &str) -> Option<u16> {
 #[derive(Default)]
 struct Words {
     ids: Vec<i32>,
-    /// The word so far, decomposed; its ASCII letters in lower case.
+    /// The current word, decomposed; its ASCII letters in lower case.
     word: String,
-    /// Where its last piece begins.
+    /// Start of its last piece.
     start: usize,
-    /// That piece is longer than any word.
+    /// True if that piece is longer than any word.
     is_long: bool,
-    /// The ids of the pieces before, where it may fall apart.
+    /// Ids of the earlier pieces, if the word may split.
     pieces: Option<Vec<i32>>,
-    /// The pieces together are longer than any word.
+    /// True if the pieces together are longer than any word.
     is_long_together: bool,
-    /// The last letter was a Latin one; none at the beginning of a word.
+    /// Script of the last letter, true for Latin; `None` at the beginning of a word.
     latin: Option<bool>,
     /// Marks since the last letter.
     marks: usize,
@@ -100,7 +100,7 @@ impl Words {
             return match vocabulary::ascii(byte) {
                 Ascii::Letter => self.push(character),
                 Ascii::Separator => self.end(),
-                // A control character that is no blank: nobody sees it.
+                // An invisible control character.
                 Ascii::Other => self.seam(),
             };
         }
@@ -112,7 +112,7 @@ impl Words {
         if is_invisible(character) || (character.is_control() && !character.is_whitespace()) {
             return self.seam();
         }
-        // A symbol that becomes letters, such as `™`, may belong to the word beside it or not.
+        // A symbol that becomes letters, such as `™`, may or may not belong to the word beside it.
         let loose = !character.is_alphabetic() && !is_mark(character);
         if loose {
             self.seam();
@@ -154,7 +154,7 @@ impl Words {
         }
     }
 
-    /// The word may fall apart here.
+    /// Marks a place where the word may split.
     fn seam(&mut self) {
         if self.word.len() == self.start {
             return;
@@ -189,7 +189,7 @@ impl Words {
     }
 }
 
-/// Characters that stand for an apostrophe, or are taken for one by people who type.
+/// Returns true for characters that represent an apostrophe, or that people type as one.
 fn is_apostrophe(character: char) -> bool {
     matches!(
         character,
@@ -206,7 +206,7 @@ fn is_apostrophe(character: char) -> bool {
     )
 }
 
-/// Whether a decomposed letter or digit is of the Latin script, or of no script.
+/// Returns true for decomposed letters and digits of the Latin script or of no script.
 fn is_latin(letter: char) -> bool {
     matches!(letter, '\0'..='\u{36f}' | '\u{1d00}'..='\u{1dbf}' | '\u{1e00}'..='\u{1eff}' | '\u{2c60}'..='\u{2c7f}' | '\u{a720}'..='\u{a7ff}')
 }

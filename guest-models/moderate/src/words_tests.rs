@@ -1,4 +1,4 @@
-//! Words against an independent tokeniser, and twins: texts of which one reads like the other.
+//! Words compared with an independent tokeniser, and pairs of texts that read alike.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn golden() -> Vec<(String, Vec<i32>)> {
 }
 
 #[test]
-fn ids_are_those_of_the_reference() {
+fn ids_equal_the_reference() {
     let golden = golden();
     assert!(golden.len() >= 40);
     for (text, row) in golden {
@@ -51,7 +51,7 @@ fn every_separator_splits_words() {
 }
 
 #[test]
-fn folded_words_are_their_ascii_twins() {
+fn folded_words_equal_their_ascii_twins() {
     for (text, twin) in [
         ("ｙｏｕ　ｉｄｉｏｔ", "you idiot"),
         ("ⓨⓞⓤ 𝓲𝓭𝓲𝓸𝓽 𝐟𝐨𝐨𝐥", "you idiot fool"),
@@ -72,7 +72,7 @@ fn folded_words_are_their_ascii_twins() {
 }
 
 #[test]
-fn unseen_characters_neither_hide_nor_join_words() {
+fn invisible_characters_neither_hide_nor_join_words() {
     let unseen = concat!(
         "\u{ad}\u{34f}\u{61c}\u{115f}\u{17b4}\u{180e}\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{202a}\u{202e}",
         "\u{2060}\u{2063}\u{2066}\u{2069}\u{3164}\u{fe0e}\u{fe0f}\u{feff}\u{ffa0}\u{fff9}\u{e0001}\u{e0061}\u{e0100}",
@@ -98,7 +98,8 @@ fn latin_words_are_found_inside_other_scripts() {
 
 #[test]
 fn ascii_splits_as_keras_does() {
-    // Texts of ASCII by a simple generator: its words are Keras's, and those that apostrophes hid.
+    // Texts of ASCII from a simple generator: the ids are those of Keras, and those that
+    // apostrophes hid.
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -119,13 +120,13 @@ fn ascii_splits_as_keras_does() {
             .map(i32::from)
             .collect();
         assert_eq!(ids(&text), keras, "{text:?}");
-        // The way of texts that are not ASCII alone comes to the same.
+        // The path for texts beyond ASCII has the same result.
         assert_eq!(ids(&format!("{text}\u{3000}")), keras, "{text:?}");
     }
 }
 
 #[test]
-fn endless_words_are_not_kept() {
+fn endless_words_are_dropped() {
     let long = "a".repeat(100_000);
     for text in [
         format!("{long}\u{200b}idiot"),

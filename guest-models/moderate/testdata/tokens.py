@@ -1,4 +1,4 @@
-"""Token rows by tests/scripts/words.py: the reference for `words`. Writes tokens.json beside itself; needs Python alone."""
+"""Token rows by tests/scripts/words.py: the reference for `words`. Writes tokens.json; needs only Python."""
 import json
 import sys
 from pathlib import Path

@@ -1,8 +1,7 @@
-//! A guest that passes tensors through to a model and back: what the sandbox's cost is measured
-//! with.
+//! A guest that passes tensors through to a model and back, for measuring the cost of the sandbox.
 //!
-//! Every byte is copied once into the guest and once out of it, by the calls themselves; the guest
-//! adds nothing.
+//! The calls themselves copy every byte once into the guest and once out of it; the guest adds
+//! nothing.
 
 use guest_sdk::nn::{Model, Tensor};
 use guest_sdk::{Fault, NamedTensor, Predictor};

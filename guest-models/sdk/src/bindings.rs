@@ -1,5 +1,6 @@
-//! The guest's side of `wit/`, generated: the imports once, then one module a world for its
-//! exports.
+//! The guest's side of `wit/`: generated bindings.
+//!
+//! The imports are generated once; each world adds a module for its exports.
 #![expect(missing_docs, reason = "generated from wit/, where the documentation is")]
 
 pub use wit_bindgen::rt;

@@ -1,8 +1,6 @@
-//! What a model takes and gives: its card, which the host puts among the settings under
-//! `models.NAME.`.
+//! Model cards: inputs and outputs of a model, in the settings under `models.NAME.`.
 //!
-//! Reading it is what lets one guest serve any model of its kind: swapping a model is a line of
-//! configuration.
+//! Cards let one guest serve any model of its kind: swapping a model is a line of configuration.
 
 use crate::Fault;
 use crate::settings::{Setting, Settings};
@@ -14,29 +12,35 @@ pub struct Card<'s> {
     model: &'s str,
 }
 
-/// The size of an axis of a tensor.
+/// Size of a tensor's axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
-    /// Always this many.
+    /// A constant size.
     Fixed(u32),
-    /// Any number: the batch, by convention.
+    /// Any size, by convention the batch.
     Dynamic,
 }
 
+impl Settings {
+    /// The card of the model that the configuration names `model`, if there is one.
+    pub fn card<'s>(&'s self, model: &'s str) -> Option<Card<'s>> {
+        Card::new(self, model)
+    }
+}
+
 impl<'s> Card<'s> {
-    /// The card of `model`, where the configuration gives such a model: then `models.NAME.task` is
-    /// set.
-    pub(crate) fn new(settings: &'s Settings, model: &'s str) -> Option<Card<'s>> {
+    /// A configured model always has `models.NAME.task`.
+    fn new(settings: &'s Settings, model: &'s str) -> Option<Card<'s>> {
         let card = Card { settings, model };
         card.find("task").map(|_| card)
     }
 
-    /// The name by which the guest knows the model.
+    /// The guest's name for the model.
     pub fn model(&self) -> &'s str {
         self.model
     }
 
-    /// The fact under `models.NAME.KEY`, where the card has it.
+    /// The fact under `models.NAME.KEY`, if the card has it.
     pub fn find(&self, key: &str) -> Option<&'s str> {
         self.settings.text(&self.key(key))
     }
@@ -55,20 +59,20 @@ impl<'s> Card<'s> {
         })
     }
 
-    /// The fact under `models.NAME.KEY`, or `default` where the card does not have it.
+    /// The fact under `models.NAME.KEY`, or `default` if the card does not have it.
     ///
     /// # Errors
     ///
-    /// `internal` when the fact is not a `T`.
+    /// `internal` when the fact does not parse as `T`.
     pub fn get<T: Setting>(&self, key: &str, default: T) -> Result<T, Fault> {
         self.settings.get(&self.key(key), default)
     }
 
-    /// The shape under `KEY`, such as `N,3,224,224`: a word is a dynamic axis.
+    /// The shape under `KEY`, such as `N,3,224,224`; a word is a dynamic axis.
     ///
     /// # Errors
     ///
-    /// `internal` when the card has none.
+    /// `internal` when the card does not have it.
     pub fn shape(&self, key: &str) -> Result<Vec<Axis>, Fault> {
         let axis = |text: &str| text.trim().parse().map_or(Axis::Dynamic, Axis::Fixed);
         Ok(self.require(key)?.split(',').map(axis).collect())
@@ -83,7 +87,7 @@ impl<'s> Card<'s> {
         Ok(self.require("labels")?.lines().collect())
     }
 
-    /// Complain about a fact.
+    /// A fault for a fact that this guest does not support.
     pub(crate) fn unfit(&self, key: &str, expected: &str, found: &str) -> Fault {
         let Card { model, .. } = self;
         Fault::Internal(format!(
@@ -110,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_configured_when_its_task_is_set() {
+    fn model_with_task_is_configured() {
         let settings = settings();
         assert!(settings.card("image").is_some());
         assert!(settings.card("text").is_none());
     }
 
     #[test]
-    fn facts_come_typed() {
+    fn facts_are_typed() {
         let settings = settings();
         let card = settings.card("image").unwrap();
         let fixed = Axis::Fixed;
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_fact_names_the_model_and_the_key() {
+    fn missing_fact_names_model_and_key() {
         let settings = settings();
         let Fault::Internal(message) = settings.card("image").unwrap().require("input.name").unwrap_err()
         else {

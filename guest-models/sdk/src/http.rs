@@ -1,8 +1,7 @@
-//! Answering HTTP requests, and sending some: `wasi:http` with Rust's types.
+//! Answers HTTP requests and sends requests: `wasi:http` with Rust types.
 //!
-//! A component that exports a [`Handler`] is asked whatever comes to its route. Its answer is on
-//! its way as soon as [`Respond::begin`] is called, and each part of its body as soon as it is
-//! written.
+//! A component that exports a [`Handler`] receives every request of its route. [`Respond::begin`]
+//! sends the head of the response at once, and each write sends a part of the body.
 
 use std::fmt;
 
@@ -16,13 +15,12 @@ use crate::bindings::handler::wasi::io::streams::{InputStream, OutputStream, Str
 
 pub use crate::bindings::handler::wasi::http::types::{ErrorCode, Method};
 
-/// The most that is read or written in one call to the host, in bytes.
+/// Maximum number of bytes read or written in one call to the host.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// What a component does with a request.
+/// Handler of the component's requests.
 pub trait Handler {
-    /// Answer `request` by `respond`. Without an answer the client is told that the component has
-    /// failed.
+    /// Answers `request` through `respond`. Without an answer the client receives an error.
     fn handle(request: Request, respond: Respond);
 }
 
@@ -32,17 +30,17 @@ impl<T: Handler> Exported for T {
     }
 }
 
-/// Names and values.
+/// Names and values of header fields.
 pub type Headers = Vec<(String, Vec<u8>)>;
 
-/// What a client asks.
+/// A client's request.
 #[derive(Debug)]
 pub struct Request {
-    /// GET, POST and so on.
+    /// The method.
     pub method: Method,
-    /// The path and the query, as they came.
+    /// Path and query, as received.
     pub path: String,
-    /// All but those that belong to the connection.
+    /// Header fields, without those of the connection.
     pub headers: Headers,
     request: IncomingRequest,
 }
@@ -57,19 +55,20 @@ impl Request {
         }
     }
 
-    /// The first value of the header `name`, where it is text.
+    /// Returns the first value of the header `name`, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
     }
 
-    /// The whole body. The host has it before the component is asked, and has bounded it.
+    /// Reads the whole body. The host has received it before it calls the component, and has
+    /// limited its size.
     ///
     /// # Errors
     ///
-    /// When it was read before, or is cut off.
+    /// When it was already read, or is cut off.
     pub fn read(&mut self) -> Result<Vec<u8>, Broken> {
-        let body = self.request.consume().map_err(|()| Broken("the body was read before".to_owned()))?;
+        let body = self.request.consume().map_err(|()| Broken("the body was already read".to_owned()))?;
         let mut body = Body::new(body)?;
         let mut whole = Vec::new();
         while let Some(piece) = body.read()? {
@@ -79,29 +78,29 @@ impl Request {
     }
 }
 
-/// Where an answer is given.
+/// Sender of the response.
 #[derive(Debug)]
 pub struct Respond(ResponseOutparam);
 
 impl Respond {
-    /// Give the answer's `status` and `headers`; its body is written to what is returned.
+    /// Sends `status` and `headers`. Returns a writer for the body.
     ///
     /// # Errors
     ///
-    /// When a header or the status is none that may be sent.
+    /// When a header or the status is invalid.
     pub fn begin(self, status: u16, headers: &[(String, Vec<u8>)]) -> Result<Writer, Broken> {
         let response = OutgoingResponse::new(fields(headers)?);
-        response.set_status_code(status).map_err(|()| Broken(format!("{status} is no status")))?;
+        response.set_status_code(status).map_err(|()| Broken(format!("invalid status {status}")))?;
         let writer = Writer::new(response.body())?;
         ResponseOutparam::set(self.0, Ok(response));
         Ok(writer)
     }
 
-    /// Give a whole answer, a text of the type `kind`.
+    /// Sends a whole response, a text of the media type `kind`.
     ///
     /// # Errors
     ///
-    /// As [`Respond::begin`], or when the client has gone.
+    /// As for [`Respond::begin`], or when the client has disconnected.
     pub fn send(self, status: u16, kind: &str, body: &[u8]) -> Result<(), Broken> {
         let headers = [("content-type", kind), ("content-length", &body.len().to_string())]
             .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
@@ -110,68 +109,67 @@ impl Respond {
         writer.finish()
     }
 
-    /// Say that there is no answer; the client is told that the component has failed, and the log
-    /// why.
+    /// Reports a failure. The client receives an error, and the log receives `message`.
     pub fn fail(self, message: &str) {
         ResponseOutparam::set(self.0, Err(ErrorCode::InternalError(Some(message.to_owned()))));
     }
 }
 
-/// A body that is being written. One that is not [finished](Writer::finish) is cut off.
+/// Writer of a body. A body that is not [finished](Writer::finish) is cut off.
 #[derive(Debug)]
 pub struct Writer {
-    // Before the body, which cannot end while it is there.
+    // Declared before the body, which cannot end while its stream exists.
     stream: OutputStream,
     body: OutgoingBody,
 }
 
 impl Writer {
     fn new(body: Result<OutgoingBody, ()>) -> Result<Self, Broken> {
-        let taken = || Broken("the body was taken before".to_owned());
+        let taken = || Broken("the body was already taken".to_owned());
         let body = body.map_err(|()| taken())?;
         let stream = body.write().map_err(|()| taken())?;
         Ok(Writer { stream, body })
     }
 
-    /// Write `bytes`, and see them on their way.
+    /// Writes `bytes` and flushes them.
     ///
     /// # Errors
     ///
-    /// When nobody reads them any more.
+    /// When the reader has disconnected.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        // The most that this call of the standard takes.
+        // Maximum that this call of the standard accepts.
         const ONCE: usize = 4096;
         bytes
             .chunks(ONCE)
             .try_for_each(|piece| self.stream.blocking_write_and_flush(piece).map_err(Broken::from))
     }
 
-    /// The end of the body.
+    /// Ends the body.
     ///
     /// # Errors
     ///
-    /// When it is shorter or longer than its `content-length`.
+    /// When its length differs from its `content-length`.
     pub fn finish(self) -> Result<(), Broken> {
         drop(self.stream);
         OutgoingBody::finish(self.body, None).map_err(Broken::from)
     }
 }
 
-/// A body that is being read.
+/// Reader of a body.
 #[derive(Debug)]
 pub struct Body {
-    // Before the body, which cannot end while it is there.
+    // Declared before the body, which cannot end while its stream exists.
     stream: InputStream,
     _body: IncomingBody,
 }
 
 impl Body {
     fn new(body: IncomingBody) -> Result<Self, Broken> {
-        let stream = body.stream().map_err(|()| Broken("the body was read before".to_owned()))?;
+        let stream = body.stream().map_err(|()| Broken("the body was already read".to_owned()))?;
         Ok(Body { stream, _body: body })
     }
 
-    /// What comes next; none at the end.
+    /// Returns the next part, or `None` at the end.
     ///
     /// # Errors
     ///
@@ -185,24 +183,24 @@ impl Body {
     }
 }
 
-/// What another server answered.
+/// A response of another server.
 #[derive(Debug)]
 pub struct Response {
-    /// Its status.
+    /// Status code.
     pub status: u16,
-    /// All but those that belong to the connection.
+    /// Header fields, without those of the connection.
     pub headers: Headers,
-    /// Its body, which may still be coming.
+    /// Body, which may still be arriving.
     pub body: Body,
 }
 
-/// Ask the server that `url` names, such as `https://example.com/path?query`, and wait for its
-/// answer's head.
+/// Sends a request to the server of `url`, such as `https://example.com/path?query`, and waits for
+/// the head of its response.
 ///
 /// # Errors
 ///
-/// When `url` is none, when the configuration does not allow its host, or the server cannot be
-/// reached.
+/// When `url` is invalid, when the configuration does not allow its host, or when the server is
+/// unreachable.
 pub fn send(
     method: &Method,
     url: &str,
@@ -210,7 +208,7 @@ pub fn send(
     body: &[u8],
 ) -> Result<Response, Broken> {
     let (scheme, rest) =
-        url.split_once("://").ok_or_else(|| Broken(format!("`{url}` is no URL: it has no scheme")))?;
+        url.split_once("://").ok_or_else(|| Broken(format!("invalid URL `{url}`: missing scheme")))?;
     let scheme = match scheme {
         "http" => Scheme::Http,
         "https" => Scheme::Https,
@@ -218,8 +216,8 @@ pub fn send(
     };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let request = OutgoingRequest::new(fields(headers)?);
-    let wrong = |what: &str| Broken(format!("`{url}` is no URL: its {what} is wrong"));
-    request.set_method(method).map_err(|()| Broken(format!("{method:?} is no method")))?;
+    let wrong = |part: &str| Broken(format!("invalid URL `{url}`: invalid {part}"));
+    request.set_method(method).map_err(|()| Broken(format!("invalid method {method:?}")))?;
     request.set_scheme(Some(&scheme)).map_err(|()| wrong("scheme"))?;
     request.set_authority(Some(authority)).map_err(|()| wrong("host"))?;
     request
@@ -232,19 +230,19 @@ pub fn send(
     let response = loop {
         match answer.get() {
             Some(Ok(response)) => break response?,
-            Some(Err(())) => return Err(Broken("the answer was taken before".to_owned())),
+            Some(Err(())) => return Err(Broken("the response was already taken".to_owned())),
             None => answer.subscribe().block(),
         }
     };
-    let body = response.consume().map_err(|()| Broken("the answer was read before".to_owned()))?;
+    let body = response.consume().map_err(|()| Broken("the response was already read".to_owned()))?;
     Ok(Response { status: response.status(), headers: response.headers().entries(), body: Body::new(body)? })
 }
 
 fn fields(headers: &[(String, Vec<u8>)]) -> Result<Fields, Broken> {
-    Fields::from_list(headers).map_err(|error| Broken(format!("a header may not be sent: {error}")))
+    Fields::from_list(headers).map_err(|error| Broken(format!("invalid header: {error}")))
 }
 
-/// Why a request or an answer went no further.
+/// Error of a request or response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken(String);
 
@@ -269,7 +267,7 @@ impl From<ErrorCode> for Broken {
 impl From<StreamError> for Broken {
     fn from(error: StreamError) -> Self {
         Broken(match error {
-            StreamError::Closed => "nobody reads it any more".to_owned(),
+            StreamError::Closed => "the other side has closed the stream".to_owned(),
             StreamError::LastOperationFailed(error) => error.to_debug_string(),
         })
     }

@@ -1,11 +1,11 @@
-//! The little JSON that guests need: text and lists out, known shapes in.
+//! A minimal JSON writer and reader for guests.
 //!
-//! A whole JSON library would make a small guest several times its size. Nesting is the caller's,
-//! so no input can exhaust the stack.
+//! A complete JSON library would make a small guest several times its size. The reader never
+//! recurses by itself, so no input can exhaust the stack.
 
 use std::fmt;
 
-/// Append `text` to `out` as a JSON string.
+/// Appends `text` to `out` as a JSON string.
 pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
     for character in text.chars() {
@@ -25,7 +25,7 @@ pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Append `items` to `out` as a JSON array; `push` writes each.
+/// Appends `items` to `out` as a JSON array; `push` writes each.
 pub fn push_array<T>(
     out: &mut String,
     items: impl IntoIterator<Item = T>,
@@ -41,12 +41,12 @@ pub fn push_array<T>(
     out.push(']');
 }
 
-/// JSON that is not what was expected.
+/// JSON that differs from the expected form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unexpected {
-    /// Where, in bytes from the start.
+    /// Position in bytes from the start.
     pub at: usize,
-    /// What should be there.
+    /// Description of the expected token.
     pub expected: &'static str,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Unexpected {
     }
 }
 
-/// Reads a JSON text front to back: the caller says what comes next.
+/// Reads a JSON text front to back; the caller decides which type comes next.
 #[derive(Debug)]
 pub struct Reader<'t> {
     text: &'t str,
@@ -65,16 +65,16 @@ pub struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    /// Begin at the start of `text`.
+    /// Starts at the beginning of `text`.
     pub fn new(text: &'t str) -> Self {
         Reader { text, at: 0 }
     }
 
-    /// Read an array; `element` reads each of its elements.
+    /// Reads an array; `element` reads each of its elements.
     ///
     /// # Errors
     ///
-    /// When there is no array, or what `element` says.
+    /// When there is no array, or an error of `element`.
     pub fn array(
         &mut self,
         element: &mut dyn FnMut(&mut Self) -> Result<(), Unexpected>,
@@ -92,11 +92,11 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Read an object; `member` is given each name and reads its value.
+    /// Reads an object; `member` receives each name and reads its value.
     ///
     /// # Errors
     ///
-    /// When there is no object, or what `member` says.
+    /// When there is no object, or an error of `member`.
     pub fn object(
         &mut self,
         member: &mut dyn FnMut(&mut Self, &str) -> Result<(), Unexpected>,
@@ -116,11 +116,11 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Read a string.
+    /// Reads a string.
     ///
     /// # Errors
     ///
-    /// When there is none, or it is not JSON's: a control character, an unknown escape, half a
+    /// When there is no string, or it is invalid: a control character, an unknown escape, half a
     /// surrogate pair.
     pub fn string(&mut self) -> Result<String, Unexpected> {
         self.token(b'"', "a string")?;
@@ -144,23 +144,23 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Read a number.
+    /// Reads a number.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// When there is no number.
     pub fn number(&mut self) -> Result<f64, Unexpected> {
         self.space();
         let rest = &self.text[self.at..];
         let length = rest.bytes().take_while(|byte| b"+-.eE0123456789".contains(byte)).count();
-        // Rust reads what JSON does not, such as `+1`, and no word passes the filter above: that is
-        // no harm here.
+        // Rust parses some numbers that are not JSON, such as `+1`, which is harmless here. The
+        // filter above excludes words such as `nan`.
         let number = rest[..length].parse().map_err(|_| self.expected("a number"))?;
         self.at += length;
         Ok(number)
     }
 
-    /// Read `true` or `false`.
+    /// Reads `true` or `false`.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl<'t> Reader<'t> {
         Err(self.expected("`true` or `false`"))
     }
 
-    /// Pass over a value of any kind. Of lists and objects only the brackets are counted.
+    /// Skips a value of any kind. Inside lists and objects only brackets are checked.
     ///
     /// # Errors
     ///
@@ -209,17 +209,17 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Make sure that nothing follows.
+    /// Checks that only white space follows.
     ///
     /// # Errors
     ///
-    /// When something does.
+    /// When something else follows.
     pub fn end(&mut self) -> Result<(), Unexpected> {
         self.space();
         if self.at == self.text.len() { Ok(()) } else { Err(self.expected("nothing more")) }
     }
 
-    /// That something else was expected here.
+    /// Creates an error at the current position.
     pub fn expected(&self, expected: &'static str) -> Unexpected {
         Unexpected { at: self.at, expected }
     }
@@ -243,7 +243,7 @@ impl<'t> Reader<'t> {
         Ok(character)
     }
 
-    /// Four hexadecimal digits, or two times four that are a surrogate pair.
+    /// Reads four hexadecimal digits, or two groups of four that form a surrogate pair.
     fn code_point(&mut self) -> Result<char, Unexpected> {
         let first = self.hexadecimal()?;
         let code = match first {
@@ -294,110 +294,5 @@ impl<'t> Reader<'t> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a strict and complete library makes of the same text.
-    fn reference(text: &str) -> Option<String> {
-        serde_json::from_str(text).ok()
-    }
-
-    fn whole(text: &str) -> Result<String, Unexpected> {
-        let mut reader = Reader::new(text);
-        let string = reader.string()?;
-        reader.end().map(|()| string)
-    }
-
-    #[test]
-    fn strings_come_back_as_they_were() {
-        let every: String =
-            ('\0'..='\u{2ff}').chain(['\u{2028}', '\u{fffd}', '\u{1f600}', '\u{10ffff}']).collect();
-        for text in
-            ["", "plain", "\"quoted\" \\ / back", "a\nb\r\tc\0d", "<|im_end|>", &every, &every.repeat(1000)]
-        {
-            let mut json = String::new();
-            push_string(&mut json, text);
-            assert_eq!(whole(&json).as_deref(), Ok(text));
-            assert_eq!(reference(&json).as_deref(), Some(text));
-        }
-    }
-
-    #[test]
-    fn strings_are_read_as_by_a_library() {
-        let cases = [
-            r#""""#,
-            r#" "a" "#,
-            r#""\u0041\u00e9\ud83d\ude00\/\b\f\n\r\t""#,
-            r#""\ud83d""#,
-            r#""\ud83dx""#,
-            r#""\ud83d\u0041""#,
-            r#""\ude00""#,
-            r#""\u+041""#,
-            r#""\u00é""#,
-            r#""\u12"#,
-            r#""\x""#,
-            r#""\"#,
-            "\"a\nb\"",
-            r#""open"#,
-            r#"plain"#,
-            r#""a" b"#,
-            "",
-        ];
-        for case in cases {
-            assert_eq!(whole(case).ok(), reference(case), "{case}");
-        }
-    }
-
-    #[test]
-    fn known_shapes_are_read_and_unknown_members_passed_over() {
-        let text =
-            r#" { "n" : -1.5e2, "x": [{"a": ["]", {}]}, null, 1e-3], "yes":true , "list":["a","b"] } "#;
-        let (mut n, mut yes, mut list) = (0.0, false, Vec::new());
-        let mut reader = Reader::new(text);
-        let read = reader.object(&mut |reader, name| {
-            match name {
-                "n" => n = reader.number()?,
-                "yes" => yes = reader.boolean()?,
-                "list" => reader.array(&mut |reader| {
-                    list.push(reader.string()?);
-                    Ok(())
-                })?,
-                _ => reader.skip()?,
-            }
-            Ok(())
-        });
-        assert_eq!(read.and_then(|()| reader.end()), Ok(()));
-        assert_eq!((n, yes, list), (-150.0, true, vec!["a".to_owned(), "b".to_owned()]));
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_with_its_place() {
-        let skip = |text: &str| {
-            let mut reader = Reader::new(text);
-            reader.skip().and_then(|()| reader.end()).map_err(|error| error.to_string())
-        };
-        let deep = "[".repeat(1_000_000);
-        let cases = [
-            ("", "expected a value at byte 0"),
-            ("[1,", "expected a value at byte 3"),
-            ("{\"a\":\"b", "expected the rest of a string at byte 7"),
-            ("1 2", "expected nothing more at byte 2"),
-            ("]", "expected a value at byte 0"),
-            (&deep, "expected a value at byte 1000000"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(skip(text), Err(expected.to_owned()));
-        }
-        let object = Reader::new("{\"a\" 1}").object(&mut |reader, _| reader.skip());
-        assert_eq!(object.unwrap_err().to_string(), "expected `:` at byte 5");
-        assert_eq!(
-            Reader::new("[1 2]").array(&mut |r| r.skip()).unwrap_err().to_string(),
-            "expected `,` or `]` at byte 3"
-        );
-        assert_eq!(Reader::new("nan").number().unwrap_err().to_string(), "expected a number at byte 0");
-        assert_eq!(
-            Reader::new("True").boolean().unwrap_err().to_string(),
-            "expected `true` or `false` at byte 0"
-        );
-    }
-}
+#[path = "json_tests.rs"]
+mod tests;

@@ -1,23 +1,23 @@
-//! Lines in the host's log, marked there with the component's name and the request's id.
+//! Writes lines to the host's log, which adds the component's name and the request's id.
 
 use crate::bindings::infer::guest::log::{Level, log};
 
-/// For whoever debugs the guest.
+/// Logs a line for developers of the guest.
 pub fn debug(message: &str) {
     log(Level::Debug, message);
 }
 
-/// For the operator, in the normal course of things.
+/// Logs a line about normal operation.
 pub fn info(message: &str) {
     log(Level::Info, message);
 }
 
-/// For the operator: the answer is worth less than it should be.
+/// Logs a line about a degraded answer.
 pub fn warn(message: &str) {
     log(Level::Warn, message);
 }
 
-/// For the operator: there is no answer.
+/// Logs a line about a failed request.
 pub fn error(message: &str) {
     log(Level::Error, message);
 }

@@ -1,4 +1,4 @@
-//! Running models: `wasi:nn` with Rust's types and this project's faults.
+//! Runs models: `wasi:nn` with Rust types and this project's faults.
 
 use std::fmt;
 
@@ -17,11 +17,11 @@ pub struct Model {
 }
 
 impl Model {
-    /// The model that the configuration gives under `name`.
+    /// Opens the model that the configuration names `name`.
     ///
     /// # Errors
     ///
-    /// When it gives none, or the host refuses.
+    /// When no such model is configured, or the host reports an error.
     pub fn open(name: &str) -> Result<Model, ModelError> {
         let refused = |error: Error| ModelError::refused(name, &error);
         let graph = graph::load_by_name(name).map_err(refused)?;
@@ -29,12 +29,12 @@ impl Model {
         Ok(Model { name: name.to_owned(), context })
     }
 
-    /// Run it on named inputs. They move to the host; what they held of the tensor budget is free
-    /// afterwards.
+    /// Runs the model on named inputs. The inputs move to the host, which frees their share of the
+    /// tensor budget afterwards.
     ///
     /// # Errors
     ///
-    /// When the host refuses or the model fails.
+    /// When the host reports an error or the model fails.
     pub fn run<N: Into<String>>(
         &self,
         inputs: impl IntoIterator<Item = (N, Tensor)>,
@@ -47,14 +47,14 @@ impl Model {
     }
 }
 
-/// A model that gave no answer, or none that can be used. As a [`Fault`] it is `model`.
+/// A model that returned no outputs, or invalid ones. It converts to [`Fault`] as `model`.
 #[derive(Clone, Debug)]
 pub struct ModelError {
     /// The guest's name for the model.
     pub model: String,
-    /// What wasi:nn calls it.
+    /// The error code of wasi:nn.
     pub code: ErrorCode,
-    /// The host's words, for the log.
+    /// The host's message, for the log.
     pub message: String,
 }
 
@@ -91,7 +91,7 @@ pub fn u8_tensor(bytes: &[u8]) -> Tensor {
     Tensor::new(&[bytes.len() as u32], TensorType::U8, bytes)
 }
 
-/// What a model computed: named tensors, still in the host's memory.
+/// Outputs of a model: named tensors, still in the host's memory.
 #[derive(Debug)]
 pub struct Outputs {
     model: String,
@@ -99,42 +99,42 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// The output `name` as scores: f32 of shape `(rows, columns)`, row-major, every value finite.
+    /// Returns the output `name` as scores: f32 of shape `(rows, columns)`, row-major, all finite.
     ///
     /// # Errors
     ///
-    /// As [`Outputs::numbers`].
+    /// As for [`Outputs::numbers`].
     pub fn scores(&self, name: &str, rows: u32, columns: u32) -> Result<Vec<f32>, ModelError> {
         self.numbers(name, &[rows, columns])
     }
 
-    /// The output `name` as f32 of shape `shape`, row-major, every value finite.
+    /// Returns the output `name` as f32 of shape `shape`, row-major, all finite.
     ///
     /// # Errors
     ///
-    /// When there is no such output, when it is of another type or shape, or when a value is not
-    /// finite, since a NaN is below every threshold and would pass for harmless.
+    /// When there is no such output, when it has another type or shape, or when a value is not
+    /// finite: a NaN is below every threshold and would pass as harmless.
     pub fn numbers(&self, name: &str, shape: &[u32]) -> Result<Vec<f32>, ModelError> {
         let data = self.data(name, TensorType::Fp32, Some(shape))?;
         finite(&data)
-            .ok_or_else(|| self.unusable(format!("output `{name}` holds values that are not finite numbers")))
+            .ok_or_else(|| self.unusable(format!("output `{name}` contains values that are not finite")))
     }
 
-    /// The output `name` as UTF-8 text: u8 of shape `(bytes)`.
+    /// Returns the output `name` as UTF-8 text: u8 of shape `(bytes)`.
     ///
     /// # Errors
     ///
-    /// When there is no such output, when it is of another type, or no UTF-8.
+    /// When there is no such output, when it has another type, or when it is not UTF-8.
     pub fn text(&self, name: &str) -> Result<String, ModelError> {
         let data = self.data(name, TensorType::U8, None)?;
         String::from_utf8(data).map_err(|_| self.unusable(format!("output `{name}` is not UTF-8")))
     }
 
-    /// The output `name` as whole numbers: i32 of any shape, row-major.
+    /// Returns the output `name` as whole numbers: i32 of any shape, row-major.
     ///
     /// # Errors
     ///
-    /// When there is no such output, or it is of another type.
+    /// When there is no such output, or it has another type.
     pub fn integers(&self, name: &str) -> Result<Vec<i32>, ModelError> {
         Ok(bytemuck::pod_collect_to_vec(&self.data(name, TensorType::I32, None)?))
     }
@@ -142,7 +142,7 @@ impl Outputs {
     fn data(&self, name: &str, ty: TensorType, shape: Option<&[u32]>) -> Result<Vec<u8>, ModelError> {
         let Some((_, tensor)) = self.tensors.iter().find(|(candidate, _)| candidate == name) else {
             let names: Vec<_> = self.tensors.iter().map(|(name, _)| format!("`{name}`")).collect();
-            return Err(self.unusable(format!("no output `{name}`; it has {}", names.join(", "))));
+            return Err(self.unusable(format!("no output `{name}`; outputs: {}", names.join(", "))));
         };
         let (found, dimensions) = (tensor.ty(), tensor.dimensions());
         if found != ty || shape.is_some_and(|shape| shape != dimensions) {
@@ -154,18 +154,18 @@ impl Outputs {
         Ok(tensor.data())
     }
 
-    /// That the model answered with what is no answer.
+    /// An error for outputs that the guest cannot use.
     pub(crate) fn unusable(&self, message: String) -> ModelError {
         ModelError { model: self.model.clone(), code: ErrorCode::RuntimeError, message }
     }
 
-    /// All outputs, as the host gave them.
+    /// Returns all outputs as tensors of the host.
     pub fn into_tensors(self) -> Vec<(String, Tensor)> {
         self.tensors
     }
 }
 
-/// Little-endian bytes as numbers, where all are finite.
+/// Converts little-endian bytes to numbers. Returns `None` if one is not finite.
 fn finite(bytes: &[u8]) -> Option<Vec<f32>> {
     let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
     values.iter().all(|value| value.is_finite()).then_some(values)
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scores_that_are_not_finite_are_no_scores() {
+    fn non_finite_scores_are_rejected() {
         let bytes = |values: &[f32]| bytemuck::cast_slice(values).to_vec();
         assert_eq!(finite(&bytes(&[0.25, -1.0])), Some(vec![0.25, -1.0]));
         assert_eq!(finite(&bytes(&[0.25, f32::NAN])), None);

@@ -1,13 +1,11 @@
-//! The operator's settings for this component, typed.
+//! Typed access to the operator's settings for this component.
 
 use crate::Fault;
 use crate::bindings::wasi::config::store;
-use crate::card::Card;
 
-/// All settings: the operator's own, and under `models.NAME.` what the cards of the configured
-/// models say.
+/// All settings: the operator's own, and the models' cards under `models.NAME.`.
 ///
-/// Read once: a call to the host costs more than looking a key up here.
+/// They are read once: a call to the host costs more than a lookup here.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Ordered by key.
@@ -15,55 +13,49 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Ask the host for them.
+    /// Reads the settings from the host.
     ///
     /// # Errors
     ///
-    /// `internal` when the host cannot say.
+    /// `internal` when the host reports an error.
     pub fn read() -> Result<Settings, Fault> {
         match store::get_all() {
             Ok(pairs) => Ok(Settings::from_pairs(pairs)),
-            Err(error) => Err(Fault::Internal(format!("the settings cannot be read: {error:?}"))),
+            Err(error) => Err(Fault::Internal(format!("cannot read the settings: {error:?}"))),
         }
     }
 
-    /// Settings that do not come from a host, for tests and native use.
+    /// Settings without a host, for tests and native use.
     pub fn from_pairs(mut pairs: Vec<(String, String)>) -> Settings {
         pairs.sort_unstable();
         Settings { pairs }
     }
 
-    /// The value of `key` as it was written, where it was.
+    /// The value of `key` as written, if it is set.
     pub fn text(&self, key: &str) -> Option<&str> {
         let found = self.pairs.binary_search_by(|(candidate, _)| candidate.as_str().cmp(key)).ok()?;
         Some(&self.pairs[found].1)
     }
 
-    /// The value of `key`, or `default` where it is not set.
+    /// The value of `key`, or `default` if it is not set.
     ///
     /// # Errors
     ///
-    /// `internal` when the value is not a `T`.
+    /// `internal` when the value does not parse as `T`.
     pub fn get<T: Setting>(&self, key: &str, default: T) -> Result<T, Fault> {
         let Some(text) = self.text(key) else { return Ok(default) };
         T::parse(text).ok_or_else(|| {
             Fault::Internal(format!("setting `{key}`: expected {}, found `{text}`", T::EXPECTED))
         })
     }
-
-    /// What the card of the model says that the configuration gives under `model`; none where it
-    /// gives none.
-    pub fn card<'s>(&'s self, model: &'s str) -> Option<Card<'s>> {
-        Card::new(self, model)
-    }
 }
 
-/// A type that a setting can have.
+/// A type of settings.
 pub trait Setting: Sized {
-    /// What a value should be, for the message when it is not.
+    /// Description of valid values, for error messages.
     const EXPECTED: &'static str;
 
-    /// The value, where `text` is one.
+    /// Parses a value.
     fn parse(text: &str) -> Option<Self>;
 }
 
@@ -116,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_whatever_the_order_of_the_pairs() {
+    fn key_is_found_in_any_order() {
         let settings = settings(&[("z", "26"), ("a", "1"), ("m", "13")]);
         assert_eq!(settings.text("m"), Some("13"));
         assert_eq!(settings.text("b"), None);
@@ -124,12 +116,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_has_its_default() {
+    fn missing_key_has_default() {
         assert_eq!(settings(&[]).get("threshold.hate", 0.5_f32).unwrap(), 0.5);
     }
 
     #[test]
-    fn a_value_of_another_type_is_refused_with_key_expectation_and_value() {
+    fn invalid_value_names_key_and_expectation() {
         let settings = settings(&[("max_pixels", "many"), ("threshold.hate", "NaN")]);
         let message = |fault| match fault {
             Fault::Internal(message) => message,

@@ -1,12 +1,12 @@
-//! Text as a reader sees it: what the characters of a stranger's text are, and what they stand for.
+//! Untrusted text as a reader sees it: invisible characters and compatibility forms.
 
 use unicode_normalization::UnicodeNormalization as _;
 pub use unicode_normalization::char::is_combining_mark as is_mark;
 
-/// Whether nothing of a character is seen: the property `Default_Ignorable_Code_Point` (Unicode
-/// Standard Annex #44), and the marks of interlinear annotation. Zero-width characters, soft
-/// hyphens, byte order marks, variation selectors, tags and controls of direction are among them;
-/// blanks and control characters are not.
+/// Returns true for invisible characters: the property `Default_Ignorable_Code_Point` (Unicode
+/// Standard Annex #44) and the marks of interlinear annotation. They include zero-width characters,
+/// soft hyphens, byte order marks, variation selectors, tags and direction controls; blanks and
+/// control characters are not among them.
 pub fn is_invisible(character: char) -> bool {
     matches!(
         character,
@@ -30,8 +30,8 @@ pub fn is_invisible(character: char) -> bool {
     )
 }
 
-/// The characters of `text` that are seen, with compatibility forms folded (NFKC, Unicode Standard
-/// Annex #15).
+/// The visible characters of `text`, with compatibility forms folded (NFKC, Unicode Standard Annex
+/// #15).
 pub fn folded(text: &str) -> impl Iterator<Item = char> + '_ {
     text.chars().filter(|&character| !is_invisible(character)).nfkc()
 }

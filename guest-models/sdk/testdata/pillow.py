@@ -1,4 +1,4 @@
-"""What Pillow makes of patterns: the reference for `Recipe::resize`. Writes pillow.rgb beside itself.
+"""Patterns resized by Pillow: the reference for `Recipe::resize`. Writes pillow.rgb beside itself.
 
     pip install pillow==12.0.0 numpy && python pillow.py
 
@@ -25,7 +25,8 @@ CASES = [
 def pattern(width, height):
     y, x = np.mgrid[0:height, 0:width]
     channels = np.stack([x * x + 3 * y, x * y, x ^ y], axis=-1)
-    # Far enough from 0 and 255 that overshoot is not cut: Pillow resizes along x first, the guest along y.
+    # Far from 0 and 255, so that overshoot is not cut: Pillow resizes along x first, the guest
+    # along y.
     return (40 + channels % 176).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-//! The imports beside models: settings, the log, and notes for the caller.
+//! Imports other than models: settings, the log, and notes for the caller.
 
 use infer_engine::text::excerpt;
 
@@ -7,7 +7,7 @@ use crate::bindings::infer::guest::{notes, types};
 use crate::bindings::wasi::config::store;
 use crate::state::State;
 
-/// The notes of one call that are kept, and the bytes of each.
+/// Maximum number of notes of one call, and bytes of each.
 const MAX_NOTES: usize = 4;
 const MAX_NOTE_BYTES: usize = 256;
 
@@ -22,7 +22,7 @@ impl store::Host for State {
     }
 }
 
-/// An interface of types alone.
+/// The interface has types only.
 impl types::Host for State {}
 
 impl log::Host for State {

@@ -1,4 +1,4 @@
-//! A guest's answer is checked before the host believes it: it is as untrusted as a request.
+//! Validation of guests' answers, which are as untrusted as requests.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,14 @@ use infer_engine::text::{QUOTE_BYTES, excerpt};
 
 use crate::types::{CategoryScore, Fault, Gap, Kinds, Label, Verdict};
 
-/// Entries of one list of a verdict. OpenAI's API has 13 categories.
+/// Maximum number of entries in each list of a verdict. OpenAI's API has 13 categories.
 const MAX_CATEGORIES: usize = 64;
-/// Bytes of a category's name.
+/// Maximum length of a category's name, in bytes.
 const MAX_CATEGORY_BYTES: usize = 64;
-/// Bytes of a label's name, or of a sentence to the caller.
+/// Maximum length of a label's name or of a sentence to the caller, in bytes.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// Whether a verdict keeps to what `wit/infer.wit` says of it.
+/// Checks a verdict against the rules of `wit/infer.wit`.
 pub(crate) fn check_verdict(verdict: &Verdict) -> Result<(), String> {
     let Verdict { scores, gaps, .. } = verdict;
     for (list, length) in [("scores", scores.len()), ("gaps", gaps.len())] {
@@ -41,7 +41,7 @@ pub(crate) fn check_verdict(verdict: &Verdict) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether labels are at most `top` and fit to be shown.
+/// Checks that there are at most `top` labels, with printable names and finite scores.
 pub(crate) fn check_labels(labels: &[Label], top: u32) -> Result<(), String> {
     if labels.len() > top as usize {
         return Err(format!("{} labels, expected at most {top}", labels.len()));
@@ -55,7 +55,7 @@ pub(crate) fn check_labels(labels: &[Label], top: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// The fault with its text cut to a sentence's length, on one line.
+/// The fault with its texts cut to [`MAX_TEXT_BYTES`] and escaped to one line.
 pub(crate) fn presentable(fault: Fault) -> Fault {
     let cut = |text: String| excerpt(&text, MAX_TEXT_BYTES).into_owned();
     match fault {
@@ -78,7 +78,7 @@ fn check_category(name: &str) -> Result<(), String> {
     }
     let name = excerpt(name, QUOTE_BYTES);
     Err(format!(
-        "a category is called `{name}`, expected 1 to {MAX_CATEGORY_BYTES} lower-case letters, digits, `-` and `/`"
+        "invalid category name `{name}`, expected 1 to {MAX_CATEGORY_BYTES} lower-case letters, digits, `-` and `/`"
     ))
 }
 
@@ -87,7 +87,7 @@ fn check_text(what: &str, text: &str) -> Result<(), String> {
         return Err(format!("{what} has {} bytes, expected at most {MAX_TEXT_BYTES}", text.len()));
     }
     if text.contains(char::is_control) {
-        return Err(format!("{what} holds control characters"));
+        return Err(format!("{what} contains control characters"));
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
+    fn verdicts_follow_the_rules() {
         let text = Kinds::TEXT;
         let cases = [
             (
@@ -124,8 +124,8 @@ mod tests {
             (vec![score("hate", 1.5, text)], vec![], "is 1.5, expected 0 to 1"),
             (vec![score("hate", 0.5, Kinds::empty())], vec![], "applies to no kind"),
             (vec![score("hate", 0.5, text), score("hate", 0.6, text)], vec![], "`hate` has two scores"),
-            (vec![score("Hate\n", 0.5, text)], vec![], "a category is called `Hate\\n`"),
-            (vec![], vec![gap("", "why")], "a category is called ``"),
+            (vec![score("Hate\n", 0.5, text)], vec![], "invalid category name `Hate\\n`"),
+            (vec![], vec![gap("", "why")], "invalid category name ``"),
             (vec![], vec![gap("hate", &"x".repeat(1000))], "a gap's reason has 1000 bytes"),
             (vec![], vec![gap("hate", "why"); 1000], "1000 gaps, expected at most 64"),
         ];
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn labels() {
+    fn labels_follow_the_rules() {
         let label = |name: &str, score| Label { index: 0, name: name.to_owned(), score };
         assert_eq!(check_labels(&[label("cat", 0.5)], 1), Ok(()));
         assert!(check_labels(&[label("cat", 0.5)], 0).is_err());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_a_line() {
+    fn fault_text_is_one_short_line() {
         let Fault::TooLarge(text) = presentable(Fault::TooLarge("a\nb".repeat(1000))) else { unreachable!() };
         assert!(text.starts_with("a\\nba\\nb") && text.ends_with("… (3000 bytes)"), "{text}");
         assert!(text.len() <= MAX_TEXT_BYTES, "{text}");

@@ -1,14 +1,23 @@
-//! The host's side of `wit/`, generated: the imports once, then one module a world for its exports.
+//! The host's side of `wit/`: generated bindings, and the host's types for wasi:nn resources.
+//!
+//! The imports are generated once; each world adds a module for its exports.
 #![expect(missing_docs, unreachable_pub, reason = "generated from wit/, where the documentation is")]
+
+use std::sync::Arc;
+
+use infer_engine::{Context, Model};
+
+use self::wasi::nn::errors::ErrorCode;
+use self::wasi::nn::tensor::TensorType;
 
 wasmtime::component::bindgen!({
     path: "../../wit",
     world: "guest",
     with: {
-        "wasi:nn/tensor.tensor": crate::nn::HostTensor,
-        "wasi:nn/graph.graph": crate::nn::HostGraph,
-        "wasi:nn/inference.graph-execution-context": crate::nn::HostContext,
-        "wasi:nn/errors.error": crate::nn::HostError,
+        "wasi:nn/tensor.tensor": crate::bindings::HostTensor,
+        "wasi:nn/graph.graph": crate::bindings::HostGraph,
+        "wasi:nn/inference.graph-execution-context": crate::bindings::HostContext,
+        "wasi:nn/errors.error": crate::bindings::HostError,
     },
     imports: {
         "wasi:nn/inference.[method]graph-execution-context.compute": async | trappable,
@@ -23,11 +32,11 @@ macro_rules! world {
                 path: "../../wit",
                 world: $world,
                 with: {
-                    "wasi:nn": super::wasi::nn,
-                    "wasi:config": super::wasi::config,
-                    "infer:guest/types": super::infer::guest::types,
-                    "infer:guest/log": super::infer::guest::log,
-                    "infer:guest/notes": super::infer::guest::notes,
+                    "wasi:nn": crate::bindings::wasi::nn,
+                    "wasi:config": crate::bindings::wasi::config,
+                    "infer:guest/types": crate::bindings::infer::guest::types,
+                    "infer:guest/log": crate::bindings::infer::guest::log,
+                    "infer:guest/notes": crate::bindings::infer::guest::notes,
                 },
                 exports: { default: async },
             });
@@ -38,3 +47,30 @@ macro_rules! world {
 world!(moderator, "moderator");
 world!(classifier, "classifier");
 world!(predictor, "predictor");
+
+/// A tensor as the guest passed it. `compute` checks the shape against the data, since a
+/// constructor cannot return an error.
+pub struct HostTensor {
+    pub(crate) dimensions: Vec<u32>,
+    pub(crate) ty: TensorType,
+    pub(crate) data: Vec<u8>,
+}
+
+impl HostTensor {
+    /// Bytes that count against `tensor_bytes`.
+    pub(crate) fn cost(&self) -> usize {
+        self.data.len() + self.dimensions.len() * size_of::<u32>()
+    }
+}
+
+/// A model that the component may use.
+pub struct HostGraph(pub(crate) Arc<Model>);
+
+/// A model ready to run; `None` while it computes.
+pub struct HostContext(pub(crate) Option<Context>);
+
+/// An error value that the guest can read.
+pub struct HostError {
+    pub(crate) code: ErrorCode,
+    pub(crate) data: String,
+}

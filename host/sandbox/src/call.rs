@@ -1,4 +1,4 @@
-//! What a call is part of, what it uses, and how it ends.
+//! The request that a call belongs to, and its usage and outcome.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,45 +7,45 @@ use infer_engine::TokenUsage;
 
 use crate::error::CallError;
 
-/// What a call is part of. Its clones share one account.
+/// A client's request, which may make several calls. Clones share one account.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// For the log.
+    /// Identifier in the log.
     pub id: Arc<str>,
-    /// When the answer is no longer wanted.
+    /// Time after which the answer is useless.
     pub deadline: Instant,
     account: Arc<Mutex<Account>>,
 }
 
-/// What the calls of a request have used together, whether they were answered or not.
+/// Usage of all calls of a request, answered or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Calls that had an instance.
+    /// Number of calls that had an instance.
     pub calls: usize,
-    /// The guests' own time on a processor.
+    /// Guests' own processor time.
     pub guest: Duration,
-    /// Models running for them.
+    /// Time of models that ran for the calls.
     pub compute: Duration,
-    /// The most linear memory of one call, in bytes.
+    /// Peak of linear memory in one call, in bytes.
     pub memory_bytes_peak: usize,
-    /// The most tensors that one call held at once, in bytes.
+    /// Peak of tensors held in one call, in bytes.
     pub tensor_bytes_peak: usize,
 }
 
 impl Request {
-    /// A request that has used nothing yet.
+    /// A request without any usage yet.
     #[must_use]
     pub fn new(id: Arc<str>, deadline: Instant) -> Self {
         Request { id, deadline, account: Arc::default() }
     }
 
-    /// The same request, whose answer is no longer wanted after `deadline`.
+    /// The same request with another deadline.
     #[must_use]
     pub fn until(&self, deadline: Instant) -> Self {
         Request { deadline, ..self.clone() }
     }
 
-    /// What it has used so far.
+    /// Usage so far.
     #[must_use]
     pub fn account(&self) -> Account {
         *self.account.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,45 +61,45 @@ impl Request {
     }
 }
 
-/// What a call used.
+/// Usage of one call.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
-    /// Waiting for an instance and in models' queues.
+    /// Time spent waiting for an instance and in models' queues.
     pub queue: Duration,
-    /// Making the instance.
+    /// Time to create the instance.
     pub instantiate: Duration,
-    /// The guest's own time on a processor, without `instantiate`.
+    /// The guest's own processor time, without `instantiate`.
     pub guest: Duration,
-    /// Models running for this call.
+    /// Time of models that ran for this call.
     pub compute: Duration,
-    /// Clearing up the instance.
+    /// Time to drop the instance.
     pub drop: Duration,
-    /// Rows of the largest batch that this call was computed in; 0 when no model ran.
+    /// Rows of the largest batch that included this call; 0 when no model ran.
     pub batch: usize,
     /// Tokens of language models.
     pub tokens: TokenUsage,
-    /// The most linear memory, in bytes.
+    /// Peak of linear memory, in bytes.
     pub memory_bytes_peak: usize,
-    /// The most tensors held at once, in bytes.
+    /// Peak of tensors held, in bytes.
     pub tensor_bytes_peak: usize,
-    /// Some model gave no outputs for a reason that may pass: it was busy, late or failed. An
-    /// answer that the guest gave nevertheless is of what was left.
+    /// True if some model returned no outputs for a temporary reason: it was busy, late or failed.
+    /// An answer returned nevertheless rests on the other models.
     pub is_partial: bool,
 }
 
-/// A call's result, and what it used either way.
+/// Result and usage of a call.
 #[derive(Debug)]
 pub struct Outcome<T> {
     /// The answer.
     pub result: Result<T, CallError>,
-    /// What it took.
+    /// Usage, whether the call succeeded or not.
     pub usage: Usage,
-    /// Sentences of the guest for the caller, a few and short ones.
+    /// Short sentences from the guest for the caller.
     pub notes: Vec<String>,
 }
 
 impl<T> Outcome<T> {
-    /// Turn an answer that breaks the interface's rules into an error.
+    /// Turns an answer that fails `check` into an error.
     pub(crate) fn checked(mut self, component: &str, check: impl FnOnce(&T) -> Result<(), String>) -> Self {
         if let Ok(answer) = &self.result
             && let Err(message) = check(answer)

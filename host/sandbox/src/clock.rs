@@ -1,4 +1,4 @@
-//! Guest time: how long a guest has been on a processor, measured where the executor polls it.
+//! Guest time: processor time of a guest, measured where the executor polls it.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,8 +11,8 @@ use crate::turns::Turn;
 
 /// A stopwatch that runs only while its future is polled.
 ///
-/// A guest waits for models outside `poll`, or they compute inside it and under [`Clock::outside`],
-/// so that time is not its own. Clones share the same reading: one clone goes into the epoch
+/// Waiting for models is not counted: the guest waits outside `poll`, or the model computes inside
+/// it under [`Clock::outside`]. Clones share the same reading: one clone goes into the epoch
 /// callback, which interrupts the guest in the middle of a poll, and one to the host's calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
@@ -24,7 +24,7 @@ struct Shared {
     origin: Instant,
     /// Nanoseconds of finished polls.
     spent: AtomicU64,
-    /// When the running poll began, in nanoseconds after `origin`; later by what was spent outside.
+    /// Start of the running poll in nanoseconds after `origin`, moved later by time spent outside.
     began: AtomicU64,
 }
 
@@ -34,27 +34,27 @@ impl Clock {
         Clock { shared: Arc::new(shared) }
     }
 
-    /// Time spent in finished polls.
+    /// Total time of finished polls.
     pub(crate) fn spent(&self) -> Duration {
         Duration::from_nanos(self.shared.spent.load(Ordering::Relaxed))
     }
 
-    /// Time spent in the running poll, asked from inside it.
+    /// Time in the running poll; call it inside that poll only.
     pub(crate) fn running(&self) -> Duration {
         Duration::from_nanos(self.now() - self.shared.began.load(Ordering::Relaxed))
     }
 
-    /// Time spent so far, asked from inside a poll.
+    /// Total time so far; call it inside a poll only.
     pub(crate) fn spent_inside(&self) -> Duration {
         self.spent() + self.running()
     }
 
-    /// Run `future` on this clock, where it is its `turn`.
+    /// Measures `future`, which runs when `turn` permits.
     pub(crate) fn measure<F: Future>(&self, turn: Turn, future: F) -> Measured<F> {
         Measured { clock: self.clone(), turn, future: Box::pin(future) }
     }
 
-    /// Run a part of the measured future that is not the guest's own.
+    /// Runs a part of the measured future that does not count as guest time.
     pub(crate) async fn outside<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|context| {
@@ -71,7 +71,7 @@ impl Clock {
     }
 }
 
-/// A future on a clock.
+/// A future measured by a clock.
 pub(crate) struct Measured<F> {
     clock: Clock,
     turn: Turn,
@@ -84,8 +84,7 @@ impl<F: Future> Future for Measured<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let spent = self.clock.spent();
         let _turn = ready!(self.turn.poll(spent, context));
-        // Relaxed suffices: the executor orders one poll before the next, and the callback runs
-        // inside the poll.
+        // Relaxed is enough: the executor orders polls, and the callback runs inside a poll.
         self.clock.shared.began.store(self.clock.now(), Ordering::Relaxed);
         let answer = self.future.as_mut().poll(context);
         let spent = self.clock.now() - self.clock.shared.began.load(Ordering::Relaxed);
@@ -100,7 +99,7 @@ mod tests {
     use crate::turns::Turns;
 
     #[tokio::test]
-    async fn waiting_is_not_guest_time_and_working_is() {
+    async fn guest_time_excludes_waiting() {
         let clock = Clock::new();
         let inside = clock
             .measure(Turns::new().begin(), async {

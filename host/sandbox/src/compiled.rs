@@ -1,23 +1,23 @@
-//! Compiled components, kept in a folder for later starts.
+//! A cache of compiled components: a folder of signed files.
 //!
-//! Machine code is run as it is read, so an entry is read only after its MAC has been verified with
-//! a key that this machine made and that only its user can read: whoever can write the folder and
-//! not read the key can cost a compilation, and no more.
+//! Machine code runs as it is read, so an entry is used only after its MAC is verified with a key
+//! that this machine made and that only its user can read. An attacker who can write the folder but
+//! not read the key can only force a recompilation.
 //!
 //! # Format
 //!
 //! | bytes | |
 //! |---|---|
-//! | 16 | [`MAGIC`], which names the format's version |
-//! | 32 | keyed BLAKE3 of all that follows |
+//! | 16 | [`MAGIC`], which identifies the version of the format |
+//! | 32 | keyed BLAKE3 of everything after it |
 //! | 32 | BLAKE3 of the component |
-//! | 32 | BLAKE3 of what wasmtime says of its version, its settings and the processor, and of the version of `interruptible` |
-//! | the rest | machine code, as wasmtime serialises it |
+//! | 32 | BLAKE3 of wasmtime's compatibility hash and of the version of `interruptible` |
+//! | the rest | machine code, serialised by wasmtime |
 //!
-//! An entry is named by the second and the third hash, so another component's, another version's or
-//! another setting's is not found. It appears under its name when it is whole. One that is damaged,
-//! that another key has signed, or that is not a regular file, is written anew. No link in the
-//! folder is followed.
+//! The second and the third hash name an entry, so an entry of another component, version or
+//! setting is never found. An entry gets its name when it is complete. A damaged entry, an entry
+//! signed with another key, or a file that is not regular is replaced. Links in the folder are not
+//! followed.
 
 mod key;
 #[cfg(test)]
@@ -42,37 +42,37 @@ const TAG_BYTES: usize = 32;
 /// Magic, tag and both hashes.
 const HEADER_BYTES: usize = MAGIC.len() + TAG_BYTES + 32 + 32;
 
-/// A larger entry is not read: the compiler makes a few times a component's size.
+/// Maximum size of an entry that is read. Machine code is a few times the size of its component.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// Entries that are kept: the newest.
+/// Maximum number of entries; the newest stay.
 const MAX_ENTRIES: usize = 64;
 
-/// Whose lock allows to write entries and to remove them. It stays there, empty.
+/// Lock file of writers. It stays in the folder, empty.
 const LOCK: &str = ".lock";
 
-/// What an entry is called until it is whole.
+/// Extension of an incomplete entry.
 const PARTIAL: &str = "partial";
 
 const EXTENSION: &str = "compiled";
 
-/// Where a component's machine code is kept.
+/// A cache entry of a component's machine code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedCode {
-    /// The entry.
+    /// Path of the entry.
     pub path: PathBuf,
-    /// Its size.
+    /// Size of the entry.
     pub bytes: u64,
-    /// Whether it was there before, and good.
+    /// True if a valid entry existed before.
     pub reused: bool,
 }
 
-/// One component's place in the folder, for one engine.
+/// The entry of one component for one engine.
 pub(crate) struct Entry<'f> {
     folder: &'f Path,
     name: String,
     path: PathBuf,
-    /// The hashes of the component and of the engine.
+    /// Hashes of the component and of the engine.
     identity: [u8; 64],
 }
 
@@ -95,11 +95,11 @@ impl<'f> Entry<'f> {
         &self.path
     }
 
-    /// The component, if it is kept; and the size of its entry.
+    /// Reads the component, if it is cached. Returns it with the size of its entry.
     ///
     /// # Errors
     ///
-    /// Why the entry that is there is of no use.
+    /// The reason why the existing entry cannot be used.
     pub(crate) fn open(&self, engine: &Engine) -> Result<Option<(Component, u64)>, String> {
         let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
         let folder = match Folder::existing(self.folder) {
@@ -107,45 +107,45 @@ impl<'f> Entry<'f> {
             Err(error) if absent(&error) => return Ok(None),
             Err(error) => return Err(format!("cannot be opened, because of its folder: {error}")),
         };
-        // Read, not mapped: what was verified is what is used, whatever becomes of the file.
+        // Read, not mapped: later changes of the file cannot affect verified bytes.
         let bytes = match folder.read(&self.name, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if absent(&error) => return Ok(None),
             Err(error) => return Err(format!("cannot be read: {error}")),
         };
         let code = self.verified(&folder, &bytes)?;
-        // SAFETY: the bytes are what `Component::serialize` gave: their MAC says that they were
-        // written by a program that has this machine's key, which only this user's do; and the
-        // hashes under the MAC, that they are of this component and for an engine of this version
-        // and these settings. wasmtime compares both settings once more.
+        // SAFETY: the bytes come from `Component::serialize`: their MAC proves that they were
+        // written by a program with this machine's key, which only this user's programs have. The
+        // hashes under the MAC prove that they belong to this component and to an engine of this
+        // version and these settings. wasmtime compares the latter once more.
         let component = unsafe { Component::deserialize(engine, code) };
         let component = component.map_err(|error| format!("cannot be used: {error:#}"))?;
         Ok(Some((component, bytes.len() as u64)))
     }
 
-    /// The machine code in `bytes`, if the MAC is right and the entry is this one.
+    /// Returns the machine code in `bytes` if the MAC is right and the entry matches.
     fn verified<'b>(&self, folder: &Folder, bytes: &'b [u8]) -> Result<&'b [u8], String> {
         if bytes.len() < HEADER_BYTES {
             return Err(format!("ends at byte {}, within its header", bytes.len()));
         }
         let (magic, rest) = bytes.split_at(MAGIC.len());
         if magic != MAGIC {
-            return Err("is no compiled component of this format".to_owned());
+            return Err("is not a compiled component of this format".to_owned());
         }
         let (tag, message) = rest.split_at(TAG_BYTES);
         let key = key::of(folder).map_err(|error| format!("cannot be verified: {error}"))?;
-        // Compared in constant time.
+        // `blake3::Hash` compares in constant time.
         if blake3::keyed_hash(&key, message) != *tag {
             return Err("is damaged, or was signed with another key: its MAC differs".to_owned());
         }
         let (identity, code) = message.split_at(self.identity.len());
         if identity != self.identity {
-            return Err("is of another component or for another engine".to_owned());
+            return Err("belongs to another component or to another engine".to_owned());
         }
         Ok(code)
     }
 
-    /// Keep `component`; the size of its entry.
+    /// Writes `component` to the cache. Returns the size of its entry.
     ///
     /// # Errors
     ///
@@ -154,8 +154,7 @@ impl<'f> Entry<'f> {
         let code = component.serialize().map_err(|error| io::Error::other(format!("{error:#}")))?;
         let folder = Folder::create(self.folder)?;
         let lock = folder.lock_file(LOCK)?;
-        // Held until `lock` is dropped. The system lets go of it when the process ends, however it
-        // does.
+        // Held until `lock` is dropped. The system releases it when the process ends in any way.
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -177,8 +176,8 @@ impl<'f> Entry<'f> {
     }
 }
 
-/// Remove what a crash has left, and all but the newest entries. Called with the lock; only names
-/// that this program gives are touched.
+/// Removes incomplete entries of crashed writers, and all but the newest entries. Called under the
+/// lock; touches only names that this program gives.
 fn remove_old(folder: &Folder, keep: &str) -> io::Result<()> {
     let mut entries: Vec<((i64, u32), OsString)> = Vec::new();
     for name in folder.names()? {
@@ -201,7 +200,7 @@ fn remove_old(folder: &Folder, keep: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Collects what a value hashes of itself.
+/// Collects the bytes that a value passes to its hasher.
 struct Settings(blake3::Hasher);
 
 impl Hasher for Settings {

@@ -1,4 +1,4 @@
-//! What can go wrong when a component is loaded, and when it is called.
+//! Errors of loading and calling components.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use infer_engine::RunError;
 
 use crate::bindings::infer::guest::types::Fault;
-use crate::component::World;
+use crate::world::World;
 
-/// An instance pool that cannot be made, or an engine that this processor cannot run.
+/// The instance pool cannot be created, or the processor cannot run the engine.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot make a pool of {instances} guest instances: {message}; fewer `instances` or a higher `ulimit -v` may help"
+    "cannot create a pool of {instances} guest instances: {message}; fewer `instances` or a higher `ulimit -v` may help"
 )]
 pub struct PoolError {
-    /// How many instances were wanted.
+    /// Number of requested instances.
     pub instances: u32,
-    /// What was refused.
+    /// The reason, from the WebAssembly engine.
     pub message: String,
 }
 
-/// A component that cannot be served.
+/// A component that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
@@ -28,9 +28,9 @@ pub enum LoadError {
     Read {
         /// The component's name in the configuration.
         component: String,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The bytes are not a component that compiles.
@@ -38,22 +38,22 @@ pub enum LoadError {
     Compile {
         /// The component's name in the configuration.
         component: String,
-        /// What the compiler said, with a hint where there is one.
+        /// The compiler's message, with a hint if there is one.
         message: String,
     },
-    /// The component imports what guests are not given.
+    /// The component imports an interface that guests may not use.
     #[error(
-        "component `{component}`: imports {imports}, which guests are not given; a guest may import wasi:nn, \
+        "component `{component}`: imports {imports}, which guests may not import; a guest may import wasi:nn, \
          wasi:config/store and infer:guest/log (build it for wasm32-unknown-unknown, which adds no WASI imports); one that \
-         exports wasi:http/incoming-handler may import all of WASI 0.2 but wasi:sockets"
+         exports wasi:http/incoming-handler may import all of WASI 0.2 except wasi:sockets"
     )]
     Import {
         /// The component's name in the configuration.
         component: String,
-        /// The imports that are refused, in backticks.
+        /// The rejected imports, in backticks.
         imports: String,
     },
-    /// The component exports nothing that this host calls.
+    /// The component exports no interface that this host calls.
     #[error(
         "component `{component}`: exports {exports}, expected one of `infer:guest/moderation`, \
          `infer:guest/classification` and `infer:guest/prediction` at version 0.1.0 (see wit/infer.wit), or \
@@ -62,38 +62,39 @@ pub enum LoadError {
     Export {
         /// The component's name in the configuration.
         component: String,
-        /// What it does export, in backticks.
+        /// The exports found, in backticks.
         exports: String,
     },
-    /// The component is made of more parts, or bigger ones, than an instance may have.
-    #[error("component `{component}`: does not fit its limits: {message}")]
+    /// The component has more or larger parts than an instance may have.
+    #[error("component `{component}`: exceeds its limits: {message}")]
     Limit {
         /// The component's name in the configuration.
         component: String,
-        /// Which limit, and by how much.
+        /// The exceeded limit, from the WebAssembly engine.
         message: String,
     },
 }
 
-/// A call that gave no answer.
+/// A call without an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The guest said why it cannot answer.
-    #[error("component `{component}` answered with a fault: {}", describe(fault))]
+    /// The guest reported why it cannot answer.
+    #[error("component `{component}` returned a fault: {}", describe(fault))]
     Fault {
         /// The component's name in the configuration.
         component: String,
-        /// What the guest said.
+        /// The guest's fault.
         fault: Fault,
-        /// The last error that a model gave this guest: it tells a full queue from a broken model.
+        /// The last error of a model in this call. It distinguishes a full queue from a broken
+        /// model.
         model: Option<RunError>,
     },
-    /// The guest's answer breaks the rules of `wit/infer.wit`.
-    #[error("component `{component}` gave an answer that is none: {message}")]
+    /// The answer breaks the rules of `wit/infer.wit`.
+    #[error("component `{component}` returned an invalid response: {message}")]
     Answer {
         /// The component's name in the configuration.
         component: String,
-        /// What is wrong with it.
+        /// The broken rule.
         message: String,
     },
     /// The host stopped the guest.
@@ -101,58 +102,58 @@ pub enum CallError {
     Stopped {
         /// The component's name in the configuration.
         component: String,
-        /// Why.
+        /// The reason.
         cause: Cause,
     },
     /// The request's deadline passed.
-    #[error("component `{component}` had not answered at the request's deadline")]
+    #[error("component `{component}` did not answer before the request's deadline")]
     Deadline {
         /// The component's name in the configuration.
         component: String,
     },
-    /// Every instance is taken.
+    /// All instances are busy.
     #[error("component `{component}`: all {instances} guest instances are busy")]
     Busy {
         /// The component's name in the configuration.
         component: String,
-        /// How many there are.
+        /// Number of instances.
         instances: u32,
     },
-    /// The component answers another kind of call.
+    /// The component has another world than the call needs.
     #[error("component `{component}` is a {found}, expected a {expected}")]
     World {
         /// The component's name in the configuration.
         component: String,
-        /// What the call needs.
+        /// World that the call needs.
         expected: World,
-        /// What the component is.
+        /// World of the component.
         found: World,
     },
 }
 
-/// Why the host stopped a guest.
+/// Reason for which the host stopped a guest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// `guest_ms` ran out.
-    #[error("over its guest time of {} ms", .0.as_millis())]
+    #[error("exceeded its guest time of {} ms", .0.as_millis())]
     GuestTime(Duration),
     /// A memory was refused growth past `memory_bytes`, and the guest gave up.
-    #[error("over its memory of {0} bytes")]
+    #[error("exceeded its memory limit of {0} bytes")]
     Memory(usize),
     /// A table was refused growth past `table_elements`, and the guest gave up.
-    #[error("over its table size of {0} elements")]
+    #[error("exceeded its table limit of {0} elements")]
     Table(usize),
-    /// The tensors held, or one call's data, went past `tensor_bytes`.
-    #[error("over its {0} bytes of tensors")]
+    /// The tensors held, or the data of one host call, exceeded `tensor_bytes`.
+    #[error("exceeded its tensor limit of {0} bytes")]
     TensorBytes(usize),
-    /// More live handles than `handles`.
-    #[error("over its {0} handles")]
+    /// The guest had more live handles than `handles`.
+    #[error("exceeded its limit of {0} handles")]
     Handles(usize),
-    /// The client went away before it had its answer.
-    #[error("its client had gone")]
+    /// The client disconnected before it had its answer.
+    #[error("the client disconnected")]
     Gone,
-    /// What the guest wanted would have gone past the memory that requests may hold together.
-    #[error("the {0} bytes that requests may hold together are held")]
+    /// The guest's allocation would have exceeded the memory of all requests.
+    #[error("request memory budget of {0} bytes is exhausted")]
     ServerMemory(usize),
     /// The guest's own failure: a panic, an exhausted stack, an access out of bounds.
     #[error("{0}")]
@@ -160,7 +161,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// A word for logs and metrics.
+    /// Label for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Cause::GuestTime(_) => "guest_time",

@@ -1,4 +1,4 @@
-//! A guest's lines in the log: cut, bounded in number, each on one line.
+//! A guest's lines in the log: cut, limited in number, each on one line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,12 +9,12 @@ use tracing::{debug, error, info, warn};
 use crate::bindings::infer::guest::log::Level;
 use crate::limits::Limits;
 
-/// Where the lines of one instance go.
+/// Log of one instance.
 #[derive(Debug)]
 pub(crate) struct GuestLog {
     component: Arc<str>,
     request_id: Arc<str>,
-    /// Lines that are still taken.
+    /// Number of lines that the instance may still write.
     left: AtomicUsize,
 }
 
@@ -23,14 +23,14 @@ impl GuestLog {
         GuestLog { component, request_id, left: AtomicUsize::new(lines) }
     }
 
-    /// Write one line, unless the instance has written as many as it may.
+    /// Writes one line, unless the instance has reached its limit.
     pub(crate) fn write(&self, level: Level, message: &str) {
         let fewer = |left: usize| left.checked_sub(1);
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_err() {
             return;
         }
         let (component, request_id) = (&*self.component, &*self.request_id);
-        // Control characters are escaped: a guest cannot forge lines or steer a terminal.
+        // Control characters are escaped: a guest cannot forge lines or control a terminal.
         let line = excerpt(message, Limits::LOG_LINE_BYTES);
         match level {
             Level::Debug => debug!(target: "guest", component, request_id, "{line}"),

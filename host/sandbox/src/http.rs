@@ -1,11 +1,12 @@
-//! Components that answer HTTP requests themselves: they export `wasi:http/incoming-handler`, and
-//! have what any language's library expects of WASI 0.2.
+//! Components that answer HTTP requests themselves. They export `wasi:http/incoming-handler`, and
+//! import the parts of WASI 0.2 that standard libraries of languages need.
 //!
-//! Behind its interfaces there is little: no files, no environment, no arguments, no sockets;
-//! clocks and randomness as configured; standard output and error go to the log; requests go to the
-//! hosts that are listed. What an instance may use is bounded as any other guest's: by its limits,
-//! and by its request's deadline.
+//! The interfaces expose little: no files, no environment, no arguments, no sockets; clocks and
+//! randomness as configured; standard output and error go to the log; requests may go to the listed
+//! hosts only. An instance is bounded as any other guest's: by its limits and by its request's
+//! deadline.
 
+mod options;
 mod outbound;
 mod stdio;
 
@@ -43,54 +44,33 @@ use crate::error::Cause;
 use crate::guest_log::GuestLog;
 use crate::state::{Grants, State};
 
+pub use options::{ClockKind, HttpOptions};
 pub use outbound::OutboundHost;
 
-/// The interface by which such a component is known.
+/// Export that identifies such a component.
 pub(crate) const EXPORT: &str = "wasi:http/incoming-handler@0.2.";
 
-/// What such a component may import beside any guest's imports; `wasi:sockets` is not among it.
+/// Interfaces that such a component may import beside those of every guest, without `wasi:sockets`.
 pub(crate) const GRANTED: [&str; 6] =
     ["wasi:http/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:filesystem/"];
 
-/// The most of a body that a guest hands over in one write, in bytes.
+/// Maximum size of one write to a body, in bytes.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// Writes of an answer that wait for the client, beyond the one that is on its way: an answer of a
-/// few pieces does not keep its instance until a slow client has taken it.
+/// Number of buffered writes of an answer, beyond the one in flight: an answer of a few pieces does
+/// not keep its instance until a slow client has received it.
 const WRITES: usize = 4;
 
-/// The most of an answer that waits for its client outside of the guest, in bytes.
+/// Maximum size of the part of an answer that waits outside of the guest for the client, in bytes.
 pub const UNSENT_BYTES: usize = (WRITES + 1) * WRITE_BYTES;
 
-/// The most random bytes of one call.
+/// Maximum number of random bytes of one call.
 const RANDOM_BYTES: u64 = 64 << 10;
 
-/// The most that one list of header fields may hold, in bytes.
+/// Maximum size of one list of header fields, in bytes.
 const FIELD_BYTES: usize = 32 << 10;
 
-/// What an HTTP component is given beside what every guest is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpOptions {
-    /// Whom it may call; nobody where the list is empty.
-    pub outbound: Vec<OutboundHost>,
-    /// What its clocks tell.
-    pub clock: ClockKind,
-    /// What its random numbers start from; the system's where there is none.
-    pub random_seed: Option<u64>,
-}
-
-/// What the clocks of a guest tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClockKind {
-    /// The time.
-    #[default]
-    System,
-    /// The time at which the instance was made, however long it runs: nothing can be measured with
-    /// it.
-    Frozen,
-}
-
-/// What the store of an HTTP component holds.
+/// Data of the store of an HTTP component.
 pub(crate) struct Http {
     state: State,
     wasi: WasiCtx,
@@ -98,18 +78,18 @@ pub(crate) struct Http {
     hooks: Hooks,
 }
 
-/// Sends what a guest asks for.
+/// Sends the guest's outgoing requests.
 struct Hooks {
     grants: Arc<Grants>,
     guest_log: Arc<GuestLog>,
-    /// Requests that may still be sent.
+    /// Number of requests that may still be sent.
     left: usize,
 }
 
-/// What a guest gave for an answer.
+/// Receiver of the guest's response.
 pub(crate) type Head = oneshot::Sender<Response<Body>>;
 
-/// A linker with all that such a component may import.
+/// Creates a linker with all that such a component may import.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Http>> {
     use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
 
@@ -117,7 +97,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Http>> {
     bindings::Guest::add_to_linker::<Http, HasSelf<State>>(&mut linker, |http| &mut http.state)?;
     // HTTP itself, streams, clocks, randomness, standard output and error.
     wasmtime_wasi_http::p2::add_to_linker_async(&mut linker)?;
-    // What compilers link in whether it is used or not, with nothing behind it.
+    // Interfaces that compilers link in even when unused, with nothing behind them.
     let l = &mut linker;
     random::insecure::add_to_linker::<Http, WasiRandom>(l, |http| http.wasi.random())?;
     random::insecure_seed::add_to_linker::<Http, WasiRandom>(l, |http| http.wasi.random())?;
@@ -157,11 +137,11 @@ impl Http {
     }
 }
 
-/// Ask a fresh instance, and hand on its answer as soon as there is one.
+/// Calls a fresh instance, and sends its response to `head` as soon as the guest sets it.
 ///
 /// # Errors
 ///
-/// Why the guest was stopped; [`Cause::Gone`] where nobody waits for the answer any more.
+/// When the guest is stopped; [`Cause::Gone`] if the client disconnected.
 pub(crate) async fn ask(
     pre: &ProxyPre<Http>,
     store: &mut Store<Http>,
@@ -176,11 +156,11 @@ pub(crate) async fn ask(
     let incoming = view.new_incoming_request(scheme, incoming.map(whole))?;
     let mut cut = Cut(Some(answer));
     let answer = answer.clone();
-    let outparam = view.new_response_outparam_from_callback(move |given| answer.take(given, head))?;
+    let outparam = view.new_response_outparam_from_callback(move |response| answer.take(response, head))?;
     let guest = pre.instantiate_async(&mut *store).await?;
     store.data_mut().state.instantiated();
     let left = async {
-        // Sent when the answer has been delivered; dropped when its client has gone before.
+        // Sent when the answer has been delivered; dropped if the client disconnects before.
         if gone.await.is_ok() {
             std::future::pending::<()>().await;
         }
@@ -195,47 +175,49 @@ pub(crate) async fn ask(
     }
 }
 
-/// A body that is there.
+/// A complete body.
 fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, Error> {
     Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// What became of a guest's answer.
+/// The state of a guest's answer.
 #[derive(Clone)]
 pub(crate) struct Answer(Arc<Fate>);
 
 struct Fate {
-    /// Why there is none; nothing where there is one.
+    /// The error if there is no valid response.
     missing: Mutex<Option<String>>,
-    /// Whether the guest was stopped: what it had not written by then never comes.
+    /// True if the guest was stopped: the rest of its body never comes.
     is_cut: AtomicBool,
 }
 
 impl Answer {
     pub(crate) fn none() -> Self {
-        let missing = Mutex::new(Some("it returned without a response".to_owned()));
+        let missing = Mutex::new(Some("the guest returned without a response".to_owned()));
         Answer(Arc::new(Fate { missing, is_cut: AtomicBool::new(false) }))
     }
 
-    /// Hand on what the guest gave, if it is an answer.
-    fn take(&self, given: Result<Response<HyperOutgoingBody>, ErrorCode>, head: Head) {
-        let missing = match given {
+    /// Passes the guest's response on, if it is valid.
+    fn take(&self, response: Result<Response<HyperOutgoingBody>, ErrorCode>, head: Head) {
+        let missing = match response {
             Ok(response) if response.status().is_informational() => {
-                Some(format!("its status is {}, expected a final one", response.status()))
+                Some(format!("response status is {}, expected a final status", response.status()))
             }
             Ok(response) => {
-                // Nobody may wait for it any more.
+                // The client may have disconnected.
                 let _ = head.send(response.map(|written| Body { written, answer: self.clone() }));
                 None
             }
-            Err(code) => Some(format!("an error stands for its response: {code:?}")),
+            Err(code) => Some(format!("the guest returned an error instead of a response: {code:?}")),
         };
         *self.0.missing.lock().unwrap_or_else(PoisonError::into_inner) = missing;
     }
 
+    /// Checks that there is a valid response.
+    ///
     /// # Errors
     ///
-    /// What is wrong with the answer.
+    /// The error, if there is no valid response.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.0.missing.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
@@ -252,7 +234,7 @@ impl Drop for Cut<'_> {
     }
 }
 
-/// The body of a guest's answer, which it may still be writing. It ends with an error when its
+/// Body of a guest's answer, which the guest may still be writing. It ends with an error when the
 /// guest is stopped.
 pub struct Body {
     written: HyperOutgoingBody,
@@ -268,8 +250,8 @@ impl http_body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.written).poll_frame(context));
-        // With its instance the writing end goes, which looks like an end from here. It is cut
-        // before that.
+        // A dropped instance drops the writing end too, which looks like an end from here. `is_cut`
+        // is set before that.
         let is_cut = frame.is_none() && self.answer.0.is_cut.load(Ordering::Relaxed);
         Poll::Ready(if is_cut { Some(Err(Error::HttpResponseIncomplete)) } else { frame })
     }
@@ -314,7 +296,8 @@ impl WasiHttpHooks for Hooks {
         }
         let Some(left) = self.left.checked_sub(1) else {
             let limit = self.grants.limits.outbound_requests;
-            let message = format!("over its {limit} `outbound_requests`; the request was not sent");
+            let message =
+                format!("exceeded its limit of {limit} `outbound_requests`; the request was not sent");
             self.guest_log.write(Level::Warn, &message);
             return Box::new(async { Err(Error::HttpRequestDenied) });
         };
@@ -335,7 +318,7 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-/// A clock that stands.
+/// A frozen clock.
 struct Frozen(Duration);
 
 impl HostWallClock for Frozen {

@@ -1,51 +1,42 @@
-//! Components made interruptible throughout, before they are compiled.
+//! Makes components interruptible throughout, before they are compiled.
 //!
-//! The compiler looks at the clock where a function begins and where a loop turns. Between two
-//! looks a guest could fill all of its memory by one instruction, or run through megabytes of
+//! Compiled code checks the clock at the start of each function and each loop iteration. Between
+//! two checks a guest could fill all of its memory by one instruction, or run through megabytes of
 //! straight code. Two changes to each core module bound that:
 //!
-//! - An instruction that fills, copies or initialises more than [`CHUNK`] bytes of memory calls a
-//!   function that is added to the module. It checks the bounds of the whole, as the instruction
-//!   does, and then works through it in chunks.
-//! - Where a path through a function could be longer than a bound, an empty loop is put in, for its
-//!   look at the clock.
+//! - An instruction that fills, copies or initialises more than `CHUNK` bytes of memory calls a
+//!   function that is added to the module. It checks the bounds of the whole range, as the
+//!   instruction does, and then works through it in chunks.
+//! - Where a path through a function could exceed the limit without a check, an empty loop is
+//!   inserted, for its check of the clock.
 //!
-//! Nothing else changes: what is added comes after all that is there, so every index stays as it
-//! was. Tables stay as they are: `table_elements` bounds them to what takes microseconds.
+//! Nothing else changes: additions follow all existing items, so every index stays the same. Table
+//! instructions stay as they are: `table_elements` bounds them to microseconds.
 
+mod binary;
 mod chunked;
 mod module;
 mod pace;
 #[cfg(test)]
 mod tests;
 
-use wasm_encoder::Encode as _;
-use wasmparser::BinaryReader;
+use binary::{COMPONENT, MODULE, PREAMBLE, push_section, sections};
 
-/// The version of these changes, which machine code that is kept must agree with.
+/// Version of these changes, which cached machine code must match.
 pub(crate) const VERSION: u8 = 1;
 
-/// Bytes of memory that one instruction may touch: some 20 µs, and 64 page faults where it is
-/// fresh.
-const CHUNK: u32 = 256 << 10;
-
-/// Components within components, and modules within these.
+/// Maximum nesting of components and modules.
 const MAX_NESTED: usize = 64;
 
-/// The preamble of either layer: magic number, version, layer.
-const PREAMBLE: usize = 8;
-const MODULE: &[u8; PREAMBLE] = b"\0asm\x01\0\0\0";
-const COMPONENT: &[u8; PREAMBLE] = b"\0asm\x0d\0\x01\0";
-
-/// Sections of a component that hold binaries.
+/// Sections of a component that contain binaries.
 const CORE_MODULE_SECTION: u8 = 1;
 const COMPONENT_SECTION: u8 = 4;
 
-/// The same component, interruptible throughout.
+/// Returns the same component, interruptible throughout.
 ///
 /// # Errors
 ///
-/// Why `binary` cannot be read. The compiler takes none of these, and explains them better.
+/// When `binary` cannot be read. The compiler rejects all of these too, with a better explanation.
 pub(crate) fn interruptible(binary: &[u8]) -> Result<Vec<u8>, String> {
     nested(binary, 0)
 }
@@ -71,28 +62,4 @@ fn nested(binary: &[u8], depth: usize) -> Result<Vec<u8>, String> {
         }
         _ => Err("neither a module nor a component of a known version".to_owned()),
     }
-}
-
-/// The sections of a binary behind its preamble, each with its number.
-fn sections(binary: &[u8]) -> impl Iterator<Item = wasmparser::Result<(u8, &[u8])>> {
-    let mut reader = BinaryReader::new(&binary[PREAMBLE..], PREAMBLE);
-    let mut is_broken = false;
-    std::iter::from_fn(move || {
-        if is_broken || reader.eof() {
-            return None;
-        }
-        let mut section = || {
-            let id = reader.read_u8()?;
-            let size = reader.read_var_u32()?;
-            Ok((id, reader.read_bytes(size as usize)?))
-        };
-        let section = section();
-        is_broken = section.is_err();
-        Some(section)
-    })
-}
-
-fn push_section(output: &mut Vec<u8>, id: u8, content: &[u8]) {
-    output.push(id);
-    content.encode(output);
 }

@@ -2,26 +2,28 @@
 //!
 //! A component is compiled once ([`Sandbox::load`]), and its machine code kept for later starts. A
 //! request takes a slot of the instance pool, instantiates the component there, calls it once and
-//! drops it; nothing that a guest did is seen by the next. Through wasi:nn the guest runs the
-//! engine's models by the names that its configuration gives, within its [`Limits`].
+//! drops it, so no guest sees any effect of an earlier one. Through wasi:nn the guest runs the
+//! engine's models by the names in its configuration, within its [`Limits`].
 //!
 //! # Layout
 //!
 //! - `sandbox`: the WebAssembly engine, the instance pool, the ticker that interrupts guests
-//! - `component`: what is loaded, and the calls: moderate, classify, predict, handle; `start`: what
-//!   loading costs
-//! - `call`: what a call is part of, and what it uses
-//! - `http`: components that answer HTTP requests themselves, and what WASI gives them
-//! - `interruptible`: what is changed in components before they are compiled, so that none runs
-//!   long unchecked
-//! - `compiled`: the machine code of components, kept in a folder and signed
-//! - `answer`: what a guest's answer must be to be believed
-//! - `state`: what one instance holds and has used
+//! - `load`: compiling and linking a component; `start`: measured costs of a start
+//! - `component`: a loaded component and its calls: moderate, classify, predict, handle; `world`:
+//!   the kinds of component
+//! - `call`: the request that a call belongs to, its usage and its outcome
+//! - `http`: components that answer HTTP requests themselves, and their WASI
+//! - `interruptible`: changes to components before compilation, so that none runs long unchecked
+//! - `compiled`: the cache of machine code, a folder of signed files
+//! - `answer`: validation of guests' answers
+//! - `state`: state and usage of one instance
 //! - `nn`: the wasi:nn host; `ambient`: settings and the log; `guest_log`: a guest's lines in it
-//! - `clock`, `limits`, `memory`, `error`: guest time, budgets of an instance, memory of all
-//!   requests, what goes wrong
+//! - `clock`: guest time; `limits`: budgets of an instance; `memory`: memory of all requests;
+//!   `error`: errors
+//! - `turns`: scheduling of guests where there are more than processors; `ticker`: interrupts them
 //! - `expectation`: memory that a call is expected to take
-//! - `bindings`: generated from `wit/`
+//! - `bindings`: generated from `wit/`, with the host's types for resources; `types`: the generated
+//!   types that calls take and return
 
 mod ambient;
 mod answer;
@@ -36,6 +38,7 @@ mod guest_log;
 mod http;
 mod interruptible;
 mod limits;
+mod load;
 mod memory;
 mod nn;
 mod sandbox;
@@ -43,24 +46,17 @@ mod start;
 mod state;
 mod ticker;
 mod turns;
+pub mod types;
+mod world;
 
 pub use call::{Account, Outcome, Request, Usage};
 pub use compiled::CachedCode;
-pub use component::{Component, ComponentOptions, World};
+pub use component::Component;
 pub use error::{CallError, Cause, LoadError, PoolError};
 pub use http::{Body, ClockKind, HttpOptions, OutboundHost, UNSENT_BYTES};
 pub use limits::Limits;
+pub use load::ComponentOptions;
 pub use memory::{Exhausted, INSTANCE_BYTES, RequestMemory, Reservation};
 pub use sandbox::{Sandbox, SandboxOptions};
 pub use start::StartCost;
-
-/// The types of `wit/infer.wit` that calls take and return.
-pub mod types {
-    pub use crate::bindings::classifier::exports::infer::guest::classification::Label;
-    pub use crate::bindings::infer::guest::types::{Fault, ModelFailure};
-    pub use crate::bindings::moderator::exports::infer::guest::moderation::{
-        CategoryScore, Gap, Kinds, Part, Tier, Verdict,
-    };
-    pub use crate::bindings::predictor::exports::infer::guest::prediction::NamedTensor;
-    pub use crate::bindings::wasi::nn::tensor::TensorType;
-}
+pub use world::World;

@@ -1,12 +1,11 @@
-//! What one request may use of the box.
+//! Budgets of one guest instance.
 
 use std::time::Duration;
 
-/// The budgets of one guest instance, which lives for one request.
+/// Budgets of one guest instance, which lives for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Instances of this component at any one time, of those of the pool; none for as many as there
-    /// are.
+    /// Maximum number of instances of this component at a time; `None` for all of the pool.
     pub instances: Option<usize>,
     /// Linear memory, in bytes. The default fits the decoded pixels of a 16-megapixel photo twice.
     pub memory_bytes: usize,
@@ -14,16 +13,16 @@ pub struct Limits {
     pub table_elements: usize,
     /// Live resource handles: tensors, graphs, contexts and errors together.
     pub handles: usize,
-    /// Tensors held by the host for the guest at any one time, in bytes; also the most that one
+    /// Tensors that the host holds for the guest at a time, in bytes; also the maximum that one
     /// host call may copy.
     pub tensor_bytes: usize,
-    /// Time on a processor, instantiation included, waiting for models excluded.
+    /// Processor time, with instantiation, without waiting for models.
     pub guest_time: Duration,
-    /// Time in models, waiting in their queues included.
+    /// Time in models, with waiting in their queues.
     pub compute_time: Duration,
-    /// Log lines; further ones are dropped.
+    /// Maximum number of log lines; further lines are dropped.
     pub log_lines: usize,
-    /// Requests that an HTTP component sends.
+    /// Maximum number of requests that an HTTP component may send.
     pub outbound_requests: usize,
 }
 
@@ -44,6 +43,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The longest log line that is kept, in bytes.
+    /// Maximum length of a log line, in bytes; longer lines are cut.
     pub const LOG_LINE_BYTES: usize = 1024;
 }

@@ -1,39 +1,39 @@
-//! The memory that requests hold together, counted in one place: bodies, guests' memory, tensors.
+//! Accounting of the memory that all requests hold together: bodies, guests' memory, tensors.
 //!
-//! Nobody waits for memory that another holds, or two requests could wait for each other: what is
-//! not there is refused.
+//! A request never waits for memory, since two requests could then wait for each other: without
+//! room it is rejected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Linear memory of an instance that is not counted here but with the pool, in bytes: what guests
-/// of this repository start with. The pool keeps some of it resident between requests, so it is as
-/// large with and without a request.
+/// Linear memory of an instance that counts with the pool instead of here, in bytes: the initial
+/// memory of this repository's guests. The pool keeps part of it resident between requests, so it
+/// takes the same memory with and without a request.
 pub const INSTANCE_BYTES: usize = 4 << 20;
 
-/// A count of the bytes that requests hold, and a bound on them. Clones are the same count.
+/// A count of the bytes that requests hold, and a limit on them. Clones share the count.
 #[derive(Clone, Debug)]
 pub struct RequestMemory(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
-    most: AtomicUsize,
-    held: AtomicUsize,
+    max: AtomicUsize,
+    used: AtomicUsize,
     peak: AtomicUsize,
 }
 
-/// A request's share, given back on drop.
+/// A request's share of the memory, released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     of: RequestMemory,
-    /// What it takes of the count: what is used, or what was reserved where that is more.
+    /// Bytes that this share takes of the count: the larger of `used` and `reserved`.
     bytes: usize,
     reserved: usize,
     used: usize,
     peak: usize,
 }
 
-/// So many bytes are not there.
+/// The request memory has less room than requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
@@ -44,17 +44,16 @@ impl Default for RequestMemory {
 }
 
 impl RequestMemory {
-    /// At most `most` bytes; without a bound where there is none.
+    /// A count with a limit of `max` bytes, or without a limit.
     #[must_use]
-    pub fn new(most: Option<usize>) -> Self {
-        let (held, peak) = Default::default();
-        RequestMemory(Arc::new(Counts { most: AtomicUsize::new(most.unwrap_or(usize::MAX)), held, peak }))
+    pub fn new(max: Option<usize>) -> Self {
+        let (used, peak) = Default::default();
+        RequestMemory(Arc::new(Counts { max: AtomicUsize::new(max.unwrap_or(usize::MAX)), used, peak }))
     }
 
-    /// From now on at most `most` bytes. What is held beyond that stays, and nothing is added to
-    /// it.
-    pub fn bound(&self, most: Option<usize>) {
-        self.0.most.store(most.unwrap_or(usize::MAX), Ordering::Relaxed);
+    /// Changes the limit to `max` bytes. Memory held beyond it stays, but cannot grow.
+    pub fn bound(&self, max: Option<usize>) {
+        self.0.max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// An empty share.
@@ -63,19 +62,19 @@ impl RequestMemory {
         Reservation { of: self.clone(), bytes: 0, reserved: 0, used: 0, peak: 0 }
     }
 
-    /// The bound; none where there is none.
+    /// The limit in bytes, if there is one.
     #[must_use]
     pub fn most(&self) -> Option<usize> {
-        Some(self.0.most.load(Ordering::Relaxed)).filter(|&most| most != usize::MAX)
+        Some(self.0.max.load(Ordering::Relaxed)).filter(|&max| max != usize::MAX)
     }
 
-    /// Bytes that are held now.
+    /// Bytes held now.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.0.held.load(Ordering::Relaxed)
+        self.0.used.load(Ordering::Relaxed)
     }
 
-    /// The most that were held at any one time.
+    /// Peak of the bytes held.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.0.peak.load(Ordering::Relaxed)
@@ -83,22 +82,22 @@ impl RequestMemory {
 }
 
 impl Reservation {
-    /// Take `bytes` of the count before they are used.
+    /// Reserves `bytes` in all before they are used.
     ///
     /// # Errors
     ///
-    /// When they are not there; the share is then as it was.
+    /// When there is no room for them. The share then stays unchanged.
     pub fn reserve(&mut self, bytes: usize) -> Result<(), Exhausted> {
         self.take(bytes.saturating_sub(self.bytes))?;
         self.reserved = self.reserved.max(bytes);
         Ok(())
     }
 
-    /// Use `bytes` more.
+    /// Uses `bytes` more.
     ///
     /// # Errors
     ///
-    /// When they are neither reserved nor there; the share is then as it was.
+    /// When they exceed the reservation and there is no room. The share then stays unchanged.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Exhausted> {
         let used = self.used.checked_add(bytes).ok_or(Exhausted)?;
         self.peak = self.peak.max(used);
@@ -107,7 +106,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// The most that was used or refused at any one time.
+    /// Peak of the bytes used or refused.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.peak
@@ -118,31 +117,31 @@ impl Reservation {
             return Ok(());
         }
         let counts = &self.of.0;
-        let most = counts.most.load(Ordering::Relaxed);
-        let more = |held: usize| held.checked_add(bytes).filter(|&sum| sum <= most);
+        let max = counts.max.load(Ordering::Relaxed);
+        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= max);
         let before =
-            counts.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| Exhausted)?;
+            counts.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| Exhausted)?;
         counts.peak.fetch_max(before + bytes, Ordering::Relaxed);
         self.bytes += bytes;
         Ok(())
     }
 
-    /// What all shares together may hold, in bytes.
+    /// Limit on all shares together, in bytes.
     #[must_use]
     pub fn most(&self) -> usize {
-        self.of.0.most.load(Ordering::Relaxed)
+        self.of.0.max.load(Ordering::Relaxed)
     }
 
-    /// Use `bytes` less, or nothing where fewer are used. What was reserved stays.
+    /// Uses `bytes` less, down to zero. The reservation stays.
     pub fn shrink(&mut self, bytes: usize) {
         self.used = self.used.saturating_sub(bytes);
-        self.give_back(self.used.max(self.reserved));
+        self.release_down_to(self.used.max(self.reserved));
     }
 
-    fn give_back(&mut self, all_but: usize) {
-        let bytes = self.bytes.saturating_sub(all_but);
+    fn release_down_to(&mut self, keep: usize) {
+        let bytes = self.bytes.saturating_sub(keep);
         if bytes > 0 {
-            self.of.0.held.fetch_sub(bytes, Ordering::Relaxed);
+            self.of.0.used.fetch_sub(bytes, Ordering::Relaxed);
             self.bytes -= bytes;
         }
     }
@@ -150,7 +149,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.give_back(0);
+        self.release_down_to(0);
     }
 }
 
@@ -159,14 +158,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_count_together_and_are_given_back() {
+    fn shares_count_together_and_are_released() {
         let memory = RequestMemory::new(Some(100));
         let (mut one, mut other) = (memory.share(), memory.share());
         assert_eq!(one.grow(60), Ok(()));
         assert_eq!(other.grow(41), Err(Exhausted));
         assert_eq!(other.grow(40), Ok(()));
         assert_eq!(one.grow(usize::MAX), Err(Exhausted), "no overflow");
-        assert_eq!(other.peak(), 41, "what was refused is known");
+        assert_eq!(other.peak(), 41, "a refusal counts in the peak");
         one.shrink(10);
         assert_eq!((memory.held(), memory.peak()), (90, 100));
         one.shrink(1_000);
@@ -175,13 +174,13 @@ mod tests {
         let mut share = memory.share();
         assert_eq!(share.grow(50), Ok(()));
         memory.bound(Some(40));
-        assert_eq!(share.grow(1), Err(Exhausted), "what is held stays, and nothing is added");
+        assert_eq!(share.grow(1), Err(Exhausted), "held memory stays, but cannot grow");
         memory.bound(None);
         assert_eq!(share.grow(1), Ok(()));
     }
 
     #[test]
-    fn what_is_reserved_is_there_when_it_is_used() {
+    fn reserved_memory_is_available_later() {
         let memory = RequestMemory::new(Some(100));
         let (mut one, mut other) = (memory.share(), memory.share());
         assert_eq!(one.reserve(60), Ok(()));
@@ -192,13 +191,13 @@ mod tests {
         other.shrink(40);
         assert_eq!((one.grow(1), one.peak(), memory.held()), (Ok(()), 61, 61));
         one.shrink(50);
-        assert_eq!(memory.held(), 60, "what was reserved stays");
+        assert_eq!(memory.held(), 60, "the reservation stays");
         drop(one);
         assert_eq!(memory.held(), 0);
     }
 
     #[test]
-    fn without_a_bound_nothing_is_refused() {
+    fn unlimited_memory_refuses_nothing() {
         let memory = RequestMemory::new(None);
         let mut share = memory.share();
         assert_eq!(share.grow(1 << 40), Ok(()));

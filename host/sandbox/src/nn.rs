@@ -1,16 +1,14 @@
 //! The wasi:nn host: the standard's interface over the engine's models, under a component's
 //! budgets.
 //!
-//! Errors that the interface can express reach the guest as values. Those that it cannot (a
-//! tensor's constructor returns no result) stop the guest: they are a [`Cause`] inside the trap.
-#![expect(unreachable_pub, reason = "the generated bindings re-export the resources' types")]
+//! Errors that the interface can express reach the guest as values. Others (a tensor's constructor
+//! returns no result) stop the guest: the trap contains a [`Cause`].
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::Instant;
 
 use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
-use infer_engine::{Context, DType, Model, RunError, Tensor};
+use infer_engine::{Context, DType, RunError, Tensor};
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
@@ -18,35 +16,9 @@ use crate::bindings::wasi::nn::errors::{self, ErrorCode};
 use crate::bindings::wasi::nn::graph::{self, ExecutionTarget, GraphEncoding};
 use crate::bindings::wasi::nn::inference;
 use crate::bindings::wasi::nn::tensor::{self, TensorType};
+use crate::bindings::{HostContext, HostError, HostGraph, HostTensor};
 use crate::error::Cause;
 use crate::state::State;
-
-/// A tensor as the guest gave it. Whether the shape agrees with the data is found out by `compute`,
-/// which can say so.
-pub struct HostTensor {
-    dimensions: Vec<u32>,
-    ty: TensorType,
-    data: Vec<u8>,
-}
-
-impl HostTensor {
-    /// What the tensor counts against `tensor_bytes`.
-    fn cost(&self) -> usize {
-        self.data.len() + self.dimensions.len() * size_of::<u32>()
-    }
-}
-
-/// A model that the component may use.
-pub struct HostGraph(Arc<Model>);
-
-/// A model made ready to run; away while it computes.
-pub struct HostContext(Option<Context>);
-
-/// An error value of the guest's.
-pub struct HostError {
-    code: ErrorCode,
-    data: String,
-}
 
 type Answer<T> = std::result::Result<Resource<T>, Resource<HostError>>;
 
@@ -56,13 +28,13 @@ impl State {
         self.table.push(entry).map_err(|_| Cause::Handles(handles).into())
     }
 
-    /// An error of the guest's, whose text is an excerpt: it counts against no budget but
-    /// `handles`.
+    /// Creates an error value for the guest. Its text is an excerpt, so it counts against `handles`
+    /// only.
     fn fail(&mut self, code: ErrorCode, data: impl Display) -> Result<Resource<HostError>> {
         self.push(HostError { code, data: excerpt_of(data, MESSAGE_BYTES) })
     }
 
-    /// Take the guest's tensors out of the table; their bytes stay charged until the caller
+    /// Removes the guest's tensors from the table. Their bytes stay charged until the caller
     /// releases them.
     fn take(
         &mut self,
@@ -78,7 +50,7 @@ impl State {
         Ok((taken, cost))
     }
 
-    /// Run the model within what is left of the compute time, and count what it took.
+    /// Runs the model within the rest of the compute time, and records its usage.
     async fn run(
         &mut self,
         context: &mut Context,
@@ -135,7 +107,7 @@ impl tensor::HostTensor for State {
 impl graph::Host for State {
     fn load(&mut self, _: Vec<Vec<u8>>, _: GraphEncoding, _: ExecutionTarget) -> Result<Answer<HostGraph>> {
         let refusal =
-            "models from a guest's bytes are not loaded; use `load-by-name` with a configured model";
+            "loading models from guest bytes is not supported; use `load-by-name` with a configured model";
         Ok(Err(self.fail(ErrorCode::Security, refusal)?))
     }
 
@@ -204,7 +176,7 @@ impl inference::HostGraphExecutionContext for State {
 }
 
 impl State {
-    /// Give computed tensors to the guest, all or none.
+    /// Returns computed tensors to the guest, all or none of them.
     fn hand_over(&mut self, outputs: Vec<(String, Tensor)>) -> Result<Outputs> {
         let outputs: Vec<_> = outputs.into_iter().map(|(name, tensor)| (name, from_engine(tensor))).collect();
         let cost = outputs.iter().map(|(_, tensor)| tensor.cost()).sum();
@@ -278,7 +250,7 @@ fn dtype(ty: TensorType) -> DType {
     }
 }
 
-/// Whether the same computation may succeed at another time.
+/// Returns true if the same computation may succeed later.
 fn may_pass(error: &RunError) -> bool {
     !matches!(error, RunError::InvalidInput { .. } | RunError::Unsupported { .. })
 }

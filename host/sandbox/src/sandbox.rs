@@ -1,4 +1,4 @@
-//! The WebAssembly engine and the pool that instances live in.
+//! The WebAssembly engine and the instance pool.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,41 +18,41 @@ use crate::state::State;
 use crate::ticker::Ticker;
 use crate::turns::Turns;
 
-/// Memory of an idle slot that is cleared in place rather than given back, in bytes: an image
-/// tensor or two. Clearing is cheaper than the page faults of the next request, and the pool keeps
-/// few idle slots.
+/// Memory of an idle slot that is cleared in place rather than returned to the system, in bytes: an
+/// image tensor or two. Clearing is cheaper than the page faults of the next request, and the pool
+/// keeps few idle slots.
 const KEEP_RESIDENT: usize = 2 << 20;
 
-/// Core modules of one component: one for a guest in Rust, some forty for one in Python, which has
-/// a library in each.
+/// Maximum number of core modules in one component. A guest in Rust has one; a guest in Python has
+/// about forty, one for each library.
 const MODULES: u32 = 64;
 
-/// The size of the pool.
+/// Options of the sandbox.
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
-    /// Guest instances at any one time.
+    /// Maximum number of guest instances at a time.
     pub instances: u32,
-    /// Requests that may wait for an instance; beyond it they are refused.
+    /// Maximum number of requests that wait for an instance; more are rejected.
     pub waiting: u32,
     /// The largest `memory_bytes` of any component that will be loaded.
     pub max_memory_bytes: usize,
     /// The largest `table_elements` of any component that will be loaded.
     pub max_table_elements: usize,
-    /// Where the machine code of components is kept for later starts; only its operator may write
-    /// there. None keeps none.
+    /// Folder that caches the machine code of components; only the operator may write there. `None`
+    /// disables the cache.
     pub compiled_folder: Option<PathBuf>,
-    /// The memory that requests may hold together: bodies, tensors, and what guests grow to. Pools
-    /// may share one.
+    /// Memory that requests may hold together: bodies, tensors, and growth of guests. Pools may
+    /// share it.
     pub memory: RequestMemory,
 }
 
 impl SandboxOptions {
-    /// Whether a pool of this size does for `wanted`.
+    /// Returns true if a pool of this size also serves `requested`.
     #[must_use]
-    pub fn serves(&self, wanted: &SandboxOptions) -> bool {
-        (self.instances, self.waiting) == (wanted.instances, wanted.waiting)
-            && self.max_memory_bytes >= wanted.max_memory_bytes
-            && self.max_table_elements >= wanted.max_table_elements
+    pub fn serves(&self, requested: &SandboxOptions) -> bool {
+        (self.instances, self.waiting) == (requested.instances, requested.waiting)
+            && self.max_memory_bytes >= requested.max_memory_bytes
+            && self.max_table_elements >= requested.max_table_elements
     }
 }
 
@@ -74,7 +74,7 @@ impl Default for SandboxOptions {
 pub struct Sandbox {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
-    /// Of components that answer HTTP requests themselves.
+    /// Linker of components that answer HTTP requests themselves.
     pub(crate) http_linker: Linker<Http>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) compiled_folder: Option<PathBuf>,
@@ -82,7 +82,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Reserve the pool's address space and start the ticker. No memory is used until guests run.
+    /// Reserves the pool's address space and starts the ticker. No memory is used until guests run.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Sandbox {
         Ok(Sandbox { engine, linker, http_linker, slots: Arc::new(slots), compiled_folder, memory })
     }
 
-    /// What requests hold, for whoever else holds memory for them.
+    /// Memory of all requests, for others who hold memory for them.
     pub fn memory(&self) -> &RequestMemory {
         &self.memory
     }
@@ -139,44 +139,44 @@ fn config(options: &SandboxOptions) -> Config {
         .epoch_interruption(true)
         // No guest is concurrent with itself: a request is one call.
         .concurrency_support(false)
-        // A short model runs on the guest's stack, below what the guest may use of it.
+        // A short model runs on the guest's stack, below the guest's own share of it.
         .async_stack_size(2 << 20)
         .max_wasm_stack(512 << 10)
         // Page faults on the 4 GiB reservation replace bounds checks.
         .memory_reservation(4 << 30)
         .wasm_simd(true)
         .wasm_relaxed_simd(false)
-        // Which instruction of a guest trapped is told to nobody; the function is.
+        // Traps report the function, never the instruction.
         .generate_address_map(false)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
     config
 }
 
-/// Who may run now, and who may wait.
+/// Permits to run and to wait.
 #[derive(Debug)]
 pub(crate) struct Slots {
     pub(crate) instances: u32,
     running: Arc<Semaphore>,
     ticker: Ticker,
     pub(crate) turns: Turns,
-    /// Those running and those waiting: a bound on the queue in front of `running`.
+    /// Running and waiting requests: a bound on the queue for `running`.
     admitted: Semaphore,
 }
 
-/// A place in the pool, given back on drop.
+/// A slot of the pool, released on drop.
 pub(crate) struct Slot<'s> {
     _running: SemaphorePermit<'s>,
     _admitted: SemaphorePermit<'s>,
 }
 
-/// Why there is no place.
+/// Reason for which there is no slot.
 pub(crate) enum NoSlot {
     Busy,
     Deadline,
 }
 
 impl Slots {
-    /// Wait for a place, in the order of asking.
+    /// Waits for a slot, first come first served.
     pub(crate) async fn enter(&self, deadline: Instant) -> Result<Slot<'_>, NoSlot> {
         let admitted = self.admitted.try_acquire().map_err(|_| NoSlot::Busy)?;
         match timeout_at(deadline.into(), self.running.acquire()).await {

@@ -1,4 +1,4 @@
-//! What a component's start costs, measured: compiling it, and reading what was compiled.
+//! Measured cost of starting a component: compiling it, and reading its machine code.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use wasmtime::component::Component as Compiled;
 use crate::error::LoadError;
 use crate::sandbox::Sandbox;
 
-/// What a start costs.
+/// Cost of starting a component.
 #[derive(Clone, Copy, Debug)]
 pub struct StartCost {
-    /// From a component's bytes to machine code.
+    /// Time to compile the component's bytes to machine code.
     pub compile: Duration,
-    /// Reading that code again: what a start costs where it was kept.
+    /// Time to read that code: the cost of a start with a cached component.
     pub deserialize: Duration,
 }
 
 impl Sandbox {
-    /// Compile the component called `name` anew, and read the outcome again; neither is used.
+    /// Compiles the component called `name`, and reads the result; discards both.
     ///
     /// # Errors
     ///
@@ -30,11 +30,10 @@ impl Sandbox {
         let began = Instant::now();
         let compiled = Compiled::from_binary(&self.engine, bytes).map_err(failed)?;
         let compile = began.elapsed();
-        let kept = compiled.serialize().map_err(failed)?;
+        let code = compiled.serialize().map_err(failed)?;
         let began = Instant::now();
-        // SAFETY: the bytes are what `serialize` gave just now, on this engine, and nobody else has
-        // had them.
-        let read = unsafe { Compiled::deserialize(&self.engine, &kept) }.map_err(failed)?;
+        // SAFETY: the bytes come from `serialize` just now, on this engine, and were not shared.
+        let read = unsafe { Compiled::deserialize(&self.engine, &code) }.map_err(failed)?;
         let deserialize = began.elapsed();
         drop(read);
         Ok(StartCost { compile, deserialize })

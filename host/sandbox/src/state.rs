@@ -1,4 +1,4 @@
-//! The store's data: what one instance holds, has used, and may still use.
+//! Data of a store: state, usage and budgets of one instance.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use crate::http::HttpOptions;
 use crate::limits::Limits;
 use crate::memory::{INSTANCE_BYTES, Reservation};
 
-/// What every instance of a component is given; shared, never copied.
+/// Grants of a component, shared by all of its instances.
 #[derive(Clone, Debug)]
 pub(crate) struct Grants {
     /// The component's name in the configuration.
     pub(crate) component: Arc<str>,
     /// Models by the name that the guest uses.
     pub(crate) models: BTreeMap<String, Arc<Model>>,
-    /// What `wasi:config/store` answers.
+    /// Settings that `wasi:config/store` returns.
     pub(crate) settings: BTreeMap<String, String>,
-    /// The budgets of each instance.
+    /// Budgets of each instance.
     pub(crate) limits: Limits,
-    /// What only an HTTP component is given.
+    /// Options of an HTTP component.
     pub(crate) http: HttpOptions,
 }
 
-/// One instance's side of the host.
+/// The host's state of one instance.
 pub(crate) struct State {
     pub(crate) grants: Arc<Grants>,
     pub(crate) guest_log: Arc<GuestLog>,
@@ -39,33 +39,33 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) created: Instant,
     pub(crate) instantiate: Duration,
-    /// What the request holds of the memory of all.
-    pub(crate) held: Reservation,
+    /// The request's share of the memory of all requests.
+    pub(crate) reservation: Reservation,
     /// Bytes of tensors held now.
     pub(crate) tensor_bytes: usize,
     pub(crate) tensor_bytes_peak: usize,
     pub(crate) memory_bytes: usize,
-    /// Waiting in models' queues, and being computed.
+    /// Time spent waiting in models' queues, then time computing.
     pub(crate) queue: Duration,
     pub(crate) compute: Duration,
     pub(crate) batch: usize,
-    /// Of language models.
+    /// Usage of language models.
     pub(crate) tokens: TokenUsage,
-    /// What the guest has the caller informed of.
+    /// The guest's notes for the caller.
     pub(crate) notes: Vec<String>,
-    /// The last error of a model, which the guest sees without its kind.
+    /// Last error of a model, which the guest sees without its kind.
     pub(crate) model_error: Option<RunError>,
-    /// Whether some model gave no outputs for a reason that may pass.
+    /// True if some model returned no outputs for a temporary reason.
     pub(crate) is_partial: bool,
-    /// What a memory or a table was refused. Growth fails softly, so this alone explains the
-    /// guest's own abort after it.
+    /// Limit at which a memory or a table was refused growth. Growth fails softly, so only this
+    /// explains an abort of the guest after it.
     pub(crate) refused: Option<Cause>,
 }
 
 impl State {
     pub(crate) fn new(
         grants: Arc<Grants>,
-        held: Reservation,
+        reservation: Reservation,
         request_id: Arc<str>,
         deadline: Instant,
         clock: Clock,
@@ -81,7 +81,7 @@ impl State {
             table,
             created: Instant::now(),
             instantiate: Duration::ZERO,
-            held,
+            reservation,
             tensor_bytes: 0,
             tensor_bytes_peak: 0,
             memory_bytes: 0,
@@ -96,12 +96,16 @@ impl State {
         }
     }
 
-    /// The instance is made; what follows is the guest's own time.
+    /// Marks the end of instantiation; guest time follows.
     pub(crate) fn instantiated(&mut self) {
         self.instantiate = self.created.elapsed();
     }
 
-    /// Count `bytes` more of tensors, or say that they go over the budget.
+    /// Charges `bytes` of tensors.
+    ///
+    /// # Errors
+    ///
+    /// The cause if they exceed a budget.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), Cause> {
         let limit = self.grants.limits.tensor_bytes;
         match self.tensor_bytes.checked_add(bytes) {
@@ -115,14 +119,14 @@ impl State {
         }
     }
 
-    /// Give back what `charge` counted.
+    /// Releases bytes that `charge` counted.
     pub(crate) fn release(&mut self, bytes: usize) {
         self.tensor_bytes -= bytes;
-        self.held.shrink(bytes);
+        self.reservation.shrink(bytes);
     }
 
     fn hold(&mut self, bytes: usize) -> Result<(), Cause> {
-        self.held.grow(bytes).map_err(|_| Cause::ServerMemory(self.held.most()))
+        self.reservation.grow(bytes).map_err(|_| Cause::ServerMemory(self.reservation.most()))
     }
 }
 

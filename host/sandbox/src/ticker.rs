@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
-/// How often a running guest is interrupted, to check its time and to let others onto its thread.
+/// Interval at which running guests are interrupted, to check their time and to let others run.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks while there are guests, and rests while there are none. Ends on drop.
+/// Ticks while guests run, and parks while none do. Ends on drop.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     thread: Thread,
@@ -19,8 +19,8 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    /// Ticks for `engine`, where guests run while fewer than `instances` permits of `free` are
-    /// there.
+    /// Starts the thread for `engine`. Guests run while fewer than `instances` permits of `free`
+    /// are available.
     pub(crate) fn start(engine: &Engine, free: Arc<Semaphore>, instances: u32) -> std::io::Result<Self> {
         let has_ended = Arc::new(AtomicBool::new(false));
         let (engine, ends) = (engine.clone(), has_ended.clone());
@@ -37,7 +37,7 @@ impl Ticker {
         Ok(Ticker { thread: thread.thread().clone(), has_ended })
     }
 
-    /// A guest is about to run. It has taken its permit.
+    /// Wakes the thread. Call it after a guest has taken its permit.
     pub(crate) fn wake(&self) {
         self.thread.unpark();
     }
@@ -54,7 +54,7 @@ impl Drop for Ticker {
 mod tests {
     use super::*;
 
-    /// Whether a loop that never ends is interrupted.
+    /// Returns true if an endless loop is interrupted.
     fn is_interrupted(engine: &Engine) -> bool {
         let text = "(module (func (export \"spin\") (loop $on (br $on))))";
         let module = wasmtime::Module::new(engine, wat::parse_str(text).unwrap()).unwrap();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn loop_is_interrupted_after_a_rest_of_the_ticker() {
+    fn loop_is_interrupted_after_ticker_was_parked() {
         let mut config = wasmtime::Config::new();
         config.epoch_interruption(true);
         let engine = Engine::new(&config).unwrap();

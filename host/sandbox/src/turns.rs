@@ -1,4 +1,4 @@
-//! Which guests run where there are more than processors: short calls go first.
+//! Scheduling of guests where there are more than processors: short calls go first.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// The guest time of a short call. One that takes longer leaves a processor to those that do not.
+/// Guest time of a short call. Longer calls leave a processor to short ones.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// Turns of long calls, and how many short ones are under way.
+/// Permits for long calls, and the number of short calls in flight.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns {
     short: Arc<AtomicUsize>,
-    /// As many long calls run at once while there are short ones.
+    /// Number of long calls that run at once while there are short ones.
     long: Arc<Semaphore>,
 }
 
 type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
-/// How one call takes its turns.
+/// Scheduling state of one call.
 pub(crate) struct Turn {
     turns: Turns,
     is_short: bool,
@@ -36,7 +36,7 @@ impl Turns {
         Turns { short: Arc::default(), long: Arc::new(Semaphore::new(processors.saturating_sub(1).max(1))) }
     }
 
-    /// Of a call that begins.
+    /// Registers a call that begins.
     pub(crate) fn begin(&self) -> Turn {
         self.short.fetch_add(1, Ordering::Relaxed);
         Turn { turns: self.clone(), is_short: true, waiting: None }
@@ -44,8 +44,8 @@ impl Turns {
 }
 
 impl Turn {
-    /// Ready when the call, whose guest has run for `spent`, may run for a tick. What is given is
-    /// held until then.
+    /// Ready when the call, whose guest has run for `spent`, may run for a tick. The permit, if
+    /// any, must be held until the tick ends.
     pub(crate) fn poll(
         &mut self,
         spent: Duration,
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn long_calls_take_turns_while_there_are_short_ones() {
+    fn long_calls_take_turns_beside_short_ones() {
         let turns = Turns { short: Arc::default(), long: Arc::new(Semaphore::new(1)) };
         let [mut one, mut other, mut third] = [turns.begin(), turns.begin(), turns.begin()];
         assert!(matches!(poll(&mut one, 0), Poll::Ready(None)));

@@ -1,13 +1,13 @@
-//! The interfaces of `wit/deps` are the standard's, type for type.
-#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+//! Compares the interfaces of `wit/deps` with the standard's, type for type.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use wit_parser::{Resolve, TypeDefKind};
 
-/// The folder of a dependency's source. Only what this platform needs has been downloaded, so no
-/// other is asked for.
+/// The folder of a dependency's source. Only packages of this platform are downloaded, so `cargo
+/// metadata` must filter by it.
 fn source_of(package: &str) -> PathBuf {
     let rustc = Command::new("rustc").arg("-vV").output().unwrap();
     let facts = String::from_utf8(rustc.stdout).unwrap();
@@ -26,8 +26,7 @@ fn source_of(package: &str) -> PathBuf {
     Path::new(found["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
 }
 
-/// A package of those in `folder` and its `deps`: everything but comments and worlds, one line an
-/// item.
+/// Describes a package of `folder` and its `deps`, without comments and worlds, one line an item.
 fn describe(folder: &Path, name: &str) -> Vec<String> {
     let mut resolve = Resolve::default();
     resolve.push_path(folder).unwrap();
@@ -94,7 +93,7 @@ fn describe_kind(resolve: &Resolve, kind: &TypeDefKind) -> String {
         }
         TypeDefKind::Resource => "resource".to_owned(),
         TypeDefKind::Type(ty) => format!("= {}", describe_type(resolve, ty)),
-        other => panic!("a kind of type that is told nowhere: {other:?}"),
+        other => panic!("this kind of type is not handled: {other:?}"),
     }
 }
 
@@ -108,28 +107,28 @@ fn describe_type(resolve: &Resolve, ty: &wit_parser::Type) -> String {
     }
 }
 
-/// Our copy of `name` is what `reference` has, a folder or file of the crate `krate`, of at least
-/// `least` items.
-fn same(name: &str, krate: &str, reference: &str, least: usize) {
+/// Asserts that our copy of `name` equals `reference`, a folder or file of the crate `krate` with
+/// at least `min` items.
+fn same(name: &str, krate: &str, reference: &str, min: usize) {
     let reference = describe(&source_of(krate).join(reference), name);
-    assert!(reference.len() >= least, "{reference:?}");
+    assert!(reference.len() >= min, "{reference:?}");
     let ours = describe(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit"), name);
     assert_eq!(ours, reference);
 }
 
 #[test]
-fn wasi_nn_is_the_reference_crates_type_for_type() {
+fn wasi_nn_equals_the_reference_crate() {
     same("wasi:nn@0.2.0-rc-2024-10-28", "wasmtime-wasi-nn", "wit/wasi-nn.wit", 20);
 }
 
 #[test]
-fn wasi_config_is_the_reference_crates_type_for_type() {
+fn wasi_config_equals_the_reference_crate() {
     same("wasi:config@0.2.0-rc.1", "wasmtime-wasi-config", "wit/deps/config", 4);
 }
 
 #[test]
-fn wasi_http_and_what_it_needs_are_the_reference_crates_type_for_type() {
-    for (name, least) in [("cli", 20), ("clocks", 8), ("http", 60), ("io", 12), ("random", 6)] {
-        same(&format!("wasi:{name}@0.2.12"), "wasmtime-wasi-http", "wit", least);
+fn wasi_http_equals_the_reference_crate() {
+    for (name, min) in [("cli", 20), ("clocks", 8), ("http", 60), ("io", 12), ("random", 6)] {
+        same(&format!("wasi:{name}@0.2.12"), "wasmtime-wasi-http", "wit", min);
     }
 }

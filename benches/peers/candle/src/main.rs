@@ -1,9 +1,9 @@
 //! candle-transformers' quantized Phi-3 beside our own.
 //!
-//! Without an argument: its logits against tests/data/language/golden.json, for the small phi3
-//! files that it can load (no grouped heads and no long-RoPE factors, which it does not read); exit
-//! code 1 where they disagree. With the path of a GGUF file: tokens a second of a prompt and of an
-//! answer, and the peak of resident memory, as one line of JSON.
+//! Without an argument: compares its logits with tests/data/language/golden.json, for the small
+//! phi3 files that it can load (without grouped heads and long-RoPE factors, which it does not
+//! read); exit code 1 if they disagree. With the path of a GGUF file: tokens per second of a prompt
+//! and of an answer, and the peak of resident memory, as one line of JSON.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const FILES: [&str; 3] = ["phi3-f32.gguf", "phi3-q4_0-head96.gguf", "phi3-q4_k.gguf"];
 
-/// Tokens of the prompts and of the answer that are timed.
+/// Tokens of the timed prompts and of the timed answer.
 const PROMPTS: [u32; 2] = [128, 512];
 const ANSWER: usize = 32;
 

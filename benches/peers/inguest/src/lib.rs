@@ -1,8 +1,8 @@
-//! A guest that brings its model along: the file and what runs it are part of the component, and
-//! the host only passes the tensors in. Each request has a fresh instance, so each request reads
-//! the model as well; `runs` in the settings says how often it then computes, from which the time
-//! of one computation follows. With `agreement` the host computes the same, and outputs that differ
-//! by more are a fault.
+//! A guest that includes its model: the file and its runtime are part of the component, and the
+//! host only passes the tensors in. Each request has a fresh instance, so each request also reads
+//! the model. The setting `runs` is the number of computations per request, from which the time of
+//! one computation follows. With the setting `agreement` the host computes the same, and outputs
+//! that differ by more are a fault.
 
 use guest_sdk::nn::{self, TensorType};
 use guest_sdk::settings::Settings;
@@ -52,7 +52,7 @@ impl Predictor for InGuest {
     }
 }
 
-/// See that the host's model says the same.
+/// Checks that the host's model returns the same outputs.
 fn compare(model: &str, inputs: Vec<NamedTensor>, outputs: &[NamedTensor], agreement: f32) -> Result<(), Fault> {
     let inputs = inputs.into_iter().map(|input| (input.name, nn::Tensor::new(&input.dimensions, input.ty, &input.data)));
     for (name, tensor) in nn::Model::open(model)?.run(inputs)?.into_tensors() {
@@ -69,7 +69,7 @@ fn compare(model: &str, inputs: Vec<NamedTensor>, outputs: &[NamedTensor], agree
     Ok(())
 }
 
-/// A tensor of the host's as rten's.
+/// Converts a tensor of the host to rten's type.
 fn value(input: &NamedTensor) -> Result<Value, String> {
     let shape: Vec<usize> = input.dimensions.iter().map(|size| *size as usize).collect();
     let words = input.data.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);

@@ -1,10 +1,10 @@
 //! The guest of `infer bench --task tensor` on wasmtime's own wasi-nn host.
 //!
 //! `stock-peer COMPONENT FOLDER INPUT TENSOR SHAPE`: the component is target/guests/predict.wasm,
-//! the folder holds model.onnx, the tensor is a file of little-endian f32 values, the shape is such
-//! as `1,3,224,224`. Each request has a fresh instance, as ours has. Lines on standard input are
-//! obeyed: `answer` prints the first output's values, `run CONCURRENCY SECONDS` the inferences and
-//! the seconds that they took, each as one line of JSON.
+//! the folder contains model.onnx, the tensor is a file of little-endian f32 values, the shape has
+//! the form `1,3,224,224`. Each request has a fresh instance, as in `infer`. It reads commands on
+//! standard input: `answer` prints the first output's values, `run CONCURRENCY SECONDS` the number
+//! of inferences and their seconds, each as one line of JSON.
 
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;
@@ -24,7 +24,7 @@ wasmtime::component::bindgen!({ path: "../../../wit", world: "predictor" });
 use exports::infer::guest::prediction::NamedTensor;
 use wasi::nn::tensor::TensorType;
 
-/// The name by which the guest asks.
+/// The guest's name for the model.
 const MODEL: &str = "model";
 
 /// The registry of a store: one model.
@@ -55,7 +55,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// One request, on an instance of its own.
+    /// One request, on its own instance.
     fn predict(&self) -> wasmtime::Result<Vec<NamedTensor>> {
         let nn = WasiNnCtx::new(Vec::<Backend>::new(), Registry::from(OneModel(self.graph.clone())));
         let mut store = Store::new(&self.engine, State { nn, table: ResourceTable::new() });
@@ -78,15 +78,15 @@ impl Peer {
         Ok(json!(values))
     }
 
-    /// `concurrency` clients, each asking again when it has its answer.
+    /// Runs `concurrency` clients, each with one request at a time.
     fn run(&self, concurrency: usize, length: Duration) -> wasmtime::Result<Value> {
         let began = Instant::now();
         let client = || -> wasmtime::Result<Vec<f64>> {
             let mut latencies = Vec::new();
             while began.elapsed() < length {
-                let asked = Instant::now();
+                let started = Instant::now();
                 self.predict()?;
-                latencies.push(asked.elapsed().as_secs_f64() * 1e3);
+                latencies.push(started.elapsed().as_secs_f64() * 1e3);
             }
             Ok(latencies)
         };
@@ -107,7 +107,7 @@ fn main() -> wasmtime::Result<()> {
     let [component, folder, input, tensor, shape] = arguments.as_slice() else {
         bail!("expected COMPONENT FOLDER INPUT TENSOR SHAPE, found {} arguments", arguments.len());
     };
-    // One thread a session, as `infer` has by default; all sessions of the process use this pool.
+    // One thread per session, as in `infer` by default; all sessions of the process use this pool.
     ort::init()
         .with_global_thread_pool(ort::environment::GlobalThreadPoolOptions::default().with_intra_threads(1)?)
         .commit()?;

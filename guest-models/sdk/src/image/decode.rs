@@ -1,4 +1,4 @@
-//! JPEG, PNG, WebP and GIF files into pixels.
+//! Decodes JPEG, PNG, WebP and GIF files.
 
 use std::io::Cursor;
 
@@ -6,59 +6,23 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::frames::{self, Contents};
+use super::limits::{DECODER_BYTES, GIF_FRAME_BYTES, METADATA_BYTES};
+use super::picture::{Picture, Pixels, over_white};
 use crate::Fault;
 
-/// The most pixels of an image unless a setting says otherwise: a photo of 16 megapixels.
-pub const DEFAULT_MAX_PIXELS: u32 = 16_000_000;
-
-/// Memory that a decoder may take beside the pixels: tables, a palette, the coefficients of a
-/// progressive JPEG.
-const DECODER_BYTES: u64 = 64 << 20;
-
-/// Memory that a decoder of GIF files may take beside the pixels, for a first frame that does not
-/// fill the canvas.
-const GIF_FRAME_BYTES: u64 = 16 << 20;
-
-/// What comes before the pixels of a PNG, inflated: a colour profile, texts. Nothing of it is kept,
-/// and it inflates a thousandfold.
-pub(super) const METADATA_BYTES: u64 = 8 << 20;
-
-/// A decoded image: eight bits a channel, opaque, as stored in the file.
-#[derive(Clone, Debug)]
-pub struct Picture {
-    pub(super) width: u32,
-    pub(super) height: u32,
-    pub(super) pixels: Pixels,
-    /// How the picture is meant to be looked at; the pixels are not turned yet.
-    pub(super) orientation: Orientation,
-}
-
-/// Pixels row by row, as they came from the decoder: repacking 16 megapixels to RGB would double
-/// the memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Pixels {
-    /// 1 byte a pixel.
-    Grey(Vec<u8>),
-    /// 3 bytes a pixel.
-    Rgb(Vec<u8>),
-    /// 4 bytes a pixel, the fourth without meaning.
-    RgbPadded(Vec<u8>),
-}
-
-/// Decode `file`, of at most `max_pixels` pixels: the first frame, where it has several.
+/// Decodes `file`, of at most `max_pixels` pixels: the first frame if it has several.
 ///
-/// The format is told from the bytes. What is transparent shows white.
+/// The format is detected from the bytes. Transparent pixels become white.
 ///
 /// # Errors
 ///
-/// `unsupported-media` when the bytes are in none of the formats; `too-large`, before anything is
-/// decoded, when the header claims more pixels than allowed; `invalid-input` when the file is
-/// broken.
+/// `unsupported-media` when the format is unknown; `too-large`, before decoding, when the header
+/// claims more pixels than allowed; `invalid-input` when the file is broken.
 pub fn decode(file: &[u8], max_pixels: u32) -> Result<Picture, Fault> {
     decode_file(file, max_pixels).map(|(picture, _, _)| picture)
 }
 
-/// As [`decode`], with the format of the file, and what else is in it.
+/// Decodes as [`decode`], and also returns the file's format and contents.
 pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, ImageFormat, Contents), Fault> {
     let format = format(file)?;
     let name = name(format);
@@ -70,8 +34,7 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
         error => Fault::InvalidInput(format!("image: the {name} file is broken: {error}")),
     };
     if format == ImageFormat::Jpeg && !is_sampled_as_usual(file) {
-        let message =
-            "image: the JPEG file has more of its colours than of its brightness, which no encoder writes";
+        let message = "image: the JPEG file samples chroma more finely than luma, which is not supported";
         return Err(Fault::InvalidInput(message.to_owned()));
     }
     let most_bytes = u64::from(max_pixels) * 4;
@@ -99,7 +62,7 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
     let contents = frames::contents(file, format);
     if contents.largest > pixels {
         return Err(Fault::InvalidInput(format!(
-            "image: the {name} file of {width}x{height} holds a picture of {} pixels, more than fit",
+            "image: the {name} file of {width}x{height} contains a picture of {} pixels, more than fit",
             contents.largest
         )));
     }
@@ -107,22 +70,15 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
         limits.max_alloc = Some((most_bytes + GIF_FRAME_BYTES).saturating_sub(decoder.total_bytes()));
     }
     decoder.set_limits(limits).map_err(broken)?;
-    // A picture with unreadable metadata is still a picture.
+    // Unreadable metadata does not make a picture invalid.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
     Ok((Picture { width, height, pixels: opaque(decoded), orientation }, format, contents))
 }
 
-impl Picture {
-    /// Width and height as stored.
-    pub(super) fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
-    }
-}
-
-/// Whether no channel of a JPEG file has more samples, along an axis, than the first: the decoder
-/// panics where one has. Every frame header is looked at, wherever it is, since what a damaged file
-/// skips is the decoder's to say.
+/// Returns true if no channel of a JPEG file has more samples along an axis than the first: the
+/// decoder panics otherwise. The scan inspects every frame header in the file, since only the
+/// decoder decides which parts of a damaged file it skips.
 fn is_sampled_as_usual(file: &[u8]) -> bool {
     let mut rest = file;
     while let Some(at) = rest.iter().position(|&byte| byte == 0xff) {
@@ -143,7 +99,7 @@ fn is_sampled_as_usual(file: &[u8]) -> bool {
     true
 }
 
-/// Which of the formats that guests read these bytes are in.
+/// Detects the format of a file among those that guests read.
 fn format(file: &[u8]) -> Result<ImageFormat, Fault> {
     const READ: &str = "JPEG, PNG, WebP or GIF";
     match image::guess_format(file) {
@@ -153,13 +109,13 @@ fn format(file: &[u8]) -> Result<ImageFormat, Fault> {
             Err(Fault::UnsupportedMedia(format!("image: expected {READ}, found {found}")))
         }
         Err(_) if file.is_empty() => {
-            Err(Fault::UnsupportedMedia(format!("image: expected {READ}, found no bytes at all")))
+            Err(Fault::UnsupportedMedia(format!("image: expected {READ}, found an empty file")))
         }
-        Err(_) => Err(Fault::UnsupportedMedia(format!("image: expected {READ}, found none of them"))),
+        Err(_) => Err(Fault::UnsupportedMedia(format!("image: expected {READ}, found an unknown format"))),
     }
 }
 
-/// The name of a format that guests read; empty for any other.
+/// Name of a format that guests read; empty for any other.
 fn name(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Jpeg => "JPEG",
@@ -170,7 +126,7 @@ fn name(format: ImageFormat) -> &'static str {
     }
 }
 
-/// The pixels over white, in place where they have eight bits a channel.
+/// Blends the pixels over white, in place if they have eight bits per channel.
 fn opaque(image: DynamicImage) -> Pixels {
     match image {
         DynamicImage::ImageLuma8(image) => Pixels::Grey(image.into_raw()),
@@ -185,21 +141,9 @@ fn opaque(image: DynamicImage) -> Pixels {
     }
 }
 
-/// Lay pixels of `N` bytes, the last of which is their opacity, on white.
-pub(super) fn over_white<const N: usize>(mut pixels: Vec<u8>) -> Vec<u8> {
-    for pixel in pixels.chunks_exact_mut(N) {
-        let Some((alpha, colors)) = pixel.split_last_mut() else { continue };
-        let alpha = u32::from(*alpha);
-        for color in colors {
-            let blended = (u32::from(*color) * alpha + 255 * (255 - alpha) + 127) / 255;
-            *color = blended as u8;
-        }
-    }
-    pixels
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::limits::DEFAULT_MAX_PIXELS;
     use super::*;
     use image::{GrayAlphaImage, GrayImage, Luma, LumaA, Rgb, Rgb32FImage, RgbImage, Rgba, RgbaImage};
 
@@ -214,7 +158,7 @@ mod tests {
         let mut png = encoded(GrayImage::new(1, 1), ImageFormat::Png);
         png[16..20].copy_from_slice(&width.to_be_bytes());
         png[20..24].copy_from_slice(&height.to_be_bytes());
-        // The reader checks what it reads: CRC-32 of the chunk's type and data.
+        // The decoder verifies the CRC-32 of the chunk's type and data.
         let crc = crc32(&png[12..29]);
         png[29..33].copy_from_slice(&crc.to_be_bytes());
         png
@@ -227,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_is_told_from_its_bytes() {
+    fn format_is_detected_from_bytes() {
         let image = RgbImage::from_pixel(5, 3, Rgb([200, 40, 90]));
         for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif] {
             let picture = decode(&encoded(image.clone(), format), 100).unwrap();
@@ -238,8 +182,8 @@ mod tests {
     #[test]
     fn other_bytes_are_unsupported_media() {
         for (file, found) in [
-            (&b""[..], "found no bytes at all"),
-            (b"<svg></svg>", "found none of them"),
+            (&b""[..], "found an empty file"),
+            (b"<svg></svg>", "found an unknown format"),
             (b"BM______________________________", "found bmp"),
         ] {
             match decode(file, 100) {
@@ -250,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_claims_too_many_pixels_is_refused_before_decoding() {
+    fn too_many_pixels_are_rejected_before_decoding() {
         for (width, height) in [(60_000, 60_000), (4_001, 4_000), (i32::MAX as u32, i32::MAX as u32)] {
             match decode(&png_header(width, height), DEFAULT_MAX_PIXELS) {
                 Err(Fault::TooLarge(message)) => assert!(message.starts_with("image: "), "{message}"),
@@ -260,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gif_or_webp_bomb_is_refused_too() {
+    fn gif_and_webp_bombs_are_rejected() {
         let mut gif = encoded(RgbImage::new(1, 1), ImageFormat::Gif);
         gif[6..10].copy_from_slice(&[0xff; 4]);
         let gif = decode(&gif, DEFAULT_MAX_PIXELS);
@@ -273,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_files_are_answered() {
+    fn truncated_files_do_not_panic() {
         let mut image = RgbImage::new(24, 24);
         for (x, y, pixel) in image.enumerate_pixels_mut() {
             *pixel = Rgb([(x * 31 + y * 17) as u8, (x * y) as u8, (x ^ y) as u8]);
@@ -282,7 +226,7 @@ mod tests {
             let file = encoded(image.clone(), format);
             for length in 0..file.len() {
                 match decode(&file[..length], 10_000) {
-                    // Some decoders show as much as there is.
+                    // Some decoders return the part that exists.
                     Ok(picture) => assert_eq!((picture.width, picture.height), (24, 24)),
                     Err(Fault::InvalidInput(_) | Fault::UnsupportedMedia(_)) => {}
                     Err(other) => panic!("{format:?} of {length} bytes: {other:?}"),
@@ -294,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_transparent_shows_white() {
+    fn transparent_pixels_become_white() {
         let mut rgba = RgbaImage::from_pixel(3, 1, Rgba([10, 20, 30, 255]));
         rgba.put_pixel(1, 0, Rgba([10, 20, 30, 0]));
         rgba.put_pixel(2, 0, Rgba([0, 100, 255, 128]));

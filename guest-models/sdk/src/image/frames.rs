@@ -1,5 +1,4 @@
-//! The pictures of an animation: how many a file holds, told from its blocks, and the later ones of
-//! them.
+//! Pictures of an animation: counts them from the blocks of a file, and decodes the later ones.
 
 use std::io::Cursor;
 
@@ -9,24 +8,23 @@ use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{AnimationDecoder as _, Frames, ImageDecoder as _, ImageFormat, ImageResult, Limits};
 
-use super::decode::{METADATA_BYTES, Picture, Pixels, over_white};
+use super::limits::{ANIMATION_BYTES, METADATA_BYTES};
+use super::picture::{Picture, Pixels, over_white};
 use crate::Fault;
 
-/// Memory that decoding an animation may take: its canvas several times.
-const ANIMATION_BYTES: u64 = 64 << 20;
-
-/// What a file's blocks say of its pictures, each of them read by its head alone.
+/// Facts about a file's pictures, read from their headers only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// Pictures: 1 in a file that is no animation, 0 in one that is broken before the first.
+    /// Number of pictures: 1 in a file without animation, 0 in a file that is broken before the
+    /// first.
     pub(super) pictures: u32,
-    /// The first picture is one for viewers that show no animations, and no frame of this one.
+    /// True if the first picture is a cover for viewers without animation, and not a frame.
     pub(super) has_cover: bool,
-    /// The pixels of the largest picture inside a WebP file; 0 in other formats.
+    /// Pixels of the largest picture inside a WebP file; 0 in other formats.
     pub(super) largest: u64,
 }
 
-/// What is in `file`.
+/// Reads the headers of `file`.
 pub(super) fn contents(file: &[u8], format: ImageFormat) -> Contents {
     let found = match format {
         ImageFormat::Gif => gif(file),
@@ -37,11 +35,11 @@ pub(super) fn contents(file: &[u8], format: ImageFormat) -> Contents {
     found.unwrap_or(Contents { pictures: 1, ..Contents::default() })
 }
 
-/// Give the pictures of `file` at the indices `wanted`, which rise and begin after the first, to
-/// `view`, with their indices.
+/// Decodes the pictures of `file` at `indices`, which are ascending and start after the first, and
+/// passes each to `view`.
 ///
-/// Frames build on those before them, so all up to the last are decoded, one at a time. Returns the
-/// index of the first that cannot be, where there is one.
+/// Frames build on earlier frames, so all up to the last are decoded, one at a time. Returns the
+/// index of the first that cannot be decoded, if any.
 ///
 /// # Errors
 ///
@@ -51,14 +49,14 @@ pub(super) fn later(
     format: ImageFormat,
     Contents { has_cover, .. }: Contents,
     orientation: Orientation,
-    wanted: &[u32],
+    indices: &[u32],
     view: &mut dyn FnMut(&Picture) -> Result<(), Fault>,
 ) -> Result<Option<u32>, Fault> {
-    let (Some(&first), Some(&last)) = (wanted.first(), wanted.last()) else { return Ok(None) };
+    let (Some(&first), Some(&last)) = (indices.first(), indices.last()) else { return Ok(None) };
     let Ok(mut frames) = open(file, format) else { return Ok(Some(first)) };
     for index in u32::from(has_cover)..=last {
         let Some(Ok(frame)) = frames.next() else { return Ok(Some(index)) };
-        if wanted.contains(&index) {
+        if indices.contains(&index) {
             let image = frame.into_buffer();
             let (width, height) = image.dimensions();
             let pixels = Pixels::RgbPadded(over_white::<4>(image.into_raw()));
@@ -89,9 +87,9 @@ fn open(file: &[u8], format: ImageFormat) -> ImageResult<Frames<'_>> {
     })
 }
 
-/// Image blocks of a GIF file.
+/// Counts the image blocks of a GIF file.
 fn gif(file: &[u8]) -> Option<Contents> {
-    // A colour table of 2 to 256 colours, where the flags have one.
+    // A colour table of 2 to 256 colours, if the flags announce one.
     let table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
     let mut contents = Contents::default();
     let mut rest = file.get(13 + table(*file.get(10)?)..)?;
@@ -114,7 +112,7 @@ fn gif(file: &[u8]) -> Option<Contents> {
     }
 }
 
-/// Frame controls of an animated PNG file.
+/// Counts the frame controls of an animated PNG file.
 fn png(file: &[u8]) -> Option<Contents> {
     let (mut is_animation, mut frames, mut before_data) = (false, 0_u32, None);
     let mut rest = file.get(8..)?;
@@ -135,7 +133,7 @@ fn png(file: &[u8]) -> Option<Contents> {
     Some(Contents { pictures, has_cover, largest: 0 })
 }
 
-/// Pictures of a WebP file, on their own or in frames.
+/// Counts the pictures of a WebP file, still or in frames.
 fn webp(file: &[u8]) -> Option<Contents> {
     let mut contents = Contents::default();
     let mut pictures = 0_u32;
@@ -157,7 +155,7 @@ fn webp(file: &[u8]) -> Option<Contents> {
     Some(contents)
 }
 
-/// Names and data of the chunks of a RIFF file; the last may be cut.
+/// Calls `each` with the name and data of each chunk of a RIFF file; the last may be cut.
 fn chunks(mut rest: &[u8], each: &mut dyn FnMut(&[u8; 4], &[u8])) {
     while let Some((name, [a, b, c, d, data @ ..])) = rest.split_first_chunk::<4>() {
         let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
@@ -169,7 +167,7 @@ fn chunks(mut rest: &[u8], each: &mut dyn FnMut(&[u8; 4], &[u8])) {
     }
 }
 
-/// The pixels that the head of a WebP bitstream claims.
+/// Number of pixels claimed by the header of a WebP bitstream.
 fn bitstream(name: &[u8; 4], data: &[u8]) -> u64 {
     let size = match (name, data) {
         (b"VP8 ", [_, _, _, 0x9d, 0x01, 0x2a, a, b, c, d, ..]) => {

@@ -1,5 +1,4 @@
-//! What a file's blocks say of its pictures, against files that Pillow wrote, and files that nobody
-//! would.
+//! Counts of pictures in files from Pillow, and in malformed files.
 
 use super::*;
 
@@ -41,7 +40,7 @@ fn sizes_inside_webp_files_are_read() {
 }
 
 #[test]
-fn cut_files_hold_fewer_pictures() {
+fn cut_files_have_fewer_pictures() {
     for file in [drawn!("sixty-frames.gif"), drawn!("sixty-frames.png"), drawn!("sixty-frames.webp")] {
         let format = image::guess_format(file).unwrap();
         let counted = |length: usize| contents(&file[..length], format).pictures;

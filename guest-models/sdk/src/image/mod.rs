@@ -1,15 +1,19 @@
-//! From the bytes of an untrusted image file to the numbers that a model takes.
+//! Converts untrusted image files to the numbers that a model takes.
 //!
-//! [`decode`] is the part that reads what strangers wrote, and the reason why it happens in a
-//! sandbox. A [`Recipe`], from the model's card, then crops, resizes and normalises. A [`Viewer`]
-//! shows more than the middle of the first frame. Nothing here asks the host for anything.
+//! [`decode`] parses the untrusted bytes, which is why it runs in a sandbox. A [`Recipe`], from the
+//! model's card, crops, resizes and normalises. A [`Viewer`] shows more of an image than the middle
+//! of its first frame. Nothing here calls the host.
 
 mod decode;
 mod frames;
+mod limits;
 mod orientation;
+mod picture;
 mod recipe;
 mod views;
 
-pub use decode::{DEFAULT_MAX_PIXELS, Picture, decode};
+pub use decode::decode;
+pub use limits::DEFAULT_MAX_PIXELS;
+pub use picture::Picture;
 pub use recipe::{Color, Filter, Layout, Recipe};
 pub use views::{DEFAULT_MAX_VIEWS, Seen, Viewer};

@@ -1,14 +1,14 @@
-//! How a picture is meant to be looked at, as its EXIF metadata says.
+//! Orientation of a picture, from its EXIF metadata.
 
 use image::metadata::Orientation;
 
-/// Whether looking at it right swaps width and height.
+/// Returns true if the orientation swaps width and height.
 pub(super) fn swaps_axes(orientation: Orientation) -> bool {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
-/// Where in a stored picture of `(width, height)` the pixel lies that is seen at `(x, y)`.
+/// Maps `(x, y)` of the oriented picture to the pixel of the stored picture of `(width, height)`.
 pub(super) fn stored_at(
     orientation: Orientation,
     (width, height): (u32, u32),
@@ -32,7 +32,7 @@ mod tests {
     use image::{DynamicImage, GenericImageView, GrayImage};
 
     #[test]
-    fn all_eight_agree_with_turning_the_whole_picture() {
+    fn all_eight_orientations_map_pixels() {
         let (width, height) = (4, 3);
         let stored = GrayImage::from_raw(width, height, (0..12).collect()).unwrap();
         for exif in 1..=8 {

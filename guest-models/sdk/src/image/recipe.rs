@@ -1,15 +1,15 @@
-//! How pixels become a model's numbers: crop, resize, normalise.
+//! Converts pixels to a model's numbers: crops, resizes, normalises.
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3, U8x4};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
-use super::decode::{Picture, Pixels};
 use super::orientation::{stored_at, swaps_axes};
+use super::picture::{Picture, Pixels};
 use crate::Fault;
 use crate::card::{Axis, Card};
 
-/// The order of a tensor's axes.
+/// Order of a tensor's axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `(3, height, width)` for each image.
@@ -18,7 +18,7 @@ pub enum Layout {
     Nhwc,
 }
 
-/// The order of the three channels.
+/// Order of the three channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Color {
     /// Red first.
@@ -27,8 +27,7 @@ pub enum Color {
     Bgr,
 }
 
-/// How pixels are weighed when resizing. Shrinking widens the window, as Pillow does, so nothing
-/// aliases.
+/// Filter for resizing. Shrinking widens its window, as in Pillow, to avoid aliasing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// A triangle.
@@ -40,39 +39,39 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// Each filter with its name in a card.
+    /// Each filter with its name in cards.
     pub const NAMED: [(&'static str, Filter); 3] =
         [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic), ("lanczos", Filter::Lanczos)];
 }
 
-/// How a model wants its images, from its card.
+/// A model's requirements for images, from its card.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
-    /// Of the tensor, in pixels.
+    /// Width of the tensor in pixels.
     pub width: u32,
-    /// Of the tensor, in pixels.
+    /// Height of the tensor in pixels.
     pub height: u32,
-    /// The order of the axes.
+    /// Order of the axes.
     pub layout: Layout,
-    /// The order of the channels.
+    /// Order of the channels.
     pub color: Color,
-    /// The side of the central square that is used, as a share of the shorter side: above 0, at
-    /// most 1.
+    /// Side of the central square, as a share of the shorter side: above 0, at most 1.
     pub crop: f64,
-    /// How to resize the square.
+    /// Filter that resizes the square.
     pub filter: Filter,
-    /// What is subtracted from a value of 0 to 255; one for each channel, in the order of `color`.
+    /// Mean of each channel, subtracted from values of 0 to 255, in the order of `color`.
     pub mean: [f32; 3],
-    /// What the difference is divided by.
+    /// Divisor of the difference, for each channel.
     pub std: [f32; 3],
 }
 
 impl Recipe {
-    /// The recipe on a model's card.
+    /// Reads the recipe from a model's card.
     ///
     /// # Errors
     ///
-    /// `internal` when the model's input is no image, or one that this SDK cannot make.
+    /// `internal` when the model's input is not an image, or has a format that this SDK does not
+    /// support.
     pub fn from_card(card: &Card<'_>) -> Result<Recipe, Fault> {
         let dtype = card.require("input.dtype")?;
         if dtype != "f32" {
@@ -129,11 +128,11 @@ impl Recipe {
         }
     }
 
-    /// Append the numbers for the central square of `picture` to `tensor`.
+    /// Appends the numbers for the central square of `picture` to `tensor`.
     ///
     /// # Errors
     ///
-    /// `internal` when the resizer refuses, which it has no reason to.
+    /// `internal` when the resizer fails, which is not expected.
     pub fn apply(&self, picture: &Picture, tensor: &mut Vec<f32>) -> Result<(), Fault> {
         let (width, height) = picture.size();
         let middle = (width.max(height) - self.side(width.min(height))) / 2;
@@ -141,22 +140,22 @@ impl Recipe {
         Ok(())
     }
 
-    /// The side of the square that is used of a picture with this shorter side, in its pixels.
+    /// Side of the central square of a picture with this shorter side, in its pixels.
     fn side(&self, short: u32) -> u32 {
         ((f64::from(short) * self.crop) as u32).max(1)
     }
 
-    /// Where on the longer side of a picture of this size its views begin, at most `most` of them,
-    /// and the share of that side that they show. The margin of the central square on the shorter
-    /// side counts as shown, and is left on the longer side too.
-    pub(super) fn offsets(&self, (width, height): (u32, u32), most: u32) -> (Vec<u32>, f64) {
+    /// Offsets of the views along the longer side of a picture of this size, at most `max`, and the
+    /// share of that side that they show. The margin of the central square on the shorter side
+    /// counts as shown, and is left out on the longer side too.
+    pub(super) fn offsets(&self, (width, height): (u32, u32), max: u32) -> (Vec<u32>, f64) {
         let (short, long) = (width.min(height), width.max(height));
         let side = self.side(short);
         let margin = (short - side) / 2;
         let span = long - 2 * margin;
-        // The central square of a photo of 4 by 3 is taken for the whole.
+        // The central square of a photo of 4:3 counts as the whole.
         let enough = if 3 * u64::from(span) <= 4 * u64::from(side) { 1 } else { span.div_ceil(side) };
-        let views = (enough | 1).min(most).max(1);
+        let views = (enough | 1).min(max).max(1);
         let share = if views >= enough { 1.0 } else { f64::from(views) * f64::from(side) / f64::from(span) };
         if views == 1 {
             return (vec![(long - side) / 2], share);
@@ -167,7 +166,7 @@ impl Recipe {
         (offsets, share)
     }
 
-    /// A square of the picture, resized and the right way up: RGB, row by row.
+    /// Resizes a square of the picture and applies the orientation: RGB, row by row.
     pub(super) fn resize(&self, picture: &Picture, offset: u32) -> Result<Vec<[u8; 3]>, Fault> {
         match &picture.pixels {
             Pixels::Grey(pixels) => self.resize_pixels(picture, offset, pixels, |pixel: &U8| [pixel.0; 3]),
@@ -179,9 +178,8 @@ impl Recipe {
         }
     }
 
-    /// The picture is turned after resizing: it is small then, and turning commutes with the
-    /// filter. A type of pixel at a time, since the resizer that takes any brings the code for a
-    /// dozen.
+    /// Rotates after resizing: the picture is small then, and rotation commutes with the filter.
+    /// One type of pixel per instance, since the generic resizer includes code for a dozen types.
     fn resize_pixels<P: PixelTrait>(
         &self,
         &Picture { width, height, orientation, .. }: &Picture,
@@ -201,7 +199,8 @@ impl Recipe {
 
         let source =
             TypedImageRef::<P>::from_buffer(width, height, pixels).map_err(|error| internal(&error))?;
-        // A view: the resizer's own crop option would let the filter look across its edge.
+        // A view of the square: the resizer's own crop option would let the filter read across its
+        // edge.
         let square =
             TypedCroppedImage::new(source, left, top, side, side).map_err(|error| internal(&error))?;
         let stored = if swaps { (self.height, self.width) } else { (self.width, self.height) };
@@ -223,10 +222,10 @@ impl Recipe {
         Ok(turned.collect())
     }
 
-    /// Append the numbers for a square of an image to `tensor`: its pixels of the recipe's width
-    /// and height, row by row, as red, green and blue.
+    /// Appends the numbers for a square of an image to `tensor`. `rgb` has the recipe's width and
+    /// height, row by row, as red, green and blue.
     pub fn normalise(&self, rgb: &[[u8; 3]], tensor: &mut Vec<f32>) {
-        // 768 divisions instead of three a pixel.
+        // 768 divisions instead of three per pixel.
         let value = |channel: usize, byte: usize| (byte as f32 - self.mean[channel]) / self.std[channel];
         let tables: [[f32; 256]; 3] =
             std::array::from_fn(|channel| std::array::from_fn(|byte| value(channel, byte)));
@@ -255,7 +254,7 @@ fn internal(error: &dyn std::fmt::Display) -> Fault {
     Fault::Internal(format!("image: {error}"))
 }
 
-/// One number for all channels, or three with commas between.
+/// Parses one number for all channels, or three separated by commas.
 fn channels(card: &Card<'_>, key: &str) -> Result<[f32; 3], Fault> {
     let text = card.require(key)?;
     let numbers: Vec<f32> = text.split(',').filter_map(|number| number.trim().parse().ok()).collect();

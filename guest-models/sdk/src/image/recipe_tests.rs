@@ -1,4 +1,4 @@
-//! `Recipe` against Pillow, and by hand.
+//! Compares `Recipe` with Pillow and with results by hand.
 
 use image::metadata::Orientation;
 
@@ -35,7 +35,7 @@ fn recipe(size: u32, crop: f64, filter: Filter) -> Recipe {
 }
 
 #[test]
-fn resized_squares_are_pillows() {
+fn resized_squares_equal_pillow() {
     let golden = include_bytes!("../../testdata/pillow.rgb");
     let cases = [
         (301, 200, 0.875, Filter::Bicubic, 1),
@@ -74,13 +74,13 @@ fn grey_and_padded_pixels_resize_like_rgb() {
 }
 
 #[test]
-fn one_pixel_is_enough_of_a_picture() {
+fn one_pixel_is_enough() {
     let tensor = recipe(8, 0.875, Filter::Bicubic).middle(&pattern(1, 1, 1));
     assert_eq!(tensor, [[40; 3]; 8 * 8]);
 }
 
 #[test]
-fn numbers_lie_as_the_layout_and_color_say() {
+fn numbers_follow_layout_and_color() {
     let picture = Picture {
         width: 2,
         height: 2,
@@ -106,7 +106,7 @@ fn numbers_lie_as_the_layout_and_color_say() {
 
 #[test]
 fn views_cover_the_longer_side_evenly() {
-    // Size, crop, the most views; where they begin, and the share of the longer side.
+    // Size, crop, maximum of views; offsets, and the share of the longer side.
     let cases: [(_, f64, u32, &[u32], f64); 14] = [
         ((100, 100), 1.0, 5, &[0], 1.0),
         ((133, 100), 1.0, 5, &[16], 1.0),
@@ -123,21 +123,21 @@ fn views_cover_the_longer_side_evenly() {
         ((1, 16_000_000), 1.0, 3, &[0, 7_999_999, 15_999_999], 3.0 / 16_000_000.0),
         ((2, 1), 0.5, 5, &[0, 1], 1.0),
     ];
-    for (size, crop, most, expected, share) in cases {
-        let (offsets, found) = recipe(24, crop, Filter::Bicubic).offsets(size, most);
-        assert_eq!(offsets, expected, "{size:?}, {crop}, {most}");
-        assert!((found - share).abs() < 1e-9, "{size:?}, {crop}, {most}: {found}");
+    for (size, crop, max, expected, share) in cases {
+        let (offsets, found) = recipe(24, crop, Filter::Bicubic).offsets(size, max);
+        assert_eq!(offsets, expected, "{size:?}, {crop}, {max}");
+        assert!((found - share).abs() < 1e-9, "{size:?}, {crop}, {max}: {found}");
     }
 }
 
 #[test]
 fn views_follow_the_orientation() {
-    // What lies at the left of the picture as it is seen, whichever way it is stored.
+    // The left part of the oriented picture, for each stored orientation.
     let seen = pattern(90, 40, 1);
     let expected = recipe(8, 1.0, Filter::Bicubic).resize(&seen, 50).unwrap();
     let Pixels::Rgb(pixels) = &seen.pixels else { unreachable!() };
     let turned = (0..90).flat_map(|x| (0..40).rev().map(move |y| (x, y)));
-    // Stored so that turning it by 270 degrees shows it.
+    // Stored so that a rotation by 270 degrees shows it.
     let stored = turned.flat_map(|(x, y)| pixels[3 * (y * 90 + x)..][..3].to_vec()).collect();
     let orientation = Orientation::Rotate270;
     let stored = Picture { width: 40, height: 90, pixels: Pixels::Rgb(stored), orientation };
@@ -167,7 +167,7 @@ fn settings(changed: &str, value: &str) -> Settings {
 }
 
 #[test]
-fn a_recipe_comes_from_the_card() {
+fn recipe_comes_from_the_card() {
     let settings = settings("", "");
     let found = Recipe::from_card(&settings.card("image").unwrap()).unwrap();
     let mean = [127.0; 3];
@@ -176,7 +176,7 @@ fn a_recipe_comes_from_the_card() {
 }
 
 #[test]
-fn a_card_that_the_sdk_cannot_follow_is_refused_by_key() {
+fn unsupported_card_names_the_key() {
     for (key, value) in [
         ("input.dtype", "u8"),
         ("input.shape", "N,1,224,224"),

@@ -1,10 +1,10 @@
-//! Views of animations and long images: which they are, and what a hostile file costs.
+//! Views of animations and long images, and the cost of hostile files.
 
 use image::codecs::gif::GifEncoder;
 use image::{Delay, Frame, Rgba, RgbaImage};
 
 use super::*;
-use crate::image::decode::DEFAULT_MAX_PIXELS;
+use crate::image::limits::DEFAULT_MAX_PIXELS;
 use crate::image::recipe::{Color, Filter, Layout};
 
 macro_rules! drawn {
@@ -18,7 +18,7 @@ fn recipe() -> Recipe {
     Recipe { width: 8, height: 8, layout, color, crop: 1.0, filter, mean: [0.0; 3], std: [1.0; 3] }
 }
 
-/// What the views of a file are, each as the middle of its red channel, and what they show.
+/// The middle of the red channel of each view of a file, and the part that they show.
 fn show(file: &[u8], max_pixels: u32, max_views: u32) -> Result<(Vec<u8>, Seen), Fault> {
     let recipe = recipe();
     let mut reds = Vec::new();
@@ -35,7 +35,7 @@ fn gif(width: u32, height: u32, frames: u8) -> Vec<u8> {
     drawn_gif(width, height, frames, |red, y| [red, 0, if y >= height * 3 / 4 { 255 } else { 0 }])
 }
 
-/// A GIF of frames of the colours that `color` gives for the number of a frame and a line of it.
+/// A GIF whose pixels have the `color` of a frame's number and a line.
 fn drawn_gif(width: u32, height: u32, frames: u8, color: impl Fn(u8, u32) -> [u8; 3]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut file, 30);
@@ -52,7 +52,7 @@ fn drawn_gif(width: u32, height: u32, frames: u8, color: impl Fn(u8, u32) -> [u8
 
 #[test]
 fn frames_are_spread_from_first_to_last() {
-    for (frames, most, expected) in [
+    for (frames, max, expected) in [
         (1, 5, &[0][..]),
         (2, 5, &[0, 1]),
         (5, 5, &[0, 1, 2, 3, 4]),
@@ -62,8 +62,8 @@ fn frames_are_spread_from_first_to_last() {
         (60, 1, &[0]),
         (60, 0, &[0]),
     ] {
-        let (reds, seen) = show(&gif(10, 10, frames), DEFAULT_MAX_PIXELS, most).unwrap();
-        assert_eq!(reds, expected, "{frames} frames, {most} views");
+        let (reds, seen) = show(&gif(10, 10, frames), DEFAULT_MAX_PIXELS, max).unwrap();
+        assert_eq!(reds, expected, "{frames} frames, {max} views");
         assert_eq!((seen.frames as usize, seen.of_frames), (expected.len(), frames.into()));
         assert_eq!(seen.is_whole(), expected.len() == usize::from(frames));
     }
@@ -71,8 +71,8 @@ fn frames_are_spread_from_first_to_last() {
 
 #[test]
 fn long_frames_share_the_views() {
-    let shown = |frames, most| {
-        let (reds, seen) = show(&gif(20, 10, frames), DEFAULT_MAX_PIXELS, most).unwrap();
+    let shown = |frames, max| {
+        let (reds, seen) = show(&gif(20, 10, frames), DEFAULT_MAX_PIXELS, max).unwrap();
         (reds, seen.to_string())
     };
     assert_eq!(shown(1, 5), (vec![0, 0, 0], "100 % of its length".to_owned()));
@@ -84,7 +84,7 @@ fn long_frames_share_the_views() {
 
 #[test]
 fn blank_views_are_left_out_beside_others() {
-    // Frames of one colour, but for those with a number in `drawn`.
+    // Frames of one colour, except those in `drawn`.
     let reds = |frames, drawn: &[u8]| {
         let color = |number, y| [number, 0, if drawn.contains(&number) && y > 7 { 255 } else { 0 }];
         let (reds, seen) = show(&drawn_gif(10, 10, frames, color), DEFAULT_MAX_PIXELS, 5).unwrap();
@@ -94,10 +94,10 @@ fn blank_views_are_left_out_beside_others() {
     assert_eq!(reds(2, &[1]), [1]);
     assert_eq!(reds(4, &[0, 2]), [0, 2]);
     assert_eq!(reds(4, &[3]), [3]);
-    // An image that is blank throughout is judged as that.
+    // A blank image is judged as blank.
     assert_eq!(reds(1, &[]), [0]);
     assert_eq!(reds(4, &[]), [0]);
-    // What nobody sees is no content; what somebody may see is.
+    // Invisible noise is not content; visible differences are.
     let faint = |levels| {
         let color = |number, y| [100 + 50 * number, if number == 1 && y > 7 { levels } else { 0 }, 0];
         show(&drawn_gif(10, 10, 2, color), DEFAULT_MAX_PIXELS, 5).unwrap().0
@@ -115,11 +115,11 @@ fn blank_views_are_left_out_beside_others() {
 
 #[test]
 fn frames_past_the_pixel_budget_stay_unseen() {
-    // A frame counts 4,096 pixels at least, and there are no more of them than half an image's.
+    // A frame costs at least 4,096 pixels, and the budget is half of an image's pixels.
     let (reds, seen) = show(&gif(10, 10, 60), 20 * 4_096, 5).unwrap();
     assert_eq!(reds, [0, 2, 4, 6, 9]);
     assert_eq!(seen.to_string(), "5 of 60 frames");
-    // Frames of more than a sixth of that: the first alone.
+    // Frames of more than a sixth of that: only the first is shown.
     let (reds, seen) = show(&gif(100, 100, 6), 50_000, 5).unwrap();
     assert_eq!((reds, seen.to_string()), (vec![0], "1 of 6 frames".to_owned()));
     // Animations of one input share the budget.
@@ -131,7 +131,7 @@ fn frames_past_the_pixel_budget_stay_unseen() {
 
 #[test]
 fn later_frames_are_composed_in_every_format() {
-    // Of the drawn files the last frame shows a picture, where the first is grey.
+    // In the drawn files the last frame shows a picture, where the first is grey.
     for file in [
         drawn!("second-frame.gif"),
         drawn!("second-frame.png"),
@@ -150,7 +150,7 @@ fn later_frames_are_composed_in_every_format() {
 }
 
 #[test]
-fn broken_animations_show_what_can_be_decoded() {
+fn broken_animations_show_decodable_frames() {
     for file in [drawn!("sixty-frames.gif"), drawn!("sixty-frames.png"), drawn!("sixty-frames.webp")] {
         let mut partial = 0;
         for length in (0..file.len()).step_by(211) {
@@ -170,7 +170,7 @@ fn broken_animations_show_what_can_be_decoded() {
 
 #[test]
 fn hostile_animations_are_errors_or_bounded() {
-    // A canvas that the frames do not fit, and frames without a pixel.
+    // A canvas smaller than its frames, and frames without a pixel.
     let mut large_frame = gif(4, 4, 2);
     let descriptor = large_frame.iter().rposition(|&byte| byte == 0x2c).unwrap();
     for (at, side) in [(5, 0xffff_u16), (7, 0xffff), (5, 0), (1, 0xfff0)] {
@@ -178,7 +178,7 @@ fn hostile_animations_are_errors_or_bounded() {
         let (_, seen) = show(&large_frame, DEFAULT_MAX_PIXELS, 5).unwrap();
         assert!(seen.frames <= 2, "{seen:?}");
     }
-    // A GIF of a million frames: its blocks are walked, and a few are decoded.
+    // A GIF of a million frames: its blocks are walked, and a few frames are decoded.
     let one = gif(4, 4, 1);
     let first = one.iter().position(|&byte| byte == 0x2c).unwrap();
     let body = &one[first..one.len() - 1];
@@ -186,7 +186,7 @@ fn hostile_animations_are_errors_or_bounded() {
     many.extend(body.repeat(1_000_000 / body.len() * 20));
     let (reds, seen) = show(&many, DEFAULT_MAX_PIXELS, 5).unwrap();
     assert!(reds.len() == 5 && seen.of_frames > 10_000, "{seen:?}");
-    // A WebP file whose picture is larger than its canvas says.
+    // A WebP file whose picture exceeds its canvas.
     let mut webp = drawn!("second-frame-lossy.webp").to_vec();
     let start = webp.windows(3).position(|bytes| bytes == [0x9d, 0x01, 0x2a]).unwrap();
     webp[start + 3..][..4].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
@@ -194,7 +194,7 @@ fn hostile_animations_are_errors_or_bounded() {
 }
 
 #[test]
-fn mutated_animations_end_in_an_answer() {
+fn mutated_animations_do_not_panic() {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

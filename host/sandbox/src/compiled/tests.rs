@@ -10,15 +10,15 @@ fn engine(epochs: bool) -> Engine {
     Engine::new(Config::new().epoch_interruption(epochs)).unwrap()
 }
 
-/// A component that is empty but for its name.
+/// A component that is empty except for its preamble.
 fn component(engine: &Engine) -> (Vec<u8>, Component) {
     let bytes = b"\0asm\x0d\0\x01\0".to_vec();
     let component = Component::from_binary(engine, &bytes).unwrap();
     (bytes, component)
 }
 
-/// An entry that is kept in a folder.
-fn kept(folder: &Path, engine: &Engine) -> Vec<u8> {
+/// Writes an entry; returns the component's bytes.
+fn write_entry(folder: &Path, engine: &Engine) -> Vec<u8> {
     let (bytes, component) = component(engine);
     let entry = Entry::new(folder, engine, &bytes);
     let size = entry.keep(&component).unwrap();
@@ -31,12 +31,12 @@ fn refusal(entry: &Entry<'_>, engine: &Engine) -> String {
 }
 
 #[test]
-fn what_is_kept_is_read_again_and_nothing_else_is_found() {
+fn entry_is_found_for_its_component_and_engine_only() {
     let folder = tempfile::tempdir().unwrap();
     let (engine, other) = (engine(true), engine(false));
     let (bytes, _) = component(&engine);
     assert!(Entry::new(folder.path(), &engine, &bytes).open(&engine).unwrap().is_none());
-    kept(folder.path(), &engine);
+    write_entry(folder.path(), &engine);
     assert!(Entry::new(folder.path(), &engine, &bytes).open(&engine).unwrap().is_some());
     assert!(Entry::new(folder.path(), &engine, b"other").open(&engine).unwrap().is_none());
     assert!(Entry::new(folder.path(), &other, &bytes).open(&other).unwrap().is_none(), "other settings");
@@ -46,17 +46,17 @@ fn what_is_kept_is_read_again_and_nothing_else_is_found() {
 }
 
 #[test]
-fn every_flipped_byte_and_every_length_is_refused() {
+fn damaged_and_cut_entries_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(true);
-    let bytes = kept(folder.path(), &engine);
+    let bytes = write_entry(folder.path(), &engine);
     let entry = Entry::new(folder.path(), &engine, &bytes);
     let good = fs::read(entry.path()).unwrap();
     let write = |bytes: &[u8]| {
         fs::remove_file(entry.path()).unwrap();
         fs::write(entry.path(), bytes).unwrap();
     };
-    // Each byte of the header, and some hundred of the code.
+    // Each byte of the header, and about a hundred of the code.
     let step = (good.len() - HEADER_BYTES) / 128 + 1;
     for at in (0..HEADER_BYTES).chain((HEADER_BYTES..good.len()).step_by(step)) {
         let mut flipped = good.clone();
@@ -81,32 +81,31 @@ fn every_flipped_byte_and_every_length_is_refused() {
 }
 
 #[test]
-fn entries_of_another_key_or_under_another_name_are_refused() {
+fn foreign_and_renamed_entries_are_rejected() {
     let (folder, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (engine, other) = (engine(true), engine(false));
-    let bytes = kept(folder.path(), &engine);
-    kept(foreign.path(), &engine);
+    let bytes = write_entry(folder.path(), &engine);
+    write_entry(foreign.path(), &engine);
     let entry = Entry::new(folder.path(), &engine, &bytes);
     let theirs = Entry::new(foreign.path(), &engine, &bytes);
     fs::copy(theirs.path(), entry.path()).unwrap();
     assert!(refusal(&entry, &engine).contains("was signed with another key"));
 
-    // Signed by this machine, and renamed to be taken for another component's, or for another
-    // engine's.
-    kept(folder.path(), &engine);
+    // Signed by this machine, and renamed to another component's or another engine's entry.
+    write_entry(folder.path(), &engine);
     let renamed = Entry::new(folder.path(), &engine, b"other");
     fs::copy(entry.path(), renamed.path()).unwrap();
-    assert_eq!(refusal(&renamed, &engine), "is of another component or for another engine");
+    assert_eq!(refusal(&renamed, &engine), "belongs to another component or to another engine");
     let renamed = Entry::new(folder.path(), &other, &bytes);
     fs::copy(entry.path(), renamed.path()).unwrap();
-    assert_eq!(refusal(&renamed, &other), "is of another component or for another engine");
+    assert_eq!(refusal(&renamed, &other), "belongs to another component or to another engine");
 }
 
 #[test]
-fn a_key_that_others_may_read_is_replaced_and_its_entries_with_it() {
+fn key_readable_by_others_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(true);
-    let bytes = kept(folder.path(), &engine);
+    let bytes = write_entry(folder.path(), &engine);
     let entry = Entry::new(folder.path(), &engine, &bytes);
     let path = folder.path().join("key");
     let before = fs::read(&path).unwrap();
@@ -114,7 +113,7 @@ fn a_key_that_others_may_read_is_replaced_and_its_entries_with_it() {
         fs::set_permissions(&path, fs::Permissions::from_mode(damage)).unwrap();
         assert!(refusal(&entry, &engine).contains("its MAC differs"), "{damage:o}");
         assert_ne!(fs::read(&path).unwrap(), before);
-        kept(folder.path(), &engine);
+        write_entry(folder.path(), &engine);
         assert!(entry.open(&engine).unwrap().is_some());
     }
     fs::write(&path, "short").unwrap();
@@ -123,7 +122,7 @@ fn a_key_that_others_may_read_is_replaced_and_its_entries_with_it() {
 }
 
 #[test]
-fn the_newest_entries_are_kept_and_nothing_else_is_touched() {
+fn newest_entries_stay_and_foreign_files_too() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(true);
     for index in 0..MAX_ENTRIES + 10 {
@@ -134,14 +133,14 @@ fn the_newest_entries_are_kept_and_nothing_else_is_touched() {
     }
     fs::write(folder.path().join("left.partial"), "").unwrap();
     fs::write(folder.path().join("mine.txt"), "").unwrap();
-    kept(folder.path(), &engine);
+    write_entry(folder.path(), &engine);
     let there = |name: &str| folder.path().join(name).exists();
     assert!(!there("left.partial") && there("mine.txt") && there("key"));
     assert!(!there(&format!("10.{EXTENSION}")) && there(&format!("11.{EXTENSION}")));
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_an_error() {
+fn unwritable_folder_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
@@ -155,7 +154,7 @@ fn a_folder_that_cannot_be_written_is_an_error() {
 fn fifos_and_links_cost_a_compilation() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(true);
-    let bytes = kept(folder.path(), &engine);
+    let bytes = write_entry(folder.path(), &engine);
     let entry = Entry::new(folder.path(), &engine, &bytes);
     let victim = folder.path().join("victim");
     fs::write(&victim, "precious").unwrap();
@@ -167,22 +166,22 @@ fn fifos_and_links_cost_a_compilation() {
     fs::remove_file(entry.path()).unwrap();
     fifo(entry.path());
     assert_eq!(refusal(&entry, &engine), "cannot be read: it is a FIFO, expected a regular file");
-    kept(folder.path(), &engine);
+    write_entry(folder.path(), &engine);
     fs::remove_file(entry.path()).unwrap();
     symlink(&victim, entry.path()).unwrap();
     assert_eq!(refusal(&entry, &engine), "cannot be read: it is a symbolic link, expected a regular file");
-    kept(folder.path(), &engine);
+    write_entry(folder.path(), &engine);
     assert!(entry.open(&engine).unwrap().is_some());
-    // The key, which is made anew.
+    // The key, which is replaced.
     let key = folder.path().join("key");
     for place in [&fifo as &dyn Fn(&Path), &|path: &Path| symlink(&victim, path).unwrap()] {
         fs::remove_file(&key).unwrap();
         place(&key);
         assert!(refusal(&entry, &engine).contains("its MAC differs"));
-        kept(folder.path(), &engine);
+        write_entry(folder.path(), &engine);
         assert!(entry.open(&engine).unwrap().is_some());
     }
-    // The lock: nothing is kept, and nothing is waited for.
+    // The lock: nothing is cached, and nothing blocks.
     let lock = folder.path().join(LOCK);
     let (_, component) = component(&engine);
     for place in [&fifo as &dyn Fn(&Path), &|path: &Path| symlink(&victim, path).unwrap()] {

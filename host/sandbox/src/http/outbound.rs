@@ -1,4 +1,4 @@
-//! Whom a component may call: the hosts that its configuration lists, and no other.
+//! Hosts that a component may call, from its configuration.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,16 +13,16 @@ use ipnet::IpNet;
 ///
 /// The scheme is `http`, `https` or `*`. The host is a name, `*.` and a name for all names below
 /// it, an IP address, a network such as `10.0.0.0/8` for the addresses in it, or `*`. The port is a
-/// number or `*`; without one it is the scheme's own.
+/// number or `*`; it defaults to that of the scheme.
 ///
-/// A host is compared as it stands in the request: what a name resolves to is not looked at.
+/// Hosts are compared as written in the request, without resolving names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundHost {
     text: Arc<str>,
-    /// None for any.
+    /// `None` for any.
     scheme: Option<Scheme>,
     host: Host,
-    /// None for any.
+    /// `None` for any.
     port: Option<u16>,
 }
 
@@ -30,13 +30,13 @@ pub struct OutboundHost {
 enum Host {
     Any,
     Name(String),
-    /// What follows `*`, its dot included.
+    /// The suffix after `*`, with its dot.
     Below(String),
     Network(IpNet),
 }
 
 impl OutboundHost {
-    /// Whether a request for `uri` may be sent.
+    /// Returns true if a request for `uri` may be sent.
     #[must_use]
     pub fn allows(&self, uri: &Uri) -> bool {
         let (Some(scheme), Some(host)) = (uri.scheme(), uri.host()) else { return false };
@@ -59,7 +59,7 @@ impl Host {
     }
 }
 
-/// An address as a URI writes it: one of version 6 in brackets.
+/// Parses an address of a URI; version 6 is in brackets.
 fn address(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
@@ -77,7 +77,7 @@ impl FromStr for OutboundHost {
 
     /// # Errors
     ///
-    /// What is wrong with `text`, and what was expected.
+    /// When `text` is not an entry, with the expected form.
     fn from_str(text: &str) -> Result<Self, String> {
         let (scheme, authority) = text
             .split_once("://")
@@ -88,7 +88,7 @@ impl FromStr for OutboundHost {
             "*" => None,
             _ => return Err(format!("its scheme is `{scheme}`, expected `http`, `https` or `*`")),
         };
-        // The colon of a port, not one within brackets.
+        // The colon before a port, not one within brackets.
         let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
             Some((host, port)) => (host, Some(port)),
             None => (authority, None),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_allows_its_scheme_its_host_and_its_port_alone() {
+    fn entry_allows_its_scheme_host_and_port() {
         let cases = [
             ("https://example.com", "https://example.com/any?path", true),
             ("https://example.com", "https://EXAMPLE.com:443/", true),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_entry_is_refused_with_its_reason() {
+    fn invalid_entries_are_rejected_with_reason() {
         let cases = [
             ("example.com", "no scheme"),
             ("ftp://example.com", "scheme is `ftp`"),

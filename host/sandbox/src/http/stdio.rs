@@ -1,4 +1,4 @@
-//! Standard output and error of an HTTP component: lines in the host's log.
+//! Standard output and error of an HTTP component, written to the host's log.
 
 use std::io;
 use std::pin::Pin;
@@ -15,17 +15,17 @@ use crate::bindings::infer::guest::log::Level;
 use crate::guest_log::GuestLog;
 use crate::limits::Limits;
 
-/// The most that is taken in one write, in bytes.
+/// Maximum size of one write, in bytes.
 const WRITE_BYTES: usize = 4096;
 
-/// One of the two streams. Its clones write the same lines.
+/// One of the two streams. Clones share the current line.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Mutex<Line>>);
 
 struct Line {
     guest_log: Arc<GuestLog>,
     level: Level,
-    /// What came since the last line's end; of a longer line no more than the log keeps.
+    /// Bytes since the last line end, up to the maximum length of a log line.
     begun: Vec<u8>,
 }
 
@@ -63,7 +63,7 @@ impl Line {
     }
 }
 
-/// A line that has no end when its instance has one is a line.
+/// Writes a last line that has no line end.
 impl Drop for Line {
     fn drop(&mut self) {
         self.end();

@@ -1,15 +1,17 @@
-//! Functions that do in chunks what one instruction does at once.
+//! Functions that do in chunks the work of one instruction.
 //!
-//! Each takes what its instruction takes. An instruction that reaches out of bounds writes nothing
-//! and traps; here the whole is checked first, and where it is out of bounds the instruction itself
-//! is run, which traps as it always does.
+//! Each takes the operands of its instruction. An instruction that reaches out of bounds writes
+//! nothing and traps; here the whole range is checked first, and if it is out of bounds, the
+//! instruction itself runs, which traps as always.
 
 use wasm_encoder::{BlockType, Encode as _, Function, InstructionSink, ValType};
 use wasmparser::MemoryType;
 
-use super::CHUNK;
+/// Bytes of memory that one instruction may touch: about 20 µs, and 64 page faults where it is
+/// fresh.
+pub(super) const CHUNK: u32 = 256 << 10;
 
-/// The width of an address or a length.
+/// Width of an address or a length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     I32,
@@ -29,7 +31,7 @@ impl Width {
     }
 }
 
-/// An instruction on much memory, by the numbers of what it works on.
+/// An instruction on bulk memory, with the indices of its memories and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bulk {
     Fill { memory: u32 },
@@ -37,7 +39,7 @@ pub(super) enum Bulk {
     Init { memory: u32, data: u32 },
 }
 
-/// The widths of its first and second operand and of its length, which comes third.
+/// Widths of the first and second operand and of the length, which comes third.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operands {
     target: Width,
@@ -45,7 +47,7 @@ pub(super) struct Operands {
     pub(super) length: Width,
 }
 
-// Parameters and the local of the functions.
+// Parameters and the local variable of the functions.
 const TARGET: u32 = 0;
 const SOURCE: u32 = 1;
 const LENGTH: u32 = 2;
@@ -55,7 +57,7 @@ const SIZE: u32 = 3;
 impl Bulk {
     /// # Errors
     ///
-    /// The number of a memory that does not exist.
+    /// The index of a memory that does not exist.
     pub(super) fn operands(self, memories: &[MemoryType]) -> Result<Operands, u32> {
         let width = |memory: u32| memories.get(memory as usize).map(Width::of).ok_or(memory);
         Ok(match self {
@@ -74,7 +76,7 @@ impl Bulk {
         })
     }
 
-    /// The instruction itself.
+    /// Emits the instruction itself.
     pub(super) fn instruction(self, code: &mut InstructionSink<'_>) {
         match self {
             Bulk::Fill { memory } => code.memory_fill(memory),
@@ -85,7 +87,7 @@ impl Bulk {
 }
 
 impl Operands {
-    /// The type of the function, which is also that of the instruction.
+    /// Encodes the type of the function, which takes the operands of the instruction.
     pub(super) fn encode_type(self, output: &mut Vec<u8>) {
         const FUNCTION: u8 = 0x60;
         output.push(FUNCTION);
@@ -97,7 +99,7 @@ impl Operands {
     }
 }
 
-/// The function's body. It is called with more than [`CHUNK`] bytes to do.
+/// The function's body. Callers pass a length of more than [`CHUNK`] bytes.
 pub(super) fn function(bulk: Bulk, memories: &[MemoryType]) -> Result<Vec<u8>, u32> {
     let operands = bulk.operands(memories)?;
     let page = |memory: u32| i64::from(memories[memory as usize].page_size_log2.unwrap_or(16));
@@ -111,7 +113,7 @@ pub(super) fn function(bulk: Bulk, memories: &[MemoryType]) -> Result<Vec<u8>, u
         Bulk::Copy { to, from } => {
             trap_beyond(code, bulk, operands, (TARGET, operands.target), (to, page(to)));
             trap_beyond(code, bulk, operands, (SOURCE, operands.source), (from, page(from)));
-            // Where the two overlap, what is still to be copied must not be written over. Two
+            // Where the two overlap, the source must not be overwritten before it is copied. Two
             // memories never overlap.
             if to == from {
                 code.local_get(TARGET).local_get(SOURCE);
@@ -130,8 +132,8 @@ pub(super) fn function(bulk: Bulk, memories: &[MemoryType]) -> Result<Vec<u8>, u
         }
         Bulk::Init { memory, data } => {
             trap_beyond(code, bulk, operands, (TARGET, operands.target), (memory, page(memory)));
-            // The size of a segment cannot be asked for. Its last 0 bytes can be copied, which
-            // traps where they are not there; an end beyond 32 bits never is.
+            // No instruction returns the size of a segment. Copying its last 0 bytes traps if they
+            // do not exist; an end beyond 32 bits never exists.
             code.local_get(SOURCE).local_get(LENGTH).i32_add().local_get(SOURCE).i32_lt_u();
             trap_if(code, bulk);
             match operands.target {
@@ -146,7 +148,7 @@ pub(super) fn function(bulk: Bulk, memories: &[MemoryType]) -> Result<Vec<u8>, u
     Ok(function.into_raw_body())
 }
 
-/// Trap as the instruction does when `at` and the length reach beyond a memory.
+/// Traps as the instruction does when `at` and the length reach beyond a memory.
 fn trap_beyond(
     code: &mut InstructionSink<'_>,
     bulk: Bulk,
@@ -170,14 +172,14 @@ fn trap_beyond(
     trap_if(code, bulk);
 }
 
-/// Run the instruction itself, which traps, when the condition on the stack holds.
+/// Runs the instruction itself, which traps, if the condition on the stack holds.
 fn trap_if(code: &mut InstructionSink<'_>, bulk: Bulk) {
     code.if_(BlockType::Empty).local_get(TARGET).local_get(SOURCE).local_get(LENGTH);
     bulk.instruction(code);
     code.return_().end();
 }
 
-/// All chunks in the order of their addresses, and what is left.
+/// All chunks in ascending order, and the rest.
 fn chunks_from_below(code: &mut InstructionSink<'_>, bulk: Bulk, operands: Operands) {
     code.loop_(BlockType::Empty);
     code.local_get(TARGET).local_get(SOURCE);
@@ -196,16 +198,16 @@ fn chunks_from_below(code: &mut InstructionSink<'_>, bulk: Bulk, operands: Opera
         };
         code.local_set(local);
     }
-    less(code, operands.length);
-    turn_while_more(code, operands.length);
+    subtract_chunk(code, operands.length);
+    repeat_while_more(code, operands.length);
     code.local_get(TARGET).local_get(SOURCE).local_get(LENGTH);
     bulk.instruction(code);
 }
 
-/// All chunks from the last, and what is left below them.
+/// All chunks in descending order, and the rest below them.
 fn chunks_from_above(code: &mut InstructionSink<'_>, bulk: Bulk, operands: Operands) {
     code.loop_(BlockType::Empty);
-    less(code, operands.length);
+    subtract_chunk(code, operands.length);
     for (local, width) in [(TARGET, operands.target), (SOURCE, operands.source)] {
         code.local_get(local).local_get(LENGTH);
         match width {
@@ -215,13 +217,13 @@ fn chunks_from_above(code: &mut InstructionSink<'_>, bulk: Bulk, operands: Opera
     }
     chunk(code, operands.length);
     bulk.instruction(code);
-    turn_while_more(code, operands.length);
+    repeat_while_more(code, operands.length);
     code.local_get(TARGET).local_get(SOURCE).local_get(LENGTH);
     bulk.instruction(code);
 }
 
-/// Take a chunk off the length.
-fn less(code: &mut InstructionSink<'_>, width: Width) {
+/// Subtracts a chunk from the length.
+fn subtract_chunk(code: &mut InstructionSink<'_>, width: Width) {
     code.local_get(LENGTH);
     chunk(code, width);
     match width {
@@ -231,8 +233,8 @@ fn less(code: &mut InstructionSink<'_>, width: Width) {
     code.local_set(LENGTH);
 }
 
-/// The end of a loop that turns while more than a chunk is left.
-fn turn_while_more(code: &mut InstructionSink<'_>, width: Width) {
+/// The end of a loop that repeats while more than a chunk is left.
+fn repeat_while_more(code: &mut InstructionSink<'_>, width: Width) {
     code.local_get(LENGTH);
     chunk(code, width);
     match width {

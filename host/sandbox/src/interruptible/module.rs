@@ -1,4 +1,4 @@
-//! Core modules: which instructions are replaced, and where looks at the clock are put in.
+//! Changes to core modules: replaced instructions and inserted checks of the clock.
 
 use wasm_encoder::{BlockType, CodeSection, Encode as _, InstructionSink};
 use wasmparser::{
@@ -7,9 +7,9 @@ use wasmparser::{
     TypeSectionReader,
 };
 
-use super::chunked::{self, Bulk, Operands, Width};
+use super::binary::{MODULE, push_section, sections};
+use super::chunked::{self, Bulk, CHUNK, Operands, Width};
 use super::pace::Pace;
-use super::{CHUNK, MODULE, push_section, sections};
 
 // Sections of a module.
 const CUSTOM: u8 = 0;
@@ -19,26 +19,26 @@ const FUNCTION: u8 = 3;
 const MEMORY: u8 = 5;
 const CODE: u8 = 10;
 
-/// Custom sections that speak of places in the code, which are others afterwards.
+/// Custom sections that refer to places in the code, which move.
 const PLACES: [&str; 2] = ["metadata.code.", ".debug_"];
 
-/// `loop end`: the compiler looks at the clock where a loop begins.
-const LOOK: [u8; 3] = [0x03, 0x40, 0x0b];
+/// `loop end`: compiled code checks the clock at the start of each loop iteration.
+const CHECK: [u8; 3] = [0x03, 0x40, 0x0b];
 
-/// What the code of a module can name.
+/// Items that the code of a module can name.
 #[derive(Default)]
 struct Module {
-    /// The number of parameters of each type; none where it is not a function's.
+    /// Number of parameters of each type; `None` if it is not a function type.
     parameters: Vec<Option<u32>>,
     imported_functions: u32,
-    /// The types of its own functions.
+    /// Types of the module's own functions.
     functions: Vec<u32>,
     memories: Vec<MemoryType>,
-    /// The functions that are added.
+    /// Functions that are added.
     added: Vec<(Bulk, Operands)>,
 }
 
-/// The module in `binary`, interruptible throughout.
+/// Returns the module in `binary`, interruptible throughout.
 pub(super) fn interruptible(binary: &[u8]) -> Result<Vec<u8>> {
     let mut module = Module::default();
     let sections: Vec<(u8, &[u8])> = sections(binary).collect::<Result<_>>()?;
@@ -58,14 +58,14 @@ pub(super) fn interruptible(binary: &[u8]) -> Result<Vec<u8>> {
             TYPE => push_section(&mut output, id, &module.types(content)?),
             FUNCTION => push_section(&mut output, id, &module.function_types(content)?),
             CODE => push_section(&mut output, id, &code.next().unwrap_or_default()),
-            CUSTOM if speaks_of_places(content) => {}
+            CUSTOM if refers_to_places(content) => {}
             _ => push_section(&mut output, id, content),
         }
     }
     Ok(output)
 }
 
-fn speaks_of_places(custom: &[u8]) -> bool {
+fn refers_to_places(custom: &[u8]) -> bool {
     let name = BinaryReader::new(custom, 0).read_string();
     name.is_ok_and(|name| PLACES.iter().any(|place| name.starts_with(place)))
 }
@@ -105,7 +105,7 @@ impl Module {
         Ok(())
     }
 
-    /// The type section, with the types of what is added behind the others.
+    /// The type section, with the types of added functions last.
     fn types(&self, content: &[u8]) -> Result<Vec<u8>> {
         let mut output = self.longer(content)?;
         for (_, operands) in &self.added {
@@ -114,7 +114,7 @@ impl Module {
         Ok(output)
     }
 
-    /// The function section, likewise.
+    /// The function section, with the added functions last.
     fn function_types(&self, content: &[u8]) -> Result<Vec<u8>> {
         let mut output = self.longer(content)?;
         for added in 0..self.added.len() {
@@ -123,7 +123,7 @@ impl Module {
         Ok(output)
     }
 
-    /// A section whose items are counted first, with a place for each added function.
+    /// A section that starts with a count of its items, raised by the added functions.
     fn longer(&self, content: &[u8]) -> Result<Vec<u8>> {
         let mut reader = BinaryReader::new(content, 0);
         let count = reader.read_var_u32()?;
@@ -137,7 +137,7 @@ impl Module {
         (self.parameters.len() + added) as u32
     }
 
-    /// The code section, with the bodies of what is added behind the others.
+    /// The code section, with the bodies of added functions last.
     fn code(&mut self, content: &[u8]) -> Result<Vec<u8>> {
         let mut section = CodeSection::new();
         for (index, body) in CodeSectionReader::new(BinaryReader::new(content, 0))?.into_iter().enumerate() {
@@ -153,14 +153,14 @@ impl Module {
         }
         let mut output = Vec::with_capacity(content.len());
         section.encode(&mut output);
-        // Without the length that an encoded section begins with.
+        // The encoded section starts with its length, which the caller writes.
         let mut reader = BinaryReader::new(&output, 0);
         reader.read_var_u32()?;
         let start = reader.current_position();
         Ok(output.split_off(start))
     }
 
-    /// A function's body as it must be; none where it stays as it is.
+    /// The changed body of a function; `None` if it stays the same.
     fn body(&mut self, index: usize, body: &FunctionBody<'_>, section: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut locals = body.get_locals_reader()?;
         let groups = locals.get_count();
@@ -177,14 +177,14 @@ impl Module {
         let mut pace = Pace::new(self.imported_functions);
         let mut code = Vec::new();
         let mut copied = start;
-        // What the operator before this one has pushed, where it is a constant.
+        // Value that the previous operator pushed, if that is a constant.
         let mut constant = None;
         while !operators.eof() {
             let at = operators.original_position();
             let operator = operators.read()?;
             if pace.step(&operator) {
                 code.extend_from_slice(&section[copied..at]);
-                code.extend_from_slice(&LOOK);
+                code.extend_from_slice(&CHECK);
                 copied = at;
             }
             if let Some(bulk) = bulk(&operator)
@@ -221,8 +221,8 @@ impl Module {
         ty.copied().flatten().unwrap_or_default()
     }
 
-    /// Put a call of the function that works in chunks in the place of an instruction; of one whose
-    /// length is known only when it is run, where it is long.
+    /// Replaces an instruction by a call of the function that works in chunks. If the length is
+    /// known only at run time, the call is made only when it is long.
     fn replace(
         &mut self,
         bulk: Bulk,
@@ -254,8 +254,7 @@ impl Module {
     }
 }
 
-/// Locals that hold the lengths of instructions, one for each width that is needed, behind a
-/// function's own.
+/// Locals for the lengths of instructions, one for each width in use, after the function's own.
 struct Lengths {
     first: u32,
     widths: Vec<Width>,

@@ -1,40 +1,39 @@
-//! The longest way that a path through a function goes without a look at the clock, in operators.
+//! The longest path through a function without a check of the clock, in operators.
 //!
-//! The clock is looked at where a function begins and where a loop turns, so a path between two
-//! looks only goes forward, and its length is known where each operator stands: at a label it is
-//! that of the longest path which arrives there. A function that returns leaves the rest of the way
-//! to its caller, which counts with the most that any may leave.
+//! The clock is checked at the start of each function and each loop iteration, so a path between
+//! two checks only goes forward, and its length is known at each operator: at a label it is that of
+//! the longest path that arrives there. A function that returns leaves the rest of its path to its
+//! caller, which counts the maximum that any function may leave.
 
 use wasmparser::{Catch, Operator};
 
-/// The longest way: some 10 µs of arithmetic, or 1 ms when each operator waits for memory.
+/// Maximum path: about 10 µs of arithmetic, or 1 ms when each operator waits for memory.
 const MAX: u32 = 8 << 10;
 
-/// The longest way behind the last look that a function leaves to its caller, and what it may add
-/// to what a function that it called has left. The stack bounds how many functions return one after
-/// another.
+/// Maximum path after the last check that a function leaves to its caller, and the part that it may
+/// add to the rest left by a function that it called. The stack bounds the number of functions that
+/// return one after another.
 const RETURNED: u32 = 2 << 10;
 const RETURNING: u32 = 32;
 
-/// The part of the way that a call out of the module counts for. The host does not look at the
-/// clock.
+/// Weight of a call out of the module. The host does not check the clock.
 const CALL_OUT: u32 = MAX / 4;
 
-/// The part of a way that division and the like count for.
+/// Weight of division and similar operators.
 const SLOW: u32 = 8;
 
-/// A block that is open.
+/// An open block.
 struct Frame {
     is_loop: bool,
-    /// The longest path that arrives at its end by a branch.
+    /// Longest path that arrives at its end by a branch.
     at_end: Option<u32>,
-    /// The path that arrives at its `else`.
+    /// Path that arrives at its `else`.
     at_else: Option<u32>,
 }
 
-/// The way at one operator after another of a function.
+/// The path at each operator of a function, one after another.
 pub(super) struct Pace {
-    /// None where no path arrives.
+    /// Length of the path; `None` where no path arrives.
     way: Option<u32>,
     /// Open blocks, the function itself first.
     open: Vec<Frame>,
@@ -47,7 +46,7 @@ impl Pace {
         Pace { way: Some(0), open: vec![function], imported_functions }
     }
 
-    /// Step over `operator`. The clock must be looked at before it when this returns true.
+    /// Steps over `operator`. Returns true if a check of the clock must be inserted before it.
     pub(super) fn step(&mut self, operator: &Operator<'_>) -> bool {
         let Some(way) = self.way else {
             self.follow(operator, None);
@@ -89,7 +88,7 @@ impl Pace {
         }
     }
 
-    /// Whether the function may end with this operator, other than by a call that takes its place.
+    /// Returns true if the function may end with this operator, other than by a tail call.
     fn may_return(&self, operator: &Operator<'_>) -> bool {
         let is_function = |depth: u32| depth as usize + 1 == self.open.len();
         match operator {
@@ -102,7 +101,7 @@ impl Pace {
         }
     }
 
-    /// Go on behind `operator`, which `way` has reached.
+    /// Continues after `operator`, which `way` has reached.
     fn follow(&mut self, operator: &Operator<'_>, way: Option<u32>) {
         self.way = way;
         match operator {
@@ -157,7 +156,7 @@ impl Pace {
             | Operator::Throw { .. }
             | Operator::ThrowRef
             | Operator::Rethrow { .. } => self.way = None,
-            // It looks at the clock where it begins.
+            // The called function checks the clock at its start.
             Operator::Call { function_index } if *function_index >= self.imported_functions => {
                 self.way = way.map(|_| RETURNED);
             }
@@ -173,7 +172,7 @@ impl Pace {
         self.open.push(Frame { is_loop, at_end: None, at_else });
     }
 
-    /// A path arrives at the label of the block that many further out.
+    /// Records that a path arrives at the label `depth` blocks further out.
     fn arrive(&mut self, depth: u32, way: Option<u32>) {
         let frame = (self.open.len().checked_sub(depth as usize + 1)).and_then(|at| self.open.get_mut(at));
         if let Some(frame) = frame.filter(|frame| !frame.is_loop) {
@@ -182,7 +181,7 @@ impl Pace {
     }
 }
 
-/// Where an operator with one target may branch to.
+/// Target of an operator with one branch target.
 fn branch(operator: &Operator<'_>) -> Option<u32> {
     match operator {
         Operator::Br { relative_depth }

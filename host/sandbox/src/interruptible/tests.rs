@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::{Config, Engine, Instance, Module, Store, UpdateDeadline};
 
-use super::{CHUNK, interruptible};
+use super::chunked::CHUNK;
+use super::{interruptible, push_section};
 
 fn engine() -> Engine {
     let mut config = Config::new();
@@ -11,22 +12,22 @@ fn engine() -> Engine {
     Engine::new(&config).unwrap()
 }
 
-/// An instance of `module`, and the number of times that it has looked at the clock.
+/// An instance of `module`, and a counter of its checks of the clock.
 fn instance(module: &Module) -> (Store<()>, Instance, Arc<AtomicUsize>) {
-    let looks = Arc::new(AtomicUsize::new(0));
+    let checks = Arc::new(AtomicUsize::new(0));
     let mut store = Store::new(module.engine(), ());
-    // A deadline that has always passed: each look is a call.
+    // The deadline has always passed: each check is a call.
     store.set_epoch_deadline(0);
-    let counted = looks.clone();
+    let counted = checks.clone();
     store.epoch_deadline_callback(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
         Ok(UpdateDeadline::Continue(0))
     });
     let instance = Instance::new(&mut store, module, &[]).unwrap();
-    (store, instance, looks)
+    (store, instance, checks)
 }
 
-/// The bytes of the memories after `run` was called, and the trap it ended in.
+/// The trap that `run` ended with, and the bytes of the memories afterwards.
 fn outcome(module: &Module, arguments: (i64, i64, i64)) -> (Option<String>, Vec<Vec<u8>>) {
     let (mut store, instance, _) = instance(module);
     let run = instance.get_typed_func::<(i64, i64, i64), ()>(&mut store, "run").unwrap();
@@ -39,7 +40,7 @@ fn outcome(module: &Module, arguments: (i64, i64, i64)) -> (Option<String>, Vec<
 }
 
 #[test]
-fn long_memory_instructions_do_the_same_in_chunks() {
+fn long_memory_instructions_work_in_chunks() {
     const C: i64 = CHUNK as i64;
     const SIZE: i64 = 24 << 16;
     let bodies = [
@@ -120,7 +121,7 @@ fn long_memory_instructions_do_the_same_in_chunks() {
 }
 
 #[test]
-fn the_clock_is_looked_at_in_each_chunk() {
+fn clock_is_checked_in_each_chunk() {
     let engine = engine();
     for body in [
         "(memory.fill (i32.const 0) (i32.const 7) (local.get 0))",
@@ -130,23 +131,23 @@ fn the_clock_is_looked_at_in_each_chunk() {
     ] {
         let text = format!("(module (memory 1025) (func (export \"run\") (param i32) {body}))");
         let changed = interruptible(&wat::parse_str(text).unwrap()).unwrap();
-        let (mut store, instance, looks) = instance(&Module::new(&engine, changed).unwrap());
+        let (mut store, instance, checks) = instance(&Module::new(&engine, changed).unwrap());
         let run = instance.get_typed_func::<i32, ()>(&mut store, "run").unwrap();
         run.call(&mut store, 64 << 20).unwrap();
-        assert!(looks.load(Ordering::Relaxed) >= (64 << 20) / CHUNK as usize, "{body}");
+        assert!(checks.load(Ordering::Relaxed) >= (64 << 20) / CHUNK as usize, "{body}");
     }
 }
 
-/// Looks at the clock while `run` is called once.
-fn looks(engine: &Engine, wasm: &[u8]) -> usize {
-    let (mut store, instance, looks) = instance(&Module::new(engine, wasm).unwrap());
+/// Number of checks of the clock during one call of `run`.
+fn checks(engine: &Engine, wasm: &[u8]) -> usize {
+    let (mut store, instance, checks) = instance(&Module::new(engine, wasm).unwrap());
     let run = instance.get_typed_func::<i32, ()>(&mut store, "run").unwrap();
     run.call(&mut store, 1).unwrap();
-    looks.load(Ordering::Relaxed)
+    checks.load(Ordering::Relaxed)
 }
 
 #[test]
-fn the_clock_is_looked_at_along_straight_code() {
+fn clock_is_checked_along_straight_code() {
     let engine = engine();
     const OPERATORS: usize = 30_000;
     let loads = |count: usize| "(local.set 0 (i32.load (local.get 0)))".repeat(count);
@@ -154,7 +155,7 @@ fn the_clock_is_looked_at_along_straight_code() {
         wat::parse_str(format!("(module (memory 1) (func (export \"run\") (param i32) {body}))")).unwrap()
     };
     let count = OPERATORS / 3;
-    // Jumps over what stands in their way, and one arm of two.
+    // Jumps over the code in their way, and one arm of two.
     let hops =
         |size: usize| format!("(block {0} (br_if 0 (i32.const 1)) {0})", loads(size)).repeat(count / size);
     let arms = |size: usize| format!("(if (i32.const 0) (then) (else {}))", loads(size)).repeat(count / size);
@@ -167,7 +168,7 @@ fn the_clock_is_looked_at_along_straight_code() {
         arms(2_500),
     ] {
         let wasm = module(&body);
-        let (before, after) = (looks(&engine, &wasm), looks(&engine, &interruptible(&wasm).unwrap()));
+        let (before, after) = (checks(&engine, &wasm), checks(&engine, &interruptible(&wasm).unwrap()));
         assert!(before <= 2 && after >= before + OPERATORS / 8192, "{before} before, {after} after");
     }
     // A function that returns to one that returns, each after some work.
@@ -179,12 +180,12 @@ fn the_clock_is_looked_at_along_straight_code() {
             (func (export \"run\") (param i32) (call $down (i32.const 0) (i32.const 100))))"
     );
     let wasm = wat::parse_str(text).unwrap();
-    let (before, after) = (looks(&engine, &wasm), looks(&engine, &interruptible(&wasm).unwrap()));
+    let (before, after) = (checks(&engine, &wasm), checks(&engine, &interruptible(&wasm).unwrap()));
     assert!(before <= 103 && after >= before + 99, "{before} before, {after} after");
 }
 
 #[test]
-fn what_runs_short_stays_as_it_is() {
+fn short_code_stays_unchanged() {
     for text in [
         "(module)",
         "(module (func (export \"run\") (param i32) (drop (i32.add (local.get 0) (i32.const 1)))))",
@@ -198,7 +199,7 @@ fn what_runs_short_stays_as_it_is() {
 }
 
 #[test]
-fn modules_in_components_in_components_are_changed() {
+fn nested_modules_are_changed() {
     let fill =
         "(core module (memory 1) (func (param i32) (memory.fill (i32.const 0) (i32.const 0) (local.get 0))))";
     let wasm = wat::parse_str(format!("(component {fill} (component {fill}))")).unwrap();
@@ -226,7 +227,7 @@ fn broken_binaries_are_errors() {
     assert!(interruptible(b"").is_err() && interruptible(b"\0asm\x02\0\0\0").is_err());
     let deep = (0..100).fold(b"\0asm\x0d\0\x01\0".to_vec(), |inner, _| {
         let mut outer = b"\0asm\x0d\0\x01\0".to_vec();
-        super::push_section(&mut outer, 4, &inner);
+        push_section(&mut outer, 4, &inner);
         outer
     });
     assert!(interruptible(&deep).unwrap_err().contains("64 deep"));

@@ -73,7 +73,7 @@ pub(super) async fn handle(
                 info!(component, guest_ms, compute_ms, memory_bytes_peak, tensor_bytes_peak, "guest ended");
             }
             Err(CallError::Stopped { cause: Cause::Gone, .. }) => {
-                info!(component, guest_ms, compute_ms, "guest stopped: its client had gone");
+                info!(component, guest_ms, compute_ms, "guest stopped: the client disconnected");
             }
             Err(error) => drop(ApiError::from(error)),
         }
