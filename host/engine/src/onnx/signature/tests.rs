@@ -126,10 +126,10 @@ fn varying_axes_are_bounded() {
     let batch = "batch_axis = 0";
     let send = "send less data, or raise the axis's `max` in the model's card";
     let several = "split the rows into several jobs";
-    let together = "the product of its varying axes is 129024, expected at max 65536; send less data, or set `max` of each \
+    let together = "the product of its varying axes is 129024, expected at most 65536; send less data, or set `max` of each \
                     of them in the model's card";
     let axis = |index, name, size, max, way_out| {
-        Some(format!("axis {index} (`{name}`) is {size}, expected at max {max}; {way_out}"))
+        Some(format!("axis {index} (`{name}`) is {size}, expected at most {max}; {way_out}"))
     };
     let cases: [(&str, &str, &[usize], Option<String>); 12] = [
         (r#"["N", 2]"#, batch, &[128, 2], None),
