@@ -63,7 +63,7 @@ fn damaged_and_cut_entries_are_rejected() {
         flipped[at] ^= 1;
         write(&flipped);
         let reason = refusal(&entry, &engine);
-        let expected = if at < MAGIC.len() { "is no compiled component" } else { "its MAC differs" };
+        let expected = if at < MAGIC.len() { "is not a compiled component" } else { "its MAC differs" };
         assert!(reason.contains(expected), "byte {at}: {reason}");
     }
     for length in [0, 1, MAGIC.len(), HEADER_BYTES - 1] {
