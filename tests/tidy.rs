@@ -1,0 +1,190 @@
+//! House rules that the compiler does not check. `make tidy` runs them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use infer_tidy::modules::Modules;
+use infer_tidy::rust_source::RustSource;
+use infer_tidy::{links, prose};
+
+/// Maximum lines of a Rust file.
+const MAX_LINES: usize = 400;
+
+/// Longer files, with the reason for each.
+const LONG_FILES: [(&str, &str); 6] = [
+    ("host/control/src/metrics.rs", "one registry of all metrics; to be split by subject"),
+    ("host/models/src/pull/client.rs", "the isolated pip client with its tests; to be split"),
+    ("host/models/src/store.rs", "files by content with their tests; to be split"),
+    ("host/server/src/routes/chat/request.rs", "every member of OpenAI's two requests in one reader"),
+    ("tests/leases.rs", "one scenario for each thing that a request holds"),
+    ("tests/pull.rs", "one hostile hub or index for each rule of `infer pull`"),
+];
+
+/// Roots of the crates whose modules must not form cycles.
+const CRATES: [&str; 16] = [
+    "host/bench/src/lib.rs",
+    "host/cli/main.rs",
+    "host/config/src/lib.rs",
+    "host/control/src/lib.rs",
+    "host/engine/src/lib.rs",
+    "host/kernels/src/lib.rs",
+    "host/models/src/lib.rs",
+    "host/sandbox/src/lib.rs",
+    "host/server/src/lib.rs",
+    "guest-models/classify/src/lib.rs",
+    "guest-models/gate/src/lib.rs",
+    "guest-models/hostile/src/lib.rs",
+    "guest-models/hostile-http/src/lib.rs",
+    "guest-models/moderate/src/lib.rs",
+    "guest-models/predict/src/lib.rs",
+    "guest-models/sdk/src/lib.rs",
+];
+
+/// Crates of the host from the bottom up. Each may depend only on those before it.
+const LAYERS: [&str; 9] =
+    ["kernels", "engine", "sandbox", "models", "config", "control", "server", "bench", "infer"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository exists")
+}
+
+/// Tracked and new files that end in `extension`, relative to the root.
+fn files(extension: &str) -> Vec<String> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", &format!("*.{extension}")])
+        .current_dir(root())
+        .output()
+        .expect("git lists the files");
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let names = String::from_utf8(listed.stdout).expect("file names are UTF-8");
+    let exists = |name: &&str| root().join(name).is_file();
+    names.lines().filter(exists).map(str::to_owned).collect()
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn assert_none(problems: &[String]) {
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+}
+
+#[test]
+fn rust_files_are_short() {
+    let mut problems = Vec::new();
+    for name in files("rs") {
+        let lines = read(&name).lines().count();
+        let is_listed = LONG_FILES.iter().any(|(long, _)| *long == name);
+        if lines > MAX_LINES && !is_listed {
+            problems.push(format!("{name}: {lines} lines, expected at most {MAX_LINES}; split it"));
+        }
+        if lines <= MAX_LINES && is_listed {
+            problems.push(format!("{name}: {lines} lines; remove it from LONG_FILES"));
+        }
+    }
+    assert_none(&problems);
+}
+
+#[test]
+fn modules_have_no_cycles() {
+    let mut problems = Vec::new();
+    for name in CRATES {
+        let modules = Modules::read(&root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        println!("{name}: {} modules", modules.len());
+        for cycle in modules.cycles() {
+            problems.push(format!("{name}: {} modules import each other:", cycle.len()));
+            for module in &cycle {
+                for (target, path) in modules.uses(module).iter().filter(|(target, _)| cycle.contains(target))
+                {
+                    let file = modules.file(module).strip_prefix(root()).unwrap_or(modules.file(module));
+                    problems.push(format!("    {}: uses {target} by `{path}`", file.display()));
+                }
+            }
+        }
+    }
+    assert_none(&problems);
+}
+
+#[test]
+fn crates_depend_downwards() {
+    let mut problems = Vec::new();
+    for (layer, name) in LAYERS.iter().enumerate() {
+        let manifest = match *name {
+            "infer" => "Cargo.toml".to_owned(),
+            name => format!("host/{name}/Cargo.toml"),
+        };
+        let text = read(&manifest);
+        let dependencies = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+        let dependencies = dependencies.split("\n[").next().unwrap_or_default();
+        for line in dependencies.lines() {
+            let Some(found) = line.strip_prefix("infer-").and_then(|rest| rest.split(['.', ' ']).next())
+            else {
+                continue;
+            };
+            let is_below = LAYERS[..layer].contains(&found);
+            if !is_below {
+                problems.push(format!("{manifest}: `infer-{found}` is not below `{name}`"));
+            }
+        }
+    }
+    assert_none(&problems);
+}
+
+#[test]
+fn comments_are_plain_english() {
+    let mut problems = Vec::new();
+    for name in files("rs").iter().filter(|name| !name.starts_with("tests/tidy")) {
+        for (line, text) in RustSource::parse(&read(name)).comments {
+            problems.extend(prose::problems(&text).map(|problem| format!("{name}:{line}: {problem}")));
+        }
+    }
+    assert_none(&problems);
+}
+
+#[test]
+fn comments_and_markdown_fit_the_columns() {
+    let mut problems = Vec::new();
+    for name in files("rs") {
+        let text = read(&name);
+        let comments = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
+        problems.extend(prose::too_wide(comments).map(|problem| format!("{name}:{problem}")));
+    }
+    for name in files("md") {
+        let text = read(&name);
+        problems.extend(prose::too_wide(text.lines().enumerate()).map(|problem| format!("{name}:{problem}")));
+    }
+    assert_none(&problems);
+}
+
+#[test]
+fn markdown_links_lead_somewhere() {
+    let mut problems = Vec::new();
+    for name in files("md") {
+        problems.extend(links::broken(&root(), &name).map(|problem| format!("{name}: {problem}")));
+    }
+    assert_none(&problems);
+}
+
+/// The rules themselves: each finds what breaks it.
+#[test]
+fn every_rule_finds_its_breach() {
+    assert_eq!(prose::problems(" Whether it is ready.").count(), 1);
+    assert_eq!(prose::problems(" What the client was told.").count(), 2);
+    assert_eq!(prose::problems(" Returns true if it is ready.").count(), 0);
+    let wide = "x".repeat(prose::MAX_COLUMNS + 1);
+    assert_eq!(prose::too_wide([(0, wide.as_str())].into_iter()).count(), 1);
+    assert_eq!(prose::too_wide([(0, &wide[1..])].into_iter()).count(), 0);
+
+    let folder = std::env::temp_dir().join(format!("infer-tidy-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("a scratch file");
+    write("lib.rs", "mod a;\nmod b;\n");
+    write("a.rs", "use crate::b::B;\npub struct A(B);\n");
+    write("b.rs", "/* crate::a */ pub struct B;\n#[cfg(test)]\nmod tests { use crate::a::A; }\n");
+    assert_eq!(Modules::read(&folder.join("lib.rs")).expect("modules").cycles().len(), 0);
+    write("b.rs", "pub struct B;\nimpl B { fn a(self) { let _ = super::a::A(self); } }\n");
+    assert_eq!(Modules::read(&folder.join("lib.rs")).expect("modules").cycles(), [["crate::a", "crate::b"]]);
+    write("page.md", "# One title\n[a](lib.rs) [b](missing.rs) [c](#one-title) [d](#other)\n");
+    assert_eq!(links::broken(&folder, "page.md").count(), 2);
+    std::fs::remove_dir_all(&folder).expect("the scratch folder is removed");
+}
