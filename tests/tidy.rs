@@ -91,6 +91,10 @@ fn modules_have_no_cycles() {
     for name in CRATES {
         let modules = Modules::read(&root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         println!("{name}: {} modules", modules.len());
+        for module in modules.names() {
+            let targets: Vec<_> = modules.uses(module).into_keys().collect();
+            println!("    {module} -> {}", targets.join(", "));
+        }
         for cycle in modules.cycles() {
             problems.push(format!("{name}: {} modules import each other:", cycle.len()));
             for module in &cycle {

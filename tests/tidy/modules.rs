@@ -58,6 +58,11 @@ impl Modules {
         self.modules.len()
     }
 
+    /// Paths of the modules, such as `crate::files`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
+    }
+
     /// The file of a module.
     pub fn file(&self, module: &str) -> &Path {
         &self.modules[module].file
