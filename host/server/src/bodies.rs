@@ -2,8 +2,8 @@
 //!
 //! A body is charged as it arrives: a declared length alone costs nothing. An incomplete body keeps
 //! its memory only while it makes progress. When another body needs memory and the budget is
-//! exhausted, the body that has stalled longest is evicted. A client that sends several bodies
-//! concurrently leaves a part of the budget to others.
+//! exhausted, the stalled body with the largest product of length and stall time is evicted. A
+//! client that sends several bodies concurrently leaves a part of the budget to others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -120,7 +120,7 @@ impl BodyMemory {
         Share { memory: self.clone(), sender, bytes: 0, counted: self.requests.share() }
     }
 
-    /// Evicts the stalled body that holds the most memory for the longest time. False if there is
+    /// Evicts the stalled body with the largest product of length and stall time. False if there is
     /// none.
     fn give_up_one(&self, all_but: &Arc<Body>, now: Instant) -> bool {
         let stands = |body: &Arc<Body>| {

@@ -124,8 +124,8 @@ pub fn router(context: &Arc<RequestContext>, has_admin: bool) -> Router {
     finish(router, context, origins.as_ref())
 }
 
-/// Builds the operator's routes, without API keys: health, models and components, reload. Browsers
-/// are rejected, and so are requests for a host other than the listener's `own` address.
+/// Builds the operator's routes, without API keys: health, models and components, reload. Requests
+/// of web pages are rejected, and so are those for a host other than the listener's `own` address.
 pub fn admin(context: &Arc<RequestContext>, own: Option<SocketAddr>) -> Router {
     let list = get(models::list).with_state(context.app.clone());
     let known = health::table(context)
