@@ -53,7 +53,7 @@ impl Timings {
 pub struct Tokens {
     /// Tokens of the prompt, without choices.
     prompt_tokens: usize,
-    /// Prompt tokens found in the prefix cache.
+    /// Prompt tokens that were already computed and cached.
     cached_tokens: usize,
     /// Generated tokens.
     generated_tokens: usize,

@@ -279,7 +279,7 @@ struct Usage {
 
 #[derive(Serialize, ToSchema)]
 struct PromptTokens {
-    /// Prompt tokens found in the prefix cache.
+    /// Prompt tokens that were already computed and cached.
     cached_tokens: usize,
 }
 

@@ -48,7 +48,7 @@ enum Part {
 #[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "documented here, never constructed")]
 struct ImageUrl {
-    /// The image itself as a data URL in base64: the server fetches no URLs.
+    /// The image itself, in base64: the server fetches no URLs.
     #[schema(pattern = "^data:[^,]*;base64,")]
     url: String,
 }
