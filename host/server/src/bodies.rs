@@ -22,16 +22,16 @@ use crate::admission::Full;
 /// image in base64.
 const COPIES: usize = 2;
 
-/// Progress that an arriving body must make per interval: a minimum in bytes, and a fraction of the
-/// memory that it holds, so that more memory requires more throughput.
+/// Progress that an arriving body must make: a minimum in bytes, and 1/64 of the memory that it
+/// holds, so that more memory requires more throughput.
 const PROGRESS: usize = 4 << 10;
 const PROGRESS_PART: usize = 64;
 
 /// Time for which a body must have stalled before it can be evicted.
 const STANDS_STILL: Duration = Duration::from_millis(500);
 
-/// Fraction of the available memory that no client can take for a second concurrent body: it is
-/// left to the small bodies of other clients.
+/// Divisor: 1/8 of the memory that other senders leave is not available for a second concurrent
+/// body of the same sender. Small bodies of other senders fit there.
 const LEFT_PART: usize = 8;
 
 /// Memory budget for bodies, shared by all requests.

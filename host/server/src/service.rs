@@ -26,7 +26,7 @@ pub struct Service {
     stopping: Arc<AtomicBool>,
 }
 
-/// Routers of one moment.
+/// Routers of one snapshot.
 struct Snapshot {
     app: Arc<App>,
     context: Arc<RequestContext>,

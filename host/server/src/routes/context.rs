@@ -360,7 +360,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-/// The key in the query, as Google's clients send it; only on the Perspective route.
+/// The key in `X-Goog-Api-Key` or in the query, as Google's clients send it; only on the
+/// Perspective route.
 fn google_key(request: &Request) -> Option<&str> {
     if request.uri().path() != infer_config::paths::PERSPECTIVE {
         return None;

@@ -40,7 +40,7 @@ pub(super) async fn handle(
 ) -> Result<Response, ApiError> {
     let lease = lease.map(|Extension(lease)| lease);
     if let Some(lease) = &lease {
-        // Output of the guest is buffered for the client, even after the guest has ended.
+        // Charge the buffer for the guest's output, which may outlive the guest.
         lease.grow(UNSENT_BYTES).map_err(|_| ApiError::busy())?;
     }
     let mut incoming = Request::new(body?);

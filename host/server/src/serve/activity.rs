@@ -219,8 +219,8 @@ impl Activity {
     ) -> Result<Option<Instant>, &'static str> {
         let (leases, closes) = {
             let state = self.state();
-            // A request that had arrived unread before the eviction is answered if it completes
-            // soon.
+            // A request in progress may finish. A request that had arrived unread before the
+            // eviction has a short time to become one.
             let may_finish = |evicted| {
                 let is_late = now.saturating_duration_since(evicted) >= QUIET;
                 state.leases.iter().any(|lease| lease.is_working() || !is_late && !lease.is_answering())

@@ -138,7 +138,7 @@ impl UnderWay {
     }
 }
 
-/// Charges bytes that are handed to hyper.
+/// Wraps bytes for hyper, and starts the stall time of the lease unless it is running.
 fn send(lease: &Lease, bytes: Bytes) -> Outgoing {
     let mut state = lease.state();
     state.waiting += bytes.len();

@@ -37,8 +37,8 @@ impl Remains {
         Lent { body: Some(body), remains: self.clone() }
     }
 
-    /// Discards the unread rest; true if all of it was discarded. A client that `waits` for `100
-    /// Continue` is not asked for a body that will not be used.
+    /// Discards the unread rest; true if all of it was discarded. A client that `waits` for the
+    /// status 100 does not get it, so it need not send a body that will not be used.
     pub(super) async fn discard(self, waits: bool) -> bool {
         let Some(mut body) = self.slot().take() else { return true };
         if waits || body.size_hint().lower() > DISCARDED {

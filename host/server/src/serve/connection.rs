@@ -85,7 +85,7 @@ impl Connection {
     /// Answers requests until the client disconnects, exceeds a limit, or the server stops.
     pub(super) async fn serve(mut self, incoming: Incoming) {
         let activity = self.seat.activity().clone();
-        // Poll the socket first, so that bytes which have already arrived are noticed.
+        // Yield once, so that the reactor polls the socket before the connection counts as read.
         yield_now().await;
         let mut handshake = pin!(timeout(self.limits.header_time, incoming.handshake()));
         let handshake = poll_fn(|context| {

@@ -12,7 +12,7 @@ use super::activity::{Activity, Crowd};
 use super::peer::Peer;
 use crate::rates::counted;
 
-/// Fraction of the connections that are selected for eviction at a time.
+/// Divisor: 1/64 of the open connections are selected for eviction at a time.
 const LOSING_PART: usize = 64;
 
 /// The open connections.

@@ -137,7 +137,8 @@ impl AsyncWrite for Watched {
         }
     }
 
-    /// Shuts down writing, and reads until the client closes too.
+    /// Shuts down writing, and reads until the client closes too, or until a linger limit is
+    /// reached.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
             match Pin::new(&mut self.io).poll_shutdown(context) {

@@ -141,7 +141,7 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> anyhow::Result<Certified
         "`tls.certificate`: `{}` holds no certificate; expected PEM, which begins with `-----BEGIN CERTIFICATE-----`",
         certificate.display()
     );
-    // The parser's error could quote the key file, so it is not included.
+    // The parser's error is dropped, because it must not reveal the contents of the key file.
     let private = PrivateKeyDer::from_pem_slice(&read_file(key)?).map_err(|_| {
         anyhow!(
             "`tls.key`: `{}` holds no private key; expected PEM, which begins with `-----BEGIN PRIVATE KEY-----`",

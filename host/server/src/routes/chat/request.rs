@@ -13,7 +13,8 @@ use super::turns::{self, Turn, Turns};
 use crate::error::ApiError;
 use crate::routes::members;
 
-/// Default `max_tokens` of a chat turn, and of a completion; the latter is OpenAI's.
+/// Default limit on generated tokens of a chat turn, and of a completion; the latter is that of
+/// OpenAI.
 const CHAT_TOKENS: usize = 512;
 const COMPLETION_TOKENS: usize = 16;
 
