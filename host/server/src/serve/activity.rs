@@ -296,7 +296,6 @@ impl Activity {
         (!in_use || is_quiet).then_some(Worth { is_authenticated, crowd, since })
     }
 
-    /// True if the connection was evicted.
     pub(super) fn is_evicted(&self) -> bool {
         self.state().evicted.is_some()
     }

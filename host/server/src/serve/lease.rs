@@ -297,7 +297,6 @@ impl Lease {
         self.state().phase == Phase::Answering
     }
 
-    /// True for a request of an HTTP/2 connection.
     pub(super) fn is_http2(&self) -> bool {
         self.0.http2
     }

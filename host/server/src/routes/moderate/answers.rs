@@ -21,7 +21,6 @@ use tokio::sync::OnceCell;
 
 use crate::error::ApiError;
 
-/// Name of the header.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Time to live of a stored response.

@@ -65,7 +65,6 @@ impl Moderators {
         Moderators { by_name, default }
     }
 
-    /// True if there is no moderator.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }

@@ -56,7 +56,6 @@ struct Body {
     most: usize,
 }
 
-/// The member `input`.
 enum Input<'de> {
     Missing,
     Value(Shallow<'de>),
@@ -183,7 +182,6 @@ impl<'de> Read<'de> for Items {
     }
 }
 
-/// An item of the array.
 enum Item<'de> {
     Value(Shallow<'de>),
     Part(PartMembers<'de>),
