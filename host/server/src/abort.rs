@@ -1,6 +1,6 @@
 //! A task that is aborted with its owner.
 
-/// A task that goes with whoever waits for it.
+/// A task handle that aborts the task on drop.
 pub struct Abort<T>(pub tokio::task::JoinHandle<T>);
 
 impl<T> Drop for Abort<T> {

@@ -1,65 +1,64 @@
-//! Who is let in: a bound on the work that waits and on how long it will.
+//! Admission control: limits the length of the queue and the expected wait.
 //!
-//! Past either a request is refused at once, before its body is read. A queue that is bounded by
-//! its length alone would make every request of an overload wait for as long as the whole queue
-//! takes; here it is bounded by that time too, which is the work that waits times what the last
-//! pieces of work have taken between them.
+//! Beyond either limit a request is rejected at once, before its body is read. With a limit on the
+//! length alone, every request of an overload would wait for the whole queue. The expected wait is
+//! the number of queued inputs times the recent mean time between completions.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the queue may be more than half full before the server is not ready: longer than a
-/// burst takes.
+/// Time for which the queue may be more than half full before the server reports not ready. Longer
+/// than a burst.
 const STANDING: Duration = Duration::from_secs(1);
 
-/// What an end that was seen counts after the next one: the mean is of some thirty requests.
+/// Decay of the mean per completed input: the mean covers about 30 requests.
 const FADING: f64 = 31.0 / 32.0;
 
-/// How long it takes for the expected wait to halve while nobody waits: what one episode has taken
-/// says little of the next.
+/// Half-life of the expected wait while the queue is empty: one overload predicts little about the
+/// next.
 const HALVING: Duration = Duration::from_secs(1);
 
-/// The work that runs and waits, in inputs: a text, an image, or one piece of content of several
-/// parts.
+/// Admission gate over running and queued inputs: a text, an image, or one piece of content of
+/// several parts.
 pub struct Gate {
-    /// Inputs that run side by side.
+    /// Maximum number of inputs that run concurrently.
     running: usize,
-    /// Inputs that run or wait.
+    /// Maximum number of inputs that run or wait.
     most: usize,
-    /// The longest that an input is expected to wait.
+    /// Maximum expected wait of an input.
     queue_time: Duration,
     state: Mutex<State>,
 }
 
-/// Changed by a few instructions at a time, on the one thread that answers connections and at the
-/// end of a request.
+/// Locked for a few instructions at a time, on the connection thread and at the end of a request.
 struct State {
     inputs: usize,
-    /// Inputs that ended while some waited, and the seconds that this took; older ones count less.
+    /// Inputs that completed while others were queued, and the seconds that this took. Older ones
+    /// weigh less.
     ended: f64,
     seconds: f64,
-    /// When an input last ended, or when the first began to wait, whichever is later.
+    /// Last completion, or the time at which the queue became non-empty, whichever is later.
     counted_from: Option<Instant>,
-    /// Since when nobody waits.
+    /// Time since which the queue is empty.
     rested: Option<Instant>,
-    /// When the queue was last less than half full.
+    /// Last time at which the queue was less than half full.
     slack: Instant,
 }
 
-/// A place for a number of inputs, given back on drop.
+/// A permit for a number of inputs, released on drop.
 pub struct Admission {
     gate: Arc<Gate>,
-    /// Changed by the one handler that this was given to.
+    /// Changed only by the handler that owns the permit.
     inputs: AtomicUsize,
 }
 
-/// There is no place.
+/// The admission limit is reached.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
 impl Gate {
-    /// A gate in front of `running` instances, for up to `waiting` inputs more.
+    /// Creates a gate in front of `running` instances, with a queue of up to `waiting` inputs.
     #[must_use]
     pub fn new(running: usize, waiting: usize, queue_time: Duration) -> Arc<Self> {
         let state = State {
@@ -73,22 +72,22 @@ impl Gate {
         Arc::new(Gate { running, most: running + waiting, queue_time, state: Mutex::new(state) })
     }
 
-    /// A place for a request's first input.
+    /// Admits the first input of a request.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// If the queue is full or the expected wait is too long.
     pub fn enter(self: &Arc<Self>) -> Result<Admission, Full> {
         self.add(0, 1, Instant::now())?;
         Ok(Admission { gate: self.clone(), inputs: AtomicUsize::new(1) })
     }
 
-    /// Whether a request's first input would have a place now. A request is asked so before its
-    /// body is read, and takes its place when the body has come.
+    /// Checks whether the first input of a request would be admitted now. Called before the body is
+    /// read; the permit is taken once the body is complete.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// If the queue is full or the expected wait is too long.
     pub fn look(&self) -> Result<(), Full> {
         let state = self.state();
         let after = state.inputs + 1;
@@ -96,7 +95,7 @@ impl Gate {
         if is_full && state.inputs > 0 { Err(Full) } else { Ok(()) }
     }
 
-    /// Whether the queue has been more than half full for longer than a burst takes.
+    /// True if the queue has been more than half full for longer than a burst takes.
     #[must_use]
     pub fn is_standing(&self) -> bool {
         let state = self.state();
@@ -106,7 +105,8 @@ impl Gate {
     fn add(&self, own: usize, more: usize, now: Instant) -> Result<(), Full> {
         let mut state = self.state();
         let after = state.inputs + more;
-        // A request of more inputs than there are places has all of them when nobody else has any.
+        // A request with more inputs than the limit is admitted when no other request holds a
+        // permit.
         let alone = state.inputs == own;
         if !alone && (after > self.most || self.wait(&state, after, now) > self.queue_time) {
             return Err(Full);
@@ -125,7 +125,8 @@ impl Gate {
 
     fn remove(&self, inputs: usize, now: Instant) {
         let mut state = self.state();
-        // Between ends of which some were not waited for, time passes that no input took.
+        // Between completions without a queue, the elapsed time includes idle time, so it is not
+        // counted.
         if let Some(from) = state.counted_from {
             state.ended = state.ended * FADING + inputs as f64;
             state.seconds = state.seconds * FADING + now.saturating_duration_since(from).as_secs_f64();
@@ -140,10 +141,11 @@ impl Gate {
         }
     }
 
-    /// How long the last of `inputs` is expected to wait.
+    /// Expected wait of the last of `inputs`.
     fn wait(&self, state: &State, inputs: usize, now: Instant) -> Duration {
         let waiting = inputs.saturating_sub(self.running) as f64;
-        // Before an end was seen nothing is known, and nobody refused for it.
+        // Before the first completion there is no estimate, and no request is rejected for its
+        // wait.
         let interval = state.seconds * state.fading(now) / state.ended.max(1.0);
         Duration::try_from_secs_f64(waiting * interval).unwrap_or(Duration::MAX)
     }
@@ -161,7 +163,7 @@ impl Gate {
 }
 
 impl State {
-    /// What is left of the measured time now that nobody has waited for a while.
+    /// Factor that decays the estimate while the queue is empty.
     fn fading(&self, now: Instant) -> f64 {
         let rest = self.rested.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         (-rest.as_secs_f64() / HALVING.as_secs_f64()).exp2()
@@ -169,11 +171,11 @@ impl State {
 }
 
 impl Admission {
-    /// Grow to `inputs` in all, once it is known how many a request holds.
+    /// Grows the permit to `inputs` in all, once the number of inputs of the request is known.
     ///
     /// # Errors
     ///
-    /// When there is no place for all of them.
+    /// If not all of them can be admitted.
     pub fn grow(&self, inputs: usize) -> Result<(), Full> {
         let own = self.inputs.load(Ordering::Relaxed);
         if inputs > own {
@@ -194,7 +196,7 @@ impl Drop for Admission {
 mod tests {
     use super::*;
 
-    /// How long the one input that waits is expected to, in milliseconds.
+    /// Expected wait of a single queued input, in milliseconds.
     fn interval(gate: &Gate, now: Instant) -> f64 {
         (gate.wait(&gate.state(), gate.running + 1, now).as_secs_f64() * 1e3).round()
     }
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_queue_is_as_long_as_its_time_allows() {
-        // Two run; an input ends every 100 ms; 250 ms are two more and a half.
+        // Two run; an input completes every 100 ms; a queue time of 250 ms admits two more.
         let gate = Gate::new(2, 1_000, Duration::from_millis(250));
         let began = Instant::now();
         let at = |millis| began + Duration::from_millis(millis);

@@ -1,10 +1,9 @@
-//! The memory of requests' bodies: a bound on all of them together, and who goes where it is used
-//! up.
+//! Memory budget for request bodies, and eviction when it is exhausted.
 //!
-//! A body is charged as it comes: what a client announces and does not send costs nothing. One that
-//! has come in part holds its memory only while it goes on coming. Where another needs memory and
-//! there is none left, the body that has stood still for longest is given up. And whoever sends
-//! several bodies at once leaves a part of the memory to others.
+//! A body is charged as it arrives: a declared length alone costs nothing. An incomplete body keeps
+//! its memory only while it makes progress. When another body needs memory and the budget is
+//! exhausted, the stalled body with the largest product of length and stall time is evicted. A
+//! client that sends several bodies concurrently leaves a part of the budget to others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,52 +18,52 @@ use tokio::sync::Notify;
 
 use crate::admission::Full;
 
-/// Copies of a body that a request holds: what came, and what is decoded of it, such as an image in
-/// base64.
+/// Copies of a body that a request holds: the bytes received, and the decoded form, such as an
+/// image in base64.
 const COPIES: usize = 2;
 
-/// What a body must bring in its time to count as coming, in bytes; and the part of what it holds,
-/// so that more memory asks for more speed.
+/// Progress that an arriving body must make: a minimum in bytes, and 1/64 of the memory that it
+/// holds, so that more memory requires more throughput.
 const PROGRESS: usize = 4 << 10;
 const PROGRESS_PART: usize = 64;
 
-/// How long a body must have stood still before it is given up for another.
+/// Time for which a body must have stalled before it can be evicted.
 const STANDS_STILL: Duration = Duration::from_millis(500);
 
-/// The part of the memory, of what others leave, that nobody takes for a second body at once: the
-/// small bodies of everybody else fit there.
+/// Divisor: 1/8 of the memory that other senders leave is not available for a second concurrent
+/// body of the same sender. Small bodies of other senders fit there.
 const LEFT_PART: usize = 8;
 
-/// Memory for bodies, shared by all requests.
+/// Memory budget for bodies, shared by all requests.
 #[derive(Clone)]
 pub struct BodyMemory {
     most: usize,
-    /// Changed by the front's one thread, and at the end of a request, a few instructions at a
-    /// time.
+    /// Locked for a few instructions at a time, by the connection thread and at the end of a
+    /// request.
     used: Arc<Mutex<Used>>,
-    /// What requests hold together, bodies and all else.
+    /// Budget of all request memory, bodies included.
     requests: RequestMemory,
-    /// Those that have come in part. Changed as `used` is.
+    /// Incomplete bodies. Locked in the same way as `used`.
     arriving: Arc<Mutex<Vec<Arc<Body>>>>,
 }
 
-/// Who sends a body.
+/// The sender that a body is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sender {
-    /// The bearer of an API key.
+    /// The owner of an API key.
     Key(KeyHash),
-    /// A client without one, by its address; none at the Unix socket.
+    /// A client without a key, by its address; `None` on the Unix socket.
     Address(Option<IpAddr>),
 }
 
-/// Bytes that are held, in all and by sender.
+/// Bytes in use, in total and by sender.
 #[derive(Default)]
 struct Used {
     bytes: usize,
     by_sender: HashMap<Sender, usize>,
 }
 
-/// A body's share, given back on drop.
+/// Memory charged for a body, released on drop.
 pub struct Share {
     memory: BodyMemory,
     sender: Sender,
@@ -72,7 +71,7 @@ pub struct Share {
     counted: Reservation,
 }
 
-/// A body that is coming.
+/// A body that is still arriving.
 pub struct Arriving {
     memory: BodyMemory,
     body: Arc<Body>,
@@ -88,21 +87,21 @@ struct State {
     first: Bytes,
     whole: BytesMut,
     length: usize,
-    /// None once the body was given up, or is complete.
+    /// `None` once the body is evicted or complete.
     share: Option<Share>,
-    /// When it last brought enough, and what it has brought since.
+    /// Time of the last sufficient progress, and the bytes received since.
     moved: Instant,
     since: usize,
 }
 
 impl BodyMemory {
-    /// So many bytes, which count as a part of `requests`.
+    /// Creates a budget of `bytes`, which also count against `requests`.
     #[must_use]
     pub fn new(bytes: usize, requests: RequestMemory) -> Self {
         BodyMemory { most: bytes, used: Arc::default(), requests, arriving: Arc::default() }
     }
 
-    /// A body of `sender`, of which nothing has come yet.
+    /// Registers a body of `sender`, of which nothing has arrived yet.
     #[must_use]
     pub fn arriving(&self, sender: Sender) -> Arriving {
         let state = State {
@@ -121,7 +120,8 @@ impl BodyMemory {
         Share { memory: self.clone(), sender, bytes: 0, counted: self.requests.share() }
     }
 
-    /// Gives up the body that holds most for longest without coming. False where there is none.
+    /// Evicts the stalled body with the largest product of length and stall time. False if there is
+    /// none.
     fn give_up_one(&self, all_but: &Arc<Body>, now: Instant) -> bool {
         let stands = |body: &Arc<Body>| {
             let state = body.state();
@@ -156,8 +156,8 @@ impl BodyMemory {
 }
 
 impl Share {
-    /// Take `bytes` more. Nobody waits for memory that a half-read body of another holds, or two
-    /// could wait for each other.
+    /// Charges `bytes` more. Never waits for memory that another incomplete body holds, or two
+    /// bodies could deadlock.
     fn take(&mut self, bytes: usize) -> Result<(), Full> {
         let mut used = self.memory.used();
         let own = used.by_sender.get(&self.sender).copied().unwrap_or(0);
@@ -188,11 +188,11 @@ impl Drop for Share {
 }
 
 impl Arriving {
-    /// Adds what has come.
+    /// Adds received bytes.
     ///
     /// # Errors
     ///
-    /// When there is no memory for it, or the body was given up for another.
+    /// If the budget is exhausted, or the body was evicted.
     pub fn add(&mut self, data: Bytes) -> Result<(), Full> {
         let now = Instant::now();
         loop {
@@ -210,7 +210,7 @@ impl Arriving {
         if state.since >= PROGRESS.max(state.length / PROGRESS_PART) {
             (state.moved, state.since) = (now, 0);
         }
-        // Most bodies come in one piece, which is not copied.
+        // Most bodies arrive in one piece, which is not copied.
         if state.first.is_empty() && state.whole.is_empty() {
             state.first = data;
             return Ok(());
@@ -223,7 +223,7 @@ impl Arriving {
         Ok(())
     }
 
-    /// Lists the body among those that may be given up. One that comes in one piece need not be.
+    /// Makes the body a candidate for eviction. A body that arrives in one piece need not be one.
     pub fn list(&mut self) {
         if !self.is_listed {
             self.is_listed = true;
@@ -231,28 +231,28 @@ impl Arriving {
         }
     }
 
-    /// When the body last brought enough to count as coming.
+    /// Time of the last sufficient progress.
     #[must_use]
     pub fn moved(&self) -> Instant {
         self.body.state().moved
     }
 
-    /// Bytes that have come.
+    /// Bytes received.
     #[must_use]
     pub fn length(&self) -> usize {
         self.body.state().length
     }
 
-    /// Waits until the body is given up for another.
+    /// Waits until the body is evicted.
     pub async fn given_up(&self) {
         self.body.given_up.notified().await;
     }
 
-    /// The whole body and its share.
+    /// Returns the whole body and its memory charge.
     ///
     /// # Errors
     ///
-    /// When it was given up for another.
+    /// If the body was evicted.
     pub fn whole(self) -> Result<(Bytes, Share), Full> {
         let mut state = self.body.state();
         let share = state.share.take().ok_or(Full)?;

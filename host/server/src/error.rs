@@ -1,4 +1,4 @@
-//! Every failure of a request as a response: 4xx explains, 5xx hides and logs.
+//! Errors of requests as responses: 4xx explain the problem, 5xx hide it and log it.
 
 use std::fmt::{self, Display};
 
@@ -17,55 +17,55 @@ use utoipa::ToSchema;
 
 use crate::rates::Wait;
 
-/// The code of a 415 for a compressed body, which says in `accept-encoding` what is accepted.
+/// Code of a 415 for a compressed body, which lists the accepted codings in `accept-encoding`.
 const UNSUPPORTED_ENCODING: &str = "unsupported_encoding";
 
-/// A failure, as the client sees it. Its texts are excerpts, however they came about: an answer is
-/// no longer for what its request has said.
+/// An error as the client sees it. Its texts are excerpts, so a response cannot be inflated by
+/// quoting the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     status: StatusCode,
-    /// A word for programs.
+    /// Machine-readable code.
     code: &'static str,
-    /// A sentence for people.
+    /// Human-readable message.
     message: String,
-    /// The part of the request that is wrong.
+    /// Path of the invalid part of the request.
     param: Option<String>,
-    /// When to try again, in seconds.
+    /// Value of `Retry-After`, in seconds.
     retry_after: Option<u64>,
 }
 
 impl ApiError {
-    /// 400: the request is wrong at `param`, a path such as `input[2].text`.
+    /// 400: the request is invalid at `param`, a path such as `input[2].text`.
     pub fn invalid(param: impl Display, message: impl Display) -> Self {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message).at(param)
     }
 
-    /// 401: a key is asked for, and none came.
+    /// 401: an API key is required, and the request has none.
     pub fn no_key() -> Self {
         let message = "no API key was sent; expected the header `Authorization: Bearer KEY`";
         ApiError::new(StatusCode::UNAUTHORIZED, "missing_api_key", message)
     }
 
-    /// 401: a key came that is not one.
+    /// 401: the API key is unknown.
     pub fn wrong_key() -> Self {
         let message = "the API key is not one of this server's; expected one that its operator made";
         ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
-    /// 403: the key is good, and not for this.
+    /// 403: the API key does not permit this.
     pub fn forbidden(message: impl Display) -> Self {
         ApiError::new(StatusCode::FORBIDDEN, "not_allowed", message)
     }
 
-    /// 404: nothing is here.
+    /// 404: no route at `path`.
     pub fn not_found(path: &str) -> Self {
         let path = excerpt(path, QUOTE_BYTES);
         let message = format!("nothing is served at `{path}`; GET /v1/models lists what is");
         ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// 404: a model is asked for by a name that none has, or none that the caller may know of.
+    /// 404: no model has this name, or the key may not use it.
     pub fn no_model(name: &str, known: &[&str]) -> Self {
         let name = excerpt(name, QUOTE_BYTES);
         let known = if known.is_empty() { "none".to_owned() } else { format!("`{}`", known.join("`, `")) };
@@ -78,8 +78,8 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "version_not_found", message)
     }
 
-    /// 404: no component goes by the name `model`, or none was named and there are several; `names`
-    /// are those that there are.
+    /// 404: no component is named `model`, or the request names none and there are several; `names`
+    /// lists them.
     pub fn no_moderator(model: Option<&str>, names: &str) -> Self {
         let message = match model {
             Some(model) => {
@@ -91,7 +91,7 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
     }
 
-    /// 422: an `Idempotency-Key` came again with another request.
+    /// 422: an `Idempotency-Key` was reused with another request.
     pub fn key_reused() -> Self {
         let message =
             "`Idempotency-Key` came before with another request; expected a new key for a new request";
@@ -99,7 +99,7 @@ impl ApiError {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).at("Idempotency-Key")
     }
 
-    /// 405: something is here, under another method.
+    /// 405: the route does not support this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let (method, path) = (excerpt(method, QUOTE_BYTES), excerpt(path, QUOTE_BYTES));
         let message = format!("`{path}` does not take {method}");
@@ -115,42 +115,43 @@ impl ApiError {
         )
     }
 
-    /// 413: more than the server takes.
+    /// 413: a limit of the server is exceeded.
     pub fn too_large(message: impl Display) -> Self {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
-    /// 415: not of a type that is read here.
+    /// 415: unsupported content type.
     pub fn unsupported_media(message: impl Display) -> Self {
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media", message)
     }
 
-    /// 415: a compressed body.
+    /// 415: compressed body.
     pub fn unsupported_encoding(message: impl Display) -> Self {
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_ENCODING, message)
     }
 
-    /// 503: the server is not ready, or about to stop.
+    /// 503: the server is not ready, or is stopping.
     pub fn unavailable(message: impl Display) -> Self {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
-    /// 409: what is served stays, and `message` says why.
+    /// 409: the reload was rejected for the reason in `message`; the previous state is still
+    /// served.
     pub fn not_reloaded(message: impl Display) -> Self {
         ApiError::new(StatusCode::CONFLICT, "not_reloaded", message)
     }
 
-    /// The word for programs.
+    /// Machine-readable code.
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// The response's status.
+    /// Status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// When to try again, in seconds, where that is known.
+    /// Value of `Retry-After` in seconds, if known.
     pub fn retry_after(&self) -> Option<u64> {
         self.retry_after
     }
@@ -160,20 +161,20 @@ impl ApiError {
         ApiError { status, code, message, param: None, retry_after: None }
     }
 
-    /// 429: there is no room.
+    /// 429: the server is at capacity.
     pub fn busy() -> Self {
         let message = "the server is at capacity; try again after a second";
         ApiError::refused("busy", message, 1)
     }
 
-    /// 429: `whose` bucket is empty.
+    /// 429: the token bucket of `whose` is empty.
     pub fn rate_limited(whose: &str, wait: Wait) -> Self {
         let seconds = wait.seconds();
         let message = format!("{whose} has sent as many requests as it may; try again after {seconds} s");
         ApiError::refused("rate_limited", message, seconds)
     }
 
-    /// 429: the key has as many requests under way as it may.
+    /// 429: the concurrency limit of the key is reached.
     pub fn too_many_at_once() -> Self {
         let message = "this key has as many requests under way as it may; try again when one is answered";
         ApiError::refused("too_many_at_once", message, 1)
@@ -191,7 +192,7 @@ impl ApiError {
         ))
     }
 
-    /// 504: there was no answer in time.
+    /// 504: the deadline passed before a response was ready.
     pub fn deadline() -> Self {
         ApiError::new(
             StatusCode::GATEWAY_TIMEOUT,
@@ -200,13 +201,13 @@ impl ApiError {
         )
     }
 
-    /// 500: not the client's doing.
+    /// 500: an error inside the server.
     pub fn internal(code: &'static str) -> Self {
         let message = "the request could not be answered; the server's log says why, under this request's id";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message)
     }
 
-    /// The same failure, with `param` naming the part of the request that it is about.
+    /// The same error, with `param` as the path of the part of the request that it is about.
     #[must_use]
     pub fn at(mut self, param: impl Display) -> Self {
         if self.status.is_client_error() && self.param.is_none() {
@@ -315,7 +316,7 @@ impl Display for ApiError {
     }
 }
 
-/// A failure in OpenAI's shape.
+/// An error in OpenAI's format.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Failure)]
 pub(crate) struct Envelope<'a> {
@@ -325,13 +326,13 @@ pub(crate) struct Envelope<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = FailureFacts)]
 struct Body<'a> {
-    /// A sentence for people.
+    /// Human-readable message.
     message: &'a str,
-    /// Whose doing it is: `invalid_request_error` or `server_error`.
+    /// `invalid_request_error` or `server_error`.
     r#type: &'static str,
-    /// The part of the request that is wrong.
+    /// Path of the invalid part of the request.
     param: Option<&'a str>,
-    /// A word for programs.
+    /// Machine-readable code.
     code: &'static str,
 }
 
@@ -351,7 +352,7 @@ impl IntoResponse for ApiError {
         if self.code == UNSUPPORTED_ENCODING {
             response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        // For protocols that write errors in another way.
+        // Read by protocols that format errors differently.
         response.extensions_mut().insert(self);
         response
     }

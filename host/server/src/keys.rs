@@ -1,7 +1,7 @@
-//! API keys: what is configured of one is its hash, and what it may do.
+//! API keys: the configuration holds their hashes and permissions.
 //!
-//! A key is 256 random bits, so a plain SHA-256 of it can be neither guessed nor looked up in a
-//! table; a slow hash, as passwords need, would only cost every request.
+//! A key is 256 random bits, so its plain SHA-256 can be neither guessed nor looked up in a table.
+//! A slow hash, as passwords need, would only add latency to every request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::rates::{Bucket, Wait};
 
-/// The longest text that is hashed to see whether it is a key: those of other services that a
-/// client may send are shorter.
+/// Maximum length of a text that is hashed and looked up. Keys of other services that a client may
+/// send are shorter.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// Every configured key.
+/// All configured keys.
 pub struct Keyring {
     keys: Vec<(KeyHash, Arc<Key>)>,
 }
 
-/// What the bearer of a key may do.
+/// Permissions and limits of a key.
 pub struct Key {
-    /// Its name in the configuration, for the log.
+    /// Name in the configuration, for the log.
     pub name: String,
-    /// Who it is: a name may be given to another key later.
+    /// Identity of the key: its name may be given to another key later.
     pub(crate) hash: KeyHash,
     components: Option<BTreeSet<String>>,
     models: Option<BTreeSet<String>>,
@@ -34,17 +34,17 @@ pub struct Key {
     concurrency: Option<Arc<Semaphore>>,
 }
 
-/// Why a key's bearer is not answered now.
+/// Reason why requests of a key are rejected for now.
 #[derive(Debug)]
 pub enum Refused {
-    /// Its bucket is empty.
+    /// The token bucket is empty.
     Rate(Wait),
-    /// It has as many requests under way as it may.
+    /// The concurrency limit is reached.
     Concurrency,
 }
 
 impl Keyring {
-    /// The keys of a configuration.
+    /// Builds the keys of a configuration.
     #[must_use]
     pub fn new(configured: &BTreeMap<String, KeyConfig>) -> Self {
         let key = |(name, config): (&String, &KeyConfig)| {
@@ -61,8 +61,8 @@ impl Keyring {
         Keyring { keys: configured.iter().map(key).collect() }
     }
 
-    /// The keys of `configured` in place of these, which were made from `before`: one that has not
-    /// changed goes on counting.
+    /// Builds the keys of `configured` to replace these, which were built from `before`. An
+    /// unchanged key keeps its counters.
     #[must_use]
     pub fn next(
         &self,
@@ -80,15 +80,15 @@ impl Keyring {
         next
     }
 
-    /// Whether no key is configured, so that nobody is asked for one.
+    /// True if no key is configured, so that requests need none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The key that was sent, where it is one of these.
+    /// Looks up the key that a client sent.
     ///
-    /// Every hash is compared to its end, so the time taken says nothing of which was nearest.
+    /// Every hash is compared in full, so the time taken does not reveal the nearest one.
     #[must_use]
     pub fn find(&self, sent: &str) -> Option<Arc<Key>> {
         if sent.len() > MAX_TEXT_BYTES {
@@ -104,23 +104,23 @@ impl Keyring {
 }
 
 impl Key {
-    /// Whether its bearer may use the component `name`.
+    /// True if the key may use the component `name`.
     #[must_use]
     pub fn may_use(&self, name: &str) -> bool {
         self.components.as_ref().is_none_or(|components| components.contains(name))
     }
 
-    /// Whether its bearer may ask the model `name` by its name.
+    /// True if the key may call the model `name` directly.
     #[must_use]
     pub fn may_ask(&self, name: &str) -> bool {
         self.models.as_ref().is_none_or(|models| models.contains(name))
     }
 
-    /// Count one request, which lasts as long as what is returned.
+    /// Counts one request, which is in flight until the returned permit is dropped.
     ///
     /// # Errors
     ///
-    /// When it is one too many.
+    /// If a rate limit or the concurrency limit of the key is exceeded.
     pub fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Refused> {
         let permit = match &self.concurrency {
             None => None,

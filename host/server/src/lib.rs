@@ -3,10 +3,10 @@
 //! # Layout
 //!
 //! - `serve`: listeners from bind to drain
-//! - `service`: the routers of the models and components that are served now
-//! - `routes`: the route table, one module for each endpoint; `error`: failures as responses
-//! - `admission`: how many requests run and wait; `bodies`: the memory of request bodies
-//! - `keys`: API keys and what each may use; `rates`: token buckets
+//! - `service`: the routers of the live snapshot
+//! - `routes`: the route table, one module for each endpoint; `error`: errors as responses
+//! - `admission`: limits on running and queued requests; `bodies`: the memory of request bodies
+//! - `keys`: API keys and their permissions; `rates`: token buckets
 //! - `abort`: tasks that end with their owner
 //! - `threads`: the asynchronous runtime
 

@@ -1,4 +1,4 @@
-//! Token buckets, of keys and of addresses.
+//! Token buckets, per key and per address.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
@@ -8,18 +8,18 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use infer_config::Rate;
 
-/// Addresses with a bucket that is not full again: some 4 MB of them.
+/// Maximum number of addresses with a bucket that is not full: about 4 MB.
 const MAX_ADDRESSES: usize = 65_536;
 
-/// How often full buckets are dropped, at the most: that walks all of them.
+/// Minimum interval between sweeps of full buckets: a sweep visits all of them.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// How long until there is a token.
+/// Time until the next token is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait(Duration);
 
 impl Wait {
-    /// In whole seconds, at least one, as `Retry-After` has it.
+    /// Rounded up to whole seconds, at least one, for `Retry-After`.
     #[must_use]
     pub fn seconds(self) -> u64 {
         let whole = self.0.as_secs();
@@ -27,36 +27,36 @@ impl Wait {
     }
 }
 
-/// One bucket.
+/// A token bucket.
 pub struct Bucket(DefaultDirectRateLimiter);
 
 impl Bucket {
-    /// A full one.
+    /// Creates a full bucket.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Bucket(RateLimiter::direct(quota(rate)))
     }
 
-    /// Take a token.
+    /// Takes a token.
     ///
     /// # Errors
     ///
-    /// How long there will be none.
+    /// The time until the next token, if the bucket is empty.
     pub fn take(&self) -> Result<(), Wait> {
         self.0.check().map_err(|not_until| wait(&not_until))
     }
 }
 
-/// A bucket for each address that has asked lately.
+/// One bucket for each address with recent requests.
 pub struct Addresses {
     buckets: DefaultKeyedRateLimiter<IpAddr>,
     most: usize,
-    /// Taken once in [`SWEEP`] when there are many addresses, else not at all.
+    /// Locked at most once per [`SWEEP`] while there are many addresses, otherwise never.
     swept: Mutex<Instant>,
 }
 
 impl Addresses {
-    /// None yet.
+    /// Creates an empty table.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Addresses {
@@ -66,12 +66,12 @@ impl Addresses {
         }
     }
 
-    /// Take a token of `address`, as [`counted`] has it.
+    /// Takes a token of `address`, grouped by [`counted`].
     ///
     /// # Errors
     ///
-    /// How long there will be none. While too many addresses ask at once, that is all of them: none
-    /// is forgotten early, or it would have a full bucket again.
+    /// The time until the next token. While the table is full, every address is rejected: no bucket
+    /// is evicted early, because its address would get a full bucket again.
     pub fn take(&self, address: IpAddr) -> Result<(), Wait> {
         if self.buckets.len() >= self.most && !self.sweep() {
             return Err(Wait(SWEEP));
@@ -79,7 +79,7 @@ impl Addresses {
         self.buckets.check_key(&counted(address)).map_err(|not_until| wait(&not_until))
     }
 
-    /// Drop the buckets that are full again; false where that leaves no room.
+    /// Drops the buckets that are full again; false if the table is still full.
     fn sweep(&self) -> bool {
         let mut swept = self.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if swept.elapsed() >= SWEEP {
@@ -91,8 +91,8 @@ impl Addresses {
     }
 }
 
-/// Whom an address stands for: a client has an IPv4 address, or an IPv6 network of 64 bits with all
-/// the addresses in it.
+/// The client that an address is counted as: an IPv4 address, or the /64 network of an IPv6
+/// address.
 #[must_use]
 pub fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn addresses_are_bounded_and_forgotten_when_their_buckets_are_full() {
-        // A bucket of 1000 a second is full again after a millisecond.
+        // At 1000 per second, a bucket is full again after a millisecond.
         let mut addresses = Addresses::new(rate(1_000, 1));
         addresses.most = 10;
         let address = |last: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(last));

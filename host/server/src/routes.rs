@@ -1,5 +1,4 @@
-//! The route table, and what every request passes: its id, its span, its line in the log, the check
-//! of its host.
+//! The route table and the layers around every route: request id, span, access log, host check.
 
 pub mod admin;
 mod authority;
@@ -53,12 +52,11 @@ use crate::serve::Lease;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How long after its deadline a handler may still say so itself, before the connection's wait is
-/// cut.
+/// Time after its deadline in which a handler may still respond itself, before the layer responds
+/// for it.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// What clients are served. Where the operator has a listener of their own, health is told there
-/// alone.
+/// Builds the public routes. If the operator has a separate listener, health is served only there.
 pub fn router(context: &Arc<RequestContext>, has_admin: bool) -> Router {
     let app = &context.app;
     let server = Arc::new(context.server.clone());
@@ -126,23 +124,23 @@ pub fn router(context: &Arc<RequestContext>, has_admin: bool) -> Router {
     finish(router, context, origins.as_ref())
 }
 
-/// What the operator is served, without a key: health, what is loaded, and the way to change it.
-/// Only programs are answered, under the listener's `own` address.
+/// Builds the operator's routes, without API keys: health, models and components, reload. Requests
+/// of web pages are rejected, and so are those for a host other than the listener's `own` address.
 pub fn admin(context: &Arc<RequestContext>, own: Option<SocketAddr>) -> Router {
     let list = get(models::list).with_state(context.app.clone());
     let known = health::table(context)
         .route(MODELS, HttpMethod::Get, list, models::openapi())
         .merge(admin::state(context))
         .beside(admin::RELOAD, HttpMethod::Post, admin::openapi_reload());
-    // Outside of what every request passes, which holds the version that it came to; a reload waits
-    // for such.
+    // Outside the common layers: they hold the snapshot that the request came with, and a reload
+    // waits for its requests.
     let reload = admin::reload(context.live.clone());
     let known = known.into_router(document::openapi(), false, |handler| handler);
     let guard = middleware::from_fn_with_state(own, authority::guard);
     finish(known, context, None).merge(reload).layer(guard)
 }
 
-/// What every request passes, whoever asks and whatever for. Pages of `origins` may ask and read.
+/// Adds the layers that all routes share. Pages of `origins` may send requests and read responses.
 fn finish(router: Router, context: &Arc<RequestContext>, origins: Option<&cors::Origins>) -> Router {
     let cors = |router: Router, layer: fn(Router, cors::Origins) -> Router| match origins {
         Some(origins) => layer(router, origins.clone()),
@@ -163,8 +161,8 @@ fn finish(router: Router, context: &Arc<RequestContext>, origins: Option<&cors::
     cors(router, |router, origins| router.layer(middleware::from_fn_with_state(origins, cors::tell)))
 }
 
-/// Give the request its id and its deadline, run it inside a span that carries the id, and log how
-/// it ended.
+/// Gives the request its id and its deadline, runs it inside a span that carries the id, and logs
+/// its outcome.
 async fn trace(State(context): State<Arc<RequestContext>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -178,7 +176,7 @@ async fn trace(State(context): State<Arc<RequestContext>>, mut request: Request,
         lease.until(call.deadline + GRACE);
     }
     request.extensions_mut().insert(call.clone());
-    // A handler answers by the deadline itself; this is for one that does not.
+    // A handler responds by the deadline itself; this is for one that does not.
     let answer = timeout_at((call.deadline + GRACE).into(), next.run(request).instrument(span.clone())).await;
     let answer = answer.unwrap_or_else(|_| ApiError::deadline().into_response());
     let mut response = dialect.write(answer);
@@ -204,7 +202,7 @@ async fn trace(State(context): State<Arc<RequestContext>>, mut request: Request,
     response
 }
 
-/// The client's id where it sent a sensible one, else a new one.
+/// The client's request id if it is valid, otherwise a new one.
 fn request_id(request: &Request) -> Arc<str> {
     let sensible =
         |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
@@ -212,8 +210,7 @@ fn request_id(request: &Request) -> Arc<str> {
     sent.map_or_else(|| uuid::Uuid::new_v4().simple().to_string().into(), Arc::from)
 }
 
-/// The trace that the client's `traceparent` names, as W3C's Trace Context writes it: the log's
-/// lines are found by it.
+/// The trace id of the client's `traceparent` header (W3C Trace Context), logged for correlation.
 fn trace_id(request: &Request) -> Option<&str> {
     let header = request.headers().get("traceparent")?.to_str().ok()?;
     let mut fields = header.split('-');
@@ -224,7 +221,7 @@ fn trace_id(request: &Request) -> Option<&str> {
     let named = |text: &str, length| plain(text, length) && text.bytes().any(|byte| byte != b'0');
     let is_whole =
         plain(version, 2) && version != "ff" && named(trace, 32) && named(parent, 16) && plain(flags, 2);
-    // Later versions may say more.
+    // Later versions may have more fields.
     (is_whole && (version != "00" || fields.next().is_none())).then_some(trace)
 }
 

@@ -1,17 +1,16 @@
-//! The listeners' life: bound, serving, draining, stopped.
+//! Lifecycle of the listeners: bind, serve, drain, stop.
 //!
-//! Connections have a thread of their own, the front: it accepts, reads heads and bodies, asks for
-//! keys, and refuses what is too much. What it lets in is judged on the threads of the caller's
-//! runtime. Guests share those for milliseconds at a time, so a refusal that had to wait its turn
-//! among them would come late just when it is wanted.
+//! Connections have their own thread, the front: it accepts, reads heads and bodies, authenticates,
+//! and rejects excess load. Admitted requests run on the threads of the caller's runtime. Guests
+//! occupy those for milliseconds at a time, so a rejection that had to queue behind guests would be
+//! slow exactly under overload.
 //!
 //! # Layout
 //!
-//! - `listeners`: where connections come from; `tls`: the certificate, and its reloading
-//! - `seats`: how many connections there may be, and who goes first; `connection`: the life of one
-//! - `activity`: what a connection does, and when it has to move on; `lease`: what a request holds
-//! - `body`: what is left of a request's body; `stream`: what a connection is read from and written
-//!   to, with an eye on progress
+//! - `listeners`: sources of connections; `tls`: the certificate and its reload
+//! - `seats`: connection limits and eviction; `connection`: the lifecycle of a connection
+//! - `activity`: the state and time limits of a connection; `lease`: the resources of a request
+//! - `body`: unread request bodies; `stream`: the byte stream of a connection, watched for progress
 
 mod activity;
 mod answer;
@@ -45,18 +44,18 @@ use tracing::{error, info, warn};
 use crate::abort::Abort;
 use crate::service::Service;
 
-/// Connections of the operator's own listener, which are there when all others are taken.
+/// Connections of the operator's own listener, reserved beside the public limit.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// How long nothing is accepted where the system gives no more: until a connection ends, as a rule.
+/// Pause of accepting when the system is out of resources, as a rule until a connection ends.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// Serve `service` on `listeners` until `stop` is ready, then let the requests under way
+/// Serves `service` on `listeners` until `stop` is ready, then drains: requests in flight may
 /// finish within the drain time.
 ///
 /// # Errors
 ///
-/// When the listeners fail.
+/// If the listeners fail.
 pub async fn run(
     service: Arc<Service>,
     listeners: Listeners,
@@ -86,14 +85,14 @@ pub async fn run(
         }
     };
     drop(refresh);
-    // It has said that it ends: nothing is left to wait for.
+    // The thread has signalled its end, so this does not block.
     if thread.join().is_err() {
         error!("the thread of the connections has ended with a panic");
     }
     result
 }
 
-/// What the front's thread owns.
+/// State of the front's thread.
 struct Acceptor {
     service: Arc<Service>,
 }
@@ -117,7 +116,7 @@ impl Acceptor {
             };
             let incoming = match accepted {
                 Ok(incoming) => incoming,
-                // The client had gone before it was answered.
+                // The client disconnected before the connection was accepted.
                 Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
                     warn!("cannot accept connections now: {error}");

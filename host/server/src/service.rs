@@ -21,25 +21,24 @@ use crate::routes::{self, RequestContext};
 pub struct Service {
     current: ArcSwap<Snapshot>,
     live: Arc<Live>,
-    /// The address of the operator's listener, where there is one.
+    /// Address of the operator's listener, if any.
     admin: Option<SocketAddr>,
     stopping: Arc<AtomicBool>,
 }
 
-/// Routers of one moment.
+/// Routers of one snapshot.
 struct Snapshot {
     app: Arc<App>,
     context: Arc<RequestContext>,
     public: Router,
     admin: Router,
-    /// The routes of the requests that a canary answers.
+    /// The routes for requests that a canary answers.
     canary: Option<Router>,
 }
 
 impl Service {
-    /// Serves `app` from now on, and what `read` returns at each reload. Requests are handled on
-    /// the runtime that this is called on. `admin` is the address of the operator's listener, where
-    /// there is one.
+    /// Serves `app` from now on, and the result of `read` after each reload. Requests are handled
+    /// on the current runtime. `admin` is the address of the operator's listener, if any.
     #[must_use]
     pub fn new(app: Arc<App>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
         Arc::new_cyclic(|service: &Weak<Service>| {
@@ -62,7 +61,7 @@ impl Service {
         &self.live
     }
 
-    /// The routes of this moment: the operator's, or the public ones.
+    /// The current routes: the operator's, or the public ones.
     pub fn router(&self, admin: bool) -> Router {
         let current = self.current.load();
         let router = match (&current.canary, &current.app.canary) {

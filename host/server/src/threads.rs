@@ -8,13 +8,12 @@ use anyhow::Context as _;
 ///
 /// When the threads cannot be started.
 pub fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    // Each processor may have a thread that computes a short model itself; one more keeps
+    // Each processor may have a thread that computes a short model inline; one more keeps
     // listening.
     let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
-        // What comes from outside goes first: guests that were interrupted are in the threads' own
-        // queues.
+        // External events go first: interrupted guests are in the threads' own queues.
         .global_queue_interval(1)
         .enable_all()
         .build()

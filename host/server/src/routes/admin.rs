@@ -1,4 +1,4 @@
-//! `POST /admin/reload` and `GET /admin/state`: the operator's own.
+//! `POST /admin/reload`, `GET /admin/state` and `GET /admin/versions`, for the operator.
 
 use std::sync::{Arc, Weak};
 
@@ -16,13 +16,13 @@ use super::context::RequestContext;
 use super::document::{RouteDoc, Table};
 use crate::error::{ApiError, Envelope};
 
-/// Where a reload is asked for.
+/// Path of the reload.
 pub const RELOAD: &str = "/admin/reload";
 
-/// Where it is told what is served.
+/// Path of the resolved state.
 pub const STATE: &str = "/admin/state";
 
-/// Where models are compared with their next versions.
+/// Path of the comparison of models with their next versions.
 pub const VERSIONS: &str = "/admin/versions";
 
 pub(super) fn reload(live: Weak<Live>) -> Router {
@@ -44,18 +44,18 @@ pub(super) fn state(context: &Arc<RequestContext>) -> Table {
     table.route(VERSIONS, HttpMethod::Get, get(compare).with_state(context.clone()), doc)
 }
 
-/// Serve what the configuration says now: 200 with what has changed, or 409 with why nothing has.
+/// Reloads the configuration: 200 with the changes, or 409 with the reason why nothing changed.
 async fn serve_changes(State(live): State<Weak<Live>>) -> Result<Json<Report>, ApiError> {
     let live = live.upgrade().ok_or_else(|| ApiError::unavailable("the server is stopping"))?;
     live.reload().await.map(Json).map_err(|refused| ApiError::not_reloaded(refused.to_string()))
 }
 
-/// How models compare with their next versions.
+/// Compares models with their next versions.
 async fn compare(State(context): State<Arc<RequestContext>>) -> Json<Vec<Versions>> {
     Json(versions::compare(&context.app))
 }
 
-/// Every key of the configuration that is served, and the hashes of what is loaded.
+/// Returns the resolved configuration and the hashes of the loaded models and components.
 async fn tell(State(context): State<Arc<RequestContext>>) -> Json<Resolved> {
     Json(context.app.resolved())
 }

@@ -1,7 +1,7 @@
-//! The authority that a request names: one, valid, and the same wherever it stands.
+//! The authority of a request: exactly one, valid, and consistent between header and URI.
 //!
-//! RFC 9112, section 3.2, and RFC 9113, section 8.3.1. Two different hosts in one request are how a
-//! proxy and the server behind it are made to disagree about whom the request is for.
+//! RFC 9112, section 3.2, and RFC 9113, section 8.3.1. Two different hosts in one request are a way
+//! to make a proxy and the server behind it disagree about the target of the request.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -15,16 +15,16 @@ use infer_engine::text::{QUOTE_BYTES, excerpt};
 
 use crate::error::ApiError;
 
-/// Where browsers say whether a page of another site asks.
+/// Header in which browsers report whether a page of another site sends the request.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The longest host and port, in bytes: DNS has no longer names.
+/// Maximum length of a host and port, in bytes: DNS names are not longer.
 const LONGEST: usize = 255 + ":65535".len();
 
-/// A host in lower case, and its port where one is named.
+/// A host in lower case, and its port if given.
 type Named = (String, Option<u16>);
 
-/// Answer 400 to a request that names no host, two hosts, or an invalid one.
+/// Responds with 400 to a request without a host, with two different hosts, or with an invalid one.
 pub(super) async fn check(request: Request, next: Next) -> Response {
     match named(request.version(), request.uri(), request.headers()) {
         Ok(_) => next.run(request).await,
@@ -32,7 +32,7 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
             let is_http2 = request.version() == Version::HTTP_2;
             let mut response = error.into_response();
             if !is_http2 {
-                // Where this request ends is as doubtful as whom it is for.
+                // If the host is ambiguous, the end of the request is ambiguous too.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             response
@@ -40,9 +40,9 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     }
 }
 
-/// Answer 403 to what a browser sends on behalf of a page, and to requests for another host than
-/// the operator's listener, which is bound to `own`: a page can neither change its `Host` nor leave
-/// out what the browser adds.
+/// Responds with 403 to requests that a browser sends on behalf of a page, and to requests for a
+/// host other than the operator's listener, which is bound to `own`. A page can neither change its
+/// `Host` nor omit the headers that the browser adds.
 pub(super) async fn guard(State(own): State<Option<SocketAddr>>, request: Request, next: Next) -> Response {
     match admits(own, &request) {
         Ok(()) => next.run(request).await,
@@ -65,7 +65,7 @@ fn admits(own: Option<SocketAddr>, request: &Request) -> Result<(), ApiError> {
             "the operator's listener answers no page of another site (`Sec-Fetch-Site`); ask with a program";
         return Err(ApiError::forbidden(message));
     }
-    // HTTP/1.0 may name no host; a browser always does.
+    // HTTP/1.0 may omit the host; a browser always sends it.
     let Some((host, _)) = named(request.version(), request.uri(), headers)? else { return Ok(()) };
     if is_operators(&host, own.map(|own| own.ip())) {
         return Ok(());
@@ -78,8 +78,8 @@ fn admits(own: Option<SocketAddr>, request: &Request) -> Result<(), ApiError> {
     Err(ApiError::forbidden(message))
 }
 
-/// Whether `host` names a listener on `own`. Any port is as good: a tunnel has its own, and a page
-/// that asks under a name of its own is known by the name.
+/// True if `host` names a listener on `own`. The port is ignored, because a tunnel has its own; a
+/// page served under another name is recognized by that name.
 fn is_operators(host: &str, own: Option<IpAddr>) -> bool {
     if host == "localhost" {
         return true;
@@ -90,11 +90,11 @@ fn is_operators(host: &str, own: Option<IpAddr>) -> bool {
     address.is_loopback() || own.is_some_and(|own| own.is_unspecified() || own.to_canonical() == address)
 }
 
-/// The authority that a request names; none where HTTP/1.0 names none.
+/// The authority of a request; `None` if an HTTP/1.0 request has none.
 ///
 /// # Errors
 ///
-/// 400 where there is none, more than one, or one that is not valid.
+/// 400 if it is missing, ambiguous or invalid.
 fn named(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Named>, ApiError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
@@ -131,7 +131,7 @@ fn named(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Name
     }
 }
 
-/// A host and a port, without user information.
+/// Parses a host and a port, without user information.
 fn parse(text: &[u8]) -> Option<Named> {
     let text = Some(text).filter(|text| text.len() <= LONGEST)?;
     let authority = Authority::try_from(text).ok().filter(|authority| !authority.as_str().contains('@'))?;

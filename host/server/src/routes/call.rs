@@ -8,16 +8,16 @@ use infer_control::registry::LoadedComponent;
 
 use crate::admission::Admission;
 
-/// What a component's handler is given.
+/// State of a component's handler.
 #[derive(Clone)]
 pub(super) struct Endpoint {
     pub(super) policy: Arc<LoadedComponent>,
 }
 
-/// A request's id and deadline, which its handler hands on to the sandbox.
+/// Request id and deadline, which the handler passes to the sandbox.
 pub(super) type Call = Extension<infer_sandbox::Request>;
 
-/// A request's place among those that run and wait.
+/// The admission permit of a request.
 pub(super) type Place = Extension<Arc<Admission>>;
 
 pub(super) fn milliseconds(duration: Duration) -> f64 {

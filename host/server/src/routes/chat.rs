@@ -1,12 +1,12 @@
-//! `POST /v1/chat/completions` and `POST /v1/completions`: OpenAI's way to a language model, at
-//! once or as it is written.
+//! `POST /v1/chat/completions` and `POST /v1/completions`: OpenAI's API for language models, whole
+//! or streamed.
 //!
 //! # Layout
 //!
-//! - `request`: a body becomes what the engine is asked, `turns` what was said before; `accepted`:
-//!   members that ask for nothing
-//! - `response`: its answer becomes objects
-//! - `stream`: the same while the answer is being written; `schema`: what the document tells
+//! - `request`: parses a body into an engine request, `turns` the messages; `accepted`: members
+//!   accepted only at their neutral values
+//! - `response`: an engine answer as OpenAI's objects
+//! - `stream`: the answer as server-sent events; `schema`: the OpenAPI schemas
 
 mod accepted;
 mod alternatives;
@@ -38,7 +38,7 @@ use super::context::{self, AdmissionLayer, Caller, RequestContext};
 use super::document::Table;
 use crate::error::ApiError;
 
-/// Where nginx and its like are asked to pass a stream on as it comes.
+/// Header that makes nginx and similar proxies forward a stream unbuffered.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 #[derive(Clone)]
@@ -48,7 +48,7 @@ struct Endpoint {
 }
 
 pub(super) fn table(context: &Arc<RequestContext>) -> Table {
-    // A language model's own queue bounds what waits for it.
+    // A language model has its own bounded queue.
     let door = AdmissionLayer { context: context.clone(), component: None, gate: None, takes_codings: false };
     let route = |form| {
         let endpoint = Endpoint { context: context.clone(), form };
@@ -71,8 +71,7 @@ async fn handle(
     let model = find(&context, &caller, &model)?.clone();
     let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
     let model = model.awake(call.deadline).await?;
-    // What one bearer's chats have computed is found by the same bearer's next turn, and by nobody
-    // else's.
+    // The prefix cache is shared between the chats of one API key, and never across keys.
     let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
     let session = Session::new(&component);
     if stream {
@@ -82,7 +81,7 @@ async fn handle(
         let headers = [
             (header::CONTENT_TYPE, "text/event-stream"),
             (header::CACHE_CONTROL, "no-cache"),
-            // A proxy that gathers what it passes on would hold events back.
+            // A buffering proxy would delay events.
             (ACCEL_BUFFERING, "no"),
         ];
         return Ok((headers, events).into_response());
@@ -92,7 +91,7 @@ async fn handle(
     Ok(Json(head.whole(answer)?).into_response())
 }
 
-/// The language model called `name`.
+/// Looks up the language model called `name`.
 fn find<'e>(context: &'e RequestContext, caller: &Caller, name: &str) -> Result<&'e Arc<Model>, ApiError> {
     let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));
     let served = |model: &Model| model.is_language() && reached(model.name());

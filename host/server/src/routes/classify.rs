@@ -18,7 +18,7 @@ use super::form::read_image;
 use super::timings::{Judges, Timings};
 use crate::error::{ApiError, Envelope};
 
-/// The most labels of one answer: as many classes as any common model has.
+/// Maximum number of labels of one answer: common models have no more classes.
 const MAX_LABELS: u32 = 1_000;
 
 #[derive(Deserialize)]
@@ -32,7 +32,7 @@ fn five() -> u32 {
     5
 }
 
-/// What an image shows.
+/// Labels of an image.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Classification)]
 pub(super) struct Response {
@@ -43,7 +43,7 @@ pub(super) struct Response {
 #[derive(Serialize, ToSchema)]
 struct Labelled {
     label: String,
-    /// Of the model's output.
+    /// Index in the model's output.
     index: u32,
     score: f32,
 }
@@ -53,8 +53,8 @@ struct Labelled {
 struct Facts {
     #[serde(flatten)]
     judges: Judges,
-    /// What the component adds in words: which part of the image its labels are of, where it is not
-    /// the whole.
+    /// Remarks of the component, such as the part of the image that the labels are of, if it is not
+    /// the whole image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     timings: Timings,

@@ -1,4 +1,4 @@
-//! The way in: who asks, whether they may, and whether there is room, before anything of a body is
+//! Admission of requests: authentication, permissions and capacity, checked before the body is
 //! read.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ use crate::rates;
 use crate::rates::Addresses;
 use crate::serve::{Lease, Peer};
 
-/// What every request passes.
+/// State shared by all requests of a snapshot.
 pub struct RequestContext {
     pub(super) app: Arc<App>,
     pub(super) server: ServerConfig,
@@ -41,20 +41,20 @@ pub struct RequestContext {
     memory: BodyMemory,
     keys: Keyring,
     addresses: Option<Arc<Addresses>>,
-    /// The threads that handlers run on.
+    /// Runtime of the handlers.
     pub(super) work: Handle,
 }
 
-/// Who asks: the key that was sent, where keys are asked for.
+/// The authenticated key; `None` if no keys are configured.
 #[derive(Clone)]
 pub(super) struct Caller(pub(super) Option<Arc<Key>>);
 
 impl Caller {
-    /// Whether the key reaches `component`.
+    /// Checks whether the key permits `component`.
     ///
     /// # Errors
     ///
-    /// 403 where it does not.
+    /// 403 if it does not.
     pub(super) fn check(&self, component: &str) -> Result<(), ApiError> {
         if self.0.as_ref().is_none_or(|key| key.may_use(component)) {
             return Ok(());
@@ -65,22 +65,22 @@ impl Caller {
     }
 }
 
-/// The context of what computes.
+/// State of the admission layer in front of a handler.
 #[derive(Clone)]
 pub(super) struct AdmissionLayer {
     pub(super) context: Arc<RequestContext>,
-    /// The component that answers; none where the request names what answers, and the handler asks
-    /// whether it may.
+    /// The component of the route; `None` if the request selects it, and the handler checks the
+    /// permission.
     pub(super) component: Option<Arc<str>>,
-    /// What bounds the work that waits behind it.
+    /// The limit on queued work, if any.
     pub(super) gate: Option<Arc<Gate>>,
-    /// Bodies in any content coding are its handler's to read; others are refused unless they are
-    /// sent as they are.
+    /// True if the handler decodes content codings itself; otherwise a body with a content coding
+    /// is rejected.
     pub(super) takes_codings: bool,
 }
 
 impl RequestContext {
-    /// An context to `app`, whose handlers run on the runtime that this is called on.
+    /// Creates the context of `app`. Handlers run on the current runtime.
     #[must_use]
     pub(crate) fn new(app: Arc<App>, live: Weak<Live>, stopping: Arc<AtomicBool>) -> Self {
         let server = app.config.server.clone();
@@ -99,8 +99,8 @@ impl RequestContext {
         }
     }
 
-    /// An context to `app` in place of this one. What counts requests goes on counting where its
-    /// limit is the same: a reload gives nobody a second burst, or a second place.
+    /// Creates the context of `app` that replaces this one. Counters are kept where the limit is
+    /// unchanged: a reload grants no second burst and no second permit.
     #[must_use]
     pub(crate) fn next(&self, app: Arc<App>) -> Self {
         let (server, before) = (app.config.server.clone(), &self.server);
@@ -136,17 +136,17 @@ impl RequestContext {
         }
     }
 
-    /// The models and components of this moment.
+    /// The models and components of this snapshot.
     pub(crate) fn app(&self) -> &Arc<App> {
         &self.app
     }
 
-    /// Whether a key is needed.
+    /// True if requests need an API key.
     pub(super) fn asks_for_keys(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    /// Whether requests are welcome.
+    /// Checks whether the server accepts requests.
     pub(super) fn ready(&self) -> Result<(), ApiError> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(ApiError::unavailable("the server is stopping"));
@@ -179,7 +179,7 @@ impl RequestContext {
     }
 }
 
-/// Find out who asks.
+/// Authenticates the request.
 pub(super) async fn identify(
     State(context): State<Arc<RequestContext>>,
     mut request: Request,
@@ -194,8 +194,8 @@ pub(super) async fn identify(
     }
 }
 
-/// Let a request in where its key reaches the component and there is room; then read its body, and
-/// run its handler on the threads that are for that.
+/// Admits a request if its key permits the component and there is capacity, reads its body, and
+/// runs its handler on the worker threads.
 pub(super) async fn admit(State(door): State<AdmissionLayer>, request: Request, next: Next) -> Response {
     match let_in(&door, request, next).await {
         Ok(response) => response,
@@ -213,9 +213,9 @@ async fn let_in(door: &AdmissionLayer, request: Request, next: Next) -> Result<R
     if !takes_codings {
         encoding::check(&parts.headers)?;
     }
-    // Where there is no room a request is refused before its body is read. Its place is taken when
-    // the body has come: a client that sends none takes nothing of others. A key's count is its
-    // bearer's own, and is taken at once.
+    // Without capacity a request is rejected before its body is read. The permit is taken once the
+    // body is complete, so a client that sends no body takes no capacity from others. The
+    // concurrency permit is taken at once, because it belongs to one key.
     if let Some(gate) = gate {
         gate.look().map_err(|_| ApiError::busy())?;
     }
@@ -248,7 +248,8 @@ async fn let_in(door: &AdmissionLayer, request: Request, next: Next) -> Result<R
     let handler = next.run(Request::from_parts(parts, Body::from(body)));
     let work = async move {
         let response = handler.await;
-        // Place, count and memory are a request's until it is answered, or dropped with its client.
+        // Permits and memory belong to the request until its response is sent, or it is dropped
+        // with its client.
         if response.body().size_hint().exact().is_none()
             && let Some(lease) = lease
         {
@@ -264,7 +265,7 @@ async fn let_in(door: &AdmissionLayer, request: Request, next: Next) -> Result<R
 }
 
 impl RequestContext {
-    /// The whole body and the memory that it holds, where it comes in time.
+    /// Reads the whole body within its time limit, and returns it with its memory charge.
     async fn body(
         &self,
         body: Body,
@@ -297,7 +298,7 @@ impl RequestContext {
     }
 }
 
-/// Why a body is not read to its end.
+/// Reason why a body is not read to its end.
 enum Stop {
     Slow,
     Refused(ApiError),
@@ -306,17 +307,17 @@ enum Stop {
 /// A body that is being read.
 struct Reading {
     arriving: Arriving,
-    /// When all of it must have come.
+    /// Deadline for the whole body.
     arrives: Instant,
-    /// In what time some of it must come.
+    /// Interval in which some of it must arrive.
     pace: Duration,
-    /// The most that it may have, in bytes.
+    /// Maximum length, in bytes.
     most: usize,
 }
 
 impl Reading {
-    /// Reads the whole body, which is charged as it comes: what is declared costs nothing, and what
-    /// is sent no more than `most`.
+    /// Reads the whole body, which is charged as it arrives: a declared length costs nothing, and
+    /// at most `most` bytes are read.
     async fn read(&mut self, mut body: Body, lease: Option<&Lease>) -> Result<(), Stop> {
         let too_large = || Stop::Refused(ApiError::body_too_large(self.most));
         if body.size_hint().lower() > self.most as u64 {
@@ -353,13 +354,14 @@ impl Reading {
     }
 }
 
-/// What follows `Bearer` in the header that carries a key.
+/// The token after `Bearer` in the `Authorization` header.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-/// The key where Google's clients put it, on this route alone.
+/// The key in `X-Goog-Api-Key` or in the query, as Google's clients send it; only on the
+/// Perspective route.
 fn google_key(request: &Request) -> Option<&str> {
     if request.uri().path() != infer_config::paths::PERSPECTIVE {
         return None;

@@ -1,8 +1,7 @@
-//! Cross-origin requests: which pages of other sites a browser lets ask this server, and read its
-//! answers.
+//! Cross-origin resource sharing (CORS) for pages of other sites.
 //!
-//! Off unless `[server] cors_origins` names origins. Keys travel in a header of the page's own, so
-//! credentials of the browser are never asked for.
+//! Off unless `[server] cors_origins` names origins. Keys travel in a header that the page sets, so
+//! browser credentials are never needed.
 
 use std::sync::Arc;
 
@@ -12,23 +11,24 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use infer_config::ANY_ORIGIN;
 
-/// What a page may read of an answer beside the headers that any page may.
+/// Response headers that a page may read, beside the safelisted ones.
 const EXPOSED: &str =
     "inference-header-content-length, retry-after, x-infer-action, x-infer-score, x-request-id";
 
-/// Headers that a page may send, where a preflight names none, or more than are repeated.
+/// Request headers that a page may send, if a preflight names none, or its list is too long to
+/// repeat.
 const SENT: &str = "authorization, content-type, idempotency-key, inference-header-content-length, traceparent, x-request-id";
 
-/// The longest list of headers that is repeated to a preflight, in bytes.
+/// Maximum length of a list of headers that is repeated to a preflight, in bytes.
 const MAX_LIST: usize = 1024;
 
-/// How long a browser may keep what a preflight said, in seconds.
+/// Time for which a browser may cache a preflight response, in seconds.
 const MAX_AGE: &str = "600";
 
-/// What the operator is told is no page's to read.
+/// Endpoints for the operator, which pages may not read.
 const OPERATORS: [&str; 3] = ["/healthz", "/metrics", "/readyz"];
 
-/// The origins that are let in.
+/// The permitted origins.
 #[derive(Clone)]
 pub(super) struct Origins {
     any: bool,
@@ -36,15 +36,15 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    /// None where no origin is configured.
+    /// `None` if no origin is configured.
     pub(super) fn new(configured: &[String]) -> Option<Self> {
         let listed = configured.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
         let any = configured.iter().any(|origin| origin == ANY_ORIGIN);
         (!configured.is_empty()).then(|| Origins { any, listed: listed.collect() })
     }
 
-    /// What `Access-Control-Allow-Origin` says to a request; none where its page may not read the
-    /// answer.
+    /// The `Access-Control-Allow-Origin` for a request; `None` if its page may not read the
+    /// response.
     fn allowed(&self, request: &Request) -> Option<HeaderValue> {
         let origin = request.headers().get(header::ORIGIN)?;
         if OPERATORS.contains(&request.uri().path()) {
@@ -57,7 +57,7 @@ impl Origins {
     }
 }
 
-/// Answer a preflight, which comes without a key and before the request that it is about.
+/// Answers a preflight, which a browser sends without a key and before the request itself.
 pub(super) async fn preflight(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
     let is_let_in = *request.method() == Method::OPTIONS && origins.allowed(&request).is_some();
@@ -69,7 +69,7 @@ pub(super) async fn preflight(State(origins): State<Origins>, request: Request, 
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         listed.unwrap_or_else(|| HeaderValue::from_static(SENT)),
     );
-    // Components may take any method; one that a route does not take is refused there.
+    // Components may accept any method; a route that does not support it rejects it.
     let method = if method.len() <= 32 { method.clone() } else { HeaderValue::from_static("GET, POST") };
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, method);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
@@ -79,7 +79,7 @@ pub(super) async fn preflight(State(origins): State<Origins>, request: Request, 
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Say in an answer, whatever it is, who may read it.
+/// Adds the CORS headers to a response, errors included.
 pub(super) async fn tell(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let allowed = origins.allowed(&request);
     let mut response = next.run(request).await;
@@ -87,7 +87,7 @@ pub(super) async fn tell(State(origins): State<Origins>, request: Request, next:
     if !origins.any {
         headers.append(header::VARY, header::ORIGIN.into());
     }
-    // A component may have said it itself.
+    // A component may have set it itself.
     if let Some(allowed) = allowed
         && !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
     {

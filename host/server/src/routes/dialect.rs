@@ -1,5 +1,5 @@
-//! The form of errors, which is the protocol's whose path was asked: whatever refuses a request,
-//! from the routes that are not there to the deadline.
+//! Error formats: the path selects the protocol's format for every error, from unknown routes to
+//! the deadline.
 
 use axum::http::header;
 use axum::response::Response;
@@ -8,7 +8,7 @@ use infer_config::percent::decoded;
 use super::{kserve, perspective};
 use crate::error::ApiError;
 
-/// How a failure is written.
+/// Format of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// `{"error": {"message", "type", "param", "code"}}`
@@ -20,7 +20,7 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    /// The form of errors at `path`, as a client wrote it.
+    /// The format for errors at `path`, as the client wrote it.
     pub(super) fn of(path: &str) -> Self {
         if is_below(path, infer_config::paths::KSERVE) {
             Dialect::Kserve
@@ -31,10 +31,10 @@ impl Dialect {
         }
     }
 
-    /// `response`, in this form where it is a failure.
+    /// Converts `response` to this format if it is an error.
     pub(super) fn write(self, response: Response) -> Response {
         match self {
-            // The form that failures are in already.
+            // Errors already have this format.
             Dialect::OpenAi => response,
             Dialect::Kserve => rewritten(response, kserve::failure),
             Dialect::Google => rewritten(response, perspective::failure),
@@ -42,7 +42,7 @@ impl Dialect {
     }
 }
 
-/// True where `path` is `prefix`, or below it.
+/// True if `path` is `prefix`, or below it.
 fn is_below(path: &str, prefix: &str) -> bool {
     let mut rest = decoded(path.bytes());
     prefix.bytes().all(|byte| rest.next() == Some(byte)) && matches!(rest.next(), None | Some(b'/'))
@@ -76,7 +76,7 @@ mod tests {
     }
 }
 
-/// `response`, where it is a failure, with what `write` makes of it in the place of its body.
+/// Replaces the body of `response` with the output of `write`, if it is an error.
 fn rewritten(response: Response, write: fn(&ApiError) -> Response) -> Response {
     let Some(error) = response.extensions().get::<ApiError>() else { return response };
     let (written, body) = write(error).into_parts();

@@ -1,8 +1,8 @@
-//! The route table together with the OpenAPI document that tells it: no route comes into the one
-//! without the other.
+//! The route table together with its OpenAPI document: a route cannot be added to one without the
+//! other.
 //!
-//! Bodies are told by the types that are read and written. What every route has is put in here: the
-//! request's id, and what is refused before a handler runs.
+//! Bodies are documented by the types that are parsed and serialized. This module adds the parts
+//! common to all routes: the request id, and the errors of the layers in front of a handler.
 
 use std::collections::BTreeMap;
 
@@ -24,13 +24,13 @@ use utoipa::{PartialSchema, ToSchema};
 
 pub(super) const JSON: &str = "application/json";
 
-/// The security schemes' names in the document.
+/// Names of the security schemes in the document.
 const KEY: &str = "key";
 const QUERY_KEY: &str = "key_in_query";
 
 type Schemas = BTreeMap<String, RefOr<Schema>>;
 
-/// Routes, and what the document tells of them.
+/// Routes and their documentation.
 #[derive(Default)]
 pub(super) struct Table {
     router: Router,
@@ -39,7 +39,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Serve `path`, by `method`, with `handler`.
+    /// Adds `handler` at `path` for `method`.
     pub(super) fn route(
         mut self,
         path: &str,
@@ -52,8 +52,8 @@ impl Table {
         self
     }
 
-    /// Serve `paths`, by any method, with a component's `handler`: what it reads and answers is not
-    /// ours to tell.
+    /// Adds a component's `handler` at `paths` for any method. Its bodies are up to the component,
+    /// so they are not documented.
     pub(super) fn mount(mut self, paths: &[String], handler: &MethodRouter) -> Self {
         for path in paths {
             self.router = self.router.route(path, handler.clone());
@@ -61,19 +61,19 @@ impl Table {
         self
     }
 
-    /// Tell of a route that is served beside this table.
+    /// Documents a route that is served outside this table.
     pub(super) fn beside(mut self, path: &str, method: HttpMethod, doc: RouteDoc) -> Self {
         self.tell(path, method, doc);
         self
     }
 
-    /// Put `layer` around the routes that are there.
+    /// Wraps the routes added so far in `layer`.
     pub(super) fn wrap(mut self, layer: impl FnOnce(Router) -> Router) -> Self {
         self.router = layer(self.router);
         self
     }
 
-    /// The routes of both.
+    /// Merges both tables.
     pub(super) fn merge(mut self, other: Table) -> Self {
         self.router = self.router.merge(other.router);
         self.operations.extend(other.operations);
@@ -81,8 +81,8 @@ impl Table {
         self
     }
 
-    /// The routes, and the document among them, behind `guard`. Where the server `asks_for_keys`
-    /// the document does too.
+    /// Builds the router, with the document as one of its routes, behind `guard`. If the server
+    /// `asks_for_keys`, the document says so.
     pub(super) fn into_router(
         mut self,
         doc: RouteDoc,
@@ -97,7 +97,7 @@ impl Table {
                 operation.responses.responses.remove(StatusCode::UNAUTHORIZED.as_str());
             }
         }
-        // Strings and maps by string: nothing of it can fail.
+        // Strings and maps with string keys: serialization cannot fail.
         let document = serde_json::to_vec(&document(operations, schemas, asks_for_keys)).unwrap_or_default();
         let document = Bytes::from(document);
         router.route(
@@ -146,13 +146,13 @@ fn document(
     OpenApiBuilder::new().info(info).paths(paths).components(Some(components.build())).build()
 }
 
-/// The document's own.
+/// Documentation of the document's own route.
 pub(super) fn openapi() -> RouteDoc {
     let document = ObjectBuilder::new().schema_type(Type::Object);
     RouteDoc::new("What is served here").answers_as(StatusCode::OK, JSON, "an OpenAPI document", document)
 }
 
-/// What the document tells of one route.
+/// Documentation of one route.
 pub(super) struct RouteDoc {
     operation: Operation,
     responses: BTreeMap<String, Response>,
@@ -160,14 +160,14 @@ pub(super) struct RouteDoc {
 }
 
 impl RouteDoc {
-    /// A route that does what `summary` says.
+    /// Creates the documentation of a route with this `summary`.
     pub(super) fn new(summary: &str) -> Self {
         let mut operation = Operation::new();
         operation.summary = Some(summary.to_owned());
         RouteDoc { operation, responses: BTreeMap::new(), schemas: Schemas::new() }
     }
 
-    /// A part of the path.
+    /// Adds a parameter of the path.
     pub(super) fn segment(self, name: &str, description: &str) -> Self {
         let parameter = ParameterBuilder::new()
             .name(name)
@@ -178,12 +178,12 @@ impl RouteDoc {
         self.parameter(parameter.build())
     }
 
-    /// A header that a client may send.
+    /// Adds an optional request header.
     pub(super) fn header(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
         self.optional(ParameterIn::Header, name, description, schema.into())
     }
 
-    /// A member of the query that a client may send.
+    /// Adds an optional query parameter.
     pub(super) fn query(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
         self.optional(ParameterIn::Query, name, description, schema.into())
     }
@@ -203,13 +203,13 @@ impl RouteDoc {
         self
     }
 
-    /// A `T` in JSON is read.
+    /// Adds a JSON request body of type `T`.
     pub(super) fn reads<T: ToSchema>(mut self) -> Self {
         let schema = self.schema::<T>();
         self.reads_as(JSON, schema)
     }
 
-    /// A body of `kind` is read.
+    /// Adds a request body of content type `kind`.
     pub(super) fn reads_as(mut self, kind: &str, schema: impl Into<RefOr<Schema>>) -> Self {
         let body = self.operation.request_body.take().map_or_else(RequestBodyBuilder::new, Into::into);
         let content = ContentBuilder::new().schema(Some(schema)).build();
@@ -218,13 +218,13 @@ impl RouteDoc {
         self
     }
 
-    /// A `T` in JSON is answered.
+    /// Adds a JSON response body of type `T`.
     pub(super) fn answers<T: ToSchema>(mut self, status: StatusCode, description: &str) -> Self {
         let schema = self.schema::<T>();
         self.answers_as(status, JSON, description, schema)
     }
 
-    /// A body of `kind` is answered.
+    /// Adds a response body of content type `kind`.
     pub(super) fn answers_as(
         mut self,
         status: StatusCode,
@@ -241,14 +241,14 @@ impl RouteDoc {
         self
     }
 
-    /// An answer's header.
+    /// Adds a response header.
     pub(super) fn tells(mut self, status: StatusCode, name: &str, description: &str) -> Self {
         let header = HeaderBuilder::new().schema(String::schema()).description(Some(description));
         self.response(status).headers.insert(name.to_owned(), header.build());
         self
     }
 
-    /// Failures are answered as `E`, each with one of `statuses`.
+    /// Adds an error response of type `E` for each of `statuses`.
     pub(super) fn fails<E: ToSchema>(mut self, statuses: &[u16]) -> Self {
         for status in statuses.iter().filter_map(|status| StatusCode::from_u16(*status).ok()) {
             self = self.answers::<E>(status, meaning(status));
@@ -262,26 +262,27 @@ impl RouteDoc {
         self
     }
 
-    /// A key is asked for, where the server has any.
+    /// Requires a key, if the server has any.
     pub(super) fn behind_key<E: ToSchema>(mut self) -> Self {
         let none: [String; 0] = [];
         self.operation.security = Some(vec![SecurityRequirement::new(KEY, none)]);
         self.fails::<E>(&[401, 429])
     }
 
-    /// The key may stand in the query instead.
+    /// Permits the key in the query as well.
     pub(super) fn or_query_key(mut self) -> Self {
         let none: [String; 0] = [];
         self.operation.security.get_or_insert_default().push(SecurityRequirement::new(QUERY_KEY, none));
         self
     }
 
-    /// A body is read by [`super::context::admit`], and something computed by a deadline.
+    /// Adds the errors of routes behind [`super::context::admit`], which have a body and a
+    /// deadline.
     pub(super) fn admitted<E: ToSchema>(self) -> Self {
         self.behind_key::<E>().fails::<E>(&[400, 408, 413, 500, 504])
     }
 
-    /// A reference to the schema of `T`, which goes into the document.
+    /// Returns a reference to the schema of `T`, and adds the schema to the document.
     fn schema<T: ToSchema>(&mut self) -> Ref {
         let mut needed = vec![(T::name().into_owned(), T::schema())];
         T::schemas(&mut needed);
@@ -294,7 +295,7 @@ impl RouteDoc {
     }
 }
 
-/// Why a request fails.
+/// Reason of an error status.
 fn meaning(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "something of the request is wrong, which the message names",

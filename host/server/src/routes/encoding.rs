@@ -1,15 +1,15 @@
-//! Content codings: bodies are read as they are, and one that is compressed is refused by name.
+//! Content codings: uncompressed bodies are accepted, compressed ones are rejected by name.
 
 use axum::http::{HeaderMap, header};
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 
 use crate::error::ApiError;
 
-/// Refuses a body whose `content-encoding` has another coding than `identity`.
+/// Rejects a body whose `content-encoding` has a coding other than `identity`.
 ///
 /// # Errors
 ///
-/// 415 with the coding's name.
+/// 415 with the name of the coding.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     for value in headers.get_all(header::CONTENT_ENCODING) {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -26,17 +26,17 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses a body that begins as compressed ones do, though no header says so. Neither JSON nor
-/// an image or a form begins so.
+/// Rejects a body that starts like a compressed one, although no header says so. JSON, images and
+/// forms never start like that.
 ///
 /// # Errors
 ///
-/// 415 with the coding's name.
+/// 415 with the name of the coding.
 pub(super) fn check_body(body: &[u8]) -> Result<(), ApiError> {
     let coding = match body {
         [0x1f, 0x8b, 0x08, ..] => "gzip",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
-        // Method 8, a window of 32 KiB, and a check sum that fits (RFC 1950).
+        // Method 8, a window of at most 32 KiB, and a valid header checksum (RFC 1950).
         [0x78, flags, ..] if (0x7800 | u16::from(*flags)).is_multiple_of(31) => "deflate",
         _ => return Ok(()),
     };

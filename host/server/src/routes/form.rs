@@ -8,16 +8,16 @@ use infer_engine::text::{QUOTE_BYTES, excerpt};
 
 use crate::error::ApiError;
 
-/// The image of `request`: its body, or the first part of its form that is a file.
+/// Reads the image of `request`: its body, or the first file of its form.
 ///
 /// # Errors
 ///
-/// 415 for another content type, 400 where there is no image.
+/// 415 for another content type, 400 if there is no image.
 pub(super) async fn read_image(request: Request) -> Result<Bytes, ApiError> {
     let kind = content_type(request.headers());
     let image = match &*kind {
         "multipart/form-data" => first_file(Multipart::from_request(request, &()).await?).await?,
-        // The third is what curl sends with --data-binary unless asked otherwise.
+        // The third is curl's default for --data-binary.
         "" | "application/octet-stream" | "application/x-www-form-urlencoded" | "binary/octet-stream" => {
             Bytes::from_request(request, &()).await?
         }
@@ -37,8 +37,8 @@ pub(super) async fn read_image(request: Request) -> Result<Bytes, ApiError> {
     Ok(image)
 }
 
-/// The first part with a file's name or an image's type, or the only part there is. Browsers send
-/// an empty part for a field in which no file was chosen; it is passed over.
+/// Returns the first part with a file name or an image type, or the only part. Browsers send an
+/// empty part for a field without a chosen file; it is skipped.
 async fn first_file(mut form: Multipart) -> Result<Bytes, ApiError> {
     let mut only = None;
     let mut parts = 0;
@@ -52,7 +52,7 @@ async fn first_file(mut form: Multipart) -> Result<Bytes, ApiError> {
         } else if parts == 1 {
             only = Some(field.bytes().await?);
         } else {
-            // What is not asked for is read past, and not kept.
+            // Other parts are read and dropped.
             only = None;
         }
     }
@@ -75,8 +75,7 @@ fn is_file(field: &Field<'_>) -> bool {
             .is_some_and(|value| has_file_name(value.as_bytes()))
 }
 
-/// True where a `content-disposition` names a file, by `filename` or, in other alphabets,
-/// `filename*`.
+/// True if a `content-disposition` names a file, by `filename` or, in other alphabets, `filename*`.
 fn has_file_name(disposition: &[u8]) -> bool {
     let mut is_quoted = false;
     let mut is_escaped = false;
@@ -154,7 +153,7 @@ mod tests {
         read_image(request.unwrap()).await
     }
 
-    /// A form of parts, each of headers and data.
+    /// Builds a form of parts, each of headers and data.
     async fn form(parts: &[(&str, &str)]) -> Result<Bytes, ApiError> {
         let mut body = String::new();
         for (head, data) in parts {

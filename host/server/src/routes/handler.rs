@@ -1,5 +1,4 @@
-//! A component's own route: whatever is asked there is the component's to answer, and its answer is
-//! passed on as it is written.
+//! Routes of a component: the component handles every request, and its response is streamed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,11 +21,11 @@ use super::context::Caller;
 use crate::error::ApiError;
 use crate::serve::Lease;
 
-/// What a handler's route is given.
+/// State of a component's route.
 #[derive(Clone)]
 pub(super) struct Mount {
     pub(super) endpoint: Endpoint,
-    /// How clients reach the server.
+    /// Scheme of the public listener.
     pub(super) scheme: Scheme,
 }
 
@@ -41,13 +40,13 @@ pub(super) async fn handle(
 ) -> Result<Response, ApiError> {
     let lease = lease.map(|Extension(lease)| lease);
     if let Some(lease) = &lease {
-        // What the guest writes waits for the client, also when the guest has ended.
+        // Charge the buffer for the guest's output, which may outlive the guest.
         lease.grow(UNSENT_BYTES).map_err(|_| ApiError::busy())?;
     }
     let mut incoming = Request::new(body?);
     *incoming.method_mut() = method;
     *incoming.uri_mut() = whole(uri, &headers, mount.scheme)?;
-    // A key of this server's is not the component's to know.
+    // The component must not see a key of this server.
     if caller.0.is_some() {
         headers.remove(header::AUTHORIZATION);
     }
@@ -59,11 +58,11 @@ pub(super) async fn handle(
     let policy = mount.endpoint.policy;
     let guest = async move {
         let outcome = policy.handle(&call, incoming, head, gone).await;
-        // Its place is free, whether or not the client has taken the answer.
+        // Frees the permit, even if the client has not read the whole response.
         if let Some(lease) = lease {
             lease.release();
         }
-        // Where an answer has begun nobody waits for its end but the log.
+        // Once a response has started, only the log uses the outcome.
         let Err(result) = end.send(outcome.result) else { return };
         let Account { guest, compute, memory_bytes_peak, tensor_bytes_peak, .. } = call.account();
         let (guest_ms, compute_ms) = (milliseconds(guest), milliseconds(compute));
@@ -92,12 +91,12 @@ pub(super) async fn handle(
     }
 }
 
-/// The URI with its scheme and its authority, which most clients send in a header.
+/// The URI with its scheme and authority; most clients send the authority in a header.
 fn whole(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError> {
     let mut parts = uri.into_parts();
     parts.scheme = Some(scheme);
     if parts.authority.is_none() {
-        // HTTP/1.0 may name no host.
+        // HTTP/1.0 may omit the host.
         let host = headers.get(header::HOST).map_or(b"localhost".as_slice(), |host| host.as_bytes());
         let authority = Authority::try_from(host);
         parts.authority = Some(authority.map_err(|_| {
@@ -107,11 +106,11 @@ fn whole(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError>
     Uri::from_parts(parts).map_err(|error| ApiError::invalid("", format!("the request's URI: {error}")))
 }
 
-/// A body that its guest may still be writing. When it has been delivered the guest is doc; when it
-/// is dropped before, the guest is stopped.
+/// A body that its guest may still be writing. Once the body is delivered, the guest is finished;
+/// if the body is dropped earlier, the guest is stopped.
 struct Answer {
     body: Body,
-    /// What is still to come of a body whose length was doc, in bytes.
+    /// Remaining bytes of a body of known length.
     left: Option<u64>,
     delivered: Option<oneshot::Sender<()>>,
 }

@@ -18,7 +18,7 @@ use super::document::{RouteDoc, Table};
 use crate::abort::Abort;
 use crate::error::{ApiError, Envelope};
 
-/// How the server is.
+/// Status of the server.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
     status: &'static str,
@@ -41,20 +41,19 @@ pub(super) fn table(context: &Arc<RequestContext>) -> Table {
         .route(paths::METRICS, HttpMethod::Get, get(metrics).with_state(context.clone()), metrics_doc)
 }
 
-/// Of [`ready`], whose failures are told as `E`.
+/// Documentation of [`ready`], with errors of type `E`.
 pub(super) fn ready_doc<E: ToSchema>() -> RouteDoc {
     RouteDoc::new("Whether requests are welcome")
         .answers::<Health>(StatusCode::OK, "they are")
         .fails::<E>(&[503])
 }
 
-/// The process answers.
+/// Liveness probe.
 async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Counters and histograms, written on a thread for work: the one of the connections has all to
-/// serve.
+/// Counters and histograms, formatted on a worker thread to keep the connection thread free.
 async fn metrics(State(context): State<Arc<RequestContext>>) -> Result<Response, ApiError> {
     let app = context.app.clone();
     let mut text = Abort(context.work.spawn(async move { app.metrics.text().await }));
@@ -62,8 +61,8 @@ async fn metrics(State(context): State<Arc<RequestContext>>) -> Result<Response,
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
-/// Requests are welcome: the models are loaded before the listener opens, so only a coming stop
-/// says otherwise, a model whose thread has ended, and a queue that stays full.
+/// Readiness probe. Models are loaded before the listener opens, so the server is unready only when
+/// it is stopping, the thread of a model has ended, or the queue stays full.
 pub(super) async fn ready(State(context): State<Arc<RequestContext>>) -> Result<Json<Health>, ApiError> {
     context.ready()?;
     Ok(Json(Health { status: "ready" }))

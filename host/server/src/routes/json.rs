@@ -1,6 +1,6 @@
-//! JSON read straight into what is wanted of it. What is not wanted is passed over and leaves its
-//! kind, for the error that names it: a tree of everything that a client sends would take some
-//! thirty bytes for each of two.
+//! JSON parsed directly into the requested members. Other values are skipped, and only their type
+//! is kept, for error messages: a tree of the whole body would take about 30 bytes for each two
+//! bytes of it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 
-/// A value without what is inside of it.
+/// A value without its contents.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shallow<'de> {
     Null,
@@ -22,28 +22,28 @@ pub(super) enum Shallow<'de> {
     Object,
 }
 
-/// Reads one value: what it does with an array or an object is its own affair.
+/// Reads one value; implementations choose how to read arrays and objects.
 pub(super) trait Read<'de>: Sized {
-    /// What comes of it.
+    /// The result.
     type Value;
 
-    /// Any value, where the others do not say otherwise.
+    /// Reads any value that the other methods do not handle.
     fn shallow(self, value: Shallow<'de>) -> Self::Value;
 
-    /// An array. What is not read of it has to be passed over.
+    /// Reads an array. Unread elements must be skipped.
     fn array<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
         while array.next_element::<IgnoredAny>()?.is_some() {}
         Ok(self.shallow(Shallow::Array))
     }
 
-    /// An object. What is not read of it has to be passed over.
+    /// Reads an object. Unread members must be skipped.
     fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(self.shallow(Shallow::Object))
     }
 }
 
-/// Any value, shallow.
+/// Reads any value, without its contents.
 pub(super) struct Any;
 
 impl<'de> Read<'de> for Any {
@@ -54,7 +54,7 @@ impl<'de> Read<'de> for Any {
     }
 }
 
-/// A reader, as serde takes it.
+/// Adapts a reader to serde.
 pub(super) struct Seed<R>(pub(super) R);
 
 impl<'de, R: Read<'de>> DeserializeSeed<'de> for Seed<R> {
@@ -109,11 +109,11 @@ impl<'de, R: Read<'de>> Visitor<'de> for Seed<R> {
     }
 }
 
-/// Read `body` as one JSON value.
+/// Parses `body` as one JSON value.
 ///
 /// # Errors
 ///
-/// 400 where it is none, with the place.
+/// 400 with the position, if it is not valid JSON.
 pub(super) fn read<'de, R: Read<'de>>(body: &'de [u8], reader: R) -> Result<R::Value, ApiError> {
     let not_json =
         |error: serde_json::Error| ApiError::invalid("", format_args!("the body is not JSON: {error}"));
@@ -123,16 +123,16 @@ pub(super) fn read<'de, R: Read<'de>>(body: &'de [u8], reader: R) -> Result<R::V
     Ok(value)
 }
 
-/// `body` without the byte order mark that some clients write before UTF-8.
+/// Strips the byte order mark that some clients write before UTF-8.
 ///
 /// # Errors
 ///
-/// 400 where it is in UTF-16 or UTF-32.
+/// 400 if `body` is in UTF-16 or UTF-32.
 pub(super) fn utf8(body: &[u8]) -> Result<&[u8], ApiError> {
     let is_wide = match body {
         [0xef, 0xbb, 0xbf, body @ ..] => return Ok(body),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
-        // JSON begins with two ASCII characters, or with one alone.
+        // JSON starts with two ASCII characters, or consists of one.
         [0, 0, 0xfe, 0xff, ..] | [0, b'!'..=b'~', ..] | [0, 0, 0, b'!'..=b'~', ..] | [b'!'..=b'~', 0, ..] => {
             true
         }
@@ -146,7 +146,7 @@ pub(super) fn utf8(body: &[u8]) -> Result<&[u8], ApiError> {
 }
 
 impl Shallow<'_> {
-    /// The kind of `value`, for errors.
+    /// The type of `value`, for errors.
     pub(super) fn kind(value: &RawValue) -> Self {
         match value.get().as_bytes() {
             [b'n', ..] => Shallow::Null,

@@ -1,10 +1,10 @@
-//! Open Inference Protocol v2 over REST: tensors in and out of the ONNX models, with their binary
-//! extension.
+//! Open Inference Protocol v2 over REST, with its binary extension: tensors in and out of the ONNX
+//! models.
 //!
 //! # Layout
 //!
-//! - `request`, `data`: a body becomes tensors
-//! - `response`: tensors become a body; `facts`: what a model says of itself
+//! - `request`, `data`: parse a body into tensors
+//! - `response`: writes tensors as a body; `facts`: the metadata of a model
 
 mod data;
 mod datatypes;
@@ -37,14 +37,14 @@ use super::context::{self, AdmissionLayer, Caller, RequestContext};
 use super::document::{RouteDoc, Table};
 use crate::error::ApiError;
 
-/// A failure in the protocol's shape.
+/// An error in the protocol's format.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TensorFailure)]
 struct Failure {
     error: String,
 }
 
-/// What the server is.
+/// Server metadata.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TensorServer)]
 struct Server {
@@ -53,13 +53,13 @@ struct Server {
     extensions: [&'static str; 1],
 }
 
-/// Whether the process answers.
+/// Liveness of the server.
 #[derive(Serialize, ToSchema)]
 struct Live {
     live: bool,
 }
 
-/// Whether a model answers.
+/// Readiness of a model.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ModelReady)]
 struct Ready {
@@ -67,7 +67,7 @@ struct Ready {
     ready: bool,
 }
 
-/// What needs a key, where there are keys.
+/// Routes that need a key, if keys are configured.
 pub(super) fn table(context: &Arc<RequestContext>) -> Table {
     let gate = Some(context.gate.clone());
     let door = AdmissionLayer { context: context.clone(), component: None, gate, takes_codings: false };
@@ -115,7 +115,7 @@ fn infer_doc(doc: RouteDoc) -> RouteDoc {
         .fails::<Failure>(&[404, 415])
 }
 
-/// What needs none.
+/// Routes that need no key.
 pub(super) fn probes(context: &Arc<RequestContext>) -> Table {
     let live = get(async || Json(Live { live: true }));
     let doc = RouteDoc::new("Whether the process answers").answers::<Live>(StatusCode::OK, "it does");
@@ -129,7 +129,7 @@ pub(super) fn probes(context: &Arc<RequestContext>) -> Table {
     )
 }
 
-/// `error` as the protocol has it: a sentence, where those of the other routes are an object.
+/// Formats `error` for the protocol: a string, where OpenAI's format has an object.
 pub(super) fn failure(error: &ApiError) -> Response {
     Json(Failure { error: error.to_string() }).into_response()
 }
@@ -178,7 +178,7 @@ async fn infer(
     response::write(model, request.id, &request.wanted, &reply)
 }
 
-/// The model that a path names.
+/// Looks up the model that a path names.
 fn find<'e>(context: &'e RequestContext, caller: &Caller, path: Named) -> Result<&'e Arc<Model>, ApiError> {
     let Path(path) = path?;
     let part = |wanted: &str| path.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str());

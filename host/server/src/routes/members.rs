@@ -1,6 +1,5 @@
-//! Objects whose members are read one by one, so that an error names the member that is wrong, and
-//! whose null members count as absent: clients with typed requests send them for what they do not
-//! ask for.
+//! Objects that are parsed member by member, so that an error names the invalid member. A null
+//! member counts as absent, because typed clients send null for options that they do not use.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,41 +13,40 @@ use serde_json::value::RawValue;
 use super::json::utf8;
 use crate::error::ApiError;
 
-/// The most members of one object: many times those that any request has.
+/// Maximum number of members of one object: many times that of any valid request.
 const MAX: usize = 256;
 
-/// The object in `body`.
+/// Parses the object in `body`.
 ///
 /// # Errors
 ///
-/// 400 with the member that is wrong.
+/// 400 with the invalid member.
 pub(super) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
     let members = serde_json::from_slice::<Members<'de>>(utf8(body)?)
         .map_err(|error| Wrong { member: None, message: excerpt_of(error, MESSAGE_BYTES) });
     members.and_then(T::deserialize).map_err(|wrong| wrong.of("", "the body"))
 }
 
-/// The object in `value`, which stands at `path` of the body.
+/// Parses the object in `value`, which is at `path` of the body.
 ///
 /// # Errors
 ///
-/// 400 with the member that is wrong.
+/// 400 with the invalid member.
 pub(super) fn read_at<'de, T: Deserialize<'de>>(path: &str, value: &'de RawValue) -> Result<T, ApiError> {
     let members = Members::deserialize(value).map_err(|error| Wrong { member: None, message: plain(&error) });
     members.and_then(T::deserialize).map_err(|wrong| wrong.of(path, &format!("`{path}`")))
 }
 
-/// What serde_json says of a value, without its line and column, which count from the value's
-/// beginning.
+/// serde_json's message without line and column, which count from the start of the value.
 pub(super) fn plain(error: &serde_json::Error) -> String {
     let text = excerpt_of(error, MESSAGE_BYTES);
     text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said).to_owned()
 }
 
-/// Names and values that are not null, in their order.
+/// Names and values of the members that are not null, in order.
 struct Members<'de> {
     rest: std::vec::IntoIter<(Cow<'de, str>, &'de RawValue)>,
-    /// The value behind the name that was read last.
+    /// The member whose name was read last.
     value: Option<(Cow<'de, str>, &'de RawValue)>,
 }
 
@@ -113,7 +111,7 @@ impl<'de> MapAccess<'de> for Members<'de> {
     }
 }
 
-/// What is wrong with an object, or with one of its members.
+/// An error of an object, or of one of its members.
 #[derive(Debug)]
 struct Wrong {
     member: Option<String>,
@@ -121,7 +119,7 @@ struct Wrong {
 }
 
 impl Wrong {
-    /// The failure of an object at `path`, called `subject`.
+    /// The error for an object at `path`, called `subject`.
     fn of(self, path: &str, subject: &str) -> ApiError {
         let Wrong { member, message } = self;
         match member {

@@ -1,5 +1,5 @@
-//! `GET /v1/models` and `GET /v1/models/NAME`: what is loaded, in OpenAI's shape with our facts
-//! beside it.
+//! `GET /v1/models` and `GET /v1/models/NAME`: loaded models and components, in OpenAI's format
+//! with additional members.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use super::Caller;
 use super::document::RouteDoc;
 use crate::error::{ApiError, Envelope};
 
-/// Where one of them is.
+/// Route of a single model.
 pub(super) const ONE: &str = "/v1/models/{model}";
 
-/// What is loaded.
+/// Loaded models and components.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ModelList)]
 pub(super) struct List {
@@ -32,7 +32,7 @@ pub(super) struct List {
 pub(super) struct Entry {
     id: String,
     object: &'static str,
-    /// OpenAI's clients require a time; a model here has a hash instead.
+    /// OpenAI's clients require a time; models here have a hash instead.
     created: u64,
     owned_by: &'static str,
     #[serde(flatten)]
@@ -49,7 +49,7 @@ enum Facts {
         license: String,
         backend: &'static str,
         hash: String,
-        /// The weights are random: whatever the model answers means nothing.
+        /// The weights are random: answers of the model have no meaning.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         dummy: bool,
     },
@@ -74,12 +74,12 @@ pub(super) fn one_doc() -> RouteDoc {
         .fails::<Envelope<'_>>(&[400, 404])
 }
 
-/// All of it, or what the caller's key reaches.
+/// Lists the models and components that the key permits.
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Option<Extension<Caller>>) -> Json<List> {
     Json(List { object: "list", data: entries(&app, caller) })
 }
 
-/// One of them.
+/// Returns one of them.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     caller: Option<Extension<Caller>>,

@@ -42,11 +42,11 @@ use crate::error::ApiError;
 use crate::rates::counted;
 use crate::serve::Peer;
 
-/// Inputs of one request that are judged at the same time: enough to fill batches, and too few to
-/// shut others out.
+/// Inputs of one request that are judged concurrently: enough to fill batches, and too few to
+/// starve other requests.
 const SIDE_BY_SIDE: usize = 8;
 
-/// What the handler is given.
+/// State of the moderation routes.
 #[derive(Clone)]
 pub(super) struct ModerationState {
     pub(super) choice: Choice,
@@ -90,7 +90,7 @@ pub(super) async fn handle(
     Ok(desk.answers.keep(&asked, work.judge(mode)).await?.into_response())
 }
 
-/// Whose answers are kept together.
+/// The tenant that stored answers belong to.
 fn tenant(caller: &Caller, peer: Option<Peer>) -> Tenant {
     match (&caller.0, peer.and_then(Peer::ip)) {
         (Some(key), _) => Tenant::Key(key.hash),
@@ -99,7 +99,7 @@ fn tenant(caller: &Caller, peer: Option<Peer>) -> Tenant {
     }
 }
 
-/// A request that may be judged.
+/// An admitted moderation request.
 struct Work<'d> {
     policy: &'d Arc<LoadedComponent>,
     inputs: Vec<Vec<Part>>,
@@ -108,7 +108,7 @@ struct Work<'d> {
 }
 
 impl ModerationState {
-    /// Everything that a request has to pass before it is judged, or gets an answer that is kept.
+    /// Makes all checks that a request must pass before it is judged or gets a stored answer.
     fn check(
         &self,
         call: &infer_sandbox::Request,
@@ -119,7 +119,7 @@ impl ModerationState {
         let Ask { model, inputs, extensions } = input::parse(body, self.server.max_inputs)?;
         let policy = self.choice.component(model.as_deref())?;
         caller.check(policy.component.name())?;
-        // Every input counts, also those that wait for others of their own request.
+        // Every input counts, including those queued behind inputs of the same request.
         place.grow(inputs.len()).map_err(|_| ApiError::busy())?;
         let call = with_deadline(call, &self.server, &extensions)?;
         Ok(Work { policy, inputs, extensions, call })
@@ -138,7 +138,7 @@ impl Work<'_> {
     }
 }
 
-/// The same call, with the deadline that its request asks for.
+/// The same call, with the deadline of its request.
 fn with_deadline(
     call: &infer_sandbox::Request,
     server: &ServerConfig,
@@ -156,11 +156,11 @@ fn with_deadline(
     Ok(call.until(call.deadline - less))
 }
 
-/// Judge each input on an instance of its own, by the component's own thresholds.
+/// Judges each input on its own instance, by the component's thresholds.
 ///
 /// # Errors
 ///
-/// The first failure, with the index of its input; the other inputs are abandoned.
+/// The first error, with the index of its input; the other inputs are cancelled.
 pub async fn respond(
     policy: &Arc<LoadedComponent>,
     request: &infer_sandbox::Request,
@@ -179,7 +179,7 @@ async fn judge(
     let mut verdicts: Vec<Option<(Verdict, Usage)>> = inputs.iter().map(|_| None).collect();
     let mut late = Vec::new();
     let mut waiting = inputs.into_iter().enumerate();
-    // Dropping the set, on an error or when the client goes, abandons what is under way.
+    // Dropping the set, on an error or a disconnect, cancels the inputs in flight.
     let mut running = JoinSet::new();
     loop {
         while running.len() < SIDE_BY_SIDE {
@@ -215,7 +215,7 @@ async fn judge(
     Ok(response)
 }
 
-/// Whether the deadline has passed: the request's, and not a budget of the component's.
+/// True if the deadline of the request has passed, as opposed to a budget of the component.
 fn is_late(error: &CallError) -> bool {
     matches!(
         error,
@@ -224,7 +224,7 @@ fn is_late(error: &CallError) -> bool {
     )
 }
 
-/// The verdict on what nobody judged in time.
+/// The verdict on an input that was not judged in time.
 fn unjudged() -> Verdict {
     let gap = |&category: &&str| Gap {
         category: category.to_owned(),
@@ -234,7 +234,7 @@ fn unjudged() -> Verdict {
     Verdict { flagged: false, scores: Vec::new(), gaps: CATEGORIES.iter().map(gap).collect() }
 }
 
-/// Flag by the request's thresholds, where it has any.
+/// Flags by the thresholds of the request, if it has any.
 fn apply(thresholds: &BTreeMap<String, f32>, verdict: &mut Verdict) {
     if thresholds.is_empty() {
         return;
@@ -247,8 +247,8 @@ fn apply(thresholds: &BTreeMap<String, f32>, verdict: &mut Verdict) {
     verdict.flagged = verdict.scores.iter().any(|score| score.flagged);
 }
 
-/// Whether parts of one kind have a score in a category and a gap as well: what was judged of them
-/// is not the whole.
+/// True if parts of one kind have both a score and a gap in a category: they were judged
+/// incompletely.
 fn judged_in_part(verdict: &Verdict) -> bool {
     let both = |one: Kinds, other: Kinds| {
         [Kinds::TEXT, Kinds::IMAGE].into_iter().any(|kind| one.contains(kind) && other.contains(kind))

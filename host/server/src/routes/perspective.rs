@@ -1,8 +1,7 @@
-//! `POST /v1alpha1/comments:analyze`: the Perspective API's own request and answer, judged by the
+//! `POST /v1alpha1/comments:analyze`: request and response of the Perspective API, judged by the
 //! default moderator.
 //!
-//! Perspective's attributes and a moderator's categories are not the same: [`ATTRIBUTES`] says
-//! which category stands for which.
+//! Perspective's attributes and a moderator's categories differ: [`ATTRIBUTES`] maps them.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -25,19 +24,19 @@ use super::json::utf8;
 use super::moderate::{self, ModerationState};
 use crate::error::ApiError;
 
-/// Every path of the API begins with it.
+/// Prefix of all paths of the API.
 pub(super) const PREFIX: &str = "/v1alpha1";
 
-/// The longest comment, in bytes, as Perspective has it.
+/// Maximum length of a comment in bytes, as in Perspective.
 const MAX_COMMENT: usize = 20_480;
 
-/// The longest request: a comment in escapes of six bytes for one, and what is around it.
+/// Maximum length of a request: a comment in escapes of six bytes per byte, and its envelope.
 const MAX_BODY: usize = 8 * MAX_COMMENT;
 
-/// Each attribute, and the categories whose highest score it is.
+/// Each attribute, with the categories of which it is the highest score.
 const ATTRIBUTES: [(&str, &[&str]); 6] = [
     ("TOXICITY", &["harassment", "harassment/threatening", "hate"]),
-    // No category is as narrow: these scores are upper bounds, from the category that holds the
+    // No category is as narrow: these scores are upper bounds, from the category that contains the
     // attribute.
     ("SEVERE_TOXICITY", &["harassment"]),
     ("INSULT", &["harassment"]),
@@ -46,10 +45,10 @@ const ATTRIBUTES: [(&str, &[&str]); 6] = [
     ("THREAT", &["harassment/threatening"]),
 ];
 
-/// The language that the models judge.
+/// Language of the models.
 const LANGUAGE: &str = "en";
 
-/// What is to be judged, and for what.
+/// The comment, and the requested attributes.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = AnalyzeRequest)]
 #[serde(rename_all = "camelCase")]
@@ -60,7 +59,7 @@ struct Analyze {
     #[serde(alias = "requested_attributes")]
     #[schema(required, value_type = BTreeMap<String, Wanted>)]
     requested_attributes: Option<BTreeMap<String, Option<Wanted>>>,
-    /// Absent, or with `en` among them.
+    /// Absent, or including `en`.
     languages: Option<Vec<String>>,
     #[serde(alias = "client_token")]
     client_token: Option<String>,
@@ -82,7 +81,7 @@ struct Wanted {
     /// `PROBABILITY`.
     #[serde(alias = "score_type")]
     score_type: Option<String>,
-    /// A lower score is left out.
+    /// Lower scores are omitted.
     #[serde(alias = "score_threshold")]
     #[schema(minimum = 0.0, maximum = 1.0)]
     score_threshold: Option<f32>,
@@ -120,17 +119,17 @@ struct Score {
     r#type: &'static str,
 }
 
-/// A failure.
+/// An error before it is formatted.
 pub(super) struct Failure {
     code: StatusCode,
     status: &'static str,
     message: String,
     details: Vec<Detail>,
-    /// When to try again, in seconds.
+    /// Value of `Retry-After`, in seconds.
     retry_after: Option<u64>,
 }
 
-/// Google's envelope of a failure.
+/// Google's envelope of an error.
 #[derive(Serialize, ToSchema)]
 #[schema(as = GoogleFailure)]
 pub(super) struct Envelope {
@@ -140,10 +139,10 @@ pub(super) struct Envelope {
 #[derive(Serialize, ToSchema)]
 #[schema(as = GoogleStatus)]
 struct Status {
-    /// The response's status.
+    /// Status of the response.
     code: u16,
     message: String,
-    /// A word for programs.
+    /// Machine-readable status.
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     details: Vec<Detail>,
@@ -155,7 +154,7 @@ struct Status {
 struct Detail {
     #[serde(rename = "@type")]
     kind: &'static str,
-    /// The API's own word for what is wrong.
+    /// The API's own error type.
     error_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     language_not_supported_by_attribute_error: Option<NotSupported>,
@@ -180,7 +179,7 @@ impl Failure {
         }
     }
 
-    /// With the API's own word for what is wrong.
+    /// Adds the API's own error type.
     fn of(mut self, error_type: &'static str, language: Option<NotSupported>) -> Self {
         self.details.push(Detail {
             kind: "type.googleapis.com/google.commentanalyzer.v1alpha1.Error",
@@ -229,7 +228,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// `error` in Google's envelope.
+/// Formats `error` in Google's envelope.
 pub(super) fn failure(error: &ApiError) -> Response {
     Failure::from(error).into_response()
 }
@@ -282,7 +281,7 @@ pub(super) async fn handle(
             continue;
         }
         let score = Score { value, r#type: "PROBABILITY" };
-        // The component judges a comment as a whole: one span, as Perspective answers without
+        // The component judges a comment as a whole: one span, as Perspective returns without
         // annotations.
         let span_scores = vec![SpanScore { begin: 0, end, score }];
         attribute_scores.insert(name, AttributeScore { span_scores, summary_score: score });
@@ -291,7 +290,7 @@ pub(super) async fn handle(
     Ok(Json(Analysis { attribute_scores, languages, client_token }).into_response())
 }
 
-/// The comment's text, and what is asked about it.
+/// The comment's text, and the requested attributes.
 struct Asked {
     text: String,
     attributes: BTreeMap<String, Wanted>,

@@ -1,4 +1,5 @@
-//! What a request took, stage by stage, and on what it rests: the `infer` object of every answer.
+//! Timings of a request by stage, and the versions that judged it: the `infer` object of every
+//! response.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,24 +12,24 @@ use utoipa::ToSchema;
 
 use super::call::milliseconds;
 
-/// Stages in milliseconds. Where a request holds several inputs, judged side by side, each stage is
+/// Stages in milliseconds. If a request has several inputs, judged concurrently, each stage is
 /// their sum, and may exceed the total.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Timings {
-    /// Waiting for an instance and in models' queues.
+    /// Time spent waiting for an instance and in the models' queues.
     queue_ms: f64,
-    /// Making the instance.
+    /// Time to create the instance.
     instantiate_ms: f64,
-    /// The guest's own work: decoding, tokenising, ranking.
+    /// Time of the guest's own work: decoding, tokenization, ranking.
     guest_ms: f64,
-    /// The models' work.
+    /// Time of the models' computations.
     compute_ms: f64,
-    /// From the request's arrival in the handler to its answer.
+    /// Time from the arrival in the handler to the response.
     total_ms: f64,
 }
 
 impl Timings {
-    /// The times of `usages`, and the total.
+    /// Sums the times of `usages`.
     pub fn new<'a>(usages: impl IntoIterator<Item = &'a Usage>, total: Duration) -> Self {
         let mut sum = Usage::default();
         for usage in usages {
@@ -47,18 +48,18 @@ impl Timings {
     }
 }
 
-/// Tokens that a request took.
+/// Token usage of a request.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Tokens {
-    /// Of the prompt, choices not counted.
+    /// Tokens of the prompt, without choices.
     prompt_tokens: usize,
-    /// Of these, how many had been computed before.
+    /// Prompt tokens that were already computed and cached.
     cached_tokens: usize,
-    /// Of the answer.
+    /// Generated tokens.
     generated_tokens: usize,
 }
 
-/// Tokens of language models, where one ran.
+/// Sums the tokens of language models; `None` if none ran.
 pub(crate) fn tokens<'a>(usages: impl IntoIterator<Item = &'a Usage>) -> Option<Tokens> {
     let mut sum = TokenUsage::default();
     usages.into_iter().for_each(|usage| sum += usage.tokens);
@@ -66,12 +67,12 @@ pub(crate) fn tokens<'a>(usages: impl IntoIterator<Item = &'a Usage>) -> Option<
     (sum != TokenUsage::default()).then_some(Tokens { prompt_tokens, cached_tokens, generated_tokens })
 }
 
-/// The component that judged, and the models that it could use.
+/// The judging component, and the models available to it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Judges {
     component: Hashed,
     models: Vec<Hashed>,
-    /// Some model's weights are random: the answer means nothing.
+    /// True if the weights of some model are random: the answer has no meaning.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dummy: bool,
 }

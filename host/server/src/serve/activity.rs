@@ -1,4 +1,4 @@
-//! The state of one connection: its requests, its progress, and the time by which it must move on.
+//! The state of one connection: its requests, its progress, and its time limits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,78 +10,77 @@ use tokio::time::{Duration, Instant};
 
 use super::lease::{Connection, Lease, Standing, UnderWay};
 
-/// Requests that an HTTP/2 client may cancel, or leave without their body, beyond those that it
-/// lets the server answer. A client that resets streams as fast as it opens them is past it at
-/// once.
+/// Requests that an HTTP/2 client may cancel, or leave without a body, beyond the number that were
+/// answered. A client that resets streams as fast as it opens them exceeds this at once.
 const WASTED: u32 = 64;
 
 /// Bytes that an HTTP/2 client may send between two signs of progress: pings, settings and window
-/// updates cost the server time and bring it nothing.
+/// updates cost the server time without being requests.
 const UNPRODUCTIVE: usize = 1 << 20;
 
-/// How long a connection must have been quiet before a newcomer may have its seat, where it is in
-/// use: by a key's bearer, or by an answer on its way.
+/// Time for which a connection must have been quiet before its seat can be given to a new one, if
+/// it has shown a key or is sending a response.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// The state of one connection.
 pub(super) struct Activity {
-    /// Held for a few instructions, on the front's one thread and, when a handler streams its
-    /// answer, on the thread that it runs on. A lease's own lock may be taken inside, never the
-    /// other way around.
+    /// Locked for a few instructions, on the front's thread and, when a handler streams its
+    /// response, on the handler's thread. Lock order: the lock of a lease may be taken inside this
+    /// one, never the reverse.
     state: Mutex<State>,
-    /// Counts the answers that the client has not taken.
+    /// Budget for responses that the client has not read.
     memory: RequestMemory,
     /// Wakes the connection when there is a reason to close it.
     closing: Notify,
-    /// Wakes a request that waits for earlier answers to leave.
+    /// Wakes a request that waits for earlier responses to be written.
     writable: Notify,
-    /// Whose turn it is to begin.
+    /// Makes the requests of a connection start one after another.
     turn: Semaphore,
 }
 
 struct State {
     leases: Vec<Lease>,
-    /// When the last request ended.
+    /// Time at which the last request ended.
     idle: Instant,
-    /// When the client last took, or sent, a noticeable part of a body.
+    /// Time at which the client last read or sent a noticeable part of a body.
     progress: Instant,
-    /// When the first byte of the next head came.
+    /// Time of the first byte of the next head.
     head: Option<Instant>,
-    /// Whether a whole head has come yet.
+    /// True once a whole head has arrived.
     asked: bool,
     /// Between two requests an HTTP/2 client sends more than heads: window updates, settings,
     /// pings.
     http2: bool,
-    /// Whether all that the client has sent was read: until then its silence is the server's own
-    /// slowness.
+    /// True if everything that the client has sent was read; otherwise its silence may be the
+    /// server's own delay.
     is_heard: bool,
-    /// None once a request has carried a valid API key.
+    /// `None` once a request had a valid API key.
     anonymous: Option<OfCrowd>,
     answered: u32,
     wasted: u32,
     unproductive: usize,
-    /// Whether the socket takes no more bytes for now.
+    /// True while the socket accepts no more bytes.
     blocked: bool,
-    /// When the connection's seat went to another.
+    /// Time at which the connection was evicted.
     evicted: Option<Instant>,
 }
 
-/// What a connection is worth to whoever gives out places.
+/// Rank of a connection for eviction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Worth {
-    /// Whether a request came with a valid API key.
+    /// True if a request had a valid API key.
     pub(super) is_authenticated: bool,
-    /// The anonymous connections of its address, where it is one.
+    /// Number of anonymous connections of its address, if it is anonymous.
     pub(super) crowd: usize,
-    /// Since when it has been quiet.
+    /// Time since which it has been quiet.
     pub(super) since: Instant,
 }
 
-/// The connections of one address without a valid API key.
+/// Counts the anonymous connections of one address.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Crowd(Arc<AtomicUsize>);
 
-/// One of them.
+/// One of them, counted until it is dropped.
 #[derive(Debug)]
 struct OfCrowd(Crowd);
 
@@ -105,7 +104,7 @@ impl Drop for OfCrowd {
 }
 
 impl Activity {
-    /// Of a connection that joins the anonymous ones of its address.
+    /// Creates the state of a connection, counted as an anonymous one of its address.
     pub(super) fn new(memory: RequestMemory, crowd: &Crowd) -> Self {
         let now = Instant::now();
         let state = State {
@@ -136,16 +135,16 @@ impl Activity {
         &self.memory
     }
 
-    /// Notes that all that came so far was read.
+    /// Records that all bytes received so far were read.
     pub(super) fn heard(&self) {
         self.state().is_heard = true;
     }
 
-    /// Counts `bytes` that came.
+    /// Counts `bytes` received.
     ///
     /// # Errors
     ///
-    /// When a client sends control frames without end, before its first request or between others.
+    /// If a client sends too many control frames, before its first request or between requests.
     pub(super) fn read(&self, bytes: usize) -> Result<(), &'static str> {
         let mut state = self.state();
         if state.leases.is_empty() {
@@ -158,7 +157,7 @@ impl Activity {
         Ok(())
     }
 
-    /// Notes whether the socket takes more bytes.
+    /// Records whether the socket blocks writes.
     pub(super) fn set_blocked(&self, blocked: bool) {
         let mut state = self.state();
         if state.blocked != blocked {
@@ -168,7 +167,7 @@ impl Activity {
         }
     }
 
-    /// Waits until the socket takes bytes.
+    /// Waits until the socket accepts bytes.
     pub(super) async fn writable(&self) {
         loop {
             let writable = self.writable.notified();
@@ -179,14 +178,14 @@ impl Activity {
         }
     }
 
-    /// Waits until it is a request's turn: of those that a connection brings at once, each lets the
-    /// other connections go on before the next.
+    /// Waits for the turn of a request: of several requests that a connection sends at once, each
+    /// yields to the other connections before the next.
     pub(super) async fn turn(&self) {
         let _turn = self.turn.acquire().await;
         tokio::task::yield_now().await;
     }
 
-    /// Begins a request; `has_come` where its head is all there is of it.
+    /// Begins a request; `has_come` if its head is the whole request.
     pub(super) fn begin(self: &Arc<Self>, http2: bool, has_come: bool) -> UnderWay {
         let lease = Lease::new(self.clone(), self.memory().share(), http2, has_come);
         let mut state = self.state();
@@ -198,21 +197,21 @@ impl Activity {
         UnderWay::new(lease)
     }
 
-    /// The lease of the request that began last.
+    /// The lease of the newest request.
     pub(super) fn newest(&self) -> Option<Lease> {
         self.state().leases.last().cloned()
     }
 
-    /// Counts no more among the anonymous connections of its address.
+    /// Stops counting the connection as anonymous.
     pub(super) fn leave(&self) {
         self.state().anonymous = None;
     }
 
-    /// Ends leases that are due. The time of the next look.
+    /// Ends leases that are due, and returns the time of the next sweep.
     ///
     /// # Errors
     ///
-    /// Why the connection is to be closed now.
+    /// The reason to close the connection now.
     pub(super) fn sweep(
         &self,
         limits: &ConnectionLimits,
@@ -220,7 +219,8 @@ impl Activity {
     ) -> Result<Option<Instant>, &'static str> {
         let (leases, closes) = {
             let state = self.state();
-            // A request that had come by then, unread, is answered where all of it is there soon.
+            // A request in progress may finish. A request that had arrived unread before the
+            // eviction has a short time to become one.
             let may_finish = |evicted| {
                 let is_late = now.saturating_duration_since(evicted) >= QUIET;
                 state.leases.iter().any(|lease| lease.is_working() || !is_late && !lease.is_answering())
@@ -262,7 +262,7 @@ impl Activity {
         Ok(next)
     }
 
-    /// Ends all requests, for the connection has.
+    /// Ends all requests when the connection has ended.
     pub(super) fn close(&self) {
         let leases = std::mem::take(&mut self.state().leases);
         for lease in leases {
@@ -270,19 +270,19 @@ impl Activity {
         }
     }
 
-    /// Asks the connection to close, for its seat has gone to another.
+    /// Evicts the connection: asks it to close, because its seat was given to another.
     pub(super) fn evict(&self) {
         self.state().evicted = Some(Instant::now());
         self.closing.notify_one();
     }
 
-    /// Waits until there is a reason to close the connection, which [`Activity::sweep`] tells.
+    /// Waits for a reason to close the connection, which [`Activity::sweep`] returns.
     pub(super) async fn closing(&self) {
         self.closing.notified().await;
     }
 
-    /// What the connection is worth. None where it may not be closed for another: it was not heard
-    /// yet, a request of it is being worked on, or it is in use and was active a moment ago.
+    /// Rank for eviction. `None` if the connection must stay: it was not read yet, it has a request
+    /// in progress, or it is in use and was recently active.
     pub(super) fn worth(&self, now: Instant) -> Option<Worth> {
         let state = self.state();
         if !state.is_heard || state.leases.iter().any(Lease::is_working) {
@@ -296,7 +296,6 @@ impl Activity {
         (!in_use || is_quiet).then_some(Worth { is_authenticated, crowd, since })
     }
 
-    /// Whether its seat has gone to another.
     pub(super) fn is_evicted(&self) -> bool {
         self.state().evicted.is_some()
     }
@@ -333,18 +332,19 @@ impl Connection for Activity {
         if state.is_wasteful() {
             self.closing.notify_one();
         }
-        // An answer that the client did not take is no sign of life.
+        // A response that the client did not read is no sign of life.
         state.idle = if expired { state.idle.max(state.progress) } else { Instant::now() };
     }
 }
 
 impl State {
-    /// Whether the server has worked for nothing more often than not.
+    /// True if the server's work was wasted more often than not.
     fn is_wasteful(&self) -> bool {
         self.http2 && self.wasted > WASTED.saturating_add(self.answered)
     }
 
-    /// When the client will have left the connection unused for too long, as things stand.
+    /// The time at which the connection exceeds its idle or head limit, unless the client sends
+    /// more.
     fn due(&self, limits: &ConnectionLimits) -> Option<Instant> {
         let head = self.head.filter(|_| !self.http2).map(|began| began + limits.header_time);
         match (self.leases.is_empty(), self.asked) {

@@ -1,4 +1,4 @@
-//! The body of an answer, whose unsent bytes count in its lease.
+//! A response body whose unsent bytes are charged to its lease.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,17 +10,16 @@ use tokio::time::Instant;
 
 use super::lease::{Lease, NoMemory, UnderWay};
 
-/// An answer's body; its request is under way until it is dropped and the client has taken all of
-/// it.
+/// A response body. Its request is in flight until the body is dropped and the client has read all
+/// of it.
 pub(super) struct Answer {
     body: Body,
-    /// What has come of it and is not on its way yet.
+    /// Bytes polled but not yet handed to hyper.
     rest: Bytes,
-    /// Whether its bytes were counted before they came.
+    /// True if its bytes were charged in advance.
     is_counted: bool,
-    /// Whether its end is said only when the client has all of it: an HTTP/2 stream that has been
-    /// told its end can no longer be reset, so it could hold its last bytes for as long as it
-    /// likes.
+    /// True to signal the end only after the client has read everything: an HTTP/2 stream that has
+    /// ended can no longer be reset, so a client could keep its last bytes in memory indefinitely.
     waits_for_end: bool,
     under_way: UnderWay,
 }
@@ -74,7 +73,7 @@ impl http_body::Body for Answer {
 }
 
 impl Answer {
-    /// Ready when the end may be said.
+    /// Ready when the end may be signalled.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.under_way.lease.state();
         let work = state.work.take();
@@ -88,7 +87,7 @@ impl Answer {
     }
 }
 
-/// Bytes of an answer that hyper has. They count until they are written, or dropped.
+/// Bytes of a response that hyper has. They are charged until they are written or dropped.
 pub(super) struct Outgoing {
     bytes: Bytes,
     lease: Lease,
@@ -117,8 +116,8 @@ impl Drop for Outgoing {
     }
 }
 
-/// What is handed to hyper at a time. The rest of an answer stays here, where it is counted and can
-/// be dropped.
+/// Chunk size handed to hyper. The rest of a response stays here, where it is charged and can be
+/// dropped.
 const CHUNK: usize = 64 << 10;
 
 impl UnderWay {
@@ -126,8 +125,7 @@ impl UnderWay {
     ///
     /// # Errors
     ///
-    /// When the answer is too large for the memory that is left; the request is still to be
-    /// answered.
+    /// If the response is too large for the remaining memory; the request still needs a response.
     pub(super) fn answer(mut self, body: Body) -> Result<Answer, Self> {
         let length = body.size_hint().exact();
         if self.lease.answer(length).is_err() {
@@ -140,7 +138,7 @@ impl UnderWay {
     }
 }
 
-/// Bytes on their way to hyper.
+/// Wraps bytes for hyper, and starts the stall time of the lease unless it is running.
 fn send(lease: &Lease, bytes: Bytes) -> Outgoing {
     let mut state = lease.state();
     state.waiting += bytes.len();

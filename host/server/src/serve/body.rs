@@ -1,9 +1,9 @@
-//! A request's body, which comes back when it was not read to its end.
+//! A request's body, returned to the connection if it was not read to its end.
 //!
-//! A client that was answered early, by a refusal as a rule, may ask again on the same connection:
-//! only when nothing of the last body is left on it. What has come already is read and thrown away;
-//! where more is to come the connection ends, and the answer says so, or the client's next request
-//! would go to a connection that closes.
+//! A client that got an early response, usually a rejection, may reuse the connection only if no
+//! bytes of the last body are left on it. Bytes that have arrived are read and discarded. If more
+//! are to come, the connection closes and the response says so; otherwise the client's next request
+//! would fail on a closed connection.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +16,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-/// How much of a body nobody wanted is read, and how long that may keep its answer.
+/// Maximum bytes of an unread body that are discarded, and maximum time by which that delays the
+/// response.
 const DISCARDED: u64 = 64 << 10;
 const DISCARDING: Duration = Duration::from_millis(2);
 
-/// Where a body comes back to.
+/// Slot that receives an unread body.
 #[derive(Clone, Default)]
 pub(super) struct Remains(Arc<Mutex<Option<Incoming>>>);
 
@@ -31,13 +32,13 @@ pub(super) struct Lent {
 }
 
 impl Remains {
-    /// `body`, which leaves here what is not read of it.
+    /// Lends `body`; its unread rest is returned to this slot on drop.
     pub(super) fn lend(&self, body: Incoming) -> Lent {
         Lent { body: Some(body), remains: self.clone() }
     }
 
-    /// Throw away what was not read; whether all of it could be. A client that `waits` to be asked
-    /// for its body is not asked for one that nobody wants.
+    /// Discards the unread rest; true if all of it was discarded. A client that `waits` for the
+    /// status 100 does not get it, so it need not send a body that will not be used.
     pub(super) async fn discard(self, waits: bool) -> bool {
         let Some(mut body) = self.slot().take() else { return true };
         if waits || body.size_hint().lower() > DISCARDED {

@@ -1,4 +1,4 @@
-//! The life of one connection: handshake, requests, and the time limits on each.
+//! The lifecycle of one connection: handshake, requests, and their time limits.
 
 use std::convert::Infallible;
 use std::future::{Future as _, poll_fn};
@@ -30,30 +30,29 @@ use super::streams::Streams;
 use crate::error::ApiError;
 use crate::service::Service;
 
-/// Streams of one HTTP/2 connection at any one time.
+/// Maximum concurrent streams of one HTTP/2 connection.
 const STREAMS: u32 = 32;
 
-/// What an HTTP/2 client may send of one body, and of all, before it is read.
+/// HTTP/2 receive windows, per stream and per connection.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 512 << 10;
 
-/// What is held of one answer that an HTTP/2 client has not taken.
+/// Send buffer of an HTTP/2 stream.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// How often an HTTP/2 connection with requests under way is asked whether anybody is there, and
-/// how long that may take.
+/// Interval of HTTP/2 keep-alive pings while requests are in flight, and timeout of the reply.
 const PING: Duration = Duration::from_secs(20);
 const PONG: Duration = Duration::from_secs(10);
 
-/// HTTP/2 streams that a client may reset before they are accepted, and mistakes of its own for
-/// which streams may be reset, before the connection is closed.
+/// Limits on HTTP/2 streams that a client resets before they are accepted, and on streams that are
+/// reset for protocol errors of the client. Beyond them the connection is closed.
 const RESETS: usize = 20;
 const ERROR_RESETS: usize = 128;
 
-/// HTTP/1.1 and HTTP/2, told apart by what a client sends first.
+/// HTTP/1.1 and HTTP/2, detected by the first bytes of a client.
 fn protocol(limits: &ConnectionLimits, activity: &Arc<Activity>) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(Streams(activity.clone()));
-    // Times are limited here, not by hyper, whose limit on a head begins with the wait for it.
+    // Time limits are enforced here: hyper's limit on a head includes the idle time before it.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(limits.header_bytes);
     builder
         .http2()
@@ -70,11 +69,11 @@ fn protocol(limits: &ConnectionLimits, activity: &Arc<Activity>) -> auto::Builde
     builder
 }
 
-/// A connection that has its seat.
+/// A connection with a seat.
 pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) service: Arc<Service>,
-    /// Whether it came to the operator's own listener.
+    /// True if it belongs to the operator's own listener.
     pub(super) admin: bool,
     pub(super) limits: Arc<ConnectionLimits>,
     /// True once the server stops.
@@ -83,10 +82,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Answer requests until the client goes, takes too long, or the server stops.
+    /// Answers requests until the client disconnects, exceeds a limit, or the server stops.
     pub(super) async fn serve(mut self, incoming: Incoming) {
         let activity = self.seat.activity().clone();
-        // The system has been asked for what came before it is said that nothing did.
+        // Yield once, so that the reactor polls the socket before the connection counts as read.
         yield_now().await;
         let mut handshake = pin!(timeout(self.limits.header_time, incoming.handshake()));
         let handshake = poll_fn(|context| {
@@ -114,8 +113,8 @@ impl Connection {
         };
         let protocol = protocol(&self.limits, &activity);
         let mut http = pin!(protocol.serve_connection(TokioIo::new(stream), answering));
-        // What is due changes as the connection goes on; it is looked at several times in the
-        // shortest limit.
+        // Deadlines change during the connection; they are checked several times per shortest
+        // limit.
         let limits = &self.limits;
         let look = limits.header_time.min(limits.idle_time).min(limits.send_time) / 4;
         let mut draining = false;
@@ -134,7 +133,7 @@ impl Connection {
                 http.as_mut().graceful_shutdown();
             }
             tokio::select! {
-                // What has come is read before the connection is closed for another.
+                // Read received bytes before the connection is evicted.
                 biased;
                 served = http.as_mut() => {
                     if let Err(error) = served {
@@ -153,14 +152,14 @@ impl Connection {
                 () = sleep_until(next) => {}
             }
         }
-        // The streams of HTTP/2 are tasks of their own.
+        // The streams of HTTP/2 are separate tasks.
         activity.close();
         drop(self.seat);
     }
 }
 
-/// The routes, told who asks, and watched. Each request has those that are live when its head has
-/// come, to its end.
+/// The routes, with the client's address, and with activity tracking. Each request uses the router
+/// that is live when its head has arrived, to its end.
 struct Answering {
     service: Arc<Service>,
     admin: bool,
@@ -185,12 +184,12 @@ impl hyper::service::Service<Request<IncomingBody>> for Answering {
         Box::pin(async move {
             activity.turn().await;
             let answer = router.call(request.map(|body| remains.lend(body)));
-            // What is live may have changed by the time of the answer, and who changes it waits for
-            // this.
+            // A reload waits until the old router is dropped, so do not keep it while the response
+            // is written.
             drop(router);
             if !http2 {
-                // Heads of answers without a body are not bounded by hyper: a client that takes
-                // nothing could ask for more and more of them.
+                // hyper does not limit the heads of responses without a body: a client that reads
+                // nothing could request more and more of them.
                 activity.writable().await;
             }
             let mut answer = answer.await?;

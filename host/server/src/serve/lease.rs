@@ -1,10 +1,10 @@
-//! What a request holds, as a lease: it comes back at the request's deadline, or when the client
-//! takes nothing of its answer, whether or not anything polls the request.
+//! The resources of a request, as a lease: released at the request's deadline, or when the client
+//! does not read its response, even if nothing polls the request.
 //!
-//! An answer's body is polled only while the client's window is open, so nothing that others need
-//! may live in it alone. The connection looks at its leases by the clock (`Activity::sweep`) and
-//! ends those that are due: the place, the key's count and the shares of memory are given back,
-//! what still computes is stopped, and the stream is reset.
+//! A response body is polled only while the client's window is open, so shared resources must not
+//! depend on it alone. The connection checks its leases periodically (`Activity::sweep`) and ends
+//! those that are due: it releases permits and memory, cancels the computation, and resets the
+//! stream.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,74 +14,74 @@ use infer_sandbox::Reservation;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-/// How much of an answer the client must take in each `send_ms` once the deadline has passed.
+/// Bytes of a response that the client must read in each `send_ms` once the deadline has passed.
 const PER_SEND_TIME: u64 = 1 << 20;
 
-/// What an answer takes beside its body: its head and the state of its stream.
+/// Memory of a response beside its body: its head and the state of its stream.
 const HEAD_BYTES: usize = 1 << 10;
 
-/// An answer of this length is sent also where the memory of requests is used up: it is not larger
-/// than the one that would say so.
+/// A response of at most this length is sent even if the request memory is exhausted: the error
+/// response would not be smaller.
 const SMALL: u64 = 4 << 10;
 
-/// The connection of a request, which its leases report to.
+/// The connection of a request, as seen by its leases.
 pub(super) trait Connection: Send + Sync {
-    /// Notes that a request came with a valid API key.
+    /// Records that a request had a valid API key.
     fn authenticate(&self);
 
-    /// Notes that the client sent or took bytes at `now`.
+    /// Records that the client sent or read bytes at `now`.
     fn progress(&self, now: Instant);
 
     /// Removes `lease`, whose request has ended.
     fn end(&self, lease: &Lease, answered: bool, expired: bool);
 }
 
-/// Bytes that a client must send or take to make progress.
+/// Bytes that a client must send or read to make progress.
 pub(super) const PROGRESS: usize = 4_096;
 
-/// What one request holds. Clones are the same lease.
+/// The resources of one request. Clones share the lease.
 #[derive(Clone)]
 pub struct Lease(Arc<Inner>);
 
 struct Inner {
     connection: Arc<dyn Connection>,
     http2: bool,
-    /// Held for a few instructions, by the connection and by the handler.
+    /// Locked for a few instructions, by the connection and by the handler.
     state: Mutex<State>,
     /// Wakes the request's stream when the lease has expired.
     expired: Notify,
 }
 
-/// The stages of a request.
+/// The phases of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Its body is still coming.
+    /// The body is still arriving.
     Arriving,
-    /// The server is to answer.
+    /// The server computes the response.
     Working,
-    /// The client is to take the answer.
+    /// The client reads the response.
     Answering,
 }
 
 pub(super) struct State {
     phase: Phase,
-    /// When it should be answered; nothing before anything has looked at the request.
+    /// Deadline of the response; `None` until a layer has set it.
     deadline: Option<Instant>,
-    /// What the work on a streamed answer holds.
+    /// Resources of the computation behind a streamed response.
     pub(super) work: Option<Box<dyn Any + Send>>,
     is_done: bool,
-    /// The bytes of the answer that the client has not taken.
+    /// Memory of the bytes that the client has not read.
     unsent: Reservation,
-    /// Those of them that hyper has.
+    /// Number of those bytes that hyper has.
     pub(super) waiting: usize,
-    /// Since when the client has been given bytes and has taken less than [`PROGRESS`].
+    /// Time since which hyper has bytes of which the client has read less than [`PROGRESS`].
     pub(super) stalled: Option<Instant>,
-    /// What it has taken since then, and in all.
+    /// Bytes read since then, and in total.
     pub(super) taken: usize,
     sent: u64,
     /// Bytes of the request's body since the last progress.
     received: usize,
-    /// The answer's body has ended, well or not.
+    /// Set when the response body has ended, successfully or not.
     ended: Option<bool>,
     is_wasted: bool,
     pub(super) is_expired: bool,
@@ -89,15 +89,15 @@ pub(super) struct State {
     pub(super) waker: Option<Waker>,
 }
 
-/// How a lease stands.
+/// State of a lease.
 pub(super) enum Standing {
-    /// Good until then, as things are.
+    /// Valid until this time, unless something changes.
     Until(Option<Instant>),
-    /// Due, and why.
+    /// Due, with the reason.
     Expired(&'static str),
 }
 
-/// The memory of requests is used up.
+/// The request memory is exhausted.
 #[derive(Debug, thiserror::Error)]
 #[error("the memory that requests may hold together is used up")]
 pub struct NoMemory;
@@ -133,12 +133,12 @@ impl Lease {
         self.state().deadline = Some(deadline.into());
     }
 
-    /// Notes that the request came with a valid API key.
+    /// Records that the request had a valid API key.
     pub fn authenticate(&self) {
         self.0.connection.authenticate();
     }
 
-    /// Notes `bytes` of the request's body.
+    /// Records `bytes` of the request's body.
     pub fn receive(&self, bytes: usize) {
         let mut state = self.state();
         state.received += bytes;
@@ -149,27 +149,27 @@ impl Lease {
         }
     }
 
-    /// Notes that the request's body has come.
+    /// Records that the request's body is complete.
     pub fn arrived(&self) {
         self.state().phase = Phase::Working;
     }
 
-    /// Notes that the request's body did not come, or broke off: its answer is worth nothing.
+    /// Records that the request's body did not arrive, or broke off: its response does not count as
+    /// useful work.
     pub fn waste(&self) {
         self.state().is_wasted = true;
     }
 
-    /// Holds what belongs to an answer that is still being written, until its end or the request's
-    /// deadline.
+    /// Keeps the resources of a streamed response until its end or the request's deadline.
     pub fn hold(&self, work: Box<dyn Any + Send>) {
         let mut state = self.state();
-        // Dropped at once, after the lock, where the request is over.
+        // If the request is over, the resources are dropped after the lock is released.
         if !state.is_done && !state.is_expired && state.ended.is_none() {
             state.work = Some(work);
         }
     }
 
-    /// Gives back what was held for the work on the answer, which is done.
+    /// Releases the resources of the finished computation.
     pub fn release(&self) {
         let mut state = self.state();
         state.is_done = true;
@@ -178,11 +178,11 @@ impl Lease {
         drop(work);
     }
 
-    /// Begins to answer with a body of `length` bytes, where that is known.
+    /// Begins to answer with a body of `length` bytes, if known.
     ///
     /// # Errors
     ///
-    /// When the answer is too large for the memory that is left.
+    /// If the response is too large for the remaining memory.
     pub(super) fn answer(&self, length: Option<u64>) -> Result<(), NoMemory> {
         let mut state = self.state();
         state.phase = Phase::Answering;
@@ -194,16 +194,16 @@ impl Lease {
         }
     }
 
-    /// Counts `bytes` more of an answer.
+    /// Charges `bytes` more of a response.
     ///
     /// # Errors
     ///
-    /// When there is no memory for them.
+    /// If the memory budget is exhausted.
     pub fn grow(&self, bytes: usize) -> Result<(), NoMemory> {
         self.state().unsent.grow(bytes).map_err(|_| NoMemory)
     }
 
-    /// The client has taken `bytes`, or they were dropped.
+    /// Records that the client has read `bytes`, or that they were dropped.
     pub(super) fn leave(&self, bytes: usize, are_taken: bool) {
         let mut state = self.state();
         state.waiting = state.waiting.saturating_sub(bytes);
@@ -238,7 +238,7 @@ impl Lease {
         }
     }
 
-    /// The answer's body has ended, or there will be none.
+    /// Ends the request: the response body has ended, or there will be none.
     fn end(&self, answered: bool) {
         let mut state = self.state();
         let answered = answered && !state.is_wasted;
@@ -251,7 +251,8 @@ impl Lease {
         }
     }
 
-    /// How the lease stands; what the work on it held is given back at the deadline.
+    /// Returns the state of the lease; at the deadline it releases the resources of the
+    /// computation.
     pub(super) fn check(&self, send_time: Duration, now: Instant) -> Standing {
         let mut state = self.state();
         let stalls = state.stalled.map(|since| since + send_time);
@@ -273,8 +274,8 @@ impl Lease {
         Standing::Until([stalls, ends, lapses].into_iter().flatten().min())
     }
 
-    /// Ends the lease. False where its stream is out of reach, so that only the connection's end
-    /// frees what it holds.
+    /// Expires the lease. False if its stream cannot be reset, so that only closing the connection
+    /// releases its resources.
     pub(super) fn expire(&self) -> bool {
         let mut state = self.state();
         state.is_expired = true;
@@ -296,7 +297,6 @@ impl Lease {
         self.state().phase == Phase::Answering
     }
 
-    /// True for a request of an HTTP/2 connection.
     pub(super) fn is_http2(&self) -> bool {
         self.0.http2
     }
@@ -315,7 +315,7 @@ impl Lease {
     }
 }
 
-/// A request, from its head to the end of its answer's body.
+/// A request in flight, from its head to the end of its response body.
 pub(super) struct UnderWay {
     pub(super) lease: Lease,
     pub(super) answered: bool,

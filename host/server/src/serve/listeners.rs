@@ -1,5 +1,5 @@
-//! Where connections come from: a port, with TLS or without, a Unix socket beside it, and the
-//! operator's own port.
+//! Sources of connections: a port, with or without TLS, an optional Unix socket, and the operator's
+//! own port.
 
 use std::future::pending;
 use std::io;
@@ -16,7 +16,7 @@ use super::socket::{self, SocketFile};
 use super::stream::Io;
 use super::tls::Tls;
 
-/// Everything that is listened on.
+/// All listeners.
 pub struct Listeners {
     public: TcpListener,
     pub(super) admin: Option<TcpListener>,
@@ -25,7 +25,7 @@ pub struct Listeners {
     pub(super) tls: Option<Arc<Tls>>,
 }
 
-/// The same, between two runtimes.
+/// All listeners, detached from a runtime.
 pub(super) struct Bound {
     public: std::net::TcpListener,
     admin: Option<std::net::TcpListener>,
@@ -34,7 +34,7 @@ pub(super) struct Bound {
     tls: Option<Arc<Tls>>,
 }
 
-/// A port alone, without TLS.
+/// A single port, without TLS.
 impl From<TcpListener> for Listeners {
     fn from(public: TcpListener) -> Self {
         Listeners { public, admin: None, unix: None, socket: None, tls: None }
@@ -42,11 +42,11 @@ impl From<TcpListener> for Listeners {
 }
 
 impl Listeners {
-    /// Bind all that is configured, and read the certificate.
+    /// Binds all configured listeners, and reads the certificate.
     ///
     /// # Errors
     ///
-    /// When an address or the socket's path is taken, or the certificate cannot be used.
+    /// If an address or the socket's path is in use, or the certificate is unusable.
     pub async fn bind(server: &ServerConfig) -> anyhow::Result<Self> {
         let tls = server.tls.as_ref().map(|files| Tls::load(files.clone())).transpose()?.map(Arc::new);
         let public = bind(server.listen, "`listen` under [server], or --listen").await?;
@@ -64,23 +64,23 @@ impl Listeners {
         Ok(Listeners { public, admin, unix, socket, tls })
     }
 
-    /// Where the server listens, as a URL.
+    /// URL of the public listener.
     ///
     /// # Errors
     ///
-    /// When the system does not say.
+    /// If the system does not report the address.
     pub fn url(&self) -> io::Result<String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         Ok(format!("{scheme}://{}", self.public.local_addr()?))
     }
 
-    /// The operator's own address, where there is one.
+    /// Address of the operator's listener, if any.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
     }
 
-    /// The certificate, where there is one.
+    /// The certificate, if any.
     #[must_use]
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
@@ -96,7 +96,7 @@ impl Listeners {
         })
     }
 
-    /// The next connection, from whichever listener has one.
+    /// Accepts the next connection of any listener.
     pub(super) async fn accept(&self) -> io::Result<Incoming> {
         let admin = async {
             match &self.admin {
@@ -133,7 +133,7 @@ impl Listeners {
 }
 
 impl Bound {
-    /// Give them to the runtime that this is called on.
+    /// Attaches the listeners to the current runtime.
     pub(super) fn attach(self) -> io::Result<Listeners> {
         Ok(Listeners {
             public: TcpListener::from_std(self.public)?,
@@ -148,7 +148,7 @@ impl Bound {
 /// A connection that was just accepted.
 pub(super) struct Incoming {
     pub(super) peer: Peer,
-    /// Whether it is the operator's own listener's.
+    /// True if it belongs to the operator's own listener.
     pub(super) admin: bool,
     stream: Stream,
     tls: Option<Arc<Tls>>,
@@ -163,7 +163,7 @@ impl Incoming {
     pub(super) async fn handshake(self) -> io::Result<Box<dyn Io>> {
         Ok(match (self.stream, self.tls) {
             (Stream::Tcp(stream), tls) => {
-                // An answer is one write; it need not wait for the acknowledgement of another.
+                // A response is one write; Nagle's algorithm would only delay it.
                 stream.set_nodelay(true)?;
                 match tls {
                     Some(tls) => Box::new(tls.accept(stream).await?),
@@ -174,7 +174,7 @@ impl Incoming {
         })
     }
 
-    /// Say that there is no place, without waiting for anything, and close.
+    /// Rejects the connection with a response, without blocking, and closes it.
     pub(super) fn turn_away(self, why: NoSeat) {
         let (Stream::Tcp(stream), None) = (&self.stream, &self.tls) else { return };
         let message = match why {
@@ -193,8 +193,8 @@ impl Incoming {
              connection: close\r\n\r\n{body}",
             body.len()
         );
-        // What has come already is read, or the system would reset the connection and the answer
-        // with it. What comes later is the client's loss: nobody waits for one who was not let in.
+        // Read the bytes that have arrived, otherwise the system resets the connection and the
+        // response is lost. Later bytes are not waited for.
         let _ = stream.try_write(answer.as_bytes());
         let mut bytes = [0; 4_096];
         for _ in 0..16 {

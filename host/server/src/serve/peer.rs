@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-/// Who is at the other end.
+/// The remote end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A machine.
+    /// A host, by its address.
     Ip(IpAddr),
-    /// A program of this machine, over the Unix socket.
+    /// A local process, over the Unix socket.
     Socket,
 }
 
 impl Peer {
-    /// Its address, where it has one.
+    /// Its address, if it has one.
     #[must_use]
     pub fn ip(self) -> Option<IpAddr> {
         match self {

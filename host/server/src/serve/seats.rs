@@ -1,5 +1,4 @@
-//! How many connections there may be, in all and of one address, and who goes where there is no
-//! place left.
+//! Connection limits, in total and per address, and eviction when they are reached.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,16 +12,16 @@ use super::activity::{Activity, Crowd};
 use super::peer::Peer;
 use crate::rates::counted;
 
-/// The part of the connections that is found to be closed next at a time.
+/// Divisor: 1/64 of the open connections are selected for eviction at a time.
 const LOSING_PART: usize = 64;
 
-/// The connections that are open.
+/// The open connections.
 #[derive(Clone)]
 pub(super) struct Seats {
     most: usize,
     most_per_ip: usize,
     memory: RequestMemory,
-    /// Changed as a connection begins and ends, by the front's one thread.
+    /// Locked as a connection begins and ends, by the front's thread.
     taken: Arc<Mutex<Taken>>,
 }
 
@@ -30,10 +29,10 @@ pub(super) struct Seats {
 struct Taken {
     next: u64,
     open: HashMap<u64, Open>,
-    /// Those that are closed next, the last first, and since when they had been quiet: looking at
-    /// all takes a while.
+    /// Candidates for eviction, the next one last, and the times since which they had been quiet.
+    /// They are cached because ranking all connections is slow.
     losing: Vec<(u64, Instant)>,
-    /// As many as there are connections, at the most.
+    /// At most one entry per connection.
     by_ip: HashMap<IpAddr, Address>,
 }
 
@@ -49,14 +48,14 @@ struct Open {
     activity: Arc<Activity>,
 }
 
-/// A connection's place, given back on drop, or when it is taken for another.
+/// A permit for one connection, released on drop or on eviction.
 pub(super) struct Seat {
     seats: Seats,
     id: u64,
     activity: Arc<Activity>,
 }
 
-/// Why there is no place.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoSeat {
     All,
@@ -68,14 +67,14 @@ impl Seats {
         Seats { most, most_per_ip, memory, taken: Arc::default() }
     }
 
-    /// A place for a connection from `peer`. Where all are taken, or all of its address, another is
-    /// closed: one without a valid API key before one that has shown it; of the former one of the
-    /// address that has most of them; and of those the one that has been quiet for longest. A
-    /// connection whose request is being worked on stays.
+    /// Takes a seat for a connection from `peer`. If the total limit or the limit of the address is
+    /// reached, another connection is evicted. Connections without a valid API key go first; among
+    /// them, those of the address that has the most; among those, the one that has been quiet
+    /// longest. A connection with a request in progress stays.
     ///
     /// # Errors
     ///
-    /// When no connection, or none of the address, can be closed.
+    /// If no connection, or none of the address, can be evicted.
     pub(super) fn take(&self, peer: Peer) -> Result<Seat, NoSeat> {
         let ip = peer.ip().map(counted);
         let mut taken = self.taken();
@@ -111,10 +110,10 @@ impl Seats {
 }
 
 impl Taken {
-    /// The connection that is closed first.
+    /// The connection to evict next.
     fn least(&mut self, now: Instant) -> Option<u64> {
         while let Some((id, since)) = self.losing.pop() {
-            // One that has asked since then may be worth more now.
+            // A connection that has been active since then may rank higher now.
             let worth = self.open.get(&id).and_then(|open| open.activity.worth(now));
             if worth.is_some_and(|worth| worth.since == since) {
                 return Some(id);
@@ -126,7 +125,7 @@ impl Taken {
         self.losing.pop().map(|(id, _)| id)
     }
 
-    /// Those of the connections that `may` be closed, in that order.
+    /// The connections that `may` be evicted, in the order of `losing`.
     fn order(&self, may: impl Fn(&Open) -> bool, now: Instant) -> Vec<(u64, Instant)> {
         let order = |(id, open): (&u64, &Open)| {
             let worth = open.activity.worth(now)?;
@@ -176,7 +175,7 @@ mod tests {
         Seats::new(most, most_per_ip, RequestMemory::default())
     }
 
-    /// A connection that has been heard.
+    /// Takes a seat whose connection has been read.
     fn take(seats: &Seats, ip: &str) -> Seat {
         let seat = seats.take(peer(ip)).unwrap();
         seat.activity().heard();
@@ -227,7 +226,7 @@ mod tests {
         let one = take(&seats, "10.0.0.4");
         assert!(!is_open(&seats, &asked) && is_open(&seats, &keyed));
         let _work = one.activity().begin(false, true);
-        // The one with a key was in use a moment ago.
+        // The one with a key was active a moment ago.
         assert_eq!(seats.take(peer("10.0.0.6")).err(), Some(NoSeat::All));
     }
 
@@ -245,8 +244,8 @@ mod tests {
         let seats = seats(5, 4);
         let [alone, first, second, third] =
             ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2"].map(|ip| take(&seats, ip));
-        // A request does not make a connection worth more than its address's others are worth
-        // together.
+        // A request does not protect a connection of an address that has more connections than
+        // others.
         drop(first.activity().begin(false, true));
         let newcomer = take(&seats, "10.0.0.3");
         let last = take(&seats, "10.0.0.4");

@@ -1,6 +1,6 @@
-//! The Unix socket's file. Its folder may be one that others can write, so the socket is made in a
-//! folder of our own inside of it and put in its place from there: nothing is removed, opened to
-//! its group or taken over through a link.
+//! The file of the Unix socket. Its folder may be writable by others, so the socket is created in a
+//! private folder inside it and linked to its name from there. Thus nothing is removed, made
+//! accessible to the group, or replaced through a symbolic link.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,26 +12,25 @@ use infer_engine::files::Folder;
 use rustix::fs::{AtFlags, Mode, chmodat};
 use tokio::net::{UnixListener, UnixStream};
 
-/// Who may connect: its owner and its group.
+/// Permissions: read and write for owner and group.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::WGRP);
 
-/// What the socket is called until it is in its place.
+/// Name of the socket in the private folder.
 const NAME: &str = "s";
 
-/// The socket's file, which goes when the server stops.
+/// The file of the socket, removed when the server stops.
 pub(super) struct SocketFile {
     folder: Folder,
     name: OsString,
-    /// Device and inode: by then the file may be another server's.
+    /// Device and inode: by then the file may belong to another server.
     identity: (u64, u64),
 }
 
-/// Binds a socket at `path`, in place of one that a server has left behind.
+/// Binds a socket at `path`, replacing a stale one.
 ///
 /// # Errors
 ///
-/// When another server listens there, something else has that name, or the folder cannot be
-/// written.
+/// If another server listens there, another file has that name, or the folder is not writable.
 pub(super) async fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let shown = path.display();
     let context =
@@ -58,18 +57,18 @@ pub(super) async fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFil
     Ok((listener, SocketFile { folder, name, identity }))
 }
 
-/// A socket in `inner`, a folder of our own, that is given its name in `folder`.
+/// Creates a socket in the private folder `inner`, and links it into `folder` as `name`.
 fn make(inner: &Folder, folder: &Folder, name: &OsString) -> io::Result<(UnixListener, (u64, u64))> {
     let listener = UnixListener::bind(within(inner).join(NAME))?;
-    // Nobody else can put a link into that folder.
+    // Only this process can create links in that folder.
     chmodat(inner, NAME, MODE, AtFlags::empty())?;
     let found = inner.status(NAME)?.ok_or(io::ErrorKind::NotFound)?;
     inner.link_to(NAME, folder, name)?;
     Ok((listener, found.identity))
 }
 
-/// A path to what `folder` is: by its descriptor, because a socket's path is short; by its own
-/// where there is no /proc.
+/// A path to `folder`: by its descriptor, because socket paths have a short limit, or its own path
+/// without /proc.
 fn within(folder: &Folder) -> PathBuf {
     let by_descriptor = Path::new("/proc/self/fd").join(folder.as_fd().as_raw_fd().to_string());
     if by_descriptor.is_dir() { by_descriptor } else { folder.path().to_owned() }
@@ -94,7 +93,7 @@ mod tests {
     #[tokio::test]
     async fn socket_is_made_through_no_link() {
         let scratch = tempfile::tempdir().unwrap();
-        // Longer than a socket's path may be.
+        // Longer than the limit of a socket path.
         let parent = scratch.path().join("long".repeat(30));
         fs::create_dir(&parent).unwrap();
         let victim = scratch.path().join("victim");
@@ -108,7 +107,7 @@ mod tests {
         let (_listener, file) = bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
         assert_eq!(fs::read_dir(&parent).unwrap().count(), 1);
-        // The name is another's when the server stops.
+        // The name belongs to another file when the server stops.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "another").unwrap();
         drop(file);

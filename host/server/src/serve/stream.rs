@@ -1,5 +1,5 @@
-//! What a connection is read from and written to: it notices a client that takes nothing, and ends
-//! so that the last answer arrives.
+//! The byte stream of a connection: detects a client that does not read, and closes so that the
+//! last response arrives.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,26 +13,26 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::activity::Activity;
 use super::lease::PROGRESS;
 
-/// How long, and how much, is still read from a client that was answered early: with its bytes
-/// unread the system would reset the connection, and the answer could be lost with it.
+/// Maximum time and bytes for which the server still reads after an early response: if the client's
+/// bytes stayed unread, the system would reset the connection, and the response could be lost.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// Bytes both ways.
+/// A bidirectional byte stream.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// A stream that is watched.
+/// A stream that reports its progress.
 pub(super) struct Watched {
     io: Box<dyn Io>,
     activity: Arc<Activity>,
     send_time: Duration,
-    /// Runs while the client does not take what is written.
+    /// Timeout while the client does not read.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Bytes that it took since.
+    /// Bytes that it has read since.
     taken: usize,
-    /// Runs once the stream has been shut down.
+    /// Timeout after the stream has been shut down.
     lingering: Option<Pin<Box<Sleep>>>,
     lingered: usize,
 }
@@ -42,7 +42,7 @@ impl Watched {
         Watched { io, activity, send_time, stalled: None, taken: 0, lingering: None, lingered: 0 }
     }
 
-    /// What came of a write: `Pending` for as long as the client may take its time, then an error.
+    /// Result of a write: `Pending` until the client exceeds the send time, then an error.
     fn written(
         &mut self,
         context: &mut Context<'_>,
@@ -64,7 +64,7 @@ impl Watched {
         }
     }
 
-    /// Ready, with an error, when the client has taken too little for too long.
+    /// Ready with an error when the client has read too little in the send time.
     fn stall(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.stalled.is_none() {
             self.taken = 0;
@@ -122,7 +122,7 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.io).poll_flush(context) {
-            // Nothing is left to be taken.
+            // All bytes are written.
             Poll::Ready(Ok(())) => {
                 if self.stalled.take().is_some() {
                     self.activity.set_blocked(false);
@@ -137,7 +137,8 @@ impl AsyncWrite for Watched {
         }
     }
 
-    /// Say that nothing more will come, and read until the client says so too.
+    /// Shuts down writing, and reads until the client closes too, or until a linger limit is
+    /// reached.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
             match Pin::new(&mut self.io).poll_shutdown(context) {

@@ -11,7 +11,7 @@ use super::activity::Activity;
 pub(super) struct Streams(pub(super) Arc<Activity>);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
-    /// hyper has just asked for the answer whose stream this is, so its lease is the newest.
+    /// hyper has just called the service for this stream, so its lease is the newest.
     fn execute(&self, stream: F) {
         let lease = self.0.newest();
         tokio::spawn(async move {

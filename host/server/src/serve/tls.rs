@@ -1,5 +1,4 @@
-//! The certificate that the server answers with, and its reloading: on a signal, or when its files
-//! change.
+//! The server certificate and its reload, on a signal or when its files change.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -22,10 +21,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
 
-/// How often the files are looked at; what renews certificates leaves days.
+/// Interval at which the files are checked; certificates are renewed days before they expire.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The longest file that is read: a chain of ten certificates has some 20 KB.
+/// Maximum length of a file: a chain of ten certificates has about 20 KB.
 const LONGEST: u64 = 1 << 20;
 
 /// A certificate in use.
@@ -34,16 +33,15 @@ pub struct Tls {
     current: Arc<Current>,
     files: TlsFiles,
     provider: Arc<CryptoProvider>,
-    /// What the files looked like when they were last read.
+    /// Metadata of the files when they were last read.
     seen: Mutex<[Option<Looks>; 2]>,
 }
 
-/// What tells a file that was written or replaced from what it was: device, inode, size, seconds
-/// and nanoseconds of its change.
+/// Metadata that changes when a file is written or replaced: device, inode, size, and its change
+/// time in seconds and nanoseconds.
 type Looks = (u64, u64, u64, i64, i64);
 
-/// Read for each handshake, written at a reload: neither waits for anything else while it holds the
-/// lock.
+/// Read in each handshake, written at a reload. Neither blocks while it holds the lock.
 struct Current(RwLock<Arc<CertifiedKey>>);
 
 impl fmt::Debug for Current {
@@ -59,11 +57,11 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// Read the certificate and its key.
+    /// Reads the certificate and its key.
     ///
     /// # Errors
     ///
-    /// When they cannot be read, or do not belong together.
+    /// If they cannot be read, or do not match.
     pub fn load(files: TlsFiles) -> anyhow::Result<Self> {
         let provider = Arc::new(default_provider());
         let seen = looks(&files);
@@ -77,7 +75,7 @@ impl Tls {
         Ok(Tls { acceptor: Arc::new(config).into(), current, files, provider, seen: Mutex::new(seen) })
     }
 
-    /// Read the files again. Connections that are open keep what they began with.
+    /// Reads the files again. Open connections keep their certificate.
     ///
     /// # Errors
     ///
@@ -89,7 +87,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Reload, and say in the log how that went.
+    /// Reloads, and logs the result.
     pub fn reload_and_log(&self) {
         match self.reload() {
             Ok(()) => {
@@ -108,9 +106,9 @@ impl Tls {
     }
 }
 
-/// Reload whenever the files change, for as long as this is polled. The two files are seldom
-/// replaced in one moment: a pair that does not fit is told in the log, and read again when the
-/// second has changed too.
+/// Reloads whenever the files change, for as long as this is polled. The two files are rarely
+/// replaced at the same moment: a pair that does not match is logged, and read again when the
+/// second file has changed too.
 pub(super) async fn keep_fresh(tls: Arc<Tls>) {
     loop {
         sleep(LOOK).await;
@@ -143,7 +141,7 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> anyhow::Result<Certified
         "`tls.certificate`: `{}` holds no certificate; expected PEM, which begins with `-----BEGIN CERTIFICATE-----`",
         certificate.display()
     );
-    // The error of a key's file does not repeat what stands in it.
+    // The parser's error is dropped, because it must not reveal the contents of the key file.
     let private = PrivateKeyDer::from_pem_slice(&read_file(key)?).map_err(|_| {
         anyhow!(
             "`tls.key`: `{}` holds no private key; expected PEM, which begins with `-----BEGIN PRIVATE KEY-----`",

@@ -1,5 +1,5 @@
-//! Members that clients send and whose answer would be the same without them: they are accepted
-//! at the values that ask for nothing, and refused, with the way out, at others.
+//! Members that clients send but that are not supported: accepted at the values that change
+//! nothing, and rejected at others with a remedy.
 
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde_json::value::RawValue;
@@ -7,16 +7,16 @@ use serde_json::value::RawValue;
 use super::form::at;
 use crate::error::ApiError;
 
-/// A member that was sent, and the values of it that ask for nothing.
+/// A member of the request, and the check for its neutral values.
 pub(super) struct Accepted<'a> {
     name: &'static str,
     value: Option<&'a RawValue>,
     asks_nothing: fn(&RawValue) -> bool,
-    /// What is expected, and the way out.
+    /// Expected value, and the remedy.
     expected: &'static str,
 }
 
-/// The member called `name`, with its `value`.
+/// Creates the check of the member called `name` with its `value`.
 pub(super) fn accepted<'a>(
     name: &'static str,
     value: Option<&'a RawValue>,
@@ -27,11 +27,11 @@ pub(super) fn accepted<'a>(
 }
 
 impl Accepted<'_> {
-    /// Refuses the member where it asks for something; `path` is what it stands in.
+    /// Rejects the member unless its value is neutral; `path` is the path of its parent.
     ///
     /// # Errors
     ///
-    /// 400 with its name and what is expected.
+    /// 400 with its name and the expected value.
     pub(super) fn check(&self, path: &str) -> Result<(), ApiError> {
         match self.value {
             Some(value) if !(self.asks_nothing)(value) => {
@@ -57,12 +57,12 @@ pub(super) fn is_word(value: &RawValue, words: &[&str]) -> bool {
     text(value).is_some_and(|text| words.contains(&&*text))
 }
 
-/// True for `number`, however it is written.
+/// True for `number`, in any notation.
 pub(super) fn is_number(value: &RawValue, number: f64) -> bool {
     value.get().len() <= 32 && value.get().parse() == Ok(number)
 }
 
-/// A short string.
+/// Parses a short string.
 fn text(value: &RawValue) -> Option<String> {
     if value.get().len() > 64 {
         return None;
@@ -70,7 +70,7 @@ fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// True for `{"type": "text"}`, with whatever else is in it.
+/// True for `{"type": "text"}`; other members are ignored.
 pub(super) fn is_text_format(value: &RawValue) -> bool {
     #[derive(serde::Deserialize)]
     struct Format<'a> {
@@ -82,9 +82,9 @@ pub(super) fn is_text_format(value: &RawValue) -> bool {
             .is_ok_and(|format| is_word(format.r#type, &["text"]))
 }
 
-/// True for an object all of whose values are 0.
+/// True for an object in which all values are 0.
 pub(super) fn is_without_bias(value: &RawValue) -> bool {
-    // A bias for each token is the most that makes sense, and too many to keep here.
+    // A valid object has at most one bias per token; this limit is lower, to bound the memory.
     value.get().len() <= 4096
         && serde_json::from_str::<std::collections::BTreeMap<String, f64>>(value.get())
             .is_ok_and(|biases| biases.values().all(|bias| *bias == 0.0))

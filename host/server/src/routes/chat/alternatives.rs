@@ -1,4 +1,4 @@
-//! Members that take one of several types, for the OpenAPI document.
+//! Members of several possible types, for the OpenAPI document.
 
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -13,7 +13,7 @@ pub(super) enum Prompts {
     Tokens(Vec<u32>),
 }
 
-/// A text, or several.
+/// One text, or several.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "documented here, never constructed")]

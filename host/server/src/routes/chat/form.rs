@@ -7,19 +7,19 @@ use serde_json::value::RawValue;
 use crate::error::ApiError;
 use crate::routes::members;
 
-/// In which form a client asks, and is answered.
+/// API form of the request and the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Chat,
     Completion,
 }
 
-/// The failure of the member called `name`.
+/// The error for the member called `name`.
 pub(super) fn at(name: &str, message: &str) -> ApiError {
     ApiError::invalid(name, format!("`{name}` {message}"))
 }
 
-/// The value of a member.
+/// Parses the value of a member.
 pub(super) fn parse<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Result<T, String> {
     serde_json::from_str(value.get())
         .map_err(|error| format!("is not what is expected: {}", members::plain(&error)))

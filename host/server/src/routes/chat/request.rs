@@ -1,4 +1,4 @@
-//! Reading a request for a chat's next turn, or for a text's continuation.
+//! Parses a request for a chat turn or for a completion.
 
 use infer_engine::{Params, Prompt, Request};
 use serde::Deserialize;
@@ -13,12 +13,12 @@ use super::turns::{self, Turn, Turns};
 use crate::error::ApiError;
 use crate::routes::members;
 
-/// Tokens of an answer whose request does not say how many: of a turn, and, as OpenAI has it, of a
-/// continuation.
+/// Default limit on generated tokens of a chat turn, and of a completion; the latter is that of
+/// OpenAI.
 const CHAT_TOKENS: usize = 512;
 const COMPLETION_TOKENS: usize = 16;
 
-/// What a body asks for.
+/// A parsed request.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) model: String,
@@ -28,13 +28,13 @@ pub(super) struct Asked {
     pub(super) include_usage: bool,
 }
 
-/// Both forms in one: which members a form has is looked at afterwards. Those that begin with `_`
-/// change no answer here, whatever they say; those of the type [`RawValue`] from `tools` on are
-/// checked by [`Body::asks_no_more`].
+/// The body of both forms; the members of a form are checked after parsing. Members that begin with
+/// `_` are ignored, because no value of theirs changes the answer here. Members of the type
+/// [`RawValue`] from `tools` on are checked by [`Body::asks_no_more`].
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Body<'a> {
-    /// Its name in infer.toml.
+    /// The model's name in infer.toml.
     model: String,
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<Turn<'a>>>)]
@@ -46,7 +46,7 @@ pub(super) struct Body<'a> {
     max_completion_tokens: Option<usize>,
     temperature: Option<f32>,
     top_p: Option<f32>,
-    /// -1 is all, as 0 is.
+    /// -1 and 0 mean no limit.
     top_k: Option<i64>,
     seed: Option<i64>,
     #[serde(borrow)]
@@ -159,11 +159,11 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// A body in `form`.
+/// Parses a body in `form`.
 ///
 /// # Errors
 ///
-/// 400 with the path of what is wrong.
+/// 400 with the path of the invalid member.
 pub(super) fn read(form: Form, body: &[u8]) -> Result<Asked, ApiError> {
     let body: Body<'_> = members::read(body)?;
     body.check(form)?;
@@ -207,7 +207,7 @@ pub(super) fn read(form: Form, body: &[u8]) -> Result<Asked, ApiError> {
 }
 
 impl Body<'_> {
-    /// Members of the other form, and what is not done here.
+    /// Rejects members of the other form, and unsupported members.
     fn check(&self, form: Form) -> Result<(), ApiError> {
         match (form, &self.messages, &self.prompt) {
             (Form::Chat, None, _) => return Err(at("messages", "is missing; expected an array of turns")),
@@ -231,8 +231,7 @@ impl Body<'_> {
         self.asks_no_more()
     }
 
-    /// Members that are accepted at the values that ask for nothing, which clients send of their
-    /// own.
+    /// Rejects unsupported members that clients send by default, unless their values are neutral.
     fn asks_no_more(&self) -> Result<(), ApiError> {
         const TOOLS: &str =
             "none: the models call no tools here; describe them in a message, and read the answer";
@@ -320,7 +319,7 @@ fn prompt(value: Option<&RawValue>) -> Result<Prompt, ApiError> {
     }
 }
 
-/// A string, an array of strings, or null.
+/// Parses a string, an array of strings, or null.
 fn one_or_more(value: &RawValue) -> Result<Vec<String>, String> {
     match value.get().chars().next() {
         Some('"') => parse(value).map(|text| vec![text]),
@@ -329,7 +328,7 @@ fn one_or_more(value: &RawValue) -> Result<Vec<String>, String> {
     }
 }
 
-/// Of a chat a boolean, and a number beside it; of a continuation the number.
+/// Parses `logprobs`: for a chat a boolean and a separate number, for a completion the number.
 fn logprobs(form: Form, wanted: Option<&RawValue>, top: Option<usize>) -> Result<Option<usize>, ApiError> {
     let refused = |message: String| at("logprobs", &message);
     match (form, wanted) {

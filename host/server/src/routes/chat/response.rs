@@ -1,4 +1,4 @@
-//! An answer as OpenAI's objects: whole, or in chunks.
+//! Answers as OpenAI's objects, whole or in chunks.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::form::Form;
 use crate::error::ApiError;
 
-/// What all objects of one answer begin with.
+/// Members shared by all objects of one answer.
 pub(super) struct Head {
     form: Form,
     id: String,
@@ -19,7 +19,7 @@ pub(super) struct Head {
     model: String,
     hash: String,
     dummy: bool,
-    /// Whether log-probabilities are asked for.
+    /// True if the request asks for log-probabilities.
     logprobs: bool,
 }
 
@@ -73,7 +73,7 @@ impl Head {
         })
     }
 
-    /// The first chunk of a chat, which says who speaks.
+    /// The first chunk of a chat, with the role.
     pub(super) fn first(&self) -> Option<Value> {
         let delta = json!({ "role": "assistant", "content": "" });
         (self.form == Form::Chat).then(|| {
@@ -94,7 +94,7 @@ impl Head {
         })
     }
 
-    /// The chunk that says why the answer ended.
+    /// The chunk with the finish reason.
     pub(super) fn last(&self, finish: Finish) -> Value {
         let reason = reason(finish);
         self.chunk(match self.form {
@@ -105,7 +105,7 @@ impl Head {
         })
     }
 
-    /// The chunk that says what it took.
+    /// The chunk with the token usage.
     pub(super) fn usage(&self, tokens: TokenUsage) -> Value {
         let mut chunk = self.chunk(json!([]));
         chunk["usage"] = json!(Usage::from(tokens));
@@ -132,12 +132,12 @@ impl Head {
         ])
     }
 
-    /// Equal fingerprints and seeds draw equally.
+    /// Fingerprint of the model's file: equal fingerprints and seeds sample equally.
     fn fingerprint(&self) -> &str {
         &self.hash[..self.hash.len().min(16)]
     }
 
-    /// None where none were asked for; an answer without a token has an empty list of them.
+    /// `None` if the request did not ask for them; an answer without tokens has an empty list.
     fn logprobs(&self, logprobs: &[TokenLogprob]) -> Option<Logprobs> {
         self.logprobs.then(|| match self.form {
             Form::Chat => {
@@ -150,8 +150,7 @@ impl Head {
                 Logprobs::Turn { content: logprobs.iter().map(logprobs_of).collect(), refusal: None }
             }
             Form::Completion => {
-                // Two tokens may read the same: the likelier one, which comes first, stands for
-                // both.
+                // Two tokens may have the same text: the likelier one, which comes first, wins.
                 let top = |entry: &TokenLogprob| {
                     let mut top = BTreeMap::new();
                     for (bytes, logprob) in &entry.top {
@@ -170,8 +169,8 @@ impl Head {
     }
 }
 
-/// A token as OpenAI's chats show it: bytes that are no whole character as escapes, `\xf0\x9f`. A
-/// replacement character in their place would be the same for all of them.
+/// A token in the format of OpenAI's chats: bytes that are not valid UTF-8 are escaped, `\xf0\x9f`.
+/// A replacement character would be the same for all of them.
 fn shown(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -181,7 +180,7 @@ fn shown(bytes: &[u8]) -> String {
     text
 }
 
-/// A token as OpenAI's completions name it: `bytes:\xf0\x9f` where it is no text by itself.
+/// A token in the format of OpenAI's completions: `bytes:\xf0\x9f` if it is not valid UTF-8.
 fn named(bytes: &[u8]) -> String {
     let shown = shown(bytes);
     if std::str::from_utf8(bytes).is_ok() { shown } else { format!("bytes:{shown}") }
@@ -197,7 +196,7 @@ pub(super) struct Whole {
     /// In seconds since 1970.
     created: u64,
     model: String,
-    /// Of the model's file: equal ones and equal seeds draw equally.
+    /// Fingerprint of the model's file: equal fingerprints and seeds sample equally.
     system_fingerprint: String,
     choices: [Choice; 1],
     usage: Usage,
@@ -233,7 +232,7 @@ struct Turn {
     refusal: Option<String>,
 }
 
-/// What the model thought of each token.
+/// Log-probabilities of the tokens.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum Logprobs {
@@ -268,7 +267,7 @@ struct Token {
     bytes: Vec<u8>,
 }
 
-/// What an answer took.
+/// Token usage of an answer.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CompletionUsage)]
 struct Usage {
@@ -280,14 +279,14 @@ struct Usage {
 
 #[derive(Serialize, ToSchema)]
 struct PromptTokens {
-    /// How many had been computed before.
+    /// Prompt tokens that were already computed and cached.
     cached_tokens: usize,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = CompletionFacts)]
 struct Facts {
-    /// The weights are random: the answer means nothing.
+    /// The weights are random: the answer has no meaning.
     dummy: bool,
     model: Hashed,
     timings: Timings,
@@ -297,7 +296,7 @@ struct Facts {
 #[schema(as = CompletionModel)]
 struct Hashed {
     name: String,
-    /// SHA-256 of its file, in hexadecimal.
+    /// SHA-256 of the model's file, in hexadecimal.
     hash: String,
 }
 

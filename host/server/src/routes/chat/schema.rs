@@ -1,5 +1,5 @@
-//! What the document tells of the two routes. One type reads both of their bodies; each route's own
-//! is that type without the members of the other.
+//! OpenAPI schemas of the two routes. One type parses both bodies; the schema of each route is that
+//! type without the members of the other.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use crate::routes::document::RouteDoc;
 /// The body of a chat.
 struct ChatRequest;
 
-/// The body of a continuation.
+/// The body of a completion.
 struct CompletionRequest;
 
 impl PartialSchema for ChatRequest {
@@ -52,7 +52,7 @@ impl ToSchema for CompletionRequest {
     }
 }
 
-/// The body that has to have `own`, and has no `other`.
+/// The schema of a body that requires `own`, and has no `other`.
 fn body(own: &str, other: &str, logprobs: Type) -> RefOr<Schema> {
     let mut schema = Body::schema();
     if let RefOr::T(Schema::Object(object)) = &mut schema {
@@ -66,7 +66,7 @@ fn body(own: &str, other: &str, logprobs: Type) -> RefOr<Schema> {
     schema
 }
 
-/// The route of `form`.
+/// The documentation of the route of `form`.
 pub(super) fn openapi(form: Form) -> RouteDoc {
     let (doc, ok) = (RouteDoc::new, StatusCode::OK);
     let doc = match form {

@@ -1,4 +1,4 @@
-//! An answer as server-sent events, while it is being written.
+//! An answer as server-sent events, while it is being generated.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,21 +19,21 @@ use super::response::Head;
 use crate::abort::Abort;
 use crate::error::ApiError;
 
-/// How long a stream is silent before a comment says that it goes on: proxies give up on one that
-/// says nothing for a minute.
+/// Interval of keep-alive comments in a silent stream: proxies close a stream that is silent for a
+/// minute.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// A comment, as server-sent events have it, which every reader passes over.
+/// A comment of server-sent events, which every client ignores.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
-/// Begin to answer. The computation goes on until its last event, or until the body is dropped,
-/// which a client that hangs up does: then it is withdrawn after the pass under way, and what it
-/// held is free.
+/// Begins to answer. The computation continues until its last event, or until the body is dropped
+/// because the client disconnected; then it is cancelled after the current pass, and its resources
+/// are released.
 ///
 /// # Errors
 ///
-/// Those of a request that never began, which still have a status of their own; later ones are the
-/// stream's last event, and so is every one that comes after [`SILENCE`].
+/// Errors before the first event, which still have their own status. Later errors, and all errors
+/// after [`SILENCE`], become the stream's last event.
 pub(super) async fn begin(
     model: Arc<Model>,
     mut session: Session,
@@ -44,8 +44,7 @@ pub(super) async fn begin(
     unsent: Reservation,
 ) -> Result<Body, ApiError> {
     let (pieces, mut written) = unbounded_channel();
-    // As many events as tokens at the most, which the request bounds, and what they take is
-    // counted.
+    // Bounded: at most one event per token, which the request limits, and their memory is counted.
     let (sender, receiver) = unbounded_channel();
     let unsent = Arc::new(Mutex::new(unsent));
     let events = Queue { sender, unsent: unsent.clone() };
@@ -67,13 +66,13 @@ pub(super) async fn begin(
             }
             Ok(begun)
         };
-        // A client that takes less than is written for it ends the computation, where memory is
-        // short.
+        // If memory is exhausted, a client that reads slower than events are generated ends the
+        // computation.
         let Ok((answer, begun)) = tokio::try_join!(answering, telling) else {
             return Err(ApiError::busy());
         };
         match (answer, begun) {
-            // Before the first event this is the answer, after it the stream's last event.
+            // Before the first event this is the response, afterwards the last event of the stream.
             (Err(error), _) => return Err(error.into()),
             (Ok(answer), begun) => {
                 if begun.is_some()
@@ -87,7 +86,7 @@ pub(super) async fn begin(
                 if include_usage {
                     events.end(&head.usage(answer.usage));
                 }
-                // A receiver that is gone has hung up.
+                // Sending fails only if the client has disconnected.
                 let _ = events.sender.send(Bytes::from_static(b"data: [DONE]\n\n"));
             }
         }
@@ -98,16 +97,16 @@ pub(super) async fn begin(
         biased;
         Ok(()) = beginning => {}
         ended = &mut task.0 => ended.map_err(|_| ApiError::internal("internal"))??,
-        // A long prompt is still being read.
+        // A long prompt is still in prefill.
         () = sleep(SILENCE) => {}
     }
     Ok(Body::new(Events::new(receiver, unsent, task, SILENCE)))
 }
 
-/// Events that the client has not taken. They count as memory until it does.
+/// Events that the client has not read. They count as request memory until it does.
 struct Queue {
     sender: UnboundedSender<Bytes>,
-    /// Held for a few instructions, by the computation and by the connection.
+    /// Locked for a few instructions, by the computation and by the connection.
     unsent: Arc<Mutex<Reservation>>,
 }
 
@@ -116,16 +115,16 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// When there is no memory for it.
+    /// If the memory budget is exhausted.
     fn tell(&self, event: &Value) -> Result<(), Exhausted> {
         let event = write(event);
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner).grow(event.len())?;
-        // A receiver that is gone has hung up.
+        // Sending fails only if the client has disconnected.
         let _ = self.sender.send(event);
         Ok(())
     }
 
-    /// Adds one of the few events that end a stream, whether or not there is memory for more.
+    /// Adds one of the few events that end a stream, even if the memory budget is exhausted.
     fn end(&self, event: &Value) {
         let _ = self.sender.send(write(event));
     }
@@ -135,17 +134,18 @@ fn write(event: &Value) -> Bytes {
     format!("data: {event}\n\n").into()
 }
 
-/// An error after the first event, in the way that OpenAI's clients look for.
+/// An error after the first event, in the format that OpenAI's clients expect.
 fn failure(error: &ApiError) -> Value {
     json!({ "error": { "message": error.to_string(), "type": "server_error", "param": null, "code": error.code() } })
 }
 
-/// The events as they come, and a comment after each `silence`. With it goes the computation.
+/// The events as they arrive, and a comment after each `silence`. Dropping it cancels the
+/// computation.
 struct Events {
     receiver: UnboundedReceiver<Bytes>,
     unsent: Arc<Mutex<Reservation>>,
     task: Computing,
-    /// Whether the task's end was looked at.
+    /// True once the outcome of the task has been checked.
     has_ended: bool,
     silence: Duration,
     silent: Pin<Box<Sleep>>,

@@ -1,4 +1,4 @@
-//! The turns of a chat: what is said, and what clients send back with an answer that they received.
+//! The turns of a chat, including members that clients copy from an earlier answer.
 
 use std::fmt;
 
@@ -14,29 +14,29 @@ use super::form::{at, parse};
 use crate::error::ApiError;
 use crate::routes::members;
 
-/// The most turns of a chat, which is the engine's bound as well.
+/// Maximum number of turns of a chat, which is the engine's limit as well.
 const MAX: usize = 1 << 10;
 
 const EXPECTED: &str =
     "expected a string, or an array of parts such as {\"type\": \"text\", \"text\": \"…\"}";
 
-/// Turns as they were sent.
+/// Turns as they were sent, not yet parsed.
 #[derive(Default)]
 pub(super) struct Turns<'a>(Vec<&'a RawValue>);
 
-/// One turn. Members that begin with `_` say how an answer came about; what is answered next does
-/// not rest on them.
+/// One turn. Members that begin with `_` describe how an answer came about; they do not affect the
+/// next one.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = AskedTurn)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Turn<'a> {
-    /// `system` or, which is the same here, `developer`; `user`; `assistant`.
+    /// `system` or its synonym `developer`; `user`; `assistant`.
     role: String,
-    /// Of the assistant's turns alone it may be null.
+    /// May be null in the assistant's turns only.
     #[serde(borrow)]
     #[schema(value_type = Option<Content>)]
     content: Option<&'a RawValue>,
-    /// What the assistant said in the place of its content.
+    /// Sent by the assistant instead of content.
     refusal: Option<String>,
     /// Empty.
     #[serde(borrow)]
@@ -95,7 +95,7 @@ pub(super) struct Turn<'a> {
 #[schema(as = TurnPart)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Part {
-    /// `text`, or `refusal`, which is the assistant's.
+    /// `text`, or `refusal` in the assistant's turns.
     #[serde(rename = "type")]
     _type: String,
     text: Option<String>,
@@ -108,17 +108,17 @@ pub(super) struct Part {
     _cache_control: IgnoredAny,
 }
 
-/// A part's type, before its other members are looked at.
+/// The type of a part, parsed before its other members.
 #[derive(Deserialize)]
 struct Typed {
     r#type: Option<String>,
 }
 
-/// What the turns say.
+/// Parses the turns.
 ///
 /// # Errors
 ///
-/// 400 with the path of what is wrong.
+/// 400 with the path of the invalid member.
 pub(super) fn read(turns: Turns<'_>) -> Result<Vec<Message>, ApiError> {
     let read = |(index, turn)| message(&format!("messages[{index}]"), turn);
     turns.0.into_iter().enumerate().map(read).collect()
@@ -133,13 +133,13 @@ fn message(path: &str, turn: &RawValue) -> Result<Message, ApiError> {
         (None, refusal) if is_assistant => refusal.unwrap_or_default(),
         (None, _) => return Err(at(&format!("{path}.content"), &format!("is missing or null; {EXPECTED}"))),
     };
-    // Newer clients' word for the same.
+    // Newer clients send `developer` for the same role.
     let role = if turn.role == "developer" { "system".to_owned() } else { turn.role };
     Ok(Message { role, content })
 }
 
 impl Turn<'_> {
-    /// Members that are accepted at the values that ask for nothing.
+    /// Rejects unsupported members unless their values are neutral.
     fn asks_no_more(&self, path: &str) -> Result<(), ApiError> {
         const CALLS: &str = "none: the models call no tools here; say in a turn's content what was called and what came of it";
         const TEXT: &str = "none: the models read text alone";
@@ -156,7 +156,7 @@ impl Turn<'_> {
     }
 }
 
-/// A turn's text, from a string or from parts.
+/// Parses the text of a turn, from a string or from parts.
 fn content(path: &str, value: &RawValue, is_assistant: bool) -> Result<String, ApiError> {
     match value.get().as_bytes().first() {
         Some(b'"') => return parse(value).map_err(|message| at(path, &message)),
@@ -212,7 +212,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Turns<'a> {
         deserializer.deserialize_seq(Items).map(Turns)
     }
 }
-/// A turn's text.
+/// The text of a turn.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = TurnContent)]
 #[serde(untagged)]

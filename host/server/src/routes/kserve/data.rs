@@ -1,4 +1,4 @@
-//! Elements from a JSON array, flat or nested: row by row into bytes.
+//! Parses the elements of a JSON array, flat or nested, in row-major order.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use infer_engine::DType;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Arrays in arrays: more axes than any tensor has.
+/// Maximum nesting of arrays: more axes than any tensor has.
 pub(super) const DEEPEST: usize = 16;
 
-/// The bytes of exactly `elements` elements in `values`, little-endian.
+/// Parses exactly `elements` elements of `values` into little-endian bytes.
 ///
 /// # Errors
 ///
-/// When there are more or fewer, when one is no `dtype`, and for types that JSON has no numbers
-/// for.
+/// If the number of elements differs, an element is not a valid `dtype`, or JSON cannot represent
+/// the type.
 pub(super) fn read(dtype: DType, elements: usize, values: &RawValue) -> Result<Vec<u8>, String> {
     match dtype {
         DType::F32 => flat::<f32>(elements, values, |number, bytes| {
@@ -43,7 +43,7 @@ pub(super) fn read(dtype: DType, elements: usize, values: &RawValue) -> Result<V
     }
 }
 
-/// A number as JSON has it.
+/// A JSON number.
 #[derive(Clone, Copy)]
 enum Number {
     Integer(i64),
@@ -70,7 +70,7 @@ type Push = fn(Number, &mut Vec<u8>) -> Result<(), &'static str>;
 
 fn flat<T>(elements: usize, values: &RawValue, push: Push) -> Result<Vec<u8>, String> {
     let text = values.get();
-    // What is declared reserves nothing: an element takes two bytes of JSON at least.
+    // A declared size reserves no memory: an element takes at least two bytes of JSON.
     let mut bytes = Vec::with_capacity(elements.min(text.len() / 2 + 1) * size_of::<T>());
     let mut left = elements;
     let level = Level { bytes: &mut bytes, left: &mut left, depth: 0, push };
@@ -82,10 +82,10 @@ fn flat<T>(elements: usize, values: &RawValue, push: Push) -> Result<Vec<u8>, St
     Ok(bytes)
 }
 
-/// One array, or one number in it.
+/// An array at some depth, or a number in it.
 struct Level<'a> {
     bytes: &'a mut Vec<u8>,
-    /// Elements that are still to come.
+    /// Number of elements still expected.
     left: &'a mut usize,
     depth: usize,
     push: Push,

@@ -1,8 +1,8 @@
-//! Names of datatypes in the Open Inference Protocol, and the one version of models.
+//! Datatype names of the Open Inference Protocol, and the single version of models.
 
 use infer_engine::DType;
 
-/// Models have one version: the file that the configuration names, which its hash tells apart.
+/// Models have one version: the configured file. Its hash distinguishes files.
 pub(super) const VERSION: &str = "1";
 
 /// The protocol's names of the element types.

@@ -1,4 +1,4 @@
-//! A model's metadata.
+//! Metadata of a model.
 
 use infer_engine::{Axis, DType, Model};
 use serde::Serialize;
@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::datatypes::{VERSION, datatype};
 
-/// A model's name, versions, and tensors.
+/// Name, versions and tensors of a model.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ModelMetadata)]
 pub(super) struct Metadata {
@@ -21,11 +21,11 @@ pub(super) struct Metadata {
 struct TensorMetadata {
     name: String,
     datatype: &'static str,
-    /// An axis that varies is -1.
+    /// A dynamic axis is -1.
     shape: Vec<i64>,
 }
 
-/// What is told of `model`.
+/// Builds the metadata of `model`.
 pub(super) fn of(model: &Model) -> Metadata {
     let card = model.card();
     let inputs = card.inputs.iter().map(|input| tensor(&input.name, input.dtype, &input.shape));

@@ -1,5 +1,5 @@
-//! Reading an inference request: a JSON object, and behind it, where a header says so, the bytes of
-//! tensors.
+//! Parses an inference request: a JSON object, followed by the bytes of tensors if a header says
+//! so.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,25 +18,25 @@ use super::datatypes::DATATYPES;
 use crate::error::ApiError;
 use crate::routes::json::utf8;
 
-/// How long the JSON at the body's beginning is.
+/// Header with the length of the JSON at the start of the body.
 pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
 
-/// What is to be computed.
+/// A parsed inference request.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The client's name for it, which the answer repeats.
+    /// The client's id for the request, returned in the response.
     pub(super) id: Option<String>,
-    /// By name.
+    /// Tensors by input name.
     pub(super) inputs: Vec<(String, Tensor)>,
-    /// The outputs that are sent, in their order.
+    /// The requested outputs, in order.
     pub(super) wanted: Vec<Wanted>,
 }
 
-/// An output that is sent.
+/// A requested output.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) name: String,
-    /// As bytes behind the JSON.
+    /// True to send it as bytes after the JSON.
     pub(super) binary: bool,
 }
 
@@ -44,28 +44,28 @@ pub(super) struct Wanted {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = TensorRequest)]
 pub(super) struct Body<'a> {
-    /// Repeated in the answer.
+    /// Returned in the response.
     id: Option<String>,
     parameters: Option<Parameters>,
     #[serde(borrow, deserialize_with = "tensors")]
     inputs: Vec<Input<'a>>,
-    /// Those that are wanted; all of them where none are named.
+    /// The requested outputs; all of them if empty.
     #[serde(default, deserialize_with = "wanted")]
     #[schema(value_type = Option<Vec<Output>>)]
     outputs: Vec<Output>,
 }
 
-/// Parameters that are read; others are extensions, which the protocol lets a server pass over.
+/// Supported parameters. Others are extensions, which the protocol lets a server ignore.
 #[derive(Default, Deserialize, ToSchema)]
 #[schema(as = TensorParameters)]
 struct Parameters {
-    /// Of an input: how many of the bytes behind the JSON are its own.
+    /// Of an input: its number of bytes after the JSON.
     binary_data_size: Option<usize>,
-    /// Of an output: whether its bytes come behind the JSON.
+    /// Of an output: true to send its bytes after the JSON.
     binary_data: Option<bool>,
-    /// Of the request: the same for every output.
+    /// Of the request: default of `binary_data` for all outputs.
     binary_data_output: Option<bool>,
-    /// Of an output: is not served.
+    /// Of an output: not supported.
     classification: Option<u64>,
 }
 
@@ -90,8 +90,9 @@ struct Output {
     parameters: Option<Parameters>,
 }
 
-/// The most axes of a tensor, and the most tensors of a request: more than any model has. What is
-/// longer is refused where it is found; a list of two bytes an element would take eight for each.
+/// Maximum number of axes of a tensor, and of tensors in a request: more than any model has. A
+/// longer list is rejected while it is parsed, because an element of two bytes of JSON takes eight
+/// in memory.
 const MAX_AXES: usize = data::DEEPEST;
 const MAX_TENSORS: usize = 256;
 
@@ -107,7 +108,7 @@ fn wanted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Output>, D::
     deserializer.deserialize_any(Few { most: MAX_TENSORS, kind: "outputs", read: PhantomData })
 }
 
-/// Reads a list of at most `most` elements; null is an empty one, where it is allowed.
+/// Reads a list of at most `most` elements; null is an empty list, if allowed.
 struct Few<T> {
     most: usize,
     kind: &'static str,
@@ -137,12 +138,12 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
     }
 }
 
-/// The request in `body`, for the model of `card`. The model itself looks at names and shapes. The
-/// memory of its tensors is taken from `held`.
+/// Parses the request in `body` for the model of `card`. The model itself validates names and
+/// shapes. The memory of the tensors is charged to `held`.
 ///
 /// # Errors
 ///
-/// 400 with the path of what is wrong, 429 where there is no memory.
+/// 400 with the path of the invalid member, 429 if the memory budget is exhausted.
 pub(super) fn read(
     headers: &HeaderMap,
     body: &[u8],
@@ -213,7 +214,7 @@ fn chosen(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<Wan
 }
 
 impl Input<'_> {
-    /// The most that its elements take in memory: eight bytes for each two of JSON.
+    /// Maximum memory of its elements: eight bytes for each two bytes of JSON.
     fn bytes(&self) -> usize {
         let json = self.data.map_or(0, |values| values.get().len().saturating_mul(4));
         let elements = self.shape.iter().fold(8_usize, |product, &size| product.saturating_mul(size));
@@ -221,7 +222,7 @@ impl Input<'_> {
         json.min(elements).saturating_add(behind.unwrap_or(0))
     }
 
-    /// The tensor, whose bytes are taken from `binary` where it says how many there are.
+    /// Builds the tensor. Its bytes are taken from `binary` if it declares a binary size.
     fn tensor(self, binary: &mut &[u8]) -> Result<Tensor, String> {
         let known = DATATYPES.iter().find(|(_, name)| *name == self.datatype);
         let Some((dtype, _)) = known else {

@@ -1,4 +1,4 @@
-//! An inference's answer: a JSON object, and behind it the bytes of the outputs that are wanted so.
+//! Response to an inference request: a JSON object, followed by the bytes of the binary outputs.
 
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
@@ -25,7 +25,7 @@ pub(super) struct Body<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = AnsweringModel)]
 struct Answering<'a> {
-    /// SHA-256 of the file that answered, in hexadecimal.
+    /// SHA-256 of the model's file, in hexadecimal.
     hash: &'a str,
 }
 
@@ -37,7 +37,7 @@ struct Output<'a> {
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Behind>,
-    /// Row by row; null for what is no number.
+    /// In row-major order; null for NaN and infinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Option<f64>>>)]
     data: Option<Elements>,
@@ -46,11 +46,11 @@ struct Output<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = BytesBehind)]
 struct Behind {
-    /// How many of the bytes behind the JSON are its own.
+    /// Number of its bytes after the JSON.
     binary_data_size: usize,
 }
 
-/// Row by row.
+/// Elements in row-major order.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Elements {
@@ -61,8 +61,8 @@ enum Elements {
     I64(Vec<i64>),
 }
 
-/// The most that writing the answer takes, in bytes: of JSON, whose numbers are up to six times as
-/// long as their elements, in a buffer that doubles; of bytes, two copies.
+/// Maximum memory for writing the response, in bytes. JSON numbers are up to six times as long as
+/// their elements, in a buffer that doubles; binary outputs take two copies.
 pub(super) fn bytes(wanted: &[Wanted], reply: &Reply) -> usize {
     let of = |wanted: &Wanted| {
         let found = reply.outputs.iter().find(|(name, _)| *name == wanted.name);
@@ -72,11 +72,11 @@ pub(super) fn bytes(wanted: &[Wanted], reply: &Reply) -> usize {
     wanted.iter().fold(0, |sum, wanted| sum.saturating_add(of(wanted)))
 }
 
-/// The answer with the outputs that are wanted.
+/// Writes the response with the requested outputs.
 ///
 /// # Errors
 ///
-/// 400 for an output that JSON has no numbers for.
+/// 400 for an output that JSON cannot represent.
 pub(super) fn write(
     model: &Model,
     id: Option<String>,
@@ -127,7 +127,7 @@ fn elements(tensor: &Tensor) -> Result<Elements, TensorError> {
         DType::U8 => Elements::U8(tensor.to_vec()?),
         DType::I32 => Elements::I32(tensor.to_vec()?),
         DType::I64 => Elements::I64(tensor.to_vec()?),
-        // Halves are none, and say so.
+        // For F16 and BF16 the conversion returns the error.
         DType::F32 | DType::F16 | DType::BF16 => Elements::F32(tensor.to_vec()?),
     })
 }

@@ -1,13 +1,13 @@
-//! Verdicts as clients see them: the categories, the action, and how much of the answer is wanted.
+//! The action for a verdict, the response mode and the categories.
 
 use serde::Deserialize;
 
-/// What to do with the content of the request, all inputs together.
+/// The action for the content of the request, all inputs together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Nothing is flagged.
     Allow,
-    /// Nothing is flagged, and some input was not judged, or not the whole of it.
+    /// Nothing is flagged, but some input was not judged completely.
     Review,
     /// Something is flagged.
     Block,
@@ -23,7 +23,7 @@ impl Action {
     }
 }
 
-/// What is answered.
+/// Response mode of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Mode {
@@ -34,7 +34,7 @@ pub(super) enum Mode {
     Gate,
 }
 
-/// The categories of OpenAI's moderation API: every answer holds each of them.
+/// The categories of OpenAI's moderation API: every response has all of them.
 pub const CATEGORIES: [&str; 13] = [
     "harassment",
     "harassment/threatening",

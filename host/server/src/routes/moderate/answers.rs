@@ -1,10 +1,10 @@
-//! Answers kept for an `Idempotency-Key`: a client that asks again, because the first answer was
-//! lost, gets the same bytes.
+//! Responses stored for an `Idempotency-Key`: a client that repeats a request, because the first
+//! response was lost, gets the same bytes.
 //!
-//! What is kept is looked at after every check that a new request passes, and counts only for the
-//! component, in the very version, that gave it. Each tenant, an API key or where there are none an
-//! address, has a store of its own; what all of them hold is bounded, and whoever holds most gives
-//! way.
+//! A stored response is looked up after all checks that a new request passes, and is valid only for
+//! the version of the component that produced it. Each tenant has its own store: an API key, or an
+//! address if no keys are configured. The stores share a limit, and the tenant with the largest
+//! store is evicted from first.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -21,28 +21,28 @@ use tokio::sync::OnceCell;
 
 use crate::error::ApiError;
 
-/// The header.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// How long an answer is kept.
+/// Time to live of a stored response.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// The most answers that are kept, of all tenants together.
+/// Maximum number of stored responses, over all tenants.
 const MAX: usize = 1_024;
 
-/// The same, in bytes.
+/// Maximum size of all stored responses, in bytes.
 const MAX_BYTES: usize = 8 << 20;
 
-/// The longest answer that is kept, in bytes.
+/// Maximum size of a stored response, in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// What judges, known by its address: a reload keeps that of a component that it does not change.
+/// The judging component, identified by its address: a reload keeps components that it does not
+/// change.
 pub(super) type Version = Arc<dyn Any + Send + Sync>;
 
-/// A SHA-256.
+/// A SHA-256 digest.
 pub(super) type Digest = [u8; 32];
 
-/// An answer as it was given.
+/// A response as it was sent.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -50,36 +50,36 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
-/// An answer, and whether it may stand for a later one: everything was judged, by all that should
-/// judge it.
+/// A response, and whether it may be stored: only if everything was judged, by all models that
+/// should judge it.
 pub(super) struct Judged {
     pub(super) answer: Answer,
     pub(super) is_complete: bool,
 }
 
-/// Whose answers they are.
+/// The tenant that stored responses belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Tenant {
-    /// The bearer of a key.
+    /// The owner of an API key.
     Key(KeyHash),
-    /// Where nobody is asked for a key: the client's machine, or its network of 64 bits.
+    /// Without configured keys: the client's IPv4 address, or its /64 network.
     Address(IpAddr),
-    /// Where nobody is asked for a key: programs on the Unix socket.
+    /// Without configured keys: programs on the Unix socket.
     Socket,
 }
 
-/// A request that came with an `Idempotency-Key`.
+/// A request with an `Idempotency-Key`.
 pub(super) struct Asked {
     pub(super) tenant: Tenant,
-    /// The key's hash.
+    /// Hash of the `Idempotency-Key`.
     pub(super) key: Digest,
-    /// The hash of path, query and body.
+    /// Hash of path, query and body.
     pub(super) request: Digest,
-    /// Who is to judge it: the component as it is served now.
+    /// The component that judges the request, as it is served now.
     pub(super) version: Version,
 }
 
-/// What is kept.
+/// The stores of all tenants.
 #[derive(Default)]
 pub(crate) struct Answers(Mutex<Kept>);
 
@@ -88,15 +88,15 @@ struct Kept {
     tenants: HashMap<Tenant, Store>,
     entries: usize,
     bytes: usize,
-    /// Numbers entries in the order in which they came.
+    /// Sequence number of the next entry.
     next: u64,
 }
 
-/// What is kept for one tenant.
+/// The stored responses of one tenant.
 #[derive(Default)]
 struct Store {
     by_key: HashMap<Digest, Entry>,
-    /// The keys, the oldest first.
+    /// The keys, oldest first.
     order: BTreeMap<u64, Digest>,
     bytes: usize,
 }
@@ -113,7 +113,7 @@ struct Entry {
 
 type Cell = Arc<OnceCell<Answer>>;
 
-/// The hash of `pieces`, each told from the next.
+/// Hashes `pieces` with their boundaries.
 pub(super) fn hash(pieces: &[&[u8]]) -> Digest {
     let mut hasher = Sha256::new();
     for piece in pieces {
@@ -124,12 +124,12 @@ pub(super) fn hash(pieces: &[&[u8]]) -> Digest {
 }
 
 impl Answers {
-    /// The answer that is kept for what is `asked`, else what `judge` gives, which is kept where it
-    /// is complete.
+    /// Returns the response stored for `asked`, otherwise the one that `judge` returns, which is
+    /// stored if it is complete.
     ///
     /// # Errors
     ///
-    /// 422 where the key came with another request; what `judge` fails with.
+    /// 422 if the key was used with another request; errors of `judge`.
     pub(super) async fn keep(
         &self,
         asked: &Asked,
@@ -180,7 +180,7 @@ impl Kept {
             if Weak::ptr_eq(&entry.version, &version) {
                 return Ok(entry.answer.clone());
             }
-            // What another version judged is not what this one would say.
+            // A response of another version is stale.
             let number = entry.number;
             self.remove(asked.tenant, number);
         }
@@ -202,7 +202,7 @@ impl Kept {
         Ok(answer)
     }
 
-    /// Count the bytes of an answer that has come, if its place is still there.
+    /// Counts the bytes of a finished response, if its entry still exists.
     fn filled(&mut self, asked: &Asked, cell: &Cell, bytes: usize) {
         let Some(store) = self.tenants.get_mut(&asked.tenant) else { return };
         let Some(entry) = store.by_key.get_mut(&asked.key) else { return };
@@ -214,8 +214,8 @@ impl Kept {
         }
     }
 
-    /// Drop the oldest of the tenant that holds most, until everything fits: a tenant within its
-    /// fair share loses nothing to others.
+    /// Evicts the oldest entries of the tenant with the largest store until all limits are met: a
+    /// tenant within its fair share loses nothing to others.
     fn fit(&mut self) {
         while self.entries > MAX || self.bytes > MAX_BYTES {
             let by_bytes = self.entries <= MAX;

@@ -1,4 +1,4 @@
-//! Which component judges: the one that a route belongs to, or the one that a request names.
+//! Selection of the judging component: the route's own, or the one that the request names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use tracing::warn;
 
 use crate::error::ApiError;
 
-/// OpenAI's names of its moderation models, which its clients send: they mean the default
-/// component.
+/// OpenAI's moderation model names, which its clients send: they select the default component.
 const OPENAI_MODELS: [&str; 5] = [
     "omni-moderation-latest",
     "omni-moderation-2024-09-26",
@@ -19,26 +18,27 @@ const OPENAI_MODELS: [&str; 5] = [
     "text-moderation-007",
 ];
 
-/// The route of the component that judges where none is named.
+/// Route of the default component.
 const DEFAULT_ROUTE: &str = "/moderate";
 
-/// The components that a request may choose from.
+/// The components that a request may select.
 #[derive(Clone)]
 pub(crate) enum Choice {
-    /// The route's own, whatever the request names.
+    /// The route's own component, whatever the request names.
     One(Arc<LoadedComponent>),
-    /// By name.
+    /// Selected by name.
     Named(Arc<Moderators>),
 }
 
-/// Every moderator that is served, by its names.
+/// All moderators with a route, by name and alias.
 pub(crate) struct Moderators {
     by_name: BTreeMap<String, Arc<LoadedComponent>>,
     default: Option<Arc<LoadedComponent>>,
 }
 
 impl Moderators {
-    /// Those of `app` that have a route: what has none is reached from the command line alone.
+    /// Collects the moderators of `app` that have a route; the others are reachable from the
+    /// command line only.
     pub(crate) fn new(app: &App) -> Self {
         let served: BTreeMap<_, _> = app
             .components
@@ -65,18 +65,17 @@ impl Moderators {
         Moderators { by_name, default }
     }
 
-    /// Whether there is nothing to choose from.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 }
 
 impl Choice {
-    /// The component that `model` means.
+    /// Looks up the component that `model` selects.
     ///
     /// # Errors
     ///
-    /// 404 for a name that is none, and where a name is needed and none was sent.
+    /// 404 for an unknown name, and for a missing name if there is no default.
     pub(crate) fn component(&self, model: Option<&str>) -> Result<&Arc<LoadedComponent>, ApiError> {
         let moderators = match self {
             Choice::One(policy) => return Ok(policy),

@@ -1,4 +1,4 @@
-//! The object `infer` of a moderation request: what OpenAI's schema has no word for.
+//! The object `infer` of a moderation request: options that OpenAI's schema does not have.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,27 +11,27 @@ use serde_json::value::RawValue;
 use crate::error::ApiError;
 use crate::routes::json::{Any, Read, Seed, Shallow};
 
-/// The most thresholds of one request: several times the categories that there are.
+/// Maximum number of thresholds in one request: several times the number of categories.
 const MAX_THRESHOLDS: usize = 64;
 
-/// How a request wants to be judged.
+/// Options of a moderation request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Extensions {
-    /// How long the judging may take, from the request's arrival; the server's own deadline where
-    /// it is not said.
+    /// Time limit for judging, from the arrival of the request; the server's own deadline if
+    /// absent.
     pub(crate) deadline: Option<Duration>,
-    /// What is answered when it takes longer.
+    /// Behavior when the time limit is exceeded.
     pub(crate) on_timeout: OnTimeout,
-    /// From which score on a category is flagged, 0 to 1, in the place of the component's own.
+    /// Lowest score at which a category is flagged, 0 to 1, instead of the component's threshold.
     pub(crate) thresholds: BTreeMap<String, f32>,
-    /// Whether each result is explained.
+    /// True to explain each result.
     pub(crate) explain: bool,
 }
 
-/// What is answered about an input that was not judged in time.
+/// Behavior for an input that was not judged in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnTimeout {
-    /// 504.
+    /// Responds with 504.
     #[default]
     Error,
     /// Not flagged, with the action `review`.
@@ -40,7 +40,7 @@ pub(crate) enum OnTimeout {
     Allow,
 }
 
-/// Reads the object.
+/// Reads the object `infer`.
 pub(super) struct Reader;
 
 impl<'de> Read<'de> for Reader {
@@ -57,7 +57,7 @@ impl<'de> Read<'de> for Reader {
         let mut extensions = Extensions::default();
         let mut wrong = None;
         while let Some(key) = object.next_key::<Cow<'_, str>>()? {
-            // A member that is null counts as absent.
+            // A null member counts as absent.
             let member = match &*key {
                 "deadline_ms" => object.next_value_seed(Seed(Any))?.try_into_deadline(&mut extensions),
                 "on_timeout" => on_timeout(&object.next_value_seed(Seed(Any))?, &mut extensions),

@@ -1,4 +1,4 @@
-//! Reading a moderation request: a text, an array of texts, or an array of parts.
+//! Parses a moderation request: a text, an array of texts, or an array of parts.
 
 use std::borrow::Cow;
 
@@ -13,22 +13,22 @@ use crate::error::ApiError;
 use crate::routes::json;
 use crate::routes::json::{Any, Read, Seed, Shallow};
 
-/// What a request asks for.
+/// A parsed moderation request.
 #[derive(Debug)]
 pub(super) struct Ask {
-    /// Who is to judge, as the client calls them.
+    /// Name of the judging component, as the client sent it.
     pub(super) model: Option<String>,
-    /// The inputs, each of them the parts of one piece of content.
+    /// The inputs. An input is the parts of one piece of content.
     pub(super) inputs: Vec<Vec<Part>>,
-    /// How.
+    /// Options of the object `infer`.
     pub(super) extensions: Extensions,
 }
 
-/// What a request asks for.
+/// Parses a moderation request.
 ///
 /// # Errors
 ///
-/// 400 with the path of the member that is wrong, 413 for more than `most` texts or parts.
+/// 400 with the path of the invalid member, 413 for more than `most` texts or parts.
 pub(super) fn parse(body: &[u8], most: usize) -> Result<Ask, ApiError> {
     let Members { model, input, extensions } = json::read(body, Body { most })??;
     let inputs = match input {
@@ -51,12 +51,11 @@ struct Members<'de> {
     extensions: Extensions,
 }
 
-/// The whole body.
+/// Reads the whole body.
 struct Body {
     most: usize,
 }
 
-/// The member `input`.
 enum Input<'de> {
     Missing,
     Value(Shallow<'de>),
@@ -94,7 +93,7 @@ impl<'de> Read<'de> for Body {
                     }
                 },
                 _ => {
-                    // Clients with typed requests send null for what they do not ask for.
+                    // Typed clients send null for options that they do not use.
                     if object.next_value::<&RawValue>()?.get() == "null" {
                         continue;
                     }
@@ -108,14 +107,14 @@ impl<'de> Read<'de> for Body {
     }
 }
 
-/// The items of `input`, as far as they are right and no more than `most`.
+/// The valid items of `input`, at most `most`.
 struct Items {
     most: usize,
     count: usize,
     parts: Vec<Part>,
-    /// Whether they are texts, as the first one says.
+    /// True if the items are texts; the first item decides.
     texts: bool,
-    /// The first that is wrong; what follows it is passed over.
+    /// The first error; items after it are skipped.
     wrong: Option<ApiError>,
 }
 
@@ -136,7 +135,7 @@ impl Items {
         if let Some(wrong) = wrong {
             return Err(wrong);
         }
-        // Texts are judged one by one, parts as one piece of content.
+        // Texts are judged separately, parts as one piece of content.
         if texts { Ok(parts.into_iter().map(|text| vec![text]).collect()) } else { Ok(vec![parts]) }
     }
 
@@ -183,18 +182,17 @@ impl<'de> Read<'de> for Items {
     }
 }
 
-/// One of the items.
 enum Item<'de> {
     Value(Shallow<'de>),
     Part(PartMembers<'de>),
 }
 
-/// The members of a part that are known; others are passed over.
+/// The known members of a part; others are skipped.
 #[derive(Default)]
 struct PartMembers<'de> {
     kind: Option<Shallow<'de>>,
     text: Option<Shallow<'de>>,
-    /// As it was sent: a photo is decoded from it without a copy between.
+    /// Kept as raw JSON: an image is decoded from it without an intermediate copy.
     url: Option<&'de RawValue>,
 }
 
@@ -223,7 +221,7 @@ impl<'de> Read<'de> for AnyItem {
     }
 }
 
-/// The member `url` of an `image_url`.
+/// Reads the member `url` of an `image_url`.
 struct ImageUrl;
 
 impl<'de> Read<'de> for ImageUrl {

@@ -1,4 +1,4 @@
-//! The answer to a moderation request: OpenAI's schema, with what it has no word for beside it.
+//! Response to a moderation request: OpenAI's schema with additional members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -23,11 +23,11 @@ use crate::routes::{Timings, document, timings};
 pub(super) const ACTION: HeaderName = HeaderName::from_static("x-infer-action");
 pub(super) const SCORE: HeaderName = HeaderName::from_static("x-infer-score");
 
-/// The type of an answer without a body, which has one so that what is answered can be told by its
-/// type.
+/// Content type of a response without a body. It is set so that responses can be distinguished by
+/// their type.
 pub(super) const NOTHING: &str = "text/plain";
 
-/// OpenAI's answer, with our facts in `infer`.
+/// OpenAI's response, with additional members in `infer`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Moderation)]
 pub struct ModerateResponse {
@@ -35,12 +35,12 @@ pub struct ModerateResponse {
     model: String,
     /// One result for each input.
     pub results: Vec<Judgement>,
-    /// Facts of this server beside OpenAI's.
+    /// Additional members of this server.
     pub infer: Facts,
     /// The action for the whole request.
     #[serde(skip)]
     pub action: Action,
-    /// Every input was judged, by all models that should judge it.
+    /// True if every input was judged, by all models that should judge it.
     #[serde(skip)]
     pub(super) is_complete: bool,
 }
@@ -52,36 +52,36 @@ pub struct Judgement {
     categories: BTreeMap<String, bool>,
     pub category_scores: BTreeMap<String, f32>,
     category_applied_input_types: BTreeMap<String, Vec<&'static str>>,
-    /// Ours: `language` where a language model had a say in some category, else `classifier`;
-    /// absent where nobody judged.
+    /// Additional: `language` if a language model judged some category, otherwise `classifier`;
+    /// absent if nothing was judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     tier: Option<&'static str>,
-    /// Ours: who decided on each category that was judged.
+    /// Additional: the tier that decided each judged category.
     pub category_tiers: BTreeMap<String, &'static str>,
 }
 
-/// What OpenAI's schema has no place for.
+/// Members that OpenAI's schema does not have.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = ModerationFacts)]
 pub struct Facts {
     #[serde(flatten)]
     pub judges: Judges,
-    /// What no model could judge, or not the whole of it: a score of 0 in these categories says
-    /// nothing of the content.
+    /// Categories that no model could judge completely: a score of 0 there says nothing about the
+    /// content.
     pub degraded: Vec<Degraded>,
-    /// The indices of inputs that were not judged within the deadline.
+    /// Indices of inputs that were not judged within the deadline.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) late: Vec<usize>,
-    /// One for each result, where the request asked for them.
+    /// One for each result, if the request asked for explanations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) explanations: Vec<Explanation>,
-    /// Of language models, over all inputs; absent where none ran.
+    /// Token usage of language models, over all inputs; absent if none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
     pub timings: Timings,
 }
 
-/// A category that some input could not be judged for.
+/// A category for which some input could not be judged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Degraded {
     pub category: String,
@@ -126,7 +126,7 @@ impl ModerateResponse {
         self.results.iter().flat_map(|result| result.category_scores.values().copied()).fold(0.0, f32::max)
     }
 
-    /// Whether each category that the request set a threshold for is one.
+    /// Checks that each category with a threshold in the request exists.
     pub(super) fn knows(&self, extensions: &Extensions) -> Result<(), ApiError> {
         let known = |name: &String| self.results.iter().any(|result| result.categories.contains_key(name));
         let Some(unknown) = extensions.thresholds.keys().find(|name| !known(name)) else { return Ok(()) };
@@ -150,7 +150,7 @@ impl ModerateResponse {
         }
         let (kind, body) = match mode {
             Mode::Gate => (NOTHING, Bytes::new()),
-            // Strings, numbers and maps by string: nothing of it can fail.
+            // Strings, numbers and maps with string keys: serialization cannot fail.
             Mode::Full => (document::JSON, serde_json::to_vec(self).unwrap_or_default().into()),
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -164,12 +164,12 @@ impl IntoResponse for Answer {
     }
 }
 
-/// Why a result is as it is.
+/// Explanation of a result.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Explanation {
-    /// The categories that were judged, the highest score first.
+    /// The judged categories, the highest score first.
     judged: Vec<Judged>,
-    /// Those that were not, for this input.
+    /// The categories that were not judged for this input.
     degraded: Vec<Degraded>,
 }
 

@@ -1,5 +1,5 @@
-//! What the document tells of a moderation request. Bodies are read by `input` and `extensions`,
-//! straight into what is wanted of them; these types only say the same, and a test that they do.
+//! OpenAPI schemas of a moderation request. Bodies are parsed by `input` and `extensions` directly;
+//! these types only document them, and a test compares both.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ use super::response::{ACTION, ModerateResponse, NOTHING, SCORE};
 use crate::error::Envelope;
 use crate::routes::document::RouteDoc;
 
-/// What is to be judged, and how.
+/// The content to judge, and options.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "documented here, never constructed")]
 struct ModerationRequest {
     input: Input,
-    /// Who is to judge: a moderator, an alias of one, or one of OpenAI's names. A component's own
-    /// route does not look at it.
+    /// The judging component: a moderator, an alias of one, or one of OpenAI's names. A component's
+    /// own route ignores it.
     model: Option<String>,
     infer: Option<Extensions>,
 }
 
-/// A text, texts with a result each, or the parts of one piece of content.
+/// A text, several texts with one result each, or the parts of one piece of content.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ModerationInput)]
 #[serde(untagged)]
@@ -48,23 +48,23 @@ enum Part {
 #[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "documented here, never constructed")]
 struct ImageUrl {
-    /// The image itself, in base64: the server fetches none.
+    /// The image itself, in base64: the server fetches no URLs.
     #[schema(pattern = "^data:[^,]*;base64,")]
     url: String,
 }
 
-/// What OpenAI's schema has no word for.
+/// Options that OpenAI's schema does not have.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ModerationExtensions)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "documented here, never constructed")]
 struct Extensions {
-    /// How long the judging may take, in milliseconds; at most the server's own.
+    /// Time limit for judging, in milliseconds; at most the server's own deadline.
     #[schema(minimum = 1)]
     deadline_ms: Option<u32>,
-    /// What is answered about an input that is not judged by then; `error` where it is absent.
+    /// Behavior for an input that is not judged within the time limit; `error` if absent.
     on_timeout: Option<OnTimeout>,
-    /// From which score on a category is flagged, 0 to 1.
+    /// Lowest score at which a category is flagged, 0 to 1.
     #[schema(value_type = Option<BTreeMap<String, f32>>)]
     thresholds: Option<BTreeMap<String, Option<f32>>>,
     explain: Option<bool>,
@@ -78,7 +78,7 @@ enum OnTimeout {
     Allow,
 }
 
-/// A moderator's route, or, where the request is `named`, the one for all of them.
+/// Documentation of a moderator's route, or, if `named`, of the route shared by all moderators.
 pub(crate) fn openapi(named: bool) -> RouteDoc {
     let (ok, forbidden) = (StatusCode::OK, StatusCode::FORBIDDEN);
     let key = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));

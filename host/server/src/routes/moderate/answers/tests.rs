@@ -17,7 +17,7 @@ fn answer(bytes: usize) -> Answer {
     Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: vec![b'x'; bytes].into() }
 }
 
-/// The body's length of what is answered, where a new answer would have `bytes`.
+/// Length of the body returned, if a new response would have `bytes`.
 async fn keep(answers: &Answers, asked: &Asked, bytes: usize, is_complete: bool) -> usize {
     let judge = async { Ok(Judged { answer: answer(bytes), is_complete }) };
     answers.keep(asked, judge).await.unwrap().body.len()
