@@ -44,7 +44,7 @@ pub struct Tested {
 ///
 /// # Errors
 ///
-/// The first test that fails.
+/// If a test fails; the error is that of the first.
 pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
     let mut tested = Tested::default();
     for version in app.versions() {
