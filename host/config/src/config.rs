@@ -24,7 +24,7 @@ pub struct Config {
     pub server: ServerConfig,
     /// API keys by name. If there are none, requests need no key.
     pub keys: BTreeMap<String, KeyConfig>,
-    /// Guest instances.
+    /// Number of guest instances and limits of the sandbox.
     pub sandbox: SandboxOptions,
     /// Selection of the ONNX backend.
     pub onnxruntime: Onnxruntime,

@@ -27,9 +27,9 @@ pub(super) type Number = Option<Spanned<u64>>;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
-    /// Address or name, and port.
+    /// Listen address: an IP address or a name, and a port.
     pub(super) listen: Option<Spanned<String>>,
-    /// Address or name, and port of the operator's own endpoints.
+    /// Listen address of the operator's own endpoints.
     pub(super) admin_listen: Option<Spanned<String>>,
     /// Path of a Unix socket that is served beside `listen`.
     pub(super) unix_socket: Option<PathBuf>,

@@ -18,13 +18,13 @@ pub const KSERVE: &str = "/v2";
 /// The OpenAPI document.
 pub const OPENAPI: &str = "/openapi.json";
 
-/// Liveness.
+/// Liveness probe.
 pub const HEALTHZ: &str = "/healthz";
 
-/// Readiness.
+/// Readiness probe.
 pub const READYZ: &str = "/readyz";
 
-/// Metrics.
+/// Metrics in the text format of OpenMetrics.
 pub const METRICS: &str = "/metrics";
 
 /// Returns true if `path` is the server's own and may not be a component's route.

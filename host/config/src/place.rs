@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub enum Origin {
     /// The built-in configuration.
     Builtin,
-    /// A file.
+    /// A file at this path.
     File(PathBuf),
 }
 
@@ -22,7 +22,7 @@ pub struct Place {
 /// Failure to read or check a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
+    /// The configuration file cannot be read.
     #[error("cannot read the configuration `{}`", path.display())]
     Read {
         /// Path of the file.

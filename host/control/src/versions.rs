@@ -22,7 +22,7 @@ pub struct Versions {
     pub trial: Compared,
 }
 
-/// One version.
+/// A version of a model.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = ToldVersion)]
 pub struct VersionInfo {

@@ -71,7 +71,7 @@ pub struct Stored {
 pub struct Whole<'f> {
     /// Its folder, on the same disk as the store.
     pub folder: &'f Folder,
-    /// Its name there.
+    /// Its name in that folder.
     pub name: &'f str,
     /// The open file.
     pub file: &'f File,
