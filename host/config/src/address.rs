@@ -1,29 +1,29 @@
-//! Where a listener is: an address and a port, or a name and a port.
+//! Address of a listener: an IP address or a host name, and a port.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 
-/// An address to listen on, as it was typed and as it is used.
+/// An address to listen on, resolved from its configured text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// All that the name stands for, in their order, IPv4 first. The first is listened on.
+    /// Addresses of the name, sorted, IPv4 first. The server listens on the first.
     resolved: Vec<SocketAddr>,
 }
 
-/// Text that is no address.
+/// Text that is not an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoAddress(String);
 
 impl Address {
-    /// The one that is listened on.
+    /// Returns the address to listen on.
     #[must_use]
     pub fn chosen(&self) -> SocketAddr {
         self.resolved[0]
     }
 
-    /// All that the name stands for, whether listened on or not.
+    /// Returns all addresses of the name, whether the server listens on them or not.
     #[must_use]
     pub fn all(&self) -> &[SocketAddr] {
         &self.resolved
@@ -39,8 +39,8 @@ impl From<SocketAddr> for Address {
 impl FromStr for Address {
     type Err = NoAddress;
 
-    /// Read `text`. A name is looked up, which may ask the network; `localhost`, and any name below
-    /// it, is 127.0.0.1 without asking (RFC 6761, section 6.3).
+    /// Parses `text`. A name is resolved, which may query DNS; `localhost`, and any name below it,
+    /// is 127.0.0.1 without a query (RFC 6761, section 6.3).
     fn from_str(text: &str) -> Result<Self, NoAddress> {
         const EXPECTED: &str =
             "expected an address and a port such as `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`";
@@ -68,7 +68,7 @@ impl FromStr for Address {
         let found = (name, port).to_socket_addrs();
         let found = found.map_err(|error| no(&format!("the name `{name}` is not resolved ({error})")))?;
         let mut resolved: Vec<_> = found.collect();
-        // Servers of names answer in any order, and a reload must not find another address first.
+        // DNS servers answer in any order, and a reload must find the same first address.
         resolved.sort();
         resolved.dedup();
         if resolved.is_empty() {

@@ -1,5 +1,5 @@
-//! From what was typed to what it means: every reference resolved, every number in range, every
-//! mistake collected.
+//! Turns parsed keys into a `Config`: resolves references, checks ranges, and collects all
+//! mistakes.
 
 mod component_test;
 mod server;
@@ -21,10 +21,10 @@ use toml::Spanned;
 use crate::paths::{BELOW, is_reserved, paths};
 use crate::{ComponentConfig, Config, Files, Mistake, ModelConfig, Origin, Place, file};
 
-/// Turns what was typed into what it means, and collects the mistakes on the way.
+/// Checks the parsed file and collects the mistakes.
 pub(super) struct Checker<'a, P> {
     pub(super) place: &'a P,
-    /// The folder that paths start from.
+    /// Folder that relative paths start from.
     pub(super) base: PathBuf,
     pub(super) mistakes: Vec<Mistake>,
 }
@@ -108,8 +108,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             kv_bytes: size("kv_bytes", &model.kv_bytes, 1 << 20..=1 << 40),
         };
         let reuse = if model.packed_cache.unwrap_or(true) { Reuse::All } else { Reuse::Off };
-        // A week at the most; and not so short that it would come and go between two requests of
-        // one client.
+        // At most a week. The minimum keeps a model loaded between two requests of one client.
         let keep_alive =
             self.optional(&subject, "keep_alive_ms", &model.keep_alive_ms, 1_000..=7 * 86_400_000);
         let keep_alive = keep_alive.map(|time| Duration::from_millis(time as u64));
@@ -219,10 +218,10 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let defaults = Limits::default();
         let instances = self.optional(&subject, "instances", &typed.instances, 1..=1_000);
         let mut size = |key, typed, default, range| self.size(&subject, key, typed, default, range);
-        // A page at least; at most what the pool reserves for a memory.
+        // At least one page; at most the size that the pool reserves for a memory.
         let memory_bytes = size("memory_bytes", &typed.memory_bytes, defaults.memory_bytes, 65_536..=4 << 30);
-        // No instruction on a table looks at the clock while it runs: a million elements take it
-        // some milliseconds.
+        // An instruction on a table cannot be interrupted while it runs. With a million elements it
+        // takes some milliseconds.
         let table_elements =
             size("table_elements", &typed.table_elements, defaults.table_elements, 1..=1_000_000);
         let handles = size("handles", &typed.handles, defaults.handles, 1..=1_000_000);
@@ -243,7 +242,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         }
     }
 
-    /// What was typed at `key`, or the default; out of range is a mistake.
+    /// Returns the number at `key`, or the default. A number out of range is a mistake.
     pub(super) fn number(
         &mut self,
         subject: &str,
@@ -262,7 +261,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         value
     }
 
-    /// What was typed at `key`, where something was.
+    /// Returns the number at `key`, or `None` if the key is absent.
     pub(super) fn optional(
         &mut self,
         subject: &str,
@@ -284,7 +283,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         self.number(subject, key, typed, default as u64, range) as usize
     }
 
-    /// A number of milliseconds, at most an hour.
+    /// Returns the duration at `key`, in milliseconds, at most an hour.
     pub(super) fn duration(
         &mut self,
         subject: &str,

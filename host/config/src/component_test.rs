@@ -1,33 +1,33 @@
-//! `[[components.NAME.tests]]`: what a component is asked before it is served, and what it has to
-//! answer.
+//! `[[components.NAME.tests]]`: a request that a component gets before it is served, and the
+//! expected answer.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// A request and its verdict.
+/// A request and the expected verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ComponentTest {
-    /// A text.
+    /// Text of the request.
     pub input: Option<String>,
-    /// An image, beside the text or alone.
+    /// Image of the request, with or without a text.
     pub image: Option<TestImage>,
-    /// Whether a moderator flags it.
+    /// Expected verdict of a moderator.
     pub flagged: Option<bool>,
-    /// A moderator's scores of some categories.
+    /// Expected scores of a moderator, by category.
     pub scores: BTreeMap<String, f64>,
-    /// A classifier's first label.
+    /// Expected first label of a classifier.
     pub label: Option<String>,
-    /// The most that a score may differ.
+    /// Maximum difference of a score.
     pub tolerance: f64,
 }
 
-/// Where an image is.
+/// Source of a test's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TestImage {
-    /// A file.
+    /// Path of an image file.
     Path(PathBuf),
-    /// A `data:` URL with its bytes in base64.
+    /// `data:` URL with the image in base64.
     Data(String),
 }
 

@@ -1,4 +1,4 @@
-//! A checked configuration.
+//! The checked configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,71 +15,71 @@ use crate::server::{KeyConfig, ServerConfig};
 use crate::trial::{Next, Trial};
 use crate::watched::Files;
 
-/// A configuration in which every reference has been checked; nothing has been loaded yet.
+/// A configuration in which every reference has been checked. Nothing has been loaded yet.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it comes from.
+    /// The file, or the built-in configuration.
     pub origin: Origin,
-    /// The listener and the requests.
+    /// Listeners and limits of requests.
     pub server: ServerConfig,
-    /// Who may ask, by name; nobody is asked for a key where there is none.
+    /// API keys by name. If there are none, requests need no key.
     pub keys: BTreeMap<String, KeyConfig>,
-    /// Guest instances.
+    /// Number of guest instances and limits of the sandbox.
     pub sandbox: SandboxOptions,
-    /// How the ONNX backend is chosen.
+    /// Selection of the ONNX backend.
     pub onnxruntime: Onnxruntime,
     /// Models by name.
     pub models: BTreeMap<String, ModelConfig>,
     /// Components by name.
     pub components: BTreeMap<String, ComponentConfig>,
-    /// What is pinned; anything may be served where there is no lock.
+    /// Pinned hashes. Without a lock any model and component may be served.
     pub lock: Option<Lock>,
-    /// What it was made of, where it is to be watched.
+    /// The files that it depends on; empty unless `watch` is on.
     pub files: Files,
 }
 
-/// One model.
+/// Configuration of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// Where it is configured.
+    /// Its line in the configuration.
     pub at: Place,
-    /// Its weights: built in, a folder with a card.toml, or a GGUF file.
+    /// Source of its weights: built in, a folder with a card.toml, or a GGUF file.
     pub source: Source,
     /// Sessions, queue and batches.
     pub options: ModelOptions,
-    /// What of a language model is kept in the cache folder for later starts.
+    /// Data of a language model that is cached for later starts.
     pub reuse: Reuse,
-    /// How long it stays loaded while nobody asks it; for ever where there is no such time.
+    /// Idle time after which it is unloaded; `None` keeps it loaded.
     pub keep_alive: Option<Duration>,
-    /// A second version that is tried beside it.
+    /// A second version that is tried beside this one.
     pub next: Option<Next>,
-    /// The source that `infer rollback` puts back.
+    /// The source that `infer rollback` restores.
     pub previous: Option<String>,
 }
 
-/// One component.
+/// Configuration of a component.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ComponentConfig {
-    /// Where it is configured.
+    /// Its line in the configuration.
     pub at: Place,
-    /// The component's file, or one that the program carries.
+    /// Source of its WebAssembly file: a path, or built in.
     pub source: Source,
-    /// The path that it answers; none for a component that is only reached from the command line.
+    /// The path that it answers; `None` if only the command line uses it.
     pub route: Option<String>,
-    /// The models that it may use: the guest's name for each, and the configuration's.
+    /// Models that it may use: the configuration's names by the guest's names.
     pub models: BTreeMap<String, String>,
-    /// What `wasi:config/store` answers.
+    /// Settings that the guest reads through `wasi:config/store`.
     pub settings: BTreeMap<String, String>,
-    /// The budgets of each instance.
+    /// Limits of each instance.
     pub limits: Limits,
-    /// What only a component that answers HTTP requests is given.
+    /// Options of HTTP components.
     pub http: HttpOptions,
-    /// What it is asked before it is served.
+    /// Self-tests before it is served.
     pub tests: Vec<ComponentTest>,
 }
 
 impl Config {
-    /// Keep only the components that `keep` accepts, and the models that these use.
+    /// Keeps the components that `keep` accepts, and the models that they use.
     pub fn retain_components(&mut self, keep: impl Fn(&str) -> bool) {
         self.components.retain(|name, _| keep(name));
         let used: BTreeSet<_> =
@@ -89,8 +89,8 @@ impl Config {
 }
 
 impl ModelConfig {
-    /// Whether the same is loaded for both, on whichever line they are; other versions beside them
-    /// are no matter.
+    /// Returns true if both load the same model. Their lines in the file and their next and
+    /// previous versions are ignored.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let ModelConfig { at, next, previous, .. } = self.clone();
@@ -99,7 +99,7 @@ impl ModelConfig {
 }
 
 impl ComponentConfig {
-    /// Whether both say the same, on whichever line.
+    /// Returns true if both are equal, apart from their lines in the file.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         *self == ComponentConfig { at: self.at.clone(), ..other.clone() }
@@ -107,7 +107,7 @@ impl ComponentConfig {
 }
 
 impl ModelConfig {
-    /// The next version, as a model of its own.
+    /// Returns the next version, as a model of its own.
     #[must_use]
     pub fn next_version(&self) -> Option<ModelConfig> {
         let Next { at, source, trial: _ } = self.next.clone()?;
@@ -116,7 +116,7 @@ impl ModelConfig {
 }
 
 impl Config {
-    /// Every model, and every next version of one: its name, and what is loaded for it.
+    /// Iterates over every model and every next version, with the model's name.
     pub fn versions(&self) -> impl Iterator<Item = (&String, ModelConfig)> {
         self.models.iter().flat_map(|(name, model)| {
             let current = ModelConfig { next: None, previous: None, ..model.clone() };
@@ -124,8 +124,8 @@ impl Config {
         })
     }
 
-    /// The model that has a canary, how many requests of a hundred that answers, and the
-    /// configuration by which it does.
+    /// Returns the model that has a canary, the canary's share of the requests in percent, and the
+    /// configuration with the canary in the model's place.
     #[must_use]
     pub fn canary(&self) -> Option<(String, f64, Config)> {
         let (name, percent) =
@@ -142,7 +142,7 @@ impl Config {
         Some((name, percent, config))
     }
 
-    /// Without the models' next versions: what a command needs that asks once.
+    /// Removes the models' next versions, for a command that sends a single request.
     pub fn drop_trials(&mut self) {
         self.models.values_mut().for_each(|model| model.next = None);
     }

@@ -1,9 +1,9 @@
-//! `data:` URLs with base64 (RFC 2397), as clients write them: wrapped into lines, without
-//! padding, percent-encoded, in the alphabet of URLs, with parameters in the media type.
+//! Decodes `data:` URLs with base64 (RFC 2397) as clients write them: wrapped into lines, without
+//! padding, percent-encoded, in the URL-safe alphabet, with parameters in the media type.
 //!
-//! White space, padding and unused bits are treated as the WHATWG's "forgiving-base64 decode"
-//! treats them. Decoding takes the memory of what is decoded and a small buffer, whatever the
-//! spelling: a string in JSON is read escape by escape, not copied first.
+//! White space, padding and unused bits follow the WHATWG's "forgiving-base64 decode". Every
+//! spelling is decoded with a small buffer besides the result: a JSON string is unescaped as it is
+//! read, not copied first.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::percent::decoded;
 
-/// The standard alphabet, padded or not. Bits that the last character has too many are ignored.
+/// The standard alphabet, with or without padding. Unused bits of the last character are ignored.
 const ENGINE: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -22,25 +22,25 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Characters that are decoded at once: whole groups of four.
+/// Characters that are decoded at a time: whole groups of four.
 const AT_ONCE: usize = 4 << 10;
 
-/// The longest media type, in bytes.
+/// Maximum length of the media type, in bytes.
 const MAX_HEAD: usize = 4 << 10;
 
-/// A `data:` URL that cannot be read.
+/// Failure to decode a `data:` URL.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DataUrlError {
-    /// It is another URL, or none.
+    /// The text is not a `data:` URL.
     #[error("expected a data: URL with the image in base64; the server fetches no remote images")]
     Scheme,
-    /// Nothing separates its media type from its data.
+    /// No comma separates the media type from the data.
     #[error("the data: URL has no comma before its data; expected `data:image/png;base64,…`")]
     NoComma,
-    /// It is not in base64.
+    /// The media type does not declare base64.
     #[error("the data: URL is not in base64; expected `data:image/png;base64,…`")]
     NotBase64,
-    /// Its base64 cannot be read.
+    /// The base64 is invalid.
     #[error("the data: URL's base64 is damaged: {0}")]
     Damaged(Damage),
 }
@@ -48,24 +48,24 @@ pub enum DataUrlError {
 /// A mistake in base64.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// A byte that is no digit of base64, and its place in the data.
+    /// A byte outside the alphabet, and its position in the data.
     Byte(u8, usize),
-    /// A digit behind the padding, and its place in the data.
+    /// A digit after the padding, and its position in the data.
     BehindPadding(usize),
-    /// The last group has one digit alone, which is less than a byte.
+    /// The last group has a single digit, which is less than a byte.
     Cut,
 }
 
-/// True for a URL of the scheme `data`, whatever follows it.
+/// Returns true for a URL of the scheme `data`, valid or not.
 pub fn is_data(url: &str) -> bool {
     starts_as_data(url.bytes())
 }
 
-/// The bytes of `url`.
+/// Decodes the bytes of `url`.
 ///
 /// # Errors
 ///
-/// When it is no `data:` URL in base64.
+/// If it is not a `data:` URL in valid base64.
 pub fn decode(url: &str) -> Result<Vec<u8>, DataUrlError> {
     if !is_data(url) {
         return Err(DataUrlError::Scheme);
@@ -75,7 +75,7 @@ pub fn decode(url: &str) -> Result<Vec<u8>, DataUrlError> {
     decode_base64(data).map_err(DataUrlError::Damaged)
 }
 
-/// The bytes of a `data:` URL that stands in `json`, a string as it was sent.
+/// Decodes a `data:` URL from `json`, a JSON string as received.
 ///
 /// # Errors
 ///
@@ -103,11 +103,11 @@ pub fn decode_json(json: &RawValue) -> Result<Vec<u8>, DataUrlError> {
     digit_by_digit(bytes, most).map_err(DataUrlError::Damaged)
 }
 
-/// The bytes of `data`, base64 in any of the spellings that a `data:` URL may have.
+/// Decodes `data`, base64 in any of the spellings that a `data:` URL may have.
 ///
 /// # Errors
 ///
-/// When it is no base64.
+/// If it is not valid base64.
 pub fn decode_base64(data: &str) -> Result<Vec<u8>, Damage> {
     match ENGINE.decode(data) {
         Ok(bytes) => Ok(bytes),
@@ -115,20 +115,20 @@ pub fn decode_base64(data: &str) -> Result<Vec<u8>, Damage> {
     }
 }
 
-/// True where the scheme is `data`, in any case, behind any white space.
+/// Returns true if the scheme is `data`, in any case, after optional white space.
 fn starts_as_data(bytes: impl Iterator<Item = u8>) -> bool {
     let start = bytes.skip_while(u8::is_ascii_whitespace).take(5).map(|byte| byte.to_ascii_lowercase());
     start.eq(*b"data:")
 }
 
-/// Checks that a parameter of the media type says `base64`, as it has to.
+/// Checks that the media type has the parameter `base64`.
 fn check_head(head: &str) -> Result<(), DataUrlError> {
     let mut parameters = head.split(';').skip(1);
     let is_base64 = parameters.any(|parameter| parameter.trim_ascii().eq_ignore_ascii_case("base64"));
     if is_base64 { Ok(()) } else { Err(DataUrlError::NotBase64) }
 }
 
-/// Decodes `bytes`, at most `most` of them, without what does not count: white space, padding.
+/// Decodes `bytes`, at most `most` of them; skips white space and padding.
 fn digit_by_digit(bytes: impl Iterator<Item = u8> + Clone, most: usize) -> Result<Vec<u8>, Damage> {
     let mut whole = Vec::with_capacity(most / 4 * 3 + 3);
     let mut digits = Vec::with_capacity(AT_ONCE);
@@ -156,13 +156,13 @@ fn digit_by_digit(bytes: impl Iterator<Item = u8> + Clone, most: usize) -> Resul
             digits.clear();
         }
     }
-    // All that is left to go wrong: every digit is one.
+    // Every digit is valid, so only an incomplete last group can fail.
     ENGINE.decode_vec(&digits, &mut whole).map_err(|_| Damage::Cut)?;
     Ok(whole)
 }
 
-/// The bytes of a string in JSON, without its quotes. A character beyond ASCII is a byte that no
-/// `data:` URL has.
+/// Iterates over the bytes of a JSON string without its quotes. A character beyond ASCII becomes a
+/// byte that no `data:` URL has.
 #[derive(Clone)]
 struct Unescaped<'a>(std::str::Bytes<'a>);
 
@@ -207,7 +207,7 @@ impl fmt::Display for Damage {
 mod tests {
     use super::*;
 
-    /// Both ways to read `url`: as it is, and as a string in JSON.
+    /// Decodes `url` as plain text and as a JSON string.
     fn both(url: &str) -> [Result<Vec<u8>, DataUrlError>; 2] {
         let json = RawValue::from_string(serde_json::to_string(url).unwrap()).unwrap();
         [decode(url), decode_json(&json)]
@@ -239,7 +239,7 @@ mod tests {
                 assert_eq!(found.as_deref(), Ok(&bytes[..]), "{url}");
             }
         }
-        // As PHP and others write it.
+        // As PHP and others escape it.
         let json = r#""data:image\/png;base64,+\/\u002b+QQ\u003d=""#;
         assert_eq!(decode_json(&RawValue::from_string(json.to_owned()).unwrap()).as_deref(), Ok(&bytes[..]));
         for found in both("data:image/png;base64,") {

@@ -1,23 +1,23 @@
-//! Changes of a configuration's text that commands make: everything else in it stays as it was
-//! typed.
+//! Edits of a configuration's text for commands. The rest of the text keeps its formatting and
+//! comments.
 
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 
-/// What `infer rollback` undid.
+/// The change that `infer rollback` reverted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undone {
-    /// The trial of this source.
+    /// A trial of this source.
     Trial(String),
-    /// The promotion of this source.
+    /// A promotion of this source.
     Promotion(String),
 }
 
-/// `text` with the next version of `model` in the model's place, and what was there as its
-/// `previous`; the two sources.
+/// Replaces the source of `model` with that of its next version and stores the replaced one as
+/// `previous`. Returns the text, and the sources before and after.
 ///
 /// # Errors
 ///
-/// When there is no such model, or it has no next version.
+/// If there is no such model, or it has no next version.
 pub fn promote(text: &str, model: &str) -> Result<(String, [String; 2]), String> {
     let mut document = parse(text)?;
     let table = section(&mut document, model)?;
@@ -33,12 +33,12 @@ pub fn promote(text: &str, model: &str) -> Result<(String, [String; 2]), String>
     Ok((document.to_string(), [before, next]))
 }
 
-/// `text` without the next version of `model`; where it has none, with what was there before the
-/// last promotion. What was undone, and the source that is left.
+/// Removes the next version of `model`; without one, restores the source before the last promotion.
+/// Returns the text, the reverted change, and the source that remains.
 ///
 /// # Errors
 ///
-/// When there is no such model, or it has neither.
+/// If there is no such model, or it has neither a next nor a previous version.
 pub fn rollback(text: &str, model: &str) -> Result<(String, Undone, String), String> {
     let mut document = parse(text)?;
     let table = section(&mut document, model)?;
@@ -67,7 +67,7 @@ fn section<'d>(document: &'d mut DocumentMut, model: &str) -> Result<&'d mut dyn
     section.ok_or_else(|| format!("no model `{model}`: there is no section [models.{model}]"))
 }
 
-/// Put a string at `key`, with the comment that stands beside what was there; what that was.
+/// Sets `key` to a string, keeping the comment beside the value. Returns the replaced value.
 fn set(table: &mut dyn TableLike, key: &str, text: &str) -> Option<String> {
     let mut value = Value::from(text);
     let before = table.get(key).and_then(Item::as_value).map(|before| {

@@ -1,4 +1,4 @@
-//! infer.toml as it is typed. Every key is listed here; any other is refused.
+//! The keys of infer.toml as they are parsed. Unknown keys are rejected.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,72 +20,71 @@ pub(super) struct File {
     pub(super) components: BTreeMap<String, Component>,
 }
 
-/// A number and its place, so that one out of range is told with its line.
+/// A number with its position, so that an error names its line.
 pub(super) type Number = Option<Spanned<u64>>;
 
 /// `[server]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
-    /// Address or name, and port.
+    /// Listen address: an IP address or a name, and a port.
     pub(super) listen: Option<Spanned<String>>,
-    /// Address or name, and port of the operator's own endpoints.
+    /// Listen address of the operator's own endpoints.
     pub(super) admin_listen: Option<Spanned<String>>,
-    /// A socket beside `listen`, for programs on this machine.
+    /// Path of a Unix socket that is served beside `listen`.
     pub(super) unix_socket: Option<PathBuf>,
-    /// Whoever reaches `listen` may use the server, keys or not.
+    /// Permits every client that reaches `listen`, even without keys.
     pub(super) trusted_network: Option<bool>,
-    /// The certificate that `listen` answers with.
+    /// TLS certificate of `listen`.
     pub(super) tls: Option<Tls>,
-    /// Connections at any one time.
+    /// Maximum number of connections.
     pub(super) connections: Number,
-    /// Connections of one address.
+    /// Maximum number of connections per client address.
     pub(super) connections_per_ip: Number,
-    /// The longest head of a request, in bytes.
+    /// Maximum size of a request's head, in bytes.
     pub(super) max_header_bytes: Number,
-    /// How long a handshake and a request's head may take, in milliseconds.
+    /// Time limit for a handshake and for a request's head, in milliseconds.
     pub(super) header_ms: Number,
-    /// How long a request's body may take, in milliseconds.
+    /// Time limit for a request's body, in milliseconds.
     pub(super) body_ms: Number,
-    /// How long a connection may stay without a request, in milliseconds.
+    /// Time after which a connection without a request is closed, in milliseconds.
     pub(super) idle_ms: Number,
-    /// How long a client may take nothing of an answer, in milliseconds.
+    /// Time after which a client that reads nothing of an answer is disconnected, in milliseconds.
     pub(super) send_ms: Number,
-    /// Requests a second of one address.
+    /// Requests per second and client address.
     pub(super) rate_per_ip: Number,
-    /// Requests of one address at once, before the rate holds.
+    /// Requests of one client address in a burst above the rate.
     pub(super) burst_per_ip: Number,
-    /// The longest that a request may take, in milliseconds.
+    /// Time limit for a request, in milliseconds.
     pub(super) deadline_ms: Number,
-    /// The longest that a chat's answer may take, in milliseconds.
+    /// Time limit for a chat's answer, in milliseconds.
     pub(super) chat_deadline_ms: Number,
-    /// The largest request body, in bytes.
+    /// Maximum size of a request's body, in bytes.
     pub(super) max_body_bytes: Number,
-    /// All bodies that are held at any one time, in bytes.
+    /// Memory budget for all request bodies, in bytes.
     pub(super) body_memory_bytes: Number,
-    /// What the process may take, in bytes.
+    /// Memory budget of the process, in bytes.
     pub(super) memory_bytes: Number,
-    /// The most inputs of one `/moderate` request.
+    /// Maximum number of inputs in a `/moderate` request.
     pub(super) max_inputs: Number,
-    /// Guest instances at any one time.
+    /// Maximum number of guest instances.
     pub(super) instances: Number,
-    /// Requests that may wait for an instance; beyond it they get 429.
+    /// Inputs that may wait for an instance; beyond it requests get 429.
     pub(super) waiting: Number,
-    /// The longest that a request is expected to wait for an instance, in milliseconds; beyond it
-    /// they get 429.
+    /// Maximum expected wait for an instance, in milliseconds; beyond it requests get 429.
     pub(super) queue_ms: Number,
-    /// How long requests under way may take to finish after a signal to stop, in milliseconds.
+    /// Time limit for requests in flight after a signal to stop, in milliseconds.
     pub(super) drain_ms: Number,
-    /// Whether the configuration is read again when it or a file that it names has changed.
+    /// Reloads the configuration when it or a file that it names changes.
     pub(super) watch: Option<bool>,
-    /// Other names of moderators, as clients may send them in `model`.
+    /// Other names of moderators that clients may send in `model`.
     #[serde(default)]
     pub(super) aliases: BTreeMap<String, Spanned<String>>,
-    /// Origins whose pages may ask the server and read its answers; `*` for any.
+    /// Origins whose pages may send requests and read the answers; `*` for any.
     #[serde(default)]
     pub(super) cors_origins: Vec<Spanned<String>>,
-    /// `auto`, `off` or the path of a libonnxruntime shared library. ORT_DYLIB_PATH in the
-    /// environment wins.
+    /// `auto`, `off`, or the path of a libonnxruntime shared library. The environment variable
+    /// ORT_DYLIB_PATH takes precedence.
     pub(super) onnxruntime: Option<Spanned<String>>,
 }
 
@@ -93,9 +92,9 @@ pub(super) struct Server {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
-    /// A PEM file: the certificate, and those between it and the root.
+    /// PEM file with the certificate and its intermediates.
     pub(super) certificate: Spanned<PathBuf>,
-    /// A PEM file: the certificate's private key.
+    /// PEM file with the certificate's private key.
     pub(super) key: Spanned<PathBuf>,
 }
 
@@ -105,15 +104,15 @@ pub(super) struct Tls {
 pub(super) struct Key {
     /// `sha256:` and the key's SHA-256 in hexadecimal.
     pub(super) hash: Spanned<String>,
-    /// The components that it may use; all of them where there is no list.
+    /// Components that it may use; without a list all of them.
     pub(super) components: Option<Vec<Spanned<String>>>,
-    /// The models that it may ask by name; all of them where there is no list.
+    /// Models that it may use by name; without a list all of them.
     pub(super) models: Option<Vec<Spanned<String>>>,
-    /// Requests a second.
+    /// Requests per second.
     pub(super) rate: Number,
-    /// Requests at once, before the rate holds.
+    /// Requests in a burst above the rate.
     pub(super) burst: Number,
-    /// Requests under way at any one time.
+    /// Maximum number of requests in flight.
     pub(super) concurrency: Number,
 }
 
@@ -123,26 +122,25 @@ pub(super) struct Key {
 pub(super) struct Model {
     /// `builtin:NAME`, a folder with a card.toml, or a GGUF file.
     pub(super) source: Spanned<String>,
-    /// Copies of the model that compute side by side.
+    /// Number of copies of the model that compute concurrently.
     pub(super) sessions: Number,
     /// Threads of each session.
     pub(super) threads: Number,
-    /// Requests that may wait for a session; beyond it they get 429.
+    /// Jobs that may wait for a session; beyond it requests get 429.
     pub(super) queue_capacity: Number,
-    /// The most rows that are computed together, where the model's batch axis is dynamic; a
-    /// language model's tokens.
+    /// Maximum rows of a batch, if the model's batch axis is dynamic; for a language model, tokens.
     pub(super) max_batch: Number,
-    /// The most tokens of one session of a language model.
+    /// Maximum tokens of one session of a language model.
     pub(super) context_tokens: Number,
     /// Memory for a language model's keys and values, in bytes.
     pub(super) kv_bytes: Number,
-    /// How long the model stays loaded while nobody asks it, in milliseconds.
+    /// Idle time after which the model is unloaded, in milliseconds.
     pub(super) keep_alive_ms: Number,
-    /// Whether a language model's packed weights are kept in the cache folder for later starts.
+    /// Caches a language model's packed weights for later starts.
     pub(super) packed_cache: Option<bool>,
-    /// A second version that is tried beside it.
+    /// A second version that is tried beside this one.
     pub(super) next: Option<Next>,
-    /// What `infer rollback` puts back: the source before `infer promote`.
+    /// The source before `infer promote`, which `infer rollback` restores.
     pub(super) previous: Option<String>,
 }
 
@@ -150,13 +148,13 @@ pub(super) struct Model {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Next {
-    /// As the model's.
+    /// As the model's `source`.
     pub(super) source: Spanned<String>,
-    /// Requests that it answers, of a hundred.
+    /// Share of the requests that it answers, in percent.
     pub(super) percent: Option<Spanned<f64>>,
-    /// Whether it is asked what the model is asked, and its answers are only compared.
+    /// True if it gets copies of the model's inputs, and its answers are only compared.
     pub(super) shadow: Option<bool>,
-    /// By how much two values may differ without being counted.
+    /// Largest difference of two values that counts as agreement.
     pub(super) tolerance: Option<Spanned<f64>>,
 }
 
@@ -164,27 +162,27 @@ pub(super) struct Next {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Component {
-    /// `builtin:NAME`, or a component's file.
+    /// `builtin:NAME`, or the path of a component's file.
     pub(super) source: Spanned<String>,
     /// The path that it answers.
     pub(super) route: Option<Spanned<String>>,
-    /// The guest's name for each model that it may use, and the configuration's name.
+    /// Models that it may use: the configuration's names by the guest's names.
     #[serde(default)]
     pub(super) models: BTreeMap<String, Spanned<String>>,
-    /// What the guest reads through `wasi:config/store`.
+    /// Settings that the guest reads through `wasi:config/store`.
     #[serde(default)]
     pub(super) settings: BTreeMap<String, Setting>,
-    /// The budgets of each instance.
+    /// Limits of each instance.
     #[serde(default)]
     pub(super) limits: LimitsTable,
-    /// Whom an HTTP component may call.
+    /// Hosts that an HTTP component may call.
     #[serde(default)]
     pub(super) allowed_outbound_hosts: Vec<Spanned<String>>,
-    /// What the clocks of an HTTP component tell: `system` or `frozen`.
+    /// Clock of an HTTP component: `system` or `frozen`.
     pub(super) clock: Option<Spanned<String>>,
-    /// What the random numbers of an HTTP component start from.
+    /// Seed of an HTTP component's random numbers.
     pub(super) random_seed: Option<u64>,
-    /// What it is asked before it is served.
+    /// Self-tests before it is served.
     #[serde(default)]
     pub(super) tests: Vec<Test>,
 }
@@ -193,22 +191,22 @@ pub(super) struct Component {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Test {
-    /// A text.
+    /// Text of the request.
     pub(super) input: Option<String>,
-    /// An image's file, or `data:` with its base64.
+    /// Path of an image, or a `data:` URL in base64.
     pub(super) image: Option<Spanned<String>>,
-    /// Whether a moderator flags it.
+    /// Expected verdict of a moderator.
     pub(super) flagged: Option<bool>,
-    /// A moderator's scores.
+    /// Expected scores of a moderator, by category.
     #[serde(default)]
     pub(super) scores: BTreeMap<String, f64>,
-    /// A classifier's first label.
+    /// Expected first label of a classifier.
     pub(super) label: Option<String>,
-    /// The most that a score may differ.
+    /// Maximum difference of a score.
     pub(super) tolerance: Option<f64>,
 }
 
-/// A setting, which reaches the guest as a string.
+/// A setting; the guest reads it as a string.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a setting is a string, a number or a boolean")]
 pub(super) enum Setting {
@@ -233,7 +231,7 @@ impl fmt::Display for Setting {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsTable {
-    /// Instances at any one time.
+    /// Maximum number of instances.
     pub(super) instances: Number,
     /// Linear memory, in bytes.
     pub(super) memory_bytes: Number,
@@ -241,14 +239,14 @@ pub(super) struct LimitsTable {
     pub(super) table_elements: Number,
     /// Live resource handles.
     pub(super) handles: Number,
-    /// Tensors held by the host at any one time, in bytes.
+    /// Tensors that the host holds at any one time, in bytes.
     pub(super) tensor_bytes: Number,
-    /// Time on a processor, in milliseconds.
+    /// Processor time, in milliseconds.
     pub(super) guest_ms: Number,
-    /// Time in models, their queues included, in milliseconds.
+    /// Time in models, including their queues, in milliseconds.
     pub(super) compute_ms: Number,
-    /// Log lines a request.
+    /// Log lines per request.
     pub(super) log_lines: Number,
-    /// Requests that an HTTP component sends.
+    /// Requests that an HTTP component may send.
     pub(super) outbound_requests: Number,
 }

@@ -1,4 +1,4 @@
-//! API keys: their text, and the hash that a configuration holds.
+//! API keys, and their hashes as a configuration stores them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,18 +7,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-/// What every key begins with, so that scanners for leaked secrets find one.
+/// Prefix of every key, by which scanners for leaked secrets recognise it.
 const PREFIX: &str = "infer_";
 
 /// SHA-256 of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash(pub [u8; 32]);
 
-/// A new key, and its hash.
+/// Generates a key; returns it with its hash.
 ///
 /// # Errors
 ///
-/// When the system has no random numbers.
+/// If the system has no random numbers.
 pub fn generate() -> Result<(String, KeyHash), getrandom::Error> {
     let mut bits = [0; 32];
     getrandom::fill(&mut bits)?;
@@ -28,14 +28,14 @@ pub fn generate() -> Result<(String, KeyHash), getrandom::Error> {
 }
 
 impl KeyHash {
-    /// The hash of `key`.
+    /// Hashes `key`.
     #[must_use]
     pub fn of(key: &str) -> Self {
         KeyHash(Sha256::digest(key).into())
     }
 }
 
-/// A text that is no hash.
+/// Text that is not a key's hash.
 #[derive(Debug, thiserror::Error)]
 #[error("expected `sha256:` and 64 hexadecimal digits")]
 pub struct NoHash;

@@ -1,15 +1,15 @@
-//! infer.toml and infer.lock: parsed, checked, compared and edited.
+//! Parses, checks, compares and edits infer.toml and infer.lock.
 //!
 //! # Layout
 //!
-//! - `file`: the keys as they are typed; `check`: from these to a [`Config`], naming each mistake
-//!   with its line; `config`: the result; `load`: all of it in order; `place`: lines and mistakes
+//! - `file`: the parsed keys; `check`: turns them into a [`Config`] and names each mistake with its
+//!   line; `config`: the result; `load`: reads and checks a file; `place`: lines and mistakes
 //! - `server`, `trial`, `component_test`, `address`: parts of a configuration
 //! - `keys`: API keys and their hashes; `paths`: the server's own routes
-//! - `resolved`: comparing two configurations; `edit`: changing the text; `watched`: the files that
-//!   a configuration depends on
+//! - `resolved`: compares two configurations; `edit`: edits the text; `watched`: the files that a
+//!   configuration depends on
 //! - `lock`: infer.lock, which pins models and components by their hashes
-//! - `data_url`, `percent`: encodings of bytes in text
+//! - `data_url`, `percent`: decoders of bytes in text
 
 mod address;
 mod check;

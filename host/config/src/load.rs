@@ -1,4 +1,4 @@
-//! Reading and parsing infer.toml.
+//! Reads and parses infer.toml.
 
 use std::path::Path;
 
@@ -10,19 +10,19 @@ use crate::lock::Lock;
 use crate::place::{ConfigError, Mistake, Origin, Place, base, line};
 use crate::watched::Files;
 
-/// The configuration that is used when there is no infer.toml.
+/// The built-in configuration, for use without an infer.toml.
 pub const CONFIG: &str = include_str!("default.toml");
 
-/// A longer configuration is not read.
+/// Maximum size of a configuration.
 pub const MAX_BYTES: u64 = 64 << 20;
 
 impl Config {
-    /// The file at `path` and the lock beside it; without one `./infer.toml` where it exists, else
-    /// the configuration that the program carries.
+    /// Reads the configuration at `path` and the lock beside it. Without a path, reads
+    /// `./infer.toml` if it exists, else the built-in configuration.
     ///
     /// # Errors
     ///
-    /// As [`Config::read`], or when the lock is none.
+    /// As [`Config::read`], or if the lock is invalid.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let mut config = Config::read(path)?;
         let lock = Lock::beside(&config.origin);
@@ -30,16 +30,16 @@ impl Config {
         Ok(config)
     }
 
-    /// As [`Config::load`], whatever the lock says.
+    /// As [`Config::load`], without reading the lock.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or for all the mistakes in it at once.
+    /// If the file cannot be read or has mistakes; reports all mistakes.
     pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         let default = Path::new("infer.toml");
         let path = match path {
             Some(path) => path,
-            // Also a file that cannot be read: it was meant.
+            // An infer.toml that cannot be read is an error, not a reason for the default.
             None if default.symlink_metadata().is_ok() => default,
             None => return Config::parse(CONFIG, &Origin::Builtin),
         };
@@ -52,11 +52,11 @@ impl Config {
         Ok(config)
     }
 
-    /// Parse and check `text`.
+    /// Parses and checks `text`.
     ///
     /// # Errors
     ///
-    /// For a mistake of syntax, or for all the other mistakes at once.
+    /// If the syntax is wrong, or for all other mistakes together.
     pub fn parse(text: &str, origin: &Origin) -> Result<Self, ConfigError> {
         let place = |offset: usize| Place { origin: origin.clone(), line: line(text, offset) };
         let file: crate::file::File = toml::from_str(text).map_err(|error| {

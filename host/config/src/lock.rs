@@ -1,8 +1,8 @@
-//! infer.lock: the hash of every model and component of a configuration, so that two boxes with the
-//! same lock answer alike.
+//! infer.lock: the hash of every model and component of a configuration, so that two machines with
+//! the same lock answer alike.
 //!
-//! It stands beside the configuration, under its name with `.lock` at the end. Where it is, nothing
-//! is served that it does not pin.
+//! It stands beside the configuration, with `.lock` in place of the extension. If it exists, only
+//! models and components that it pins are served.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,45 +15,45 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Mistake, Origin, Place};
 
-/// The one version there is.
+/// Version of the file format.
 const VERSION: u32 = 1;
 
-/// A longer file is no lock.
+/// Maximum size of a lock file.
 pub const MAX_BYTES: u64 = 4 << 20;
 
 const HEAD: &str = "# What `infer lock` has pinned: the SHA-256 of every model (over its card and its files) and component.\n\
                     # Commit it beside the configuration; run `infer lock` again after a change that is meant.\n\n";
 
-/// What is pinned.
+/// A lock file and its pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lock {
     path: PathBuf,
     pins: Pins,
 }
 
-/// Hashes by name.
+/// Pinned hashes by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pins {
     version: u32,
-    /// Of models.
+    /// Pins of models.
     #[serde(default)]
     pub models: BTreeMap<String, Pin>,
-    /// Of models' next versions, by the models' names.
+    /// Pins of models' next versions, by the models' names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub next: BTreeMap<String, Pin>,
-    /// Of components.
+    /// Pins of components.
     #[serde(default)]
     pub components: BTreeMap<String, Pin>,
 }
 
-/// One hash.
+/// A pinned hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
-    /// What the configuration said when it was pinned: for people.
+    /// The configured source when it was pinned; informative only.
     pub source: String,
-    /// In 64 hexadecimal digits.
+    /// SHA-256 in 64 hexadecimal digits.
     pub sha256: String,
 }
 
@@ -64,11 +64,11 @@ impl Default for Pins {
 }
 
 impl Lock {
-    /// The lock beside the configuration `origin`, if there is one.
+    /// Reads the lock beside the configuration `origin`, if there is one.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or is none.
+    /// If it cannot be read or is invalid.
     pub fn beside(origin: &Origin) -> Result<Option<Self>, Mistake> {
         let Some(path) = path(origin) else { return Ok(None) };
         let read = files::read_to_string(&path, MAX_BYTES);
@@ -89,22 +89,22 @@ impl Lock {
         Ok(Some(Lock { path, pins }))
     }
 
-    /// Where it is.
+    /// Path of the lock file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// That model `name` has the hash that is pinned.
+    /// Checks that model `name` has its pinned hash.
     ///
     /// # Errors
     ///
-    /// When it has another, or none is pinned.
+    /// If the hash differs, or none is pinned.
     pub fn check_model(&self, name: &str, sha256: &str) -> anyhow::Result<()> {
         self.check("model", name, self.pins.models.get(name), sha256)
     }
 
-    /// The same lock, for a configuration in which the next version of model `name` is the model.
+    /// Returns the lock for a configuration in which the next version of model `name` replaces it.
     #[must_use]
     pub fn of_next(mut self, name: &str) -> Self {
         match self.pins.next.remove(name) {
@@ -114,7 +114,7 @@ impl Lock {
         self
     }
 
-    /// As [`Lock::check_model`], of a component.
+    /// Checks that component `name` has its pinned hash.
     ///
     /// # Errors
     ///
@@ -138,27 +138,27 @@ impl Lock {
     }
 }
 
-/// Write `pins` beside the configuration `origin`, whole or not at all; where they are.
+/// Writes `pins` beside the configuration `origin`, atomically. Returns the path of the lock.
 ///
 /// # Errors
 ///
-/// When the configuration is no file, or the folder cannot be written.
+/// If the configuration is built in, or the folder cannot be written.
 pub fn write(origin: &Origin, pins: &Pins) -> anyhow::Result<PathBuf> {
     let path = path(origin).context("the built-in configuration is a part of the program, and pinned with it; copy it to infer.toml to lock it")?;
     disk::replace(&path, &text(pins)?).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(path)
 }
 
-/// `pins` as they are written.
+/// Formats `pins` as the text of a lock file.
 ///
 /// # Errors
 ///
-/// None for pins that were made from a configuration.
+/// If the pins cannot be serialised; those made from a configuration always can.
 pub fn text(pins: &Pins) -> anyhow::Result<String> {
     Ok(format!("{HEAD}{}", toml::to_string(pins)?))
 }
 
-/// The lock beside the configuration at `origin`; none for the built-in configuration.
+/// Path of the lock of the configuration `origin`; `None` for the built-in configuration.
 pub fn path(origin: &Origin) -> Option<PathBuf> {
     match origin {
         Origin::Builtin => None,

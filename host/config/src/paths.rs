@@ -1,6 +1,6 @@
-//! The server's own paths, which no component can be mounted on, and the paths of a component.
+//! The server's own paths, which no component may use as its route, and the paths of a route.
 
-/// Models that clients may use.
+/// List of models that clients may use.
 pub const MODELS: &str = "/v1/models";
 
 /// OpenAI's moderation endpoint.
@@ -18,16 +18,16 @@ pub const KSERVE: &str = "/v2";
 /// The OpenAPI document.
 pub const OPENAPI: &str = "/openapi.json";
 
-/// Liveness.
+/// Liveness probe.
 pub const HEALTHZ: &str = "/healthz";
 
-/// Readiness.
+/// Readiness probe.
 pub const READYZ: &str = "/readyz";
 
-/// Metrics.
+/// Metrics in the text format of OpenMetrics.
 pub const METRICS: &str = "/metrics";
 
-/// True if `path` is the server's own, so that no component can be mounted on it.
+/// Returns true if `path` is the server's own and may not be a component's route.
 pub fn is_reserved(path: &str) -> bool {
     const OWN: [&str; 6] = [HEALTHZ, READYZ, METRICS, OPENAPI, MODERATIONS, PERSPECTIVE];
     let is_below =
@@ -35,11 +35,11 @@ pub fn is_reserved(path: &str) -> bool {
     OWN.contains(&path) || COMPLETIONS.contains(&path) || is_below(KSERVE) || is_below(MODELS)
 }
 
-/// What a route ends with that stands for all paths below it too.
+/// Suffix of a route that includes all paths below it.
 pub const BELOW: &str = "/...";
 
-/// The paths that `route` stands for, as the router writes them. A component is given the whole
-/// path.
+/// Returns the paths of `route` in the router's syntax. A component gets the whole path of a
+/// request.
 pub fn paths(route: &str) -> Vec<String> {
     match route.strip_suffix(BELOW) {
         None => vec![route.to_owned()],

@@ -1,7 +1,7 @@
 //! Percent-encoding (RFC 3986, section 2.1).
 
-/// `bytes` with each `%XX` replaced by the byte that it stands for. A `%` without two hexadecimal
-/// digits behind it stays.
+/// Replaces each `%XX` in `bytes` by its byte. A `%` without two hexadecimal digits after it is
+/// kept.
 pub fn decoded<I: Iterator<Item = u8> + Clone>(bytes: I) -> Decoded<I> {
     Decoded(bytes)
 }

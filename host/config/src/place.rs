@@ -1,14 +1,14 @@
-//! Lines of a configuration, and the mistakes on them.
+//! Lines of a configuration, and mistakes with their lines.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Where a configuration comes from.
+/// Source of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The one that the program carries.
+    /// The built-in configuration.
     Builtin,
-    /// A file.
+    /// A file at this path.
     File(PathBuf),
 }
 
@@ -19,28 +19,28 @@ pub struct Place {
     pub(crate) line: usize,
 }
 
-/// A configuration that cannot be used.
+/// Failure to read or check a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
+    /// The configuration file cannot be read.
     #[error("cannot read the configuration `{}`", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The file is read and has mistakes.
+    /// The configuration has mistakes.
     #[error("{}", join(.0))]
     Mistakes(Vec<Mistake>),
 }
 
-/// One mistake, and its line.
+/// A mistake and its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where.
+    /// Its line.
     pub at: Place,
-    /// What is wrong, what was expected, and the way out.
+    /// The problem, the expected value, and the remedy.
     pub message: String,
 }
 
@@ -62,7 +62,7 @@ fn join(mistakes: &[Mistake]) -> String {
 }
 
 impl Place {
-    /// No line of its own: what is used and does not stand in the configuration.
+    /// Refers to `origin` as a whole, without a line.
     pub fn of(origin: Origin) -> Place {
         Place { origin, line: 0 }
     }

@@ -1,5 +1,4 @@
-//! A configuration as one list of keys and values, and the difference of two: what a reload would
-//! change.
+//! A configuration as a list of keys and values, and the difference of two, which a reload applies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,8 +16,8 @@ use crate::{
     ComponentConfig, Config, ConnectionLimits, KeyConfig, ModelConfig, Next, Rate, ServerConfig, Trial,
 };
 
-/// What the server has from its start to its end: listeners, what is counted of connections, and
-/// the one ONNX Runtime that a process can load.
+/// Keys that only a restart changes: listeners, connection limits, and the one ONNX Runtime that a
+/// process can load.
 const FIXED: [&str; 12] = [
     "server.listen",
     "server.admin_listen",
@@ -34,29 +33,29 @@ const FIXED: [&str; 12] = [
     "server.onnxruntime",
 ];
 
-/// The longest part of a value that is shown.
+/// Maximum characters of a value that are shown.
 const SHOWN: usize = 60;
 
-/// Every key that is typed or has a default, and the hashes of what is loaded.
+/// Every key that is configured or has a default, and the hashes of models and components.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resolved(BTreeMap<String, String>);
 
-/// A key with another value than before.
+/// A key whose value has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
-    /// Such as `models.toxic-bilstm.source`.
+    /// Key such as `models.toxic-bilstm.source`.
     pub key: String,
-    /// The value before; none for a key that is new.
+    /// The value before; `None` for a new key.
     pub before: Option<String>,
-    /// The value after; none for a key that has gone.
+    /// The value after; `None` for a removed key.
     pub after: Option<String>,
 }
 
 impl Resolved {
-    /// What `config` says. No file is read.
+    /// Lists the keys and values of `config`, without reading any file.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        // Taken apart, so that a key that is added is not forgotten here.
+        // Destructured, so that a new field cannot be forgotten here.
         let Config { origin: _, lock: _, files: _, server, keys, sandbox, onnxruntime, models, components } =
             config;
         let mut resolved = Resolved::default();
@@ -82,7 +81,7 @@ impl Resolved {
         resolved
     }
 
-    /// What is other in `after`.
+    /// Returns the keys whose values differ in `after`.
     #[must_use]
     pub fn changes(&self, after: &Resolved) -> Vec<Change> {
         let keys: BTreeSet<_> = self.0.keys().chain(after.0.keys()).collect();
@@ -194,8 +193,8 @@ impl Resolved {
             self.maybe(&format!("{at}.{key}"), *size);
         }
         self.maybe(&format!("{at}.keep_alive_ms"), keep_alive.map(|time| time.as_millis()));
-        // How a file was verified is not what it is: `infer check` hashes anew what the server
-        // knows.
+        // Only on or off counts: `infer check` hashes files again that the server has already
+        // verified.
         self.put(&format!("{at}.packed_cache"), *reuse != Reuse::Off);
         if let Some(Next { at: _, source, trial }) = next {
             self.put(&format!("{at}.next.source"), resolve(source));
@@ -262,7 +261,7 @@ impl Resolved {
 }
 
 impl Change {
-    /// Whether it takes a restart.
+    /// Returns true if the change needs a restart.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
         FIXED.contains(&&*self.key)
@@ -291,7 +290,7 @@ fn resolve(source: &Source) -> String {
     }
 }
 
-/// Two processes may start from different folders.
+/// Makes `path` absolute, because two processes may have different working folders.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).as_deref().unwrap_or(path).display().to_string()
 }

@@ -1,4 +1,4 @@
-//! `[server]` and `[keys]`: where the server listens, whom it answers, and how much it takes on.
+//! `[server]` and `[keys]`: listeners, permissions and limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,118 +9,118 @@ use std::time::Duration;
 use super::{Address, Place};
 use crate::keys::KeyHash;
 
-/// The listener and the requests.
+/// Listeners and limits of requests.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Where to listen.
+    /// Address of the listener.
     pub listen: SocketAddr,
-    /// Where the operator's own endpoints are; on `listen` where there is none.
+    /// Address of the operator's own endpoints; `None` serves them on `listen`.
     pub admin_listen: Option<SocketAddr>,
-    /// A socket beside `listen`.
+    /// Path of a Unix socket that is served beside `listen`.
     pub unix_socket: Option<PathBuf>,
-    /// Whoever reaches the listeners may use them, keys or not.
+    /// Permits every client that reaches the listeners, even without keys.
     pub trusted_network: bool,
-    /// The certificate that `listen` answers with.
+    /// TLS certificate of `listen`.
     pub tls: Option<TlsFiles>,
-    /// What a connection may cost.
+    /// Limits of connections.
     pub connections: ConnectionLimits,
-    /// Requests of one address.
+    /// Rate limit per client address.
     pub rate_per_ip: Option<Rate>,
-    /// The longest that a request may take.
+    /// Time limit for a request.
     pub deadline: Duration,
-    /// The longest that a chat's answer may take.
+    /// Time limit for a chat's answer.
     pub chat_deadline: Duration,
-    /// The longest that its body may take to arrive.
+    /// Time limit for receiving the body.
     pub body_time: Duration,
-    /// The largest request body, in bytes.
+    /// Maximum size of a request's body, in bytes.
     pub max_body_bytes: usize,
-    /// What the process may take; all that there is where there is none.
+    /// Memory budget of the process; `None` for no limit.
     pub memory: Option<MemoryContract>,
-    /// All bodies that are held at any one time, in bytes.
+    /// Memory budget for all request bodies, in bytes.
     pub body_memory_bytes: usize,
-    /// The most inputs of one `/moderate` request.
+    /// Maximum number of inputs in a `/moderate` request.
     pub max_inputs: usize,
-    /// Other names of moderators, by which a request's `model` may choose them.
+    /// Other names of moderators that a request may send in `model`.
     pub aliases: BTreeMap<String, String>,
-    /// Origins whose pages may ask the server and read its answers; [`ANY_ORIGIN`] for any.
+    /// Origins whose pages may send requests and read the answers; [`ANY_ORIGIN`] for any.
     pub cors_origins: Vec<String>,
-    /// The longest that a request is expected to wait for an instance.
+    /// Maximum expected wait for an instance.
     pub queue_time: Duration,
-    /// How long requests under way may take to finish after a signal to stop.
+    /// Time limit for requests in flight after a signal to stop.
     pub drain: Duration,
-    /// Whether the configuration is read again when it or a file that it names has changed.
+    /// Reloads the configuration when it or a file that it names changes.
     pub watch: bool,
 }
 
-/// What the process may take of memory.
+/// Memory budget of the process.
 #[derive(Clone, Debug)]
 pub struct MemoryContract {
-    /// `memory_bytes`.
+    /// Value of `memory_bytes`.
     pub bytes: usize,
-    /// Where it is configured.
+    /// Its line in the configuration.
     pub at: Place,
 }
 
-/// What a connection may cost.
+/// Limits of connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Connections at any one time.
+    /// Maximum number of connections.
     pub most: usize,
-    /// Those of one IPv4 address, or of one IPv6 network of 64 bits.
+    /// Maximum number per IPv4 address, or per IPv6 network of 64 bits.
     pub most_per_ip: usize,
-    /// The longest head of a request, in bytes.
+    /// Maximum size of a request's head, in bytes.
     pub header_bytes: usize,
-    /// How long a handshake may take, and each request's head.
+    /// Time limit for a handshake, and for each request's head.
     pub header_time: Duration,
-    /// How long a connection may stay without a request.
+    /// Time after which a connection without a request is closed.
     pub idle_time: Duration,
-    /// How long a client may take nothing of an answer.
+    /// Time after which a client that reads nothing of an answer is disconnected.
     pub send_time: Duration,
 }
 
-/// The files of a certificate.
+/// Files of a TLS certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate, and those between it and the root, in PEM.
+    /// The certificate and its intermediates, in PEM.
     pub certificate: PathBuf,
-    /// Its private key, in PEM.
+    /// The private key, in PEM.
     pub key: PathBuf,
 }
 
 /// A token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Requests a second.
+    /// Requests per second.
     pub per_second: NonZeroU32,
-    /// Requests at once.
+    /// Requests in a burst above the rate.
     pub burst: NonZeroU32,
 }
 
-/// One API key: what is known of it is its hash.
+/// An API key. Only its hash is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyConfig {
     /// SHA-256 of the key.
     pub hash: KeyHash,
-    /// The components that it may use; all where there is no list.
+    /// Components that it may use; `None` for all.
     pub components: Option<BTreeSet<String>>,
-    /// The models that it may ask by name; all where there is no list.
+    /// Models that it may use by name; `None` for all.
     pub models: Option<BTreeSet<String>>,
-    /// How often.
+    /// Rate limit.
     pub rate: Option<Rate>,
-    /// Requests under way at any one time.
+    /// Maximum number of requests in flight.
     pub concurrency: Option<usize>,
 }
 
-/// What stands for every origin.
+/// Permits every origin.
 pub const ANY_ORIGIN: &str = "*";
 
 impl ServerConfig {
-    /// Whether everybody who reaches `address` may be answered: without keys, only this machine's
-    /// own programs are. It holds for all that a name stands for, whichever of them is listened on.
+    /// Checks that clients of `address` may be served. Without keys, only loopback addresses are
+    /// permitted. All addresses of a name are checked, whichever of them the server listens on.
     ///
     /// # Errors
     ///
-    /// What is wrong, and the ways out.
+    /// If other machines reach the address without a key; names the remedies.
     pub fn admits(&self, address: &Address, keyless: bool) -> Result<(), String> {
         let Some(address) = self.reached(address).filter(|_| keyless) else { return Ok(()) };
         Err(format!(
@@ -131,7 +131,7 @@ impl ServerConfig {
         ))
     }
 
-    /// The first of `address` that other machines reach, unless the network is trusted.
+    /// Returns the first of `address` that other machines reach, unless the network is trusted.
     pub(crate) fn reached(&self, address: &Address) -> Option<SocketAddr> {
         let reached = address.all().iter().find(|address| !address.ip().is_loopback());
         reached.copied().filter(|_| !self.trusted_network)

@@ -7,25 +7,25 @@ use crate::place::Place;
 /// A model's next version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Next {
-    /// Where it is configured.
+    /// Its line in the configuration.
     pub at: Place,
-    /// Its weights.
+    /// Source of its weights.
     pub source: Source,
-    /// How it is tried.
+    /// Kind of the trial.
     pub trial: Trial,
 }
 
-/// How a next version is tried.
+/// Kinds of trials.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trial {
-    /// It answers so many requests of a hundred.
+    /// Answers a share of the requests.
     Canary {
-        /// More than 0, at most 100.
+        /// Share in percent, above 0 and at most 100.
         percent: f64,
     },
-    /// It is asked what the model is asked, and its answers are only compared.
+    /// Gets copies of the model's inputs; its answers are only compared.
     Shadow {
-        /// By how much two values may differ without being counted.
+        /// Largest difference of two values that counts as agreement.
         tolerance: f64,
     },
 }

@@ -1,9 +1,9 @@
-//! The files that a configuration is made of, and what they were when it was read: what `watch`
-//! compares with what they are now.
+//! The files that a configuration depends on, and their state when it was read. `watch` compares it
+//! with their current state.
 //!
-//! What is small is compared by its content, since two edits may fall into one tick of a file
-//! system's clock. Weights are compared by what the system tells of them, once their last change
-//! is older than such a tick; until then they count as changed.
+//! Small files are compared by content, because two edits may fall into one tick of a file system's
+//! clock. Weights are compared by metadata, once their last change is older than such a tick; until
+//! then they count as changed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -18,34 +18,34 @@ use toml::{Table, Value};
 use crate::place::base;
 use crate::{Origin, lock};
 
-/// The longest file that is compared by its content, in bytes.
+/// Maximum size of a file that is compared by content, in bytes.
 const SMALL: u64 = 1 << 20;
 
-/// The longest configuration that is looked at, in bytes.
+/// Maximum size of a configuration that is compared, in bytes.
 const MAX_TEXT: u64 = 16 << 20;
 
-/// The longest tick of a file system's clock: FAT's.
+/// Longest tick of a file system's clock: that of FAT.
 const TICK: Duration = Duration::from_secs(2);
 
-/// The most files of one configuration that are looked at.
+/// Maximum number of files that are compared.
 const MAX: usize = 4_096;
 
-/// Files by path, and what they were; `None` for one that was missing.
+/// States of files by path; `None` for a missing file.
 #[derive(Clone, Debug, Default)]
 pub struct Files(BTreeMap<PathBuf, Option<Look>>);
 
-/// What a file was.
+/// State of a file.
 #[derive(Clone, Debug)]
 struct Look {
     facts: Facts,
-    /// Of a small file, the SHA-256 of what is in it.
+    /// SHA-256 of a small file.
     content: Option<[u8; 32]>,
-    /// True once a later change cannot have fallen into the same tick.
+    /// True if a later change cannot have the same time stamp.
     is_settled: bool,
 }
 
-/// What the system tells of a file: device and inode, size, seconds and nanoseconds of its last
-/// writing and of its last change of any kind.
+/// Metadata of a file: device and inode, size, and the seconds and nanoseconds of its last
+/// modification and status change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Facts {
     identity: (u64, u64),
@@ -55,14 +55,14 @@ struct Facts {
 }
 
 impl Files {
-    /// The files of the configuration `text`, which was read from `path`. They are looked at before
-    /// any of them is loaded, so what is loaded is as they are here, or newer.
+    /// Records the files of the configuration `text`, which was read from `path`. Call it before
+    /// any of them is loaded, so that the loaded content is as recorded or newer.
     pub fn read(path: &Path, text: &str) -> Self {
         Files::of(path, Some(text), &Files::default())
     }
 
-    /// The files of the configuration at `path`, as they are now. What `before` knows of unchanged
-    /// ones is not read again.
+    /// Records the current state of the files of the configuration at `path`. Unchanged files that
+    /// `before` knows are not read again.
     pub fn look(path: &Path, before: &Files) -> Self {
         let text = whole(path, MAX_TEXT).and_then(|(_, bytes)| String::from_utf8(bytes).ok());
         Files::of(path, text.as_deref(), before)
@@ -100,7 +100,7 @@ impl Files {
         }
     }
 
-    /// True where what was made of these is what would be made of `now`.
+    /// Returns true if `now` would load the same content.
     pub fn is_same(&self, now: &Files) -> bool {
         self.0.len() == now.0.len()
             && self.0.iter().zip(&now.0).all(|((path, look), (other, now))| {
@@ -113,8 +113,8 @@ impl Files {
             })
     }
 
-    /// True where nothing has been written since `before`: a file that is being written is not to
-    /// be read half.
+    /// Returns true if nothing has been written since `before`, so that no file is read while it is
+    /// being written.
     pub fn is_still(&self, before: &Files) -> bool {
         before.is_same(self) && self.0.values().flatten().all(Look::is_certain)
     }
@@ -157,7 +157,7 @@ impl Facts {
     fn of(found: &Metadata) -> Self {
         let identity = (found.dev(), found.ino());
         if found.is_dir() {
-            // What comes and goes in it is looked at by its name.
+            // A folder's files are compared by their own names.
             return Facts { identity, ..Facts::default() };
         }
         Facts {
@@ -169,16 +169,16 @@ impl Facts {
     }
 }
 
-/// True once the last change is older than a tick. One in the future is by another machine's clock,
-/// which says nothing, and counts as old.
+/// Returns true if the last change is older than a tick. A time in the future comes from another
+/// machine's clock and counts as old.
 fn is_settled(found: &Metadata) -> bool {
     let changed = Duration::new(found.ctime().max(0) as u64, found.ctime_nsec().clamp(0, 999_999_999) as u32);
     let since = SystemTime::now().duration_since(UNIX_EPOCH + changed);
     found.is_dir() || since.map_or(true, |since| since > TICK)
 }
 
-/// What is in the regular file at `path`, where it is of at most `most` bytes, and what the system
-/// tells of it. Opening it waits for nobody, whatever has taken its place.
+/// Reads the regular file at `path`, at most `most` bytes, with its metadata. Opening does not
+/// block, even on a FIFO.
 fn whole(path: &Path, most: u64) -> Option<(Metadata, Vec<u8>)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     let found = file.metadata().ok().filter(Metadata::is_file)?;
@@ -187,8 +187,8 @@ fn whole(path: &Path, most: u64) -> Option<(Metadata, Vec<u8>)> {
     (bytes.len() as u64 <= most).then_some((found, bytes))
 }
 
-/// The paths that a configuration names, also one that has mistakes: what is wrong with it may be
-/// a file that is still to come.
+/// Returns the paths that a configuration names, even one with mistakes: the mistake may be a file
+/// that is still missing.
 fn named(text: &str) -> Vec<String> {
     let Ok(file) = text.parse::<Table>() else { return Vec::new() };
     let sections = |key| file.get(key).and_then(Value::as_table).into_iter().flat_map(Table::values);
@@ -207,7 +207,7 @@ fn named(text: &str) -> Vec<String> {
     paths.filter(is_path).map(str::to_owned).collect()
 }
 
-/// The paths that a card lists.
+/// Returns the paths that a card lists.
 fn listed(card: &[u8]) -> Vec<String> {
     let card = std::str::from_utf8(card).ok().and_then(|text| text.parse::<Table>().ok());
     let files = card.as_ref().and_then(|card| card.get("files")).and_then(Value::as_array);
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with a configuration, a model and its files.
+    /// Creates a folder with a configuration, a model and its files.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &[u8]| fs::write(folder.path().join(name), text).unwrap();
@@ -242,7 +242,7 @@ mod tests {
         Files::look(&folder.path().join("infer.toml"), before)
     }
 
-    /// As [`read`], after all files have settled.
+    /// Reads the files after all time stamps have settled.
     fn settled(folder: &tempfile::TempDir) -> Files {
         let mut files = read(folder);
         files.0.values_mut().flatten().for_each(|look| look.is_settled = true);
@@ -279,7 +279,7 @@ mod tests {
                 "weights in their place",
                 |at| {
                     use std::os::unix::fs::FileExt as _;
-                    // Beyond the tick of this file system's clock, or the change could not be told.
+                    // Past the tick of this file system's clock, so that the change is visible.
                     std::thread::sleep(Duration::from_millis(50));
                     let file = File::options().write(true).open(at.join("model/deep/model.onnx")).unwrap();
                     file.write_all_at(b"x", 99).unwrap();
@@ -319,8 +319,7 @@ mod tests {
 
     #[test]
     fn a_swapped_link_is_an_edit() {
-        // As Kubernetes mounts a ConfigMap: files are links into `..data`, which is a link that is
-        // replaced.
+        // As Kubernetes mounts a ConfigMap: files are links into `..data`, a link that is replaced.
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for version in ["one", "two"] {

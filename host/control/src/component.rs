@@ -1,4 +1,4 @@
-//! The bytes of components.
+//! Reads component files and describes models to guests.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,11 @@ use infer_models::builtin;
 use infer_models::source::Source;
 use sha2::{Digest as _, Sha256};
 
-/// The bytes of a component: those that the program carries, or a file's.
+/// Returns the bytes of a component, from the program itself or from a file.
 ///
 /// # Errors
 ///
-/// When there is no such guest, or the file cannot be read.
+/// If there is no built-in guest of that name, or the file cannot be read.
 pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'static, [u8]>> {
     Ok(match source {
         Source::Builtin(builtin) => {
@@ -34,15 +34,16 @@ pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'stati
     })
 }
 
-/// A larger file is not read: the compiler takes many times a component's size.
+/// Limit on a component file: the compiler takes many times a component's size.
 const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
-/// What a component is known by: SHA-256 of its bytes, in 64 hexadecimal digits.
+/// SHA-256 of a component's bytes, in 64 hexadecimal digits.
 pub fn component_hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a guest is told of a model's card: the reserved settings that wit/README.md lists.
+/// Returns the facts of a model's card that a guest may read: the reserved settings that
+/// wit/README.md lists.
 pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {
     let card = model.card();
     let mut facts = vec![

@@ -1,16 +1,15 @@
-//! The models and components that are served: loaded from a configuration, replaced while requests
-//! run, compared with their next versions, and planned against the memory limit.
-//!
+//! Loads the models and components of a configuration, replaces them while requests run, compares
+//! them with their next versions, and plans them against the memory limit.
 //! # Layout
 //!
-//! - `registry`: the models and components of one configuration; `loader`: loading them
-//! - `live`: replacing it when the configuration changes
-//! - `watch`: reloading when files change, and unloading idle models
-//! - `component`: the bytes of components
-//! - `versions`: a model's current and next version, compared
-//! - `plan`: the memory that a configuration needs
+//! - `registry`: the loaded models and components of one configuration; `loader`: loads them
+//! - `live`: replaces them when the configuration changes
+//! - `watch`: reloads when files change, and unloads idle models
+//! - `component`: reads component files
+//! - `versions`: compares a model with its next version
+//! - `plan`: predicts the memory that a configuration needs
 //! - `metrics`: the counters behind `/metrics`
-//! - `reclaim`: returning freed memory to the system
+//! - `reclaim`: returns freed memory to the system
 
 pub mod component;
 pub mod live;

@@ -1,17 +1,16 @@
-//! What is served now, and its replacement by what a changed configuration says, while requests go
-//! on.
+//! The live snapshot, and its replacement when the configuration changes, while requests continue.
 //!
-//! A `Snapshot` is everything that a request may meet: models, components, routes, keys, limits.
-//! Each request takes one when its head has come and keeps it to its end, so an answer comes from
-//! exactly one. A reload makes the next one beside it, of which only what has changed is loaded;
-//! tests it; puts it in place in one step; and unloads what has gone when the last request that
-//! knows it has ended. Whatever fails before that step leaves everything as it was.
+//! An `App` is everything that a request may use: models, components, routes, keys, limits. A
+//! request takes the live one when its head has arrived and keeps it to its end, so an answer comes
+//! from exactly one snapshot. A reload builds the next one beside it and loads only the parts that
+//! have changed. It runs the self-tests, swaps the snapshot atomically, and unloads the parts that
+//! are no longer used when the last request that uses them has ended. A failure before the swap
+//! changes nothing.
 //!
 //! # Layout
 //!
-//! - `drain`: the end of what is served no more; `watch`: reloading when files change, and
-//!   unloading what nobody asks
-//! - `self_test`: what models and components are asked before they are served
+//! - `drain`: unloads a replaced snapshot once its requests have ended
+//! - `self_test`: tests models and components before they are served
 
 mod drain;
 pub mod self_test;
@@ -31,58 +30,59 @@ use utoipa::ToSchema;
 
 use crate::registry::{App, Version};
 
-/// Where a configuration is read again.
+/// Reads the configuration again, for a reload.
 pub type Read = Box<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 
-/// Called with the next [`App`] at the moment from which it is served.
+/// Publishes the next [`App`] to the listeners; called at the moment when it becomes live.
 pub type Publish = Box<dyn Fn(&Arc<App>) + Send + Sync>;
 
-/// The [`App`] that is served now, and its replacement.
+/// The live [`App`], and its replacement by a reload.
 pub struct Live {
     current: ArcSwap<App>,
-    /// None for an app that is never replaced.
+    /// `None` for an app that is never replaced.
     read: Option<Read>,
     publish: Publish,
-    /// One reload at a time, each after the last one's end: at most two apps are in memory.
-    /// Held across loading.
+    /// Held across loading, so only one reload runs at a time. Each waits until the previous one
+    /// has drained, so at most two apps are in memory.
     turn: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What a reload did.
+/// Outcome of a reload that succeeded.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Report {
-    /// Whether anything is served that was not before.
+    /// True if the reload changed the live snapshot.
     pub applied: bool,
-    /// What has changed.
+    /// Configuration keys and hashes that have changed.
     pub changes: Vec<Change>,
-    /// Names of models that were loaded for it; the others are the same as before.
+    /// Names of the models that were loaded for it; the others are shared with the previous
+    /// snapshot.
     pub models: Vec<String>,
-    /// Names of components that were loaded for it.
+    /// Names of the components that were loaded for it.
     pub components: Vec<String>,
-    /// From the reading of the configuration to the step that put it in place.
+    /// Time from reading the configuration to the swap.
     pub took_ms: u64,
 }
 
-/// Why everything stays as it was.
+/// A reload that failed; the live snapshot is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {error:#}; what was served before is served on", step = .step.words())]
 pub struct Refused {
-    /// How far it came.
+    /// The step that failed.
     pub step: Step,
-    /// What is wrong, and the way out.
+    /// The problem, and the remedy.
     pub error: anyhow::Error,
 }
 
 /// The steps of a reload that may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Reading the configuration.
+    /// Reads the configuration.
     Read,
-    /// Comparing what only a restart changes.
+    /// Rejects changes that need a restart.
     Fixed,
-    /// Verifying and loading models and components.
+    /// Verifies and loads models and components.
     Load,
-    /// Asking them.
+    /// Runs the self-tests.
     SelfTest,
 }
 
@@ -111,25 +111,25 @@ impl Step {
 }
 
 impl Live {
-    /// Serves `app` from now on, and after each reload what `read` returns, which `publish` hands
-    /// to the listeners.
+    /// Serves `app`. A reload calls `read` for the next configuration and `publish` with the next
+    /// app. Without `read`, every reload fails.
     #[must_use]
     pub fn new(app: Arc<App>, read: Option<Read>, publish: Publish) -> Arc<Self> {
         Arc::new(Live { current: ArcSwap::new(app), read, publish, turn: Mutex::new(None) })
     }
 
-    /// The app that is served at this moment.
+    /// Returns the live app.
     #[must_use]
     pub fn app(&self) -> Arc<App> {
         self.current.load_full()
     }
 
-    /// Read the configuration again, and serve what it says. It goes on to its end also where its
-    /// caller does not wait, and is told in the log and counted either way.
+    /// Reads the configuration again and replaces the live app. The reload runs to its end even if
+    /// the caller stops waiting. The outcome is logged and counted.
     ///
     /// # Errors
     ///
-    /// What is wrong; everything is as it was.
+    /// If a step fails, which leaves the live app unchanged.
     pub async fn reload(self: &Arc<Self>) -> Result<Report, Refused> {
         let live = self.clone();
         let outcome = tokio::spawn(async move { live.turn().await }).await;
@@ -160,8 +160,8 @@ impl Live {
     async fn turn(self: Arc<Self>) -> Result<Report, Refused> {
         let mut turn = self.turn.lock().await;
         if let Some(draining) = turn.take() {
-            // Its requests have deadlines, so this ends; were it not waited for, versions could
-            // pile up in memory.
+            // Without this wait, versions could pile up in memory. It ends, because requests have
+            // deadlines.
             let _ = draining.await;
         }
         let began = Instant::now();
@@ -198,8 +198,8 @@ impl Live {
         Ok(Report { applied: true, changes, models, components, took_ms })
     }
 
-    /// What the configuration says now, loaded beside `old`, and what has changed; nothing where
-    /// nothing has.
+    /// Reads the configuration and loads it beside `old`. Returns the new app and the changes, or
+    /// `None` if nothing has changed.
     fn prepare(&self, old: &App) -> Result<Option<(App, Vec<Change>)>, Refused> {
         let read = self.read.as_ref().ok_or_else(|| {
             Step::Read.refuse(anyhow::anyhow!("this server was started without a configuration to read"))
@@ -218,8 +218,8 @@ impl Live {
         Ok((!changes.is_empty()).then_some((app, changes)))
     }
 
-    /// Releases everything and waits until `deadline` for running computations, which hold memory
-    /// that the end of a model unmaps. False if something still ran then.
+    /// Releases everything and waits until `deadline` for computations in flight, which use memory
+    /// that dropping a model unmaps. Returns false if any was still running at the deadline.
     pub async fn unload(self: Arc<Self>, deadline: Instant) -> bool {
         let unloaded = async {
             let live = own(self, deadline).await?;

@@ -1,4 +1,4 @@
-//! Loading what a configuration asks for.
+//! Loads the models and components of a configuration.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,14 +21,15 @@ use crate::plan;
 use crate::registry::{App, Canary, Count, LoadedComponent, Version};
 
 impl App {
-    /// Load the models, then the components that use them.
+    /// Loads the models, then the components that use them.
     ///
     /// # Errors
     ///
-    /// For the first model or component that cannot be loaded, with its line in the configuration.
+    /// If a model or component cannot be loaded; names the first, with its line in the
+    /// configuration.
     pub fn load(config: Config) -> anyhow::Result<Self> {
         let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
-        // Before anything is loaded: what does not fit is refused while it takes no memory.
+        // Checked before anything is loaded, so a configuration that does not fit takes no memory.
         let memory = RequestMemory::new(plan::request_bytes(&config, &runtime)?);
         let sandbox = Sandbox::new(&SandboxOptions { memory, ..config.sandbox.clone() })?;
         let metrics = Metrics::new(sandbox.memory(), runtime.backend());
@@ -38,9 +39,9 @@ impl App {
         Ok(app)
     }
 
-    /// What `config` makes beside this one: models and components with the same settings and the
-    /// same bytes are this one's, the others are loaded. Until [`App::alone`] requests have the
-    /// memory that both together leave.
+    /// Loads `config` beside this app. Models and components with the same settings and the same
+    /// bytes are shared. Until [`App::alone`] is called, the request budget is reduced to the
+    /// memory that both apps leave.
     ///
     /// # Errors
     ///
@@ -57,17 +58,17 @@ impl App {
         next
     }
 
-    /// From now on there is no other version of this in memory.
+    /// Restores the full request budget, once no other version of this app is in memory.
     ///
     /// # Errors
     ///
-    /// When what it needs cannot be told any more, for a file of its models has gone.
+    /// If the memory plan cannot be made, because a file of a model is missing.
     pub fn alone(&self) -> anyhow::Result<()> {
         self.sandbox.memory().bound(plan::request_bytes(&self.config, &self.runtime)?);
         Ok(())
     }
 
-    /// `config`, and those of this one's models that it has not.
+    /// Returns `config` plus the models of this app that it would not share, for the memory plan.
     fn beside(&self, config: &Config) -> anyhow::Result<Config> {
         let mut both = config.clone();
         for (index, Version { name, config: before, .. }) in self.versions().enumerate() {
@@ -97,7 +98,8 @@ impl App {
         app.fill(&[self])?.with_trials(Some(self))
     }
 
-    /// Load the models and components of the configuration that none of `known` has.
+    /// Loads the models and components of the configuration, sharing those that an app in `known`
+    /// has.
     fn fill(mut self, known: &[&App]) -> anyhow::Result<Self> {
         for (name, config) in &self.config.models {
             let lock = self.config.lock.as_ref();
@@ -111,8 +113,8 @@ impl App {
         Ok(self)
     }
 
-    /// Load the models' next versions, and the components that use a canary; what `old` has of them
-    /// is shared.
+    /// Loads the models' next versions and the components that use a canary, sharing those that
+    /// `old` has.
     fn with_trials(mut self, old: Option<&App>) -> anyhow::Result<Self> {
         let mut shadows = BTreeMap::new();
         {
@@ -230,7 +232,7 @@ fn load_component(
     }))
 }
 
-/// Refuse what is typed for a handler alone.
+/// Rejects settings that only a handler may have.
 fn only_handlers(name: &str, component: &Component, config: &ComponentConfig) -> anyhow::Result<()> {
     let world = component.world();
     let HttpOptions { outbound, clock, random_seed } = &config.http;
@@ -255,11 +257,11 @@ fn only_handlers(name: &str, component: &Component, config: &ComponentConfig) ->
     Ok(())
 }
 
-/// The model called `name`: a configured one, a built-in one, or a GGUF file.
+/// Finds the model `name`: a configured one, a built-in one, or a GGUF file.
 ///
 /// # Errors
 ///
-/// When there is none of that name.
+/// If there is no such model.
 pub fn find_model(config: &Config, name: &str) -> anyhow::Result<(Source, ModelOptions, Reuse)> {
     let unconfigured = |source| Ok((source, ModelOptions::default(), Reuse::All));
     match config.models.get(name) {
@@ -277,11 +279,11 @@ pub fn find_model(config: &Config, name: &str) -> anyhow::Result<(Source, ModelO
     }
 }
 
-/// That `next` takes and gives what `current` does, so that guests cannot tell them apart.
+/// Checks that `next` has the inputs and outputs of `current`, so that guests can use either.
 ///
 /// # Errors
 ///
-/// What differs.
+/// If they differ; names the difference.
 fn interchangeable(name: &str, current: &Card, next: &Card) -> anyhow::Result<()> {
     let differs = |what: &str, expected: String, found: String| {
         anyhow::bail!(

@@ -1,8 +1,7 @@
-//! What `GET /metrics` tells, in the text format of OpenMetrics: names begin with `infer_` and end
-//! with their unit.
+//! Counters and histograms exported at `/metrics`, in the text format of OpenMetrics. Names begin
+//! with `infer_` and end with their unit.
 //!
-//! Labels have few values: routes as they are written in the route table, components and models of
-//! the configuration.
+//! Labels have few values: the routes of the route table, and the configured components and models.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,16 +27,16 @@ use tokio::time::{Instant, sleep_until};
 /// Log lines of this process that were dropped because standard error was not read fast enough.
 pub static DROPPED_LOG_LINES: AtomicU64 = AtomicU64::new(0);
 
-/// The format that is written.
+/// Content type of the exposition format.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds of durations, in seconds: a refusal takes microseconds, a long chat a minute.
+/// Upper bounds of durations, in seconds: a rejection takes microseconds, a long chat a minute.
 const SECONDS: [f64; 18] = [
     5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
     60.0,
 ];
 
-/// Upper bounds of the rows of a batch.
+/// Upper bounds of the number of rows in a batch.
 const ROWS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 /// Upper bounds of a guest's memory and tensors, in bytes.
@@ -56,7 +55,7 @@ const BYTES: [f64; 10] = [
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// Everything that is counted.
+/// Registry of all metrics.
 pub struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
@@ -67,19 +66,19 @@ pub struct Metrics {
     written: Mutex<Option<Written>>,
 }
 
-/// The text that was written last.
+/// The exposition that was encoded last; requests share it.
 struct Written {
     began: Instant,
-    /// When the next may be.
+    /// Earliest time at which it is encoded again.
     next: Instant,
     text: Bytes,
 }
 
-/// The models that are served now, and whether each is another's next version; they are not kept by
-/// being counted.
+/// The live models, each with true if it is another's next version. Weak references, so that
+/// metrics do not keep a model in memory.
 type Served = Arc<ArcSwap<Vec<(Weak<Model>, bool)>>>;
 
-/// What is counted of components.
+/// Metrics of all components.
 #[derive(Clone)]
 struct Calls {
     outcomes: Family<Called, Counter>,
@@ -89,7 +88,7 @@ struct Calls {
     tensors: Histograms<Of>,
 }
 
-/// What is counted of one component.
+/// Records the calls of one component.
 #[derive(Clone)]
 pub struct Recorder {
     component: Arc<str>,
@@ -134,7 +133,7 @@ fn durations() -> Histogram {
 }
 
 impl Metrics {
-    /// Nothing is counted yet. What requests hold of `memory` is read from it whenever it is told.
+    /// Creates the registry. The bytes in use are read from `memory` at each scrape.
     #[must_use]
     pub fn new(memory: &RequestMemory, backend: &str) -> Self {
         let mut registry = Registry::with_prefix("infer");
@@ -175,37 +174,37 @@ impl Metrics {
         Metrics { registry, requests, seconds, calls, reloads, models, written: Mutex::default() }
     }
 
-    /// Tell of `models` from now on, and of the next versions of some: what they have done is read
-    /// from them whenever it is told.
+    /// Replaces the models that are reported with `models` and the next versions `next`. Their
+    /// counters are read at each scrape.
     pub fn tell_of<'m>(&self, models: impl Iterator<Item = &'m Arc<Model>>, next: &[&Arc<Model>]) {
         let current = models.map(|model| (Arc::downgrade(model), false));
         let next = next.iter().map(|model| (Arc::downgrade(model), true));
         self.models.store(Arc::new(current.chain(next).collect()));
     }
 
-    /// Count a reload, by how it ended.
+    /// Counts a reload by its outcome.
     pub fn reloaded(&self, outcome: &'static str) {
         self.reloads.get_or_create(&Reloaded { outcome }).inc();
     }
 
-    /// What counts the calls of `component`.
+    /// Returns the recorder for the calls of `component`.
     #[must_use]
     pub fn recorder(&self, component: &str) -> Recorder {
         Recorder { component: component.into(), calls: self.calls.clone() }
     }
 
-    /// Count a request to `route`, which the route table has.
+    /// Counts a request to `route`, a path of the route table.
     pub fn answered(&self, route: &str, status: u16, took: Duration) {
         self.requests.get_or_create(&Answered { route: route.to_owned(), status }).inc();
         self.seconds.get_or_create(&Asked { route: route.to_owned() }).observe(took.as_secs_f64());
     }
 
-    /// Everything, as text. All who asked before it was written share it, and writing takes no more
-    /// than a tenth of one thread's time: anybody may ask, as often as they like.
+    /// Returns all metrics as text. Concurrent scrapes share one result, and encoding takes at most
+    /// a tenth of one thread's time, so clients may scrape as often as they like.
     ///
     /// # Errors
     ///
-    /// None, but for want of memory.
+    /// If memory for the text cannot be allocated.
     pub async fn text(&self) -> Result<Bytes, fmt::Error> {
         let asked = Instant::now();
         let mut written = self.written.lock().await;
@@ -226,7 +225,7 @@ impl Metrics {
 }
 
 impl Recorder {
-    /// Count a call that took `usage`.
+    /// Counts a call that took `usage`.
     pub fn called<T>(&self, result: &Result<T, CallError>, usage: &Usage) {
         let Recorder { component, calls } = self;
         let outcome = match result {
@@ -257,10 +256,10 @@ impl Recorder {
     }
 }
 
-/// What models and the process tell when they are asked.
+/// Collects the counters of models and of the process at each scrape.
 struct Models(Served);
 
-/// A number of a model: name, help, unit, labels beside the model's, and where it is found.
+/// A counter or gauge of a model: name, help, unit, labels beyond the model's, and its value.
 type Number = (&'static str, &'static str, &'static [(&'static str, fn(&Stats) -> u64)]);
 
 const COUNTED: [Number; 4] = [
@@ -347,7 +346,7 @@ fn labels(model: &Model, is_next: bool) -> Vec<(&'static str, &str)> {
     labels
 }
 
-/// What was found of next versions in the shadow.
+/// Encodes the comparisons of models with their shadows.
 fn compared(models: &[(Arc<Model>, bool)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let found = models.iter().filter_map(|(model, _)| Some((model.name(), model.mirror()?.comparison())));
     let found: Vec<_> = found.collect();
@@ -376,7 +375,7 @@ fn compared(models: &[(Arc<Model>, bool)], encoder: &mut DescriptorEncoder<'_>) 
         "The latest disagreements by a keyed hash of their inputs: the largest difference of two values";
     let mut family = encoder.encode_descriptor("shadow_disagreement", help, None, kind)?;
     for (model, comparison) in &found {
-        // One input may disagree more than once, and a series is told once.
+        // One input may disagree several times, but a series may appear only once.
         let latest: BTreeMap<_, _> =
             comparison.examples.iter().map(|example| (&*example.input, example.difference)).collect();
         for (input, difference) in latest {
@@ -387,7 +386,7 @@ fn compared(models: &[(Arc<Model>, bool)], encoder: &mut DescriptorEncoder<'_>) 
     Ok(())
 }
 
-/// What requests hold together: bodies, tensors, and what guests have grown to.
+/// Collects the memory that requests hold: bodies, tensors, and the growth of guests.
 #[derive(Debug)]
 struct Requests(RequestMemory);
 
@@ -409,7 +408,7 @@ impl Collector for Requests {
     }
 }
 
-/// The log of this process.
+/// Collects the counters of this process's log.
 #[derive(Debug)]
 struct Log;
 
@@ -422,7 +421,7 @@ impl Collector for Log {
     }
 }
 
-/// What the system counts as this process's memory.
+/// Resident set size of this process, in bytes.
 fn resident_bytes() -> Option<usize> {
     let pages: usize = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size())

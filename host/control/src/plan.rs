@@ -1,10 +1,10 @@
-//! What a configuration needs of memory, predicted before anything is loaded; and whether that
-//! keeps the contract.
+//! Predicts the memory that a configuration needs before anything is loaded, and checks it against
+//! `memory_bytes`.
 //!
-//! Two figures stand for each part: what it takes when the server has been busy with requests as in
-//! tests/plan.rs, and the most that it may take. What does not depend on requests has to fit into
-//! `memory_bytes` at its most; what is left of that is what requests may hold together, and the
-//! sandbox counts it ([`infer_sandbox::RequestMemory`]).
+//! Each part has two figures: its expected size under load, measured as in tests/plan.rs, and its
+//! maximum. The maxima of all parts that do not depend on requests have to fit into `memory_bytes`.
+//! The remainder is the request memory budget, which the sandbox enforces
+//! ([`infer_sandbox::RequestMemory`]).
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,68 +20,68 @@ use serde::Serialize;
 
 use crate::component::component_bytes;
 
-/// Measured on Linux x86-64 as what a server takes with a part and without, in bytes resident;
-/// `make plan` compares their sum with what real servers take under load.
+/// Measured on Linux x86-64 as the difference in resident bytes of a server with a part and without
+/// it. `make plan` compares their sum with real servers under load.
 mod measured {
-    /// The program with no model and no component: its code, its threads, the WebAssembly engine's
-    /// tables.
+    /// The program without models and components: its code, its threads, the tables of the
+    /// WebAssembly engine.
     pub(super) const PROGRAM: u64 = 27 << 20;
     /// ONNX Runtime 1.32: its environment and its operators' tables.
     pub(super) const ONNXRUNTIME: u64 = 21 << 20;
-    /// The library's code that is used once a model is.
+    /// Pages of ONNX Runtime's code that are touched once a model runs.
     pub(super) const OPERATORS: u64 = 8 << 20;
-    /// The program's code that is used once there is a component.
+    /// Pages of the program's code that are touched once there is a component.
     pub(super) const GUESTS: u64 = 5 << 20;
-    /// Machine code and its tables, of a component's size, once compiled.
+    /// Compiled machine code and its tables, as a multiple of a component's size.
     pub(super) const MACHINE_CODE: f64 = 2.5;
-    /// What the compiler takes, of the largest component's size, where it has to compile; later
-    /// requests use it again.
+    /// Peak memory of the compiler, as a multiple of the largest component that has to be compiled.
+    /// Later requests reuse it.
     pub(super) const COMPILER: f64 = 60.0;
-    /// What one instance touches of its memory and stacks with a text of a few hundred bytes.
+    /// Memory and stacks that one instance touches with a text of a few hundred bytes.
     pub(super) const INSTANCE: u64 = 640 << 10;
-    /// What one that decodes an image takes more, on average, where 32 decode photos of 640 × 427
-    /// pixels side by side.
+    /// Additional memory of an instance that decodes an image: the average of 32 that decode photos
+    /// of 640 × 427 pixels concurrently.
     pub(super) const IMAGE: u64 = 1 << 20;
 }
 
-/// What a configuration needs.
+/// Predicted memory of a configuration.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// Its parts.
+    /// The parts; `bytes` is their sum.
     pub parts: Vec<Part>,
-    /// What all parts take when the server has been busy.
+    /// Expected bytes of all parts under load.
     pub bytes: u64,
-    /// What all but requests take at their most.
+    /// Maximum bytes of all parts but requests.
     pub standing_bytes: u64,
-    /// The most that one request may hold by its component's limits and `max_body_bytes`.
+    /// Maximum bytes of one request, by its component's limits and `max_body_bytes`.
     pub request_bytes: u64,
-    /// `memory_bytes`.
+    /// The configured `memory_bytes`.
     pub contract_bytes: Option<u64>,
 }
 
-/// A part of what a configuration needs.
+/// One part of the predicted memory.
 #[derive(Clone, Debug, Serialize)]
 pub struct Part {
-    /// Whose it is: `program`, `model NAME`, `component NAME`, `instances`, `requests`.
+    /// Its owner: `program`, `model NAME`, `component NAME`, `instances`, `requests`.
     pub subject: String,
-    /// What it is, in a few words.
+    /// A short description.
     pub what: String,
-    /// What it takes when the server has been busy.
+    /// Expected bytes under load.
     pub bytes: u64,
-    /// The most that it may take.
+    /// Maximum bytes.
     pub most_bytes: u64,
-    /// Whether it lies in mapped files, whose pages processes share and the system takes back when
-    /// it must.
+    /// True for mapped files, whose pages are shared between processes and can be evicted by the
+    /// system.
     pub mapped: bool,
 }
 
 impl Plan {
-    /// What `config` needs on the backend of `runtime`. Of models' files no more is read than the
-    /// header of a GGUF.
+    /// Predicts the memory of `config` on the backend of `runtime`. Of model files only the header
+    /// of a GGUF is read.
     ///
     /// # Errors
     ///
-    /// When a model's card or file cannot be read.
+    /// If a model's card or file cannot be read.
     pub fn of(config: &Config, runtime: &Runtime) -> anyhow::Result<Self> {
         let mut plan = Plan {
             parts: Vec::new(),
@@ -138,7 +138,7 @@ impl Plan {
         let is_there = file.as_ref().is_none_or(|file| file.is_file()) && listed.state == State::Ready;
         let subject = format!("model {name}");
         if listed.card.format == Format::Gguf && !is_there {
-            // Without its header: packed weights are about as large as the file.
+            // Without the header, assume that packed weights are about as large as the file.
             let bytes = listed.card.files.iter().map(|file| file.bytes).sum();
             self.push(&subject, "not pulled: by its card", bytes);
             self.push(&subject, "keys and values", model.options.kv_bytes.unwrap_or(384 << 20) as u64);
@@ -175,7 +175,7 @@ impl Plan {
             let bytes = component_bytes(name, &component.source).with_context(|| component.at.to_string())?;
             let of = |factor: f64| (factor * bytes.len() as f64) as u64;
             let kept = sandbox.kept(&bytes).and_then(|path| fs::metadata(path).ok()).map(|found| found.len());
-            // It is read, verified and then copied to where it runs.
+            // The code is read, verified and then copied to its final place, so it counts twice.
             let code = 2 * kept.unwrap_or_else(|| of(measured::MACHINE_CODE)) + bytes.len() as u64;
             self.push(&format!("component {name}"), "machine code and file", code);
             if kept.is_none() {
@@ -197,8 +197,8 @@ impl Plan {
         Ok(())
     }
 
-    /// What requests hold beside their instances: nothing that counts when they are small, and at
-    /// most their limits.
+    /// Adds the memory of requests beyond their instances: expected to be negligible, at most their
+    /// limits.
     fn requests(&mut self, config: &Config) {
         let body = 2 * config.server.max_body_bytes as u64;
         let limits = config.components.values().map(|component| &component.limits);
@@ -217,11 +217,11 @@ impl Plan {
         });
     }
 
-    /// How many bytes requests may hold together under the contract; none where there is none.
+    /// Returns the request memory budget in bytes; `None` without `memory_bytes`.
     ///
     /// # Errors
     ///
-    /// When what does not depend on requests leaves no room for one request.
+    /// If the parts that do not depend on requests leave no memory for one request.
     pub fn admit(&self, config: &Config) -> Result<Option<usize>, ConfigError> {
         let Some(contract) = &config.server.memory else { return Ok(None) };
         let needed = self.standing_bytes.saturating_add(self.request_bytes);
@@ -250,7 +250,7 @@ impl Plan {
     }
 }
 
-/// How many bytes requests may hold together; none without a contract.
+/// Returns the request memory budget in bytes; `None` without `memory_bytes`.
 ///
 /// # Errors
 ///
@@ -262,7 +262,7 @@ pub fn request_bytes(config: &Config, runtime: &Runtime) -> anyhow::Result<Optio
     Ok(Plan::of(config, runtime)?.admit(config)?)
 }
 
-/// The keys that make the part `subject` smaller.
+/// Names the configuration keys that reduce the part `subject`.
 fn way_out(subject: &str, config: &Config) -> String {
     if let Some(name) = subject.strip_prefix("model ") {
         let source = config.models.get(name).and_then(|model| weights::list(&model.source).ok());
@@ -289,7 +289,7 @@ fn has_image(source: &Source) -> bool {
     weights::list(source).is_ok_and(images)
 }
 
-/// Where a model's file is; none for one that the program carries.
+/// Path of a model's file; `None` if the program carries it.
 fn file(source: &Source, file: &str) -> Option<PathBuf> {
     match source {
         Source::Path(path) if weights::is_gguf(path) => Some(path.clone()),
@@ -302,7 +302,7 @@ fn file(source: &Source, file: &str) -> Option<PathBuf> {
     }
 }
 
-/// Bytes for people.
+/// Formats bytes in MiB, with one decimal.
 #[must_use]
 pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))

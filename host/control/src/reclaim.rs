@@ -1,9 +1,9 @@
-//! Giving memory back to the system once a model has been unloaded: allocators keep what is freed
-//! for what comes next.
+//! Returns memory to the system once a model has been unloaded; allocators keep freed pages for
+//! reuse.
 
-/// Have the C library keep one heap for all threads. Only ONNX Runtime allocates there, whose
-/// tensors have arenas of their own; with a heap for each thread, what a model leaves behind
-/// depends on which thread it ran on. Called before there are threads.
+/// Limits the C library to one heap for all threads. Only ONNX Runtime allocates there, and its
+/// tensors have their own arenas. With a heap per thread, the memory that remains after a model
+/// would depend on the threads it ran on. Must be called before other threads start.
 pub fn one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function takes no pointer; no other thread allocates yet.
@@ -12,10 +12,10 @@ pub fn one_heap() {
     }
 }
 
-/// Return what is free. It takes milliseconds, and belongs on a thread that nobody waits for.
+/// Returns free pages to the system. Takes milliseconds: call it on a thread that serves no
+/// requests.
 pub fn reclaim() {
-    // SAFETY: the function takes no pointer; it frees pages that no allocation of this program is
-    // in.
+    // SAFETY: the function takes no pointer; it frees only pages without live allocations.
     unsafe { libmimalloc_sys::mi_collect(true) };
     // ONNX Runtime allocates from the C library.
     #[cfg(target_env = "gnu")]

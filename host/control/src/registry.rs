@@ -16,10 +16,10 @@ use utoipa::ToSchema;
 
 use crate::metrics::{Metrics, Recorder};
 
-/// Everything that is loaded once. It does not change: a changed configuration makes
-/// [another](App::next), which shares with this one what is the same in both.
+/// Everything that is loaded once. It is immutable: a changed configuration makes
+/// [another](App::next), which shares the unchanged parts with this one.
 pub struct App {
-    /// What it was made from.
+    /// The configuration that it was loaded from.
     pub config: Config,
     /// The ONNX backend in use.
     pub runtime: Arc<Runtime>,
@@ -29,30 +29,30 @@ pub struct App {
     pub models: BTreeMap<String, Arc<Model>>,
     /// Components by name.
     pub components: BTreeMap<String, Arc<LoadedComponent>>,
-    /// What was done since the program started.
+    /// Metrics since the program started; shared by all snapshots.
     pub metrics: Arc<Metrics>,
-    /// What answers a share of the requests instead, where a next version is tried so.
+    /// A next version that answers a share of the requests.
     pub canary: Option<Canary>,
-    /// Next versions in the shadow of models, by the models' names.
+    /// Shadows by the names of their models.
     pub shadows: BTreeMap<String, Arc<Mirror>>,
 }
 
-/// A component with what the configuration says of it.
+/// A loaded component with its configuration.
 pub struct LoadedComponent {
     /// The component, ready to be called.
     pub component: Component,
     /// SHA-256 of its bytes, in hexadecimal.
     pub hash: String,
-    /// The path that it answers.
+    /// The path that it answers; `None` if it has no route.
     pub route: Option<String>,
-    /// Counts its calls.
+    /// Records its calls in the metrics.
     pub calls: Recorder,
-    /// Counts them for the comparison of versions.
+    /// Counts its calls for the comparison of versions.
     pub count: Count,
 }
 
 impl LoadedComponent {
-    /// [`Component::moderate`], counted.
+    /// As [`Component::moderate`], and counts the call.
     pub async fn moderate(&self, request: &infer_sandbox::Request, parts: &[Part]) -> Outcome<Verdict> {
         let outcome = self.component.moderate(request, parts).await;
         self.calls.called(&outcome.result, &outcome.usage);
@@ -60,7 +60,7 @@ impl LoadedComponent {
         outcome
     }
 
-    /// [`Component::classify`], counted.
+    /// As [`Component::classify`], and counts the call.
     pub async fn classify(
         &self,
         request: &infer_sandbox::Request,
@@ -73,7 +73,7 @@ impl LoadedComponent {
         outcome
     }
 
-    /// [`Component::handle`], counted.
+    /// As [`Component::handle`], and counts the call.
     pub async fn handle(
         &self,
         request: &infer_sandbox::Request,
@@ -88,32 +88,31 @@ impl LoadedComponent {
     }
 }
 
-/// A version of a model that is loaded.
+/// A loaded version of a model.
 pub struct Version<'a> {
     /// The model's name in the configuration.
     pub name: &'a str,
-    /// What was loaded for it.
+    /// The configuration that it was loaded from.
     pub config: ModelConfig,
-    /// The version itself.
+    /// The loaded model.
     pub model: &'a Arc<Model>,
 }
 
-/// A next version that answers a share of the requests: these are answered from an [`App`] of their
-/// own, which shares with the other all but the model and the components that use it.
+/// A next version that answers a share of the requests. These are answered from a separate [`App`],
+/// which shares everything but the model and the components that use it.
 pub struct Canary {
     /// The model's name in the configuration.
     pub name: String,
-    /// Requests of a hundred that it answers.
+    /// Share of the requests that it answers, in percent.
     pub percent: f64,
-    /// What answers them.
+    /// The app that answers them.
     pub app: Arc<App>,
     drawn: AtomicU64,
-    /// What components had answered when the trial began: with the model, and with its next
-    /// version.
+    /// Calls of each component when the trial began: with the model, and with its next version.
     pub(crate) began: Vec<(String, [Tally; 2])>,
 }
 
-/// A [`Tally`] that goes on.
+/// Counts calls; [`Tally`] is a reading of it.
 #[derive(Debug, Default)]
 pub struct Count {
     answered: AtomicU64,
@@ -121,14 +120,14 @@ pub struct Count {
     failed: AtomicU64,
 }
 
-/// Calls of a component.
+/// Number of calls of a component, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tally {
-    /// Those that were answered.
+    /// Calls that were answered.
     pub answered: u64,
-    /// Of these, what a moderator flagged.
+    /// Answered calls that a moderator flagged.
     pub flagged: u64,
-    /// Those that were not.
+    /// Calls that failed.
     pub failed: u64,
 }
 
@@ -143,7 +142,7 @@ impl App {
         App { config, runtime, sandbox, models, components, metrics, canary: None, shadows }
     }
 
-    /// From now on this is what is served: its models have their shadows, and are told of.
+    /// Makes this the live app: attaches shadows to its models and reports them in the metrics.
     pub fn take_over(&self) {
         for (name, model) in &self.models {
             model.set_mirror(self.shadows.get(name).cloned());
@@ -152,7 +151,7 @@ impl App {
         self.metrics.tell_of(self.models.values(), &next);
     }
 
-    /// Every model, and every next version of one.
+    /// Iterates over every model and every next version of one.
     pub fn versions(&self) -> impl Iterator<Item = Version<'_>> {
         let current = self.models.iter().filter_map(|(name, model)| {
             let config = self.config.models.get(name)?.clone();
@@ -161,7 +160,7 @@ impl App {
         current.chain(self.next_versions())
     }
 
-    /// Every next version of a model.
+    /// Iterates over every next version of a model.
     pub fn next_versions(&self) -> impl Iterator<Item = Version<'_>> {
         self.config.models.iter().filter_map(|(name, model)| {
             let config = model.next_version()?;
@@ -174,7 +173,7 @@ impl App {
         })
     }
 
-    /// The model of this name that was loaded for the same, of these weights, and answers.
+    /// Finds a serving model of this name with the same configuration and weights.
     pub(crate) fn find(&self, name: &str, config: &ModelConfig, weights: &Weights) -> Option<&Arc<Model>> {
         let fits = |version: &Version<'_>| {
             version.name == name
@@ -185,7 +184,7 @@ impl App {
         self.versions().find(fits).map(|version| version.model)
     }
 
-    /// The configuration that this was made from, and the hashes of its models and components.
+    /// Returns its configuration as keys and values, with the hashes of models and components.
     #[must_use]
     pub fn resolved(&self) -> Resolved {
         let mut resolved = Resolved::of(&self.config);
@@ -201,11 +200,11 @@ impl App {
         resolved
     }
 
-    /// The component called `name`, or the only one of `world` when there is no name.
+    /// Finds the component `name`, or the only one of `world` if there is no name.
     ///
     /// # Errors
     ///
-    /// When there is none, or more than one to choose from.
+    /// If there is none, or several without a name to choose by.
     pub fn component(&self, name: Option<&str>, world: World) -> anyhow::Result<&Arc<LoadedComponent>> {
         let fitting: Vec<_> =
             self.components.values().filter(|policy| policy.component.world() == world).collect();
@@ -225,7 +224,7 @@ impl App {
 }
 
 impl Canary {
-    /// A trial that begins now, or goes on from `old` where that is the same.
+    /// Begins a trial, or continues `old` if it tries the same model.
     pub fn new(name: String, percent: f64, app: Arc<App>, current: &App, old: Option<&Canary>) -> Self {
         let began = old
             .filter(|old| old.name == name && Arc::ptr_eq(&old.app.models[&name], &app.models[&name]))
@@ -238,15 +237,15 @@ impl Canary {
         canary
     }
 
-    /// Whether the next request is this one's.
+    /// Returns true if the canary answers the next request.
     pub fn draws(&self) -> bool {
-        // The sequence visits every part of the range alike, in no order that clients could keep
-        // step with.
+        // The sequence is uniform over the range, in an order that clients cannot predict from
+        // their own requests.
         let drawn = fastrand::Rng::with_seed(self.drawn.fetch_add(1, Ordering::Relaxed)).f64();
         drawn * 100.0 < self.percent
     }
 
-    /// The components that use the model, with either version.
+    /// Pairs the components that use the model with those that use its next version.
     pub(crate) fn pairs<'a>(
         &'a self,
         current: &'a App,
@@ -259,7 +258,7 @@ impl Canary {
 }
 
 impl Count {
-    /// Count a call, and whether it was answered with a flag.
+    /// Counts a call; `flagged` is its answer.
     pub(crate) fn called<E>(&self, flagged: &Result<bool, E>) {
         match flagged {
             Ok(flagged) => {

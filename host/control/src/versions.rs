@@ -1,4 +1,4 @@
-//! Two versions of a model at once: what is loaded of each, and how they compare.
+//! Compares a model with its next version.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,24 +9,24 @@ use utoipa::ToSchema;
 
 use crate::registry::{App, Canary, LoadedComponent, Tally, Version};
 
-/// How a model and its next version compare.
+/// A model, its next version, and the outcome of the trial.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Versions {
     /// The model's name in the configuration.
     pub model: String,
-    /// What the configuration says now.
+    /// The version in use.
     pub current: VersionInfo,
-    /// What is tried.
+    /// The version that is tried.
     pub next: VersionInfo,
-    /// How it is tried, and what came of it.
+    /// Kind and outcome of the trial.
     pub trial: Compared,
 }
 
-/// One version.
+/// A version of a model.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = ToldVersion)]
 pub struct VersionInfo {
-    /// Where it was loaded from.
+    /// Source that it was loaded from.
     pub source: String,
     /// SHA-256 over its card and files.
     pub hash: String,
@@ -36,60 +36,59 @@ pub struct VersionInfo {
     pub failed: u64,
 }
 
-/// What came of a trial.
+/// Outcome of a trial.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Compared {
-    /// It answers a share of the requests.
+    /// The next version answers a share of the requests.
     Canary {
-        /// Of a hundred.
+        /// Share of the requests, in percent.
         percent: f64,
-        /// The components that use it, since the trial began.
+        /// Calls of the components that use it, since the trial began.
         components: Vec<Calls>,
     },
-    /// It is asked the same, and compared.
+    /// The next version gets copies of the model's inputs, and its answers are only compared.
     Shadow {
-        /// By how much two values may differ.
+        /// Largest difference of two values that counts as agreement.
         tolerance: f64,
-        /// Answers of both that were compared.
+        /// Inputs whose two answers were compared.
         compared: u64,
-        /// Of these, those that differ by more, or decide otherwise.
+        /// Compared answers that differ by more than the tolerance, or lead to another decision.
         disagreed: u64,
-        /// Requests that the next version did not answer.
+        /// Inputs that the next version failed to answer.
         failed: u64,
-        /// Answers that were not compared, for too many waited.
+        /// Inputs that were skipped because the shadow queue was full.
         skipped: u64,
-        /// The largest difference of two values.
+        /// Largest difference of two values.
         largest_difference: f64,
-        /// The latest disagreements, the oldest first.
+        /// The latest disagreements, oldest first.
         examples: Vec<Disagreement>,
     },
 }
 
-/// A component's calls with either version.
+/// Calls of a component with either version.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Calls {
-    /// The component.
+    /// Name of the component.
     pub component: String,
-    /// With the model.
+    /// Calls with the model.
     pub current: Tally,
-    /// With its next version.
+    /// Calls with its next version.
     pub next: Tally,
 }
 
-/// A request that two versions answered differently; what it said is not kept.
+/// An input that two versions answered differently; its content is not stored.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Disagreement {
-    /// Keyed hash of the input tensors: equal inputs have equal ones, for as long as the trial
-    /// lasts.
+    /// Keyed hash of the input tensors: equal for equal inputs during one trial.
     pub input_hash: String,
-    /// The largest difference of two values; none where the answers are of different kinds.
+    /// Largest difference of two values; `None` if the answers have different types or shapes.
     pub difference: Option<f64>,
-    /// When it was found, in seconds since 1970.
+    /// Time of the comparison, in seconds since 1970.
     pub at: u64,
 }
 
-/// How the models of `app` that have a next version compare with it.
+/// Compares the models of `app` that have a next version with it.
 #[must_use]
 pub fn compare(app: &App) -> Vec<Versions> {
     let told = |next: &Version<'_>| {

@@ -1,10 +1,10 @@
-//! What is looked at once a second: whether the configuration, or a file that it names, has
-//! changed, and whether a model may rest.
+//! Checks once a second whether the configuration or a file that it names has changed, and whether
+//! a model is idle.
 //!
-//! Files are looked at, and not listened to: that needs no library, is bounded by what is
-//! configured, and sees through the renames and network file systems that listening loses. A change
-//! is taken up once it has stood still for a look, so that a file that is being written is not read
-//! half.
+//! Files are polled instead of watched with inotify: polling needs no library, its cost is bounded
+//! by the configuration, and it notices renames and changes on network file systems. A change is
+//! applied only once two consecutive polls agree, so that a file is not read while it is being
+//! written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use tracing::info;
 use crate::live::Live;
 use crate::reclaim::reclaim;
 
-/// How often the files are looked at.
+/// Interval between polls.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Reload whenever the files differ from what is served, for as long as this is polled, and while
-/// the configuration in use says `watch`. What is served knows its files from before they were
-/// read, so no edit falls between the reading and the first look.
+/// Reloads when the files differ from the live snapshot's, while the live configuration has `watch`
+/// on. Runs until it is dropped. The snapshot recorded its files before they were read, so an edit
+/// between that and the first poll is noticed.
 pub async fn watch(live: Arc<Live>) {
-    // What the last reload of this loop was to take up: refused or not, it is not tried again.
+    // The files of this loop's last reload. It is not tried again, even if it failed.
     let mut tried: Option<Files> = None;
     let mut last: Option<Files> = None;
     loop {
@@ -38,7 +38,7 @@ pub async fn watch(live: Arc<Live>) {
             }
         };
         let served = app.config.files.clone();
-        // A reload waits until nobody has what it replaces.
+        // A reload waits until the old app has no other owner.
         drop(app);
         let before = last.clone().unwrap_or_else(|| served.clone());
         let Ok(seen) = spawn_blocking(move || Files::look(&path, &before)).await else { continue };
@@ -52,7 +52,7 @@ pub async fn watch(live: Arc<Live>) {
     }
 }
 
-/// Unload models that nobody has asked for their time, for as long as this is polled.
+/// Unloads models that have been idle for their `keep_alive_ms`. Runs until it is dropped.
 pub async fn rest(live: Arc<Live>) {
     loop {
         sleep(LOOK).await;

@@ -1,8 +1,8 @@
-//! The weights and guests inside the program, and the cards of models that can be pulled.
+//! The models and guests that the program carries, and the cards of models that can be pulled.
 
 use std::path::PathBuf;
 
-/// The files of one model's folder: each one's name and bytes.
+/// Files of a model's folder, by name.
 pub type Files = &'static [(&'static str, &'static [u8])];
 
 macro_rules! files {
@@ -21,10 +21,10 @@ const WEIGHTS: [(&str, Files); 7] = [
     files!("toxic-bilstm": "card.toml", "model.onnx", "labels.txt", "vocab.json"),
 ];
 
-/// The model that `infer dummy phi3` writes, card and all, into the cache folder.
+/// The model that `infer dummy phi3` writes into the cache folder, together with its card.
 pub const PHI3_DUMMY: &str = "phi3-dummy";
 
-/// What to do where [`cache_folder`] finds none.
+/// Error message for a missing [`cache_folder`], with the remedy.
 pub const NO_CACHE: &str = "there is no cache folder: set INFER_CACHE to one";
 
 macro_rules! guest {
@@ -35,36 +35,36 @@ macro_rules! guest {
 
 const GUESTS: [(&str, &[u8]); 3] = [guest!("classify"), guest!("moderate"), guest!("predict")];
 
-/// The models that `builtin:NAME` names: carried, pulled, or written by this program.
+/// Names of the models that `builtin:NAME` accepts: carried, pulled, or written by this program.
 pub fn weights_names() -> impl Iterator<Item = &'static str> {
     WEIGHTS.iter().map(|(name, _)| *name).chain([PHI3_DUMMY])
 }
 
-/// The files of a model that are carried: all of them, or the card of one that is pulled; none of
-/// one that is written.
+/// Returns the carried files of a model: all of them, only the card of a model that is pulled, or
+/// `None` for a model that is written.
 pub fn weights(name: &str) -> Option<Files> {
     WEIGHTS.iter().find(|(known, _)| *known == name).map(|(_, files)| *files)
 }
 
-/// The guests that are carried.
+/// Names of the carried guests.
 pub fn guest_names() -> impl Iterator<Item = &'static str> {
     GUESTS.iter().map(|(name, _)| *name)
 }
 
-/// The bytes of a carried guest.
+/// Returns the bytes of a carried guest.
 pub fn guest(name: &str) -> Option<&'static [u8]> {
     GUESTS.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
 }
 
-/// Where ONNX Runtime's shared library is looked for: the cache folder, then where systems keep
-/// libraries.
+/// Folders that are searched for ONNX Runtime's shared library: the cache folder, then the system's
+/// library folders.
 pub fn onnxruntime_folders() -> Vec<PathBuf> {
     let cached = cache_folder().map(|folder| folder.join("onnxruntime"));
     let system = ["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
     cached.into_iter().chain(system.map(PathBuf::from)).collect()
 }
 
-/// INFER_CACHE, else `infer` in XDG_CACHE_HOME, else in ~/.cache.
+/// Returns INFER_CACHE, else `infer` in XDG_CACHE_HOME, else in ~/.cache.
 pub fn cache_folder() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("INFER_CACHE")

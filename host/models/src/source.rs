@@ -1,12 +1,12 @@
-//! Where a model or component is loaded from.
+//! The source of a model or component.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where something is loaded from.
+/// A built-in name or a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// `builtin:NAME`, carried by the program.
+    /// `builtin:NAME`: a guest or model that the program knows by name.
     Builtin(String),
     /// A path, made absolute against the configuration's folder.
     Path(PathBuf),

@@ -1,9 +1,9 @@
-//! Models' files by their content: what `infer pull` has fetched, each once, under its SHA-256.
+//! Content-addressed store of the files that `infer pull` has fetched.
 //!
-//! A file is `blobs/sha256-HEX` in the cache folder, and appears there when it is whole and
-//! verified. What it is called is a symbolic link, `models/NAME/FILE`, so two models with one file
-//! hold it once, and a name is given and taken in one step. A plain file in that place serves as
-//! well: it becomes a blob when it is pulled again, and is left alone otherwise.
+//! A file is stored once, as `blobs/sha256-HEX` in the cache folder, and appears there when it is
+//! complete and verified. Its name is a symbolic link, `models/NAME/FILE`, so two models may share
+//! a file, and a name is created or removed atomically. A plain file in place of the link works as
+//! well: the next pull makes it a blob; otherwise it is left alone.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -19,31 +19,31 @@ use infer_engine::{Card, CardFile, Format};
 use crate::source::Source;
 use crate::{builtin, weights};
 
-/// The folder of blobs.
+/// Folder of blobs.
 const BLOBS: &str = "blobs";
 
-/// The folder of names.
+/// Folder of names.
 const MODELS: &str = "models";
 
-/// What a blob's name begins with.
+/// Prefix of a blob's name.
 const PREFIX: &str = "sha256-";
 
-/// Held while a blob is put in place and named, or while those without a name are removed.
+/// Lock file, held while a blob is stored and named, and while unnamed blobs are removed.
 const LOCK: &str = ".lock";
 
-/// The folder of packed weights.
+/// Folder of packed weights.
 const PACKED: &str = "packed";
 
-/// Where half-fetched files grow, in a model's folder.
+/// Folder of partial downloads, inside a model's folder.
 pub(crate) const SCRATCH: &str = ".pull";
 
-/// Held in a model's folder by the pull that is at work there.
+/// Lock file in a model's folder, held by a running pull.
 pub(crate) const PULL_LOCK: &str = ".pull.lock";
 
-/// Folders below the one of half-fetched files, as earlier versions nested them.
+/// Maximum depth of folders in the scratch folder, which earlier versions nested.
 pub(crate) const SCRATCH_LEVELS: usize = 6;
 
-/// The store in a cache folder.
+/// The store of a cache folder.
 #[derive(Clone, Debug)]
 pub struct Store {
     cache: PathBuf,
@@ -52,98 +52,98 @@ pub struct Store {
 /// A model's file in the store.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// The model, as `builtin:NAME` and the commands call it.
+    /// Name of the model, as in `builtin:NAME` and on the command line.
     pub name: String,
-    /// Its card's entry; none where there is no card of that name.
+    /// Entry of its card; `None` without a card of that name.
     pub file: Option<CardFile>,
-    /// Where it is named.
+    /// Path of its name.
     pub path: PathBuf,
-    /// Its size; none where it is not there.
+    /// Size in bytes; `None` if the file is missing.
     pub bytes: Option<u64>,
-    /// Bytes that an interrupted pull has left.
+    /// Bytes that interrupted pulls have left.
     pub partial_bytes: u64,
-    /// The blob that it is; none for a plain file.
+    /// Path of its blob; `None` for a plain file.
     pub blob: Option<PathBuf>,
 }
 
-/// A file that was verified and reached the disk, and may become a blob.
+/// A verified file that is synced to disk and may become a blob.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole<'f> {
-    /// The folder that it is in, on the same disk.
+    /// Its folder, on the same disk as the store.
     pub folder: &'f Folder,
-    /// Its name there.
+    /// Its name in that folder.
     pub name: &'f str,
-    /// The file itself.
+    /// The open file.
     pub file: &'f File,
 }
 
-/// What a removal freed.
+/// Files and bytes that a removal has freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freed {
-    /// Files.
+    /// Number of files.
     pub files: usize,
-    /// Their bytes.
+    /// Total size of the files, in bytes.
     pub bytes: u64,
 }
 
 impl Store {
-    /// The store in the cache folder.
+    /// Opens the store in the cache folder.
     ///
     /// # Errors
     ///
-    /// When there is no cache folder.
+    /// If there is no cache folder.
     pub fn open() -> anyhow::Result<Self> {
         Ok(Store { cache: builtin::cache_folder().context(builtin::NO_CACHE)? })
     }
 
-    /// Where `name`'s files are named, as a path.
+    /// Path of the folder of the model `name`.
     #[must_use]
     pub fn folder(&self, name: &str) -> PathBuf {
         self.cache.join(MODELS).join(name)
     }
 
-    /// The folder in which `name`'s files are named, which is created where it is missing.
+    /// Opens the folder of the model `name`, and creates it if it is missing.
     ///
     /// # Errors
     ///
-    /// When it cannot be created, or a link is in its place.
+    /// If it cannot be created, or is a link.
     pub fn model(&self, name: &str) -> anyhow::Result<Folder> {
         let folder = self.create(MODELS)?.create_folder(name);
         folder.with_context(|| format!("cannot open `{}`", self.folder(name).display()))
     }
 
-    /// Where a file with this hash is.
+    /// Path of the blob with this hash.
     #[must_use]
     pub fn blob(&self, sha256: &str) -> PathBuf {
         self.cache.join(BLOBS).join(blob_name(sha256))
     }
 
-    /// Take `whole` as the blob of its hash, and name it in the model's folder `place`.
+    /// Stores `whole` as the blob of its hash, and links it in the model's folder `place`.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written.
+    /// If the folder cannot be written.
     pub fn keep(&self, file: &CardFile, whole: Whole<'_>, place: &Folder) -> anyhow::Result<()> {
         let (blobs, _lock) = self.lock()?;
         let blob = blob_name(&file.sha256);
-        // Against being written by mistake while it is mapped; replacing and removing it stay
-        // possible.
+        // Read-only, against accidental writes while it is mapped; it can still be replaced or
+        // removed.
         let Whole { folder, name, file: opened } = whole;
         opened
             .set_permissions(fs::Permissions::from_mode(0o444))
             .and_then(|()| folder.rename(name, &blobs, &blob))
             .with_context(|| format!("cannot write `{}`", blobs.join(&blob).display()))?;
-        // A rename itself reaches the disk with its folder. What a crash loses is fetched again.
+        // Makes the rename durable. A blob that a crash loses is fetched again.
         let _ = blobs.sync();
         link(&file.path, &blob, place)
     }
 
-    /// Name the blob of `file` in the model's folder `place`, if there is one that is as the card
-    /// says. One that is not is removed.
+    /// Links the blob of `file` in the model's folder `place`, if it exists and matches the card.
+    /// Removes a blob that does not match. Returns true if it was linked.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written.
+    /// If the folder cannot be written.
     pub fn find(&self, file: &CardFile, place: &Folder) -> anyhow::Result<bool> {
         let (blobs, _lock) = self.lock()?;
         let blob = blob_name(&file.sha256);
@@ -160,11 +160,11 @@ impl Store {
         Ok(true)
     }
 
-    /// What is there, by name: whole files, damaged ones, and what interrupted pulls have left.
+    /// Lists files by model: complete, damaged, and partial ones.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn list(&self) -> anyhow::Result<Vec<Stored>> {
         let mut all = Vec::new();
         if let Some(models) = self.existing(MODELS)? {
@@ -179,11 +179,11 @@ impl Store {
         Ok(all)
     }
 
-    /// Blobs that no name leads to.
+    /// Lists blobs without a name.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn unnamed(&self) -> anyhow::Result<Vec<PathBuf>> {
         let Some(blobs) = self.existing(BLOBS)? else { return Ok(Vec::new()) };
         Ok(self.unnamed_in(&blobs)?.into_iter().map(|name| blobs.join(name)).collect())
@@ -204,11 +204,11 @@ impl Store {
         Ok(unnamed)
     }
 
-    /// Remove the model `name`, and its file where no other model has it too.
+    /// Removes the model `name`, and its blob unless another model shares it.
     ///
     /// # Errors
     ///
-    /// When nothing is called that, when a pull is at work on it, or when it cannot be removed.
+    /// If there is no such model, a pull of it is in progress, or it cannot be removed.
     pub fn remove(&self, name: &str) -> anyhow::Result<Freed> {
         let is_plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0']);
         let models = self.existing(MODELS)?;
@@ -251,7 +251,7 @@ impl Store {
         for blob in self.unnamed_in(&blobs)? {
             freed.add(&blobs, &blob)?;
         }
-        // What was packed of it; of a file that stays under another name, it stays as well.
+        // Packed weights go with their blob; those of a blob that another model shares stay.
         if let Some(packed) = self.existing(PACKED)? {
             for name in names(&packed)? {
                 let is_of_it =
@@ -266,11 +266,11 @@ impl Store {
         Ok(freed)
     }
 
-    /// The folder of blobs, locked.
+    /// Opens the folder of blobs and locks it.
     fn lock(&self) -> anyhow::Result<(Folder, File)> {
         let blobs = self.create(BLOBS)?;
         let lock = blobs.lock_file(LOCK).and_then(|lock| {
-            // Held for as long as a file is hashed, at most.
+            // Waits at most as long as another process hashes a file.
             lock.lock()?;
             Ok(lock)
         });
@@ -283,7 +283,7 @@ impl Store {
         folder.with_context(|| format!("cannot open `{}`", self.cache.join(name).display()))
     }
 
-    /// The folder `name` of the cache, if there is one.
+    /// Opens the folder `name` of the cache, if it exists.
     fn existing(&self, name: &str) -> anyhow::Result<Option<Folder>> {
         match Folder::existing(self.cache.join(name)) {
             Ok(folder) => Ok(Some(folder)),
@@ -306,9 +306,9 @@ impl Freed {
     }
 }
 
-/// Name the blob `blob` in `place`, a folder of the cache's models.
+/// Links the blob `blob` in `place`, a model's folder of the cache.
 fn link(name: &str, blob: &str, place: &Folder) -> anyhow::Result<()> {
-    // From models/NAME, so that the cache folder may be moved.
+    // Relative to models/NAME, so that the cache folder may be moved.
     let target = Path::new("../..").join(BLOBS).join(blob);
     place
         .replace_with_link(name, &target)
@@ -317,8 +317,8 @@ fn link(name: &str, blob: &str, place: &Folder) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The files of the model `name` in its folder: those of its card, or without one whatever is
-/// there.
+/// Returns the files of the model `name` in its folder: those of its card, or without a card all
+/// files.
 fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
     let scratch = folder.folder(SCRATCH).and_then(|scratch| scratch.bytes(SCRATCH_LEVELS));
     let partial_bytes = scratch.unwrap_or(0);
@@ -345,14 +345,14 @@ fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
     }
 }
 
-/// The card of the model `name`: one that the program carries, or one that it has written.
+/// Returns the card of the model `name`, carried by the program or written by it.
 fn card(name: &str) -> Option<Card> {
     let source = Source::Builtin(name.to_owned());
     let listed = if weights::exists(name) { weights::list(&source).ok() } else { None };
     listed.map(|listed| listed.card).filter(|card| card.format == Format::Gguf)
 }
 
-/// The hash that a blob is named by.
+/// Returns the hash in a blob's name.
 #[must_use]
 pub fn sha256(blob: &Path) -> Option<&str> {
     let digits = blob.file_name()?.to_str()?.strip_prefix(PREFIX)?;
@@ -374,7 +374,7 @@ mod tests {
 
     use super::*;
 
-    /// A store in a folder of its own, and a file that it may keep.
+    /// Creates a store in a temporary folder, and a file for it.
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store { cache: folder.path().join("cache") };
@@ -386,7 +386,7 @@ mod tests {
         CardFile { path: "m.gguf".to_owned(), role: Role::Model, bytes: content.len() as u64, sha256 }
     }
 
-    /// Fetch `content` as the model `name`, as `infer pull` would.
+    /// Stores `content` as the model `name`, as `infer pull` would.
     fn keep(store: &Store, name: &str, content: &str) -> PathBuf {
         let folder = store.model(name).unwrap();
         folder.replace("fetched", content.as_bytes(), 0o600).unwrap();
@@ -451,7 +451,7 @@ mod tests {
         fs::write(&blob, "CONTENT").unwrap();
         assert!(!store.find(&file("content"), &store.model("one").unwrap()).unwrap());
         assert!(!blob.exists(), "and is gone");
-        // Nor is a FIFO waited for.
+        // A FIFO does not block it either.
         rustix::fs::mknodat(
             rustix::fs::CWD,
             &blob,
@@ -468,7 +468,7 @@ mod tests {
         let (_folder, store) = store();
         keep(&store, "one", "content");
         keep(&store, "two", "other");
-        // As a crash between the blob's rename and its name would leave it.
+        // The state after a crash between renaming the blob and linking it.
         fs::remove_file(store.folder("two").join("m.gguf")).unwrap();
         assert_eq!(store.unnamed().unwrap(), [store.blob(&file("other").sha256)]);
         let packed = store.cache.join("packed");
@@ -520,7 +520,7 @@ mod tests {
         let two = store.model("two").unwrap();
         let told = format!("{:#}", store.find(&file("content"), &two).unwrap_err());
         assert!(told.ends_with(".lock`: it is a symbolic link, expected a regular file"), "{told}");
-        // A link that is named like a pull's lock.
+        // A link with the name of a pull's lock.
         symlink(victim.join("keys"), two.join(PULL_LOCK)).unwrap();
         assert!(store.remove("two").is_err());
         for name in [MODELS, BLOBS] {

@@ -1,4 +1,4 @@
-//! From a configured source to its weights: carried by the program, pulled into the cache folder,
+//! Loads the weights of a configured source: carried by the program, pulled into the cache folder,
 //! or at a path.
 
 use std::path::{Path, PathBuf};
@@ -9,48 +9,49 @@ use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights};
 use crate::builtin;
 use crate::source::Source;
 
-/// What the weights of a source are, and whether their files are there.
+/// Description of a source's weights, and the state of their files.
 pub struct Listed {
-    /// What they are.
+    /// The card, or one derived from a GGUF file.
     pub card: Card,
-    /// Whether they could be loaded.
+    /// State of the files.
     pub state: State,
-    /// Whether the weights are random, by the header of a model's file that is there.
+    /// True for random weights, as marked in the header of a GGUF file; false if the file is
+    /// missing.
     pub dummy: bool,
-    /// The types of a language model's weights, as [`GgufSummary::weight_types`], where its file is
-    /// there.
+    /// Types of a language model's weights, as [`GgufSummary::weight_types`]; `None` if the file is
+    /// missing.
     pub weight_types: Option<String>,
 }
 
-/// Whether weights could be loaded, judged by their files' sizes; hashes are verified when they
-/// are.
+/// State of a source's files, judged by their sizes; hashes are verified when the weights are
+/// loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Every file is there.
+    /// All files exist.
     Ready,
-    /// The model's file is to be fetched with `infer pull`, or written with `infer dummy`.
+    /// The model's file has to be fetched with `infer pull`, or written with `infer dummy`.
     Absent,
-    /// A file is there and cannot be the card's.
+    /// A file exists but cannot be the card's, for this reason.
     Damaged(String),
 }
 
-/// How often a language model's file is hashed, and its weights packed.
+/// Cached data of a language model that a later start reuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
-    /// At every start: nothing is kept.
+    /// Nothing is cached: every start hashes the file and packs the weights.
     Off,
-    /// The file is hashed anew; packed weights are used where there are some for this hash.
+    /// Packed weights are cached by hash; every start hashes the file.
     Packed,
-    /// Once, as long as the file is unchanged.
+    /// Hash and packed weights are cached as long as the file is unchanged.
     All,
 }
 
-/// The verified weights of `source`.
+/// Loads and verifies the weights of `source`.
 ///
 /// # Errors
 ///
-/// When a file is missing or differs from its card. A file that can be fetched is told with the
-/// command that does.
+/// If a file is missing or differs from its card. The error of a file that can be fetched names the
+/// command for it.
 pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
     let cache = builtin::cache_folder().filter(|_| reuse != Reuse::Off);
     let cache = cache.map(|cache| WeightCache { folder: cache.join("packed"), rehash: reuse != Reuse::All });
@@ -72,11 +73,11 @@ pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
     })
 }
 
-/// What the weights of `source` are. Of their files no more is read than the header of a GGUF.
+/// Describes the weights of `source`. Of the files only the header of a GGUF is read.
 ///
 /// # Errors
 ///
-/// When the card cannot be read, or a file without one describes itself badly.
+/// If the card cannot be read, or a GGUF file without a card has an invalid header.
 pub fn list(source: &Source) -> anyhow::Result<Listed> {
     let (card, folder, carried) = match source {
         Source::Builtin(name) => match builtin::weights(name) {
@@ -116,26 +117,25 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
     Ok(Listed { card, state, dummy, weight_types })
 }
 
-/// Where the files of a built-in model are that the program does not carry; none where there is no
-/// cache folder.
+/// Folder of a built-in model's files that the program does not carry; `None` without a cache
+/// folder.
 pub fn folder(name: &str) -> Option<PathBuf> {
     builtin::cache_folder().map(|cache| cache.join("models").join(name))
 }
 
-/// Whether a path is of a GGUF file, to be served without a card: by its name, or by its first
-/// bytes whatever its name.
+/// Returns true for a GGUF file, by its name or its first bytes. Such a file needs no card.
 pub fn is_gguf(path: &Path) -> bool {
     path.is_file()
         && (path.extension().is_some_and(|extension| extension == "gguf") || GgufSummary::begins(path))
 }
 
-/// Whether there is a card of a built-in model: of one that this program writes itself, only once
-/// it has.
+/// Returns true if the built-in model `name` has a card; a model that this program writes has one
+/// only after it was written.
 pub fn exists(name: &str) -> bool {
     builtin::weights(name).is_some() || written(name).is_ok()
 }
 
-/// How to get the file of `card`, which is not there; none when its card says of no place.
+/// Explains how to get the missing file of `card`; `None` if the card names no source.
 pub fn way_out(card: &Card, source: &Source) -> Option<String> {
     if card.download == infer_engine::Download::default() {
         return None;
@@ -147,7 +147,7 @@ pub fn way_out(card: &Card, source: &Source) -> Option<String> {
     Some(format!("run `infer pull {what}`, or put the file there by hand{}", by_hand(card)))
 }
 
-/// Where a person finds the file.
+/// Names the place where a person can download the file.
 pub fn by_hand(card: &Card) -> String {
     card.download.hub.as_ref().map_or_else(String::new, |hub| {
         format!(
@@ -159,7 +159,7 @@ pub fn by_hand(card: &Card) -> String {
 
 const CARD: &str = "card.toml";
 
-/// The folder of weights that this program writes itself.
+/// Folder of a built-in model that this program has written.
 fn written(name: &str) -> anyhow::Result<PathBuf> {
     let model = name.strip_suffix("-dummy").with_context(|| format!("no built-in weights `{name}`"))?;
     let folder = folder(name).context(builtin::NO_CACHE)?;

@@ -1,11 +1,11 @@
-//! Checks of what components are asked before they are served.
+//! Checks the self-tests of components.
 
 use super::Checker;
 use crate::component_test::{ComponentTest, TestImage};
 use crate::place::Place;
 use crate::{data_url, file};
 
-/// The most tests of a component.
+/// Maximum number of tests of a component.
 const MAX: usize = 64;
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {

@@ -1,4 +1,4 @@
-//! Checks of the listeners, limits and keys.
+//! Checks listeners, limits and keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,16 +17,16 @@ use crate::keys::KeyHash;
 use crate::place::Place;
 use crate::server::{ANY_ORIGIN, ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};
 
-/// As many keys as are compared with every request's.
+/// Limit on keys, because every request's key is compared with all of them.
 const MAX_KEYS: usize = 1_000;
 
-/// Whether `text` is an origin as RFC 6454 serialises it, which is compared byte by byte.
+/// Returns true for an origin in the serialisation of RFC 6454; origins are compared byte by byte.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else { return false };
     let usual = match scheme {
         "http" => 80,
         "https" => 443,
-        // Extensions and apps have schemes of their own.
+        // Extensions and apps have other schemes, without a default port.
         _ => 0,
     };
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
@@ -43,7 +43,7 @@ fn is_origin(text: &str) -> bool {
             !host.is_empty() && host.bytes().all(plain)
         }
     };
-    // A browser leaves out the usual port.
+    // A browser omits the default port.
     is_scheme && is_host && port.is_some_and(|port| port != Some(usual))
 }
 
@@ -118,7 +118,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         server
     }
 
-    /// Origins as browsers write them.
+    /// Checks that origins are written as browsers send them.
     fn origins(&mut self, typed: &[Spanned<String>]) -> Vec<String> {
         for origin in typed {
             let text = origin.get_ref();
@@ -155,7 +155,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         typed.iter().map(|(alias, component)| (alias.clone(), component.get_ref().clone())).collect()
     }
 
-    /// The address typed at `key`, and where.
+    /// Parses the address at `key`; returns it with its offset in the file.
     fn address(&mut self, key: &str, typed: Option<&Spanned<String>>) -> Option<(usize, Address)> {
         let typed = typed?;
         let at = typed.span().start;
@@ -168,7 +168,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         }
     }
 
-    /// Who reaches the listeners: on the operator's own one nobody is asked for a key.
+    /// Rejects listeners that other machines reach without a key; `admin_listen` never asks for
+    /// one.
     fn addresses(
         &mut self,
         [listen, admin]: [Option<(usize, Address)>; 2],
@@ -207,7 +208,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 most.min(256),
                 1..=1_000_000,
             ),
-            // hyper reads into a buffer of at least 8 KiB.
+            // hyper's read buffer has at least 8 KiB.
             header_bytes: self.size(
                 "",
                 "max_header_bytes",
@@ -221,7 +222,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         }
     }
 
-    /// A bucket where a rate was typed; it holds a second's requests unless `burst` says otherwise.
+    /// Returns a token bucket if a rate is configured; without `burst` it holds one second's
+    /// requests.
     fn rate(
         &mut self,
         subject: &str,
@@ -253,7 +255,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             let subject = format!("key `{name}`");
             let at = key.hash.span().start;
             let Ok(hash) = key.hash.get_ref().parse::<KeyHash>() else {
-                // What stands there may be a key itself: it is not repeated.
+                // The value may be a key itself, so the message does not repeat it.
                 let message = format!(
                     "{subject}: `hash` is of {} characters, expected `sha256:` and 64 hexadecimal digits, as \
                      `infer key new` prints it",

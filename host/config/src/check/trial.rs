@@ -1,4 +1,4 @@
-//! Checks of the next versions of models.
+//! Checks the next versions of models.
 
 use toml::Spanned;
 
@@ -8,8 +8,8 @@ use crate::file;
 use crate::place::{Mistake, Place};
 use crate::trial::{Next, Trial};
 
-/// The tolerance of a shadow where none is typed: probabilities that differ by so little seldom
-/// decide otherwise.
+/// Default tolerance of a shadow: probabilities that differ by less seldom lead to another
+/// decision.
 const TOLERANCE: f64 = 0.05;
 
 impl<P: Fn(usize) -> Place> Checker<'_, P> {
@@ -43,8 +43,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         Next { at: (self.place)(offset), source, trial }
     }
 
-    /// A request's answer is of one version of everything; with two canaries it would be one of
-    /// four.
+    /// Rejects a second canary: the requests would be divided between four combinations of
+    /// versions.
     pub(super) fn one_canary(&mut self, models: &std::collections::BTreeMap<String, ModelConfig>) {
         let is_canary = |next: &&Next| matches!(next.trial, Trial::Canary { .. });
         let named = models

@@ -1,4 +1,4 @@
-//! The end of what is served no more: it goes when the last request that knows it has ended.
+//! Unloads a replaced snapshot once the last request that uses it has ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use tracing::{info, warn};
 use crate::reclaim::reclaim;
 use crate::registry::App;
 
-/// How often it is looked whether anybody is left.
+/// Interval between checks whether a snapshot is still in use.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How long requests may hold what is served no more before the log says so.
+/// Time after which requests that still hold a replaced snapshot are logged.
 const LONG: Duration = Duration::from_secs(60);
 
-/// The models of one version that the next has not.
+/// The models of a replaced snapshot that the next one does not share.
 pub(super) struct Retired {
     models: Vec<Arc<Model>>,
 }
@@ -29,10 +29,10 @@ impl Retired {
         Retired { models: gone.cloned().collect() }
     }
 
-    /// Wait until nobody is left, then unload.
+    /// Waits until no request uses `old`, then unloads it.
     ///
-    /// The last of each is let go here: a model's end waits for its threads, which belongs on no
-    /// thread of requests.
+    /// The last reference is dropped here, on a blocking thread: dropping a model waits for its
+    /// threads, which must not block a thread that serves requests.
     pub(super) async fn drain(self, old: Arc<App>, next: Arc<App>) {
         let began = Instant::now();
         let mut app = alone(old).await;
@@ -40,7 +40,7 @@ impl Retired {
             Some(canary) => Some(alone(canary.app).await),
             None => None,
         };
-        // Components hold models too, and a shadow is asking one.
+        // Components hold models too, and a shadow sends requests to one.
         let _ = spawn_blocking(move || drop((app, canary))).await;
         for model in self.models {
             let name = model.name().to_owned();
@@ -56,7 +56,7 @@ impl Retired {
     }
 }
 
-/// Unload what was never served, beside `old`.
+/// Unloads `app`, which was never live; `old` stays live.
 pub(super) fn unload(app: App, old: Arc<App>) {
     spawn_blocking(move || {
         drop(app);
@@ -73,7 +73,7 @@ fn settle(app: &App) {
     }
 }
 
-/// What is shared, once nobody else has it.
+/// Waits until `shared` has no other owner, and returns its value.
 async fn alone<T>(shared: Arc<T>) -> T {
     let mut shared = shared;
     let mut due = Instant::now() + LONG;
@@ -90,7 +90,7 @@ async fn alone<T>(shared: Arc<T>) -> T {
     }
 }
 
-/// The same, where that comes about before `until`.
+/// As `alone`, but returns `None` at `until`.
 pub async fn own<T>(shared: Arc<T>, until: Instant) -> Option<T> {
     tokio::time::timeout_at(until.into(), alone(shared)).await.ok()
 }

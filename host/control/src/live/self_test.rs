@@ -1,4 +1,4 @@
-//! What models and components are asked before they are served: a card's tests, and those of the
+//! Self-tests of models and components before they are served: the tests of cards and those of the
 //! configuration.
 
 use std::sync::Arc;
@@ -15,36 +15,36 @@ use tokio::time::sleep;
 
 use crate::registry::{App, LoadedComponent};
 
-/// How long all tests of one model or component may take.
+/// Time limit for all tests of one model or component.
 const TIME: Duration = Duration::from_secs(60);
 
-/// How long to wait where requests of others leave no room.
+/// Pause before a test is repeated that found the server busy.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The longest image of a test, in bytes.
+/// Maximum size of a test's image, in bytes.
 const LONGEST: u64 = 32 << 20;
 
-/// What a component without tests is asked: whatever it answers is right, as long as it answers.
+/// Input for a moderator without tests; any answer passes.
 const TEXT: &str = "Hello there.";
 
-/// The same for images: 8 by 8 pixels of grey, in PNG.
+/// Input for a classifier without tests: 8 by 8 pixels of grey, in PNG.
 const PIXELS: &str =
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADElEQVR4nGNgIB4AAABIAAGOmKtZAAAAAElFTkSuQmCC";
 
-/// What was asked.
+/// Number of tests that passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tested {
     /// Tests of cards.
     pub models: usize,
-    /// Tests of components, those included that they have without being given any.
+    /// Tests of components, including the default test of a component that configures none.
     pub components: usize,
 }
 
-/// Ask all of `app` that `old` has not.
+/// Tests the models and components of `app` that `old` does not share.
 ///
 /// # Errors
 ///
-/// The first that does not answer as expected.
+/// If a test fails; the error is that of the first.
 pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
     let mut tested = Tested::default();
     for version in app.versions() {
@@ -90,7 +90,7 @@ async fn component(policy: &LoadedComponent, tests: &[ComponentTest]) -> anyhow:
     Ok(tests.len())
 }
 
-/// Ask a component that was given no tests whether it answers at all.
+/// Checks that a component without configured tests answers a default input.
 async fn unasked(policy: &LoadedComponent, request: &Request) -> anyhow::Result<usize> {
     let answered = match policy.component.world() {
         World::Moderator => {
@@ -101,13 +101,13 @@ async fn unasked(policy: &LoadedComponent, request: &Request) -> anyhow::Result<
             let image = STANDARD.decode(PIXELS).context("the image of self-tests")?;
             patient(request, || policy.component.classify(request, &image, 1)).await.map(|_| ())
         }
-        // What it could be asked depends on its models.
+        // A valid input depends on its models.
         World::Predictor => return Ok(0),
-        // Whatever it were asked, it might act upon it.
+        // Any request may have side effects.
         World::Handler => return Ok(0),
     };
     match answered {
-        // It may want other content.
+        // The component works, but accepts only other content.
         Err(CallError::Fault {
             fault: Fault::InvalidInput(_) | Fault::UnsupportedMedia(_) | Fault::TooLarge(_),
             ..
@@ -144,7 +144,7 @@ async fn one(policy: &LoadedComponent, request: &Request, test: &ComponentTest) 
     }
 }
 
-/// Ask again while requests leave no room for the question.
+/// Repeats the call while the server is busy with requests.
 async fn patient<T, F: Future<Output = Outcome<T>>>(
     request: &Request,
     ask: impl Fn() -> F,
@@ -171,7 +171,7 @@ fn judge(test: &ComponentTest, verdict: &Verdict) -> anyhow::Result<()> {
         let found = verdict.scores.iter().find(|score| score.category == *category);
         let found = found.map(|score| f64::from(score.score));
         let found = found.with_context(|| format!("`{category}` has no score, expected {expected}"))?;
-        // A score that is no number is refused before.
+        // NaN is not possible here: such a score was rejected before.
         if (found - expected).abs() > test.tolerance {
             bail!("`{category}` scores {found}, expected {expected} ± {}", test.tolerance);
         }

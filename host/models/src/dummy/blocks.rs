@@ -1,33 +1,32 @@
-//! Blocks of random weights, in the layouts of ggml's quantised types.
+//! Blocks of random weights in the layouts of ggml's quantised types.
 //!
-//! Codes are uniform. A scale is chosen so that codes times scale have a standard deviation of
-//! about 0.02, and the middle of the codes is 0: exactly for the types with minima, and else by
-//! signs of scales that are random themselves.
+//! Codes are uniform. Scales give the weights a standard deviation of about 0.02 and a mean of 0.
+//! The mean is exact for types with minima; for other types the scales have random signs.
 
 use half::f16;
 
-/// Elements of the types with `K` in their names.
+/// Elements of a block of the types with `K` in their names.
 const SUPER: usize = 256;
 
-/// How a tensor's elements are stored.
+/// Storage types of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockType {
-    /// Plain; here always 1, as the weights of a norm.
+    /// Plain floats; here always 1, as the weights of a norm.
     F32,
     /// A scale and 32 codes of 4 bits.
     Q4_0,
     /// A scale and 32 codes of 8 bits.
     Q8_0,
-    /// 8 scales and minima of 6 bits, 256 codes of 4.
+    /// 8 scales and minima of 6 bits, and 256 codes of 4 bits.
     Q4K,
-    /// 8 scales and minima of 6 bits, 256 codes of 5.
+    /// 8 scales and minima of 6 bits, and 256 codes of 5 bits.
     Q5K,
-    /// 16 scales of 8 bits, 256 codes of 6.
+    /// 16 scales of 8 bits, and 256 codes of 6 bits.
     Q6K,
 }
 
 impl BlockType {
-    /// ggml's number of the type.
+    /// The type's number in ggml.
     pub(super) fn number(self) -> u32 {
         match self {
             BlockType::F32 => 0,
@@ -39,7 +38,7 @@ impl BlockType {
         }
     }
 
-    /// Elements of a block.
+    /// Elements per block.
     pub(super) fn elements(self) -> usize {
         match self {
             BlockType::F32 => 1,
@@ -48,7 +47,7 @@ impl BlockType {
         }
     }
 
-    /// Bytes of a block.
+    /// Bytes per block.
     pub(super) fn bytes(self) -> usize {
         match self {
             BlockType::F32 => 4,
@@ -60,7 +59,7 @@ impl BlockType {
         }
     }
 
-    /// Fill whole blocks.
+    /// Fills whole blocks with random weights.
     pub(super) fn fill(self, random: &mut Random, blocks: &mut [u8]) {
         if self == BlockType::F32 {
             for value in blocks.chunks_exact_mut(4) {
@@ -72,16 +71,17 @@ impl BlockType {
         for block in blocks.chunks_exact_mut(self.bytes()) {
             match self {
                 BlockType::F32 => {}
-                // Codes less 8: standard deviation 4.61, mean -0.5.
+                // Codes minus 8: standard deviation 4.61, mean -0.5.
                 BlockType::Q4_0 => half(&mut block[..2], random.signed(0.0043)),
-                // Standard deviation 73.9, mean -0.5.
+                // Codes: standard deviation 73.9, mean -0.5.
                 BlockType::Q8_0 => half(&mut block[..2], random.signed(0.00027)),
-                // Codes of 0 to 15, standard deviation 4.61, and scales of 16 to 31.
+                // Codes from 0 to 15: standard deviation 4.61; scales from 16 to 31.
                 BlockType::Q4K => minima(block, random, 48, 7.5),
-                // Codes of 0 to 31, standard deviation 9.23.
+                // Codes from 0 to 31: standard deviation 9.23.
                 BlockType::Q5K => minima(block, random, 24, 15.5),
                 BlockType::Q6K => {
-                    // Codes less 32: standard deviation 18.5; scales of 32 to 63 and either sign.
+                    // Codes minus 32: standard deviation 18.5; scales from 32 to 63, of either
+                    // sign.
                     for scale in &mut block[192..208] {
                         let size = 32 + (*scale & 31);
                         *scale = if *scale & 32 == 0 { size } else { size.wrapping_neg() };
@@ -93,9 +93,9 @@ impl BlockType {
     }
 }
 
-/// Scale, minimum, and the eight pairs of a block of Q4_K or Q5_K. Each pair is a number twice, and
-/// the block's minimum is its scale times `middle`, so that codes of that value are 0. A scale of
-/// about `scale` / 2^18 times `middle` is an exact f16.
+/// Writes the scale, the minimum and the eight pairs of a block of Q4_K or Q5_K. Both numbers of a
+/// pair are equal, and the block's minimum is its scale times `middle`, so that codes equal to
+/// `middle` mean 0. A scale of about `scale` / 2^18 times `middle` is an exact f16.
 fn minima(block: &mut [u8], random: &mut Random, scale: u64, middle: f32) {
     let scale = (scale - 4 + random.next() % 9) as f32 / 262_144.0;
     half(&mut block[..2], scale);
@@ -114,12 +114,11 @@ fn half(place: &mut [u8], value: f32) {
     place.copy_from_slice(&f16::from_f32(value).to_le_bytes());
 }
 
-/// Numbers of SplitMix64 (Steele, Lea, Flood 2014): fast, and good enough for weights that mean
-/// nothing.
+/// SplitMix64 (Steele, Lea, Flood 2014): a fast generator without cryptographic strength.
 pub(super) struct Random(u64);
 
 impl Random {
-    /// The sequence of `stream` under `seed`.
+    /// Seeds the sequence number `stream` of `seed`.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
         Random(Random(Random(seed).next() ^ stream).next())
     }
@@ -138,12 +137,12 @@ impl Random {
         }
     }
 
-    /// From 7/8 to 9/8 of `size`.
+    /// Returns a number from 7/8 to 9/8 of `size`.
     fn near(&mut self, size: f32) -> f32 {
         size * (7.0 / 8.0 + (self.next() >> 40) as f32 / (1_u64 << 26) as f32)
     }
 
-    /// As [`Random::near`], of either sign.
+    /// As [`Random::near`], with a random sign.
     fn signed(&mut self, size: f32) -> f32 {
         let near = self.near(size);
         if self.next() & 1 == 0 { near } else { -near }

@@ -1,4 +1,4 @@
-//! `builtin:phi3-dummy`: a dummy with a card, in the cache folder.
+//! `builtin:phi3-dummy`: a dummy model with a card, in the cache folder.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use anyhow::Context as _;
 use super::phi3::{Mix, Written, phi3};
 use crate::{builtin, disk, weights};
 
-/// Write `builtin:phi3-dummy`, card and all, into the cache folder.
+/// Writes `builtin:phi3-dummy` with its card into the cache folder.
 ///
 /// # Errors
 ///
-/// When there is no cache folder, or it cannot be written.
+/// If there is no cache folder, or it cannot be written.
 pub fn builtin_phi3(mix: Mix, seed: u64) -> anyhow::Result<(PathBuf, Written)> {
     let folder = weights::folder(builtin::PHI3_DUMMY).context(builtin::NO_CACHE)?;
     let name = format!("{}-{}.gguf", builtin::PHI3_DUMMY, mix.name());

@@ -1,16 +1,16 @@
-//! The header of a GGUF file, version 3: metadata, then each tensor's name, shape, type and place.
+//! Header of a GGUF file, version 3: metadata, then each tensor's name, shape, type and offset.
 //!
-//! The layout is that of docs/gguf.md in the ggml repository.
+//! The layout follows docs/gguf.md in the ggml repository.
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::blocks::BlockType;
 
-/// Phi-3's metadata with no tensors, tokenizer and chat template included: llama.cpp's
+/// Phi-3's metadata without tensors, including tokenizer and chat template: llama.cpp's
 /// ggml-vocab-phi-3.gguf.
 const VOCABULARY: &[u8] = include_bytes!("../../../../weights/phi3/vocab.gguf");
 
-/// Where tensors' data begin, and each of them: a multiple of this.
+/// Alignment of the data section, and of each tensor in it.
 const ALIGNMENT: usize = 32;
 
 const UINT32: u32 = 4;
@@ -18,7 +18,7 @@ const BOOL: u32 = 7;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
-/// A tensor to be written.
+/// A tensor of the file.
 pub(super) struct Tensor {
     pub(super) name: String,
     /// 1 for a vector.
@@ -29,13 +29,13 @@ pub(super) struct Tensor {
 }
 
 impl Tensor {
-    /// Size of the data: for the shapes here a multiple of the alignment.
+    /// Size of the data; for the shapes here a multiple of the alignment.
     pub(super) fn bytes(&self) -> usize {
         self.rows * self.columns / self.ty.elements() * self.ty.bytes()
     }
 }
 
-/// The header, up to where the data of the first tensor begin.
+/// Returns the header, up to the data of the first tensor.
 pub(super) fn write(tensors: &[Tensor], file_type: u32) -> anyhow::Result<Vec<u8>> {
     let replaced = ["general.name", "general.file_type"];
     let kept: Vec<_> =
@@ -54,7 +54,7 @@ pub(super) fn write(tensors: &[Tensor], file_type: u32) -> anyhow::Result<Vec<u8
     string(&mut out, "general.file_type");
     out.extend(UINT32.to_le_bytes());
     out.extend(file_type.to_le_bytes());
-    // As config.json of Phi-3-mini-4k-instruct has it; the vocabulary's file does not.
+    // From config.json of Phi-3-mini-4k-instruct; the vocabulary file lacks it.
     string(&mut out, "phi3.attention.sliding_window");
     out.extend(UINT32.to_le_bytes());
     out.extend(2_047_u32.to_le_bytes());
@@ -66,7 +66,7 @@ pub(super) fn write(tensors: &[Tensor], file_type: u32) -> anyhow::Result<Vec<u8
         ensure!(tensor.columns % tensor.ty.elements() == 0, "`{}` has half a block in a row", tensor.name);
         ensure!(tensor.bytes() % ALIGNMENT == 0, "`{}` would leave the next tensor unaligned", tensor.name);
         string(&mut out, &tensor.name);
-        // The innermost dimension goes first.
+        // The innermost dimension comes first.
         let dimensions = [tensor.columns, tensor.rows];
         let dimensions = if tensor.rows == 1 { &dimensions[..1] } else { &dimensions };
         out.extend((dimensions.len() as u32).to_le_bytes());
@@ -86,7 +86,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// Each metadata entry of a GGUF file: its key, and the bytes of key, type and value.
+/// Returns the metadata entries of a GGUF file: the key, and the bytes of key, type and value.
 fn entries(file: &[u8]) -> anyhow::Result<Vec<(&str, &[u8])>> {
     let mut rest = Rest(file);
     ensure!(rest.take(4)? == b"GGUF" && rest.u32()? == 3, "not a GGUF file of version 3");
@@ -103,7 +103,7 @@ fn entries(file: &[u8]) -> anyhow::Result<Vec<(&str, &[u8])>> {
     Ok(entries)
 }
 
-/// What is left to read.
+/// The bytes that have not been read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -152,7 +152,7 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// Bytes of a value that is no string and no array.
+/// Bytes of a value of fixed size; `None` for a string or an array.
 fn fixed(ty: u32) -> Option<usize> {
     match ty {
         0 | 1 | BOOL => Some(1),

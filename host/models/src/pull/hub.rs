@@ -1,9 +1,9 @@
-//! From the Hugging Face hub, or a mirror that `HF_ENDPOINT` names, over HTTP. The folder `HF_HOME`
-//! may hold a token.
+//! Fetches from the Hugging Face hub, or from a mirror named by `HF_ENDPOINT`, over HTTP. The
+//! folder `HF_HOME` may contain a token.
 //!
-//! A file is `ENDPOINT/OWNER/NAME/resolve/REVISION/FILE`; large ones are elsewhere, and the answer
-//! leads there. Of what a server says, its size and its tag are compared with the card before
-//! anything is fetched. Nothing of it becomes a path.
+//! The URL of a file is `ENDPOINT/OWNER/NAME/resolve/REVISION/FILE`; large files are redirected to
+//! another host. Before the download, the size and the tag in the server's response are compared
+//! with the card. No text from a server becomes a path.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
@@ -21,32 +21,32 @@ use super::growth::{Growth, Pace, silent};
 use super::pip;
 use super::transfer::{Fetched, Pull, SILENCE, open_or_create};
 
-/// Connections that may break in one pull; each new one goes on where the last ended.
+/// Maximum number of connections per pull; each resumes where the last one ended.
 const ATTEMPTS: usize = 5;
 
-/// Answers that lead elsewhere, one after the other.
+/// Maximum number of redirects in a row.
 const MAX_REDIRECTS: usize = 8;
 
-/// Of the lines of an answer before its body.
+/// Limit on the head of a response.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// A longer token is none.
+/// Limit on a token file.
 const MAX_TOKEN_BYTES: u64 = 4 << 10;
 
-/// How much is read at once.
+/// Size of the read buffer.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// The name of the half-fetched file in the scratch folder.
+/// Name of the partial download in the scratch folder.
 pub(super) fn partial(sha256: &str) -> String {
     format!("hub-{sha256}")
 }
 
-/// The file, fetched and not yet verified.
+/// Fetches the file, without verifying it.
 pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
     let client = Client::new(hub)?;
     let asked = client.get("bytes=0-0").and_then(|answer| compare(pull, hub, &answer));
     asked.map_err(|error| anyhow!("cannot ask for `{}`: {error:#}", hub.file))?;
-    // The hub has the file, so what packages have brought is not needed.
+    // The hub has the file, so parts from packages are not needed.
     for name in [pip::PARTS, pip::RECORD] {
         pull.scratch.remove_all(name)?;
     }
@@ -69,8 +69,8 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
     Ok(Fetched { name, file: growth.into_file() })
 }
 
-/// Checks the size and the tag of the file there, as far as the answer has them. For large files
-/// the tag is the SHA-256.
+/// Compares the size and the tag in the response, if present, with the card. For large files the
+/// tag is the SHA-256.
 fn compare(pull: &Pull<'_>, hub: &Hub, answer: &Answer) -> anyhow::Result<()> {
     if let Some(size) = answer.size
         && size != pull.file.bytes
@@ -86,18 +86,18 @@ fn compare(pull: &Pull<'_>, hub: &Hub, answer: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A source that was given up: another connection would be as slow.
+/// A source that is too slow; another connection would be no faster.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct TooSlow(String);
 
-/// Fetches what `growth` lacks over one connection.
+/// Fetches the missing bytes of `growth` over one connection.
 fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Result<()> {
     let from = growth.bytes();
     let answer = client.get(&format!("bytes={from}-"))?;
     match answer.starts_at {
         Some(start) if start == from => {}
-        // It sends the file from its beginning, whatever was asked for.
+        // The server ignored the range and sends the whole file.
         None => growth.clear()?,
         Some(start) => bail!("it sends what follows byte {start}, asked for what follows byte {from}"),
     }
@@ -119,7 +119,7 @@ fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Resul
     Ok(())
 }
 
-/// An error of a read, in which a time limit is one of ours.
+/// Converts a read error; a timeout is reported as a slow source.
 fn failed(error: io::Error) -> anyhow::Error {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
     match inner {
@@ -129,21 +129,21 @@ fn failed(error: io::Error) -> anyhow::Error {
     }
 }
 
-/// Asks for one file.
+/// HTTP client for one file.
 struct Client {
     agent: Agent,
     url: String,
     token: Option<String>,
 }
 
-/// An answer of success, its body unread.
+/// A successful response; its body has not been read.
 struct Answer {
     response: Response<Body>,
-    /// The tag of the file, by the first answer that has one.
+    /// Tag of the file, from the first response that has one.
     tag: Option<String>,
-    /// The size of the whole file.
+    /// Size of the whole file, in bytes.
     size: Option<u64>,
-    /// Where in the file its body begins; none where it is the whole file.
+    /// Offset of the body in the file; `None` if the body is the whole file.
     starts_at: Option<u64>,
 }
 
@@ -163,12 +163,12 @@ impl Client {
         let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
         let endpoint =
             if endpoint.is_empty() { "https://huggingface.co" } else { endpoint.trim_end_matches('/') };
-        // The card's check leaves characters in these that stand for themselves in a URL.
+        // The card's check permits only characters here that need no escaping in a URL.
         let url = format!("{endpoint}/{}/resolve/{}/{}", hub.repository, hub.revision, hub.file);
         Ok(Client { agent: agent.into(), url, token: token()? })
     }
 
-    /// The answer to a request for the bytes `range`, wherever redirects lead.
+    /// Requests the bytes `range` and follows redirects.
     fn get(&self, range: &str) -> anyhow::Result<Answer> {
         let mut url = self.url.clone();
         let mut tag = None;
@@ -211,7 +211,7 @@ impl Client {
     }
 }
 
-/// The token in the folder HF_HOME, else ~/.cache/huggingface.
+/// Reads the token in the folder HF_HOME, else in ~/.cache/huggingface.
 fn token() -> anyhow::Result<Option<String>> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HF_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache/huggingface")));
@@ -229,12 +229,12 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// A tag without the marks around it.
+/// Removes the quotes around a tag.
 fn unquoted(tag: &str) -> String {
     tag.trim_start_matches("W/").replace('"', "")
 }
 
-/// Where `bytes 5-9/10` begins, and the size of the whole.
+/// Parses `bytes 5-9/10` into the offset and the total size.
 fn content_range(range: &str) -> (Option<u64>, Option<u64>) {
     let Some((held, size)) = range.strip_prefix("bytes ").and_then(|range| range.split_once('/')) else {
         return (None, None);
@@ -242,14 +242,14 @@ fn content_range(range: &str) -> (Option<u64>, Option<u64>) {
     (held.split('-').next().and_then(|start| start.parse().ok()), size.parse().ok())
 }
 
-/// The scheme and the host of a URL.
+/// Returns scheme and host of a URL.
 fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
     &url[..end]
 }
 
-/// The URL to which `location`, from an answer to `url`, leads.
+/// Resolves `location`, from a response to `url`, into a URL.
 fn resolved(url: &str, location: &str) -> anyhow::Result<String> {
     let scheme = url.split("://").next().unwrap_or("https");
     let target = match location {
@@ -264,7 +264,7 @@ fn resolved(url: &str, location: &str) -> anyhow::Result<String> {
     Ok(target)
 }
 
-/// The beginning of a server's text, for a message.
+/// Shortens a server's text for a message.
 fn shortened(text: &str) -> String {
     text.chars().take(200).flat_map(char::escape_debug).collect()
 }

