@@ -17,7 +17,7 @@ const MODERATE: &str = "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"
     [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
     models = { text = \"toxic-bilstm\" }\n";
 
-/// A server with a text classifier and `limits` under [server].
+/// A server with a text classifier and `limits` under `[server]`.
 async fn limited(limits: &str) -> Server {
     Server::start(Arc::new(load(&format!("[server]\n{limits}\n{MODERATE}")))).await
 }

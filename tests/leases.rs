@@ -33,7 +33,7 @@ const PRIORITY: u8 = 2;
 /// A route whose answer has some tens of kilobytes.
 const LARGE: &str = "/openapi.json";
 
-/// A server with a text classifier and `limits` under [server], and its app.
+/// A server with a text classifier and `limits` under `[server]`, and its app.
 async fn limited(limits: &str, more: &str) -> (Server, Arc<App>) {
     let app = Arc::new(load(&format!("[server]\n{limits}\n{more}\n{MODERATE}")));
     (Server::start(app.clone()).await, app)

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::harness::{Server, eventually, free_address, infer, load};
 
-/// A server with `config` under [server], on free ports, and its admin address.
+/// A server with `config` under `[server]`, on free ports, and its admin address.
 async fn listening(config: &str) -> (Server, String) {
     let app = load(&format!("[server]\nlisten = \"127.0.0.1:0\"\n{config}"));
     let listeners = Listeners::bind(&app.config.server).await.unwrap();

@@ -51,7 +51,8 @@ pub struct Bench {
     /// and inference
     #[arg(long, help_heading = "What is measured")]
     pub cold: bool,
-    /// Use a Phi-3 Mini with random weights; it is written first if it does not exist
+    /// Use a Phi-3 Mini with random weights instead of the real one; it is written first if it does
+    /// not exist
     #[arg(long, help_heading = "What is measured")]
     pub dummy: bool,
     /// Read requests from a JSON Lines file; if it has labels, also measure accuracy
@@ -82,7 +83,7 @@ pub struct Bench {
     /// includes time spent waiting to be sent
     #[arg(long, value_name = "PER_SECOND", value_parser = rate, help_heading = "Load")]
     pub rate: Option<f64>,
-    /// Seed for texts, tokens and arrival times
+    /// Seed for texts, tokens and arrival times; equal seeds give equal inputs
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
     pub seed: u64,
 

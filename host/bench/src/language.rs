@@ -34,7 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 pub(super) struct Effort {
     pub(super) time: Duration,
     pub(super) repeats: u32,
-    /// Do all repeats regardless of time, because the user asked for a number of requests.
+    /// Ignores the time budget, if the user set the number of repeats.
     pub(super) all: bool,
 }
 

@@ -87,7 +87,8 @@ async fn reload_on_hangup(live: Arc<Live>, tls: Option<Arc<Tls>>, mut hangup: Si
     }
 }
 
-/// Raises the limit of file descriptors to its maximum, and lowers the limit of connections to fit.
+/// Raises the limit of file descriptors for the configured connections, or lowers the limit of
+/// connections to fit.
 fn raise_file_limit(server: &mut ServerConfig) {
     let limit = getrlimit(Resource::Nofile);
     let maximum = limit.maximum.unwrap_or(u64::MAX);
