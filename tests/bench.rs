@@ -36,7 +36,8 @@ fn paths(report: &Value) -> Vec<(&str, u64)> {
     rows(report).iter().map(|row| (row["path"].as_str().unwrap(), of(row))).collect()
 }
 
-/// Every one of `keys` is there and, unless it ends in a question mark, is not null.
+/// Asserts that `value` has every key of `keys`; those without a trailing question mark must not be
+/// null.
 fn has(value: &Value, keys: &str) {
     for key in keys.split_whitespace() {
         let found = value.get(key.trim_end_matches('?'));
@@ -52,7 +53,7 @@ const REPORT: &str = "host model rows prefill decode? cold? rss_peak_bytes dummy
 #[test]
 fn language_model_has_every_key_and_each_way_asks_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    // One example, so that the three ways have the same prompt.
+    // One example, so that all three paths have the same prompt.
     std::fs::write(folder.path().join("d.jsonl"), "{\"text\": \"What a fine day.\", \"label\": 0}").unwrap();
     let report = report(
         folder.path(),
@@ -102,7 +103,7 @@ fn prefix_cache_is_left_out_where_that_is_asked() {
         rows(&report).iter().map(|row| row["cached_ratio"].as_f64().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(ratios("off"), [0.0, 0.0]);
-    // Two turns of two requests: one of two finds the policy, which is most of the prompt.
+    // Two turns of two requests: one request in two hits the cached policy, most of the prompt.
     assert!(ratios("cold").iter().all(|ratio| (0.3..0.5).contains(ratio)));
     assert!(ratios("on").iter().all(|ratio| *ratio > 0.6));
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, answer, guest, load, photo};
 
-/// Every route that reads a body, with a body that it answers 200.
+/// Every route that reads a body, with a body that it accepts.
 fn routes() -> Vec<(&'static str, Vec<u8>)> {
     let chat = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": 1 });
     let ids: Vec<i32> = vec![1; 100];
@@ -46,7 +46,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The sentence of a failure in any of the forms that there are.
+/// The message of an error in any of the error formats.
 fn sentence(body: &Value) -> &str {
     let error = &body["error"];
     error.as_str().or_else(|| error["message"].as_str()).unwrap_or_else(|| panic!("no sentence: {body}"))
@@ -147,7 +147,7 @@ async fn data_urls_are_read_in_every_spelling() {
     assert_eq!(status, StatusCode::OK, "{expected}");
     for (name, url) in &cases {
         let plain = body(url).to_string();
-        // As PHP writes it, and as a cautious encoder does.
+        // As PHP encodes it, and as a cautious encoder does.
         for text in [plain.replace('/', "\\/"), plain.replace('+', "\\u002b"), plain] {
             let (status, told) = ask(text).await;
             assert_eq!((status, &told["results"]), (StatusCode::OK, &expected["results"]), "{name}: {told}");

@@ -17,7 +17,7 @@ use crate::harness::{Server, answer, infer, repository};
 
 const IMAGE: &str = include_str!("../weights/efficientnet-lite0-int8/card.toml");
 
-/// What a guest reads of the card IMAGE.
+/// The facts that a guest reads from the card IMAGE.
 const FACTS: [(&str, &str); 8] = [
     ("dtype", "f32"),
     ("layout", "NCHW"),
@@ -29,7 +29,7 @@ const FACTS: [(&str, &str); 8] = [
     ("image.std", "128"),
 ];
 
-/// Whether the SDK takes the facts with `value` at `key`.
+/// True if the SDK accepts the facts with `value` at `key`.
 fn sdk_takes(key: &str, value: &str) -> bool {
     let fact = |(known, fact): (&str, &str)| {
         (format!("models.image.input.{known}"), if known == key { value } else { fact }.to_owned())
@@ -40,7 +40,7 @@ fn sdk_takes(key: &str, value: &str) -> bool {
     Recipe::from_card(&settings.card("image").unwrap()).is_ok()
 }
 
-/// Whether a card is read that has `value`, in TOML, in the place of `from`.
+/// True if the card parses with `from` replaced by `value`, in TOML.
 fn card_is_read(from: &str, value: &str) -> bool {
     assert!(IMAGE.contains(from), "the card has no {from}");
     Card::parse(&IMAGE.replacen(from, value, 1)).is_ok()
@@ -98,7 +98,8 @@ fn cards_and_sdk_accept_the_same_recipes() {
     }
 }
 
-/// The image model that ships, under a card with these changes and without self-tests.
+/// Writes the built-in image model into `folder`, with `changes` to its card and without
+/// self-tests.
 fn image_model(folder: &Path, changes: &[(&str, &str)]) {
     let mut card = IMAGE.split("# Asked before").next().unwrap().to_owned();
     for (from, to) in changes {
@@ -177,7 +178,7 @@ fn gguf_is_known_by_its_first_bytes() {
     assert!(!loaded && said.contains("does not exist"), "{said}");
 }
 
-/// Whoever asks, a size past its bound is refused before it is queued.
+/// Both requests and guests: a size over its limit is rejected before it is queued.
 #[tokio::test]
 async fn axes_are_bounded_for_requests_and_guests() {
     let config = "[server]\nonnxruntime = \"off\"\n[models.rows]\nsource = \"host/engine/tests/data/identity-f32\"\n\

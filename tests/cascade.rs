@@ -5,17 +5,17 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, load};
 
-/// Near its threshold for the classifier.
+/// A text whose score is near the classifier's threshold.
 const UNCERTAIN: &str = "what a bunch of losers, honestly";
 const INSULT: &str = "You are so dumb and stupid!";
 const CLEAN: &str = "The meeting begins at ten in the large room.";
 const FOREIGN: &str = "Это совершенно незнакомые слова";
 
-/// A policy and a post short enough for a model of random weights that reads 1,024 tokens, some of
-/// them single bytes.
+/// A policy and post short enough for a random model with a context of 1,024 tokens, where some
+/// tokens are single bytes.
 const POLICY: &str = r#"{ "policy.text" = "Be kind.", "policy.choices" = "x, y", "policy.max_bytes" = 256 }"#;
 
-/// A server whose `/moderate` has `models`, of `text` and `language`, and `settings`.
+/// A server whose `/moderate` uses `models` (`text`, `language`) and `settings`.
 async fn server(models: &str, settings: &str) -> Server {
     let config = format!(
         "[models.classifier]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
@@ -44,7 +44,7 @@ fn tier(body: &Value) -> &str {
     body["results"][0]["category_tiers"]["harassment"].as_str().unwrap()
 }
 
-/// Why `category` is degraded, where it is.
+/// The reason why `category` is degraded, if it is.
 fn reason<'b>(body: &'b Value, category: &str) -> Option<&'b str> {
     let mut degraded = body["infer"]["degraded"].as_array().unwrap().iter();
     degraded.find(|gap| gap["category"] == category).map(|gap| gap["reason"].as_str().unwrap())
@@ -92,8 +92,8 @@ async fn the_policy_is_computed_once() {
     let first = judge(&server, "one post").await;
     assert_eq!(tokens(&first, "cached_tokens"), 0, "{first}");
     let second = judge(&server, "quite another post").await;
-    // A token is at least a byte: of the second prompt's nothing may be computed but the post, and
-    // the turns around it.
+    // A token is at least a byte: only the post and the turns around it may be computed for the
+    // second prompt.
     let computed = tokens(&second, "prompt_tokens") - tokens(&second, "cached_tokens");
     let turns = "user\nPost: \"\"\nassistant\n".len() + 4;
     assert!(computed <= ("quite another post".len() + turns) as u64, "{second}");
@@ -109,7 +109,7 @@ async fn without_a_classifier_the_language_model_judges_alone() {
         body["results"][0]["category_tiers"],
         json!({ "harassment": "language", "spoilers": "language" })
     );
-    // The same probability, each on the scale of its threshold: 0.7 and 0.5.
+    // The same probability, scaled to the two thresholds, 0.7 and 0.5.
     let spoilers = body["results"][0]["category_scores"]["spoilers"].as_f64().unwrap();
     assert!((logit(harassment(&body)) - logit(0.7) - logit(spoilers)).abs() < 0.02, "{body}");
     assert_eq!(reason(&body, "hate"), Some("no text model is configured"));
@@ -118,7 +118,7 @@ async fn without_a_classifier_the_language_model_judges_alone() {
 
 #[tokio::test]
 async fn a_language_model_that_fails_leaves_the_classifiers_verdict() {
-    // The policy that is built in is longer than this model can read.
+    // The built-in policy exceeds this model's context.
     let classifier = harassment(&judge(&server(CLASSIFIER, "{}").await, UNCERTAIN).await);
     let body = judge(&server(BOTH, "{}").await, UNCERTAIN).await;
     assert_eq!((tier(&body), harassment(&body)), ("classifier", classifier));

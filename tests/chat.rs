@@ -15,7 +15,7 @@ async fn tiny() -> Server {
     Server::start(Arc::new(load(TINY))).await
 }
 
-/// A chat of one turn, with `more` members.
+/// A chat request with one turn and the members of `more`.
 #[expect(clippy::needless_pass_by_value, reason = "a json! literal at every call")]
 fn chat(more: Value) -> Value {
     let mut body = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "Name a colour." }],
@@ -24,7 +24,7 @@ fn chat(more: Value) -> Value {
     body
 }
 
-/// The events of a stream: objects, and whether the last said that it is done.
+/// The events of a stream, and whether it ended with `[DONE]`.
 async fn events(request: RequestBuilder) -> (Vec<Value>, bool) {
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
@@ -62,7 +62,7 @@ async fn a_chat_is_answered_at_once_and_as_a_stream_alike() {
     assert_eq!(reasons, [whole["choices"][0]["finish_reason"].as_str().unwrap()]);
     let usage = &events.last().unwrap()["usage"];
     assert_eq!(usage["completion_tokens"], whole["usage"]["completion_tokens"]);
-    // The first answer computed the prompt.
+    // The first answer filled the prefix cache.
     assert!(usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() > 0, "{usage}");
 }
 
@@ -136,7 +136,8 @@ async fn received_turns_may_be_sent_back() {
         turn.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         turn
     };
-    // Clients' own turns: OpenAI's package, its parsed answers, LiteLLM, OpenRouter, DeepSeek.
+    // Turns as clients send them: OpenAI's package and its parsed answers, LiteLLM, OpenRouter,
+    // DeepSeek.
     let openai = json!({ "refusal": null, "annotations": [], "audio": null, "function_call": null, "tool_calls": null });
     let litellm = json!({ "tool_calls": null, "function_call": null, "provider_specific_fields": { "refusal": null },
         "thinking_blocks": [], "images": [] });
@@ -248,7 +249,7 @@ async fn members_that_ask_for_more_are_refused() {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_frees_what_it_held() {
-    // A model that takes seconds for such an answer, and has memory for one of them.
+    // A model that takes seconds for this answer, with memory for one session.
     let config = "[models.smollm2]\nsource = \"builtin:smollm2\"\nthreads = 1\nkv_bytes = 25165824\n";
     let app: Arc<App> = Arc::new(load(config));
     let model = app.models["smollm2"].clone();

@@ -121,7 +121,7 @@ async fn a_bomb_is_refused_by_its_header() {
     assert_eq!(status, StatusCode::OK);
 }
 
-/// A chunk of a PNG.
+/// Encodes a PNG chunk.
 fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let mut crc = flate2::Crc::new();
     crc.update(kind);
@@ -129,8 +129,8 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     [&(data.len() as u32).to_be_bytes(), &kind[..], data, &crc.sum().to_be_bytes()].concat()
 }
 
-/// A grey PNG of `side` × `side` pixels, with `extra` between its header and the pixels, which
-/// inflate to `bytes`.
+/// A grey PNG of `side` × `side` pixels, with `extra` between the header and the pixel data, which
+/// inflates to `bytes` bytes.
 pub(crate) fn png(side: u32, extra: &[u8], bytes: usize) -> Vec<u8> {
     let header = [&side.to_be_bytes()[..], &side.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
     [
@@ -143,7 +143,7 @@ pub(crate) fn png(side: u32, extra: &[u8], bytes: usize) -> Vec<u8> {
     .concat()
 }
 
-/// So many zeros, deflated.
+/// The zlib stream of `bytes` zeros.
 fn zeros(bytes: usize) -> Vec<u8> {
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     let block = vec![0; 1 << 20];

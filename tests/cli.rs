@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::harness::{photos, repository};
 
-/// Run `infer` in `folder`.
+/// Runs `infer` in `folder`.
 fn infer(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
     command.current_dir(folder).args(arguments).env_remove("INFER_CONFIG").env_remove("INFER_LOG");
@@ -339,7 +339,7 @@ fn a_running_server_is_reloaded_and_compared_with_its_file() {
     write("connections = \"many\"");
     let mistake = infer(folder.path(), &["reload"]);
     assert_eq!(mistake.status.code(), Some(2), "{}", stderr(&mistake));
-    // Watched: nobody asks.
+    // With `watch`, the change is applied without a request.
     write("max_inputs = 7\nwatch = true");
     assert!(infer(folder.path(), &["reload"]).status.success());
     std::thread::sleep(std::time::Duration::from_secs(2));

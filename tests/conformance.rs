@@ -27,7 +27,7 @@ mod predictor {
     wasmtime::component::bindgen!({ path: "wit", world: "predictor" });
 }
 
-/// The reference host: wasmtime's own wasi-nn over the same model.
+/// The reference host: wasmtime's own wasi-nn with the same model.
 struct Reference {
     engine: Engine,
     graph: Graph,
@@ -40,7 +40,7 @@ struct State {
     config: WasiConfigVariables,
 }
 
-/// A model of ours as a graph of theirs.
+/// Adapts a model of this project to a wasmtime-wasi-nn graph.
 struct Borrowed {
     model: Arc<Model>,
     runtime: Arc<Runtime>,
@@ -54,7 +54,7 @@ struct Running {
 /// A tensor of either host: name, dimensions, type, bytes.
 type Plain = (String, Vec<u32>, String, Vec<u8>);
 
-/// What guests call `text`.
+/// The graph that guests load as `text`.
 struct OneModel(Graph);
 
 impl GraphRegistry for OneModel {
@@ -196,7 +196,7 @@ impl Reference {
     }
 }
 
-/// A server's models and one component, `guest`, that calls the model `text`.
+/// A server's models and one component, `guest`, which loads `model` as `text`.
 fn ours(model: &str, guest: &str, settings: &str) -> App {
     let path = Path::new(env!("INFER_GUESTS")).join(format!("{guest}.wasm"));
     load(&format!(
@@ -252,7 +252,7 @@ fn tensors_of_every_type_come_back_the_same_on_both_hosts() {
         let tensors = [NamedTensor { name: input.name.clone(), dimensions: vec![1, 3], ty, data }];
         let ours = runtime.block_on(app.components["guest"].component.predict(&request(), "text", &tensors));
         let theirs = reference.predict(&tensors);
-        // A backend may not have a type; then neither host has an answer.
+        // A backend may lack a type; then both hosts must fail.
         let Ok(ours) = ours.result else {
             assert!(theirs.is_err(), "{name}: {theirs:?}");
             continue;
@@ -267,7 +267,7 @@ fn tensors_of_every_type_come_back_the_same_on_both_hosts() {
     assert!(computed >= 3, "{computed} types are computed");
 }
 
-/// docs/CONFORMANCE.md's table.
+/// Tests the table of docs/CONFORMANCE.md.
 #[test]
 fn where_the_hosts_differ_they_differ_as_documented() {
     let runtime = Arc::new(Runtime::new().unwrap());

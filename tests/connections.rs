@@ -10,14 +10,14 @@ use tokio::time::timeout;
 
 use crate::harness::{Server, answer, eventually, load};
 
-/// Longer than anything here may take on a busy machine; a claim that fails fails by it.
+/// Generous timeout for a busy machine; only a failing test reaches it.
 const LONG: Duration = Duration::from_secs(30);
 
 const MODERATE: &str = "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
     [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
     models = { text = \"toxic-bilstm\" }\n";
 
-/// A server with a text classifier and `limits` under [server].
+/// A server with a text classifier and `limits` under `[server]`.
 async fn limited(limits: &str) -> Server {
     Server::start(Arc::new(load(&format!("[server]\n{limits}\n{MODERATE}")))).await
 }
@@ -26,7 +26,7 @@ async fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(server.address()).await.unwrap()
 }
 
-/// Everything until the server closes, however it does.
+/// Reads until the server closes the connection or resets it.
 async fn rest(connection: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let end = timeout(LONG, connection.read_to_end(&mut bytes)).await.expect("the server closes");
@@ -36,7 +36,7 @@ async fn rest(connection: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A POST of `body`, with as much of it as is sent.
+/// A POST with the content length `length`, of which only `body` is sent.
 fn post(length: usize, body: &str) -> Vec<u8> {
     format!("POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
 }
@@ -52,9 +52,9 @@ async fn a_head_that_dribbles_in_is_not_waited_for() {
     let server = limited("header_ms = 300\nidle_ms = 60000").await;
     let heads = [
         "GET /healthz HTTP/1.1\r\nx-slow: ",
-        // What HTTP/2 begins with, which a server has to read before it knows what it speaks.
+        // The HTTP/2 preface up to the point where the protocol is still undecided.
         "PRI * HTTP/2.0\r\n",
-        // One request that is answered, and a second that is slow.
+        // A complete request, then a second one that is slow.
         "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\nGET /healthz HTTP/1.1\r\nx-slow: ",
     ];
     for head in heads {
@@ -127,7 +127,7 @@ async fn a_body_that_never_ends_is_refused_when_it_is_too_long() {
         while writing.write_all(chunk.as_bytes()).await.is_ok() {}
     };
     let mut status = [0; 12];
-    // It sends until the server closes; the answer has come by then.
+    // The client sends until the server closes; the answer arrives before that.
     let both = async { tokio::join!(send, reading.read_exact(&mut status)).1 };
     timeout(LONG, both).await.expect("the server closes").unwrap();
     assert_eq!(std::str::from_utf8(&status).unwrap(), "HTTP/1.1 413");
@@ -193,14 +193,14 @@ async fn two_thousand_idle_connections_are_turned_away_or_closed() {
     for connection in &mut idle {
         turned_away += usize::from(rest(connection).await.starts_with("HTTP/1.1 429"));
     }
-    // How many depends on how fast they came: seats become free after `header_ms`.
+    // The number depends on timing: slots become free after `header_ms`.
     assert!(turned_away > 0);
     assert_eq!(server.moderate(&json!({ "input": "hello" })).await.0, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_client_that_takes_no_answers_is_dropped() {
-    // The only connection: nobody else is let in while it lasts.
+    // A limit of one connection: others are rejected while it lasts.
     let server = limited("connections = 1\nsend_ms = 300\nidle_ms = 60000").await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -270,7 +270,7 @@ async fn what_is_not_a_request_gets_an_error_and_harms_nobody() {
     assert_eq!(server.moderate(&json!({ "input": "hello" })).await.0, StatusCode::OK);
 }
 
-/// The status line's code of the answer to `request`, over a connection of its own.
+/// The status code of the answer to `request`, over its own connection.
 async fn status_of(address: &str, request: &str) -> String {
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(request.as_bytes()).await.unwrap();

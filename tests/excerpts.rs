@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 use crate::harness::{Process, Server, eventually, free_address, infer, ready};
 
-/// Bytes of the longest texts that are sent in bodies.
+/// Size of the longest texts in bodies, in bytes.
 const LONG: usize = 3 << 20;
 
-/// Bytes of the longest texts that a request's head has room for.
+/// Size of the longest texts in a request's head, in bytes.
 const LONG_HEAD: usize = 30_000;
 
-/// The most of an answer to a wrong request, in bytes, and of its headers.
+/// Maximum size of an error response and of its headers, in bytes.
 const MAX: usize = 4096;
 
-/// A wrong request.
+/// An invalid request.
 struct Wrong {
     method: Method,
     target: String,
@@ -33,7 +33,7 @@ fn get(target: String) -> Wrong {
     Wrong { method: Method::GET, target, header: None, body: String::new() }
 }
 
-/// Requests with a long text in each place that an error may repeat.
+/// Requests with a long text in each place that an error could quote.
 fn wrong() -> Vec<Wrong> {
     let (long, head) = ("x".repeat(LONG), "x".repeat(LONG_HEAD));
     let with = |key: &str, value: Value| {
@@ -195,7 +195,7 @@ async fn log_lines_are_bounded_and_json_stays_json() {
     }
 }
 
-/// An answer within a generous time, or none.
+/// The status of the answer, or `None` after a generous timeout.
 async fn status(client: &Client, address: &str, path: &str) -> Option<StatusCode> {
     let request = client.get(format!("http://{address}{path}")).timeout(Duration::from_secs(30));
     request.send().await.ok().map(|response| response.status())

@@ -5,7 +5,7 @@ use crate::harness::repository;
 #[path = "../fuzz/bodies.rs"]
 mod bodies;
 
-/// What a target does with each of its seeds.
+/// Runs a fuzz target on each of its seeds.
 fn replay(target: &str, body: fn(&[u8])) {
     let folder = repository().join("fuzz/seeds").join(target);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -16,7 +16,7 @@ fn replay(target: &str, body: fn(&[u8])) {
         println!("{}", seed.display());
         let bytes = std::fs::read(&seed).unwrap();
         body(&bytes);
-        // And what is left of it when it is cut off, or has one byte changed.
+        // Also on the first half, and with one byte changed.
         body(&bytes[..bytes.len() / 2]);
         let mut changed = bytes;
         if let Some(byte) = changed.get_mut(7) {

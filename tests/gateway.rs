@@ -96,7 +96,7 @@ async fn a_requests_thresholds_decide_what_is_flagged_and_unknown_ones_are_refus
 #[tokio::test]
 async fn what_is_not_judged_in_time_is_an_error_a_review_or_let_through_as_the_request_says() {
     let server = Server::builtin().await;
-    // More windows of text than a millisecond is enough for.
+    // More text windows than the model can process in a millisecond.
     let text = "the weather is lovely and the garden is full of flowers today ".repeat(200);
     let texts: Vec<_> = (0..100).map(|_| &text).collect();
     for (on_timeout, status, action) in [
@@ -112,7 +112,7 @@ async fn what_is_not_judged_in_time_is_an_error_a_review_or_let_through_as_the_r
         let body: Value = response.json().await.unwrap();
         assert_eq!(body["results"].as_array().unwrap().len(), 100);
         assert!(!body["infer"]["late"].as_array().unwrap().is_empty(), "{body}");
-        // A text judged within the millisecond leaves the gaps of its own, which may come first.
+        // A text that was judged within the millisecond has gaps of its own, which may come first.
         let degraded = body["infer"]["degraded"].as_array().unwrap();
         let late = |gap: &Value| gap["reason"].as_str().unwrap().contains("deadline");
         assert!(degraded.iter().any(late), "{degraded:?}");
@@ -132,7 +132,7 @@ async fn the_same_idempotency_key_gets_the_same_bytes_and_not_for_another_reques
         let response = request.send().await.unwrap();
         (response.status(), response.bytes().await.unwrap())
     };
-    // The id and the timings of an answer are its own: equal bytes are the kept ones.
+    // An answer's id and timings are unique, so equal bytes prove that the answer was stored.
     let (one, two) = tokio::join!(ask("a", INSULT), ask("a", INSULT));
     assert_eq!((one.0, &one.1), (StatusCode::OK, &two.1));
     assert_eq!(ask("a", INSULT).await, one);
@@ -141,7 +141,7 @@ async fn the_same_idempotency_key_gets_the_same_bytes_and_not_for_another_reques
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     let error: Value = serde_json::from_slice(&error).unwrap();
     assert_eq!(error["error"]["code"], "idempotency_key_reused");
-    // A failure is not kept.
+    // Failures are not stored.
     assert_eq!(ask("c", "").await.0, ask("c", "").await.0);
 }
 
@@ -268,8 +268,8 @@ async fn a_key_of_one_component_does_not_reach_another_through_a_name() {
     }
     let (status, _) = answer(server.post("/v1/moderations").json(&json!({ "input": CLEAN }))).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
-    // Perspective's clients send their key in their own way, on their route alone, and read
-    // Google's errors.
+    // Perspective's clients send their key as `key` or `x-goog-api-key`, on their route only, and
+    // parse Google's error format.
     let analyze = |query: &str| server.post(&format!("/v1alpha1/comments:analyze{query}")).json(&json!({}));
     let cases = [
         (analyze(""), StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
@@ -287,7 +287,7 @@ async fn a_key_of_one_component_does_not_reach_another_through_a_name() {
 
 #[tokio::test]
 async fn unjudged_answer_is_not_kept_for_its_key() {
-    // A loop is stopped at the deadline: what is answered under `on_timeout` was not judged.
+    // The guest loops and is stopped at the deadline: `on_timeout` decides the answer.
     let server = Server::start(Arc::new(load(&format!(
         "[components.loop]\nsource = {:?}\nroute = \"/moderate\"\nsettings = {{ attack = \"loop\" }}\n\
          limits = {{ guest_ms = 60000 }}\n",

@@ -13,7 +13,7 @@ fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// The built-in models on each backend: whichever is found, which CI makes ONNX Runtime, and the
+/// The built-in models on each backend: the default one, which is ONNX Runtime in CI, and the
 /// embedded one.
 fn backends() -> [Arc<App>; 2] {
     let embedded = infer_config::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Process, eventually, free_address, hostile, ready};
 
-/// Attacks that a request can be, each of a component of its own.
+/// Attacks in a request, each by its own component.
 const ATTACKS: [&str; 19] = [
     "loop",
     "recurse",
@@ -32,20 +32,20 @@ const ATTACKS: [&str; 19] = [
     "overflow-dimensions",
 ];
 
-/// What a stranger's component is given: a few milliseconds, a few megabytes.
+/// Limits of an untrusted component: a few milliseconds, a few megabytes.
 const LIMITS: &str = "memory_bytes = 16777216, tensor_bytes = 1048576, guest_ms = 5, compute_ms = 5";
 
-/// Memory that may stay when the attacks have ended, in KB.
+/// Maximum growth of memory after the attacks, in KB.
 const LEFT: u64 = 64 << 10;
 
-/// What good requests met.
+/// Results of the good requests.
 struct Good {
     lost: Vec<String>,
     latencies: Histogram<u64>,
 }
 
-/// `rate` requests a second on `path` for `time`, whether or not answers come. Latencies count from
-/// when each was due.
+/// Sends `rate` requests per second to `path` for `time`, without waiting for answers. Latencies
+/// count from when each request was due.
 async fn ask(client: &Client, url: String, rate: f64, time: Duration) -> Good {
     let (next, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
     let mut lanes = JoinSet::new();
@@ -80,8 +80,8 @@ async fn ask(client: &Client, url: String, rate: f64, time: Duration) -> Good {
     all
 }
 
-/// Good requests alone, then beside `each` a second of every attack. What was answered and what
-/// memory stays is asserted; how long it took is printed, as it depends on the machine.
+/// Sends good requests alone, then beside `each` requests per second of every attack. Answers and
+/// memory are asserted; latencies depend on the machine and are only printed.
 async fn siege(rate: f64, each: f64, time: Duration) {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
@@ -138,7 +138,7 @@ async fn siege(rate: f64, each: f64, time: Duration) {
     }
     assert!(attacks as f64 > each * time.as_secs_f64(), "{attacks} attacks");
     assert_eq!((&alone.lost, &beside.lost), (&Vec::new(), &Vec::new()));
-    // Allocators give back what is free when they are asked, and as time goes by.
+    // Allocators return free memory with a delay.
     eventually(async || server.resident() <= before + LEFT).await;
     println!(
         "{attacks} attacks; resident {before} KB before, {during} KB during, {} KB after",

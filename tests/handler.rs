@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{Server, answer, eventually, guest, load, photo, repository};
 
-/// The attackers on /attack, with more in their section.
+/// The attackers on /attack, with `more` in their section.
 fn attackers(more: &str) -> String {
     format!("[components.attack]\nsource = {:?}\nroute = \"/attack/...\"\n{more}\n", guest("hostile-http"))
 }
@@ -35,7 +35,7 @@ fn code(body: &str) -> String {
     body["error"]["code"].as_str().unwrap().to_owned()
 }
 
-/// A server that answers with what it was sent.
+/// A server that echoes requests.
 async fn mirror() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -91,7 +91,7 @@ async fn a_gate_passes_on_what_its_model_lets_through() {
     let (status, body) = say(&server, "/upload").await;
     assert_eq!((status, body.contains("expected POST")), (StatusCode::METHOD_NOT_ALLOWED, true), "{body}");
 
-    // The photo is neutral: refusing that shows that the model is asked.
+    // The photo is neutral: refusing `Neutral` shows that the model runs.
     let strict = format!("{to}, refuse = \"Neutral\"");
     let server = Server::start(Arc::new(load(&config(&strict, &allowed)))).await;
     let refused = upload(&server, image.clone()).await;
@@ -100,7 +100,7 @@ async fn a_gate_passes_on_what_its_model_lets_through() {
     assert_eq!(refused["refused"], "Neutral");
     assert!(refused["score"].as_f64().unwrap() > 0.5, "{refused}");
 
-    // Without the operator's leave there is no network.
+    // Without `allowed_outbound_hosts` there is no network.
     let server = Server::start(Arc::new(load(&config(&to, "")))).await;
     assert_eq!(upload(&server, image.clone()).await.status(), StatusCode::BAD_GATEWAY);
     let server = Server::start(Arc::new(load(&config("", "")))).await;
@@ -137,7 +137,7 @@ async fn a_key_opens_the_door_and_stays_there() {
         text.starts_with("Method::Get") && !text.contains(key) && !text.contains("authorization"),
         "{text}"
     );
-    // Without keys the header is between the client and the component.
+    // Without API keys, the header passes to the component.
     let server = attacked("").await;
     let text = server.get("/attack/echo").bearer_auth("theirs").send().await.unwrap().text().await.unwrap();
     assert!(text.contains("authorization: Bearer theirs"), "{text}");
@@ -152,7 +152,7 @@ async fn an_answer_comes_as_it_is_written() {
     while let Some(piece) = response.chunk().await.unwrap() {
         pieces.push(String::from_utf8(piece.to_vec()).unwrap());
     }
-    // The first piece was there before the guest slept, so it did not wait for the others.
+    // The first piece arrived before the guest slept, without waiting for the others.
     assert_eq!(pieces, ["one ", "two ", "three"]);
 }
 
@@ -186,7 +186,7 @@ async fn an_answer_that_is_none_is_told_to_the_client() {
 async fn a_body_that_breaks_off_is_seen_to() {
     let server = attacked("").await;
     for name in ["trap-midway", "short", "unfinished"] {
-        // The connection may be cut before its head is out.
+        // The connection may close before the head is sent.
         if let Ok(response) = server.get(&format!("/attack/{name}")).send().await {
             assert_eq!(response.status(), StatusCode::OK, "{name}");
             assert!(response.bytes().await.is_err(), "{name}");
@@ -195,14 +195,14 @@ async fn a_body_that_breaks_off_is_seen_to() {
     assert_eq!(say(&server, "/attack/print").await, (StatusCode::OK, "printed".to_owned()));
 }
 
-/// One instance, which the next request would wait for.
+/// A single instance, so that the next request waits for it.
 const ALONE: &str = "[server]\ninstances = 1\nwaiting = 4\ndeadline_ms = 20000\n";
 
 #[tokio::test]
 async fn a_client_that_goes_frees_the_instance() {
     let config = ALONE.to_owned() + &attackers("limits = { guest_ms = 20000 }");
     let server = Server::start(Arc::new(load(&config))).await;
-    // One that writes finds out itself; one that does not is stopped.
+    // A guest that writes gets an error; one that does not is stopped.
     for attack in ["endless", "slow?15000"] {
         let mut client = TcpStream::connect(server.address()).await.unwrap();
         let request = format!("GET /attack/{attack} HTTP/1.1\r\nhost: x\r\n\r\n");
@@ -240,7 +240,8 @@ async fn an_answer_without_end_ends_at_the_deadline() {
     let endless = server.get("/attack/endless").send().await.unwrap();
     assert_eq!(endless.status(), StatusCode::OK);
     assert!(endless.bytes().await.is_err(), "it has no end");
-    // One that has answered and stays is stopped then too, and its client knows nothing of it.
+    // A guest that continues after its answer is stopped at the deadline too; its client has the
+    // complete answer.
     assert_eq!(say(&server, "/attack/linger").await, (StatusCode::OK, "answered".to_owned()));
     let stopped = "infer_component_calls_total{component=\"attack\",outcome=\"deadline\"} 2";
     eventually(async || server.get("/metrics").send().await.unwrap().text().await.unwrap().contains(stopped))
@@ -265,7 +266,7 @@ async fn the_network_is_what_is_listed() {
         let (status, body) = say(&server, &format!("/attack/fetch?{url}")).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY, "{url}: {body}");
     }
-    // Sixteen of twenty, and no more.
+    // Sixteen of twenty requests: the limit.
     assert_eq!(say(&server, &format!("/attack/fetch-many?http://{there}/")).await.1, "16");
     let alone = attacked("").await;
     let (status, body) = say(&alone, &format!("/attack/fetch?http://{there}/")).await;
@@ -304,7 +305,7 @@ async fn there_are_no_files_and_no_environment() {
     let config = format!("[components.around]\nsource = {path:?}\nroute = \"/around\"\n");
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = say(&server, "/around").await;
-    // It would have trapped, which is `guest_stopped`.
+    // A guest that reached a file or the environment would trap, which is `guest_stopped`.
     assert_eq!((status, code(&body).as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "guest_failed"));
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn photos() -> PathBuf {
     repository().join("tests/data/photos")
 }
 
-/// Every photo, in the order of the names.
+/// Names of all photos, sorted.
 pub(crate) fn photo_names() -> Vec<String> {
     let entries = std::fs::read_dir(photos()).unwrap().map(|entry| entry.unwrap().path());
     let images = entries.filter(|path| path.extension() != Some("md".as_ref()));
@@ -45,12 +45,12 @@ pub(crate) fn photo_names() -> Vec<String> {
     names
 }
 
-/// The component of hostile guests.
+/// The component with hostile guests.
 pub(crate) fn hostile() -> String {
     guest("hostile")
 }
 
-/// A component that `make guests` builds beside those that ship.
+/// A component that `make guests` builds only for tests.
 pub(crate) fn guest(name: &str) -> String {
     Path::new(env!("INFER_GUESTS")).join(name).with_extension("wasm").display().to_string()
 }
@@ -60,7 +60,7 @@ pub(crate) fn golden() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// A server on a port of its own, in this process.
+/// A server in this process, on its own port.
 pub(crate) struct Server {
     url: String,
     client: Client,
@@ -73,12 +73,12 @@ impl Server {
         Server::listen(app, TcpListener::bind("127.0.0.1:0").await.unwrap().into())
     }
 
-    /// A server on everything that `listeners` has.
+    /// Starts a server on all of `listeners`.
     pub(crate) fn listen(app: Arc<App>, listeners: Listeners) -> Server {
         Server::of(Service::new(app, listeners.admin_address(), None), listeners)
     }
 
-    /// A server of `service`, through its reloads.
+    /// Starts a server of `service`, which can be reloaded.
     pub(crate) fn of(service: Arc<Service>, listeners: Listeners) -> Server {
         let url = listeners.url().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -92,7 +92,7 @@ impl Server {
         Server::start(BUILTIN.clone()).await
     }
 
-    /// Where the server listens.
+    /// The server's address.
     pub(crate) fn address(&self) -> &str {
         self.url.split_once("://").unwrap().1
     }
@@ -113,18 +113,18 @@ impl Server {
         answer(self.post(&format!("/classify{query}")).header("content-type", "image/jpeg").body(image)).await
     }
 
-    /// Ask the server to stop, as a signal would.
+    /// Stops the server, as a signal would.
     pub(crate) fn stop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
     }
 
-    /// Wait until the server has stopped.
+    /// Waits until the server has stopped.
     pub(crate) async fn stopped(self) -> std::io::Result<()> {
         self.task.await.unwrap()
     }
 }
 
-/// `infer serve` in a process of its own, on the infer.toml of a folder; killed with its test.
+/// `infer serve` as a child process with the infer.toml of a folder; killed on drop.
 pub(crate) struct Process(Child);
 
 impl Process {
@@ -138,12 +138,12 @@ impl Process {
         Process(command.spawn().unwrap())
     }
 
-    /// Memory in RAM that is this process's own, in KB.
+    /// Resident memory (`VmRSS`), in KB.
     pub(crate) fn resident(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// The most of it at any one time, in KB.
+    /// Peak resident memory (`VmHWM`), in KB.
     pub(crate) fn peak(&self) -> u64 {
         self.status("VmHWM:")
     }
@@ -154,7 +154,7 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Have it read its configuration again.
+    /// Sends SIGHUP, which reloads the configuration.
     pub(crate) fn hangup(&self) {
         let id = self.0.id().to_string();
         assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
@@ -168,19 +168,19 @@ impl Drop for Process {
     }
 }
 
-/// The program, run in `folder`.
+/// The `infer` program, with `folder` as its working directory.
 pub(crate) fn infer(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
     command.current_dir(folder).env_remove("INFER_CONFIG");
     command
 }
 
-/// An address of this machine that nothing listens on.
+/// A free local address.
 pub(crate) fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Whether the server at `address` is ready.
+/// True if the server at `address` is ready.
 pub(crate) async fn ready(client: &Client, address: &str) -> bool {
     let answer = client.get(format!("http://{address}/readyz")).send().await;
     answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
@@ -191,7 +191,7 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (response.status(), response.json().await.unwrap())
 }
 
-/// Wait until `holds` does, for longer than anything may take on a busy machine.
+/// Waits until `holds` returns true, with a generous timeout for a busy machine.
 pub(crate) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {

@@ -13,7 +13,7 @@ source = "builtin:toxic-bilstm"
 sessions = 1
 "#;
 
-/// A component that attacks by `attack`, on /NAME.
+/// A component that runs `attack`, on the route of the same name.
 fn attacker(attack: &str, limits: &str) -> String {
     format!(
         "[components.{attack}]\nsource = {:?}\nroute = \"/{attack}\"\nmodels = {{ text = \"toxic-bilstm\" }}\n\
@@ -26,7 +26,7 @@ async fn attack(server: &Server, name: &str) -> (StatusCode, Value) {
     answer(server.post(&format!("/{name}")).json(&json!({ "input": "x" }))).await
 }
 
-/// What the guest said of its attack: the reason of its only gap.
+/// The guest's report of its attack: the reason of its only gap.
 fn told(body: &Value) -> &str {
     body["infer"]["degraded"][0]["reason"].as_str().unwrap_or_else(|| panic!("no reason in {body}"))
 }
@@ -133,7 +133,7 @@ async fn a_client_that_goes_while_its_guest_loops_or_computes_leaves_nothing_beh
     for name in ["loop", "drip"] {
         let asked = tokio::time::timeout(Duration::from_millis(200), attack(&server, name)).await;
         assert!(asked.is_err(), "{name} came back: {asked:?}");
-        // Its instance is there again at once, though its own budgets would last a minute.
+        // The instance is free at once, although its own limits would last a minute.
         eventually(async || attack(&server, "nothing").await.0 == StatusCode::OK).await;
         for _ in 0..2 {
             let (status, body) = attack(&server, "nothing").await;
@@ -155,7 +155,7 @@ async fn what_a_request_used_is_told_also_of_guests_that_were_stopped() {
         let line = metrics.lines().find_map(|line| line.strip_prefix(&start));
         line.unwrap_or_else(|| panic!("no `{start}` in {metrics}")).parse().unwrap()
     };
-    // The making of the instance counts against its 100 ms too.
+    // The time to create the instance counts against its 100 ms too.
     assert!(sum("component_stage_seconds", "component=\"loop\",stage=\"guest\"") >= 0.05, "{metrics}");
     assert!(sum("component_memory_bytes", "component=\"loop\"") >= 65_536.0, "{metrics}");
     let tensors = sum("component_tensor_bytes", "component=\"hoard-tensors\"");
@@ -213,7 +213,7 @@ async fn a_request_ends_at_its_deadline() {
     assert_eq!(body["error"]["code"], "deadline");
 }
 
-/// Every Rust source below `folder`, with its text.
+/// Collects every Rust source file below `folder`, with its text.
 fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -226,8 +226,7 @@ fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// docs/SECURITY.md names a test for every attack; each of them is there, in a file of its module's
-/// name.
+/// docs/SECURITY.md names a test for every attack; each must exist, in the file of its module.
 #[test]
 fn every_test_that_the_threat_model_names_exists() {
     let document = std::fs::read_to_string(repository().join("docs/SECURITY.md")).unwrap();

@@ -19,7 +19,7 @@ async fn configured(config: &str) -> Server {
     Server::start(Arc::new(load(&format!("{config}\n{MODELS}")))).await
 }
 
-/// `[keys.NAME]`, of a key that is the name too.
+/// A `[keys.NAME]` section whose key equals its name.
 fn key(name: &str, allowed: &str) -> String {
     format!("[keys.{name}]\nhash = \"{}\"\n{allowed}\n", KeyHash::of(name))
 }
@@ -121,7 +121,7 @@ async fn a_key_that_was_just_made_works() {
     let output = Command::new(env!("CARGO_BIN_EXE_infer")).args(["key", "new", "alice"]).output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let made = printed.lines().find_map(|line| line.strip_prefix("# infer_")).unwrap();
-    // What is printed is a section as it stands.
+    // The printed section is used unchanged.
     let server = configured(&printed).await;
     let (status, body) = answer(judge(&server, "/moderate").bearer_auth(format!("infer_{made}"))).await;
     assert_eq!(status, StatusCode::OK, "{body}");
@@ -210,11 +210,11 @@ async fn kept_answer_needs_rights_of_now() {
     live.reload().await.unwrap();
     let (status, body) = ask(moderations).await;
     assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "not_allowed"));
-    // The right comes back, and the component has not changed.
+    // The permission returns, and the component has not changed.
     write(&with(""));
     live.reload().await.unwrap();
     assert_eq!(ask(moderations).await.1, first);
-    // Another version of the component judges anew.
+    // A new version of the component does not reuse stored answers.
     write(&format!("{}[components.moderate.limits]\nlog_lines = 7\n", with("")));
     live.reload().await.unwrap();
     assert_ne!(ask(moderations).await.1["id"], first["id"]);

@@ -13,7 +13,7 @@ use crate::harness::{BUILTIN, Server, answer, load};
 const MODEL: &str = "toxic-bilstm";
 const INFER: &str = "/v2/models/toxic-bilstm/infer";
 
-/// Two rows of token ids, and what the model itself makes of them.
+/// Two rows of token ids, and the model's own output for them.
 async fn rows() -> (Vec<i32>, Vec<i32>, Tensor) {
     let model = &BUILTIN.models[MODEL];
     let input = &model.card().inputs[0];
@@ -152,7 +152,7 @@ async fn lists_are_bounded_as_they_are_read() {
     }
 }
 
-/// What Triton's and KServe's clients ask and is not served, and what nobody should ask.
+/// Requests of Triton's and KServe's clients that are not supported, and invalid requests.
 const NOT_SERVED: [(Method, &str, StatusCode); 22] = [
     (Method::GET, "/v2/", StatusCode::NOT_FOUND),
     (Method::GET, "/v2/models", StatusCode::NOT_FOUND),
@@ -197,7 +197,7 @@ async fn every_error_below_v2_is_a_sentence() {
             "{method} {path}"
         );
     }
-    // Elsewhere nothing changes.
+    // Other routes are unchanged.
     let (status, body) = answer(server.get("/v1/nothing")).await;
     assert_eq!((status, &body["error"]["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
 }
@@ -257,7 +257,7 @@ async fn null_members_and_byte_order_marks_are_accepted() {
     let body = json!({ "id": null, "parameters": null, "outputs": null, "inputs": [input] }).to_string();
     let (status, told) = answer(server.post(INFER).body(format!("\u{feff}{body}"))).await;
     assert_eq!(status, StatusCode::OK, "{told}");
-    // Behind the JSON's length, which counts the mark.
+    // After the JSON, whose length includes the byte order mark.
     let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let parameters = json!({ "binary_data_size": bytes.len() });
     let input =

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, answer, load, photo, repository};
 
-/// Guests that keep to one contract, and what builds them.
+/// Guests of the same contract in other languages, and their make targets.
 const GUESTS: [(&str, &str); 2] = [("moderate-js", "guests-js"), ("moderate-py", "guests-py")];
 
-/// Where the component is, if it was built; it has to be where INFER_LANGUAGES is set.
+/// Path of the component, if it was built; required if INFER_LANGUAGES is set.
 fn built(name: &str, target: &str) -> Option<PathBuf> {
     let path = Path::new(env!("INFER_GUESTS")).join(format!("{name}.wasm"));
     if !path.is_file() {
@@ -24,8 +24,7 @@ fn built(name: &str, target: &str) -> Option<PathBuf> {
 }
 
 fn configured(source: &str, models: &str, settings: &str) -> String {
-    // The machines of other languages take more memory than Rust's guests, and more time to read a
-    // text.
+    // Runtimes of other languages need more memory than Rust guests, and more time per text.
     format!(
         "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n[models.photos]\nsource = \"builtin:efficientnet-lite0-int8\"\n\
          [components.guest]\nsource = {source:?}\nroute = \"/moderate\"\n\
@@ -60,7 +59,7 @@ fn inputs() -> Vec<Value> {
     inputs
 }
 
-/// Two answers say the same: categories, scores, flags, and what was not judged.
+/// Asserts that two answers agree in categories, scores, flags, and gaps.
 fn assert_same(name: &str, input: &Value, found: &Value, expected: &Value) {
     let (one, other) = (&found["results"][0], &expected["results"][0]);
     assert_eq!(one["flagged"], other["flagged"], "{name}: {input}: {found}");
@@ -123,7 +122,7 @@ async fn a_guest_of_any_language_fails_as_the_one_in_rust() {
                 "{name}: {found}"
             );
         }
-        // Nobody judged the photo, and the answer says so.
+        // The photo was not judged, and the answer reports it.
         let server = serve(&source, text, "").await;
         let photo = base64(&photo("coffee.jpg"));
         let image = json!([{ "type": "image_url", "image_url": { "url": format!("data:image/jpeg;base64,{photo}") } }]);

@@ -17,23 +17,23 @@ use crate::harness::http2::{
 };
 use crate::harness::{Server, answer, eventually, guest, load};
 
-/// Longer than anything here may take on a busy machine; a claim that fails fails by it.
+/// Generous timeout for a busy machine; only a failing test reaches it.
 const LONG: Duration = Duration::from_secs(30);
 
 const MODERATE: &str = "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
     [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
     models = { text = \"toxic-bilstm\" }\n";
 
-/// Short times for what a client must do, and a deadline that ends before most tests do.
+/// Short client timeouts, and a deadline before the end of most tests.
 const SHORT: &str = "header_ms = 1000\nidle_ms = 1000\nsend_ms = 600\ndeadline_ms = 1500\n";
 
-/// The type of a frame that asks nothing of the server.
+/// Type of a frame that the server ignores.
 const PRIORITY: u8 = 2;
 
-/// An answer of some tens of kilobytes.
+/// A route whose answer has some tens of kilobytes.
 const LARGE: &str = "/openapi.json";
 
-/// A server with a text classifier and `limits` under [server], and what it serves.
+/// A server with a text classifier and `limits` under `[server]`, and its app.
 async fn limited(limits: &str, more: &str) -> (Server, Arc<App>) {
     let app = Arc::new(load(&format!("[server]\n{limits}\n{more}\n{MODERATE}")));
     (Server::start(app.clone()).await, app)
@@ -43,7 +43,7 @@ async fn judge(server: &Server) -> StatusCode {
     server.moderate(&json!({ "input": "hello" })).await.0
 }
 
-/// `[keys.NAME]`, of a key that is the name too.
+/// A `[keys.NAME]` section whose key equals its name.
 fn key(name: &str) -> String {
     format!("[keys.{name}]\nhash = \"{}\"\n", KeyHash::of(name))
 }
@@ -55,7 +55,7 @@ async fn connect_from(server: &Server, last: u8) -> TcpStream {
     socket.connect(server.address().parse().unwrap()).await.unwrap()
 }
 
-/// Everything until the server closes, however it does.
+/// Reads until the server closes the connection or resets it.
 async fn rest(connection: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let _ = timeout(LONG, connection.read_to_end(&mut bytes)).await.expect("the server closes");
@@ -70,12 +70,12 @@ async fn get(connection: &mut TcpStream, path: &str, more: &str) -> String {
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
-/// A component whose answers stream, on /hh.
+/// A component that streams its answers, on /hh.
 fn streaming() -> String {
     format!("[components.hh]\nsource = {:?}\nroute = \"/hh/...\"\n", guest("hostile-http"))
 }
 
-/// An HTTP/2 client that reads all the time and opens no window by itself.
+/// An HTTP/2 client that reads continuously and never opens a window by itself.
 struct Client {
     frames: UnboundedSender<(u8, u8, u32, Vec<u8>)>,
     requests: UnboundedSender<(&'static str, String, u8)>,
@@ -83,10 +83,10 @@ struct Client {
     next: u32,
 }
 
-/// What came from the server.
+/// Frames received from the server.
 #[derive(Clone, Default)]
 struct Seen {
-    /// Streams that were answered, and whether with 200.
+    /// Answered streams, and whether their status is 200.
     heads: BTreeMap<u32, bool>,
     /// Bytes of bodies.
     data: usize,
@@ -95,7 +95,7 @@ struct Seen {
 }
 
 impl Client {
-    /// A client that gives each stream `window` bytes.
+    /// Connects a client whose streams each have a window of `window` bytes.
     async fn connect(server: &Server, window: u32) -> Client {
         let connection = Http2::connect(Ipv4Addr::LOCALHOST, server.address(), window).await.unwrap();
         let ((frames, to_send), (requests, to_ask)) = (unbounded_channel(), unbounded_channel());
@@ -138,12 +138,12 @@ impl Client {
         seen.lock().unwrap().is_closed = true;
     }
 
-    /// Asks with GET; the stream.
+    /// Sends a GET and returns its stream.
     fn get(&mut self, path: &str) -> u32 {
         self.open("GET", path, END_STREAM)
     }
 
-    /// Announces a body; the stream.
+    /// Sends the head of a POST and returns its stream.
     fn post(&mut self, path: &str) -> u32 {
         self.open("POST", path, 0)
     }
@@ -155,12 +155,12 @@ impl Client {
         stream
     }
 
-    /// Sends a frame behind all requests, unless the server has closed.
+    /// Sends a frame after all requests, unless the server has closed.
     fn send(&self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let _ = self.frames.send((kind, flags, stream, payload.to_vec()));
     }
 
-    /// Gives `stream` so many bytes more.
+    /// Opens the window of `stream` by `bytes`.
     fn open_window(&self, stream: u32, bytes: u32) {
         self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
     }
@@ -198,7 +198,7 @@ async fn stalled_stream_is_reset_beside_live_ones() {
     let (server, _) = limited(SHORT, "").await;
     let mut client = Client::connect(&server, 0).await;
     let stalled = client.get(LARGE);
-    // Others on the same connection are taken as they come.
+    // Others on the same connection are accepted as they arrive.
     eventually(async || {
         let live = client.get("/healthz");
         client.open_window(live, 100_000);
@@ -354,7 +354,7 @@ async fn connection_without_a_key_goes_first() {
     for newcomer in 5..9 {
         let mut newcomer = connect_from(&server, newcomer).await;
         assert!(get(&mut newcomer, "/healthz", "").await.starts_with("HTTP/1.1 200"));
-        // It stays, idle, as the others do.
+        // The connection stays open, idle like the others.
         tokio::spawn(async move { rest(&mut newcomer).await });
     }
     for silent in &mut silent {
@@ -405,7 +405,7 @@ async fn resets_without_end_close_the_connection() {
     eventually(async || {
         for _ in 0..20 {
             let stream = client.post("/moderate");
-            // Accepted before it is reset, so that the library's own limit does not count it.
+            // Accepted before the reset, so that the HTTP library's own limit does not count it.
             sleep(Duration::from_millis(2)).await;
             client.send(RST_STREAM, 0, stream, &CANCEL);
         }

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::harness::{Server, eventually, free_address, infer, load};
 
-/// A server on what `config` says under [server], on ports of its own, with the operator's address.
+/// A server with `config` under `[server]`, on free ports, and its admin address.
 async fn listening(config: &str) -> (Server, String) {
     let app = load(&format!("[server]\nlisten = \"127.0.0.1:0\"\n{config}"));
     let listeners = Listeners::bind(&app.config.server).await.unwrap();
@@ -22,7 +22,7 @@ async fn listening(config: &str) -> (Server, String) {
     (Server::listen(Arc::new(app), listeners), admin.unwrap_or_default())
 }
 
-/// The status line of the answer to GET `path`, over anything.
+/// Sends GET `path` over any connection and returns the status line.
 async fn get(mut connection: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> std::io::Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
@@ -31,7 +31,8 @@ async fn get(mut connection: impl AsyncRead + AsyncWrite + Unpin, path: &str) ->
     Ok(answer.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Write a new certificate of `localhost` into `folder`, with its key; what a client has to trust.
+/// Writes a new certificate for `localhost` and its key into `folder`; returns the certificate, for
+/// clients to trust.
 fn certify(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
@@ -39,7 +40,7 @@ fn certify(folder: &Path) -> CertificateDer<'static> {
     made.cert.der().clone()
 }
 
-/// GET /healthz by a client that trusts `certificate` and no other.
+/// Sends GET /healthz as a client that trusts only `certificate`.
 async fn get_trusting(server: &Server, certificate: &CertificateDer<'static>) -> std::io::Result<String> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
@@ -62,7 +63,7 @@ async fn a_certificate_is_answered_with_and_replaced_without_a_restart() {
     );
     let (server, _) = listening(&tls).await;
     assert_eq!(get_trusting(&server, &first).await.unwrap(), "HTTP/1.1 200 OK");
-    // A key that does not fit: the certificate in use stays.
+    // With a key that does not match, the certificate in use stays.
     let kept = fs::read(folder.path().join("key.pem")).unwrap();
     fs::write(folder.path().join("key.pem"), "no key").unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
@@ -71,7 +72,7 @@ async fn a_certificate_is_answered_with_and_replaced_without_a_restart() {
     let second = certify(folder.path());
     eventually(async || get_trusting(&server, &second).await.is_ok()).await;
     assert!(get_trusting(&server, &first).await.is_err(), "the first is not answered with any more");
-    // Who speaks no TLS is not answered in clear, and harms nobody.
+    // A client without TLS gets no plain-text answer, and does not affect others.
     let clear = get(TcpStream::connect(server.address()).await.unwrap(), "/healthz").await;
     assert!(!clear.unwrap_or_default().contains("200"));
     assert!(get_trusting(&server, &second).await.is_ok());
@@ -103,7 +104,7 @@ async fn files_that_are_no_certificate_are_named() {
 async fn a_socket_is_served_and_goes_with_its_server() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("infer.sock");
-    // One that a server has left behind.
+    // A stale socket of a server that has stopped.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let config = format!("unix_socket = {path:?}");
     let (mut server, _) = listening(&config).await;
@@ -167,7 +168,7 @@ async fn operators_listener_answers_no_web_page() {
                 request = request.header(*name, *value);
             }
             let status = request.send().await.unwrap().status();
-            // Nothing is configured that could be read again.
+            // The server has no configuration file to reload.
             let expected = match (is_answered, path) {
                 (false, _) => StatusCode::FORBIDDEN,
                 (true, "/admin/reload") => StatusCode::CONFLICT,
@@ -220,7 +221,7 @@ fn names_are_taken_by_the_command_line() {
     };
     let (code, said) = refused(&["serve", "--listen", "localhost"]);
     assert!(code == Some(2) && said.contains("it has no port"), "{code:?} {said}");
-    // The name is understood, and nothing answers there.
+    // The host name resolves, and the connection is refused.
     let port = free_address().rsplit_once(':').unwrap().1.to_owned();
     let (code, said) = refused(&["reload", "--admin", &format!("localhost:{port}")]);
     assert!(

@@ -10,12 +10,12 @@ use wit_parser::Resolve;
 
 use crate::harness::{Server, answer, repository};
 
-/// The text form of `guest-models/hostile/wat/NAME.wat`, assembled.
+/// Assembles `guest-models/hostile/wat/NAME.wat`.
 fn assembled(name: &str) -> Vec<u8> {
     wat::parse_file(repository().join(format!("guest-models/hostile/wat/{name}.wat"))).unwrap()
 }
 
-/// A core module as a component of the world `moderator`.
+/// Wraps a core module as a component of the world `moderator`.
 fn moderator(module: &[u8]) -> Vec<u8> {
     let mut module = module.to_owned();
     let mut resolve = Resolve::default();
@@ -25,7 +25,7 @@ fn moderator(module: &[u8]) -> Vec<u8> {
     ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
 }
 
-/// What a server is made of that has this component alone.
+/// Loads an app whose only component is these bytes.
 fn load(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<App> {
     load_with(folder, name, bytes, "")
 }
@@ -42,7 +42,7 @@ fn a_file_that_is_no_guest_is_refused_by_its_name_and_why() {
     let folder = tempfile::tempdir().unwrap();
     let guest = fs::read(Path::new(env!("INFER_GUESTS")).join("moderate.wasm")).unwrap();
     let module = assembled("table");
-    // A hundred megabytes of nothing behind a good component, in a section of its own.
+    // A hundred megabytes in a custom section after a valid component.
     let mut large = guest.clone();
     let length = 100_u32 << 20;
     let leb = |value: u32| {
@@ -71,7 +71,8 @@ fn a_file_that_is_no_guest_is_refused_by_its_name_and_why() {
     }
 }
 
-/// A core module around `body`, which comes after a memory and an allocator and may call `compute`.
+/// A core module around `body`, with a memory and an allocator before it; `body` may call
+/// `compute`.
 fn module(body: &str) -> Vec<u8> {
     let text = format!(
         "(module
@@ -84,7 +85,7 @@ fn module(body: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// What the host calls, with `body` as its code.
+/// The exported function, with `body` as its code.
 fn moderate(body: &str) -> String {
     format!("(func (export \"infer:guest/moderation@0.1.0#moderate\") (param i32 i32) (result i32) {body})")
 }
@@ -149,7 +150,7 @@ async fn a_table_grows_to_its_limit_and_no_further() {
 
 #[tokio::test]
 async fn bulk_instructions_are_stopped_within_one() {
-    // Half a gigabyte and more by a single instruction, which takes far longer than the guest has.
+    // Over half a gigabyte in a single instruction, which takes far longer than the guest's limit.
     let grown = "(drop (memory.grow (i32.const 16383)))";
     let rest = "(i32.const 0)";
     let cases = [

@@ -65,7 +65,7 @@ async fn an_answer_says_who_judged_and_how_long_each_stage_took() {
     assert!(facts["models"].as_array().unwrap().contains(&json!({ "name": "toxic-bilstm", "hash": text })));
     let stage = |name: &str| facts["timings"][name].as_f64().unwrap();
     assert!(stage("compute_ms") > 0.0 && stage("guest_ms") > 0.0 && stage("instantiate_ms") > 0.0, "{facts}");
-    // Not their sum: a model may begin on one core before the guest that called it has left the
+    // Not their sum: a model may start on one core before the guest that called it has left the
     // other.
     assert!(stage("total_ms") >= stage("compute_ms").max(stage("guest_ms")), "{facts}");
 }
@@ -75,8 +75,8 @@ async fn scores_are_those_of_an_independent_run() {
     let server = Server::builtin().await;
     let golden = golden();
     let cases = golden["text"]["cases"].as_array().unwrap();
-    // A text of more words than the model reads is judged in windows, which a single run of the
-    // model is not.
+    // A text with more words than the model's context is judged in windows, unlike a single run of
+    // the model.
     let cases: Vec<_> =
         cases.iter().filter(|case| case["text"].as_str().unwrap().split(' ').count() <= 100).collect();
     assert!(cases.len() >= 10);
@@ -134,7 +134,7 @@ async fn more_text_than_is_judged_is_too_large_in_one_part_and_in_many() {
     }
 }
 
-/// Each text gets its twin's scores and its twin's answer at the gate.
+/// Asserts that both texts of each pair get the same scores, and the same answer in gate mode.
 async fn assert_twins(twins: &[(String, String)]) {
     let server = Server::builtin().await;
     for twins in twins.chunks(32) {
@@ -175,7 +175,7 @@ async fn crlf_scores_as_lf() {
 
 #[tokio::test]
 async fn every_separator_scores_as_its_ascii_twin() {
-    // Characters, and the one of ASCII that the model's own tokeniser splits at in their place.
+    // Separators, and the ASCII character at which the model's tokeniser splits in their place.
     let kinds = [
         ("\r\u{b}\u{c}\u{85}\u{2028}\u{2029}", "\n"),
         ("\u{a0}\u{1680}\u{2002}\u{2003}\u{2007}\u{2009}\u{200a}\u{202f}\u{205f}\u{3000}", " "),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::{BUILTIN, Server, answer, load};
 
-/// The paths that `router` has, by its own account: what axum prints of it.
+/// The paths of `router`, from axum's debug output.
 fn paths(router: &axum::Router) -> BTreeSet<String> {
     let printed = format!("{router:?}");
     let (routes, _) = printed.split_once("fallback_router").unwrap();
@@ -29,7 +29,7 @@ async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed
     let routed = paths(&Service::new(BUILTIN.clone(), listeners.admin_address(), None).router(false));
     assert!(routed.contains("/moderate") && routed.contains("/v2/models/{model}/infer"), "{routed:?}");
     assert_eq!(told(&document), routed);
-    // Which methods are served is asked of the server itself.
+    // The server itself reports the methods that it accepts.
     for (path, item) in document["paths"].as_object().unwrap() {
         let path = path.replace("{model}", "toxic-bilstm").replace("{version}", "1");
         for (method, request) in [("get", server.get(&path)), ("post", server.post(&path))] {

@@ -10,13 +10,13 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Process, eventually, free_address, ready};
 
-/// Enough that the rate is kept while those who are let in wait.
+/// Enough connections to sustain the rate while accepted requests wait.
 const CONNECTIONS: u64 = 600;
 
 /// Latencies by status, in microseconds.
 type Latencies = BTreeMap<u16, Histogram<u64>>;
 
-/// One request over `connection`; its status.
+/// Sends one request over `connection` and returns its status.
 async fn ask(connection: &mut BufReader<TcpStream>, request: &str) -> std::io::Result<u16> {
     connection.get_mut().write_all(request.as_bytes()).await?;
     let mut line = String::new();
@@ -37,8 +37,8 @@ async fn ask(connection: &mut BufReader<TcpStream>, request: &str) -> std::io::R
     Ok(status)
 }
 
-/// Ask for `time` over `connections`, `rate` times a second whether or not answers come, or as fast
-/// as they do.
+/// Sends requests for `time` over `connections`: `rate` per second without waiting for answers, or
+/// each after the last answer.
 async fn load(address: &str, connections: u64, rate: Option<f64>, time: Duration) -> Latencies {
     let words = std::env::var("OVERLOAD_WORDS").map_or(15, |text| text.parse().unwrap());
     let text: Vec<_> =
@@ -91,8 +91,8 @@ fn print(what: &str, latencies: &Latencies, time: Duration) {
     }
 }
 
-/// `make overload`: how long refusals and answers take is printed, as it depends on the machine;
-/// what is answered is asserted.
+/// `make overload`: latencies of refusals and answers depend on the machine and are only printed;
+/// the answers are asserted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "loads all cores for half a minute, or for OVERLOAD_SECONDS"]
 async fn three_times_the_capacity_gets_answers_and_refusals_alone() {

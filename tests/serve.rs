@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::harness::{BUILTIN, Server, answer, eventually, hostile, load};
 
-/// Longer than anything here may take on a busy machine; a claim that fails fails by it.
+/// Generous timeout for a busy machine; only a failing test reaches it.
 const LONG: Duration = Duration::from_secs(30);
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_stopping_server_finishes_what_is_under_way() {
     server.stopped().await.unwrap();
 }
 
-/// An endless guest on /loop, and a limit of its time.
+/// An endless guest on /loop, limited to `guest_ms`.
 fn endless(server: &str, guest_ms: u32) -> String {
     format!(
         "[server]\n{server}\n[components.loop]\nsource = {:?}\nroute = \"/loop\"\nsettings = {{ attack = \"loop\" }}\n\

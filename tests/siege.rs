@@ -1,8 +1,7 @@
-//! Good traffic beside attacks on one server that has API keys and `memory_bytes`.
+//! Good traffic beside attacks, on one server with API keys and `memory_bytes`.
 //!
 //! - `server`: its configuration; `good`: the good traffic
-//! - `guests`: attacks by hostile components; `clients`: attacks by what clients send, and how
-//!   slowly
+//! - `guests`: attacks by hostile components; `clients`: attacks by malformed and slow requests
 
 mod clients;
 mod good;
@@ -23,10 +22,10 @@ use self::good::Good;
 use self::server::{GOOD, MEMORY_BYTES};
 use crate::harness::{Process, eventually, free_address, ready};
 
-/// An attack goes on until it is dropped.
+/// An attack, which runs until it is dropped.
 type Attack = fn(Attacker) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Every kind of attack, by the name that `HOSTILE_ONLY` takes.
+/// All attacks, by the name that `HOSTILE_ONLY` takes.
 const ATTACKS: [(&str, Attack); 13] = [
     ("guests", |attacker| Box::pin(guests::guests(attacker))),
     ("bulk-memory", |attacker| Box::pin(guests::bulk_memory(attacker))),
@@ -43,42 +42,41 @@ const ATTACKS: [(&str, Attack); 13] = [
     ("long-paths", |attacker| Box::pin(clients::long_paths(attacker))),
 ];
 
-/// Memory that may stay when the attacks have ended, in KB.
+/// Maximum growth of memory after the attacks, in KB.
 const LEFT: u64 = 64 << 10;
 
-/// Between the attacks and the next requests alone, so that nothing of the former is under way.
+/// Pause after the attacks, so that none of their requests is in flight in the next round.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long it may take until then.
+/// Time limit for memory to return to its level before the attacks.
 const RETURN: Duration = Duration::from_secs(30);
 
-/// What an attack is made of.
+/// The target and the size of an attack.
 #[derive(Clone)]
 struct Attacker {
     address: Arc<str>,
     client: Client,
-    /// Requests a second of an attack that has a rate.
+    /// Requests per second of an attack with a rate.
     each: f64,
-    /// The part of the connections of an attack that are made.
+    /// Fraction of an attack's connections to open.
     share: f64,
     made: Arc<AtomicU64>,
 }
 
-/// Which of many connections this is, and its address on this machine.
+/// Index of a connection, and its source address on this machine.
 #[derive(Clone, Copy)]
 struct Source {
     address: Ipv4Addr,
     index: usize,
 }
 
-/// Connections from one address: fewer than a server allows.
+/// Connections per source address, below the server's limit.
 const CONNECTIONS_OF_ADDRESS: usize = 32;
 
-/// The time in which the connections of an attack begin: those of many machines do not begin at
-/// once.
+/// Time over which an attack's connections open: many machines do not start at once.
 const BEGIN: Duration = Duration::from_secs(1);
 
-/// The time after which a connection that was closed is made again.
+/// Time before a closed connection is opened again.
 const AGAIN: Duration = Duration::from_millis(250);
 
 impl Attacker {
@@ -87,12 +85,12 @@ impl Attacker {
         self.made.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Goes on with all of `attacks`.
+    /// Runs all of `attacks`.
     async fn all(&self, attacks: impl IntoIterator<Item: Future<Output = ()> + Send + 'static>) {
         attacks.into_iter().collect::<JoinSet<_>>().join_all().await;
     }
 
-    /// Holds `count` connections, each of which is made again when `one` has ended.
+    /// Keeps `count` connections open; each is opened again when `one` has ended.
     async fn hold<F>(&self, count: usize, one: impl Fn(Attacker, Source) -> F + Clone + Send + 'static)
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -100,14 +98,14 @@ impl Attacker {
         let count = ((count as f64 * self.share).ceil() as usize).max(1);
         self.all((0..count).map(|index| {
             let (attacker, one) = (self.clone(), one.clone());
-            // Good requests come from 127.0.0.1, and those of clients without a choice from
-            // 127.0.2.1 and on.
+            // Good requests come from 127.0.0.1, and clients that cannot choose an address use
+            // 127.0.2.1 and up.
             let address = Ipv4Addr::new(127, 0, 1, (1 + index / CONNECTIONS_OF_ADDRESS) as u8);
             let begin = BEGIN.mul_f64(index as f64 / count as f64);
             async move {
                 tokio::time::sleep(begin).await;
                 loop {
-                    // However it has ended, it begins again.
+                    // Success or failure, it starts again.
                     let _ = one(attacker.clone(), Source { address, index }).await;
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -117,21 +115,21 @@ impl Attacker {
     }
 }
 
-/// How much is asked for, and for how long.
+/// The load and duration of a siege.
 struct Siege {
-    /// Good requests a second.
+    /// Good requests per second.
     rate: f64,
-    /// Requests a second of each attack that has a rate.
+    /// Requests per second of each attack with a rate.
     each: f64,
-    /// The part of the connections of an attack that are made.
+    /// Fraction of an attack's connections to open.
     share: f64,
     rounds: u32,
-    /// The time of a round alone and of one beside the attacks.
+    /// Duration of a round alone, and of a round beside the attacks.
     time: Duration,
 }
 
-/// Good requests alone and beside `attacks` in turn; the faults that were found. How long answers
-/// took is printed and is no fault, as it depends on the machine.
+/// Alternates good requests alone and beside `attacks`; returns the faults. Latencies depend on the
+/// machine: they are printed and are not faults.
 async fn siege(name: &str, attacks: &[(&str, Attack)], size: &Siege) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
@@ -140,7 +138,7 @@ async fn siege(name: &str, attacks: &[(&str, Attack)], size: &Siege) -> Vec<Stri
     let ready = async || ready(&client, &address).await;
     eventually(ready).await;
     let ask = async |time| good::ask(&address, GOOD, size.rate, time).await;
-    // Instances and models keep some memory once they have been used, which is not the attacks'.
+    // Instances and models retain some memory after their first use, which is not due to attacks.
     good::warm_up(&address, GOOD).await;
     ask(Duration::from_secs(1)).await;
     let before = server.resident();
@@ -188,11 +186,11 @@ async fn siege(name: &str, attacks: &[(&str, Attack)], size: &Siege) -> Vec<Stri
     faults
 }
 
-/// The fault where the process has held more than `MEMORY_BYTES`, or does not come back to what it
-/// held `before`.
+/// Returns a fault if the process exceeded `MEMORY_BYTES`, or does not return to the memory of
+/// `before`.
 async fn check_memory(server: &Process, before: u64) -> Option<String> {
     let (during, most) = (server.resident(), MEMORY_BYTES >> 10);
-    // Allocators give back what is free when they are asked, and as time goes by.
+    // Allocators return free memory with a delay.
     let ended = Instant::now();
     while server.resident() > before + LEFT && ended.elapsed() < RETURN {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -203,7 +201,7 @@ async fn check_memory(server: &Process, before: u64) -> Option<String> {
     (peak >= most || after > before + LEFT).then_some(seen)
 }
 
-/// A line of medians over the rounds, with the least and the most.
+/// Prints the medians over the rounds, with minimum and maximum.
 fn print(name: &str, alone: &[Good], beside: &[Good], attacks: u64) {
     let figures = |rounds: &[Good], quantile| {
         let mut all: Vec<_> = rounds.iter().map(|good| good.at(quantile)).collect();
@@ -243,7 +241,7 @@ async fn good_requests_go_on_beside_every_attack() {
         faults.extend(siege(attack.0, std::slice::from_ref(attack), &size).await);
     }
     if chosen("all") {
-        // Together, each is weaker: on few processors the attackers' own work is in the way of all.
+        // All together, each is weaker: on few processors the attackers' own work slows everything.
         let weaker = Siege { each: size.each / 4.0, share: size.share / 2.0, ..size };
         faults.extend(siege("all", &ATTACKS, &weaker).await);
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use crate::harness::repository;
 
-/// A folder with an infer.toml and a cache folder of its own.
+/// A folder with an infer.toml and its own cache folder.
 struct Setting {
     folder: tempfile::TempDir,
 }
@@ -32,14 +32,14 @@ impl Setting {
         command.env("INFER_CACHE", self.path("cache")).output().unwrap()
     }
 
-    /// Run it; what it says, where it ends well.
+    /// Runs `infer`, asserts success, and returns its output.
     fn done(&self, arguments: &[&str]) -> String {
         let output = self.infer(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));
         text(&output)
     }
 
-    /// Run it; what it says, where it ends with `code`.
+    /// Runs `infer`, asserts the exit code `code`, and returns its output.
     fn failed(&self, arguments: &[&str], code: i32) -> String {
         let output = self.infer(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
@@ -51,7 +51,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
 }
 
-/// The folder of a pulled model in the cache folder of whoever runs the tests.
+/// The folder of a pulled model in the cache folder of the user who runs the tests.
 pub(crate) fn pulled(model: &str) -> PathBuf {
     infer_models::weights::folder(model).unwrap()
 }
@@ -64,7 +64,7 @@ fn a_pulled_file_is_kept_by_its_content_listed_verified_and_removed() {
     let folder = setting.path("cache/models/smollm2");
     fs::create_dir_all(&folder).unwrap();
     let place = folder.join(SMOLLM2);
-    // As put there by hand, or by an earlier version.
+    // As copied by hand, or by an earlier version.
     fs::copy(pulled("smollm2").join(SMOLLM2), &place).unwrap();
     assert!(setting.done(&["pull", "smollm2"]).contains("is there and as its card says"));
     let blob = fs::canonicalize(&place).unwrap();
@@ -116,7 +116,7 @@ fn what_a_lock_pins_is_served_and_nothing_else() {
     let pinned = fs::read_to_string(setting.path("infer.lock")).unwrap();
     setting.done(&["check"]);
 
-    // A component with one section more, which does nothing.
+    // A component with an additional empty section.
     fs::write(setting.path("moderate.wasm"), [guest, &[0, 2, 1, b'x']].concat()).unwrap();
     let told = setting.failed(&["check"], 1);
     assert!(
@@ -126,7 +126,7 @@ fn what_a_lock_pins_is_served_and_nothing_else() {
     assert!(setting.failed(&["serve"], 1).contains("component `moderate` has sha256 "));
     fs::write(setting.path("moderate.wasm"), guest).unwrap();
 
-    // A card that says something else of the same file.
+    // A card with another description of the same file.
     let card = fs::read_to_string(setting.path("mine/card.toml")).unwrap();
     fs::write(setting.path("mine/card.toml"), format!("# another\n{card}")).unwrap();
     let told = setting.failed(&["check"], 1);
@@ -180,7 +180,7 @@ fn components_are_compiled_once_and_damaged_machine_code_is_never_run() {
         assert!(told.contains(words) && told.contains("all of it loads"), "{what}: {told}");
         assert!(setting.done(&["compile"]).contains("was there and is verified"), "{what}: it is mended");
     }
-    // Without a folder that can be written, components are compiled each time.
+    // Without a writable folder, components are compiled each time.
     fs::remove_dir_all(setting.path("cache")).unwrap();
     fs::write(setting.path("cache"), "").unwrap();
     assert!(setting.done(&["check"]).contains("the component will be recompiled at the next start"));
@@ -192,7 +192,7 @@ fn fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Run `infer` with an end: what it says, and its exit code.
+/// Runs `infer` with a time limit and returns its exit code and output.
 fn bounded(setting: &Setting, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new("timeout");
     command.arg("100").arg(env!("CARGO_BIN_EXE_infer")).args(arguments).current_dir(&setting.folder);
@@ -202,7 +202,7 @@ fn bounded(setting: &Setting, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text(&output))
 }
 
-/// Every file that a start reads, and others that commands read, in their places.
+/// A setting with every file that a start reads, and others that commands read.
 fn readable() -> Setting {
     let setting = Setting::new(
         "tls = { certificate = \"cert.pem\", key = \"key.pem\" }\n\
@@ -242,7 +242,7 @@ fn no_command_waits_for_a_fifo() {
     for name in configured {
         let before = fs::read(setting.path(name)).unwrap();
         fifo(&setting.path(name));
-        // The last of them reads the certificate as well.
+        // `serve` also reads the certificate.
         let (code, told) = bounded(&setting, &["serve", "--listen", "127.0.0.1:0"]);
         let last = Path::new(name).file_name().unwrap().to_str().unwrap();
         assert!(code != Some(0) && told.contains(last), "{name}: {told}");
@@ -256,7 +256,7 @@ fn no_command_waits_for_a_fifo() {
     }
     setting.done(&["check"]);
 
-    // What commands are given.
+    // Files that are given on the command line.
     fifo(&setting.path("given"));
     let given = setting.path("given").display().to_string();
     for command in [
@@ -306,7 +306,7 @@ fn bad_cache_entries_cost_their_making() {
 fn lock_is_written_through_no_link() {
     let setting = Setting::new("[models.text]\nsource = \"builtin:toxic-bilstm\"\n");
     fs::write(setting.path("victim"), "precious").unwrap();
-    // The name of earlier versions' half-written locks, and the lock itself.
+    // The name of a temporary lock file in earlier versions, and the lock itself.
     let script =
         "ln -s victim infer.lock.$$; ln -s victim .infer.lock.$$; ln -sf victim infer.lock; exec \"$0\" lock";
     let mut command = Command::new("sh");

@@ -12,16 +12,16 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Process, eventually, free_address, ready, repository};
 
-/// Requests a second, of each kind of model.
+/// Requests per second, over all models.
 const RATE: f64 = 100.0;
 
-/// How often something is swapped, in seconds.
+/// Time between swaps, in seconds.
 const INTERVAL: u64 = 10;
 
-/// After a swap begins, how long requests count as being in it, in seconds.
+/// Time after the start of a swap in which requests count as part of it, in seconds.
 const SWAP: u64 = 3;
 
-/// What was seen of one answer.
+/// One answer.
 struct Seen {
     at: Duration,
     took: Duration,
@@ -30,7 +30,7 @@ struct Seen {
     version: String,
 }
 
-/// The toxic-bilstm under another description, and so of another hash.
+/// A copy of toxic-bilstm with a different description and hash.
 fn copy(folder: &Path, name: &str) {
     let (from, to) = (repository().join("weights/toxic-bilstm"), folder.join(name));
     fs::create_dir_all(&to).unwrap();
@@ -41,19 +41,19 @@ fn copy(folder: &Path, name: &str) {
     fs::write(to.join("card.toml"), card.replace("Keras bidirectional", "Another bidirectional")).unwrap();
 }
 
-/// The same component with a section at its end that says `version`, and so of another hash.
+/// A copy of the component with a custom section that contains `version`, and so a different hash.
 fn component(folder: &Path, version: &str) {
     let mut bytes = fs::read(Path::new(env!("INFER_GUESTS")).join("moderate.wasm")).unwrap();
     let name = b"version";
-    // A custom section: 0, its length, the length of its name, the name, the rest.
+    // A custom section: 0, its length, the length of its name, the name, the contents.
     bytes.extend([0, (1 + name.len() + version.len()) as u8, name.len() as u8]);
     bytes.extend(name);
     bytes.extend(version.as_bytes());
     fs::write(folder.join(format!("{version}.wasm")), bytes).unwrap();
 }
 
-/// `make swap`: figures are printed, as times depend on the machine; what is answered, and by which
-/// version, is asserted.
+/// `make swap`: times depend on the machine and are only printed; the answers and their versions
+/// are asserted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "takes two minutes, or SWAP_SECONDS; loads all cores"]
 async fn a_model_is_swapped_every_ten_seconds_and_no_request_fails() {
@@ -104,7 +104,7 @@ async fn a_model_is_swapped_every_ten_seconds_and_no_request_fails() {
                 if began.elapsed() > time {
                     return all;
                 }
-                // One in ten asks the language model.
+                // One request in ten uses the language model.
                 let (path, body) = if lane % 10 == 9 {
                     ("/v1/chat/completions", json!({ "model": "chat", "max_tokens": 4, "messages": [{ "role": "user", "content": "a b c" }] }))
                 } else {
@@ -126,7 +126,7 @@ async fn a_model_is_swapped_every_ten_seconds_and_no_request_fails() {
             }
         });
     }
-    // Twelve swaps in 120 s: half by SIGHUP, half by the operator's listener.
+    // Twelve swaps in 120 s: half by SIGHUP, half over the admin listener.
     let mut before = 0;
     let swaps = seconds / INTERVAL;
     for turn in 1..swaps {

@@ -1,18 +1,18 @@
-//! Integration tests: the whole program on real models, guests and photos.
+//! Integration tests: the whole program with real models, guests and photos.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
     reason = "a test fails where it stands, and says what it skips"
 )]
 
-/// Servers in this process, and where the test data is.
+/// Servers in this process, and paths of test data.
 mod harness;
 
 /// `infer bench`.
 mod bench;
-/// Bodies as clients encode them.
+/// Encodings of request bodies.
 mod bodies;
-/// Cards: recipes for images, batches, bounds, and files without one.
+/// Cards: recipes for images, batches, limits, and models without a card.
 mod cards;
 /// `POST /moderate` with a language model behind the classifier.
 mod cascade;
@@ -20,66 +20,65 @@ mod cascade;
 mod chat;
 /// `POST /classify`.
 mod classify;
-/// What the command line prints and answers.
+/// Output and exit codes of the command line.
 mod cli;
 /// The same guests on wasmtime's own wasi-nn host.
 mod conformance;
-/// Connections: their number, their time limits, and what is sent that is no request.
+/// Connections: their number, their timeouts, and input that is not a request.
 mod connections;
-/// Pages of other sites.
+/// Cross-origin requests.
 mod cors;
-/// Long texts of clients in errors and in the log.
+/// Long client texts, in errors and in the log.
 mod excerpts;
-/// What the fuzz targets do, with the seeds that are kept.
+/// The fuzz targets on their stored seeds.
 mod fuzz;
-/// The APIs that clients already speak: OpenAI's moderations, with our extensions, and
-/// Perspective's analysis.
+/// APIs of existing clients: OpenAI's moderations, with extensions, and Perspective's analysis.
 mod gateway;
 /// Models and preprocessing against values of an independent implementation.
 mod golden;
-/// A short siege by hostile guests alone.
+/// A short siege by hostile guests only.
 mod guest_siege;
 /// Components that answer HTTP requests themselves.
 mod handler;
 /// Guests that attack the host.
 mod hostile;
-/// API keys, and rates.
+/// API keys and rate limits.
 mod keys;
 /// Open Inference Protocol v2.
 mod kserve;
 /// `infer generate` and `infer score`.
 mod language;
-/// Guests in other languages than Rust.
+/// Guests in languages other than Rust.
 mod languages;
-/// What a request holds, and when it comes back; clients that take nothing, or send nothing.
+/// Leases of a request and their release; clients that read nothing, or send nothing.
 mod leases;
-/// TLS, the Unix socket, the operator's own port.
+/// TLS, the Unix socket, the admin listener.
 mod listeners;
-/// Files that are no guests, and guests that no compiler would make.
+/// Files that are not guests, and guests that no compiler would produce.
 mod malformed;
 /// `POST /moderate`.
 mod moderate;
-/// `GET /openapi.json`, against the routes.
+/// `GET /openapi.json`, compared with the routes.
 mod openapi;
-/// More than the server can do, measured.
+/// Load above the server's capacity, measured.
 mod overload;
 /// `infer plan`, and the memory contract.
 mod plan;
 /// `infer pull`, with the real pip client and a hub on this machine.
 mod pull;
-/// A changed configuration, while requests go on.
+/// Configuration reloads while requests are in flight.
 mod reload;
 /// The server itself: health, ids, limits, shutdown.
 mod serve;
 /// Good traffic beside every attack at once, measured.
 mod siege;
-/// What the cache folder holds: models by their content, compiled components; and what a lock pins.
+/// The cache folder: models by content hash, compiled components; and locks.
 mod store;
 /// Models and components swapped under load, measured.
 mod swap;
 /// Two versions of a model at once.
 mod versions;
-/// What is judged of animations and long images.
+/// Views of animations and long images.
 mod views;
-/// Files that change by themselves, under `watch = true`.
+/// Changed files under `watch = true`.
 mod watch;

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::harness::{Process, answer, eventually, free_address, infer, ready};
 use crate::reload::{Place, edit, moderator, version};
 
-/// Bytes of the model's file that are elements of its embeddings.
+/// Byte range of embeddings in the model's file.
 const EMBEDDINGS: Range<usize> = 1_000_000..3_000_000;
 
 /// The moderator's model with a next version.
@@ -22,7 +22,7 @@ fn trying(next: &str) -> String {
     moderator("one", "").replace("sessions = 1", &next)
 }
 
-/// Make the model of `folder` another one: words of half its vocabulary mean nothing to it.
+/// Changes the model of `folder`: clears the embeddings of half its vocabulary.
 fn forget(folder: &Path) {
     let path = folder.join("model.onnx");
     let mut model = fs::read(&path).unwrap();
@@ -32,12 +32,12 @@ fn forget(folder: &Path) {
     model[EMBEDDINGS].fill(0);
     fs::write(&path, &model).unwrap();
     let card = fs::read_to_string(folder.join("card.toml")).unwrap().replace(&before, &digest(&model));
-    // It does not answer the tests of the other any more.
+    // The self-tests no longer match.
     let end = card.find("# Asked before").unwrap();
     fs::write(folder.join("card.toml"), &card[..end]).unwrap();
 }
 
-/// Texts whose words come from all over the vocabulary.
+/// Texts with words from the whole vocabulary.
 fn texts() -> Vec<String> {
     let vocabulary = fs::read_to_string(crate::harness::repository().join("weights/toxic-bilstm/vocab.json"));
     let vocabulary: Value = serde_json::from_str(&vocabulary.unwrap()).unwrap();
@@ -65,7 +65,7 @@ async fn a_canary_answers_its_share_and_each_answer_is_of_one_version() {
         *seen.entry(place.hash().await).or_insert(0) += 1;
     }
     assert_eq!(seen.len(), 2, "{seen:?}");
-    // What is drawn is the same in each run.
+    // The draw is deterministic.
     assert!((70..=130).contains(&seen[&next]), "{seen:?}");
     let told = versions(&place).await;
     assert_eq!((&told["model"], &told["trial"]["kind"]), (&json!("text"), &json!("canary")), "{told}");
@@ -80,7 +80,7 @@ async fn a_canary_answers_its_share_and_each_answer_is_of_one_version() {
     );
     assert!(metrics.contains(&line), "no `{line}` in {metrics}");
 
-    // In the place of the model it is not loaded again, and the counters of its trial have ended.
+    // A promoted version is not loaded again, and the counters of its trial have ended.
     let loaded = place.live.app().next_versions().next().unwrap().model.clone();
     place.write(&moderator("two", ""));
     let report = place.live.reload().await.unwrap();
@@ -130,7 +130,7 @@ async fn a_shadow_is_compared_and_never_answers() {
     assert!(metrics.contains(&line), "no `{line}` in {metrics}");
     assert!(metrics.contains("infer_shadow_disagreement{model=\"text\",input_hash=\""), "{metrics}");
 
-    // Without the shadow nothing is left of it.
+    // Without the shadow, the next version is unloaded.
     let next = std::sync::Arc::downgrade(place.live.app().next_versions().next().unwrap().model);
     place.write(&moderator("one", ""));
     place.live.reload().await.unwrap();
@@ -211,8 +211,8 @@ async fn promote_and_rollback_change_file_lock_and_server_or_nothing() {
     );
     assert!(!run(&["diff", "other"]).status.success());
 
-    // A next version whose file has changed since is not promoted: neither in the file nor in the
-    // server.
+    // A next version whose file has changed since is not promoted, neither in the configuration nor
+    // in the server.
     let model = folder.join("two/model.onnx");
     let bytes = fs::read(&model).unwrap();
     fs::write(&model, &bytes[..1000]).unwrap();

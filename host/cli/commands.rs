@@ -1,4 +1,4 @@
-//! The subcommands: one module each. They write to standard output and leave errors to `main`.
+//! The subcommands, one module each. They write to standard output and return errors to `main`.
 
 mod admin;
 mod check;
@@ -27,11 +27,11 @@ use infer_config::Config;
 use crate::cli::{Cli, Command};
 use crate::logging;
 
-/// Run the subcommand that was typed.
+/// Runs the subcommand.
 ///
 /// # Errors
 ///
-/// Whatever kept the subcommand from its work; the caller prints it.
+/// The error of the subcommand, for the caller to print.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let usual = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     logging::init(cli.log.as_deref().unwrap_or(usual), cli.log_format)?;
@@ -39,9 +39,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         infer_engine::set_instruction_set(name)?;
     }
     let mut out = stdout().lock();
-    // Files are brought before there is a configuration that uses them.
+    // `pull` comes before a configuration that uses the files.
     let load = || Config::load(cli.config.as_deref());
-    // A command ends before a model could rest.
+    // A command ends before an idle model would be unloaded.
     let load_awake = || {
         load().map(|mut config| {
             config.models.values_mut().for_each(|model| model.keep_alive = None);

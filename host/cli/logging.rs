@@ -1,11 +1,11 @@
-//! Where log lines go: standard error, as text for people or as JSON for programs.
+//! Logging to standard error, as text or as JSON.
 //!
-//! Nobody waits for a line: it goes into a bounded queue, whose own thread writes it. Where
-//! standard error takes less than is logged, lines are dropped and counted.
+//! Logging never blocks: a line goes into a bounded queue, and a dedicated thread writes it. If
+//! standard error is slower than the log, lines are dropped and counted.
 //!
 //! # Layout
 //!
-//! - `queue`: the queue and its thread; `lines`: a line's form, and the bound of each of its fields
+//! - `queue`: the queue and its thread; `lines`: the format of a line, and the limit of each field
 
 mod lines;
 mod queue;
@@ -26,17 +26,17 @@ use tracing_subscriber::prelude::*;
 
 use crate::cli::LogFormat;
 
-/// How long the end of the program waits for lines that standard error has not taken yet.
+/// Time limit at exit for writing the remaining lines.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// The queue of this process, once there is one.
+/// The queue of this process, after `init`.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// Install the subscriber of this process; later calls change nothing. Panics are logged as well.
+/// Installs the subscriber of this process and a panic hook that logs; later calls change nothing.
 ///
 /// # Errors
 ///
-/// When `filter` is not a list of levels and `target=level` pairs, or no thread can be started.
+/// If `filter` is not a list of levels and `target=level` pairs, or the thread cannot be started.
 pub(crate) fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let targets: Targets = filter.parse().with_context(|| {
         format!("cannot read the log filter `{filter}`; expected levels such as `info` or `warn,guest=debug`")
@@ -50,7 +50,7 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(queue);
     let registry = tracing_subscriber::registry().with(targets);
-    // An error means that a subscriber is installed already, as in a test that starts two servers.
+    // An error means that a subscriber exists already, as in a test that starts two servers.
     let installed = match format {
         LogFormat::Text => {
             let lines = lines.with_ansi(io::stderr().is_terminal()).with_target(false).compact();
@@ -64,7 +64,7 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Log a panic. The usual hook would write to standard error itself, and wait for its reader.
+/// Logs a panic. The default hook writes to standard error directly and may block.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     error!(thread = thread.name().unwrap_or("unnamed"), "{panic}");
@@ -76,8 +76,8 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     }
 }
 
-/// Write `line` to standard error behind the lines that are logged, and wait for all of them, for
-/// as long as the end of the program may wait.
+/// Writes `line` to standard error after all queued lines, and waits for them up to the time limit
+/// at exit.
 pub(crate) fn last(line: Option<&dyn Display>) {
     match (QUEUE.get(), line) {
         (Some(queue), line) => {
@@ -87,7 +87,7 @@ pub(crate) fn last(line: Option<&dyn Display>) {
             queue.flush(FLUSH);
         }
         (None, Some(line)) => {
-            // Nobody is left to be told that this failed.
+            // Standard error is the last resort: a failure cannot be reported.
             let _ = writeln!(io::stderr(), "{line}");
         }
         (None, None) => {}

@@ -1,4 +1,4 @@
-//! The program: parse, run the subcommand, print the error chain once.
+//! The program: parses the arguments, runs the subcommand, prints the error chain once.
 
 use std::fmt::Display;
 use std::io;
@@ -13,8 +13,8 @@ use cli::Cli;
 use infer_config::ConfigError;
 use infer_control::reclaim::one_heap;
 
-/// Tensors of a megabyte come and go with every request: this allocator keeps their pages, where
-/// the system's returns them and takes a page fault for each again.
+/// Every request allocates and frees tensors of a megabyte. mimalloc retains these pages; the
+/// system's allocator returns them and takes page faults at each allocation.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -29,13 +29,13 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // As for arguments, which clap refuses with the same code: 2 is the operator's to mend.
+            // As for invalid arguments, where clap exits with 2: the operator must fix the input.
             ExitCode::from(if error.downcast_ref::<ConfigError>().is_some() { 2 } else { 1 })
         }
     }
 }
 
-/// Whoever read our output has seen enough, as `head` does: no failure.
+/// True if the reader closed standard output, as `head` does. That is not a failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(broken))

@@ -1,4 +1,4 @@
-//! HTTP/2 written by hand (RFC 9113), for what no client library would send.
+//! HTTP/2 frames written by hand (RFC 9113), for requests that no client library sends.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Types of frames.
+/// Frame types.
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
@@ -19,10 +19,10 @@ const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
-/// The error code of a RST_STREAM frame that withdraws a request.
+/// Error code of a RST_STREAM frame that cancels a request.
 pub(crate) const CANCEL: [u8; 4] = 8_u32.to_be_bytes();
 
-/// The setting that is the window of each new stream.
+/// The setting for the window of each new stream.
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,17 +35,16 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// A client's end of a connection. Nothing is read, and no window is opened, unless it is asked
-/// for.
+/// The client end of a connection. Reads and opens windows only on request.
 pub(crate) struct Http2 {
     socket: TcpStream,
-    /// Bytes that were read and are not a whole frame yet.
+    /// Received bytes that are not a whole frame yet.
     received: Vec<u8>,
     next_stream: u32,
 }
 
 impl Http2 {
-    /// A connection from `source` that takes `window` bytes of each answer before it opens its
+    /// Connects from `source`. Each answer may send `window` bytes before the client opens the
     /// window.
     pub(crate) async fn connect(source: Ipv4Addr, address: &str, window: u32) -> io::Result<Http2> {
         let socket = TcpSocket::new_v4()?;
@@ -57,8 +56,8 @@ impl Http2 {
         Ok(Http2 { socket, received: Vec::new(), next_stream: 1 })
     }
 
-    /// Sends a request's head; its stream. With `END_STREAM` among the `flags` it has no body, and
-    /// without `END_HEADERS` its head goes on.
+    /// Sends a request's head and returns its stream. With `END_STREAM` in `flags` it has no body;
+    /// without `END_HEADERS` its head continues.
     pub(crate) async fn request(
         &mut self,
         method: &str,
@@ -79,13 +78,13 @@ impl Http2 {
         self.socket.write_all(&frame(kind, flags, stream, payload)).await
     }
 
-    /// Opens the window of `stream`, or of the connection where that is 0, by `bytes`.
+    /// Opens the window of `stream` by `bytes`; stream 0 is the connection.
     pub(crate) async fn open(&mut self, stream: u32, bytes: u32) -> io::Result<()> {
         self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes()).await
     }
 
-    /// The next frame, or none when the server has closed. Settings and pings are acknowledged on
-    /// the way, as by a client whose application does not read. May be dropped and called again.
+    /// Returns the next frame, or `None` after the server has closed. Acknowledges settings and
+    /// pings, as a client whose application does not read. Cancel-safe.
     pub(crate) async fn frame(&mut self) -> io::Result<Option<Frame>> {
         loop {
             if let Some(frame) = self.take() {
@@ -102,12 +101,12 @@ impl Http2 {
         }
     }
 
-    /// Waits until the server closes, however it does.
+    /// Waits until the server closes or resets the connection.
     pub(crate) async fn closed(&mut self) {
         while let Ok(Some(_)) = self.frame().await {}
     }
 
-    /// A whole frame of what was received.
+    /// Takes a whole frame from the received bytes.
     fn take(&mut self) -> Option<Frame> {
         let head: [u8; FRAME_HEAD] = self.received.get(..FRAME_HEAD)?.try_into().ok()?;
         let [a, b, c, kind, flags, stream @ ..] = head;
@@ -119,8 +118,7 @@ impl Http2 {
 }
 
 impl Frame {
-    /// Whether this is the head of an answer with status 200, which is one byte of HPACK's static
-    /// table.
+    /// True for the head of an answer with status 200, which is one byte of HPACK's static table.
     pub(crate) fn is_ok(&self) -> bool {
         self.kind == HEADERS && self.payload.first() == Some(&0x88)
     }
@@ -131,7 +129,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header field of HPACK (RFC 7541, section 6.2.2): literal, not indexed, not Huffman-coded.
+/// An HPACK header field (RFC 7541, section 6.2.2): literal, not indexed, not Huffman-coded.
 fn literal(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0];
     for text in [name, value] {
@@ -141,7 +139,7 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-/// An integer of HPACK with a prefix of 7 bits.
+/// An HPACK integer with a 7-bit prefix.
 fn length(mut value: usize, field: &mut Vec<u8>) {
     const PREFIX: usize = 127;
     if value < PREFIX {

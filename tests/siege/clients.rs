@@ -1,4 +1,4 @@
-//! Attacks by clients: what they send by hand, and how slowly.
+//! Attacks by clients: hand-written and slow requests.
 
 use std::io;
 use std::sync::{Arc, LazyLock};
@@ -16,17 +16,16 @@ use super::{Attacker, Source};
 use crate::classify::png;
 use crate::harness::http2::{CANCEL, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Http2, RST_STREAM};
 
-/// A request's head that is whole, and has no body.
+/// Flags of a complete request head without a body.
 const WHOLE: u8 = END_HEADERS | END_STREAM;
 
-/// Streams of one connection: as many as a server has to allow at the least, and fewer than it
-/// does.
+/// Streams per connection: the minimum that a server must allow, and fewer than it does.
 const STREAMS: u32 = 24;
 
 const TEXT: &[u8] = br#"{"input": "x"}"#;
 
-/// Answers that are never taken: of health, which needs no key; of `/moderate`; of a guest that
-/// streams.
+/// Answers that are never read: of /healthz, which needs no key; of `/moderate`; of a streaming
+/// guest.
 pub(super) async fn zero_window(attacker: Attacker) {
     let one = |attacker: Attacker, source: Source| async move {
         let (mut connection, _) = ask_closed(&attacker, source).await?;
@@ -36,7 +35,7 @@ pub(super) async fn zero_window(attacker: Attacker) {
     attacker.hold(64, one).await;
 }
 
-/// The same answers, taken by a byte now and then.
+/// The same answers, read one byte at a time.
 pub(super) async fn byte_windows(attacker: Attacker) {
     let one = |attacker: Attacker, source: Source| async move {
         let (mut connection, mut streams) = ask_closed(&attacker, source).await?;
@@ -59,7 +58,7 @@ pub(super) async fn byte_windows(attacker: Attacker) {
     attacker.hold(32, one).await;
 }
 
-/// A connection without a window, and its requests.
+/// A connection with a closed window, and its requests.
 async fn ask_closed(attacker: &Attacker, source: Source) -> io::Result<(Http2, Vec<u32>)> {
     let mut connection = Http2::connect(source.address, &attacker.address, 0).await?;
     let key = bearer(TENANT);
@@ -82,7 +81,7 @@ async fn ask_closed(attacker: &Attacker, source: Source) -> io::Result<(Http2, V
     Ok((connection, streams))
 }
 
-/// A connection over TCP, whose client has a buffer of so many bytes for what it receives.
+/// A TCP connection with a receive buffer of `buffer` bytes.
 async fn connect(source: Source, address: &str, buffer: Option<u32>) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((source.address, 0).into())?;
@@ -96,7 +95,7 @@ fn bearer(key: &str) -> String {
     format!("Bearer {key}")
 }
 
-/// Requests that are withdrawn as soon as they are made.
+/// Requests that are cancelled at once.
 pub(super) async fn rapid_reset(attacker: Attacker) {
     let pause = Duration::from_secs_f64(0.4 / attacker.each);
     let one = move |attacker: Attacker, source: Source| async move {
@@ -119,7 +118,7 @@ pub(super) async fn rapid_reset(attacker: Attacker) {
     attacker.hold(1, one).await;
 }
 
-/// Bodies that are announced and do not come, or come a byte a second, over HTTP/2.
+/// Bodies that are announced and never sent, or sent at a byte per second, over HTTP/2.
 pub(super) async fn h2_slow_bodies(attacker: Attacker) {
     let one = |attacker: Attacker, source: Source| async move {
         let mut connection = Http2::connect(source.address, &attacker.address, 65_535).await?;
@@ -140,7 +139,7 @@ pub(super) async fn h2_slow_bodies(attacker: Attacker) {
                     None => return Ok(()),
                 }
             }
-            // Half of them send nothing at all.
+            // The other half sends nothing.
             for stream in streams.iter().step_by(2) {
                 connection.send(DATA, 0, *stream, b" ").await?;
             }
@@ -184,7 +183,7 @@ pub(super) async fn h1_slow_bodies(attacker: Attacker) {
     attacker.hold(64, one).await;
 }
 
-/// Heads that do not end, of both protocols, and connections that say nothing; without a key.
+/// Unfinished heads of both protocols, and silent connections; without a key.
 pub(super) async fn half_heads(attacker: Attacker) {
     let one = |attacker: Attacker, source: Source| async move {
         attacker.made();
@@ -203,7 +202,7 @@ pub(super) async fn half_heads(attacker: Attacker) {
     attacker.hold(500, one).await;
 }
 
-/// Answers of many kilobytes that are asked for again and again and read slowly.
+/// Repeated requests for answers of many kilobytes, which are read slowly.
 pub(super) async fn slow_readers(attacker: Attacker) {
     let one = |attacker: Attacker, source: Source| async move {
         let connection = connect(source, &attacker.address, Some(4_096)).await?;
@@ -232,7 +231,7 @@ pub(super) async fn slow_readers(attacker: Attacker) {
     attacker.hold(24, one).await;
 }
 
-/// Bodies of 10 MB that an error might repeat, whose answers are taken slowly.
+/// Bodies of 10 MB that an error could quote, whose answers are read slowly.
 pub(super) async fn large_echoes(attacker: Attacker) {
     static SHAPE: LazyLock<String> = LazyLock::new(|| {
         let shape = "2,".repeat(5_000_000);
@@ -256,7 +255,7 @@ pub(super) async fn large_echoes(attacker: Attacker) {
     attacker.hold(6, one).await;
 }
 
-/// Photos of nine megapixels, which take as long as hundreds of texts.
+/// Photos of nine megapixels, each as expensive as hundreds of texts.
 pub(super) async fn large_photos(attacker: Attacker) {
     const SIDE: u32 = 3_000;
     let photo = png(SIDE, b"", (SIDE * (SIDE + 1)) as usize);
@@ -277,7 +276,7 @@ pub(super) async fn large_photos(attacker: Attacker) {
     attacker.hold(2, one).await;
 }
 
-/// Names that are as long as a head may be, where a log, an error or a metric might repeat them.
+/// Names of the maximum length of a head, which a log, an error or a metric could repeat.
 pub(super) async fn long_paths(attacker: Attacker) {
     let pause = Duration::from_secs_f64(0.4 / attacker.each);
     let one = move |attacker: Attacker, source: Source| async move {

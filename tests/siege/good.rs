@@ -1,4 +1,4 @@
-//! Requests of a client that means well, and what it met.
+//! Requests of a well-behaved client, and their results.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 
 use crate::harness::photo;
 
-/// Requests that may be in flight at once.
+/// Maximum number of requests in flight.
 const LANES: u64 = 64;
 
-/// Instances that a server has by default.
+/// Default number of instances of a server.
 const INSTANCES: usize = 32;
 
-/// When an answer is given up, which a server has to give by its deadline of 5 s.
+/// Client timeout; the server must answer by its deadline of 5 s.
 const LATE: Duration = Duration::from_secs(15);
 
-/// What good requests met.
+/// Results of the good requests.
 pub(super) struct Good {
     /// Requests without a 200, by their status or error.
     pub(super) lost: BTreeMap<String, usize>,
@@ -36,7 +36,7 @@ impl Good {
         Good { lost: BTreeMap::new(), latencies: Histogram::new(3).unwrap() }
     }
 
-    /// A latency in milliseconds.
+    /// The latency at `quantile`, in milliseconds.
     pub(super) fn at(&self, quantile: f64) -> f64 {
         self.latencies.value_at_quantile(quantile) as f64 / 1e3
     }
@@ -49,7 +49,7 @@ impl Good {
     }
 }
 
-/// Has every instance judge photos, and the models of both kinds compute.
+/// Makes every instance judge photos, and both kinds of models compute.
 pub(super) async fn warm_up(address: &str, key: &str) {
     let photo = STANDARD.encode(photo("coffee.jpg"));
     let image =
@@ -68,10 +68,11 @@ pub(super) async fn warm_up(address: &str, key: &str) {
     }
 }
 
-/// Asks `/moderate` `rate` times a second for `time` without waiting for answers, half of it on
-/// connections that stay and half on new ones. Latencies count from when each request was due.
+/// Sends `rate` requests per second to `/moderate` for `time` without waiting for answers, half of
+/// them on persistent connections and half on new ones. Latencies count from when each request was
+/// due.
 ///
-/// A thread of its own measures: the attackers' client must not delay the clock.
+/// Runs on its own thread: the attackers' client must not delay the clock.
 pub(super) async fn ask(address: &str, key: &'static str, rate: f64, time: Duration) -> Good {
     let url = format!("http://{address}/moderate");
     let asked = move || {
@@ -82,7 +83,7 @@ pub(super) async fn ask(address: &str, key: &'static str, rate: f64, time: Durat
 }
 
 async fn lanes(url: String, key: &'static str, rate: f64, time: Duration) -> Good {
-    // A connection is not used again shortly before the server may close it.
+    // A connection is not reused shortly before the server may close it.
     let kept = Client::builder().timeout(LATE).pool_idle_timeout(Duration::from_millis(500)).build().unwrap();
     let fresh = Client::builder().timeout(LATE).pool_max_idle_per_host(0).build().unwrap();
     let (next, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
@@ -100,7 +101,7 @@ async fn lanes(url: String, key: &'static str, rate: f64, time: Duration) -> Goo
                 }
                 tokio::time::sleep_until((began + due).into()).await;
                 let lost = match client.post(&url).bearer_auth(key).json(&body).send().await {
-                    // The answer counts when all of it is there.
+                    // An answer counts when its body is complete.
                     Ok(answer) => match (answer.status(), answer.bytes().await) {
                         (StatusCode::OK, Ok(_)) => {
                             let took = began.elapsed().saturating_sub(due);
@@ -123,7 +124,7 @@ async fn lanes(url: String, key: &'static str, rate: f64, time: Duration) -> Goo
     all
 }
 
-/// The first of the errors that led to this one.
+/// The root cause of an error.
 fn cause(error: &dyn Error) -> String {
     error.source().map_or_else(|| error.to_string(), cause)
 }

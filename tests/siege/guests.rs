@@ -10,7 +10,7 @@ use tokio::time::{Instant, interval_at};
 use super::Attacker;
 use super::server::TENANT;
 
-/// Attacks of the guest `hostile`, each on a route of its own.
+/// Attacks of the guest `hostile`, each on its own route.
 pub(super) const ATTACKS: [&str; 19] = [
     "loop",
     "recurse",
@@ -33,7 +33,7 @@ pub(super) const ATTACKS: [&str; 19] = [
     "overflow-dimensions",
 ];
 
-/// Core code that moves as much memory as it can with few instructions, by its route.
+/// Core code that moves as much memory as possible with few instructions, by its route.
 pub(super) const BULK: [(&str, &str); 5] = [
     (
         "memory-fill",
@@ -82,7 +82,7 @@ const PATHS: [&str; 20] = [
     "fetch-many?http://127.0.0.1:1/",
 ];
 
-/// Requests of one attack that are in flight at any one time; what would be more is not sent.
+/// Maximum requests in flight of one attack; further ones are not sent.
 const IN_FLIGHT: usize = 32;
 
 pub(super) async fn guests(attacker: Attacker) {
@@ -91,7 +91,7 @@ pub(super) async fn guests(attacker: Attacker) {
 }
 
 pub(super) async fn bulk_memory(attacker: Attacker) {
-    // One of these takes as long as some ten others.
+    // One of these takes as long as about ten others.
     let each = attacker.each / 4.0;
     ask_all(attacker, Method::GET, &BULK.map(|(name, _)| format!("/{name}")), each).await;
 }
@@ -101,7 +101,7 @@ pub(super) async fn http_components(attacker: Attacker) {
     ask_all(attacker, Method::GET, &PATHS.map(|path| format!("/http/{path}")), each).await;
 }
 
-/// Asks for each of `paths` `rate` times a second, one after the other.
+/// Sends `rate` requests per second to each of `paths`, in turn.
 async fn ask_all(attacker: Attacker, method: Method, paths: &[String], rate: f64) {
     let apart = Duration::from_secs_f64(1.0 / rate) / paths.len() as u32;
     let begin = (0..).map(|index| Instant::now() + apart * index);
@@ -111,7 +111,7 @@ async fn ask_all(attacker: Attacker, method: Method, paths: &[String], rate: f64
         .await;
 }
 
-/// Asks for `path` `rate` times a second from `begin` on, and takes the answers.
+/// Sends `rate` requests per second to `path` from `begin` on, and reads the answers.
 async fn ask(attacker: Attacker, method: Method, path: String, rate: f64, begin: Instant) {
     let url = format!("http://{}{path}", attacker.address);
     let mut tick = interval_at(begin, Duration::from_secs_f64(1.0 / rate));

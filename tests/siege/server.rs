@@ -1,4 +1,4 @@
-//! The server under siege: what a tenant's components and keys are given.
+//! The server under siege: limits of a tenant's components and keys.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -9,25 +9,26 @@ use infer_config::keys::KeyHash;
 use super::guests::{ATTACKS, BULK};
 use crate::harness::{Process, guest, hostile, infer};
 
-/// The key of the good requests. Nothing bounds it.
+/// The key of the good requests, without limits.
 pub(super) const GOOD: &str = "good";
-/// The key of those who attack with computations: a few at any one time, as for any tenant of a
-/// shared server.
+/// The key of attackers that compute: a few requests in flight, as for any tenant of a shared
+/// server.
 pub(super) const TENANT: &str = "tenant";
-/// The key of those who attack by being slow. Nothing bounds it: who sends nothing takes nothing.
+/// The key of slow attackers, without limits: requests that are never sent use no quota.
 pub(super) const SLOW: &str = "slow";
 
-/// Requests that the tenant may have in flight: less than the instances of the pool.
+/// Concurrency limit of the tenant, below the pool's number of instances.
 const TENANT_CONCURRENCY: usize = 16;
 
-/// The most memory of the process.
+/// Maximum memory of the process.
 pub(super) const MEMORY_BYTES: u64 = 900 << 20;
 
-/// A stranger's component may use a few milliseconds and a few megabytes.
+/// Limits of an untrusted component: a few milliseconds and a few megabytes.
 const LIMITS: &str = "memory_bytes = 16777216, tensor_bytes = 1048576, guest_ms = 5, compute_ms = 5";
-/// One that uses memory in bulk has as much of it as a component has by default.
+/// Limits of a component that uses memory in bulk: the default memory.
 const BULK_LIMITS: &str = "guest_ms = 5, instances = 2";
-/// One that answers HTTP requests may keep its instances until the deadline, and so gets few.
+/// Limits of a component that answers HTTP requests: few instances, as it may keep them until the
+/// deadline.
 const HTTP_LIMITS: &str = "memory_bytes = 16777216, tensor_bytes = 1048576, guest_ms = 5, instances = 4";
 
 /// Writes the configuration of a server at `address` into `folder`, and starts it.

@@ -1,18 +1,18 @@
-//! What makes the figures of a run worth less than they look, and what to do about it.
+//! Warnings about conditions that make the figures of a run unreliable, each with a remedy.
 
 use std::time::Duration;
 
 use crate::machine::Ticks;
 use crate::stats::{self, Row, Tally, Turn};
 
-/// A row as it was measured.
+/// A row and its turns.
 pub(super) struct Measured<'r> {
     pub(super) row: &'r Row,
     pub(super) turns: &'r [Turn],
     pub(super) tally: &'r Tally,
 }
 
-/// What is to be said of the rows. In an open loop `rate` requests a second were to be sent.
+/// Warnings about the rows. `rate` is the target rate of an open loop, in requests per second.
 pub(super) fn of_rows(rows: &[Measured<'_>], rate: Option<f64>) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut told = |kept: &dyn Fn(&Measured<'_>) -> bool, advice: &str| {
@@ -56,7 +56,7 @@ impl Measured<'_> {
         format!("`{}` at {}", self.row.path, self.row.concurrency)
     }
 
-    /// Whether answers still came for long after the last request was due.
+    /// True if answers still arrived long after the last request was due.
     fn is_behind(&self) -> bool {
         let sum = |part: fn(&Turn) -> Duration| self.turns.iter().map(part).sum::<Duration>().as_secs_f64();
         let usual = self.turns.len() as f64 * self.row.p50_ms.min(1e3) / 1e3;
@@ -64,7 +64,7 @@ impl Measured<'_> {
     }
 }
 
-/// What is to be said of the machine, which was observed from `then` to `now`.
+/// Warnings about the machine, from the processor ticks at the start (`then`) and the end (`now`).
 pub(super) fn of_machine(then: Option<Ticks>, now: Option<Ticks>, here: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if cfg!(debug_assertions) {
@@ -73,7 +73,7 @@ pub(super) fn of_machine(then: Option<Ticks>, now: Option<Ticks>, here: bool) ->
         );
     }
     let taken = then.zip(now).and_then(|(then, now)| then.taken_since(&now));
-    // Where a server on this machine is measured, it is among the others.
+    // A server on this machine counts among the other processes.
     if let Some((others, _)) = taken.filter(|(others, _)| here && *others > 0.1) {
         warnings.push(format!(
             "other processes used {:.0} % of the processors: stop them, or believe ratios within this run alone",

@@ -1,4 +1,4 @@
-//! What an answer says, whichever way it came, as far as it can be right or wrong.
+//! The decision in an answer, in one form for all paths.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use serde::Deserialize;
 use crate::args::BenchTask;
 use crate::stats::{Instance, Stages};
 
-/// What came back.
+/// The reply to one request.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     pub(super) stages: Stages,
-    /// What it says, as far as it can be right or wrong.
+    /// The decision, for comparison with a label. `None` if the reply holds none.
     pub(super) said: Option<Said>,
 }
 
-/// A decision, and how sure it is.
+/// A decision and its confidence.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Said {
-    /// The score of the category that is nearest to being flagged, each category's own, and whether
-    /// one is.
+    /// The highest score relative to its threshold, the score of each category, and whether one of
+    /// them is flagged.
     Verdict { scores: Vec<(String, f64)>, flagged: bool },
-    /// The likeliest label, and its score.
+    /// The most likely label and its score.
     Label { name: String, score: f64 },
-    /// The probability of each of the choices, among them.
+    /// The probability of each choice, normalised over the choices.
     Choices(Vec<f64>),
 }
 
@@ -48,7 +48,7 @@ impl Said {
         Said::Choices(weights.into_iter().map(|weight| weight / total).collect())
     }
 
-    /// Of a language model's output tensors, where it scored choices.
+    /// Reads the decision from a language model's output tensors, if it scored choices.
     pub(super) fn tensors(outputs: &[NamedTensor]) -> Option<Said> {
         let scores = outputs.iter().find(|output| output.name == "logprobs")?;
         let (numbers, _) = scores.data.as_chunks::<4>();
@@ -56,7 +56,7 @@ impl Said {
     }
 }
 
-/// What is read of a server's answer; the rest is not looked at.
+/// The members of a server's answer that are read; the others are ignored.
 #[derive(Deserialize)]
 struct Served {
     #[serde(default)]
@@ -99,11 +99,11 @@ struct Tokens {
     generated_tokens: usize,
 }
 
-/// A server's answer. One that knows nothing of `infer` in it is measured by its latency alone.
+/// Parses a server's answer. An answer without the `infer` member yields only its latency.
 ///
 /// # Errors
 ///
-/// When it is not what the task's route answers.
+/// If the body is not an answer of the task's route.
 pub(super) fn of_server(task: BenchTask, body: &Bytes) -> Result<Reply, String> {
     let served: Served = serde_json::from_slice(body)
         .map_err(|error| format!("the answer is not what {task} is answered with: {error}"))?;

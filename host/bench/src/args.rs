@@ -1,4 +1,4 @@
-//! What can be typed after `infer bench`.
+//! Command-line arguments of `infer bench`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -32,93 +32,92 @@ Exit codes: 0 measured, 1 failed or a --fail-if is met, 2 the command line or th
 #[command(after_long_help = EXAMPLES)]
 #[command(group = clap::ArgGroup::new("subject").args(["model", "component", "dummy", "target"]).multiple(true).required(true))]
 pub struct Bench {
-    /// A model of the configuration, a built-in one, or a GGUF file
+    /// Model: a name in the configuration, a built-in model, or a GGUF file
     #[arg(long, value_name = "NAME", help_heading = "What is measured")]
     pub model: Option<String>,
-    /// A component of the configuration, with its own models, settings and limits
+    /// Component in the configuration, with its models, settings and limits
     #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "dummy"], help_heading = "What is measured")]
     pub component: Option<String>,
-    /// What is asked [default: what the component answers; moderate for a language model, else
-    /// tensor]
+    /// Task to measure [default: the component's task; moderate for a language model, else tensor]
     #[arg(long, value_name = "TASK", help_heading = "What is measured")]
     pub task: Option<BenchTask>,
-    /// `inproc`, or the URL of a running server; without a path in it the task's own is asked
+    /// `inproc`, or the URL of a running server; a URL without a path uses the task's route
     #[arg(long, value_name = "TARGET", default_value = "inproc", help_heading = "What is measured")]
     pub target: Target,
-    /// Only the model itself: no sandbox, no HTTP
+    /// Run only the model, without sandbox and HTTP
     #[arg(long, conflicts_with = "component", help_heading = "What is measured")]
     pub native: bool,
-    /// Also what a start costs: compiling the guest, reading it compiled, the first instance and
-    /// inference
+    /// Also measure a cold start: compiling the guest, loading compiled code, the first instance
+    /// and inference
     #[arg(long, help_heading = "What is measured")]
     pub cold: bool,
-    /// A Phi-3 Mini of random weights in place of the real one, written first where it is missing
+    /// Use a Phi-3 Mini with random weights instead of the real one; it is written first if it does
+    /// not exist
     #[arg(long, help_heading = "What is measured")]
     pub dummy: bool,
-    /// Requests from a file of JSON lines; with labels in it, also how right the answers are
+    /// Read requests from a JSON Lines file; if it has labels, also measure accuracy
     #[arg(long, value_name = "FILE", help_heading = "What is measured")]
     pub dataset: Option<PathBuf>,
-    /// Whether a language model may find beginnings of prompts that it has computed before
+    /// Reuse of computed prompt prefixes by a language model
     #[arg(long, value_name = "WHEN", default_value = "on", help_heading = "What is measured")]
     pub prefix_cache: PrefixCache,
 
-    /// Requests under way at once, one row for each; with --rate the most that may be under way
+    /// Concurrent requests, one row for each value; with --rate, the maximum in flight
     #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Load")]
     #[arg(default_value = "1", default_value_if("rate", clap::builder::ArgPredicate::IsPresent, "256"))]
     pub concurrency: Vec<u32>,
-    /// How long each row is measured, such as `10s` or `500ms` [default: 4s, less where there are
-    /// many rows]
+    /// Duration of each row, such as `10s` or `500ms` [default: 4s, less if there are many rows]
     #[arg(short = 'z', long, value_name = "DURATION", value_parser = duration, help_heading = "Load")]
     pub duration: Option<Duration>,
-    /// How many requests each row has, in place of a duration
+    /// Number of requests in each row, instead of a duration
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..=100_000_000), help_heading = "Load")]
     pub requests: Option<u64>,
-    /// Turns that each row is split into; rows alternate, so that a noisy machine disturbs them
-    /// alike [default: 10, fewer where an answer takes long]
+    /// Number of turns per row; rows alternate, so that noise on the machine affects them alike
+    /// [default: 10, fewer for slow answers]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Load")]
     pub repeats: Option<u32>,
-    /// How long each row runs before anything counts
+    /// Warm-up time of each row, not measured
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration, help_heading = "Load")]
     pub warmup: Duration,
-    /// Requests a second that arrive by chance whether or not earlier ones are answered; waiting to
-    /// be sent counts as latency
+    /// Send requests at this rate per second, at random times, without waiting for answers; latency
+    /// includes time spent waiting to be sent
     #[arg(long, value_name = "PER_SECOND", value_parser = rate, help_heading = "Load")]
     pub rate: Option<f64>,
-    /// Equal seeds make equal texts, tokens and arrivals
+    /// Seed for texts, tokens and arrival times; equal seeds give equal inputs
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
     pub seed: u64,
 
-    /// Also count the answers that came within so many milliseconds: the goodput
+    /// Also report goodput: answers per second within this latency, in milliseconds
     #[arg(long, value_name = "MS", value_parser = positive, help_heading = "Judging it")]
     pub slo_ms: Option<f64>,
-    /// A report of an earlier run, as `-o json` prints it, that relative conditions compare with
+    /// Report of an earlier run (`-o json`), for relative conditions
     #[arg(long, value_name = "FILE", help_heading = "Judging it")]
     pub baseline: Option<PathBuf>,
-    /// Exit with 1 where it is met, such as 'p99_ms>+10%' against the baseline or 'errors>0'; may
-    /// be repeated
+    /// Exit with 1 if the condition is met, such as 'p99_ms>+10%' (relative to the baseline) or
+    /// 'errors>0'; may be repeated
     #[arg(long, value_name = "CONDITION", help_heading = "Judging it")]
     pub fail_if: Vec<Condition>,
 
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table", help_heading = "Output")]
     pub output: BenchFormat,
-    /// Also draw the latencies of each row into an SVG file
+    /// Also write a plot of each row's latencies to an SVG file
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub plot: Option<PathBuf>,
 }
 
-/// What is asked.
+/// A task to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchTask {
-    /// Judge a text, or an image where the model is for images
+    /// Moderate a text, or an image with an image model
     Moderate,
-    /// Name what an image shows
+    /// Classify an image
     Classify,
-    /// Tell how likely each of some answers is
+    /// Score a list of possible answers
     Score,
-    /// Write an answer
+    /// Generate an answer
     Generate,
-    /// Tensors through a model and back
+    /// Pass tensors through a model
     Tensor,
 }
 
@@ -134,14 +133,14 @@ impl fmt::Display for BenchTask {
     }
 }
 
-/// Whether beginnings of prompts are found again.
+/// Reuse of computed prompt prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PrefixCache {
-    /// As a server has it: what all requests begin with is computed once
+    /// As in a server: a prefix that requests share is computed once
     On,
-    /// Never: each request computes all of its prompt
+    /// No reuse: each request computes its whole prompt
     Off,
-    /// Each turn begins with nothing computed
+    /// Each turn starts with an empty cache
     Cold,
 }
 
@@ -155,25 +154,25 @@ impl fmt::Display for PrefixCache {
     }
 }
 
-/// How a report is printed.
+/// Output format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchFormat {
-    /// For people
+    /// Tables for reading
     Table,
-    /// Everything, for programs and baselines
+    /// Full report, for programs and baselines
     Json,
-    /// The rows, for spreadsheets
+    /// Rows as CSV, for spreadsheets
     Csv,
-    /// Tables in Markdown
+    /// Markdown tables
     Md,
 }
 
-/// Where requests go.
+/// The target of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// To what this process loads.
+    /// Models and components loaded by this process.
     Inproc,
-    /// To a running server.
+    /// A running server.
     Server(Server),
 }
 
@@ -182,7 +181,7 @@ pub enum Target {
 pub struct Server {
     /// Host and port.
     pub authority: String,
-    /// The path that was typed; none where it was `/`.
+    /// The path in the URL; `None` if it is `/`.
     pub path: Option<String>,
 }
 
@@ -223,7 +222,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Requests a second.
+/// Parses a rate in requests per second.
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.001..=100_000.0).contains(rate));
     rate.ok_or_else(|| format!("expected a number from 0.001 to 100000, found `{text}`"))
@@ -238,7 +237,7 @@ fn positive(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 ///
-/// What was expected, for any other text.
+/// A message that names the expected format, for any other text.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let expected = || format!("expected a number with `ms`, `s` or `m`, such as `10s`; found `{text}`");
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(expected)?;

@@ -1,4 +1,4 @@
-//! Conditions on a report: against limits, and against the report of an earlier run.
+//! Conditions on a report: fixed limits, and changes relative to the report of an earlier run.
 
 use std::fmt;
 use std::path::Path;
@@ -8,10 +8,10 @@ use anyhow::{Context as _, ensure};
 use infer_engine::files;
 use serde_json::Value;
 
-/// The largest report that is read, in bytes.
+/// Maximum size of a report file, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Figures of a row.
+/// Metrics of a row.
 const ROW: [&str; 14] = [
     "inferences_per_second",
     "inferences_per_second_sd",
@@ -29,7 +29,7 @@ const ROW: [&str; 14] = [
     "requests",
 ];
 
-/// Figures of the whole.
+/// Metrics of the whole run.
 const WHOLE: [&str; 14] = [
     "prefill.tokens_per_second",
     "decode.tokens_per_second",
@@ -47,7 +47,7 @@ const WHOLE: [&str; 14] = [
     "rss_peak_bytes",
 ];
 
-/// What a figure must not be, such as `p99_ms>+10%` or `errors>0`.
+/// A condition that fails the run, such as `p99_ms>+10%` or `errors>0`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     text: String,
@@ -59,7 +59,7 @@ pub struct Condition {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Limit {
     Value(f64),
-    /// In percent of the baseline, added to it.
+    /// A change relative to the baseline, in percent.
     Change(f64),
 }
 
@@ -105,17 +105,16 @@ impl fmt::Display for Condition {
 }
 
 impl Condition {
-    /// Whether it compares with an earlier run.
+    /// True if the condition compares with an earlier run.
     pub(super) fn needs_baseline(&self) -> bool {
         matches!(self.limit, Limit::Change(_))
     }
 
-    /// Where it is met in `report`, each place in a line.
+    /// Returns a line for each place in `report` that meets the condition.
     ///
     /// # Errors
     ///
-    /// When the report, or the baseline that is needed, has no such figure anywhere: then nothing
-    /// was compared.
+    /// If the report, or the baseline that the condition needs, does not contain the metric.
     pub(super) fn met(&self, report: &Value, baseline: Option<&Value>) -> anyhow::Result<Vec<String>> {
         let mut met = Vec::new();
         let mut compared = 0;
@@ -153,7 +152,7 @@ fn short(value: f64) -> String {
     if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.3}") }
 }
 
-/// Every value of `metric`, and where it stands.
+/// Every value of `metric`, with its place in the report.
 fn figures(report: &Value, metric: &str) -> Vec<(String, f64)> {
     let rows = |key: &str| report[key].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -179,11 +178,11 @@ fn figures(report: &Value, metric: &str) -> Vec<(String, f64)> {
     found.into_iter().filter_map(|(place, value)| Some((place, value.as_f64()?))).collect()
 }
 
-/// Read the report of an earlier run.
+/// Reads the report of an earlier run.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or is no report.
+/// If the file cannot be read or is not a report.
 pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
     let name = path.display();
     let text = files::read_to_string(path, MAX_BYTES);
@@ -197,7 +196,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
     Ok(report)
 }
 
-/// What was measured otherwise than in the baseline, so that a difference may say nothing.
+/// Settings that differ from the baseline's, which make a comparison unreliable.
 pub(super) fn differences(report: &Value, baseline: &Value) -> Vec<String> {
     let compared = [
         ("the processor", "/host/processor"),

@@ -1,4 +1,4 @@
-//! A client for HTTP/1.1 over connections that are kept: as lean as a load generator has to be.
+//! A minimal HTTP/1.1 client with keep-alive, for generating load.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -12,24 +12,24 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
-/// The largest answer that is read, in bytes: a report of some thousand labels.
+/// Maximum size of a response body, in bytes: a report of some thousand labels.
 const MAX_BYTES: usize = 8 << 20;
 
-/// One server, and one path on it.
+/// A client for one path of one server.
 pub(super) struct Client {
     authority: String,
     path: String,
-    /// Connections that wait for a request: never more than requests were under way.
+    /// Idle connections: at most as many as requests were in flight.
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
-/// What is sent.
+/// The body of a request.
 pub(super) struct Body {
     content_type: &'static str,
     bytes: Bytes,
 }
 
-/// A request, whole, so that it can be sent again.
+/// A complete request, which can be sent again.
 #[derive(Clone)]
 pub(super) struct Request {
     request: hyper::Request<Full<Bytes>>,
@@ -46,13 +46,12 @@ impl Body {
 }
 
 impl Client {
-    /// A client for `path` at `authority`, which is a host and perhaps a port. Nothing is connected
-    /// yet.
+    /// Creates a client for `path` at `authority`, a host with an optional port. Does not connect.
     pub(super) fn new(authority: &str, path: &str) -> Client {
         Client { authority: authority.to_owned(), path: path.to_owned(), idle: Mutex::default() }
     }
 
-    /// A POST of `body`.
+    /// Builds a POST of `body`.
     pub(super) fn request(&self, body: Body) -> Request {
         let Body { content_type, bytes } = body;
         let mut request = hyper::Request::post(&self.path).header(HOST, &self.authority);
@@ -62,12 +61,12 @@ impl Client {
         }
     }
 
-    /// Send it, and give the answer's body.
+    /// Sends `request` and returns the response body.
     ///
     /// # Errors
     ///
-    /// Why there is none, in a line: no connection, a status that is no success, no answer by
-    /// `deadline`.
+    /// A one-line message if the connection fails, the status is not a success, or there is no
+    /// response by `deadline`.
     pub(super) async fn send(&self, request: Request, deadline: Instant) -> Result<Bytes, String> {
         let sent = timeout_at(deadline.into(), self.exchange(request.request)).await;
         let (status, body) = sent.map_err(|_| "no answer by the deadline".to_owned())??;
@@ -80,11 +79,11 @@ impl Client {
         Err(format!("{} {said}", status.as_u16()).trim_end().to_owned())
     }
 
-    /// What the server answers to GET `path`, as JSON.
+    /// Sends GET `path` and parses the response as JSON.
     ///
     /// # Errors
     ///
-    /// As [`Client::send`], and when the answer is not JSON.
+    /// As [`Client::send`], or if the response is not JSON.
     pub(super) async fn get(&self, path: &str, deadline: Instant) -> Result<Value, String> {
         let request = hyper::Request::get(path).header(HOST, &self.authority).body(Full::default());
         let request = request.map_err(|error| error.to_string())?;
@@ -96,7 +95,7 @@ impl Client {
         &self,
         request: hyper::Request<Full<Bytes>>,
     ) -> Result<(hyper::StatusCode, Bytes), String> {
-        // A kept connection may have been closed meanwhile; then the request goes over a new one.
+        // The server may have closed an idle connection; the request then goes over a new one.
         while let Some(mut connection) = self.take() {
             if connection.ready().await.is_err() {
                 continue;
@@ -124,7 +123,7 @@ impl Client {
         stream.set_nodelay(true).map_err(|error| failed(&error))?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
         tokio::spawn(async move {
-            // Whoever waits on the connection is told its end there.
+            // The request that uses the connection reports its failure.
             let _ = connection.await;
         });
         Ok(sender)

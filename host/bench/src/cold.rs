@@ -1,5 +1,5 @@
-//! What a start costs: a guest compiled, read compiled, made for the first time; and the first
-//! answer.
+//! Cost of a cold start: compiling the guest, loading compiled code, the first instance, and the
+//! first answer.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -14,11 +14,11 @@ use crate::report::Cold;
 use crate::subject::{self, Subject};
 use crate::work::Work;
 
-/// Measure it, before anything else is asked.
+/// Measures a cold start. Call before any other request.
 ///
 /// # Errors
 ///
-/// When the guest's file is gone, or there is no first answer.
+/// If the guest's file cannot be read, or the first request fails.
 pub(super) async fn measure(
     subject: &Subject,
     work: &Arc<Work>,

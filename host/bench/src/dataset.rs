@@ -1,4 +1,4 @@
-//! A dataset: a file of JSON lines, each something to ask, and perhaps what the answer should be.
+//! A dataset: a JSON Lines file of requests, with optional labels.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::item::{Example, Item, Label};
 use crate::random::Random;
 use crate::work;
 
-/// The longest line, in bytes.
+/// Maximum length of a line, in bytes.
 const LINE_BYTES: u64 = 1 << 20;
-/// The most lines.
+/// Maximum number of lines.
 const MAX_LINES: usize = 1_000_000;
-/// The most memory for what they ask, images included.
+/// Maximum memory for the inputs, images included.
 const MAX_BYTES: usize = 1 << 30;
 
 #[derive(Deserialize)]
@@ -31,16 +31,16 @@ struct Line {
     choices: Option<Vec<String>>,
     label: Option<Value>,
     category: Option<String>,
-    /// Taken and not looked at, so that examples can be told apart.
+    /// Accepted and ignored: users number their examples.
     #[serde(rename = "id")]
     _id: Option<Value>,
 }
 
-/// Read the examples of `path` for `task`, in an order of chance that `seed` decides.
+/// Reads the examples of `path` for `task`, shuffled by `seed`.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, for the first line that is none, or when there is no line.
+/// If the file cannot be read or is empty, or for the first invalid line.
 pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Vec<Example>> {
     let name = path.display();
     let file = files::open(path).with_context(|| format!("cannot read the dataset `{name}`"))?;
@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
         );
     }
     ensure!(!examples.is_empty(), "the dataset `{name}` is empty; expected one JSON object a line");
-    // Files are often sorted by label; a run that does not reach the end is to have some of each.
+    // Files are often sorted by label; a run that stops early should see all labels.
     let mut random = Random::new(seed, u64::MAX);
     for last in (1..examples.len()).rev() {
         examples.swap(last, random.below(last as u64 + 1) as usize);

@@ -1,36 +1,36 @@
-//! Figures of a language model: prefill, decode, and the time to a verdict.
+//! Metrics of a language model: prefill, decode, and time to verdict.
 
 use serde::Serialize;
 
-/// Reading a prompt.
+/// Reading a prompt (prefill).
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Prefill {
-    /// Of the prompt, every one computed.
+    /// Tokens in the prompt, all of them computed.
     pub(super) tokens: usize,
-    /// The median over the repeats.
+    /// Median over the repeats.
     pub(super) tokens_per_second: f64,
     pub(super) tokens_per_second_sd: f64,
     pub(super) repeats: usize,
 }
 
-/// Writing an answer, one token a pass.
+/// Generating an answer (decode), one token per pass.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Decode {
-    /// Of the answer.
+    /// Tokens in the answer.
     pub(super) tokens: usize,
-    /// The median over the repeats.
+    /// Median over the repeats.
     pub(super) tokens_per_second: f64,
     pub(super) tokens_per_second_sd: f64,
     pub(super) repeats: usize,
 }
 
-/// From a post to its verdict, over the way of the sandbox where there is one.
+/// Time from a post to its verdict, through the sandbox if there is one.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Verdict {
-    /// Nothing of the prompt was computed before. Medians, as all of these.
+    /// Median with an empty prefix cache.
     pub(super) cold_ms: f64,
     pub(super) cold_tokens: f64,
-    /// Another post was judged before, so the policy was computed.
+    /// Median after another post was judged, so that the policy is cached.
     pub(super) warm_ms: f64,
     pub(super) warm_tokens: f64,
     pub(super) repeats: usize,

@@ -1,16 +1,16 @@
-//! One input of a measurement, and its label.
+//! One input of a measurement and its label.
 
 use std::sync::Arc;
 
 use infer_engine::{Message, Tensor};
 use infer_sandbox::types::NamedTensor;
 
-/// One thing that is asked.
+/// One input.
 #[derive(Clone)]
 pub(super) enum Item {
     Text(String),
     Image(Arc<[u8]>),
-    /// To a language model: a prompt, and the answers to score, or none to let it write.
+    /// For a language model: a prompt, and choices to score; generates text without choices.
     Prompt {
         messages: Vec<Message>,
         choices: Option<Vec<String>>,
@@ -19,27 +19,27 @@ pub(super) enum Item {
     Tensors(Arc<Inputs>),
 }
 
-/// One line.
+/// One line of a dataset.
 #[derive(Clone)]
 pub(super) struct Example {
     pub(super) item: Item,
     pub(super) label: Option<Label>,
-    /// The category whose score counts; without one the highest score of any.
+    /// The category whose score is compared; `None` compares the highest score.
     pub(super) category: Option<String>,
 }
 
-/// What the answer should be.
+/// The expected answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Label {
-    /// Whether it is to be flagged.
+    /// True if the input should be flagged.
     Flagged(bool),
-    /// The class, by its name.
+    /// Name of the expected class.
     Class(String),
-    /// Which of the choices.
+    /// Index of the expected choice.
     Choice(usize),
 }
 
-/// Tensors, as the engine takes them and as a guest does.
+/// The same tensors in the engine's type and in the guest's.
 pub(super) struct Inputs {
     pub(super) native: Vec<(String, Tensor)>,
     pub(super) guest: Arc<Vec<NamedTensor>>,

@@ -1,10 +1,9 @@
-//! How fast a language model reads and writes: prefill and decode, each alone on the model and
-//! without the sandbox; and how long a post takes to its verdict.
+//! Speed of a language model: prefill and decode, each measured on the model without the sandbox,
+//! and the time from a post to its verdict.
 //!
 //! A prompt is random tokens in a session of its own, so that all of it is computed; a run that
-//! found a part of it computed before would be refused. Decoding begins after a prompt of one
-//! token, so that each pass computes one token and nothing else. As in llama.cpp's llama-bench,
-//! whose `pp` and `tg` these are.
+//! hits the prefix cache is rejected. Decoding starts after a prompt of one token, so that each
+//! pass computes exactly one token. These are the `pp` and `tg` tests of llama.cpp's llama-bench.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,38 +20,38 @@ use crate::stats;
 use crate::subject::Subject;
 use crate::work::Work;
 
-/// Tokens of the prompts that are read.
+/// Prompt lengths for prefill, in tokens.
 const PREFILL: [usize; 2] = [128, 512];
 
-/// Tokens that are written.
+/// Tokens to decode.
 const DECODE: usize = 32;
 
-/// How long one run may take: a box that needs longer for 512 tokens is told so.
+/// Time limit of one run; a machine that needs longer for 512 tokens gets an error.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// How long is measured, and how often at most.
+/// Time budget and maximum number of repeats.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effort {
     pub(super) time: Duration,
     pub(super) repeats: u32,
-    /// Repeat so often whatever the time, for that was asked for.
+    /// Ignores the time budget, if the user set the number of repeats.
     pub(super) all: bool,
 }
 
 impl Effort {
-    /// Whether there is time for a repeat after the `done` that have taken since `began`.
+    /// True if there is time for another repeat, after `done` repeats since `began`.
     fn goes_on(&self, done: u32, began: Instant) -> bool {
         let took = began.elapsed();
         done < self.repeats && (done == 0 || self.all || took + took / done <= self.time)
     }
 }
 
-/// Measure both, by turns, so that a machine that slows down does so for all; each prompt's length
-/// is read once before, untimed. Sizes that the model's context has no room for are left out.
+/// Measures prefill and decode in alternation, so that a machine that slows down affects both. Each
+/// prompt length is read once before, untimed. Sizes that exceed the model's context are skipped.
 ///
 /// # Errors
 ///
-/// When the model fails, or computed other tokens than were asked for.
+/// If the model fails, or computes a different number of tokens than requested.
 pub(super) async fn measure(
     model: &LanguageModel,
     random: &mut Random,
@@ -93,11 +92,11 @@ pub(super) async fn measure(
     Ok((prefill.collect(), decode))
 }
 
-/// Measure how long a post takes to its verdict with a cold and with a warm prefix, by turns.
+/// Measures the time from a post to its verdict, with a cold and a warm prefix in alternation.
 ///
 /// # Errors
 ///
-/// When there is no answer.
+/// If a request fails.
 pub(super) async fn verdict(
     subject: &Subject,
     work: &Arc<Work>,
@@ -118,7 +117,8 @@ pub(super) async fn verdict(
                 ["cold", "warm"][index],
                 repeat + 1
             ));
-            // A component that nobody has been before, twice.
+            // A component name that was not used before: the first request is cold, the second is
+            // warm.
             let identity = Some(format!("{COMPONENT} verdict {repeat}"));
             let request = path.prepare(work.item(first + 2 * u64::from(repeat) + index as u64), identity);
             let asked = Instant::now();
@@ -135,7 +135,7 @@ pub(super) async fn verdict(
     Ok(Verdict { cold_ms, cold_tokens, warm_ms, warm_tokens, repeats })
 }
 
-/// How long the model takes to read `tokens` tokens that nobody has read before.
+/// Time that the model takes to read `tokens` tokens that are in no cache.
 async fn prefill(model: &LanguageModel, random: &mut Random, tokens: usize) -> anyhow::Result<Duration> {
     let (answer, took) = run(model, random, tokens, 1).await?;
     let computed = answer.usage.prompt_tokens - answer.usage.cached_tokens;
@@ -146,16 +146,16 @@ async fn prefill(model: &LanguageModel, random: &mut Random, tokens: usize) -> a
     Ok(took)
 }
 
-/// Tokens a second of answers that are `length` long together.
+/// Decode rate in tokens per second, over answers of `length` tokens in total.
 async fn decode(model: &LanguageModel, random: &mut Random, length: usize) -> anyhow::Result<f64> {
     let (mut passes, mut seconds) = (0, 0.0);
-    // A random model may end its answer at any token; then another one makes up for the rest.
+    // A random model may end its answer at any token; further answers make up the rest.
     while passes < length {
         let (answer, took) = run(model, random, 1, length - passes).await?;
         let Output::Text { tokens, finish, .. } = answer.output else {
             anyhow::bail!("the model answered with scores, expected text");
         };
-        // The token that ends an answer is computed like any other.
+        // The end-of-answer token is computed like any other.
         passes += tokens.len() + usize::from(finish == Finish::End);
         seconds += took.as_secs_f64();
     }

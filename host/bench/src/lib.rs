@@ -1,18 +1,17 @@
-//! `infer bench`: how fast a model or a component is, by each way that leads to it, in one run.
+//! `infer bench`: speed of a model or a component over each path to it, in one run.
 //!
-//! Native rows ask the engine; sandbox rows let a fresh guest instance ask it; http rows ask a
-//! server, in this process or elsewhere. Rows take turns, so that what disturbs the machine
-//! disturbs all of them.
+//! Native rows call the engine; sandbox rows call it from a fresh guest instance; http rows send
+//! requests to a server, in this process or elsewhere. Rows alternate, so that noise on the machine
+//! affects all of them.
 //!
 //! # Layout
 //!
-//! - `subject`: what is measured, loaded; `work`, `dataset`, `sample`, `random`: what is asked
+//! - `subject`: the loaded model or component; `work`, `dataset`, `sample`, `random`: the inputs
 //! - `path`, `client`, `answer`: one request and its answer; `load`: many of them
-//! - `stats`: from calls to figures; `quality`: how right they are; `advice`: how far to believe
-//!   them
-//! - `language`: prefill, decode, and the time to a verdict; `cold`: what a start costs; `machine`:
-//!   where it ran
-//! - `report`, `print`, `plot`: what comes out; `baseline`: whether that is good enough
+//! - `stats`: from calls to metrics; `quality`: accuracy; `advice`: warnings about reliability
+//! - `language`: prefill, decode, and the time to a verdict; `cold`: cost of a start; `machine`:
+//!   the hardware
+//! - `report`, `print`, `plot`: output; `baseline`: conditions that fail a run
 
 mod advice;
 mod answer;

@@ -1,9 +1,8 @@
-//! Keeping a target busy: a closed loop of so many clients, or an open one of so many arrivals a
-//! second.
+//! Load generation: a closed loop with a number of clients, or an open loop with an arrival rate.
 //!
-//! In an open loop arrivals do not wait for answers. Each has its time, and its latency counts from
-//! then, whenever it is sent: where the target falls behind, the waiting shows, and is not left out
-//! as it is when a client waits for its last answer before it asks again (coordinated omission).
+//! In an open loop arrivals do not wait for answers. Each arrival has a due time, and its latency
+//! counts from then, even if it is sent later. The latency of an overloaded target thus includes
+//! the waiting, which a client that waits for its last answer would hide (coordinated omission).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,42 +16,41 @@ use crate::path::Path;
 use crate::random::Random;
 use crate::stats::{Tally, Turn};
 
-/// How requests come.
+/// The arrival process of requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Pace {
-    /// Each client asks again when it has its answer.
+    /// Each client sends its next request after an answer.
     Closed,
-    /// So many a second, at times of chance (a Poisson process).
+    /// A Poisson process with this mean rate.
     Open { per_second: f64 },
 }
 
-/// How long a turn is.
+/// The length of a turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Extent {
     Time(Duration),
     Requests(u64),
 }
 
-/// A client whose request failed waits so long before the next, so that a target that refuses is
-/// not hammered.
+/// Pause of a client after a failed request, so that a target that refuses is not hammered.
 const AFTER_ERROR: Duration = Duration::from_millis(1);
 
-/// The row that is measured: what it goes through, how many at once, and what came of it so far.
+/// A row under measurement: its path, its concurrency, and its results so far.
 #[derive(Clone)]
 pub(super) struct Lane {
     pub(super) path: Arc<Path>,
     pub(super) concurrency: u32,
     pub(super) tally: Arc<Mutex<Tally>>,
-    /// Counts the requests of the row, so that each is another one.
+    /// Counts the requests of the row, so that each one differs.
     pub(super) next: Arc<AtomicU64>,
 }
 
 impl Lane {
-    /// One turn.
+    /// Runs one turn.
     ///
     /// # Errors
     ///
-    /// When a client ends by a panic.
+    /// If a client panics.
     pub(super) async fn turn(&self, pace: Pace, extent: Extent, random: &mut Random) -> anyhow::Result<Turn> {
         self.path.begin_turn();
         let before = self.tally().answers();
@@ -75,7 +73,7 @@ impl Lane {
             let (lane, left) = (self.clone(), left.clone());
             clients.spawn(async move {
                 let take = |left| u64::checked_sub(left, 1);
-                // One request at least: a client that starts late has a part in the turn.
+                // At least one request, so that a client that starts late takes part in the turn.
                 let mut asked = false;
                 while !(asked && matches!(extent, Extent::Time(length) if began.elapsed() >= length))
                     && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
@@ -91,7 +89,7 @@ impl Lane {
         Ok(None)
     }
 
-    /// Gives when the last request was due.
+    /// Returns the time at which the last request was due.
     async fn open(
         &self,
         per_second: f64,
@@ -100,10 +98,10 @@ impl Lane {
         random: &mut Random,
     ) -> anyhow::Result<Option<Duration>> {
         let arrivals = Arrivals::new(per_second, extent, random);
-        // What is not sent by then is not waited for: the target is far behind.
+        // Requests not sent by then are dropped: the target is far behind.
         let patience = began + arrivals.expected() * 2 + Duration::from_secs(1);
         let (lane, runtime) = (self.clone(), tokio::runtime::Handle::current());
-        // A thread of its own: timers of the runtime are a millisecond coarse.
+        // A dedicated thread: the runtime's timers have a resolution of a millisecond.
         let dispatch = tokio::task::spawn_blocking(move || {
             let permits = Arc::new(Semaphore::new(lane.concurrency as usize));
             let mut clients = JoinSet::new();
@@ -139,7 +137,7 @@ impl Lane {
         Ok(Some(last))
     }
 
-    /// Ask once. The latency counts from `due`, else from now. False when there was no answer.
+    /// Sends one request. The latency counts from `due`, or from now. Returns false on failure.
     async fn call(&self, due: Option<Instant>) -> bool {
         let request = self.path.request(self.next.fetch_add(1, Ordering::Relaxed));
         let began = due.unwrap_or_else(Instant::now);
@@ -153,7 +151,7 @@ impl Lane {
         answer.is_ok()
     }
 
-    /// A poisoned tally would be one that lost a call: no more than that.
+    /// A poisoned lock is recovered: at worst one call is missing from the tally.
     pub(super) fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,7 +164,7 @@ async fn join(mut clients: JoinSet<()>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// When requests arrive, after the beginning of the turn.
+/// Arrival times, relative to the start of the turn.
 struct Arrivals {
     random: Random,
     per_second: f64,
@@ -181,7 +179,7 @@ impl Arrivals {
         Arrivals { random: own, per_second, extent, at: 0.0, count: 0 }
     }
 
-    /// How long they take, by expectation.
+    /// Expected time of all arrivals.
     fn expected(&self) -> Duration {
         match self.extent {
             Extent::Time(length) => length,
@@ -228,7 +226,7 @@ mod tests {
                 && times[times.len() - 1] < Duration::from_secs(20)
         );
         let gaps: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-        // The gaps of a Poisson process deviate as much as they are long.
+        // The standard deviation of a Poisson process's gaps equals their mean.
         let spread = crate::stats::deviation(&gaps) * 1000.0;
         assert!((0.9..1.1).contains(&spread), "{spread}");
         assert_eq!(arrivals(Extent::Requests(37)).count(), 37);
@@ -250,7 +248,7 @@ mod tests {
         };
         let tally = Arc::new(Mutex::new(Tally::new(Some(Duration::from_secs(600)))));
         let lane = Lane { path: Arc::new(path), concurrency: 1, tally, next: Arc::default() };
-        // Due long ago, and sent now.
+        // Due long ago, sent now.
         let due = Instant::now().checked_sub(Duration::from_secs(3000)).unwrap();
         assert!(lane.call(Some(due)).await && lane.call(None).await);
         let turn = Turn { elapsed: Duration::from_secs(1), planned: Duration::from_secs(1), answers: 2 };

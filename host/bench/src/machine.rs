@@ -1,11 +1,11 @@
-//! The machine that is measured on: what it is, and who else was using it. On Linux, from /proc;
-//! elsewhere less is known.
+//! The machine: its hardware, and the load of other processes. Read from /proc on Linux; elsewhere
+//! less is known.
 
 use std::fs::read_to_string;
 
 use serde::Serialize;
 
-/// Flags of /proc/cpuinfo that kernels make use of.
+/// Flags of /proc/cpuinfo that kernels use.
 const FLAGS: [&str; 12] = [
     "avx2",
     "f16c",
@@ -21,16 +21,16 @@ const FLAGS: [&str; 12] = [
     "sve",
 ];
 
-/// What it is.
+/// The hardware.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Machine {
-    /// The processor's name.
+    /// Name of the processor.
     pub(super) processor: String,
     /// Processors that this process may use.
     pub(super) cores: usize,
-    /// What they can do, of what kernels make use of.
+    /// Supported instruction sets that kernels use.
     pub(super) instruction_sets: Vec<String>,
-    /// Memory in all.
+    /// Total memory.
     pub(super) memory_bytes: Option<u64>,
 }
 
@@ -47,12 +47,12 @@ impl Machine {
     }
 }
 
-/// The most memory that this process has had at a time, in bytes; 0 where the system does not tell.
+/// Peak memory of this process, in bytes; 0 if the system does not report it.
 pub(super) fn rss_peak_bytes() -> u64 {
     kilobytes(&read_to_string("/proc/self/status").unwrap_or_default(), "VmHWM").unwrap_or(0)
 }
 
-/// Processor time, in ticks: of this process, of all, and of the hypervisor's other guests.
+/// Processor time, in ticks: of this process, of all processes, and stolen by the hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Ticks {
     own: u64,
@@ -66,8 +66,8 @@ impl Ticks {
         ticks(&read_to_string("/proc/stat").ok()?, &read_to_string("/proc/self/stat").ok()?)
     }
 
-    /// The parts of the machine's processor time since then that others took: its other processes,
-    /// and other machines on it.
+    /// Fractions of the machine's processor time since `self` that others took: other processes,
+    /// and other virtual machines.
     pub(super) fn taken_since(&self, now: &Ticks) -> Option<(f64, f64)> {
         let part = |now: u64, then: u64| now.saturating_sub(then) as f64;
         let all = part(now.all, self.all);
@@ -85,8 +85,8 @@ fn ticks(stat: &str, own: &str) -> Option<Ticks> {
         .map_while(|number| number.parse().ok())
         .collect();
     let [user, nice, system, idle, iowait, irq, softirq, stolen, ..] = numbers[..] else { return None };
-    // After the name, which may hold anything: the 14th and 15th fields are the user's and the
-    // system's time.
+    // Fields after the name, which may contain any character: the 14th and 15th are user and system
+    // time.
     let mut fields = own.rsplit(')').next()?.split_whitespace().skip(11);
     let mut field = || fields.next()?.parse::<u64>().ok();
     let own = field()? + field()?;
@@ -105,7 +105,7 @@ fn instruction_sets(cpuinfo: &str) -> Vec<String> {
     FLAGS.iter().filter(|flag| has.contains(flag)).map(|flag| (*flag).to_owned()).collect()
 }
 
-/// What stands after the colon of the first line that begins with `key`.
+/// The value after the colon of the first line that begins with `key`.
 fn value<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     let lines = text.lines().filter_map(|line| line.split_once(':'));
     lines.into_iter().find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
@@ -138,7 +138,7 @@ mod tests {
         let own = |user: u64, system: u64| format!("1 (a ) b) R 2 3 4 5 6 7 8 9 10 11 {user} {system} 0 0");
         let then = ticks("cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1\n", &own(50, 50)).unwrap();
         let now = ticks("cpu  400 0 200 1300 0 0 0 100 0 0\n", &own(250, 50)).unwrap();
-        // Of 1,000 ticks this process had 200, other processes 200, other machines 100.
+        // Of 1,000 ticks, this process had 200, other processes 200, and other machines 100.
         assert_eq!(then.taken_since(&now), Some((0.2, 0.1)));
         assert_eq!(then.taken_since(&then), None, "too short to tell");
         assert_eq!(ticks("", ""), None);

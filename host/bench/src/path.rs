@@ -1,4 +1,4 @@
-//! What requests go through: the model itself, a sandboxed guest, or a server.
+//! Paths of requests: the model itself, a sandboxed guest, or a server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,35 +17,34 @@ use crate::stats::Stages;
 use crate::work;
 use crate::work::Work;
 
-/// How long a request may take before it counts as an error.
+/// Time limit of a request, after which it counts as an error.
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A component's name, to the engine, among the measured requests: who has the same finds what the
-/// other computed.
+/// Component name of the measured requests in the engine. The prefix cache is per component.
 pub(super) const COMPONENT: &str = "bench";
 
-/// What requests of a row go through.
+/// The path of a row's requests.
 pub(super) struct Path {
     pub(super) through: Through,
     pub(super) work: Arc<Work>,
     pub(super) prefix_cache: PrefixCache,
-    /// The first of this row's requests, so that rows do not ask what others did.
+    /// Index of the row's first request, so that rows do not repeat each other's inputs.
     pub(super) first: u64,
     pub(super) turn: AtomicU64,
 }
 
-/// The ways to a model.
+/// The paths to a model.
 #[derive(Clone)]
 pub(super) enum Through {
-    /// The engine alone.
+    /// The engine, without a sandbox.
     Native(Arc<Model>),
-    /// A fresh guest instance each time.
+    /// A fresh guest instance for each request.
     Sandbox { policy: Arc<LoadedComponent>, model: Arc<str> },
     /// A server.
     Http(Arc<Client>),
 }
 
-/// What is asked, ready to be sent.
+/// A request that is ready to be sent.
 pub(super) enum Prepared {
     Language { model: Arc<Model>, request: Request, session: Session },
     Tensors { model: Arc<Model>, inputs: Vec<(String, Tensor)> },
@@ -53,7 +52,7 @@ pub(super) enum Prepared {
     Http { client: Arc<Client>, request: crate::client::Request },
 }
 
-/// What a guest of each world takes.
+/// The input of a guest, for each world.
 pub(super) enum GuestInput {
     Moderate(Vec<Part>),
     Classify(Arc<[u8]>),
@@ -61,7 +60,7 @@ pub(super) enum GuestInput {
 }
 
 impl Path {
-    /// As rows call it.
+    /// Name of the path in reports.
     pub(super) fn name(&self) -> &'static str {
         match self.through {
             Through::Native(_) => "native",
@@ -74,7 +73,7 @@ impl Path {
         self.turn.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The `index`th request of the row.
+    /// The request number `index` of the row.
     pub(super) fn request(&self, index: u64) -> Prepared {
         let identity = match self.prefix_cache {
             PrefixCache::On => None,
@@ -86,8 +85,8 @@ impl Path {
         self.prepare(self.work.item(self.first + index), identity)
     }
 
-    /// The request that asks `item`, in the name of the component `identity` where one is given.
-    /// Prefixes are shared within a component and never between two, so a new name knows nothing.
+    /// Prepares the request for `item`, as the component `identity` if given. Prefixes are cached
+    /// per component, so a new name starts with an empty cache.
     pub(super) fn prepare(&self, item: Item, identity: Option<String>) -> Prepared {
         match (&self.through, item) {
             (Through::Native(model), Item::Tensors(inputs)) => {
@@ -97,7 +96,7 @@ impl Path {
                 let session = Session::new(&Arc::from(identity.as_deref().unwrap_or(COMPONENT)));
                 Prepared::Language { model: model.clone(), request: work::request(item), session }
             }
-            // The classifiers' native row is the model alone, on tensors that are ready.
+            // The native row of a classifier runs the model alone, on prepared tensors.
             (Through::Native(model), _) => {
                 Prepared::Tensors { model: model.clone(), inputs: self.work.ready_tensors() }
             }
@@ -120,11 +119,11 @@ impl Path {
         }
     }
 
-    /// Send it, and wait for the answer at most [`DEADLINE`].
+    /// Sends `request` and waits for the answer, at most [`DEADLINE`].
     ///
     /// # Errors
     ///
-    /// Why there is no answer, in a line.
+    /// A one-line message if the request fails.
     pub(super) async fn ask(&self, request: Prepared) -> Result<Reply, String> {
         let deadline = Instant::now() + DEADLINE;
         match request {

@@ -1,4 +1,4 @@
-//! Latencies by percentile, one line a row, as an SVG file that needs nothing beside it.
+//! Latency by percentile, one curve per row, as a self-contained SVG file.
 
 use std::fmt::Write as _;
 
@@ -6,19 +6,19 @@ use crate::report::Report;
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 480.0;
-/// Left, top, right, bottom of the axes' box.
+/// Left, top, right, and bottom edge of the plot area.
 const BOX: [f64; 4] = [70.0, 60.0, 640.0, 420.0];
 
-/// Colours that are told apart with any kind of sight: Okabe and Ito, "Color universal design"
-/// (2008).
+/// Colours that readers with colour blindness can distinguish: Okabe and Ito, "Color universal
+/// design" (2008).
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
-/// Draw it.
+/// Draws the plot.
 pub(super) fn svg(report: &Report) -> String {
     let points = || report.rows.iter().flat_map(|row| &row.curve);
     let most = points().map(|(_, ms)| *ms).fold(1e-3, f64::max);
     let least = points().map(|(_, ms)| *ms).filter(|ms| *ms > 0.0).fold(most, f64::min);
-    // Whole decades, so that the lines of the grid are read without a calculator.
+    // Whole decades, so that grid lines fall on round values.
     let (bottom, top) = (least.log10().floor(), most.log10().ceil().max(least.log10().floor() + 1.0));
     let nines = points().map(|(percent, _)| nines(*percent)).fold(1.0, f64::max).ceil();
     let x = |percent: f64| BOX[0] + (BOX[2] - BOX[0]) * self::nines(percent) / nines;
@@ -85,7 +85,7 @@ pub(super) fn svg(report: &Report) -> String {
     svg
 }
 
-/// How many nines a percentile has: 0 for 0 %, 1 for 90 %, 2 for 99 %.
+/// Number of nines in a percentile: 0 for 0 %, 1 for 90 %, 2 for 99 %.
 fn nines(percent: f64) -> f64 {
     -(1.0 - percent / 100.0).max(1e-9).log10()
 }

@@ -1,4 +1,4 @@
-//! A report as a table for people, as CSV, and as Markdown.
+//! A report as a table, as CSV, and as Markdown.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use crate::args::BenchFormat;
 use crate::report::{Report, Subject};
 use crate::stats::Row;
 
-/// A column: its heading, its key in CSV, and a row's value with so many digits.
+/// A column: its heading, its key in CSV, and the value of a row with its number of decimals.
 struct Column {
     heading: &'static str,
     key: &'static str,
@@ -44,11 +44,11 @@ const fn column(
     Column { heading, key, digits, value }
 }
 
-/// Write `report` as `format`.
+/// Writes `report` in `format`.
 ///
 /// # Errors
 ///
-/// When it cannot be written.
+/// If `out` cannot be written.
 pub(super) fn print(report: &Report, format: BenchFormat, out: &mut impl Write) -> io::Result<()> {
     match format {
         BenchFormat::Json => {
@@ -61,7 +61,7 @@ pub(super) fn print(report: &Report, format: BenchFormat, out: &mut impl Write) 
     }
 }
 
-/// The rows' cells, headings first. A column that no row has a value for is left out.
+/// The rows' cells, headings first. Columns without any value are left out.
 fn cells(report: &Report) -> Vec<Vec<String>> {
     let used: Vec<_> =
         COLUMNS.iter().filter(|column| report.rows.iter().any(|row| (column.value)(row).is_some())).collect();
@@ -156,7 +156,7 @@ fn csv(report: &Report) -> String {
     text
 }
 
-/// What was measured, and on what.
+/// Header lines: the subject and the machine.
 fn head(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     if report.dummy {
@@ -203,7 +203,7 @@ fn head(report: &Report) -> Vec<String> {
     lines
 }
 
-/// What the rows do not say.
+/// Lines below the table: facts that the rows do not contain.
 fn notes(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     for tax in &report.sandbox {

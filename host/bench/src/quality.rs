@@ -1,4 +1,4 @@
-//! How right answers are: against a dataset's labels.
+//! Accuracy of answers, against a dataset's labels.
 
 use serde::Serialize;
 
@@ -8,43 +8,42 @@ use crate::item::{Example, Label};
 /// Bins of the calibration error.
 const BINS: usize = 10;
 
-/// How right the answers to a dataset's labelled examples were.
+/// Accuracy of the answers to a dataset's labelled examples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Quality {
-    /// Labelled examples that were answered.
+    /// Labelled examples that got an answer.
     pub(super) examples: usize,
-    /// Of these, how many are labelled as what is looked for: to be flagged, or the first choice.
+    /// Those of them whose label is positive: to be flagged, or the first choice.
     pub(super) positives: usize,
-    /// Of how many labelled examples in the file.
+    /// Labelled examples in the file.
     pub(super) of: usize,
     /// Examples without an answer.
     pub(super) errors: usize,
-    /// How many decisions were right.
+    /// Fraction of correct decisions.
     pub(super) accuracy: f64,
-    /// The probability that a positive example scores above a negative one, ties counting half;
-    /// none with one kind alone.
+    /// Probability that a positive example scores above a negative one, ties counting half; `None`
+    /// if all labels are alike.
     pub(super) auroc: Option<f64>,
-    /// The harmonic mean of precision and recall; none with one kind alone.
+    /// Harmonic mean of precision and recall; `None` if all labels are alike.
     pub(super) f1: Option<f64>,
-    /// How far scores are from the frequencies that they claim: the expected calibration error over
-    /// ten equal bins.
+    /// Expected calibration error over ten equal bins: the mean distance between score and observed
+    /// frequency.
     pub(super) calibration_error: f64,
 }
 
-/// One answer beside its label.
+/// An answer and its label.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Point {
-    /// How likely the answer says that the example is positive; for classes, that its label is
-    /// right.
+    /// Probability that the example is positive, by the answer; for classes, that the label is
+    /// correct.
     score: f64,
     decided: bool,
     truth: bool,
-    /// Whether there are positives and negatives at all, as there are not among classes.
+    /// True if labels are positive or negative, false for classes.
     binary: bool,
 }
 
-/// The answer `said` beside the label of `example`, where it has one that such an answer can be
-/// compared with.
+/// Pairs the answer `said` with the label of `example`; `None` if they cannot be compared.
 pub(super) fn point(example: &Example, said: &Said) -> Option<Point> {
     match (example.label.as_ref()?, said) {
         (Label::Flagged(truth), Said::Verdict { scores, flagged }) => {
@@ -83,8 +82,7 @@ pub(super) fn point(example: &Example, said: &Said) -> Option<Point> {
     }
 }
 
-/// The figures of `points`; none where there is no point. `of` is how many labelled examples there
-/// are.
+/// Metrics of `points`, or `None` if there are none. `of` is the number of labelled examples.
 pub(super) fn judge(points: &[Point], of: usize, errors: usize) -> Option<Quality> {
     let binary = points.first()?.binary;
     let count = |keep: &dyn Fn(&Point) -> bool| points.iter().filter(|point| keep(point)).count();
@@ -105,7 +103,7 @@ pub(super) fn judge(points: &[Point], of: usize, errors: usize) -> Option<Qualit
     })
 }
 
-/// By ranks (Mann and Whitney), ties having the mean of theirs.
+/// By the rank sum (Mann and Whitney); ties get their mean rank.
 fn auroc(points: &[Point]) -> f64 {
     let mut sorted: Vec<_> = points.to_vec();
     sorted.sort_by(|a, b| a.score.total_cmp(&b.score));
@@ -141,7 +139,7 @@ mod tests {
 
     #[test]
     fn figures_of_known_answers() {
-        // By hand: of nine pairs five are in order and one is tied; two hits, one miss, one false
+        // By hand: of nine pairs, five are in order and one is tied; two hits, one miss, one false
         // alarm.
         let points = [
             point(0.1, false, false),

@@ -1,4 +1,4 @@
-//! Numbers that are the same for the same seed: texts, tokens and arrival times.
+//! Deterministic random numbers for texts, tokens and arrival times.
 
 /// SplitMix64, of Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
 #[derive(Clone, Debug)]
@@ -7,7 +7,7 @@ pub(super) struct Random {
 }
 
 impl Random {
-    /// Numbers of `seed`; each `stream` has its own.
+    /// Seeds a generator; each `stream` is a different sequence.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Random { state: seed };
         random.state = random.next() ^ stream.wrapping_mul(0xd134_2543_de82_ef95);
@@ -21,12 +21,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to `end`, without it; 0 where `end` is.
+    /// A number in `0..end`; 0 if `end` is 0.
     pub(super) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
-    /// From 0 to 1, without 1.
+    /// A number in `[0, 1)`.
     pub(super) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn numbers_are_of_the_published_generator() {
-        // The first outputs for seed 1234567, as the reference implementation gives them.
+        // The first outputs for seed 1234567, from the reference implementation.
         let mut random = Random { state: 1_234_567 };
         let first: Vec<_> = (0..5).map(|_| random.next()).collect();
         let expected = [

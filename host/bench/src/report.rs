@@ -1,4 +1,4 @@
-//! What a run found. As JSON all of it, in the order of these fields.
+//! The result of a run. JSON output has all fields in this order.
 
 use serde::Serialize;
 
@@ -7,60 +7,60 @@ use crate::machine::Machine;
 use crate::quality::Quality;
 use crate::stats::{InstanceCost, Row};
 
-/// All that was found.
+/// The full report.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
-    /// Some model's weights are random: rates are those of a real one, answers mean nothing.
+    /// True if some weights are random: rates are realistic, answers are meaningless.
     pub(super) dummy: bool,
     pub(super) host: Machine,
-    /// None where it is a server's, and the server does not tell.
+    /// `None` if a server is measured and does not report its model.
     pub(super) model: Option<Subject>,
     pub(super) task: String,
     pub(super) target: String,
     pub(super) load: LoadFacts,
     pub(super) rows: Vec<Row>,
-    /// What the sandbox costs, where native and sandbox did the same work.
+    /// Overhead of the sandbox, if the native and sandbox rows do the same work.
     pub(super) sandbox: Vec<SandboxTax>,
-    /// Of language models; else empty.
+    /// Empty if the model is not a language model.
     pub(super) prefill: Vec<Prefill>,
     pub(super) decode: Option<Decode>,
-    /// From a post to its verdict, for language models that judge.
+    /// Time from a post to its verdict, for language models that moderate.
     pub(super) verdict: Option<Verdict>,
-    /// With --cold.
+    /// Present with --cold.
     pub(super) cold: Option<Cold>,
-    /// With a dataset that carries labels.
+    /// Present if the dataset has labels.
     pub(super) quality: Option<Quality>,
-    /// The most memory that this process has had, client included.
+    /// Peak memory of this process, including the client.
     pub(super) rss_peak_bytes: u64,
     pub(super) warnings: Vec<String>,
 }
 
-/// The model that is measured, and how it is run.
+/// The measured model and its runtime.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Subject {
     pub(super) name: String,
-    /// SHA-256 over the card and the files.
+    /// SHA-256 of the card and the files.
     pub(super) hash: String,
-    /// The component that asks it, where one of the configuration is measured.
+    /// The component, if one of the configuration is measured.
     pub(super) component: Option<String>,
-    /// What computes it: `onnxruntime`, `rten`, or the kernels' instruction set.
+    /// Runtime: `onnxruntime`, `rten`, or the kernels' instruction set.
     pub(super) backend: String,
-    /// Types of its weights, those with most bytes first.
+    /// Types of its weights, by bytes in descending order.
     pub(super) quantization: Option<String>,
     pub(super) sessions: Option<usize>,
     pub(super) threads: Option<usize>,
-    /// From the start of the run until everything was loaded.
+    /// Time from the start of the run until everything was loaded.
     pub(super) load_ms: Option<f64>,
 }
 
-/// How it was asked.
+/// Parameters of the load.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct LoadFacts {
-    /// Requests a second, in an open loop; none in a closed one.
+    /// Requests per second in an open loop; `None` in a closed loop.
     pub(super) rate: Option<f64>,
-    /// Of each row.
+    /// Duration of each row.
     pub(super) seconds: Option<f64>,
-    /// Of each row.
+    /// Requests of each row.
     pub(super) requests: Option<u64>,
     pub(super) repeats: u32,
     pub(super) seed: u64,
@@ -69,25 +69,25 @@ pub(super) struct LoadFacts {
     pub(super) dataset: Option<String>,
 }
 
-/// Sandbox beside native, at one concurrency.
+/// Sandbox compared with native, at one concurrency.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SandboxTax {
     pub(super) concurrency: u32,
-    /// Median over the turns of sandbox / native, in inferences a second.
+    /// Median over the turns of sandbox / native, in inferences per second.
     pub(super) of_native: f64,
     /// Medians.
     pub(super) instance_us: InstanceCost,
 }
 
-/// What a start costs.
+/// Cost of a cold start.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Cold {
-    /// From a guest's bytes to machine code; none with --native, as what follows.
+    /// Compiling the guest to machine code. `None` with --native, as the next two fields.
     pub(super) compile_ms: Option<f64>,
-    /// Reading that code again.
+    /// Loading the compiled code.
     pub(super) deserialize_us: Option<f64>,
-    /// The first instance.
+    /// Creating the first instance.
     pub(super) instantiate_us: Option<f64>,
-    /// The first answer after loading, by the way of the last row.
+    /// The first answer after loading, over the sandbox path if there is one.
     pub(super) first_inference_ms: f64,
 }

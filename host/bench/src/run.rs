@@ -24,25 +24,25 @@ use crate::subject::Subject;
 use crate::work::Work;
 use crate::{advice, baseline, cold, dataset, language, machine, plot, print, quality, stats, subject};
 
-/// Each row's time where none is given, and that of all rows together.
+/// Default duration of a row, and maximum of the default for all rows together.
 const ROW: Duration = Duration::from_secs(4);
 const ALL_ROWS: Duration = Duration::from_secs(20);
 
-/// Turns of a row where none are given, and the fewest that still show a spread.
+/// Default turns per row, and the minimum that still shows a spread.
 const TURNS: u32 = 10;
 const FEWEST_TURNS: u32 = 3;
 
-/// Prefill and decode: how long where no time is given, and how often at most.
+/// Default time and maximum repeats of prefill and decode.
 const LANGUAGE: language::Effort = language::Effort { time: Duration::from_secs(15), repeats: 5, all: false };
 
-/// How long a dataset's labelled examples are asked at most, where no -z asks for more.
+/// Maximum time for a dataset's labelled examples, unless -z sets a longer one.
 const QUALITY: Duration = Duration::from_secs(60);
 
-/// Measures what `arguments` ask for, and writes the report to `out`.
+/// Runs the measurements of `arguments` and writes the report to `out`.
 ///
 /// # Errors
 ///
-/// When the arguments do not fit each other or the configuration, or a measurement fails.
+/// If the arguments do not fit each other or the configuration, or a measurement fails.
 pub fn run(config: Config, arguments: &Bench, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let earlier = arguments.baseline.as_deref().map(baseline::read).transpose()?;
     if let (Some(condition), None) =
@@ -64,7 +64,7 @@ pub fn run(config: Config, arguments: &Bench, out: &mut impl Write) -> anyhow::R
     judge(&found, earlier.as_ref(), &arguments.fail_if)
 }
 
-/// Exit with 1 where a condition is met.
+/// Returns exit code 1 if a condition is met.
 fn judge(found: &Value, earlier: Option<&Value>, conditions: &[Condition]) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for condition in conditions {
@@ -139,7 +139,7 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
     })
 }
 
-/// What came of the rows.
+/// Results of the rows.
 struct Rows {
     rows: Vec<Row>,
     sandbox: Vec<SandboxTax>,
@@ -158,7 +158,7 @@ async fn measure_rows(
     let mut lanes = Vec::new();
     for &concurrency in &arguments.concurrency {
         for through in &subject.ways {
-            // Far apart, so that no row asks what another has asked.
+            // Far apart, so that no row repeats the requests of another.
             let path = path(through, work, arguments, (lanes.len() as u64 + 1) << 40);
             let tally = Arc::new(Mutex::new(Tally::new(slo)));
             lanes.push(Lane { path: Arc::new(path), concurrency, tally, next: Arc::new(AtomicU64::new(0)) });
@@ -170,7 +170,7 @@ async fn measure_rows(
     let mut latency = Duration::ZERO;
     for lane in &mut lanes {
         progress.set_message(format!("warming up `{}` at {}", lane.path.name(), lane.concurrency));
-        // Caches, frequencies and the pool's slots settle before anything counts.
+        // Caches, clock frequencies and the pool's slots settle before the measurement.
         let counted = std::mem::replace(&mut lane.tally, Arc::new(Mutex::new(Tally::new(None))));
         let concurrency = if arguments.rate.is_some() { 1 } else { lane.concurrency };
         let warming = Lane { concurrency, ..lane.clone() };
@@ -191,7 +191,7 @@ async fn measure_rows(
             Some(requests) => Extent::Requests(share(requests, repeats, repeat)),
             None => Extent::Time(length / repeats),
         };
-        // Who goes first changes, so that a drift of the machine favours nobody.
+        // The order rotates, so that a drift of the machine favours no row.
         for index in (0..lanes.len()).map(|index| (index + repeat as usize) % lanes.len()) {
             let lane = &lanes[index];
             progress.set_message(format!(
@@ -254,8 +254,7 @@ fn path(through: &Through, work: &Arc<Work>, arguments: &Bench, first: u64) -> P
     }
 }
 
-/// How many turns a row is split into: where none are asked for, as many as leave each room for
-/// some answers.
+/// Number of turns of a row: the requested number, or as many as leave several answers for each.
 fn turns(arguments: &Bench, length: Duration, latency: Duration) -> u32 {
     let most = arguments.requests.map_or(u32::MAX, |requests| u32::try_from(requests).unwrap_or(u32::MAX));
     let turns = arguments.repeats.unwrap_or_else(|| {
@@ -268,13 +267,13 @@ fn turns(arguments: &Bench, length: Duration, latency: Duration) -> u32 {
     turns.min(most)
 }
 
-/// The `turn`th of `turns` nearly equal parts of `requests`.
+/// The size of turn number `turn`, if `requests` are split into `turns` nearly equal parts.
 fn share(requests: u64, turns: u32, turn: u32) -> u64 {
     let (turns, turn) = (u64::from(turns), u64::from(turn));
     requests / turns + u64::from(turn < requests % turns)
 }
 
-/// Ask each labelled example once, as far as time goes, and compare.
+/// Sends each labelled example once, within the time limit, and compares the answers.
 async fn measure_quality(
     subject: &Subject,
     work: &Arc<Work>,
@@ -286,7 +285,7 @@ async fn measure_quality(
     if of == 0 {
         return Ok(None);
     }
-    // The native row of a classifier is asked tensors, not the examples.
+    // The native row of a classifier takes tensors, not examples.
     let through = subject.ways.last().filter(|way| subject.same_work || !matches!(way, Through::Native(_)));
     let through =
         through.context("`--native` leaves out what could answer the dataset; leave one of the two out")?;
@@ -321,7 +320,7 @@ async fn measure_quality(
     Ok(quality)
 }
 
-/// A line that moves, where a person is watching.
+/// A progress bar, if standard error is a terminal.
 fn progress() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {

@@ -1,9 +1,9 @@
-//! Inputs to measure with, made from a model's card: one row of plausible numbers for each input.
+//! Sample inputs for a model, made from its card: one row of plausible numbers per input.
 
 use anyhow::Context as _;
 use infer_engine::{Axis, Card, DType, Tensor};
 
-/// One tensor for each input of `card`, with every dynamic axis at 1.
+/// One tensor per input of `card`, with every dynamic axis at 1.
 pub(super) fn inputs(card: &Card) -> anyhow::Result<Vec<(String, Tensor)>> {
     let mut inputs = Vec::new();
     for input in &card.inputs {
@@ -23,7 +23,7 @@ pub(super) fn inputs(card: &Card) -> anyhow::Result<Vec<(String, Tensor)>> {
     Ok(inputs)
 }
 
-/// Numbers from -1 to 1 where there are fractions; small ids where there are not.
+/// Values from -1 to 1 for float types; small ids for integers.
 fn data(dtype: DType, elements: usize) -> Vec<u8> {
     let scaled = |index: usize| ((index * 7919 % 256) as f32 - 127.0) / 128.0;
     let indices = 0..elements;

@@ -1,4 +1,4 @@
-//! From the calls of a row to its figures.
+//! Statistics: from the calls of a row to its metrics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,17 +9,16 @@ use infer_engine::text::excerpt;
 use infer_sandbox::Usage;
 use serde::Serialize;
 
-/// Kinds of errors that are told apart; the rest is counted under the last.
+/// Maximum number of distinct errors; further ones are counted under the last.
 const ERROR_KINDS: usize = 16;
 
-/// The longest text of an error that is kept, in bytes.
+/// Maximum length of a stored error, in bytes.
 const ERROR_BYTES: usize = 200;
 
-/// Longer times are taken for this: an hour.
+/// Longer times are recorded as an hour.
 const MAX_NS: u64 = 3_600_000_000_000;
 
-/// What one call took, besides its latency. None where the path has no such stage, or does not
-/// tell.
+/// Times of one call besides its latency. `None` if the path lacks the stage or does not report it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stages {
     pub(super) queue: Duration,
@@ -29,12 +28,12 @@ pub(super) struct Stages {
     pub(super) tokens: TokenUsage,
 }
 
-/// What an instance costs.
+/// Times of one guest instance.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Instance {
     pub(super) instantiate: Duration,
     pub(super) guest: Duration,
-    /// Not told over HTTP, where it happens after the answer.
+    /// `None` over HTTP, where it happens after the answer.
     pub(super) drop: Option<Duration>,
 }
 
@@ -46,7 +45,7 @@ impl From<&Usage> for Stages {
     }
 }
 
-/// All calls of one row, added up. Its size does not depend on how many they are.
+/// Sum of all calls of one row. Its size does not depend on their number.
 pub(super) struct Tally {
     latency: Times,
     instantiate: Times,
@@ -62,7 +61,7 @@ pub(super) struct Tally {
     errors: BTreeMap<String, u64>,
 }
 
-/// Durations to three significant digits.
+/// Durations with three significant digits.
 struct Times(Histogram<u64>);
 
 impl Times {
@@ -71,23 +70,23 @@ impl Times {
     }
 
     fn record(&mut self, time: Duration) {
-        // The histogram grows to what it is given, so the bound makes this total.
+        // The value is clamped and the histogram resizes itself, so recording cannot fail.
         let _ = self.0.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(MAX_NS));
     }
 
-    /// Milliseconds below which `percent` of them are; 0 for none.
+    /// The percentile `percent`, in milliseconds; 0 if there are no values.
     fn percentile_ms(&self, percent: f64) -> f64 {
         self.0.value_at_quantile(percent / 100.0) as f64 / 1e6
     }
 
-    /// The median in microseconds, if there is one.
+    /// The median, in microseconds; `None` if there are no values.
     fn median_us(&self) -> Option<f64> {
         (!self.0.is_empty()).then(|| self.percentile_ms(50.0) * 1e3)
     }
 }
 
 impl Tally {
-    /// Nothing yet. Answers within `slo` are counted apart.
+    /// An empty tally. Answers within `slo` are also counted separately.
     pub(super) fn new(slo: Option<Duration>) -> Self {
         let [latency, instantiate, guest, drop] = std::array::from_fn(|_| Times::new());
         Tally {
@@ -106,7 +105,7 @@ impl Tally {
         }
     }
 
-    /// An answer.
+    /// Records an answer.
     pub(super) fn answered(&mut self, latency: Duration, stages: &Stages) {
         self.latency.record(latency);
         self.within_slo += u64::from(self.slo.is_some_and(|slo| latency <= slo));
@@ -124,31 +123,31 @@ impl Tally {
         }
     }
 
-    /// `count` calls that got no answer, for the same reason.
+    /// Records `count` failed calls with the same reason.
     pub(super) fn failed(&mut self, why: &str, count: u64) {
         let why = excerpt(why, ERROR_BYTES);
         let known = self.errors.contains_key(&*why) || self.errors.len() < ERROR_KINDS - 1;
         *self.errors.entry(if known { &*why } else { "other errors" }.to_owned()).or_default() += count;
     }
 
-    /// Calls that were answered.
+    /// Number of answered calls.
     pub(super) fn answers(&self) -> u64 {
         self.latency.0.len()
     }
 
-    /// The error that came most often, and how often all came.
+    /// The most frequent error, and the total number of errors.
     pub(super) fn worst_error(&self) -> Option<(&str, u64)> {
         let (why, _) = self.errors.iter().max_by_key(|(_, count)| **count)?;
         Some((why, self.errors.values().sum()))
     }
 
-    /// What an instance costs in all, if there were any: the medians of its parts, in microseconds.
+    /// Medians of an instance's times, in microseconds; `None` without instances.
     pub(super) fn instance_us(&self) -> Option<InstanceCost> {
         let (instantiate, guest) = (self.instantiate.median_us()?, self.guest.median_us()?);
         Some(InstanceCost { instantiate, guest, drop: self.drop.median_us()? })
     }
 
-    /// Latencies in milliseconds at percentiles that lie ever closer to 100, for a plot.
+    /// Latencies in milliseconds at percentiles that approach 100, for a plot.
     pub(super) fn curve(&self) -> Vec<(f64, f64)> {
         let steps = (0..=80).map(|step| 100.0 * (1.0 - 10f64.powf(-f64::from(step) / 20.0)));
         let enough = |percent: &f64| (100.0 - percent) / 100.0 * self.answers() as f64 >= 1.0;
@@ -159,7 +158,7 @@ impl Tally {
     }
 }
 
-/// What an instance costs: medians, in microseconds.
+/// Cost of an instance: medians, in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct InstanceCost {
     pub(super) instantiate: f64,
@@ -167,11 +166,11 @@ pub(super) struct InstanceCost {
     pub(super) drop: f64,
 }
 
-/// One stretch of measuring one row.
+/// One turn of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     pub(super) elapsed: Duration,
-    /// Until the last request was to be sent; all of it in a closed loop.
+    /// Time until the last request was due; the whole turn in a closed loop.
     pub(super) planned: Duration,
     pub(super) answers: u64,
 }
@@ -187,34 +186,34 @@ impl Turn {
 pub(super) struct Row {
     /// `native`, `sandbox` or `http`.
     pub(super) path: &'static str,
-    /// Requests under way at once; in an open loop, the most that may be.
+    /// Requests in flight; in an open loop, their maximum.
     pub(super) concurrency: u32,
-    /// Answers.
+    /// Number of answers.
     pub(super) requests: u64,
     pub(super) inferences_per_second: f64,
     pub(super) inferences_per_second_sd: f64,
-    /// Answers within --slo-ms a second.
+    /// Answers within --slo-ms, per second.
     pub(super) goodput_per_second: Option<f64>,
     pub(super) p50_ms: f64,
     pub(super) p90_ms: f64,
     pub(super) p99_ms: f64,
-    /// Mean: waiting for an instance and in models' queues.
+    /// Mean time waiting for an instance and in models' queues.
     pub(super) queue_ms: f64,
-    /// Median: making the instance.
+    /// Median time to create the instance.
     pub(super) instantiate_us: Option<f64>,
-    /// Median: the guest's own time.
+    /// Median time in guest code.
     pub(super) guest_us: Option<f64>,
-    /// Mean: models running for the request, together with others'.
+    /// Mean time of the model runs that served the request, in batches with others.
     pub(super) compute_ms: f64,
-    /// Mean of the rows of the largest batch that a request was part of.
+    /// Mean size, in rows, of the largest batch that a request was part of.
     pub(super) batch_mean: Option<f64>,
-    /// Tokens of prompts that were found computed, of all; none without a language model.
+    /// Fraction of prompt tokens found in the prefix cache; `None` without a language model.
     pub(super) cached_ratio: Option<f64>,
-    /// Mean.
+    /// Mean tokens per prompt.
     pub(super) prompt_tokens: Option<f64>,
-    /// Requests without an answer.
+    /// Requests that failed.
     pub(super) errors: u64,
-    /// The latencies at many percentiles.
+    /// Latencies by percentile, for a plot.
     #[serde(skip)]
     pub(super) curve: Vec<(f64, f64)>,
 }
@@ -250,14 +249,14 @@ impl Row {
     }
 }
 
-/// The median over turns of `a`'s rate by `b`'s in the same turn; 0 where `b` had none.
+/// The median over turns of `a`'s rate divided by `b`'s in the same turn; 0 if `b` has no answers.
 pub(super) fn ratio(a: &[Turn], b: &[Turn]) -> f64 {
     let pairs = a.iter().zip(b).filter(|(_, b)| b.answers > 0);
     median(pairs.map(|(a, b)| a.per_second() / b.per_second()).collect())
 }
 
-/// How many turns' rates lie far from the others: more than 3.5 scaled median deviations from the
-/// median (Iglewicz and Hoaglin, 1993).
+/// Number of turns whose rate is an outlier: more than 3.5 scaled median absolute deviations from
+/// the median (Iglewicz and Hoaglin, 1993).
 pub(super) fn outliers(turns: &[Turn]) -> usize {
     let rates: Vec<_> = turns.iter().map(Turn::per_second).collect();
     let middle = median(rates.clone());
@@ -266,14 +265,14 @@ pub(super) fn outliers(turns: &[Turn]) -> usize {
     away.iter().filter(|away| 0.6745 * **away > 3.5 * spread.max(0.01 * middle)).count()
 }
 
-/// The middle value; 0 for none.
+/// The median; 0 if `values` is empty.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else { return 0.0 };
     (values[last / 2] + values[last.div_ceil(2)]) / 2.0
 }
 
-/// The standard deviation of a sample; 0 for fewer than two.
+/// The sample standard deviation; 0 for fewer than two values.
 pub(super) fn deviation(values: &[f64]) -> f64 {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();

@@ -1,4 +1,4 @@
-//! What is measured: found, loaded, and with the ways that lead to it.
+//! The subject of a measurement: found, loaded, with the paths to it.
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
@@ -25,32 +25,32 @@ use crate::path::{COMPONENT, DEADLINE, Through};
 use crate::report::Subject as Facts;
 use crate::work;
 
-/// How long a server may take to say what it serves.
+/// Time limit for a server to list its models.
 const INTRODUCTION: Duration = Duration::from_secs(5);
 
-/// What is measured.
+/// The subject of a measurement.
 pub(super) struct Subject {
     pub(super) task: BenchTask,
     pub(super) facts: Option<Facts>,
     pub(super) dummy: bool,
-    /// Native and sandbox do the same work, so their difference is the sandbox.
+    /// True if native and sandbox do the same work, so that their difference is the sandbox's cost.
     pub(super) same_work: bool,
-    /// What is judged are images.
+    /// True if images are moderated.
     pub(super) of_images: bool,
-    /// In the order of the rows; at least one.
+    /// Paths in the order of the rows; at least one.
     pub(super) ways: Vec<Through>,
-    /// None where a server is measured.
+    /// `None` if a server is measured.
     pub(super) app: Option<Arc<App>>,
     pub(super) model: Option<Arc<Model>>,
-    /// The server of the http row, in this process, until this is dropped.
+    /// The server of the http row, in this process; dropping this stops it.
     _server: Option<oneshot::Sender<()>>,
 }
 
-/// Find and load what `arguments` name.
+/// Finds and loads the subject that `arguments` name.
 ///
 /// # Errors
 ///
-/// When there is none, when it cannot be loaded, or does not fit the other arguments.
+/// If it does not exist, cannot be loaded, or does not fit the other arguments.
 pub(super) async fn load(config: Config, arguments: &Bench) -> anyhow::Result<Subject> {
     match &arguments.target {
         Target::Inproc => inproc(config, arguments).await,
@@ -63,7 +63,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     let most = arguments.concurrency.iter().copied().max().unwrap_or(1);
     config.sandbox.instances = config.sandbox.instances.max(most);
     config.server.deadline = DEADLINE;
-    // What is measured is how fast it is, not what is refused.
+    // A benchmark measures speed, so requests are not rejected for their time in the queue.
     config.server.queue_time = DEADLINE;
     config.server.rate_per_ip = None;
     config.server.body_memory_bytes = usize::MAX;
@@ -166,8 +166,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     })
 }
 
-/// The model that is named; with --dummy the random one of its kind, which is written where it is
-/// missing.
+/// The named model. With --dummy, the random model of its kind, which is written if it is missing.
 fn model_name(arguments: &Bench) -> anyhow::Result<String> {
     let named = arguments.model.as_deref();
     if !arguments.dummy {
@@ -225,7 +224,7 @@ fn task_of_component(asked: Option<BenchTask>, policy: &LoadedComponent) -> anyh
     Ok(task)
 }
 
-/// The component through which a model alone is measured.
+/// The component for measuring a model that was named without one.
 fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> ComponentConfig {
     let guest = match task {
         BenchTask::Moderate => "moderate",
@@ -248,14 +247,14 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
         route: (guest != "predict").then(|| format!("/{guest}")),
         models: [(wanted.to_owned(), name.to_owned())].into(),
         settings,
-        // A measured model may be slower than one that is served with the usual limits.
+        // A measured model may be slower than the default limits permit.
         limits: Limits { compute_time: DEADLINE, ..Limits::default() },
         http: HttpOptions::default(),
         tests: Vec::new(),
     }
 }
 
-/// Serve `app` on a port of this machine that nobody else uses.
+/// Serves `app` on a free local port.
 async fn serve(app: &Arc<App>) -> anyhow::Result<(String, oneshot::Sender<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
     let authority = listener.local_addr().context("the listener has no address")?.to_string();
@@ -284,7 +283,7 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
     }
     let deadline = Instant::now() + INTRODUCTION;
     let introduced = Client::new(&server.authority, "/").get("/v1/models", deadline).await;
-    // A server of another kind may not list anything; one that cannot be reached is told here and
+    // A server of another kind may not list models. A server that is unreachable is reported here,
     // not by a thousand errors.
     let listed = match introduced {
         Ok(listed) => listed,
@@ -358,16 +357,16 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
     })
 }
 
-/// Names in backticks, with commas between them.
+/// Names in backticks, separated by commas.
 fn names<N: std::fmt::Display>(names: impl IntoIterator<Item = N>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The bytes of the guest that sandboxed rows instantiate.
+/// The bytes of the guest that sandbox rows instantiate.
 ///
 /// # Errors
 ///
-/// When its file cannot be read any more.
+/// If its file can no longer be read.
 pub(super) fn guest_bytes(app: &App, policy: &LoadedComponent) -> anyhow::Result<Vec<u8>> {
     let config = app.config.components.get(policy.component.name());
     match &config.context("the component is configured")?.source {
@@ -376,7 +375,7 @@ pub(super) fn guest_bytes(app: &App, policy: &LoadedComponent) -> anyhow::Result
     }
 }
 
-/// A larger file is not read.
+/// Maximum size of a file.
 const MAX_BYTES: u64 = 1 << 30;
 
 fn read(path: &FilePath) -> anyhow::Result<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! `infer reload`, and what else is asked of the operator's listener of a running server.
+//! `infer reload`, and other requests to the admin listener of a running server.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -23,14 +23,13 @@ use tokio::time::timeout;
 
 use crate::cli::Admin;
 
-/// The longest that a server may take: a large model is hashed, loaded and asked before a reload is
-/// answered.
+/// Time limit of a reload: a large model is hashed, loaded and self-tested before the answer.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// The longest that it may take to tell what it serves.
+/// Time limit of a query for the server's state.
 const SHORT: Duration = Duration::from_secs(10);
 
-/// The longest answer, in bytes: every key of a large configuration.
+/// Maximum size of a response, in bytes: every key of a large configuration.
 const LONGEST: usize = 16 << 20;
 
 pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -> anyhow::Result<()> {
@@ -48,23 +47,23 @@ pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -
     Ok(())
 }
 
-/// Whether anything listens at `address`.
+/// True if something listens at `address`.
 pub(super) fn is_there(address: SocketAddr) -> bool {
     std::net::TcpStream::connect_timeout(&address, SHORT).is_ok()
 }
 
-/// Have the server at `address` serve what its configuration says now.
+/// Reloads the configuration of the server at `address`.
 pub(super) fn serve_changes(address: SocketAddr) -> anyhow::Result<Report> {
     block_on(ask(address, Method::POST, RELOAD, PATIENCE))?
 }
 
-/// How the running server's models compare with their next versions.
+/// The running server's comparison of its models with their next versions.
 pub(super) fn versions(config: &Config, arguments: &Admin) -> anyhow::Result<Vec<Versions>> {
     let address = address(config, arguments)?;
     block_on(ask(address, Method::GET, VERSIONS, SHORT))?
 }
 
-/// What the running server serves.
+/// The running server's resolved configuration.
 pub(super) fn state(config: &Config, arguments: &Admin) -> anyhow::Result<Resolved> {
     let address = address(config, arguments)?;
     block_on(ask(address, Method::GET, STATE, SHORT))?

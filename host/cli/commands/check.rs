@@ -1,5 +1,5 @@
-//! `infer check`: load everything as `serve` would, every file hashed anew, ask what it is asked
-//! before it is served, and say what would run.
+//! `infer check`: loads everything as `serve` would, hashes every file, runs the self-tests, and
+//! prints the resolved configuration.
 
 use std::io::Write;
 
@@ -114,7 +114,7 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
     Ok(())
 }
 
-/// What a reload would change.
+/// Prints the changes that a reload would make.
 fn changes(changes: &[Change], out: &mut impl Write) -> anyhow::Result<()> {
     for change in changes {
         let fixed = if change.is_fixed() { "  (needs a restart)" } else { "" };
@@ -131,7 +131,7 @@ fn changes(changes: &[Change], out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where it would listen, and whom it would answer.
+/// Prints the listeners and the access rules.
 fn listen(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let server = &config.server;
     let scheme = match &server.tls {

@@ -1,5 +1,4 @@
-//! `infer compile`: compile the configured components ahead, so that the first start reads machine
-//! code.
+//! `infer compile`: compile the configured components, so that the first start loads machine code.
 
 use std::io::Write;
 use std::time::Instant;

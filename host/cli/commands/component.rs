@@ -1,4 +1,4 @@
-//! Shared by `infer moderate` and `infer classify`: one component, a request, and files to judge.
+//! Shared by `infer moderate` and `infer classify`: loading one component, the request, and files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use infer_config::Config;
 use infer_control::registry::App;
 use infer_engine::files;
 
-/// Load what one command needs: the chosen component and its models.
+/// Loads the chosen component and its models.
 pub(super) fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<App> {
     if let Some(name) = name {
         config.retain_components(|component| component == name);
@@ -22,7 +22,7 @@ pub(super) fn request(app: &App) -> infer_sandbox::Request {
     infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + app.config.server.deadline)
 }
 
-/// A longer file on the command line is not an image.
+/// Maximum size of an image file.
 const MAX_BYTES: u64 = 1 << 30;
 
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! `infer dummy`: write a model of random weights and, where it is a built-in one, its card.
+//! `infer dummy`: write a model with random weights and, for a built-in model, its card.
 
 use std::io::Write;
 use std::path::Path;

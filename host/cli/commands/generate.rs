@@ -1,4 +1,4 @@
-//! `infer generate --model NAME PROMPT|-`: an answer of a language model, as it comes.
+//! `infer generate --model NAME PROMPT|-`: stream a language model's answer.
 
 use std::io::{Write, stderr};
 use std::time::Instant;
@@ -58,7 +58,7 @@ pub(super) fn run(config: &Config, arguments: &Generate, out: &mut impl Write) -
             }
             anyhow::Ok(())
         };
-        // A reader that has gone ends the computation as well.
+        // A closed output also ends the computation.
         let (answer, ()) = tokio::try_join!(answering, printing)?;
         anyhow::Ok(answer)
     })??;
@@ -88,8 +88,8 @@ pub(super) fn run(config: &Config, arguments: &Generate, out: &mut impl Write) -
     Ok(())
 }
 
-/// What a model writes, for a terminal: control characters could move its cursor, or change what is
-/// on it.
+/// Escapes a model's output for a terminal: control characters could move the cursor or overwrite
+/// text.
 fn harmless(text: &str) -> String {
     let spelt = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.chars().map(|c| if spelt(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()

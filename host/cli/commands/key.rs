@@ -1,4 +1,4 @@
-//! `infer key`: API keys, of which the server keeps hashes alone.
+//! `infer key`: API keys; the server stores only their hashes.
 
 use std::io::Write;
 

@@ -1,5 +1,4 @@
-//! What `infer generate` and `infer score` have in common: one language model, loaded alone, and a
-//! prompt.
+//! Shared by `infer generate` and `infer score`: loading one language model, and the prompt.
 
 use std::io::{IsTerminal as _, Read as _, stdin};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use infer_models::weights;
 
 use crate::cli::PromptArguments;
 
-/// Load the language model called `name`.
+/// Loads the language model called `name`.
 pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
     let (source, options, reuse) = find_model(config, name)?;
     let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
@@ -26,12 +25,12 @@ pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
     Ok(Arc::new(model))
 }
 
-/// The language model in what `load` gave.
+/// Returns the language model in the result of `load`.
 pub(super) fn language(model: &Model) -> anyhow::Result<&LanguageModel> {
     model.language().with_context(|| format!("model `{}` is no language model", model.name()))
 }
 
-/// The prompt that was typed: turns for the model's chat template, or with `--raw` the text alone.
+/// Builds the prompt: turns for the model's chat template, or with `--raw` the text alone.
 pub(super) fn prompt(arguments: &PromptArguments) -> anyhow::Result<Prompt> {
     let text = if arguments.prompt == "-" {
         if stdin().is_terminal() {

@@ -17,7 +17,7 @@ pub(super) fn run(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lock of `config`, as it is written.
+/// The text of the lock file for `config`.
 pub(super) fn text(config: &Config) -> anyhow::Result<String> {
     lock::text(&pins(config)?)
 }
@@ -38,7 +38,7 @@ fn pins(config: &Config) -> anyhow::Result<Pins> {
     Ok(pins)
 }
 
-/// Every file is hashed anew: what is pinned is what is there.
+/// Hashes every file again, so that the pin matches the files on disk.
 fn pin(name: &str, model: &ModelConfig) -> anyhow::Result<Pin> {
     let reuse = if model.reuse == Reuse::Off { Reuse::Off } else { Reuse::Packed };
     let weights = weights::load(&model.source, reuse);

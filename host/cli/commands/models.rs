@@ -1,4 +1,4 @@
-//! `infer models`: what is configured, and what could be.
+//! `infer models`: configured and built-in models.
 
 use std::io::Write;
 

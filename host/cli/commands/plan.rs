@@ -1,4 +1,4 @@
-//! `infer plan`: what the configuration needs of memory, in a table.
+//! `infer plan`: predicted memory use of the configuration, as a table.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! `infer pull`: fetch a model's file, and say where it is.
+//! `infer pull`: download a model's file and print its path.
 
 use std::io::Write;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
     }
     let file = card.model_file();
     let place = folder.join(&file.path);
-    // The outcome says whether the pull failed; a line that cannot be written does not matter to
+    // The exit code reports a failed pull; a progress line that cannot be written does not change
     // it.
     let store = if let Source::Builtin(_) = source { Some(Store::open()?) } else { None };
     let opened = match &store {

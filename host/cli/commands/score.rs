@@ -1,5 +1,4 @@
-//! `infer score --model NAME PROMPT|- --choices a,b`: how likely each answer is, without generating
-//! any.
+//! `infer score --model NAME PROMPT|- --choices a,b`: score answers without generating any.
 
 use std::io::Write;
 use std::time::Instant;
@@ -25,9 +24,9 @@ struct Report {
 #[derive(Serialize)]
 struct Choice {
     choice: String,
-    /// Among the choices that were given: they sum to 1.
+    /// Normalised over the given choices; the sum is 1.
     probability: f64,
-    /// Of the whole choice, among everything that the model could say.
+    /// Log probability of the whole choice, among all continuations.
     logprob: f32,
 }
 

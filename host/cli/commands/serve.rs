@@ -1,4 +1,4 @@
-//! `infer serve`
+//! `infer serve`: serve the configured components until a signal.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use tracing::{info, warn};
 
 use crate::cli::Serve;
 
-/// How long models may take to end the computations that nobody waits for any more.
+/// Time for models to end computations whose requests are gone.
 const UNLOAD: Duration = Duration::from_secs(5);
 
-/// Descriptors beside those of connections: models, libraries, the log, the runtimes.
+/// File descriptors reserved for models, libraries, the log and the runtimes.
 const OTHER_FILES: u64 = 128;
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()> {
     let listen = arguments.listen.clone();
     let config = read(path.as_deref(), listen.as_ref())?;
     block_on(async {
-        // Bound first: a taken address is known before any model is loaded.
+        // Bind first, so that an address in use is reported before any model is loaded.
         let listeners = Listeners::bind(&config.server).await?;
         let began = Instant::now();
         let app = Arc::new(tokio::task::spawn_blocking(|| App::load(config)).await??);
@@ -63,7 +63,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()
     })?
 }
 
-/// The configuration, as it is served.
+/// The configuration with the overrides of the command line.
 fn read(path: Option<&Path>, listen: Option<&Address>) -> anyhow::Result<Config> {
     let mut config = Config::load(path)?;
     if let Some(listen) = listen {
@@ -76,19 +76,19 @@ fn read(path: Option<&Path>, listen: Option<&Address>) -> anyhow::Result<Config>
     Ok(config)
 }
 
-/// Read the certificate and the configuration again at each SIGHUP.
+/// Reloads the certificate and the configuration at each SIGHUP.
 async fn reload_on_hangup(live: Arc<Live>, tls: Option<Arc<Tls>>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         if let Some(tls) = tls.clone() {
             let _ = tokio::task::spawn_blocking(move || tls.reload_and_log()).await;
         }
-        // It is told in the log.
+        // The reload logs its own failure.
         let _ = live.reload().await;
     }
 }
 
-/// Let the process have as many descriptors as it may, and take no more connections than that is
-/// enough for.
+/// Raises the limit of file descriptors for the configured connections, or lowers the limit of
+/// connections to fit.
 fn raise_file_limit(server: &mut ServerConfig) {
     let limit = getrlimit(Resource::Nofile);
     let maximum = limit.maximum.unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! `infer list`, `infer rm`, `infer verify`: the models' files in the cache folder.
+//! `infer list`, `infer rm`, `infer verify`: the model files in the cache folder.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -65,7 +65,7 @@ pub(super) fn remove(arguments: &Rm, out: &mut impl Write) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Hash everything; fails by its exit code where a file is not what its card or its name says.
+/// Hashes every file; exits with an error code if one does not match its card or its name.
 pub(super) fn verify(arguments: &Verify, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let store = Store::open()?;
     let all = store.list()?;

@@ -1,5 +1,5 @@
-//! `infer diff`, `infer promote` and `infer rollback`: two versions of a model, compared and
-//! exchanged.
+//! `infer diff`, `infer promote` and `infer rollback`: comparing and switching two versions of a
+//! model.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ use infer_models::disk;
 use super::{admin, lock};
 use crate::cli::{Admin, Diff, Format, Turn};
 
-/// Examples that are printed; `-o json` prints all that the server keeps.
+/// Number of examples printed; `-o json` prints all that the server stores.
 const SHOWN: usize = 8;
 
 pub(super) fn diff(config: &Config, arguments: &Diff, out: &mut impl Write) -> anyhow::Result<()> {
@@ -131,12 +131,11 @@ pub(super) fn rollback(config: &Config, arguments: &Turn, out: &mut impl Write) 
 /// A change that was made.
 struct Turned<T> {
     told: T,
-    /// Whether a server has taken it up.
+    /// Status of the running server.
     served: String,
 }
 
-/// Change the configuration, its lock where it has one, and what the running server serves: all of
-/// these, or none.
+/// Changes the configuration, its lock if there is one, and the running server; all or nothing.
 fn turn<T>(
     config: &Config,
     server: &Admin,

@@ -1,4 +1,4 @@
-//! The form of log lines. Every field is bounded here, whoever chose its value.
+//! The format of log lines. The length of every field is limited here, whatever its source.
 
 use std::fmt::{self, Debug};
 
@@ -12,10 +12,10 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-/// The field that holds an event's sentence.
+/// Field with the message of an event.
 const MESSAGE: &str = "message";
 
-/// Fields as the text format shows them, each of them an excerpt.
+/// Fields in the text format, each cut to its limit.
 pub(super) struct Bounded;
 
 impl<'writer> FormatFields<'writer> for Bounded {
@@ -26,10 +26,10 @@ impl<'writer> FormatFields<'writer> for Bounded {
     }
 }
 
-/// Hands on excerpts of what it visits.
+/// Visitor that forwards excerpts.
 struct Bound<'v>(&'v mut dyn Visit);
 
-/// The most bytes of a field.
+/// Maximum length of a field, in bytes.
 fn most(field: &Field) -> usize {
     if field.name() == MESSAGE { MESSAGE_BYTES } else { QUOTE_BYTES }
 }
@@ -61,11 +61,10 @@ impl Visit for Bound<'_> {
     }
 }
 
-/// Lines that are JSON objects: time, level, the event's fields, its target, and the spans around
-/// it.
+/// Lines as JSON objects: time, level, the event's fields, its target, and its spans.
 pub(super) struct Json;
 
-/// Writes fields as members of an object, each behind a comma.
+/// Writes fields as members of an object, each after a comma.
 struct Members<'a, 'writer> {
     writer: &'a mut Writer<'writer>,
     result: fmt::Result,
@@ -112,7 +111,7 @@ impl<'writer> FormatFields<'writer> for Json {
     }
 
     fn add_fields(&self, current: &'writer mut FormattedFields<Self>, fields: &Record<'_>) -> fmt::Result {
-        // Members begin with a comma, so that more of them just follow.
+        // Members begin with a comma, so more of them can be appended.
         self.format_fields(current.as_writer(), fields)
     }
 }

@@ -1,4 +1,4 @@
-//! Lines on their way to standard error: taken without waiting, written by a thread of their own.
+//! The queue to standard error: pushed to without blocking, written by a dedicated thread.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use infer_control::metrics::DROPPED_LOG_LINES;
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait, and the bytes of all of them.
+/// Maximum number of queued lines, and of their bytes.
 const LINES: usize = 16_384;
 const BYTES: usize = 4 << 20;
 
-/// Bytes that are written at once where more than a line waits.
+/// Maximum bytes per write when several lines wait.
 const BATCH: usize = 32 << 10;
 
-/// How long a writer that would block, as a terminal may be set to, is left alone.
+/// Pause after a write that would block, as on a non-blocking terminal.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The sending end. Pushing never waits.
+/// The sending end. Pushing never blocks.
 pub(super) struct Queue {
     lines: SyncSender<Box<[u8]>>,
-    /// Of lines that are queued, or taken and not written yet.
+    /// Bytes of lines that are queued or being written.
     bytes: Arc<AtomicUsize>,
     dropped: &'static AtomicU64,
 }
 
 impl Queue {
-    /// A queue whose thread writes to `out` for as long as the process lives.
+    /// Starts a queue whose thread writes to `out` for as long as the process lives.
     ///
     /// # Errors
     ///
-    /// When the thread cannot be started.
+    /// If the thread cannot be started.
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Queue> {
         Queue::with(out, &DROPPED_LOG_LINES)
     }
@@ -47,7 +47,7 @@ impl Queue {
         Ok(Queue { lines, bytes, dropped })
     }
 
-    /// Queue one or more whole lines, or count them as dropped where there is no room.
+    /// Queues one or more whole lines, or counts them as dropped if the queue is full.
     pub(super) fn push(&self, lines: &[u8]) {
         let held = self.bytes.fetch_add(lines.len(), Ordering::AcqRel);
         if held + lines.len() > BYTES || self.lines.try_send(lines.into()).is_err() {
@@ -56,7 +56,7 @@ impl Queue {
         }
     }
 
-    /// Wait until everything that was pushed is written, but no longer than `most`.
+    /// Waits until everything that was pushed is written, at most `most`.
     pub(super) fn flush(&self, most: Duration) {
         let until = Instant::now() + most;
         while self.bytes.load(Ordering::Acquire) > 0 && Instant::now() < until {
@@ -87,7 +87,7 @@ fn write(mut out: impl Write, waiting: &Receiver<Box<[u8]>>, held: &AtomicUsize,
     }
 }
 
-/// Write all of `bytes`, or give up where the reader has gone.
+/// Writes all of `bytes`, or gives up if the reader is gone.
 fn write_all(out: &mut impl Write, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -108,7 +108,7 @@ impl<'q> MakeWriter<'q> for &'static Queue {
     }
 }
 
-/// Takes what the subscriber writes, a whole line at a time.
+/// Writer for the subscriber, which writes a whole line per call.
 pub(super) struct Line(&'static Queue);
 
 impl Write for Line {
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing until its sender has gone, and keeps what it was given.
+    /// Blocks until its sender is dropped, and forwards the bytes written to it.
     struct Stuck(Option<Receiver<()>>, Sender<Vec<u8>>);
 
     impl Write for Stuck {
@@ -176,7 +176,7 @@ mod tests {
         for _ in 0..2 * LINES {
             queue.push(b"\n");
         }
-        // The thread has taken up to a batch of them.
+        // The thread may hold up to a batch of them.
         assert!(dropped.load(Ordering::Relaxed) > 0);
         drop(free);
     }
