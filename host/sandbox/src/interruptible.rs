@@ -7,7 +7,7 @@
 //! - An instruction that fills, copies or initialises more than `CHUNK` bytes of memory calls a
 //!   function that is added to the module. It checks the bounds of the whole range, as the
 //!   instruction does, and then works through it in chunks.
-//! - Where a path through a function could exceed the limit without a check, an empty loop is
+//! - If a path through a function could exceed the limit without a check, an empty loop is
 //!   inserted, for its check of the clock.
 //!
 //! Nothing else changes: additions follow all existing items, so every index stays the same. Table

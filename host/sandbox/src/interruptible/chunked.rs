@@ -113,7 +113,7 @@ pub(super) fn function(bulk: Bulk, memories: &[MemoryType]) -> Result<Vec<u8>, u
         Bulk::Copy { to, from } => {
             trap_beyond(code, bulk, operands, (TARGET, operands.target), (to, page(to)));
             trap_beyond(code, bulk, operands, (SOURCE, operands.source), (from, page(from)));
-            // Where the two overlap, the source must not be overwritten before it is copied. Two
+            // If the two overlap, the source must not be overwritten before it is copied. Two
             // memories never overlap.
             if to == from {
                 code.local_get(TARGET).local_get(SOURCE);
