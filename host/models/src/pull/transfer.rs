@@ -1,7 +1,6 @@
 //! A pull in progress: the file that is fetched, its scratch folder, and the fetched file.
 
 use std::fs::File;
-use std::io;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -24,14 +23,3 @@ pub(super) struct Fetched {
 
 /// How long a carrier may be silent before it is given up.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
-
-/// The file `name`, for reading and writing; whatever else has that name is removed.
-pub(super) fn open_or_create(scratch: &Folder, name: &str) -> io::Result<File> {
-    match scratch.open_to_write(name) {
-        Ok(file) => Ok(file),
-        Err(_) => {
-            scratch.remove_all(name)?;
-            scratch.create_file(name, 0o600)
-        }
-    }
-}
