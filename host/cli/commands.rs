@@ -26,6 +26,7 @@ use infer_config::Config;
 
 use crate::cli::{Cli, Command};
 use crate::logging;
+use crate::printed::Printed;
 
 /// Run the subcommand that was typed.
 ///
@@ -38,7 +39,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(name) = &cli.instruction_set {
         infer_engine::set_instruction_set(name)?;
     }
-    let mut out = stdout().lock();
+    let mut out = Printed(stdout().lock());
     // Files are brought before there is a configuration that uses them.
     let load = || Config::load(cli.config.as_deref());
     // A command ends before a model could rest.
