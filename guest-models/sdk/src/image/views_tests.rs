@@ -114,6 +114,35 @@ fn blank_views_are_left_out_beside_others() {
 }
 
 #[test]
+fn transparent_images_show_over_black_as_well() {
+    // Red and opacity of a pixel, by its line.
+    let shown = |pixel: fn(u32) -> [u8; 2], max_views| {
+        let image = RgbaImage::from_fn(10, 10, |_, y| {
+            let [red, alpha] = pixel(y);
+            Rgba([red, 255, 255, alpha])
+        });
+        let mut file = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut file, image::ImageFormat::Png).unwrap();
+        show(&file.into_inner(), DEFAULT_MAX_PIXELS, max_views).unwrap()
+    };
+    // A picture in the opacity of white is blank over white, and visible over black.
+    let hidden = |y: u32| [255, 25 * y as u8];
+    let (reds, seen) = shown(hidden, 5);
+    assert!(reds.len() == 1 && (90..160).contains(&reds[0]) && seen.is_whole(), "{reds:?} {seen:?}");
+    // With a single view it is left out, which is reported.
+    let (reds, seen) = shown(hidden, 1);
+    assert_eq!((reds, seen.is_whole()), (vec![255], false));
+    assert_eq!(seen.to_string(), "100 % of its length (over white, and not over black)");
+    // A picture that is also in the colours has both views, and an opaque one has one.
+    assert_eq!(shown(|y| [25 * y as u8, 128], 5).0.len(), 2);
+    let (reds, seen) = shown(|y| [25 * y as u8, 255], 1);
+    assert!(reds.len() == 1 && seen.is_whole(), "{reds:?} {seen:?}");
+    // A fully transparent image is blank, and judged once.
+    let (reds, seen) = shown(|y| [25 * y as u8, 0], 5);
+    assert!(reds == [255] && seen.is_whole(), "{reds:?} {seen:?}");
+}
+
+#[test]
 fn frames_past_the_pixel_budget_stay_unseen() {
     // A frame costs at least 4,096 pixels, and the budget is half of an image's pixels.
     let (reds, seen) = show(&gif(10, 10, 60), 20 * 4_096, 5).unwrap();
