@@ -6,8 +6,11 @@
 
 use std::fmt;
 
+use image::ImageFormat;
+
 use super::decode::decode_file;
 use super::frames::{self, Contents};
+use super::jpeg;
 use super::picture::{BLANK_LEVELS, Picture};
 use super::recipe::Recipe;
 use crate::Fault;
@@ -45,6 +48,8 @@ pub struct Seen {
     pub share: f64,
     /// Number, from 1, of the first frame that cannot be decoded, if any.
     pub broken: Option<u32>,
+    /// True if the file is damaged, so that the decoder shows at most a part of its picture.
+    pub is_damaged: bool,
     /// True if the image is transparent and differs over black, but had no view over black.
     pub is_white_only: bool,
 }
@@ -73,13 +78,14 @@ impl<'r> Viewer<'r> {
     /// # Errors
     ///
     /// Those of [`super::decode`] and of `judge`. An animation that breaks off after its first
-    /// frame is not an error: see [`Seen`].
+    /// frame, and a JPEG file of which a part can be decoded, are not errors: see [`Seen`].
     pub fn show(
         &mut self,
         file: &[u8],
         judge: &mut dyn FnMut(&[[u8; 3]]) -> Result<(), Fault>,
     ) -> Result<Seen, Fault> {
         let (first, format, contents) = decode_file(file, self.max_pixels)?;
+        let is_damaged = format == ImageFormat::Jpeg && !jpeg::is_whole(file, first.size());
         let frames = self.frames(&first, contents);
         let views = self.max_views / (1 + frames.len() as u32);
         let (offsets, share) = self.recipe.offsets(first.size(), views.max(1));
@@ -128,6 +134,7 @@ impl<'r> Viewer<'r> {
             of_frames: contents.pictures.max(1),
             share,
             broken: broken.map(|index| index + 1),
+            is_damaged,
             is_white_only,
         })
     }
@@ -154,7 +161,7 @@ impl<'r> Viewer<'r> {
 impl Seen {
     /// Returns true if the views show the whole image.
     pub fn is_whole(&self) -> bool {
-        self.frames == self.of_frames && self.share >= 1.0 && !self.is_white_only
+        self.frames == self.of_frames && self.share >= 1.0 && !self.is_damaged && !self.is_white_only
     }
 }
 
@@ -169,6 +176,9 @@ impl fmt::Display for Seen {
         }
         if let Some(frame) = self.broken {
             write!(f, " (frame {frame} cannot be decoded)")?;
+        }
+        if self.is_damaged {
+            f.write_str(" (the file is damaged, and shows a part of its picture at most)")?;
         }
         if self.is_white_only {
             f.write_str(" (over white, and not over black)")?;

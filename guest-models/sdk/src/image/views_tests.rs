@@ -143,6 +143,24 @@ fn transparent_images_show_over_black_as_well() {
 }
 
 #[test]
+fn damaged_jpeg_is_seen_in_part() {
+    let good = &include_bytes!("../../testdata/restarts.jpg")[..];
+    assert!(show(good, DEFAULT_MAX_PIXELS, 5).unwrap().1.is_whole());
+    let restart = good.windows(2).position(|bytes| bytes == [0xff, 0xd0]).unwrap();
+    let scan = good.windows(2).position(|bytes| bytes == [0xff, 0xda]).unwrap();
+    let codes = scan + 2 + usize::from(good[scan + 3]);
+    let filled = [&good[..codes], &[0xff; 40], &good[restart..]].concat();
+    let stuffed = [&good[..codes], &[0xff, 0, 0xff, 0, 0xff, 0], &good[restart..]].concat();
+    let cut = good[..codes + (good.len() - codes) / 3].to_vec();
+    for file in [filled, stuffed, [&cut, &[0xff, 0xd9][..]].concat(), cut] {
+        let (_, seen) = show(&file, DEFAULT_MAX_PIXELS, 5).unwrap();
+        assert!(seen.is_damaged && !seen.is_whole());
+        let expected = "100 % of its length (the file is damaged, and shows a part of its picture at most)";
+        assert_eq!(seen.to_string(), expected);
+    }
+}
+
+#[test]
 fn frames_past_the_pixel_budget_stay_unseen() {
     // A frame costs at least 4,096 pixels, and the budget is half of an image's pixels.
     let (reds, seen) = show(&gif(10, 10, 60), 20 * 4_096, 5).unwrap();
