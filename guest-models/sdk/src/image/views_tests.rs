@@ -108,7 +108,7 @@ fn blank_views_are_left_out_beside_others() {
     let mut file = Vec::new();
     let long =
         RgbaImage::from_fn(10, 30, |_, y| Rgba(if y > 20 { [7 * y as u8, 0, 0, 255] } else { [255; 4] }));
-    long.write_to(&mut std::io::Cursor::new(&mut file), image::ImageFormat::Png).unwrap();
+    long.write_to(&mut std::io::Cursor::new(&mut file), ImageFormat::Png).unwrap();
     let (reds, seen) = show(&file, DEFAULT_MAX_PIXELS, 5).unwrap();
     assert_eq!((reds.len(), seen.is_whole()), (1, true));
 }
@@ -122,7 +122,7 @@ fn transparent_images_show_over_black_as_well() {
             Rgba([red, 255, 255, alpha])
         });
         let mut file = std::io::Cursor::new(Vec::new());
-        image.write_to(&mut file, image::ImageFormat::Png).unwrap();
+        image.write_to(&mut file, ImageFormat::Png).unwrap();
         show(&file.into_inner(), DEFAULT_MAX_PIXELS, max_views).unwrap()
     };
     // A picture in the opacity of white is blank over white, and visible over black.
