@@ -112,8 +112,8 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     match found() {
         Some(Ok(())) => {
             // A plain file becomes a blob: what was put there by hand, or pulled by an earlier
-            // version. A file with several names stays: the permissions of a blob change, and no other
-            // name may refer to it.
+            // version. A file with several names stays: the permissions of a blob change, and no
+            // other name may refer to it.
             let is_plain = || folder.status(&file.path).ok().flatten().is_some_and(|found| found.links == 1);
             if let Some(store) = store.filter(|_| !is_link() && is_plain()) {
                 let opened = folder.open_file(&file.path)?;

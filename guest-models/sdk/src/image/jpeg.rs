@@ -1,7 +1,7 @@
 //! Check for damage in a JPEG file.
 //!
-//! Decoders show the intact parts of a damaged file, and grey for the rest; they differ in the parts
-//! that they show. This check reads the codes of all scans (ITU-T T.81, annexes F and G) without
+//! Decoders show the intact parts of a damaged file, and grey for the rest; they differ in which
+//! parts they show. This check reads the codes of all scans (ITU-T T.81, annexes F and G) without
 //! computing a pixel, and finds codes that are missing or invalid.
 
 mod bits;

@@ -69,8 +69,8 @@ impl<'r> Viewer<'r> {
     /// fewer frames than the maximum of views, each frame gets its share of them.
     ///
     /// Transparent pixels are white. A view that differs over black is passed in that form as well,
-    /// so a transparent image may have twice as many views. A viewer of one view per image leaves it
-    /// out, and [`Seen`] reports that.
+    /// so a transparent image may have twice as many views. A viewer of one view per image leaves
+    /// it out, and [`Seen`] reports that.
     ///
     /// A view of a single colour shows nothing that a model could judge: it is passed only if no
     /// other view shows anything.

@@ -84,8 +84,8 @@ pub(super) fn expect_regular(found: FileType) -> io::Result<()> {
     if found.is_file() { Ok(()) } else { Err(unexpected(found, "a regular file")) }
 }
 
-/// Checks that a file of `links` names and the user id `owner` may be written: the current user owns
-/// it, and no other name refers to it.
+/// Checks that a file with `links` names may be written: the user id `owner` is the current user's,
+/// and no other name refers to the file.
 pub(super) fn expect_own(links: u64, owner: u32) -> io::Result<()> {
     let found = if links != 1 {
         format!("has {links} names, expected one")

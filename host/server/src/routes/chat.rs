@@ -103,7 +103,7 @@ fn find<'e>(context: &'e RequestContext, caller: &Caller, name: &str) -> Result<
     })
 }
 
-/// Message with the remedy for a caller, with or without an API key, that may use no language model.
+/// Message for a caller without a usable language model, with the remedy.
 fn no_language_model(has_key: bool) -> String {
     let scope = if has_key { " that this API key may use" } else { "" };
     format!(
