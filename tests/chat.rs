@@ -262,3 +262,15 @@ async fn a_client_that_hangs_up_frees_what_it_held() {
     eventually(async || model.stats().skipped == 1).await;
     assert_eq!(model.stats().computed, 0);
 }
+
+#[tokio::test]
+async fn absent_language_model_is_explained() {
+    let server = Server::builtin().await;
+    let (status, told) = answer(server.post(CHAT).json(&chat(json!({ "model": "gpt" })))).await;
+    let message = told["error"]["message"].as_str().unwrap_or_default();
+    assert!(
+        status == StatusCode::NOT_FOUND && message.contains("no language model is configured; "),
+        "{told}"
+    );
+    assert!(message.contains("[models.NAME]") && message.contains("infer pull"), "{told}");
+}

@@ -294,6 +294,11 @@ async fn request_names_exactly_one_valid_host() {
         ("/healthz", &["a b"], "400"),
         ("/healthz", &["user@a"], "400"),
         ("/healthz", &["a:port"], "400"),
+        ("/healthz", &["localhost:+80"], "400"),
+        ("/healthz", &[".."], "400"),
+        ("/healthz", &["-"], "400"),
+        ("/healthz", &["a,b"], "400"),
+        ("/healthz", &["[::1%25lo]"], "400"),
         ("/healthz", &[&long], "400"),
         ("http://test/healthz", &["other"], "400"),
         ("/nothing", &["a", "b"], "400"),
@@ -304,6 +309,16 @@ async fn request_names_exactly_one_valid_host() {
         assert_eq!(status_of(server.address(), &request).await, expected, "{target} {hosts:.60}");
     }
     assert_eq!(status_of(server.address(), "GET /healthz HTTP/1.0\r\n\r\n").await, "200");
+}
+
+#[tokio::test]
+async fn transfer_codings_other_than_chunked_are_501() {
+    let server = Server::builtin().await;
+    for (codings, expected) in [("chunked", "405"), ("gzip, chunked", "501"), ("chunked, chunked", "501")] {
+        let head = format!("GET /moderate HTTP/1.1\r\nhost: test\r\ntransfer-encoding: {codings}\r\n");
+        let request = format!("{head}\r\n0\r\n\r\n");
+        assert_eq!(status_of(server.address(), &request).await, expected, "{codings}");
+    }
 }
 
 #[tokio::test]

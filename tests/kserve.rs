@@ -104,12 +104,19 @@ async fn what_is_wrong_is_said_in_a_sentence() {
         (input(json!({ "data": [1, "x"] })), "expected numbers"),
         (input(json!({ "parameters": { "binary_data_size": 16 } })), "both `data` and `binary_data_size`"),
         (input(json!({ "data": null, "parameters": { "binary_data_size": 16 } })), "and 0 bytes are there"),
+        (
+            input(json!({ "data": null, "parameters": { "binary_data_size": u64::MAX } })),
+            "and 0 bytes are there",
+        ),
         (input(json!({ "name": "other" })), "other"),
         (json!({ "inputs": [], "outputs": [{ "name": "x" }] }), "there is no output `x`"),
         (json!({ "inputs": "x" }), "the body is no inference request"),
         (json!({ "inputs": [] }), input_name()),
     ];
-    for (body, expected) in cases {
+    let outside = vec![i32::MAX; 100];
+    let outside = input(json!({ "shape": [1, 100], "data": outside }));
+    let outside = (outside, "the values of the inputs do not fit the model");
+    for (body, expected) in cases.into_iter().chain([outside]) {
         let (status, told) = answer(server.post(INFER).json(&body)).await;
         let message = told["error"].as_str().unwrap_or_else(|| panic!("no sentence: {told}"));
         assert!(

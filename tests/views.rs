@@ -115,6 +115,17 @@ async fn cut_animation_is_judged_in_part() {
 }
 
 #[tokio::test]
+async fn damaged_jpeg_asks_for_review() {
+    let server = Server::builtin().await;
+    let good = photo("camera-grey.jpg");
+    let (action, _, gap) = judge(&server, &[good.clone()]).await;
+    assert_eq!((action.as_str(), gap), ("allow", None));
+    let (action, _, gap) = judge(&server, &[good[..good.len() * 3 / 10].to_vec()]).await;
+    assert_eq!(action, "review");
+    assert!(gap.as_ref().unwrap().contains("the file is damaged"), "{gap:?}");
+}
+
+#[tokio::test]
 async fn more_views_cost_a_run_each() {
     let server = serve("\"image.max_views\" = 60").await;
     for name in ["sixty-frames.png", "sixty-frames.webp", "sixty-frames.gif"] {

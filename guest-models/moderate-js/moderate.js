@@ -12,7 +12,8 @@ import { Tensor } from 'wasi:nn/tensor@0.2.0-rc-2024-10-28';
 const SEPARATORS = /[ !"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~\t\n\r\v\f]+/;
 const SEPARATOR = new RegExp(`^${SEPARATORS.source}`);
 const PLAIN = /^[\t-\r -~]*$/;
-const APOSTROPHES = /[\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07]/;
+const APOSTROPHES = /['\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07]/;
+const PARTS = /(?=')/;
 const LATIN = /[\0-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff]/;
 
 // Numbers in the syntax of settings, as in every guest.
@@ -110,14 +111,19 @@ function judge(settings, texts) {
 // (moderate/src/words.rs).
 function ids(text) {
   if (PLAIN.test(text)) {
-    return text.toLowerCase().split(SEPARATORS).map(known).filter((id) => id !== undefined);
+    const whole = (word) => known(word) ?? (word.includes("'") ? readings(word.split(PARTS)) : []);
+    return text.toLowerCase().split(SEPARATORS).flatMap(whole);
   }
-  const found = [];
-  for (const word of folded(text).split(SEPARATORS)) {
-    const pieces = word.split('\0').filter((piece) => piece !== '');
-    const whole = idOf(pieces.join(''));
-    found.push(...(whole === undefined && pieces.length > 1 ? pieces.map(idOf) : [whole]));
-  }
+  return folded(text).split(SEPARATORS).flatMap((word) => readings(word.split('\0')));
+}
+
+// Returns the ids of a word of these pieces: of the whole word, of the word without a possessive `'s`, or of the pieces.
+function readings(all) {
+  const pieces = all.filter((piece) => piece !== '');
+  const word = pieces.join('');
+  const possessive = () => (/'s$/i.test(word) ? idOf(word.slice(0, -2)) : undefined);
+  const whole = idOf(word) ?? possessive();
+  const found = whole === undefined && pieces.length > 1 ? pieces.filter((piece) => piece !== "'").map(idOf) : [whole];
   return found.filter((id) => id !== undefined);
 }
 

@@ -20,11 +20,12 @@ from wit_world.imports.types import Fault_Internal, Fault_InvalidInput, Fault_Mo
 
 SEPARATORS = re.compile(r"""[ !"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~\t\n\r\v\f]+""")
 CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
-APOSTROPHES = re.compile("[\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07]")
+APOSTROPHES = re.compile("['\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07]")
 UNSEEN = re.compile(
     "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+PARTS = re.compile("(?=')")
 LATIN = re.compile("[\0-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # the syntax of every guest
 MAX_WINDOWS = 64
@@ -116,13 +117,25 @@ def ids(text):
     """The ids of the known words, in order, by the rules of the Rust guest (moderate/src/words.rs)."""
     found = []
     if text.isascii() and not CONTROL.search(text):
-        found = [known(word) for word in SEPARATORS.split(text.lower())]
+        for word in SEPARATORS.split(text.lower()):
+            number = known(word)
+            found.extend([number] if number is not None or "'" not in word else readings(PARTS.split(word)))
     else:
         for word in SEPARATORS.split(folded(text)):
-            pieces = [piece for piece in word.split("\0") if piece]
-            whole = id_of("".join(pieces))
-            found.extend([id_of(piece) for piece in pieces] if whole is None and len(pieces) > 1 else [whole])
+            found.extend(readings(word.split("\0")))
     return [number for number in found if number is not None]
+
+
+def readings(pieces):
+    """Returns the ids of a word of these pieces: of the whole word, of the word without a possessive `'s`, or of the pieces."""
+    pieces = [piece for piece in pieces if piece]
+    word = "".join(pieces)
+    whole = id_of(word)
+    if whole is None and word.lower().endswith("'s"):
+        whole = id_of(word[:-2])
+    if whole is None and len(pieces) > 1:
+        return [id_of(piece) for piece in pieces if piece != "'"]
+    return [whole]
 
 
 def folded(text):

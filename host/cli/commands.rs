@@ -26,6 +26,7 @@ use infer_config::Config;
 
 use crate::cli::{Cli, Command};
 use crate::logging;
+use crate::printed::Printed;
 
 /// Runs the subcommand.
 ///
@@ -38,7 +39,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(name) = &cli.instruction_set {
         infer_engine::set_instruction_set(name)?;
     }
-    let mut out = stdout().lock();
+    let mut out = Printed(stdout().lock());
     // `pull` comes before a configuration that uses the files.
     let load = || Config::load(cli.config.as_deref());
     // A command ends before an idle model would be unloaded.

@@ -8,10 +8,12 @@ use clap::Parser as _;
 mod cli;
 mod commands;
 mod logging;
+mod printed;
 
 use cli::Cli;
 use infer_config::ConfigError;
 use infer_control::reclaim::one_heap;
+use infer_engine::text::printable;
 
 /// Every request allocates and frees tensors of a megabyte. mimalloc retains these pages; the
 /// system's allocator returns them and takes page faults at each allocation.
@@ -23,7 +25,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = commands::run(cli);
     let error = done.as_ref().err().filter(|error| !is_broken_pipe(error));
-    let line = error.map(|error| format!("error: {error:#}"));
+    // The chain quotes files, whose text may contain control characters.
+    let line = error.map(|error| printable(&format!("error: {error:#}")).into_owned());
     logging::last(line.as_ref().map(|line| line as &dyn Display));
     match done {
         Ok(code) => code,

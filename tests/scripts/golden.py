@@ -167,12 +167,12 @@ def normalised(values: np.ndarray, image: dict) -> np.ndarray:
     return (values.astype(np.float32) - np.float32(image["mean"])) / np.float32(image["std"])
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The photo as it is meant to be seen, in RGB."""
+def upright(image: Image.Image, behind: str = "white") -> Image.Image:
+    """The photo as it is meant to be seen, in RGB, over a colour where it is transparent."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
+        below = Image.new("RGBA", image.size, behind)
+        image = Image.alpha_composite(below, image.convert("RGBA"))
     return image.convert("RGB")
 
 
@@ -204,15 +204,26 @@ def views(image: Image.Image, crop: float) -> list[tuple[list[int], np.ndarray]]
     found = []
     for frame in chosen:
         image.seek(frame)
-        shown = upright(image.copy() if frames > 1 else image)
-        side, starts = offsets(min(shown.size), max(shown.size), crop, MAX_VIEWS // count)
-        margin = (min(shown.size) - side) // 2
-        for start in starts:
-            left, top = (start, margin) if shown.width >= shown.height else (margin, start)
-            square = shown.crop((left, top, left + side, top + side))
-            pixels = np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
-            found.append(([frame, left, top, side], pixels))
+        before = []
+        for behind in ["white", "black"] if image.has_transparency_data else ["white"]:
+            shown = upright(image.copy() if frames > 1 else image, behind)
+            side, starts = offsets(min(shown.size), max(shown.size), crop, MAX_VIEWS // count)
+            margin = (min(shown.size) - side) // 2
+            fresh = []
+            for start in starts:
+                left, top = (start, margin) if shown.width >= shown.height else (margin, start)
+                square = shown.crop((left, top, left + side, top + side))
+                pixels = np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
+                fresh.append(([frame, left, top, side], pixels))
+            alike = [are_alike(white[1], black[1]) for white, black in zip(before, fresh)]
+            found += [view for view, is_known in zip(fresh, alike or [False] * len(fresh)) if not is_known]
+            before = fresh
     return [view for view in found if not is_blank(view[1])] or found[:1]
+
+
+def are_alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """True if two views do not differ visibly."""
+    return np.abs(one.astype(int) - other.astype(int)).max() <= BLANK_LEVELS
 
 
 def is_blank(pixels: np.ndarray) -> bool:

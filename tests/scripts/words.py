@@ -6,8 +6,9 @@ that the vocabulary lacks are dropped. Beyond that:
 - A word is a run of letters, marks and digits (general categories L, M and N of its compatibility decomposition) and
   apostrophes; typographic apostrophes count as `'`. All else separates words.
 - Default-ignorable code points, and control characters that are no blanks, are dropped. A word may fall apart where one was
-  dropped, before a typographic apostrophe, on both sides of a symbol or a digit outside ASCII that decomposes to a part of a word, and between a letter or
-  digit of the Latin script and one of another. Its pieces are taken where the vocabulary lacks the whole.
+  dropped, before an apostrophe, on both sides of a symbol or a digit outside ASCII that decomposes to a part of a word, and between a letter or
+  digit of the Latin script and one of another. Where the vocabulary lacks the whole, the whole without a
+  possessive `'s` is taken, and failing that its pieces, of which an apostrophe alone is none.
 - A word is looked up composed (NFC) and in lower case; failing that without apostrophes around it; then the same without
   its marks.
 """
@@ -15,7 +16,7 @@ that the vocabulary lacks are dropped. Beyond that:
 import re
 import unicodedata
 
-APOSTROPHES = "\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07"
+APOSTROPHES = "'\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07"
 IGNORED = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -28,8 +29,13 @@ def word_ids(text: str, vocabulary: dict) -> list[int]:
     words = vocabulary["vocab"]
     ids = []
     for pieces in split(text, vocabulary["filters"] + " \r\v\f"):
-        whole = lookup("".join(pieces), words)
-        found = [whole] if whole is not None or len(pieces) == 1 else [lookup(piece, words) for piece in pieces]
+        word = "".join(pieces)
+        whole = lookup(word, words)
+        if whole is None and word.lower().endswith("'s"):
+            whole = lookup(word[:-2], words)
+        found = [whole]
+        if whole is None and len(pieces) > 1:
+            found = [lookup(piece, words) for piece in pieces if piece != "'"]
         ids += [number for number in found if number is not None]
     return ids
 

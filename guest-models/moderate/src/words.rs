@@ -13,10 +13,11 @@
 //! - Typographic apostrophes are apostrophes.
 //!
 //! If a word may also be several words, both readings are tried, the longer first. A word may split
-//! at a dropped invisible character, before a typographic apostrophe (it may be a quote), at a
+//! at a dropped invisible character, before an apostrophe (it may be a quote, or join words), at a
 //! symbol that became letters (`™`), and where Latin letters meet others, which no blank separates
 //! in Chinese or Thai. The model's vocabulary decides. A word outside of it is looked up without
-//! its marks, and without the apostrophes around it.
+//! its marks and without the apostrophes around it, then without a possessive `'s`, then as its
+//! parts.
 
 use guest_sdk::text::{is_invisible, is_mark};
 use unicode_normalization::UnicodeNormalization as _;
@@ -35,13 +36,37 @@ const MAX_MARKS: usize = 4;
 pub fn ids(text: &str) -> Vec<i32> {
     if text.bytes().all(|byte| matches!(vocabulary::ascii(byte), Ascii::Letter | Ascii::Separator)) {
         let text = text.to_ascii_lowercase();
-        let words = text.as_bytes().split(|&byte| vocabulary::ascii(byte) == Ascii::Separator);
-        return words.filter_map(plain_id).map(i32::from).collect();
+        let mut ids = Vec::new();
+        for word in text.as_bytes().split(|&byte| vocabulary::ascii(byte) == Ascii::Separator) {
+            plain_ids(word, &mut ids);
+        }
+        return ids;
     }
     let mut words = Words::default();
     text.chars().for_each(|character| words.read(character));
     words.end();
     words.ids
+}
+
+/// Suffix of a possessive form.
+const POSSESSIVE: &str = "'s";
+
+/// Appends the ids of a word of ASCII in lower case, or of its parts.
+fn plain_ids(word: &[u8], ids: &mut Vec<i32>) {
+    let whole = plain_id(word).or_else(|| plain_id(word.strip_suffix(POSSESSIVE.as_bytes())?));
+    if whole.is_some() || !word.contains(&b'\'') {
+        return ids.extend(whole.map(i32::from));
+    }
+    let mut rest = word;
+    while let Some((_, behind)) = rest.split_first() {
+        let length = behind.iter().position(|&byte| byte == b'\'').map_or(rest.len(), |at| at + 1);
+        let (part, others) = rest.split_at(length);
+        // A single apostrophe is not a part of a word.
+        if part != b"'" {
+            ids.extend(plain_id(part).map(i32::from));
+        }
+        rest = others;
+    }
 }
 
 /// Returns the id of a word of ASCII in lower case.
@@ -98,7 +123,12 @@ impl Words {
             && byte.is_ascii()
         {
             return match vocabulary::ascii(byte) {
-                Ascii::Letter => self.push(character),
+                Ascii::Letter => {
+                    if byte == b'\'' {
+                        self.seam();
+                    }
+                    self.push(character);
+                }
                 Ascii::Separator => self.end(),
                 // An invisible control character.
                 Ascii::Other => self.seam(),
@@ -170,10 +200,11 @@ impl Words {
 
     fn end(&mut self) {
         match self.pieces.take() {
-            None => self.ids.extend(self.last_piece()),
+            None => self.ids.extend(id(&self.word).filter(|_| !self.is_long).map(i32::from)),
             Some(pieces) => {
                 let is_long = self.is_long || self.is_long_together;
-                match id(&self.word).filter(|_| !is_long) {
+                let whole = || id(&self.word).or_else(|| id(self.word.strip_suffix(POSSESSIVE)?));
+                match if is_long { None } else { whole() } {
                     Some(known) => self.ids.push(known.into()),
                     None => self.ids.extend(pieces.into_iter().chain(self.last_piece())),
                 }
@@ -185,7 +216,8 @@ impl Words {
     }
 
     fn last_piece(&self) -> Option<i32> {
-        id(&self.word[self.start..]).filter(|_| !self.is_long).map(i32::from)
+        let piece = &self.word[self.start..];
+        id(piece).filter(|_| piece != "'" && !self.is_long).map(i32::from)
     }
 }
 

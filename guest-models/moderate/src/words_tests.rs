@@ -59,6 +59,7 @@ fn folded_words_equal_their_ascii_twins() {
         ("don’t don‘t donʼt don＇t don´t don′t", "don't don't don't don't don't don't"),
         ("‘idiot’ ‚idiot‛ 'idiot' ''idiot''", "idiot idiot idiot idiot"),
         ("you‘idiot’fool’s", "you idiot fool 's"),
+        ("fool’s ｆｏｏｌ＇ｓ", "fool fool"),
         ("ÍDÏÖT", "idiot"),
         ("i\u{301}d\u{334}\u{353}\u{34a}\u{301}\u{302}\u{303}io\u{489}t", "idiot"),
         ("JOSE\u{301} José", "josé josé"),
@@ -68,6 +69,29 @@ fn folded_words_equal_their_ascii_twins() {
     ] {
         assert_eq!(ids(text), ids(twin), "{text:?}");
         assert_eq!(ids(twin).len(), twin.split(' ').count(), "{twin}");
+    }
+}
+
+#[test]
+fn apostrophes_do_not_hide_words() {
+    for (text, twin) in [
+        ("you'idiot", "you idiot"),
+        ("you'are'an'idiot", "you are an idiot"),
+        ("You complete idiot's", "you complete idiot"),
+        ("IDIOT'S", "idiot"),
+        ("idiot''fool", "idiot fool"),
+        ("xyzzyplugh' 'xyzzyplugh '''''''''", ""),
+        ("xyzzyplugh's", "'s"),
+        // Words of the vocabulary stay whole.
+        ("don't o'brien wikipedia's 80's 's", "don't o'brien wikipedia's 80's 's"),
+    ] {
+        let known = |word: &str| vocabulary::id(word.as_bytes()).map(i32::from);
+        let expected: Vec<_> = twin.split_whitespace().filter_map(known).collect();
+        assert_eq!(expected.len(), twin.split_whitespace().count(), "{twin}");
+        assert_eq!(ids(text), expected, "{text:?}");
+        // Texts that are not only ASCII have the same ids, and so have typographic apostrophes.
+        assert_eq!(ids(&format!("{text}\u{3000}")), expected, "{text:?}");
+        assert_eq!(ids(&text.replace('\'', "\u{2019}")), expected, "{text:?}");
     }
 }
 

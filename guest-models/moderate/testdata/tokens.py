@@ -29,6 +29,7 @@ TEXTS = [
     "idiot\U0001f600 \u2764\ufe0fidiot\u2764\ufe0f \U0001f469\u200d\U0001f4bbfool",
     "you\u2018idiot\u2019fool\u2019s",
     "don\u2019t it\u00b4s \u2018idiot\u2019 'idiot' ''fool'' users\u2019",
+    "you'idiot you'are'an'idiot You complete idiot's xyzzyplugh' don't o'brien",
     "\uff59\uff4f\uff55\u3000\uff49\uff44\uff49\uff4f\uff54 \U0001d422\U0001d41d\U0001d422\U0001d428\U0001d42d \u24d8\u24d3\u24d8\u24de\u24e3",
     "id\u200biot you\u200bidiot i\u00add\u2060i\ufeffot \u202eidiot\u202c \U000e0041fool",
     "i\u0301d\u0334\u0353io\u0489t \u00cdD\u00cf\u00d6T jos\u00e9 JOSE\u0301 caf\u00e9",

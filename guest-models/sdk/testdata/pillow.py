@@ -1,4 +1,4 @@
-"""Patterns resized by Pillow: the reference for `Recipe::resize`. Writes pillow.rgb beside itself.
+"""Patterns resized by Pillow: the reference for `Recipe::resize`. Writes pillow.rgb and two JPEG files beside itself.
 
     pip install pillow==12.0.0 numpy && python pillow.py
 
@@ -41,3 +41,8 @@ def case(width, height, share, resample, orientation):
 
 
 Path(__file__).with_name("pillow.rgb").write_bytes(b"".join(case(*c) for c in CASES))
+
+# Files for image/jpeg_tests.rs: 64x48, with a restart marker after every second unit.
+photo = Image.open(Path(__file__).parent / "../../../tests/data/photos/coffee.jpg").convert("RGB").crop((220, 60, 284, 108))
+for name, is_progressive in [("restarts.jpg", False), ("restarts-progressive.jpg", True)]:
+    photo.save(Path(__file__).with_name(name), quality=80, progressive=is_progressive, restart_marker_blocks=2)

@@ -14,6 +14,7 @@ use infer_server::threads::block_on;
 
 use super::admin;
 use crate::cli::Check;
+use crate::printed::one_line;
 
 pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -> anyhow::Result<()> {
     for model in config.models.values_mut().filter(|model| model.reuse == Reuse::All) {
@@ -45,7 +46,13 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
         let card = model.card();
         writeln!(out, "\nmodel {name}")?;
         writeln!(out, "  source       {}", config.source)?;
-        writeln!(out, "  card         {} ({}, {})", card.name, card.task, card.license)?;
+        writeln!(
+            out,
+            "  card         {} ({}, {})",
+            one_line(&card.name),
+            card.task,
+            one_line(&card.license)
+        )?;
         writeln!(out, "  hash         {}", model.hash())?;
         let options = model.capacity();
         writeln!(

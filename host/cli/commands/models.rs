@@ -10,6 +10,7 @@ use infer_models::{builtin, weights};
 use serde::Serialize;
 
 use crate::cli::{Format, Output};
+use crate::printed::one_line;
 
 #[derive(Serialize)]
 struct Row {
@@ -47,6 +48,7 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
             for row in &rows {
                 let name = if row.configured { row.name.clone() } else { "(not configured)".to_owned() };
                 let Row { source, task, bytes, state, license, .. } = row;
+                let license = one_line(license);
                 writeln!(out, "{name:<20} {source:<36} {task:<22} {bytes:>10}  {state:<10}  {license}")?;
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! A name, a path or a value from a client, a guest or a file may have any length and contain
 //! control characters. All such text enters messages through [`excerpt`] or [`excerpt_of`]:
-//! bounded, on one line, and marked where it was sink.
+//! bounded, on one line, and marked where it was cut.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -21,7 +21,7 @@ const MARK_BYTES: usize = 32;
 /// (at least 64).
 #[must_use]
 pub fn excerpt(text: &str, max: usize) -> Cow<'_, str> {
-    if text.len() <= max && !text.contains(is_escaped) {
+    if text.len() <= max && !has_controls(text) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(excerpt_of(text, max))
@@ -39,6 +39,32 @@ pub fn excerpt_of(value: impl Display, max: usize) -> String {
         let _ = write!(sink.start, "… ({} bytes)", sink.bytes);
     }
     sink.start
+}
+
+/// True if `text` has characters that end a line, control a terminal, or reorder the surrounding
+/// text.
+#[must_use]
+pub fn has_controls(text: &str) -> bool {
+    text.contains(is_escaped)
+}
+
+/// Returns `text` of any number of lines, safe for a terminal: line feeds and tabs stay, and other
+/// control characters become `\uXXXX`, which is the same character in a JSON string.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_escaped = |character| is_escaped(character) && !matches!(character, '\n' | '\t');
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_escaped(character) {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// A sink that stores the beginning of its input and counts the rest.
@@ -115,6 +141,19 @@ mod tests {
         }
         let escapes = "\0".repeat(1 << 20);
         assert!(excerpt(&escapes, QUOTE_BYTES).len() <= QUOTE_BYTES);
+    }
+
+    #[test]
+    fn printable_text_keeps_its_lines() {
+        let plain = "{\n\t\"a\": \"ü\\n\"\n}\n";
+        assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain));
+        let cases = [
+            ("a\u{1b}]0;title\u{7}\n", "a\\u001b]0;title\\u0007\n"),
+            ("\"\u{9b}31m\u{202e}\r\"", "\"\\u009b31m\\u202e\\u000d\""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(printable(text), expected);
+        }
     }
 
     #[test]

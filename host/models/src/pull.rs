@@ -112,8 +112,10 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     match found() {
         Some(Ok(())) => {
             // A plain file becomes a blob: it was copied there by hand, or pulled by an earlier
-            // version.
-            if let Some(store) = store.filter(|_| !is_link()) {
+            // version. A file with several names stays: the permissions of a blob change, and no
+            // other name may refer to it.
+            let is_plain = || folder.status(&file.path).ok().flatten().is_some_and(|found| found.links == 1);
+            if let Some(store) = store.filter(|_| !is_link() && is_plain()) {
                 let opened = folder.open_file(&file.path)?;
                 file.verify_opened(&place, &opened)?;
                 store.keep(file, Whole { folder, name: &file.path, file: &opened }, folder)?;
@@ -221,4 +223,32 @@ fn bar(file: &CardFile) -> ProgressBar {
     bar.set_prefix(file.path.clone());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use infer_engine::Role;
+
+    use super::*;
+
+    #[test]
+    fn scratch_file_with_two_names_is_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let victim = scratch.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let sha256 = "0".repeat(64);
+        let partial = hub::partial(&sha256);
+        let folder = Folder::open(scratch.path()).unwrap().create_folder(SCRATCH).unwrap();
+        for name in [&*partial, pip::PARTS, pip::RECORD] {
+            fs::hard_link(&victim, folder.join(name)).unwrap();
+        }
+        let file = CardFile { path: "m.gguf".to_owned(), role: Role::Model, bytes: 8, sha256 };
+        remove_others(&folder, &file).unwrap();
+        let opened = folder.open_or_create(&partial, 0o600).unwrap();
+        assert_eq!(growth::Growth::new(opened, 0, 8).unwrap().bytes(), 0);
+        pip::Grown::open(&folder, &["a==1".to_owned()], 8).unwrap();
+        assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+    }
 }

@@ -66,10 +66,14 @@ impl ApiError {
     }
 
     /// 404: no model has this name, or the key may not use it.
-    pub fn no_model(name: &str, known: &[&str]) -> Self {
+    /// `known` are the names that the caller may use. If it is empty, the message is `empty`, which
+    /// names the remedy.
+    pub fn no_model(name: &str, known: &[&str], empty: &str) -> Self {
         let name = excerpt(name, QUOTE_BYTES);
-        let known = if known.is_empty() { "none".to_owned() } else { format!("`{}`", known.join("`, `")) };
-        let message = format!("there is no model `{name}` here; expected one of {known}");
+        let message = match known {
+            [] => format!("there is no model `{name}` here; {empty}"),
+            known => format!("there is no model `{name}` here; expected one of `{}`", known.join("`, `")),
+        };
         ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
     }
 
@@ -128,6 +132,11 @@ impl ApiError {
     /// 415: compressed body.
     pub fn unsupported_encoding(message: impl Display) -> Self {
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_ENCODING, message)
+    }
+
+    /// 501: an unsupported transfer coding.
+    pub fn unsupported_transfer(message: impl Display) -> Self {
+        ApiError::new(StatusCode::NOT_IMPLEMENTED, "unsupported_transfer", message)
     }
 
     /// 503: the server is not ready, or is stopping.

@@ -7,12 +7,12 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 use super::frames::{self, Contents};
 use super::limits::{DECODER_BYTES, GIF_FRAME_BYTES, METADATA_BYTES};
-use super::picture::{Picture, Pixels, over_white};
+use super::picture::{Picture, Pixels, is_transparent, over_white, rgba};
 use crate::Fault;
 
 /// Decodes `file`, of at most `max_pixels` pixels: the first frame if it has several.
 ///
-/// The format is detected from the bytes. Transparent pixels become white.
+/// The format is detected from the bytes. Transparent pixels are blended over white.
 ///
 /// # Errors
 ///
@@ -132,11 +132,13 @@ fn opaque(image: DynamicImage) -> Pixels {
         DynamicImage::ImageLuma8(image) => Pixels::Grey(image.into_raw()),
         DynamicImage::ImageLumaA8(image) => {
             let pixels = over_white::<2>(image.into_raw());
-            Pixels::Grey(pixels.into_iter().step_by(2).collect())
+            let is_transparent = is_transparent::<2>(&pixels);
+            let channel = |index| pixels.iter().skip(index).step_by(2).copied().collect();
+            if is_transparent { Pixels::GreyAlpha(channel(0), channel(1)) } else { Pixels::Grey(channel(0)) }
         }
         DynamicImage::ImageRgb8(image) => Pixels::Rgb(image.into_raw()),
-        DynamicImage::ImageRgba8(image) => Pixels::RgbPadded(over_white::<4>(image.into_raw())),
-        deep if deep.color().has_alpha() => Pixels::RgbPadded(over_white::<4>(deep.into_rgba8().into_raw())),
+        DynamicImage::ImageRgba8(image) => rgba(image.into_raw()),
+        deep if deep.color().has_alpha() => rgba(deep.into_rgba8().into_raw()),
         deep => Pixels::Rgb(deep.into_rgb8().into_raw()),
     }
 }
@@ -144,6 +146,7 @@ fn opaque(image: DynamicImage) -> Pixels {
 #[cfg(test)]
 mod tests {
     use super::super::limits::DEFAULT_MAX_PIXELS;
+    use super::super::picture::BLANK_LEVELS;
     use super::*;
     use image::{GrayAlphaImage, GrayImage, Luma, LumaA, Rgb, Rgb32FImage, RgbImage, Rgba, RgbaImage};
 
@@ -242,11 +245,18 @@ mod tests {
         let mut rgba = RgbaImage::from_pixel(3, 1, Rgba([10, 20, 30, 255]));
         rgba.put_pixel(1, 0, Rgba([10, 20, 30, 0]));
         rgba.put_pixel(2, 0, Rgba([0, 100, 255, 128]));
-        let Pixels::RgbPadded(pixels) = decode(&encoded(rgba, ImageFormat::Png), 100).unwrap().pixels else {
-            panic!("not four bytes a pixel");
-        };
+        let picture = decode(&encoded(rgba, ImageFormat::Png), 100).unwrap();
+        let Pixels::RgbAlpha(pixels) = &picture.pixels else { panic!("no opacity: {:?}", picture.pixels) };
         let colors: Vec<_> = pixels.chunks(4).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
         assert_eq!(colors, [[10, 20, 30], [255; 3], [127, 177, 255]]);
+        let Some(Pixels::RgbPadded(pixels)) = picture.over_black().map(|picture| picture.pixels) else {
+            panic!("nothing over black");
+        };
+        let colors: Vec<_> = pixels.chunks(4).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
+        assert_eq!(colors, [[10, 20, 30], [0; 3], [0, 50, 128]]);
+        let opaque = RgbaImage::from_pixel(2, 1, Rgba([10, 20, 30, 255 - BLANK_LEVELS]));
+        let opaque = decode(&encoded(opaque, ImageFormat::Png), 100).unwrap();
+        assert!(!opaque.is_transparent() && opaque.over_black().is_none());
     }
 
     #[test]
@@ -255,7 +265,8 @@ mod tests {
         assert_eq!(grey.pixels, Pixels::Grey(vec![7; 4]));
         let alpha = GrayAlphaImage::from_pixel(1, 1, LumaA([7, 0]));
         let alpha = decode(&encoded(alpha, ImageFormat::Png), 9).unwrap();
-        assert_eq!(alpha.pixels, Pixels::Grey(vec![255]));
+        assert_eq!(alpha.pixels, Pixels::GreyAlpha(vec![255], vec![0]));
+        assert_eq!(alpha.over_black().unwrap().pixels, Pixels::Grey(vec![0]));
         let deep = DynamicImage::from(Rgb32FImage::from_pixel(1, 1, Rgb([1.0, 0.0, 0.5]))).into_rgb16();
         let deep = decode(&encoded(deep, ImageFormat::Png), 9).unwrap();
         assert_eq!(deep.pixels, Pixels::Rgb(vec![255, 0, 128]));

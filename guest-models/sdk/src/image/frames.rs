@@ -9,7 +9,7 @@ use image::metadata::Orientation;
 use image::{AnimationDecoder as _, Frames, ImageDecoder as _, ImageFormat, ImageResult, Limits};
 
 use super::limits::{ANIMATION_BYTES, METADATA_BYTES};
-use super::picture::{Picture, Pixels, over_white};
+use super::picture::{Picture, rgba};
 use crate::Fault;
 
 /// Facts about a file's pictures, read from their headers only.
@@ -50,7 +50,7 @@ pub(super) fn later(
     Contents { has_cover, .. }: Contents,
     orientation: Orientation,
     indices: &[u32],
-    view: &mut dyn FnMut(&Picture) -> Result<(), Fault>,
+    view: &mut dyn FnMut(Picture) -> Result<(), Fault>,
 ) -> Result<Option<u32>, Fault> {
     let (Some(&first), Some(&last)) = (indices.first(), indices.last()) else { return Ok(None) };
     let Ok(mut frames) = open(file, format) else { return Ok(Some(first)) };
@@ -59,8 +59,7 @@ pub(super) fn later(
         if indices.contains(&index) {
             let image = frame.into_buffer();
             let (width, height) = image.dimensions();
-            let pixels = Pixels::RgbPadded(over_white::<4>(image.into_raw()));
-            view(&Picture { width, height, pixels, orientation })?;
+            view(Picture { width, height, pixels: rgba(image.into_raw()), orientation })?;
         }
     }
     Ok(None)

@@ -6,6 +6,7 @@
 
 mod decode;
 mod frames;
+mod jpeg;
 mod limits;
 mod orientation;
 mod picture;

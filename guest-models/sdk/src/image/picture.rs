@@ -2,7 +2,10 @@
 
 use image::metadata::Orientation;
 
-/// A decoded image: eight bits per channel, opaque, as stored in the file.
+/// Difference, of 255 levels, that is not visible.
+pub(super) const BLANK_LEVELS: u8 = 2;
+
+/// A decoded image: eight bits per channel, over white, as stored in the file.
 #[derive(Clone, Debug)]
 pub struct Picture {
     pub(super) width: u32,
@@ -22,6 +25,10 @@ pub(super) enum Pixels {
     Rgb(Vec<u8>),
     /// 4 bytes per pixel, the fourth without meaning.
     RgbPadded(Vec<u8>),
+    /// 1 byte per pixel, over white, and the opacity of each pixel.
+    GreyAlpha(Vec<u8>, Vec<u8>),
+    /// 4 bytes per pixel, over white; the fourth is the opacity.
+    RgbAlpha(Vec<u8>),
 }
 
 impl Picture {
@@ -29,6 +36,43 @@ impl Picture {
     pub(super) fn size(&self) -> (u32, u32) {
         (self.width, self.height)
     }
+
+    /// True if it is not opaque, so that it looks different over black.
+    pub(super) fn is_transparent(&self) -> bool {
+        matches!(self.pixels, Pixels::GreyAlpha(..) | Pixels::RgbAlpha(_))
+    }
+
+    /// The same picture over black instead of white; `None` if it is opaque.
+    pub(super) fn over_black(self) -> Option<Picture> {
+        // A colour over white is `color * alpha + 255 * (1 - alpha)`.
+        let darken = |color: &mut u8, alpha: u8| *color = color.saturating_sub(255 - alpha);
+        let pixels = match self.pixels {
+            Pixels::Grey(_) | Pixels::Rgb(_) | Pixels::RgbPadded(_) => return None,
+            Pixels::GreyAlpha(mut pixels, alphas) => {
+                pixels.iter_mut().zip(alphas).for_each(|(color, alpha)| darken(color, alpha));
+                Pixels::Grey(pixels)
+            }
+            Pixels::RgbAlpha(mut pixels) => {
+                for pixel in pixels.chunks_exact_mut(4) {
+                    let alpha = pixel[3];
+                    pixel[..3].iter_mut().for_each(|color| darken(color, alpha));
+                }
+                Pixels::RgbPadded(pixels)
+            }
+        };
+        Some(Picture { pixels, ..self })
+    }
+}
+
+/// Blends pixels of four bytes, the last of which is their opacity, over white.
+pub(super) fn rgba(pixels: Vec<u8>) -> Pixels {
+    let pixels = over_white::<4>(pixels);
+    if is_transparent::<4>(&pixels) { Pixels::RgbAlpha(pixels) } else { Pixels::RgbPadded(pixels) }
+}
+
+/// True if a pixel of `N` bytes, the last of which is its opacity, is visibly transparent.
+pub(super) fn is_transparent<const N: usize>(pixels: &[u8]) -> bool {
+    pixels.iter().skip(N - 1).step_by(N).any(|&alpha| alpha < 255 - BLANK_LEVELS)
 }
 
 /// Blends pixels of `N` bytes, the last of which is their opacity, over white.

@@ -169,12 +169,16 @@ impl Recipe {
     /// Resizes a square of the picture and applies the orientation: RGB, row by row.
     pub(super) fn resize(&self, picture: &Picture, offset: u32) -> Result<Vec<[u8; 3]>, Fault> {
         match &picture.pixels {
-            Pixels::Grey(pixels) => self.resize_pixels(picture, offset, pixels, |pixel: &U8| [pixel.0; 3]),
+            Pixels::Grey(pixels) | Pixels::GreyAlpha(pixels, _) => {
+                self.resize_pixels(picture, offset, pixels, |pixel: &U8| [pixel.0; 3])
+            }
             Pixels::Rgb(pixels) => self.resize_pixels(picture, offset, pixels, |pixel: &U8x3| pixel.0),
-            Pixels::RgbPadded(pixels) => self.resize_pixels(picture, offset, pixels, |pixel: &U8x4| {
-                let [red, green, blue, _] = pixel.0;
-                [red, green, blue]
-            }),
+            Pixels::RgbPadded(pixels) | Pixels::RgbAlpha(pixels) => {
+                self.resize_pixels(picture, offset, pixels, |pixel: &U8x4| {
+                    let [red, green, blue, _] = pixel.0;
+                    [red, green, blue]
+                })
+            }
         }
     }
 

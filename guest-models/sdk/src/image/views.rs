@@ -6,9 +6,12 @@
 
 use std::fmt;
 
+use image::ImageFormat;
+
 use super::decode::decode_file;
 use super::frames::{self, Contents};
-use super::picture::Picture;
+use super::jpeg;
+use super::picture::{BLANK_LEVELS, Picture};
 use super::recipe::Recipe;
 use crate::Fault;
 
@@ -22,9 +25,6 @@ const MIN_PIXELS: u64 = 4_096;
 /// Largest frame of an animation whose later frames are decoded, as a divisor of the maximum pixels
 /// of an image: a decoder holds its canvas several times.
 const ANIMATION_SHARE: u32 = 6;
-
-/// Levels, of 255, by which the pixels of a blank view may differ from its first.
-const BLANK_LEVELS: u8 = 2;
 
 /// Shows images to a model by its recipe.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ pub struct Seen {
     pub share: f64,
     /// Number, from 1, of the first frame that cannot be decoded, if any.
     pub broken: Option<u32>,
+    /// True if the file is damaged, so that the decoder shows at most a part of its picture.
+    pub is_damaged: bool,
+    /// True if the image is transparent and differs over black, but had no view over black.
+    pub is_white_only: bool,
 }
 
 impl<'r> Viewer<'r> {
@@ -64,37 +68,62 @@ impl<'r> Viewer<'r> {
     /// views of an animation come from frames spread evenly from the first to the last. If it has
     /// fewer frames than the maximum of views, each frame gets its share of them.
     ///
+    /// Transparent pixels are white. A view that differs over black is passed in that form as well,
+    /// so a transparent image may have twice as many views. A viewer of one view per image leaves
+    /// it out, and [`Seen`] reports that.
+    ///
     /// A view of a single colour shows nothing that a model could judge: it is passed only if no
     /// other view shows anything.
     ///
     /// # Errors
     ///
     /// Those of [`super::decode`] and of `judge`. An animation that breaks off after its first
-    /// frame is not an error: see [`Seen`].
+    /// frame, and a JPEG file of which a part can be decoded, are not errors: see [`Seen`].
     pub fn show(
         &mut self,
         file: &[u8],
         judge: &mut dyn FnMut(&[[u8; 3]]) -> Result<(), Fault>,
     ) -> Result<Seen, Fault> {
         let (first, format, contents) = decode_file(file, self.max_pixels)?;
+        let is_damaged = format == ImageFormat::Jpeg && !jpeg::is_whole(file, first.size());
         let frames = self.frames(&first, contents);
         let views = self.max_views / (1 + frames.len() as u32);
         let (offsets, share) = self.recipe.offsets(first.size(), views.max(1));
         let orientation = first.orientation;
         let (mut blank, mut has_content) = (None, false);
-        let mut show = |picture: &Picture| {
-            offsets.iter().try_for_each(|&offset| {
-                let view = self.recipe.resize(picture, offset)?;
-                if is_blank(&view) {
-                    blank.get_or_insert(view);
-                    return Ok(());
-                }
-                has_content = true;
-                judge(&view)
-            })
+        let mut pass = |view: Vec<[u8; 3]>| {
+            if is_blank(&view) {
+                blank.get_or_insert(view);
+                return Ok(());
+            }
+            has_content = true;
+            judge(&view)
         };
-        show(&first)?;
-        drop(first);
+        let (shows_black, mut is_white_only) = (self.max_views > 1, false);
+        let mut show = |picture: Picture| {
+            let mut over_white = Vec::new();
+            for &offset in &offsets {
+                let view = self.recipe.resize(&picture, offset)?;
+                if picture.is_transparent() {
+                    over_white.push(view.clone());
+                }
+                pass(view)?;
+            }
+            let Some(picture) = picture.over_black() else { return Ok(()) };
+            for (&offset, other) in offsets.iter().zip(&over_white) {
+                let view = self.recipe.resize(&picture, offset)?;
+                if are_alike(&view, other) {
+                    continue;
+                }
+                if shows_black {
+                    pass(view)?;
+                } else {
+                    is_white_only = true;
+                }
+            }
+            Ok(())
+        };
+        show(first)?;
         let broken = frames::later(file, format, contents, orientation, &frames, &mut show)?;
         if let (false, Some(view)) = (has_content, blank) {
             judge(&view)?;
@@ -105,6 +134,8 @@ impl<'r> Viewer<'r> {
             of_frames: contents.pictures.max(1),
             share,
             broken: broken.map(|index| index + 1),
+            is_damaged,
+            is_white_only,
         })
     }
 
@@ -130,7 +161,7 @@ impl<'r> Viewer<'r> {
 impl Seen {
     /// Returns true if the views show the whole image.
     pub fn is_whole(&self) -> bool {
-        self.frames == self.of_frames && self.share >= 1.0
+        self.frames == self.of_frames && self.share >= 1.0 && !self.is_damaged && !self.is_white_only
     }
 }
 
@@ -143,10 +174,16 @@ impl fmt::Display for Seen {
             (of, 100..) => write!(f, "{} of {of} frames", self.frames)?,
             (of, _) => write!(f, "{} of {of} frames, {percent} % of each", self.frames)?,
         }
-        match self.broken {
-            Some(frame) => write!(f, " (frame {frame} cannot be decoded)"),
-            None => Ok(()),
+        if let Some(frame) = self.broken {
+            write!(f, " (frame {frame} cannot be decoded)")?;
         }
+        if self.is_damaged {
+            f.write_str(" (the file is damaged, and shows a part of its picture at most)")?;
+        }
+        if self.is_white_only {
+            f.write_str(" (over white, and not over black)")?;
+        }
+        Ok(())
     }
 }
 
@@ -154,6 +191,11 @@ impl fmt::Display for Seen {
 fn is_blank(view: &[[u8; 3]]) -> bool {
     let Some((first, rest)) = view.split_first() else { return true };
     rest.iter().flatten().zip(first.iter().cycle()).all(|(level, of)| level.abs_diff(*of) <= BLANK_LEVELS)
+}
+
+/// Returns true if two views do not differ visibly.
+fn are_alike(view: &[[u8; 3]], other: &[[u8; 3]]) -> bool {
+    view.iter().flatten().zip(other.iter().flatten()).all(|(level, of)| level.abs_diff(*of) <= BLANK_LEVELS)
 }
 
 #[cfg(test)]

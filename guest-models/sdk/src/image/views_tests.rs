@@ -108,9 +108,56 @@ fn blank_views_are_left_out_beside_others() {
     let mut file = Vec::new();
     let long =
         RgbaImage::from_fn(10, 30, |_, y| Rgba(if y > 20 { [7 * y as u8, 0, 0, 255] } else { [255; 4] }));
-    long.write_to(&mut std::io::Cursor::new(&mut file), image::ImageFormat::Png).unwrap();
+    long.write_to(&mut std::io::Cursor::new(&mut file), ImageFormat::Png).unwrap();
     let (reds, seen) = show(&file, DEFAULT_MAX_PIXELS, 5).unwrap();
     assert_eq!((reds.len(), seen.is_whole()), (1, true));
+}
+
+#[test]
+fn transparent_images_show_over_black_as_well() {
+    // Red and opacity of a pixel, by its line.
+    let shown = |pixel: fn(u32) -> [u8; 2], max_views| {
+        let image = RgbaImage::from_fn(10, 10, |_, y| {
+            let [red, alpha] = pixel(y);
+            Rgba([red, 255, 255, alpha])
+        });
+        let mut file = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut file, ImageFormat::Png).unwrap();
+        show(&file.into_inner(), DEFAULT_MAX_PIXELS, max_views).unwrap()
+    };
+    // A picture in the opacity of white is blank over white, and visible over black.
+    let hidden = |y: u32| [255, 25 * y as u8];
+    let (reds, seen) = shown(hidden, 5);
+    assert!(reds.len() == 1 && (90..160).contains(&reds[0]) && seen.is_whole(), "{reds:?} {seen:?}");
+    // With a single view it is left out, which is reported.
+    let (reds, seen) = shown(hidden, 1);
+    assert_eq!((reds, seen.is_whole()), (vec![255], false));
+    assert_eq!(seen.to_string(), "100 % of its length (over white, and not over black)");
+    // A picture that is also in the colours has both views, and an opaque one has one.
+    assert_eq!(shown(|y| [25 * y as u8, 128], 5).0.len(), 2);
+    let (reds, seen) = shown(|y| [25 * y as u8, 255], 1);
+    assert!(reds.len() == 1 && seen.is_whole(), "{reds:?} {seen:?}");
+    // A fully transparent image is blank, and judged once.
+    let (reds, seen) = shown(|y| [25 * y as u8, 0], 5);
+    assert!(reds == [255] && seen.is_whole(), "{reds:?} {seen:?}");
+}
+
+#[test]
+fn damaged_jpeg_is_seen_in_part() {
+    let good = &include_bytes!("../../testdata/restarts.jpg")[..];
+    assert!(show(good, DEFAULT_MAX_PIXELS, 5).unwrap().1.is_whole());
+    let restart = good.windows(2).position(|bytes| bytes == [0xff, 0xd0]).unwrap();
+    let scan = good.windows(2).position(|bytes| bytes == [0xff, 0xda]).unwrap();
+    let codes = scan + 2 + usize::from(good[scan + 3]);
+    let filled = [&good[..codes], &[0xff; 40], &good[restart..]].concat();
+    let stuffed = [&good[..codes], &[0xff, 0, 0xff, 0, 0xff, 0], &good[restart..]].concat();
+    let cut = good[..codes + (good.len() - codes) / 3].to_vec();
+    for file in [filled, stuffed, [&cut, &[0xff, 0xd9][..]].concat(), cut] {
+        let (_, seen) = show(&file, DEFAULT_MAX_PIXELS, 5).unwrap();
+        assert!(seen.is_damaged && !seen.is_whole());
+        let expected = "100 % of its length (the file is damaged, and shows a part of its picture at most)";
+        assert_eq!(seen.to_string(), expected);
+    }
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
-use ort::LoadDynamicError;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
@@ -15,10 +14,11 @@ use ort::value::{
     DynValue, Outlet, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef,
     ValueType,
 };
+use ort::{ErrorCode, LoadDynamicError};
 
 use super::error::RuntimeError;
 use super::library;
-use super::session::{Backend, BackendError, Port, Session, failed, only};
+use super::session::{Backend, BackendError, Port, Session, failed, only, unfit};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
@@ -89,12 +89,19 @@ fn environment(path: &Path) -> Result<Environment, RuntimeError> {
     builder.build().map_err(|error| unusable(error.to_string()))
 }
 
+/// Start of the log line about a failed operator.
+const FAILED_RUN: &str = "Non-zero status code returned while running";
+
 /// Forwards a line of ONNX Runtime's log to ours.
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", category, location, "{message}"),
         LogLevel::Info => tracing::debug!(target: "onnxruntime", category, location, "{message}"),
         LogLevel::Warning => tracing::warn!(target: "onnxruntime", category, location, "{message}"),
+        // The run returns the same error, and its cause may be the values of a request.
+        LogLevel::Error if message.starts_with(FAILED_RUN) => {
+            tracing::debug!(target: "onnxruntime", category, location, "{message}");
+        }
         LogLevel::Error | LogLevel::Fatal => {
             tracing::error!(target: "onnxruntime", category, location, "{message}");
         }
@@ -173,7 +180,12 @@ impl Session for Loaded {
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
         let values = inputs.iter().map(to_value).collect::<Result<Vec<_>, _>>()?;
-        let outputs = self.session.run(SessionInputs::<0>::ValueSlice(&values)).map_err(failed)?;
+        let outputs = self.session.run(SessionInputs::<0>::ValueSlice(&values));
+        let outputs = outputs.map_err(|error| match error.code() {
+            // An operator rejects the values or shapes of its inputs.
+            ErrorCode::InvalidArgument => unfit(error.message()),
+            _ => failed(error),
+        })?;
         outputs.values().map(|value| from_value(&value)).collect()
     }
 }

@@ -8,11 +8,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rten::{
-    DataType, Dimension, Model, NodeId, NodeInfo, RunOptions, ThreadPool, Value, ValueOrView, ValueView,
+    DataType, Dimension, Model, NodeId, NodeInfo, RunError, RunErrorKind, RunOptions, ThreadPool, Value,
+    ValueOrView, ValueView,
 };
 use rten_tensor::{Layout as _, Tensor as RtenTensor};
 
-use super::session::{Backend, BackendError, Port, Session, failed};
+use super::session::{Backend, BackendError, Port, Session, failed, unfit};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
@@ -96,8 +97,23 @@ impl Session for Loaded {
             .map(|((id, port), tensor)| Ok((*id, to_value(&port.name, tensor)?)))
             .collect::<Result<Vec<_>, BackendError>>()?;
         let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
-        let outputs = self.model.run(values, self.model.output_ids(), Some(options)).map_err(failed)?;
+        let outputs = self.model.run(values, self.model.output_ids(), Some(options)).map_err(run_error)?;
         outputs.into_iter().zip(&self.wide).map(|(value, wide)| from_value(value, *wide)).collect()
+    }
+}
+
+/// Start of an operator's error, after its name, about values or shapes of its inputs, such as an
+/// id outside a table. The library does not mark such errors in any other way.
+const REJECTIONS: [&str; 2] =
+    ["failed: input or attribute has invalid value: ", "failed: incompatible input shapes: "];
+
+/// Converts the error of a run.
+fn run_error(error: RunError) -> BackendError {
+    let message = error.to_string();
+    if error.kind() == RunErrorKind::OperatorError && REJECTIONS.iter().any(|mark| message.contains(mark)) {
+        unfit(&message)
+    } else {
+        BackendError::Failed(message)
     }
 }
 

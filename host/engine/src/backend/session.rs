@@ -73,7 +73,8 @@ impl Port {
 /// Error of a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum BackendError {
-    /// The model is valid but needs an unsupported feature.
+    /// The model or the inputs need an unsupported feature, or the values of the inputs do not fit
+    /// the model.
     Unsupported(String),
     /// Any other error.
     Failed(String),
@@ -82,6 +83,11 @@ pub(crate) enum BackendError {
 /// Converts an error of a library.
 pub(super) fn failed(error: impl fmt::Display) -> BackendError {
     BackendError::Failed(error.to_string())
+}
+
+/// Converts a library's message about values that an operator of the model rejects.
+pub(super) fn unfit(message: &str) -> BackendError {
+    BackendError::Unsupported(format!("the values of the inputs do not fit the model: {message}"))
 }
 
 /// Static list of one type.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use crate::text::{QUOTE_BYTES, excerpt};
+use crate::text::{QUOTE_BYTES, excerpt, has_controls};
 use crate::weights::{CardError, ExpectedFile};
 
 /// A file that belongs to a model.
@@ -77,16 +77,32 @@ impl fmt::Display for Role {
     }
 }
 
-/// Parses a file name that cannot leave the card's folder.
+/// File name of a card.
+pub(crate) const CARD: &str = "card.toml";
+
+/// Maximum bytes of a file name on common file systems.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Names of files that the program reads or writes beside a model. A pull would replace them.
+const RESERVED: [&str; 3] = [CARD, "infer.toml", "infer.lock"];
+
+/// Parses a file name that cannot leave the card's folder, and is not reserved.
 fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
-    if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\\', ':', '\0']) {
-        return Err(D::Error::custom(format!(
-            "`{}` is not a plain file name; expected the name of a file beside card.toml, without separators",
-            excerpt(&name, QUOTE_BYTES)
-        )));
-    }
-    Ok(name)
+    let is_reserved = RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved));
+    let reason = if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\\', ':', '\0']) {
+        "is not a plain file name; expected the name of a file beside card.toml, without separators"
+    } else if is_reserved || name.starts_with('.') {
+        "is a reserved file name; expected one that does not start with `.`, and is not `card.toml`, \
+         `infer.toml` or `infer.lock`"
+    } else if name.len() > MAX_NAME_BYTES {
+        "is too long for a file name, expected at most 255 bytes"
+    } else if has_controls(&name) {
+        "has control characters, expected a file name without them"
+    } else {
+        return Ok(name);
+    };
+    Err(D::Error::custom(format!("`{}` {reason}", excerpt(&name, QUOTE_BYTES))))
 }
 
 /// Parses a SHA-256 as tools print it.

@@ -7,15 +7,12 @@ use serde::Deserialize;
 
 use super::check;
 use super::download::Download;
-use super::file::CardFile;
+use super::file::{CARD, CardFile};
 use super::schema::{Card, Format, Task};
 use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
 use crate::text::{QUOTE_BYTES, excerpt};
 use crate::weights::{CardError, Links, Opened};
-
-/// File name of a card.
-pub(crate) const CARD: &str = "card.toml";
 
 /// Maximum bytes of a card. A large card consists mostly of numbers of self-tests.
 const MAX_CARD_BYTES: u64 = 64 << 20;

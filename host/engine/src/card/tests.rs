@@ -349,3 +349,26 @@ fn data_files_require_onnx_format() {
         assert!(message.contains("is not a plain file name"), "{path}: {message}");
     }
 }
+
+#[test]
+fn reserved_and_unprintable_file_names_are_rejected() {
+    let long = "x".repeat(256);
+    let cases = [
+        ("card.toml", "`card.toml` is a reserved file name"),
+        ("CARD.toml", "`CARD.toml` is a reserved file name"),
+        ("infer.lock", "`infer.lock` is a reserved file name"),
+        (".pull", "`.pull` is a reserved file name"),
+        (".pull.lock", "`.pull.lock` is a reserved file name"),
+        (".bashrc", "`.bashrc` is a reserved file name"),
+        ("a\\u001b[2Jb", "`a\\u{1b}[2Jb` has control characters"),
+        ("a\\nb", "`a\\nb` has control characters"),
+        (&long, "is too long for a file name, expected at most 255 bytes"),
+    ];
+    for (path, expected) in cases {
+        let message = parse(&CARD.replacen("\"model.onnx\"", &format!("\"{path}\""), 1)).unwrap_err();
+        assert!(message.contains(expected), "{path}: {message}");
+    }
+    for path in ["model.pull", "card.toml.bin", &"x".repeat(255)] {
+        parse(&CARD.replacen("\"model.onnx\"", &format!("\"{path}\""), 1)).unwrap();
+    }
+}

@@ -5,13 +5,14 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 
 use super::name::{not_plain, plain, unique};
-use super::regular::{FLAGS, expect_regular, read_opened, regular, text, unexpected};
+use super::regular::{FLAGS, expect_own, expect_regular, read_opened, regular, text, unexpected};
 use super::status::Status;
 
 /// A folder that the program manages. All names are single components, relative to the folder's
@@ -145,13 +146,34 @@ impl Folder {
         self.open_existing(name.as_ref(), OFlags::RDONLY)
     }
 
-    /// Opens the regular file `name` for reading and writing.
+    /// Opens the regular file `name` for reading and writing. It must belong to the current user
+    /// and have no other name: a write to a hard link would change the file of the other name.
     ///
     /// # Errors
     ///
-    /// As [`Folder::open_file`].
+    /// As [`Folder::open_file`], and when the file has another name or another owner.
     pub fn open_to_write(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
-        self.open_existing(name.as_ref(), OFlags::RDWR)
+        let file = self.open_existing(name.as_ref(), OFlags::RDWR)?;
+        let found = file.metadata()?;
+        expect_own(found.nlink(), found.uid())?;
+        Ok(file)
+    }
+
+    /// Opens the regular file `name` as [`Folder::open_to_write`] does. If that fails, removes
+    /// `name` and creates a file with the permissions `mode` (less the umask).
+    ///
+    /// # Errors
+    ///
+    /// When `name` cannot be removed, or the file cannot be created.
+    pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
+        let name = name.as_ref();
+        match self.open_to_write(name) {
+            Ok(file) => Ok(file),
+            Err(_) => {
+                self.remove_all(name)?;
+                self.create_file(name, mode)
+            }
+        }
     }
 
     fn open_existing(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
@@ -275,6 +297,7 @@ impl Folder {
             kind: FileType::from_raw_mode(found.st_mode),
             identity: (found.st_dev, found.st_ino),
             mode: found.st_mode as u32 & 0o7777,
+            links: found.st_nlink as u64,
             bytes: u64::try_from(found.st_size).unwrap_or(0),
             modified: (found.st_mtime, found.st_mtime_nsec as u32),
         }))

@@ -84,6 +84,19 @@ pub(super) fn expect_regular(found: FileType) -> io::Result<()> {
     if found.is_file() { Ok(()) } else { Err(unexpected(found, "a regular file")) }
 }
 
+/// Checks that a file with `links` names may be written: the user id `owner` is the current user's,
+/// and no other name refers to the file.
+pub(super) fn expect_own(links: u64, owner: u32) -> io::Result<()> {
+    let found = if links != 1 {
+        format!("has {links} names, expected one")
+    } else if owner != rustix::process::geteuid().as_raw() {
+        format!("belongs to user {owner}, expected the current user")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, format!("it {found}")))
+}
+
 pub(super) fn unexpected(found: FileType, expected: &str) -> io::Error {
     let found = match found {
         FileType::RegularFile => "a regular file",

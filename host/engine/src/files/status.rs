@@ -10,6 +10,8 @@ pub struct Status {
     pub identity: (u64, u64),
     /// Permission bits.
     pub mode: u32,
+    /// Number of hard links.
+    pub links: u64,
     /// Size in bytes.
     pub bytes: u64,
     /// Modification time: seconds since 1970, and nanoseconds.

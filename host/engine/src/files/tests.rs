@@ -99,6 +99,25 @@ fn nothing_is_written_through_a_link() {
 }
 
 #[test]
+fn hard_link_is_not_written_through() {
+    let scratch = tempfile::tempdir().unwrap();
+    let place = |name: &str| scratch.path().join(name);
+    fs::create_dir(place("ours")).unwrap();
+    fs::write(place("victim"), "precious").unwrap();
+    fs::hard_link(place("victim"), place("ours/file")).unwrap();
+    let folder = Folder::open(place("ours")).unwrap();
+    assert_eq!(message(folder.open_to_write("file")), "it has 2 names, expected one");
+    {
+        use std::io::Write as _;
+        folder.open_or_create("file", 0o600).unwrap().write_all(b"ours").unwrap();
+    }
+    assert_eq!(fs::read_to_string(place("victim")).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(place("ours/file")).unwrap(), "ours");
+    // A file of our own is opened unchanged.
+    assert_eq!(folder.open_or_create("file", 0o600).unwrap().metadata().unwrap().len(), 4);
+}
+
+#[test]
 fn removal_does_not_follow_links() {
     let scratch = tempfile::tempdir().unwrap();
     let place = |name: &str| scratch.path().join(name);

@@ -84,7 +84,8 @@ pub enum RunError {
         /// Name of the model in the configuration.
         model: String,
     },
-    /// The inputs are valid but need a feature that the backend does not support.
+    /// The inputs agree with the card but need a feature that the backend does not support, or
+    /// their values do not fit the model.
     #[error("model `{model}`: {message}")]
     Unsupported {
         /// Name of the model in the configuration.

@@ -19,7 +19,7 @@ use ureq::{Agent, Body};
 
 use super::growth::{Growth, Pace, silent};
 use super::pip;
-use super::transfer::{Fetched, Pull, SILENCE, open_or_create};
+use super::transfer::{Fetched, Pull, SILENCE};
 
 /// Maximum number of connections per pull; each resumes where the last one ended.
 const ATTEMPTS: usize = 5;
@@ -51,7 +51,7 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
         pull.scratch.remove_all(name)?;
     }
     let (size, name) = (pull.file.bytes, partial(&pull.file.sha256));
-    let file = open_or_create(&pull.scratch, &name)?;
+    let file = pull.scratch.open_or_create(&name, 0o600)?;
     let held = file.metadata()?.len();
     let mut growth = Growth::new(file, if held > size { 0 } else { held }, size)?;
     for attempt in 1.. {

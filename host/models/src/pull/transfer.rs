@@ -1,7 +1,6 @@
 //! State of a pull: the wanted file, its scratch folder, and the fetched file.
 
 use std::fs::File;
-use std::io;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -24,14 +23,3 @@ pub(super) struct Fetched {
 
 /// Time without data after which a carrier is abandoned.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
-
-/// Opens the file `name` for reading and writing; anything else of that name is removed.
-pub(super) fn open_or_create(scratch: &Folder, name: &str) -> io::Result<File> {
-    match scratch.open_to_write(name) {
-        Ok(file) => Ok(file),
-        Err(_) => {
-            scratch.remove_all(name)?;
-            scratch.create_file(name, 0o600)
-        }
-    }
-}

@@ -4,30 +4,36 @@
 //! to make a proxy and the server behind it disagree about the target of the request.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::extract::{Request, State};
-use axum::http::uri::{Authority, Scheme};
+use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 
+use super::encoding;
 use crate::error::ApiError;
 
 /// Header in which browsers report whether a page of another site sends the request.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Maximum length of a host and port, in bytes: DNS names are not longer.
-const LONGEST: usize = 255 + ":65535".len();
+/// Maximum bytes of a DNS name.
+const MAX_NAME_BYTES: usize = 253;
+
+/// Maximum bytes of a host and port. The port may have leading zeros.
+const LONGEST: usize = MAX_NAME_BYTES + ":0065535".len();
 
 /// A host in lower case, and its port if given.
 type Named = (String, Option<u16>);
 
-/// Responds with 400 to a request without a host, with two different hosts, or with an invalid one.
+/// Rejects a request that names no host, two hosts or an invalid one with 400, and a body with
+/// another transfer coding than `chunked` with 501.
 pub(super) async fn check(request: Request, next: Next) -> Response {
-    match named(request.version(), request.uri(), request.headers()) {
-        Ok(_) => next.run(request).await,
+    let host = named(request.version(), request.uri(), request.headers());
+    match host.and_then(|_| encoding::check_transfer(request.headers())) {
+        Ok(()) => next.run(request).await,
         Err(error) => {
             let is_http2 = request.version() == Version::HTTP_2;
             let mut response = error.into_response();
@@ -131,16 +137,43 @@ fn named(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Name
     }
 }
 
-/// Parses a host and a port, without user information.
+/// Parses a host and a port without user information: the `uri-host [ ":" port ]` of RFC 9110,
+/// limited to DNS names and addresses.
 fn parse(text: &[u8]) -> Option<Named> {
-    let text = Some(text).filter(|text| text.len() <= LONGEST)?;
-    let authority = Authority::try_from(text).ok().filter(|authority| !authority.as_str().contains('@'))?;
-    let host = authority.host();
-    let port = match authority.as_str().strip_prefix(host)? {
-        "" | ":" => None,
-        port => Some(port.strip_prefix(':')?.parse().ok()?),
+    let text = str::from_utf8(text).ok().filter(|text| text.len() <= LONGEST)?;
+    let (host, port) = match text.strip_prefix('[') {
+        Some(literal) => {
+            let (address, port) = literal.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            (&text[..address.len() + 2], port)
+        }
+        None => {
+            let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            if !is_name(host) {
+                return None;
+            }
+            (host, port)
+        }
     };
-    (!host.is_empty()).then(|| (host.to_ascii_lowercase(), port))
+    let port = match port {
+        "" | ":" => None,
+        port => {
+            let digits = port.strip_prefix(':')?;
+            // `parse` also accepts a sign.
+            Some(digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?)
+        }
+    };
+    Some((host.to_ascii_lowercase(), port))
+}
+
+/// True for an IPv4 address or a DNS name, which may end with a dot. Labels consist of letters,
+/// digits and `-_~`, with at least one letter or digit.
+fn is_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_~".contains(&byte))
+            && label.bytes().any(|byte| byte.is_ascii_alphanumeric())
+    };
+    host.len() <= MAX_NAME_BYTES && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
 }
 
 fn shown(value: &HeaderValue) -> Cow<'_, str> {
@@ -201,6 +234,47 @@ mod tests {
             let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
             assert_eq!(is_valid(&request(version, uri, &headers)), expected, "{version:?} {uri} {hosts:?}");
         }
+    }
+
+    #[test]
+    fn hosts_are_names_and_addresses() {
+        let longest = format!("{}.{}", "a".repeat(100), "b".repeat(152));
+        let too_long = format!("{longest}c");
+        let cases = [
+            ("localhost", true),
+            ("example.com.:80", true),
+            ("my_host-1.a~b", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]", true),
+            ("[::ffff:10.0.0.1]:65535", true),
+            (&longest, true),
+            (&too_long, false),
+            ("..", false),
+            (".", false),
+            ("a..b", false),
+            (".a", false),
+            ("-", false),
+            ("a.-", false),
+            ("a,b", false),
+            ("a%20b", false),
+            ("localhost:+80", false),
+            ("localhost:-1", false),
+            ("localhost: 80", false),
+            ("localhost:65536", false),
+            ("localhost:80:80", false),
+            (":80", false),
+            ("::1", false),
+            ("[::1%25lo]", false),
+            ("[::1]x", false),
+            ("[v1.a]", false),
+            ("[127.0.0.1]", false),
+            ("ü", false),
+        ];
+        for (host, expected) in cases {
+            assert_eq!(parse(host.as_bytes()).is_some(), expected, "{host}");
+        }
+        assert_eq!(parse(b"A.Example:080"), Some(("a.example".to_owned(), Some(80))));
+        assert_eq!(parse(b"[::1]:"), Some(("[::1]".to_owned(), None)));
     }
 
     #[test]

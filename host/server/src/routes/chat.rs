@@ -98,6 +98,15 @@ fn find<'e>(context: &'e RequestContext, caller: &Caller, name: &str) -> Result<
     context.app.models.get(name).filter(|model| served(model)).ok_or_else(|| {
         let known: Vec<_> = context.app.models.values().filter(|model| served(model)).collect();
         let known: Vec<_> = known.iter().map(|model| model.name()).collect();
-        ApiError::no_model(name, &known)
+        ApiError::no_model(name, &known, &no_language_model(caller.0.is_some()))
     })
+}
+
+/// Message for a caller without a usable language model, with the remedy.
+fn no_language_model(has_key: bool) -> String {
+    let scope = if has_key { " that this API key may use" } else { "" };
+    format!(
+        "no language model is configured{scope}; a section [models.NAME] of the server's infer.toml with the \
+         `source` of a GGUF file adds one, such as `builtin:qwen2.5-1.5b` after `infer pull qwen2.5-1.5b`"
+    )
 }

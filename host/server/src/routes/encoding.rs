@@ -1,6 +1,6 @@
-//! Content codings: uncompressed bodies are accepted, compressed ones are rejected by name.
+//! Content and transfer codings: bodies are read as they are, and compressed ones are rejected.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 
 use crate::error::ApiError;
@@ -24,6 +24,30 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Rejects a body whose transfer coding is not a single `chunked`: its chunks would contain
+/// compressed bytes, which no route expects.
+///
+/// # Errors
+///
+/// 501 with the codings (RFC 9112, section 6.1).
+pub(super) fn check_transfer(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(value), None) if is_chunked(value) => Ok(()),
+        (Some(value), _) => {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let message = format!(
+                "the body's `transfer-encoding` is `{}`, expected `chunked` once: no other transfer coding is \
+                 decoded here",
+                excerpt(&value, QUOTE_BYTES)
+            );
+            Err(ApiError::unsupported_transfer(message))
+        }
+    }
 }
 
 /// Rejects a body that starts like a compressed one, although no header says so. JSON, images and
@@ -82,6 +106,27 @@ mod tests {
                 }
                 (found, _) => panic!("{values:?}: {found:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn chunked_is_the_only_transfer_coding() {
+        let cases: [(&[&str], bool); 9] = [
+            (&[], true),
+            (&["chunked"], true),
+            (&[" Chunked"], true),
+            (&["gzip, chunked"], false),
+            (&["gzip", "chunked"], false),
+            (&["chunked", "chunked"], false),
+            (&["chunked, chunked"], false),
+            (&["identity"], false),
+            (&["xchunked"], false),
+        ];
+        for (values, expected) in cases {
+            let headers = values.iter().map(|value| (header::TRANSFER_ENCODING, value.parse().unwrap()));
+            let checked = check_transfer(&headers.collect());
+            let status = checked.err().map(|error| error.status());
+            assert_eq!(status, (!expected).then_some(StatusCode::NOT_IMPLEMENTED), "{values:?}");
         }
     }
 

@@ -188,7 +188,7 @@ fn find<'e>(context: &'e RequestContext, caller: &Caller, path: Named) -> Result
     let Some(model) = found else {
         let known = context.app.models.values().filter(|model| is_served(model) && reached(model.name()));
         let known: Vec<_> = known.map(|model| model.name()).collect();
-        return Err(ApiError::no_model(name, &known));
+        return Err(ApiError::no_model(name, &known, "no model with tensors is configured for this caller"));
     };
     if !is_served(model) {
         let message =

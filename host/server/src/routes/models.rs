@@ -89,7 +89,7 @@ pub(super) async fn one(
     let mut entries = entries(&app, caller);
     let Some(place) = entries.iter().position(|entry| entry.id == name) else {
         let known: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
-        return Err(ApiError::no_model(&name, &known));
+        return Err(ApiError::no_model(&name, &known, "no model is configured for this caller"));
     };
     Ok(Json(entries.swap_remove(place)))
 }

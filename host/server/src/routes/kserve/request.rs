@@ -158,10 +158,11 @@ pub(super) fn read(
     for (index, input) in read.inputs.into_iter().enumerate() {
         let at = format!("inputs[{index}]");
         let name = input.name.clone();
-        held.grow(input.bytes()).map_err(|_| ApiError::busy())?;
-        let tensor = input.tensor(&mut binary).map_err(|message| {
-            ApiError::invalid(at, format!("input `{}`: {message}", excerpt(&name, QUOTE_BYTES)))
-        })?;
+        let invalid =
+            |message| ApiError::invalid(&at, format!("input `{}`: {message}", excerpt(&name, QUOTE_BYTES)));
+        let bytes = input.bytes(binary.len()).map_err(invalid)?;
+        held.grow(bytes).map_err(|_| ApiError::busy())?;
+        let tensor = input.tensor(&mut binary).map_err(invalid)?;
         inputs.push((name, tensor));
     }
     if !binary.is_empty() {
@@ -214,12 +215,20 @@ fn chosen(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<Wan
 }
 
 impl Input<'_> {
-    /// Maximum memory of its elements: eight bytes for each two bytes of JSON.
-    fn bytes(&self) -> usize {
-        let json = self.data.map_or(0, |values| values.get().len().saturating_mul(4));
+    /// Maximum memory of its elements: their own bytes, out of the `behind` bytes that follow the
+    /// JSON, or eight bytes for each two of JSON.
+    fn bytes(&self, behind: usize) -> Result<usize, String> {
+        let Some(values) = self.data else {
+            let size = self.parameters.as_ref().and_then(|parameters| parameters.binary_data_size);
+            return match size.unwrap_or(0) {
+                // A declared size alone reserves no memory.
+                size if size > behind => Err(too_few(size, behind)),
+                size => Ok(size),
+            };
+        };
+        let json = values.get().len().saturating_mul(4);
         let elements = self.shape.iter().fold(8_usize, |product, &size| product.saturating_mul(size));
-        let behind = self.parameters.as_ref().and_then(|parameters| parameters.binary_data_size);
-        json.min(elements).saturating_add(behind.unwrap_or(0))
+        Ok(json.min(elements))
     }
 
     /// Builds the tensor. Its bytes are taken from `binary` if it declares a binary size.
@@ -233,9 +242,8 @@ impl Input<'_> {
         let size = self.parameters.and_then(|parameters| parameters.binary_data_size);
         let bytes = match (size, self.data) {
             (Some(size), None) => {
-                let (own, rest) = binary.split_at_checked(size).ok_or_else(|| {
-                    format!("`binary_data_size` is {size}, and {} bytes are there", binary.len())
-                })?;
+                let split = binary.split_at_checked(size);
+                let (own, rest) = split.ok_or_else(|| too_few(size, binary.len()))?;
                 *binary = rest;
                 own.to_vec()
             }
@@ -249,8 +257,36 @@ impl Input<'_> {
     }
 }
 
+fn too_few(size: usize, found: usize) -> String {
+    format!("`binary_data_size` is {size}, and {found} bytes are there")
+}
+
 fn json(dtype: DType, shape: &[usize], values: &RawValue) -> Result<Vec<u8>, String> {
     let overflow = || format!("shape {shape:?} is too large: its size overflows");
     let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
     data::read(dtype, elements.ok_or_else(overflow)?, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(json: &str) -> Input<'_> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn declared_sizes_reserve_nothing() {
+        let sized = |size: &str| {
+            let parameters = format!(r#"{{"binary_data_size": {size}}}"#);
+            format!(r#"{{"name": "x", "shape": [9], "datatype": "FP32", "parameters": {parameters}}}"#)
+        };
+        assert_eq!(input(&sized("36")).bytes(36), Ok(36));
+        for size in ["37", "18446744073709551615"] {
+            let expected = format!("`binary_data_size` is {size}, and 36 bytes are there");
+            assert_eq!(input(&sized(size)).bytes(36), Err(expected));
+        }
+        let json = r#"{"name": "x", "shape": [9000000000], "datatype": "FP32", "data": [1, 2]}"#;
+        assert_eq!(input(json).bytes(0), Ok(24), "four bytes for each of `[1, 2]`");
+    }
 }
