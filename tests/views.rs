@@ -117,7 +117,7 @@ async fn cut_animation_is_judged_in_part() {
 #[tokio::test]
 async fn damaged_jpeg_asks_for_review() {
     let server = Server::builtin().await;
-    let good = photo("camera-grey.jpg");
+    let good = photo("coffee.jpg");
     let (action, _, gap) = judge(&server, &[good.clone()]).await;
     assert_eq!((action.as_str(), gap), ("allow", None));
     let (action, _, gap) = judge(&server, &[good[..good.len() * 3 / 10].to_vec()]).await;

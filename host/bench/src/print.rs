@@ -341,11 +341,11 @@ mod tests {
     #[test]
     fn every_output_of_a_dummy_says_so() {
         for format in [BenchFormat::Table, BenchFormat::Csv, BenchFormat::Md] {
-            assert!(printed(format).contains("WARNING"), "{format:?}");
+            assert!(printed(format).contains("DUMMY"), "{format:?}");
         }
         let json: serde_json::Value = serde_json::from_str(&printed(BenchFormat::Json)).unwrap();
         assert_eq!(json["dummy"], true);
-        assert!(plot::svg(&report()).contains(">WARNING: "));
+        assert!(plot::svg(&report()).contains(">DUMMY: "));
     }
 
     #[test]

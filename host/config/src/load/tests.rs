@@ -49,7 +49,7 @@ fn every_limit_can_be_set_and_has_a_default() {
 fn paths_start_from_the_configurations_folder() {
     let message = mistakes("[models.a]\nsource = \"weights/a\"");
     assert!(message.contains("`/etc/infer/weights/a` does not exist"), "{message}");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let text = "[models.a]\nsource = \"weights/toxic-bilstm\"";
     let config = Config::parse(text, &Origin::File(root.join("infer.toml"))).unwrap();
     assert_eq!(config.models["a"].source, Source::Path(root.join("weights/toxic-bilstm")));

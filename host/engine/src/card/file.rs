@@ -86,6 +86,9 @@ const MAX_NAME_BYTES: usize = 255;
 /// Names of files that the program reads or writes beside a model. A pull would replace them.
 const RESERVED: [&str; 3] = [CARD, "infer.toml", "infer.lock"];
 
+/// Maximum bytes of a name in a message, so that the reason is shown as well.
+const SHOWN_NAME_BYTES: usize = 64;
+
 /// Parses a file name that cannot leave the card's folder, and is not reserved.
 fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
@@ -102,7 +105,7 @@ fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     } else {
         return Ok(name);
     };
-    Err(D::Error::custom(format!("`{}` {reason}", excerpt(&name, QUOTE_BYTES))))
+    Err(D::Error::custom(format!("`{}` {reason}", excerpt(&name, SHOWN_NAME_BYTES))))
 }
 
 /// Parses a SHA-256 as tools print it.
