@@ -118,7 +118,7 @@ async fn cut_animation_is_judged_in_part() {
 async fn damaged_jpeg_asks_for_review() {
     let server = Server::builtin().await;
     let good = photo("coffee.jpg");
-    let (action, _, gap) = judge(&server, &[good.clone()]).await;
+    let (action, _, gap) = judge(&server, std::slice::from_ref(&good)).await;
     assert_eq!((action.as_str(), gap), ("allow", None));
     let (action, _, gap) = judge(&server, &[good[..good.len() * 3 / 10].to_vec()]).await;
     assert_eq!(action, "review");

@@ -250,8 +250,7 @@ fn only_handlers(name: &str, component: &Component, config: &ComponentConfig) ->
     if let Some(route) = config.route.as_ref().filter(|route| route.ends_with(BELOW)) {
         anyhow::bail!(
             "component `{name}`: route `{route}` is for a component that exports wasi:http/incoming-handler, and this is a \
-             {world}, which answers one path; leave out `{}`",
-            BELOW
+             {world}, which answers one path; leave out `{BELOW}`"
         );
     }
     Ok(())

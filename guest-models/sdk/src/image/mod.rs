@@ -17,4 +17,4 @@ pub use decode::decode;
 pub use limits::DEFAULT_MAX_PIXELS;
 pub use picture::Picture;
 pub use recipe::{Color, Filter, Layout, Recipe};
-pub use views::{DEFAULT_MAX_VIEWS, Seen, Viewer};
+pub use views::{DEFAULT_MAX_VIEWS, Judge, Seen, Viewer};

@@ -26,6 +26,9 @@ const MIN_PIXELS: u64 = 4_096;
 /// of an image: a decoder holds its canvas several times.
 const ANIMATION_SHARE: u32 = 6;
 
+/// Takes the pixels of one view: red, green and blue, row by row.
+pub type Judge<'a> = dyn FnMut(&[[u8; 3]]) -> Result<(), Fault> + 'a;
+
 /// Shows images to a model by its recipe.
 #[derive(Debug)]
 pub struct Viewer<'r> {
@@ -79,11 +82,7 @@ impl<'r> Viewer<'r> {
     ///
     /// Those of [`super::decode`] and of `judge`. An animation that breaks off after its first
     /// frame, and a JPEG file of which a part can be decoded, are not errors: see [`Seen`].
-    pub fn show(
-        &mut self,
-        file: &[u8],
-        judge: &mut dyn FnMut(&[[u8; 3]]) -> Result<(), Fault>,
-    ) -> Result<Seen, Fault> {
+    pub fn show(&mut self, file: &[u8], judge: &mut Judge<'_>) -> Result<Seen, Fault> {
         let (first, format, contents) = decode_file(file, self.max_pixels)?;
         let is_damaged = format == ImageFormat::Jpeg && !jpeg::is_whole(file, first.size());
         let frames = self.frames(&first, contents);

@@ -97,7 +97,10 @@ impl Session for Loaded {
             .map(|((id, port), tensor)| Ok((*id, to_value(&port.name, tensor)?)))
             .collect::<Result<Vec<_>, BackendError>>()?;
         let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
-        let outputs = self.model.run(values, self.model.output_ids(), Some(options)).map_err(run_error)?;
+        let outputs = self
+            .model
+            .run(values, self.model.output_ids(), Some(options))
+            .map_err(|error| run_error(&error))?;
         outputs.into_iter().zip(&self.wide).map(|(value, wide)| from_value(value, *wide)).collect()
     }
 }
@@ -108,7 +111,7 @@ const REJECTIONS: [&str; 2] =
     ["failed: input or attribute has invalid value: ", "failed: incompatible input shapes: "];
 
 /// Converts the error of a run.
-fn run_error(error: RunError) -> BackendError {
+fn run_error(error: &RunError) -> BackendError {
     let message = error.to_string();
     if error.kind() == RunErrorKind::OperatorError && REJECTIONS.iter().any(|mark| message.contains(mark)) {
         unfit(&message)

@@ -48,6 +48,16 @@ fn is_below(path: &str, prefix: &str) -> bool {
     prefix.bytes().all(|byte| rest.next() == Some(byte)) && matches!(rest.next(), None | Some(b'/'))
 }
 
+/// Replaces the body of `response` with the output of `write`, if it is an error.
+fn rewritten(response: Response, write: fn(&ApiError) -> Response) -> Response {
+    let Some(error) = response.extensions().get::<ApiError>() else { return response };
+    let (written, body) = write(error).into_parts();
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(written.headers);
+    Response::from_parts(parts, body)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,14 +84,4 @@ mod tests {
             assert_eq!(Dialect::of(path), expected, "{path}");
         }
     }
-}
-
-/// Replaces the body of `response` with the output of `write`, if it is an error.
-fn rewritten(response: Response, write: fn(&ApiError) -> Response) -> Response {
-    let Some(error) = response.extensions().get::<ApiError>() else { return response };
-    let (written, body) = write(error).into_parts();
-    let (mut parts, _) = response.into_parts();
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.extend(written.headers);
-    Response::from_parts(parts, body)
 }
