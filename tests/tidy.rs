@@ -1,7 +1,6 @@
 //! House rules that the compiler does not check. `make tidy` runs them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use infer_tidy::modules::Modules;
 use infer_tidy::rust_source::RustSource;
@@ -48,17 +47,27 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository exists")
 }
 
-/// Tracked and new files that end in `extension`, relative to the root.
+/// Folders without files of ours.
+const SKIPPED: [&str; 4] = [".git", "target", "node_modules", ".venv"];
+
+/// Files that end in `extension`, relative to the root, in order.
 fn files(extension: &str) -> Vec<String> {
-    let listed = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", &format!("*.{extension}")])
-        .current_dir(root())
-        .output()
-        .expect("git lists the files");
-    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-    let names = String::from_utf8(listed.stdout).expect("file names are UTF-8");
-    let exists = |name: &&str| root().join(name).is_file();
-    names.lines().filter(exists).map(str::to_owned).collect()
+    let (mut found, mut folders) = (Vec::new(), vec![root()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder is listed") {
+            let entry = entry.expect("an entry is listed");
+            let (name, path) = (entry.file_name(), entry.path());
+            let kind = entry.file_type().expect("an entry has a type");
+            if kind.is_dir() && !SKIPPED.iter().any(|skipped| name == *skipped) {
+                folders.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|found| found == extension) {
+                let relative = path.strip_prefix(root()).expect("below the root");
+                found.push(relative.display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 fn read(name: &str) -> String {
