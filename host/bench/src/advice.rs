@@ -15,7 +15,7 @@ pub(super) struct Measured<'r> {
 /// Warnings about the rows. `rate` is the target rate of an open loop, in requests per second.
 pub(super) fn of_rows(rows: &[Measured<'_>], rate: Option<f64>) -> Vec<String> {
     let mut warnings = Vec::new();
-    let mut told = |kept: &dyn Fn(&Measured<'_>) -> bool, advice: &str| {
+    let mut warn = |kept: &dyn Fn(&Measured<'_>) -> bool, advice: &str| {
         let names: Vec<_> = rows.iter().filter(|row| kept(row)).map(Measured::name).collect();
         if !names.is_empty() {
             warnings.push(format!("{}: {advice}", names.join(", ")));
@@ -23,19 +23,19 @@ pub(super) fn of_rows(rows: &[Measured<'_>], rate: Option<f64>) -> Vec<String> {
     };
     let disturbed = |row: &Measured<'_>| row.turns.len() >= 5 && stats::outliers(row.turns) > 0;
     let spread = |row: &Row| row.inferences_per_second_sd / row.inferences_per_second.max(1e-9);
-    told(
+    warn(
         &disturbed,
         "some turns lie far from the others, so something came between; stop what else runs, and measure again",
     );
-    told(
+    warn(
         &|row| rate.is_none() && !disturbed(row) && spread(row.row) > 0.1,
         "turns differ by more than 10 %; give -z more time, or stop what else runs",
     );
-    told(
+    warn(
         &|row| row.row.requests < 100,
         "fewer than 100 answers, so p99 is the slowest of them; give -z more time, or -n more requests",
     );
-    told(
+    warn(
         &|row| rate.is_some() && row.is_behind(),
         "behind the rate: latencies grow with the length of the run; give a lower --rate",
     );

@@ -120,19 +120,19 @@ impl Condition {
         let mut compared = 0;
         let earlier = baseline.map(|baseline| figures(baseline, self.metric)).unwrap_or_default();
         for (place, found) in figures(report, self.metric) {
-            let (limit, told) = match self.limit {
+            let (limit, change) = match self.limit {
                 Limit::Value(limit) => (limit, String::new()),
                 Limit::Change(percent) => {
                     let Some((_, before)) = earlier.iter().find(|(other, _)| *other == place) else {
                         continue;
                     };
-                    let change = (found / before - 1.0) * 100.0;
-                    (before * (1.0 + percent / 100.0), format!(", {change:+.1} % of {}", short(*before)))
+                    let percent_off = (found / before - 1.0) * 100.0;
+                    (before * (1.0 + percent / 100.0), format!(", {percent_off:+.1} % of {}", short(*before)))
                 }
             };
             compared += 1;
             if if self.above { found > limit } else { found < limit } {
-                met.push(format!("`{self}`: {place} is {}{told}", short(found)));
+                met.push(format!("`{self}`: {place} is {}{change}", short(found)));
             }
         }
         ensure!(

@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
-/// Reading a prompt (prefill).
+use crate::stats;
+
+/// Speed of reading a prompt (prefill), or of generating an answer one token per pass (decode).
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Prefill {
-    /// Tokens in the prompt, all of them computed.
+pub(super) struct TokenRate {
+    /// Tokens in the prompt or answer, all of them computed.
     pub(super) tokens: usize,
     /// Median over the repeats.
     pub(super) tokens_per_second: f64,
@@ -13,15 +15,16 @@ pub(super) struct Prefill {
     pub(super) repeats: usize,
 }
 
-/// Generating an answer (decode), one token per pass.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Decode {
-    /// Tokens in the answer.
-    pub(super) tokens: usize,
-    /// Median over the repeats.
-    pub(super) tokens_per_second: f64,
-    pub(super) tokens_per_second_sd: f64,
-    pub(super) repeats: usize,
+impl TokenRate {
+    /// The median and deviation of `rates`, in tokens per second, one for each repeat.
+    pub(super) fn new(tokens: usize, rates: &[f64]) -> TokenRate {
+        TokenRate {
+            tokens,
+            tokens_per_second: stats::median(rates.to_vec()),
+            tokens_per_second_sd: stats::deviation(rates),
+            repeats: rates.len(),
+        }
+    }
 }
 
 /// Time from a post to its verdict, through the sandbox if there is one.

@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use infer_engine::{Answer, Finish, LanguageModel, Output, Params, Prompt, Request, Session};
 
 use crate::args::PrefixCache;
-use crate::figures::{Decode, Prefill, Verdict};
+use crate::figures::{TokenRate, Verdict};
 use crate::path::{COMPONENT, Path, Through};
 use crate::random::Random;
 use crate::stats;
@@ -57,7 +57,7 @@ pub(super) async fn measure(
     random: &mut Random,
     effort: Effort,
     progress: &ProgressBar,
-) -> anyhow::Result<(Vec<Prefill>, Decode)> {
+) -> anyhow::Result<(Vec<TokenRate>, TokenRate)> {
     let sizes: Vec<_> = PREFILL.into_iter().filter(|tokens| tokens + 1 < model.context()).collect();
     let length = DECODE.min(model.context().saturating_sub(2)).max(1);
     let mut reading = vec![Vec::new(); sizes.len()];
@@ -77,19 +77,8 @@ pub(super) async fn measure(
         writing.push(decode(model, random, length).await?);
         repeat += 1;
     }
-    let prefill = sizes.iter().zip(&reading).map(|(&tokens, rates)| Prefill {
-        tokens,
-        tokens_per_second: stats::median(rates.clone()),
-        tokens_per_second_sd: stats::deviation(rates),
-        repeats: rates.len(),
-    });
-    let decode = Decode {
-        tokens: length,
-        tokens_per_second: stats::median(writing.clone()),
-        tokens_per_second_sd: stats::deviation(&writing),
-        repeats: writing.len(),
-    };
-    Ok((prefill.collect(), decode))
+    let prefill = sizes.iter().zip(&reading).map(|(&tokens, rates)| TokenRate::new(tokens, rates));
+    Ok((prefill.collect(), TokenRate::new(length, &writing)))
 }
 
 /// Measures the time from a post to its verdict, with a cold and a warm prefix in alternation.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::figures::{Decode, Prefill, Verdict};
+use crate::figures::{TokenRate, Verdict};
 use crate::machine::Machine;
 use crate::quality::Quality;
 use crate::stats::{InstanceCost, Row};
@@ -22,8 +22,8 @@ pub(super) struct Report {
     /// Overhead of the sandbox, if the native and sandbox rows do the same work.
     pub(super) sandbox: Vec<SandboxTax>,
     /// Empty if the model is not a language model.
-    pub(super) prefill: Vec<Prefill>,
-    pub(super) decode: Option<Decode>,
+    pub(super) prefill: Vec<TokenRate>,
+    pub(super) decode: Option<TokenRate>,
     /// Time from a post to its verdict, for language models that moderate.
     pub(super) verdict: Option<Verdict>,
     /// Present with --cold.

@@ -1,14 +1,14 @@
 //! The subject of a measurement: found, loaded, with the paths to it.
 
 use std::collections::BTreeMap;
-use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use infer_config::{ComponentConfig, Config, ModelConfig, Place};
+use infer_control::component::component_bytes;
 use infer_control::registry::{App, LoadedComponent};
-use infer_engine::{Model, Task, files};
+use infer_engine::{Model, Task};
 use infer_models::dummy::Mix;
 use infer_models::source::Source;
 use infer_models::{builtin, weights};
@@ -369,15 +369,6 @@ fn names<N: std::fmt::Display>(names: impl IntoIterator<Item = N>) -> String {
 /// If its file can no longer be read.
 pub(super) fn guest_bytes(app: &App, policy: &LoadedComponent) -> anyhow::Result<Vec<u8>> {
     let config = app.config.components.get(policy.component.name());
-    match &config.context("the component is configured")?.source {
-        Source::Builtin(name) => Ok(builtin::guest(name).context("the guest is built in")?.to_vec()),
-        Source::Path(path) => read(path),
-    }
-}
-
-/// Maximum size of a file.
-const MAX_BYTES: u64 = 1 << 30;
-
-fn read(path: &FilePath) -> anyhow::Result<Vec<u8>> {
-    files::read(path, MAX_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
+    let source = &config.context("the component is configured")?.source;
+    Ok(component_bytes(policy.component.name(), source)?.into_owned())
 }
