@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use crate::text::{QUOTE_BYTES, excerpt, has_controls};
+use crate::text::{excerpt, has_controls};
 use crate::weights::{CardError, ExpectedFile};
 
 /// A file that belongs to a model.
@@ -86,8 +86,9 @@ const MAX_NAME_BYTES: usize = 255;
 /// Names of files that the program reads or writes beside a model. A pull would replace them.
 const RESERVED: [&str; 3] = [CARD, "infer.toml", "infer.lock"];
 
-/// Maximum bytes of a name in a message, so that the reason is shown as well.
-const SHOWN_NAME_BYTES: usize = 64;
+/// Maximum bytes of a rejected value in a message. Lines of messages are cut, and the reason
+/// follows the value.
+const SHOWN_BYTES: usize = 64;
 
 /// Parses a file name that cannot leave the card's folder, and is not reserved.
 fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -105,7 +106,7 @@ fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     } else {
         return Ok(name);
     };
-    Err(D::Error::custom(format!("`{}` {reason}", excerpt(&name, SHOWN_NAME_BYTES))))
+    Err(D::Error::custom(format!("`{}` {reason}", excerpt(&name, SHOWN_BYTES))))
 }
 
 /// Parses a SHA-256 as tools print it.
@@ -114,7 +115,7 @@ fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     if digits.len() != 64 || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(D::Error::custom(format!(
             "`{}` is not a sha256, expected 64 lower-case hexadecimal digits",
-            excerpt(&digits, QUOTE_BYTES)
+            excerpt(&digits, SHOWN_BYTES)
         )));
     }
     Ok(digits)

@@ -372,3 +372,10 @@ fn reserved_and_unprintable_file_names_are_rejected() {
         parse(&CARD.replacen("\"model.onnx\"", &format!("\"{path}\""), 1)).unwrap();
     }
 }
+
+#[test]
+fn overlong_hash_keeps_its_reason() {
+    let digits = format!("sha256 = \"{}", "9".repeat(300));
+    let message = parse(&CARD.replacen("sha256 = \"9", &digits, 1)).unwrap_err();
+    assert!(message.contains("is not a sha256, expected 64"), "{message}");
+}
