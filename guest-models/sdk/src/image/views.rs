@@ -188,13 +188,15 @@ impl fmt::Display for Seen {
 
 /// Returns true if a view shows a single colour, apart from artefacts of lossy formats.
 fn is_blank(view: &[[u8; 3]]) -> bool {
-    let Some((first, rest)) = view.split_first() else { return true };
-    rest.iter().flatten().zip(first.iter().cycle()).all(|(level, of)| level.abs_diff(*of) <= BLANK_LEVELS)
+    view.first().is_none_or(|first| are_alike(view, std::iter::repeat(first)))
 }
 
 /// Returns true if two views do not differ visibly.
-fn are_alike(view: &[[u8; 3]], other: &[[u8; 3]]) -> bool {
-    view.iter().flatten().zip(other.iter().flatten()).all(|(level, of)| level.abs_diff(*of) <= BLANK_LEVELS)
+fn are_alike<'v>(view: &[[u8; 3]], other: impl IntoIterator<Item = &'v [u8; 3]>) -> bool {
+    view.iter()
+        .flatten()
+        .zip(other.into_iter().flatten())
+        .all(|(level, of)| level.abs_diff(*of) <= BLANK_LEVELS)
 }
 
 #[cfg(test)]
