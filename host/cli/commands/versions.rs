@@ -107,7 +107,7 @@ fn share(part: u64, whole: u64) -> String {
 pub(super) fn promote(config: &Config, arguments: &Turn, out: &mut impl Write) -> anyhow::Result<()> {
     let model = &arguments.model;
     let turned = turn(config, &arguments.server, |text| edit::promote(text, model))?;
-    let Turned { told: [before, after], served } = turned;
+    let Turned { outcome: [before, after], served } = turned;
     writeln!(out, "model `{model}`: {before} -> {after}; {served}")?;
     writeln!(out, "`infer rollback {model}` puts {before} back")?;
     Ok(())
@@ -116,7 +116,7 @@ pub(super) fn promote(config: &Config, arguments: &Turn, out: &mut impl Write) -
 pub(super) fn rollback(config: &Config, arguments: &Turn, out: &mut impl Write) -> anyhow::Result<()> {
     let model = &arguments.model;
     let undo = |text: &str| edit::rollback(text, model).map(|(text, undone, left)| (text, (undone, left)));
-    let Turned { told: (undone, left), served } = turn(config, &arguments.server, undo)?;
+    let Turned { outcome: (undone, left), served } = turn(config, &arguments.server, undo)?;
     match undone {
         Undone::Trial(next) => {
             writeln!(out, "model `{model}`: {next} is tried no more, {left} stays; {served}")?;
@@ -130,7 +130,8 @@ pub(super) fn rollback(config: &Config, arguments: &Turn, out: &mut impl Write) 
 
 /// A change that was made.
 struct Turned<T> {
-    told: T,
+    /// Result of the edit.
+    outcome: T,
     /// Status of the running server.
     served: String,
 }
@@ -146,7 +147,8 @@ fn turn<T>(
     };
     let before = files::read_to_string(path, config::MAX_BYTES)
         .with_context(|| format!("cannot read `{}`", path.display()))?;
-    let (after, told) = edit(&before).map_err(|message| anyhow::anyhow!("{}: {message}", path.display()))?;
+    let (after, outcome) =
+        edit(&before).map_err(|message| anyhow::anyhow!("{}: {message}", path.display()))?;
     let changed = Config::parse(&after, &config.origin)?;
     let pinned = config.lock.as_ref().map(|lock| lock.path().to_owned());
     let pins = match &pinned {
@@ -171,7 +173,7 @@ fn turn<T>(
         Ok(format!("served after {} ms", report.took_ms))
     };
     match done() {
-        Ok(served) => Ok(Turned { told, served }),
+        Ok(served) => Ok(Turned { outcome, served }),
         Err(error) => {
             write(path, &before)?;
             if let Some((path, pins, _)) = &pins {

@@ -291,8 +291,8 @@ fn interchangeable(name: &str, current: &Card, next: &Card) -> anyhow::Result<()
         )
     };
     if current.task != next.task || current.format != next.format {
-        let told = |card: &Card| format!("{} ({:?})", card.task, card.format);
-        return differs("task", told(current), told(next));
+        let kind = |card: &Card| format!("{} ({:?})", card.task, card.format);
+        return differs("task", kind(current), kind(next));
     }
     if current.inputs != next.inputs {
         return differs("input", format!("{:?}", current.inputs), format!("{:?}", next.inputs));

@@ -204,7 +204,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// If there is none, or several without a name to choose by.
+    /// If no component fits, or several do and `name` does not choose one.
     pub fn component(&self, name: Option<&str>, world: World) -> anyhow::Result<&Arc<LoadedComponent>> {
         let fitting: Vec<_> =
             self.components.values().filter(|policy| policy.component.world() == world).collect();

@@ -91,7 +91,7 @@ pub struct Disagreement {
 /// Compares the models of `app` that have a next version with it.
 #[must_use]
 pub fn compare(app: &App) -> Vec<Versions> {
-    let told = |next: &Version<'_>| {
+    let describe = |next: &Version<'_>| {
         let (name, config) = (next.name, app.config.models.get(next.name)?);
         let current = Version { name, config: config.clone(), model: app.models.get(name)? };
         let trial = match config.next.as_ref()?.trial {
@@ -102,7 +102,7 @@ pub fn compare(app: &App) -> Vec<Versions> {
         };
         Some(Versions { model: name.to_owned(), current: current.info(), next: next.info(), trial })
     };
-    app.next_versions().filter_map(|next| told(&next)).collect()
+    app.next_versions().filter_map(|next| describe(&next)).collect()
 }
 
 fn shadowed(mirror: &Mirror) -> Compared {

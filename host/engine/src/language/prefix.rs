@@ -178,7 +178,7 @@ impl Prefixes {
         all.len()
     }
 
-    /// Removes the least recently used pin. Returns false if there is none.
+    /// Removes the least recently used pin. Returns false if nothing is pinned.
     pub(super) fn unpin(&mut self) -> bool {
         let oldest = self.roots.values().filter_map(Node::oldest_pin).min();
         oldest.is_some_and(|oldest| self.roots.values_mut().any(|root| root.unpin(oldest)))
@@ -193,8 +193,8 @@ impl Node {
         best.filter(|(common, _)| *common > 0).map(|(common, edge)| (edge, common))
     }
 
-    /// The edge that starts with `tokens` for `session`, created from `segment` if there is none.
-    /// Its first `shared` tokens are shared.
+    /// The edge that starts with `tokens` for `session`, created from `segment` if it does not
+    /// exist. Its first `shared` tokens are shared.
     fn edge(&mut self, tokens: &[u32], segment: &Segment, shared: usize, session: u64) -> &mut Edge {
         let found = self.edges.iter().position(|edge| edge.common(tokens, session) == tokens.len());
         // A partly filled block is replaced by one with more of the same tokens, if no session

@@ -111,8 +111,8 @@ pub(super) struct Workplace {
 const WORKPLACE: &str = "pip-";
 
 impl Workplace {
-    /// Creates a workplace in the cache folder, or, if there is none, in the system's temporary
-    /// folder. Removes workplaces that killed pulls have left in the cache folder.
+    /// Creates a workplace in the cache folder, or without one in the system's temporary folder.
+    /// Removes workplaces that killed pulls have left in the cache folder.
     pub(super) fn new() -> anyhow::Result<Self> {
         let parent = match builtin::cache_folder() {
             Some(cache) => Folder::create(cache.join("pull")),
