@@ -1,8 +1,7 @@
 //! GGUF files: metadata by key, and tensors by name, with every field validated.
 //!
-//! The format is described in ggml's `docs/gguf.md`. `header` scans the file first and enforces
-//! limits; then candle-core reads the metadata; each tensor entry is checked against the file
-//! before its bytes are used.
+//! The format is described in ggml's `docs/gguf.md`. `header` reads the metadata and the tensors'
+//! entries within its limits; each entry is checked against the file before its bytes are used.
 
 mod error;
 mod header;
@@ -14,15 +13,12 @@ mod value;
 pub(crate) mod write;
 
 use std::collections::HashMap;
-use std::io::Cursor;
-
-use candle_core::quantized::gguf_file::{Content, Value};
 
 use crate::weights::bytes::Bytes;
 pub(crate) use error::{GgufError, quoted};
 pub(crate) use tensor::GgufTensor;
 use tensor::{Entry, data_range, reject_overlap};
-use value::{all, describe, float, integer, text};
+use value::{Value, all, bool, describe, float, integer, text};
 
 /// Metadata key by which a file declares that its weights are random.
 pub(crate) const DUMMY: &str = "infer.dummy";
@@ -45,24 +41,17 @@ impl Gguf {
     /// If a field is damaged, missing, out of bounds or contradicts another. The error names the
     /// key or tensor.
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, GgufError> {
-        let header = header::walk(&bytes)?;
-        let content = Content::read(&mut Cursor::new(header.bytes))
-            .map_err(|error| GgufError::File(format!("cannot be read: {error}")))?;
-        let alignment = header.alignment;
-        let start = header.bytes.len().next_multiple_of(alignment);
+        let header = header::read(&bytes)?;
+        let start = header.len.next_multiple_of(header.alignment);
         let mut tensors = Vec::with_capacity(header.tensors.len());
-        for (name, ty) in header.tensors {
-            let info = content.tensor_infos.get(name);
-            let info = info.ok_or_else(|| GgufError::tensor(name, "has no entry"))?;
-            let shape = info.shape.dims().to_vec();
-            let range = data_range(name, ty, &shape, info.offset, start, alignment, bytes.len())?;
-            tensors.push(Entry { name: name.to_owned(), ty, shape, range });
+        for info in header.tensors {
+            let range = data_range(&info, start, header.alignment, bytes.len())?;
+            tensors.push(Entry { name: info.name, ty: info.ty, shape: info.shape, range });
         }
         reject_overlap(&tensors)?;
         let positions =
             tensors.iter().enumerate().map(|(position, entry)| (entry.name.clone(), position)).collect();
-        let metadata = content.metadata;
-        Ok(Gguf { bytes, metadata, tensors, positions })
+        Ok(Gguf { bytes, metadata: header.metadata, tensors, positions })
     }
 
     /// Releases the memory of tensor `name`, which was packed elsewhere; see [`Bytes::forget`].
@@ -121,10 +110,7 @@ impl Gguf {
 
     /// The bool at `key`.
     pub(crate) fn bool(&self, key: &str) -> Result<Option<bool>, GgufError> {
-        self.get(key, "a bool", |value| match value {
-            Value::Bool(value) => Some(*value),
-            _ => None,
-        })
+        self.get(key, "a bool", bool)
     }
 
     /// The string at `key`.

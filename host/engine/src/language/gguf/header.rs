@@ -1,14 +1,11 @@
-//! A scan of a GGUF file's header that checks every length before anything is allocated.
-//!
-//! The reader that follows trusts lengths up to a gigabyte, keeps the last of two equal names,
-//! divides by an alignment of 0, and names neither key nor tensor in its errors. After this scan,
-//! it only meets a header that is complete, bounded and unambiguous.
+//! Reads a GGUF file's header. Every length is checked before anything is allocated.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use infer_kernels::WeightType;
 
 use super::error::{GgufError, quoted};
+use super::value::{Scalar, Value, describe};
 
 /// Maximum bytes of the header; Qwen2's, with 151,936 tokens and 151,387 merges, takes 6 MB.
 const MAX_HEADER_BYTES: usize = 256 << 20;
@@ -20,7 +17,7 @@ const MAX_TENSORS: u64 = 1 << 16;
 const MAX_NAME_BYTES: u64 = 1 << 10;
 /// Maximum bytes of one string; the longest in real files are chat templates of about 20 KB.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
-/// Maximum elements of all arrays together: the reader keeps each as a value of about 30 bytes.
+/// Maximum elements of all arrays together; each is kept as a [`Value`] of 24 bytes.
 const MAX_ELEMENTS: u64 = 1 << 22;
 /// Maximum dimensions of a tensor, as in ggml.
 const MAX_DIMENSIONS: u32 = 4;
@@ -29,24 +26,36 @@ const MAX_DIMENSIONS: u32 = 4;
 const MAX_ALIGNMENT: u32 = 1 << 16;
 const ALIGNMENT: &str = "general.alignment";
 
-/// The result of the scan.
-pub(super) struct Header<'b> {
-    /// The bytes up to the last tensor's entry.
-    pub(super) bytes: &'b [u8],
-    /// Name and type of each tensor, in the file's order.
-    pub(super) tensors: Vec<(&'b str, WeightType)>,
+/// A header: all metadata, and the entries of all tensors.
+pub(super) struct Header {
+    /// Number of bytes up to the end of the last tensor's entry.
+    pub(super) len: usize,
+    /// Values by key.
+    pub(super) metadata: HashMap<String, Value>,
+    /// In the file's order.
+    pub(super) tensors: Vec<TensorInfo>,
     /// Alignment of tensor data in bytes.
     pub(super) alignment: usize,
 }
 
-/// Scans the header of `bytes`.
+/// A tensor's entry in the header.
+pub(super) struct TensorInfo {
+    pub(super) name: String,
+    pub(super) ty: WeightType,
+    /// Rows first: `[rows, columns]`, or `[n]`.
+    pub(super) shape: Vec<usize>,
+    /// Offset of its data from the first tensor's, in bytes.
+    pub(super) offset: u64,
+}
+
+/// Reads the header of `bytes`.
 ///
 /// # Errors
 ///
 /// If the file is not GGUF 2 or 3, ends within its header, exceeds a limit, repeats a key or
 /// tensor, or holds a tensor of a type that the kernels do not support.
-pub(super) fn walk(bytes: &[u8]) -> Result<Header<'_>, GgufError> {
-    let mut walk = Walk { bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], at: 0, elements: 0 };
+pub(super) fn read(bytes: &[u8]) -> Result<Header, GgufError> {
+    let mut reader = Reader { bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], at: 0, elements: 0 };
     let mut alignment = 32;
     if !bytes.starts_with(b"GGUF") {
         let found = bytes
@@ -55,49 +64,62 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Header<'_>, GgufError> {
         let message = format!("starts with {found}; expected `GGUF`");
         return Err(GgufError::File(message));
     }
-    walk.at = 4;
-    let version = walk.u32("the version")?;
+    reader.at = 4;
+    let version = reader.u32("the version")?;
     if !(2..=3).contains(&version) {
         let hint = if (2..=3).contains(&version.swap_bytes()) { ", in big-endian order" } else { "" };
         let message =
             format!("is of version {version}{hint}; expected 2 or 3, little-endian: convert the model again");
         return Err(GgufError::File(message));
     }
-    let tensors = walk.count("tensors", MAX_TENSORS)?;
-    let keys = walk.count("keys", MAX_KEYS)?;
+    let tensors = reader.count("tensors", MAX_TENSORS)?;
+    let keys = reader.count("keys", MAX_KEYS)?;
 
-    let mut seen = HashSet::new();
+    let mut metadata = HashMap::new();
     for index in 0..keys {
-        let key = walk.name(&format!("the name of key {index}"))?;
-        if !seen.insert(key) {
+        let key = reader.name(&format!("the name of key {index}"))?;
+        if metadata.contains_key(key) {
             return Err(GgufError::key(key, "occurs twice; expected each key once"));
         }
+        let value = reader.value(key)?;
         if key == ALIGNMENT {
-            alignment = walk.alignment()?;
-        } else {
-            walk.value(key)?;
+            alignment = check_alignment(&value)?;
         }
+        metadata.insert(key.to_owned(), value);
     }
-    seen.clear();
-    let mut entries = Vec::new();
+    let mut seen = HashSet::new();
+    let mut infos = Vec::new();
     for index in 0..tensors {
-        let name = walk.name(&format!("the name of tensor {index}"))?;
+        let name = reader.name(&format!("the name of tensor {index}"))?;
         if !seen.insert(name) {
             return Err(GgufError::tensor(name, "occurs twice; expected each tensor once"));
         }
-        entries.push((name, walk.tensor(name)?));
+        infos.push(reader.tensor(name)?);
     }
-    Ok(Header { bytes: &bytes[..walk.at], tensors: entries, alignment })
+    Ok(Header { len: reader.at, metadata, tensors: infos, alignment })
 }
 
-struct Walk<'b> {
+/// Checks the value of `general.alignment`.
+fn check_alignment(value: &Value) -> Result<usize, GgufError> {
+    let Value::Scalar(Scalar::U32(alignment)) = value else {
+        let message = format!("is {}; expected a u32", describe(value));
+        return Err(GgufError::key(ALIGNMENT, message));
+    };
+    if !alignment.is_power_of_two() || !(8..=MAX_ALIGNMENT).contains(alignment) {
+        let message = format!("is {alignment}; expected a power of two of 8 to {MAX_ALIGNMENT}");
+        return Err(GgufError::key(ALIGNMENT, message));
+    }
+    Ok(*alignment as usize)
+}
+
+struct Reader<'b> {
     bytes: &'b [u8],
     at: usize,
     /// Array elements seen so far.
     elements: u64,
 }
 
-impl<'b> Walk<'b> {
+impl<'b> Reader<'b> {
     fn take(&mut self, length: u64, what: &str) -> Result<&'b [u8], GgufError> {
         let rest = &self.bytes[self.at..];
         let taken = usize::try_from(length).ok().and_then(|length| rest.get(..length));
@@ -155,7 +177,7 @@ impl<'b> Walk<'b> {
         }
     }
 
-    fn text(&mut self, key: &str) -> Result<(), GgufError> {
+    fn text(&mut self, key: &str) -> Result<&'b str, GgufError> {
         let what = format!("a string of key {}", quoted(key));
         let length = self.u64(&what)?;
         if length > MAX_TEXT_BYTES {
@@ -164,39 +186,22 @@ impl<'b> Walk<'b> {
         }
         let at = self.at;
         let bytes = self.take(length, &what)?;
-        if std::str::from_utf8(bytes).is_err() {
+        std::str::from_utf8(bytes).map_err(|_| {
             let message = format!("holds a string that is not UTF-8, at byte {at}; convert the model again");
-            return Err(GgufError::key(key, message));
-        }
-        Ok(())
+            GgufError::key(key, message)
+        })
     }
 
-    fn value(&mut self, key: &str) -> Result<(), GgufError> {
+    fn value(&mut self, key: &str) -> Result<Value, GgufError> {
         let what = format!("the value of key {}", quoted(key));
         match self.u32(&what)? {
-            TEXT => self.text(key),
+            TEXT => Ok(Value::Text(self.text(key)?.into())),
             ARRAY => self.array(key, &what),
-            kind => self.scalars(key, kind, 1, &what),
+            kind => self.scalars(key, kind, 1, &what).map(|mut values| values.remove(0)),
         }
     }
 
-    /// Reads the alignment. The reader accepts other integer types too, and divides by any value.
-    fn alignment(&mut self) -> Result<usize, GgufError> {
-        let what = format!("the value of key `{ALIGNMENT}`");
-        let kind = self.u32(&what)?;
-        if kind != U32 {
-            let message = format!("has value type {kind}; expected {U32}, a u32");
-            return Err(GgufError::key(ALIGNMENT, message));
-        }
-        let alignment = self.u32(&what)?;
-        if !alignment.is_power_of_two() || !(8..=MAX_ALIGNMENT).contains(&alignment) {
-            let message = format!("is {alignment}; expected a power of two of 8 to {MAX_ALIGNMENT}");
-            return Err(GgufError::key(ALIGNMENT, message));
-        }
-        Ok(alignment as usize)
-    }
-
-    fn array(&mut self, key: &str, what: &str) -> Result<(), GgufError> {
+    fn array(&mut self, key: &str, what: &str) -> Result<Value, GgufError> {
         let kind = self.u32(what)?;
         let length = self.u64(what)?;
         self.elements = self.elements.saturating_add(length);
@@ -205,35 +210,45 @@ impl<'b> Walk<'b> {
                 format!("is an array of {length}; expected at most {MAX_ELEMENTS} elements in all arrays");
             return Err(GgufError::key(key, message));
         }
-        match kind {
-            TEXT => (0..length).try_for_each(|_| self.text(key)),
-            ARRAY => Err(GgufError::key(key, "is an array of arrays; expected numbers, bools or strings")),
-            kind => self.scalars(key, kind, length, what),
-        }
+        let values = match kind {
+            TEXT => (0..length).map(|_| Ok(Value::Text(self.text(key)?.into()))).collect::<Result<_, _>>()?,
+            ARRAY => {
+                let message = "is an array of arrays; expected numbers, bools or strings";
+                return Err(GgufError::key(key, message));
+            }
+            kind => self.scalars(key, kind, length, what)?,
+        };
+        Ok(Value::Array(values))
     }
 
-    fn scalars(&mut self, key: &str, kind: u32, count: u64, what: &str) -> Result<(), GgufError> {
-        let Some(bytes) = scalar_bytes(kind) else {
+    fn scalars(&mut self, key: &str, kind: u32, count: u64, what: &str) -> Result<Vec<Value>, GgufError> {
+        let Some(size) = Scalar::size(kind) else {
             let message = format!("has value type {kind}; expected a GGUF type, 0 to 12");
             return Err(GgufError::key(key, message));
         };
-        let values = self.take(bytes * count, what)?;
-        if kind == BOOL
-            && let Some(value) = values.iter().find(|value| **value > 1)
-        {
-            return Err(GgufError::key(key, format!("holds the bool {value}; expected 0 or 1")));
-        }
-        Ok(())
+        let bytes = self.take(size as u64 * count, what)?;
+        let scalar = |bytes: &[u8]| {
+            let value = Scalar::read(kind, bytes).map(Value::Scalar);
+            value.ok_or_else(|| GgufError::key(key, format!("holds the bool {}; expected 0 or 1", bytes[0])))
+        };
+        bytes.chunks_exact(size).map(scalar).collect()
     }
 
-    fn tensor(&mut self, name: &str) -> Result<WeightType, GgufError> {
+    fn tensor(&mut self, name: &str) -> Result<TensorInfo, GgufError> {
         let what = format!("the entry of tensor {}", quoted(name));
         let dimensions = self.u32(&what)?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
             let message = format!("has {dimensions} dimensions; expected 1 to {MAX_DIMENSIONS}");
             return Err(GgufError::tensor(name, message));
         }
-        self.take(u64::from(dimensions) * 8, &what)?;
+        let mut shape = Vec::new();
+        for _ in 0..dimensions {
+            let length = self.u64(&what)?;
+            // A length beyond the address space: its product with the others overflows too.
+            shape.push(usize::try_from(length).unwrap_or(usize::MAX));
+        }
+        // The file's order is columns first.
+        shape.reverse();
         let code = self.u32(&what)?;
         let ty = WeightType::from_ggml(code).ok_or_else(|| {
             let types = WeightType::ALL.map(|ty| ty.to_string()).join(", ");
@@ -241,26 +256,13 @@ impl<'b> Walk<'b> {
             let message = format!("has {found}; expected one of {types}: use a file with these types");
             GgufError::tensor(name, message)
         })?;
-        self.u64(&what)?;
-        Ok(ty)
+        let offset = self.u64(&what)?;
+        Ok(TensorInfo { name: name.to_owned(), ty, shape, offset })
     }
 }
 
-const U32: u32 = 4;
-const BOOL: u32 = 7;
 const TEXT: u32 = 8;
 const ARRAY: u32 = 9;
-
-/// Size in bytes of a scalar of GGUF value type `kind`.
-fn scalar_bytes(kind: u32) -> Option<u64> {
-    match kind {
-        0 | 1 | BOOL => Some(1),
-        2 | 3 => Some(2),
-        4..=6 => Some(4),
-        10..=12 => Some(8),
-        _ => None,
-    }
-}
 
 /// Name of a ggml type (`enum ggml_type` in ggml.h) that occurs in files but is not supported.
 fn ggml_name(code: u32) -> Option<&'static str> {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use infer_kernels::{WeightType, dequantize_row};
 
 use super::error::{GgufError, quoted};
+use super::header::TensorInfo;
 
 pub(super) struct Entry {
     pub(super) name: String,
@@ -44,17 +45,14 @@ impl GgufTensor<'_> {
     }
 }
 
-/// Byte range of the data of a tensor of `ty` and `shape`, in a file of `file_bytes` whose data
-/// begins at `start`.
+/// Byte range of a tensor's data, in a file of `file_bytes` whose data begins at `start`.
 pub(super) fn data_range(
-    name: &str,
-    ty: WeightType,
-    shape: &[usize],
-    offset: u64,
+    info: &TensorInfo,
     start: usize,
     alignment: usize,
     file_bytes: usize,
 ) -> Result<Range<usize>, GgufError> {
+    let &TensorInfo { ref name, ty, ref shape, offset } = info;
     let size = shape.split_last().and_then(|(columns, rows)| {
         let rows = rows.iter().try_fold(1_usize, |product, rows| product.checked_mul(*rows))?;
         ty.row_bytes(*columns)?.checked_mul(rows).filter(|size| *size > 0)

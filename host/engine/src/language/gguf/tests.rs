@@ -148,7 +148,7 @@ fn hostile_headers_are_rejected() {
         (base.clone().u32("general.alignment", 1 << 31), "key `general.alignment` is 2147483648; expected"),
         (
             base.clone().text("general.alignment", "32"),
-            "key `general.alignment` has value type 8; expected 4, a u32",
+            "key `general.alignment` is the string `32`; expected a u32",
         ),
     ];
     for (writer, expected) in cases {
