@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use infer_config::{Config, Origin};
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_engine::{DType, Model, Tensor};
 use infer_sandbox::types::{NamedTensor, Part, TensorType};
 use infer_sandbox::{Component, ComponentOptions, Request, Usage};
@@ -63,10 +63,10 @@ fn main() {
     }
 }
 
-fn load(configuration: &str) -> App {
+fn load(configuration: &str) -> Registry {
     let origin = Origin::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("infer.toml"));
     let config = Config::parse(configuration, &origin).expect("the configuration has no mistakes");
-    App::load(config).expect("all of it loads")
+    Registry::load(config).expect("all of it loads")
 }
 
 fn request() -> Request {
@@ -74,7 +74,7 @@ fn request() -> Request {
 }
 
 /// A moderator with the text model, which has one session.
-fn moderator(source: &str, instances: usize) -> App {
+fn moderator(source: &str, instances: usize) -> Registry {
     load(&format!(
         "[server]\ninstances = {instances}\nwaiting = 65536\n[models.text]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
          queue_capacity = 65536\nmax_batch = {}\n[components.moderate]\nsource = {source:?}\nmodels = {{ text = \"text\" }}\n\
@@ -122,7 +122,7 @@ fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
 /// A request with at least nine calls of wasi:nn: opens a tiny model and a context, creates three
 /// tensors, computes, and reads shape, type and elements of two outputs.
 fn predict(runtime: &Runtime) {
-    let app = load(
+    let registry = load(
         "[models.rows]\nsource = \"host/engine/tests/data/rows\"\nsessions = 1\n\
          [components.predict]\nsource = \"builtin:predict\"\nmodels = { rows = \"rows\" }\n",
     );
@@ -137,7 +137,7 @@ fn predict(runtime: &Runtime) {
         named("b", TensorType::Fp32, vec![1, 1], vec![0; 4]),
         named("ids", TensorType::I64, vec![1], vec![0; 8]),
     ];
-    let component = &app.components["predict"].component;
+    let component = &registry.components["predict"].component;
     let mut calls = Calls::default();
     for index in 0..CALLS + CALLS / 10 {
         let began = Instant::now();
@@ -151,8 +151,8 @@ fn predict(runtime: &Runtime) {
 }
 
 fn moderate(runtime: &Runtime, name: &str, source: &str, count: usize) {
-    let app = moderator(source, 4);
-    let component = &app.components["moderate"].component;
+    let registry = moderator(source, 4);
+    let component = &registry.components["moderate"].component;
     let parts = [Part::Text(TEXT.to_owned())];
     let mut calls = Calls::default();
     for index in 0..count + count / 10 {
@@ -169,8 +169,8 @@ fn moderate(runtime: &Runtime, name: &str, source: &str, count: usize) {
 /// Time from a component's bytes to the answer of its first instance, with its machine code in the
 /// cache folder and without a model.
 fn cold(runtime: &Runtime, name: &str, source: &str) {
-    let app = load(&format!("[components.guest]\nsource = {source:?}\nlimits = {LIMITS}\n"));
-    let config = &app.config.components["guest"];
+    let registry = load(&format!("[components.guest]\nsource = {source:?}\nlimits = {LIMITS}\n"));
+    let config = &registry.config.components["guest"];
     let bytes =
         infer_control::component::component_bytes("guest", &config.source).expect("the component is there");
     let parts = [Part::Text(TEXT.to_owned())];
@@ -178,12 +178,15 @@ fn cold(runtime: &Runtime, name: &str, source: &str) {
     for _ in 0..COLD {
         let options = ComponentOptions { limits: config.limits.clone(), ..ComponentOptions::default() };
         let began = Instant::now();
-        let component = app.sandbox.load("guest", &bytes, options).expect("it loads");
+        let component = registry.sandbox.load("guest", &bytes, options).expect("it loads");
         first(runtime, &component, &parts);
         times.push(began.elapsed().as_secs_f64() * 1e6);
     }
-    let code =
-        app.sandbox.kept(&bytes).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len());
+    let code = registry
+        .sandbox
+        .cached_code(&bytes)
+        .and_then(|path| std::fs::metadata(path).ok())
+        .map_or(0, |file| file.len());
     let (p50, p99) = percentiles(times);
     println!("{name:<34} {p50:>15.0} {p99:>15.0} {:>12}", code >> 10);
 }
@@ -201,15 +204,15 @@ fn first(runtime: &Runtime, component: &Component, parts: &[Part]) {
 
 /// Memory that instances hold while all of them wait for the model.
 fn live(runtime: &Runtime, name: &str, source: &str, instances: usize) {
-    let app = Arc::new(moderator(source, instances));
-    let text = app.models["text"].clone();
+    let registry = Arc::new(moderator(source, instances));
+    let text = registry.models["text"].clone();
     let call = {
-        let app = app.clone();
+        let registry = registry.clone();
         move || {
-            let app = app.clone();
+            let registry = registry.clone();
             async move {
                 let parts = [Part::Text(TEXT.to_owned())];
-                app.components["moderate"]
+                registry.components["moderate"]
                     .component
                     .moderate(&request(), &parts)
                     .await

@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
 use guest_sdk::settings::Settings;
 use infer_config::{Config, Origin};
-use infer_control::{component::card_facts, registry::App};
+use infer_control::{component::card_facts, registry::Registry};
 use infer_sandbox::Request;
 
 const PHOTOS: [&str; 4] = ["coffee.jpg", "retina-large.jpg", "rocket-alpha.png", "chelsea.webp"];
@@ -20,9 +20,9 @@ fn decoding(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     let config =
         Config::parse(infer_config::CONFIG, &Origin::Builtin).expect("the configuration has no mistakes");
-    let app = App::load(config).expect("all of it loads");
-    let component = &app.components["classify"].component;
-    let settings = Settings::from_pairs(card_facts("image", &app.models["efficientnet-lite0"]));
+    let registry = Registry::load(config).expect("all of it loads");
+    let component = &registry.components["classify"].component;
+    let settings = Settings::from_pairs(card_facts("image", &registry.models["efficientnet-lite0"]));
     let card = settings.card("image").expect("the model has a card");
     let recipe = Recipe::from_card(&card).expect("the model takes images");
     let mut group = criterion.benchmark_group("a photo to a tensor");

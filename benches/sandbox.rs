@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use infer_config::{Config, Origin};
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_engine::{DType, Tensor};
 use infer_sandbox::Request;
 use infer_sandbox::types::{NamedTensor, Part, TensorType};
 
 const TEXT: &str = "Thank you for fixing the article so quickly, it reads much better now.";
 
-fn load(configuration: &str) -> App {
+fn load(configuration: &str) -> Registry {
     let origin = Origin::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("infer.toml"));
     let config = Config::parse(configuration, &origin).expect("the configuration has no mistakes");
-    App::load(config).expect("all of it loads")
+    Registry::load(config).expect("all of it loads")
 }
 
 fn deadline() -> Instant {
@@ -36,8 +36,8 @@ fn moderate(criterion: &mut Criterion) {
     let configurations = [("without compute", no_models), ("with the text model", infer_config::CONFIG)];
     let mut group = criterion.benchmark_group("moderate: instantiate, call, drop");
     for (name, configuration) in configurations {
-        let app = load(configuration);
-        let component = &app.components["moderate"].component;
+        let registry = load(configuration);
+        let component = &registry.components["moderate"].component;
         let input = [Part::Text(TEXT.to_owned())];
         group.bench_function(name, |bencher| {
             bencher.to_async(&runtime).iter(async || {
@@ -53,11 +53,11 @@ fn moderate(criterion: &mut Criterion) {
 /// outputs. Rows of one number measure host calls; longer rows measure moving tensors.
 fn tensors(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
-    let app = load(
+    let registry = load(
         "[models.rows]\nsource = \"host/engine/tests/data/rows\"\nsessions = 1\n\
          [components.predict]\nsource = \"builtin:predict\"\nmodels = { rows = \"rows\" }\n",
     );
-    let (model, component) = (&app.models["rows"], &app.components["predict"].component);
+    let (model, component) = (&registry.models["rows"], &registry.components["predict"].component);
     let mut group = criterion.benchmark_group("tensors to a model of hardly any work");
     for columns in [1, 1_024, 75_000] {
         let (numbers, ids) = (vec![0; columns * 4], vec![0; 8]);

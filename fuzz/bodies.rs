@@ -10,7 +10,7 @@ use guest_sdk::settings::Settings;
 use infer_config::Config;
 use infer_config::Origin;
 use infer_config::Resolved;
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_engine::{Card, DType, Tensor};
 use infer_sandbox::types::Part;
 use infer_sandbox::{CallError, Request};
@@ -109,7 +109,7 @@ pub(crate) fn tensor(bytes: &[u8]) {
 /// and the next guest is served.
 pub(crate) fn nn(bytes: &[u8]) {
     const BUDGET: usize = 1 << 20;
-    static SERVED: LazyLock<(Runtime, App)> = LazyLock::new(|| {
+    static SERVED: LazyLock<(Runtime, Registry)> = LazyLock::new(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = if root.ends_with("fuzz") { root.join("..") } else { root.to_owned() };
@@ -122,15 +122,15 @@ pub(crate) fn nn(bytes: &[u8]) {
             root.join("host/engine/tests/data/rows"),
         );
         let config = Config::parse(&text, &Origin::File(root.join("infer.toml"))).expect("no mistakes");
-        (runtime, App::load(config).expect("all of it loads"))
+        (runtime, Registry::load(config).expect("all of it loads"))
     });
-    let (runtime, app) = &*SERVED;
-    let component = &app.components["script"].component;
+    let (runtime, registry) = &*SERVED;
+    let component = &registry.components["script"].component;
     let judge = |script: &[u8]| {
         let request = Request::new(Arc::from("fuzz"), Instant::now() + Duration::from_secs(10));
         let outcome = runtime.block_on(component.moderate(&request, &[Part::Image(script.to_vec())]));
         assert!(outcome.usage.tensor_bytes_peak <= BUDGET, "{:?}", outcome.usage);
-        assert_eq!(app.sandbox.memory().held(), 0, "memory of a dropped guest");
+        assert_eq!(registry.sandbox.memory().used_bytes(), 0, "memory of a dropped guest");
         match outcome.result {
             Ok(verdict) => Some(verdict),
             Err(CallError::Stopped { .. }) => None,

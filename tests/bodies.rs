@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn routes() -> Vec<(&'static str, Vec<u8>)> {
     .collect()
 }
 
-fn app() -> Arc<App> {
+fn registry() -> Arc<Registry> {
     let config = format!(
         "{}\n[models.tiny]\nsource = \"tests/data/language/qwen2-q6_k.gguf\"\nthreads = 1\npacked_cache = false\n\
          [components.attack]\nsource = {:?}\nroute = \"/attack/...\"\n",
@@ -54,7 +54,7 @@ fn sentence(body: &Value) -> &str {
 
 #[tokio::test]
 async fn compressed_bodies_are_415_on_every_route() {
-    let server = Server::start(app()).await;
+    let server = Server::start(registry()).await;
     for (path, body) in routes() {
         let mut body = body;
         if path.starts_with("/v2") {
@@ -94,7 +94,7 @@ async fn compressed_bodies_are_415_on_every_route() {
 
 #[tokio::test]
 async fn handlers_read_compressed_bodies_themselves() {
-    let server = Server::start(app()).await;
+    let server = Server::start(registry()).await;
     let request = server.post("/attack/request").header("content-encoding", "gzip").body(gzip(b"hello"));
     let response: Response = request.send().await.unwrap();
     assert_ne!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
@@ -102,7 +102,7 @@ async fn handlers_read_compressed_bodies_themselves() {
 
 #[tokio::test]
 async fn byte_order_marks_are_skipped_on_every_route() {
-    let server = Server::start(app()).await;
+    let server = Server::start(registry()).await;
     for (path, body) in routes() {
         if path == "/classify" || path.starts_with("/v2") {
             continue;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use guest_sdk::image::{Filter, Recipe};
 use guest_sdk::settings::Settings;
 use infer_config::{Config, Origin};
-use infer_control::{component::card_facts, registry::App};
+use infer_control::{component::card_facts, registry::Registry};
 use infer_engine::{Card, ImageSpec, RunError};
 use infer_sandbox::types::{NamedTensor, TensorType};
 use infer_sandbox::{CallError, Request};
@@ -113,9 +113,9 @@ fn image_model(folder: &Path, changes: &[(&str, &str)]) {
     }
 }
 
-fn app(config: &str) -> App {
+fn registry(config: &str) -> Registry {
     let config = Config::parse(config, &Origin::File(repository().join("infer.toml"))).unwrap();
-    App::load(config).unwrap()
+    Registry::load(config).unwrap()
 }
 
 #[test]
@@ -124,8 +124,9 @@ fn means_of_each_channel_reach_guests() {
     let changes =
         [("127.0", "[123.7, 116.25, 103.5]"), ("128.0", "[58.5, 57, 57.25]"), ("\"bicubic\"", "\"lanczos\"")];
     image_model(folder.path(), &changes);
-    let app = app(&format!("[server]\nonnxruntime = \"off\"\n[models.m]\nsource = {:?}\n", folder.path()));
-    let settings = Settings::from_pairs(card_facts("image", &app.models["m"]));
+    let registry =
+        registry(&format!("[server]\nonnxruntime = \"off\"\n[models.m]\nsource = {:?}\n", folder.path()));
+    let settings = Settings::from_pairs(card_facts("image", &registry.models["m"]));
     let recipe = Recipe::from_card(&settings.card("image").unwrap()).unwrap();
     assert_eq!((recipe.mean, recipe.std), ([123.7, 116.25, 103.5], [58.5, 57.0, 57.25]));
     assert_eq!(recipe.filter, Filter::Lanczos);
@@ -183,10 +184,10 @@ fn gguf_is_known_by_its_first_bytes() {
 async fn axes_are_bounded_for_requests_and_guests() {
     let config = "[server]\nonnxruntime = \"off\"\n[models.rows]\nsource = \"host/engine/tests/data/identity-f32\"\n\
                   [components.predict]\nsource = \"builtin:predict\"\nmodels = { rows = \"rows\" }\n";
-    let app = Arc::new(app(config));
+    let registry = Arc::new(registry(config));
     let expected = "input `x`: axis 0 (`N`) is 129, expected at most 128; split the rows into several jobs";
 
-    let server = Server::start(app.clone()).await;
+    let server = Server::start(registry.clone()).await;
     let input = json!({ "name": "x", "datatype": "FP32", "shape": [129, 3], "data": vec![0.5; 387] });
     let (status, body) =
         answer(server.post("/v2/models/rows/infer").json(&json!({ "inputs": [input] }))).await;
@@ -200,14 +201,14 @@ async fn axes_are_bounded_for_requests_and_guests() {
         data: vec![0; 1_548],
     };
     let request = Request::new(Arc::from("test"), Instant::now() + Duration::from_secs(60));
-    let outcome = app.components["predict"].component.predict(&request, "rows", &[input]).await;
+    let outcome = registry.components["predict"].component.predict(&request, "rows", &[input]).await;
     match outcome.result {
         Err(CallError::Fault { model: Some(RunError::InvalidInput { message, .. }), .. }) => {
             assert_eq!(message, expected);
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(app.models["rows"].stats().computed, 0);
+    assert_eq!(registry.models["rows"].stats().computed, 0);
 }
 
 #[test]

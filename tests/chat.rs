@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -251,9 +251,9 @@ async fn members_that_ask_for_more_are_refused() {
 async fn a_client_that_hangs_up_frees_what_it_held() {
     // A model that takes seconds for this answer, with memory for one session.
     let config = "[models.smollm2]\nsource = \"builtin:smollm2\"\nthreads = 1\nkv_bytes = 25165824\n";
-    let app: Arc<App> = Arc::new(load(config));
-    let model = app.models["smollm2"].clone();
-    let server = Server::start(app).await;
+    let registry: Arc<Registry> = Arc::new(load(config));
+    let model = registry.models["smollm2"].clone();
+    let server = Server::start(registry).await;
     let body = json!({ "model": "smollm2", "messages": [{ "role": "user", "content": "Tell me a very long story." }],
         "max_tokens": 480, "seed": 1, "stream": true });
     let mut response = server.post(CHAT).json(&body).send().await.unwrap();

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infer_control::{component::card_facts, registry::App};
+use infer_control::{component::card_facts, registry::Registry};
 use infer_engine::{Context, DType, Model, Tensor};
 use infer_sandbox::Request;
 use infer_sandbox::types::{NamedTensor, Part, TensorType, Verdict};
@@ -15,7 +15,7 @@ use wasmtime_wasi_nn::backend::{
     BackendError, BackendExecutionContext, BackendGraph, Id, NamedTensor as Named,
 };
 use wasmtime_wasi_nn::wit::{TensorType as Ty, WasiNnCtx, WasiNnView};
-use wasmtime_wasi_nn::{Backend, ExecutionContext, Graph, GraphRegistry, Registry};
+use wasmtime_wasi_nn::{Backend, ExecutionContext, Graph, GraphRegistry, Registry as GraphRegistries};
 
 use crate::harness::load;
 
@@ -141,7 +141,7 @@ impl Reference {
     }
 
     fn store(&self) -> (Store<State>, Linker<State>) {
-        let nn = WasiNnCtx::new(Vec::<Backend>::new(), Registry::from(OneModel(self.graph.clone())));
+        let nn = WasiNnCtx::new(Vec::<Backend>::new(), GraphRegistries::from(OneModel(self.graph.clone())));
         let config: WasiConfigVariables = self.settings.iter().cloned().collect();
         let store = Store::new(&self.engine, State { nn, table: ResourceTable::new(), config });
         let mut linker = Linker::new(&self.engine);
@@ -197,7 +197,7 @@ impl Reference {
 }
 
 /// A server's models and one component, `guest`, which loads `model` as `text`.
-fn ours(model: &str, guest: &str, settings: &str) -> App {
+fn ours(model: &str, guest: &str, settings: &str) -> Registry {
     let path = Path::new(env!("INFER_GUESTS")).join(format!("{guest}.wasm"));
     load(&format!(
         "[models.m]\nsource = {model:?}\nsessions = 1\n[components.guest]\nsource = {path:?}\nmodels = {{ text = \"m\" }}\n\
@@ -209,18 +209,18 @@ fn request() -> Request {
     Request::new(Arc::from("conformance"), Instant::now() + Duration::from_secs(30))
 }
 
-fn moderate(app: &App, runtime: &Runtime, text: &str) -> Verdict {
+fn moderate(registry: &Registry, runtime: &Runtime, text: &str) -> Verdict {
     let parts = [Part::Text(text.to_owned())];
-    runtime.block_on(app.components["guest"].component.moderate(&request(), &parts)).result.unwrap()
+    runtime.block_on(registry.components["guest"].component.moderate(&request(), &parts)).result.unwrap()
 }
 
 #[test]
 fn the_moderator_says_the_same_on_both_hosts() {
     let runtime = Arc::new(Runtime::new().unwrap());
-    let app = ours("builtin:toxic-bilstm", "moderate", "");
-    let reference = Reference::new(&runtime, &app.models["m"], &[]);
+    let registry = ours("builtin:toxic-bilstm", "moderate", "");
+    let reference = Reference::new(&runtime, &registry.models["m"], &[]);
     for text in ["You are a complete idiot.", "Thank you, it reads much better now.", "", "i will kill you"] {
-        let (ours, theirs) = (moderate(&app, &runtime, text), reference.moderate("moderate", text));
+        let (ours, theirs) = (moderate(&registry, &runtime, text), reference.moderate("moderate", text));
         assert_eq!(ours.flagged, theirs.flagged, "{text}");
         let scores: BTreeMap<_, _> =
             theirs.scores.iter().map(|score| (&*score.category, (score.score, score.flagged))).collect();
@@ -245,12 +245,13 @@ fn tensors_of_every_type_come_back_the_same_on_both_hosts() {
     ];
     let mut computed = 0;
     for (name, ty, size) in types {
-        let app = ours(&format!("host/engine/tests/data/identity-{name}"), "predict", "");
-        let reference = Reference::new(&runtime, &app.models["m"], &[]);
-        let input = &app.models["m"].card().inputs[0];
+        let registry = ours(&format!("host/engine/tests/data/identity-{name}"), "predict", "");
+        let reference = Reference::new(&runtime, &registry.models["m"], &[]);
+        let input = &registry.models["m"].card().inputs[0];
         let data: Vec<u8> = (0..3 * size).map(|byte| byte as u8 + 1).collect();
         let tensors = [NamedTensor { name: input.name.clone(), dimensions: vec![1, 3], ty, data }];
-        let ours = runtime.block_on(app.components["guest"].component.predict(&request(), "text", &tensors));
+        let ours =
+            runtime.block_on(registry.components["guest"].component.predict(&request(), "text", &tensors));
         let theirs = reference.predict(&tensors);
         // A backend may lack a type; then both hosts must fail.
         let Ok(ours) = ours.result else {
@@ -280,9 +281,9 @@ fn where_the_hosts_differ_they_differ_as_documented() {
     ];
     let document = std::fs::read_to_string(crate::harness::repository().join("docs/CONFORMANCE.md")).unwrap();
     for (attack, ours_says, theirs_says) in cases {
-        let app = ours("builtin:toxic-bilstm", "hostile", &format!("attack = \"{attack}\""));
-        let reference = Reference::new(&runtime, &app.models["m"], &[("attack", attack)]);
-        let ours = moderate(&app, &runtime, "x");
+        let registry = ours("builtin:toxic-bilstm", "hostile", &format!("attack = \"{attack}\""));
+        let reference = Reference::new(&runtime, &registry.models["m"], &[("attack", attack)]);
+        let ours = moderate(&registry, &runtime, "x");
         let theirs = reference.moderate("hostile", "x");
         assert!(
             ours.gaps[0].reason.contains(&format!("ErrorCode::{ours_says}")),

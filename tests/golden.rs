@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, Recipe, decode};
 use guest_sdk::settings::Settings;
-use infer_control::{component::card_facts, registry::App};
+use infer_control::{component::card_facts, registry::Registry};
 use infer_engine::{Model, Tensor};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ fn deadline() -> Instant {
 
 /// The built-in models on each backend: the default one, which is ONNX Runtime in CI, and the
 /// embedded one.
-fn backends() -> [Arc<App>; 2] {
+fn backends() -> [Arc<Registry>; 2] {
     let embedded = infer_config::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
     let embedded = load(&embedded);
     assert_eq!(embedded.runtime.backend(), "rten");
@@ -27,8 +27,8 @@ fn backends() -> [Arc<App>; 2] {
     [BUILTIN.clone(), Arc::new(embedded)]
 }
 
-fn model<'a>(app: &'a App, card: &str) -> &'a Arc<Model> {
-    app.models.values().find(|model| model.card().name == card).unwrap()
+fn model<'a>(registry: &'a Registry, card: &str) -> &'a Arc<Model> {
+    registry.models.values().find(|model| model.card().name == card).unwrap()
 }
 
 async fn scores(model: &Model, input: Tensor) -> Vec<f32> {
@@ -53,13 +53,13 @@ fn assert_near(found: &[f32], expected: &[f32], tolerance: f64, what: &str) {
 async fn text_model_gives_the_independent_values_on_both_backends() {
     let golden = golden();
     let golden = &golden["text"];
-    for app in backends() {
-        let model = model(&app, golden["model"].as_str().unwrap());
+    for registry in backends() {
+        let model = model(&registry, golden["model"].as_str().unwrap());
         for case in golden["cases"].as_array().unwrap() {
             let ids: Vec<i32> =
                 case["ids"].as_array().unwrap().iter().map(|id| id.as_i64().unwrap() as i32).collect();
             let found = scores(model, Tensor::from_slice(&[1, 100], &ids).unwrap()).await;
-            let what = format!("{} on {}", case["name"], app.runtime.backend());
+            let what = format!("{} on {}", case["name"], registry.runtime.backend());
             assert_near(&found, &numbers(&case["probs"]), golden["tolerance"].as_f64().unwrap(), &what);
         }
     }
@@ -68,9 +68,9 @@ async fn text_model_gives_the_independent_values_on_both_backends() {
 #[tokio::test]
 async fn image_models_give_the_independent_values_on_both_backends() {
     let golden = golden();
-    for app in backends() {
+    for registry in backends() {
         for expected in golden["images"].as_array().unwrap() {
-            let model = model(&app, expected["model"].as_str().unwrap());
+            let model = model(&registry, expected["model"].as_str().unwrap());
             let image = model.card().inputs[0].image.clone().unwrap();
             for tensor in expected["tensors"].as_array().unwrap() {
                 let formula = tensor["formula"].as_str().unwrap();
@@ -83,7 +83,7 @@ async fn image_models_give_the_independent_values_on_both_backends() {
                     .map(|index| (value(index) as f32 - image.mean.0[0]) / image.std.0[0])
                     .collect();
                 let found = scores(model, Tensor::from_slice(&[1, 3, 224, 224], &values).unwrap()).await;
-                let what = format!("{formula} for {} on {}", model.name(), app.runtime.backend());
+                let what = format!("{formula} for {} on {}", model.name(), registry.runtime.backend());
                 let tolerance = expected["tensor_tolerance"].as_f64().unwrap();
                 assert_near(&found, &numbers(&tensor["probs"]), tolerance, &what);
             }

@@ -318,7 +318,7 @@ fn sockets_are_refused() {
     std::fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
     let origin = Origin::File(repository().join("infer.toml"));
     let config = Config::parse(&format!("[components.a]\nsource = {path:?}\n"), &origin).unwrap();
-    let error = format!("{:#}", infer_control::registry::App::load(config).err().unwrap());
+    let error = format!("{:#}", infer_control::registry::Registry::load(config).err().unwrap());
     assert!(error.contains("imports `wasi:sockets/network@0.2.0`, which guests may not import"), "{error}");
 }
 
@@ -335,7 +335,7 @@ fn what_only_a_handler_has_is_refused_for_others() {
         let config = format!("{moderator}{line}");
         let origin = Origin::File(repository().join("infer.toml"));
         let error =
-            infer_control::registry::App::load(Config::parse(&config, &origin).unwrap()).err().unwrap();
+            infer_control::registry::Registry::load(Config::parse(&config, &origin).unwrap()).err().unwrap();
         assert!(format!("{error:#}").contains(expected), "{line}: {error:#}");
     }
     let handler = format!("[components.a]\nsource = {:?}\n", guest("hostile-http"));

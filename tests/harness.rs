@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use infer_config::{Config, Origin};
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_server::serve::Listeners;
 use infer_server::service::Service;
 use reqwest::{Client, RequestBuilder, StatusCode};
@@ -16,11 +16,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// The built-in configuration, loaded once for all tests.
-pub(crate) static BUILTIN: LazyLock<Arc<App>> = LazyLock::new(|| Arc::new(load(infer_config::CONFIG)));
+pub(crate) static BUILTIN: LazyLock<Arc<Registry>> = LazyLock::new(|| Arc::new(load(infer_config::CONFIG)));
 
-pub(crate) fn load(config: &str) -> App {
+pub(crate) fn load(config: &str) -> Registry {
     let origin = Origin::File(repository().join("infer.toml"));
-    App::load(Config::parse(config, &origin).unwrap()).unwrap()
+    Registry::load(Config::parse(config, &origin).unwrap()).unwrap()
 }
 
 pub(crate) fn repository() -> PathBuf {
@@ -69,13 +69,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(app: Arc<App>) -> Server {
-        Server::listen(app, TcpListener::bind("127.0.0.1:0").await.unwrap().into())
+    pub(crate) async fn start(registry: Arc<Registry>) -> Server {
+        Server::listen(registry, TcpListener::bind("127.0.0.1:0").await.unwrap().into())
     }
 
     /// Starts a server on all of `listeners`.
-    pub(crate) fn listen(app: Arc<App>, listeners: Listeners) -> Server {
-        Server::of(Service::new(app, listeners.admin_address(), None), listeners)
+    pub(crate) fn listen(registry: Arc<Registry>, listeners: Listeners) -> Server {
+        Server::of(Service::new(registry, listeners.admin_address(), None), listeners)
     }
 
     /// Starts a server of `service`, which can be reloaded.

@@ -193,10 +193,11 @@ async fn kept_answer_needs_rights_of_now() {
         let path = path.clone();
         move || infer_config::Config::load(Some(&path)).map_err(anyhow::Error::from)
     };
-    let app = Arc::new(infer_control::registry::App::load(read().unwrap()).unwrap());
+    let registry = Arc::new(infer_control::registry::Registry::load(read().unwrap()).unwrap());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listeners = infer_server::serve::Listeners::from(listener);
-    let service = infer_server::service::Service::new(app, listeners.admin_address(), Some(Box::new(read)));
+    let service =
+        infer_server::service::Service::new(registry, listeners.admin_address(), Some(Box::new(read)));
     let live = service.live().clone();
     let server = Server::of(service, listeners);
     let ask = async |path: &str| {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use infer_config::keys::KeyHash;
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,9 +34,9 @@ const PRIORITY: u8 = 2;
 const LARGE: &str = "/openapi.json";
 
 /// A server with a text classifier and `limits` under `[server]`, and its app.
-async fn limited(limits: &str, more: &str) -> (Server, Arc<App>) {
-    let app = Arc::new(load(&format!("[server]\n{limits}\n{more}\n{MODERATE}")));
-    (Server::start(app.clone()).await, app)
+async fn limited(limits: &str, more: &str) -> (Server, Arc<Registry>) {
+    let registry = Arc::new(load(&format!("[server]\n{limits}\n{more}\n{MODERATE}")));
+    (Server::start(registry.clone()).await, registry)
 }
 
 async fn judge(server: &Server) -> StatusCode {
@@ -211,19 +211,19 @@ async fn stalled_stream_is_reset_beside_live_ones() {
 
 #[tokio::test]
 async fn connection_that_takes_nothing_is_closed() {
-    let (server, app) = limited(SHORT, "").await;
+    let (server, registry) = limited(SHORT, "").await;
     for path in ["/healthz", LARGE, "/nothing"] {
         let mut client = Client::connect(&server, 0).await;
         client.get(path);
         eventually(async || client.seen().is_closed).await;
         assert_eq!((client.seen().answered(), client.seen().data), (1, 0), "{path}");
     }
-    eventually(async || app.sandbox.memory().held() == 0).await;
+    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
 }
 
 #[tokio::test]
 async fn window_opened_byte_by_byte_is_no_progress() {
-    let (server, app) = limited(SHORT, "").await;
+    let (server, registry) = limited(SHORT, "").await;
     let mut client = Client::connect(&server, 0).await;
     let stream = client.get(LARGE);
     eventually(async || {
@@ -232,24 +232,24 @@ async fn window_opened_byte_by_byte_is_no_progress() {
     })
     .await;
     assert!(client.seen().data > 0);
-    eventually(async || app.sandbox.memory().held() == 0).await;
+    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
 }
 
 #[tokio::test]
 async fn last_bytes_of_an_answer_expire_too() {
-    let (server, app) = limited(SHORT, "").await;
+    let (server, registry) = limited(SHORT, "").await;
     let mut client = Client::connect(&server, 1).await;
     client.get("/healthz");
     eventually(async || client.seen().is_closed).await;
     assert_eq!(client.seen().data, 1);
-    eventually(async || app.sandbox.memory().held() == 0).await;
+    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
 }
 
 #[tokio::test]
 async fn chat_streams_end_with_their_leases() {
     let tiny = "[models.tiny]\nsource = \"tests/data/language/qwen2-q6_k.gguf\"\nthreads = 1\npacked_cache = false\n";
     let limits = format!("{SHORT}chat_deadline_ms = 1500\n");
-    let (server, app) = limited(&limits, tiny).await;
+    let (server, registry) = limited(&limits, tiny).await;
     let mut client = Client::connect(&server, 0).await;
     let body = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "Name a colour." }],
         "max_tokens": 64, "stream": true })
@@ -259,21 +259,21 @@ async fn chat_streams_end_with_their_leases() {
         client.send(DATA, END_STREAM, stream, body.as_bytes());
     }
     eventually(async || client.seen().answered() == 4).await;
-    assert!(app.sandbox.memory().held() > 0);
+    assert!(registry.sandbox.memory().used_bytes() > 0);
     eventually(async || client.seen().is_closed).await;
-    eventually(async || app.sandbox.memory().held() == 0).await;
+    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
 }
 
 #[tokio::test]
 async fn streamed_answer_over_http1_ends_at_its_deadline() {
     let limits = format!("{SHORT}instances = 1\nwaiting = 0\n");
-    let (server, app) = limited(&limits, &streaming()).await;
+    let (server, registry) = limited(&limits, &streaming()).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut client = socket.connect(server.address().parse().unwrap()).await.unwrap();
     client.write_all(b"GET /hh/endless HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     eventually(async || judge(&server).await == StatusCode::OK).await;
-    eventually(async || app.sandbox.memory().held() == 0).await;
+    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
     assert!(rest(&mut client).await.starts_with("HTTP/1.1 "));
 }
 
@@ -303,24 +303,24 @@ async fn body_that_does_not_come_takes_no_place() {
 async fn stalled_body_gives_its_memory_to_another() {
     let limits = "max_body_bytes = 100000\nbody_memory_bytes = 100000\nbody_ms = 60000\ndeadline_ms = 60000\n\
         header_ms = 60000\n";
-    let (server, app) = limited(limits, "").await;
+    let (server, registry) = limited(limits, "").await;
     let mut stalled = TcpStream::connect(server.address()).await.unwrap();
     let head = format!(
         "POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\n{}",
         "x".repeat(90_000)
     );
     stalled.write_all(head.as_bytes()).await.unwrap();
-    eventually(async || app.sandbox.memory().held() >= 90_000).await;
+    eventually(async || registry.sandbox.memory().used_bytes() >= 90_000).await;
     let body = json!({ "input": format!("hello{}", " ".repeat(12_000)) });
     eventually(async || server.moderate(&body).await.0 == StatusCode::OK).await;
     assert!(rest(&mut stalled).await.starts_with("HTTP/1.1 408"));
-    eventually(async || app.sandbox.memory().held() == 0).await;
+    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
 }
 
 #[tokio::test]
 async fn body_without_progress_is_given_up() {
     let limits = "body_ms = 60000\ndeadline_ms = 60000\nheader_ms = 500\n";
-    let (server, app) = limited(limits, "").await;
+    let (server, registry) = limited(limits, "").await;
     let connection = TcpStream::connect(server.address()).await.unwrap();
     let (mut reading, mut writing) = connection.into_split();
     let dribble = async {
@@ -338,7 +338,7 @@ async fn body_without_progress_is_given_up() {
     .await
     .unwrap();
     assert_eq!(std::str::from_utf8(&status).unwrap(), "HTTP/1.1 408");
-    eventually(async || app.sandbox.memory().held() == 0).await;
+    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
 }
 
 #[tokio::test]
@@ -381,17 +381,17 @@ async fn idle_connection_goes_where_there_are_no_keys() {
 #[tokio::test]
 async fn unsent_answers_count_as_memory() {
     let limits = "send_ms = 60000\nheader_ms = 60000\nidle_ms = 60000\n";
-    let (server, app) = limited(limits, "").await;
-    let memory = app.sandbox.memory();
+    let (server, registry) = limited(limits, "").await;
+    let memory = registry.sandbox.memory();
     let length = server.get(LARGE).send().await.unwrap().bytes().await.unwrap().len();
-    eventually(async || memory.held() == 0).await;
+    eventually(async || memory.used_bytes() == 0).await;
     let mut client = Client::connect(&server, 0).await;
     for _ in 0..8 {
         client.get(LARGE);
     }
     eventually(async || client.seen().answered() == 8).await;
-    assert!(memory.held() >= 8 * length, "{} of {}", memory.held(), 8 * length);
-    memory.bound(Some(memory.held() + length / 2));
+    assert!(memory.used_bytes() >= 8 * length, "{} of {}", memory.used_bytes(), 8 * length);
+    memory.set_max_bytes(Some(memory.used_bytes() + length / 2));
     let (status, error) = answer(server.get(LARGE)).await;
     assert_eq!((status, &error["error"]["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("busy")));
     assert_eq!(server.get("/healthz").send().await.unwrap().status(), StatusCode::OK);
@@ -444,12 +444,12 @@ async fn control_frames_without_end_close_the_connection() {
 
 #[tokio::test]
 async fn heads_without_bodies_wait_for_the_client() {
-    let (server, app) = limited(SHORT, "").await;
+    let (server, registry) = limited(SHORT, "").await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut greedy = socket.connect(server.address().parse().unwrap()).await.unwrap();
     let requests = "HEAD /healthz HTTP/1.1\r\nhost: test\r\n\r\n".repeat(100_000);
     let _ = timeout(LONG, greedy.write_all(requests.as_bytes())).await.expect("it reads, or closes");
-    eventually(async || app.sandbox.memory().held() == 0).await;
+    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
     assert_eq!(judge(&server).await, StatusCode::OK);
 }

@@ -16,10 +16,10 @@ use crate::harness::{Server, eventually, free_address, infer, load};
 
 /// A server with `config` under `[server]`, on free ports, and its admin address.
 async fn listening(config: &str) -> (Server, String) {
-    let app = load(&format!("[server]\nlisten = \"127.0.0.1:0\"\n{config}"));
-    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let registry = load(&format!("[server]\nlisten = \"127.0.0.1:0\"\n{config}"));
+    let listeners = Listeners::bind(&registry.config.server).await.unwrap();
     let admin = listeners.admin_address().map(|address| address.to_string());
-    (Server::listen(Arc::new(app), listeners), admin.unwrap_or_default())
+    (Server::listen(Arc::new(registry), listeners), admin.unwrap_or_default())
 }
 
 /// Sends GET `path` over any connection and returns the status line.
@@ -186,11 +186,11 @@ async fn operators_listener_answers_no_web_page() {
 
 #[tokio::test]
 async fn names_are_listened_to_by_their_address() {
-    let app = load("[server]\nlisten = \"localhost:0\"\nadmin_listen = \"LOCALHOST:0\"\n");
-    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let registry = load("[server]\nlisten = \"localhost:0\"\nadmin_listen = \"LOCALHOST:0\"\n");
+    let listeners = Listeners::bind(&registry.config.server).await.unwrap();
     let admin = listeners.admin_address().unwrap();
     assert!(admin.ip().is_loopback());
-    let server = Server::listen(Arc::new(app), listeners);
+    let server = Server::listen(Arc::new(registry), listeners);
     assert!(server.address().starts_with("127.0.0.1:"), "{}", server.address());
     let status = get(TcpStream::connect(admin).await.unwrap(), "/healthz").await.unwrap();
     assert_eq!(status, "HTTP/1.1 200 OK");

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use infer_config::{Config, Origin};
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use reqwest::StatusCode;
 use serde_json::json;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -26,15 +26,15 @@ fn moderator(module: &[u8]) -> Vec<u8> {
 }
 
 /// Loads an app whose only component is these bytes.
-fn load(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<App> {
+fn load(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<Registry> {
     load_with(folder, name, bytes, "")
 }
 
-fn load_with(folder: &Path, name: &str, bytes: &[u8], more: &str) -> anyhow::Result<App> {
+fn load_with(folder: &Path, name: &str, bytes: &[u8], more: &str) -> anyhow::Result<Registry> {
     let path = folder.join(format!("{name}.wasm"));
     fs::write(&path, bytes).unwrap();
     let config = format!("[components.guest]\nsource = {path:?}\nroute = \"/moderate\"\n{more}");
-    App::load(Config::parse(&config, &Origin::File(PathBuf::from("infer.toml"))).unwrap())
+    Registry::load(Config::parse(&config, &Origin::File(PathBuf::from("infer.toml"))).unwrap())
 }
 
 #[test]
@@ -112,9 +112,10 @@ async fn attacks_from_below_the_interface_are_stopped() {
     ];
     let folder = tempfile::tempdir().unwrap();
     for (name, body, status, cause) in cases {
-        let app = load_with(folder.path(), name, &moderator(&module(&body)), "limits = { guest_ms = 100 }\n")
-            .unwrap();
-        let server = Server::start(app.into()).await;
+        let registry =
+            load_with(folder.path(), name, &moderator(&module(&body)), "limits = { guest_ms = 100 }\n")
+                .unwrap();
+        let server = Server::start(registry.into()).await;
         let (found, body) = answer(server.post("/moderate").json(&json!({ "input": "x" }))).await;
         assert_eq!(found, status, "{name}: {body}");
         let told = server.get("/metrics").send().await.unwrap().text().await.unwrap();
@@ -126,8 +127,8 @@ async fn attacks_from_below_the_interface_are_stopped() {
 #[tokio::test]
 async fn a_guest_that_stops_while_it_is_made_stops_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let app = load(folder.path(), "start-trap", &moderator(&assembled("start-trap"))).unwrap();
-    let server = Server::start(app.into()).await;
+    let registry = load(folder.path(), "start-trap", &moderator(&assembled("start-trap"))).unwrap();
+    let server = Server::start(registry.into()).await;
     for _ in 0..64 {
         let (status, body) = answer(server.post("/moderate").json(&json!({ "input": "x" }))).await;
         assert_eq!(
@@ -140,8 +141,8 @@ async fn a_guest_that_stops_while_it_is_made_stops_alone() {
 #[tokio::test]
 async fn a_table_grows_to_its_limit_and_no_further() {
     let folder = tempfile::tempdir().unwrap();
-    let app = load(folder.path(), "table", &moderator(&assembled("table"))).unwrap();
-    let server = Server::start(app.into()).await;
+    let registry = load(folder.path(), "table", &moderator(&assembled("table"))).unwrap();
+    let server = Server::start(registry.into()).await;
     for _ in 0..64 {
         let (status, body) = answer(server.post("/moderate").json(&json!({ "input": "x" }))).await;
         assert_eq!((status, &body["results"][0]["flagged"]), (StatusCode::OK, &json!(true)), "{body}");
@@ -177,8 +178,8 @@ async fn bulk_instructions_are_stopped_within_one() {
     let folder = tempfile::tempdir().unwrap();
     for (name, body) in cases {
         let limits = "limits = { guest_ms = 20, memory_bytes = 1073741824 }\n";
-        let app = load_with(folder.path(), name, &moderator(&module(&moderate(&body))), limits).unwrap();
-        let server = Server::start(app.into()).await;
+        let registry = load_with(folder.path(), name, &moderator(&module(&moderate(&body))), limits).unwrap();
+        let server = Server::start(registry.into()).await;
         let (found, body) = answer(server.post("/moderate").json(&json!({ "input": "x" }))).await;
         assert_eq!(found, StatusCode::GATEWAY_TIMEOUT, "{name}: {body}");
         let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();

@@ -42,10 +42,10 @@ async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed
 
 #[tokio::test]
 async fn the_operators_document_is_of_the_operators_routes() {
-    let app = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
-    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let registry = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
+    let listeners = Listeners::bind(&registry.config.server).await.unwrap();
     let address = listeners.admin_address().unwrap();
-    let service = Service::new(app, listeners.admin_address(), None);
+    let service = Service::new(registry, listeners.admin_address(), None);
     let routed = paths(&service.router(true));
     let expected = [
         "/admin/reload",

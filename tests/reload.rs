@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use infer_config::Config;
 use infer_control::live::{Live, Step};
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_server::serve::Listeners;
 use infer_server::service::Service;
 use reqwest::StatusCode;
@@ -56,11 +56,11 @@ impl Place {
         version(folder.path(), "two");
         let path = folder.path().join("infer.toml");
         fs::write(&path, config).unwrap();
-        let app = Arc::new(App::load(Config::load(Some(&path)).unwrap()).unwrap());
-        let listeners = Listeners::bind(&app.config.server).await.unwrap();
+        let registry = Arc::new(Registry::load(Config::load(Some(&path)).unwrap()).unwrap());
+        let listeners = Listeners::bind(&registry.config.server).await.unwrap();
         let admin = format!("http://{}", listeners.admin_address().unwrap());
         let service = Service::new(
-            app,
+            registry,
             listeners.admin_address(),
             Some(Box::new(move || Ok(Config::load(Some(&path))?))),
         );
@@ -110,13 +110,13 @@ async fn under_traffic_no_request_fails_and_each_answer_is_of_one_version() {
     for turn in 0..6 {
         let model = if turn % 2 == 0 { "two" } else { "one" };
         place.write(&moderator(model, &format!("settings = {{ version = {turn} }}")));
-        let before = Arc::downgrade(&place.live.app().models["text"]);
+        let before = Arc::downgrade(&place.live.registry().models["text"]);
         let report = place.live.reload().await.unwrap();
         assert!(
             report.applied && report.models == ["text"] && report.components == ["moderate"],
             "{report:?}"
         );
-        let hash = place.live.app().models["text"].hash().to_owned();
+        let hash = place.live.registry().models["text"].hash().to_owned();
         assert_eq!(place.hash().await, hash, "what comes after the reload is of the new version");
         expected.insert(hash);
         eventually(async || before.upgrade().is_none()).await;
@@ -218,9 +218,9 @@ async fn whatever_is_wrong_what_was_served_is_served_on() {
 #[tokio::test]
 async fn what_has_not_changed_is_shared_and_limits_and_keys_are_live() {
     let place = Place::new(&moderator("one", "")).await;
-    let before = place.live.app();
+    let before = place.live.registry();
     let report = place.live.reload().await.unwrap();
-    assert!(!report.applied && Arc::ptr_eq(&before, &place.live.app()), "{report:?}");
+    assert!(!report.applied && Arc::ptr_eq(&before, &place.live.registry()), "{report:?}");
     let more = "[server.aliases]\nother = \"moderate\"\n[components.second]\nsource = \"builtin:moderate\"\nroute = \"/second\"\n";
     place.write(
         &moderator("one", more)
@@ -233,7 +233,7 @@ async fn what_has_not_changed_is_shared_and_limits_and_keys_are_live() {
         "{changed:?}"
     );
     assert!(report.models.is_empty() && report.components == ["second"], "{report:?}");
-    let after = place.live.app();
+    let after = place.live.registry();
     assert!(Arc::ptr_eq(&before.models["text"], &after.models["text"]));
     assert!(Arc::ptr_eq(&before.components["moderate"], &after.components["moderate"]));
     let (status, body) = place.server.moderate(&json!({ "input": ["a", "b"] })).await;
@@ -274,16 +274,17 @@ async fn reloads_that_come_together_are_done_one_after_the_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_once() {
     let language = repository().join("tests/data/language/qwen2-q6_k.gguf");
-    let resting = moderator("one", &format!("[models.chat]\nsource = {language:?}\nkeep_alive_ms = 1000\n"));
-    let resting = resting.replace("sessions = 1", "keep_alive_ms = 1000");
-    let place = Arc::new(Place::new(&resting).await);
-    let task = tokio::spawn(infer_control::watch::rest(place.live.clone()));
+    let unloadable =
+        moderator("one", &format!("[models.chat]\nsource = {language:?}\nkeep_alive_ms = 1000\n"));
+    let unloadable = unloadable.replace("sessions = 1", "keep_alive_ms = 1000");
+    let place = Arc::new(Place::new(&unloadable).await);
+    let task = tokio::spawn(infer_control::watch::unload_idle(place.live.clone()));
     let hash = place.hash().await;
-    let app = place.live.app();
+    let registry = place.live.registry();
     let chat =
         json!({ "model": "chat", "max_tokens": 2, "messages": [{ "role": "user", "content": "a b" }] });
     for _ in 0..2 {
-        eventually(async || app.models.values().all(|model| model.resident().is_none())).await;
+        eventually(async || registry.models.values().all(|model| model.loaded().is_none())).await;
         let told = answer(place.server.get("/v1/models")).await.1;
         assert_eq!(told["data"].as_array().unwrap().len(), 3, "{told}");
         let asked: Vec<_> = (0..8)
@@ -300,13 +301,13 @@ async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_
             })
             .collect();
         for (lane, asked) in asked.into_iter().enumerate() {
-            let expected = if lane % 2 == 0 { &hash } else { app.models["chat"].hash() };
+            let expected = if lane % 2 == 0 { &hash } else { registry.models["chat"].hash() };
             assert_eq!(asked.await.unwrap(), expected);
         }
     }
     task.abort();
     let _ = task.await;
-    eventually(async || app.models["text"].rest()).await;
+    eventually(async || registry.models["text"].unload_if_idle()).await;
     // A changed file on disk is not loaded in its place.
     edit(&place.folder.path().join("one/card.toml"), "Version one", "Version 1.1");
     let (status, body) = place.server.moderate(&json!({ "input": "hello" })).await;
@@ -358,7 +359,7 @@ async fn a_server_that_is_killed_while_it_reloads_serves_the_whole_file_when_it_
         eventually(async || ready(&client, &admin).await).await;
         let state = answer(client.get(format!("http://{admin}/admin/state"))).await.1;
         let expected = Config::load(Some(&folder.join("infer.toml"))).unwrap();
-        let expected = App::load(expected).unwrap();
+        let expected = Registry::load(expected).unwrap();
         assert_eq!(state["models.text.hash"], expected.models["text"].hash(), "killed after {after} ms");
         assert_eq!(
             state["components.moderate.hash"], expected.components["moderate"].hash,

@@ -56,10 +56,10 @@ async fn versions(place: &Place) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canary_answers_its_share_and_each_answer_is_of_one_version() {
     let place = Place::new(&trying("source = \"two\", percent = 25")).await;
-    let app = place.live.app();
-    let next = app.next_versions().next().unwrap().model.hash().to_owned();
-    let current = app.models["text"].hash().to_owned();
-    drop(app);
+    let registry = place.live.registry();
+    let next = registry.next_versions().next().unwrap().model.hash().to_owned();
+    let current = registry.models["text"].hash().to_owned();
+    drop(registry);
     let mut seen = BTreeMap::new();
     for _ in 0..400 {
         *seen.entry(place.hash().await).or_insert(0) += 1;
@@ -81,11 +81,11 @@ async fn a_canary_answers_its_share_and_each_answer_is_of_one_version() {
     assert!(metrics.contains(&line), "no `{line}` in {metrics}");
 
     // A promoted version is not loaded again, and the counters of its trial have ended.
-    let loaded = place.live.app().next_versions().next().unwrap().model.clone();
+    let loaded = place.live.registry().next_versions().next().unwrap().model.clone();
     place.write(&moderator("two", ""));
     let report = place.live.reload().await.unwrap();
     assert!(report.applied && report.models.is_empty(), "{report:?}");
-    assert!(std::sync::Arc::ptr_eq(&loaded, &place.live.app().models["text"]));
+    assert!(std::sync::Arc::ptr_eq(&loaded, &place.live.registry().models["text"]));
     assert_eq!(place.hash().await, next);
     assert_eq!(versions(&place).await, Value::Null);
 }
@@ -131,7 +131,7 @@ async fn a_shadow_is_compared_and_never_answers() {
     assert!(metrics.contains("infer_shadow_disagreement{model=\"text\",input_hash=\""), "{metrics}");
 
     // Without the shadow, the next version is unloaded.
-    let next = std::sync::Arc::downgrade(place.live.app().next_versions().next().unwrap().model);
+    let next = std::sync::Arc::downgrade(place.live.registry().next_versions().next().unwrap().model);
     place.write(&moderator("one", ""));
     place.live.reload().await.unwrap();
     eventually(async || next.upgrade().is_none()).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use infer_config::Config;
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_server::serve::Listeners;
 use infer_server::service::Service;
 
@@ -21,7 +21,7 @@ fn watched(model: &str) -> String {
 fn hash_of(place: &Place, model: &str) -> String {
     let path = place.folder.path().join(format!("{model}.toml"));
     fs::write(&path, moderator(model, "")).unwrap();
-    App::load(Config::load(Some(&path)).unwrap()).unwrap().models["text"].hash().to_owned()
+    Registry::load(Config::load(Some(&path)).unwrap()).unwrap().models["text"].hash().to_owned()
 }
 
 /// Watches until the model with `hash` answers.
@@ -68,8 +68,8 @@ async fn edit_during_a_reload_is_served() {
     }
     let path = folder.path().join("infer.toml");
     fs::write(&path, watched("one")).unwrap();
-    let app = Arc::new(App::load(Config::load(Some(&path)).unwrap()).unwrap());
-    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let registry = Arc::new(Registry::load(Config::load(Some(&path)).unwrap()).unwrap());
+    let listeners = Listeners::bind(&registry.config.server).await.unwrap();
     let is_edited = AtomicBool::new(false);
     let read = {
         let path = path.clone();
@@ -82,13 +82,13 @@ async fn edit_during_a_reload_is_served() {
             Ok(config)
         }
     };
-    let service = Service::new(app, listeners.admin_address(), Some(Box::new(read)));
+    let service = Service::new(registry, listeners.admin_address(), Some(Box::new(read)));
     let live = service.live().clone();
     let _server = Server::of(service, listeners);
     let watching = tokio::spawn(infer_control::watch::watch(live.clone()));
     fs::write(&path, watched("two")).unwrap();
     eventually(async || {
-        let source = live.app().config.models["text"].source.to_string();
+        let source = live.registry().config.models["text"].source.to_string();
         source.ends_with("three")
     })
     .await;

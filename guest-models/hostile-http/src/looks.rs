@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use guest_sdk::bindings::handler::wasi::cli::{stderr, stdin, stdout};
 use guest_sdk::bindings::handler::wasi::clocks::{monotonic_clock, wall_clock};
 use guest_sdk::bindings::handler::wasi::random::random as randomness;
-use guest_sdk::http::{Broken, Method, Request, Respond, send};
+use guest_sdk::http::{HttpError, Method, Request, Respond, send};
 
 use crate::exchange::{query, say};
 
 /// The request as received: a line for the method and the path, one for each header field, the
 /// body.
-pub(crate) fn echo(request: &mut Request, respond: Respond) -> Result<(), Broken> {
+pub(crate) fn echo(request: &mut Request, respond: Respond) -> Result<(), HttpError> {
     let body = request.read()?;
     let mut text = format!("{:?} {}\n", request.method, request.path);
     for (name, value) in &request.headers {
@@ -22,7 +22,7 @@ pub(crate) fn echo(request: &mut Request, respond: Respond) -> Result<(), Broken
 }
 
 /// Standard input, and the two streams that go to the log.
-pub(crate) fn around(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+pub(crate) fn around(_: &mut Request, respond: Respond) -> Result<(), HttpError> {
     let input = stdin::get_stdin().blocking_read(100);
     let _ = stdout::get_stdout().blocking_write_and_flush(b"to standard output\nand its second line");
     let _ = stderr::get_stderr().blocking_write_and_flush(b"to standard \x1b[31merror\n");
@@ -33,7 +33,7 @@ pub(crate) fn around(_: &mut Request, respond: Respond) -> Result<(), Broken> {
 }
 
 /// Both clocks, before and after some work.
-pub(crate) fn clocks(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+pub(crate) fn clocks(_: &mut Request, respond: Respond) -> Result<(), HttpError> {
     let read = || (wall_clock::now(), monotonic_clock::now());
     let (wall, monotonic) = read();
     monotonic_clock::subscribe_duration(5_000_000).block();
@@ -44,12 +44,12 @@ pub(crate) fn clocks(_: &mut Request, respond: Respond) -> Result<(), Broken> {
 }
 
 /// Random numbers.
-pub(crate) fn random(_: &mut Request, respond: Respond) -> Result<(), Broken> {
+pub(crate) fn random(_: &mut Request, respond: Respond) -> Result<(), HttpError> {
     say(respond, &format!("{} {:?}", randomness::get_random_u64(), randomness::get_random_bytes(8)))
 }
 
 /// Requests the URL of the query, and passes its response on.
-pub(crate) fn fetch(request: &mut Request, respond: Respond) -> Result<(), Broken> {
+pub(crate) fn fetch(request: &mut Request, respond: Respond) -> Result<(), HttpError> {
     match send(&Method::Get, query(request), &[], b"") {
         Ok(mut response) => {
             let mut writer = respond.begin(response.status, &[])?;
@@ -63,7 +63,7 @@ pub(crate) fn fetch(request: &mut Request, respond: Respond) -> Result<(), Broke
 }
 
 /// Requests the URL of the query twenty times, and answers with the number of successes.
-pub(crate) fn fetch_many(request: &mut Request, respond: Respond) -> Result<(), Broken> {
+pub(crate) fn fetch_many(request: &mut Request, respond: Respond) -> Result<(), HttpError> {
     let sent = (0..20).filter(|_| send(&Method::Get, query(request), &[], b"").is_ok()).count();
     say(respond, &sent.to_string())
 }

@@ -67,8 +67,8 @@ impl Request {
     /// # Errors
     ///
     /// When it was already read, or is cut off.
-    pub fn read(&mut self) -> Result<Vec<u8>, Broken> {
-        let body = self.request.consume().map_err(|()| Broken("the body was already read".to_owned()))?;
+    pub fn read(&mut self) -> Result<Vec<u8>, HttpError> {
+        let body = self.request.consume().map_err(|()| HttpError("the body was already read".to_owned()))?;
         let mut body = Body::new(body)?;
         let mut whole = Vec::new();
         while let Some(piece) = body.read()? {
@@ -88,9 +88,9 @@ impl Respond {
     /// # Errors
     ///
     /// When a header or the status is invalid.
-    pub fn begin(self, status: u16, headers: &[(String, Vec<u8>)]) -> Result<Writer, Broken> {
+    pub fn begin(self, status: u16, headers: &[(String, Vec<u8>)]) -> Result<Writer, HttpError> {
         let response = OutgoingResponse::new(fields(headers)?);
-        response.set_status_code(status).map_err(|()| Broken(format!("invalid status {status}")))?;
+        response.set_status_code(status).map_err(|()| HttpError(format!("invalid status {status}")))?;
         let writer = Writer::new(response.body())?;
         ResponseOutparam::set(self.0, Ok(response));
         Ok(writer)
@@ -101,7 +101,7 @@ impl Respond {
     /// # Errors
     ///
     /// As for [`Respond::begin`], or when the client has disconnected.
-    pub fn send(self, status: u16, kind: &str, body: &[u8]) -> Result<(), Broken> {
+    pub fn send(self, status: u16, kind: &str, body: &[u8]) -> Result<(), HttpError> {
         let headers = [("content-type", kind), ("content-length", &body.len().to_string())]
             .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
         let mut writer = self.begin(status, &headers)?;
@@ -124,8 +124,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    fn new(body: Result<OutgoingBody, ()>) -> Result<Self, Broken> {
-        let taken = || Broken("the body was already taken".to_owned());
+    fn new(body: Result<OutgoingBody, ()>) -> Result<Self, HttpError> {
+        let taken = || HttpError("the body was already taken".to_owned());
         let body = body.map_err(|()| taken())?;
         let stream = body.write().map_err(|()| taken())?;
         Ok(Writer { stream, body })
@@ -136,12 +136,12 @@ impl Writer {
     /// # Errors
     ///
     /// When the reader has disconnected.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), HttpError> {
         // Maximum that this call of the standard accepts.
         const ONCE: usize = 4096;
         bytes
             .chunks(ONCE)
-            .try_for_each(|piece| self.stream.blocking_write_and_flush(piece).map_err(Broken::from))
+            .try_for_each(|piece| self.stream.blocking_write_and_flush(piece).map_err(HttpError::from))
     }
 
     /// Ends the body.
@@ -149,9 +149,9 @@ impl Writer {
     /// # Errors
     ///
     /// When its length differs from its `content-length`.
-    pub fn finish(self) -> Result<(), Broken> {
+    pub fn finish(self) -> Result<(), HttpError> {
         drop(self.stream);
-        OutgoingBody::finish(self.body, None).map_err(Broken::from)
+        OutgoingBody::finish(self.body, None).map_err(HttpError::from)
     }
 }
 
@@ -164,8 +164,8 @@ pub struct Body {
 }
 
 impl Body {
-    fn new(body: IncomingBody) -> Result<Self, Broken> {
-        let stream = body.stream().map_err(|()| Broken("the body was already read".to_owned()))?;
+    fn new(body: IncomingBody) -> Result<Self, HttpError> {
+        let stream = body.stream().map_err(|()| HttpError("the body was already read".to_owned()))?;
         Ok(Body { stream, _body: body })
     }
 
@@ -174,7 +174,7 @@ impl Body {
     /// # Errors
     ///
     /// When it is cut off.
-    pub fn read(&mut self) -> Result<Option<Vec<u8>>, Broken> {
+    pub fn read(&mut self) -> Result<Option<Vec<u8>>, HttpError> {
         match self.stream.blocking_read(PIECE_BYTES as u64) {
             Ok(piece) => Ok(Some(piece)),
             Err(StreamError::Closed) => Ok(None),
@@ -206,9 +206,9 @@ pub fn send(
     url: &str,
     headers: &[(String, Vec<u8>)],
     body: &[u8],
-) -> Result<Response, Broken> {
+) -> Result<Response, HttpError> {
     let (scheme, rest) =
-        url.split_once("://").ok_or_else(|| Broken(format!("invalid URL `{url}`: missing scheme")))?;
+        url.split_once("://").ok_or_else(|| HttpError(format!("invalid URL `{url}`: missing scheme")))?;
     let scheme = match scheme {
         "http" => Scheme::Http,
         "https" => Scheme::Https,
@@ -216,8 +216,8 @@ pub fn send(
     };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let request = OutgoingRequest::new(fields(headers)?);
-    let wrong = |part: &str| Broken(format!("invalid URL `{url}`: invalid {part}"));
-    request.set_method(method).map_err(|()| Broken(format!("invalid method {method:?}")))?;
+    let wrong = |part: &str| HttpError(format!("invalid URL `{url}`: invalid {part}"));
+    request.set_method(method).map_err(|()| HttpError(format!("invalid method {method:?}")))?;
     request.set_scheme(Some(&scheme)).map_err(|()| wrong("scheme"))?;
     request.set_authority(Some(authority)).map_err(|()| wrong("host"))?;
     request
@@ -230,33 +230,33 @@ pub fn send(
     let response = loop {
         match answer.get() {
             Some(Ok(response)) => break response?,
-            Some(Err(())) => return Err(Broken("the response was already taken".to_owned())),
+            Some(Err(())) => return Err(HttpError("the response was already taken".to_owned())),
             None => answer.subscribe().block(),
         }
     };
-    let body = response.consume().map_err(|()| Broken("the response was already read".to_owned()))?;
+    let body = response.consume().map_err(|()| HttpError("the response was already read".to_owned()))?;
     Ok(Response { status: response.status(), headers: response.headers().entries(), body: Body::new(body)? })
 }
 
-fn fields(headers: &[(String, Vec<u8>)]) -> Result<Fields, Broken> {
-    Fields::from_list(headers).map_err(|error| Broken(format!("invalid header: {error}")))
+fn fields(headers: &[(String, Vec<u8>)]) -> Result<Fields, HttpError> {
+    Fields::from_list(headers).map_err(|error| HttpError(format!("invalid header: {error}")))
 }
 
 /// Error of a request or response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken(String);
+pub struct HttpError(String);
 
-impl fmt::Display for Broken {
+impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for HttpError {}
 
-impl From<ErrorCode> for Broken {
+impl From<ErrorCode> for HttpError {
     fn from(code: ErrorCode) -> Self {
-        Broken(match code {
+        HttpError(match code {
             ErrorCode::HttpRequestDenied => "the configuration does not allow this request".to_owned(),
             ErrorCode::InternalError(Some(message)) => message,
             code => format!("{code:?}"),
@@ -264,9 +264,9 @@ impl From<ErrorCode> for Broken {
     }
 }
 
-impl From<StreamError> for Broken {
+impl From<StreamError> for HttpError {
     fn from(error: StreamError) -> Self {
-        Broken(match error {
+        HttpError(match error {
             StreamError::Closed => "the other side has closed the stream".to_owned(),
             StreamError::LastOperationFailed(error) => error.to_debug_string(),
         })

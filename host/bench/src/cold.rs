@@ -41,10 +41,10 @@ pub(super) async fn measure(
     let first_inference_ms = began.elapsed().as_secs_f64() * 1e3;
     let mut cold = Cold { compile_ms: None, deserialize_us: None, instantiate_us: None, first_inference_ms };
     cold.instantiate_us = first.stages.instance.map(|instance| instance.instantiate.as_secs_f64() * 1e6);
-    if let (Through::Sandbox { policy, .. }, Some(app)) = (&through, &subject.app) {
+    if let (Through::Sandbox { loaded, .. }, Some(registry)) = (&through, &subject.registry) {
         progress.set_message("compiling the guest");
-        let bytes = subject::guest_bytes(app, policy)?;
-        let cost = app.sandbox.start_cost(policy.component.name(), &bytes)?;
+        let bytes = subject::guest_bytes(registry, loaded)?;
+        let cost = registry.sandbox.start_cost(loaded.component.name(), &bytes)?;
         cold.compile_ms = Some(cost.compile.as_secs_f64() * 1e3);
         cold.deserialize_us = Some(cost.deserialize.as_secs_f64() * 1e6);
     }

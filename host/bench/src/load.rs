@@ -207,7 +207,7 @@ impl Iterator for Arrivals {
 #[cfg(test)]
 mod tests {
     use infer_config::{Config, Origin};
-    use infer_control::registry::App;
+    use infer_control::registry::Registry;
 
     use super::*;
     use crate::args::{BenchTask, PrefixCache};
@@ -236,8 +236,8 @@ mod tests {
     #[tokio::test]
     async fn latency_counts_from_when_a_request_was_due() {
         let config = "[models.m]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n";
-        let app = App::load(Config::parse(config, &Origin::Builtin).unwrap()).unwrap();
-        let model = app.models["m"].clone();
+        let registry = Registry::load(Config::parse(config, &Origin::Builtin).unwrap()).unwrap();
+        let model = registry.models["m"].clone();
         let work = Work::new(BenchTask::Tensor, 1, Some(model.card()), false, None).unwrap();
         let path = Path {
             through: Through::Native(model),

@@ -39,7 +39,7 @@ pub(super) enum Through {
     /// The engine, without a sandbox.
     Native(Arc<Model>),
     /// A fresh guest instance for each request.
-    Sandbox { policy: Arc<LoadedComponent>, model: Arc<str> },
+    Sandbox { loaded: Arc<LoadedComponent>, model: Arc<str> },
     /// A server.
     Http(Arc<Client>),
 }
@@ -48,7 +48,7 @@ pub(super) enum Through {
 pub(super) enum Prepared {
     Language { model: Arc<Model>, request: Request, session: Session },
     Tensors { model: Arc<Model>, inputs: Vec<(String, Tensor)> },
-    Guest { policy: Arc<LoadedComponent>, model: Arc<str>, twin: Option<String>, input: GuestInput },
+    Guest { loaded: Arc<LoadedComponent>, model: Arc<str>, twin: Option<String>, input: GuestInput },
     Http { client: Arc<Client>, request: crate::client::Request },
 }
 
@@ -100,7 +100,7 @@ impl Path {
             (Through::Native(model), _) => {
                 Prepared::Tensors { model: model.clone(), inputs: self.work.ready_tensors() }
             }
-            (Through::Sandbox { policy, model }, item) => {
+            (Through::Sandbox { loaded, model }, item) => {
                 let input = match (self.work.task, item) {
                     (BenchTask::Moderate, Item::Text(text)) => GuestInput::Moderate(vec![Part::Text(text)]),
                     (BenchTask::Moderate, Item::Image(image)) => {
@@ -110,7 +110,7 @@ impl Path {
                     (_, Item::Tensors(inputs)) => GuestInput::Predict(inputs.guest.clone()),
                     (_, item) => GuestInput::Predict(Arc::new(work::tensors(work::request(item)))),
                 };
-                Prepared::Guest { policy: policy.clone(), model: model.clone(), twin: identity, input }
+                Prepared::Guest { loaded: loaded.clone(), model: model.clone(), twin: identity, input }
             }
             (Through::Http(client), item) => Prepared::Http {
                 client: client.clone(),
@@ -145,9 +145,9 @@ impl Path {
                 let tokens = reply.usage.unwrap_or_default();
                 Ok(Reply { stages: Stages { queue, compute, instance: None, batch, tokens }, said: None })
             }
-            Prepared::Guest { policy, model, twin, input } => {
-                let renamed = twin.map(|name| policy.component.renamed(&name));
-                guest(renamed.as_ref().unwrap_or(&policy.component), &model, &input, deadline).await
+            Prepared::Guest { loaded, model, twin, input } => {
+                let renamed = twin.map(|name| loaded.component.renamed(&name));
+                guest(renamed.as_ref().unwrap_or(&loaded.component), &model, &input, deadline).await
             }
             Prepared::Http { client, request } => {
                 let body = client.send(request, deadline).await?;

@@ -109,7 +109,7 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
     let quality = measure_quality(&subject, &work, arguments, &progress).await?;
     progress.finish_and_clear();
 
-    let mut warnings = advice::of_machine(then, Ticks::now(), subject.app.is_some());
+    let mut warnings = advice::of_machine(then, Ticks::now(), subject.registry.is_some());
     warnings.extend(rows.warnings);
     Ok(Report {
         dummy: subject.dummy,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use infer_config::{ComponentConfig, Config, ModelConfig, Place};
 use infer_control::component::component_bytes;
-use infer_control::registry::{App, LoadedComponent};
+use infer_control::registry::{LoadedComponent, Registry};
 use infer_engine::{Model, Task};
 use infer_models::dummy::Mix;
 use infer_models::source::Source;
@@ -40,7 +40,7 @@ pub(super) struct Subject {
     /// Paths in the order of the rows; at least one.
     pub(super) ways: Vec<Through>,
     /// `None` if a server is measured.
-    pub(super) app: Option<Arc<App>>,
+    pub(super) registry: Option<Arc<Registry>>,
     pub(super) model: Option<Arc<Model>>,
     /// The server of the http row, in this process; dropping this stops it.
     _server: Option<oneshot::Sender<()>>,
@@ -108,15 +108,16 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
             (COMPONENT.to_owned(), Some((name, task)))
         }
     };
-    let app = tokio::task::spawn_blocking(|| App::load(config)).await.context("loading ended")??;
-    let app = Arc::new(app);
+    let registry =
+        tokio::task::spawn_blocking(|| Registry::load(config)).await.context("loading ended")??;
+    let registry = Arc::new(registry);
     let load_ms = began.elapsed().as_secs_f64() * 1e3;
-    let policy = app.components[&component].clone();
+    let loaded = registry.components[&component].clone();
     let task = match &wanted {
         Some((_, task)) => *task,
-        None => task_of_component(arguments.task, &policy)?,
+        None => task_of_component(arguments.task, &loaded)?,
     };
-    let models = policy.component.models();
+    let models = loaded.component.models();
     let language = models.values().find(|model| model.language().is_some());
     let (asked_as, model) = models
         .iter()
@@ -130,17 +131,17 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     }
     let mut server = None;
     if !arguments.native {
-        ways.push(Through::Sandbox { policy: policy.clone(), model: asked_as.into() });
+        ways.push(Through::Sandbox { loaded: loaded.clone(), model: asked_as.into() });
         let routed = matches!(task, BenchTask::Moderate | BenchTask::Classify);
-        if let (Some(route), true, PrefixCache::On) = (&policy.route, routed, arguments.prefix_cache) {
-            let (authority, stop) = serve(&app).await?;
+        if let (Some(route), true, PrefixCache::On) = (&loaded.route, routed, arguments.prefix_cache) {
+            let (authority, stop) = serve(&registry).await?;
             ways.push(Through::Http(Arc::new(Client::new(&authority, route))));
             server = Some(stop);
         }
     }
     let backend = match model.language() {
         Some(language) => language.instruction_set(),
-        None => app.runtime.backend(),
+        None => registry.runtime.backend(),
     };
     let capacity = model.capacity();
     let facts = Facts {
@@ -160,7 +161,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
         same_work: model.language().is_some() || task == BenchTask::Tensor,
         of_images: models.values().all(|model| model.card().task == Task::ImageClassification),
         ways,
-        app: Some(app.clone()),
+        registry: Some(registry.clone()),
         model: Some(model),
         _server: server,
     })
@@ -200,8 +201,8 @@ fn task_of_model(asked: Option<BenchTask>, model: Task, name: &str) -> anyhow::R
     Ok(task)
 }
 
-fn task_of_component(asked: Option<BenchTask>, policy: &LoadedComponent) -> anyhow::Result<BenchTask> {
-    let component = &policy.component;
+fn task_of_component(asked: Option<BenchTask>, loaded: &LoadedComponent) -> anyhow::Result<BenchTask> {
+    let component = &loaded.component;
     let language = component.models().values().any(|model| model.language().is_some());
     let fitting: &[BenchTask] = match component.world() {
         World::Moderator => &[BenchTask::Moderate],
@@ -254,13 +255,13 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
     }
 }
 
-/// Serves `app` on a free local port.
-async fn serve(app: &Arc<App>) -> anyhow::Result<(String, oneshot::Sender<()>)> {
+/// Serves `registry` on a free local port.
+async fn serve(registry: &Arc<Registry>) -> anyhow::Result<(String, oneshot::Sender<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on 127.0.0.1")?;
     let authority = listener.local_addr().context("the listener has no address")?.to_string();
     let (stop, stopped) = oneshot::channel();
     let listeners = Listeners::from(listener);
-    let service = Service::new(app.clone(), listeners.admin_address(), None);
+    let service = Service::new(registry.clone(), listeners.admin_address(), None);
     tokio::spawn(infer_server::serve::run(service, listeners, async {
         let _ = stopped.await;
     }));
@@ -351,7 +352,7 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
         facts,
         same_work: false,
         ways: vec![Through::Http(Arc::new(Client::new(&server.authority, &path)))],
-        app: None,
+        registry: None,
         model: None,
         _server: None,
     })
@@ -367,8 +368,8 @@ fn names<N: std::fmt::Display>(names: impl IntoIterator<Item = N>) -> String {
 /// # Errors
 ///
 /// If its file can no longer be read.
-pub(super) fn guest_bytes(app: &App, policy: &LoadedComponent) -> anyhow::Result<Vec<u8>> {
-    let config = app.config.components.get(policy.component.name());
+pub(super) fn guest_bytes(registry: &Registry, loaded: &LoadedComponent) -> anyhow::Result<Vec<u8>> {
+    let config = registry.config.components.get(loaded.component.name());
     let source = &config.context("the component is configured")?.source;
-    Ok(component_bytes(policy.component.name(), source)?.into_owned())
+    Ok(component_bytes(loaded.component.name(), source)?.into_owned())
 }

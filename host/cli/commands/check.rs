@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use infer_config::{Change, Config};
 use infer_control::live::self_test;
 use infer_control::live::self_test::Tested;
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_models::weights::Reuse;
 use infer_server::serve::tls::Tls;
 use infer_server::threads::block_on;
@@ -20,29 +20,29 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
     for model in config.models.values_mut().filter(|model| model.reuse == Reuse::All) {
         model.reuse = Reuse::Packed;
     }
-    let app = App::load(config)?;
-    let tested = block_on(self_test::run(&app, None))??;
+    let registry = Registry::load(config)?;
+    let tested = block_on(self_test::run(&registry, None))??;
     if let Some(other) = &arguments.diff {
         let before = match other {
-            Some(path) => App::load(Config::load(Some(path))?)?.resolved(),
-            None => admin::state(&app.config, &arguments.server)?,
+            Some(path) => Registry::load(Config::load(Some(path))?)?.resolved(),
+            None => admin::state(&registry.config, &arguments.server)?,
         };
-        return changes(&before.changes(&app.resolved()), out);
+        return changes(&before.changes(&registry.resolved()), out);
     }
-    let server = &app.config.server;
-    writeln!(out, "configuration  {}", app.config.origin)?;
-    writeln!(out, "backend        {}", app.runtime.describe())?;
-    listen(&app.config, out)?;
+    let server = &registry.config.server;
+    writeln!(out, "configuration  {}", registry.config.origin)?;
+    writeln!(out, "backend        {}", registry.runtime.describe())?;
+    listen(&registry.config, out)?;
     writeln!(
         out,
         "requests       deadline {} ms, body up to {} bytes, {} instances, {} waiting",
         server.deadline.as_millis(),
         server.max_body_bytes,
-        app.config.sandbox.instances,
-        app.config.sandbox.waiting
+        registry.config.sandbox.instances,
+        registry.config.sandbox.waiting
     )?;
-    for (name, config) in &app.config.models {
-        let model = app.models[name].resident().context("a model that was just loaded is not there")?;
+    for (name, config) in &registry.config.models {
+        let model = registry.models[name].loaded().context("a model that was just loaded is not there")?;
         let card = model.card();
         writeln!(out, "\nmodel {name}")?;
         writeln!(out, "  source       {}", config.source)?;
@@ -92,17 +92,17 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
             writeln!(out, "  DUMMY        random weights: its answers mean nothing")?;
         }
     }
-    for (name, config) in &app.config.components {
-        let policy = &app.components[name];
-        let limits = policy.component.limits();
+    for (name, config) in &registry.config.components {
+        let loaded = &registry.components[name];
+        let limits = loaded.component.limits();
         writeln!(out, "\ncomponent {name}")?;
         writeln!(out, "  source       {}", config.source)?;
-        writeln!(out, "  hash         {}", policy.hash)?;
-        match &policy.route {
-            Some(route) => writeln!(out, "  route        POST {route} ({})", policy.component.world())?,
-            None => writeln!(out, "  route        none ({})", policy.component.world())?,
+        writeln!(out, "  hash         {}", loaded.hash)?;
+        match &loaded.route {
+            Some(route) => writeln!(out, "  route        POST {route} ({})", loaded.component.world())?,
+            None => writeln!(out, "  route        none ({})", loaded.component.world())?,
         }
-        for (wanted, model) in policy.component.models() {
+        for (wanted, model) in loaded.component.models() {
             writeln!(out, "  model        {wanted} = {}", model.name())?;
         }
         writeln!(

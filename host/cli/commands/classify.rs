@@ -27,13 +27,14 @@ struct Label {
 }
 
 pub(super) fn run(config: Config, arguments: &Classify, out: &mut impl Write) -> anyhow::Result<()> {
-    let app = component::load_component(config, arguments.component.as_deref())?;
-    let policy = app.component(arguments.component.as_deref(), World::Classifier)?;
+    let registry = component::load_component(config, arguments.component.as_deref())?;
+    let loaded = registry.component(arguments.component.as_deref(), World::Classifier)?;
     block_on(async {
         for (index, path) in arguments.files.iter().enumerate() {
             let image = component::read(path)?;
             let began = std::time::Instant::now();
-            let outcome = policy.component.classify(&component::request(&app), &image, arguments.top).await;
+            let outcome =
+                loaded.component.classify(&component::request(&registry), &image, arguments.top).await;
             let labels = outcome.result.with_context(|| format!("cannot classify `{}`", path.display()))?;
             let labels = labels
                 .into_iter()

@@ -6,20 +6,20 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use infer_config::Config;
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_engine::files;
 
 /// Loads the chosen component and its models.
-pub(super) fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<App> {
+pub(super) fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<Registry> {
     if let Some(name) = name {
         config.retain_components(|component| component == name);
     }
-    App::load(config)
+    Registry::load(config)
 }
 
 /// A request from the command line.
-pub(super) fn request(app: &App) -> infer_sandbox::Request {
-    infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + app.config.server.deadline)
+pub(super) fn request(registry: &Registry) -> infer_sandbox::Request {
+    infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + registry.config.server.deadline)
 }
 
 /// Maximum size of an image file.

@@ -16,9 +16,9 @@ use crate::cli::{Format, Moderate};
 
 pub(super) fn run(config: Config, arguments: &Moderate, out: &mut impl Write) -> anyhow::Result<()> {
     let parts = parts(arguments)?;
-    let app = component::load_component(config, arguments.component.as_deref())?;
-    let policy = app.component(arguments.component.as_deref(), World::Moderator)?;
-    let response = block_on(routes::respond(policy, &component::request(&app), vec![parts]))?
+    let registry = component::load_component(config, arguments.component.as_deref())?;
+    let loaded = registry.component(arguments.component.as_deref(), World::Moderator)?;
+    let response = block_on(routes::respond(loaded, &component::request(&registry), vec![parts]))?
         .map_err(|(_, error)| error)
         .context("cannot moderate the input")?;
     match arguments.output.output {

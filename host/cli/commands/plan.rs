@@ -18,12 +18,12 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
     }
     writeln!(out, "{:<26} {:<42} {:>13} {:>13}", "PART", "WHAT", "EXPECTED", "AT MOST")?;
     for part in &plan.parts {
-        let what = if part.mapped { format!("{} (page cache)", part.what) } else { part.what.clone() };
-        let (bytes, most) = (mebibytes(part.bytes), mebibytes(part.most_bytes));
-        writeln!(out, "{:<26} {what:<42} {bytes:>13} {most:>13}", part.subject)?;
+        let label = if part.mapped { format!("{} (page cache)", part.label) } else { part.label.clone() };
+        let (bytes, max) = (mebibytes(part.bytes), mebibytes(part.max_bytes));
+        writeln!(out, "{:<26} {label:<42} {bytes:>13} {max:>13}", part.subject)?;
     }
-    let most: u64 = plan.parts.iter().map(|part| part.most_bytes).sum();
-    writeln!(out, "{:<69} {:>13} {:>13}", "TOTAL", mebibytes(plan.bytes), mebibytes(most))?;
+    let max: u64 = plan.parts.iter().map(|part| part.max_bytes).sum();
+    writeln!(out, "{:<69} {:>13} {:>13}", "TOTAL", mebibytes(plan.bytes), mebibytes(max))?;
     match plan.contract_bytes {
         None => writeln!(out, "\nno `memory_bytes` under [server]: nothing holds requests to a total")?,
         Some(contract) => writeln!(

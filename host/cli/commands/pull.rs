@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
         );
     };
     let card = weights::list(&source)?.card;
-    if weights::way_out(&card, &source).is_none() {
+    if weights::remedy(&card, &source).is_none() {
         anyhow::bail!(
             "the card of `{name}` has no `download`, so its files come with it; one of `{}` can be pulled",
             pullable().collect::<Vec<_>>().join("`, `")
@@ -41,8 +41,12 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
         Some(store) => store.model(name)?,
         None => Folder::open(&folder).with_context(|| format!("cannot open `{}`", folder.display()))?,
     };
-    let target =
-        Target { folder: &opened, store: store.as_ref(), carrier: arguments.from, index: arguments.index() };
+    let target = Target {
+        folder: &opened,
+        store: store.as_ref(),
+        transport: arguments.from,
+        index: arguments.index(),
+    };
     let outcome = pull::pull(&card, &target, |failure| {
         let _ = writeln!(out, "{failure}");
     });
@@ -52,15 +56,15 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
             place.display(),
             file.bytes,
             file.sha256,
-            weights::by_hand(&card)
+            weights::manual_download(&card)
         )
     })?;
     match outcome {
         Outcome::Present => writeln!(out, "`{}` is there and as its card says", place.display())?,
-        Outcome::Fetched(carrier) => {
+        Outcome::Fetched(transport) => {
             writeln!(
                 out,
-                "`{}` is fetched ({carrier}) and verified: sha256 {}",
+                "`{}` is fetched ({transport}) and verified: sha256 {}",
                 place.display(),
                 file.sha256
             )?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use infer_config::{Address, Config, ServerConfig};
 use infer_control::live::Live;
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use infer_control::watch;
 use infer_server::abort::Abort;
 use infer_server::serve;
@@ -34,20 +34,20 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Serve) -> anyhow::Result<()
         // Bind first, so that an address in use is reported before any model is loaded.
         let listeners = Listeners::bind(&config.server).await?;
         let began = Instant::now();
-        let app = Arc::new(tokio::task::spawn_blocking(|| App::load(config)).await??);
-        announce(&app, &listeners, began)?;
+        let registry = Arc::new(tokio::task::spawn_blocking(|| Registry::load(config)).await??);
+        announce(&registry, &listeners, began)?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
         let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
         let tls = listeners.tls().cloned();
         let service = Service::new(
-            app,
+            registry,
             listeners.admin_address(),
             Some(Box::new(move || read(path.as_deref(), listen.as_ref()))),
         );
         let reloads = [
             Abort(tokio::spawn(reload_on_hangup(service.live().clone(), tls, hangup))),
             Abort(tokio::spawn(watch::watch(service.live().clone()))),
-            Abort(tokio::spawn(watch::rest(service.live().clone()))),
+            Abort(tokio::spawn(watch::unload_idle(service.live().clone()))),
         ];
         let stop = async move {
             tokio::select! {
@@ -110,19 +110,19 @@ fn raise_file_limit(server: &mut ServerConfig) {
     }
 }
 
-fn announce(app: &App, listeners: &Listeners, began: Instant) -> anyhow::Result<()> {
-    info!(backend = app.runtime.backend(), "{}", app.runtime.describe());
-    for policy in app.components.values() {
-        let component = &policy.component;
-        if let Some(route) = &policy.route {
+fn announce(registry: &Registry, listeners: &Listeners, began: Instant) -> anyhow::Result<()> {
+    info!(backend = registry.runtime.backend(), "{}", registry.runtime.describe());
+    for loaded in registry.components.values() {
+        let component = &loaded.component;
+        if let Some(route) = &loaded.route {
             let models: Vec<_> = component.models().values().map(|model| model.name()).collect();
             info!(route, component = component.name(), models = models.join(","), "serving");
         }
     }
     let url = listeners.url().context("the listener has no address")?;
-    let server = &app.config.server;
-    if !app.config.keys.is_empty() {
-        info!(keys = app.config.keys.len(), "requests need one of the configured keys");
+    let server = &registry.config.server;
+    if !registry.config.keys.is_empty() {
+        info!(keys = registry.config.keys.len(), "requests need one of the configured keys");
         if server.tls.is_none() && !server.listen.ip().is_loopback() {
             warn!(
                 "keys are sent in clear: there is no [server.tls], and `listen` is reached from other machines"
@@ -140,6 +140,6 @@ fn announce(app: &App, listeners: &Listeners, began: Instant) -> anyhow::Result<
         info!("the operator's own endpoints are on http://{address}");
     }
     let load_ms = began.elapsed().as_millis() as u64;
-    info!(load_ms, config = %app.config.origin, "listening on {url}");
+    info!(load_ms, config = %registry.config.origin, "listening on {url}");
     Ok(())
 }

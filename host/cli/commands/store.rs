@@ -32,7 +32,7 @@ pub(super) fn list(arguments: &Output, out: &mut impl Write) -> anyhow::Result<(
         let sha256 = sha256.as_deref().map_or("", |digits| &digits[..12]);
         writeln!(out, "{name:<20} {bytes:>13}  {sha256:<12}  {state:<24}  {path}")?;
     }
-    for blob in store.unnamed()? {
+    for blob in store.unreferenced()? {
         writeln!(out, "(no model) {}", blob.display())?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The live snapshot, and its replacement when the configuration changes, while requests continue.
 //!
-//! An `App` is everything that a request may use: models, components, routes, keys, limits. A
+//! An `Registry` is everything that a request may use: models, components, routes, keys, limits. A
 //! request takes the live one when its head has arrived and keeps it to its end, so an answer comes
 //! from exactly one snapshot. A reload builds the next one beside it and loads only the parts that
 //! have changed. It runs the self-tests, swaps the snapshot atomically, and unloads the parts that
@@ -28,22 +28,22 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info};
 use utoipa::ToSchema;
 
-use crate::registry::{App, Version};
+use crate::registry::{Registry, Version};
 
 /// Reads the configuration again, for a reload.
 pub type Read = Box<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 
-/// Publishes the next [`App`] to the listeners; called at the moment when it becomes live.
-pub type Publish = Box<dyn Fn(&Arc<App>) + Send + Sync>;
+/// Publishes the next [`Registry`] to the listeners; called at the moment when it becomes live.
+pub type Publish = Box<dyn Fn(&Arc<Registry>) + Send + Sync>;
 
-/// The live [`App`], and its replacement by a reload.
+/// The live [`Registry`], and its replacement by a reload.
 pub struct Live {
-    current: ArcSwap<App>,
-    /// `None` for an app that is never replaced.
+    current: ArcSwap<Registry>,
+    /// `None` for a registry that is never replaced.
     read: Option<Read>,
     publish: Publish,
     /// Held across loading, so only one reload runs at a time. Each waits until the previous one
-    /// has drained, so at most two apps are in memory.
+    /// has drained, so at most two registries are in memory.
     turn: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -66,7 +66,7 @@ pub struct Report {
 /// A reload that failed; the live snapshot is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {error:#}; what was served before is served on", step = .step.words())]
-pub struct Refused {
+pub struct ReloadError {
     /// The step that failed.
     pub step: Step,
     /// The problem, and the remedy.
@@ -105,37 +105,37 @@ impl Step {
         }
     }
 
-    fn refuse(self, error: impl Into<anyhow::Error>) -> Refused {
-        Refused { step: self, error: error.into() }
+    fn refuse(self, error: impl Into<anyhow::Error>) -> ReloadError {
+        ReloadError { step: self, error: error.into() }
     }
 }
 
 impl Live {
-    /// Serves `app`. A reload calls `read` for the next configuration and `publish` with the next
-    /// app. Without `read`, every reload fails.
+    /// Serves `registry`. A reload calls `read` for the next configuration and `publish` with the
+    /// next registry. Without `read`, every reload fails.
     #[must_use]
-    pub fn new(app: Arc<App>, read: Option<Read>, publish: Publish) -> Arc<Self> {
-        Arc::new(Live { current: ArcSwap::new(app), read, publish, turn: Mutex::new(None) })
+    pub fn new(registry: Arc<Registry>, read: Option<Read>, publish: Publish) -> Arc<Self> {
+        Arc::new(Live { current: ArcSwap::new(registry), read, publish, turn: Mutex::new(None) })
     }
 
-    /// Returns the live app.
+    /// Returns the live registry.
     #[must_use]
-    pub fn app(&self) -> Arc<App> {
+    pub fn registry(&self) -> Arc<Registry> {
         self.current.load_full()
     }
 
-    /// Reads the configuration again and replaces the live app. The reload runs to its end even if
-    /// the caller stops waiting. The outcome is logged and counted.
+    /// Reads the configuration again and replaces the live registry. The reload runs to its end
+    /// even if the caller stops waiting. The outcome is logged and counted.
     ///
     /// # Errors
     ///
-    /// If a step fails, which leaves the live app unchanged.
-    pub async fn reload(self: &Arc<Self>) -> Result<Report, Refused> {
+    /// If a step fails, which leaves the live registry unchanged.
+    pub async fn reload(self: &Arc<Self>) -> Result<Report, ReloadError> {
         let live = self.clone();
         let outcome = tokio::spawn(async move { live.turn().await }).await;
         let outcome = outcome.unwrap_or_else(|failure| Err(Step::Load.refuse(failure)));
-        let app = self.app();
-        let metrics = &app.metrics;
+        let registry = self.registry();
+        let metrics = &registry.metrics;
         match &outcome {
             Ok(Report { applied: false, .. }) => {
                 metrics.reloaded("unchanged");
@@ -157,7 +157,7 @@ impl Live {
         outcome
     }
 
-    async fn turn(self: Arc<Self>) -> Result<Report, Refused> {
+    async fn turn(self: Arc<Self>) -> Result<Report, ReloadError> {
         let mut turn = self.turn.lock().await;
         if let Some(draining) = turn.take() {
             // Without this wait, versions could pile up in memory. It ends, because requests have
@@ -165,42 +165,42 @@ impl Live {
             let _ = draining.await;
         }
         let began = Instant::now();
-        let old = self.app();
+        let old = self.registry();
         let prepare = {
             let (live, old) = (self.clone(), old.clone());
             move || live.prepare(&old)
         };
         let prepared = spawn_blocking(prepare).await.map_err(|failure| Step::Load.refuse(failure))?;
-        let Some((app, changes)) = prepared? else {
+        let Some((registry, changes)) = prepared? else {
             let took_ms = began.elapsed().as_millis() as u64;
             let (models, components) = (Vec::new(), Vec::new());
             return Ok(Report { applied: false, changes: Vec::new(), models, components, took_ms });
         };
-        if let Err(error) = self_test::run(&app, Some(&old)).await {
-            drain::unload(app, old);
+        if let Err(error) = self_test::run(&registry, Some(&old)).await {
+            drain::unload(registry, old);
             return Err(Step::SelfTest.refuse(error));
         }
-        let app = Arc::new(app);
+        let registry = Arc::new(registry);
         let is_new =
             |version: &Version<'_>| old.versions().all(|before| !Arc::ptr_eq(before.model, version.model));
-        let models = app.versions().filter(is_new).map(|version| version.name.to_owned()).collect();
-        let components = app.components.iter().filter(|(name, policy)| {
-            old.components.get(*name).is_none_or(|before| !Arc::ptr_eq(before, policy))
+        let models = registry.versions().filter(is_new).map(|version| version.name.to_owned()).collect();
+        let components = registry.components.iter().filter(|(name, loaded)| {
+            old.components.get(*name).is_none_or(|before| !Arc::ptr_eq(before, loaded))
         });
         let components = components.map(|(name, _)| name.clone()).collect();
-        let retired = Retired::new(&old, &app);
+        let retired = Retired::new(&old, &registry);
         drop(old);
-        (self.publish)(&app);
-        let old = self.current.swap(app.clone());
-        app.take_over();
-        *turn = Some(tokio::spawn(retired.drain(old, app)));
+        (self.publish)(&registry);
+        let old = self.current.swap(registry.clone());
+        registry.activate();
+        *turn = Some(tokio::spawn(retired.drain(old, registry)));
         let took_ms = began.elapsed().as_millis() as u64;
         Ok(Report { applied: true, changes, models, components, took_ms })
     }
 
-    /// Reads the configuration and loads it beside `old`. Returns the new app and the changes, or
-    /// `None` if nothing has changed.
-    fn prepare(&self, old: &App) -> Result<Option<(App, Vec<Change>)>, Refused> {
+    /// Reads the configuration and loads it beside `old`. Returns the new registry and the changes,
+    /// or `None` if nothing has changed.
+    fn prepare(&self, old: &Registry) -> Result<Option<(Registry, Vec<Change>)>, ReloadError> {
         let read = self.read.as_ref().ok_or_else(|| {
             Step::Read.refuse(anyhow::anyhow!("this server was started without a configuration to read"))
         })?;
@@ -213,9 +213,9 @@ impl Live {
             let error = anyhow::anyhow!("{fixed}; start the server again, or put back what was there before");
             return Err(Step::Fixed.refuse(error));
         }
-        let app = old.next(config).map_err(|error| Step::Load.refuse(error))?;
-        let changes = old.resolved().changes(&app.resolved());
-        Ok((!changes.is_empty()).then_some((app, changes)))
+        let registry = old.load_next(config).map_err(|error| Step::Load.refuse(error))?;
+        let changes = old.resolved().changes(&registry.resolved());
+        Ok((!changes.is_empty()).then_some((registry, changes)))
     }
 
     /// Releases everything and waits until `deadline` for computations in flight, which use memory
@@ -226,8 +226,8 @@ impl Live {
             if let Some(draining) = live.turn.into_inner() {
                 tokio::time::timeout_at(deadline.into(), draining).await.ok()?.ok()?;
             }
-            let app = own(live.current.into_inner(), deadline).await?;
-            tokio::time::timeout_at(deadline.into(), spawn_blocking(move || drop(app))).await.ok()?.ok()
+            let registry = own(live.current.into_inner(), deadline).await?;
+            tokio::time::timeout_at(deadline.into(), spawn_blocking(move || drop(registry))).await.ok()?.ok()
         };
         unloaded.await.is_some()
     }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use infer_config::lock::Lock;
 use infer_config::paths::BELOW;
 use infer_config::{ComponentConfig, Config, ModelConfig, Trial};
-use infer_engine::{Card, Mirror, Model, ModelOptions, Runtime, RuntimeOptions, Weights};
+use infer_engine::{Card, Model, ModelOptions, Runtime, RuntimeOptions, Shadow, Weights};
 use infer_models::source::Source;
 use infer_models::weights::{self, Reuse};
 use infer_sandbox::{
@@ -18,9 +18,9 @@ use infer_sandbox::{
 use crate::component::{card_facts, component_bytes, component_hash};
 use crate::metrics::Metrics;
 use crate::plan;
-use crate::registry::{App, Canary, Count, LoadedComponent, Version};
+use crate::registry::{Canary, Count, LoadedComponent, Registry, Version};
 
-impl App {
+impl Registry {
     /// Loads the models, then the components that use them.
     ///
     /// # Errors
@@ -33,42 +33,43 @@ impl App {
         let memory = RequestMemory::new(plan::request_bytes(&config, &runtime)?);
         let sandbox = Sandbox::new(&SandboxOptions { memory, ..config.sandbox.clone() })?;
         let metrics = Metrics::new(sandbox.memory(), runtime.backend());
-        let app = App::empty(config, Arc::new(runtime), Arc::new(sandbox), Arc::new(metrics));
-        let app = app.fill(&[])?.with_trials(None)?;
-        app.take_over();
-        Ok(app)
+        let registry = Registry::empty(config, Arc::new(runtime), Arc::new(sandbox), Arc::new(metrics));
+        let registry = registry.fill(&[])?.with_trials(None)?;
+        registry.activate();
+        Ok(registry)
     }
 
-    /// Loads `config` beside this app. Models and components with the same settings and the same
-    /// bytes are shared. Until [`App::alone`] is called, the request budget is reduced to the
-    /// memory that both apps leave.
+    /// Loads `config` beside this registry. Models and components with the same settings and the
+    /// same bytes are shared. Until [`Registry::restore_memory`] is called, the request budget is
+    /// reduced to the memory that both registries leave.
     ///
     /// # Errors
     ///
-    /// As [`App::load`].
-    pub fn next(&self, config: Config) -> anyhow::Result<Self> {
+    /// As [`Registry::load`].
+    pub fn load_next(&self, config: Config) -> anyhow::Result<Self> {
         plan::request_bytes(&config, &self.runtime)?;
         let beside = plan::request_bytes(&self.beside(&config)?, &self.runtime)
             .context("until the last request of what is replaced has ended")?;
-        self.sandbox.memory().bound(beside);
+        self.sandbox.memory().set_max_bytes(beside);
         let next = self.load_beside(config);
         if next.is_err() {
-            self.alone()?;
+            self.restore_memory()?;
         }
         next
     }
 
-    /// Restores the full request budget, once no other version of this app is in memory.
+    /// Restores the full request budget, once no other version of this registry is in memory.
     ///
     /// # Errors
     ///
     /// If the memory plan cannot be made, because a file of a model is missing.
-    pub fn alone(&self) -> anyhow::Result<()> {
-        self.sandbox.memory().bound(plan::request_bytes(&self.config, &self.runtime)?);
+    pub fn restore_memory(&self) -> anyhow::Result<()> {
+        self.sandbox.memory().set_max_bytes(plan::request_bytes(&self.config, &self.runtime)?);
         Ok(())
     }
 
-    /// Returns `config` plus the models of this app that it would not share, for the memory plan.
+    /// Returns `config` plus the models of this registry that it would not share, for the memory
+    /// plan.
     fn beside(&self, config: &Config) -> anyhow::Result<Config> {
         let mut both = config.clone();
         for (index, Version { name, config: before, .. }) in self.versions().enumerate() {
@@ -94,13 +95,13 @@ impl App {
         } else {
             Arc::new(Sandbox::new(&SandboxOptions { memory, ..wanted.clone() })?)
         };
-        let app = App::empty(config, self.runtime.clone(), sandbox, self.metrics.clone());
-        app.fill(&[self])?.with_trials(Some(self))
+        let registry = Registry::empty(config, self.runtime.clone(), sandbox, self.metrics.clone());
+        registry.fill(&[self])?.with_trials(Some(self))
     }
 
-    /// Loads the models and components of the configuration, sharing those that an app in `known`
-    /// has.
-    fn fill(mut self, known: &[&App]) -> anyhow::Result<Self> {
+    /// Loads the models and components of the configuration, sharing those that a registry in
+    /// `known` has.
+    fn fill(mut self, known: &[&Registry]) -> anyhow::Result<Self> {
         for (name, config) in &self.config.models {
             let lock = self.config.lock.as_ref();
             let model = load_model(&self.runtime, lock, name, config, known);
@@ -115,7 +116,7 @@ impl App {
 
     /// Loads the models' next versions and the components that use a canary, sharing those that
     /// `old` has.
-    fn with_trials(mut self, old: Option<&App>) -> anyhow::Result<Self> {
+    fn with_trials(mut self, old: Option<&Registry>) -> anyhow::Result<Self> {
         let mut shadows = BTreeMap::new();
         {
             let known: Vec<_> = std::iter::once(&self).chain(old).collect();
@@ -127,29 +128,29 @@ impl App {
                     let model = load_model(&self.runtime, lock.as_ref(), name, &config, &known)?;
                     interchangeable(name, self.models[name].card(), model.card())?;
                     let before = old.and_then(|old| old.shadows.get(name));
-                    let same = |mirror: &&Arc<Mirror>| {
-                        Arc::ptr_eq(mirror.next(), &model) && mirror.tolerance() == tolerance
+                    let same = |shadow: &&Arc<Shadow>| {
+                        Arc::ptr_eq(shadow.next(), &model) && shadow.tolerance() == tolerance
                     };
                     Ok(match before.filter(same) {
-                        Some(mirror) => mirror.clone(),
-                        None => Arc::new(Mirror::new(model, tolerance)?),
+                        Some(shadow) => shadow.clone(),
+                        None => Arc::new(Shadow::new(model, tolerance)?),
                     })
                 };
-                let mirror: anyhow::Result<_> = load();
-                shadows.insert(name.clone(), mirror.with_context(|| next.at.to_string())?);
+                let shadow: anyhow::Result<_> = load();
+                shadows.insert(name.clone(), shadow.with_context(|| next.at.to_string())?);
             }
         }
         self.shadows = shadows;
         if let Some((name, percent, config)) = self.config.canary() {
             let at = config.models[&name].at.to_string();
             let (runtime, sandbox) = (self.runtime.clone(), self.sandbox.clone());
-            let app = App::empty(config, runtime, sandbox, self.metrics.clone());
+            let registry = Registry::empty(config, runtime, sandbox, self.metrics.clone());
             let known: Vec<_> = std::iter::once(&self).chain(old).collect();
-            let app = Arc::new(app.fill(&known)?);
-            let cards = (self.models[&name].card(), app.models[&name].card());
+            let registry = Arc::new(registry.fill(&known)?);
+            let cards = (self.models[&name].card(), registry.models[&name].card());
             interchangeable(&name, cards.0, cards.1).with_context(|| at)?;
             let before = old.and_then(|old| old.canary.as_ref());
-            self.canary = Some(Canary::new(name, percent, app, &self, before));
+            self.canary = Some(Canary::new(name, percent, registry, &self, before));
         }
         Ok(self)
     }
@@ -160,13 +161,13 @@ fn load_model(
     lock: Option<&Lock>,
     name: &str,
     config: &ModelConfig,
-    known: &[&App],
+    known: &[&Registry],
 ) -> anyhow::Result<Arc<Model>> {
     let weights = weights_of(name, config)?;
     if let Some(lock) = lock {
         lock.check_model(name, weights.hash())?;
     }
-    if let Some(model) = known.iter().find_map(|app| app.find(name, config, &weights)) {
+    if let Some(model) = known.iter().find_map(|registry| registry.find(name, config, &weights)) {
         return Ok(model.clone());
     }
     let model = Model::load(runtime, name, weights, &config.options)?;
@@ -176,7 +177,7 @@ fn load_model(
         let weights = weights_of(&name, &config).map_err(|error| format!("{error:#}"))?;
         Model::load(&runtime, &name, weights, &config.options).map_err(|error| error.to_string())
     };
-    Ok(Arc::new(model.resting(keep_alive, again)))
+    Ok(Arc::new(model.unload_when_idle(keep_alive, again)))
 }
 
 fn weights_of(name: &str, config: &ModelConfig) -> anyhow::Result<Weights> {
@@ -184,32 +185,33 @@ fn weights_of(name: &str, config: &ModelConfig) -> anyhow::Result<Weights> {
 }
 
 fn load_component(
-    app: &App,
+    registry: &Registry,
     name: &str,
     config: &ComponentConfig,
-    known: &[&App],
+    known: &[&Registry],
 ) -> anyhow::Result<Arc<LoadedComponent>> {
     let bytes = component_bytes(name, &config.source)?;
     let granted: BTreeMap<_, _> = config
         .models
         .iter()
-        .filter_map(|(wanted, model)| Some((wanted.clone(), app.models.get(model)?.clone())))
+        .filter_map(|(wanted, model)| Some((wanted.clone(), registry.models.get(model)?.clone())))
         .collect();
     let hash = component_hash(&bytes);
-    if let Some(lock) = &app.config.lock {
+    if let Some(lock) = &registry.config.lock {
         lock.check_component(name, &hash)?;
     }
-    let canaries = known.iter().filter_map(|app| app.canary.as_ref().map(|canary| &*canary.app));
+    let canaries =
+        known.iter().filter_map(|registry| registry.canary.as_ref().map(|canary| &*canary.registry));
     for old in known.iter().copied().chain(canaries) {
-        if let (Some(policy), Some(before)) = (old.components.get(name), old.config.components.get(name))
+        if let (Some(loaded), Some(before)) = (old.components.get(name), old.config.components.get(name))
             && before.is_same(config)
-            && policy.hash == hash
-            && Arc::ptr_eq(&old.sandbox, &app.sandbox)
+            && loaded.hash == hash
+            && Arc::ptr_eq(&old.sandbox, &registry.sandbox)
             && granted.iter().all(|(wanted, model)| {
-                policy.component.models().get(wanted).is_some_and(|before| Arc::ptr_eq(before, model))
+                loaded.component.models().get(wanted).is_some_and(|before| Arc::ptr_eq(before, model))
             })
         {
-            return Ok(policy.clone());
+            return Ok(loaded.clone());
         }
     }
     let mut settings = config.settings.clone();
@@ -218,11 +220,11 @@ fn load_component(
     }
     let (limits, http) = (config.limits.clone(), config.http.clone());
     let component =
-        app.sandbox.load(name, &bytes, ComponentOptions { models: granted, settings, limits, http })?;
+        registry.sandbox.load(name, &bytes, ComponentOptions { models: granted, settings, limits, http })?;
     if component.world() != World::Handler {
         only_handlers(name, &component, config)?;
     }
-    let calls = app.metrics.recorder(name);
+    let calls = registry.metrics.recorder(name);
     Ok(Arc::new(LoadedComponent {
         component,
         hash,

@@ -176,7 +176,7 @@ impl Metrics {
 
     /// Replaces the models that are reported with `models` and the next versions `next`. Their
     /// counters are read at each scrape.
-    pub fn tell_of<'m>(&self, models: impl Iterator<Item = &'m Arc<Model>>, next: &[&Arc<Model>]) {
+    pub fn set_models<'m>(&self, models: impl Iterator<Item = &'m Arc<Model>>, next: &[&Arc<Model>]) {
         let current = models.map(|model| (Arc::downgrade(model), false));
         let next = next.iter().map(|model| (Arc::downgrade(model), true));
         self.models.store(Arc::new(current.chain(next).collect()));
@@ -315,7 +315,7 @@ impl Collector for Models {
         }
         let queued = |model: &Arc<Model>| Some(model.queue_depth());
         let language =
-            |model: &Arc<Model>, read: fn(&LanguageModel) -> usize| model.resident()?.language().map(read);
+            |model: &Arc<Model>, read: fn(&LanguageModel) -> usize| model.loaded()?.language().map(read);
         let used = |model: &Arc<Model>| language(model, LanguageModel::kv_tokens_used);
         let room = |model: &Arc<Model>| language(model, LanguageModel::kv_tokens);
         type Gauge<'g> = (&'static str, &'static str, &'g dyn Fn(&Arc<Model>) -> Option<usize>);
@@ -348,7 +348,7 @@ fn labels(model: &Model, is_next: bool) -> Vec<(&'static str, &str)> {
 
 /// Encodes the comparisons of models with their shadows.
 fn compared(models: &[(Arc<Model>, bool)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let found = models.iter().filter_map(|(model, _)| Some((model.name(), model.mirror()?.comparison())));
+    let found = models.iter().filter_map(|(model, _)| Some((model.name(), model.shadow()?.comparison())));
     let found: Vec<_> = found.collect();
     if found.is_empty() {
         return Ok(());
@@ -394,9 +394,13 @@ impl Collector for Requests {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Requests(memory) = self;
         let gauges = [
-            ("request_memory", "Memory that requests hold", Some(memory.held())),
-            ("request_memory_peak", "The most memory that requests have held", Some(memory.peak())),
-            ("request_memory_limit", "Memory that requests may hold under `memory_bytes`", memory.most()),
+            ("request_memory", "Memory that requests hold", Some(memory.used_bytes())),
+            ("request_memory_peak", "The most memory that requests have held", Some(memory.peak_bytes())),
+            (
+                "request_memory_limit",
+                "Memory that requests may hold under `memory_bytes`",
+                memory.max_bytes(),
+            ),
         ];
         for (name, help, value) in gauges {
             let Some(value) = value else { continue };

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use infer_config::{Config, ConfigError, Mistake, ModelConfig, Next, Trial};
-use infer_engine::{Footprint, Format, Loading, MIRROR_BYTES, Need, Runtime};
+use infer_engine::{Footprint, Format, Loading, MAX_SHADOW_BYTES, Need, Runtime};
 use infer_models::source::Source;
 use infer_models::weights;
 use infer_models::weights::{Reuse, State};
@@ -65,11 +65,13 @@ pub struct Part {
     /// Its owner: `program`, `model NAME`, `component NAME`, `instances`, `requests`.
     pub subject: String,
     /// A short description.
-    pub what: String,
+    #[serde(rename = "what")]
+    pub label: String,
     /// Expected bytes under load.
     pub bytes: u64,
     /// Maximum bytes.
-    pub most_bytes: u64,
+    #[serde(rename = "most_bytes")]
+    pub max_bytes: u64,
     /// True for mapped files, whose pages are shared between processes and can be evicted by the
     /// system.
     pub mapped: bool,
@@ -108,22 +110,22 @@ impl Plan {
             plan.model(runtime, &subject, &next, job_bytes)
                 .with_context(|| format!("{}: model `{name}`: `next`", next.at))?;
             if matches!(&model.next, Some(Next { trial: Trial::Shadow { .. }, .. })) {
-                let (subject, what) =
+                let (subject, label) =
                     (format!("model {subject}"), "answers that wait to be compared".to_owned());
-                let most_bytes = MIRROR_BYTES as u64;
-                plan.parts.push(Part { subject, what, bytes: 0, most_bytes, mapped: false });
+                let max_bytes = MAX_SHADOW_BYTES as u64;
+                plan.parts.push(Part { subject, label, bytes: 0, max_bytes, mapped: false });
             }
         }
         plan.components(config)?;
-        plan.standing_bytes = plan.parts.iter().map(|part| part.most_bytes).fold(0, u64::saturating_add);
+        plan.standing_bytes = plan.parts.iter().map(|part| part.max_bytes).fold(0, u64::saturating_add);
         plan.requests(config);
         plan.bytes = plan.parts.iter().map(|part| part.bytes).fold(0, u64::saturating_add);
         Ok(plan)
     }
 
-    fn push(&mut self, subject: &str, what: &str, bytes: u64) {
-        let (subject, what) = (subject.to_owned(), what.to_owned());
-        self.parts.push(Part { subject, what, bytes, most_bytes: bytes, mapped: false });
+    fn push(&mut self, subject: &str, label: &str, bytes: u64) {
+        let (subject, label) = (subject.to_owned(), label.to_owned());
+        self.parts.push(Part { subject, label, bytes, max_bytes: bytes, mapped: false });
     }
 
     fn model(
@@ -148,16 +150,16 @@ impl Plan {
             name,
             options: &model.options,
             file: file.as_deref(),
-            keeps_packed: model.reuse != Reuse::Off,
+            caches_packed: model.reuse != Reuse::Off,
             job_bytes,
         };
         for need in Footprint::predict(runtime, &listed.card, &loading)?.needs {
-            let Need { what, bytes, most_bytes, is_mapped: mapped } = need;
+            let Need { label, bytes, max_bytes, is_mapped: mapped } = need;
             self.parts.push(Part {
                 subject: subject.clone(),
-                what: what.to_owned(),
+                label: label.to_owned(),
                 bytes,
-                most_bytes,
+                max_bytes,
                 mapped,
             });
         }
@@ -174,7 +176,8 @@ impl Plan {
         for (name, component) in &config.components {
             let bytes = component_bytes(name, &component.source).with_context(|| component.at.to_string())?;
             let of = |factor: f64| (factor * bytes.len() as f64) as u64;
-            let kept = sandbox.kept(&bytes).and_then(|path| fs::metadata(path).ok()).map(|found| found.len());
+            let kept =
+                sandbox.cached_code(&bytes).and_then(|path| fs::metadata(path).ok()).map(|found| found.len());
             // The code is read, verified and then copied to its final place, so it counts twice.
             let code = 2 * kept.unwrap_or_else(|| of(measured::MACHINE_CODE)) + bytes.len() as u64;
             self.push(&format!("component {name}"), "machine code and file", code);
@@ -191,9 +194,9 @@ impl Plan {
         let images =
             config.components.values().any(|component| component.models.values().any(looks_at_images));
         let each = measured::INSTANCE + if images { measured::IMAGE } else { 0 };
-        let (subject, what) = ("instances".to_owned(), format!("{instances} × {} KiB", each >> 10));
-        let most_bytes = instances * (INSTANCE_BYTES as u64).max(each);
-        self.parts.push(Part { subject, what, bytes: instances * each, most_bytes, mapped: false });
+        let (subject, label) = ("instances".to_owned(), format!("{instances} × {} KiB", each >> 10));
+        let max_bytes = instances * (INSTANCE_BYTES as u64).max(each);
+        self.parts.push(Part { subject, label, bytes: instances * each, max_bytes, mapped: false });
         Ok(())
     }
 
@@ -210,9 +213,9 @@ impl Plan {
         let left = self.contract_bytes.map(|contract| contract.saturating_sub(self.standing_bytes));
         self.parts.push(Part {
             subject: "requests".to_owned(),
-            what: format!("at most {} each", mebibytes(self.request_bytes)),
+            label: format!("at most {} each", mebibytes(self.request_bytes)),
             bytes: 0,
-            most_bytes: left.map_or(most, |left| left.min(most)),
+            max_bytes: left.map_or(most, |left| left.min(most)),
             mapped: false,
         });
     }
@@ -232,8 +235,8 @@ impl Plan {
         let mut parts: Vec<(String, u64)> = Vec::new();
         for part in self.parts.iter().filter(|part| part.subject != "requests") {
             match parts.last_mut().filter(|(subject, _)| *subject == part.subject) {
-                Some((_, sum)) => *sum += part.most_bytes,
-                None => parts.push((part.subject.clone(), part.most_bytes)),
+                Some((_, sum)) => *sum += part.max_bytes,
+                None => parts.push((part.subject.clone(), part.max_bytes)),
             }
         }
         parts.push(("one request".to_owned(), self.request_bytes));
@@ -244,7 +247,7 @@ impl Plan {
             "`memory_bytes` is {bytes}, and this configuration needs {needed}; the largest parts are {}. Raise it, or lower {} \
              (`infer plan` lists all parts)",
             largest.join(", "),
-            way_out(&parts[0].0, config)
+            remedy(&parts[0].0, config)
         );
         Err(ConfigError::Mistakes(vec![Mistake { at: contract.at.clone(), message }]))
     }
@@ -263,7 +266,7 @@ pub fn request_bytes(config: &Config, runtime: &Runtime) -> anyhow::Result<Optio
 }
 
 /// Names the configuration keys that reduce the part `subject`.
-fn way_out(subject: &str, config: &Config) -> String {
+fn remedy(subject: &str, config: &Config) -> String {
     if let Some(name) = subject.strip_prefix("model ") {
         let source = config.models.get(name).and_then(|model| weights::list(&model.source).ok());
         return match source {

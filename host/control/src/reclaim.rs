@@ -4,7 +4,7 @@
 /// Limits the C library to one heap for all threads. Only ONNX Runtime allocates there, and its
 /// tensors have their own arenas. With a heap per thread, the memory that remains after a model
 /// would depend on the threads it ran on. Must be called before other threads start.
-pub fn one_heap() {
+pub fn use_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function takes no pointer; no other thread allocates yet.
     unsafe {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use bytes::Bytes;
 use infer_config::{Config, ModelConfig, Resolved};
-use infer_engine::{Mirror, Model, Runtime, Weights};
+use infer_engine::{Model, Runtime, Shadow, Weights};
 use infer_sandbox::types::{Label, Part, Verdict};
 use infer_sandbox::{Body, Component, Outcome, Sandbox, World};
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,8 @@ use utoipa::ToSchema;
 use crate::metrics::{Metrics, Recorder};
 
 /// Everything that is loaded once. It is immutable: a changed configuration makes
-/// [another](App::next), which shares the unchanged parts with this one.
-pub struct App {
+/// [another](Registry::load_next), which shares the unchanged parts with this one.
+pub struct Registry {
     /// The configuration that it was loaded from.
     pub config: Config,
     /// The ONNX backend in use.
@@ -34,7 +34,7 @@ pub struct App {
     /// A next version that answers a share of the requests.
     pub canary: Option<Canary>,
     /// Shadows by the names of their models.
-    pub shadows: BTreeMap<String, Arc<Mirror>>,
+    pub shadows: BTreeMap<String, Arc<Shadow>>,
 }
 
 /// A loaded component with its configuration.
@@ -98,15 +98,15 @@ pub struct Version<'a> {
     pub model: &'a Arc<Model>,
 }
 
-/// A next version that answers a share of the requests. These are answered from a separate [`App`],
-/// which shares everything but the model and the components that use it.
+/// A next version that answers a share of the requests. These are answered from a separate
+/// [`Registry`], which shares everything but the model and the components that use it.
 pub struct Canary {
     /// The model's name in the configuration.
     pub name: String,
     /// Share of the requests that it answers, in percent.
     pub percent: f64,
-    /// The app that answers them.
-    pub app: Arc<App>,
+    /// The registry that answers them.
+    pub registry: Arc<Registry>,
     drawn: AtomicU64,
     /// Calls of each component when the trial began: with the model, and with its next version.
     pub(crate) began: Vec<(String, [Tally; 2])>,
@@ -131,7 +131,7 @@ pub struct Tally {
     pub failed: u64,
 }
 
-impl App {
+impl Registry {
     pub(crate) fn empty(
         config: Config,
         runtime: Arc<Runtime>,
@@ -139,16 +139,17 @@ impl App {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (models, components, shadows) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        App { config, runtime, sandbox, models, components, metrics, canary: None, shadows }
+        Registry { config, runtime, sandbox, models, components, metrics, canary: None, shadows }
     }
 
-    /// Makes this the live app: attaches shadows to its models and reports them in the metrics.
-    pub fn take_over(&self) {
+    /// Makes this the live registry: attaches shadows to its models and reports them in the
+    /// metrics.
+    pub fn activate(&self) {
         for (name, model) in &self.models {
-            model.set_mirror(self.shadows.get(name).cloned());
+            model.set_shadow(self.shadows.get(name).cloned());
         }
         let next: Vec<_> = self.next_versions().map(|version| version.model).collect();
-        self.metrics.tell_of(self.models.values(), &next);
+        self.metrics.set_models(self.models.values(), &next);
     }
 
     /// Iterates over every model and every next version of one.
@@ -166,7 +167,7 @@ impl App {
             let config = model.next_version()?;
             let canary = self.canary.as_ref().filter(|canary| canary.name == *name);
             let model = match canary {
-                Some(canary) => canary.app.models.get(name)?,
+                Some(canary) => canary.registry.models.get(name)?,
                 None => self.shadows.get(name)?.next(),
             };
             Some(Version { name, config, model })
@@ -194,8 +195,8 @@ impl App {
         for version in self.next_versions() {
             resolved.put(&format!("models.{}.next.hash", version.model.name()), version.model.hash());
         }
-        for (name, policy) in &self.components {
-            resolved.put(&format!("components.{name}.hash"), &policy.hash);
+        for (name, loaded) in &self.components {
+            resolved.put(&format!("components.{name}.hash"), &loaded.hash);
         }
         resolved
     }
@@ -207,11 +208,11 @@ impl App {
     /// If no component fits, or several do and `name` does not choose one.
     pub fn component(&self, name: Option<&str>, world: World) -> anyhow::Result<&Arc<LoadedComponent>> {
         let fitting: Vec<_> =
-            self.components.values().filter(|policy| policy.component.world() == world).collect();
-        let names = || fitting.iter().map(|policy| policy.component.name()).collect::<Vec<_>>().join("`, `");
+            self.components.values().filter(|loaded| loaded.component.world() == world).collect();
+        let names = || fitting.iter().map(|loaded| loaded.component.name()).collect::<Vec<_>>().join("`, `");
         match (name, fitting.as_slice()) {
             (Some(name), _) => {
-                let found = fitting.iter().find(|policy| policy.component.name() == name);
+                let found = fitting.iter().find(|loaded| loaded.component.name() == name);
                 found.copied().with_context(|| {
                     format!("no {world} `{name}` in {}; expected one of `{}`", self.config.origin, names())
                 })
@@ -225,11 +226,19 @@ impl App {
 
 impl Canary {
     /// Begins a trial, or continues `old` if it tries the same model.
-    pub fn new(name: String, percent: f64, app: Arc<App>, current: &App, old: Option<&Canary>) -> Self {
+    pub fn new(
+        name: String,
+        percent: f64,
+        registry: Arc<Registry>,
+        current: &Registry,
+        old: Option<&Canary>,
+    ) -> Self {
         let began = old
-            .filter(|old| old.name == name && Arc::ptr_eq(&old.app.models[&name], &app.models[&name]))
+            .filter(|old| {
+                old.name == name && Arc::ptr_eq(&old.registry.models[&name], &registry.models[&name])
+            })
             .map(|old| old.began.clone());
-        let mut canary = Canary { name, percent, app, drawn: AtomicU64::new(0), began: Vec::new() };
+        let mut canary = Canary { name, percent, registry, drawn: AtomicU64::new(0), began: Vec::new() };
         canary.began = began.unwrap_or_else(|| {
             let pairs = canary.pairs(current);
             pairs.map(|(name, now, next)| (name.to_owned(), [now.count.read(), next.count.read()])).collect()
@@ -238,7 +247,7 @@ impl Canary {
     }
 
     /// Returns true if the canary answers the next request.
-    pub fn draws(&self) -> bool {
+    pub fn takes_next(&self) -> bool {
         // The sequence is uniform over the range, in an order that clients cannot predict from
         // their own requests.
         let drawn = fastrand::Rng::with_seed(self.drawn.fetch_add(1, Ordering::Relaxed)).f64();
@@ -248,11 +257,11 @@ impl Canary {
     /// Pairs the components that use the model with those that use its next version.
     pub(crate) fn pairs<'a>(
         &'a self,
-        current: &'a App,
+        current: &'a Registry,
     ) -> impl Iterator<Item = (&'a str, &'a LoadedComponent, &'a LoadedComponent)> {
-        current.components.iter().filter_map(|(name, policy)| {
-            let next = self.app.components.get(name)?;
-            (!Arc::ptr_eq(policy, next)).then_some((name.as_str(), &**policy, &**next))
+        current.components.iter().filter_map(|(name, loaded)| {
+            let next = self.registry.components.get(name)?;
+            (!Arc::ptr_eq(loaded, next)).then_some((name.as_str(), &**loaded, &**next))
         })
     }
 }

@@ -3,11 +3,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use infer_config::Trial;
-use infer_engine::{Comparison, Mirror};
+use infer_engine::{Comparison, Shadow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::registry::{App, Canary, LoadedComponent, Tally, Version};
+use crate::registry::{Canary, LoadedComponent, Registry, Tally, Version};
 
 /// A model, its next version, and the outcome of the trial.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -88,26 +88,26 @@ pub struct Disagreement {
     pub at: u64,
 }
 
-/// Compares the models of `app` that have a next version with it.
+/// Compares the models of `registry` that have a next version with it.
 #[must_use]
-pub fn compare(app: &App) -> Vec<Versions> {
+pub fn compare(registry: &Registry) -> Vec<Versions> {
     let describe = |next: &Version<'_>| {
-        let (name, config) = (next.name, app.config.models.get(next.name)?);
-        let current = Version { name, config: config.clone(), model: app.models.get(name)? };
+        let (name, config) = (next.name, registry.config.models.get(next.name)?);
+        let current = Version { name, config: config.clone(), model: registry.models.get(name)? };
         let trial = match config.next.as_ref()?.trial {
             Trial::Canary { percent } => {
-                Compared::Canary { percent, components: app.canary.as_ref()?.calls(app) }
+                Compared::Canary { percent, components: registry.canary.as_ref()?.calls(registry) }
             }
-            Trial::Shadow { .. } => shadowed(app.shadows.get(name)?),
+            Trial::Shadow { .. } => shadowed(registry.shadows.get(name)?),
         };
         Some(Versions { model: name.to_owned(), current: current.info(), next: next.info(), trial })
     };
-    app.next_versions().filter_map(|next| describe(&next)).collect()
+    registry.next_versions().filter_map(|next| describe(&next)).collect()
 }
 
-fn shadowed(mirror: &Mirror) -> Compared {
+fn shadowed(shadow: &Shadow) -> Compared {
     let Comparison { compared, disagreed, failed, skipped, largest_difference, examples } =
-        mirror.comparison();
+        shadow.comparison();
     let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let examples = examples.into_iter().map(|example| Disagreement {
         input_hash: example.input,
@@ -115,7 +115,7 @@ fn shadowed(mirror: &Mirror) -> Compared {
         at: seconds(example.at),
     });
     Compared::Shadow {
-        tolerance: mirror.tolerance(),
+        tolerance: shadow.tolerance(),
         compared,
         disagreed,
         failed,
@@ -126,7 +126,7 @@ fn shadowed(mirror: &Mirror) -> Compared {
 }
 
 impl Canary {
-    fn calls(&self, current: &App) -> Vec<Calls> {
+    fn calls(&self, current: &Registry) -> Vec<Calls> {
         let since = |name: &str, now: &LoadedComponent, next: &LoadedComponent| {
             let began = self.began.iter().find(|(began, _)| began == name);
             let [one, other] = began.map_or_else(Default::default, |(_, began)| *began);

@@ -29,17 +29,17 @@ pub async fn watch(live: Arc<Live>) {
     let mut last: Option<Files> = None;
     loop {
         sleep(LOOK).await;
-        let app = live.app();
-        let path = match &app.config.origin {
-            Origin::File(path) if app.config.server.watch => path.clone(),
+        let registry = live.registry();
+        let path = match &registry.config.origin {
+            Origin::File(path) if registry.config.server.watch => path.clone(),
             _ => {
                 (tried, last) = (None, None);
                 continue;
             }
         };
-        let served = app.config.files.clone();
-        // A reload waits until the old app has no other owner.
-        drop(app);
+        let served = registry.config.files.clone();
+        // A reload waits until the old registry has no other owner.
+        drop(registry);
         let before = last.clone().unwrap_or_else(|| served.clone());
         let Ok(seen) = spawn_blocking(move || Files::look(&path, &before)).await else { continue };
         let is_known = served.is_same(&seen) || tried.as_ref().is_some_and(|tried| tried.is_same(&seen));
@@ -53,19 +53,22 @@ pub async fn watch(live: Arc<Live>) {
 }
 
 /// Unloads models that have been idle for their `keep_alive_ms`. Runs until it is dropped.
-pub async fn rest(live: Arc<Live>) {
+pub async fn unload_idle(live: Arc<Live>) {
     loop {
         sleep(LOOK).await;
-        let models: Vec<_> = live.app().versions().map(|version| version.model.clone()).collect();
-        let rested = spawn_blocking(move || {
-            let rested: Vec<_> =
-                models.iter().filter(|model| model.rest()).map(|model| model.name().to_owned()).collect();
-            if !rested.is_empty() {
+        let models: Vec<_> = live.registry().versions().map(|version| version.model.clone()).collect();
+        let unloaded = spawn_blocking(move || {
+            let unloaded: Vec<_> = models
+                .iter()
+                .filter(|model| model.unload_if_idle())
+                .map(|model| model.name().to_owned())
+                .collect();
+            if !unloaded.is_empty() {
                 reclaim();
             }
-            rested
+            unloaded
         });
-        for model in rested.await.unwrap_or_default() {
+        for model in unloaded.await.unwrap_or_default() {
             info!(model, "unloaded: nobody has asked it for its `keep_alive_ms`");
         }
     }

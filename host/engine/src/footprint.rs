@@ -38,7 +38,7 @@ pub struct Loading<'a> {
     /// File of the model; `None` if it is embedded in the program.
     pub file: Option<&'a Path>,
     /// True if packed weights are stored in the cache folder and mapped.
-    pub keeps_packed: bool,
+    pub caches_packed: bool,
     /// Maximum bytes of inputs of one job.
     pub job_bytes: u64,
 }
@@ -84,7 +84,7 @@ impl Footprint {
             return Ok(onnx(card, loading, &capacity, measured));
         };
         let bytes = Bytes::map(path).map_err(|source| CardError::Read { path: path.to_owned(), source })?;
-        let read = Gguf::parse(bytes).and_then(|gguf| footprint::of(&gguf, &capacity, loading.keeps_packed));
+        let read = Gguf::parse(bytes).and_then(|gguf| footprint::of(&gguf, &capacity, loading.caches_packed));
         let wrong = |message: String| CardError::Gguf { path: path.to_owned(), message };
         Ok(read.map_err(|error| wrong(error.to_string()))?)
     }
@@ -111,7 +111,7 @@ fn onnx(card: &Card, loading: &Loading<'_>, capacity: &Capacity, measured: &[Mea
             // An embedded file is part of the program's image, which is mapped.
             Need { is_mapped: loading.file.is_none(), ..Need::own("file", file) },
             Need::own("weights of its sessions", part(*shared) + part(*session).saturating_mul(sessions)),
-            Need { most_bytes: max_bytes, ..Need::own("arenas of its sessions", usual) },
+            Need { max_bytes: max_bytes, ..Need::own("arenas of its sessions", usual) },
         ],
     }
 }

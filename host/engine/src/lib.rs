@@ -52,8 +52,8 @@ pub use language::{
     TokenUsage,
 };
 pub use model::{
-    Capacity, Comparison, Context, Example, GgufSummary, LoadError, MIRROR_BYTES, Mirror, Model,
-    ModelOptions, Reply, RunError, SelfTestError, Stats, Weights,
+    Capacity, Comparison, Context, Example, GgufSummary, LoadError, MAX_SHADOW_BYTES, Model, ModelOptions,
+    Reply, RunError, SelfTestError, Shadow, Stats, Weights,
 };
 pub use runtime::{Onnxruntime, Runtime, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};

@@ -53,10 +53,10 @@ pub enum PackError {
     },
     /// The range of packed bytes has the wrong length or alignment, or exceeds its source.
     #[error(
-        "packed `{ty}` matrix of ({rows}, {columns}): expected {expected} bytes at a multiple of {ALIGNMENT} within {held}, \
+        "packed `{ty}` matrix of ({rows}, {columns}): expected {expected} bytes at a multiple of {ALIGNMENT} within {source_bytes}, \
          found bytes {start} to {end}; pack it again"
     )]
-    Place {
+    Range {
         /// Requested type.
         ty: WeightType,
         /// Requested rows.
@@ -66,7 +66,7 @@ pub enum PackError {
         /// Bytes of the packed shape; `usize::MAX` if the shape is invalid.
         expected: usize,
         /// Bytes of the source.
-        held: usize,
+        source_bytes: usize,
         /// Start of the requested range.
         start: usize,
         /// End of the requested range.
@@ -165,9 +165,9 @@ impl QuantizedMatrix {
             Some(bytes.len()) == expected && bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
         });
         if !fits {
-            let (expected, held) = (expected.unwrap_or(usize::MAX), found.len());
+            let (expected, source_bytes) = (expected.unwrap_or(usize::MAX), found.len());
             let Range { start, end } = range;
-            return Err(PackError::Place { ty, rows, columns, expected, held, start, end });
+            return Err(PackError::Range { ty, rows, columns, expected, source_bytes, start, end });
         }
         Ok(Self { ty, rows, columns, source, range })
     }

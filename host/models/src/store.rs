@@ -28,7 +28,7 @@ const MODELS: &str = "models";
 /// Prefix of a blob's name.
 const PREFIX: &str = "sha256-";
 
-/// Lock file, held while a blob is stored and named, and while unnamed blobs are removed.
+/// Lock file, held while a blob is stored and named, and while unreferenced blobs are removed.
 const LOCK: &str = ".lock";
 
 /// Folder of packed weights.
@@ -68,7 +68,7 @@ pub struct Stored {
 
 /// A verified file that is synced to disk and may become a blob.
 #[derive(Clone, Copy, Debug)]
-pub struct Whole<'f> {
+pub struct VerifiedFile<'f> {
     /// Its folder, on the same disk as the store.
     pub folder: &'f Folder,
     /// Its name in that folder.
@@ -123,12 +123,12 @@ impl Store {
     /// # Errors
     ///
     /// If the folder cannot be written.
-    pub fn keep(&self, file: &CardFile, whole: Whole<'_>, place: &Folder) -> anyhow::Result<()> {
+    pub fn insert(&self, file: &CardFile, whole: VerifiedFile<'_>, place: &Folder) -> anyhow::Result<()> {
         let (blobs, _lock) = self.lock()?;
         let blob = blob_name(&file.sha256);
         // Read-only, against accidental writes while it is mapped; it can still be replaced or
         // removed.
-        let Whole { folder, name, file: opened } = whole;
+        let VerifiedFile { folder, name, file: opened } = whole;
         opened
             .set_permissions(fs::Permissions::from_mode(0o444))
             .and_then(|()| folder.rename(name, &blobs, &blob))
@@ -144,7 +144,7 @@ impl Store {
     /// # Errors
     ///
     /// If the folder cannot be written.
-    pub fn find(&self, file: &CardFile, place: &Folder) -> anyhow::Result<bool> {
+    pub fn link_existing(&self, file: &CardFile, place: &Folder) -> anyhow::Result<bool> {
         let (blobs, _lock) = self.lock()?;
         let blob = blob_name(&file.sha256);
         let path = blobs.join(&blob);
@@ -184,12 +184,12 @@ impl Store {
     /// # Errors
     ///
     /// If the folder cannot be read.
-    pub fn unnamed(&self) -> anyhow::Result<Vec<PathBuf>> {
+    pub fn unreferenced(&self) -> anyhow::Result<Vec<PathBuf>> {
         let Some(blobs) = self.existing(BLOBS)? else { return Ok(Vec::new()) };
-        Ok(self.unnamed_in(&blobs)?.into_iter().map(|name| blobs.join(name)).collect())
+        Ok(self.unreferenced_in(&blobs)?.into_iter().map(|name| blobs.join(name)).collect())
     }
 
-    fn unnamed_in(&self, blobs: &Folder) -> anyhow::Result<Vec<OsString>> {
+    fn unreferenced_in(&self, blobs: &Folder) -> anyhow::Result<Vec<OsString>> {
         let mut named = BTreeSet::new();
         if let Some(models) = self.existing(MODELS)? {
             for name in names(&models)? {
@@ -199,9 +199,9 @@ impl Store {
                 named.extend(targets.filter_map(|target| target.file_name().map(ToOwned::to_owned)));
             }
         }
-        let mut unnamed = names(blobs)?;
-        unnamed.retain(|name| sha256(Path::new(name)).is_some() && !named.contains(name));
-        Ok(unnamed)
+        let mut unreferenced = names(blobs)?;
+        unreferenced.retain(|name| sha256(Path::new(name)).is_some() && !named.contains(name));
+        Ok(unreferenced)
     }
 
     /// Removes the model `name`, and its blob unless another model shares it.
@@ -248,7 +248,7 @@ impl Store {
             freed.bytes += stored.partial_bytes;
         }
         models.remove_all(name).with_context(|| format!("cannot remove `{shown}`"))?;
-        for blob in self.unnamed_in(&blobs)? {
+        for blob in self.unreferenced_in(&blobs)? {
             freed.add(&blobs, &blob)?;
         }
         // Packed weights go with their blob; those of a blob that another model shares stay.
@@ -391,8 +391,8 @@ mod tests {
         let folder = store.model(name).unwrap();
         folder.replace("fetched", content.as_bytes(), 0o600).unwrap();
         let opened = folder.open_file("fetched").unwrap();
-        let whole = Whole { folder: &folder, name: "fetched", file: &opened };
-        store.keep(&file(content), whole, &folder).unwrap();
+        let whole = VerifiedFile { folder: &folder, name: "fetched", file: &opened };
+        store.insert(&file(content), whole, &folder).unwrap();
         folder.join("m.gguf")
     }
 
@@ -408,8 +408,8 @@ mod tests {
         assert_eq!(fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o444);
         let folder = store.model("two").unwrap();
         let two = folder.join("m.gguf");
-        assert!(store.find(&file("content"), &folder).unwrap());
-        assert!(!store.find(&file("other"), &folder).unwrap());
+        assert!(store.link_existing(&file("content"), &folder).unwrap());
+        assert!(!store.link_existing(&file("other"), &folder).unwrap());
         assert_eq!(fs::canonicalize(&one).unwrap(), fs::canonicalize(&two).unwrap());
         assert_eq!(names(&store), ["one", "two"]);
 
@@ -427,7 +427,7 @@ mod tests {
         let moved = Store { cache: folder.path().join("moved") };
         fs::rename(&store.cache, &moved.cache).unwrap();
         assert_eq!(fs::read_to_string(moved.folder("one").join("m.gguf")).unwrap(), "content");
-        assert!(moved.unnamed().unwrap().is_empty());
+        assert!(moved.unreferenced().unwrap().is_empty());
     }
 
     #[test]
@@ -437,8 +437,8 @@ mod tests {
         let place = folder.join("m.gguf");
         fs::write(&place, "content").unwrap();
         let opened = folder.open_file("m.gguf").unwrap();
-        let whole = Whole { folder: &folder, name: "m.gguf", file: &opened };
-        store.keep(&file("content"), whole, &folder).unwrap();
+        let whole = VerifiedFile { folder: &folder, name: "m.gguf", file: &opened };
+        store.insert(&file("content"), whole, &folder).unwrap();
         assert!(place.is_symlink() && fs::read_to_string(&place).unwrap() == "content");
     }
 
@@ -449,7 +449,7 @@ mod tests {
         let blob = store.blob(&file("content").sha256);
         fs::remove_file(&blob).unwrap();
         fs::write(&blob, "CONTENT").unwrap();
-        assert!(!store.find(&file("content"), &store.model("one").unwrap()).unwrap());
+        assert!(!store.link_existing(&file("content"), &store.model("one").unwrap()).unwrap());
         assert!(!blob.exists(), "and is gone");
         // A FIFO does not block it either.
         rustix::fs::mknodat(
@@ -460,7 +460,7 @@ mod tests {
             0,
         )
         .unwrap();
-        assert!(!store.find(&file("content"), &store.model("one").unwrap()).unwrap());
+        assert!(!store.link_existing(&file("content"), &store.model("one").unwrap()).unwrap());
     }
 
     #[test]
@@ -470,14 +470,14 @@ mod tests {
         keep(&store, "two", "other");
         // The state after a crash between renaming the blob and linking it.
         fs::remove_file(store.folder("two").join("m.gguf")).unwrap();
-        assert_eq!(store.unnamed().unwrap(), [store.blob(&file("other").sha256)]);
+        assert_eq!(store.unreferenced().unwrap(), [store.blob(&file("other").sha256)]);
         let packed = store.cache.join("packed");
         fs::create_dir_all(&packed).unwrap();
         let sha256 = file("content").sha256;
         fs::write(packed.join(format!("{sha256}-v1.packed")), "packed").unwrap();
         fs::write(packed.join("hashes.json"), "{}").unwrap();
         assert_eq!(store.remove("one").unwrap(), Freed { files: 3, bytes: 7 + 5 + 6 });
-        assert!(store.unnamed().unwrap().is_empty());
+        assert!(store.unreferenced().unwrap().is_empty());
         assert!(packed.join("hashes.json").exists());
     }
 
@@ -518,7 +518,7 @@ mod tests {
         assert!(store.model("one").is_err() && store.list().unwrap().is_empty());
         assert!(store.remove("one").unwrap_err().to_string().starts_with("no model `one`"));
         let two = store.model("two").unwrap();
-        let told = format!("{:#}", store.find(&file("content"), &two).unwrap_err());
+        let told = format!("{:#}", store.link_existing(&file("content"), &two).unwrap_err());
         assert!(told.ends_with(".lock`: it is a symbolic link, expected a regular file"), "{told}");
         // A link with the name of a pull's lock.
         symlink(victim.join("keys"), two.join(PULL_LOCK)).unwrap();

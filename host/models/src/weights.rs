@@ -66,8 +66,8 @@ pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
     };
     loaded.map_err(|error| match error {
         CardError::Missing { .. } => {
-            let way_out = list(source).ok().and_then(|listed| way_out(&listed.card, source));
-            way_out.map_or_else(|| anyhow!("{error}"), |way_out| anyhow!("{error}; {way_out}"))
+            let remedy = list(source).ok().and_then(|listed| remedy(&listed.card, source));
+            remedy.map_or_else(|| anyhow!("{error}"), |remedy| anyhow!("{error}; {remedy}"))
         }
         _ => error.into(),
     })
@@ -126,7 +126,7 @@ pub fn folder(name: &str) -> Option<PathBuf> {
 /// Returns true for a GGUF file, by its name or its first bytes. Such a file needs no card.
 pub fn is_gguf(path: &Path) -> bool {
     path.is_file()
-        && (path.extension().is_some_and(|extension| extension == "gguf") || GgufSummary::begins(path))
+        && (path.extension().is_some_and(|extension| extension == "gguf") || GgufSummary::has_magic(path))
 }
 
 /// Returns true if the built-in model `name` has a card; a model that this program writes has one
@@ -136,7 +136,7 @@ pub fn exists(name: &str) -> bool {
 }
 
 /// Explains how to get the missing file of `card`; `None` if the card names no source.
-pub fn way_out(card: &Card, source: &Source) -> Option<String> {
+pub fn remedy(card: &Card, source: &Source) -> Option<String> {
     if card.download == infer_engine::Download::default() {
         return None;
     }
@@ -144,11 +144,11 @@ pub fn way_out(card: &Card, source: &Source) -> Option<String> {
         Source::Builtin(name) => name.clone(),
         Source::Path(path) => path.display().to_string(),
     };
-    Some(format!("run `infer pull {what}`, or put the file there by hand{}", by_hand(card)))
+    Some(format!("run `infer pull {what}`, or put the file there by hand{}", manual_download(card)))
 }
 
 /// Names the place where a person can download the file.
-pub fn by_hand(card: &Card) -> String {
+pub fn manual_download(card: &Card) -> String {
     card.download.hub.as_ref().map_or_else(String::new, |hub| {
         format!(
             ": it is `{}` of `{}` on the Hugging Face hub, revision {}",

@@ -7,19 +7,19 @@ use infer_engine::TokenUsage;
 
 use crate::error::CallError;
 
-/// A client's request, which may make several calls. Clones share one account.
+/// A client's request, which may make several calls. Clones share one total.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Identifier in the log.
     pub id: Arc<str>,
     /// Time after which the answer is useless.
     pub deadline: Instant,
-    account: Arc<Mutex<Account>>,
+    usage_total: Arc<Mutex<RequestUsage>>,
 }
 
 /// Usage of all calls of a request, answered or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct RequestUsage {
     /// Number of calls that had an instance.
     pub calls: usize,
     /// Guests' own processor time.
@@ -36,7 +36,7 @@ impl Request {
     /// A request without any usage yet.
     #[must_use]
     pub fn new(id: Arc<str>, deadline: Instant) -> Self {
-        Request { id, deadline, account: Arc::default() }
+        Request { id, deadline, usage_total: Arc::default() }
     }
 
     /// The same request with another deadline.
@@ -47,17 +47,17 @@ impl Request {
 
     /// Usage so far.
     #[must_use]
-    pub fn account(&self) -> Account {
-        *self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn usage(&self) -> RequestUsage {
+        *self.usage_total.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn charge(&self, usage: &Usage) {
-        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
-        account.calls += 1;
-        account.guest += usage.guest;
-        account.compute += usage.compute;
-        account.memory_bytes_peak = account.memory_bytes_peak.max(usage.memory_bytes_peak);
-        account.tensor_bytes_peak = account.tensor_bytes_peak.max(usage.tensor_bytes_peak);
+        let mut usage_total = self.usage_total.lock().unwrap_or_else(PoisonError::into_inner);
+        usage_total.calls += 1;
+        usage_total.guest += usage.guest;
+        usage_total.compute += usage.compute;
+        usage_total.memory_bytes_peak = usage_total.memory_bytes_peak.max(usage.memory_bytes_peak);
+        usage_total.tensor_bytes_peak = usage_total.tensor_bytes_peak.max(usage.tensor_bytes_peak);
     }
 }
 

@@ -150,7 +150,7 @@ impl<'f> Entry<'f> {
     /// # Errors
     ///
     /// When the folder cannot be written, or another process is writing there.
-    pub(crate) fn keep(&self, component: &Component) -> io::Result<u64> {
+    pub(crate) fn write(&self, component: &Component) -> io::Result<u64> {
         let code = component.serialize().map_err(|error| io::Error::other(format!("{error:#}")))?;
         let folder = Folder::create(self.folder)?;
         let lock = folder.lock_file(LOCK)?;

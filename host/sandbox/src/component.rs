@@ -206,9 +206,9 @@ impl Component {
         let waited = began.elapsed();
 
         // A rejection before the start costs nothing; a rejection later wastes the work done.
-        let mut reservation = self.memory.share();
+        let mut reservation = self.memory.reservation();
         if reservation.reserve(self.expectations.of(input, began + waited)).is_err() {
-            let cause = Cause::ServerMemory(reservation.most());
+            let cause = Cause::ServerMemory(reservation.max_bytes());
             let usage = Usage { queue: waited, ..Usage::default() };
             let result = Err(CallError::Stopped { component: component(), cause });
             return Outcome { result, usage, notes: Vec::new() };
@@ -247,7 +247,7 @@ impl Component {
         };
         let notes = std::mem::take(&mut state.notes);
         let dropping = Instant::now();
-        self.expectations.learn(input, state.reservation.peak(), dropping);
+        self.expectations.learn(input, state.reservation.peak_bytes(), dropping);
         drop(store);
         usage.drop = dropping.elapsed();
         request.charge(&usage);

@@ -49,7 +49,7 @@ mod turns;
 pub mod types;
 mod world;
 
-pub use call::{Account, Outcome, Request, Usage};
+pub use call::{Outcome, Request, RequestUsage, Usage};
 pub use compiled::CachedCode;
 pub use component::Component;
 pub use error::{CallError, Cause, LoadError, PoolError};

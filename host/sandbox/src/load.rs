@@ -84,7 +84,7 @@ impl Sandbox {
     }
 
     /// Path of the cached machine code of these bytes, if they are cached.
-    pub fn kept(&self, bytes: &[u8]) -> Option<PathBuf> {
+    pub fn cached_code(&self, bytes: &[u8]) -> Option<PathBuf> {
         let entry = Entry::new(self.compiled_folder.as_deref()?, &self.engine, bytes);
         Some(entry.path().to_owned()).filter(|path| path.is_file())
     }
@@ -120,7 +120,7 @@ impl Sandbox {
         })?;
         let Some(entry) = entry else { return Ok((compiled, None)) };
         let path = entry.path().to_owned();
-        let cached = match entry.keep(&compiled) {
+        let cached = match entry.write(&compiled) {
             Ok(bytes) => Some(CachedCode { path, bytes, reused: false }),
             Err(error) => {
                 let shown = path.display();

@@ -25,7 +25,7 @@ struct Counts {
 /// A request's share of the memory, released on drop.
 #[derive(Debug)]
 pub struct Reservation {
-    of: RequestMemory,
+    memory: RequestMemory,
     /// Bytes that this share takes of the count: the larger of `used` and `reserved`.
     bytes: usize,
     reserved: usize,
@@ -52,31 +52,31 @@ impl RequestMemory {
     }
 
     /// Changes the limit to `max` bytes. Memory held beyond it stays, but cannot grow.
-    pub fn bound(&self, max: Option<usize>) {
+    pub fn set_max_bytes(&self, max: Option<usize>) {
         self.0.max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// An empty share.
     #[must_use]
-    pub fn share(&self) -> Reservation {
-        Reservation { of: self.clone(), bytes: 0, reserved: 0, used: 0, peak: 0 }
+    pub fn reservation(&self) -> Reservation {
+        Reservation { memory: self.clone(), bytes: 0, reserved: 0, used: 0, peak: 0 }
     }
 
     /// The limit in bytes, if there is one.
     #[must_use]
-    pub fn most(&self) -> Option<usize> {
+    pub fn max_bytes(&self) -> Option<usize> {
         Some(self.0.max.load(Ordering::Relaxed)).filter(|&max| max != usize::MAX)
     }
 
     /// Bytes held now.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub fn used_bytes(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
     /// Peak of the bytes held.
     #[must_use]
-    pub fn peak(&self) -> usize {
+    pub fn peak_bytes(&self) -> usize {
         self.0.peak.load(Ordering::Relaxed)
     }
 }
@@ -108,7 +108,7 @@ impl Reservation {
 
     /// Peak of the bytes used or refused.
     #[must_use]
-    pub fn peak(&self) -> usize {
+    pub fn peak_bytes(&self) -> usize {
         self.peak
     }
 
@@ -116,7 +116,7 @@ impl Reservation {
         if bytes == 0 {
             return Ok(());
         }
-        let counts = &self.of.0;
+        let counts = &self.memory.0;
         let max = counts.max.load(Ordering::Relaxed);
         let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= max);
         let before =
@@ -128,8 +128,8 @@ impl Reservation {
 
     /// Limit on all shares together, in bytes.
     #[must_use]
-    pub fn most(&self) -> usize {
-        self.of.0.max.load(Ordering::Relaxed)
+    pub fn max_bytes(&self) -> usize {
+        self.memory.0.max.load(Ordering::Relaxed)
     }
 
     /// Uses `bytes` less, down to zero. The reservation stays.
@@ -141,7 +141,7 @@ impl Reservation {
     fn release_down_to(&mut self, keep: usize) {
         let bytes = self.bytes.saturating_sub(keep);
         if bytes > 0 {
-            self.of.0.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.memory.0.used.fetch_sub(bytes, Ordering::Relaxed);
             self.bytes -= bytes;
         }
     }
@@ -160,47 +160,47 @@ mod tests {
     #[test]
     fn shares_count_together_and_are_released() {
         let memory = RequestMemory::new(Some(100));
-        let (mut one, mut other) = (memory.share(), memory.share());
+        let (mut one, mut other) = (memory.reservation(), memory.reservation());
         assert_eq!(one.grow(60), Ok(()));
         assert_eq!(other.grow(41), Err(Exhausted));
         assert_eq!(other.grow(40), Ok(()));
         assert_eq!(one.grow(usize::MAX), Err(Exhausted), "no overflow");
-        assert_eq!(other.peak(), 41, "a refusal counts in the peak");
+        assert_eq!(other.peak_bytes(), 41, "a refusal counts in the peak");
         one.shrink(10);
-        assert_eq!((memory.held(), memory.peak()), (90, 100));
+        assert_eq!((memory.used_bytes(), memory.peak_bytes()), (90, 100));
         one.shrink(1_000);
         drop(other);
-        assert_eq!((memory.held(), memory.peak(), memory.most()), (0, 100, Some(100)));
-        let mut share = memory.share();
+        assert_eq!((memory.used_bytes(), memory.peak_bytes(), memory.max_bytes()), (0, 100, Some(100)));
+        let mut share = memory.reservation();
         assert_eq!(share.grow(50), Ok(()));
-        memory.bound(Some(40));
+        memory.set_max_bytes(Some(40));
         assert_eq!(share.grow(1), Err(Exhausted), "held memory stays, but cannot grow");
-        memory.bound(None);
+        memory.set_max_bytes(None);
         assert_eq!(share.grow(1), Ok(()));
     }
 
     #[test]
     fn reserved_memory_is_available_later() {
         let memory = RequestMemory::new(Some(100));
-        let (mut one, mut other) = (memory.share(), memory.share());
+        let (mut one, mut other) = (memory.reservation(), memory.reservation());
         assert_eq!(one.reserve(60), Ok(()));
         assert_eq!(other.reserve(41), Err(Exhausted));
         assert_eq!(other.grow(40), Ok(()));
-        assert_eq!((one.grow(60), memory.held()), (Ok(()), 100));
+        assert_eq!((one.grow(60), memory.used_bytes()), (Ok(()), 100));
         assert_eq!(one.grow(1), Err(Exhausted));
         other.shrink(40);
-        assert_eq!((one.grow(1), one.peak(), memory.held()), (Ok(()), 61, 61));
+        assert_eq!((one.grow(1), one.peak_bytes(), memory.used_bytes()), (Ok(()), 61, 61));
         one.shrink(50);
-        assert_eq!(memory.held(), 60, "the reservation stays");
+        assert_eq!(memory.used_bytes(), 60, "the reservation stays");
         drop(one);
-        assert_eq!(memory.held(), 0);
+        assert_eq!(memory.used_bytes(), 0);
     }
 
     #[test]
     fn unlimited_memory_refuses_nothing() {
         let memory = RequestMemory::new(None);
-        let mut share = memory.share();
+        let mut share = memory.reservation();
         assert_eq!(share.grow(1 << 40), Ok(()));
-        assert_eq!((memory.held(), memory.most()), (1 << 40, None));
+        assert_eq!((memory.used_bytes(), memory.max_bytes()), (1 << 40, None));
     }
 }

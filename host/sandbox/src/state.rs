@@ -126,7 +126,7 @@ impl State {
     }
 
     fn hold(&mut self, bytes: usize) -> Result<(), Cause> {
-        self.reservation.grow(bytes).map_err(|_| Cause::ServerMemory(self.reservation.most()))
+        self.reservation.grow(bytes).map_err(|_| Cause::ServerMemory(self.reservation.max_bytes()))
     }
 }
 

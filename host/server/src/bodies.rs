@@ -117,7 +117,7 @@ impl BodyMemory {
     }
 
     fn share(&self, sender: Sender) -> Share {
-        Share { memory: self.clone(), sender, bytes: 0, counted: self.requests.share() }
+        Share { memory: self.clone(), sender, bytes: 0, counted: self.requests.reservation() }
     }
 
     /// Evicts the stalled body with the largest product of length and stall time. False if there is
@@ -299,11 +299,11 @@ mod tests {
         assert_eq!(one.add(bytes(1)), Err(Full));
         drop(other);
         assert_eq!(one.add(bytes(40)), Ok(()));
-        assert_eq!(requests.held(), COPIES * 100);
+        assert_eq!(requests.used_bytes(), COPIES * 100);
         let (whole, share) = one.whole().unwrap();
-        assert_eq!((whole.len(), requests.held()), (100, COPIES * 100));
+        assert_eq!((whole.len(), requests.used_bytes()), (100, COPIES * 100));
         drop(share);
-        assert_eq!(requests.held(), 0);
+        assert_eq!(requests.used_bytes(), 0);
         assert!(memory.used().by_sender.is_empty());
         let memory = BodyMemory::new(1_000, requests);
         assert_eq!(memory.arriving(sender(1)).add(bytes(201)), Err(Full), "requests may hold no more");
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(newcomer.add(bytes(50)), Err(Full), "it may still come");
         stalled.body.state().moved = Instant::now().checked_sub(STANDS_STILL).unwrap();
         assert_eq!(newcomer.add(bytes(50)), Ok(()));
-        assert_eq!(requests.held(), COPIES * 50);
+        assert_eq!(requests.used_bytes(), COPIES * 50);
         assert_eq!(stalled.add(bytes(1)), Err(Full));
         assert!(stalled.whole().is_err());
         assert!(memory.listed().is_empty());

@@ -38,7 +38,7 @@ use context::{AdmissionLayer, Caller};
 use dialect::Dialect;
 use document::Table;
 use infer_config::paths::{self, MODELS, MODERATIONS};
-use infer_sandbox::{Account, World};
+use infer_sandbox::{RequestUsage, World};
 pub use moderate::{CATEGORIES, ModerateResponse, respond};
 use moderate::{Choice, ModerationState, Moderators};
 pub use timings::Timings;
@@ -182,9 +182,9 @@ async fn trace(State(context): State<Arc<RequestContext>>, mut request: Request,
     let mut response = dialect.write(answer);
     let (status, took) = (response.status().as_u16(), began.elapsed());
     let elapsed_ms = milliseconds(took);
-    span.in_scope(|| match call.account() {
-        Account { calls: 0, .. } => info!(status, elapsed_ms, "answered"),
-        Account { calls, guest, compute, memory_bytes_peak, tensor_bytes_peak } => info!(
+    span.in_scope(|| match call.usage() {
+        RequestUsage { calls: 0, .. } => info!(status, elapsed_ms, "answered"),
+        RequestUsage { calls, guest, compute, memory_bytes_peak, tensor_bytes_peak } => info!(
             status,
             elapsed_ms,
             calls,

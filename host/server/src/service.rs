@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use axum::Router;
 use infer_control::live::{self, Live, Publish, Read};
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use tracing::warn;
 
 use crate::routes::{self, RequestContext};
 
-/// The HTTP service: routers for the current [`App`], replaced at each reload.
+/// The HTTP service: routers for the current [`Registry`], replaced at each reload.
 pub struct Service {
     current: ArcSwap<Snapshot>,
     live: Arc<Live>,
@@ -28,7 +28,7 @@ pub struct Service {
 
 /// Routers of one snapshot.
 struct Snapshot {
-    app: Arc<App>,
+    app: Arc<Registry>,
     context: Arc<RequestContext>,
     public: Router,
     admin: Router,
@@ -40,7 +40,7 @@ impl Service {
     /// Serves `app` from now on, and the result of `read` after each reload. Requests are handled
     /// on the current runtime. `admin` is the address of the operator's listener, if any.
     #[must_use]
-    pub fn new(app: Arc<App>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
+    pub fn new(app: Arc<Registry>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
         Arc::new_cyclic(|service: &Weak<Service>| {
             let service = service.clone();
             let publish: Publish = Box::new(move |app| {
@@ -66,7 +66,7 @@ impl Service {
         let current = self.current.load();
         let router = match (&current.canary, &current.app.canary) {
             _ if admin => &current.admin,
-            (Some(router), Some(canary)) if canary.draws() => router,
+            (Some(router), Some(canary)) if canary.takes_next() => router,
             _ => &current.public,
         };
         router.clone()
@@ -77,7 +77,7 @@ impl Service {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    fn publish(&self, app: &Arc<App>) {
+    fn publish(&self, app: &Arc<Registry>) {
         let context = self.current.load().context.next(app.clone());
         self.current.store(Arc::new(Snapshot::new(context, self.admin)));
     }
@@ -101,11 +101,11 @@ impl Service {
 impl Snapshot {
     fn new(context: RequestContext, admin: Option<SocketAddr>) -> Self {
         let context = Arc::new(context);
-        let app = context.app().clone();
+        let app = context.registry().clone();
         let public = routes::router(&context, admin.is_some());
         let operators = routes::admin(&context, admin);
         let canary = app.canary.as_ref().map(|canary| {
-            let context = Arc::new(context.next(canary.app.clone()));
+            let context = Arc::new(context.next(canary.registry.clone()));
             routes::router(&context, admin.is_some())
         });
         Snapshot { app, context, public, admin: operators, canary }

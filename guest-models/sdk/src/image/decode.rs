@@ -37,9 +37,9 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
         let message = "image: the JPEG file samples chroma more finely than luma, which is not supported";
         return Err(Fault::InvalidInput(message.to_owned()));
     }
-    let most_bytes = u64::from(max_pixels) * 4;
+    let max_bytes = u64::from(max_pixels) * 4;
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(most_bytes + DECODER_BYTES);
+    limits.max_alloc = Some(max_bytes + DECODER_BYTES);
     let mut before = limits.clone();
     before.max_alloc = Some(METADATA_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
@@ -53,7 +53,7 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
             "image: expected pixels, found a {name} file of {width}x{height}"
         )));
     }
-    if pixels > u64::from(max_pixels) || decoder.total_bytes() > most_bytes {
+    if pixels > u64::from(max_pixels) || decoder.total_bytes() > max_bytes {
         let bits = decoder.color_type().bits_per_pixel();
         return Err(Fault::TooLarge(format!(
             "image: {width}x{height} pixels of {bits} bits are more than {max_pixels} of 32 bits; send a smaller one"
@@ -67,7 +67,7 @@ pub(super) fn decode_file(file: &[u8], max_pixels: u32) -> Result<(Picture, Imag
         )));
     }
     if format == ImageFormat::Gif {
-        limits.max_alloc = Some((most_bytes + GIF_FRAME_BYTES).saturating_sub(decoder.total_bytes()));
+        limits.max_alloc = Some((max_bytes + GIF_FRAME_BYTES).saturating_sub(decoder.total_bytes()));
     }
     decoder.set_limits(limits).map_err(broken)?;
     // Unreadable metadata does not make a picture invalid.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::reclaim::reclaim;
-use crate::registry::App;
+use crate::registry::Registry;
 
 /// Interval between checks whether a snapshot is still in use.
 const LOOK: Duration = Duration::from_millis(10);
@@ -23,7 +23,7 @@ pub(super) struct Retired {
 }
 
 impl Retired {
-    pub(super) fn new(old: &App, new: &App) -> Self {
+    pub(super) fn new(old: &Registry, new: &Registry) -> Self {
         let is_kept = |model: &Arc<Model>| new.versions().any(|kept| Arc::ptr_eq(kept.model, model));
         let gone = old.versions().map(|version| version.model).filter(|model| !is_kept(model));
         Retired { models: gone.cloned().collect() }
@@ -33,15 +33,15 @@ impl Retired {
     ///
     /// The last reference is dropped here, on a blocking thread: dropping a model waits for its
     /// threads, which must not block a thread that serves requests.
-    pub(super) async fn drain(self, old: Arc<App>, next: Arc<App>) {
+    pub(super) async fn drain(self, old: Arc<Registry>, next: Arc<Registry>) {
         let began = Instant::now();
-        let mut app = alone(old).await;
-        let canary = match app.canary.take() {
-            Some(canary) => Some(alone(canary.app).await),
+        let mut registry = alone(old).await;
+        let canary = match registry.canary.take() {
+            Some(canary) => Some(alone(canary.registry).await),
             None => None,
         };
         // Components hold models too, and a shadow sends requests to one.
-        let _ = spawn_blocking(move || drop((app, canary))).await;
+        let _ = spawn_blocking(move || drop((registry, canary))).await;
         for model in self.models {
             let name = model.name().to_owned();
             let model = alone(model).await;
@@ -56,17 +56,17 @@ impl Retired {
     }
 }
 
-/// Unloads `app`, which was never live; `old` stays live.
-pub(super) fn unload(app: App, old: Arc<App>) {
+/// Unloads `registry`, which was never live; `old` stays live.
+pub(super) fn unload(registry: Registry, old: Arc<Registry>) {
     spawn_blocking(move || {
-        drop(app);
+        drop(registry);
         reclaim();
         settle(&old);
     });
 }
 
-fn settle(app: &App) {
-    if let Err(error) = app.alone() {
+fn settle(registry: &Registry) {
+    if let Err(error) = registry.restore_memory() {
         warn!(
             "requests keep the smaller share of memory that they had while two versions were there: {error:#}"
         );

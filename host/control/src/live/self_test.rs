@@ -13,7 +13,7 @@ use infer_sandbox::types::{Fault, Label, Part, Verdict};
 use infer_sandbox::{CallError, Outcome, Request, World};
 use tokio::time::sleep;
 
-use crate::registry::{App, LoadedComponent};
+use crate::registry::{LoadedComponent, Registry};
 
 /// Time limit for all tests of one model or component.
 const TIME: Duration = Duration::from_secs(60);
@@ -40,38 +40,39 @@ pub struct Tested {
     pub components: usize,
 }
 
-/// Tests the models and components of `app` that `old` does not share.
+/// Tests the models and components of `registry` that `old` does not share.
 ///
 /// # Errors
 ///
 /// If a test fails; the error is that of the first.
-pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
+pub async fn run(registry: &Registry, old: Option<&Registry>) -> anyhow::Result<Tested> {
     let mut tested = Tested::default();
-    for version in app.versions() {
+    for version in registry.versions() {
         let served = old.is_some_and(|old| old.versions().any(|old| Arc::ptr_eq(old.model, version.model)));
         if !served {
             let asked = version.model.self_test(Instant::now() + TIME).await;
             tested.models += asked.with_context(|| version.config.at.to_string())?;
         }
     }
-    let canary = |app: &App| app.canary.as_ref().map(|canary| canary.app.clone());
+    let canary = |registry: &Registry| registry.canary.as_ref().map(|canary| canary.registry.clone());
     let known: Vec<_> = old
         .into_iter()
         .flat_map(|old| {
-            let next =
-                canary(old).into_iter().flat_map(|app| app.components.values().cloned().collect::<Vec<_>>());
+            let next = canary(old)
+                .into_iter()
+                .flat_map(|registry| registry.components.values().cloned().collect::<Vec<_>>());
             old.components.values().cloned().chain(next)
         })
         .collect();
-    let next = canary(app).into_iter().flat_map(|app| app.components.clone());
+    let next = canary(registry).into_iter().flat_map(|registry| registry.components.clone());
     let mut asked: Vec<Arc<LoadedComponent>> = Vec::new();
-    for (name, policy) in app.components.clone().into_iter().chain(next) {
-        let served = known.iter().chain(&asked).any(|known| Arc::ptr_eq(known, &policy));
+    for (name, loaded) in registry.components.clone().into_iter().chain(next) {
+        let served = known.iter().chain(&asked).any(|known| Arc::ptr_eq(known, &loaded));
         if !served {
-            asked.push(policy.clone());
-            let (name, policy) = (&name, &policy);
-            let config = &app.config.components[name];
-            let asked = component(policy, &config.tests).await;
+            asked.push(loaded.clone());
+            let (name, loaded) = (&name, &loaded);
+            let config = &registry.config.components[name];
+            let asked = component(loaded, &config.tests).await;
             let asked = asked.with_context(|| format!("component `{name}`"));
             tested.components += asked.with_context(|| config.at.to_string())?;
         }
@@ -79,27 +80,27 @@ pub async fn run(app: &App, old: Option<&App>) -> anyhow::Result<Tested> {
     Ok(tested)
 }
 
-async fn component(policy: &LoadedComponent, tests: &[ComponentTest]) -> anyhow::Result<usize> {
+async fn component(loaded: &LoadedComponent, tests: &[ComponentTest]) -> anyhow::Result<usize> {
     let request = Request::new(Arc::from("self-test"), Instant::now() + TIME);
     if tests.is_empty() {
-        return unasked(policy, &request).await;
+        return unasked(loaded, &request).await;
     }
     for (index, test) in tests.iter().enumerate() {
-        one(policy, &request, test).await.with_context(|| format!("self-test {index}"))?;
+        one(loaded, &request, test).await.with_context(|| format!("self-test {index}"))?;
     }
     Ok(tests.len())
 }
 
 /// Checks that a component without configured tests answers a default input.
-async fn unasked(policy: &LoadedComponent, request: &Request) -> anyhow::Result<usize> {
-    let answered = match policy.component.world() {
+async fn unasked(loaded: &LoadedComponent, request: &Request) -> anyhow::Result<usize> {
+    let answered = match loaded.component.world() {
         World::Moderator => {
             let parts = [Part::Text(TEXT.to_owned())];
-            patient(request, || policy.component.moderate(request, &parts)).await.map(|_| ())
+            patient(request, || loaded.component.moderate(request, &parts)).await.map(|_| ())
         }
         World::Classifier => {
             let image = STANDARD.decode(PIXELS).context("the image of self-tests")?;
-            patient(request, || policy.component.classify(request, &image, 1)).await.map(|_| ())
+            patient(request, || loaded.component.classify(request, &image, 1)).await.map(|_| ())
         }
         // A valid input depends on its models.
         World::Predictor => return Ok(0),
@@ -117,9 +118,9 @@ async fn unasked(policy: &LoadedComponent, request: &Request) -> anyhow::Result<
     }
 }
 
-async fn one(policy: &LoadedComponent, request: &Request, test: &ComponentTest) -> anyhow::Result<()> {
+async fn one(loaded: &LoadedComponent, request: &Request, test: &ComponentTest) -> anyhow::Result<()> {
     let image = test.image.as_ref().map(read).transpose()?;
-    match policy.component.world() {
+    match loaded.component.world() {
         World::Moderator => {
             if test.label.is_some() {
                 bail!(
@@ -128,7 +129,7 @@ async fn one(policy: &LoadedComponent, request: &Request, test: &ComponentTest) 
             }
             let parts: Vec<_> =
                 test.input.clone().map(Part::Text).into_iter().chain(image.map(Part::Image)).collect();
-            let verdict = patient(request, || policy.component.moderate(request, &parts)).await?;
+            let verdict = patient(request, || loaded.component.moderate(request, &parts)).await?;
             judge(test, &verdict)
         }
         World::Classifier => {
@@ -136,7 +137,7 @@ async fn one(policy: &LoadedComponent, request: &Request, test: &ComponentTest) 
                 bail!("this is a classifier, which has only `image` and `label`");
             }
             let image = image.context("`image` is missing")?;
-            let labels = patient(request, || policy.component.classify(request, &image, 1)).await?;
+            let labels = patient(request, || loaded.component.classify(request, &image, 1)).await?;
             named(test, &labels)
         }
         World::Predictor => bail!("a predictor has no tests but those of its models' cards"),

@@ -11,11 +11,11 @@ pub struct Footprint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
     /// Purpose in a few words, for a table.
-    pub what: &'static str,
+    pub label: &'static str,
     /// Typical bytes after the model has been busy.
     pub bytes: u64,
     /// Maximum bytes.
-    pub most_bytes: u64,
+    pub max_bytes: u64,
     /// True for pages of a mapped file, which processes share and the system can reclaim.
     pub is_mapped: bool,
 }
@@ -29,11 +29,11 @@ impl Footprint {
 }
 
 impl Need {
-    pub(crate) fn own(what: &'static str, bytes: u64) -> Self {
-        Need { what, bytes, most_bytes: bytes, is_mapped: false }
+    pub(crate) fn own(label: &'static str, bytes: u64) -> Self {
+        Need { label, bytes, max_bytes: bytes, is_mapped: false }
     }
 
-    pub(crate) fn mapped(what: &'static str, bytes: u64) -> Self {
-        Need { what, bytes, most_bytes: bytes, is_mapped: true }
+    pub(crate) fn mapped(label: &'static str, bytes: u64) -> Self {
+        Need { label, bytes, max_bytes: bytes, is_mapped: true }
     }
 }

@@ -83,7 +83,7 @@ fn file(gguf: &Gguf, config: &DecoderConfig, seen: usize) -> Need {
     let norms = 2 * config.layers as u64;
     let seen = (seen as u64).min(USUAL_TOKENS);
     Need {
-        most_bytes: header + table + norms * FAULT_AROUND,
+        max_bytes: header + table + norms * FAULT_AROUND,
         ..Need::mapped("file: header, embeddings", header + table.min(seen * PAGE) + norms * PAGE)
     }
 }

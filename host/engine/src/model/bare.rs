@@ -47,7 +47,7 @@ impl Weights {
 
 impl GgufSummary {
     /// Checks whether the regular file at `path` starts with the magic bytes of GGUF.
-    pub fn begins(path: &Path) -> bool {
+    pub fn has_magic(path: &Path) -> bool {
         Opened::open(path, Links::Follow).is_ok_and(|opened| opened.begins_with(b"GGUF"))
     }
 

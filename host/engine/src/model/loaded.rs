@@ -8,9 +8,9 @@ use super::comparison::Comparison;
 use super::error::{LoadError, RunError};
 use super::options::{Capacity, ModelOptions};
 use super::reply::Reply;
-use super::resting::Resting;
-use super::shadow::Shadow;
+use super::shadow::ShadowQueue;
 use super::stats::Stats;
+use super::unloadable::Unloadable;
 use super::weights::{Parts, Weights};
 use crate::card::{Card, Format};
 use crate::language::{LanguageModel, Session};
@@ -26,15 +26,15 @@ pub struct Model {
     capacity: Capacity,
     kind: Kind,
     /// Read by each call and written by a reload; held only to clone or to replace the `Arc`.
-    mirror: RwLock<Option<Arc<Mirror>>>,
+    shadow: RwLock<Option<Arc<Shadow>>>,
 }
 
 enum Kind {
     Onnx(OnnxModel),
     Language(LanguageModel),
     /// A model that is unloaded while idle.
-    Resting {
-        inner: Arc<Resting<Model>>,
+    Unloadable {
+        inner: Arc<Unloadable<Model>>,
         unbatched: Option<String>,
         dummy: bool,
     },
@@ -48,9 +48,9 @@ pub struct Context {
 }
 
 /// A shadow version of a model, which receives the same inputs for comparison.
-pub struct Mirror {
+pub struct Shadow {
     next: Arc<Model>,
-    shadow: Shadow,
+    queue: ShadowQueue,
 }
 
 impl Model {
@@ -74,7 +74,7 @@ impl Model {
             }
             Format::Gguf => Kind::Language(LanguageModel::load(name, model, packed, &capacity)?),
         };
-        Ok(Model { name: name.to_owned(), card, hash, capacity, kind, mirror: RwLock::default() })
+        Ok(Model { name: name.to_owned(), card, hash, capacity, kind, shadow: RwLock::default() })
     }
 
     /// Computes the outputs for `inputs`, named tensors in any order.
@@ -96,31 +96,31 @@ impl Model {
         inputs: Vec<(String, Tensor)>,
         deadline: Instant,
     ) -> Result<Reply, RunError> {
-        let mirror = self.mirror();
-        let copied = mirror.as_ref().and_then(|mirror| mirror.shadow.copy(&inputs));
+        let shadow = self.shadow();
+        let copied = shadow.as_ref().and_then(|shadow| shadow.queue.copy(&inputs));
         let result = match &self.kind {
             Kind::Onnx(model) => model.run(inputs, deadline).await,
             Kind::Language(model) => model.run_tensors(session, inputs, deadline).await,
-            Kind::Resting { inner, .. } => {
-                let model = inner.awake(deadline).await?;
+            Kind::Unloadable { inner, .. } => {
+                let model = inner.ensure_loaded(deadline).await?;
                 Box::pin(model.run_in(session, inputs, deadline)).await
             }
         };
-        if let (Some(mirror), Some(copied), Ok(reply)) = (mirror, copied, &result) {
-            mirror.shadow.finished(copied, &reply.outputs);
+        if let (Some(shadow), Some(copied), Ok(reply)) = (shadow, copied, &result) {
+            shadow.queue.finished(copied, &reply.outputs);
         }
         result
     }
 
     /// The current shadow version.
-    pub fn mirror(&self) -> Option<Arc<Mirror>> {
-        self.mirror.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn shadow(&self) -> Option<Arc<Shadow>> {
+        self.shadow.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces the shadow version, which receives the tensors of all further calls of
     /// [`Model::run`].
-    pub fn set_mirror(&self, mirror: Option<Arc<Mirror>>) {
-        *self.mirror.write().unwrap_or_else(PoisonError::into_inner) = mirror;
+    pub fn set_shadow(&self, shadow: Option<Arc<Shadow>>) {
+        *self.shadow.write().unwrap_or_else(PoisonError::into_inner) = shadow;
     }
 
     /// Creates a context in which `component` runs the model.
@@ -128,11 +128,11 @@ impl Model {
         Context { model: self.clone(), session: Session::new(component) }
     }
 
-    /// The language model, if this is one that is always loaded. For a [resting](Model::resting)
-    /// model, call [`Model::awake`] first.
+    /// The language model, if this is one that is always loaded. For an
+    /// [unloadable](Model::unload_when_idle) model, call [`Model::ensure_loaded`] first.
     pub fn language(&self) -> Option<&LanguageModel> {
         match &self.kind {
-            Kind::Onnx(_) | Kind::Resting { .. } => None,
+            Kind::Onnx(_) | Kind::Unloadable { .. } => None,
             Kind::Language(model) => Some(model),
         }
     }
@@ -148,7 +148,7 @@ impl Model {
         match &self.kind {
             Kind::Onnx(_) => true,
             Kind::Language(model) => model.is_serving(),
-            Kind::Resting { inner, .. } => inner.loaded().is_none_or(|model| model.is_serving()),
+            Kind::Unloadable { inner, .. } => inner.loaded().is_none_or(|model| model.is_serving()),
         }
     }
 
@@ -157,7 +157,7 @@ impl Model {
         match &self.kind {
             Kind::Onnx(_) => false,
             Kind::Language(model) => model.is_dummy(),
-            Kind::Resting { dummy, .. } => *dummy,
+            Kind::Unloadable { dummy, .. } => *dummy,
         }
     }
 
@@ -186,7 +186,7 @@ impl Model {
         match &self.kind {
             Kind::Onnx(model) => model.queue_depth(),
             Kind::Language(model) => model.queue_depth(),
-            Kind::Resting { inner, .. } => {
+            Kind::Unloadable { inner, .. } => {
                 inner.waiting() + inner.loaded().map_or(0, |model| model.queue_depth())
             }
         }
@@ -203,23 +203,23 @@ impl Model {
         match &self.kind {
             Kind::Onnx(model) => model.unbatched(),
             Kind::Language(_) => None,
-            Kind::Resting { unbatched, .. } => unbatched.as_deref(),
+            Kind::Unloadable { unbatched, .. } => unbatched.as_deref(),
         }
     }
 
-    /// Totals since the model was loaded. For a resting model, since it was last loaded.
+    /// Totals since the model was loaded. For an unloadable model, since it was last loaded.
     pub fn stats(&self) -> Stats {
         match &self.kind {
             Kind::Onnx(model) => model.stats(),
             Kind::Language(model) => model.stats(),
-            Kind::Resting { inner, .. } => inner.loaded().map(|model| model.stats()).unwrap_or_default(),
+            Kind::Unloadable { inner, .. } => inner.loaded().map(|model| model.stats()).unwrap_or_default(),
         }
     }
 
     /// Returns the model in a form that is unloaded after it was idle for `keep_alive`, and loaded
     /// again by `load` on the next call.
     #[must_use]
-    pub fn resting(
+    pub fn unload_when_idle(
         self,
         keep_alive: Duration,
         load: impl Fn() -> Result<Model, String> + Send + Sync + 'static,
@@ -240,9 +240,9 @@ impl Model {
             tracing::info!(model = model.name, took_ms, "model reloaded");
             Ok(model)
         };
-        let inner = Resting::new(name.clone(), self, capacity.queue_capacity, keep_alive, load);
-        let kind = Kind::Resting { inner: Arc::new(inner), unbatched, dummy };
-        Model { name, card, hash, capacity, kind, mirror: RwLock::default() }
+        let inner = Unloadable::new(name.clone(), self, capacity.queue_capacity, keep_alive, load);
+        let kind = Kind::Unloadable { inner: Arc::new(inner), unbatched, dummy };
+        Model { name, card, hash, capacity, kind, shadow: RwLock::default() }
     }
 
     /// Returns the loaded model: this one, or the model that it stands for, loaded by `deadline` if
@@ -252,32 +252,32 @@ impl Model {
     ///
     /// When `deadline` passes, when too many calls wait for the load, or when the model cannot be
     /// loaded.
-    pub async fn awake(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Model>, RunError> {
+    pub async fn ensure_loaded(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Model>, RunError> {
         match &self.kind {
-            Kind::Resting { inner, .. } => inner.awake(deadline).await,
+            Kind::Unloadable { inner, .. } => inner.ensure_loaded(deadline).await,
             _ => Ok(self.clone()),
         }
     }
 
     /// The loaded model; `None` while it is unloaded.
-    pub fn resident(self: &Arc<Self>) -> Option<Arc<Model>> {
+    pub fn loaded(self: &Arc<Self>) -> Option<Arc<Model>> {
         match &self.kind {
-            Kind::Resting { inner, .. } => inner.loaded(),
+            Kind::Unloadable { inner, .. } => inner.loaded(),
             _ => Some(self.clone()),
         }
     }
 
     /// Unloads the model if it was idle for its keep-alive time, and waits for its threads. Returns
     /// true if it was unloaded.
-    pub fn rest(&self) -> bool {
+    pub fn unload_if_idle(&self) -> bool {
         match &self.kind {
-            Kind::Resting { inner, .. } => inner.rest(),
+            Kind::Unloadable { inner, .. } => inner.unload_if_idle(),
             _ => false,
         }
     }
 }
 
-impl Mirror {
+impl Shadow {
     /// Starts a thread that runs `next` on copies of the inputs of another model. Outputs disagree
     /// if any value differs by more than `tolerance`, if another choice is the likeliest, or if the
     /// texts differ.
@@ -291,8 +291,8 @@ impl Mirror {
             let model = model.clone();
             async move { model.run(inputs, deadline).await }
         };
-        let shadow = Shadow::new(run, next.is_language(), tolerance)?;
-        Ok(Mirror { next, shadow })
+        let queue = ShadowQueue::new(run, next.is_language(), tolerance)?;
+        Ok(Shadow { next, queue })
     }
 
     /// The shadow version.
@@ -302,12 +302,12 @@ impl Mirror {
 
     /// Maximum difference of two values that agree.
     pub fn tolerance(&self) -> f64 {
-        self.shadow.tolerance()
+        self.queue.tolerance()
     }
 
     /// Result of the comparison so far.
     pub fn comparison(&self) -> Comparison {
-        self.shadow.comparison()
+        self.queue.comparison()
     }
 }
 

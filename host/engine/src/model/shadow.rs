@@ -18,7 +18,7 @@ use super::reply::Reply;
 const MAX_WAITING: usize = 64;
 
 /// Maximum bytes of the tensors of queued comparisons.
-pub const MIRROR_BYTES: usize = 8 << 20;
+pub const MAX_SHADOW_BYTES: usize = 8 << 20;
 
 /// Number of disagreements that are stored; older ones are dropped.
 const MAX_EXAMPLES: usize = 32;
@@ -27,7 +27,7 @@ const MAX_EXAMPLES: usize = 32;
 const TIME: Duration = Duration::from_secs(60);
 
 /// The queue and the thread of a shadow version.
-pub(super) struct Shadow {
+pub(super) struct ShadowQueue {
     state: Arc<State>,
     /// `None` once the shadow ends.
     queue: Option<SyncSender<QueuedCall>>,
@@ -62,7 +62,7 @@ pub(super) struct Copied {
 impl Copied {
     /// Reserves `bytes` more. Returns false, and counts a skip, if they exceed the limit.
     fn grow(&mut self, bytes: usize) -> bool {
-        let reserve = |total: usize| total.checked_add(bytes).filter(|total| *total <= MIRROR_BYTES);
+        let reserve = |total: usize| total.checked_add(bytes).filter(|total| *total <= MAX_SHADOW_BYTES);
         let grown =
             self.state.waiting_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok();
         if grown {
@@ -80,7 +80,7 @@ impl Drop for Copied {
     }
 }
 
-impl Shadow {
+impl ShadowQueue {
     /// Starts the thread, which calls `run` to run the shadow version.
     ///
     /// # Errors
@@ -110,11 +110,11 @@ impl Shadow {
         let work = move || {
             let run = |inputs| runtime.block_on(run(inputs, Instant::now() + TIME));
             run_all(run, &shared, &waiting);
-            // Models that rest are loaded on blocking threads of this runtime.
+            // Models that were unloaded are loaded on blocking threads of this runtime.
             runtime.shutdown_background();
         };
-        let thread = std::thread::Builder::new().name("infer-mirror".to_owned()).spawn(work)?;
-        Ok(Shadow { state, queue: Some(queue), thread: Some(thread) })
+        let thread = std::thread::Builder::new().name("infer-shadow".to_owned()).spawn(work)?;
+        Ok(ShadowQueue { state, queue: Some(queue), thread: Some(thread) })
     }
 
     /// Maximum difference of two values that agree.
@@ -148,7 +148,7 @@ impl Shadow {
     }
 }
 
-impl Drop for Shadow {
+impl Drop for ShadowQueue {
     fn drop(&mut self) {
         // The thread finishes its current run and releases the model before this returns.
         self.queue = None;

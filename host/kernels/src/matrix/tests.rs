@@ -85,7 +85,7 @@ fn misplaced_packed_bytes_are_rejected() {
         (usize::MAX, 1088, usize::MAX, usize::MAX / 64 * 32),
     ] {
         let error = read(from, to, rows, columns).unwrap();
-        assert!(matches!(error, PackError::Place { .. }), "{error}");
+        assert!(matches!(error, PackError::Range { .. }), "{error}");
         assert!(error.to_string().contains("; pack it again"), "{error}");
     }
 }

@@ -99,11 +99,11 @@ pub fn phi3(path: &Path, mix: Mix, seed: u64) -> anyhow::Result<Written> {
     fs::create_dir_all(parent).with_context(|| format!("cannot create `{}`", parent.display()))?;
     let (folder, place) = Folder::of(path).with_context(|| format!("cannot write `{}`", path.display()))?;
     let name = place.to_string_lossy();
-    disk::room(&folder, &name, total)?;
+    disk::require_space(&folder, &name, total)?;
     // A fixed name, so that the next run overwrites the gigabytes that a killed run has left.
     let partial = format!(".{name}.partial");
     let write = || -> io::Result<Written> {
-        disk::replaceable(&folder, &place)?;
+        disk::check_replaceable(&folder, &place)?;
         folder.remove_all(&partial)?;
         let file = folder.create_file(&partial, 0o666)?;
         let kept = file.try_clone()?;

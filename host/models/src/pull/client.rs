@@ -177,7 +177,7 @@ pub(super) fn download(
     place.clear()?;
     let most = most.saturating_add(most / 64).saturating_add(OVERHEAD_BYTES);
     // The client briefly has two copies of a wheel.
-    disk::room(&place.folder, package, most.saturating_mul(2))?;
+    disk::require_space(&place.folder, package, most.saturating_mul(2))?;
     let mut client = Client::start(place, package, most, index)?;
     let status = client.ended(silence, || {
         let bytes = place.folder.bytes(6)?;
@@ -185,7 +185,7 @@ pub(super) fn download(
         if bytes > most.saturating_mul(2) {
             bail!("it fetches more than the {most} bytes that the model's file leaves for it");
         }
-        enough(disk::free(&place.folder)?)?;
+        enough(disk::free_bytes(&place.folder)?)?;
         Ok(bytes)
     });
     let words = client.stop();

@@ -67,7 +67,7 @@ impl Write for Growth {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
         if self.bytes - self.looked_at >= LOOK_BYTES {
-            enough(disk::free(&self.file)?)?;
+            enough(disk::free_bytes(&self.file)?)?;
             self.looked_at = self.bytes;
         }
         let written = self.file.write(bytes)?;

@@ -21,5 +21,5 @@ pub(super) struct Fetched {
     pub(super) file: File,
 }
 
-/// Time without data after which a carrier is abandoned.
+/// Time without data after which a transport is abandoned.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);

@@ -21,7 +21,7 @@ fn component(engine: &Engine) -> (Vec<u8>, Component) {
 fn write_entry(folder: &Path, engine: &Engine) -> Vec<u8> {
     let (bytes, component) = component(engine);
     let entry = Entry::new(folder, engine, &bytes);
-    let size = entry.keep(&component).unwrap();
+    let size = entry.write(&component).unwrap();
     assert_eq!(size, fs::metadata(entry.path()).unwrap().len());
     bytes
 }
@@ -147,7 +147,7 @@ fn unwritable_folder_is_an_error() {
     let engine = engine(true);
     let (bytes, component) = component(&engine);
     let below = file.join("below");
-    assert!(Entry::new(&below, &engine, &bytes).keep(&component).is_err());
+    assert!(Entry::new(&below, &engine, &bytes).write(&component).is_err());
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn fifos_and_links_cost_a_compilation() {
     for place in [&fifo as &dyn Fn(&Path), &|path: &Path| symlink(&victim, path).unwrap()] {
         fs::remove_file(&lock).unwrap();
         place(&lock);
-        assert!(entry.keep(&component).unwrap_err().to_string().ends_with("expected a regular file"));
+        assert!(entry.write(&component).unwrap_err().to_string().ends_with("expected a regular file"));
     }
     assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
 }

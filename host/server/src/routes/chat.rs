@@ -70,12 +70,12 @@ async fn handle(
     let Asked { model, request, stream, include_usage } = request::read(form, &body?)?;
     let model = find(&context, &caller, &model)?.clone();
     let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
-    let model = model.awake(call.deadline).await?;
+    let model = model.ensure_loaded(call.deadline).await?;
     // The prefix cache is shared between the chats of one API key, and never across keys.
     let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
     let session = Session::new(&component);
     if stream {
-        let unsent = context.app.sandbox.memory().share();
+        let unsent = context.app.sandbox.memory().reservation();
         let events =
             stream::begin(model, session, request, head, include_usage, call.deadline, unsent).await?;
         let headers = [

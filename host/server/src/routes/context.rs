@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
 use infer_config::ServerConfig;
 use infer_control::live::Live;
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 use tracing::{Instrument as _, Span, error};
@@ -31,7 +31,7 @@ use crate::serve::{Lease, Peer};
 
 /// State shared by all requests of a snapshot.
 pub struct RequestContext {
-    pub(super) app: Arc<App>,
+    pub(super) app: Arc<Registry>,
     pub(super) server: ServerConfig,
     pub(super) live: Weak<Live>,
     /// Set once the server has been asked to stop.
@@ -82,7 +82,7 @@ pub(super) struct AdmissionLayer {
 impl RequestContext {
     /// Creates the context of `app`. Handlers run on the current runtime.
     #[must_use]
-    pub(crate) fn new(app: Arc<App>, live: Weak<Live>, stopping: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(app: Arc<Registry>, live: Weak<Live>, stopping: Arc<AtomicBool>) -> Self {
         let server = app.config.server.clone();
         let sandbox = &app.config.sandbox;
         RequestContext {
@@ -102,7 +102,7 @@ impl RequestContext {
     /// Creates the context of `app` that replaces this one. Counters are kept where the limit is
     /// unchanged: a reload grants no second burst and no second permit.
     #[must_use]
-    pub(crate) fn next(&self, app: Arc<App>) -> Self {
+    pub(crate) fn next(&self, app: Arc<Registry>) -> Self {
         let (server, before) = (app.config.server.clone(), &self.server);
         let (sandbox, pool) = (&app.config.sandbox, &self.app.config.sandbox);
         let same_queue = (sandbox.instances, sandbox.waiting, server.queue_time)
@@ -137,7 +137,7 @@ impl RequestContext {
     }
 
     /// The models and components of this snapshot.
-    pub(crate) fn app(&self) -> &Arc<App> {
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.app
     }
 

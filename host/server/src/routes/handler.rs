@@ -12,7 +12,7 @@ use axum::http::uri::{Authority, Scheme};
 use axum::http::{HeaderMap, Request, Uri, header};
 use axum::response::Response;
 use http_body::Frame;
-use infer_sandbox::{Account, Body, CallError, Cause, UNSENT_BYTES};
+use infer_sandbox::{Body, CallError, Cause, RequestUsage, UNSENT_BYTES};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span, info};
 
@@ -64,7 +64,7 @@ pub(super) async fn handle(
         }
         // Once a response has started, only the log uses the outcome.
         let Err(result) = end.send(outcome.result) else { return };
-        let Account { guest, compute, memory_bytes_peak, tensor_bytes_peak, .. } = call.account();
+        let RequestUsage { guest, compute, memory_bytes_peak, tensor_bytes_peak, .. } = call.usage();
         let (guest_ms, compute_ms) = (milliseconds(guest), milliseconds(compute));
         let component = policy.component.name();
         match result {

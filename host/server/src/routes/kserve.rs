@@ -171,7 +171,7 @@ async fn infer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let model = find(&context, &caller, path)?;
-    let mut held = context.app.sandbox.memory().share();
+    let mut held = context.app.sandbox.memory().reservation();
     let request = request::read(&headers, &body?, model.card(), &mut held)?;
     let reply = model.run(request.inputs, call.deadline).await?;
     held.grow(response::bytes(&request.wanted, &reply)).map_err(|_| ApiError::busy())?;

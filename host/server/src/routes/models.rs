@@ -7,7 +7,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use infer_control::registry::App;
+use infer_control::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -75,13 +75,13 @@ pub(super) fn one_doc() -> RouteDoc {
 }
 
 /// Lists the models and components that the key permits.
-pub(super) async fn list(State(app): State<Arc<App>>, caller: Option<Extension<Caller>>) -> Json<List> {
+pub(super) async fn list(State(app): State<Arc<Registry>>, caller: Option<Extension<Caller>>) -> Json<List> {
     Json(List { object: "list", data: entries(&app, caller) })
 }
 
 /// Returns one of them.
 pub(super) async fn one(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<Registry>>,
     caller: Option<Extension<Caller>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Entry>, ApiError> {
@@ -94,7 +94,7 @@ pub(super) async fn one(
     Ok(Json(entries.swap_remove(place)))
 }
 
-fn entries(app: &App, caller: Option<Extension<Caller>>) -> Vec<Entry> {
+fn entries(app: &Registry, caller: Option<Extension<Caller>>) -> Vec<Entry> {
     let key = caller.and_then(|Extension(caller)| caller.0);
     let listed = |name: &str| key.as_ref().is_none_or(|key| key.may_ask(name));
     let models = app.models.values().filter(|model| listed(model.name())).map(|model| {

@@ -187,7 +187,7 @@ impl Activity {
 
     /// Begins a request; `has_come` if its head is the whole request.
     pub(super) fn begin(self: &Arc<Self>, http2: bool, has_come: bool) -> UnderWay {
-        let lease = Lease::new(self.clone(), self.memory().share(), http2, has_come);
+        let lease = Lease::new(self.clone(), self.memory().reservation(), http2, has_come);
         let mut state = self.state();
         state.head = None;
         state.asked = true;

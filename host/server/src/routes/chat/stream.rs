@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn nothing_held() -> Arc<Mutex<Reservation>> {
-        Arc::new(Mutex::new(infer_sandbox::RequestMemory::default().share()))
+        Arc::new(Mutex::new(infer_sandbox::RequestMemory::default().reservation()))
     }
 
     #[tokio::test]

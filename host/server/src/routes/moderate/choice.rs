@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use infer_control::registry::{App, LoadedComponent};
+use infer_control::registry::{LoadedComponent, Registry};
 use infer_sandbox::World;
 use tracing::warn;
 
@@ -39,7 +39,7 @@ pub(crate) struct Moderators {
 impl Moderators {
     /// Collects the moderators of `app` that have a route; the others are reachable from the
     /// command line only.
-    pub(crate) fn new(app: &App) -> Self {
+    pub(crate) fn new(app: &Registry) -> Self {
         let served: BTreeMap<_, _> = app
             .components
             .iter()

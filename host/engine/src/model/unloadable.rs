@@ -17,7 +17,7 @@ use super::error::RunError;
 type Load<M> = Box<dyn Fn() -> Result<M, String> + Send + Sync>;
 
 /// A model that may be unloaded.
-pub(super) struct Resting<M> {
+pub(super) struct Unloadable<M> {
     /// Name of the model in errors.
     name: String,
     /// Maximum number of calls that wait for the load.
@@ -36,7 +36,7 @@ pub(super) struct Resting<M> {
 }
 
 /// A call that waits for the load. It is counted until its blocking thread ends.
-struct WaitingCall<M>(Arc<Resting<M>>);
+struct WaitingCall<M>(Arc<Unloadable<M>>);
 
 impl<M> Drop for WaitingCall<M> {
     fn drop(&mut self) {
@@ -44,7 +44,7 @@ impl<M> Drop for WaitingCall<M> {
     }
 }
 
-impl<M: Send + Sync + 'static> Resting<M> {
+impl<M: Send + Sync + 'static> Unloadable<M> {
     /// Creates the state for `model`, which is loaded. `load` loads it again.
     pub(super) fn new(
         name: String,
@@ -53,7 +53,7 @@ impl<M: Send + Sync + 'static> Resting<M> {
         keep_alive: Duration,
         load: impl Fn() -> Result<M, String> + Send + Sync + 'static,
     ) -> Self {
-        Resting {
+        Unloadable {
             name,
             queue_capacity,
             loaded: RwLock::new(Some(Arc::new(model))),
@@ -66,7 +66,7 @@ impl<M: Send + Sync + 'static> Resting<M> {
     }
 
     /// Returns the model, loaded by `deadline` if necessary.
-    pub(super) async fn awake(self: &Arc<Self>, deadline: Instant) -> Result<Arc<M>, RunError> {
+    pub(super) async fn ensure_loaded(self: &Arc<Self>, deadline: Instant) -> Result<Arc<M>, RunError> {
         self.mark_used();
         if let Some(loaded) = self.loaded() {
             return Ok(loaded);
@@ -100,7 +100,7 @@ impl<M: Send + Sync + 'static> Resting<M> {
     }
 
     /// Unloads the model if it was idle for its keep-alive time. Returns true if it was unloaded.
-    pub(super) fn rest(&self) -> bool {
+    pub(super) fn unload_if_idle(&self) -> bool {
         if self.last_used.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.keep_alive {
             return false;
         }
