@@ -118,7 +118,7 @@ test-arm: ## Run the kernels' tests for 64-bit ARM under qemu, on CPUs with and 
 	@scripts/test-arm.sh
 
 accuracy: ## Print how far the kernels' products are from exact ones: the table of docs/KERNELS.md
-	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_keep_to_the_bound
+	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_stay_within_bound
 
 check: guests tidy ## Check formatting, house rules, lints, documentation and dependencies
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings

@@ -51,7 +51,7 @@ const REPORT: &str = "host model rows prefill decode? cold? rss_peak_bytes dummy
                       warnings";
 
 #[test]
-fn language_model_has_every_key_and_each_way_asks_the_same() {
+fn language_model_reports_have_every_key() {
     let folder = tempfile::tempdir().unwrap();
     // One example, so that all three paths have the same prompt.
     std::fs::write(folder.path().join("d.jsonl"), "{\"text\": \"What a fine day.\", \"label\": 0}").unwrap();
@@ -92,7 +92,7 @@ fn language_model_has_every_key_and_each_way_asks_the_same() {
 }
 
 #[test]
-fn prefix_cache_is_left_out_where_that_is_asked() {
+fn prefix_cache_can_be_disabled() {
     let folder = tempfile::tempdir().unwrap();
     let ratios = |when: &str| {
         let report = report(
@@ -182,7 +182,7 @@ fn conditions_decide_the_exit_code() {
 }
 
 #[test]
-fn open_loop_sends_as_many_as_it_should() {
+fn open_loop_sends_at_its_rate() {
     let folder = tempfile::tempdir().unwrap();
     let report = report(
         folder.path(),
@@ -236,7 +236,7 @@ async fn running_server_is_measured_over_http() {
 }
 
 #[test]
-fn server_that_always_fails_is_told_and_not_measured() {
+fn failing_server_is_reported_without_figures() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -267,7 +267,7 @@ fn other_formats_and_the_plot_are_written() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_told_with_the_way_out() {
+fn unmeasurable_targets_are_errors_with_remedies() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("d.jsonl"), "{\"txt\": 1}").unwrap();
     std::fs::write(folder.path().join("b.json"), "[]").unwrap();

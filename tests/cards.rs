@@ -133,7 +133,7 @@ fn means_of_each_channel_reach_guests() {
 }
 
 #[test]
-fn check_reports_which_models_batch() {
+fn check_reports_batching_of_each_model() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("apart")).unwrap();
     image_model(&folder.path().join("apart"), &[("batch_axis = 0\n", "")]);
@@ -156,7 +156,7 @@ fn check_reports_which_models_batch() {
 }
 
 #[test]
-fn gguf_is_known_by_its_first_bytes() {
+fn gguf_is_detected_by_its_magic_number() {
     let folder = tempfile::tempdir().unwrap();
     let model = repository().join("tests/data/language/llama-q4_1.gguf");
     std::fs::copy(model, folder.path().join("blob")).unwrap();

@@ -55,7 +55,7 @@ fn logit(probability: f64) -> f64 {
 }
 
 #[tokio::test]
-async fn the_language_model_is_asked_what_the_classifier_is_not_sure_of() {
+async fn uncertain_texts_reach_the_language_model() {
     let server = server(BOTH, POLICY).await;
     for (text, expected) in
         [(UNCERTAIN, "language"), (INSULT, "classifier"), (CLEAN, "classifier"), (FOREIGN, "language")]
@@ -73,7 +73,7 @@ async fn the_language_model_is_asked_what_the_classifier_is_not_sure_of() {
 }
 
 #[tokio::test]
-async fn a_score_of_both_tiers_is_the_weighted_evidence_of_each() {
+async fn combined_score_weighs_both_tiers() {
     let settings = r#"{ "policy.text" = "Be kind.", "policy.choices" = "x, y", "cascade.weight" = 0.25 }"#;
     let alone = [
         harassment(&judge(&server(CLASSIFIER, "{}").await, UNCERTAIN).await),
@@ -86,7 +86,7 @@ async fn a_score_of_both_tiers_is_the_weighted_evidence_of_each() {
 }
 
 #[tokio::test]
-async fn the_policy_is_computed_once() {
+async fn policy_is_computed_once() {
     let server = server(LANGUAGE, POLICY).await;
     let tokens = |body: &Value, name: &str| body["infer"]["tokens"][name].as_u64().unwrap();
     let first = judge(&server, "one post").await;
@@ -101,7 +101,7 @@ async fn the_policy_is_computed_once() {
 }
 
 #[tokio::test]
-async fn without_a_classifier_the_language_model_judges_alone() {
+async fn language_model_judges_without_a_classifier() {
     let settings = r#"{ "policy.text" = "No spoilers.", "policy.choices" = "x, y", "policy.categories" = "harassment, spoilers" }"#;
     let server = server(LANGUAGE, settings).await;
     let body = judge(&server, CLEAN).await;
@@ -117,7 +117,7 @@ async fn without_a_classifier_the_language_model_judges_alone() {
 }
 
 #[tokio::test]
-async fn a_language_model_that_fails_leaves_the_classifiers_verdict() {
+async fn classifier_verdict_stands_if_language_model_fails() {
     // The built-in policy exceeds this model's context.
     let classifier = harassment(&judge(&server(CLASSIFIER, "{}").await, UNCERTAIN).await);
     let body = judge(&server(BOTH, "{}").await, UNCERTAIN).await;
@@ -131,7 +131,7 @@ async fn a_language_model_that_fails_leaves_the_classifiers_verdict() {
 }
 
 #[tokio::test]
-async fn a_long_text_is_cut_and_said_to_be() {
+async fn long_text_is_cut_and_marked_partial() {
     let settings = r#"{ "policy.text" = "Be kind.", "policy.choices" = "x, y", "policy.max_bytes" = 64 }"#;
     let text = format!("{UNCERTAIN}, {UNCERTAIN}, {UNCERTAIN}");
     let body = judge(&server(LANGUAGE, settings).await, &text).await;

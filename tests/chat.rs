@@ -37,7 +37,7 @@ async fn events(request: RequestBuilder) -> (Vec<Value>, bool) {
 }
 
 #[tokio::test]
-async fn a_chat_is_answered_at_once_and_as_a_stream_alike() {
+async fn streamed_chat_equals_the_whole_answer() {
     let server = tiny().await;
     let (status, whole) =
         answer(server.post(CHAT).json(&chat(json!({ "logprobs": true, "top_logprobs": 2 })))).await;
@@ -67,7 +67,7 @@ async fn a_chat_is_answered_at_once_and_as_a_stream_alike() {
 }
 
 #[tokio::test]
-async fn a_text_is_continued() {
+async fn text_is_continued() {
     let server = tiny().await;
     let body =
         json!({ "model": "tiny", "prompt": "Once upon", "max_tokens": 5, "temperature": 0, "logprobs": 1 });
@@ -87,7 +87,7 @@ async fn a_text_is_continued() {
 }
 
 #[tokio::test]
-async fn seeds_decide_the_draws() {
+async fn seed_determines_the_answer() {
     let server = tiny().await;
     let say = async |seed: i64| {
         let body = chat(json!({ "temperature": 2, "max_tokens": 24, "seed": seed }));
@@ -98,7 +98,7 @@ async fn seeds_decide_the_draws() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_named_before_a_stream_begins() {
+async fn errors_precede_the_stream() {
     let server = tiny().await;
     let long = "word ".repeat(20_000);
     let cases = [
@@ -215,7 +215,7 @@ async fn defaults_that_clients_send_are_accepted() {
 }
 
 #[tokio::test]
-async fn members_that_ask_for_more_are_refused() {
+async fn unsupported_members_are_rejected() {
     let server = tiny().await;
     let tool = json!({ "type": "function", "function": { "name": "f" } });
     let cases = [
@@ -248,7 +248,7 @@ async fn members_that_ask_for_more_are_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_frees_what_it_held() {
+async fn disconnected_client_frees_its_slot() {
     // A model that takes seconds for this answer, with memory for one session.
     let config = "[models.smollm2]\nsource = \"builtin:smollm2\"\nthreads = 1\nkv_bytes = 25165824\n";
     let registry: Arc<Registry> = Arc::new(load(config));

@@ -18,7 +18,7 @@ async fn coffee_is_espresso() {
 }
 
 #[tokio::test]
-async fn a_form_and_a_body_get_the_same_labels() {
+async fn form_and_body_get_the_same_labels() {
     let server = Server::builtin().await;
     let (_, by_body) = server.classify("", photo("chelsea.webp")).await;
     let form = Form::new().part("image", Part::bytes(photo("chelsea.webp")).file_name("chelsea.webp"));
@@ -86,7 +86,7 @@ async fn content_types_may_have_parameters() {
 }
 
 #[tokio::test]
-async fn what_is_not_an_image_is_refused() {
+async fn non_images_are_rejected() {
     let server = Server::builtin().await;
     let cut = photo("coffee.jpg")[..300].to_vec();
     let cases = [
@@ -108,7 +108,7 @@ async fn what_is_not_an_image_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bomb_is_refused_by_its_header() {
+async fn image_bomb_is_rejected_by_its_header() {
     // A PNG of 60,000 × 60,000 pixels that ends after its header.
     let mut bomb = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
     bomb.extend(60_000_u32.to_be_bytes());
@@ -154,7 +154,7 @@ fn zeros(bytes: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_inflates_to_more_than_it_says_is_answered_and_costs_no_more() {
+async fn overlong_image_data_costs_no_memory() {
     const BOMB: usize = 512 << 20;
     let profile = chunk(b"iCCP", &[b"p\0\0", &zeros(BOMB)[..]].concat());
     let text = chunk(b"zTXt", &[b"t\0\0", &zeros(BOMB)[..]].concat());
@@ -179,7 +179,7 @@ async fn what_inflates_to_more_than_it_says_is_answered_and_costs_no_more() {
 }
 
 #[tokio::test]
-async fn a_photo_that_would_end_its_decoder_is_refused() {
+async fn photo_beyond_the_decoder_limit_is_rejected() {
     let server = Server::builtin().await;
     let path = repository().join("fuzz/seeds/image/more-colour-than-brightness.jpg");
     let (status, body) = server.classify("", std::fs::read(path).unwrap()).await;
@@ -203,7 +203,7 @@ async fn truncated_photos_are_answered() {
 }
 
 #[tokio::test]
-async fn labels_of_a_part_say_so() {
+async fn labels_of_partial_views_are_marked() {
     let server = Server::builtin().await;
     let note = async |path: &str| {
         let file = std::fs::read(repository().join("tests/data").join(path)).unwrap();

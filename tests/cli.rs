@@ -29,7 +29,7 @@ fn configured(config: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn check_says_what_would_run() {
+fn check_reports_models_and_components() {
     let folder = tempfile::tempdir().unwrap();
     let output = infer(folder.path(), &["check"]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -46,7 +46,7 @@ fn check_says_what_would_run() {
 }
 
 #[test]
-fn second_start_maps_what_the_first_has_packed() {
+fn second_start_maps_packed_weights() {
     let folder = configured("[models.tiny]\nsource = \"tiny.gguf\"\n");
     let model = repository().join("tests/data/language/qwen2-q6_k.gguf");
     std::fs::copy(model, folder.path().join("tiny.gguf")).unwrap();
@@ -92,7 +92,7 @@ fn second_start_maps_what_the_first_has_packed() {
 }
 
 #[test]
-fn a_mistake_in_the_configuration_is_named_with_its_line() {
+fn configuration_mistakes_have_their_line() {
     let cases = [
         ("[server]\nlissen = 3\n", "infer.toml:2: unknown field `lissen`"),
         ("[server\n", "infer.toml:1: "),
@@ -127,7 +127,7 @@ fn a_mistake_in_the_configuration_is_named_with_its_line() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_configuration_mistakes_are_reported_together() {
     let folder = configured("[models.a]\nsource = \"x\"\n[models.b]\nsource = \"y\"\nsessions = 0\n");
     let output = infer(folder.path(), &["check"]);
     let text = stderr(&output);
@@ -136,7 +136,7 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
-fn a_file_that_differs_from_its_card_is_refused() {
+fn file_that_differs_from_card_is_rejected() {
     let folder = configured("[models.mine]\nsource = \"mine\"\n");
     let mine = folder.path().join("mine");
     std::fs::create_dir(&mine).unwrap();
@@ -158,7 +158,7 @@ fn a_file_that_differs_from_its_card_is_refused() {
 }
 
 #[test]
-fn models_that_are_not_pulled_are_listed_and_refused_with_the_way_out() {
+fn missing_models_are_listed_with_their_remedy() {
     let folder = configured("[models.judge]\nsource = \"builtin:qwen2.5-0.5b\"\n");
     let cache = folder.path().join("cache");
     let infer = |arguments: &[&str]| {
@@ -190,7 +190,7 @@ fn models_that_are_not_pulled_are_listed_and_refused_with_the_way_out() {
 }
 
 #[test]
-fn dummy_that_is_not_written_is_refused_with_its_command() {
+fn missing_dummy_error_names_its_command() {
     let folder = configured("[models.dummy]\nsource = \"builtin:phi3-dummy\"\n");
     let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
     let output =
@@ -200,7 +200,7 @@ fn dummy_that_is_not_written_is_refused_with_its_command() {
 }
 
 #[test]
-fn a_component_that_is_none_is_refused() {
+fn invalid_component_is_rejected() {
     let cases: [(&[u8], &str); 3] = [
         (b"not wasm", "does not start with the WebAssembly magic number"),
         (b"\0asm\x01\0\0\0", "is a core module"),
@@ -216,7 +216,7 @@ fn a_component_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_component_that_imports_what_it_may_not_is_refused() {
+fn component_with_forbidden_imports_is_rejected() {
     let wat = r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#;
     let folder = configured("[components.mine]\nsource = \"mine.wasm\"\n");
     std::fs::write(folder.path().join("mine.wasm"), wat::parse_str(wat).unwrap()).unwrap();
@@ -227,7 +227,7 @@ fn a_component_that_imports_what_it_may_not_is_refused() {
 }
 
 #[test]
-fn moderate_reads_an_argument_or_standard_input() {
+fn moderate_reads_argument_or_standard_input() {
     let folder = tempfile::tempdir().unwrap();
     let output = infer(folder.path(), &["moderate", "You are so dumb and stupid!"]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -246,7 +246,7 @@ fn moderate_reads_an_argument_or_standard_input() {
 }
 
 #[test]
-fn classify_prints_the_labels_of_each_file_or_names_the_one_that_fails() {
+fn classify_prints_labels_or_names_failing_file() {
     let output = infer(&photos(), &["classify", "--top", "1", "coffee.jpg", "camera-grey.jpg"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(
@@ -261,7 +261,7 @@ fn classify_prints_the_labels_of_each_file_or_names_the_one_that_fails() {
 }
 
 #[test]
-fn a_bare_box_serves_on_the_embedded_backend() {
+fn embedded_backend_serves_without_onnxruntime() {
     let config = infer_config::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
     let folder = configured(&config);
     let output = infer(folder.path(), &["check"]);
@@ -288,7 +288,7 @@ fn wrong_arguments_exit_with_two() {
 }
 
 #[test]
-fn a_running_server_is_reloaded_and_compared_with_its_file() {
+fn reload_and_diff_reach_a_running_server() {
     let [address, admin] = [(); 2].map(|()| {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.local_addr().unwrap()

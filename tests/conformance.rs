@@ -215,7 +215,7 @@ fn moderate(registry: &Registry, runtime: &Runtime, text: &str) -> Verdict {
 }
 
 #[test]
-fn the_moderator_says_the_same_on_both_hosts() {
+fn moderator_answers_alike_on_both_hosts() {
     let runtime = Arc::new(Runtime::new().unwrap());
     let registry = ours("builtin:toxic-bilstm", "moderate", "");
     let reference = Reference::new(&runtime, &registry.models["m"], &[]);
@@ -232,7 +232,7 @@ fn the_moderator_says_the_same_on_both_hosts() {
 }
 
 #[test]
-fn tensors_of_every_type_come_back_the_same_on_both_hosts() {
+fn every_tensor_type_survives_both_hosts() {
     let runtime = Arc::new(Runtime::new().unwrap());
     let types = [
         ("f16", TensorType::Fp16, 2),
@@ -270,7 +270,7 @@ fn tensors_of_every_type_come_back_the_same_on_both_hosts() {
 
 /// Tests the table of docs/CONFORMANCE.md.
 #[test]
-fn where_the_hosts_differ_they_differ_as_documented() {
+fn hosts_differ_only_as_documented() {
     let runtime = Arc::new(Runtime::new().unwrap());
     let cases = [
         ("foreign-model", "NotFound", "NotFound"),

@@ -42,13 +42,13 @@ fn post(length: usize, body: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_closed() {
+async fn silent_connection_is_closed() {
     let server = limited("header_ms = 200").await;
     assert_eq!(rest(&mut connect(&server).await).await, "");
 }
 
 #[tokio::test]
-async fn a_head_that_dribbles_in_is_not_waited_for() {
+async fn slow_head_times_out() {
     let server = limited("header_ms = 300\nidle_ms = 60000").await;
     let heads = [
         "GET /healthz HTTP/1.1\r\nx-slow: ",
@@ -80,7 +80,7 @@ async fn a_head_that_dribbles_in_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
+async fn only_idle_connections_are_closed() {
     let server = limited("idle_ms = 2000").await;
     let mut idle = connect(&server).await;
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
@@ -96,7 +96,7 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
 }
 
 #[tokio::test]
-async fn a_head_past_its_limit_is_refused() {
+async fn oversized_head_is_rejected() {
     let server = limited("max_header_bytes = 8192").await;
     let mut connection = connect(&server).await;
     let head = format!("GET /healthz HTTP/1.1\r\nhost: test\r\nx-long: {}\r\n\r\n", "x".repeat(1 << 20));
@@ -107,7 +107,7 @@ async fn a_head_past_its_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_past_its_limit_is_refused_before_it_is_sent() {
+async fn oversized_body_is_rejected_before_it_arrives() {
     let server = limited("max_body_bytes = 1000").await;
     let mut connection = connect(&server).await;
     connection.write_all(&post(1_000_000_000, "")).await.unwrap();
@@ -117,7 +117,7 @@ async fn a_body_past_its_limit_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_refused_when_it_is_too_long() {
+async fn endless_body_is_rejected_at_the_limit() {
     let server = limited("max_body_bytes = 100000").await;
     let (mut reading, mut writing) = connect(&server).await.into_split();
     let send = async {
@@ -134,7 +134,7 @@ async fn a_body_that_never_ends_is_refused_when_it_is_too_long() {
 }
 
 #[tokio::test]
-async fn bodies_are_held_within_their_memory() {
+async fn bodies_stay_within_their_memory() {
     let server =
         limited("max_body_bytes = 1000\nbody_memory_bytes = 1000\nbody_ms = 60000\ndeadline_ms = 60000")
             .await;
@@ -153,7 +153,7 @@ async fn bodies_are_held_within_their_memory() {
 }
 
 #[tokio::test]
-async fn connections_of_an_address_are_bounded_and_come_back() {
+async fn connections_per_address_are_limited() {
     let server = limited("connections_per_ip = 2").await;
     let held = [connect(&server).await, connect(&server).await];
     eventually(async || {
@@ -174,7 +174,7 @@ async fn rest_of_get(connection: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn two_thousand_idle_connections_are_turned_away_or_closed() {
+async fn two_thousand_idle_connections_are_survived() {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     rustix::process::setrlimit(
         rustix::process::Resource::Nofile,
@@ -199,7 +199,7 @@ async fn two_thousand_idle_connections_are_turned_away_or_closed() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_answers_is_dropped() {
+async fn client_that_reads_nothing_is_disconnected() {
     // A limit of one connection: others are rejected while it lasts.
     let server = limited("connections = 1\nsend_ms = 300\nidle_ms = 60000").await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -216,7 +216,7 @@ async fn a_client_that_takes_no_answers_is_dropped() {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_a_client_that_still_sends() {
+async fn early_answer_reaches_a_sending_client() {
     let server = limited("max_body_bytes = 1000").await;
     let body = vec![b'x'; 300_000];
     for _ in 0..20 {
@@ -226,7 +226,7 @@ async fn an_early_answer_reaches_a_client_that_still_sends() {
 }
 
 #[tokio::test]
-async fn a_connection_outlives_a_refusal_of_a_body_that_has_come() {
+async fn connection_survives_rejection_of_a_received_body() {
     let server = limited("").await;
     let mut connection = connect(&server).await;
     for path in ["/nothing", "/healthz", "/nothing"] {
@@ -247,7 +247,7 @@ async fn a_connection_outlives_a_refusal_of_a_body_that_has_come() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_request_gets_an_error_and_harms_nobody() {
+async fn invalid_requests_get_errors_only() {
     let server = limited("").await;
     let deep = "[".repeat(50_000);
     let cases: [(&[u8], StatusCode); 4] = [

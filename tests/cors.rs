@@ -65,7 +65,7 @@ async fn answers_and_errors_are_readable_by_listed_origins() {
 }
 
 #[tokio::test]
-async fn any_origin_reads_clients_routes_alone() {
+async fn wildcard_origin_reads_client_routes_only() {
     let server = allowing("\"*\"").await;
     let response = preflight(&server, "/moderate", "null").await;
     assert_eq!(header(&response, "access-control-allow-origin"), Some("*"));
@@ -79,7 +79,7 @@ async fn any_origin_reads_clients_routes_alone() {
 }
 
 #[tokio::test]
-async fn no_origin_is_let_in_by_default() {
+async fn no_origin_is_permitted_by_default() {
     let server = Server::builtin().await;
     assert_eq!(preflight(&server, "/moderate", PAGE).await.status(), StatusCode::METHOD_NOT_ALLOWED);
     let response = server.get("/v1/models").header("origin", PAGE).send().await.unwrap();
@@ -88,7 +88,7 @@ async fn no_origin_is_let_in_by_default() {
 }
 
 #[test]
-fn what_is_not_an_origin_is_refused() {
+fn invalid_origins_are_rejected() {
     let parse = |origin: &str| {
         Config::parse(
             &format!("[server]\ncors_origins = [{origin:?}]"),

@@ -138,7 +138,7 @@ async fn send(client: &Client, url: &str, wrong: &Wrong) -> reqwest::Response {
 }
 
 #[tokio::test]
-async fn long_text_in_any_place_is_cut_in_errors() {
+async fn long_text_is_cut_in_errors() {
     let server = Server::builtin().await;
     let (client, url) = (Client::new(), format!("http://{}", server.address()));
     for (index, wrong) in wrong().iter().enumerate() {

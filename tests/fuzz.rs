@@ -27,26 +27,26 @@ fn replay(target: &str, body: fn(&[u8])) {
 }
 
 #[test]
-fn configurations_are_refused_or_told() {
+fn configurations_are_rejected_or_resolved() {
     replay("config", bodies::config);
 }
 
 #[test]
-fn cards_are_refused_or_whole() {
+fn cards_are_rejected_or_complete() {
     replay("card", bodies::card);
 }
 
 #[test]
-fn images_are_refused_or_become_numbers() {
+fn images_are_rejected_or_decoded() {
     replay("image", bodies::image);
 }
 
 #[test]
-fn tensors_are_what_they_say_or_refused() {
+fn tensors_are_rejected_or_consistent() {
     replay("tensor", bodies::tensor);
 }
 
 #[test]
-fn calls_in_any_order_cost_nobody_else_anything() {
+fn calls_in_any_order_harm_no_other() {
     replay("nn", bodies::nn);
 }

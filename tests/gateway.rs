@@ -21,7 +21,7 @@ async fn analyze(server: &Server, body: &Value) -> (StatusCode, Value) {
 }
 
 #[tokio::test]
-async fn openais_names_and_the_components_own_choose_the_component_and_others_are_told_what_there_is() {
+async fn model_name_selects_the_component() {
     let two = Server::start(Arc::new(load(
         "[server]\naliases = { strict-one = \"strict\" }\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
          [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
@@ -55,7 +55,7 @@ async fn openais_names_and_the_components_own_choose_the_component_and_others_ar
 }
 
 #[tokio::test]
-async fn headers_tell_the_action_and_a_gate_answers_in_the_status_alone() {
+async fn gate_answers_by_status_and_headers() {
     let server = Server::builtin().await;
     for (text, action, status) in [(CLEAN, "allow", StatusCode::OK), (INSULT, "block", StatusCode::FORBIDDEN)]
     {
@@ -73,7 +73,7 @@ async fn headers_tell_the_action_and_a_gate_answers_in_the_status_alone() {
 }
 
 #[tokio::test]
-async fn a_requests_thresholds_decide_what_is_flagged_and_unknown_ones_are_refused() {
+async fn thresholds_of_a_request_decide_flags() {
     let server = Server::builtin().await;
     let ask = async |thresholds: Value| {
         let body = json!({ "input": INSULT, "infer": { "thresholds": thresholds, "explain": true } });
@@ -94,7 +94,7 @@ async fn a_requests_thresholds_decide_what_is_flagged_and_unknown_ones_are_refus
 }
 
 #[tokio::test]
-async fn what_is_not_judged_in_time_is_an_error_a_review_or_let_through_as_the_request_says() {
+async fn unjudged_input_follows_the_requested_fallback() {
     let server = Server::builtin().await;
     // More text windows than the model can process in a millisecond.
     let text = "the weather is lovely and the garden is full of flowers today ".repeat(200);
@@ -124,7 +124,7 @@ async fn what_is_not_judged_in_time_is_an_error_a_review_or_let_through_as_the_r
 }
 
 #[tokio::test]
-async fn the_same_idempotency_key_gets_the_same_bytes_and_not_for_another_request() {
+async fn idempotency_key_replays_the_same_request_only() {
     let server = Server::builtin().await;
     let ask = async |key: &str, text: &str| {
         let body = json!({ "input": text });
@@ -146,7 +146,7 @@ async fn the_same_idempotency_key_gets_the_same_bytes_and_not_for_another_reques
 }
 
 #[tokio::test]
-async fn perspectives_attributes_are_the_scores_of_the_categories_that_stand_for_them() {
+async fn perspective_attributes_map_to_category_scores() {
     let server = Server::start(BUILTIN.clone()).await;
     let (_, judged) = server.moderate(&json!({ "input": INSULT })).await;
     let scores = &judged["results"][0]["category_scores"];
@@ -202,7 +202,7 @@ async fn null_members_count_as_absent() {
 }
 
 #[tokio::test]
-async fn every_error_below_perspectives_version_is_googles() {
+async fn perspective_errors_have_googles_form() {
     let server = Server::builtin().await;
     for (request, status, word) in [
         (server.get("/v1alpha1/comments:analyze"), StatusCode::METHOD_NOT_ALLOWED, "INVALID_ARGUMENT"),
@@ -222,7 +222,7 @@ async fn every_error_below_perspectives_version_is_googles() {
 }
 
 #[tokio::test]
-async fn perspectives_errors_come_in_its_own_envelope() {
+async fn perspective_errors_have_their_own_envelope() {
     let server = Server::builtin().await;
     let ask = |text: &str, attribute: &str, languages: Value| json!({ "comment": { "text": text }, "requestedAttributes": { attribute: {} }, "languages": languages });
     for (body, kind, words) in [
@@ -243,7 +243,7 @@ async fn perspectives_errors_come_in_its_own_envelope() {
 }
 
 #[tokio::test]
-async fn a_key_of_one_component_does_not_reach_another_through_a_name() {
+async fn key_reaches_no_component_by_model_name() {
     let hash = infer_config::keys::KeyHash::of("secret");
     let server = Server::start(Arc::new(load(&format!(
         "[keys.client]\nhash = \"{hash}\"\ncomponents = [\"strict\"]\n\
@@ -286,7 +286,7 @@ async fn a_key_of_one_component_does_not_reach_another_through_a_name() {
 }
 
 #[tokio::test]
-async fn unjudged_answer_is_not_kept_for_its_key() {
+async fn unjudged_answer_is_not_replayed() {
     // The guest loops and is stopped at the deadline: `on_timeout` decides the answer.
     let server = Server::start(Arc::new(load(&format!(
         "[components.loop]\nsource = {:?}\nroute = \"/moderate\"\nsettings = {{ attack = \"loop\" }}\n\

@@ -50,7 +50,7 @@ fn assert_near(found: &[f32], expected: &[f32], tolerance: f64, what: &str) {
 }
 
 #[tokio::test]
-async fn text_model_gives_the_independent_values_on_both_backends() {
+async fn text_model_matches_golden_values() {
     let golden = golden();
     let golden = &golden["text"];
     for registry in backends() {
@@ -66,7 +66,7 @@ async fn text_model_gives_the_independent_values_on_both_backends() {
 }
 
 #[tokio::test]
-async fn image_models_give_the_independent_values_on_both_backends() {
+async fn image_models_match_golden_values() {
     let golden = golden();
     for registry in backends() {
         for expected in golden["images"].as_array().unwrap() {
@@ -101,7 +101,7 @@ fn preprocess(model: &Model, file: &[u8]) -> Tensor {
 }
 
 #[tokio::test]
-async fn photos_through_the_sandbox_equal_the_native_pipeline() {
+async fn sandboxed_photos_equal_the_native_pipeline() {
     let server = Server::builtin().await;
     let model = &BUILTIN.models["efficientnet-lite0"];
     let names = photo_names();
@@ -121,7 +121,7 @@ async fn photos_through_the_sandbox_equal_the_native_pipeline() {
 }
 
 #[tokio::test]
-async fn photos_get_the_labels_of_an_independent_pipeline() {
+async fn photos_get_labels_of_an_independent_pipeline() {
     let server = Server::builtin().await;
     let golden = golden();
     let expected = &golden["images"].as_array().unwrap()[0];

@@ -148,6 +148,6 @@ async fn siege(rate: f64, each: f64, time: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_short_siege_is_survived() {
+async fn short_siege_is_survived() {
     siege(40.0, 4.0, Duration::from_secs(2)).await;
 }

@@ -49,7 +49,7 @@ async fn mirror() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_gate_passes_on_what_its_model_lets_through() {
+async fn gate_forwards_permitted_requests() {
     let upstream = mirror().await;
     let config = |settings: &str, hosts: &str| {
         format!(
@@ -109,7 +109,7 @@ async fn a_gate_passes_on_what_its_model_lets_through() {
 }
 
 #[tokio::test]
-async fn a_request_reaches_its_component_whole() {
+async fn request_reaches_its_component_unchanged() {
     let server = attacked("").await;
     let request = server.post("/attack/echo?a=b%20c").header("x-mine", "ü").body("a body");
     let text = request.send().await.unwrap().text().await.unwrap();
@@ -126,7 +126,7 @@ async fn a_request_reaches_its_component_whole() {
 }
 
 #[tokio::test]
-async fn a_key_opens_the_door_and_stays_there() {
+async fn api_key_is_not_passed_to_components() {
     let key = "ik-00000000000000000000000000000000";
     let hash = KeyHash::of(key);
     let config = format!("{}[keys.one]\nhash = \"{hash}\"\ncomponents = [\"attack\"]\n", attackers(""));
@@ -144,7 +144,7 @@ async fn a_key_opens_the_door_and_stays_there() {
 }
 
 #[tokio::test]
-async fn an_answer_comes_as_it_is_written() {
+async fn answer_is_streamed_as_written() {
     let server = attacked("").await;
     let mut response = server.get("/attack/slow?300").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
@@ -157,7 +157,7 @@ async fn an_answer_comes_as_it_is_written() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_told_to_the_client() {
+async fn invalid_answer_is_reported_to_the_client() {
     let server = attacked("limits = { guest_ms = 1000 }").await;
     let cases = [
         ("silent", StatusCode::INTERNAL_SERVER_ERROR, "guest_failed"),
@@ -183,7 +183,7 @@ async fn an_answer_that_is_none_is_told_to_the_client() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_seen_to() {
+async fn truncated_body_is_reported() {
     let server = attacked("").await;
     for name in ["trap-midway", "short", "unfinished"] {
         // The connection may close before the head is sent.
@@ -199,7 +199,7 @@ async fn a_body_that_breaks_off_is_seen_to() {
 const ALONE: &str = "[server]\ninstances = 1\nwaiting = 4\ndeadline_ms = 20000\n";
 
 #[tokio::test]
-async fn a_client_that_goes_frees_the_instance() {
+async fn disconnected_client_frees_the_instance() {
     let config = ALONE.to_owned() + &attackers("limits = { guest_ms = 20000 }");
     let server = Server::start(Arc::new(load(&config))).await;
     // A guest that writes gets an error; one that does not is stopped.
@@ -218,7 +218,7 @@ async fn a_client_that_goes_frees_the_instance() {
 }
 
 #[tokio::test]
-async fn a_component_holds_no_more_instances_than_its_own() {
+async fn component_stays_within_its_instances() {
     let other = format!("[components.other]\nsource = {:?}\nroute = \"/other/...\"\n", guest("hostile-http"));
     let config = "[server]\ninstances = 2\nwaiting = 0\n".to_owned()
         + &attackers("limits = { instances = 1 }")
@@ -234,7 +234,7 @@ async fn a_component_holds_no_more_instances_than_its_own() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_ends_at_the_deadline() {
+async fn endless_answer_ends_at_the_deadline() {
     let config = "[server]\ndeadline_ms = 600\n".to_owned() + &attackers("limits = { guest_ms = 20000 }");
     let server = Server::start(Arc::new(load(&config))).await;
     let endless = server.get("/attack/endless").send().await.unwrap();
@@ -249,7 +249,7 @@ async fn an_answer_without_end_ends_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn the_network_is_what_is_listed() {
+async fn only_listed_hosts_are_reachable() {
     let there = mirror().await;
     let server = attacked(&format!("allowed_outbound_hosts = [\"http://{there}\"]")).await;
     let (status, body) = say(&server, &format!("/attack/fetch?http://{there}/a")).await;
@@ -274,7 +274,7 @@ async fn the_network_is_what_is_listed() {
 }
 
 #[tokio::test]
-async fn clocks_and_randomness_are_as_configured() {
+async fn clocks_and_randomness_follow_the_configuration() {
     let server = attacked("").await;
     let clocks = say(&server, "/attack/clocks").await.1;
     let [seconds, wall, monotonic] =
@@ -297,7 +297,7 @@ async fn clocks_and_randomness_are_as_configured() {
 }
 
 #[tokio::test]
-async fn there_are_no_files_and_no_environment() {
+async fn files_and_environment_are_absent() {
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read(repository().join("guest-models/hostile-http/wat/around.wat")).unwrap();
     let path = folder.path().join("around.wasm");
@@ -310,7 +310,7 @@ async fn there_are_no_files_and_no_environment() {
 }
 
 #[test]
-fn sockets_are_refused() {
+fn sockets_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let text = "(component (import \"wasi:sockets/network@0.2.0\" (instance)) (instance $none) \
                 (export \"wasi:http/incoming-handler@0.2.0\" (instance $none)))";
@@ -323,7 +323,7 @@ fn sockets_are_refused() {
 }
 
 #[test]
-fn what_only_a_handler_has_is_refused_for_others() {
+fn handler_settings_are_rejected_for_other_worlds() {
     let moderator = "[components.a]\nsource = \"builtin:moderate\"\n";
     let cases = [
         ("allowed_outbound_hosts = [\"https://example.com\"]\n", "`allowed_outbound_hosts` is for"),
@@ -356,7 +356,7 @@ fn what_only_a_handler_has_is_refused_for_others() {
 }
 
 #[tokio::test]
-async fn a_handler_is_listed_and_is_no_moderator() {
+async fn handler_is_listed_but_cannot_moderate() {
     let server = attacked("").await;
     let (_, list) = answer(server.get("/v1/models")).await;
     assert_eq!(list["data"][0]["world"], "handler", "{list}");

@@ -32,7 +32,7 @@ fn told(body: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn each_attack_is_stopped_and_the_next_request_is_served() {
+async fn attacks_are_stopped_and_service_continues() {
     let stopped: [(&str, &str, StatusCode, &str); 14] = [
         ("loop", "guest_ms = 100", StatusCode::GATEWAY_TIMEOUT, "guest_time"),
         ("recurse", "", StatusCode::INTERNAL_SERVER_ERROR, "guest_stopped"),
@@ -73,7 +73,7 @@ async fn each_attack_is_stopped_and_the_next_request_is_served() {
 }
 
 #[tokio::test]
-async fn what_wasi_nn_refuses_is_an_error_of_the_right_kind() {
+async fn wasi_nn_errors_have_their_kind() {
     let cases = [
         ("foreign-model", "ErrorCode::NotFound"),
         ("load-bytes", "ErrorCode::Security"),
@@ -96,7 +96,7 @@ async fn what_wasi_nn_refuses_is_an_error_of_the_right_kind() {
 }
 
 #[tokio::test]
-async fn a_guest_that_computes_again_and_again_has_one_budget_for_all_of_it() {
+async fn all_computations_share_one_budget() {
     let config = MODELS.to_owned() + &attacker("drip", "compute_ms = 50, guest_ms = 5000");
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = attack(&server, "drip").await;
@@ -105,7 +105,7 @@ async fn a_guest_that_computes_again_and_again_has_one_budget_for_all_of_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_kept_from_one_call_to_the_next() {
+async fn calls_share_no_state() {
     let config = MODELS.to_owned() + &attacker("remember", "");
     let server = Server::start(Arc::new(load(&config))).await;
     for _ in 0..64 {
@@ -115,7 +115,7 @@ async fn nothing_is_kept_from_one_call_to_the_next() {
 }
 
 #[tokio::test]
-async fn numbers_that_are_none_are_a_models_business() {
+async fn nan_and_infinity_reach_the_model() {
     let identity = repository().join("host/engine/tests/data/identity-f32");
     let config = format!("[models.toxic-bilstm]\nsource = {identity:?}\n") + &attacker("not-a-number", "");
     let server = Server::start(Arc::new(load(&config))).await;
@@ -124,7 +124,7 @@ async fn numbers_that_are_none_are_a_models_business() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_while_its_guest_loops_or_computes_leaves_nothing_behind() {
+async fn disconnected_client_leaks_nothing() {
     let config = format!("[server]\ninstances = 2\nwaiting = 0\n{MODELS}")
         + &attacker("loop", "guest_ms = 60000")
         + &attacker("drip", "compute_ms = 60000, guest_ms = 60000")
@@ -143,7 +143,7 @@ async fn a_client_that_goes_while_its_guest_loops_or_computes_leaves_nothing_beh
 }
 
 #[tokio::test]
-async fn what_a_request_used_is_told_also_of_guests_that_were_stopped() {
+async fn usage_of_stopped_guests_is_reported() {
     let config = MODELS.to_owned() + &attacker("loop", "guest_ms = 100") + &attacker("hoard-tensors", "");
     let server = Server::start(Arc::new(load(&config))).await;
     for name in ["loop", "hoard-tensors"] {
@@ -167,7 +167,7 @@ async fn what_a_request_used_is_told_also_of_guests_that_were_stopped() {
 }
 
 #[tokio::test]
-async fn a_loop_costs_others_neither_their_answer_nor_their_slot() {
+async fn looping_guest_harms_no_other_request() {
     let config = MODELS.to_owned() + &attacker("loop", "guest_ms = 300") + &attacker("nothing", "");
     let server = Arc::new(Server::start(Arc::new(load(&config))).await);
     let loops: Vec<_> = (0..4)
@@ -187,7 +187,7 @@ async fn a_loop_costs_others_neither_their_answer_nor_their_slot() {
 }
 
 #[tokio::test]
-async fn a_full_server_says_when_to_come_back() {
+async fn full_server_sends_retry_after() {
     let config =
         format!("[server]\ninstances = 1\nwaiting = 0\n{MODELS}{}", attacker("loop", "guest_ms = 2000"));
     let server = Arc::new(Server::start(Arc::new(load(&config))).await);
@@ -205,7 +205,7 @@ async fn a_full_server_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_request_ends_at_its_deadline() {
+async fn request_ends_at_its_deadline() {
     let config = format!("[server]\ndeadline_ms = 100\n{MODELS}{}", attacker("loop", "guest_ms = 10000"));
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = attack(&server, "loop").await;
@@ -228,7 +228,7 @@ fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
 
 /// docs/SECURITY.md names a test for every attack; each must exist, in the file of its module.
 #[test]
-fn every_test_that_the_threat_model_names_exists() {
+fn threat_model_names_existing_tests() {
     let document = std::fs::read_to_string(repository().join("docs/SECURITY.md")).unwrap();
     let mut files = Vec::new();
     for folder in ["tests", "host", "guest-models"] {

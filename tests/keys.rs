@@ -33,7 +33,7 @@ fn code(body: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn a_key_is_asked_for_and_health_is_told_to_all() {
+async fn key_is_required_except_for_health() {
     let server = configured(&key("alice", "")).await;
     let none = judge(&server, "/moderate").send().await.unwrap();
     assert_eq!(none.status(), StatusCode::UNAUTHORIZED);
@@ -55,7 +55,7 @@ async fn a_key_is_asked_for_and_health_is_told_to_all() {
 }
 
 #[tokio::test]
-async fn a_key_reaches_its_components_and_sees_what_it_reaches() {
+async fn key_sees_only_its_components() {
     let server = configured(&key("alice", "components = [\"moderate\"]\nmodels = []")).await;
     let (status, body) = answer(judge(&server, "/other").bearer_auth("alice")).await;
     assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "not_allowed"));
@@ -66,7 +66,7 @@ async fn a_key_reaches_its_components_and_sees_what_it_reaches() {
 }
 
 #[tokio::test]
-async fn a_key_past_its_rate_is_told_when_to_come_back() {
+async fn rate_limited_key_gets_retry_after() {
     let server = configured(&(key("alice", "rate = 1\nburst = 2") + &key("bob", ""))).await;
     let mut statuses = Vec::new();
     for _ in 0..3 {
@@ -81,7 +81,7 @@ async fn a_key_past_its_rate_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_key_has_its_requests_under_way_counted_until_they_end() {
+async fn concurrency_of_a_key_is_limited() {
     let limits = "[server]\ndeadline_ms = 60000\nbody_ms = 60000\n";
     let server = configured(&(limits.to_owned() + &key("alice", "concurrency = 1"))).await;
     let body = json!({ "input": "hello" }).to_string();
@@ -106,7 +106,7 @@ async fn a_key_has_its_requests_under_way_counted_until_they_end() {
 }
 
 #[tokio::test]
-async fn an_address_has_a_rate_before_any_key_is_looked_at() {
+async fn address_rate_applies_before_keys() {
     let limits = "[server]\nrate_per_ip = 1\nburst_per_ip = 2\n";
     let server = configured(&(limits.to_owned() + &key("alice", ""))).await;
     let mut codes = Vec::new();
@@ -117,7 +117,7 @@ async fn an_address_has_a_rate_before_any_key_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_just_made_works() {
+async fn generated_key_works() {
     let output = Command::new(env!("CARGO_BIN_EXE_infer")).args(["key", "new", "alice"]).output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let made = printed.lines().find_map(|line| line.strip_prefix("# infer_")).unwrap();
@@ -132,7 +132,7 @@ async fn a_key_that_was_just_made_works() {
 }
 
 #[test]
-fn without_keys_other_machines_are_not_listened_to() {
+fn remote_listener_requires_keys() {
     let folder = tempfile::tempdir().unwrap();
     let run = |config: &str, arguments: &[&str]| {
         std::fs::write(folder.path().join("infer.toml"), config).unwrap();
@@ -166,7 +166,7 @@ fn without_keys_other_machines_are_not_listened_to() {
 }
 
 #[tokio::test]
-async fn keys_neither_share_nor_evict_kept_answers() {
+async fn keys_neither_share_nor_evict_cached_answers() {
     let server = configured(&(key("alice", "") + &key("bob", ""))).await;
     let ask = async |who: &str, name: &str| {
         let request = judge(&server, "/moderate").bearer_auth(who).header("idempotency-key", name);
@@ -183,7 +183,7 @@ async fn keys_neither_share_nor_evict_kept_answers() {
 }
 
 #[tokio::test]
-async fn kept_answer_needs_rights_of_now() {
+async fn cached_answer_requires_current_permissions() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("infer.toml");
     let write = |config: &str| std::fs::write(&path, config).unwrap();
@@ -222,7 +222,7 @@ async fn kept_answer_needs_rights_of_now() {
 }
 
 #[tokio::test]
-async fn named_model_is_told_to_keys_that_reach_it() {
+async fn model_names_are_shown_to_permitted_keys() {
     let server =
         configured(&(key("alice", "components = [\"moderate\"]\nmodels = []") + &key("bob", ""))).await;
     let ask = async |who: &str, name: &str| {

@@ -36,7 +36,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 #[tokio::test]
-async fn server_and_models_tell_of_themselves() {
+async fn server_and_models_describe_themselves() {
     let server = Server::builtin().await;
     let (status, body) = answer(server.get("/v2")).await;
     assert_eq!((status, &body["extensions"]), (StatusCode::OK, &json!(["binary_tensor_data"])));
@@ -57,7 +57,7 @@ async fn server_and_models_tell_of_themselves() {
 }
 
 #[tokio::test]
-async fn tensors_go_in_and_out_as_json_and_as_bytes() {
+async fn tensors_are_exchanged_as_json_and_binary() {
     let server = Server::builtin().await;
     let (shape, ids, expected) = rows().await;
     let expected = floats(expected.data());
@@ -89,7 +89,7 @@ async fn tensors_go_in_and_out_as_json_and_as_bytes() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_in_a_sentence() {
+async fn errors_are_one_sentence() {
     let server = Server::builtin().await;
     let input = |changes: Value| {
         let mut input = json!({ "name": input_name(), "shape": [1, 2], "datatype": "INT32", "data": [1, 2] });
@@ -210,7 +210,7 @@ async fn every_error_below_v2_is_a_sentence() {
 }
 
 #[tokio::test]
-async fn refusals_below_v2_are_sentences() {
+async fn rejections_below_v2_are_sentences() {
     let key = KeyHash::of("secret");
     let server = Server::start(Arc::new(load(&format!(
         "[server]\nmax_body_bytes = 1000\n[keys.client]\nhash = \"{key}\"\nmodels = []\nrate = 7\n\

@@ -42,7 +42,7 @@ fn likelier_choice_scores_higher() {
 }
 
 #[test]
-fn model_that_is_no_language_model_is_refused() {
+fn model_of_another_kind_is_rejected() {
     for (model, expected) in [
         ("toxic-bilstm", "model `toxic-bilstm` is for text-classification, expected a language model"),
         ("nothing", "no model `nothing` in built-in configuration; expected one of"),
@@ -54,7 +54,7 @@ fn model_that_is_no_language_model_is_refused() {
 }
 
 #[test]
-fn damaged_model_is_refused_by_name() {
+fn damaged_model_is_rejected_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("broken.gguf");
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/language/qwen2-q5_0.gguf");

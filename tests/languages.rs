@@ -73,7 +73,7 @@ fn assert_same(name: &str, input: &Value, found: &Value, expected: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_of_any_language_judges_as_the_one_in_rust() {
+async fn guests_judge_alike_in_every_language() {
     let text = "text = \"toxic-bilstm\"";
     let strict = "\"threshold.harassment\" = 0.001, \"threshold.hate/threatening\" = 0.9";
     for (name, target) in GUESTS {
@@ -94,7 +94,7 @@ async fn a_guest_of_any_language_judges_as_the_one_in_rust() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_of_any_language_fails_as_the_one_in_rust() {
+async fn guests_fail_alike_in_every_language() {
     let text = "text = \"toxic-bilstm\"";
     let idle = json!("a few words");
     let endless = json!("you are so stupid ".repeat(4_000));
@@ -134,7 +134,7 @@ async fn a_guest_of_any_language_fails_as_the_one_in_rust() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_of_any_language_uses_the_servers_models() {
+async fn handlers_in_every_language_use_models() {
     let Some(path) = built("handler-js", "guests-js") else { return };
     let config = configured(&path.display().to_string(), "text = \"toxic-bilstm\"", "");
     let server = Server::start(load(&config.replace("\"/moderate\"", "\"/handler/...\"")).into()).await;

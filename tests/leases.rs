@@ -181,7 +181,7 @@ impl Seen {
 }
 
 #[tokio::test]
-async fn streamed_answers_give_their_places_back() {
+async fn streamed_answers_release_their_leases() {
     let limits = format!("{SHORT}instances = 2\nwaiting = 2\n");
     let (server, _) = limited(&limits, &streaming()).await;
     let mut held = Client::connect(&server, 0).await;
@@ -210,7 +210,7 @@ async fn stalled_stream_is_reset_beside_live_ones() {
 }
 
 #[tokio::test]
-async fn connection_that_takes_nothing_is_closed() {
+async fn connection_that_reads_nothing_is_closed() {
     let (server, registry) = limited(SHORT, "").await;
     for path in ["/healthz", LARGE, "/nothing"] {
         let mut client = Client::connect(&server, 0).await;
@@ -278,7 +278,7 @@ async fn streamed_answer_over_http1_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn body_that_does_not_come_takes_no_place() {
+async fn absent_body_holds_no_lease() {
     let limits = "instances = 1\nwaiting = 1\nbody_ms = 60000\ndeadline_ms = 60000\nheader_ms = 60000\n";
     let (server, _) = limited(limits, "").await;
     let mut slow = Vec::new();
@@ -318,7 +318,7 @@ async fn stalled_body_gives_its_memory_to_another() {
 }
 
 #[tokio::test]
-async fn body_without_progress_is_given_up() {
+async fn stalled_body_is_abandoned() {
     let limits = "body_ms = 60000\ndeadline_ms = 60000\nheader_ms = 500\n";
     let (server, registry) = limited(limits, "").await;
     let connection = TcpStream::connect(server.address()).await.unwrap();
@@ -342,7 +342,7 @@ async fn body_without_progress_is_given_up() {
 }
 
 #[tokio::test]
-async fn connection_without_a_key_goes_first() {
+async fn connection_without_a_key_is_evicted_first() {
     let limits = "connections = 4\nconnections_per_ip = 4\nheader_ms = 60000\nidle_ms = 60000\n";
     let (server, _) = limited(limits, &key("alice")).await;
     let bearer = "authorization: Bearer alice\r\n";
@@ -365,7 +365,7 @@ async fn connection_without_a_key_goes_first() {
 }
 
 #[tokio::test]
-async fn idle_connection_goes_where_there_are_no_keys() {
+async fn idle_connection_is_evicted_without_keys() {
     let limits = "connections = 2\nconnections_per_ip = 2\nheader_ms = 60000\nidle_ms = 60000\n";
     let (server, _) = limited(limits, "").await;
     let mut longest = connect_from(&server, 2).await;
@@ -399,7 +399,7 @@ async fn unsent_answers_count_as_memory() {
 }
 
 #[tokio::test]
-async fn resets_without_end_close_the_connection() {
+async fn endless_resets_close_the_connection() {
     let (server, _) = limited("", "").await;
     let mut client = Client::connect(&server, 65_535).await;
     eventually(async || {
@@ -428,7 +428,7 @@ async fn half_open_streams_close_the_connection() {
 }
 
 #[tokio::test]
-async fn control_frames_without_end_close_the_connection() {
+async fn endless_control_frames_close_the_connection() {
     let (server, _) = limited("", "").await;
     let mut client = Client::connect(&server, 65_535).await;
     client.get("/healthz");

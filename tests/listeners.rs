@@ -53,7 +53,7 @@ async fn get_trusting(server: &Server, certificate: &CertificateDer<'static>) ->
 }
 
 #[tokio::test]
-async fn a_certificate_is_answered_with_and_replaced_without_a_restart() {
+async fn certificate_is_replaced_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let first = certify(folder.path());
     let tls = format!(
@@ -79,7 +79,7 @@ async fn a_certificate_is_answered_with_and_replaced_without_a_restart() {
 }
 
 #[tokio::test]
-async fn files_that_are_no_certificate_are_named() {
+async fn invalid_certificate_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     certify(folder.path());
     let file = |name: &str| folder.path().join(name);
@@ -101,7 +101,7 @@ async fn files_that_are_no_certificate_are_named() {
 }
 
 #[tokio::test]
-async fn a_socket_is_served_and_goes_with_its_server() {
+async fn unix_socket_is_served_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("infer.sock");
     // A stale socket of a server that has stopped.
@@ -123,7 +123,7 @@ async fn a_socket_is_served_and_goes_with_its_server() {
 }
 
 #[tokio::test]
-async fn an_operators_port_tells_health_which_clients_then_do_not_see() {
+async fn admin_listener_alone_serves_health() {
     let key = infer_config::keys::KeyHash::of("alice");
     let (server, admin) =
         listening(&format!("admin_listen = \"127.0.0.1:0\"\n[keys.alice]\nhash = \"{key}\"")).await;
@@ -139,7 +139,7 @@ async fn an_operators_port_tells_health_which_clients_then_do_not_see() {
 }
 
 #[tokio::test]
-async fn operators_listener_answers_no_web_page() {
+async fn admin_listener_rejects_web_pages() {
     let (server, admin) = listening("admin_listen = \"127.0.0.1:0\"").await;
     let client = reqwest::Client::new();
     let own = format!("http://{admin}");
@@ -185,7 +185,7 @@ async fn operators_listener_answers_no_web_page() {
 }
 
 #[tokio::test]
-async fn names_are_listened_to_by_their_address() {
+async fn host_names_resolve_to_listeners() {
     let registry = load("[server]\nlisten = \"localhost:0\"\nadmin_listen = \"LOCALHOST:0\"\n");
     let listeners = Listeners::bind(&registry.config.server).await.unwrap();
     let admin = listeners.admin_address().unwrap();
@@ -212,7 +212,7 @@ async fn names_are_listened_to_by_their_address() {
 }
 
 #[test]
-fn names_are_taken_by_the_command_line() {
+fn command_line_accepts_host_names() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("infer.toml"), "").unwrap();
     let refused = |arguments: &[&str]| {

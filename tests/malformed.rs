@@ -38,7 +38,7 @@ fn load_with(folder: &Path, name: &str, bytes: &[u8], more: &str) -> anyhow::Res
 }
 
 #[test]
-fn a_file_that_is_no_guest_is_refused_by_its_name_and_why() {
+fn invalid_guest_file_is_rejected_with_reason() {
     let folder = tempfile::tempdir().unwrap();
     let guest = fs::read(Path::new(env!("INFER_GUESTS")).join("moderate.wasm")).unwrap();
     let module = assembled("table");
@@ -125,7 +125,7 @@ async fn attacks_from_below_the_interface_are_stopped() {
 }
 
 #[tokio::test]
-async fn a_guest_that_stops_while_it_is_made_stops_alone() {
+async fn guest_stopped_during_start_stops_alone() {
     let folder = tempfile::tempdir().unwrap();
     let registry = load(folder.path(), "start-trap", &moderator(&assembled("start-trap"))).unwrap();
     let server = Server::start(registry.into()).await;
@@ -139,7 +139,7 @@ async fn a_guest_that_stops_while_it_is_made_stops_alone() {
 }
 
 #[tokio::test]
-async fn a_table_grows_to_its_limit_and_no_further() {
+async fn table_growth_stops_at_its_limit() {
     let folder = tempfile::tempdir().unwrap();
     let registry = load(folder.path(), "table", &moderator(&assembled("table"))).unwrap();
     let server = Server::start(registry.into()).await;
@@ -150,7 +150,7 @@ async fn a_table_grows_to_its_limit_and_no_further() {
 }
 
 #[tokio::test]
-async fn bulk_instructions_are_stopped_within_one() {
+async fn bulk_instruction_is_stopped_midway() {
     // Over half a gigabyte in a single instruction, which takes far longer than the guest's limit.
     let grown = "(drop (memory.grow (i32.const 16383)))";
     let rest = "(i32.const 0)";

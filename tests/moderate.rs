@@ -18,7 +18,7 @@ fn keys(object: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_text_gets_every_category_of_openai() {
+async fn text_gets_every_openai_category() {
     let server = Server::builtin().await;
     let (status, body) = server.moderate(&json!({ "input": INSULT })).await;
     assert_eq!(status, StatusCode::OK, "{body}");
@@ -33,7 +33,7 @@ async fn a_text_gets_every_category_of_openai() {
 }
 
 #[tokio::test]
-async fn what_no_model_judged_scores_zero_and_is_named() {
+async fn unjudged_categories_score_zero_and_are_named() {
     let server = Server::builtin().await;
     let (_, body) = server.moderate(&json!({ "input": CLEAN })).await;
     let result = &body["results"][0];
@@ -55,7 +55,7 @@ async fn what_no_model_judged_scores_zero_and_is_named() {
 }
 
 #[tokio::test]
-async fn an_answer_says_who_judged_and_how_long_each_stage_took() {
+async fn answer_names_models_and_stage_times() {
     let server = Server::builtin().await;
     let (_, body) = server.moderate(&json!({ "input": INSULT })).await;
     let facts = &body["infer"];
@@ -71,7 +71,7 @@ async fn an_answer_says_who_judged_and_how_long_each_stage_took() {
 }
 
 #[tokio::test]
-async fn scores_are_those_of_an_independent_run() {
+async fn scores_match_an_independent_run() {
     let server = Server::builtin().await;
     let golden = golden();
     let cases = golden["text"]["cases"].as_array().unwrap();
@@ -111,7 +111,7 @@ async fn scores_are_those_of_an_independent_run() {
 }
 
 #[tokio::test]
-async fn an_insult_at_either_end_of_a_long_text_is_seen() {
+async fn insult_at_either_end_is_found() {
     let server = Server::builtin().await;
     let filler = "the weather is lovely and the garden is full of flowers today ".repeat(40);
     for text in [format!("{INSULT} {filler}"), format!("{filler} {INSULT}")] {
@@ -123,7 +123,7 @@ async fn an_insult_at_either_end_of_a_long_text_is_seen() {
 }
 
 #[tokio::test]
-async fn more_text_than_is_judged_is_too_large_in_one_part_and_in_many() {
+async fn oversized_text_is_rejected_whole_or_split() {
     let server = Server::builtin().await;
     let words = "nice ".repeat(5_000);
     let part = json!({ "type": "text", "text": "nice ".repeat(900) });
@@ -199,7 +199,7 @@ async fn every_separator_scores_as_its_ascii_twin() {
 }
 
 #[tokio::test]
-async fn folded_spellings_score_as_plain_ones() {
+async fn folded_spellings_score_as_plain() {
     let plain = "You are an idiot";
     assert_twins(&twins(&[
         ("Ｙｏｕ　ａｒｅ　ａｎ　ｉｄｉｏｔ", plain),
@@ -224,7 +224,7 @@ async fn folded_spellings_score_as_plain_ones() {
 }
 
 #[tokio::test]
-async fn texts_are_judged_one_by_one_in_their_order() {
+async fn texts_are_judged_separately_in_order() {
     let server = Server::builtin().await;
     let texts: Vec<_> = (0..40).map(|index| if index % 3 == 0 { INSULT } else { CLEAN }).collect();
     let (status, body) = server.moderate(&json!({ "input": texts })).await;
@@ -236,7 +236,7 @@ async fn texts_are_judged_one_by_one_in_their_order() {
 }
 
 #[tokio::test]
-async fn parts_are_judged_together_each_by_its_model() {
+async fn parts_are_judged_by_their_models() {
     let server = Server::builtin().await;
     let parts = json!([{ "type": "text", "text": INSULT }, image_part(&photo("coffee.jpg"))]);
     let (status, body) = server.moderate(&json!({ "input": parts })).await;
@@ -250,7 +250,7 @@ async fn parts_are_judged_together_each_by_its_model() {
 }
 
 #[tokio::test]
-async fn a_wrong_request_is_told_what_is_wrong() {
+async fn invalid_request_names_its_problem() {
     let server = Server::builtin().await;
     let many: Vec<_> = (0..200).map(|_| "a").collect();
     let cases = [

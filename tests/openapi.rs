@@ -21,7 +21,7 @@ fn told(document: &Value) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed() {
+async fn document_lists_exactly_the_routes() {
     let server = Server::builtin().await;
     let (status, document) = answer(server.get("/openapi.json")).await;
     assert_eq!(status, StatusCode::OK);
@@ -41,7 +41,7 @@ async fn every_route_is_in_the_document_and_everything_in_the_document_is_routed
 }
 
 #[tokio::test]
-async fn the_operators_document_is_of_the_operators_routes() {
+async fn admin_document_lists_the_admin_routes() {
     let registry = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
     let listeners = Listeners::bind(&registry.config.server).await.unwrap();
     let address = listeners.admin_address().unwrap();
@@ -66,7 +66,7 @@ async fn the_operators_document_is_of_the_operators_routes() {
 }
 
 #[tokio::test]
-async fn keys_are_in_the_document_where_the_server_asks_for_them() {
+async fn document_describes_keys_if_required() {
     let (_, document) = answer(Server::builtin().await.get("/openapi.json")).await;
     assert!(document["components"]["securitySchemes"].is_null());
     assert!(!document.to_string().contains("\"401\""));
@@ -81,7 +81,7 @@ async fn keys_are_in_the_document_where_the_server_asks_for_them() {
 }
 
 #[tokio::test]
-async fn every_reference_in_the_document_leads_somewhere() {
+async fn document_references_resolve() {
     let (_, document) = answer(Server::builtin().await.get("/openapi.json")).await;
     let text = document.to_string();
     let names: BTreeSet<_> =

@@ -95,7 +95,7 @@ fn print(what: &str, latencies: &Latencies, time: Duration) {
 /// the answers are asserted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "loads all cores for half a minute, or for OVERLOAD_SECONDS"]
-async fn three_times_the_capacity_gets_answers_and_refusals_alone() {
+async fn triple_load_gets_answers_or_rejections() {
     let seconds = std::env::var("OVERLOAD_SECONDS").map_or(20, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();

@@ -127,7 +127,7 @@ fn compare(what: &str, plan: &Value, peak: u64) {
 }
 
 #[tokio::test]
-async fn plan_predicts_what_the_bilstm_takes_under_load() {
+async fn plan_predicts_bilstm_memory_under_load() {
     let (folder, address) = configured("", BILSTM);
     let plan = plan(folder.path());
     let server = Process::start(folder.path(), &address).await;
@@ -137,7 +137,7 @@ async fn plan_predicts_what_the_bilstm_takes_under_load() {
 }
 
 #[tokio::test]
-async fn plan_predicts_what_all_onnx_models_take_under_load() {
+async fn plan_predicts_all_onnx_memory_under_load() {
     let config = infer_config::CONFIG.split_once("[models").unwrap().1;
     // Photos queue for each other; this test measures memory, so a long limit is fine.
     let judged = "image = \"nsfw-mobilenet\" }";
@@ -159,7 +159,7 @@ async fn plan_predicts_what_all_onnx_models_take_under_load() {
 
 #[tokio::test]
 #[ignore = "needs `infer dummy phi3`, 2.4 GB, and computes for a minute"]
-async fn plan_predicts_what_phi3_takes_with_16_sessions() {
+async fn plan_predicts_phi3_memory_with_16_sessions() {
     let model = "[models.phi3]\nsource = \"builtin:phi3-dummy\"\nsessions = 16\n";
     let (folder, address) = configured("chat_deadline_ms = 600000", model);
     let plan = plan(folder.path());
@@ -183,7 +183,7 @@ fn data_url(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_configuration_that_does_not_fit_is_refused_with_its_largest_parts() {
+fn oversized_configuration_names_its_largest_parts() {
     let (folder, _) = configured("memory_bytes = 100000000", BILSTM);
     for command in ["check", "plan", "serve"] {
         let output = infer(folder.path(), &[command]).output().unwrap();
@@ -203,7 +203,7 @@ fn a_configuration_that_does_not_fit_is_refused_with_its_largest_parts() {
 }
 
 #[tokio::test]
-async fn requests_that_do_not_fit_are_shed_and_memory_stays_within_the_contract() {
+async fn memory_budget_sheds_excess_requests() {
     const CONFIG: &str = "[models.eff]\nsource = \"builtin:efficientnet-lite0-int8\"\nsessions = 1\n\
         [components.classify]\nsource = \"builtin:classify\"\nroute = \"/classify\"\nmodels = { image = \"eff\" }\n\
         limits = { memory_bytes = 33554432, tensor_bytes = 4194304 }\n";

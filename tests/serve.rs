@@ -14,7 +14,7 @@ use crate::harness::{BUILTIN, Server, answer, eventually, hostile, load};
 const LONG: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn health_models_and_unknown_paths() {
+async fn health_models_and_unknown_paths_answer() {
     let server = Server::builtin().await;
     assert_eq!(answer(server.get("/healthz")).await, (StatusCode::OK, json!({ "status": "ok" })));
     assert_eq!(answer(server.get("/readyz")).await, (StatusCode::OK, json!({ "status": "ready" })));
@@ -28,7 +28,7 @@ async fn health_models_and_unknown_paths() {
 }
 
 #[tokio::test]
-async fn models_lists_what_is_loaded() {
+async fn models_route_lists_loaded_models() {
     let server = Server::builtin().await;
     let (status, body) = answer(server.get("/v1/models")).await;
     assert_eq!(status, StatusCode::OK);
@@ -44,7 +44,7 @@ async fn models_lists_what_is_loaded() {
 }
 
 #[tokio::test]
-async fn a_request_id_is_kept_or_made() {
+async fn request_id_is_propagated_or_generated() {
     let server = Server::builtin().await;
     let id = |response: &reqwest::Response| response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let kept = server.get("/healthz").header("x-request-id", "abc-123").send().await.unwrap();
@@ -56,7 +56,7 @@ async fn a_request_id_is_kept_or_made() {
 }
 
 #[tokio::test]
-async fn a_body_past_the_limit_is_refused() {
+async fn body_above_the_limit_is_413() {
     let server = Server::start(Arc::new(load(
         "[server]\nmax_body_bytes = 1000\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
          [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
@@ -68,7 +68,7 @@ async fn a_body_past_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_not_waited_for() {
+async fn body_that_stalls_times_out() {
     let server = Server::start(Arc::new(load(
         "[server]\ndeadline_ms = 100\n[components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n",
     )))
@@ -82,7 +82,7 @@ async fn a_body_that_does_not_arrive_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_finishes_what_is_under_way() {
+async fn shutdown_finishes_requests_in_flight() {
     let mut server = Server::start(Arc::new(load(&endless("", 2_000)))).await;
     let under_way = tokio::spawn(answer(server.post("/loop").json(&json!({ "input": "x" }))));
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -102,7 +102,7 @@ fn endless(server: &str, guest_ms: u32) -> String {
 }
 
 #[tokio::test]
-async fn a_stopping_server_waits_for_its_drain_time_and_no_longer() {
+async fn shutdown_ends_at_the_drain_time() {
     let mut server =
         Server::start(Arc::new(load(&endless("drain_ms = 200\ndeadline_ms = 3600000", 600_000)))).await;
     let held = server.post("/loop").json(&json!({ "input": "x" })).send();
@@ -114,7 +114,7 @@ async fn a_stopping_server_waits_for_its_drain_time_and_no_longer() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_keeps_no_server_from_stopping() {
+async fn idle_connection_does_not_delay_shutdown() {
     let mut server = Server::start(Arc::new(load("[server]\ndrain_ms = 600000\nidle_ms = 600000"))).await;
     let mut idle = TcpStream::connect(server.address()).await.unwrap();
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
@@ -127,7 +127,7 @@ async fn an_idle_connection_keeps_no_server_from_stopping() {
 }
 
 #[tokio::test]
-async fn a_queue_that_stays_full_is_not_ready_and_recovers() {
+async fn full_queue_is_unready_until_it_recovers() {
     let limits = "instances = 1\nwaiting = 2\nqueue_ms = 60000\ndeadline_ms = 60000";
     let server = Server::start(Arc::new(load(&endless(limits, 2_000)))).await;
     let ask = || answer(server.post("/loop").json(&json!({ "input": "x" })));
@@ -151,7 +151,7 @@ async fn a_queue_that_stays_full_is_not_ready_and_recovers() {
 }
 
 #[tokio::test]
-async fn past_its_capacity_a_server_answers_some_and_sheds_the_others() {
+async fn overloaded_server_sheds_excess_requests() {
     let server = Server::start(Arc::new(load(
         "[server]\ninstances = 2\nwaiting = 4\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
          [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
@@ -180,7 +180,7 @@ async fn past_its_capacity_a_server_answers_some_and_sheds_the_others() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_was_done() {
+async fn metrics_count_requests_and_calls() {
     let server = Server::start(Arc::new(load(infer_config::CONFIG))).await;
     for (input, expected) in [(json!("hello"), StatusCode::OK), (json!(7), StatusCode::BAD_REQUEST)] {
         assert_eq!(server.moderate(&json!({ "input": input })).await.0, expected);

@@ -225,7 +225,7 @@ fn print(name: &str, alone: &[Good], beside: &[Good], attacks: u64) {
 /// `make hostile`: each kind of attack, then all of them at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "loads all cores for HOSTILE_SECONDS beside each kind of attack"]
-async fn good_requests_go_on_beside_every_attack() {
+async fn good_requests_succeed_beside_every_attack() {
     let seconds: u64 = std::env::var("HOSTILE_SECONDS").map_or(20, |text| text.parse().unwrap());
     let only = std::env::var("HOSTILE_ONLY").ok();
     let rounds = 4;
@@ -249,7 +249,7 @@ async fn good_requests_go_on_beside_every_attack() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_short_siege_by_all_is_survived() {
+async fn short_siege_by_all_is_survived() {
     let size = Siege { rate: 40.0, each: 2.0, share: 0.2, rounds: 1, time: Duration::from_secs(4) };
     let faults = siege("all, in short", &ATTACKS, &size).await;
     assert!(faults.is_empty(), "{}", faults.join("\n"));

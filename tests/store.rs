@@ -59,7 +59,7 @@ pub(crate) fn pulled(model: &str) -> PathBuf {
 const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 #[test]
-fn a_pulled_file_is_kept_by_its_content_listed_verified_and_removed() {
+fn pulled_file_is_stored_verified_and_removed() {
     let setting = Setting::new("[models.a]\nsource = \"builtin:smollm2\"\n");
     let folder = setting.path("cache/models/smollm2");
     fs::create_dir_all(&folder).unwrap();
@@ -97,7 +97,7 @@ fn a_pulled_file_is_kept_by_its_content_listed_verified_and_removed() {
 }
 
 #[test]
-fn what_a_lock_pins_is_served_and_nothing_else() {
+fn only_pinned_files_are_served() {
     let config = |extra: &str| {
         format!(
             "[models.text]\nsource = \"builtin:toxic-bilstm\"\n[models.mine]\nsource = \"mine\"\n\
@@ -148,7 +148,7 @@ fn what_a_lock_pins_is_served_and_nothing_else() {
 }
 
 #[test]
-fn components_are_compiled_once_and_damaged_machine_code_is_never_run() {
+fn damaged_machine_code_is_recompiled() {
     let setting = Setting::new("[components.predict]\nsource = \"builtin:predict\"\n");
     let entries = |folder: &Path| -> Vec<PathBuf> {
         let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -224,7 +224,7 @@ fn readable() -> Setting {
 }
 
 #[test]
-fn no_command_waits_for_a_fifo() {
+fn commands_do_not_block_on_fifos() {
     let setting = readable();
     setting.done(&["lock"]);
     setting.done(&["check"]);
@@ -271,7 +271,7 @@ fn no_command_waits_for_a_fifo() {
 }
 
 #[test]
-fn bad_cache_entries_cost_their_making() {
+fn bad_cache_entries_are_rebuilt() {
     let setting = Setting::new(
         "[models.a]\nsource = \"builtin:smollm2\"\n[models.text]\nsource = \"builtin:toxic-bilstm\"\n\
         [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = { text = \"text\" }\n",

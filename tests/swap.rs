@@ -56,7 +56,7 @@ fn component(folder: &Path, version: &str) {
 /// are asserted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "takes two minutes, or SWAP_SECONDS; loads all cores"]
-async fn a_model_is_swapped_every_ten_seconds_and_no_request_fails() {
+async fn swaps_every_ten_seconds_fail_no_request() {
     let seconds: u64 = std::env::var("SWAP_SECONDS").map_or(120, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     copy(folder.path(), "two");

@@ -172,7 +172,7 @@ fn markdown_links_lead_somewhere() {
 
 /// The rules themselves: each finds what breaks it.
 #[test]
-fn every_rule_finds_its_breach() {
+fn each_rule_finds_a_breach() {
     assert_eq!(prose::problems(" Whether it is ready.").count(), 1);
     assert_eq!(prose::problems(" What the client was told.").count(), 2);
     assert_eq!(prose::problems(" Returns true if it is ready.").count(), 0);

@@ -54,7 +54,7 @@ async fn versions(place: &Place) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_canary_answers_its_share_and_each_answer_is_of_one_version() {
+async fn canary_answers_its_share() {
     let place = Place::new(&trying("source = \"two\", percent = 25")).await;
     let registry = place.live.registry();
     let next = registry.next_versions().next().unwrap().model.hash().to_owned();
@@ -91,7 +91,7 @@ async fn a_canary_answers_its_share_and_each_answer_is_of_one_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shadow_is_compared_and_never_answers() {
+async fn shadow_is_compared_and_never_answers() {
     let place = Place::new(&moderator("one", "")).await;
     forget(&place.folder.path().join("two"));
     let current = place.hash().await;
@@ -139,7 +139,7 @@ async fn a_shadow_is_compared_and_never_answers() {
 }
 
 #[tokio::test]
-async fn a_version_that_is_none_is_refused_and_what_was_served_is_served_on() {
+async fn invalid_version_leaves_the_live_one() {
     let place = Place::new(&moderator("one", "")).await;
     let hash = place.hash().await;
     let second = "[models.other]\nsource = \"one\"\nnext = { source = \"two\", percent = 1 }\n";
@@ -180,7 +180,7 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn promote_and_rollback_change_file_lock_and_server_or_nothing() {
+async fn promote_and_rollback_are_atomic() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     version(folder, "one");

@@ -42,7 +42,7 @@ async fn serve(settings: &str) -> Server {
 }
 
 #[tokio::test]
-async fn views_score_as_an_independent_run() {
+async fn views_match_an_independent_run() {
     let server = Server::builtin().await;
     let golden = golden();
     let tolerance = golden["images"][1]["photo_tolerance"].as_f64().unwrap();
@@ -126,7 +126,7 @@ async fn damaged_jpeg_asks_for_review() {
 }
 
 #[tokio::test]
-async fn more_views_cost_a_run_each() {
+async fn each_view_costs_one_run() {
     let server = serve("\"image.max_views\" = 60").await;
     for name in ["sixty-frames.png", "sixty-frames.webp", "sixty-frames.gif"] {
         let (action, score, gap) = judge(&server, &[drawn(name)]).await;
@@ -136,7 +136,7 @@ async fn more_views_cost_a_run_each() {
 }
 
 #[tokio::test]
-async fn view_limit_of_zero_is_a_wrong_setting() {
+async fn view_limit_of_zero_is_rejected() {
     let server = serve("\"image.max_views\" = 0").await;
     let (status, body) = answer(server.post("/moderate").json(&parts(&[photo("coffee.jpg")]))).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn each_weakness_is_told_and_none_that_is_not_there() {
+    fn advice_names_each_weakness_only() {
         assert_eq!(warnings(3000, [1000, 1001, 999], 1000, 0, None), "");
         assert!(warnings(3000, [1000, 500, 1500], 1000, 0, None).starts_with("`native` at 4: turns differ"));
         assert!(warnings(30, [10, 10, 10], 1000, 0, None).contains("fewer than 100 answers"));

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_servers_answer_is_read_with_what_it_took() {
+    fn answer_is_read_with_its_timings() {
         let body = br#"{"id": "x", "results": [{"flagged": true, "categories": {}, "category_scores": {"hate": 0.75}}],
             "infer": {"timings": {"queue_ms": 1.0, "instantiate_ms": 0.5, "guest_ms": 0.25, "compute_ms": 2.0, "total_ms": 4},
             "tokens": {"prompt_tokens": 10, "cached_tokens": 8, "generated_tokens": 0}}}"#;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_something_else_is_an_error() {
+    fn answer_of_another_server_is_an_error() {
         for body in [&b"<html>"[..], b"{}", b"[]", br#"{"results": []}"#, br#"{"labels": [{"label": "a"}]}"#]
         {
             let error = of_server(BenchTask::Classify, &Bytes::from_static(body)).unwrap_err();

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn targets() {
+    fn targets_are_urls_or_names() {
         let server = |authority: &str, path: Option<&str>| {
             let (authority, path) = (authority.to_owned(), path.map(str::to_owned));
             Ok(Target::Server(Server { authority, path }))
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn contradictory_arguments_are_rejected() {
         let cases: [(&[&str], &str); 7] = [
             (&[], "required"),
             (&["--model", "m", "--component", "c"], "cannot be used with"),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn durations_have_units() {
         for (text, expected) in [("10s", 10_000), ("500ms", 500), ("1.5s", 1_500), ("2m", 120_000)] {
             assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
         }

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_that_compare_nothing_are_errors() {
+    fn conditions_without_figures_are_errors() {
         let now = report(12.0, 90.0);
         for (condition, baseline) in [
             ("cached_ratio<0.5", None),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_condition_is_refused() {
+    fn invalid_conditions_are_rejected() {
         let cases = [
             ("p99_ms", "there is no `<` and no `>`"),
             ("p98_ms>1", "no figure is called `p98_ms`"),
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn other_machines_and_models_are_told() {
+    fn other_machines_and_models_are_reported() {
         let (a, b) = (json!({ "model": { "hash": "a" } }), json!({ "model": { "hash": "b" } }));
         assert_eq!(differences(&a, &a), Vec::<String>::new());
         assert!(differences(&a, &b)[0].starts_with("the model is \"a\", and was \"b\""));

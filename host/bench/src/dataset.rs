@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_examples_in_an_order_of_chance() {
+    fn lines_become_examples_in_random_order() {
         let text: String = (0..50)
             .map(|index| format!("{{\"text\": \"t{index}\", \"label\": {}}}\n\n", index < 25))
             .collect();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_none_is_named() {
+    fn invalid_line_is_named() {
         use BenchTask::{Classify, Generate, Moderate, Score, Tensor};
         let cases = [
             (Moderate, "{\"text\": \"a\"}\n{\"txt\": 1}", "d.jsonl:2: unknown field `txt`"),

@@ -216,7 +216,7 @@ mod tests {
     use crate::work::Work;
 
     #[test]
-    fn arrivals_are_as_many_as_the_rate_says_and_spread_as_chance_does() {
+    fn arrivals_follow_a_poisson_process() {
         let arrivals = |extent| Arrivals::new(1000.0, extent, &mut Random::new(5, 0));
         let times: Vec<_> = arrivals(Extent::Time(Duration::from_secs(20))).collect();
         // A Poisson process: 20,000 arrivals, give or take five deviations of 141.
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn latency_counts_from_when_a_request_was_due() {
+    async fn latency_counts_from_the_scheduled_time() {
         let config = "[models.m]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n";
         let registry = Registry::load(Config::parse(config, &Origin::Builtin).unwrap()).unwrap();
         let model = registry.models["m"].clone();

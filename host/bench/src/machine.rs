@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_linux_tells_is_read() {
+    fn linux_counters_are_parsed() {
         let x86 =
             "processor\t: 0\nmodel name\t: AMD  EPYC 9\nflags\t\t: fpu avx2 avx512_vnni\n\nprocessor : 1\n";
         assert_eq!(processor(x86), Some("AMD EPYC 9".to_owned()));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_others_took_is_told_apart() {
+    fn stolen_time_is_counted_separately() {
         let own = |user: u64, system: u64| format!("1 (a ) b) R 2 3 4 5 6 7 8 9 10 11 {user} {system} 0 0");
         let then = ticks("cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1\n", &own(50, 50)).unwrap();
         let now = ticks("cpu  400 0 200 1300 0 0 0 100 0 0\n", &own(250, 50)).unwrap();

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_is_well_formed_and_has_a_line_for_each_row() {
+    fn plot_is_well_formed_with_every_row() {
         let svg = plot::svg(&report());
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(svg.contains("A &lt;Processor&gt;") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");

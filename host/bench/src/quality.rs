@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_known_answers() {
+    fn known_answers_have_known_figures() {
         // By hand: of nine pairs, five are in order and one is tied; two hits, one miss, one false
         // alarm.
         let points = [
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn one_kind_alone_has_no_ranking() {
+    fn single_label_has_no_ranking() {
         let quality = judge(&[point(1.0, true, true), point(0.9, true, true)], 2, 0).unwrap();
         assert_eq!((quality.auroc, quality.f1, quality.accuracy), (None, None, 1.0));
         assert_eq!(judge(&[], 2, 2), None);

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_of_the_published_generator() {
+    fn numbers_match_the_published_generator() {
         // The first outputs for seed 1234567, from the reference implementation.
         let mut random = Random { state: 1_234_567 };
         let first: Vec<_> = (0..5).map(|_| random.next()).collect();
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_their_bounds_and_streams_differ() {
+    fn numbers_are_bounded_and_streams_differ() {
         let mut random = Random::new(7, 0);
         assert!((0..1000).all(|_| random.below(10) < 10));
         assert!((0..1000).all(|_| (0.0..1.0).contains(&random.fraction())));

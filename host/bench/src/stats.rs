@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_known_values() {
+    fn known_values_have_known_figures() {
         assert_eq!(median(vec![]), 0.0);
         assert_eq!(median(vec![9.0, 1.0, 5.0]), 5.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
@@ -297,14 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_pairs_the_turns() {
+    fn ratio_pairs_interleaved_runs() {
         let (a, b) = ([turn(100, 1), turn(10, 1), turn(50, 1)], [turn(200, 1), turn(20, 1), turn(50, 1)]);
         assert!((ratio(&a, &b) - 0.5).abs() < 1e-12);
         assert_eq!(ratio(&[turn(1, 1)], &[turn(0, 1)]), 0.0);
     }
 
     #[test]
-    fn one_slow_turn_among_ten_is_an_outlier() {
+    fn one_slow_run_of_ten_is_an_outlier() {
         let mut turns: Vec<_> = (0..10).map(|index| turn(1000 + index, 1)).collect();
         assert_eq!(outliers(&turns), 0);
         turns[3] = turn(500, 1);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_what_its_calls_were() {
+    fn row_sums_its_calls() {
         let mut tally = Tally::new(Some(Duration::from_millis(50)));
         for millisecond in 1..=100 {
             let stages = Stages {

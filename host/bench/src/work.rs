@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_of_their_seed_and_each_is_another() {
+    fn texts_are_distinct_and_follow_the_seed() {
         let work = |seed| Work::new(BenchTask::Moderate, seed, None, false, None).unwrap();
         let text = |seed, index| work(seed).text(index);
         assert_eq!(text(1, 5), text(1, 5));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_the_same_in_tensors() {
+    fn request_is_the_same_as_tensors() {
         let tensors = tensors(request(judged("say \"hi\"")));
         let text = |name: &str| {
             let tensor = tensors.iter().find(|tensor| tensor.name == name).unwrap();

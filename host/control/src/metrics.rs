@@ -436,7 +436,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn all_who_ask_at_once_share_what_is_written_and_later_ones_do_not() {
+    async fn concurrent_scrapes_share_one_encoding() {
         let metrics = Metrics::new(&RequestMemory::default(), "none");
         let first = metrics.text().await.unwrap();
         let (one, other) = tokio::join!(metrics.text(), metrics.text());

@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "destinations share rows")]
-    fn shared_rows_panic() {
+    fn rows_in_shared_blocks_panic() {
         let shape = AttentionShape { query_heads: 1, kv_heads: 1, head_dim: 2, window: None };
         let mut rope = Rope::new(RopeStyle::Halves, 2, 10_000.0, None, 1.0, 10);
         rope.prepare(10);

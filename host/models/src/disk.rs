@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_is_replaced_and_device_is_not() {
+    fn only_regular_files_are_replaced() {
         let scratch = tempfile::tempdir().unwrap();
         let place = |name: &str| scratch.path().join(name);
         fs::write(place("file"), "before").unwrap();

@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn models_with_one_file_hold_it_once_and_it_goes_with_the_last() {
+    fn shared_blob_is_removed_with_its_last_model() {
         let (_folder, store) = store();
         let one = keep(&store, "one", "content");
         assert_eq!(fs::read_to_string(&one).unwrap(), "content");
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_folder_may_be_moved() {
+    fn cache_folder_may_be_moved() {
         let (folder, store) = store();
         keep(&store, "one", "content");
         let moved = Store { cache: folder.path().join("moved") };
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_blob_is_not_named() {
+    fn damaged_blob_is_not_linked() {
         let (_folder, store) = store();
         keep(&store, "one", "content");
         let blob = store.blob(&file("content").sha256);
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_has_left_without_a_name_is_found_and_removed() {
+    fn unreferenced_blobs_are_listed_and_removed() {
         let (_folder, store) = store();
         keep(&store, "one", "content");
         keep(&store, "two", "other");
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn names_do_not_lead_out_of_the_folder() {
+    fn names_cannot_leave_the_folder() {
         let (folder, store) = store();
         fs::create_dir_all(store.folder("one")).unwrap();
         fs::write(folder.path().join("mine"), "").unwrap();
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_is_being_pulled_is_not_removed() {
+    fn model_is_not_removed_during_its_pull() {
         let (_folder, store) = store();
         keep(&store, "one", "content");
         let pulling = File::create(store.folder("one").join(".pull.lock")).unwrap();

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn unlimited_memory_refuses_nothing() {
+    fn unlimited_memory_rejects_nothing() {
         let memory = RequestMemory::new(None);
         let mut share = memory.reservation();
         assert_eq!(share.grow(1 << 40), Ok(()));

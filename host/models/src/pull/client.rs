@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_client_is_stopped_and_slow_one_not() {
+    fn only_silent_clients_are_stopped() {
         let mut silent = start("exec sleep 600", 1000);
         let told = silent.ended(Duration::from_secs(1), || Ok(7)).unwrap_err();
         assert_eq!(told.to_string(), "nothing came for 1 seconds");
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_processes_end_with_it() {
+    fn child_processes_end_with_the_client() {
         // A background child outlives the client unless the process group is killed.
         let mut client = start("sleep 600 & echo $! >&2; exec 2>&-; exit 0", 1000);
         assert!(client.ended(Duration::from_secs(60), || Ok(0)).unwrap().success());
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_environment_is_made_anew() {
+    fn client_environment_is_built_from_scratch() {
         let mut client = start("env >&2; pwd >&2", 1000);
         assert!(client.ended(Duration::from_secs(60), || Ok(0)).unwrap().success());
         let words = String::from_utf8(client.stop()).unwrap();
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn file_larger_than_its_bound_is_not_written() {
+    fn file_larger_than_its_limit_is_not_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let script = format!("exec head -c 1000000 /dev/zero > {}", path.display());
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_kept_to_their_end() {
+    fn end_of_messages_is_shown() {
         let mut client = start("yes 0123456789 | head -c 1000000 >&2; echo last >&2", 1 << 20);
         assert!(client.ended(Duration::from_secs(60), || Ok(0)).unwrap().success());
         let words = client.stop();
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn index_is_the_public_one_unless_named() {
+    fn index_defaults_to_the_public_one() {
         let options = |url: Option<&str>, links: Option<&str>| {
             let index = Index { url: url.map(str::to_owned), find_links: links.map(str::to_owned) };
             index.options().unwrap().join(&OsString::from(" ")).into_string().unwrap()

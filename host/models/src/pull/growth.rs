@@ -130,7 +130,7 @@ mod tests {
     use crate::pull::transfer::SILENCE;
 
     #[test]
-    fn file_grows_to_its_bound() {
+    fn file_grows_to_its_limit() {
         let mut growth = Growth::new(tempfile::tempfile().unwrap(), 0, 10).unwrap();
         growth.write_all(b"12345678").unwrap();
         let error = growth.write_all(b"90-").unwrap_err();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn trickle_is_given_up_and_slow_source_not() {
+    fn only_trickling_sources_are_abandoned() {
         let start = Instant::now();
         let mut pace = Pace::new(SILENCE, start);
         for minute in 1..5 {

@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirect_leads_to_http_addresses_alone() {
+    fn redirects_lead_to_http_addresses_only() {
         let cases = [
             ("http://a:1/x/y", "/z?q", Some("http://a:1/z?q")),
             ("http://a:1", "/z", Some("http://a:1/z")),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn token_is_for_the_endpoint_alone() {
+    fn token_is_sent_to_the_endpoint_only() {
         assert_eq!(origin("https://hub.co/x/y"), origin("https://hub.co?z"));
         for other in
             ["http://hub.co/x", "https://hub.co.evil/x", "https://hub.co:1/x", "https://hub.co@evil/x"]

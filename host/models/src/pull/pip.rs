@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn record_counts_whole_lines_of_the_cards_packages_alone() {
+    fn record_counts_complete_lines_of_listed_packages() {
         let packages = ["a==1".to_owned(), "b==1".to_owned(), "c==1".to_owned()];
         let cases = [
             ("", (0, 0)),

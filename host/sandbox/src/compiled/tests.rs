@@ -31,7 +31,7 @@ fn refusal(entry: &Entry<'_>, engine: &Engine) -> String {
 }
 
 #[test]
-fn entry_is_found_for_its_component_and_engine_only() {
+fn entry_is_specific_to_component_and_engine() {
     let folder = tempfile::tempdir().unwrap();
     let (engine, other) = (engine(true), engine(false));
     let (bytes, _) = component(&engine);

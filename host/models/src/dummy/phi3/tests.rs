@@ -61,7 +61,7 @@ fn dequantise(ty: BlockType, block: &[u8]) -> Vec<f32> {
 }
 
 #[test]
-fn weights_are_about_zero_with_a_deviation_of_about_a_fiftieth() {
+fn weights_have_zero_mean_and_small_deviation() {
     let types = [BlockType::Q4_0, BlockType::Q8_0, BlockType::Q4K, BlockType::Q5K, BlockType::Q6K];
     for ty in types {
         let mut blocks = vec![0; 400 * ty.bytes()];
@@ -76,7 +76,7 @@ fn weights_are_about_zero_with_a_deviation_of_about_a_fiftieth() {
 }
 
 #[test]
-fn files_are_equal_for_equal_seeds_alone() {
+fn files_are_equal_for_equal_seeds_only() {
     for mix in MIXES {
         assert!(small(mix, 1) == small(mix, 1));
         assert!(small(mix, 1) != small(mix, 2));
@@ -84,7 +84,7 @@ fn files_are_equal_for_equal_seeds_alone() {
 }
 
 #[test]
-fn the_full_size_is_the_official_files() {
+fn full_size_equals_the_official_file() {
     let tensors = tensors(&PHI3, Mix::Q4KM);
     let header = crate::dummy::header::write(&tensors, 15).unwrap().len();
     let data: usize = tensors.iter().map(Tensor::bytes).sum();
@@ -95,7 +95,7 @@ fn the_full_size_is_the_official_files() {
 }
 
 #[test]
-fn more_bits_go_to_the_layers_that_llama_cpp_gives_them() {
+fn layers_get_the_bits_of_llama_cpp() {
     let of = |layer| Mix::Q4KM.type_of("ffn_down.weight", layer, 32);
     let more: Vec<_> = (0..32).filter(|layer| of(*layer) == BlockType::Q6K).collect();
     assert_eq!(more, [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
