@@ -20,7 +20,7 @@ fn decoding(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     let config =
         Config::parse(infer_config::CONFIG, &Origin::Builtin).expect("the configuration has no mistakes");
-    let registry = Registry::load(config).expect("all of it loads");
+    let registry = Registry::load(config).expect("the configuration is valid");
     let component = &registry.components["classify"].component;
     let settings = Settings::from_pairs(card_facts("image", &registry.models["efficientnet-lite0"]));
     let card = settings.card("image").expect("the model has a card");

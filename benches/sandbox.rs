@@ -18,7 +18,7 @@ const TEXT: &str = "Thank you for fixing the article so quickly, it reads much b
 fn load(configuration: &str) -> Registry {
     let origin = Origin::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("infer.toml"));
     let config = Config::parse(configuration, &origin).expect("the configuration has no mistakes");
-    Registry::load(config).expect("all of it loads")
+    Registry::load(config).expect("the configuration is valid")
 }
 
 fn deadline() -> Instant {

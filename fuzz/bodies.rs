@@ -122,7 +122,7 @@ pub(crate) fn nn(bytes: &[u8]) {
             root.join("host/engine/tests/data/rows"),
         );
         let config = Config::parse(&text, &Origin::File(root.join("infer.toml"))).expect("no mistakes");
-        (runtime, Registry::load(config).expect("all of it loads"))
+        (runtime, Registry::load(config).expect("the configuration is valid"))
     });
     let (runtime, registry) = &*SERVED;
     let component = &registry.components["script"].component;

@@ -282,15 +282,15 @@ fn unmeasurable_targets_are_errors_with_remedies() {
         ),
         (
             &["--model", "toxic-bilstm", "--task", "generate"],
-            "is for text-classification, which can be asked to `tensor`",
+            "is for text-classification, which supports the tasks `tensor`",
         ),
         (
             &["--model", "smollm2", "--task", "tensor"],
-            "is for text-generation, which can be asked to `moderate`",
+            "is for text-generation, which supports the tasks `moderate`",
         ),
         (
             &["--component", "moderate", "--task", "classify"],
-            "is a moderator, which can be asked to `moderate`",
+            "is a moderator, which supports the tasks `moderate`",
         ),
         (&["--model", "toxic-bilstm", "--dummy"], "`--dummy` knows `phi3` alone"),
         (

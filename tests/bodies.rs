@@ -67,8 +67,8 @@ async fn compressed_bodies_are_415_on_every_route() {
             if let Some(coding) = coding {
                 request = request.header("content-encoding", coding);
             }
-            let (status, told) = answer(request).await;
-            assert_eq!(status, StatusCode::OK, "{path} {coding:?}: {told}");
+            let (status, reply) = answer(request).await;
+            assert_eq!(status, StatusCode::OK, "{path} {coding:?}: {reply}");
         }
         for (coding, name) in [
             ("gzip", "gzip"),
@@ -82,13 +82,13 @@ async fn compressed_bodies_are_415_on_every_route() {
             let response = request.send().await.unwrap();
             assert_eq!(response.headers()["accept-encoding"], "identity", "{path} {coding}");
             let status = response.status();
-            let told: Value = response.json().await.unwrap();
-            assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{path} {coding}: {told}");
-            assert!(sentence(&told).contains(&format!("`{name}`")), "{path} {coding}: {told}");
+            let reply: Value = response.json().await.unwrap();
+            assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{path} {coding}: {reply}");
+            assert!(sentence(&reply).contains(&format!("`{name}`")), "{path} {coding}: {reply}");
         }
-        let (status, told) = answer(server.post(path).body(gzip(&body))).await;
-        assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{path}: {told}");
-        assert!(sentence(&told).contains("gzip"), "{path}: {told}");
+        let (status, reply) = answer(server.post(path).body(gzip(&body))).await;
+        assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{path}: {reply}");
+        assert!(sentence(&reply).contains("gzip"), "{path}: {reply}");
     }
 }
 
@@ -108,13 +108,13 @@ async fn byte_order_marks_are_skipped_on_every_route() {
             continue;
         }
         let marked = [b"\xef\xbb\xbf", &body[..]].concat();
-        let (status, told) = answer(server.post(path).body(marked)).await;
-        assert_eq!(status, StatusCode::OK, "{path}: {told}");
+        let (status, reply) = answer(server.post(path).body(marked)).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {reply}");
         let text = String::from_utf8(body).unwrap();
         let wide: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let (status, told) = answer(server.post(path).body(wide)).await;
-        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {told}");
-        assert!(sentence(&told).contains("UTF-16"), "{path}: {told}");
+        let (status, reply) = answer(server.post(path).body(wide)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {reply}");
+        assert!(sentence(&reply).contains("UTF-16"), "{path}: {reply}");
     }
 }
 
@@ -149,8 +149,12 @@ async fn data_urls_are_read_in_every_spelling() {
         let plain = body(url).to_string();
         // As PHP encodes it, and as a cautious encoder does.
         for text in [plain.replace('/', "\\/"), plain.replace('+', "\\u002b"), plain] {
-            let (status, told) = ask(text).await;
-            assert_eq!((status, &told["results"]), (StatusCode::OK, &expected["results"]), "{name}: {told}");
+            let (status, reply) = ask(text).await;
+            assert_eq!(
+                (status, &reply["results"]),
+                (StatusCode::OK, &expected["results"]),
+                "{name}: {reply}"
+            );
         }
     }
     for (url, words) in [
@@ -159,9 +163,9 @@ async fn data_urls_are_read_in_every_spelling() {
         (format!("data:image/jpeg,{plain}"), "not in base64"),
         (format!("https://example.org/{}", &plain[..8]), "no remote images"),
     ] {
-        let (status, told) = ask(body(&url).to_string()).await;
-        assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
-        assert_eq!(told["error"]["param"], "input[0].image_url.url");
-        assert!(sentence(&told).contains(words), "{told}");
+        let (status, reply) = ask(body(&url).to_string()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{reply}");
+        assert_eq!(reply["error"]["param"], "input[0].image_url.url");
+        assert!(sentence(&reply).contains(words), "{reply}");
     }
 }

@@ -82,7 +82,7 @@ async fn combined_score_weighs_both_tiers() {
     let both = harassment(&judge(&server(BOTH, settings).await, UNCERTAIN).await);
     let expected = 0.75 * logit(alone[0]) + 0.25 * logit(alone[1]);
     assert!((logit(both) - expected).abs() < 0.02, "{alone:?} make {both}");
-    assert!((alone[0] - alone[1]).abs() > 0.01, "{alone:?} are too close to tell who decided");
+    assert!((alone[0] - alone[1]).abs() > 0.01, "{alone:?} are too close to show which decided");
 }
 
 #[tokio::test]

@@ -43,9 +43,9 @@ async fn streamed_chat_equals_the_whole_answer() {
         answer(server.post(CHAT).json(&chat(json!({ "logprobs": true, "top_logprobs": 2 })))).await;
     assert_eq!(status, StatusCode::OK, "{whole}");
     let text = whole["choices"][0]["message"]["content"].as_str().unwrap();
-    let told = whole["choices"][0]["logprobs"]["content"].as_array().unwrap();
-    assert_eq!(told.len() as u64, whole["usage"]["completion_tokens"].as_u64().unwrap());
-    for token in told {
+    let reply = whole["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert_eq!(reply.len() as u64, whole["usage"]["completion_tokens"].as_u64().unwrap());
+    for token in reply {
         let top = token["top_logprobs"].as_array().unwrap();
         assert_eq!((top.len(), &top[0]["logprob"]), (2, &token["logprob"]), "greedy takes the likeliest");
         assert!(token["logprob"].as_f64().unwrap() <= 0.0);
@@ -117,9 +117,9 @@ async fn errors_precede_the_stream() {
         for stream in [false, true] {
             let mut body = chat(members.clone());
             body["stream"] = stream.into();
-            let (status, told) = answer(server.post(CHAT).json(&body)).await;
-            let message = told["error"]["message"].as_str().unwrap_or_default();
-            assert!(status == expected && message.contains(sentence), "{members}: {status} {told}");
+            let (status, reply) = answer(server.post(CHAT).json(&body)).await;
+            let message = reply["error"]["message"].as_str().unwrap_or_default();
+            assert!(status == expected && message.contains(sentence), "{members}: {status} {reply}");
         }
     }
 }
@@ -266,11 +266,11 @@ async fn disconnected_client_frees_its_slot() {
 #[tokio::test]
 async fn absent_language_model_is_explained() {
     let server = Server::builtin().await;
-    let (status, told) = answer(server.post(CHAT).json(&chat(json!({ "model": "gpt" })))).await;
-    let message = told["error"]["message"].as_str().unwrap_or_default();
+    let (status, reply) = answer(server.post(CHAT).json(&chat(json!({ "model": "gpt" })))).await;
+    let message = reply["error"]["message"].as_str().unwrap_or_default();
     assert!(
         status == StatusCode::NOT_FOUND && message.contains("no language model is configured; "),
-        "{told}"
+        "{reply}"
     );
-    assert!(message.contains("[models.NAME]") && message.contains("infer pull"), "{told}");
+    assert!(message.contains("[models.NAME]") && message.contains("infer pull"), "{reply}");
 }

@@ -86,17 +86,17 @@ impl BackendExecutionContext for Running {
 
     fn compute(&mut self, inputs: Option<Vec<Named>>) -> Result<Option<Vec<Named>>, BackendError> {
         let failed = |error: String| BackendError::BackendAccess(wasmtime::format_err!("{error}"));
-        let mut given = Vec::new();
+        let mut tensors = Vec::new();
         for Named { name, tensor } in inputs.unwrap_or_default() {
             let shape = tensor.dimensions.iter().map(|&size| size as usize).collect();
             let tensor = Tensor::new(dtype(tensor.ty), shape, tensor.data)
                 .map_err(|error| failed(error.to_string()))?;
-            given.push((name, tensor));
+            tensors.push((name, tensor));
         }
         let deadline = Instant::now() + Duration::from_secs(10);
         let reply = self
             .runtime
-            .block_on(self.context.run(given, deadline))
+            .block_on(self.context.run(tensors, deadline))
             .map_err(|error| failed(error.to_string()))?;
         let named = |(name, tensor): (String, Tensor)| {
             let dimensions = tensor.shape().iter().map(|&size| size as u32).collect();

@@ -139,13 +139,13 @@ async fn bodies_stay_within_their_memory() {
         limited("max_body_bytes = 1000\nbody_memory_bytes = 1000\nbody_ms = 60000\ndeadline_ms = 60000")
             .await;
     let text = json!({ "input": "a".repeat(900) }).to_string();
-    let (sent, held_back) = text.split_at(850);
+    let (sent, remainder) = text.split_at(850);
     let mut half = connect(&server).await;
     half.write_all(&post(text.len(), sent)).await.unwrap();
     let body = json!({ "input": "b".repeat(200) });
     let other = || server.moderate(&body);
     eventually(async || other().await.0 == StatusCode::TOO_MANY_REQUESTS).await;
-    half.write_all(held_back.as_bytes()).await.unwrap();
+    half.write_all(remainder.as_bytes()).await.unwrap();
     let mut status = [0; 12];
     half.read_exact(&mut status).await.unwrap();
     assert_eq!(std::str::from_utf8(&status).unwrap(), "HTTP/1.1 200");
@@ -155,7 +155,7 @@ async fn bodies_stay_within_their_memory() {
 #[tokio::test]
 async fn connections_per_address_are_limited() {
     let server = limited("connections_per_ip = 2").await;
-    let held = [connect(&server).await, connect(&server).await];
+    let open = [connect(&server).await, connect(&server).await];
     eventually(async || {
         let mut third = connect(&server).await;
         let answer = rest_of_get(&mut third).await;
@@ -164,7 +164,7 @@ async fn connections_per_address_are_limited() {
             && answer.contains("\r\nretry-after: 1\r\n")
     })
     .await;
-    drop(held);
+    drop(open);
     eventually(async || rest_of_get(&mut connect(&server).await).await.starts_with("HTTP/1.1 200")).await;
 }
 
@@ -181,7 +181,7 @@ async fn two_thousand_idle_connections_are_survived() {
         rustix::process::Rlimit { current: files.maximum, ..files },
     )
     .unwrap();
-    if files.maximum.is_some_and(|most| most < 6_000) {
+    if files.maximum.is_some_and(|max| max < 6_000) {
         return eprintln!("skipped: this process may have fewer than 6,000 files open");
     }
     let server = limited("connections = 300\nconnections_per_ip = 300\nheader_ms = 2000").await;

@@ -71,8 +71,8 @@ async fn gate_forwards_permitted_requests() {
     let passed = upload(&server, image.clone()).await;
     assert_eq!(passed.status(), StatusCode::OK);
     assert_eq!(passed.headers()["x-mirror"], "yes");
-    let told = passed.text().await.unwrap();
-    let (uri, rest) = told.split_once(' ').unwrap();
+    let received = passed.text().await.unwrap();
+    let (uri, rest) = received.split_once(' ').unwrap();
     assert_eq!(uri, "/store/upload/a/b?c=d");
     let (names, length) = rest.split_once(' ').unwrap();
     assert_eq!(length, image.len().to_string());
@@ -224,12 +224,12 @@ async fn component_stays_within_its_instances() {
         + &attackers("limits = { instances = 1 }")
         + &other;
     let server = Server::start(Arc::new(load(&config))).await;
-    let held = server.get("/attack/slow?20000").send().await.unwrap();
-    assert_eq!(held.status(), StatusCode::OK);
+    let streaming = server.get("/attack/slow?20000").send().await.unwrap();
+    assert_eq!(streaming.status(), StatusCode::OK);
     let (status, body) = say(&server, "/attack/echo").await;
     assert_eq!((status, code(&body).as_str()), (StatusCode::TOO_MANY_REQUESTS, "busy"));
     assert_eq!(say(&server, "/other/echo").await.0, StatusCode::OK);
-    drop(held);
+    drop(streaming);
     eventually(async || say(&server, "/attack/echo").await.0.is_success()).await;
 }
 

@@ -27,7 +27,7 @@ async fn attack(server: &Server, name: &str) -> (StatusCode, Value) {
 }
 
 /// The guest's report of its attack: the reason of its only gap.
-fn told(body: &Value) -> &str {
+fn reported(body: &Value) -> &str {
     body["infer"]["degraded"][0]["reason"].as_str().unwrap_or_else(|| panic!("no reason in {body}"))
 }
 
@@ -58,7 +58,7 @@ async fn attacks_are_stopped_and_service_continues() {
         let (found, body) = attack(&server, name).await;
         assert_eq!(found, status, "{name}: {body}");
         if status.is_success() {
-            assert!(told(&body).starts_with(words), "{name}: {body}");
+            assert!(reported(&body).starts_with(words), "{name}: {body}");
         } else {
             assert_eq!(body["error"]["code"], words, "{name}: {body}");
             let message = body["error"]["message"].as_str().unwrap();
@@ -88,10 +88,10 @@ async fn wasi_nn_errors_have_their_kind() {
     for (name, code) in cases {
         let (status, body) = attack(&server, name).await;
         assert_eq!(status, StatusCode::OK, "{name}: {body}");
-        for answer in told(&body).split("; no model") {
+        for answer in reported(&body).split("; no model") {
             assert!(answer.contains(code) || answer.starts_with(" `"), "{name}: {body}");
         }
-        assert!(!told(&body).contains("done"), "{name}: {body}");
+        assert!(!reported(&body).contains("done"), "{name}: {body}");
     }
 }
 
@@ -101,7 +101,7 @@ async fn all_computations_share_one_budget() {
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = attack(&server, "drip").await;
     assert_eq!(status, StatusCode::OK, "{body}");
-    assert!(told(&body).contains("ErrorCode::Timeout"), "{body}");
+    assert!(reported(&body).contains("ErrorCode::Timeout"), "{body}");
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn calls_share_no_state() {
     let server = Server::start(Arc::new(load(&config))).await;
     for _ in 0..64 {
         let (status, body) = attack(&server, "remember").await;
-        assert_eq!((status, told(&body)), (StatusCode::OK, "called 0 times before"), "{body}");
+        assert_eq!((status, reported(&body)), (StatusCode::OK, "called 0 times before"), "{body}");
     }
 }
 
@@ -120,7 +120,7 @@ async fn nan_and_infinity_reach_the_model() {
     let config = format!("[models.toxic-bilstm]\nsource = {identity:?}\n") + &attacker("not-a-number", "");
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = attack(&server, "not-a-number").await;
-    assert_eq!((status, told(&body)), (StatusCode::OK, "they returned unchanged"), "{body}");
+    assert_eq!((status, reported(&body)), (StatusCode::OK, "they returned unchanged"), "{body}");
 }
 
 #[tokio::test]

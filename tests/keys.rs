@@ -179,7 +179,7 @@ async fn keys_neither_share_nor_evict_cached_answers() {
     for index in 0..1_100 {
         ask("bob", &format!("k{index}")).await;
     }
-    assert_eq!(ask("alice", "k").await, alices, "what others keep costs nobody else an answer");
+    assert_eq!(ask("alice", "k").await, alices, "what others keep costs no other client an answer");
 }
 
 #[tokio::test]

@@ -68,8 +68,8 @@ async fn tensors_are_exchanged_as_json_and_binary() {
         assert_eq!(status, StatusCode::OK, "{body}");
         assert_eq!((&body["id"], &body["model_name"]), (&json!("7"), &json!(MODEL)));
         assert_eq!(body["parameters"]["hash"], BUILTIN.models[MODEL].hash());
-        let told: Vec<f32> = serde_json::from_value(body["outputs"][0]["data"].clone()).unwrap();
-        assert_eq!(told, expected);
+        let reply: Vec<f32> = serde_json::from_value(body["outputs"][0]["data"].clone()).unwrap();
+        assert_eq!(reply, expected);
     }
     let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let parameters = json!({ "binary_data_size": bytes.len() });
@@ -117,8 +117,8 @@ async fn errors_are_one_sentence() {
     let outside = input(json!({ "shape": [1, 100], "data": outside }));
     let outside = (outside, "the values of the inputs do not fit the model");
     for (body, expected) in cases.into_iter().chain([outside]) {
-        let (status, told) = answer(server.post(INFER).json(&body)).await;
-        let message = told["error"].as_str().unwrap_or_else(|| panic!("no sentence: {told}"));
+        let (status, reply) = answer(server.post(INFER).json(&body)).await;
+        let message = reply["error"].as_str().unwrap_or_else(|| panic!("no sentence: {reply}"));
         assert!(
             status == StatusCode::BAD_REQUEST && message.contains(expected),
             "{body}: {status} {message}"
@@ -129,16 +129,16 @@ async fn errors_are_one_sentence() {
         ("/v2/models/toxic-bilstm/versions/2/infer", StatusCode::NOT_FOUND, "has no version `2`"),
     ];
     for (path, expected, sentence) in elsewhere {
-        let (status, told) = answer(server.post(path).json(&input(json!({})))).await;
-        assert!(status == expected && told["error"].as_str().unwrap().contains(sentence), "{path}: {told}");
+        let (status, reply) = answer(server.post(path).json(&input(json!({})))).await;
+        assert!(status == expected && reply["error"].as_str().unwrap().contains(sentence), "{path}: {reply}");
     }
     let (status, _) = answer(server.post(INFER).header("content-encoding", "gzip").body("x")).await;
     assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    let (status, told) =
+    let (status, reply) =
         answer(server.post(INFER).header("inference-header-content-length", "9").body("{}")).await;
     assert!(
-        status == StatusCode::BAD_REQUEST && told["error"].as_str().unwrap().contains("which has 2"),
-        "{told}"
+        status == StatusCode::BAD_REQUEST && reply["error"].as_str().unwrap().contains("which has 2"),
+        "{reply}"
     );
 }
 
@@ -153,8 +153,8 @@ async fn lists_are_bounded_as_they_are_read() {
         (json!({ "inputs": [], "outputs": many(json!({ "name": "x" }), 257) }), "at most 256 outputs"),
     ];
     for (body, expected) in cases {
-        let (status, told) = answer(server.post(INFER).json(&body)).await;
-        let message = told["error"].as_str().unwrap_or_else(|| panic!("no sentence: {told}"));
+        let (status, reply) = answer(server.post(INFER).json(&body)).await;
+        let message = reply["error"].as_str().unwrap_or_else(|| panic!("no sentence: {reply}"));
         assert!(status == StatusCode::BAD_REQUEST && message.contains(expected), "{status} {message}");
     }
 }
@@ -262,8 +262,8 @@ async fn null_members_and_byte_order_marks_are_accepted() {
     let input =
         json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "data": ids, "parameters": null });
     let body = json!({ "id": null, "parameters": null, "outputs": null, "inputs": [input] }).to_string();
-    let (status, told) = answer(server.post(INFER).body(format!("\u{feff}{body}"))).await;
-    assert_eq!(status, StatusCode::OK, "{told}");
+    let (status, reply) = answer(server.post(INFER).body(format!("\u{feff}{body}"))).await;
+    assert_eq!(status, StatusCode::OK, "{reply}");
     // After the JSON, whose length includes the byte order mark.
     let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let parameters = json!({ "binary_data_size": bytes.len() });
@@ -272,5 +272,5 @@ async fn null_members_and_byte_order_marks_are_accepted() {
     let head = format!("\u{feff}{}", json!({ "inputs": [input] }));
     let request = server.post(INFER).header("inference-header-content-length", head.len());
     let (status, binary) = answer(request.body([head.as_bytes(), &bytes].concat())).await;
-    assert_eq!((status, &binary["outputs"]), (StatusCode::OK, &told["outputs"]));
+    assert_eq!((status, &binary["outputs"]), (StatusCode::OK, &reply["outputs"]));
 }

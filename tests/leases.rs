@@ -184,13 +184,13 @@ impl Seen {
 async fn streamed_answers_release_their_leases() {
     let limits = format!("{SHORT}instances = 2\nwaiting = 2\n");
     let (server, _) = limited(&limits, &streaming()).await;
-    let mut held = Client::connect(&server, 0).await;
+    let mut client = Client::connect(&server, 0).await;
     for _ in 0..8 {
-        held.get("/hh/slow?1");
+        client.get("/hh/slow?1");
     }
-    eventually(async || held.seen().answered() >= 4).await;
+    eventually(async || client.seen().answered() >= 4).await;
     eventually(async || judge(&server).await == StatusCode::OK).await;
-    eventually(async || held.seen().is_closed).await;
+    eventually(async || client.seen().is_closed).await;
 }
 
 #[tokio::test]

@@ -64,11 +64,11 @@ async fn certificate_is_replaced_without_a_restart() {
     let (server, _) = listening(&tls).await;
     assert_eq!(get_trusting(&server, &first).await.unwrap(), "HTTP/1.1 200 OK");
     // With a key that does not match, the certificate in use stays.
-    let kept = fs::read(folder.path().join("key.pem")).unwrap();
+    let original = fs::read(folder.path().join("key.pem")).unwrap();
     fs::write(folder.path().join("key.pem"), "no key").unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     assert_eq!(get_trusting(&server, &first).await.unwrap(), "HTTP/1.1 200 OK");
-    fs::write(folder.path().join("key.pem"), kept).unwrap();
+    fs::write(folder.path().join("key.pem"), original).unwrap();
     let second = certify(folder.path());
     eventually(async || get_trusting(&server, &second).await.is_ok()).await;
     assert!(get_trusting(&server, &first).await.is_err(), "the first is not answered with any more");

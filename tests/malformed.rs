@@ -118,9 +118,9 @@ async fn attacks_from_below_the_interface_are_stopped() {
         let server = Server::start(registry.into()).await;
         let (found, body) = answer(server.post("/moderate").json(&json!({ "input": "x" }))).await;
         assert_eq!(found, status, "{name}: {body}");
-        let told = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
         let line = format!("infer_component_calls_total{{component=\"guest\",outcome=\"{cause}\"}} 1");
-        assert!(told.contains(&line), "{name} was stopped for another cause: {told}");
+        assert!(metrics.contains(&line), "{name} was stopped for another cause: {metrics}");
     }
 }
 

@@ -16,7 +16,7 @@ fn paths(router: &axum::Router) -> BTreeSet<String> {
     pieces.map(|piece| format!("/{piece}")).collect()
 }
 
-fn told(document: &Value) -> BTreeSet<String> {
+fn documented(document: &Value) -> BTreeSet<String> {
     document["paths"].as_object().unwrap().keys().cloned().collect()
 }
 
@@ -28,7 +28,7 @@ async fn document_lists_exactly_the_routes() {
     let listeners = Listeners::bind(&load("[server]\nlisten = \"127.0.0.1:0\"").config.server).await.unwrap();
     let routed = paths(&Service::new(BUILTIN.clone(), listeners.admin_address(), None).router(false));
     assert!(routed.contains("/moderate") && routed.contains("/v2/models/{model}/infer"), "{routed:?}");
-    assert_eq!(told(&document), routed);
+    assert_eq!(documented(&document), routed);
     // The server itself reports the methods that it accepts.
     for (path, item) in document["paths"].as_object().unwrap() {
         let path = path.replace("{model}", "toxic-bilstm").replace("{version}", "1");
@@ -62,7 +62,7 @@ async fn admin_document_lists_the_admin_routes() {
     assert!(!public.contains("/metrics") && public.contains("/openapi.json"), "{public:?}");
     let _server = Server::of(service, listeners);
     let (_, document) = answer(reqwest::Client::new().get(format!("http://{address}/openapi.json"))).await;
-    assert_eq!(told(&document), routed);
+    assert_eq!(documented(&document), routed);
 }
 
 #[tokio::test]

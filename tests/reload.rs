@@ -200,12 +200,12 @@ async fn failed_reload_keeps_the_live_version() {
             "{name}: {body}"
         );
         assert!(message.contains(words), "{name}: no `{words}` in {message}");
-        let told = place.metrics().await;
+        let metrics = place.metrics().await;
         let label = match step {
             Step::Load => "load",
             _ => "self_test",
         };
-        assert!(told.contains(&format!("infer_reloads_total{{outcome=\"{label}\"}}")), "{told}");
+        assert!(metrics.contains(&format!("infer_reloads_total{{outcome=\"{label}\"}}")), "{metrics}");
         assert_eq!(place.hash().await, hash, "{name}");
     }
     fs::write(two.join("model.onnx"), &model).unwrap();
@@ -285,8 +285,8 @@ async fn idle_model_is_unloaded_and_reloaded_once() {
         json!({ "model": "chat", "max_tokens": 2, "messages": [{ "role": "user", "content": "a b" }] });
     for _ in 0..2 {
         eventually(async || registry.models.values().all(|model| model.loaded().is_none())).await;
-        let told = answer(place.server.get("/v1/models")).await.1;
-        assert_eq!(told["data"].as_array().unwrap().len(), 3, "{told}");
+        let listed = answer(place.server.get("/v1/models")).await.1;
+        assert_eq!(listed["data"].as_array().unwrap().len(), 3, "{listed}");
         let asked: Vec<_> = (0..8)
             .map(|lane| {
                 let (place, chat) = (place.clone(), chat.clone());

@@ -47,8 +47,8 @@ async fn models_route_lists_loaded_models() {
 async fn request_id_is_propagated_or_generated() {
     let server = Server::builtin().await;
     let id = |response: &reqwest::Response| response.headers()["x-request-id"].to_str().unwrap().to_owned();
-    let kept = server.get("/healthz").header("x-request-id", "abc-123").send().await.unwrap();
-    assert_eq!(id(&kept), "abc-123");
+    let propagated = server.get("/healthz").header("x-request-id", "abc-123").send().await.unwrap();
+    assert_eq!(id(&propagated), "abc-123");
     let made = [server.get("/healthz").send().await.unwrap(), server.get("/nothing").send().await.unwrap()];
     assert_ne!(id(&made[0]), id(&made[1]));
     let refused = server.get("/healthz").header("x-request-id", "x".repeat(200)).send().await.unwrap();
@@ -105,12 +105,12 @@ fn endless(server: &str, guest_ms: u32) -> String {
 async fn shutdown_ends_at_the_drain_time() {
     let mut server =
         Server::start(Arc::new(load(&endless("drain_ms = 200\ndeadline_ms = 3600000", 600_000)))).await;
-    let held = server.post("/loop").json(&json!({ "input": "x" })).send();
-    let held = tokio::spawn(held);
+    let pending = server.post("/loop").json(&json!({ "input": "x" })).send();
+    let pending = tokio::spawn(pending);
     tokio::time::sleep(Duration::from_millis(500)).await;
     server.stop();
     timeout(LONG, server.stopped()).await.expect("the server stops").unwrap();
-    assert!(held.await.unwrap().is_err(), "a request that was dropped has no answer");
+    assert!(pending.await.unwrap().is_err(), "a request that was dropped has no answer");
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn metrics_count_requests_and_calls() {
         "infer_model_jobs_total{model=\"toxic-bilstm\",kind=\"computed\"} 1",
         "infer_model_queue_jobs{model=\"toxic-bilstm\"} 0",
     ] {
-        assert!(text.lines().any(|told| told == line), "`{line}` is not in\n{text}");
+        assert!(text.lines().any(|found| found == line), "`{line}` is not in\n{text}");
     }
     let resident = text.lines().find_map(|line| line.strip_prefix("infer_resident_bytes ")).unwrap();
     assert!(resident.parse::<f64>().unwrap() > 1e7, "{resident}");

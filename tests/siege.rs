@@ -189,16 +189,16 @@ async fn siege(name: &str, attacks: &[(&str, Attack)], size: &Siege) -> Vec<Stri
 /// Returns a fault if the process exceeded `MEMORY_BYTES`, or does not return to the memory of
 /// `before`.
 async fn check_memory(server: &Process, before: u64) -> Option<String> {
-    let (during, most) = (server.resident(), MEMORY_BYTES >> 10);
+    let (during, max) = (server.resident(), MEMORY_BYTES >> 10);
     // Allocators return free memory with a delay.
     let ended = Instant::now();
     while server.resident() > before + LEFT && ended.elapsed() < RETURN {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let (peak, after) = (server.peak(), server.resident());
-    let seen = format!("{before} KB before, {during} at the end, {after} after, {peak} at most of {most}");
+    let seen = format!("{before} KB before, {during} at the end, {after} after, {peak} at max of {max}");
     println!("    memory: {seen}");
-    (peak >= most || after > before + LEFT).then_some(seen)
+    (peak >= max || after > before + LEFT).then_some(seen)
 }
 
 /// Prints the medians over the rounds, with minimum and maximum.
@@ -214,9 +214,8 @@ fn print(name: &str, alone: &[Good], beside: &[Good], attacks: u64) {
         let (median, _) = figures(rounds, 0.5);
         let (tail, all) = figures(rounds, 0.99);
         let lost: usize = rounds.iter().flat_map(|good| good.lost.values()).sum();
-        let (least, most) =
-            (all.first().copied().unwrap_or(f64::NAN), all.last().copied().unwrap_or(f64::NAN));
-        print!("  {when}: p50 {median:.2} p99 {tail:.2} ({least:.2}-{most:.2}) ms, {lost} lost");
+        let (min, max) = (all.first().copied().unwrap_or(f64::NAN), all.last().copied().unwrap_or(f64::NAN));
+        print!("  {when}: p50 {median:.2} p99 {tail:.2} ({min:.2}-{max:.2}) ms, {lost} lost");
         p99.push(tail);
     }
     println!("  p99 x {:.1}", p99[1] / p99[0]);

@@ -66,24 +66,23 @@ fn pulled_file_is_stored_verified_and_removed() {
     let place = folder.join(SMOLLM2);
     // As copied by hand, or by an earlier version.
     fs::copy(pulled("smollm2").join(SMOLLM2), &place).unwrap();
-    assert!(setting.done(&["pull", "smollm2"]).contains("is there and as its card says"));
+    assert!(setting.done(&["pull", "smollm2"]).contains("exists and matches its card"));
     let blob = fs::canonicalize(&place).unwrap();
     assert!(place.is_symlink() && blob.starts_with(fs::canonicalize(setting.path("cache/blobs")).unwrap()));
-    assert!(setting.done(&["check"]).contains("all of it loads"));
+    assert!(setting.done(&["check"]).contains("the configuration is valid"));
     let listed = setting.done(&["list"]);
     assert!(listed.lines().any(|line| line.starts_with("smollm2 ") && line.contains("  whole ")), "{listed}");
-    assert!(
-        setting.done(&["verify", "smollm2"]).contains("`smollm2` is as its card says: sha256 b179c9523d0e")
-    );
+    assert!(setting.done(&["verify", "smollm2"]).contains("`smollm2` matches its card: sha256 b179c9523d0e"));
 
     let mut bytes = fs::read(&blob).unwrap();
     bytes[50_000_000] ^= 1;
     fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&blob, bytes).unwrap();
-    let told = setting.failed(&["verify"], 1);
+    let printed = setting.failed(&["verify"], 1);
     assert!(
-        told.contains("`smollm2` is damaged: ") && told.contains("; `infer pull smollm2` fetches it again"),
-        "{told}"
+        printed.contains("`smollm2` is damaged: ")
+            && printed.contains("; `infer pull smollm2` fetches it again"),
+        "{printed}"
     );
     assert!(setting.failed(&["check"], 1).contains("its card says b179c9523d0e"));
 
@@ -118,10 +117,10 @@ fn only_pinned_files_are_served() {
 
     // A component with an additional empty section.
     fs::write(setting.path("moderate.wasm"), [guest, &[0, 2, 1, b'x']].concat()).unwrap();
-    let told = setting.failed(&["check"], 1);
+    let printed = setting.failed(&["check"], 1);
     assert!(
-        told.contains("component `moderate` has sha256 ") && told.contains("infer.lock` pins "),
-        "{told}"
+        printed.contains("component `moderate` has sha256 ") && printed.contains("infer.lock` pins "),
+        "{printed}"
     );
     assert!(setting.failed(&["serve"], 1).contains("component `moderate` has sha256 "));
     fs::write(setting.path("moderate.wasm"), guest).unwrap();
@@ -129,20 +128,26 @@ fn only_pinned_files_are_served() {
     // A card with another description of the same file.
     let card = fs::read_to_string(setting.path("mine/card.toml")).unwrap();
     fs::write(setting.path("mine/card.toml"), format!("# another\n{card}")).unwrap();
-    let told = setting.failed(&["check"], 1);
-    assert!(told.contains("infer.toml:6: model `mine` has sha256 "), "{told}");
-    assert!(told.contains("or run `infer lock` to pin what is there now"), "{told}");
+    let printed = setting.failed(&["check"], 1);
+    assert!(printed.contains("infer.toml:6: model `mine` has sha256 "), "{printed}");
+    assert!(printed.contains("or run `infer lock` to pin what is there now"), "{printed}");
     fs::write(setting.path("mine/card.toml"), card).unwrap();
 
     setting.configure(&config("[models.new]\nsource = \"builtin:toxic-bilstm\"\n"));
-    let told = setting.failed(&["check"], 1);
-    assert!(told.contains("model `new` is not pinned in `infer.lock`; run `infer lock` to pin it"), "{told}");
+    let printed = setting.failed(&["check"], 1);
+    assert!(
+        printed.contains("model `new` is not pinned in `infer.lock`; run `infer lock` to pin it"),
+        "{printed}"
+    );
     setting.configure(&config(""));
     setting.done(&["check"]);
 
     fs::write(setting.path("infer.lock"), "version = 9\n").unwrap();
-    let told = setting.failed(&["check"], 2);
-    assert!(told.contains("infer.lock: `version` is 9, expected 1; `infer lock` writes it anew"), "{told}");
+    let printed = setting.failed(&["check"], 2);
+    assert!(
+        printed.contains("infer.lock: `version` is 9, expected 1; `infer lock` writes it anew"),
+        "{printed}"
+    );
     setting.done(&["lock"]);
     assert_eq!(fs::read_to_string(setting.path("infer.lock")).unwrap(), pinned, "equal boxes, equal locks");
 }
@@ -176,15 +181,18 @@ fn damaged_machine_code_is_recompiled() {
     ];
     for (what, bytes, words) in cases {
         fs::write(&entry, bytes).unwrap();
-        let told = setting.done(&["check"]);
-        assert!(told.contains(words) && told.contains("all of it loads"), "{what}: {told}");
-        assert!(setting.done(&["compile"]).contains("was there and is verified"), "{what}: it is mended");
+        let printed = setting.done(&["check"]);
+        assert!(
+            printed.contains(words) && printed.contains("the configuration is valid"),
+            "{what}: {printed}"
+        );
+        assert!(setting.done(&["compile"]).contains("is cached and verified"), "{what}: it is mended");
     }
     // Without a writable folder, components are compiled each time.
     fs::remove_dir_all(setting.path("cache")).unwrap();
     fs::write(setting.path("cache"), "").unwrap();
     assert!(setting.done(&["check"]).contains("the component will be recompiled at the next start"));
-    assert!(setting.failed(&["compile"], 1).contains("cannot be kept"));
+    assert!(setting.failed(&["compile"], 1).contains("cannot be cached"));
 }
 
 fn fifo(path: &Path) {
@@ -243,9 +251,9 @@ fn commands_do_not_block_on_fifos() {
         let before = fs::read(setting.path(name)).unwrap();
         fifo(&setting.path(name));
         // `serve` also reads the certificate.
-        let (code, told) = bounded(&setting, &["serve", "--listen", "127.0.0.1:0"]);
+        let (code, printed) = bounded(&setting, &["serve", "--listen", "127.0.0.1:0"]);
         let last = Path::new(name).file_name().unwrap().to_str().unwrap();
-        assert!(code != Some(0) && told.contains(last), "{name}: {told}");
+        assert!(code != Some(0) && printed.contains(last), "{name}: {printed}");
         if name.starts_with("infer") || name.starts_with("mine") {
             for command in ["check", "lock", "models", "plan"] {
                 bounded(&setting, &[command]);
@@ -258,13 +266,13 @@ fn commands_do_not_block_on_fifos() {
 
     // Files that are given on the command line.
     fifo(&setting.path("given"));
-    let given = setting.path("given").display().to_string();
+    let link = setting.path("given").display().to_string();
     for command in [
         &["classify", "given"][..],
         &["moderate", "--image", "given"],
         &["bench", "--model", "mine", "--dataset", "given"],
         &["bench", "--model", "mine", "--baseline", "given"],
-        &["check", "--config", &given],
+        &["check", "--config", &link],
     ] {
         assert_ne!(bounded(&setting, command).0, Some(0), "{command:?}");
     }
@@ -294,8 +302,8 @@ fn bad_cache_entries_are_rebuilt() {
                 fs::remove_file(place).unwrap();
                 std::os::unix::fs::symlink(&victim, place).unwrap();
             }
-            let (code, told) = bounded(&setting, &["check"]);
-            assert_eq!(code, Some(0), "{}: {told}", place.display());
+            let (code, printed) = bounded(&setting, &["check"]);
+            assert_eq!(code, Some(0), "{}: {printed}", place.display());
             assert_eq!(fs::read_to_string(&victim).unwrap(), "precious", "{}", place.display());
             let _ = fs::remove_file(place);
         }

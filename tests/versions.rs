@@ -48,9 +48,9 @@ fn texts() -> Vec<String> {
 }
 
 async fn versions(place: &Place) -> Value {
-    let (status, told) = answer(Client::new().get(format!("{}/admin/versions", place.admin))).await;
-    assert_eq!(status, StatusCode::OK, "{told}");
-    told[0].clone()
+    let (status, reply) = answer(Client::new().get(format!("{}/admin/versions", place.admin))).await;
+    assert_eq!(status, StatusCode::OK, "{reply}");
+    reply[0].clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,12 +67,16 @@ async fn canary_answers_its_share() {
     assert_eq!(seen.len(), 2, "{seen:?}");
     // The draw is deterministic.
     assert!((70..=130).contains(&seen[&next]), "{seen:?}");
-    let told = versions(&place).await;
-    assert_eq!((&told["model"], &told["trial"]["kind"]), (&json!("text"), &json!("canary")), "{told}");
-    assert_eq!((&told["current"]["hash"], &told["next"]["hash"]), (&json!(current), &json!(next)), "{told}");
-    let calls = &told["trial"]["components"][0];
-    assert_eq!(calls["current"]["answered"], seen[&current], "{told}");
-    assert_eq!(calls["next"], json!({ "answered": seen[&next], "flagged": 0, "failed": 0 }), "{told}");
+    let reply = versions(&place).await;
+    assert_eq!((&reply["model"], &reply["trial"]["kind"]), (&json!("text"), &json!("canary")), "{reply}");
+    assert_eq!(
+        (&reply["current"]["hash"], &reply["next"]["hash"]),
+        (&json!(current), &json!(next)),
+        "{reply}"
+    );
+    let calls = &reply["trial"]["components"][0];
+    assert_eq!(calls["current"]["answered"], seen[&current], "{reply}");
+    assert_eq!(calls["next"], json!({ "answered": seen[&next], "flagged": 0, "failed": 0 }), "{reply}");
     let metrics = place.metrics().await;
     let line = format!(
         "infer_model_jobs_total{{model=\"text\",version=\"next\",kind=\"computed\"}} {}",
@@ -117,14 +121,14 @@ async fn shadow_is_compared_and_never_answers() {
         trial["compared"].as_u64().unwrap() + trial["skipped"].as_u64().unwrap() == texts.len() as u64
     };
     eventually(done).await;
-    let told = versions(&place).await;
-    let trial = &told["trial"];
+    let reply = versions(&place).await;
+    let trial = &reply["trial"];
     let (compared, disagreed) = (trial["compared"].as_u64().unwrap(), trial["disagreed"].as_u64().unwrap());
-    assert!(disagreed > 0 && disagreed <= compared && trial["failed"] == 0, "{told}");
-    assert!(trial["largest_difference"].as_f64().unwrap() > 1e-3, "{told}");
+    assert!(disagreed > 0 && disagreed <= compared && trial["failed"] == 0, "{reply}");
+    assert!(trial["largest_difference"].as_f64().unwrap() > 1e-3, "{reply}");
     let examples = trial["examples"].as_array().unwrap();
-    assert_eq!(examples.len() as u64, disagreed.min(32), "{told}");
-    assert!(examples.iter().all(|example| example["input_hash"].as_str().unwrap().len() == 64), "{told}");
+    assert_eq!(examples.len() as u64, disagreed.min(32), "{reply}");
+    assert!(examples.iter().all(|example| example["input_hash"].as_str().unwrap().len() == 64), "{reply}");
     let metrics = place.metrics().await;
     let line = format!("infer_shadow_answers_total{{model=\"text\",kind=\"disagreed\"}} {disagreed}");
     assert!(metrics.contains(&line), "no `{line}` in {metrics}");
@@ -226,7 +230,7 @@ async fn promote_and_rollback_are_atomic() {
 
     let promoted = run(&["promote", "text"]);
     assert!(
-        promoted.status.success() && said(&promoted).contains("one -> two; served after"),
+        promoted.status.success() && said(&promoted).contains("one -> two; live after"),
         "{}",
         said(&promoted)
     );
@@ -241,7 +245,7 @@ async fn promote_and_rollback_are_atomic() {
     Config::load(Some(&path)).unwrap();
 
     let back = run(&["rollback", "text"]);
-    assert!(back.status.success() && said(&back).contains("two -> one; served after"), "{}", said(&back));
+    assert!(back.status.success() && said(&back).contains("two -> one; live after"), "{}", said(&back));
     assert!(hash().await == one && lock().contains(&one), "{}", lock());
     let again = run(&["rollback", "text"]);
     assert!(!again.status.success() && said(&again).contains("nothing to roll back"), "{}", said(&again));

@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 infer=${1:?the address of a running infer, such as 127.0.0.1:8080}
 folder=$(mktemp -d)
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-site=$(free_port) origin=$(free_port) nobody=$(free_port)
+site=$(free_port) origin=$(free_port) unused=$(free_port)
 cleanup() {
     for pid in "$folder"/*.pid; do [ -f "$pid" ] && kill "$(cat "$pid")" 2>/dev/null || true; done
     rm -rf "$folder"
@@ -62,9 +62,9 @@ expect 400 'a comment that comes twice' --data-urlencode "comment=$clean" --data
 head -c 300000 /dev/zero | tr '\0' a >"$folder/long"
 expect 413 'a comment that is too long' --data-binary "@$folder/long"
 stop
-start "127.0.0.1:$nobody" closed
+start "127.0.0.1:$unused" closed
 expect 503 'infer is down, closed' --data-urlencode "comment=$clean"
 stop
-start "127.0.0.1:$nobody" open
+start "127.0.0.1:$unused" open
 expect 200 'infer is down, open' --data-urlencode "comment=$clean"
 stop

@@ -226,8 +226,8 @@ pub(crate) struct Pull {
 impl Pull {
     /// The package index. An empty value counts as absent.
     pub(crate) fn index(&self) -> Index {
-        let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-        Index { url: given(&self.pip_index_url), find_links: given(&self.pip_find_links) }
+        let non_empty = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        Index { url: non_empty(&self.pip_index_url), find_links: non_empty(&self.pip_find_links) }
     }
 }
 

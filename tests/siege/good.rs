@@ -84,12 +84,13 @@ pub(super) async fn ask(address: &str, key: &'static str, rate: f64, time: Durat
 
 async fn lanes(url: String, key: &'static str, rate: f64, time: Duration) -> Good {
     // A connection is not reused shortly before the server may close it.
-    let kept = Client::builder().timeout(LATE).pool_idle_timeout(Duration::from_millis(500)).build().unwrap();
+    let pooled =
+        Client::builder().timeout(LATE).pool_idle_timeout(Duration::from_millis(500)).build().unwrap();
     let fresh = Client::builder().timeout(LATE).pool_max_idle_per_host(0).build().unwrap();
     let (next, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
     let mut lanes = JoinSet::new();
     for lane in 0..LANES {
-        let client = if lane % 2 == 0 { kept.clone() } else { fresh.clone() };
+        let client = if lane % 2 == 0 { pooled.clone() } else { fresh.clone() };
         let (url, next) = (url.clone(), next.clone());
         lanes.spawn(async move {
             let body = json!({ "input": "this is a post of ordinary length by a wonderful person" });

@@ -105,9 +105,9 @@ pub(super) async fn http_components(attacker: Attacker) {
 async fn ask_all(attacker: Attacker, method: Method, paths: &[String], rate: f64) {
     let apart = Duration::from_secs_f64(1.0 / rate) / paths.len() as u32;
     let begin = (0..).map(|index| Instant::now() + apart * index);
-    let asks = paths.iter().zip(begin);
+    let requests = paths.iter().zip(begin);
     attacker
-        .all(asks.map(|(path, begin)| ask(attacker.clone(), method.clone(), path.clone(), rate, begin)))
+        .all(requests.map(|(path, begin)| ask(attacker.clone(), method.clone(), path.clone(), rate, begin)))
         .await;
 }
 

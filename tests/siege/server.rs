@@ -43,8 +43,8 @@ pub(super) fn serve(folder: &Path, address: &str) -> Process {
     );
     for (name, concurrency) in [(GOOD, None), (TENANT, Some(TENANT_CONCURRENCY)), (SLOW, None)] {
         config += &format!("[keys.{name}]\nhash = \"{}\"\n", KeyHash::of(name));
-        if let Some(most) = concurrency {
-            config += &format!("concurrency = {most}\n");
+        if let Some(max) = concurrency {
+            config += &format!("concurrency = {max}\n");
         }
     }
     for attack in ATTACKS {

@@ -152,19 +152,19 @@ impl Modules {
 
 /// `code` without the items that are compiled for tests alone.
 fn without_tests(code: &str) -> String {
-    let mut kept = String::new();
+    let mut result = String::new();
     let mut rest = code;
     // Literals are blank: `cfg(test)`, `cfg(any(test, fuzzing))` and `test` alone are left.
     while let Some(at) = rest.find("#[cfg(test)]") {
-        kept.push_str(&rest[..at]);
+        result.push_str(&rest[..at]);
         let after = &rest[at..];
         let end = after.find([';', '{']).map_or(after.len(), |end| {
             if after.as_bytes()[end] == b';' { end + 1 } else { end + braces(&after[end..]) }
         });
-        kept.push_str(&"\n".repeat(after[..end].matches('\n').count()));
+        result.push_str(&"\n".repeat(after[..end].matches('\n').count()));
         rest = &after[end..];
     }
-    kept + rest
+    result + rest
 }
 
 /// The length of the block that `code` begins with.

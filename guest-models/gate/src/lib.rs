@@ -23,7 +23,7 @@ use guest_sdk::settings::Settings;
 
 const JSON: &str = "application/json";
 
-/// Header that tells the upstream server which part of an image was judged, if not all of it.
+/// Header with the part of an image that was judged, for the upstream server, if not all of it.
 const SEEN: &str = "x-infer-seen";
 
 /// Default of `refuse`.

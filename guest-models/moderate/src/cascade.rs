@@ -89,7 +89,7 @@ impl Cascade {
             .iter_mut()
             .filter(|row| self.policy.categories.iter().any(|name| name == row.name))
             .collect();
-        if !self.band.asks(&rows) {
+        if !self.band.contains_any(&rows) {
             return Ok(());
         }
         rows.retain(|row| self.band.is_open(row));
@@ -150,7 +150,7 @@ impl Band {
     /// Returns true if `rows`, the categories of the policy, need the language model: the
     /// classifier cannot judge one of them, or the one nearest to being flagged, or furthest
     /// beyond, is uncertain.
-    fn asks(&self, rows: &[&mut Row<'_>]) -> bool {
+    fn contains_any(&self, rows: &[&mut Row<'_>]) -> bool {
         let worst = rows.iter().filter_map(|row| ratio(row)).fold(0.0, f32::max);
         rows.iter().any(|row| ratio(row).is_none()) || self.contains(worst)
     }
@@ -236,12 +236,12 @@ mod tests {
             (scored(0.9), unjudged(), true, [false, true]),
             (unjudged(), unjudged(), true, [true, true]),
         ];
-        for (index, (one, other, asks, open)) in cases.into_iter().enumerate() {
+        for (index, (one, other, expected, open)) in cases.into_iter().enumerate() {
             let (mut one, mut other) = (row(0.5, one), row(0.2, other));
             assert_eq!([BAND.is_open(&one), BAND.is_open(&other)], open, "case {index}");
-            assert_eq!(BAND.asks(&[&mut one, &mut other]), asks, "case {index}");
+            assert_eq!(BAND.contains_any(&[&mut one, &mut other]), expected, "case {index}");
         }
-        assert!(!BAND.asks(&[&mut row(0.0, scored(0.0))]), "a threshold of 0 flags everything");
+        assert!(!BAND.contains_any(&[&mut row(0.0, scored(0.0))]), "a threshold of 0 flags everything");
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(super) struct Measured<'r> {
 /// Warnings about the rows. `rate` is the target rate of an open loop, in requests per second.
 pub(super) fn of_rows(rows: &[Measured<'_>], rate: Option<f64>) -> Vec<String> {
     let mut warnings = Vec::new();
-    let mut warn = |kept: &dyn Fn(&Measured<'_>) -> bool, advice: &str| {
-        let names: Vec<_> = rows.iter().filter(|row| kept(row)).map(Measured::name).collect();
+    let mut warn = |applies: &dyn Fn(&Measured<'_>) -> bool, advice: &str| {
+        let names: Vec<_> = rows.iter().filter(|row| applies(row)).map(Measured::name).collect();
         if !names.is_empty() {
             warnings.push(format!("{}: {advice}", names.join(", ")));
         }
@@ -25,25 +25,25 @@ pub(super) fn of_rows(rows: &[Measured<'_>], rate: Option<f64>) -> Vec<String> {
     let spread = |row: &Row| row.inferences_per_second_sd / row.inferences_per_second.max(1e-9);
     warn(
         &disturbed,
-        "some turns lie far from the others, so something came between; stop what else runs, and measure again",
+        "some turns are outliers, so other load interfered; stop other programs, and measure again",
     );
     warn(
         &|row| rate.is_none() && !disturbed(row) && spread(row.row) > 0.1,
-        "turns differ by more than 10 %; give -z more time, or stop what else runs",
+        "turns differ by more than 10 %; increase -z, or stop other programs",
     );
     warn(
         &|row| row.row.requests < 100,
-        "fewer than 100 answers, so p99 is the slowest of them; give -z more time, or -n more requests",
+        "fewer than 100 answers, so p99 is the slowest of them; increase -z or -n",
     );
     warn(
         &|row| rate.is_some() && row.is_behind(),
-        "behind the rate: latencies grow with the length of the run; give a lower --rate",
+        "behind the rate: latencies grow with the length of the run; lower --rate",
     );
     for row in rows {
         if let Some((why, count)) = row.tally.worst_error() {
             let all = count + row.row.requests;
             warnings.push(format!(
-                "{}: {count} of {all} requests had no answer, most of them for: {why}",
+                "{}: {count} of {all} requests had no answer; most frequent error: {why}",
                 row.name()
             ));
         }
@@ -76,13 +76,13 @@ pub(super) fn of_machine(then: Option<Ticks>, now: Option<Ticks>, here: bool) ->
     // A server on this machine counts among the other processes.
     if let Some((others, _)) = taken.filter(|(others, _)| here && *others > 0.1) {
         warnings.push(format!(
-            "other processes used {:.0} % of the processors: stop them, or believe ratios within this run alone",
+            "other processes used {:.0} % of the processors; stop them, or compare only rows of this run",
             others * 100.0
         ));
     }
     if let Some((_, stolen)) = taken.filter(|(_, stolen)| *stolen > 0.02) {
         warnings.push(format!(
-            "other machines on the same host took {:.0} % of the processors: believe ratios within this run alone",
+            "other machines on the same host took {:.0} % of the processors; compare only rows of this run",
             stolen * 100.0
         ));
     }
@@ -115,7 +115,7 @@ mod tests {
         assert!(warnings(3000, [1000, 500, 1500], 1000, 0, None).starts_with("`native` at 4: turns differ"));
         assert!(warnings(30, [10, 10, 10], 1000, 0, None).contains("fewer than 100 answers"));
         let errors = warnings(3000, [1000; 3], 1000, 7, None);
-        assert_eq!(errors, "`native` at 4: 7 of 3007 requests had no answer, most of them for: busy");
+        assert_eq!(errors, "`native` at 4: 7 of 3007 requests had no answer; most frequent error: busy");
         assert_eq!(warnings(3000, [1000; 3], 1005, 0, Some(1000.0)), "");
         assert!(warnings(3000, [1000; 3], 2000, 0, Some(1000.0)).contains("behind the rate"));
     }

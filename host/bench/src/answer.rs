@@ -42,8 +42,8 @@ impl Said {
     }
 
     pub(super) fn logprobs(logprobs: &[f32]) -> Said {
-        let most = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weights: Vec<_> = logprobs.iter().map(|logprob| f64::from(logprob - most).exp()).collect();
+        let max = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<_> = logprobs.iter().map(|logprob| f64::from(logprob - max).exp()).collect();
         let total: f64 = weights.iter().sum();
         Said::Choices(weights.into_iter().map(|weight| weight / total).collect())
     }
@@ -105,8 +105,8 @@ struct Tokens {
 ///
 /// If the body is not an answer of the task's route.
 pub(super) fn of_server(task: BenchTask, body: &Bytes) -> Result<Reply, String> {
-    let served: Served = serde_json::from_slice(body)
-        .map_err(|error| format!("the answer is not what {task} is answered with: {error}"))?;
+    let served: Served =
+        serde_json::from_slice(body).map_err(|error| format!("the answer is invalid for {task}: {error}"))?;
     let said = match task {
         BenchTask::Classify => {
             served.labels.into_iter().next().map(|best| Said::Label { name: best.label, score: best.score })
@@ -117,7 +117,7 @@ pub(super) fn of_server(task: BenchTask, body: &Bytes) -> Result<Reply, String> 
         }),
     };
     if said.is_none() {
-        return Err(format!("the answer holds no result of {task}"));
+        return Err(format!("the answer has no result of {task}"));
     }
     let mut stages = Stages::default();
     if let Some(Facts { timings, tokens }) = served.infer {

@@ -196,15 +196,15 @@ impl FromStr for Target {
             format!("expected `inproc` or a URL such as `http://127.0.0.1:8080`, found `{text}`: {why}")
         };
         let Some(rest) = text.strip_prefix("http://") else {
-            return Err(expected("only plain HTTP is measured; for https measure behind what ends TLS"));
+            return Err(expected("only plain HTTP is supported; measure https behind its TLS proxy"));
         };
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
         let sound = authority.parse::<http::uri::Authority>();
         if authority.contains('@') || !sound.is_ok_and(|authority| !authority.host().is_empty()) {
-            return Err(expected("there is no host and port after `http://`"));
+            return Err(expected("host and port are missing after `http://`"));
         }
         if !path.is_empty() && path.parse::<http::uri::PathAndQuery>().is_err() {
-            return Err(expected("its path is no path"));
+            return Err(expected("invalid path"));
         }
         let path = Some(path.to_owned()).filter(|path| !matches!(path.as_str(), "" | "/"));
         Ok(Target::Server(Server { authority: authority.to_owned(), path }))
@@ -251,7 +251,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     };
     let duration = Duration::try_from_secs_f64(seconds).map_err(|_| expected())?;
     if duration.is_zero() || duration > Duration::from_secs(3600) {
-        return Err(format!("expected more than nothing and at most an hour; found `{text}`"));
+        return Err(format!("expected more than 0 and at most one hour; found `{text}`"));
     }
     Ok(duration)
 }

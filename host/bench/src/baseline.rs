@@ -72,18 +72,14 @@ impl FromStr for Condition {
                 "expected a figure, `<` or `>`, and a number or a change in percent, such as `p99_ms>+10%`; {why}"
             )
         };
-        let at = text.find(['<', '>']).ok_or_else(|| expected("there is no `<` and no `>`"))?;
+        let at = text.find(['<', '>']).ok_or_else(|| expected("`<` or `>` is missing"))?;
         let (name, limit) = (text[..at].trim(), text[at + 1..].trim());
         let metric = ROW.iter().chain(&WHOLE).find(|metric| **metric == name).ok_or_else(|| {
-            expected(&format!(
-                "no figure is called `{name}`: there are {}, {}",
-                ROW.join(", "),
-                WHOLE.join(", ")
-            ))
+            expected(&format!("no figure `{name}`; expected one of {}, {}", ROW.join(", "), WHOLE.join(", ")))
         })?;
         let number = |text: &str| {
             let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-            number.ok_or_else(|| expected(&format!("`{text}` is no number")))
+            number.ok_or_else(|| expected(&format!("`{text}` is not a number")))
         };
         let limit = match limit.strip_suffix('%') {
             Some(change) if !change.starts_with(['+', '-']) => {
@@ -137,11 +133,11 @@ impl Condition {
         }
         ensure!(
             compared > 0,
-            "`{self}` compares nothing: {}",
+            "`{self}` matches no figure: {}",
             if self.needs_baseline() {
                 "the report and the baseline have no such figure in common; measure both with the same arguments"
             } else {
-                "the report has no such figure; it belongs to another task, or to a flag that was not given"
+                "the report has no such figure; it belongs to another task, or needs another flag"
             }
         );
         Ok(met)
@@ -188,7 +184,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
     let text = files::read_to_string(path, MAX_BYTES);
     let text = text.with_context(|| format!("cannot read the baseline `{name}`"))?;
     let report: Value = serde_json::from_str(&text)
-        .with_context(|| format!("the baseline `{name}` is no report of `infer bench -o json`"))?;
+        .with_context(|| format!("the baseline `{name}` is not a report of `infer bench -o json`"))?;
     ensure!(
         report["rows"].is_array(),
         "the baseline `{name}` has no `rows`: expected a report of `infer bench -o json`"
@@ -215,7 +211,7 @@ pub(super) fn differences(report: &Value, baseline: &Value) -> Vec<String> {
     differing
         .map(|(what, pointer)| {
             let (now, then) = (value(report, pointer), value(baseline, pointer));
-            format!("{what} is {now}, and was {then} in the baseline: the two runs may not compare")
+            format!("{what} is {now}, but {then} in the baseline; the runs may not be comparable")
         })
         .collect()
 }
@@ -276,12 +272,12 @@ mod tests {
     #[test]
     fn invalid_conditions_are_rejected() {
         let cases = [
-            ("p99_ms", "there is no `<` and no `>`"),
-            ("p98_ms>1", "no figure is called `p98_ms`"),
+            ("p99_ms", "`<` or `>` is missing"),
+            ("p98_ms>1", "no figure `p98_ms`"),
             ("p99_ms>10%", "write `+10%` or `-10%`"),
-            ("p99_ms>fast", "`fast` is no number"),
-            ("p99_ms>", "`` is no number"),
-            ("p99_ms>+nan%", "is no number"),
+            ("p99_ms>fast", "`fast` is not a number"),
+            ("p99_ms>", "`` is not a number"),
+            ("p99_ms>+nan%", "is not a number"),
         ];
         for (text, words) in cases {
             let error = text.parse::<Condition>().unwrap_err();
@@ -293,6 +289,6 @@ mod tests {
     fn other_machines_and_models_are_reported() {
         let (a, b) = (json!({ "model": { "hash": "a" } }), json!({ "model": { "hash": "b" } }));
         assert_eq!(differences(&a, &a), Vec::<String>::new());
-        assert!(differences(&a, &b)[0].starts_with("the model is \"a\", and was \"b\""));
+        assert!(differences(&a, &b)[0].starts_with("the model is \"a\", but \"b\""));
     }
 }

@@ -57,7 +57,9 @@ impl Client {
         let mut request = hyper::Request::post(&self.path).header(HOST, &self.authority);
         request = request.header(CONTENT_TYPE, content_type);
         Request {
-            request: request.body(Full::new(bytes)).expect("host and path were checked when they were typed"),
+            request: request
+                .body(Full::new(bytes))
+                .expect("host and path were checked when the arguments were parsed"),
         }
     }
 
@@ -88,7 +90,7 @@ impl Client {
         let request = hyper::Request::get(path).header(HOST, &self.authority).body(Full::default());
         let request = request.map_err(|error| error.to_string())?;
         let body = self.send(Request { request }, deadline).await?;
-        serde_json::from_slice(&body).map_err(|error| format!("`{path}` is not answered with JSON: {error}"))
+        serde_json::from_slice(&body).map_err(|error| format!("`{path}` did not return JSON: {error}"))
     }
 
     async fn exchange(
@@ -136,7 +138,7 @@ impl Client {
     ) -> Result<(hyper::StatusCode, Bytes), String> {
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
-        let body = body.map_err(|error| format!("the answer broke off: {error}"))?.to_bytes();
+        let body = body.map_err(|error| format!("the response was interrupted: {error}"))?.to_bytes();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok((status, body))
     }

@@ -26,7 +26,8 @@ pub(super) async fn measure(
 ) -> anyhow::Result<Cold> {
     progress.set_message("the first answer");
     let sandboxed = subject.ways.iter().find(|way| matches!(way, Through::Sandbox { .. }));
-    let through = sandboxed.or(subject.ways.first()).context("there is a way to the model")?.clone();
+    let through =
+        sandboxed.or(subject.ways.first()).context("at least one path to the model exists")?.clone();
     let path = Path {
         through: through.clone(),
         work: work.clone(),

@@ -46,7 +46,7 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
     let file = files::open(path).with_context(|| format!("cannot read the dataset `{name}`"))?;
     let mut reader = BufReader::new(file);
     let mut examples = Vec::new();
-    let mut held = 0;
+    let mut bytes_read = 0;
     let mut line = String::new();
     for number in 1.. {
         line.clear();
@@ -63,11 +63,11 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
             continue;
         }
         let example = example(&line, task, path).with_context(|| format!("{name}:{number}"))?;
-        held += bytes + if let Item::Image(image) = &example.item { image.len() } else { 0 };
+        bytes_read += bytes + if let Item::Image(image) = &example.item { image.len() } else { 0 };
         examples.push(example);
         ensure!(
-            examples.len() <= MAX_LINES && held <= MAX_BYTES,
-            "{name}:{number}: more than {MAX_LINES} lines or {MAX_BYTES} bytes; give a part of it"
+            examples.len() <= MAX_LINES && bytes_read <= MAX_BYTES,
+            "{name}:{number}: more than {MAX_LINES} lines or {MAX_BYTES} bytes; split it"
         );
     }
     ensure!(!examples.is_empty(), "the dataset `{name}` is empty; expected one JSON object a line");
@@ -104,7 +104,7 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
             asked.context("no `prompt` and no `messages`")?
         }
         BenchTask::Tensor => {
-            bail!("the task tensor takes no dataset: its tensors are made from the model's card")
+            bail!("the task tensor accepts no dataset: its tensors are generated from the model's card")
         }
     };
     let label = match (label, task) {
@@ -127,7 +127,7 @@ fn truth(label: &Value) -> anyhow::Result<bool> {
         Value::Bool(truth) => Ok(*truth),
         Value::Number(number) if number.as_f64() == Some(0.0) => Ok(false),
         Value::Number(number) if number.as_f64() == Some(1.0) => Ok(true),
-        _ => bail!("`label` is {label}, expected true or 1 for what is to be flagged, else false or 0"),
+        _ => bail!("`label` is {label}, expected true or 1 for flagged content, else false or 0"),
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
             ),
             (Generate, "{\"text\": \"a\"}", "no `prompt` and no `messages`"),
             (Generate, "{\"prompt\": \"a\", \"label\": \"b\"}", "an answer of generate cannot be compared"),
-            (Tensor, "{}", "the task tensor takes no dataset"),
+            (Tensor, "{}", "the task tensor accepts no dataset"),
         ];
         for (task, text, words) in cases {
             let Err(error) = read_text(text, task) else { panic!("{text} is taken") };

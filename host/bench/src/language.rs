@@ -93,7 +93,8 @@ pub(super) async fn verdict(
     progress: &ProgressBar,
 ) -> anyhow::Result<Verdict> {
     let sandboxed = subject.ways.iter().find(|way| matches!(way, Through::Sandbox { .. }));
-    let through = sandboxed.or(subject.ways.first()).context("there is a way to the model")?.clone();
+    let through =
+        sandboxed.or(subject.ways.first()).context("at least one path to the model exists")?.clone();
     let (prefix_cache, first, turn) = (PrefixCache::On, 1 << 59, Default::default());
     let path = Path { through, work: work.clone(), prefix_cache, first, turn };
     let (mut times, mut tokens) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
@@ -130,7 +131,7 @@ async fn prefill(model: &LanguageModel, random: &mut Random, tokens: usize) -> a
     let computed = answer.usage.prompt_tokens - answer.usage.cached_tokens;
     anyhow::ensure!(
         computed == tokens,
-        "prefill of {tokens} tokens: {computed} were computed, so this is no measurement of it"
+        "prefill of {tokens} tokens: {computed} were computed, so the measurement is invalid"
     );
     Ok(took)
 }

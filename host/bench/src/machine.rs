@@ -140,7 +140,7 @@ mod tests {
         let now = ticks("cpu  400 0 200 1300 0 0 0 100 0 0\n", &own(250, 50)).unwrap();
         // Of 1,000 ticks, this process had 200, other processes 200, and other machines 100.
         assert_eq!(then.taken_since(&now), Some((0.2, 0.1)));
-        assert_eq!(then.taken_since(&then), None, "too short to tell");
+        assert_eq!(then.taken_since(&then), None, "too short to measure");
         assert_eq!(ticks("", ""), None);
     }
 }

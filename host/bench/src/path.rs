@@ -128,7 +128,7 @@ impl Path {
         let deadline = Instant::now() + DEADLINE;
         match request {
             Prepared::Language { model, request, mut session } => {
-                let language = model.language().ok_or("the model is no language model")?;
+                let language = model.language().ok_or("the model is not a language model")?;
                 let answer = language.run(&mut session, request, None, deadline).await;
                 let Answer { output, usage, queue, compute, batch } =
                     answer.map_err(|error| error.to_string())?;

@@ -16,10 +16,10 @@ const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00
 /// Draws the plot.
 pub(super) fn svg(report: &Report) -> String {
     let points = || report.rows.iter().flat_map(|row| &row.curve);
-    let most = points().map(|(_, ms)| *ms).fold(1e-3, f64::max);
-    let least = points().map(|(_, ms)| *ms).filter(|ms| *ms > 0.0).fold(most, f64::min);
+    let max = points().map(|(_, ms)| *ms).fold(1e-3, f64::max);
+    let min = points().map(|(_, ms)| *ms).filter(|ms| *ms > 0.0).fold(max, f64::min);
     // Whole decades, so that grid lines fall on round values.
-    let (bottom, top) = (least.log10().floor(), most.log10().ceil().max(least.log10().floor() + 1.0));
+    let (bottom, top) = (min.log10().floor(), max.log10().ceil().max(min.log10().floor() + 1.0));
     let nines = points().map(|(percent, _)| nines(*percent)).fold(1.0, f64::max).ceil();
     let x = |percent: f64| BOX[0] + (BOX[2] - BOX[0]) * self::nines(percent) / nines;
     let y = |ms: f64| {

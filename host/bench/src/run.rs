@@ -256,7 +256,8 @@ fn path(through: &Through, work: &Arc<Work>, arguments: &Bench, first: u64) -> P
 
 /// Number of turns of a row: the requested number, or as many as leave several answers for each.
 fn turns(arguments: &Bench, length: Duration, latency: Duration) -> u32 {
-    let most = arguments.requests.map_or(u32::MAX, |requests| u32::try_from(requests).unwrap_or(u32::MAX));
+    let max_turns =
+        arguments.requests.map_or(u32::MAX, |requests| u32::try_from(requests).unwrap_or(u32::MAX));
     let turns = arguments.repeats.unwrap_or_else(|| {
         let answers = match arguments.requests {
             Some(requests) => requests as f64,
@@ -264,7 +265,7 @@ fn turns(arguments: &Bench, length: Duration, latency: Duration) -> u32 {
         };
         ((answers / 4.0) as u32).clamp(FEWEST_TURNS, TURNS)
     });
-    turns.min(most)
+    turns.min(max_turns)
 }
 
 /// The size of turn number `turn`, if `requests` are split into `turns` nearly equal parts.
@@ -287,8 +288,8 @@ async fn measure_quality(
     }
     // The native row of a classifier takes tensors, not examples.
     let through = subject.ways.last().filter(|way| subject.same_work || !matches!(way, Through::Native(_)));
-    let through =
-        through.context("`--native` leaves out what could answer the dataset; leave one of the two out")?;
+    let through = through
+        .context("`--native` removes the paths that could answer the dataset; remove one of the two")?;
     let path = Arc::new(path(through, work, arguments, 1 << 60));
     let until = Instant::now() + arguments.duration.map_or(QUALITY, |length| (length * 6).max(QUALITY));
     let at_once = arguments.concurrency.iter().copied().max().unwrap_or(1) as usize;

@@ -60,8 +60,8 @@ pub(super) async fn load(config: Config, arguments: &Bench) -> anyhow::Result<Su
 
 async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject> {
     let began = Instant::now();
-    let most = arguments.concurrency.iter().copied().max().unwrap_or(1);
-    config.sandbox.instances = config.sandbox.instances.max(most);
+    let max = arguments.concurrency.iter().copied().max().unwrap_or(1);
+    config.sandbox.instances = config.sandbox.instances.max(max);
     config.server.deadline = DEADLINE;
     // A benchmark measures speed, so requests are not rejected for their time in the queue.
     config.server.queue_time = DEADLINE;
@@ -71,7 +71,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     config.server.connections.most = usize::MAX;
     config.keys.clear();
     let mut quantization = None;
-    let (component, wanted) = match &arguments.component {
+    let (component, requested) = match &arguments.component {
         Some(name) => {
             let known = names(config.components.keys());
             ensure!(
@@ -113,7 +113,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     let registry = Arc::new(registry);
     let load_ms = began.elapsed().as_secs_f64() * 1e3;
     let loaded = registry.components[&component].clone();
-    let task = match &wanted {
+    let task = match &requested {
         Some((_, task)) => *task,
         None => task_of_component(arguments.task, &loaded)?,
     };
@@ -126,7 +126,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
         .with_context(|| format!("component `{component}` has no model; give it one under `models`"))?;
 
     let mut ways = Vec::new();
-    if wanted.is_some() {
+    if requested.is_some() {
         ways.push(Through::Native(model.clone()));
     }
     let mut server = None;
@@ -176,7 +176,7 @@ fn model_name(arguments: &Bench) -> anyhow::Result<String> {
     let known = [None, Some("phi3"), Some(builtin::PHI3_DUMMY)];
     ensure!(
         known.contains(&named),
-        "`--dummy` knows `phi3` alone, found `--model {}`; leave one of the two out",
+        "`--dummy` supports only `phi3`, found `--model {}`; remove one of the two",
         named.unwrap_or_default()
     );
     if !weights::exists(builtin::PHI3_DUMMY) {
@@ -195,7 +195,7 @@ fn task_of_model(asked: Option<BenchTask>, model: Task, name: &str) -> anyhow::R
     let task = asked.unwrap_or(fitting[0]);
     ensure!(
         fitting.contains(&task),
-        "`--task {task}`: model `{name}` is for {model}, which can be asked to {}",
+        "`--task {task}`: model `{name}` is for {model}, which supports the tasks {}",
         names(fitting)
     );
     Ok(task)
@@ -210,14 +210,14 @@ fn task_of_component(asked: Option<BenchTask>, loaded: &LoadedComponent) -> anyh
         World::Predictor if language => &[BenchTask::Score, BenchTask::Generate],
         World::Predictor => &[BenchTask::Tensor],
         World::Handler => bail!(
-            "component `{}` is a handler, whose requests only its clients know; expected a moderator, a classifier or a predictor",
+            "component `{}` is a handler, whose requests are specific to its clients; expected a moderator, a classifier or a predictor",
             component.name()
         ),
     };
     let task = asked.unwrap_or(fitting[0]);
     ensure!(
         fitting.contains(&task),
-        "`--task {task}`: component `{}` is a {}, which can be asked to {}",
+        "`--task {task}`: component `{}` is a {}, which supports the tasks {}",
         component.name(),
         component.world(),
         names(fitting)
@@ -232,7 +232,7 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
         BenchTask::Classify => "classify",
         BenchTask::Score | BenchTask::Generate | BenchTask::Tensor => "predict",
     };
-    let wanted = match (guest, kind) {
+    let alias = match (guest, kind) {
         ("predict", _) => "model",
         (_, Task::TextGeneration) => "language",
         (_, Task::TextClassification) => "text",
@@ -246,7 +246,7 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
         at: model.at.clone(),
         source: Source::Builtin(guest.to_owned()),
         route: (guest != "predict").then(|| format!("/{guest}")),
-        models: [(wanted.to_owned(), name.to_owned())].into(),
+        models: [(alias.to_owned(), name.to_owned())].into(),
         settings,
         // A measured model may be slower than the default limits permit.
         limits: Limits { compute_time: DEADLINE, ..Limits::default() },
@@ -277,9 +277,9 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
         ("--dummy", arguments.dummy),
         ("--prefix-cache", arguments.prefix_cache != PrefixCache::On),
     ];
-    if let Some((flag, _)) = local.iter().find(|(_, given)| *given) {
+    if let Some((flag, _)) = local.iter().find(|(_, is_set)| *is_set) {
         bail!(
-            "`{flag}` is of what this process loads, and `--target {target}` is not; leave one of the two out"
+            "`{flag}` applies to models of this process, not to `--target {target}`; remove one of the two"
         );
     }
     let deadline = Instant::now() + INTRODUCTION;
@@ -316,7 +316,7 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
             .iter()
             .filter(|entry| entry["route"].is_string())
             .filter_map(|entry| entry["id"].as_str());
-        bail!("`{target}` serves no such component `{name}`; it serves {}", names(known));
+        bail!("`{target}` serves no component `{name}`; expected one of {}", names(known));
     }
     let task = arguments.task.or_else(|| of_world(chosen?)).unwrap_or(BenchTask::Moderate);
     ensure!(

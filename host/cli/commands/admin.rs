@@ -43,7 +43,7 @@ pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -
     }
     let loaded = [report.models, report.components].concat();
     let loaded = if loaded.is_empty() { "nothing".to_owned() } else { loaded.join(", ") };
-    writeln!(out, "\nserved after {} ms; loaded for it: {loaded}", report.took_ms)?;
+    writeln!(out, "\nlive after {} ms; loaded: {loaded}", report.took_ms)?;
     Ok(())
 }
 
@@ -72,8 +72,7 @@ pub(super) fn state(config: &Config, arguments: &Admin) -> anyhow::Result<Resolv
 fn address(config: &Config, arguments: &Admin) -> anyhow::Result<SocketAddr> {
     arguments.admin_address(config).with_context(|| {
         format!(
-            "`admin_listen` is not set in {}: set it under [server] and start the server again, or name the running server's with \
-             `--admin ADDRESS:PORT`; SIGHUP reloads without it",
+            "`admin_listen` is not set in {}; set it under [server] and restart the server, or pass `--admin ADDRESS:PORT`; SIGHUP reloads without it",
             config.origin
         )
     })
@@ -87,7 +86,9 @@ async fn ask<T: DeserializeOwned>(
 ) -> anyhow::Result<T> {
     let exchange = async {
         let stream = TcpStream::connect(address).await.with_context(|| {
-            format!("no server answers at `{address}`; expected the `admin_listen` of one that runs")
+            format!(
+                "no server answers at `{address}`; expected the `admin_listen` address of a running server"
+            )
         })?;
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
@@ -95,14 +96,14 @@ async fn ask<T: DeserializeOwned>(
         let response = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), LONGEST).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?.to_bytes();
+        let body = body.map_err(|error| anyhow::anyhow!("the response was interrupted: {error}"))?.to_bytes();
         if !status.is_success() {
             let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
             let said = answer["error"]["message"].as_str().unwrap_or("without a message");
-            bail!("the server at `{address}` answered {}: {said}", status.as_u16());
+            bail!("the server at `{address}` returned {}: {said}", status.as_u16());
         }
         serde_json::from_slice(&body)
-            .with_context(|| format!("`{path}` at `{address}` is not answered as expected"))
+            .with_context(|| format!("`{path}` at `{address}` returned an unexpected response"))
     };
-    timeout(time, exchange).await.with_context(|| format!("no answer from `{address}` in time"))?
+    timeout(time, exchange).await.with_context(|| format!("`{address}` did not answer in time"))?
 }

@@ -42,7 +42,7 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
         registry.config.sandbox.waiting
     )?;
     for (name, config) in &registry.config.models {
-        let model = registry.models[name].loaded().context("a model that was just loaded is not there")?;
+        let model = registry.models[name].loaded().context("the model was unloaded during the check")?;
         let card = model.card();
         writeln!(out, "\nmodel {name}")?;
         writeln!(out, "  source       {}", config.source)?;
@@ -78,7 +78,7 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
                 let needed = (options.kv_bytes / language.kv_tokens()).saturating_mul(context);
                 writeln!(
                     out,
-                    "  WARNING      these hold {} tokens: longer requests are refused; `kv_bytes` of {needed} holds a context",
+                    "  WARNING      `kv_bytes` holds {} tokens, and longer requests are rejected; a whole context needs {needed}",
                     language.kv_tokens()
                 )?;
             }
@@ -89,7 +89,7 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
             }
         }
         if model.is_dummy() {
-            writeln!(out, "  DUMMY        random weights: its answers mean nothing")?;
+            writeln!(out, "  DUMMY        random weights: answers are meaningless")?;
         }
     }
     for (name, config) in &registry.config.components {
@@ -102,8 +102,8 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
             Some(route) => writeln!(out, "  route        POST {route} ({})", loaded.component.world())?,
             None => writeln!(out, "  route        none ({})", loaded.component.world())?,
         }
-        for (wanted, model) in loaded.component.models() {
-            writeln!(out, "  model        {wanted} = {}", model.name())?;
+        for (alias, model) in loaded.component.models() {
+            writeln!(out, "  model        {alias} = {}", model.name())?;
         }
         writeln!(
             out,
@@ -116,8 +116,8 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
         )?;
     }
     let Tested { models, components } = tested;
-    writeln!(out, "\nself-tests     {models} of models, {components} of components: as expected")?;
-    writeln!(out, "\nall of it loads")?;
+    writeln!(out, "\nself-tests     {models} of models, {components} of components passed")?;
+    writeln!(out, "\nthe configuration is valid")?;
     Ok(())
 }
 
@@ -129,10 +129,10 @@ fn changes(changes: &[Change], out: &mut impl Write) -> anyhow::Result<()> {
     }
     match changes.iter().filter(|change| change.is_fixed()).count() {
         _ if changes.is_empty() => writeln!(out, "nothing would change")?,
-        0 => writeln!(out, "\nall of it loads, and can be served without a restart")?,
+        0 => writeln!(out, "\nthe configuration is valid and needs no restart")?,
         fixed => writeln!(
             out,
-            "\nall of it loads; {fixed} of it cannot change while the server runs, so a reload is refused"
+            "\nthe configuration is valid; {fixed} changed keys need a restart, so a reload is rejected"
         )?,
     }
     Ok(())
@@ -156,8 +156,8 @@ fn listen(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "admin          http://{admin}")?;
     }
     match (config.keys.len(), server.trusted_network) {
-        (0, true) => writeln!(out, "keys           none: whoever reaches it may use it (`trusted_network`)")?,
-        (0, false) => writeln!(out, "keys           none: this machine's own programs are answered")?,
+        (0, true) => writeln!(out, "keys           none: all clients are permitted (`trusted_network`)")?,
+        (0, false) => writeln!(out, "keys           none: only clients on this machine are permitted")?,
         (keys, _) => writeln!(out, "keys           {keys}")?,
     }
     Ok(())

@@ -15,17 +15,17 @@ pub(super) fn run(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
         let place = || component.at.to_string();
         let bytes = component_bytes(name, &component.source).with_context(place)?;
         let began = Instant::now();
-        let kept = sandbox.compile_ahead(name, &bytes).with_context(place)?;
+        let cached = sandbox.compile_ahead(name, &bytes).with_context(place)?;
         let took = began.elapsed().as_millis();
-        let Some(kept) = kept else {
-            anyhow::bail!("component `{name}` compiles, and cannot be kept: {}", builtin::NO_CACHE);
+        let Some(cached) = cached else {
+            anyhow::bail!("component `{name}` compiles, but cannot be cached: {}", builtin::NO_CACHE);
         };
-        let how = if kept.reused { "was there and is verified" } else { "is compiled" };
+        let how = if cached.reused { "is cached and verified" } else { "is compiled" };
         writeln!(
             out,
             "component `{name}` {how} ({took} ms): {} bytes, `{}`",
-            kept.bytes,
-            kept.path.display()
+            cached.bytes,
+            cached.path.display()
         )?;
     }
     Ok(())

@@ -9,8 +9,8 @@ use crate::cli::{Key, KeyCommand};
 
 pub(super) fn run(arguments: &Key, out: &mut impl Write) -> anyhow::Result<()> {
     let KeyCommand::New { name } = &arguments.command;
-    let (key, hash) = keys::generate().context("the system has no random numbers")?;
-    writeln!(out, "# The key, which is shown this once; clients send `Authorization: Bearer KEY`:")?;
+    let (key, hash) = keys::generate().context("the system provides no random numbers")?;
+    writeln!(out, "# The key, shown only once; clients send `Authorization: Bearer KEY`:")?;
     writeln!(out, "# {key}")?;
     writeln!(out, "\n[keys.{name}]\nhash = \"{hash}\"")?;
     Ok(())

@@ -27,7 +27,7 @@ pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
 
 /// Returns the language model in the result of `load`.
 pub(super) fn language(model: &Model) -> anyhow::Result<&LanguageModel> {
-    model.language().with_context(|| format!("model `{}` is no language model", model.name()))
+    model.language().with_context(|| format!("model `{}` is not a language model", model.name()))
 }
 
 /// Builds the prompt: turns for the model's chat template, or with `--raw` the text alone.

@@ -25,7 +25,7 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
     let max: u64 = plan.parts.iter().map(|part| part.max_bytes).sum();
     writeln!(out, "{:<69} {:>13} {:>13}", "TOTAL", mebibytes(plan.bytes), mebibytes(max))?;
     match plan.contract_bytes {
-        None => writeln!(out, "\nno `memory_bytes` under [server]: nothing holds requests to a total")?,
+        None => writeln!(out, "\nno `memory_bytes` under [server]: the memory of requests is unlimited")?,
         Some(contract) => writeln!(
             out,
             "\n`memory_bytes` {}: {} without requests, {} for them",

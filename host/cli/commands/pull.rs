@@ -21,14 +21,14 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
     } else {
         let known: Vec<_> = pullable().collect();
         anyhow::bail!(
-            "nothing to pull is called `{name}`; expected a folder with a card.toml, or one of `{}`",
+            "no model to pull is named `{name}`; expected a folder with a card.toml, or one of `{}`",
             known.join("`, `")
         );
     };
     let card = weights::list(&source)?.card;
     if weights::remedy(&card, &source).is_none() {
         anyhow::bail!(
-            "the card of `{name}` has no `download`, so its files come with it; one of `{}` can be pulled",
+            "the card of `{name}` has no `download`, so its files are included; expected one of `{}`",
             pullable().collect::<Vec<_>>().join("`, `")
         );
     }
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
         )
     })?;
     match outcome {
-        Outcome::Present => writeln!(out, "`{}` is there and as its card says", place.display())?,
+        Outcome::Present => writeln!(out, "`{}` exists and matches its card", place.display())?,
         Outcome::Fetched(transport) => {
             writeln!(
                 out,

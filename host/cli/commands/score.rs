@@ -43,8 +43,8 @@ pub(super) fn run(config: &Config, arguments: &Score, out: &mut impl Write) -> a
     let Answer { output: Output::Scores(logprobs), usage, compute, .. } = answer else {
         anyhow::bail!("the model answered with text, expected scores");
     };
-    let most = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> = logprobs.iter().map(|logprob| f64::from(logprob - most).exp()).collect();
+    let max = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f64> = logprobs.iter().map(|logprob| f64::from(logprob - max).exp()).collect();
     let total: f64 = weights.iter().sum();
     let choices = arguments.choices.iter().zip(&logprobs).zip(&weights);
     let choices = choices.map(|((choice, &logprob), weight)| Choice {

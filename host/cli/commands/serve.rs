@@ -92,21 +92,21 @@ async fn reload_on_hangup(live: Arc<Live>, tls: Option<Arc<Tls>>, mut hangup: Si
 fn raise_file_limit(server: &mut ServerConfig) {
     let limit = getrlimit(Resource::Nofile);
     let maximum = limit.maximum.unwrap_or(u64::MAX);
-    let wanted = (server.connections.most as u64).saturating_add(OTHER_FILES);
+    let needed = (server.connections.most as u64).saturating_add(OTHER_FILES);
     let mut current = limit.current.unwrap_or(u64::MAX);
-    if current < wanted {
-        let raised = Rlimit { current: Some(wanted.min(maximum)), maximum: limit.maximum };
+    if current < needed {
+        let raised = Rlimit { current: Some(needed.min(maximum)), maximum: limit.maximum };
         if setrlimit(Resource::Nofile, raised).is_ok() {
-            current = wanted.min(maximum);
+            current = needed.min(maximum);
         }
     }
-    if current < wanted {
-        let most = current.saturating_sub(OTHER_FILES).max(current / 2).max(1) as usize;
+    if current < needed {
+        let max = current.saturating_sub(OTHER_FILES).max(current / 2).max(1) as usize;
         warn!(
-            "`connections` is {}, and this process may have {current} files open (`ulimit -n`): {most} connections are taken",
+            "`connections` is {}, and this process may open {current} files (`ulimit -n`); the server accepts {max} connections",
             server.connections.most
         );
-        server.connections.most = most;
+        server.connections.most = max;
     }
 }
 
@@ -122,22 +122,22 @@ fn announce(registry: &Registry, listeners: &Listeners, began: Instant) -> anyho
     let url = listeners.url().context("the listener has no address")?;
     let server = &registry.config.server;
     if !registry.config.keys.is_empty() {
-        info!(keys = registry.config.keys.len(), "requests need one of the configured keys");
+        info!(keys = registry.config.keys.len(), "requests require a configured API key");
         if server.tls.is_none() && !server.listen.ip().is_loopback() {
             warn!(
-                "keys are sent in clear: there is no [server.tls], and `listen` is reached from other machines"
+                "keys are sent unencrypted: [server.tls] is not set, and other machines can reach `listen`"
             );
         }
     } else if server.trusted_network {
-        warn!("no key is configured, and `trusted_network` is set: whoever reaches the server may use it");
+        warn!("no API key is configured, and `trusted_network` is set: all clients are permitted");
     } else {
-        info!("no key is configured: this machine's own programs are answered, and nobody else");
+        info!("no API key is configured: only clients on this machine are permitted");
     }
     if let Some(path) = &server.unix_socket {
         info!("listening on {}", path.display());
     }
     if let Some(address) = listeners.admin_address() {
-        info!("the operator's own endpoints are on http://{address}");
+        info!("the admin endpoints are on http://{address}");
     }
     let load_ms = began.elapsed().as_millis() as u64;
     info!(load_ms, config = %registry.config.origin, "listening on {url}");

@@ -41,7 +41,7 @@ pub(super) fn list(arguments: &Output, out: &mut impl Write) -> anyhow::Result<(
 fn row(stored: Stored) -> Row {
     let state = match (&stored.file, stored.bytes) {
         (_, None) => format!("{} bytes fetched", stored.partial_bytes),
-        (Some(file), Some(bytes)) if bytes != file.bytes => format!("damaged: not {} bytes", file.bytes),
+        (Some(file), Some(bytes)) if bytes != file.bytes => format!("damaged: expected {} bytes", file.bytes),
         (Some(_), Some(_)) => "whole".to_owned(),
         (None, Some(_)) => "no card".to_owned(),
     };
@@ -71,19 +71,20 @@ pub(super) fn verify(arguments: &Verify, out: &mut impl Write) -> anyhow::Result
     let all = store.list()?;
     for name in &arguments.models {
         if !all.iter().any(|stored| stored.name == *name) {
-            bail!("no model `{name}` is in the cache folder; `infer list` says what is");
+            bail!("no model `{name}` is in the cache folder; `infer list` lists the models");
         }
     }
     let mut damaged = 0;
-    let wanted = |stored: &&Stored| arguments.models.is_empty() || arguments.models.contains(&stored.name);
-    for stored in all.iter().filter(wanted) {
+    let is_selected =
+        |stored: &&Stored| arguments.models.is_empty() || arguments.models.contains(&stored.name);
+    for stored in all.iter().filter(is_selected) {
         let Stored { name, file, path, bytes, .. } = stored;
         let shown = path.display();
         match (file, bytes) {
             (None, _) => writeln!(out, "`{name}` has no card to compare `{shown}` with")?,
-            (Some(_), None) => writeln!(out, "`{name}` is fetched in part; `infer pull {name}` goes on")?,
+            (Some(_), None) => writeln!(out, "`{name}` is incomplete; `infer pull {name}` resumes")?,
             (Some(file), Some(_)) => match file.verify(path) {
-                Ok(()) => writeln!(out, "`{name}` is as its card says: sha256 {}", file.sha256)?,
+                Ok(()) => writeln!(out, "`{name}` matches its card: sha256 {}", file.sha256)?,
                 Err(error) => {
                     damaged += 1;
                     writeln!(out, "`{name}` is damaged: {error}; `infer pull {name}` fetches it again")?;

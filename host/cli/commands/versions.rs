@@ -26,7 +26,7 @@ pub(super) fn diff(config: &Config, arguments: &Diff, out: &mut impl Write) -> a
         versions.retain(|versions| versions.model == *model);
         if versions.is_empty() {
             bail!(
-                "model `{model}` has no next version in the running server; `next` in [models.{model}] gives it one"
+                "model `{model}` has no next version in the running server; set `next` in [models.{model}]"
             );
         }
     }
@@ -36,7 +36,7 @@ pub(super) fn diff(config: &Config, arguments: &Diff, out: &mut impl Write) -> a
         return Ok(());
     }
     if versions.is_empty() {
-        writeln!(out, "no model has a next version; `next` in a section [models.NAME] gives it one")?;
+        writeln!(out, "no model has a next version; set `next` in a section [models.NAME]")?;
     }
     for (index, versions) in versions.iter().enumerate() {
         if index > 0 {
@@ -87,7 +87,7 @@ fn one(versions: &Versions, out: &mut impl Write) -> anyhow::Result<()> {
             writeln!(out, "  difference   at most {largest_difference:.6}; {tolerance} is tolerated")?;
             for example in examples.iter().rev().take(SHOWN) {
                 let difference =
-                    example.difference.map_or("another kind".to_owned(), |most| format!("{most:.6}"));
+                    example.difference.map_or("another kind".to_owned(), |max| format!("{max:.6}"));
                 writeln!(out, "  example      {}  {difference}", example.input_hash)?;
             }
         }
@@ -119,7 +119,7 @@ pub(super) fn rollback(config: &Config, arguments: &Turn, out: &mut impl Write) 
     let Turned { outcome: (undone, left), served } = turn(config, &arguments.server, undo)?;
     match undone {
         Undone::Trial(next) => {
-            writeln!(out, "model `{model}`: {next} is tried no more, {left} stays; {served}")?;
+            writeln!(out, "model `{model}`: the trial of {next} has ended, {left} stays; {served}")?;
         }
         Undone::Promotion(before) => {
             writeln!(out, "model `{model}`: {before} -> {left}; {served}")?;
@@ -164,13 +164,13 @@ fn turn<T>(
         }
         write(path, &after)?;
         let Some(address) = server.admin_address(config) else {
-            return Ok("a running server takes it up at SIGHUP (no `admin_listen` is set)".to_owned());
+            return Ok("a running server reloads it at SIGHUP (`admin_listen` is not set)".to_owned());
         };
         if !admin::is_there(address) {
-            return Ok(format!("no server runs at {address}: the next one will serve it"));
+            return Ok(format!("no server runs at {address}; the next one started will serve it"));
         }
         let report = admin::serve_changes(address)?;
-        Ok(format!("served after {} ms", report.took_ms))
+        Ok(format!("live after {} ms", report.took_ms))
     };
     match done() {
         Ok(served) => Ok(Turned { outcome, served }),
@@ -179,7 +179,7 @@ fn turn<T>(
             if let Some((path, pins, _)) = &pins {
                 write(path, pins)?;
             }
-            Err(error.context(format!("`{}` is as it was", path.display())))
+            Err(error.context(format!("`{}` is unchanged", path.display())))
         }
     }
 }

@@ -30,7 +30,7 @@ impl<'writer> FormatFields<'writer> for Bounded {
 struct Bound<'v>(&'v mut dyn Visit);
 
 /// Maximum length of a field, in bytes.
-fn most(field: &Field) -> usize {
+fn max_bytes(field: &Field) -> usize {
     if field.name() == MESSAGE { MESSAGE_BYTES } else { QUOTE_BYTES }
 }
 
@@ -52,11 +52,11 @@ impl Visit for Bound<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.record_str(field, &excerpt(value, most(field)));
+        self.0.record_str(field, &excerpt(value, max_bytes(field)));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let shown = excerpt_of(format_args!("{value:?}"), most(field));
+        let shown = excerpt_of(format_args!("{value:?}"), max_bytes(field));
         self.0.record_debug(field, &format_args!("{shown}"));
     }
 }

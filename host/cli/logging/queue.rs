@@ -42,30 +42,32 @@ impl Queue {
     fn with(out: impl Write + Send + 'static, dropped: &'static AtomicU64) -> io::Result<Queue> {
         let (lines, waiting) = sync_channel(LINES);
         let bytes = Arc::<AtomicUsize>::default();
-        let held = bytes.clone();
-        thread::Builder::new().name("log".to_owned()).spawn(move || write(out, &waiting, &held, dropped))?;
+        let pending = bytes.clone();
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write(out, &waiting, &pending, dropped))?;
         Ok(Queue { lines, bytes, dropped })
     }
 
     /// Queues one or more whole lines, or counts them as dropped if the queue is full.
     pub(super) fn push(&self, lines: &[u8]) {
-        let held = self.bytes.fetch_add(lines.len(), Ordering::AcqRel);
-        if held + lines.len() > BYTES || self.lines.try_send(lines.into()).is_err() {
+        let pending = self.bytes.fetch_add(lines.len(), Ordering::AcqRel);
+        if pending + lines.len() > BYTES || self.lines.try_send(lines.into()).is_err() {
             self.bytes.fetch_sub(lines.len(), Ordering::AcqRel);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Waits until everything that was pushed is written, at most `most`.
-    pub(super) fn flush(&self, most: Duration) {
-        let until = Instant::now() + most;
+    /// Waits until everything that was pushed is written, at most `timeout`.
+    pub(super) fn flush(&self, timeout: Duration) {
+        let until = Instant::now() + timeout;
         while self.bytes.load(Ordering::Acquire) > 0 && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-fn write(mut out: impl Write, waiting: &Receiver<Box<[u8]>>, held: &AtomicUsize, dropped: &AtomicU64) {
+fn write(mut out: impl Write, waiting: &Receiver<Box<[u8]>>, pending: &AtomicUsize, dropped: &AtomicU64) {
     let mut batch = Vec::new();
     let mut known = dropped.load(Ordering::Relaxed);
     while let Ok(first) = waiting.recv() {
@@ -76,7 +78,7 @@ fn write(mut out: impl Write, waiting: &Receiver<Box<[u8]>>, held: &AtomicUsize,
             batch.extend_from_slice(&next);
         }
         write_all(&mut out, &batch);
-        held.fetch_sub(batch.len(), Ordering::AcqRel);
+        pending.fetch_sub(batch.len(), Ordering::AcqRel);
         batch.clear();
         batch.shrink_to(2 * BATCH);
         let now = dropped.load(Ordering::Relaxed);

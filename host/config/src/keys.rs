@@ -18,7 +18,7 @@ pub struct KeyHash(pub [u8; 32]);
 ///
 /// # Errors
 ///
-/// If the system has no random numbers.
+/// If the system provides no random numbers.
 pub fn generate() -> Result<(String, KeyHash), getrandom::Error> {
     let mut bits = [0; 32];
     getrandom::fill(&mut bits)?;

@@ -24,8 +24,7 @@ pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'stati
             let bytes = file.metadata().with_context(read)?.len();
             if bytes > MAX_COMPONENT_BYTES {
                 anyhow::bail!(
-                    "component `{name}`: `{}` is {bytes} bytes, expected at most {MAX_COMPONENT_BYTES}: a guest carries its code and \
-                     its vocabulary, models are the host's",
+                    "component `{name}`: `{}` is {bytes} bytes, expected at most {MAX_COMPONENT_BYTES}: a component contains its code and vocabulary; the host loads the models",
                     path.display()
                 );
             }
@@ -44,7 +43,7 @@ pub fn component_hash(bytes: &[u8]) -> String {
 
 /// Returns the facts of a model's card that a guest may read: the reserved settings that
 /// wit/README.md lists.
-pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {
+pub fn card_facts(alias: &str, model: &Model) -> Vec<(String, String)> {
     let card = model.card();
     let mut facts = vec![
         ("task".to_owned(), card.task.to_string()),
@@ -75,7 +74,7 @@ pub fn card_facts(wanted: &str, model: &Model) -> Vec<(String, String)> {
         facts.push(("output.shape".into(), shape(&output.shape)));
     }
     facts.extend(card.preset.iter().map(|(key, value)| (format!("preset.{key}"), value.clone())));
-    facts.into_iter().map(|(key, value)| (format!("models.{wanted}.{key}"), value)).collect()
+    facts.into_iter().map(|(key, value)| (format!("models.{alias}.{key}"), value)).collect()
 }
 
 fn shape(axes: &[Axis]) -> String {

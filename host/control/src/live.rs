@@ -65,7 +65,7 @@ pub struct Report {
 
 /// A reload that failed; the live snapshot is unchanged.
 #[derive(Debug, thiserror::Error)]
-#[error("{step}: {error:#}; what was served before is served on", step = .step.words())]
+#[error("{step}: {error:#}; the live configuration is unchanged", step = .step.words())]
 pub struct ReloadError {
     /// The step that failed.
     pub step: Step,
@@ -98,9 +98,9 @@ impl Step {
 
     fn words(self) -> &'static str {
         match self {
-            Step::Read => "the configuration cannot be used",
-            Step::Fixed => "the server has to be started again for it",
-            Step::Load => "not everything loads",
+            Step::Read => "invalid configuration",
+            Step::Fixed => "a restart is required",
+            Step::Load => "loading failed",
             Step::SelfTest => "a self-test failed",
         }
     }
@@ -139,7 +139,7 @@ impl Live {
         match &outcome {
             Ok(Report { applied: false, .. }) => {
                 metrics.reloaded("unchanged");
-                info!("the configuration says what is served already");
+                info!("the configuration is unchanged");
             }
             Ok(report) => {
                 metrics.reloaded("applied");
@@ -147,7 +147,7 @@ impl Live {
                     info!("{change}");
                 }
                 let (models, components) = (report.models.join(","), report.components.join(","));
-                info!(took_ms = report.took_ms, models, components, "the changed configuration is served");
+                info!(took_ms = report.took_ms, models, components, "configuration reloaded");
             }
             Err(refused) => {
                 metrics.reloaded(refused.step.label());
@@ -202,7 +202,7 @@ impl Live {
     /// or `None` if nothing has changed.
     fn prepare(&self, old: &Registry) -> Result<Option<(Registry, Vec<Change>)>, ReloadError> {
         let read = self.read.as_ref().ok_or_else(|| {
-            Step::Read.refuse(anyhow::anyhow!("this server was started without a configuration to read"))
+            Step::Read.refuse(anyhow::anyhow!("the server has no configuration file to reload"))
         })?;
         let config = read().map_err(|error| Step::Read.refuse(error))?;
         let changes = Resolved::of(&old.config).changes(&Resolved::of(&config));

@@ -49,7 +49,7 @@ impl Registry {
     pub fn load_next(&self, config: Config) -> anyhow::Result<Self> {
         plan::request_bytes(&config, &self.runtime)?;
         let beside = plan::request_bytes(&self.beside(&config)?, &self.runtime)
-            .context("until the last request of what is replaced has ended")?;
+            .context("while requests in flight use the previous configuration")?;
         self.sandbox.memory().set_max_bytes(beside);
         let next = self.load_beside(config);
         if next.is_err() {
@@ -88,12 +88,12 @@ impl Registry {
 
     fn load_beside(&self, mut config: Config) -> anyhow::Result<Self> {
         let memory = self.sandbox.memory().clone();
-        let (wanted, there) = (&config.sandbox, &self.config.sandbox);
-        let sandbox = if there.serves(wanted) {
-            config.sandbox = there.clone();
+        let (requested, current) = (&config.sandbox, &self.config.sandbox);
+        let sandbox = if current.serves(requested) {
+            config.sandbox = current.clone();
             self.sandbox.clone()
         } else {
-            Arc::new(Sandbox::new(&SandboxOptions { memory, ..wanted.clone() })?)
+            Arc::new(Sandbox::new(&SandboxOptions { memory, ..requested.clone() })?)
         };
         let registry = Registry::empty(config, self.runtime.clone(), sandbox, self.metrics.clone());
         registry.fill(&[self])?.with_trials(Some(self))
@@ -194,7 +194,7 @@ fn load_component(
     let granted: BTreeMap<_, _> = config
         .models
         .iter()
-        .filter_map(|(wanted, model)| Some((wanted.clone(), registry.models.get(model)?.clone())))
+        .filter_map(|(alias, model)| Some((alias.clone(), registry.models.get(model)?.clone())))
         .collect();
     let hash = component_hash(&bytes);
     if let Some(lock) = &registry.config.lock {
@@ -207,16 +207,16 @@ fn load_component(
             && before.is_same(config)
             && loaded.hash == hash
             && Arc::ptr_eq(&old.sandbox, &registry.sandbox)
-            && granted.iter().all(|(wanted, model)| {
-                loaded.component.models().get(wanted).is_some_and(|before| Arc::ptr_eq(before, model))
+            && granted.iter().all(|(alias, model)| {
+                loaded.component.models().get(alias).is_some_and(|before| Arc::ptr_eq(before, model))
             })
         {
             return Ok(loaded.clone());
         }
     }
     let mut settings = config.settings.clone();
-    for (wanted, model) in &granted {
-        settings.extend(card_facts(wanted, model));
+    for (alias, model) in &granted {
+        settings.extend(card_facts(alias, model));
     }
     let (limits, http) = (config.limits.clone(), config.http.clone());
     let component =
@@ -288,8 +288,7 @@ pub fn find_model(config: &Config, name: &str) -> anyhow::Result<(Source, ModelO
 fn interchangeable(name: &str, current: &Card, next: &Card) -> anyhow::Result<()> {
     let differs = |what: &str, expected: String, found: String| {
         anyhow::bail!(
-            "model `{name}`: the next version's {what} is {found}, expected {expected}, as the model's: guests that were made for one could not \
-             use the other; configure it as a model of its own"
+            "model `{name}`: {what} of the next version is {found}, expected {expected} as in the current version, because components use either; configure it as a separate model"
         )
     };
     if current.task != next.task || current.format != next.format {

@@ -110,8 +110,7 @@ impl Plan {
             plan.model(runtime, &subject, &next, job_bytes)
                 .with_context(|| format!("{}: model `{name}`: `next`", next.at))?;
             if matches!(&model.next, Some(Next { trial: Trial::Shadow { .. }, .. })) {
-                let (subject, label) =
-                    (format!("model {subject}"), "answers that wait to be compared".to_owned());
+                let (subject, label) = (format!("model {subject}"), "queued comparisons".to_owned());
                 let max_bytes = MAX_SHADOW_BYTES as u64;
                 plan.parts.push(Part { subject, label, bytes: 0, max_bytes, mapped: false });
             }
@@ -142,7 +141,7 @@ impl Plan {
         if listed.card.format == Format::Gguf && !is_there {
             // Without the header, assume that packed weights are about as large as the file.
             let bytes = listed.card.files.iter().map(|file| file.bytes).sum();
-            self.push(&subject, "not pulled: by its card", bytes);
+            self.push(&subject, "not pulled: size from its card", bytes);
             self.push(&subject, "keys and values", model.options.kv_bytes.unwrap_or(384 << 20) as u64);
             return Ok(());
         }
@@ -176,17 +175,17 @@ impl Plan {
         for (name, component) in &config.components {
             let bytes = component_bytes(name, &component.source).with_context(|| component.at.to_string())?;
             let of = |factor: f64| (factor * bytes.len() as f64) as u64;
-            let kept =
+            let cached =
                 sandbox.cached_code(&bytes).and_then(|path| fs::metadata(path).ok()).map(|found| found.len());
             // The code is read, verified and then copied to its final place, so it counts twice.
-            let code = 2 * kept.unwrap_or_else(|| of(measured::MACHINE_CODE)) + bytes.len() as u64;
+            let code = 2 * cached.unwrap_or_else(|| of(measured::MACHINE_CODE)) + bytes.len() as u64;
             self.push(&format!("component {name}"), "machine code and file", code);
-            if kept.is_none() {
+            if cached.is_none() {
                 compiler = compiler.max(of(measured::COMPILER));
             }
         }
         if compiler > 0 {
-            self.push("components", "compiling them; once, see `infer compile`", compiler);
+            self.push("components", "compilation, once; see `infer compile`", compiler);
         }
         let instances = u64::from(config.sandbox.instances);
         let looks_at_images =
@@ -209,13 +208,13 @@ impl Plan {
             limits.memory_bytes.saturating_sub(INSTANCE_BYTES) as u64 + limits.tensor_bytes as u64
         });
         self.request_bytes = body + guest.max().unwrap_or(0);
-        let most = self.request_bytes.saturating_mul(u64::from(config.sandbox.instances));
+        let max = self.request_bytes.saturating_mul(u64::from(config.sandbox.instances));
         let left = self.contract_bytes.map(|contract| contract.saturating_sub(self.standing_bytes));
         self.parts.push(Part {
             subject: "requests".to_owned(),
             label: format!("at most {} each", mebibytes(self.request_bytes)),
             bytes: 0,
-            max_bytes: left.map_or(most, |left| left.min(most)),
+            max_bytes: left.map_or(max, |left| left.min(max)),
             mapped: false,
         });
     }
@@ -244,7 +243,7 @@ impl Plan {
         let largest: Vec<_> =
             parts.iter().take(3).map(|(subject, bytes)| format!("{subject} {}", mebibytes(*bytes))).collect();
         let message = format!(
-            "`memory_bytes` is {bytes}, and this configuration needs {needed}; the largest parts are {}. Raise it, or lower {} \
+            "`memory_bytes` is {bytes}, and this configuration needs {needed}; the largest parts are {}; raise it, or lower {} \
              (`infer plan` lists all parts)",
             largest.join(", "),
             remedy(&parts[0].0, config)

@@ -24,7 +24,6 @@ pub struct Versions {
 
 /// A version of a model.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = ToldVersion)]
 pub struct VersionInfo {
     /// Source that it was loaded from.
     pub source: String,

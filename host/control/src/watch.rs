@@ -69,7 +69,7 @@ pub async fn unload_idle(live: Arc<Live>) {
             unloaded
         });
         for model in unloaded.await.unwrap_or_default() {
-            info!(model, "unloaded: nobody has asked it for its `keep_alive_ms`");
+            info!(model, "model unloaded: idle for `keep_alive_ms`");
         }
     }
 }

@@ -25,7 +25,7 @@ const WEIGHTS: [(&str, Files); 7] = [
 pub const PHI3_DUMMY: &str = "phi3-dummy";
 
 /// Error message for a missing [`cache_folder`], with the remedy.
-pub const NO_CACHE: &str = "there is no cache folder: set INFER_CACHE to one";
+pub const NO_CACHE: &str = "no cache folder; set INFER_CACHE to a folder";
 
 macro_rules! guest {
     ($guest:literal) => {

@@ -17,10 +17,10 @@ use infer_engine::files::{self, Folder, Status};
 /// If the disk has less space, or cannot report it.
 pub fn require_space(folder: &Folder, file: &str, needed: u64) -> anyhow::Result<()> {
     let shown = folder.path().display();
-    let free = free_bytes(folder).with_context(|| format!("cannot ask `{shown}`"))?;
+    let free = free_bytes(folder).with_context(|| format!("cannot read the free space of `{shown}`"))?;
     if free < needed {
         bail!(
-            "`{shown}` has {} free, `{file}` needs {} there; make room, or choose a folder on a larger disk",
+            "`{shown}` has {} free, `{file}` needs {} there; free some space, or choose a folder on a larger disk",
             HumanBytes(free),
             HumanBytes(needed)
         );
@@ -98,8 +98,8 @@ mod tests {
                 "null" => symlink("/dev/null", place(name)).unwrap(),
                 _ => fs::create_dir(place(name)).unwrap(),
             }
-            let told = replace(&place(name), "new").unwrap_err().to_string();
-            assert!(told.ends_with("expected a regular file"), "{told}");
+            let message = replace(&place(name), "new").unwrap_err().to_string();
+            assert!(message.ends_with("expected a regular file"), "{message}");
         }
         let mut names = Folder::open(scratch.path()).unwrap().names().unwrap();
         names.sort();

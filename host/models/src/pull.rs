@@ -107,7 +107,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
         .lock_file(PULL_LOCK)
         .with_context(|| format!("cannot lock `{}`", folder.join(PULL_LOCK).display()))?;
     if lock.try_lock().is_err() {
-        bail!("another `infer pull` is at work in `{shown}`; wait for it");
+        bail!("another `infer pull` is running in `{shown}`; wait until it ends");
     }
     // Another pull may have finished between the first check and the lock.
     match found() {
@@ -190,7 +190,7 @@ impl Pull<'_> {
             let fetched = match (from, &card.download.hub, &card.download.pip) {
                 (Transport::Hub, Some(hub), _) => hub::fetch(self, hub),
                 (Transport::Pip, _, Some(packages)) => pip::fetch(self, packages, &target.index),
-                _ => Err(anyhow!("the card of `{}` lists no such place", card.name)),
+                _ => Err(anyhow!("the card of `{}` lists no such source", card.name)),
             };
             match fetched.and_then(|fetched| self.verify(fetched)) {
                 Ok(fetched) => {

@@ -220,7 +220,7 @@ impl Store {
             let names: BTreeSet<_> = self.list()?.into_iter().map(|stored| stored.name).collect();
             let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
             let names = if names.is_empty() {
-                "nothing is there".to_owned()
+                "the store is empty".to_owned()
             } else {
                 format!("expected one of {}", names.join(", "))
             };
@@ -233,7 +233,7 @@ impl Store {
         let shown = folder.path().display();
         let pulling = folder.lock_file(PULL_LOCK).with_context(|| format!("cannot write into `{shown}`"))?;
         if pulling.try_lock().is_err() {
-            bail!("an `infer pull` is at work in `{shown}`; wait for it");
+            bail!("an `infer pull` is running in `{shown}`; wait until it ends");
         }
         let (blobs, _lock) = self.lock()?;
         let mut freed = Freed::default();
@@ -487,8 +487,8 @@ mod tests {
         fs::create_dir_all(store.folder("one")).unwrap();
         fs::write(folder.path().join("mine"), "").unwrap();
         for name in ["", ".", "..", "../..", "one/..", "/", "nowhere", "a\0b"] {
-            let told = store.remove(name).unwrap_err().to_string();
-            assert!(told.starts_with("no model `"), "{name}: {told}");
+            let message = store.remove(name).unwrap_err().to_string();
+            assert!(message.starts_with("no model `"), "{name}: {message}");
         }
         assert!(folder.path().join("mine").exists() && store.folder("one").exists());
     }
@@ -499,8 +499,8 @@ mod tests {
         keep(&store, "one", "content");
         let pulling = File::create(store.folder("one").join(".pull.lock")).unwrap();
         pulling.try_lock().unwrap();
-        let told = store.remove("one").unwrap_err().to_string();
-        assert!(told.starts_with("an `infer pull` is at work in"), "{told}");
+        let message = store.remove("one").unwrap_err().to_string();
+        assert!(message.starts_with("an `infer pull` is running in"), "{message}");
     }
 
     #[test]
@@ -518,8 +518,8 @@ mod tests {
         assert!(store.model("one").is_err() && store.list().unwrap().is_empty());
         assert!(store.remove("one").unwrap_err().to_string().starts_with("no model `one`"));
         let two = store.model("two").unwrap();
-        let told = format!("{:#}", store.link_existing(&file("content"), &two).unwrap_err());
-        assert!(told.ends_with(".lock`: it is a symbolic link, expected a regular file"), "{told}");
+        let message = format!("{:#}", store.link_existing(&file("content"), &two).unwrap_err());
+        assert!(message.ends_with(".lock`: it is a symbolic link, expected a regular file"), "{message}");
         // A link with the name of a pull's lock.
         symlink(victim.join("keys"), two.join(PULL_LOCK)).unwrap();
         assert!(store.remove("two").is_err());

@@ -102,7 +102,7 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
         match found.map(|found| found.len()) {
             Some(found) if found == file.bytes => {}
             Some(found) => {
-                state = State::Damaged(format!("`{}` is {found} bytes, not {}", file.path, file.bytes));
+                state = State::Damaged(format!("`{}` is {found} bytes, expected {}", file.path, file.bytes));
             }
             None => state = State::Absent,
         }

@@ -24,8 +24,8 @@ pub(super) struct Retired {
 
 impl Retired {
     pub(super) fn new(old: &Registry, new: &Registry) -> Self {
-        let is_kept = |model: &Arc<Model>| new.versions().any(|kept| Arc::ptr_eq(kept.model, model));
-        let gone = old.versions().map(|version| version.model).filter(|model| !is_kept(model));
+        let is_shared = |model: &Arc<Model>| new.versions().any(|version| Arc::ptr_eq(version.model, model));
+        let gone = old.versions().map(|version| version.model).filter(|model| !is_shared(model));
         Retired { models: gone.cloned().collect() }
     }
 
@@ -67,9 +67,7 @@ pub(super) fn unload(registry: Registry, old: Arc<Registry>) {
 
 fn settle(registry: &Registry) {
     if let Err(error) = registry.restore_memory() {
-        warn!(
-            "requests keep the smaller share of memory that they had while two versions were there: {error:#}"
-        );
+        warn!("cannot restore the request memory budget after a reload: {error:#}");
     }
 }
 
@@ -83,7 +81,9 @@ async fn alone<T>(shared: Arc<T>) -> T {
             Err(others) => shared = others,
         }
         if Instant::now() > due {
-            warn!("requests hold what is served no more; it stays in memory until they end");
+            warn!(
+                "requests in flight still use the previous configuration; it stays in memory until they end"
+            );
             due += LONG;
         }
         sleep(LOOK).await;

@@ -123,9 +123,7 @@ async fn one(loaded: &LoadedComponent, request: &Request, test: &ComponentTest) 
     match loaded.component.world() {
         World::Moderator => {
             if test.label.is_some() {
-                bail!(
-                    "`label` is what a classifier answers, and this is a moderator; expected `flagged` or `scores`"
-                );
+                bail!("`label` is for classifiers, and this is a moderator; expected `flagged` or `scores`");
             }
             let parts: Vec<_> =
                 test.input.clone().map(Part::Text).into_iter().chain(image.map(Part::Image)).collect();
@@ -134,14 +132,16 @@ async fn one(loaded: &LoadedComponent, request: &Request, test: &ComponentTest) 
         }
         World::Classifier => {
             if test.input.is_some() || test.flagged.is_some() || !test.scores.is_empty() {
-                bail!("this is a classifier, which has only `image` and `label`");
+                bail!("this is a classifier; expected only `image` and `label`");
             }
             let image = image.context("`image` is missing")?;
             let labels = patient(request, || loaded.component.classify(request, &image, 1)).await?;
             named(test, &labels)
         }
-        World::Predictor => bail!("a predictor has no tests but those of its models' cards"),
-        World::Handler => bail!("a handler has no tests: what it would be asked, it might act upon"),
+        World::Predictor => bail!("a predictor is tested by its models' cards only; remove this test"),
+        World::Handler => {
+            bail!("a handler has no tests, because its requests may have side effects; remove this test")
+        }
     }
 }
 
@@ -185,7 +185,7 @@ fn named(test: &ComponentTest, labels: &[Label]) -> anyhow::Result<()> {
     match labels.first() {
         Some(label) if label.name == *expected => Ok(()),
         Some(label) => bail!("the label is `{}`, expected `{expected}`", label.name),
-        None => bail!("there is no label, expected `{expected}`"),
+        None => bail!("no label was returned, expected `{expected}`"),
     }
 }
 

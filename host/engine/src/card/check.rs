@@ -207,9 +207,9 @@ fn self_test(card: &Card, test: &SelfTest) -> Result<(), String> {
             return Err(format!("input `{name}` is not in the card's `inputs`"));
         }
         for input in &card.inputs {
-            let given = test.inputs.get(&input.name);
-            let given = given.ok_or_else(|| format!("input `{}` is missing", input.name))?;
-            given.tensor(&input.name, Some(input))?;
+            let value = test.inputs.get(&input.name);
+            let value = value.ok_or_else(|| format!("input `{}` is missing", input.name))?;
+            value.tensor(&input.name, Some(input))?;
         }
         let known = |name: &str| card.outputs.iter().any(|output| output.name == name);
         if let Some(name) = test.outputs.keys().find(|name| !known(name)) {

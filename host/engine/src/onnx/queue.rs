@@ -238,9 +238,9 @@ mod tests {
     #[test]
     fn free_session_is_exclusive_and_yields_to_queue() {
         let queue = Queue::new(8, one_session());
-        let held = queue.take_idle();
-        assert!(held.is_some() && queue.take_idle().is_none());
-        drop(held);
+        let session = queue.take_idle();
+        assert!(session.is_some() && queue.take_idle().is_none());
+        drop(session);
         assert!(queue.take_idle().is_some());
         let _answers = fill(&queue, &[(Some(1), &[1, 1])]);
         assert!(queue.take_idle().is_none());

@@ -38,14 +38,14 @@ impl Tensor {
 /// Returns the header, up to the data of the first tensor.
 pub(super) fn write(tensors: &[Tensor], file_type: u32) -> anyhow::Result<Vec<u8>> {
     let replaced = ["general.name", "general.file_type"];
-    let kept: Vec<_> =
+    let written: Vec<_> =
         entries(VOCABULARY)?.into_iter().filter(|entry| !replaced.contains(&entry.0)).collect();
     let mut out = Vec::with_capacity(VOCABULARY.len() + 100 * tensors.len());
     out.extend(b"GGUF");
     out.extend(3_u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
-    out.extend((kept.len() as u64 + 4).to_le_bytes());
-    for (_, bytes) in kept {
+    out.extend((written.len() as u64 + 4).to_le_bytes());
+    for (_, bytes) in written {
         out.extend(bytes);
     }
     string(&mut out, "general.name");

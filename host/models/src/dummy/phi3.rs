@@ -106,7 +106,7 @@ pub fn phi3(path: &Path, mix: Mix, seed: u64) -> anyhow::Result<Written> {
         disk::check_replaceable(&folder, &place)?;
         folder.remove_all(&partial)?;
         let file = folder.create_file(&partial, 0o666)?;
-        let kept = file.try_clone()?;
+        let handle = file.try_clone()?;
         let bar = ProgressBar::new(total).with_prefix(name.to_string());
         if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {eta}") {
             bar.set_style(style);
@@ -115,7 +115,7 @@ pub fn phi3(path: &Path, mix: Mix, seed: u64) -> anyhow::Result<Written> {
         out.write_all(&header)?;
         weights(&tensors, seed, &mut out)?;
         out.flush()?;
-        kept.sync_all()?;
+        handle.sync_all()?;
         folder.rename(&partial, &folder, &place)?;
         bar.finish_and_clear();
         let sha256 = out.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

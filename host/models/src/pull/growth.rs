@@ -22,16 +22,16 @@ const SLOWEST_BYTES: u64 = 16 << 10;
 pub(super) struct Growth {
     file: File,
     bytes: u64,
-    most: u64,
+    max_bytes: u64,
     looked_at: u64,
 }
 
 impl Growth {
-    /// Truncates `file` to its first `bytes` bytes, from which it may grow to `most` bytes.
-    pub(super) fn new(mut file: File, bytes: u64, most: u64) -> io::Result<Self> {
+    /// Truncates `file` to its first `bytes` bytes, from which it may grow to `max_bytes` bytes.
+    pub(super) fn new(mut file: File, bytes: u64, max_bytes: u64) -> io::Result<Self> {
         file.set_len(bytes)?;
         file.seek(SeekFrom::Start(bytes))?;
-        Ok(Growth { file, bytes, most, looked_at: bytes })
+        Ok(Growth { file, bytes, max_bytes, looked_at: bytes })
     }
 
     pub(super) fn file(&self) -> &File {
@@ -48,7 +48,7 @@ impl Growth {
 
     /// Bytes that may still be written.
     pub(super) fn room(&self) -> u64 {
-        self.most - self.bytes
+        self.max_bytes - self.bytes
     }
 
     /// Truncates the file to zero bytes.
@@ -63,7 +63,7 @@ impl Growth {
 impl Write for Growth {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() as u64 > self.room() {
-            let message = format!("more comes than the {} bytes that are expected", self.most);
+            let message = format!("received more than the expected {} bytes", self.max_bytes);
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
         if self.bytes - self.looked_at >= LOOK_BYTES {
@@ -86,7 +86,7 @@ pub(super) fn enough(free: u64) -> io::Result<()> {
         return Ok(());
     }
     let message = format!(
-        "the disk has {} free, and {} stay free; make room, then pull again to go on",
+        "the disk has {} free, and {} must stay free; free some space, then pull again to resume",
         HumanBytes(free),
         HumanBytes(RESERVE_BYTES)
     );
@@ -112,7 +112,9 @@ impl Pace {
         if now.duration_since(self.since) >= self.silence {
             match self.bytes {
                 0 => bail!("{}", silent(self.silence)),
-                few @ ..SLOWEST_BYTES => bail!("only {few} bytes came in {} seconds", self.silence.as_secs()),
+                few @ ..SLOWEST_BYTES => {
+                    bail!("received only {few} bytes in {} seconds", self.silence.as_secs())
+                }
                 _ => *self = Pace::new(self.silence, now),
             }
         }
@@ -121,7 +123,7 @@ impl Pace {
 }
 
 pub(super) fn silent(silence: Duration) -> String {
-    format!("nothing came for {} seconds", silence.as_secs())
+    format!("received no data for {} seconds", silence.as_secs())
 }
 
 #[cfg(test)]
@@ -134,7 +136,7 @@ mod tests {
         let mut growth = Growth::new(tempfile::tempfile().unwrap(), 0, 10).unwrap();
         growth.write_all(b"12345678").unwrap();
         let error = growth.write_all(b"90-").unwrap_err();
-        assert_eq!(error.to_string(), "more comes than the 10 bytes that are expected");
+        assert_eq!(error.to_string(), "received more than the expected 10 bytes");
         assert_eq!(growth.file().metadata().unwrap().len(), 8);
         growth.write_all(b"90").unwrap();
         assert_eq!(growth.room(), 0);
@@ -157,9 +159,9 @@ mod tests {
         for minute in 1..5 {
             pace.came(SLOWEST_BYTES, start + SILENCE * minute).unwrap();
         }
-        let told = pace.came(1, start + SILENCE * 5).unwrap_err().to_string();
-        assert_eq!(told, "only 1 bytes came in 60 seconds");
+        let message = pace.came(1, start + SILENCE * 5).unwrap_err().to_string();
+        assert_eq!(message, "received only 1 bytes in 60 seconds");
         let mut pace = Pace::new(SILENCE, start);
-        assert_eq!(pace.came(0, start + SILENCE).unwrap_err().to_string(), "nothing came for 60 seconds");
+        assert_eq!(pace.came(0, start + SILENCE).unwrap_err().to_string(), "received no data for 60 seconds");
     }
 }

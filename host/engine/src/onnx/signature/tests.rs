@@ -145,10 +145,10 @@ fn varying_axes_are_bounded() {
         (r#"["H", "W"]"#, "", &[126, 1_024], Some(together.to_owned())),
         (r#"["N", { name = "T", max = 1024 }]"#, batch, &[126, 1_024], None),
     ];
-    for (shape, batch, given, expected) in cases {
-        let tensor = Tensor::from_slice(given, &vec![0_u8; given.iter().product()]).unwrap();
+    for (shape, batch, inputs, expected) in cases {
+        let tensor = Tensor::from_slice(inputs, &vec![0_u8; inputs.iter().product()]).unwrap();
         let found = signature(shape, batch).arrange(vec![("x".to_owned(), tensor)]).err();
-        assert_eq!(found, expected.map(|wrong| format!("input `x`: {wrong}")), "{shape} {given:?}");
+        assert_eq!(found, expected.map(|wrong| format!("input `x`: {wrong}")), "{shape} {inputs:?}");
     }
 }
 
@@ -173,8 +173,8 @@ fn inputs_must_match_card() {
         (vec![("b".to_owned(), a(&[1]).1)], "input `b` is f32 (1), expected i64 (N)".to_owned()),
         (vec![long], format!("unknown input `{}… (2000 bytes)`, expected `b`, `a`", "ä".repeat(112))),
     ];
-    for (given, expected) in cases {
-        assert_eq!(signature.arrange(given).unwrap_err(), expected);
+    for (inputs, expected) in cases {
+        assert_eq!(signature.arrange(inputs).unwrap_err(), expected);
     }
 
     let arranged = signature.arrange(vec![a(&[3, 2]), b(3)]).unwrap();
