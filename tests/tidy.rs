@@ -2,22 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
+use infer_tidy::limit_table::{self, FixedLimit};
 use infer_tidy::modules::Modules;
 use infer_tidy::rust_source::RustSource;
-use infer_tidy::{links, prose};
+use infer_tidy::{links, names, prose};
 
 /// Maximum lines of a Rust file.
 const MAX_LINES: usize = 400;
 
 /// Longer files, with the reason for each.
-const LONG_FILES: [(&str, &str); 6] = [
-    ("host/control/src/metrics.rs", "one registry of all metrics; to be split by subject"),
-    ("host/models/src/pull/client.rs", "the isolated pip client with its tests; to be split"),
-    ("host/models/src/store.rs", "files by content with their tests; to be split"),
+const LONG_FILES: [(&str, &str); 2] = [
     ("host/server/src/routes/chat/request.rs", "every member of OpenAI's two requests in one reader"),
     ("tests/leases.rs", "one scenario for each thing that a request holds"),
-    ("tests/pull.rs", "one hostile hub or index for each rule of `infer pull`"),
 ];
+
+/// Folders that do not follow the rules about names and limits yet.
+const PENDING: [&str; 2] = ["host/config/", "host/server/"];
+
+/// Files with texts for models, which are data and not messages.
+const TEXTS: [&str; 3] =
+    ["benches/language.rs", "guest-models/moderate/src/examples.rs", "host/bench/src/work.rs"];
+
+/// The generated table of limits.
+const LIMITS: &str = "docs/LIMITS.md";
 
 /// Crates of the host from the bottom up. Each may depend only on those before it.
 const LAYERS: [&str; 9] =
@@ -146,6 +153,76 @@ fn comments_are_plain_english() {
     assert_none(&problems);
 }
 
+/// Rust files whose names and strings are checked: not the rules themselves, which list the words.
+fn named_files() -> impl Iterator<Item = (String, RustSource)> {
+    let is_checked = |name: &String| {
+        !name.starts_with("tests/tidy") && !PENDING.iter().any(|folder| name.starts_with(folder))
+    };
+    files("rs").into_iter().filter(is_checked).map(|name| {
+        let source = RustSource::parse(&read(&name));
+        (name, source)
+    })
+}
+
+#[test]
+fn identifiers_and_strings_are_plain_english() {
+    let mut problems = Vec::new();
+    for (name, source) in named_files() {
+        let mut found = names::in_identifiers(&source);
+        if !TEXTS.contains(&name.as_str()) {
+            found.extend(names::in_strings(&source));
+        }
+        problems.extend(found.into_iter().map(|problem| format!("{name}:{problem}")));
+    }
+    assert_none(&problems);
+}
+
+#[test]
+fn test_names_have_at_most_eight_words() {
+    let mut problems = Vec::new();
+    for (name, source) in named_files() {
+        problems.extend(names::long_tests(&source).into_iter().map(|problem| format!("{name}:{problem}")));
+    }
+    assert_none(&problems);
+}
+
+#[test]
+fn limits_are_declared_in_one_file() {
+    let mut problems = Vec::new();
+    for (name, source) in named_files() {
+        let is_host = name.starts_with("host/cli/") || name.starts_with("host/") && name.contains("/src/");
+        if is_host && !name.ends_with("/limits.rs") {
+            problems.extend(names::limits(&source).into_iter().map(|problem| format!("{name}:{problem}")));
+        }
+    }
+    for (name, text) in limit_files() {
+        for limit in FixedLimit::read(&text).iter().filter(|limit| limit.doc.is_empty()) {
+            problems.push(format!("{name}: document `{}`: the unit, and what it protects", limit.name));
+        }
+    }
+    assert_none(&problems);
+}
+
+/// Crates of the host with a `limits.rs`, in the order of [`LAYERS`], and its text.
+fn limit_files() -> Vec<(String, String)> {
+    let crates = LAYERS.iter().map(|name| if *name == "infer" { "cli" } else { name });
+    let found = crates.filter_map(|name| {
+        let folder = if name == "cli" { "host/cli".to_owned() } else { format!("host/{name}/src") };
+        let text = std::fs::read_to_string(root().join(folder).join("limits.rs")).ok()?;
+        Some((name.to_owned(), text))
+    });
+    found.collect()
+}
+
+#[test]
+fn table_of_limits_is_current() {
+    let table = limit_table::document(&limit_files());
+    if std::env::var_os("INFER_TIDY_WRITE").is_some() {
+        std::fs::write(root().join(LIMITS), &table).expect("the table is written");
+    }
+    assert!(read(LIMITS) == table, "{LIMITS} is out of date; run `make limits`");
+}
+
 #[test]
 fn comments_and_markdown_fit_the_columns() {
     let mut problems = Vec::new();
@@ -154,7 +231,8 @@ fn comments_and_markdown_fit_the_columns() {
         let comments = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
         problems.extend(prose::too_wide(comments).map(|problem| format!("{name}:{problem}")));
     }
-    for name in files("md") {
+    // The rows of a generated table are as long as they are.
+    for name in files("md").into_iter().filter(|name| name != LIMITS) {
         let text = read(&name);
         problems.extend(prose::too_wide(text.lines().enumerate()).map(|problem| format!("{name}:{problem}")));
     }
@@ -176,6 +254,20 @@ fn each_rule_finds_a_breach() {
     assert_eq!(prose::problems(" Whether it is ready.").count(), 1);
     assert_eq!(prose::problems(" What the client was told.").count(), 2);
     assert_eq!(prose::problems(" Returns true if it is ready.").count(), 0);
+    let source = RustSource::parse("fn told() {}\nstruct AsksForKey;\nlet kept = \"nobody told me\";\n");
+    assert_eq!(names::in_identifiers(&source).len(), 2);
+    assert_eq!(names::in_strings(&source).len(), 2);
+    let tests = "#[test]\nfn a_b_c_d_e_f_g_h() {}\n#[tokio::test]\nasync fn a_b_c_d_e_f_g_h_i() {}\n";
+    assert_eq!(names::long_tests(&RustSource::parse(tests)).len(), 1);
+    let constants = "pub(crate) const MAX_BYTES: u64 = 1;\nconst MIN_AGE: u64 = 1;\nconst MAX: u64 = 1;\n";
+    assert_eq!(names::limits(&RustSource::parse(constants)).len(), 2);
+    let limits = "/// Maximum size\n/// of a file.\nconst MAX_FILE_BYTES: u64 = 64 << 20;\n\n\
+                  pub const MAX_ITEMS: Limit = Limit::new(2 * MAX_FILE_BYTES, \"items\");\n";
+    assert_eq!(FixedLimit::read(limits).iter().filter(|limit| limit.doc.is_empty()).count(), 1);
+    let table = limit_table::document(&[("a".to_owned(), limits.to_owned())]);
+    assert!(table.contains("| `MAX_FILE_BYTES` | 64 MiB | bytes | Maximum size of a file. |"), "{table}");
+    assert!(table.contains("| `MAX_ITEMS` | 134,217,728 | items |"), "{table}");
+
     let wide = "x".repeat(prose::MAX_COLUMNS + 1);
     assert_eq!(prose::too_wide([(0, wide.as_str())].into_iter()).count(), 1);
     assert_eq!(prose::too_wide([(0, &wide[1..])].into_iter()).count(), 0);

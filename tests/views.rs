@@ -115,7 +115,7 @@ async fn cut_animation_is_judged_in_part() {
 }
 
 #[tokio::test]
-async fn damaged_jpeg_asks_for_review() {
+async fn damaged_jpeg_needs_review() {
     let server = Server::builtin().await;
     let good = photo("coffee.jpg");
     let (action, _, gap) = judge(&server, std::slice::from_ref(&good)).await;

@@ -15,7 +15,6 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::panic;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use lines::{Bounded, Json};
@@ -25,9 +24,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use crate::cli::LogFormat;
-
-/// Time limit at exit for writing the remaining lines.
-const FLUSH: Duration = Duration::from_secs(2);
+use crate::limits::MAX_FLUSH_TIME;
 
 /// The queue of this process, after `init`.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -84,7 +81,7 @@ pub(crate) fn last(line: Option<&dyn Display>) {
             if let Some(line) = line {
                 queue.push(format!("{line}\n").as_bytes());
             }
-            queue.flush(FLUSH);
+            queue.flush(MAX_FLUSH_TIME);
         }
         (None, Some(line)) => {
             // Standard error is the last resort: a failure cannot be reported.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 mod cli;
 mod commands;
+mod limits;
 mod logging;
 mod printed;
 

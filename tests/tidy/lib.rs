@@ -1,6 +1,9 @@
-//! Readers of Rust sources, module graphs, prose and links, for the rules in tests/tidy.rs.
+//! Readers of Rust sources, module graphs, names, limits, prose and links, for the rules in
+//! tests/tidy.rs.
 
+pub mod limit_table;
 pub mod links;
 pub mod modules;
+pub mod names;
 pub mod prose;
 pub mod rust_source;

@@ -4,16 +4,10 @@
 pub const MAX_COLUMNS: usize = 100;
 
 /// Words that the project does not use, and what it says instead.
-const WORDS: [(&str, &str); 9] = [
+pub(crate) const WORDS: [(&str, &str); 3] = [
     ("told", "reported, logged or documented"),
-    ("whose's", "of which"),
     ("nobody", "no client, no request"),
     ("whoever", "any client"),
-    ("thereof", "of it"),
-    ("whence", "from which"),
-    ("hitherto", "before"),
-    ("amidst", "among"),
-    ("betwixt", "between"),
 ];
 
 /// First words that do not open a documentation line.
@@ -21,19 +15,22 @@ const OPENINGS: [&str; 7] = ["What", "Whether", "How", "Who", "Where", "Why", "W
 
 /// The problems of one comment line, given without its slashes.
 pub fn problems(text: &str) -> impl Iterator<Item = String> {
-    let words: Vec<&str> =
-        text.split(|character: char| !character.is_alphanumeric() && character != '\'').collect();
-    let first = words.iter().find(|word| !word.is_empty()).copied().unwrap_or_default();
+    let first = split(text).find(|word| !word.is_empty()).unwrap_or_default();
     // Openings count for sentences that begin a line: continuation lines begin in lower case.
     let opening = OPENINGS
         .contains(&first)
         .then(|| format!("begins with `{first}`; begin with a noun phrase or a verb in the third person"));
-    let used: Vec<_> = WORDS
-        .iter()
-        .filter(|(word, _)| words.iter().any(|found| found.eq_ignore_ascii_case(word)))
-        .map(|(word, instead)| format!("says `{word}`; say {instead}"))
-        .collect();
-    opening.into_iter().chain(used)
+    opening.into_iter().chain(words(text))
+}
+
+/// The words of `text` that the project does not use.
+pub fn words(text: &str) -> impl Iterator<Item = String> {
+    let used = WORDS.iter().filter(|(word, _)| split(text).any(|found| found.eq_ignore_ascii_case(word)));
+    used.map(|(word, instead)| format!("says `{word}`; say {instead}"))
+}
+
+fn split(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|character: char| !character.is_alphanumeric() && character != '\'')
 }
 
 /// Lines that are wider than [`MAX_COLUMNS`], with their numbers.

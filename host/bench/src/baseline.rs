@@ -8,8 +8,7 @@ use anyhow::{Context as _, ensure};
 use infer_engine::files;
 use serde_json::Value;
 
-/// Maximum size of a report file, in bytes.
-const MAX_BYTES: u64 = 16 << 20;
+use crate::limits::MAX_REPORT_BYTES;
 
 /// Metrics of a row.
 const ROW: [&str; 14] = [
@@ -181,7 +180,7 @@ fn figures(report: &Value, metric: &str) -> Vec<(String, f64)> {
 /// If the file cannot be read or is not a report.
 pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
     let name = path.display();
-    let text = files::read_to_string(path, MAX_BYTES);
+    let text = files::read_to_string(path, MAX_REPORT_BYTES);
     let text = text.with_context(|| format!("cannot read the baseline `{name}`"))?;
     let report: Value = serde_json::from_str(&text)
         .with_context(|| format!("the baseline `{name}` is not a report of `infer bench -o json`"))?;

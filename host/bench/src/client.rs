@@ -12,8 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
-/// Maximum size of a response body, in bytes: a report of some thousand labels.
-const MAX_BYTES: usize = 8 << 20;
+use crate::limits::MAX_RESPONSE_BYTES;
 
 /// A client for one path of one server.
 pub(super) struct Client {
@@ -137,7 +136,7 @@ impl Client {
         response: hyper::Response<hyper::body::Incoming>,
     ) -> Result<(hyper::StatusCode, Bytes), String> {
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
+        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
         let body = body.map_err(|error| format!("the response was interrupted: {error}"))?.to_bytes();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok((status, body))

@@ -11,15 +11,9 @@ use serde_json::Value;
 
 use crate::args::BenchTask;
 use crate::item::{Example, Item, Label};
+use crate::limits::{MAX_DATASET_BYTES, MAX_DATASET_LINES, MAX_LINE_BYTES};
 use crate::random::Random;
 use crate::work;
-
-/// Maximum length of a line, in bytes.
-const LINE_BYTES: u64 = 1 << 20;
-/// Maximum number of lines.
-const MAX_LINES: usize = 1_000_000;
-/// Maximum memory for the inputs, images included.
-const MAX_BYTES: usize = 1 << 30;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,13 +46,13 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
         line.clear();
         let bytes = reader
             .by_ref()
-            .take(LINE_BYTES)
+            .take(MAX_LINE_BYTES)
             .read_line(&mut line)
             .with_context(|| format!("{name}:{number}: not a line of UTF-8 text"))?;
         if bytes == 0 {
             break;
         }
-        ensure!((bytes as u64) < LINE_BYTES, "{name}:{number}: longer than {LINE_BYTES} bytes");
+        ensure!((bytes as u64) < MAX_LINE_BYTES, "{name}:{number}: longer than {MAX_LINE_BYTES} bytes");
         if line.trim().is_empty() {
             continue;
         }
@@ -66,8 +60,8 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
         bytes_read += bytes + if let Item::Image(image) = &example.item { image.len() } else { 0 };
         examples.push(example);
         ensure!(
-            examples.len() <= MAX_LINES && bytes_read <= MAX_BYTES,
-            "{name}:{number}: more than {MAX_LINES} lines or {MAX_BYTES} bytes; split it"
+            examples.len() <= MAX_DATASET_LINES && bytes_read <= MAX_DATASET_BYTES,
+            "{name}:{number}: more than {MAX_DATASET_LINES} lines or {MAX_DATASET_BYTES} bytes; split it"
         );
     }
     ensure!(!examples.is_empty(), "the dataset `{name}` is empty; expected one JSON object a line");
@@ -83,7 +77,7 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
     let Line { text, image, prompt, messages, choices, label, category, .. } = serde_json::from_str(line)?;
     let image = image.map(|image| -> anyhow::Result<Item> {
         let place = dataset.parent().unwrap_or(Path::new("")).join(image);
-        let bytes = files::read(&place, MAX_BYTES as u64);
+        let bytes = files::read(&place, MAX_DATASET_BYTES as u64);
         let bytes = bytes.with_context(|| format!("cannot read `{}`", place.display()))?;
         Ok(Item::Image(Arc::from(bytes)))
     });
@@ -186,6 +180,6 @@ mod tests {
             let Err(error) = read_text(text, task) else { panic!("{text} is taken") };
             assert!(format!("{error:#}").contains(words), "{text}: {error:#}");
         }
-        assert!(read_text(&"x".repeat(LINE_BYTES as usize + 1), Moderate).is_err());
+        assert!(read_text(&"x".repeat(MAX_LINE_BYTES as usize + 1), Moderate).is_err());
     }
 }

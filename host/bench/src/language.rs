@@ -14,6 +14,7 @@ use infer_engine::{Answer, Finish, LanguageModel, Output, Params, Prompt, Reques
 
 use crate::args::PrefixCache;
 use crate::figures::{TokenRate, Verdict};
+use crate::limits::MAX_LANGUAGE_REQUEST_TIME;
 use crate::path::{COMPONENT, Path, Through};
 use crate::random::Random;
 use crate::stats;
@@ -25,9 +26,6 @@ const PREFILL: [usize; 2] = [128, 512];
 
 /// Tokens to decode.
 const DECODE: usize = 32;
-
-/// Time limit of one run; a machine that needs longer for 512 tokens gets an error.
-const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Time budget and maximum number of repeats.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +164,7 @@ async fn run(
     };
     let mut session = Session::new(&Arc::from(format!("bench {:016x}", random.next())));
     let began = Instant::now();
-    let answer = model.run(&mut session, request, None, began + DEADLINE).await;
+    let answer = model.run(&mut session, request, None, began + MAX_LANGUAGE_REQUEST_TIME).await;
     let took = began.elapsed();
     Ok((answer.with_context(|| format!("a prompt of {prompt} tokens, an answer of {max_tokens}"))?, took))
 }

@@ -11,6 +11,7 @@
 //! - `stats`: from calls to metrics; `quality`: accuracy; `advice`: warnings about reliability
 //! - `language`: prefill, decode, and the time to a verdict; `cold`: cost of a start; `machine`:
 //!   the hardware
+//! - `limits`: the fixed limits of inputs and results
 //! - `report`, `print`, `plot`: output; `baseline`: conditions that fail a run
 
 mod advice;
@@ -23,6 +24,7 @@ mod dataset;
 mod figures;
 mod item;
 mod language;
+mod limits;
 mod load;
 mod machine;
 mod path;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use infer_control::registry::LoadedComponent;
 use infer_engine::{Answer, Model, Output, Request, Session, Tensor};
@@ -13,12 +13,10 @@ use crate::answer::{self, Reply};
 use crate::args::{BenchTask, PrefixCache};
 use crate::client::Client;
 use crate::item::Item;
+use crate::limits::MAX_REQUEST_TIME;
 use crate::stats::Stages;
 use crate::work;
 use crate::work::Work;
-
-/// Time limit of a request, after which it counts as an error.
-pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Component name of the measured requests in the engine. The prefix cache is per component.
 pub(super) const COMPONENT: &str = "bench";
@@ -119,13 +117,13 @@ impl Path {
         }
     }
 
-    /// Sends `request` and waits for the answer, at most [`DEADLINE`].
+    /// Sends `request` and waits for the answer, at most [`MAX_REQUEST_TIME`].
     ///
     /// # Errors
     ///
     /// A one-line message if the request fails.
     pub(super) async fn ask(&self, request: Prepared) -> Result<Reply, String> {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + MAX_REQUEST_TIME;
         match request {
             Prepared::Language { model, request, mut session } => {
                 let language = model.language().ok_or("the model is not a language model")?;

@@ -9,14 +9,7 @@ use infer_engine::text::excerpt;
 use infer_sandbox::Usage;
 use serde::Serialize;
 
-/// Maximum number of distinct errors; further ones are counted under the last.
-const ERROR_KINDS: usize = 16;
-
-/// Maximum length of a stored error, in bytes.
-const ERROR_BYTES: usize = 200;
-
-/// Longer times are recorded as an hour.
-const MAX_NS: u64 = 3_600_000_000_000;
+use crate::limits::{MAX_ERROR_BYTES, MAX_ERROR_KINDS, MAX_LATENCY_NS};
 
 /// Times of one call besides its latency. `None` if the path lacks the stage or does not report it.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +64,7 @@ impl Times {
 
     fn record(&mut self, time: Duration) {
         // The value is clamped and the histogram resizes itself, so recording cannot fail.
-        let _ = self.0.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(MAX_NS));
+        let _ = self.0.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(MAX_LATENCY_NS));
     }
 
     /// The percentile `percent`, in milliseconds; 0 if there are no values.
@@ -125,8 +118,8 @@ impl Tally {
 
     /// Records `count` failed calls with the same reason.
     pub(super) fn failed(&mut self, why: &str, count: u64) {
-        let why = excerpt(why, ERROR_BYTES);
-        let known = self.errors.contains_key(&*why) || self.errors.len() < ERROR_KINDS - 1;
+        let why = excerpt(why, MAX_ERROR_BYTES);
+        let known = self.errors.contains_key(&*why) || self.errors.len() < MAX_ERROR_KINDS - 1;
         *self.errors.entry(if known { &*why } else { "other errors" }.to_owned()).or_default() += count;
     }
 
@@ -351,7 +344,7 @@ mod tests {
     fn kinds_of_errors_are_bounded() {
         let mut tally = Tally::new(None);
         (0..100).for_each(|index| tally.failed(&format!("é{index}{}", "é".repeat(1000)), 1));
-        assert_eq!(tally.errors.len(), ERROR_KINDS);
+        assert_eq!(tally.errors.len(), MAX_ERROR_KINDS);
         assert_eq!(tally.worst_error(), Some(("other errors", 100)));
     }
 }

@@ -21,7 +21,8 @@ use tokio::sync::oneshot;
 
 use crate::args::{Bench, BenchTask, PrefixCache, Server, Target};
 use crate::client::Client;
-use crate::path::{COMPONENT, DEADLINE, Through};
+use crate::limits::MAX_REQUEST_TIME;
+use crate::path::{COMPONENT, Through};
 use crate::report::Subject as Facts;
 use crate::work;
 
@@ -62,9 +63,9 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     let began = Instant::now();
     let max = arguments.concurrency.iter().copied().max().unwrap_or(1);
     config.sandbox.instances = config.sandbox.instances.max(max);
-    config.server.deadline = DEADLINE;
+    config.server.deadline = MAX_REQUEST_TIME;
     // A benchmark measures speed, so requests are not rejected for their time in the queue.
-    config.server.queue_time = DEADLINE;
+    config.server.queue_time = MAX_REQUEST_TIME;
     config.server.rate_per_ip = None;
     config.server.body_memory_bytes = usize::MAX;
     config.server.connections.most_per_ip = usize::MAX;
@@ -249,7 +250,7 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
         models: [(alias.to_owned(), name.to_owned())].into(),
         settings,
         // A measured model may be slower than the default limits permit.
-        limits: Limits { compute_time: DEADLINE, ..Limits::default() },
+        limits: Limits { compute_time: MAX_REQUEST_TIME, ..Limits::default() },
         http: HttpOptions::default(),
         tests: Vec::new(),
     }

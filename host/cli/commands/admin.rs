@@ -22,15 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cli::Admin;
-
-/// Time limit of a reload: a large model is hashed, loaded and self-tested before the answer.
-const PATIENCE: Duration = Duration::from_secs(3_600);
-
-/// Time limit of a query for the server's state.
-const SHORT: Duration = Duration::from_secs(10);
-
-/// Maximum size of a response, in bytes: every key of a large configuration.
-const LONGEST: usize = 16 << 20;
+use crate::limits::{MAX_QUERY_TIME, MAX_RELOAD_TIME, MAX_RESPONSE_BYTES};
 
 pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -> anyhow::Result<()> {
     let report = serve_changes(address(config, arguments)?)?;
@@ -49,24 +41,24 @@ pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -
 
 /// True if something listens at `address`.
 pub(super) fn is_there(address: SocketAddr) -> bool {
-    std::net::TcpStream::connect_timeout(&address, SHORT).is_ok()
+    std::net::TcpStream::connect_timeout(&address, MAX_QUERY_TIME).is_ok()
 }
 
 /// Reloads the configuration of the server at `address`.
 pub(super) fn serve_changes(address: SocketAddr) -> anyhow::Result<Report> {
-    block_on(ask(address, Method::POST, RELOAD, PATIENCE))?
+    block_on(ask(address, Method::POST, RELOAD, MAX_RELOAD_TIME))?
 }
 
 /// The running server's comparison of its models with their next versions.
 pub(super) fn versions(config: &Config, arguments: &Admin) -> anyhow::Result<Vec<Versions>> {
     let address = address(config, arguments)?;
-    block_on(ask(address, Method::GET, VERSIONS, SHORT))?
+    block_on(ask(address, Method::GET, VERSIONS, MAX_QUERY_TIME))?
 }
 
 /// The running server's resolved configuration.
 pub(super) fn state(config: &Config, arguments: &Admin) -> anyhow::Result<Resolved> {
     let address = address(config, arguments)?;
-    block_on(ask(address, Method::GET, STATE, SHORT))?
+    block_on(ask(address, Method::GET, STATE, MAX_QUERY_TIME))?
 }
 
 fn address(config: &Config, arguments: &Admin) -> anyhow::Result<SocketAddr> {
@@ -95,7 +87,7 @@ async fn ask<T: DeserializeOwned>(
         let request = Request::builder().method(method).uri(path).header(HOST, address.to_string());
         let response = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("the response was interrupted: {error}"))?.to_bytes();
         if !status.is_success() {
             let answer: Value = serde_json::from_slice(&body).unwrap_or_default();

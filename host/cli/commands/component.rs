@@ -9,6 +9,8 @@ use infer_config::Config;
 use infer_control::registry::Registry;
 use infer_engine::files;
 
+use crate::limits::MAX_IMAGE_BYTES;
+
 /// Loads the chosen component and its models.
 pub(super) fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<Registry> {
     if let Some(name) = name {
@@ -22,9 +24,6 @@ pub(super) fn request(registry: &Registry) -> infer_sandbox::Request {
     infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + registry.config.server.deadline)
 }
 
-/// Maximum size of an image file.
-const MAX_BYTES: u64 = 1 << 30;
-
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    files::read(path, MAX_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
+    files::read(path, MAX_IMAGE_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
 }

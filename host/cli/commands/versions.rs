@@ -16,9 +16,7 @@ use infer_models::disk;
 
 use super::{admin, lock};
 use crate::cli::{Admin, Diff, Format, Turn};
-
-/// Number of examples printed; `-o json` prints all that the server stores.
-const SHOWN: usize = 8;
+use crate::limits::MAX_PRINTED_EXAMPLES;
 
 pub(super) fn diff(config: &Config, arguments: &Diff, out: &mut impl Write) -> anyhow::Result<()> {
     let mut versions = admin::versions(config, &arguments.server)?;
@@ -85,7 +83,7 @@ fn one(versions: &Versions, out: &mut impl Write) -> anyhow::Result<()> {
             )?;
             writeln!(out, "               {failed} failed, {skipped} skipped")?;
             writeln!(out, "  difference   at most {largest_difference:.6}; {tolerance} is tolerated")?;
-            for example in examples.iter().rev().take(SHOWN) {
+            for example in examples.iter().rev().take(MAX_PRINTED_EXAMPLES) {
                 let difference =
                     example.difference.map_or("another kind".to_owned(), |max| format!("{max:.6}"));
                 writeln!(out, "  example      {}  {difference}", example.input_hash)?;

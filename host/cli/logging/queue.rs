@@ -11,9 +11,7 @@ use infer_control::metrics::DROPPED_LOG_LINES;
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Maximum number of queued lines, and of their bytes.
-const LINES: usize = 16_384;
-const BYTES: usize = 4 << 20;
+use crate::limits::{MAX_QUEUED_BYTES, MAX_QUEUED_LINES};
 
 /// Maximum bytes per write when several lines wait.
 const BATCH: usize = 32 << 10;
@@ -40,7 +38,7 @@ impl Queue {
     }
 
     fn with(out: impl Write + Send + 'static, dropped: &'static AtomicU64) -> io::Result<Queue> {
-        let (lines, waiting) = sync_channel(LINES);
+        let (lines, waiting) = sync_channel(MAX_QUEUED_LINES);
         let bytes = Arc::<AtomicUsize>::default();
         let pending = bytes.clone();
         thread::Builder::new()
@@ -52,7 +50,7 @@ impl Queue {
     /// Queues one or more whole lines, or counts them as dropped if the queue is full.
     pub(super) fn push(&self, lines: &[u8]) {
         let pending = self.bytes.fetch_add(lines.len(), Ordering::AcqRel);
-        if pending + lines.len() > BYTES || self.lines.try_send(lines.into()).is_err() {
+        if pending + lines.len() > MAX_QUEUED_BYTES || self.lines.try_send(lines.into()).is_err() {
             self.bytes.fetch_sub(lines.len(), Ordering::AcqRel);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -154,14 +152,14 @@ mod tests {
         let dropped = &*Box::leak(Box::<AtomicU64>::default());
         let queue = Queue::with(Stuck(Some(stuck), taken), dropped).unwrap();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
-        let pushed = 3 * BYTES / line.len();
+        let pushed = 3 * MAX_QUEUED_BYTES / line.len();
         for _ in 0..pushed {
             queue.push(&line);
         }
-        assert!(queue.bytes.load(Ordering::Relaxed) <= BYTES, "the queue is bounded");
+        assert!(queue.bytes.load(Ordering::Relaxed) <= MAX_QUEUED_BYTES, "the queue is bounded");
         queue.flush(Duration::from_millis(5));
         let lost = dropped.load(Ordering::Relaxed) as usize;
-        assert!(lost >= pushed - BYTES / line.len() - 1 && lost < pushed, "{lost} of {pushed}");
+        assert!(lost >= pushed - MAX_QUEUED_BYTES / line.len() - 1 && lost < pushed, "{lost} of {pushed}");
         drop(free);
         queue.flush(Duration::from_secs(60));
         drop(queue);
@@ -175,7 +173,7 @@ mod tests {
         let (taken, _written) = channel();
         let dropped = &*Box::leak(Box::<AtomicU64>::default());
         let queue = Queue::with(Stuck(Some(stuck), taken), dropped).unwrap();
-        for _ in 0..2 * LINES {
+        for _ in 0..2 * MAX_QUEUED_LINES {
             queue.push(b"\n");
         }
         // The thread may hold up to a batch of them.

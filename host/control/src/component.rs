@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use infer_engine::{Axis, Model, files};
 use infer_models::builtin;
 use infer_models::source::Source;
 use sha2::{Digest as _, Sha256};
+
+use crate::limits::MAX_COMPONENT;
 
 /// Returns the bytes of a component, from the program itself or from a file.
 ///
@@ -22,19 +24,15 @@ pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'stati
             let read = || format!("component `{name}`: cannot read `{}`", path.display());
             let file = files::open(path).with_context(read)?;
             let bytes = file.metadata().with_context(read)?.len();
-            if bytes > MAX_COMPONENT_BYTES {
-                anyhow::bail!(
-                    "component `{name}`: `{}` is {bytes} bytes, expected at most {MAX_COMPONENT_BYTES}: a component contains its code and vocabulary; the host loads the models",
-                    path.display()
-                );
-            }
-            files::read_opened(file, MAX_COMPONENT_BYTES).with_context(read)?.into()
+            let subject = format!("component `{name}`: `{}`", path.display());
+            let checked = MAX_COMPONENT.check(subject, usize::try_from(bytes).unwrap_or(usize::MAX));
+            checked.map_err(|error| {
+                anyhow!("{error}: a component contains its code and vocabulary; the host loads the models")
+            })?;
+            files::read_opened(file, MAX_COMPONENT.max() as u64).with_context(read)?.into()
         }
     })
 }
-
-/// Limit on a component file: the compiler takes many times a component's size.
-const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
 /// SHA-256 of a component's bytes, in 64 hexadecimal digits.
 pub fn component_hash(bytes: &[u8]) -> String {

@@ -9,9 +9,11 @@
 //! - `versions`: compares a model with its next version
 //! - `plan`: predicts the memory that a configuration needs
 //! - `metrics`: the counters behind `/metrics`
+//! - `limits`: the fixed limits of components and self-tests
 //! - `reclaim`: returns freed memory to the system
 
 pub mod component;
+mod limits;
 pub mod live;
 pub mod loader;
 pub mod metrics;

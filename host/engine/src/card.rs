@@ -17,7 +17,6 @@ mod tensors;
 mod tests;
 
 pub use axis::Axis;
-pub(crate) use axis::{DEFAULT_MAX, DEFAULT_MAX_PRODUCT, MAX_ROWS};
 pub(crate) use check::labels as check_labels;
 pub use download::{Download, Hub, PipPackages};
 pub(crate) use file::CARD;

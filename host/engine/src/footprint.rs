@@ -7,10 +7,11 @@ mod need;
 
 use std::path::Path;
 
-use crate::card::{Axis, Card, DEFAULT_MAX, DEFAULT_MAX_PRODUCT, Format, InputSpec, MAX_ROWS};
+use crate::card::{Axis, Card, Format, InputSpec};
 use crate::dtype::DType;
 use crate::language::footprint;
 use crate::language::gguf::Gguf;
+use crate::limits::{MAX_AXES_PRODUCT, MAX_AXIS_WITHOUT_LIMIT, MAX_ROWS};
 use crate::model::{Capacity, LoadError, ModelOptions};
 use crate::runtime::Runtime;
 use crate::weights::{Bytes, CardError};
@@ -128,11 +129,11 @@ fn elements(card: &Card, input: &InputSpec, rows: usize, size: usize) -> u64 {
             }
             Axis::Dynamic { max, .. } => {
                 is_bounded &= max.is_some();
-                varying = varying.saturating_mul(size.min(max.unwrap_or(DEFAULT_MAX)) as u64);
+                varying = varying.saturating_mul(size.min(max.unwrap_or(MAX_AXIS_WITHOUT_LIMIT)) as u64);
             }
         }
     }
-    let max_product = if is_bounded { u64::MAX } else { DEFAULT_MAX_PRODUCT as u64 };
+    let max_product = if is_bounded { u64::MAX } else { MAX_AXES_PRODUCT as u64 };
     fixed.saturating_mul(varying.min(max_product))
 }
 

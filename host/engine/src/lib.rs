@@ -9,6 +9,7 @@
 //!
 //! Each module imports only modules of earlier lines.
 //!
+//! - `limits`: the fixed limits of files, models and requests
 //! - `dtype`, `tensor`: the seven element types, and arrays of them
 //! - `text`: untrusted text, bounded and escaped for messages
 //! - `files`: files and folders that others may write, opened without following links or blocking
@@ -32,6 +33,7 @@ mod footprint;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod language;
+pub mod limits;
 mod model;
 mod onnx;
 mod runtime;
@@ -51,9 +53,10 @@ pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, TokenLogprob,
     TokenUsage,
 };
+pub use limits::MAX_SHADOW_BYTES;
 pub use model::{
-    Capacity, Comparison, Context, Example, GgufSummary, LoadError, MAX_SHADOW_BYTES, Model, ModelOptions,
-    Reply, RunError, SelfTestError, Shadow, Stats, Weights,
+    Capacity, Comparison, Context, Example, GgufSummary, LoadError, Model, ModelOptions, Reply, RunError,
+    SelfTestError, Shadow, Stats, Weights,
 };
 pub use runtime::{Onnxruntime, Runtime, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};

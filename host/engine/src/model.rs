@@ -21,7 +21,6 @@ pub use loaded::{Context, Model, Shadow};
 pub use options::{Capacity, ModelOptions};
 pub use reply::Reply;
 pub use self_test::SelfTestError;
-pub use shadow::MAX_SHADOW_BYTES;
 pub(crate) use stats::Counters;
 pub use stats::Stats;
 pub use usage::TokenUsage;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::dtype::{DType, Element};
+use crate::limits::MAX_AXES;
 
 // `wasi:nn` defines tensor data as little-endian, and elements are reinterpreted in place.
 const _: () =
@@ -23,7 +24,7 @@ pub struct Tensor {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
     /// The tensor has too many axes.
-    #[error("{found} axes, expected at most {}", Tensor::MAX_AXES)]
+    #[error("{found} axes, expected at most {MAX_AXES}")]
     Axes {
         /// Number of axes.
         found: usize,
@@ -57,18 +58,14 @@ pub enum TensorError {
 }
 
 impl Tensor {
-    /// Maximum number of axes. Error messages contain the shape, and a caller could send millions
-    /// of axes.
-    pub const MAX_AXES: usize = 8;
-
     /// Creates a tensor from `data`, row-major and little-endian.
     ///
     /// # Errors
     ///
     /// When the length of `data` does not match `shape` and `dtype`, when their product overflows,
-    /// or when there are more than [`MAX_AXES`](Self::MAX_AXES) axes.
+    /// or when there are more than [`MAX_AXES`] axes.
     pub fn new(dtype: DType, shape: Vec<usize>, data: Vec<u8>) -> Result<Self, TensorError> {
-        if shape.len() > Self::MAX_AXES {
+        if shape.len() > MAX_AXES {
             return Err(TensorError::Axes { found: shape.len() });
         }
         let Some(expected) = size_bytes(dtype, &shape) else { return Err(TensorError::Overflow { shape }) };
@@ -138,9 +135,9 @@ pub(crate) fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
 /// Shape as shown in messages: `(1, 3, 224, 224)`. A shape with too many axes is cut and ends with
 /// their number.
 pub(crate) fn shape_text<T: ToString>(shape: &[T]) -> String {
-    let axes: Vec<_> = shape.iter().take(Tensor::MAX_AXES).map(ToString::to_string).collect();
+    let axes: Vec<_> = shape.iter().take(MAX_AXES).map(ToString::to_string).collect();
     match shape.len() {
-        few if few <= Tensor::MAX_AXES => format!("({})", axes.join(", ")),
+        few if few <= MAX_AXES => format!("({})", axes.join(", ")),
         many => format!("({}, … {many} axes)", axes.join(", ")),
     }
 }

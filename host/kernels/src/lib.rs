@@ -13,6 +13,7 @@
 //!   their product (`product`)
 //! - [`AttentionShape`], [`attention`], [`Rope`], [`rope_and_store`]: attention over KV blocks of
 //!   [`BLOCK_TOKENS`] tokens
+//! - `limits`: the fixed limits
 //! - [`rms_norm`]: normalisation of rows
 //! - `simd`: the instruction sets, one file each, chosen at run time ([`instruction_set`])
 //!
@@ -25,6 +26,7 @@ mod activations;
 mod attention;
 mod buffer;
 mod dequantize;
+mod limits;
 mod matrix;
 mod norm;
 mod pack;

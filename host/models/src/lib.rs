@@ -8,11 +8,13 @@
 //! - `weights`: loads and verifies the weights of a source
 //! - `pull`: fetches a model's file; `store`: files by their content; `disk`: free space and atomic
 //!   writes
+//! - `limits`: the fixed limits of pulls
 //! - `dummy`: writes GGUF files with random weights
 
 pub mod builtin;
 pub mod disk;
 pub mod dummy;
+mod limits;
 pub mod pull;
 pub mod source;
 pub mod store;

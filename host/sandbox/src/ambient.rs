@@ -5,11 +5,8 @@ use infer_engine::text::excerpt;
 use crate::bindings::infer::guest::log::{self, Level};
 use crate::bindings::infer::guest::{notes, types};
 use crate::bindings::wasi::config::store;
+use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES};
 use crate::state::State;
-
-/// Maximum number of notes of one call, and bytes of each.
-const MAX_NOTES: usize = 4;
-const MAX_NOTE_BYTES: usize = 256;
 
 impl store::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {

@@ -4,23 +4,14 @@ use std::collections::BTreeSet;
 
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 
+use crate::limits::{MAX_CATEGORIES, MAX_CATEGORY_BYTES, MAX_TEXT};
 use crate::types::{CategoryScore, Fault, Gap, Kinds, Label, Verdict};
-
-/// Maximum number of entries in each list of a verdict. OpenAI's API has 13 categories.
-const MAX_CATEGORIES: usize = 64;
-/// Maximum length of a category's name, in bytes.
-const MAX_CATEGORY_BYTES: usize = 64;
-/// Maximum length of a label's name or of a sentence to the caller, in bytes.
-const MAX_TEXT_BYTES: usize = 512;
 
 /// Checks a verdict against the rules of `wit/infer.wit`.
 pub(crate) fn check_verdict(verdict: &Verdict) -> Result<(), String> {
     let Verdict { scores, gaps, .. } = verdict;
-    for (list, length) in [("scores", scores.len()), ("gaps", gaps.len())] {
-        if length > MAX_CATEGORIES {
-            return Err(format!("{length} {list}, expected at most {MAX_CATEGORIES}"));
-        }
-    }
+    MAX_CATEGORIES.check("`scores`", scores.len())?;
+    MAX_CATEGORIES.check("`gaps`", gaps.len())?;
     let mut names = BTreeSet::new();
     for CategoryScore { category, score, applied, .. } in scores {
         check_category(category)?;
@@ -55,9 +46,9 @@ pub(crate) fn check_labels(labels: &[Label], top: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// The fault with its texts cut to [`MAX_TEXT_BYTES`] and escaped to one line.
+/// The fault with its texts cut to [`MAX_TEXT`] and escaped to one line.
 pub(crate) fn presentable(fault: Fault) -> Fault {
-    let cut = |text: String| excerpt(&text, MAX_TEXT_BYTES).into_owned();
+    let cut = |text: String| excerpt(&text, MAX_TEXT.max()).into_owned();
     match fault {
         Fault::InvalidInput(text) => Fault::InvalidInput(cut(text)),
         Fault::UnsupportedMedia(text) => Fault::UnsupportedMedia(cut(text)),
@@ -83,9 +74,7 @@ fn check_category(name: &str) -> Result<(), String> {
 }
 
 fn check_text(what: &str, text: &str) -> Result<(), String> {
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(format!("{what} has {} bytes, expected at most {MAX_TEXT_BYTES}", text.len()));
-    }
+    MAX_TEXT.check(what, text.len())?;
     if text.contains(char::is_control) {
         return Err(format!("{what} contains control characters"));
     }
@@ -127,7 +116,7 @@ mod tests {
             (vec![score("Hate\n", 0.5, text)], vec![], "invalid category name `Hate\\n`"),
             (vec![], vec![gap("", "why")], "invalid category name ``"),
             (vec![], vec![gap("hate", &"x".repeat(1000))], "a gap's reason has 1000 bytes"),
-            (vec![], vec![gap("hate", "why"); 1000], "1000 gaps, expected at most 64"),
+            (vec![], vec![gap("hate", "why"); 1000], "`gaps` has 1000 entries, expected at most 64"),
         ];
         for (scores, gaps, words) in cases {
             let verdict = Verdict { flagged: false, scores, gaps };
@@ -152,6 +141,6 @@ mod tests {
     fn fault_text_is_one_short_line() {
         let Fault::TooLarge(text) = presentable(Fault::TooLarge("a\nb".repeat(1000))) else { unreachable!() };
         assert!(text.starts_with("a\\nba\\nb") && text.ends_with("… (3000 bytes)"), "{text}");
-        assert!(text.len() <= MAX_TEXT_BYTES, "{text}");
+        assert!(text.len() <= MAX_TEXT.max(), "{text}");
     }
 }

@@ -34,6 +34,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::interruptible;
+use crate::limits::{MAX_CACHE_ENTRIES, MAX_MACHINE_CODE_BYTES};
 
 const MAGIC: &[u8; 16] = b"infer compiled 2";
 
@@ -41,12 +42,6 @@ const TAG_BYTES: usize = 32;
 
 /// Magic, tag and both hashes.
 const HEADER_BYTES: usize = MAGIC.len() + TAG_BYTES + 32 + 32;
-
-/// Maximum size of an entry that is read. Machine code is a few times the size of its component.
-const MAX_BYTES: u64 = 512 << 20;
-
-/// Maximum number of entries; the newest stay.
-const MAX_ENTRIES: usize = 64;
 
 /// Lock file of writers. It stays in the folder, empty.
 const LOCK: &str = ".lock";
@@ -108,7 +103,7 @@ impl<'f> Entry<'f> {
             Err(error) => return Err(format!("cannot be opened, because of its folder: {error}")),
         };
         // Read, not mapped: later changes of the file cannot affect verified bytes.
-        let bytes = match folder.read(&self.name, MAX_BYTES) {
+        let bytes = match folder.read(&self.name, MAX_MACHINE_CODE_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if absent(&error) => return Ok(None),
             Err(error) => return Err(format!("cannot be read: {error}")),
@@ -193,7 +188,7 @@ fn remove_old(folder: &Folder, keep: &str) -> io::Result<()> {
         }
     }
     entries.sort();
-    let surplus = (entries.len() + 1).saturating_sub(MAX_ENTRIES);
+    let surplus = (entries.len() + 1).saturating_sub(MAX_CACHE_ENTRIES);
     for (_, name) in entries.drain(..surplus.min(entries.len())) {
         let _ = folder.remove_file(name);
     }

@@ -7,7 +7,7 @@ use infer_engine::text::excerpt;
 use tracing::{debug, error, info, warn};
 
 use crate::bindings::infer::guest::log::Level;
-use crate::limits::Limits;
+use crate::guest_limits::Limits;
 
 /// Log of one instance.
 #[derive(Debug)]

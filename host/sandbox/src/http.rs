@@ -42,6 +42,7 @@ use crate::bindings;
 use crate::bindings::infer::guest::log::Level;
 use crate::error::Cause;
 use crate::guest_log::GuestLog;
+use crate::limits::{MAX_BODY_WRITE_BYTES, MAX_BUFFERED_WRITES, MAX_FIELDS_BYTES, MAX_RANDOM_BYTES};
 use crate::state::{Grants, State};
 
 pub use options::{ClockKind, HttpOptions};
@@ -54,21 +55,8 @@ pub(crate) const EXPORT: &str = "wasi:http/incoming-handler@0.2.";
 pub(crate) const GRANTED: [&str; 6] =
     ["wasi:http/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:filesystem/"];
 
-/// Maximum size of one write to a body, in bytes.
-const WRITE_BYTES: usize = 64 << 10;
-
-/// Number of buffered writes of an answer, beyond the one in flight: an answer of a few pieces does
-/// not keep its instance until a slow client has received it.
-const WRITES: usize = 4;
-
 /// Maximum size of the part of an answer that waits outside of the guest for the client, in bytes.
-pub const UNSENT_BYTES: usize = (WRITES + 1) * WRITE_BYTES;
-
-/// Maximum number of random bytes of one call.
-const RANDOM_BYTES: u64 = 64 << 10;
-
-/// Maximum size of one list of header fields, in bytes.
-const FIELD_BYTES: usize = 32 << 10;
+pub const UNSENT_BYTES: usize = (MAX_BUFFERED_WRITES + 1) * MAX_BODY_WRITE_BYTES;
 
 /// Data of the store of an HTTP component.
 pub(crate) struct Http {
@@ -117,7 +105,7 @@ impl Http {
     pub(crate) fn new(state: State) -> Self {
         let HttpOptions { outbound: _, clock, random_seed } = &state.grants.http;
         let mut wasi = WasiCtx::builder();
-        wasi.max_random_size(RANDOM_BYTES)
+        wasi.max_random_size(MAX_RANDOM_BYTES)
             .stdout(stdio::Lines::new(state.guest_log.clone(), Level::Info))
             .stderr(stdio::Lines::new(state.guest_log.clone(), Level::Warn));
         if *clock == ClockKind::Frozen {
@@ -130,7 +118,7 @@ impl Http {
                 .insecure_random_seed(u128::from(seed));
         }
         let mut http = WasiHttpCtx::new();
-        http.set_field_size_limit(FIELD_BYTES);
+        http.set_field_size_limit(MAX_FIELDS_BYTES);
         let (grants, guest_log) = (state.grants.clone(), state.guest_log.clone());
         let hooks = Hooks { left: grants.limits.outbound_requests, grants, guest_log };
         Http { wasi: wasi.build(), http, hooks, state }
@@ -310,11 +298,11 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        WRITE_BYTES
+        MAX_BODY_WRITE_BYTES
     }
 
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        WRITES
+        MAX_BUFFERED_WRITES
     }
 }
 

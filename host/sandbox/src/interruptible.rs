@@ -22,11 +22,10 @@ mod tests;
 
 use binary::{COMPONENT, MODULE, PREAMBLE, push_section, sections};
 
+use crate::limits::MAX_MODULE_DEPTH;
+
 /// Version of these changes, which cached machine code must match.
 pub(crate) const VERSION: u8 = 1;
-
-/// Maximum nesting of components and modules.
-const MAX_NESTED: usize = 64;
 
 /// Sections of a component that contain binaries.
 const CORE_MODULE_SECTION: u8 = 1;
@@ -42,8 +41,8 @@ pub(crate) fn interruptible(binary: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 fn nested(binary: &[u8], depth: usize) -> Result<Vec<u8>, String> {
-    if depth > MAX_NESTED {
-        return Err(format!("components are nested more than {MAX_NESTED} deep"));
+    if depth > MAX_MODULE_DEPTH {
+        return Err(format!("components are nested more than {MAX_MODULE_DEPTH} deep"));
     }
     match binary.first_chunk::<PREAMBLE>() {
         Some(MODULE) => module::interruptible(binary).map_err(|error| error.to_string()),

@@ -18,8 +18,8 @@
 //! - `answer`: validation of guests' answers
 //! - `state`: state and usage of one instance
 //! - `nn`: the wasi:nn host; `ambient`: settings and the log; `guest_log`: a guest's lines in it
-//! - `clock`: guest time; `limits`: budgets of an instance; `memory`: memory of all requests;
-//!   `error`: errors
+//! - `clock`: guest time; `guest_limits`: budgets of an instance; `limits`: the fixed limits
+//! - `memory`: memory of all requests; `error`: errors
 //! - `turns`: scheduling of guests where there are more than processors; `ticker`: interrupts them
 //! - `expectation`: memory that a call is expected to take
 //! - `bindings`: generated from `wit/`, with the host's types for resources; `types`: the generated
@@ -34,6 +34,7 @@ mod compiled;
 mod component;
 mod error;
 mod expectation;
+mod guest_limits;
 mod guest_log;
 mod http;
 mod interruptible;
@@ -53,8 +54,8 @@ pub use call::{Outcome, Request, RequestUsage, Usage};
 pub use compiled::CachedCode;
 pub use component::Component;
 pub use error::{CallError, Cause, LoadError, PoolError};
+pub use guest_limits::Limits;
 pub use http::{Body, ClockKind, HttpOptions, OutboundHost, UNSENT_BYTES};
-pub use limits::Limits;
 pub use load::ComponentOptions;
 pub use memory::{Exhausted, INSTANCE_BYTES, RequestMemory, Reservation};
 pub use sandbox::{Sandbox, SandboxOptions};

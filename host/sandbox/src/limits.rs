@@ -1,48 +1,57 @@
-//! Budgets of one guest instance.
+//! Fixed limits of guests and their answers. The limits that a component configures are in
+//! [`guest_limits`](crate::guest_limits).
 
-use std::time::Duration;
+use infer_engine::limits::Limit;
 
-/// Budgets of one guest instance, which lives for one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Maximum number of instances of this component at a time; `None` for all of the pool.
-    pub instances: Option<usize>,
-    /// Linear memory, in bytes. The default fits the decoded pixels of a 16-megapixel photo twice.
-    pub memory_bytes: usize,
-    /// Elements of each table. Guests compiled from Rust use some hundreds, fixed at build time.
-    pub table_elements: usize,
-    /// Live resource handles: tensors, graphs, contexts and errors together.
-    pub handles: usize,
-    /// Tensors that the host holds for the guest at a time, in bytes; also the maximum that one
-    /// host call may copy.
-    pub tensor_bytes: usize,
-    /// Processor time, with instantiation, without waiting for models.
-    pub guest_time: Duration,
-    /// Time in models, with waiting in their queues.
-    pub compute_time: Duration,
-    /// Maximum number of log lines; further lines are dropped.
-    pub log_lines: usize,
-    /// Maximum number of requests that an HTTP component may send.
-    pub outbound_requests: usize,
-}
+// Answers.
 
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            instances: None,
-            memory_bytes: 128 << 20,
-            table_elements: 10_000,
-            handles: 256,
-            tensor_bytes: 32 << 20,
-            guest_time: Duration::from_millis(1_000),
-            compute_time: Duration::from_millis(5_000),
-            log_lines: 32,
-            outbound_requests: 16,
-        }
-    }
-}
+/// Maximum number of entries in each list of a verdict; OpenAI's API has 13 categories. Bounds the
+/// size of a response.
+pub(crate) const MAX_CATEGORIES: Limit = Limit::new(64, "entries");
 
-impl Limits {
-    /// Maximum length of a log line, in bytes; longer lines are cut.
-    pub const LOG_LINE_BYTES: usize = 1024;
-}
+/// Maximum length of a category's name, in bytes. Bounds labels and response headers.
+pub(crate) const MAX_CATEGORY_BYTES: usize = 64;
+
+/// Maximum length of a label's name or of a sentence to the caller, in bytes. Bounds the size of a
+/// response.
+pub(crate) const MAX_TEXT: Limit = Limit::new(512, "bytes");
+
+/// Maximum number of notes of one call; further ones are dropped. Bounds the size of a response.
+pub(crate) const MAX_NOTES: usize = 4;
+
+/// Maximum length of a note, in bytes; a longer one is cut. Bounds the size of a response.
+pub(crate) const MAX_NOTE_BYTES: usize = 256;
+
+/// Maximum length of a guest's log line, in bytes; longer lines are cut. Protects the log from
+/// floods.
+pub(crate) const MAX_LOG_LINE_BYTES: usize = 1024;
+
+// HTTP components.
+
+/// Maximum size of one write to a body, in bytes. Bounds the memory outside of the guest.
+pub(crate) const MAX_BODY_WRITE_BYTES: usize = 64 << 10;
+
+/// Maximum number of buffered writes of an answer, beyond the one in flight: an answer of a few
+/// pieces does not occupy its instance until a slow client has received it.
+pub(crate) const MAX_BUFFERED_WRITES: usize = 4;
+
+/// Maximum number of random bytes of one call. Bounds the time of a host call.
+pub(crate) const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
+/// Maximum size of one list of header fields, in bytes. Bounds the memory of the host.
+pub(crate) const MAX_FIELDS_BYTES: usize = 32 << 10;
+
+/// Maximum size of one write to standard output or error, in bytes. Bounds the memory of the host.
+pub(crate) const MAX_STDIO_WRITE_BYTES: usize = 4096;
+
+// Compilation.
+
+/// Maximum nesting of components and modules in a file. Bounds recursion.
+pub(crate) const MAX_MODULE_DEPTH: usize = 64;
+
+/// Maximum size of a cache entry that is read, in bytes; machine code is a few times the size of
+/// its component. Protects memory from a wrong file.
+pub(crate) const MAX_MACHINE_CODE_BYTES: u64 = 512 << 20;
+
+/// Maximum number of cache entries; the newest stay. Bounds the size of the cache folder.
+pub(crate) const MAX_CACHE_ENTRIES: usize = 64;

@@ -16,9 +16,9 @@ use crate::compiled::{CachedCode, Entry};
 use crate::component::{Component, Linked};
 use crate::error::LoadError;
 use crate::expectation::Expectations;
+use crate::guest_limits::Limits;
 use crate::http::{self, HttpOptions};
 use crate::interruptible::interruptible;
-use crate::limits::Limits;
 use crate::sandbox::Sandbox;
 use crate::state::{Grants, State};
 

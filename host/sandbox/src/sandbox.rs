@@ -11,8 +11,8 @@ use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig, Strategy};
 
 use crate::bindings;
 use crate::error::PoolError;
+use crate::guest_limits::Limits;
 use crate::http::{self, Http};
-use crate::limits::Limits;
 use crate::memory::RequestMemory;
 use crate::state::State;
 use crate::ticker::Ticker;

@@ -10,9 +10,9 @@ use wasmtime::component::ResourceTable;
 
 use crate::clock::Clock;
 use crate::error::Cause;
+use crate::guest_limits::Limits;
 use crate::guest_log::GuestLog;
 use crate::http::HttpOptions;
-use crate::limits::Limits;
 use crate::memory::{INSTANCE_BYTES, Reservation};
 
 /// Grants of a component, shared by all of its instances.

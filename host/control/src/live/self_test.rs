@@ -13,16 +13,11 @@ use infer_sandbox::types::{Fault, Label, Part, Verdict};
 use infer_sandbox::{CallError, Outcome, Request, World};
 use tokio::time::sleep;
 
+use crate::limits::{MAX_SELF_TEST_TIME, MAX_TEST_IMAGE_BYTES};
 use crate::registry::{LoadedComponent, Registry};
-
-/// Time limit for all tests of one model or component.
-const TIME: Duration = Duration::from_secs(60);
 
 /// Pause before a test is repeated that found the server busy.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// Maximum size of a test's image, in bytes.
-const LONGEST: u64 = 32 << 20;
 
 /// Input for a moderator without tests; any answer passes.
 const TEXT: &str = "Hello there.";
@@ -50,7 +45,7 @@ pub async fn run(registry: &Registry, old: Option<&Registry>) -> anyhow::Result<
     for version in registry.versions() {
         let served = old.is_some_and(|old| old.versions().any(|old| Arc::ptr_eq(old.model, version.model)));
         if !served {
-            let asked = version.model.self_test(Instant::now() + TIME).await;
+            let asked = version.model.self_test(Instant::now() + MAX_SELF_TEST_TIME).await;
             tested.models += asked.with_context(|| version.config.at.to_string())?;
         }
     }
@@ -81,7 +76,7 @@ pub async fn run(registry: &Registry, old: Option<&Registry>) -> anyhow::Result<
 }
 
 async fn component(loaded: &LoadedComponent, tests: &[ComponentTest]) -> anyhow::Result<usize> {
-    let request = Request::new(Arc::from("self-test"), Instant::now() + TIME);
+    let request = Request::new(Arc::from("self-test"), Instant::now() + MAX_SELF_TEST_TIME);
     if tests.is_empty() {
         return unasked(loaded, &request).await;
     }
@@ -192,8 +187,7 @@ fn named(test: &ComponentTest, labels: &[Label]) -> anyhow::Result<()> {
 fn read(image: &TestImage) -> anyhow::Result<Vec<u8>> {
     match image {
         TestImage::Data(url) => data_url::decode(url).context("`image`"),
-        TestImage::Path(path) => {
-            files::read(path, LONGEST).with_context(|| format!("cannot read `{}`", path.display()))
-        }
+        TestImage::Path(path) => files::read(path, MAX_TEST_IMAGE_BYTES)
+            .with_context(|| format!("cannot read `{}`", path.display())),
     }
 }

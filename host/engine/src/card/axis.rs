@@ -5,17 +5,6 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-/// Maximum number of rows on the batch axis of one job. A running computation cannot be
-/// interrupted, so this bounds the time for which one caller occupies a session, and its memory
-/// there.
-pub(crate) const MAX_ROWS: usize = 128;
-
-/// Maximum size of any other varying axis if the card has no `max`.
-pub(crate) const DEFAULT_MAX: usize = 1_024;
-
-/// Maximum product of the varying axes of one input if one of them has no `max` in the card.
-pub(crate) const DEFAULT_MAX_PRODUCT: usize = 65_536;
-
 /// An axis of a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Axis {

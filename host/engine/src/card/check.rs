@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::axis::{Axis, MAX_ROWS};
+use super::axis::Axis;
 use super::file::Role;
 use super::image::one_of;
 use super::schema::{Card, Format, Task};
 use super::self_test::{Expected, SelfTest};
-
-/// Maximum number of self-tests. They run before each change of the served models.
-const MAX_TESTS: usize = 32;
+use crate::limits::{MAX_CARD_TESTS, MAX_ROWS};
 
 /// Checks a card whose labels are in the file `labels`.
 ///
@@ -176,9 +174,7 @@ fn listed(card: &Card, key: &str, name: &str, role: Role) -> Result<(), String> 
 ///
 /// A message about the first inconsistency.
 fn tests(card: &Card) -> Result<(), String> {
-    if card.tests.len() > MAX_TESTS {
-        return Err(format!("`tests` has {} entries, expected at most {MAX_TESTS}", card.tests.len()));
-    }
+    MAX_CARD_TESTS.check("`tests`", card.tests.len())?;
     for (index, test) in card.tests.iter().enumerate() {
         self_test(card, test).map_err(|message| format!("`tests[{index}]`: {message}"))?;
     }

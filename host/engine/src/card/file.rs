@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use crate::limits::{MAX_FILE_NAME_BYTES, MAX_REJECTED_VALUE_BYTES};
 use crate::text::{excerpt, has_controls};
 use crate::weights::{CardError, ExpectedFile};
 
@@ -80,15 +81,8 @@ impl fmt::Display for Role {
 /// File name of a card.
 pub(crate) const CARD: &str = "card.toml";
 
-/// Maximum bytes of a file name on common file systems.
-const MAX_NAME_BYTES: usize = 255;
-
 /// Names of files that the program reads or writes beside a model. A pull would replace them.
 const RESERVED: [&str; 3] = [CARD, "infer.toml", "infer.lock"];
-
-/// Maximum bytes of a rejected value in a message. Lines of messages are cut, and the reason
-/// follows the value.
-const SHOWN_BYTES: usize = 64;
 
 /// Parses a file name that cannot leave the card's folder, and is not reserved.
 fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -99,14 +93,14 @@ fn plain_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     } else if is_reserved || name.starts_with('.') {
         "is a reserved file name; expected one that does not start with `.`, and is not `card.toml`, \
          `infer.toml` or `infer.lock`"
-    } else if name.len() > MAX_NAME_BYTES {
+    } else if name.len() > MAX_FILE_NAME_BYTES {
         "is too long for a file name, expected at most 255 bytes"
     } else if has_controls(&name) {
         "has control characters, expected a file name without them"
     } else {
         return Ok(name);
     };
-    Err(D::Error::custom(format!("`{}` {reason}", excerpt(&name, SHOWN_BYTES))))
+    Err(D::Error::custom(format!("`{}` {reason}", excerpt(&name, MAX_REJECTED_VALUE_BYTES))))
 }
 
 /// Parses a SHA-256 as tools print it.
@@ -115,7 +109,7 @@ fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     if digits.len() != 64 || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(D::Error::custom(format!(
             "`{}` is not a sha256, expected 64 lower-case hexadecimal digits",
-            excerpt(&digits, SHOWN_BYTES)
+            excerpt(&digits, MAX_REJECTED_VALUE_BYTES)
         )));
     }
     Ok(digits)

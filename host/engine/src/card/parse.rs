@@ -11,11 +11,9 @@ use super::file::{CARD, CardFile};
 use super::schema::{Card, Format, Task};
 use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
+use crate::limits::MAX_CARD_BYTES;
 use crate::text::{QUOTE_BYTES, excerpt};
 use crate::weights::{CardError, Links, Opened};
-
-/// Maximum bytes of a card. A large card consists mostly of numbers of self-tests.
-const MAX_CARD_BYTES: u64 = 64 << 20;
 
 /// Keys of the file. Unlike in [`Card`], `labels` is the name of a file.
 #[derive(Deserialize)]

@@ -1,8 +1,7 @@
 //! Python requirements of the form `name==version`, with a name by PEP 508 and a version by PEP
 //! 440. Extras, markers, wildcards, paths and URLs are rejected.
 
-/// Maximum bytes of a requirement.
-const MAX_BYTES: usize = 200;
+use crate::limits::MAX_REQUIREMENT_BYTES;
 
 /// A Python package in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +32,8 @@ impl Requirement {
     /// A message about the part that violates its specification.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = "expected `name==version`";
-        if text.len() > MAX_BYTES {
-            return Err(format!("is longer than {MAX_BYTES} bytes, {expected}"));
+        if text.len() > MAX_REQUIREMENT_BYTES {
+            return Err(format!("is longer than {MAX_REQUIREMENT_BYTES} bytes, {expected}"));
         }
         let (name, version) = text.split_once("==").ok_or_else(|| expected.to_owned())?;
         let name = normalised(name).ok_or_else(|| {

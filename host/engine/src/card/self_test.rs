@@ -8,11 +8,9 @@ use super::axis::Axis;
 use super::image::ImageSpec;
 use super::tensors::InputSpec;
 use crate::dtype::DType;
+use crate::limits::MAX_TEST_VALUES;
 use crate::tensor::Tensor;
 use crate::text::{QUOTE_BYTES, excerpt};
-
-/// Maximum number of values of one input of a test.
-const MAX_VALUES: usize = 1 << 24;
 
 /// A self-test: inputs and expected outputs.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -76,7 +74,7 @@ impl TestInput {
         let size = |axis: &Axis| if let Axis::Fixed(size) = axis { *size } else { 1 };
         let shape: Vec<usize> = axes.iter().map(size).collect();
         let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
-        let elements = elements.filter(|&elements| elements <= MAX_VALUES);
+        let elements = elements.filter(|&elements| elements <= MAX_TEST_VALUES);
         let elements = elements.ok_or_else(|| format!("input `{name}` is too large for a test"))?;
         let made = match (self, spec) {
             (TestInput::Text(text), None) => Tensor::new(DType::U8, vec![text.len()], text.clone().into()),

@@ -8,9 +8,7 @@ use rustix::io::Errno;
 
 use super::folder::Folder;
 use super::name::plain;
-
-/// Maximum nesting of folders that are removed together. The program nests less deeply.
-const MAX_LEVELS: usize = 32;
+use crate::limits::MAX_REMOVED_LEVELS;
 
 impl Folder {
     /// Removes the file, link or folder `name` with its content, if it exists.
@@ -19,7 +17,7 @@ impl Folder {
     ///
     /// When something cannot be removed, or folders are nested too deeply.
     pub fn remove_all(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        self.remove_levels(plain(name.as_ref())?, MAX_LEVELS)
+        self.remove_levels(plain(name.as_ref())?, MAX_REMOVED_LEVELS)
     }
 
     fn remove_levels(&self, name: &OsStr, levels: usize) -> io::Result<()> {

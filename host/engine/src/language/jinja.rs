@@ -46,8 +46,7 @@ use budget::Budget;
 use interpreter::Interpreter;
 use syntax::Block;
 
-/// Maximum bytes of a source. Templates of models have up to 20 kB.
-const MAX_SOURCE: usize = 1 << 20;
+use crate::limits::MAX_TEMPLATE;
 
 /// A parsed template.
 pub(super) struct Program {
@@ -61,10 +60,9 @@ impl Program {
     ///
     /// If it is not a template, or is nested too deeply.
     pub(super) fn parse(source: &str) -> Result<Self, Error> {
-        if source.len() > MAX_SOURCE {
-            let message = format!("{} bytes, expected at most {MAX_SOURCE}", source.len());
-            return Err(Error { line: 1, cause: Cause::Failed(message) });
-        }
+        MAX_TEMPLATE
+            .check("the source", source.len())
+            .map_err(|message| Error { line: 1, cause: Cause::Failed(message) })?;
         Ok(Program { body: parser::parse(source)? })
     }
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::job::Work;
-use super::request::{MAX_CHOICE_TOKENS, Message, Params, Prompt, Request};
+use super::request::{Message, Params, Prompt, Request};
 use super::scheduler::Shared;
 use super::tokenizer::{Open, TokenizerError};
+use crate::limits::MAX_CHOICE_TOKENS;
 use crate::text::{QUOTE_BYTES, excerpt};
 
 /// The inputs of the conversion.

@@ -7,20 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
+use crate::limits::{MAX_CHOICES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS};
+
 pub use crate::model::TokenUsage;
-
-/// Maximum choices of one request.
-pub(super) const MAX_CHOICES: usize = 64;
-
-/// Maximum tokens of one choice.
-pub(super) const MAX_CHOICE_TOKENS: usize = 64;
-
-/// Maximum stop strings of one request, and maximum bytes of each.
-const MAX_STOPS: usize = 16;
-const MAX_STOP_BYTES: usize = 256;
-
-/// Maximum alternatives that an answer lists for each token.
-const MAX_TOP: usize = 20;
 
 /// A prompt and its parameters.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,7 +107,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
 }
 
 fn stops<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    List::<String, MAX_STOPS>::deserialize(deserializer).map(|List(stops)| stops)
+    List::<String, { MAX_STOPS.max() }>::deserialize(deserializer).map(|List(stops)| stops)
 }
 
 impl Default for Params {
@@ -235,14 +224,12 @@ impl Request {
         if !(*top_p > 0.0 && *top_p <= 1.0) {
             return Err(format!("`top_p` is {top_p}, expected above 0 and at most 1"));
         }
-        if stop.len() > MAX_STOPS {
-            return Err(format!("`stop` has {} strings, expected at most {MAX_STOPS}", stop.len()));
-        }
+        MAX_STOPS.check("`stop`", stop.len())?;
         if stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
             return Err(format!("a `stop` string is empty or longer than {MAX_STOP_BYTES} bytes"));
         }
-        if let Some(top) = logprobs.filter(|top| *top > MAX_TOP) {
-            return Err(format!("`logprobs` is {top}, expected at most {MAX_TOP}"));
+        if let Some(top) = logprobs.filter(|top| *top > MAX_LOGPROBS) {
+            return Err(format!("`logprobs` is {top}, expected at most {MAX_LOGPROBS}"));
         }
         if prefix_messages.is_some() && !matches!(self.prompt, Prompt::Messages(_)) {
             return Err("`prefix_messages` requires `messages`".to_owned());

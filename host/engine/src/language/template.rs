@@ -6,11 +6,8 @@
 
 use super::jinja::{Bounds, Cause, Error, Program, Value};
 use super::request::Message;
+use crate::limits::{MAX_RENDERED_BYTES, MAX_TEMPLATE_ERROR_BYTES};
 
-/// Maximum bytes of one rendering.
-const MAX_OUTPUT_BYTES: usize = 4 << 20;
-/// Maximum bytes of a template's own error message that are reported.
-const MAX_REFUSAL_BYTES: usize = 1 << 10;
 /// Name of the template in messages.
 const NAME: &str = "tokenizer.chat_template";
 
@@ -98,15 +95,15 @@ impl Template {
 /// of its text.
 fn bounds(messages: &[Message]) -> Bounds {
     let text = messages.iter().map(|message| message.content.len() + message.role.len()).sum::<usize>();
-    let text = text.min(MAX_OUTPUT_BYTES) as u64;
+    let text = text.min(MAX_RENDERED_BYTES) as u64;
     let steps = 50_000 + 1_000 * messages.len() as u64 + text / 2;
-    Bounds { steps, bytes: (8 << 20) + 12 * text, output: MAX_OUTPUT_BYTES }
+    Bounds { steps, bytes: (8 << 20) + 12 * text, output: MAX_RENDERED_BYTES }
 }
 
 fn failure(error: Error, bounds: &Bounds) -> TemplateError {
     match error.cause {
         Cause::Refused(mut message) => {
-            message.truncate(message.floor_char_boundary(MAX_REFUSAL_BYTES));
+            message.truncate(message.floor_char_boundary(MAX_TEMPLATE_ERROR_BYTES));
             TemplateError::Refused(message)
         }
         Cause::Unbounded(_) => {

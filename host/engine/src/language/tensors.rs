@@ -4,9 +4,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::request::{Answer, List, MAX_CHOICES, Message, Output, Params, Prompt, Request, TokenUsage};
-use super::tokenizer::MAX_MESSAGES;
+use super::request::{Answer, List, Message, Output, Params, Prompt, Request, TokenUsage};
 use crate::dtype::DType;
+use crate::limits::{MAX_CHOICES, MAX_MESSAGES};
 use crate::tensor::Tensor;
 use crate::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
 

@@ -10,7 +10,6 @@ mod control;
 mod detokenizer;
 mod encode;
 mod error;
-mod limits;
 mod model;
 #[cfg(test)]
 pub(super) mod tests;
@@ -20,4 +19,3 @@ pub(super) use self::chat::Open;
 pub(crate) use self::detokenizer::Detokenizer;
 pub(crate) use self::encode::Tokenizer;
 pub(crate) use self::error::TokenizerError;
-pub(super) use self::limits::MAX_MESSAGES;

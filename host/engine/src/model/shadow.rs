@@ -8,23 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::comparison::{Comparison, Example, Tensors, compare, compare_language, hash, size};
 use super::error::RunError;
 use super::reply::Reply;
-
-/// Maximum number of queued comparisons.
-const MAX_WAITING: usize = 64;
-
-/// Maximum bytes of the tensors of queued comparisons.
-pub const MAX_SHADOW_BYTES: usize = 8 << 20;
-
-/// Number of disagreements that are stored; older ones are dropped.
-const MAX_EXAMPLES: usize = 32;
-
-/// Time limit of one run of the shadow version.
-const TIME: Duration = Duration::from_secs(60);
+use crate::limits::{MAX_SHADOW_BYTES, MAX_SHADOW_CALLS, MAX_SHADOW_EXAMPLES, MAX_SHADOW_TIME};
 
 /// The queue and the thread of a shadow version.
 pub(super) struct ShadowQueue {
@@ -104,11 +93,11 @@ impl ShadowQueue {
             waiting_bytes: AtomicUsize::new(0),
             found: Mutex::new(Comparison::default()),
         });
-        let (queue, waiting) = sync_channel(MAX_WAITING);
+        let (queue, waiting) = sync_channel(MAX_SHADOW_CALLS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let shared = state.clone();
         let work = move || {
-            let run = |inputs| runtime.block_on(run(inputs, Instant::now() + TIME));
+            let run = |inputs| runtime.block_on(run(inputs, Instant::now() + MAX_SHADOW_TIME));
             run_all(run, &shared, &waiting);
             // Models that were unloaded are loaded on blocking threads of this runtime.
             runtime.shutdown_background();
@@ -185,7 +174,7 @@ impl State {
         }
         if decides_otherwise || difference > self.tolerance {
             found.disagreed += 1;
-            if found.examples.len() == MAX_EXAMPLES {
+            if found.examples.len() == MAX_SHADOW_EXAMPLES {
                 found.examples.remove(0);
             }
             found.examples.push(Example { input, difference, at: SystemTime::now() });

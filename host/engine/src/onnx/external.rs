@@ -13,13 +13,8 @@ mod tests;
 use std::borrow::Cow;
 
 use super::protobuf::{Field, Value, fields, head, packed};
+use crate::limits::{MAX_MESSAGE_DEPTH, MAX_MODEL_BYTES};
 use crate::weights::DataFile;
-
-/// Maximum nesting depth of messages, as in Protocol Buffers.
-const MAX_DEPTH: usize = 100;
-
-/// Maximum bytes of a model in memory, as in Protocol Buffers.
-const MAX_BYTES: usize = i32::MAX as usize;
 
 /// `TensorProto.raw_data`
 const RAW_DATA: u32 = 9;
@@ -49,12 +44,7 @@ pub(super) fn inline<'b>(bytes: &'b [u8], files: &'b [DataFile]) -> Result<Cow<'
     let left = files.iter().map(|file| file.bytes.len() as u64).sum();
     let mut inliner = Inliner { files, left };
     let Some(model) = inliner.message(Kind::Model, bytes, 0)? else { return Ok(Cow::Borrowed(bytes)) };
-    if model.length > MAX_BYTES {
-        return Err(Rejection::Data(format!(
-            "the model has {} bytes with its data, expected at most {MAX_BYTES}",
-            model.length
-        )));
-    }
+    MAX_MODEL_BYTES.check("the model with its data", model.length).map_err(Rejection::Data)?;
     Ok(Cow::Owned(model.pieces.concat()))
 }
 
@@ -139,7 +129,7 @@ impl<'b> Inliner<'b> {
     /// Returns the message in `bytes` with the data of its tensors; `None` if it has no external
     /// data.
     fn message(&mut self, kind: Kind, bytes: &'b [u8], depth: usize) -> Result<Option<Rope<'b>>, Rejection> {
-        if depth > MAX_DEPTH {
+        if depth > MAX_MESSAGE_DEPTH {
             return Err(malformed("messages are nested more than 100 deep"));
         }
         if kind == Kind::Tensor {

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-/// Maximum expected time of a computation on the caller's thread, which delays its other tasks.
-const MAX_INLINE: Duration = Duration::from_millis(5);
+use crate::limits::MAX_INLINE_TIME;
 
 /// Number of callers that compute now, for all models together.
 static COMPUTING: AtomicUsize = AtomicUsize::new(0);
@@ -40,7 +39,7 @@ impl Pace {
     /// thread for I/O.
     pub(super) fn permit(&self, rows: usize) -> Option<InlinePermit> {
         let row = self.row.load(Ordering::Relaxed);
-        if row == 0 || u128::from(row) * rows as u128 > MAX_INLINE.as_nanos() {
+        if row == 0 || u128::from(row) * rows as u128 > MAX_INLINE_TIME.as_nanos() {
             return None;
         }
         let more = |computing: usize| (computing < *PROCESSORS).then_some(computing + 1);

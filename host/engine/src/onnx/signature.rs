@@ -6,8 +6,9 @@ mod tests;
 
 use super::queue::Job;
 use crate::backend::{BackendError, Port};
-use crate::card::{Axis, Card, DEFAULT_MAX, DEFAULT_MAX_PRODUCT, MAX_ROWS};
+use crate::card::{Axis, Card};
 use crate::dtype::DType;
+use crate::limits::{MAX_AXES_PRODUCT, MAX_AXIS_WITHOUT_LIMIT, MAX_ROWS};
 use crate::tensor::{Tensor, shape_text};
 use crate::text::{QUOTE_BYTES, excerpt};
 
@@ -44,7 +45,10 @@ impl Slot {
             let (bound, way_out) = if is_batch {
                 (max.unwrap_or(MAX_ROWS), "split the rows into several jobs")
             } else {
-                (max.unwrap_or(DEFAULT_MAX), "send less data, or raise the axis's `max` in the model's card")
+                (
+                    max.unwrap_or(MAX_AXIS_WITHOUT_LIMIT),
+                    "send less data, or raise the axis's `max` in the model's card",
+                )
             };
             if size > bound {
                 return Some(format!(
@@ -52,9 +56,9 @@ impl Slot {
                 ));
             }
         }
-        (!is_bounded && product > DEFAULT_MAX_PRODUCT).then(|| {
+        (!is_bounded && product > MAX_AXES_PRODUCT).then(|| {
             format!(
-                "the product of its varying axes is {product}, expected at most {DEFAULT_MAX_PRODUCT}; send less data, or \
+                "the product of its varying axes is {product}, expected at most {MAX_AXES_PRODUCT}; send less data, or \
                  set `max` of each of them in the model's card"
             )
         })

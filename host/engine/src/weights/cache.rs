@@ -18,18 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use super::hash::{hex, sha256};
 use crate::files::Folder;
+use crate::limits::{MAX_HASH_CACHE_BYTES, MAX_RECORDS, MIN_AGE_NS};
 
 /// Name of the file that stores the hashes.
 const HASHES: &str = "hashes.json";
-
-/// Maximum bytes of that file; [`MAX_RECORDS`] records take less.
-const MAX_BYTES: u64 = 4 << 20;
-
-/// Maximum number of stored hashes; the oldest are dropped.
-const MAX_RECORDS: usize = 256;
-
-/// Minimum age of a file when it is hashed, in nanoseconds, for the hash to be reused.
-const MIN_AGE_NS: i64 = 2_000_000_000;
 
 /// Cache of results derived from the files of language models.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +124,7 @@ pub(crate) fn known(folder: &Path) -> Vec<String> {
 }
 
 fn read(folder: &Path) -> Hashes {
-    let text = Folder::existing(folder).and_then(|folder| folder.read(HASHES, MAX_BYTES));
+    let text = Folder::existing(folder).and_then(|folder| folder.read(HASHES, MAX_HASH_CACHE_BYTES));
     text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 

@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 
 use half::f16;
 
-use super::shape::{AttentionShape, BLOCK_TOKENS, Chunk, MAX_HEAD_DIM};
+use super::shape::{AttentionShape, BLOCK_TOKENS, Chunk};
+use crate::limits::MAX_HEAD_DIM;
 use crate::shared::Shared;
 use crate::simd::{Job, Simd};
 

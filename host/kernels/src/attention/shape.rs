@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use half::f16;
 
+use crate::limits::MAX_HEAD_DIM;
+
 /// Number of token slots in a KV block.
 pub const BLOCK_TOKENS: usize = 16;
-
-/// Maximum number of features per head.
-pub(super) const MAX_HEAD_DIM: usize = 256;
 
 /// Head counts and sizes of a model's attention.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

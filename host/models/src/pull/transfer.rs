@@ -1,7 +1,6 @@
 //! State of a pull: the wanted file, its scratch folder, and the fetched file.
 
 use std::fs::File;
-use std::time::Duration;
 
 use indicatif::ProgressBar;
 use infer_engine::CardFile;
@@ -20,6 +19,3 @@ pub(super) struct Fetched {
     pub(super) name: String,
     pub(super) file: File,
 }
-
-/// Time without data after which a transport is abandoned.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use wasmtime::Config;
 
 use super::*;
+use crate::limits::MAX_CACHE_ENTRIES;
 
 fn engine(epochs: bool) -> Engine {
     Engine::new(Config::new().epoch_interruption(epochs)).unwrap()
@@ -125,7 +126,7 @@ fn key_readable_by_others_is_replaced() {
 fn newest_entries_stay_and_foreign_files_too() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(true);
-    for index in 0..MAX_ENTRIES + 10 {
+    for index in 0..MAX_CACHE_ENTRIES + 10 {
         let path = folder.path().join(format!("{index}.{EXTENSION}"));
         fs::write(&path, "").unwrap();
         let age = std::time::Duration::from_secs(1_000 - index as u64);

@@ -12,11 +12,9 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::bindings::infer::guest::log::Level;
+use crate::guest_limits::Limits;
 use crate::guest_log::GuestLog;
-use crate::limits::Limits;
-
-/// Maximum size of one write, in bytes.
-const WRITE_BYTES: usize = 4096;
+use crate::limits::MAX_STDIO_WRITE_BYTES;
 
 /// One of the two streams. Clones share the current line.
 #[derive(Clone)]
@@ -102,7 +100,7 @@ impl OutputStream for Lines {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_BYTES)
+        Ok(MAX_STDIO_WRITE_BYTES)
     }
 }
 

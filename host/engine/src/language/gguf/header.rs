@@ -6,24 +6,11 @@ use infer_kernels::WeightType;
 
 use super::error::{GgufError, quoted};
 use super::value::{Scalar, Value, describe};
+use crate::limits::{
+    MAX_GGUF_ALIGNMENT_BYTES, MAX_GGUF_DIMENSIONS, MAX_GGUF_ELEMENTS, MAX_GGUF_HEADER_BYTES, MAX_GGUF_KEYS,
+    MAX_GGUF_NAME_BYTES, MAX_GGUF_TENSORS, MAX_GGUF_TEXT_BYTES,
+};
 
-/// Maximum bytes of the header; Qwen2's, with 151,936 tokens and 151,387 merges, takes 6 MB.
-const MAX_HEADER_BYTES: usize = 256 << 20;
-/// Maximum number of metadata keys; real files have about 30.
-const MAX_KEYS: u64 = 1 << 14;
-/// Maximum number of tensors; a model of 126 layers has about 1,200.
-const MAX_TENSORS: u64 = 1 << 16;
-/// Maximum bytes of a key or of a tensor's name; ggml permits 64 for a tensor.
-const MAX_NAME_BYTES: u64 = 1 << 10;
-/// Maximum bytes of one string; the longest in real files are chat templates of about 20 KB.
-const MAX_TEXT_BYTES: u64 = 1 << 20;
-/// Maximum elements of all arrays together; each is kept as a [`Value`] of 24 bytes.
-const MAX_ELEMENTS: u64 = 1 << 22;
-/// Maximum dimensions of a tensor, as in ggml.
-const MAX_DIMENSIONS: u32 = 4;
-
-/// Maximum alignment of tensor data in bytes.
-const MAX_ALIGNMENT: u32 = 1 << 16;
 const ALIGNMENT: &str = "general.alignment";
 
 /// A header: all metadata, and the entries of all tensors.
@@ -55,7 +42,7 @@ pub(super) struct TensorInfo {
 /// If the file is not GGUF 2 or 3, ends within its header, exceeds a limit, repeats a key or
 /// tensor, or holds a tensor of a type that the kernels do not support.
 pub(super) fn read(bytes: &[u8]) -> Result<Header, GgufError> {
-    let mut reader = Reader { bytes: &bytes[..bytes.len().min(MAX_HEADER_BYTES)], at: 0, elements: 0 };
+    let mut reader = Reader { bytes: &bytes[..bytes.len().min(MAX_GGUF_HEADER_BYTES)], at: 0, elements: 0 };
     let mut alignment = 32;
     if !bytes.starts_with(b"GGUF") {
         let found = bytes
@@ -72,8 +59,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, GgufError> {
             format!("is of version {version}{hint}; expected 2 or 3, little-endian: convert the model again");
         return Err(GgufError::File(message));
     }
-    let tensors = reader.count("tensors", MAX_TENSORS)?;
-    let keys = reader.count("keys", MAX_KEYS)?;
+    let tensors = reader.count("tensors", MAX_GGUF_TENSORS)?;
+    let keys = reader.count("keys", MAX_GGUF_KEYS)?;
 
     let mut metadata = HashMap::new();
     for index in 0..keys {
@@ -105,8 +92,8 @@ fn check_alignment(value: &Value) -> Result<usize, GgufError> {
         let message = format!("is {}; expected a u32", describe(value));
         return Err(GgufError::key(ALIGNMENT, message));
     };
-    if !alignment.is_power_of_two() || !(8..=MAX_ALIGNMENT).contains(alignment) {
-        let message = format!("is {alignment}; expected a power of two of 8 to {MAX_ALIGNMENT}");
+    if !alignment.is_power_of_two() || !(8..=MAX_GGUF_ALIGNMENT_BYTES).contains(alignment) {
+        let message = format!("is {alignment}; expected a power of two of 8 to {MAX_GGUF_ALIGNMENT_BYTES}");
         return Err(GgufError::key(ALIGNMENT, message));
     }
     Ok(*alignment as usize)
@@ -125,8 +112,10 @@ impl<'b> Reader<'b> {
         let taken = usize::try_from(length).ok().and_then(|length| rest.get(..length));
         let taken = taken.ok_or_else(|| {
             let (at, left) = (self.at, rest.len());
-            let message = if self.bytes.len() == MAX_HEADER_BYTES {
-                format!("has a header of over {MAX_HEADER_BYTES} bytes, at {what}; expected a model file")
+            let message = if self.bytes.len() == MAX_GGUF_HEADER_BYTES {
+                format!(
+                    "has a header of over {MAX_GGUF_HEADER_BYTES} bytes, at {what}; expected a model file"
+                )
             } else {
                 format!(
                     "ends within its header: {what} at byte {at} takes {length} bytes, but {left} remain; \
@@ -159,9 +148,9 @@ impl<'b> Reader<'b> {
 
     fn name(&mut self, what: &str) -> Result<&'b str, GgufError> {
         let length = self.u64(what)?;
-        if length > MAX_NAME_BYTES {
+        if length > MAX_GGUF_NAME_BYTES {
             let message =
-                format!("is invalid: {what} takes {length} bytes; expected at most {MAX_NAME_BYTES}");
+                format!("is invalid: {what} takes {length} bytes; expected at most {MAX_GGUF_NAME_BYTES}");
             return Err(GgufError::File(message));
         }
         let bytes = self.take(length, what)?;
@@ -180,8 +169,8 @@ impl<'b> Reader<'b> {
     fn text(&mut self, key: &str) -> Result<&'b str, GgufError> {
         let what = format!("a string of key {}", quoted(key));
         let length = self.u64(&what)?;
-        if length > MAX_TEXT_BYTES {
-            let message = format!("holds a string of {length} bytes; expected at most {MAX_TEXT_BYTES}");
+        if length > MAX_GGUF_TEXT_BYTES {
+            let message = format!("holds a string of {length} bytes; expected at most {MAX_GGUF_TEXT_BYTES}");
             return Err(GgufError::key(key, message));
         }
         let at = self.at;
@@ -205,9 +194,10 @@ impl<'b> Reader<'b> {
         let kind = self.u32(what)?;
         let length = self.u64(what)?;
         self.elements = self.elements.saturating_add(length);
-        if self.elements > MAX_ELEMENTS {
-            let message =
-                format!("is an array of {length}; expected at most {MAX_ELEMENTS} elements in all arrays");
+        if self.elements > MAX_GGUF_ELEMENTS {
+            let message = format!(
+                "is an array of {length}; expected at most {MAX_GGUF_ELEMENTS} elements in all arrays"
+            );
             return Err(GgufError::key(key, message));
         }
         let values = match kind {
@@ -237,8 +227,8 @@ impl<'b> Reader<'b> {
     fn tensor(&mut self, name: &str) -> Result<TensorInfo, GgufError> {
         let what = format!("the entry of tensor {}", quoted(name));
         let dimensions = self.u32(&what)?;
-        if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
-            let message = format!("has {dimensions} dimensions; expected 1 to {MAX_DIMENSIONS}");
+        if !(1..=MAX_GGUF_DIMENSIONS).contains(&dimensions) {
+            let message = format!("has {dimensions} dimensions; expected 1 to {MAX_GGUF_DIMENSIONS}");
             return Err(GgufError::tensor(name, message));
         }
         let mut shape = Vec::new();

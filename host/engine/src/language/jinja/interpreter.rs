@@ -8,9 +8,7 @@ use super::budget::Budget;
 use super::error::{Cause, Error};
 use super::syntax::{Block, Name};
 use super::value::{Function, Value};
-
-/// Maximum depth of nested expressions, blocks and macros at run time.
-const MAX_DEPTH: usize = 300;
+use crate::limits::MAX_CALL_DEPTH;
 
 /// Variables of a block.
 type Scope = Vec<(Name, Value)>;
@@ -61,10 +59,11 @@ impl<'b> Interpreter<'b> {
 
     fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(
-                Cause::Failed(format!("macros and blocks are nested more than {MAX_DEPTH} deep")).into()
-            );
+        if self.depth > MAX_CALL_DEPTH {
+            return Err(Cause::Failed(format!(
+                "macros and blocks are nested more than {MAX_CALL_DEPTH} deep"
+            ))
+            .into());
         }
         let result = run(self)?;
         self.depth -= 1;

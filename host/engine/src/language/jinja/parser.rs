@@ -6,9 +6,7 @@ mod statements;
 use super::error::{Cause, Error, shortened};
 use super::lexer::{Token, tokens};
 use super::syntax::{Block, Name};
-
-/// Maximum depth of nested blocks and brackets. Templates of models reach about 20.
-const MAX_NESTED: usize = 100;
+use crate::limits::MAX_BLOCK_DEPTH;
 
 /// Parses `source`.
 pub(super) fn parse(source: &str) -> Result<Block, Error> {
@@ -120,8 +118,8 @@ impl Parser {
     /// Parses one level deeper.
     fn within<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         self.nested += 1;
-        if self.nested > MAX_NESTED {
-            return self.fail(format!("blocks and brackets are nested more than {MAX_NESTED} deep"));
+        if self.nested > MAX_BLOCK_DEPTH {
+            return self.fail(format!("blocks and brackets are nested more than {MAX_BLOCK_DEPTH} deep"));
         }
         let parsed = parse(self);
         self.nested -= 1;

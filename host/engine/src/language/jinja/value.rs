@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::budget::Budget;
 use super::error::Cause;
 use super::syntax::{Literal, Macro, Name};
-
-/// Maximum depth of nested lists and maps.
-const MAX_DEPTH: u16 = 32;
+use crate::limits::MAX_VALUE_DEPTH;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -347,8 +345,8 @@ fn depth<'v>(items: impl IntoIterator<Item = &'v Value>) -> Result<u16, Cause> {
         };
         max = max.max(depth);
     }
-    if max >= MAX_DEPTH {
-        return Err(Cause::Failed(format!("lists are nested more than {MAX_DEPTH} deep")));
+    if max >= MAX_VALUE_DEPTH {
+        return Err(Cause::Failed(format!("lists are nested more than {MAX_VALUE_DEPTH} deep")));
     }
     Ok(max + 1)
 }

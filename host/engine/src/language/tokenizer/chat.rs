@@ -8,10 +8,10 @@
 use super::control::{Guards, Piece};
 use super::encode::Tokenizer;
 use super::error::TokenizerError;
-use super::limits::{MAX_MESSAGES, MAX_TEXT_BYTES};
 use crate::language::gguf::quoted;
 use crate::language::request::Message;
 use crate::language::template::{Template, TemplateError};
+use crate::limits::{MAX_MESSAGES, MAX_TEXT_BYTES};
 
 /// Permitted roles. Templates write a role between the brackets of control tokens, so other names
 /// are rejected.

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 
 use super::control::ControlTokens;
 use super::error::TokenizerError;
-use super::limits::MAX_TEXT_BYTES;
 use super::model::{self, Encoder, Words};
 use super::vocabulary::{Kind, Spelling, TokenBytes, Vocabulary};
 use crate::language::gguf::{Gguf, GgufError, quoted};
 use crate::language::template::Template;
+use crate::limits::MAX_TEXT_BYTES;
 
 /// Tokens that end a text, in addition to those that the file names. Some files name only one of
 /// several.

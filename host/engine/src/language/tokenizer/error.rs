@@ -1,8 +1,8 @@
 //! Errors of tokenizers.
 
-use super::limits::MAX_TEXT_BYTES;
 use crate::language::gguf::GgufError;
 use crate::language::template::TemplateError;
+use crate::limits::MAX_TEXT_BYTES;
 
 /// A tokenizer or an input that is rejected.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ use tokenizers::{
 use super::error::TokenizerError;
 use super::vocabulary::{Kind, TOKENS, Vocabulary, byte_characters, byte_token_text};
 use crate::language::gguf::{Gguf, GgufError, quoted};
+use crate::limits::{MAX_MERGES_PER_TOKEN, MAX_SPLIT_BYTES};
 
 /// An encoder from text to ids, without control tokens.
 pub(super) type Encoder =
@@ -25,13 +26,6 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const PRE: &str = "tokenizer.ggml.pre";
-
-/// Maximum merges that are derived from scores, for each token. Phi-3's vocabulary has 1.9, Gemma's
-/// 2.3.
-const MERGES_PER_TOKEN: usize = 8;
-/// Maximum bytes that are searched for these merges: a token's length for each of its characters.
-/// Phi-3's vocabulary takes 2 MB.
-const MAX_SPLIT_BYTES: usize = 1 << 28;
 
 /// Qwen2's word pattern: contractions, letters, single digits, punctuation, line ends, spaces.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -103,7 +97,7 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
         }
     }
 
-    let max_merges = MERGES_PER_TOKEN * texts.len();
+    let max_merges = MAX_MERGES_PER_TOKEN * texts.len();
     let mut merges = Vec::new();
     let mut split_bytes = 0_usize;
     for (id, token) in vocabulary.tokens.iter().enumerate() {
@@ -114,7 +108,7 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
         if split_bytes > MAX_SPLIT_BYTES || merges.len() > max_merges {
             let message = format!(
                 "holds tokens that are too long, or have too many merges; expected at most \
-                 {MERGES_PER_TOKEN} merges for each token, and {MAX_SPLIT_BYTES} bytes to search for them"
+                 {MAX_MERGES_PER_TOKEN} merges for each token, and {MAX_SPLIT_BYTES} bytes to search for them"
             );
             return Err(GgufError::key(TOKENS, message).into());
         }

@@ -4,14 +4,10 @@ use std::collections::HashMap;
 
 use super::error::TokenizerError;
 use crate::language::gguf::{Gguf, GgufError, quoted};
+use crate::limits::{MAX_TOKEN_BYTES, MAX_VOCABULARY_TOKENS};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
-
-/// Maximum tokens of a vocabulary; the largest in use have about 262,000.
-const MAX_TOKENS: usize = 1 << 20;
-/// Maximum bytes of a token's text; the longest in Qwen2's vocabulary, 128 spaces, takes 256.
-const MAX_TOKEN_BYTES: usize = 1 << 10;
 
 /// Kind of a token, from `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,10 +55,10 @@ impl<'g> Vocabulary<'g> {
         let Some(tokens) = gguf.strings(TOKENS)? else {
             return wrong(TOKENS, "is missing; expected the vocabulary: convert the model again".to_owned());
         };
-        if tokens.is_empty() || tokens.len() > MAX_TOKENS {
+        if tokens.is_empty() || tokens.len() > MAX_VOCABULARY_TOKENS {
             return wrong(
                 TOKENS,
-                format!("is an array of {}; expected 1 to {MAX_TOKENS} tokens", tokens.len()),
+                format!("is an array of {}; expected 1 to {MAX_VOCABULARY_TOKENS} tokens", tokens.len()),
             );
         }
         if let Some(id) = tokens.iter().position(|token| token.len() > MAX_TOKEN_BYTES) {

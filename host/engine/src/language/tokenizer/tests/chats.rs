@@ -1,7 +1,7 @@
 //! Chats formatted by a template, and chats that are rejected.
 
 use super::{build, messages, named, phi3, small};
-use crate::language::tokenizer::limits::MAX_TEXT_BYTES;
+use crate::limits::MAX_TEXT_BYTES;
 
 #[test]
 fn instructions_are_folded_for_templates_without_system() {

@@ -1,0 +1,217 @@
+//! Fixed limits of the engine. Options of models and requests have their ranges where they are
+//! read.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+/// A maximum number of elements or bytes, with the unit of its error message.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    max: usize,
+    unit: &'static str,
+}
+
+impl Limit {
+    /// Creates a limit of `max`; the plural `unit` is for messages.
+    #[must_use]
+    pub const fn new(max: usize, unit: &'static str) -> Self {
+        Limit { max, unit }
+    }
+
+    /// The maximum itself.
+    #[must_use]
+    pub const fn max(self) -> usize {
+        self.max
+    }
+
+    /// Checks the number `found` of `subject`.
+    ///
+    /// # Errors
+    ///
+    /// A message with the subject, the number and the maximum, if `found` is larger.
+    pub fn check(self, subject: impl Display, found: usize) -> Result<(), String> {
+        let Limit { max, unit } = self;
+        if found <= max {
+            return Ok(());
+        }
+        Err(format!("{subject} has {found} {unit}, expected at most {max}"))
+    }
+}
+
+// Cards and files.
+
+/// Maximum size of a card, in bytes. Protects memory from a wrong file; a large card consists
+/// mostly of numbers of self-tests.
+pub(crate) const MAX_CARD_BYTES: u64 = 64 << 20;
+
+/// Maximum number of self-tests of a card. Bounds the time of a reload, which runs all of them.
+pub(crate) const MAX_CARD_TESTS: Limit = Limit::new(32, "entries");
+
+/// Maximum number of values of one input of a self-test. Protects memory from a generated pattern
+/// of any size.
+pub(crate) const MAX_TEST_VALUES: usize = 1 << 24;
+
+/// Maximum length of a file name in a card, in bytes, as on common file systems. Rejects names that
+/// no pull could write.
+pub(crate) const MAX_FILE_NAME_BYTES: usize = 255;
+
+/// Maximum length of a rejected value in a message, in bytes. Keeps the reason, which follows the
+/// value, in a line that is cut.
+pub(crate) const MAX_REJECTED_VALUE_BYTES: usize = 64;
+
+/// Maximum length of a Python requirement, in bytes. Bounds the names that are passed to pip.
+pub(crate) const MAX_REQUIREMENT_BYTES: usize = 200;
+
+/// Maximum number of rows on the batch axis of one job. A running computation cannot be
+/// interrupted, so this bounds the time for which one caller occupies a session, and its memory
+/// there.
+pub(crate) const MAX_ROWS: usize = 128;
+
+/// Maximum number of positions along any other varying axis if the card has no `max`. Bounds the
+/// memory and time of one job.
+pub(crate) const MAX_AXIS_WITHOUT_LIMIT: usize = 1_024;
+
+/// Maximum number of positions in the product of the varying axes of one input if one of them has
+/// no `max` in the card. Bounds the memory and time of one job.
+pub(crate) const MAX_AXES_PRODUCT: usize = 65_536;
+
+/// Maximum nesting of folders that are removed together. Bounds recursion; the program itself nests
+/// less deeply.
+pub(crate) const MAX_REMOVED_LEVELS: usize = 32;
+
+/// Maximum size of the file of cached hashes, in bytes. Protects memory from a wrong file;
+/// [`MAX_RECORDS`] records take less.
+pub(crate) const MAX_HASH_CACHE_BYTES: u64 = 4 << 20;
+
+/// Maximum number of cached hashes; the oldest are dropped. Bounds the file that each start reads.
+pub(crate) const MAX_RECORDS: usize = 256;
+
+/// Minimum age of a file when it is hashed, in nanoseconds, for the hash to be reused. A younger
+/// file may change without a new time stamp.
+pub(crate) const MIN_AGE_NS: i64 = 2_000_000_000;
+
+// Tensors and ONNX models.
+
+/// Maximum number of axes of a tensor. Error messages contain the shape, and a caller could send
+/// millions of axes.
+pub const MAX_AXES: usize = 8;
+
+/// Maximum nesting of messages in an ONNX file, as in Protocol Buffers. Bounds recursion.
+pub(crate) const MAX_MESSAGE_DEPTH: usize = 100;
+
+/// Maximum size of an ONNX model in memory, in bytes, as in Protocol Buffers. Backends cannot parse
+/// more.
+pub(crate) const MAX_MODEL_BYTES: Limit = Limit::new(i32::MAX as usize, "bytes");
+
+/// Maximum expected time of a computation on the caller's thread, which delays its other tasks.
+pub(crate) const MAX_INLINE_TIME: Duration = Duration::from_millis(5);
+
+// Comparison with a shadow version.
+
+/// Maximum number of calls that wait to be compared; further ones are skipped. Bounds the delay of
+/// a comparison.
+pub(crate) const MAX_SHADOW_CALLS: usize = 64;
+
+/// Maximum size of the tensors of calls that wait to be compared, in bytes; further calls are
+/// skipped. Bounds memory.
+pub const MAX_SHADOW_BYTES: usize = 8 << 20;
+
+/// Maximum number of stored disagreements; older ones are dropped. Bounds memory and the series of
+/// `/metrics`.
+pub(crate) const MAX_SHADOW_EXAMPLES: usize = 32;
+
+/// Maximum time of one run of the shadow version. A slower run counts as failed.
+pub(crate) const MAX_SHADOW_TIME: Duration = Duration::from_secs(60);
+
+// GGUF files.
+
+/// Maximum size of the header, in bytes; Qwen2's, with 151,936 tokens and 151,387 merges, takes 6
+/// MB. Bounds the time of the scan.
+pub(crate) const MAX_GGUF_HEADER_BYTES: usize = 256 << 20;
+
+/// Maximum number of metadata keys; real files have about 30. Bounds memory.
+pub(crate) const MAX_GGUF_KEYS: u64 = 1 << 14;
+
+/// Maximum number of tensors; a model of 126 layers has about 1,200. Bounds memory.
+pub(crate) const MAX_GGUF_TENSORS: u64 = 1 << 16;
+
+/// Maximum length of a key or of a tensor's name, in bytes; ggml permits 64 for a tensor. Bounds
+/// memory.
+pub(crate) const MAX_GGUF_NAME_BYTES: u64 = 1 << 10;
+
+/// Maximum length of one string, in bytes; the longest in real files are chat templates of about 20
+/// KB. Bounds memory.
+pub(crate) const MAX_GGUF_TEXT_BYTES: u64 = 1 << 20;
+
+/// Maximum number of elements of all arrays together: each is stored as a value of 24 bytes. Bounds
+/// memory.
+pub(crate) const MAX_GGUF_ELEMENTS: u64 = 1 << 22;
+
+/// Maximum number of dimensions of a tensor, as in ggml.
+pub(crate) const MAX_GGUF_DIMENSIONS: u32 = 4;
+
+/// Maximum alignment of tensor data, in bytes. Bounds the padding.
+pub(crate) const MAX_GGUF_ALIGNMENT_BYTES: u32 = 1 << 16;
+
+/// Maximum number of tokens of a vocabulary; the largest in use have about 262,000. Bounds memory.
+pub(crate) const MAX_VOCABULARY_TOKENS: usize = 1 << 20;
+
+/// Maximum length of a token's text, in bytes; the longest in Qwen2's vocabulary, 128 spaces, takes
+/// 256. Bounds the time to derive merges.
+pub(crate) const MAX_TOKEN_BYTES: usize = 1 << 10;
+
+/// Maximum number of merges per token that are derived from scores; Phi-3's vocabulary has 1.9,
+/// Gemma's 2.3. Bounds memory.
+pub(crate) const MAX_MERGES_PER_TOKEN: usize = 8;
+
+/// Maximum number of bytes that are searched for these merges: a token's length for each of its
+/// characters. Phi-3's vocabulary takes 2 MB. Bounds the time of a load.
+pub(crate) const MAX_SPLIT_BYTES: usize = 1 << 28;
+
+// Chat templates.
+
+/// Maximum length of a template, in bytes; those of models have up to 20 kB. Bounds memory.
+pub(crate) const MAX_TEMPLATE: Limit = Limit::new(1 << 20, "bytes");
+
+/// Maximum nesting of blocks and brackets; templates of models reach about 20. Bounds recursion of
+/// the parser.
+pub(crate) const MAX_BLOCK_DEPTH: usize = 100;
+
+/// Maximum nesting of expressions, blocks and macros at run time. Bounds recursion of the
+/// interpreter.
+pub(crate) const MAX_CALL_DEPTH: usize = 300;
+
+/// Maximum nesting of lists and maps. Bounds recursion over values.
+pub(crate) const MAX_VALUE_DEPTH: u16 = 32;
+
+/// Maximum length of one rendering, in bytes. Bounds the memory of a prompt.
+pub(crate) const MAX_RENDERED_BYTES: usize = 4 << 20;
+
+/// Maximum length of a template's own error message in a response, in bytes.
+pub(crate) const MAX_TEMPLATE_ERROR_BYTES: usize = 1 << 10;
+
+// Requests to language models.
+
+/// Maximum length of one text, or of the contents of a chat together, in bytes: about eight times
+/// as much as the longest contexts hold. Bounds the time to tokenize.
+pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// Maximum number of turns of a chat. Bounds the time to render it.
+pub(crate) const MAX_MESSAGES: usize = 1 << 10;
+
+/// Maximum number of choices of one request. Bounds the rows that it occupies.
+pub(crate) const MAX_CHOICES: usize = 64;
+
+/// Maximum number of tokens of one choice. Bounds the rows that a request occupies.
+pub(crate) const MAX_CHOICE_TOKENS: usize = 64;
+
+/// Maximum number of stop strings of one request. Each generated token is compared with all of
+/// them.
+pub(crate) const MAX_STOPS: Limit = Limit::new(16, "strings");
+
+/// Maximum length of a stop string, in bytes. Bounds the text that a stream holds back.
+pub(crate) const MAX_STOP_BYTES: usize = 256;
+
+/// Maximum number of alternatives that an answer lists for each token. Bounds the size of the
+/// answer.
+pub(crate) const MAX_LOGPROBS: usize = 20;

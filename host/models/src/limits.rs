@@ -1,0 +1,46 @@
+//! Fixed limits of pulls.
+
+use std::time::Duration;
+
+/// Maximum number of connections per pull; each resumes where the last one ended. Ends a pull from
+/// a server that always disconnects.
+pub(crate) const MAX_ATTEMPTS: usize = 5;
+
+/// Maximum number of redirects in a row. Ends a redirect loop.
+pub(crate) const MAX_REDIRECTS: usize = 8;
+
+/// Maximum size of the head of a response, in bytes. Protects memory from an endless head.
+pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// Maximum size of the hub's token file, in bytes. Protects memory from a wrong file.
+pub(crate) const MAX_TOKEN_BYTES: u64 = 4 << 10;
+
+/// Maximum time without data before a source is abandoned. Ends a pull from a server that hangs.
+pub(crate) const MAX_SILENCE: Duration = Duration::from_secs(60);
+
+/// Minimum number of bytes in each [`MAX_SILENCE`]; a slower source is abandoned.
+pub(crate) const MIN_BYTES_PER_SILENCE: u64 = 16 << 10;
+
+/// Minimum free space that a download leaves on the disk, in bytes. Protects other programs on the
+/// same disk.
+pub(crate) const MIN_FREE_BYTES: u64 = 64 << 20;
+
+/// Maximum size of the record of fetched packages, in bytes; a longer one is invalid. Protects
+/// memory from a wrong file.
+pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 20;
+
+/// Maximum length of pip's messages that are stored, in bytes, from the end. Protects memory from
+/// endless output.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 10;
+
+/// Maximum size of a wheel beyond its part of the model's file and 1/64 of it, in bytes. Ends the
+/// download of an endless package.
+pub(crate) const MAX_WHEEL_OVERHEAD_BYTES: u64 = 512 << 10;
+
+/// Maximum time for pip's last messages after its process group has ended. Ends the wait for a
+/// process that has left the group.
+pub(crate) const MAX_PIPE_TIME: Duration = Duration::from_secs(2);
+
+/// Maximum nesting of folders in the scratch folder, which earlier versions nested. Bounds
+/// recursion.
+pub(crate) const MAX_SCRATCH_LEVELS: usize = 6;
