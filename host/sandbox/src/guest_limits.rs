@@ -30,21 +30,24 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            instances: None,
-            memory_bytes: 128 << 20,
-            table_elements: 10_000,
-            handles: 256,
-            tensor_bytes: 32 << 20,
-            guest_time: Duration::from_millis(1_000),
-            compute_time: Duration::from_millis(5_000),
-            log_lines: 32,
-            outbound_requests: 16,
-        }
+        Limits::DEFAULT
     }
 }
 
 impl Limits {
+    /// Limits of a component that configures none.
+    pub const DEFAULT: Limits = Limits {
+        instances: None,
+        memory_bytes: 128 << 20,
+        table_elements: 10_000,
+        handles: 256,
+        tensor_bytes: 32 << 20,
+        guest_time: Duration::from_millis(1_000),
+        compute_time: Duration::from_millis(5_000),
+        log_lines: 32,
+        outbound_requests: 16,
+    };
+
     /// Maximum length of a log line, in bytes; longer lines are cut.
     pub const LOG_LINE_BYTES: usize = MAX_LOG_LINE_BYTES;
 }
