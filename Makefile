@@ -136,8 +136,9 @@ tidy: ## Check the format, words, columns, file sizes, module cycles and links: 
 	$(CARGO) fmt --all --check
 	$(CARGO) test --locked --quiet -p infer-tidy
 
-limits: ## Write docs/LIMITS.md, the table of fixed limits, from the crates' limits.rs
-	INFER_TIDY_WRITE=1 $(CARGO) test --locked --quiet -p infer-tidy --test tidy -- table_of_limits_is_current
+docs: ## Write the generated tables: docs/LIMITS.md, and the keys in docs/CONFIGURATION.md
+	UPDATE_DOCS=1 $(CARGO) test --locked --quiet -p infer-tidy --test tidy -- table_of_limits_is_current
+	UPDATE_DOCS=1 $(CARGO) test --release --locked --workspace --lib configuration_page
 
 modules: ## List each crate's modules, and fail if any of them import each other
 	$(CARGO) test --locked --quiet -p infer-tidy --test tidy -- --nocapture modules_have_no_cycles

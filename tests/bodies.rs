@@ -158,8 +158,11 @@ async fn data_urls_are_read_in_every_spelling() {
         }
     }
     for (url, words) in [
-        (format!("data:image/jpeg;base64,{}?", &plain[..8]), "damaged: byte 8 is `?`"),
-        (format!("data:image/jpeg;base64,{}", &plain[..9]), "its end is missing"),
+        (
+            format!("data:image/jpeg;base64,{}?", &plain[..8]),
+            "invalid base64 in the data: URL: byte 8 is `?`",
+        ),
+        (format!("data:image/jpeg;base64,{}", &plain[..9]), "the end is missing"),
         (format!("data:image/jpeg,{plain}"), "not in base64"),
         (format!("https://example.org/{}", &plain[..8]), "no remote images"),
     ] {

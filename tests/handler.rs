@@ -344,7 +344,7 @@ fn handler_settings_are_rejected_for_other_worlds() {
         ("clock = \"slow\"\n", "expected `system` or `frozen`"),
         (
             "route = \"/a/...\"\n[components.b]\nsource = \"builtin:moderate\"\nroute = \"/a/\"\n",
-            "already the component `a`'s",
+            "already used by component `a`",
         ),
         ("route = \"/v2/...\"\n", "is the server's own"),
     ];

@@ -197,7 +197,7 @@ async fn host_names_resolve_to_listeners() {
     let cases = [
         ("listen = \"localhost\"", "`listen` is `localhost`: it has no port; expected an address and a port"),
         ("listen = \"*:8080\"", "`0.0.0.0` or `[::]`"),
-        ("listen = \"no-such-name.invalid:1\"", "the name `no-such-name.invalid` is not resolved"),
+        ("listen = \"no-such-name.invalid:1\"", "the name `no-such-name.invalid` cannot be resolved"),
         ("admin_listen = \"8080\"", "`admin_listen` is `8080`: it has no port"),
         ("listen = \"localhost:81\"\nadmin_listen = \"127.0.0.1:81\"", "as `listen` is"),
         ("listen = \"0.0.0.0:8080\"", "which other machines reach"),

@@ -145,7 +145,7 @@ fn only_pinned_files_are_served() {
     fs::write(setting.path("infer.lock"), "version = 9\n").unwrap();
     let printed = setting.failed(&["check"], 2);
     assert!(
-        printed.contains("infer.lock: `version` is 9, expected 1; `infer lock` writes it anew"),
+        printed.contains("infer.lock: `version` is 9, expected 1; run `infer lock` to write it again"),
         "{printed}"
     );
     setting.done(&["lock"]);

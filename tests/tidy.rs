@@ -217,10 +217,10 @@ fn limit_files() -> Vec<(String, String)> {
 #[test]
 fn table_of_limits_is_current() {
     let table = limit_table::document(&limit_files());
-    if std::env::var_os("INFER_TIDY_WRITE").is_some() {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(root().join(LIMITS), &table).expect("the table is written");
     }
-    assert!(read(LIMITS) == table, "{LIMITS} is out of date; run `make limits`");
+    assert!(read(LIMITS) == table, "{LIMITS} is out of date; run `make docs`");
 }
 
 #[test]

@@ -8,7 +8,7 @@ const HEAD: &str = "# Fixed limits
 
 Limits that no configuration changes. The keys of infer.toml have their own limits, which
 [CONFIGURATION.md](CONFIGURATION.md) lists. This file is generated from the `limits.rs` of each
-crate; `make limits` writes it.
+crate; `make docs` writes it.
 ";
 
 /// A constant of a `limits.rs`.

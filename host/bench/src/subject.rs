@@ -68,8 +68,8 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     config.server.queue_time = MAX_REQUEST_TIME;
     config.server.rate_per_ip = None;
     config.server.body_memory_bytes = usize::MAX;
-    config.server.connections.most_per_ip = usize::MAX;
-    config.server.connections.most = usize::MAX;
+    config.server.connections.max_per_ip = usize::MAX;
+    config.server.connections.max_connections = usize::MAX;
     config.keys.clear();
     let mut quantization = None;
     let (component, requested) = match &arguments.component {

@@ -68,7 +68,7 @@ fn read(path: Option<&Path>, listen: Option<&Address>) -> anyhow::Result<Config>
     let mut config = Config::load(path)?;
     if let Some(listen) = listen {
         config.server.listen = listen.chosen();
-        if let Err(why) = config.server.admits(listen, config.keys.is_empty()) {
+        if let Err(why) = config.server.check_access(listen, config.keys.is_empty()) {
             bail!("`--listen` {why}");
         }
     }
@@ -92,7 +92,7 @@ async fn reload_on_hangup(live: Arc<Live>, tls: Option<Arc<Tls>>, mut hangup: Si
 fn raise_file_limit(server: &mut ServerConfig) {
     let limit = getrlimit(Resource::Nofile);
     let maximum = limit.maximum.unwrap_or(u64::MAX);
-    let needed = (server.connections.most as u64).saturating_add(OTHER_FILES);
+    let needed = (server.connections.max_connections as u64).saturating_add(OTHER_FILES);
     let mut current = limit.current.unwrap_or(u64::MAX);
     if current < needed {
         let raised = Rlimit { current: Some(needed.min(maximum)), maximum: limit.maximum };
@@ -104,9 +104,9 @@ fn raise_file_limit(server: &mut ServerConfig) {
         let max = current.saturating_sub(OTHER_FILES).max(current / 2).max(1) as usize;
         warn!(
             "`connections` is {}, and this process may open {current} files (`ulimit -n`); the server accepts {max} connections",
-            server.connections.most
+            server.connections.max_connections
         );
-        server.connections.most = max;
+        server.connections.max_connections = max;
     }
 }
 

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use infer_config as config;
-use infer_config::edit::Undone;
-use infer_config::lock::MAX_BYTES as LOCK_BYTES;
-use infer_config::{Config, Origin, edit};
+use infer_config::edit::Reverted;
+use infer_config::{Config, MAX_LOCK_BYTES, Origin, edit};
 use infer_control::registry::Tally;
 use infer_control::versions::{Calls, Compared, VersionInfo, Versions};
 use infer_engine::files;
@@ -116,10 +115,10 @@ pub(super) fn rollback(config: &Config, arguments: &Turn, out: &mut impl Write) 
     let undo = |text: &str| edit::rollback(text, model).map(|(text, undone, left)| (text, (undone, left)));
     let Turned { outcome: (undone, left), served } = turn(config, &arguments.server, undo)?;
     match undone {
-        Undone::Trial(next) => {
+        Reverted::Trial(next) => {
             writeln!(out, "model `{model}`: the trial of {next} has ended, {left} stays; {served}")?;
         }
-        Undone::Promotion(before) => {
+        Reverted::Promotion(before) => {
             writeln!(out, "model `{model}`: {before} -> {left}; {served}")?;
         }
     }
@@ -143,14 +142,14 @@ fn turn<T>(
     let Origin::File(path) = &config.origin else {
         bail!("the built-in configuration is a part of the program; copy it to infer.toml to change it");
     };
-    let before = files::read_to_string(path, config::MAX_BYTES)
+    let before = files::read_to_string(path, config::MAX_CONFIG_BYTES)
         .with_context(|| format!("cannot read `{}`", path.display()))?;
     let (after, outcome) =
         edit(&before).map_err(|message| anyhow::anyhow!("{}: {message}", path.display()))?;
     let changed = Config::parse(&after, &config.origin)?;
     let pinned = config.lock.as_ref().map(|lock| lock.path().to_owned());
     let pins = match &pinned {
-        Some(path) => Some((path, files::read_to_string(path, LOCK_BYTES)?, lock::text(&changed)?)),
+        Some(path) => Some((path, files::read_to_string(path, MAX_LOCK_BYTES)?, lock::text(&changed)?)),
         None => None,
     };
     let write = |path: &Path, text: &str| {

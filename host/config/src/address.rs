@@ -14,7 +14,7 @@ pub struct Address {
 /// Text that is not an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NoAddress(String);
+pub struct InvalidAddress(String);
 
 impl Address {
     /// Returns the address to listen on.
@@ -37,42 +37,47 @@ impl From<SocketAddr> for Address {
 }
 
 impl FromStr for Address {
-    type Err = NoAddress;
+    type Err = InvalidAddress;
 
     /// Parses `text`. A name is resolved, which may query DNS; `localhost`, and any name below it,
     /// is 127.0.0.1 without a query (RFC 6761, section 6.3).
-    fn from_str(text: &str) -> Result<Self, NoAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         const EXPECTED: &str =
             "expected an address and a port such as `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`";
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(address.into());
         }
-        let no = |what: &str| NoAddress(format!("{what}; {EXPECTED}"));
-        let (name, port) = text.rsplit_once(':').ok_or_else(|| no("it has no port"))?;
-        let port: u16 = port.parse().map_err(|_| no("its port is not a number from 0 to 65535"))?;
-        let of = |ip: IpAddr| Ok(SocketAddr::new(ip, port).into());
+        let invalid = |problem: &str| InvalidAddress(format!("{problem}; {EXPECTED}"));
+        let (name, port) = text.rsplit_once(':').ok_or_else(|| invalid("it has no port"))?;
+        let port: u16 = port.parse().map_err(|_| invalid("its port is not a number from 0 to 65535"))?;
+        let with_port = |ip: IpAddr| Ok(SocketAddr::new(ip, port).into());
         match name.trim_end_matches('.').to_ascii_lowercase().as_str() {
-            "" => return Err(no("it has no host")),
-            "*" => return Err(no("`*` is no address; `0.0.0.0` or `[::]` is every address of this machine")),
+            "" => return Err(invalid("it has no host")),
+            "*" => {
+                return Err(invalid(
+                    "`*` is not an address; `0.0.0.0` or `[::]` is every address of this machine",
+                ));
+            }
             host if host == "localhost" || host.ends_with(".localhost") => {
-                return of(Ipv4Addr::LOCALHOST.into());
+                return with_port(Ipv4Addr::LOCALHOST.into());
             }
             _ => {}
         }
         if name.contains("://") {
-            return Err(no("it is a URL"));
+            return Err(invalid("it is a URL"));
         }
         if name.contains(':') || name.contains(['[', ']']) {
-            return Err(no("an IPv6 address stands in brackets"));
+            return Err(invalid("an IPv6 address needs brackets"));
         }
         let found = (name, port).to_socket_addrs();
-        let found = found.map_err(|error| no(&format!("the name `{name}` is not resolved ({error})")))?;
+        let found =
+            found.map_err(|error| invalid(&format!("the name `{name}` cannot be resolved: {error}")))?;
         let mut resolved: Vec<_> = found.collect();
         // DNS servers answer in any order, and a reload must find the same first address.
         resolved.sort();
         resolved.dedup();
         if resolved.is_empty() {
-            return Err(no(&format!("the name `{name}` stands for no address")));
+            return Err(invalid(&format!("the name `{name}` has no address")));
         }
         Ok(Address { resolved })
     }
@@ -90,7 +95,7 @@ mod tests {
     use crate::{Config, Origin};
 
     #[test]
-    fn addresses_and_localhost_are_read() {
+    fn addresses_and_localhost_are_parsed() {
         let cases = [
             ("127.0.0.1:8080", "127.0.0.1:8080"),
             ("0.0.0.0:0", "0.0.0.0:0"),
@@ -108,20 +113,20 @@ mod tests {
     }
 
     #[test]
-    fn every_address_of_a_name_counts() {
+    fn every_address_of_a_name_is_checked() {
         let config = |text: &str| Config::parse(text, &Origin::Builtin).unwrap().server;
         let own: SocketAddr = "127.0.0.1:80".parse().unwrap();
         let other: SocketAddr = "192.0.2.1:80".parse().unwrap();
         let address = Address { resolved: vec![own, other] };
-        let keyless = config("").admits(&address, true).unwrap_err();
+        let keyless = config("").check_access(&address, true).unwrap_err();
         assert!(keyless.contains("`192.0.2.1:80`, which other machines reach"), "{keyless}");
-        assert_eq!(config("").admits(&address, false), Ok(()));
-        assert_eq!(config("").admits(&Address { resolved: vec![own] }, true), Ok(()));
-        assert_eq!(config("[server]\ntrusted_network = true").admits(&address, true), Ok(()));
+        assert_eq!(config("").check_access(&address, false), Ok(()));
+        assert_eq!(config("").check_access(&Address { resolved: vec![own] }, true), Ok(()));
+        assert_eq!(config("[server]\ntrusted_network = true").check_access(&address, true), Ok(()));
     }
 
     #[test]
-    fn text_that_is_no_address_is_explained() {
+    fn invalid_address_is_explained() {
         let cases = [
             ("8080", "it has no port"),
             ("localhost", "it has no port"),
@@ -129,10 +134,10 @@ mod tests {
             ("*:8080", "`0.0.0.0` or `[::]`"),
             ("localhost:http", "not a number"),
             ("localhost:65536", "not a number"),
-            ("::1:8080", "stands in brackets"),
+            ("::1:8080", "needs brackets"),
             ("[::1]:x", "not a number"),
-            ("[::1:80", "stands in brackets"),
-            ("no-such-name.invalid:8080", "`no-such-name.invalid` is not resolved"),
+            ("[::1:80", "needs brackets"),
+            ("no-such-name.invalid:8080", "`no-such-name.invalid` cannot be resolved"),
             ("http://localhost:8080", "it is a URL"),
         ];
         for (text, words) in cases {

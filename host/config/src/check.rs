@@ -2,12 +2,12 @@
 //! mistakes.
 
 mod component_test;
+mod number;
 mod server;
 mod trial;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use infer_sandbox::{ClockKind, HttpOptions, Limits, OutboundHost, RequestMemory,
 use toml::Spanned;
 
 use crate::paths::{BELOW, is_reserved, paths};
-use crate::{ComponentConfig, Config, Files, Mistake, ModelConfig, Origin, Place, file};
+use crate::{ComponentConfig, Config, Files, Mistake, ModelConfig, Origin, Place, file, table};
 
 /// Checks the parsed file and collects the mistakes.
 pub(super) struct Checker<'a, P> {
@@ -35,7 +35,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     }
 
     pub(super) fn check(&mut self, file: file::File, origin: Origin) -> Config {
-        let onnxruntime = self.onnxruntime(file.server.onnxruntime.as_ref());
+        let onnxruntime = self.onnxruntime(&file.server);
         let models: BTreeMap<_, _> =
             file.models.into_iter().map(|(name, model)| (name.clone(), self.model(&name, &model))).collect();
         self.one_canary(&models);
@@ -48,10 +48,10 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let keys = self.keys(&file.keys, &models, &components);
         let server = self.server(&file.server, keys.is_empty(), &components);
         let sandbox = SandboxOptions {
-            instances: self.number("", "instances", &file.server.instances, 32, 1..=1_000) as u32,
-            waiting: self.number("", "waiting", &file.server.waiting, 256, 0..=65_536) as u32,
-            max_memory_bytes: most(&components, |limits| limits.memory_bytes),
-            max_table_elements: most(&components, |limits| limits.table_elements),
+            instances: self.number("", file.server.instances()) as u32,
+            waiting: self.number("", file.server.waiting()) as u32,
+            max_memory_bytes: largest(&components, |limits| limits.memory_bytes),
+            max_table_elements: largest(&components, |limits| limits.table_elements),
             compiled_folder: builtin::cache_folder().map(|cache| cache.join("compiled")),
             memory: RequestMemory::default(),
         };
@@ -68,80 +68,74 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         }
     }
 
-    fn onnxruntime(&mut self, typed: Option<&Spanned<String>>) -> Onnxruntime {
-        let auto = || Onnxruntime::Auto { search: builtin::onnxruntime_folders() };
+    fn onnxruntime(&mut self, server: &table::Server) -> Onnxruntime {
         if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
             return Onnxruntime::Path(path.into());
         }
-        match typed {
-            None => auto(),
-            Some(typed) => match typed.get_ref().as_str() {
-                "auto" => auto(),
-                "off" => Onnxruntime::Off,
-                path => {
-                    let path = self.base.join(path);
-                    if !path.exists() {
-                        let message = format!(
-                            "`onnxruntime` is `{}`, which does not exist; expected `auto`, `off` or the path of a \
-                             libonnxruntime shared library",
-                            path.display()
-                        );
-                        self.mistake(typed.span().start, message);
-                    }
-                    Onnxruntime::Path(path)
+        match server.onnxruntime().text() {
+            "auto" => Onnxruntime::Auto { search: builtin::onnxruntime_folders() },
+            "off" => Onnxruntime::Off,
+            path => {
+                let path = self.base.join(path);
+                if let Some(entry) = &server.onnxruntime
+                    && !path.exists()
+                {
+                    let message = format!(
+                        "`onnxruntime` is `{}`, which does not exist; expected `auto`, `off` or the path of a \
+                         libonnxruntime shared library",
+                        path.display()
+                    );
+                    self.mistake(entry.span().start, message);
                 }
-            },
+                Onnxruntime::Path(path)
+            }
         }
     }
 
-    fn model(&mut self, name: &str, model: &file::Model) -> ModelConfig {
+    fn model(&mut self, name: &str, model: &table::Model) -> ModelConfig {
         let offset = model.source.span().start;
         let source = self.model_source(&format!("model `{name}`"), &model.source);
         let subject = format!("model `{name}`: ");
-        let mut size = |key, typed, range| self.optional(&subject, key, typed, range);
+        let mut size = |entry| self.optional(&subject, entry).map(|size| size as usize);
         let options = ModelOptions {
-            sessions: size("sessions", &model.sessions, 1..=64),
-            threads: size("threads", &model.threads, 1..=256),
-            queue_capacity: size("queue_capacity", &model.queue_capacity, 1..=65_536),
-            max_batch: size("max_batch", &model.max_batch, 1..=4_096),
-            context_tokens: size("context_tokens", &model.context_tokens, 16..=1 << 20),
-            kv_bytes: size("kv_bytes", &model.kv_bytes, 1 << 20..=1 << 40),
+            sessions: size(model.sessions()),
+            threads: size(model.threads()),
+            queue_capacity: size(model.queue_capacity()),
+            max_batch: size(model.max_batch()),
+            context_tokens: size(model.context_tokens()),
+            kv_bytes: size(model.kv_bytes()),
         };
-        let reuse = if model.packed_cache.unwrap_or(true) { Reuse::All } else { Reuse::Off };
-        // At most a week. The minimum keeps a model loaded between two requests of one client.
-        let keep_alive =
-            self.optional(&subject, "keep_alive_ms", &model.keep_alive_ms, 1_000..=7 * 86_400_000);
-        let keep_alive = keep_alive.map(|time| Duration::from_millis(time as u64));
+        let reuse = if model.packed_cache().flag() { Reuse::All } else { Reuse::Off };
+        let keep_alive = self.optional(&subject, model.keep_alive_ms()).map(Duration::from_millis);
         let next = model.next.as_ref().map(|next| self.next(name, next));
-        let previous = model.previous.clone();
+        let previous = model.previous.as_ref().map(|previous| previous.get_ref().clone());
         ModelConfig { at: (self.place)(offset), source, options, reuse, keep_alive, next, previous }
     }
 
-    pub(super) fn model_source(&mut self, subject: &str, typed: &Spanned<String>) -> Source {
+    pub(super) fn model_source(&mut self, subject: &str, entry: &Spanned<String>) -> Source {
         let exists = |path: &Path| path.is_dir() || weights::is_gguf(path);
         let expected = "neither a folder with a card.toml nor a GGUF file, which begins with `GGUF`";
-        self.source(subject, typed, builtin::weights_names(), (exists, expected))
+        self.source(subject, entry, builtin::weights_names(), (exists, expected))
     }
 
     fn component(
         &mut self,
         name: &str,
-        component: file::Component,
+        component: table::Component,
         models: &BTreeMap<String, ModelConfig>,
         routes: &mut BTreeMap<String, String>,
     ) -> ComponentConfig {
         let subject = format!("component `{name}`");
         let offset = component.source.span().start;
-        let source =
-            self.source(&subject, &component.source, builtin::guest_names(), (Path::is_file, "no file"));
-        for (wanted, model) in &component.models {
-            if !models.contains_key(model.get_ref()) {
+        let is_file = (Path::is_file, "not a file");
+        let source = self.source(&subject, &component.source, builtin::guest_names(), is_file);
+        for (guest_name, model) in component.models.iter().flatten() {
+            let model_name = model.get_ref();
+            if !models.contains_key(model_name) {
                 let message = format!(
-                    "{subject}: model `{}` (for the guest's `{wanted}`) is not configured; expected {}, or a section \
-                     [models.{}]",
-                    model.get_ref(),
+                    "{subject}: model `{model_name}` (for the guest's `{guest_name}`) is not configured; expected {}, \
+                     or a section [models.{model_name}]",
                     one_of(models.keys()),
-                    model.get_ref(),
                 );
                 self.mistake(model.span().start, message);
             }
@@ -152,146 +146,81 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 paths(route.get_ref()).into_iter().filter_map(|path| routes.insert(path, name.to_owned()));
             if let Some(other) = before.last() {
                 let message =
-                    format!("{subject}: route `{}` is already the component `{other}`'s", route.get_ref());
+                    format!("{subject}: route `{}` is already used by component `{other}`", route.get_ref());
                 self.mistake(route.span().start, message);
             }
         }
-        for key in component.settings.keys().filter(|key| key.starts_with("models.")) {
-            let message = format!(
-                "{subject}: setting `{key}`: keys that start with `models.` tell of the models' cards"
-            );
-            self.mistake(offset, message);
+        for key in component.settings.iter().flatten().map(|(key, _)| key) {
+            if key.starts_with("models.") {
+                let message = format!(
+                    "{subject}: setting `{key}`: keys that start with `models.` are reserved for the models' cards"
+                );
+                self.mistake(offset, message);
+            }
         }
         ComponentConfig {
             at: (self.place)(offset),
             source,
+            limits: self.limits(&subject, component.limits.as_ref().unwrap_or(&table::Limits::default())),
+            http: self.http(&subject, &component),
             route: component.route.map(Spanned::into_inner),
-            models: component
-                .models
+            models: inner(component.models),
+            settings: component
+                .settings
                 .into_iter()
-                .map(|(wanted, model)| (wanted, model.into_inner()))
+                .flatten()
+                .map(|(key, value)| (key, value.to_string()))
                 .collect(),
-            settings: component.settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
-            limits: self.limits(&subject, &component.limits),
-            http: self.http(
-                &subject,
-                &component.allowed_outbound_hosts,
-                component.clock.as_ref(),
-                component.random_seed,
-            ),
-            tests: self.tests(&subject, offset, component.tests),
+            tests: self.tests(&subject, offset, component.tests.unwrap_or_default()),
         }
     }
 
-    fn http(
-        &mut self,
-        subject: &str,
-        hosts: &[Spanned<String>],
-        clock: Option<&Spanned<String>>,
-        random_seed: Option<u64>,
-    ) -> HttpOptions {
+    fn http(&mut self, subject: &str, component: &table::Component) -> HttpOptions {
         let mut outbound = Vec::new();
-        for typed in hosts {
-            match typed.get_ref().parse::<OutboundHost>() {
+        for entry in component.allowed_outbound_hosts.iter().flatten() {
+            match entry.get_ref().parse::<OutboundHost>() {
                 Ok(host) => outbound.push(host),
                 Err(reason) => {
                     let message =
-                        format!("{subject}: `allowed_outbound_hosts` has `{}`: {reason}", typed.get_ref());
-                    self.mistake(typed.span().start, message);
+                        format!("{subject}: `allowed_outbound_hosts` has `{}`: {reason}", entry.get_ref());
+                    self.mistake(entry.span().start, message);
                 }
             }
         }
-        let clock = match clock.map(|typed| (typed, typed.get_ref().as_str())) {
-            None | Some((_, "system")) => ClockKind::System,
-            Some((_, "frozen")) => ClockKind::Frozen,
-            Some((typed, other)) => {
-                let message = format!("{subject}: `clock` is `{other}`, expected `system` or `frozen`");
-                self.mistake(typed.span().start, message);
+        let clock = match component.clock().text() {
+            "frozen" => ClockKind::Frozen,
+            other => {
+                if let Some(entry) = component.clock.as_ref().filter(|_| other != "system") {
+                    let message = format!("{subject}: `clock` is `{other}`, expected `system` or `frozen`");
+                    self.mistake(entry.span().start, message);
+                }
                 ClockKind::System
             }
         };
-        HttpOptions { outbound, clock, random_seed }
+        HttpOptions { outbound, clock, random_seed: component.random_seed }
     }
 
-    fn limits(&mut self, subject: &str, typed: &file::LimitsTable) -> Limits {
+    fn limits(&mut self, subject: &str, limits: &table::Limits) -> Limits {
         let subject = format!("{subject}: ");
-        let defaults = Limits::default();
-        let instances = self.optional(&subject, "instances", &typed.instances, 1..=1_000);
-        let mut size = |key, typed, default, range| self.size(&subject, key, typed, default, range);
-        // At least one page; at most the size that the pool reserves for a memory.
-        let memory_bytes = size("memory_bytes", &typed.memory_bytes, defaults.memory_bytes, 65_536..=4 << 30);
-        // An instruction on a table cannot be interrupted while it runs. With a million elements it
-        // takes some milliseconds.
-        let table_elements =
-            size("table_elements", &typed.table_elements, defaults.table_elements, 1..=1_000_000);
-        let handles = size("handles", &typed.handles, defaults.handles, 1..=1_000_000);
-        let tensor_bytes = size("tensor_bytes", &typed.tensor_bytes, defaults.tensor_bytes, 1_024..=4 << 30);
-        let log_lines = size("log_lines", &typed.log_lines, defaults.log_lines, 0..=1_000_000);
-        let outbound_requests =
-            size("outbound_requests", &typed.outbound_requests, defaults.outbound_requests, 0..=1_000);
+        let instances = self.optional(&subject, limits.instances()).map(|instances| instances as usize);
+        let mut size = |entry| self.number(&subject, entry) as usize;
+        let memory_bytes = size(limits.memory_bytes());
+        let table_elements = size(limits.table_elements());
+        let handles = size(limits.handles());
+        let tensor_bytes = size(limits.tensor_bytes());
+        let log_lines = size(limits.log_lines());
+        let outbound_requests = size(limits.outbound_requests());
         Limits {
             instances,
             memory_bytes,
             table_elements,
             handles,
             tensor_bytes,
-            guest_time: self.duration(&subject, "guest_ms", &typed.guest_ms, defaults.guest_time),
-            compute_time: self.duration(&subject, "compute_ms", &typed.compute_ms, defaults.compute_time),
+            guest_time: self.duration(&subject, limits.guest_ms()),
+            compute_time: self.duration(&subject, limits.compute_ms()),
             log_lines,
             outbound_requests,
         }
-    }
-
-    /// Returns the number at `key`, or the default. A number out of range is a mistake.
-    pub(super) fn number(
-        &mut self,
-        subject: &str,
-        key: &str,
-        typed: &file::Number,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> u64 {
-        let Some(typed) = typed else { return default };
-        let value = *typed.get_ref();
-        if !range.contains(&value) {
-            let message =
-                format!("{subject}`{key}` is {value}, expected {} to {}", range.start(), range.end());
-            self.mistake(typed.span().start, message);
-        }
-        value
-    }
-
-    /// Returns the number at `key`, or `None` if the key is absent.
-    pub(super) fn optional(
-        &mut self,
-        subject: &str,
-        key: &str,
-        typed: &file::Number,
-        range: RangeInclusive<u64>,
-    ) -> Option<usize> {
-        typed.is_some().then(|| self.size(subject, key, typed, 0, range))
-    }
-
-    pub(super) fn size(
-        &mut self,
-        subject: &str,
-        key: &str,
-        typed: &file::Number,
-        default: usize,
-        range: RangeInclusive<u64>,
-    ) -> usize {
-        self.number(subject, key, typed, default as u64, range) as usize
-    }
-
-    /// Returns the duration at `key`, in milliseconds, at most an hour.
-    pub(super) fn duration(
-        &mut self,
-        subject: &str,
-        key: &str,
-        typed: &file::Number,
-        default: Duration,
-    ) -> Duration {
-        Duration::from_millis(self.number(subject, key, typed, default.as_millis() as u64, 1..=3_600_000))
     }
 
     fn route(&mut self, subject: &str, route: &Spanned<String>) {
@@ -314,17 +243,17 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     fn source(
         &mut self,
         subject: &str,
-        typed: &Spanned<String>,
+        entry: &Spanned<String>,
         builtins: impl Iterator<Item = &'static str>,
         (exists, expected): (impl Fn(&Path) -> bool, &str),
     ) -> Source {
-        let text = typed.get_ref().as_str();
+        let text = entry.get_ref().as_str();
         if let Some(name) = text.strip_prefix("builtin:") {
             let names: Vec<_> = builtins.collect();
             if !names.contains(&name) {
                 let message =
                     format!("{subject}: source `{text}` is not built in; expected {}", one_of(&names));
-                self.mistake(typed.span().start, message);
+                self.mistake(entry.span().start, message);
             }
             return Source::Builtin(name.to_owned());
         }
@@ -337,22 +266,29 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 path.display(),
                 one_of(builtins)
             );
-            self.mistake(typed.span().start, message);
+            self.mistake(entry.span().start, message);
         }
         Source::Path(path)
     }
 }
 
-fn most(components: &BTreeMap<String, ComponentConfig>, limit: impl Fn(&Limits) -> usize) -> usize {
-    let default = limit(&Limits::default());
-    components.values().map(|component| limit(&component.limits)).fold(default, usize::max)
+/// Returns the largest value of a limit, at least the default.
+fn largest(components: &BTreeMap<String, ComponentConfig>, limit: impl Fn(&Limits) -> usize) -> usize {
+    let limits = components.values().map(|component| limit(&component.limits));
+    limits.fold(limit(&Limits::DEFAULT), usize::max)
 }
 
+/// Removes the positions of a map's values.
+fn inner(map: Option<BTreeMap<String, Spanned<String>>>) -> BTreeMap<String, String> {
+    map.into_iter().flatten().map(|(name, value)| (name, value.into_inner())).collect()
+}
+
+/// Names the expected values.
 pub(super) fn one_of<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
     let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
     match names.as_slice() {
-        [] => "none (none is configured)".to_owned(),
+        [] => "one that is configured (there are none)".to_owned(),
         [only] => only.clone(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+        [others @ .., last] => format!("{} or {last}", others.join(", ")),
     }
 }

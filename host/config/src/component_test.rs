@@ -34,15 +34,15 @@ pub enum TestImage {
 impl fmt::Display for ComponentTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ComponentTest { input, image, flagged, scores, label, tolerance } = self;
-        let mut said = Vec::new();
-        said.extend(input.iter().map(|input| format!("input {input:?}")));
-        said.extend(image.iter().map(|image| match image {
+        let mut parts = Vec::new();
+        parts.extend(input.iter().map(|input| format!("input {input:?}")));
+        parts.extend(image.iter().map(|image| match image {
             TestImage::Path(path) => format!("image {}", path.display()),
             TestImage::Data(data) => format!("image {data}"),
         }));
-        said.extend(flagged.iter().map(|flagged| format!("flagged {flagged}")));
-        said.extend(scores.iter().map(|(category, score)| format!("{category} {score} ± {tolerance}")));
-        said.extend(label.iter().map(|label| format!("label {label}")));
-        f.write_str(&said.join(", "))
+        parts.extend(flagged.iter().map(|flagged| format!("flagged {flagged}")));
+        parts.extend(scores.iter().map(|(category, score)| format!("{category} {score} ± {tolerance}")));
+        parts.extend(label.iter().map(|label| format!("label {label}")));
+        f.write_str(&parts.join(", "))
     }
 }

@@ -12,6 +12,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::value::RawValue;
 
+use crate::limits::MAX_MEDIA_TYPE_BYTES;
 use crate::percent::decoded;
 
 /// The standard alphabet, with or without padding. Unused bits of the last character are ignored.
@@ -22,11 +23,8 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Characters that are decoded at a time: whole groups of four.
-const AT_ONCE: usize = 4 << 10;
-
-/// Maximum length of the media type, in bytes.
-const MAX_HEAD: usize = 4 << 10;
+/// Characters that are decoded at a time: complete groups of four.
+const CHUNK: usize = 4 << 10;
 
 /// Failure to decode a `data:` URL.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +39,7 @@ pub enum DataUrlError {
     #[error("the data: URL is not in base64; expected `data:image/png;base64,…`")]
     NotBase64,
     /// The base64 is invalid.
-    #[error("the data: URL's base64 is damaged: {0}")]
+    #[error("invalid base64 in the data: URL: {0}")]
     Damaged(Damage),
 }
 
@@ -94,13 +92,13 @@ pub fn decode_json(json: &RawValue) -> Result<Vec<u8>, DataUrlError> {
     loop {
         match bytes.next() {
             Some(b',') => break,
-            Some(byte) if head.len() < MAX_HEAD => head.push(byte),
+            Some(byte) if head.len() < MAX_MEDIA_TYPE_BYTES => head.push(byte),
             _ => return Err(DataUrlError::NoComma),
         }
     }
     check_head(&String::from_utf8_lossy(&head))?;
-    let most = bytes.0.len();
-    digit_by_digit(bytes, most).map_err(DataUrlError::Damaged)
+    let max = bytes.0.len();
+    digit_by_digit(bytes, max).map_err(DataUrlError::Damaged)
 }
 
 /// Decodes `data`, base64 in any of the spellings that a `data:` URL may have.
@@ -128,10 +126,10 @@ fn check_head(head: &str) -> Result<(), DataUrlError> {
     if is_base64 { Ok(()) } else { Err(DataUrlError::NotBase64) }
 }
 
-/// Decodes `bytes`, at most `most` of them; skips white space and padding.
-fn digit_by_digit(bytes: impl Iterator<Item = u8> + Clone, most: usize) -> Result<Vec<u8>, Damage> {
-    let mut whole = Vec::with_capacity(most / 4 * 3 + 3);
-    let mut digits = Vec::with_capacity(AT_ONCE);
+/// Decodes `bytes`, at most `max` of them; skips white space and padding.
+fn digit_by_digit(bytes: impl Iterator<Item = u8> + Clone, max: usize) -> Result<Vec<u8>, Damage> {
+    let mut decoded_bytes = Vec::with_capacity(max / 4 * 3 + 3);
+    let mut digits = Vec::with_capacity(CHUNK);
     let mut padding = 0;
     for (at, byte) in decoded(bytes).enumerate() {
         let digit = match byte {
@@ -151,14 +149,14 @@ fn digit_by_digit(bytes: impl Iterator<Item = u8> + Clone, most: usize) -> Resul
             return Err(Damage::BehindPadding(at));
         }
         digits.push(digit);
-        if digits.len() == AT_ONCE {
-            ENGINE.decode_vec(&digits, &mut whole).map_err(|_| Damage::Cut)?;
+        if digits.len() == CHUNK {
+            ENGINE.decode_vec(&digits, &mut decoded_bytes).map_err(|_| Damage::Cut)?;
             digits.clear();
         }
     }
     // Every digit is valid, so only an incomplete last group can fail.
-    ENGINE.decode_vec(&digits, &mut whole).map_err(|_| Damage::Cut)?;
-    Ok(whole)
+    ENGINE.decode_vec(&digits, &mut decoded_bytes).map_err(|_| Damage::Cut)?;
+    Ok(decoded_bytes)
 }
 
 /// Iterates over the bytes of a JSON string without its quotes. A character beyond ASCII becomes a
@@ -186,7 +184,7 @@ impl Iterator for Unescaped<'_> {
                 let code = digits?.into_iter().fold(0, |code, digit| code * 16 + digit);
                 u8::try_from(code).ok().filter(u8::is_ascii).unwrap_or(u8::MAX)
             }
-            same => same,
+            other => other,
         })
     }
 }
@@ -195,10 +193,10 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Damage::Byte(byte, at) => {
-                write!(f, "byte {at} is `{}`, which is no digit of base64", byte.escape_ascii())
+                write!(f, "byte {at} is `{}`, which is not a base64 digit", byte.escape_ascii())
             }
-            Damage::BehindPadding(at) => write!(f, "byte {at} comes behind the padding"),
-            Damage::Cut => f.write_str("its end is missing"),
+            Damage::BehindPadding(at) => write!(f, "byte {at} follows the padding"),
+            Damage::Cut => f.write_str("the end is missing"),
         }
     }
 }
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_read_in_every_spelling() {
+    fn base64_is_decoded_in_every_spelling() {
         let bytes = [0xfb, 0xff, 0xbe, 0x41];
         let cases = [
             "data:image/png;base64,+/++QQ==",
@@ -248,10 +246,10 @@ mod tests {
     }
 
     #[test]
-    fn long_base64_is_read_across_groups() {
-        let bytes: Vec<u8> = (0..3 * AT_ONCE).map(|at| (at * 7) as u8).collect();
+    fn long_base64_is_decoded_across_chunks() {
+        let bytes: Vec<u8> = (0..3 * CHUNK).map(|at| (at * 7) as u8).collect();
         let text = ENGINE.encode(&bytes);
-        for width in [1, 3, 64, 76, AT_ONCE - 1] {
+        for width in [1, 3, 64, 76, CHUNK - 1] {
             let lines: Vec<_> =
                 text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
             for found in both(&format!("data:;base64,{}", lines.join("\r\n"))) {
@@ -261,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_named_with_its_place() {
+    fn invalid_base64_is_reported_with_position() {
         let damaged = DataUrlError::Damaged;
         let cases = [
             ("https://example.org/a.png", DataUrlError::Scheme),
@@ -283,7 +281,7 @@ mod tests {
         }
         assert_eq!(
             decode("data:;base64,AA?A").unwrap_err().to_string(),
-            "the data: URL's base64 is damaged: byte 2 is `?`, which is no digit of base64"
+            "invalid base64 in the data: URL: byte 2 is `?`, which is not a base64 digit"
         );
     }
 }

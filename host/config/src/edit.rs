@@ -5,7 +5,7 @@ use toml_edit::{DocumentMut, Item, TableLike, Value};
 
 /// The change that `infer rollback` reverted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Undone {
+pub enum Reverted {
     /// A trial of this source.
     Trial(String),
     /// A promotion of this source.
@@ -39,22 +39,20 @@ pub fn promote(text: &str, model: &str) -> Result<(String, [String; 2]), String>
 /// # Errors
 ///
 /// If there is no such model, or it has neither a next nor a previous version.
-pub fn rollback(text: &str, model: &str) -> Result<(String, Undone, String), String> {
+pub fn rollback(text: &str, model: &str) -> Result<(String, Reverted, String), String> {
     let mut document = parse(text)?;
     let table = section(&mut document, model)?;
     let string = |item: &Item| item.as_str().map(str::to_owned);
     let source = table.get("source").and_then(string).unwrap_or_default();
     if let Some(next) = table.remove("next") {
-        let tried = next.as_table_like().and_then(|next| string(next.get("source")?)).unwrap_or_default();
-        return Ok((document.to_string(), Undone::Trial(tried), source));
+        let trial = next.as_table_like().and_then(|next| string(next.get("source")?)).unwrap_or_default();
+        return Ok((document.to_string(), Reverted::Trial(trial), source));
     }
     let previous = table.remove("previous").and_then(|previous| string(&previous)).ok_or_else(|| {
-        format!(
-            "model `{model}` has neither a next version nor a `previous` one: there is nothing to roll back"
-        )
+        format!("model `{model}` has neither a next version nor a `previous` one; nothing to roll back")
     })?;
     set(table, "source", &previous);
-    Ok((document.to_string(), Undone::Promotion(source), previous))
+    Ok((document.to_string(), Reverted::Promotion(source), previous))
 }
 
 fn parse(text: &str) -> Result<DocumentMut, String> {
@@ -64,7 +62,7 @@ fn parse(text: &str) -> Result<DocumentMut, String> {
 fn section<'d>(document: &'d mut DocumentMut, model: &str) -> Result<&'d mut dyn TableLike, String> {
     let models = document.get_mut("models").and_then(Item::as_table_like_mut);
     let section = models.and_then(|models| models.get_mut(model)?.as_table_like_mut());
-    section.ok_or_else(|| format!("no model `{model}`: there is no section [models.{model}]"))
+    section.ok_or_else(|| format!("no model `{model}`: the configuration has no section [models.{model}]"))
 }
 
 /// Sets `key` to a string, keeping the comment beside the value. Returns the replaced value.
@@ -86,15 +84,15 @@ mod tests {
                         next = { source = \"two\", percent = 5 }\n\n[models.other]\nsource = \"x\"\n";
 
     #[test]
-    fn a_promotion_keeps_comments_and_can_be_undone() {
+    fn promotion_keeps_comments_and_can_be_reverted() {
         let (promoted, sources) = promote(TEXT, "text").unwrap();
         assert_eq!(sources, ["one", "two"]);
         assert_eq!(
             promoted,
             "# a box\n[models.text]\nsource = \"two\" # the first\nsessions = 2\nprevious = \"one\"\n\n[models.other]\nsource = \"x\"\n"
         );
-        let (back, undone, source) = rollback(&promoted, "text").unwrap();
-        assert_eq!((undone, source.as_str()), (Undone::Promotion("two".to_owned()), "one"));
+        let (back, reverted, source) = rollback(&promoted, "text").unwrap();
+        assert_eq!((reverted, source.as_str()), (Reverted::Promotion("two".to_owned()), "one"));
         assert_eq!(back, TEXT.replace("next = { source = \"two\", percent = 5 }\n", ""));
         assert!(rollback(&back, "text").unwrap_err().contains("nothing to roll back"));
         assert!(promote(&back, "text").unwrap_err().contains("no next version"));
@@ -102,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_is_undone_before_a_promotion() {
+    fn trial_is_reverted_before_promotion() {
         let text = "[models.text]\nsource = \"two\"\nprevious = \"one\"\n[models.text.next]\nsource = \"three\"\nshadow = true\n";
-        let (back, undone, source) = rollback(text, "text").unwrap();
-        assert_eq!((undone, source.as_str()), (Undone::Trial("three".to_owned()), "two"));
+        let (back, reverted, source) = rollback(text, "text").unwrap();
+        assert_eq!((reverted, source.as_str()), (Reverted::Trial("three".to_owned()), "two"));
         assert_eq!(back, "[models.text]\nsource = \"two\"\nprevious = \"one\"\n");
     }
 }

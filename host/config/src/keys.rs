@@ -38,16 +38,16 @@ impl KeyHash {
 /// Text that is not a key's hash.
 #[derive(Debug, thiserror::Error)]
 #[error("expected `sha256:` and 64 hexadecimal digits")]
-pub struct NoHash;
+pub struct InvalidHash;
 
 impl FromStr for KeyHash {
-    type Err = NoHash;
+    type Err = InvalidHash;
 
-    fn from_str(text: &str) -> Result<Self, NoHash> {
-        let digits = text.strip_prefix("sha256:").filter(|digits| digits.len() == 64).ok_or(NoHash)?;
+    fn from_str(text: &str) -> Result<Self, InvalidHash> {
+        let digits = text.strip_prefix("sha256:").filter(|digits| digits.len() == 64).ok_or(InvalidHash)?;
         let mut hash = [0; 32];
         for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-            let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(NoHash);
+            let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(InvalidHash);
             *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
         }
         Ok(KeyHash(hash))
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_what_sha256sum_prints() {
+    fn hash_matches_sha256sum() {
         // printf abc | sha256sum
         let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(KeyHash::of("abc").to_string(), text);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_long_and_no_two_are_equal() {
+    fn generated_keys_are_long_and_distinct() {
         let (one, hash) = generate().unwrap();
         let (other, _) = generate().unwrap();
         assert_ne!(one, other);

@@ -2,23 +2,32 @@
 //!
 //! # Layout
 //!
-//! - `file`: the parsed keys; `check`: turns them into a [`Config`] and names each mistake with its
-//!   line; `config`: the result; `load`: reads and checks a file; `place`: lines and mistakes
+//! - `table`: every key of infer.toml, with its type, range, default, reload rule and
+//!   documentation; `key`: the types of the table and the macro that declares a section; `setting`:
+//!   a guest's setting; `file`: the parsed sections
+//! - `check`: turns the sections into a [`Config`] and names each mistake with its line; `config`:
+//!   the result; `load`: reads and checks a file; `place`: lines and mistakes; `limits`: fixed
+//!   limits
 //! - `server`, `trial`, `component_test`, `address`: parts of a configuration
 //! - `keys`: API keys and their hashes; `paths`: the server's own routes
 //! - `resolved`: compares two configurations; `edit`: edits the text; `watched`: the files that a
 //!   configuration depends on
 //! - `lock`: infer.lock, which pins models and components by their hashes
 //! - `data_url`, `percent`: decoders of bytes in text
+//! - `documentation` (tests only): the lists of keys in docs/CONFIGURATION.md
 
 mod address;
 mod check;
 mod component_test;
 mod config;
 pub mod data_url;
+#[cfg(test)]
+mod documentation;
 pub mod edit;
 mod file;
+mod key;
 pub mod keys;
+mod limits;
 mod load;
 pub mod lock;
 pub mod paths;
@@ -26,13 +35,16 @@ pub mod percent;
 mod place;
 mod resolved;
 mod server;
+mod setting;
+mod table;
 mod trial;
 mod watched;
 
-pub use address::{Address, NoAddress};
+pub use address::{Address, InvalidAddress};
 pub use component_test::{ComponentTest, TestImage};
 pub use config::{ComponentConfig, Config, ModelConfig};
-pub use load::{CONFIG, MAX_BYTES};
+pub use limits::{MAX_CONFIG_BYTES, MAX_LOCK_BYTES};
+pub use load::CONFIG;
 pub use place::{ConfigError, Mistake, Origin, Place};
 pub use resolved::{Change, Resolved};
 pub use server::{ANY_ORIGIN, ConnectionLimits, KeyConfig, MemoryContract, Rate, ServerConfig, TlsFiles};

@@ -6,15 +6,14 @@ use infer_engine::files;
 
 use crate::check::Checker;
 use crate::config::Config;
+use crate::file::File;
+use crate::limits::MAX_CONFIG_BYTES;
 use crate::lock::Lock;
 use crate::place::{ConfigError, Mistake, Origin, Place, base, line};
 use crate::watched::Files;
 
 /// The built-in configuration, for use without an infer.toml.
 pub const CONFIG: &str = include_str!("default.toml");
-
-/// Maximum size of a configuration.
-pub const MAX_BYTES: u64 = 64 << 20;
 
 impl Config {
     /// Reads the configuration at `path` and the lock beside it. Without a path, reads
@@ -43,7 +42,7 @@ impl Config {
             None if default.symlink_metadata().is_ok() => default,
             None => return Config::parse(CONFIG, &Origin::Builtin),
         };
-        let text = files::read_to_string(path, MAX_BYTES)
+        let text = files::read_to_string(path, MAX_CONFIG_BYTES)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut config = Config::parse(&text, &Origin::File(path.to_owned()))?;
         if config.server.watch {
@@ -59,7 +58,7 @@ impl Config {
     /// If the syntax is wrong, or for all other mistakes together.
     pub fn parse(text: &str, origin: &Origin) -> Result<Self, ConfigError> {
         let place = |offset: usize| Place { origin: origin.clone(), line: line(text, offset) };
-        let file: crate::file::File = toml::from_str(text).map_err(|error| {
+        let file: File = toml::from_str(text).map_err(|error| {
             let at = place(error.span().map_or(0, |span| span.start));
             let mistake = Mistake { at, message: error.message().trim_end().replace('\n', " ") };
             ConfigError::Mistakes(vec![mistake])

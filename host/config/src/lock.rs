@@ -1,7 +1,7 @@
 //! infer.lock: the hash of every model and component of a configuration, so that two machines with
-//! the same lock answer alike.
+//! the same lock give the same responses.
 //!
-//! It stands beside the configuration, with `.lock` in place of the extension. If it exists, only
+//! It is beside the configuration, with `.lock` in place of the extension. If it exists, only
 //! models and components that it pins are served.
 
 use std::collections::BTreeMap;
@@ -13,16 +13,14 @@ use infer_engine::files;
 use infer_models::disk;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::MAX_LOCK_BYTES;
 use crate::{Mistake, Origin, Place};
 
 /// Version of the file format.
 const VERSION: u32 = 1;
 
-/// Maximum size of a lock file.
-pub const MAX_BYTES: u64 = 4 << 20;
-
-const HEAD: &str = "# What `infer lock` has pinned: the SHA-256 of every model (over its card and its files) and component.\n\
-                    # Commit it beside the configuration; run `infer lock` again after a change that is meant.\n\n";
+const HEAD: &str = "# Pinned by `infer lock`: the SHA-256 of every model (its card and its files) and component.\n\
+                    # Commit it beside the configuration; run `infer lock` again after an intended change.\n\n";
 
 /// A lock file and its pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,10 +69,10 @@ impl Lock {
     /// If it cannot be read or is invalid.
     pub fn beside(origin: &Origin) -> Result<Option<Self>, Mistake> {
         let Some(path) = path(origin) else { return Ok(None) };
-        let read = files::read_to_string(&path, MAX_BYTES);
+        let read = files::read_to_string(&path, MAX_LOCK_BYTES);
         let mistake = |message: String| Mistake {
             at: Place::of(Origin::File(path.clone())),
-            message: format!("{message}; `infer lock` writes it anew"),
+            message: format!("{message}; run `infer lock` to write it again"),
         };
         let text = match read {
             Ok(text) => text,
@@ -128,8 +126,8 @@ impl Lock {
         match pin {
             Some(pin) if pin.sha256 == found => Ok(()),
             Some(pin) => bail!(
-                "{kind} `{name}` has sha256 {found}, `{path}` pins {}; bring back what was pinned (`{}`), or run `infer lock` \
-                 to pin what is there now",
+                "{kind} `{name}` has sha256 {found}, `{path}` pins {}; restore the pinned version (`{}`), or run `infer \
+                 lock` to pin the current one",
                 pin.sha256,
                 pin.source
             ),
@@ -144,7 +142,7 @@ impl Lock {
 ///
 /// If the configuration is built in, or the folder cannot be written.
 pub fn write(origin: &Origin, pins: &Pins) -> anyhow::Result<PathBuf> {
-    let path = path(origin).context("the built-in configuration is a part of the program, and pinned with it; copy it to infer.toml to lock it")?;
+    let path = path(origin).context("the built-in configuration is part of the program and needs no lock; copy it to infer.toml to lock it")?;
     disk::replace(&path, &text(pins)?).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(path)
 }
@@ -175,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_holds() {
+    fn written_lock_is_read_and_enforced() {
         let folder = tempfile::tempdir().unwrap();
         let origin = Origin::File(folder.path().join("box.toml"));
         assert_eq!(Lock::beside(&origin).unwrap(), None);
@@ -187,18 +185,18 @@ mod tests {
         assert_eq!(lock.pins, pins);
         assert!(lock.check_model("judge", "aa").is_ok());
         assert!(lock.check_component("a \"b\"\n", "bb").is_ok());
-        let told = lock.check_model("judge", "cc").unwrap_err().to_string();
+        let message = lock.check_model("judge", "cc").unwrap_err().to_string();
         assert!(
-            told.contains("model `judge` has sha256 cc") && told.contains("pins aa; bring back"),
-            "{told}"
+            message.contains("model `judge` has sha256 cc") && message.contains("pins aa; restore"),
+            "{message}"
         );
-        let told = lock.check_component("judge", "aa").unwrap_err().to_string();
-        assert!(told.contains("component `judge` is not pinned in"), "{told}");
+        let message = lock.check_component("judge", "aa").unwrap_err().to_string();
+        assert!(message.contains("component `judge` is not pinned in"), "{message}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn what_is_no_lock_is_told_with_its_place() {
+    fn invalid_lock_is_reported_with_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let origin = Origin::File(folder.path().join("infer.toml"));
         for (text, words) in [

@@ -29,10 +29,10 @@ pub const METRICS: &str = "/metrics";
 
 /// Returns true if `path` is the server's own and may not be a component's route.
 pub fn is_reserved(path: &str) -> bool {
-    const OWN: [&str; 6] = [HEALTHZ, READYZ, METRICS, OPENAPI, MODERATIONS, PERSPECTIVE];
+    const RESERVED: [&str; 6] = [HEALTHZ, READYZ, METRICS, OPENAPI, MODERATIONS, PERSPECTIVE];
     let is_below =
-        |own: &str| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    OWN.contains(&path) || COMPLETIONS.contains(&path) || is_below(KSERVE) || is_below(MODELS)
+        |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    RESERVED.contains(&path) || COMPLETIONS.contains(&path) || is_below(KSERVE) || is_below(MODELS)
 }
 
 /// Suffix of a route that includes all paths below it.
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_may_stand_for_all_below_it() {
+    fn route_may_include_all_paths_below() {
         assert_eq!(paths("/gate"), ["/gate"]);
         assert_eq!(paths("/gate/..."), ["/gate", "/gate/", "/gate/{*below}"]);
         assert_eq!(paths("/..."), ["/", "/{*below}"]);

@@ -1,7 +1,7 @@
 //! Percent-encoding (RFC 3986, section 2.1).
 
 /// Replaces each `%XX` in `bytes` by its byte. A `%` without two hexadecimal digits after it is
-/// kept.
+/// copied.
 pub fn decoded<I: Iterator<Item = u8> + Clone>(bytes: I) -> Decoded<I> {
     Decoded(bytes)
 }
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_become_bytes_and_others_stay() {
+    fn escapes_are_decoded_and_other_bytes_copied() {
         let cases: [(&str, &[u8]); 6] = [
             ("/v2", b"/v2"),
             ("/%762", b"/v2"),

@@ -12,29 +12,14 @@ use infer_sandbox::{ClockKind, HttpOptions, Limits, SandboxOptions};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::key::{Reload, Values};
+use crate::limits::MAX_VALUE_CHARACTERS;
+use crate::table::{
+    ApiKeyValues, ComponentValues, LimitsValues, ModelValues, NextValues, SECTIONS, ServerValues, TlsValues,
+};
 use crate::{
     ComponentConfig, Config, ConnectionLimits, KeyConfig, ModelConfig, Next, Rate, ServerConfig, Trial,
 };
-
-/// Keys that only a restart changes: listeners, connection limits, and the one ONNX Runtime that a
-/// process can load.
-const FIXED: [&str; 12] = [
-    "server.listen",
-    "server.admin_listen",
-    "server.unix_socket",
-    "server.tls.certificate",
-    "server.tls.key",
-    "server.connections",
-    "server.connections_per_ip",
-    "server.max_header_bytes",
-    "server.header_ms",
-    "server.idle_ms",
-    "server.send_ms",
-    "server.onnxruntime",
-];
-
-/// Maximum characters of a value that are shown.
-const SHOWN: usize = 60;
 
 /// Every key that is configured or has a default, and the hashes of models and components.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,28 +40,21 @@ impl Resolved {
     /// Lists the keys and values of `config`, without reading any file.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        // Destructured, so that a new field cannot be forgotten here.
-        let Config { origin: _, lock: _, files: _, server, keys, sandbox, onnxruntime, models, components } =
-            config;
         let mut resolved = Resolved::default();
-        resolved.server(server);
-        let SandboxOptions { instances, waiting, .. } = sandbox;
-        resolved.put("server.instances", instances);
-        resolved.put("server.waiting", waiting);
-        let onnxruntime = match onnxruntime {
-            Onnxruntime::Auto { .. } => "auto".to_owned(),
-            Onnxruntime::Off => "off".to_owned(),
-            Onnxruntime::Path(path) => absolute(path),
+        let mut section = |path: &str, values: Values| {
+            for (key, value) in values {
+                resolved.put(&format!("{path}.{key}"), value);
+            }
         };
-        resolved.put("server.onnxruntime", onnxruntime);
-        for (name, key) in keys {
-            resolved.key(&format!("keys.{name}"), key);
+        section("server", server(config).list());
+        for (name, config) in &config.keys {
+            section(&format!("keys.{name}"), api_key(config).list());
         }
-        for (name, model) in models {
-            resolved.model(&format!("models.{name}"), model);
+        for (name, config) in &config.models {
+            section(&format!("models.{name}"), model(config).list());
         }
-        for (name, component) in components {
-            resolved.component(&format!("components.{name}"), component);
+        for (name, config) in &config.components {
+            section(&format!("components.{name}"), component(config).list());
         }
         resolved
     }
@@ -96,188 +74,218 @@ impl Resolved {
     pub fn put(&mut self, key: &str, value: impl fmt::Display) {
         self.0.insert(key.to_owned(), value.to_string());
     }
+}
 
-    fn maybe(&mut self, key: &str, value: Option<impl fmt::Display>) {
-        if let Some(value) = value {
-            self.put(key, value);
-        }
+// The sections are destructured, so that a new field cannot be forgotten, and the structs of their
+// values have a field for every key of the table.
+
+fn server(config: &Config) -> ServerValues {
+    let Config {
+        origin: _,
+        lock: _,
+        files: _,
+        server,
+        keys: _,
+        sandbox,
+        onnxruntime,
+        models: _,
+        components: _,
+    } = config;
+    let ServerConfig {
+        listen,
+        admin_listen,
+        unix_socket,
+        trusted_network,
+        tls,
+        connections,
+        rate_per_ip,
+        deadline,
+        chat_deadline,
+        body_time,
+        max_body_bytes,
+        body_memory_bytes,
+        max_inputs,
+        aliases,
+        cors_origins,
+        queue_time,
+        drain,
+        watch,
+        memory,
+    } = server;
+    let ConnectionLimits { max_connections, max_per_ip, max_header_bytes, header_time, idle_time, send_time } =
+        connections;
+    let SandboxOptions { instances, waiting, .. } = sandbox;
+    let tls = tls.as_ref().map(|files| TlsValues {
+        certificate: one(absolute(&files.certificate)),
+        key: one(absolute(&files.key)),
+    });
+    ServerValues {
+        listen: one(listen),
+        unix_socket: optional(unix_socket.as_deref().map(absolute)),
+        admin_listen: optional(*admin_listen),
+        trusted_network: one(trusted_network),
+        tls: tls.map(TlsValues::list).unwrap_or_default(),
+        cors_origins: optional((!cors_origins.is_empty()).then(|| cors_origins.join(", "))),
+        aliases: named(aliases),
+        deadline_ms: milliseconds(*deadline),
+        chat_deadline_ms: milliseconds(*chat_deadline),
+        max_body_bytes: one(max_body_bytes),
+        max_inputs: one(max_inputs),
+        instances: one(instances),
+        waiting: one(waiting),
+        queue_ms: milliseconds(*queue_time),
+        memory_bytes: optional(memory.as_ref().map(|contract| contract.bytes)),
+        drain_ms: milliseconds(*drain),
+        watch: one(watch),
+        onnxruntime: match onnxruntime {
+            Onnxruntime::Auto { .. } => one("auto"),
+            Onnxruntime::Off => one("off"),
+            Onnxruntime::Path(path) => one(absolute(path)),
+        },
+        connections: one(max_connections),
+        connections_per_ip: one(max_per_ip),
+        max_header_bytes: one(max_header_bytes),
+        header_ms: milliseconds(*header_time),
+        body_ms: milliseconds(*body_time),
+        idle_ms: milliseconds(*idle_time),
+        send_ms: milliseconds(*send_time),
+        body_memory_bytes: one(body_memory_bytes),
+        rate_per_ip: per_second(*rate_per_ip),
+        burst_per_ip: burst(*rate_per_ip),
     }
+}
 
-    fn time(&mut self, key: &str, time: Duration) {
-        self.put(key, time.as_millis());
+fn api_key(config: &KeyConfig) -> ApiKeyValues {
+    let KeyConfig { hash, components, models, rate, concurrency } = config;
+    let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+    ApiKeyValues {
+        hash: one(hash),
+        components: optional(components.as_ref().map(list)),
+        models: optional(models.as_ref().map(list)),
+        rate: per_second(*rate),
+        burst: burst(*rate),
+        concurrency: optional(*concurrency),
     }
+}
 
-    fn server(&mut self, server: &ServerConfig) {
-        let ServerConfig {
-            listen,
-            admin_listen,
-            unix_socket,
-            trusted_network,
-            tls,
-            connections,
-            rate_per_ip,
-            deadline,
-            chat_deadline,
-            body_time,
-            max_body_bytes,
-            body_memory_bytes,
-            max_inputs,
-            aliases,
-            cors_origins,
-            queue_time,
-            drain,
-            watch,
-            memory,
-        } = server;
-        self.put("server.listen", listen);
-        self.maybe("server.admin_listen", *admin_listen);
-        self.maybe("server.unix_socket", unix_socket.as_deref().map(absolute));
-        self.put("server.trusted_network", trusted_network);
-        self.maybe("server.tls.certificate", tls.as_ref().map(|tls| absolute(&tls.certificate)));
-        self.maybe("server.tls.key", tls.as_ref().map(|tls| absolute(&tls.key)));
-        let ConnectionLimits { most, most_per_ip, header_bytes, header_time, idle_time, send_time } =
-            connections;
-        self.put("server.connections", most);
-        self.put("server.connections_per_ip", most_per_ip);
-        self.put("server.max_header_bytes", header_bytes);
-        self.time("server.header_ms", *header_time);
-        self.time("server.idle_ms", *idle_time);
-        self.time("server.send_ms", *send_time);
-        self.rate(("server.rate_per_ip", "server.burst_per_ip"), *rate_per_ip);
-        self.time("server.deadline_ms", *deadline);
-        self.time("server.chat_deadline_ms", *chat_deadline);
-        self.time("server.body_ms", *body_time);
-        self.put("server.max_body_bytes", max_body_bytes);
-        self.put("server.body_memory_bytes", body_memory_bytes);
-        self.put("server.max_inputs", max_inputs);
-        if !cors_origins.is_empty() {
-            self.put("server.cors_origins", cors_origins.join(", "));
-        }
-        for (alias, component) in aliases {
-            self.put(&format!("server.aliases.{alias}"), component);
-        }
-        self.time("server.queue_ms", *queue_time);
-        self.time("server.drain_ms", *drain);
-        self.put("server.watch", watch);
-        self.maybe("server.memory_bytes", memory.as_ref().map(|contract| contract.bytes));
-    }
-
-    fn rate(&mut self, (rate_key, burst_key): (&str, &str), rate: Option<Rate>) {
-        self.maybe(rate_key, rate.map(|rate| rate.per_second));
-        self.maybe(burst_key, rate.map(|rate| rate.burst));
-    }
-
-    fn key(&mut self, at: &str, key: &KeyConfig) {
-        let KeyConfig { hash, components, models, rate, concurrency } = key;
-        let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
-        self.put(&format!("{at}.hash"), hash);
-        self.maybe(&format!("{at}.components"), components.as_ref().map(list));
-        self.maybe(&format!("{at}.models"), models.as_ref().map(list));
-        self.rate((&format!("{at}.rate"), &format!("{at}.burst")), *rate);
-        self.maybe(&format!("{at}.concurrency"), *concurrency);
-    }
-
-    fn model(&mut self, at: &str, model: &ModelConfig) {
-        let ModelConfig { at: _, source, options, reuse, keep_alive, next, previous } = model;
-        let ModelOptions { sessions, threads, queue_capacity, max_batch, context_tokens, kv_bytes } = options;
-        self.put(&format!("{at}.source"), resolve(source));
-        let sizes = [
-            ("sessions", sessions),
-            ("threads", threads),
-            ("queue_capacity", queue_capacity),
-            ("max_batch", max_batch),
-            ("context_tokens", context_tokens),
-            ("kv_bytes", kv_bytes),
-        ];
-        for (key, size) in sizes {
-            self.maybe(&format!("{at}.{key}"), *size);
-        }
-        self.maybe(&format!("{at}.keep_alive_ms"), keep_alive.map(|time| time.as_millis()));
+fn model(config: &ModelConfig) -> ModelValues {
+    let ModelConfig { at: _, source, options, reuse, keep_alive, next, previous } = config;
+    let ModelOptions { sessions, threads, queue_capacity, max_batch, context_tokens, kv_bytes } = options;
+    let next = next.as_ref().map(|Next { at: _, source, trial }| {
+        let source = one(resolve(source));
+        let (percent, shadow, tolerance) = match trial {
+            Trial::Canary { percent } => (one(percent), Values::new(), Values::new()),
+            Trial::Shadow { tolerance } => (Values::new(), one(true), one(tolerance)),
+        };
+        NextValues { source, percent, shadow, tolerance }
+    });
+    ModelValues {
+        source: one(resolve(source)),
+        sessions: optional(*sessions),
+        threads: optional(*threads),
+        queue_capacity: optional(*queue_capacity),
+        max_batch: optional(*max_batch),
+        context_tokens: optional(*context_tokens),
+        kv_bytes: optional(*kv_bytes),
+        keep_alive_ms: optional(keep_alive.map(|time| time.as_millis())),
         // Only on or off counts: `infer check` hashes files again that the server has already
         // verified.
-        self.put(&format!("{at}.packed_cache"), *reuse != Reuse::Off);
-        if let Some(Next { at: _, source, trial }) = next {
-            self.put(&format!("{at}.next.source"), resolve(source));
-            match trial {
-                Trial::Canary { percent } => self.put(&format!("{at}.next.percent"), percent),
-                Trial::Shadow { tolerance } => {
-                    self.put(&format!("{at}.next.shadow"), true);
-                    self.put(&format!("{at}.next.tolerance"), tolerance);
-                }
-            }
-        }
-        self.maybe(&format!("{at}.previous"), previous.as_ref());
+        packed_cache: one(*reuse != Reuse::Off),
+        next: next.map(NextValues::list).unwrap_or_default(),
+        previous: optional(previous.as_ref()),
     }
+}
 
-    fn component(&mut self, at: &str, component: &ComponentConfig) {
-        let ComponentConfig { at: _, source, route, models, settings, limits, http, tests } = component;
-        self.put(&format!("{at}.source"), resolve(source));
-        self.maybe(&format!("{at}.route"), route.as_ref());
-        for (wanted, model) in models {
-            self.put(&format!("{at}.models.{wanted}"), model);
-        }
-        for (key, value) in settings {
-            self.put(&format!("{at}.settings.{key}"), value);
-        }
-        let Limits {
-            instances,
-            memory_bytes,
-            table_elements,
-            handles,
-            tensor_bytes,
-            guest_time,
-            compute_time,
-            log_lines,
-            outbound_requests,
-        } = limits;
-        let sizes = [
-            ("memory_bytes", memory_bytes),
-            ("table_elements", table_elements),
-            ("handles", handles),
-            ("tensor_bytes", tensor_bytes),
-            ("log_lines", log_lines),
-            ("outbound_requests", outbound_requests),
-        ];
-        for (key, size) in sizes {
-            self.put(&format!("{at}.limits.{key}"), size);
-        }
-        self.maybe(&format!("{at}.limits.instances"), *instances);
-        self.time(&format!("{at}.limits.guest_ms"), *guest_time);
-        self.time(&format!("{at}.limits.compute_ms"), *compute_time);
-        let HttpOptions { outbound, clock, random_seed } = http;
-        for (index, host) in outbound.iter().enumerate() {
-            self.put(&format!("{at}.allowed_outbound_hosts.{index}"), host);
-        }
-        let clock = match clock {
-            ClockKind::System => "system",
-            ClockKind::Frozen => "frozen",
-        };
-        self.put(&format!("{at}.clock"), clock);
-        self.maybe(&format!("{at}.random_seed"), *random_seed);
-        for (index, test) in tests.iter().enumerate() {
-            self.put(&format!("{at}.tests.{index}"), test);
-        }
+fn component(config: &ComponentConfig) -> ComponentValues {
+    let ComponentConfig { at: _, source, route, models, settings, limits, http, tests } = config;
+    let HttpOptions { outbound, clock, random_seed } = http;
+    let clock = match clock {
+        ClockKind::System => "system",
+        ClockKind::Frozen => "frozen",
+    };
+    ComponentValues {
+        source: one(resolve(source)),
+        route: optional(route.as_ref()),
+        models: named(models),
+        settings: named(settings),
+        limits: limits_values(limits).list(),
+        allowed_outbound_hosts: named(outbound.iter().enumerate()),
+        clock: one(clock),
+        random_seed: optional(*random_seed),
+        tests: named(tests.iter().enumerate()),
     }
+}
+
+fn limits_values(limits: &Limits) -> LimitsValues {
+    let Limits {
+        instances,
+        memory_bytes,
+        table_elements,
+        handles,
+        tensor_bytes,
+        guest_time,
+        compute_time,
+        log_lines,
+        outbound_requests,
+    } = limits;
+    LimitsValues {
+        memory_bytes: one(memory_bytes),
+        table_elements: one(table_elements),
+        handles: one(handles),
+        tensor_bytes: one(tensor_bytes),
+        guest_ms: milliseconds(*guest_time),
+        compute_ms: milliseconds(*compute_time),
+        instances: optional(*instances),
+        log_lines: one(log_lines),
+        outbound_requests: one(outbound_requests),
+    }
+}
+
+fn one(value: impl fmt::Display) -> Values {
+    vec![(String::new(), value.to_string())]
+}
+
+fn optional(value: Option<impl fmt::Display>) -> Values {
+    value.map(one).unwrap_or_default()
+}
+
+fn named<N: fmt::Display, V: fmt::Display>(values: impl IntoIterator<Item = (N, V)>) -> Values {
+    values.into_iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+fn milliseconds(time: Duration) -> Values {
+    one(time.as_millis())
+}
+
+fn per_second(rate: Option<Rate>) -> Values {
+    optional(rate.map(|rate| rate.per_second))
+}
+
+fn burst(rate: Option<Rate>) -> Values {
+    optional(rate.map(|rate| rate.burst))
 }
 
 impl Change {
     /// Returns true if the change needs a restart.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
-        FIXED.contains(&&*self.key)
+        SECTIONS.iter().any(|(section, keys)| {
+            let name = self.key.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'));
+            keys.iter().any(|key| key.reload == Reload::Fixed && name == Some(key.name))
+        })
     }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &str| {
-            let line: String = value.escape_debug().take(SHOWN).collect();
+        let short = |value: &str| {
+            let line: String = value.escape_debug().take(MAX_VALUE_CHARACTERS).collect();
             if line.len() < value.len() { format!("{line}…") } else { line }
         };
         match (&self.before, &self.after) {
-            (Some(before), Some(after)) => write!(f, "{}: {} -> {}", self.key, shown(before), shown(after)),
-            (None, Some(after)) => write!(f, "{}: new, {}", self.key, shown(after)),
-            (Some(before), None) => write!(f, "{}: gone, was {}", self.key, shown(before)),
+            (Some(before), Some(after)) => write!(f, "{}: {} -> {}", self.key, short(before), short(after)),
+            (None, Some(after)) => write!(f, "{}: new, {}", self.key, short(after)),
+            (Some(before), None) => write!(f, "{}: gone, was {}", self.key, short(before)),
             (None, None) => f.write_str(&self.key),
         }
     }

@@ -65,11 +65,11 @@ pub struct MemoryContract {
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     /// Maximum number of connections.
-    pub most: usize,
+    pub max_connections: usize,
     /// Maximum number per IPv4 address, or per IPv6 network of 64 bits.
-    pub most_per_ip: usize,
+    pub max_per_ip: usize,
     /// Maximum size of a request's head, in bytes.
-    pub header_bytes: usize,
+    pub max_header_bytes: usize,
     /// Time limit for a handshake, and for each request's head.
     pub header_time: Duration,
     /// Time after which a connection without a request is closed.
@@ -121,19 +121,19 @@ impl ServerConfig {
     /// # Errors
     ///
     /// If other machines reach the address without a key; names the remedies.
-    pub fn admits(&self, address: &Address, keyless: bool) -> Result<(), String> {
-        let Some(address) = self.reached(address).filter(|_| keyless) else { return Ok(()) };
+    pub fn check_access(&self, address: &Address, keyless: bool) -> Result<(), String> {
+        let Some(address) = self.exposed(address).filter(|_| keyless) else { return Ok(()) };
         Err(format!(
-            "is `{address}`, which other machines reach, and no key is configured; expected a loopback address such as \
-             `127.0.0.1:{}`, or a [keys.NAME] section (`infer key new` makes one), or `trusted_network = true` under \
-             [server] where everybody who reaches it may use it",
+            "is `{address}`, which other machines reach, and no API key is configured; expected a loopback address such \
+             as `127.0.0.1:{}`, or a [keys.NAME] section (`infer key new` makes one), or `trusted_network = true` under \
+             [server] to serve every client that connects",
             address.port()
         ))
     }
 
     /// Returns the first of `address` that other machines reach, unless the network is trusted.
-    pub(crate) fn reached(&self, address: &Address) -> Option<SocketAddr> {
-        let reached = address.all().iter().find(|address| !address.ip().is_loopback());
-        reached.copied().filter(|_| !self.trusted_network)
+    pub(crate) fn exposed(&self, address: &Address) -> Option<SocketAddr> {
+        let exposed = address.all().iter().find(|address| !address.ip().is_loopback());
+        exposed.copied().filter(|_| !self.trusted_network)
     }
 }

@@ -15,39 +15,31 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
 
+use crate::limits::{MAX_HASHED_BYTES, MAX_WATCHED_CONFIG_BYTES, MAX_WATCHED_FILES};
 use crate::place::base;
 use crate::{Origin, lock};
 
-/// Maximum size of a file that is compared by content, in bytes.
-const SMALL: u64 = 1 << 20;
-
-/// Maximum size of a configuration that is compared, in bytes.
-const MAX_TEXT: u64 = 16 << 20;
-
-/// Longest tick of a file system's clock: that of FAT.
-const TICK: Duration = Duration::from_secs(2);
-
-/// Maximum number of files that are compared.
-const MAX: usize = 4_096;
+/// Longest tick of a file system's clock, that of FAT.
+const MAX_TICK: Duration = Duration::from_secs(2);
 
 /// States of files by path; `None` for a missing file.
 #[derive(Clone, Debug, Default)]
-pub struct Files(BTreeMap<PathBuf, Option<Look>>);
+pub struct Files(BTreeMap<PathBuf, Option<FileState>>);
 
 /// State of a file.
 #[derive(Clone, Debug)]
-struct Look {
-    facts: Facts,
+struct FileState {
+    stamp: Stamp,
     /// SHA-256 of a small file.
     content: Option<[u8; 32]>,
     /// True if a later change cannot have the same time stamp.
     is_settled: bool,
 }
 
-/// Metadata of a file: device and inode, size, and the seconds and nanoseconds of its last
-/// modification and status change.
+/// Identity and times of a file: device and inode, size, and the seconds and nanoseconds of its
+/// last modification and status change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Facts {
+struct Stamp {
     identity: (u64, u64),
     size: u64,
     written: (i64, i64),
@@ -63,22 +55,23 @@ impl Files {
 
     /// Records the current state of the files of the configuration at `path`. Unchanged files that
     /// `before` knows are not read again.
-    pub fn look(path: &Path, before: &Files) -> Self {
-        let text = whole(path, MAX_TEXT).and_then(|(_, bytes)| String::from_utf8(bytes).ok());
+    pub fn current(path: &Path, before: &Files) -> Self {
+        let text = read_regular_file(path, MAX_WATCHED_CONFIG_BYTES)
+            .and_then(|(_, bytes)| String::from_utf8(bytes).ok());
         Files::of(path, text.as_deref(), before)
     }
 
     fn of(path: &Path, text: Option<&str>, before: &Files) -> Self {
         let mut files = Files::default();
         let content = text.map(|text| Sha256::digest(text).into());
-        let look = Look { facts: Facts::default(), content, is_settled: true };
-        files.0.insert(path.to_owned(), text.map(|_| look));
+        let state = FileState { stamp: Stamp::default(), content, is_settled: true };
+        files.0.insert(path.to_owned(), text.map(|_| state));
         let origin = Origin::File(path.to_owned());
         if let Some(lock) = lock::path(&origin) {
             files.add(&lock, before);
         }
         let base = base(&origin);
-        for name in text.map(named).unwrap_or_default() {
+        for name in text.map(named_paths).unwrap_or_default() {
             let source = base.join(name);
             files.add(&source, before);
             if !source.is_dir() {
@@ -86,7 +79,8 @@ impl Files {
             }
             let card = source.join("card.toml");
             files.add(&card, before);
-            for file in whole(&card, SMALL).map(|(_, bytes)| listed(&bytes)).unwrap_or_default() {
+            let paths = read_regular_file(&card, MAX_HASHED_BYTES).map(|(_, bytes)| card_paths(&bytes));
+            for file in paths.unwrap_or_default() {
                 files.add(&source.join(file), before);
             }
         }
@@ -94,20 +88,20 @@ impl Files {
     }
 
     fn add(&mut self, path: &Path, before: &Files) {
-        if self.0.len() < MAX && !self.0.contains_key(path) {
+        if self.0.len() < MAX_WATCHED_FILES && !self.0.contains_key(path) {
             let known = before.0.get(path).and_then(Option::as_ref);
-            self.0.insert(path.to_owned(), Look::at(path, known));
+            self.0.insert(path.to_owned(), FileState::at(path, known));
         }
     }
 
     /// Returns true if `now` would load the same content.
     pub fn is_same(&self, now: &Files) -> bool {
         self.0.len() == now.0.len()
-            && self.0.iter().zip(&now.0).all(|((path, look), (other, now))| {
-                path == other
-                    && match (look, now) {
+            && self.0.iter().zip(&now.0).all(|((path, state), (other_path, now))| {
+                path == other_path
+                    && match (state, now) {
                         (None, None) => true,
-                        (Some(look), Some(now)) => look.is_same(now),
+                        (Some(state), Some(now)) => state.is_same(now),
                         _ => false,
                     }
             })
@@ -115,100 +109,105 @@ impl Files {
 
     /// Returns true if nothing has been written since `before`, so that no file is read while it is
     /// being written.
-    pub fn is_still(&self, before: &Files) -> bool {
-        before.is_same(self) && self.0.values().flatten().all(Look::is_certain)
+    pub fn is_stable(&self, before: &Files) -> bool {
+        before.is_same(self) && self.0.values().flatten().all(FileState::is_certain)
     }
 }
 
-impl Look {
-    fn at(path: &Path, known: Option<&Look>) -> Option<Look> {
-        let found = fs::metadata(path).ok()?;
-        let facts = Facts::of(&found);
+impl FileState {
+    fn at(path: &Path, known: Option<&FileState>) -> Option<FileState> {
+        let metadata = fs::metadata(path).ok()?;
+        let stamp = Stamp::of(&metadata);
         if let Some(known) = known
-            && known.facts == facts
+            && known.stamp == stamp
             && known.is_settled
         {
             return Some(known.clone());
         }
-        if found.is_file()
-            && found.len() <= SMALL
-            && let Some((found, bytes)) = whole(path, SMALL)
+        if metadata.is_file()
+            && metadata.len() <= MAX_HASHED_BYTES
+            && let Some((metadata, bytes)) = read_regular_file(path, MAX_HASHED_BYTES)
         {
             let content = Some(Sha256::digest(bytes).into());
-            return Some(Look { facts: Facts::of(&found), content, is_settled: is_settled(&found) });
+            return Some(FileState {
+                stamp: Stamp::of(&metadata),
+                content,
+                is_settled: is_settled(&metadata),
+            });
         }
-        Some(Look { facts, content: None, is_settled: is_settled(&found) })
+        Some(FileState { stamp, content: None, is_settled: is_settled(&metadata) })
     }
 
     fn is_certain(&self) -> bool {
         self.content.is_some() || self.is_settled
     }
 
-    fn is_same(&self, now: &Look) -> bool {
+    fn is_same(&self, now: &FileState) -> bool {
         match (self.content, now.content) {
             (Some(content), Some(now)) => content == now,
-            (None, None) => self.is_settled && self.facts == now.facts,
+            (None, None) => self.is_settled && self.stamp == now.stamp,
             _ => false,
         }
     }
 }
 
-impl Facts {
-    fn of(found: &Metadata) -> Self {
-        let identity = (found.dev(), found.ino());
-        if found.is_dir() {
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let identity = (metadata.dev(), metadata.ino());
+        if metadata.is_dir() {
             // A folder's files are compared by their own names.
-            return Facts { identity, ..Facts::default() };
+            return Stamp { identity, ..Stamp::default() };
         }
-        Facts {
+        Stamp {
             identity,
-            size: found.size(),
-            written: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
+            size: metadata.size(),
+            written: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }
 
 /// Returns true if the last change is older than a tick. A time in the future comes from another
 /// machine's clock and counts as old.
-fn is_settled(found: &Metadata) -> bool {
-    let changed = Duration::new(found.ctime().max(0) as u64, found.ctime_nsec().clamp(0, 999_999_999) as u32);
+fn is_settled(metadata: &Metadata) -> bool {
+    let changed =
+        Duration::new(metadata.ctime().max(0) as u64, metadata.ctime_nsec().clamp(0, 999_999_999) as u32);
     let since = SystemTime::now().duration_since(UNIX_EPOCH + changed);
-    found.is_dir() || since.map_or(true, |since| since > TICK)
+    metadata.is_dir() || since.map_or(true, |since| since > MAX_TICK)
 }
 
-/// Reads the regular file at `path`, at most `most` bytes, with its metadata. Opening does not
+/// Reads the regular file at `path`, at most `max` bytes, with its metadata. Opening does not
 /// block, even on a FIFO.
-fn whole(path: &Path, most: u64) -> Option<(Metadata, Vec<u8>)> {
+fn read_regular_file(path: &Path, max: u64) -> Option<(Metadata, Vec<u8>)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    let found = file.metadata().ok().filter(Metadata::is_file)?;
+    let metadata = file.metadata().ok().filter(Metadata::is_file)?;
     let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).ok()?;
-    (bytes.len() as u64 <= most).then_some((found, bytes))
+    file.take(max + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= max).then_some((metadata, bytes))
 }
 
 /// Returns the paths that a configuration names, even one with mistakes: the mistake may be a file
 /// that is still missing.
-fn named(text: &str) -> Vec<String> {
+fn named_paths(text: &str) -> Vec<String> {
     let Ok(file) = text.parse::<Table>() else { return Vec::new() };
     let sections = |key| file.get(key).and_then(Value::as_table).into_iter().flat_map(Table::values);
-    let mut named = Vec::new();
+    let mut sources = Vec::new();
     for model in sections("models") {
-        named.extend(model.get("source"));
-        named.extend(model.get("next").and_then(|next| next.get("source")));
+        sources.extend(model.get("source"));
+        sources.extend(model.get("next").and_then(|next| next.get("source")));
     }
     for component in sections("components") {
-        named.extend(component.get("source"));
+        sources.extend(component.get("source"));
         let tests = component.get("tests").and_then(Value::as_array);
-        named.extend(tests.into_iter().flatten().filter_map(|test| test.get("image")));
+        sources.extend(tests.into_iter().flatten().filter_map(|test| test.get("image")));
     }
-    let paths = named.into_iter().filter_map(Value::as_str);
+    let paths = sources.into_iter().filter_map(Value::as_str);
     let is_path = |text: &&str| !text.starts_with("builtin:") && !crate::data_url::is_data(text);
     paths.filter(is_path).map(str::to_owned).collect()
 }
 
 /// Returns the paths that a card lists.
-fn listed(card: &[u8]) -> Vec<String> {
+fn card_paths(card: &[u8]) -> Vec<String> {
     let card = std::str::from_utf8(card).ok().and_then(|text| text.parse::<Table>().ok());
     let files = card.as_ref().and_then(|card| card.get("files")).and_then(Value::as_array);
     let paths = files.into_iter().flatten().filter_map(|file| file.get("path").and_then(Value::as_str));
@@ -229,7 +228,7 @@ mod tests {
         write("infer.toml", b"[models.m]\nsource = \"model\"\n[components.c]\nsource = \"c.wasm\"\n");
         write("c.wasm", b"component");
         write("model/card.toml", b"[[files]]\npath = \"deep/model.onnx\"\n");
-        write("model/deep/model.onnx", &vec![7; 2 * SMALL as usize]);
+        write("model/deep/model.onnx", &vec![7; 2 * MAX_HASHED_BYTES as usize]);
         folder
     }
 
@@ -239,7 +238,7 @@ mod tests {
     }
 
     fn look(folder: &tempfile::TempDir, before: &Files) -> Files {
-        Files::look(&folder.path().join("infer.toml"), before)
+        Files::current(&folder.path().join("infer.toml"), before)
     }
 
     /// Reads the files after all time stamps have settled.
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn edits_are_seen_and_touches_ignored() {
+    fn edits_are_detected_and_touches_ignored() {
         type Edit = fn(&Path);
         let edits: [(&str, Edit, bool); 12] = [
             ("nothing", |_| {}, true),
@@ -310,15 +309,15 @@ mod tests {
         let served = read(&folder);
         let now = look(&folder, &served);
         assert!(
-            !served.is_same(&now) && !now.is_still(&served),
+            !served.is_same(&now) && !now.is_stable(&served),
             "a write in the same tick would not be seen"
         );
         let now = settled(&folder);
-        assert!(now.is_still(&now) && now.is_same(&now));
+        assert!(now.is_stable(&now) && now.is_same(&now));
     }
 
     #[test]
-    fn a_swapped_link_is_an_edit() {
+    fn swapped_link_is_an_edit() {
         // As Kubernetes mounts a ConfigMap: files are links into `..data`, a link that is replaced.
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -336,16 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn wrong_configuration_still_names_its_files() {
+    fn configuration_with_mistakes_still_names_files() {
         let text = "[server]\nmistake = 1\n[models.a]\nsource = \"a.gguf\"\nnext = { source = \"b.gguf\" }\n\
                     [models.b]\nsource = \"builtin:x\"\n[components.c]\nsource = \"c.wasm\"\n\
                     tests = [{ image = \"i.png\" }, { image = \"data:;base64,AA\" }]\n";
-        assert_eq!(named(text), ["a.gguf", "b.gguf", "c.wasm", "i.png"]);
-        assert!(named("[models").is_empty());
+        assert_eq!(named_paths(text), ["a.gguf", "b.gguf", "c.wasm", "i.png"]);
+        assert!(named_paths("[models").is_empty());
     }
 
     #[test]
-    fn pipe_is_not_waited_for() {
+    fn pipe_does_not_block() {
         let folder = folder();
         let path = folder.path().join("c.wasm");
         fs::remove_file(&path).unwrap();

@@ -41,9 +41,9 @@ pub async fn watch(live: Arc<Live>) {
         // A reload waits until the old registry has no other owner.
         drop(registry);
         let before = last.clone().unwrap_or_else(|| served.clone());
-        let Ok(seen) = spawn_blocking(move || Files::look(&path, &before)).await else { continue };
+        let Ok(seen) = spawn_blocking(move || Files::current(&path, &before)).await else { continue };
         let is_known = served.is_same(&seen) || tried.as_ref().is_some_and(|tried| tried.is_same(&seen));
-        if !is_known && last.as_ref().is_some_and(|last| seen.is_still(last)) {
+        if !is_known && last.as_ref().is_some_and(|last| seen.is_stable(last)) {
             info!("a file of the configuration has changed");
             tried = Some(seen.clone());
             let _ = live.reload().await;

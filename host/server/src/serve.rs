@@ -102,7 +102,7 @@ impl Acceptor {
         let limits = Arc::new(self.service.live().registry().config.server.connections.clone());
         let listeners = bound.attach()?;
         let memory = self.service.live().registry().sandbox.memory().clone();
-        let seats = Seats::new(limits.most, limits.most_per_ip, memory.clone());
+        let seats = Seats::new(limits.max_connections, limits.max_per_ip, memory.clone());
         let admin_seats = Seats::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS, memory);
         let mut connections = JoinSet::new();
         loop {

@@ -16,7 +16,7 @@ fn mistakes(text: &str) -> String {
 }
 
 #[test]
-fn the_built_in_configuration_has_no_mistakes() {
+fn built_in_configuration_has_no_mistakes() {
     let config = Config::parse(CONFIG, &Origin::Builtin).unwrap();
     assert_eq!(config.models.len(), 3);
     let routes: Vec<_> =
@@ -26,7 +26,7 @@ fn the_built_in_configuration_has_no_mistakes() {
 }
 
 #[test]
-fn every_limit_can_be_set_and_has_a_default() {
+fn limits_have_defaults_and_can_be_set() {
     let config = parse(
         "[components.a]\nsource = \"builtin:moderate\"\nlimits = { guest_ms = 7, memory_bytes = 99000, log_lines = 0 }\n\
          settings = { \"threshold.hate\" = 0.25, strict = true, count = 3, text = \"t\" }",
@@ -46,7 +46,7 @@ fn every_limit_can_be_set_and_has_a_default() {
 }
 
 #[test]
-fn paths_start_from_the_configurations_folder() {
+fn paths_are_relative_to_the_configurations_folder() {
     let message = mistakes("[models.a]\nsource = \"weights/a\"");
     assert!(message.contains("`/etc/infer/weights/a` does not exist"), "{message}");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -56,7 +56,7 @@ fn paths_start_from_the_configurations_folder() {
 }
 
 #[test]
-fn mistakes_name_subject_line_and_way_out() {
+fn mistakes_name_line_subject_and_remedy() {
     let component = "[components.a]\nsource = \"builtin:moderate\"\n";
     let cases = [
         ("[server]\nlisten = \"nowhere\"".to_owned(), ":2: ", "it has no port; expected an address"),
@@ -96,7 +96,7 @@ fn mistakes_name_subject_line_and_way_out() {
                 "{component}route = \"/x\"\n[components.b]\nsource = \"builtin:classify\"\nroute = \"/x\""
             ),
             ":6: ",
-            "component `b`: route `/x` is already the component `a`'s",
+            "component `b`: route `/x` is already used by component `a`",
         ),
     ];
     for (text, line, words) in cases {
@@ -107,7 +107,7 @@ fn mistakes_name_subject_line_and_way_out() {
 }
 
 #[test]
-fn a_component_is_kept_with_the_models_that_it_uses() {
+fn retained_component_keeps_its_models() {
     let mut config = Config::parse(CONFIG, &Origin::Builtin).unwrap();
     config.retain_components(|name| name == "classify");
     assert_eq!(config.components.keys().collect::<Vec<_>>(), ["classify"]);
@@ -115,7 +115,7 @@ fn a_component_is_kept_with_the_models_that_it_uses() {
 }
 
 #[test]
-fn packed_weights_are_kept_unless_that_is_switched_off() {
+fn packed_cache_is_on_by_default() {
     let reuse = |line: &str| {
         let config = parse(&format!("[models.m]\nsource = \"builtin:smollm2\"\n{line}")).unwrap();
         config.models["m"].reuse
@@ -128,7 +128,7 @@ fn packed_weights_are_kept_unless_that_is_switched_off() {
 }
 
 #[test]
-fn an_alias_is_another_name_of_a_component_that_there_is() {
+fn alias_names_an_existing_component() {
     let component = "[components.a]\nsource = \"builtin:moderate\"\nroute = \"/a\"\n";
     let config = parse(&format!("[server]\naliases = {{ b = \"a\" }}\n{component}")).unwrap();
     assert_eq!(config.server.aliases["b"], "a");

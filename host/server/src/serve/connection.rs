@@ -53,14 +53,14 @@ const ERROR_RESETS: usize = 128;
 fn protocol(limits: &ConnectionLimits, activity: &Arc<Activity>) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(Streams(activity.clone()));
     // Time limits are enforced here: hyper's limit on a head includes the idle time before it.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(limits.header_bytes);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(limits.max_header_bytes);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(ERROR_RESETS)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
