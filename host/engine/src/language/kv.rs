@@ -6,6 +6,9 @@
 //! reference; a sequence that continues from the middle of a shared block continues in a copy. A
 //! block is freed when its last reference, from a sequence or from the prefix cache, is dropped.
 
+#[cfg(test)]
+pub(in crate::language) mod properties;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -8,6 +8,8 @@
 //! out, the least recently used leaf is evicted first, unless it is pinned.
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
@@ -64,15 +66,13 @@ impl Prefixes {
     pub(super) fn find(&mut self, owner: &CacheOwner, tokens: &[u32], max: usize) -> Sequence {
         self.clock += 1;
         let mut segments = Vec::new();
-        let mut found = 0;
-        let mut node = self.roots.get_mut(&owner.component);
-        while let Some(current) = node.take() {
-            let rest = &tokens[found..max];
-            let Some((edge, common)) = current.best(rest, owner.session) else { break };
+        let Some(mut node) = self.roots.get_mut(&owner.component) else { return Sequence::default() };
+        let (path, found) = node.longest(&tokens[..max], owner.session);
+        for (index, begin) in path.into_iter().zip((0..).step_by(BLOCK_TOKENS)) {
+            let edge = &mut node.edges[index];
             edge.used = self.clock;
-            segments.push(Segment { block: edge.block.clone(), tokens: common });
-            found += common;
-            node = (common == BLOCK_TOKENS).then_some(&mut edge.children);
+            segments.push(Segment { block: edge.block.clone(), tokens: BLOCK_TOKENS.min(found - begin) });
+            node = &mut edge.children;
         }
         Sequence::from_prefix(tokens[..found].to_vec(), segments)
     }
@@ -130,43 +130,35 @@ impl Prefixes {
 
     /// Number of tokens of `prompt` that `owner` finds in the cache.
     pub(super) fn cached(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
-        let mut cached = 0;
-        let mut node = self.roots.get(&owner.component);
-        while let Some(current) = node.take() {
-            let common =
-                current.edges.iter().map(|edge| (edge.common(&prompt[cached..], owner.session), edge));
-            let Some((common, edge)) = common.max_by_key(|(common, _)| *common) else { break };
-            cached += common;
-            node = (common == BLOCK_TOKENS).then_some(&edge.children);
-        }
-        cached
+        self.roots.get(&owner.component).map_or(0, |root| root.longest(prompt, owner.session).1)
     }
 
     /// Number of cached blocks of `prompt` that cannot be evicted at present.
     pub(super) fn unevictable(&self, owner: &CacheOwner, prompt: &[u32]) -> usize {
-        let (mut unevictable, mut cached) = (0, 0);
-        let mut node = self.roots.get(&owner.component);
-        while let Some(current) = node.take() {
-            let whole = current
-                .edges
-                .iter()
-                .find(|edge| edge.common(&prompt[cached..], owner.session) == BLOCK_TOKENS);
-            let Some(edge) = whole else { break };
-            unevictable += usize::from(!edge.is_evictable());
-            cached += BLOCK_TOKENS;
-            node = Some(&edge.children);
+        let Some(mut node) = self.roots.get(&owner.component) else { return 0 };
+        let (path, cached) = node.longest(prompt, owner.session);
+        let mut unevictable = 0;
+        for index in path.into_iter().take(cached / BLOCK_TOKENS) {
+            unevictable += usize::from(!node.edges[index].is_evictable());
+            node = &node.edges[index].children;
         }
         unevictable
     }
 
     /// Number of blocks that repeated calls of `evict` could free.
     pub(super) fn evictable(&self) -> usize {
-        self.roots.values().map(Node::evictable).sum()
+        self.roots.values().map(|root| root.evictable().0).sum()
     }
 
     /// Number of distinct blocks in the trees.
     #[cfg(test)]
     pub(super) fn blocks(&self) -> usize {
+        self.block_set().len()
+    }
+
+    /// The distinct blocks in the trees.
+    #[cfg(test)]
+    pub(super) fn block_set(&self) -> std::collections::HashSet<*const Block> {
         fn collect(node: &Node, all: &mut std::collections::HashSet<*const Block>) {
             for edge in &node.edges {
                 all.insert(Arc::as_ptr(&edge.block));
@@ -175,7 +167,7 @@ impl Prefixes {
         }
         let mut all = std::collections::HashSet::new();
         self.roots.values().for_each(|root| collect(root, &mut all));
-        all.len()
+        all
     }
 
     /// Removes the least recently used pin. Returns false if nothing is pinned.
@@ -186,17 +178,42 @@ impl Prefixes {
 }
 
 impl Node {
-    /// The edge with the longest common prefix with `tokens` for `session`, and its length.
-    fn best(&mut self, tokens: &[u32], session: u64) -> Option<(&mut Edge, usize)> {
-        let rated = self.edges.iter_mut().map(|edge| (edge.common(tokens, session), edge));
-        let best = rated.max_by_key(|(common, _)| *common);
-        best.filter(|(common, _)| *common > 0).map(|(common, edge)| (edge, common))
+    /// The longest path that begins like `tokens` for `session`: the index of the edge in each
+    /// node, and the number of tokens in common. The search goes down all edges that match as a
+    /// whole, since two sessions may each have an edge for the same tokens.
+    fn longest(&self, tokens: &[u32], session: u64) -> (Vec<usize>, usize) {
+        // Index of an edge, and position of the one above it in this list.
+        let mut steps: Vec<(usize, Option<usize>)> = Vec::new();
+        let mut nodes = vec![(self, None)];
+        let mut longest = 0;
+        for begin in (0..tokens.len()).step_by(BLOCK_TOKENS) {
+            for (node, above) in std::mem::take(&mut nodes) {
+                for (index, edge) in node.edges.iter().enumerate() {
+                    let common = edge.common(&tokens[begin..], session);
+                    if common > 0 && begin + common >= longest {
+                        longest = begin + common;
+                        steps.push((index, above));
+                        if common == BLOCK_TOKENS {
+                            nodes.push((&edge.children, Some(steps.len() - 1)));
+                        }
+                    }
+                }
+            }
+        }
+        let up = |&(_, above): &(usize, Option<usize>)| above.map(|above| steps[above]);
+        let mut path: Vec<usize> =
+            std::iter::successors(steps.last().copied(), up).map(|(index, _)| index).collect();
+        path.reverse();
+        (path, longest)
     }
 
     /// The edge that starts with `tokens` for `session`, created from `segment` if it does not
     /// exist. Its first `shared` tokens are shared.
     fn edge(&mut self, tokens: &[u32], segment: &Segment, shared: usize, session: u64) -> &mut Edge {
-        let found = self.edges.iter().position(|edge| edge.common(tokens, session) == tokens.len());
+        let matches = |edge: &Edge| edge.common(tokens, session) == tokens.len();
+        // The edge that the sequence was found through comes first, so that no block gets a second.
+        let is_own = |edge: &Edge| matches(edge) && Arc::ptr_eq(&edge.block, &segment.block);
+        let found = self.edges.iter().position(is_own).or_else(|| self.edges.iter().position(matches));
         // A partly filled block is replaced by one with more of the same tokens, if no session
         // loses any.
         let shorter = || {
@@ -263,9 +280,14 @@ impl Node {
         self.edges.iter().map(|edge| usize::from(edge.pinned) + edge.children.pinned()).sum()
     }
 
-    /// Number of blocks that only this tree holds, and that are not pinned.
-    fn evictable(&self) -> usize {
-        self.edges.iter().map(|edge| usize::from(edge.is_evictable()) + edge.children.evictable()).sum()
+    /// Number of blocks that eviction can free, and true if a block is pinned. Only this tree holds
+    /// the former, and nothing below them is pinned.
+    fn evictable(&self) -> (usize, bool) {
+        self.edges.iter().fold((0, false), |(evictable, is_pinned), edge| {
+            let (below, is_pinned_below) = edge.children.evictable();
+            let own = usize::from(edge.is_evictable() && !is_pinned_below);
+            (evictable + below + own, is_pinned || edge.pinned || is_pinned_below)
+        })
     }
 
     /// Time of use of the least recently used pin that has no pin below it.
