@@ -5,18 +5,20 @@
 //! - `model`, `session`: a loaded model, and the conversation of one caller
 //! - `gguf`, `tokenizer`, `template`: the contents of a file, validated; `jinja`: the template
 //!   language
-//! - `config`, `decoder`: the graph, and one forward pass
+//! - `config`, `decoder`, `forward`: the graph, and one forward pass
 //! - `footprint`: the predicted memory use
 //! - `packed`: the file that caches packed weights for later starts
 //! - `kv`, `prefix`: keys and values in shared blocks, and the prefix cache
 //! - `request`, `tensors`: requests and answers, and their encoding as `wasi:nn` tensors
 //! - `preparation`: from a request to tokens
-//! - `inbox`, `job`: the bounded queue of requests
+//! - `inbox`, `job`, `clock`: the bounded queue of requests, and its time
 //! - `scheduler`, `task`, `generation`, `sampler`: continuous batching, from tokens to answers
 
+mod clock;
 mod config;
 mod decoder;
 pub(crate) mod footprint;
+mod forward;
 mod generation;
 pub(crate) mod gguf;
 #[cfg(any(test, fuzzing))]

@@ -1,9 +1,9 @@
 //! The queue of requests that wait for the model's thread.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
+use super::clock;
 use super::job::Job;
 use super::prefix::CacheOwner;
 
@@ -122,7 +122,8 @@ impl Inbox {
 
 impl State {
     fn displace(&mut self, component: &Arc<str>) -> Option<Job> {
-        let mut waiting: HashMap<&str, usize> = HashMap::new();
+        // Ordered, so that equal counts are decided the same way in each run.
+        let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
         for job in &self.jobs {
             *waiting.entry(&job.owner.component).or_default() += 1;
         }
@@ -134,7 +135,7 @@ impl State {
     }
 
     fn remove_dead(&mut self) -> impl Iterator<Item = Job> {
-        let now = Instant::now();
+        let now = clock::now();
         self.jobs.extract_if(.., move |job| job.is_dead(now))
     }
 }

@@ -8,6 +8,8 @@
 //! that have left.
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +19,9 @@ use std::time::Instant;
 
 use infer_kernels::BLOCK_TOKENS;
 
+use super::clock;
 use super::decoder::Decoder;
+use super::forward::Forward;
 use super::inbox::{Inbox, Waiting};
 use super::job::Job;
 use super::kv::KvPool;
@@ -47,9 +51,9 @@ pub(super) struct Shared {
     pub(super) max_batch: usize,
 }
 
-pub(super) struct Scheduler<'t> {
+pub(super) struct Scheduler<'t, D = Decoder> {
     shared: &'t Shared,
-    decoder: Decoder,
+    decoder: D,
     prefixes: Prefixes,
     running: Vec<Task<'t>>,
     /// Rows computed for each active component. A component that becomes active starts with the
@@ -57,8 +61,8 @@ pub(super) struct Scheduler<'t> {
     served: HashMap<Arc<str>, u64>,
 }
 
-impl<'t> Scheduler<'t> {
-    pub(super) fn new(shared: &'t Shared, decoder: Decoder) -> Self {
+impl<'t, D: Forward> Scheduler<'t, D> {
+    pub(super) fn new(shared: &'t Shared, decoder: D) -> Self {
         let (prefixes, running, served) = Default::default();
         Scheduler { shared, decoder, prefixes, running, served }
     }
@@ -83,7 +87,7 @@ impl<'t> Scheduler<'t> {
     }
 
     fn remove_dead(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         for task in self.running.extract_if(.., |task| task.job.is_dead(now)) {
             self.shared.skip(task.job);
         }
@@ -233,7 +237,7 @@ impl<'t> Scheduler<'t> {
         let tasks = self.running.iter().enumerate();
         let logit_rows: Vec<(usize, usize)> =
             tasks.flat_map(|(index, task)| (0..task.logit_rows()).map(move |row| (index, row))).collect();
-        let (vocabulary, context) = (self.decoder.vocabulary(), self.decoder.config().context);
+        let (vocabulary, context) = (self.decoder.vocabulary(), self.decoder.context());
         for (part, rows) in logit_rows.chunks(LOGIT_ROWS).enumerate() {
             let logits = self.decoder.logits(part * LOGIT_ROWS, rows.len());
             for (logits, &(task, row)) in logits.chunks_exact_mut(vocabulary).zip(rows) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::clock;
 use super::decoder::Run;
 use super::generation::Generation;
 use super::job::{Job, Work};
@@ -58,7 +59,7 @@ impl<'t> Task<'t> {
             goal,
             reserved,
             share: 0,
-            began: Instant::now(),
+            began: clock::now(),
             compute: Duration::ZERO,
             batch: 0,
             job,
