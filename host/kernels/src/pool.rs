@@ -3,18 +3,23 @@
 //! Workers spin briefly after a call, since the next product usually follows within microseconds,
 //! and then park. A call wakes parked workers but does not wait for them to start.
 
+#[cfg(all(loom, test))]
+mod explored;
+#[cfg(test)]
+#[cfg(loom)]
+mod interleavings;
+#[cfg(not(all(loom, test)))]
+mod real;
+
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
 
-/// Time for which an idle worker spins before it parks: longer than the gap between two products of
-/// a layer, and short compared with a scheduler's time slice.
-const SPIN: Duration = Duration::from_micros(100);
+#[cfg(all(loom, test))]
+use explored::*;
+#[cfg(not(all(loom, test)))]
+use real::*;
 
 /// The state holds the call's generation in its upper half, this bit while workers may join, and
 /// the number of joined workers in the bits below.
@@ -77,7 +82,7 @@ impl Pool {
         let mut pool = Self { inner, workers: Vec::new(), call: Mutex::new(()) };
         for index in 0..threads - 1 {
             let inner = Arc::clone(&pool.inner);
-            let builder = std::thread::Builder::new().name(format!("kernels-{}", index + 1));
+            let builder = Builder::new().name(format!("kernels-{}", index + 1));
             pool.workers.push(builder.spawn(move || inner.serve(index))?);
         }
         Ok(pool)
@@ -105,17 +110,18 @@ impl Pool {
         let job = job(&task, tasks);
         // SAFETY: this thread holds `call`, and the previous call waited until no worker was
         // joined.
-        unsafe { *inner.job.get() = job };
+        inner.job.with_mut(|own| unsafe { *own = job });
         inner.next.0.store(0, Ordering::Relaxed);
         let generation = (inner.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         inner.state.0.store((generation << 32) | OPEN, Ordering::SeqCst);
+        store_load_fence();
         self.wake();
         inner.work(job);
         inner.state.0.fetch_and(!OPEN, Ordering::AcqRel);
         let mut turns = 0u32;
         while inner.state.0.load(Ordering::Acquire) & JOINED != 0 {
             turns += 1;
-            if turns.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if turns.is_multiple_of(1024) { yield_now() } else { spin_loop() }
         }
         let panic = inner.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(guard);
@@ -172,7 +178,7 @@ impl Inner {
                 ) {
                     Ok(_) => {
                         // SAFETY: this worker has joined, so the job stays valid until it leaves.
-                        self.work(unsafe { *self.job.get() });
+                        self.work(self.job.with(|job| unsafe { *job }));
                         self.state.0.fetch_sub(1, Ordering::Release);
                         break;
                     }
@@ -184,10 +190,10 @@ impl Inner {
 
     /// Waits for the next generation after `seen`; `None` when the pool is dropped.
     fn wait(&self, index: usize, seen: u64) -> Option<u64> {
-        let until = Instant::now() + SPIN;
+        let spin = Spin::start();
         let mut spinning = true;
         loop {
-            for _ in 0..64 {
+            for _ in 0..LOOKS {
                 let generation = self.state.0.load(Ordering::SeqCst) >> 32;
                 if generation != seen {
                     self.parked[index].store(false, Ordering::Relaxed);
@@ -196,14 +202,15 @@ impl Inner {
                 if !spinning {
                     break;
                 }
-                std::hint::spin_loop();
+                spin_loop();
             }
             if !spinning {
-                std::thread::park();
-            } else if Instant::now() > until {
+                park();
+            } else if spin.is_over() {
                 // The flag is set before the state is read again above: either the caller sees the
                 // flag, or this worker sees the new state.
                 self.parked[index].store(true, Ordering::SeqCst);
+                store_load_fence();
                 spinning = false;
             }
         }
@@ -224,6 +231,7 @@ impl Drop for Pool {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
