@@ -338,7 +338,6 @@ fn reload_and_diff_reach_a_running_server() {
     // With `watch`, the change is applied without a request.
     write("max_inputs = 7\nwatch = true");
     assert!(infer(folder.path(), &["reload"]).status.success());
-    std::thread::sleep(std::time::Duration::from_secs(2));
     write("max_inputs = 9\nwatch = true");
     let began = std::time::Instant::now();
     while !stdout(&infer(folder.path(), &["check", "--diff"])).contains("nothing would change") {

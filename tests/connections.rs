@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::harness::{Server, answer, eventually, load};
+use crate::harness::{Server, answer, eventually, load, skip};
 
 /// Generous timeout for a busy machine; only a failing test reaches it.
 const LONG: Duration = Duration::from_secs(30);
@@ -65,6 +65,7 @@ async fn slow_head_times_out() {
             writing.write_all(start.as_bytes()).await.unwrap();
             for byte in head.bytes().cycle() {
                 let byte = if head.starts_with("PRI") { byte } else { b'x' };
+                // A slow client.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 if writing.write_all(&[byte]).await.is_err() {
                     return;
@@ -89,6 +90,7 @@ async fn only_idle_connections_are_closed() {
     for _ in 0..12 {
         used.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
         assert!(used.read(&mut answer).await.unwrap() > 0);
+        // Shorter than `idle_ms`, 3 s in all.
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let answer = rest(&mut idle).await;
@@ -182,7 +184,7 @@ async fn two_thousand_idle_connections_are_survived() {
     )
     .unwrap();
     if files.maximum.is_some_and(|max| max < 6_000) {
-        return eprintln!("skipped: this process may have fewer than 6,000 files open");
+        return skip("this process may have fewer than 6,000 files open");
     }
     let server = limited("connections = 300\nconnections_per_ip = 300\nheader_ms = 2000").await;
     let mut idle = Vec::new();

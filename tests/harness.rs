@@ -1,4 +1,5 @@
 pub(crate) mod http2;
+mod skip;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+pub(crate) use skip::skip;
 
 /// The built-in configuration, loaded once for all tests.
 pub(crate) static BUILTIN: LazyLock<Arc<Registry>> = LazyLock::new(|| Arc::new(load(infer_config::CONFIG)));
@@ -189,6 +192,12 @@ pub(crate) async fn ready(client: &Client, address: &str) -> bool {
 pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let response = request.send().await.unwrap();
     (response.status(), response.json().await.unwrap())
+}
+
+/// Waits until a guest of `app` is in its call: it has its place and its memory.
+pub(crate) async fn guest_runs(app: &App) {
+    const PAGE: usize = 65_536;
+    eventually(async || app.sandbox.memory().held() >= PAGE).await;
 }
 
 /// Waits until `holds` returns true, with a generous timeout for a busy machine.

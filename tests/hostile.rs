@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, answer, eventually, hostile, load, repository};
+use crate::harness::{Server, answer, eventually, guest_runs, hostile, load, repository};
 
 const MODELS: &str = r#"
 [models.toxic-bilstm]
@@ -169,14 +169,15 @@ async fn usage_of_stopped_guests_is_reported() {
 #[tokio::test]
 async fn looping_guest_harms_no_other_request() {
     let config = MODELS.to_owned() + &attacker("loop", "guest_ms = 300") + &attacker("nothing", "");
-    let server = Arc::new(Server::start(Arc::new(load(&config))).await);
+    let app = Arc::new(load(&config));
+    let server = Arc::new(Server::start(app.clone()).await);
     let loops: Vec<_> = (0..4)
         .map(|_| {
             let server = server.clone();
             tokio::spawn(async move { attack(&server, "loop").await.0 })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    guest_runs(&app).await;
     for _ in 0..10 {
         let (status, body) = attack(&server, "nothing").await;
         assert_eq!(status, StatusCode::OK, "{body}");
@@ -190,12 +191,13 @@ async fn looping_guest_harms_no_other_request() {
 async fn full_server_sends_retry_after() {
     let config =
         format!("[server]\ninstances = 1\nwaiting = 0\n{MODELS}{}", attacker("loop", "guest_ms = 2000"));
-    let server = Arc::new(Server::start(Arc::new(load(&config))).await);
+    let app = Arc::new(load(&config));
+    let server = Arc::new(Server::start(app.clone()).await);
     let first = tokio::spawn({
         let server = server.clone();
         async move { attack(&server, "loop").await.0 }
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    guest_runs(&app).await;
     let response = server.post("/loop").json(&json!({ "input": "x" })).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "1");

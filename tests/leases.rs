@@ -200,10 +200,12 @@ async fn stalled_stream_is_reset_beside_live_ones() {
     let stalled = client.get(LARGE);
     // Others on the same connection are accepted as they arrive.
     eventually(async || {
+        let answered = client.seen().answered();
         let live = client.get("/healthz");
         client.open_window(live, 100_000);
-        sleep(Duration::from_millis(50)).await;
-        client.seen().resets.contains(&stalled)
+        let is_reset = || client.seen().resets.contains(&stalled);
+        eventually(async || client.seen().answered() > answered || is_reset()).await;
+        is_reset()
     })
     .await;
     assert!(!client.seen().is_closed);
@@ -327,6 +329,7 @@ async fn stalled_body_is_abandoned() {
         let head = b"POST /moderate HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\n";
         writing.write_all(head).await.unwrap();
         while writing.write_all(b"x").await.is_ok() {
+            // A slow client.
             sleep(Duration::from_millis(50)).await;
         }
     };

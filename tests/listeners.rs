@@ -66,6 +66,8 @@ async fn certificate_is_replaced_without_a_restart() {
     // With a key that does not match, the certificate in use stays.
     let original = fs::read(folder.path().join("key.pem")).unwrap();
     fs::write(folder.path().join("key.pem"), "no key").unwrap();
+    // Time in which the server looks at the files at least once. A rejected key changes nothing
+    // that a client could wait for.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     assert_eq!(get_trusting(&server, &first).await.unwrap(), "HTTP/1.1 200 OK");
     fs::write(folder.path().join("key.pem"), original).unwrap();

@@ -353,6 +353,7 @@ async fn server_killed_during_reload_restarts() {
         fs::write(folder.join("next.wasm"), bytes).unwrap();
         write("two", "next.wasm");
         server.hangup();
+        // The moment of the kill varies.
         tokio::time::sleep(Duration::from_millis(after)).await;
         drop(server);
         let _server = serve();

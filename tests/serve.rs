@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::harness::{BUILTIN, Server, answer, eventually, hostile, load};
+use crate::harness::{BUILTIN, Server, answer, eventually, guest_runs, hostile, load};
 
 /// Generous timeout for a busy machine; only a failing test reaches it.
 const LONG: Duration = Duration::from_secs(30);
@@ -83,9 +83,10 @@ async fn body_that_stalls_times_out() {
 
 #[tokio::test]
 async fn shutdown_finishes_requests_in_flight() {
-    let mut server = Server::start(Arc::new(load(&endless("", 2_000)))).await;
+    let app = Arc::new(load(&endless("", 2_000)));
+    let mut server = Server::start(app.clone()).await;
     let under_way = tokio::spawn(answer(server.post("/loop").json(&json!({ "input": "x" }))));
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    guest_runs(&app).await;
     server.stop();
     let (status, body): (StatusCode, Value) = under_way.await.unwrap();
     assert_eq!((status, &body["error"]["code"]), (StatusCode::GATEWAY_TIMEOUT, &json!("guest_time")));
@@ -103,11 +104,11 @@ fn endless(server: &str, guest_ms: u32) -> String {
 
 #[tokio::test]
 async fn shutdown_ends_at_the_drain_time() {
-    let mut server =
-        Server::start(Arc::new(load(&endless("drain_ms = 200\ndeadline_ms = 3600000", 600_000)))).await;
+    let app = Arc::new(load(&endless("drain_ms = 200\ndeadline_ms = 3600000", 600_000)));
+    let mut server = Server::start(app.clone()).await;
     let pending = server.post("/loop").json(&json!({ "input": "x" })).send();
     let pending = tokio::spawn(pending);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    guest_runs(&app).await;
     server.stop();
     timeout(LONG, server.stopped()).await.expect("the server stops").unwrap();
     assert!(pending.await.unwrap().is_err(), "a request that was dropped has no answer");

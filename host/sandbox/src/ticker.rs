@@ -73,6 +73,7 @@ mod tests {
         let free = Arc::new(Semaphore::new(2));
         let ticker = Ticker::start(&engine, free.clone(), 2).unwrap();
         for _ in 0..3 {
+            // Time to park. If the ticker has not, the test passes as well.
             thread::sleep(Duration::from_millis(5));
             let _taken = free.try_acquire().unwrap();
             ticker.wake();

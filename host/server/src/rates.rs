@@ -143,6 +143,7 @@ mod tests {
         assert_eq!(passed, 10, "no more than `most`, as they were not swept yet");
         assert_eq!(addresses.buckets.len(), 10);
         *addresses.swept.lock().unwrap() = Instant::now() - SWEEP;
+        // Time in which the buckets fill.
         std::thread::sleep(Duration::from_millis(20));
         assert!(addresses.take(address(101)).is_ok());
         assert_eq!(addresses.buckets.len(), 1);
