@@ -37,10 +37,25 @@ onnxruntime: ## Put ONNX Runtime's shared library into the cache folder
 tools:
 	@command -v curl >/dev/null || { echo 'installing curl'; apt-get update -qq && apt-get install -y -qq curl >/dev/null; }
 
+# Tests that did not run, and why: tests/harness/skip.rs.
+SKIPPED := $(CARGO_TARGET_DIR)/tmp/skipped
+FAST := --config tests/fast.toml --release --locked --offline --workspace --profile fast
+
 test: guests onnxruntime ## Run every test; fetches SmolLM2 (98 MB) once, which some of them run on
 	$(CARGO) test --release --locked --workspace --no-run
 	@scripts/pull.sh smollm2
-	$(CARGO) test --release --locked --workspace
+	@rm -f $(SKIPPED)
+	$(CARGO) test --release --locked --workspace; status=$$?; scripts/skipped.py $(SKIPPED); exit $$status
+
+TESTS ?=
+
+test-fast: ## The edit loop: run the tests whose names contain TESTS, without what is slow: make test-fast TESTS=routes
+	@ls $(CARGO_TARGET_DIR)/guests/*.wasm >/dev/null 2>&1 || { echo 'test-fast: the guests are not built: make guests' >&2; exit 2; }
+	@$(CARGO) nextest --version >/dev/null 2>&1 || { echo 'installing cargo-nextest'; $(CARGO) install --quiet --locked cargo-nextest; }
+	@rm -f $(SKIPPED)
+	@$(CARGO) nextest run $(FAST) $(TESTS); status=$$?; \
+	$(CARGO) nextest list $(FAST) --cargo-quiet --message-format json >$(SKIPPED).json 2>/dev/null; \
+	scripts/skipped.py $(SKIPPED) --list $(SKIPPED).json --only '$(TESTS)'; exit $$status
 
 test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.5B, 1.6 GB
 	$(CARGO) test --release --locked --workspace --no-run
@@ -111,6 +126,9 @@ sanitize: ## Run the kernels' tests under AddressSanitizer, on every instruction
 	@if $(CARGO) +nightly miri --version >/dev/null 2>&1; then \
 	$(CARGO) +nightly miri test --locked -p infer-kernels --lib -- matrix::tests attention::tests::branches rope norm dequantize; \
 	else echo 'Miri is not installed, so only AddressSanitizer was run (rustup component add miri --toolchain nightly)'; fi
+
+loom: ## Run the thread pool in every order of its threads' operations, with loom
+	RUSTFLAGS='--cfg loom' $(CARGO) test --release --locked -p infer-kernels --lib --target-dir $(CARGO_TARGET_DIR)/loom -- interleavings
 
 test-arm: ## Run the kernels' tests for 64-bit ARM under qemu, on CPUs with and without its extensions
 	@command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null || { echo 'installing qemu-user and the linker and libraries for ARM'; \

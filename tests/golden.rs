@@ -7,7 +7,7 @@ use infer_control::{component::card_facts, registry::Registry};
 use infer_engine::{Model, Tensor};
 use serde_json::Value;
 
-use crate::harness::{BUILTIN, Server, golden, load, photo, photo_names};
+use crate::harness::{BUILTIN, Server, golden, load, photo, photo_names, skip};
 
 fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(60)
@@ -22,7 +22,7 @@ fn backends() -> [Arc<Registry>; 2] {
     if BUILTIN.runtime.backend() != "onnxruntime" {
         let reason = BUILTIN.runtime.describe();
         assert!(std::env::var_os("CI").is_none(), "ONNX Runtime is not tested: {reason}");
-        eprintln!("ONNX Runtime is not tested: {reason}");
+        skip(&format!("on ONNX Runtime: {reason}"));
     }
     [BUILTIN.clone(), Arc::new(embedded)]
 }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, answer, load, photo, repository};
+use crate::harness::{Server, answer, load, photo, repository, skip};
 
 /// Guests of the same contract in other languages, and their make targets.
 const GUESTS: [(&str, &str); 2] = [("moderate-js", "guests-js"), ("moderate-py", "guests-py")];
@@ -17,7 +17,7 @@ fn built(name: &str, target: &str) -> Option<PathBuf> {
             "`{}` is missing: make {target}",
             path.display()
         );
-        eprintln!("{name} is not built, so it is not tested: make {target}");
+        skip(&format!("{name} is not built: make {target}"));
         return None;
     }
     Some(path)

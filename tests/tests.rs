@@ -1,9 +1,5 @@
 //! Integration tests: the whole program with real models, guests and photos.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test fails where it stands, and says what it skips"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 /// Servers in this process, and paths of test data.
 mod harness;
@@ -72,6 +68,8 @@ mod reload;
 mod serve;
 /// Good traffic beside every attack at once, measured.
 mod siege;
+/// Help, metrics and the OpenAPI document, compared with stored ones.
+mod snapshots;
 /// The cache folder: models by content hash, compiled components; and locks.
 mod store;
 /// Models and components swapped under load, measured.

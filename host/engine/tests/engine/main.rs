@@ -8,4 +8,6 @@ mod external;
 mod loading;
 mod proto;
 mod shipped;
+#[path = "../../../../tests/harness/skip.rs"]
+mod skip;
 mod support;

@@ -7,6 +7,8 @@ use infer_engine::{
     LoadError, Model, ModelOptions, Onnxruntime, Reply, RunError, Runtime, RuntimeOptions, Tensor, Weights,
 };
 
+use crate::skip::skip;
+
 /// Small models, written by `make_models.py`.
 pub(crate) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -44,7 +46,7 @@ pub(crate) fn onnxruntime() -> Option<Runtime> {
     }
     let reason = runtime.describe();
     assert!(std::env::var_os("CI").is_none(), "CI tests both backends: {reason}");
-    println!("skipped on ONNX Runtime, set INFER_ONNXRUNTIME to test it: {reason}");
+    skip(&format!("on ONNX Runtime, set INFER_ONNXRUNTIME to test it: {reason}"));
     None
 }
 
