@@ -197,7 +197,7 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
 /// Waits until a guest of `app` is in its call: it has its place and its memory.
 pub(crate) async fn guest_runs(app: &App) {
     const PAGE: usize = 65_536;
-    eventually(async || app.sandbox.memory().held() >= PAGE).await;
+    eventually(async || app.sandbox.memory().used_bytes() >= PAGE).await;
 }
 
 /// Waits until `holds` returns true, with a generous timeout for a busy machine.
