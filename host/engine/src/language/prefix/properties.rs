@@ -10,7 +10,7 @@ use crate::language::kv::properties::{is_intact, references, write};
 const BLOCKS: usize = 24;
 
 /// Maximum pinned blocks of a component.
-const MAX_PINNED: usize = 6;
+const PINNED_LIMIT: usize = 6;
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -103,7 +103,7 @@ fn check(prefixes: &Prefixes, held: &[Sequence], pool: &KvPool) {
         assert_eq!(Arc::strong_count(block), count);
     }
     for root in prefixes.roots.values() {
-        assert!(root.pinned() <= MAX_PINNED, "{} pins", root.pinned());
+        assert!(root.pinned() <= PINNED_LIMIT, "{} pins", root.pinned());
     }
 }
 
@@ -148,7 +148,7 @@ proptest! {
                     if sequence.len() == prompt.len() {
                         write(&mut sequence, start);
                         let len = if whole { prompt.len() } else { prompt.len() / BLOCK_TOKENS * BLOCK_TOKENS };
-                        prefixes.insert(owner, &sequence, len, declared, if pin { MAX_PINNED } else { 0 });
+                        prefixes.insert(owner, &sequence, len, declared, if pin { PINNED_LIMIT } else { 0 });
                         let tokens = prompt[..len].to_vec();
                         records.push(Record { owner: owner.clone(), tokens, declared });
                         held.push(sequence);

@@ -21,7 +21,7 @@ const STEPS: usize = 100_000;
 const SESSIONS: usize = 6;
 const BLOCKS: usize = 48;
 const QUEUE: usize = 24;
-const MAX_BATCH: usize = 24;
+const BATCH_LIMIT: usize = 24;
 const CONTEXT: usize = 256;
 
 /// Steps after which the load changes.
@@ -29,10 +29,10 @@ const PROFILE_STEPS: usize = 500;
 
 /// Maximum steps until a request ends. With a full queue, each of `SESSIONS` tasks answers for up
 /// to 60 steps, and a component may have to wait for the whole queue.
-const MAX_STEPS_TO_END: usize = 1_500;
+const STEPS_TO_END: usize = 1_500;
 
 /// Maximum steps until a short request ends whose component has nothing else in flight.
-const MAX_STEPS_OF_MODEST: usize = 150;
+const STEPS_OF_MODEST: usize = 150;
 
 fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
@@ -46,7 +46,7 @@ fn shared() -> Shared {
         tokenizer: support::tokenizer("qwen2-q5_0.gguf"),
         pool: KvPool::new(1, BLOCK_TOKENS, BLOCKS * BLOCK_TOKENS * 2),
         sessions: SESSIONS,
-        max_batch: MAX_BATCH,
+        max_batch: BATCH_LIMIT,
     }
 }
 
