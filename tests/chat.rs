@@ -105,7 +105,7 @@ async fn errors_precede_the_stream() {
         (
             json!({ "model": "classifier" }),
             StatusCode::NOT_FOUND,
-            "there is no model `classifier` here; expected one of `tiny`",
+            "unknown model `classifier`; expected one of `tiny`",
         ),
         (json!({ "temperature": -1 }), StatusCode::BAD_REQUEST, "`temperature` is -1"),
         (json!({ "max_tokens": 0 }), StatusCode::BAD_REQUEST, "`max_tokens` is 0"),

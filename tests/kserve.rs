@@ -103,14 +103,14 @@ async fn errors_are_one_sentence() {
         (input(json!({ "shape": [u64::MAX, 2] })), "its size overflows"),
         (input(json!({ "data": [1, "x"] })), "expected numbers"),
         (input(json!({ "parameters": { "binary_data_size": 16 } })), "both `data` and `binary_data_size`"),
-        (input(json!({ "data": null, "parameters": { "binary_data_size": 16 } })), "and 0 bytes are there"),
+        (input(json!({ "data": null, "parameters": { "binary_data_size": 16 } })), "but only 0 bytes follow"),
         (
             input(json!({ "data": null, "parameters": { "binary_data_size": u64::MAX } })),
-            "and 0 bytes are there",
+            "but only 0 bytes follow",
         ),
         (input(json!({ "name": "other" })), "other"),
         (json!({ "inputs": [], "outputs": [{ "name": "x" }] }), "there is no output `x`"),
-        (json!({ "inputs": "x" }), "the body is no inference request"),
+        (json!({ "inputs": "x" }), "the body is not an inference request"),
         (json!({ "inputs": [] }), input_name()),
     ];
     let outside = vec![i32::MAX; 100];
@@ -125,7 +125,7 @@ async fn errors_are_one_sentence() {
         );
     }
     let elsewhere = [
-        ("/v2/models/nothing/infer", StatusCode::NOT_FOUND, "there is no model `nothing` here"),
+        ("/v2/models/nothing/infer", StatusCode::NOT_FOUND, "unknown model `nothing`"),
         ("/v2/models/toxic-bilstm/versions/2/infer", StatusCode::NOT_FOUND, "has no version `2`"),
     ];
     for (path, expected, sentence) in elsewhere {
@@ -223,7 +223,7 @@ async fn rejections_below_v2_are_sentences() {
         (server.post(INFER).bearer_auth("wrong"), StatusCode::UNAUTHORIZED, "API key"),
         (infer().body("x".repeat(2_000)), StatusCode::PAYLOAD_TOO_LARGE, "1000 bytes"),
         (infer().header("content-encoding", "gzip").body("x"), StatusCode::UNSUPPORTED_MEDIA_TYPE, "`gzip`"),
-        (infer().body("{}"), StatusCode::NOT_FOUND, "there is no model"),
+        (infer().body("{}"), StatusCode::NOT_FOUND, "unknown model"),
     ];
     for (request, expected, words) in cases {
         let (status, body) = answer(request).await;

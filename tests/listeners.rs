@@ -89,8 +89,8 @@ async fn invalid_certificate_files_are_named() {
     let other = tempfile::tempdir().unwrap();
     certify(other.path());
     let cases = [
-        (file("text.pem"), file("key.pem"), "holds no certificate"),
-        (file("cert.pem"), file("text.pem"), "holds no private key"),
+        (file("text.pem"), file("key.pem"), "has no certificate"),
+        (file("cert.pem"), file("text.pem"), "has no private key"),
         (file("cert.pem"), other.path().join("key.pem"), "cannot be used together"),
     ];
     for (certificate, key, words) in cases {
@@ -114,7 +114,7 @@ async fn unix_socket_is_served_and_removed() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     let second = load(&format!("[server]\nlisten = \"127.0.0.1:0\"\n{config}"));
     let error = Listeners::bind(&second.config.server).await.err().expect("it is taken");
-    assert!(error.to_string().contains("another server does"), "{error}");
+    assert!(error.to_string().contains("another server uses it"), "{error}");
     server.stop();
     server.stopped().await.unwrap();
     assert!(!path.exists());

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use infer_config::paths::is_reserved;
 use infer_server::serve::Listeners;
 use infer_server::service::Service;
 use reqwest::StatusCode;
@@ -21,7 +22,7 @@ fn documented(document: &Value) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn document_lists_exactly_the_routes() {
+async fn document_lists_exactly_the_public_routes() {
     let server = Server::builtin().await;
     let (status, document) = answer(server.get("/openapi.json")).await;
     assert_eq!(status, StatusCode::OK);
@@ -29,6 +30,10 @@ async fn document_lists_exactly_the_routes() {
     let routed = paths(&Service::new(BUILTIN.clone(), listeners.admin_address(), None).router(false));
     assert!(routed.contains("/moderate") && routed.contains("/v2/models/{model}/infer"), "{routed:?}");
     assert_eq!(documented(&document), routed);
+    let of_components = ["/classify", "/moderate"];
+    for path in &routed {
+        assert_ne!(is_reserved(path), of_components.contains(&path.as_str()), "{path}");
+    }
     // The server itself reports the methods that it accepts.
     for (path, item) in document["paths"].as_object().unwrap() {
         let path = path.replace("{model}", "toxic-bilstm").replace("{version}", "1");
@@ -41,9 +46,9 @@ async fn document_lists_exactly_the_routes() {
 }
 
 #[tokio::test]
-async fn admin_document_lists_the_admin_routes() {
-    let registry = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
-    let listeners = Listeners::bind(&registry.config.server).await.unwrap();
+async fn admin_document_lists_admin_routes() {
+    let app = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
+    let listeners = Listeners::bind(&app.config.server).await.unwrap();
     let address = listeners.admin_address().unwrap();
     let service = Service::new(registry, listeners.admin_address(), None);
     let routed = paths(&service.router(true));
@@ -66,7 +71,7 @@ async fn admin_document_lists_the_admin_routes() {
 }
 
 #[tokio::test]
-async fn document_describes_keys_if_required() {
+async fn document_has_keys_if_configured() {
     let (_, document) = answer(Server::builtin().await.get("/openapi.json")).await;
     assert!(document["components"]["securitySchemes"].is_null());
     assert!(!document.to_string().contains("\"401\""));
@@ -81,7 +86,7 @@ async fn document_describes_keys_if_required() {
 }
 
 #[tokio::test]
-async fn document_references_resolve() {
+async fn schema_references_resolve() {
     let (_, document) = answer(Server::builtin().await.get("/openapi.json")).await;
     let text = document.to_string();
     let names: BTreeSet<_> =

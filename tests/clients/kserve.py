@@ -33,7 +33,7 @@ def main(url: str) -> None:
     alone = client.infer(MODEL, [tensor]).as_numpy(wanted["name"])
     assert numpy.allclose(alone[0], answers[0][1], atol=1e-4), (alone, answers)
 
-    for name, said in [("nothing", "there is no model `nothing` here"), (MODEL, "expected i32")]:
+    for name, said in [("nothing", "unknown model `nothing`"), (MODEL, "expected i32")]:
         tensor = triton.InferInput(given["name"], [1, 2], "FP32")
         tensor.set_data_from_numpy(numpy.zeros((1, 2), numpy.float32))
         try:

@@ -8,16 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time for which the queue may be more than half full before the server reports not ready. Longer
-/// than a burst.
-const STANDING: Duration = Duration::from_secs(1);
+use crate::limits::MAX_QUEUE_STANDING;
 
 /// Decay of the mean per completed input: the mean covers about 30 requests.
-const FADING: f64 = 31.0 / 32.0;
+const DECAY: f64 = 31.0 / 32.0;
 
 /// Half-life of the expected wait while the queue is empty: one overload predicts little about the
 /// next.
-const HALVING: Duration = Duration::from_secs(1);
+const HALF_LIFE: Duration = Duration::from_secs(1);
 
 /// Admission gate over running and queued inputs: a text, an image, or one piece of content of
 /// several parts.
@@ -25,7 +23,7 @@ pub struct Gate {
     /// Maximum number of inputs that run concurrently.
     running: usize,
     /// Maximum number of inputs that run or wait.
-    most: usize,
+    max_inputs: usize,
     /// Maximum expected wait of an input.
     queue_time: Duration,
     state: Mutex<State>,
@@ -36,14 +34,14 @@ struct State {
     inputs: usize,
     /// Inputs that completed while others were queued, and the seconds that this took. Older ones
     /// weigh less.
-    ended: f64,
+    completed: f64,
     seconds: f64,
     /// Last completion, or the time at which the queue became non-empty, whichever is later.
     counted_from: Option<Instant>,
     /// Time since which the queue is empty.
-    rested: Option<Instant>,
+    empty_since: Option<Instant>,
     /// Last time at which the queue was less than half full.
-    slack: Instant,
+    last_slack: Instant,
 }
 
 /// A permit for a number of inputs, released on drop.
@@ -63,13 +61,13 @@ impl Gate {
     pub fn new(running: usize, waiting: usize, queue_time: Duration) -> Arc<Self> {
         let state = State {
             inputs: 0,
-            ended: 0.0,
+            completed: 0.0,
             seconds: 0.0,
             counted_from: None,
-            rested: None,
-            slack: Instant::now(),
+            empty_since: None,
+            last_slack: Instant::now(),
         };
-        Arc::new(Gate { running, most: running + waiting, queue_time, state: Mutex::new(state) })
+        Arc::new(Gate { running, max_inputs: running + waiting, queue_time, state: Mutex::new(state) })
     }
 
     /// Admits the first input of a request.
@@ -88,10 +86,10 @@ impl Gate {
     /// # Errors
     ///
     /// If the queue is full or the expected wait is too long.
-    pub fn look(&self) -> Result<(), Full> {
+    pub fn check(&self) -> Result<(), Full> {
         let state = self.state();
         let after = state.inputs + 1;
-        let is_full = after > self.most || self.wait(&state, after, Instant::now()) > self.queue_time;
+        let is_full = after > self.max_inputs || self.wait(&state, after, Instant::now()) > self.queue_time;
         if is_full && state.inputs > 0 { Err(Full) } else { Ok(()) }
     }
 
@@ -99,7 +97,7 @@ impl Gate {
     #[must_use]
     pub fn is_standing(&self) -> bool {
         let state = self.state();
-        !self.has_slack(&state, Instant::now()) && state.slack.elapsed() > STANDING
+        !self.has_slack(&state, Instant::now()) && state.last_slack.elapsed() > MAX_QUEUE_STANDING
     }
 
     fn add(&self, own: usize, more: usize, now: Instant) -> Result<(), Full> {
@@ -107,17 +105,17 @@ impl Gate {
         let after = state.inputs + more;
         // A request with more inputs than the limit is admitted when no other request holds a
         // permit.
-        let alone = state.inputs == own;
-        if !alone && (after > self.most || self.wait(&state, after, now) > self.queue_time) {
+        let is_alone = state.inputs == own;
+        if !is_alone && (after > self.max_inputs || self.wait(&state, after, now) > self.queue_time) {
             return Err(Full);
         }
         if state.inputs <= self.running && after > self.running {
             state.counted_from = Some(now);
-            state.seconds *= state.fading(now);
-            state.rested = None;
+            state.seconds *= state.decay(now);
+            state.empty_since = None;
         }
         if self.has_slack(&state, now) {
-            state.slack = now;
+            state.last_slack = now;
         }
         state.inputs = after;
         Ok(())
@@ -128,16 +126,16 @@ impl Gate {
         // Between completions without a queue, the elapsed time includes idle time, so it is not
         // counted.
         if let Some(from) = state.counted_from {
-            state.ended = state.ended * FADING + inputs as f64;
-            state.seconds = state.seconds * FADING + now.saturating_duration_since(from).as_secs_f64();
+            state.completed = state.completed * DECAY + inputs as f64;
+            state.seconds = state.seconds * DECAY + now.saturating_duration_since(from).as_secs_f64();
         }
         state.inputs -= inputs;
         state.counted_from = (state.inputs > self.running).then_some(now);
         if state.counted_from.is_none() {
-            state.rested.get_or_insert(now);
+            state.empty_since.get_or_insert(now);
         }
         if self.has_slack(&state, now) {
-            state.slack = now;
+            state.last_slack = now;
         }
     }
 
@@ -146,14 +144,14 @@ impl Gate {
         let waiting = inputs.saturating_sub(self.running) as f64;
         // Before the first completion there is no estimate, and no request is rejected for its
         // wait.
-        let interval = state.seconds * state.fading(now) / state.ended.max(1.0);
+        let interval = state.seconds * state.decay(now) / state.completed.max(1.0);
         Duration::try_from_secs_f64(waiting * interval).unwrap_or(Duration::MAX)
     }
 
     fn has_slack(&self, state: &State, now: Instant) -> bool {
         let waiting = state.inputs.saturating_sub(self.running);
         state.inputs < self.running
-            || waiting * 2 < self.most - self.running
+            || waiting * 2 < self.max_inputs - self.running
                 && self.wait(state, state.inputs, now) < self.queue_time / 2
     }
 
@@ -164,9 +162,9 @@ impl Gate {
 
 impl State {
     /// Factor that decays the estimate while the queue is empty.
-    fn fading(&self, now: Instant) -> f64 {
-        let rest = self.rested.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        (-rest.as_secs_f64() / HALVING.as_secs_f64()).exp2()
+    fn decay(&self, now: Instant) -> f64 {
+        let rest = self.empty_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        (-rest.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
     }
 }
 
@@ -204,11 +202,11 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn places_are_counted_in_inputs_and_come_back() {
+    fn permits_count_inputs_and_are_released() {
         let gate = Gate::new(2, 4, LONG);
         let array = gate.enter().unwrap();
         assert_eq!(array.grow(4), Ok(()));
-        assert_eq!(array.grow(3), Ok(()), "it has as many already");
+        assert_eq!(array.grow(3), Ok(()), "a permit does not shrink");
         let other = gate.enter().unwrap();
         assert_eq!(other.grow(3), Err(Full));
         assert_eq!(other.grow(2), Ok(()));
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_larger_than_the_queue_is_judged_when_it_is_alone() {
+    fn oversized_array_is_admitted_when_alone() {
         let gate = Gate::new(1, 1, LONG);
         let array = gate.enter().unwrap();
         assert_eq!(array.grow(100), Ok(()));
@@ -228,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_is_as_long_as_its_time_allows() {
+    fn queue_length_follows_queue_time() {
         // Two run; an input completes every 100 ms; a queue time of 250 ms admits two more.
         let gate = Gate::new(2, 1_000, Duration::from_millis(250));
         let began = Instant::now();
@@ -247,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_nobody_waited_is_not_counted() {
+    fn idle_time_is_not_counted() {
         let gate = Gate::new(1, 1_000, Duration::from_millis(250));
         let began = Instant::now();
         let at = |millis| began + Duration::from_millis(millis);
@@ -261,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_counts_as_what_it_holds() {
+    fn array_counts_as_its_inputs() {
         let gate = Gate::new(1, 1_000, LONG);
         let began = Instant::now();
         let at = |millis| began + Duration::from_millis(millis);
@@ -273,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn expected_wait_fades_when_nobody_waits() {
+    fn expected_wait_decays_while_queue_is_empty() {
         let gate = Gate::new(1, 1_000, Duration::from_millis(250));
         let began = Instant::now();
         let at = |millis| began + Duration::from_millis(millis);
@@ -288,23 +286,23 @@ mod tests {
     }
 
     #[test]
-    fn looking_takes_no_place() {
+    fn check_takes_no_permit() {
         let gate = Gate::new(1, 1, LONG);
         for _ in 0..3 {
-            assert_eq!(gate.look(), Ok(()));
+            assert_eq!(gate.check(), Ok(()));
         }
-        let _places = [gate.enter().unwrap(), gate.enter().unwrap()];
-        assert_eq!(gate.look(), Err(Full));
+        let _permits = [gate.enter().unwrap(), gate.enter().unwrap()];
+        assert_eq!(gate.check(), Err(Full));
     }
 
     #[test]
-    fn a_queue_that_stays_full_is_told_and_a_burst_is_not() {
+    fn standing_queue_is_reported_and_burst_is_not() {
         let gate = Gate::new(1, 10, LONG);
-        let places: Vec<_> = (0..11).map(|_| gate.enter().unwrap()).collect();
+        let permits: Vec<_> = (0..11).map(|_| gate.enter().unwrap()).collect();
         assert!(!gate.is_standing());
-        gate.state().slack = Instant::now().checked_sub(STANDING * 2).unwrap();
+        gate.state().last_slack = Instant::now().checked_sub(MAX_QUEUE_STANDING * 2).unwrap();
         assert!(gate.is_standing());
-        drop(places);
+        drop(permits);
         assert!(!gate.is_standing());
     }
 }

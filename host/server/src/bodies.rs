@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use bytes::BytesMut;
@@ -17,6 +17,7 @@ use infer_sandbox::{RequestMemory, Reservation};
 use tokio::sync::Notify;
 
 use crate::admission::Full;
+use crate::limits::MIN_BODY_STALL;
 
 /// Copies of a body that a request holds: the bytes received, and the decoded form, such as an
 /// image in base64.
@@ -24,20 +25,17 @@ const COPIES: usize = 2;
 
 /// Progress that an arriving body must make: a minimum in bytes, and 1/64 of the memory that it
 /// holds, so that more memory requires more throughput.
-const PROGRESS: usize = 4 << 10;
-const PROGRESS_PART: usize = 64;
-
-/// Time for which a body must have stalled before it can be evicted.
-const STANDS_STILL: Duration = Duration::from_millis(500);
+const MIN_PROGRESS: usize = 4 << 10;
+const PROGRESS_SHARE: usize = 64;
 
 /// Divisor: 1/8 of the memory that other senders leave is not available for a second concurrent
 /// body of the same sender. Small bodies of other senders fit there.
-const LEFT_PART: usize = 8;
+const RESERVED_SHARE: usize = 8;
 
 /// Memory budget for bodies, shared by all requests.
 #[derive(Clone)]
 pub struct BodyMemory {
-    most: usize,
+    max_bytes: usize,
     /// Locked for a few instructions at a time, by the connection thread and at the end of a
     /// request.
     used: Arc<Mutex<Used>>,
@@ -68,7 +66,7 @@ pub struct Share {
     memory: BodyMemory,
     sender: Sender,
     bytes: usize,
-    counted: Reservation,
+    reservation: Reservation,
 }
 
 /// A body that is still arriving.
@@ -80,7 +78,7 @@ pub struct Arriving {
 
 struct Body {
     state: Mutex<State>,
-    given_up: Notify,
+    eviction: Notify,
 }
 
 struct State {
@@ -90,7 +88,7 @@ struct State {
     /// `None` once the body is evicted or complete.
     share: Option<Share>,
     /// Time of the last sufficient progress, and the bytes received since.
-    moved: Instant,
+    progressed_at: Instant,
     since: usize,
 }
 
@@ -98,7 +96,7 @@ impl BodyMemory {
     /// Creates a budget of `bytes`, which also count against `requests`.
     #[must_use]
     pub fn new(bytes: usize, requests: RequestMemory) -> Self {
-        BodyMemory { most: bytes, used: Arc::default(), requests, arriving: Arc::default() }
+        BodyMemory { max_bytes: bytes, used: Arc::default(), requests, arriving: Arc::default() }
     }
 
     /// Registers a body of `sender`, of which nothing has arrived yet.
@@ -109,39 +107,39 @@ impl BodyMemory {
             whole: BytesMut::new(),
             length: 0,
             share: Some(self.share(sender)),
-            moved: Instant::now(),
+            progressed_at: Instant::now(),
             since: 0,
         };
-        let body = Arc::new(Body { state: Mutex::new(state), given_up: Notify::new() });
+        let body = Arc::new(Body { state: Mutex::new(state), eviction: Notify::new() });
         Arriving { memory: self.clone(), body, is_listed: false }
     }
 
     fn share(&self, sender: Sender) -> Share {
-        Share { memory: self.clone(), sender, bytes: 0, counted: self.requests.reservation() }
+        Share { memory: self.clone(), sender, bytes: 0, reservation: self.requests.share() }
     }
 
     /// Evicts the stalled body with the largest product of length and stall time. False if there is
     /// none.
-    fn give_up_one(&self, all_but: &Arc<Body>, now: Instant) -> bool {
-        let stands = |body: &Arc<Body>| {
+    fn evict_one(&self, exempt: &Arc<Body>, now: Instant) -> bool {
+        let stall = |body: &Arc<Body>| {
             let state = body.state();
-            let time = now.saturating_duration_since(state.moved);
-            let holds = state.share.is_some() && state.length > 0 && time >= STANDS_STILL;
-            holds.then(|| time.as_millis().saturating_mul(state.length as u128))
+            let time = now.saturating_duration_since(state.progressed_at);
+            let is_stalled = state.share.is_some() && state.length > 0 && time >= MIN_BODY_STALL;
+            is_stalled.then(|| time.as_millis().saturating_mul(state.length as u128))
         };
-        let worst = {
+        let victim = {
             let arriving = self.listed();
-            let others = arriving.iter().filter(|body| !Arc::ptr_eq(body, all_but));
-            let rated = others.filter_map(|body| Some((stands(body)?, body)));
-            rated.max_by_key(|(rate, _)| *rate).map(|(_, body)| body.clone())
+            let others = arriving.iter().filter(|body| !Arc::ptr_eq(body, exempt));
+            let ranked = others.filter_map(|body| Some((stall(body)?, body)));
+            ranked.max_by_key(|(rank, _)| *rank).map(|(_, body)| body.clone())
         };
-        worst.is_some_and(|body| {
+        victim.is_some_and(|body| {
             let mut state = body.state();
             let share = state.share.take();
             (state.first, state.whole) = Default::default();
             drop(state);
             drop(share);
-            body.given_up.notify_one();
+            body.eviction.notify_one();
             true
         })
     }
@@ -161,12 +159,12 @@ impl Share {
     fn take(&mut self, bytes: usize) -> Result<(), Full> {
         let mut used = self.memory.used();
         let own = used.by_sender.get(&self.sender).copied().unwrap_or(0);
-        let room = self.memory.most - (used.bytes - own);
-        let most = if own == self.bytes { room } else { room - room / LEFT_PART };
-        if own.saturating_add(bytes) > most {
+        let room = self.memory.max_bytes - (used.bytes - own);
+        let max = if own == self.bytes { room } else { room - room / RESERVED_SHARE };
+        if own.saturating_add(bytes) > max {
             return Err(Full);
         }
-        self.counted.grow(bytes.saturating_mul(COPIES)).map_err(|_| Full)?;
+        self.reservation.grow(bytes.saturating_mul(COPIES)).map_err(|_| Full)?;
         used.bytes += bytes;
         used.by_sender.insert(self.sender, own + bytes);
         self.bytes += bytes;
@@ -200,15 +198,15 @@ impl Arriving {
             if taken.is_ok() {
                 break;
             }
-            if !self.memory.give_up_one(&self.body, now) {
+            if !self.memory.evict_one(&self.body, now) {
                 return Err(Full);
             }
         }
         let mut state = self.body.state();
         state.length += data.len();
         state.since += data.len();
-        if state.since >= PROGRESS.max(state.length / PROGRESS_PART) {
-            (state.moved, state.since) = (now, 0);
+        if state.since >= MIN_PROGRESS.max(state.length / PROGRESS_SHARE) {
+            (state.progressed_at, state.since) = (now, 0);
         }
         // Most bodies arrive in one piece, which is not copied.
         if state.first.is_empty() && state.whole.is_empty() {
@@ -233,8 +231,8 @@ impl Arriving {
 
     /// Time of the last sufficient progress.
     #[must_use]
-    pub fn moved(&self) -> Instant {
-        self.body.state().moved
+    pub fn progressed_at(&self) -> Instant {
+        self.body.state().progressed_at
     }
 
     /// Bytes received.
@@ -244,8 +242,8 @@ impl Arriving {
     }
 
     /// Waits until the body is evicted.
-    pub async fn given_up(&self) {
-        self.body.given_up.notified().await;
+    pub async fn evicted(&self) {
+        self.body.eviction.notified().await;
     }
 
     /// Returns the whole body and its memory charge.
@@ -290,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_share_their_memory_and_give_it_back() {
+    fn bodies_share_and_release_memory() {
         let requests = RequestMemory::new(Some(2 * COPIES * 100));
         let memory = BodyMemory::new(100, requests.clone());
         let (mut one, mut other) = (memory.arriving(sender(1)), memory.arriving(sender(2)));
@@ -306,33 +304,37 @@ mod tests {
         assert_eq!(requests.used_bytes(), 0);
         assert!(memory.used().by_sender.is_empty());
         let memory = BodyMemory::new(1_000, requests);
-        assert_eq!(memory.arriving(sender(1)).add(bytes(201)), Err(Full), "requests may hold no more");
+        assert_eq!(memory.arriving(sender(1)).add(bytes(201)), Err(Full), "the request memory is exhausted");
     }
 
     #[test]
-    fn sender_of_many_bodies_leaves_memory_to_others() {
+    fn sender_of_many_bodies_leaves_a_reserve() {
         let memory = BodyMemory::new(800, RequestMemory::new(None));
         let [mut first, mut second] = [sender(1); 2].map(|sender| memory.arriving(sender));
         assert_eq!(first.add(bytes(400)), Ok(()));
-        assert_eq!(second.add(bytes(301)), Err(Full), "an eighth is left");
+        assert_eq!(second.add(bytes(301)), Err(Full), "an eighth is reserved for others");
         assert_eq!(second.add(bytes(300)), Ok(()));
         let [mut other, mut small] = [sender(2); 2].map(|sender| memory.arriving(sender));
         assert_eq!(other.add(bytes(50)), Ok(()));
         assert_eq!(small.add(bytes(39)), Err(Full));
         assert_eq!(small.add(bytes(38)), Ok(()));
-        assert_eq!(memory.arriving(sender(3)).add(bytes(12)), Ok(()), "the only body takes what there is");
+        assert_eq!(
+            memory.arriving(sender(3)).add(bytes(12)),
+            Ok(()),
+            "a sender's only body may use the whole rest"
+        );
     }
 
     #[test]
-    fn stalled_body_is_given_up_for_another() {
+    fn stalled_body_is_evicted_for_another() {
         let requests = RequestMemory::new(None);
         let memory = BodyMemory::new(100, requests.clone());
         let mut stalled = memory.arriving(sender(1));
         stalled.list();
         assert_eq!(stalled.add(bytes(90)), Ok(()));
         let mut newcomer = memory.arriving(sender(2));
-        assert_eq!(newcomer.add(bytes(50)), Err(Full), "it may still come");
-        stalled.body.state().moved = Instant::now().checked_sub(STANDS_STILL).unwrap();
+        assert_eq!(newcomer.add(bytes(50)), Err(Full), "it has not stalled yet");
+        stalled.body.state().progressed_at = Instant::now().checked_sub(MIN_BODY_STALL).unwrap();
         assert_eq!(newcomer.add(bytes(50)), Ok(()));
         assert_eq!(requests.used_bytes(), COPIES * 50);
         assert_eq!(stalled.add(bytes(1)), Err(Full));

@@ -43,13 +43,13 @@ impl ApiError {
 
     /// 401: an API key is required, and the request has none.
     pub fn no_key() -> Self {
-        let message = "no API key was sent; expected the header `Authorization: Bearer KEY`";
+        let message = "API key missing; send the header `Authorization: Bearer KEY`";
         ApiError::new(StatusCode::UNAUTHORIZED, "missing_api_key", message)
     }
 
     /// 401: the API key is unknown.
     pub fn wrong_key() -> Self {
-        let message = "the API key is not one of this server's; expected one that its operator made";
+        let message = "invalid API key; expected one that the operator of this server has issued";
         ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
@@ -61,7 +61,7 @@ impl ApiError {
     /// 404: no route at `path`.
     pub fn not_found(path: &str) -> Self {
         let path = excerpt(path, QUOTE_BYTES);
-        let message = format!("nothing is served at `{path}`; GET /v1/models lists what is");
+        let message = format!("no route `{path}`; GET /v1/models lists models, components and their routes");
         ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
@@ -71,8 +71,8 @@ impl ApiError {
     pub fn no_model(name: &str, known: &[&str], empty: &str) -> Self {
         let name = excerpt(name, QUOTE_BYTES);
         let message = match known {
-            [] => format!("there is no model `{name}` here; {empty}"),
-            known => format!("there is no model `{name}` here; expected one of `{}`", known.join("`, `")),
+            [] => format!("unknown model `{name}`; {empty}"),
+            known => format!("unknown model `{name}`; expected one of `{}`", known.join("`, `")),
         };
         ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
     }
@@ -88,7 +88,7 @@ impl ApiError {
         let message = match model {
             Some(model) => {
                 let model = excerpt(model, QUOTE_BYTES);
-                format!("no moderator is called `{model}`; expected one of {names}")
+                format!("unknown moderator `{model}`; expected one of {names}")
             }
             None => format!("`model` is missing, and there is no default moderator; expected one of {names}"),
         };
@@ -98,7 +98,7 @@ impl ApiError {
     /// 422: an `Idempotency-Key` was reused with another request.
     pub fn key_reused() -> Self {
         let message =
-            "`Idempotency-Key` came before with another request; expected a new key for a new request";
+            "`Idempotency-Key` was used before with another request; send a new key with a new request";
         let code = "idempotency_key_reused";
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).at("Idempotency-Key")
     }
@@ -106,7 +106,7 @@ impl ApiError {
     /// 405: the route does not support this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let (method, path) = (excerpt(method, QUOTE_BYTES), excerpt(path, QUOTE_BYTES));
-        let message = format!("`{path}` does not take {method}");
+        let message = format!("`{path}` does not support the method {method}");
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
@@ -173,32 +173,31 @@ impl ApiError {
     /// 429: the server is at capacity.
     pub fn busy() -> Self {
         let message = "the server is at capacity; try again after a second";
-        ApiError::refused("busy", message, 1)
+        ApiError::rejected("busy", message, 1)
     }
 
-    /// 429: the token bucket of `whose` is empty.
-    pub fn rate_limited(whose: &str, wait: Wait) -> Self {
+    /// 429: the token bucket of `subject` is empty.
+    pub fn rate_limited(subject: &str, wait: Wait) -> Self {
         let seconds = wait.seconds();
-        let message = format!("{whose} has sent as many requests as it may; try again after {seconds} s");
-        ApiError::refused("rate_limited", message, seconds)
+        let message = format!("rate limit of {subject} exceeded; try again after {seconds} s");
+        ApiError::rejected("rate_limited", message, seconds)
     }
 
     /// 429: the concurrency limit of the key is reached.
     pub fn too_many_at_once() -> Self {
-        let message = "this key has as many requests under way as it may; try again when one is answered";
-        ApiError::refused("too_many_at_once", message, 1)
+        let message =
+            "concurrency limit of this API key reached; try again when one of its requests has ended";
+        ApiError::rejected("too_many_at_once", message, 1)
     }
 
-    fn refused(code: &'static str, message: impl Display, retry_after: u64) -> Self {
+    fn rejected(code: &'static str, message: impl Display, retry_after: u64) -> Self {
         let retry_after = Some(retry_after);
         ApiError { retry_after, ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, message) }
     }
 
-    /// 413: the body is longer than `most` bytes.
-    pub fn body_too_large(most: usize) -> Self {
-        ApiError::too_large(format!(
-            "the body is larger than {most} bytes, which the server's `max_body_bytes` allows"
-        ))
+    /// 413: the body is longer than `max` bytes.
+    pub fn body_too_large(max: usize) -> Self {
+        ApiError::too_large(format!("the body is larger than {max} bytes, the server's `max_body_bytes`"))
     }
 
     /// 504: the deadline passed before a response was ready.
@@ -212,7 +211,7 @@ impl ApiError {
 
     /// 500: an error inside the server.
     pub fn internal(code: &'static str) -> Self {
-        let message = "the request could not be answered; the server's log says why, under this request's id";
+        let message = "internal error; the server's log has the reason, under this request's id";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message)
     }
 
@@ -235,7 +234,7 @@ impl From<CallError> for ApiError {
                 warn!(component, cause = cause.label(), "guest stopped: {cause}");
                 return match cause {
                     Cause::GuestTime(_) => ApiError {
-                        message: "the component ran for longer than it may".into(),
+                        message: "the component exceeded its time limit".into(),
                         code: "guest_time",
                         ..ApiError::deadline()
                     },

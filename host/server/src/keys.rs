@@ -11,11 +11,8 @@ use infer_config::keys::KeyHash;
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::limits::MAX_KEY_BYTES;
 use crate::rates::{Bucket, Wait};
-
-/// Maximum length of a text that is hashed and looked up. Keys of other services that a client may
-/// send are shorter.
-const MAX_TEXT_BYTES: usize = 512;
 
 /// All configured keys.
 pub struct Keyring {
@@ -36,7 +33,7 @@ pub struct Key {
 
 /// Reason why requests of a key are rejected for now.
 #[derive(Debug)]
-pub enum Refused {
+pub enum Rejected {
     /// The token bucket is empty.
     Rate(Wait),
     /// The concurrency limit is reached.
@@ -54,7 +51,7 @@ impl Keyring {
                 components: config.components.clone(),
                 models: config.models.clone(),
                 bucket: config.rate.map(Bucket::new),
-                concurrency: config.concurrency.map(|most| Arc::new(Semaphore::new(most))),
+                concurrency: config.concurrency.map(|max| Arc::new(Semaphore::new(max))),
             };
             (config.hash, Arc::new(key))
         };
@@ -91,7 +88,7 @@ impl Keyring {
     /// Every hash is compared in full, so the time taken does not reveal the nearest one.
     #[must_use]
     pub fn find(&self, sent: &str) -> Option<Arc<Key>> {
-        if sent.len() > MAX_TEXT_BYTES {
+        if sent.len() > MAX_KEY_BYTES {
             return None;
         }
         let hash = KeyHash::of(sent);
@@ -121,12 +118,12 @@ impl Key {
     /// # Errors
     ///
     /// If a rate limit or the concurrency limit of the key is exceeded.
-    pub fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Refused> {
+    pub fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Rejected> {
         let permit = match &self.concurrency {
             None => None,
-            Some(most) => Some(most.clone().try_acquire_owned().map_err(|_| Refused::Concurrency)?),
+            Some(permits) => Some(permits.clone().try_acquire_owned().map_err(|_| Rejected::Concurrency)?),
         };
-        self.bucket.as_ref().map_or(Ok(()), Bucket::take).map_err(Refused::Rate)?;
+        self.bucket.as_ref().map_or(Ok(()), Bucket::take).map_err(Rejected::Rate)?;
         Ok(permit)
     }
 }
@@ -147,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_by_its_whole_text_alone() {
+    fn key_is_found_by_exact_text() {
         let ring = keyring(&[("a", config("one")), ("b", config("two")), ("c", config("three"))]);
         let name = |sent: &str| ring.find(sent).map(|key| key.name.clone());
         assert_eq!(name("one").as_deref(), Some("a"));
@@ -159,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_reaches_what_is_listed() {
+    fn key_permits_listed_names() {
         let only = |name: &str| Some(BTreeSet::from([name.to_owned()]));
         let ring = keyring(&[
             ("all", config("all")),
@@ -176,17 +173,17 @@ mod tests {
     }
 
     #[test]
-    fn concurrency_comes_back_when_requests_end() {
+    fn concurrency_is_released_with_request() {
         let ring = keyring(&[("two", KeyConfig { concurrency: Some(2), ..config("two") })]);
         let key = ring.find("two").unwrap();
-        let under_way = (key.enter().unwrap(), key.enter().unwrap());
-        assert!(matches!(key.enter(), Err(Refused::Concurrency)));
-        drop(under_way);
+        let in_flight = (key.enter().unwrap(), key.enter().unwrap());
+        assert!(matches!(key.enter(), Err(Rejected::Concurrency)));
+        drop(in_flight);
         assert!(key.enter().is_ok());
     }
 
     #[test]
-    fn a_key_goes_on_counting_where_it_has_not_changed() {
+    fn unchanged_key_keeps_its_bucket() {
         let rate = Rate { per_second: 1.try_into().unwrap(), burst: 1.try_into().unwrap() };
         let with = |concurrency| {
             let slow = KeyConfig { rate: Some(rate), concurrency, ..config("slow") };
@@ -196,16 +193,16 @@ mod tests {
         let ring = Keyring::new(&one);
         assert!(ring.find("slow").unwrap().enter().is_ok());
         assert!(ring.next(&one, &one).find("slow").unwrap().enter().is_err(), "its bucket is empty");
-        assert!(ring.next(&other, &one).find("slow").unwrap().enter().is_ok(), "it has another bucket");
+        assert!(ring.next(&other, &one).find("slow").unwrap().enter().is_ok(), "it has a new bucket");
     }
 
     #[test]
-    fn a_burst_is_answered_and_no_more() {
+    fn requests_beyond_burst_are_rejected() {
         let rate = Rate { per_second: 1.try_into().unwrap(), burst: 3.try_into().unwrap() };
         let ring = keyring(&[("slow", KeyConfig { rate: Some(rate), ..config("slow") })]);
         let key = ring.find("slow").unwrap();
         assert!((0..3).all(|_| key.enter().is_ok()));
-        let Err(Refused::Rate(wait)) = key.enter() else { panic!("a fourth request passed") };
+        let Err(Rejected::Rate(wait)) = key.enter() else { panic!("a fourth request passed") };
         assert_eq!(wait.seconds(), 1);
     }
 }

@@ -6,7 +6,7 @@
 //! - `service`: the routers of the live snapshot
 //! - `routes`: the route table, one module for each endpoint; `error`: errors as responses
 //! - `admission`: limits on running and queued requests; `bodies`: the memory of request bodies
-//! - `keys`: API keys and their permissions; `rates`: token buckets
+//! - `limits`: fixed limits; `keys`: API keys and their permissions; `rates`: token buckets
 //! - `abort`: tasks that end with their owner
 //! - `threads`: the asynchronous runtime
 
@@ -15,6 +15,7 @@ pub mod admission;
 pub mod bodies;
 pub mod error;
 pub mod keys;
+mod limits;
 pub mod rates;
 pub mod routes;
 pub mod serve;

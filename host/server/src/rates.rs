@@ -8,11 +8,10 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use infer_config::Rate;
 
-/// Maximum number of addresses with a bucket that is not full: about 4 MB.
-const MAX_ADDRESSES: usize = 65_536;
+use crate::limits::MAX_ADDRESSES;
 
 /// Minimum interval between sweeps of full buckets: a sweep visits all of them.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time until the next token is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +49,8 @@ impl Bucket {
 /// One bucket for each address with recent requests.
 pub struct Addresses {
     buckets: DefaultKeyedRateLimiter<IpAddr>,
-    most: usize,
-    /// Locked at most once per [`SWEEP`] while there are many addresses, otherwise never.
+    max_addresses: usize,
+    /// Locked at most once per [`SWEEP_INTERVAL`] while there are many addresses, otherwise never.
     swept: Mutex<Instant>,
 }
 
@@ -61,40 +60,40 @@ impl Addresses {
     pub fn new(rate: Rate) -> Self {
         Addresses {
             buckets: RateLimiter::keyed(quota(rate)),
-            most: MAX_ADDRESSES,
+            max_addresses: MAX_ADDRESSES,
             swept: Mutex::new(Instant::now()),
         }
     }
 
-    /// Takes a token of `address`, grouped by [`counted`].
+    /// Takes a token of `address`, grouped by [`client_address`].
     ///
     /// # Errors
     ///
     /// The time until the next token. While the table is full, every address is rejected: no bucket
     /// is evicted early, because its address would get a full bucket again.
     pub fn take(&self, address: IpAddr) -> Result<(), Wait> {
-        if self.buckets.len() >= self.most && !self.sweep() {
-            return Err(Wait(SWEEP));
+        if self.buckets.len() >= self.max_addresses && !self.sweep() {
+            return Err(Wait(SWEEP_INTERVAL));
         }
-        self.buckets.check_key(&counted(address)).map_err(|not_until| wait(&not_until))
+        self.buckets.check_key(&client_address(address)).map_err(|not_until| wait(&not_until))
     }
 
     /// Drops the buckets that are full again; false if the table is still full.
     fn sweep(&self) -> bool {
         let mut swept = self.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if swept.elapsed() >= SWEEP {
+        if swept.elapsed() >= SWEEP_INTERVAL {
             *swept = Instant::now();
             self.buckets.retain_recent();
             self.buckets.shrink_to_fit();
         }
-        self.buckets.len() < self.most
+        self.buckets.len() < self.max_addresses
     }
 }
 
 /// The client that an address is counted as: an IPv4 address, or the /64 network of an IPv6
 /// address.
 #[must_use]
-pub fn counted(address: IpAddr) -> IpAddr {
+pub fn client_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_bucket_and_so_has_a_network_of_64_bits() {
+    fn ipv4_address_and_ipv6_64_share_bucket() {
         let addresses = Addresses::new(rate(1, 1));
         let take = |address: &str| addresses.take(address.parse().unwrap()).is_ok();
         assert!(take("10.0.0.1"));
@@ -134,23 +133,22 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_bounded_and_forgotten_when_their_buckets_are_full() {
+    fn full_buckets_are_swept_and_addresses_bounded() {
         // At 1000 per second, a bucket is full again after a millisecond.
         let mut addresses = Addresses::new(rate(1_000, 1));
-        addresses.most = 10;
+        addresses.max_addresses = 10;
         let address = |last: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(last));
         let passed = (0..100).filter(|&last| addresses.take(address(last)).is_ok()).count();
-        assert_eq!(passed, 10, "no more than `most`, as they were not swept yet");
+        assert_eq!(passed, 10, "at most `max_addresses` before the sweep");
         assert_eq!(addresses.buckets.len(), 10);
-        *addresses.swept.lock().unwrap() = Instant::now() - SWEEP;
-        // Time in which the buckets fill.
+        *addresses.swept.lock().unwrap() = Instant::now() - SWEEP_INTERVAL;
         std::thread::sleep(Duration::from_millis(20));
         assert!(addresses.take(address(101)).is_ok());
         assert_eq!(addresses.buckets.len(), 1);
     }
 
     #[test]
-    fn waits_are_whole_seconds_and_never_none() {
+    fn waits_round_up_to_whole_seconds() {
         for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_500, 60)] {
             assert_eq!(Wait(Duration::from_millis(millis)).seconds(), seconds);
         }

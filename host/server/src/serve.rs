@@ -10,15 +10,16 @@
 //! - `listeners`: sources of connections; `tls`: the certificate and its reload
 //! - `seats`: connection limits and eviction; `connection`: the lifecycle of a connection
 //! - `activity`: the state and time limits of a connection; `lease`: the resources of a request
-//! - `body`: unread request bodies; `stream`: the byte stream of a connection, watched for progress
+//! - `body`: unread request bodies; `response`: response bodies
+//! - `stream`: the byte stream of a connection, watched for progress
 
 mod activity;
-mod answer;
 mod body;
 mod connection;
 mod lease;
 mod listeners;
 mod peer;
+mod response;
 mod seats;
 mod socket;
 mod stream;
@@ -42,13 +43,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::abort::Abort;
+use crate::limits::MAX_ADMIN_CONNECTIONS;
 use crate::service::Service;
 
-/// Connections of the operator's own listener, reserved beside the public limit.
-const ADMIN_CONNECTIONS: usize = 64;
-
 /// Pause of accepting when the system is out of resources, as a rule until a connection ends.
-const EXHAUSTED: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `service` on `listeners` until `stop` is ready, then drains: requests in flight may
 /// finish within the drain time.
@@ -61,7 +60,7 @@ pub async fn run(
     listeners: Listeners,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let refresh = listeners.tls.clone().map(|tls| Abort(tokio::spawn(tls::keep_fresh(tls))));
+    let refresh = listeners.tls.clone().map(|tls| Abort(tokio::spawn(tls::watch(tls))));
     let acceptor = Acceptor { service: service.clone() };
     let bound = listeners.detach()?;
 
@@ -75,7 +74,7 @@ pub async fn run(
         let _ = ended.send(served);
     })?;
 
-    let gone = |_| io::Error::other("the thread of the connections has ended");
+    let gone = |_| io::Error::other("the connection thread has ended");
     let result = tokio::select! {
         served = &mut end => served.map_err(gone).flatten(),
         () = stop => {
@@ -87,7 +86,7 @@ pub async fn run(
     drop(refresh);
     // The thread has signalled its end, so this does not block.
     if thread.join().is_err() {
-        error!("the thread of the connections has ended with a panic");
+        error!("the connection thread has panicked");
     }
     result
 }
@@ -101,9 +100,9 @@ impl Acceptor {
     async fn serve(self, bound: Bound, mut draining: watch::Receiver<bool>) -> io::Result<()> {
         let limits = Arc::new(self.service.live().registry().config.server.connections.clone());
         let listeners = bound.attach()?;
-        let memory = self.service.live().registry().sandbox.memory().clone();
-        let seats = Seats::new(limits.max_connections, limits.max_per_ip, memory.clone());
-        let admin_seats = Seats::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS, memory);
+        let memory = self.service.live().app().sandbox.memory().clone();
+        let seats = Seats::new(limits.most, limits.most_per_ip, memory.clone());
+        let admin_seats = Seats::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS, memory);
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -117,18 +116,18 @@ impl Acceptor {
             let incoming = match accepted {
                 Ok(incoming) => incoming,
                 // The client disconnected before the connection was accepted.
-                Err(error) if is_the_clients(&error) => continue,
+                Err(error) if is_client_error(&error) => continue,
                 Err(error) => {
                     warn!("cannot accept connections now: {error}");
-                    sleep(EXHAUSTED).await;
+                    sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             let seats = if incoming.admin { &admin_seats } else { &seats };
             let seat = match seats.take(incoming.peer) {
                 Ok(seat) => seat,
-                Err(why) => {
-                    incoming.turn_away(why);
+                Err(limit) => {
+                    incoming.reject(limit);
                     continue;
                 }
             };
@@ -143,21 +142,21 @@ impl Acceptor {
             connections.spawn(connection.serve(incoming));
         }
         drop(listeners);
-        let drain = self.service.live().registry().config.server.drain;
-        info!(drain_ms = drain.as_millis() as u64, "stopping: requests under way may finish");
+        let drain = self.service.live().app().config.server.drain;
+        info!(drain_ms = drain.as_millis() as u64, "stopping: requests in flight may finish");
         let all = async {
             while let Some(ended) = connections.join_next().await {
                 log_panic(ended);
             }
         };
         if timeout(drain, all).await.is_err() {
-            warn!("requests were still under way at the end of the drain time; they are dropped");
+            warn!("requests are dropped: still in flight at the end of the drain time");
         }
         Ok(())
     }
 }
 
-fn is_the_clients(error: &io::Error) -> bool {
+fn is_client_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

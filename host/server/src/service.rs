@@ -28,7 +28,7 @@ pub struct Service {
 
 /// Routers of one snapshot.
 struct Snapshot {
-    app: Arc<Registry>,
+    registry: Arc<App>,
     context: Arc<RequestContext>,
     public: Router,
     admin: Router,
@@ -37,20 +37,20 @@ struct Snapshot {
 }
 
 impl Service {
-    /// Serves `app` from now on, and the result of `read` after each reload. Requests are handled
+    /// Serves `registry` from now on, and the result of `read` after each reload. Requests are handled
     /// on the current runtime. `admin` is the address of the operator's listener, if any.
     #[must_use]
-    pub fn new(app: Arc<Registry>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
+    pub fn new(registry: Arc<App>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
         Arc::new_cyclic(|service: &Weak<Service>| {
             let service = service.clone();
-            let publish: Publish = Box::new(move |app| {
+            let publish: Publish = Box::new(move |registry| {
                 if let Some(service) = service.upgrade() {
-                    service.publish(app);
+                    service.publish(registry);
                 }
             });
-            let live = Live::new(app.clone(), read, publish);
+            let live = Live::new(registry.clone(), read, publish);
             let stopping = Arc::new(AtomicBool::new(false));
-            let context = RequestContext::new(app, Arc::downgrade(&live), stopping.clone());
+            let context = RequestContext::new(registry, Arc::downgrade(&live), stopping.clone());
             Service { current: ArcSwap::from_pointee(Snapshot::new(context, admin)), live, admin, stopping }
         })
     }
@@ -64,7 +64,7 @@ impl Service {
     /// The current routes: the operator's, or the public ones.
     pub fn router(&self, admin: bool) -> Router {
         let current = self.current.load();
-        let router = match (&current.canary, &current.app.canary) {
+        let router = match (&current.canary, &current.registry.canary) {
             _ if admin => &current.admin,
             (Some(router), Some(canary)) if canary.takes_next() => router,
             _ => &current.public,
@@ -77,8 +77,8 @@ impl Service {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    fn publish(&self, app: &Arc<Registry>) {
-        let context = self.current.load().context.next(app.clone());
+    fn publish(&self, registry: &Arc<App>) {
+        let context = self.current.load().context.next(registry.clone());
         self.current.store(Arc::new(Snapshot::new(context, self.admin)));
     }
 
@@ -93,7 +93,7 @@ impl Service {
             None => false,
         };
         if !unloaded {
-            warn!("a request or a model is still running; the server stops without waiting for it");
+            warn!("stopping while a request or a model is still running");
         }
     }
 }
@@ -101,13 +101,13 @@ impl Service {
 impl Snapshot {
     fn new(context: RequestContext, admin: Option<SocketAddr>) -> Self {
         let context = Arc::new(context);
-        let app = context.registry().clone();
+        let registry = context.registry().clone();
         let public = routes::router(&context, admin.is_some());
-        let operators = routes::admin(&context, admin);
-        let canary = app.canary.as_ref().map(|canary| {
-            let context = Arc::new(context.next(canary.registry.clone()));
+        let admin_router = routes::admin(&context, admin);
+        let canary = registry.canary.as_ref().map(|canary| {
+            let context = Arc::new(context.next(canary.app.clone()));
             routes::router(&context, admin.is_some())
         });
-        Snapshot { app, context, public, admin: operators, canary }
+        Snapshot { registry, context, public, admin: admin_router, canary }
     }
 }

@@ -15,23 +15,18 @@ use infer_engine::text::{QUOTE_BYTES, excerpt};
 
 use super::encoding;
 use crate::error::ApiError;
+use crate::limits::{MAX_HOST_BYTES, MAX_HOST_NAME_BYTES};
 
 /// Header in which browsers report whether a page of another site sends the request.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Maximum bytes of a DNS name.
-const MAX_NAME_BYTES: usize = 253;
-
-/// Maximum bytes of a host and port. The port may have leading zeros.
-const LONGEST: usize = MAX_NAME_BYTES + ":0065535".len();
-
 /// A host in lower case, and its port if given.
-type Named = (String, Option<u16>);
+type Authority = (String, Option<u16>);
 
 /// Rejects a request that names no host, two hosts or an invalid one with 400, and a body with
 /// another transfer coding than `chunked` with 501.
 pub(super) async fn check(request: Request, next: Next) -> Response {
-    let host = named(request.version(), request.uri(), request.headers());
+    let host = authority(request.version(), request.uri(), request.headers());
     match host.and_then(|_| encoding::check_transfer(request.headers())) {
         Ok(()) => next.run(request).await,
         Err(error) => {
@@ -60,25 +55,24 @@ fn admits(own: Option<SocketAddr>, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     if let Some(origin) = headers.get(header::ORIGIN) {
         let message = format!(
-            "the operator's listener answers no page: the request has the `Origin` `{}`; ask with a program",
+            "the admin listener rejects requests of web pages (`Origin: {}`); use a program such as curl",
             shown(origin)
         );
         return Err(ApiError::forbidden(message));
     }
     let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     if !matches!(site, None | Some(b"none" | b"same-origin")) {
-        let message =
-            "the operator's listener answers no page of another site (`Sec-Fetch-Site`); ask with a program";
+        let message = "the admin listener rejects requests of other sites' pages (`Sec-Fetch-Site`); use a program such as curl";
         return Err(ApiError::forbidden(message));
     }
     // HTTP/1.0 may omit the host; a browser always sends it.
-    let Some((host, _)) = named(request.version(), request.uri(), headers)? else { return Ok(()) };
+    let Some((host, _)) = authority(request.version(), request.uri(), headers)? else { return Ok(()) };
     if is_operators(&host, own.map(|own| own.ip())) {
         return Ok(());
     }
     let own = own.map_or_else(|| "localhost".to_owned(), |own| own.to_string());
     let message = format!(
-        "the host `{}` is not the operator's listener; expected its address, `{own}`, or `localhost`",
+        "`Host` is `{}`, expected the address of the admin listener, `{own}`, or `localhost`",
         excerpt(&host, QUOTE_BYTES)
     );
     Err(ApiError::forbidden(message))
@@ -101,11 +95,11 @@ fn is_operators(host: &str, own: Option<IpAddr>) -> bool {
 /// # Errors
 ///
 /// 400 if it is missing, ambiguous or invalid.
-fn named(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Named>, ApiError> {
+fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, ApiError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Err(ApiError::invalid("host", "the request has more than one `Host` header; expected one"));
+        return Err(ApiError::invalid("host", "the request has several `Host` headers; expected one"));
     }
     let invalid = |sent: Cow<'_, str>| {
         let sent = excerpt(&sent, QUOTE_BYTES);
@@ -128,10 +122,14 @@ fn named(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Name
         (_, None) => Err(ApiError::invalid("host", "the request has no `Host` header; expected one")),
         (None, Some(host)) => Ok(Some(host)),
         (Some(target), Some(host)) => {
-            let usual = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
-            let same = target.0 == host.0 && target.1.unwrap_or(usual) == host.1.unwrap_or(usual);
+            let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+            let same =
+                target.0 == host.0 && target.1.unwrap_or(default_port) == host.1.unwrap_or(default_port);
             same.then_some(Some(target)).ok_or_else(|| {
-                ApiError::invalid("host", "the `Host` header names another host than the request's target")
+                ApiError::invalid(
+                    "host",
+                    "the `Host` header differs from the host of the request's target; expected the same",
+                )
             })
         }
     }
@@ -139,8 +137,8 @@ fn named(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Name
 
 /// Parses a host and a port without user information: the `uri-host [ ":" port ]` of RFC 9110,
 /// limited to DNS names and addresses.
-fn parse(text: &[u8]) -> Option<Named> {
-    let text = str::from_utf8(text).ok().filter(|text| text.len() <= LONGEST)?;
+fn parse(text: &[u8]) -> Option<Authority> {
+    let text = str::from_utf8(text).ok().filter(|text| text.len() <= MAX_HOST_BYTES)?;
     let (host, port) = match text.strip_prefix('[') {
         Some(literal) => {
             let (address, port) = literal.split_once(']')?;
@@ -173,7 +171,7 @@ fn is_name(host: &str) -> bool {
         label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_~".contains(&byte))
             && label.bytes().any(|byte| byte.is_ascii_alphanumeric())
     };
-    host.len() <= MAX_NAME_BYTES && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
+    host.len() <= MAX_HOST_NAME_BYTES && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
 }
 
 fn shown(value: &HeaderValue) -> Cow<'_, str> {
@@ -195,7 +193,7 @@ mod tests {
     }
 
     fn is_valid(request: &Request) -> bool {
-        named(request.version(), request.uri(), request.headers()).is_ok()
+        authority(request.version(), request.uri(), request.headers()).is_ok()
     }
 
     #[test]
@@ -278,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_listener_admits_programs_alone() {
+    fn admin_listener_rejects_web_pages() {
         type Headers<'h> = &'h [(&'h str, &'h str)];
         let cases: [(&str, Headers<'_>, bool); 14] = [
             ("127.0.0.1:9000", &[("host", "127.0.0.1:9000")], true),

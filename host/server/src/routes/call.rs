@@ -4,22 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use infer_control::registry::LoadedComponent;
 
 use crate::admission::Admission;
-
-/// State of a component's handler.
-#[derive(Clone)]
-pub(super) struct Endpoint {
-    pub(super) policy: Arc<LoadedComponent>,
-}
 
 /// Request id and deadline, which the handler passes to the sandbox.
 pub(super) type Call = Extension<infer_sandbox::Request>;
 
 /// The admission permit of a request.
-pub(super) type Place = Extension<Arc<Admission>>;
+pub(super) type Permit = Extension<Arc<Admission>>;
 
+/// Rounds to whole microseconds.
 pub(super) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -3,19 +3,20 @@
 //!
 //! # Layout
 //!
-//! - `request`: parses a body into an engine request, `turns` the messages; `accepted`: members
-//!   accepted only at their neutral values
+//! - `body`: the members of a body; `unsupported`: members accepted only at their neutral values
+//! - `request`: parses a body into an engine request; `turns`: the messages
 //! - `response`: an engine answer as OpenAI's objects
 //! - `stream`: the answer as server-sent events; `schema`: the OpenAPI schemas
 
-mod accepted;
 mod alternatives;
+mod body;
 mod form;
 mod request;
 mod response;
 mod schema;
 mod stream;
 mod turns;
+mod unsupported;
 
 use std::sync::Arc;
 
@@ -23,59 +24,44 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderName, header};
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
 use axum::{Extension, Json};
-use form::{Form, language};
+pub(super) use form::Form;
+use form::language;
 use infer_engine::{Model, Session};
-use request::Asked;
+use request::ParsedRequest;
 use response::Head;
-use utoipa::openapi::path::HttpMethod;
+pub(super) use schema::openapi;
 
 use super::call::Call;
-use super::context::{self, AdmissionLayer, Caller, RequestContext};
-use super::document::Table;
+use super::context::{Caller, RequestContext};
 use crate::error::ApiError;
 
 /// Header that makes nginx and similar proxies forward a stream unbuffered.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// State of one of the two routes.
 #[derive(Clone)]
-struct Endpoint {
-    context: Arc<RequestContext>,
-    form: Form,
+pub(super) struct Endpoint {
+    pub(super) context: Arc<RequestContext>,
+    pub(super) form: Form,
 }
 
-pub(super) fn table(context: &Arc<RequestContext>) -> Table {
-    // A language model has its own bounded queue.
-    let door = AdmissionLayer { context: context.clone(), component: None, gate: None, takes_codings: false };
-    let route = |form| {
-        let endpoint = Endpoint { context: context.clone(), form };
-        let admit = from_fn_with_state(door.clone(), context::admit);
-        post(handle).route_layer(admit).with_state(endpoint)
-    };
-    let forms = infer_config::paths::COMPLETIONS.into_iter().zip([Form::Chat, Form::Completion]);
-    forms.fold(Table::default(), |table, (path, form)| {
-        table.route(path, HttpMethod::Post, route(form), schema::openapi(form))
-    })
-}
-
-async fn handle(
+pub(super) async fn handle(
     State(Endpoint { context, form }): State<Endpoint>,
     Extension(caller): Extension<Caller>,
     Extension(call): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let Asked { model, request, stream, include_usage } = request::read(form, &body?)?;
+    let ParsedRequest { model, request, stream, include_usage } = request::read(form, &body?)?;
     let model = find(&context, &caller, &model)?.clone();
     let head = Head::new(form, &call.id, &model, request.params.logprobs.is_some());
     let model = model.ensure_loaded(call.deadline).await?;
     // The prefix cache is shared between the chats of one API key, and never across keys.
-    let component = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
-    let session = Session::new(&component);
+    let owner = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
+    let mut session = Session::new(&owner);
     if stream {
-        let unsent = context.app.sandbox.memory().reservation();
+        let unsent = context.registry.sandbox.memory().share();
         let events =
             stream::begin(model, session, request, head, include_usage, call.deadline, unsent).await?;
         let headers = [
@@ -86,17 +72,17 @@ async fn handle(
         ];
         return Ok((headers, events).into_response());
     }
-    let mut session = session;
     let answer = language(&model)?.run(&mut session, request, None, call.deadline).await?;
-    Ok(Json(head.whole(answer)?).into_response())
+    Ok(Json(head.completion(answer)?).into_response())
 }
 
 /// Looks up the language model called `name`.
 fn find<'e>(context: &'e RequestContext, caller: &Caller, name: &str) -> Result<&'e Arc<Model>, ApiError> {
-    let reached = |name: &str| caller.0.as_ref().is_none_or(|key| key.may_ask(name));
-    let served = |model: &Model| model.is_language() && reached(model.name());
-    context.app.models.get(name).filter(|model| served(model)).ok_or_else(|| {
-        let known: Vec<_> = context.app.models.values().filter(|model| served(model)).collect();
+    let may_use =
+        |model: &Model| model.is_language() && caller.0.as_ref().is_none_or(|key| key.may_ask(model.name()));
+    let models = &context.registry.models;
+    models.get(name).filter(|model| may_use(model)).ok_or_else(|| {
+        let known: Vec<_> = models.values().filter(|model| may_use(model)).collect();
         let known: Vec<_> = known.iter().map(|model| model.name()).collect();
         ApiError::no_model(name, &known, &no_language_model(caller.0.is_some()))
     })

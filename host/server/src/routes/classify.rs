@@ -1,25 +1,25 @@
 //! `POST /classify`: an image in, labels out.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use infer_control::registry::LoadedComponent;
 use infer_sandbox::types::Label;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, SchemaFormat, Type};
 
-use super::call::{Call, Endpoint};
+use super::call::Call;
 use super::document::RouteDoc;
 use super::form::read_image;
 use super::timings::{Judges, Timings};
 use crate::error::{ApiError, Envelope};
-
-/// Maximum number of labels of one answer: common models have no more classes.
-const MAX_LABELS: u32 = 1_000;
+use crate::limits::MAX_LABELS;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,34 +72,33 @@ pub(super) fn openapi() -> RouteDoc {
         .minimum(Some(1))
         .maximum(Some(MAX_LABELS))
         .default(Some(five().into()));
-    RouteDoc::new("The labels of an image, the likeliest first")
-        .query("top", "how many labels", top)
-        .reads_as("application/octet-stream", bytes())
-        .reads_as("image/*", bytes())
-        .reads_as("multipart/form-data", form)
-        .answers::<Response>(StatusCode::OK, "the labels")
-        .admitted::<Envelope<'_>>()
-        .fails::<Envelope<'_>>(&[403, 415])
+    RouteDoc::new::<Envelope<'_>>("Labels of an image, the likeliest first")
+        .query_parameter("top", "number of labels", top)
+        .body("application/octet-stream", bytes())
+        .body("image/*", bytes())
+        .body("multipart/form-data", form)
+        .json_response::<Response>(StatusCode::OK, "the labels")
+        .errors(&[403, 415])
 }
 
 pub(super) async fn handle(
-    State(endpoint): State<Endpoint>,
+    State(loaded): State<Arc<LoadedComponent>>,
     Extension(call): Call,
     parameters: Result<Query<Parameters>, QueryRejection>,
     request: Request,
 ) -> Result<Json<Response>, ApiError> {
-    let began = Instant::now();
+    let started = Instant::now();
     let Query(Parameters { top }) = parameters?;
     if !(1..=MAX_LABELS).contains(&top) {
         return Err(ApiError::invalid("top", format!("`top` is {top}, expected 1 to {MAX_LABELS}")));
     }
     let image = read_image(request).await?;
-    let outcome = endpoint.policy.classify(&call, &image, top).await;
+    let outcome = loaded.classify(&call, &image, top).await;
     let labels = outcome.result?;
     let facts = Facts {
-        judges: Judges::new(&endpoint.policy),
+        judges: Judges::new(&loaded),
         notes: outcome.notes,
-        timings: Timings::new([&outcome.usage], began.elapsed()),
+        timings: Timings::new([&outcome.usage], started.elapsed()),
     };
     Ok(Json(Response { labels: labels.into_iter().map(Labelled::from).collect(), infer: facts }))
 }

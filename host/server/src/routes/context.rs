@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
 use infer_config::ServerConfig;
+use infer_config::paths::Route;
 use infer_control::live::Live;
 use infer_control::registry::Registry;
 use tokio::runtime::Handle;
@@ -19,25 +20,26 @@ use tokio::time::sleep_until;
 use tracing::{Instrument as _, Span, error};
 
 use super::encoding;
-use super::moderate::Answers;
+use super::moderate::{Moderators, ResponseStore};
 use crate::abort::Abort;
 use crate::admission::Gate;
 use crate::bodies::{Arriving, BodyMemory, Sender, Share};
 use crate::error::ApiError;
-use crate::keys::{Key, Keyring, Refused};
+use crate::keys::{Key, Keyring, Rejected};
 use crate::rates;
 use crate::rates::Addresses;
 use crate::serve::{Lease, Peer};
 
 /// State shared by all requests of a snapshot.
 pub struct RequestContext {
-    pub(super) app: Arc<Registry>,
+    pub(super) registry: Arc<App>,
     pub(super) server: ServerConfig,
     pub(super) live: Weak<Live>,
     /// Set once the server has been asked to stop.
     stopping: Arc<AtomicBool>,
     pub(super) gate: Arc<Gate>,
-    pub(super) answers: Arc<Answers>,
+    pub(super) responses: Arc<ResponseStore>,
+    pub(super) moderators: Arc<Moderators>,
     memory: BodyMemory,
     keys: Keyring,
     addresses: Option<Arc<Addresses>>,
@@ -60,7 +62,7 @@ impl Caller {
             return Ok(());
         }
         Err(ApiError::forbidden(format!(
-            "this key may not use the component `{component}`; ask the operator, or GET /v1/models"
+            "this API key may not use component `{component}`; GET /v1/models lists those that it may use"
         )))
     }
 }
@@ -80,31 +82,32 @@ pub(super) struct AdmissionLayer {
 }
 
 impl RequestContext {
-    /// Creates the context of `app`. Handlers run on the current runtime.
+    /// Creates the context of `registry`. Handlers run on the current runtime.
     #[must_use]
-    pub(crate) fn new(app: Arc<Registry>, live: Weak<Live>, stopping: Arc<AtomicBool>) -> Self {
-        let server = app.config.server.clone();
-        let sandbox = &app.config.sandbox;
+    pub(crate) fn new(registry: Arc<App>, live: Weak<Live>, stopping: Arc<AtomicBool>) -> Self {
+        let server = registry.config.server.clone();
+        let sandbox = &registry.config.sandbox;
         RequestContext {
             gate: Gate::new(sandbox.instances as usize, sandbox.waiting as usize, server.queue_time),
-            answers: Arc::default(),
-            memory: BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone()),
-            keys: Keyring::new(&app.config.keys),
+            responses: Arc::default(),
+            moderators: Arc::new(Moderators::new(&registry)),
+            memory: BodyMemory::new(server.body_memory_bytes, registry.sandbox.memory().clone()),
+            keys: Keyring::new(&registry.config.keys),
             addresses: server.rate_per_ip.map(Addresses::new).map(Arc::new),
             work: Handle::current(),
-            app,
+            registry,
             server,
             live,
             stopping,
         }
     }
 
-    /// Creates the context of `app` that replaces this one. Counters are kept where the limit is
+    /// Creates the context of `registry` that replaces this one. Counters are kept where the limit is
     /// unchanged: a reload grants no second burst and no second permit.
     #[must_use]
-    pub(crate) fn next(&self, app: Arc<Registry>) -> Self {
-        let (server, before) = (app.config.server.clone(), &self.server);
-        let (sandbox, pool) = (&app.config.sandbox, &self.app.config.sandbox);
+    pub(crate) fn next(&self, registry: Arc<App>) -> Self {
+        let (server, before) = (registry.config.server.clone(), &self.server);
+        let (sandbox, pool) = (&registry.config.sandbox, &self.registry.config.sandbox);
         let same_queue = (sandbox.instances, sandbox.waiting, server.queue_time)
             == (pool.instances, pool.waiting, before.queue_time);
         let gate = if same_queue {
@@ -115,7 +118,7 @@ impl RequestContext {
         let memory = if server.body_memory_bytes == before.body_memory_bytes {
             self.memory.clone()
         } else {
-            BodyMemory::new(server.body_memory_bytes, app.sandbox.memory().clone())
+            BodyMemory::new(server.body_memory_bytes, registry.sandbox.memory().clone())
         };
         let addresses = if server.rate_per_ip == before.rate_per_ip {
             self.addresses.clone()
@@ -126,23 +129,24 @@ impl RequestContext {
             gate,
             memory,
             addresses,
-            answers: self.answers.clone(),
-            keys: self.keys.next(&app.config.keys, &self.app.config.keys),
+            responses: self.responses.clone(),
+            moderators: Arc::new(Moderators::new(&registry)),
+            keys: self.keys.next(&registry.config.keys, &self.registry.config.keys),
             work: self.work.clone(),
             live: self.live.clone(),
             stopping: self.stopping.clone(),
-            app,
+            registry,
             server,
         }
     }
 
     /// The models and components of this snapshot.
-    pub(crate) fn registry(&self) -> &Arc<Registry> {
-        &self.app
+    pub(crate) fn registry(&self) -> &Arc<App> {
+        &self.registry
     }
 
     /// True if requests need an API key.
-    pub(super) fn asks_for_keys(&self) -> bool {
+    pub(super) fn needs_keys(&self) -> bool {
         !self.keys.is_empty()
     }
 
@@ -151,8 +155,8 @@ impl RequestContext {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(ApiError::unavailable("the server is stopping"));
         }
-        if let Some((name, _)) = self.app.models.iter().find(|(_, model)| !model.is_serving()) {
-            return Err(ApiError::unavailable(format!("model `{name}` has stopped; start the server again")));
+        if let Some((name, _)) = self.registry.models.iter().find(|(_, model)| !model.is_serving()) {
+            return Err(ApiError::unavailable(format!("model `{name}` has stopped; restart the server")));
         }
         if self.gate.is_standing() {
             return Err(ApiError::unavailable("the queue stays full; send requests to another server"));
@@ -196,15 +200,15 @@ pub(super) async fn identify(
 
 /// Admits a request if its key permits the component and there is capacity, reads its body, and
 /// runs its handler on the worker threads.
-pub(super) async fn admit(State(door): State<AdmissionLayer>, request: Request, next: Next) -> Response {
-    match let_in(&door, request, next).await {
+pub(super) async fn admit(State(layer): State<AdmissionLayer>, request: Request, next: Next) -> Response {
+    match admit_or_reject(&layer, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn let_in(door: &AdmissionLayer, request: Request, next: Next) -> Result<Response, ApiError> {
-    let AdmissionLayer { context, component, gate, takes_codings } = door;
+async fn admit_or_reject(layer: &AdmissionLayer, request: Request, next: Next) -> Result<Response, ApiError> {
+    let AdmissionLayer { context, component, gate, takes_codings } = layer;
     let (mut parts, body) = request.into_parts();
     let key = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
     if let Some(component) = component {
@@ -217,33 +221,33 @@ async fn let_in(door: &AdmissionLayer, request: Request, next: Next) -> Result<R
     // body is complete, so a client that sends no body takes no capacity from others. The
     // concurrency permit is taken at once, because it belongs to one key.
     if let Some(gate) = gate {
-        gate.look().map_err(|_| ApiError::busy())?;
+        gate.check().map_err(|_| ApiError::busy())?;
     }
-    let counted = match &key {
+    let concurrency = match &key {
         None => None,
-        Some(key) => key.enter().map_err(|refused| match refused {
-            Refused::Rate(wait) => ApiError::rate_limited("this key", wait),
-            Refused::Concurrency => ApiError::too_many_at_once(),
+        Some(key) => key.enter().map_err(|rejected| match rejected {
+            Rejected::Rate(wait) => ApiError::rate_limited("this API key", wait),
+            Rejected::Concurrency => ApiError::too_many_at_once(),
         })?,
     };
     let lease = parts.extensions.get::<Lease>().cloned();
     let deadline = parts.extensions.get().map(|call: &infer_sandbox::Request| call.deadline);
     let sender = match &key {
         Some(key) => Sender::Key(key.hash),
-        None => {
-            Sender::Address(parts.extensions.get::<Peer>().and_then(|peer| peer.ip()).map(rates::counted))
-        }
+        None => Sender::Address(
+            parts.extensions.get::<Peer>().and_then(|peer| peer.ip()).map(rates::client_address),
+        ),
     };
     let (body, share) = context.body(body, sender, deadline, lease.as_ref()).await?;
     if !takes_codings {
         encoding::check_body(&body)?;
     }
-    let place = match gate {
+    let permit = match gate {
         Some(gate) => Some(Arc::new(gate.enter().map_err(|_| ApiError::busy())?)),
         None => None,
     };
-    if let Some(place) = &place {
-        parts.extensions.insert(place.clone());
+    if let Some(permit) = &permit {
+        parts.extensions.insert(permit.clone());
     }
     let handler = next.run(Request::from_parts(parts, Body::from(body)));
     let work = async move {
@@ -253,13 +257,13 @@ async fn let_in(door: &AdmissionLayer, request: Request, next: Next) -> Result<R
         if response.body().size_hint().exact().is_none()
             && let Some(lease) = lease
         {
-            lease.hold(Box::new((place, counted, share)));
+            lease.hold(Box::new((permit, concurrency, share)));
         }
         response
     };
     let mut task = Abort(context.work.spawn(work.instrument(Span::current())));
     (&mut task.0).await.map_err(|failure| {
-        error!("a handler has ended: {failure}");
+        error!("a handler has panicked or was cancelled: {failure}");
         ApiError::internal("internal")
     })
 }
@@ -273,23 +277,23 @@ impl RequestContext {
         deadline: Option<Instant>,
         lease: Option<&Lease>,
     ) -> Result<(Bytes, Share), ApiError> {
-        let arrives = Instant::now() + self.server.body_time;
-        let arrives = deadline.map_or(arrives, |deadline| deadline.min(arrives));
+        let due = Instant::now() + self.server.body_time;
+        let due = deadline.map_or(due, |deadline| deadline.min(due));
         let slow = || {
             if let Some(lease) = lease {
-                lease.waste();
+                lease.mark_wasted();
             }
             ApiError::slow_request()
         };
         let mut reading = Reading {
             arriving: self.memory.arriving(sender),
-            arrives,
-            pace: self.server.connections.header_time,
-            most: self.server.max_body_bytes,
+            due,
+            max_pause: self.server.connections.header_time,
+            max_bytes: self.server.max_body_bytes,
         };
         reading.read(body, lease).await.map_err(|stop| match stop {
             Stop::Slow => slow(),
-            Stop::Refused(error) => error,
+            Stop::Rejected(error) => error,
         })?;
         if let Some(lease) = lease {
             lease.arrived();
@@ -301,51 +305,51 @@ impl RequestContext {
 /// Reason why a body is not read to its end.
 enum Stop {
     Slow,
-    Refused(ApiError),
+    Rejected(ApiError),
 }
 
 /// A body that is being read.
 struct Reading {
     arriving: Arriving,
     /// Deadline for the whole body.
-    arrives: Instant,
-    /// Interval in which some of it must arrive.
-    pace: Duration,
+    due: Instant,
+    /// Maximum time without sufficient progress.
+    max_pause: Duration,
     /// Maximum length, in bytes.
-    most: usize,
+    max_bytes: usize,
 }
 
 impl Reading {
     /// Reads the whole body, which is charged as it arrives: a declared length costs nothing, and
-    /// at most `most` bytes are read.
+    /// at most `max_bytes` bytes are read.
     async fn read(&mut self, mut body: Body, lease: Option<&Lease>) -> Result<(), Stop> {
-        let too_large = || Stop::Refused(ApiError::body_too_large(self.most));
-        if body.size_hint().lower() > self.most as u64 {
+        let too_large = || Stop::Rejected(ApiError::body_too_large(self.max_bytes));
+        if body.size_hint().lower() > self.max_bytes as u64 {
             return Err(too_large());
         }
         loop {
-            let due = self.arrives.min(self.arriving.moved() + self.pace);
+            let next = self.due.min(self.arriving.progressed_at() + self.max_pause);
             let frame = tokio::select! {
                 biased;
                 frame = body.frame() => frame,
-                () = sleep_until(due.into()) => return Err(Stop::Slow),
-                () = self.arriving.given_up() => return Err(Stop::Slow),
+                () = sleep_until(next.into()) => return Err(Stop::Slow),
+                () = self.arriving.evicted() => return Err(Stop::Slow),
             };
             let Some(frame) = frame else { return Ok(()) };
             let frame = frame.map_err(|error| {
                 if let Some(lease) = lease {
-                    lease.waste();
+                    lease.mark_wasted();
                 }
-                Stop::Refused(ApiError::invalid("", format!("the body broke off: {error}")))
+                Stop::Rejected(ApiError::invalid("", format!("the body is incomplete: {error}")))
             })?;
             let Ok(data) = frame.into_data() else { continue };
-            if self.arriving.length() + data.len() > self.most {
+            if self.arriving.length() + data.len() > self.max_bytes {
                 return Err(too_large());
             }
             if let Some(lease) = lease {
                 lease.receive(data.len());
             }
-            self.arriving.add(data).map_err(|_| Stop::Refused(ApiError::busy()))?;
+            self.arriving.add(data).map_err(|_| Stop::Rejected(ApiError::busy()))?;
             if body.is_end_stream() {
                 return Ok(());
             }
@@ -363,7 +367,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// The key in `X-Goog-Api-Key` or in the query, as Google's clients send it; only on the
 /// Perspective route.
 fn google_key(request: &Request) -> Option<&str> {
-    if request.uri().path() != infer_config::paths::PERSPECTIVE {
+    if !Route::AnalyzeComment.has_path(request.uri().path()) {
         return None;
     }
     let header = request.headers().get("x-goog-api-key").and_then(|value| value.to_str().ok());

@@ -10,6 +10,9 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use infer_config::ANY_ORIGIN;
+use infer_config::paths::{Listeners, Route};
+
+use crate::limits::{MAX_PREFLIGHT_HEADERS_BYTES, MAX_PREFLIGHT_METHOD_BYTES};
 
 /// Response headers that a page may read, beside the safelisted ones.
 const EXPOSED: &str =
@@ -17,16 +20,10 @@ const EXPOSED: &str =
 
 /// Request headers that a page may send, if a preflight names none, or its list is too long to
 /// repeat.
-const SENT: &str = "authorization, content-type, idempotency-key, inference-header-content-length, traceparent, x-request-id";
-
-/// Maximum length of a list of headers that is repeated to a preflight, in bytes.
-const MAX_LIST: usize = 1024;
+const PERMITTED: &str = "authorization, content-type, idempotency-key, inference-header-content-length, traceparent, x-request-id";
 
 /// Time for which a browser may cache a preflight response, in seconds.
 const MAX_AGE: &str = "600";
-
-/// Endpoints for the operator, which pages may not read.
-const OPERATORS: [&str; 3] = ["/healthz", "/metrics", "/readyz"];
 
 /// The permitted origins.
 #[derive(Clone)]
@@ -47,7 +44,7 @@ impl Origins {
     /// response.
     fn allowed(&self, request: &Request) -> Option<HeaderValue> {
         let origin = request.headers().get(header::ORIGIN)?;
-        if OPERATORS.contains(&request.uri().path()) {
+        if is_operators(request.uri().path()) {
             None
         } else if self.any {
             Some(HeaderValue::from_static(ANY_ORIGIN))
@@ -57,20 +54,30 @@ impl Origins {
     }
 }
 
+/// True for a path that is for the operator, which pages may not read.
+fn is_operators(path: &str) -> bool {
+    let mut operators = Route::ALL.iter().filter(|route| route.listeners() == Listeners::AdminOrPublic);
+    operators.any(|route| route.has_path(path))
+}
+
 /// Answers a preflight, which a browser sends without a key and before the request itself.
 pub(super) async fn preflight(State(origins): State<Origins>, request: Request, next: Next) -> Response {
-    let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let is_let_in = *request.method() == Method::OPTIONS && origins.allowed(&request).is_some();
-    let Some(method) = wanted.filter(|_| is_let_in) else { return next.run(request).await };
+    let requested = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let is_permitted = *request.method() == Method::OPTIONS && origins.allowed(&request).is_some();
+    let Some(method) = requested.filter(|_| is_permitted) else { return next.run(request).await };
     let mut headers = HeaderMap::new();
     let listed = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS);
-    let listed = listed.filter(|listed| listed.len() <= MAX_LIST).cloned();
+    let listed = listed.filter(|listed| listed.len() <= MAX_PREFLIGHT_HEADERS_BYTES).cloned();
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        listed.unwrap_or_else(|| HeaderValue::from_static(SENT)),
+        listed.unwrap_or_else(|| HeaderValue::from_static(PERMITTED)),
     );
     // Components may accept any method; a route that does not support it rejects it.
-    let method = if method.len() <= 32 { method.clone() } else { HeaderValue::from_static("GET, POST") };
+    let method = if method.len() <= MAX_PREFLIGHT_METHOD_BYTES {
+        method.clone()
+    } else {
+        HeaderValue::from_static("GET, POST")
+    };
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, method);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
     for name in [header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_REQUEST_HEADERS] {
@@ -80,7 +87,11 @@ pub(super) async fn preflight(State(origins): State<Origins>, request: Request, 
 }
 
 /// Adds the CORS headers to a response, errors included.
-pub(super) async fn tell(State(origins): State<Origins>, request: Request, next: Next) -> Response {
+pub(super) async fn response_headers(
+    State(origins): State<Origins>,
+    request: Request,
+    next: Next,
+) -> Response {
     let allowed = origins.allowed(&request);
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

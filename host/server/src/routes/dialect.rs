@@ -3,6 +3,7 @@
 
 use axum::http::header;
 use axum::response::Response;
+use infer_config::paths::KSERVE;
 use infer_config::percent::decoded;
 
 use super::{kserve, perspective};
@@ -22,7 +23,7 @@ pub(super) enum Dialect {
 impl Dialect {
     /// The format for errors at `path`, as the client wrote it.
     pub(super) fn of(path: &str) -> Self {
-        if is_below(path, infer_config::paths::KSERVE) {
+        if is_below(path, KSERVE) {
             Dialect::Kserve
         } else if is_below(path, perspective::PREFIX) {
             Dialect::Google
@@ -36,8 +37,8 @@ impl Dialect {
         match self {
             // Errors already have this format.
             Dialect::OpenAi => response,
-            Dialect::Kserve => rewritten(response, kserve::failure),
-            Dialect::Google => rewritten(response, perspective::failure),
+            Dialect::Kserve => reformatted(response, kserve::failure),
+            Dialect::Google => reformatted(response, perspective::failure),
         }
     }
 }
@@ -49,12 +50,12 @@ fn is_below(path: &str, prefix: &str) -> bool {
 }
 
 /// Replaces the body of `response` with the output of `write`, if it is an error.
-fn rewritten(response: Response, write: fn(&ApiError) -> Response) -> Response {
+fn reformatted(response: Response, write: fn(&ApiError) -> Response) -> Response {
     let Some(error) = response.extensions().get::<ApiError>() else { return response };
-    let (written, body) = write(error).into_parts();
+    let (new, body) = write(error).into_parts();
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.extend(written.headers);
+    parts.headers.extend(new.headers);
     Response::from_parts(parts, body)
 }
 
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_alone_decides() {
+    fn path_selects_error_format() {
         let cases = [
             ("/v2", Dialect::Kserve),
             ("/v2/", Dialect::Kserve),

@@ -1,15 +1,15 @@
-//! The route table together with its OpenAPI document: a route cannot be added to one without the
-//! other.
+//! The OpenAPI document: documentation of a route, and of all routes together.
 //!
 //! Bodies are documented by the types that are parsed and serialized. This module adds the parts
-//! common to all routes: the request id, and the errors of the layers in front of a handler.
+//! common to all routes: the request id, and the format of errors.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::http::{StatusCode, header};
-use axum::routing::{MethodRouter, get};
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use infer_config::paths::Method;
 use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::Type;
@@ -22,6 +22,8 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::error::Envelope;
+
 pub(super) const JSON: &str = "application/json";
 
 /// Names of the security schemes in the document.
@@ -30,88 +32,48 @@ const QUERY_KEY: &str = "key_in_query";
 
 type Schemas = BTreeMap<String, RefOr<Schema>>;
 
-/// Routes and their documentation.
+/// The finished document. It is empty until all routes are in the table.
+pub(super) type Document = Arc<OnceLock<Bytes>>;
+
+pub(super) fn openapi() -> RouteDoc {
+    let document = ObjectBuilder::new().schema_type(Type::Object);
+    RouteDoc::new::<Envelope<'_>>("The OpenAPI document of this server").response(
+        StatusCode::OK,
+        JSON,
+        "an OpenAPI document",
+        document,
+    )
+}
+
+pub(super) async fn serve(State(document): State<Document>) -> ([(HeaderName, &'static str); 1], Bytes) {
+    ([(header::CONTENT_TYPE, JSON)], document.get().cloned().unwrap_or_default())
+}
+
+/// Operations of the document, by path and method.
 #[derive(Default)]
-pub(super) struct Table {
-    router: Router,
+pub(super) struct Operations {
     operations: Vec<(String, HttpMethod, Operation)>,
     schemas: Schemas,
 }
 
-impl Table {
-    /// Adds `handler` at `path` for `method`.
-    pub(super) fn route(
-        mut self,
-        path: &str,
-        method: HttpMethod,
-        handler: MethodRouter,
-        doc: RouteDoc,
-    ) -> Self {
-        self.tell(path, method, doc);
-        self.router = self.router.route(path, handler);
-        self
-    }
-
-    /// Adds a component's `handler` at `paths` for any method. Its bodies are up to the component,
-    /// so they are not documented.
-    pub(super) fn mount(mut self, paths: &[String], handler: &MethodRouter) -> Self {
-        for path in paths {
-            self.router = self.router.route(path, handler.clone());
-        }
-        self
-    }
-
-    /// Documents a route that is served outside this table.
-    pub(super) fn beside(mut self, path: &str, method: HttpMethod, doc: RouteDoc) -> Self {
-        self.tell(path, method, doc);
-        self
-    }
-
-    /// Wraps the routes added so far in `layer`.
-    pub(super) fn wrap(mut self, layer: impl FnOnce(Router) -> Router) -> Self {
-        self.router = layer(self.router);
-        self
-    }
-
-    /// Merges both tables.
-    pub(super) fn merge(mut self, other: Table) -> Self {
-        self.router = self.router.merge(other.router);
-        self.operations.extend(other.operations);
-        self.schemas.extend(other.schemas);
-        self
-    }
-
-    /// Builds the router, with the document as one of its routes, behind `guard`. If the server
-    /// `asks_for_keys`, the document says so.
-    pub(super) fn into_router(
-        mut self,
-        doc: RouteDoc,
-        asks_for_keys: bool,
-        guard: impl FnOnce(MethodRouter) -> MethodRouter,
-    ) -> Router {
-        self.tell(infer_config::paths::OPENAPI, HttpMethod::Get, doc);
-        let Table { router, mut operations, schemas } = self;
-        if !asks_for_keys {
-            for (_, _, operation) in &mut operations {
-                operation.security = None;
-                operation.responses.responses.remove(StatusCode::UNAUTHORIZED.as_str());
-            }
-        }
-        // Strings and maps with string keys: serialization cannot fail.
-        let document = serde_json::to_vec(&document(operations, schemas, asks_for_keys)).unwrap_or_default();
-        let document = Bytes::from(document);
-        router.route(
-            infer_config::paths::OPENAPI,
-            guard(get(async move || ([(header::CONTENT_TYPE, JSON)], document.clone()))),
-        )
-    }
-
-    fn tell(&mut self, path: &str, method: HttpMethod, doc: RouteDoc) {
-        let RouteDoc { mut operation, mut responses, schemas } = doc;
+impl Operations {
+    /// Adds the operation of `method` at `path`.
+    pub(super) fn add(&mut self, path: &str, method: Method, doc: RouteDoc) {
+        let RouteDoc { mut operation, mut responses, schemas, .. } = doc;
         let words = path.split(|character: char| !character.is_ascii_alphanumeric());
         let words = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("_");
-        let verb = if method == HttpMethod::Post { "post" } else { "get" };
+        let (verb, method) = match method {
+            Method::Get => ("get", HttpMethod::Get),
+            Method::Post => ("post", HttpMethod::Post),
+        };
         operation.operation_id = Some(format!("{verb}_{words}"));
+        let is_in_path = |parameter: &Parameter| {
+            parameter.parameter_in != ParameterIn::Path || path.contains(&format!("{{{}}}", parameter.name))
+        };
+        operation.parameters = operation
+            .parameters
+            .map(|parameters| parameters.into_iter().filter(is_in_path).collect())
+            .filter(|parameters: &Vec<_>| !parameters.is_empty());
         for response in responses.values_mut() {
             let id = HeaderBuilder::new().schema(String::schema()).description(Some("the request's id"));
             response.headers.insert("x-request-id".to_owned(), id.build());
@@ -121,19 +83,28 @@ impl Table {
         self.operations.push((path.to_owned(), method, operation));
         self.schemas.extend(schemas);
     }
+
+    /// Serializes the document. API keys are part of it if `needs_keys`.
+    pub(super) fn document(mut self, needs_keys: bool) -> Bytes {
+        if !needs_keys {
+            for (_, _, operation) in &mut self.operations {
+                operation.security = None;
+                operation.responses.responses.remove(StatusCode::UNAUTHORIZED.as_str());
+            }
+        }
+        let document = document(self.operations, self.schemas, needs_keys);
+        // Strings and maps with string keys: serialization cannot fail.
+        serde_json::to_vec(&document).unwrap_or_default().into()
+    }
 }
 
-fn document(
-    operations: Vec<(String, HttpMethod, Operation)>,
-    schemas: Schemas,
-    asks_for_keys: bool,
-) -> OpenApi {
+fn document(operations: Vec<(String, HttpMethod, Operation)>, schemas: Schemas, needs_keys: bool) -> OpenApi {
     let mut paths = PathsBuilder::new();
     for (path, method, operation) in operations {
         paths = paths.path(path, PathItem::new(method, operation));
     }
     let mut components = ComponentsBuilder::new().schemas_from_iter(schemas);
-    if asks_for_keys {
+    if needs_keys {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         let query = SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::new("key")));
         components =
@@ -146,29 +117,26 @@ fn document(
     OpenApiBuilder::new().info(info).paths(paths).components(Some(components.build())).build()
 }
 
-/// Documentation of the document's own route.
-pub(super) fn openapi() -> RouteDoc {
-    let document = ObjectBuilder::new().schema_type(Type::Object);
-    RouteDoc::new("What is served here").answers_as(StatusCode::OK, JSON, "an OpenAPI document", document)
-}
-
 /// Documentation of one route.
+#[derive(Clone)]
 pub(super) struct RouteDoc {
     operation: Operation,
     responses: BTreeMap<String, Response>,
     schemas: Schemas,
+    /// Adds error responses in the format of the route's protocol.
+    errors: fn(Self, &[u16]) -> Self,
 }
 
 impl RouteDoc {
-    /// Creates the documentation of a route with this `summary`.
-    pub(super) fn new(summary: &str) -> Self {
+    /// Creates the documentation of a route with this `summary`, and errors of type `E`.
+    pub(super) fn new<E: ToSchema>(summary: &str) -> Self {
         let mut operation = Operation::new();
         operation.summary = Some(summary.to_owned());
-        RouteDoc { operation, responses: BTreeMap::new(), schemas: Schemas::new() }
+        RouteDoc { operation, responses: BTreeMap::new(), schemas: Schemas::new(), errors: errors::<E> }
     }
 
-    /// Adds a parameter of the path.
-    pub(super) fn segment(self, name: &str, description: &str) -> Self {
+    /// Adds a parameter of the path, for those paths of the route that have it.
+    pub(super) fn path_parameter(self, name: &str, description: &str) -> Self {
         let parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Path)
@@ -179,19 +147,29 @@ impl RouteDoc {
     }
 
     /// Adds an optional request header.
-    pub(super) fn header(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+    pub(super) fn request_header(
+        self,
+        name: &str,
+        description: &str,
+        schema: impl Into<RefOr<Schema>>,
+    ) -> Self {
         self.optional(ParameterIn::Header, name, description, schema.into())
     }
 
     /// Adds an optional query parameter.
-    pub(super) fn query(self, name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+    pub(super) fn query_parameter(
+        self,
+        name: &str,
+        description: &str,
+        schema: impl Into<RefOr<Schema>>,
+    ) -> Self {
         self.optional(ParameterIn::Query, name, description, schema.into())
     }
 
-    fn optional(self, place: ParameterIn, name: &str, description: &str, schema: RefOr<Schema>) -> Self {
+    fn optional(self, location: ParameterIn, name: &str, description: &str, schema: RefOr<Schema>) -> Self {
         let parameter = ParameterBuilder::new()
             .name(name)
-            .parameter_in(place)
+            .parameter_in(location)
             .required(Required::False)
             .description(Some(description))
             .schema(Some(schema));
@@ -204,13 +182,13 @@ impl RouteDoc {
     }
 
     /// Adds a JSON request body of type `T`.
-    pub(super) fn reads<T: ToSchema>(mut self) -> Self {
+    pub(super) fn json_body<T: ToSchema>(mut self) -> Self {
         let schema = self.schema::<T>();
-        self.reads_as(JSON, schema)
+        self.body(JSON, schema)
     }
 
     /// Adds a request body of content type `kind`.
-    pub(super) fn reads_as(mut self, kind: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+    pub(super) fn body(mut self, kind: &str, schema: impl Into<RefOr<Schema>>) -> Self {
         let body = self.operation.request_body.take().map_or_else(RequestBodyBuilder::new, Into::into);
         let content = ContentBuilder::new().schema(Some(schema)).build();
         self.operation.request_body =
@@ -219,20 +197,20 @@ impl RouteDoc {
     }
 
     /// Adds a JSON response body of type `T`.
-    pub(super) fn answers<T: ToSchema>(mut self, status: StatusCode, description: &str) -> Self {
+    pub(super) fn json_response<T: ToSchema>(mut self, status: StatusCode, description: &str) -> Self {
         let schema = self.schema::<T>();
-        self.answers_as(status, JSON, description, schema)
+        self.response(status, JSON, description, schema)
     }
 
     /// Adds a response body of content type `kind`.
-    pub(super) fn answers_as(
+    pub(super) fn response(
         mut self,
         status: StatusCode,
         kind: &str,
         description: &str,
         schema: impl Into<RefOr<Schema>>,
     ) -> Self {
-        let response = self.response(status);
+        let response = self.response_mut(status);
         if !response.description.contains(description) {
             let between = if response.description.is_empty() { "" } else { "; " };
             response.description += &format!("{between}{description}");
@@ -242,44 +220,31 @@ impl RouteDoc {
     }
 
     /// Adds a response header.
-    pub(super) fn tells(mut self, status: StatusCode, name: &str, description: &str) -> Self {
+    pub(super) fn response_header(mut self, status: StatusCode, name: &str, description: &str) -> Self {
         let header = HeaderBuilder::new().schema(String::schema()).description(Some(description));
-        self.response(status).headers.insert(name.to_owned(), header.build());
+        self.response_mut(status).headers.insert(name.to_owned(), header.build());
         self
     }
 
-    /// Adds an error response of type `E` for each of `statuses`.
-    pub(super) fn fails<E: ToSchema>(mut self, statuses: &[u16]) -> Self {
-        for status in statuses.iter().filter_map(|status| StatusCode::from_u16(*status).ok()) {
-            self = self.answers::<E>(status, meaning(status));
-            if status == StatusCode::TOO_MANY_REQUESTS {
-                self = self.tells(status, "retry-after", "when to ask again, in seconds");
-            }
-            if status == StatusCode::UNAUTHORIZED {
-                self = self.tells(status, "www-authenticate", "`Bearer`");
-            }
-        }
-        self
+    /// Adds an error response for each of `statuses`.
+    pub(super) fn errors(self, statuses: &[u16]) -> Self {
+        (self.errors)(self, statuses)
     }
 
-    /// Requires a key, if the server has any.
-    pub(super) fn behind_key<E: ToSchema>(mut self) -> Self {
-        let none: [String; 0] = [];
-        self.operation.security = Some(vec![SecurityRequirement::new(KEY, none)]);
-        self.fails::<E>(&[401, 429])
+    /// Requires an API key, if the server has any.
+    pub(super) fn api_key(mut self) -> Self {
+        let scopes: [String; 0] = [];
+        let requirement = SecurityRequirement::new(KEY, scopes);
+        self.operation.security.get_or_insert_default().insert(0, requirement);
+        self.errors(&[401, 429])
     }
 
-    /// Permits the key in the query as well.
+    /// Permits the API key in the query as well.
     pub(super) fn or_query_key(mut self) -> Self {
-        let none: [String; 0] = [];
-        self.operation.security.get_or_insert_default().push(SecurityRequirement::new(QUERY_KEY, none));
+        let scopes: [String; 0] = [];
+        let requirement = SecurityRequirement::new(QUERY_KEY, scopes);
+        self.operation.security.get_or_insert_default().push(requirement);
         self
-    }
-
-    /// Adds the errors of routes behind [`super::context::admit`], which have a body and a
-    /// deadline.
-    pub(super) fn admitted<E: ToSchema>(self) -> Self {
-        self.behind_key::<E>().fails::<E>(&[400, 408, 413, 500, 504])
     }
 
     /// Returns a reference to the schema of `T`, and adds the schema to the document.
@@ -290,26 +255,41 @@ impl RouteDoc {
         Ref::from_schema_name(T::name())
     }
 
-    fn response(&mut self, status: StatusCode) -> &mut Response {
+    fn response_mut(&mut self, status: StatusCode) -> &mut Response {
         self.responses.entry(status.as_str().to_owned()).or_default()
     }
 }
 
+/// Adds an error response of type `E` to `doc` for each of `statuses`.
+fn errors<E: ToSchema>(mut doc: RouteDoc, statuses: &[u16]) -> RouteDoc {
+    for status in statuses.iter().filter_map(|status| StatusCode::from_u16(*status).ok()) {
+        doc = doc.json_response::<E>(status, reason(status));
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            doc = doc.response_header(status, "retry-after", "seconds until the next attempt");
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            doc = doc.response_header(status, "www-authenticate", "`Bearer`");
+        }
+    }
+    doc
+}
+
 /// Reason of an error status.
-fn meaning(status: StatusCode) -> &'static str {
+fn reason(status: StatusCode) -> &'static str {
     match status.as_u16() {
-        400 => "something of the request is wrong, which the message names",
-        401 => "a key is needed, or the one that was sent is none",
-        403 => "the key is good, and not for this",
-        404 => "nothing goes by that name, or nothing that the key reaches",
+        400 => "invalid request; the message names the invalid part",
+        401 => "API key missing or invalid",
+        403 => "not permitted for this API key",
+        404 => "not found, or not permitted for this API key",
         408 => "the body did not arrive in time",
-        413 => "larger than the server takes",
-        415 => "not of a type that is read here",
-        422 => "the `Idempotency-Key` came before with another request",
-        429 => "the server, this address or this key has as much under way as it may",
-        501 => "no configured model can say",
+        409 => "rejected; the message has the reason, and nothing has changed",
+        413 => "larger than a limit of the server",
+        415 => "unsupported content type or content coding",
+        422 => "`Idempotency-Key` was used before with another request",
+        429 => "the server is at capacity, or a limit of this address or API key is reached",
+        501 => "no configured model supports the request",
         503 => "not ready",
-        504 => "not answered within the deadline",
-        _ => "the server's log says why, under the request's id",
+        504 => "deadline exceeded",
+        _ => "internal error; the server's log has the reason, under the request's id",
     }
 }

@@ -17,8 +17,8 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
         if let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case("identity")) {
             let coding = excerpt(coding, QUOTE_BYTES).to_ascii_lowercase();
             let message = format!(
-                "the body's `content-encoding` is `{coding}`, expected `identity`: bodies are not decompressed \
-                 here; send it uncompressed"
+                "the body's `content-encoding` is `{coding}`, expected `identity`: bodies are not decompressed; \
+                 send it uncompressed"
             );
             return Err(ApiError::unsupported_encoding(message));
         }
@@ -41,8 +41,8 @@ pub(super) fn check_transfer(headers: &HeaderMap) -> Result<(), ApiError> {
         (Some(value), _) => {
             let value = String::from_utf8_lossy(value.as_bytes());
             let message = format!(
-                "the body's `transfer-encoding` is `{}`, expected `chunked` once: no other transfer coding is \
-                 decoded here",
+                "the body's `transfer-encoding` is `{}`, expected a single `chunked`: no other transfer coding \
+                 is supported",
                 excerpt(&value, QUOTE_BYTES)
             );
             Err(ApiError::unsupported_transfer(message))
@@ -65,8 +65,8 @@ pub(super) fn check_body(body: &[u8]) -> Result<(), ApiError> {
         _ => return Ok(()),
     };
     let message = format!(
-        "the body begins like one compressed with {coding}, and no `content-encoding` says so; bodies are not \
-         decompressed here; send it uncompressed"
+        "the body looks compressed with {coding}, but has no `content-encoding`; bodies are not decompressed; \
+         send it uncompressed"
     );
     Err(ApiError::unsupported_encoding(message))
 }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_bodies_are_known_by_their_beginning() {
+    fn compressed_bodies_are_detected_by_magic_bytes() {
         let cases: [(&[u8], Option<&str>); 9] = [
             (b"", None),
             (b"{}", None),

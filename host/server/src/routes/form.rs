@@ -24,7 +24,7 @@ pub(super) async fn read_image(request: Request) -> Result<Bytes, ApiError> {
         kind if kind.starts_with("image/") => Bytes::from_request(request, &()).await?,
         kind => {
             let message = format!(
-                "the content type is `{}`, expected the image's bytes (image/…, application/octet-stream) or \
+                "content type `{}`, expected the image's bytes (image/…, application/octet-stream) or \
                  multipart/form-data with one file",
                 excerpt(kind, QUOTE_BYTES)
             );
@@ -58,7 +58,7 @@ async fn first_file(mut form: Multipart) -> Result<Bytes, ApiError> {
     }
     only.filter(|bytes| parts == 1 && !bytes.is_empty()).ok_or_else(|| {
         let message = format!(
-            "none of the form's {parts} parts is an image; expected one with a file name, or of the type \
+            "no image among the {parts} parts of the form; expected a part with a file name, or of the type \
              image/… or application/octet-stream"
         );
         ApiError::invalid("", message)
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_media_type_is_read_without_its_parameters() {
+    fn media_type_is_read_without_parameters() {
         let cases = [
             ("image/png", "image/png"),
             ("Image/PNG; q=1", "image/png"),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_name_is_found_in_every_spelling() {
+    fn file_name_is_found_in_every_spelling() {
         let cases = [
             ("form-data; name=\"a\"", false),
             ("form-data; name=\"a\"; filename=\"a.png\"", true),
@@ -169,7 +169,7 @@ mod tests {
         let typed = ("name=\"file\"\r\ncontent-type: Image/PNG; q=1", "IMAGE");
         let bytes = ("name=\"file\"\r\ncontent-type: application/octet-stream", "IMAGE");
         let other = ("name=\"more\"; filename=\"b.png\"", "OTHER");
-        let unchosen = ("name=\"more\"; filename=\"\"\r\ncontent-type: application/octet-stream", "");
+        let empty_field = ("name=\"more\"; filename=\"\"\r\ncontent-type: application/octet-stream", "");
         let cases: [&[(&str, &str)]; 9] = [
             &[file],
             &[file, text],
@@ -177,24 +177,24 @@ mod tests {
             &[text, text, file, other],
             &[text, typed],
             &[text, bytes],
-            &[unchosen, file],
+            &[empty_field, file],
             &[file, other],
             &[("name=\"file\"", "IMAGE")],
         ];
         for parts in cases {
             assert_eq!(form(parts).await.as_deref(), Ok(&b"IMAGE"[..]), "{parts:?}");
         }
-        for parts in [&[text, text][..], &[unchosen], &[text, unchosen], &[]] {
+        for parts in [&[text, text][..], &[empty_field], &[text, empty_field], &[]] {
             let error = form(parts).await.unwrap_err();
             assert!(
-                error.status() == 400 && error.to_string().contains("parts is an image"),
+                error.status() == 400 && error.to_string().contains("no image among"),
                 "{parts:?}: {error}"
             );
         }
     }
 
     #[tokio::test]
-    async fn bodies_of_a_type_with_parameters_are_images() {
+    async fn media_types_with_parameters_are_accepted() {
         for kind in [
             "image/png",
             "IMAGE/PNG; charset=binary",

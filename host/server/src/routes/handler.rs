@@ -1,6 +1,7 @@
-//! Routes of a component: the component handles every request, and its response is streamed.
+//! The route of a component that handles HTTP requests itself; its response is streamed.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Extension;
@@ -12,11 +13,12 @@ use axum::http::uri::{Authority, Scheme};
 use axum::http::{HeaderMap, Request, Uri, header};
 use axum::response::Response;
 use http_body::Frame;
-use infer_sandbox::{Body, CallError, Cause, RequestUsage, UNSENT_BYTES};
+use infer_control::registry::LoadedComponent;
+use infer_sandbox::{Account, Body, CallError, Cause, UNSENT_BYTES};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span, info};
 
-use super::call::{Call, Endpoint, milliseconds};
+use super::call::{Call, milliseconds};
 use super::context::Caller;
 use crate::error::ApiError;
 use crate::serve::Lease;
@@ -24,9 +26,15 @@ use crate::serve::Lease;
 /// State of a component's route.
 #[derive(Clone)]
 pub(super) struct Mount {
-    pub(super) endpoint: Endpoint,
+    loaded: Arc<LoadedComponent>,
     /// Scheme of the public listener.
-    pub(super) scheme: Scheme,
+    scheme: Scheme,
+}
+
+impl Mount {
+    pub(super) fn new(loaded: Arc<LoadedComponent>, has_tls: bool) -> Self {
+        Mount { loaded, scheme: if has_tls { Scheme::HTTPS } else { Scheme::HTTP } }
+    }
 }
 
 pub(super) async fn handle(
@@ -45,19 +53,19 @@ pub(super) async fn handle(
     }
     let mut incoming = Request::new(body?);
     *incoming.method_mut() = method;
-    *incoming.uri_mut() = whole(uri, &headers, mount.scheme)?;
+    *incoming.uri_mut() = absolute(uri, &headers, mount.scheme)?;
     // The component must not see a key of this server.
     if caller.0.is_some() {
         headers.remove(header::AUTHORIZATION);
     }
     *incoming.headers_mut() = headers;
 
-    let (head, given) = oneshot::channel();
+    let (head, response) = oneshot::channel();
     let (delivered, gone) = oneshot::channel();
     let (end, ended) = oneshot::channel();
-    let policy = mount.endpoint.policy;
+    let loaded = mount.loaded;
     let guest = async move {
-        let outcome = policy.handle(&call, incoming, head, gone).await;
+        let outcome = loaded.handle(&call, incoming, head, gone).await;
         // Frees the permit, even if the client has not read the whole response.
         if let Some(lease) = lease {
             lease.release();
@@ -66,7 +74,7 @@ pub(super) async fn handle(
         let Err(result) = end.send(outcome.result) else { return };
         let RequestUsage { guest, compute, memory_bytes_peak, tensor_bytes_peak, .. } = call.usage();
         let (guest_ms, compute_ms) = (milliseconds(guest), milliseconds(compute));
-        let component = policy.component.name();
+        let component = loaded.component.name();
         match result {
             Ok(()) => {
                 info!(component, guest_ms, compute_ms, memory_bytes_peak, tensor_bytes_peak, "guest ended");
@@ -78,11 +86,12 @@ pub(super) async fn handle(
         }
     };
     tokio::spawn(guest.instrument(Span::current()));
-    match given.await {
+    match response.await {
         Ok(response) => {
             let length = response.headers().get(header::CONTENT_LENGTH);
-            let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
-            Ok(response.map(|body| axum::body::Body::new(Answer { body, left, delivered: Some(delivered) })))
+            let remaining = length.and_then(|length| length.to_str().ok()?.parse().ok());
+            Ok(response
+                .map(|body| axum::body::Body::new(Answer { body, remaining, delivered: Some(delivered) })))
         }
         Err(_) => match ended.await {
             Ok(Err(error)) => Err(error.into()),
@@ -92,7 +101,7 @@ pub(super) async fn handle(
 }
 
 /// The URI with its scheme and authority; most clients send the authority in a header.
-fn whole(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError> {
+fn absolute(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError> {
     let mut parts = uri.into_parts();
     parts.scheme = Some(scheme);
     if parts.authority.is_none() {
@@ -111,7 +120,7 @@ fn whole(uri: Uri, headers: &HeaderMap, scheme: Scheme) -> Result<Uri, ApiError>
 struct Answer {
     body: Body,
     /// Remaining bytes of a body of known length.
-    left: Option<u64>,
+    remaining: Option<u64>,
     delivered: Option<oneshot::Sender<()>>,
 }
 
@@ -137,8 +146,8 @@ impl HttpBody for Answer {
             Poll::Ready(None) => self.deliver(),
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.left = self.left.map(|left| left.saturating_sub(length));
-                if self.left == Some(0) {
+                self.remaining = self.remaining.map(|bytes| bytes.saturating_sub(length));
+                if self.remaining == Some(0) {
                     self.deliver();
                 }
             }
@@ -153,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_the_host_that_its_client_named() {
+    fn uri_takes_authority_from_host_header() {
         let cases = [
             ("/a?b=c", Some("example.com:8080"), Some("https://example.com:8080/a?b=c")),
             ("/a", None, Some("https://localhost/a")),
@@ -163,7 +172,8 @@ mod tests {
         for (uri, host, expected) in cases {
             let mut headers = HeaderMap::new();
             headers.extend(host.map(|host| (header::HOST, host.parse().unwrap())));
-            let found = whole(uri.parse().unwrap(), &headers, Scheme::HTTPS).ok().map(|uri| uri.to_string());
+            let found =
+                absolute(uri.parse().unwrap(), &headers, Scheme::HTTPS).ok().map(|uri| uri.to_string());
             assert_eq!(found.as_deref(), expected, "{uri} {host:?}");
         }
     }

@@ -139,7 +139,7 @@ pub(super) fn utf8(body: &[u8]) -> Result<&[u8], ApiError> {
         _ => false,
     };
     if is_wide {
-        let message = "the body is not JSON in UTF-8: it begins like UTF-16 or UTF-32; send it in UTF-8";
+        let message = "the body looks like UTF-16 or UTF-32; expected JSON in UTF-8";
         return Err(ApiError::invalid("", message));
     }
     Ok(body)
@@ -177,17 +177,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn byte_order_marks_are_skipped_and_utf16_named() {
-        let wide =
+    fn byte_order_mark_is_skipped_and_utf16_rejected() {
+        let encode =
             |text: &str, order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
         for body in [&b"[1]"[..], b"\xef\xbb\xbf[1]", b"\xef\xbb\xbf [1]\n"] {
             assert_eq!(read(body, Any).unwrap(), Shallow::Array, "{body:?}");
         }
         let cases = [
-            wide("\u{feff}[1]", u16::to_le_bytes),
-            wide("\u{feff}[1]", u16::to_be_bytes),
-            wide("[1]", u16::to_le_bytes),
-            wide("[1]", u16::to_be_bytes),
+            encode("\u{feff}[1]", u16::to_le_bytes),
+            encode("\u{feff}[1]", u16::to_be_bytes),
+            encode("[1]", u16::to_le_bytes),
+            encode("[1]", u16::to_be_bytes),
             "\u{feff}[1]".chars().flat_map(|letter| u32::from(letter).to_le_bytes()).collect(),
             "\u{feff}[1]".chars().flat_map(|letter| u32::from(letter).to_be_bytes()).collect(),
             "[1]".chars().flat_map(|letter| u32::from(letter).to_be_bytes()).collect(),

@@ -12,9 +12,7 @@ use serde_json::value::RawValue;
 
 use super::json::utf8;
 use crate::error::ApiError;
-
-/// Maximum number of members of one object: many times that of any valid request.
-const MAX: usize = 256;
+use crate::limits::MAX_MEMBERS;
 
 /// Parses the object in `body`.
 ///
@@ -23,8 +21,8 @@ const MAX: usize = 256;
 /// 400 with the invalid member.
 pub(super) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
     let members = serde_json::from_slice::<Members<'de>>(utf8(body)?)
-        .map_err(|error| Wrong { member: None, message: excerpt_of(error, MESSAGE_BYTES) });
-    members.and_then(T::deserialize).map_err(|wrong| wrong.of("", "the body"))
+        .map_err(|error| MemberError { member: None, message: excerpt_of(error, MESSAGE_BYTES) });
+    members.and_then(T::deserialize).map_err(|error| error.at("", "the body"))
 }
 
 /// Parses the object in `value`, which is at `path` of the body.
@@ -33,14 +31,15 @@ pub(super) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiEr
 ///
 /// 400 with the invalid member.
 pub(super) fn read_at<'de, T: Deserialize<'de>>(path: &str, value: &'de RawValue) -> Result<T, ApiError> {
-    let members = Members::deserialize(value).map_err(|error| Wrong { member: None, message: plain(&error) });
-    members.and_then(T::deserialize).map_err(|wrong| wrong.of(path, &format!("`{path}`")))
+    let members = Members::deserialize(value)
+        .map_err(|error| MemberError { member: None, message: without_position(&error) });
+    members.and_then(T::deserialize).map_err(|error| error.at(path, &format!("`{path}`")))
 }
 
 /// serde_json's message without line and column, which count from the start of the value.
-pub(super) fn plain(error: &serde_json::Error) -> String {
+pub(super) fn without_position(error: &serde_json::Error) -> String {
     let text = excerpt_of(error, MESSAGE_BYTES);
-    text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said).to_owned()
+    text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_owned()
 }
 
 /// Names and values of the members that are not null, in order.
@@ -64,10 +63,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 let mut members = Vec::new();
                 let mut count = 0;
                 while let Some((Name(name), value)) = object.next_entry::<Name<'de>, &'de RawValue>()? {
+                    MAX_MEMBERS.check_next(count).map_err(A::Error::custom)?;
                     count += 1;
-                    if count > MAX {
-                        return Err(A::Error::custom(format_args!("more than {MAX} members")));
-                    }
                     if value.get() != "null" {
                         members.push((name, value));
                     }
@@ -83,9 +80,9 @@ impl<'de> Deserialize<'de> for Members<'de> {
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> Deserializer<'de> for Members<'de> {
-    type Error = Wrong;
+    type Error = MemberError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, MemberError> {
         visitor.visit_map(self)
     }
 
@@ -96,54 +93,56 @@ impl<'de> Deserializer<'de> for Members<'de> {
 }
 
 impl<'de> MapAccess<'de> for Members<'de> {
-    type Error = Wrong;
+    type Error = MemberError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, MemberError> {
         self.value = self.rest.next();
         let Some((name, _)) = &self.value else { return Ok(None) };
         seed.deserialize(CowStrDeserializer::new(name.clone())).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
-        let (name, value) = self.value.take().ok_or_else(|| Wrong::custom("a value without its name"))?;
-        let wrong = |error| Wrong { member: Some(name.into_owned()), message: plain(&error) };
-        seed.deserialize(value).map_err(wrong)
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, MemberError> {
+        let (name, value) =
+            self.value.take().ok_or_else(|| MemberError::custom("a value without its name"))?;
+        let invalid =
+            |error| MemberError { member: Some(name.into_owned()), message: without_position(&error) };
+        seed.deserialize(value).map_err(invalid)
     }
 }
 
 /// An error of an object, or of one of its members.
 #[derive(Debug)]
-struct Wrong {
+struct MemberError {
     member: Option<String>,
     message: String,
 }
 
-impl Wrong {
+impl MemberError {
     /// The error for an object at `path`, called `subject`.
-    fn of(self, path: &str, subject: &str) -> ApiError {
-        let Wrong { member, message } = self;
+    fn at(self, path: &str, subject: &str) -> ApiError {
+        let MemberError { member, message } = self;
         match member {
-            None => ApiError::invalid(path, format!("{subject} is not what is expected: {message}")),
+            None => ApiError::invalid(path, format!("{subject} is invalid: {message}")),
             Some(member) => {
-                let between = if path.is_empty() { "" } else { "." };
-                let path = format!("{path}{between}{member}");
-                ApiError::invalid(path.as_str(), format!("`{path}` is not what is expected: {message}"))
+                let separator = if path.is_empty() { "" } else { "." };
+                let path = format!("{path}{separator}{member}");
+                ApiError::invalid(path.as_str(), format!("`{path}` is invalid: {message}"))
             }
         }
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for MemberError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for MemberError {}
 
-impl Error for Wrong {
+impl Error for MemberError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Wrong { member: None, message: excerpt_of(message, MESSAGE_BYTES) }
+        MemberError { member: None, message: excerpt_of(message, MESSAGE_BYTES) }
     }
 }
 
@@ -153,7 +152,7 @@ mod tests {
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Asked<'a> {
+    struct Sample<'a> {
         count: Option<u32>,
         #[serde(borrow)]
         name: Option<&'a str>,
@@ -163,43 +162,43 @@ mod tests {
     #[test]
     fn null_members_count_as_absent() {
         let cases = [
-            (r#"{"required": true}"#, Asked { required: true, ..Asked::default() }),
+            (r#"{"required": true}"#, Sample { required: true, ..Sample::default() }),
             (
                 r#"{"required": true, "count": null, "other": null}"#,
-                Asked { required: true, ..Asked::default() },
+                Sample { required: true, ..Sample::default() },
             ),
             (
                 r#"{"count": 3, "n\u0061me": "x", "required": false}"#,
-                Asked { count: Some(3), name: Some("x"), required: false },
+                Sample { count: Some(3), name: Some("x"), required: false },
             ),
         ];
         for (body, expected) in cases {
-            assert_eq!(read::<Asked<'_>>(body.as_bytes()).unwrap(), expected, "{body}");
+            assert_eq!(read::<Sample<'_>>(body.as_bytes()).unwrap(), expected, "{body}");
         }
     }
 
     #[test]
-    fn the_wrong_member_is_named() {
+    fn invalid_member_is_named() {
         let many: String = (0..300).map(|at| format!(r#""a{at}": null,"#)).collect();
         let many = format!("{{{many} \"required\": true}}");
         let cases = [
-            ("[]", "the body is not what is expected: invalid type: sequence, expected an object"),
-            ("{", "the body is not what is expected: EOF"),
-            (r#"{"required": null}"#, "the body is not what is expected: missing field `required`"),
+            ("[]", "the body is invalid: invalid type: sequence, expected an object"),
+            ("{", "the body is invalid: EOF"),
+            (r#"{"required": null}"#, "the body is invalid: missing field `required`"),
             (r#"{"required": true, "required": true}"#, "duplicate field `required`"),
             (r#"{"required": true, "other": 1}"#, "unknown field `other`, expected one of `count`"),
             (
                 r#"{"required": true, "count": -1}"#,
-                "`count` is not what is expected: invalid value: integer `-1`, expected u32",
+                "`count` is invalid: invalid value: integer `-1`, expected u32",
             ),
             (&many, "more than 256 members"),
         ];
         for (body, expected) in cases {
-            let error = read::<Asked<'_>>(body.as_bytes()).unwrap_err().to_string();
+            let error = read::<Sample<'_>>(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(expected), "{body}: {error}");
         }
         let value: &RawValue = serde_json::from_str(r#"{"count": "x"}"#).unwrap();
-        let error = read_at::<Asked<'_>>("turns[1]", value).unwrap_err().to_string();
-        assert!(error.starts_with("`turns[1].count` is not what is expected: invalid type"), "{error}");
+        let error = read_at::<Sample<'_>>("turns[1]", value).unwrap_err().to_string();
+        assert!(error.starts_with("`turns[1].count` is invalid: invalid type"), "{error}");
     }
 }

@@ -11,12 +11,9 @@ use infer_control::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Caller;
+use super::context::{Caller, RequestContext};
 use super::document::RouteDoc;
 use crate::error::{ApiError, Envelope};
-
-/// Route of a single model.
-pub(super) const ONE: &str = "/v1/models/{model}";
 
 /// Loaded models and components.
 #[derive(Serialize, ToSchema)]
@@ -61,63 +58,65 @@ enum Facts {
     },
 }
 
-pub(super) fn openapi() -> RouteDoc {
-    RouteDoc::new("What is loaded, or what of it the key reaches")
-        .answers::<List>(StatusCode::OK, "all of it")
+pub(super) fn openapi_list() -> RouteDoc {
+    RouteDoc::new::<Envelope<'_>>("Loaded models and components that the API key permits")
+        .json_response::<List>(StatusCode::OK, "the list")
 }
 
-pub(super) fn one_doc() -> RouteDoc {
-    RouteDoc::new("A model or a component")
-        .segment("model", "its name in infer.toml")
-        .answers::<Entry>(StatusCode::OK, "it is loaded")
-        .behind_key::<Envelope<'_>>()
-        .fails::<Envelope<'_>>(&[400, 404])
+pub(super) fn openapi_one() -> RouteDoc {
+    RouteDoc::new::<Envelope<'_>>("A model or a component")
+        .path_parameter("model", "name in infer.toml")
+        .json_response::<Entry>(StatusCode::OK, "the model or component is loaded")
+        .errors(&[400, 404])
 }
 
 /// Lists the models and components that the key permits.
-pub(super) async fn list(State(app): State<Arc<Registry>>, caller: Option<Extension<Caller>>) -> Json<List> {
-    Json(List { object: "list", data: entries(&app, caller) })
+pub(super) async fn list(
+    State(context): State<Arc<RequestContext>>,
+    caller: Option<Extension<Caller>>,
+) -> Json<List> {
+    Json(List { object: "list", data: entries(&context.registry, caller) })
 }
 
 /// Returns one of them.
 pub(super) async fn one(
-    State(app): State<Arc<Registry>>,
+    State(context): State<Arc<RequestContext>>,
     caller: Option<Extension<Caller>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Entry>, ApiError> {
     let Path(name) = name?;
-    let mut entries = entries(&app, caller);
-    let Some(place) = entries.iter().position(|entry| entry.id == name) else {
+    let mut entries = entries(&context.registry, caller);
+    let Some(index) = entries.iter().position(|entry| entry.id == name) else {
         let known: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
         return Err(ApiError::no_model(&name, &known, "no model is configured for this caller"));
     };
-    Ok(Json(entries.swap_remove(place)))
+    Ok(Json(entries.swap_remove(index)))
 }
 
-fn entries(app: &Registry, caller: Option<Extension<Caller>>) -> Vec<Entry> {
+fn entries(registry: &App, caller: Option<Extension<Caller>>) -> Vec<Entry> {
     let key = caller.and_then(|Extension(caller)| caller.0);
-    let listed = |name: &str| key.as_ref().is_none_or(|key| key.may_ask(name));
-    let models = app.models.values().filter(|model| listed(model.name())).map(|model| {
+    let may_ask = |name: &str| key.as_ref().is_none_or(|key| key.may_ask(name));
+    let models = registry.models.values().filter(|model| may_ask(model.name())).map(|model| {
         let card = model.card();
         let facts = Facts::Model {
             task: card.task.to_string(),
             format: card.format.to_string(),
             license: card.license.clone(),
-            backend: if model.is_language() { "infer" } else { app.runtime.backend() },
+            backend: if model.is_language() { "infer" } else { registry.runtime.backend() },
             hash: model.hash().to_owned(),
             dummy: model.is_dummy(),
         };
         (model.name().to_owned(), facts)
     });
-    let reached = |name: &str| key.as_ref().is_none_or(|key| key.may_use(name));
+    let may_use = |name: &str| key.as_ref().is_none_or(|key| key.may_use(name));
     let components =
-        app.components.values().filter(|policy| reached(policy.component.name())).map(|policy| {
-            let component = &policy.component;
+        registry.components.values().filter(|loaded| may_use(loaded.component.name())).map(|loaded| {
+            let component = &loaded.component;
             let facts = Facts::Component {
                 world: component.world().to_string(),
-                route: policy.route.clone(),
+                route: loaded.route.clone(),
                 models: component.models().values().map(|model| model.name().to_owned()).collect(),
-                hash: policy.hash.clone(),
+                hash: loaded.hash.clone(),
             };
             (component.name().to_owned(), facts)
         });

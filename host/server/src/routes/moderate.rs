@@ -1,12 +1,12 @@
 //! `POST /moderate` and `POST /v1/moderations`: text and images in, OpenAI's moderation schema out.
 
 mod action;
-mod answers;
 mod choice;
 mod extensions;
 mod input;
 mod response;
 mod schema;
+mod store;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,6 @@ use std::time::Instant;
 
 pub use action::CATEGORIES;
 use action::{Action, Mode};
-pub(super) use answers::Answers;
-use answers::{Asked, Judged, Tenant};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -29,29 +27,28 @@ use infer_control::registry::LoadedComponent;
 use infer_engine::RunError;
 use infer_sandbox::types::{Fault, Gap, Kinds, Part, Verdict};
 use infer_sandbox::{CallError, Usage};
-use input::Ask;
+use input::ModerationRequest;
 pub use response::ModerateResponse;
 pub(super) use schema::openapi;
 use serde::Deserialize;
+pub(super) use store::ResponseStore;
+use store::{JudgedResponse, StoreKey, Tenant};
 use tokio::task::JoinSet;
 
-use super::call::{Call, Place};
-use super::context::Caller;
+use super::call::{Call, Permit};
+use super::context::{Caller, RequestContext};
 use crate::admission::Admission;
 use crate::error::ApiError;
-use crate::rates::counted;
+use crate::limits::{MAX_CONCURRENT_INPUTS, MAX_IDEMPOTENCY_KEY_BYTES};
+use crate::rates::client_address;
 use crate::serve::Peer;
-
-/// Inputs of one request that are judged concurrently: enough to fill batches, and too few to
-/// starve other requests.
-const SIDE_BY_SIDE: usize = 8;
 
 /// State of the moderation routes.
 #[derive(Clone)]
 pub(super) struct ModerationState {
     pub(super) choice: Choice,
-    pub(super) server: Arc<ServerConfig>,
-    pub(super) answers: Arc<Answers>,
+    server: Arc<ServerConfig>,
+    responses: Arc<ResponseStore>,
 }
 
 #[derive(Deserialize)]
@@ -61,8 +58,8 @@ pub(super) struct Parameters {
 }
 
 pub(super) async fn handle(
-    State(desk): State<ModerationState>,
-    (Extension(call), Extension(place), Extension(caller)): (Call, Place, Extension<Caller>),
+    State(state): State<ModerationState>,
+    (Extension(call), Extension(permit), Extension(caller)): (Call, Permit, Extension<Caller>),
     peer: Option<Extension<Peer>>,
     OriginalUri(uri): OriginalUri,
     parameters: Result<Query<Parameters>, QueryRejection>,
@@ -71,70 +68,76 @@ pub(super) async fn handle(
 ) -> Result<Response, ApiError> {
     let Query(Parameters { mode }) = parameters?;
     let body = body?;
-    let work = desk.check(&call, &place, &caller, &body)?;
+    let work = state.check(&call, &permit, &caller, &body)?;
     let mode = mode.unwrap_or_default();
-    let Some(key) = headers.get(answers::IDEMPOTENCY_KEY) else {
-        return Ok(work.judge(mode).await?.answer.into_response());
+    let Some(key) = headers.get(store::IDEMPOTENCY_KEY) else {
+        return Ok(work.judge(mode).await?.response.into_response());
     };
-    if !(1..=255).contains(&key.len()) {
-        let message = format!("`Idempotency-Key` is of {} bytes, expected 1 to 255", key.len());
+    if !(1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&key.len()) {
+        let message =
+            format!("`Idempotency-Key` has {} bytes, expected 1 to {MAX_IDEMPOTENCY_KEY_BYTES}", key.len());
         return Err(ApiError::invalid("Idempotency-Key", message));
     }
     let target = uri.path_and_query().map_or("", |target| target.as_str());
-    let asked = Asked {
+    let key = StoreKey {
         tenant: tenant(&caller, peer.map(|Extension(peer)| peer)),
-        key: answers::hash(&[key.as_bytes()]),
-        request: answers::hash(&[target.as_bytes(), &body]),
-        version: work.policy.clone(),
+        key: store::hash(&[key.as_bytes()]),
+        request: store::hash(&[target.as_bytes(), &body]),
+        version: work.loaded.clone(),
     };
-    Ok(desk.answers.keep(&asked, work.judge(mode)).await?.into_response())
+    Ok(state.responses.get_or_judge(&key, work.judge(mode)).await?.into_response())
 }
 
-/// The tenant that stored answers belong to.
+/// The tenant that stored responses belong to.
 fn tenant(caller: &Caller, peer: Option<Peer>) -> Tenant {
     match (&caller.0, peer.and_then(Peer::ip)) {
         (Some(key), _) => Tenant::Key(key.hash),
-        (None, Some(ip)) => Tenant::Address(counted(ip)),
+        (None, Some(ip)) => Tenant::Address(client_address(ip)),
         (None, None) => Tenant::Socket,
     }
 }
 
 /// An admitted moderation request.
-struct Work<'d> {
-    policy: &'d Arc<LoadedComponent>,
+struct Work<'s> {
+    loaded: &'s Arc<LoadedComponent>,
     inputs: Vec<Vec<Part>>,
     extensions: Extensions,
     call: infer_sandbox::Request,
 }
 
 impl ModerationState {
-    /// Makes all checks that a request must pass before it is judged or gets a stored answer.
+    pub(super) fn new(context: &RequestContext, choice: Choice) -> Self {
+        let server = Arc::new(context.server.clone());
+        ModerationState { choice, server, responses: context.responses.clone() }
+    }
+
+    /// Makes all checks that a request must pass before it is judged or gets a stored response.
     fn check(
         &self,
         call: &infer_sandbox::Request,
-        place: &Admission,
+        permit: &Admission,
         caller: &Caller,
         body: &[u8],
     ) -> Result<Work<'_>, ApiError> {
-        let Ask { model, inputs, extensions } = input::parse(body, self.server.max_inputs)?;
-        let policy = self.choice.component(model.as_deref())?;
-        caller.check(policy.component.name())?;
+        let ModerationRequest { model, inputs, extensions } = input::parse(body, self.server.max_inputs)?;
+        let loaded = self.choice.component(model.as_deref())?;
+        caller.check(loaded.component.name())?;
         // Every input counts, including those queued behind inputs of the same request.
-        place.grow(inputs.len()).map_err(|_| ApiError::busy())?;
+        permit.grow(inputs.len()).map_err(|_| ApiError::busy())?;
         let call = with_deadline(call, &self.server, &extensions)?;
-        Ok(Work { policy, inputs, extensions, call })
+        Ok(Work { loaded, inputs, extensions, call })
     }
 }
 
 impl Work<'_> {
-    async fn judge(self, mode: Mode) -> Result<Judged, ApiError> {
-        let Work { policy, inputs, extensions, call } = self;
-        let several = inputs.len() > 1;
-        let response = judge(policy, &call, inputs, &extensions).await.map_err(|(index, error)| {
-            ApiError::from(error).at(if several { format!("input[{index}]") } else { "input".to_owned() })
+    async fn judge(self, mode: Mode) -> Result<JudgedResponse, ApiError> {
+        let Work { loaded, inputs, extensions, call } = self;
+        let is_array = inputs.len() > 1;
+        let response = judge(loaded, &call, inputs, &extensions).await.map_err(|(index, error)| {
+            ApiError::from(error).at(if is_array { format!("input[{index}]") } else { "input".to_owned() })
         })?;
-        response.knows(&extensions)?;
-        Ok(Judged { answer: response.answer(mode), is_complete: response.is_complete })
+        response.check_thresholds(&extensions)?;
+        Ok(JudgedResponse { response: response.render(mode), is_complete: response.is_complete })
     }
 }
 
@@ -144,16 +147,16 @@ fn with_deadline(
     server: &ServerConfig,
     extensions: &Extensions,
 ) -> Result<infer_sandbox::Request, ApiError> {
-    let Some(wanted) = extensions.deadline else { return Ok(call.clone()) };
-    let Some(less) = server.deadline.checked_sub(wanted) else {
+    let Some(requested) = extensions.deadline else { return Ok(call.clone()) };
+    let Some(earlier) = server.deadline.checked_sub(requested) else {
         let message = format!(
             "`infer.deadline_ms` is {}, expected at most {}, the server's `deadline_ms`",
-            wanted.as_millis(),
+            requested.as_millis(),
             server.deadline.as_millis()
         );
         return Err(ApiError::invalid("infer.deadline_ms", message));
     };
-    Ok(call.until(call.deadline - less))
+    Ok(call.until(call.deadline - earlier))
 }
 
 /// Judges each input on its own instance, by the component's thresholds.
@@ -162,37 +165,37 @@ fn with_deadline(
 ///
 /// The first error, with the index of its input; the other inputs are cancelled.
 pub async fn respond(
-    policy: &Arc<LoadedComponent>,
+    loaded: &Arc<LoadedComponent>,
     request: &infer_sandbox::Request,
     inputs: Vec<Vec<Part>>,
 ) -> Result<ModerateResponse, (usize, CallError)> {
-    judge(policy, request, inputs, &Extensions::default()).await
+    judge(loaded, request, inputs, &Extensions::default()).await
 }
 
 async fn judge(
-    policy: &Arc<LoadedComponent>,
+    loaded: &Arc<LoadedComponent>,
     request: &infer_sandbox::Request,
     inputs: Vec<Vec<Part>>,
     extensions: &Extensions,
 ) -> Result<ModerateResponse, (usize, CallError)> {
-    let began = Instant::now();
+    let started = Instant::now();
     let mut verdicts: Vec<Option<(Verdict, Usage)>> = inputs.iter().map(|_| None).collect();
     let mut late = Vec::new();
-    let mut waiting = inputs.into_iter().enumerate();
+    let mut queued = inputs.into_iter().enumerate();
     // Dropping the set, on an error or a disconnect, cancels the inputs in flight.
     let mut running = JoinSet::new();
     loop {
-        while running.len() < SIDE_BY_SIDE {
-            let Some((index, parts)) = waiting.next() else { break };
-            let (policy, request) = (policy.clone(), request.clone());
-            running.spawn(async move { (index, policy.moderate(&request, &parts).await) });
+        while running.len() < MAX_CONCURRENT_INPUTS {
+            let Some((index, parts)) = queued.next() else { break };
+            let (loaded, request) = (loaded.clone(), request.clone());
+            running.spawn(async move { (index, loaded.moderate(&request, &parts).await) });
         }
         let Some(joined) = running.join_next().await else { break };
         let (index, outcome) =
             joined.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()));
         let verdict = match outcome.result {
             Ok(mut verdict) => {
-                apply(&extensions.thresholds, &mut verdict);
+                apply_thresholds(&extensions.thresholds, &mut verdict);
                 verdict
             }
             Err(error) if is_late(&error) && extensions.on_timeout != OnTimeout::Error => {
@@ -205,7 +208,7 @@ async fn judge(
     }
     late.sort_unstable();
     let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
-    let mut response = ModerateResponse::new(policy, request, &verdicts, began);
+    let mut response = ModerateResponse::new(loaded, request, &verdicts, started);
     response.action = action(&verdicts, &late, extensions.on_timeout);
     response.is_complete = late.is_empty() && verdicts.iter().all(|(_, usage)| !usage.is_partial);
     response.infer.late = late;
@@ -235,7 +238,7 @@ fn unjudged() -> Verdict {
 }
 
 /// Flags by the thresholds of the request, if it has any.
-fn apply(thresholds: &BTreeMap<String, f32>, verdict: &mut Verdict) {
+fn apply_thresholds(thresholds: &BTreeMap<String, f32>, verdict: &mut Verdict) {
     if thresholds.is_empty() {
         return;
     }
@@ -249,7 +252,7 @@ fn apply(thresholds: &BTreeMap<String, f32>, verdict: &mut Verdict) {
 
 /// True if parts of one kind have both a score and a gap in a category: they were judged
 /// incompletely.
-fn judged_in_part(verdict: &Verdict) -> bool {
+fn is_partly_judged(verdict: &Verdict) -> bool {
     let both = |one: Kinds, other: Kinds| {
         [Kinds::TEXT, Kinds::IMAGE].into_iter().any(|kind| one.contains(kind) && other.contains(kind))
     };
@@ -260,14 +263,14 @@ fn judged_in_part(verdict: &Verdict) -> bool {
 }
 
 fn action(verdicts: &[(Verdict, Usage)], late: &[usize], on_timeout: OnTimeout) -> Action {
-    let unseen = |(index, (verdict, _)): (usize, &(Verdict, Usage))| {
+    let is_incomplete = |(index, (verdict, _)): (usize, &(Verdict, Usage))| {
         let unjudged =
             verdict.scores.is_empty() && !(late.contains(&index) && on_timeout == OnTimeout::Allow);
-        unjudged || judged_in_part(verdict)
+        unjudged || is_partly_judged(verdict)
     };
     if verdicts.iter().any(|(verdict, _)| verdict.flagged) {
         Action::Block
-    } else if verdicts.iter().enumerate().any(unseen) {
+    } else if verdicts.iter().enumerate().any(is_incomplete) {
         Action::Review
     } else {
         Action::Allow

@@ -17,21 +17,16 @@ use infer_sandbox::types::Part;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::call::{Call, Place};
+use super::call::{Call, Permit};
 use super::context::Caller;
 use super::document::RouteDoc;
 use super::json::utf8;
 use super::moderate::{self, ModerationState};
 use crate::error::ApiError;
+use crate::limits::{Exceeded, MAX_ANALYSIS_BODY, MAX_COMMENT};
 
 /// Prefix of all paths of the API.
 pub(super) const PREFIX: &str = "/v1alpha1";
-
-/// Maximum length of a comment in bytes, as in Perspective.
-const MAX_COMMENT: usize = 20_480;
-
-/// Maximum length of a request: a comment in escapes of six bytes per byte, and its envelope.
-const MAX_BODY: usize = 8 * MAX_COMMENT;
 
 /// Each attribute, with the categories of which it is the highest score.
 const ATTRIBUTES: [(&str, &[&str]); 6] = [
@@ -57,8 +52,8 @@ struct Analyze {
     comment: Option<Comment>,
     /// By name: `TOXICITY`, `SEVERE_TOXICITY`, `IDENTITY_ATTACK`, `INSULT`, `PROFANITY`, `THREAT`.
     #[serde(alias = "requested_attributes")]
-    #[schema(required, value_type = BTreeMap<String, Wanted>)]
-    requested_attributes: Option<BTreeMap<String, Option<Wanted>>>,
+    #[schema(required, value_type = BTreeMap<String, RequestedAttribute>)]
+    requested_attributes: Option<BTreeMap<String, Option<RequestedAttribute>>>,
     /// Absent, or including `en`.
     languages: Option<Vec<String>>,
     #[serde(alias = "client_token")]
@@ -77,7 +72,7 @@ struct Comment {
 #[derive(Default, Deserialize, ToSchema)]
 #[schema(as = WantedAttribute)]
 #[serde(rename_all = "camelCase")]
-struct Wanted {
+struct RequestedAttribute {
     /// `PROBABILITY`.
     #[serde(alias = "score_type")]
     score_type: Option<String>,
@@ -180,7 +175,7 @@ impl Failure {
     }
 
     /// Adds the API's own error type.
-    fn of(mut self, error_type: &'static str, language: Option<NotSupported>) -> Self {
+    fn with_type(mut self, error_type: &'static str, language: Option<NotSupported>) -> Self {
         self.details.push(Detail {
             kind: "type.googleapis.com/google.commentanalyzer.v1alpha1.Error",
             error_type,
@@ -234,33 +229,33 @@ pub(super) fn failure(error: &ApiError) -> Response {
 }
 
 pub(super) fn openapi() -> RouteDoc {
-    RouteDoc::new("Perspective's analysis of a comment")
-        .reads::<Analyze>()
-        .answers::<Analysis>(StatusCode::OK, "the scores that reach their thresholds")
-        .admitted::<Envelope>()
+    RouteDoc::new::<Envelope>("Perspective's analysis of a comment")
+        .json_body::<Analyze>()
+        .json_response::<Analysis>(StatusCode::OK, "the scores that reach their thresholds")
         .or_query_key()
-        .fails::<Envelope>(&[403, 404, 501])
+        .errors(&[403, 404, 501])
 }
 
 pub(super) async fn handle(
-    State(desk): State<ModerationState>,
+    State(state): State<ModerationState>,
     Extension(call): Call,
-    Extension(place): Place,
+    Extension(permit): Permit,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body.map_err(ApiError::from)?;
-    let Asked { text, attributes, client_token } = parse(&body)?;
-    let policy = desk.choice.component(None)?;
-    caller.check(policy.component.name())?;
-    place.grow(1).map_err(|_| ApiError::busy())?;
-    let judged = moderate::respond(policy, &call, vec![vec![Part::Text(text.clone())]]).await;
+    let AnalysisRequest { text, attributes, client_token } = parse(&body)?;
+    let loaded = state.choice.component(None)?;
+    caller.check(loaded.component.name())?;
+    permit.grow(1).map_err(|_| ApiError::busy())?;
+    let judged = moderate::respond(loaded, &call, vec![vec![Part::Text(text.clone())]]).await;
     let judged = judged.map_err(|(_, error)| ApiError::from(error))?;
     let judged = judged.results.first().ok_or_else(|| ApiError::internal("internal"))?;
     let end = text.chars().count();
     let mut attribute_scores = BTreeMap::new();
-    for (name, wanted) in attributes {
-        let categories = ATTRIBUTES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, of)| of);
+    for (name, options) in attributes {
+        let categories =
+            ATTRIBUTES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, categories)| categories);
         let scores = categories
             .iter()
             .filter(|category| judged.category_tiers.contains_key(**category))
@@ -270,14 +265,14 @@ pub(super) async fn handle(
                 code: StatusCode::NOT_IMPLEMENTED,
                 status: "UNIMPLEMENTED",
                 message: format!(
-                    "no model of component `{}` judges what `{name}` rests on",
-                    policy.component.name()
+                    "no model of component `{}` judges the categories of `{name}`",
+                    loaded.component.name()
                 ),
                 details: Vec::new(),
                 retry_after: None,
             });
         };
-        if wanted.score_threshold.is_some_and(|threshold| value < threshold) {
+        if options.score_threshold.is_some_and(|threshold| value < threshold) {
             continue;
         }
         let score = Score { value, r#type: "PROBABILITY" };
@@ -290,21 +285,19 @@ pub(super) async fn handle(
     Ok(Json(Analysis { attribute_scores, languages, client_token }).into_response())
 }
 
-/// The comment's text, and the requested attributes.
-struct Asked {
+/// A parsed request.
+struct AnalysisRequest {
     text: String,
-    attributes: BTreeMap<String, Wanted>,
+    attributes: BTreeMap<String, RequestedAttribute>,
     client_token: Option<String>,
 }
 
-fn parse(body: &[u8]) -> Result<Asked, Failure> {
-    if body.len() > MAX_BODY {
-        let message = format!("the body is of {} bytes, expected at most {MAX_BODY}", body.len());
-        return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
-    }
-    let ask: Analyze = serde_json::from_slice(utf8(body)?)
+fn parse(body: &[u8]) -> Result<AnalysisRequest, Failure> {
+    let too_long = |exceeded: Exceeded| Failure::invalid(exceeded).with_type("COMMENT_TOO_LONG", None);
+    MAX_ANALYSIS_BODY.check("the body", body.len()).map_err(too_long)?;
+    let request: Analyze = serde_json::from_slice(utf8(body)?)
         .map_err(|error| Failure::invalid(format_args!("the body is not an analysis request: {error}")))?;
-    let text = match ask.comment {
+    let text = match request.comment {
         Some(Comment { text, r#type }) => {
             if let Some(kind) = r#type.filter(|kind| kind != "PLAIN_TEXT" && kind != "TEXT_TYPE_UNSPECIFIED")
             {
@@ -316,45 +309,45 @@ fn parse(body: &[u8]) -> Result<Asked, Failure> {
         None => String::new(),
     };
     if text.trim().is_empty() {
-        return Err(Failure::invalid("`comment.text` is empty; expected a text").of("COMMENT_EMPTY", None));
+        return Err(
+            Failure::invalid("`comment.text` is empty; expected a text").with_type("COMMENT_EMPTY", None)
+        );
     }
-    if text.len() > MAX_COMMENT {
-        let message = format!("`comment.text` is of {} bytes, expected at most {MAX_COMMENT}", text.len());
-        return Err(Failure::invalid(message).of("COMMENT_TOO_LONG", None));
-    }
-    let attributes: BTreeMap<_, _> = ask
+    MAX_COMMENT.check("`comment.text`", text.len()).map_err(too_long)?;
+    let attributes: BTreeMap<_, _> = request
         .requested_attributes
         .unwrap_or_default()
         .into_iter()
-        .map(|(name, wanted)| (name, wanted.unwrap_or_default()))
+        .map(|(name, options)| (name, options.unwrap_or_default()))
         .collect();
     if attributes.is_empty() {
         let message = "`requestedAttributes` is empty; expected an object such as {\"TOXICITY\": {}}";
         return Err(Failure::invalid(message));
     }
-    for (name, wanted) in &attributes {
+    for (name, options) in &attributes {
         let shown = excerpt(name, QUOTE_BYTES);
         if !ATTRIBUTES.iter().any(|(known, _)| known == name) {
             let names: Vec<_> = ATTRIBUTES.iter().map(|(name, _)| format!("`{name}`")).collect();
-            let message = format!("attribute `{shown}` is not known; expected one of {}", names.join(", "));
+            let message = format!("unknown attribute `{shown}`; expected one of {}", names.join(", "));
             return Err(Failure::invalid(message));
         }
-        let kind = wanted.score_type.as_deref().unwrap_or("PROBABILITY");
+        let kind = options.score_type.as_deref().unwrap_or("PROBABILITY");
         if kind != "PROBABILITY" && kind != "SCORE_TYPE_UNSPECIFIED" {
             let kind = excerpt(kind, QUOTE_BYTES);
             let message = format!("`scoreType` of `{shown}` is `{kind}`, expected `PROBABILITY`");
             return Err(Failure::invalid(message));
         }
-        if let Some(threshold) = wanted.score_threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
+        if let Some(threshold) = options.score_threshold.filter(|threshold| !(0.0..=1.0).contains(threshold))
+        {
             let message = format!("`scoreThreshold` of `{shown}` is {threshold}, expected 0 to 1");
             return Err(Failure::invalid(message));
         }
     }
-    let is_judged = |language: &String| {
+    let is_supported = |language: &String| {
         language.split('-').next().is_some_and(|code| code.eq_ignore_ascii_case(LANGUAGE))
     };
-    let languages = ask.languages.unwrap_or_default();
-    if !languages.is_empty() && !languages.iter().any(is_judged) {
+    let languages = request.languages.unwrap_or_default();
+    if !languages.is_empty() && !languages.iter().any(is_supported) {
         let name = attributes.keys().next().cloned().unwrap_or_default();
         let sent: Vec<_> =
             languages.iter().take(8).map(|code| excerpt(code, QUOTE_BYTES).into_owned()).collect();
@@ -362,8 +355,8 @@ fn parse(body: &[u8]) -> Result<Asked, Failure> {
             "attribute `{name}` does not support the languages `{}`; expected `{LANGUAGE}`",
             sent.join("`, `")
         );
-        let more = NotSupported { detected_languages: sent, attribute: name };
-        return Err(Failure::invalid(message).of("LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE", Some(more)));
+        let details = NotSupported { detected_languages: sent, attribute: name };
+        return Err(Failure::invalid(message).with_type("LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE", Some(details)));
     }
-    Ok(Asked { text, attributes, client_token: ask.client_token })
+    Ok(AnalysisRequest { text, attributes, client_token: request.client_token })
 }

@@ -85,11 +85,11 @@ struct Hashed {
 }
 
 impl Judges {
-    pub fn new(policy: &LoadedComponent) -> Self {
-        let component = &policy.component;
+    pub fn new(loaded: &LoadedComponent) -> Self {
+        let component = &loaded.component;
         let hashed = |name: &str, hash: &str| Hashed { name: name.to_owned(), hash: hash.to_owned() };
         Judges {
-            component: hashed(component.name(), &policy.hash),
+            component: hashed(component.name(), &loaded.hash),
             models: component.models().values().map(|model| hashed(model.name(), model.hash())).collect(),
             dummy: component.models().values().any(|model| model.is_dummy()),
         }

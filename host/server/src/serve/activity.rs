@@ -6,21 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use infer_config::ConnectionLimits;
 use infer_sandbox::RequestMemory;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
-use super::lease::{Connection, Lease, Standing, UnderWay};
-
-/// Requests that an HTTP/2 client may cancel, or leave without a body, beyond the number that were
-/// answered. A client that resets streams as fast as it opens them exceeds this at once.
-const WASTED: u32 = 64;
-
-/// Bytes that an HTTP/2 client may send between two signs of progress: pings, settings and window
-/// updates cost the server time without being requests.
-const UNPRODUCTIVE: usize = 1 << 20;
-
-/// Time for which a connection must have been quiet before its seat can be given to a new one, if
-/// it has shown a key or is sending a response.
-const QUIET: Duration = Duration::from_secs(1);
+use super::lease::{Connection, InFlight, Lease, LeaseState};
+use crate::limits::{MAX_UNPRODUCTIVE_BYTES, MAX_WASTED_REQUESTS, MIN_QUIET};
 
 /// The state of one connection.
 pub(super) struct Activity {
@@ -47,15 +36,15 @@ struct State {
     /// Time of the first byte of the next head.
     head: Option<Instant>,
     /// True once a whole head has arrived.
-    asked: bool,
+    had_request: bool,
     /// Between two requests an HTTP/2 client sends more than heads: window updates, settings,
     /// pings.
     http2: bool,
     /// True if everything that the client has sent was read; otherwise its silence may be the
     /// server's own delay.
-    is_heard: bool,
+    is_read: bool,
     /// `None` once a request had a valid API key.
-    anonymous: Option<OfCrowd>,
+    anonymous: Option<CrowdMember>,
     answered: u32,
     wasted: u32,
     unproductive: usize,
@@ -67,7 +56,7 @@ struct State {
 
 /// Rank of a connection for eviction.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Worth {
+pub(super) struct Rank {
     /// True if a request had a valid API key.
     pub(super) is_authenticated: bool,
     /// Number of anonymous connections of its address, if it is anonymous.
@@ -82,22 +71,22 @@ pub(super) struct Crowd(Arc<AtomicUsize>);
 
 /// One of them, counted until it is dropped.
 #[derive(Debug)]
-struct OfCrowd(Crowd);
+struct CrowdMember(Crowd);
 
 impl Crowd {
-    fn join(&self) -> OfCrowd {
+    fn join(&self) -> CrowdMember {
         self.0.fetch_add(1, Ordering::Relaxed);
-        OfCrowd(self.clone())
+        CrowdMember(self.clone())
     }
 }
 
-impl OfCrowd {
+impl CrowdMember {
     fn size(&self) -> usize {
         self.0.0.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for OfCrowd {
+impl Drop for CrowdMember {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -112,9 +101,9 @@ impl Activity {
             idle: now,
             progress: now,
             head: None,
-            asked: false,
+            had_request: false,
             http2: false,
-            is_heard: false,
+            is_read: false,
             anonymous: Some(crowd.join()),
             answered: 0,
             wasted: 0,
@@ -136,8 +125,8 @@ impl Activity {
     }
 
     /// Records that all bytes received so far were read.
-    pub(super) fn heard(&self) {
-        self.state().is_heard = true;
+    pub(super) fn mark_read(&self) {
+        self.state().is_read = true;
     }
 
     /// Counts `bytes` received.
@@ -151,8 +140,8 @@ impl Activity {
             state.head.get_or_insert_with(Instant::now);
         }
         state.unproductive = state.unproductive.saturating_add(bytes);
-        if (state.http2 || !state.asked) && state.unproductive > UNPRODUCTIVE {
-            return Err("the client sends control frames without end");
+        if (state.http2 || !state.had_request) && state.unproductive > MAX_UNPRODUCTIVE_BYTES {
+            return Err("too many control frames");
         }
         Ok(())
     }
@@ -178,23 +167,23 @@ impl Activity {
         }
     }
 
-    /// Waits for the turn of a request: of several requests that a connection sends at once, each
-    /// yields to the other connections before the next.
+    /// Waits until the request may start: of several concurrent requests of a connection, each yields
+    /// to the other connections before the next.
     pub(super) async fn turn(&self) {
         let _turn = self.turn.acquire().await;
         tokio::task::yield_now().await;
     }
 
-    /// Begins a request; `has_come` if its head is the whole request.
-    pub(super) fn begin(self: &Arc<Self>, http2: bool, has_come: bool) -> UnderWay {
-        let lease = Lease::new(self.clone(), self.memory().reservation(), http2, has_come);
+    /// Begins a request; `is_complete` if its head is the whole request.
+    pub(super) fn begin(self: &Arc<Self>, http2: bool, is_complete: bool) -> InFlight {
+        let lease = Lease::new(self.clone(), self.memory().share(), http2, is_complete);
         let mut state = self.state();
         state.head = None;
-        state.asked = true;
+        state.had_request = true;
         state.http2 = http2;
         state.unproductive = 0;
         state.leases.push(lease.clone());
-        UnderWay::new(lease)
+        InFlight::new(lease)
     }
 
     /// The lease of the newest request.
@@ -222,20 +211,20 @@ impl Activity {
             // A request in progress may finish. A request that had arrived unread before the
             // eviction has a short time to become one.
             let may_finish = |evicted| {
-                let is_late = now.saturating_duration_since(evicted) >= QUIET;
-                state.leases.iter().any(|lease| lease.is_working() || !is_late && !lease.is_answering())
+                let is_late = now.saturating_duration_since(evicted) >= MIN_QUIET;
+                state.leases.iter().any(|lease| lease.is_working() || !is_late && !lease.is_responding())
             };
             if state.evicted.is_some_and(|evicted| !may_finish(evicted)) {
-                return Err("its place went to another");
+                return Err("evicted for another connection");
             }
             if state.is_wasteful() {
-                return Err("most requests were cancelled, or came without their bodies");
+                return Err("most requests were cancelled, or had incomplete bodies");
             }
             (state.leases.clone(), state.due(limits))
         };
         if leases.is_empty() {
             return match closes {
-                Some(due) if due <= now => Err("no request in time"),
+                Some(due) if due <= now => Err("timeout before a request"),
                 due => Ok(due),
             };
         }
@@ -243,20 +232,20 @@ impl Activity {
         let mut expired = None;
         for lease in &leases {
             match lease.check(limits.send_time, now) {
-                Standing::Until(due) => next = [next, due].into_iter().flatten().min(),
-                Standing::Expired(why) => {
-                    expired = Some(why);
+                LeaseState::Until(due) => next = [next, due].into_iter().flatten().min(),
+                LeaseState::Expired(reason) => {
+                    expired = Some(reason);
                     if !lease.expire() {
-                        return Err("an answer was not taken, and nothing else can end it");
+                        return Err("the client has not read a response whose stream cannot be reset");
                     }
                 }
             }
         }
-        if let Some(why) = expired {
+        if let Some(reason) = expired {
             let state = self.state();
-            let stands = now.saturating_duration_since(state.progress) >= limits.send_time;
-            if !state.http2 || stands && !state.leases.iter().any(Lease::is_working) {
-                return Err(why);
+            let is_stalled = now.saturating_duration_since(state.progress) >= limits.send_time;
+            if !state.http2 || is_stalled && !state.leases.iter().any(Lease::is_working) {
+                return Err(reason);
             }
         }
         Ok(next)
@@ -283,17 +272,17 @@ impl Activity {
 
     /// Rank for eviction. `None` if the connection must stay: it was not read yet, it has a request
     /// in progress, or it is in use and was recently active.
-    pub(super) fn worth(&self, now: Instant) -> Option<Worth> {
+    pub(super) fn rank(&self, now: Instant) -> Option<Rank> {
         let state = self.state();
-        if !state.is_heard || state.leases.iter().any(Lease::is_working) {
+        if !state.is_read || state.leases.iter().any(Lease::is_working) {
             return None;
         }
         let is_authenticated = state.anonymous.is_none();
-        let crowd = state.anonymous.as_ref().map_or(0, OfCrowd::size);
+        let crowd = state.anonymous.as_ref().map_or(0, CrowdMember::size);
         let since = state.idle.max(state.progress);
-        let in_use = is_authenticated || state.leases.iter().any(Lease::is_answering);
-        let is_quiet = now.saturating_duration_since(since) >= QUIET;
-        (!in_use || is_quiet).then_some(Worth { is_authenticated, crowd, since })
+        let in_use = is_authenticated || state.leases.iter().any(Lease::is_responding);
+        let is_quiet = now.saturating_duration_since(since) >= MIN_QUIET;
+        (!in_use || is_quiet).then_some(Rank { is_authenticated, crowd, since })
     }
 
     pub(super) fn is_evicted(&self) -> bool {
@@ -340,14 +329,14 @@ impl Connection for Activity {
 impl State {
     /// True if the server's work was wasted more often than not.
     fn is_wasteful(&self) -> bool {
-        self.http2 && self.wasted > WASTED.saturating_add(self.answered)
+        self.http2 && self.wasted > MAX_WASTED_REQUESTS.saturating_add(self.answered)
     }
 
     /// The time at which the connection exceeds its idle or head limit, unless the client sends
     /// more.
     fn due(&self, limits: &ConnectionLimits) -> Option<Instant> {
         let head = self.head.filter(|_| !self.http2).map(|began| began + limits.header_time);
-        match (self.leases.is_empty(), self.asked) {
+        match (self.leases.is_empty(), self.had_request) {
             (true, false) => Some(self.idle + limits.header_time),
             (true, true) => {
                 let idle = self.idle + limits.idle_time;

@@ -8,7 +8,6 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -16,10 +15,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-/// Maximum bytes of an unread body that are discarded, and maximum time by which that delays the
-/// response.
-const DISCARDED: u64 = 64 << 10;
-const DISCARDING: Duration = Duration::from_millis(2);
+use crate::limits::{DISCARD_TIMEOUT, MAX_DISCARDED_BYTES};
 
 /// Slot that receives an unread body.
 #[derive(Clone, Default)]
@@ -41,7 +37,7 @@ impl Remains {
     /// status 100 does not get it, so it need not send a body that will not be used.
     pub(super) async fn discard(self, waits: bool) -> bool {
         let Some(mut body) = self.slot().take() else { return true };
-        if waits || body.size_hint().lower() > DISCARDED {
+        if waits || body.size_hint().lower() > MAX_DISCARDED_BYTES {
             return false;
         }
         let mut length = 0;
@@ -52,12 +48,12 @@ impl Remains {
                     Some(Ok(frame)) => length += frame.data_ref().map_or(0, |data| data.len() as u64),
                     Some(Err(_)) => return false,
                 }
-                if length > DISCARDED {
+                if length > MAX_DISCARDED_BYTES {
                     return false;
                 }
             }
         };
-        timeout(DISCARDING, all).await.unwrap_or(false)
+        timeout(DISCARD_TIMEOUT, all).await.unwrap_or(false)
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Incoming>> {

@@ -20,35 +20,22 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::activity::Activity;
-use super::answer::Answer;
 use super::body::Remains;
 use super::listeners::Incoming;
 use super::peer::Peer;
+use super::response::ResponseBody;
 use super::seats::Seat;
 use super::stream::Watched;
 use super::streams::Streams;
 use crate::error::ApiError;
+use crate::limits::{
+    CONNECTION_WINDOW_BYTES, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_STREAMS, PING_TIMEOUT,
+    SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+};
 use crate::service::Service;
 
-/// Maximum concurrent streams of one HTTP/2 connection.
-const STREAMS: u32 = 32;
-
-/// HTTP/2 receive windows, per stream and per connection.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 512 << 10;
-
-/// Send buffer of an HTTP/2 stream.
-const SEND_BUFFER: usize = 64 << 10;
-
-/// Interval of HTTP/2 keep-alive pings while requests are in flight, and timeout of the reply.
-const PING: Duration = Duration::from_secs(20);
-const PONG: Duration = Duration::from_secs(10);
-
-/// Limits on HTTP/2 streams that a client resets before they are accepted, and on streams that are
-/// reset for protocol errors of the client. Beyond them the connection is closed.
-const RESETS: usize = 20;
-const ERROR_RESETS: usize = 128;
-
+/// Interval of HTTP/2 keep-alive pings while requests are in flight.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// HTTP/1.1 and HTTP/2, detected by the first bytes of a client.
 fn protocol(limits: &ConnectionLimits, activity: &Arc<Activity>) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(Streams(activity.clone()));
@@ -57,15 +44,15 @@ fn protocol(limits: &ConnectionLimits, activity: &Arc<Activity>) -> auto::Builde
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(ERROR_RESETS)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PONG);
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
     builder
 }
 
@@ -89,45 +76,45 @@ impl Connection {
         yield_now().await;
         let mut handshake = pin!(timeout(self.limits.header_time, incoming.handshake()));
         let handshake = poll_fn(|context| {
-            let shaken = handshake.as_mut().poll(context);
-            if shaken.is_pending() {
-                activity.heard();
+            let outcome = handshake.as_mut().poll(context);
+            if outcome.is_pending() {
+                activity.mark_read();
             }
-            shaken
+            outcome
         });
         let handshake = tokio::select! {
             handshake = handshake => handshake,
-            () = activity.closing() => return debug!(peer = ?self.peer, "closed: its place went to another"),
+            () = activity.closing() => return debug!(peer = ?self.peer, "closed: evicted for another connection"),
         };
         let io = match handshake {
             Ok(Ok(io)) => io,
-            Ok(Err(error)) => return debug!(peer = ?self.peer, "no handshake: {error}"),
-            Err(_) => return debug!(peer = ?self.peer, "no handshake in time"),
+            Ok(Err(error)) => return debug!(peer = ?self.peer, "handshake failed: {error}"),
+            Err(_) => return debug!(peer = ?self.peer, "handshake timed out"),
         };
         let stream = Watched::new(io, activity.clone(), self.limits.send_time);
-        let answering = Answering {
+        let requests = Requests {
             service: self.service,
             admin: self.admin,
             peer: self.peer,
             activity: activity.clone(),
         };
         let protocol = protocol(&self.limits, &activity);
-        let mut http = pin!(protocol.serve_connection(TokioIo::new(stream), answering));
+        let mut http = pin!(protocol.serve_connection(TokioIo::new(stream), requests));
         // Deadlines change during the connection; they are checked several times per shortest
         // limit.
         let limits = &self.limits;
-        let look = limits.header_time.min(limits.idle_time).min(limits.send_time) / 4;
+        let interval = limits.header_time.min(limits.idle_time).min(limits.send_time) / 4;
         let mut draining = false;
         loop {
             let now = Instant::now();
             let due = match activity.sweep(limits, now) {
                 Ok(due) => due,
-                Err(why) => {
-                    debug!(peer = ?self.peer, "closed: {why}");
+                Err(reason) => {
+                    debug!(peer = ?self.peer, "closed: {reason}");
                     break;
                 }
             };
-            let next = due.map_or(now + look, |due| due.min(now + look));
+            let next = due.map_or(now + interval, |due| due.min(now + interval));
             if activity.is_evicted() && !draining {
                 draining = true;
                 http.as_mut().graceful_shutdown();
@@ -160,30 +147,30 @@ impl Connection {
 
 /// The routes, with the client's address, and with activity tracking. Each request uses the router
 /// that is live when its head has arrived, to its end.
-struct Answering {
+struct Requests {
     service: Arc<Service>,
     admin: bool,
     peer: Peer,
     activity: Arc<Activity>,
 }
 
-impl hyper::service::Service<Request<IncomingBody>> for Answering {
-    type Response = hyper::Response<Answer>;
+impl hyper::service::Service<Request<IncomingBody>> for Requests {
+    type Response = hyper::Response<ResponseBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<IncomingBody>) -> Self::Future {
         let http2 = request.version() == Version::HTTP_2;
-        let under_way = self.activity.begin(http2, request.body().is_end_stream());
+        let in_flight = self.activity.begin(http2, request.body().is_end_stream());
         request.extensions_mut().insert(self.peer);
-        request.extensions_mut().insert(under_way.lease().clone());
+        request.extensions_mut().insert(in_flight.lease().clone());
         let waits = request.headers().contains_key(header::EXPECT);
         let remains = Remains::default();
         let router = TowerToHyperService::new(self.service.router(self.admin));
         let activity = self.activity.clone();
         Box::pin(async move {
             activity.turn().await;
-            let answer = router.call(request.map(|body| remains.lend(body)));
+            let response = router.call(request.map(|body| remains.lend(body)));
             // A reload waits until the old router is dropped, so do not keep it while the response
             // is written.
             drop(router);
@@ -192,19 +179,19 @@ impl hyper::service::Service<Request<IncomingBody>> for Answering {
                 // nothing could request more and more of them.
                 activity.writable().await;
             }
-            let mut answer = answer.await?;
+            let mut response = response.await?;
             if !http2 && !remains.discard(waits).await {
-                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            let (head, body) = answer.into_parts();
-            let under_way = match under_way.answer(body) {
+            let (head, body) = response.into_parts();
+            let in_flight = match in_flight.respond(body) {
                 Ok(body) => return Ok(hyper::Response::from_parts(head, body)),
-                Err(under_way) => under_way,
+                Err(in_flight) => in_flight,
             };
             let (mut busy, body) = ApiError::busy().into_response().into_parts();
             let close = head.headers.get(header::CONNECTION).cloned();
             busy.headers.extend(close.map(|close| (header::CONNECTION, close)));
-            let Ok(body) = under_way.answer(body) else { unreachable!("a short answer is always sent") };
+            let Ok(body) = in_flight.respond(body) else { unreachable!("a short response is always sent") };
             Ok(hyper::Response::from_parts(busy, body))
         })
     }

@@ -14,15 +14,10 @@ use infer_sandbox::Reservation;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-/// Bytes of a response that the client must read in each `send_ms` once the deadline has passed.
-const PER_SEND_TIME: u64 = 1 << 20;
+use crate::limits::{MIN_BYTES_PER_SEND_TIME, MIN_PROGRESS_BYTES, SMALL_RESPONSE_BYTES};
 
 /// Memory of a response beside its body: its head and the state of its stream.
 const HEAD_BYTES: usize = 1 << 10;
-
-/// A response of at most this length is sent even if the request memory is exhausted: the error
-/// response would not be smaller.
-const SMALL: u64 = 4 << 10;
 
 /// The connection of a request, as seen by its leases.
 pub(super) trait Connection: Send + Sync {
@@ -35,9 +30,6 @@ pub(super) trait Connection: Send + Sync {
     /// Removes `lease`, whose request has ended.
     fn end(&self, lease: &Lease, answered: bool, expired: bool);
 }
-
-/// Bytes that a client must send or read to make progress.
-pub(super) const PROGRESS: usize = 4_096;
 
 /// The resources of one request. Clones share the lease.
 #[derive(Clone)]
@@ -60,7 +52,7 @@ enum Phase {
     /// The server computes the response.
     Working,
     /// The client reads the response.
-    Answering,
+    Responding,
 }
 
 pub(super) struct State {
@@ -73,11 +65,11 @@ pub(super) struct State {
     /// Memory of the bytes that the client has not read.
     unsent: Reservation,
     /// Number of those bytes that hyper has.
-    pub(super) waiting: usize,
-    /// Time since which hyper has bytes of which the client has read less than [`PROGRESS`].
+    pub(super) unread: usize,
+    /// Time since which hyper has bytes of which the client has read less than [`MIN_PROGRESS_BYTES`].
     pub(super) stalled: Option<Instant>,
     /// Bytes read since then, and in total.
-    pub(super) taken: usize,
+    pub(super) read: usize,
     sent: u64,
     /// Bytes of the request's body since the last progress.
     received: usize,
@@ -85,12 +77,12 @@ pub(super) struct State {
     ended: Option<bool>,
     is_wasted: bool,
     pub(super) is_expired: bool,
-    /// Waits for `waiting` to become 0.
+    /// Waits for `unread` to become 0.
     pub(super) waker: Option<Waker>,
 }
 
 /// State of a lease.
-pub(super) enum Standing {
+pub(super) enum LeaseState {
     /// Valid until this time, unless something changes.
     Until(Option<Instant>),
     /// Due, with the reason.
@@ -99,7 +91,7 @@ pub(super) enum Standing {
 
 /// The request memory is exhausted.
 #[derive(Debug, thiserror::Error)]
-#[error("the memory that requests may hold together is used up")]
+#[error("the request memory budget is exhausted")]
 pub struct NoMemory;
 
 impl Lease {
@@ -107,17 +99,17 @@ impl Lease {
         connection: Arc<dyn Connection>,
         unsent: Reservation,
         http2: bool,
-        has_come: bool,
+        is_complete: bool,
     ) -> Self {
         let state = State {
-            phase: if has_come { Phase::Working } else { Phase::Arriving },
+            phase: if is_complete { Phase::Working } else { Phase::Arriving },
             deadline: None,
             work: None,
             is_done: false,
             unsent,
-            waiting: 0,
+            unread: 0,
             stalled: None,
-            taken: 0,
+            read: 0,
             sent: 0,
             received: 0,
             ended: None,
@@ -142,7 +134,7 @@ impl Lease {
     pub fn receive(&self, bytes: usize) {
         let mut state = self.state();
         state.received += bytes;
-        if state.received >= PROGRESS {
+        if state.received >= MIN_PROGRESS_BYTES {
             state.received = 0;
             drop(state);
             self.0.connection.progress(Instant::now());
@@ -156,7 +148,7 @@ impl Lease {
 
     /// Records that the request's body did not arrive, or broke off: its response does not count as
     /// useful work.
-    pub fn waste(&self) {
+    pub fn mark_wasted(&self) {
         self.state().is_wasted = true;
     }
 
@@ -183,13 +175,13 @@ impl Lease {
     /// # Errors
     ///
     /// If the response is too large for the remaining memory.
-    pub(super) fn answer(&self, length: Option<u64>) -> Result<(), NoMemory> {
+    pub(super) fn respond(&self, length: Option<u64>) -> Result<(), NoMemory> {
         let mut state = self.state();
-        state.phase = Phase::Answering;
+        state.phase = Phase::Responding;
         let length = length.unwrap_or(0);
         let bytes = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(HEAD_BYTES);
         match state.unsent.grow(bytes) {
-            Err(_) if length > SMALL => Err(NoMemory),
+            Err(_) if length > SMALL_RESPONSE_BYTES => Err(NoMemory),
             _ => Ok(()),
         }
     }
@@ -204,27 +196,27 @@ impl Lease {
     }
 
     /// Records that the client has read `bytes`, or that they were dropped.
-    pub(super) fn leave(&self, bytes: usize, are_taken: bool) {
+    pub(super) fn written(&self, bytes: usize, are_read: bool) {
         let mut state = self.state();
-        state.waiting = state.waiting.saturating_sub(bytes);
+        state.unread = state.unread.saturating_sub(bytes);
         state.unsent.shrink(bytes);
-        let has_all = state.waiting == 0;
+        let all_read = state.unread == 0;
         let mut progress = None;
-        if are_taken {
-            state.taken += bytes;
+        if are_read {
+            state.read += bytes;
             state.sent += bytes as u64;
-            if has_all || state.taken >= PROGRESS {
+            if all_read || state.read >= MIN_PROGRESS_BYTES {
                 progress = Some(Instant::now());
-                state.taken = 0;
+                state.read = 0;
             }
         }
-        if has_all {
+        if all_read {
             state.stalled = None;
         } else if progress.is_some() {
             state.stalled = progress;
         }
-        let waker = if has_all { state.waker.take() } else { None };
-        let ended = state.ended.filter(|_| has_all);
+        let waker = if all_read { state.waker.take() } else { None };
+        let ended = state.ended.filter(|_| all_read);
         let is_expired = state.is_expired;
         drop(state);
         if let Some(now) = progress {
@@ -243,7 +235,7 @@ impl Lease {
         let mut state = self.state();
         let answered = answered && !state.is_wasted;
         state.ended = Some(answered);
-        let (work, is_over, is_expired) = (state.work.take(), state.waiting == 0, state.is_expired);
+        let (work, is_over, is_expired) = (state.work.take(), state.unread == 0, state.is_expired);
         drop(state);
         drop(work);
         if is_over {
@@ -253,16 +245,16 @@ impl Lease {
 
     /// Returns the state of the lease; at the deadline it releases the resources of the
     /// computation.
-    pub(super) fn check(&self, send_time: Duration, now: Instant) -> Standing {
+    pub(super) fn check(&self, send_time: Duration, now: Instant) -> LeaseState {
         let mut state = self.state();
         let stalls = state.stalled.map(|since| since + send_time);
-        let rounds = u32::try_from(1 + state.sent / PER_SEND_TIME).unwrap_or(u32::MAX);
+        let rounds = u32::try_from(1 + state.sent / MIN_BYTES_PER_SEND_TIME).unwrap_or(u32::MAX);
         let ends = state.deadline.map(|deadline| deadline + send_time.saturating_mul(rounds));
         if stalls.is_some_and(|due| due <= now) {
-            return Standing::Expired("the client does not take its answer");
+            return LeaseState::Expired("the client does not read its response");
         }
         if ends.is_some_and(|due| due <= now) {
-            return Standing::Expired("an answer was not taken in its time");
+            return LeaseState::Expired("the client has not read its response in time");
         }
         let mut work = None;
         let mut lapses = state.deadline.filter(|_| state.work.is_some());
@@ -271,7 +263,7 @@ impl Lease {
         }
         drop(state);
         drop(work);
-        Standing::Until([stalls, ends, lapses].into_iter().flatten().min())
+        LeaseState::Until([stalls, ends, lapses].into_iter().flatten().min())
     }
 
     /// Expires the lease. False if its stream cannot be reset, so that only closing the connection
@@ -279,22 +271,22 @@ impl Lease {
     pub(super) fn expire(&self) -> bool {
         let mut state = self.state();
         state.is_expired = true;
-        let (work, waker, in_reach) = (state.work.take(), state.waker.take(), state.ended.is_none());
+        let (work, waker, can_reset) = (state.work.take(), state.waker.take(), state.ended.is_none());
         drop(state);
         drop(work);
         self.0.expired.notify_one();
         if let Some(waker) = waker {
             waker.wake();
         }
-        in_reach
+        can_reset
     }
 
     pub(super) fn is_working(&self) -> bool {
         self.state().phase == Phase::Working
     }
 
-    pub(super) fn is_answering(&self) -> bool {
-        self.state().phase == Phase::Answering
+    pub(super) fn is_responding(&self) -> bool {
+        self.state().phase == Phase::Responding
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -316,14 +308,14 @@ impl Lease {
 }
 
 /// A request in flight, from its head to the end of its response body.
-pub(super) struct UnderWay {
+pub(super) struct InFlight {
     pub(super) lease: Lease,
-    pub(super) answered: bool,
+    pub(super) is_answered: bool,
 }
 
-impl UnderWay {
+impl InFlight {
     pub(super) fn new(lease: Lease) -> Self {
-        UnderWay { lease, answered: false }
+        InFlight { lease, is_answered: false }
     }
 
     pub(super) fn lease(&self) -> &Lease {
@@ -331,8 +323,8 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.lease.end(self.answered);
+        self.lease.end(self.is_answered);
     }
 }

@@ -175,27 +175,25 @@ impl Incoming {
     }
 
     /// Rejects the connection with a response, without blocking, and closes it.
-    pub(super) fn turn_away(self, why: NoSeat) {
+    pub(super) fn reject(self, limit: NoSeat) {
         let (Stream::Tcp(stream), None) = (&self.stream, &self.tls) else { return };
-        let message = match why {
-            NoSeat::All => {
-                "the server has as many connections as it takes (`connections`); try again after a second"
-            }
+        let message = match limit {
+            NoSeat::All => "connection limit of the server reached (`connections`); try again after a second",
             NoSeat::Ip => {
-                "this address has as many connections as it may (`connections_per_ip`); close some, or use them again"
+                "connection limit of this address reached (`connections_per_ip`); close or reuse connections"
             }
         };
         let body = format!(
             r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":"too_many_connections"}}}}"#
         );
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 1\r\n\
              connection: close\r\n\r\n{body}",
             body.len()
         );
         // Read the bytes that have arrived, otherwise the system resets the connection and the
         // response is lost. Later bytes are not waited for.
-        let _ = stream.try_write(answer.as_bytes());
+        let _ = stream.try_write(response.as_bytes());
         let mut bytes = [0; 4_096];
         for _ in 0..16 {
             if !matches!(stream.try_read(&mut bytes), Ok(read) if read > 0) {

@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use super::activity::{Activity, Crowd};
 use super::peer::Peer;
-use crate::rates::counted;
+use crate::rates::client_address;
 
 /// Divisor: 1/64 of the open connections are selected for eviction at a time.
-const LOSING_PART: usize = 64;
+const EVICTION_SHARE: usize = 64;
 
 /// The open connections.
 #[derive(Clone)]
 pub(super) struct Seats {
-    most: usize,
-    most_per_ip: usize,
+    max: usize,
+    max_per_ip: usize,
     memory: RequestMemory,
     /// Locked as a connection begins and ends, by the front's thread.
     taken: Arc<Mutex<Taken>>,
@@ -31,7 +31,7 @@ struct Taken {
     open: HashMap<u64, Open>,
     /// Candidates for eviction, the next one last, and the times since which they had been quiet.
     /// They are cached because ranking all connections is slow.
-    losing: Vec<(u64, Instant)>,
+    eviction_order: Vec<(u64, Instant)>,
     /// At most one entry per connection.
     by_ip: HashMap<IpAddr, Address>,
 }
@@ -58,13 +58,15 @@ pub(super) struct Seat {
 /// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoSeat {
+    /// The limit on all connections.
     All,
+    /// The limit on the connections of one address.
     Ip,
 }
 
 impl Seats {
-    pub(super) fn new(most: usize, most_per_ip: usize, memory: RequestMemory) -> Self {
-        Seats { most, most_per_ip, memory, taken: Arc::default() }
+    pub(super) fn new(max: usize, max_per_ip: usize, memory: RequestMemory) -> Self {
+        Seats { max, max_per_ip, memory, taken: Arc::default() }
     }
 
     /// Takes a seat for a connection from `peer`. If the total limit or the limit of the address is
@@ -76,18 +78,18 @@ impl Seats {
     ///
     /// If no connection, or none of the address, can be evicted.
     pub(super) fn take(&self, peer: Peer) -> Result<Seat, NoSeat> {
-        let ip = peer.ip().map(counted);
+        let ip = peer.ip().map(client_address);
         let mut taken = self.taken();
         let of_ip = ip.and_then(|ip| taken.by_ip.get(&ip)).map_or(0, |address| address.open);
         let now = Instant::now();
-        let given_up = if of_ip >= self.most_per_ip {
+        let evicted = if of_ip >= self.max_per_ip {
             Some(taken.order(|open| open.ip == ip, now).first().ok_or(NoSeat::Ip)?.0)
-        } else if taken.open.len() >= self.most {
-            Some(taken.least(now).ok_or(NoSeat::All)?)
+        } else if taken.open.len() >= self.max {
+            Some(taken.next_eviction(now).ok_or(NoSeat::All)?)
         } else {
             None
         };
-        if let Some(open) = given_up.and_then(|id| taken.remove(id)) {
+        if let Some(open) = evicted.and_then(|id| taken.remove(id)) {
             open.activity.evict();
         }
         let mut crowd = Crowd::default();
@@ -111,25 +113,25 @@ impl Seats {
 
 impl Taken {
     /// The connection to evict next.
-    fn least(&mut self, now: Instant) -> Option<u64> {
-        while let Some((id, since)) = self.losing.pop() {
+    fn next_eviction(&mut self, now: Instant) -> Option<u64> {
+        while let Some((id, since)) = self.eviction_order.pop() {
             // A connection that has been active since then may rank higher now.
-            let worth = self.open.get(&id).and_then(|open| open.activity.worth(now));
-            if worth.is_some_and(|worth| worth.since == since) {
+            let rank = self.open.get(&id).and_then(|open| open.activity.rank(now));
+            if rank.is_some_and(|rank| rank.since == since) {
                 return Some(id);
             }
         }
-        self.losing = self.order(|_| true, now);
-        self.losing.truncate(self.open.len().div_ceil(LOSING_PART));
-        self.losing.reverse();
-        self.losing.pop().map(|(id, _)| id)
+        self.eviction_order = self.order(|_| true, now);
+        self.eviction_order.truncate(self.open.len().div_ceil(EVICTION_SHARE));
+        self.eviction_order.reverse();
+        self.eviction_order.pop().map(|(id, _)| id)
     }
 
-    /// The connections that `may` be evicted, in the order of `losing`.
+    /// The connections that `may` be evicted, in the order of eviction.
     fn order(&self, may: impl Fn(&Open) -> bool, now: Instant) -> Vec<(u64, Instant)> {
         let order = |(id, open): (&u64, &Open)| {
-            let worth = open.activity.worth(now)?;
-            Some((worth.is_authenticated, Reverse(worth.crowd), worth.since, *id))
+            let rank = open.activity.rank(now)?;
+            Some((rank.is_authenticated, Reverse(rank.crowd), rank.since, *id))
         };
         let mut order: Vec<_> = self.open.iter().filter(|(_, open)| may(open)).filter_map(order).collect();
         order.sort_unstable();
@@ -171,14 +173,14 @@ mod tests {
         Peer::Ip(text.parse().unwrap())
     }
 
-    fn seats(most: usize, most_per_ip: usize) -> Seats {
-        Seats::new(most, most_per_ip, RequestMemory::default())
+    fn seats(max: usize, max_per_ip: usize) -> Seats {
+        Seats::new(max, max_per_ip, RequestMemory::default())
     }
 
     /// Takes a seat whose connection has been read.
     fn take(seats: &Seats, ip: &str) -> Seat {
         let seat = seats.take(peer(ip)).unwrap();
-        seat.activity().heard();
+        seat.activity().mark_read();
         seat
     }
 
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn seats_are_bounded_in_all_and_by_address_and_come_back() {
+    fn seats_are_limited_and_released() {
         let seats = seats(3, 2);
         let first = take(&seats, "10.0.0.1");
         let second = take(&seats, "::ffff:10.0.0.1");
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn address_that_has_all_its_seats_gives_up_its_own() {
+    fn full_address_loses_its_own_seat() {
         let seats = seats(4, 2);
         let [other, first, second] = ["10.0.0.2", "10.0.0.1", "10.0.0.1"].map(|ip| take(&seats, ip));
         let third = take(&seats, "10.0.0.1");
@@ -216,31 +218,31 @@ mod tests {
     }
 
     #[test]
-    fn client_with_a_key_is_the_last_to_lose_its_seat() {
+    fn client_with_key_is_evicted_last() {
         let seats = seats(2, 2);
-        let [keyed, asked] = ["10.0.0.1", "10.0.0.2"].map(|ip| take(&seats, ip));
+        let [keyed, anonymous] = ["10.0.0.1", "10.0.0.2"].map(|ip| take(&seats, ip));
         let request = keyed.activity().begin(false, true);
         request.lease().authenticate();
         drop(request);
-        drop(asked.activity().begin(false, true));
+        drop(anonymous.activity().begin(false, true));
         let one = take(&seats, "10.0.0.4");
-        assert!(!is_open(&seats, &asked) && is_open(&seats, &keyed));
+        assert!(!is_open(&seats, &anonymous) && is_open(&seats, &keyed));
         let _work = one.activity().begin(false, true);
         // The one with a key was active a moment ago.
         assert_eq!(seats.take(peer("10.0.0.6")).err(), Some(NoSeat::All));
     }
 
     #[test]
-    fn connection_that_was_not_heard_yet_is_not_closed() {
+    fn unread_connection_is_not_evicted() {
         let seats = seats(1, 1);
         let first = seats.take(peer("10.0.0.1")).unwrap();
         assert_eq!(seats.take(peer("10.0.0.2")).err(), Some(NoSeat::All));
-        first.activity().heard();
+        first.activity().mark_read();
         assert!(seats.take(peer("10.0.0.2")).is_ok() && !is_open(&seats, &first));
     }
 
     #[test]
-    fn address_with_most_seats_loses_one_first() {
+    fn address_with_most_seats_is_evicted_first() {
         let seats = seats(5, 4);
         let [alone, first, second, third] =
             ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2"].map(|ip| take(&seats, ip));
@@ -249,7 +251,7 @@ mod tests {
         drop(first.activity().begin(false, true));
         let newcomer = take(&seats, "10.0.0.3");
         let last = take(&seats, "10.0.0.4");
-        assert!(!is_open(&seats, &second), "it has been quiet for longer than the one that asked");
+        assert!(!is_open(&seats, &second), "it has been quiet for longer than the one with a request");
         for seat in [&alone, &first, &third, &newcomer, &last] {
             assert!(is_open(&seats, seat));
         }

@@ -40,13 +40,13 @@ pub(super) async fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFil
         Some(found) if found.is_socket() => {
             if UnixStream::connect(within(&folder).join(&name)).await.is_ok() {
                 bail!(
-                    "cannot listen on `{shown}`: another server does; choose another `unix_socket` under [server]"
+                    "cannot listen on `{shown}`: another server uses it; choose another `unix_socket` under [server]"
                 );
             }
             folder.remove_file(&name).with_context(|| format!("cannot remove the stale socket `{shown}`"))?;
         }
         Some(_) => bail!(
-            "cannot listen on `{shown}`, which is there and is no socket; choose another `unix_socket` under [server]"
+            "cannot listen on `{shown}`: it exists and is not a socket; choose another `unix_socket` under [server]"
         ),
         None => {}
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn socket_is_made_through_no_link() {
+    async fn socket_is_not_created_through_symlink() {
         let scratch = tempfile::tempdir().unwrap();
         // Longer than the limit of a socket path.
         let parent = scratch.path().join("long".repeat(30));
@@ -101,8 +101,8 @@ mod tests {
         let mode = fs::metadata(&victim).unwrap().mode();
         let path = parent.join("s");
         symlink(&victim, &path).unwrap();
-        let told = format!("{:#}", bind(&path).await.err().unwrap());
-        assert!(told.contains("which is there and is no socket"), "{told}");
+        let error = format!("{:#}", bind(&path).await.err().unwrap());
+        assert!(error.contains("it exists and is not a socket"), "{error}");
         fs::remove_file(&path).unwrap();
         let (_listener, file) = bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);

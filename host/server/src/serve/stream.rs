@@ -11,12 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
-use super::lease::PROGRESS;
-
-/// Maximum time and bytes for which the server still reads after an early response: if the client's
-/// bytes stayed unread, the system would reset the connection, and the response could be lost.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1 << 20;
+use crate::limits::{LINGER_TIMEOUT, MAX_LINGER_BYTES, MIN_PROGRESS_BYTES};
 
 /// A bidirectional byte stream.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -31,7 +26,7 @@ pub(super) struct Watched {
     /// Timeout while the client does not read.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Bytes that it has read since.
-    taken: usize,
+    read: usize,
     /// Timeout after the stream has been shut down.
     lingering: Option<Pin<Box<Sleep>>>,
     lingered: usize,
@@ -39,7 +34,7 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(io: Box<dyn Io>, activity: Arc<Activity>, send_time: Duration) -> Self {
-        Watched { io, activity, send_time, stalled: None, taken: 0, lingering: None, lingered: 0 }
+        Watched { io, activity, send_time, stalled: None, read: 0, lingering: None, lingered: 0 }
     }
 
     /// Result of a write: `Pending` until the client exceeds the send time, then an error.
@@ -50,8 +45,8 @@ impl Watched {
     ) -> Poll<io::Result<usize>> {
         match write {
             Poll::Ready(Ok(bytes)) => {
-                self.taken = self.taken.saturating_add(bytes);
-                if self.taken >= PROGRESS && self.stalled.take().is_some() {
+                self.read = self.read.saturating_add(bytes);
+                if self.read >= MIN_PROGRESS_BYTES && self.stalled.take().is_some() {
                     self.activity.set_blocked(false);
                 }
                 Poll::Ready(Ok(bytes))
@@ -67,12 +62,12 @@ impl Watched {
     /// Ready with an error when the client has read too little in the send time.
     fn stall(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.stalled.is_none() {
-            self.taken = 0;
+            self.read = 0;
             self.activity.set_blocked(true);
         }
         let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.send_time)));
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its response")))
     }
 }
 
@@ -86,12 +81,12 @@ impl AsyncRead for Watched {
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         let bytes = buffer.filled().len() - before;
         if bytes > 0
-            && let Err(why) = self.activity.read(bytes)
+            && let Err(reason) = self.activity.read(bytes)
         {
-            return Poll::Ready(Err(io::Error::other(why)));
+            return Poll::Ready(Err(io::Error::other(reason)));
         }
         if read.is_pending() {
-            self.activity.heard();
+            self.activity.mark_read();
         }
         read
     }
@@ -149,11 +144,11 @@ impl AsyncWrite for Watched {
                     return Poll::Pending;
                 }
             }
-            let end = Instant::now() + LINGER;
+            let end = Instant::now() + LINGER_TIMEOUT;
             self.lingering = Some(Box::pin(tokio::time::sleep_until(end)));
         }
         let mut bytes = [0; 4_096];
-        while self.lingered < LINGER_BYTES {
+        while self.lingered < MAX_LINGER_BYTES {
             let mut buffer = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.io).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => break,

@@ -21,11 +21,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
 
-/// Interval at which the files are checked; certificates are renewed days before they expire.
-const LOOK: Duration = Duration::from_secs(2);
+use crate::limits::MAX_PEM_BYTES;
 
-/// Maximum length of a file: a chain of ten certificates has about 20 KB.
-const LONGEST: u64 = 1 << 20;
+/// Interval at which the files are checked; certificates are renewed days before they expire.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A certificate in use.
 pub struct Tls {
@@ -34,12 +33,12 @@ pub struct Tls {
     files: TlsFiles,
     provider: Arc<CryptoProvider>,
     /// Metadata of the files when they were last read.
-    seen: Mutex<[Option<Looks>; 2]>,
+    last_read: Mutex<[Option<Fingerprint>; 2]>,
 }
 
 /// Metadata that changes when a file is written or replaced: device, inode, size, and its change
 /// time in seconds and nanoseconds.
-type Looks = (u64, u64, u64, i64, i64);
+type Fingerprint = (u64, u64, u64, i64, i64);
 
 /// Read in each handshake, written at a reload. Neither blocks while it holds the lock.
 struct Current(RwLock<Arc<CertifiedKey>>);
@@ -64,15 +63,21 @@ impl Tls {
     /// If they cannot be read, or do not match.
     pub fn load(files: TlsFiles) -> anyhow::Result<Self> {
         let provider = Arc::new(default_provider());
-        let seen = looks(&files);
+        let last_read = fingerprints(&files);
         let current = Arc::new(Current(RwLock::new(Arc::new(read(&files, &provider)?))));
         let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .context("no version of TLS can be spoken")?
+            .context("no supported TLS version")?
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Tls { acceptor: Arc::new(config).into(), current, files, provider, seen: Mutex::new(seen) })
+        Ok(Tls {
+            acceptor: Arc::new(config).into(),
+            current,
+            files,
+            provider,
+            last_read: Mutex::new(last_read),
+        })
     }
 
     /// Reads the files again. Open connections keep their certificate.
@@ -81,7 +86,7 @@ impl Tls {
     ///
     /// As [`Tls::load`]; the certificate in use then stays.
     pub fn reload(&self) -> anyhow::Result<()> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = looks(&self.files);
+        *self.last_read.lock().unwrap_or_else(PoisonError::into_inner) = fingerprints(&self.files);
         let read = Arc::new(read(&self.files, &self.provider)?);
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(())
@@ -91,9 +96,9 @@ impl Tls {
     pub fn reload_and_log(&self) {
         match self.reload() {
             Ok(()) => {
-                info!(certificate = %self.files.certificate.display(), "the certificate was read again");
+                info!(certificate = %self.files.certificate.display(), "certificate reloaded");
             }
-            Err(error) => error!("the certificate in use is kept: {error:#}"),
+            Err(error) => error!("certificate not reloaded, the previous one stays in use: {error:#}"),
         }
     }
 
@@ -102,29 +107,29 @@ impl Tls {
     }
 
     fn has_changed(&self) -> bool {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != looks(&self.files)
+        *self.last_read.lock().unwrap_or_else(PoisonError::into_inner) != fingerprints(&self.files)
     }
 }
 
 /// Reloads whenever the files change, for as long as this is polled. The two files are rarely
 /// replaced at the same moment: a pair that does not match is logged, and read again when the
 /// second file has changed too.
-pub(super) async fn keep_fresh(tls: Arc<Tls>) {
+pub(super) async fn watch(tls: Arc<Tls>) {
     loop {
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
         let tls = tls.clone();
-        let look = move || {
+        let check = move || {
             if tls.has_changed() {
                 tls.reload_and_log();
             }
         };
-        if tokio::task::spawn_blocking(look).await.is_err() {
-            return error!("the certificate is not watched any more; send SIGHUP when it has changed");
+        if tokio::task::spawn_blocking(check).await.is_err() {
+            return error!("the certificate is no longer watched; send SIGHUP after a change");
         }
     }
 }
 
-fn looks(files: &TlsFiles) -> [Option<Looks>; 2] {
+fn fingerprints(files: &TlsFiles) -> [Option<Fingerprint>; 2] {
     [&files.certificate, &files.key].map(|path| {
         let found = fs::metadata(path).ok()?;
         Some((found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
@@ -138,19 +143,19 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> anyhow::Result<Certified
         .map_err(|error| anyhow!("`tls.certificate`: `{}` is damaged: {error}", certificate.display()))?;
     ensure!(
         !chain.is_empty(),
-        "`tls.certificate`: `{}` holds no certificate; expected PEM, which begins with `-----BEGIN CERTIFICATE-----`",
+        "`tls.certificate`: `{}` has no certificate; expected PEM, which begins with `-----BEGIN CERTIFICATE-----`",
         certificate.display()
     );
     // The parser's error is dropped, because it must not reveal the contents of the key file.
     let private = PrivateKeyDer::from_pem_slice(&read_file(key)?).map_err(|_| {
         anyhow!(
-            "`tls.key`: `{}` holds no private key; expected PEM, which begins with `-----BEGIN PRIVATE KEY-----`",
+            "`tls.key`: `{}` has no private key; expected PEM, which begins with `-----BEGIN PRIVATE KEY-----`",
             key.display()
         )
     })?;
     CertifiedKey::from_der(chain, private, provider).with_context(|| {
         format!(
-            "`tls.certificate` and `tls.key`: `{}` and `{}` cannot be used together; expected a certificate and its own key",
+            "`tls.certificate` and `tls.key`: `{}` and `{}` do not match; expected a certificate and its own key",
             certificate.display(),
             key.display()
         )
@@ -158,5 +163,5 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> anyhow::Result<Certified
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
-    files::read(path, LONGEST).with_context(|| format!("cannot read `{}`", path.display()))
+    files::read(path, MAX_PEM_BYTES).with_context(|| format!("cannot read `{}`", path.display()))
 }

@@ -9,7 +9,7 @@ use crate::routes::members;
 
 /// API form of the request and the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Chat,
     Completion,
 }
@@ -22,7 +22,7 @@ pub(super) fn at(name: &str, message: &str) -> ApiError {
 /// Parses the value of a member.
 pub(super) fn parse<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Result<T, String> {
     serde_json::from_str(value.get())
-        .map_err(|error| format!("is not what is expected: {}", members::plain(&error)))
+        .map_err(|error| format!("is invalid: {}", members::without_position(&error)))
 }
 
 pub(super) fn language(model: &Model) -> Result<&LanguageModel, ApiError> {

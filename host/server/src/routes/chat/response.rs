@@ -1,4 +1,4 @@
-//! Answers as OpenAI's objects, whole or in chunks.
+//! Answers as OpenAI's objects, in one object or in chunks.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -41,8 +41,8 @@ impl Head {
         }
     }
 
-    /// The whole answer.
-    pub(super) fn whole(&self, answer: Answer) -> Result<Whole, ApiError> {
+    /// The whole answer in one object.
+    pub(super) fn completion(&self, answer: Answer) -> Result<Completion, ApiError> {
         let Output::Text { text, finish, logprobs, .. } = answer.output else {
             return Err(ApiError::internal("internal"));
         };
@@ -54,7 +54,7 @@ impl Head {
             }
             Form::Completion => ("text_completion", Choice::Text { index, text, logprobs, finish_reason }),
         };
-        Ok(Whole {
+        Ok(Completion {
             id: self.id.clone(),
             object,
             created: self.created,
@@ -142,7 +142,7 @@ impl Head {
         self.logprobs.then(|| match self.form {
             Form::Chat => {
                 let token =
-                    |bytes: &[u8], logprob| Token { token: shown(bytes), logprob, bytes: bytes.to_vec() };
+                    |bytes: &[u8], logprob| Token { token: escaped(bytes), logprob, bytes: bytes.to_vec() };
                 let logprobs_of = |entry: &TokenLogprob| TokenLogprobs {
                     token: token(&entry.bytes, entry.logprob),
                     top_logprobs: entry.top.iter().map(|(bytes, logprob)| token(bytes, *logprob)).collect(),
@@ -154,12 +154,12 @@ impl Head {
                 let top = |entry: &TokenLogprob| {
                     let mut top = BTreeMap::new();
                     for (bytes, logprob) in &entry.top {
-                        top.entry(named(bytes)).or_insert(*logprob);
+                        top.entry(completion_token(bytes)).or_insert(*logprob);
                     }
                     top
                 };
                 Logprobs::Text {
-                    tokens: logprobs.iter().map(|entry| named(&entry.bytes)).collect(),
+                    tokens: logprobs.iter().map(|entry| completion_token(&entry.bytes)).collect(),
                     token_logprobs: logprobs.iter().map(|entry| entry.logprob).collect(),
                     top_logprobs: logprobs.iter().map(top).collect(),
                     text_offset: logprobs.iter().map(|entry| entry.start).collect(),
@@ -171,7 +171,7 @@ impl Head {
 
 /// A token in the format of OpenAI's chats: bytes that are not valid UTF-8 are escaped, `\xf0\x9f`.
 /// A replacement character would be the same for all of them.
-fn shown(bytes: &[u8]) -> String {
+fn escaped(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
@@ -181,15 +181,14 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// A token in the format of OpenAI's completions: `bytes:\xf0\x9f` if it is not valid UTF-8.
-fn named(bytes: &[u8]) -> String {
-    let shown = shown(bytes);
-    if std::str::from_utf8(bytes).is_ok() { shown } else { format!("bytes:{shown}") }
+fn completion_token(bytes: &[u8]) -> String {
+    let text = escaped(bytes);
+    if std::str::from_utf8(bytes).is_ok() { text } else { format!("bytes:{text}") }
 }
 
-/// A whole answer.
+/// An answer in one object.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Completion)]
-pub(super) struct Whole {
+pub(super) struct Completion {
     id: String,
     /// `chat.completion` or `text_completion`.
     object: &'static str,
@@ -344,7 +343,8 @@ mod tests {
 
     #[test]
     fn answer_without_tokens_has_empty_logprobs() {
-        let logprobs_of = |form, wanted| serde_json::to_value(head(form, wanted).logprobs(&[])).unwrap();
+        let logprobs_of =
+            |form, is_requested| serde_json::to_value(head(form, is_requested).logprobs(&[])).unwrap();
         assert_eq!(logprobs_of(Form::Chat, true), json!({ "content": [], "refusal": null }));
         let empty = json!({ "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [] });
         assert_eq!(logprobs_of(Form::Completion, true), empty);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_characters_stay_apart() {
+    fn incomplete_utf8_tokens_stay_distinct() {
         let (one, other) = (b"\xf0\x9f".to_vec(), b"\xe2\x80".to_vec());
         let top =
             vec![(one.clone(), -0.5), (other.clone(), -1.0), (b"a".to_vec(), -2.0), (b"a".to_vec(), -9.0)];

@@ -8,25 +8,25 @@ use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::body::Body;
 use super::form::Form;
-use super::request::Body;
-use super::response::Whole;
+use super::response::Completion;
 use crate::error::Envelope;
 use crate::routes::document::RouteDoc;
 
 /// The body of a chat.
-struct ChatRequest;
+struct ChatBody;
 
 /// The body of a completion.
-struct CompletionRequest;
+struct CompletionBody;
 
-impl PartialSchema for ChatRequest {
+impl PartialSchema for ChatBody {
     fn schema() -> RefOr<Schema> {
         body("messages", "prompt", Type::Boolean)
     }
 }
 
-impl ToSchema for ChatRequest {
+impl ToSchema for ChatBody {
     fn name() -> Cow<'static, str> {
         "ChatRequest".into()
     }
@@ -36,13 +36,13 @@ impl ToSchema for ChatRequest {
     }
 }
 
-impl PartialSchema for CompletionRequest {
+impl PartialSchema for CompletionBody {
     fn schema() -> RefOr<Schema> {
         body("prompt", "messages", Type::Integer)
     }
 }
 
-impl ToSchema for CompletionRequest {
+impl ToSchema for CompletionBody {
     fn name() -> Cow<'static, str> {
         "CompletionRequest".into()
     }
@@ -67,19 +67,18 @@ fn body(own: &str, other: &str, logprobs: Type) -> RefOr<Schema> {
 }
 
 /// The documentation of the route of `form`.
-pub(super) fn openapi(form: Form) -> RouteDoc {
-    let (doc, ok) = (RouteDoc::new, StatusCode::OK);
+pub(crate) fn openapi(form: Form) -> RouteDoc {
+    let (doc, ok) = (RouteDoc::new::<Envelope<'_>>, StatusCode::OK);
     let doc = match form {
-        Form::Chat => doc("The next turn of a chat").reads::<ChatRequest>(),
-        Form::Completion => doc("The continuation of a text").reads::<CompletionRequest>(),
+        Form::Chat => doc("Next turn of a chat").json_body::<ChatBody>(),
+        Form::Completion => doc("Continuation of a text").json_body::<CompletionBody>(),
     };
     let events = "with `stream`: server-sent events";
     let data = ObjectBuilder::new()
         .schema_type(Type::String)
-        .description(Some("a chunk of the answer in JSON, or `[DONE]`, which is the last"));
+        .description(Some("a chunk of the answer in JSON, or `[DONE]` at the end"));
     let event = ObjectBuilder::new().property("data", data).required("data");
-    doc.answers::<Whole>(ok, "the answer")
-        .answers_as(ok, "text/event-stream", events, event)
-        .admitted::<Envelope<'_>>()
-        .fails::<Envelope<'_>>(&[404])
+    doc.json_response::<Completion>(ok, "the answer")
+        .response(ok, "text/event-stream", events, event)
+        .errors(&[404])
 }

@@ -21,7 +21,7 @@ use crate::error::ApiError;
 
 /// Interval of keep-alive comments in a silent stream: proxies close a stream that is silent for a
 /// minute.
-const SILENCE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A comment of server-sent events, which every client ignores.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
@@ -33,7 +33,7 @@ const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 /// # Errors
 ///
 /// Errors before the first event, which still have their own status. Later errors, and all errors
-/// after [`SILENCE`], become the stream's last event.
+/// after [`KEEP_ALIVE_INTERVAL`], become the stream's last event.
 pub(super) async fn begin(
     model: Arc<Model>,
     mut session: Session,
@@ -48,34 +48,34 @@ pub(super) async fn begin(
     let (sender, receiver) = unbounded_channel();
     let unsent = Arc::new(Mutex::new(unsent));
     let events = Queue { sender, unsent: unsent.clone() };
-    let (begun, beginning) = oneshot::channel();
+    let (started, start) = oneshot::channel();
     let computing = async move {
         let language = super::form::language(&model)?;
         let answering = language.run(&mut session, request, Some(pieces), deadline);
         let answering = async { Ok::<_, Exhausted>(answering.await) };
-        let telling = async {
-            let mut begun = Some(begun);
+        let writing = async {
+            let mut started = Some(started);
             while let Some(piece) = written.recv().await {
-                if let Some(begun) = begun.take() {
+                if let Some(started) = started.take() {
                     if let Some(event) = head.first() {
-                        events.tell(&event)?;
+                        events.push(&event)?;
                     }
-                    let _ = begun.send(());
+                    let _ = started.send(());
                 }
-                events.tell(&head.piece(&piece.text, &piece.logprobs))?;
+                events.push(&head.piece(&piece.text, &piece.logprobs))?;
             }
-            Ok(begun)
+            Ok(started)
         };
         // If memory is exhausted, a client that reads slower than events are generated ends the
         // computation.
-        let Ok((answer, begun)) = tokio::try_join!(answering, telling) else {
+        let Ok((answer, started)) = tokio::try_join!(answering, writing) else {
             return Err(ApiError::busy());
         };
-        match (answer, begun) {
+        match (answer, started) {
             // Before the first event this is the response, afterwards the last event of the stream.
             (Err(error), _) => return Err(error.into()),
-            (Ok(answer), begun) => {
-                if begun.is_some()
+            (Ok(answer), started) => {
+                if started.is_some()
                     && let Some(event) = head.first()
                 {
                     events.end(&event);
@@ -95,12 +95,12 @@ pub(super) async fn begin(
     let mut task = Abort(tokio::spawn(computing));
     tokio::select! {
         biased;
-        Ok(()) = beginning => {}
+        Ok(()) = start => {}
         ended = &mut task.0 => ended.map_err(|_| ApiError::internal("internal"))??,
         // A long prompt is still in prefill.
-        () = sleep(SILENCE) => {}
+        () = sleep(KEEP_ALIVE_INTERVAL) => {}
     }
-    Ok(Body::new(Events::new(receiver, unsent, task, SILENCE)))
+    Ok(Body::new(Events::new(receiver, unsent, task, KEEP_ALIVE_INTERVAL)))
 }
 
 /// Events that the client has not read. They count as request memory until it does.
@@ -116,7 +116,7 @@ impl Queue {
     /// # Errors
     ///
     /// If the memory budget is exhausted.
-    fn tell(&self, event: &Value) -> Result<(), Exhausted> {
+    fn push(&self, event: &Value) -> Result<(), Exhausted> {
         let event = write(event);
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner).grow(event.len())?;
         // Sending fails only if the client has disconnected.
@@ -146,7 +146,7 @@ struct Events {
     unsent: Arc<Mutex<Reservation>>,
     task: Computing,
     /// True once the outcome of the task has been checked.
-    has_ended: bool,
+    is_finished: bool,
     silence: Duration,
     silent: Pin<Box<Sleep>>,
 }
@@ -160,7 +160,7 @@ impl Events {
         task: Computing,
         silence: Duration,
     ) -> Self {
-        Events { receiver, unsent, task, has_ended: false, silence, silent: Box::pin(sleep(silence)) }
+        Events { receiver, unsent, task, is_finished: false, silence, silent: Box::pin(sleep(silence)) }
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -168,11 +168,11 @@ impl Events {
             self.unsent.lock().unwrap_or_else(PoisonError::into_inner).shrink(event.len());
             return Poll::Ready(Some(event));
         }
-        if self.has_ended {
+        if self.is_finished {
             return Poll::Ready(None);
         }
         let ended = ready!(Pin::new(&mut self.task.0).poll(context));
-        self.has_ended = true;
+        self.is_finished = true;
         let ended = ended.unwrap_or_else(|_| Err(ApiError::internal("internal")));
         Poll::Ready(ended.err().map(|error| write(&failure(&error))))
     }
@@ -211,15 +211,15 @@ mod tests {
         events.frame().await.map(|frame| frame.unwrap().into_data().unwrap())
     }
 
-    fn nothing_held() -> Arc<Mutex<Reservation>> {
-        Arc::new(Mutex::new(infer_sandbox::RequestMemory::default().reservation()))
+    fn empty_reservation() -> Arc<Mutex<Reservation>> {
+        Arc::new(Mutex::new(infer_sandbox::RequestMemory::default().share()))
     }
 
     #[tokio::test]
     async fn silent_stream_sends_keep_alive_comments() {
         let (sender, receiver) = unbounded_channel();
         let task = Abort(tokio::spawn(async { Ok(()) }));
-        let mut events = Events::new(receiver, nothing_held(), task, Duration::from_millis(5));
+        let mut events = Events::new(receiver, empty_reservation(), task, Duration::from_millis(5));
         for _ in 0..3 {
             assert_eq!(next(&mut events).await.unwrap(), KEEP_ALIVE);
         }
@@ -238,7 +238,7 @@ mod tests {
             drop(sender);
             Err(ApiError::deadline())
         }));
-        let mut events = Events::new(receiver, nothing_held(), task, LONG);
+        let mut events = Events::new(receiver, empty_reservation(), task, LONG);
         let event = next(&mut events).await.unwrap();
         assert!(event.starts_with(b"data: {\"error\":"), "{event:?}");
         assert_eq!(next(&mut events).await, None);

@@ -9,13 +9,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::accepted::{accepted, is_empty};
 use super::form::{at, parse};
+use super::unsupported::{is_empty, unsupported};
 use crate::error::ApiError;
+use crate::limits::MAX_MESSAGES;
 use crate::routes::members;
-
-/// Maximum number of turns of a chat, which is the engine's limit as well.
-const MAX: usize = 1 << 10;
 
 const EXPECTED: &str =
     "expected a string, or an array of parts such as {\"type\": \"text\", \"text\": \"…\"}";
@@ -126,7 +124,7 @@ pub(super) fn read(turns: Turns<'_>) -> Result<Vec<Message>, ApiError> {
 
 fn message(path: &str, turn: &RawValue) -> Result<Message, ApiError> {
     let turn: Turn<'_> = members::read_at(path, turn)?;
-    turn.asks_no_more(path)?;
+    turn.check_unsupported(path)?;
     let is_assistant = turn.role == "assistant";
     let content = match (turn.content, turn.refusal) {
         (Some(value), _) => content(&format!("{path}.content"), value, is_assistant)?,
@@ -140,19 +138,20 @@ fn message(path: &str, turn: &RawValue) -> Result<Message, ApiError> {
 
 impl Turn<'_> {
     /// Rejects unsupported members unless their values are neutral.
-    fn asks_no_more(&self, path: &str) -> Result<(), ApiError> {
-        const CALLS: &str = "none: the models call no tools here; say in a turn's content what was called and what came of it";
-        const TEXT: &str = "none: the models read text alone";
+    fn check_unsupported(&self, path: &str) -> Result<(), ApiError> {
+        const CALLS: &str =
+            "none: the models call no tools; describe the call and its result in the content of a turn";
+        const TEXT: &str = "none: the models read only text";
         [
-            accepted("tool_calls", self.tool_calls, is_empty, CALLS),
-            accepted("function_call", self.function_call, is_empty, CALLS),
-            accepted("tool_call_id", self.tool_call_id, is_empty, CALLS),
-            accepted("audio", self.audio, is_empty, TEXT),
-            accepted("images", self.images, is_empty, TEXT),
-            accepted("prefix", self.prefix, is_empty, "false: the model begins a turn of its own"),
+            unsupported("tool_calls", self.tool_calls, is_empty, CALLS),
+            unsupported("function_call", self.function_call, is_empty, CALLS),
+            unsupported("tool_call_id", self.tool_call_id, is_empty, CALLS),
+            unsupported("audio", self.audio, is_empty, TEXT),
+            unsupported("images", self.images, is_empty, TEXT),
+            unsupported("prefix", self.prefix, is_empty, "false: the model begins a turn of its own"),
         ]
         .iter()
-        .try_for_each(|accepted| accepted.check(&format!("{path}.")))
+        .try_for_each(|member| member.check(&format!("{path}.")))
     }
 }
 
@@ -175,7 +174,7 @@ fn content(path: &str, value: &RawValue, is_assistant: bool) -> Result<String, A
                 let found = excerpt(other.unwrap_or_default(), QUOTE_BYTES);
                 return Err(at(
                     &path,
-                    &format!("has the type `{found}`, expected `text`: the models read text alone"),
+                    &format!("has the type `{found}`, expected `text`: the models read only text"),
                 ));
             }
         };
@@ -201,9 +200,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Turns<'a> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
                 let mut items = Vec::new();
                 while let Some(item) = array.next_element()? {
-                    if items.len() == MAX {
-                        return Err(A::Error::custom(format_args!("more than {MAX} items")));
-                    }
+                    MAX_MESSAGES.check_next(items.len()).map_err(A::Error::custom)?;
                     items.push(item);
                 }
                 Ok(items)
@@ -212,6 +209,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Turns<'a> {
         deserializer.deserialize_seq(Items).map(Turns)
     }
 }
+
 /// The text of a turn.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = TurnContent)]

@@ -6,8 +6,7 @@ use infer_engine::DType;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Maximum nesting of arrays: more axes than any tensor has.
-pub(super) const DEEPEST: usize = 16;
+use crate::limits::MAX_DEPTH;
 
 /// Parses exactly `elements` elements of `values` into little-endian bytes.
 ///
@@ -38,7 +37,7 @@ pub(super) fn read(dtype: DType, elements: usize, values: &RawValue) -> Result<V
             Ok(())
         }),
         DType::F16 | DType::BF16 => {
-            Err("JSON has no numbers of its datatype; send its bytes, with `binary_data_size`".to_owned())
+            Err("JSON cannot represent its datatype; send its bytes, with `binary_data_size`".to_owned())
         }
     }
 }
@@ -72,12 +71,12 @@ fn flat<T>(elements: usize, values: &RawValue, push: Push) -> Result<Vec<u8>, St
     let text = values.get();
     // A declared size reserves no memory: an element takes at least two bytes of JSON.
     let mut bytes = Vec::with_capacity(elements.min(text.len() / 2 + 1) * size_of::<T>());
-    let mut left = elements;
-    let level = Level { bytes: &mut bytes, left: &mut left, depth: 0, push };
+    let mut missing = elements;
+    let level = Level { bytes: &mut bytes, missing: &mut missing, depth: 0, push };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     level.deserialize(&mut deserializer).map_err(|error| format!("`data`: {error}"))?;
-    if left > 0 {
-        return Err(format!("`data` has {} elements, and its shape {elements}", elements - left));
+    if missing > 0 {
+        return Err(format!("`data` has {} elements, its shape {elements}", elements - missing));
     }
     Ok(bytes)
 }
@@ -86,7 +85,7 @@ fn flat<T>(elements: usize, values: &RawValue, push: Push) -> Result<Vec<u8>, St
 struct Level<'a> {
     bytes: &'a mut Vec<u8>,
     /// Number of elements still expected.
-    left: &'a mut usize,
+    missing: &'a mut usize,
     depth: usize,
     push: Push,
 }
@@ -96,7 +95,8 @@ impl Level<'_> {
         if self.depth == 0 {
             return Err(E::custom("expected an array"));
         }
-        *self.left = self.left.checked_sub(1).ok_or_else(|| E::custom("more elements than its shape has"))?;
+        *self.missing =
+            self.missing.checked_sub(1).ok_or_else(|| E::custom("more elements than its shape has"))?;
         (self.push)(number, self.bytes).map_err(|expected| E::custom(format!("expected {expected}")))
     }
 }
@@ -130,12 +130,10 @@ impl<'de> Visitor<'de> for Level<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        if self.depth == DEEPEST {
-            return Err(A::Error::custom(format!("more than {DEEPEST} arrays in each other")));
-        }
-        let Level { bytes, left, depth, push } = self;
+        MAX_DEPTH.check_next(self.depth).map_err(A::Error::custom)?;
+        let Level { bytes, missing, depth, push } = self;
         loop {
-            let inner = Level { bytes: &mut *bytes, left: &mut *left, depth: depth + 1, push };
+            let inner = Level { bytes: &mut *bytes, missing: &mut *missing, depth: depth + 1, push };
             if array.next_element_seed(inner)?.is_none() {
                 return Ok(());
             }
@@ -152,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn flat_and_nested_arrays_are_read_row_by_row() {
+    fn flat_and_nested_arrays_are_read_in_order() {
         let expected: Vec<u8> = [1_i32, 2, -3, 4].iter().flat_map(|value| value.to_le_bytes()).collect();
         for text in ["[1,2,-3,4]", "[[1,2],[-3,4]]", "[[[1],[2]],[[-3],[4]]]"] {
             assert_eq!(read_text(DType::I32, 4, text), Ok(expected.clone()), "{text}");
@@ -162,17 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_element_is_named() {
+    fn invalid_data_is_rejected_with_reason() {
         let deep = format!("{}1{}", "[".repeat(17), "]".repeat(17));
         let cases = [
-            (DType::I32, 3, "[1,2]", "`data` has 2 elements, and its shape 3"),
+            (DType::I32, 3, "[1,2]", "`data` has 2 elements, its shape 3"),
             (DType::I32, 1, "[1,2]", "more elements than its shape has"),
             (DType::I32, 1, "7", "expected an array"),
             (DType::I32, 1, "[1.5]", "expected an integer"),
             (DType::U8, 1, "[256]", "expected an integer of 0 to 255"),
             (DType::I64, 1, "[18446744073709551615]", "expected an integer of 64 bits"),
             (DType::F32, 1, "[null]", "expected numbers"),
-            (DType::F32, 1, &deep, "more than 16 arrays"),
+            (DType::F32, 1, &deep, "more than 16 nested arrays"),
             (DType::F16, 1, "[1]", "send its bytes"),
         ];
         for (dtype, elements, text, expected) in cases {

@@ -9,7 +9,7 @@ use super::datatypes::{VERSION, datatype};
 /// Name, versions and tensors of a model.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ModelMetadata)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     name: String,
     versions: [&'static str; 1],
     platform: &'static str,

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::data;
 use super::datatypes::DATATYPES;
 use crate::error::ApiError;
+use crate::limits::{Limit, MAX_AXES, MAX_INPUTS, MAX_OUTPUTS};
 use crate::routes::json::utf8;
 
 /// Header with the length of the JSON at the start of the body.
@@ -29,12 +30,12 @@ pub(super) struct Request {
     /// Tensors by input name.
     pub(super) inputs: Vec<(String, Tensor)>,
     /// The requested outputs, in order.
-    pub(super) wanted: Vec<Wanted>,
+    pub(super) outputs: Vec<RequestedOutput>,
 }
 
 /// A requested output.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct RequestedOutput {
     pub(super) name: String,
     /// True to send it as bytes after the JSON.
     pub(super) binary: bool,
@@ -50,7 +51,7 @@ pub(super) struct Body<'a> {
     #[serde(borrow, deserialize_with = "tensors")]
     inputs: Vec<Input<'a>>,
     /// The requested outputs; all of them if empty.
-    #[serde(default, deserialize_with = "wanted")]
+    #[serde(default, deserialize_with = "outputs")]
     #[schema(value_type = Option<Vec<Output>>)]
     outputs: Vec<Output>,
 }
@@ -90,36 +91,29 @@ struct Output {
     parameters: Option<Parameters>,
 }
 
-/// Maximum number of axes of a tensor, and of tensors in a request: more than any model has. A
-/// longer list is rejected while it is parsed, because an element of two bytes of JSON takes eight
-/// in memory.
-const MAX_AXES: usize = data::DEEPEST;
-const MAX_TENSORS: usize = 256;
-
 fn axes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
-    deserializer.deserialize_seq(Few { most: MAX_AXES, kind: "axes", read: PhantomData })
+    deserializer.deserialize_seq(List { limit: MAX_AXES, element: PhantomData })
 }
 
 fn tensors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Input<'de>>, D::Error> {
-    deserializer.deserialize_seq(Few { most: MAX_TENSORS, kind: "tensors", read: PhantomData })
+    deserializer.deserialize_seq(List { limit: MAX_INPUTS, element: PhantomData })
 }
 
-fn wanted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Output>, D::Error> {
-    deserializer.deserialize_any(Few { most: MAX_TENSORS, kind: "outputs", read: PhantomData })
+fn outputs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Output>, D::Error> {
+    deserializer.deserialize_any(List { limit: MAX_OUTPUTS, element: PhantomData })
 }
 
-/// Reads a list of at most `most` elements; null is an empty list, if allowed.
-struct Few<T> {
-    most: usize,
-    kind: &'static str,
-    read: PhantomData<T>,
+/// Reads a list within `limit`; null is an empty list, if allowed.
+struct List<T> {
+    limit: Limit,
+    element: PhantomData<T>,
 }
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of at most {} {}", self.most, self.kind)
+        f.write_str("an array")
     }
 
     fn visit_unit<E>(self) -> Result<Vec<T>, E> {
@@ -129,9 +123,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut read = Vec::new();
         while let Some(element) = list.next_element()? {
-            if read.len() == self.most {
-                return Err(A::Error::invalid_length(self.most + 1, &self));
-            }
+            self.limit.check_next(read.len()).map_err(A::Error::custom)?;
             read.push(element);
         }
         Ok(read)
@@ -139,7 +131,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
 }
 
 /// Parses the request in `body` for the model of `card`. The model itself validates names and
-/// shapes. The memory of the tensors is charged to `held`.
+/// shapes. The memory of the tensors is charged to `reservation`.
 ///
 /// # Errors
 ///
@@ -148,12 +140,13 @@ pub(super) fn read(
     headers: &HeaderMap,
     body: &[u8],
     card: &Card,
-    held: &mut Reservation,
+    reservation: &mut Reservation,
 ) -> Result<Request, ApiError> {
     let length = json_length(headers, body.len())?;
     let (json, mut binary) = body.split_at(length);
-    let read: Body<'_> = serde_json::from_slice(utf8(json)?)
-        .map_err(|error| ApiError::invalid("", format_args!("the body is no inference request: {error}")))?;
+    let read: Body<'_> = serde_json::from_slice(utf8(json)?).map_err(|error| {
+        ApiError::invalid("", format_args!("the body is not an inference request: {error}"))
+    })?;
     let mut inputs = Vec::new();
     for (index, input) in read.inputs.into_iter().enumerate() {
         let at = format!("inputs[{index}]");
@@ -161,22 +154,22 @@ pub(super) fn read(
         let invalid =
             |message| ApiError::invalid(&at, format!("input `{}`: {message}", excerpt(&name, QUOTE_BYTES)));
         let bytes = input.bytes(binary.len()).map_err(invalid)?;
-        held.grow(bytes).map_err(|_| ApiError::busy())?;
+        reservation.grow(bytes).map_err(|_| ApiError::busy())?;
         let tensor = input.tensor(&mut binary).map_err(invalid)?;
         inputs.push((name, tensor));
     }
     if !binary.is_empty() {
-        let message = format!("{} bytes are left behind the tensors; expected none", binary.len());
+        let message = format!("{} bytes follow the last tensor; expected none", binary.len());
         return Err(ApiError::invalid("", message));
     }
     let all_binary = read.parameters.and_then(|parameters| parameters.binary_data_output).unwrap_or(false);
-    let wanted = if read.outputs.is_empty() {
-        let wanted = |name: &String| Wanted { name: name.clone(), binary: all_binary };
-        card.outputs.iter().map(|output| wanted(&output.name)).collect()
+    let outputs = if read.outputs.is_empty() {
+        let requested = |name: &String| RequestedOutput { name: name.clone(), binary: all_binary };
+        card.outputs.iter().map(|output| requested(&output.name)).collect()
     } else {
-        chosen(read.outputs, card, all_binary)?
+        requested(read.outputs, card, all_binary)?
     };
-    Ok(Request { id: read.id, inputs, wanted })
+    Ok(Request { id: read.id, inputs, outputs })
 }
 
 fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, ApiError> {
@@ -189,40 +182,44 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, ApiError> {
     })
 }
 
-fn chosen(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<Wanted>, ApiError> {
-    let mut wanted: Vec<Wanted> = Vec::new();
+/// Checks the requested `outputs` against the card.
+fn requested(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<RequestedOutput>, ApiError> {
+    let mut requested: Vec<RequestedOutput> = Vec::new();
     for (index, output) in outputs.into_iter().enumerate() {
         let at = || format!("outputs[{index}]");
         let name = excerpt(&output.name, QUOTE_BYTES).into_owned();
         let parameters = output.parameters.unwrap_or_default();
         if parameters.classification.is_some_and(|classes| classes > 0) {
             let message = format!(
-                "output `{name}`: `classification` is not served; POST /classify, or rank the scores"
+                "output `{name}`: `classification` is not supported; use POST /classify, or rank the scores"
             );
             return Err(ApiError::invalid(at(), message));
         }
         if !card.outputs.iter().any(|known| known.name == output.name) {
             let known: Vec<_> = card.outputs.iter().map(|output| output.name.as_str()).collect();
-            let message = format!("there is no output `{name}`; expected one of `{}`", known.join("`, `"));
+            let message = format!("unknown output `{name}`; expected one of `{}`", known.join("`, `"));
             return Err(ApiError::invalid(at(), message));
         }
-        if wanted.iter().any(|other| other.name == output.name) {
-            return Err(ApiError::invalid(at(), format!("output `{name}` is asked for twice")));
+        if requested.iter().any(|other| other.name == output.name) {
+            return Err(ApiError::invalid(at(), format!("output `{name}` is requested twice")));
         }
-        wanted.push(Wanted { name: output.name, binary: parameters.binary_data.unwrap_or(all_binary) });
+        requested.push(RequestedOutput {
+            name: output.name,
+            binary: parameters.binary_data.unwrap_or(all_binary),
+        });
     }
-    Ok(wanted)
+    Ok(requested)
 }
 
 impl Input<'_> {
-    /// Maximum memory of its elements: their own bytes, out of the `behind` bytes that follow the
+    /// Maximum memory of its elements: their own bytes, out of the `binary` bytes that follow the
     /// JSON, or eight bytes for each two of JSON.
-    fn bytes(&self, behind: usize) -> Result<usize, String> {
+    fn bytes(&self, binary: usize) -> Result<usize, String> {
         let Some(values) = self.data else {
             let size = self.parameters.as_ref().and_then(|parameters| parameters.binary_data_size);
             return match size.unwrap_or(0) {
                 // A declared size alone reserves no memory.
-                size if size > behind => Err(too_few(size, behind)),
+                size if size > binary => Err(too_few(size, binary)),
                 size => Ok(size),
             };
         };
@@ -249,16 +246,16 @@ impl Input<'_> {
             }
             (None, Some(values)) => json(*dtype, &self.shape, values)?,
             (Some(_), Some(_)) => {
-                return Err("it has both `data` and `binary_data_size`; expected one".into());
+                return Err("has both `data` and `binary_data_size`; expected one".into());
             }
-            (None, None) => return Err("it has neither `data` nor `binary_data_size`".into()),
+            (None, None) => return Err("has neither `data` nor `binary_data_size`; expected one".into()),
         };
         Tensor::new(*dtype, self.shape, bytes).map_err(|error| error.to_string())
     }
 }
 
 fn too_few(size: usize, found: usize) -> String {
-    format!("`binary_data_size` is {size}, and {found} bytes are there")
+    format!("`binary_data_size` is {size}, but only {found} bytes follow")
 }
 
 fn json(dtype: DType, shape: &[usize], values: &RawValue) -> Result<Vec<u8>, String> {
@@ -276,14 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn declared_sizes_reserve_nothing() {
+    fn declared_size_reserves_no_memory() {
         let sized = |size: &str| {
             let parameters = format!(r#"{{"binary_data_size": {size}}}"#);
             format!(r#"{{"name": "x", "shape": [9], "datatype": "FP32", "parameters": {parameters}}}"#)
         };
         assert_eq!(input(&sized("36")).bytes(36), Ok(36));
         for size in ["37", "18446744073709551615"] {
-            let expected = format!("`binary_data_size` is {size}, and 36 bytes are there");
+            let expected = format!("`binary_data_size` is {size}, but only 36 bytes follow");
             assert_eq!(input(&sized(size)).bytes(36), Err(expected));
         }
         let json = r#"{"name": "x", "shape": [9000000000], "datatype": "FP32", "data": [1, 2]}"#;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::datatypes::{VERSION, datatype};
-use super::request::{JSON_LENGTH, Wanted};
+use super::request::{JSON_LENGTH, RequestedOutput};
 use crate::error::ApiError;
 
 /// The outputs of a model.
@@ -18,13 +18,12 @@ pub(super) struct Body<'a> {
     model_version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    parameters: Answering<'a>,
+    parameters: AnsweringModel<'a>,
     outputs: Vec<Output<'a>>,
 }
 
 #[derive(Serialize, ToSchema)]
-#[schema(as = AnsweringModel)]
-struct Answering<'a> {
+struct AnsweringModel<'a> {
     /// SHA-256 of the model's file, in hexadecimal.
     hash: &'a str,
 }
@@ -36,7 +35,7 @@ struct Output<'a> {
     datatype: &'static str,
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Behind>,
+    parameters: Option<BinarySize>,
     /// In row-major order; null for NaN and infinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Option<f64>>>)]
@@ -45,7 +44,7 @@ struct Output<'a> {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = BytesBehind)]
-struct Behind {
+struct BinarySize {
     /// Number of its bytes after the JSON.
     binary_data_size: usize,
 }
@@ -63,13 +62,13 @@ enum Elements {
 
 /// Maximum memory for writing the response, in bytes. JSON numbers are up to six times as long as
 /// their elements, in a buffer that doubles; binary outputs take two copies.
-pub(super) fn bytes(wanted: &[Wanted], reply: &Reply) -> usize {
-    let of = |wanted: &Wanted| {
-        let found = reply.outputs.iter().find(|(name, _)| *name == wanted.name);
-        let factor = if wanted.binary { 2 } else { 12 };
+pub(super) fn bytes(requested: &[RequestedOutput], reply: &Reply) -> usize {
+    let of = |output: &RequestedOutput| {
+        let found = reply.outputs.iter().find(|(name, _)| *name == output.name);
+        let factor = if output.binary { 2 } else { 12 };
         found.map_or(0, |(_, tensor)| tensor.data().len().saturating_mul(factor))
     };
-    wanted.iter().fold(0, |sum, wanted| sum.saturating_add(of(wanted)))
+    requested.iter().fold(0, |sum, output| sum.saturating_add(of(output)))
 }
 
 /// Writes the response with the requested outputs.
@@ -80,21 +79,21 @@ pub(super) fn bytes(wanted: &[Wanted], reply: &Reply) -> usize {
 pub(super) fn write(
     model: &Model,
     id: Option<String>,
-    wanted: &[Wanted],
+    requested: &[RequestedOutput],
     reply: &Reply,
 ) -> Result<Response, ApiError> {
     let mut outputs = Vec::new();
-    let mut behind = Vec::new();
-    for (index, wanted) in wanted.iter().enumerate() {
-        let found = reply.outputs.iter().find(|(name, _)| *name == wanted.name);
+    let mut binary = Vec::new();
+    for (index, output) in requested.iter().enumerate() {
+        let found = reply.outputs.iter().find(|(name, _)| *name == output.name);
         let (name, tensor) = found.ok_or_else(|| ApiError::internal("model_failed"))?;
-        let data = if wanted.binary {
-            behind.extend_from_slice(tensor.data());
+        let data = if output.binary {
+            binary.extend_from_slice(tensor.data());
             None
         } else {
             let elements = elements(tensor).map_err(|_| {
                 let message = format!(
-                    "output `{name}` has elements that JSON has no numbers for; ask for it with `binary_data`"
+                    "output `{name}` has a datatype that JSON cannot represent; request it with `binary_data`"
                 );
                 ApiError::invalid(format!("outputs[{index}]"), message)
             })?;
@@ -104,19 +103,19 @@ pub(super) fn write(
             name,
             datatype: datatype(tensor.dtype()),
             shape: tensor.shape(),
-            parameters: wanted.binary.then(|| Behind { binary_data_size: tensor.data().len() }),
+            parameters: output.binary.then(|| BinarySize { binary_data_size: tensor.data().len() }),
             data,
         });
     }
-    let parameters = Answering { hash: model.hash() };
-    let is_binary = wanted.iter().any(|wanted| wanted.binary);
+    let parameters = AnsweringModel { hash: model.hash() };
+    let is_binary = requested.iter().any(|output| output.binary);
     let body = Body { model_name: model.name(), model_version: VERSION, id, parameters, outputs };
     let mut bytes = serde_json::to_vec(&body).map_err(|_| ApiError::internal("internal"))?;
     if !is_binary {
         return Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response());
     }
     let length = bytes.len().to_string();
-    bytes.extend(behind);
+    bytes.extend(binary);
     let kind = (header::CONTENT_TYPE.as_str(), "application/octet-stream".to_owned());
     Ok(([kind, (JSON_LENGTH, length)], bytes).into_response())
 }

@@ -14,7 +14,7 @@ pub enum Action {
 }
 
 impl Action {
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Action::Allow => "allow",
             Action::Review => "review",

@@ -37,16 +37,16 @@ pub(crate) struct Moderators {
 }
 
 impl Moderators {
-    /// Collects the moderators of `app` that have a route; the others are reachable from the
+    /// Collects the moderators of `registry` that have a route; the others are reachable from the
     /// command line only.
-    pub(crate) fn new(app: &Registry) -> Self {
-        let served: BTreeMap<_, _> = app
+    pub(crate) fn new(registry: &App) -> Self {
+        let served: BTreeMap<_, _> = registry
             .components
             .iter()
-            .filter(|(_, policy)| policy.component.world() == World::Moderator && policy.route.is_some())
-            .map(|(name, policy)| (name.clone(), policy.clone()))
+            .filter(|(_, loaded)| loaded.component.world() == World::Moderator && loaded.route.is_some())
+            .map(|(name, loaded)| (name.clone(), loaded.clone()))
             .collect();
-        let mounted = served.values().find(|policy| policy.route.as_deref() == Some(DEFAULT_ROUTE));
+        let mounted = served.values().find(|loaded| loaded.route.as_deref() == Some(DEFAULT_ROUTE));
         let default = mounted.or_else(|| served.values().next().filter(|_| served.len() == 1)).cloned();
         let mut by_name = served.clone();
         for name in OPENAI_MODELS {
@@ -54,12 +54,14 @@ impl Moderators {
                 by_name.entry(name.to_owned()).or_insert_with(|| default.clone());
             }
         }
-        for (alias, component) in &app.config.server.aliases {
+        for (alias, component) in &registry.config.server.aliases {
             match served.get(component) {
-                Some(policy) => {
-                    by_name.insert(alias.clone(), policy.clone());
+                Some(loaded) => {
+                    by_name.insert(alias.clone(), loaded.clone());
                 }
-                None => warn!(alias, component, "an alias of what is no moderator with a route; ignored"),
+                None => {
+                    warn!(alias, component, "alias ignored: its component is not a moderator with a route")
+                }
             }
         }
         Moderators { by_name, default }
@@ -78,7 +80,7 @@ impl Choice {
     /// 404 for an unknown name, and for a missing name if there is no default.
     pub(crate) fn component(&self, model: Option<&str>) -> Result<&Arc<LoadedComponent>, ApiError> {
         let moderators = match self {
-            Choice::One(policy) => return Ok(policy),
+            Choice::One(loaded) => return Ok(loaded),
             Choice::Named(moderators) => moderators,
         };
         let found = match model {

@@ -9,10 +9,8 @@ use serde::de::MapAccess;
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
+use crate::limits::MAX_THRESHOLDS;
 use crate::routes::json::{Any, Read, Seed, Shallow};
-
-/// Maximum number of thresholds in one request: several times the number of categories.
-const MAX_THRESHOLDS: usize = 64;
 
 /// Options of a moderation request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,7 +53,7 @@ impl<'de> Read<'de> for Reader {
 
     fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let mut extensions = Extensions::default();
-        let mut wrong = None;
+        let mut first_error = None;
         while let Some(key) = object.next_key::<Cow<'_, str>>()? {
             // A null member counts as absent.
             let member = match &*key {
@@ -78,16 +76,16 @@ impl<'de> Read<'de> for Reader {
                     }
                     let path = format!("infer.{}", excerpt(&key, QUOTE_BYTES));
                     let message = format!(
-                        "`{path}` is not known; expected `deadline_ms`, `on_timeout`, `thresholds` and `explain`"
+                        "unknown member `{path}`; expected `deadline_ms`, `on_timeout`, `thresholds` or `explain`"
                     );
                     Err(ApiError::invalid(path, message))
                 }
             };
             if let Err(error) = member {
-                wrong.get_or_insert(error);
+                first_error.get_or_insert(error);
             }
         }
-        Ok(wrong.map_or(Ok(extensions), Err))
+        Ok(first_error.map_or(Ok(extensions), Err))
     }
 }
 
@@ -100,7 +98,7 @@ impl Shallow<'_> {
                 Ok(())
             }
             Shallow::Number(ms) => {
-                let message = format!("`infer.deadline_ms` is {ms}, expected whole milliseconds from 1 on");
+                let message = format!("`infer.deadline_ms` is {ms}, expected whole milliseconds, at least 1");
                 Err(ApiError::invalid("infer.deadline_ms", message))
             }
             other => Err(expected("infer.deadline_ms", "a number of milliseconds", &other)),
@@ -134,29 +132,30 @@ impl<'de> Read<'de> for Thresholds {
 
     fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let mut thresholds = BTreeMap::new();
-        let mut wrong = None;
+        let mut first_error = None;
         while let Some(category) = object.next_key::<Cow<'_, str>>()? {
             let value = object.next_value_seed(Seed(Any))?;
+            if let Err(exceeded) = MAX_THRESHOLDS.check_next(thresholds.len()) {
+                let message = format!("`infer.thresholds` has {exceeded}");
+                first_error.get_or_insert(ApiError::invalid("infer.thresholds", message));
+                continue;
+            }
             let path = || format!("infer.thresholds.{}", excerpt(&category, QUOTE_BYTES));
             match value {
-                _ if thresholds.len() == MAX_THRESHOLDS => {
-                    let message = format!("`infer.thresholds` holds more than {MAX_THRESHOLDS} categories");
-                    wrong.get_or_insert(ApiError::invalid("infer.thresholds", message));
-                }
                 Shallow::Number(value) if (0.0..=1.0).contains(&value) => {
                     thresholds.insert(category.into_owned(), value as f32);
                 }
                 Shallow::Number(value) => {
                     let message = format!("`{}` is {value}, expected 0 to 1", path());
-                    wrong.get_or_insert(ApiError::invalid(path(), message));
+                    first_error.get_or_insert(ApiError::invalid(path(), message));
                 }
                 Shallow::Null => {}
                 other => {
-                    wrong.get_or_insert(expected(&path(), "a number from 0 to 1", &other));
+                    first_error.get_or_insert(expected(&path(), "a number from 0 to 1", &other));
                 }
             }
         }
-        Ok(wrong.map_or(Ok(thresholds), Err))
+        Ok(first_error.map_or(Ok(thresholds), Err))
     }
 }
 
@@ -170,7 +169,7 @@ mod tests {
     use crate::routes::json;
 
     #[test]
-    fn members_are_read_and_what_is_wrong_is_named() {
+    fn options_are_parsed_and_invalid_ones_named() {
         let text =
             r#"{"deadline_ms": 20, "on_timeout": "review", "thresholds": {"hate": 0.5}, "explain": true}"#;
         let read = json::read(text.as_bytes(), Reader).unwrap().unwrap();
@@ -194,7 +193,7 @@ mod tests {
             (r#"{"thresholds": {"hate": []}}"#, "is an array"),
             (r#"{"thresholds": 3}"#, "`infer.thresholds` is a number"),
             (r#"{"explain": 1}"#, "`infer.explain` is a number"),
-            (r#"{"explains": 1}"#, "`infer.explains` is not known"),
+            (r#"{"explains": 1}"#, "unknown member `infer.explains`"),
             ("7", "`infer` is a number"),
         ] {
             let error = format!("{:?}", json::read(text.as_bytes(), Reader).unwrap().unwrap_err());

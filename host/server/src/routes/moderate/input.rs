@@ -10,12 +10,13 @@ use serde_json::value::RawValue;
 
 use super::extensions::{self, Extensions, expected};
 use crate::error::ApiError;
+use crate::limits::Limit;
 use crate::routes::json;
 use crate::routes::json::{Any, Read, Seed, Shallow};
 
 /// A parsed moderation request.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct ModerationRequest {
     /// Name of the judging component, as the client sent it.
     pub(super) model: Option<String>,
     /// The inputs. An input is the parts of one piece of content.
@@ -28,9 +29,10 @@ pub(super) struct Ask {
 ///
 /// # Errors
 ///
-/// 400 with the path of the invalid member, 413 for more than `most` texts or parts.
-pub(super) fn parse(body: &[u8], most: usize) -> Result<Ask, ApiError> {
-    let Members { model, input, extensions } = json::read(body, Body { most })??;
+/// 400 with the path of the invalid member, 413 for more than `max_inputs` texts or parts.
+pub(super) fn parse(body: &[u8], max_inputs: usize) -> Result<ModerationRequest, ApiError> {
+    let limit = Limit::new(max_inputs, "items");
+    let Members { model, input, extensions } = json::read(body, Body { limit })??;
     let inputs = match input {
         Input::Missing => {
             Err(ApiError::invalid("input", "`input` is missing; expected a string or an array"))
@@ -39,9 +41,9 @@ pub(super) fn parse(body: &[u8], most: usize) -> Result<Ask, ApiError> {
         Input::Value(other) => {
             Err(expected("input", "a string, an array of strings or an array of parts", &other))
         }
-        Input::Items(items) => items.inputs(most),
+        Input::Items(items) => items.inputs(),
     }?;
-    Ok(Ask { model, inputs, extensions })
+    Ok(ModerationRequest { model, inputs, extensions })
 }
 
 /// The members of the body.
@@ -53,7 +55,7 @@ struct Members<'de> {
 
 /// Reads the whole body.
 struct Body {
-    most: usize,
+    limit: Limit,
 }
 
 enum Input<'de> {
@@ -72,24 +74,24 @@ impl<'de> Read<'de> for Body {
 
     fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let mut members = Members { model: None, input: Input::Missing, extensions: Extensions::default() };
-        let mut wrong = None;
+        let mut first_error = None;
         while let Some(key) = object.next_key::<Cow<'_, str>>()? {
             match &*key {
-                "input" => members.input = object.next_value_seed(Seed(Items::new(self.most)))?,
+                "input" => members.input = object.next_value_seed(Seed(Items::new(self.limit)))?,
                 "model" => {
                     let model = object.next_value_seed(Seed(Any))?;
                     match model {
                         Shallow::Text(name) => members.model = Some(name.into_owned()),
                         Shallow::Null => {}
                         other => {
-                            wrong.get_or_insert(expected("model", "a string", &other));
+                            first_error.get_or_insert(expected("model", "a string", &other));
                         }
                     }
                 }
                 "infer" => match object.next_value_seed(Seed(extensions::Reader))? {
                     Ok(extensions) => members.extensions = extensions,
                     Err(error) => {
-                        wrong.get_or_insert(error);
+                        first_error.get_or_insert(error);
                     }
                 },
                 _ => {
@@ -98,55 +100,54 @@ impl<'de> Read<'de> for Body {
                         continue;
                     }
                     let key = excerpt(&key, QUOTE_BYTES);
-                    let message = format!("`{key}` is not known; expected `input`, `model` and `infer`");
-                    wrong.get_or_insert(ApiError::invalid(&key, message));
+                    let message = format!("unknown member `{key}`; expected `input`, `model` or `infer`");
+                    first_error.get_or_insert(ApiError::invalid(&key, message));
                 }
             }
         }
-        Ok(wrong.map_or(Ok(members), Err))
+        Ok(first_error.map_or(Ok(members), Err))
     }
 }
 
-/// The valid items of `input`, at most `most`.
+/// The valid items of `input`, within the limit.
 struct Items {
-    most: usize,
+    limit: Limit,
     count: usize,
     parts: Vec<Part>,
     /// True if the items are texts; the first item decides.
-    texts: bool,
+    are_texts: bool,
     /// The first error; items after it are skipped.
-    wrong: Option<ApiError>,
+    first_error: Option<ApiError>,
 }
 
 impl Items {
-    fn new(most: usize) -> Self {
-        Items { most, count: 0, parts: Vec::new(), texts: false, wrong: None }
+    fn new(limit: Limit) -> Self {
+        Items { limit, count: 0, parts: Vec::new(), are_texts: false, first_error: None }
     }
 
-    fn inputs(self, most: usize) -> Result<Vec<Vec<Part>>, ApiError> {
-        let Items { count, parts, texts, wrong, .. } = self;
+    fn inputs(self) -> Result<Vec<Vec<Part>>, ApiError> {
+        let Items { limit, count, parts, are_texts, first_error } = self;
         if count == 0 {
             return Err(ApiError::invalid("input", "`input` is empty; expected at least one text or part"));
         }
-        if count > most {
-            let message = format!("`input` holds {count} items, expected at most {most}");
-            return Err(ApiError::too_large(message).at("input"));
-        }
-        if let Some(wrong) = wrong {
-            return Err(wrong);
+        limit.check("`input`", count).map_err(|exceeded| ApiError::too_large(exceeded).at("input"))?;
+        if let Some(first_error) = first_error {
+            return Err(first_error);
         }
         // Texts are judged separately, parts as one piece of content.
-        if texts { Ok(parts.into_iter().map(|text| vec![text]).collect()) } else { Ok(vec![parts]) }
+        if are_texts { Ok(parts.into_iter().map(|text| vec![text]).collect()) } else { Ok(vec![parts]) }
     }
 
     fn take(&mut self, path: &str, item: Item<'_>) -> Result<Part, ApiError> {
         if self.count == 0 {
-            self.texts = matches!(item, Item::Value(Shallow::Text(_)));
+            self.are_texts = matches!(item, Item::Value(Shallow::Text(_)));
         }
         match item {
-            Item::Value(Shallow::Text(text)) if self.texts => Ok(Part::Text(text.into_owned())),
-            Item::Value(other) if self.texts => Err(expected(path, "a string, like the first item", &other)),
-            Item::Part(_) if self.texts => {
+            Item::Value(Shallow::Text(text)) if self.are_texts => Ok(Part::Text(text.into_owned())),
+            Item::Value(other) if self.are_texts => {
+                Err(expected(path, "a string, like the first item", &other))
+            }
+            Item::Part(_) if self.are_texts => {
                 Err(expected(path, "a string, like the first item", &Shallow::Object))
             }
             Item::Part(part) => part.read(path),
@@ -164,7 +165,7 @@ impl<'de> Read<'de> for Items {
 
     fn array<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<Input<'de>, A::Error> {
         loop {
-            if self.wrong.is_some() || self.count >= self.most {
+            if self.first_error.is_some() || self.limit.check_next(self.count).is_err() {
                 if array.next_element::<IgnoredAny>()?.is_none() {
                     return Ok(Input::Items(self));
                 }
@@ -174,7 +175,7 @@ impl<'de> Read<'de> for Items {
                 };
                 match self.take(&format!("input[{}]", self.count), item) {
                     Ok(part) => self.parts.push(part),
-                    Err(error) => self.wrong = Some(error),
+                    Err(error) => self.first_error = Some(error),
                 }
             }
             self.count += 1;
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_member_is_named() {
+    fn invalid_member_is_named() {
         let cases = [
             ("", "", "not JSON"),
             ("[1]", "", "the body is an array"),
@@ -324,7 +325,7 @@ mod tests {
                 "damaged",
             ),
             (r#"{"input": [{"type": "image_url", "image_url": "x"}]}"#, "input[0].image_url.url", "missing"),
-            (r#"{"input": "a", "inputs": "b"}"#, "inputs", "not known"),
+            (r#"{"input": "a", "inputs": "b"}"#, "inputs", "unknown member"),
             (r#"{"input": "a", "model": 3}"#, "model", "is a number"),
             (r#"{"input": "a"} x"#, "", "not JSON"),
             (r#"{"input": [[[1]], "a"]}"#, "input[0]", "is an array"),
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_arrays_in_each_other_cost_no_stack() {
+    fn deep_nesting_uses_no_stack() {
         let deep = "[".repeat(100_000);
         for body in
             [deep.clone(), format!("{{\"input\": {deep}"), format!("{{\"input\": [{{\"type\": {deep}")]
@@ -353,16 +354,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wanted_is_counted_and_not_kept() {
+    fn surplus_items_are_counted_not_stored() {
         let many = format!("{{\"input\": [{}\"\"]}}", "\"\",".repeat(99_999));
         let message = format!("{:?}", parse(many.as_bytes(), 8).unwrap_err());
-        assert!(message.contains("holds 100000 items, expected at most 8"), "{message}");
+        assert!(message.contains("has 100000 items, expected at most 8"), "{message}");
         let key = format!("{{\"{}\": 1}}", "k".repeat(100_000));
         assert!(format!("{:?}", parse(key.as_bytes(), 8).unwrap_err()).len() < 1_000);
     }
 
     #[test]
-    fn more_items_than_allowed_are_too_large() {
+    fn too_many_items_are_413() {
         let error = parse(br#"{"input": ["a", "b", "c"]}"#, 2).unwrap_err();
         assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }

@@ -14,8 +14,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::action::{Action, CATEGORIES, Mode};
-use super::answers::Answer;
 use super::extensions::Extensions;
+use super::store::StoredResponse;
 use crate::error::ApiError;
 use crate::routes::timings::{Judges, Tokens};
 use crate::routes::{Timings, document, timings};
@@ -25,7 +25,7 @@ pub(super) const SCORE: HeaderName = HeaderName::from_static("x-infer-score");
 
 /// Content type of a response without a body. It is set so that responses can be distinguished by
 /// their type.
-pub(super) const NOTHING: &str = "text/plain";
+pub(super) const NO_BODY: &str = "text/plain";
 
 /// OpenAI's response, with additional members in `infer`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -91,10 +91,10 @@ pub struct Degraded {
 
 impl ModerateResponse {
     pub(super) fn new(
-        policy: &LoadedComponent,
+        loaded: &LoadedComponent,
         request: &infer_sandbox::Request,
         verdicts: &[(Verdict, Usage)],
-        began: Instant,
+        started: Instant,
     ) -> Self {
         let mut degraded = Vec::new();
         for (verdict, _) in verdicts {
@@ -106,15 +106,15 @@ impl ModerateResponse {
         }
         ModerateResponse {
             id: format!("modr-{}", request.id),
-            model: policy.component.name().to_owned(),
+            model: loaded.component.name().to_owned(),
             results: verdicts.iter().map(|(verdict, _)| Judgement::from(verdict)).collect(),
             infer: Facts {
-                judges: Judges::new(policy),
+                judges: Judges::new(loaded),
                 degraded,
                 late: Vec::new(),
                 explanations: Vec::new(),
                 tokens: timings::tokens(verdicts.iter().map(|(_, usage)| usage)),
-                timings: Timings::new(verdicts.iter().map(|(_, usage)| usage), began.elapsed()),
+                timings: Timings::new(verdicts.iter().map(|(_, usage)| usage), started.elapsed()),
             },
             action: Action::Allow,
             is_complete: true,
@@ -127,7 +127,7 @@ impl ModerateResponse {
     }
 
     /// Checks that each category with a threshold in the request exists.
-    pub(super) fn knows(&self, extensions: &Extensions) -> Result<(), ApiError> {
+    pub(super) fn check_thresholds(&self, extensions: &Extensions) -> Result<(), ApiError> {
         let known = |name: &String| self.results.iter().any(|result| result.categories.contains_key(name));
         let Some(unknown) = extensions.thresholds.keys().find(|name| !known(name)) else { return Ok(()) };
         let path = format!("infer.thresholds.{}", excerpt(unknown, QUOTE_BYTES));
@@ -135,30 +135,30 @@ impl ModerateResponse {
             self.results.iter().flat_map(|result| result.categories.keys()).take(64).collect();
         let names: BTreeSet<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
         let names = names.into_iter().collect::<Vec<_>>().join(", ");
-        Err(ApiError::invalid(path.as_str(), format!("`{path}` is no category; expected one of {names}")))
+        Err(ApiError::invalid(path.as_str(), format!("`{path}` is not a category; expected one of {names}")))
     }
 
-    pub(super) fn answer(&self, mode: Mode) -> Answer {
+    pub(super) fn render(&self, mode: Mode) -> StoredResponse {
         let status = match (mode, self.action) {
             (Mode::Gate, Action::Block) => StatusCode::FORBIDDEN,
             _ => StatusCode::OK,
         };
         let mut headers = HeaderMap::new();
-        headers.insert(ACTION, HeaderValue::from_static(self.action.word()));
+        headers.insert(ACTION, HeaderValue::from_static(self.action.as_str()));
         if let Ok(score) = HeaderValue::from_str(&format!("{:.4}", self.score())) {
             headers.insert(SCORE, score);
         }
         let (kind, body) = match mode {
-            Mode::Gate => (NOTHING, Bytes::new()),
+            Mode::Gate => (NO_BODY, Bytes::new()),
             // Strings, numbers and maps with string keys: serialization cannot fail.
             Mode::Full => (document::JSON, serde_json::to_vec(self).unwrap_or_default().into()),
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        Answer { status, headers, body }
+        StoredResponse { status, headers, body }
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for StoredResponse {
     fn into_response(self) -> Response {
         (self.status, self.headers, self.body).into_response()
     }
@@ -241,6 +241,6 @@ fn tier(tier: Tier) -> &'static str {
 }
 
 fn kinds(kinds: Kinds) -> Vec<&'static str> {
-    let named = [(Kinds::TEXT, "text"), (Kinds::IMAGE, "image")];
-    named.into_iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| name).collect()
+    let names = [(Kinds::TEXT, "text"), (Kinds::IMAGE, "image")];
+    names.into_iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| name).collect()
 }

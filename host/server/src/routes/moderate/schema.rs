@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 use utoipa::openapi::schema::Type;
 
-use super::response::{ACTION, ModerateResponse, NOTHING, SCORE};
+use super::response::{ACTION, ModerateResponse, NO_BODY, SCORE};
 use crate::error::Envelope;
 use crate::routes::document::RouteDoc;
 
@@ -78,32 +78,35 @@ enum OnTimeout {
     Allow,
 }
 
-/// Documentation of a moderator's route, or, if `named`, of the route shared by all moderators.
-pub(crate) fn openapi(named: bool) -> RouteDoc {
+/// Documentation of a moderator's route; if `is_shared`, of the route of all moderators.
+pub(crate) fn openapi(is_shared: bool) -> RouteDoc {
     let (ok, forbidden) = (StatusCode::OK, StatusCode::FORBIDDEN);
     let key = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
     let mode = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["full", "gate"]));
-    let nothing = || ObjectBuilder::new().schema_type(Type::String).max_length(Some(0));
-    let mut doc = RouteDoc::new("Judge texts and images")
-        .query("mode", "`gate` answers 200 or 403 without a body", mode)
-        .header("Idempotency-Key", "the same key with the same request gets the same answer", key)
-        .reads::<ModerationRequest>()
-        .answers::<ModerateResponse>(ok, "judged")
-        .answers_as(ok, NOTHING, "in the mode `gate`: not to be blocked", nothing())
-        .admitted::<Envelope<'_>>()
-        .fails::<Envelope<'_>>(&[403, 415, 422])
-        .answers_as(forbidden, NOTHING, "in the mode `gate`: to be blocked", nothing());
-    if named {
-        doc = doc.fails::<Envelope<'_>>(&[404]);
+    let empty = || ObjectBuilder::new().schema_type(Type::String).max_length(Some(0));
+    let mut doc = RouteDoc::new::<Envelope<'_>>("Moderation of texts and images")
+        .query_parameter("mode", "`gate`: status 200 or 403, without a body", mode)
+        .request_header(
+            "Idempotency-Key",
+            "a repeated key with the same request returns the stored response",
+            key,
+        )
+        .json_body::<ModerationRequest>()
+        .json_response::<ModerateResponse>(ok, "the results")
+        .response(ok, NO_BODY, "in the mode `gate`: do not block", empty())
+        .errors(&[403, 415, 422])
+        .response(forbidden, NO_BODY, "in the mode `gate`: block", empty());
+    if is_shared {
+        doc = doc.errors(&[404]);
     }
     for status in [ok, forbidden] {
         doc = doc
-            .tells(
+            .response_header(
                 status,
                 ACTION.as_str(),
-                "`allow`, `review` or `block`; not there where no content was judged",
+                "`allow`, `review` or `block`; absent if no content was judged",
             )
-            .tells(status, SCORE.as_str(), "the highest score of any category of any input");
+            .response_header(status, SCORE.as_str(), "highest score of any category of any input");
     }
     doc
 }
@@ -114,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_what_is_read() {
+    fn schema_accepts_what_parser_accepts() {
         let cases = [
             r#"{"input": "a"}"#,
             r#"{"input": ["a", "b"], "model": "m"}"#,

@@ -6,27 +6,28 @@ use serde_json::value::RawValue;
 
 use super::form::at;
 use crate::error::ApiError;
+use crate::limits::{MAX_BIAS_BYTES, MAX_NUMBER_BYTES, MAX_WORD_BYTES};
 
-/// A member of the request, and the check for its neutral values.
-pub(super) struct Accepted<'a> {
+/// An unsupported member of the request, and the check for its neutral values.
+pub(super) struct Unsupported<'a> {
     name: &'static str,
     value: Option<&'a RawValue>,
-    asks_nothing: fn(&RawValue) -> bool,
+    is_neutral: fn(&RawValue) -> bool,
     /// Expected value, and the remedy.
     expected: &'static str,
 }
 
 /// Creates the check of the member called `name` with its `value`.
-pub(super) fn accepted<'a>(
+pub(super) fn unsupported<'a>(
     name: &'static str,
     value: Option<&'a RawValue>,
-    asks_nothing: fn(&RawValue) -> bool,
+    is_neutral: fn(&RawValue) -> bool,
     expected: &'static str,
-) -> Accepted<'a> {
-    Accepted { name, value, asks_nothing, expected }
+) -> Unsupported<'a> {
+    Unsupported { name, value, is_neutral, expected }
 }
 
-impl Accepted<'_> {
+impl Unsupported<'_> {
     /// Rejects the member unless its value is neutral; `path` is the path of its parent.
     ///
     /// # Errors
@@ -34,8 +35,8 @@ impl Accepted<'_> {
     /// 400 with its name and the expected value.
     pub(super) fn check(&self, path: &str) -> Result<(), ApiError> {
         match self.value {
-            Some(value) if !(self.asks_nothing)(value) => {
-                let Accepted { name, expected, .. } = self;
+            Some(value) if !(self.is_neutral)(value) => {
+                let Unsupported { name, expected, .. } = self;
                 let found = excerpt(value.get(), QUOTE_BYTES);
                 Err(at(&format!("{path}{name}"), &format!("is `{found}`, expected {expected}")))
             }
@@ -59,12 +60,12 @@ pub(super) fn is_word(value: &RawValue, words: &[&str]) -> bool {
 
 /// True for `number`, in any notation.
 pub(super) fn is_number(value: &RawValue, number: f64) -> bool {
-    value.get().len() <= 32 && value.get().parse() == Ok(number)
+    value.get().len() <= MAX_NUMBER_BYTES && value.get().parse() == Ok(number)
 }
 
 /// Parses a short string.
 fn text(value: &RawValue) -> Option<String> {
-    if value.get().len() > 64 {
+    if value.get().len() > MAX_WORD_BYTES {
         return None;
     }
     serde_json::from_str(value.get()).ok()
@@ -84,8 +85,7 @@ pub(super) fn is_text_format(value: &RawValue) -> bool {
 
 /// True for an object in which all values are 0.
 pub(super) fn is_without_bias(value: &RawValue) -> bool {
-    // A valid object has at most one bias per token; this limit is lower, to bound the memory.
-    value.get().len() <= 4096
+    value.get().len() <= MAX_BIAS_BYTES
         && serde_json::from_str::<std::collections::BTreeMap<String, f64>>(value.get())
             .is_ok_and(|biases| biases.values().all(|bias| *bias == 0.0))
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_that_ask_for_nothing_are_known() {
+    fn neutral_values_are_accepted() {
         type Rule = fn(&RawValue) -> bool;
         let word: Rule = |value| is_word(value, &["none", "auto"]);
         let one: Rule = |value| is_number(value, 1.0);

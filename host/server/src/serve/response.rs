@@ -8,11 +8,11 @@ use bytes::Buf;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::lease::{Lease, NoMemory, UnderWay};
+use super::lease::{InFlight, Lease, NoMemory};
 
 /// A response body. Its request is in flight until the body is dropped and the client has read all
 /// of it.
-pub(super) struct Answer {
+pub(super) struct ResponseBody {
     body: Body,
     /// Bytes polled but not yet handed to hyper.
     rest: Bytes,
@@ -21,10 +21,10 @@ pub(super) struct Answer {
     /// True to signal the end only after the client has read everything: an HTTP/2 stream that has
     /// ended can no longer be reset, so a client could keep its last bytes in memory indefinitely.
     waits_for_end: bool,
-    under_way: UnderWay,
+    in_flight: InFlight,
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for ResponseBody {
     type Data = Outgoing;
     type Error = axum::Error;
 
@@ -40,7 +40,7 @@ impl http_body::Body for Answer {
             };
             match frame.into_data() {
                 Ok(data) => {
-                    if !self.is_counted && self.under_way.lease.grow(data.len()).is_err() {
+                    if !self.is_counted && self.in_flight.lease.grow(data.len()).is_err() {
                         return Poll::Ready(Some(Err(axum::Error::new(NoMemory))));
                     }
                     self.rest = data;
@@ -51,13 +51,13 @@ impl http_body::Body for Answer {
                 }
             }
         }
-        let length = self.rest.len().min(CHUNK);
+        let length = self.rest.len().min(CHUNK_BYTES);
         let chunk = self.rest.split_to(length);
-        Poll::Ready(Some(Ok(Frame::data(send(&self.under_way.lease, chunk)))))
+        Poll::Ready(Some(Ok(Frame::data(send(&self.in_flight.lease, chunk)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        let has_more = self.waits_for_end && self.under_way.lease.state().waiting > 0;
+        let has_more = self.waits_for_end && self.in_flight.lease.state().unread > 0;
         self.rest.is_empty() && self.body.is_end_stream() && !has_more
     }
 
@@ -72,12 +72,12 @@ impl http_body::Body for Answer {
     }
 }
 
-impl Answer {
+impl ResponseBody {
     /// Ready when the end may be signalled.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.under_way.lease.state();
+        let mut state = self.in_flight.lease.state();
         let work = state.work.take();
-        let is_over = !self.waits_for_end || state.waiting == 0 || state.is_expired;
+        let is_over = !self.waits_for_end || state.unread == 0 || state.is_expired;
         if !is_over {
             state.waker = Some(context.waker().clone());
         }
@@ -104,47 +104,53 @@ impl Buf for Outgoing {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.lease.leave(count, true);
+        self.lease.written(count, true);
     }
 }
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
         if !self.bytes.is_empty() {
-            self.lease.leave(self.bytes.len(), false);
+            self.lease.written(self.bytes.len(), false);
         }
     }
 }
 
 /// Chunk size handed to hyper. The rest of a response stays here, where it is charged and can be
 /// dropped.
-const CHUNK: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
-impl UnderWay {
-    /// Begins to answer with `body`.
+impl InFlight {
+    /// Begins the response with `body`.
     ///
     /// # Errors
     ///
     /// If the response is too large for the remaining memory; the request still needs a response.
-    pub(super) fn answer(mut self, body: Body) -> Result<Answer, Self> {
+    pub(super) fn respond(mut self, body: Body) -> Result<ResponseBody, Self> {
         let length = body.size_hint().exact();
-        if self.lease.answer(length).is_err() {
+        if self.lease.respond(length).is_err() {
             return Err(self);
         }
-        self.answered = true;
-        let is_short = length.is_some_and(|length| length <= CHUNK as u64);
+        self.is_answered = true;
+        let is_short = length.is_some_and(|length| length <= CHUNK_BYTES as u64);
         let waits_for_end = self.lease.is_http2() && !is_short;
-        Ok(Answer { body, rest: Bytes::new(), is_counted: length.is_some(), waits_for_end, under_way: self })
+        Ok(ResponseBody {
+            body,
+            rest: Bytes::new(),
+            is_counted: length.is_some(),
+            waits_for_end,
+            in_flight: self,
+        })
     }
 }
 
 /// Wraps bytes for hyper, and starts the stall time of the lease unless it is running.
 fn send(lease: &Lease, bytes: Bytes) -> Outgoing {
     let mut state = lease.state();
-    state.waiting += bytes.len();
+    state.unread += bytes.len();
     if state.stalled.is_none() {
         state.stalled = Some(Instant::now());
-        state.taken = 0;
+        state.read = 0;
     }
     drop(state);
     Outgoing { bytes, lease: lease.clone() }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -20,20 +20,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use crate::error::ApiError;
+use crate::limits::{MAX_STORED_BYTES, MAX_STORED_RESPONSE_BYTES, MAX_STORED_RESPONSES, MAX_STORED_TIME};
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Time to live of a stored response.
-const KEPT: Duration = Duration::from_secs(600);
-
-/// Maximum number of stored responses, over all tenants.
-const MAX: usize = 1_024;
-
-/// Maximum size of all stored responses, in bytes.
-const MAX_BYTES: usize = 8 << 20;
-
-/// Maximum size of a stored response, in bytes.
-const LONGEST: usize = 64 << 10;
 
 /// The judging component, identified by its address: a reload keeps components that it does not
 /// change.
@@ -42,9 +31,9 @@ pub(super) type Version = Arc<dyn Any + Send + Sync>;
 /// A SHA-256 digest.
 pub(super) type Digest = [u8; 32];
 
-/// A response as it was sent.
+/// A response in the form in which it is stored.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct StoredResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -52,8 +41,8 @@ pub(super) struct Answer {
 
 /// A response, and whether it may be stored: only if everything was judged, by all models that
 /// should judge it.
-pub(super) struct Judged {
-    pub(super) answer: Answer,
+pub(super) struct JudgedResponse {
+    pub(super) response: StoredResponse,
     pub(super) is_complete: bool,
 }
 
@@ -68,24 +57,24 @@ pub(super) enum Tenant {
     Socket,
 }
 
-/// A request with an `Idempotency-Key`.
-pub(super) struct Asked {
+/// Identity of a request with an `Idempotency-Key`.
+pub(super) struct StoreKey {
     pub(super) tenant: Tenant,
     /// Hash of the `Idempotency-Key`.
     pub(super) key: Digest,
     /// Hash of path, query and body.
     pub(super) request: Digest,
-    /// The component that judges the request, as it is served now.
+    /// The component that judges the request, in the live snapshot.
     pub(super) version: Version,
 }
 
 /// The stores of all tenants.
 #[derive(Default)]
-pub(crate) struct Answers(Mutex<Kept>);
+pub(crate) struct ResponseStore(Mutex<State>);
 
 #[derive(Default)]
-struct Kept {
-    tenants: HashMap<Tenant, Store>,
+struct State {
+    tenants: HashMap<Tenant, TenantStore>,
     entries: usize,
     bytes: usize,
     /// Sequence number of the next entry.
@@ -94,7 +83,7 @@ struct Kept {
 
 /// The stored responses of one tenant.
 #[derive(Default)]
-struct Store {
+struct TenantStore {
     by_key: HashMap<Digest, Entry>,
     /// The keys, oldest first.
     order: BTreeMap<u64, Digest>,
@@ -103,15 +92,15 @@ struct Store {
 
 struct Entry {
     number: u64,
-    began: Instant,
+    started: Instant,
     request: Digest,
     version: Weak<dyn Any + Send + Sync>,
     /// Filled by the first request that is judged; others with the same key wait for it.
-    answer: Cell,
+    response: Cell,
     bytes: usize,
 }
 
-type Cell = Arc<OnceCell<Answer>>;
+type Cell = Arc<OnceCell<StoredResponse>>;
 
 /// Hashes `pieces` with their boundaries.
 pub(super) fn hash(pieces: &[&[u8]]) -> Digest {
@@ -123,113 +112,116 @@ pub(super) fn hash(pieces: &[&[u8]]) -> Digest {
     hasher.finalize().into()
 }
 
-impl Answers {
-    /// Returns the response stored for `asked`, otherwise the one that `judge` returns, which is
+impl ResponseStore {
+    /// Returns the response stored for `key`, otherwise the one that `judge` returns, which is
     /// stored if it is complete.
     ///
     /// # Errors
     ///
     /// 422 if the key was used with another request; errors of `judge`.
-    pub(super) async fn keep(
+    pub(super) async fn get_or_judge(
         &self,
-        asked: &Asked,
-        judge: impl Future<Output = Result<Judged, ApiError>>,
-    ) -> Result<Answer, ApiError> {
-        let cell = self.place(asked)?;
+        key: &StoreKey,
+        judge: impl Future<Output = Result<JudgedResponse, ApiError>>,
+    ) -> Result<StoredResponse, ApiError> {
+        let cell = self.cell(key)?;
         let fill = async {
             match judge.await {
-                Ok(Judged { answer, is_complete: true }) if answer.bytes() <= LONGEST => {
-                    self.kept().filled(asked, &cell, answer.bytes());
-                    Ok(answer)
+                Ok(JudgedResponse { response, is_complete: true })
+                    if response.bytes() <= MAX_STORED_RESPONSE_BYTES =>
+                {
+                    self.state().store_bytes(key, &cell, response.bytes());
+                    Ok(response)
                 }
-                Ok(Judged { answer, .. }) => Err(Ok(answer)),
+                Ok(JudgedResponse { response, .. }) => Err(Ok(response)),
                 Err(error) => Err(Err(error)),
             }
         };
         match cell.get_or_try_init(|| fill).await {
-            Ok(kept) => Ok(kept.clone()),
-            Err(not_kept) => not_kept,
+            Ok(stored) => Ok(stored.clone()),
+            Err(not_stored) => not_stored,
         }
     }
 
-    fn place(&self, asked: &Asked) -> Result<Cell, ApiError> {
-        let mut kept = self.kept();
-        kept.forget(Instant::now());
-        kept.place(asked)
+    fn cell(&self, key: &StoreKey) -> Result<Cell, ApiError> {
+        let mut state = self.state();
+        state.remove_expired(Instant::now());
+        state.cell(key)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Answer {
+impl StoredResponse {
     fn bytes(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         self.body.len() + headers.sum::<usize>()
     }
 }
 
-impl Kept {
-    fn place(&mut self, asked: &Asked) -> Result<Cell, ApiError> {
-        let version = Arc::downgrade(&asked.version);
-        if let Some(entry) = self.tenants.get(&asked.tenant).and_then(|store| store.by_key.get(&asked.key)) {
-            if entry.request != asked.request {
+impl State {
+    fn cell(&mut self, key: &StoreKey) -> Result<Cell, ApiError> {
+        let version = Arc::downgrade(&key.version);
+        if let Some(entry) = self.tenants.get(&key.tenant).and_then(|store| store.by_key.get(&key.key)) {
+            if entry.request != key.request {
                 return Err(ApiError::key_reused());
             }
             if Weak::ptr_eq(&entry.version, &version) {
-                return Ok(entry.answer.clone());
+                return Ok(entry.response.clone());
             }
             // A response of another version is stale.
             let number = entry.number;
-            self.remove(asked.tenant, number);
+            self.remove(key.tenant, number);
         }
-        let (number, answer) = (self.next, Cell::default());
+        let (number, response) = (self.next, Cell::default());
         self.next += 1;
         let entry = Entry {
             number,
-            began: Instant::now(),
-            request: asked.request,
+            started: Instant::now(),
+            request: key.request,
             version,
-            answer: answer.clone(),
+            response: response.clone(),
             bytes: 0,
         };
-        let store = self.tenants.entry(asked.tenant).or_default();
-        store.order.insert(number, asked.key);
-        store.by_key.insert(asked.key, entry);
+        let store = self.tenants.entry(key.tenant).or_default();
+        store.order.insert(number, key.key);
+        store.by_key.insert(key.key, entry);
         self.entries += 1;
-        self.fit();
-        Ok(answer)
+        self.evict();
+        Ok(response)
     }
 
     /// Counts the bytes of a finished response, if its entry still exists.
-    fn filled(&mut self, asked: &Asked, cell: &Cell, bytes: usize) {
-        let Some(store) = self.tenants.get_mut(&asked.tenant) else { return };
-        let Some(entry) = store.by_key.get_mut(&asked.key) else { return };
-        if Arc::ptr_eq(&entry.answer, cell) {
+    fn store_bytes(&mut self, key: &StoreKey, cell: &Cell, bytes: usize) {
+        let Some(store) = self.tenants.get_mut(&key.tenant) else { return };
+        let Some(entry) = store.by_key.get_mut(&key.key) else { return };
+        if Arc::ptr_eq(&entry.response, cell) {
             entry.bytes = bytes;
             store.bytes += bytes;
             self.bytes += bytes;
-            self.fit();
+            self.evict();
         }
     }
 
     /// Evicts the oldest entries of the tenant with the largest store until all limits are met: a
     /// tenant within its fair share loses nothing to others.
-    fn fit(&mut self) {
-        while self.entries > MAX || self.bytes > MAX_BYTES {
-            let by_bytes = self.entries <= MAX;
-            let held = |store: &Store| if by_bytes { store.bytes } else { store.by_key.len() };
-            let oldest = |store: &Store| store.order.keys().next().copied().unwrap_or(u64::MAX);
-            let most = self.tenants.iter().max_by_key(|(_, store)| (held(store), u64::MAX - oldest(store)));
-            let Some((&tenant, store)) = most else { return };
+    fn evict(&mut self) {
+        while self.entries > MAX_STORED_RESPONSES || self.bytes > MAX_STORED_BYTES {
+            let by_bytes = self.entries <= MAX_STORED_RESPONSES;
+            let size = |store: &TenantStore| if by_bytes { store.bytes } else { store.by_key.len() };
+            let oldest = |store: &TenantStore| store.order.keys().next().copied().unwrap_or(u64::MAX);
+            let largest =
+                self.tenants.iter().max_by_key(|(_, store)| (size(store), u64::MAX - oldest(store)));
+            let Some((&tenant, store)) = largest else { return };
             let number = oldest(store);
             self.remove(tenant, number);
         }
     }
 
-    fn forget(&mut self, now: Instant) {
-        let is_old = |entry: &Entry| now.duration_since(entry.began) >= KEPT;
+    fn remove_expired(&mut self, now: Instant) {
+        let is_old = |entry: &Entry| now.duration_since(entry.started) >= MAX_STORED_TIME;
         let old = self.tenants.iter().flat_map(|(tenant, store)| {
             let entries =
                 store.order.iter().filter_map(|(number, key)| Some((*number, store.by_key.get(key)?)));
