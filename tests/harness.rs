@@ -1,5 +1,5 @@
 pub(crate) mod http2;
-mod skip;
+pub(crate) mod windows;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

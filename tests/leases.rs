@@ -1,6 +1,5 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use infer_config::keys::KeyHash;
@@ -9,12 +8,10 @@ use reqwest::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::harness::http2::{
-    CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, RST_STREAM, WINDOW_UPDATE,
-};
+use crate::harness::http2::{CANCEL, DATA, END_STREAM, RST_STREAM};
+use crate::harness::windows::Client;
 use crate::harness::{Server, answer, eventually, guest, load};
 
 /// Generous timeout for a busy machine; only a failing test reaches it.
@@ -75,122 +72,17 @@ fn streaming() -> String {
     format!("[components.hh]\nsource = {:?}\nroute = \"/hh/...\"\n", guest("hostile-http"))
 }
 
-/// An HTTP/2 client that reads continuously and never opens a window by itself.
-struct Client {
-    frames: UnboundedSender<(u8, u8, u32, Vec<u8>)>,
-    requests: UnboundedSender<(&'static str, String, u8)>,
-    seen: Arc<Mutex<Seen>>,
-    next: u32,
-}
-
-/// Frames received from the server.
-#[derive(Clone, Default)]
-struct Seen {
-    /// Answered streams, and whether their status is 200.
-    heads: BTreeMap<u32, bool>,
-    /// Bytes of bodies.
-    data: usize,
-    resets: BTreeSet<u32>,
-    is_closed: bool,
-}
-
-impl Client {
-    /// Connects a client whose streams each have a window of `window` bytes.
-    async fn connect(server: &Server, window: u32) -> Client {
-        let connection = Http2::connect(Ipv4Addr::LOCALHOST, server.address(), window).await.unwrap();
-        let ((frames, to_send), (requests, to_ask)) = (unbounded_channel(), unbounded_channel());
-        let seen = Arc::default();
-        tokio::spawn(Client::run(connection, to_send, to_ask, Arc::clone(&seen)));
-        Client { frames, requests, seen, next: 1 }
-    }
-
-    async fn run(
-        mut connection: Http2,
-        mut frames: UnboundedReceiver<(u8, u8, u32, Vec<u8>)>,
-        mut requests: UnboundedReceiver<(&'static str, String, u8)>,
-        seen: Arc<Mutex<Seen>>,
-    ) {
-        loop {
-            tokio::select! {
-                biased;
-                Some((method, path, flags)) = requests.recv() => {
-                    if connection.request(method, &path, &[], flags | END_HEADERS).await.is_err() {
-                        break;
-                    }
-                }
-                Some((kind, flags, stream, payload)) = frames.recv() => {
-                    if connection.send(kind, flags, stream, &payload).await.is_err() {
-                        break;
-                    }
-                }
-                frame = connection.frame() => {
-                    let Ok(Some(frame)) = frame else { break };
-                    let mut seen = seen.lock().unwrap();
-                    match frame.kind {
-                        DATA => seen.data += frame.payload.len(),
-                        HEADERS => drop(seen.heads.insert(frame.stream, frame.is_ok())),
-                        RST_STREAM => drop(seen.resets.insert(frame.stream)),
-                        _ => {}
-                    }
-                }
-            }
-        }
-        seen.lock().unwrap().is_closed = true;
-    }
-
-    /// Sends a GET and returns its stream.
-    fn get(&mut self, path: &str) -> u32 {
-        self.open("GET", path, END_STREAM)
-    }
-
-    /// Sends the head of a POST and returns its stream.
-    fn post(&mut self, path: &str) -> u32 {
-        self.open("POST", path, 0)
-    }
-
-    fn open(&mut self, method: &'static str, path: &str, flags: u8) -> u32 {
-        let stream = self.next;
-        self.next += 2;
-        let _ = self.requests.send((method, path.to_owned(), flags));
-        stream
-    }
-
-    /// Sends a frame after all requests, unless the server has closed.
-    fn send(&self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let _ = self.frames.send((kind, flags, stream, payload.to_vec()));
-    }
-
-    /// Opens the window of `stream` by `bytes`.
-    fn open_window(&self, stream: u32, bytes: u32) {
-        self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
-    }
-
-    fn seen(&self) -> Seen {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-impl Seen {
-    fn answered(&self) -> usize {
-        self.heads.len()
-    }
-
-    fn ok(&self) -> usize {
-        self.heads.values().filter(|&&ok| ok).count()
-    }
-}
-
 #[tokio::test]
-async fn streamed_answers_release_their_leases() {
+async fn streamed_responses_release_their_permits() {
     let limits = format!("{SHORT}instances = 2\nwaiting = 2\n");
     let (server, _) = limited(&limits, &streaming()).await;
     let mut client = Client::connect(&server, 0).await;
     for _ in 0..8 {
         client.get("/hh/slow?1");
     }
-    eventually(async || client.seen().answered() >= 4).await;
+    eventually(async || client.received().answered() >= 4).await;
     eventually(async || judge(&server).await == StatusCode::OK).await;
-    eventually(async || client.seen().is_closed).await;
+    eventually(async || client.received().is_closed).await;
 }
 
 #[tokio::test]
@@ -203,48 +95,47 @@ async fn stalled_stream_is_reset_beside_live_ones() {
         let answered = client.seen().answered();
         let live = client.get("/healthz");
         client.open_window(live, 100_000);
-        let is_reset = || client.seen().resets.contains(&stalled);
-        eventually(async || client.seen().answered() > answered || is_reset()).await;
-        is_reset()
+        sleep(Duration::from_millis(50)).await;
+        client.received().resets.contains(&stalled)
     })
     .await;
-    assert!(!client.seen().is_closed);
+    assert!(!client.received().is_closed);
 }
 
 #[tokio::test]
 async fn connection_that_reads_nothing_is_closed() {
-    let (server, registry) = limited(SHORT, "").await;
+    let (server, app) = limited(SHORT, "").await;
     for path in ["/healthz", LARGE, "/nothing"] {
         let mut client = Client::connect(&server, 0).await;
         client.get(path);
-        eventually(async || client.seen().is_closed).await;
-        assert_eq!((client.seen().answered(), client.seen().data), (1, 0), "{path}");
+        eventually(async || client.received().is_closed).await;
+        assert_eq!((client.received().answered(), client.received().data), (1, 0), "{path}");
     }
     eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
 }
 
 #[tokio::test]
-async fn window_opened_byte_by_byte_is_no_progress() {
-    let (server, registry) = limited(SHORT, "").await;
+async fn window_opened_by_bytes_is_no_progress() {
+    let (server, app) = limited(SHORT, "").await;
     let mut client = Client::connect(&server, 0).await;
     let stream = client.get(LARGE);
     eventually(async || {
         client.open_window(stream, 1);
-        client.seen().is_closed || client.seen().resets.contains(&stream)
+        client.received().is_closed || client.received().resets.contains(&stream)
     })
     .await;
-    assert!(client.seen().data > 0);
-    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
+    assert!(client.received().data > 0);
+    eventually(async || app.sandbox.memory().held() == 0).await;
 }
 
 #[tokio::test]
-async fn last_bytes_of_an_answer_expire_too() {
-    let (server, registry) = limited(SHORT, "").await;
+async fn last_bytes_of_a_response_expire() {
+    let (server, app) = limited(SHORT, "").await;
     let mut client = Client::connect(&server, 1).await;
     client.get("/healthz");
-    eventually(async || client.seen().is_closed).await;
-    assert_eq!(client.seen().data, 1);
-    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
+    eventually(async || client.received().is_closed).await;
+    assert_eq!(client.received().data, 1);
+    eventually(async || app.sandbox.memory().held() == 0).await;
 }
 
 #[tokio::test]
@@ -260,14 +151,14 @@ async fn chat_streams_end_with_their_leases() {
         let stream = client.post("/v1/chat/completions");
         client.send(DATA, END_STREAM, stream, body.as_bytes());
     }
-    eventually(async || client.seen().answered() == 4).await;
-    assert!(registry.sandbox.memory().used_bytes() > 0);
-    eventually(async || client.seen().is_closed).await;
-    eventually(async || registry.sandbox.memory().used_bytes() == 0).await;
+    eventually(async || client.received().answered() == 4).await;
+    assert!(app.sandbox.memory().held() > 0);
+    eventually(async || client.received().is_closed).await;
+    eventually(async || app.sandbox.memory().held() == 0).await;
 }
 
 #[tokio::test]
-async fn streamed_answer_over_http1_ends_at_its_deadline() {
+async fn http1_stream_ends_at_its_deadline() {
     let limits = format!("{SHORT}instances = 1\nwaiting = 0\n");
     let (server, registry) = limited(&limits, &streaming()).await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -280,7 +171,7 @@ async fn streamed_answer_over_http1_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn absent_body_holds_no_lease() {
+async fn missing_body_takes_no_permit() {
     let limits = "instances = 1\nwaiting = 1\nbody_ms = 60000\ndeadline_ms = 60000\nheader_ms = 60000\n";
     let (server, _) = limited(limits, "").await;
     let mut slow = Vec::new();
@@ -295,14 +186,14 @@ async fn absent_body_holds_no_lease() {
         half_open.post("/moderate");
     }
     half_open.get("/healthz");
-    eventually(async || half_open.seen().ok() == 1).await;
+    eventually(async || half_open.received().ok() == 1).await;
     for _ in 0..10 {
         assert_eq!(judge(&server).await, StatusCode::OK);
     }
 }
 
 #[tokio::test]
-async fn stalled_body_gives_its_memory_to_another() {
+async fn stalled_body_is_evicted() {
     let limits = "max_body_bytes = 100000\nbody_memory_bytes = 100000\nbody_ms = 60000\ndeadline_ms = 60000\n\
         header_ms = 60000\n";
     let (server, registry) = limited(limits, "").await;
@@ -320,7 +211,7 @@ async fn stalled_body_gives_its_memory_to_another() {
 }
 
 #[tokio::test]
-async fn stalled_body_is_abandoned() {
+async fn body_without_progress_is_rejected() {
     let limits = "body_ms = 60000\ndeadline_ms = 60000\nheader_ms = 500\n";
     let (server, registry) = limited(limits, "").await;
     let connection = TcpStream::connect(server.address()).await.unwrap();
@@ -345,14 +236,14 @@ async fn stalled_body_is_abandoned() {
 }
 
 #[tokio::test]
-async fn connection_without_a_key_is_evicted_first() {
+async fn connection_without_key_is_evicted_first() {
     let limits = "connections = 4\nconnections_per_ip = 4\nheader_ms = 60000\nidle_ms = 60000\n";
     let (server, _) = limited(limits, &key("alice")).await;
     let bearer = "authorization: Bearer alice\r\n";
     let mut keyed = connect_from(&server, 1).await;
     assert!(get(&mut keyed, "/v1/models", bearer).await.starts_with("HTTP/1.1 200"));
-    let mut asked = connect_from(&server, 2).await;
-    assert!(get(&mut asked, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+    let mut anonymous = connect_from(&server, 2).await;
+    assert!(get(&mut anonymous, "/healthz", "").await.starts_with("HTTP/1.1 200"));
     let mut silent = [connect_from(&server, 3).await, connect_from(&server, 4).await];
     for newcomer in 5..9 {
         let mut newcomer = connect_from(&server, newcomer).await;
@@ -363,12 +254,12 @@ async fn connection_without_a_key_is_evicted_first() {
     for silent in &mut silent {
         assert_eq!(rest(silent).await, "");
     }
-    assert_eq!(rest(&mut asked).await, "");
+    assert_eq!(rest(&mut anonymous).await, "");
     assert!(get(&mut keyed, "/v1/models", bearer).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
-async fn idle_connection_is_evicted_without_keys() {
+async fn longest_idle_connection_is_evicted() {
     let limits = "connections = 2\nconnections_per_ip = 2\nheader_ms = 60000\nidle_ms = 60000\n";
     let (server, _) = limited(limits, "").await;
     let mut longest = connect_from(&server, 2).await;
@@ -382,7 +273,7 @@ async fn idle_connection_is_evicted_without_keys() {
 }
 
 #[tokio::test]
-async fn unsent_answers_count_as_memory() {
+async fn unsent_responses_count_as_memory() {
     let limits = "send_ms = 60000\nheader_ms = 60000\nidle_ms = 60000\n";
     let (server, registry) = limited(limits, "").await;
     let memory = registry.sandbox.memory();
@@ -392,9 +283,9 @@ async fn unsent_answers_count_as_memory() {
     for _ in 0..8 {
         client.get(LARGE);
     }
-    eventually(async || client.seen().answered() == 8).await;
-    assert!(memory.used_bytes() >= 8 * length, "{} of {}", memory.used_bytes(), 8 * length);
-    memory.set_max_bytes(Some(memory.used_bytes() + length / 2));
+    eventually(async || client.received().answered() == 8).await;
+    assert!(memory.held() >= 8 * length, "{} of {}", memory.held(), 8 * length);
+    memory.bound(Some(memory.held() + length / 2));
     let (status, error) = answer(server.get(LARGE)).await;
     assert_eq!((status, &error["error"]["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("busy")));
     assert_eq!(server.get("/healthz").send().await.unwrap().status(), StatusCode::OK);
@@ -402,7 +293,7 @@ async fn unsent_answers_count_as_memory() {
 }
 
 #[tokio::test]
-async fn endless_resets_close_the_connection() {
+async fn repeated_resets_close_the_connection() {
     let (server, _) = limited("", "").await;
     let mut client = Client::connect(&server, 65_535).await;
     eventually(async || {
@@ -412,7 +303,7 @@ async fn endless_resets_close_the_connection() {
             sleep(Duration::from_millis(2)).await;
             client.send(RST_STREAM, 0, stream, &CANCEL);
         }
-        client.seen().is_closed
+        client.received().is_closed
     })
     .await;
     assert_eq!(judge(&server).await, StatusCode::OK);
@@ -424,14 +315,14 @@ async fn half_open_streams_close_the_connection() {
     let mut client = Client::connect(&server, 65_535).await;
     eventually(async || {
         client.post("/moderate");
-        client.seen().is_closed
+        client.received().is_closed
     })
     .await;
     assert_eq!(judge(&server).await, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn endless_control_frames_close_the_connection() {
+async fn repeated_control_frames_close_the_connection() {
     let (server, _) = limited("", "").await;
     let mut client = Client::connect(&server, 65_535).await;
     client.get("/healthz");
@@ -439,15 +330,15 @@ async fn endless_control_frames_close_the_connection() {
         for _ in 0..10_000 {
             client.send(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]);
         }
-        client.seen().is_closed
+        client.received().is_closed
     })
     .await;
     assert_eq!(judge(&server).await, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn heads_without_bodies_wait_for_the_client() {
-    let (server, registry) = limited(SHORT, "").await;
+async fn bodiless_responses_wait_for_the_client() {
+    let (server, app) = limited(SHORT, "").await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut greedy = socket.connect(server.address().parse().unwrap()).await.unwrap();

@@ -11,9 +11,11 @@ use infer_tidy::{links, names, prose};
 const MAX_LINES: usize = 400;
 
 /// Longer files, with the reason for each.
-const LONG_FILES: [(&str, &str); 2] = [
-    ("host/server/src/routes/chat/request.rs", "every member of OpenAI's two requests in one reader"),
-    ("tests/leases.rs", "one scenario for each thing that a request holds"),
+const LONG_FILES: [(&str, &str); 4] = [
+    ("host/control/src/metrics.rs", "one registry of all metrics; to be split by subject"),
+    ("host/models/src/pull/client.rs", "the isolated pip client with its tests; to be split"),
+    ("host/models/src/store.rs", "files by content with their tests; to be split"),
+    ("tests/pull.rs", "one hostile hub or index for each rule of `infer pull`"),
 ];
 
 /// Folders that do not follow the rules about names and limits yet.

@@ -117,7 +117,8 @@ impl Route {
         self.paths().contains(&path)
     }
 
-    /// True if the public listener serves the route; `has_admin` if the operator has a separate one.
+    /// True if the public listener serves the route. `has_admin`: the operator has a separate
+    /// listener.
     #[must_use]
     pub fn is_public(self, has_admin: bool) -> bool {
         match self.listeners() {

@@ -158,15 +158,15 @@ impl Share {
     /// bodies could deadlock.
     fn take(&mut self, bytes: usize) -> Result<(), Full> {
         let mut used = self.memory.used();
-        let own = used.by_sender.get(&self.sender).copied().unwrap_or(0);
-        let room = self.memory.max_bytes - (used.bytes - own);
-        let max = if own == self.bytes { room } else { room - room / RESERVED_SHARE };
-        if own.saturating_add(bytes) > max {
+        let used_by_sender = used.by_sender.get(&self.sender).copied().unwrap_or(0);
+        let room = self.memory.max_bytes - (used.bytes - used_by_sender);
+        let max = if used_by_sender == self.bytes { room } else { room - room / RESERVED_SHARE };
+        if used_by_sender.saturating_add(bytes) > max {
             return Err(Full);
         }
         self.reservation.grow(bytes.saturating_mul(COPIES)).map_err(|_| Full)?;
         used.bytes += bytes;
-        used.by_sender.insert(self.sender, own + bytes);
+        used.by_sender.insert(self.sender, used_by_sender + bytes);
         self.bytes += bytes;
         Ok(())
     }
@@ -176,9 +176,9 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut used = self.memory.used();
         used.bytes -= self.bytes;
-        if let Some(own) = used.by_sender.get_mut(&self.sender) {
-            *own -= self.bytes;
-            if *own == 0 {
+        if let Some(bytes) = used.by_sender.get_mut(&self.sender) {
+            *bytes -= self.bytes;
+            if *bytes == 0 {
                 used.by_sender.remove(&self.sender);
             }
         }

@@ -23,7 +23,7 @@ pub struct Keyring {
 pub struct Key {
     /// Name in the configuration, for the log.
     pub name: String,
-    /// Identity of the key: its name may be given to another key later.
+    /// Identity of the key: its name may later belong to another key.
     pub(crate) hash: KeyHash,
     components: Option<BTreeSet<String>>,
     models: Option<BTreeSet<String>>,

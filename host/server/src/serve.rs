@@ -74,13 +74,13 @@ pub async fn run(
         let _ = ended.send(served);
     })?;
 
-    let gone = |_| io::Error::other("the connection thread has ended");
+    let thread_ended = |_| io::Error::other("the connection thread has ended");
     let result = tokio::select! {
-        served = &mut end => served.map_err(gone).flatten(),
+        served = &mut end => served.map_err(thread_ended).flatten(),
         () = stop => {
             service.stop();
             let _ = drain.send(true);
-            end.await.map_err(gone).flatten()
+            end.await.map_err(thread_ended).flatten()
         }
     };
     drop(refresh);

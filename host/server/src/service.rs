@@ -37,8 +37,8 @@ struct Snapshot {
 }
 
 impl Service {
-    /// Serves `registry` from now on, and the result of `read` after each reload. Requests are handled
-    /// on the current runtime. `admin` is the address of the operator's listener, if any.
+    /// Serves `registry` from now on, and the result of `read` after each reload. Requests are
+    /// handled on the current runtime. `admin` is the address of the operator's listener, if any.
     #[must_use]
     pub fn new(registry: Arc<App>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
         Arc::new_cyclic(|service: &Weak<Service>| {

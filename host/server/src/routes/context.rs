@@ -102,8 +102,8 @@ impl RequestContext {
         }
     }
 
-    /// Creates the context of `registry` that replaces this one. Counters are kept where the limit is
-    /// unchanged: a reload grants no second burst and no second permit.
+    /// Creates the context of `registry` that replaces this one. Counters are kept where the limit
+    /// is unchanged: a reload grants no second burst and no second permit.
     #[must_use]
     pub(crate) fn next(&self, registry: Arc<App>) -> Self {
         let (server, before) = (registry.config.server.clone(), &self.server);

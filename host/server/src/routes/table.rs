@@ -25,7 +25,7 @@ pub(super) enum Guard {
     /// As `ApiKey`; then the body is read within its budget, and the handler runs on the worker
     /// threads.
     Body,
-    /// As `Body`, with a place in the queue of instances.
+    /// As `Body`, with a permit of the instances.
     Admission,
     /// As `Admission`, if the API key permits this component.
     Component(Arc<str>),

@@ -167,8 +167,8 @@ impl Activity {
         }
     }
 
-    /// Waits until the request may start: of several concurrent requests of a connection, each yields
-    /// to the other connections before the next.
+    /// Waits until the request may start: of several concurrent requests of a connection, each
+    /// yields to the other connections before the next.
     pub(super) async fn turn(&self) {
         let _turn = self.turn.acquire().await;
         tokio::task::yield_now().await;

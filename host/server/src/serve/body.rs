@@ -33,11 +33,12 @@ impl Remains {
         Lent { body: Some(body), remains: self.clone() }
     }
 
-    /// Discards the unread rest; true if all of it was discarded. A client that `waits` for the
-    /// status 100 does not get it, so it need not send a body that will not be used.
-    pub(super) async fn discard(self, waits: bool) -> bool {
+    /// Discards the unread rest; true if all of it was discarded. A client that
+    /// `expects_continue` (status 100) does not get it, so it need not send a body that will not be
+    /// used.
+    pub(super) async fn discard(self, expects_continue: bool) -> bool {
         let Some(mut body) = self.slot().take() else { return true };
-        if waits || body.size_hint().lower() > MAX_DISCARDED_BYTES {
+        if expects_continue || body.size_hint().lower() > MAX_DISCARDED_BYTES {
             return false;
         }
         let mut length = 0;

@@ -60,7 +60,7 @@ fn protocol(limits: &ConnectionLimits, activity: &Arc<Activity>) -> auto::Builde
 pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) service: Arc<Service>,
-    /// True if it belongs to the operator's own listener.
+    /// True if it belongs to the operator's listener.
     pub(super) admin: bool,
     pub(super) limits: Arc<ConnectionLimits>,
     /// True once the server stops.
@@ -164,7 +164,7 @@ impl hyper::service::Service<Request<IncomingBody>> for Requests {
         let in_flight = self.activity.begin(http2, request.body().is_end_stream());
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(in_flight.lease().clone());
-        let waits = request.headers().contains_key(header::EXPECT);
+        let expects_continue = request.headers().contains_key(header::EXPECT);
         let remains = Remains::default();
         let router = TowerToHyperService::new(self.service.router(self.admin));
         let activity = self.activity.clone();
@@ -180,7 +180,7 @@ impl hyper::service::Service<Request<IncomingBody>> for Requests {
                 activity.writable().await;
             }
             let mut response = response.await?;
-            if !http2 && !remains.discard(waits).await {
+            if !http2 && !remains.discard(expects_continue).await {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             let (head, body) = response.into_parts();

@@ -66,7 +66,8 @@ pub(super) struct State {
     unsent: Reservation,
     /// Number of those bytes that hyper has.
     pub(super) unread: usize,
-    /// Time since which hyper has bytes of which the client has read less than [`MIN_PROGRESS_BYTES`].
+    /// Time since which hyper has bytes of which the client has read less than
+    /// [`MIN_PROGRESS_BYTES`].
     pub(super) stalled: Option<Instant>,
     /// Bytes read since then, and in total.
     pub(super) read: usize,

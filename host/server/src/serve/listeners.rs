@@ -148,7 +148,7 @@ impl Bound {
 /// A connection that was just accepted.
 pub(super) struct Incoming {
     pub(super) peer: Peer,
-    /// True if it belongs to the operator's own listener.
+    /// True if it belongs to the operator's listener.
     pub(super) admin: bool,
     stream: Stream,
     tls: Option<Arc<Tls>>,

@@ -12,7 +12,7 @@ use super::unsupported::{is_empty, is_number, is_text_format, is_without_bias, i
 use crate::error::ApiError;
 
 /// The body of both forms; the members of a form are checked after parsing. Members that begin with
-/// `_` are ignored, because no value of theirs changes the answer here. Members of the type
+/// `_` are ignored, because none of their values changes the answer. Members of the type
 /// [`RawValue`] from `tools` on are checked by [`Body::check_unsupported`].
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
