@@ -62,7 +62,8 @@ impl Caller {
             return Ok(());
         }
         Err(ApiError::forbidden(format!(
-            "this API key may not use component `{component}`; GET /v1/models lists those that it may use"
+            "this API key may not use component `{component}`; ask the operator, or GET /v1/models for the \
+             permitted ones"
         )))
     }
 }
