@@ -1,4 +1,5 @@
 pub(crate) mod http2;
+mod skip;
 pub(crate) mod windows;
 
 use std::path::{Path, PathBuf};
@@ -195,7 +196,7 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
 }
 
 /// Waits until a guest of `app` is in its call: it has its place and its memory.
-pub(crate) async fn guest_runs(app: &App) {
+pub(crate) async fn guest_runs(app: &Registry) {
     const PAGE: usize = 65_536;
     eventually(async || app.sandbox.memory().used_bytes() >= PAGE).await;
 }

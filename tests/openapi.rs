@@ -47,8 +47,8 @@ async fn document_lists_exactly_the_public_routes() {
 
 #[tokio::test]
 async fn admin_document_lists_admin_routes() {
-    let app = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
-    let listeners = Listeners::bind(&app.config.server).await.unwrap();
+    let registry = Arc::new(load("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\""));
+    let listeners = Listeners::bind(&registry.config.server).await.unwrap();
     let address = listeners.admin_address().unwrap();
     let service = Service::new(registry, listeners.admin_address(), None);
     let routed = paths(&service.router(true));

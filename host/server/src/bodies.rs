@@ -115,7 +115,7 @@ impl BodyMemory {
     }
 
     fn share(&self, sender: Sender) -> Share {
-        Share { memory: self.clone(), sender, bytes: 0, reservation: self.requests.share() }
+        Share { memory: self.clone(), sender, bytes: 0, reservation: self.requests.reservation() }
     }
 
     /// Evicts the stalled body with the largest product of length and stall time. False if there is

@@ -100,8 +100,8 @@ impl Acceptor {
     async fn serve(self, bound: Bound, mut draining: watch::Receiver<bool>) -> io::Result<()> {
         let limits = Arc::new(self.service.live().registry().config.server.connections.clone());
         let listeners = bound.attach()?;
-        let memory = self.service.live().app().sandbox.memory().clone();
-        let seats = Seats::new(limits.most, limits.most_per_ip, memory.clone());
+        let memory = self.service.live().registry().sandbox.memory().clone();
+        let seats = Seats::new(limits.max_connections, limits.max_per_ip, memory.clone());
         let admin_seats = Seats::new(MAX_ADMIN_CONNECTIONS, MAX_ADMIN_CONNECTIONS, memory);
         let mut connections = JoinSet::new();
         loop {
@@ -142,7 +142,7 @@ impl Acceptor {
             connections.spawn(connection.serve(incoming));
         }
         drop(listeners);
-        let drain = self.service.live().app().config.server.drain;
+        let drain = self.service.live().registry().config.server.drain;
         info!(drain_ms = drain.as_millis() as u64, "stopping: requests in flight may finish");
         let all = async {
             while let Some(ended) = connections.join_next().await {

@@ -28,7 +28,7 @@ pub struct Service {
 
 /// Routers of one snapshot.
 struct Snapshot {
-    registry: Arc<App>,
+    registry: Arc<Registry>,
     context: Arc<RequestContext>,
     public: Router,
     admin: Router,
@@ -40,7 +40,7 @@ impl Service {
     /// Serves `registry` from now on, and the result of `read` after each reload. Requests are
     /// handled on the current runtime. `admin` is the address of the operator's listener, if any.
     #[must_use]
-    pub fn new(registry: Arc<App>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
+    pub fn new(registry: Arc<Registry>, admin: Option<SocketAddr>, read: Option<Read>) -> Arc<Self> {
         Arc::new_cyclic(|service: &Weak<Service>| {
             let service = service.clone();
             let publish: Publish = Box::new(move |registry| {
@@ -77,7 +77,7 @@ impl Service {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    fn publish(&self, registry: &Arc<App>) {
+    fn publish(&self, registry: &Arc<Registry>) {
         let context = self.current.load().context.next(registry.clone());
         self.current.store(Arc::new(Snapshot::new(context, self.admin)));
     }
@@ -105,7 +105,7 @@ impl Snapshot {
         let public = routes::router(&context, admin.is_some());
         let admin_router = routes::admin(&context, admin);
         let canary = registry.canary.as_ref().map(|canary| {
-            let context = Arc::new(context.next(canary.app.clone()));
+            let context = Arc::new(context.next(canary.registry.clone()));
             routes::router(&context, admin.is_some())
         });
         Snapshot { registry, context, public, admin: admin_router, canary }

@@ -61,7 +61,7 @@ pub(super) async fn handle(
     let owner = caller.0.as_ref().map_or_else(|| "/v1".into(), |key| format!("/v1 {}", key.name).into());
     let mut session = Session::new(&owner);
     if stream {
-        let unsent = context.registry.sandbox.memory().share();
+        let unsent = context.registry.sandbox.memory().reservation();
         let events =
             stream::begin(model, session, request, head, include_usage, call.deadline, unsent).await?;
         let headers = [

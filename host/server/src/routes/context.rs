@@ -32,7 +32,7 @@ use crate::serve::{Lease, Peer};
 
 /// State shared by all requests of a snapshot.
 pub struct RequestContext {
-    pub(super) registry: Arc<App>,
+    pub(super) registry: Arc<Registry>,
     pub(super) server: ServerConfig,
     pub(super) live: Weak<Live>,
     /// Set once the server has been asked to stop.
@@ -85,7 +85,7 @@ pub(super) struct AdmissionLayer {
 impl RequestContext {
     /// Creates the context of `registry`. Handlers run on the current runtime.
     #[must_use]
-    pub(crate) fn new(registry: Arc<App>, live: Weak<Live>, stopping: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, live: Weak<Live>, stopping: Arc<AtomicBool>) -> Self {
         let server = registry.config.server.clone();
         let sandbox = &registry.config.sandbox;
         RequestContext {
@@ -106,7 +106,7 @@ impl RequestContext {
     /// Creates the context of `registry` that replaces this one. Counters are kept where the limit
     /// is unchanged: a reload grants no second burst and no second permit.
     #[must_use]
-    pub(crate) fn next(&self, registry: Arc<App>) -> Self {
+    pub(crate) fn next(&self, registry: Arc<Registry>) -> Self {
         let (server, before) = (registry.config.server.clone(), &self.server);
         let (sandbox, pool) = (&registry.config.sandbox, &self.registry.config.sandbox);
         let same_queue = (sandbox.instances, sandbox.waiting, server.queue_time)
@@ -142,7 +142,7 @@ impl RequestContext {
     }
 
     /// The models and components of this snapshot.
-    pub(crate) fn registry(&self) -> &Arc<App> {
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 

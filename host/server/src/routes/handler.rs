@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, Request, Uri, header};
 use axum::response::Response;
 use http_body::Frame;
 use infer_control::registry::LoadedComponent;
-use infer_sandbox::{Account, Body, CallError, Cause, UNSENT_BYTES};
+use infer_sandbox::{Body, CallError, Cause, RequestUsage, UNSENT_BYTES};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span, info};
 

@@ -156,7 +156,7 @@ pub(super) async fn infer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let model = find(&context, &caller, path)?;
-    let mut reservation = context.registry.sandbox.memory().share();
+    let mut reservation = context.registry.sandbox.memory().reservation();
     let request = request::read(&headers, &body?, model.card(), &mut reservation)?;
     let reply = model.run(request.inputs, call.deadline).await?;
     reservation.grow(response::bytes(&request.outputs, &reply)).map_err(|_| ApiError::busy())?;

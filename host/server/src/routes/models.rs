@@ -93,7 +93,7 @@ pub(super) async fn one(
     Ok(Json(entries.swap_remove(index)))
 }
 
-fn entries(registry: &App, caller: Option<Extension<Caller>>) -> Vec<Entry> {
+fn entries(registry: &Registry, caller: Option<Extension<Caller>>) -> Vec<Entry> {
     let key = caller.and_then(|Extension(caller)| caller.0);
     let may_ask = |name: &str| key.as_ref().is_none_or(|key| key.may_ask(name));
     let models = registry.models.values().filter(|model| may_ask(model.name())).map(|model| {

@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use infer_config::paths::Route;
-use infer_sandbox::Account;
+use infer_sandbox::RequestUsage;
 use tokio::time::timeout_at;
 use tracing::field::Empty;
 use tracing::{Instrument as _, info, info_span};
@@ -49,9 +49,9 @@ pub(super) async fn trace(
     let mut response = dialect.write(response);
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     let elapsed_ms = milliseconds(elapsed);
-    span.in_scope(|| match call.account() {
-        Account { calls: 0, .. } => info!(status, elapsed_ms, "answered"),
-        Account { calls, guest, compute, memory_bytes_peak, tensor_bytes_peak } => info!(
+    span.in_scope(|| match call.usage() {
+        RequestUsage { calls: 0, .. } => info!(status, elapsed_ms, "answered"),
+        RequestUsage { calls, guest, compute, memory_bytes_peak, tensor_bytes_peak } => info!(
             status,
             elapsed_ms,
             calls,

@@ -176,7 +176,7 @@ impl Activity {
 
     /// Begins a request; `is_complete` if its head is the whole request.
     pub(super) fn begin(self: &Arc<Self>, http2: bool, is_complete: bool) -> InFlight {
-        let lease = Lease::new(self.clone(), self.memory().share(), http2, is_complete);
+        let lease = Lease::new(self.clone(), self.memory().reservation(), http2, is_complete);
         let mut state = self.state();
         state.head = None;
         state.had_request = true;

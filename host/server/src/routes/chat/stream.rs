@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn empty_reservation() -> Arc<Mutex<Reservation>> {
-        Arc::new(Mutex::new(infer_sandbox::RequestMemory::default().share()))
+        Arc::new(Mutex::new(infer_sandbox::RequestMemory::default().reservation()))
     }
 
     #[tokio::test]

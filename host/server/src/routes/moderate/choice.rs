@@ -39,7 +39,7 @@ pub(crate) struct Moderators {
 impl Moderators {
     /// Collects the moderators of `registry` that have a route; the others are reachable from the
     /// command line only.
-    pub(crate) fn new(registry: &App) -> Self {
+    pub(crate) fn new(registry: &Registry) -> Self {
         let served: BTreeMap<_, _> = registry
             .components
             .iter()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::stand_in::StandIn;
-use super::{BLOCKS, CONTEXT, MAX_STEPS_OF_MODEST, MAX_STEPS_TO_END};
+use super::{BLOCKS, CONTEXT, STEPS_OF_MODEST, STEPS_TO_END};
 use crate::language::inbox::PushError;
 use crate::language::job::{Job, Work};
 use crate::language::prefix::CacheOwner;
@@ -185,7 +185,7 @@ impl<'s> Callers<'s> {
         let Callers { open, outcomes, slowest, slowest_modest, .. } = self;
         open.retain_mut(|request| {
             let steps = step - request.arrived;
-            let max = if request.is_modest { MAX_STEPS_OF_MODEST } else { MAX_STEPS_TO_END };
+            let max = if request.is_modest { STEPS_OF_MODEST } else { STEPS_TO_END };
             assert!(steps <= max, "a request has waited for {steps} steps");
             match request.answer.try_recv() {
                 Err(TryRecvError::Empty) => return true,
