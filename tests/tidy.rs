@@ -19,7 +19,7 @@ const LONG_FILES: [(&str, &str); 4] = [
 ];
 
 /// Folders that do not follow the rules about names and limits yet.
-const PENDING: [&str; 2] = ["host/config/", "host/server/"];
+const PENDING: [&str; 1] = ["host/server/"];
 
 /// Files with texts for models, which are data and not messages.
 const TEXTS: [&str; 3] =

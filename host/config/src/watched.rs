@@ -20,7 +20,7 @@ use crate::place::base;
 use crate::{Origin, lock};
 
 /// Longest tick of a file system's clock, that of FAT.
-const MAX_TICK: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_secs(2);
 
 /// States of files by path; `None` for a missing file.
 #[derive(Clone, Debug, Default)]
@@ -173,7 +173,7 @@ fn is_settled(metadata: &Metadata) -> bool {
     let changed =
         Duration::new(metadata.ctime().max(0) as u64, metadata.ctime_nsec().clamp(0, 999_999_999) as u32);
     let since = SystemTime::now().duration_since(UNIX_EPOCH + changed);
-    metadata.is_dir() || since.map_or(true, |since| since > MAX_TICK)
+    metadata.is_dir() || since.map_or(true, |since| since > TICK)
 }
 
 /// Reads the regular file at `path`, at most `max` bytes, with its metadata. Opening does not

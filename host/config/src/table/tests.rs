@@ -132,7 +132,7 @@ fn fixed_keys_are_in_sections_without_names() {
 }
 
 #[test]
-fn built_in_configuration_has_only_keys_of_the_table() {
+fn built_in_configuration_has_only_table_keys() {
     fn check(section: &str, table: &Table) {
         let keys = SECTIONS.iter().find(|(path, _)| *path == section).map(|(_, keys)| keys);
         for (name, value) in table {
