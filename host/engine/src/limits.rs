@@ -36,6 +36,16 @@ impl Limit {
         }
         Err(format!("{subject} has {found} {unit}, expected at most {max}"))
     }
+
+    /// Checks that one more element may be added to `count`. For lists that are not read to their
+    /// end, so that their length is unknown.
+    ///
+    /// # Errors
+    ///
+    /// A message with the maximum, if it is reached.
+    pub fn check_next(self, count: usize) -> Result<(), String> {
+        if count >= self.max { Err(format!("more than {} {}", self.max, self.unit)) } else { Ok(()) }
+    }
 }
 
 // Cards and files.
@@ -215,3 +225,16 @@ pub(crate) const MAX_STOP_BYTES: usize = 256;
 /// Maximum number of alternatives that an answer lists for each token. Bounds the size of the
 /// answer.
 pub(crate) const MAX_LOGPROBS: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceeded_limit_names_subject_and_maximum() {
+        let limit = Limit::new(2, "items");
+        assert!(limit.check("`input`", 2).is_ok() && limit.check_next(1).is_ok());
+        assert_eq!(limit.check("`input`", 3).unwrap_err(), "`input` has 3 items, expected at most 2");
+        assert_eq!(limit.check_next(2).unwrap_err(), "more than 2 items");
+    }
+}

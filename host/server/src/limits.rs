@@ -1,63 +1,8 @@
 //! Fixed limits of the server. Limits that the operator sets are in `infer_config`.
 
-use std::fmt;
 use std::time::Duration;
 
-/// A limit on a number of elements or bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limit {
-    max: usize,
-    unit: &'static str,
-}
-
-impl Limit {
-    /// Creates a limit of `max`; the plural `unit` is for messages.
-    pub(crate) const fn new(max: usize, unit: &'static str) -> Self {
-        Limit { max, unit }
-    }
-
-    /// The limit itself.
-    pub(crate) const fn max(self) -> usize {
-        self.max
-    }
-
-    /// Checks the number `found` of `subject`.
-    ///
-    /// # Errors
-    ///
-    /// If it exceeds the limit.
-    pub(crate) fn check(self, subject: &'static str, found: usize) -> Result<(), Exceeded> {
-        if found > self.max { Err(Exceeded { limit: self, found: Some((subject, found)) }) } else { Ok(()) }
-    }
-
-    /// Checks that one more element may be added to `count`. For lists that are not read to their
-    /// end, so the number of all elements is unknown.
-    ///
-    /// # Errors
-    ///
-    /// If the limit is reached.
-    pub(crate) fn check_next(self, count: usize) -> Result<(), Exceeded> {
-        if count >= self.max { Err(Exceeded { limit: self, found: None }) } else { Ok(()) }
-    }
-}
-
-/// A limit is exceeded.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Exceeded {
-    limit: Limit,
-    /// The subject and its number, if known.
-    found: Option<(&'static str, usize)>,
-}
-
-impl fmt::Display for Exceeded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Limit { max, unit } = self.limit;
-        match self.found {
-            Some((subject, found)) => write!(f, "{subject} has {found} {unit}, expected at most {max}"),
-            None => write!(f, "more than {max} {unit}"),
-        }
-    }
-}
+use infer_engine::limits::Limit;
 
 // Connections.
 
@@ -225,17 +170,3 @@ pub(crate) const MAX_ANALYSIS_BODY: Limit = Limit::new(8 * MAX_COMMENT.max(), "b
 
 /// Labels of one answer: common models have no more classes.
 pub(crate) const MAX_LABELS: u32 = 1_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exceeded_limit_names_subject_and_maximum() {
-        let limit = Limit::new(2, "items");
-        assert!(limit.check("`input`", 2).is_ok() && limit.check_next(1).is_ok());
-        let error = limit.check("`input`", 3).unwrap_err();
-        assert_eq!(error.to_string(), "`input` has 3 items, expected at most 2");
-        assert_eq!(limit.check_next(2).unwrap_err().to_string(), "more than 2 items");
-    }
-}

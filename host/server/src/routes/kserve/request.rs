@@ -5,6 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use axum::http::HeaderMap;
+use infer_engine::limits::Limit;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_engine::{Card, DType, Tensor};
 use infer_sandbox::Reservation;
@@ -16,7 +17,7 @@ use utoipa::ToSchema;
 use super::data;
 use super::datatypes::DATATYPES;
 use crate::error::ApiError;
-use crate::limits::{Limit, MAX_AXES, MAX_INPUTS, MAX_OUTPUTS};
+use crate::limits::{MAX_AXES, MAX_INPUTS, MAX_OUTPUTS};
 use crate::routes::json::utf8;
 
 /// Header with the length of the JSON at the start of the body.

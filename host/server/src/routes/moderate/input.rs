@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use infer_config::data_url;
+use infer_engine::limits::Limit;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::types::Part;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
@@ -10,7 +11,6 @@ use serde_json::value::RawValue;
 
 use super::extensions::{self, Extensions, expected};
 use crate::error::ApiError;
-use crate::limits::Limit;
 use crate::routes::json;
 use crate::routes::json::{Any, Read, Seed, Shallow};
 
