@@ -96,3 +96,12 @@ async fn schema_references_resolve() {
         assert!(document["components"]["schemas"][name].is_object(), "{name}");
     }
 }
+
+#[tokio::test]
+async fn clients_see_the_product_name() {
+    let server = Server::builtin().await;
+    let (_, document) = answer(server.get("/openapi.json")).await;
+    assert_eq!(document["info"]["title"], "infer");
+    let (_, metadata) = answer(server.get("/v2")).await;
+    assert_eq!(metadata["name"], "infer");
+}

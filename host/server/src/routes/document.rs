@@ -26,6 +26,11 @@ use crate::error::Envelope;
 
 pub(super) const JSON: &str = "application/json";
 
+/// Name of the program, as clients see it.
+pub(super) const PRODUCT: &str = "infer";
+
+const DESCRIPTION: &str = "An edge AI inference server: models in the host, policy in WebAssembly sandboxes";
+
 /// Names of the security schemes in the document.
 const KEY: &str = "key";
 const QUERY_KEY: &str = "key_in_query";
@@ -110,10 +115,8 @@ fn document(operations: Vec<(String, HttpMethod, Operation)>, schemas: Schemas, 
         components =
             components.security_scheme(KEY, SecurityScheme::Http(bearer)).security_scheme(QUERY_KEY, query);
     }
-    let info = InfoBuilder::new()
-        .title(env!("CARGO_PKG_NAME"))
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(env!("CARGO_PKG_DESCRIPTION")));
+    let info =
+        InfoBuilder::new().title(PRODUCT).version(env!("CARGO_PKG_VERSION")).description(Some(DESCRIPTION));
     OpenApiBuilder::new().info(info).paths(paths).components(Some(components.build())).build()
 }
 

@@ -31,7 +31,7 @@ use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
 
 use super::call::Call;
 use super::context::{Caller, RequestContext};
-use super::document::RouteDoc;
+use super::document::{PRODUCT, RouteDoc};
 use crate::error::ApiError;
 
 /// An error in the protocol's format.
@@ -116,11 +116,7 @@ pub(super) fn failure(error: &ApiError) -> Response {
 }
 
 pub(super) async fn server() -> Json<Server> {
-    Json(Server {
-        name: env!("CARGO_PKG_NAME"),
-        version: env!("CARGO_PKG_VERSION"),
-        extensions: ["binary_tensor_data"],
-    })
+    Json(Server { name: PRODUCT, version: env!("CARGO_PKG_VERSION"), extensions: ["binary_tensor_data"] })
 }
 
 pub(super) async fn live() -> Json<Live> {
