@@ -62,7 +62,7 @@ async fn file_of_a_form_is_found_among_fields() {
     let texts = Form::new().text("a", "1").text("b", "2");
     let (status, body) = answer(server.post("/classify").multipart(texts)).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert!(body["error"]["message"].as_str().unwrap().contains("2 parts is an image"), "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("no image among the 2 parts"), "{body}");
 }
 
 #[tokio::test]

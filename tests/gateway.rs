@@ -233,7 +233,7 @@ async fn perspective_errors_have_their_own_envelope() {
         (ask("", "TOXICITY", json!([])), Some("COMMENT_EMPTY"), "empty"),
         (ask(&"a ".repeat(10_241), "TOXICITY", json!([])), Some("COMMENT_TOO_LONG"), "20482 bytes"),
         (ask("a", "TOXICITY", json!(["ar"])), Some("LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE"), "`ar`"),
-        (ask("a", "RUDENESS", json!([])), None, "`RUDENESS` is not known"),
+        (ask("a", "RUDENESS", json!([])), None, "unknown attribute `RUDENESS`"),
         (json!({ "comment": { "text": "a" } }), None, "`requestedAttributes` is empty"),
         (json!([1]), None, "not an analysis request"),
     ] {

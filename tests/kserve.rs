@@ -99,7 +99,7 @@ async fn errors_are_one_sentence() {
     let cases = [
         (input(json!({ "datatype": "BYTES" })), "datatype `BYTES` is not one of FP16"),
         (input(json!({ "datatype": "FP32" })), "is f32 (1, 2), expected i32 (N, 100)"),
-        (input(json!({ "shape": [1, 3] })), "`data` has 2 elements, and its shape 3"),
+        (input(json!({ "shape": [1, 3] })), "`data` has 2 elements, its shape 3"),
         (input(json!({ "shape": [u64::MAX, 2] })), "its size overflows"),
         (input(json!({ "data": [1, "x"] })), "expected numbers"),
         (input(json!({ "parameters": { "binary_data_size": 16 } })), "both `data` and `binary_data_size`"),
@@ -109,7 +109,7 @@ async fn errors_are_one_sentence() {
             "but only 0 bytes follow",
         ),
         (input(json!({ "name": "other" })), "other"),
-        (json!({ "inputs": [], "outputs": [{ "name": "x" }] }), "there is no output `x`"),
+        (json!({ "inputs": [], "outputs": [{ "name": "x" }] }), "unknown output `x`"),
         (json!({ "inputs": "x" }), "the body is not an inference request"),
         (json!({ "inputs": [] }), input_name()),
     ];
@@ -148,9 +148,9 @@ async fn lists_are_bounded_as_they_are_read() {
     let many = |element: Value, count: usize| Value::Array(vec![element; count]);
     let tensor = |shape| json!({ "name": "x", "shape": shape, "datatype": "INT32", "data": [1] });
     let cases = [
-        (json!({ "inputs": [tensor(many(json!(1), 17))] }), "at most 16 axes"),
-        (json!({ "inputs": many(tensor(json!([1])), 257) }), "at most 256 tensors"),
-        (json!({ "inputs": [], "outputs": many(json!({ "name": "x" }), 257) }), "at most 256 outputs"),
+        (json!({ "inputs": [tensor(many(json!(1), 17))] }), "more than 16 axes"),
+        (json!({ "inputs": many(tensor(json!([1])), 257) }), "more than 256 tensors"),
+        (json!({ "inputs": [], "outputs": many(json!({ "name": "x" }), 257) }), "more than 256 outputs"),
     ];
     for (body, expected) in cases {
         let (status, reply) = answer(server.post(INFER).json(&body)).await;
@@ -219,7 +219,7 @@ async fn rejections_below_v2_are_sentences() {
     .await;
     let infer = || server.post(INFER).bearer_auth("secret");
     let cases = [
-        (server.post(INFER), StatusCode::UNAUTHORIZED, "no API key"),
+        (server.post(INFER), StatusCode::UNAUTHORIZED, "API key missing"),
         (server.post(INFER).bearer_auth("wrong"), StatusCode::UNAUTHORIZED, "API key"),
         (infer().body("x".repeat(2_000)), StatusCode::PAYLOAD_TOO_LARGE, "1000 bytes"),
         (infer().header("content-encoding", "gzip").body("x"), StatusCode::UNSUPPORTED_MEDIA_TYPE, "`gzip`"),

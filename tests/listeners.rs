@@ -91,7 +91,7 @@ async fn invalid_certificate_files_are_named() {
     let cases = [
         (file("text.pem"), file("key.pem"), "has no certificate"),
         (file("cert.pem"), file("text.pem"), "has no private key"),
-        (file("cert.pem"), other.path().join("key.pem"), "cannot be used together"),
+        (file("cert.pem"), other.path().join("key.pem"), "do not match"),
     ];
     for (certificate, key, words) in cases {
         let tls = format!(
@@ -120,7 +120,7 @@ async fn unix_socket_is_served_and_removed() {
     assert!(!path.exists());
     fs::write(&path, "a file").unwrap();
     let error = Listeners::bind(&second.config.server).await.err().expect("it is a file");
-    assert!(error.to_string().contains("is no socket"), "{error}");
+    assert!(error.to_string().contains("is not a socket"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"a file");
 }
 
