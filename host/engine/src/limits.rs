@@ -37,14 +37,15 @@ impl Limit {
         Err(format!("{subject} has {found} {unit}, expected at most {max}"))
     }
 
-    /// Checks that one more element may be added to `count`. For lists that are not read to their
-    /// end, so that their length is unknown.
+    /// Checks that one more element may follow `count`. For lists that are not read to their end,
+    /// so the number of all elements is unknown.
     ///
     /// # Errors
     ///
     /// A message with the maximum, if it is reached.
     pub fn check_next(self, count: usize) -> Result<(), String> {
-        if count >= self.max { Err(format!("more than {} {}", self.max, self.unit)) } else { Ok(()) }
+        let Limit { max, unit } = self;
+        if count < max { Ok(()) } else { Err(format!("more than {max} {unit}")) }
     }
 }
 

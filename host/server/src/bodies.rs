@@ -17,14 +17,14 @@ use infer_sandbox::{RequestMemory, Reservation};
 use tokio::sync::Notify;
 
 use crate::admission::Full;
-use crate::limits::{MIN_BODY_STALL, MIN_PROGRESS_BYTES};
+use crate::limits::{MIN_BODY_PROGRESS_BYTES, MIN_BODY_STALL};
 
 /// Copies of a body that a request holds: the bytes received, and the decoded form, such as an
 /// image in base64.
 const COPIES: usize = 2;
 
-/// Divisor: besides [`MIN_PROGRESS_BYTES`], an arriving body must make progress by 1/64 of the
-/// memory that it holds, so that more memory requires more throughput.
+/// Divisor: a body must also gain 1/64 of the memory that it holds to make progress, so that more
+/// memory requires more throughput.
 const PROGRESS_SHARE: usize = 64;
 
 /// Divisor: 1/8 of the memory that other senders leave is not available for a second concurrent
@@ -204,7 +204,7 @@ impl Arriving {
         let mut state = self.body.state();
         state.length += data.len();
         state.since += data.len();
-        if state.since >= MIN_PROGRESS_BYTES.max(state.length / PROGRESS_SHARE) {
+        if state.since >= MIN_BODY_PROGRESS_BYTES.max(state.length / PROGRESS_SHARE) {
             (state.progressed_at, state.since) = (now, 0);
         }
         // Most bodies arrive in one piece, which is not copied.

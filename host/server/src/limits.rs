@@ -6,167 +6,189 @@ use infer_engine::limits::Limit;
 
 // Connections.
 
-/// Connections of the operator's listener, beside the public limit.
+/// Maximum number of connections of the operator's listener, beside the public limit. Bounds memory
+/// and descriptors.
 pub(crate) const MAX_ADMIN_CONNECTIONS: usize = 64;
 
-/// Concurrent streams of one HTTP/2 connection.
+/// Maximum number of concurrent streams of one HTTP/2 connection. Bounds the requests that one
+/// client has in flight.
 pub(crate) const MAX_STREAMS: u32 = 32;
 
-/// Receive window of an HTTP/2 stream, in bytes: bounds the memory of bodies that are not yet read.
+/// Receive window of an HTTP/2 stream, in bytes. Bounds the memory of bodies that are not yet read.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 
-/// Receive window of an HTTP/2 connection, in bytes.
+/// Receive window of an HTTP/2 connection, in bytes. Bounds the memory of bodies that are not yet
+/// read.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 
-/// Send buffer of an HTTP/2 stream, in bytes.
+/// Send buffer of an HTTP/2 stream, in bytes. Bounds the memory of responses that are not yet read.
 pub(crate) const SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// Time to answer an HTTP/2 ping before the connection is closed.
+/// Maximum time to answer an HTTP/2 ping. Protects seats from clients that are gone.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// HTTP/2 streams that a client resets before they are accepted. Beyond it the connection is
-/// closed.
+/// Maximum number of HTTP/2 streams that a client resets before they are accepted; beyond it the
+/// connection is closed. Protects the processor.
 pub(crate) const MAX_PENDING_RESETS: usize = 20;
 
-/// HTTP/2 streams that are reset for protocol errors of the client. Beyond it the connection is
-/// closed.
+/// Maximum number of HTTP/2 streams that are reset for protocol errors of the client; beyond it the
+/// connection is closed. Protects the processor.
 pub(crate) const MAX_ERROR_RESETS: usize = 128;
 
-/// Requests that an HTTP/2 client may cancel, or leave without a body, beyond the number that were
-/// answered. A client that resets streams as fast as it opens them exceeds this at once.
+/// Maximum number of requests that an HTTP/2 client may cancel, or leave without a body, beyond the
+/// number that were answered. A client that resets streams as fast as it opens them exceeds this at
+/// once.
 pub(crate) const MAX_WASTED_REQUESTS: u32 = 64;
 
-/// Bytes that an HTTP/2 client may send between two signs of progress: pings, settings and window
-/// updates cost the server time without being requests.
+/// Maximum number of bytes that an HTTP/2 client may send between two signs of progress, in bytes:
+/// pings, settings and window updates cost the server time without being requests.
 pub(crate) const MAX_UNPRODUCTIVE_BYTES: usize = 1 << 20;
 
-/// Time for which a connection must have been quiet before its seat can be given to a new one, if
-/// it has shown an API key or is sending a response.
+/// Minimum time for which a connection was quiet before its seat is given to a new one, if it has
+/// shown an API key or is sending a response. Protects clients in use from eviction.
 pub(crate) const MIN_QUIET: Duration = Duration::from_secs(1);
 
-/// Unread bytes of a request's body that are discarded to keep the connection.
+/// Maximum number of unread bytes of a request's body that are discarded to keep the connection, in
+/// bytes. Bounds the work for a rejected request.
 pub(crate) const MAX_DISCARDED_BYTES: u64 = 64 << 10;
 
-/// Time by which discarding them delays the response.
+/// Maximum time to discard them. Bounds the delay of the response.
 pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_millis(2);
 
-/// Time for which the server still reads after an early response: if the client's bytes stayed
-/// unread, the system would reset the connection, and the response could be lost.
+/// Maximum time for which the server still reads after an early response: if the client's bytes
+/// stayed unread, the system would reset the connection, and the response could be lost.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes that the server still reads after an early response.
+/// Maximum number of bytes that the server still reads after an early response, in bytes.
 pub(crate) const MAX_LINGER_BYTES: usize = 1 << 20;
 
-/// Size of a certificate or key file, in bytes: a chain of ten certificates has about 20 KB.
+/// Maximum size of a certificate or key file, in bytes: a chain of ten certificates has about 20
+/// KB. Protects memory from a wrong file.
 pub(crate) const MAX_PEM_BYTES: u64 = 1 << 20;
 
 // Requests and responses.
 
-/// Bytes that a client must send or read to make progress.
+/// Minimum number of bytes that a client must send or read to make progress, in bytes. Protects
+/// seats and memory from clients that send or read byte by byte.
 pub(crate) const MIN_PROGRESS_BYTES: usize = 4_096;
 
-/// Bytes of a response that the client must read in each `send_ms` once the deadline has passed.
-pub(crate) const MIN_BYTES_PER_SEND_TIME: u64 = 1 << 20;
+/// Minimum number of bytes of a response that the client must read in each `send_ms` once the
+/// deadline has passed, in bytes. Bounds the time of a download.
+pub(crate) const MIN_SEND_BYTES: u64 = 1 << 20;
 
 /// Size of a response that is sent even if the request memory is exhausted, in bytes: the error
 /// response would not be smaller.
 pub(crate) const SMALL_RESPONSE_BYTES: u64 = 4 << 10;
 
-/// Time after its deadline in which a handler may still respond itself, before the layer responds
-/// for it.
+/// Maximum time after its deadline in which a handler may still respond itself, before the layer
+/// responds for it. Bounds the wait of a client.
 pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
-/// Length of a client's request id, in bytes: the id is logged and returned.
+/// Maximum length of a client's request id, in bytes. Bounds the log and the response, which
+/// contain it.
 pub(crate) const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// Length of a text that is hashed and looked up as an API key, in bytes. Keys of other services
-/// that a client may send are shorter.
+/// Maximum length of a text that is hashed and looked up as an API key, in bytes; keys of other
+/// services that a client may send are shorter. Bounds the time of a lookup.
 pub(crate) const MAX_KEY_BYTES: usize = 512;
 
-/// Addresses with a token bucket that is not full: about 4 MB.
+/// Maximum number of addresses with a token bucket that is not full. Bounds memory to about 4 MB.
 pub(crate) const MAX_ADDRESSES: usize = 65_536;
 
-/// Time for which the queue may be more than half full before the server reports not ready. Longer
-/// than a burst.
+/// Maximum time for which the queue may be more than half full before the server reports not ready:
+/// longer than a burst.
 pub(crate) const MAX_QUEUE_STANDING: Duration = Duration::from_secs(1);
 
-/// Time for which a body must have stalled before it can be evicted.
+/// Minimum number of bytes that an arriving body must gain to make progress, in bytes. Protects the
+/// body memory from slow clients.
+pub(crate) const MIN_BODY_PROGRESS_BYTES: usize = 4 << 10;
+
+/// Minimum time for which a body has stalled before it is evicted. Protects bodies on slow
+/// networks.
 pub(crate) const MIN_BODY_STALL: Duration = Duration::from_millis(500);
 
-/// Length of a DNS name, in bytes.
+/// Maximum length of a DNS name, in bytes (RFC 1035).
 pub(crate) const MAX_HOST_NAME_BYTES: usize = 253;
 
-/// Length of a `Host` header, in bytes: a name, and a port with leading zeros.
+/// Maximum length of a `Host` header, in bytes: a name, and a port with leading zeros. Bounds its
+/// parsing.
 pub(crate) const MAX_HOST_BYTES: usize = MAX_HOST_NAME_BYTES + ":0065535".len();
 
-/// Length of a list of headers that is repeated to a CORS preflight, in bytes.
+/// Maximum length of a list of headers that is repeated to a CORS preflight, in bytes. Bounds the
+/// response.
 pub(crate) const MAX_PREFLIGHT_HEADERS_BYTES: usize = 1024;
 
-/// Length of a method that is repeated to a CORS preflight, in bytes.
+/// Maximum length of a method that is repeated to a CORS preflight, in bytes. Bounds the response.
 pub(crate) const MAX_PREFLIGHT_METHOD_BYTES: usize = 32;
 
-/// Members of a JSON object: many times that of any valid request.
+/// Maximum number of members of a JSON object: many times that of any valid request. Bounds memory.
 pub(crate) const MAX_MEMBERS: Limit = Limit::new(256, "members");
 
 // Chat and completions.
 
-/// Messages of a chat, which is the engine's limit as well.
+/// Maximum number of turns of a chat, which is the engine's limit as well, and of parts of a turn.
+/// Bounds memory.
 pub(crate) const MAX_MESSAGES: Limit = Limit::new(1 << 10, "items");
 
-/// Length of a word such as `auto`, in bytes of JSON; bounds the comparison with accepted words.
+/// Maximum length of a word such as `auto`, in bytes of JSON. Bounds the comparison with accepted
+/// words.
 pub(crate) const MAX_WORD_BYTES: usize = 64;
 
-/// Length of a number that is compared with its neutral value, in bytes of JSON.
+/// Maximum length of a number that is compared with its neutral value, in bytes of JSON. Bounds its
+/// parsing.
 pub(crate) const MAX_NUMBER_BYTES: usize = 32;
 
-/// Length of `logit_bias`, in bytes of JSON: bounds the memory of a map without effect.
+/// Maximum length of `logit_bias`, in bytes of JSON. Bounds the memory of a map without effect.
 pub(crate) const MAX_BIAS_BYTES: usize = 4096;
 
 // Open Inference Protocol.
 
-/// Nested arrays of a tensor's elements, and axes of a tensor: more than any tensor has.
+/// Maximum nesting of arrays of a tensor's elements: more axes than any tensor has. Bounds
+/// recursion.
 pub(crate) const MAX_DEPTH: Limit = Limit::new(16, "nested arrays");
 
-/// Axes of a tensor. A longer list is rejected while it is parsed, because an element of two bytes
-/// of JSON takes eight in memory.
-pub(crate) const MAX_AXES: Limit = Limit::new(MAX_DEPTH.max(), "axes");
+/// Maximum number of axes of a tensor. A longer list is rejected while it is parsed, because an
+/// element of two bytes of JSON takes eight in memory.
+pub(crate) const MAX_AXES: Limit = Limit::new(16, "axes");
 
-/// Input tensors of a request: more than any model has.
+/// Maximum number of input tensors of a request: more than any model has. Bounds memory.
 pub(crate) const MAX_INPUTS: Limit = Limit::new(256, "tensors");
 
-/// Requested outputs of a request: more than any model has.
+/// Maximum number of requested outputs: more than any model has. Bounds memory.
 pub(crate) const MAX_OUTPUTS: Limit = Limit::new(256, "outputs");
 
 // Moderation, analysis and classification.
 
-/// Inputs of one request that are judged concurrently: enough to fill batches, and too few to
-/// starve other requests.
+/// Maximum number of inputs of one request that are judged concurrently: enough to fill batches,
+/// and too few to starve other requests.
 pub(crate) const MAX_CONCURRENT_INPUTS: usize = 8;
 
-/// Thresholds in one request: several times the number of categories.
+/// Maximum number of thresholds in one request: several times the number of categories. Bounds
+/// memory.
 pub(crate) const MAX_THRESHOLDS: Limit = Limit::new(64, "categories");
 
-/// Length of an `Idempotency-Key`, in bytes.
+/// Maximum length of an `Idempotency-Key`, in bytes. Bounds the time to hash it.
 pub(crate) const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
-/// Time for which a response is stored for its `Idempotency-Key`.
+/// Maximum time for which a response is stored for its `Idempotency-Key`. Bounds memory.
 pub(crate) const MAX_STORED_TIME: Duration = Duration::from_secs(600);
 
-/// Stored responses, over all tenants.
+/// Maximum number of stored responses, over all tenants. Bounds memory.
 pub(crate) const MAX_STORED_RESPONSES: usize = 1_024;
 
-/// Size of all stored responses, in bytes.
+/// Maximum size of all stored responses, in bytes. Bounds memory.
 pub(crate) const MAX_STORED_BYTES: usize = 8 << 20;
 
-/// Size of one stored response, in bytes; a larger one is not stored.
+/// Maximum size of one stored response, in bytes; a larger one is not stored. Bounds the share of
+/// one response.
 pub(crate) const MAX_STORED_RESPONSE_BYTES: usize = 64 << 10;
 
-/// Length of a comment, in bytes, as in Perspective.
+/// Maximum length of a comment, in bytes, as in Perspective.
 pub(crate) const MAX_COMMENT: Limit = Limit::new(20_480, "bytes");
 
-/// Length of an analysis request, in bytes: a comment in escapes of six bytes per byte, and its
-/// envelope.
+/// Maximum length of an analysis request, in bytes: a comment in escapes of six bytes per byte, and
+/// its envelope.
 pub(crate) const MAX_ANALYSIS_BODY: Limit = Limit::new(8 * MAX_COMMENT.max(), "bytes");
 
-/// Labels of one answer: common models have no more classes.
+/// Maximum number of labels of one answer: common models have no more classes. Bounds the response.
 pub(crate) const MAX_LABELS: u32 = 1_000;

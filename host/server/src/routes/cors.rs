@@ -23,7 +23,7 @@ const EXPOSED: &str =
 const PERMITTED: &str = "authorization, content-type, idempotency-key, inference-header-content-length, traceparent, x-request-id";
 
 /// Time for which a browser may cache a preflight response, in seconds.
-const PREFLIGHT_AGE: &str = "600";
+const CACHE_SECONDS: &str = "600";
 
 /// The permitted origins.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ pub(super) async fn preflight(State(origins): State<Origins>, request: Request, 
         HeaderValue::from_static("GET, POST")
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, method);
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_AGE));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(CACHE_SECONDS));
     for name in [header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_REQUEST_HEADERS] {
         headers.append(header::VARY, name.into());
     }

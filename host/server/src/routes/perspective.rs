@@ -293,7 +293,7 @@ struct AnalysisRequest {
 }
 
 fn parse(body: &[u8]) -> Result<AnalysisRequest, Failure> {
-    let too_long = |exceeded: String| Failure::invalid(exceeded).with_type("COMMENT_TOO_LONG", None);
+    let too_long = |message: String| Failure::invalid(message).with_type("COMMENT_TOO_LONG", None);
     MAX_ANALYSIS_BODY.check("the body", body.len()).map_err(too_long)?;
     let request: Analyze = serde_json::from_slice(utf8(body)?)
         .map_err(|error| Failure::invalid(format_args!("the body is not an analysis request: {error}")))?;

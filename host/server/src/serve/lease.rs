@@ -14,7 +14,7 @@ use infer_sandbox::Reservation;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-use crate::limits::{MIN_BYTES_PER_SEND_TIME, MIN_PROGRESS_BYTES, SMALL_RESPONSE_BYTES};
+use crate::limits::{MIN_PROGRESS_BYTES, MIN_SEND_BYTES, SMALL_RESPONSE_BYTES};
 
 /// Memory of a response beside its body: its head and the state of its stream.
 const HEAD_BYTES: usize = 1 << 10;
@@ -249,7 +249,7 @@ impl Lease {
     pub(super) fn check(&self, send_time: Duration, now: Instant) -> LeaseState {
         let mut state = self.state();
         let stalls = state.stalled.map(|since| since + send_time);
-        let rounds = u32::try_from(1 + state.sent / MIN_BYTES_PER_SEND_TIME).unwrap_or(u32::MAX);
+        let rounds = u32::try_from(1 + state.sent / MIN_SEND_BYTES).unwrap_or(u32::MAX);
         let ends = state.deadline.map(|deadline| deadline + send_time.saturating_mul(rounds));
         if stalls.is_some_and(|due| due <= now) {
             return LeaseState::Expired("the client does not read its response");

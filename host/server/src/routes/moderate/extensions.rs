@@ -18,7 +18,7 @@ pub(crate) struct Extensions {
     /// Time limit for judging, from the arrival of the request; the server's own deadline if
     /// absent.
     pub(crate) deadline: Option<Duration>,
-    /// Behavior when the time limit is exceeded.
+    /// Behavior when the time limit is reason.
     pub(crate) on_timeout: OnTimeout,
     /// Lowest score at which a category is flagged, 0 to 1, instead of the component's threshold.
     pub(crate) thresholds: BTreeMap<String, f32>,
@@ -135,8 +135,8 @@ impl<'de> Read<'de> for Thresholds {
         let mut first_error = None;
         while let Some(category) = object.next_key::<Cow<'_, str>>()? {
             let value = object.next_value_seed(Seed(Any))?;
-            if let Err(exceeded) = MAX_THRESHOLDS.check_next(thresholds.len()) {
-                let message = format!("`infer.thresholds` has {exceeded}");
+            if let Err(reason) = MAX_THRESHOLDS.check_next(thresholds.len()) {
+                let message = format!("`infer.thresholds` has {reason}");
                 first_error.get_or_insert(ApiError::invalid("infer.thresholds", message));
                 continue;
             }

@@ -130,7 +130,7 @@ impl Items {
         if count == 0 {
             return Err(ApiError::invalid("input", "`input` is empty; expected at least one text or part"));
         }
-        limit.check("`input`", count).map_err(|exceeded| ApiError::too_large(exceeded).at("input"))?;
+        limit.check("`input`", count).map_err(|message| ApiError::too_large(message).at("input"))?;
         if let Some(first_error) = first_error {
             return Err(first_error);
         }
@@ -165,7 +165,7 @@ impl<'de> Read<'de> for Items {
 
     fn array<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<Input<'de>, A::Error> {
         loop {
-            if self.first_error.is_some() || self.limit.check_next(self.count).is_err() {
+            if self.first_error.is_some() || self.count >= self.limit.max() {
                 if array.next_element::<IgnoredAny>()?.is_none() {
                     return Ok(Input::Items(self));
                 }
