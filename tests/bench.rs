@@ -175,7 +175,7 @@ fn conditions_decide_the_exit_code() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("INF/S"), "the report is printed all the same");
     let output = with(1.0, &["cached_ratio<1"]);
     assert!(
-        output.status.code() == Some(1) && stderr(&output).contains("compares nothing"),
+        output.status.code() == Some(1) && stderr(&output).contains("matches no figure"),
         "{}",
         stderr(&output)
     );
@@ -292,7 +292,7 @@ fn unmeasurable_targets_are_errors_with_remedies() {
             &["--component", "moderate", "--task", "classify"],
             "is a moderator, which supports the tasks `moderate`",
         ),
-        (&["--model", "toxic-bilstm", "--dummy"], "`--dummy` knows `phi3` alone"),
+        (&["--model", "toxic-bilstm", "--dummy"], "`--dummy` supports only `phi3`"),
         (
             &["--model", "toxic-bilstm", "--task", "moderate", "--dataset", "d.jsonl"],
             "d.jsonl:1: unknown field `txt`",

@@ -318,7 +318,7 @@ fn reload_and_diff_reach_a_running_server() {
     write("max_inputs = 7");
     let asked = infer(folder.path(), &["check", "--diff"]);
     let text = stdout(&asked);
-    assert!(text.contains("server.max_inputs: 128 -> 7") && text.contains("without a restart"), "{text}");
+    assert!(text.contains("server.max_inputs: 128 -> 7") && text.contains("needs no restart"), "{text}");
     let done = infer(folder.path(), &["reload"]);
     assert!(stdout(&done).contains("server.max_inputs: 128 -> 7"), "{}{}", stdout(&done), stderr(&done));
     assert!(stdout(&infer(folder.path(), &["reload"])).contains("nothing has changed"));

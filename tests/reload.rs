@@ -165,7 +165,7 @@ async fn failed_reload_keeps_the_live_version() {
         assert_eq!(refused.step, step, "{name}: {refused}");
         let message = refused.to_string();
         assert!(
-            message.contains(words) && message.ends_with("is served on"),
+            message.contains(words) && message.ends_with("the live configuration is unchanged"),
             "{name}: no `{words}` in {message}"
         );
         assert_eq!(place.hash().await, hash, "{name}");

@@ -149,7 +149,7 @@ fn hub_file_of_another_size_is_rejected() {
     other[0] ^= 1;
     let (address, sent) = hub(other.clone(), hash(&other), 0);
     let output = setting.command("hub", &address).output().unwrap();
-    assert!(text(&output).contains(&format!("has sha256 {} there", hash(&other))), "{}", text(&output));
+    assert!(text(&output).contains(&format!("has sha256 {} on the hub", hash(&other))), "{}", text(&output));
     // At most the byte of the size request, whose header may have been enough.
     assert!(sent.load(Ordering::Relaxed) <= 1);
 

@@ -264,7 +264,7 @@ mod tests {
         ] {
             let condition: Condition = condition.parse().unwrap();
             let error = condition.met(&now, baseline.as_ref()).unwrap_err();
-            assert!(error.to_string().contains("compares nothing"), "{error}");
+            assert!(error.to_string().contains("matches no figure"), "{error}");
         }
     }
 

@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn full_disk_ends_a_download() {
         assert!(enough(MIN_FREE_BYTES).is_ok());
-        assert!(enough(MIN_FREE_BYTES - 1).unwrap_err().to_string().contains("make room"));
+        assert!(enough(MIN_FREE_BYTES - 1).unwrap_err().to_string().contains("free some space"));
     }
 
     #[test]
