@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use indicatif::ProgressBar;
 
 use crate::args::PrefixCache;
-use crate::path::{Path, Through};
+use crate::path::{Path, PathKind};
 use crate::report::Cold;
 use crate::subject::{self, Subject};
 use crate::work::Work;
@@ -25,11 +25,11 @@ pub(super) async fn measure(
     progress: &ProgressBar,
 ) -> anyhow::Result<Cold> {
     progress.set_message("the first answer");
-    let sandboxed = subject.ways.iter().find(|way| matches!(way, Through::Sandbox { .. }));
-    let through =
-        sandboxed.or(subject.ways.first()).context("at least one path to the model exists")?.clone();
+    let sandboxed = subject.path_kinds.iter().find(|path_kind| matches!(path_kind, PathKind::Sandbox { .. }));
+    let path_kind =
+        sandboxed.or(subject.path_kinds.first()).context("at least one path to the model exists")?.clone();
     let path = Path {
-        through: through.clone(),
+        path_kind: path_kind.clone(),
         work: work.clone(),
         prefix_cache: PrefixCache::On,
         first: 1 << 61,
@@ -42,7 +42,7 @@ pub(super) async fn measure(
     let first_inference_ms = began.elapsed().as_secs_f64() * 1e3;
     let mut cold = Cold { compile_ms: None, deserialize_us: None, instantiate_us: None, first_inference_ms };
     cold.instantiate_us = first.stages.instance.map(|instance| instance.instantiate.as_secs_f64() * 1e6);
-    if let (Through::Sandbox { loaded, .. }, Some(registry)) = (&through, &subject.registry) {
+    if let (PathKind::Sandbox { loaded, .. }, Some(registry)) = (&path_kind, &subject.registry) {
         progress.set_message("compiling the guest");
         let bytes = subject::guest_bytes(registry, loaded)?;
         let cost = registry.sandbox.start_cost(loaded.component.name(), &bytes)?;

@@ -81,7 +81,7 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
         let bytes = bytes.with_context(|| format!("cannot read `{}`", place.display()))?;
         Ok(Item::Image(Arc::from(bytes)))
     });
-    let asked = messages
+    let prompt = messages
         .map(|messages| Item::Prompt { messages, choices: choices.clone(), prefix_messages: None })
         .or_else(|| prompt.map(|prompt| work::prompt(&prompt, choices.clone())));
     let item = match task {
@@ -91,11 +91,11 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
         BenchTask::Classify => image.context("no `image`: expected the path of a file")??,
         BenchTask::Score => {
             ensure!(choices.is_some(), "no `choices`: expected an array of strings");
-            asked.context("no `prompt` and no `messages`")?
+            prompt.context("no `prompt` and no `messages`")?
         }
         BenchTask::Generate => {
             ensure!(choices.is_none(), "`choices` is for the task score");
-            asked.context("no `prompt` and no `messages`")?
+            prompt.context("no `prompt` and no `messages`")?
         }
         BenchTask::Tensor => {
             bail!("the task tensor accepts no dataset: its tensors are generated from the model's card")

@@ -15,7 +15,7 @@ use infer_engine::{Answer, Finish, LanguageModel, Output, Params, Prompt, Reques
 use crate::args::PrefixCache;
 use crate::figures::{TokenRate, Verdict};
 use crate::limits::MAX_LANGUAGE_REQUEST_TIME;
-use crate::path::{COMPONENT, Path, Through};
+use crate::path::{COMPONENT, Path, PathKind};
 use crate::random::Random;
 use crate::stats;
 use crate::subject::Subject;
@@ -90,11 +90,11 @@ pub(super) async fn verdict(
     effort: Effort,
     progress: &ProgressBar,
 ) -> anyhow::Result<Verdict> {
-    let sandboxed = subject.ways.iter().find(|way| matches!(way, Through::Sandbox { .. }));
-    let through =
-        sandboxed.or(subject.ways.first()).context("at least one path to the model exists")?.clone();
+    let sandboxed = subject.path_kinds.iter().find(|path_kind| matches!(path_kind, PathKind::Sandbox { .. }));
+    let path_kind =
+        sandboxed.or(subject.path_kinds.first()).context("at least one path to the model exists")?.clone();
     let (prefix_cache, first, turn) = (PrefixCache::On, 1 << 59, Default::default());
-    let path = Path { through, work: work.clone(), prefix_cache, first, turn };
+    let path = Path { path_kind, work: work.clone(), prefix_cache, first, turn };
     let (mut times, mut tokens) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     let began = Instant::now();
     let mut repeat = 0;
@@ -109,9 +109,9 @@ pub(super) async fn verdict(
             // warm.
             let identity = Some(format!("{COMPONENT} verdict {repeat}"));
             let request = path.prepare(work.item(first + 2 * u64::from(repeat) + index as u64), identity);
-            let asked = Instant::now();
+            let start = Instant::now();
             let reply = path.ask(request).await.map_err(anyhow::Error::msg).context("a verdict")?;
-            times[index].push(asked.elapsed().as_secs_f64() * 1e3);
+            times[index].push(start.elapsed().as_secs_f64() * 1e3);
             let usage = reply.stages.tokens;
             tokens[index].push((usage.prompt_tokens - usage.cached_tokens) as f64);
         }

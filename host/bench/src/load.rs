@@ -74,11 +74,11 @@ impl Lane {
             clients.spawn(async move {
                 let take = |left| u64::checked_sub(left, 1);
                 // At least one request, so that a client that starts late takes part in the turn.
-                let mut asked = false;
-                while !(asked && matches!(extent, Extent::Time(length) if began.elapsed() >= length))
+                let mut has_run = false;
+                while !(has_run && matches!(extent, Extent::Time(length) if began.elapsed() >= length))
                     && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
                 {
-                    asked = true;
+                    has_run = true;
                     if !lane.call(None).await {
                         tokio::time::sleep(AFTER_ERROR).await;
                     }
@@ -211,7 +211,7 @@ mod tests {
 
     use super::*;
     use crate::args::{BenchTask, PrefixCache};
-    use crate::path::Through;
+    use crate::path::PathKind;
     use crate::stats::Row;
     use crate::work::Work;
 
@@ -240,7 +240,7 @@ mod tests {
         let model = registry.models["m"].clone();
         let work = Work::new(BenchTask::Tensor, 1, Some(model.card()), false, None).unwrap();
         let path = Path {
-            through: Through::Native(model),
+            path_kind: PathKind::Native(model),
             work: Arc::new(work),
             prefix_cache: PrefixCache::On,
             first: 0,

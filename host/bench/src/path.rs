@@ -23,7 +23,7 @@ pub(super) const COMPONENT: &str = "bench";
 
 /// The path of a row's requests.
 pub(super) struct Path {
-    pub(super) through: Through,
+    pub(super) path_kind: PathKind,
     pub(super) work: Arc<Work>,
     pub(super) prefix_cache: PrefixCache,
     /// Index of the row's first request, so that rows do not repeat each other's inputs.
@@ -33,7 +33,7 @@ pub(super) struct Path {
 
 /// The paths to a model.
 #[derive(Clone)]
-pub(super) enum Through {
+pub(super) enum PathKind {
     /// The engine, without a sandbox.
     Native(Arc<Model>),
     /// A fresh guest instance for each request.
@@ -60,10 +60,10 @@ pub(super) enum GuestInput {
 impl Path {
     /// Name of the path in reports.
     pub(super) fn name(&self) -> &'static str {
-        match self.through {
-            Through::Native(_) => "native",
-            Through::Sandbox { .. } => "sandbox",
-            Through::Http(_) => "http",
+        match self.path_kind {
+            PathKind::Native(_) => "native",
+            PathKind::Sandbox { .. } => "sandbox",
+            PathKind::Http(_) => "http",
         }
     }
 
@@ -86,19 +86,19 @@ impl Path {
     /// Prepares the request for `item`, as the component `identity` if given. Prefixes are cached
     /// per component, so a new name starts with an empty cache.
     pub(super) fn prepare(&self, item: Item, identity: Option<String>) -> Prepared {
-        match (&self.through, item) {
-            (Through::Native(model), Item::Tensors(inputs)) => {
+        match (&self.path_kind, item) {
+            (PathKind::Native(model), Item::Tensors(inputs)) => {
                 Prepared::Tensors { model: model.clone(), inputs: inputs.native.clone() }
             }
-            (Through::Native(model), item) if model.language().is_some() => {
+            (PathKind::Native(model), item) if model.language().is_some() => {
                 let session = Session::new(&Arc::from(identity.as_deref().unwrap_or(COMPONENT)));
                 Prepared::Language { model: model.clone(), request: work::request(item), session }
             }
             // The native row of a classifier runs the model alone, on prepared tensors.
-            (Through::Native(model), _) => {
+            (PathKind::Native(model), _) => {
                 Prepared::Tensors { model: model.clone(), inputs: self.work.ready_tensors() }
             }
-            (Through::Sandbox { loaded, model }, item) => {
+            (PathKind::Sandbox { loaded, model }, item) => {
                 let input = match (self.work.task, item) {
                     (BenchTask::Moderate, Item::Text(text)) => GuestInput::Moderate(vec![Part::Text(text)]),
                     (BenchTask::Moderate, Item::Image(image)) => {
@@ -110,7 +110,7 @@ impl Path {
                 };
                 Prepared::Guest { loaded: loaded.clone(), model: model.clone(), twin: identity, input }
             }
-            (Through::Http(client), item) => Prepared::Http {
+            (PathKind::Http(client), item) => Prepared::Http {
                 client: client.clone(),
                 request: client.request(work::body(self.work.task, item)),
             },

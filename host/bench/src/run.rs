@@ -16,7 +16,7 @@ use crate::args::{Bench, BenchTask};
 use crate::baseline::Condition;
 use crate::load::{Extent, Lane, Pace};
 use crate::machine::{Machine, Ticks};
-use crate::path::{Path, Through};
+use crate::path::{Path, PathKind};
 use crate::random::Random;
 use crate::report::{LoadFacts, Report, SandboxTax};
 use crate::stats::{Row, Tally, Turn};
@@ -157,9 +157,9 @@ async fn measure_rows(
     let slo = arguments.slo_ms.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
     let mut lanes = Vec::new();
     for &concurrency in &arguments.concurrency {
-        for through in &subject.ways {
+        for path_kind in &subject.path_kinds {
             // Far apart, so that no row repeats the requests of another.
-            let path = path(through, work, arguments, (lanes.len() as u64 + 1) << 40);
+            let path = path(path_kind, work, arguments, (lanes.len() as u64 + 1) << 40);
             let tally = Arc::new(Mutex::new(Tally::new(slo)));
             lanes.push(Lane { path: Arc::new(path), concurrency, tally, next: Arc::new(AtomicU64::new(0)) });
         }
@@ -244,9 +244,9 @@ fn summary(
     Rows { rows, sandbox, warnings, seconds, repeats }
 }
 
-fn path(through: &Through, work: &Arc<Work>, arguments: &Bench, first: u64) -> Path {
+fn path(path_kind: &PathKind, work: &Arc<Work>, arguments: &Bench, first: u64) -> Path {
     Path {
-        through: through.clone(),
+        path_kind: path_kind.clone(),
         work: work.clone(),
         prefix_cache: arguments.prefix_cache,
         first,
@@ -287,26 +287,29 @@ async fn measure_quality(
         return Ok(None);
     }
     // The native row of a classifier takes tensors, not examples.
-    let through = subject.ways.last().filter(|way| subject.same_work || !matches!(way, Through::Native(_)));
-    let through = through
+    let path_kind = subject
+        .path_kinds
+        .last()
+        .filter(|path_kind| subject.same_work || !matches!(path_kind, PathKind::Native(_)));
+    let path_kind = path_kind
         .context("`--native` removes the paths that could answer the dataset; remove one of the two")?;
-    let path = Arc::new(path(through, work, arguments, 1 << 60));
+    let path = Arc::new(path(path_kind, work, arguments, 1 << 60));
     let until = Instant::now() + arguments.duration.map_or(QUALITY, |length| (length * 6).max(QUALITY));
     let at_once = arguments.concurrency.iter().copied().max().unwrap_or(1) as usize;
     let (mut points, mut errors) = (Vec::new(), 0);
-    let mut asked = tokio::task::JoinSet::new();
+    let mut tasks = tokio::task::JoinSet::new();
     let mut waiting = labelled().cloned().enumerate();
     loop {
-        while asked.len() < at_once && Instant::now() < until {
+        while tasks.len() < at_once && Instant::now() < until {
             let Some((index, example)) = waiting.next() else { break };
             progress.set_message(format!("example {} of {of}", index + 1));
             let path = path.clone();
-            asked.spawn(async move {
+            tasks.spawn(async move {
                 let said = path.ask(path.prepare(example.item.clone(), None)).await.map(|reply| reply.said);
                 (example, said)
             });
         }
-        let Some(answer) = asked.join_next().await else { break };
+        let Some(answer) = tasks.join_next().await else { break };
         match answer.context("a client ended")? {
             (example, Ok(Some(said))) => points.extend(quality::point(&example, &said)),
             (_, Ok(None)) => {}

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use crate::args::{Bench, BenchTask, PrefixCache, Server, Target};
 use crate::client::Client;
 use crate::limits::MAX_REQUEST_TIME;
-use crate::path::{COMPONENT, Through};
+use crate::path::{COMPONENT, PathKind};
 use crate::report::Subject as Facts;
 use crate::work;
 
@@ -39,7 +39,7 @@ pub(super) struct Subject {
     /// True if images are moderated.
     pub(super) of_images: bool,
     /// Paths in the order of the rows; at least one.
-    pub(super) ways: Vec<Through>,
+    pub(super) path_kinds: Vec<PathKind>,
     /// `None` if a server is measured.
     pub(super) registry: Option<Arc<Registry>>,
     pub(super) model: Option<Arc<Model>>,
@@ -120,23 +120,23 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
     };
     let models = loaded.component.models();
     let language = models.values().find(|model| model.language().is_some());
-    let (asked_as, model) = models
+    let (alias, model) = models
         .iter()
         .find(|(_, model)| language.is_none_or(|language| Arc::ptr_eq(language, model)))
-        .map(|(asked_as, model)| (asked_as.as_str(), model.clone()))
+        .map(|(alias, model)| (alias.as_str(), model.clone()))
         .with_context(|| format!("component `{component}` has no model; give it one under `models`"))?;
 
-    let mut ways = Vec::new();
+    let mut path_kinds = Vec::new();
     if requested.is_some() {
-        ways.push(Through::Native(model.clone()));
+        path_kinds.push(PathKind::Native(model.clone()));
     }
     let mut server = None;
     if !arguments.native {
-        ways.push(Through::Sandbox { loaded: loaded.clone(), model: asked_as.into() });
+        path_kinds.push(PathKind::Sandbox { loaded: loaded.clone(), model: alias.into() });
         let routed = matches!(task, BenchTask::Moderate | BenchTask::Classify);
         if let (Some(route), true, PrefixCache::On) = (&loaded.route, routed, arguments.prefix_cache) {
             let (authority, stop) = serve(&registry).await?;
-            ways.push(Through::Http(Arc::new(Client::new(&authority, route))));
+            path_kinds.push(PathKind::Http(Arc::new(Client::new(&authority, route))));
             server = Some(stop);
         }
     }
@@ -161,7 +161,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
         dummy: models.values().any(|model| model.is_dummy()),
         same_work: model.language().is_some() || task == BenchTask::Tensor,
         of_images: models.values().all(|model| model.card().task == Task::ImageClassification),
-        ways,
+        path_kinds,
         registry: Some(registry.clone()),
         model: Some(model),
         _server: server,
@@ -186,14 +186,14 @@ fn model_name(arguments: &Bench) -> anyhow::Result<String> {
     Ok(builtin::PHI3_DUMMY.to_owned())
 }
 
-fn task_of_model(asked: Option<BenchTask>, model: Task, name: &str) -> anyhow::Result<BenchTask> {
+fn task_of_model(requested: Option<BenchTask>, model: Task, name: &str) -> anyhow::Result<BenchTask> {
     use BenchTask::{Classify, Generate, Moderate, Score, Tensor};
     let fitting: &[BenchTask] = match model {
         Task::TextGeneration => &[Moderate, Score, Generate],
         Task::TextClassification => &[Tensor, Moderate],
         Task::ImageClassification => &[Tensor, Moderate, Classify],
     };
-    let task = asked.unwrap_or(fitting[0]);
+    let task = requested.unwrap_or(fitting[0]);
     ensure!(
         fitting.contains(&task),
         "`--task {task}`: model `{name}` is for {model}, which supports the tasks {}",
@@ -202,7 +202,7 @@ fn task_of_model(asked: Option<BenchTask>, model: Task, name: &str) -> anyhow::R
     Ok(task)
 }
 
-fn task_of_component(asked: Option<BenchTask>, loaded: &LoadedComponent) -> anyhow::Result<BenchTask> {
+fn task_of_component(requested: Option<BenchTask>, loaded: &LoadedComponent) -> anyhow::Result<BenchTask> {
     let component = &loaded.component;
     let language = component.models().values().any(|model| model.language().is_some());
     let fitting: &[BenchTask] = match component.world() {
@@ -215,7 +215,7 @@ fn task_of_component(asked: Option<BenchTask>, loaded: &LoadedComponent) -> anyh
             component.name()
         ),
     };
-    let task = asked.unwrap_or(fitting[0]);
+    let task = requested.unwrap_or(fitting[0]);
     ensure!(
         fitting.contains(&task),
         "`--task {task}`: component `{}` is a {}, which supports the tasks {}",
@@ -352,7 +352,7 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
         of_images: model.is_some_and(|model| model["task"] == "image-classification"),
         facts,
         same_work: false,
-        ways: vec![Through::Http(Arc::new(Client::new(&server.authority, &path)))],
+        path_kinds: vec![PathKind::Http(Arc::new(Client::new(&server.authority, &path)))],
         registry: None,
         model: None,
         _server: None,

@@ -249,8 +249,8 @@ pub(super) fn tensors(request: Request) -> Vec<NamedTensor> {
         let data = value.to_string().into_bytes();
         NamedTensor { name: name.to_owned(), dimensions: vec![data.len() as u32], ty: TensorType::U8, data }
     };
-    let asked = [tensor("messages", turns.into()), tensor("params", known)];
-    asked.into_iter().chain(choices.map(|choices| tensor("choices", choices.into()))).collect()
+    let inputs = [tensor("messages", turns.into()), tensor("params", known)];
+    inputs.into_iter().chain(choices.map(|choices| tensor("choices", choices.into()))).collect()
 }
 
 /// The HTTP body for `item`.

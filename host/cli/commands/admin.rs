@@ -40,7 +40,7 @@ pub(super) fn reload(config: &Config, arguments: &Admin, out: &mut impl Write) -
 }
 
 /// True if something listens at `address`.
-pub(super) fn is_there(address: SocketAddr) -> bool {
+pub(super) fn is_running(address: SocketAddr) -> bool {
     std::net::TcpStream::connect_timeout(&address, MAX_QUERY_TIME).is_ok()
 }
 

@@ -163,7 +163,7 @@ fn turn<T>(
         let Some(address) = server.admin_address(config) else {
             return Ok("a running server reloads it at SIGHUP (`admin_listen` is not set)".to_owned());
         };
-        if !admin::is_there(address) {
+        if !admin::is_running(address) {
             return Ok(format!("no server runs at {address}; the next one started will serve it"));
         }
         let report = admin::serve_changes(address)?;

@@ -45,8 +45,8 @@ pub async fn run(registry: &Registry, old: Option<&Registry>) -> anyhow::Result<
     for version in registry.versions() {
         let served = old.is_some_and(|old| old.versions().any(|old| Arc::ptr_eq(old.model, version.model)));
         if !served {
-            let asked = version.model.self_test(Instant::now() + MAX_SELF_TEST_TIME).await;
-            tested.models += asked.with_context(|| version.config.at.to_string())?;
+            let passed = version.model.self_test(Instant::now() + MAX_SELF_TEST_TIME).await;
+            tested.models += passed.with_context(|| version.config.at.to_string())?;
         }
     }
     let canary = |registry: &Registry| registry.canary.as_ref().map(|canary| canary.registry.clone());
@@ -60,16 +60,16 @@ pub async fn run(registry: &Registry, old: Option<&Registry>) -> anyhow::Result<
         })
         .collect();
     let next = canary(registry).into_iter().flat_map(|registry| registry.components.clone());
-    let mut asked: Vec<Arc<LoadedComponent>> = Vec::new();
+    let mut done: Vec<Arc<LoadedComponent>> = Vec::new();
     for (name, loaded) in registry.components.clone().into_iter().chain(next) {
-        let served = known.iter().chain(&asked).any(|known| Arc::ptr_eq(known, &loaded));
+        let served = known.iter().chain(&done).any(|known| Arc::ptr_eq(known, &loaded));
         if !served {
-            asked.push(loaded.clone());
+            done.push(loaded.clone());
             let (name, loaded) = (&name, &loaded);
             let config = &registry.config.components[name];
-            let asked = component(loaded, &config.tests).await;
-            let asked = asked.with_context(|| format!("component `{name}`"));
-            tested.components += asked.with_context(|| config.at.to_string())?;
+            let passed = component(loaded, &config.tests).await;
+            let passed = passed.with_context(|| format!("component `{name}`"));
+            tested.components += passed.with_context(|| config.at.to_string())?;
         }
     }
     Ok(tested)

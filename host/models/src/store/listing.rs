@@ -81,10 +81,10 @@ impl Store {
 pub(super) fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
     let scratch = folder.folder(SCRATCH).and_then(|scratch| scratch.bytes(MAX_SCRATCH_LEVELS));
     let partial_bytes = scratch.unwrap_or(0);
-    let describe = |file: Option<CardFile>, name_there: &str| {
-        let path = folder.join(name_there);
+    let describe = |file: Option<CardFile>, file_name: &str| {
+        let path = folder.join(file_name);
         let bytes = fs::metadata(&path).ok().map(|found| found.len());
-        let is_link = folder.status(name_there).ok().flatten().is_some_and(|found| found.is_link());
+        let is_link = folder.status(file_name).ok().flatten().is_some_and(|found| found.is_link());
         let blob = if is_link { fs::canonicalize(&path).ok() } else { None };
         Stored { name: name.to_owned(), file, path, bytes, partial_bytes, blob }
     };

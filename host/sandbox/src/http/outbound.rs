@@ -101,7 +101,7 @@ impl FromStr for OutboundHost {
             }
             (None, Some(scheme)) => default_port(scheme),
             (None, None) => {
-                return Err("its scheme is `*`, which has no port of its own; add one, or `:*`".to_owned());
+                return Err("its scheme is `*`, which has no default port; add one, or `:*`".to_owned());
             }
         };
         let host = host.to_ascii_lowercase();
@@ -195,7 +195,7 @@ mod tests {
         let cases = [
             ("example.com", "no scheme"),
             ("ftp://example.com", "scheme is `ftp`"),
-            ("*://example.com", "no port of its own"),
+            ("*://example.com", "no default port"),
             ("http://example.com:0", "port is `0`"),
             ("http://example.com:http", "port is `http`"),
             ("http://example.com/path", "and no path"),
