@@ -201,7 +201,7 @@ async fn host_names_resolve_to_listeners() {
         ("listen = \"*:8080\"", "`0.0.0.0` or `[::]`"),
         ("listen = \"no-such-name.invalid:1\"", "the name `no-such-name.invalid` cannot be resolved"),
         ("admin_listen = \"8080\"", "`admin_listen` is `8080`: it has no port"),
-        ("listen = \"localhost:81\"\nadmin_listen = \"127.0.0.1:81\"", "as `listen` is"),
+        ("listen = \"localhost:81\"\nadmin_listen = \"127.0.0.1:81\"", "the same as `listen`"),
         ("listen = \"0.0.0.0:8080\"", "which other machines reach"),
     ];
     for (server, words) in cases {

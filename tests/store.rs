@@ -130,7 +130,7 @@ fn only_pinned_files_are_served() {
     fs::write(setting.path("mine/card.toml"), format!("# another\n{card}")).unwrap();
     let printed = setting.failed(&["check"], 1);
     assert!(printed.contains("infer.toml:6: model `mine` has sha256 "), "{printed}");
-    assert!(printed.contains("or run `infer lock` to pin what is there now"), "{printed}");
+    assert!(printed.contains("or run `infer lock` to pin the current one"), "{printed}");
     fs::write(setting.path("mine/card.toml"), card).unwrap();
 
     setting.configure(&config("[models.new]\nsource = \"builtin:toxic-bilstm\"\n"));
