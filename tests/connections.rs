@@ -209,7 +209,7 @@ async fn client_that_reads_nothing_is_disconnected() {
     let mut greedy = socket.connect(server.address().parse().unwrap()).await.unwrap();
     let requests = "GET /v1/models HTTP/1.1\r\nhost: test\r\n\r\n".repeat(20_000);
     let asked = timeout(LONG, greedy.write_all(requests.as_bytes()));
-    let _ = asked.await.expect("the server goes on reading, or closes");
+    let _ = asked.await.expect("the server continues to read, or closes");
     eventually(async || {
         let mut next = connect(&server).await;
         rest_of_get(&mut next).await.starts_with("HTTP/1.1 200")

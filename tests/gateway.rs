@@ -307,5 +307,5 @@ async fn unjudged_answer_is_not_replayed() {
     let (one, other) = (ask().await, ask().await);
     assert_eq!((one.0, other.0), (StatusCode::OK, StatusCode::OK), "{one:?}");
     assert_eq!(one.1["infer"]["late"], json!([0]));
-    assert_ne!(one.1["id"], other.1["id"], "each was an answer of its own");
+    assert_ne!(one.1["id"], other.1["id"], "each request got a separate answer");
 }

@@ -127,7 +127,7 @@ fn endless_package_is_stopped_at_the_files_size() {
             if is_endless_talk && start.elapsed().as_secs() >= 2 {
                 child.kill().unwrap();
             }
-            assert!(start.elapsed().as_secs() < 60, "{script}: it goes on");
+            assert!(start.elapsed().as_secs() < 60, "{script}: still running");
         }
         // Twice the file and a megabyte for metadata, between two checks.
         assert!(max < if script.contains("head") { 64_000_000 } else { 4_000_000 }, "{script}: {max} bytes");
@@ -164,7 +164,7 @@ fn pip_ends_when_pull_is_killed() {
                     .filter(|state| *state != 'Z')
             };
             while state().is_some() {
-                assert!(start.elapsed().as_secs() < 30, "{signal}: {pid} goes on");
+                assert!(start.elapsed().as_secs() < 30, "{signal}: {pid} is still running");
                 std::thread::yield_now();
             }
         }
