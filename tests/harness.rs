@@ -195,10 +195,10 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (response.status(), response.json().await.unwrap())
 }
 
-/// Waits until a guest of `app` is in its call: it has its place and its memory.
-pub(crate) async fn guest_runs(app: &Registry) {
+/// Waits until a guest of `registry` is in its call: it has its place and its memory.
+pub(crate) async fn guest_runs(registry: &Registry) {
     const PAGE: usize = 65_536;
-    eventually(async || app.sandbox.memory().used_bytes() >= PAGE).await;
+    eventually(async || registry.sandbox.memory().used_bytes() >= PAGE).await;
 }
 
 /// Waits until `holds` returns true, with a generous timeout for a busy machine.
