@@ -51,6 +51,7 @@ TESTS ?=
 
 test-fast: ## The edit loop: run the tests whose names contain TESTS, without what is slow: make test-fast TESTS=routes
 	@ls $(CARGO_TARGET_DIR)/guests/*.wasm >/dev/null 2>&1 || { echo 'test-fast: the guests are not built: make guests' >&2; exit 2; }
+	@[ -z "$$(find guest-models wit -newer $(CARGO_TARGET_DIR)/guests/moderate.wasm -name '*.rs' -o -newer $(CARGO_TARGET_DIR)/guests/moderate.wasm -name '*.wit')" ] || echo 'test-fast: the guests are older than their sources: make guests' >&2
 	@$(CARGO) nextest --version >/dev/null 2>&1 || { echo 'installing cargo-nextest'; $(CARGO) install --quiet --locked cargo-nextest; }
 	@rm -f $(SKIPPED)
 	@$(CARGO) nextest run $(FAST) $(TESTS); status=$$?; \

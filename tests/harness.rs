@@ -195,10 +195,9 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (response.status(), response.json().await.unwrap())
 }
 
-/// Waits until a guest of `registry` is in its call: it has its place and its memory.
-pub(crate) async fn guest_runs(registry: &Registry) {
-    const PAGE: usize = 65_536;
-    eventually(async || registry.sandbox.memory().used_bytes() >= PAGE).await;
+/// Waits until a request to `registry` is in flight: its body has arrived and takes memory.
+pub(crate) async fn request_arrives(registry: &Registry) {
+    eventually(async || registry.sandbox.memory().used_bytes() > 0).await;
 }
 
 /// Waits until `holds` returns true, with a generous timeout for a busy machine.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, answer, eventually, guest_runs, hostile, load, repository};
+use crate::harness::{Server, answer, eventually, hostile, load, repository, request_arrives};
 
 const MODELS: &str = r#"
 [models.toxic-bilstm]
@@ -177,7 +177,7 @@ async fn looping_guest_harms_no_other_request() {
             tokio::spawn(async move { attack(&server, "loop").await.0 })
         })
         .collect();
-    guest_runs(&app).await;
+    request_arrives(&app).await;
     for _ in 0..10 {
         let (status, body) = attack(&server, "nothing").await;
         assert_eq!(status, StatusCode::OK, "{body}");
@@ -197,7 +197,7 @@ async fn full_server_sends_retry_after() {
         let server = server.clone();
         async move { attack(&server, "loop").await.0 }
     });
-    guest_runs(&app).await;
+    request_arrives(&app).await;
     let response = server.post("/loop").json(&json!({ "input": "x" })).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "1");

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::harness::{BUILTIN, Server, answer, eventually, guest_runs, hostile, load};
+use crate::harness::{BUILTIN, Server, answer, eventually, hostile, load, request_arrives};
 
 /// Generous timeout for a busy machine; only a failing test reaches it.
 const LONG: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ async fn shutdown_finishes_requests_in_flight() {
     let app = Arc::new(load(&endless("", 2_000)));
     let mut server = Server::start(app.clone()).await;
     let under_way = tokio::spawn(answer(server.post("/loop").json(&json!({ "input": "x" }))));
-    guest_runs(&app).await;
+    request_arrives(&app).await;
     server.stop();
     let (status, body): (StatusCode, Value) = under_way.await.unwrap();
     assert_eq!((status, &body["error"]["code"]), (StatusCode::GATEWAY_TIMEOUT, &json!("guest_time")));
@@ -108,7 +108,7 @@ async fn shutdown_ends_at_the_drain_time() {
     let mut server = Server::start(app.clone()).await;
     let pending = server.post("/loop").json(&json!({ "input": "x" })).send();
     let pending = tokio::spawn(pending);
-    guest_runs(&app).await;
+    request_arrives(&app).await;
     server.stop();
     timeout(LONG, server.stopped()).await.expect("the server stops").unwrap();
     assert!(pending.await.unwrap().is_err(), "a request that was dropped has no answer");
