@@ -101,8 +101,13 @@ impl<'s> Callers<'s> {
         }
         if self.random.u32(0..15) == 0 && !self.open.is_empty() {
             let index = self.random.usize(0..self.open.len());
-            self.open.swap_remove(index);
-            self.outcomes.cancelled += 1;
+            let mut request = self.open.swap_remove(index);
+            match request.answer.try_recv() {
+                // It ended in the queue just before, and a displaced one is counted already.
+                Ok(Err(RunError::Deadline { .. })) => self.outcomes.expired += 1,
+                Ok(Err(RunError::Busy { .. })) => {}
+                _ => self.outcomes.cancelled += 1,
+            }
         }
     }
 
