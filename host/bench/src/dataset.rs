@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::args::BenchTask;
 use crate::item::{Example, Item, Label};
 use crate::limits::{MAX_DATASET_BYTES, MAX_DATASET_LINES, MAX_LINE_BYTES};
-use crate::random::Random;
+use crate::random::seeded;
 use crate::work;
 
 #[derive(Deserialize)]
@@ -66,10 +66,7 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
     }
     ensure!(!examples.is_empty(), "the dataset `{name}` is empty; expected one JSON object a line");
     // Files are often sorted by label; a run that stops early should see all labels.
-    let mut random = Random::new(seed, u64::MAX);
-    for last in (1..examples.len()).rev() {
-        examples.swap(last, random.below(last as u64 + 1) as usize);
-    }
+    seeded(seed, u64::MAX).shuffle(&mut examples);
     Ok(examples)
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use fastrand::Rng;
 use indicatif::ProgressBar;
 use infer_engine::{Answer, Finish, LanguageModel, Output, Params, Prompt, Request, Session};
 
@@ -16,7 +17,6 @@ use crate::args::PrefixCache;
 use crate::figures::{TokenRate, Verdict};
 use crate::limits::MAX_LANGUAGE_REQUEST_TIME;
 use crate::path::{COMPONENT, Path, PathKind};
-use crate::random::Random;
 use crate::stats;
 use crate::subject::Subject;
 use crate::work::Work;
@@ -52,7 +52,7 @@ impl Effort {
 /// If the model fails, or computes a different number of tokens than requested.
 pub(super) async fn measure(
     model: &LanguageModel,
-    random: &mut Random,
+    random: &mut Rng,
     effort: Effort,
     progress: &ProgressBar,
 ) -> anyhow::Result<(Vec<TokenRate>, TokenRate)> {
@@ -124,7 +124,7 @@ pub(super) async fn verdict(
 }
 
 /// Time that the model takes to read `tokens` tokens that are in no cache.
-async fn prefill(model: &LanguageModel, random: &mut Random, tokens: usize) -> anyhow::Result<Duration> {
+async fn prefill(model: &LanguageModel, random: &mut Rng, tokens: usize) -> anyhow::Result<Duration> {
     let (answer, took) = run(model, random, tokens, 1).await?;
     let computed = answer.usage.prompt_tokens - answer.usage.cached_tokens;
     anyhow::ensure!(
@@ -135,7 +135,7 @@ async fn prefill(model: &LanguageModel, random: &mut Random, tokens: usize) -> a
 }
 
 /// Decode rate in tokens per second, over answers of `length` tokens in total.
-async fn decode(model: &LanguageModel, random: &mut Random, length: usize) -> anyhow::Result<f64> {
+async fn decode(model: &LanguageModel, random: &mut Rng, length: usize) -> anyhow::Result<f64> {
     let (mut passes, mut seconds) = (0, 0.0);
     // A random model may end its answer at any token; further answers make up the rest.
     while passes < length {
@@ -152,17 +152,17 @@ async fn decode(model: &LanguageModel, random: &mut Random, length: usize) -> an
 
 async fn run(
     model: &LanguageModel,
-    random: &mut Random,
+    random: &mut Rng,
     prompt: usize,
     max_tokens: usize,
 ) -> anyhow::Result<(Answer, Duration)> {
-    let tokens = (0..prompt).map(|_| random.below(model.vocabulary() as u64) as u32).collect();
+    let tokens = (0..prompt).map(|_| random.u32(..model.vocabulary() as u32)).collect();
     let request = Request {
         prompt: Prompt::Tokens(tokens),
         choices: None,
         params: Params { max_tokens, ..Params::default() },
     };
-    let mut session = Session::new(&Arc::from(format!("bench {:016x}", random.next())));
+    let mut session = Session::new(&Arc::from(format!("bench {:016x}", random.u64(..))));
     let began = Instant::now();
     let answer = model.run(&mut session, request, None, began + MAX_LANGUAGE_REQUEST_TIME).await;
     let took = began.elapsed();

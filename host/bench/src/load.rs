@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use fastrand::Rng;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::path::Path;
-use crate::random::Random;
 use crate::stats::{Tally, Turn};
 
 /// The arrival process of requests.
@@ -51,7 +51,7 @@ impl Lane {
     /// # Errors
     ///
     /// If a client panics.
-    pub(super) async fn turn(&self, pace: Pace, extent: Extent, random: &mut Random) -> anyhow::Result<Turn> {
+    pub(super) async fn turn(&self, pace: Pace, extent: Extent, random: &mut Rng) -> anyhow::Result<Turn> {
         self.path.begin_turn();
         let before = self.tally().answers();
         let began = Instant::now();
@@ -95,7 +95,7 @@ impl Lane {
         per_second: f64,
         extent: Extent,
         began: Instant,
-        random: &mut Random,
+        random: &mut Rng,
     ) -> anyhow::Result<Option<Duration>> {
         let arrivals = Arrivals::new(per_second, extent, random);
         // Requests not sent by then are dropped: the target is far behind.
@@ -166,7 +166,7 @@ async fn join(mut clients: JoinSet<()>) -> anyhow::Result<()> {
 
 /// Arrival times, relative to the start of the turn.
 struct Arrivals {
-    random: Random,
+    random: Rng,
     per_second: f64,
     extent: Extent,
     at: f64,
@@ -174,9 +174,8 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    fn new(per_second: f64, extent: Extent, random: &mut Random) -> Self {
-        let own = Random::new(random.next(), 0);
-        Arrivals { random: own, per_second, extent, at: 0.0, count: 0 }
+    fn new(per_second: f64, extent: Extent, random: &mut Rng) -> Self {
+        Arrivals { random: random.fork(), per_second, extent, at: 0.0, count: 0 }
     }
 
     /// Expected time of all arrivals.
@@ -194,7 +193,7 @@ impl Iterator for Arrivals {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        self.at -= (1.0 - self.random.fraction()).ln() / self.per_second;
+        self.at -= (1.0 - self.random.f64()).ln() / self.per_second;
         self.count += 1;
         let goes_on = match self.extent {
             Extent::Time(length) => self.at < length.as_secs_f64(),
@@ -217,7 +216,7 @@ mod tests {
 
     #[test]
     fn arrivals_follow_a_poisson_process() {
-        let arrivals = |extent| Arrivals::new(1000.0, extent, &mut Random::new(5, 0));
+        let arrivals = |extent| Arrivals::new(1000.0, extent, &mut Rng::with_seed(5));
         let times: Vec<_> = arrivals(Extent::Time(Duration::from_secs(20))).collect();
         // A Poisson process: 20,000 arrivals, give or take five deviations of 141.
         assert!((19_300..20_700).contains(&times.len()), "{}", times.len());

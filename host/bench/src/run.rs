@@ -17,7 +17,7 @@ use crate::baseline::Condition;
 use crate::load::{Extent, Lane, Pace};
 use crate::machine::{Machine, Ticks};
 use crate::path::{Path, PathKind};
-use crate::random::Random;
+use crate::random::seeded;
 use crate::report::{LoadFacts, Report, SandboxTax};
 use crate::stats::{Row, Tally, Turn};
 use crate::subject::Subject;
@@ -99,7 +99,7 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
             repeats: arguments.repeats.unwrap_or(LANGUAGE.repeats),
             all: arguments.repeats.is_some(),
         };
-        let mut random = Random::new(arguments.seed, 1 << 63);
+        let mut random = seeded(arguments.seed, 1 << 63);
         let (reading, writing) = language::measure(model, &mut random, effort, &progress).await?;
         (prefill, decode) = (reading, Some(writing));
         if task != BenchTask::Generate {
@@ -166,7 +166,7 @@ async fn measure_rows(
     }
     let pace = arguments.rate.map_or(Pace::Closed, |per_second| Pace::Open { per_second });
     let length = arguments.duration.unwrap_or_else(|| ROW.min(ALL_ROWS / lanes.len() as u32));
-    let mut random = Random::new(arguments.seed, 1 << 62);
+    let mut random = seeded(arguments.seed, 1 << 62);
     let mut latency = Duration::ZERO;
     for lane in &mut lanes {
         progress.set_message(format!("warming up `{}` at {}", lane.path.name(), lane.concurrency));

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::args::BenchTask;
 use crate::client::Body;
 use crate::item::{Example, Inputs, Item};
-use crate::random::Random;
+use crate::random::seeded;
 use crate::sample;
 
 /// The policy for a language model that is named without a component; about 300 tokens, including
@@ -190,8 +190,8 @@ impl Work {
     }
 
     fn text(&self, index: u64) -> String {
-        let mut random = Random::new(self.seed, index);
-        let words = (0..TEXT_WORDS).map(|_| WORDS[random.below(WORDS.len() as u64) as usize]);
+        let mut random = seeded(self.seed, index);
+        let words = (0..TEXT_WORDS).map(|_| WORDS[random.usize(..WORDS.len())]);
         words.collect::<Vec<_>>().join(" ")
     }
 }

@@ -73,37 +73,27 @@ fn decode(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fastrand::Rng;
+
     use super::*;
     use crate::language::tests::support;
     use crate::language::tokenizer::tests::{small, small_bytes};
 
-    /// Pseudo-random numbers, the same in each run (Marsaglia's xorshift64).
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % bound as u64) as usize
-        }
-    }
-
     /// A copy of `file` with a few changes within its first `end` bytes.
-    fn changed(file: &[u8], end: usize, random: &mut Random) -> Vec<u8> {
+    fn changed(file: &[u8], end: usize, random: &mut Rng) -> Vec<u8> {
         let special = [0, 1, 2, 3, 7, 8, 9, 12, 0x7f, 0x80, 0xff];
         let mut changed = file.to_vec();
-        for _ in 0..=random.below(4) {
-            let at = random.below(end.min(changed.len()));
-            match random.below(5) {
-                0 => changed[at] = random.below(256) as u8,
-                1 => changed[at] = special[random.below(special.len())],
-                2 => changed[at] ^= 1 << random.below(8),
+        for _ in 0..=random.usize(..4) {
+            let at = random.usize(..end.min(changed.len()));
+            match random.usize(..5) {
+                0 => changed[at] = random.u8(..),
+                1 => changed[at] = special[random.usize(..special.len())],
+                2 => changed[at] ^= 1 << random.usize(..8),
                 3 => {
-                    let end = (at + 1 + random.below(8)).min(changed.len());
+                    let end = (at + 1 + random.usize(..8)).min(changed.len());
                     changed.drain(at..end);
                 }
-                _ => changed.insert(at, special[random.below(special.len())]),
+                _ => changed.insert(at, special[random.usize(..special.len())]),
             }
         }
         changed
@@ -111,7 +101,7 @@ mod tests {
 
     #[test]
     fn corrupted_models_are_rejected_or_compute() {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = Rng::with_seed(7);
         let mut worked = 0;
         for name in ["phi3-q8_0-long.gguf", "llama-q4_1.gguf", "qwen2-mixed.gguf"] {
             let file = std::fs::read(support::file(name)).unwrap();
@@ -143,7 +133,7 @@ mod tests {
             with_tensors(small().text("tokenizer.chat_template", template)),
             with_tensors(small_bytes().text("tokenizer.chat_template", template)),
         ];
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = Rng::with_seed(7);
         let mut worked = 0;
         for file in &files {
             assert!(exercise(file));

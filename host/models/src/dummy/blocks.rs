@@ -114,7 +114,8 @@ fn half(place: &mut [u8], value: f32) {
     place.copy_from_slice(&f16::from_f32(value).to_le_bytes());
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a fast generator without cryptographic strength.
+/// SplitMix64 (Steele, Lea, Flood 2014). Its own code, because a dummy file has the same bytes in
+/// every version of the program.
 pub(super) struct Random(u64);
 
 impl Random {

@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 
+use fastrand::Rng;
 use infer_kernels::{PACKED_LAYOUT, WeightType};
 
 use super::file::check_sums;
@@ -144,31 +145,21 @@ fn damaged_packed_file_is_reported_and_rewritten() {
 
 #[test]
 fn corrupted_header_is_rejected_or_harmless() {
-    /// Marsaglia's xorshift64.
-    struct Random(u64);
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % bound as u64) as usize
-        }
-    }
     let folder = tempfile::tempdir().unwrap();
     let slot = slot(folder.path());
     load(FILES[0], Some(slot.clone()));
     let good = fs::read(path(&slot)).unwrap();
     let text = u32::from_le_bytes(good[16..20].try_into().unwrap()) as usize;
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Rng::with_seed(7);
     let mut read = 0;
     for round in 0..3_000 {
         let mut bytes = good[..HEADER_BYTES].to_vec();
-        for _ in 0..=random.below(3) {
+        for _ in 0..=random.usize(..3) {
             // Digits mostly become other digits, so that the numbers are wrong but valid.
-            let at = random.below(PREFIX_BYTES + text);
+            let at = random.usize(..PREFIX_BYTES + text);
             bytes[at] = match bytes[at] {
-                b'0'..=b'9' if random.below(8) > 0 => b'0' + random.below(10) as u8,
-                byte => byte ^ 1 << random.below(8),
+                b'0'..=b'9' if random.usize(..8) > 0 => b'0' + random.u8(..10),
+                byte => byte ^ 1 << random.usize(..8),
             };
         }
         if round % 8 > 0 {
