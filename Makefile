@@ -16,7 +16,7 @@ serve: build ## Serve the built-in configuration on http://127.0.0.1:8080 until 
 	@$(CARGO_TARGET_DIR)/release/infer serve
 
 build: guests onnxruntime ## Build the program, with its guests inside, and fetch ONNX Runtime
-	$(CARGO) build --release --locked --workspace
+	$(CARGO) build --release --locked
 
 guests: ## Build the guest components into target/guests
 	@guest-models/build.sh
