@@ -1,4 +1,4 @@
-# `make demo` and `make serve` need nothing installed beyond Rust, Python and curl; what else is missing they install.
+# `make demo` and `make serve` need only Rust, Python and curl; they install the rest.
 
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
@@ -69,19 +69,19 @@ plan: guests onnxruntime ## Compare what `infer plan` predicts with what servers
 	@$(CARGO_TARGET_DIR)/release/infer models | grep -q builtin:phi3-dummy || $(CARGO_TARGET_DIR)/release/infer dummy phi3
 	$(CARGO) test --release --locked --workspace --test integration -- --include-ignored --nocapture --test-threads=1 plan_predicts
 
-overload: guests onnxruntime ## Ask a server for three times what it can do, and print what came of it: OVERLOAD_SECONDS=60 for longer
+overload: guests onnxruntime ## Load a server to three times its capacity, and print the results: OVERLOAD_SECONDS=60 for longer
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture overload::
 
-swap: guests onnxruntime ## Swap models and component every ten seconds under 100 requests/s, and print what came of it: SWAP_SECONDS=120
+swap: guests onnxruntime ## Swap models and component every ten seconds under 100 requests/s, and print the results: SWAP_SECONDS=120
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture swap::
 
-hostile: guests onnxruntime ## Good requests beside each kind of attack and beside all at once: HOSTILE_SECONDS=20, HOSTILE_ONLY=h2-zero-window,all (kinds: tests/siege.rs)
+hostile: guests onnxruntime ## Good requests during each attack, and during all of them: HOSTILE_SECONDS=20, HOSTILE_ONLY=h2-zero-window,all (kinds: tests/siege.rs)
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture siege::
 
 FUZZ_SECONDS ?= 300
 FUZZ_TARGETS ?= config card image tensor nn gguf
 
-fuzz: guests ## Give each fuzz target ever new bytes: FUZZ_SECONDS=300, FUZZ_TARGETS='config card image tensor nn gguf'
+fuzz: guests ## Run the fuzz targets: FUZZ_SECONDS=300, FUZZ_TARGETS='config card image tensor nn gguf'
 	@rustc +nightly --version >/dev/null 2>&1 || { \
 	echo "fuzz: Rust's nightly toolchain is missing: rustup toolchain install nightly --profile minimal" >&2; exit 2; }
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'installing cargo-fuzz'; $(CARGO) install --quiet --locked cargo-fuzz; }
@@ -89,7 +89,7 @@ fuzz: guests ## Give each fuzz target ever new bytes: FUZZ_SECONDS=300, FUZZ_TAR
 
 LOAD ?= -t1 -c32 -d20s
 
-load: build ## Ask /moderate for texts with wrk, and print answers a second and latencies; installs Debian's wrk: make load LOAD='-t1 -c32 -d60s'
+load: build ## Load /moderate with wrk, and print requests per second and latencies; installs Debian's wrk: make load LOAD='-t1 -c32 -d60s'
 	@command -v wrk >/dev/null || { echo 'installing wrk'; apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
 	@scripts/with-server.sh sh -c 'wrk $(LOAD) -s benches/load.lua "$$INFER_URL" | tail -1'
 
@@ -101,22 +101,22 @@ test-clients: build ## Run OpenAI's and Triton's own Python clients against the 
 	$$python tests/clients/chat.py "$$INFER_URL" tiny; \
 	$$python tests/clients/kserve.py "$$INFER_URL"'
 
-test-schema: build ## Run Schemathesis over /openapi.json: every route, with what its document allows and what it does not; a minute
+test-schema: build ## Run Schemathesis over /openapi.json: every route, with valid and invalid requests; a minute
 	@test -x $(CARGO_TARGET_DIR)/schema/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/schema
 	@$(CARGO_TARGET_DIR)/schema/bin/pip install --quiet -r tests/schema/requirements.txt
 	@CONFIG=tests/schema/infer.toml scripts/with-server.sh tests/schema/run.sh $(CARGO_TARGET_DIR)/schema/bin/schemathesis
 
-test-worker: build ## Run the Cloudflare Worker of examples/ in workerd, before the server; needs Node.js 20
+test-worker: build ## Run the Cloudflare Worker of examples/ in workerd, in front of the server; needs Node.js 20
 	@cd examples/cloudflare-worker && npm ci --silent --no-audit --no-fund
 	@scripts/with-server.sh npm test --silent --prefix examples/cloudflare-worker
 
-test-nginx: build ## Run the nginx gate of examples/ before the server; installs Debian's nginx
+test-nginx: build ## Run the nginx gate of examples/ in front of the server; installs Debian's nginx
 	@if command -v nginx >/dev/null && [ -e /usr/lib/nginx/modules/ngx_http_js_module.so ] || { echo 'installing nginx'; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light libnginx-mod-http-js >/dev/null; }; then \
 	scripts/with-server.sh sh -c 'examples/nginx/test.sh "$${INFER_URL#http://}"'; \
 	else echo 'test-nginx is skipped: nginx with libnginx-mod-http-js cannot be installed here'; fi
 
-test-languages: guests guests-js guests-py onnxruntime ## Hold the guests in JavaScript and Python to what the one in Rust answers
+test-languages: guests guests-js guests-py onnxruntime ## Compare the guests in JavaScript and Python with the one in Rust
 	INFER_LANGUAGES=1 $(CARGO) test --release --locked --workspace --test integration -- languages::
 
 sanitize: ## Run the kernels' tests under AddressSanitizer, on every instruction set of this CPU; under Miri where it is installed
@@ -139,7 +139,7 @@ test-arm: ## Run the kernels' tests for 64-bit ARM under qemu, on CPUs with and 
 accuracy: ## Print how far the kernels' products are from exact ones: the table of docs/KERNELS.md
 	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_stay_within_bound
 
-check: guests tidy ## Check formatting, house rules, lints, documentation and dependencies
+check: guests tidy ## Check formatting, the rules of CONTRIBUTING.md, lints, documentation and dependencies
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
@@ -187,10 +187,10 @@ bench: build ## Measure the parts, and each model natively and sandboxed
 
 GUESTS ?=
 
-sandbox-cost: build ## Measure what an instance costs: its making, call, end, memory and first time; make sandbox-cost GUESTS=FILE for others
+sandbox-cost: build ## Measure what an instance costs: creation, call, drop, memory and first call; make sandbox-cost GUESTS=FILE for others
 	$(CARGO) bench --locked --workspace --bench cost -- $(GUESTS)
 
-peers: peers-onnx peers-stock peers-inguest peers-llamacpp ## Measure other runtimes, servers and sandboxes beside infer, by turns
+peers: peers-onnx peers-stock peers-inguest peers-llamacpp ## Measure other runtimes, servers and sandboxes beside infer, in alternating rounds
 
 peers-onnx: build ## Python's onnxruntime on the same tensors and photos: 8 minutes
 	python3 benches/peers/onnx.py

@@ -1,7 +1,7 @@
 """Build llama.cpp at its best for this processor, and time `infer` and it on GGUF files.
 
     python benches/peers/llamacpp.py build                    # into target/peers, about 15 minutes on two cores
-    python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # beside `infer bench`, by turns
+    python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # beside `infer bench`, in alternating rounds
     python benches/peers/llamacpp.py bench --instruction-set avx2 phi3-q4_k_m.gguf
 
 The source is the one that the llama-cpp-python sdist carries, by its sha256. clang 19 compiles it where there is one
@@ -268,7 +268,7 @@ def main() -> list[dict]:
     making = commands.add_parser("build", help="build the variants")
     making.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     making.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="default: all")
-    timing = commands.add_parser("bench", help="time `infer` and llama.cpp on files, by turns")
+    timing = commands.add_parser("bench", help="time `infer` and llama.cpp on files, in alternating rounds")
     timing.add_argument("files", type=Path, nargs="+", metavar="FILE")
     timing.add_argument("--instruction-set", choices=COMPARED, default="best", help="of both (default: %(default)s)")
     timing.add_argument("--compiler", help="the variants' prefix (default: clang19 where clang-19 is, else gcc)")
