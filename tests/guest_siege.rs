@@ -36,7 +36,7 @@ const ATTACKS: [&str; 19] = [
 const LIMITS: &str = "memory_bytes = 16777216, tensor_bytes = 1048576, guest_ms = 5, compute_ms = 5";
 
 /// Maximum growth of memory after the attacks, in KB.
-const LEFT: u64 = 64 << 10;
+const GROWTH_LIMIT: u64 = 64 << 10;
 
 /// Results of the good requests.
 struct Good {
@@ -139,7 +139,7 @@ async fn siege(rate: f64, each: f64, time: Duration) {
     assert!(attacks as f64 > each * time.as_secs_f64(), "{attacks} attacks");
     assert_eq!((&alone.lost, &beside.lost), (&Vec::new(), &Vec::new()));
     // Allocators return free memory with a delay.
-    eventually(async || server.resident() <= before + LEFT).await;
+    eventually(async || server.resident() <= before + GROWTH_LIMIT).await;
     println!(
         "{attacks} attacks; resident {before} KB before, {during} KB during, {} KB after",
         server.resident()

@@ -132,7 +132,7 @@ async fn disconnected_client_leaks_nothing() {
     let server = Server::start(Arc::new(load(&config))).await;
     for name in ["loop", "drip"] {
         let asked = tokio::time::timeout(Duration::from_millis(200), attack(&server, name)).await;
-        assert!(asked.is_err(), "{name} came back: {asked:?}");
+        assert!(asked.is_err(), "{name} answered: {asked:?}");
         // The instance is free at once, although its own limits would last a minute.
         eventually(async || attack(&server, "nothing").await.0 == StatusCode::OK).await;
         for _ in 0..2 {

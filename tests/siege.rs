@@ -43,7 +43,7 @@ const ATTACKS: [(&str, Attack); 13] = [
 ];
 
 /// Maximum growth of memory after the attacks, in KB.
-const LEFT: u64 = 64 << 10;
+const GROWTH_LIMIT: u64 = 64 << 10;
 
 /// Pause after the attacks, so that none of their requests is in flight in the next round.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -74,10 +74,10 @@ struct Source {
 const CONNECTIONS_OF_ADDRESS: usize = 32;
 
 /// Time over which an attack's connections open: many machines do not start at once.
-const BEGIN: Duration = Duration::from_secs(1);
+const RAMP_UP: Duration = Duration::from_secs(1);
 
 /// Time before a closed connection is opened again.
-const AGAIN: Duration = Duration::from_millis(250);
+const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 
 impl Attacker {
     /// Counts a request.
@@ -101,13 +101,13 @@ impl Attacker {
             // Good requests come from 127.0.0.1, and clients that cannot choose an address use
             // 127.0.2.1 and up.
             let address = Ipv4Addr::new(127, 0, 1, (1 + index / CONNECTIONS_OF_ADDRESS) as u8);
-            let begin = BEGIN.mul_f64(index as f64 / count as f64);
+            let begin = RAMP_UP.mul_f64(index as f64 / count as f64);
             async move {
                 tokio::time::sleep(begin).await;
                 loop {
                     // Success or failure, it starts again.
                     let _ = one(attacker.clone(), Source { address, index }).await;
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RECONNECT_DELAY).await;
                 }
             }
         }))
@@ -192,13 +192,13 @@ async fn check_memory(server: &Process, before: u64) -> Option<String> {
     let (during, max) = (server.resident(), MEMORY_BYTES >> 10);
     // Allocators return free memory with a delay.
     let ended = Instant::now();
-    while server.resident() > before + LEFT && ended.elapsed() < RETURN {
+    while server.resident() > before + GROWTH_LIMIT && ended.elapsed() < RETURN {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let (peak, after) = (server.peak(), server.resident());
     let seen = format!("{before} KB before, {during} at the end, {after} after, {peak} at max of {max}");
     println!("    memory: {seen}");
-    (peak >= max || after > before + LEFT).then_some(seen)
+    (peak >= max || after > before + GROWTH_LIMIT).then_some(seen)
 }
 
 /// Prints the medians over the rounds, with minimum and maximum.
@@ -248,7 +248,7 @@ async fn good_requests_succeed_beside_every_attack() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn short_siege_by_all_is_survived() {
+async fn server_survives_short_combined_attack() {
     let size = Siege { rate: 40.0, each: 2.0, share: 0.2, rounds: 1, time: Duration::from_secs(4) };
     let faults = siege("all, in short", &ATTACKS, &size).await;
     assert!(faults.is_empty(), "{}", faults.join("\n"));

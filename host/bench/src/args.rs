@@ -13,16 +13,16 @@ const EXAMPLES: &str = "\
 Examples:
   infer bench --model efficientnet-lite0                 the model natively and sandboxed
   infer bench --model phi3 -c 1,4,16                     a policy of 300 tokens, posts of 40, judged from logits
-  infer bench --model phi3 --dummy                       the same on random weights, to size this box before a download
+  infer bench --model phi3 --dummy                       the same on random weights, to size this machine before a download
   infer bench --model qwen2.5-0.5b --task generate -r 5  prefill and decode, medians of five repeats
-  infer bench --component moderate --dataset posts.jsonl how fast, and how right
+  infer bench --component moderate --dataset posts.jsonl speed and accuracy
   infer bench --target http://10.0.0.7:8080 --rate 200 --slo-ms 50
-                                                         a server under 200 requests a second, and how many made it in 50 ms
+                                                         a server under 200 requests/s, and the share answered in 50 ms
   infer bench --model toxic-bilstm -o json > before.json; …; infer bench --model toxic-bilstm \\
       --baseline before.json --fail-if 'p99_ms>+10%' --fail-if 'inferences_per_second<-5%'
-                                                         exit 1 when it became slower
+                                                         exits with 1 on a regression
 
-A dataset has one JSON object a line: {\"text\": \"…\", \"label\": true} for moderate, {\"image\": \"a.jpg\", \"label\": \"espresso\"} for
+A dataset has one JSON object per line: {\"text\": \"…\", \"label\": true} for moderate, {\"image\": \"a.jpg\", \"label\": \"espresso\"} for
 classify, {\"prompt\": \"…\", \"choices\": [\"yes\", \"no\"], \"label\": \"yes\"} for score, {\"prompt\": \"…\"} for generate. Labels may be left out.
 
 Exit codes: 0 measured, 1 failed or a --fail-if is met, 2 the command line or the configuration is wrong.";
@@ -88,14 +88,14 @@ pub struct Bench {
     pub seed: u64,
 
     /// Also report goodput: answers per second within this latency, in milliseconds
-    #[arg(long, value_name = "MS", value_parser = positive, help_heading = "Judging it")]
+    #[arg(long, value_name = "MS", value_parser = positive, help_heading = "Evaluation")]
     pub slo_ms: Option<f64>,
     /// Report of an earlier run (`-o json`), for relative conditions
-    #[arg(long, value_name = "FILE", help_heading = "Judging it")]
+    #[arg(long, value_name = "FILE", help_heading = "Evaluation")]
     pub baseline: Option<PathBuf>,
     /// Exit with 1 if the condition is met, such as 'p99_ms>+10%' (relative to the baseline) or
     /// 'errors>0'; may be repeated
-    #[arg(long, value_name = "CONDITION", help_heading = "Judging it")]
+    #[arg(long, value_name = "CONDITION", help_heading = "Evaluation")]
     pub fail_if: Vec<Condition>,
 
     /// Output format

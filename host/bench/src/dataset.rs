@@ -64,7 +64,7 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
             "{name}:{number}: more than {MAX_DATASET_LINES} lines or {MAX_DATASET_BYTES} bytes; split it"
         );
     }
-    ensure!(!examples.is_empty(), "the dataset `{name}` is empty; expected one JSON object a line");
+    ensure!(!examples.is_empty(), "the dataset `{name}` is empty; expected one JSON object per line");
     // Files are often sorted by label; a run that stops early should see all labels.
     seeded(seed, u64::MAX).shuffle(&mut examples);
     Ok(examples)

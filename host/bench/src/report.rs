@@ -20,7 +20,7 @@ pub(super) struct Report {
     pub(super) load: LoadFacts,
     pub(super) rows: Vec<Row>,
     /// Overhead of the sandbox, if the native and sandbox rows do the same work.
-    pub(super) sandbox: Vec<SandboxTax>,
+    pub(super) sandbox: Vec<SandboxCost>,
     /// Empty if the model is not a language model.
     pub(super) prefill: Vec<TokenRate>,
     pub(super) decode: Option<TokenRate>,
@@ -71,7 +71,7 @@ pub(super) struct LoadFacts {
 
 /// Sandbox compared with native, at one concurrency.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct SandboxTax {
+pub(super) struct SandboxCost {
     pub(super) concurrency: u32,
     /// Median over the turns of sandbox / native, in inferences per second.
     pub(super) of_native: f64,

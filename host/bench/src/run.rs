@@ -18,7 +18,7 @@ use crate::load::{Extent, Lane, Pace};
 use crate::machine::{Machine, Ticks};
 use crate::path::{Path, PathKind};
 use crate::random::seeded;
-use crate::report::{LoadFacts, Report, SandboxTax};
+use crate::report::{LoadFacts, Report, SandboxCost};
 use crate::stats::{Row, Tally, Turn};
 use crate::subject::Subject;
 use crate::work::Work;
@@ -142,7 +142,7 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
 /// Results of the rows.
 struct Rows {
     rows: Vec<Row>,
-    sandbox: Vec<SandboxTax>,
+    sandbox: Vec<SandboxCost>,
     warnings: Vec<String>,
     seconds: Option<f64>,
     repeats: u32,
@@ -236,7 +236,7 @@ fn summary(
             && let Some(instance_us) = guards[guest].instance_us()
         {
             let of_native = stats::ratio(&turns[guest], &turns[native]);
-            sandbox.push(SandboxTax { concurrency, of_native, instance_us });
+            sandbox.push(SandboxCost { concurrency, of_native, instance_us });
         }
     }
     let seconds = arguments.requests.is_none().then_some(length.as_secs_f64());

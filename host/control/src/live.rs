@@ -1,6 +1,6 @@
 //! The live snapshot, and its replacement when the configuration changes, while requests continue.
 //!
-//! An `Registry` is everything that a request may use: models, components, routes, keys, limits. A
+//! A `Registry` is everything that a request may use: models, components, routes, keys, limits. A
 //! request takes the live one when its head has arrived and keeps it to its end, so an answer comes
 //! from exactly one snapshot. A reload builds the next one beside it and loads only the parts that
 //! have changed. It runs the self-tests, swaps the snapshot atomically, and unloads the parts that
@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use drain::Retired;
-pub use drain::own;
+pub use drain::take_when_sole_owner;
 use infer_config::{Change, Config, Resolved};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -222,11 +222,11 @@ impl Live {
     /// that dropping a model unmaps. Returns false if any was still running at the deadline.
     pub async fn unload(self: Arc<Self>, deadline: Instant) -> bool {
         let unloaded = async {
-            let live = own(self, deadline).await?;
+            let live = take_when_sole_owner(self, deadline).await?;
             if let Some(draining) = live.turn.into_inner() {
                 tokio::time::timeout_at(deadline.into(), draining).await.ok()?.ok()?;
             }
-            let registry = own(live.current.into_inner(), deadline).await?;
+            let registry = take_when_sole_owner(live.current.into_inner(), deadline).await?;
             tokio::time::timeout_at(deadline.into(), spawn_blocking(move || drop(registry))).await.ok()?.ok()
         };
         unloaded.await.is_some()

@@ -18,7 +18,7 @@ use crate::live::Live;
 use crate::reclaim::reclaim;
 
 /// Interval between polls.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reloads when the files differ from the live snapshot's, while the live configuration has `watch`
 /// on. Runs until it is dropped. The snapshot recorded its files before they were read, so an edit
@@ -28,7 +28,7 @@ pub async fn watch(live: Arc<Live>) {
     let mut tried: Option<Files> = None;
     let mut last: Option<Files> = None;
     loop {
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
         let registry = live.registry();
         let path = match &registry.config.origin {
             Origin::File(path) if registry.config.server.watch => path.clone(),
@@ -55,7 +55,7 @@ pub async fn watch(live: Arc<Live>) {
 /// Unloads models that have been idle for their `keep_alive_ms`. Runs until it is dropped.
 pub async fn unload_idle(live: Arc<Live>) {
     loop {
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
         let models: Vec<_> = live.registry().versions().map(|version| version.model.clone()).collect();
         let unloaded = spawn_blocking(move || {
             let unloaded: Vec<_> = models

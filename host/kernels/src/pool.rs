@@ -193,7 +193,7 @@ impl Inner {
         let spin = Spin::start();
         let mut spinning = true;
         loop {
-            for _ in 0..LOOKS {
+            for _ in 0..SPINS_PER_CHECK {
                 let generation = self.state.0.load(Ordering::SeqCst) >> 32;
                 if generation != seen {
                     self.parked[index].store(false, Ordering::Relaxed);

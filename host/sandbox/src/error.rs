@@ -11,7 +11,7 @@ use crate::world::World;
 /// The instance pool cannot be created, or the processor cannot run the engine.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot create a pool of {instances} guest instances: {message}; fewer `instances` or a higher `ulimit -v` may help"
+    "cannot create a pool of {instances} guest instances: {message}; lower `instances` or raise `ulimit -v`"
 )]
 pub struct PoolError {
     /// Number of requested instances.
@@ -44,7 +44,7 @@ pub enum LoadError {
     /// The component imports an interface that guests may not use.
     #[error(
         "component `{component}`: imports {imports}, which guests may not import; a guest may import wasi:nn, \
-         wasi:config/store and infer:guest/log (build it for wasm32-unknown-unknown, which adds no WASI imports); one that \
+         wasi:config/store, infer:guest/log and infer:guest/notes (build it for wasm32-unknown-unknown, which adds no WASI imports); one that \
          exports wasi:http/incoming-handler may import all of WASI 0.2 except wasi:sockets"
     )]
     Import {

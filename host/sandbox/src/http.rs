@@ -142,7 +142,7 @@ pub(crate) async fn ask(
     let scheme = if is_secure { Scheme::Https } else { Scheme::Http };
     let mut view = store.data_mut().http();
     let incoming = view.new_incoming_request(scheme, incoming.map(whole))?;
-    let mut cut = Cut(Some(answer));
+    let mut cut = TruncateOnDrop(Some(answer));
     let answer = answer.clone();
     let outparam = view.new_response_outparam_from_callback(move |response| answer.take(response, head))?;
     let guest = pre.instantiate_async(&mut *store).await?;
@@ -170,9 +170,9 @@ fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, Error> {
 
 /// The state of a guest's answer.
 #[derive(Clone)]
-pub(crate) struct Answer(Arc<Fate>);
+pub(crate) struct Answer(Arc<AnswerState>);
 
-struct Fate {
+struct AnswerState {
     /// The error if there is no valid response.
     missing: Mutex<Option<String>>,
     /// True if the guest was stopped: the rest of its body never comes.
@@ -182,7 +182,7 @@ struct Fate {
 impl Answer {
     pub(crate) fn none() -> Self {
         let missing = Mutex::new(Some("the guest returned without a response".to_owned()));
-        Answer(Arc::new(Fate { missing, is_cut: AtomicBool::new(false) }))
+        Answer(Arc::new(AnswerState { missing, is_cut: AtomicBool::new(false) }))
     }
 
     /// Passes the guest's response on, if it is valid.
@@ -212,9 +212,9 @@ impl Answer {
 }
 
 /// Cuts the answer off unless its guest has returned.
-struct Cut<'a>(Option<&'a Answer>);
+struct TruncateOnDrop<'a>(Option<&'a Answer>);
 
-impl Drop for Cut<'_> {
+impl Drop for TruncateOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(Answer(fate)) = self.0 {
             fate.is_cut.store(true, Ordering::Relaxed);

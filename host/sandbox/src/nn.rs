@@ -159,9 +159,9 @@ impl inference::HostGraphExecutionContext for State {
         self.table.get_mut(&context)?.0 = Some(taken);
         self.release(cost);
         match outputs {
-            Ok(outputs) => self.hand_over(outputs),
+            Ok(outputs) => self.return_outputs(outputs),
             Err(error) => {
-                self.is_partial |= may_pass(&error);
+                self.is_partial |= is_temporary(&error);
                 let failure = self.fail(code(&error), &error)?;
                 self.model_error = Some(error);
                 Ok(Err(failure))
@@ -177,7 +177,7 @@ impl inference::HostGraphExecutionContext for State {
 
 impl State {
     /// Returns computed tensors to the guest, all or none of them.
-    fn hand_over(&mut self, outputs: Vec<(String, Tensor)>) -> Result<Outputs> {
+    fn return_outputs(&mut self, outputs: Vec<(String, Tensor)>) -> Result<Outputs> {
         let outputs: Vec<_> = outputs.into_iter().map(|(name, tensor)| (name, from_engine(tensor))).collect();
         let cost = outputs.iter().map(|(_, tensor)| tensor.cost()).sum();
         if let Err(cause) = self.charge(cost) {
@@ -251,7 +251,7 @@ fn dtype(ty: TensorType) -> DType {
 }
 
 /// Returns true if the same computation may succeed later.
-fn may_pass(error: &RunError) -> bool {
+fn is_temporary(error: &RunError) -> bool {
     !matches!(error, RunError::InvalidInput { .. } | RunError::Unsupported { .. })
 }
 

@@ -1,6 +1,6 @@
 //! Lifecycle of the listeners: bind, serve, drain, stop.
 //!
-//! Connections have their own thread, the front: it accepts, reads heads and bodies, authenticates,
+//! Connections have their own thread: it accepts, reads heads and bodies, authenticates,
 //! and rejects excess load. Admitted requests run on the threads of the caller's runtime. Guests
 //! occupy those for milliseconds at a time, so a rejection that had to queue behind guests would be
 //! slow exactly under overload.
@@ -91,7 +91,7 @@ pub async fn run(
     result
 }
 
-/// State of the front's thread.
+/// State of the connection thread.
 struct Acceptor {
     service: Arc<Service>,
 }

@@ -85,7 +85,7 @@ impl Service {
     /// Releases everything, and waits at most `limit` for requests and computations in flight.
     pub async fn unload(self: Arc<Self>, limit: Duration) {
         let deadline = Instant::now() + limit;
-        let unloaded = match live::own(self, deadline).await {
+        let unloaded = match live::take_when_sole_owner(self, deadline).await {
             Some(Service { live, current, .. }) => {
                 drop(current);
                 live.unload(deadline).await

@@ -12,10 +12,10 @@ use crate::reclaim::reclaim;
 use crate::registry::Registry;
 
 /// Interval between checks whether a snapshot is still in use.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Time after which requests that still hold a replaced snapshot are logged.
-const LONG: Duration = Duration::from_secs(60);
+const WARN_AFTER: Duration = Duration::from_secs(60);
 
 /// The models of a replaced snapshot that the next one does not share.
 pub(super) struct Retired {
@@ -35,16 +35,16 @@ impl Retired {
     /// threads, which must not block a thread that serves requests.
     pub(super) async fn drain(self, old: Arc<Registry>, next: Arc<Registry>) {
         let began = Instant::now();
-        let mut registry = alone(old).await;
+        let mut registry = wait_for_sole_owner(old).await;
         let canary = match registry.canary.take() {
-            Some(canary) => Some(alone(canary.registry).await),
+            Some(canary) => Some(wait_for_sole_owner(canary.registry).await),
             None => None,
         };
         // Components hold models too, and a shadow sends requests to one.
         let _ = spawn_blocking(move || drop((registry, canary))).await;
         for model in self.models {
             let name = model.name().to_owned();
-            let model = alone(model).await;
+            let model = wait_for_sole_owner(model).await;
             let _ = spawn_blocking(move || drop(model)).await;
             info!(model = name, drained_ms = began.elapsed().as_millis() as u64, "unloaded");
         }
@@ -72,9 +72,9 @@ fn settle(registry: &Registry) {
 }
 
 /// Waits until `shared` has no other owner, and returns its value.
-async fn alone<T>(shared: Arc<T>) -> T {
+async fn wait_for_sole_owner<T>(shared: Arc<T>) -> T {
     let mut shared = shared;
-    let mut due = Instant::now() + LONG;
+    let mut due = Instant::now() + WARN_AFTER;
     loop {
         match Arc::try_unwrap(shared) {
             Ok(own) => return own,
@@ -84,13 +84,13 @@ async fn alone<T>(shared: Arc<T>) -> T {
             warn!(
                 "requests in flight still use the previous configuration; it stays in memory until they end"
             );
-            due += LONG;
+            due += WARN_AFTER;
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// As `alone`, but returns `None` at `until`.
-pub async fn own<T>(shared: Arc<T>, until: Instant) -> Option<T> {
-    tokio::time::timeout_at(until.into(), alone(shared)).await.ok()
+/// As `wait_for_sole_owner`, but returns `None` at `until`.
+pub async fn take_when_sole_owner<T>(shared: Arc<T>, until: Instant) -> Option<T> {
+    tokio::time::timeout_at(until.into(), wait_for_sole_owner(shared)).await.ok()
 }

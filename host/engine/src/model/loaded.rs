@@ -245,7 +245,7 @@ impl Model {
         Model { name, card, hash, capacity, kind, shadow: RwLock::default() }
     }
 
-    /// Returns the loaded model: this one, or the model that it stands for, loaded by `deadline` if
+    /// Returns the loaded model: this one, or its inner model, loaded by `deadline` if
     /// necessary.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ pub(super) use loom::sync::Mutex;
 pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 pub(super) use loom::thread::{Builder, JoinHandle, park, yield_now};
 
-pub(super) const LOOKS: usize = 1;
+pub(super) const SPINS_PER_CHECK: usize = 1;
 
 /// Lets another thread run; without this, loom explores a spinning thread forever.
 pub(super) fn spin_loop() {

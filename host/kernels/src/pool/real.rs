@@ -7,7 +7,7 @@ pub(super) use std::thread::{Builder, JoinHandle, park, yield_now};
 use std::time::{Duration, Instant};
 
 /// Looks at the state between two looks at the clock.
-pub(super) const LOOKS: usize = 64;
+pub(super) const SPINS_PER_CHECK: usize = 64;
 
 /// Time for which an idle worker spins before it parks: longer than the gap between two products of
 /// a layer, and short compared with a scheduler's time slice.

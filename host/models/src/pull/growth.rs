@@ -102,7 +102,7 @@ impl Pace {
     }
 
     /// Counts `bytes` that arrived by `now`. Fails if an interval had too few.
-    pub(super) fn came(&mut self, bytes: u64, now: Instant) -> anyhow::Result<()> {
+    pub(super) fn record(&mut self, bytes: u64, now: Instant) -> anyhow::Result<()> {
         self.bytes += bytes;
         if now.duration_since(self.since) >= self.silence {
             match self.bytes {
@@ -152,13 +152,13 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(MAX_SILENCE, start);
         for minute in 1..5 {
-            pace.came(MIN_BYTES_PER_SILENCE, start + MAX_SILENCE * minute).unwrap();
+            pace.record(MIN_BYTES_PER_SILENCE, start + MAX_SILENCE * minute).unwrap();
         }
-        let message = pace.came(1, start + MAX_SILENCE * 5).unwrap_err().to_string();
+        let message = pace.record(1, start + MAX_SILENCE * 5).unwrap_err().to_string();
         assert_eq!(message, "received only 1 bytes in 60 seconds");
         let mut pace = Pace::new(MAX_SILENCE, start);
         assert_eq!(
-            pace.came(0, start + MAX_SILENCE).unwrap_err().to_string(),
+            pace.record(0, start + MAX_SILENCE).unwrap_err().to_string(),
             "received no data for 60 seconds"
         );
     }

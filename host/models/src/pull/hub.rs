@@ -108,7 +108,7 @@ fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Resul
             Err(error) => return Err(failed(error)),
         };
         growth.write_all(&piece[..read])?;
-        pace.came(read as u64, Instant::now()).map_err(|error| TooSlow(error.to_string()))?;
+        pace.record(read as u64, Instant::now()).map_err(|error| TooSlow(error.to_string()))?;
     }
     Ok(())
 }

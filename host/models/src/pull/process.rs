@@ -78,7 +78,7 @@ impl Process {
                 return Ok(status);
             }
             let now = progress()?;
-            pace.came(now.abs_diff(last), Instant::now())?;
+            pace.record(now.abs_diff(last), Instant::now())?;
             last = now;
             thread::sleep(LOOK);
         }

@@ -13,7 +13,7 @@ use crate::limits::{MAX_UNPRODUCTIVE_BYTES, MAX_WASTED_REQUESTS, MIN_QUIET};
 
 /// The state of one connection.
 pub(super) struct Activity {
-    /// Locked for a few instructions, on the front's thread and, when a handler streams its
+    /// Locked for a few instructions, on the connection thread and, when a handler streams its
     /// response, on the handler's thread. Lock order: the lock of a lease may be taken inside this
     /// one, never the reverse.
     state: Mutex<State>,

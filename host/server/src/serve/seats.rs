@@ -21,7 +21,7 @@ pub(super) struct Seats {
     max: usize,
     max_per_ip: usize,
     memory: RequestMemory,
-    /// Locked as a connection begins and ends, by the front's thread.
+    /// Locked as a connection begins and ends, by the connection thread.
     taken: Arc<Mutex<Taken>>,
 }
 
