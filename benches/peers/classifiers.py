@@ -1,4 +1,4 @@
-"""The classifiers that `infer` carries, and that a peer gives the same outputs."""
+"""The classifiers of `infer`, and a check that a peer returns the same outputs."""
 
 import json
 import math
@@ -15,14 +15,14 @@ MODELS = {
     "efficientnet-lite0": "efficientnet-lite0-int8", "nsfw-mobilenet": "nsfwjs-mobilenet_v2-int8", "toxic-bilstm": "toxic-bilstm",
 }  # fmt: skip
 
-# Largest difference of an output: `infer` asks for precise int8 products, onnxruntime's default rounds otherwise where
-# the processor lacks VNNI (tests/scripts/golden.py).
+# Maximum difference of an output: `infer` sets precise int8 products, while onnxruntime's default
+# saturates on processors without VNNI (tests/scripts/golden.py).
 AGREEMENT = 0.02
 
 
 @contextmanager
 def configured(model: str, threads: int, sessions: int) -> Iterator[list[object]]:
-    """Arguments that give `infer` the number of sessions of a model and of threads per session."""
+    """Yields arguments for `infer` that set the sessions of a model and their threads."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "infer.toml"
         config.write_text(f'[models.{model}]\nsource = "builtin:{MODELS[model]}"\nthreads = {threads}\nsessions = {sessions}\n')
@@ -30,13 +30,13 @@ def configured(model: str, threads: int, sessions: int) -> Iterator[list[object]
 
 
 def input_of(model: str) -> str:
-    """The name of a model's one input."""
+    """Returns the name of the first input of a model."""
     card = tomllib.loads((sides.ROOT / "weights" / MODELS[model] / "card.toml").read_text(encoding="utf-8"))
     return card["inputs"][0]["name"]
 
 
 def made(count: int, whole: bool) -> list[float]:
-    """The values of a tensor as `infer bench` makes them: host/bench/src/sample.rs."""
+    """Returns the values of the tensor of `infer bench`: host/bench/src/sample.rs."""
     return [index * 7919 % 256 if whole else (index * 7919 % 256 - 127) / 128 for index in range(count)]
 
 

@@ -27,7 +27,7 @@ LIMITS = "memory_bytes = 536870912\nguest_ms = 60000\n"
 
 
 def component(model: str) -> Path:
-    """The guest with the model inside."""
+    """Builds the guest with the model inside, and returns its path."""
     folder = sides.TARGET / "peers" / CRATE.name
     made = folder / f"{model}.wasm"
     environment = os.environ | {
@@ -44,7 +44,7 @@ def component(model: str) -> Path:
 
 
 def config_of(model: str, guest: object, settings: str) -> str:
-    """The model on one thread, and a component through which it is asked."""
+    """Returns a configuration of the model on one thread, and of a component that runs it."""
     return (
         f'[models.{model}]\nsource = "builtin:{classifiers.MODELS[model]}"\nthreads = 1\nsessions = 1\n'
         f'[components.guest]\nsource = "{guest}"\nmodels = {{ {model} = "{model}" }}\nsettings = {{ {settings} }}\n'
@@ -53,10 +53,10 @@ def config_of(model: str, guest: object, settings: str) -> str:
 
 
 def main() -> list[dict]:
-    """Time both on each model."""
+    """Measures both sides on each model."""
     parser = sides.parser(__doc__, 5)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="(default: all)")
-    parser.add_argument("--seconds", type=float, default=3, help="of each figure in a turn (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3, help="duration of each measurement (default: %(default)s)")
     arguments = parser.parse_args()
     versions = {"infer": sides.version_of(arguments.infer)}
     comparisons = []

@@ -1,17 +1,19 @@
-"""Build llama.cpp at its best for this processor, and time `infer` and it on GGUF files.
+"""Build llama.cpp for this processor, and compare its speed with `infer` on GGUF files.
 
-    python benches/peers/llamacpp.py build                    # into target/peers, about 15 minutes on two cores
-    python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # beside `infer bench`, in alternating rounds
+    python benches/peers/llamacpp.py build                    # into target/peers: 15 minutes, 2 cores
+    python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # in alternating rounds
     python benches/peers/llamacpp.py bench --instruction-set avx2 phi3-q4_k_m.gguf
 
-The source is the one that the llama-cpp-python sdist carries, by its sha256. clang 19 compiles it where there is one
-(gcc 12 knows no Zen 5); cmake, ninja and Python's own needs come from pip into target/peers/venv, which also is the
-environment of tests/scripts/{small_models,greedy,phi3_top1}.py.
+The source is that of the llama-cpp-python sdist, pinned by its sha256. clang 19 compiles it if it is
+installed (gcc 12 does not support Zen 5). pip installs cmake, ninja and the Python packages into
+target/peers/venv, which tests/scripts/{small_models,greedy,phi3_top1}.py also use.
 
-Each variant is a folder of binaries, target/peers/VARIANT/bin. `bench` runs llama-bench of each that fits the instruction
-set, with flash attention on and off, and `infer bench` on the same file and as many threads: prompts of 128 and 512 random
-tokens of which nothing is computed, and 32 single tokens after a prompt of one. The ratio is against llama.cpp's best for
-each figure. First it sees that both find the same answers as likely, where there is a llama-server.
+Each variant is a folder of binaries, target/peers/VARIANT/bin. `bench` runs llama-bench of each
+variant that fits the instruction set, with flash attention on and off, and `infer bench` on the same
+file and number of threads. They process prompts of 128 and 512 random tokens without a cached
+prefix, and 32 single tokens after a prompt of one. The ratio is against llama.cpp's best result for
+each metric. If llama-server was built, the script first checks that both give the same answers the
+same likelihood.
 """
 
 import argparse
@@ -45,7 +47,7 @@ PORTABLE = {
     "GGML_NATIVE": "OFF", "GGML_CPU_REPACK": "ON", "GGML_AVX": "ON", "GGML_AVX2": "ON", "GGML_FMA": "ON",
     "GGML_F16C": "ON", "GGML_BMI2": "ON", "GGML_AVX_VNNI": "OFF",
 }  # fmt: skip
-VARIANTS = {  # the last is what the Python scripts load
+VARIANTS = {  # the Python scripts load the last one
     "avx2": PORTABLE,
     "avxvnni": PORTABLE | {"GGML_AVX_VNNI": "ON"},
     "norepack": NATIVE | {"GGML_CPU_REPACK": "OFF"},
@@ -56,8 +58,8 @@ COMPARED = {"best": ["repack", "norepack"], "avx2": ["avx2"], "avx-vnni": ["avxv
 
 PREFILL, DECODE = [128, 512], 32  # tokens: those of `infer bench`
 
-# Prompts that both answer before they are timed, and the maximum difference of the log-odds: each rounds activations to int8 in
-# its own way, which moves a logit by up to 0.3 (docs/BENCHMARKS.md).
+# Prompts for the check of both sides, and the maximum difference of their log-odds: they round
+# activations to int8 differently, which moves a logit by up to 0.3 (docs/BENCHMARKS.md).
 PROMPTS = [
     "Is the river that runs through the old town deeper than it was before the bridge was built? Answer:",
     "The council wants to close the market on Sundays. Will the bakery stay open? Answer:",
@@ -69,12 +71,12 @@ AGREEMENT = 0.75
 
 
 def run(*command: str | Path, **options: object) -> None:
-    """A command that must succeed."""
+    """Runs a command. Raises CalledProcessError if it fails."""
     subprocess.run([str(part) for part in command], check=True, **options)
 
 
 def compiler() -> tuple[str, str, str]:
-    """The variants' prefix, the C and the C++ compiler."""
+    """Returns the prefix of the variants, the C compiler and the C++ compiler."""
     if shutil.which("clang-19"):
         return "clang19", "clang-19", "clang++-19"
     print("clang-19 is not installed (apt-get install clang-19 libomp-19-dev): building with gcc", file=sys.stderr)
@@ -82,7 +84,7 @@ def compiler() -> tuple[str, str, str]:
 
 
 def source(folder: Path, python: Path) -> Path:
-    """The unpacked sdist, fetched where it is missing."""
+    """Returns the folder of the unpacked sdist, downloaded if it is missing."""
     archive = folder / "sdist" / SDIST
     if not archive.exists():
         requirement = "llama-cpp-python==0.3.36"
@@ -92,7 +94,7 @@ def source(folder: Path, python: Path) -> Path:
         )  # fmt: skip
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != SDIST_SHA256:
-        raise ValueError(f"`{archive}`: expected sha256 {SDIST_SHA256}, found {digest}; delete it to fetch it again")
+        raise ValueError(f"`{archive}`: expected sha256 {SDIST_SHA256}, found {digest}; delete it to download it again")
     unpacked = folder / "src"
     if not unpacked.exists():
         with tarfile.open(archive) as tar:
@@ -102,18 +104,18 @@ def source(folder: Path, python: Path) -> Path:
 
 
 def path_with(python: Path) -> dict[str, str]:
-    """The process's environment, with the tools beside this Python first."""
+    """Returns the environment with the folder of this Python first in PATH."""
     return os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def build(folder: Path, names: list[str], jobs: int) -> None:
-    """The variants, and the Python environment around the last."""
+    """Builds the variants, and the Python environment around the last."""
     python = folder / "venv" / "bin" / "python"
     if not python.exists():
         venv.create(folder / "venv", with_pip=True)
     requirements = (sides.ROOT / "tests" / "scripts" / "requirements-language.txt").read_text().splitlines()
-    wanted = [line for line in requirements if line and line[0] != "#" and not line.startswith("llama-cpp-python")]
-    run(python, "-m", "pip", "install", "--quiet", *TOOLS, *wanted)
+    packages = [line for line in requirements if line and line[0] != "#" and not line.startswith("llama-cpp-python")]
+    run(python, "-m", "pip", "install", "--quiet", *TOOLS, *packages)
     unpacked = source(folder, python)
     prefix, c, cpp = compiler()
     environment = path_with(python)
@@ -145,11 +147,11 @@ class LlamaServer:
         self.command = [self.binary, "-m", file, "--port", port, "--no-ui", "--offline", *options]
 
     def running(self) -> contextlib.AbstractContextManager[subprocess.Popen]:
-        """The process, while it is up."""
+        """Starts the server, and stops it on exit."""
         return sides.server(self.command, self.port, "/health")
 
     def log_odds(self, prompt: str, choices: list[str]) -> tuple[float, int]:
-        """Log-odds of the first of two one-token answers, and the tokens of the prompt."""
+        """Returns the log-odds of the first of two one-token answers, and the prompt's tokens."""
         client = sides.Client(self.port)
 
         def tokens(text: str) -> list[int]:
@@ -170,28 +172,31 @@ class LlamaServer:
 
 
 def agree(infer: Path, arguments: list[object], server: LlamaServer) -> float:
-    """The largest difference of the log-odds of two answers over a few prompts.
+    """Returns the largest difference of the log-odds of two answers over PROMPTS.
 
-    Raises ValueError where it is more than int8 arithmetic explains, or where the two count a prompt's tokens differently.
+    Raises ValueError if it exceeds AGREEMENT, or if the sides count different numbers of tokens.
     """
     largest = 0.0
     with server.running():
         for prompt in PROMPTS:
             theirs, tokens = server.log_odds(prompt, CHOICES)
-            said = sides.output_of([infer, "score", *arguments, "--raw", "--choices", ",".join(CHOICES), "-o", "json", prompt])
-            answer = json.loads(said)
+            output = sides.output_of([infer, "score", *arguments, "--raw", "--choices", ",".join(CHOICES), "-o", "json", prompt])
+            answer = json.loads(output)
             logprobs = [choice["logprob"] for choice in answer["choices"]]
             if answer["usage"]["prompt_tokens"] != tokens:
-                raise ValueError(f"`{prompt}` is {answer['usage']['prompt_tokens']} tokens, and {tokens} to llama.cpp")
+                raise ValueError(f"`{prompt}` has {answer['usage']['prompt_tokens']} tokens in `infer`, and {tokens} in llama.cpp")
             largest = max(largest, abs(logprobs[0] - logprobs[1] - theirs))
     if largest > AGREEMENT:
-        raise ValueError(f"log-odds of two answers differ by {largest:.2f}, expected at most {AGREEMENT}: not the same model")
+        raise ValueError(f"log-odds of two answers differ by {largest:.2f}, expected at most {AGREEMENT}: the models differ")
     return largest
 
 
 @contextlib.contextmanager
 def configured(file: Path, lines: list[str]) -> Iterator[list[object]]:
-    """The arguments by which `infer` finds a GGUF file as the model `peer`, with lines of configuration after its source."""
+    """Yields arguments for `infer` that configure a GGUF file as the model `peer`.
+
+    `lines` of configuration follow its source.
+    """
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "infer.toml"
         source = json.dumps(str(file.resolve()))
@@ -200,7 +205,7 @@ def configured(file: Path, lines: list[str]) -> Iterator[list[object]]:
 
 
 def llama_bench(binary: Path, file: Path, arguments: argparse.Namespace, switch: list[object]) -> dict[str, float]:
-    """Tokens a second of one run, after llama-bench's own warm-up."""
+    """Returns tokens per second of one run of llama-bench, after its warm-up."""
     command = [
         binary, "-m", file, "-t", arguments.threads, "-r", 1, "-o", "json",
         "-p", ",".join(map(str, PREFILL)), "-n", DECODE, *switch,
@@ -213,7 +218,10 @@ def llama_bench(binary: Path, file: Path, arguments: argparse.Namespace, switch:
 
 
 def infer_bench(infer: Path, common: list[object], threads: int) -> dict[str, float]:
-    """The same of one run of `infer bench`: whole prompts in sessions that find nothing computed, and single tokens after one."""
+    """Returns tokens per second of one run of `infer bench`.
+
+    Prompts have no cached prefix; single tokens follow a prompt of one.
+    """
     report = sides.bench(infer, *common, "--task", "generate", "--native", "-n", 1, "-r", 1, "--warmup", "500ms")
     if report["model"]["threads"] != threads:
         raise ValueError(f"`infer` ran on {report['model']['threads']} threads, expected {threads}")
@@ -222,7 +230,7 @@ def infer_bench(infer: Path, common: list[object], threads: int) -> dict[str, fl
 
 
 def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
-    """`infer` and each variant and switch of llama.cpp, once a round each, file by file."""
+    """Measures `infer`, and each variant and switch of llama.cpp, on each file."""
     infer = sides.needed(arguments.infer, "build it with `make build`, or name it with --infer")
     prefix = arguments.compiler or compiler()[0]
     present = {
@@ -231,8 +239,8 @@ def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
         if (folder / f"{prefix}-{name}" / "bin" / "llama-bench").exists()
     }
     if not present:
-        wanted = ", ".join(f"{prefix}-{name}" for name in COMPARED[arguments.instruction_set])
-        raise sides.Skip(f"none of {wanted} is in `{folder}`; build them: python benches/peers/llamacpp.py build")
+        names = ", ".join(f"{prefix}-{name}" for name in COMPARED[arguments.instruction_set])
+        raise sides.Skip(f"`{folder}` has none of {names}; build them: python benches/peers/llamacpp.py build")
     level = ["--instruction-set", arguments.instruction_set] if arguments.instruction_set != "best" else []
     comparisons = []
     for file in arguments.files:
@@ -247,7 +255,7 @@ def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
                 difference = agree(infer, common, LlamaServer(server, file, sides.free_port(), *options))
                 print(f"{file.name}: log-odds of two answers differ by at most {difference:.3f}", file=sys.stderr)
             else:
-                print(f"{file.name}: no llama-server was built, so answers are not compared", file=sys.stderr)
+                print(f"{file.name}: answers are not compared: llama-server was not built", file=sys.stderr)
             turns = {"infer": lambda _: infer_bench(infer, common, arguments.threads)}
             for name, binaries in present.items():
                 for flash in arguments.flash.split(","):
@@ -261,17 +269,17 @@ def bench(folder: Path, arguments: argparse.Namespace) -> list[dict]:
 
 
 def main() -> list[dict]:
-    """Build or time."""
+    """Builds or measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the variants are (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the variants (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("build", help="build the variants")
     making.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     making.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="default: all")
-    timing = commands.add_parser("bench", help="time `infer` and llama.cpp on files, in alternating rounds")
+    timing = commands.add_parser("bench", help="compare `infer` and llama.cpp on files, in alternating rounds")
     timing.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    timing.add_argument("--instruction-set", choices=COMPARED, default="best", help="of both (default: %(default)s)")
-    timing.add_argument("--compiler", help="the variants' prefix (default: clang19 where clang-19 is, else gcc)")
+    timing.add_argument("--instruction-set", choices=COMPARED, default="best", help="instruction set of both sides (default: %(default)s)")
+    timing.add_argument("--compiler", help="prefix of the variants (default: clang19 if clang-19 is installed, else gcc)")
     timing.add_argument("--flash", default="1,0", help="llama.cpp's -fa switches (default: %(default)s)")
     timing.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     sides.add_options(timing, 3)

@@ -49,23 +49,24 @@ WORDS = (
 ).split()
 TEXT_WORDS = 36
 
-# Tokens of a conversation, at most: the slots of llama.cpp's server are this large.
+# Maximum tokens of a conversation: the size of a slot of llama.cpp's server.
 SLOT_TOKENS = 640
 
-# Posts on which both must agree before they are timed.
+# Posts for the check of both sides.
 COMPARED = ["You are all idiots and should leave this town.", "The bakery closes early on Sundays.", "What a loud, broken bus!"]
 
 
 def post(seed: str) -> str:
-    """A post that no other seed gives."""
+    """Returns a post, different for each seed."""
     words = random.Random(seed)
     return " ".join(words.choice(WORDS) for _ in range(TEXT_WORDS))
 
 
 def conversation(text: str, template: str) -> list[dict[str, str]]:
-    """What the moderate guest asks about a post (guest-models/moderate/src/policy.rs); that it is the same is seen by its tokens.
+    """Returns the conversation of the moderate guest (guest-models/moderate/src/policy.rs).
 
-    Where the template knows no system, its words open the user's turn, a blank line before the rest, as `infer` writes them.
+    The check compares its token count with that of `infer`. If the template has no system role, the
+    system message precedes the user's text, followed by a blank line, as in `infer`.
     """
     system = (
         "You are a content moderator. You read posts and decide by this policy.\n\n"
@@ -79,7 +80,7 @@ def conversation(text: str, template: str) -> list[dict[str, str]]:
 
 
 def configuration(port: int, threads: int, slots: int) -> list[str]:
-    """Lines for `infer` after the model's source. Nothing is late: what a machine cannot do in time it does here all the same."""
+    """Returns lines of configuration for `infer`, with deadlines that no request reaches."""
     settings = {
         "policy.text": POLICY, "policy.question": QUESTION, "policy.choices": ",".join(CHOICES), "policy.examples": "[]",
     }  # fmt: skip
@@ -96,49 +97,50 @@ def configuration(port: int, threads: int, slots: int) -> list[str]:
         "limits = { compute_ms = 600000, guest_ms = 10000 }",
         "[components.judge.settings]",
         '"cascade.required" = true',
-        '"threshold.harassment" = 0.5',  # so that the score is the probability of the first answer
+        '"threshold.harassment" = 0.5',  # the score becomes the probability of the first answer
         *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in settings.items()),
     ]
 
 
 class Rendered:
-    """The file's own chat template, as llama.cpp renders it: what stands before and after a post."""
+    """The text before and after a post, by the file's chat template as llama.cpp renders it."""
 
     MARK = "POST-OF-THIS-REQUEST"
 
     def __init__(self, port: int) -> None:
         client = sides.Client(port)
-        asked = json.dumps({"messages": conversation(self.MARK, client.get("/props")["chat_template"])}).encode()
-        prompt = client.post("/apply-template", asked)["prompt"]
+        request = json.dumps({"messages": conversation(self.MARK, client.get("/props")["chat_template"])}).encode()
+        prompt = client.post("/apply-template", request)["prompt"]
         self.before, self.after = prompt.split(self.MARK)
 
     def prompt(self, text: str) -> str:
-        """The whole prompt."""
+        """Returns the prompt."""
         return f"{self.before}{text}{self.after}"
 
     def body(self, text: str) -> bytes:
-        """The request to llama.cpp about a post."""
+        """Returns the request to llama.cpp about a post."""
         return json.dumps({"prompt": self.prompt(text), "n_predict": 1, "temperature": 0, "cache_prompt": True}).encode()
 
 
 def ours(text: str) -> bytes:
-    """The request to `infer` about a post."""
+    """Returns the request to `infer` about a post."""
     return json.dumps({"input": text}).encode()
 
 
 def agree(server: llamacpp.LlamaServer, port: int, serving: list[object]) -> tuple[Rendered, int]:
-    """The prompts of the file, and the tokens of one about a made post, after both have said the same of a few.
+    """Checks both sides on a few posts. Returns the template, and the tokens of a prompt.
 
-    Raises ValueError where the two count a prompt's tokens differently, or differ in the log-odds of the two answers.
+    Raises ValueError if the sides count different numbers of tokens, or differ in the log-odds of
+    the two answers.
     """
     posts = [*COMPARED, post("compared")]
     with server.running():
         rendered = Rendered(server.port)
         theirs = [server.log_odds(rendered.prompt(text), CHOICES) for text in posts]
-        asked = [sides.Client(server.port).post("/completion", rendered.body(text)) for text in posts]
-        cached = asked[-1]["timings"]["cache_n"]
+        responses = [sides.Client(server.port).post("/completion", rendered.body(text)) for text in posts]
+        cached = responses[-1]["timings"]["cache_n"]
         if cached < theirs[-1][1] / 2:
-            raise ValueError(f"llama.cpp's server found {cached} of {theirs[-1][1]} tokens computed, expected the policy's")
+            raise ValueError(f"llama.cpp's server had {cached} of {theirs[-1][1]} tokens in its cache, expected those of the policy")
     largest = 0.0
     with sides.server(serving, port, "/readyz"):
         client = sides.Client(port)
@@ -146,17 +148,17 @@ def agree(server: llamacpp.LlamaServer, port: int, serving: list[object]) -> tup
             answer = client.post("/moderate", ours(text))
             found = answer["infer"]["tokens"]["prompt_tokens"]
             if found != tokens:
-                raise ValueError(f"`{text}` under the policy is {found} tokens to `infer`, and {tokens} to llama.cpp")
+                raise ValueError(f"`{text}` under the policy has {found} tokens in `infer`, and {tokens} in llama.cpp")
             score = answer["results"][0]["category_scores"]["harassment"]
             largest = max(largest, abs(math.log(score / (1 - score)) - odds))
     if largest > llamacpp.AGREEMENT:
         raise ValueError(f"log-odds of two answers differ by {largest:.2f}, expected at most {llamacpp.AGREEMENT}")
-    print(f"{tokens} tokens for both, {cached} of them cached by llama.cpp; log-odds of `{CHOICES[0]}` differ by at most {largest:.3f}", file=sys.stderr)
+    print(f"{tokens} tokens on both sides, {cached} of them cached by llama.cpp; log-odds of `{CHOICES[0]}` differ by at most {largest:.3f}", file=sys.stderr)
     return rendered, tokens
 
 
-def asked(port: int, path: str, bodies: list[bytes], concurrency: int) -> dict[str, float]:
-    """The figures of one concurrency."""
+def measured(port: int, path: str, bodies: list[bytes], concurrency: int) -> dict[str, float]:
+    """Measures one concurrency."""
     rate, latencies = sides.ask_all(port, path, bodies, concurrency)
     return {
         f"c={concurrency}: requests/s": rate,
@@ -166,7 +168,7 @@ def asked(port: int, path: str, bodies: list[bytes], concurrency: int) -> dict[s
 
 
 def measure(file: Path, binaries: Path, infer: Path, arguments: argparse.Namespace) -> sides.Comparison:
-    """`infer` and llama.cpp's server with each number of slots, once a round each."""
+    """Measures `infer`, and llama.cpp's server with each number of slots."""
     loads, slots = ([int(number) for number in text.split(",")] for text in (arguments.concurrency, arguments.parallel))
     port, threads = sides.free_port(), arguments.threads
 
@@ -183,7 +185,7 @@ def measure(file: Path, binaries: Path, infer: Path, arguments: argparse.Namespa
             figures = {}
             for load in loads:
                 bodies = [body(post(f"{number} {load} {index}")) for index in range(arguments.requests)]
-                figures |= asked(where, path, bodies, load)
+                figures |= measured(where, path, bodies, load)
             return figures
 
         def infer_turn(number: int) -> dict[str, float]:
@@ -204,14 +206,14 @@ def measure(file: Path, binaries: Path, infer: Path, arguments: argparse.Namespa
 
 
 def main() -> list[dict]:
-    """Time all sides on each file."""
+    """Measures all sides on each file."""
     parser = sides.parser(__doc__, 3)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    parser.add_argument("--folder", type=Path, default=llamacpp.FOLDER, help="where the variants are (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=llamacpp.FOLDER, help="folder of the variants (default: %(default)s)")
     parser.add_argument("--variant", default=f"{llamacpp.compiler()[0]}-repack", help="(default: %(default)s)")
-    parser.add_argument("--concurrency", default="1,4,16", help="clients, with commas between (default: %(default)s)")
+    parser.add_argument("--concurrency", default="1,4,16", help="numbers of clients, separated by commas (default: %(default)s)")
     parser.add_argument("--parallel", default="1,4,16", help="slots of llama.cpp's server (default: %(default)s)")
-    parser.add_argument("--requests", type=int, default=48, help="of each turn and concurrency (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=48, help="number of requests per turn and concurrency (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     versions = {"infer": sides.version_of(arguments.infer), "llama.cpp of": llamacpp.SDIST.removesuffix(".tar.gz")}

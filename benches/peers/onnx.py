@@ -27,10 +27,10 @@ THREADS = [1, 2]
 WORKER = Path(__file__).with_name("onnx_worker.py")
 
 def tensors(model: str, python: Path, arguments: argparse.Namespace) -> sides.Comparison:
-    """One model on one and two threads."""
+    """Measures one model on one and two threads."""
     with ExitStack() as stack:
         workers = {
-            threads: stack.enter_context(sides.Obedient([python, WORKER, classifiers.MODELS[model], threads, PHOTO])) for threads in THREADS
+            threads: stack.enter_context(sides.CommandProcess([python, WORKER, classifiers.MODELS[model], threads, PHOTO])) for threads in THREADS
         }
         configs = {threads: stack.enter_context(classifiers.configured(model, threads, 1)) for threads in THREADS}
         classifiers.agree(arguments.infer, configs[1], model, workers[1].ask("answer"))
@@ -59,17 +59,17 @@ def tensors(model: str, python: Path, arguments: argparse.Namespace) -> sides.Co
 
 
 def named(threads: int) -> str:
-    """The number of threads, in words."""
+    """Formats a number of threads."""
     return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def photos(python: Path, arguments: argparse.Namespace) -> sides.Comparison:
-    """A JPEG to a label on all cores."""
+    """Measures the path from a JPEG to a label, on all cores."""
     port = sides.free_port()
     cores = sides.cores()
     serving = [arguments.infer, "serve", "--config", sides.ROOT / "host/config/src/default.toml"]
     serving += ["--listen", f"127.0.0.1:{port}", "--log", "warn"]
-    with sides.Obedient([python, WORKER, classifiers.MODELS[LABELLED], 1, PHOTO]) as worker:
+    with sides.CommandProcess([python, WORKER, classifiers.MODELS[LABELLED], 1, PHOTO]) as worker:
         with sides.server(serving, port, "/readyz"):
             ours = sides.Client(port).post("/classify", PHOTO.read_bytes(), "image/jpeg")["labels"][0]["label"]
         theirs = worker.ask("label")
@@ -97,11 +97,11 @@ def photos(python: Path, arguments: argparse.Namespace) -> sides.Comparison:
 
 
 def main() -> list[dict]:
-    """Time both on each model, and on a photo."""
+    """Measures both sides on each model, and on a photo."""
     parser = sides.parser(__doc__, 7)
     parser.add_argument("--models", nargs="+", choices=classifiers.MODELS, default=list(classifiers.MODELS), help="(default: all)")
-    parser.add_argument("--seconds", type=float, default=4, help="of each figure in a turn (default: %(default)s)")
-    parser.add_argument("--no-photos", action="store_true", help="leave out the photo over HTTP")
+    parser.add_argument("--seconds", type=float, default=4, help="duration of each measurement (default: %(default)s)")
+    parser.add_argument("--no-photos", action="store_true", help="skip the photos over HTTP")
     arguments = parser.parse_args()
     versions = {"infer": sides.version_of(arguments.infer)}
     python = sides.environment("onnx", REQUIREMENTS)

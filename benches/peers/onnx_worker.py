@@ -1,10 +1,14 @@
-"""One onnxruntime session per thread in Python, timed on command: what onnx.py runs in an environment that has onnxruntime.
+"""The process in which onnx.py measures onnxruntime, in an environment that has it.
 
     python onnx_worker.py MODEL THREADS PHOTO
 
-Lines on standard input are obeyed, and each answered by a line of JSON: `answer` gives the outputs for a made tensor, the one of
-`infer bench --task tensor`; `label` the likeliest label of the photo; `tensor SECONDS` the inferences a second of a session that has THREADS; and
-`photo WORKERS SECONDS` the photos a second, from a file's bytes to a label, of so many workers with sessions of one thread.
+Reads commands from standard input, and answers each with a line of JSON:
+
+    answer                  outputs for the tensor of `infer bench --task tensor`
+    label                   most likely label of the photo
+    tensor SECONDS          inferences per second of a session with THREADS threads
+    photo WORKERS SECONDS   photos per second, from the file's bytes to a label, of WORKERS threads,
+                            each with a session of one thread
 """
 
 import concurrent.futures
@@ -18,30 +22,30 @@ import numpy as np
 import onnxruntime
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "scripts"))
-import golden  # noqa: E402  (what it makes of a photo is what the classify guest does)
+import golden  # noqa: E402  (its preprocessing is that of the classify guest)
 
 
 def session(model: str, threads: int) -> onnxruntime.InferenceSession:
-    """A session as onnxruntime makes it: its threads spin for a while after work, which is its fastest."""
+    """Returns a session with onnxruntime's defaults, its fastest: threads spin after work."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(golden.WEIGHTS / model / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
 def made(model: str) -> dict[str, np.ndarray]:
-    """The inputs that `infer bench` makes: host/bench/src/sample.rs."""
+    """Returns the inputs of `infer bench`: host/bench/src/sample.rs."""
     inputs = {}
-    for asked in golden.card_of(model)["inputs"]:
-        shape = [axis if isinstance(axis, int) else 1 for axis in asked["shape"]]
+    for tensor_input in golden.card_of(model)["inputs"]:
+        shape = [axis if isinstance(axis, int) else 1 for axis in tensor_input["shape"]]
         values = np.arange(int(np.prod(shape)), dtype=np.int64) * 7919 % 256
-        whole = asked["dtype"] == "i32"
+        whole = tensor_input["dtype"] == "i32"
         array = values.astype(np.int32) if whole else ((values - 127) / 128).astype(np.float32)
-        inputs[asked["name"]] = array.reshape(shape)
+        inputs[tensor_input["name"]] = array.reshape(shape)
     return inputs
 
 
 def repeat(work: object, seconds: float) -> int:
-    """The number of runs of `work` in the given seconds."""
+    """Returns the number of runs of `work` in `seconds`."""
     count, until = 0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         work()
@@ -50,7 +54,7 @@ def repeat(work: object, seconds: float) -> int:
 
 
 class Labeller:
-    """A photo's bytes to its likeliest label."""
+    """Finds the most likely label of a photo, from its bytes."""
 
     def __init__(self, model: str, photo: bytes) -> None:
         self.image = golden.card_of(model)["inputs"][0]["image"]
@@ -59,7 +63,7 @@ class Labeller:
         self.name = self.session.get_inputs()[0].name
 
     def label(self) -> str:
-        """As the classify guest finds it."""
+        """Returns the label, computed as in the classify guest."""
         _, pixels = golden.cropped(golden.upright(io.BytesIO(self.photo)), self.image["crop"])
         values = golden.normalised(pixels, self.image).transpose(2, 0, 1)[None]
         return self.labels[int(np.argmax(self.session.run(None, {self.name: np.ascontiguousarray(values)})[0]))]

@@ -26,7 +26,7 @@ LOADS = [1, 2]
 
 
 def built(crate: Path, name: str) -> Path:
-    """The peer's program."""
+    """Builds the peer, and returns the path of its program."""
     folder = sides.TARGET / "peers" / crate.name
     try:
         subprocess.run(
@@ -39,7 +39,7 @@ def built(crate: Path, name: str) -> Path:
 
 
 def onnxruntime() -> Path:
-    """The library that `infer` loads."""
+    """Returns the path of the library that `infer` loads."""
     if named := os.environ.get("ORT_DYLIB_PATH"):
         return sides.needed(Path(named), "ORT_DYLIB_PATH names it")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infer"
@@ -49,11 +49,11 @@ def onnxruntime() -> Path:
 
 
 def main() -> list[dict]:
-    """Time both on each model."""
+    """Measures both sides on each model."""
     parser = sides.parser(__doc__, 7)
     parser.add_argument("--guest", type=Path, default=sides.TARGET / "guests" / "predict.wasm", help="(default: %(default)s)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="(default: all)")
-    parser.add_argument("--seconds", type=float, default=4, help="of each figure in a turn (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=4, help="duration of each measurement (default: %(default)s)")
     arguments = parser.parse_args()
     versions = {"infer": sides.version_of(arguments.infer)}
     guest, library = sides.needed(arguments.guest, "run `make guests`"), onnxruntime()
@@ -66,7 +66,7 @@ def main() -> list[dict]:
             weights = sides.ROOT / "weights" / classifiers.MODELS[model]
             command = [program, guest, weights, classifiers.input_of(model), tensor, ",".join(map(str, SHAPE))]
             environment = os.environ | {"ORT_DYLIB_PATH": str(library)}
-            with sides.Obedient(command, env=environment) as peer, classifiers.configured(model, 1, max(LOADS)) as config:
+            with sides.CommandProcess(command, env=environment) as peer, classifiers.configured(model, 1, max(LOADS)) as config:
                 classifiers.agree(arguments.infer, config, model, peer.ask("answer"))
 
                 def infer_turn(_: int, model: str = model, config: list[object] = config) -> dict[str, float]:
@@ -77,7 +77,7 @@ def main() -> list[dict]:
                     rows = [row for row in report["rows"] if row["path"] == "sandbox"]
                     return {f"{row['concurrency']} at once": row["inferences_per_second"] for row in rows}
 
-                def peer_turn(_: int, peer: sides.Obedient = peer) -> dict[str, float]:
+                def peer_turn(_: int, peer: sides.CommandProcess = peer) -> dict[str, float]:
                     figures = {}
                     for load in LOADS:
                         peer.ask(f"run {load} 0.5")
