@@ -1,4 +1,4 @@
-// The Worker in workerd, before a real infer (INFER_URL) and an origin of ours.
+// Runs the Worker in workerd, in front of a real infer (INFER_URL) and a test origin.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -31,7 +31,7 @@ before(async () => {
     reached.push({ action: request.headers["x-infer-action"], body: String(await body(request)) });
     response.end("posted");
   });
-  // Before infer, to see which comments it is asked about.
+  // A proxy in front of infer that records the comments sent to it.
   counter = await listen(async (request, response) => {
     const sent = await body(request);
     judged.push(String(sent));
@@ -45,7 +45,7 @@ after(() => {
   for (const server of [origin, counter]) server.close(), server.closeAllConnections();
 });
 
-// The Worker on a port of its own; what it fetches of its own host is the origin's.
+// Starts the Worker. Its requests to its own host go to the origin.
 async function worker(bindings, use) {
   const script = await readFile(new URL("worker.js", import.meta.url), "utf8");
   const miniflare = new Miniflare({
@@ -71,7 +71,7 @@ async function worker(bindings, use) {
   }
 }
 
-test("a comment that is allowed reaches the origin as it was sent", () =>
+test("an allowed comment reaches the origin unchanged", () =>
   worker({}, async (post) => {
     const before = reached.length;
     const response = await post(CLEAN, { "x-infer-action": "forged" });
@@ -80,16 +80,16 @@ test("a comment that is allowed reaches the origin as it was sent", () =>
     assert.deepEqual(reached.slice(before), [{ action: "allow", body: JSON.stringify({ comment: CLEAN }) }]);
   }));
 
-test("a comment that is blocked does not reach the origin, and is judged once", () =>
+test("a blocked comment does not reach the origin, and its verdict is cached", () =>
   worker({}, async (post) => {
-    const [before, asked] = [reached.length, judged.length];
+    const [before, calls] = [reached.length, judged.length];
     assert.equal((await post(INSULT)).status, 403);
     assert.equal((await post(INSULT)).status, 403);
     assert.equal(reached.length, before);
-    assert.equal(judged.length, asked + 1);
+    assert.equal(judged.length, calls + 1);
   }));
 
-test("while infer is down comments are refused, or pass where that is configured", async () => {
+test("while infer is down, FAIL decides whether comments pass", async () => {
   const gone = await listen(() => {});
   const INFER_URL = address(gone);
   await new Promise((closed) => gone.close(closed));
@@ -100,5 +100,5 @@ test("while infer is down comments are refused, or pass where that is configured
   assert.equal(reached.at(-1).action, "unknown");
 });
 
-test("an answer that is no verdict is not taken for one", () =>
+test("a response without a verdict counts as unknown", () =>
   worker({ INFER_URL: address(origin) }, async (post) => assert.equal((await post(CLEAN)).status, 503)));

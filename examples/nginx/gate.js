@@ -1,5 +1,5 @@
-// A comment is judged before it is passed on. nginx has read the body when a content handler runs, which is why this is one:
-// `auth_request` asks before that, and never sends a body.
+// Sends each comment to infer before it reaches the site. This is a content handler because nginx has
+// read the body when it calls one; `auth_request` runs earlier, and never sends a body.
 
 import qs from 'querystring';
 
@@ -11,16 +11,16 @@ async function check(r) {
         const answer = await r.subrequest('/_infer', { method: 'POST', body: JSON.stringify({ input: comment }) });
         action = answer.headersOut['x-infer-action'];
     } catch (error) {
-        r.error('infer cannot be asked: ' + error);
+        r.error('infer is unavailable: ' + error);
     }
-    // Only a verdict has the header: a 403 for a wrong key, or a 502, is none.
+    // Only a verdict has the header. Errors, such as a 403 for a wrong key or a 502, do not.
     if (action === 'block') return r.return(403, 'the comment was not accepted\n');
     if (action === 'allow' || action === 'review') return r.internalRedirect('@origin');
     if (r.variables.infer_fail === 'open') return r.internalRedirect('@origin');
     return r.return(503, 'comments cannot be accepted now\n');
 }
 
-// The comment's text, or null. A body that was too long for memory is in a file, and has no text here.
+// Returns the comment's text, or null. nginx gives no text for a body that it wrote to a file.
 function read(r) {
     const field = r.variables.comment_field;
     try {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Debian's nginx with site.conf, before a real infer ($1, host:port) and an origin: allowed, blocked, infer down.
+# Runs Debian's nginx with site.conf, in front of a real infer ($1, host:port) and a test origin.
 set -euo pipefail
 cd "$(dirname "$0")"
-infer=${1:?the address of a running infer, such as 127.0.0.1:8080}
+infer=${1:?expected the address of a running infer, such as 127.0.0.1:8080}
 folder=$(mktemp -d)
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 site=$(free_port) origin=$(free_port) unused=$(free_port)
@@ -12,7 +12,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# An origin that answers with what it was sent.
+# An origin that returns the body of the request.
 cat >"$folder/origin.py" <<'PY'
 import http.server, os, sys
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -40,7 +40,7 @@ stop() {
     nginx -c "$folder/nginx.conf" -e "$folder/error.log" -s stop
     while [ -f "$folder/nginx.pid" ]; do sleep 0.1; done
 }
-expect() { # status, what, curl's arguments
+expect() { # status, name of the case, curl's arguments
     local status
     status=$(curl -s -o "$folder/body" -w '%{http_code}' "${@:3}" "http://127.0.0.1:$site/comments")
     [ "$status" = "$1" ] || { echo "nginx: $2: status $status, expected $1" >&2; cat "$folder/error.log" "$folder/body" >&2; exit 1; }
@@ -51,16 +51,16 @@ insult='You are so dumb and stupid!'
 
 start "$infer" closed
 for _ in $(seq 50); do curl -s -o /dev/null "http://127.0.0.1:$origin" && break; sleep 0.1; done
-expect 200 'a form that is allowed' --data-urlencode "comment=$clean"
+expect 200 'an allowed form' --data-urlencode "comment=$clean"
 [[ $(cat "$folder/body") == comment=Thank* ]] || { echo "nginx: the origin got \`$(cat "$folder/body")\`" >&2; exit 1; }
-expect 200 'JSON that is allowed' --json "{\"comment\": \"$clean\"}"
+expect 200 'allowed JSON' --json "{\"comment\": \"$clean\"}"
 [[ $(cat "$folder/body") == "{\"comment\": \"$clean\"}" ]] || { echo "nginx: the origin got \`$(cat "$folder/body")\`" >&2; exit 1; }
-expect 403 'a form that is blocked' --data-urlencode "comment=$insult"
-expect 403 'JSON that is blocked' --json "{\"comment\": \"$insult\"}"
+expect 403 'a blocked form' --data-urlencode "comment=$insult"
+expect 403 'blocked JSON' --json "{\"comment\": \"$insult\"}"
 expect 400 'a form without a comment' --data-urlencode "text=$insult"
-expect 400 'a comment that comes twice' --data-urlencode "comment=$clean" --data-urlencode "comment=$insult"
+expect 400 'two comments' --data-urlencode "comment=$clean" --data-urlencode "comment=$insult"
 head -c 300000 /dev/zero | tr '\0' a >"$folder/long"
-expect 413 'a comment that is too long' --data-binary "@$folder/long"
+expect 413 'an oversized comment' --data-binary "@$folder/long"
 stop
 start "127.0.0.1:$unused" closed
 expect 503 'infer is down, closed' --data-urlencode "comment=$clean"
