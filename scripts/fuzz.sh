@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs fuzz targets one after another: scripts/fuzz.sh SECONDS TARGET…
 #
-# What a target finds is written to fuzz/artifacts; what it learns stays in fuzz/corpus, beside the seeds of the repository.
+# Failing inputs are written to fuzz/artifacts. New inputs are kept in fuzz/corpus, beside the seeds of
+# the repository.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=$1
@@ -11,7 +12,8 @@ export INFER_GUESTS
 unset CARGO_TARGET_DIR
 for target in "$@"; do
     seeds=fuzz/seeds/$target
-    # Addresses are checked where the engine's own unsafe code is; the others are safe Rust, or run guests' machine code.
+    # AddressSanitizer runs on the target that reaches the engine's unsafe code. The others run safe
+    # Rust, or machine code of guests.
     sanitizer=none
     if [ "$target" = gguf ]; then
         seeds=host/engine/tests/data/tokenizers

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetch a model's file from Python packages. `infer pull` reads none of pip's settings, so the index that this machine's pip
-# is configured with, if any, is named here.
+# Downloads a model's file from Python packages. `infer pull` does not read pip's settings, so this
+# script passes it the index that pip is configured with, if any.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -17,13 +17,13 @@ IGNORED = re.compile(r'#\[ignore = "((?:[^"\\]|\\.)*)"\]\s*(?:#\[[^\n]*\]\s*)*(?
 
 
 def recorded(path):
-    """Reasons by test name, from a run."""
+    """Returns the reasons that a run recorded, by test name."""
     lines = path.read_text().splitlines() if path.exists() else []
     return dict(line.split("\t", 1) for line in lines)
 
 
 def ignored():
-    """Reasons by test name, from the sources."""
+    """Returns the reasons of ignored tests, by test name, from the sources."""
     found = {}
     for folder in ("host", "tests"):
         for path in sorted((ROOT / folder).rglob("*.rs")):
@@ -36,7 +36,7 @@ def ignored():
 
 
 def left_out(path):
-    """Names of the tests that a nextest profile leaves out."""
+    """Returns the names of the tests that a nextest profile leaves out."""
     suites = json.loads(path.read_text())["rust-suites"].values()
     return [
         name

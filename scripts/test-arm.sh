@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the kernels' tests for 64-bit ARM and runs them under qemu on three CPUs, so that each instruction set truly runs.
-# `make test-arm` calls it, and installs qemu and the cross linker.
+# Builds the kernels' tests for 64-bit ARM and runs them under qemu on three CPUs, one for each
+# instruction set. `make test-arm` installs qemu and the cross linker, and calls it.
 set -eu
 
 say() { printf 'test-arm: %s\n' "$*"; }
@@ -16,13 +16,14 @@ if [ -d "$(rustc --print sysroot)/lib/rustlib/$triple/lib" ] || rustup target ad
 else
     toolchain=$(scripts/debian-rust.sh "$target/guest-toolchain")
     export RUSTC="$toolchain/rustc" RUSTC_BOOTSTRAP=1
-    say "rustup cannot add $triple; compiling with Debian's $("$RUSTC" --version), and the standard library along"
+    say "rustup cannot add $triple; compiling the tests and the standard library with Debian's $("$RUSTC" --version)"
     set -- "$@" -Zbuild-std=std,panic_unwind,test --target-dir "$target/arm-debian"
 fi
 tests=$(cargo "$@" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [ -n "$tests" ] || { say "cargo built no tests" >&2; exit 1; }
 
-# The CPU of a Raspberry Pi 4 has neither extension, that of a Graviton 2 has dotprod; qemu's own has both.
+# The CPU of a Raspberry Pi 4 has neither extension, that of a Graviton 2 has dotprod, and qemu's
+# `max` has both.
 while read -r cpu sets; do
     say "qemu -cpu $cpu: expecting $sets"
     INFER_TEST_INSTRUCTION_SETS=$sets qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$cpu" "$tests" --quiet </dev/null
