@@ -1,4 +1,4 @@
-"""OpenAI's own client against a real server: `chat.py http://127.0.0.1:8080 MODEL`."""
+"""OpenAI's Python client against a real server: `chat.py http://127.0.0.1:8080 MODEL`."""
 
 import sys
 
@@ -25,7 +25,7 @@ def main(url: str, model: str) -> None:
     assert reasons == [choice.finish_reason], reasons
 
     with client.chat.completions.create(**common | {"max_tokens": 200}, stream=True) as stream:
-        next(iter(stream))  # and hang up
+        next(iter(stream))  # Closes the connection before the stream ends.
 
     continued = client.completions.create(model=model, prompt="Once upon", max_tokens=5, temperature=0, logprobs=1)
     assert continued.usage.completion_tokens == len(continued.choices[0].logprobs.tokens), continued
@@ -35,7 +35,7 @@ def main(url: str, model: str) -> None:
     except openai.NotFoundError as error:
         assert error.code == "model_not_found", error
     else:
-        raise AssertionError("an unknown model was answered")
+        raise AssertionError("a request for an unknown model succeeded")
     print(f"openai {openai.__version__}: a chat, the same streamed, a hang-up, a continuation, an error")
 
 

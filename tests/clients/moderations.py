@@ -1,4 +1,4 @@
-"""OpenAI's own client against a real server: `moderations.py http://127.0.0.1:8080`, with a photo's path."""
+"""OpenAI's Python client against a real server: `moderations.py http://127.0.0.1:8080 PHOTO`."""
 
 import base64
 import sys
@@ -52,7 +52,7 @@ def main(url: str, photo: str) -> None:
         except kind as error:
             assert error.code == code, error
         else:
-            raise AssertionError(f"{arguments} was answered, expected {kind.__name__}")
+            raise AssertionError(f"{arguments} succeeded, expected {kind.__name__}")
     print(f"openai {openai.__version__}: a text, a list, an image part, a threshold, three errors")
 
 

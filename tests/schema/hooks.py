@@ -1,6 +1,8 @@
-"""What Schemathesis cannot guess: the names of models, and what an image is. Every other request has them put in; the rest stay as they were generated.
+"""Hooks for Schemathesis: real model names and images in every other request.
 
-What each route answered is printed at the end, and a route that never answered 2xx fails the run: its answer's schema was then not looked at.
+Schemathesis cannot generate them. The other requests stay as generated. The number of responses of
+each status is printed at the end. A route that never answered 2xx fails the run, because the schema
+of its successful response was not checked.
 """
 
 import atexit
@@ -15,7 +17,7 @@ import schemathesis
 
 PHOTO = (pathlib.Path(__file__).parents[1] / "data/photos/coffee.jpg").read_bytes()
 IMAGE = "data:image/jpeg;base64," + base64.b64encode(PHOTO).decode()
-# Members that are left as they were generated; others are mostly refused by their values.
+# Members that keep their generated values; the server rejects most generated values of the others.
 CHAT = {"messages", "prompt", "stop", "stream", "stream_options", "user", "metadata"}
 
 lock = threading.Lock()
@@ -24,7 +26,7 @@ answers = collections.defaultdict(collections.Counter)
 
 
 def good(path, body):
-    """`body` with what makes it a request that can be answered."""
+    """Returns `body` with the members of a valid request."""
     if path == "/classify":
         return PHOTO
     body = body if isinstance(body, dict) else {}
@@ -36,10 +38,10 @@ def good(path, body):
         return {"comment": {"text": str(body.get("comment", "a text")) or "a text"}, "requestedAttributes": {"TOXICITY": {}, "THREAT": {}}}
     if path.startswith("/v2"):
         return {"inputs": [{"name": "ids", "shape": [1, 100], "datatype": "INT32", "data": [7] * 100}]}
-    wanted = body.get("input")
+    content = body.get("input")
     part = {"type": "image_url", "image_url": {"url": IMAGE}}
-    text = {"type": "text", "text": str(wanted)}
-    return {"input": [text, part] if isinstance(wanted, list) else str(wanted), "infer": {"explain": True}}
+    text = {"type": "text", "text": str(content)}
+    return {"input": [text, part] if isinstance(content, list) else str(content), "infer": {"explain": True}}
 
 
 @schemathesis.hook
@@ -76,6 +78,6 @@ def report():
         print(f"{label:50}", "  ".join(f"{status}: {count}" for status, count in sorted(answers[label].items())))
     never = [label for label, statuses in answers.items() if not any(200 <= status < 300 for status in statuses)]
     if never:
-        print(f"never answered with 2xx, so that its answer was not looked at: {', '.join(sorted(never))}", file=sys.stderr)
+        print(f"no 2xx response, so the schema of the response was not checked: {', '.join(sorted(never))}", file=sys.stderr)
         sys.stdout.flush()
         os._exit(1)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Ask the server at INFER_URL whatever its document allows, and what it does not: no answer may be a 5xx, or other than the document says.
-# $1 is the program; it keeps what it found in a folder of its own, so that every run is the same.
+# Runs Schemathesis ($1) against the server at INFER_URL with valid and invalid requests. A response
+# fails the run if it is a 5xx or differs from the OpenAPI document. Schemathesis runs in an empty
+# folder, because it reuses the examples that it saved in earlier runs.
 set -euo pipefail
 
 schemathesis=$(realpath "$1")
