@@ -1,6 +1,5 @@
-// Builds a component: node build.mjs OUT.wasm [handler]. The vocabulary becomes a part of the
-// program's memory.
-// Without the second argument it is a moderator; a `handler` answers HTTP requests itself.
+// Builds a component: node build.mjs OUT.wasm [handler]. Without the second argument it is a
+// moderator; a `handler` answers HTTP requests itself. The vocabulary becomes part of the component.
 
 import { createHash } from 'node:crypto';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -14,7 +13,7 @@ import { byDecomposition, tables } from './unicode.mjs';
 
 const [out, worldName = 'moderator'] = process.argv.slice(2);
 if (out === undefined || !['moderator', 'handler'].includes(worldName)) {
-  console.error('expected a path, and perhaps a world: node build.mjs OUT.wasm [handler]');
+  console.error('expected a path and optionally a world: node build.mjs OUT.wasm [handler]');
   process.exit(2);
 }
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -46,15 +45,15 @@ try {
     const path = join(witPath, file);
     await writeFile(path, (await readFile(path, 'utf8')).replaceAll('@0.2.12', `@${WASI}`));
   }
-  const { component, imports: wanted } = await componentize({
+  const { component, imports: imported } = await componentize({
     sourcePath,
     witPath,
     worldName,
-    // A moderator's host has none of these.
+    // A moderator's world has none of these interfaces.
     disableFeatures: isHandler ? [] : ['random', 'stdio', 'clocks', 'http', 'fetch-event'],
   });
   await writeFile(out, component);
-  const names = [...new Set(wanted.map(([name]) => name))].join(' ');
+  const names = [...new Set(imported.map(([name]) => name))].join(' ');
   console.log(`${out}: ${Math.ceil(component.length / 1024)} KiB, imports ${names}`);
 } finally {
   await rm(folder, { recursive: true });

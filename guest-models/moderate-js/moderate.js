@@ -117,7 +117,8 @@ function ids(text) {
   return folded(text).split(SEPARATORS).flatMap((word) => readings(word.split('\0')));
 }
 
-// Returns the ids of a word of these pieces: of the whole word, of the word without a possessive `'s`, or of the pieces.
+// Returns the ids of a word of these pieces: those of the whole word, of the word without a
+// possessive `'s`, or of the pieces.
 function readings(all) {
   const pieces = all.filter((piece) => piece !== '');
   const word = pieces.join('');

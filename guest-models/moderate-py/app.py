@@ -1,7 +1,8 @@
-"""A moderator in Python. It judges text with the model `text` as the Rust guest does, and reports images as gaps.
+"""A moderator in Python. It judges text with the model `text` as in the Rust guest, and reports images
+as gaps.
 
-This module runs when the component is built, and its state becomes part of the component, with the vocabulary
-(vocabulary.py, which `make guests-py` writes).
+This module runs when the component is built, and its state becomes part of the component, including
+the vocabulary (vocabulary.py, which `make guests-py` writes).
 """
 
 import array
@@ -114,7 +115,7 @@ def judge(settings, texts):
 
 
 def ids(text):
-    """The ids of the known words, in order, by the rules of the Rust guest (moderate/src/words.rs)."""
+    """Returns the ids of the known words, in order, by the rules of moderate/src/words.rs."""
     found = []
     if text.isascii() and not CONTROL.search(text):
         for word in SEPARATORS.split(text.lower()):
@@ -127,7 +128,10 @@ def ids(text):
 
 
 def readings(pieces):
-    """Returns the ids of a word of these pieces: of the whole word, of the word without a possessive `'s`, or of the pieces."""
+    """Returns the ids of a word of these pieces.
+
+    They are those of the whole word, of the word without a possessive `'s`, or of the pieces.
+    """
     pieces = [piece for piece in pieces if piece]
     word = "".join(pieces)
     whole = id_of(word)
@@ -139,7 +143,10 @@ def readings(pieces):
 
 
 def folded(text):
-    """The text in compatibility forms, with a blank between words and a NUL where a word may split."""
+    """Folds the text into compatibility forms.
+
+    A blank separates words, and a NUL separates the pieces of a word.
+    """
     folded = []
     latin = None
     for character in text:
@@ -167,7 +174,7 @@ def folded(text):
 
 
 def id_of(word):
-    """The id of a word, with or without its marks."""
+    """Returns the id of a word, with or without its marks."""
     lower = word.lower()
     number = known(unicodedata.normalize("NFC", lower))
     if number is None:
@@ -176,13 +183,13 @@ def id_of(word):
 
 
 def known(word):
-    """The id of a word, with or without the apostrophes around it."""
+    """Returns the id of a word, with or without the apostrophes around it."""
     number = VOCABULARY.get(word)
     return VOCABULARY.get(word.strip("'")) if number is None else number
 
 
 def cut(ids, size):
-    """Windows of at most `size` ids, each half a window after the one before; the last ends with the text."""
+    """Cuts windows of at most `size` ids, half a window apart; the last ends with the text."""
     last = len(ids) - size
     if last < 0:
         return [ids]
@@ -190,7 +197,7 @@ def cut(ids, size):
 
 
 def worst(rows, rule, labels):
-    """The largest score of a row by the rule, or None if the model lacks the labels for it."""
+    """Returns the largest score of a row by the rule, or None if the model lacks its labels."""
     scores = []
     for row in rows:
         values = [row[label] for label in labels if label in row]
@@ -200,12 +207,12 @@ def worst(rows, rule, labels):
 
 
 def single(value):
-    """The number rounded to f32, as in the interface."""
+    """Rounds a number to f32, as in the interface."""
     return struct.unpack("f", struct.pack("f", value))[0]
 
 
 def number(settings, key, default):
-    """A numeric setting."""
+    """Returns a numeric setting."""
     text = settings.get(key)
     value = default
     if text is not None:
@@ -216,7 +223,7 @@ def number(settings, key, default):
 
 
 def at_least_one(settings, key, default):
-    """A setting of a positive integer."""
+    """Returns a setting that is a positive integer."""
     text = settings.get(key, str(default))
     if not re.fullmatch(r"\+?\d+", text, re.ASCII) or not 1 <= int(text) <= 0xFFFFFFFF:
         raise Err(Fault_Internal(f"setting `{key}`: expected a whole number from 1 on, found `{text}`"))
