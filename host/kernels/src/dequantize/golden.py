@@ -1,9 +1,10 @@
-"""Write golden.bin beside this file: blocks of every weight type, and their values according to the
-`gguf` package.
+"""Write golden.bin beside this file: blocks of every weight type, with their values by the package
+`gguf`.
 
-Each type has its number in GGUF files, the number of bytes and of values (u32 each, little-endian),
-and then the bytes and the values as f32. Codes and sub-block scales are random bytes from a fixed
-seed. The f16 scales are random numbers that include zero, a denormal and a negative one.
+For each type the file has its number in GGUF files, the number of bytes and the number of values
+(u32 each, little-endian), then the bytes, then the values as f32. Codes and sub-block scales are
+random bytes from a fixed seed. The f16 scales are random numbers that include zero, a denormal and a
+negative one.
 
     pip install gguf==0.19.0 numpy==2.4.6
     python host/kernels/src/dequantize/golden.py           # write the file

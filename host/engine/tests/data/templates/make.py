@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What chat templates write, by Jinja2 set up as Hugging Face's `apply_chat_template` sets it up (transformers 4.57):
+"""Renders chat templates with Jinja2, set up as in Hugging Face's `apply_chat_template` (4.57).
 
     pip install jinja2==3.1.6 && python3 make.py > cases.json
 
-Each entry is a template with renders of it: variables, and what Jinja2 makes of them: a text, or none where it raises an
-error.
+Each entry is a template with its renders: the variables, and the expected text, or null if Jinja2
+raises an error.
 """
 import json
 import sys
@@ -54,7 +54,7 @@ TOOLS = [{"type": "function", "function": {
     "parameters": {"type": "object", "properties": {"city": {"type": "string", "enum": ["Bern", "Graz"]}, "days": {"type": ["array", "null"], "items": {"type": "number"}}},
                    "required": ["city"]}}}]
 
-# In the manner of models that people run.
+# Templates in the style of popular models.
 TEMPLATES = {
     "chatml": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
               "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
@@ -443,7 +443,7 @@ TEMPLATES = {
                 "{{'<|Assistant|>' + content + '<|end|>'}}{%- endif %}{%- endfor -%}{% if add_generation_prompt and not ns.is_tool %}{{'<|Assistant|><think>\\n'}}{% endif %}",
 }
 
-# One expression or statement each.
+# Cases of a few expressions or statements.
 SMALL = r"""
 {{ 1 + 2 * 3 - 4 // 3 }} {{ 7 // -2 }} {{ -7 // 2 }} {{ 7 % -3 }} {{ -7 % 3 }} {{ 2 ** 3 ** 1 }} {{ 1 / 2 }} {{ 2 ** -1 }} {{ 7.5 // 2 }} {{ -7.5 % 2 }}
 {{ 1.0 }} {{ 1e20 }} {{ 0.00001 }} {{ 1e16 }} {{ 123456789.125 }} {{ 1e-7 * 3 }} {{ 2.5e-10 }} {{ 1_000 }}
@@ -500,7 +500,7 @@ a {#- c -#} b {# d #}
 
 
 def in_order(variables):
-    """Keys in the order that every reader of JSON can keep."""
+    """Sorts the keys, so that every JSON reader has the same order."""
     return json.loads(json.dumps(variables, sort_keys=True))
 
 
@@ -512,7 +512,7 @@ def rendered(source, variables):
 
 
 def small():
-    """The lines of SMALL; one that begins with text or whitespace goes on to the next."""
+    """Splits SMALL into cases. A line that does not begin with `{` continues the case before it."""
     lines = [line for line in SMALL.strip("\n").split("\n")]
     cases, at = [], 0
     while at < len(lines):
@@ -539,7 +539,7 @@ def main():
     for source in small():
         parts = [source]
         if "{%" not in source:
-            # Each expression by itself too, so that one that differs hides no other.
+            # Each expression is also a case, so that one difference does not hide another.
             parts += [part + "}}" for part in source.split("}}") if part.lstrip().startswith("{{") and source.count("}}") > 1]
         for part in parts:
             templates.append({"template": part, "renders": [{"variables": {}, "expected": rendered(part, {})}]})
