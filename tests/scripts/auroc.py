@@ -1,15 +1,15 @@
-"""Measure how well POST /moderate of a running server tells offensive tweets from clean ones.
+"""Measure how well POST /moderate of a running server separates offensive tweets from clean ones.
 
-The data are the labelled tweets of Davidson et al. 2017, "Automated Hate Speech Detection and the Problem of
-Offensive Language" (labeled_data.csv, not part of this repository), on which the shipped text model was not
-trained. Class 2 is clean; class 0 (hate) and 1 (offensive) are what should score high. A text's score is the
-largest of its category scores. Python's standard library is all that this needs.
+The data are the labelled tweets of Davidson et al. 2017, "Automated Hate Speech Detection and the
+Problem of Offensive Language" (labeled_data.csv, not part of this repository). The shipped text
+model was not trained on them. Class 2 is clean; classes 0 (hate) and 1 (offensive) should score
+high. A text's score is the largest of its category scores. Needs only Python's standard library.
 
     infer serve &
     python tests/scripts/auroc.py labeled_data.csv --rows 4000 --min 0.88
 
-Prints the AUROC and the rate; exit code 1 when the AUROC lies below --min, 2 when the server or the data
-cannot be read.
+Prints the AUROC and the rate. The exit code is 1 if the AUROC is below --min, and 2 if the server or
+the data cannot be read.
 """
 
 import argparse
@@ -29,18 +29,21 @@ RETRIES = 100
 
 
 def read_tweets(path: Path, skip: int, rows: int) -> tuple[list[str], list[bool]]:
-    """The texts, and for each whether it is offensive or hateful."""
+    """Returns the texts, and for each text True if it is offensive or hateful."""
     with open(path, encoding="utf-8", newline="") as file:
-        wanted = list(itertools.islice(csv.DictReader(file), skip, skip + rows))
-    if len(wanted) < rows:
-        raise ValueError(f"`{path}`: expected {skip + rows} rows, found {skip + len(wanted)}")
-    if not {"tweet", "class"} <= wanted[0].keys():
-        raise ValueError(f"`{path}`: expected the columns `tweet` and `class`, found {', '.join(wanted[0])}")
-    return [row["tweet"] for row in wanted], [row["class"] != CLEAN for row in wanted]
+        selected = list(itertools.islice(csv.DictReader(file), skip, skip + rows))
+    if len(selected) < rows:
+        raise ValueError(f"`{path}`: expected {skip + rows} rows, found {skip + len(selected)}")
+    if not {"tweet", "class"} <= selected[0].keys():
+        raise ValueError(f"`{path}`: expected the columns `tweet` and `class`, found {', '.join(selected[0])}")
+    return [row["tweet"] for row in selected], [row["class"] != CLEAN for row in selected]
 
 
 def moderate(url: str, texts: list[str]) -> list[float]:
-    """The largest category score of each text, in one request. A full queue is waited for as the server asks."""
+    """Returns the largest category score of each text, in one request.
+
+    Retries a 429 after the seconds of its `Retry-After`.
+    """
     request = urllib.request.Request(
         f"{url}/moderate", json.dumps({"input": texts}).encode(), {"Content-Type": "application/json"}
     )
@@ -61,7 +64,7 @@ def moderate(url: str, texts: list[str]) -> list[float]:
 
 
 def auroc(scores: list[float], positive: list[bool]) -> float:
-    """The chance that a positive scores above a negative, ties counting half (Mann-Whitney, from mid-ranks)."""
+    """Returns the area under the ROC curve, from mid-ranks (Mann-Whitney); ties count half."""
     positives = sum(positive)
     negatives = len(positive) - positives
     if not positives or not negatives:
@@ -76,24 +79,24 @@ def auroc(scores: list[float], positive: list[bool]) -> float:
 
 
 def parsed_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("csv", type=Path, help="Davidson's labeled_data.csv")
     parser.add_argument(
-        "--url", default="http://127.0.0.1:8080", help="where the server listens (default: %(default)s)"
+        "--url", default="http://127.0.0.1:8080", help="address of the server (default: %(default)s)"
     )
-    parser.add_argument("--rows", type=int, default=4000, help="rows to judge (default: %(default)s)")
-    parser.add_argument("--skip", type=int, default=0, help="rows to pass over first (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="texts in a request (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=4, help="requests at a time (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=4000, help="number of rows (default: %(default)s)")
+    parser.add_argument("--skip", type=int, default=0, help="number of rows to skip first (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="texts per request (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=4, help="concurrent requests (default: %(default)s)")
     parser.add_argument("--min", type=float, default=0.0, help="fail below this AUROC (default: %(default)s)")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Judge the tweets and print the figures; the process's exit code."""
+    """Sends the tweets and prints the results. Returns the exit code."""
     arguments = parsed_arguments()
     try:
         texts, offensive = read_tweets(arguments.csv, arguments.skip, arguments.rows)

@@ -1,32 +1,34 @@
-"""Write tests/data/golden.json: what the shipped models answer in an independent run.
+"""Write tests/data/golden.json: outputs of the shipped models by an independent implementation.
 
-Nothing of the server takes part: the sessions are Python's onnxruntime, the images Pillow's, and the
-tokeniser and the preprocessing are written here from the models' own descriptions.
+It uses no code of the server: Python's onnxruntime runs the models, Pillow decodes the images, and
+this script implements tokeniser and preprocessing from the models' own descriptions.
 
-Texts. Split into words and looked up as words.py says; words that the vocabulary lacks are dropped; the last
-100 ids stay, and zeros fill the front up to 100.
+Texts. words.py splits them and looks up the words. Unknown words are dropped. The last 100 ids are
+used, padded with zeros on the left to 100.
 
-Synthetic tensors. Value i of the row-major tensor is (v - mean) / std in f32, with the card's mean and std and, in
-integers,
+Synthetic tensors. Value i of the row-major tensor is (v - mean) / std in f32, with the mean and std
+of the card and, in integers,
     noise:  v = (i * 7919) % 256
-    bands:  v = (i / 5) % 256, the division rounding down
+    bands:  v = (i / 5) % 256, rounded down
 The batch axis is 1.
 
-Photos. Decode; take the first frame of an animation; apply the EXIF orientation; composite alpha on white;
-repeat grey in three channels. Centre crop: side = floor(min(width, height) * crop), left = (width - side) /
-2, top = (height - side) / 2, both rounding down. Then Pillow's BICUBIC (a = -0.5, antialiased, rounding to u8
-after each of its two passes, horizontal first) to 224 by 224, and (v - mean) / std in f32, NCHW.
+Photos. Decode; take the first frame of an animation; apply the EXIF orientation; composite alpha on
+white; repeat grey in three channels. Centre crop: side = floor(min(width, height) * crop), left =
+(width - side) / 2, top = (height - side) / 2, both rounded down. Then Pillow's BICUBIC (a = -0.5,
+antialiased, rounded to u8 after each of its two passes, horizontal first) to 224 by 224, and (v -
+mean) / std in f32, NCHW.
 
-Views, of the photos and of tests/data/views, for the model that judges images. Frames, where there are more than
-one: at most MAX_VIEWS of them, spread evenly from the first to the last, each index rounding down. Squares of
-each frame, of the side above: the central one where it shows three quarters of the longer side, else as many as
-cover that side, one more where their number is even, and no more than MAX_VIEWS by the number of frames; spread
-evenly from end to end, each offset rounding down. A category's score is the highest of any view. Views whose pixels, resized, differ by no more
-than BLANK_LEVELS from the first one count only where there are no others.
+Views, of the photos and of tests/data/views, for the image model of moderation. Frames of an
+animation: at most MAX_VIEWS, spread evenly from the first to the last, each index rounded down.
+Squares of each frame, with the side above: the central square if it covers three quarters of the
+longer side; otherwise as many squares as cover that side, plus one if that number is even, and at
+most MAX_VIEWS divided by the number of frames. They are spread evenly from end to end, each offset
+rounded down. A category's score is the maximum over the views. A view whose resized pixels differ
+by at most BLANK_LEVELS from its first pixel is blank, and counts only if all views are blank.
 
     pip install -r weights/convert/requirements.txt
     python tests/scripts/golden.py           # write the file
-    python tests/scripts/golden.py --check   # compare with the file instead; exit code 1 when it is out of date
+    python tests/scripts/golden.py --check   # compare with the file; exit code 1 if it is outdated
 """
 
 import argparse
@@ -57,7 +59,7 @@ SEXUAL = ["Porn", "Hentai"]
 MAX_VIEWS = 5
 BLANK_LEVELS = 2  # of 255
 TOP = 5
-ROUNDING = 1e-6  # of a score, between processors: the same script differs by 1.2e-7 on an emulated Haswell
+ROUNDING = 1e-6  # of a score, between processors; an emulated Haswell differs by 1.2e-7
 
 TEXTS = {
     "empty": "",
@@ -80,7 +82,8 @@ TEXTS = {
     "spaces only": "     ",
 }
 
-# Compare scores by index: the logits are u8, so labels can tie, and near ones change places between backends.
+# Compare scores by index: the logits are u8, so labels can tie, and backends order close ones
+# differently.
 TOLERANCES = {
     "tensor_tolerance": 0.02,
     "tensor_tolerance_reason": "int8: a value on the edge of a rounding step may go either way, and one step of a"
@@ -98,21 +101,22 @@ TOLERANCES = {
 
 
 def card_of(name: str) -> dict:
-    """The model's card."""
+    """Returns the model's card."""
     return tomllib.loads((WEIGHTS / name / "card.toml").read_text(encoding="utf-8"))
 
 
 def labels_of(name: str) -> list[str]:
-    """The model's labels in output order."""
+    """Returns the model's labels in output order."""
     return (WEIGHTS / name / "labels.txt").read_text(encoding="utf-8").splitlines()
 
 
 class Session:
     """A model on one thread.
 
-    Precise int8 products are asked for: without them onnxruntime on an x86-64 processor that lacks VNNI adds u8 by i8
-    products in 16 bits, which saturate, and EfficientNet's answers move by up to 0.5. With them such a processor
-    (emulated: Haswell) and one with VNNI give the same up to the last bits of the softmax, which is f32.
+    The option sets precise int8 products. By default, onnxruntime on an x86-64 processor without VNNI
+    adds products of u8 and i8 in 16 bits, which saturate, and EfficientNet's outputs move by up to
+    0.5. With the option, an emulated Haswell and a processor with VNNI differ only in the last bits of
+    the f32 softmax.
     """
 
     def __init__(self, name: str) -> None:
@@ -124,17 +128,17 @@ class Session:
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(self, values: np.ndarray) -> np.ndarray:
-        """The first output for the first input."""
+        """Returns the first output for the first input."""
         return self.session.run(None, {self.session.get_inputs()[0].name: values})[0]
 
 
 def numbers(values: np.ndarray) -> list[float]:
-    """f32 values with the nine digits that carry them exactly."""
+    """Returns f32 values with nine digits, which represent them exactly."""
     return [float(f"{value:.9g}") for value in np.asarray(values, np.float32).ravel()]
 
 
 def text_golden() -> dict:
-    """Ids and probabilities of each text."""
+    """Returns ids and probabilities of each text."""
     card = card_of(TEXT_MODEL)
     length = card["inputs"][0]["text"]["max_tokens"]
     vocabulary = json.loads((WEIGHTS / TEXT_MODEL / "vocab.json").read_text(encoding="utf-8"))
@@ -156,19 +160,19 @@ def text_golden() -> dict:
 
 
 def synthetic(formula: str, image: dict) -> np.ndarray:
-    """A tensor by formula, f32 (1, 3, 224, 224)."""
+    """Returns the tensor of a formula, f32 (1, 3, 224, 224)."""
     index = np.arange(3 * 224 * 224, dtype=np.int64)
     values = {"noise": index * 7919 % 256, "bands": index // 5 % 256}[formula]
     return normalised(values, image).reshape(1, 3, 224, 224)
 
 
 def normalised(values: np.ndarray, image: dict) -> np.ndarray:
-    """(v - mean) / std in f32."""
+    """Returns (v - mean) / std in f32."""
     return (values.astype(np.float32) - np.float32(image["mean"])) / np.float32(image["std"])
 
 
 def upright(image: Image.Image, behind: str = "white") -> Image.Image:
-    """The photo as it is meant to be seen, in RGB, over a colour where it is transparent."""
+    """Returns the photo in RGB, with its EXIF orientation applied and alpha composited."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         below = Image.new("RGBA", image.size, behind)
@@ -177,27 +181,27 @@ def upright(image: Image.Image, behind: str = "white") -> Image.Image:
 
 
 def cropped(photo: Image.Image, crop: float) -> tuple[list[int], np.ndarray]:
-    """The crop box [left, top, side], and the pixels: u8 (224, 224, 3)."""
+    """Returns the crop box [left, top, side], and the pixels: u8 (224, 224, 3)."""
     side = int(min(photo.size) * crop)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
     square = photo.crop((left, top, left + side, top + side))
     return [left, top, side], np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
 
 
-def offsets(short: int, long: int, crop: float, most: int) -> tuple[int, list[int]]:
-    """The side of the squares, and where on the longer side they begin."""
+def offsets(short: int, long: int, crop: float, max_count: int) -> tuple[int, list[int]]:
+    """Returns the side of the squares, and their offsets on the longer side."""
     side = max(1, int(short * crop))
     margin = (short - side) // 2
     span = long - 2 * margin
     needed = 1 if side >= span * 3 / 4 else math.ceil(span / side)
-    count = min(needed + 1 - needed % 2, most)
+    count = min(needed + 1 - needed % 2, max_count)
     if count == 1:
         return side, [(long - side) // 2]
     return side, [margin + step * (span - side) // (count - 1) for step in range(count)]
 
 
 def views(image: Image.Image, crop: float) -> list[tuple[list[int], np.ndarray]]:
-    """The views of an image, each as [frame, left, top, side] and its pixels."""
+    """Returns the views of an image, each as [frame, left, top, side] and its pixels."""
     frames = getattr(image, "n_frames", 1)
     count = min(frames, MAX_VIEWS)
     chosen = [step * (frames - 1) // (count - 1) for step in range(count)] if count > 1 else [0]
@@ -222,25 +226,25 @@ def views(image: Image.Image, crop: float) -> list[tuple[list[int], np.ndarray]]
 
 
 def are_alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """True if two views do not differ visibly."""
+    """Returns True if two views do not differ visibly."""
     return np.abs(one.astype(int) - other.astype(int)).max() <= BLANK_LEVELS
 
 
 def is_blank(pixels: np.ndarray) -> bool:
-    """Whether all pixels, (height, width, 3), have the colour of the first."""
+    """Returns True if all pixels, (height, width, 3), have the colour of the first."""
     return np.abs(pixels.astype(int) - pixels[0, 0].astype(int)).max() <= BLANK_LEVELS
 
 
 def view_golden() -> list[dict]:
-    """The views of each image, and its score for the category `sexual`."""
+    """Returns the views of each image, and its score for the category `sexual`."""
     image = card_of(MODERATION_MODEL)["inputs"][0]["image"]
-    wanted = [labels_of(MODERATION_MODEL).index(label) for label in SEXUAL]
+    indices = [labels_of(MODERATION_MODEL).index(label) for label in SEXUAL]
     session = Session(MODERATION_MODEL)
     cases = []
     for path in sorted(path for folder in (PHOTOS, VIEWS) for path in folder.iterdir() if path.suffix != ".md"):
         found = views(Image.open(path), image["crop"])
         scores = [
-            session.run(normalised(pixels, image).transpose(2, 0, 1)[None])[0][wanted].sum()
+            session.run(normalised(pixels, image).transpose(2, 0, 1)[None])[0][indices].sum()
             for _, pixels in found
         ]
         cases.append(
@@ -255,13 +259,16 @@ def view_golden() -> list[dict]:
 
 
 def quadrants(pixels: np.ndarray) -> list[list[float]]:
-    """The mean R, G and B of the top left, top right, bottom left and bottom right quarter, in levels of 0 to 255."""
+    """Returns the mean R, G and B of each quarter, in levels of 0 to 255.
+
+    The order is top left, top right, bottom left, bottom right.
+    """
     quarters = pixels.reshape(2, 112, 2, 112, 3).mean(axis=(1, 3)).reshape(4, 3)
     return [[round(level, 3) for level in quarter] for quarter in quarters.tolist()]
 
 
 def ranked(probabilities: np.ndarray, labels: list[str]) -> list[dict]:
-    """The most likely labels, best first."""
+    """Returns the most likely labels, best first."""
     best = np.argsort(-probabilities, kind="stable")[:TOP]
     return [
         {"index": int(index), "name": labels[index], "score": numbers(probabilities[index])[0]}
@@ -270,7 +277,7 @@ def ranked(probabilities: np.ndarray, labels: list[str]) -> list[dict]:
 
 
 def image_golden(name: str) -> dict:
-    """What an image model makes of the synthetic tensors and of the photos."""
+    """Returns the outputs of an image model for the synthetic tensors and the photos."""
     image = card_of(name)["inputs"][0]["image"]
     labels = labels_of(name)
     session = Session(name)
@@ -296,7 +303,7 @@ def image_golden(name: str) -> dict:
 
 
 def golden() -> dict:
-    """The whole file."""
+    """Returns the content of the file."""
     return {
         "made_by": "tests/scripts/golden.py",
         "versions": {
@@ -311,24 +318,24 @@ def golden() -> dict:
 
 
 def to_text(values: dict) -> str:
-    """JSON with an array of numbers on one line."""
+    """Formats JSON with each array of numbers on one line."""
     text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
     return re.sub(r"\[[\s\d.,e+-]+\]", lambda array: " ".join(array[0].split()), text)
 
 
-def agree(fresh: object, kept: object) -> bool:
-    """Whether two JSON values are the same up to `ROUNDING` in their fractions."""
-    if isinstance(fresh, dict) and isinstance(kept, dict):
-        return fresh.keys() == kept.keys() and all(agree(fresh[key], kept[key]) for key in fresh)
-    if isinstance(fresh, list) and isinstance(kept, list):
-        return len(fresh) == len(kept) and all(map(agree, fresh, kept))
-    if isinstance(fresh, float) and isinstance(kept, float):
-        return abs(fresh - kept) <= ROUNDING
-    return type(fresh) is type(kept) and fresh == kept
+def agree(fresh: object, stored: object) -> bool:
+    """Returns True if two JSON values are equal, with a tolerance of ROUNDING for fractions."""
+    if isinstance(fresh, dict) and isinstance(stored, dict):
+        return fresh.keys() == stored.keys() and all(agree(fresh[key], stored[key]) for key in fresh)
+    if isinstance(fresh, list) and isinstance(stored, list):
+        return len(fresh) == len(stored) and all(map(agree, fresh, stored))
+    if isinstance(fresh, float) and isinstance(stored, float):
+        return abs(fresh - stored) <= ROUNDING
+    return type(fresh) is type(stored) and fresh == stored
 
 
 def main() -> int:
-    """Write or check the file; the process's exit code."""
+    """Writes or checks the file. Returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,17 @@
-"""Write tests/data/language/greedy-*.json: what llama.cpp generates greedily on real weights.
+"""Write tests/data/language/greedy-*.json: greedy output of llama.cpp on real weights.
 
-For each of ten prompts: the messages, the prompt's ids through the file's own chat template (so that tokenising is
-tested apart from computing), up to 64 generated ids (fewer where the model ends its turn; the end token is the last
-then), their text, and for each step the five best ids with their logits. A first difference of an engine is a near-tie
-when the two ids are among a step's best and their logits differ by no more than the arithmetic's own error, which
-`int8_error` measures: llama.cpp's int8 activations against reference.py's f64, over all those five best logits, with
-the model fed llama.cpp's tokens. `exact_differs` lists the steps [prompt, step, llama.cpp's lead] at which the f64 model
-itself would have taken another token.
+For each of ten prompts the file has:
+    messages    the conversation
+    prompt      its ids, by the file's chat template, so that tokenising can be tested by itself
+    generated   up to 64 ids, fewer if the model ends its turn (the last id is then the end token)
+    text        their text
+    best        for each step the five best ids with their logits
+
+If an engine differs from llama.cpp at a step, the step is a near-tie if both ids are among the five
+best, and their logits differ by no more than the arithmetic's own error. `int8_error` measures that
+error: llama.cpp's int8 activations against reference.py's f64, over the five best logits of every
+step, with llama.cpp's tokens as input. `exact_differs` lists the steps [prompt, step, llama.cpp's
+lead] at which the f64 model has another best token.
 
     pip install -r tests/scripts/requirements-language.txt
     python tests/scripts/greedy.py smollm2 SmolLM2-135M-Instruct.Q4_1.gguf
@@ -45,13 +50,16 @@ PROMPTS = [
 
 
 def render(template: str, messages: list[dict]) -> str:
-    """The chat template's text, with the generation prompt; blocks trimmed as Hugging Face's tokenizers do."""
+    """Renders the chat template with the generation prompt.
+
+    Blocks are trimmed as in Hugging Face's tokenizers.
+    """
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(messages=messages, add_generation_prompt=True)
 
 
 def generate(model: llamacpp.Model, prompt: list[int]) -> tuple[list[int], list[list]]:
-    """Greedy ids, and the best ids with their logits of every step."""
+    """Returns the greedy ids, and the best ids of each step with their logits."""
     model.reset()
     row = model.append(prompt)[0]
     generated, best = [], []
@@ -65,7 +73,7 @@ def generate(model: llamacpp.Model, prompt: list[int]) -> tuple[list[int], list[
 
 
 def int8_error(exact: reference.Model, entries: list[dict]) -> dict:
-    """How far llama.cpp's best logits lie from those of f64, and where f64 would have gone another way."""
+    """Returns the error of llama.cpp's best logits against f64, and the steps where f64 differs."""
     apart, differs = [], []
     for number, entry in enumerate(entries):
         prompt, generated = entry["prompt"], entry["generated"]
@@ -82,9 +90,9 @@ def int8_error(exact: reference.Model, entries: list[dict]) -> dict:
 
 
 def main() -> int:
-    """Generate and write; the process's exit code."""
+    """Generates and writes the file. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="greedy-NAME.json is written")
+    parser.add_argument("name", help="NAME of the file greedy-NAME.json")
     parser.add_argument("file", type=Path, help="the GGUF file")
     parser.add_argument("--threads", type=int, default=2, help="threads (default: %(default)s)")
     arguments = parser.parse_args()

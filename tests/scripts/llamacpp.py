@@ -1,10 +1,11 @@
-"""llama.cpp as a reference: the few calls of its C interface that the golden scripts need.
+"""llama.cpp as a reference: the calls of its C interface that the golden scripts need.
 
-Through the ctypes declarations of llama-cpp-python. Flash attention is off, keys and values stay f32, and one
-thread computes, so that what is left of llama.cpp's own error is its int8 activations.
+They use the ctypes declarations of llama-cpp-python. Flash attention is off, keys and values are
+f32, and one thread computes, so the remaining error of llama.cpp is that of its int8 activations.
 
-    pip install -r tests/scripts/requirements-language.txt    # builds llama.cpp; benches/peers/llamacpp.py also makes
-                                                              # an environment, with the compiler of the comparisons
+    pip install -r tests/scripts/requirements-language.txt    # compiles llama.cpp
+
+`benches/peers/llamacpp.py build` also makes an environment, with the compiler of the comparisons.
 """
 
 import ctypes
@@ -23,7 +24,7 @@ errors: list[str] = []
 
 @llama_cpp.llama_log_callback
 def _keep_errors(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
-    """Warnings and progress are dropped; errors go into the message of what failed."""
+    """Collects errors for exception messages; drops warnings and progress."""
     if level == ERROR:
         errors.append(text.decode(errors="replace").strip())
 
@@ -37,10 +38,10 @@ class Model:
 
     def __init__(self, path: Path, context: int, threads: int = 1):
         parameters = llama_cpp.llama_model_default_params()
-        parameters.use_extra_bufts = False  # weights as they are in the file, not repacked
+        parameters.use_extra_bufts = False  # weights in the layout of the file, not repacked
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
-            raise ValueError(f"`{path}`: llama.cpp cannot load it: {'; '.join(errors)}")
+            raise ValueError(f"`{path}`: llama.cpp cannot load the file: {'; '.join(errors)}")
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = context
         settings.n_threads = settings.n_threads_batch = threads
@@ -48,14 +49,14 @@ class Model:
         settings.flash_attn_type = FLASH_ATTENTION_OFF
         self.context = llama_cpp.llama_init_from_model(self.model, settings)
         if not self.context:
-            raise ValueError(f"`{path}`: llama.cpp cannot make a context of {context} tokens")
+            raise ValueError(f"`{path}`: llama.cpp cannot create a context of {context} tokens")
         self.vocabulary = llama_cpp.llama_model_get_vocab(self.model)
         self.size = llama_cpp.llama_vocab_n_tokens(self.vocabulary)
         self.batch = llama_cpp.llama_batch_init(context, 0, 1)
         self.position = 0
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Frees the memory."""
         llama_cpp.llama_batch_free(self.batch)
         llama_cpp.llama_free(self.context)
         llama_cpp.llama_model_free(self.model)
@@ -67,12 +68,12 @@ class Model:
         self.close()
 
     def reset(self) -> None:
-        """Forget the sequence."""
+        """Clears the sequence."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
         self.position = 0
 
     def append(self, tokens: list[int], every: bool = False) -> np.ndarray:
-        """Logits f32 (rows, vocabulary): of every token's position, or of the last one alone."""
+        """Appends tokens. Returns logits f32 (rows, vocabulary) of the last token, or of every token."""
         for row, token in enumerate(tokens):
             self.batch.token[row] = token
             self.batch.pos[row] = self.position + row
@@ -82,34 +83,37 @@ class Model:
         self.batch.n_tokens = len(tokens)
         code = llama_cpp.llama_decode(self.context, self.batch)
         if code != 0:
-            raise ValueError(f"llama_decode gave {code} for {len(tokens)} tokens at position {self.position}")
+            raise ValueError(f"llama_decode returned {code} for {len(tokens)} tokens at position {self.position}")
         self.position += len(tokens)
         rows = len(tokens) if every else 1
         flat = llama_cpp.llama_get_logits(self.context)
         return np.ctypeslib.as_array(flat, shape=(rows, self.size)).copy()
 
     def is_end(self, token: int) -> bool:
-        """Whether the vocabulary ends a generation with this token."""
+        """Returns True if this token ends a generation."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocabulary, token))
 
     def encode(self, text: str, control: bool) -> list[int]:
-        """Ids of a text, without the vocabulary's own beginning; `control`: control tokens in it count as such."""
+        """Returns the ids of a text, without a beginning-of-sequence token.
+
+    With `control`, the names of control tokens in the text become control tokens.
+    """
         raw = text.encode()
         room = (llama_cpp.llama_token * (len(raw) + 16))()
         count = llama_cpp.llama_tokenize(self.vocabulary, raw, len(raw), room, len(room), False, control)
         if count < 0:
-            raise ValueError(f"llama_tokenize gave {count} for {text!r}")
+            raise ValueError(f"llama_tokenize returned {count} for {text!r}")
         return list(room[:count])
 
     def piece(self, token: int) -> bytes:
-        """What a token adds to the text; nothing for a control token."""
+        """Returns the text of a token; empty for a control token."""
         room = ctypes.create_string_buffer(256)
         count = llama_cpp.llama_token_to_piece(self.vocabulary, token, room, len(room), 0, False)
         return room.raw[: max(count, 0)]
 
 
 def quantize(kind: int, values: np.ndarray) -> np.ndarray:
-    """The rows of an f32 matrix as blocks of a ggml type, u8 (rows, bytes), by ggml's own quantiser."""
+    """Quantises an f32 matrix to blocks of a ggml type, u8 (rows, bytes), with ggml's quantiser."""
     folder = Path(llama_cpp.__file__).parent / "lib"
     ggml = ctypes.CDLL(str(folder / "libggml-base.so"))
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t

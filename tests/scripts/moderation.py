@@ -1,18 +1,21 @@
-"""Measure the tiers of POST /moderate on labelled tweets: the classifier alone, the language model alone, the cascade.
+"""Measure POST /moderate on labelled tweets with a classifier, a language model, and a cascade.
 
-The data are the labelled tweets of Davidson et al. 2017, "Automated Hate Speech Detection and the Problem of
-Offensive Language" (labeled_data.csv, not part of this repository). The first 8,000 rows are left out: thresholds and
-prompts were tuned on them. Of the rest, 200 rows of class 0 (hate) or 1 (offensive) and 200 of class 2 (neither) are
-drawn with a fixed seed. A text's score is the largest of its harassment and hate scores.
+The data are the labelled tweets of Davidson et al. 2017, "Automated Hate Speech Detection and the
+Problem of Offensive Language" (labeled_data.csv, not part of this repository). The first 8,000 rows
+are left out, because thresholds and prompts were tuned on them. From the rest, 200 rows of class 0
+(hate) or 1 (offensive) and 200 of class 2 (neither) are drawn with a fixed seed. A text's score is
+the largest of its harassment and hate scores.
 
-For each mode this writes a configuration, starts the server on it, sends the texts one at a time, and stops it:
+For each mode the script writes a configuration, starts the server, sends the texts one at a time,
+and stops the server:
 
-    python tests/scripts/moderation.py labeled_data.csv --infer target/release/infer --output moderation.json
-    python tests/scripts/moderation.py labeled_data.csv --write-only DIR   # the three configurations, and no more
+    python tests/scripts/moderation.py labeled_data.csv --output moderation.json
+    python tests/scripts/moderation.py labeled_data.csv --write-only DIR   # only the configurations
 
-Prints for each mode the AUROC with a 95 % interval (bootstrap over the texts), how often it is the best of the three
-over the same resamples, latency, which tier decided, and what the classifier's verdict was worth where each tier
-decided. Python's standard library is all that this needs. Exit code 2 when the server or the data cannot be used.
+Prints for each mode the AUROC with a 95 % interval (bootstrap over the texts), the share of
+resamples in which it is the best mode, latencies, the deciding tiers, and the AUROC of the
+classifier on the texts that each tier decided. Needs only Python's standard library. The exit code
+is 2 if the server or the data cannot be used.
 """
 
 import argparse
@@ -48,7 +51,7 @@ MODES = {
 
 
 def configuration(mode: str, port: int, arguments: argparse.Namespace) -> str:
-    """The infer.toml of a mode."""
+    """Returns the infer.toml of a mode."""
     sources = {"classifier": "builtin:toxic-bilstm", "language": arguments.language_model}
     lines = ["[server]", f'listen = "127.0.0.1:{port}"', f"deadline_ms = {TIMEOUT_S * 1000}", ""]
     for model in MODES[mode].values():
@@ -61,7 +64,7 @@ def configuration(mode: str, port: int, arguments: argparse.Namespace) -> str:
 
 
 def draw(path: Path) -> tuple[list[str], list[bool]]:
-    """The balanced texts, and for each whether it is offensive or hateful."""
+    """Returns the balanced texts, and for each text True if it is offensive or hateful."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(itertools.islice(csv.DictReader(file), SKIP, None))
     if not rows or not {"tweet", "class"} <= rows[0].keys():
@@ -77,7 +80,7 @@ def draw(path: Path) -> tuple[list[str], list[bool]]:
 
 
 def post(url: str, text: str) -> tuple[dict, float]:
-    """The answer to one text, and the milliseconds that it took."""
+    """Returns the response to one text, and its latency in milliseconds."""
     body = json.dumps({"input": text}).encode()
     request = urllib.request.Request(f"{url}/moderate", body, {"Content-Type": "application/json"})
     began = time.perf_counter()
@@ -90,7 +93,7 @@ def post(url: str, text: str) -> tuple[dict, float]:
 
 
 def judge(mode: str, texts: list[str], arguments: argparse.Namespace) -> list[dict]:
-    """Score, tier, milliseconds and language-model tokens of every text in a mode."""
+    """Returns score, tier, latency and language-model tokens of every text in a mode."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -116,10 +119,10 @@ def judge(mode: str, texts: list[str], arguments: argparse.Namespace) -> list[di
 
 
 def await_ready(url: str, server: subprocess.Popen) -> None:
-    """Return once the server answers /readyz."""
+    """Waits until the server answers /readyz."""
     for _ in range(READY_S * 5):
         if server.poll() is not None:
-            raise ValueError(f"the server ended with {server.returncode} before it was ready")
+            raise ValueError(f"the server exited with {server.returncode} before it was ready")
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):
                 return
@@ -129,7 +132,7 @@ def await_ready(url: str, server: subprocess.Popen) -> None:
 
 
 def row_of(mode: str, answer: dict, milliseconds: float) -> dict:
-    """What is kept of an answer."""
+    """Returns the results of one response."""
     scores = answer["results"][0]["category_scores"]
     facts = answer["infer"]
     return {
@@ -142,7 +145,7 @@ def row_of(mode: str, answer: dict, milliseconds: float) -> dict:
 
 
 def resampled(judged: dict[str, list[dict]], offensive: list[bool]) -> dict[str, list[float]]:
-    """AUROCs of every mode over the same bootstrap resamples of the texts."""
+    """Returns the AUROCs of every mode over the same bootstrap resamples of the texts."""
     picker = random.Random(SEED)
     areas: dict[str, list[float]] = {mode: [] for mode in judged}
     while len(next(iter(areas.values()))) < RESAMPLES:
@@ -155,7 +158,7 @@ def resampled(judged: dict[str, list[dict]], offensive: list[bool]) -> dict[str,
 
 
 def report(judged: dict[str, list[dict]], offensive: list[bool]) -> list[dict]:
-    """The figures of every mode, printed and returned."""
+    """Prints and returns the results of every mode."""
     areas = resampled(judged, offensive)
     figures = []
     for mode, rows in judged.items():
@@ -185,7 +188,7 @@ def report(judged: dict[str, list[dict]], offensive: list[bool]) -> list[dict]:
         )
         if used:
             print(
-                f"{'':10} prompt tokens, median: {figures[-1]['prompt_tokens']:.0f}, of which computed anew "
+                f"{'':10} prompt tokens, median: {figures[-1]['prompt_tokens']:.0f}, of which computed without the cache "
                 f"{figures[-1]['computed_tokens']:.0f}"
             )
         if mode == "cascade" and "classifier" in judged:
@@ -200,7 +203,7 @@ def report(judged: dict[str, list[dict]], offensive: list[bool]) -> list[dict]:
 
 
 def setting(text: str) -> tuple[str, str]:
-    """`KEY=VALUE`, the value in TOML."""
+    """Parses `KEY=VALUE`, the value in TOML."""
     key, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"`{text}`: expected KEY=VALUE, the value in TOML")
@@ -208,23 +211,23 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def parsed_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("csv", type=Path, help="Davidson's labeled_data.csv")
     parser.add_argument("--infer", type=Path, default=Path("target/release/infer"), help="default: %(default)s")
-    parser.add_argument("--language-model", default="builtin:qwen2.5-1.5b", help="its source (default: %(default)s)")
+    parser.add_argument("--language-model", default="builtin:qwen2.5-1.5b", help="source of the language model (default: %(default)s)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="default: all")
     parser.add_argument(
-        "--setting", type=setting, action="append", default=[], metavar="KEY=VALUE", help="of the moderate guest"
+        "--setting", type=setting, action="append", default=[], metavar="KEY=VALUE", help="a setting of the moderate guest"
     )
-    parser.add_argument("--rows", type=int, default=2 * EACH, help="only the first so many (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="a JSON file with the figures and every text's row")
-    parser.add_argument("--write-only", type=Path, metavar="DIR", help="write the configurations there and stop")
+    parser.add_argument("--rows", type=int, default=2 * EACH, help="number of texts (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="JSON file for the results of each mode and each text")
+    parser.add_argument("--write-only", type=Path, metavar="DIR", help="write the configurations into DIR, and exit")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Judge in every mode and print; the process's exit code."""
+    """Measures every mode and prints the results. Returns the exit code."""
     arguments = parsed_arguments()
     try:
         if arguments.write_only:

@@ -1,14 +1,15 @@
-"""Make the photos in tests/data/photos from the sample photos that the package scikit-image carries.
+"""Make the photos in tests/data/photos from the sample photos of the package scikit-image.
 
-All sources are in the public domain or CC0; tests/data/photos/README.md says where each comes from. Together
-the ten files cover what a decoder meets: baseline and progressive JPEG, chroma at full, half and quarter
-resolution, one channel, EXIF orientation, PNG with and without alpha, lossy WebP, an animated GIF, and an
-image of two megapixels.
+All sources are in the public domain or CC0; tests/data/photos/README.md lists them. The ten files
+cover the formats of the decoder: baseline and progressive JPEG, chroma at full, half and quarter
+resolution, one channel, EXIF orientation, PNG with and without alpha, lossy WebP, an animated GIF,
+and an image of two megapixels.
 
     pip install -r weights/convert/requirements.txt
     python tests/scripts/photos.py
 
-Another build of Pillow may encode other bytes, and so other golden values: run golden.py afterwards.
+Another build of Pillow may encode other bytes, which changes the golden values: run golden.py
+afterwards.
 """
 
 import argparse
@@ -24,35 +25,38 @@ sys.path.insert(0, str(ROOT / "weights" / "convert"))
 import fetch  # noqa: E402  (the folder has to be on the path first)
 
 ORIENTATION = 0x0112  # the EXIF tag
-ROTATED_LEFT = 6  # "to show it, turn it a quarter clockwise"
+ROTATED_LEFT = 6  # rotate by 90 degrees clockwise for display
 
 JPEG_444, JPEG_422, JPEG_420 = 0, 1, 2  # Pillow's numbers for chroma at full, half and quarter resolution
 
 
 class Source:
-    """The sample photos inside the scikit-image wheel."""
+    """Returns the sample photos of the scikit-image wheel."""
 
     def __init__(self, cache: Path) -> None:
         self.wheel = fetch.fetch("scikit-image", cache)
 
     def read(self, name: str) -> bytes:
-        """The file's bytes."""
+        """Returns the file's bytes."""
         return fetch.read_member(self.wheel, f"skimage/data/{name}")
 
     def image(self, name: str) -> Image.Image:
-        """The file's pixels."""
+        """Returns the file's pixels."""
         return Image.open(io.BytesIO(self.read(name)))
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    """The image as a file of the kind that Pillow calls `kind`."""
+    """Encodes an image in a format, by Pillow's name."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def sideways(image: Image.Image) -> bytes:
-    """A JPEG stored a quarter turn to the left, as a phone held upright stores it, with the EXIF tag that undoes it."""
+    """Encodes a JPEG rotated by 90 degrees to the left, with the EXIF tag that corrects it.
+
+    Phones store upright photos like this.
+    """
     exif = Image.Exif()
     exif[ORIENTATION] = ROTATED_LEFT
     return encoded(
@@ -61,16 +65,16 @@ def sideways(image: Image.Image) -> bytes:
 
 
 def vignette(image: Image.Image) -> bytes:
-    """A PNG whose alpha falls from opaque in the middle to clear in the corners."""
+    """Encodes a PNG whose alpha falls from opaque in the centre to transparent in the corners."""
     small = image.convert("RGB").resize((320, 213), Image.Resampling.BICUBIC)
-    # Pillow's radial gradient is 0 in the middle and 255 from a radius of about 181 on, in a square of 256.
+    # Pillow's radial gradient, 256 by 256, is 0 in the centre and 255 from a radius of about 181.
     alpha = Image.radial_gradient("L").resize(small.size).point(lambda value: 255 - value)
     small.putalpha(alpha)
     return encoded(small, "PNG", optimize=True)
 
 
 def animation(first: Image.Image, second: Image.Image) -> bytes:
-    """A GIF of two frames that have nothing in common, so that a test sees which one was taken."""
+    """Encodes a GIF of two different frames, so that a test can tell which one was used."""
     frames = [
         frame.convert("RGB").resize((300, 200), Image.Resampling.BICUBIC).quantize(128)
         for frame in (first, second)
@@ -79,7 +83,7 @@ def animation(first: Image.Image, second: Image.Image) -> bytes:
 
 
 def make(source: Source) -> dict[str, bytes]:
-    """All photos: file name to bytes."""
+    """Returns the bytes of all photos by file name."""
     coffee, chelsea = source.image("coffee.png"), source.image("chelsea.png")
     portrait = source.image("astronaut.png").crop((60, 0, 407, 511))
     return {
@@ -99,7 +103,7 @@ def make(source: Source) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Write the photos and print each one's hash and size."""
+    """Writes the photos, and prints their hashes and sizes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

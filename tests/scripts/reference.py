@@ -1,13 +1,15 @@
-"""A decoder in numpy, f64 throughout: the second, independent reference of the language-model engine.
+"""A decoder in numpy, in f64: the independent reference of the language-model engine.
 
-Weights come from a GGUF file through gguf-py's own numpy dequantiser; the graph is written from the papers and the
-architectures' descriptions, straight and slow. Nothing of llama.cpp's arithmetic takes part.
+gguf-py's numpy dequantiser reads the weights of a GGUF file. The graph follows the papers and the
+descriptions of the architectures, without optimisation. It uses no code of llama.cpp.
 
     RMSNorm        x / sqrt(mean(x^2) + epsilon) * weight
-    RoPE           theta(position, i) = position * base^(-2i/dims) / factor(i); cos and sin times the attention factor;
-                   llama rotates the pairs (2i, 2i + 1), phi3 and qwen2 the halves (i, i + dims/2)
-    attention      softmax(q k / sqrt(head_dim)) v over the last `window` positions, the query's own included
-    feed-forward   down(silu(gate x) * up x); phi3 keeps gate and up as one matrix, in this order
+    RoPE           theta(position, i) = position * base^(-2i/dims) / factor(i); cos and sin times the
+                   attention factor; llama rotates the pairs (2i, 2i + 1), phi3 and qwen2 the halves
+                   (i, i + dims/2)
+    attention      softmax(q k / sqrt(head_dim)) v over the last `window` positions, including the
+                   query's own
+    feed-forward   down(silu(gate x) * up x); phi3 stores gate and up as one matrix, in this order
 """
 
 from dataclasses import dataclass
@@ -19,36 +21,36 @@ from gguf import GGUFReader, dequantize
 
 @dataclass
 class Case:
-    """How a file is run: phi3's long or short factors, and whether its window counts."""
+    """Options of a run: phi3's long or short factors, and its window or none."""
 
     long_factors: bool = False
     window: bool = True
 
 
 class Tensors:
-    """A file's tensors in f32, as dequantising gives them; those of small files are kept."""
+    """A file's tensors, dequantised to f32. Those of small files are cached."""
 
-    KEPT = 1_000_000_000  # elements: 4 GB
+    MAX_CACHED = 1_000_000_000  # elements: 4 GB
 
     def __init__(self, reader: GGUFReader):
         self.stored = {tensor.name: tensor for tensor in reader.tensors}
-        self.kept: dict[str, np.ndarray] | None = {}
-        if sum(int(tensor.n_elements) for tensor in reader.tensors) > self.KEPT:
-            self.kept = None
+        self.cached: dict[str, np.ndarray] | None = {}
+        if sum(int(tensor.n_elements) for tensor in reader.tensors) > self.MAX_CACHED:
+            self.cached = None
 
     def __contains__(self, name: str) -> bool:
         return name in self.stored
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if self.kept is not None and name in self.kept:
-            return self.kept[name]
+        if self.cached is not None and name in self.cached:
+            return self.cached[name]
         values = dequantize(self.stored[name].data, self.stored[name].tensor_type).astype(np.float32)
-        if self.kept is not None:
-            self.kept[name] = values
+        if self.cached is not None:
+            self.cached[name] = values
         return values
 
     def get(self, name: str, default: np.ndarray | None = None) -> np.ndarray | None:
-        """The tensor, or the default where the file has none."""
+        """Returns the tensor, or the default if the file does not have it."""
         return self[name] if name in self else default
 
 
@@ -72,7 +74,7 @@ class Model:
         self.window = self.key("attention.sliding_window", 0)
 
     def key(self, name: str, default: object = None) -> object:
-        """A hyper-parameter of the file's architecture."""
+        """Returns a hyper-parameter of the file's architecture."""
         field = self.fields.get(f"{self.architecture}.{name}")
         if field is None:
             if default is None:
@@ -81,17 +83,17 @@ class Model:
         return field.contents()
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
-        """W x + b, the bias where the file has one."""
+        """Returns W x + b, or W x if the file has no bias."""
         y = x @ self.tensors[f"{name}.weight"].T.astype(x.dtype)
         bias = self.tensors.get(f"{name}.bias")
         return y if bias is None else y + bias
 
     def norm(self, name: str, x: np.ndarray) -> np.ndarray:
-        """RMSNorm of each row."""
+        """Returns the RMSNorm of each row."""
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.epsilon) * self.tensors[f"{name}.weight"]
 
     def rotate(self, x: np.ndarray, case: Case) -> np.ndarray:
-        """RoPE of (tokens, heads, head_dim); dimensions past `rope_dims` stay."""
+        """Applies RoPE to (tokens, heads, head_dim); dimensions past `rope_dims` stay unchanged."""
         half = self.rope_dims // 2
         factors = self.tensors.get("rope_freqs.weight")
         if factors is None:
@@ -109,7 +111,7 @@ class Model:
         return out
 
     def attention(self, layer: int, x: np.ndarray, case: Case) -> np.ndarray:
-        """Causal self-attention of one layer, (tokens, width)."""
+        """Returns the causal self-attention of one layer, (tokens, width)."""
         tokens, block = len(x), f"blk.{layer}"
         if f"{block}.attn_qkv.weight" in self.tensors:
             kv_width = self.kv_heads * self.head_dim
@@ -133,7 +135,7 @@ class Model:
         return self.linear(f"{block}.attn_output", mixed)
 
     def feed_forward(self, layer: int, x: np.ndarray) -> np.ndarray:
-        """The gated feed-forward of one layer, (tokens, width)."""
+        """Returns the gated feed-forward of one layer, (tokens, width)."""
         block = f"blk.{layer}"
         up = self.linear(f"{block}.ffn_up", x)
         if f"{block}.ffn_gate.weight" in self.tensors:
@@ -143,7 +145,7 @@ class Model:
         return self.linear(f"{block}.ffn_down", gate / (1.0 + np.exp(-gate)) * up)
 
     def logits(self, tokens: list[int], case: Case, first: int = 0) -> np.ndarray:
-        """Logits f64 (tokens - first, vocabulary) from position `first` on; -1 is the last."""
+        """Returns logits f64 (tokens - first, vocabulary) from position `first`; -1 is the last."""
         x = self.tensors["token_embd.weight"][tokens].astype(np.float64)
         for layer in range(self.layers):
             x = x + self.attention(layer, self.norm(f"blk.{layer}.attn_norm", x), case)

@@ -1,31 +1,36 @@
-"""Write tests/data/language/*.gguf, small decoders with random weights, and golden.json, what they answer.
+"""Write tests/data/language/*.gguf, small decoders with random weights, and their golden.json.
 
-Each file's numbers come from a seed made of its name; ggml's own quantiser makes the blocks. The tokens of a file are
-chosen so that at every position the best logit leads by MIN_GAP: a wrong graph changes an argmax, rounding does not.
+The weights of a file come from a seed made of its name; ggml's quantiser makes the blocks. The
+tokens are chosen so that the best logit leads by MIN_GAP at every position: a wrong graph changes an
+argmax, rounding does not.
 
-golden.json holds for each file its tokens, and for each case (phi3's long or short factors; its window or none):
-    argmax      the best id at every position, by reference.py (numpy, f64, over the dequantised weights)
-    last        the logits at the last position, by reference.py
-    gap         by how much the best logit leads, at its least
-    spread      standard deviation of the reference's logits, the measure of what a difference means
-    tolerance   how far an engine may be from `last`: the largest |difference|, and the root of the mean square
-    llama_cpp   `argmax` and `last` by llama.cpp, the `context` in tokens that it ran with, and its `largest` and `rms`
-                difference from reference.py over all positions; null where llama.cpp cannot run the case
+golden.json holds for each file its tokens, and for each case (phi3's long or short factors; its
+window or none):
+    argmax      best id at every position, by reference.py (numpy, f64, on the dequantised weights)
+    last        logits at the last position, by reference.py
+    gap         smallest lead of the best logit
+    spread      standard deviation of the reference's logits, the unit of the figures below
+    tolerance   maximum difference of an engine from `last`: `largest`, and `rms` (root mean square)
+    llama_cpp   `argmax` and `last` by llama.cpp, its `context` in tokens, and its `largest` and
+                `rms` difference from reference.py over all positions; null if llama.cpp cannot run
+                the case
 
-llama.cpp is within 1e-5 with F32 weights, 0.003 of the spread with F16 (f16 activations), and elsewhere at an rms of
-0.015 to 0.022 of the spread and at most 0.16 of it: its int8 activations. The tolerances are about twice that. Mistakes
-cost more (rms, of the spread): a window of one token more 0.18, the other RoPE style 0.39 to 0.52, the other factors
-0.37, no factors 0.20, no attention factor 0.12, RoPE's base ten times as large 0.10 to 0.21, an epsilon of 1e-6 0.07 to
-0.13, no biases 0.88 and more.
+llama.cpp differs by at most 1e-5 with F32 weights, and by at most 0.003 of the spread with F16 (f16
+activations). With the other types its int8 activations cause an rms of 0.015 to 0.022 of the spread,
+and at most 0.16 of it. The tolerances are about twice that. Mistakes cost more (rms, of the spread):
+a window of one more token 0.18, the other RoPE style 0.39 to 0.52, the other factors 0.37, no factors
+0.20, no attention factor 0.12, a RoPE base ten times as large 0.10 to 0.21, an epsilon of 1e-6 0.07
+to 0.13, no biases 0.88 or more.
 
-llama.cpp takes a phi3 file's long factors when the context it was made with is longer than
-rope.scaling.original_context_length (it rounds the context up to whole 256 tokens), whatever the prompt's length; the
-attention factor applies to both. It ignores phi3's sliding window altogether (src/models/phi3.cpp sets it to 0), so
-that case has reference.py alone; `llama_cpp_without_window` says how near the two are without the window.
+llama.cpp uses the long factors of a phi3 file if its context is longer than
+rope.scaling.original_context_length, whatever the length of the prompt. It rounds the context up to a
+multiple of 256 tokens. The attention factor applies in both cases. It ignores phi3's sliding window
+(src/models/phi3.cpp sets it to 0), so that case has only reference.py;
+`llama_cpp_without_window` is the difference between the two without the window.
 
     pip install -r tests/scripts/requirements-language.txt
-    python tests/scripts/small_models.py           # write files and golden.json
-    python tests/scripts/small_models.py --check   # compare the files with golden.json; exit code 1 if they differ
+    python tests/scripts/small_models.py           # write the files and golden.json
+    python tests/scripts/small_models.py --check   # compare with golden.json; exit code 1 if they differ
 """
 
 import argparse
@@ -49,12 +54,12 @@ VOCABULARY = 320
 TOKENS = 24
 WINDOW = 8
 CONTEXT = 1024
-ORIGINAL_CONTEXT = 256  # of the file with long factors: llama.cpp's smallest context, so that it can take either
-TIED = 0.25  # deviation of embeddings that are the head as well: small, or every token would answer itself
-EPSILONS = {"phi3": 0.1, "llama": 0.1, "qwen2": 0.01}  # large, so that an engine that ignores them is seen
+ORIGINAL_CONTEXT = 256  # of the file with long factors: llama.cpp's smallest context
+TIED = 0.25  # deviation of tied embeddings: small, or each token would predict itself
+EPSILONS = {"phi3": 0.1, "llama": 0.1, "qwen2": 0.01}  # large, so that a test detects an engine that ignores them
 ROPE_BASES = {"phi3": 1e4, "llama": 1e5, "qwen2": 1e6}
 MIN_GAP = 0.4
-TOLERANCES = {Type.F32: (0.001, 0.0002), Type.F16: (0.01, 0.002)}  # of the spread: largest difference, rms
+TOLERANCES = {Type.F32: (0.001, 0.0002), Type.F16: (0.01, 0.002)}  # of the spread: maximum difference, rms
 INT8_TOLERANCE = (0.25, 0.04)
 ROUNDING = 0.005  # of a logit, between processors: llama.cpp's int8 kernels differ with the instruction set
 F64_ROUNDING = 1e-4  # golden.json keeps five decimals
@@ -65,13 +70,13 @@ class Spec:
     """One file."""
 
     name: str
-    kinds: dict[str, Type]  # by tensor's name within its layer; "" for the rest
+    kinds: dict[str, Type]  # by the tensor's name in its layer; "" is the default
     width: int
     heads: int
     kv_heads: int
     hidden: int
     layers: int = 2
-    pre: str = "default"  # "default": llama's vocabulary; else a byte-level one with this pre-tokenizer
+    pre: str = "default"  # "default": SentencePiece, as in llama; else byte-level BPE with this pre-tokenizer
     window: int = 0
     rope_dims: int = 0
     long_factors: bool = False
@@ -80,7 +85,7 @@ class Spec:
 
     @property
     def architecture(self) -> str:
-        """The name's first word."""
+        """The first word of the name."""
         return self.name.split("-")[0]
 
     @property
@@ -123,7 +128,7 @@ CHATML_TEMPLATE = (
 
 
 def merges_of(pieces: list[str]) -> list[tuple[str, str]]:
-    """A rule that builds each piece from its front and its last letter, or its first letter and its tail."""
+    """Returns one merge for each piece: of its front and last letter, or first letter and rest."""
     known, rules = set(), []
     for piece in pieces:
         cut = 1 if len(piece) > 2 and piece[:-1] not in known else len(piece) - 1
@@ -133,7 +138,7 @@ def merges_of(pieces: list[str]) -> list[tuple[str, str]]:
 
 
 def llama_vocabulary(writer: GGUFWriter) -> None:
-    """A SentencePiece vocabulary: three special tokens, the bytes, letters, some pieces, control tokens."""
+    """Adds a SentencePiece vocabulary: special tokens, bytes, letters, pieces, control tokens."""
     control = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
     letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz"]
     pieces = [*PIECES, *(f"\u2581{letter}" for letter in "taoiswh"), "\u2581the"]
@@ -156,14 +161,14 @@ def llama_vocabulary(writer: GGUFWriter) -> None:
 
 
 def byte_letters() -> list[str]:
-    """GPT-2's letter for each byte: printable ones stand for themselves, the rest follow U+0100."""
+    """Returns GPT-2's letter for each byte: printable bytes are themselves, others follow U+0100."""
     plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     return [chr(byte) if byte in plain else chr(0x100 + others.index(byte)) for byte in range(256)]
 
 
 def byte_level_vocabulary(writer: GGUFWriter, pre: str) -> None:
-    """A byte-level BPE vocabulary: the bytes, some pieces, control tokens."""
+    """Adds a byte-level BPE vocabulary: bytes, pieces, control tokens."""
     control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     pieces = [*PIECES, *(f"\u0120{letter}" for letter in "taoiswh"), "\u0120the"]
     tokens = byte_letters() + pieces
@@ -181,7 +186,10 @@ def byte_level_vocabulary(writer: GGUFWriter, pre: str) -> None:
 
 
 def matrices(spec: Spec) -> list[tuple[str, int, int, float]]:
-    """Every matrix: name, rows, columns, standard deviation (queries and keys: so that attention chooses)."""
+    """Returns name, rows, columns and standard deviation of every matrix.
+
+    Those of queries and keys are large enough for peaked attention.
+    """
     width, hidden, kv_width = spec.width, spec.hidden, spec.kv_heads * spec.head_dim
     unit = width**-0.5
     shapes = [("token_embd", VOCABULARY, width, TIED if spec.architecture == "qwen2" else 1.0)]
@@ -204,7 +212,7 @@ def matrices(spec: Spec) -> list[tuple[str, int, int, float]]:
 
 
 def write(spec: Spec) -> None:
-    """The file of a spec."""
+    """Writes the file of a spec."""
     random = np.random.default_rng(zlib.crc32(spec.name.encode()))
     writer = GGUFWriter(FOLDER / f"{spec.name}.gguf", spec.architecture)
     writer.add_name(f"{spec.name}, random weights")
@@ -259,13 +267,13 @@ def write(spec: Spec) -> None:
 
 
 def gap(row: np.ndarray) -> float:
-    """By how much the best logit leads."""
+    """Returns the lead of the best logit."""
     second, first = np.sort(row)[-2:]
     return float(first - second)
 
 
 def choose_tokens(spec: Spec, model: reference.Model) -> list[int]:
-    """Tokens after each of which the best logit leads by MIN_GAP, in every case."""
+    """Returns tokens after each of which the best logit leads by MIN_GAP, in every case."""
     random = np.random.default_rng(zlib.crc32(spec.name.encode()) + 1)
     tokens: list[int] = []
     while len(tokens) < TOKENS:
@@ -280,12 +288,12 @@ def choose_tokens(spec: Spec, model: reference.Model) -> list[int]:
 
 
 def rounded(row: np.ndarray) -> list[float]:
-    """Five decimals."""
+    """Rounds to five decimals."""
     return [round(float(value), 5) for value in row]
 
 
 def answer(spec: Spec, tokens: list[int]) -> dict:
-    """A file's entry in golden.json."""
+    """Returns a file's entry in golden.json."""
     path = FOLDER / f"{spec.name}.gguf"
     model = reference.Model(path)
     cases = []
@@ -325,7 +333,7 @@ def answer(spec: Spec, tokens: list[int]) -> dict:
 
 
 def numbers(value: object) -> list[float]:
-    """Every number of a JSON value, in order."""
+    """Returns every number of a JSON value, in order."""
     if isinstance(value, dict):
         return [each for inner in value.values() for each in numbers(inner)]
     if isinstance(value, list):
@@ -333,11 +341,11 @@ def numbers(value: object) -> list[float]:
     return [value] if isinstance(value, int | float) else []
 
 
-def differences(kept: dict, now: dict) -> list[str]:
-    """What differs between two entries of a file by more than rounding."""
+def differences(stored: dict, now: dict) -> list[str]:
+    """Returns the differences between two entries of a file that exceed rounding."""
     found = []
-    for old, new in zip(kept["cases"], now["cases"], strict=True):
-        where = f"`{kept['file']}`, factors {old['factors']}, window {old['window']}"
+    for old, new in zip(stored["cases"], now["cases"], strict=True):
+        where = f"`{stored['file']}`, factors {old['factors']}, window {old['window']}"
         for key, limit in [("argmax", 0), ("last", F64_ROUNDING), ("spread", F64_ROUNDING), ("llama_cpp", ROUNDING)]:
             worst = max((abs(a - b) for a, b in zip(numbers(old[key]), numbers(new[key]), strict=True)), default=0)
             if worst > limit:
@@ -346,16 +354,16 @@ def differences(kept: dict, now: dict) -> list[str]:
 
 
 def main() -> int:
-    """Write or compare; the process's exit code."""
+    """Writes or compares the files. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with golden.json instead of writing")
     check = parser.parse_args().check
-    kept = {entry["file"]: entry for entry in json.loads(GOLDEN.read_text())["files"]} if check else {}
+    stored = {entry["file"]: entry for entry in json.loads(GOLDEN.read_text())["files"]} if check else {}
     entries, found = [], []
     FOLDER.mkdir(parents=True, exist_ok=True)
     for spec in SPECS:
         if check:
-            old = kept[f"{spec.name}.gguf"]
+            old = stored[f"{spec.name}.gguf"]
             entries.append(answer(spec, old["tokens"]))
             found += differences(old, entries[-1])
         else:

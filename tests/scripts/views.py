@@ -1,7 +1,7 @@
-"""Draw tests/data/views: animations and long images, most of which show something past the middle of the first frame.
+"""Draw tests/data/views: animations and long images, mostly with content outside the first square.
 
-What they show is a detail of tests/data/photos/coffee.jpg, on grey: one that the model for images takes for
-sexual, with a score of 0.98, where it gives the grey 0.03. Needs Pillow alone.
+The content is a detail of tests/data/photos/coffee.jpg, on grey. The image model of moderation
+scores it 0.98 as sexual, and grey 0.03. Needs only Pillow.
 
     pip install -r tests/scripts/requirements.txt
     python tests/scripts/views.py
@@ -21,26 +21,29 @@ coffee = coffee.crop((181, 34, 296, 149)).resize((SIDE, SIDE), Image.Resampling.
 
 
 def canvas(width: int = SIDE, height: int = SIDE) -> Image.Image:
-    """A grey image."""
+    """Returns a grey image."""
     return Image.new("RGB", (width, height), GREY)
 
 
 def showing(at: tuple[int, int], width: int = SIDE, height: int = SIDE, side: int = SIDE) -> Image.Image:
-    """A grey image with coffee somewhere."""
+    """Returns a grey image with the detail at a position."""
     image = canvas(width, height)
     image.paste(coffee.resize((side, side), Image.Resampling.BICUBIC), at)
     return image
 
 
 def animation(frames: list[Image.Image], name: str, **options: object) -> None:
-    """Write frames, each for a tenth of a second. Pillow joins equal neighbours in GIF and APNG, so one pixel differs."""
+    """Writes frames of 0.1 s each.
+
+    One pixel differs in each, because Pillow merges equal neighbours in GIF and APNG.
+    """
     for index, frame in enumerate(frames):
         frame.putpixel((index % frame.width, frame.height - 1), (index, 0, 0))
     frames[0].save(VIEWS / name, save_all=True, append_images=frames[1:], duration=100, loop=0, **options)
 
 
 def main() -> None:
-    """Draw all of them."""
+    """Draws all files."""
     VIEWS.mkdir(exist_ok=True)
     for name, options in [
         ("second-frame.gif", {}),
@@ -49,10 +52,10 @@ def main() -> None:
         ("second-frame-lossy.webp", {"quality": 80}),
     ]:
         animation([canvas(), showing((0, 0))], name, **options)
-    # The frame between is a part of the canvas, and goes back to what was before.
+    # The second frame covers a part of the canvas, and is disposed to the previous one.
     animation([showing((0, 0)), showing((48, 48), side=48), canvas()], "disposed.gif", disposal=[1, 3, 2])
     animation([canvas(), canvas(), showing((0, 0))], "cover.png", default_image=True)
-    # The blank frame would have the higher score of the two.
+    # The blank frame has the higher score of the two.
     rocket = Image.open(DATA / "photos" / "rocket.jpg").convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     canvas().save(VIEWS / "blank-then-rocket.gif", save_all=True, append_images=[rocket], duration=100, loop=0)
     for name, options in [("sixty-frames.gif", {}), ("sixty-frames.png", {}), ("sixty-frames.webp", {"lossless": True})]:

@@ -1,16 +1,18 @@
-"""The ids of a text's words: the reference for the guests' tokenisers. Python's standard library alone.
+"""The ids of a text's words: the reference of the guests' tokenisers. Needs only the standard library.
 
-ASCII is split as Keras's tokeniser splits it: lower case, a separator for each of the vocabulary's filter characters, words
-that the vocabulary lacks are dropped. Beyond that:
+ASCII is split as in Keras's tokeniser: the text is lower-cased, each of the vocabulary's filter
+characters separates words, and unknown words are dropped. For other text:
 
-- A word is a run of letters, marks and digits (general categories L, M and N of its compatibility decomposition) and
-  apostrophes; typographic apostrophes count as `'`. All else separates words.
-- Default-ignorable code points, and control characters that are no blanks, are dropped. A word may fall apart where one was
-  dropped, before an apostrophe, on both sides of a symbol or a digit outside ASCII that decomposes to a part of a word, and between a letter or
-  digit of the Latin script and one of another. Where the vocabulary lacks the whole, the whole without a
-  possessive `'s` is taken, and failing that its pieces, of which an apostrophe alone is none.
-- A word is looked up composed (NFC) and in lower case; failing that without apostrophes around it; then the same without
-  its marks.
+- A word is a run of apostrophes, letters, marks and digits (general categories L, M and N of its
+  compatibility decomposition). Typographic apostrophes count as `'`. All other characters separate
+  words.
+- Default-ignorable code points are dropped, and control characters other than white space. A word
+  can be divided into pieces where such a character was dropped; before an apostrophe; on both sides
+  of a symbol or digit outside ASCII whose decomposition is part of a word; and between a letter or
+  digit of the Latin script and one of another script. If the vocabulary lacks the word, the word
+  without a possessive `'s` is used; failing that its pieces, except a lone apostrophe.
+- A word is looked up composed (NFC) and in lower case; failing that without the apostrophes around
+  it; failing that in both forms without its marks.
 """
 
 import re
@@ -25,7 +27,10 @@ LATIN = re.compile("[\u0000-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-
 
 
 def word_ids(text: str, vocabulary: dict) -> list[int]:
-    """The ids of the words of `text` that `vocabulary`, the JSON of a Keras tokeniser, knows, in order."""
+    """Returns the ids of the known words of `text`, in order.
+
+    `vocabulary` is the JSON of a Keras tokeniser.
+    """
     words = vocabulary["vocab"]
     ids = []
     for pieces in split(text, vocabulary["filters"] + " \r\v\f"):
@@ -41,8 +46,8 @@ def word_ids(text: str, vocabulary: dict) -> list[int]:
 
 
 def split(text: str, separators: str) -> list[list[str]]:
-    """Words, each as the pieces that it may fall into."""
-    # U+E000 stands for a separator, U+E001 for a place where a word may fall apart: neither is a letter.
+    """Returns the words, each as a list of its pieces."""
+    # U+E000 marks a separator, U+E001 a boundary between pieces; neither is a letter.
     folded = []
     for character in text:
         category = unicodedata.category(character)
@@ -64,14 +69,18 @@ def split(text: str, separators: str) -> list[list[str]]:
 
 
 def is_part(character: str, separators: str) -> bool:
-    """Whether a decomposed character belongs to a word."""
+    """Returns True if a decomposed character belongs to a word."""
     if character.isascii():
         return character not in separators
     return unicodedata.category(character)[0] in "LMN"
 
 
 def scripts(word: str) -> list[str]:
-    """The pieces of a word: cut where it is marked, and where Latin letters meet others. Marks belong to what is before."""
+    """Returns the pieces of a word.
+
+    It is cut at U+E001, and between Latin and other letters. A mark belongs to the character before
+    it.
+    """
     pieces = [""]
     latin = None
     for character in word:
@@ -88,7 +97,7 @@ def scripts(word: str) -> list[str]:
 
 
 def lookup(word: str, words: dict) -> int | None:
-    """The id of a word, or of what remains of it without marks and the apostrophes around it."""
+    """Returns the id of a word, or of the word without marks and surrounding apostrophes."""
     lower = word.lower()
     bare = "".join(character for character in lower if unicodedata.category(character)[0] != "M")
     for form in (unicodedata.normalize("NFC", lower), bare):
