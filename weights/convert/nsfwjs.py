@@ -1,8 +1,8 @@
 """Build weights/nsfwjs-mobilenet_v2-int8 from the npm package nsfwjs.
 
-The package holds a Keras MobileNetV2 for TensorFlow.js: its layers as a JavaScript literal, its weights as
-base64 of u8 values with a scale and a minimum for each tensor. Both are read as text; no JavaScript runs. The
-graph is the model's own layer list, turned from NHWC to NCHW.
+The package has a Keras MobileNetV2 for TensorFlow.js: its layers as a JavaScript literal, its weights
+as base64 of u8 values with a scale and a minimum for each tensor. Both are read as text; no JavaScript
+runs. The graph is the model's layer list, converted from NHWC to NCHW.
 
     python nsfwjs.py --out /tmp/nsfwjs-mobilenet_v2-int8
 """
@@ -24,15 +24,15 @@ FOLDER = "package/dist/models/mobilenet_v2/"
 LABELS = ["Drawing", "Hentai", "Neutral", "Porn", "Sexy"]
 PIXELS = quantise.Pixels(crop=1.0, mean=0.0, std=255.0)
 
-# What differs between a minified JavaScript literal and JSON. Strings come first, so that nothing inside one is
-# touched.
+# The differences between a minified JavaScript literal and JSON. Strings come first, so that their
+# contents stay unchanged.
 LITERAL = re.compile(
     r'(?P<string>"[^"\\]*")|(?P<key>[A-Za-z_]\w*)(?=:)|(?P<bool>![01])|(?P<point>(?<![\d])\.(?=\d))'
 )
 
 
 def exported(script: str) -> str:
-    """The literal that a browserify bundle of one module assigns to its `exports`."""
+    """Return the literal that a browserify bundle of one module assigns to its `exports`."""
     match = re.search(
         r"\{1:\[function\(\w,\w,\w\)\{\w\.exports=(.+)\},\{\}\]\},\{\},\[1\]\)\(1\)\}\);?\s*$",
         script,
@@ -44,7 +44,10 @@ def exported(script: str) -> str:
 
 
 def to_json(literal: str) -> str:
-    """A minified JavaScript literal as JSON: keys quoted, `!0` and `!1` spelt out, `.5` as `0.5`."""
+    """Convert a minified JavaScript literal to JSON.
+
+    Quotes keys, writes `!0` and `!1` as `true` and `false`, and `.5` as `0.5`.
+    """
 
     def replacement(match: re.Match) -> str:
         text = match[0]
@@ -58,7 +61,7 @@ def to_json(literal: str) -> str:
 
 
 def read_tensors(manifest: list, blob: bytes) -> dict[str, np.ndarray]:
-    """The weights by name as f32, from TensorFlow.js's manifest and its bytes."""
+    """Return the weights by name as f32, from TensorFlow.js's manifest and its bytes."""
     tensors = {}
     offset = 0
     for entry in (entry for group in manifest for entry in group["weights"]):
@@ -76,10 +79,11 @@ def read_tensors(manifest: list, blob: bytes) -> dict[str, np.ndarray]:
 
 
 class Network:
-    """The graph as it grows: one method for each class of Keras layer, which returns the value's name and its shape.
+    """The graph under construction.
 
-    `values` has the name of each layer's output in the graph, `shapes` its shape without the batch axis: (C, H, W) or
-    (C,).
+    Each class of Keras layer has a method that returns the value's name and shape. `values` has the
+    name of each layer's output in the graph, and `shapes` its shape without the batch axis: (C, H, W)
+    or (C,).
     """
 
     def __init__(self, tensors: dict[str, np.ndarray]) -> None:
@@ -176,7 +180,7 @@ class Network:
         return value, (self.shapes[sources[0]][0], height, width)
 
     def _flatten(self, name, _config, sources):
-        # Keras flattens NHWC, so the channels have to be innermost again.
+        # Keras flattens NHWC, so the channels must be innermost.
         inner = self.graph.node("Transpose", [self.values[sources[0]]], f"{name}_t", perm=[0, 2, 3, 1])
         return self.graph.node("Flatten", [inner], name), (int(np.prod(self.shapes[sources[0]])),)
 
@@ -195,7 +199,7 @@ class Network:
 
     @staticmethod
     def _window(config, shape, kernel):
-        """Padding as ONNX writes it, and the output's height and width, of a sliding window."""
+        """Return ONNX's padding of a sliding window, and the output's height and width."""
         _, height, width = shape
         strides = config["strides"]
         if config["padding"] == "valid":

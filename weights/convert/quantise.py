@@ -1,8 +1,8 @@
 """Quantise an f32 image model to int8, with activation ranges measured on sample photos.
 
-Weights become i8 per output channel, activations u8 per tensor (QDQ nodes, min-max ranges). The photos are
-those that foolbox, scikit-image and scikit-learn carry for their own examples, 30 in all, each also mirrored;
-they are measured on and not shipped.
+Weights become i8 per output channel, activations u8 per tensor (QDQ nodes, min-max ranges). The photos
+are the examples in foolbox, scikit-image and scikit-learn, 30 in all, each also mirrored. They are
+used for calibration and are not shipped.
 
     python quantise.py f32.onnx int8.onnx --input data --crop 0.875 --mean 127 --std 128
 """
@@ -29,9 +29,9 @@ from PIL import Image
 import fetch
 
 SIDE = 224
-# A softmax in u8 gives scores in steps of 1/255 and rows that do not sum to 1.
+# A softmax in u8 gives scores in steps of 1/255, and rows that do not sum to 1.
 KEPT_F32 = frozenset({"Softmax"})
-# (package, folder in it, files; None stands for every JPEG there)
+# (package, folder in it, files; None means every JPEG in the folder)
 PHOTOS = [
     ("foolbox", "foolbox/data/", None),
     (
@@ -53,7 +53,7 @@ PHOTOS = [
 
 
 class Pixels(NamedTuple):
-    """How an image becomes the model's input, as in a card's `[inputs.image]`."""
+    """Preprocessing of an image, as in a card's `[inputs.image]`."""
 
     crop: float
     mean: float
@@ -61,7 +61,7 @@ class Pixels(NamedTuple):
 
 
 def photos(cache: Path) -> Iterator[Image.Image]:
-    """The calibration photos, as RGB."""
+    """Return the calibration photos in RGB."""
     for package, folder, files in PHOTOS:
         archive = fetch.fetch(package, cache)
         if files is None:
@@ -85,7 +85,7 @@ def to_tensor(image: Image.Image, pixels: Pixels) -> np.ndarray:
 
 
 class PhotoReader(CalibrationDataReader):
-    """Feeds each photo to the calibrator, as it is and mirrored."""
+    """Feeds each photo to the calibrator, unchanged and mirrored."""
 
     def __init__(self, input_name: str, pixels: Pixels, cache: Path) -> None:
         self._feeds = (
@@ -106,10 +106,10 @@ def quantise(
     cache: Path,
     keep_f32: frozenset[str] = KEPT_F32,
 ) -> None:
-    """Write the int8 form of `f32_model`; operators of the types in `keep_f32` stay as they are."""
+    """Write the int8 form of `f32_model`; operators of the types in `keep_f32` stay f32."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        # Symbolic shape inference needs sympy and adds nothing for graphs whose only dynamic axis is the batch.
+        # Symbolic shape inference needs sympy, and has no effect if only the batch axis is dynamic.
         quant_pre_process(f32_model, prepared, skip_symbolic_shape=True)
         operators = {node.op_type for node in onnx.load(prepared).graph.node} - keep_f32
         quantize_static(
@@ -127,7 +127,7 @@ def quantise(
 
 
 def main() -> None:
-    """Quantise the model that the command line names."""
+    """Quantise the model of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

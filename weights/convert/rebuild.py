@@ -1,14 +1,13 @@
 """Rebuild every shipped model from its package and compare the result with the files in weights/.
 
-For each file it prints `identical`, or how far the outputs of the rebuilt model lie from those of the shipped
-one: int8 ranges are measured by running the network, so another processor or another onnxruntime may round a
-scale differently.
+For each file it prints `identical`, or the difference between the outputs of the rebuilt model and
+those of the shipped one. int8 ranges are measured by running the network, so another processor or
+another version of onnxruntime can round a scale differently.
 
     python rebuild.py                   # into a temporary folder
-    python rebuild.py --keep /tmp/out   # and keep the rebuilt files
+    python rebuild.py --keep /tmp/out   # keep the rebuilt files
 
-Exit code 1 when a file differs in substance: a text file at all, or a model's outputs by more than its
-tolerance.
+The exit code is 1 if a text file differs, or if a model's outputs differ by more than its tolerance.
 """
 
 import argparse
@@ -31,7 +30,7 @@ WEIGHTS = Path(__file__).resolve().parent.parent
 
 
 def word_ids(_cache: Path) -> np.ndarray:
-    """i32 (64, 100): random ids, left-padded to random lengths."""
+    """Return i32 (64, 100): random ids, padded on the left, of random lengths."""
     random = np.random.default_rng(0)
     ids = random.integers(1, 20000, (64, toxic_bilstm.MAX_TOKENS), dtype=np.int32)
     padding = random.integers(0, toxic_bilstm.MAX_TOKENS, (64, 1))
@@ -39,18 +38,18 @@ def word_ids(_cache: Path) -> np.ndarray:
 
 
 def photos_for(pixels: quantise.Pixels) -> Callable[[Path], np.ndarray]:
-    """f32 (30, 3, 224, 224): the calibration photos, upside down, so that none was calibrated on."""
+    """Return f32 (30, 3, 224, 224): the calibration photos upside down, to make them unseen."""
     return lambda cache: np.concatenate(
         [quantise.to_tensor(photo, pixels) for photo in quantise.photos(cache)]
     )[:, :, ::-1].copy()
 
 
 class Recipe(NamedTuple):
-    """How one folder of weights is built and compared."""
+    """Build and comparison of one folder of weights."""
 
     build: Callable[[Path, Path], None]
     inputs: Callable[[Path], np.ndarray]
-    tolerance: float  # of a probability: rounding alone for f32, a changed scale for int8
+    tolerance: float  # of a probability: rounding for f32, a changed scale for int8
 
 
 RECIPES = {
@@ -61,14 +60,14 @@ RECIPES = {
 
 
 def outputs(model: Path, batch: np.ndarray) -> np.ndarray:
-    """The model's first output for the batch, one row at a time: f32 (N, classes)."""
+    """Return the model's first output, computed one row at a time: f32 (N, classes)."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return np.concatenate([session.run(None, {name: row[None]})[0] for row in batch])
 
 
 def compare(recipe: Recipe, rebuilt: Path, shipped: Path, cache: Path) -> bool:
-    """Print the comparison of one file; true when they agree."""
+    """Print the comparison of one file. Return True if both are equal within the tolerance."""
     label = f"{shipped.parent.name}/{shipped.name}"
     if rebuilt.read_bytes() == shipped.read_bytes():
         print(f"{label}: identical, sha256 {fetch.sha256_of(shipped)}")
@@ -88,7 +87,7 @@ def compare(recipe: Recipe, rebuilt: Path, shipped: Path, cache: Path) -> bool:
 
 
 def main() -> int:
-    """Rebuild and compare; the process's exit code."""
+    """Rebuild and compare. Return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

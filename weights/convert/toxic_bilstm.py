@@ -1,8 +1,8 @@
 """Build weights/toxic-bilstm from the package toxic-comment-classifier.
 
-The package holds Keras weights and a pickled Keras tokenizer. The network is Embedding(20000, 50), a
-bidirectional LSTM(50), the maximum over the 100 positions, Dense(50, relu) and Dense(6, sigmoid). Both files
-are read without Keras.
+The package has Keras weights and a pickled Keras tokenizer. The network is Embedding(20000, 50), a
+bidirectional LSTM(50), the maximum over the 100 positions, Dense(50, relu) and Dense(6, sigmoid). The
+script reads both files without Keras.
 
     python toxic_bilstm.py --out /tmp/toxic-bilstm
 """
@@ -28,13 +28,16 @@ UNITS = 50
 
 
 def onnx_gates(keras: np.ndarray) -> np.ndarray:
-    """Reorder the last axis from Keras's gates (input, forget, cell, output) to ONNX's (input, output, forget, cell)."""
+    """Reorder the gates on the last axis from Keras's order to ONNX's.
+
+    Keras: input, forget, cell, output. ONNX: input, output, forget, cell.
+    """
     input_gate, forget, cell, output = np.split(keras, 4, axis=-1)
     return np.concatenate([input_gate, output, forget, cell], axis=-1)
 
 
 def lstm_direction(layers: h5py.Group, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights of one direction as ONNX's LSTM takes them: W (200, 50), R (200, 50), B (400)."""
+    """Return the weights of one direction for ONNX's LSTM: W (200, 50), R (200, 50), B (400)."""
     variables = layers[f"bidirectional/{direction}_layer/cell/vars"]
     kernel, recurrent, bias = (variables[key][:] for key in "012")
     # ONNX has a second bias, for the recurrent product; Keras has one.
@@ -52,7 +55,8 @@ def write_model(weights_h5: bytes, path: Path) -> None:
     both = zip(lstm_direction(layers, "forward"), lstm_direction(layers, "backward"))
     parameters = [graph.constant(name, np.stack(pair).astype(np.float32)) for name, pair in zip("WRB", both)]
     graph.node("LSTM", ["et", *parameters], "y", hidden_size=UNITS, direction="bidirectional")
-    # (position, direction, N, unit) to (N, position, direction × unit), as Keras concatenates the directions.
+    # (position, direction, N, unit) to (N, position, direction × unit): Keras concatenates the
+    # directions.
     graph.node("Transpose", ["y"], "yt", perm=[2, 0, 1, 3])
     shape = graph.constant("sh", np.array([0, MAX_TOKENS, 2 * UNITS], np.int64))
     graph.node("Reshape", ["yt", shape], "yr")
@@ -75,11 +79,11 @@ def dense(graph: Graph, layers: h5py.Group, layer: str, name: str) -> list[str]:
 
 
 class _Tokenizer:
-    """Takes the place of Keras's class: the pickle fills its attributes."""
+    """Replaces Keras's class; the pickle sets its attributes."""
 
 
 class _TokenizerUnpickler(pickle.Unpickler):
-    """Refuses every class that a tokenizer's pickle does not need."""
+    """Rejects every class that a tokenizer's pickle does not need."""
 
     ALLOWED = {
         ("collections", "OrderedDict"): OrderedDict,
@@ -96,7 +100,10 @@ class _TokenizerUnpickler(pickle.Unpickler):
 
 
 def vocabulary_text(tokenizer_pickle: bytes) -> str:
-    """vocab.json: how to split a text, and the id of each word that the embedding knows (0 is padding)."""
+    """Return vocab.json: rules for splitting a text, and the ids of the known words.
+
+    Id 0 is padding.
+    """
     tokenizer = _TokenizerUnpickler(io.BytesIO(tokenizer_pickle)).load()
     limit = tokenizer.num_words
     return json.dumps(

@@ -1,9 +1,9 @@
-"""The training and validation rows: which set labels which head, and what is left out.
+"""The training and validation rows: the labels of each set for each head, and the rows left out.
 
-A row has a target in 0..1 and a weight for each head; a weight of 0 masks the head. Rows that are
-near-twins of a test or validation row are left out of training: equal after `key`, which drops
-case, white space, ASCII punctuation, addresses, user names and a leading `RT`. The test splits
-are read here for that, and measured by evaluate.py alone.
+A row has a target in 0..1 and a weight for each head; a weight of 0 masks the head. A row that is a
+near-twin of a test or validation row is left out of training. Near-twins are equal after `key`, which
+drops case, white space, ASCII punctuation, addresses, user names and a leading `RT`. The test splits
+are read here only for that; only evaluate.py measures them.
 """
 
 import csv
@@ -25,9 +25,9 @@ VARIANTS = [
     "noisy",
     "exchanged",
     "exchanged again",
-]  # a row without an identity term has four alike but for noise
+]  # the four of a row without an identity term differ only in noise
 
-# What is measured on the rows of a split: the sets, the head, and the label that counts as 1.
+# Measurements on the rows of a split: the sets, the head, and the label that counts as 1.
 VALIDATION = {
     "hatemoji hate": (["hatemoji"], "hate", "hate"),
     "stormfront hate": (["stormfront"], "hate", "hate"),
@@ -46,18 +46,18 @@ _HANDLES = re.compile(r"https?://\S+|@\w+|^\W*rt\b|\[user\]|\[url\]", re.IGNOREC
 
 @dataclass(frozen=True)
 class Row:
-    """One text of a set, in its canonical form, with the labels that the set gives it."""
+    """One text of a set, in its canonical form, with the labels of the set."""
 
     source: str
     split: str  # train, dev or test
     text: str
     labels: dict[str, int] = field(
         hash=False
-    )  # the set's own: offensive, hate, threat, sexist, injection
+    )  # labels of the set: offensive, hate, threat, sexist, injection
 
 
 def key(text: str) -> str:
-    """What two near-twins have in common."""
+    """Return the key that near-twins share."""
     return _HANDLES.sub(" ", text).casefold().translate(_DROPPED)
 
 
@@ -67,12 +67,12 @@ def _csv(path: Path) -> list[dict]:
 
 
 def _threat_keys(path: Path, column: str, prefix: str) -> set[str]:
-    """Keys of the texts that a publisher's own file marks as threats."""
+    """Return the keys of the texts that a publisher's file marks as threats."""
     return {key(canonical(row["text"])) for row in _csv(path) if row[column].startswith(prefix)}
 
 
 def read(folder: Path) -> list[Row]:
-    """All rows of all sets in `folder`, in a fixed order."""
+    """Return all rows of all sets in `folder`, in a fixed order."""
     rows = []
     for number, row in enumerate(_csv(folder / "davidson_labeled_data.csv")):
         split = "train"
@@ -117,7 +117,7 @@ def read(folder: Path) -> list[Row]:
 
 
 def without_twins(rows: list[Row]) -> tuple[list[Row], dict[str, int]]:
-    """The rows without near-twins, and how many of each source were left out.
+    """Return the rows without near-twins, and the number left out for each source.
 
     A training row is left out if it is a near-twin of a validation or test row, a validation row if
     it is one of a test row.
@@ -138,8 +138,10 @@ def without_twins(rows: list[Row]) -> tuple[list[Row], dict[str, int]]:
 
 
 def variants(row: Row, number: int) -> list[str]:
-    """The texts that stand for a row in training, as VARIANTS names them; seeded by the row's
-    number."""
+    """Return the texts of a row in training, one for each of VARIANTS.
+
+    The row's number is the seed.
+    """
     rng = random.Random(number)
     first, second = exchanged(row.text, rng), exchanged(row.text, rng)
     return [row.text, noisy(row.text, rng), first, second]
@@ -147,7 +149,7 @@ def variants(row: Row, number: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Mix:
-    """How much each set counts for each head. 0 masks."""
+    """The weight of each set for each head; 0 masks the head."""
 
     davidson_hate: float = 0.0  # class 0 against 1 and 2, for `hate`
     edos_hate: float = 0.0  # sexist posts as `hate`; posts that are not sexist stay masked
@@ -157,14 +159,14 @@ class Mix:
         0.3  # harmless prompts as not `harassment`, `hate`, `hate/threatening`
     )
     harmless: float = 0.0  # harmless sentences as negatives of every head
-    repeat_hatemoji: int = 3  # times that a row of HatemojiBuild comes in an epoch
-    share_davidson: float = 1.0  # share of Davidson's rows in an epoch, likewise the next two
+    repeat_hatemoji: int = 3  # times that an epoch contains a row of HatemojiBuild
+    share_davidson: float = 1.0  # share of Davidson's rows in an epoch; the next two likewise
     share_edos: float = 1.0
     share_slabs: float = 1.0
 
 
 def targets(rows: list[Row], mix: Mix) -> tuple[np.ndarray, np.ndarray]:
-    """f32 (rows, heads): targets and weights."""
+    """Return targets and weights, f32 (rows, heads)."""
     y, w = np.zeros((2, len(rows), len(HEADS)), np.float32)
     column = {name: i for i, name in enumerate(HEADS)}
 

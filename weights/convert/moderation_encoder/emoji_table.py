@@ -1,10 +1,9 @@
-"""Write emoji.tsv, the table by which the moderation encoder reads emoji as words.
+"""Write emoji.tsv, the table by which the moderation encoder replaces emoji with words.
 
-One line an entry: the characters, a tab, their name. An entry is one code point, or the two
-regional indicators of a flag. Names are the CLDR short names that the package `emoji` carries, in
-lower case; a pictograph without one (U+2600 to U+27BF, U+1F300 to U+1FAFF) has its Unicode name.
-Sequences with joiners are not in the table: they are read part by part, so that a new or made-up
-sequence is read as well.
+Each line has the characters, a tab, and their name. An entry is one code point, or the two regional
+indicators of a flag. Names are the CLDR short names in the package `emoji`, in lower case; a
+pictograph without one (U+2600 to U+27BF, U+1F300 to U+1FAFF) has its Unicode name. The table has no
+sequences with joiners. They are replaced part by part, so that unknown sequences work too.
 
     python emoji_table.py emoji.tsv        # needs: emoji
 """
@@ -20,12 +19,12 @@ SKIN_TONES = ["light", "medium-light", "medium", "medium-dark", "dark"]
 
 
 def is_flag(characters: str) -> bool:
-    """True for two regional indicators."""
+    """Return True for two regional indicators."""
     return len(characters) == 2 and all("\U0001f1e6" <= c <= "\U0001f1ff" for c in characters)
 
 
 def table() -> dict[str, str]:
-    """Characters to name, sorted by code point."""
+    """Return names by characters, sorted by code point."""
     names = {}
     for sequence, entry in emoji.EMOJI_DATA.items():
         characters = sequence.replace("\ufe0f", "")

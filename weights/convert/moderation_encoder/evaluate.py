@@ -55,7 +55,7 @@ class Runner:
         self.tokenizer.enable_truncation(MAX_TOKENS)
 
     def __call__(self, encoded: list[list[int]]) -> np.ndarray:
-        """Logits f32 (N, heads) of a batch of token ids."""
+        """Return logits f32 (N, heads) of a batch of token ids."""
         length = max(map(len, encoded))
         ids, mask = np.zeros((2, len(encoded), length), np.int64)
         for i, e in enumerate(encoded):
@@ -66,7 +66,7 @@ class Runner:
         return np.log(probs.clip(1e-12)) - np.log((1 - probs).clip(1e-12))
 
     def logits(self, texts: list[str], batch: int) -> np.ndarray:
-        """Logits of texts in their canonical form, sorted by length into batches."""
+        """Return logits of texts in their canonical form, batched by length."""
         encoded = [e.ids for e in self.tokenizer.encode_batch(texts)]
         order = np.argsort([len(e) for e in encoded], kind="stable")
         out = np.zeros((len(texts), len(HEADS)))
@@ -76,7 +76,7 @@ class Runner:
         return out
 
     def milliseconds(self, repeats: int = 200) -> dict[str, float]:
-        """Processor time of one text of 40 words, alone in its batch: fastest, median, p90.
+        """Return the CPU time of one text of 40 words, alone in its batch: minimum, median, p90.
 
         It depends less on other load than wall-clock time does.
         """
@@ -98,7 +98,7 @@ class Runner:
 def calibrations(
     sets: dict[str, tuple[int, np.ndarray, np.ndarray]], logits: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Temperature alone, and temperature with a shift, for each head."""
+    """Return the calibration of each head: temperature alone, and temperature with a shift."""
     out = {}
     for head, names in CALIBRATION.items():
         column = HEADS.index(head)

@@ -5,12 +5,12 @@
 OUT_DIR gets model.safetensors (f16, the names of the pretrained file), model-f32.onnx,
 model-int8.onnx, heads.json and tokenizer.json. Graph, opset 17: input_ids, attention_mask i64 (N,
 L) -> embedding f32 (N, 384), the mean of the last hidden states over the mask, L2-normalised, and
-probs f32 (N, heads), a sigmoid of a linear layer on the embedding; L <= 512. There is no control
-flow and no shape arithmetic but one Shape node. Names of the heads stand in the model's metadata.
+probs f32 (N, heads), a sigmoid of a linear layer on the embedding; L <= 512. The graph has no control
+flow, and no shape arithmetic except one Shape node. The model's metadata has the names of the heads.
 
 int8 has two forms. `dynamic` quantises activations on the fly (DynamicQuantizeLinear,
-MatMulInteger) and is the one that is written as model-int8.onnx. `weights` keeps f32 arithmetic
-and stores int8 (DequantizeLinear); --both writes it as model-int8-weights.onnx. The heads stay
+MatMulInteger) and is written as model-int8.onnx. `weights` keeps f32 arithmetic and stores int8
+weights (DequantizeLinear); --both writes it as model-int8-weights.onnx. The heads stay
 f32 in both. Needs: numpy, onnx, onnxruntime, safetensors.
 """
 
@@ -33,8 +33,7 @@ POSITIONS = 512
 
 
 class Graph:
-    """Nodes and constants in the order in which they were added; a constant named twice is stored
-    once."""
+    """Nodes and constants in the order of their addition; constants of one name are stored once."""
 
     def __init__(self) -> None:
         self.nodes, self.constants, self.names = [], [], set()
@@ -51,7 +50,7 @@ class Graph:
         self, operator: str, inputs: list[str], output: str | None = None, **attributes
     ) -> str:
         output = output or f"{operator}_{len(self.nodes)}"
-        # A node is named after its weight where it has one, so that a quantiser can pick it out.
+        # A node with a weight has its name, so that a quantiser can select it.
         weight = next((i for i in inputs if i.endswith(".weight")), None)
         name = f"{weight}/{operator}" if weight else output
         self.nodes.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
@@ -144,15 +143,17 @@ def build(weights: dict[str, np.ndarray], config: dict, out: Path) -> None:
 
 
 def to_int8(w: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with one scale for each index of `axis`: w is nearly q * scale."""
+    """Quantise to symmetric int8 with one scale per index of `axis`: w is nearly q * scale."""
     other = tuple(i for i in range(w.ndim) if i != axis)
     scale = np.maximum(np.abs(w).max(axis=other, keepdims=True) / 127, 1e-12).astype(np.float32)
     return np.clip(np.rint(w / scale), -127, 127).astype(np.int8), scale
 
 
 def words_by_row(graph: onnx.GraphProto) -> None:
-    """Store the word table as int8 with one scale a row, applied after the Gather, so that it is
-    never expanded."""
+    """Store the word table as int8 with one scale per row, applied after the Gather.
+
+    The table is never expanded.
+    """
     tensor = next(t for t in graph.initializer if t.name == WORDS)
     q, scale = to_int8(numpy_helper.to_array(tensor), axis=0)
     graph.initializer.remove(tensor)
@@ -175,8 +176,10 @@ def words_by_row(graph: onnx.GraphProto) -> None:
 
 
 def weights_only(source: Path, out: Path) -> None:
-    """int8 weights, f32 arithmetic: one scale an output channel, DequantizeLinear before each
-    MatMul."""
+    """Write int8 weights with f32 arithmetic.
+
+    Each output channel has a scale; DequantizeLinear precedes each MatMul.
+    """
     model = onnx.load(source)
     graph = model.graph
     words_by_row(graph)
@@ -200,8 +203,10 @@ def weights_only(source: Path, out: Path) -> None:
 
 
 def dynamic(source: Path, out: Path) -> None:
-    """int8 weights by output channel, activations quantised for each product; the word table by
-    row."""
+    """Write int8 weights by output channel, and the word table by row.
+
+    Activations are quantised for each product.
+    """
     quantize_dynamic(
         source,
         out,

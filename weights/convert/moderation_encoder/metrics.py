@@ -1,10 +1,10 @@
-"""Figures of a classifier's scores: AUROC with its bootstrap interval, and calibration."""
+"""Metrics of a classifier's scores: AUROC with its bootstrap interval, and calibration."""
 
 import numpy as np
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve, ties counted half; NaN if a class is missing."""
+    """Return the area under the ROC curve; ties count half. NaN if a class is missing."""
     positive, negative = int(labels.sum()), int((1 - labels).sum())
     if not positive or not negative:
         return float("nan")
@@ -18,7 +18,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
 def interval(
     labels: np.ndarray, scores: np.ndarray, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of the AUROC, over rows."""
+    """Return the 95 % bootstrap interval of the AUROC, over rows."""
     rng = np.random.default_rng(seed)
     draws = (rng.integers(0, len(labels), len(labels)) for _ in range(samples))
     low, high = np.nanpercentile([auroc(labels[d], scores[d]) for d in draws], [2.5, 97.5])
@@ -26,12 +26,12 @@ def interval(
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-z)), without overflow."""
+    """Return 1 / (1 + exp(-z)), without overflow."""
     return 0.5 * (1 + np.tanh(z / 2))
 
 
 def fit_platt(labels: np.ndarray, logits: np.ndarray, shift: bool) -> tuple[float, float]:
-    """Temperature and shift for which sigmoid(logit / temperature + shift) is most likely.
+    """Return temperature and shift of maximum likelihood: sigmoid(logit / temperature + shift).
 
     Newton's method. Without `shift` the shift is 0.
     """
@@ -58,7 +58,7 @@ def fit_platt(labels: np.ndarray, logits: np.ndarray, shift: bool) -> tuple[floa
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error over `bins` equal-width bins."""
+    """Return the expected calibration error over `bins` bins of equal width."""
     which = np.minimum((probabilities * bins).astype(int), bins - 1)
     error = 0.0
     for b in range(bins):

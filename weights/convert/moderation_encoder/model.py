@@ -1,7 +1,7 @@
 """BERT and MPNet sentence encoders in PyTorch, read from a folder of safetensors, and their heads.
 
 The encoder's output is the mean of the last hidden states over the mask, L2-normalised: f32 (N,
-hidden). A head is one row of a matrix over it, so every head of one encoder costs one product.
+hidden). A head is one row of a matrix over it, so one product computes all heads of an encoder.
 """
 
 import json
@@ -18,7 +18,7 @@ POSITIONS = 512
 
 
 def relative_buckets(length: int, buckets: int = 32, farthest: int = 128) -> np.ndarray:
-    """MPNet's relative position buckets (bidirectional, as in T5): i64 (length, length)."""
+    """Return MPNet's relative position buckets (bidirectional, as in T5): i64 (length, length)."""
     position = np.arange(length)
     relative = position[None, :] - position[:, None]
     half = buckets // 2
@@ -122,7 +122,7 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def embed(self, ids: torch.Tensor, mask: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
-        """ids i64 (N, L), mask bool (N, L) -> unit vectors f32 (N, hidden)."""
+        """Map ids i64 (N, L) and mask bool (N, L) to unit vectors f32 (N, hidden)."""
         length = ids.shape[1]
         x = self.norm(functional.embedding(ids, self.words) + self.positions[:length])
         x = functional.dropout(x, dropout, self.training)
@@ -140,11 +140,11 @@ class Encoder(nn.Module):
         return functional.normalize(mean, dim=-1)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
-        """Logits f32 (N, heads)."""
+        """Return logits f32 (N, heads)."""
         return functional.linear(self.embed(ids, mask, dropout), self.head.weight, self.head.bias)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """The weights by the names of the source file, f32, with `head.weight` and `head.bias`.
+        """Return f32 weights by the names of the source file, with `head.weight` and `head.bias`.
 
         BERT's token type is part of the positions, so its own table is zero.
         """

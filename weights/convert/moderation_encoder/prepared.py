@@ -1,7 +1,6 @@
 """Rows as token ids, passes of an encoder over them, and the validation figures.
 
-`SCORE` weighs the validation figures. Epochs, mixes and runs are chosen by it and by nothing
-else.
+`SCORE` weighs the validation figures. It alone selects epochs, mixes and runs.
 """
 
 import random
@@ -18,7 +17,7 @@ from metrics import auroc
 from model import Encoder
 
 MAX_TOKENS = 128
-# What the validation figures count for in `score`, by which epochs, mixes and runs are chosen.
+# Weights of the validation figures in `score`, which selects epochs, mixes and runs.
 SCORE = {
     "hatemoji hate": 0.3,
     "stormfront hate": 0.3,
@@ -32,8 +31,10 @@ SCORE = {
 
 
 class Prepared:
-    """All rows as token ids, on the host. A training row has one line of ids for each of
-    data.VARIANTS."""
+    """All rows as token ids, on the host.
+
+    A training row has one line of ids for each of data.VARIANTS.
+    """
 
     def __init__(
         self, folder: Path, tokenizer_json: Path, limit: int | None, dev_only: bool = False
@@ -62,7 +63,7 @@ class Prepared:
         return ids, lengths
 
     def _sets(self) -> dict[str, tuple[int, np.ndarray, np.ndarray]]:
-        """Name -> head, rows, labels, for each validation figure."""
+        """Return head, rows and labels of each validation figure, by name."""
         out = {}
         for name, (sources, head, label) in VALIDATION.items():
             rows = np.array([i for i, r in enumerate(self.dev) if r.source in sources], np.int64)
@@ -83,7 +84,7 @@ class Device:
         self.lengths, self.dev_lengths = prepared.lengths, prepared.dev_lengths
 
     def batch(self, lines: torch.Tensor, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """ids i64 and mask bool (N, L), L the next multiple of 8."""
+        """Return ids i64 and mask bool (N, L), with L rounded up to a multiple of 8."""
         length = min(MAX_TOKENS, -(-longest // 8) * 8)
         ids = self.ids[lines, :length].long()
         return ids, torch.arange(length, device=self.device) < self.tokens[lines, None]
@@ -92,7 +93,7 @@ class Device:
     def all(
         self, model: Encoder, what: str, lines: np.ndarray | None = None, bf16: bool = False
     ) -> torch.Tensor:
-        """`embed` or `logits` of the validation rows, or of training lines, f32 (N, ...)."""
+        """Return `embed` or `logits` of the validation rows, or of training lines, f32 (N, ...)."""
         ids, tokens, lengths = self.ids, self.tokens, self.lengths
         if lines is None:
             ids, tokens, lengths = self.dev_ids, self.dev_tokens, self.dev_lengths
@@ -119,7 +120,7 @@ class Device:
 
 
 def figures(prepared: Prepared, logits: np.ndarray) -> dict[str, float]:
-    """AUROC of each validation set, and `score`."""
+    """Return the AUROC of each validation set, and `score`."""
     out = {
         name: round(auroc(y, logits[rows, head]), 5)
         for name, (head, rows, y) in prepared.sets.items()

@@ -1,12 +1,11 @@
-"""Average the weights of several runs that began at the same pretrained weights, and write their
-validation figures.
+"""Average the weights of several runs from the same pretrained weights, with validation figures.
 
     python soup.py --encoder MINILM_DIR --data DATA_DIR --weights OUT_DIR --name soup NAME...
     python soup.py --encoder MINILM_DIR --data DATA_DIR --weights OUT_DIR --name soup --greedy 12
 
-With names, all of them are averaged alike. With --greedy N, the N runs of highest `score` in
-results.jsonl are tried in that order, and one stays in if the score does not fall. OUT_DIR is the
-folder that train.py wrote.
+With names, all runs have equal weight. With --greedy N, the N runs with the highest `score` in
+results.jsonl are tried in that order, and a run is included if the score does not fall. OUT_DIR is
+the folder that train.py wrote.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from prepared import Device, Prepared, figures
 
 
 def put(model: Encoder, tensors: dict[str, np.ndarray]) -> None:
-    """Load weights by the names of the source file; the word table stays."""
+    """Load weights by the names of the source file, except the word table."""
     with torch.no_grad():
         model.positions.copy_(torch.from_numpy(tensors["embeddings.position_embeddings.weight"]))
         model.norm.weight.copy_(torch.from_numpy(tensors["embeddings.LayerNorm.weight"]))

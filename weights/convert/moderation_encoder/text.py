@@ -1,21 +1,20 @@
 """The canonical form of a text, and the variants of training rows.
 
-`canonical` is what the service applies before the tokenizer, and must stay the same there. In
-this order:
+`canonical` must equal the preprocessing of the service before its tokenizer. Its steps, in order:
 
 1. HTML references: `&#NNN;`, `&#xHHH;`, and `&amp;` `&lt;` `&gt;` `&quot;` `&apos;` `&nbsp;`
-   become their characters, once, left to right. A number that is no Unicode scalar value stays as
-   it is.
-2. Invisible characters go: general category Cf, and U+034F, U+115F, U+1160, U+17B4, U+17B5,
+   become their characters, once, left to right. A reference to a number that is not a Unicode
+   scalar value stays unchanged.
+2. Invisible characters are removed: general category Cf, and U+034F, U+115F, U+1160, U+17B4, U+17B5,
    U+180B to U+180F, U+3164, U+FE00 to U+FE0F, U+FFA0, U+E0000 to U+E0FFF. Category Cc becomes a
    space.
-3. NFKC, then step 2 again, since NFKC can bring such a character in.
+3. NFKC, then step 2 again, because NFKC can produce such characters.
 4. Emoji as words: at each position the longest entry of emoji.tsv (two code points, else one) is
    replaced by a space, its name and a space. An entry that directly follows an equal entry is
    left out.
 5. Runs of white space become one space; none stays at the ends.
 
-Everything else here makes training rows: evasion noise, exchanged identity terms, harmless
+The rest of this file makes training rows: evasion noise, exchanged identity terms, harmless
 sentences.
 """
 
@@ -44,7 +43,7 @@ INVISIBLE = frozenset(
 
 @cache
 def emoji_names() -> dict[str, str]:
-    """Characters to name, as emoji.tsv has them."""
+    """Return the names by characters, from emoji.tsv."""
     lines = Path(__file__).with_name("emoji.tsv").read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines)
 
@@ -72,7 +71,7 @@ def _visible(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """The form that the tokenizer reads; see the top of this file."""
+    """Return the canonical form; see the top of this file."""
     text = REFERENCE.sub(_reference, text)
     if not text.isascii():
         text = _visible(unicodedata.normalize("NFKC", _visible(text)))
@@ -144,7 +143,7 @@ NOISES = [_leet, _homoglyph, _spaced, _dropped, _exchanged, _stretched, _starred
 
 
 def noisy(text: str, rng: random.Random) -> str:
-    """The text with some of its words of four letters and more written so as to evade a filter."""
+    """Obfuscate some of the words of at least four letters, as if to evade a filter."""
     words = text.split(" ")
     long = [i for i, word in enumerate(words) if len(word) >= 4 and word.isalpha()]
     if not long:
@@ -179,7 +178,7 @@ woman, muslim woman, jewish person, homeless person""".replace("\n", " ").split(
 ADJECTIVES = """black, white, asian, muslim, jewish, christian, hindu, gay, lesbian, bisexual,
 transgender, disabled, deaf, autistic, immigrant, mexican, indian, pakistani, chinese,
 arab, african, latino, korean, polish, turkish""".replace("\n", " ").split(", ")
-ALIASES = {  # read as a term of the class, never written
+ALIASES = {  # recognised as a term of the class, never inserted
     "plural": [
         "blacks",
         "whites",
@@ -215,8 +214,10 @@ _TERM = re.compile(
 
 
 def exchanged(text: str, rng: random.Random) -> str:
-    """The text with each identity term replaced by another of its class, the same one everywhere;
-    as it was if it has none."""
+    """Replace each identity term by another of its class, the same one everywhere.
+
+    A text without identity terms stays unchanged.
+    """
     new = {}
 
     def another(match: re.Match) -> str:
@@ -272,7 +273,7 @@ Which {adj} authors should I read over the summer?""".splitlines()
 
 
 def harmless() -> list[str]:
-    """Everyday sentences that name an identity and say nothing against it, in a fixed order."""
+    """Return harmless sentences that name an identity, in a fixed order."""
     return (
         [s.format(pl=term) for s in ABOUT_PEOPLE for term in PLURALS]
         + [s.format(sg=term) for s in ABOUT_ONE for term in SINGULARS]

@@ -8,14 +8,14 @@ MINILM_DIR holds config.json, model.safetensors and tokenizer.json of all-MiniLM
 holds the CSV files that data.py reads. Records go to OUT_DIR/results.jsonl, weights to
 OUT_DIR/weights. README.md lists the commands that build what ships.
 
-A run first fits the heads on the frozen encoder, then trains both. A batch mixes all sets; a row
-trains only the heads that its set labels, and a teacher's answers (--soft), where there are any,
-the first four heads of every row. What is kept is the moving average of the weights, evaluated
-after each epoch and on the way back to the pretrained weights (`toward`), at the point with the
-highest `score` on the validation rows. Everything random is seeded; on one kind of device two runs
-differ by rounding at most.
+A run first fits the heads on the frozen encoder, then trains both. A batch mixes all sets. A row
+trains only the heads that its set labels; a teacher's outputs (--soft), if any, train the first four
+heads of every row. The moving average of the weights is evaluated after each epoch, and at several
+interpolations with the pretrained weights (`toward`). The one with the highest `score` on the
+validation rows is saved. All randomness is seeded; on one kind of device, two runs differ only by
+rounding.
 
-Needs: numpy, safetensors, tokenizers, torch. Uses CUDA where there is one.
+Needs: numpy, safetensors, tokenizers, torch. Uses CUDA if available.
 """
 
 import argparse
@@ -41,12 +41,12 @@ from data import HEADS, Mix
 from model import Encoder
 from prepared import Device, Prepared, figures
 
-CHUNK = 32  # batches that are sorted by length together
+CHUNK = 32  # number of batches that are sorted by length together
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run."""
+    """Settings of one run."""
 
     name: str = "base"
     seed: int = 0
@@ -54,23 +54,23 @@ class Config:
     batch: int = 64
     rate: float = 1e-4  # of the last layer; the heads learn `head_factor` times as fast
     head_factor: float = 10.0
-    layer_decay: float = 0.9  # a layer's rate over that of the layer above
+    layer_decay: float = 0.9  # a layer's rate, relative to the layer above
     weight_decay: float = 0.01
     dropout: float = 0.1
     warm_up: float = 0.06  # share of the steps
-    train_words: bool = False  # the word table stays as it was unless true
+    train_words: bool = False  # if false, the word table is frozen
     average: float = 0.998  # decay of the moving average of the weights
-    agreement: float = 0.0  # weight of R-Drop: two passes with other dropout shall agree
-    noisy: float = 0.15  # share of rows read in a noisy variant
-    exchanged: float = 0.3  # share of rows read with other identity terms
-    soft: float = 0.0  # weight of a teacher's answers for the first four heads, on every row
-    teachers: tuple[int, ...] | None = None  # which of the teachers' files; all if not given
-    soft_share: float = 1.0  # what is left of the weight of the labels where a teacher answers
+    agreement: float = 0.0  # weight of R-Drop: two passes with different dropout should agree
+    noisy: float = 0.15  # share of rows in a noisy variant
+    exchanged: float = 0.3  # share of rows with other identity terms
+    soft: float = 0.0  # weight of a teacher's outputs for the first four heads, on every row
+    teachers: tuple[int, ...] | None = None  # indices of the teachers' files (default: all)
+    soft_share: float = 1.0  # factor of the labels' weight for heads with a teacher's output
     toward: tuple[float, ...] = (
         0.5,
         0.7,
         0.85,
-    )  # shares of the way from the pretrained weights to the trained ones
+    )  # interpolations between the pretrained (0) and the trained weights (1)
     bf16: bool = False
     head_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
     mix: Mix = field(default_factory=Mix)
@@ -86,8 +86,10 @@ class Config:
 
 
 def batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """One epoch of positions, shuffled, then grouped by length within each chunk. A last batch that
-    is not full is left out."""
+    """Return one epoch of positions, shuffled, then grouped by length within each chunk.
+
+    An incomplete last batch is dropped.
+    """
     order, groups = rng.permutation(len(lengths)), []
     for start in range(0, len(order), size * CHUNK):
         chunk = order[start : start + size * CHUNK]
@@ -101,7 +103,7 @@ def batches(lengths: np.ndarray, size: int, rng: np.random.Generator) -> list[np
 def fit_heads(
     model: Encoder, embeddings: torch.Tensor, y: torch.Tensor, w: torch.Tensor, steps: int = 400
 ) -> None:
-    """Logistic regression of the heads on frozen embeddings, by Adam on all rows at once."""
+    """Fit the heads on frozen embeddings: logistic regression by Adam, on all rows at once."""
     weight, bias = model.head.weight, model.head.bias
     total = w.sum(0).clamp(min=1)
     optimiser = torch.optim.Adam([weight, bias], lr=0.3)
@@ -119,7 +121,7 @@ def fit_heads(
 
 
 def parameter_groups(model: Encoder, config: Config) -> list[dict]:
-    """One group for each rate and decay. Biases and norms are not decayed."""
+    """Return a parameter group for each rate and decay. Biases and norms are not decayed."""
     depth, groups = len(model.layers), {}
     for name, parameter in model.named_parameters():
         if name == "words" and not config.train_words:
@@ -146,7 +148,7 @@ def parameter_groups(model: Encoder, config: Config) -> list[dict]:
 def train(
     config: Config, prepared: Prepared, device: Device, folder: Path, soft: list[np.ndarray]
 ) -> tuple[dict, Encoder]:
-    """One run: its record, and the model with the best weights."""
+    """Train one run. Return its record, and the model with the best weights."""
     begin = time.perf_counter()
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
@@ -158,11 +160,11 @@ def train(
     if config.soft:
         chosen = [soft[i] for i in config.teachers or range(len(soft))]
         mean_logits = np.mean([a.astype(np.float32) for a in chosen], 0)
-        # Cross-entropy is linear in the target, so labels and the teacher's answers join
+        # Cross-entropy is linear in the target, so labels and teacher outputs are combined
         # in one weighted target.
         answers = 1 / (
             1 + np.exp(-mean_logits[:, [0, 0, 1, 2]])
-        )  # the noisy variant has the clean one's answer
+        )  # the noisy variant has the output of the clean one
         share, count = (
             config.soft_share * w,
             np.full_like(w, config.soft) * np.array([1, 1, 1, 1, 0], np.float32),
@@ -295,8 +297,10 @@ def _set(parameters: list, values: list, but: torch.nn.Module | None = None) -> 
 
 
 def save(model: Encoder, folder: Path, name: str, words: bool) -> None:
-    """Write the weights, rounded to f16, as name.safetensors; without the word table if it was not
-    trained."""
+    """Write the weights, rounded to f16, as name.safetensors.
+
+    The word table is left out if it was not trained.
+    """
     tensors = {n: t.astype(np.float16) for n, t in model.tensors().items()}
     if not words:
         del tensors["embeddings.word_embeddings.weight"]
@@ -305,8 +309,10 @@ def save(model: Encoder, folder: Path, name: str, words: bool) -> None:
 
 
 def teacher_answers(model: Encoder, prepared: Prepared, device: Device, bf16: bool) -> np.ndarray:
-    """Logits of the training rows as they are and with other identity terms, twice: f16 (rows, 3,
-    heads)."""
+    """Return logits of the training rows, f16 (rows, 3, heads).
+
+    The rows are unchanged, and with other identity terms twice.
+    """
     kinds = len(data.VARIANTS)
     lines = np.arange(len(prepared.train))[:, None] * kinds + np.array([0, 2, 3])
     logits = device.all(model, "logits", lines.ravel(), bf16)
@@ -321,9 +327,11 @@ def work(
     until: float,
     lock,
 ) -> None:
-    """Train runs of the queue until it is empty or the time is up; append each record to
-    results.jsonl."""
-    # The parent asks nothing of CUDA: a process forked after that could not use it.
+    """Train runs of the queue until it is empty or the time is up.
+
+    Appends each record to results.jsonl.
+    """
+    # The parent does not initialise CUDA, because forked processes could not use it afterwards.
     where = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(arguments.threads)
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -350,7 +358,7 @@ def work(
                     teacher_answers(model, prepared, device, config.bf16),
                 )
             del model
-        except Exception:  # one bad run must not end the others
+        except Exception:  # a failed run must not end the others
             record = {"name": config.name, "error": traceback.format_exc()}
         epoch_seconds = max(epoch_seconds, record.get("seconds", 0) / config.epochs)
         with lock, open(arguments.out / "results.jsonl", "a") as file:
