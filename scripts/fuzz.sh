@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs fuzz targets one after another: scripts/fuzz.sh SECONDS TARGET…
 #
-# Failing inputs are written to fuzz/artifacts. New inputs are kept in fuzz/corpus, beside the seeds of
-# the repository.
+# Failing inputs are written to fuzz/artifacts. New inputs are kept in fuzz/corpus, beside the seeds
+# of the repository.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=$1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts ONNX Runtime's shared library into the cache folder, from the wheel on PyPI. Without it `infer`
-# uses its embedded backend, which is several times slower, so a failure here is reported and is not
-# fatal.
+# Puts ONNX Runtime's shared library into the cache folder, from the wheel on PyPI. Without it
+# `infer` uses its embedded backend, which is several times slower, so a failure here is reported
+# and is not fatal.
 set -euo pipefail
 
 version=1.32.0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts the server on a free port with the configuration $CONFIG (default: the built-in one), runs the
-# command with INFER_URL in its environment, and stops the server.
+# Starts the server on a free port with the configuration $CONFIG (default: the built-in one), runs
+# the command with INFER_URL in its environment, and stops the server.
 set -euo pipefail
 
 infer=${CARGO_TARGET_DIR:-target}/release/infer

@@ -3,8 +3,8 @@
     python benches/peers/inguest.py
 
 Both sides use the same file, and pass the same tensor to a fresh instance of a guest each time. The
-peer's component contains the file and rten, a runtime in pure Rust, with WebAssembly's 128-bit SIMD;
-tract, the other candidate, rejects these int8 files. It reads the model in each request, as a
+peer's component contains the file and rten, a runtime in pure Rust, with WebAssembly's 128-bit
+SIMD; tract, the other candidate, rejects these int8 files. It reads the model in each request, as a
 stateless guest must. Requests that compute more than once give the time of one computation without
 reading. The script first checks that both return the same outputs.
 """

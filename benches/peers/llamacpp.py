@@ -1,16 +1,16 @@
 """Build llama.cpp for this processor, and compare its speed with `infer` on GGUF files.
 
-    python benches/peers/llamacpp.py build                    # into target/peers: 15 minutes, 2 cores
+    python benches/peers/llamacpp.py build                    # into target/peers; 15 minutes
     python benches/peers/llamacpp.py bench phi3-q4_k_m.gguf   # in alternating rounds
     python benches/peers/llamacpp.py bench --instruction-set avx2 phi3-q4_k_m.gguf
 
-The source is that of the llama-cpp-python sdist, pinned by its sha256. clang 19 compiles it if it is
-installed (gcc 12 does not support Zen 5). pip installs cmake, ninja and the Python packages into
+The source is that of the llama-cpp-python sdist, pinned by its sha256. clang 19 compiles it if it
+is installed (gcc 12 does not support Zen 5). pip installs cmake, ninja and the Python packages into
 target/peers/venv, which tests/scripts/{small_models,greedy,phi3_top1}.py also use.
 
 Each variant is a folder of binaries, target/peers/VARIANT/bin. `bench` runs llama-bench of each
-variant that fits the instruction set, with flash attention on and off, and `infer bench` on the same
-file and number of threads. They process prompts of 128 and 512 random tokens without a cached
+variant that fits the instruction set, with flash attention on and off, and `infer bench` on the
+same file and number of threads. They process prompts of 128 and 512 random tokens without a cached
 prefix, and 32 single tokens after a prompt of one. The ratio is against llama.cpp's best result for
 each metric. If llama-server was built, the script first checks that both give the same answers the
 same likelihood.

@@ -3,11 +3,11 @@
     python benches/peers/llamacpp_server.py phi3-q4_k_m.gguf
     python benches/peers/llamacpp_server.py --parallel 4 --rounds 5 FILE
 
-Both decide whether a post of about 40 tokens breaks a policy of about 300, and answer with one token.
-`infer` is called by POST /moderate: a guest in its sandbox, with the language model alone. llama.cpp
-gets the same conversation, rendered by its own chat template, by POST /completion with `n_predict` 1
-and its prompt cache on, without probabilities. It runs with each number of --parallel slots, and the
-ratio is against the best of them for each figure. The sides take turns.
+Both decide whether a post of about 40 tokens breaks a policy of about 300, and answer with one
+token. `infer` is called by POST /moderate: a guest in its sandbox, with the language model alone.
+llama.cpp gets the same conversation, rendered by its own chat template, by POST /completion with
+`n_predict` 1 and its prompt cache on, without probabilities. It runs with each number of --parallel
+slots, and the ratio is against the best of them for each figure. The sides take turns.
 
 Each server gets every post once, and all sides get the same posts. Each server has seen the policy,
 in every slot, before it is timed. The script first checks that both count the same tokens, and give

@@ -3,13 +3,14 @@
     python benches/peers/onnx.py
     python benches/peers/onnx.py --models toxic-bilstm --seconds 2 --rounds 9
 
-Two tables, with the sides in alternating rounds. Tensors: the same tensor through a session of 1 and
-of 2 threads, one request at a time: `infer bench --task tensor`, natively and through the sandbox,
-against a loop around `InferenceSession.run`. Photos: from the bytes of a JPEG of 600 × 400 to a label,
-on all cores: `infer serve` and POST /classify, with `infer bench` as the client, against Pillow, numpy
-and onnxruntime in as many threads of one Python process, without HTTP.
+Two tables, with the sides in alternating rounds. Tensors: the same tensor through a session of 1
+and of 2 threads, one request at a time: `infer bench --task tensor`, natively and through the
+sandbox, against a loop around `InferenceSession.run`. Photos: from the bytes of a JPEG of 600 × 400
+to a label, on all cores: `infer serve` and POST /classify, with `infer bench` as the client,
+against Pillow, numpy and onnxruntime in as many threads of one Python process, without HTTP.
 
-The script first checks that both return the same outputs (by POST /v2/models/NAME/infer) and labels.
+The script first checks that both return the same outputs (by POST /v2/models/NAME/infer) and
+labels.
 """
 
 import argparse

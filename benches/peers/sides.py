@@ -50,7 +50,7 @@ def add_options(made: argparse.ArgumentParser, rounds: int) -> None:
 
 
 def finish(main: Callable[[], dict | list[dict]]) -> int:
-    """Runs a script, prints its results, and returns its exit code; 0 also if its peer is missing."""
+    """Runs a script and returns its exit code; 0 also if its peer is missing."""
     try:
         measured = main()
     except Skip as reason:
@@ -172,7 +172,7 @@ class Machine:
 
     @staticmethod
     def ticks() -> tuple[float, float]:
-        """Returns busy seconds: of all processors, and of this script with its finished programs."""
+        """Returns busy seconds: of all processors, and of this script and its programs."""
         numbers = [int(number) for number in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
         idle, own = numbers[3] + numbers[4], os.times()
         busy = (sum(numbers) - idle) / os.sysconf("SC_CLK_TCK")

@@ -2,11 +2,11 @@
 
     python benches/peers/stock.py
 
-Both sides use the same guest component (target/guests/predict.wasm), the same model and the same ONNX
-Runtime. Each request gets a fresh instance of a pool, passes it a tensor of 602 KB, and receives the
-outputs. The peer is wasmtime-wasi-nn, pinned in stock/Cargo.lock, with one thread per session as in
-`infer`. It has one session behind a lock, where `infer` has one per core. The script first checks that
-both return the same outputs.
+Both sides use the same guest component (target/guests/predict.wasm), the same model and the same
+ONNX Runtime. Each request gets a fresh instance of a pool, passes it a tensor of 602 KB, and
+receives the outputs. The peer is wasmtime-wasi-nn, pinned in stock/Cargo.lock, with one thread per
+session as in `infer`. It has one session behind a lock, where `infer` has one per core. The script
+first checks that both return the same outputs.
 """
 
 import array

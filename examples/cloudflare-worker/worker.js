@@ -5,7 +5,7 @@
 //   INFER_KEY        API key for infer (a secret; optional)
 //   COMMENT_PATH     path of the POST requests that carry comments
 //   COMMENT_FIELD    member of their JSON body, or field of their form, with the comment
-//   FAIL             `open` passes comments while infer is unavailable; any other value rejects them
+//   FAIL             `open` passes comments while infer is unavailable; else they are rejected
 //   TIMEOUT_MS       timeout of a request to infer
 //   CACHE_SECONDS    lifetime of a cached verdict; its key is the hash of the comment
 

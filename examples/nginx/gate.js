@@ -1,5 +1,5 @@
-// Sends each comment to infer before it reaches the site. This is a content handler because nginx has
-// read the body when it calls one; `auth_request` runs earlier, and never sends a body.
+// Sends each comment to infer before it reaches the site. This is a content handler because nginx
+// has read the body when it calls one; `auth_request` runs earlier, and never sends a body.
 
 import qs from 'querystring';
 

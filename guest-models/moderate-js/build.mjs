@@ -1,5 +1,6 @@
 // Builds a component: node build.mjs OUT.wasm [handler]. Without the second argument it is a
-// moderator; a `handler` answers HTTP requests itself. The vocabulary becomes part of the component.
+// moderator; a `handler` answers HTTP requests itself. The vocabulary becomes part of the
+// component.
 
 import { createHash } from 'node:crypto';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';

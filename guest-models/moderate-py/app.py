@@ -1,5 +1,6 @@
-"""A moderator in Python. It judges text with the model `text` as in the Rust guest, and reports images
-as gaps.
+"""A moderator in Python.
+
+It judges text with the model `text` as in the Rust guest, and reports images as gaps.
 
 This module runs when the component is built, and its state becomes part of the component, including
 the vocabulary (vocabulary.py, which `make guests-py` writes).

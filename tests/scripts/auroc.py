@@ -8,8 +8,8 @@ high. A text's score is the largest of its category scores. Needs only Python's 
     infer serve &
     python tests/scripts/auroc.py labeled_data.csv --rows 4000 --min 0.88
 
-Prints the AUROC and the rate. The exit code is 1 if the AUROC is below --min, and 2 if the server or
-the data cannot be read.
+Prints the AUROC and the rate. The exit code is 1 if the AUROC is below --min, and 2 if the server
+or the data cannot be read.
 """
 
 import argparse

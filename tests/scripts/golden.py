@@ -113,10 +113,10 @@ def labels_of(name: str) -> list[str]:
 class Session:
     """A model on one thread.
 
-    The option sets precise int8 products. By default, onnxruntime on an x86-64 processor without VNNI
-    adds products of u8 and i8 in 16 bits, which saturate, and EfficientNet's outputs move by up to
-    0.5. With the option, an emulated Haswell and a processor with VNNI differ only in the last bits of
-    the f32 softmax.
+    The option sets precise int8 products. By default, onnxruntime on an x86-64 processor without
+    VNNI adds products of u8 and i8 in 16 bits, which saturate, and EfficientNet's outputs move by
+    up to 0.5. With the option, an emulated Haswell and a processor with VNNI differ only in the
+    last bits of the f32 softmax.
     """
 
     def __init__(self, name: str) -> None:

@@ -73,7 +73,7 @@ class Model:
         self.position = 0
 
     def append(self, tokens: list[int], every: bool = False) -> np.ndarray:
-        """Appends tokens. Returns logits f32 (rows, vocabulary) of the last token, or of every token."""
+        """Appends tokens. Returns logits f32 (rows, vocabulary): of the last token or of all."""
         for row, token in enumerate(tokens):
             self.batch.token[row] = token
             self.batch.pos[row] = self.position + row

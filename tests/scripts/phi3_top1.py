@@ -1,13 +1,13 @@
 """Write a JSON file of llama.cpp's next token after twenty prompts, for any GGUF file.
 
-It serves to check an engine on a full-size Phi-3 Mini, real or from `infer dummy phi3`, which is too
-large for the repository. Prompts are 32 to 64 random ids from a seed. A prompt is skipped unless its
-best logit leads by --gap, because a near-tie is decided by rounding. The JSON holds for each prompt
-its ids and the five best ids with their logits, and the number of skipped prompts (`passed_over`).
-With --exact N, reference.py also runs the first N prompts, each for minutes. `int8_error` is then the
-difference between the logits of llama.cpp, with int8 activations, and those in f64: the root mean
-square over the vocabulary. Two engines with that error can swap two tokens whose logits differ by up
-to four times as much.
+It serves to check an engine on a full-size Phi-3 Mini, real or from `infer dummy phi3`, which is
+too large for the repository. Prompts are 32 to 64 random ids from a seed. A prompt is skipped
+unless its best logit leads by --gap, because a near-tie is decided by rounding. The JSON holds for
+each prompt its ids and the five best ids with their logits, and the number of skipped prompts
+(`passed_over`). With --exact N, reference.py also runs the first N prompts, each for minutes.
+`int8_error` is then the difference between the logits of llama.cpp, with int8 activations, and
+those in f64: the root mean square over the vocabulary. Two engines with that error can swap two
+tokens whose logits differ by up to four times as much.
 
     pip install -r tests/scripts/requirements-language.txt
     python tests/scripts/phi3_top1.py phi3-q4_k_m.gguf phi3-q4_k_m.top1.json

@@ -4,9 +4,9 @@ gguf-py's numpy dequantiser reads the weights of a GGUF file. The graph follows 
 descriptions of the architectures, without optimisation. It uses no code of llama.cpp.
 
     RMSNorm        x / sqrt(mean(x^2) + epsilon) * weight
-    RoPE           theta(position, i) = position * base^(-2i/dims) / factor(i); cos and sin times the
-                   attention factor; llama rotates the pairs (2i, 2i + 1), phi3 and qwen2 the halves
-                   (i, i + dims/2)
+    RoPE           theta(position, i) = position * base^(-2i/dims) / factor(i); cos and sin times
+                   the attention factor; llama rotates the pairs (2i, 2i + 1), phi3 and qwen2 the
+                   halves (i, i + dims/2)
     attention      softmax(q k / sqrt(head_dim)) v over the last `window` positions, including the
                    query's own
     feed-forward   down(silu(gate x) * up x); phi3 stores gate and up as one matrix, in this order

@@ -1,8 +1,8 @@
 """Write tests/data/language/*.gguf, small decoders with random weights, and their golden.json.
 
 The weights of a file come from a seed made of its name; ggml's quantiser makes the blocks. The
-tokens are chosen so that the best logit leads by MIN_GAP at every position: a wrong graph changes an
-argmax, rounding does not.
+tokens are chosen so that the best logit leads by MIN_GAP at every position: a wrong graph changes
+an argmax, rounding does not.
 
 golden.json holds for each file its tokens, and for each case (phi3's long or short factors; its
 window or none):
@@ -16,21 +16,21 @@ window or none):
                 the case
 
 llama.cpp differs by at most 1e-5 with F32 weights, and by at most 0.003 of the spread with F16 (f16
-activations). With the other types its int8 activations cause an rms of 0.015 to 0.022 of the spread,
-and at most 0.16 of it. The tolerances are about twice that. Mistakes cost more (rms, of the spread):
-a window of one more token 0.18, the other RoPE style 0.39 to 0.52, the other factors 0.37, no factors
-0.20, no attention factor 0.12, a RoPE base ten times as large 0.10 to 0.21, an epsilon of 1e-6 0.07
-to 0.13, no biases 0.88 or more.
+activations). With the other types its int8 activations cause an rms of 0.015 to 0.022 of the
+spread, and at most 0.16 of it. The tolerances are about twice that. Mistakes cost more (rms, of the
+spread): a window of one more token 0.18, the other RoPE style 0.39 to 0.52, the other factors 0.37,
+no factors 0.20, no attention factor 0.12, a RoPE base ten times as large 0.10 to 0.21, an epsilon
+of 1e-6 0.07 to 0.13, no biases 0.88 or more.
 
 llama.cpp uses the long factors of a phi3 file if its context is longer than
-rope.scaling.original_context_length, whatever the length of the prompt. It rounds the context up to a
-multiple of 256 tokens. The attention factor applies in both cases. It ignores phi3's sliding window
-(src/models/phi3.cpp sets it to 0), so that case has only reference.py;
+rope.scaling.original_context_length, whatever the length of the prompt. It rounds the context up to
+a multiple of 256 tokens. The attention factor applies in both cases. It ignores phi3's sliding
+window (src/models/phi3.cpp sets it to 0), so that case has only reference.py;
 `llama_cpp_without_window` is the difference between the two without the window.
 
     pip install -r tests/scripts/requirements-language.txt
     python tests/scripts/small_models.py           # write the files and golden.json
-    python tests/scripts/small_models.py --check   # compare with golden.json; exit code 1 if they differ
+    python tests/scripts/small_models.py --check   # compare; exit code 1 if they differ
 """
 
 import argparse
@@ -161,7 +161,7 @@ def llama_vocabulary(writer: GGUFWriter) -> None:
 
 
 def byte_letters() -> list[str]:
-    """Returns GPT-2's letter for each byte: printable bytes are themselves, others follow U+0100."""
+    """Returns GPT-2's letters of bytes: printable bytes are themselves, others follow U+0100."""
     plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     return [chr(byte) if byte in plain else chr(0x100 + others.index(byte)) for byte in range(256)]

@@ -1,4 +1,6 @@
-"""The ids of a text's words: the reference of the guests' tokenisers. Needs only the standard library.
+"""The ids of a text's words: the reference of the guests' tokenisers.
+
+Needs only the standard library.
 
 ASCII is split as in Keras's tokeniser: the text is lower-cased, each of the vocabulary's filter
 characters separates words, and unknown words are dropped. For other text:

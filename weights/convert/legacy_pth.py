@@ -1,7 +1,7 @@
 """Read a state dict that torch.save wrote before its zip format (torch 1.5 and older). Needs numpy.
 
-Such a file is a sequence of pickles, followed by the bytes of the storages. The unpickler here accepts
-four names and rejects all others, so a hostile file can only raise an error.
+Such a file is a sequence of pickles, followed by the bytes of the storages. The unpickler here
+accepts four names and rejects all others, so a hostile file can only raise an error.
 """
 
 import pickle

@@ -1,8 +1,8 @@
 """Build weights/nsfwjs-mobilenet_v2-int8 from the npm package nsfwjs.
 
-The package has a Keras MobileNetV2 for TensorFlow.js: its layers as a JavaScript literal, its weights
-as base64 of u8 values with a scale and a minimum for each tensor. Both are read as text; no JavaScript
-runs. The graph is the model's layer list, converted from NHWC to NCHW.
+The package has a Keras MobileNetV2 for TensorFlow.js: its layers as a JavaScript literal, its
+weights as base64 of u8 values with a scale and a minimum for each tensor. Both are read as text; no
+JavaScript runs. The graph is the model's layer list, converted from NHWC to NCHW.
 
     python nsfwjs.py --out /tmp/nsfwjs-mobilenet_v2-int8
 """
@@ -82,8 +82,8 @@ class Network:
     """The graph under construction.
 
     Each class of Keras layer has a method that returns the value's name and shape. `values` has the
-    name of each layer's output in the graph, and `shapes` its shape without the batch axis: (C, H, W)
-    or (C,).
+    name of each layer's output in the graph, and `shapes` its shape without the batch axis: (C, H,
+    W) or (C,).
     """
 
     def __init__(self, tensors: dict[str, np.ndarray]) -> None:

@@ -1,8 +1,8 @@
 """Quantise an f32 image model to int8, with activation ranges measured on sample photos.
 
-Weights become i8 per output channel, activations u8 per tensor (QDQ nodes, min-max ranges). The photos
-are the examples in foolbox, scikit-image and scikit-learn, 30 in all, each also mirrored. They are
-used for calibration and are not shipped.
+Weights become i8 per output channel, activations u8 per tensor (QDQ nodes, min-max ranges). The
+photos are the examples in foolbox, scikit-image and scikit-learn, 30 in all, each also mirrored.
+They are used for calibration and are not shipped.
 
     python quantise.py f32.onnx int8.onnx --input data --crop 0.875 --mean 127 --std 128
 """

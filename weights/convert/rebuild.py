@@ -7,7 +7,8 @@ another version of onnxruntime can round a scale differently.
     python rebuild.py                   # into a temporary folder
     python rebuild.py --keep /tmp/out   # keep the rebuilt files
 
-The exit code is 1 if a text file differs, or if a model's outputs differ by more than its tolerance.
+The exit code is 1 if a text file differs, or if a model's outputs differ by more than its
+tolerance.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Build weights/toxic-bilstm from the package toxic-comment-classifier.
 
 The package has Keras weights and a pickled Keras tokenizer. The network is Embedding(20000, 50), a
-bidirectional LSTM(50), the maximum over the 100 positions, Dense(50, relu) and Dense(6, sigmoid). The
-script reads both files without Keras.
+bidirectional LSTM(50), the maximum over the 100 positions, Dense(50, relu) and Dense(6, sigmoid).
+The script reads both files without Keras.
 
     python toxic_bilstm.py --out /tmp/toxic-bilstm
 """

@@ -1,4 +1,4 @@
-"""Token rows by tests/scripts/words.py: the reference for `words`. Writes tokens.json; needs only Python."""
+"""Writes tokens.json: token rows by tests/scripts/words.py, the reference for `words`."""
 import json
 import sys
 from pathlib import Path

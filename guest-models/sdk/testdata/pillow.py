@@ -1,4 +1,4 @@
-"""Patterns resized by Pillow: the reference for `Recipe::resize`. Writes pillow.rgb and two JPEG files beside itself.
+"""Writes pillow.rgb, patterns resized by Pillow, the reference for `Recipe::resize`, and two JPEGs.
 
     pip install pillow==12.0.0 numpy && python pillow.py
 

@@ -1,9 +1,9 @@
 """The training and validation rows: the labels of each set for each head, and the rows left out.
 
 A row has a target in 0..1 and a weight for each head; a weight of 0 masks the head. A row that is a
-near-twin of a test or validation row is left out of training. Near-twins are equal after `key`, which
-drops case, white space, ASCII punctuation, addresses, user names and a leading `RT`. The test splits
-are read here only for that; only evaluate.py measures them.
+near-twin of a test or validation row is left out of training. Near-twins are equal after `key`,
+which drops case, white space, ASCII punctuation, addresses, user names and a leading `RT`. The test
+splits are read here only for that; only evaluate.py measures them.
 """
 
 import csv

@@ -5,8 +5,9 @@
 OUT_DIR gets model.safetensors (f16, the names of the pretrained file), model-f32.onnx,
 model-int8.onnx, heads.json and tokenizer.json. Graph, opset 17: input_ids, attention_mask i64 (N,
 L) -> embedding f32 (N, 384), the mean of the last hidden states over the mask, L2-normalised, and
-probs f32 (N, heads), a sigmoid of a linear layer on the embedding; L <= 512. The graph has no control
-flow, and no shape arithmetic except one Shape node. The model's metadata has the names of the heads.
+probs f32 (N, heads), a sigmoid of a linear layer on the embedding; L <= 512. The graph has no
+control flow, and no shape arithmetic except one Shape node. The model's metadata has the names of
+the heads.
 
 int8 has two forms. `dynamic` quantises activations on the fly (DynamicQuantizeLinear,
 MatMulInteger) and is written as model-int8.onnx. `weights` keeps f32 arithmetic and stores int8

@@ -5,9 +5,9 @@
 1. HTML references: `&#NNN;`, `&#xHHH;`, and `&amp;` `&lt;` `&gt;` `&quot;` `&apos;` `&nbsp;`
    become their characters, once, left to right. A reference to a number that is not a Unicode
    scalar value stays unchanged.
-2. Invisible characters are removed: general category Cf, and U+034F, U+115F, U+1160, U+17B4, U+17B5,
-   U+180B to U+180F, U+3164, U+FE00 to U+FE0F, U+FFA0, U+E0000 to U+E0FFF. Category Cc becomes a
-   space.
+2. Invisible characters are removed: general category Cf, and U+034F, U+115F, U+1160, U+17B4,
+   U+17B5, U+180B to U+180F, U+3164, U+FE00 to U+FE0F, U+FFA0, U+E0000 to U+E0FFF. Category Cc
+   becomes a space.
 3. NFKC, then step 2 again, because NFKC can produce such characters.
 4. Emoji as words: at each position the longest entry of emoji.tsv (two code points, else one) is
    replaced by a space, its name and a space. An entry that directly follows an equal entry is

@@ -9,11 +9,11 @@ holds the CSV files that data.py reads. Records go to OUT_DIR/results.jsonl, wei
 OUT_DIR/weights. README.md lists the commands that build what ships.
 
 A run first fits the heads on the frozen encoder, then trains both. A batch mixes all sets. A row
-trains only the heads that its set labels; a teacher's outputs (--soft), if any, train the first four
-heads of every row. The moving average of the weights is evaluated after each epoch, and at several
-interpolations with the pretrained weights (`toward`). The one with the highest `score` on the
-validation rows is saved. All randomness is seeded; on one kind of device, two runs differ only by
-rounding.
+trains only the heads that its set labels; a teacher's outputs (--soft), if any, train the first
+four heads of every row. The moving average of the weights is evaluated after each epoch, and at
+several interpolations with the pretrained weights (`toward`). The one with the highest `score` on
+the validation rows is saved. All randomness is seeded; on one kind of device, two runs differ only
+by rounding.
 
 Needs: numpy, safetensors, tokenizers, torch. Uses CUDA if available.
 """

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Write the small models of the engine's tests, each with its card in a folder of its own.
 
-Requires onnx; version 1.23.2 wrote the files in the repository. Run it in this folder. Its output is
-reproducible.
+Requires onnx; version 1.23.2 wrote the files in the repository. Run it in this folder. Its output
+is reproducible.
 
 identity-DTYPE   y = x, (N, 3), for each element type of wasi:nn
 fixed-batch      y = x, (1, 3), f32: a model that cannot be batched
-rows             total = sum of a - b over the last axis, (N, K) each, f32; wide = the ids, (N), i64:
-                 two inputs in another order than in the card, a second varying axis, two outputs
-lookup           y = row of a table of four rows, (N), i64 to (N, 2), f32: fails on an id outside -4..3
+rows             total = sum of a - b over the last axis, (N, K) each, f32; wide = the ids, (N),
+                 i64: two inputs in another order than in the card, a second varying axis, two
+                 outputs
+lookup           y = row of a table of four rows, (N), i64 to (N, 2), f32: fails on an id outside
+                 -4..3
 """
 
 import hashlib

@@ -3,8 +3,8 @@
 
 For each type the file has its number in GGUF files, the number of bytes and the number of values
 (u32 each, little-endian), then the bytes, then the values as f32. Codes and sub-block scales are
-random bytes from a fixed seed. The f16 scales are random numbers that include zero, a denormal and a
-negative one.
+random bytes from a fixed seed. The f16 scales are random numbers that include zero, a denormal and
+a negative one.
 
     pip install gguf==0.19.0 numpy==2.4.6
     python host/kernels/src/dequantize/golden.py           # write the file

