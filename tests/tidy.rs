@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use infer_tidy::limit_table::{self, FixedLimit};
 use infer_tidy::modules::Modules;
 use infer_tidy::rust_source::RustSource;
-use infer_tidy::{links, names, prose};
+use infer_tidy::{links, names, prose, script};
 
 /// Maximum lines of a Rust file.
 const MAX_LINES: usize = 400;
@@ -16,6 +16,9 @@ const LONG_FILES: [(&str, &str); 0] = [];
 /// Files with texts for models, which are data and not messages.
 const TEXTS: [&str; 3] =
     ["benches/language.rs", "guest-models/moderate/src/examples.rs", "host/bench/src/work.rs"];
+
+/// Folders of inputs and weights, whose files are data even where they have comments.
+const DATA: [&str; 2] = ["fuzz/seeds/", "weights/"];
 
 /// The generated table of limits.
 const LIMITS: &str = "docs/LIMITS.md";
@@ -231,6 +234,31 @@ fn comments_and_markdown_fit_the_columns() {
     assert_none(&problems);
 }
 
+/// Files with comments that are not Rust, except data.
+fn script_files() -> Vec<String> {
+    let by_extension = script::MARKERS.iter().flat_map(|(extension, _)| files(extension));
+    let named = by_extension.chain(script::WITHOUT_EXTENSION.map(str::to_owned));
+    let is_data = |name: &String| {
+        DATA.iter().any(|folder| name.starts_with(folder)) && !name.starts_with("weights/convert/")
+    };
+    named.filter(|name| !is_data(name)).collect()
+}
+
+#[test]
+fn script_comments_are_plain_and_fit() {
+    let mut problems = Vec::new();
+    for name in script_files() {
+        let text = read(&name);
+        let comments = script::comments(&name, &text);
+        problems.extend(prose::too_wide(comments.iter().copied()).map(|problem| format!("{name}:{problem}")));
+        for (index, comment) in comments {
+            let line = index + 1;
+            problems.extend(prose::problems(comment).map(|problem| format!("{name}:{line}: {problem}")));
+        }
+    }
+    assert_none(&problems);
+}
+
 #[test]
 fn markdown_links_lead_somewhere() {
     let mut problems = Vec::new();
@@ -263,6 +291,22 @@ fn each_rule_finds_a_breach() {
     let wide = "x".repeat(prose::MAX_COLUMNS + 1);
     assert_eq!(prose::too_wide([(0, wide.as_str())].into_iter()).count(), 1);
     assert_eq!(prose::too_wide([(0, &wide[1..])].into_iter()).count(), 0);
+
+    let python = "\"\"\"Whether it runs.\n\nReasons.\n\"\"\"\n# Told once.\nTEXT = \"\"\"\n# data\n\"\"\"\nrun()  # code\n";
+    let lines = script::comments("a.py", python);
+    assert_eq!(lines.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(lines.iter().flat_map(|(_, line)| prose::problems(line)).count(), 2);
+    for (name, text) in [
+        ("a.sh", "# told\necho told\n"),
+        ("a.mjs", "// told\nlet a = told;\n"),
+        ("a.lua", "-- told\nlocal told\n"),
+        (".ci/run", "# told\ntold\n"),
+        ("Makefile", "a: told ## told\n\t@echo told\n"),
+    ] {
+        let lines = script::comments(name, text);
+        let found = lines.iter().flat_map(|(_, line)| prose::problems(line));
+        assert_eq!(found.count(), 1, "{name}");
+    }
 
     let folder = std::env::temp_dir().join(format!("infer-tidy-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a scratch folder");

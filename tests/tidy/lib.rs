@@ -1,5 +1,5 @@
-//! Readers of Rust sources, module graphs, names, limits, prose and links, for the rules in
-//! tests/tidy.rs.
+//! Readers of Rust sources, scripts, module graphs, names, limits, prose and links, for the rules
+//! in tests/tidy.rs.
 
 pub mod limit_table;
 pub mod links;
@@ -7,3 +7,4 @@ pub mod modules;
 pub mod names;
 pub mod prose;
 pub mod rust_source;
+pub mod script;
