@@ -268,6 +268,27 @@ fn markdown_links_lead_somewhere() {
     assert_none(&problems);
 }
 
+#[test]
+fn documents_name_existing_functions() {
+    let sources: Vec<_> = files("rs").iter().map(|name| read(name)).collect();
+    let exists = |name: &str| {
+        let definition = format!("fn {name}");
+        sources.iter().any(|source| {
+            let mut found = source.match_indices(&definition);
+            found.any(|(at, _)| source[at + definition.len()..].starts_with(['(', '<']))
+        })
+    };
+    let mut problems = Vec::new();
+    for name in files("md") {
+        let text = read(&name);
+        let missing = links::functions(&text)
+            .filter(|path| !exists(path.rsplit("::").next().unwrap_or_default()))
+            .map(|path| format!("{name}: `{path}` does not exist"));
+        problems.extend(missing);
+    }
+    assert_none(&problems);
+}
+
 /// The rules themselves: each finds what breaks it.
 #[test]
 fn each_rule_finds_a_breach() {
@@ -287,6 +308,9 @@ fn each_rule_finds_a_breach() {
     let table = limit_table::document(&[("a".to_owned(), limits.to_owned())]);
     assert!(table.contains("| `MAX_FILE_BYTES` | 64 MiB | bytes | Maximum size of a file. |"), "{table}");
     assert!(table.contains("| `MAX_ITEMS` | 134,217,728 | items |"), "{table}");
+
+    let references = "`serve::starts` and `Limits::new`, `a` `b::c_d`.";
+    assert_eq!(links::functions(references).collect::<Vec<_>>(), ["serve::starts", "b::c_d"]);
 
     let wide = "x".repeat(prose::MAX_COLUMNS + 1);
     assert_eq!(prose::too_wide([(0, wide.as_str())].into_iter()).count(), 1);

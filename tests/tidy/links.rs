@@ -25,6 +25,15 @@ pub fn broken(root: &Path, name: &str) -> impl Iterator<Item = String> {
     problems.into_iter()
 }
 
+/// Paths such as `connections::slow_head_times_out` in code spans: names of tests and functions.
+pub fn functions(text: &str) -> impl Iterator<Item = &str> {
+    let is_path = |span: &&str| {
+        let is_name = |part: &str| part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        span.contains("::") && span.split("::").all(|part| !part.is_empty() && is_name(part))
+    };
+    text.split('`').skip(1).step_by(2).filter(is_path)
+}
+
 /// Lines outside of fenced code.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
