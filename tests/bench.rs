@@ -307,7 +307,7 @@ fn unmeasurable_targets_are_errors_with_remedies() {
             "has no `rows`: expected a report of `infer bench -o json`",
         ),
         (&["--target", "http://127.0.0.1:1"], "cannot connect to `127.0.0.1:1`"),
-        (&["--target", "http://127.0.0.1:1", "--cold"], "`--cold` is of what this process loads"),
+        (&["--target", "http://127.0.0.1:1", "--cold"], "`--cold` applies to models of this process"),
         (&["--model", "toxic-bilstm", "-n", "2", "--plot", "no/p.svg"], "cannot write the plot `no/p.svg`"),
     ];
     for (arguments, words) in cases {

@@ -152,8 +152,8 @@ fn remote_listener_requires_keys() {
         ),
         ("[keys.alice]\nhash = \"infer_secret\"\n".to_owned(), &["check"][..], "expected `sha256:`"),
         (key("alice", "components = [\"none\"]"), &["check"][..], "component `none`"),
-        (key("alice", "burst = 3"), &["check"][..], "`burst` needs `rate`"),
-        (key("a", "") + &key("a", "").replace("keys.a", "keys.b"), &["check"][..], "is the key `a`'s"),
+        (key("alice", "burst = 3"), &["check"][..], "`burst` requires `rate`"),
+        (key("a", "") + &key("a", "").replace("keys.a", "keys.b"), &["check"][..], "same hash as key `a`"),
     ];
     for (config, arguments, words) in refused {
         let (success, error) = run(&config, arguments);

@@ -162,7 +162,7 @@ fn damaged_machine_code_is_recompiled() {
     let folder = setting.path("cache/compiled");
     assert!(setting.done(&["compile"]).contains("component `predict` is compiled"));
     let [entry] = entries(&folder).try_into().unwrap();
-    assert!(setting.done(&["compile"]).contains("component `predict` was there and is verified"));
+    assert!(setting.done(&["compile"]).contains("component `predict` is cached and verified"));
     let good = fs::read(&entry).unwrap();
     let mode = fs::metadata(folder.join("key")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

@@ -155,7 +155,7 @@ async fn invalid_version_leaves_the_live_one() {
         (trying("source = \"two\", percent = 5, shadow = true"), Step::Read, "expected either `percent`"),
         (trying("source = \"two\", percent = 0"), Step::Read, "`percent` is 0, expected more than 0"),
         (trying("source = \"four\", percent = 5"), Step::Read, "does not exist"),
-        (trying(photos), Step::Load, "the next version's task is image-classification"),
+        (trying(photos), Step::Load, "task of the next version is image-classification"),
         (
             canary.replace("[server]", "[server]\nmemory_bytes = 190000000"),
             Step::Load,

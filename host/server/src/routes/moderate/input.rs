@@ -322,7 +322,7 @@ mod tests {
             (
                 r#"{"input": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}]}"#,
                 "input[0].image_url.url",
-                "damaged",
+                "invalid base64",
             ),
             (r#"{"input": [{"type": "image_url", "image_url": "x"}]}"#, "input[0].image_url.url", "missing"),
             (r#"{"input": "a", "inputs": "b"}"#, "inputs", "unknown member"),
