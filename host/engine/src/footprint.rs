@@ -112,7 +112,7 @@ fn onnx(card: &Card, loading: &Loading<'_>, capacity: &Capacity, measured: &[Mea
             // An embedded file is part of the program's image, which is mapped.
             Need { is_mapped: loading.file.is_none(), ..Need::own("file", file) },
             Need::own("weights of its sessions", part(*shared) + part(*session).saturating_mul(sessions)),
-            Need { max_bytes: max_bytes, ..Need::own("arenas of its sessions", usual) },
+            Need { max_bytes, ..Need::own("arenas of its sessions", usual) },
         ],
     }
 }

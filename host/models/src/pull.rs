@@ -148,7 +148,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     let Fetched { name, file: opened } = &fetched;
     match store {
         Some(store) => {
-            store.insert(file, VerifiedFile { folder: &pull.scratch, name, file: opened }, folder)?
+            store.insert(file, VerifiedFile { folder: &pull.scratch, name, file: opened }, folder)?;
         }
         None => {
             let renamed = pull.scratch.rename(name, folder, &file.path);

@@ -74,8 +74,8 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
         let deadline = self.duration("", section.deadline_ms());
         let chat_deadline = self.duration("", section.chat_deadline_ms());
         let max_body_bytes = self.number("", section.max_body_bytes()) as usize;
-        let listen = self.address(section.listen());
-        let admin_listen = self.address(section.admin_listen());
+        let listen = self.address(&section.listen());
+        let admin_listen = self.address(&section.admin_listen());
         let chosen =
             |address: &Option<(usize, Address)>| address.as_ref().map(|(_, address)| address.chosen());
         let server = ServerConfig {
@@ -155,7 +155,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     }
 
     /// Parses the address, or the default of its key. Returns it with its offset in the file.
-    fn address(&mut self, entry: Entry<'_, Option<Spanned<String>>>) -> Option<(usize, Address)> {
+    fn address(&mut self, entry: &Entry<'_, Option<Spanned<String>>>) -> Option<(usize, Address)> {
         let text = entry.text();
         if text.is_empty() && entry.value.is_none() {
             return None;

@@ -60,7 +60,7 @@ impl Moderators {
                     by_name.insert(alias.clone(), loaded.clone());
                 }
                 None => {
-                    warn!(alias, component, "alias ignored: its component is not a moderator with a route")
+                    warn!(alias, component, "alias ignored: its component is not a moderator with a route");
                 }
             }
         }
