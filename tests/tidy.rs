@@ -1,5 +1,6 @@
 //! House rules that the compiler does not check. `make tidy` runs them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use infer_tidy::limit_table::{self, FixedLimit};
@@ -271,18 +272,13 @@ fn markdown_links_lead_somewhere() {
 #[test]
 fn documents_name_existing_functions() {
     let sources: Vec<_> = files("rs").iter().map(|name| read(name)).collect();
-    let exists = |name: &str| {
-        let definition = format!("fn {name}");
-        sources.iter().any(|source| {
-            let mut found = source.match_indices(&definition);
-            found.any(|(at, _)| source[at + definition.len()..].starts_with(['(', '<']))
-        })
-    };
+    let definitions = sources.iter().flat_map(|source| source.split("fn ").skip(1));
+    let functions: HashSet<_> = definitions.filter_map(|rest| rest.split(['(', '<']).next()).collect();
     let mut problems = Vec::new();
     for name in files("md") {
         let text = read(&name);
         let missing = links::functions(&text)
-            .filter(|path| !exists(path.rsplit("::").next().unwrap_or_default()))
+            .filter(|path| !functions.contains(path.rsplit("::").next().unwrap_or_default()))
             .map(|path| format!("{name}: `{path}` does not exist"));
         problems.extend(missing);
     }
@@ -308,6 +304,10 @@ fn each_rule_finds_a_breach() {
     let table = limit_table::document(&[("a".to_owned(), limits.to_owned())]);
     assert!(table.contains("| `MAX_FILE_BYTES` | 64 MiB | bytes | Maximum size of a file. |"), "{table}");
     assert!(table.contains("| `MAX_ITEMS` | 134,217,728 | items |"), "{table}");
+    let above = "const MAX_TURNS: Limit = Limit::new(a::limits::MAX_FILE_BYTES, \"turns\");\n";
+    let table =
+        limit_table::document(&[("a".to_owned(), limits.to_owned()), ("b".to_owned(), above.to_owned())]);
+    assert!(table.contains("| `MAX_TURNS` | 67,108,864 | turns |"), "{table}");
 
     let references = "`serve::starts` and `Limits::new`, `a` `b::c_d`.";
     assert_eq!(links::functions(references).collect::<Vec<_>>(), ["serve::starts", "b::c_d"]);

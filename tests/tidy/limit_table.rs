@@ -96,12 +96,13 @@ impl FixedLimit {
 /// The document for `crates`: the name of each, and the text of its `limits.rs`.
 pub fn document(crates: &[(String, String)]) -> String {
     let mut text = HEAD.to_owned();
+    // Constants may also be those of a crate above in the document.
+    let mut known = BTreeMap::new();
     for (name, source) in crates {
         let _ = write!(
             text,
             "\n## {name}\n\n| Name | Value | Unit | Limit and protection |\n|---|---:|---|---|\n"
         );
-        let mut known = BTreeMap::new();
         for limit in FixedLimit::read(source) {
             let number = limit.number(&known);
             known.extend(number.map(|number| (limit.name.clone(), number)));
@@ -133,7 +134,8 @@ fn evaluate(expression: &str, known: &BTreeMap<String, u64>) -> Option<u64> {
         "i32::MAX" => Some(i32::MAX as u64),
         "u32::MAX" => Some(u64::from(u32::MAX)),
         name => {
-            known.get(name.trim_end_matches(".max()")).copied().or_else(|| name.replace('_', "").parse().ok())
+            let constant = name.rsplit("::").next().unwrap_or(name).trim_end_matches(".max()");
+            known.get(constant).copied().or_else(|| name.replace('_', "").parse().ok())
         }
     }
 }

@@ -208,7 +208,7 @@ pub(crate) const MAX_TEMPLATE_ERROR_BYTES: usize = 1 << 10;
 pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// Maximum number of turns of a chat. Bounds the time to render it.
-pub(crate) const MAX_MESSAGES: usize = 1 << 10;
+pub const MAX_MESSAGES: usize = 1 << 10;
 
 /// Maximum number of choices of one request. Bounds the rows that it occupies.
 pub(crate) const MAX_CHOICES: usize = 64;

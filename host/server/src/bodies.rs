@@ -17,7 +17,7 @@ use infer_sandbox::{RequestMemory, Reservation};
 use tokio::sync::Notify;
 
 use crate::admission::Full;
-use crate::limits::{MIN_BODY_PROGRESS_BYTES, MIN_BODY_STALL};
+use crate::limits::{MIN_BODY_STALL, MIN_PROGRESS_BYTES};
 
 /// Copies of a body that a request holds: the bytes received, and the decoded form, such as an
 /// image in base64.
@@ -204,7 +204,7 @@ impl Arriving {
         let mut state = self.body.state();
         state.length += data.len();
         state.since += data.len();
-        if state.since >= MIN_BODY_PROGRESS_BYTES.max(state.length / PROGRESS_SHARE) {
+        if state.since >= MIN_PROGRESS_BYTES.max(state.length / PROGRESS_SHARE) {
             (state.progressed_at, state.since) = (now, 0);
         }
         // Most bodies arrive in one piece, which is not copied.

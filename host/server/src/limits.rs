@@ -99,10 +99,6 @@ pub(crate) const MAX_ADDRESSES: usize = 65_536;
 /// longer than a burst.
 pub(crate) const MAX_QUEUE_STANDING: Duration = Duration::from_secs(1);
 
-/// Minimum number of bytes that an arriving body must gain to make progress, in bytes. Protects the
-/// body memory from slow clients.
-pub(crate) const MIN_BODY_PROGRESS_BYTES: usize = 4 << 10;
-
 /// Minimum time for which a body has stalled before it is evicted. Protects bodies on slow
 /// networks.
 pub(crate) const MIN_BODY_STALL: Duration = Duration::from_millis(500);
@@ -128,7 +124,7 @@ pub(crate) const MAX_MEMBERS: Limit = Limit::new(256, "members");
 
 /// Maximum number of turns of a chat, which is the engine's limit as well, and of parts of a turn.
 /// Bounds memory.
-pub(crate) const MAX_MESSAGES: Limit = Limit::new(1 << 10, "items");
+pub(crate) const MAX_MESSAGES: Limit = Limit::new(infer_engine::limits::MAX_MESSAGES, "items");
 
 /// Maximum length of a word such as `auto`, in bytes of JSON. Bounds the comparison with accepted
 /// words.
