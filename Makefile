@@ -64,6 +64,11 @@ test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.
 	@scripts/pull.sh qwen2.5-1.5b
 	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
 
+test-tokenizers: ## Compare tokens of real vocabularies with Python's tokenizers, on 2,000 lines of TOKENIZER_TEXTS
+	@test -x $(CARGO_TARGET_DIR)/tokens/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/tokens
+	@$(CARGO_TARGET_DIR)/tokens/bin/pip install --quiet -r tests/text_models/requirements.txt gguf==0.19.0
+	@scripts/test-tokenizers.sh $(CARGO_TARGET_DIR)/tokens/bin/python $(TOKENIZER_TEXTS)
+
 plan: guests onnxruntime ## Compare `infer plan` with the memory of servers under load; writes a random Phi-3 (2.4 GB) once
 	$(CARGO) test --release --locked --workspace --no-run
 	@$(CARGO_TARGET_DIR)/release/infer models | grep -q builtin:phi3-dummy || $(CARGO_TARGET_DIR)/release/infer dummy phi3
@@ -79,9 +84,9 @@ hostile: guests onnxruntime ## Measure valid requests during each attack of test
 	$(CARGO) test --release --locked --workspace --test integration -- --ignored --nocapture siege::
 
 FUZZ_SECONDS ?= 300
-FUZZ_TARGETS ?= config card image tensor nn gguf
+FUZZ_TARGETS ?= config card image tensor nn gguf tokenizer
 
-fuzz: guests ## Run the fuzz targets: FUZZ_SECONDS=300, FUZZ_TARGETS='config card image tensor nn gguf'
+fuzz: guests ## Run the fuzz targets: FUZZ_SECONDS=300, FUZZ_TARGETS='config card image tensor nn gguf tokenizer'
 	@rustc +nightly --version >/dev/null 2>&1 || { \
 	echo "fuzz: Rust's nightly toolchain is missing: rustup toolchain install nightly --profile minimal" >&2; exit 2; }
 	@cargo fuzz --version >/dev/null 2>&1 || { echo 'installing cargo-fuzz'; $(CARGO) install --quiet --locked cargo-fuzz; }

@@ -19,6 +19,12 @@ for target in "$@"; do
         seeds=host/engine/tests/data/tokenizers
         sanitizer=address
     fi
+    if [ "$target" = tokenizer ]; then
+        seeds=$(mktemp -d)
+        for file in tests/data/text-models/*/tokenizer.json; do
+            cp "$file" "$seeds/$(basename "$(dirname "$file")").json"
+        done
+    fi
     mkdir -p "fuzz/corpus/$target"
     printf 'fuzz: %s, %s s\n' "$target" "$seconds"
     cargo +nightly fuzz run --sanitizer "$sanitizer" "$target" "fuzz/corpus/$target" "$seeds" -- \

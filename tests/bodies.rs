@@ -7,7 +7,7 @@ use infer_control::registry::Registry;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Server, answer, guest, load, photo};
+use crate::harness::{Server, answer, guest, load, photo, words_section};
 
 /// Every route that reads a body, with a body that it accepts.
 fn routes() -> Vec<(&'static str, Vec<u8>)> {
@@ -22,7 +22,7 @@ fn routes() -> Vec<(&'static str, Vec<u8>)> {
         ("/v1/chat/completions", chat),
         ("/v1/completions", json!({ "model": "tiny", "prompt": "Hi", "max_tokens": 1 })),
         ("/v1alpha1/comments:analyze", comment),
-        ("/v2/models/toxic-bilstm/infer", tensor),
+        ("/v2/models/words/infer", tensor),
     ]
     .into_iter()
     .map(|(path, body)| (path, body.to_string().into_bytes()))
@@ -33,9 +33,10 @@ fn routes() -> Vec<(&'static str, Vec<u8>)> {
 fn registry() -> Arc<Registry> {
     let config = format!(
         "{}\n[models.tiny]\nsource = \"tests/data/language/qwen2-q6_k.gguf\"\nthreads = 1\npacked_cache = false\n\
-         [components.attack]\nsource = {:?}\nroute = \"/attack/...\"\n",
+         [components.attack]\nsource = {:?}\nroute = \"/attack/...\"\n{}",
         infer_config::CONFIG,
-        guest("hostile-http")
+        guest("hostile-http"),
+        words_section()
     );
     Arc::new(load(&config))
 }
@@ -58,7 +59,7 @@ async fn compressed_bodies_are_415_on_every_route() {
     for (path, body) in routes() {
         let mut body = body;
         if path.starts_with("/v2") {
-            let metadata = answer(server.get("/v2/models/toxic-bilstm")).await.1;
+            let metadata = answer(server.get("/v2/models/words")).await.1;
             let name = metadata["inputs"][0]["name"].as_str().unwrap();
             body = String::from_utf8(body).unwrap().replace("\"ids\"", &format!("{name:?}")).into_bytes();
         }

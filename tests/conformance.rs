@@ -17,7 +17,7 @@ use wasmtime_wasi_nn::backend::{
 use wasmtime_wasi_nn::wit::{TensorType as Ty, WasiNnCtx, WasiNnView};
 use wasmtime_wasi_nn::{Backend, ExecutionContext, Graph, GraphRegistry, Registry as GraphRegistries};
 
-use crate::harness::load;
+use crate::harness::{load, words};
 
 mod moderator {
     wasmtime::component::bindgen!({ path: "wit", world: "moderator" });
@@ -153,6 +153,8 @@ impl Reference {
             .unwrap();
         let mut log = linker.instance("infer:guest/log@0.1.0").unwrap();
         log.func_wrap("log", |_, _: (moderator::infer::guest::log::Level, String)| Ok(())).unwrap();
+        let mut spans = linker.instance("infer:guest/spans@0.1.0").unwrap();
+        spans.func_wrap("report", |_, _: (Vec<moderator::infer::guest::spans::Span>,)| Ok(())).unwrap();
         (store, linker)
     }
 
@@ -281,7 +283,7 @@ fn hosts_differ_only_as_documented() {
     ];
     let document = std::fs::read_to_string(crate::harness::repository().join("docs/CONFORMANCE.md")).unwrap();
     for (attack, ours_says, theirs_says) in cases {
-        let registry = ours("builtin:toxic-bilstm", "hostile", &format!("attack = \"{attack}\""));
+        let registry = ours(&words().display().to_string(), "hostile", &format!("attack = \"{attack}\""));
         let reference = Reference::new(&runtime, &registry.models["m"], &[("attack", attack)]);
         let ours = moderate(&registry, &runtime, "x");
         let theirs = reference.moderate("hostile", "x");

@@ -87,7 +87,7 @@ async fn thresholds_of_a_request_decide_flags() {
     assert_eq!(lax["results"][0]["flagged"], false, "{lax}");
     assert_eq!(lax["results"][0]["category_scores"], strict["results"][0]["category_scores"]);
     let judged = lax["infer"]["explanations"][0]["judged"].as_array().unwrap();
-    assert_eq!((&judged[0]["category"], judged.len()), (&json!("harassment"), 4), "{lax}");
+    assert_eq!((&judged[0]["category"], judged.len()), (&json!("harassment"), 8), "{lax}");
     let (status, error) = ask(json!({ "rudeness": 0.5 })).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(error["error"]["param"], "infer.thresholds.rudeness", "{error}");
@@ -150,6 +150,7 @@ async fn perspective_attributes_map_to_category_scores() {
     let server = Server::start(BUILTIN.clone()).await;
     let (_, judged) = server.moderate(&json!({ "input": INSULT })).await;
     let scores = &judged["results"][0]["category_scores"];
+    let further = &judged["infer"]["categories"][0];
     let request = json!({
         "comment": { "text": INSULT, "type": "PLAIN_TEXT" },
         "requestedAttributes": {
@@ -163,10 +164,14 @@ async fn perspective_attributes_map_to_category_scores() {
     assert_eq!(status, StatusCode::OK, "{body}");
     assert_eq!((&body["clientToken"], &body["languages"]), (&json!("t-1"), &json!(["en"])));
     let found = &body["attributeScores"];
-    for (attribute, category) in
-        [("TOXICITY", "harassment"), ("INSULT", "harassment"), ("IDENTITY_ATTACK", "hate")]
-    {
-        let score = json!({ "value": scores[category], "type": "PROBABILITY" });
+    for (attribute, value) in [
+        ("TOXICITY", &further["toxicity"]["score"]),
+        ("SEVERE_TOXICITY", &further["severe-toxicity"]["score"]),
+        ("INSULT", &further["insult"]["score"]),
+        ("PROFANITY", &further["profanity"]["score"]),
+        ("IDENTITY_ATTACK", &scores["hate"]),
+    ] {
+        let score = json!({ "value": value, "type": "PROBABILITY" });
         assert_eq!(found[attribute]["summaryScore"], score, "{attribute}: {body}");
         let span = json!([{ "begin": 0, "end": INSULT.chars().count(), "score": score }]);
         assert_eq!(found[attribute]["spanScores"], span);

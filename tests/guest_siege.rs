@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::harness::{Process, eventually, free_address, hostile, ready};
+use crate::harness::{Process, eventually, free_address, hostile, ready, words_section};
 
 /// Attacks in a request, each by its own component.
 const ATTACKS: [&str; 19] = [
@@ -90,9 +90,10 @@ async fn siege(rate: f64, each: f64, time: Duration) {
          [models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n\
          [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = {{ text = \"toxic-bilstm\" }}\n"
     );
+    config += &words_section();
     for attack in ATTACKS {
         config += &format!(
-            "[components.{attack}]\nsource = {:?}\nroute = \"/{attack}\"\nmodels = {{ text = \"toxic-bilstm\" }}\n\
+            "[components.{attack}]\nsource = {:?}\nroute = \"/{attack}\"\nmodels = {{ text = \"words\" }}\n\
              settings = {{ attack = \"{attack}\" }}\nlimits = {{ {LIMITS} }}\n",
             hostile()
         );

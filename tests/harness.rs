@@ -22,6 +22,36 @@ pub(crate) use skip::skip;
 /// The built-in configuration, loaded once for all tests.
 pub(crate) static BUILTIN: LazyLock<Arc<Registry>> = LazyLock::new(|| Arc::new(load(infer_config::CONFIG)));
 
+/// The built-in configuration, and `words`: the text model without its tokenizer, which takes ids.
+pub(crate) static WITH_WORDS: LazyLock<Arc<Registry>> =
+    LazyLock::new(|| Arc::new(load(&format!("{}\n{}", infer_config::CONFIG, words_section()))));
+
+/// The section of the configuration with the model `words`.
+pub(crate) fn words_section() -> String {
+    format!("[models.words]\nsource = {:?}\n", words())
+}
+
+/// The weights folder of `words`, which stays until the tests end.
+pub(crate) fn words() -> &'static Path {
+    static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let from = repository().join("weights/toxic-bilstm");
+        for file in ["model.onnx", "labels.txt"] {
+            std::fs::copy(from.join(file), folder.path().join(file)).unwrap();
+        }
+        let card = std::fs::read_to_string(from.join("card.toml")).unwrap();
+        let between = |begin: &str, end: &str| {
+            let (_, rest) = card.split_once(begin).unwrap();
+            format!("{begin}{}", rest.split_once(end).unwrap().0)
+        };
+        let head = card.split_once("[[files]]\npath = \"tokenizer.json\"").unwrap().0;
+        let tensors = between("[[inputs]]", "# The thresholds");
+        std::fs::write(folder.path().join("card.toml"), format!("{head}{tensors}")).unwrap();
+        folder
+    });
+    FOLDER.path()
+}
+
 pub(crate) fn load(config: &str) -> Registry {
     let origin = Origin::File(repository().join("infer.toml"));
     Registry::load(Config::parse(config, &origin).unwrap()).unwrap()

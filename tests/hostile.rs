@@ -5,18 +5,17 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, answer, eventually, hostile, load, repository, request_arrives};
+use crate::harness::{Server, answer, eventually, hostile, load, repository, request_arrives, words_section};
 
-const MODELS: &str = r#"
-[models.toxic-bilstm]
-source = "builtin:toxic-bilstm"
-sessions = 1
-"#;
+/// The model of the attackers, which takes tensors.
+fn models() -> String {
+    words_section() + "sessions = 1\n"
+}
 
 /// A component that runs `attack`, on the route of the same name.
 fn attacker(attack: &str, limits: &str) -> String {
     format!(
-        "[components.{attack}]\nsource = {:?}\nroute = \"/{attack}\"\nmodels = {{ text = \"toxic-bilstm\" }}\n\
+        "[components.{attack}]\nsource = {:?}\nroute = \"/{attack}\"\nmodels = {{ text = \"words\" }}\n\
          settings = {{ attack = \"{attack}\" }}\nlimits = {{ {limits} }}\n",
         hostile()
     )
@@ -49,7 +48,7 @@ async fn attacks_are_stopped_and_service_continues() {
         ("allocate", "", StatusCode::OK, "refused after"),
         ("log-flood", "log_lines = 3, tensor_bytes = 16777216", StatusCode::OK, "wrote 100000 lines"),
     ];
-    let mut config = MODELS.to_owned() + &attacker("nothing", "");
+    let mut config = models() + &attacker("nothing", "");
     for (name, limits, ..) in stopped {
         config += &attacker(name, limits);
     }
@@ -83,7 +82,7 @@ async fn wasi_nn_errors_have_their_kind() {
         ("wrong-input", "ErrorCode::InvalidArgument"),
         ("twice-named", "ErrorCode::InvalidArgument"),
     ];
-    let config = cases.iter().fold(MODELS.to_owned(), |config, (name, _)| config + &attacker(name, ""));
+    let config = cases.iter().fold(models(), |config, (name, _)| config + &attacker(name, ""));
     let server = Server::start(Arc::new(load(&config))).await;
     for (name, code) in cases {
         let (status, body) = attack(&server, name).await;
@@ -97,7 +96,7 @@ async fn wasi_nn_errors_have_their_kind() {
 
 #[tokio::test]
 async fn all_computations_share_one_budget() {
-    let config = MODELS.to_owned() + &attacker("drip", "compute_ms = 50, guest_ms = 5000");
+    let config = models() + &attacker("drip", "compute_ms = 50, guest_ms = 5000");
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = attack(&server, "drip").await;
     assert_eq!(status, StatusCode::OK, "{body}");
@@ -106,7 +105,7 @@ async fn all_computations_share_one_budget() {
 
 #[tokio::test]
 async fn calls_share_no_state() {
-    let config = MODELS.to_owned() + &attacker("remember", "");
+    let config = models() + &attacker("remember", "");
     let server = Server::start(Arc::new(load(&config))).await;
     for _ in 0..64 {
         let (status, body) = attack(&server, "remember").await;
@@ -117,7 +116,7 @@ async fn calls_share_no_state() {
 #[tokio::test]
 async fn nan_and_infinity_reach_the_model() {
     let identity = repository().join("host/engine/tests/data/identity-f32");
-    let config = format!("[models.toxic-bilstm]\nsource = {identity:?}\n") + &attacker("not-a-number", "");
+    let config = format!("[models.words]\nsource = {identity:?}\n") + &attacker("not-a-number", "");
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = attack(&server, "not-a-number").await;
     assert_eq!((status, reported(&body)), (StatusCode::OK, "they returned unchanged"), "{body}");
@@ -125,7 +124,7 @@ async fn nan_and_infinity_reach_the_model() {
 
 #[tokio::test]
 async fn disconnected_client_leaks_nothing() {
-    let config = format!("[server]\ninstances = 2\nwaiting = 0\n{MODELS}")
+    let config = format!("[server]\ninstances = 2\nwaiting = 0\n{}", models())
         + &attacker("loop", "guest_ms = 60000")
         + &attacker("drip", "compute_ms = 60000, guest_ms = 60000")
         + &attacker("nothing", "");
@@ -144,7 +143,7 @@ async fn disconnected_client_leaks_nothing() {
 
 #[tokio::test]
 async fn usage_of_stopped_guests_is_reported() {
-    let config = MODELS.to_owned() + &attacker("loop", "guest_ms = 100") + &attacker("hoard-tensors", "");
+    let config = models() + &attacker("loop", "guest_ms = 100") + &attacker("hoard-tensors", "");
     let server = Server::start(Arc::new(load(&config))).await;
     for name in ["loop", "hoard-tensors"] {
         attack(&server, name).await;
@@ -168,7 +167,7 @@ async fn usage_of_stopped_guests_is_reported() {
 
 #[tokio::test]
 async fn looping_guest_harms_no_other_request() {
-    let config = MODELS.to_owned() + &attacker("loop", "guest_ms = 300") + &attacker("nothing", "");
+    let config = models() + &attacker("loop", "guest_ms = 300") + &attacker("nothing", "");
     let app = Arc::new(load(&config));
     let server = Arc::new(Server::start(app.clone()).await);
     let loops: Vec<_> = (0..4)
@@ -190,7 +189,7 @@ async fn looping_guest_harms_no_other_request() {
 #[tokio::test]
 async fn full_server_sends_retry_after() {
     let config =
-        format!("[server]\ninstances = 1\nwaiting = 0\n{MODELS}{}", attacker("loop", "guest_ms = 2000"));
+        format!("[server]\ninstances = 1\nwaiting = 0\n{}{}", models(), attacker("loop", "guest_ms = 2000"));
     let app = Arc::new(load(&config));
     let server = Arc::new(Server::start(app.clone()).await);
     let first = tokio::spawn({
@@ -208,7 +207,7 @@ async fn full_server_sends_retry_after() {
 
 #[tokio::test]
 async fn request_ends_at_its_deadline() {
-    let config = format!("[server]\ndeadline_ms = 100\n{MODELS}{}", attacker("loop", "guest_ms = 10000"));
+    let config = format!("[server]\ndeadline_ms = 100\n{}{}", models(), attacker("loop", "guest_ms = 10000"));
     let server = Server::start(Arc::new(load(&config))).await;
     let (status, body) = attack(&server, "loop").await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{BUILTIN, Server, answer, load};
+use crate::harness::{Server, WITH_WORDS, answer, load, words_section};
 
-const MODEL: &str = "toxic-bilstm";
-const INFER: &str = "/v2/models/toxic-bilstm/infer";
+const MODEL: &str = "words";
+const INFER: &str = "/v2/models/words/infer";
 
 /// Two rows of token ids, and the model's own output for them.
 async fn rows() -> (Vec<i32>, Vec<i32>, Tensor) {
-    let model = &BUILTIN.models[MODEL];
+    let model = &WITH_WORDS.models[MODEL];
     let input = &model.card().inputs[0];
     let width = input.shape.len();
     assert_eq!((input.dtype, width), (DType::I32, 2), "the test sends rows of ids");
@@ -28,7 +28,7 @@ async fn rows() -> (Vec<i32>, Vec<i32>, Tensor) {
 }
 
 fn input_name() -> &'static str {
-    &BUILTIN.models[MODEL].card().inputs[0].name
+    &WITH_WORDS.models[MODEL].card().inputs[0].name
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -37,12 +37,12 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 #[tokio::test]
 async fn server_and_models_describe_themselves() {
-    let server = Server::builtin().await;
+    let server = Server::start(WITH_WORDS.clone()).await;
     let (status, body) = answer(server.get("/v2")).await;
     assert_eq!((status, &body["extensions"]), (StatusCode::OK, &json!(["binary_tensor_data"])));
     assert_eq!(answer(server.get("/v2/health/live")).await.0, StatusCode::OK);
     assert_eq!(answer(server.get("/v2/health/ready")).await.0, StatusCode::OK);
-    for path in ["/v2/models/toxic-bilstm", "/v2/models/toxic-bilstm/versions/1"] {
+    for path in ["/v2/models/words", "/v2/models/words/versions/1"] {
         let (status, body) = answer(server.get(path)).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         assert_eq!((&body["name"], &body["versions"]), (&json!(MODEL), &json!(["1"])));
@@ -52,13 +52,13 @@ async fn server_and_models_describe_themselves() {
             (&json!("INT32"), &json!(-1))
         );
     }
-    let (_, body) = answer(server.get("/v2/models/toxic-bilstm/ready")).await;
+    let (_, body) = answer(server.get("/v2/models/words/ready")).await;
     assert_eq!(body, json!({ "name": MODEL, "ready": true }));
 }
 
 #[tokio::test]
 async fn tensors_are_exchanged_as_json_and_binary() {
-    let server = Server::builtin().await;
+    let server = Server::start(WITH_WORDS.clone()).await;
     let (shape, ids, expected) = rows().await;
     let expected = floats(expected.data());
     let nested: Vec<&[i32]> = ids.chunks(100).collect();
@@ -67,7 +67,7 @@ async fn tensors_are_exchanged_as_json_and_binary() {
         let (status, body) = answer(server.post(INFER).json(&json!({ "id": "7", "inputs": [input] }))).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         assert_eq!((&body["id"], &body["model_name"]), (&json!("7"), &json!(MODEL)));
-        assert_eq!(body["parameters"]["hash"], BUILTIN.models[MODEL].hash());
+        assert_eq!(body["parameters"]["hash"], WITH_WORDS.models[MODEL].hash());
         let reply: Vec<f32> = serde_json::from_value(body["outputs"][0]["data"].clone()).unwrap();
         assert_eq!(reply, expected);
     }
@@ -90,14 +90,15 @@ async fn tensors_are_exchanged_as_json_and_binary() {
 
 #[tokio::test]
 async fn errors_are_one_sentence() {
-    let server = Server::builtin().await;
+    let server = Server::start(WITH_WORDS.clone()).await;
     let input = |changes: Value| {
         let mut input = json!({ "name": input_name(), "shape": [1, 2], "datatype": "INT32", "data": [1, 2] });
         input.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         json!({ "inputs": [input] })
     };
     let cases = [
-        (input(json!({ "datatype": "BYTES" })), "datatype `BYTES` is not one of FP16"),
+        (input(json!({ "datatype": "BYTES" })), "datatype `BYTES` is for the input `texts` of a text model"),
+        (input(json!({ "datatype": "STRING" })), "datatype `STRING` is not one of FP16"),
         (input(json!({ "datatype": "FP32" })), "is f32 (1, 2), expected i32 (N, 100)"),
         (input(json!({ "shape": [1, 3] })), "`data` has 2 elements, its shape 3"),
         (input(json!({ "shape": [u64::MAX, 2] })), "its size overflows"),
@@ -126,7 +127,7 @@ async fn errors_are_one_sentence() {
     }
     let elsewhere = [
         ("/v2/models/nothing/infer", StatusCode::NOT_FOUND, "unknown model `nothing`"),
-        ("/v2/models/toxic-bilstm/versions/2/infer", StatusCode::NOT_FOUND, "has no version `2`"),
+        ("/v2/models/words/versions/2/infer", StatusCode::NOT_FOUND, "has no version `2`"),
     ];
     for (path, expected, sentence) in elsewhere {
         let (status, reply) = answer(server.post(path).json(&input(json!({})))).await;
@@ -144,7 +145,7 @@ async fn errors_are_one_sentence() {
 
 #[tokio::test]
 async fn lists_are_bounded_as_they_are_read() {
-    let server = Server::builtin().await;
+    let server = Server::start(WITH_WORDS.clone()).await;
     let many = |element: Value, count: usize| Value::Array(vec![element; count]);
     let tensor = |shape| json!({ "name": "x", "shape": shape, "datatype": "INT32", "data": [1] });
     let cases = [
@@ -164,19 +165,19 @@ const NOT_SERVED: [(Method, &str, StatusCode); 22] = [
     (Method::GET, "/v2/", StatusCode::NOT_FOUND),
     (Method::GET, "/v2/models", StatusCode::NOT_FOUND),
     (Method::GET, "/v2/models/stats", StatusCode::NOT_FOUND),
-    (Method::GET, "/v2/models/toxic-bilstm/", StatusCode::NOT_FOUND),
-    (Method::GET, "/v2/models/toxic-bilstm/config", StatusCode::NOT_FOUND),
-    (Method::GET, "/v2/models/toxic-bilstm/stats", StatusCode::NOT_FOUND),
-    (Method::GET, "/v2/models/toxic-bilstm/versions/1/config", StatusCode::NOT_FOUND),
-    (Method::GET, "/v2/models/toxic-bilstm/infer", StatusCode::METHOD_NOT_ALLOWED),
-    (Method::POST, "/v2/models/toxic-bilstm", StatusCode::METHOD_NOT_ALLOWED),
+    (Method::GET, "/v2/models/words/", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/words/config", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/words/stats", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/words/versions/1/config", StatusCode::NOT_FOUND),
+    (Method::GET, "/v2/models/words/infer", StatusCode::METHOD_NOT_ALLOWED),
+    (Method::POST, "/v2/models/words", StatusCode::METHOD_NOT_ALLOWED),
     (Method::PUT, "/v2", StatusCode::METHOD_NOT_ALLOWED),
     (Method::POST, "/v2/health/live", StatusCode::METHOD_NOT_ALLOWED),
     (Method::GET, "/v2/models/%ff", StatusCode::BAD_REQUEST),
     (Method::GET, "/v2/models/a%20b", StatusCode::NOT_FOUND),
-    (Method::POST, "/v2/models/toxic-bilstm/generate", StatusCode::NOT_FOUND),
+    (Method::POST, "/v2/models/words/generate", StatusCode::NOT_FOUND),
     (Method::POST, "/v2/repository/index", StatusCode::NOT_FOUND),
-    (Method::POST, "/v2/repository/models/toxic-bilstm/load", StatusCode::NOT_FOUND),
+    (Method::POST, "/v2/repository/models/words/load", StatusCode::NOT_FOUND),
     (Method::GET, "/v2/systemsharedmemory/status", StatusCode::NOT_FOUND),
     (Method::GET, "/v2/cudasharedmemory/status", StatusCode::NOT_FOUND),
     (Method::GET, "/v2/trace/setting", StatusCode::NOT_FOUND),
@@ -187,7 +188,7 @@ const NOT_SERVED: [(Method, &str, StatusCode); 22] = [
 
 #[tokio::test]
 async fn every_error_below_v2_is_a_sentence() {
-    let server = Server::builtin().await;
+    let server = Server::start(WITH_WORDS.clone()).await;
     let url = format!("http://{}", server.address());
     let client = reqwest::Client::new();
     for (method, path, expected) in NOT_SERVED {
@@ -214,7 +215,8 @@ async fn rejections_below_v2_are_sentences() {
     let key = KeyHash::of("secret");
     let server = Server::start(Arc::new(load(&format!(
         "[server]\nmax_body_bytes = 1000\n[keys.client]\nhash = \"{key}\"\nmodels = []\nrate = 7\n\
-         [models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n"
+         {}",
+        words_section()
     ))))
     .await;
     let infer = || server.post(INFER).bearer_auth("secret");
@@ -243,8 +245,8 @@ async fn rejections_below_v2_are_sentences() {
 
 #[tokio::test]
 async fn late_body_below_v2_is_a_sentence() {
-    let config = "[server]\nbody_ms = 200\n[models.toxic-bilstm]\nsource = \"builtin:toxic-bilstm\"\n";
-    let server = Server::start(Arc::new(load(config))).await;
+    let config = format!("[server]\nbody_ms = 200\n{}", words_section());
+    let server = Server::start(Arc::new(load(&config))).await;
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
     let head = format!("POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nconnection: close\r\n\r\n");
     connection.write_all(head.as_bytes()).await.unwrap();
@@ -257,7 +259,7 @@ async fn late_body_below_v2_is_a_sentence() {
 
 #[tokio::test]
 async fn null_members_and_byte_order_marks_are_accepted() {
-    let server = Server::builtin().await;
+    let server = Server::start(WITH_WORDS.clone()).await;
     let (shape, ids, _) = rows().await;
     let input =
         json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "data": ids, "parameters": null });
@@ -273,4 +275,38 @@ async fn null_members_and_byte_order_marks_are_accepted() {
     let request = server.post(INFER).header("inference-header-content-length", head.len());
     let (status, binary) = answer(request.body([head.as_bytes(), &bytes].concat())).await;
     assert_eq!((status, &binary["outputs"]), (StatusCode::OK, &reply["outputs"]));
+}
+
+#[tokio::test]
+async fn texts_are_tensors_of_bytes() {
+    const TEXTS: &str = "/v2/models/toxic-bilstm/infer";
+    let server = Server::builtin().await;
+    let (_, facts) = answer(server.get("/v2/models/toxic-bilstm")).await;
+    assert_eq!(facts["inputs"], json!([{ "name": "texts", "datatype": "BYTES", "shape": [-1] }]));
+    assert_eq!(facts["outputs"][0], json!({ "name": "scores", "datatype": "FP32", "shape": [-1, 6] }));
+    let texts = ["you are an idiot", "thank you"];
+    let input = json!({ "name": "texts", "shape": [2], "datatype": "BYTES", "data": texts });
+    let (status, body) = answer(server.post(TEXTS).json(&json!({ "inputs": [input] }))).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let [scores, metadata] = &body["outputs"].as_array().unwrap()[..] else { panic!("{body}") };
+    assert_eq!((&scores["name"], &scores["shape"]), (&json!("scores"), &json!([2, 6])));
+    assert!(scores["data"][0].as_f64().unwrap() > 0.9 && scores["data"][6].as_f64().unwrap() < 0.1, "{body}");
+    let metadata: Value = serde_json::from_str(metadata["data"][0].as_str().unwrap()).unwrap();
+    assert_eq!((&metadata["tokens"], &metadata["truncated"]), (&json!([4, 2]), &json!([false, false])));
+
+    let bytes: Vec<u8> = texts
+        .iter()
+        .flat_map(|text| [&(text.len() as u32).to_le_bytes(), text.as_bytes()].concat())
+        .collect();
+    let parameters = json!({ "binary_data_size": bytes.len() });
+    let input = json!({ "name": "texts", "shape": [2], "datatype": "BYTES", "parameters": parameters });
+    let head = json!({ "inputs": [input], "outputs": [{ "name": "scores" }] }).to_string();
+    let request = server.post(TEXTS).header("inference-header-content-length", head.len());
+    let (status, binary) = answer(request.body([head.as_bytes(), &bytes].concat())).await;
+    assert_eq!((status, &binary["outputs"][0]["data"]), (StatusCode::OK, &scores["data"]));
+
+    let long = json!({ "name": "text", "shape": [1], "datatype": "BYTES", "data": ["you ".repeat(4_000)] });
+    let (status, body) = answer(server.post(TEXTS).json(&json!({ "inputs": [long] }))).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+    assert!(body["error"].as_str().unwrap().contains("windows of 100 tokens, expected at most 64"), "{body}");
 }

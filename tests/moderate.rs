@@ -75,10 +75,12 @@ async fn scores_match_an_independent_run() {
     let server = Server::builtin().await;
     let golden = golden();
     let cases = golden["text"]["cases"].as_array().unwrap();
-    // A text with more words than the model's context is judged in windows, unlike a single run of
-    // the model.
-    let cases: Vec<_> =
-        cases.iter().filter(|case| case["text"].as_str().unwrap().split(' ').count() <= 100).collect();
+    // A text with more words than the model's context is judged in windows, and one whose words
+    // invisible characters may separate is judged twice, unlike in a single run of the model.
+    let is_single = |case: &&Value| {
+        case["text"].as_str().unwrap().split(' ').count() <= 100 && case["name"] != "control characters"
+    };
+    let cases: Vec<_> = cases.iter().filter(is_single).collect();
     assert!(cases.len() >= 10);
     let texts: Vec<_> = cases.iter().map(|case| &case["text"]).collect();
     let (status, body) = server.moderate(&json!({ "input": texts })).await;
@@ -126,11 +128,14 @@ async fn insult_at_either_end_is_found() {
 async fn oversized_text_is_rejected_whole_or_split() {
     let server = Server::builtin().await;
     let words = "nice ".repeat(5_000);
-    let part = json!({ "type": "text", "text": "nice ".repeat(900) });
-    for input in [json!(words), json!([part, part, part, part, part])] {
+    let parts = vec![json!({ "type": "text", "text": "nice ".repeat(900) }); 9];
+    for (input, windows) in [
+        (json!(words), "99 windows of 100 tokens, expected at most 64"),
+        (json!(parts), "153 windows of 100 tokens, expected at most 128"),
+    ] {
         let (status, body) = server.moderate(&json!({ "input": input })).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
-        assert!(body["error"]["message"].as_str().unwrap().contains("text.max_windows"), "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(windows), "{body}");
     }
 }
 

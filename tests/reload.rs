@@ -28,7 +28,7 @@ pub(crate) struct Place {
 pub(crate) fn version(folder: &Path, name: &str) -> PathBuf {
     let (from, to) = (repository().join("weights/toxic-bilstm"), folder.join(name));
     fs::create_dir_all(&to).unwrap();
-    for file in ["card.toml", "model.onnx", "labels.txt", "vocab.json"] {
+    for file in ["card.toml", "model.onnx", "labels.txt", "tokenizer.json"] {
         fs::copy(from.join(file), to.join(file)).unwrap();
     }
     edit(&to.join("card.toml"), "Keras bidirectional LSTM", &format!("Version {name}"));
@@ -184,7 +184,7 @@ async fn failed_reload_keeps_the_live_version() {
         (
             "answers",
             &model,
-            card.replace("probs = [0.98894", "probs = [0.5"),
+            card.replace("scores = [0.98894", "scores = [0.5"),
             Step::SelfTest,
             "expected 0.5 ± 0.0001",
         ),

@@ -34,7 +34,7 @@ struct Seen {
 fn copy(folder: &Path, name: &str) {
     let (from, to) = (repository().join("weights/toxic-bilstm"), folder.join(name));
     fs::create_dir_all(&to).unwrap();
-    for file in ["model.onnx", "labels.txt", "vocab.json"] {
+    for file in ["model.onnx", "labels.txt", "tokenizer.json"] {
         fs::copy(from.join(file), to.join(file)).unwrap();
     }
     let card = fs::read_to_string(from.join("card.toml")).unwrap();

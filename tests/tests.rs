@@ -25,6 +25,7 @@ mod connections;
 /// Cross-origin requests.
 mod cors;
 /// Long client texts, in errors and in the log.
+mod embeddings;
 mod excerpts;
 /// The fuzz targets on their stored seeds.
 mod fuzz;
@@ -38,6 +39,8 @@ mod guest_siege;
 mod handler;
 /// Guests that attack the host.
 mod hostile;
+/// `infer import`, and models of the hub.
+mod import;
 /// API keys and rate limits.
 mod keys;
 /// Open Inference Protocol v2.
@@ -74,6 +77,8 @@ mod snapshots;
 mod store;
 /// Models and components swapped under load, measured.
 mod swap;
+/// Imported text models against values of an independent implementation.
+mod text_models;
 /// Two versions of a model at once.
 mod versions;
 /// Views of animations and long images.

@@ -39,9 +39,9 @@ fn forget(folder: &Path) {
 
 /// Texts with words from the whole vocabulary.
 fn texts() -> Vec<String> {
-    let vocabulary = fs::read_to_string(crate::harness::repository().join("weights/toxic-bilstm/vocab.json"));
-    let vocabulary: Value = serde_json::from_str(&vocabulary.unwrap()).unwrap();
-    let words = vocabulary["vocab"].as_object().unwrap().keys();
+    let file = fs::read_to_string(crate::harness::repository().join("weights/toxic-bilstm/tokenizer.json"));
+    let file: Value = serde_json::from_str(&file.unwrap()).unwrap();
+    let words = file["model"]["vocab"].as_object().unwrap().keys();
     let words: Vec<_> =
         words.filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())).cloned().collect();
     words.chunks(80).take(100).map(|words| format!("you stupid {}", words[..8].join(" "))).collect()
@@ -169,7 +169,7 @@ async fn invalid_version_leaves_the_live_one() {
         assert!(refused.step == step && message.contains(words), "no `{words}` in {message}");
         assert_eq!(place.hash().await, hash);
     }
-    edit(&place.folder.path().join("two/card.toml"), "probs = [0.98894", "probs = [0.5");
+    edit(&place.folder.path().join("two/card.toml"), "scores = [0.98894", "scores = [0.5");
     place.write(&canary);
     let refused = place.live.reload().await.unwrap_err();
     assert!(

@@ -1,8 +1,6 @@
 // Builds a component: node build.mjs OUT.wasm [handler]. Without the second argument it is a
-// moderator; a `handler` answers HTTP requests itself. The vocabulary becomes part of the
-// component.
+// moderator; a `handler` answers HTTP requests itself.
 
-import { createHash } from 'node:crypto';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,29 +8,18 @@ import { fileURLToPath } from 'node:url';
 
 import { componentize } from '@bytecodealliance/componentize-js';
 
-import { byDecomposition, tables } from './unicode.mjs';
-
 const [out, worldName = 'moderator'] = process.argv.slice(2);
 if (out === undefined || !['moderator', 'handler'].includes(worldName)) {
   console.error('expected a path and optionally a world: node build.mjs OUT.wasm [handler]');
   process.exit(2);
 }
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
-const json = await readFile(here('../../weights/toxic-bilstm/vocab.json'));
-const { vocab } = JSON.parse(json);
-const sha256 = createHash('sha256').update(json).digest('hex');
-const program = await readFile(here('moderate.js'), 'utf8');
-const [imports, rest] = program.split('\nconst SEPARATORS');
-const moderator = `${imports}
-const VOCABULARY_SHA256 = ${JSON.stringify(sha256)};
-const VOCABULARY = new Map(${JSON.stringify(byDecomposition(vocab))});
-${tables()}
-const SEPARATORS${rest}`;
 // The version of WASI that the JavaScript engine was built for; hosts of later versions accept
 // both.
 const WASI = '0.2.10';
 
 const isHandler = worldName === 'handler';
+const moderator = await readFile(here('moderate.js'), 'utf8');
 const source = isHandler
   ? moderator.replace('export const moderation', 'const moderation') + (await readFile(here('handler.js'), 'utf8'))
   : moderator;

@@ -1,47 +1,44 @@
 """A moderator in Python.
 
-It judges text with the model `text` as in the Rust guest, and reports images as gaps.
+It judges texts with the text models of its configuration, as the Rust guest (guest-models/moderate)
+does, and reports images as gaps. The host tokenizes the texts.
 
-This module runs when the component is built, and its state becomes part of the component, including
-the vocabulary (vocabulary.py, which `make guests-py` writes).
+This module runs when the component is built, and its state becomes part of the component.
 """
 
 import array
+import json
 import math
 import re
 import struct
-import unicodedata
+from dataclasses import dataclass, field
 
 from componentize_py_types import Err
-from vocabulary import SHA256, VOCABULARY
 from wit_world import exports
 from wit_world.exports.moderation import CategoryScore, Gap, Kinds, Part_Text, Tier, Verdict
-from wit_world.imports import graph, store
+from wit_world.imports import graph, spans, store
+from wit_world.imports.spans import Span
 from wit_world.imports.tensor import Tensor, TensorType
-from wit_world.imports.types import Fault_Internal, Fault_InvalidInput, Fault_Model, Fault_TooLarge, ModelFailure
+from wit_world.imports.types import Fault_Internal, Fault_InvalidInput, Fault_Model, ModelFailure
 
-SEPARATORS = re.compile(r"""[ !"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~\t\n\r\v\f]+""")
-CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
-APOSTROPHES = re.compile("['\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07]")
-UNSEEN = re.compile(
-    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-PARTS = re.compile("(?=')")
-LATIN = re.compile("[\0-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff]")
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # the syntax of every guest
-MAX_WINDOWS = 64
-JUDGED = {
-    # OpenAI's category: default threshold, rule and labels of the Jigsaw challenge.
-    "harassment": (0.7, max, ["toxic", "severe_toxic", "insult", "obscene"]),
-    "harassment/threatening": (0.2, max, ["threat"]),
-    "hate": (0.25, max, ["identity_hate"]),
-    "hate/threatening": (0.2, min, ["identity_hate", "threat"]),
-}
-UNJUDGED = [
-    "illicit", "illicit/violent", "self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence",
-    "violence/graphic",
+# OpenAI's categories, in the order of the verdict. They can be flagged even if no card has a
+# threshold for them.
+OPENAI = [
+    "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
+    "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic",
 ]  # fmt: skip
+THRESHOLD = 0.5
+# Kind of the parts that the models of each task judge.
+KINDS = {"text-classification": "text", "token-classification": "text", "image-classification": "image"}
+# Combinations of the scores of labels into one, in f32 as in every guest.
+RULES = {
+    "max": max,
+    "min": min,
+    "sum": lambda scores: total(scores),
+    "not": lambda scores: single(1 - scores[0]),
+}
+# Numbers in the syntax of settings, as in every guest.
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class Moderation(exports.Moderation):
@@ -52,159 +49,315 @@ class Moderation(exports.Moderation):
         if not input:
             raise Err(Fault_InvalidInput("input: expected at least one part, found none"))
         settings = dict(store.get_all())
-        texts = [part.value for part in input if isinstance(part, Part_Text)]
-        has_image = len(texts) < len(input)
-        rows = judge(settings, texts) if texts and "models.text.task" in settings else None
-        verdict = Verdict(False, [], [])
-        for category in [*JUDGED, *UNJUDGED]:
-            default, rule, labels = JUDGED.get(category, (0.5, max, []))
-            threshold = single(number(settings, f"threshold.{category}", default))
-            score = worst(rows or [], rule, labels)
-            reasons = []
-            if texts and score is None:
-                reasons.append("no text model is configured" if rows is None else "no text model judges it")
-            if has_image:
-                reasons.append("this guest judges no images")
-            if score is not None:
-                flagged = score >= threshold
-                verdict.flagged |= flagged
-                verdict.scores.append(CategoryScore(category, score, flagged, Kinds.TEXT, Tier.CLASSIFIER))
-            if reasons:
-                unjudged = Kinds.TEXT if texts and score is None else Kinds(0)
-                if has_image:
-                    unjudged |= Kinds.IMAGE
-                verdict.gaps.append(Gap(category, unjudged, "; ".join(reasons)))
-        return verdict
+        texts = [Text(index, part.value) for index, part in enumerate(input) if isinstance(part, Part_Text)]
+        classifiers = configured(settings)
+        assignments = [assignment(settings, classifiers, name) for name in names(settings, classifiers)]
+        judgements = {}
+        for classifier in classifiers if texts else []:
+            is_used = any(
+                assigned.judge and assigned.judge.model == classifier.model for assigned in assignments
+            )
+            if classifier.kind == "text" and (is_used or classifier.task == "token-classification"):
+                judgements[classifier.model] = judge(classifier, texts)
+        has_model = any(classifier.kind == "text" for classifier in classifiers)
+        unread = "no text model judges it" if has_model else "no text model is configured"
+        return verdict(assignments, judgements, unread if texts else None, len(texts) < len(input))
 
 
-def judge(settings, texts):
-    """Runs the model on windows of the texts. Returns the scores of each window by label."""
+@dataclass
+class Text:
+    """A text of the input, with its index among the parts."""
 
-    def card(key, default=None):
-        return settings.get(f"models.text.{key}", default)
+    part: int
+    text: str
 
-    if card("input.dtype") != "i32" or card("input.text.pad", "left") != "left":
-        found = f"{card('input.dtype')} on the {card('input.text.pad')}"
-        raise Err(Fault_Internal(f"model `text`: expected i32 token ids padded on the left, found {found}"))
-    if card("input.text.vocabulary.sha256", SHA256) != SHA256:
-        message = "model `text`: its vocabulary is not the one that this guest was built with; build the guest for it"
-        raise Err(Fault_Internal(message))
-    size = at_least_one(settings, "models.text.input.text.max_tokens", 100)
-    max_windows = at_least_one(settings, "text.max_windows", MAX_WINDOWS)
-    windows = []
-    for text in texts:
-        windows.extend(cut(ids(text), size))
-        if len(windows) > max_windows:
-            message = f"text: more than {max_windows} windows of {size} words; send it in pieces, or raise `text.max_windows`"
-            raise Err(Fault_TooLarge(message))
-    rows = array.array("i")
-    for window in windows:
-        rows.extend([0] * (size - len(window)))
-        rows.extend(window)
-    labels = card("labels").split("\n")
+
+@dataclass
+class Classifier:
+    """A configured classifier."""
+
+    model: str
+    task: str
+    labels: list[str]
+    categories: dict[str, "Judge"] = field(default_factory=dict)
+
+    @property
+    def kind(self):
+        """Kind of the parts that it judges."""
+        return KINDS[self.task]
+
+
+@dataclass
+class Judge:
+    """The computation of a category's score from a classifier's labels."""
+
+    rule: str
+    labels: list[str]
+    threshold: float | None = None
+    model: str | None = None
+
+    def is_valid(self):
+        """Returns True for a known rule that has its labels."""
+        return self.rule in RULES and bool(self.labels) and (self.rule != "not" or len(self.labels) == 1)
+
+    def score(self, row):
+        """Returns the score of a row, or None if the model lacks the labels.
+
+        `min` needs all of them, the other rules need one.
+        """
+        scores = [row[label] for label in self.labels if label in row]
+        if not scores or (self.rule == "min" and len(scores) < len(self.labels)):
+            return None
+        return RULES[self.rule](scores)
+
+
+@dataclass
+class Assignment:
+    """A category of the verdict; without a threshold it is only reported."""
+
+    name: str
+    threshold: float | None
+    judge: Judge | None
+
+
+@dataclass
+class Judgement:
+    """The scores of each text by label, and the reason if one was read in part."""
+
+    rows: list[dict[str, float]]
+    gap: str | None
+
+
+def configured(settings):
+    """Returns the configured classifiers, in the order of their names."""
+    classifiers = []
+    matches = (re.fullmatch(r"models\.([^.]+)\.task", key) for key in settings)
+    for model in sorted(match[1] for match in matches if match):
+        task = settings[f"models.{model}.task"]
+        if task in KINDS:
+            labels = settings.get(f"models.{model}.labels")
+            classifier = Classifier(model, task, labels.split("\n") if labels else [])
+            classifier.categories = categories(settings, model)
+            classifiers.append(classifier)
+    return classifiers
+
+
+def categories(settings, model):
+    """Returns the categories of a model's card by name."""
+    found = {}
     try:
-        context = graph.load_by_name("text").init_execution_context()
-        tensor = Tensor([len(windows), size], TensorType.I32, rows.tobytes())
-        outputs = dict(context.compute([(card("input.name"), tensor)]))
-        scores = array.array("f", outputs[card("output.name")].data())
-    except Err as error:
-        raise Err(Fault_Model(ModelFailure("text", error.value.data()))) from None
-    if len(scores) != len(windows) * len(labels):
-        message = f"model `text`: expected {len(windows) * len(labels)} scores, found {len(scores)}"
-        raise Err(Fault_Internal(message))
-    return [dict(zip(labels, scores[first:])) for first in range(0, len(scores), len(labels))]
+        for name, fact in json.loads(settings.get(f"models.{model}.categories", "{}")).items():
+            threshold = fact.get("threshold")
+            threshold = None if threshold is None else single(threshold)
+            found[name] = Judge(fact["rule"], fact["labels"], threshold, model)
+            if not found[name].is_valid():
+                raise ValueError("expected a rule with labels")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        message = f"model `{model}`: the fact `categories` is malformed: {error}"
+        raise Err(Fault_Internal(message)) from None
+    return found
 
 
-def ids(text):
-    """Returns the ids of the known words, in order, by the rules of moderate/src/words.rs."""
-    found = []
-    if text.isascii() and not CONTROL.search(text):
-        for word in SEPARATORS.split(text.lower()):
-            number = known(word)
-            found.extend([number] if number is not None or "'" not in word else readings(PARTS.split(word)))
+def names(settings, classifiers):
+    """Returns OpenAI's categories, then those of the cards, then those of the settings."""
+    of_cards = [name for classifier in classifiers for name in classifier.categories]
+    of_settings = [key.removeprefix("category.") for key in sorted(settings) if key.startswith("category.")]
+    return dict.fromkeys([*OPENAI, *of_cards, *of_settings])
+
+
+def assignment(settings, classifiers, name):
+    """Assigns a category to the classifier that judges it in texts.
+
+    Those for images count as well, so that one configuration is valid for every guest.
+    """
+    model, rule = choice(settings, name)
+    if model is not None and all(classifier.model != model for classifier in classifiers):
+        known = quoted(classifier.model for classifier in classifiers)
+        raise unfit(name, f"no classifier `{model}`, expected one of {known}")
+    text = judge_of(classifiers, name, "text", model, rule)
+    image = judge_of(classifiers, name, "image", model, rule)
+    if rule is not None and text is None and image is None:
+        raise unfit(name, "no classifier has the labels of its rule")
+    thresholds = [judge.threshold for judge in (text, image) if judge and judge.threshold is not None]
+    default = THRESHOLD if name in OPENAI else None
+    threshold = number(settings, f"threshold.{name}", thresholds[0] if thresholds else default)
+    return Assignment(name, threshold, text)
+
+
+def judge_of(classifiers, name, kind, model, rule):
+    """Returns the judge of a category in the parts of a kind, or None.
+
+    It is the operator's model, otherwise the first one that has the labels of the operator's rule,
+    or whose card judges the category.
+    """
+    candidates = [classifier for classifier in classifiers if classifier.kind == kind]
+    if model is None and rule is not None:
+        fitting = [classifier for classifier in candidates if missing(classifier, rule) is None]
     else:
-        for word in SEPARATORS.split(folded(text)):
-            found.extend(readings(word.split("\0")))
-    return [number for number in found if number is not None]
+        fitting = [classifier for classifier in candidates if name in classifier.categories]
+    classifier = next((own for own in candidates if own.model == model), next(iter(fitting), None))
+    if classifier is None:
+        return None
+    own = classifier.categories.get(name)
+    if rule is None or (model is not None and classifier.model != model):
+        if own is None:
+            raise unfit(name, f"the card of model `{classifier.model}` does not judge it; add a rule")
+        return own
+    label = missing(classifier, rule)
+    if label is not None:
+        known = quoted(classifier.labels)
+        raise unfit(name, f"model `{classifier.model}` has no label `{label}`, expected one of {known}")
+    return Judge(rule.rule, rule.labels, own and own.threshold, classifier.model)
 
 
-def readings(pieces):
-    """Returns the ids of a word of these pieces.
+def missing(classifier, rule):
+    """Returns the first label of the rule that the classifier lacks, or None."""
+    return next((label for label in rule.labels if label not in classifier.labels), None)
 
-    They are those of the whole word, of the word without a possessive `'s`, or of the pieces.
+
+def choice(settings, name):
+    """Returns the operator's model and rule for a category, each None if it is not chosen."""
+    key = f"category.{name}"
+    text = settings.get(key)
+    if text is None:
+        return None, None
+    before, colon, behind = text.partition(":")
+    has_rule = bool(colon) or "(" in text
+    model = before.strip() if colon or not has_rule else None
+    rule = parse_rule(behind if colon else text) if has_rule else None
+    if model == "" or (has_rule and rule is None):
+        expected = (
+            "a model, a rule such as `max(toxic, insult)`, or `MODEL: RULE`; rules are max, min, sum, not"
+        )
+        raise Err(Fault_Internal(f"setting `{key}`: expected {expected}, found `{text}`"))
+    return model, rule
+
+
+def parse_rule(text):
+    """Parses `max(toxic, insult)`. Returns None if it is malformed."""
+    match = re.fullmatch(r"([^(]*)\((.*)\)", text.strip(), re.DOTALL)
+    if match is None:
+        return None
+    labels = [label.strip() for label in match[2].split(",")]
+    rule = Judge(match[1].strip(), [label for label in labels if label])
+    return rule if rule.is_valid() else None
+
+
+def quoted(names):
+    """Returns the names for a message."""
+    return f"`{'`, `'.join(names)}`"
+
+
+def unfit(name, problem):
+    """Returns the error for the setting of a category."""
+    return Err(Fault_Internal(f"setting `category.{name}`: {problem}"))
+
+
+def judge(classifier, texts):
+    """Judges all texts in one run, and reports the spans that a token classifier labels."""
+    model, labels = classifier.model, classifier.labels
+    outputs = Outputs(model, [text.text for text in texts])
+    scores = outputs.numbers("scores", [len(texts), len(labels)])
+    facts = outputs.json("metadata")
+    if classifier.task == "token-classification":
+        spans.report(
+            [
+                Span(text.part, span["label"], span["score"], span["start"], span["end"])
+                for text, found in zip(texts, outputs.json("spans"))
+                for span in found
+            ]
+        )
+    read_in_part = zip(texts, facts["tokens"], facts["truncated"])
+    gaps = [
+        f"part {text.part + 1}: model `{model}` read the beginning of {tokens} tokens"
+        for text, tokens, is_truncated in read_in_part
+        if is_truncated
+    ]
+    rows = [dict(zip(labels, scores[row * len(labels) :])) for row in range(len(texts))]
+    return Judgement(rows, gaps[0] if gaps else None)
+
+
+class Outputs:
+    """The outputs of a text model for texts."""
+
+    def __init__(self, model, texts):
+        """Runs the model."""
+        self.model = model
+        data = json.dumps(texts, ensure_ascii=False).encode()
+        try:
+            context = graph.load_by_name(model).init_execution_context()
+            self.tensors = dict(context.compute([("texts", Tensor([len(data)], TensorType.U8, data))]))
+        except Err as error:
+            raise self.unusable(error.value.data()) from None
+
+    def numbers(self, name, shape):
+        """Returns f32 values of a shape, row-major."""
+        values = array.array("f", self.bytes(name, TensorType.FP32, shape))
+        # A NaN is below every threshold and would pass as harmless.
+        if not all(map(math.isfinite, values)):
+            raise self.unusable(f"output `{name}` contains values that are not finite")
+        return values
+
+    def json(self, name):
+        """Returns the value of a JSON document."""
+        try:
+            return json.loads(self.bytes(name, TensorType.U8))
+        except ValueError as error:
+            raise self.unusable(f"output `{name}`: {error}") from None
+
+    def bytes(self, name, kind, shape=None):
+        """Returns the data of an output of this type and shape."""
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            raise self.unusable(f"no output `{name}`; outputs: {', '.join(self.tensors)}")
+        found, dimensions = tensor.ty(), list(tensor.dimensions())
+        if found != kind or shape not in (None, dimensions):
+            expected = kind.name if shape is None else f"{kind.name} of shape {shape}"
+            message = f"output `{name}`: expected {expected}, found {found.name} of shape {dimensions}"
+            raise self.unusable(message)
+        return tensor.data()
+
+    def unusable(self, message):
+        """Returns the error for outputs that the guest cannot use."""
+        return Err(Fault_Model(ModelFailure(self.model, message)))
+
+
+def verdict(assignments, judgements, unread, has_image):
+    """Returns the score of the worst text for each category, or the reasons of its gaps.
+
+    `unread` is the reason for a category without a score, None if the input has no text. A category
+    beyond OpenAI's that is only reported has no gaps.
     """
-    pieces = [piece for piece in pieces if piece]
-    word = "".join(pieces)
-    whole = id_of(word)
-    if whole is None and word.lower().endswith("'s"):
-        whole = id_of(word[:-2])
-    if whole is None and len(pieces) > 1:
-        return [id_of(piece) for piece in pieces if piece != "'"]
-    return [whole]
+    verdict = Verdict(False, [], [])
+    for assigned in assignments:
+        judgement = judgements.get(assigned.judge.model) if assigned.judge else None
+        scores = [assigned.judge.score(row) for row in judgement.rows] if judgement else []
+        score = max((score for score in scores if score is not None), default=None)
+        unjudged, reasons = Kinds(0), []
+        if unread is not None and score is None:
+            unjudged |= Kinds.TEXT
+            reasons.append(unread)
+        if has_image:
+            unjudged |= Kinds.IMAGE
+            reasons.append("this guest judges no images")
+        if judgement and judgement.gap:
+            unjudged |= Kinds.TEXT
+            reasons.append(judgement.gap)
+        if score is not None:
+            flagged = assigned.threshold is not None and score >= assigned.threshold
+            verdict.flagged |= flagged
+            verdict.scores.append(CategoryScore(assigned.name, score, flagged, Kinds.TEXT, Tier.CLASSIFIER))
+        if reasons and assigned.threshold is not None:
+            verdict.gaps.append(Gap(assigned.name, unjudged, "; ".join(reasons)))
+    return verdict
 
 
-def folded(text):
-    """Folds the text into compatibility forms.
-
-    A blank separates words, and a NUL separates the pieces of a word.
-    """
-    folded = []
-    latin = None
-    for character in text:
-        if UNSEEN.match(character) or CONTROL.match(character):
-            folded.append("\0")
-            continue
-        if APOSTROPHES.match(character):
-            folded.append("\0")
-            character = "'"
-        loose = not character.isascii() and unicodedata.category(character)[0] not in "LM"
-        if loose:
-            folded.append("\0")
-        for part in unicodedata.normalize("NFKD", character):
-            kind = unicodedata.category(part)[0]
-            if part.isascii() and SEPARATORS.match(part) or not part.isascii() and kind not in "LMN":
-                part, latin = " ", None
-            elif kind != "M":
-                before, latin = latin, LATIN.match(part) is not None
-                if before is not None and before != latin:
-                    folded.append("\0")
-            folded.append(part)
-        if loose:
-            folded.append("\0")
-    return "".join(folded)
-
-
-def id_of(word):
-    """Returns the id of a word, with or without its marks."""
-    lower = word.lower()
-    number = known(unicodedata.normalize("NFC", lower))
-    if number is None:
-        number = known("".join(character for character in lower if unicodedata.category(character)[0] != "M"))
-    return number
-
-
-def known(word):
-    """Returns the id of a word, with or without the apostrophes around it."""
-    number = VOCABULARY.get(word)
-    return VOCABULARY.get(word.strip("'")) if number is None else number
-
-
-def cut(ids, size):
-    """Cuts windows of at most `size` ids, half a window apart; the last ends with the text."""
-    last = len(ids) - size
-    if last < 0:
-        return [ids]
-    return [ids[first : first + size] for first in range(0, last, -(-size // 2))] + [ids[last:]]
-
-
-def worst(rows, rule, labels):
-    """Returns the largest score of a row by the rule, or None if the model lacks its labels."""
-    scores = []
-    for row in rows:
-        values = [row[label] for label in labels if label in row]
-        if values and (rule is max or len(values) == len(labels)):
-            scores.append(rule(values))
-    return max(scores, default=None)
+def total(scores):
+    """Returns the sum of scores, at most 1."""
+    sum = scores[0]
+    for score in scores[1:]:
+        sum = min(single(sum + score), 1.0)
+    return sum
 
 
 def single(value):
@@ -213,19 +366,14 @@ def single(value):
 
 
 def number(settings, key, default):
-    """Returns a numeric setting."""
+    """Returns a numeric setting, rounded to f32."""
     text = settings.get(key)
-    value = default
-    if text is not None:
-        value = float(text) if NUMBER.fullmatch(text) else math.nan
+    if text is None:
+        return default
+    try:
+        value = single(float(text)) if NUMBER.fullmatch(text) else math.nan
+    except OverflowError:
+        value = math.nan
     if not math.isfinite(value):
         raise Err(Fault_Internal(f"setting `{key}`: expected a finite number, found `{text}`"))
     return value
-
-
-def at_least_one(settings, key, default):
-    """Returns a setting that is a positive integer."""
-    text = settings.get(key, str(default))
-    if not re.fullmatch(r"\+?\d+", text, re.ASCII) or not 1 <= int(text) <= 0xFFFFFFFF:
-        raise Err(Fault_Internal(f"setting `{key}`: expected a whole number from 1 on, found `{text}`"))
-    return int(text)

@@ -8,17 +8,11 @@ venv=${2:-${CARGO_TARGET_DIR:-target}/componentize-py}
 [ -x "$venv/bin/componentize-py" ] || { echo 'installing componentize-py'; python3 -m venv "$venv"; "$venv/bin/pip" install --quiet -r "$here/requirements.txt"; }
 made=$(mktemp -d)
 trap 'rm -r "$made"' EXIT
-"$venv/bin/python" - "$here/../../weights/toxic-bilstm/vocab.json" >"$made/vocabulary.py" <<'PY'
-import hashlib, json, pathlib, sys
-text = pathlib.Path(sys.argv[1]).read_bytes()
-print(f"SHA256 = {hashlib.sha256(text).hexdigest()!r}")
-print(f"VOCABULARY = {json.loads(text)['vocab']!r}")
-PY
 # componentize-py replaces Python's own WASI imports by stubs inside the component, that is, all
 # imports whose names begin with `wasi:`. The imports for models and settings get another prefix of
 # the same length meanwhile.
 cp -r "$here/../../wit" "$made/wit"
 find "$made/wit" -name '*.wit' -exec sed -i 's/\bwasi:/wazi:/g' {} +
-"$venv/bin/componentize-py" -d "$made/wit" -w moderator componentize --stub-wasi -p "$here" -p "$made" app -o "$out"
+"$venv/bin/componentize-py" -d "$made/wit" -w moderator componentize --stub-wasi -p "$here" app -o "$out"
 LC_ALL=C sed -i 's/wazi:/wasi:/g' "$out"
 echo "$out: $(($(wc -c <"$out") / 1024)) KiB"

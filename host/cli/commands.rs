@@ -7,6 +7,7 @@ mod compile;
 mod component;
 mod dummy;
 mod generate;
+mod import;
 mod key;
 mod language;
 mod lock;
@@ -17,6 +18,7 @@ mod pull;
 mod score;
 mod serve;
 mod store;
+mod text_model;
 mod versions;
 
 use std::io::{Write as _, stdout};
@@ -51,7 +53,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         })
     };
     match cli.command {
-        Command::Pull(arguments) => pull::run(&arguments, &mut out)?,
+        Command::Import(arguments) => import::run(cli.config.as_deref(), &arguments, &mut out)?,
+        Command::Pull(arguments) => pull::run(cli.config.as_deref(), &arguments, &mut out)?,
         Command::List(arguments) => store::list(&arguments, &mut out)?,
         Command::Rm(arguments) => store::remove(&arguments, &mut out)?,
         Command::Verify(arguments) => return store::verify(&arguments, &mut out),

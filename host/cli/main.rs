@@ -15,6 +15,7 @@ use cli::Cli;
 use infer_config::ConfigError;
 use infer_control::reclaim::use_one_heap;
 use infer_engine::text::printable;
+use infer_models::import::NotExported;
 
 /// Every request allocates and frees tensors of a megabyte. mimalloc retains these pages; the
 /// system's allocator returns them and takes page faults at each allocation.
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // As for invalid arguments, where clap exits with 2: the operator must fix the input.
-            ExitCode::from(if error.downcast_ref::<ConfigError>().is_some() { 2 } else { 1 })
+            let is_input = error.is::<ConfigError>() || error.is::<NotExported>();
+            ExitCode::from(if is_input { 2 } else { 1 })
         }
     }
 }

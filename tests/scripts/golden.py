@@ -44,7 +44,7 @@ import numpy as np
 import onnxruntime
 import PIL
 from PIL import Image, ImageOps
-from words import word_ids
+from words import vocabulary, word_ids
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "weights"
@@ -140,12 +140,12 @@ def numbers(values: np.ndarray) -> list[float]:
 def text_golden() -> dict:
     """Returns ids and probabilities of each text."""
     card = card_of(TEXT_MODEL)
-    length = card["inputs"][0]["text"]["max_tokens"]
-    vocabulary = json.loads((WEIGHTS / TEXT_MODEL / "vocab.json").read_text(encoding="utf-8"))
+    length = card["text"]["max_tokens"]
+    words = vocabulary(WEIGHTS / TEXT_MODEL / "tokenizer.json")
     session = Session(TEXT_MODEL)
     cases = []
     for name, text in TEXTS.items():
-        ids = word_ids(text, vocabulary)[-length:]
+        ids = word_ids(text, words)[-length:]
         ids = [0] * (length - len(ids)) + ids
         probabilities = session.run(np.array([ids], np.int32))[0]
         cases.append({"name": name, "text": text, "ids": ids, "probs": numbers(probabilities)})

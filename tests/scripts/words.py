@@ -1,9 +1,10 @@
-"""The ids of a text's words: the reference of the guests' tokenisers.
+"""The ids of a text's words: a reference of the text model's tokenizer.
 
-Needs only the standard library.
+Needs only the standard library: `weights/toxic-bilstm/tokenizer.json` provides the words, and not
+the rules.
 
-ASCII is split as in Keras's tokeniser: the text is lower-cased, each of the vocabulary's filter
-characters separates words, and unknown words are dropped. For other text:
+ASCII is split as in Keras's tokeniser: the text is lower-cased, each of the filter characters
+separates words, and unknown words are dropped. For other text:
 
 - A word is a run of apostrophes, letters, marks and digits (general categories L, M and N of its
   compatibility decomposition). Typographic apostrophes count as `'`. All other characters separate
@@ -17,9 +18,12 @@ characters separates words, and unknown words are dropped. For other text:
   it; failing that in both forms without its marks.
 """
 
+import json
 import re
 import unicodedata
+from pathlib import Path
 
+FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 APOSTROPHES = "'\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07"
 IGNORED = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
@@ -28,14 +32,16 @@ IGNORED = re.compile(
 LATIN = re.compile("[\u0000-\u036f\u1d00-\u1dbf\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff]")
 
 
-def word_ids(text: str, vocabulary: dict) -> list[int]:
-    """Returns the ids of the known words of `text`, in order.
+def vocabulary(path: Path) -> dict[str, int]:
+    """Returns the ids of the words in a file of the library `tokenizers`."""
+    words = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+    return {word: number for word, number in words.items() if word not in ("[PAD]", "[UNK]")}
 
-    `vocabulary` is the JSON of a Keras tokeniser.
-    """
-    words = vocabulary["vocab"]
+
+def word_ids(text: str, words: dict[str, int]) -> list[int]:
+    """Returns the ids of the known words of `text`, in order."""
     ids = []
-    for pieces in split(text, vocabulary["filters"] + " \r\v\f"):
+    for pieces in split(text, FILTERS + " \r\v\f"):
         word = "".join(pieces)
         whole = lookup(word, words)
         if whole is None and word.lower().endswith("'s"):

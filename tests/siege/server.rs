@@ -7,7 +7,7 @@ use std::process::Stdio;
 use infer_config::keys::KeyHash;
 
 use super::guests::{ATTACKS, BULK};
-use crate::harness::{Process, guest, hostile, infer};
+use crate::harness::{Process, guest, hostile, infer, words_section};
 
 /// The key of the good requests, without limits.
 pub(super) const GOOD: &str = "good";
@@ -47,9 +47,10 @@ pub(super) fn serve(folder: &Path, address: &str) -> Process {
             config += &format!("concurrency = {max}\n");
         }
     }
+    config += &words_section();
     for attack in ATTACKS {
         config += &format!(
-            "[components.{attack}]\nsource = {:?}\nroute = \"/{attack}\"\nmodels = {{ text = \"text\" }}\n\
+            "[components.{attack}]\nsource = {:?}\nroute = \"/{attack}\"\nmodels = {{ text = \"words\" }}\n\
              settings = {{ attack = \"{attack}\" }}\nlimits = {{ {LIMITS} }}\n",
             hostile()
         );

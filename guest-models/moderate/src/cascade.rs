@@ -11,6 +11,7 @@ use guest_sdk::nn::{ErrorCode, ModelError};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Tier, log};
 
+use crate::categories::THRESHOLD;
 use crate::policy::{Policy, first_of_two};
 use crate::verdict::{Finding, Row};
 
@@ -83,7 +84,7 @@ impl Cascade {
     ///
     /// `model` when the language model does not answer, and no classifier has judged or
     /// `cascade.required` is set.
-    pub(crate) fn judge(&self, rows: &mut [Row<'_>], texts: &[String]) -> Result<(), Fault> {
+    pub(crate) fn judge<T: AsRef<str>>(&self, rows: &mut [Row<'_>], texts: &[T]) -> Result<(), Fault> {
         let has_verdict = !self.required && rows.iter().any(|row| row.text.score().is_some());
         let mut rows: Vec<_> = rows
             .iter_mut()
@@ -106,14 +107,14 @@ impl Cascade {
                     ErrorCode::Timeout => "uncertain, and the language model did not answer in time",
                     _ => "uncertain, and the language model did not answer",
                 };
-                rows.into_iter().for_each(|row| row.text_gaps.push(reason));
+                rows.into_iter().for_each(|row| row.text_gaps.push(reason.to_owned()));
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn ask(&self, texts: &[String]) -> Result<Answer, ModelError> {
+    fn ask<T: AsRef<str>>(&self, texts: &[T]) -> Result<Answer, ModelError> {
         let conversation = self.policy.conversation(texts);
         let params = Params { prefix_messages: Some(self.policy.prefix_messages()), ..Params::default() };
         let choices = [self.policy.choices[0].as_str(), self.policy.choices[1].as_str()];
@@ -166,27 +167,30 @@ impl Band {
 
     /// Combines the scores of the classifier and the language model.
     fn apply(&self, row: &mut Row<'_>, answer: Answer, threshold: f32) {
+        let own = row.threshold.unwrap_or(THRESHOLD);
         let language = logit(answer.probability) - logit(threshold);
         let margin = match row.text.score() {
             Some(score) => {
-                let classifier = logit(score) - logit(row.threshold);
+                let classifier = logit(score) - logit(own);
                 let both = classifier + self.weight * (language - classifier);
                 // A part of a post can show that it breaks the policy, but not that it does not.
                 if answer.cut { both.max(classifier) } else { both }
             }
             None => language,
         };
-        let score = 1.0 / (1.0 + (-(logit(row.threshold) + margin)).exp());
+        let score = 1.0 / (1.0 + (-(logit(own) + margin)).exp());
         row.text = Finding::Score(score, Tier::Language);
         if answer.cut {
-            row.text_gaps.push("too long for the language model, which read the beginning and the end");
+            let gap = "too long for the language model, which read the beginning and the end";
+            row.text_gaps.push(gap.to_owned());
         }
     }
 }
 
 /// The classifier's score as a multiple of the category's threshold, if there is a score.
 fn ratio(row: &Row<'_>) -> Option<f32> {
-    row.text.score().map(|score| if row.threshold > 0.0 { score / row.threshold } else { f32::INFINITY })
+    let threshold = row.threshold.unwrap_or(THRESHOLD);
+    row.text.score().map(|score| if threshold > 0.0 { score / threshold } else { f32::INFINITY })
 }
 
 /// Log-odds, limited to a million to one.
@@ -202,7 +206,7 @@ mod tests {
     fn row(threshold: f32, text: Finding) -> Row<'static> {
         Row {
             name: "harassment",
-            threshold,
+            threshold: Some(threshold),
             text,
             text_gaps: Vec::new(),
             image: Finding::Absent,

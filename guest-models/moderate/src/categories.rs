@@ -1,123 +1,207 @@
-//! The categories of OpenAI's moderation API, and the rules that compute their scores from models'
-//! labels.
+//! Categories of the verdict: OpenAI's, those of the models' cards, and the operator's mapping.
+//!
+//! A card maps a model's labels to categories, under `models.NAME.categories`. The setting
+//! `category.NAME` chooses another model, another rule, or both: `text2`, `max(toxic, insult)`, or
+//! `text2: max(toxic, insult)`.
 
-/// Rule that combines the probabilities of labels into one score.
-#[derive(Clone, Copy, Debug)]
-pub enum Rule {
-    /// The maximum: any label is enough.
-    Max(&'static [&'static str]),
-    /// The minimum: all labels are needed.
-    Min(&'static [&'static str]),
-    /// The sum: the labels exclude each other.
-    Sum(&'static [&'static str]),
-}
+use guest_sdk::Fault;
+use guest_sdk::card::Card;
+use guest_sdk::json::{Reader, Unexpected};
+use guest_sdk::settings::Settings;
 
-/// One category.
-#[derive(Clone, Copy, Debug)]
-pub struct Category {
-    /// OpenAI's name.
-    pub name: &'static str,
-    /// Default of `threshold.NAME`, the minimum score of a flagged category.
-    pub threshold: f32,
-    /// Rule for the text model's labels.
-    pub text: Option<Rule>,
-    /// Rule for the image model's labels.
-    pub image: Option<Rule>,
-}
-
-/// A category that no model judges. It is reported as a gap, so that no client takes it for judged.
-const fn unjudged(name: &'static str) -> Category {
-    Category { name, threshold: 0.5, text: None, image: None }
-}
-
-/// All categories, in the order of the verdict.
-///
-/// The text labels are those of the Jigsaw toxic comment challenge, each an independent
-/// probability; the image labels are those of NSFWJS, which sum to 1. Its `Sexy` (suggestive, not
-/// explicit) is not `sexual` in OpenAI's sense.
-///
-/// The thresholds of the text are for the shipped model, from rows 4,000 to 8,000 of Davidson's
-/// labelled tweets. From 0.7, 98 of 100 tweets that harassment flags are hate or offence. At 0.25,
-/// hate flags 35 % of the hate, 8 % of the merely offensive and 0.7 % of the rest. Those tweets
-/// have no label for threats, which the model scores low: 0.2 is a judgement.
-pub const CATEGORIES: [Category; 13] = [
-    Category {
-        name: "harassment",
-        threshold: 0.7,
-        text: Some(Rule::Max(&["toxic", "severe_toxic", "insult", "obscene"])),
-        image: None,
-    },
-    Category {
-        name: "harassment/threatening",
-        threshold: 0.2,
-        text: Some(Rule::Max(&["threat"])),
-        image: None,
-    },
-    Category { name: "hate", threshold: 0.25, text: Some(Rule::Max(&["identity_hate"])), image: None },
-    Category {
-        name: "hate/threatening",
-        threshold: 0.2,
-        text: Some(Rule::Min(&["identity_hate", "threat"])),
-        image: None,
-    },
-    unjudged("illicit"),
-    unjudged("illicit/violent"),
-    unjudged("self-harm"),
-    unjudged("self-harm/instructions"),
-    unjudged("self-harm/intent"),
-    Category { name: "sexual", threshold: 0.5, text: None, image: Some(Rule::Sum(&["Porn", "Hentai"])) },
-    unjudged("sexual/minors"),
-    unjudged("violence"),
-    unjudged("violence/graphic"),
+/// The categories of OpenAI's moderation API, in the order of the verdict.
+pub(crate) const OPENAI: [&str; 13] = [
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
 ];
 
-/// Known labels without a category.
-const HARMLESS: [&str; 3] = ["Drawing", "Neutral", "Sexy"];
+/// Threshold of a category whose model has none, if it can be flagged.
+pub(crate) const THRESHOLD: f32 = 0.5;
+
+/// Combination of the scores of labels into one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// The maximum: any label is enough.
+    Max(Vec<String>),
+    /// The minimum: all labels are needed.
+    Min(Vec<String>),
+    /// The sum, at most 1: the labels exclude each other.
+    Sum(Vec<String>),
+    /// One minus the score of the label.
+    Not(String),
+}
+
+/// A category that a model judges.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Category {
+    /// Name, such as `hate/threatening`.
+    pub(crate) name: String,
+    /// Computation of its score.
+    pub(crate) rule: Rule,
+    /// Minimum score at which it is flagged; `None` if it is only reported.
+    pub(crate) threshold: Option<f32>,
+}
+
+/// The operator's choice for a category.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// The guest's name for the model.
+    pub(crate) model: Option<String>,
+    /// Rule for its labels.
+    pub(crate) rule: Option<Rule>,
+}
 
 impl Rule {
+    fn new(name: &str, mut labels: Vec<String>) -> Option<Rule> {
+        match name {
+            _ if labels.is_empty() => None,
+            "max" => Some(Rule::Max(labels)),
+            "min" => Some(Rule::Min(labels)),
+            "sum" => Some(Rule::Sum(labels)),
+            "not" if labels.len() == 1 => labels.pop().map(Rule::Not),
+            _ => None,
+        }
+    }
+
     /// Returns the score of one row of a model's output, if the model has the labels: all of them
     /// for a `Min`, any for the others. `labels` names the values of `row`.
-    pub fn score(self, labels: &[&str], row: &[f32]) -> Option<f32> {
-        let value = |label: &&str| row.get(labels.iter().position(|candidate| candidate == label)?).copied();
+    pub(crate) fn score(&self, labels: &[&str], row: &[f32]) -> Option<f32> {
+        let value =
+            |label: &String| row.get(labels.iter().position(|candidate| candidate == label)?).copied();
         match self {
             Rule::Max(names) => names.iter().filter_map(value).reduce(f32::max),
             Rule::Min(names) => names.iter().map(value).reduce(|one, other| Some(one?.min(other?)))?,
             Rule::Sum(names) => names.iter().filter_map(value).reduce(|one, other| (one + other).min(1.0)),
+            Rule::Not(name) => value(name).map(|score| 1.0 - score),
         }
     }
 
-    fn labels(self) -> &'static [&'static str] {
-        let (Rule::Max(labels) | Rule::Min(labels) | Rule::Sum(labels)) = self;
-        labels
+    fn labels(&self) -> &[String] {
+        match self {
+            Rule::Max(labels) | Rule::Min(labels) | Rule::Sum(labels) => labels,
+            Rule::Not(label) => std::slice::from_ref(label),
+        }
     }
 }
 
-/// Returns those of `labels` that are not known.
-pub fn unknown<'l>(labels: &[&'l str]) -> Vec<&'l str> {
-    let known = |label: &&str| {
-        let mut rules = CATEGORIES.iter().flat_map(|category| [category.text, category.image]).flatten();
-        HARMLESS.contains(label) || rules.any(|rule| rule.labels().contains(label))
+/// Reads the categories of a model's card; none if the card has no mapping.
+///
+/// # Errors
+///
+/// `internal` when the host's facts are malformed.
+pub(crate) fn of_card(card: &Card<'_>) -> Result<Vec<Category>, Fault> {
+    let Some(json) = card.find("categories") else { return Ok(Vec::new()) };
+    parse(json).map_err(|error| {
+        Fault::Internal(format!("model `{}`: the fact `categories` is malformed: {error}", card.model()))
+    })
+}
+
+/// Parses `{"NAME": {"rule": "max", "labels": ["a"], "threshold": 0.5}}`.
+fn parse(json: &str) -> Result<Vec<Category>, Unexpected> {
+    let mut categories = Vec::new();
+    let mut reader = Reader::new(json);
+    reader.object(&mut |reader, name| {
+        let (mut rule, mut labels, mut threshold) = (String::new(), Vec::new(), None);
+        reader.object(&mut |reader, key| {
+            match key {
+                "rule" => rule = reader.string()?,
+                "labels" => reader.array(&mut |reader| {
+                    labels.push(reader.string()?);
+                    Ok(())
+                })?,
+                "threshold" => threshold = Some(reader.number()? as f32),
+                _ => reader.skip()?,
+            }
+            Ok(())
+        })?;
+        let rule = Rule::new(&rule, labels).ok_or_else(|| reader.expected("a rule with labels"))?;
+        categories.push(Category { name: name.to_owned(), rule, threshold });
+        Ok(())
+    })?;
+    reader.end()?;
+    Ok(categories)
+}
+
+/// Reads the setting `category.NAME`.
+///
+/// # Errors
+///
+/// `internal` when it is malformed.
+pub(crate) fn choice(settings: &Settings, category: &str) -> Result<Option<Choice>, Fault> {
+    let key = ["category.", category].concat();
+    let Some(text) = settings.text(&key) else { return Ok(None) };
+    let choice = match (text.split_once(':'), text.contains('(')) {
+        (Some((model, rule)), _) => {
+            parse_rule(rule).map(|rule| Choice { model: Some(model.trim().to_owned()), rule: Some(rule) })
+        }
+        (None, true) => parse_rule(text).map(|rule| Choice { model: None, rule: Some(rule) }),
+        (None, false) => Some(Choice { model: Some(text.trim().to_owned()), rule: None }),
     };
-    labels.iter().copied().filter(|label| !known(label)).collect()
+    let expected =
+        "a model, a rule such as `max(toxic, insult)`, or `MODEL: RULE`; rules are max, min, sum, not";
+    let choice = choice.filter(|choice| choice.model.as_deref() != Some(""));
+    choice
+        .map(Some)
+        .ok_or_else(|| Fault::Internal(format!("setting `{key}`: expected {expected}, found `{text}`")))
+}
+
+fn parse_rule(text: &str) -> Option<Rule> {
+    let (name, rest) = text.trim().split_once('(')?;
+    let labels = rest.strip_suffix(')')?.split(',').map(|label| label.trim().to_owned());
+    Rule::new(name.trim(), labels.filter(|label| !label.is_empty()).collect())
+}
+
+/// Checks that the model has the labels of `rule`.
+///
+/// # Errors
+///
+/// `internal` for the first label that it does not have.
+pub(crate) fn check_labels(category: &str, rule: &Rule, card: &Card<'_>) -> Result<(), Fault> {
+    let labels = card.labels()?;
+    match rule.labels().iter().find(|label| !labels.contains(&label.as_str())) {
+        None => Ok(()),
+        Some(label) => Err(Fault::Internal(format!(
+            "setting `category.{category}`: model `{}` has no label `{label}`, expected one of `{}`",
+            card.model(),
+            labels.join("`, `")
+        ))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names(labels: &[&str]) -> Vec<String> {
+        labels.iter().map(|&label| label.to_owned()).collect()
+    }
+
     #[test]
     fn scores_follow_the_rules() {
         let labels = ["a", "b", "c"];
         let row = [0.2, 0.7, 0.6];
-        let cases: [(Rule, Option<f32>); 8] = [
-            (Rule::Max(&["a", "b"]), Some(0.7)),
-            (Rule::Max(&["c", "absent"]), Some(0.6)),
-            (Rule::Max(&["absent"]), None),
-            (Rule::Min(&["b", "c"]), Some(0.6)),
-            (Rule::Min(&["b", "absent"]), None),
-            (Rule::Sum(&["a", "c"]), Some(0.8)),
-            (Rule::Sum(&["b", "c"]), Some(1.0)),
-            (Rule::Sum(&["absent"]), None),
+        let cases = [
+            (Rule::Max(names(&["a", "b"])), Some(0.7)),
+            (Rule::Max(names(&["c", "absent"])), Some(0.6)),
+            (Rule::Max(names(&["absent"])), None),
+            (Rule::Min(names(&["b", "c"])), Some(0.6)),
+            (Rule::Min(names(&["b", "absent"])), None),
+            (Rule::Sum(names(&["a", "c"])), Some(0.8)),
+            (Rule::Sum(names(&["b", "c"])), Some(1.0)),
+            (Rule::Sum(names(&["absent"])), None),
+            (Rule::Not("a".to_owned()), Some(0.8)),
+            (Rule::Not("absent".to_owned()), None),
         ];
         for (rule, expected) in cases {
             assert_eq!(rule.score(&labels, &row), expected, "{rule:?}");
@@ -125,42 +209,40 @@ mod tests {
     }
 
     #[test]
-    fn shipped_models_judge_five_categories() {
-        let text: Vec<_> = include_str!("../../../weights/toxic-bilstm/labels.txt").lines().collect();
-        let image: Vec<_> =
-            include_str!("../../../weights/nsfwjs-mobilenet_v2-int8/labels.txt").lines().collect();
-        assert!(unknown(&text).is_empty());
-        assert!(unknown(&image).is_empty());
-        assert_eq!(unknown(&["toxic", "sarcasm", "Neutral"]), ["sarcasm"]);
-        let row = [0.5; 6];
-        let judged = |category: &&Category| {
-            let by_text = category.text.and_then(|rule| rule.score(&text, &row));
-            let by_image = category.image.and_then(|rule| rule.score(&image, &row));
-            by_text.or(by_image).is_some()
-        };
-        let judged: Vec<_> = CATEGORIES.iter().filter(judged).map(|category| category.name).collect();
-        assert_eq!(judged, ["harassment", "harassment/threatening", "hate", "hate/threatening", "sexual"]);
+    fn cards_map_labels_to_categories() {
+        let json = r#"{"hate":{"rule":"max","labels":["identity_hate"],"threshold":0.25},"insult":{"rule":"not","labels":["kind"]}}"#;
+        let rule = Rule::Max(names(&["identity_hate"]));
+        let hate = Category { name: "hate".to_owned(), rule, threshold: Some(0.25) };
+        let insult =
+            Category { name: "insult".to_owned(), rule: Rule::Not("kind".to_owned()), threshold: None };
+        assert_eq!(parse(json).unwrap(), [hate, insult]);
+        for json in
+            [r#"{"hate":{"rule":"max","labels":[]}}"#, r#"{"hate":{"rule":"all","labels":["a"]}}"#, "[]"]
+        {
+            assert!(parse(json).is_err(), "{json}");
+        }
     }
 
     #[test]
-    fn categories_are_openais() {
-        let mut names = CATEGORIES.map(|category| category.name);
-        names.sort_unstable();
-        let openai = [
-            "harassment",
-            "harassment/threatening",
-            "hate",
-            "hate/threatening",
-            "illicit",
-            "illicit/violent",
-            "self-harm",
-            "self-harm/instructions",
-            "self-harm/intent",
-            "sexual",
-            "sexual/minors",
-            "violence",
-            "violence/graphic",
-        ];
-        assert_eq!(names, openai);
+    fn settings_choose_model_and_rule() {
+        let read = |text: &str| {
+            let pairs = vec![("category.hate".to_owned(), text.to_owned())];
+            choice(&Settings::from_pairs(pairs), "hate")
+        };
+        let rule = || Some(Rule::Max(names(&["toxic", "insult"])));
+        let model = || Some("text2".to_owned());
+        for (text, expected) in [
+            ("text2", Choice { model: model(), rule: None }),
+            ("max(toxic, insult)", Choice { model: None, rule: rule() }),
+            ("text2: max( toxic,insult )", Choice { model: model(), rule: rule() }),
+            ("not(kind)", Choice { model: None, rule: Some(Rule::Not("kind".to_owned())) }),
+        ] {
+            assert_eq!(read(text).unwrap(), Some(expected), "{text}");
+        }
+        for text in ["", "max()", "all(toxic)", "not(a, b)", "text2:", ": max(a)", "max(a"] {
+            let Err(Fault::Internal(message)) = read(text) else { panic!("{text}") };
+            assert!(message.starts_with("setting `category.hate`: expected a model, a rule"), "{message}");
+        }
+        assert_eq!(choice(&Settings::from_pairs(Vec::new()), "hate").unwrap(), None);
     }
 }

@@ -1,17 +1,12 @@
 //! Runs the classifiers over the parts of an input.
 
-use guest_sdk::card::{Axis, Card};
+use guest_sdk::card::Axis;
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, DEFAULT_MAX_VIEWS, Recipe, Viewer};
-use guest_sdk::nn::{Model, Tensor, f32_tensor, i32_tensor};
+use guest_sdk::nn::{Model, Tensor, f32_tensor};
 use guest_sdk::settings::Settings;
-use guest_sdk::{Fault, log};
+use guest_sdk::{Fault, Span, report, texts};
 
-use crate::categories::unknown;
-use crate::{tokens, vocabulary};
-
-/// Default of `text.max_windows`, the maximum number of windows of all texts of an input: 3,250
-/// words at 100 per window.
-const MAX_WINDOWS: u32 = 64;
+use crate::classifiers::{Classifier, Reads};
 
 /// Default of `image.max_count`, the maximum number of images of an input.
 const MAX_IMAGES: u32 = 16;
@@ -24,7 +19,7 @@ const VIEWS_AT_ONCE: usize = 16;
 pub(crate) struct Judgement<'s> {
     /// Names of the values in a row.
     pub(crate) labels: Vec<&'s str>,
-    /// Rows of values, one after the other: one row per window of a text, or view of an image.
+    /// Rows of values, one after the other: one row per text, or view of an image.
     pub(crate) values: Vec<f32>,
     /// True if the model knows no word of the texts: its scores are those of an empty text.
     pub(crate) blind: bool,
@@ -39,59 +34,59 @@ impl Judgement<'_> {
     }
 }
 
-/// Judges `texts` with the model `text`, all in one run. Returns `None` without such a model.
+/// A text of the input, with its index among the parts.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    pub(crate) part: u32,
+    pub(crate) text: String,
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Judges `texts` with `classifier`, all in one run, and reports the spans that it finds.
 ///
 /// # Errors
 ///
-/// When the texts are too long, the model's card is not supported, or the model fails.
-pub(crate) fn texts<'s>(settings: &'s Settings, texts: &[String]) -> Result<Option<Judgement<'s>>, Fault> {
-    let Some(card) = settings.card("text") else { return Ok(None) };
-    let (dtype, side) = (card.require("input.dtype")?, card.get("input.text.pad", "left".to_owned())?);
-    if dtype != "i32" || side != "left" {
-        return Err(Fault::Internal(format!(
-            "model `text`: expected i32 token ids padded on the left, the model's card has {dtype} padded on the {side}"
-        )));
-    }
-    let words = card.find("input.text.vocabulary.sha256");
-    if words.is_some_and(|words| words != vocabulary::sha256()) {
-        let message = "model `text`: its vocabulary is not the one that this guest was built with; build the guest for it";
-        return Err(Fault::Internal(message.to_owned()));
-    }
-    let size = at_least_one("models.text.input.text.max_tokens", card.get("input.text.max_tokens", 100)?)?;
-    let max_windows = at_least_one("text.max_windows", settings.get("text.max_windows", MAX_WINDOWS)?)?;
-
-    let mut rows = Vec::new();
-    let mut blind = texts.iter().any(|text| text.contains(char::is_alphabetic));
-    for text in texts {
-        let ids = tokens::ids(text);
-        blind &= ids.is_empty();
-        let windows = tokens::windows(&ids, size as usize);
-        for window in windows {
-            tokens::pad(window, size as usize, &mut rows);
-        }
-        let windows = rows.len() / size as usize;
-        if windows > max_windows as usize {
-            return Err(Fault::TooLarge(format!(
-                "text: more than {max_windows} windows of {size} words; send it in pieces, or raise `text.max_windows`"
-            )));
-        }
-    }
-    let mut run = Run::new(&card)?;
-    run.rows(rows.chunks_exact(size as usize).len(), |first, count| {
-        let ids = first * size as usize..(first + count) * size as usize;
-        i32_tensor(&[count as u32, size], &rows[ids])
-    })?;
-    Ok(Some(Judgement { blind, ..run.judgement }))
+/// When the texts are too long, or the model fails.
+pub(crate) fn texts<'s>(classifier: &Classifier<'s>, texts: &[Text]) -> Result<Judgement<'s>, Fault> {
+    let Classifier { card, labels, .. } = classifier;
+    let scores = if classifier.reads == Reads::Spans {
+        let (scores, spans) = texts::spans(card.model(), texts, labels.len())?;
+        let span = |span: texts::TextSpan| {
+            let part = texts.get(span.text as usize).map_or(0, |text| text.part);
+            Span { part, label: span.label, score: span.score, start: span.start, end: span.end }
+        };
+        report(&spans.into_iter().map(span).collect::<Vec<_>>());
+        scores
+    } else {
+        texts::score(card.model(), texts, labels.len())?
+    };
+    let has_letters = texts.iter().any(|text| text.text.contains(char::is_alphabetic));
+    let blind = has_letters && scores.facts.iter().all(|facts| facts.known == 0);
+    let cut: Vec<_> = texts.iter().zip(&scores.facts).filter(|(_, facts)| facts.is_truncated).collect();
+    let gap = cut.first().map(|(text, facts)| {
+        let part = text.part + 1;
+        format!("part {part}: model `{}` read the beginning of {} tokens", card.model(), facts.tokens)
+    });
+    Ok(Judgement { labels: labels.clone(), values: scores.values, blind, gap })
 }
 
-/// Judges views of each of `files` with the model `image`. Returns `None` without such a model.
+/// Judges views of each of `files` with `classifier`.
 ///
 /// # Errors
 ///
 /// When a file is not an image, or is too large, or there are too many; when the model's card is
 /// not supported, or the model fails.
-pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Option<Judgement<'s>>, Fault> {
-    let Some(card) = settings.card("image") else { return Ok(None) };
+pub(crate) fn images<'s>(
+    settings: &Settings,
+    classifier: &Classifier<'s>,
+    files: &[Vec<u8>],
+) -> Result<Judgement<'s>, Fault> {
+    let card = &classifier.card;
     let max_images = settings.get("image.max_count", MAX_IMAGES)?;
     if files.len() > max_images as usize {
         return Err(Fault::TooLarge(format!(
@@ -99,11 +94,11 @@ pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Op
             files.len()
         )));
     }
-    let recipe = Recipe::from_card(&card)?;
+    let recipe = Recipe::from_card(card)?;
     let max_pixels = settings.get("max_pixels", DEFAULT_MAX_PIXELS)?;
     let max_views = at_least_one("image.max_views", settings.get("image.max_views", DEFAULT_MAX_VIEWS)?)?;
     let each = recipe.shape(1).iter().map(|&axis| axis as usize).product::<usize>();
-    let mut run = Run::new(&card)?;
+    let mut run = Run::new(classifier)?;
     let mut pixels = Vec::new();
     let mut judge = |pixels: &mut Vec<f32>, min_views: usize| -> Result<(), Fault> {
         let views = pixels.len() / each;
@@ -129,12 +124,12 @@ pub(crate) fn images<'s>(settings: &'s Settings, files: &[Vec<u8>]) -> Result<Op
     }
     judge(&mut pixels, 1)?;
     let gap = (!gaps.is_empty()).then(|| gaps.join("; "));
-    Ok(Some(Judgement { gap, ..run.judgement }))
+    Ok(Judgement { gap, ..run.judgement })
 }
 
 /// A model and its output so far.
 struct Run<'s> {
-    card: Card<'s>,
+    name: &'s str,
     /// Opened with the first rows.
     model: Option<Model>,
     input: &'s str,
@@ -145,23 +140,15 @@ struct Run<'s> {
 }
 
 impl<'s> Run<'s> {
-    fn new(card: &Card<'s>) -> Result<Run<'s>, Fault> {
-        let labels = card.labels()?;
-        let ignored = unknown(&labels);
-        if !ignored.is_empty() {
-            log::debug(&format!(
-                "model `{}`: no category has the labels {}",
-                card.model(),
-                ignored.join(", ")
-            ));
-        }
+    fn new(classifier: &Classifier<'s>) -> Result<Run<'s>, Fault> {
+        let Classifier { card, labels, .. } = classifier;
         Ok(Run {
-            card: *card,
+            name: card.model(),
             model: None,
             input: card.require("input.name")?,
             output: card.require("output.name")?,
             batches: card.shape("input.shape")?.first() == Some(&Axis::Dynamic),
-            judgement: Judgement { labels, values: Vec::new(), blind: false, gap: None },
+            judgement: Judgement { labels: labels.clone(), values: Vec::new(), blind: false, gap: None },
         })
     }
 
@@ -172,7 +159,7 @@ impl<'s> Run<'s> {
         let step = if self.batches { rows.max(1) } else { 1 };
         let model = match &mut self.model {
             Some(model) => model,
-            none => none.insert(Model::open(self.card.model())?),
+            none => none.insert(Model::open(self.name)?),
         };
         for first in (0..rows).step_by(step) {
             let outputs = model.run([(self.input, tensor(first, step))])?;

@@ -4,8 +4,9 @@ use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Moderator, Part, Verdict};
 
 use crate::cascade::Cascade;
-use crate::judge::{self, Judgement};
-use crate::verdict::{Parts, rows, verdict};
+use crate::classifiers::{self, Assignment, Classifier, Reads};
+use crate::judge::{self, Text};
+use crate::verdict::{Judgements, Parts, rows, verdict};
 
 /// The guest.
 pub(crate) struct Moderate;
@@ -17,17 +18,27 @@ impl Moderator for Moderate {
         }
         let settings = Settings::read()?;
         let (mut texts, mut images) = (Vec::new(), Vec::new());
-        for part in input {
-            match part {
-                Part::Text(text) => texts.push(text),
+        for (part, content) in (0..).zip(input) {
+            match content {
+                Part::Text(text) => texts.push(Text { part, text }),
                 Part::Image(file) => images.push(file),
             }
         }
         let cascade = Cascade::read(&settings)?;
-        let text = parts(&texts, || judge::texts(&settings, &texts))?;
-        let image = parts(&images, || judge::images(&settings, &images))?;
         let policy = cascade.as_ref().map_or(&[][..], Cascade::categories);
-        let mut rows = rows(&settings, policy, &text, &image)?;
+        let classifiers = classifiers::read(&settings)?;
+        let assignments = classifiers::assign(&settings, &classifiers, policy)?;
+        let judgements = judge(&settings, &classifiers, &assignments, &texts, &images)?;
+        let parts = |is_empty: bool, is_text: bool| {
+            let has_model = classifiers.iter().any(|classifier| classifier.reads.is_text() == is_text);
+            match (is_empty, has_model) {
+                (true, _) => Parts::Absent,
+                (false, true) => Parts::Judged,
+                (false, false) => Parts::NoModel,
+            }
+        };
+        let parts = [parts(texts.is_empty(), true), parts(images.is_empty(), false)];
+        let mut rows = rows(&assignments, policy, &judgements, parts);
         if let Some(cascade) = cascade.as_ref().filter(|_| !texts.is_empty()) {
             cascade.judge(&mut rows, &texts)?;
         }
@@ -35,12 +46,26 @@ impl Moderator for Moderate {
     }
 }
 
-fn parts<'s, T>(
-    parts: &[T],
-    judge: impl FnOnce() -> Result<Option<Judgement<'s>>, Fault>,
-) -> Result<Parts<'s>, Fault> {
-    if parts.is_empty() {
-        return Ok(Parts::Absent);
-    }
-    Ok(judge()?.map_or(Parts::NoModel, Parts::Judged))
+/// Runs the classifiers that judge a category, and those that label spans.
+fn judge<'s>(
+    settings: &Settings,
+    classifiers: &[Classifier<'s>],
+    assignments: &[Assignment],
+    texts: &[Text],
+    images: &[Vec<u8>],
+) -> Result<Judgements<'s>, Fault> {
+    let judges = |index: usize| {
+        let mut used = assignments.iter().flat_map(|assignment| [&assignment.text, &assignment.image]);
+        used.any(|judge| judge.as_ref().is_some_and(|judge| judge.index == index))
+    };
+    let judge = |(index, classifier): (usize, &Classifier<'s>)| {
+        let is_used = classifier.reads == Reads::Spans || judges(index);
+        match classifier.reads {
+            _ if !is_used => Ok(None),
+            Reads::Texts | Reads::Spans if !texts.is_empty() => judge::texts(classifier, texts).map(Some),
+            Reads::Images if !images.is_empty() => judge::images(settings, classifier, images).map(Some),
+            _ => Ok(None),
+        }
+    };
+    classifiers.iter().enumerate().map(judge).collect()
 }

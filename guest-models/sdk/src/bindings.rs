@@ -31,6 +31,7 @@ macro_rules! world {
                     "wasi:config/store@0.2.0-rc.1": crate::bindings::wasi::config::store,
                     "infer:guest/log@0.1.0": crate::bindings::infer::guest::log,
                     "infer:guest/notes@0.1.0": crate::bindings::infer::guest::notes,
+                    "infer:guest/spans@0.1.0": crate::bindings::infer::guest::spans,
                     "infer:guest/types@0.1.0": crate::bindings::infer::guest::types,
                 },
                 generate_all,

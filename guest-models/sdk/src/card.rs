@@ -26,6 +26,14 @@ impl Settings {
     pub fn card<'s>(&'s self, model: &'s str) -> Option<Card<'s>> {
         Card::new(self, model)
     }
+
+    /// The cards of all configured models, in the order of their names.
+    pub fn cards(&self) -> impl Iterator<Item = Card<'_>> {
+        let names = self.keys().filter_map(|key| key.strip_prefix("models.")?.strip_suffix(".task"));
+        let mut names: Vec<_> = names.filter(|name| !name.contains('.')).collect();
+        names.sort_unstable();
+        names.into_iter().map(|model| Card { settings: self, model })
+    }
 }
 
 impl<'s> Card<'s> {

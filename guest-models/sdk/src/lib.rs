@@ -10,7 +10,8 @@
 //!
 //! - [`settings`]: the operator's settings, typed; [`card`]: models' inputs and outputs, from the
 //!   same store
-//! - [`nn`]: runs models; [`language`]: language models; [`log`]: lines in the host's log
+//! - [`nn`]: runs models; [`texts`]: text models; [`language`]: language models
+//! - [`log`]: lines in the host's log; [`report`]: spans for the caller
 //! - [`image`]: converts untrusted image files to the numbers that a model takes
 //! - [`http`]: answers HTTP requests, and sends requests
 //! - [`json`]: minimal JSON; [`text`]: invisible characters and compatibility forms
@@ -33,9 +34,11 @@ pub mod log;
 pub mod nn;
 pub mod settings;
 pub mod text;
+pub mod texts;
 
 pub use bindings::classifier::exports::infer::guest::classification::{Guest as Classifier, Label};
 pub use bindings::infer::guest::notes::note;
+pub use bindings::infer::guest::spans::{Span, report};
 pub use bindings::infer::guest::types::{Fault, ModelFailure};
 pub use bindings::moderator::exports::infer::guest::moderation::{
     CategoryScore, Gap, Guest as Moderator, Kinds, Part, Tier, Verdict,

@@ -31,6 +31,11 @@ impl Settings {
         Settings { pairs }
     }
 
+    /// All keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.pairs.iter().map(|(key, _)| key.as_str())
+    }
+
     /// The value of `key` as written, if it is set.
     pub fn text(&self, key: &str) -> Option<&str> {
         let found = self.pairs.binary_search_by(|(candidate, _)| candidate.as_str().cmp(key)).ok()?;

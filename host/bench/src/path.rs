@@ -15,8 +15,8 @@ use crate::client::Client;
 use crate::item::Item;
 use crate::limits::MAX_REQUEST_TIME;
 use crate::stats::Stages;
-use crate::work;
 use crate::work::Work;
+use crate::{sample, work};
 
 /// Component name of the measured requests in the engine. The prefix cache is per component.
 pub(super) const COMPONENT: &str = "bench";
@@ -93,6 +93,11 @@ impl Path {
             (PathKind::Native(model), item) if model.language().is_some() => {
                 let session = Session::new(&Arc::from(identity.as_deref().unwrap_or(COMPONENT)));
                 Prepared::Language { model: model.clone(), request: work::request(item), session }
+            }
+            (PathKind::Native(model), Item::Text(text)) if model.card().text.is_some() => {
+                let inputs =
+                    sample::text(&text).map_or_else(|_| self.work.ready_tensors(), |text| vec![text]);
+                Prepared::Tensors { model: model.clone(), inputs }
             }
             // The native row of a classifier runs the model alone, on prepared tensors.
             (PathKind::Native(model), _) => {

@@ -1,10 +1,30 @@
 //! Sample inputs for a model, made from its card: one row of plausible numbers per input.
 
 use anyhow::Context as _;
-use infer_engine::{Axis, Card, DType, Tensor};
+use infer_engine::{Axis, Card, DType, Tensor, TensorError};
 
-/// One tensor per input of `card`, with every dynamic axis at 1.
+/// A text of a model with a tokenizer.
+const TEXT: &str = "The council moves the market to the other side of the river.";
+
+/// The tensor of a text.
+///
+/// # Errors
+///
+/// Not for a valid text; reports a tensor that cannot be created.
+pub(super) fn text(text: &str) -> Result<(String, Tensor), TensorError> {
+    Ok(("text".to_owned(), Tensor::new(DType::U8, vec![text.len()], text.into())?))
+}
+
+/// One tensor per input of `card`, with every dynamic axis at 1; a text for a model with a
+/// tokenizer.
+///
+/// # Errors
+///
+/// When the card describes a tensor that cannot be created.
 pub(super) fn inputs(card: &Card) -> anyhow::Result<Vec<(String, Tensor)>> {
+    if card.text.is_some() {
+        return Ok(vec![text(TEXT)?]);
+    }
     let mut inputs = Vec::new();
     for input in &card.inputs {
         let shape: Vec<usize> = input

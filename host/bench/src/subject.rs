@@ -190,7 +190,8 @@ fn task_of_model(requested: Option<BenchTask>, model: Task, name: &str) -> anyho
     use BenchTask::{Classify, Generate, Moderate, Score, Tensor};
     let fitting: &[BenchTask] = match model {
         Task::TextGeneration => &[Moderate, Score, Generate],
-        Task::TextClassification => &[Tensor, Moderate],
+        Task::TextClassification | Task::TokenClassification => &[Tensor, Moderate],
+        Task::TextEmbedding => &[Tensor],
         Task::ImageClassification => &[Tensor, Moderate, Classify],
     };
     let task = requested.unwrap_or(fitting[0]);
@@ -236,7 +237,7 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
     let alias = match (guest, kind) {
         ("predict", _) => "model",
         (_, Task::TextGeneration) => "language",
-        (_, Task::TextClassification) => "text",
+        (_, Task::TextClassification | Task::TokenClassification | Task::TextEmbedding) => "text",
         (_, Task::ImageClassification) => "image",
     };
     let mut settings = BTreeMap::new();

@@ -131,6 +131,8 @@ enum Source {
     Photo(Arc<[u8]>),
     Prompts,
     Tensors,
+    /// Texts as the tensor of a text model.
+    TextTensors,
     Dataset(Vec<Example>),
 }
 
@@ -147,16 +149,15 @@ impl Work {
         of_images: bool,
         dataset: Option<Vec<Example>>,
     ) -> anyhow::Result<Work> {
-        let ready = card.filter(|card| !card.inputs.is_empty()).map(|card| -> anyhow::Result<_> {
-            let native = sample::inputs(card)?;
-            let guest = Arc::new(native.iter().map(named).collect());
-            Ok(Arc::new(Inputs { native, guest }))
-        });
+        let ready = card
+            .filter(|card| !card.inputs.is_empty())
+            .map(|card| -> anyhow::Result<_> { Ok(Arc::new(Inputs::new(sample::inputs(card)?))) });
         let source = match (dataset, task) {
             (Some(examples), _) => Source::Dataset(examples),
             (None, BenchTask::Moderate) if !of_images => Source::Texts,
             (None, BenchTask::Moderate | BenchTask::Classify) => Source::Photo(PHOTO.into()),
             (None, BenchTask::Score | BenchTask::Generate) => Source::Prompts,
+            (None, BenchTask::Tensor) if card.is_some_and(|card| card.text.is_some()) => Source::TextTensors,
             (None, BenchTask::Tensor) => Source::Tensors,
         };
         Ok(Work { task, seed, source, ready: ready.transpose()? })
@@ -174,6 +175,10 @@ impl Work {
             Source::Tensors => match &self.ready {
                 Some(inputs) => Item::Tensors(inputs.clone()),
                 None => judged(&self.text(index)),
+            },
+            Source::TextTensors => match sample::text(&self.text(index)) {
+                Ok(tensor) => Item::Tensors(Arc::new(Inputs::new(vec![tensor]))),
+                Err(_) => judged(&self.text(index)),
             },
             Source::Dataset(examples) => examples[(index % examples.len() as u64) as usize].item.clone(),
         }
@@ -265,6 +270,13 @@ pub(super) fn body(task: BenchTask, item: Item) -> Body {
         }
         // Rejected before the measurement: no route of a server takes them.
         Item::Prompt { .. } | Item::Tensors(_) => Body::bytes(Vec::new()),
+    }
+}
+
+impl Inputs {
+    fn new(native: Vec<(String, Tensor)>) -> Self {
+        let guest = Arc::new(native.iter().map(named).collect());
+        Inputs { native, guest }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `infer check`: loads everything as `serve` would, hashes every file, runs the self-tests, and
 //! prints the resolved configuration.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use anyhow::Context as _;
@@ -8,7 +9,9 @@ use infer_config::{Change, Config};
 use infer_control::live::self_test;
 use infer_control::live::self_test::Tested;
 use infer_control::registry::Registry;
+use infer_engine::Card;
 use infer_models::weights::Reuse;
+use infer_sandbox::World;
 use infer_server::serve::tls::Tls;
 use infer_server::threads::block_on;
 
@@ -105,6 +108,11 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
         for (alias, model) in loaded.component.models() {
             writeln!(out, "  model        {alias} = {}", model.name())?;
         }
+        if loaded.component.world() == World::Moderator {
+            for (alias, model) in loaded.component.models() {
+                categories(alias, model.card(), &config.settings, out)?;
+            }
+        }
         writeln!(
             out,
             "  limits       memory {} bytes, tensors {} bytes, guest {} ms, compute {} ms, {} handles",
@@ -118,6 +126,40 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
     let Tested { models, components } = tested;
     writeln!(out, "\nself-tests     {models} of models, {components} of components passed")?;
     writeln!(out, "\nthe configuration is valid")?;
+    Ok(())
+}
+
+/// Prints the labels of a classifier that map to no category, and the categories that are only
+/// proposed. The operator may map labels in `settings`.
+fn categories(
+    alias: &str,
+    card: &Card,
+    settings: &BTreeMap<String, String>,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    let chosen = settings.iter().filter_map(|(key, rule)| Some((key.strip_prefix("category.")?, rule)));
+    let chosen: Vec<_> = chosen.collect();
+    let is_mapped = |label: &str| {
+        let mut words = chosen.iter().flat_map(|(_, rule)| rule.split([':', '(', ',', ')']));
+        words.any(|word| word.trim() == label)
+    };
+    let unused: Vec<_> = card.unused_labels().into_iter().filter(|label| !is_mapped(label)).collect();
+    if !unused.is_empty() {
+        let list = unused.join(", ");
+        writeln!(out, "  unmapped     {alias}: labels without a category: {}", one_line(&list))?;
+    }
+    let proposed = card
+        .categories
+        .iter()
+        .filter(|(name, category)| category.proposed && !chosen.iter().any(|(chosen, _)| chosen == name));
+    let proposed: Vec<_> = proposed.map(|(name, _)| name.as_str()).collect();
+    if !proposed.is_empty() {
+        writeln!(
+            out,
+            "  proposed     {alias}: {}; confirm them in the card, or map them in the settings",
+            one_line(&proposed.join(", "))
+        )?;
+    }
     Ok(())
 }
 

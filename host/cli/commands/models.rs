@@ -60,6 +60,20 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
 }
 
 fn row(name: &str, source: &Source, configured: bool) -> anyhow::Result<Row> {
+    if matches!(source, Source::Hub(_)) && weights::is_absent(source) {
+        let unknown = || "-".to_owned();
+        return Ok(Row {
+            name: name.to_owned(),
+            source: source.to_string(),
+            task: unknown(),
+            bytes: 0,
+            state: "not pulled".to_owned(),
+            dummy: false,
+            license: unknown(),
+            description: unknown(),
+            configured,
+        });
+    }
     let weights::Listed { card, state, dummy, .. } = weights::list(source)?;
     let state = match state {
         State::Ready if dummy => "DUMMY".to_owned(),

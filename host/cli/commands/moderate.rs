@@ -11,11 +11,16 @@ use infer_server::routes;
 use infer_server::routes::ModerateResponse;
 use infer_server::threads::block_on;
 
-use super::component;
+use super::{component, text_model};
 use crate::cli::{Format, Moderate};
 
-pub(super) fn run(config: Config, arguments: &Moderate, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn run(mut config: Config, arguments: &Moderate, out: &mut impl Write) -> anyhow::Result<()> {
     let parts = parts(arguments)?;
+    // Removed when the command ends, if it holds an import.
+    let _scratch = match &arguments.text_model {
+        Some(model) => text_model::replace(&mut config, arguments.component.as_deref(), model)?,
+        None => None,
+    };
     let registry = component::load_component(config, arguments.component.as_deref())?;
     let loaded = registry.component(arguments.component.as_deref(), World::Moderator)?;
     let response = block_on(routes::respond(loaded, &component::request(&registry), vec![parts]))?
@@ -59,7 +64,7 @@ fn print(response: &ModerateResponse, out: &mut impl Write) -> std::io::Result<(
     if response.infer.judges.dummy {
         writeln!(out, "{WARNING}")?;
     }
-    for judgement in &response.results {
+    for (index, judgement) in response.results.iter().enumerate() {
         let word = if judgement.flagged { "flagged" } else { "not flagged" };
         writeln!(out, "{word}  {}", response.infer.timings)?;
         for (category, score) in &judgement.category_scores {
@@ -69,6 +74,9 @@ fn print(response: &ModerateResponse, out: &mut impl Write) -> std::io::Result<(
                 Some(tier) => writeln!(out, "  {score:.4}  {category:22}  {tier}{gap}")?,
                 None => writeln!(out, "       -  {category:22}{gap}")?,
             }
+        }
+        for (category, further) in response.infer.categories.get(index).into_iter().flatten() {
+            writeln!(out, "  {:.4}  {category:22}  {}", further.score, further.tier)?;
         }
     }
     Ok(())

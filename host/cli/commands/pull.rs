@@ -1,33 +1,95 @@
-//! `infer pull`: download a model's file and print its path.
+//! `infer pull`: download a model's file, or import a model from the hub, and print its path.
 
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
+use infer_config::Config;
 use infer_engine::files::Folder;
+use infer_models::import::{RemoteOptions, pull_remote};
 use infer_models::pull::{Outcome, Target};
-use infer_models::source::Source;
+use infer_models::source::{HUB, HubModel, Source};
 use infer_models::store::Store;
 use infer_models::{builtin, pull, weights};
 
+use super::import;
 use crate::cli::Pull;
 
-pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> {
-    let name = arguments.model.strip_prefix("builtin:").unwrap_or(&arguments.model);
-    let (source, folder) = if builtin::weights(name).is_some() {
-        (Source::Builtin(name.to_owned()), weights::folder(name).context(builtin::NO_CACHE)?)
-    } else if Path::new(name).is_dir() {
-        (Source::Path(name.into()), name.into())
-    } else {
-        let known: Vec<_> = pullable().collect();
-        anyhow::bail!(
-            "no model to pull is named `{name}`; expected a folder with a card.toml, or one of `{}`",
-            known.join("`, `")
-        );
+pub(super) fn run(config: Option<&Path>, arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> {
+    let Some(name) = &arguments.model else { return configured(config, arguments, out) };
+    if let Some(text) = name.strip_prefix(HUB) {
+        let model = HubModel::parse(text).map_err(|expected| anyhow!("`{name}` is invalid, {expected}"))?;
+        return hub(config, &model, out);
+    }
+    let plain = name.strip_prefix("builtin:").unwrap_or(name);
+    if builtin::weights(plain).is_some() {
+        return file(&Source::Builtin(plain.to_owned()), arguments, out);
+    }
+    if Path::new(name).is_dir() {
+        return file(&Source::Path(name.into()), arguments, out);
+    }
+    // A configuration with a mistake only hides its names.
+    let models = Config::read(config).map(|config| config.models).unwrap_or_default();
+    match models.get(name).map(|model| &model.source) {
+        Some(Source::Hub(model)) => hub(config, model, out),
+        Some(source) => file(source, arguments, out),
+        None => {
+            let known: Vec<_> = pullable().collect();
+            bail!(
+                "no model to pull is named `{name}`; expected a folder with a card.toml, `hub:OWNER/NAME@REVISION`, a \
+                 model of infer.toml, or one of `{}`",
+                known.join("`, `")
+            )
+        }
+    }
+}
+
+/// Pulls all models of the configuration whose files are missing.
+fn configured(config: Option<&Path>, arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> {
+    let read = Config::read(config)?;
+    let mut sources: Vec<Source> = read.versions().map(|(_, model)| model.source).collect();
+    sources.retain(weights::is_absent);
+    sources.dedup();
+    if sources.is_empty() {
+        writeln!(out, "no model of {} has to be pulled", read.origin)?;
+    }
+    for source in &sources {
+        match source {
+            Source::Hub(model) => hub(config, model, out)?,
+            source => file(source, arguments, out)?,
+        }
+    }
+    Ok(())
+}
+
+/// Imports a model from the hub into the cache folder.
+fn hub(config: Option<&Path>, model: &HubModel, out: &mut impl Write) -> anyhow::Result<()> {
+    let folder = weights::folder(&model.folder()).context(builtin::NO_CACHE)?;
+    let Some((imported, commit)) = pull_remote(model, RemoteOptions::default(), &import::runtime(config)?)?
+    else {
+        writeln!(out, "`{model}` is imported already, in `{}`", folder.display())?;
+        return Ok(());
     };
-    let card = weights::list(&source)?.card;
-    if weights::remedy(&card, &source).is_none() {
-        anyhow::bail!(
+    import::describe(&imported, &folder, out)?;
+    writeln!(out, "  commit           {commit}")?;
+    writeln!(out, "\na configuration uses it with `source = \"{model}\"`; `infer lock` pins its hash")?;
+    if model.revision.as_deref() != Some(&commit) {
+        let pinned = HubModel { revision: Some(commit), ..model.clone() };
+        writeln!(out, "a branch or tag may change: `source = \"{pinned}\"` does not")?;
+    }
+    Ok(())
+}
+
+/// Downloads the file of a model that has a card.
+fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> {
+    let (name, folder) = match source {
+        Source::Builtin(name) => (name.clone(), weights::folder(name).context(builtin::NO_CACHE)?),
+        Source::Path(path) => (path.display().to_string(), path.clone()),
+        Source::Hub(model) => bail!("`{model}` is imported, not downloaded"),
+    };
+    let card = weights::list(source)?.card;
+    if weights::remedy(&card, source).is_none() {
+        bail!(
             "the card of `{name}` has no `download`, so its files are included; expected one of `{}`",
             pullable().collect::<Vec<_>>().join("`, `")
         );
@@ -38,7 +100,7 @@ pub(super) fn run(arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> 
     // it.
     let store = if let Source::Builtin(_) = source { Some(Store::open()?) } else { None };
     let opened = match &store {
-        Some(store) => store.model(name)?,
+        Some(store) => store.model(&name)?,
         None => Folder::open(&folder).with_context(|| format!("cannot open `{}`", folder.display()))?,
     };
     let target = Target {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use infer_engine::{ModelOptions, Onnxruntime};
-use infer_models::source::Source;
+use infer_models::source::{HUB, HubModel, Source};
 use infer_models::weights::Reuse;
 use infer_models::{builtin, weights};
 use infer_sandbox::{ClockKind, HttpOptions, Limits, OutboundHost, RequestMemory, SandboxOptions};
@@ -113,9 +113,29 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
     }
 
     pub(super) fn model_source(&mut self, subject: &str, entry: &Spanned<String>) -> Source {
+        if let Some(text) = entry.get_ref().strip_prefix(HUB) {
+            return self.hub_source(subject, entry, text);
+        }
         let exists = |path: &Path| path.is_dir() || weights::is_gguf(path);
         let expected = "neither a folder with a card.toml nor a GGUF file, which begins with `GGUF`";
         self.source(subject, entry, builtin::weights_names(), (exists, expected))
+    }
+
+    fn hub_source(&mut self, subject: &str, entry: &Spanned<String>, text: &str) -> Source {
+        let parsed = HubModel::parse(text);
+        let problem = match &parsed {
+            Ok(HubModel { revision: Some(_), .. }) => None,
+            Ok(model) => Some(format!(
+                "names no revision, expected `{model}@COMMIT`, because a branch changes; `infer import {model}` prints the \
+                 newest commit, and the page `Files and versions` of the hub lists all"
+            )),
+            Err(expected) => Some(format!("is invalid, {expected}")),
+        };
+        if let Some(problem) = problem {
+            let message = format!("{subject}: source `{}` {problem}", entry.get_ref());
+            self.mistake(entry.span().start, message);
+        }
+        parsed.map_or_else(|_| Source::Path(PathBuf::new()), Source::Hub)
     }
 
     fn component(

@@ -43,7 +43,7 @@ pub struct Config {
 pub struct ModelConfig {
     /// Its line in the configuration.
     pub at: Place,
-    /// Source of its weights: built in, a folder with a card.toml, or a GGUF file.
+    /// Source of its weights: built in, a folder with a card.toml, a GGUF file, or the hub.
     pub source: Source,
     /// Sessions, queue and batches.
     pub options: ModelOptions,

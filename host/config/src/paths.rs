@@ -71,6 +71,10 @@ routes! {
     ChatCompletions: Post ["/v1/chat/completions"], Public;
     /// OpenAI's text completions.
     Completions: Post ["/v1/completions"], Public;
+    /// OpenAI's embeddings.
+    Embeddings: Post ["/v1/embeddings"], Public;
+    /// Texts by their relevance for a query.
+    Rerank: Post ["/rerank"], Public;
     /// OpenAI's moderations.
     Moderations: Post ["/v1/moderations"], Public;
     /// Perspective's analysis of a comment.

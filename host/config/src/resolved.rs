@@ -293,7 +293,7 @@ impl fmt::Display for Change {
 
 fn resolve(source: &Source) -> String {
     match source {
-        Source::Builtin(_) => source.to_string(),
+        Source::Builtin(_) | Source::Hub(_) => source.to_string(),
         Source::Path(path) => absolute(path),
     }
 }

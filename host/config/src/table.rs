@@ -144,8 +144,9 @@ section! {
 section! {
     /// `[models.NAME]`
     Model, ModelValues {
-        /// `builtin:` and a name from the table below, a folder with a [card.toml](#cards), or a
-        /// GGUF file, whatever its name.
+        /// `builtin:` and a name from the table below, a folder with a [card.toml](#cards), a GGUF
+        /// file, whatever its name, or `hub:OWNER/NAME@REVISION`, which `infer pull`
+        /// [imports](#imported-models).
         source: Text = Required, Live;
         /// Concurrent computations. For a language model they share each pass, and a component
         /// without one in flight may start one more.

@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use infer_models::source::HUB;
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
 
@@ -202,7 +203,9 @@ fn named_paths(text: &str) -> Vec<String> {
         sources.extend(tests.into_iter().flatten().filter_map(|test| test.get("image")));
     }
     let paths = sources.into_iter().filter_map(Value::as_str);
-    let is_path = |text: &&str| !text.starts_with("builtin:") && !crate::data_url::is_data(text);
+    let is_path = |text: &&str| {
+        !text.starts_with("builtin:") && !text.starts_with(HUB) && !crate::data_url::is_data(text)
+    };
     paths.filter(is_path).map(str::to_owned).collect()
 }
 

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use anyhow::{Context as _, anyhow};
-use infer_engine::{Axis, Model, files};
+use anyhow::{Context as _, anyhow, bail};
+use infer_engine::{Axis, Card, Category, Model, files};
 use infer_models::builtin;
 use infer_models::source::Source;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::limits::MAX_COMPONENT;
@@ -20,6 +21,7 @@ pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'stati
         Source::Builtin(builtin) => {
             builtin::guest(builtin).with_context(|| format!("no built-in guest `{builtin}`"))?.into()
         }
+        Source::Hub(model) => bail!("component `{name}`: `{model}` is a model, expected a component"),
         Source::Path(path) => {
             let read = || format!("component `{name}`: cannot read `{}`", path.display());
             let file = files::open(path).with_context(read)?;
@@ -27,7 +29,7 @@ pub fn component_bytes(name: &str, source: &Source) -> anyhow::Result<Cow<'stati
             let subject = format!("component `{name}`: `{}`", path.display());
             let checked = MAX_COMPONENT.check(subject, usize::try_from(bytes).unwrap_or(usize::MAX));
             checked.map_err(|error| {
-                anyhow!("{error}: a component contains its code and vocabulary; the host loads the models")
+                anyhow!("{error}: a component contains its code; the host loads the models")
             })?;
             files::read_opened(file, MAX_COMPONENT.max() as u64).with_context(read)?.into()
         }
@@ -48,7 +50,10 @@ pub fn card_facts(alias: &str, model: &Model) -> Vec<(String, String)> {
         ("hash".to_owned(), model.hash().to_owned()),
         ("labels".to_owned(), card.labels.join("\n")),
     ];
-    if let Some(input) = card.inputs.first() {
+    if !card.categories.is_empty() {
+        facts.push(("categories".to_owned(), categories(card)));
+    }
+    if let Some(input) = card.inputs.first().filter(|_| card.text.is_none()) {
         facts.push(("input.name".into(), input.name.clone()));
         facts.push(("input.dtype".into(), input.dtype.to_string()));
         facts.push(("input.shape".into(), shape(&input.shape)));
@@ -60,19 +65,28 @@ pub fn card_facts(alias: &str, model: &Model) -> Vec<(String, String)> {
             facts.push(("input.image.mean".into(), image.mean.to_string()));
             facts.push(("input.image.std".into(), image.std.to_string()));
         }
-        if let Some(text) = &input.text {
-            facts.push(("input.text.max_tokens".into(), text.max_tokens.to_string()));
-            facts.push(("input.text.pad".into(), text.pad.clone()));
-            let vocabulary = card.files.iter().find(|file| file.path == text.vocabulary);
-            facts.extend(vocabulary.map(|file| ("input.text.vocabulary.sha256".into(), file.sha256.clone())));
-        }
     }
-    if let Some(output) = card.outputs.first() {
+    if let Some(output) = card.outputs.first().filter(|_| card.text.is_none()) {
         facts.push(("output.name".into(), output.name.clone()));
         facts.push(("output.shape".into(), shape(&output.shape)));
     }
     facts.extend(card.preset.iter().map(|(key, value)| (format!("preset.{key}"), value.clone())));
     facts.into_iter().map(|(key, value)| (format!("models.{alias}.{key}"), value)).collect()
+}
+
+/// The categories of a card as JSON:
+/// `{"NAME": {"rule": "max", "labels": ["a"], "threshold": 0.5}}`.
+fn categories(card: &Card) -> String {
+    let fact = |category: &Category| {
+        let mut fact = json!({ "rule": category.rule.name(), "labels": category.rule.labels() });
+        if let Some(threshold) = category.threshold {
+            fact["threshold"] = threshold.into();
+        }
+        fact
+    };
+    let facts: serde_json::Map<_, _> =
+        card.categories.iter().map(|(name, category)| (name.clone(), fact(category))).collect();
+    serde_json::Value::from(facts).to_string()
 }
 
 fn shape(axes: &[Axis]) -> String {

@@ -296,6 +296,7 @@ fn file(source: &Source, file: &str) -> Option<PathBuf> {
     match source {
         Source::Path(path) if weights::is_gguf(path) => Some(path.clone()),
         Source::Path(folder) => Some(folder.join(file)),
+        Source::Hub(model) => weights::folder(&model.folder()).map(|folder| folder.join(file)),
         Source::Builtin(name) => {
             let carried = infer_models::builtin::weights(name).unwrap_or_default();
             let is_carried = carried.iter().any(|(known, _)| *known == file);

@@ -4,6 +4,7 @@
 //! `parse` reads the file into the types of `schema`, and `check` validates them.
 
 mod axis;
+mod category;
 mod check;
 mod download;
 mod file;
@@ -15,8 +16,10 @@ mod self_test;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use axis::Axis;
+pub use category::{Category, Rule};
 pub(crate) use check::labels as check_labels;
 pub use download::{Download, Hub, PipPackages};
 pub(crate) use file::CARD;
@@ -26,4 +29,5 @@ pub(crate) use parse::{parse, read_card};
 pub use requirement::Requirement;
 pub use schema::{Card, Format, Task};
 pub use self_test::{Expected, Pattern, SelfTest, TestInput};
-pub use tensors::{InputSpec, OutputSpec, TextSpec};
+pub use tensors::{InputSpec, OutputSpec};
+pub use text::{Activation, Combine, Pooling, TextSpec};

@@ -120,6 +120,7 @@ fn onnx(card: &Card, loading: &Loading<'_>, capacity: &Capacity, measured: &[Mea
 /// Number of elements of one input of a job: `rows` along the batch axis, and at most `size` along
 /// other varying axes, within the limits of a job.
 fn elements(card: &Card, input: &InputSpec, rows: usize, size: usize) -> u64 {
+    let size = card.text.as_ref().map_or(size, |text| size.min(text.max_tokens));
     let (mut fixed, mut varying, mut is_bounded) = (1_u64, 1_u64, true);
     for (index, axis) in input.shape.iter().enumerate() {
         match axis {
@@ -144,10 +145,10 @@ mod tests {
     #[test]
     fn largest_job_respects_axis_limits() {
         const CARD: &str = include_str!("../../../weights/toxic-bilstm/card.toml");
-        let (head, _) = CARD.split_once("[[tests]]").unwrap();
-        let (input, rest) = head.split_once("[inputs.text]").unwrap();
-        let (_, outputs) = rest.split_once("[[outputs]]").unwrap();
-        let head = format!("{input}[[outputs]]{outputs}");
+        let (head, rest) = CARD.split_once("[text]").unwrap();
+        let (_, tensors) = rest.split_once("[[inputs]]").unwrap();
+        let (tensors, _) = tensors.split_once("[categories.harassment]").unwrap();
+        let head = format!("{head}[[inputs]]{tensors}");
         let size = |shape: &str, rows, size| {
             let text = head.replacen("[\"N\", 100]", shape, 1);
             let text =

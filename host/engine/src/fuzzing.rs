@@ -4,3 +4,8 @@
 pub fn gguf(bytes: &[u8]) {
     crate::language::hostile::exercise(bytes);
 }
+
+/// Reads `bytes` as a tokenizer's file and encodes texts with it.
+pub fn tokenizer(bytes: &[u8]) {
+    crate::encoder::exercise(bytes);
+}

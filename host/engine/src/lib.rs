@@ -20,14 +20,17 @@
 //! - `backend`, `runtime`: ONNX Runtime and rten, and the choice between them
 //! - `onnx`: ONNX models; `signature` checks tensors, `queue` forms batches, and a `worker`
 //!   computes them on a session of the backend
+//! - `encoder`: text models; a tokenizer in front of an ONNX model, and scores, embeddings or spans
+//!   behind it
 //! - `language`: language models; `scheduler` forms passes of a `decoder` from the tokens of all
 //!   requests, over shared key-value blocks
 //! - `footprint`: memory of a model, predicted before it is loaded
-//! - `model`: verified weights, and loading and running a model of either kind
+//! - `model`: verified weights, and loading and running a model of any kind
 
 mod backend;
 mod card;
 mod dtype;
+mod encoder;
 pub mod files;
 mod footprint;
 #[cfg(fuzzing)]
@@ -43,8 +46,9 @@ mod weights;
 
 pub use backend::RuntimeError;
 pub use card::{
-    Axis, Card, CardFile, Channels, Download, Expected, Format, Hub, ImageSpec, InputSpec, OutputSpec,
-    Pattern, PipPackages, Requirement, Role, SelfTest, Task, TestInput, TextSpec,
+    Activation, Axis, Card, CardFile, Category, Channels, Combine, Download, Expected, Format, Hub,
+    ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages, Pooling, Requirement, Role, Rule, SelfTest, Task,
+    TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};
@@ -58,6 +62,7 @@ pub use model::{
     Capacity, Comparison, Context, Example, GgufSummary, LoadError, Model, ModelOptions, Reply, RunError,
     SelfTestError, Shadow, Stats, Weights,
 };
+pub use onnx::{OnnxPort, OnnxSummary, Precision};
 pub use runtime::{Onnxruntime, Runtime, RuntimeOptions};
 pub use tensor::{Tensor, TensorError};
 pub use weights::{CardError, WeightCache};

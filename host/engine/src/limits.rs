@@ -55,6 +55,12 @@ impl Limit {
 /// mostly of numbers of self-tests.
 pub(crate) const MAX_CARD_BYTES: u64 = 64 << 20;
 
+/// Maximum number of categories of a card. Guests read all of them for each request.
+pub(crate) const MAX_CATEGORIES: Limit = Limit::new(64, "entries");
+
+/// Maximum length of a category's name, in bytes.
+pub(crate) const MAX_CATEGORY_NAME_BYTES: usize = 64;
+
 /// Maximum number of self-tests of a card. Bounds the time of a reload, which runs all of them.
 pub(crate) const MAX_CARD_TESTS: Limit = Limit::new(32, "entries");
 
@@ -116,6 +122,65 @@ pub(crate) const MAX_MODEL_BYTES: Limit = Limit::new(i32::MAX as usize, "bytes")
 
 /// Maximum expected time of a computation on the caller's thread, which delays its other tasks.
 pub(crate) const MAX_INLINE_TIME: Duration = Duration::from_millis(5);
+
+// Text models.
+
+/// Maximum size of a tokenizer's file, in bytes; that of XLM-RoBERTa, with 250,002 tokens, takes 17
+/// MB. Its content takes about ten times as much memory while it is read.
+pub(crate) const MAX_TOKENIZER_BYTES: Limit = Limit::new(40 << 20, "bytes");
+
+/// Maximum length of a regular expression in a tokenizer's file, in bytes; those of models have up
+/// to 300, and one that lists words has more. Bounds its compiled size.
+pub(crate) const MAX_PATTERN_BYTES: usize = 16 << 10;
+
+/// Maximum number of normalizers, pre-tokenizers and processors in a tokenizer's file. Bounds the
+/// passes over a text.
+pub(crate) const MAX_TOKENIZER_STEPS: usize = 32;
+
+/// Maximum factor by which the replacements of a tokenizer's file lengthen a text. Bounds memory.
+pub(crate) const MAX_TEXT_GROWTH: usize = 64;
+
+/// Maximum number of tokens in a tokenizer's file that are matched before all others, such as
+/// `[MASK]`. Each is searched for in every text.
+pub(crate) const MAX_ADDED_TOKENS: Limit = Limit::new(4_096, "tokens");
+
+/// Maximum number of tokens that a tokenizer adds to each text, such as `[CLS]`.
+pub(crate) const MAX_TEMPLATE_TOKENS: usize = 64;
+
+/// Maximum length of a word that WordPiece splits, in characters: the time grows with its square.
+pub(crate) const MAX_WORDPIECE_CHARACTERS: u64 = 1_000;
+
+/// Maximum time that a tokenizer may take for the texts on which it is tried when it is loaded.
+pub(crate) const MAX_TRIAL_TIME: Duration = Duration::from_secs(2);
+
+/// Maximum number of tokens in a window of a text. Attention takes time with its square.
+pub(crate) const MAX_WINDOW_TOKENS: usize = 8_192;
+
+/// Maximum number of marks that are kept on one letter: more than any language has.
+pub(crate) const MAX_MARKS: usize = 4;
+
+/// Maximum size of the texts of one call that are tokenized on the caller's thread, in bytes: less
+/// than a millisecond. Longer ones would delay its other tasks.
+pub(crate) const MAX_INLINE_TEXT_BYTES: usize = 8 << 10;
+
+/// Maximum length of one text for a text model, in bytes. Bounds the time to tokenize it; and
+/// patterns that backtrack once over a run of equal characters stay below their limit of a million
+/// steps, beyond which the `tokenizers` library ignores the rest of a text.
+pub(crate) const MAX_ENCODED_BYTES: usize = 256 << 10;
+
+/// Maximum size of a table of replaced characters in a tokenizer's file, in bytes of base64; that
+/// of XLM-RoBERTa takes 316 kB.
+pub(crate) const MAX_CHARSMAP_BYTES: usize = 2 << 20;
+
+/// Maximum length of what such a table replaces one character by, in bytes.
+pub(crate) const MAX_CHARSMAP_ENTRY_BYTES: usize = 64;
+
+/// Maximum number of texts of one call. Bounds the windows that it queues.
+pub(crate) const MAX_TEXTS: usize = 128;
+
+/// Maximum number of tokens of one batch, padding included. A running computation cannot be
+/// interrupted, so this bounds its time and memory.
+pub(crate) const MAX_BATCH_TOKENS: usize = 8_192;
 
 // Comparison with a shadow version.
 

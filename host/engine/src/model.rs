@@ -1,4 +1,4 @@
-//! Models of either kind: verified weights, loading, running, and comparison of versions.
+//! Models of all kinds: verified weights, loading, running, and comparison of versions.
 
 mod bare;
 mod comparison;

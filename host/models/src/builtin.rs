@@ -11,14 +11,15 @@ macro_rules! files {
     };
 }
 
-const WEIGHTS: [(&str, Files); 7] = [
+const WEIGHTS: [(&str, Files); 8] = [
     files!("efficientnet-lite0-int8": "card.toml", "model.onnx", "labels.txt"),
+    files!("minilm": "card.toml", "tokenizer.json"),
     files!("nsfwjs-mobilenet_v2-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("phi3": "card.toml"),
     files!("qwen2.5-0.5b": "card.toml"),
     files!("qwen2.5-1.5b": "card.toml"),
     files!("smollm2": "card.toml"),
-    files!("toxic-bilstm": "card.toml", "model.onnx", "labels.txt", "vocab.json"),
+    files!("toxic-bilstm": "card.toml", "model.onnx", "labels.txt", "tokenizer.json"),
 ];
 
 /// The model that `infer dummy phi3` writes into the cache folder, together with its card.

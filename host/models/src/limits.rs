@@ -1,4 +1,4 @@
-//! Fixed limits of pulls.
+//! Fixed limits of pulls and imports.
 
 use std::time::Duration;
 
@@ -44,3 +44,30 @@ pub(crate) const MAX_PIPE_TIME: Duration = Duration::from_secs(2);
 /// Maximum nesting of folders in the scratch folder, which earlier versions nested. Bounds
 /// recursion.
 pub(crate) const MAX_SCRATCH_LEVELS: usize = 6;
+
+/// Maximum size of a JSON file of an export besides its tokenizer, in bytes; the largest, the
+/// settings of tokenizers, have less than 2 MB. Protects memory from a wrong file.
+pub(crate) const MAX_SETTINGS_BYTES: u64 = 8 << 20;
+
+/// Maximum size of an export's tokenizer, in bytes, as the engine reads it.
+pub(crate) const MAX_TOKENIZER_BYTES: u64 = 40 << 20;
+
+/// Maximum size of an export's model file and of each file with its data, in bytes, as the engine
+/// reads them.
+pub(crate) const MAX_EXPORT_BYTES: u64 = i32::MAX as u64;
+
+/// Maximum number of data files of an export; real ones have one. Bounds the files that an import
+/// opens.
+pub(crate) const MAX_DATA_FILES: usize = 64;
+
+/// Maximum number of labels of an imported model. Guests read all of them for each request.
+pub(crate) const MAX_LABELS: usize = 1_024;
+
+/// Maximum length of an imported label, in bytes. Bounds tables and messages.
+pub(crate) const MAX_LABEL_BYTES: usize = 256;
+
+/// Maximum number of tokens that an imported model reads at once, as the engine reads them.
+pub(crate) const MAX_IMPORTED_TOKENS: usize = 8_192;
+
+/// Maximum time of the first run of an imported model, which becomes its self-test.
+pub(crate) const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(120);

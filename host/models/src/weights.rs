@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights};
 
 use crate::builtin;
-use crate::source::Source;
+use crate::source::{HubModel, Source};
 
 /// Description of a source's weights, and the state of their files.
 pub struct Listed {
@@ -63,6 +63,7 @@ pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
         },
         Source::Path(path) if is_gguf(path) => Weights::gguf(path, cache),
         Source::Path(folder) => Weights::read(folder, cache),
+        Source::Hub(model) => Weights::read(&imported(model)?, cache),
     };
     loaded.map_err(|error| match error {
         CardError::Missing { .. } => {
@@ -95,6 +96,10 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
             return Ok(Listed { card, state: State::Ready, dummy, weight_types: Some(weight_types) });
         }
         Source::Path(folder) => (read(folder)?, Some(folder.clone()), &[][..]),
+        Source::Hub(model) => {
+            let folder = imported(model)?;
+            (read(&folder)?, Some(folder), &[][..])
+        }
     };
     let mut state = State::Ready;
     for file in card.files.iter().filter(|file| carried.iter().all(|(name, _)| *name != file.path)) {
@@ -143,6 +148,7 @@ pub fn remedy(card: &Card, source: &Source) -> Option<String> {
     let what = match source {
         Source::Builtin(name) => name.clone(),
         Source::Path(path) => path.display().to_string(),
+        Source::Hub(model) => model.to_string(),
     };
     Some(format!("run `infer pull {what}`, or put the file there by hand{}", manual_download(card)))
 }
@@ -167,6 +173,25 @@ fn written(name: &str) -> anyhow::Result<PathBuf> {
         anyhow::bail!("`builtin:{name}` is not written yet: run `infer dummy {model}`");
     }
     Ok(folder)
+}
+
+/// Folder of a model that was imported from the hub.
+fn imported(model: &HubModel) -> anyhow::Result<PathBuf> {
+    let folder = folder(&model.folder()).context(builtin::NO_CACHE)?;
+    if !folder.join(CARD).is_file() {
+        anyhow::bail!("`{model}` is not imported yet: run `infer pull {model}`");
+    }
+    Ok(folder)
+}
+
+/// Returns true if the files of `source` are fetched by `infer pull`, and are missing.
+pub fn is_absent(source: &Source) -> bool {
+    match source {
+        Source::Hub(model) => imported(model).is_err(),
+        source => list(source).is_ok_and(|listed| {
+            listed.state == State::Absent && listed.card.download != infer_engine::Download::default()
+        }),
+    }
 }
 
 fn read(folder: &Path) -> anyhow::Result<Card> {

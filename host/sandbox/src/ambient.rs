@@ -1,11 +1,12 @@
-//! Imports other than models: settings, the log, and notes for the caller.
+//! Imports other than models: settings, the log, and notes and spans for the caller.
 
 use infer_engine::text::excerpt;
 
 use crate::bindings::infer::guest::log::{self, Level};
+use crate::bindings::infer::guest::spans::{self, Span};
 use crate::bindings::infer::guest::{notes, types};
 use crate::bindings::wasi::config::store;
-use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES};
+use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES, MAX_SPAN_LABEL_BYTES, MAX_SPANS};
 use crate::state::State;
 
 impl store::Host for State {
@@ -31,9 +32,22 @@ impl log::Host for State {
 
 impl notes::Host for State {
     fn note(&mut self, message: String) -> wasmtime::Result<()> {
-        if self.notes.len() < MAX_NOTES {
-            self.notes.push(excerpt(&message, MAX_NOTE_BYTES).into_owned());
+        let notes = &mut self.annotations.notes;
+        if notes.len() < MAX_NOTES {
+            notes.push(excerpt(&message, MAX_NOTE_BYTES).into_owned());
         }
+        Ok(())
+    }
+}
+
+impl spans::Host for State {
+    fn report(&mut self, spans: Vec<Span>) -> wasmtime::Result<()> {
+        let room = MAX_SPANS - self.annotations.spans.len();
+        let cut = |span: Span| {
+            let score = if span.score.is_finite() { span.score.clamp(0.0, 1.0) } else { 0.0 };
+            Span { label: excerpt(&span.label, MAX_SPAN_LABEL_BYTES).into_owned(), score, ..span }
+        };
+        self.annotations.spans.extend(spans.into_iter().take(room).map(cut));
         Ok(())
     }
 }

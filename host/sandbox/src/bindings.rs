@@ -37,6 +37,7 @@ macro_rules! world {
                     "infer:guest/types": crate::bindings::infer::guest::types,
                     "infer:guest/log": crate::bindings::infer::guest::log,
                     "infer:guest/notes": crate::bindings::infer::guest::notes,
+                    "infer:guest/spans": crate::bindings::infer::guest::spans,
                 },
                 exports: { default: async },
             });

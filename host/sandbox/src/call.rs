@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use infer_engine::TokenUsage;
 
+use crate::bindings::infer::guest::spans::Span;
 use crate::error::CallError;
 
 /// A client's request, which may make several calls. Clones share one total.
@@ -94,8 +95,17 @@ pub struct Outcome<T> {
     pub result: Result<T, CallError>,
     /// Usage, whether the call succeeded or not.
     pub usage: Usage,
-    /// Short sentences from the guest for the caller.
+    /// Remarks of the guest beside its answer.
+    pub annotations: Annotations,
+}
+
+/// Remarks of a guest beside its answer, for the caller.
+#[derive(Clone, Debug, Default)]
+pub struct Annotations {
+    /// Short sentences.
     pub notes: Vec<String>,
+    /// Labelled spans of the texts.
+    pub spans: Vec<Span>,
 }
 
 impl<T> Outcome<T> {

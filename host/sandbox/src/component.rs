@@ -17,7 +17,7 @@ use crate::answer::{check_labels, check_verdict, presentable};
 use crate::bindings::classifier::ClassifierPre;
 use crate::bindings::moderator::ModeratorPre;
 use crate::bindings::predictor::PredictorPre;
-use crate::call::{Outcome, Request, Usage};
+use crate::call::{Annotations, Outcome, Request, Usage};
 use crate::clock::Clock;
 use crate::error::{CallError, Cause};
 use crate::expectation::{Expectations, Input};
@@ -187,7 +187,7 @@ impl Component {
                 return Outcome {
                     result: Err(busy(instances as u32)),
                     usage: Usage::default(),
-                    notes: Vec::new(),
+                    annotations: Annotations::default(),
                 };
             }
             own => own.and_then(Result::ok),
@@ -200,7 +200,7 @@ impl Component {
                     NoSlot::Deadline => CallError::Deadline { component: component() },
                 };
                 let usage = Usage { queue: began.elapsed(), ..Usage::default() };
-                return Outcome { result: Err(error), usage, notes: Vec::new() };
+                return Outcome { result: Err(error), usage, annotations: Annotations::default() };
             }
         };
         let waited = began.elapsed();
@@ -211,7 +211,7 @@ impl Component {
             let cause = Cause::ServerMemory(reservation.max_bytes());
             let usage = Usage { queue: waited, ..Usage::default() };
             let result = Err(CallError::Stopped { component: component(), cause });
-            return Outcome { result, usage, notes: Vec::new() };
+            return Outcome { result, usage, annotations: Annotations::default() };
         }
 
         let (clock, turn) = (Clock::new(), self.slots.turns.begin());
@@ -245,13 +245,13 @@ impl Component {
             tensor_bytes_peak: state.tensor_bytes_peak,
             is_partial: state.is_partial,
         };
-        let notes = std::mem::take(&mut state.notes);
+        let annotations = std::mem::take(&mut state.annotations);
         let dropping = Instant::now();
         self.expectations.learn(input, state.reservation.peak_bytes(), dropping);
         drop(store);
         usage.drop = dropping.elapsed();
         request.charge(&usage);
-        Outcome { result, usage, notes }
+        Outcome { result, usage, annotations }
     }
 
     fn store<D: AsMut<State> + Send + 'static>(
@@ -286,7 +286,7 @@ impl Component {
     fn wrong_world<T>(&self, expected: World) -> Outcome<T> {
         let component = self.grants.component.to_string();
         let error = CallError::World { component, expected, found: self.world() };
-        Outcome { result: Err(error), usage: Usage::default(), notes: Vec::new() }
+        Outcome { result: Err(error), usage: Usage::default(), annotations: Annotations::default() }
     }
 }
 

@@ -50,7 +50,7 @@ mod turns;
 pub mod types;
 mod world;
 
-pub use call::{Outcome, Request, RequestUsage, Usage};
+pub use call::{Annotations, Outcome, Request, RequestUsage, Usage};
 pub use compiled::CachedCode;
 pub use component::Component;
 pub use error::{CallError, Cause, LoadError, PoolError};

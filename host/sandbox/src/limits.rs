@@ -22,6 +22,12 @@ pub(crate) const MAX_NOTES: usize = 4;
 /// Maximum length of a note, in bytes; a longer one is cut. Bounds the size of a response.
 pub(crate) const MAX_NOTE_BYTES: usize = 256;
 
+/// Maximum number of spans of one call; further ones are dropped. Bounds the size of a response.
+pub(crate) const MAX_SPANS: usize = 256;
+
+/// Maximum length of a span's label, in bytes; a longer one is cut. Bounds the size of a response.
+pub(crate) const MAX_SPAN_LABEL_BYTES: usize = 64;
+
 /// Maximum length of a guest's log line, in bytes; longer lines are cut. Protects the log from
 /// floods.
 pub(crate) const MAX_LOG_LINE_BYTES: usize = 1024;

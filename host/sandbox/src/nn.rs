@@ -252,12 +252,13 @@ fn dtype(ty: TensorType) -> DType {
 
 /// Returns true if the same computation may succeed later.
 fn is_temporary(error: &RunError) -> bool {
-    !matches!(error, RunError::InvalidInput { .. } | RunError::Unsupported { .. })
+    !matches!(error, RunError::InvalidInput { .. } | RunError::TooLarge { .. } | RunError::Unsupported { .. })
 }
 
 fn code(error: &RunError) -> ErrorCode {
     match error {
         RunError::InvalidInput { .. } => ErrorCode::InvalidArgument,
+        RunError::TooLarge { .. } => ErrorCode::TooLarge,
         RunError::Deadline { .. } => ErrorCode::Timeout,
         RunError::Unsupported { .. } => ErrorCode::UnsupportedOperation,
         RunError::Busy { .. } | RunError::Failed { .. } | RunError::Closed { .. } => ErrorCode::RuntimeError,

@@ -8,6 +8,7 @@ use infer_engine::{Model, RunError, TokenUsage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
+use crate::call::Annotations;
 use crate::clock::Clock;
 use crate::error::Cause;
 use crate::guest_limits::Limits;
@@ -51,8 +52,8 @@ pub(crate) struct State {
     pub(crate) batch: usize,
     /// Usage of language models.
     pub(crate) tokens: TokenUsage,
-    /// The guest's notes for the caller.
-    pub(crate) notes: Vec<String>,
+    /// The guest's remarks for the caller.
+    pub(crate) annotations: Annotations,
     /// Last error of a model, which the guest sees without its kind.
     pub(crate) model_error: Option<RunError>,
     /// True if some model returned no outputs for a temporary reason.
@@ -89,7 +90,7 @@ impl State {
             compute: Duration::ZERO,
             batch: 0,
             tokens: TokenUsage::default(),
-            notes: Vec::new(),
+            annotations: Annotations::default(),
             model_error: None,
             is_partial: false,
             refused: None,

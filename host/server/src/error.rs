@@ -259,6 +259,7 @@ impl From<RunError> for ApiError {
             RunError::InvalidInput { .. } | RunError::Unsupported { .. } => {
                 ApiError::invalid("", error.to_string())
             }
+            RunError::TooLarge { .. } => ApiError::too_large(error.to_string()),
             RunError::Busy { .. } => ApiError::busy(),
             RunError::Deadline { .. } => ApiError::deadline(),
             RunError::Failed { .. } | RunError::Closed { .. } => {
@@ -274,6 +275,7 @@ fn from_fault(fault: &Fault, model: Option<&RunError>) -> ApiError {
         (Fault::InvalidInput(message), _) => ApiError::new(StatusCode::BAD_REQUEST, "invalid_input", message),
         (Fault::UnsupportedMedia(message), _) => ApiError::unsupported_media(message),
         (Fault::TooLarge(message), _) => ApiError::too_large(message),
+        (Fault::Model(_), Some(RunError::TooLarge { message, .. })) => ApiError::too_large(message),
         (Fault::Model(_), Some(RunError::Busy { .. })) => ApiError::busy(),
         (Fault::Model(_), Some(RunError::Deadline { .. })) => ApiError::deadline(),
         (Fault::Model(_), _) => ApiError::internal("model_failed"),

@@ -153,6 +153,18 @@ pub(crate) const MAX_INPUTS: Limit = Limit::new(256, "tensors");
 /// Maximum number of requested outputs: more than any model has. Bounds memory.
 pub(crate) const MAX_OUTPUTS: Limit = Limit::new(256, "outputs");
 
+/// Maximum number of texts in a tensor of a request; the engine takes 128 in one call.
+pub(crate) const MAX_PROTOCOL_TEXTS: Limit = Limit::new(256, "texts");
+
+/// Number of texts that a route passes to a text model in one call.
+pub(crate) const MAX_TEXTS_AT_ONCE: usize = 64;
+
+/// Maximum number of texts of one request for embeddings, as in OpenAI's API.
+pub(crate) const MAX_EMBEDDING_INPUTS: Limit = Limit::new(2_048, "texts");
+
+/// Maximum number of texts of one request to order them.
+pub(crate) const MAX_RERANKED_TEXTS: Limit = Limit::new(1_024, "texts");
+
 // Moderation, analysis and classification.
 
 /// Maximum number of inputs of one request that are judged concurrently: enough to fill batches,

@@ -19,6 +19,7 @@ mod context;
 mod cors;
 mod dialect;
 mod document;
+mod embeddings;
 mod encoding;
 mod form;
 mod handler;
@@ -29,7 +30,9 @@ mod members;
 mod models;
 mod moderate;
 mod perspective;
+mod rerank;
 mod table;
+mod text_models;
 mod timings;
 mod trace;
 
@@ -66,6 +69,8 @@ fn row(route: Route, context: &Arc<RequestContext>, document: &Document) -> Opti
         Route::Completions => {
             Row::new(Body, chat::openapi(Form::Completion), chat::handle, chat(Form::Completion))
         }
+        Route::Embeddings => Row::new(Admission, embeddings::openapi(), embeddings::handle, state()),
+        Route::Rerank => Row::new(Admission, rerank::openapi(), rerank::handle, state()),
         Route::Moderations | Route::AnalyzeComment if context.moderators.is_empty() => return None,
         Route::Moderations => Row::new(Admission, moderate::openapi(true), moderate::handle, moderation()),
         Route::AnalyzeComment => {

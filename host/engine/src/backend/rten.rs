@@ -38,6 +38,7 @@ impl Backend for Rten {
         bytes: Cow<'static, [u8]>,
         card: &Card,
         capacity: &Capacity,
+        _is_dynamic: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
         let specs = card.inputs.iter().map(|input| ("input", &input.name, input.dtype));
         let specs = specs.chain(card.outputs.iter().map(|output| ("output", &output.name, output.dtype)));

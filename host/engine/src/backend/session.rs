@@ -14,7 +14,8 @@ pub(crate) trait Backend: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Loads a file into `capacity.sessions` sessions of `capacity.threads` threads each. Sessions
-    /// share as much memory as the library permits.
+    /// share as much memory as the library permits. `is_dynamic` is true if the file computes the
+    /// scales of int8 values at run time.
     ///
     /// # Errors
     ///
@@ -24,6 +25,7 @@ pub(crate) trait Backend: Send + Sync {
         bytes: Cow<'static, [u8]>,
         card: &Card,
         capacity: &Capacity,
+        is_dynamic: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError>;
 }
 

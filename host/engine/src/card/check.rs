@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::axis::Axis;
 use super::file::Role;
-use super::image::one_of;
 use super::schema::{Card, Format, Task};
 use super::self_test::{Expected, SelfTest};
-use crate::limits::{MAX_CARD_TESTS, MAX_ROWS};
+use super::text::TextSpec;
+use crate::limits::{MAX_CARD_TESTS, MAX_CATEGORIES, MAX_CATEGORY_NAME_BYTES, MAX_ROWS, MAX_WINDOW_TOKENS};
 
 /// Checks a card whose labels are in the file `labels`.
 ///
@@ -44,29 +44,21 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     if let Some(labels) = labels {
         listed(card, "labels", labels, Role::Labels)?;
     }
-    for input in &card.inputs {
-        if input.image.is_some() && input.text.is_some() {
-            return Err(format!("input `{}` has both `image` and `text`, expected at most one", input.name));
+    match &card.text {
+        Some(spec) => text(spec, card)?,
+        None if matches!(card.task, Task::TextEmbedding | Task::TokenClassification) => {
+            return Err(format!("`text` is missing, expected it for `task` = `{}`", card.task));
         }
+        None => {}
+    }
+    categories(card)?;
+    if labels.is_none() && !card.categories.is_empty() {
+        return Err("`labels` is missing, expected the file of the labels that `categories` uses".to_owned());
+    }
+    for input in &card.inputs {
         if let Some(spec) = &input.image {
             spec.check(input.dtype, input.layout.as_deref(), &input.shape)
                 .map_err(|message| format!("input `{}`: {message}", input.name))?;
-        }
-        if let Some(text) = &input.text {
-            listed(card, "vocabulary", &text.vocabulary, Role::Vocabulary)?;
-            one_of("pad", &text.pad, &["left", "right"])
-                .map_err(|message| format!("input `{}`: {message}", input.name))?;
-            if text.max_tokens == 0 {
-                return Err(format!("input `{}`: `max_tokens` is 0, expected at least 1", input.name));
-            }
-            if let Some(Axis::Fixed(size)) = input.shape.last()
-                && *size != text.max_tokens
-            {
-                let (name, tokens) = (&input.name, text.max_tokens);
-                return Err(format!(
-                    "input `{name}`: `max_tokens` is {tokens}, but its last axis is {size}; expected the same"
-                ));
-            }
         }
     }
     Ok(())
@@ -81,6 +73,7 @@ fn language(card: &Card, labels: Option<&str>) -> Result<(), String> {
         ("inputs", card.inputs.is_empty()),
         ("outputs", card.outputs.is_empty()),
         ("labels", labels.is_none()),
+        ("categories", card.categories.is_empty()),
         ("batch_axis", card.batch_axis.is_none()),
     ];
     match keys.into_iter().find(|(_, absent)| !absent) {
@@ -89,6 +82,88 @@ fn language(card: &Card, labels: Option<&str>) -> Result<(), String> {
         }
         None => Ok(()),
     }
+}
+
+/// Checks the section `text` against the rest of its card.
+fn text(spec: &TextSpec, card: &Card) -> Result<(), String> {
+    let tasks = [Task::TextClassification, Task::TextEmbedding, Task::TokenClassification];
+    if card.format != Format::Onnx || !tasks.contains(&card.task) {
+        return Err(format!(
+            "`text` is not allowed with `task` = `{}` and `format` = `{}`; remove it",
+            card.task, card.format
+        ));
+    }
+    let tokenizers = card.files.iter().filter(|file| file.role == Role::Tokenizer).count();
+    if tokenizers != 1 {
+        return Err(format!(
+            "`files` has {tokenizers} entries with role `tokenizer`, expected exactly one for `text`"
+        ));
+    }
+    let number = |key: &str, found: usize, min: usize, max: usize| {
+        if (min..=max).contains(&found) {
+            return Ok(());
+        }
+        Err(format!("`text.{key}` is {found}, expected {min} to {max}"))
+    };
+    number("max_tokens", spec.max_tokens, 1, MAX_WINDOW_TOKENS)?;
+    number("max_windows", spec.max_windows, 1, MAX_ROWS)?;
+    if let Some(stride) = spec.stride {
+        number("stride", stride, 0, spec.max_tokens - 1)?;
+    }
+    if spec.canonical && card.task != Task::TextClassification {
+        return Err(format!(
+            "`text.canonical` is true, which gives a text several readings, but `task` is `{}`; remove it",
+            card.task
+        ));
+    }
+    if spec.drop_unknown && card.task == Task::TokenClassification {
+        return Err("`text.drop_unknown` is true, which loses the offsets of spans; remove it".to_owned());
+    }
+    match (card.task, spec.pooling) {
+        (Task::TextEmbedding, _) if spec.stride.is_some() => {
+            Err("`text.stride` is set, but an embedding has one window; remove it".to_owned())
+        }
+        (Task::TextEmbedding, _) => Ok(()),
+        (task, Some(_)) => {
+            Err(format!("`text.pooling` is for `task` = `text-embedding`, and this is `{task}`; remove it"))
+        }
+        (_, None) => Ok(()),
+    }
+}
+
+/// Checks the names of the categories of `card`.
+///
+/// # Errors
+///
+/// A message about the first invalid name.
+fn categories(card: &Card) -> Result<(), String> {
+    MAX_CATEGORIES.check("`categories`", card.categories.len())?;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-/".contains(&byte);
+    for name in card.categories.keys() {
+        if name.is_empty() || name.len() > MAX_CATEGORY_NAME_BYTES || !name.bytes().all(plain) {
+            return Err(format!(
+                "`categories` has the name `{name}`, expected 1 to {MAX_CATEGORY_NAME_BYTES} lower-case \
+                 letters, digits, `-` and `/`"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the card's labels include those of its categories.
+///
+/// # Errors
+///
+/// A message about the first unknown label.
+fn category_labels(card: &Card) -> Result<(), String> {
+    for (name, category) in &card.categories {
+        let unknown = category.rule.labels().iter().find(|label| !card.labels.contains(label));
+        if let Some(label) = unknown {
+            let known = card.labels.join("`, `");
+            return Err(format!("category `{name}` uses the label `{label}`, expected one of `{known}`"));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the first axis of every tensor varies, because a batch grows along it.
@@ -136,12 +211,13 @@ fn bounds(card: &Card) -> Result<(), String> {
 pub(crate) fn labels(card: &Card) -> Result<(), String> {
     let scores = card.outputs.first().and_then(|output| Some((&output.name, output.shape.last()?)));
     if let Some((name, Axis::Fixed(scores))) = scores
+        && card.task != Task::TextEmbedding
         && *scores != card.labels.len()
     {
         let found = card.labels.len();
         return Err(format!("found {found} labels, one per line, expected {scores} as in output `{name}`"));
     }
-    Ok(())
+    category_labels(card)
 }
 
 /// Checks that the names are unique and that there is at least one.
@@ -197,7 +273,7 @@ fn self_test(card: &Card, test: &SelfTest) -> Result<(), String> {
             ));
         }
     }
-    if card.format == Format::Onnx {
+    if card.format == Format::Onnx && card.text.is_none() {
         let known = |name: &str| card.inputs.iter().any(|input| input.name == name);
         if let Some(name) = test.inputs.keys().find(|name| !known(name)) {
             return Err(format!("input `{name}` is not in the card's `inputs`"));

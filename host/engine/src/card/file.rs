@@ -61,8 +61,8 @@ pub enum Role {
     Model,
     /// Names of the classes, one per line.
     Labels,
-    /// Words and their ids.
-    Vocabulary,
+    /// Tokenizer in the format of the `tokenizers` library.
+    Tokenizer,
     /// External data of an ONNX model.
     Data,
 }
@@ -72,7 +72,7 @@ impl fmt::Display for Role {
         f.pad(match self {
             Role::Model => "model",
             Role::Labels => "labels",
-            Role::Vocabulary => "vocabulary",
+            Role::Tokenizer => "tokenizer",
             Role::Data => "data",
         })
     }

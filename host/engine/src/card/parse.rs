@@ -5,12 +5,14 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::category::Category;
 use super::check;
 use super::download::Download;
 use super::file::{CARD, CardFile};
 use super::schema::{Card, Format, Task};
 use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
+use super::text::TextSpec;
 use crate::limits::MAX_CARD_BYTES;
 use crate::text::{QUOTE_BYTES, excerpt};
 use crate::weights::{CardError, Links, Opened};
@@ -32,6 +34,9 @@ struct CardToml {
     inputs: Vec<InputSpec>,
     #[serde(default)]
     outputs: Vec<OutputSpec>,
+    text: Option<TextSpec>,
+    #[serde(default)]
+    categories: BTreeMap<String, Category>,
     #[serde(default)]
     download: Download,
     #[serde(default)]
@@ -65,6 +70,8 @@ pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
         inputs: file.inputs,
         outputs: file.outputs,
         labels: Vec::new(),
+        text: file.text,
+        categories: file.categories,
         download: file.download,
         preset: file.preset,
         tests: file.tests,

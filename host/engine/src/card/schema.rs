@@ -1,14 +1,16 @@
 //! The types of a card.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserialize;
 
+use super::category::Category;
 use super::download::Download;
 use super::file::{CardFile, Role};
 use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
+use super::text::TextSpec;
 
 /// Description of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +40,10 @@ pub struct Card {
     /// Class names in the order of the last axis of the first output; empty for models without
     /// labels.
     pub labels: Vec<String>,
+    /// Reading of texts, for a model with a tokenizer. Its callers pass text instead of the inputs.
+    pub text: Option<TextSpec>,
+    /// Categories of moderation that the labels judge, by name.
+    pub categories: BTreeMap<String, Category>,
     /// Download locations of the model's file, if it is too large to ship.
     pub download: Download,
     /// Settings for guests that suit this model but are not part of its file, such as a prompt, by
@@ -53,6 +59,13 @@ impl Card {
         let model = self.files.iter().find(|file| file.role == Role::Model);
         model.expect("a parsed card lists exactly one model")
     }
+
+    /// Labels that no category uses, in the order of the labels.
+    pub fn unused_labels(&self) -> Vec<&str> {
+        let used: BTreeSet<_> =
+            self.categories.values().flat_map(|category| category.rule.labels()).collect();
+        self.labels.iter().filter(|label| !used.contains(label)).map(String::as_str).collect()
+    }
 }
 
 /// Task of a model.
@@ -63,6 +76,10 @@ pub enum Task {
     ImageClassification,
     /// Text to a score per label.
     TextClassification,
+    /// Text to a vector that represents its meaning.
+    TextEmbedding,
+    /// Text to labelled spans of it.
+    TokenClassification,
     /// Text to its continuation, or to log-probabilities of given continuations.
     TextGeneration,
 }
@@ -72,6 +89,8 @@ impl fmt::Display for Task {
         f.pad(match self {
             Task::ImageClassification => "image-classification",
             Task::TextClassification => "text-classification",
+            Task::TextEmbedding => "text-embedding",
+            Task::TokenClassification => "token-classification",
             Task::TextGeneration => "text-generation",
         })
     }

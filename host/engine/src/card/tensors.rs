@@ -20,20 +20,6 @@ pub struct InputSpec {
     pub layout: Option<String>,
     /// Conversion of pixels; `layout` and `shape` must then be those of an image.
     pub image: Option<ImageSpec>,
-    /// Conversion of text.
-    pub text: Option<TextSpec>,
-}
-
-/// Conversion of a text to word ids.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TextSpec {
-    /// File of the card that maps words to ids.
-    pub vocabulary: String,
-    /// Number of ids that the model reads.
-    pub max_tokens: usize,
-    /// Side on which a shorter text is padded with zeros: `left` or `right`.
-    pub pad: String,
 }
 
 /// An output of a model.

@@ -90,6 +90,8 @@ impl GgufSummary {
             inputs: Vec::new(),
             outputs: Vec::new(),
             labels: Vec::new(),
+            text: None,
+            categories: Default::default(),
             download: Download::default(),
             preset: Default::default(),
             tests: Vec::new(),

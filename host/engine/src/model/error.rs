@@ -41,6 +41,14 @@ pub enum LoadError {
         /// Tensor, problem, and the remedy.
         message: String,
     },
+    /// The tokenizer is invalid, or does not fit the model.
+    #[error("model `{model}`: its tokenizer cannot be used: {message}")]
+    Tokenizer {
+        /// Name of the model in the configuration.
+        model: String,
+        /// Problem, with what was expected.
+        message: String,
+    },
     /// The card and the file of the model disagree.
     #[error("model `{model}`: the card disagrees with the model's file: {message}")]
     Disagreement {
@@ -68,6 +76,14 @@ pub enum RunError {
         /// Name of the model in the configuration.
         model: String,
         /// Input, expected value, and found value.
+        message: String,
+    },
+    /// The inputs are valid, but exceed a limit.
+    #[error("model `{model}`: {message}")]
+    TooLarge {
+        /// Name of the model in the configuration.
+        model: String,
+        /// Size and limit.
         message: String,
     },
     /// The queue is full.

@@ -1,4 +1,4 @@
-//! A loaded model of either kind, and the shadow version that is compared with it.
+//! A loaded model of any kind, and the shadow version that is compared with it.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,7 +12,8 @@ use super::shadow::ShadowQueue;
 use super::stats::Stats;
 use super::unloadable::Unloadable;
 use super::weights::{Parts, Weights};
-use crate::card::{Card, Format};
+use crate::card::{Card, Format, Task};
+use crate::encoder::Encoder;
 use crate::language::{LanguageModel, Session};
 use crate::onnx::OnnxModel;
 use crate::runtime::Runtime;
@@ -31,6 +32,7 @@ pub struct Model {
 
 enum Kind {
     Onnx(OnnxModel),
+    Encoder(Encoder),
     Language(LanguageModel),
     /// A model that is unloaded while idle.
     Unloadable {
@@ -66,13 +68,17 @@ impl Model {
         weights: Weights,
         options: &ModelOptions,
     ) -> Result<Self, LoadError> {
-        let Parts { card, hash, model, data, packed } = weights.into_parts();
+        let Parts { card, hash, model, data, tokenizer, packed } = weights.into_parts();
         let capacity = options.capacity(name, card.format)?;
-        let kind = match card.format {
-            Format::Onnx => {
-                Kind::Onnx(OnnxModel::load(runtime.implementation(), name, (model, data), &card, &capacity)?)
+        let backend = runtime.implementation();
+        let kind = match (card.format, tokenizer) {
+            (Format::Onnx, Some(tokenizer)) if card.text.is_some() => {
+                Kind::Encoder(Encoder::load(backend, name, (model, data), &tokenizer, &card, &capacity)?)
             }
-            Format::Gguf => Kind::Language(LanguageModel::load(name, model, packed, &capacity)?),
+            (Format::Onnx, _) => {
+                Kind::Onnx(OnnxModel::load(backend, name, (model, data), &card, &capacity, &[])?)
+            }
+            (Format::Gguf, _) => Kind::Language(LanguageModel::load(name, model, packed, &capacity)?),
         };
         Ok(Model { name: name.to_owned(), card, hash, capacity, kind, shadow: RwLock::default() })
     }
@@ -100,6 +106,7 @@ impl Model {
         let copied = shadow.as_ref().and_then(|shadow| shadow.queue.copy(&inputs));
         let result = match &self.kind {
             Kind::Onnx(model) => model.run(inputs, deadline).await,
+            Kind::Encoder(model) => model.run(inputs, deadline).await,
             Kind::Language(model) => model.run_tensors(session, inputs, deadline).await,
             Kind::Unloadable { inner, .. } => {
                 let model = inner.ensure_loaded(deadline).await?;
@@ -132,7 +139,7 @@ impl Model {
     /// [unloadable](Model::unload_when_idle) model, call [`Model::ensure_loaded`] first.
     pub fn language(&self) -> Option<&LanguageModel> {
         match &self.kind {
-            Kind::Onnx(_) | Kind::Unloadable { .. } => None,
+            Kind::Onnx(_) | Kind::Encoder(_) | Kind::Unloadable { .. } => None,
             Kind::Language(model) => Some(model),
         }
     }
@@ -142,11 +149,16 @@ impl Model {
         self.card.format == Format::Gguf
     }
 
+    /// True for a model that labels spans of texts.
+    pub fn labels_spans(&self) -> bool {
+        self.card.task == Task::TokenClassification
+    }
+
     /// True while the model can reply. The thread of a language model may have ended because of a
     /// defect in the engine.
     pub fn is_serving(&self) -> bool {
         match &self.kind {
-            Kind::Onnx(_) => true,
+            Kind::Onnx(_) | Kind::Encoder(_) => true,
             Kind::Language(model) => model.is_serving(),
             Kind::Unloadable { inner, .. } => inner.loaded().is_none_or(|model| model.is_serving()),
         }
@@ -155,7 +167,7 @@ impl Model {
     /// True if the weights are random, for capacity tests; the outputs are then meaningless.
     pub fn is_dummy(&self) -> bool {
         match &self.kind {
-            Kind::Onnx(_) => false,
+            Kind::Onnx(_) | Kind::Encoder(_) => false,
             Kind::Language(model) => model.is_dummy(),
             Kind::Unloadable { dummy, .. } => *dummy,
         }
@@ -185,6 +197,7 @@ impl Model {
     pub fn queue_depth(&self) -> usize {
         match &self.kind {
             Kind::Onnx(model) => model.queue_depth(),
+            Kind::Encoder(model) => model.queue_depth(),
             Kind::Language(model) => model.queue_depth(),
             Kind::Unloadable { inner, .. } => {
                 inner.waiting() + inner.loaded().map_or(0, |model| model.queue_depth())
@@ -202,6 +215,7 @@ impl Model {
     pub fn unbatched(&self) -> Option<&str> {
         match &self.kind {
             Kind::Onnx(model) => model.unbatched(),
+            Kind::Encoder(model) => model.unbatched(),
             Kind::Language(_) => None,
             Kind::Unloadable { unbatched, .. } => unbatched.as_deref(),
         }
@@ -211,6 +225,7 @@ impl Model {
     pub fn stats(&self) -> Stats {
         match &self.kind {
             Kind::Onnx(model) => model.stats(),
+            Kind::Encoder(model) => model.stats(),
             Kind::Language(model) => model.stats(),
             Kind::Unloadable { inner, .. } => inner.loaded().map(|model| model.stats()).unwrap_or_default(),
         }

@@ -25,6 +25,8 @@ pub struct Stats {
     pub cached_tokens: u64,
     /// Generated tokens of computed jobs.
     pub generated_tokens: u64,
+    /// Tokens of padding that were computed, for text models.
+    pub padding_tokens: u64,
 }
 
 /// Counters behind [`Stats`]. No reader needs two totals to be consistent, so relaxed order
@@ -40,6 +42,7 @@ pub(crate) struct Counters {
     prompt_tokens: AtomicU64,
     cached_tokens: AtomicU64,
     generated_tokens: AtomicU64,
+    padding_tokens: AtomicU64,
 }
 
 impl Counters {
@@ -53,6 +56,10 @@ impl Counters {
         self.prompt_tokens.fetch_add(usage.prompt_tokens as u64, Ordering::Relaxed);
         self.cached_tokens.fetch_add(usage.cached_tokens as u64, Ordering::Relaxed);
         self.generated_tokens.fetch_add(usage.generated_tokens as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn padding(&self, tokens: usize) {
+        self.padding_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn failed(&self) {
@@ -78,6 +85,7 @@ impl Counters {
             prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
             cached_tokens: self.cached_tokens.load(Ordering::Relaxed),
             generated_tokens: self.generated_tokens.load(Ordering::Relaxed),
+            padding_tokens: self.padding_tokens.load(Ordering::Relaxed),
         }
     }
 }

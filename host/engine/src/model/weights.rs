@@ -120,16 +120,17 @@ impl Weights {
 
     /// Splits the weights into the inputs of a loader.
     pub(crate) fn into_parts(self) -> Parts {
-        let (mut model, mut data) = (None, Vec::new());
+        let (mut model, mut data, mut tokenizer) = (None, Vec::new(), None);
         for (file, bytes) in self.card.files.iter().zip(self.files) {
             match file.role {
                 Role::Model => model = Some(bytes),
                 Role::Data => data.push(DataFile { name: file.path.clone(), bytes }),
-                Role::Labels | Role::Vocabulary => {}
+                Role::Tokenizer => tokenizer = Some(bytes),
+                Role::Labels => {}
             }
         }
         let model = model.expect("a parsed card lists exactly one model");
-        Parts { card: self.card, hash: self.hash, model, data, packed: self.packed }
+        Parts { card: self.card, hash: self.hash, model, data, tokenizer, packed: self.packed }
     }
 }
 
@@ -141,6 +142,8 @@ pub(crate) struct Parts {
     pub(crate) model: Bytes,
     /// External data files of an ONNX model.
     pub(crate) data: Vec<DataFile>,
+    /// File of a text model's tokenizer.
+    pub(crate) tokenizer: Option<Bytes>,
     /// Storage of a language model's packed matrices.
     pub(crate) packed: Option<PackedSlot>,
 }

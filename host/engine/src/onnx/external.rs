@@ -56,7 +56,7 @@ fn is_rten(bytes: &[u8]) -> bool {
 /// Messages of onnx.proto that contain tensors or messages of their own kind, directly or
 /// indirectly. The depth of both is limited, since backends parse them recursively.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Model,
     Graph,
     Node,
@@ -76,7 +76,7 @@ enum Kind {
 impl Kind {
     /// Kind of the message in field `number`, and true if the field is repeated; `None` for other
     /// fields.
-    fn child(self, number: u32) -> Option<(Kind, bool)> {
+    pub(super) fn child(self, number: u32) -> Option<(Kind, bool)> {
         Some(match (self, number) {
             (Kind::Model, 7) => (Kind::Graph, false),
             (Kind::Model, 20) => (Kind::Training, true),
@@ -249,18 +249,19 @@ const DATA_LOCATION: u32 = 14;
 
 /// The fields of a `TensorProto` that locate its data.
 #[derive(Default)]
-struct Tensor<'b> {
-    name: &'b [u8],
-    data_type: u64,
+pub(super) struct Tensor<'b> {
+    pub(super) name: &'b [u8],
+    pub(super) data_type: u64,
     /// Number of elements; `None` if an axis is negative or the product overflows.
-    elements: Option<u64>,
-    is_external: bool,
+    pub(super) elements: Option<u64>,
+    pub(super) is_external: bool,
     has_own_data: bool,
-    entries: Vec<(&'b str, &'b str)>,
+    /// Keys and values of external data.
+    pub(super) entries: Vec<(&'b str, &'b str)>,
 }
 
 impl<'b> Tensor<'b> {
-    fn read(bytes: &'b [u8]) -> Result<Self, &'static str> {
+    pub(super) fn read(bytes: &'b [u8]) -> Result<Self, &'static str> {
         let mut tensor = Tensor { elements: Some(1), ..Tensor::default() };
         for field in fields(bytes) {
             let field = field?;

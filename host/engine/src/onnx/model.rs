@@ -12,15 +12,26 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::external::{self, Rejection};
+use super::job::{Job, Joins};
 use super::pace::Pace;
-use super::queue::{Job, Queue, Rejected};
-use super::signature::Signature;
+use super::queue::{Queue, Rejected};
+use super::signature::{Arranged, Signature};
+use super::summary::OnnxSummary;
 use super::worker::Shared;
 use crate::backend::{Backend, BackendError, Session};
-use crate::card::Card;
-use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats, panic_message};
+use crate::card::{Axis, Card};
+use crate::dtype::DType;
+use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats, TokenUsage, panic_message};
 use crate::tensor::Tensor;
 use crate::weights::{Bytes, DataFile};
+
+/// One window of a text: a row of each input, which may be padded and joined with other rows.
+pub(crate) struct Row {
+    /// Inputs in the order of the model's file, each with 1 row.
+    pub(crate) inputs: Vec<Tensor>,
+    /// Number of tokens.
+    pub(crate) tokens: usize,
+}
 
 /// A loaded model. Dropping it stops its workers and waits for their computations.
 pub(crate) struct OnnxModel {
@@ -30,7 +41,8 @@ pub(crate) struct OnnxModel {
 
 impl OnnxModel {
     /// Loads a file, with its external data, into sessions of `backend`, and starts one worker per
-    /// session.
+    /// session. `paddings` are the values with which shorter rows of tokens are padded, by the name
+    /// of the input.
     ///
     /// # Errors
     ///
@@ -42,6 +54,7 @@ impl OnnxModel {
         (file, data): (Bytes, Vec<DataFile>),
         card: &Card,
         capacity: &Capacity,
+        paddings: &[(&str, i64)],
     ) -> Result<Self, LoadError> {
         let inlined =
             match external::inline(&file, &data).map_err(|rejection| load_error(backend, name, rejection))? {
@@ -51,7 +64,7 @@ impl OnnxModel {
         drop(data);
         let bytes = inlined.map_or_else(|| file.into_cow(), Cow::Owned);
         let sessions = sessions(backend, name, bytes, card, capacity)?;
-        OnnxModel::start(name, card, capacity, sessions)
+        OnnxModel::start(name, card, capacity, sessions, paddings)
     }
 
     fn start(
@@ -59,11 +72,13 @@ impl OnnxModel {
         card: &Card,
         capacity: &Capacity,
         sessions: Vec<Box<dyn Session>>,
+        paddings: &[(&str, i64)],
     ) -> Result<Self, LoadError> {
         let first = sessions.first().map(|session| Signature::new(card, session.inputs(), session.outputs()));
-        let signature = first
+        let mut signature = first
             .unwrap_or_else(|| Err("the backend created no session".to_owned()))
             .map_err(|message| LoadError::Disagreement { model: name.to_owned(), message })?;
+        paddings.iter().for_each(|(input, value)| signature.set_padding(input, *value));
         let workers = sessions.len();
         let queue = Queue::new(capacity.queue_capacity, sessions);
         let (counters, pace) = (Counters::default(), Pace::default());
@@ -107,19 +122,87 @@ impl OnnxModel {
             return shared.compute(&mut *session, &arranged.inputs, queued);
         }
         let (reply, answer) = oneshot::channel();
-        let job = Job { inputs: arranged.inputs, rows: arranged.rows, queued, deadline, reply };
-        shared.queue.push(job, |dead| shared.skip(dead)).map_err(|rejected| match rejected {
+        let Arranged { inputs, joins } = arranged;
+        self.push(vec![Job { inputs, joins, turn: queued, queued, deadline, reply }])?;
+        self.receive(answer, deadline).await
+    }
+
+    /// Computes each of `rows`, in batches with those of other callers if `joined` is true. The
+    /// replies have the order of the rows; an output may have padding on axis 1.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Model::run`].
+    pub(crate) async fn run_rows(
+        &self,
+        rows: Vec<Row>,
+        joined: bool,
+        deadline: Instant,
+    ) -> Result<Vec<Reply>, RunError> {
+        let shared = &self.shared;
+        let queued = Instant::now();
+        if queued >= deadline {
+            return Err(RunError::Deadline { model: shared.name.clone() });
+        }
+        let work = rows.iter().map(|row| shared.signature.work(&row.inputs)).sum();
+        if let Some(_permit) = shared.pace.permit(work)
+            && let Some(mut session) = shared.queue.take_idle()
+        {
+            let compute = |row: Row| shared.compute(&mut *session, &row.inputs, queued);
+            return rows.into_iter().map(compute).collect();
+        }
+        let (mut jobs, mut answers) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        let mut turn = queued;
+        for Row { inputs, tokens } in rows {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            let work = shared.signature.work(&inputs);
+            let joins = if joined { Joins::Padded(tokens) } else { Joins::Never };
+            jobs.push(Job { inputs, joins, turn, queued, deadline, reply });
+            turn += shared.pace.expect(work);
+        }
+        self.push(jobs)?;
+        let mut replies = Vec::with_capacity(answers.len());
+        for answer in answers {
+            replies.push(self.receive(answer, deadline).await?);
+        }
+        Ok(replies)
+    }
+
+    /// Queues the jobs of one call.
+    fn push(&self, jobs: Vec<Job>) -> Result<(), RunError> {
+        let shared = &self.shared;
+        shared.queue.push(jobs, |dead| shared.skip(dead)).map_err(|rejected| match rejected {
             Rejected::Full => {
                 shared.counters.busy();
-                RunError::Busy { model: model(), capacity: shared.capacity.queue_capacity }
+                RunError::Busy { model: shared.name.clone(), capacity: shared.capacity.queue_capacity }
             }
-            Rejected::Closed => RunError::Closed { model: model() },
-        })?;
+            Rejected::Closed => RunError::Closed { model: shared.name.clone() },
+        })
+    }
+
+    /// Waits for the reply to a queued job.
+    async fn receive(
+        &self,
+        answer: oneshot::Receiver<Result<Reply, RunError>>,
+        deadline: Instant,
+    ) -> Result<Reply, RunError> {
+        let model = || self.shared.name.clone();
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(RunError::Closed { model: model() }),
             Err(_) => Err(RunError::Deadline { model: model() }),
         }
+    }
+
+    /// Names, types and axes of the inputs, in the order of the file.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = (&str, DType, &[Axis])> {
+        self.shared.signature.inputs()
+    }
+
+    /// Counts the tokens of a text.
+    pub(crate) fn count(&self, usage: TokenUsage) {
+        self.shared.counters.tokens(usage);
     }
 
     pub(crate) fn queue_depth(&self) -> usize {
@@ -161,8 +244,9 @@ fn sessions(
     card: &Card,
     capacity: &Capacity,
 ) -> Result<Vec<Box<dyn Session>>, LoadError> {
+    let is_dynamic = OnnxSummary::read(&bytes).is_ok_and(|summary| summary.quantises_batches());
     // Unwind safety: everything that the closure builds is dropped with a panic.
-    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity, is_dynamic)));
     let loaded = loaded.unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))));
     let (model, backend) = (name.to_owned(), backend.name());
     loaded.map_err(|error| match error {

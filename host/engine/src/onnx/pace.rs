@@ -34,6 +34,11 @@ impl Pace {
         self.row.store(average.max(1), Ordering::Relaxed);
     }
 
+    /// Expected time of `rows`.
+    pub(super) fn expect(&self, rows: usize) -> Duration {
+        Duration::from_nanos(self.row.load(Ordering::Relaxed).saturating_mul(rows as u64))
+    }
+
     /// Returns a permit to compute `rows` inline if the expected time is short and fewer callers
     /// than processors compute. A runtime with one more thread than processors then always has a
     /// thread for I/O.

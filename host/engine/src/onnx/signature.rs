@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::queue::Job;
+use super::job::{Job, Joins};
 use crate::backend::{BackendError, Port};
 use crate::card::{Axis, Card};
 use crate::dtype::DType;
@@ -24,6 +24,8 @@ struct Slot {
     name: String,
     dtype: DType,
     shape: Vec<Axis>,
+    /// Value with which a shorter row is padded on axis 1.
+    padding: i64,
 }
 
 impl Slot {
@@ -70,8 +72,8 @@ impl Slot {
 pub(super) struct Arranged {
     /// Inputs in the order of the file.
     pub(super) inputs: Vec<Tensor>,
-    /// Size of axis 0; `None` if the rows of other jobs cannot be added.
-    pub(super) rows: Option<usize>,
+    /// Joining with other jobs.
+    pub(super) joins: Joins,
 }
 
 impl Signature {
@@ -85,6 +87,7 @@ impl Signature {
             name: name.clone(),
             dtype,
             shape: shape.to_vec(),
+            padding: 0,
         };
         let card_inputs = card.inputs.iter().map(|spec| slot(&spec.name, spec.dtype, &spec.shape)).collect();
         let card_outputs =
@@ -130,8 +133,20 @@ impl Signature {
         let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
         let mut rows = inputs.iter().map(|input| input.shape().first().copied());
         let first = rows.next().flatten();
-        let rows = if self.unbatched.is_none() && rows.all(|other| other == first) { first } else { None };
-        Ok(Arranged { inputs, rows })
+        let rows = first.filter(|_| self.unbatched.is_none() && rows.all(|other| other == first));
+        Ok(Arranged { inputs, joins: rows.map_or(Joins::Never, Joins::Rows) })
+    }
+
+    /// Sets the value with which shorter rows of input `name` are padded.
+    pub(super) fn set_padding(&mut self, name: &str, value: i64) {
+        if let Some(slot) = self.inputs.iter_mut().find(|slot| slot.name == name) {
+            slot.padding = value;
+        }
+    }
+
+    /// Names, types and axes of the inputs, in the order of the file.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = (&str, DType, &[Axis])> {
+        self.inputs.iter().map(|slot| (slot.name.as_str(), slot.dtype, slot.shape.as_slice()))
     }
 
     /// Number of rows of axis 0 of a call; 1 for scalars.
@@ -172,9 +187,11 @@ impl Signature {
         self.outputs.iter().map(|slot| slot.name.clone()).zip(outputs).collect()
     }
 
-    /// Concatenates the inputs of the jobs on axis 0. The queue selects only jobs that fit.
+    /// Concatenates the inputs of the jobs on axis 0, and pads shorter rows of tokens. The queue
+    /// selects only jobs that fit.
     pub(super) fn concatenate(&self, jobs: &[Job]) -> Result<Vec<Tensor>, BackendError> {
-        let rows: usize = jobs.iter().map(Job::size).sum();
+        let rows: usize = jobs.iter().map(Job::rows).sum();
+        let longest = jobs.iter().filter_map(Job::padded_tokens).max();
         let join = |(position, slot): (usize, &Slot)| {
             let parts = jobs.iter().filter_map(|job| job.inputs.get(position));
             let mut shape = parts.clone().next().map(|part| part.shape().to_vec()).unwrap_or_default();
@@ -182,10 +199,29 @@ impl Signature {
                 *axis = rows;
             }
             let mut data = Vec::with_capacity(parts.clone().map(|part| part.data().len()).sum());
-            parts.for_each(|part| data.extend_from_slice(part.data()));
+            match longest {
+                None => parts.for_each(|part| data.extend_from_slice(part.data())),
+                Some(longest) => {
+                    shape[1] = longest;
+                    for part in parts {
+                        data.extend_from_slice(part.data());
+                        pad(&mut data, slot, longest - part.shape()[1]);
+                    }
+                }
+            }
             Tensor::new(slot.dtype, shape, data).map_err(|error| BackendError::Failed(error.to_string()))
         };
         self.inputs.iter().enumerate().map(join).collect()
+    }
+}
+
+/// Appends `count` times the padding of `slot`.
+fn pad(data: &mut Vec<u8>, slot: &Slot, count: usize) {
+    for _ in 0..count {
+        match slot.dtype {
+            DType::I32 => data.extend((slot.padding as i32).to_le_bytes()),
+            _ => data.extend(slot.padding.to_le_bytes()),
+        }
     }
 }
 

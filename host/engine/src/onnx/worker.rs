@@ -3,8 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::job::Job;
 use super::pace::Pace;
-use super::queue::{Job, Queue};
+use super::queue::Queue;
 use super::signature::Signature;
 use crate::backend::{BackendError, Session};
 use crate::model::{Capacity, Counters, Reply, RunError, panic_message};
@@ -78,16 +79,17 @@ impl Shared {
     /// that only the job that causes the error receives it.
     fn answer_together(&self, session: &mut dyn Session, jobs: Vec<Job>) {
         let began = Instant::now();
-        let rows = jobs.iter().map(Job::size).sum();
+        let rows = jobs.iter().map(Job::rows).sum();
         let split = self.signature.concatenate(&jobs).and_then(|inputs| {
             let outputs = self.run(session, &inputs)?;
-            let rows: Vec<_> = jobs.iter().map(Job::size).collect();
+            let rows: Vec<_> = jobs.iter().map(Job::rows).collect();
             Ok((split(&outputs, &rows)?, self.signature.work(&inputs)))
         });
         let compute = began.elapsed();
         match split {
             Ok((parts, work)) => {
                 self.counters.batch(jobs.len(), rows);
+                self.count_padding(&jobs);
                 self.pace.record(compute, work);
                 for (job, outputs) in jobs.into_iter().zip(parts) {
                     let outputs = self.signature.name(outputs);
@@ -104,6 +106,14 @@ impl Shared {
                 );
                 jobs.into_iter().for_each(|job| self.answer_alone(session, job));
             }
+        }
+    }
+
+    /// Counts the tokens of texts that were computed together, with their padding.
+    fn count_padding(&self, jobs: &[Job]) {
+        let tokens = jobs.iter().filter_map(Job::padded_tokens);
+        if let Some(longest) = tokens.clone().max() {
+            self.counters.padding(jobs.len() * longest - tokens.sum::<usize>());
         }
     }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, bail};
+use indicatif::ProgressBar;
 use infer_engine::{Hub, files};
 use ureq::http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LOCATION, RANGE,
@@ -32,7 +33,7 @@ pub(super) fn partial(sha256: &str) -> String {
 
 /// Fetches the file, without verifying it.
 pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
-    let client = Client::new(hub)?;
+    let client = Client::new(&hub.repository, &hub.revision, &hub.file)?;
     let compared = client.get("bytes=0-0").and_then(|answer| compare(pull, hub, &answer));
     compared.map_err(|error| anyhow!("cannot request `{}`: {error:#}", hub.file))?;
     // The hub has the file, so parts from packages are not needed.
@@ -48,7 +49,7 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
             break;
         }
         let before = growth.bytes();
-        if let Err(error) = go_on(pull, &client, &mut growth) {
+        if let Err(error) = go_on(&pull.bar, &client, &mut growth) {
             let came = growth.bytes() > before;
             if !came || attempt == MAX_ATTEMPTS || error.is::<TooSlow>() {
                 bail!("{} of {size} bytes are fetched, then: {error:#}; pull again to go on", growth.bytes());
@@ -83,10 +84,15 @@ fn compare(pull: &Pull<'_>, hub: &Hub, answer: &Answer) -> anyhow::Result<()> {
 /// A source that is too slow; another connection would be no faster.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct TooSlow(String);
+pub(super) struct TooSlow(String);
+
+/// An answer without the file.
+#[derive(Debug, thiserror::Error)]
+#[error("the server returned {0}")]
+pub(super) struct Refused(pub(super) StatusCode);
 
 /// Fetches the missing bytes of `growth` over one connection.
-fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Result<()> {
+pub(super) fn go_on(bar: &ProgressBar, client: &Client, growth: &mut Growth) -> anyhow::Result<()> {
     let from = growth.bytes();
     let answer = client.get(&format!("bytes={from}-"))?;
     match answer.starts_at {
@@ -99,7 +105,7 @@ fn go_on(pull: &Pull<'_>, client: &Client, growth: &mut Growth) -> anyhow::Resul
     let mut piece = vec![0; PIECE_BYTES];
     let mut pace = Pace::new(MAX_SILENCE, Instant::now());
     while growth.room() > 0 {
-        pull.bar.set_position(growth.bytes());
+        bar.set_position(growth.bytes());
         let length = growth.room().min(PIECE_BYTES as u64) as usize;
         let read = match body.read(&mut piece[..length]) {
             Ok(0) => bail!("the connection was closed"),
@@ -124,25 +130,29 @@ fn failed(error: io::Error) -> anyhow::Error {
 }
 
 /// HTTP client for one file.
-struct Client {
+pub(super) struct Client {
     agent: Agent,
     url: String,
     token: Option<String>,
 }
 
 /// A successful response; its body has not been read.
-struct Answer {
+pub(super) struct Answer {
     response: Response<Body>,
     /// Tag of the file, from the first response that has one.
-    tag: Option<String>,
+    pub(super) tag: Option<String>,
+    /// Commit of the repository, from the first response that has one.
+    pub(super) commit: Option<String>,
     /// Size of the whole file, in bytes.
-    size: Option<u64>,
+    pub(super) size: Option<u64>,
     /// Offset of the body in the file; `None` if the body is the whole file.
     starts_at: Option<u64>,
 }
 
 impl Client {
-    fn new(hub: &Hub) -> anyhow::Result<Self> {
+    /// Client for `file` in a repository. The arguments contain only characters that need no
+    /// escaping in a URL.
+    pub(super) fn new(repository: &str, revision: &str, file: &str) -> anyhow::Result<Self> {
         let agent = Agent::config_builder()
             .max_redirects(0)
             .http_status_as_error(false)
@@ -157,15 +167,14 @@ impl Client {
         let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
         let endpoint =
             if endpoint.is_empty() { "https://huggingface.co" } else { endpoint.trim_end_matches('/') };
-        // The card's check permits only characters here that need no escaping in a URL.
-        let url = format!("{endpoint}/{}/resolve/{}/{}", hub.repository, hub.revision, hub.file);
+        let url = format!("{endpoint}/{repository}/resolve/{revision}/{file}");
         Ok(Client { agent: agent.into(), url, token: token()? })
     }
 
     /// Requests the bytes `range` and follows redirects.
-    fn get(&self, range: &str) -> anyhow::Result<Answer> {
+    pub(super) fn get(&self, range: &str) -> anyhow::Result<Answer> {
         let mut url = self.url.clone();
-        let mut tag = None;
+        let (mut tag, mut commit) = (None, None);
         for _ in 0..MAX_REDIRECTS {
             let mut request = self.agent.get(&url).header(RANGE, range).header(ACCEPT_ENCODING, "identity");
             if let Some(token) = &self.token
@@ -180,6 +189,7 @@ impl Client {
             let headers = response.headers();
             tag =
                 tag.or_else(|| text(headers, "x-linked-etag").or(text(headers, ETAG.as_str())).map(unquoted));
+            commit = commit.or_else(|| text(headers, "x-repo-commit").map(str::to_owned));
             let status = response.status();
             if status.is_redirection() {
                 let location = text(headers, LOCATION.as_str()).context("the redirect has no location")?;
@@ -197,9 +207,9 @@ impl Client {
                     let (start, size) = range.unwrap_or((requested, None));
                     (size, Some(start.or(requested).unwrap_or(0)))
                 }
-                status => bail!("the server returned {status}"),
+                status => return Err(Refused(status).into()),
             };
-            return Ok(Answer { tag, size, starts_at, response });
+            return Ok(Answer { tag, commit, size, starts_at, response });
         }
         bail!("more than {MAX_REDIRECTS} redirects")
     }

@@ -1,8 +1,9 @@
 //! State of a pull: the wanted file, its scratch folder, and the fetched file.
 
 use std::fs::File;
+use std::time::Duration;
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use infer_engine::CardFile;
 use infer_engine::files::Folder;
 
@@ -18,4 +19,14 @@ pub(super) struct Pull<'a> {
 pub(super) struct Fetched {
     pub(super) name: String,
     pub(super) file: File,
+}
+
+/// Returns a progress bar for a file of `bytes` bytes, which draws only on a terminal.
+pub(super) fn bar(name: &str, bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes);
+    let style = "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(name.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }

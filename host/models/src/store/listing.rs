@@ -88,7 +88,7 @@ pub(super) fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
         let blob = if is_link { fs::canonicalize(&path).ok() } else { None };
         Stored { name: name.to_owned(), file, path, bytes, partial_bytes, blob }
     };
-    match card(name) {
+    match card(name).or_else(|| imported(name, folder)) {
         Some(card) => {
             let file = card.model_file().clone();
             let stored = describe(Some(file.clone()), &file.path);
@@ -109,4 +109,9 @@ fn card(name: &str) -> Option<Card> {
     let source = Source::Builtin(name.to_owned());
     let listed = if weights::exists(name) { weights::list(&source).ok() } else { None };
     listed.map(|listed| listed.card).filter(|card| card.format == Format::Gguf)
+}
+
+/// Returns the card of a model that was imported from the hub: its name has a revision.
+fn imported(name: &str, folder: &Folder) -> Option<Card> {
+    name.contains('@').then(|| Card::read(folder.path()).ok())?
 }

@@ -97,7 +97,7 @@ pub(super) async fn handle(
     let labels = outcome.result?;
     let facts = Facts {
         judges: Judges::new(&loaded),
-        notes: outcome.notes,
+        notes: outcome.annotations.notes,
         timings: Timings::new([&outcome.usage], started.elapsed()),
     };
     Ok(Json(Response { labels: labels.into_iter().map(Labelled::from).collect(), infer: facts }))

@@ -3,7 +3,7 @@
 //!
 //! # Layout
 //!
-//! - `request`, `data`: parse a body into tensors
+//! - `request`, `data`: parse a body into tensors; `texts`: texts as tensors
 //! - `response`: writes tensors as a body; `facts`: the metadata of a model
 
 mod data;
@@ -11,6 +11,7 @@ mod datatypes;
 mod facts;
 mod request;
 mod response;
+mod texts;
 
 use std::sync::Arc;
 

@@ -25,9 +25,10 @@ use extensions::{Extensions, OnTimeout};
 use infer_config::ServerConfig;
 use infer_control::registry::LoadedComponent;
 use infer_engine::RunError;
+use infer_sandbox::CallError;
 use infer_sandbox::types::{Fault, Gap, Kinds, Part, Verdict};
-use infer_sandbox::{CallError, Usage};
 use input::ModerationRequest;
+use response::Judged;
 pub use response::ModerateResponse;
 pub(super) use schema::openapi;
 use serde::Deserialize;
@@ -179,7 +180,7 @@ async fn judge(
     extensions: &Extensions,
 ) -> Result<ModerateResponse, (usize, CallError)> {
     let started = Instant::now();
-    let mut verdicts: Vec<Option<(Verdict, Usage)>> = inputs.iter().map(|_| None).collect();
+    let mut verdicts: Vec<Option<Judged>> = inputs.iter().map(|_| None).collect();
     let mut late = Vec::new();
     let mut queued = inputs.into_iter().enumerate();
     // Dropping the set, on an error or a disconnect, cancels the inputs in flight.
@@ -204,16 +205,17 @@ async fn judge(
             }
             Err(error) => return Err((index, error)),
         };
-        verdicts[index] = Some((verdict, outcome.usage));
+        let (usage, spans) = (outcome.usage, outcome.annotations.spans);
+        verdicts[index] = Some(Judged { verdict, usage, spans });
     }
     late.sort_unstable();
     let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
     let mut response = ModerateResponse::new(loaded, request, &verdicts, started);
     response.action = action(&verdicts, &late, extensions.on_timeout);
-    response.is_complete = late.is_empty() && verdicts.iter().all(|(_, usage)| !usage.is_partial);
+    response.is_complete = late.is_empty() && verdicts.iter().all(|judged| !judged.usage.is_partial);
     response.infer.late = late;
     if extensions.explain {
-        response.infer.explanations = verdicts.iter().map(|(verdict, _)| verdict.into()).collect();
+        response.infer.explanations = verdicts.iter().map(|judged| (&judged.verdict).into()).collect();
     }
     Ok(response)
 }
@@ -262,13 +264,13 @@ fn is_partly_judged(verdict: &Verdict) -> bool {
     })
 }
 
-fn action(verdicts: &[(Verdict, Usage)], late: &[usize], on_timeout: OnTimeout) -> Action {
-    let is_incomplete = |(index, (verdict, _)): (usize, &(Verdict, Usage))| {
+fn action(verdicts: &[Judged], late: &[usize], on_timeout: OnTimeout) -> Action {
+    let is_incomplete = |(index, Judged { verdict, .. }): (usize, &Judged)| {
         let unjudged =
             verdict.scores.is_empty() && !(late.contains(&index) && on_timeout == OnTimeout::Allow);
         unjudged || is_partly_judged(verdict)
     };
-    if verdicts.iter().any(|(verdict, _)| verdict.flagged) {
+    if verdicts.iter().any(|judged| judged.verdict.flagged) {
         Action::Block
     } else if verdicts.iter().enumerate().any(is_incomplete) {
         Action::Review

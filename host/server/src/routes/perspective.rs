@@ -28,16 +28,15 @@ use crate::limits::{MAX_ANALYSIS_BODY, MAX_COMMENT};
 /// Prefix of all paths of the API.
 pub(super) const PREFIX: &str = "/v1alpha1";
 
-/// Each attribute, with the categories of which it is the highest score.
-const ATTRIBUTES: [(&str, &[&str]); 6] = [
-    ("TOXICITY", &["harassment", "harassment/threatening", "hate"]),
-    // No category is as narrow: these scores are upper bounds, from the category that contains the
-    // attribute.
-    ("SEVERE_TOXICITY", &["harassment"]),
-    ("INSULT", &["harassment"]),
-    ("PROFANITY", &["harassment"]),
-    ("IDENTITY_ATTACK", &["hate"]),
-    ("THREAT", &["harassment/threatening"]),
+/// Each attribute, with its own category, and the categories of which a moderator without that one
+/// uses the highest score: an upper bound of the attribute.
+const ATTRIBUTES: [(&str, &str, &[&str]); 6] = [
+    ("TOXICITY", "toxicity", &["harassment", "harassment/threatening", "hate"]),
+    ("SEVERE_TOXICITY", "severe-toxicity", &["harassment"]),
+    ("INSULT", "insult", &["harassment"]),
+    ("PROFANITY", "profanity", &["harassment"]),
+    ("IDENTITY_ATTACK", "identity-attack", &["hate"]),
+    ("THREAT", "threat", &["harassment/threatening"]),
 ];
 
 /// Language of the models.
@@ -248,19 +247,15 @@ pub(super) async fn handle(
     let loaded = state.choice.component(None)?;
     caller.check(loaded.component.name())?;
     permit.grow(1).map_err(|_| ApiError::busy())?;
-    let judged = moderate::respond(loaded, &call, vec![vec![Part::Text(text.clone())]]).await;
-    let judged = judged.map_err(|(_, error)| ApiError::from(error))?;
-    let judged = judged.results.first().ok_or_else(|| ApiError::internal("internal"))?;
+    let response = moderate::respond(loaded, &call, vec![vec![Part::Text(text.clone())]]).await;
+    let response = response.map_err(|(_, error)| ApiError::from(error))?;
     let end = text.chars().count();
     let mut attribute_scores = BTreeMap::new();
     for (name, options) in attributes {
-        let categories =
-            ATTRIBUTES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, categories)| categories);
-        let scores = categories
-            .iter()
-            .filter(|category| judged.category_tiers.contains_key(**category))
-            .filter_map(|category| judged.category_scores.get(*category).copied());
-        let Some(value) = scores.reduce(f32::max) else {
+        let attribute = ATTRIBUTES.iter().find(|(known, ..)| *known == name);
+        let (own, wider) = attribute.map_or(("", &[][..]), |&(_, own, wider)| (own, wider));
+        let widest = || wider.iter().filter_map(|category| response.score_of(category)).reduce(f32::max);
+        let Some(value) = response.score_of(own).or_else(widest) else {
             return Err(Failure {
                 code: StatusCode::NOT_IMPLEMENTED,
                 status: "UNIMPLEMENTED",
@@ -326,8 +321,8 @@ fn parse(body: &[u8]) -> Result<AnalysisRequest, Failure> {
     }
     for (name, options) in &attributes {
         let shown = excerpt(name, QUOTE_BYTES);
-        if !ATTRIBUTES.iter().any(|(known, _)| known == name) {
-            let names: Vec<_> = ATTRIBUTES.iter().map(|(name, _)| format!("`{name}`")).collect();
+        if !ATTRIBUTES.iter().any(|(known, ..)| known == name) {
+            let names: Vec<_> = ATTRIBUTES.iter().map(|(name, ..)| format!("`{name}`")).collect();
             let message = format!("unknown attribute `{shown}`; expected one of {}", names.join(", "));
             return Err(Failure::invalid(message));
         }

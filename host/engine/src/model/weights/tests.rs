@@ -50,7 +50,7 @@ fn verified_files_are_read() {
     let weights = Weights::read(folder.path(), None).unwrap();
     assert_eq!(weights.card().labels, ["good", "bad"]);
     assert_eq!(weights.file_by_role(Role::Model), Some(MODEL));
-    assert_eq!(weights.file_by_role(Role::Vocabulary), None);
+    assert_eq!(weights.file_by_role(Role::Tokenizer), None);
     let whole = Sha256::new_with_prefix(&card)
         .chain_update(Sha256::digest(LABELS))
         .chain_update(Sha256::digest(MODEL));

@@ -69,7 +69,7 @@ impl Bench {
         let (permits, gate) = channel();
         let session = Gated { ports: vec![port("x"), port("y")], began: started, permits: gate };
         let capacity = Capacity { sessions: 1, queue_capacity, max_batch, ..Capacity::of(Format::Onnx) };
-        let model = OnnxModel::start("gated", &card(&shape), &capacity, vec![Box::new(session)]);
+        let model = OnnxModel::start("gated", &card(&shape), &capacity, vec![Box::new(session)], &[]);
         let model = model.unwrap();
         // The test's thread opens the gate, so it must not compute itself.
         model.shared.pace.record(Duration::from_secs(3_600), 1);
@@ -89,14 +89,7 @@ impl Bench {
 
 fn card(shape: &[Axis]) -> Card {
     let (dtype, shape) = (DType::F32, shape.to_vec());
-    let input = InputSpec {
-        name: "x".to_owned(),
-        dtype,
-        shape: shape.clone(),
-        layout: None,
-        image: None,
-        text: None,
-    };
+    let input = InputSpec { name: "x".to_owned(), dtype, shape: shape.clone(), layout: None, image: None };
     Card {
         name: "gated".to_owned(),
         task: Task::TextClassification,
@@ -108,6 +101,8 @@ fn card(shape: &[Axis]) -> Card {
         files: Vec::new(),
         inputs: vec![input],
         outputs: vec![OutputSpec { name: "y".to_owned(), dtype, shape }],
+        text: None,
+        categories: Default::default(),
         labels: Vec::new(),
         download: Default::default(),
         preset: Default::default(),

@@ -179,9 +179,9 @@ fn inputs_must_match_card() {
 
     let arranged = signature.arrange(vec![a(&[3, 2]), b(3)]).unwrap();
     let dtypes: Vec<_> = arranged.inputs.iter().map(Tensor::dtype).collect();
-    assert_eq!((dtypes, arranged.rows), (vec![DType::I64, DType::F32], Some(3)));
+    assert_eq!((dtypes, arranged.joins), (vec![DType::I64, DType::F32], Joins::Rows(3)));
     // The model decides about inputs with different numbers of rows, but they do not join a batch.
-    assert_eq!(signature.arrange(vec![a(&[3, 2]), b(2)]).unwrap().rows, None);
+    assert_eq!(signature.arrange(vec![a(&[3, 2]), b(2)]).unwrap().joins, Joins::Never);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::data;
 use super::datatypes::DATATYPES;
+use super::{data, texts};
 use crate::error::ApiError;
 use crate::limits::{MAX_AXES, MAX_INPUTS, MAX_OUTPUTS};
 use crate::routes::json::utf8;
@@ -79,7 +79,7 @@ struct Input<'a> {
     shape: Vec<usize>,
     datatype: String,
     parameters: Option<Parameters>,
-    /// Numbers, flat or in nested arrays.
+    /// Numbers, flat or in nested arrays; strings for `BYTES`.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<Value>>)]
     data: Option<&'a RawValue>,
@@ -152,12 +152,17 @@ pub(super) fn read(
     for (index, input) in read.inputs.into_iter().enumerate() {
         let at = format!("inputs[{index}]");
         let name = input.name.clone();
+        let is_text = input.datatype == texts::BYTES;
         let invalid =
             |message| ApiError::invalid(&at, format!("input `{}`: {message}", excerpt(&name, QUOTE_BYTES)));
         let bytes = input.bytes(binary.len()).map_err(invalid)?;
         reservation.grow(bytes).map_err(|_| ApiError::busy())?;
-        let tensor = input.tensor(&mut binary).map_err(invalid)?;
-        inputs.push((name, tensor));
+        let read = if is_text {
+            input.texts(&mut binary)
+        } else {
+            input.tensor(&mut binary).map(|tensor| (name.clone(), tensor))
+        };
+        inputs.push(read.map_err(invalid)?);
     }
     if !binary.is_empty() {
         let message = format!("{} bytes follow the last tensor; expected none", binary.len());
@@ -166,7 +171,7 @@ pub(super) fn read(
     let all_binary = read.parameters.and_then(|parameters| parameters.binary_data_output).unwrap_or(false);
     let outputs = if read.outputs.is_empty() {
         let requested = |name: &String| RequestedOutput { name: name.clone(), binary: all_binary };
-        card.outputs.iter().map(|output| requested(&output.name)).collect()
+        output_names(card).iter().map(requested).collect()
     } else {
         requested(read.outputs, card, all_binary)?
     };
@@ -183,6 +188,14 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, ApiError> {
     })
 }
 
+/// Names of the outputs of a model, in order.
+fn output_names(card: &Card) -> Vec<String> {
+    match texts::outputs(card) {
+        Some(names) => names.iter().map(|&name| name.to_owned()).collect(),
+        None => card.outputs.iter().map(|output| output.name.clone()).collect(),
+    }
+}
+
 /// Checks the requested `outputs` against the card.
 fn requested(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<RequestedOutput>, ApiError> {
     let mut requested: Vec<RequestedOutput> = Vec::new();
@@ -196,8 +209,8 @@ fn requested(outputs: Vec<Output>, card: &Card, all_binary: bool) -> Result<Vec<
             );
             return Err(ApiError::invalid(at(), message));
         }
-        if !card.outputs.iter().any(|known| known.name == output.name) {
-            let known: Vec<_> = card.outputs.iter().map(|output| output.name.as_str()).collect();
+        let known = output_names(card);
+        if !known.contains(&output.name) {
             let message = format!("unknown output `{name}`; expected one of `{}`", known.join("`, `"));
             return Err(ApiError::invalid(at(), message));
         }
@@ -227,6 +240,24 @@ impl Input<'_> {
         let json = values.get().len().saturating_mul(4);
         let elements = self.shape.iter().fold(8_usize, |product, &size| product.saturating_mul(size));
         Ok(json.min(elements))
+    }
+
+    /// Builds the texts of a tensor of `BYTES`.
+    fn texts(self, binary: &mut &[u8]) -> Result<(String, Tensor), String> {
+        let size = self.parameters.and_then(|parameters| parameters.binary_data_size);
+        let own = match size {
+            Some(_) if self.data.is_some() => {
+                return Err("has both `data` and `binary_data_size`; expected one".into());
+            }
+            Some(size) => {
+                let split = binary.split_at_checked(size);
+                let (own, rest) = split.ok_or_else(|| too_few(size, binary.len()))?;
+                *binary = rest;
+                Some(own)
+            }
+            None => None,
+        };
+        texts::read(&self.name, &self.shape, self.data, own)
     }
 
     /// Builds the tensor. Its bytes are taken from `binary` if it declares a binary size.

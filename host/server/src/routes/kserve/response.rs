@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::datatypes::{VERSION, datatype};
 use super::request::{JSON_LENGTH, RequestedOutput};
+use super::texts::{self, BYTES};
 use crate::error::ApiError;
 
 /// The outputs of a model.
@@ -36,7 +37,7 @@ struct Output<'a> {
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<BinarySize>,
-    /// In row-major order; null for NaN and infinity.
+    /// In row-major order; null for NaN and infinity. Strings for `BYTES`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Option<f64>>>)]
     data: Option<Elements>,
@@ -58,6 +59,7 @@ enum Elements {
     U8(Vec<u8>),
     I32(Vec<i32>),
     I64(Vec<i64>),
+    Bytes(Vec<String>),
 }
 
 /// Maximum memory for writing the response, in bytes. JSON numbers are up to six times as long as
@@ -87,6 +89,17 @@ pub(super) fn write(
     for (index, output) in requested.iter().enumerate() {
         let found = reply.outputs.iter().find(|(name, _)| *name == output.name);
         let (name, tensor) = found.ok_or_else(|| ApiError::internal("model_failed"))?;
+        if texts::is_document(model.card(), name) {
+            let text = String::from_utf8_lossy(tensor.data()).into_owned();
+            let element = texts::element(text.as_bytes());
+            let size = output.binary.then_some(BinarySize { binary_data_size: element.len() });
+            let data = if output.binary { None } else { Some(Elements::Bytes(vec![text])) };
+            if output.binary {
+                binary.extend(element);
+            }
+            outputs.push(Output { name, datatype: BYTES, shape: &[1], parameters: size, data });
+            continue;
+        }
         let data = if output.binary {
             binary.extend_from_slice(tensor.data());
             None

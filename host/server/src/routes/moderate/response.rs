@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use infer_control::registry::LoadedComponent;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_sandbox::Usage;
-use infer_sandbox::types::{CategoryScore, Gap, Kinds, Tier, Verdict};
+use infer_sandbox::types::{CategoryScore, Gap, Kinds, Span, Tier, Verdict};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -69,6 +69,13 @@ pub struct Facts {
     /// Categories that no model could judge completely: a score of 0 there says nothing about the
     /// content.
     pub degraded: Vec<Degraded>,
+    /// For each result, the categories beyond OpenAI's that the models' cards name, such as
+    /// `insult`; empty if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<BTreeMap<String, FurtherCategory>>,
+    /// Labelled spans of the texts, if a model that labels spans is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spans: Option<Vec<LabelledSpan>>,
     /// Indices of inputs that were not judged within the deadline.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) late: Vec<usize>,
@@ -79,6 +86,32 @@ pub struct Facts {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
     pub timings: Timings,
+}
+
+/// Score of a category beyond OpenAI's.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct FurtherCategory {
+    pub score: f32,
+    /// True if the score reaches its threshold; false if it has none.
+    pub flagged: bool,
+    pub tier: &'static str,
+}
+
+/// A labelled span of a text.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct LabelledSpan {
+    /// Index of the input.
+    pub input: usize,
+    /// Index of the part of the input.
+    pub part: u32,
+    /// Label of the model, such as `EMAIL`.
+    pub label: String,
+    /// Probability of the label.
+    pub score: f32,
+    /// First character, in Unicode scalar values.
+    pub start: u32,
+    /// Character behind the last one.
+    pub end: u32,
 }
 
 /// A category for which some input could not be judged.
@@ -93,11 +126,13 @@ impl ModerateResponse {
     pub(super) fn new(
         loaded: &LoadedComponent,
         request: &infer_sandbox::Request,
-        verdicts: &[(Verdict, Usage)],
+        verdicts: &[Judged],
         started: Instant,
     ) -> Self {
+        let further = further_categories(loaded);
+        let labels_spans = loaded.component.models().values().any(|model| model.labels_spans());
         let mut degraded = Vec::new();
-        for (verdict, _) in verdicts {
+        for Judged { verdict, .. } in verdicts {
             for gap in verdict.gaps.iter().map(Degraded::from) {
                 if !degraded.contains(&gap) {
                     degraded.push(gap);
@@ -107,14 +142,16 @@ impl ModerateResponse {
         ModerateResponse {
             id: format!("modr-{}", request.id),
             model: loaded.component.name().to_owned(),
-            results: verdicts.iter().map(|(verdict, _)| Judgement::from(verdict)).collect(),
+            results: verdicts.iter().map(|judged| Judgement::new(&judged.verdict, &further)).collect(),
             infer: Facts {
                 judges: Judges::new(loaded),
                 degraded,
+                categories: further_scores(verdicts, &further),
+                spans: labels_spans.then(|| labelled_spans(verdicts)),
                 late: Vec::new(),
                 explanations: Vec::new(),
-                tokens: timings::tokens(verdicts.iter().map(|(_, usage)| usage)),
-                timings: Timings::new(verdicts.iter().map(|(_, usage)| usage), started.elapsed()),
+                tokens: timings::tokens(verdicts.iter().map(|judged| &judged.usage)),
+                timings: Timings::new(verdicts.iter().map(|judged| &judged.usage), started.elapsed()),
             },
             action: Action::Allow,
             is_complete: true,
@@ -126,13 +163,27 @@ impl ModerateResponse {
         self.results.iter().flat_map(|result| result.category_scores.values().copied()).fold(0.0, f32::max)
     }
 
+    /// Score of the first input in `category`, if a model judged it.
+    pub(crate) fn score_of(&self, category: &str) -> Option<f32> {
+        if let Some(further) = self.infer.categories.first().and_then(|scores| scores.get(category)) {
+            return Some(further.score);
+        }
+        let result = self.results.first()?;
+        result.category_tiers.contains_key(category).then(|| result.category_scores.get(category).copied())?
+    }
+
     /// Checks that each category with a threshold in the request exists.
     pub(super) fn check_thresholds(&self, extensions: &Extensions) -> Result<(), ApiError> {
-        let known = |name: &String| self.results.iter().any(|result| result.categories.contains_key(name));
+        let is_further = |name: &String| self.infer.categories.iter().any(|scores| scores.contains_key(name));
+        let known = |name: &String| {
+            self.results.iter().any(|result| result.categories.contains_key(name)) || is_further(name)
+        };
         let Some(unknown) = extensions.thresholds.keys().find(|name| !known(name)) else { return Ok(()) };
         let path = format!("infer.thresholds.{}", excerpt(unknown, QUOTE_BYTES));
         let names: Vec<_> =
             self.results.iter().flat_map(|result| result.categories.keys()).take(64).collect();
+        let further = self.infer.categories.iter().flat_map(BTreeMap::keys).take(64);
+        let names = names.into_iter().chain(further);
         let names: BTreeSet<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
         let names = names.into_iter().collect::<Vec<_>>().join(", ");
         Err(ApiError::invalid(path.as_str(), format!("`{path}` is not a category; expected one of {names}")))
@@ -158,6 +209,47 @@ impl ModerateResponse {
     }
 }
 
+/// The verdict on one input, with its cost and its spans.
+pub(super) struct Judged {
+    pub(super) verdict: Verdict,
+    pub(super) usage: Usage,
+    pub(super) spans: Vec<Span>,
+}
+
+/// Categories beyond OpenAI's that the cards of the component's models name.
+fn further_categories(loaded: &LoadedComponent) -> BTreeSet<&str> {
+    let names = loaded.component.models().values().flat_map(|model| model.card().categories.keys());
+    names.map(String::as_str).filter(|name| !CATEGORIES.contains(name)).collect()
+}
+
+/// Scores of the categories in `further` for each verdict.
+fn further_scores(verdicts: &[Judged], further: &BTreeSet<&str>) -> Vec<BTreeMap<String, FurtherCategory>> {
+    if further.is_empty() {
+        return Vec::new();
+    }
+    let of = |judged: &Judged| {
+        let scores = judged.verdict.scores.iter().filter(|score| further.contains(score.category.as_str()));
+        let entry = |score: &CategoryScore| {
+            let CategoryScore { score: value, flagged, .. } = *score;
+            let entry = FurtherCategory { score: value, flagged, tier: tier(score.tier) };
+            (score.category.clone(), entry)
+        };
+        scores.map(entry).collect()
+    };
+    verdicts.iter().map(of).collect()
+}
+
+fn labelled_spans(verdicts: &[Judged]) -> Vec<LabelledSpan> {
+    let of = |(input, judged): (usize, &Judged)| {
+        let span = move |span: &Span| {
+            let Span { part, score, start, end, .. } = *span;
+            LabelledSpan { input, part, label: span.label.clone(), score, start, end }
+        };
+        judged.spans.iter().map(span).collect::<Vec<_>>()
+    };
+    verdicts.iter().enumerate().flat_map(of).collect()
+}
+
 impl IntoResponse for StoredResponse {
     fn into_response(self) -> Response {
         (self.status, self.headers, self.body).into_response()
@@ -168,13 +260,13 @@ impl IntoResponse for StoredResponse {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Explanation {
     /// The judged categories, the highest score first.
-    judged: Vec<Judged>,
+    judged: Vec<JudgedCategory>,
     /// The categories that were not judged for this input.
     degraded: Vec<Degraded>,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
-struct Judged {
+struct JudgedCategory {
     category: String,
     score: f32,
     flagged: bool,
@@ -184,7 +276,7 @@ struct Judged {
 
 impl From<&Verdict> for Explanation {
     fn from(verdict: &Verdict) -> Self {
-        let judged = |score: &CategoryScore| Judged {
+        let judged = |score: &CategoryScore| JudgedCategory {
             category: score.category.clone(),
             score: score.score,
             flagged: score.flagged,
@@ -197,8 +289,9 @@ impl From<&Verdict> for Explanation {
     }
 }
 
-impl From<&Verdict> for Judgement {
-    fn from(verdict: &Verdict) -> Self {
+impl Judgement {
+    /// The result of `verdict`, without the categories in `further`.
+    fn new(verdict: &Verdict, further: &BTreeSet<&str>) -> Self {
         let all = || CATEGORIES.iter().map(|&category| category.to_owned());
         let mut judgement = Judgement {
             flagged: verdict.flagged,
@@ -212,7 +305,7 @@ impl From<&Verdict> for Judgement {
                 .reduce(|one, other| if one == other { one } else { tier(Tier::Language) }),
             category_tiers: BTreeMap::new(),
         };
-        for score in &verdict.scores {
+        for score in verdict.scores.iter().filter(|score| !further.contains(score.category.as_str())) {
             let category = &score.category;
             judgement.categories.insert(category.clone(), score.flagged);
             judgement.category_scores.insert(category.clone(), score.score);

@@ -1,0 +1,257 @@
+//! The configured classifiers, and which of them judges each category.
+
+use guest_sdk::Fault;
+use guest_sdk::card::Card;
+use guest_sdk::settings::Settings;
+
+use crate::categories::{self, Category, Rule};
+
+/// Kind of parts that a classifier reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    Texts,
+    /// Texts, of which it labels spans.
+    Spans,
+    Images,
+}
+
+impl Reads {
+    fn of(task: &str) -> Option<Reads> {
+        match task {
+            "text-classification" => Some(Reads::Texts),
+            "token-classification" => Some(Reads::Spans),
+            "image-classification" => Some(Reads::Images),
+            _ => None,
+        }
+    }
+
+    /// True for classifiers of texts.
+    pub(crate) fn is_text(self) -> bool {
+        self != Reads::Images
+    }
+}
+
+/// A configured classifier.
+#[derive(Debug)]
+pub(crate) struct Classifier<'s> {
+    pub(crate) card: Card<'s>,
+    pub(crate) reads: Reads,
+    pub(crate) labels: Vec<&'s str>,
+    categories: Vec<Category>,
+}
+
+/// Judgement of a category by a classifier.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Judge {
+    /// Index of the classifier.
+    pub(crate) index: usize,
+    pub(crate) rule: Rule,
+    threshold: Option<f32>,
+}
+
+/// A category of the verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Assignment {
+    pub(crate) name: String,
+    /// Minimum score at which it is flagged; `None` if it is only reported.
+    pub(crate) threshold: Option<f32>,
+    pub(crate) text: Option<Judge>,
+    pub(crate) image: Option<Judge>,
+}
+
+/// Reads the configured classifiers, in the order of their names.
+///
+/// # Errors
+///
+/// `internal` when a card is malformed.
+pub(crate) fn read(settings: &Settings) -> Result<Vec<Classifier<'_>>, Fault> {
+    let mut classifiers = Vec::new();
+    for card in settings.cards() {
+        let Some(reads) = Reads::of(card.require("task")?) else { continue };
+        let (labels, categories) = (card.labels()?, categories::of_card(&card)?);
+        classifiers.push(Classifier { card, reads, labels, categories });
+    }
+    Ok(classifiers)
+}
+
+/// Assigns the categories to classifiers: OpenAI's first, then those of the cards, then `policy`,
+/// those that a language model decides.
+///
+/// # Errors
+///
+/// `internal` for an invalid setting.
+pub(crate) fn assign(
+    settings: &Settings,
+    classifiers: &[Classifier<'_>],
+    policy: &[String],
+) -> Result<Vec<Assignment>, Fault> {
+    let mut names: Vec<&str> = categories::OPENAI.to_vec();
+    let of_cards = classifiers.iter().flat_map(|classifier| &classifier.categories);
+    let further = of_cards.map(|category| category.name.as_str()).chain(policy.iter().map(String::as_str));
+    let of_settings = settings.keys().filter_map(|key| key.strip_prefix("category."));
+    for name in further.chain(of_settings) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.into_iter().map(|name| assignment(settings, classifiers, policy, name)).collect()
+}
+
+fn assignment(
+    settings: &Settings,
+    classifiers: &[Classifier<'_>],
+    policy: &[String],
+    name: &str,
+) -> Result<Assignment, Fault> {
+    let choice = categories::choice(settings, name)?.unwrap_or_default();
+    let unfit = |problem: String| Fault::Internal(format!("setting `category.{name}`: {problem}"));
+    if let Some(model) = &choice.model {
+        if !classifiers.iter().any(|classifier| classifier.card.model() == model) {
+            let known: Vec<_> = classifiers.iter().map(|classifier| classifier.card.model()).collect();
+            return Err(unfit(format!("no classifier `{model}`, expected one of `{}`", known.join("`, `"))));
+        }
+    }
+    let chosen = |classifier: &Classifier<'_>| choice.model.as_deref() == Some(classifier.card.model());
+    let judge = |is_text: bool| -> Result<Option<Judge>, Fault> {
+        let mut candidates =
+            classifiers.iter().enumerate().filter(|(_, classifier)| classifier.reads.is_text() == is_text);
+        let mapped = |classifier: &Classifier<'_>| {
+            classifier.categories.iter().find(|category| category.name == name).cloned()
+        };
+        // A chosen model judges the parts of its kind; the others keep their default.
+        let (index, classifier) = match candidates.clone().find(|(_, classifier)| chosen(classifier)) {
+            Some(found) => found,
+            None if choice.rule.is_some() && choice.model.is_none() => {
+                let Some(rule) = &choice.rule else { return Ok(None) };
+                let fits = |classifier: &Classifier<'_>| {
+                    categories::check_labels(name, rule, &classifier.card).is_ok()
+                };
+                match candidates.clone().find(|(_, classifier)| fits(classifier)) {
+                    Some(found) => found,
+                    None => return Ok(None),
+                }
+            }
+            None => match candidates.find(|(_, classifier)| mapped(classifier).is_some()) {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        let own = mapped(classifier);
+        let threshold = own.as_ref().and_then(|category| category.threshold);
+        let is_chosen = choice.model.is_none() || chosen(classifier);
+        let rule = match choice.rule.clone().filter(|_| is_chosen) {
+            Some(rule) => {
+                categories::check_labels(name, &rule, &classifier.card)?;
+                rule
+            }
+            None => match own {
+                Some(category) => category.rule,
+                None => {
+                    let model = classifier.card.model();
+                    return Err(unfit(format!("the card of model `{model}` does not judge it; add a rule")));
+                }
+            },
+        };
+        Ok(Some(Judge { index, rule, threshold }))
+    };
+    let (text, image) = (judge(true)?, judge(false)?);
+    if choice.rule.is_some() && text.is_none() && image.is_none() {
+        return Err(unfit("no classifier has the labels of its rule".to_owned()));
+    }
+    let of_models = [&text, &image].into_iter().flatten().find_map(|judge| judge.threshold);
+    let can_be_flagged = categories::OPENAI.contains(&name) || policy.iter().any(|own| own == name);
+    let default = of_models.or(can_be_flagged.then_some(categories::THRESHOLD));
+    let key = ["threshold.", name].concat();
+    let threshold = match settings.text(&key) {
+        Some(_) => Some(settings.get(&key, categories::THRESHOLD)?),
+        None => default,
+    };
+    Ok(Assignment { name: name.to_owned(), threshold, text, image })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"{"harassment":{"rule":"max","labels":["toxic","insult"],"threshold":0.7},"insult":{"rule":"max","labels":["insult"]}}"#;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let base = [
+            ("models.text.task", "text-classification"),
+            ("models.text.labels", "toxic\ninsult"),
+            ("models.text.categories", TEXT),
+            ("models.text2.task", "text-classification"),
+            ("models.text2.labels", "hate"),
+            ("models.text2.categories", r#"{"harassment":{"rule":"max","labels":["hate"],"threshold":0.4}}"#),
+            ("models.image.task", "image-classification"),
+            ("models.image.labels", "Porn\nNeutral"),
+            ("models.image.categories", r#"{"sexual":{"rule":"not","labels":["Neutral"]}}"#),
+            ("models.language.task", "text-generation"),
+            ("models.language.labels", ""),
+        ];
+        let all = base.iter().chain(pairs).map(|&(key, value)| (key.to_owned(), value.to_owned()));
+        Settings::from_pairs(all.collect())
+    }
+
+    fn find(pairs: &[(&str, &str)], policy: &[String], name: &str) -> Result<Assignment, Fault> {
+        let settings = settings(pairs);
+        let classifiers = read(&settings).unwrap();
+        let names: Vec<_> = classifiers.iter().map(|classifier| classifier.card.model()).collect();
+        assert_eq!(names, ["image", "text", "text2"]);
+        let all = assign(&settings, &classifiers, policy)?;
+        Ok(all.into_iter().find(|assignment| assignment.name == name).unwrap())
+    }
+
+    fn max(index: usize, labels: &[&str], threshold: Option<f32>) -> Option<Judge> {
+        let rule = Rule::Max(labels.iter().map(|&label| label.to_owned()).collect());
+        Some(Judge { index, rule, threshold })
+    }
+
+    #[test]
+    fn first_model_that_judges_a_category_is_used() {
+        let harassment = find(&[], &[], "harassment").unwrap();
+        assert_eq!(harassment.text, max(1, &["toxic", "insult"], Some(0.7)));
+        assert_eq!((harassment.threshold, harassment.image), (Some(0.7), None));
+        let sexual = find(&[], &[], "sexual").unwrap();
+        let rule = Rule::Not("Neutral".to_owned());
+        assert_eq!(sexual.image, Some(Judge { index: 0, rule, threshold: None }));
+        assert_eq!(sexual.threshold, Some(0.5));
+        assert_eq!(find(&[], &[], "violence").unwrap().text, None);
+    }
+
+    #[test]
+    fn further_categories_are_only_reported() {
+        assert_eq!(find(&[], &[], "insult").unwrap().threshold, None);
+        let set = find(&[("threshold.insult", "0.9")], &[], "insult").unwrap();
+        assert_eq!(set.threshold, Some(0.9));
+        let own = find(&[], &["spoilers".to_owned()], "spoilers").unwrap();
+        assert_eq!((own.threshold, own.text), (Some(0.5), None));
+    }
+
+    #[test]
+    fn operator_chooses_model_and_rule() {
+        let key = "category.harassment";
+        let text = |value: &str| find(&[(key, value)], &[], "harassment").map(|found| found.text);
+        assert_eq!(text("text2").unwrap(), max(2, &["hate"], Some(0.4)));
+        assert_eq!(text("max(toxic)").unwrap(), max(1, &["toxic"], Some(0.7)));
+        assert_eq!(text("text2: max(hate)").unwrap(), max(2, &["hate"], Some(0.4)));
+        let violence = find(&[("category.violence", "text2: max(hate)")], &[], "violence").unwrap();
+        assert_eq!(violence.text, max(2, &["hate"], None));
+        let spam = find(&[("category.spam", "max(insult)")], &[], "spam").unwrap();
+        assert_eq!((spam.text, spam.threshold), (max(1, &["insult"], None), None));
+    }
+
+    #[test]
+    fn invalid_choices_are_named() {
+        for (key, value, expected) in [
+            ("category.hate", "text9", "no classifier `text9`, expected one of `image`, `text`, `text2`"),
+            ("category.hate", "text", "the card of model `text` does not judge it; add a rule"),
+            ("category.hate", "text: max(rude)", "model `text` has no label `rude`"),
+            ("category.hate", "max(rude)", "no classifier has the labels of its rule"),
+            ("threshold.hate", "high", "setting `threshold.hate`: expected a finite number"),
+        ] {
+            let Err(Fault::Internal(message)) = find(&[(key, value)], &[], "hate") else { panic!("{value}") };
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}

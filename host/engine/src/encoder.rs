@@ -1,0 +1,27 @@
+//! Text models: a tokenizer in front of an ONNX model, and scores, embeddings or spans behind it.
+//!
+//! - `request`: reads the texts of a call
+//! - `canonical`: the forms in which a text is read
+//! - `tokenizer`: tokens and windows of a text; `inspection` rejects hostile files
+//! - `rows`: the tensors of a window
+//! - `scores`, `embedding`, `spans`: the answer to each task
+//! - `model`: a loaded text model, which uses all of these
+//! - `hostile`: uses a tokenizer's file of any bytes, for tests and fuzzing
+
+mod canonical;
+mod embedding;
+#[cfg(any(test, fuzzing))]
+mod hostile;
+mod inspection;
+mod model;
+mod request;
+mod rows;
+mod scores;
+mod spans;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use hostile::exercise;
+pub(crate) use model::Encoder;

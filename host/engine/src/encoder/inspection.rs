@@ -1,0 +1,312 @@
+//! Inspection of a tokenizer's file before it is used.
+//!
+//! A tokenizer is a small program: patterns, replacements and templates. A hostile or broken one
+//! could take hours for a text, or gigabytes. Its parts are bounded here, and the result is tried
+//! on texts that are hard to split.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fancy_regex::Expr;
+use serde_json::Value;
+
+use crate::limits::{
+    MAX_ADDED_TOKENS, MAX_CHARSMAP_BYTES, MAX_CHARSMAP_ENTRY_BYTES, MAX_PATTERN_BYTES, MAX_TEMPLATE_TOKENS,
+    MAX_TEXT_GROWTH, MAX_TOKEN_BYTES, MAX_TOKENIZER_STEPS, MAX_VOCABULARY_TOKENS, MAX_WORDPIECE_CHARACTERS,
+};
+use crate::text::{QUOTE_BYTES, excerpt};
+
+/// Models of the `tokenizers` library.
+const MODELS: [&str; 4] = ["BPE", "Unigram", "WordLevel", "WordPiece"];
+
+/// Parts of a file whose steps are counted.
+const PIPELINE: [&str; 4] = ["normalizer", "pre_tokenizer", "post_processor", "decoder"];
+
+/// Checks the content of a tokenizer's file.
+///
+/// # Errors
+///
+/// A message about the first part that is out of bounds.
+pub(crate) fn inspect(file: &Value) -> Result<(), String> {
+    let model = &file["model"];
+    match model["type"].as_str() {
+        Some(kind) if MODELS.contains(&kind) => {}
+        found => {
+            let found =
+                found.map_or("missing".to_owned(), |found| format!("`{}`", excerpt(found, QUOTE_BYTES)));
+            return Err(format!("`model.type` is {found}, expected one of `{}`", MODELS.join("`, `")));
+        }
+    }
+    vocabulary(model)?;
+    if let Some(added) = file["added_tokens"].as_array() {
+        MAX_ADDED_TOKENS.check("`added_tokens`", added.len())?;
+        for token in added {
+            token_size(token["content"].as_str().unwrap_or_default())?;
+        }
+    }
+    for part in PIPELINE {
+        let mut steps = Steps { count: 0, growth: 1 };
+        steps.walk(&file[part]).map_err(|message| format!("`{part}`: {message}"))?;
+    }
+    Ok(())
+}
+
+fn vocabulary(model: &Value) -> Result<(), String> {
+    let vocabulary = &model["vocab"];
+    let tokens = match (vocabulary.as_object(), vocabulary.as_array()) {
+        (Some(ids), _) => {
+            ids.keys().try_for_each(|token| token_size(token))?;
+            ids.len()
+        }
+        (_, Some(scores)) => {
+            scores.iter().try_for_each(|entry| token_size(entry[0].as_str().unwrap_or_default()))?;
+            scores.len()
+        }
+        _ => return Err("`model.vocab` is missing, expected the tokens".to_owned()),
+    };
+    if tokens == 0 || tokens > MAX_VOCABULARY_TOKENS {
+        return Err(format!("`model.vocab` has {tokens} tokens, expected 1 to {MAX_VOCABULARY_TOKENS}"));
+    }
+    if let Some(characters) = model["max_input_chars_per_word"].as_u64()
+        && characters > MAX_WORDPIECE_CHARACTERS
+    {
+        return Err(format!(
+            "`model.max_input_chars_per_word` is {characters}, expected at most {MAX_WORDPIECE_CHARACTERS}"
+        ));
+    }
+    for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        token_size(model[key].as_str().unwrap_or_default())?;
+    }
+    if !model["dropout"].is_null() && model["dropout"].as_f64() != Some(0.0) {
+        return Err("`model.dropout` is set, which makes tokens random; set it to null".to_owned());
+    }
+    Ok(())
+}
+
+fn token_size(token: &str) -> Result<(), String> {
+    if token.len() <= MAX_TOKEN_BYTES {
+        return Ok(());
+    }
+    let (found, token) = (token.len(), excerpt(token, QUOTE_BYTES));
+    Err(format!("token `{token}` has {found} bytes, expected at most {MAX_TOKEN_BYTES}"))
+}
+
+/// Steps of a part of the pipeline.
+struct Steps {
+    count: usize,
+    /// Factor by which the replacements so far may lengthen a text.
+    growth: usize,
+}
+
+impl Steps {
+    fn walk(&mut self, value: &Value) -> Result<(), String> {
+        match value {
+            Value::Array(items) => items.iter().try_for_each(|item| self.walk(item)),
+            Value::Object(members) => {
+                if let Some(kind) = members.get("type").and_then(Value::as_str) {
+                    self.step(kind, value)?;
+                }
+                members.values().try_for_each(|member| self.walk(member))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&mut self, kind: &str, step: &Value) -> Result<(), String> {
+        self.count += 1;
+        if self.count > MAX_TOKENIZER_STEPS {
+            return Err(format!("more than {MAX_TOKENIZER_STEPS} steps"));
+        }
+        let content = step["content"].as_str().or_else(|| step["prepend"].as_str()).unwrap_or_default();
+        if kind == "Prepend" && content.len() > MAX_TOKEN_BYTES {
+            return Err(format!("`prepend` has {} bytes, expected at most {MAX_TOKEN_BYTES}", content.len()));
+        }
+        if kind == "Replace" {
+            let shortest = step["pattern"]["String"].as_str().map_or(1, |text| text.len().max(1));
+            self.growth = self.growth.saturating_mul(content.len().div_ceil(shortest).max(1));
+            if self.growth > MAX_TEXT_GROWTH {
+                return Err(format!(
+                    "its replacements lengthen a text up to {} times, expected at most {MAX_TEXT_GROWTH}",
+                    self.growth
+                ));
+            }
+        }
+        if let Some(charsmap) = step["precompiled_charsmap"].as_str() {
+            check_charsmap(charsmap)?;
+        }
+        if let Some(pattern) = step["pattern"]["Regex"].as_str() {
+            check_pattern(pattern)?;
+        }
+        for template in ["single", "pair"] {
+            let tokens = step[template].as_array().map_or(0, Vec::len);
+            if tokens > MAX_TEMPLATE_TOKENS {
+                return Err(format!(
+                    "`{template}` has {tokens} pieces, expected at most {MAX_TEMPLATE_TOKENS}"
+                ));
+            }
+        }
+        let special = step["special_tokens"].as_object().into_iter().flat_map(|tokens| tokens.values());
+        if special.into_iter().any(|token| token["ids"].as_array().map_or(0, Vec::len) > MAX_TEMPLATE_TOKENS)
+        {
+            return Err(format!("a special token has more than {MAX_TEMPLATE_TOKENS} ids"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks a table of replaced characters: the size of a search tree, the tree, and the
+/// replacements, each ending with a zero byte.
+fn check_charsmap(base64: &str) -> Result<(), String> {
+    if base64.len() > MAX_CHARSMAP_BYTES {
+        let found = base64.len();
+        return Err(format!(
+            "`precompiled_charsmap` has {found} bytes, expected at most {MAX_CHARSMAP_BYTES}"
+        ));
+    }
+    let table = STANDARD.decode(base64).map_err(|error| format!("`precompiled_charsmap`: {error}"))?;
+    let replacements = table
+        .split_first_chunk::<4>()
+        .and_then(|(size, rest)| rest.get(usize::try_from(u32::from_le_bytes(*size)).ok()?..));
+    let replacements = replacements.ok_or("`precompiled_charsmap` is shorter than its own size")?;
+    let longest = replacements.split(|&byte| byte == 0).map(<[u8]>::len).max().unwrap_or(0);
+    if longest > MAX_CHARSMAP_ENTRY_BYTES {
+        return Err(format!(
+            "`precompiled_charsmap` replaces a character by {longest} bytes, expected at most {MAX_CHARSMAP_ENTRY_BYTES}"
+        ));
+    }
+    Ok(())
+}
+
+/// Rejects a pattern whose time may grow exponentially: a repetition inside a repetition, in a
+/// pattern that needs backtracking. The others are matched in linear time.
+fn check_pattern(pattern: &str) -> Result<(), String> {
+    let shown = || excerpt(pattern, QUOTE_BYTES);
+    if pattern.len() > MAX_PATTERN_BYTES {
+        let found = pattern.len();
+        return Err(format!(
+            "the pattern `{}` has {found} bytes, expected at most {MAX_PATTERN_BYTES}",
+            shown()
+        ));
+    }
+    let tree = Expr::parse_tree(pattern)
+        .map_err(|error| format!("the pattern `{}` is invalid: {error}", shown()))?;
+    if is_fancy(&tree.expr) && has_nested_repeat(&tree.expr, false) {
+        return Err(format!(
+            "the pattern `{}` repeats a repetition, whose time may grow exponentially; rewrite it",
+            shown()
+        ));
+    }
+    Ok(())
+}
+
+/// True if `expr` needs backtracking, such as a look-ahead or a back reference.
+fn is_fancy(expr: &Expr) -> bool {
+    let is_plain = matches!(
+        expr,
+        Expr::Empty
+            | Expr::Any { .. }
+            | Expr::Assertion(_)
+            | Expr::Literal { .. }
+            | Expr::Concat(_)
+            | Expr::Alt(_)
+            | Expr::Group(_)
+            | Expr::Repeat { .. }
+            | Expr::Delegate { .. }
+    );
+    !is_plain || children(expr).into_iter().any(is_fancy)
+}
+
+/// True if a repetition contains another one, each of more than a few times.
+fn has_nested_repeat(expr: &Expr, inside: bool) -> bool {
+    let is_repeat = matches!(expr, Expr::Repeat { hi, .. } if *hi > 4);
+    let is_inside = inside || is_repeat;
+    (is_repeat && inside) || children(expr).into_iter().any(|child| has_nested_repeat(child, is_inside))
+}
+
+fn children(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::Concat(parts) | Expr::Alt(parts) => parts.iter().collect(),
+        Expr::Group(child) | Expr::LookAround(child, _) | Expr::AtomicGroup(child) => vec![child],
+        Expr::Repeat { child, .. } => vec![child],
+        Expr::Conditional { condition, true_branch, false_branch } => {
+            vec![condition, true_branch, false_branch]
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn with(part: &str, value: Value) -> Value {
+        let mut file = json!({ "model": { "type": "WordLevel", "vocab": { "a": 0 }, "unk_token": "a" } });
+        file[part] = value;
+        file
+    }
+
+    #[test]
+    fn parts_out_of_bounds_are_named() {
+        let regex = |pattern: &str| json!({ "type": "Split", "pattern": { "Regex": pattern } });
+        let replace =
+            |content: &str| json!({ "type": "Replace", "pattern": { "String": "a" }, "content": content });
+        let sequence = |step: &Value, count: usize| json!({ "type": "Sequence", "normalizers": vec![step.clone(); count] });
+        let cases = [
+            (with("model", json!({ "type": "Neural" })), "`model.type` is `Neural`, expected one of `BPE`"),
+            (with("model", json!({ "vocab": {} })), "`model.type` is missing"),
+            (with("model", json!({ "type": "BPE", "vocab": {} })), "`model.vocab` has 0 tokens"),
+            (with("model", json!({ "type": "BPE", "vocab": { "a".repeat(2_000): 1 } })), "token `aaa"),
+            (
+                with("model", json!({ "type": "BPE", "vocab": { "a": 1 }, "dropout": 0.1 })),
+                "`model.dropout` is set",
+            ),
+            (
+                with(
+                    "model",
+                    json!({ "type": "WordPiece", "vocab": { "a": 1 }, "max_input_chars_per_word": 1_000_000 }),
+                ),
+                "`model.max_input_chars_per_word` is 1000000, expected at most 1000",
+            ),
+            (
+                with("pre_tokenizer", regex("(?=a)(a+)+b")),
+                "`pre_tokenizer`: the pattern `(?=a)(a+)+b` repeats",
+            ),
+            (with("pre_tokenizer", regex("(((")), "`pre_tokenizer`: the pattern `(((` is invalid"),
+            (with("pre_tokenizer", regex(&"a".repeat(20_000))), "has 20000 bytes, expected at most"),
+            (
+                with(
+                    "normalizer",
+                    json!({ "type": "Precompiled", "precompiled_charsmap": STANDARD.encode([&[0; 4][..], &[b'a'; 65]].concat()) }),
+                ),
+                "replaces a character by 65 bytes",
+            ),
+            (with("normalizer", replace(&"b".repeat(65))), "lengthen a text up to 65 times"),
+            (with("normalizer", sequence(&replace("bb"), 7)), "lengthen a text up to 128 times"),
+            (with("normalizer", sequence(&json!({ "type": "NFC" }), 40)), "`normalizer`: more than 32 steps"),
+            (
+                with("post_processor", json!({ "type": "TemplateProcessing", "single": vec![0; 100] })),
+                "`single` has 100 pieces",
+            ),
+            (
+                with("added_tokens", json!(vec![json!({ "content": "a" }); 5_000])),
+                "`added_tokens` has 5000 tokens",
+            ),
+        ];
+        for (file, expected) in cases {
+            let message = inspect(&file).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_models_are_accepted() {
+        for pattern in [
+            r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            r"(?:[a-z]+ )+",
+        ] {
+            check_pattern(pattern).unwrap();
+        }
+    }
+}

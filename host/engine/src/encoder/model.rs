@@ -1,0 +1,326 @@
+//! A loaded text model.
+
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use super::canonical::readings;
+use super::embedding::embed;
+use super::request::{Params, Request, Text, TextRole, request};
+use super::rows::Columns;
+use super::scores::{Scoring, floats};
+use super::spans::{Span, merge, spans};
+use super::tokenizer::{EncodeError, TextTokenizer, Tokens};
+use crate::backend::Backend;
+use crate::card::{Card, Task, TextSpec};
+use crate::dtype::DType;
+use crate::limits::{MAX_INLINE_TEXT_BYTES, MAX_ROWS, MAX_TEXTS};
+use crate::model::{Capacity, LoadError, Reply, RunError, Stats, TokenUsage};
+use crate::onnx::{OnnxModel, Row};
+use crate::tensor::Tensor;
+use crate::weights::{Bytes, DataFile};
+
+/// Permits to tokenize long texts, for all models together: one per processor.
+static LONG_TEXTS: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))));
+
+/// A text model. Dropping it stops its workers and waits for their computations.
+pub(crate) struct Encoder {
+    name: String,
+    tokenizer: Arc<TextTokenizer>,
+    onnx: OnnxModel,
+    columns: Columns,
+    scoring: Scoring,
+    spec: TextSpec,
+    task: Task,
+    labels: Vec<String>,
+    /// Name of the output that is read.
+    output: String,
+}
+
+/// The tokens of one text, in each of its readings.
+type Readings = Vec<Tokens>;
+
+/// Facts about the texts of a call, one value per text.
+#[derive(Default, Serialize)]
+struct Metadata {
+    /// Number of tokens, without those that the tokenizer adds.
+    tokens: Vec<usize>,
+    /// Of these, tokens of the vocabulary.
+    known: Vec<usize>,
+    /// Number of windows that were computed.
+    windows: Vec<usize>,
+    /// True if the end of the text was not read.
+    truncated: Vec<bool>,
+}
+
+impl Encoder {
+    /// Loads the tokenizer and the model.
+    ///
+    /// # Errors
+    ///
+    /// When the tokenizer is invalid, or the model cannot be loaded or does not take its tokens.
+    pub(crate) fn load(
+        backend: &dyn Backend,
+        name: &str,
+        model: (Bytes, Vec<DataFile>),
+        tokenizer: &[u8],
+        card: &Card,
+        capacity: &Capacity,
+    ) -> Result<Self, LoadError> {
+        let spec = card.text.clone().expect("a text model has the section `text`");
+        let tokenizer = TextTokenizer::new(tokenizer, &spec)
+            .map_err(|message| LoadError::Tokenizer { model: name.to_owned(), message })?;
+        let paddings = Columns::paddings(card, &tokenizer);
+        let onnx = OnnxModel::load(backend, name, model, card, capacity, &paddings)?;
+        let columns = Columns::new(&onnx, &tokenizer, card)
+            .map_err(|message| LoadError::Tokenizer { model: name.to_owned(), message })?;
+        Ok(Encoder {
+            name: name.to_owned(),
+            tokenizer: Arc::new(tokenizer),
+            onnx,
+            columns,
+            scoring: Scoring::new(card),
+            spec,
+            task: card.task,
+            labels: card.labels.clone(),
+            output: card.outputs.first().map(|output| output.name.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// Implements [`crate::Model::run`] for texts.
+    pub(crate) async fn run(
+        &self,
+        inputs: Vec<(String, Tensor)>,
+        deadline: Instant,
+    ) -> Result<Reply, RunError> {
+        let invalid = |message| RunError::InvalidInput { model: self.name.clone(), message };
+        let Request { texts, params } = request(inputs).map_err(invalid)?;
+        if texts.len() > MAX_TEXTS {
+            let message = format!(
+                "a call has {} texts, expected at most {MAX_TEXTS}; send them in pieces",
+                texts.len()
+            );
+            return Err(RunError::TooLarge { model: self.name.clone(), message });
+        }
+        let texts = self.encode(texts, params.role, deadline).await?;
+        if let Some((index, tokens)) = truncated(&texts).filter(|_| !params.truncate) {
+            return Err(invalid(format!(
+                "text {index} has {tokens} tokens, expected at most {}, of which the tokenizer adds some; shorten it",
+                self.spec.max_tokens
+            )));
+        }
+        let windows = || texts.iter().flatten().flat_map(|tokens| &tokens.windows);
+        let rows = windows().map(|window| self.columns.row(window)).collect::<Result<Vec<Row>, _>>();
+        let rows = rows.map_err(invalid)?;
+        if rows.len() > MAX_ROWS {
+            return Err(RunError::TooLarge {
+                model: self.name.clone(),
+                message: format!(
+                    "the texts have {} windows of {} tokens, expected at most {MAX_ROWS}; send them in pieces",
+                    rows.len(),
+                    self.spec.max_tokens
+                ),
+            });
+        }
+        let computed = self.onnx.run_rows(rows, self.columns.joined, deadline).await?;
+        let failed = |message| RunError::Failed { model: self.name.clone(), message };
+        let mut outputs = match self.task {
+            Task::TextEmbedding => self.embeddings(&texts, &computed, &params)?,
+            Task::TokenClassification => self.spans(&texts, &computed).map_err(failed)?,
+            _ => self.scores(&texts, &computed, params.raw).map_err(failed)?,
+        };
+        let (metadata, usage) = facts(&texts);
+        outputs.push(("metadata".to_owned(), json(&metadata).map_err(failed)?));
+        self.onnx.count(usage);
+        Ok(Reply {
+            outputs,
+            queue: computed.iter().map(|reply| reply.queue).min().unwrap_or_default(),
+            compute: computed.iter().map(|reply| reply.compute).max().unwrap_or_default(),
+            batch: computed.iter().map(|reply| reply.batch).max().unwrap_or_default(),
+            usage: None,
+        })
+    }
+
+    /// Tokenizes the texts: short ones here, long ones on a thread that may block.
+    async fn encode(
+        &self,
+        texts: Vec<Text>,
+        role: Option<TextRole>,
+        deadline: Instant,
+    ) -> Result<Vec<Readings>, RunError> {
+        let bytes: usize = texts.iter().map(Text::bytes).sum();
+        let prefix = match role {
+            None => "",
+            Some(TextRole::Query) => &self.spec.query_prefix,
+            Some(TextRole::Document) => &self.spec.document_prefix,
+        };
+        let job = Encoding {
+            tokenizer: self.tokenizer.clone(),
+            prefix: prefix.to_owned(),
+            canonical: self.spec.canonical,
+            offsets: self.task == Task::TokenClassification,
+        };
+        let encoded = if bytes <= MAX_INLINE_TEXT_BYTES {
+            job.encode(texts)
+        } else {
+            let late = || RunError::Deadline { model: self.name.clone() };
+            let work = async {
+                let permit = LONG_TEXTS.clone().acquire_owned().await;
+                // The permit ends with the work, which nothing interrupts after the deadline.
+                let encode = move || {
+                    let _permit = permit;
+                    job.encode(texts)
+                };
+                tokio::task::spawn_blocking(encode).await
+            };
+            let encoded = tokio::time::timeout_at(deadline.into(), work).await.map_err(|_| late())?;
+            encoded
+                .map_err(|error| RunError::Failed { model: self.name.clone(), message: error.to_string() })?
+        };
+        encoded.map_err(|error| match error {
+            EncodeError::TooLarge(message) => RunError::TooLarge { model: self.name.clone(), message },
+            EncodeError::Invalid(message) => RunError::InvalidInput { model: self.name.clone(), message },
+        })
+    }
+
+    /// The output of a reply that the card names first.
+    fn output<'r>(&self, reply: &'r Reply) -> Result<&'r Tensor, String> {
+        let found = reply.outputs.iter().find(|(name, _)| *name == self.output);
+        found.map(|(_, tensor)| tensor).ok_or_else(|| format!("the model has no output `{}`", self.output))
+    }
+
+    fn scores(
+        &self,
+        texts: &[Readings],
+        computed: &[Reply],
+        raw: bool,
+    ) -> Result<Vec<(String, Tensor)>, String> {
+        let mut computed = computed.iter();
+        let mut scores = Vec::new();
+        for readings in texts {
+            let mut rows = Vec::with_capacity(readings.len());
+            for tokens in readings {
+                let windows = tokens.windows.iter().zip(&mut computed).map(|(window, reply)| {
+                    let mut values = floats(self.output(reply)?)?;
+                    if !raw {
+                        self.scoring.activate(&mut values);
+                    }
+                    Ok((values, window.ids.len()))
+                });
+                rows.push(self.scoring.combine(&windows.collect::<Result<Vec<_>, String>>()?));
+            }
+            scores.extend(self.scoring.worst(rows.iter()));
+        }
+        Ok(vec![named_rows("scores", texts.len(), &scores)?])
+    }
+
+    fn embeddings(
+        &self,
+        texts: &[Readings],
+        computed: &[Reply],
+        params: &Params,
+    ) -> Result<Vec<(String, Tensor)>, RunError> {
+        let invalid = |message| RunError::InvalidInput { model: self.name.clone(), message };
+        let windows = texts.iter().flatten().flat_map(|tokens| &tokens.windows);
+        let mut embeddings = Vec::new();
+        for (window, reply) in windows.zip(computed) {
+            let output = self.output(reply).map_err(invalid)?;
+            let tokens = window.ids.len().max(1);
+            embeddings.extend(embed(output, tokens, &self.spec, params.dimensions).map_err(invalid)?);
+        }
+        Ok(vec![named_rows("embeddings", texts.len(), &embeddings).map_err(invalid)?])
+    }
+
+    fn spans(&self, texts: &[Readings], computed: &[Reply]) -> Result<Vec<(String, Tensor)>, String> {
+        let mut computed = computed.iter();
+        let (mut all, mut scores): (Vec<Vec<Span>>, Vec<f32>) = (Vec::new(), Vec::new());
+        for tokens in texts.iter().flatten() {
+            let (mut found, mut highest) = (Vec::new(), vec![0.0_f32; self.labels.len()]);
+            for (window, reply) in tokens.windows.iter().zip(&mut computed) {
+                let mut values = floats(self.output(reply)?)?;
+                found.extend(spans(window, &mut values, &self.labels));
+                let rows = values.chunks_exact(self.labels.len().max(1)).zip(&window.added);
+                for (row, _) in rows.filter(|(_, added)| !**added) {
+                    highest.iter_mut().zip(row).for_each(|(highest, score)| *highest = highest.max(*score));
+                }
+            }
+            all.push(merge(found));
+            scores.extend(highest);
+        }
+        Ok(vec![("spans".to_owned(), json(&all)?), named_rows("scores", texts.len(), &scores)?])
+    }
+
+    pub(crate) fn queue_depth(&self) -> usize {
+        self.onnx.queue_depth()
+    }
+
+    pub(crate) fn unbatched(&self) -> Option<&str> {
+        self.onnx.unbatched()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.onnx.stats()
+    }
+}
+
+/// Conversion of texts to tokens, without the model.
+struct Encoding {
+    tokenizer: Arc<TextTokenizer>,
+    prefix: String,
+    canonical: bool,
+    offsets: bool,
+}
+
+impl Encoding {
+    fn encode(&self, texts: Vec<Text>) -> Result<Vec<Readings>, EncodeError> {
+        texts.into_iter().map(|text| self.readings(text)).collect()
+    }
+
+    fn readings(&self, text: Text) -> Result<Readings, EncodeError> {
+        let text = match text {
+            Text::Single(text) if !self.prefix.is_empty() => Text::Single(format!("{}{text}", self.prefix)),
+            other => other,
+        };
+        match text {
+            Text::Single(text) if self.canonical => readings(&text)
+                .into_iter()
+                .map(|reading| self.tokenizer.encode(&Text::Single(reading), self.offsets))
+                .collect(),
+            text => Ok(vec![self.tokenizer.encode(&text, self.offsets)?]),
+        }
+    }
+}
+
+/// Index and number of tokens of the first text of which only the beginning was read.
+fn truncated(texts: &[Readings]) -> Option<(usize, usize)> {
+    let tokens = |readings: &Readings| readings.iter().find(|tokens| tokens.is_truncated).map(|it| it.count);
+    texts.iter().enumerate().find_map(|(index, readings)| Some((index, tokens(readings)?)))
+}
+
+fn facts(texts: &[Readings]) -> (Metadata, TokenUsage) {
+    let mut metadata = Metadata::default();
+    for readings in texts {
+        // Of two readings, the one with more known words says how much of the text was understood.
+        let best = readings.iter().max_by_key(|tokens| tokens.known);
+        metadata.tokens.push(best.map_or(0, |tokens| tokens.count));
+        metadata.known.push(best.map_or(0, |tokens| tokens.known));
+        metadata.windows.push(readings.iter().map(|tokens| tokens.windows.len()).sum());
+        metadata.truncated.push(readings.iter().any(|tokens| tokens.is_truncated));
+    }
+    let prompt_tokens = metadata.tokens.iter().sum();
+    (metadata, TokenUsage { prompt_tokens, ..TokenUsage::default() })
+}
+
+fn named_rows(name: &str, rows: usize, values: &[f32]) -> Result<(String, Tensor), String> {
+    let tensor = Tensor::from_slice(&[rows, values.len() / rows.max(1)], values);
+    Ok((name.to_owned(), tensor.map_err(|error| error.to_string())?))
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Tensor, String> {
+    let text = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    Tensor::new(DType::U8, vec![text.len()], text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,157 @@
+//! Texts of a call, as named tensors: the convention of wit/README.md.
+
+use serde::Deserialize;
+
+use crate::dtype::DType;
+use crate::tensor::Tensor;
+use crate::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
+
+/// A text to judge.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "expected a string, a pair of strings, or an array of token ids")]
+pub(super) enum Text {
+    /// One text.
+    Single(String),
+    /// Two texts that are read together, such as a query and a document.
+    Pair(String, String),
+    /// Ids of the vocabulary, without the tokens that the tokenizer adds.
+    Tokens(Vec<u32>),
+}
+
+impl Text {
+    /// Size in bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Text::Single(text) => text.len(),
+            Text::Pair(first, second) => first.len() + second.len(),
+            Text::Tokens(ids) => ids.len(),
+        }
+    }
+}
+
+/// Options of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Params {
+    /// Role of the texts for a model that distinguishes queries from documents.
+    pub(super) role: Option<TextRole>,
+    /// Number of values of an embedding: its first ones, scaled to length 1.
+    pub(super) dimensions: Option<usize>,
+    /// False to reject a text of which the model reads only the beginning.
+    pub(super) truncate: bool,
+    /// True to return the model's values without the card's activation.
+    pub(super) raw: bool,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Params { role: None, dimensions: None, truncate: true, raw: false }
+    }
+}
+
+/// Role of a text in a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum TextRole {
+    /// A text that searches.
+    Query,
+    /// A text that is found.
+    Document,
+}
+
+/// A call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// At least one text.
+    pub(super) texts: Vec<Text>,
+    pub(super) params: Params,
+}
+
+/// Reads a call from its tensors.
+///
+/// # Errors
+///
+/// For a tensor that is missing, unknown, repeated or malformed. The message gives the expected and
+/// the found value.
+pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> {
+    let (mut texts, mut params) = (None, None);
+    for (name, tensor) in inputs {
+        let again = match name.as_str() {
+            "text" => texts.replace(vec![Text::Single(utf8(&name, tensor)?)]).is_some(),
+            "texts" => texts.replace(list(&utf8(&name, tensor)?)?).is_some(),
+            "params" => {
+                let json = utf8(&name, tensor)?;
+                let read = serde_json::from_str(&json)
+                    .map_err(|error| format!("`params`: {}", excerpt_of(error, MESSAGE_BYTES)))?;
+                params.replace(read).is_some()
+            }
+            other => {
+                let other = excerpt(other, QUOTE_BYTES);
+                return Err(format!(
+                    "unknown input `{other}`; expected `text` or `texts`, and optionally `params`"
+                ));
+            }
+        };
+        if again {
+            return Err(format!("duplicate input `{name}`; expected `text` or `texts` once"));
+        }
+    }
+    let texts = texts.ok_or("no text: expected one of the inputs `text` and `texts`")?;
+    Ok(Request { texts, params: params.unwrap_or_default() })
+}
+
+fn list(json: &str) -> Result<Vec<Text>, String> {
+    let texts: Vec<Text> = serde_json::from_str(json)
+        .map_err(|error| format!("`texts`: {}", excerpt_of(error, MESSAGE_BYTES)))?;
+    if texts.is_empty() {
+        return Err("`texts` is empty, expected at least one text".to_owned());
+    }
+    Ok(texts)
+}
+
+fn utf8(name: &str, tensor: Tensor) -> Result<String, String> {
+    if tensor.dtype() != DType::U8 {
+        return Err(format!("`{name}` is {}, expected u8: the bytes of UTF-8 text", tensor.dtype()));
+    }
+    String::from_utf8(tensor.into_data()).map_err(|error| {
+        format!("`{name}` is not UTF-8: invalid byte at {}", error.utf8_error().valid_up_to())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: &str) -> Result<Request, String> {
+        let tensor = Tensor::new(DType::U8, vec![text.len()], text.as_bytes().to_vec()).unwrap();
+        request(vec![(name.to_owned(), tensor)])
+    }
+
+    #[test]
+    fn texts_of_all_kinds_are_read() {
+        let single = |text: &str| Text::Single(text.to_owned());
+        assert_eq!(read("text", "").unwrap().texts, [single("")]);
+        let texts = read("texts", r#"["a", ["query", "document"], [1, 2], []]"#).unwrap().texts;
+        let pair = Text::Pair("query".to_owned(), "document".to_owned());
+        assert_eq!(texts, [single("a"), pair, Text::Tokens(vec![1, 2]), Text::Tokens(Vec::new())]);
+    }
+
+    #[test]
+    fn malformed_calls_name_the_input() {
+        for (name, text, expected) in [
+            ("ids", "", "unknown input `ids`; expected `text` or `texts`"),
+            ("texts", "a", "`texts`: expected value"),
+            ("texts", "[]", "`texts` is empty"),
+            ("texts", "[[\"a\"]]", "`texts`: expected a string, a pair of strings"),
+            ("texts", "[[-1]]", "`texts`: expected a string, a pair of strings"),
+            ("params", "{\"rank\": 1}", "`params`: unknown field `rank`"),
+            ("params", "{}", "no text: expected one of the inputs"),
+        ] {
+            let error = read(name, text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let numbers = Tensor::from_slice(&[1], &[1i32]).unwrap();
+        let error = request(vec![("text".to_owned(), numbers)]).unwrap_err();
+        assert_eq!(error, "`text` is i32, expected u8: the bytes of UTF-8 text");
+    }
+}

@@ -1,0 +1,291 @@
+//! The tokenizer of a text model: text in, windows of token ids out.
+
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use serde_json::Value;
+use tokenizers::{Encoding, PaddingDirection, PostProcessor as _, Tokenizer, TruncationDirection};
+
+use super::inspection::inspect;
+use super::request::Text;
+use crate::card::TextSpec;
+use crate::limits::{MAX_ENCODED_BYTES, MAX_TOKENIZER_BYTES, MAX_TRIAL_TIME};
+use crate::model::panic_message;
+use crate::text::{MESSAGE_BYTES, excerpt_of};
+
+/// Tokens that pad a text, by the names that models give them.
+const PADS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|padding|>"];
+
+/// A tokenizer with the options of its card.
+pub(crate) struct TextTokenizer {
+    tokenizer: Tokenizer,
+    max_tokens: usize,
+    stride: Option<usize>,
+    max_windows: usize,
+    /// Id of the unknown token, if tokens outside of the vocabulary are left out or counted.
+    unknown: Option<u32>,
+    drops_unknown: bool,
+    /// Id that fills shorter rows.
+    pub(super) pad: u32,
+    /// True if shorter rows are filled in front.
+    pub(super) pads_left: bool,
+}
+
+/// A window of a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Token ids, including those that the tokenizer adds.
+    pub(crate) ids: Vec<u32>,
+    /// 0 for the first text of a pair, 1 for the second.
+    pub(crate) types: Vec<u32>,
+    /// Range of each token in the text, in characters; empty for tokens that were added.
+    pub(crate) offsets: Vec<(usize, usize)>,
+    /// True for each token that the tokenizer added.
+    pub(crate) added: Vec<bool>,
+}
+
+/// The tokens of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    /// At least one window.
+    pub(crate) windows: Vec<Window>,
+    /// Number of tokens of the text, without those that the tokenizer adds.
+    pub(crate) count: usize,
+    /// Of these, tokens of the vocabulary.
+    pub(crate) known: usize,
+    /// True if the windows do not contain the whole text.
+    pub(crate) is_truncated: bool,
+}
+
+/// Reason why a text has no tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EncodeError {
+    /// It is too long: the message has the size and the limit.
+    TooLarge(String),
+    /// It does not fit the model, or the tokenizer failed.
+    Invalid(String),
+}
+
+impl TextTokenizer {
+    /// Reads a tokenizer's file.
+    ///
+    /// # Errors
+    ///
+    /// A message about a file that is too large, malformed, or too slow.
+    pub(crate) fn new(file: &[u8], spec: &TextSpec) -> Result<Self, String> {
+        MAX_TOKENIZER_BYTES.check("the tokenizer", file.len())?;
+        let json: Value = serde_json::from_slice(file).map_err(|error| error.to_string())?;
+        inspect(&json)?;
+        // Unwind safety: everything that the closure builds is dropped with a panic.
+        let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(file)));
+        let mut tokenizer = parsed
+            .unwrap_or_else(|panic| Err(panic_message(&*panic).into()))
+            .map_err(|error| excerpt_of(error, MESSAGE_BYTES))?;
+        let padding = tokenizer.get_padding().cloned();
+        let pads = PADS.iter().find_map(|pad| tokenizer.token_to_id(pad));
+        let pad = padding.as_ref().map(|padding| padding.pad_id).or(pads).unwrap_or(0);
+        let pads_left = padding.is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| excerpt_of(error, MESSAGE_BYTES))?;
+        let unknown = unknown_token(&json).and_then(|token| tokenizer.token_to_id(&token));
+        let added = [false, true]
+            .map(|is_pair| tokenizer.get_post_processor().map_or(0, |added| added.added_tokens(is_pair)));
+        let added = added[0].max(added[1]);
+        if added + spec.stride.unwrap_or(0) >= spec.max_tokens {
+            return Err(format!(
+                "it adds {added} tokens to each window, which leaves none of {} for the text beyond the stride",
+                spec.max_tokens
+            ));
+        }
+        let tokenizer = TextTokenizer {
+            tokenizer,
+            max_tokens: spec.max_tokens,
+            stride: spec.stride,
+            max_windows: spec.max_windows,
+            unknown,
+            drops_unknown: spec.drop_unknown,
+            pad,
+            pads_left,
+        };
+        tokenizer.try_out()?;
+        Ok(tokenizer)
+    }
+
+    /// Encodes texts of growing length that are hard to split.
+    ///
+    /// # Errors
+    ///
+    /// A message about the first text that takes too long, or that the tokenizer rejects.
+    fn try_out(&self) -> Result<(), String> {
+        let began = Instant::now();
+        for length in [64, 512, 4_096] {
+            for unit in ["a", " ", "\n", "1", "!", "'", "é", "\u{301}", "日", "a ", "a1", " \n"] {
+                let text = unit.repeat(length / unit.len());
+                if let Err(EncodeError::Invalid(message)) = self.encode(&Text::Single(text), false) {
+                    return Err(format!("it rejects {length} bytes of {unit:?}: {message}"));
+                }
+                if began.elapsed() > MAX_TRIAL_TIME {
+                    return Err(format!(
+                        "it takes more than {} s for {length} bytes of {unit:?}",
+                        MAX_TRIAL_TIME.as_secs()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the tokens of `text`. Offsets are computed only if `offsets` is true.
+    ///
+    /// # Errors
+    ///
+    /// When the text is too long, or the tokenizer fails.
+    pub(crate) fn encode(&self, text: &Text, offsets: bool) -> Result<Tokens, EncodeError> {
+        // Unwind safety: encoding does not modify the tokenizer, except for its cache, which has a
+        // lock.
+        catch_unwind(AssertUnwindSafe(|| self.encode_any(text, offsets)))
+            .unwrap_or_else(|panic| Err(EncodeError::Invalid(panic_message(&*panic))))
+    }
+
+    fn encode_any(&self, text: &Text, offsets: bool) -> Result<Tokens, EncodeError> {
+        match text {
+            Text::Single(text) => {
+                let (encoding, unknown) = self.without_unknown(self.raw(text, offsets)?);
+                self.windows(encoding, unknown)
+            }
+            Text::Tokens(ids) => {
+                let size = self.tokenizer.get_vocab_size(true);
+                if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
+                    let message =
+                        format!("token id {id} is not in the vocabulary, expected less than {size}");
+                    return Err(EncodeError::Invalid(message));
+                }
+                self.windows(encoding_of(ids.clone()), 0)
+            }
+            Text::Pair(first, second) => self.pair(first, second),
+        }
+    }
+
+    /// Tokens of a text, without those that the tokenizer adds.
+    fn raw(&self, text: &str, offsets: bool) -> Result<Encoding, EncodeError> {
+        if text.len() > MAX_ENCODED_BYTES {
+            let found = text.len();
+            return Err(EncodeError::TooLarge(format!(
+                "a text has {found} bytes, expected at most {MAX_ENCODED_BYTES}; send it in pieces"
+            )));
+        }
+        let encoded = if offsets {
+            self.tokenizer.encode_char_offsets(text, false)
+        } else {
+            self.tokenizer.encode_fast(text, false)
+        };
+        encoded.map_err(invalid)
+    }
+
+    /// Counts unknown tokens, or removes them if the card says so.
+    fn without_unknown(&self, encoding: Encoding) -> (Encoding, usize) {
+        let Some(unknown) = self.unknown else { return (encoding, 0) };
+        let count = encoding.get_ids().iter().filter(|&&id| id == unknown).count();
+        if count == 0 || !self.drops_unknown {
+            return (encoding, count);
+        }
+        let known = encoding.get_ids().iter().copied().filter(|&id| id != unknown).collect();
+        (encoding_of(known), 0)
+    }
+
+    fn windows(&self, mut encoding: Encoding, unknown: usize) -> Result<Tokens, EncodeError> {
+        let count = encoding.len();
+        let added = self.tokenizer.get_post_processor().map_or(0, |added| added.added_tokens(false));
+        let size = self.max_tokens - added;
+        let is_long = count > size;
+        if let Some(stride) = self.stride.filter(|_| is_long) {
+            let windows = (count - size).div_ceil(size - stride) + 1;
+            if windows > self.max_windows {
+                let (max, tokens) = (self.max_windows, self.max_tokens);
+                return Err(EncodeError::TooLarge(format!(
+                    "a text has {windows} windows of {tokens} tokens, expected at most {max}; send it in pieces"
+                )));
+            }
+        }
+        encoding.truncate(size, self.stride.unwrap_or(0), TruncationDirection::Right);
+        let rest = encoding.take_overflowing();
+        let rest = if self.stride.is_some() { rest } else { Vec::new() };
+        let windows = std::iter::once(encoding).chain(rest).map(|window| {
+            let processed = self.tokenizer.post_process(window, None, true).map_err(invalid)?;
+            Ok(Window::of(&processed))
+        });
+        let windows = windows.collect::<Result<_, _>>()?;
+        Ok(Tokens { windows, count, known: count - unknown, is_truncated: is_long && self.stride.is_none() })
+    }
+
+    /// Tokens of two texts that are read together: one window, in which the longer text is
+    /// truncated first.
+    fn pair(&self, first: &str, second: &str) -> Result<Tokens, EncodeError> {
+        let (first, second) = (self.raw(first, false)?, self.raw(second, false)?);
+        let ((first, one), (second, two)) = (self.without_unknown(first), self.without_unknown(second));
+        let count = first.len() + second.len();
+        let added = self.tokenizer.get_post_processor().map_or(0, |added| added.added_tokens(true));
+        let size = self.max_tokens - added;
+        let is_truncated = count > size;
+        let (mut first, mut second) = (first, second);
+        let (one_size, two_size) = longest_first(first.len(), second.len(), size);
+        first.truncate(one_size, 0, TruncationDirection::Right);
+        second.truncate(two_size, 0, TruncationDirection::Right);
+        first.take_overflowing();
+        second.take_overflowing();
+        let whole = self.tokenizer.post_process(first, Some(second), true).map_err(invalid)?;
+        Ok(Tokens { windows: vec![Window::of(&whole)], count, known: count - one - two, is_truncated })
+    }
+}
+
+impl Window {
+    fn of(encoding: &Encoding) -> Self {
+        Window {
+            ids: encoding.get_ids().to_vec(),
+            types: encoding.get_type_ids().to_vec(),
+            offsets: encoding.get_offsets().to_vec(),
+            added: encoding.get_special_tokens_mask().iter().map(|&mask| mask == 1).collect(),
+        }
+    }
+}
+
+/// Lengths of two texts that have at most `size` tokens together: the longer one is truncated
+/// first. That is the strategy `longest_first` of the `tokenizers` library, whose implementation
+/// since 0.23.1 truncates some pairs differently.
+fn longest_first(first: usize, second: usize, size: usize) -> (usize, usize) {
+    if first + second <= size {
+        return (first, second);
+    }
+    let (short, long) = (first.min(second), first.max(second));
+    let long = if short > size { short } else { short.max(size - short).min(long) };
+    let (short, long) = if short + long > size { (size / 2, size / 2 + size % 2) } else { (short, long) };
+    if first > second { (long, short) } else { (short, long) }
+}
+
+/// An encoding of ids alone.
+fn encoding_of(ids: Vec<u32>) -> Encoding {
+    let length = ids.len();
+    Encoding::new(
+        ids,
+        vec![0; length],
+        vec![String::new(); length],
+        vec![None; length],
+        vec![(0, 0); length],
+        vec![0; length],
+        vec![1; length],
+        Vec::new(),
+        Default::default(),
+    )
+}
+
+/// Text of the unknown token in a tokenizer's file.
+fn unknown_token(file: &Value) -> Option<String> {
+    let model = &file["model"];
+    let by_id = || model["vocab"][usize::try_from(model["unk_id"].as_u64()?).ok()?][0].as_str();
+    model["unk_token"].as_str().or_else(by_id).map(str::to_owned)
+}
+
+fn invalid(error: impl Display) -> EncodeError {
+    EncodeError::Invalid(excerpt_of(error, MESSAGE_BYTES))
+}

@@ -1,0 +1,121 @@
+//! Sessions, shares and rejections.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::super::job::Joins;
+use super::*;
+use crate::backend::{BackendError, Port};
+use crate::model::{Reply, RunError};
+use crate::tensor::Tensor;
+
+/// A session that is never run.
+struct Idle;
+
+impl Session for Idle {
+    fn inputs(&self) -> &[Port] {
+        &[]
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &[]
+    }
+
+    fn run(&mut self, _: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+        Ok(Vec::new())
+    }
+}
+
+fn one_session() -> Vec<Box<dyn Session>> {
+    vec![Box::new(Idle)]
+}
+
+#[test]
+fn free_session_is_exclusive_and_yields_to_queue() {
+    let queue = Queue::new(8, one_session());
+    let session = queue.take_idle();
+    assert!(session.is_some() && queue.take_idle().is_none());
+    drop(session);
+    assert!(queue.take_idle().is_some());
+    let _answers = fill(&queue, &[(Some(1), &[1, 1])]);
+    assert!(queue.take_idle().is_none());
+}
+
+type Answer = oneshot::Receiver<Result<Reply, RunError>>;
+
+fn job(rows: Option<usize>, shape: &[usize]) -> (Job, Answer) {
+    let (reply, answer) = oneshot::channel();
+    let values = vec![0u8; shape.iter().product()];
+    let inputs = vec![Tensor::from_slice(shape, &values).unwrap()];
+    let queued = Instant::now();
+    let deadline = queued + Duration::from_secs(60);
+    let joins = rows.map_or(Joins::Never, Joins::Rows);
+    (Job { inputs, joins, turn: queued, queued, deadline, reply }, answer)
+}
+
+fn fill(queue: &Queue, jobs: &[(Option<usize>, &[usize])]) -> Vec<Answer> {
+    let push = |(rows, shape): &(Option<usize>, &[usize])| {
+        let (job, answer) = job(*rows, shape);
+        queue.push(vec![job], |_| panic!("nothing is dead")).unwrap();
+        answer
+    };
+    jobs.iter().map(push).collect()
+}
+
+fn take(queue: &Queue, sessions: usize, max_batch: usize) -> Vec<Vec<usize>> {
+    let (_session, taken) = queue.take(None, sessions, max_batch, |_| panic!("nothing is dead")).unwrap();
+    taken.iter().map(|job| job.inputs[0].shape().to_vec()).collect()
+}
+
+#[test]
+fn worker_takes_its_share() {
+    let one: (Option<usize>, &[usize]) = (Some(1), &[1, 2]);
+    for (sessions, max_batch, expected) in [(1, 8, 5), (2, 8, 3), (5, 8, 1), (1, 4, 4)] {
+        let queue = Queue::new(8, one_session());
+        let _answers = fill(&queue, &[one; 5]);
+        assert_eq!(
+            take(&queue, sessions, max_batch).len(),
+            expected,
+            "{sessions} sessions, {max_batch} rows"
+        );
+        assert_eq!(queue.depth(), 5 - expected);
+    }
+}
+
+#[test]
+fn later_windows_wait_for_calls_that_came_meanwhile() {
+    let queue = Queue::new(8, one_session());
+    let now = Instant::now();
+    let at = |ms: u64, shape: &[usize]| {
+        let (job, answer) = job(None, shape);
+        (Job { turn: now + Duration::from_millis(ms), ..job }, answer)
+    };
+    let (long, _answers): (Vec<_>, Vec<_>) = [at(0, &[1]), at(10, &[2])].into_iter().unzip();
+    let (short, _answer) = at(5, &[3]);
+    queue.push(long, |_| panic!("nothing is dead")).unwrap();
+    queue.push(vec![short], |_| panic!("nothing is dead")).unwrap();
+    let order: Vec<_> = (0..3).flat_map(|_| take(&queue, 8, 8)).collect();
+    assert_eq!(order, [[1], [3], [2]]);
+}
+
+#[test]
+fn dead_jobs_are_skipped() {
+    let queue = Queue::new(8, one_session());
+    let mut answers = fill(&queue, &[(Some(1), &[1, 1]), (Some(1), &[1, 2]), (Some(1), &[1, 1])]);
+    drop(answers.remove(1));
+    let mut dead = 0;
+    let (_session, taken) = queue.take(None, 1, 8, |_| dead += 1).unwrap();
+    // The dead job has another shape but does not separate its neighbours.
+    assert_eq!((taken.len(), dead), (2, 1));
+}
+
+#[test]
+fn closed_queue_accepts_and_returns_nothing() {
+    let queue = Queue::new(8, one_session());
+    let mut answers = fill(&queue, &[(Some(1), &[1, 1])]);
+    queue.close();
+    assert!(queue.take(None, 1, 8, |_| ()).is_none());
+    assert!(answers[0].try_recv().is_err());
+    assert_eq!(queue.push(vec![job(Some(1), &[1, 1]).0], |_| ()), Err(Rejected::Closed));
+}

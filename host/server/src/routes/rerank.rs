@@ -1,0 +1,98 @@
+//! `POST /rerank`: the order of texts by their relevance for a query, in the form of Hugging Face's
+//! text-embeddings-inference.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use infer_engine::{DType, Task};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::call::{Call, Permit};
+use super::context::{Caller, RequestContext};
+use super::document::RouteDoc;
+use super::json::utf8;
+use super::text_models::{TextCall, find};
+use crate::error::{ApiError, Envelope};
+use crate::limits::{MAX_RERANKED_TEXTS, MAX_TEXTS_AT_ONCE};
+
+/// A query, and the texts to order.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RerankRequest)]
+#[serde(deny_unknown_fields)]
+struct Rerank {
+    query: String,
+    texts: Vec<String>,
+    /// Additional: name in infer.toml; needed if several models fit.
+    model: Option<String>,
+    /// True for the model's values without the card's activation.
+    #[serde(default)]
+    raw_scores: bool,
+    /// True to return the texts as well.
+    #[serde(default)]
+    return_text: bool,
+    /// True to read the beginning of a pair that is too long.
+    #[serde(default)]
+    truncate: bool,
+}
+
+/// A text with its score.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rank)]
+pub(super) struct Rank {
+    /// Index of the text in the request.
+    index: usize,
+    score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+pub(super) fn openapi() -> RouteDoc {
+    RouteDoc::new::<Envelope<'_>>("Texts by relevance for a query")
+        .json_body::<Rerank>()
+        .json_response::<Vec<Rank>>(StatusCode::OK, "the texts, the most relevant first")
+        .errors(&[403, 404])
+}
+
+pub(super) async fn handle(
+    State(context): State<Arc<RequestContext>>,
+    Extension(call): Call,
+    Extension(permit): Permit,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Vec<Rank>>, ApiError> {
+    let body = body?;
+    let request: Rerank = serde_json::from_slice(utf8(&body)?)
+        .map_err(|error| ApiError::invalid("", format_args!("the body is not a rerank request: {error}")))?;
+    let Rerank { query, texts, model, raw_scores, return_text, truncate } = request;
+    if texts.is_empty() {
+        return Err(ApiError::invalid("texts", "`texts` is empty, expected at least one text"));
+    }
+    MAX_RERANKED_TEXTS
+        .check("`texts`", texts.len())
+        .map_err(|message| ApiError::invalid("texts", message))?;
+    let model = find(&context, &caller, model.as_deref(), |card| {
+        card.task == Task::TextClassification && card.text.is_some() && card.labels.len() == 1
+    })?;
+    permit.grow(texts.len().div_ceil(MAX_TEXTS_AT_ONCE)).map_err(|_| ApiError::busy())?;
+    let params = json!({ "truncate": truncate, "raw": raw_scores });
+    let pairs: Vec<Value> = texts.iter().map(|text| json!([query, text])).collect();
+    let mut ranks = Vec::with_capacity(texts.len());
+    for some in pairs.chunks(MAX_TEXTS_AT_ONCE) {
+        let first = ranks.len();
+        let answer = TextCall { model, texts: some, params: &params, first }.run(call.deadline).await?;
+        let (scores, _) = answer.rows("scores", DType::F32)?;
+        let rank = |(index, score): (usize, f32)| {
+            let index = first + index;
+            Rank { index, score, text: return_text.then(|| texts[index].clone()) }
+        };
+        ranks.extend(scores.into_iter().enumerate().map(rank));
+    }
+    ranks.sort_by(|one, other| other.score.total_cmp(&one.score));
+    Ok(Json(ranks))
+}
