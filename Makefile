@@ -109,6 +109,9 @@ test-clients: build ## Run OpenAI's and Triton's Python clients against the serv
 test-schema: build ## Run Schemathesis on all routes of /openapi.json, with valid and invalid requests; 1 minute
 	@test -x $(CARGO_TARGET_DIR)/schema/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/schema
 	@$(CARGO_TARGET_DIR)/schema/bin/pip install --quiet -r tests/schema/requirements.txt
+	@rm -rf target/schema-models; mkdir -p target/schema-models
+	@for model in minilm-embedding cross-encoder; do \
+	$(CARGO_TARGET_DIR)/release/infer import tests/data/text-models/$$model -o target/schema-models/$$model >/dev/null || exit 1; done
 	@CONFIG=tests/schema/infer.toml scripts/with-server.sh tests/schema/run.sh $(CARGO_TARGET_DIR)/schema/bin/schemathesis
 
 test-worker: build ## Run the Cloudflare Worker of examples/ in front of the server; needs Node.js 20

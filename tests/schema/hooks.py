@@ -37,7 +37,11 @@ def good(path, body):
     if path.endswith("comments:analyze"):
         return {"comment": {"text": str(body.get("comment", "a text")) or "a text"}, "requestedAttributes": {"TOXICITY": {}, "THREAT": {}}}
     if path.startswith("/v2"):
-        return {"inputs": [{"name": "ids", "shape": [1, 100], "datatype": "INT32", "data": [7] * 100}]}
+        return {"inputs": [{"name": "texts", "shape": [1], "datatype": "BYTES", "data": ["a text"]}]}
+    if path == "/v1/embeddings":
+        return {"model": "embedder", "input": str(body.get("input") or "a text"), "truncate": True}
+    if path == "/rerank":
+        return {"query": str(body.get("query") or "a query"), "texts": ["one", "two"], "return_text": True, "truncate": True}
     content = body.get("input")
     part = {"type": "image_url", "image_url": {"url": IMAGE}}
     text = {"type": "text", "text": str(content)}

@@ -39,7 +39,7 @@ struct Output<'a> {
     parameters: Option<BinarySize>,
     /// In row-major order; null for NaN and infinity. Strings for `BYTES`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Option<f64>>>)]
+    #[schema(value_type = Option<Vec<Value>>)]
     data: Option<Elements>,
 }
 
