@@ -128,15 +128,23 @@ mod tests {
 
     use super::*;
 
-    /// Blocks until its sender is dropped, and forwards the bytes written to it.
-    struct Stuck(Option<Receiver<()>>, Sender<Vec<u8>>);
+    /// A reader that takes its first bytes only once `resume` is dropped.
+    struct StuckReader {
+        resume: Sender<()>,
+        taken: Receiver<Vec<u8>>,
+    }
 
-    impl Write for Stuck {
+    struct StuckWriter {
+        started: Sender<()>,
+        resumed: Receiver<()>,
+        taken: Sender<Vec<u8>>,
+    }
+
+    impl Write for StuckWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if let Some(stuck) = self.0.take() {
-                let _ = stuck.recv();
-            }
-            let _ = self.1.send(bytes.to_vec());
+            let _ = self.started.send(());
+            let _ = self.resumed.recv();
+            let _ = self.taken.send(bytes.to_vec());
             Ok(bytes.len())
         }
 
@@ -145,39 +153,46 @@ mod tests {
         }
     }
 
+    /// Returns a queue whose thread is already stuck writing `first`, so that it takes nothing else.
+    fn stuck_queue(first: &[u8]) -> (Queue, StuckReader, &'static AtomicU64) {
+        let (started, has_started) = channel();
+        let (resume, resumed) = channel();
+        let (sender, taken) = channel();
+        let dropped = &*Box::leak(Box::<AtomicU64>::default());
+        let queue = Queue::with(StuckWriter { started, resumed, taken: sender }, dropped).unwrap();
+        queue.push(first);
+        has_started.recv().unwrap();
+        (queue, StuckReader { resume, taken }, dropped)
+    }
+
+    /// Lets the thread of `queue` write everything, and returns the number of bytes.
+    fn written(queue: Queue, reader: StuckReader) -> usize {
+        drop(reader.resume);
+        drop(queue);
+        reader.taken.iter().map(|bytes| bytes.len()).sum()
+    }
+
     #[test]
     fn unread_log_drops_lines_and_counts_them() {
-        let (free, stuck) = channel();
-        let (taken, written) = channel();
-        let dropped = &*Box::leak(Box::<AtomicU64>::default());
-        let queue = Queue::with(Stuck(Some(stuck), taken), dropped).unwrap();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
-        let pushed = 3 * MAX_QUEUED_BYTES / line.len();
-        for _ in 0..pushed {
+        let (queue, reader, dropped) = stuck_queue(&line);
+        let capacity = MAX_QUEUED_BYTES / line.len();
+        for _ in 1..3 * capacity {
             queue.push(&line);
         }
-        assert!(queue.bytes.load(Ordering::Relaxed) <= MAX_QUEUED_BYTES, "the queue is bounded");
         queue.flush(Duration::from_millis(5));
-        let lost = dropped.load(Ordering::Relaxed) as usize;
-        assert!(lost >= pushed - MAX_QUEUED_BYTES / line.len() - 1 && lost < pushed, "{lost} of {pushed}");
-        drop(free);
-        queue.flush(Duration::from_secs(60));
-        drop(queue);
-        let bytes: usize = written.iter().map(|bytes| bytes.len()).sum();
-        assert_eq!(bytes, (pushed - lost) * line.len(), "what was not dropped is written");
+        assert_eq!(queue.bytes.load(Ordering::Relaxed), capacity * line.len());
+        assert_eq!(dropped.load(Ordering::Relaxed) as usize, 2 * capacity);
+        assert_eq!(written(queue, reader), capacity * line.len(), "what was not dropped is written");
     }
 
     #[test]
     fn short_lines_are_bounded_in_number() {
-        let (free, stuck) = channel();
-        let (taken, _written) = channel();
-        let dropped = &*Box::leak(Box::<AtomicU64>::default());
-        let queue = Queue::with(Stuck(Some(stuck), taken), dropped).unwrap();
+        let (queue, reader, dropped) = stuck_queue(b"\n");
         for _ in 0..2 * MAX_QUEUED_LINES {
             queue.push(b"\n");
         }
-        // The thread may hold up to a batch of them.
-        assert!(dropped.load(Ordering::Relaxed) > 0);
-        drop(free);
+        assert_eq!(dropped.load(Ordering::Relaxed) as usize, MAX_QUEUED_LINES);
+        assert_eq!(written(queue, reader), 1 + MAX_QUEUED_LINES);
     }
 }
