@@ -95,9 +95,7 @@ impl Path {
                 Prepared::Language { model: model.clone(), request: work::request(item), session }
             }
             (PathKind::Native(model), Item::Text(text)) if model.card().text.is_some() => {
-                let inputs =
-                    sample::text(&text).map_or_else(|_| self.work.ready_tensors(), |text| vec![text]);
-                Prepared::Tensors { model: model.clone(), inputs }
+                Prepared::Tensors { model: model.clone(), inputs: vec![sample::text(&text)] }
             }
             // The native row of a classifier runs the model alone, on prepared tensors.
             (PathKind::Native(model), _) => {

@@ -176,10 +176,9 @@ impl Work {
                 Some(inputs) => Item::Tensors(inputs.clone()),
                 None => judged(&self.text(index)),
             },
-            Source::TextTensors => match sample::text(&self.text(index)) {
-                Ok(tensor) => Item::Tensors(Arc::new(Inputs::new(vec![tensor]))),
-                Err(_) => judged(&self.text(index)),
-            },
+            Source::TextTensors => {
+                Item::Tensors(Arc::new(Inputs::new(vec![sample::text(&self.text(index))])))
+            }
             Source::Dataset(examples) => examples[(index % examples.len() as u64) as usize].item.clone(),
         }
     }

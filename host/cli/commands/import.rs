@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use infer_config::{CONFIG, Config, Origin};
-use infer_engine::{Runtime, RuntimeOptions, Task};
+use infer_engine::{Runtime, RuntimeOptions};
 use infer_models::import::{Basis, Imported, RemoteOptions, Request, import, import_remote};
 use infer_models::source::{HUB, HubModel};
 
@@ -38,7 +38,7 @@ pub(super) fn run(config: Option<&Path>, arguments: &Import, out: &mut impl Writ
     Ok(())
 }
 
-/// The backend of the configuration, or of the built-in one if there is none that can be read: an
+/// The backend of the configuration. If no configuration can be read, that of the built-in one: an
 /// import comes before the configuration that uses it.
 pub(super) fn runtime(config: Option<&Path>) -> anyhow::Result<Runtime> {
     let config = match config {
@@ -71,7 +71,7 @@ fn default_destination(folder: &Path, name: &str) -> PathBuf {
 fn print(imported: &Imported, folder: &Path, out: &mut impl Write) -> std::io::Result<()> {
     describe(imported, folder, out)?;
     let (name, shown) = (&imported.card.name, folder.display());
-    let judges = matches!(imported.card.task, Task::TextClassification | Task::TokenClassification);
+    let judges = imported.card.task.judges_text();
     writeln!(out, "\nnext:")?;
     if judges {
         writeln!(out, "  infer moderate --text-model {shown} \"You are a complete idiot.\"")?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use infer_config::{Config, ModelConfig, Place};
-use infer_engine::{ModelOptions, Runtime, RuntimeOptions, Task};
+use infer_engine::{ModelOptions, Runtime, RuntimeOptions};
 use infer_models::import::{Request, Scratch, import};
 use infer_models::source::Source;
 use infer_models::weights::{self, Reuse};
@@ -49,12 +49,12 @@ pub(super) fn replace(
         }
     };
     let task = weights::list(&config.models[&name].source)?.card.task;
-    if !judges_texts(task) {
+    if !task.judges_text() {
         bail!("model `{model}` is for {task}, expected a classifier of texts");
     }
     let judges = |config: &Config, name: &String| {
         let listed = config.models.get(name).and_then(|model| weights::list(&model.source).ok());
-        listed.is_some_and(|listed| judges_texts(listed.card.task))
+        listed.is_some_and(|listed| listed.card.task.judges_text())
     };
     let before = config.clone();
     let mut changed = 0;
@@ -74,10 +74,6 @@ pub(super) fn replace(
     // The lock does not pin this model.
     config.lock = None;
     Ok(scratch)
-}
-
-fn judges_texts(task: Task) -> bool {
-    matches!(task, Task::TextClassification | Task::TokenClassification)
 }
 
 /// Source of a model that is not configured.

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+use serde::de::DeserializeOwned;
+
 use crate::dtype::{DType, Element};
 use crate::limits::MAX_AXES;
+use crate::text::{MESSAGE_BYTES, excerpt_of};
 
 // `wasi:nn` defines tensor data as little-endian, and elements are reinterpreted in place.
 const _: () =
@@ -82,6 +85,35 @@ impl Tensor {
     /// When `shape` does not have exactly `values.len()` elements.
     pub fn from_slice<T: Element>(shape: &[usize], values: &[T]) -> Result<Self, TensorError> {
         Tensor::new(T::DTYPE, shape.to_vec(), bytemuck::cast_slice(values).to_vec())
+    }
+
+    /// Creates a tensor of u8 with one axis, such as the bytes of UTF-8 text.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Tensor { dtype: DType::U8, shape: vec![bytes.len()], data: bytes }
+    }
+
+    /// Takes the bytes of the input `name` as text.
+    ///
+    /// # Errors
+    ///
+    /// A message with `name` when they are not u8, or not UTF-8.
+    pub(crate) fn into_text(self, name: &str) -> Result<String, String> {
+        if self.dtype != DType::U8 {
+            return Err(format!("`{name}` is {}, expected u8: the bytes of UTF-8 text", self.dtype));
+        }
+        String::from_utf8(self.data).map_err(|error| {
+            format!("`{name}` is not UTF-8: invalid byte at {}", error.utf8_error().valid_up_to())
+        })
+    }
+
+    /// Reads the bytes of the input `name` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// As [`into_text`](Self::into_text), and when they are not the JSON of a `T`.
+    pub(crate) fn into_json<T: DeserializeOwned>(self, name: &str) -> Result<T, String> {
+        serde_json::from_str(&self.into_text(name)?)
+            .map_err(|error| format!("`{name}`: {}", excerpt_of(error, MESSAGE_BYTES)))
     }
 
     /// Type of the elements.

@@ -84,6 +84,13 @@ pub enum Task {
     TextGeneration,
 }
 
+impl Task {
+    /// Returns true if the answer judges a text: scores of it, or labelled spans.
+    pub fn judges_text(self) -> bool {
+        matches!(self, Task::TextClassification | Task::TokenClassification)
+    }
+}
+
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

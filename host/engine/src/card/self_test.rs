@@ -77,7 +77,7 @@ impl TestInput {
         let elements = elements.filter(|&elements| elements <= MAX_TEST_VALUES);
         let elements = elements.ok_or_else(|| format!("input `{name}` is too large for a test"))?;
         let made = match (self, spec) {
-            (TestInput::Text(text), None) => Tensor::new(DType::U8, vec![text.len()], text.clone().into()),
+            (TestInput::Text(text), None) => Ok(Tensor::from_bytes(text.clone().into())),
             (TestInput::Values(values), None) => {
                 Tensor::new(DType::I32, vec![values.len()], bytes(DType::I32, values))
             }

@@ -43,8 +43,13 @@ pub struct TextSpec {
     pub document_prefix: String,
 }
 
+impl TextSpec {
+    /// Windows of one text, unless the card says otherwise.
+    pub const DEFAULT_WINDOWS: usize = 64;
+}
+
 fn default_windows() -> usize {
-    64
+    TextSpec::DEFAULT_WINDOWS
 }
 
 /// Combination of the scores of several windows of a text.

@@ -16,7 +16,6 @@ use super::spans::{Span, merge, spans};
 use super::tokenizer::{EncodeError, TextTokenizer, Tokens};
 use crate::backend::Backend;
 use crate::card::{Card, Task, TextSpec};
-use crate::dtype::DType;
 use crate::limits::{MAX_INLINE_TEXT_BYTES, MAX_ROWS, MAX_TEXTS};
 use crate::model::{Capacity, LoadError, Reply, RunError, Stats, TokenUsage};
 use crate::onnx::{OnnxModel, Row};
@@ -321,6 +320,5 @@ fn named_rows(name: &str, rows: usize, values: &[f32]) -> Result<(String, Tensor
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Tensor, String> {
-    let text = serde_json::to_vec(value).map_err(|error| error.to_string())?;
-    Tensor::new(DType::U8, vec![text.len()], text).map_err(|error| error.to_string())
+    serde_json::to_vec(value).map(Tensor::from_bytes).map_err(|error| error.to_string())
 }

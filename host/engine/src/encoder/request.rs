@@ -2,9 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::dtype::DType;
 use crate::tensor::Tensor;
-use crate::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
+use crate::text::{QUOTE_BYTES, excerpt};
 
 /// A text to judge.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -77,14 +76,9 @@ pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> 
     let (mut texts, mut params) = (None, None);
     for (name, tensor) in inputs {
         let again = match name.as_str() {
-            "text" => texts.replace(vec![Text::Single(utf8(&name, tensor)?)]).is_some(),
-            "texts" => texts.replace(list(&utf8(&name, tensor)?)?).is_some(),
-            "params" => {
-                let json = utf8(&name, tensor)?;
-                let read = serde_json::from_str(&json)
-                    .map_err(|error| format!("`params`: {}", excerpt_of(error, MESSAGE_BYTES)))?;
-                params.replace(read).is_some()
-            }
+            "text" => texts.replace(vec![Text::Single(tensor.into_text(&name)?)]).is_some(),
+            "texts" => texts.replace(list(tensor.into_json(&name)?)?).is_some(),
+            "params" => params.replace(tensor.into_json(&name)?).is_some(),
             other => {
                 let other = excerpt(other, QUOTE_BYTES);
                 return Err(format!(
@@ -100,22 +94,12 @@ pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> 
     Ok(Request { texts, params: params.unwrap_or_default() })
 }
 
-fn list(json: &str) -> Result<Vec<Text>, String> {
-    let texts: Vec<Text> = serde_json::from_str(json)
-        .map_err(|error| format!("`texts`: {}", excerpt_of(error, MESSAGE_BYTES)))?;
+/// Rejects an empty list.
+fn list(texts: Vec<Text>) -> Result<Vec<Text>, String> {
     if texts.is_empty() {
         return Err("`texts` is empty, expected at least one text".to_owned());
     }
     Ok(texts)
-}
-
-fn utf8(name: &str, tensor: Tensor) -> Result<String, String> {
-    if tensor.dtype() != DType::U8 {
-        return Err(format!("`{name}` is {}, expected u8: the bytes of UTF-8 text", tensor.dtype()));
-    }
-    String::from_utf8(tensor.into_data()).map_err(|error| {
-        format!("`{name}` is not UTF-8: invalid byte at {}", error.utf8_error().valid_up_to())
-    })
 }
 
 #[cfg(test)]
@@ -123,7 +107,7 @@ mod tests {
     use super::*;
 
     fn read(name: &str, text: &str) -> Result<Request, String> {
-        let tensor = Tensor::new(DType::U8, vec![text.len()], text.as_bytes().to_vec()).unwrap();
+        let tensor = Tensor::from_bytes(text.as_bytes().to_vec());
         request(vec![(name.to_owned(), tensor)])
     }
 

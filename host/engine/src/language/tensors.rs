@@ -2,13 +2,12 @@
 //! in wit/README.md.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::request::{Answer, List, Message, Output, Params, Prompt, Request, TokenUsage};
 use crate::dtype::DType;
 use crate::limits::{MAX_CHOICES, MAX_MESSAGES};
 use crate::tensor::Tensor;
-use crate::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
+use crate::text::{QUOTE_BYTES, excerpt};
 
 /// Reads a request from its tensors.
 ///
@@ -22,17 +21,17 @@ pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> 
     let mut params = None;
     for (name, tensor) in inputs {
         let again = match name.as_str() {
-            "prompt" => prompt.replace(Prompt::Text(text(&name, tensor)?)).is_some(),
+            "prompt" => prompt.replace(Prompt::Text(tensor.into_text(&name)?)).is_some(),
             "messages" => {
-                let List(messages) = json::<List<Message, MAX_MESSAGES>>(&name, tensor)?;
+                let List(messages) = tensor.into_json::<List<Message, MAX_MESSAGES>>(&name)?;
                 prompt.replace(Prompt::Messages(messages)).is_some()
             }
             "tokens" => prompt.replace(Prompt::Tokens(tokens(&tensor)?)).is_some(),
             "choices" => {
-                let List(listed) = json::<List<String, MAX_CHOICES>>(&name, tensor)?;
+                let List(listed) = tensor.into_json::<List<String, MAX_CHOICES>>(&name)?;
                 choices.replace(listed).is_some()
             }
-            "params" => params.replace(json::<Params>(&name, tensor)?).is_some(),
+            "params" => params.replace(tensor.into_json::<Params>(&name)?).is_some(),
             other => {
                 let other = excerpt(other, QUOTE_BYTES);
                 return Err(format!(
@@ -80,36 +79,18 @@ pub(super) fn answer(answer: &Answer, dummy: bool) -> Result<Vec<(String, Tensor
         Output::Text { text, tokens, finish, .. } => {
             let tokens: Vec<i32> = tokens.iter().map(|&token| token.cast_signed()).collect();
             vec![
-                ("text", bytes(text.as_bytes().to_vec())),
+                ("text", Ok(Tensor::from_bytes(text.as_bytes().to_vec()))),
                 ("tokens", Tensor::from_slice(&[tokens.len()], &tokens)),
-                ("finish", bytes(finish.name().as_bytes().to_vec())),
+                ("finish", Ok(Tensor::from_bytes(finish.name().as_bytes().to_vec()))),
             ]
         }
     };
-    outputs.push(("metadata", bytes(metadata)));
+    outputs.push(("metadata", Ok(Tensor::from_bytes(metadata))));
     let named = |(name, tensor): (&str, Result<Tensor, _>)| match tensor {
         Ok(tensor) => Ok((name.to_owned(), tensor)),
         Err(error) => Err(format!("output `{name}`: {error}")),
     };
     outputs.into_iter().map(named).collect()
-}
-
-fn bytes(bytes: Vec<u8>) -> Result<Tensor, crate::tensor::TensorError> {
-    Tensor::new(DType::U8, vec![bytes.len()], bytes)
-}
-
-fn text(name: &str, tensor: Tensor) -> Result<String, String> {
-    if tensor.dtype() != DType::U8 {
-        return Err(format!("`{name}` is {}, expected u8: the bytes of UTF-8 text", tensor.dtype()));
-    }
-    String::from_utf8(tensor.into_data()).map_err(|error| {
-        format!("`{name}` is not UTF-8: invalid byte at {}", error.utf8_error().valid_up_to())
-    })
-}
-
-fn json<T: DeserializeOwned>(name: &str, tensor: Tensor) -> Result<T, String> {
-    serde_json::from_str(&text(name, tensor)?)
-        .map_err(|error| format!("`{name}`: {}", excerpt_of(error, MESSAGE_BYTES)))
 }
 
 fn tokens(tensor: &Tensor) -> Result<Vec<u32>, String> {
@@ -131,7 +112,7 @@ mod tests {
     use super::*;
 
     fn input(name: &str, text: &str) -> (String, Tensor) {
-        (name.to_owned(), bytes(text.as_bytes().to_vec()).unwrap())
+        (name.to_owned(), Tensor::from_bytes(text.as_bytes().to_vec()))
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct NotExported {
 ///
 /// # Errors
 ///
-/// If there is none; [`NotExported`] if there are other weights.
+/// If the export has no ONNX file; [`NotExported`] if it has other weights.
 pub(super) fn choose(export: &Export, name: &str, wanted: Option<&str>) -> anyhow::Result<String> {
     let known = || {
         let within = |folder: &'static str| {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, bail};
-use infer_engine::{DType, Model, ModelOptions, Precision, Runtime, Task, Tensor, Weights};
+use infer_engine::{Model, ModelOptions, Precision, Runtime, Task, Tensor, Weights};
 
 use super::card::TestDraft;
 use super::plan::Plan;
@@ -30,9 +30,7 @@ pub(super) fn run(runtime: &Runtime, weights: Weights, plan: &Plan) -> anyhow::R
         _ => ("text", SENTENCE.to_owned()),
     };
     let output = if plan.task == Task::TextEmbedding { "embeddings" } else { "scores" };
-    let bytes = input.1.clone().into_bytes();
-    let tensor = Tensor::new(DType::U8, vec![bytes.len()], bytes)?;
-    let inputs = vec![(input.0.to_owned(), tensor)];
+    let inputs = vec![(input.0.to_owned(), Tensor::from_bytes(input.1.clone().into()))];
     let reply = block_on(model.run(inputs, Instant::now() + MAX_FIRST_RUN_TIME))?;
     let reply = reply.context("the first run failed")?;
     let found = reply.outputs.iter().find(|(name, _)| name == output).map(|(_, tensor)| tensor);

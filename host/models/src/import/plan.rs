@@ -12,9 +12,6 @@ use super::{labels, length, task};
 /// Inputs that distinguish tokens from padding.
 const MASKS: [&str; 2] = ["attention_mask", "mask"];
 
-/// Windows of one text, as the engine's default.
-const WINDOWS: usize = 64;
-
 /// Values of a card that come from the files of an export.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -66,15 +63,13 @@ pub(super) fn plan(
     notes: &mut Notes,
 ) -> anyhow::Result<Plan> {
     let task = task::task(settings, summary, notes)?;
+    let is_embedding = task == Task::TextEmbedding;
     let answer = task::output(task, summary)?;
-    let labels = if task == Task::TextEmbedding {
-        Vec::new()
-    } else {
-        named(settings, &summary.outputs[answer], choices, notes)?
-    };
+    let labels =
+        if is_embedding { Vec::new() } else { named(settings, &summary.outputs[answer], choices, notes)? };
     let width = width(&summary.inputs);
     let max_tokens = length::max_tokens(settings, width, notes);
-    let stride = length::stride(max_tokens).filter(|_| task != Task::TextEmbedding);
+    let stride = length::stride(max_tokens).filter(|_| !is_embedding);
     if let Some(stride) = stride {
         notes.assumed("stride", format!("{stride}: a quarter; longer texts are read in windows"));
     }
@@ -85,7 +80,7 @@ pub(super) fn plan(
     let mut text = TextSpec {
         max_tokens,
         stride,
-        max_windows: WINDOWS,
+        max_windows: TextSpec::DEFAULT_WINDOWS,
         combine: Combine::Max,
         activation,
         drop_unknown: false,
@@ -95,7 +90,7 @@ pub(super) fn plan(
         query_prefix: String::new(),
         document_prefix: String::new(),
     };
-    if task == Task::TextEmbedding {
+    if is_embedding {
         let is_pooled = summary.outputs[answer].shape.as_ref().is_some_and(|shape| shape.len() == 2);
         (text.pooling, text.normalize) = task::pooling(settings, is_pooled, notes)?;
         prefixes(settings, &mut text, notes)?;
@@ -105,9 +100,9 @@ pub(super) fn plan(
     for Proposal { category, rule, labels } in &categories {
         notes.assumed("category", format!("{category}: {rule} of {}", labels.join(", ")));
     }
-    let last = if task == Task::TextEmbedding && settings.has_module("Dense") {
+    let last = if is_embedding && settings.has_module("Dense") {
         None
-    } else if task == Task::TextEmbedding {
+    } else if is_embedding {
         ["hidden_size", "dim", "d_model"]
             .iter()
             .find_map(|key| Some(settings.config[*key].as_u64()? as usize))
@@ -117,7 +112,6 @@ pub(super) fn plan(
     let inputs =
         summary.inputs.iter().map(|port| tensor("input", port, None)).collect::<Result<Vec<_>, _>>()?;
     // A backend may infer a size that the file leaves open.
-    let is_embedding = task == Task::TextEmbedding;
     let mut outputs = Vec::with_capacity(summary.outputs.len());
     for (index, port) in summary.outputs.iter().enumerate() {
         outputs.push(tensor("output", port, last.filter(|_| index == answer || is_embedding))?);

@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use infer_engine::Task;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
-use infer_engine::{DType, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::call::{Call, Permit};
 use super::context::{Caller, RequestContext};
 use super::document::RouteDoc;
-use super::json::utf8;
+use super::json;
 use super::text_models::{TextCall, find};
 use crate::error::{ApiError, Envelope};
 use crate::limits::{MAX_EMBEDDING_INPUTS, MAX_TEXTS_AT_ONCE};
@@ -103,10 +103,7 @@ pub(super) async fn handle(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Response>, ApiError> {
-    let body = body?;
-    let request: Embed = serde_json::from_slice(utf8(&body)?).map_err(|error| {
-        ApiError::invalid("", format_args!("the body is not an embedding request: {error}"))
-    })?;
+    let request: Embed = json::parse(&body?, "an embedding request")?;
     let model = find(&context, &caller, Some(&request.model), |card| card.task == Task::TextEmbedding)?;
     let is_base64 = match request.encoding_format.as_deref() {
         None | Some("float") => false,
@@ -137,7 +134,7 @@ pub(super) async fn handle(
     for some in texts.chunks(MAX_TEXTS_AT_ONCE) {
         let first = data.len();
         let answer = TextCall { model, texts: some, params: &params, first }.run(call.deadline).await?;
-        let (values, size) = answer.rows("embeddings", DType::F32)?;
+        let (values, size) = answer.rows("embeddings")?;
         // The values, and their text: a number has up to 16 characters, in a buffer that doubles.
         reservation.grow(values.len() * 36).map_err(|_| ApiError::busy())?;
         tokens += answer.tokens()?;

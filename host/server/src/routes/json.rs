@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use infer_engine::text::{QUOTE_BYTES, excerpt};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -121,6 +122,16 @@ pub(super) fn read<'de, R: Read<'de>>(body: &'de [u8], reader: R) -> Result<R::V
     let value = Seed(reader).deserialize(&mut json).map_err(not_json)?;
     json.end().map_err(not_json)?;
     Ok(value)
+}
+
+/// Parses `body` as a `T`, which messages call `subject`: "an analysis request".
+///
+/// # Errors
+///
+/// 400 with the position, if it is another value, or not valid JSON.
+pub(super) fn parse<'de, T: Deserialize<'de>>(body: &'de [u8], subject: &str) -> Result<T, ApiError> {
+    serde_json::from_slice(utf8(body)?)
+        .map_err(|error| ApiError::invalid("", format_args!("the body is not {subject}: {error}")))
 }
 
 /// Strips the byte order mark that some clients write before UTF-8.

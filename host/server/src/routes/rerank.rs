@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use infer_engine::{DType, Task};
+use infer_engine::Task;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::call::{Call, Permit};
 use super::context::{Caller, RequestContext};
 use super::document::RouteDoc;
-use super::json::utf8;
+use super::json;
 use super::text_models::{TextCall, find};
 use crate::error::{ApiError, Envelope};
 use crate::limits::{MAX_RERANKED_TEXTS, MAX_TEXTS_AT_ONCE};
@@ -66,10 +66,8 @@ pub(super) async fn handle(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Vec<Rank>>, ApiError> {
-    let body = body?;
-    let request: Rerank = serde_json::from_slice(utf8(&body)?)
-        .map_err(|error| ApiError::invalid("", format_args!("the body is not a rerank request: {error}")))?;
-    let Rerank { query, texts, model, raw_scores, return_text, truncate } = request;
+    let Rerank { query, texts, model, raw_scores, return_text, truncate } =
+        json::parse(&body?, "a rerank request")?;
     if texts.is_empty() {
         return Err(ApiError::invalid("texts", "`texts` is empty, expected at least one text"));
     }
@@ -86,7 +84,7 @@ pub(super) async fn handle(
     for some in pairs.chunks(MAX_TEXTS_AT_ONCE) {
         let first = ranks.len();
         let answer = TextCall { model, texts: some, params: &params, first }.run(call.deadline).await?;
-        let (scores, _) = answer.rows("scores", DType::F32)?;
+        let (scores, _) = answer.rows("scores")?;
         let rank = |(index, score): (usize, f32)| {
             let index = first + index;
             Rank { index, score, text: return_text.then(|| texts[index].clone()) }

@@ -12,7 +12,8 @@ use crate::error::ApiError;
 ///
 /// # Errors
 ///
-/// 404 with the names of the models that fit, if there is none, or several without a name.
+/// 404 with the names of the models that fit: for a name that is not among them, or without a name
+/// unless exactly one fits.
 pub(super) fn find<'e>(
     context: &'e RequestContext,
     caller: &Caller,
@@ -50,13 +51,11 @@ impl TextCall<'_> {
     ///
     /// Those of the model.
     pub(super) async fn run(self, deadline: Instant) -> Result<TextAnswer, ApiError> {
-        let internal = |_| ApiError::internal("internal");
         let inputs = [("texts", serde_json::to_vec(self.texts)), ("params", serde_json::to_vec(self.params))];
         let mut tensors = Vec::new();
         for (name, json) in inputs {
             let json = json.map_err(|_| ApiError::internal("internal"))?;
-            let tensor = Tensor::new(DType::U8, vec![json.len()], json).map_err(internal)?;
-            tensors.push((name.to_owned(), tensor));
+            tensors.push((name.to_owned(), Tensor::from_bytes(json)));
         }
         match self.model.run(tensors, deadline).await {
             Ok(reply) => Ok(TextAnswer { reply }),
@@ -80,11 +79,11 @@ impl TextAnswer {
         found.map(|(_, tensor)| tensor).ok_or_else(|| ApiError::internal("model_failed"))
     }
 
-    /// Values of the output `name`, and the length of a row.
-    pub(super) fn rows(&self, name: &str, dtype: DType) -> Result<(Vec<f32>, usize), ApiError> {
+    /// Values of the f32 output `name`, and the length of a row.
+    pub(super) fn rows(&self, name: &str) -> Result<(Vec<f32>, usize), ApiError> {
         let output = self.output(name)?;
         let size = output.shape().last().copied().unwrap_or(0);
-        if output.dtype() != dtype || size == 0 {
+        if output.dtype() != DType::F32 || size == 0 {
             return Err(ApiError::internal("model_failed"));
         }
         let values = output.to_vec::<f32>().map_err(|_| ApiError::internal("model_failed"))?;

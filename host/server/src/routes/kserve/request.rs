@@ -18,7 +18,7 @@ use super::datatypes::DATATYPES;
 use super::{data, texts};
 use crate::error::ApiError;
 use crate::limits::{MAX_AXES, MAX_INPUTS, MAX_OUTPUTS};
-use crate::routes::json::utf8;
+use crate::routes::json::parse;
 
 /// Header with the length of the JSON at the start of the body.
 pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
@@ -145,9 +145,7 @@ pub(super) fn read(
 ) -> Result<Request, ApiError> {
     let length = json_length(headers, body.len())?;
     let (json, mut binary) = body.split_at(length);
-    let read: Body<'_> = serde_json::from_slice(utf8(json)?).map_err(|error| {
-        ApiError::invalid("", format_args!("the body is not an inference request: {error}"))
-    })?;
+    let read: Body<'_> = parse(json, "an inference request")?;
     let mut inputs = Vec::new();
     for (index, input) in read.inputs.into_iter().enumerate() {
         let at = format!("inputs[{index}]");

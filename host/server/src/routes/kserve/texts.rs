@@ -1,6 +1,6 @@
 //! Texts as tensors of the protocol: datatype `BYTES`, one element per text.
 
-use infer_engine::{Axis, Card, DType, Task, Tensor};
+use infer_engine::{Axis, Card, Task, Tensor};
 use serde_json::value::RawValue;
 
 use crate::limits::MAX_PROTOCOL_TEXTS;
@@ -80,8 +80,7 @@ pub(super) fn read(
         }
     };
     let json = json.map_err(|error| error.to_string())?;
-    let tensor = Tensor::new(DType::U8, vec![json.len()], json).map_err(|error| error.to_string())?;
-    Ok(("texts".to_owned(), tensor))
+    Ok(("texts".to_owned(), Tensor::from_bytes(json)))
 }
 
 /// Splits the bytes of a binary tensor into its elements.
