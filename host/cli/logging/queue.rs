@@ -153,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Returns a queue whose thread is already stuck writing `first`, so that it takes nothing else.
+    /// Returns a queue whose thread is stuck in writing `first`, so that it takes nothing else.
     fn stuck_queue(first: &[u8]) -> (Queue, StuckReader, &'static AtomicU64) {
         let (started, has_started) = channel();
         let (resume, resumed) = channel();
