@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use infer_engine::TokenUsage;
+use infer_engine::{Card, TokenUsage};
 use infer_sandbox::types::{Label, NamedTensor, Verdict};
 use serde::Deserialize;
 
@@ -28,6 +28,8 @@ pub(super) enum Said {
     Label { name: String, score: f64 },
     /// The probability of each choice, normalised over the choices.
     Choices(Vec<f64>),
+    /// The score of each label of a text model.
+    Scores(Vec<(String, f64)>),
 }
 
 impl Said {
@@ -48,12 +50,26 @@ impl Said {
         Said::Choices(weights.into_iter().map(|weight| weight / total).collect())
     }
 
-    /// Reads the decision from a language model's output tensors, if it scored choices.
-    pub(super) fn tensors(outputs: &[NamedTensor]) -> Option<Said> {
-        let scores = outputs.iter().find(|output| output.name == "logprobs")?;
-        let (numbers, _) = scores.data.as_chunks::<4>();
-        Some(Said::logprobs(&numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>()))
+    /// Reads the decision from the outputs that a guest returns: choices that a language model
+    /// scored, or the scores of `card`'s labels for a text.
+    pub(super) fn tensors(card: &Card, outputs: &[NamedTensor]) -> Option<Said> {
+        let find = |name: &str| outputs.iter().find(|output| output.name == name).map(numbers);
+        match find("logprobs") {
+            Some(logprobs) => Some(Said::logprobs(&logprobs)),
+            None => Said::scores(card, &find("scores")?),
+        }
     }
+
+    /// Pairs the scores of one text with the labels of a text model's `card`.
+    pub(super) fn scores(card: &Card, scores: &[f32]) -> Option<Said> {
+        let scores = card.labels.iter().cloned().zip(scores.iter().map(|&score| score.into()));
+        card.text.as_ref().map(|_| Said::Scores(scores.collect()))
+    }
+}
+
+/// The elements of a tensor of f32.
+fn numbers(tensor: &NamedTensor) -> Vec<f32> {
+    tensor.data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 /// The members of a server's answer that are read; the others are ignored.

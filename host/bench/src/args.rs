@@ -23,7 +23,8 @@ Examples:
                                                          exits with 1 on a regression
 
 A dataset has one JSON object per line: {\"text\": \"…\", \"label\": true} for moderate, {\"image\": \"a.jpg\", \"label\": \"espresso\"} for
-classify, {\"prompt\": \"…\", \"choices\": [\"yes\", \"no\"], \"label\": \"yes\"} for score, {\"prompt\": \"…\"} for generate. Labels may be left out.
+classify, {\"prompt\": \"…\", \"choices\": [\"yes\", \"no\"], \"label\": \"yes\"} for score, {\"prompt\": \"…\"} for generate, and for tensor with a
+text model {\"text\": \"…\", \"label\": \"spam\"} or {\"text\": \"…\", \"category\": \"spam\", \"label\": true}. Labels may be left out.
 
 Exit codes: 0 measured, 1 failed or a --fail-if is met, 2 the command line or the configuration is wrong.";
 

@@ -1,11 +1,12 @@
 //! A dataset: a JSON Lines file of requests, with optional labels.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
-use infer_engine::{Message, files};
+use infer_engine::{Card, Message, files};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -30,16 +31,23 @@ struct Line {
     _id: Option<Value>,
 }
 
-/// Reads the examples of `path` for `task`, shuffled by `seed`.
+/// Reads the examples of `path` for `task`, shuffled by `seed`. `card` belongs to the measured model,
+/// if it is known.
 ///
 /// # Errors
 ///
 /// If the file cannot be read or is empty, or for the first invalid line.
-pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Vec<Example>> {
+pub(super) fn read(
+    path: &Path,
+    task: BenchTask,
+    card: Option<&Card>,
+    seed: u64,
+) -> anyhow::Result<Vec<Example>> {
     let name = path.display();
     let file = files::open(path).with_context(|| format!("cannot read the dataset `{name}`"))?;
     let mut reader = BufReader::new(file);
     let mut examples = Vec::new();
+    let mut kind_of_labels = None;
     let mut bytes_read = 0;
     let mut line = String::new();
     for number in 1.. {
@@ -56,7 +64,14 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
         if line.trim().is_empty() {
             continue;
         }
-        let example = example(&line, task, path).with_context(|| format!("{name}:{number}"))?;
+        let example = example(&line, task, card, path).with_context(|| format!("{name}:{number}"))?;
+        if let Some(label) = &example.label {
+            let kind = *kind_of_labels.get_or_insert(mem::discriminant(label));
+            ensure!(
+                kind == mem::discriminant(label),
+                "{name}:{number}: `label` is of another kind than those before; expected only names, or only true and false"
+            );
+        }
         bytes_read += bytes + if let Item::Image(image) = &example.item { image.len() } else { 0 };
         examples.push(example);
         ensure!(
@@ -70,7 +85,7 @@ pub(super) fn read(path: &Path, task: BenchTask, seed: u64) -> anyhow::Result<Ve
     Ok(examples)
 }
 
-fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Example> {
+fn example(line: &str, task: BenchTask, card: Option<&Card>, dataset: &Path) -> anyhow::Result<Example> {
     let Line { text, image, prompt, messages, choices, label, category, .. } = serde_json::from_str(line)?;
     let image = image.map(|image| -> anyhow::Result<Item> {
         let place = dataset.parent().unwrap_or(Path::new("")).join(image);
@@ -81,6 +96,7 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
     let prompt = messages
         .map(|messages| Item::Prompt { messages, choices: choices.clone(), prefix_messages: None })
         .or_else(|| prompt.map(|prompt| work::prompt(&prompt, choices.clone())));
+    let text_model = card.filter(|card| card.text.is_some());
     let item = match task {
         BenchTask::Moderate => {
             text.map(Item::Text).map(Ok).or(image).context("no `text` and no `image`")??
@@ -94,9 +110,12 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
             ensure!(choices.is_none(), "`choices` is for the task score");
             prompt.context("no `prompt` and no `messages`")?
         }
-        BenchTask::Tensor => {
-            bail!("the task tensor accepts no dataset: its tensors are generated from the model's card")
+        BenchTask::Tensor if text_model.is_some() => {
+            work::text_tensor(&text.context("no `text`: expected the text to judge")?)
         }
+        BenchTask::Tensor => bail!(
+            "the task tensor accepts a dataset only for a model with a tokenizer; other tensors are generated from the card"
+        ),
     };
     let label = match (label, task) {
         (None | Some(Value::Null), _) => None,
@@ -108,9 +127,37 @@ fn example(line: &str, task: BenchTask, dataset: &Path) -> anyhow::Result<Exampl
                 index.with_context(|| format!("`label` is {label}, expected one of the choices"))?,
             ))
         }
+        (Some(label), BenchTask::Tensor) => {
+            let labels = text_model.map_or(&[][..], |card| &card.labels);
+            Some(label_of_text(&label, category.as_deref(), labels)?)
+        }
         (Some(label), _) => bail!("`label` is {label}, which an answer of {task} cannot be compared with"),
     };
     Ok(Example { item, label, category })
+}
+
+/// The label of a text whose answer is a score for each of `labels`: one of their names, or with
+/// `category`, one of them too, whether it applies.
+fn label_of_text(label: &Value, category: Option<&str>, labels: &[String]) -> anyhow::Result<Label> {
+    ensure!(!labels.is_empty(), "`label` is {label}, but the model has no labels; remove it");
+    let known = |name: &str| labels.iter().any(|label| label == name);
+    let names = labels.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match (label, category) {
+        (Value::String(name), None) => {
+            ensure!(known(name), "`label` is \"{name}\", expected one of {names}");
+            Ok(Label::Class(name.clone()))
+        }
+        (Value::String(name), Some(_)) => {
+            bail!("`label` is \"{name}\" beside a `category`; expected true or false, or no `category`")
+        }
+        (_, Some(category)) => {
+            ensure!(known(category), "`category` is \"{category}\", expected one of {names}");
+            Ok(Label::Flagged(truth(label)?))
+        }
+        (_, None) => bail!(
+            "`label` is {label} without a `category`; expected one of {names}, or true or false with one of them as `category`"
+        ),
+    }
 }
 
 fn truth(label: &Value) -> anyhow::Result<bool> {
@@ -131,7 +178,7 @@ mod tests {
         std::fs::write(folder.path().join("a.jpg"), "an image").unwrap();
         let path = folder.path().join("d.jsonl");
         std::fs::write(&path, text).unwrap();
-        read(&path, task, 1)
+        read(&path, task, None, 1)
     }
 
     #[test]
@@ -171,7 +218,7 @@ mod tests {
             ),
             (Generate, "{\"text\": \"a\"}", "no `prompt` and no `messages`"),
             (Generate, "{\"prompt\": \"a\", \"label\": \"b\"}", "an answer of generate cannot be compared"),
-            (Tensor, "{}", "the task tensor accepts no dataset"),
+            (Tensor, "{}", "only for a model with a tokenizer"),
         ];
         for (task, text, words) in cases {
             let Err(error) = read_text(text, task) else { panic!("{text} is taken") };

@@ -144,7 +144,10 @@ impl Path {
                 let reply = model.run(inputs, deadline).await.map_err(|error| error.to_string())?;
                 let (queue, compute, batch) = (reply.queue, reply.compute, Some(reply.batch));
                 let tokens = reply.usage.unwrap_or_default();
-                Ok(Reply { stages: Stages { queue, compute, instance: None, batch, tokens }, said: None })
+                let scores = reply.outputs.iter().find(|(name, _)| name == "scores");
+                let scores = scores.and_then(|(_, tensor)| tensor.to_vec::<f32>().ok());
+                let said = scores.and_then(|scores| answer::Said::scores(model.card(), &scores));
+                Ok(Reply { stages: Stages { queue, compute, instance: None, batch, tokens }, said })
             }
             Prepared::Guest { loaded, model, twin, input } => {
                 let renamed = twin.map(|name| loaded.component.renamed(&name));
@@ -176,7 +179,9 @@ async fn guest(
         }
         GuestInput::Predict(inputs) => {
             let outcome = component.predict(&request, model, inputs).await;
-            (outcome.usage, outcome.result.map(|outputs| answer::Said::tensors(&outputs)))
+            let card = component.models().get(model).map(|model| model.card());
+            let said = |outputs: Vec<NamedTensor>| answer::Said::tensors(card?, &outputs);
+            (outcome.usage, outcome.result.map(said))
         }
     };
     Ok(Reply { stages: Stages::from(&usage), said: said.map_err(|error| error.to_string())? })

@@ -75,6 +75,15 @@ pub(super) fn point(example: &Example, said: &Said) -> Option<Point> {
                 }
             })
         }
+        (Label::Flagged(truth), Said::Scores(scores)) => {
+            let label = example.category.as_ref()?;
+            let score = scores.iter().find(|(name, _)| name == label).map(|(_, score)| *score)?;
+            Some(Point { score, decided: score >= 0.5, truth: *truth, binary: true })
+        }
+        (Label::Class(class), Said::Scores(scores)) => {
+            let (name, score) = scores.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+            Some(Point { score: *score, decided: true, truth: name == class, binary: false })
+        }
         (Label::Class(class), Said::Label { name, score }) => {
             Some(Point { score: *score, decided: true, truth: name == class, binary: false })
         }
@@ -179,6 +188,7 @@ mod tests {
             Said::Verdict { scores: vec![("hate".into(), 0.2), ("sexual".into(), 0.7)], flagged: false };
         let choices = Said::Choices(vec![0.3, 0.7]);
         let label = Said::Label { name: "espresso".into(), score: 0.9 };
+        let scores = Said::Scores(vec![("spam".into(), 0.6), ("ham".into(), 0.4)]);
         let cases = [
             (example(Label::Flagged(true), None), &verdict, Some((0.7, false, true))),
             (example(Label::Flagged(true), Some("hate")), &verdict, Some((0.2, false, true))),
@@ -189,6 +199,11 @@ mod tests {
             (example(Label::Class("espresso".into()), None), &label, Some((0.9, true, true))),
             (example(Label::Class("cup".into()), None), &label, Some((0.9, true, false))),
             (example(Label::Class("cup".into()), None), &verdict, None),
+            (example(Label::Class("spam".into()), None), &scores, Some((0.6, true, true))),
+            (example(Label::Class("ham".into()), None), &scores, Some((0.6, true, false))),
+            (example(Label::Flagged(true), Some("ham")), &scores, Some((0.4, false, true))),
+            (example(Label::Flagged(false), Some("spam")), &scores, Some((0.6, true, false))),
+            (example(Label::Flagged(true), None), &scores, None),
         ];
         for (index, (example, said, expected)) in cases.into_iter().enumerate() {
             let found = super::point(&example, said).map(|point| (point.score, point.decided, point.truth));

@@ -81,9 +81,9 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
     progress.set_message("loading");
     let subject = subject::load(config, arguments).await?;
     let task = subject.task;
-    let examples =
-        arguments.dataset.as_deref().map(|path| dataset::read(path, task, arguments.seed)).transpose()?;
     let card = subject.model.as_ref().map(|model| model.card());
+    let read = |path| dataset::read(path, task, card, arguments.seed);
+    let examples = arguments.dataset.as_deref().map(read).transpose()?;
     let work = Arc::new(Work::new(task, arguments.seed, card, subject.of_images, examples)?);
     let then = Ticks::now();
 

@@ -176,9 +176,7 @@ impl Work {
                 Some(inputs) => Item::Tensors(inputs.clone()),
                 None => judged(&self.text(index)),
             },
-            Source::TextTensors => {
-                Item::Tensors(Arc::new(Inputs::new(vec![sample::text(&self.text(index))])))
-            }
+            Source::TextTensors => text_tensor(&self.text(index)),
             Source::Dataset(examples) => examples[(index % examples.len() as u64) as usize].item.clone(),
         }
     }
@@ -198,6 +196,11 @@ impl Work {
         let words = (0..TEXT_WORDS).map(|_| WORDS[random.usize(..WORDS.len())]);
         words.collect::<Vec<_>>().join(" ")
     }
+}
+
+/// The input of a text model.
+pub(super) fn text_tensor(text: &str) -> Item {
+    Item::Tensors(Arc::new(Inputs::new(vec![sample::text(text)])))
 }
 
 /// A post under [`POLICY`], in the moderate guest's prompt.
