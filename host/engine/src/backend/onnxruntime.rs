@@ -18,7 +18,7 @@ use ort::{ErrorCode, LoadDynamicError};
 
 use super::error::RuntimeError;
 use super::library;
-use super::session::{Backend, BackendError, Port, Session, failed, only, unfit};
+use super::session::{Backend, BackendError, Port, Session, failed, int8_saturates, only, unfit};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
@@ -118,11 +118,11 @@ impl Backend for OnnxRuntime {
         bytes: Cow<'static, [u8]>,
         _card: &Card,
         capacity: &Capacity,
-        is_dynamic: bool,
+        wide_sums: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
-        // The exact kernels of ONNX Runtime 1.32 change the scores of files with dynamic scales, by
-        // up to 0.19 where the default ones agree with rten to six digits.
-        let is_exact = int8_saturates() && !is_dynamic;
+        // Exact kernels take up to twice as long, and reject some files of int8 weights without int8
+        // products.
+        let is_exact = wide_sums && int8_saturates();
         let mut sessions: Vec<Box<dyn Session>> = Vec::with_capacity(capacity.sessions);
         for _ in 0..capacity.sessions {
             sessions.push(Box::new(Loaded::new(&self.environment, &bytes, capacity.threads, is_exact)?));
@@ -165,17 +165,6 @@ impl Loaded {
         let outputs = session.outputs().iter().map(port).collect();
         Ok(Loaded { session, inputs, outputs })
     }
-}
-
-/// Returns true if this CPU sums products of int8 in 16 bits, which saturate: x86-64 before VNNI.
-/// The default kernels of the library change a model's scores there (one image fell from 0.95 to
-/// 0.45). Exact kernels take about twice as long.
-fn int8_saturates() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return !std::arch::is_x86_feature_detected!("avx512vnni")
-        && !std::arch::is_x86_feature_detected!("avxvnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 impl Session for Loaded {

@@ -13,7 +13,7 @@ use rten::{
 };
 use rten_tensor::{Layout as _, Tensor as RtenTensor};
 
-use super::session::{Backend, BackendError, Port, Session, failed, unfit};
+use super::session::{Backend, BackendError, Port, Session, failed, int8_saturates, unfit};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
@@ -38,8 +38,15 @@ impl Backend for Rten {
         bytes: Cow<'static, [u8]>,
         card: &Card,
         capacity: &Capacity,
-        _is_dynamic: bool,
+        wide_sums: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
+        if wide_sums && int8_saturates() {
+            tracing::warn!(
+                model = card.name,
+                "scores may be wrong: sums of int8 products saturate in rten on this processor; {WAY_OUT}, or quantise \
+                 the weights to 7 bits"
+            );
+        }
         let specs = card.inputs.iter().map(|input| ("input", &input.name, input.dtype));
         let specs = specs.chain(card.outputs.iter().map(|output| ("output", &output.name, output.dtype)));
         for (kind, name, dtype) in specs {

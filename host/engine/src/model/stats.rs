@@ -19,7 +19,7 @@ pub struct Stats {
     pub batches: u64,
     /// Rows of axis 0 in these calls.
     pub rows: u64,
-    /// Prompt tokens of computed jobs. This and the next two are counted for language models only.
+    /// Prompt tokens of computed jobs, for language and text models.
     pub prompt_tokens: u64,
     /// Of these, tokens that were found in the cache.
     pub cached_tokens: u64,

@@ -254,7 +254,10 @@ pub(super) struct Tensor<'b> {
     pub(super) data_type: u64,
     /// Number of elements; `None` if an axis is negative or the product overflows.
     pub(super) elements: Option<u64>,
+    pub(super) axes: usize,
     pub(super) is_external: bool,
+    /// The elements as bytes, if the tensor has them in this form.
+    pub(super) raw: Option<&'b [u8]>,
     has_own_data: bool,
     /// Keys and values of external data.
     pub(super) entries: Vec<(&'b str, &'b str)>,
@@ -279,7 +282,13 @@ impl<'b> Tensor<'b> {
                 // overrides.
                 (DATA_LOCATION, Value::Varint(location)) => tensor.is_external |= location != 0,
                 (EXTERNAL_DATA | DATA_LOCATION, _) => return Err("a tensor's external data is malformed"),
-                (4 | 5 | 6 | 7 | 9 | 10 | 11, _) => tensor.has_own_data = true,
+                (4 | 5 | 6 | 7 | RAW_DATA | 10 | 11, value) => {
+                    tensor.has_own_data = true;
+                    tensor.raw = match value {
+                        Value::Bytes(raw) if field.number == RAW_DATA => Some(raw),
+                        _ => tensor.raw,
+                    };
+                }
                 _ => {}
             }
         }
@@ -287,6 +296,7 @@ impl<'b> Tensor<'b> {
     }
 
     fn axis(&mut self, size: u64) {
+        self.axes += 1;
         let size = i64::try_from(size).ok().map(i64::unsigned_abs);
         self.elements = self.elements.zip(size).and_then(|(elements, size)| elements.checked_mul(size));
     }

@@ -244,9 +244,9 @@ fn sessions(
     card: &Card,
     capacity: &Capacity,
 ) -> Result<Vec<Box<dyn Session>>, LoadError> {
-    let is_dynamic = OnnxSummary::read(&bytes).is_ok_and(|summary| summary.quantises_batches());
+    let wide_sums = OnnxSummary::read(&bytes).is_ok_and(|summary| summary.needs_wide_sums());
     // Unwind safety: everything that the closure builds is dropped with a panic.
-    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity, is_dynamic)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity, wide_sums)));
     let loaded = loaded.unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))));
     let (model, backend) = (name.to_owned(), backend.name());
     loaded.map_err(|error| match error {

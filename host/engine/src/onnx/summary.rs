@@ -22,6 +22,10 @@ pub struct OnnxSummary {
     pub data_files: BTreeSet<String>,
     /// Number of stored values by the type's number in ONNX.
     stored: BTreeMap<u64, u64>,
+    /// Names of stored matrices of 8 bits, of which a value needs all 8.
+    full_range: BTreeSet<Vec<u8>>,
+    /// Names of tables: tensors from which rows are taken.
+    tables: BTreeSet<Vec<u8>>,
 }
 
 /// An input or output, as the file declares it.
@@ -57,6 +61,8 @@ const DYNAMIC: [&str; 5] = [
 
 /// Types of `TensorProto`.
 const FLOAT: u64 = 1;
+const UINT8: u64 = 2;
+const INT8: u64 = 3;
 const FLOAT16: u64 = 10;
 const DOUBLE: u64 = 11;
 const BFLOAT16: u64 = 16;
@@ -99,12 +105,21 @@ impl OnnxSummary {
         DYNAMIC.iter().any(|operator| self.operators.contains(*operator))
     }
 
+    /// True if the file multiplies activations of 8 bits with weights that need all 8 bits. Sums of
+    /// two such products exceed 16 bits.
+    pub(crate) fn needs_wide_sums(&self) -> bool {
+        let multiplies = |name: &String| {
+            name.starts_with('Q') || name.starts_with("DynamicQuantize") || name.contains("Integer")
+        };
+        self.operators.iter().any(multiplies) && self.full_range.difference(&self.tables).next().is_some()
+    }
+
     /// Precision of most of the stored values.
     pub fn precision(&self) -> Precision {
         let count = |types: &[u64]| types.iter().filter_map(|of| self.stored.get(of)).sum::<u64>();
         let (full, half) = (count(&[FLOAT, DOUBLE]), count(&[FLOAT16, BFLOAT16]));
         // Integers of 8 bits and less; those of 32 and 64 bits are sizes and indices.
-        let small = count(&[2, 3, 21, 22, 25, 26]);
+        let small = count(&[UINT8, INT8, 21, 22, 25, 26]);
         match full.max(half).max(small) {
             most if most == full => Precision::Full,
             most if most == half => Precision::Half,
@@ -120,17 +135,26 @@ impl OnnxSummary {
             let tensor = Tensor::read(bytes).map_err(malformed)?;
             let stored = self.stored.entry(tensor.data_type).or_default();
             *stored = stored.saturating_add(tensor.elements.unwrap_or(0));
+            if tensor.axes >= 2 && needs_8_bits(&tensor) {
+                self.full_range.insert(tensor.name.to_owned());
+            }
             let location = tensor.entries.iter().find(|(key, _)| *key == "location");
             if let Some((_, location)) = location.filter(|_| tensor.is_external) {
                 self.data_files.insert((*location).to_owned());
             }
             return Ok(());
         }
+        let mut first_input = None;
         for field in fields(bytes) {
             let Field { number, value: Value::Bytes(content), .. } = field.map_err(malformed)? else {
                 continue;
             };
-            if kind == Kind::Node && number == 4 {
+            if kind == Kind::Node && number == 1 {
+                first_input.get_or_insert(content);
+            } else if kind == Kind::Node && number == 4 {
+                if content == b"Gather" {
+                    self.tables.extend(first_input.map(<[u8]>::to_owned));
+                }
                 self.operators.insert(excerpt(&String::from_utf8_lossy(content), QUOTE_BYTES).into_owned());
             } else if let Some((child, _)) = kind.child(number) {
                 self.walk(child, content, depth + 1)?;
@@ -138,6 +162,17 @@ impl OnnxSummary {
         }
         Ok(())
     }
+}
+
+/// True if a value of an 8-bit tensor is outside of the 7 bits around its zero; also if the values
+/// are not stored as bytes.
+fn needs_8_bits(tensor: &Tensor<'_>) -> bool {
+    let offset = match tensor.data_type {
+        INT8 => 64,
+        UINT8 => 0_u8.wrapping_sub(64),
+        _ => return false,
+    };
+    tensor.raw.is_none_or(|raw| raw.iter().any(|byte| byte.wrapping_add(offset) > 128))
 }
 
 fn malformed(reason: &str) -> String {
@@ -200,7 +235,7 @@ fn size(bytes: &[u8]) -> Result<Axis, String> {
 fn dtype(number: u64) -> Option<DType> {
     Some(match number {
         FLOAT => DType::F32,
-        2 => DType::U8,
+        UINT8 => DType::U8,
         6 => DType::I32,
         7 => DType::I64,
         FLOAT16 => DType::F16,
@@ -242,6 +277,17 @@ mod tests {
         ] {
             let summary = summary(&format!("roberta/onnx/{file}.onnx"));
             assert_eq!((summary.precision(), summary.quantises_batches()), (precision, dynamic), "{file}");
+        }
+    }
+
+    #[test]
+    fn weights_of_8_bits_need_wide_sums() {
+        for (file, expected) in [
+            ("distilbert/onnx/model.onnx", false),
+            ("distilbert/onnx/model_quantized.onnx", false),
+            ("roberta/onnx/model_quantized.onnx", true),
+        ] {
+            assert_eq!(summary(file).needs_wide_sums(), expected, "{file}");
         }
     }
 
