@@ -19,15 +19,18 @@ import argparse
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file, save_file
 
 from data import HEADS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from quantise_text import dynamic, weights_only
 
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = 512
@@ -139,85 +142,6 @@ def build(weights: dict[str, np.ndarray], config: dict, out: Path) -> None:
     graph = helper.make_graph(g.nodes, "moderation_encoder", inputs, outputs, g.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, {"heads": ",".join(HEADS)})
-    onnx.checker.check_model(model)
-    onnx.save(model, out)
-
-
-def to_int8(w: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quantise to symmetric int8 with one scale per index of `axis`: w is nearly q * scale."""
-    other = tuple(i for i in range(w.ndim) if i != axis)
-    scale = np.maximum(np.abs(w).max(axis=other, keepdims=True) / 127, 1e-12).astype(np.float32)
-    return np.clip(np.rint(w / scale), -127, 127).astype(np.int8), scale
-
-
-def words_by_row(graph: onnx.GraphProto) -> None:
-    """Store the word table as int8 with one scale per row, applied after the Gather.
-
-    The table is never expanded.
-    """
-    tensor = next(t for t in graph.initializer if t.name == WORDS)
-    q, scale = to_int8(numpy_helper.to_array(tensor), axis=0)
-    graph.initializer.remove(tensor)
-    graph.initializer.append(numpy_helper.from_array(q, WORDS + ".int8"))
-    graph.initializer.append(numpy_helper.from_array(scale, WORDS + ".scale"))
-    nodes = []
-    for node in graph.node:
-        if node.op_type != "Gather" or node.input[0] != WORDS:
-            nodes.append(node)
-            continue
-        ids, result = node.input[1], node.output[0]
-        nodes += [
-            helper.make_node("Gather", [WORDS + ".int8", ids], [result + ".int8"]),
-            helper.make_node("Cast", [result + ".int8"], [result + ".wide"], to=TensorProto.FLOAT),
-            helper.make_node("Gather", [WORDS + ".scale", ids], [result + ".scale"]),
-            helper.make_node("Mul", [result + ".wide", result + ".scale"], [result]),
-        ]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def weights_only(source: Path, out: Path) -> None:
-    """Write int8 weights with f32 arithmetic.
-
-    Each output channel has a scale; DequantizeLinear precedes each MatMul.
-    """
-    model = onnx.load(source)
-    graph = model.graph
-    words_by_row(graph)
-    tensors = {t.name: t for t in graph.initializer}
-    nodes = []
-    for node in graph.node:
-        weight = next((i for i in node.input if i in tensors and i.endswith(".weight")), None)
-        if node.op_type == "MatMul" and weight and weight != "heads.weight":
-            q, scale = to_int8(numpy_helper.to_array(tensors[weight]), axis=1)
-            graph.initializer.remove(tensors[weight])
-            graph.initializer.append(numpy_helper.from_array(q, weight + ".int8"))
-            graph.initializer.append(numpy_helper.from_array(scale.ravel(), weight + ".scale"))
-            inputs = [weight + ".int8", weight + ".scale"]
-            nodes.append(helper.make_node("DequantizeLinear", inputs, [weight + ".f32"], axis=1))
-            node.input[list(node.input).index(weight)] = weight + ".f32"
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    onnx.save(model, out)
-
-
-def dynamic(source: Path, out: Path) -> None:
-    """Write int8 weights by output channel, and the word table by row.
-
-    Activations are quantised for each product.
-    """
-    quantize_dynamic(
-        source,
-        out,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        nodes_to_exclude=["heads.weight/MatMul"],
-        op_types_to_quantize=["MatMul"],
-    )
-    model = onnx.load(out)
-    words_by_row(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, out)
 
