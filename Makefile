@@ -45,7 +45,7 @@ test: guests onnxruntime ## Run all tests; downloads SmolLM2 (98 MB) once
 	$(CARGO) test --release --locked --workspace --no-run
 	@scripts/pull.sh smollm2
 	@rm -f $(SKIPPED)
-	$(CARGO) test --release --locked --workspace; status=$$?; scripts/skipped.py $(SKIPPED); exit $$status
+	$(CARGO) test --release --locked --workspace --no-fail-fast; status=$$?; scripts/skipped.py $(SKIPPED); exit $$status
 
 TESTS ?=
 
@@ -198,10 +198,14 @@ GUESTS ?=
 sandbox-cost: build ## Measure the time and memory of a guest instance: make sandbox-cost GUESTS=FILE
 	$(CARGO) bench --locked --workspace --bench cost -- $(GUESTS)
 
-peers: peers-onnx peers-stock peers-inguest peers-llamacpp ## Compare infer with other runtimes, servers and sandboxes, in alternating rounds
+peers: peers-onnx peers-encoders peers-stock peers-inguest peers-llamacpp ## Compare infer with other runtimes, servers and sandboxes, in alternating rounds
 
 peers-onnx: build ## Compare with Python's onnxruntime, on the same tensors and photos; 8 minutes
 	python3 benches/peers/onnx.py
+
+peers-encoders: build ## Compare with tokenizers and onnxruntime behind uvicorn, on MiniLM; 15 minutes; installs wrk
+	@command -v wrk >/dev/null || { echo 'installing wrk'; apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
+	python3 benches/peers/encoders.py
 
 peers-stock: build ## Compare with wasmtime's wasi-nn host, on the same guest; 4 minutes
 	python3 benches/peers/stock.py
