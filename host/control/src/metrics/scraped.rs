@@ -71,11 +71,12 @@ const SCRAPED: [Metric; 15] = [
     ),
     metric(
         "model_tokens",
-        "Tokens of a language model: of prompts, of these found in the cache, and generated",
+        "Tokens of a language or text model: of prompts, of these found in the cache, generated, and of padding",
         Read::Counter(|scrape, samples| {
             scrape.count(samples, "prompt", |stats| stats.prompt_tokens);
             scrape.count(samples, "cached", |stats| stats.cached_tokens);
             scrape.count(samples, "generated", |stats| stats.generated_tokens);
+            scrape.count(samples, "padding", |stats| stats.padding_tokens);
         }),
     ),
     metric(
