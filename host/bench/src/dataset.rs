@@ -31,8 +31,8 @@ struct Line {
     _id: Option<Value>,
 }
 
-/// Reads the examples of `path` for `task`, shuffled by `seed`. `card` belongs to the measured model,
-/// if it is known.
+/// Reads the examples of `path` for `task`, shuffled by `seed`. `card` belongs to the measured
+/// model, if it is known.
 ///
 /// # Errors
 ///
