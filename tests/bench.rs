@@ -1,3 +1,5 @@
+mod datasets;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
@@ -5,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::harness::{BUILTIN, Server, repository};
+use crate::harness::{BUILTIN, Server, infer, repository};
 
 fn bench(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
@@ -150,53 +152,21 @@ fn classifiers_are_measured_in_each_task() {
 }
 
 #[test]
-fn labelled_texts_measure_text_models() {
+fn locked_models_are_measured() {
     let folder = tempfile::tempdir().unwrap();
-    let text = |text: &str, members: Value| {
-        let mut line = members;
-        line["text"] = text.into();
-        format!("{line}\n")
-    };
-    let insult = "You are so dumb and stupid!";
-    let calm = "The council moves the market to the other side of the river.";
-    let write = |lines: &[String]| std::fs::write(folder.path().join("d.jsonl"), lines.concat()).unwrap();
-    let arguments = ["--model", "toxic-bilstm", "-n", "4", "-r", "2", "--dataset", "d.jsonl"];
-
-    write(&[
-        text(insult, json!({ "category": "insult", "label": true })),
-        text(calm, json!({ "category": "insult", "label": false })),
-        text(calm, json!({ "category": "threat", "label": 0 })),
-        text(calm, json!({})),
-    ]);
-    for native in [&[][..], &["--native"]] {
-        let report = report(folder.path(), &[&arguments[..], native].concat());
-        let quality = &report["quality"];
-        assert_eq!(report["task"], "tensor");
-        assert_eq!(
-            (&quality["accuracy"], &quality["auroc"], &quality["examples"]),
-            (&json!(1.0), &json!(1.0), &json!(3)),
-            "{report}"
-        );
+    std::fs::write(folder.path().join("infer.toml"), "[models.text]\nsource = \"builtin:toxic-bilstm\"\n")
+        .unwrap();
+    assert!(infer(folder.path()).arg("lock").status().unwrap().success());
+    for model in ["text", "nsfwjs-mobilenet_v2-int8"] {
+        let output = bench(folder.path(), &["--model", model, "-n", "4", "-r", "2"]);
+        assert!(output.status.success(), "{model}: {}", stderr(&output));
     }
-    write(&[text(insult, json!({ "label": "toxic" })), text(insult, json!({ "label": "threat" }))]);
-    let report = report(folder.path(), &arguments);
-    assert_eq!(report["quality"]["accuracy"], 0.5, "toxic has the highest score: {report}");
-
-    let refused = [
-        (json!({ "label": "bad" }), "d.jsonl:1: `label` is \"bad\", expected one of `toxic`"),
-        (json!({ "label": true }), "d.jsonl:1: `label` is true without a `category`"),
-        (json!({ "category": "x", "label": true }), "d.jsonl:1: `category` is \"x\", expected one of"),
-    ];
-    for (members, expected) in refused {
-        write(&[text(insult, members)]);
-        let output = bench(folder.path(), &arguments);
-        assert!(!output.status.success() && stderr(&output).contains(expected), "{}", stderr(&output));
-    }
-    write(&[
-        text(insult, json!({ "label": "toxic" })),
-        text(insult, json!({ "category": "toxic", "label": 1 })),
-    ]);
-    assert!(stderr(&bench(folder.path(), &arguments)).contains("d.jsonl:2: `label` is of another kind"));
+    let lock = folder.path().join("infer.lock");
+    let pins = std::fs::read_to_string(&lock).unwrap();
+    let hash = pins.split("sha256 = \"").nth(1).unwrap()[..64].to_owned();
+    std::fs::write(&lock, pins.replace(&hash, &"0".repeat(64))).unwrap();
+    let output = bench(folder.path(), &["--model", "text", "-n", "4"]);
+    assert!(!output.status.success() && stderr(&output).contains("pins 0000"), "{}", stderr(&output));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The decision in an answer, in one form for all paths.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hyper::body::Bytes;
 use infer_engine::{Card, TokenUsage};
-use infer_sandbox::types::{Label, NamedTensor, Verdict};
+use infer_sandbox::types::{CategoryScore, Label, NamedTensor, Verdict};
 use serde::Deserialize;
 
 use crate::args::BenchTask;
@@ -21,9 +22,8 @@ pub(super) struct Reply {
 /// A decision and its confidence.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Said {
-    /// The highest score relative to its threshold, the score of each category, and whether one of
-    /// them is flagged.
-    Verdict { scores: Vec<(String, f64)>, flagged: bool },
+    /// The decision about each category, and whether the whole is flagged.
+    Verdict { categories: Vec<Decision>, flagged: bool },
     /// The most likely label and its score.
     Label { name: String, score: f64 },
     /// The probability of each choice, normalised over the choices.
@@ -32,10 +32,23 @@ pub(super) enum Said {
     Scores(Vec<(String, f64)>),
 }
 
+/// The decision about a category.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Decision {
+    pub(super) category: String,
+    pub(super) score: f64,
+    pub(super) flagged: bool,
+}
+
 impl Said {
     pub(super) fn verdict(verdict: &Verdict) -> Said {
-        let scores = verdict.scores.iter().map(|score| (score.category.clone(), f64::from(score.score)));
-        Said::Verdict { scores: scores.collect(), flagged: verdict.flagged }
+        let decision = |judged: &CategoryScore| Decision {
+            category: judged.category.clone(),
+            score: judged.score.into(),
+            flagged: judged.flagged,
+        };
+        let categories = verdict.scores.iter().map(decision).collect();
+        Said::Verdict { categories, flagged: verdict.flagged }
     }
 
     pub(super) fn labels(labels: &[Label]) -> Option<Said> {
@@ -85,7 +98,16 @@ struct Served {
 #[derive(Deserialize)]
 struct Judged {
     flagged: bool,
-    category_scores: std::collections::BTreeMap<String, f64>,
+    #[serde(default)]
+    categories: BTreeMap<String, bool>,
+    category_scores: BTreeMap<String, f64>,
+}
+
+/// A category beyond OpenAI's.
+#[derive(Deserialize)]
+struct Further {
+    score: f64,
+    flagged: bool,
 }
 
 #[derive(Deserialize)]
@@ -96,6 +118,9 @@ struct Labelled {
 
 #[derive(Deserialize)]
 struct Facts {
+    /// Of each result.
+    #[serde(default)]
+    categories: Vec<BTreeMap<String, Further>>,
     timings: Option<Timings>,
     tokens: Option<Tokens>,
 }
@@ -121,22 +146,22 @@ struct Tokens {
 ///
 /// If the body is not an answer of the task's route.
 pub(super) fn of_server(task: BenchTask, body: &Bytes) -> Result<Reply, String> {
-    let served: Served =
+    let mut served: Served =
         serde_json::from_slice(body).map_err(|error| format!("the answer is invalid for {task}: {error}"))?;
     let said = match task {
         BenchTask::Classify => {
             served.labels.into_iter().next().map(|best| Said::Label { name: best.label, score: best.score })
         }
-        _ => served.results.into_iter().next().map(|result| Said::Verdict {
-            scores: result.category_scores.into_iter().collect(),
-            flagged: result.flagged,
-        }),
+        _ => {
+            let further = served.infer.as_mut().and_then(|facts| facts.categories.drain(..).next());
+            served.results.into_iter().next().map(|result| judged(result, further.unwrap_or_default()))
+        }
     };
     if said.is_none() {
         return Err(format!("the answer has no result of {task}"));
     }
     let mut stages = Stages::default();
-    if let Some(Facts { timings, tokens }) = served.infer {
+    if let Some(Facts { timings, tokens, .. }) = served.infer {
         if let Some(timings) = timings {
             let time = |ms: f64| Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default();
             (stages.queue, stages.compute) = (time(timings.queue_ms), time(timings.compute_ms));
@@ -150,17 +175,35 @@ pub(super) fn of_server(task: BenchTask, body: &Bytes) -> Result<Reply, String> 
     Ok(Reply { stages, said })
 }
 
+fn judged(result: Judged, further: BTreeMap<String, Further>) -> Said {
+    let Judged { flagged, categories, category_scores } = result;
+    let own = category_scores.into_iter().map(|(category, score)| Decision {
+        flagged: categories.get(&category).copied().unwrap_or(false),
+        category,
+        score,
+    });
+    let further = further.into_iter().map(|(category, Further { score, flagged })| Decision {
+        category,
+        score,
+        flagged,
+    });
+    Said::Verdict { categories: own.chain(further).collect(), flagged }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn answer_is_read_with_its_timings() {
-        let body = br#"{"id": "x", "results": [{"flagged": true, "categories": {}, "category_scores": {"hate": 0.75}}],
-            "infer": {"timings": {"queue_ms": 1.0, "instantiate_ms": 0.5, "guest_ms": 0.25, "compute_ms": 2.0, "total_ms": 4},
+        let body = br#"{"id": "x", "results": [{"flagged": true, "categories": {"hate": true}, "category_scores": {"hate": 0.75}}],
+            "infer": {"categories": [{"insult": {"score": 0.5, "flagged": false, "tier": "classifier"}}], "timings": {"queue_ms": 1.0, "instantiate_ms": 0.5, "guest_ms": 0.25, "compute_ms": 2.0, "total_ms": 4},
             "tokens": {"prompt_tokens": 10, "cached_tokens": 8, "generated_tokens": 0}}}"#;
         let Reply { stages, said } = of_server(BenchTask::Moderate, &Bytes::from_static(body)).unwrap();
-        assert_eq!(said, Some(Said::Verdict { scores: vec![("hate".to_owned(), 0.75)], flagged: true }));
+        let decision =
+            |category: &str, score, flagged| Decision { category: category.into(), score, flagged };
+        let categories = vec![decision("hate", 0.75, true), decision("insult", 0.5, false)];
+        assert_eq!(said, Some(Said::Verdict { categories, flagged: true }));
         assert_eq!((stages.queue, stages.compute), (Duration::from_millis(1), Duration::from_millis(2)));
         assert_eq!(stages.instance.unwrap().guest, Duration::from_micros(250));
         assert_eq!(stages.tokens.cached_tokens, 8);

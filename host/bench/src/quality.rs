@@ -43,28 +43,38 @@ pub(super) struct Point {
     binary: bool,
 }
 
-/// Pairs the answer `said` with the label of `example`; `None` if they cannot be compared.
-pub(super) fn point(example: &Example, said: &Said) -> Option<Point> {
-    match (example.label.as_ref()?, said) {
-        (Label::Flagged(truth), Said::Verdict { scores, flagged }) => {
-            let score = match &example.category {
-                Some(category) => {
-                    scores.iter().find(|(name, _)| name == category).map(|(_, score)| *score)?
+/// Pairs the answer `said` with the label of `example`.
+///
+/// # Errors
+///
+/// If they cannot be compared, such as when the answer lacks the example's category.
+pub(super) fn point(example: &Example, said: &Said) -> Result<Point, String> {
+    let category = example.category.as_deref();
+    match (&example.label, said) {
+        (Some(Label::Flagged(truth)), Said::Verdict { categories, flagged }) => {
+            let (score, decided) = match category {
+                Some(name) => {
+                    let of = categories.iter().find(|decision| decision.category == name);
+                    let of = of.ok_or_else(|| {
+                        let known = categories.iter().map(|decision| decision.category.as_str());
+                        missing(name, known)
+                    })?;
+                    (of.score, of.flagged)
                 }
-                None => scores.iter().map(|(_, score)| *score).fold(0.0, f64::max),
+                None => (categories.iter().map(|decision| decision.score).fold(0.0, f64::max), *flagged),
             };
-            Some(Point { score, decided: *flagged, truth: *truth, binary: true })
+            Ok(Point { score, decided, truth: *truth, binary: true })
         }
-        (Label::Flagged(truth), Said::Choices(choices)) => {
-            let score = *choices.first()?;
-            Some(Point { score, decided: score >= 0.5, truth: *truth, binary: true })
+        (Some(Label::Flagged(truth)), Said::Choices(choices)) if !choices.is_empty() => {
+            let score = choices[0];
+            Ok(Point { score, decided: score >= 0.5, truth: *truth, binary: true })
         }
-        (Label::Choice(index), Said::Choices(choices)) => {
-            let (score, own) = (*choices.first()?, *choices.get(*index)?);
+        (Some(Label::Choice(index)), Said::Choices(choices)) if *index < choices.len() => {
+            let (score, own) = (choices[0], choices[*index]);
             let right = choices.iter().all(|other| *other <= own);
             let binary = choices.len() == 2;
             let truth = if binary { *index == 0 } else { right };
-            Some(if binary {
+            Ok(if binary {
                 Point { score, decided: right == truth, truth, binary }
             } else {
                 Point {
@@ -75,20 +85,28 @@ pub(super) fn point(example: &Example, said: &Said) -> Option<Point> {
                 }
             })
         }
-        (Label::Flagged(truth), Said::Scores(scores)) => {
-            let label = example.category.as_ref()?;
-            let score = scores.iter().find(|(name, _)| name == label).map(|(_, score)| *score)?;
-            Some(Point { score, decided: score >= 0.5, truth: *truth, binary: true })
+        (Some(Label::Flagged(truth)), Said::Scores(scores)) => {
+            let name = category.unwrap_or_default();
+            let of = scores.iter().find(|(label, _)| label == name);
+            let of = of.ok_or_else(|| missing(name, scores.iter().map(|(label, _)| label.as_str())));
+            let score = of?.1;
+            Ok(Point { score, decided: score >= 0.5, truth: *truth, binary: true })
         }
-        (Label::Class(class), Said::Scores(scores)) => {
-            let (name, score) = scores.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-            Some(Point { score: *score, decided: true, truth: name == class, binary: false })
+        (Some(Label::Class(class)), Said::Scores(scores)) if !scores.is_empty() => {
+            let best = scores.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+            let (score, truth) = best.map_or((0.0, false), |(name, score)| (*score, name == class));
+            Ok(Point { score, decided: true, truth, binary: false })
         }
-        (Label::Class(class), Said::Label { name, score }) => {
-            Some(Point { score: *score, decided: true, truth: name == class, binary: false })
+        (Some(Label::Class(class)), Said::Label { name, score }) => {
+            Ok(Point { score: *score, decided: true, truth: name == class, binary: false })
         }
-        _ => None,
+        _ => Err("an answer of another kind than the label".to_owned()),
     }
+}
+
+fn missing<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
+    let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
+    format!("an answer without the category `{name}`; it has {}", known.join(", "))
 }
 
 /// Metrics of `points`, or `None` if there are none. `of` is the number of labelled examples.
@@ -141,6 +159,7 @@ fn calibration_error(points: &[Point]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::Decision;
 
     fn point(score: f64, decided: bool, truth: bool) -> Point {
         Point { score, decided, truth, binary: true }
@@ -184,14 +203,16 @@ mod tests {
             label: Some(label),
             category: category.map(str::to_owned),
         };
-        let verdict =
-            Said::Verdict { scores: vec![("hate".into(), 0.2), ("sexual".into(), 0.7)], flagged: false };
+        let decision =
+            |category: &str, score, flagged| Decision { category: category.into(), score, flagged };
+        let categories = vec![decision("hate", 0.2, true), decision("sexual", 0.7, false)];
+        let verdict = Said::Verdict { categories, flagged: false };
         let choices = Said::Choices(vec![0.3, 0.7]);
         let label = Said::Label { name: "espresso".into(), score: 0.9 };
         let scores = Said::Scores(vec![("spam".into(), 0.6), ("ham".into(), 0.4)]);
         let cases = [
             (example(Label::Flagged(true), None), &verdict, Some((0.7, false, true))),
-            (example(Label::Flagged(true), Some("hate")), &verdict, Some((0.2, false, true))),
+            (example(Label::Flagged(true), Some("hate")), &verdict, Some((0.2, true, true))),
             (example(Label::Flagged(true), Some("none")), &verdict, None),
             (example(Label::Choice(0), None), &choices, Some((0.3, false, true))),
             (example(Label::Choice(1), None), &choices, Some((0.3, false, false))),
@@ -207,7 +228,7 @@ mod tests {
         ];
         for (index, (example, said, expected)) in cases.into_iter().enumerate() {
             let found = super::point(&example, said).map(|point| (point.score, point.decided, point.truth));
-            assert_eq!(found, expected, "case {index}");
+            assert_eq!(found.ok(), expected, "case {index}");
         }
     }
 }

@@ -106,11 +106,12 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
             verdict = Some(language::verdict(&subject, &work, effort, &progress).await?);
         }
     }
-    let quality = measure_quality(&subject, &work, arguments, &progress).await?;
+    let (quality, unmatched) = measure_quality(&subject, &work, arguments, &progress).await?;
     progress.finish_and_clear();
 
     let mut warnings = advice::of_machine(then, Ticks::now(), subject.registry.is_some());
     warnings.extend(rows.warnings);
+    warnings.extend(unmatched);
     Ok(Report {
         dummy: subject.dummy,
         host: Machine::here(),
@@ -274,17 +275,18 @@ fn share(requests: u64, turns: u32, turn: u32) -> u64 {
     requests / turns + u64::from(turn < requests % turns)
 }
 
-/// Sends each labelled example once, within the time limit, and compares the answers.
+/// Sends each labelled example once, within the time limit, and compares the answers. Also returns
+/// a warning if some could not be compared.
 async fn measure_quality(
     subject: &Subject,
     work: &Arc<Work>,
     arguments: &Bench,
     progress: &ProgressBar,
-) -> anyhow::Result<Option<quality::Quality>> {
+) -> anyhow::Result<(Option<quality::Quality>, Option<String>)> {
     let labelled = || work.examples().iter().filter(|example| example.label.is_some());
     let of = labelled().count();
     if of == 0 {
-        return Ok(None);
+        return Ok((None, None));
     }
     // The native row of a classifier takes tensors, not examples.
     let path_kind = subject
@@ -297,6 +299,7 @@ async fn measure_quality(
     let until = Instant::now() + arguments.duration.map_or(QUALITY, |length| (length * 6).max(QUALITY));
     let at_once = arguments.concurrency.iter().copied().max().unwrap_or(1) as usize;
     let (mut points, mut errors) = (Vec::new(), 0);
+    let mut unmatched: Vec<String> = Vec::new();
     let mut tasks = tokio::task::JoinSet::new();
     let mut waiting = labelled().cloned().enumerate();
     loop {
@@ -311,17 +314,19 @@ async fn measure_quality(
         }
         let Some(answer) = tasks.join_next().await else { break };
         match answer.context("a client ended")? {
-            (example, Ok(Some(said))) => points.extend(quality::point(&example, &said)),
+            (example, Ok(Some(said))) => match quality::point(&example, &said) {
+                Ok(point) => points.push(point),
+                Err(reason) => unmatched.push(reason),
+            },
             (_, Ok(None)) => {}
             (_, Err(_)) => errors += 1,
         }
     }
     let quality = quality::judge(&points, of, errors);
-    ensure!(
-        quality.is_some(),
-        "no labelled example of the dataset had an answer that its label can be compared with"
-    );
-    Ok(quality)
+    let first = unmatched.first().map_or("no answer", String::as_str);
+    ensure!(quality.is_some(), "no label of the dataset can be compared with an answer: {first}");
+    let warning = format!("{} labels were not compared: {first}", unmatched.len());
+    Ok((quality, (!unmatched.is_empty()).then_some(warning)))
 }
 
 /// A progress bar, if standard error is a terminal.

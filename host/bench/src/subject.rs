@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use infer_config::lock::Lock;
 use infer_config::{ComponentConfig, Config, ModelConfig, Place};
 use infer_control::component::component_bytes;
 use infer_control::registry::{LoadedComponent, Registry};
@@ -85,9 +86,11 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
         }
         None => {
             let name = model_name(arguments)?;
+            config.lock = config.lock.map(Lock::of_models);
             let model = match config.models.remove(&name) {
                 Some(model) => model,
                 None => {
+                    config.lock = None;
                     let (source, options, reuse) = infer_control::loader::find_model(&config, &name)?;
                     ModelConfig {
                         at: Place::of(config.origin.clone()),
