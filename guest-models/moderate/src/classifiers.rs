@@ -163,7 +163,14 @@ fn assignment(
     let default = of_models.or(can_be_flagged.then_some(categories::THRESHOLD));
     let key = ["threshold.", name].concat();
     let threshold = match settings.text(&key) {
-        Some(_) => Some(settings.get(&key, categories::THRESHOLD)?),
+        Some(text) => {
+            let threshold = settings.get(&key, categories::THRESHOLD)?;
+            if !(0.0..=1.0).contains(&threshold) {
+                let expected = "expected a number from 0 to 1";
+                return Err(Fault::Internal(format!("setting `{key}`: {expected}, found `{text}`")));
+            }
+            Some(threshold)
+        }
         None => default,
     };
     Ok(Assignment { name: name.to_owned(), threshold, text, image })
@@ -248,6 +255,7 @@ mod tests {
             ("category.hate", "text", "the card of model `text` does not judge it; add a rule"),
             ("category.hate", "text: max(rude)", "model `text` has no label `rude`"),
             ("category.hate", "max(rude)", "no classifier has the labels of its rule"),
+            ("threshold.hate", "7", "setting `threshold.hate`: expected a number from 0 to 1, found `7`"),
             ("threshold.hate", "high", "setting `threshold.hate`: expected a finite number"),
         ] {
             let Err(Fault::Internal(message)) = find(&[(key, value)], &[], "hate") else { panic!("{value}") };

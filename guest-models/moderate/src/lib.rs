@@ -17,6 +17,7 @@
 //!
 //! - `categories`: categories and the rules that compute them from labels; `classifiers`: the
 //!   configured classifiers, and which of them judges each category
+//! - `known`: rejects settings that the guest does not read
 //! - `judge`: runs the classifiers
 //! - `cascade`: decides when to ask the language model, and combines its answer; `policy`,
 //!   `examples`: its prompt
@@ -27,6 +28,7 @@ mod categories;
 mod classifiers;
 mod examples;
 mod judge;
+mod known;
 mod moderator;
 mod policy;
 mod verdict;

@@ -6,6 +6,7 @@ use guest_sdk::{Fault, Moderator, Part, Verdict};
 use crate::cascade::Cascade;
 use crate::classifiers::{self, Assignment, Classifier, Reads};
 use crate::judge::{self, Text};
+use crate::known;
 use crate::verdict::{Judgements, Parts, rows, verdict};
 
 /// The guest.
@@ -28,6 +29,7 @@ impl Moderator for Moderate {
         let policy = cascade.as_ref().map_or(&[][..], Cascade::categories);
         let classifiers = classifiers::read(&settings)?;
         let assignments = classifiers::assign(&settings, &classifiers, policy)?;
+        known::check(&settings, &assignments)?;
         let judgements = judge(&settings, &classifiers, &assignments, &texts, &images)?;
         let parts = |is_empty: bool, is_text: bool| {
             let has_model = classifiers.iter().any(|classifier| classifier.reads.is_text() == is_text);
