@@ -144,6 +144,14 @@ async fn texts_are_ordered_by_relevance() {
         assert!((probability - rank["score"].as_f64().unwrap()).abs() < 1e-5, "{rank} {raw}");
         assert_eq!(raw["text"], texts[raw["index"].as_u64().unwrap() as usize]);
     }
+    let nulls =
+        json!({ "truncate": null, "raw_scores": null, "return_text": null, "truncation_direction": "Right" });
+    let (status, same) = rerank(nulls).await;
+    assert_eq!((status, same.as_array()), (StatusCode::OK, Some(ranks)));
+    let (status, reply) = rerank(json!({ "truncation_direction": "left" })).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{reply}");
+    let (status, reply) = rerank(json!({ "query": "q".repeat(20_000) })).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{reply}");
     let (status, reply) = rerank(json!({ "texts": [] })).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{reply}");
     let (status, reply) = rerank(json!({ "model": "embedder" })).await;

@@ -168,6 +168,9 @@ pub(crate) const MAX_INLINE_TEXT_BYTES: usize = 8 << 10;
 /// steps, beyond which the `tokenizers` library ignores the rest of a text.
 pub(crate) const MAX_ENCODED_BYTES: usize = 256 << 10;
 
+/// Maximum number of token ids of one text that a client sends as ids. Bounds their windows.
+pub(crate) const MAX_TOKEN_IDS: usize = 64 << 10;
+
 /// Maximum size of a table of replaced characters in a tokenizer's file, in bytes of base64; that
 /// of XLM-RoBERTa takes 316 kB.
 pub(crate) const MAX_CHARSMAP_BYTES: usize = 2 << 20;
@@ -178,9 +181,9 @@ pub(crate) const MAX_CHARSMAP_ENTRY_BYTES: usize = 64;
 /// Maximum number of texts of one call. Bounds the windows that it queues.
 pub(crate) const MAX_TEXTS: usize = 128;
 
-/// Maximum number of tokens of one batch, padding included. A running computation cannot be
-/// interrupted, so this bounds its time and memory.
-pub(crate) const MAX_BATCH_TOKENS: usize = 8_192;
+/// Maximum number of tokens of one batch of several texts, padding included. More tokens make a
+/// processor no faster, and a text in a batch waits for all of it.
+pub(crate) const MAX_BATCH_TOKENS: usize = 256;
 
 // Comparison with a shadow version.
 

@@ -120,8 +120,8 @@ impl Backend for OnnxRuntime {
         capacity: &Capacity,
         wide_sums: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
-        // Exact kernels take up to twice as long, and reject some files that have int8 weights but no
-        // int8 products.
+        // Exact kernels take up to twice as long, and reject some files that have int8 weights but
+        // no int8 products.
         let is_exact = wide_sums && int8_saturates();
         let mut sessions: Vec<Box<dyn Session>> = Vec::with_capacity(capacity.sessions);
         for _ in 0..capacity.sessions {

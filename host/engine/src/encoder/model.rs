@@ -11,9 +11,9 @@ use super::canonical::readings;
 use super::embedding::embed;
 use super::request::{Params, Request, Text, TextRole, request};
 use super::rows::Columns;
-use super::scores::{Scoring, floats};
+use super::scores::{Scoring, floats, numbers};
 use super::spans::{Span, merge, spans};
-use super::tokenizer::{EncodeError, TextTokenizer, Tokens};
+use super::tokenizer::{EncodeError, SharedFirst, TextTokenizer, Tokens};
 use crate::backend::Backend;
 use crate::card::{Card, Task, TextSpec};
 use crate::limits::{MAX_INLINE_TEXT_BYTES, MAX_ROWS, MAX_TEXTS};
@@ -164,21 +164,10 @@ impl Encoder {
             offsets: self.task == Task::TokenClassification,
         };
         let encoded = if bytes <= MAX_INLINE_TEXT_BYTES {
-            job.encode(texts)
+            job.encode(texts, &mut SharedFirst::default())
         } else {
-            let late = || RunError::Deadline { model: self.name.clone() };
-            let work = async {
-                let permit = LONG_TEXTS.clone().acquire_owned().await;
-                // The permit ends with the work, which nothing interrupts after the deadline.
-                let encode = move || {
-                    let _permit = permit;
-                    job.encode(texts)
-                };
-                tokio::task::spawn_blocking(encode).await
-            };
-            let encoded = tokio::time::timeout_at(deadline.into(), work).await.map_err(|_| late())?;
-            encoded
-                .map_err(|error| RunError::Failed { model: self.name.clone(), message: error.to_string() })?
+            let late = |_| RunError::Deadline { model: self.name.clone() };
+            tokio::time::timeout_at(deadline.into(), job.encode_in_turns(texts)).await.map_err(late)?
         };
         encoded.map_err(|error| match error {
             EncodeError::TooLarge(message) => RunError::TooLarge { model: self.name.clone(), message },
@@ -208,6 +197,7 @@ impl Encoder {
                     if !raw {
                         self.scoring.activate(&mut values);
                     }
+                    numbers(&values)?;
                     Ok((values, window.ids.len()))
                 });
                 rows.push(self.scoring.combine(&windows.collect::<Result<Vec<_>, String>>()?));
@@ -242,6 +232,7 @@ impl Encoder {
             for (window, reply) in tokens.windows.iter().zip(&mut computed) {
                 let mut values = floats(self.output(reply)?)?;
                 found.extend(spans(window, &mut values, &self.labels));
+                numbers(&values)?;
                 let rows = values.chunks_exact(self.labels.len().max(1)).zip(&window.added);
                 for (row, _) in rows.filter(|(_, added)| !**added) {
                     highest.iter_mut().zip(row).for_each(|(highest, score)| *highest = highest.max(*score));
@@ -275,11 +266,30 @@ struct Encoding {
 }
 
 impl Encoding {
-    fn encode(&self, texts: Vec<Text>) -> Result<Vec<Readings>, EncodeError> {
-        texts.into_iter().map(|text| self.readings(text)).collect()
+    fn encode(&self, texts: Vec<Text>, first: &mut SharedFirst) -> Result<Vec<Readings>, EncodeError> {
+        texts.into_iter().map(|text| self.readings(text, first)).collect()
     }
 
-    fn readings(&self, text: Text) -> Result<Readings, EncodeError> {
+    /// Encodes on threads that may block, piece by piece: calls take turns, and one that is dropped
+    /// ends with its piece.
+    async fn encode_in_turns(self, texts: Vec<Text>) -> Result<Vec<Readings>, EncodeError> {
+        let (encoding, mut all, mut first) = (Arc::new(self), Vec::new(), SharedFirst::default());
+        for piece in pieces(texts) {
+            let permit = LONG_TEXTS.clone().acquire_owned().await;
+            let encoding = encoding.clone();
+            let encode = move || {
+                let _permit = permit;
+                (encoding.encode(piece, &mut first), first)
+            };
+            let ended = tokio::task::spawn_blocking(encode).await;
+            let (encoded, used) = ended.map_err(|error| EncodeError::Invalid(error.to_string()))?;
+            all.extend(encoded?);
+            first = used;
+        }
+        Ok(all)
+    }
+
+    fn readings(&self, text: Text, first: &mut SharedFirst) -> Result<Readings, EncodeError> {
         let text = match text {
             Text::Single(text) if !self.prefix.is_empty() => Text::Single(format!("{}{text}", self.prefix)),
             other => other,
@@ -289,9 +299,25 @@ impl Encoding {
                 .into_iter()
                 .map(|reading| self.tokenizer.encode(&Text::Single(reading), self.offsets))
                 .collect(),
-            text => Ok(vec![self.tokenizer.encode(&text, self.offsets)?]),
+            text => Ok(vec![self.tokenizer.encode_next(&text, self.offsets, first)?]),
         }
     }
+}
+
+/// Splits `texts` into pieces of at most [`MAX_INLINE_TEXT_BYTES`], or of one longer text.
+fn pieces(texts: Vec<Text>) -> Vec<Vec<Text>> {
+    let (mut pieces, mut bytes): (Vec<Vec<Text>>, usize) = (Vec::new(), 0);
+    for text in texts {
+        bytes += text.bytes();
+        match pieces.last_mut() {
+            Some(piece) if bytes <= MAX_INLINE_TEXT_BYTES => piece.push(text),
+            _ => {
+                bytes = text.bytes();
+                pieces.push(vec![text]);
+            }
+        }
+    }
+    pieces
 }
 
 /// Index and number of tokens of the first text of which only the beginning was read.

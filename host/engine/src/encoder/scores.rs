@@ -76,6 +76,18 @@ pub(super) fn softmax(values: &mut [f32]) {
     values.iter_mut().for_each(|value| *value /= sum);
 }
 
+/// Checks that no score is NaN: a maximum of windows would leave it out.
+///
+/// # Errors
+///
+/// A message if one is.
+pub(super) fn numbers(scores: &[f32]) -> Result<(), String> {
+    match scores.iter().any(|score| score.is_nan()) {
+        true => Err("a score is not a number".to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// The elements of an output as f32.
 ///
 /// # Errors
@@ -111,6 +123,12 @@ mod tests {
         assert_eq!(max, [0.6, 0.5], "the second label is negated");
         let mean = scoring(Activation::None, Combine::Mean).combine(&windows);
         assert!((mean[0] - 0.3).abs() < 1e-6 && (mean[1] - 0.8).abs() < 1e-6, "{mean:?}");
+    }
+
+    #[test]
+    fn score_that_is_not_a_number_is_an_error() {
+        assert!(numbers(&[0.0, 1.0, f32::INFINITY]).is_ok());
+        assert!(numbers(&[0.0, f32::NAN]).is_err());
     }
 
     #[test]

@@ -71,20 +71,32 @@ pub(super) fn spans(window: &Window, values: &mut [f32], labels: &[String]) -> V
     spans.into_iter().map(mean).collect()
 }
 
-/// Joins the spans of overlapping windows: of two that overlap, the longer one stays, or the one
-/// with the higher score.
+/// Joins the spans of overlapping windows. Those of one label are united, with the higher score. Of
+/// two labels the longer span stays, or the one with the higher score, and the other keeps the
+/// characters outside of it.
 pub(super) fn merge(mut spans: Vec<Span>) -> Vec<Span> {
     spans.sort_by_key(|span| span.start);
     let mut merged: Vec<Span> = Vec::new();
-    for span in spans {
-        match merged.last_mut() {
-            Some(last) if span.start < last.end => {
-                let (length, before) = (span.end - span.start, last.end - last.start);
-                if length > before || length == before && span.score > last.score {
-                    *last = span;
-                }
+    for mut span in spans {
+        let Some(last) = merged.last_mut().filter(|last| span.start < last.end) else {
+            merged.push(span);
+            continue;
+        };
+        if span.label == last.label {
+            last.end = last.end.max(span.end);
+            last.score = last.score.max(span.score);
+            continue;
+        }
+        let (length, before) = (span.end - span.start, last.end - last.start);
+        if length > before || length == before && span.score > last.score {
+            last.end = span.start;
+            if last.start == last.end {
+                merged.pop();
             }
-            _ => merged.push(span),
+            merged.push(span);
+        } else if span.end > last.end {
+            span.start = last.end;
+            merged.push(span);
         }
     }
     merged
@@ -144,8 +156,14 @@ mod tests {
 
     #[test]
     fn overlapping_windows_give_one_span() {
-        let span = |start, end, score| Span { label: "A".to_owned(), score, start, end };
-        let spans = vec![span(0, 4, 0.9), span(10, 14, 0.8), span(2, 8, 0.5), span(10, 14, 0.9)];
-        assert_eq!(merge(spans), [span(2, 8, 0.5), span(10, 14, 0.9)]);
+        let span = |label: &str, start, end, score| Span { label: label.to_owned(), score, start, end };
+        let a = |start, end, score| span("A", start, end, score);
+        let spans = vec![a(0, 4, 0.9), a(10, 14, 0.8), a(2, 8, 0.5), a(10, 14, 0.9), a(12, 20, 0.1)];
+        assert_eq!(merge(spans), [a(0, 8, 0.9), a(10, 20, 0.9)]);
+        let b = |start, end, score| span("B", start, end, score);
+        assert_eq!(merge(vec![a(0, 4, 0.9), b(2, 8, 0.5)]), [a(0, 2, 0.9), b(2, 8, 0.5)]);
+        assert_eq!(merge(vec![a(0, 6, 0.9), b(4, 8, 0.5)]), [a(0, 6, 0.9), b(6, 8, 0.5)]);
+        assert_eq!(merge(vec![a(0, 4, 0.5), b(0, 4, 0.9)]), [b(0, 4, 0.9)]);
+        assert_eq!(merge(vec![a(0, 8, 0.5), b(2, 4, 0.9)]), [a(0, 8, 0.5)]);
     }
 }

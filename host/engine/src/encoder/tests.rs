@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::request::Text;
-use super::tokenizer::{EncodeError, TextTokenizer};
+use super::tokenizer::{EncodeError, SharedFirst, TextTokenizer};
 use crate::card::TextSpec;
 
 fn shipped(name: &str) -> PathBuf {
@@ -94,6 +94,28 @@ fn pairs_equal_the_reference() {
         let expected = if tokens.is_truncated { &expected["truncated"] } else { expected };
         assert_eq!(window.ids, ids(&expected["ids"]), "{pair}");
         assert_eq!(window.types, ids(&expected["types"]), "{pair}");
+    }
+}
+
+#[test]
+fn shared_first_text_changes_no_pair() {
+    let (tokenizer, mut first) = (exported("cross-encoder", "max_tokens = 16"), SharedFirst::default());
+    for (query, text) in [("a red book", "one"), ("a red book", "two words"), ("another", "one")] {
+        let pair = Text::Pair(query.to_owned(), text.to_owned());
+        let shared = tokenizer.encode_next(&pair, false, &mut first).unwrap();
+        assert_eq!(shared, tokenizer.encode(&pair, false).unwrap());
+    }
+}
+
+#[test]
+fn offsets_equal_those_of_the_library() {
+    let text = "Ada reads the book in the garden, I  am \u{1f600} caf\u{e9}\r\n done.";
+    for name in ["roberta", "modernbert", "bert-ner", "xlm-roberta", "deberta-v2"] {
+        let library = tokenizers::Tokenizer::from_file(exports().join(name).join("tokenizer.json")).unwrap();
+        let expected = library.encode_char_offsets(text, true).unwrap();
+        let found = exported(name, "max_tokens = 128").encode(&Text::Single(text.to_owned()), true).unwrap();
+        assert_eq!(found.windows[0].offsets, expected.get_offsets(), "{name}");
+        assert_eq!(found.windows[0].ids, expected.get_ids(), "{name}");
     }
 }
 
@@ -190,6 +212,8 @@ fn token_ids_outside_of_the_vocabulary_are_rejected() {
     assert_eq!(tokens.windows[0].ids, [6, 19]);
     let error = tokenizer.encode(&Text::Tokens(vec![1 << 30]), false).unwrap_err();
     assert!(matches!(error, EncodeError::Invalid(message) if message.contains("not in the vocabulary")));
+    let error = tokenizer.encode(&Text::Tokens(vec![6; (64 << 10) + 1]), false).unwrap_err();
+    assert!(matches!(error, EncodeError::TooLarge(message) if message.contains("65537 token ids")));
 }
 
 #[test]

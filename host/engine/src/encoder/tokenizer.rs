@@ -5,12 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use serde_json::Value;
-use tokenizers::{Encoding, PaddingDirection, PostProcessor as _, Tokenizer, TruncationDirection};
+use tokenizers::models::wordlevel::WordLevel;
+use tokenizers::{
+    Encoding, PaddingDirection, PostProcessor as _, PostProcessorWrapper, Tokenizer, TruncationDirection,
+};
 
 use super::inspection::inspect;
 use super::request::Text;
 use crate::card::TextSpec;
-use crate::limits::{MAX_ENCODED_BYTES, MAX_TOKENIZER_BYTES, MAX_TRIAL_TIME};
+use crate::limits::{MAX_ENCODED_BYTES, MAX_TOKEN_IDS, MAX_TOKENIZER_BYTES, MAX_TRIAL_TIME};
 use crate::model::panic_message;
 use crate::text::{MESSAGE_BYTES, excerpt_of};
 
@@ -19,7 +22,10 @@ const PADS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|padding|>"];
 
 /// A tokenizer with the options of its card.
 pub(crate) struct TextTokenizer {
+    /// The file's tokenizer without its post-processor.
     tokenizer: Tokenizer,
+    /// The post-processor alone. It runs once, on windows: a second run would trim offsets again.
+    processor: Tokenizer,
     max_tokens: usize,
     stride: Option<usize>,
     max_windows: usize,
@@ -89,9 +95,10 @@ impl TextTokenizer {
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| excerpt_of(error, MESSAGE_BYTES))?;
         let unknown = unknown_token(&json).and_then(|token| tokenizer.token_to_id(&token));
-        let added = [false, true]
-            .map(|is_pair| tokenizer.get_post_processor().map_or(0, |added| added.added_tokens(is_pair)));
-        let added = added[0].max(added[1]);
+        let mut processor = Tokenizer::new(WordLevel::default());
+        processor.with_post_processor(tokenizer.get_post_processor().cloned());
+        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+        let added = added_tokens(&processor, false).max(added_tokens(&processor, true));
         if added + spec.stride.unwrap_or(0) >= spec.max_tokens {
             return Err(format!(
                 "it adds {added} tokens to each window, which leaves none of {} for the text beyond the stride",
@@ -100,6 +107,7 @@ impl TextTokenizer {
         }
         let tokenizer = TextTokenizer {
             tokenizer,
+            processor,
             max_tokens: spec.max_tokens,
             stride: spec.stride,
             max_windows: spec.max_windows,
@@ -142,19 +150,40 @@ impl TextTokenizer {
     ///
     /// When the text is too long, or the tokenizer fails.
     pub(crate) fn encode(&self, text: &Text, offsets: bool) -> Result<Tokens, EncodeError> {
+        self.encode_next(text, offsets, &mut SharedFirst::default())
+    }
+
+    /// As [`TextTokenizer::encode`], after another text of the same call, whose `first` it may
+    /// share.
+    ///
+    /// # Errors
+    ///
+    /// As [`TextTokenizer::encode`].
+    pub(crate) fn encode_next(
+        &self,
+        text: &Text,
+        offsets: bool,
+        first: &mut SharedFirst,
+    ) -> Result<Tokens, EncodeError> {
         // Unwind safety: encoding does not modify the tokenizer, except for its cache, which has a
         // lock.
-        catch_unwind(AssertUnwindSafe(|| self.encode_any(text, offsets)))
+        catch_unwind(AssertUnwindSafe(|| self.encode_any(text, offsets, first)))
             .unwrap_or_else(|panic| Err(EncodeError::Invalid(panic_message(&*panic))))
     }
 
-    fn encode_any(&self, text: &Text, offsets: bool) -> Result<Tokens, EncodeError> {
+    fn encode_any(&self, text: &Text, offsets: bool, first: &mut SharedFirst) -> Result<Tokens, EncodeError> {
         match text {
             Text::Single(text) => {
                 let (encoding, unknown) = self.without_unknown(self.raw(text, offsets)?);
                 self.windows(encoding, unknown)
             }
             Text::Tokens(ids) => {
+                if ids.len() > MAX_TOKEN_IDS {
+                    let found = ids.len();
+                    return Err(EncodeError::TooLarge(format!(
+                        "a text has {found} token ids, expected at most {MAX_TOKEN_IDS}; send it in pieces"
+                    )));
+                }
                 let size = self.tokenizer.get_vocab_size(true);
                 if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
                     let message =
@@ -163,7 +192,16 @@ impl TextTokenizer {
                 }
                 self.windows(encoding_of(ids.clone()), 0)
             }
-            Text::Pair(first, second) => self.pair(first, second),
+            Text::Pair(query, second) => {
+                if first.0.as_ref().is_none_or(|(text, ..)| text != query) {
+                    let (encoding, unknown) = self.without_unknown(self.raw(query, false)?);
+                    first.0 = Some((query.clone(), encoding, unknown));
+                }
+                match &first.0 {
+                    Some((_, encoding, unknown)) => self.pair(encoding.clone(), *unknown, second),
+                    None => Err(EncodeError::Invalid("the pair has no first text".to_owned())),
+                }
+            }
         }
     }
 
@@ -196,8 +234,7 @@ impl TextTokenizer {
 
     fn windows(&self, mut encoding: Encoding, unknown: usize) -> Result<Tokens, EncodeError> {
         let count = encoding.len();
-        let added = self.tokenizer.get_post_processor().map_or(0, |added| added.added_tokens(false));
-        let size = self.max_tokens - added;
+        let size = self.max_tokens - added_tokens(&self.processor, false);
         let is_long = count > size;
         if let Some(stride) = self.stride.filter(|_| is_long) {
             let windows = (count - size).div_ceil(size - stride) + 1;
@@ -212,31 +249,48 @@ impl TextTokenizer {
         let rest = encoding.take_overflowing();
         let rest = if self.stride.is_some() { rest } else { Vec::new() };
         let windows = std::iter::once(encoding).chain(rest).map(|window| {
-            let processed = self.tokenizer.post_process(window, None, true).map_err(invalid)?;
-            Ok(Window::of(&processed))
+            let processed = self.processor.post_process(window, None, true).map_err(invalid)?;
+            self.window(&processed)
         });
         let windows = windows.collect::<Result<_, _>>()?;
         Ok(Tokens { windows, count, known: count - unknown, is_truncated: is_long && self.stride.is_none() })
     }
 
     /// Tokens of two texts that are read together: one window, in which the longer text is
-    /// truncated first.
-    fn pair(&self, first: &str, second: &str) -> Result<Tokens, EncodeError> {
-        let (first, second) = (self.raw(first, false)?, self.raw(second, false)?);
-        let ((first, one), (second, two)) = (self.without_unknown(first), self.without_unknown(second));
+    /// truncated first. `one` is the number of unknown tokens in `first`.
+    fn pair(&self, mut first: Encoding, one: usize, second: &str) -> Result<Tokens, EncodeError> {
+        let (mut second, two) = self.without_unknown(self.raw(second, false)?);
         let count = first.len() + second.len();
-        let added = self.tokenizer.get_post_processor().map_or(0, |added| added.added_tokens(true));
-        let size = self.max_tokens - added;
+        let size = self.max_tokens - added_tokens(&self.processor, true);
         let is_truncated = count > size;
-        let (mut first, mut second) = (first, second);
         let (one_size, two_size) = longest_first(first.len(), second.len(), size);
         first.truncate(one_size, 0, TruncationDirection::Right);
         second.truncate(two_size, 0, TruncationDirection::Right);
         first.take_overflowing();
         second.take_overflowing();
-        let whole = self.tokenizer.post_process(first, Some(second), true).map_err(invalid)?;
-        Ok(Tokens { windows: vec![Window::of(&whole)], count, known: count - one - two, is_truncated })
+        let whole = self.processor.post_process(first, Some(second), true).map_err(invalid)?;
+        Ok(Tokens { windows: vec![self.window(&whole)?], count, known: count - one - two, is_truncated })
     }
+
+    /// Checks the length of a window: a template may repeat the text.
+    fn window(&self, encoding: &Encoding) -> Result<Window, EncodeError> {
+        let (found, max) = (encoding.len(), self.max_tokens);
+        if found > max {
+            let message = format!("the post-processor returns {found} tokens, expected at most {max}");
+            return Err(EncodeError::Invalid(message));
+        }
+        Ok(Window::of(encoding))
+    }
+}
+
+/// The first text of the last pair with its tokens and the number of unknown ones: all pairs of a
+/// call often share it.
+#[derive(Default)]
+pub(crate) struct SharedFirst(Option<(String, Encoding, usize)>);
+
+/// Number of tokens that the post-processor adds to a text or a pair.
+fn added_tokens(processor: &Tokenizer, is_pair: bool) -> usize {
+    processor.get_post_processor().map_or(0, |added| added.added_tokens(is_pair))
 }
 
 impl Window {

@@ -39,8 +39,7 @@ struct Embed {
     /// Additional: `query` or `document`, for a model that distinguishes them.
     input_type: Option<String>,
     /// Additional: true to embed the beginning of a text that is too long.
-    #[serde(default)]
-    truncate: bool,
+    truncate: Option<bool>,
     /// Accepted and ignored.
     #[serde(rename = "user")]
     _user: Option<String>,
@@ -128,7 +127,7 @@ pub(super) async fn handle(
     };
     let texts = texts(request.input)?;
     permit.grow(texts.len().div_ceil(MAX_TEXTS_AT_ONCE)).map_err(|_| ApiError::busy())?;
-    let params = json!({ "role": role, "dimensions": request.dimensions, "truncate": request.truncate });
+    let params = json!({ "role": role, "dimensions": request.dimensions, "truncate": request.truncate.unwrap_or(false) });
     let mut reservation = context.registry.sandbox.memory().reservation();
     let (mut data, mut tokens) = (Vec::with_capacity(texts.len()), 0);
     for some in texts.chunks(MAX_TEXTS_AT_ONCE) {

@@ -29,7 +29,7 @@ use infer_sandbox::CallError;
 use infer_sandbox::types::{Fault, Gap, Kinds, Part, Verdict};
 use input::ModerationRequest;
 use response::Judged;
-pub use response::ModerateResponse;
+pub use response::{LabelledSpan, ModerateResponse};
 pub(super) use schema::openapi;
 use serde::Deserialize;
 pub(super) use store::ResponseStore;

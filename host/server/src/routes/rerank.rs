@@ -9,6 +9,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use infer_engine::Task;
+use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -19,7 +20,7 @@ use super::document::RouteDoc;
 use super::json;
 use super::text_models::{TextCall, find};
 use crate::error::{ApiError, Envelope};
-use crate::limits::{MAX_RERANKED_TEXTS, MAX_TEXTS_AT_ONCE};
+use crate::limits::{MAX_QUERY_BYTES, MAX_RERANKED_TEXTS, MAX_TEXTS_AT_ONCE};
 
 /// A query, and the texts to order.
 #[derive(Deserialize, ToSchema)]
@@ -31,14 +32,13 @@ struct Rerank {
     /// Additional: name in infer.toml; needed if several models fit.
     model: Option<String>,
     /// True for the model's values without the card's activation.
-    #[serde(default)]
-    raw_scores: bool,
+    raw_scores: Option<bool>,
     /// True to return the texts as well.
-    #[serde(default)]
-    return_text: bool,
+    return_text: Option<bool>,
     /// True to read the beginning of a pair that is too long.
-    #[serde(default)]
-    truncate: bool,
+    truncate: Option<bool>,
+    /// `right`: the end of a pair that is too long is left out.
+    truncation_direction: Option<String>,
 }
 
 /// A text with its score.
@@ -66,11 +66,17 @@ pub(super) async fn handle(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Vec<Rank>>, ApiError> {
-    let Rerank { query, texts, model, raw_scores, return_text, truncate } =
-        json::parse(&body?, "a rerank request")?;
+    let request: Rerank = json::parse(&body?, "a rerank request")?;
+    let Rerank { query, texts, model, raw_scores, return_text, truncate, truncation_direction } = request;
     if texts.is_empty() {
         return Err(ApiError::invalid("texts", "`texts` is empty, expected at least one text"));
     }
+    if let Some(other) = truncation_direction.filter(|direction| !direction.eq_ignore_ascii_case("right")) {
+        let other = excerpt(&other, QUOTE_BYTES);
+        let message = format!("`truncation_direction` is \"{other}\", expected \"right\"");
+        return Err(ApiError::invalid("truncation_direction", message));
+    }
+    MAX_QUERY_BYTES.check("`query`", query.len()).map_err(ApiError::too_large)?;
     MAX_RERANKED_TEXTS
         .check("`texts`", texts.len())
         .map_err(|message| ApiError::invalid("texts", message))?;
@@ -78,12 +84,13 @@ pub(super) async fn handle(
         card.task == Task::TextClassification && card.text.is_some() && card.labels.len() == 1
     })?;
     permit.grow(texts.len().div_ceil(MAX_TEXTS_AT_ONCE)).map_err(|_| ApiError::busy())?;
-    let params = json!({ "truncate": truncate, "raw": raw_scores });
-    let pairs: Vec<Value> = texts.iter().map(|text| json!([query, text])).collect();
+    let params = json!({ "truncate": truncate.unwrap_or(false), "raw": raw_scores.unwrap_or(false) });
+    let return_text = return_text.unwrap_or(false);
     let mut ranks = Vec::with_capacity(texts.len());
-    for some in pairs.chunks(MAX_TEXTS_AT_ONCE) {
+    for some in texts.chunks(MAX_TEXTS_AT_ONCE) {
         let first = ranks.len();
-        let answer = TextCall { model, texts: some, params: &params, first }.run(call.deadline).await?;
+        let pairs: Vec<Value> = some.iter().map(|text| json!([query, text])).collect();
+        let answer = TextCall { model, texts: &pairs, params: &params, first }.run(call.deadline).await?;
         let (scores, _) = answer.rows("scores")?;
         let rank = |(index, score): (usize, f32)| {
             let index = first + index;
