@@ -131,6 +131,16 @@ fn check_lists_unmapped_and_proposed() {
 }
 
 #[test]
+fn unimported_export_names_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!("[server]\nonnxruntime = \"off\"\n{}", moderator(&export("roberta")));
+    fs::write(folder.path().join("infer.toml"), config).unwrap();
+    let output = infer(folder.path()).arg("check").output().unwrap();
+    let expected = "is an export without a card.toml; import it with `infer import ";
+    assert!(!output.status.success() && printed(&output).contains(expected), "{}", printed(&output));
+}
+
+#[test]
 fn unexported_model_prints_the_export_command() {
     let folder = copy("distilbert");
     fs::remove_dir_all(folder.path().join("onnx")).unwrap();

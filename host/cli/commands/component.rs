@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use infer_config::Config;
 use infer_control::registry::Registry;
 use infer_engine::files;
@@ -14,6 +14,10 @@ use crate::limits::MAX_IMAGE_BYTES;
 /// Loads the chosen component and its models.
 pub(super) fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<Registry> {
     if let Some(name) = name {
+        if !config.components.contains_key(name) {
+            let known: Vec<_> = config.components.keys().map(|name| format!("`{name}`")).collect();
+            bail!("no component `{name}` in {}; expected one of {}", config.origin, known.join(", "));
+        }
         config.retain_components(|component| component == name);
     }
     Registry::load(config)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use infer_config::{CONFIG, Config, Origin};
-use infer_engine::{Runtime, RuntimeOptions};
+use infer_engine::{Runtime, RuntimeOptions, Task};
 use infer_models::import::{Basis, Imported, RemoteOptions, Request, import, import_remote};
 use infer_models::source::{HUB, HubModel};
 
@@ -79,7 +79,13 @@ fn print(imported: &Imported, folder: &Path, out: &mut impl Write) -> std::io::R
     writeln!(out, "  in infer.toml, with the path from there:")?;
     writeln!(out, "    [models.\"{name}\"]\n    source = \"{shown}\"")?;
     if judges {
-        writeln!(out, "    [components.moderate]\n    models = {{ text = \"{name}\" }}")?;
+        // A model that labels spans judges beside a classifier.
+        let alias = if imported.card.task == Task::TokenClassification { "spans" } else { "text" };
+        writeln!(
+            out,
+            "    [components.moderate]\n    source = \"builtin:moderate\"\n    route = \"/moderate\"\n    \
+             models = {{ {alias} = \"{name}\" }}  # and the models that it has"
+        )?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use infer_models::dummy::WARNING;
 use infer_sandbox::World;
 use infer_sandbox::types::Part;
 use infer_server::routes;
-use infer_server::routes::ModerateResponse;
+use infer_server::routes::{LabelledSpan, ModerateResponse};
 use infer_server::threads::block_on;
 
 use super::{component, text_model};
@@ -77,6 +77,11 @@ fn print(response: &ModerateResponse, out: &mut impl Write) -> std::io::Result<(
         }
         for (category, further) in response.infer.categories.get(index).into_iter().flatten() {
             writeln!(out, "  {:.4}  {category:22}  {}", further.score, further.tier)?;
+        }
+        let spans = response.infer.spans.iter().flatten().filter(|span| span.input == index);
+        for span in spans {
+            let LabelledSpan { label, score, start, end, .. } = span;
+            writeln!(out, "  {score:.4}  {label:22}  characters {start} to {end}")?;
         }
     }
     Ok(())

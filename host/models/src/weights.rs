@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights};
 
 use crate::builtin;
@@ -62,7 +62,7 @@ pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
             None => Weights::read(&written(name)?, cache),
         },
         Source::Path(path) if is_gguf(path) => Weights::gguf(path, cache),
-        Source::Path(folder) => Weights::read(folder, cache),
+        Source::Path(folder) => Weights::read(imported_folder(folder)?, cache),
         Source::Hub(model) => Weights::read(&imported(model)?, cache),
     };
     loaded.map_err(|error| match error {
@@ -95,7 +95,7 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
             let GgufSummary { card, dummy, weight_types } = GgufSummary::read(path)?;
             return Ok(Listed { card, state: State::Ready, dummy, weight_types: Some(weight_types) });
         }
-        Source::Path(folder) => (read(folder)?, Some(folder.clone()), &[][..]),
+        Source::Path(folder) => (read(imported_folder(folder)?)?, Some(folder.clone()), &[][..]),
         Source::Hub(model) => {
             let folder = imported(model)?;
             (read(&folder)?, Some(folder), &[][..])
@@ -120,6 +120,19 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
         }
     }
     Ok(Listed { card, state, dummy, weight_types })
+}
+
+/// Returns `folder`, unless it is an export that was not imported.
+fn imported_folder(folder: &Path) -> anyhow::Result<&Path> {
+    let has = |name: &str| folder.join(name).exists();
+    if has("config.json") && !has(CARD) {
+        let shown = folder.display();
+        bail!(
+            "`{shown}` is an export without a {CARD}; import it with `infer import {shown} -o DIR`, and use DIR as \
+             the source"
+        );
+    }
+    Ok(folder)
 }
 
 /// Folder of a built-in model's files that the program does not carry; `None` without a cache

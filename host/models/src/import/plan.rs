@@ -174,8 +174,12 @@ fn named(
         }
     };
     if let Some(scores) = scores.filter(|scores| *scores != labels.len()) {
+        let (given, remedy) = match choices.labels {
+            Some(_) => ("`--labels` names", "name all of them"),
+            None => ("config.json has", "export the model again"),
+        };
         bail!(
-            "output `{}` of the ONNX file has {scores} scores, but config.json has {} labels; export the model again",
+            "output `{}` of the ONNX file has {scores} scores, but {given} {} labels; {remedy}",
             excerpt(&output.name, QUOTE_BYTES),
             labels.len()
         );

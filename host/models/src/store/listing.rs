@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use infer_engine::files::Folder;
-use infer_engine::{Card, CardFile, Format};
+use infer_engine::{Card, CardFile, Download, Format};
 
 use super::cache::{BLOBS, MODELS, SCRATCH, Store, names, sha256};
 use crate::limits::MAX_SCRATCH_LEVELS;
@@ -108,7 +108,8 @@ pub(super) fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
 fn card(name: &str) -> Option<Card> {
     let source = Source::Builtin(name.to_owned());
     let listed = if weights::exists(name) { weights::list(&source).ok() } else { None };
-    listed.map(|listed| listed.card).filter(|card| card.format == Format::Gguf)
+    let is_fetched = |card: &Card| card.format == Format::Gguf || card.download != Download::default();
+    listed.map(|listed| listed.card).filter(is_fetched)
 }
 
 /// Returns the card of a model that was imported from the hub: its name has a revision.

@@ -55,6 +55,15 @@ fn shared_blob_is_removed_with_its_last_model() {
 }
 
 #[test]
+fn fetched_file_has_the_card_of_the_program() {
+    let (_folder, store) = store();
+    fs::write(store.model("minilm").unwrap().join("model.onnx"), "cut").unwrap();
+    let listed = store.list().unwrap();
+    let [stored] = &listed[..] else { panic!("{} files", listed.len()) };
+    assert_eq!((stored.file.as_ref().map(|file| file.bytes), stored.bytes), (Some(22_928_619), Some(3)));
+}
+
+#[test]
 fn cache_folder_may_be_moved() {
     let (folder, store) = store();
     keep(&store, "one", "content");
