@@ -163,7 +163,7 @@ pub(crate) const MAX_TEXTS_AT_ONCE: usize = 64;
 pub(crate) const MAX_EMBEDDING_INPUTS: Limit = Limit::new(2_048, "texts");
 
 /// Maximum length of the query of a request to order texts. It is read beside each of them.
-pub(crate) const MAX_QUERY_BYTES: Limit = Limit::new(16 << 10, "bytes");
+pub(crate) const MAX_RERANK_QUERY_BYTES: Limit = Limit::new(16 << 10, "bytes");
 
 /// Maximum number of texts of one request to order them.
 pub(crate) const MAX_RERANKED_TEXTS: Limit = Limit::new(1_024, "texts");

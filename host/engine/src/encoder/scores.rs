@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn score_that_is_not_a_number_is_an_error() {
+    fn nan_score_is_an_error() {
         assert!(numbers(&[0.0, 1.0, f32::INFINITY]).is_ok());
         assert!(numbers(&[0.0, f32::NAN]).is_err());
     }

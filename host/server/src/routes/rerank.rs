@@ -20,7 +20,7 @@ use super::document::RouteDoc;
 use super::json;
 use super::text_models::{TextCall, find};
 use crate::error::{ApiError, Envelope};
-use crate::limits::{MAX_QUERY_BYTES, MAX_RERANKED_TEXTS, MAX_TEXTS_AT_ONCE};
+use crate::limits::{MAX_RERANK_QUERY_BYTES, MAX_RERANKED_TEXTS, MAX_TEXTS_AT_ONCE};
 
 /// A query, and the texts to order.
 #[derive(Deserialize, ToSchema)]
@@ -76,7 +76,7 @@ pub(super) async fn handle(
         let message = format!("`truncation_direction` is \"{other}\", expected \"right\"");
         return Err(ApiError::invalid("truncation_direction", message));
     }
-    MAX_QUERY_BYTES.check("`query`", query.len()).map_err(ApiError::too_large)?;
+    MAX_RERANK_QUERY_BYTES.check("`query`", query.len()).map_err(ApiError::too_large)?;
     MAX_RERANKED_TEXTS
         .check("`texts`", texts.len())
         .map_err(|message| ApiError::invalid("texts", message))?;
