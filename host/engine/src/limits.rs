@@ -148,9 +148,27 @@ pub(crate) const MAX_ADDED_TOKENS: Limit = Limit::new(4_096, "tokens");
 pub(crate) const MAX_TEMPLATE_TOKENS: usize = 64;
 
 /// Maximum length of a word that WordPiece splits, in characters: the time grows with its square.
-pub(crate) const MAX_WORDPIECE_CHARACTERS: u64 = 1_000;
+/// BERT has 100.
+pub(crate) const MAX_WORDPIECE_CHARACTERS: u64 = 200;
 
-/// Maximum time that a tokenizer may take for the texts on which it is tried when it is loaded.
+/// Maximum number of objects in a tokenizer's file. Each takes hundreds of bytes while it is read;
+/// a vocabulary is one, and an added token another.
+pub(crate) const MAX_TOKENIZER_OBJECTS: usize = 20_000;
+
+/// Maximum number of values in a tokenizer's file, at most those of its vocabulary and its merges.
+/// Bounds the memory while it is read.
+pub(crate) const MAX_TOKENIZER_VALUES: usize = 6_000_000;
+
+/// Maximum size of all added tokens of a tokenizer's file after its normalizer, in bytes. A search
+/// automaton of them takes a hundred times as much.
+pub(crate) const MAX_ADDED_BYTES: usize = 1 << 20;
+
+/// Length of the texts that consist of one letter of a tokenizer's patterns, in bytes: long enough
+/// that a time which grows with the square of the length shows.
+pub(crate) const TRIAL_BYTES: usize = 64 << 10;
+
+/// Maximum time that a tokenizer may take for each group of texts on which it is tried when it is
+/// loaded.
 pub(crate) const MAX_TRIAL_TIME: Duration = Duration::from_secs(2);
 
 /// Maximum number of tokens in a window of a text. Attention takes time with its square.

@@ -6,12 +6,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fancy_regex::Expr;
+use fancy_regex::{Expr, Regex};
 use serde_json::Value;
 
 use crate::limits::{
-    MAX_ADDED_TOKENS, MAX_CHARSMAP_BYTES, MAX_CHARSMAP_ENTRY_BYTES, MAX_PATTERN_BYTES, MAX_TEMPLATE_TOKENS,
-    MAX_TEXT_GROWTH, MAX_TOKEN_BYTES, MAX_TOKENIZER_STEPS, MAX_VOCABULARY_TOKENS, MAX_WORDPIECE_CHARACTERS,
+    MAX_ADDED_BYTES, MAX_ADDED_TOKENS, MAX_CHARSMAP_BYTES, MAX_CHARSMAP_ENTRY_BYTES, MAX_PATTERN_BYTES,
+    MAX_TEMPLATE_TOKENS, MAX_TEXT_GROWTH, MAX_TOKEN_BYTES, MAX_TOKENIZER_OBJECTS, MAX_TOKENIZER_STEPS,
+    MAX_TOKENIZER_VALUES, MAX_VOCABULARY_TOKENS, MAX_WORDPIECE_CHARACTERS,
 };
 use crate::text::{QUOTE_BYTES, excerpt};
 
@@ -37,17 +38,76 @@ pub(crate) fn inspect(file: &Value) -> Result<(), String> {
         }
     }
     vocabulary(model)?;
-    if let Some(added) = file["added_tokens"].as_array() {
-        MAX_ADDED_TOKENS.check("`added_tokens`", added.len())?;
-        for token in added {
-            token_size(token["content"].as_str().unwrap_or_default())?;
-        }
-    }
+    let mut growth = 1;
     for part in PIPELINE {
         let mut steps = Steps { count: 0, growth: 1 };
         steps.walk(&file[part]).map_err(|message| format!("`{part}`: {message}"))?;
+        growth = growth.max(steps.growth);
+    }
+    let added = file["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
+    MAX_ADDED_TOKENS.check("`added_tokens`", added.len())?;
+    let mut bytes = 0;
+    for token in added {
+        let token = token["content"].as_str().unwrap_or_default();
+        token_size(token)?;
+        bytes += token.len() * growth;
+    }
+    if bytes > MAX_ADDED_BYTES {
+        return Err(format!("`added_tokens` have up to {bytes} bytes, expected at most {MAX_ADDED_BYTES}"));
     }
     Ok(())
+}
+
+/// Checks the number of objects and of values in the JSON of a tokenizer, before it is parsed: small
+/// ones take a hundred times their size in memory.
+///
+/// # Errors
+///
+/// A message with the limit.
+pub(super) fn inspect_size(json: &[u8]) -> Result<(), String> {
+    let (mut objects, mut values, mut is_string, mut is_escaped) = (0, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_string => is_escaped = true,
+            b'"' => is_string = !is_string,
+            b'{' if !is_string => objects += 1,
+            b'[' | b',' if !is_string => values += 1,
+            _ => {}
+        }
+    }
+    if objects > MAX_TOKENIZER_OBJECTS || values > MAX_TOKENIZER_VALUES {
+        return Err(format!(
+            "it has {objects} objects and {values} values, expected at most {MAX_TOKENIZER_OBJECTS} and {MAX_TOKENIZER_VALUES}"
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the letters and digits in the patterns of a tokenizer's file, each once, at most 16.
+pub(super) fn letters(file: &Value) -> Vec<char> {
+    let mut patterns = Vec::new();
+    for part in PIPELINE {
+        collect_patterns(&file[part], &mut patterns);
+    }
+    let mut letters = Vec::new();
+    for letter in patterns.iter().flat_map(|pattern| pattern.chars()).filter(|c| c.is_alphanumeric()) {
+        if letters.len() < 16 && !letters.contains(&letter) {
+            letters.push(letter);
+        }
+    }
+    letters
+}
+
+fn collect_patterns<'v>(value: &'v Value, patterns: &mut Vec<&'v str>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_patterns(item, patterns)),
+        Value::Object(members) => {
+            patterns.extend(members.get("Regex").and_then(Value::as_str));
+            members.values().for_each(|member| collect_patterns(member, patterns));
+        }
+        _ => {}
+    }
 }
 
 fn vocabulary(model: &Value) -> Result<(), String> {
@@ -120,21 +180,24 @@ impl Steps {
         if kind == "Prepend" && content.len() > MAX_TOKEN_BYTES {
             return Err(format!("`prepend` has {} bytes, expected at most {MAX_TOKEN_BYTES}", content.len()));
         }
-        if kind == "Replace" {
-            let shortest = step["pattern"]["String"].as_str().map_or(1, |text| text.len().max(1));
-            self.growth = self.growth.saturating_mul(content.len().div_ceil(shortest).max(1));
-            if self.growth > MAX_TEXT_GROWTH {
-                return Err(format!(
-                    "its replacements lengthen a text up to {} times, expected at most {MAX_TEXT_GROWTH}",
-                    self.growth
-                ));
-            }
+        if let Some(pattern) = step["pattern"]["Regex"].as_str() {
+            check_pattern(pattern)?;
+        }
+        let factor = match kind {
+            "Replace" => replacement_growth(&step["pattern"], content),
+            // Each byte becomes a character of up to two.
+            "ByteLevel" => 2,
+            _ => 1,
+        };
+        self.growth = self.growth.saturating_mul(factor);
+        if self.growth > MAX_TEXT_GROWTH {
+            return Err(format!(
+                "its steps lengthen a text up to {} times, expected at most {MAX_TEXT_GROWTH}",
+                self.growth
+            ));
         }
         if let Some(charsmap) = step["precompiled_charsmap"].as_str() {
             check_charsmap(charsmap)?;
-        }
-        if let Some(pattern) = step["pattern"]["Regex"].as_str() {
-            check_pattern(pattern)?;
         }
         for template in ["single", "pair"] {
             let tokens = step[template].as_array().map_or(0, Vec::len);
@@ -151,6 +214,20 @@ impl Steps {
         }
         Ok(())
     }
+}
+
+/// Maximum factor by which a `Replace` lengthens a text. One that matches the empty text inserts its
+/// content at each character.
+fn replacement_growth(pattern: &Value, content: &str) -> usize {
+    let shortest = match pattern["String"].as_str() {
+        Some(text) => text.len(),
+        None => {
+            let pattern = pattern["Regex"].as_str().unwrap_or_default();
+            let matches_empty = Regex::new(pattern).is_ok_and(|regex| regex.is_match("").unwrap_or(true));
+            usize::from(!matches_empty)
+        }
+    };
+    if shortest == 0 { content.len() + 1 } else { content.len().div_ceil(shortest).max(1) }
 }
 
 /// Checks a table of replaced characters: the size of a search tree, the tree, and the
@@ -266,7 +343,7 @@ mod tests {
                     "model",
                     json!({ "type": "WordPiece", "vocab": { "a": 1 }, "max_input_chars_per_word": 1_000_000 }),
                 ),
-                "`model.max_input_chars_per_word` is 1000000, expected at most 1000",
+                "`model.max_input_chars_per_word` is 1000000, expected at most 200",
             ),
             (
                 with("pre_tokenizer", regex("(?=a)(a+)+b")),
@@ -283,6 +360,31 @@ mod tests {
             ),
             (with("normalizer", replace(&"b".repeat(65))), "lengthen a text up to 65 times"),
             (with("normalizer", sequence(&replace("bb"), 7)), "lengthen a text up to 128 times"),
+            (
+                with("normalizer", sequence(&json!({ "type": "ByteLevel" }), 7)),
+                "lengthen a text up to 128 times",
+            ),
+            (
+                with(
+                    "normalizer",
+                    sequence(&json!({ "type": "Replace", "pattern": { "String": "" }, "content": "x" }), 7),
+                ),
+                "lengthen a text up to 128 times",
+            ),
+            (
+                with(
+                    "normalizer",
+                    sequence(
+                        &json!({ "type": "Replace", "pattern": { "Regex": "(?:)" }, "content": "x" }),
+                        7,
+                    ),
+                ),
+                "lengthen a text up to 128 times",
+            ),
+            (
+                with("added_tokens", json!(vec![json!({ "content": "a".repeat(1_000) }); 1_990])),
+                "`added_tokens` have up to 1990000 bytes",
+            ),
             (with("normalizer", sequence(&json!({ "type": "NFC" }), 40)), "`normalizer`: more than 32 steps"),
             (
                 with("post_processor", json!({ "type": "TemplateProcessing", "single": vec![0; 100] })),
@@ -297,6 +399,22 @@ mod tests {
             let message = inspect(&file).unwrap_err();
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn many_small_values_are_rejected() {
+        assert!(inspect_size(br#"{"a": "{{{[[[,,,\\\"{", "b": [1, 2]}"#).is_ok());
+        let objects = format!("[{}]", r#"{"":0},"#.repeat(20_001));
+        assert!(inspect_size(objects.as_bytes()).unwrap_err().contains("20001 objects"));
+        let values = format!("[{}]", "0,".repeat(6_000_000));
+        assert!(inspect_size(values.as_bytes()).unwrap_err().contains("6000001 values"));
+    }
+
+    #[test]
+    fn letters_of_patterns_are_found() {
+        let pattern = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex } });
+        let file = with("pre_tokenizer", json!({ "pretokenizers": [pattern("b[^z]*z|b"), pattern("1")] }));
+        assert_eq!(letters(&file), ['b', 'z', '1']);
     }
 
     #[test]

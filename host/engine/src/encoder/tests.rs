@@ -234,6 +234,9 @@ fn hostile_tokenizers_are_rejected() {
         let error = tokenizer(&file(pattern), "max_tokens = 4").err().unwrap();
         assert!(error.contains(expected), "{error}");
     }
+    let steps = file("(?=q)q|(?=r)r|(?=s)s|(?=t)t| ");
+    let error = tokenizer(&steps, "max_tokens = 4").err().unwrap();
+    assert!(error.contains("it ignores the end of a text of 262144 bytes"), "{error}");
     let mut deep = serde_json::json!({ "type": "NFC" });
     for _ in 0..200 {
         deep = serde_json::json!({ "type": "Sequence", "normalizers": [deep] });

@@ -10,10 +10,10 @@ use tokenizers::{
     Encoding, PaddingDirection, PostProcessor as _, PostProcessorWrapper, Tokenizer, TruncationDirection,
 };
 
-use super::inspection::inspect;
+use super::inspection::{inspect, inspect_size, letters};
 use super::request::Text;
 use crate::card::TextSpec;
-use crate::limits::{MAX_ENCODED_BYTES, MAX_TOKEN_IDS, MAX_TOKENIZER_BYTES, MAX_TRIAL_TIME};
+use crate::limits::{MAX_ENCODED_BYTES, MAX_TOKEN_IDS, MAX_TOKENIZER_BYTES, MAX_TRIAL_TIME, TRIAL_BYTES};
 use crate::model::panic_message;
 use crate::text::{MESSAGE_BYTES, excerpt_of};
 
@@ -81,6 +81,7 @@ impl TextTokenizer {
     /// A message about a file that is too large, malformed, or too slow.
     pub(crate) fn new(file: &[u8], spec: &TextSpec) -> Result<Self, String> {
         MAX_TOKENIZER_BYTES.check("the tokenizer", file.len())?;
+        inspect_size(file)?;
         let json: Value = serde_json::from_slice(file).map_err(|error| error.to_string())?;
         inspect(&json)?;
         // Unwind safety: everything that the closure builds is dropped with a panic.
@@ -116,16 +117,25 @@ impl TextTokenizer {
             pad,
             pads_left,
         };
-        tokenizer.try_out()?;
+        tokenizer.try_out(&letters(&json))?;
         Ok(tokenizer)
     }
 
-    /// Encodes texts of growing length that are hard to split.
+    /// Encodes texts of growing length that are hard to split, also of the letters that the patterns
+    /// name, and checks that the end of a long text is read.
     ///
     /// # Errors
     ///
-    /// A message about the first text that takes too long, or that the tokenizer rejects.
-    fn try_out(&self) -> Result<(), String> {
+    /// A message about the first text that takes too long, that the tokenizer rejects, or whose end
+    /// it ignores.
+    fn try_out(&self, letters: &[char]) -> Result<(), String> {
+        let in_time = |began: Instant, length: usize, unit: &str| match began.elapsed() > MAX_TRIAL_TIME {
+            true => Err(format!(
+                "it takes more than {} s for {length} bytes of {unit:?}",
+                MAX_TRIAL_TIME.as_secs()
+            )),
+            false => Ok(()),
+        };
         let began = Instant::now();
         for length in [64, 512, 4_096] {
             for unit in ["a", " ", "\n", "1", "!", "'", "é", "\u{301}", "日", "a ", "a1", " \n"] {
@@ -133,15 +143,28 @@ impl TextTokenizer {
                 if let Err(EncodeError::Invalid(message)) = self.encode(&Text::Single(text), false) {
                     return Err(format!("it rejects {length} bytes of {unit:?}: {message}"));
                 }
-                if began.elapsed() > MAX_TRIAL_TIME {
-                    return Err(format!(
-                        "it takes more than {} s for {length} bytes of {unit:?}",
-                        MAX_TRIAL_TIME.as_secs()
-                    ));
-                }
+                in_time(began, length, unit)?;
             }
         }
-        Ok(())
+        for letter in letters {
+            let (began, unit) = (Instant::now(), letter.to_string());
+            let text = unit.repeat(TRIAL_BYTES / unit.len());
+            // Too many tokens are no fault.
+            let _ = self.encode(&Text::Single(text), false);
+            in_time(began, TRIAL_BYTES, &unit)?;
+        }
+        // A pattern that reaches the library's limit of steps ends the text there.
+        let began = Instant::now();
+        let text = format!("{} a", "x".repeat(MAX_ENCODED_BYTES - 2));
+        let raw = catch_unwind(AssertUnwindSafe(|| self.raw(&text, true)));
+        let read = raw.ok().and_then(Result::ok);
+        let end = read.and_then(|encoding| encoding.get_offsets().iter().map(|(_, end)| *end).max());
+        if end.is_some_and(|end| end + 1 < text.len()) {
+            return Err(format!(
+                "it ignores the end of a text of {MAX_ENCODED_BYTES} bytes: its patterns take too many steps"
+            ));
+        }
+        in_time(began, MAX_ENCODED_BYTES, "x")
     }
 
     /// Returns the tokens of `text`. Offsets are computed only if `offsets` is true.

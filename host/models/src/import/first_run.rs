@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, bail};
-use infer_engine::{Model, ModelOptions, Precision, Runtime, Task, Tensor, Weights};
+use infer_engine::{Model, ModelOptions, Precision, RunError, Runtime, Task, Tensor, Weights};
 
 use super::card::TestDraft;
 use super::plan::Plan;
@@ -32,7 +32,17 @@ pub(super) fn run(runtime: &Runtime, weights: Weights, plan: &Plan) -> anyhow::R
     let output = if plan.task == Task::TextEmbedding { "embeddings" } else { "scores" };
     let inputs = vec![(input.0.to_owned(), Tensor::from_bytes(input.1.clone().into()))];
     let reply = block_on(model.run(inputs, Instant::now() + MAX_FIRST_RUN_TIME))?;
-    let reply = reply.context("the first run failed")?;
+    let reply = match reply {
+        // Nothing can interrupt the computation, and dropping the model would wait for it.
+        Err(RunError::Deadline { .. }) => {
+            std::mem::forget(model);
+            bail!(
+                "the first run took more than {} s; the ONNX file may never end",
+                MAX_FIRST_RUN_TIME.as_secs()
+            );
+        }
+        reply => reply.context("the first run failed")?,
+    };
     let found = reply.outputs.iter().find(|(name, _)| name == output).map(|(_, tensor)| tensor);
     let values = found.with_context(|| format!("the first run returned no `{output}`"))?.to_vec::<f32>()?;
     if let Some(place) = values.iter().position(|value| !value.is_finite()) {
