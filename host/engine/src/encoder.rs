@@ -2,7 +2,8 @@
 //!
 //! - `request`: reads the texts of a call
 //! - `canonical`: the forms in which a text is read
-//! - `tokenizer`: tokens and windows of a text; `inspection` rejects hostile files
+//! - `tokenizer`: tokens and windows of a text; `inspection` and `patterns` reject hostile
+//!   files
 //! - `rows`: the tensors of a window
 //! - `scores`, `embedding`, `spans`: the answer to each task
 //! - `model`: a loaded text model, which uses all of these
@@ -14,6 +15,7 @@ mod embedding;
 mod hostile;
 mod inspection;
 mod model;
+mod patterns;
 mod request;
 mod rows;
 mod scores;

@@ -6,9 +6,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fancy_regex::{Expr, Regex};
+use fancy_regex::Regex;
 use serde_json::Value;
 
+use super::patterns::check_pattern;
 use crate::limits::{
     MAX_ADDED_BYTES, MAX_ADDED_TOKENS, MAX_CHARSMAP_BYTES, MAX_CHARSMAP_ENTRY_BYTES, MAX_PATTERN_BYTES,
     MAX_TEMPLATE_TOKENS, MAX_TEXT_GROWTH, MAX_TOKEN_BYTES, MAX_TOKENIZER_OBJECTS, MAX_TOKENIZER_STEPS,
@@ -58,8 +59,8 @@ pub(crate) fn inspect(file: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the number of objects and of values in the JSON of a tokenizer, before it is parsed: small
-/// ones take a hundred times their size in memory.
+/// Checks the number of objects and of values in the JSON of a tokenizer, before it is parsed:
+/// small ones take a hundred times their size in memory.
 ///
 /// # Errors
 ///
@@ -82,32 +83,6 @@ pub(super) fn inspect_size(json: &[u8]) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// Returns the letters and digits in the patterns of a tokenizer's file, each once, at most 16.
-pub(super) fn letters(file: &Value) -> Vec<char> {
-    let mut patterns = Vec::new();
-    for part in PIPELINE {
-        collect_patterns(&file[part], &mut patterns);
-    }
-    let mut letters = Vec::new();
-    for letter in patterns.iter().flat_map(|pattern| pattern.chars()).filter(|c| c.is_alphanumeric()) {
-        if letters.len() < 16 && !letters.contains(&letter) {
-            letters.push(letter);
-        }
-    }
-    letters
-}
-
-fn collect_patterns<'v>(value: &'v Value, patterns: &mut Vec<&'v str>) {
-    match value {
-        Value::Array(items) => items.iter().for_each(|item| collect_patterns(item, patterns)),
-        Value::Object(members) => {
-            patterns.extend(members.get("Regex").and_then(Value::as_str));
-            members.values().for_each(|member| collect_patterns(member, patterns));
-        }
-        _ => {}
-    }
 }
 
 fn vocabulary(model: &Value) -> Result<(), String> {
@@ -216,8 +191,8 @@ impl Steps {
     }
 }
 
-/// Maximum factor by which a `Replace` lengthens a text. One that matches the empty text inserts its
-/// content at each character.
+/// Maximum factor by which a `Replace` lengthens a text. One that matches the empty text inserts
+/// its content at each character.
 fn replacement_growth(pattern: &Value, content: &str) -> usize {
     let shortest = match pattern["String"].as_str() {
         Some(text) => text.len(),
@@ -251,64 +226,6 @@ fn check_charsmap(base64: &str) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// Rejects a pattern whose time may grow exponentially: a repetition inside a repetition, in a
-/// pattern that needs backtracking. The others are matched in linear time.
-fn check_pattern(pattern: &str) -> Result<(), String> {
-    let shown = || excerpt(pattern, QUOTE_BYTES);
-    if pattern.len() > MAX_PATTERN_BYTES {
-        let found = pattern.len();
-        return Err(format!(
-            "the pattern `{}` has {found} bytes, expected at most {MAX_PATTERN_BYTES}",
-            shown()
-        ));
-    }
-    let tree = Expr::parse_tree(pattern)
-        .map_err(|error| format!("the pattern `{}` is invalid: {error}", shown()))?;
-    if is_fancy(&tree.expr) && has_nested_repeat(&tree.expr, false) {
-        return Err(format!(
-            "the pattern `{}` repeats a repetition, whose time may grow exponentially; rewrite it",
-            shown()
-        ));
-    }
-    Ok(())
-}
-
-/// True if `expr` needs backtracking, such as a look-ahead or a back reference.
-fn is_fancy(expr: &Expr) -> bool {
-    let is_plain = matches!(
-        expr,
-        Expr::Empty
-            | Expr::Any { .. }
-            | Expr::Assertion(_)
-            | Expr::Literal { .. }
-            | Expr::Concat(_)
-            | Expr::Alt(_)
-            | Expr::Group(_)
-            | Expr::Repeat { .. }
-            | Expr::Delegate { .. }
-    );
-    !is_plain || children(expr).into_iter().any(is_fancy)
-}
-
-/// True if a repetition contains another one, each of more than a few times.
-fn has_nested_repeat(expr: &Expr, inside: bool) -> bool {
-    let is_repeat = matches!(expr, Expr::Repeat { hi, .. } if *hi > 4);
-    let is_inside = inside || is_repeat;
-    (is_repeat && inside) || children(expr).into_iter().any(|child| has_nested_repeat(child, is_inside))
-}
-
-fn children(expr: &Expr) -> Vec<&Expr> {
-    match expr {
-        Expr::Concat(parts) | Expr::Alt(parts) => parts.iter().collect(),
-        Expr::Group(child) | Expr::LookAround(child, _) | Expr::AtomicGroup(child) => vec![child],
-        Expr::Repeat { child, .. } => vec![child],
-        Expr::Conditional { condition, true_branch, false_branch } => {
-            vec![condition, true_branch, false_branch]
-        }
-        _ => Vec::new(),
-    }
 }
 
 #[cfg(test)]
@@ -408,23 +325,5 @@ mod tests {
         assert!(inspect_size(objects.as_bytes()).unwrap_err().contains("20001 objects"));
         let values = format!("[{}]", "0,".repeat(6_000_000));
         assert!(inspect_size(values.as_bytes()).unwrap_err().contains("6000001 values"));
-    }
-
-    #[test]
-    fn letters_of_patterns_are_found() {
-        let pattern = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex } });
-        let file = with("pre_tokenizer", json!({ "pretokenizers": [pattern("b[^z]*z|b"), pattern("1")] }));
-        assert_eq!(letters(&file), ['b', 'z', '1']);
-    }
-
-    #[test]
-    fn patterns_of_models_are_accepted() {
-        for pattern in [
-            r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-            r"(?:[a-z]+ )+",
-        ] {
-            check_pattern(pattern).unwrap();
-        }
     }
 }

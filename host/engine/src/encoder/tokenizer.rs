@@ -10,7 +10,8 @@ use tokenizers::{
     Encoding, PaddingDirection, PostProcessor as _, PostProcessorWrapper, Tokenizer, TruncationDirection,
 };
 
-use super::inspection::{inspect, inspect_size, letters};
+use super::inspection::{inspect, inspect_size};
+use super::patterns::letters;
 use super::request::Text;
 use crate::card::TextSpec;
 use crate::limits::{MAX_ENCODED_BYTES, MAX_TOKEN_IDS, MAX_TOKENIZER_BYTES, MAX_TRIAL_TIME, TRIAL_BYTES};
@@ -121,8 +122,8 @@ impl TextTokenizer {
         Ok(tokenizer)
     }
 
-    /// Encodes texts of growing length that are hard to split, also of the letters that the patterns
-    /// name, and checks that the end of a long text is read.
+    /// Encodes texts of growing length that are hard to split, also of the letters that the
+    /// patterns name, and checks that the end of a long text is read.
     ///
     /// # Errors
     ///
@@ -153,7 +154,7 @@ impl TextTokenizer {
             let _ = self.encode(&Text::Single(text), false);
             in_time(began, TRIAL_BYTES, &unit)?;
         }
-        // Where a pattern reaches the library's limit of steps, the rest of the text is not split.
+        // The rest of a text is not split behind the library's limit of steps for a pattern.
         let began = Instant::now();
         let last = |count: usize| {
             let text = format!("{} a", "x".repeat(count));
