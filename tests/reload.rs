@@ -92,7 +92,7 @@ impl Place {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reload_under_traffic_fails_no_request() {
-    let place = Arc::new(Place::new(&moderator("one", "settings = { version = 1 }")).await);
+    let place = Arc::new(Place::new(&moderator("one", "settings = { max_pixels = 1000000 }")).await);
     let stop = Arc::new(AtomicBool::new(false));
     let lanes: Vec<_> = (0..4)
         .map(|_| {
@@ -109,7 +109,7 @@ async fn reload_under_traffic_fails_no_request() {
     let mut expected = BTreeSet::from([place.hash().await]);
     for turn in 0..6 {
         let model = if turn % 2 == 0 { "two" } else { "one" };
-        place.write(&moderator(model, &format!("settings = {{ version = {turn} }}")));
+        place.write(&moderator(model, &format!("settings = {{ max_pixels = {} }}", 2_000_000 + turn)));
         let before = Arc::downgrade(&place.live.registry().models["text"]);
         let report = place.live.reload().await.unwrap();
         assert!(

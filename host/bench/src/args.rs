@@ -22,9 +22,12 @@ Examples:
       --baseline before.json --fail-if 'p99_ms>+10%' --fail-if 'inferences_per_second<-5%'
                                                          exits with 1 on a regression
 
-A dataset has one JSON object per line: {\"text\": \"…\", \"label\": true} for moderate, {\"image\": \"a.jpg\", \"label\": \"espresso\"} for
-classify, {\"prompt\": \"…\", \"choices\": [\"yes\", \"no\"], \"label\": \"yes\"} for score, {\"prompt\": \"…\"} for generate, and for tensor with a
-text model {\"text\": \"…\", \"label\": \"spam\"} or {\"text\": \"…\", \"category\": \"spam\", \"label\": true}. Labels may be left out.
+A dataset has one JSON object per line, whose label may be left out:
+  moderate  {\"text\": \"…\", \"label\": true}, or with \"category\": \"hate\"
+  tensor    {\"text\": \"…\", \"label\": \"spam\"}, or {\"text\": \"…\", \"category\": \"spam\", \"label\": true}
+  classify  {\"image\": \"a.jpg\", \"label\": \"espresso\"}
+  score     {\"prompt\": \"…\", \"choices\": [\"yes\", \"no\"], \"label\": \"yes\"}
+  generate  {\"prompt\": \"…\"}
 
 Exit codes: 0 measured, 1 failed or a --fail-if is met, 2 the command line or the configuration is wrong.";
 
