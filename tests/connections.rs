@@ -156,7 +156,7 @@ async fn bodies_stay_within_their_memory() {
 
 #[tokio::test]
 async fn connections_per_address_are_limited() {
-    let server = limited("connections_per_ip = 2").await;
+    let server = limited("connections_per_ip = 2\nheader_ms = 60000").await;
     let open = [connect(&server).await, connect(&server).await];
     eventually(async || {
         let mut third = connect(&server).await;
