@@ -10,4 +10,4 @@ pub use error::RuntimeError;
 pub(crate) use library::candidates;
 pub(crate) use onnxruntime::OnnxRuntime;
 pub(crate) use rten::Rten;
-pub(crate) use session::{Backend, BackendError, Port, Session};
+pub(crate) use session::{Backend, BackendError, Port, Session, int8_saturates};

@@ -18,7 +18,7 @@ use ort::{ErrorCode, LoadDynamicError};
 
 use super::error::RuntimeError;
 use super::library;
-use super::session::{Backend, BackendError, Port, Session, failed, int8_saturates, only, unfit};
+use super::session::{Backend, BackendError, Port, Session, failed, only, unfit};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
@@ -118,14 +118,11 @@ impl Backend for OnnxRuntime {
         bytes: Cow<'static, [u8]>,
         _card: &Card,
         capacity: &Capacity,
-        wide_sums: bool,
+        may_saturate: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
-        // Exact kernels take up to twice as long, and reject some files that have int8 weights but
-        // no int8 products.
-        let is_exact = wide_sums && int8_saturates();
         let mut sessions: Vec<Box<dyn Session>> = Vec::with_capacity(capacity.sessions);
         for _ in 0..capacity.sessions {
-            sessions.push(Box::new(Loaded::new(&self.environment, &bytes, capacity.threads, is_exact)?));
+            sessions.push(Box::new(Loaded::new(&self.environment, &bytes, capacity.threads, may_saturate)?));
         }
         Ok(sessions)
     }
@@ -142,10 +139,12 @@ impl Loaded {
         environment: &Environment,
         bytes: &[u8],
         threads: usize,
-        is_exact: bool,
+        may_saturate: bool,
     ) -> Result<Self, BackendError> {
         let mut builder = OrtSession::builder(environment).map_err(failed)?;
-        if is_exact {
+        // Exact kernels take up to twice as long, and reject some files that have int8 weights but
+        // no int8 products.
+        if may_saturate {
             builder = builder.with_precise_qmm().map_err(failed)?;
         }
         let session = builder

@@ -13,7 +13,7 @@ use rten::{
 };
 use rten_tensor::{Layout as _, Tensor as RtenTensor};
 
-use super::session::{Backend, BackendError, Port, Session, failed, int8_saturates, unfit};
+use super::session::{Backend, BackendError, Port, Session, failed, unfit};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::model::Capacity;
@@ -38,9 +38,9 @@ impl Backend for Rten {
         bytes: Cow<'static, [u8]>,
         card: &Card,
         capacity: &Capacity,
-        wide_sums: bool,
+        may_saturate: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
-        if wide_sums && int8_saturates() {
+        if may_saturate {
             tracing::warn!(
                 model = card.name,
                 "scores may be wrong: sums of int8 products saturate in rten on this processor; {WAY_OUT}, or quantise \

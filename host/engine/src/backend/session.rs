@@ -14,8 +14,8 @@ pub(crate) trait Backend: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Loads a file into `capacity.sessions` sessions of `capacity.threads` threads each. Sessions
-    /// share as much memory as the library permits. `wide_sums`: sums of the file's int8 products
-    /// need more than 16 bits.
+    /// share as much memory as the library permits. `may_saturate`: sums of the file's int8
+    /// products may exceed the 16 bits in which this processor adds them.
     ///
     /// # Errors
     ///
@@ -25,7 +25,7 @@ pub(crate) trait Backend: Send + Sync {
         bytes: Cow<'static, [u8]>,
         card: &Card,
         capacity: &Capacity,
-        wide_sums: bool,
+        may_saturate: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError>;
 }
 
@@ -100,7 +100,7 @@ pub(super) fn only(dtype: DType) -> &'static [DType] {
 
 /// Returns true if this processor sums pairs of int8 products in 16 bits, which saturate: x86-64
 /// without VNNI. That changes a model's scores (one image fell from 0.95 to 0.45).
-pub(super) fn int8_saturates() -> bool {
+pub(crate) fn int8_saturates() -> bool {
     #[cfg(target_arch = "x86_64")]
     return !std::arch::is_x86_feature_detected!("avx512vnni")
         && !std::arch::is_x86_feature_detected!("avxvnni");

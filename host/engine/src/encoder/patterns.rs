@@ -31,7 +31,8 @@ fn collect_patterns<'v>(value: &'v Value, patterns: &mut Vec<&'v str>) {
 }
 
 /// Rejects a pattern whose time may grow exponentially: a repetition inside a repetition, in a
-/// pattern that needs backtracking. The others are matched in linear time.
+/// pattern that needs backtracking. The others take at most quadratic time for a text, which shows
+/// when the tokenizer is tried.
 pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
     let shown = || excerpt(pattern, QUOTE_BYTES);
     if pattern.len() > MAX_PATTERN_BYTES {

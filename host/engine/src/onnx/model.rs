@@ -18,7 +18,7 @@ use super::queue::{Queue, Rejected};
 use super::signature::{Arranged, Signature};
 use super::summary::OnnxSummary;
 use super::worker::Shared;
-use crate::backend::{Backend, BackendError, Session};
+use crate::backend::{Backend, BackendError, Session, int8_saturates};
 use crate::card::{Axis, Card};
 use crate::dtype::DType;
 use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats, TokenUsage, panic_message};
@@ -244,9 +244,10 @@ fn sessions(
     card: &Card,
     capacity: &Capacity,
 ) -> Result<Vec<Box<dyn Session>>, LoadError> {
-    let wide_sums = OnnxSummary::read(&bytes).is_ok_and(|summary| summary.needs_wide_sums());
+    let may_saturate =
+        int8_saturates() && OnnxSummary::read(&bytes).is_ok_and(|summary| summary.needs_wide_sums());
     // Unwind safety: everything that the closure builds is dropped with a panic.
-    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity, wide_sums)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity, may_saturate)));
     let loaded = loaded.unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))));
     let (model, backend) = (name.to_owned(), backend.name());
     loaded.map_err(|error| match error {
