@@ -58,10 +58,11 @@ def infer_server(arguments: argparse.Namespace, weights: Path) -> Iterator[str]:
     """Runs `infer serve` with the model of the folder `weights`, and yields its URL."""
     port = sides.free_port()
     threads = min(arguments.infer_threads, sides.cores())
+    capacity = f"threads = {threads}\nsessions = {sides.cores() // threads}\n" if threads else ""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "infer.toml"
         config.write_text(
-            f'[models.text]\nsource = "{weights}"\nthreads = {threads}\nsessions = {sides.cores() // threads}\n[components.moderate]\nsource = "builtin:moderate"\n'
+            f'[models.text]\nsource = "{weights}"\n{capacity}[components.moderate]\nsource = "builtin:moderate"\n'
             'route = "/moderate"\nmodels = { text = "text" }\n'
         )
         command = [arguments.infer, "--config", config, "serve", "--listen", f"127.0.0.1:{port}", "--log", "warn"]
@@ -115,7 +116,7 @@ def main() -> list[dict]:
     parser.add_argument("--model", choices=AGREEMENT, nargs="+", default=["int8", "f32"], help="(default: both)")
     parser.add_argument("--seconds", type=int, default=6, help="duration of each measurement (default: %(default)s)")
     parser.add_argument("--also", metavar="NAME=URL", action="append", default=[], help="another server with POST /predict")
-    parser.add_argument("--infer-threads", type=int, default=1, help="threads per session of infer (default: %(default)s)")
+    parser.add_argument("--infer-threads", type=int, default=0, help="threads per session of infer (default: its own default)")
     arguments = parser.parse_args()
     versions = {"infer": sides.version_of(arguments.infer)}
     if not shutil.which("wrk"):

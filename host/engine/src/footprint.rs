@@ -98,7 +98,7 @@ fn onnx(card: &Card, loading: &Loading<'_>, capacity: &Capacity, measured: &[Mea
     let part = |factor: f64| (factor * file as f64) as u64;
     let sum =
         |elements: &dyn Fn(&InputSpec) -> u64| card.inputs.iter().map(elements).fold(0, u64::saturating_add);
-    let sessions = capacity.sessions as u64;
+    let sessions = capacity.session_threads().len() as u64;
     let arena = |elements: u64| elements.saturating_mul(*element).saturating_mul(sessions);
     let usual = arena(sum(&|input| elements(card, input, capacity.max_batch, USUAL_SIZE)));
     // A single job may have more rows than a batch.

@@ -21,7 +21,6 @@ use super::library;
 use super::session::{Backend, BackendError, Port, Session, failed, only, unfit};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
-use crate::model::Capacity;
 use crate::tensor::Tensor;
 
 /// ONNX Runtime permits one environment per process, and a loaded library is never unloaded. This
@@ -117,14 +116,13 @@ impl Backend for OnnxRuntime {
         &self,
         bytes: Cow<'static, [u8]>,
         _card: &Card,
-        capacity: &Capacity,
+        threads: &[usize],
         may_saturate: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
-        let mut sessions: Vec<Box<dyn Session>> = Vec::with_capacity(capacity.sessions);
-        for _ in 0..capacity.sessions {
-            sessions.push(Box::new(Loaded::new(&self.environment, &bytes, capacity.threads, may_saturate)?));
-        }
-        Ok(sessions)
+        let session = |threads: &usize| -> Result<Box<dyn Session>, BackendError> {
+            Ok(Box::new(Loaded::new(&self.environment, &bytes, *threads, may_saturate)?))
+        };
+        threads.iter().map(session).collect()
     }
 }
 

@@ -16,7 +16,6 @@ use rten_tensor::{Layout as _, Tensor as RtenTensor};
 use super::session::{Backend, BackendError, Port, Session, failed, unfit};
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
-use crate::model::Capacity;
 use crate::tensor::Tensor;
 
 /// Supported element types.
@@ -37,7 +36,7 @@ impl Backend for Rten {
         &self,
         bytes: Cow<'static, [u8]>,
         card: &Card,
-        capacity: &Capacity,
+        threads: &[usize],
         may_saturate: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError> {
         if may_saturate {
@@ -64,12 +63,12 @@ impl Backend for Rten {
         let inputs: Vec<_> = model.input_ids().iter().map(|id| port(&model, *id)).collect();
         let outputs: Vec<_> = model.output_ids().iter().map(|id| port(&model, *id)).collect();
         let wide = outputs.iter().map(|port| is_wide(card, &port.name)).collect::<Vec<_>>();
-        let session = || {
-            let pool = Arc::new(ThreadPool::with_num_threads(capacity.threads));
+        let session = |threads: &usize| {
+            let pool = Arc::new(ThreadPool::with_num_threads(*threads));
             let (model, inputs, outputs) = (model.clone(), inputs.clone(), outputs.clone());
             Box::new(Loaded { model, pool, inputs, outputs, wide: wide.clone() }) as Box<dyn Session>
         };
-        Ok((0..capacity.sessions).map(|_| session()).collect())
+        Ok(threads.iter().map(session).collect())
     }
 }
 

@@ -5,7 +5,6 @@ use std::fmt;
 
 use crate::card::{Axis, Card};
 use crate::dtype::DType;
-use crate::model::Capacity;
 use crate::tensor::{Tensor, shape_text};
 
 /// A library that runs ONNX files.
@@ -13,9 +12,9 @@ pub(crate) trait Backend: Send + Sync {
     /// Short name for logs and tables.
     fn name(&self) -> &'static str;
 
-    /// Loads a file into `capacity.sessions` sessions of `capacity.threads` threads each. Sessions
-    /// share as much memory as the library permits. `may_saturate`: sums of the file's int8
-    /// products may exceed the 16 bits in which this processor adds them.
+    /// Loads a file into one session per entry of `threads`, with that many threads. Sessions share
+    /// as much memory as the library permits. `may_saturate`: sums of the file's int8 products may
+    /// exceed the 16 bits in which this processor adds them.
     ///
     /// # Errors
     ///
@@ -24,7 +23,7 @@ pub(crate) trait Backend: Send + Sync {
         &self,
         bytes: Cow<'static, [u8]>,
         card: &Card,
-        capacity: &Capacity,
+        threads: &[usize],
         may_saturate: bool,
     ) -> Result<Vec<Box<dyn Session>>, BackendError>;
 }

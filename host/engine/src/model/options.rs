@@ -32,6 +32,9 @@ pub struct Capacity {
     pub sessions: usize,
     /// Number of threads of one computation.
     pub threads: usize,
+    /// Number of threads of one more session of an ONNX model, which computes a single job while no
+    /// other session computes. 0: there is none.
+    pub solo_threads: usize,
     /// Maximum number of queued jobs; further jobs are rejected.
     pub queue_capacity: usize,
     /// Maximum batch size: rows of axis 0 (a single job may have up to 128), or tokens of a
@@ -45,21 +48,31 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// Threads of each session of an ONNX model; that for a single job, if any, is last.
+    pub(crate) fn session_threads(&self) -> Vec<usize> {
+        let mut threads = vec![self.threads; self.sessions];
+        threads.extend((self.solo_threads > 0).then_some(self.solo_threads));
+        threads
+    }
+
     /// Defaults of `format`.
     ///
-    /// ONNX models: one session per core with one thread each, batches of 8 rows. Language models:
+    /// ONNX models: one session per core with one thread each, one more with a thread per core for a
+    /// single job, and batches of 8 rows. Language models:
     /// 16 sessions on all cores, passes of 128 tokens, 4,096 tokens per session, and 384 MiB of
     /// keys and values, enough for 1,024 tokens of Phi-3 Mini or 14,000 of Qwen2.5 1.5B. Both: 64
     /// queued jobs.
     pub fn of(format: Format) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        let (sessions, threads, max_batch) = match format {
-            Format::Onnx => (cores, 1, 8),
-            Format::Gguf => (16, cores, 128),
+        let (sessions, threads, solo_threads, max_batch) = match format {
+            Format::Onnx if cores > 1 => (cores, 1, cores, 8),
+            Format::Onnx => (1, 1, 0, 8),
+            Format::Gguf => (16, cores, 0, 128),
         };
         Capacity {
             sessions,
             threads,
+            solo_threads,
             queue_capacity: 64,
             max_batch,
             context_tokens: 4_096,
@@ -69,7 +82,8 @@ impl Capacity {
 }
 
 impl ModelOptions {
-    /// Combines the options with the defaults of `format`.
+    /// Combines the options with the defaults of `format`. A model with its own number of sessions
+    /// or threads has no session for a single job.
     pub(crate) fn capacity(&self, model: &str, format: Format) -> Result<Capacity, LoadError> {
         let defaults = Capacity::of(format);
         let value = |option, value: Option<usize>, default| match value {
@@ -79,6 +93,10 @@ impl ModelOptions {
         Ok(Capacity {
             sessions: value("sessions", self.sessions, defaults.sessions)?,
             threads: value("threads", self.threads, defaults.threads)?,
+            solo_threads: match (self.sessions, self.threads) {
+                (None, None) => defaults.solo_threads,
+                _ => 0,
+            },
             queue_capacity: value("queue_capacity", self.queue_capacity, defaults.queue_capacity)?,
             max_batch: value("max_batch", self.max_batch, defaults.max_batch)?,
             context_tokens: value("context_tokens", self.context_tokens, defaults.context_tokens)?,
@@ -99,5 +117,16 @@ mod tests {
         let options = ModelOptions { max_batch: Some(3), ..ModelOptions::default() };
         let expected = Capacity { max_batch: 3, ..Capacity::of(Format::Gguf) };
         assert_eq!(options.capacity("m", Format::Gguf).unwrap(), expected);
+    }
+
+    #[test]
+    fn explicit_sessions_have_no_solo_session() {
+        let default = Capacity::of(Format::Onnx);
+        let solo = |sessions, threads| {
+            let options = ModelOptions { sessions, threads, ..ModelOptions::default() };
+            options.capacity("m", Format::Onnx).unwrap().solo_threads
+        };
+        assert_eq!(solo(None, None), default.solo_threads);
+        assert_eq!((solo(Some(2), None), solo(None, Some(1))), (0, 0));
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct OnnxModel {
 
 impl OnnxModel {
     /// Loads a file, with its external data, into sessions of `backend`, and starts one worker per
-    /// session. `paddings` are the values with which shorter rows of tokens are padded, by the name
+    /// session, except for that of a single job. `paddings` are the values with which shorter rows of tokens are padded, by the name
     /// of the input.
     ///
     /// # Errors
@@ -63,7 +63,8 @@ impl OnnxModel {
             };
         drop(data);
         let bytes = inlined.map_or_else(|| file.into_cow(), Cow::Owned);
-        let sessions = sessions(backend, name, bytes, card, capacity)?;
+        let threads = capacity.session_threads();
+        let sessions = sessions(backend, name, bytes, card, &threads)?;
         OnnxModel::start(name, card, capacity, sessions, paddings)
     }
 
@@ -79,8 +80,8 @@ impl OnnxModel {
             .unwrap_or_else(|| Err("the backend created no session".to_owned()))
             .map_err(|message| LoadError::Disagreement { model: name.to_owned(), message })?;
         paddings.iter().for_each(|(input, value)| signature.set_padding(input, *value));
-        let workers = sessions.len();
-        let queue = Queue::new(capacity.queue_capacity, sessions);
+        let workers = capacity.sessions;
+        let queue = Queue::new(capacity.queue_capacity, sessions, workers);
         let (counters, pace) = (Counters::default(), Pace::default());
         let (name, capacity) = (name.to_owned(), capacity.clone());
         let shared = Arc::new(Shared { name, capacity, signature, queue, counters, pace });
@@ -242,12 +243,12 @@ fn sessions(
     name: &str,
     bytes: Cow<'static, [u8]>,
     card: &Card,
-    capacity: &Capacity,
+    threads: &[usize],
 ) -> Result<Vec<Box<dyn Session>>, LoadError> {
     let may_saturate =
         int8_saturates() && OnnxSummary::read(&bytes).is_ok_and(|summary| summary.needs_wide_sums());
     // Unwind safety: everything that the closure builds is dropped with a panic.
-    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, capacity, may_saturate)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| backend.load(bytes, card, threads, may_saturate)));
     let loaded = loaded.unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))));
     let (model, backend) = (name.to_owned(), backend.name());
     loaded.map_err(|error| match error {

@@ -19,11 +19,15 @@ pub(super) struct Queue {
     /// Notified when both a job and a session are available, and at the end.
     ready: Condvar,
     capacity: usize,
+    /// Number of sessions, without that for a single job.
+    sessions: usize,
 }
 
 struct State {
     jobs: VecDeque<Job>,
     idle: Vec<Box<dyn Session>>,
+    /// Session for a single job while all others are idle; `None` if in use or if there is none.
+    solo: Option<Box<dyn Session>>,
     closed: bool,
 }
 
@@ -31,6 +35,15 @@ struct State {
 pub(super) struct SessionGuard<'q> {
     queue: &'q Queue,
     session: Option<Box<dyn Session>>,
+    is_solo: bool,
+}
+
+impl SessionGuard<'_> {
+    fn put_back(mut self, state: &mut State) {
+        if let Some(session) = self.session.take() {
+            state.put(session, self.is_solo);
+        }
+    }
 }
 
 impl Deref for SessionGuard<'_> {
@@ -51,7 +64,7 @@ impl Drop for SessionGuard<'_> {
     fn drop(&mut self) {
         let Some(session) = self.session.take() else { return };
         let mut state = self.queue.lock();
-        state.idle.push(session);
+        state.put(session, self.is_solo);
         let has_jobs = !state.jobs.is_empty();
         drop(state);
         if has_jobs {
@@ -67,10 +80,31 @@ pub(super) enum Rejected {
     Closed,
 }
 
+impl State {
+    fn put(&mut self, session: Box<dyn Session>, is_solo: bool) {
+        if is_solo {
+            self.solo = Some(session);
+        } else {
+            self.idle.push(session);
+        }
+    }
+
+    /// Takes a session for `jobs` jobs, the last of the queue if it is empty.
+    fn session(&mut self, jobs: usize, sessions: usize) -> Option<(Box<dyn Session>, bool)> {
+        let is_alone = jobs == 1 && self.jobs.is_empty() && self.idle.len() == sessions;
+        if is_alone && let Some(solo) = self.solo.take() {
+            return Some((solo, true));
+        }
+        self.idle.pop().map(|session| (session, false))
+    }
+}
+
 impl Queue {
-    pub(super) fn new(capacity: usize, sessions: Vec<Box<dyn Session>>) -> Self {
-        let state = State { jobs: VecDeque::new(), idle: sessions, closed: false };
-        Queue { state: Mutex::new(state), ready: Condvar::new(), capacity }
+    /// The first `sessions` sessions serve the queue; a further one serves single jobs.
+    pub(super) fn new(capacity: usize, mut all: Vec<Box<dyn Session>>, sessions: usize) -> Self {
+        let solo = if all.len() > sessions { all.pop() } else { None };
+        let state = State { jobs: VecDeque::new(), idle: all, solo, closed: false };
+        Queue { state: Mutex::new(state), ready: Condvar::new(), capacity, sessions }
     }
 
     /// Adds the jobs of one call if there is room for at least one. If the queue is full, dead jobs
@@ -104,36 +138,38 @@ impl Queue {
         if state.closed || !state.jobs.is_empty() {
             return None;
         }
-        let session = state.idle.pop();
-        session.map(|session| SessionGuard { queue: self, session: Some(session) })
+        let (session, is_solo) = state.session(1, self.sessions)?;
+        Some(SessionGuard { queue: self, session: Some(session), is_solo })
     }
 
     /// Waits for a session and for jobs, and takes one worker's share of them: the first job, and
     /// further ones that fit. The session that the worker used last is returned first.
     ///
-    /// The share is the length of the queue divided by `sessions`, rounded up, and at most
+    /// The share is the length of the queue divided by the number of sessions, rounded up, and at most
     /// `max_batch` rows, so that no worker is idle while another computes a batch. Dead jobs are
     /// passed to `skip`. Returns `None` once the queue is closed.
     pub(super) fn take<'q>(
         &'q self,
         last: Option<SessionGuard<'q>>,
-        sessions: usize,
         max_batch: usize,
         mut skip: impl FnMut(Job),
     ) -> Option<(SessionGuard<'q>, Vec<Job>)> {
         let mut state = self.lock();
-        state.idle.extend(last.and_then(|mut guard| guard.session.take()));
+        if let Some(last) = last {
+            last.put_back(&mut state);
+        }
         loop {
             if state.closed {
                 return None;
             }
             if !state.idle.is_empty() {
                 drop_dead(&mut state.jobs, &mut skip);
-                let share = state.jobs.len().div_ceil(sessions);
+                let share = state.jobs.len().div_ceil(self.sessions);
                 let taken = job::take_batch(&mut state.jobs, share, max_batch);
-                if !taken.is_empty() {
-                    let session = state.idle.pop();
-                    return Some((SessionGuard { queue: self, session }, taken));
+                if !taken.is_empty()
+                    && let Some((session, is_solo)) = state.session(taken.len(), self.sessions)
+                {
+                    return Some((SessionGuard { queue: self, session: Some(session), is_solo }, taken));
                 }
             }
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);

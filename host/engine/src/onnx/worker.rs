@@ -25,10 +25,9 @@ pub(super) struct Shared {
 impl Shared {
     /// Runs a worker: computes queued jobs until the queue is closed.
     pub(super) fn serve(&self) {
-        let (sessions, max_batch) = (self.capacity.sessions, self.capacity.max_batch);
         let mut last = None;
         while let Some((mut session, jobs)) =
-            self.queue.take(last.take(), sessions, max_batch, |dead| self.skip(dead))
+            self.queue.take(last.take(), self.capacity.max_batch, |dead| self.skip(dead))
         {
             if jobs.len() == 1 {
                 jobs.into_iter().for_each(|job| self.answer_alone(&mut *session, job));
