@@ -54,9 +54,12 @@ pub(crate) struct Row<'n> {
     pub(crate) image_gap: Option<String>,
 }
 
-/// Findings of the classifiers for the assigned categories. For those of `policy`, which a language
-/// model decides, a text without any word that the classifier knows is a gap, so that the language
-/// model judges it.
+/// Reason of a gap for a text that a classifier cannot read.
+const BLIND: &str = "the text model knows no word of it";
+
+/// Findings of the classifiers for the assigned categories. A text without any word that the
+/// classifier knows is a gap. For the categories of `policy` it replaces the score, so that the
+/// language model judges the text.
 pub(crate) fn rows<'n>(
     assignments: &'n [Assignment],
     policy: &[String],
@@ -67,19 +70,22 @@ pub(crate) fn rows<'n>(
         let Assignment { name, threshold, text, image } = assignment;
         let of = |judge: &Option<Judge>| judgements.get(judge.as_ref()?.index)?.as_ref();
         let (read, seen) = (of(text), of(image));
-        let text_gaps = ["no text model is configured", "no text model judges it"];
+        let missing = ["no text model is configured", "no text model judges it"];
         let image_gaps = ["no image model is configured", "no image model judges it"];
-        let judged = match find(texts, text.as_ref(), read, text_gaps) {
-            Finding::Score(..) if read.is_some_and(|judgement| judgement.blind) && policy.contains(name) => {
-                Finding::Gap("the text model knows no word of it")
+        let mut text_gaps: Vec<_> = read.and_then(|judgement| judgement.gap.clone()).into_iter().collect();
+        let mut judged = find(texts, text.as_ref(), read, missing);
+        if matches!(judged, Finding::Score(..)) && read.is_some_and(|judgement| judgement.blind) {
+            if policy.contains(name) {
+                judged = Finding::Gap(BLIND);
+            } else {
+                text_gaps.push(BLIND.to_owned());
             }
-            finding => finding,
-        };
+        }
         Row {
             name,
             threshold: *threshold,
             text: judged,
-            text_gaps: read.and_then(|judgement| judgement.gap.clone()).into_iter().collect(),
+            text_gaps,
             image: find(images, image.as_ref(), seen, image_gaps),
             image_gap: seen.and_then(|judgement| judgement.gap.clone()),
         }
@@ -265,6 +271,7 @@ mod tests {
         assert_eq!(score(&found, "harassment/threatening").score, 0.01);
         let found = judge_with(&[], &[], &Values { text, blind: true, ..NONE });
         assert_eq!(score(&found, "harassment").score, 0.01);
+        assert_eq!(gap(&found, "harassment").reason, "the text model knows no word of it");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Texts of a call, as named tensors: the convention of wit/README.md.
 
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use crate::tensor::Tensor;
 use crate::text::{QUOTE_BYTES, excerpt};
 
 /// A text to judge.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "expected a string, a pair of strings, or an array of token ids")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Text {
     /// One text.
     Single(String),
@@ -24,6 +26,52 @@ impl Text {
             Text::Single(text) => text.len(),
             Text::Pair(first, second) => first.len() + second.len(),
             Text::Tokens(ids) => ids.len(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    /// Reads ids one by one, where a derived implementation first keeps 32 bytes for each.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+/// An element of an array.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a token id or a string")]
+enum Item {
+    Id(u32),
+    Text(String),
+}
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a pair of strings, or an array of token ids")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+        Ok(Text::Single(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Text, A::Error> {
+        let wrong = || A::Error::custom("invalid value: array, expected a pair of strings or token ids");
+        let (mut ids, mut texts) = (Vec::new(), Vec::new());
+        while let Some(item) = array.next_element()? {
+            match item {
+                Item::Id(id) if texts.is_empty() => ids.push(id),
+                Item::Text(text) if ids.is_empty() && texts.len() < 2 => texts.push(text),
+                _ => return Err(wrong()),
+            }
+        }
+        match <[String; 2]>::try_from(texts) {
+            Ok([first, second]) => Ok(Text::Pair(first, second)),
+            Err(texts) if texts.is_empty() => Ok(Text::Tokens(ids)),
+            Err(_) => Err(wrong()),
         }
     }
 }
@@ -126,8 +174,11 @@ mod tests {
             ("ids", "", "unknown input `ids`; expected `text` or `texts`"),
             ("texts", "a", "`texts`: expected value"),
             ("texts", "[]", "`texts` is empty"),
-            ("texts", "[[\"a\"]]", "`texts`: expected a string, a pair of strings"),
-            ("texts", "[[-1]]", "`texts`: expected a string, a pair of strings"),
+            ("texts", "[[\"a\"]]", "`texts`: invalid value: array, expected a pair of strings or token ids"),
+            ("texts", "[[-1]]", "`texts`: expected a token id or a string"),
+            ("texts", "[[1, \"a\"]]", "`texts`: invalid value: array, expected a pair"),
+            ("texts", "[[\"a\", \"b\", \"c\"]]", "`texts`: invalid value: array, expected a pair"),
+            ("texts", "[7]", "`texts`: invalid type: integer `7`, expected a string, a pair of strings"),
             ("params", "{\"rank\": 1}", "`params`: unknown field `rank`"),
             ("params", "{}", "no text: expected one of the inputs"),
         ] {

@@ -209,10 +209,8 @@ impl TextTokenizer {
                         "a text has {found} token ids, expected at most {MAX_TOKEN_IDS}; send it in pieces"
                     )));
                 }
-                let size = self.tokenizer.get_vocab_size(true);
-                if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
-                    let message =
-                        format!("token id {id} is not in the vocabulary, expected less than {size}");
+                if let Some(id) = ids.iter().find(|&&id| self.tokenizer.id_to_token(id).is_none()) {
+                    let message = format!("token id {id} is not in the vocabulary");
                     return Err(EncodeError::Invalid(message));
                 }
                 self.windows(encoding_of(ids.clone()), 0)

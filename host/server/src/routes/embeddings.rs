@@ -1,5 +1,7 @@
 //! `POST /v1/embeddings`: OpenAI's API for text embeddings.
 
+mod input;
+
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -13,6 +15,7 @@ use infer_engine::Task;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::call::{Call, Permit};
@@ -21,16 +24,18 @@ use super::document::RouteDoc;
 use super::json;
 use super::text_models::{TextCall, find};
 use crate::error::{ApiError, Envelope};
-use crate::limits::{MAX_EMBEDDING_INPUTS, MAX_TEXTS_AT_ONCE};
+use crate::limits::MAX_TEXTS_AT_ONCE;
 
 /// The texts to embed.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = EmbeddingRequest)]
 #[serde(deny_unknown_fields)]
-struct Embed {
+struct Embed<'a> {
     /// Name in infer.toml.
     model: String,
-    input: Input,
+    #[serde(borrow)]
+    #[schema(value_type = Input)]
+    input: &'a RawValue,
     /// `float` or `base64`: the f32 values, little-endian.
     encoding_format: Option<String>,
     /// Number of values: the first ones, scaled to length 1.
@@ -48,7 +53,8 @@ struct Embed {
 /// A text, several texts, or the token ids of one or several texts.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = EmbeddingInput)]
-#[serde(untagged, expecting = "expected a string, an array of strings, or arrays of token ids")]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes the values that `input::texts` reads")]
 enum Input {
     Text(String),
     Texts(Vec<String>),
@@ -90,7 +96,7 @@ struct Usage {
 
 pub(super) fn openapi() -> RouteDoc {
     RouteDoc::new::<Envelope<'_>>("OpenAI's embeddings")
-        .json_body::<Embed>()
+        .json_body::<Embed<'_>>()
         .json_response::<Response>(StatusCode::OK, "the embeddings, in the order of the texts")
         .errors(&[403, 404])
 }
@@ -102,7 +108,8 @@ pub(super) async fn handle(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Response>, ApiError> {
-    let request: Embed = json::parse(&body?, "an embedding request")?;
+    let body = body?;
+    let request: Embed<'_> = json::parse(&body, "an embedding request")?;
     let model = find(&context, &caller, Some(&request.model), |card| card.task == Task::TextEmbedding)?;
     let is_base64 = match request.encoding_format.as_deref() {
         None | Some("float") => false,
@@ -125,7 +132,7 @@ pub(super) async fn handle(
             return Err(ApiError::invalid("input_type", message));
         }
     };
-    let texts = texts(request.input)?;
+    let texts = input::texts(request.input)?;
     permit.grow(texts.len().div_ceil(MAX_TEXTS_AT_ONCE)).map_err(|_| ApiError::busy())?;
     let params = json!({ "role": role, "dimensions": request.dimensions, "truncate": request.truncate.unwrap_or(false) });
     let mut reservation = context.registry.sandbox.memory().reservation();
@@ -149,29 +156,4 @@ pub(super) async fn handle(
     }
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
     Ok(Json(Response { object: "list", data, model: model.name().to_owned(), usage }))
-}
-
-/// The texts as the engine takes them.
-fn texts(input: Input) -> Result<Vec<serde_json::Value>, ApiError> {
-    let texts: Vec<serde_json::Value> = match input {
-        Input::Text(text) => vec![text.into()],
-        Input::Tokens(ids) if ids.is_empty() => Vec::new(),
-        Input::Tokens(ids) => vec![ids.into()],
-        Input::Texts(texts) => texts.into_iter().map(Into::into).collect(),
-        Input::TokenLists(lists) => lists.into_iter().map(Into::into).collect(),
-    };
-    MAX_EMBEDDING_INPUTS
-        .check("`input`", texts.len())
-        .map_err(|message| ApiError::invalid("input", message))?;
-    let is_empty = |text: &serde_json::Value| {
-        text.as_str().is_some_and(str::is_empty) || text.as_array().is_some_and(Vec::is_empty)
-    };
-    match texts.iter().position(is_empty) {
-        Some(index) => Err(ApiError::invalid(
-            format!("input[{index}]"),
-            format!("`input[{index}]` is empty, expected a text"),
-        )),
-        None if texts.is_empty() => Err(ApiError::invalid("input", "`input` is empty, expected a text")),
-        None => Ok(texts),
-    }
 }

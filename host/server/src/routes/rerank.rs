@@ -11,7 +11,7 @@ use axum::{Extension, Json};
 use infer_engine::Task;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::call::{Call, Permit};
@@ -89,7 +89,7 @@ pub(super) async fn handle(
     let mut ranks = Vec::with_capacity(texts.len());
     for some in texts.chunks(MAX_TEXTS_AT_ONCE) {
         let first = ranks.len();
-        let pairs: Vec<Value> = some.iter().map(|text| json!([query, text])).collect();
+        let pairs: Vec<_> = some.iter().map(|text| [&query, text]).collect();
         let answer = TextCall { model, texts: &pairs, params: &params, first }.run(call.deadline).await?;
         let (scores, _) = answer.rows("scores")?;
         let rank = |(index, score): (usize, f32)| {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use infer_engine::{Card, DType, Model, Reply, RunError, Tensor};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::context::{Caller, RequestContext};
@@ -35,16 +36,16 @@ pub(super) fn find<'e>(
 }
 
 /// A call of a text model.
-pub(super) struct TextCall<'c> {
+pub(super) struct TextCall<'c, T> {
     pub(super) model: &'c Model,
-    /// Texts, pairs of texts, or token ids.
-    pub(super) texts: &'c [Value],
+    /// Texts, pairs of texts, or token ids, as JSON.
+    pub(super) texts: &'c [T],
     pub(super) params: &'c Value,
     /// Index of the first text in the request.
     pub(super) first: usize,
 }
 
-impl TextCall<'_> {
+impl<T: Serialize> TextCall<'_, T> {
     /// Runs the model.
     ///
     /// # Errors
