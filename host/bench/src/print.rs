@@ -170,14 +170,26 @@ fn head(report: &Report) -> Vec<String> {
         host.cores,
         host.instruction_sets.join(" ")
     ));
-    if let Some(Subject { name, hash, component, backend, quantization, sessions, threads, load_ms }) =
-        &report.model
-    {
+    if let Some(subject) = &report.model {
+        let Subject {
+            name,
+            hash,
+            component,
+            backend,
+            quantization,
+            sessions,
+            threads,
+            solo_threads,
+            load_ms,
+        } = subject;
         let component = component.as_ref().map(|name| format!("component {name}: ")).unwrap_or_default();
         let quantization = quantization.as_ref().map(|types| format!(", {types}")).unwrap_or_default();
         let mut line = format!("{component}{name} {hash:.12}{quantization}, on {backend}");
         if let (Some(sessions), Some(threads)) = (sessions, threads) {
             let _ = write!(line, ", {sessions} sessions × {threads} threads");
+            if let Some(threads) = solo_threads.filter(|threads| *threads > 0) {
+                let _ = write!(line, " and one of {threads}");
+            }
         }
         if let Some(load_ms) = load_ms {
             let _ = write!(line, ", loaded in {:.2} s", load_ms / 1e3);
@@ -306,6 +318,7 @@ mod tests {
                 quantization: Some("Q4_K, F32".to_owned()),
                 sessions: Some(2),
                 threads: Some(1),
+                solo_threads: Some(2),
                 load_ms: Some(1500.0),
             }),
             task: "moderate".to_owned(),

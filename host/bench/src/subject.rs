@@ -156,6 +156,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
         quantization,
         sessions: Some(capacity.sessions),
         threads: Some(capacity.threads),
+        solo_threads: Some(capacity.solo_threads),
         load_ms: Some(load_ms),
     };
     Ok(Subject {
@@ -348,6 +349,7 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
         quantization: None,
         sessions: None,
         threads: None,
+        solo_threads: None,
         load_ms: None,
     });
     Ok(Subject {

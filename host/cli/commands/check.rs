@@ -60,8 +60,14 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
         let options = model.capacity();
         writeln!(
             out,
-            "  runs         {} sessions × {} threads, queue {}",
-            options.sessions, options.threads, options.queue_capacity
+            "  runs         {} sessions × {} threads{}, queue {}",
+            options.sessions,
+            options.threads,
+            match options.solo_threads {
+                0 => String::new(),
+                threads => format!(" and one of {threads}"),
+            },
+            options.queue_capacity
         )?;
         match model.unbatched() {
             None if model.is_language() => {

@@ -149,7 +149,9 @@ section! {
         /// [imports](#imported-models).
         source: Text = Required, Live;
         /// Concurrent computations. For a language model they share each pass, and a component
-        /// without one in flight may start one more.
+        /// without one in flight may start one more. An ONNX model with neither `sessions` nor
+        /// `threads` has one more session, with all cores: it computes while no other does, and
+        /// takes the memory of one.
         sessions: Count(1..=64) = Derived("number of cores, 16 for language models"), Live;
         /// Threads of one computation.
         threads: Count(1..=256) = Derived("1, number of cores for language models"), Live;
