@@ -76,7 +76,7 @@ impl Said {
     /// Pairs the scores of one text with the labels of a text model's `card`.
     pub(super) fn scores(card: &Card, scores: &[f32]) -> Option<Said> {
         let scores = card.labels.iter().cloned().zip(scores.iter().map(|&score| score.into()));
-        card.text.as_ref().map(|_| Said::Scores(scores.collect()))
+        card.takes_texts().then(|| Said::Scores(scores.collect()))
     }
 }
 

@@ -96,7 +96,7 @@ fn example(line: &str, task: BenchTask, card: Option<&Card>, dataset: &Path) -> 
     let prompt = messages
         .map(|messages| Item::Prompt { messages, choices: choices.clone(), prefix_messages: None })
         .or_else(|| prompt.map(|prompt| work::prompt(&prompt, choices.clone())));
-    let text_model = card.filter(|card| card.text.is_some());
+    let text_model = card.filter(|card| card.takes_texts());
     let item = match task {
         BenchTask::Moderate => {
             text.map(Item::Text).map(Ok).or(image).context("no `text` and no `image`")??

@@ -90,12 +90,12 @@ impl Path {
             (PathKind::Native(model), Item::Tensors(inputs)) => {
                 Prepared::Tensors { model: model.clone(), inputs: inputs.native.clone() }
             }
+            (PathKind::Native(model), Item::Text(text)) if model.card().takes_texts() => {
+                Prepared::Tensors { model: model.clone(), inputs: vec![sample::text(&text)] }
+            }
             (PathKind::Native(model), item) if model.language().is_some() => {
                 let session = Session::new(&Arc::from(identity.as_deref().unwrap_or(COMPONENT)));
                 Prepared::Language { model: model.clone(), request: work::request(item), session }
-            }
-            (PathKind::Native(model), Item::Text(text)) if model.card().text.is_some() => {
-                Prepared::Tensors { model: model.clone(), inputs: vec![sample::text(&text)] }
             }
             // The native row of a classifier runs the model alone, on prepared tensors.
             (PathKind::Native(model), _) => {

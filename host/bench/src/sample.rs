@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use infer_engine::{Axis, Card, DType, Tensor};
 
-/// A text of a model with a tokenizer.
+/// A text of a model that takes texts.
 const TEXT: &str = "The council moves the market to the other side of the river.";
 
 /// The tensor of a text.
@@ -18,7 +18,7 @@ pub(super) fn text(text: &str) -> (String, Tensor) {
 ///
 /// When the card describes a tensor that cannot be created.
 pub(super) fn inputs(card: &Card) -> anyhow::Result<Vec<(String, Tensor)>> {
-    if card.text.is_some() {
+    if card.takes_texts() {
         return Ok(vec![text(TEXT)]);
     }
     let mut inputs = Vec::new();

@@ -209,7 +209,7 @@ fn task_of_model(requested: Option<BenchTask>, model: Task, name: &str) -> anyho
 
 fn task_of_component(requested: Option<BenchTask>, loaded: &LoadedComponent) -> anyhow::Result<BenchTask> {
     let component = &loaded.component;
-    let language = component.models().values().any(|model| model.language().is_some());
+    let language = component.models().values().any(|model| model.is_language());
     let fitting: &[BenchTask] = match component.world() {
         World::Moderator => &[BenchTask::Moderate],
         World::Classifier => &[BenchTask::Classify],

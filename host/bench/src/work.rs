@@ -157,7 +157,7 @@ impl Work {
             (None, BenchTask::Moderate) if !of_images => Source::Texts,
             (None, BenchTask::Moderate | BenchTask::Classify) => Source::Photo(PHOTO.into()),
             (None, BenchTask::Score | BenchTask::Generate) => Source::Prompts,
-            (None, BenchTask::Tensor) if card.is_some_and(|card| card.text.is_some()) => Source::TextTensors,
+            (None, BenchTask::Tensor) if card.is_some_and(Card::takes_texts) => Source::TextTensors,
             (None, BenchTask::Tensor) => Source::Tensors,
         };
         Ok(Work { task, seed, source, ready: ready.transpose()? })

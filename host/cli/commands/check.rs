@@ -9,7 +9,7 @@ use infer_config::{Change, Config};
 use infer_control::live::self_test;
 use infer_control::live::self_test::Tested;
 use infer_control::registry::Registry;
-use infer_engine::Card;
+use infer_engine::{Card, Format};
 use infer_models::weights::Reuse;
 use infer_sandbox::World;
 use infer_server::serve::tls::Tls;
@@ -70,7 +70,7 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
             options.queue_capacity
         )?;
         match model.unbatched() {
-            None if model.is_language() => {
+            None if model.card().format == Format::Gguf => {
                 writeln!(out, "  batches      up to {} tokens of all requests", options.max_batch)?;
             }
             None => writeln!(out, "  batches      up to {} rows of all requests", options.max_batch)?,

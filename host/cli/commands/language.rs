@@ -18,7 +18,7 @@ pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
     let weights = weights::load(&source, reuse).with_context(|| format!("model `{name}`"))?;
     let model = Model::load(&runtime, name, weights, &options)?;
     anyhow::ensure!(
-        model.language().is_some(),
+        model.is_language(),
         "model `{name}` is for {}, expected a language model",
         model.card().task
     );

@@ -53,7 +53,7 @@ pub fn card_facts(alias: &str, model: &Model) -> Vec<(String, String)> {
     if !card.categories.is_empty() {
         facts.push(("categories".to_owned(), categories(card)));
     }
-    if let Some(input) = card.inputs.first().filter(|_| card.text.is_none()) {
+    if let Some(input) = card.inputs.first().filter(|_| !card.takes_texts()) {
         facts.push(("input.name".into(), input.name.clone()));
         facts.push(("input.dtype".into(), input.dtype.to_string()));
         facts.push(("input.shape".into(), shape(&input.shape)));
@@ -66,7 +66,7 @@ pub fn card_facts(alias: &str, model: &Model) -> Vec<(String, String)> {
             facts.push(("input.image.std".into(), image.std.to_string()));
         }
     }
-    if let Some(output) = card.outputs.first().filter(|_| card.text.is_none()) {
+    if let Some(output) = card.outputs.first().filter(|_| !card.takes_texts()) {
         facts.push(("output.name".into(), output.name.clone()));
         facts.push(("output.shape".into(), shape(&output.shape)));
     }

@@ -296,9 +296,9 @@ fn interchangeable(name: &str, current: &Card, next: &Card) -> anyhow::Result<()
         return differs("task", kind(current), kind(next));
     }
     // Guests pass texts to a text model, whatever its file takes.
-    let is_text = current.text.is_some();
-    if is_text != next.text.is_some() {
-        let input = |card: &Card| if card.text.is_some() { "texts" } else { "tensors" }.to_owned();
+    let is_text = current.takes_texts();
+    if is_text != next.takes_texts() {
+        let input = |card: &Card| if card.takes_texts() { "texts" } else { "tensors" }.to_owned();
         return differs("input", input(current), input(next));
     }
     if !is_text && current.inputs != next.inputs {

@@ -5,6 +5,7 @@
 //! - `tokenizer`: tokens and windows of a text; `inspection` and `patterns` reject hostile
 //!   files
 //! - `rows`: the tensors of a window
+//! - `metadata`: facts about the texts, which go with the answer
 //! - `scores`, `embedding`, `spans`: the answer to each task
 //! - `model`: a loaded text model, which uses all of these
 //! - `hostile`: uses a tokenizer's file of any bytes, for tests and fuzzing
@@ -14,6 +15,7 @@ mod embedding;
 #[cfg(any(test, fuzzing))]
 mod hostile;
 mod inspection;
+mod metadata;
 mod model;
 mod patterns;
 mod request;
@@ -26,4 +28,6 @@ mod tokenizer;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use hostile::exercise;
+pub(crate) use metadata::{Metadata, json, named_rows};
 pub(crate) use model::Encoder;
+pub(crate) use request::{Request as TextRequest, Text, request as text_request};

@@ -24,6 +24,7 @@
 //!   behind it
 //! - `language`: language models; `scheduler` forms passes of a `decoder` from the tokens of all
 //!   requests, over shared key-value blocks
+//! - `guard`: language models that judge texts by the questions of their card
 //! - `footprint`: memory of a model, predicted before it is loaded
 //! - `model`: verified weights, and loading and running a model of any kind
 
@@ -35,6 +36,7 @@ pub mod files;
 mod footprint;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod guard;
 mod language;
 pub mod limits;
 mod model;
@@ -47,8 +49,8 @@ mod weights;
 pub use backend::RuntimeError;
 pub use card::{
     Activation, Axis, Card, CardFile, Category, Channels, Combine, Download, Expected, Format, Hub,
-    ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages, Pooling, Requirement, Role, Rule, SelfTest, Task,
-    TestInput, TextSpec,
+    ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages, Pooling, Question, Requirement, Role, Rule,
+    SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};

@@ -203,6 +203,9 @@ pub(crate) const MAX_TEXTS: usize = 128;
 /// processor no faster, and a text in a batch waits for all of it.
 pub(crate) const MAX_BATCH_TOKENS: usize = 256;
 
+/// Maximum number of questions of a guard's card. Bounds the time of a text.
+pub(crate) const MAX_QUESTIONS: Limit = Limit::new(16, "entries");
+
 // Comparison with a shadow version.
 
 /// Maximum number of calls that wait to be compared; further ones are skipped. Bounds the delay of

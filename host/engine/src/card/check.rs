@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::axis::Axis;
 use super::file::Role;
+use super::question;
 use super::schema::{Card, Format, Task};
 use super::self_test::{Expected, SelfTest};
 use super::text::TextSpec;
@@ -23,6 +24,9 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
             }
             once("inputs", card.inputs.iter().map(|input| input.name.as_str()))?;
             once("outputs", card.outputs.iter().map(|output| output.name.as_str()))?;
+            if !card.questions.is_empty() {
+                return Err("`questions` is for `format` = `gguf`, and this is `onnx`; remove it".to_owned());
+            }
         }
         Format::Gguf => language(card, labels)?,
     }
@@ -51,8 +55,11 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
         }
         None => {}
     }
+    question::check(&card.questions)?;
     categories(card)?;
-    if labels.is_none() && !card.categories.is_empty() {
+    if !card.questions.is_empty() {
+        category_labels(card)?;
+    } else if labels.is_none() && !card.categories.is_empty() {
         return Err("`labels` is missing, expected the file of the labels that `categories` uses".to_owned());
     }
     for input in &card.inputs {
@@ -66,14 +73,18 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
 
 /// Checks a card of a language model, whose tensors are fixed by a convention.
 fn language(card: &Card, labels: Option<&str>) -> Result<(), String> {
-    if card.task != Task::TextGeneration {
-        return Err(format!("`task` is `{}`, expected `text-generation` for `format` = `gguf`", card.task));
+    let (task, reason) = match card.questions.is_empty() {
+        true => (Task::TextGeneration, "`format` = `gguf`"),
+        false => (Task::TextClassification, "a card with `questions`"),
+    };
+    if card.task != task {
+        return Err(format!("`task` is `{}`, expected `{task}` for {reason}", card.task));
     }
     let keys = [
         ("inputs", card.inputs.is_empty()),
         ("outputs", card.outputs.is_empty()),
         ("labels", labels.is_none()),
-        ("categories", card.categories.is_empty()),
+        ("categories", card.categories.is_empty() || !card.questions.is_empty()),
         ("batch_axis", card.batch_axis.is_none()),
     ];
     match keys.into_iter().find(|(_, absent)| !absent) {
@@ -273,7 +284,7 @@ fn self_test(card: &Card, test: &SelfTest) -> Result<(), String> {
             ));
         }
     }
-    if card.format == Format::Onnx && card.text.is_none() {
+    if card.format == Format::Onnx && !card.takes_texts() {
         let known = |name: &str| card.inputs.iter().any(|input| input.name == name);
         if let Some(name) = test.inputs.keys().find(|name| !known(name)) {
             return Err(format!("input `{name}` is not in the card's `inputs`"));

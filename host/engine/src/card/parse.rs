@@ -9,6 +9,7 @@ use super::category::Category;
 use super::check;
 use super::download::Download;
 use super::file::{CARD, CardFile};
+use super::question::Question;
 use super::schema::{Card, Format, Task};
 use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
@@ -35,6 +36,8 @@ struct CardToml {
     #[serde(default)]
     outputs: Vec<OutputSpec>,
     text: Option<TextSpec>,
+    #[serde(default)]
+    questions: Vec<Question>,
     #[serde(default)]
     categories: BTreeMap<String, Category>,
     #[serde(default)]
@@ -69,8 +72,9 @@ pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
         files: file.files,
         inputs: file.inputs,
         outputs: file.outputs,
-        labels: Vec::new(),
+        labels: file.questions.iter().flat_map(|question| question.labels.clone()).collect(),
         text: file.text,
+        questions: file.questions,
         categories: file.categories,
         download: file.download,
         preset: file.preset,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::category::Category;
 use super::download::Download;
 use super::file::{CardFile, Role};
+use super::question::Question;
 use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
 use super::text::TextSpec;
@@ -42,6 +43,9 @@ pub struct Card {
     pub labels: Vec<String>,
     /// Reading of texts, for a model with a tokenizer. Its callers pass text instead of the inputs.
     pub text: Option<TextSpec>,
+    /// Questions that a language model answers about texts; empty for other models. Its callers pass
+    /// texts and get scores, as from a text model.
+    pub questions: Vec<Question>,
     /// Categories of moderation that the labels judge, by name.
     pub categories: BTreeMap<String, Category>,
     /// Download locations of the model's file, if it is too large to ship.
@@ -58,6 +62,11 @@ impl Card {
     pub fn model_file(&self) -> &CardFile {
         let model = self.files.iter().find(|file| file.role == Role::Model);
         model.expect("a parsed card lists exactly one model")
+    }
+
+    /// Returns true if callers pass texts instead of the tensors of the model's file.
+    pub fn takes_texts(&self) -> bool {
+        self.text.is_some() || !self.questions.is_empty()
     }
 
     /// Labels that no category uses, in the order of the labels.

@@ -4,11 +4,11 @@ use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::canonical::readings;
 use super::embedding::embed;
+use super::metadata::{Metadata, json, named_rows};
 use super::request::{Params, Request, Text, TextRole, request};
 use super::rows::Columns;
 use super::scores::{Scoring, floats, numbers};
@@ -42,19 +42,6 @@ pub(crate) struct Encoder {
 
 /// The tokens of one text, in each of its readings.
 type Readings = Vec<Tokens>;
-
-/// Facts about the texts of a call, one value per text.
-#[derive(Default, Serialize)]
-struct Metadata {
-    /// Number of tokens, without those that the tokenizer adds.
-    tokens: Vec<usize>,
-    /// Of these, tokens of the vocabulary.
-    known: Vec<usize>,
-    /// Number of windows that were computed.
-    windows: Vec<usize>,
-    /// True if the end of the text was not read.
-    truncated: Vec<bool>,
-}
 
 impl Encoder {
     /// Loads the tokenizer and the model.
@@ -338,13 +325,4 @@ fn facts(texts: &[Readings]) -> (Metadata, TokenUsage) {
     }
     let prompt_tokens = metadata.tokens.iter().sum();
     (metadata, TokenUsage { prompt_tokens, ..TokenUsage::default() })
-}
-
-fn named_rows(name: &str, rows: usize, values: &[f32]) -> Result<(String, Tensor), String> {
-    let tensor = Tensor::from_slice(&[rows, values.len() / rows.max(1)], values);
-    Ok((name.to_owned(), tensor.map_err(|error| error.to_string())?))
-}
-
-fn json<T: Serialize>(value: &T) -> Result<Tensor, String> {
-    serde_json::to_vec(value).map(Tensor::from_bytes).map_err(|error| error.to_string())
 }

@@ -10,7 +10,7 @@ use crate::text::{QUOTE_BYTES, excerpt};
 
 /// A text to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Text {
+pub(crate) enum Text {
     /// One text.
     Single(String),
     /// Two texts that are read together, such as a query and a document.
@@ -79,15 +79,15 @@ impl<'de> Visitor<'de> for TextVisitor {
 /// Options of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Params {
+pub(crate) struct Params {
     /// Role of the texts for a model that distinguishes queries from documents.
-    pub(super) role: Option<TextRole>,
+    pub(crate) role: Option<TextRole>,
     /// Number of values of an embedding: its first ones, scaled to length 1.
-    pub(super) dimensions: Option<usize>,
+    pub(crate) dimensions: Option<usize>,
     /// False to reject a text of which the model reads only the beginning.
-    pub(super) truncate: bool,
+    pub(crate) truncate: bool,
     /// True to return the model's values without the card's activation.
-    pub(super) raw: bool,
+    pub(crate) raw: bool,
 }
 
 impl Default for Params {
@@ -99,7 +99,7 @@ impl Default for Params {
 /// Role of a text in a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum TextRole {
+pub(crate) enum TextRole {
     /// A text that searches.
     Query,
     /// A text that is found.
@@ -108,10 +108,10 @@ pub(super) enum TextRole {
 
 /// A call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// At least one text.
-    pub(super) texts: Vec<Text>,
-    pub(super) params: Params,
+    pub(crate) texts: Vec<Text>,
+    pub(crate) params: Params,
 }
 
 /// Reads a call from its tensors.
@@ -120,7 +120,7 @@ pub(super) struct Request {
 ///
 /// For a tensor that is missing, unknown, repeated or malformed. The message gives the expected and
 /// the found value.
-pub(super) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> {
+pub(crate) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> {
     let (mut texts, mut params) = (None, None);
     for (name, tensor) in inputs {
         let again = match name.as_str() {

@@ -15,11 +15,11 @@ use super::inbox::{Inbox, PushError};
 use super::job::Job;
 use super::kv::KvPool;
 use super::preparation::{Preparation, PrepareError, Prepared};
-use super::request::{Answer, Output, Piece, Prompt, Request};
+use super::request::{Answer, Message, Output, Piece, Prompt, Request};
 use super::scheduler::{Scheduler, Shared};
 use super::session::Session;
 use super::tensors;
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats};
 use crate::tensor::Tensor;
 use crate::weights::{Bytes, PackedSlot};
@@ -234,6 +234,55 @@ impl LanguageModel {
         self.shared.tokenizer.encode(text).map_err(|error| rejected(error.to_string()))
     }
 
+    /// The ids of `messages`, formatted by the file's chat template, with the beginning of the
+    /// assistant's turn.
+    ///
+    /// # Errors
+    ///
+    /// If the file has no template, or the template rejects the messages.
+    pub(crate) fn chat_tokens(&self, messages: &[Message]) -> Result<Vec<u32>, RunError> {
+        let rejected = |message| RunError::InvalidInput { model: self.shared.name.clone(), message };
+        let tokens = self.shared.tokenizer.encode_chat(messages, false);
+        tokens.map_err(|error| rejected(error.to_string()))
+    }
+
+    /// The beginning of `text` with at most `max_tokens` tokens, and the number of tokens of the
+    /// whole text, at least `max_tokens` if it is longer.
+    ///
+    /// # Errors
+    ///
+    /// If the text exceeds the limit of the tokenizer.
+    pub(crate) async fn beginning(&self, text: &str, max_tokens: usize) -> Result<(String, usize), RunError> {
+        let (shared, text) = (self.shared.clone(), text.to_owned());
+        let is_long = text.len() > LONG_PROMPT_BYTES;
+        let cut = move || {
+            let count = |text: &str| shared.tokenizer.encode(text).map(|tokens| tokens.len());
+            let whole = count(&text)?;
+            let (mut end, mut found) = (text.len(), whole);
+            while found > max_tokens {
+                // Shorter by the surplus, and by one byte at least.
+                end = text.floor_char_boundary((end * max_tokens / found).min(end.saturating_sub(1)));
+                found = count(&text[..end])?;
+            }
+            Ok((text[..end].to_owned(), whole))
+        };
+        let result: Result<_, TokenizerError> = if is_long {
+            let permit = self.preparations.clone().acquire_owned().await;
+            let run = move || {
+                let _turn = permit;
+                cut()
+            };
+            let closed = |_| RunError::Closed { model: self.shared.name.clone() };
+            tokio::task::spawn_blocking(run).await.map_err(closed)?
+        } else {
+            cut()
+        };
+        result.map_err(|error| RunError::InvalidInput {
+            model: self.shared.name.clone(),
+            message: error.to_string(),
+        })
+    }
+
     /// The instruction set that the kernels use on this machine, such as `avx512-vnni`.
     pub fn instruction_set(&self) -> &'static str {
         infer_kernels::instruction_set()
@@ -275,7 +324,7 @@ impl LanguageModel {
         request.check()?;
         let bytes = match &request.prompt {
             Prompt::Text(text) => text.len(),
-            Prompt::Messages(messages) => {
+            Prompt::Messages(messages) | Prompt::Question { messages, .. } => {
                 messages.iter().map(|permit| permit.content.len() + permit.role.len()).sum()
             }
             Prompt::Tokens(_) => 0,

@@ -101,6 +101,7 @@ impl Preparation {
         let mut tokens = self.before.clone();
         Ok(match &request.prompt {
             Prompt::Messages(messages) => tokenizer.open_chat(messages, request.params.continues)?,
+            Prompt::Question { messages, .. } => tokenizer.open_chat(messages, false)?,
             Prompt::Text(text) => {
                 let continues = !tokens.is_empty();
                 if !continues {
@@ -188,6 +189,7 @@ impl Preparation {
     fn declared(&self, request: &Request, prompt: &[u32]) -> Result<usize, PrepareError> {
         let Params { pin, prefix_messages, .. } = request.params;
         Ok(match (prefix_messages, &request.prompt) {
+            (_, Prompt::Question { prefix, .. }) => common(prefix, prompt),
             (Some(0), _) => 0,
             (Some(first), Prompt::Messages(messages)) => {
                 let prefix = &messages[..first.min(messages.len())];

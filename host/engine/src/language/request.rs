@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -31,6 +32,15 @@ pub enum Prompt {
     Messages(Vec<Message>),
     /// Token ids of the vocabulary, including control tokens.
     Tokens(Vec<u32>),
+    /// Turns that a guard judges, formatted by the model's chat template. The choices follow the
+    /// formatted prompt directly, rather than as a further turn.
+    Question {
+        /// Turns of the conversation.
+        messages: Vec<Message>,
+        /// Tokens with which prompts of the guard begin. Other sessions of the component may reuse
+        /// them.
+        prefix: Arc<[u32]>,
+    },
 }
 
 /// One turn of a chat.

@@ -93,6 +93,7 @@ impl GgufSummary {
             text: None,
             categories: Default::default(),
             download: Download::default(),
+            questions: Vec::new(),
             preset: Default::default(),
             tests: Vec::new(),
         };

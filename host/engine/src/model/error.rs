@@ -49,6 +49,14 @@ pub enum LoadError {
         /// Problem, with what was expected.
         message: String,
     },
+    /// The file cannot answer the questions of its card.
+    #[error("model `{model}`: its questions cannot be asked: {message}")]
+    Guard {
+        /// Name of the model in the configuration.
+        model: String,
+        /// Problem, with what was expected.
+        message: String,
+    },
     /// The card and the file of the model disagree.
     #[error("model `{model}`: the card disagrees with the model's file: {message}")]
     Disagreement {

@@ -14,6 +14,7 @@ use super::unloadable::Unloadable;
 use super::weights::{Parts, Weights};
 use crate::card::{Card, Format, Task};
 use crate::encoder::Encoder;
+use crate::guard::Guard;
 use crate::language::{LanguageModel, Session};
 use crate::onnx::OnnxModel;
 use crate::runtime::Runtime;
@@ -34,6 +35,7 @@ enum Kind {
     Onnx(OnnxModel),
     Encoder(Encoder),
     Language(LanguageModel),
+    Guard(Guard),
     /// A model that is unloaded while idle.
     Unloadable {
         inner: Arc<Unloadable<Model>>,
@@ -78,7 +80,14 @@ impl Model {
             (Format::Onnx, _) => {
                 Kind::Onnx(OnnxModel::load(backend, name, (model, data), &card, &capacity, &[])?)
             }
-            (Format::Gguf, _) => Kind::Language(LanguageModel::load(name, model, packed, &capacity)?),
+            (Format::Gguf, _) => {
+                let language = LanguageModel::load(name, model, packed, &capacity)?;
+                if card.questions.is_empty() {
+                    Kind::Language(language)
+                } else {
+                    Kind::Guard(Guard::new(name, language, &card.questions)?)
+                }
+            }
         };
         Ok(Model { name: name.to_owned(), card, hash, capacity, kind, shadow: RwLock::default() })
     }
@@ -108,6 +117,7 @@ impl Model {
             Kind::Onnx(model) => model.run(inputs, deadline).await,
             Kind::Encoder(model) => model.run(inputs, deadline).await,
             Kind::Language(model) => model.run_tensors(session, inputs, deadline).await,
+            Kind::Guard(guard) => guard.run(session, inputs, deadline).await,
             Kind::Unloadable { inner, .. } => {
                 let model = inner.ensure_loaded(deadline).await?;
                 Box::pin(model.run_in(session, inputs, deadline)).await
@@ -135,18 +145,19 @@ impl Model {
         Context { model: self.clone(), session: Session::new(component) }
     }
 
-    /// The language model, if this is one that is always loaded. For an
+    /// The language model, or that of a guard, if it is always loaded. For an
     /// [unloadable](Model::unload_when_idle) model, call [`Model::ensure_loaded`] first.
     pub fn language(&self) -> Option<&LanguageModel> {
         match &self.kind {
             Kind::Onnx(_) | Kind::Encoder(_) | Kind::Unloadable { .. } => None,
             Kind::Language(model) => Some(model),
+            Kind::Guard(guard) => Some(guard.model()),
         }
     }
 
-    /// True for a language model, loaded or not.
+    /// True for a language model that is not a guard, loaded or not.
     pub fn is_language(&self) -> bool {
-        self.card.format == Format::Gguf
+        self.card.task == Task::TextGeneration
     }
 
     /// True for a model that labels spans of texts.
@@ -160,6 +171,7 @@ impl Model {
         match &self.kind {
             Kind::Onnx(_) | Kind::Encoder(_) => true,
             Kind::Language(model) => model.is_serving(),
+            Kind::Guard(guard) => guard.model().is_serving(),
             Kind::Unloadable { inner, .. } => inner.loaded().is_none_or(|model| model.is_serving()),
         }
     }
@@ -169,6 +181,7 @@ impl Model {
         match &self.kind {
             Kind::Onnx(_) | Kind::Encoder(_) => false,
             Kind::Language(model) => model.is_dummy(),
+            Kind::Guard(guard) => guard.model().is_dummy(),
             Kind::Unloadable { dummy, .. } => *dummy,
         }
     }
@@ -199,6 +212,7 @@ impl Model {
             Kind::Onnx(model) => model.queue_depth(),
             Kind::Encoder(model) => model.queue_depth(),
             Kind::Language(model) => model.queue_depth(),
+            Kind::Guard(guard) => guard.model().queue_depth(),
             Kind::Unloadable { inner, .. } => {
                 inner.waiting() + inner.loaded().map_or(0, |model| model.queue_depth())
             }
@@ -216,7 +230,7 @@ impl Model {
         match &self.kind {
             Kind::Onnx(model) => model.unbatched(),
             Kind::Encoder(model) => model.unbatched(),
-            Kind::Language(_) => None,
+            Kind::Language(_) | Kind::Guard(_) => None,
             Kind::Unloadable { unbatched, .. } => unbatched.as_deref(),
         }
     }
@@ -227,6 +241,7 @@ impl Model {
             Kind::Onnx(model) => model.stats(),
             Kind::Encoder(model) => model.stats(),
             Kind::Language(model) => model.stats(),
+            Kind::Guard(guard) => guard.model().stats(),
             Kind::Unloadable { inner, .. } => inner.loaded().map(|model| model.stats()).unwrap_or_default(),
         }
     }

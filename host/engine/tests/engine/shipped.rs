@@ -27,7 +27,7 @@ fn pixels(seed: u64) -> Vec<f32> {
 
 async fn scores(model: &Model, input: Tensor) -> Vec<f32> {
     let name =
-        if model.card().text.is_some() { "text".to_owned() } else { model.card().inputs[0].name.clone() };
+        if model.card().takes_texts() { "text".to_owned() } else { model.card().inputs[0].name.clone() };
     let reply = run(model, vec![(&name, input)]).await.unwrap();
     reply.outputs[0].1.to_vec().unwrap()
 }

@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use infer_control::registry::Registry;
+use infer_engine::Format;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -102,7 +103,7 @@ fn entries(registry: &Registry, caller: Option<Extension<Caller>>) -> Vec<Entry>
             task: card.task.to_string(),
             format: card.format.to_string(),
             license: card.license.clone(),
-            backend: if model.is_language() { "infer" } else { registry.runtime.backend() },
+            backend: if card.format == Format::Gguf { "infer" } else { registry.runtime.backend() },
             hash: model.hash().to_owned(),
             dummy: model.is_dummy(),
         };

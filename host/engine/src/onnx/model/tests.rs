@@ -105,6 +105,7 @@ fn card(shape: &[Axis]) -> Card {
         categories: Default::default(),
         labels: Vec::new(),
         download: Default::default(),
+        questions: Vec::new(),
         preset: Default::default(),
         tests: Vec::new(),
     }

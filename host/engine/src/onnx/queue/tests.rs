@@ -74,8 +74,9 @@ fn take(queue: &Queue, max_batch: usize) -> Vec<Vec<usize>> {
 fn solo_session_computes_single_jobs_only() {
     let one: (Option<usize>, &[usize]) = (Some(1), &[1, 2]);
     let queue = queue(2, true);
-    let next = |jobs: &[(Option<usize>, &[usize])]| {
-        let _answers = fill(&queue, jobs);
+    let mut answers = Vec::new();
+    let mut next = |jobs: &[(Option<usize>, &[usize])]| {
+        answers.extend(fill(&queue, jobs));
         let taken = queue.take(None, 8, |_| panic!("nothing is dead"));
         taken.map(|(session, taken)| (session.is_solo, taken.len(), session)).unwrap()
     };

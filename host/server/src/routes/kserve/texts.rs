@@ -13,17 +13,17 @@ const INPUTS: [&str; 2] = ["texts", "text"];
 
 /// Names of the outputs of a text model, in order; `None` for another model.
 pub(super) fn outputs(card: &Card) -> Option<&'static [&'static str]> {
-    card.text.as_ref()?;
-    Some(match card.task {
+    let names: &[_] = match card.task {
         Task::TextEmbedding => &["embeddings", "metadata"],
         Task::TokenClassification => &["spans", "scores", "metadata"],
         _ => &["scores", "metadata"],
-    })
+    };
+    card.takes_texts().then_some(names)
 }
 
 /// True for an output that is one JSON document.
 pub(super) fn is_document(card: &Card, output: &str) -> bool {
-    card.text.is_some() && matches!(output, "spans" | "metadata")
+    card.takes_texts() && matches!(output, "spans" | "metadata")
 }
 
 /// Name, datatype and shape of a tensor; a varying axis is -1.

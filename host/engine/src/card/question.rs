@@ -1,0 +1,57 @@
+//! Questions of a guard: a language model that judges texts by its answers.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use crate::limits::{MAX_CHOICES, MAX_QUESTIONS};
+
+/// A question about a text, of which the model's answers are scored: a section `[[questions]]`. The
+/// prompt is the model's own chat template with the text as the user's turn.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Names of the answers; the score of each is its probability among the answers.
+    pub labels: Vec<String>,
+    /// The answers, as the model writes them after the prompt, one for each label.
+    pub choices: Vec<String>,
+}
+
+/// Checks the questions of a card.
+///
+/// # Errors
+///
+/// A message about the first that is out of bounds.
+pub(super) fn check(questions: &[Question]) -> Result<(), String> {
+    MAX_QUESTIONS.check("`questions`", questions.len())?;
+    let mut labels = BTreeSet::new();
+    for (index, Question { labels: own, choices }) in questions.iter().enumerate() {
+        let wrong = |message: String| Err(format!("`questions[{index}]`: {message}"));
+        if own.len() != choices.len() || !(2..=MAX_CHOICES).contains(&own.len()) {
+            let (own, choices) = (own.len(), choices.len());
+            return wrong(format!(
+                "it has {own} labels and {choices} choices, expected the same number, 2 to {MAX_CHOICES}"
+            ));
+        }
+        if choices.iter().any(String::is_empty) {
+            return wrong("a choice is empty".to_owned());
+        }
+        if let Some(choice) = repeated(choices) {
+            return wrong(format!("the choice {choice:?} is listed twice"));
+        }
+        if let Some(label) = own.iter().find(|label| label.is_empty() || label.contains(['\n', '\r'])) {
+            return wrong(format!("the label {label:?} is empty or has several lines"));
+        }
+        if let Some(label) = own.iter().find(|label| !labels.insert(label.as_str())) {
+            return wrong(format!(
+                "the label `{label}` is listed twice; labels are unique among all questions"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn repeated(choices: &[String]) -> Option<&String> {
+    let mut seen = BTreeSet::new();
+    choices.iter().find(|choice| !seen.insert(choice.as_str()))
+}

@@ -1,0 +1,123 @@
+//! Scores, prompts and bounds of guards, on small random models.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::*;
+use crate::card::Format;
+use crate::model::Capacity;
+use crate::weights::Bytes;
+
+const CHOICES: [&str; 3] = ["safe", "unsafe\nS1", "unsafe\nS2"];
+
+fn model() -> LanguageModel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language/phi3-q4_k.gguf");
+    let capacity = Capacity { context_tokens: 256, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
+    LanguageModel::load("guard", Bytes::map(&path).unwrap(), None, &capacity).unwrap()
+}
+
+fn question(labels: &[&str], choices: &[&str]) -> Question {
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    Question { labels: owned(labels), choices: owned(choices) }
+}
+
+fn guard(questions: &[Question]) -> Guard {
+    Guard::new("guard", model(), questions).unwrap()
+}
+
+async fn ask(guard: &Guard, texts: &Value, params: &Value) -> Result<Reply, RunError> {
+    let tensor =
+        |name: &str, json: &Value| (name.to_owned(), Tensor::from_bytes(json.to_string().into_bytes()));
+    let inputs = vec![tensor("texts", texts), tensor("params", params)];
+    guard.run(&Session::default(), inputs, Instant::now() + Duration::from_secs(600)).await
+}
+
+fn scores(reply: &Reply) -> Vec<f32> {
+    assert_eq!(reply.outputs[0].0, "scores");
+    reply.outputs[0].1.to_vec::<f32>().unwrap()
+}
+
+fn metadata(reply: &Reply) -> Value {
+    serde_json::from_slice(reply.outputs[1].1.data()).unwrap()
+}
+
+fn near(one: &[f32], other: &[f32]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| (one - other).abs() < 1e-4)
+}
+
+#[tokio::test]
+async fn scores_are_probabilities_among_the_choices() {
+    let guard = guard(&[question(&["safe", "S1", "S2"], &CHOICES)]);
+    let reply = ask(&guard, &serde_json::json!(["a red book", "the river"]), &serde_json::json!({})).await;
+    let reply = reply.unwrap();
+    assert_eq!(reply.outputs[0].1.shape(), [2, 3]);
+    let found = scores(&reply);
+    // The same question as tokens of a prompt, without the guard.
+    let model = model();
+    for (text, found) in ["a red book", "the river"].into_iter().zip(found.chunks_exact(3)) {
+        let request = Request {
+            prompt: Prompt::Tokens(model.chat_tokens(&[user(text)]).unwrap()),
+            choices: Some(CHOICES.map(str::to_owned).to_vec()),
+            params: Params::default(),
+        };
+        let deadline = Instant::now() + Duration::from_secs(600);
+        let answer = model.run(&mut Session::default(), request, None, deadline).await.unwrap();
+        let Output::Scores(logprobs) = answer.output else { panic!("text") };
+        let sum: f32 = logprobs.iter().map(|logprob| logprob.exp()).sum();
+        let expected: Vec<f32> = logprobs.iter().map(|logprob| logprob.exp() / sum).collect();
+        assert!(near(found, &expected), "{found:?}, expected {expected:?}");
+    }
+    let facts = metadata(&reply);
+    assert_eq!(
+        (&facts["truncated"], &facts["windows"]),
+        (&serde_json::json!([false, false]), &serde_json::json!([1, 1]))
+    );
+}
+
+#[tokio::test]
+async fn questions_share_the_prompt() {
+    let one = question(&["safe", "S1", "S2"], &CHOICES);
+    let two = question(&["yes", "no"], &["Yes", "No"]);
+    let texts = serde_json::json!(["a red book by the river"]);
+    let params = serde_json::json!({});
+    let both = guard(&[one.clone(), two.clone()]);
+    let reply = ask(&both, &texts, &params).await.unwrap();
+    let usage = reply.usage.unwrap();
+    // All of the second prompt but its last token, at least, was computed for the first.
+    assert!(usage.cached_tokens + 1 >= usage.prompt_tokens / 2, "{usage:?}");
+    let mut expected = scores(&ask(&guard(&[one]), &texts, &params).await.unwrap());
+    expected.extend(scores(&ask(&guard(&[two]), &texts, &params).await.unwrap()));
+    assert!(near(&scores(&reply), &expected));
+    // A later session of the component shares the beginning only.
+    let other = ask(&both, &serde_json::json!(["the market"]), &params).await.unwrap();
+    assert!(other.usage.unwrap().cached_tokens >= both.prefix.len());
+}
+
+#[tokio::test]
+async fn long_texts_are_read_in_part() {
+    let guard = guard(&[question(&["yes", "no"], &["Yes", "No"])]);
+    let long = "the red book ".repeat(500);
+    let texts = serde_json::json!([long, "short"]);
+    let reply = ask(&guard, &texts, &serde_json::json!({})).await.unwrap();
+    let facts = metadata(&reply);
+    assert_eq!(facts["truncated"], serde_json::json!([true, false]));
+    assert!(facts["tokens"][0].as_u64().unwrap() > 500, "{facts}");
+    let error = ask(&guard, &texts, &serde_json::json!({ "truncate": false })).await.unwrap_err().to_string();
+    assert!(error.contains("text 0 has") && error.contains("shorten it"), "{error}");
+    let error =
+        ask(&guard, &serde_json::json!(["a".repeat(300_000)]), &serde_json::json!({})).await.unwrap_err();
+    assert!(matches!(&error, RunError::TooLarge { .. }), "{error}");
+    let error =
+        ask(&guard, &serde_json::json!([[1, 2]]), &serde_json::json!({})).await.unwrap_err().to_string();
+    assert!(error.contains("expected a string or a pair of strings"), "{error}");
+}
+
+#[tokio::test]
+async fn pairs_are_turns_of_user_and_assistant() {
+    let guard = guard(&[question(&["yes", "no"], &["Yes", "No"])]);
+    let pair = serde_json::json!([["where is it", "by the river"], "where is it"]);
+    let reply = ask(&guard, &pair, &serde_json::json!({ "raw": true })).await.unwrap();
+    let found = scores(&reply);
+    assert!(found.iter().all(|logprob| *logprob < 0.0) && !near(&found[..2], &found[2..]), "{found:?}");
+}
