@@ -100,7 +100,7 @@ impl DecoderConfig {
             );
         }
         let rope = keys.rope(style, head_dim, context)?;
-        let attention = AttentionShape { query_heads, kv_heads, head_dim, window };
+        let attention = AttentionShape { window, ..AttentionShape::new(query_heads, kv_heads, head_dim) };
         let fused = architecture == "phi3";
         Ok(DecoderConfig { layers, hidden, feed_forward, attention, epsilon, context, rope, fused })
     }

@@ -12,8 +12,8 @@ mod load;
 use std::path::{Path, PathBuf};
 
 use infer_kernels::{
-    Activations, Chunk, Destination, Pool, QuantizedMatrix, Rope, Span, WeightType, Write, attention,
-    dequantize_row, rms_norm, rope_and_store,
+    Activation, Activations, Chunk, Destination, Pool, QuantizedMatrix, Rope, Span, WeightType, Write,
+    attention, dequantize_row, rms_norm, rope_and_store,
 };
 
 use super::config::DecoderConfig;
@@ -161,7 +161,7 @@ impl Decoder {
         let hidden = config.hidden;
         let rows: usize = runs.iter().map(Run::rows).sum();
         let columns = config.attention.qkv_columns();
-        let width = config.attention.query_heads * config.attention.head_dim;
+        let width = config.attention.out_columns();
         rope.prepare(runs.iter().map(|run| run.sequence.len()).max().unwrap_or(0));
         let Buffers { stream, qkv, activations, gated, .. } = buffers;
         let stream = room(stream, rows * hidden);
@@ -177,13 +177,13 @@ impl Decoder {
                 destinations.extend(run.sequence.destinations(index, run.start, row));
                 row += rows;
             }
-            rope_and_store(pool, &config.attention, rope, qkv, &mut destinations);
+            rope_and_store(pool, &config.attention, rope, None, qkv, &mut destinations);
             attend(pool, config, index, runs, qkv, activations.room(rows, width));
             layer.attention_output.matmul(pool, activations, stream, hidden, Write::Add);
             activations.set_rms_norm(pool, stream, &layer.feed_forward_norm, config.epsilon, rows);
             let inner = gated.room(rows, config.feed_forward);
             layer.gate.matmul(pool, activations, inner, config.feed_forward, Write::Set);
-            layer.up.matmul(pool, activations, inner, config.feed_forward, Write::Gate);
+            layer.up.matmul(pool, activations, inner, config.feed_forward, Write::Gate(Activation::Silu));
             layer.down.matmul(pool, gated, stream, hidden, Write::Add);
         }
         self.keep(runs);

@@ -65,13 +65,13 @@ pub(crate) fn of(gguf: &Gguf, capacity: &Capacity, mapped: bool) -> Result<Footp
 /// Size of the buffers of a pass of `max_batch` rows, and of the position tables.
 fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
     let DecoderConfig { hidden, feed_forward, attention, context, .. } = config;
-    let width = (*hidden).max(attention.query_heads * attention.head_dim);
+    let width = (*hidden).max(attention.out_columns());
     // Inputs of products are kept as f32, and in up to two int8 forms with a scale for each 32
     // values.
     let input = |columns: usize| columns * 4 + 2 * (columns + columns / 8);
     let row = 4 * hidden + 4 * attention.qkv_columns() + input(width) + input(*feed_forward) + 4 * hidden;
     let logits = 4 * LOGIT_ROWS * vocabulary;
-    let positions = 4 * context * attention.head_dim;
+    let positions = 4 * context * attention.key_dim;
     (capacity.max_batch * row + logits + positions) as u64
 }
 

@@ -28,8 +28,7 @@ impl LayerMatrices {
     /// If the file lacks one of them, or has it with another shape.
     pub(super) fn of(gguf: &Gguf, config: &DecoderConfig, layer: usize) -> Result<Self, GgufError> {
         let DecoderConfig { hidden, feed_forward, attention, fused, .. } = config;
-        let (queries, keys) =
-            (attention.query_heads * attention.head_dim, attention.kv_heads * attention.head_dim);
+        let (queries, keys) = (attention.query_columns(), attention.kv_heads * attention.key_dim);
         let matrix = |part: &str, rows, columns| {
             matrix_spec(gguf, format!("blk.{layer}.{part}.weight"), rows, columns)
         };
