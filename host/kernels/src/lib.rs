@@ -14,7 +14,7 @@
 //! - [`AttentionShape`], [`attention`], [`Rope`], [`HeadNorms`], [`rope_and_store`]: attention over
 //!   KV blocks of [`BLOCK_TOKENS`] tokens
 //! - `limits`: the fixed limits
-//! - [`rms_norm`], [`add_rms_norm`], [`Activation`]: steps on rows
+//! - [`rms_norm`], [`add_rms_norm`], [`soft_cap`], [`Activation`]: steps on rows
 //! - `simd`: the instruction sets, one file each, chosen at run time ([`instruction_set`])
 //!
 //! docs/KERNELS.md explains layout and tiling with figures.
@@ -43,7 +43,7 @@ pub use activations::Activations;
 pub use attention::{AttentionShape, BLOCK_TOKENS, Chunk, Span, attention};
 pub use dequantize::dequantize_row;
 pub use matrix::{PackError, PackedSource, QuantizedMatrix};
-pub use norm::{Activation, add_rms_norm, rms_norm};
+pub use norm::{Activation, add_rms_norm, rms_norm, soft_cap};
 pub use pack::{PACKED_LAYOUT, packed_bytes};
 pub use pool::Pool;
 pub use product::output::Write;

@@ -52,6 +52,50 @@ pub fn add_rms_norm(pool: &Pool, values: &[f32], weight: &[f32], epsilon: f32, o
     });
 }
 
+/// Replaces each value by `cap * tanh(value / cap)`.
+pub fn soft_cap(pool: &Pool, cap: f32, values: &mut [f32]) {
+    /// Values of a task.
+    const PART: usize = 8_192;
+    let set = InstructionSet::chosen();
+    let len = values.len();
+    let values = Shared::new(values);
+    pool.run(len.div_ceil(PART), |task| {
+        let from = task * PART;
+        // SAFETY: the range is inside `values`, and this task alone uses it.
+        let values = unsafe { std::slice::from_raw_parts_mut(values.get().add(from), PART.min(len - from)) };
+        // SAFETY: `set` is available.
+        unsafe { with_simd!(set, S => <S as Simd>::enter(SoftCap { cap, values })) };
+    });
+}
+
+struct SoftCap<'a> {
+    cap: f32,
+    values: &'a mut [f32],
+}
+
+impl<S: Simd> Job<S> for SoftCap<'_> {
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
+    unsafe fn run(self) {
+        let Self { cap, values } = self;
+        let whole = values.len() - values.len() % S::LANES;
+        for i in (0..whole).step_by(S::LANES) {
+            let at = values.as_mut_ptr().add(i);
+            S::store_f32(at, soft_capped::<S>(S::load_f32(at), cap));
+        }
+        for value in &mut values[whole..] {
+            *value = cap * (*value / cap).tanh();
+        }
+    }
+}
+
+/// `cap * tanh(value / cap)`, to 2e-7 of the cap.
+#[inline(always)]
+#[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
+pub(crate) unsafe fn soft_capped<S: Simd>(value: S::F, cap: f32) -> S::F {
+    S::mul(S::tanh(S::mul(value, S::splat(1.0 / cap))), S::splat(cap))
+}
+
 /// Normalises one row; the three slices have the same length.
 pub(crate) fn rms_norm_row(
     set: InstructionSet,
@@ -141,7 +185,7 @@ unsafe fn inverse_rms<S: Simd>(values: &[f32], epsilon: f32) -> f32 {
 #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
 pub(crate) unsafe fn gated_product<S: Simd>(activation: Activation, gate: S::F, up: S::F) -> S::F {
     /// -2 * sqrt(2 / pi)
-    const GELU: f32 = -1.595_769_1;
+    const GELU: f32 = -1.595_769;
     let minus_x = match activation {
         Activation::Silu => S::mul(gate, S::splat(-1.0)),
         Activation::GeluTanh => {
@@ -174,6 +218,22 @@ mod tests {
                         set.name()
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn soft_caps_match_definition() {
+        let exact: Vec<f32> = (-4_500..4_500).map(|i| i as f32 * 0.05).collect();
+        for cap in [0.5, 30.0] {
+            let mut capped = exact.clone();
+            soft_cap(&Pool::new(2).unwrap(), cap, &mut capped);
+            for (&value, found) in exact.iter().zip(capped) {
+                let expected = f64::from(cap) * (f64::from(value) / f64::from(cap)).tanh();
+                assert!(
+                    (f64::from(found) - expected).abs() < 3e-7 * f64::from(cap),
+                    "{value}, {cap}: {found}"
+                );
             }
         }
     }

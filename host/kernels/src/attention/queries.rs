@@ -8,6 +8,7 @@ use half::f16;
 
 use super::shape::{AttentionShape, BLOCK_TOKENS, Chunk};
 use crate::limits::MAX_HEAD_DIM;
+use crate::norm::soft_capped;
 use crate::shared::Shared;
 use crate::simd::{Job, Simd};
 
@@ -168,8 +169,7 @@ unsafe fn add_batch<S: Simd, const Q: usize>(
         for scores in &mut state.scores {
             for slot in (0..slots).step_by(S::LANES) {
                 let at = scores.as_mut_ptr().add(slot);
-                let share = S::tanh(S::mul(S::load_f32(at), S::splat(1.0 / cap)));
-                S::store_f32(at, S::mul(share, S::splat(cap)));
+                S::store_f32(at, soft_capped::<S>(S::load_f32(at), cap));
             }
         }
     }

@@ -139,7 +139,7 @@ fn gate_multiplies_activation_of_output() {
     let cases: [(Activation, &dyn Fn(f64) -> f64); 2] =
         [(Activation::Silu, &silu), (Activation::GeluTanh, &gelu)];
     for (set, (activation, exact)) in
-        InstructionSet::available().into_iter().flat_map(|set| cases.map(|case| (set, case)))
+        InstructionSet::available().flat_map(|set| cases.map(|case| (set, case)))
     {
         let mut out = gates.clone();
         matrix.matmul_on(set, &pool, &mut one, &mut out, gates.len(), Write::Gate(activation));
