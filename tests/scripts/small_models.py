@@ -92,6 +92,7 @@ FAMILIES = {
     "smollm3": Family(tied=True),
     "granite": Family(),
     "gemma3": Family(rope_base=1e6, tied=True, head_norms=True, post_norms=True, root_embeddings=True),
+    "gemma": Family(tied=True, root_embeddings=True),
     "gemma2": Family(tied=True, post_norms=True, root_embeddings=True),
 }
 
@@ -186,6 +187,9 @@ SPECS = [
     Spec("gemma2-f16", {"": Type.F16}, 64, 4, 2, 96, head_dim=32, window=WINDOW, keys=CAPPED),
     Spec("gemma2-q8_0", {"": Type.Q8_0}, 64, 2, 1, 96, layers=4, window=WINDOW),
     Spec("gemma2-q5_0", {"": Type.Q5_0}, 64, 2, 2, 96, keys=CAPPED),
+    Spec("gemma-f16", {"": Type.F16}, 64, 4, 1, 96, head_dim=32),
+    Spec("gemma-q8_0", {"": Type.Q8_0}, 64, 4, 1, 96, layers=3),
+    Spec("gemma-q4_0", {"": Type.Q4_0}, 64, 2, 2, 96),
     Spec("llama-q8_0-yarn", {"": Type.Q8_0}, 64, 2, 2, 96, keys=YARN),
     Spec("llama-f16-value", {"": Type.F16}, 64, 2, 1, 96, value_dim=16, peer=False),  # llama.cpp asserts equal sizes
 ]  # fmt: skip

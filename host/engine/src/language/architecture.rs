@@ -108,4 +108,5 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
         tied: true,
         ..GEMMA
     },
+    Architecture { name: "gemma", post_norms: false, tied: true, ..GEMMA },
 ];
