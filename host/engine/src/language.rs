@@ -5,7 +5,7 @@
 //! - `model`, `session`: a loaded model, and the conversation of one caller
 //! - `gguf`, `tokenizer`, `template`: the contents of a file, validated; `jinja`: the template
 //!   language
-//! - `config`, `decoder`, `forward`: the graph, and one forward pass
+//! - `architecture`, `config`, `decoder`, `forward`: the families, the graph, and one forward pass
 //! - `footprint`: the predicted memory use
 //! - `packed`: the file that caches packed weights for later starts
 //! - `kv`, `prefix`: keys and values in shared blocks, and the prefix cache
@@ -14,6 +14,7 @@
 //! - `inbox`, `job`, `clock`: the bounded queue of requests, and its time
 //! - `scheduler`, `task`, `generation`, `sampler`: continuous batching, from tokens to answers
 
+mod architecture;
 mod clock;
 mod config;
 mod decoder;

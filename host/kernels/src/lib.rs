@@ -11,10 +11,10 @@
 //! - [`WeightType`], [`dequantize_row`]: weight types of GGUF files
 //! - [`QuantizedMatrix`], [`Activations`]: packed weights (`layout`, `pack`, `buffer`), quantised
 //!   inputs, and their product (`product`)
-//! - [`AttentionShape`], [`attention`], [`Rope`], [`rope_and_store`]: attention over KV blocks of
-//!   [`BLOCK_TOKENS`] tokens
+//! - [`AttentionShape`], [`attention`], [`Rope`], [`HeadNorms`], [`rope_and_store`]: attention over
+//!   KV blocks of [`BLOCK_TOKENS`] tokens
 //! - `limits`: the fixed limits
-//! - [`rms_norm`]: normalisation of rows
+//! - [`rms_norm`], [`add_rms_norm`], [`soft_cap`], [`Activation`]: steps on rows
 //! - `simd`: the instruction sets, one file each, chosen at run time ([`instruction_set`])
 //!
 //! docs/KERNELS.md explains layout and tiling with figures.
@@ -44,10 +44,10 @@ pub use activations::Activations;
 pub use attention::{AttentionShape, BLOCK_TOKENS, Chunk, Span, attention};
 pub use dequantize::dequantize_row;
 pub use matrix::{PackError, PackedSource, QuantizedMatrix};
-pub use norm::rms_norm;
+pub use norm::{Activation, add_rms_norm, rms_norm, soft_cap};
 pub use pack::{PACKED_LAYOUT, packed_bytes};
 pub use pool::Pool;
 pub use product::output::Write;
-pub use rope::{Destination, Rope, RopeStyle, rope_and_store};
+pub use rope::{Destination, HeadNorms, Rope, RopeStyle, rope_and_store};
 pub use simd::dispatch::{UnknownInstructionSet, instruction_set, instruction_sets, set_instruction_set};
 pub use weight_type::WeightType;

@@ -5,6 +5,8 @@ use std::ops::Range;
 use half::f16;
 
 use crate::attention::{AttentionShape, BLOCK_TOKENS};
+use crate::limits::MAX_HEAD_DIM;
+use crate::norm::rms_norm_in_place;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::simd::dispatch::{InstructionSet, with_simd};
@@ -110,6 +112,17 @@ impl Rope {
     }
 }
 
+/// RMS norms of each head of queries and of keys, before their rotation (QK-norm).
+#[derive(Clone, Copy)]
+pub struct HeadNorms<'a> {
+    /// Weights of a query head, of length `key_dim`.
+    pub queries: &'a [f32],
+    /// Weights of a key head, of length `key_dim`.
+    pub keys: &'a [f32],
+    /// Added to the mean of squares.
+    pub epsilon: f32,
+}
+
 /// Destination of consecutive rows of one sequence.
 pub struct Destination<'a> {
     /// Rows in `qkv`.
@@ -122,20 +135,24 @@ pub struct Destination<'a> {
     pub block: &'a mut [f16],
 }
 
-/// Rotates queries and keys in place in `qkv`, `(rows, qkv_columns)` (query heads, key heads, value
-/// heads), and stores keys and values in their blocks. Rows of `qkv` without a destination are not
-/// modified.
+/// Normalises queries and keys if `norms` are given, rotates them in place in `qkv`, `(rows,
+/// qkv_columns)` (query heads, key heads, value heads), and stores keys and values in their blocks.
+/// Rows of `qkv` without a destination are not modified.
 ///
 /// # Panics
-/// If a destination exceeds `qkv`, its block or the prepared positions, or if two share a row.
+/// If a destination exceeds `qkv`, its block or the prepared positions, if two share a row, or if
+/// the norms have another length.
 pub fn rope_and_store(
     pool: &Pool,
     shape: &AttentionShape,
     rope: &Rope,
+    norms: Option<HeadNorms<'_>>,
     qkv: &mut [f32],
     destinations: &mut [Destination<'_>],
 ) {
     check(shape, rope, qkv, destinations);
+    let fits = norms.is_none_or(|norms| [norms.queries, norms.keys].iter().all(|w| w.len() == shape.key_dim));
+    assert!(fits, "norms of heads: expected {} weights", shape.key_dim);
     let columns = shape.qkv_columns();
     let qkv = Shared::new(qkv);
     let set = InstructionSet::chosen();
@@ -150,6 +167,7 @@ pub fn rope_and_store(
         let job = StoreRows {
             shape,
             rope,
+            norms,
             rows,
             position: destination.position,
             slot: destination.slot,
@@ -164,7 +182,7 @@ fn check(shape: &AttentionShape, rope: &Rope, qkv: &[f32], destinations: &[Desti
     shape.check();
     let columns = shape.qkv_columns();
     let dims = rope.frequencies.len() * 2;
-    assert!(dims <= shape.head_dim, "rope of {dims} dimensions for heads of {}", shape.head_dim);
+    assert!(dims <= shape.key_dim, "rope of {dims} dimensions for heads of {}", shape.key_dim);
     let mut ranges: Vec<(usize, usize)> =
         destinations.iter().map(|to| (to.rows.start, to.rows.end)).collect();
     ranges.sort_unstable();
@@ -191,6 +209,7 @@ fn check(shape: &AttentionShape, rope: &Rope, qkv: &[f32], destinations: &[Desti
 struct StoreRows<'a> {
     shape: &'a AttentionShape,
     rope: &'a Rope,
+    norms: Option<HeadNorms<'a>>,
     rows: &'a mut [f32],
     position: usize,
     slot: usize,
@@ -201,23 +220,28 @@ impl<S: Simd> Job<S> for StoreRows<'_> {
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
     unsafe fn run(self) {
-        let Self { shape, rope, rows, position, slot, block } = self;
-        let dim = shape.head_dim;
-        let queries = shape.query_heads * dim;
+        let Self { shape, rope, norms, rows, position, slot, block } = self;
+        let AttentionShape { query_heads, kv_heads, key_dim, value_dim, .. } = *shape;
         for (i, row) in rows.chunks_exact_mut(shape.qkv_columns()).enumerate() {
-            for head in row[..queries + shape.kv_heads * dim].chunks_exact_mut(dim) {
-                rope.rotate(position + i, head);
+            let heads = row[..(query_heads + kv_heads) * key_dim].chunks_exact_mut(key_dim);
+            for (head, values) in heads.enumerate() {
+                if let Some(HeadNorms { queries, keys, epsilon }) = norms {
+                    let weight = if head < query_heads { queries } else { keys };
+                    rms_norm_in_place::<S>(values, weight, epsilon);
+                }
+                rope.rotate(position + i, values);
             }
-            let (keys, values) = row[queries..].split_at(shape.kv_heads * dim);
-            for head in 0..shape.kv_heads {
+            let (keys, values) = row[shape.query_columns()..].split_at(kv_heads * key_dim);
+            for head in 0..kv_heads {
                 let (to_keys, to_values) = block[shape.head_elements() * head..][..shape.head_elements()]
-                    .split_at_mut(dim * BLOCK_TOKENS);
-                let mut halves = [f16::ZERO; 256];
-                to_halves::<S>(&keys[head * dim..][..dim], &mut halves[..dim]);
-                for (d, &key) in halves[..dim].iter().enumerate() {
+                    .split_at_mut(key_dim * BLOCK_TOKENS);
+                let mut halves = [f16::ZERO; MAX_HEAD_DIM];
+                to_halves::<S>(&keys[head * key_dim..][..key_dim], &mut halves[..key_dim]);
+                for (d, &key) in halves[..key_dim].iter().enumerate() {
                     to_keys[d * BLOCK_TOKENS + slot + i] = key;
                 }
-                to_halves::<S>(&values[head * dim..][..dim], &mut to_values[(slot + i) * dim..][..dim]);
+                let to_values = &mut to_values[(slot + i) * value_dim..][..value_dim];
+                to_halves::<S>(&values[head * value_dim..][..value_dim], to_values);
             }
         }
     }
@@ -248,13 +272,13 @@ mod tests {
         scale: f32,
         position: usize,
     ) -> Vec<f32> {
-        let shape = AttentionShape { query_heads: 1, kv_heads: 1, head_dim: 4, window: None };
+        let shape = AttentionShape::new(1, 1, 4);
         let mut rope = Rope::new(style, dims, 100.0, factors, scale, 64);
         rope.prepare(position + 1);
         let mut qkv = vec![1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 0.5, 0.25, 0.125, 8.0];
         let mut block = vec![f16::ZERO; shape.layer_elements()];
         let destination = Destination { rows: 0..1, position, slot: 5, block: &mut block };
-        rope_and_store(&Pool::new(1).unwrap(), &shape, &rope, &mut qkv, &mut [destination]);
+        rope_and_store(&Pool::new(1).unwrap(), &shape, &rope, None, &mut qkv, &mut [destination]);
         for d in 0..4 {
             assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "rotated keys are stored");
         }
@@ -300,6 +324,32 @@ mod tests {
     }
 
     #[test]
+    fn heads_are_normalised_before_rotation() {
+        let shape = AttentionShape { value_dim: 2, ..AttentionShape::new(1, 1, 4) };
+        let norms = HeadNorms { queries: &[1.0, 2.0, 3.0, 4.0], keys: &[0.5; 4], epsilon: 0.5 };
+        let mut rope = Rope::new(RopeStyle::Pairs, 2, 100.0, None, 1.0, 64);
+        rope.prepare(4);
+        let mut qkv = [1.0, 2.0, 3.0, 4.0, -1.0, 2.0, -3.0, 4.0, 0.5, 0.25];
+        let mut block = vec![f16::ZERO; shape.layer_elements()];
+        let destination = Destination { rows: 0..1, position: 3, slot: 5, block: &mut block };
+        rope_and_store(&Pool::new(1).unwrap(), &shape, &rope, Some(norms), &mut qkv, &mut [destination]);
+        // The mean square of a head is 30 / 4; the first two features turn by an angle of 3.
+        let scale = 1.0 / (7.5f32 + 0.5).sqrt();
+        let turn = |a: f32, b: f32| [a * 3f32.cos() - b * 3f32.sin(), a * 3f32.sin() + b * 3f32.cos()];
+        let (query, key) = (turn(scale, 4.0 * scale), turn(-0.5 * scale, scale));
+        let expected =
+            [query[0], query[1], 9.0 * scale, 16.0 * scale, key[0], key[1], -1.5 * scale, 2.0 * scale];
+        for (found, expected) in qkv.iter().zip(expected) {
+            assert!((found - expected).abs() < 2e-6, "{found}, expected {expected}");
+        }
+        for d in 0..4 {
+            assert_eq!(block[d * BLOCK_TOKENS + 5], f16::from_f32(qkv[4 + d]), "normalised keys are stored");
+        }
+        let values = &block[4 * BLOCK_TOKENS..][5 * 2..6 * 2];
+        assert_eq!(values, [0.5, 0.25].map(f16::from_f32), "values are stored unchanged");
+    }
+
+    #[test]
     fn tables_stop_at_max_positions() {
         let mut rope = Rope::new(RopeStyle::Halves, 8, 10_000.0, None, 1.0, 10);
         rope.prepare(usize::MAX);
@@ -309,12 +359,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "destinations share rows")]
     fn rows_in_shared_blocks_panic() {
-        let shape = AttentionShape { query_heads: 1, kv_heads: 1, head_dim: 2, window: None };
+        let shape = AttentionShape::new(1, 1, 2);
         let mut rope = Rope::new(RopeStyle::Halves, 2, 10_000.0, None, 1.0, 10);
         rope.prepare(10);
         let mut blocks = vec![vec![f16::ZERO; shape.layer_elements()]; 2];
         let mut destinations: Vec<Destination<'_>> =
             blocks.iter_mut().map(|block| Destination { rows: 0..1, position: 0, slot: 0, block }).collect();
-        rope_and_store(&Pool::new(2).unwrap(), &shape, &rope, &mut [0.0; 12], &mut destinations);
+        rope_and_store(&Pool::new(2).unwrap(), &shape, &rope, None, &mut [0.0; 12], &mut destinations);
     }
 }

@@ -130,4 +130,13 @@ pub(crate) trait Simd: Copy + 'static {
         }
         Self::scale_by_power(p, power)
     }
+
+    /// The hyperbolic tangent, to 2e-7 in absolute terms.
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn, reason = "vector code under the contract of the trait")]
+    unsafe fn tanh(x: Self::F) -> Self::F {
+        let power = Self::exp(Self::add(x, x));
+        let rest = Self::div(Self::splat(2.0), Self::add(power, Self::splat(1.0)));
+        Self::sub(Self::splat(1.0), rest)
+    }
 }

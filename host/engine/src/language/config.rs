@@ -1,95 +1,67 @@
 //! The shape of a decoder, read once from a file's metadata. One graph serves every architecture.
 
-use std::ops::RangeInclusive;
+mod keys;
+mod rope;
+#[cfg(test)]
+mod tests;
 
-use infer_kernels::{AttentionShape, Rope, RopeStyle};
+use infer_kernels::AttentionShape;
 
+use super::architecture::{ARCHITECTURES, Architecture};
 use super::gguf::{Gguf, GgufError, quoted};
+use keys::Keys;
+pub(super) use rope::RopeConfig;
 
 /// The parameters of a forward pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DecoderConfig {
+    /// The facts that the file does not state.
+    pub(super) family: &'static Architecture,
     pub(super) layers: usize,
     /// Width of the residual stream.
     pub(super) hidden: usize,
     /// Width between gate·up and down.
     pub(super) feed_forward: usize,
+    /// The attention of every layer, except for its window.
     pub(super) attention: AttentionShape,
+    /// Positions that each layer attends to, and the index of its rotation in `ropes`.
+    pub(super) reach: Vec<Reach>,
+    /// The different rotations.
+    pub(super) ropes: Vec<RopeConfig>,
     pub(super) epsilon: f32,
+    /// Factor of the embeddings.
+    pub(super) embedding_scale: f32,
+    /// Factor of each result that is added to the residual stream.
+    pub(super) residual_scale: f32,
+    /// Factor of the logits.
+    pub(super) logit_scale: f32,
+    pub(super) logit_cap: Option<f32>,
     /// Maximum tokens of one sequence: the file's context, or the configured one if that is
     /// smaller.
     pub(super) context: usize,
-    pub(super) rope: RopeConfig,
-    /// Query, key and value are one tensor, and so are gate and up.
-    pub(super) fused: bool,
 }
 
-/// Rotary position embedding (RoPE).
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct RopeConfig {
-    style: RopeStyle,
-    dims: usize,
-    base: f32,
-    /// Frequency divisors, one for each pair of dimensions.
-    factors: Option<Vec<f32>>,
-    attention_scale: f32,
-}
-
-impl RopeConfig {
-    pub(super) fn build(&self, positions: usize) -> Rope {
-        let factors = self.factors.as_deref();
-        Rope::new(self.style, self.dims, self.base, factors, self.attention_scale, positions)
-    }
+/// The part of attention that differs between layers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Reach {
+    pub(super) window: Option<usize>,
+    pub(super) rope: usize,
 }
 
 impl DecoderConfig {
-    /// Reads the metadata of a `phi3`, `llama` or `qwen2` file. `context` limits the tokens of a
-    /// sequence.
+    /// Reads the metadata of a file of a family in [`ARCHITECTURES`]. `context` limits the tokens
+    /// of a sequence.
     ///
     /// # Errors
     ///
     /// For another architecture, a missing key, a value that is out of range, or an unknown kind of
     /// RoPE scaling.
     pub(super) fn read(gguf: &Gguf, context: usize) -> Result<Self, GgufError> {
-        let architecture = gguf.architecture()?;
-        let style = match architecture {
-            "llama" => RopeStyle::Pairs,
-            "phi3" | "qwen2" => RopeStyle::Halves,
-            other => {
-                let message = format!("is {}, expected `phi3`, `llama` or `qwen2`", quoted(other));
-                return Err(GgufError::key("general.architecture", message));
-            }
-        };
-        let keys = Keys { gguf, architecture };
+        let family = family(gguf.architecture()?)?;
+        let keys = Keys { gguf, prefix: family.name };
         let layers = keys.number("block_count", 1..=512)?;
         let hidden = keys.number("embedding_length", 1..=65_536)?;
         let feed_forward = keys.number("feed_forward_length", 1..=262_144)?;
-        let query_heads = keys.number("attention.head_count", 1..=1_024)?;
-        let kv_heads = keys.optional("attention.head_count_kv", 1..=1_024)?.unwrap_or(query_heads);
-        let head_dim = keys.optional("attention.key_length", 2..=256)?;
-        let head_dim = match head_dim {
-            Some(head_dim) => head_dim,
-            None if hidden % query_heads == 0 => hidden / query_heads,
-            None => {
-                return Err(keys.wrong(
-                    "attention.head_count",
-                    format!("is {query_heads}, which does not divide the embedding length {hidden}"),
-                ));
-            }
-        };
-        let value_length = keys.optional("attention.value_length", 2..=256)?.unwrap_or(head_dim);
-        if query_heads % kv_heads != 0 {
-            let message = format!("is {kv_heads}, which does not divide the {query_heads} query heads");
-            return Err(keys.wrong("attention.head_count_kv", message));
-        }
-        if head_dim % 2 != 0 || head_dim > 256 || value_length != head_dim {
-            let message = format!(
-                "is {head_dim}, and the value length is {value_length}; expected equal, even sizes of at \
-                 most 256"
-            );
-            return Err(keys.wrong("attention.key_length", message));
-        }
-        let window = keys.optional("attention.sliding_window", 0..=1 << 30)?.filter(|&window| window > 0);
         let trained = keys.number("context_length", 1..=1 << 30)?;
         let context = trained.min(context);
         let epsilon_key = "attention.layer_norm_rms_epsilon";
@@ -99,172 +71,106 @@ impl DecoderConfig {
                 keys.wrong(epsilon_key, format!("is {epsilon}, expected a number above 0 and below 1"))
             );
         }
-        let rope = keys.rope(style, head_dim, context)?;
-        let attention = AttentionShape { query_heads, kv_heads, head_dim, window };
-        let fused = architecture == "phi3";
-        Ok(DecoderConfig { layers, hidden, feed_forward, attention, epsilon, context, rope, fused })
+        let scale = |name: &str| -> Result<Option<f32>, GgufError> {
+            if family.scales { keys.factor(name) } else { Ok(None) }
+        };
+        let mut attention = heads(&keys, hidden)?;
+        if family.wide_scores == Some(layers) {
+            attention.scale = 1.0 / (hidden as f32 / attention.query_heads as f32).sqrt();
+        }
+        attention.scale = scale("attention.scale")?.unwrap_or(attention.scale);
+        let cap = |name: &str, default: f32| -> Result<Option<f32>, GgufError> {
+            Ok(keys.factor(name)?.or((default != 0.0).then_some(default)))
+        };
+        attention.soft_cap = cap("attn_logit_softcapping", family.score_cap)?;
+        let root = if family.root_embeddings { (hidden as f32).sqrt() } else { 1.0 };
+        let (reach, ropes) = reach(&keys, family, layers, attention.key_dim, context)?;
+        Ok(DecoderConfig {
+            family,
+            layers,
+            hidden,
+            feed_forward,
+            attention,
+            reach,
+            ropes,
+            epsilon,
+            embedding_scale: scale("embedding_scale")?.unwrap_or(root),
+            residual_scale: scale("residual_scale")?.unwrap_or(1.0),
+            logit_scale: 1.0 / scale("logit_scale")?.unwrap_or(1.0),
+            logit_cap: cap("final_logit_softcapping", family.logit_cap)?,
+            context,
+        })
+    }
+
+    /// The attention of layer `layer`.
+    pub(super) fn attention_of(&self, layer: usize) -> AttentionShape {
+        AttentionShape { window: self.reach[layer].window, ..self.attention }
     }
 }
 
-/// Metadata keys under the architecture's prefix.
-struct Keys<'g> {
-    gguf: &'g Gguf,
-    architecture: &'g str,
+fn family(name: &str) -> Result<&'static Architecture, GgufError> {
+    ARCHITECTURES.iter().find(|family| family.name == name).ok_or_else(|| {
+        let known: Vec<_> = ARCHITECTURES.iter().map(|family| format!("`{}`", family.name)).collect();
+        let message = format!("is {}, expected one of {}", quoted(name), known.join(", "));
+        GgufError::key("general.architecture", message)
+    })
 }
 
-impl Keys<'_> {
-    fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture)
+/// Numbers and sizes of heads.
+fn heads(keys: &Keys<'_>, hidden: usize) -> Result<AttentionShape, GgufError> {
+    let query_heads = keys.number("attention.head_count", 1..=1_024)?;
+    let kv_heads = keys.optional("attention.head_count_kv", 1..=1_024)?.unwrap_or(query_heads);
+    if query_heads % kv_heads != 0 {
+        let message = format!("is {kv_heads}, which does not divide the {query_heads} query heads");
+        return Err(keys.wrong("attention.head_count_kv", message));
     }
-
-    fn wrong(&self, name: &str, message: impl Into<String>) -> GgufError {
-        GgufError::key(&self.key(name), message)
-    }
-
-    fn optional(&self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, GgufError> {
-        let value = self.gguf.u32(&self.key(name))?;
-        value.map(|value| self.within(name, value, range)).transpose()
-    }
-
-    fn number(&self, name: &str, range: RangeInclusive<usize>) -> Result<usize, GgufError> {
-        self.within(name, self.gguf.require_u32(&self.key(name))?, range)
-    }
-
-    fn within(&self, name: &str, value: u32, range: RangeInclusive<usize>) -> Result<usize, GgufError> {
-        let value = value as usize;
-        if !range.contains(&value) {
-            return Err(
-                self.wrong(name, format!("is {value}, expected {} to {}", range.start(), range.end()))
-            );
-        }
-        Ok(value)
-    }
-
-    fn float(&self, name: &str) -> Result<Option<f32>, GgufError> {
-        self.gguf.f32(&self.key(name))
-    }
-
-    fn rope(&self, style: RopeStyle, head_dim: usize, context: usize) -> Result<RopeConfig, GgufError> {
-        let dims = self.optional("rope.dimension_count", 2..=256)?.unwrap_or(head_dim);
-        if dims % 2 != 0 || dims > head_dim {
-            let message = format!("is {dims}, expected an even number up to the head size, {head_dim}");
-            return Err(self.wrong("rope.dimension_count", message));
-        }
-        let base = self.float("rope.freq_base")?.unwrap_or(10_000.0);
-        if !(base.is_finite() && base >= 1.0) {
-            return Err(
-                self.wrong("rope.freq_base", format!("is {base}, expected a finite number of at least 1"))
-            );
-        }
-        let attention_scale = self.float("rope.scaling.attn_factor")?.unwrap_or(1.0);
-        let scaling = self.gguf.str(&self.key("rope.scaling.type"))?;
-        let mut factors = self.factors(dims, context, scaling == Some("longrope"))?;
-        // As in llama.cpp: a factor without a type is linear, and a factor of 0 means no scaling.
-        let linear = match scaling {
-            Some("none" | "longrope") => None,
-            None | Some("linear") => match self.float("rope.scaling.factor")? {
-                None => self.float("rope.scale_linear")?,
-                factor => factor,
-            },
-            Some(other) => {
-                let message = format!("is {}, expected `none`, `linear` or `longrope`", quoted(other));
-                return Err(self.wrong("rope.scaling.type", message));
+    let size = |name: &str| -> Result<usize, GgufError> {
+        let size = match keys.optional(name, 2..=256)? {
+            Some(size) => size,
+            None if hidden.is_multiple_of(query_heads) => hidden / query_heads,
+            None => {
+                return Err(keys.wrong(
+                    "attention.head_count",
+                    format!("is {query_heads}, which does not divide the embedding length {hidden}"),
+                ));
             }
         };
-        if let Some(factor) = linear.filter(|factor| *factor != 0.0) {
-            let all = factors.get_or_insert_with(|| vec![1.0; dims / 2]);
-            all.iter_mut().for_each(|own| *own *= factor);
+        if size % 2 != 0 || size > 256 {
+            return Err(keys.wrong(name, format!("is {size}, expected an even size of at most 256")));
         }
-        let usable = |factor: &f32| factor.is_finite() && *factor > 0.0;
-        if !factors.iter().flatten().chain([&attention_scale]).all(usable) {
-            return Err(self.wrong("rope", "has a factor that is not a finite number above 0"));
-        }
-        Ok(RopeConfig { style, dims, base, factors, attention_scale })
-    }
-
-    /// Reads the frequency factors. LongRoPE has two lists: one for sequences within the original
-    /// context, and one for longer sequences. The configured context selects the list, because
-    /// stored keys cannot be rotated again. Llama 3 files have a single list.
-    fn factors(&self, dims: usize, context: usize, required: bool) -> Result<Option<Vec<f32>>, GgufError> {
-        const LISTS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
-        let original = self.optional("rope.scaling.original_context_length", 1..=1 << 30)?;
-        let long = original.is_some_and(|original| context > original);
-        let name = LISTS[usize::from(long)];
-        for name in [name, "rope_freqs.weight"] {
-            if let Some(tensor) = self.gguf.tensor(name) {
-                return tensor.vector(dims / 2).map(Some);
-            }
-        }
-        if required || LISTS.iter().any(|list| self.gguf.tensor(list).is_some()) {
-            let message = format!(
-                "is missing, and a context of {context} tokens needs it; convert the model again, or set \
-                 another `context_tokens`"
-            );
-            return Err(GgufError::tensor(name, message));
-        }
-        Ok(None)
-    }
+        Ok(size)
+    };
+    let (key_dim, value_dim) = (size("attention.key_length")?, size("attention.value_length")?);
+    Ok(AttentionShape { value_dim, ..AttentionShape::new(query_heads, kv_heads, key_dim) })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::language::gguf::write::Writer;
-    use crate::weights::bytes::Bytes;
-
-    fn writer() -> Writer {
-        Writer::new("llama")
-            .u32("llama.block_count", 1)
-            .u32("llama.embedding_length", 8)
-            .u32("llama.feed_forward_length", 8)
-            .u32("llama.attention.head_count", 2)
-            .u32("llama.context_length", 64)
-            .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
-    }
-
-    fn factors(writer: &Writer) -> Result<Option<Vec<f32>>, GgufError> {
-        let gguf = Gguf::parse(Bytes::Owned(writer.build()))?;
-        DecoderConfig::read(&gguf, 64).map(|config| config.rope.factors)
-    }
-
-    #[test]
-    fn rope_factors_match_llama_cpp() {
-        let (kind, factor, old) =
-            ("llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scale_linear");
-        let cases = [
-            (writer(), None),
-            (writer().f32(factor, 4.0), Some(4.0)),
-            (writer().f32(old, 4.0), Some(4.0)),
-            (writer().f32(factor, 2.0).f32(old, 4.0), Some(2.0)),
-            (writer().text(kind, "linear").f32(factor, 4.0), Some(4.0)),
-            (writer().text(kind, "none").f32(factor, 4.0), None),
-            (writer().f32(factor, 0.0), None),
-        ];
-        for (index, (writer, expected)) in cases.into_iter().enumerate() {
-            assert_eq!(factors(&writer).unwrap(), expected.map(|factor| vec![factor; 2]), "case {index}");
-        }
-    }
-
-    #[test]
-    fn longrope_without_its_list_is_rejected() {
-        let list =
-            |writer: Writer, name: &str| writer.tensor(name, &[2], 0, [1.5_f32.to_le_bytes(); 2].concat());
-        let (short, long) = ("rope_factors_short.weight", "rope_factors_long.weight");
-        let original = "llama.rope.scaling.original_context_length";
-        let scaled = || writer().text("llama.rope.scaling.type", "longrope");
-        let cases = [
-            (scaled(), short),
-            (scaled().u32(original, 32), long),
-            (list(writer().u32(original, 32), short), long),
-            (list(writer().u32(original, 64), long), short),
-        ];
-        for (writer, missing) in cases {
-            let error = factors(&writer).unwrap_err().to_string();
-            let expected = format!("tensor `{missing}` is missing, and a context of 64 tokens needs it");
-            assert!(error.starts_with(&expected), "{error}");
-        }
-        assert_eq!(factors(&list(scaled(), short)).unwrap(), Some(vec![1.5; 2]));
-        // The 4,096-token file of Phi-3 gives its training context, and has no lists.
-        assert_eq!(factors(&writer().u32(original, 64)).unwrap(), None);
-    }
+/// The reach of each layer, and the rotations.
+fn reach(
+    keys: &Keys<'_>,
+    family: &Architecture,
+    layers: usize,
+    key_dim: usize,
+    context: usize,
+) -> Result<(Vec<Reach>, Vec<RopeConfig>), GgufError> {
+    let rope = keys.rope(family.rope, key_dim, context)?;
+    let local_base = keys.base("rope.freq_base_swa")?.or(family.windows.local_base);
+    let local = local_base.map_or_else(|| rope.clone(), |base| rope.unscaled(base));
+    // Granite's files switch the rotation off with this key.
+    let finetuned = keys.gguf.bool(&keys.key("rope.scaling.finetuned"))?;
+    let step = if family.scales && finetuned == Some(false) { Some(1) } else { family.unrotated };
+    let mut ropes = Vec::new();
+    let windows = keys.windows(&family.windows, layers)?;
+    let reach = windows.into_iter().enumerate().map(|(layer, window)| {
+        let own = match window {
+            _ if step.is_some_and(|step| (layer + 1) % step == 0) => RopeConfig::none(family.rope),
+            Some(_) => local.clone(),
+            None => rope.clone(),
+        };
+        let rope = ropes.iter().position(|known| *known == own).unwrap_or_else(|| {
+            ropes.push(own);
+            ropes.len() - 1
+        });
+        Reach { window, rope }
+    });
+    Ok((reach.collect(), ropes))
 }

@@ -2,7 +2,7 @@
 //!
 //! Each layer is attention over the key-value blocks and a gated feed-forward network. Both follow
 //! an RMS norm, and both are added to the residual stream (Llama; [`DecoderConfig`] holds the
-//! differences of Phi-3 and Qwen2). The rows of a pass are tokens of any number of sequences.
+//! differences of other families). The rows of a pass are tokens of any number of sequences.
 //! Matrix products treat all rows alike; attention receives the ranges of rows that belong to each
 //! sequence.
 
@@ -12,8 +12,8 @@ mod load;
 use std::path::{Path, PathBuf};
 
 use infer_kernels::{
-    Activations, Chunk, Destination, Pool, QuantizedMatrix, Rope, Span, WeightType, Write, attention,
-    dequantize_row, rms_norm, rope_and_store,
+    Activations, AttentionShape, Chunk, Destination, Pool, QuantizedMatrix, Rope, Span, WeightType, Write,
+    attention, dequantize_row, rms_norm, rope_and_store, soft_cap,
 };
 
 use super::config::DecoderConfig;
@@ -31,9 +31,10 @@ pub(super) struct Decoder {
     vocabulary: usize,
     embeddings: Embeddings,
     layers: Vec<Layer>,
+    /// Weights of the last norm, multiplied by the scale of the logits.
     norm: Vec<f32>,
     head: QuantizedMatrix,
-    rope: Rope,
+    ropes: Vec<Rope>,
     packed_file: Option<PathBuf>,
     pool: Pool,
     buffers: Buffers,
@@ -60,6 +61,7 @@ struct Embeddings {
     gguf: Gguf,
     ty: WeightType,
     row_bytes: usize,
+    scale: f32,
 }
 
 #[derive(Default)]
@@ -73,6 +75,8 @@ struct Buffers {
     activations: Activations,
     /// (rows, feed-forward).
     gated: Activations,
+    /// Products before their norm, (rows, hidden), in families with such norms.
+    branch: Vec<f32>,
     /// Hidden states after the last norm, (kept rows, hidden).
     hidden: Vec<f32>,
     /// (rows of one call, vocabulary).
@@ -96,11 +100,11 @@ impl Decoder {
         let hidden = config.hidden;
         let table = gguf.require_tensor("token_embd.weight", &[vocabulary, hidden])?;
         let (ty, row_bytes) = (table.ty, table.data.len() / vocabulary);
-        let head = head(&gguf, vocabulary, hidden)?;
+        let head = head(&gguf, &config, vocabulary)?;
         let layers = (0..config.layers)
             .map(|index| LayerMatrices::of(&gguf, &config, index))
             .collect::<Result<Vec<_>, _>>()?;
-        check_known(&gguf, &layers, &head)?;
+        check_known(&gguf, config.family, &layers, &head)?;
         let Packing { pool, slot } = packing;
         let packed = match &slot {
             Some(slot) => {
@@ -113,12 +117,13 @@ impl Decoder {
         let loader = Loader { gguf: &gguf, pool: &pool, packed: packed.as_ref() };
         let layers = layers.iter().enumerate().map(|(index, layer)| loader.layer(&config, index, layer));
         let layers = layers.collect::<Result<_, _>>()?;
-        let norm = loader.vector("output_norm.weight", hidden)?;
+        let mut norm = loader.vector("output_norm.weight", hidden)?;
+        norm.iter_mut().for_each(|weight| *weight *= config.logit_scale);
         let head = loader.matrix(&head)?;
-        let rope = config.rope.build(config.context);
+        let ropes = config.ropes.iter().map(|rope| rope.build(config.context)).collect();
         // Everything except the embeddings has been read by now.
         gguf.check_unchanged()?;
-        let embeddings = Embeddings { gguf, ty, row_bytes };
+        let embeddings = Embeddings { gguf, ty, row_bytes, scale: config.embedding_scale };
         Ok(Decoder {
             config,
             vocabulary,
@@ -126,7 +131,7 @@ impl Decoder {
             layers,
             norm,
             head,
-            rope,
+            ropes,
             packed_file: packed.map(|packed| packed.path().to_owned()),
             pool,
             buffers: Buffers::default(),
@@ -157,13 +162,14 @@ impl Decoder {
     ///
     /// Tokens must be below the size of the vocabulary, and positions below the context.
     pub(super) fn forward(&mut self, runs: &mut [Run<'_>]) {
-        let Decoder { config, layers, pool, rope, buffers, .. } = self;
+        let Decoder { config, layers, pool, ropes, buffers, .. } = self;
         let hidden = config.hidden;
         let rows: usize = runs.iter().map(Run::rows).sum();
         let columns = config.attention.qkv_columns();
-        let width = config.attention.query_heads * config.attention.head_dim;
-        rope.prepare(runs.iter().map(|run| run.sequence.len()).max().unwrap_or(0));
-        let Buffers { stream, qkv, activations, gated, .. } = buffers;
+        let width = config.attention.out_columns();
+        let positions = runs.iter().map(|run| run.sequence.len()).max().unwrap_or(0);
+        ropes.iter_mut().for_each(|rope| rope.prepare(positions));
+        let Buffers { stream, qkv, activations, gated, branch, .. } = buffers;
         let stream = room(stream, rows * hidden);
         let qkv = room(qkv, rows * columns);
         self.embeddings.gather(runs, stream);
@@ -177,14 +183,14 @@ impl Decoder {
                 destinations.extend(run.sequence.destinations(index, run.start, row));
                 row += rows;
             }
-            rope_and_store(pool, &config.attention, rope, qkv, &mut destinations);
-            attend(pool, config, index, runs, qkv, activations.room(rows, width));
-            layer.attention_output.matmul(pool, activations, stream, hidden, Write::Add);
+            let (shape, rope) = (config.attention_of(index), &ropes[config.reach[index].rope]);
+            let norms = layer.head_norms(config.epsilon);
+            rope_and_store(pool, &shape, rope, norms, qkv, &mut destinations);
+            attend(pool, &shape, index, runs, qkv, activations.room(rows, width));
+            layer.attention_output.add(pool, activations, stream, branch);
             activations.set_rms_norm(pool, stream, &layer.feed_forward_norm, config.epsilon, rows);
-            let inner = gated.room(rows, config.feed_forward);
-            layer.gate.matmul(pool, activations, inner, config.feed_forward, Write::Set);
-            layer.up.matmul(pool, activations, inner, config.feed_forward, Write::Gate);
-            layer.down.matmul(pool, gated, stream, hidden, Write::Add);
+            layer.gated(pool, config.family.activation, activations, gated);
+            layer.down.add(pool, gated, stream, branch);
         }
         self.keep(runs);
     }
@@ -217,6 +223,9 @@ impl Decoder {
         activations.set(&self.pool, &states[first * hidden..][..rows * hidden], rows, hidden);
         logits.resize(rows * self.vocabulary, 0.0);
         self.head.matmul(&self.pool, activations, logits, self.vocabulary, Write::Set);
+        if let Some(cap) = self.config.logit_cap {
+            soft_cap(&self.pool, cap, logits);
+        }
         logits
     }
 }
@@ -236,7 +245,7 @@ impl Run<'_> {
     }
 }
 
-fn attend(pool: &Pool, config: &DecoderConfig, layer: usize, runs: &[Run<'_>], qkv: &[f32], out: &mut [f32]) {
+fn attend(pool: &Pool, shape: &AttentionShape, layer: usize, runs: &[Run<'_>], qkv: &[f32], out: &mut [f32]) {
     let spans: Vec<Vec<Span<'_>>> = runs.iter().map(|run| run.sequence.spans(layer).collect()).collect();
     let mut row = 0;
     let chunks: Vec<Chunk<'_>> = runs
@@ -248,7 +257,7 @@ fn attend(pool: &Pool, config: &DecoderConfig, layer: usize, runs: &[Run<'_>], q
             Chunk { rows, position: run.start, spans }
         })
         .collect();
-    attention(pool, &config.attention, qkv, &chunks, out);
+    attention(pool, shape, qkv, &chunks, out);
 }
 
 impl Embeddings {
@@ -261,6 +270,9 @@ impl Embeddings {
         for (token, out) in tokens.zip(out.chunks_exact_mut(hidden)) {
             let row = &table[*token as usize * self.row_bytes..][..self.row_bytes];
             dequantize_row(self.ty, row, out);
+            if self.scale != 1.0 {
+                out.iter_mut().for_each(|value| *value *= self.scale);
+            }
         }
     }
 }

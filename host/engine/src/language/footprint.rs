@@ -64,14 +64,15 @@ pub(crate) fn of(gguf: &Gguf, capacity: &Capacity, mapped: bool) -> Result<Footp
 
 /// Size of the buffers of a pass of `max_batch` rows, and of the position tables.
 fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
-    let DecoderConfig { hidden, feed_forward, attention, context, .. } = config;
-    let width = (*hidden).max(attention.query_heads * attention.head_dim);
+    let DecoderConfig { family, hidden, feed_forward, attention, context, ropes, .. } = config;
+    let width = (*hidden).max(attention.out_columns());
     // Inputs of products are kept as f32, and in up to two int8 forms with a scale for each 32
     // values.
     let input = |columns: usize| columns * 4 + 2 * (columns + columns / 8);
-    let row = 4 * hidden + 4 * attention.qkv_columns() + input(width) + input(*feed_forward) + 4 * hidden;
+    let branch = if family.post_norms { 4 * hidden } else { 0 };
+    let row = 8 * hidden + branch + 4 * attention.qkv_columns() + input(width) + input(*feed_forward);
     let logits = 4 * LOGIT_ROWS * vocabulary;
-    let positions = 4 * context * attention.head_dim;
+    let positions = 4 * context * ropes.iter().map(|rope| rope.dims).sum::<usize>();
     (capacity.max_batch * row + logits + positions) as u64
 }
 
@@ -80,7 +81,9 @@ fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
 fn file(gguf: &Gguf, config: &DecoderConfig, seen: usize) -> Need {
     let table = gguf.tensor("token_embd.weight").map_or(0, |table| table.data.len() as u64);
     let header = gguf.data_start() as u64;
-    let norms = 2 * config.layers as u64;
+    let family = config.family;
+    let norms = [true, family.post_norms, family.head_norms].into_iter().filter(|norms| *norms).count();
+    let norms = 2 * (norms * config.layers) as u64;
     let seen = (seen as u64).min(USUAL_TOKENS);
     Need {
         max_bytes: header + table + norms * FAULT_AROUND,

@@ -113,6 +113,16 @@ impl Gguf {
         self.get(key, "a bool", bool)
     }
 
+    /// The bools at `key`.
+    pub(crate) fn bools(&self, key: &str) -> Result<Option<Vec<bool>>, GgufError> {
+        self.get(key, "an array of bools", |value| all(value, bool))
+    }
+
+    /// Returns true if the value at `key` is an array.
+    pub(crate) fn is_array(&self, key: &str) -> bool {
+        matches!(self.metadata.get(key), Some(Value::Array(_)))
+    }
+
     /// The string at `key`.
     pub(crate) fn str(&self, key: &str) -> Result<Option<&str>, GgufError> {
         self.get(key, "a string", text)

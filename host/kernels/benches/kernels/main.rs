@@ -191,7 +191,7 @@ fn quartiles(values: &mut [f64]) -> [f64; 3] {
 fn attentions(pool: &Pool) {
     println!("\n| attention: ms | 128 queries after 0 | 128 after 384 | 1 after 511 |\n|---|---|---|---|");
     for (name, query_heads, kv_heads, head_dim) in [("Phi-3 Mini", 32, 32, 96), ("Qwen2.5 0.5B", 14, 2, 64)] {
-        let shape = AttentionShape { query_heads, kv_heads, head_dim, window: None };
+        let shape = AttentionShape::new(query_heads, kv_heads, head_dim);
         print!("| {name} ");
         for (rows, position) in [(128usize, 0usize), (128, 384), (1, 511)] {
             let blocks = vec![

@@ -8,6 +8,7 @@ use half::f16;
 
 use super::shape::{AttentionShape, BLOCK_TOKENS, Chunk};
 use crate::limits::MAX_HEAD_DIM;
+use crate::norm::soft_capped;
 use crate::shared::Shared;
 use crate::simd::{Job, Simd};
 
@@ -57,7 +58,7 @@ impl<S: Simd> Job<S> for Queries<'_> {
 /// State of `Q` queries: `[query][feature]` and `[query][slot]`.
 #[repr(C, align(64))]
 struct State<const Q: usize> {
-    /// Multiplied by 1 / sqrt(head_dim).
+    /// Multiplied by the scale.
     queries: [[f32; MAX_HEAD_DIM]; Q],
     sums: [[f32; MAX_HEAD_DIM]; Q],
     scores: [[f32; SLOTS]; Q],
@@ -82,23 +83,22 @@ impl Queries<'_> {
     #[inline(always)]
     unsafe fn tile<S: Simd, const Q: usize>(&self, first: usize, count: usize) -> bool {
         let Self { shape, chunk, .. } = *self;
-        let (dim, group) = (shape.head_dim, shape.query_heads / shape.kv_heads);
+        let (dim, group) = (shape.key_dim, shape.query_heads / shape.kv_heads);
         let row_of = |query: usize| (first + query.min(count - 1)) / group;
         let head_of = |query: usize| self.head * group + (first + query.min(count - 1)) % group;
         let mut state = MaybeUninit::<State<Q>>::uninit();
-        // Only the first `dim` features and the slots of a batch are written, and only those are
+        // Only the features of the shape and the slots of a batch are written, and only those are
         // read.
         let state = &mut *state.as_mut_ptr();
-        let scale = 1.0 / (dim as f32).sqrt();
         let mut positions = [0; Q];
         for (query, position) in positions.iter_mut().enumerate() {
             let row = row_of(query);
             *position = chunk.position + row;
             let from = (chunk.rows.start + row) * shape.qkv_columns() + head_of(query) * dim;
             for (to, value) in state.queries[query].iter_mut().zip(&self.qkv[from..from + dim]) {
-                *to = value * scale;
+                *to = value * shape.scale;
             }
-            state.sums[query][..dim.next_multiple_of(S::LANES)].fill(0.0);
+            state.sums[query][..shape.value_dim.next_multiple_of(S::LANES)].fill(0.0);
             state.max[query] = -1e30;
             state.weight[query] = 0.0;
         }
@@ -130,19 +130,20 @@ impl Queries<'_> {
                 };
                 spans += 1;
                 if spans == SPANS {
-                    add_batch::<S, Q>(state, &batch, dim, &positions, window);
+                    add_batch::<S, Q>(state, &batch, shape, &positions);
                     spans = 0;
                 }
             }
             position += span.tokens;
         }
         if spans > 0 {
-            add_batch::<S, Q>(state, &batch[..spans], dim, &positions, window);
+            add_batch::<S, Q>(state, &batch[..spans], shape, &positions);
         }
         let mut finite = true;
         for query in 0..count {
-            let at = (chunk.rows.start + row_of(query)) * shape.query_heads * dim + head_of(query) * dim;
-            let out = std::slice::from_raw_parts_mut(self.out.get().add(at), dim);
+            let at =
+                (chunk.rows.start + row_of(query)) * shape.out_columns() + head_of(query) * shape.value_dim;
+            let out = std::slice::from_raw_parts_mut(self.out.get().add(at), shape.value_dim);
             let inverse = 1.0 / state.weight[query];
             for (value, sum) in out.iter_mut().zip(&state.sums[query]) {
                 *value = sum * inverse;
@@ -158,12 +159,20 @@ impl Queries<'_> {
 unsafe fn add_batch<S: Simd, const Q: usize>(
     state: &mut State<Q>,
     batch: &[VisibleSpan],
-    dim: usize,
+    shape: &AttentionShape,
     positions: &[usize; Q],
-    window: usize,
 ) {
-    score::<S, Q>(state, batch, dim);
+    score::<S, Q>(state, batch, shape.key_dim);
+    let window = shape.window.unwrap_or(usize::MAX);
     let slots = batch.len() * BLOCK_TOKENS;
+    if let Some(cap) = shape.soft_cap {
+        for scores in &mut state.scores {
+            for slot in (0..slots).step_by(S::LANES) {
+                let at = scores.as_mut_ptr().add(slot);
+                S::store_f32(at, soft_capped::<S>(S::load_f32(at), cap));
+            }
+        }
+    }
     for (query, &own) in positions.iter().enumerate() {
         let scores = &mut state.scores[query];
         for (visible, scores) in batch.iter().zip(scores.chunks_exact_mut(BLOCK_TOKENS)) {
@@ -184,7 +193,7 @@ unsafe fn add_batch<S: Simd, const Q: usize>(
             state.max[query] = max;
             state.weight[query] *= shrink;
             let sums = state.sums[query].as_mut_ptr();
-            for d in (0..dim).step_by(S::LANES) {
+            for d in (0..shape.value_dim).step_by(S::LANES) {
                 S::store_f32(sums.add(d), S::mul(S::load_f32(sums.add(d)), S::splat(shrink)));
             }
         }
@@ -198,7 +207,7 @@ unsafe fn add_batch<S: Simd, const Q: usize>(
         }
         state.weight[query] += S::reduce_add(total);
     }
-    add_values::<S, Q>(state, batch, dim);
+    add_values::<S, Q>(state, batch, shape.value_dim);
 }
 
 /// Computes the scores of all slots of a batch, several vectors of keys at a time. A single query

@@ -43,13 +43,13 @@ fn sequence(
         destinations.push(Destination { rows: position..position + fill, position, slot: 0, block });
         position += fill;
     }
-    rope_and_store(pool, shape, rope, &mut rows, &mut destinations);
+    rope_and_store(pool, shape, rope, None, &mut rows, &mut destinations);
     Sequence { blocks, fills, rows }
 }
 
 /// Computes attention in f64 from the rows, with keys and values rounded to f16.
 fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> {
-    let (dim, columns) = (shape.head_dim, shape.qkv_columns());
+    let (dim, columns) = (shape.key_dim, shape.qkv_columns());
     let group = shape.query_heads / shape.kv_heads;
     let half = |value: f32| f64::from(f16::from_f32(value).to_f32());
     let from = (position + 1).saturating_sub(shape.window.unwrap_or(usize::MAX));
@@ -57,19 +57,20 @@ fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> 
     for head in 0..shape.query_heads {
         let query = &rows[position * columns + head * dim..][..dim];
         let key = |at: usize| &rows[at * columns + (shape.query_heads + head / group) * dim..][..dim];
-        let value = |at: usize| {
-            &rows[at * columns + (shape.query_heads + shape.kv_heads + head / group) * dim..][..dim]
-        };
+        let first = (shape.query_heads + shape.kv_heads) * dim + head / group * shape.value_dim;
+        let value = |at: usize| &rows[at * columns + first..][..shape.value_dim];
         let scores: Vec<f64> = (from..=position)
             .map(|at| {
-                query.iter().zip(key(at)).map(|(&q, &k)| f64::from(q) * half(k)).sum::<f64>()
-                    / (dim as f64).sqrt()
+                let product: f64 = query.iter().zip(key(at)).map(|(&q, &k)| f64::from(q) * half(k)).sum();
+                let score = product * f64::from(shape.scale);
+                let cap = shape.soft_cap.map(f64::from);
+                cap.map_or(score, |cap| cap * (score / cap).tanh())
             })
             .collect();
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
         let total: f64 = weights.iter().sum();
-        for d in 0..dim {
+        for d in 0..shape.value_dim {
             let sum: f64 =
                 weights.iter().enumerate().map(|(i, weight)| weight * half(value(from + i)[d])).sum();
             out.push(sum / total);
@@ -82,18 +83,22 @@ fn reference(shape: &AttentionShape, rows: &[f32], position: usize) -> Vec<f64> 
 fn attention_matches_reference_on_every_set() {
     let mut random = Random::new(3);
     let pool = Pool::new(2).unwrap();
+    let windowed = |window, shape| AttentionShape { window: Some(window), ..shape };
     let shapes = [
-        (4, 4, 96, None),
-        (6, 2, 64, None),
-        (8, 1, 128, Some(20)),
-        (3, 3, 80, Some(1)),
-        (7, 1, 64, None),
-        (2, 1, 6, None),
-        (2, 2, 256, Some(33)),
+        AttentionShape::new(4, 4, 96),
+        AttentionShape::new(6, 2, 64),
+        windowed(20, AttentionShape::new(8, 1, 128)),
+        windowed(1, AttentionShape::new(3, 3, 80)),
+        AttentionShape::new(7, 1, 64),
+        AttentionShape::new(2, 1, 6),
+        windowed(33, AttentionShape::new(2, 2, 256)),
+        AttentionShape { value_dim: 32, scale: 0.3, ..AttentionShape::new(4, 2, 80) },
+        AttentionShape { value_dim: 128, soft_cap: Some(1.5), ..AttentionShape::new(6, 2, 64) },
+        windowed(20, AttentionShape { soft_cap: Some(0.5), scale: 1.0, ..AttentionShape::new(1, 1, 10) }),
     ];
-    for (query_heads, kv_heads, head_dim, window) in shapes {
-        let shape = AttentionShape { query_heads, kv_heads, head_dim, window };
-        let mut rope = Rope::new(RopeStyle::Halves, head_dim, 10_000.0, None, 1.0, 4096);
+    for shape in shapes {
+        let columns = shape.out_columns();
+        let mut rope = Rope::new(RopeStyle::Halves, shape.key_dim, 10_000.0, None, 1.0, 4096);
         rope.prepare(300);
         for (positions, full) in [(1, true), (17, false), (64, true), (65, true), (150, false)] {
             let sequence = sequence(&pool, &shape, &rope, &mut random, positions, full);
@@ -107,11 +112,11 @@ fn attention_matches_reference_on_every_set() {
                     .map(|rows| Chunk { rows: rows.clone(), position: rows.start, spans: &spans })
                     .collect();
                 for set in InstructionSet::available() {
-                    let mut out = vec![7.0f32; positions * query_heads * head_dim];
+                    let mut out = vec![7.0f32; positions * columns];
                     attention_on(set, &pool, &shape, &sequence.rows, &chunks, &mut out);
                     for position in runs.iter().flat_map(Clone::clone) {
                         let expected = reference(&shape, &sequence.rows, position);
-                        let out = &out[position * query_heads * head_dim..][..query_heads * head_dim];
+                        let out = &out[position * columns..][..columns];
                         for (i, (&value, expected)) in out.iter().zip(&expected).enumerate() {
                             let error = (f64::from(value) - expected).abs();
                             assert!(
@@ -121,10 +126,7 @@ fn attention_matches_reference_on_every_set() {
                             );
                         }
                     }
-                    assert!(
-                        out[..runs[0].start * query_heads * head_dim].iter().all(|&value| value == 7.0),
-                        "other rows"
-                    );
+                    assert!(out[..runs[0].start * columns].iter().all(|&value| value == 7.0), "other rows");
                 }
             }
         }
@@ -135,7 +137,7 @@ fn attention_matches_reference_on_every_set() {
 fn branches_share_the_blocks_of_their_prefix() {
     let mut random = Random::new(4);
     let pool = Pool::new(2).unwrap();
-    let shape = AttentionShape { query_heads: 4, kv_heads: 2, head_dim: 64, window: None };
+    let shape = AttentionShape::new(4, 2, 64);
     let mut rope = Rope::new(RopeStyle::Pairs, 64, 10_000.0, None, 1.0, 4096);
     rope.prepare(64);
     let prefix = sequence(&pool, &shape, &rope, &mut random, 21, true);
@@ -148,7 +150,7 @@ fn branches_share_the_blocks_of_their_prefix() {
             .enumerate()
             .map(|(i, block)| Destination { rows: i * 3..i * 3 + 3, position: 21, slot: 0, block })
             .collect();
-        rope_and_store(&pool, &shape, &rope, &mut branches, &mut destinations);
+        rope_and_store(&pool, &shape, &rope, None, &mut branches, &mut destinations);
     }
     let spans = |own: usize| {
         let mut spans = prefix.spans();
@@ -236,9 +238,9 @@ fn hard_sequence(
     let (queries, keys) = (shape.query_heads, shape.query_heads + shape.kv_heads);
     for (i, value) in sequence.rows.iter_mut().enumerate() {
         let (position, column) = (i / shape.qkv_columns(), i % shape.qkv_columns());
-        let head = column / shape.head_dim;
+        let head = column / shape.key_dim;
         let part = usize::from(head >= queries) + usize::from(head >= keys);
-        *value = feature(random, part, position, column % shape.head_dim);
+        *value = feature(random, part, position, column % shape.key_dim);
     }
     let mut position = 0;
     let mut destinations: Vec<Destination<'_>> = Vec::new();
@@ -246,7 +248,7 @@ fn hard_sequence(
         destinations.push(Destination { rows: position..position + fill, position, slot: 0, block });
         position += fill;
     }
-    rope_and_store(pool, shape, &rope, &mut sequence.rows, &mut destinations);
+    rope_and_store(pool, shape, &rope, None, &mut sequence.rows, &mut destinations);
     sequence
 }
 
@@ -254,7 +256,7 @@ fn hard_sequence(
 /// of them rounded. Softmax turns an error of `e` in a score into at most `exp(2 e) - 1`. Softmax
 /// and the weighted sum add a few roundings per position.
 fn allowed(shape: &AttentionShape, rows: &[f32], position: usize) -> f64 {
-    let (dim, columns) = (shape.head_dim, shape.qkv_columns());
+    let (dim, columns) = (shape.key_dim, shape.qkv_columns());
     let largest = |range: Range<usize>, from: usize, heads: usize| {
         let rows = rows[range.start * columns..range.end * columns].chunks_exact(columns);
         let values = rows.flat_map(|row| &row[from * dim..(from + heads) * dim]);
@@ -276,7 +278,7 @@ fn extreme_scores_stay_within_f32_bound() {
     let shapes =
         [(4, 4, 96, None), (6, 2, 64, None), (8, 1, 128, Some(20)), (3, 1, 10, Some(1)), (9, 3, 72, None)];
     for (query_heads, kv_heads, head_dim, window) in shapes {
-        let shape = AttentionShape { query_heads, kv_heads, head_dim, window };
+        let shape = AttentionShape { window, ..AttentionShape::new(query_heads, kv_heads, head_dim) };
         for (case, (name, feature)) in HARD.into_iter().enumerate() {
             let pool = &pools[case % 3];
             for positions in [1, 2, 33, 63] {
@@ -307,8 +309,8 @@ fn extreme_scores_stay_within_f32_bound() {
 fn non_finite_values_stay_in_visible_rows() {
     let mut random = Random::new(16);
     let pool = Pool::new(2).unwrap();
-    let shape = AttentionShape { query_heads: 4, kv_heads: 2, head_dim: 64, window: None };
-    let row = shape.query_heads * shape.head_dim;
+    let shape = AttentionShape::new(4, 2, 64);
+    let row = shape.out_columns();
     let usual: Feature = |random, _, _, _| random.value();
     // Keys and values that exceed f16 become infinite. A NaN query does not affect other queries.
     let bad: [(Feature, bool); 3] = [

@@ -1,4 +1,5 @@
 use super::*;
+use crate::norm::Activation;
 use crate::testing::{Random, blocks, usual};
 
 #[test]
@@ -154,29 +155,51 @@ fn mxfp4_scales_are_exact_powers_of_two() {
 }
 
 #[test]
-fn gate_multiplies_silu_of_output() {
+fn gate_multiplies_activation_of_output() {
     let mut random = Random::new(5);
     let mut gates = random.values(64);
-    gates.extend([-1e30, -200.0, -88.0, -0.0, 0.0, 88.0, 200.0, 1e30]);
+    gates.extend([-1e30, -200.0, -88.0, -5.0, -0.0, 0.0, 5.0, 88.0, 200.0, 1e30]);
     let ups = random.values(gates.len());
     let bytes: Vec<u8> = ups.iter().flat_map(|up| up.to_le_bytes()).collect();
     let pool = Pool::new(1).unwrap();
     let matrix = QuantizedMatrix::pack(&pool, WeightType::F32, &bytes, gates.len(), 1).unwrap();
     let mut one = Activations::new();
     one.set(&pool, &[1.0], 1, 1);
-    for set in InstructionSet::available() {
+    let silu = |x: f64| x / (1.0 + (-x).exp());
+    let gelu =
+        |x: f64| x / 2.0 * (1.0 + (std::f64::consts::FRAC_2_PI.sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
+    let cases: [(Activation, &dyn Fn(f64) -> f64); 2] =
+        [(Activation::Silu, &silu), (Activation::GeluTanh, &gelu)];
+    for (set, (activation, exact)) in
+        InstructionSet::available().flat_map(|set| cases.map(|case| (set, case)))
+    {
         let mut out = gates.clone();
-        matrix.matmul_on(set, &pool, &mut one, &mut out, gates.len(), Write::Gate);
+        matrix.matmul_on(set, &pool, &mut one, &mut out, gates.len(), Write::Gate(activation));
         for ((gate, up), value) in gates.iter().zip(&ups).zip(out) {
             let (gate, up) = (f64::from(*gate), f64::from(*up));
-            let expected = gate / (1.0 + (-gate).exp()) * up;
+            let expected = exact(gate) * up;
             let bound = 1e-6 * expected.abs() + 1e-7 * gate.abs();
             assert!(
                 (f64::from(value) - expected).abs() <= bound,
-                "{}: {gate} and {up} gave {value}",
+                "{}, {activation:?}: {gate} and {up} gave {value}",
                 set.name()
             );
         }
+    }
+}
+
+#[test]
+fn scaled_products_are_added() {
+    let pool = Pool::new(1).unwrap();
+    let weights: Vec<u8> = (0..35u8).flat_map(|row| f32::from(row).to_le_bytes()).collect();
+    let matrix = QuantizedMatrix::pack(&pool, WeightType::F32, &weights, 35, 1).unwrap();
+    let mut two = Activations::new();
+    two.set(&pool, &[2.0], 1, 1);
+    for set in InstructionSet::available() {
+        let mut out = vec![1.0; 35];
+        matrix.matmul_on(set, &pool, &mut two, &mut out, 35, Write::AddScaled(0.25));
+        let expected: Vec<f32> = (0..35u8).map(|row| 1.0 + 0.5 * f32::from(row)).collect();
+        assert_eq!(out, expected, "{}", set.name());
     }
 }
 

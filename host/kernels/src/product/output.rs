@@ -3,19 +3,21 @@
 
 use std::ops::Range;
 
-use crate::norm::silu_product;
+use crate::norm::{Activation, gated_product};
 use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 
 /// Effect of a product on the content of `out`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Write {
     /// `out = W · input`
     Set,
     /// `out += W · input`, for residual connections.
     Add,
-    /// `out = silu(out) * (W · input)`, where `out` holds the output of the gate.
-    Gate,
+    /// `out += factor * (W · input)`, for models that scale the residual connections.
+    AddScaled(f32),
+    /// `out = activation(out) * (W · input)`, where `out` holds the output of the gate.
+    Gate(Activation),
 }
 
 /// Destination of results: row `r` of the input and row `n` of the matrix go to `out[r * stride +
@@ -68,7 +70,8 @@ unsafe fn finish_row<S: Simd>(sums: *const f32, out: *mut f32, write: Write) {
         let value = match write {
             Write::Set => sums,
             Write::Add => S::add(S::load_f32(out), sums),
-            Write::Gate => silu_product::<S>(S::load_f32(out), sums),
+            Write::AddScaled(factor) => S::mul_add(S::splat(factor), sums, S::load_f32(out)),
+            Write::Gate(activation) => gated_product::<S>(activation, S::load_f32(out), sums),
         };
         S::store_f32(out, value);
     }

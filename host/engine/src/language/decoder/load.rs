@@ -5,10 +5,16 @@ use std::collections::HashSet;
 
 use infer_kernels::{Pool, QuantizedMatrix};
 
-use super::layer::{Layer, Projection};
+use super::layer::{Branch, Layer, Projection, Residual};
+use crate::language::architecture::Architecture;
 use crate::language::config::DecoderConfig;
 use crate::language::gguf::{Gguf, GgufError};
 use crate::language::packed::{MatrixSpec, PackedFile, pack};
+
+/// The norms of queries' and keys' heads, and those of the results of attention and of the
+/// feed-forward network.
+const HEAD_NORMS: [&str; 2] = ["attn_q_norm", "attn_k_norm"];
+const POST_NORMS: [&str; 2] = ["post_attention_norm", "post_ffw_norm"];
 
 /// The matrices of one layer, present in the file with these shapes.
 pub(super) struct LayerMatrices {
@@ -27,24 +33,30 @@ impl LayerMatrices {
     ///
     /// If the file lacks one of them, or has it with another shape.
     pub(super) fn of(gguf: &Gguf, config: &DecoderConfig, layer: usize) -> Result<Self, GgufError> {
-        let DecoderConfig { hidden, feed_forward, attention, fused, .. } = config;
-        let (queries, keys) =
-            (attention.query_heads * attention.head_dim, attention.kv_heads * attention.head_dim);
+        let DecoderConfig { family, hidden, feed_forward, attention, .. } = config;
+        let [queries, keys, values] = [
+            attention.query_columns(),
+            attention.kv_heads * attention.key_dim,
+            attention.kv_heads * attention.value_dim,
+        ];
         let matrix = |part: &str, rows, columns| {
             matrix_spec(gguf, format!("blk.{layer}.{part}.weight"), rows, columns)
         };
         let side_by_side = |parts: &[(&str, usize)]| {
             parts.iter().map(|(part, rows)| matrix(part, *rows, *hidden)).collect::<Result<_, _>>()
         };
-        let (qkv, gate_up) = if *fused {
-            (side_by_side(&[("attn_qkv", queries + 2 * keys)]), side_by_side(&[("ffn_up", 2 * feed_forward)]))
+        let (qkv, gate_up) = if family.fused {
+            (
+                side_by_side(&[("attn_qkv", queries + keys + values)]),
+                side_by_side(&[("ffn_up", 2 * feed_forward)]),
+            )
         } else {
-            let qkv = [("attn_q", queries), ("attn_k", keys), ("attn_v", keys)];
+            let qkv = [("attn_q", queries), ("attn_k", keys), ("attn_v", values)];
             (side_by_side(&qkv), side_by_side(&[("ffn_gate", *feed_forward), ("ffn_up", *feed_forward)]))
         };
         Ok(LayerMatrices {
             qkv: qkv?,
-            attention_output: matrix("attn_output", *hidden, queries)?,
+            attention_output: matrix("attn_output", *hidden, attention.out_columns())?,
             gate_up: gate_up?,
             down: matrix("ffn_down", *hidden, *feed_forward)?,
         })
@@ -71,20 +83,20 @@ pub(crate) fn matrices(
     for layer in 0..config.layers {
         all.extend(LayerMatrices::of(gguf, config, layer)?.all().cloned());
     }
-    all.push(head(gguf, vocabulary, config.hidden)?);
+    all.push(head(gguf, config, vocabulary)?);
     Ok(all)
 }
 
-/// The matrix that produces logits: `output.weight`, or the table of embeddings if the file ties
-/// them.
+/// The matrix that produces logits: `output.weight`, or the table of embeddings if the family or
+/// the file ties them.
 ///
 /// # Errors
 ///
 /// If the file has neither, or has it with another shape.
-pub(super) fn head(gguf: &Gguf, vocabulary: usize, hidden: usize) -> Result<MatrixSpec, GgufError> {
-    let tied = gguf.tensor("output.weight").is_none();
+pub(super) fn head(gguf: &Gguf, config: &DecoderConfig, vocabulary: usize) -> Result<MatrixSpec, GgufError> {
+    let tied = config.family.tied || gguf.tensor("output.weight").is_none();
     let name = if tied { "token_embd.weight" } else { "output.weight" };
-    matrix_spec(gguf, name.to_owned(), vocabulary, hidden)
+    matrix_spec(gguf, name.to_owned(), vocabulary, config.hidden)
 }
 
 /// The matrix `name` of this shape.
@@ -108,12 +120,20 @@ pub(super) fn matrix_spec(
 /// # Errors
 ///
 /// For the first tensor that the graph does not use.
-pub(super) fn check_known(gguf: &Gguf, layers: &[LayerMatrices], head: &MatrixSpec) -> Result<(), GgufError> {
+pub(super) fn check_known(
+    gguf: &Gguf,
+    family: &Architecture,
+    layers: &[LayerMatrices],
+    head: &MatrixSpec,
+) -> Result<(), GgufError> {
     let mut known = HashSet::from(["output_norm.weight".to_owned(), head.name.clone()]);
     for (index, layer) in layers.iter().enumerate() {
-        known.extend(["attn_norm", "ffn_norm"].map(|norm| format!("blk.{index}.{norm}.weight")));
+        let post = POST_NORMS.iter().filter(|_| family.post_norms);
+        let heads = HEAD_NORMS.iter().filter(|_| family.head_norms);
+        let norms = ["attn_norm", "ffn_norm"].iter().chain(post).chain(heads);
+        known.extend(norms.map(|norm| format!("blk.{index}.{norm}.weight")));
         known.extend(layer.all().map(|spec| spec.name.clone()));
-        known.extend(layer.qkv.iter().map(MatrixSpec::bias));
+        known.extend(layer.qkv.iter().filter(|_| family.biases).map(MatrixSpec::bias));
     }
     let matters = |name: &str| name.starts_with("blk.") || name.starts_with("output");
     let unknown = gguf.tensor_names().find(|name| matters(name) && !known.contains(*name));
@@ -138,16 +158,32 @@ impl Loader<'_> {
         index: usize,
         matrices: &LayerMatrices,
     ) -> Result<Layer, GgufError> {
-        let norm = |part: &str| self.vector(&format!("blk.{index}.{part}.weight"), config.hidden);
+        let norm = |part: &str, len| self.vector(&format!("blk.{index}.{part}.weight"), len);
+        let key_dim = config.attention.key_dim;
+        let head_norms = match config.family.head_norms {
+            true => Some([norm(HEAD_NORMS[0], key_dim)?, norm(HEAD_NORMS[1], key_dim)?]),
+            false => None,
+        };
+        let branch = |spec: &MatrixSpec, part: &str| {
+            let residual = if config.family.post_norms {
+                let mut weight = norm(part, config.hidden)?;
+                weight.iter_mut().for_each(|weight| *weight *= config.residual_scale);
+                Residual::Norm { weight, epsilon: config.epsilon }
+            } else {
+                Residual::Scale(config.residual_scale)
+            };
+            Ok(Branch { matrix: self.matrix(spec)?, residual })
+        };
         let (gate, up) = self.gate_up(&matrices.gate_up, config.feed_forward)?;
         Ok(Layer {
-            attention_norm: norm("attn_norm")?,
+            attention_norm: norm("attn_norm", config.hidden)?,
             qkv: self.projection(&matrices.qkv)?,
-            attention_output: self.matrix(&matrices.attention_output)?,
-            feed_forward_norm: norm("ffn_norm")?,
+            head_norms,
+            attention_output: branch(&matrices.attention_output, POST_NORMS[0])?,
+            feed_forward_norm: norm("ffn_norm", config.hidden)?,
             gate,
             up,
-            down: self.matrix(&matrices.down)?,
+            down: branch(&matrices.down, POST_NORMS[1])?,
         })
     }
 

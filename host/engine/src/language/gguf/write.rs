@@ -71,6 +71,10 @@ impl Writer {
         self.array(key, 5, values, |value| value.to_le_bytes().to_vec())
     }
 
+    pub(crate) fn bools(self, key: &str, values: &[bool]) -> Self {
+        self.array(key, 7, values, |&value| vec![value.into()])
+    }
+
     fn array<T>(self, key: &str, kind: u32, values: &[T], bytes: impl Fn(&T) -> Vec<u8>) -> Self {
         let mut value = kind.to_le_bytes().to_vec();
         value.extend((values.len() as u64).to_le_bytes());

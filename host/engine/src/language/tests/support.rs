@@ -18,7 +18,18 @@ use crate::weights::{Bytes, PackedSlot};
 /// Maximum difference caused by another order of summation, for logits with a spread of about 3.
 pub(super) const TOLERANCE: f32 = 0.01;
 
-pub(super) const FILES: [&str; 3] = ["phi3-q4_k.gguf", "llama-q5_k.gguf", "qwen2-q5_0.gguf"];
+/// A file of each family.
+pub(super) const FILES: [&str; 9] = [
+    "phi3-q4_k.gguf",
+    "llama-q5_k.gguf",
+    "qwen2-q5_0.gguf",
+    "qwen3-q8_0.gguf",
+    "smollm3-q4_0.gguf",
+    "granite-q8_0.gguf",
+    "gemma3-q8_0.gguf",
+    "gemma2-q8_0.gguf",
+    "phi3-q8_0-phi4.gguf",
+];
 
 pub(crate) fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language").join(name)
