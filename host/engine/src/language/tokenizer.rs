@@ -14,6 +14,7 @@ mod model;
 #[cfg(test)]
 pub(super) mod tests;
 mod vocabulary;
+mod words;
 
 pub(super) use self::chat::Open;
 pub(crate) use self::detokenizer::Detokenizer;

@@ -10,12 +10,14 @@ use std::collections::{HashMap, HashSet};
 /// First of the characters that serve as guards and marks.
 const PRIVATE: char = '\u{f0000}';
 
-/// Control tokens of a vocabulary, by their text.
+/// Control tokens of a vocabulary, or its symbols, by their text.
 #[derive(Default)]
 pub(super) struct ControlTokens {
     ids: HashMap<String, u32>,
     /// The distinct lengths of the texts in bytes, longest first.
     lengths: Vec<usize>,
+    /// First two bytes of the texts. Most characters that may start one do not.
+    pairs: HashSet<[u8; 2]>,
     /// First characters of the texts.
     starts: Vec<char>,
     /// Possible continuations of a control token: each text without its first 1, 2, … characters.
@@ -48,6 +50,7 @@ impl ControlTokens {
         }
         for text in control.ids.keys() {
             control.lengths.push(text.len());
+            control.pairs.extend(text.as_bytes().first_chunk::<2>());
             control.starts.extend(text.chars().next());
             control.continuations.extend(text.char_indices().skip(1).map(|(at, _)| text[at..].to_owned()));
         }
@@ -115,7 +118,10 @@ impl ControlTokens {
         let (mut start, mut at) = (0, 0);
         while let Some(skipped) = text[at..].find(|character| self.starts.binary_search(&character).is_ok()) {
             at += skipped;
-            let found = self.lengths.iter().find_map(|length| {
+            let pair = text.as_bytes()[at..].first_chunk();
+            let longest = if pair.is_some_and(|pair| self.pairs.contains(pair)) { usize::MAX } else { 1 };
+            let lengths = self.lengths.iter().filter(|length| **length <= longest);
+            let found = lengths.into_iter().find_map(|length| {
                 let end = at + length;
                 Some((*self.ids.get(text.get(at..end)?)?, end))
             });

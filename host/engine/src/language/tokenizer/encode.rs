@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::control::ControlTokens;
+use super::control::{ControlTokens, Piece};
 use super::error::TokenizerError;
-use super::model::{self, Encoder, Words};
+use super::model::{self, Encoder};
 use super::vocabulary::{Kind, Spelling, TokenBytes, Vocabulary};
+use super::words::Words;
 use crate::language::gguf::{Gguf, GgufError, quoted};
 use crate::language::template::Template;
 use crate::limits::MAX_TEXT_BYTES;
@@ -26,6 +27,8 @@ pub(crate) struct Tokenizer {
     pub(super) words_are_separate: bool,
     pub(super) bytes: TokenBytes,
     pub(super) control: ControlTokens,
+    /// Words that are matched in any text, before the encoder sees the rest.
+    symbols: ControlTokens,
     /// The text of each control token, sorted by id.
     pub(super) control_texts: Vec<(u32, String)>,
     /// Control tokens that strip the whitespace after them.
@@ -55,7 +58,7 @@ impl Tokenizer {
         };
         // Cheap checks come before the vocabulary is read.
         let words = (spelling == Spelling::ByteLevel).then(|| Words::read(gguf)).transpose()?;
-        let vocabulary = Vocabulary::read(gguf)?;
+        let vocabulary = Vocabulary::read(gguf, spelling)?;
         let encoder = match words {
             None => model::from_scores(gguf, &vocabulary)?,
             Some(words) => model::from_merges(gguf, &vocabulary, words)?,
@@ -63,10 +66,11 @@ impl Tokenizer {
         let space_prefix =
             spelling == Spelling::Pieces && gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
 
-        let control_texts: Vec<(u32, String)> = (0..)
-            .zip(vocabulary.tokens.iter().zip(&vocabulary.kinds))
-            .filter(|(_, (_, kind))| matches!(kind, Kind::Control | Kind::Added | Kind::Unknown))
-            .map(|(id, (text, _))| (id, (*text).to_owned()))
+        let symbols = vocabulary.of_kinds(&[Kind::Symbol]);
+        let symbols = ControlTokens::new(symbols.map(|(id, text)| (text.replace('▁', " "), id)));
+        let control_texts: Vec<(u32, String)> = vocabulary
+            .of_kinds(&[Kind::Control, Kind::Added, Kind::Unknown])
+            .map(|(id, text)| (id, text.to_owned()))
             .collect();
         let control = ControlTokens::new(control_texts.iter().map(|(id, text)| (text.clone(), *id)));
         let id = |key| vocabulary.id(gguf, key);
@@ -74,8 +78,7 @@ impl Tokenizer {
         let named = [eos, id("tokenizer.ggml.eot_token_id")?, id("tokenizer.ggml.eom_token_id")?];
         let ends =
             named.into_iter().flatten().chain(ENDS.iter().filter_map(|end| control.get(end))).collect();
-        // As in llama.cpp: SentencePiece models and Llama 3 begin with BOS.
-        let begins = spelling == Spelling::Pieces || words == Some(Words::LlamaBpe);
+        let begins = words.is_none_or(|words| words.begins);
         let add_bos = gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
 
         let text_of = |id: Option<u32>| id.map(|id| vocabulary.tokens[id as usize]);
@@ -90,6 +93,7 @@ impl Tokenizer {
             bytes: vocabulary.bytes(spelling)?,
             strips: stripping(gguf, &control_texts)?,
             control,
+            symbols,
             control_texts,
             bos: bos.filter(|_| add_bos),
             ends,
@@ -168,14 +172,25 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(());
         }
-        let spelt = match self.spelling {
-            Spelling::ByteLevel => Cow::Borrowed(text),
-            Spelling::Pieces => {
-                let prefix = if space_prefix { "▁" } else { "" };
-                Cow::Owned(format!("{prefix}{}", text.replace(' ', "▁")))
+        if self.spelling == Spelling::ByteLevel {
+            return self.encode_words(Cow::Borrowed(text), tokens);
+        }
+        let mut prefix = if space_prefix { "▁" } else { "" };
+        for piece in self.symbols.split(text) {
+            match piece {
+                Piece::Control(symbol) => tokens.push(symbol),
+                Piece::Text(text) => {
+                    let spelt = format!("{prefix}{}", text.replace(' ', "▁"));
+                    self.encode_words(Cow::Owned(spelt), tokens)?;
+                }
             }
-        };
-        let encoding = self.encoder.encode_fast(spelt, false).map_err(TokenizerError::encoder)?;
+            prefix = "";
+        }
+        Ok(())
+    }
+
+    fn encode_words(&self, text: Cow<'_, str>, tokens: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let encoding = self.encoder.encode_fast(text, false).map_err(TokenizerError::encoder)?;
         tokens.extend(encoding.get_ids());
         Ok(())
     }

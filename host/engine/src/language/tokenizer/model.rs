@@ -4,17 +4,14 @@ use std::collections::HashMap;
 
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{
-    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
-    TokenizerBuilder, TokenizerImpl,
+    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
+    TokenizerImpl,
 };
 
 use super::error::TokenizerError;
 use super::vocabulary::{Kind, TOKENS, Vocabulary, byte_characters, byte_token_text};
+use super::words::Words;
 use crate::language::gguf::{Gguf, GgufError, quoted};
 use crate::limits::{MAX_MERGES_PER_TOKEN, MAX_SPLIT_BYTES};
 
@@ -25,43 +22,6 @@ pub(super) type Encoder =
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
-const PRE: &str = "tokenizer.ggml.pre";
-
-/// Qwen2's word pattern: contractions, letters, single digits, punctuation, line ends, spaces.
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Llama 3's word pattern: like Qwen2's, with up to three digits.
-const LLAMA_BPE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// The pre-tokenizer of a `gpt2` vocabulary, which splits a text into words.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Words {
-    Qwen2,
-    Smollm,
-    /// Not tested: no golden vectors are available.
-    LlamaBpe,
-}
-
-impl Words {
-    /// Reads the pre-tokenizer that the file names.
-    ///
-    /// # Errors
-    ///
-    /// If it is missing or not supported.
-    pub(super) fn read(gguf: &Gguf) -> Result<Self, TokenizerError> {
-        let found = match gguf.str(PRE)? {
-            Some("qwen2") => return Ok(Words::Qwen2),
-            Some("smollm") => return Ok(Words::Smollm),
-            Some("llama-bpe" | "llama3" | "llama-v3") => return Ok(Words::LlamaBpe),
-            Some(other) => format!("is {}", quoted(other)),
-            None => "is missing".to_owned(),
-        };
-        let message = format!(
-            "{found}; expected a supported pre-tokenizer: `qwen2`, `smollm`, `llama-bpe` (`llama3`, \
-             `llama-v3`)"
-        );
-        Err(GgufError::key(PRE, message).into())
-    }
-}
 
 /// The encoder of a `llama` vocabulary: SentencePiece's BPE, whose merges are derived from the
 /// scores.
@@ -149,7 +109,7 @@ pub(super) fn from_scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<En
 pub(super) fn from_merges(
     gguf: &Gguf,
     vocabulary: &Vocabulary<'_>,
-    words: Words,
+    words: &Words,
 ) -> Result<Encoder, TokenizerError> {
     let Some(listed) = gguf.strings(MERGES)? else {
         return Err(GgufError::key(MERGES, "is missing; expected the pairs of tokens to merge").into());
@@ -185,22 +145,11 @@ pub(super) fn from_merges(
     }
     let model = BPE::builder()
         .vocab_and_merges(owned(&texts), merges)
-        .ignore_merges(words == Words::LlamaBpe)
+        .ignore_merges(words.keeps_tokens)
         .build()
         .map_err(TokenizerError::encoder)?;
-    let split = |pattern: &str| -> Result<PreTokenizerWrapper, TokenizerError> {
-        let pattern = SplitPattern::Regex(pattern.to_owned());
-        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
-        Ok(split.map_err(TokenizerError::encoder)?.into())
-    };
-    let bytes = |use_regex| PreTokenizerWrapper::from(ByteLevel::new(false, false, use_regex));
-    let steps = match words {
-        Words::Qwen2 => vec![split(QWEN2)?, bytes(false)],
-        Words::LlamaBpe => vec![split(LLAMA_BPE)?, bytes(false)],
-        Words::Smollm => vec![Digits::new(true).into(), bytes(true)],
-    };
-    let normalizer = (words == Words::Qwen2).then(|| NFC.into());
-    encoder(model, normalizer, Some(Sequence::new(steps).into()))
+    let normalizer = words.composes.then(|| NFC.into());
+    encoder(model, normalizer, Some(words.pre_tokenizer()?))
 }
 
 fn owned(texts: &HashMap<&str, u32>) -> Vocab {

@@ -3,6 +3,7 @@
 mod chats;
 mod reference;
 mod vocabularies;
+mod words;
 
 use std::path::{Path, PathBuf};
 

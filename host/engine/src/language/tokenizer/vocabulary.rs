@@ -22,6 +22,9 @@ pub(super) enum Kind {
     /// A special word that was added to the vocabulary, such as `<tool_call>`. Written by templates
     /// like a control token, but visible in the model's output.
     Added,
+    /// An added word of a SentencePiece vocabulary that is part of any text, such as a line end or
+    /// `<b>`. Matched before other tokens.
+    Symbol,
     /// An unused id.
     Unused,
     /// One byte, written `<0xNN>`.
@@ -50,7 +53,7 @@ impl<'g> Vocabulary<'g> {
     ///
     /// If either is missing, if their numbers differ, or if a token's text or type is out of
     /// bounds.
-    pub(super) fn read(gguf: &'g Gguf) -> Result<Self, TokenizerError> {
+    pub(super) fn read(gguf: &'g Gguf, spelling: Spelling) -> Result<Self, TokenizerError> {
         let wrong = |key, message: String| Err(GgufError::key(key, message).into());
         let Some(tokens) = gguf.strings(TOKENS)? else {
             return wrong(TOKENS, "is missing; expected the vocabulary: convert the model again".to_owned());
@@ -77,6 +80,7 @@ impl<'g> Vocabulary<'g> {
                 format!("has {} types; expected one for each of {} tokens", types.len(), tokens.len());
             return wrong(TYPES, message);
         }
+        let structure = Structure::read(gguf, &tokens)?;
         let mut kinds = Vec::with_capacity(types.len());
         for (id, (kind, token)) in types.into_iter().zip(&tokens).enumerate() {
             kinds.push(match kind {
@@ -84,6 +88,7 @@ impl<'g> Vocabulary<'g> {
                 1 => Kind::Text,
                 2 => Kind::Unknown,
                 3 => Kind::Control,
+                4 if spelling == Spelling::Pieces && !structure.contains(token) => Kind::Symbol,
                 4 => Kind::Added,
                 5 => Kind::Unused,
                 6 => Kind::Byte,
@@ -132,10 +137,21 @@ impl<'g> Vocabulary<'g> {
         Ok(texts)
     }
 
-    /// True if `▁` occurs only at the beginning of a token's text, alone or repeated.
+    /// The ids and texts of the tokens of `kinds`.
+    pub(super) fn of_kinds(&self, kinds: &[Kind]) -> impl Iterator<Item = (u32, &'g str)> {
+        let tokens = (0..).zip(self.tokens.iter().copied().zip(&self.kinds));
+        tokens.filter(|(_, (_, kind))| kinds.contains(kind)).map(|(id, (text, _))| (id, text))
+    }
+
+    /// True if no token extends from a letter to the space after it.
     pub(super) fn words_are_separate(&self) -> bool {
-        let of_text = self.tokens.iter().zip(&self.kinds).filter(|(_, kind)| **kind == Kind::Text);
-        of_text.into_iter().all(|(token, _)| !token.trim_start_matches('▁').contains('▁'))
+        let of_text =
+            self.tokens.iter().zip(&self.kinds).filter(|(_, kind)| matches!(kind, Kind::Text | Kind::Symbol));
+        let extends = |token: &str| {
+            let mut spaces = token.match_indices(['▁', ' ']);
+            spaces.any(|(at, _)| token[..at].ends_with(|before: char| before.is_ascii_alphabetic()))
+        };
+        !of_text.into_iter().any(|(token, _)| extends(token))
     }
 
     /// The bytes of each token in a text; empty for control tokens and unused ids.
@@ -155,8 +171,8 @@ impl<'g> Vocabulary<'g> {
                     GgufError::key(TOKENS, message)
                 })?),
                 (Kind::Added, _) => all.bytes.extend(token.as_bytes()),
-                (Kind::Text, Spelling::Pieces) => all.bytes.extend(token.replace('▁', " ").as_bytes()),
-                (Kind::Text, Spelling::ByteLevel) => {
+                (Kind::Text | Kind::Symbol, Spelling::Pieces) => all.bytes.extend(token.replace('▁', " ").as_bytes()),
+                (Kind::Text | Kind::Symbol, Spelling::ByteLevel) => {
                     for character in token.chars() {
                         match bytes_of.get(&character) {
                             Some(byte) => all.bytes.push(*byte),
@@ -169,6 +185,44 @@ impl<'g> Vocabulary<'g> {
             all.ends.push(all.bytes.len());
         }
         Ok(all)
+    }
+}
+
+/// The added words of a SentencePiece vocabulary that structure a chat.
+///
+/// Such a vocabulary also adds words of any text: line ends, runs of spaces, HTML's tags. A file
+/// gives both the same type.
+struct Structure<'g> {
+    template: &'g str,
+    /// BOS, EOS and the other ends.
+    named: Vec<&'g str>,
+}
+
+impl<'g> Structure<'g> {
+    fn read(gguf: &'g Gguf, tokens: &[&'g str]) -> Result<Self, TokenizerError> {
+        let mut named = Vec::new();
+        for key in ["bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id"] {
+            let id = gguf.u32(&format!("tokenizer.ggml.{key}"))?;
+            named.extend(id.and_then(|id| tokens.get(id as usize)));
+        }
+        Ok(Structure { template: gguf.str("tokenizer.chat_template")?.unwrap_or_default(), named })
+    }
+
+    /// False for whitespace, and for tags that neither the template writes nor a key names.
+    fn contains(&self, token: &str) -> bool {
+        let tag = token.strip_prefix('<').and_then(|token| token.strip_suffix('>'));
+        let name = tag.map(|tag| tag.strip_prefix('/').unwrap_or(tag));
+        let is_tag = name.is_some_and(|name| {
+            name.starts_with(|c: char| c.is_ascii_lowercase())
+                && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        });
+        // `</s>` ends what `<s>` begins.
+        let begun = token.strip_prefix("</");
+        let is_named = self.named.iter().any(|named| {
+            *named == token || begun.is_some_and(|begun| named.strip_prefix('<') == Some(begun))
+        });
+        let is_blank = token.chars().all(|c| c.is_whitespace() || c == '▁');
+        !is_blank && (!is_tag || is_named || self.template.contains(token))
     }
 }
 

@@ -1,27 +1,7 @@
 //! Valid and invalid vocabularies.
 
-use super::{build, data, messages, named, phi3, small, small_bytes};
-use crate::language::gguf::Gguf;
+use super::{build, messages, named, phi3, small, small_bytes};
 use crate::language::tokenizer::{Tokenizer, TokenizerError};
-use crate::weights::bytes::Bytes;
-
-#[test]
-fn llama_3_pre_tokenizer_works() {
-    let qwen2 = named("qwen2");
-    let mut file = std::fs::read(data("qwen2.gguf")).unwrap();
-    let at = file.windows(5).position(|window| window == b"qwen2".as_slice());
-    let pre =
-        file.windows(18).position(|window| window == b"tokenizer.ggml.pre".as_slice()).unwrap() + 18 + 4 + 8;
-    assert!(at.is_some() && &file[pre..pre + 5] == b"qwen2");
-    // The text grows by one byte; its length precedes it.
-    file.splice(pre..pre + 5, *b"llama3");
-    file[pre - 8] = 6;
-    let llama3 = Tokenizer::from_gguf(&Gguf::parse(Bytes::Owned(file)).unwrap()).unwrap();
-    for text in ["Hello world, it's 1 o'clock", "größe 😀\n\n  end "] {
-        assert_eq!(llama3.encode(text).unwrap(), qwen2.encode(text).unwrap());
-    }
-    assert_eq!(llama3.bos(), Some(named("qwen2").control.get("<|endoftext|>").unwrap()));
-}
 
 #[test]
 fn small_vocabularies_work() {
