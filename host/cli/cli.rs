@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Create an API key, and its section for infer.toml
     Key(Key),
     /// List the configured models and the built-in ones
-    Models(Output),
+    Models(Models),
     /// Write a weights folder from a Hugging Face export: an ONNX file with its tokenizer
     Import(Import),
     /// Download a model's file into the cache folder and verify it, or import a model of the hub
@@ -190,6 +190,15 @@ fn key_name(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("expected 1 to 64 letters, digits, `-` and `_`; found `{text}`"))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Models {
+    /// List the architectures, tokenizers and weight types of GGUF files that can be loaded
+    #[arg(long)]
+    pub(crate) supported: bool,
+    #[command(flatten)]
+    pub(crate) format: Output,
 }
 
 /// Output format of results.

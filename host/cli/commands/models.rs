@@ -4,12 +4,13 @@ use std::io::Write;
 
 use anyhow::Context as _;
 use infer_config::Config;
+use infer_engine::Supported;
 use infer_models::source::Source;
 use infer_models::weights::State;
 use infer_models::{builtin, weights};
 use serde::Serialize;
 
-use crate::cli::{Format, Output};
+use crate::cli::{Format, Models, Output};
 use crate::printed::one_line;
 
 #[derive(Serialize)]
@@ -25,7 +26,38 @@ struct Row {
     configured: bool,
 }
 
-pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
+/// Lists the models, or with `--supported` the kinds of files.
+pub(super) fn run(
+    load: impl FnOnce() -> anyhow::Result<Config>,
+    arguments: &Models,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    if arguments.supported {
+        return supported(arguments.format.output, out);
+    }
+    list(&load()?, &arguments.format, out)
+}
+
+fn supported(format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+    let supported = Supported::new();
+    if format == Format::Json {
+        serde_json::to_writer_pretty(&mut *out, &supported)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    let types: Vec<_> = supported.weight_types.iter().map(String::as_str).collect();
+    for (key, values) in [
+        ("general.architecture", &supported.architectures),
+        ("tokenizer.ggml.model", &supported.tokenizers),
+        ("tokenizer.ggml.pre", &supported.pre_tokenizers),
+        ("types of tensors", &types),
+    ] {
+        writeln!(out, "{key:<22} {}", values.join(", "))?;
+    }
+    Ok(())
+}
+
+fn list(config: &Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (name, model) in &config.models {
         rows.push(row(name, &model.source, true).with_context(|| format!("{}: model `{name}`", model.at))?);

@@ -3,6 +3,7 @@
 //! # Layout
 //!
 //! - `model`, `session`: a loaded model, and the conversation of one caller
+//! - `supported`: the kinds of files that can be loaded
 //! - `gguf`, `tokenizer`, `template`: the contents of a file, validated; `jinja`: the template
 //!   language
 //! - `architecture`, `config`, `decoder`, `forward`: the families, the graph, and one forward pass
@@ -36,6 +37,7 @@ mod request;
 mod sampler;
 mod scheduler;
 mod session;
+mod supported;
 mod task;
 mod template;
 mod tensors;
@@ -49,3 +51,4 @@ pub use request::{
     Answer, Finish, Message, Output, Params, Piece, Prompt, Request, TokenLogprob, TokenUsage,
 };
 pub use session::Session;
+pub use supported::Supported;

@@ -94,9 +94,7 @@ pub(crate) const fn layout(ty: WeightType) -> Layout {
             ..block
         },
         WeightType::Q3K => Layout { sub: 16, bits: 3, offset: 4, sub_scales: SubScales::SixBits, ..block },
-        WeightType::Q4K => {
-            Layout { minima: Minima::SubBlocks, sub_scales: SubScales::SixBitPairs, ..block }
-        }
+        WeightType::Q4K => Layout { minima: Minima::SubBlocks, sub_scales: SubScales::SixBitPairs, ..block },
         WeightType::Q5K => {
             Layout { bits: 5, minima: Minima::SubBlocks, sub_scales: SubScales::SixBitPairs, ..block }
         }
@@ -105,9 +103,7 @@ pub(crate) const fn layout(ty: WeightType) -> Layout {
         WeightType::Iq4Xs => {
             Layout { table: Some(&NON_LINEAR), offset: 128, sub_scales: SubScales::SixBits, ..block }
         }
-        WeightType::Mxfp4 => {
-            Layout { table: Some(&E2M1), offset: 16, scale: Scale::Power, ..block }
-        }
+        WeightType::Mxfp4 => Layout { table: Some(&E2M1), offset: 16, scale: Scale::Power, ..block },
     }
 }
 

@@ -18,5 +18,6 @@ mod words;
 
 pub(super) use self::chat::Open;
 pub(crate) use self::detokenizer::Detokenizer;
-pub(crate) use self::encode::Tokenizer;
+pub(crate) use self::encode::{Tokenizer, tokenizers};
 pub(crate) use self::error::TokenizerError;
+pub(crate) use self::words::pre_tokenizers;

@@ -38,6 +38,14 @@ pub(crate) struct Tokenizer {
     pub(super) template: Option<Template>,
 }
 
+/// Values of `tokenizer.ggml.model`, and the spelling of their tokens.
+const SPELLINGS: [(&str, Spelling); 2] = [("llama", Spelling::Pieces), ("gpt2", Spelling::ByteLevel)];
+
+/// Supported values of `tokenizer.ggml.model`.
+pub(crate) fn tokenizers() -> [&'static str; 2] {
+    SPELLINGS.map(|(name, _)| name)
+}
+
 impl Tokenizer {
     /// Builds the tokenizer that the file describes.
     ///
@@ -47,15 +55,12 @@ impl Tokenizer {
     pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
         const MODEL: &str = "tokenizer.ggml.model";
         let model = gguf.str(MODEL)?;
-        let spelling = match model {
-            Some("llama") => Spelling::Pieces,
-            Some("gpt2") => Spelling::ByteLevel,
-            _ => {
-                let found = model.map_or("is missing".to_owned(), |model| format!("is {}", quoted(model)));
-                let message = format!("{found}; expected a supported tokenizer: `llama`, `gpt2`");
-                return Err(GgufError::key(MODEL, message).into());
-            }
-        };
+        let known = SPELLINGS.into_iter().find(|(name, _)| Some(*name) == model);
+        let (_, spelling) = known.ok_or_else(|| {
+            let found = model.map_or("is missing".to_owned(), |model| format!("is {}", quoted(model)));
+            let names = SPELLINGS.map(|(name, _)| format!("`{name}`")).join(", ");
+            GgufError::key(MODEL, format!("{found}; expected a supported tokenizer: {names}"))
+        })?;
         // Cheap checks come before the vocabulary is read.
         let words = (spelling == Spelling::ByteLevel).then(|| Words::read(gguf)).transpose()?;
         let vocabulary = Vocabulary::read(gguf, spelling)?;

@@ -171,7 +171,9 @@ impl<'g> Vocabulary<'g> {
                     GgufError::key(TOKENS, message)
                 })?),
                 (Kind::Added, _) => all.bytes.extend(token.as_bytes()),
-                (Kind::Text | Kind::Symbol, Spelling::Pieces) => all.bytes.extend(token.replace('▁', " ").as_bytes()),
+                (Kind::Text | Kind::Symbol, Spelling::Pieces) => {
+                    all.bytes.extend(token.replace('▁', " ").as_bytes())
+                }
                 (Kind::Text | Kind::Symbol, Spelling::ByteLevel) => {
                     for character in token.chars() {
                         match bytes_of.get(&character) {

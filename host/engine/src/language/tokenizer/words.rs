@@ -101,6 +101,11 @@ const ALL: [Words; 6] = [
     },
 ];
 
+/// Supported values of `tokenizer.ggml.pre`.
+pub(crate) fn pre_tokenizers() -> impl Iterator<Item = &'static str> {
+    ALL.iter().flat_map(|words| words.names.iter().copied())
+}
+
 impl Words {
     /// Reads the pre-tokenizer that the file names.
     ///
@@ -115,8 +120,7 @@ impl Words {
             },
             None => "is missing".to_owned(),
         };
-        let names = ALL.iter().flat_map(|words| words.names).map(|name| format!("`{name}`"));
-        let names = names.collect::<Vec<_>>().join(", ");
+        let names = pre_tokenizers().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let message = format!("{found}; expected a supported pre-tokenizer: {names}");
         Err(GgufError::key(PRE, message).into())
     }
