@@ -55,3 +55,47 @@ fn repeated(choices: &[String]) -> Option<&String> {
     let mut seen = BTreeSet::new();
     choices.iter().find(|choice| !seen.insert(choice.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::card::Card;
+
+    #[test]
+    fn guards_have_labels_of_their_questions() {
+        const CARD: &str = include_str!("../../../../weights/qwen2.5-0.5b/card.toml");
+        const QUESTIONS: &str = "[[questions]]\nlabels = [\"safe\", \"S1\"]\nchoices = [\"safe\", \"unsafe\\nS1\"]\n\n[categories.violence]\nmax = [\"S1\"]\n";
+        let guard = CARD.replacen("\"text-generation\"", "\"text-classification\"", 1);
+        let guard = format!("{guard}\n{QUESTIONS}");
+        let card = Card::parse(&guard).unwrap();
+        assert!(card.takes_texts() && card.task.judges_text());
+        assert_eq!(
+            (card.labels, card.questions[0].choices[1].as_str()),
+            (vec!["safe".to_owned(), "S1".to_owned()], "unsafe\nS1")
+        );
+        let cases = [
+            (
+                "\"text-classification\"",
+                "\"text-generation\"",
+                "expected `text-classification` for a card with `questions`",
+            ),
+            ("labels = [\"safe\", ", "labels = [", "it has 1 labels and 2 choices, expected the same number"),
+            ("labels = [\"safe\", ", "labels = [\"S1\", ", "the label `S1` is listed twice"),
+            ("choices = [\"safe\", ", "choices = [\"\", ", "a choice is empty"),
+            ("choices = [\"safe\", ", "choices = [\"unsafe\\nS1\", ", "is listed twice"),
+            (
+                "max = [\"S1\"]",
+                "max = [\"S2\"]",
+                "category `violence` uses the label `S2`, expected one of `safe`, `S1`",
+            ),
+        ];
+        for (from, to, expected) in cases {
+            assert!(guard.contains(from), "the card has no {from}");
+            let message = Card::parse(&guard.replacen(from, to, 1)).unwrap_err();
+            assert!(message.contains(expected), "{to}: {message}");
+        }
+        let toxic = include_str!("../../../../weights/toxic-bilstm/card.toml");
+        let message =
+            Card::parse(&format!("{toxic}\n[[questions]]\nlabels = []\nchoices = []\n")).unwrap_err();
+        assert!(message.contains("`questions` is for `format` = `gguf`"), "{message}");
+    }
+}
