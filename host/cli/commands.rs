@@ -72,7 +72,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lock => lock::run(&Config::read(cli.config.as_deref())?, &mut out)?,
         Command::Compile => compile::run(&load()?, &mut out)?,
         Command::Plan(arguments) => plan::run(&load()?, &arguments, &mut out)?,
-        Command::Models(arguments) => models::run(load, &arguments, &mut out)?,
+        Command::Models(arguments) => models::run(|| Ok(load()?), &arguments, &mut out)?,
         Command::Classify(arguments) => classify::run(load_awake()?, &arguments, &mut out)?,
         Command::Moderate(arguments) => moderate::run(load_awake()?, &arguments, &mut out)?,
         Command::Generate(arguments) => generate::run(&load_awake()?, &arguments, &mut out)?,
