@@ -45,6 +45,7 @@ mod tokenizer;
 pub(crate) use gguf::DUMMY;
 pub use model::LanguageModel;
 pub use request::{
-    Answer, Finish, Message, Output, Params, Piece, Prompt, Request, TokenLogprob, TokenUsage,
+    Answer, Finish, Message, Output, Params, Piece, Prompt, Request, TemplateArguments, TokenLogprob,
+    TokenUsage,
 };
 pub use session::Session;
