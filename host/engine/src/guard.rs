@@ -11,9 +11,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::card::Question;
 use crate::encoder::{Metadata, Text, TextRequest, json, named_rows, text_request};
-use crate::language::{Answer, LanguageModel, Message, Output, Params, Prompt, Request, Session, TokenUsage};
+use crate::language::{
+    Answer, LanguageModel, Message, Output, Params, Prompt, Request, Session, THINKING, TemplateArguments,
+    TokenUsage,
+};
 use crate::limits::{MAX_CHOICE_TOKENS, MAX_ENCODED_BYTES, MAX_TEXTS};
 use crate::model::{LoadError, Reply, RunError};
 use crate::tensor::Tensor;
@@ -22,11 +27,17 @@ use crate::tensor::Tensor;
 pub(crate) struct Guard {
     name: String,
     model: LanguageModel,
-    questions: Vec<Question>,
-    /// Tokens with which the prompt of any text begins.
-    prefix: Arc<[u32]>,
+    questions: Vec<Asked>,
     /// Maximum number of tokens of a text.
     room: usize,
+}
+
+/// A question that is ready to be asked.
+struct Asked {
+    choices: Vec<String>,
+    arguments: TemplateArguments,
+    /// Tokens with which its prompt begins for any text.
+    prefix: Arc<[u32]>,
 }
 
 impl Guard {
@@ -37,19 +48,27 @@ impl Guard {
     /// When the file has no chat template, or the template leaves no room for a text.
     pub(crate) fn new(name: &str, model: LanguageModel, questions: &[Question]) -> Result<Self, LoadError> {
         let invalid = |message| LoadError::Guard { model: name.to_owned(), message };
-        let prompt =
-            |text: &str| model.chat_tokens(&[user(text)]).map_err(|error| invalid(error.to_string()));
-        let (one, other) = (prompt("a")?, prompt("1. Some words")?);
-        let shared = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
-        let used = one.len() + MAX_CHOICE_TOKENS;
-        let room = model.context().checked_sub(used).filter(|room| *room > 0).ok_or_else(|| {
-            let context = model.context();
+        let (mut asked, mut longest) = (Vec::with_capacity(questions.len()), 0);
+        for Question { choices, template, .. } in questions {
+            let arguments = serde_json::from_value(Value::Object(template.clone()));
+            let arguments: TemplateArguments = arguments.map_err(|error| invalid(error.to_string()))?;
+            // As for all scored choices.
+            let arguments = arguments.with_default(THINKING, false);
+            let prompt = |text: &str| {
+                model.chat_tokens(&[user(text)], &arguments).map_err(|error| invalid(error.to_string()))
+            };
+            let (one, other) = (prompt("a")?, prompt("1. Some words")?);
+            let shared = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
+            longest = longest.max(one.len() + MAX_CHOICE_TOKENS);
+            asked.push(Asked { choices: choices.clone(), arguments, prefix: one[..shared].into() });
+        }
+        let context = model.context();
+        let room = context.checked_sub(longest).filter(|room| *room > 0).ok_or_else(|| {
             invalid(format!(
-                "its prompt and answers take {used} tokens, and the context has {context}; raise `context_tokens`"
+                "its prompt and answers take {longest} tokens, and the context has {context}; raise `context_tokens`"
             ))
         })?;
-        let (prefix, questions) = (one[..shared].into(), questions.to_vec());
-        Ok(Guard { name: name.to_owned(), model, questions, prefix, room })
+        Ok(Guard { name: name.to_owned(), model, questions: asked, room })
     }
 
     /// The model that answers.
@@ -89,7 +108,7 @@ impl Guard {
             // The session finds the prompt of the first question again for the second.
             let mut session = session.clone();
             for question in &self.questions {
-                let request = self.request(question, messages.clone());
+                let request = question.request(messages.clone());
                 let answer = self.model.run(&mut session, request, None, deadline).await?;
                 cost.add(&answer);
                 let Output::Scores(logprobs) = answer.output else {
@@ -107,14 +126,6 @@ impl Guard {
             ("metadata".to_owned(), json(&metadata).map_err(failed)?),
         ];
         Ok(cost.reply(outputs))
-    }
-
-    fn request(&self, question: &Question, messages: Vec<Message>) -> Request {
-        Request {
-            prompt: Prompt::Question { messages, prefix: self.prefix.clone() },
-            choices: Some(question.choices.clone()),
-            params: Params { pin: true, ..Params::default() },
-        }
     }
 
     /// The turns of a text: the user's, or of a pair the user's and the assistant's.
@@ -147,6 +158,17 @@ impl Guard {
             messages.push(Message { role: role.to_owned(), content });
         }
         Ok(Turns { messages, tokens, is_truncated })
+    }
+}
+
+impl Asked {
+    fn request(&self, messages: Vec<Message>) -> Request {
+        let template_arguments = self.arguments.clone();
+        Request {
+            prompt: Prompt::Question { messages, prefix: self.prefix.clone() },
+            choices: Some(self.choices.clone()),
+            params: Params { pin: true, template_arguments, ..Params::default() },
+        }
     }
 }
 

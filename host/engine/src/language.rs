@@ -47,8 +47,10 @@ mod tokenizer;
 
 pub(crate) use gguf::DUMMY;
 pub use model::LanguageModel;
+pub(crate) use preparation::THINKING;
 pub use request::{
-    Answer, Finish, Message, Output, Params, Piece, Prompt, Request, TokenLogprob, TokenUsage,
+    Answer, Finish, Message, Output, Params, Piece, Prompt, Request, TemplateArguments, TokenLogprob,
+    TokenUsage,
 };
 pub use session::Session;
 pub use supported::Supported;

@@ -57,7 +57,7 @@ pub use footprint::{Footprint, FootprintError, Loading, Need};
 pub use infer_kernels::{UnknownInstructionSet, instruction_sets, set_instruction_set};
 pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, Supported,
-    TokenLogprob, TokenUsage,
+    TemplateArguments, TokenLogprob, TokenUsage,
 };
 pub use limits::MAX_SHADOW_BYTES;
 pub use model::{

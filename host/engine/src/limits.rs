@@ -257,16 +257,8 @@ pub(crate) const MAX_GGUF_ALIGNMENT_BYTES: u32 = 1 << 16;
 pub(crate) const MAX_VOCABULARY_TOKENS: usize = 1 << 20;
 
 /// Maximum length of a token's text, in bytes; the longest in Qwen2's vocabulary, 128 spaces, takes
-/// 256. Bounds the time to derive merges.
+/// 256. Bounds the time to encode.
 pub(crate) const MAX_TOKEN_BYTES: usize = 1 << 10;
-
-/// Maximum number of merges per token that are derived from scores; Phi-3's vocabulary has 1.9,
-/// Gemma's 2.3. Bounds memory.
-pub(crate) const MAX_MERGES_PER_TOKEN: usize = 8;
-
-/// Maximum number of bytes that are searched for these merges: a token's length for each of its
-/// characters. Phi-3's vocabulary takes 2 MB. Bounds the time of a load.
-pub(crate) const MAX_SPLIT_BYTES: usize = 1 << 28;
 
 // Chat templates.
 
@@ -283,6 +275,10 @@ pub(crate) const MAX_CALL_DEPTH: usize = 300;
 
 /// Maximum nesting of lists and maps. Bounds recursion over values.
 pub(crate) const MAX_VALUE_DEPTH: u16 = 32;
+
+/// Maximum length of the variables that a request gives to a template, in bytes of JSON: tens of
+/// tools. Bounds the memory of their values.
+pub(crate) const MAX_TEMPLATE_ARGUMENTS: Limit = Limit::new(64 << 10, "bytes");
 
 /// Maximum length of one rendering, in bytes. Bounds the memory of a prompt.
 pub(crate) const MAX_RENDERED_BYTES: usize = 4 << 20;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::limits::{MAX_CHOICES, MAX_QUESTIONS};
 
@@ -15,6 +16,9 @@ pub struct Question {
     pub labels: Vec<String>,
     /// The answers, as the model writes them after the prompt, one for each label.
     pub choices: Vec<String>,
+    /// Variables of the chat template, such as the rule that the question is about.
+    #[serde(default)]
+    pub template: Map<String, Value>,
 }
 
 /// Checks the questions of a card.
@@ -25,7 +29,7 @@ pub struct Question {
 pub(super) fn check(questions: &[Question]) -> Result<(), String> {
     MAX_QUESTIONS.check("`questions`", questions.len())?;
     let mut labels = BTreeSet::new();
-    for (index, Question { labels: own, choices }) in questions.iter().enumerate() {
+    for (index, Question { labels: own, choices, .. }) in questions.iter().enumerate() {
         let wrong = |message: String| Err(format!("`questions[{index}]`: {message}"));
         if own.len() != choices.len() || !(2..=MAX_CHOICES).contains(&own.len()) {
             let (own, choices) = (own.len(), choices.len());

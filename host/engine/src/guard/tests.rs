@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::*;
 use crate::card::Format;
 use crate::model::Capacity;
@@ -13,13 +11,33 @@ const CHOICES: [&str; 3] = ["safe", "unsafe\nS1", "unsafe\nS2"];
 
 fn model() -> LanguageModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language/phi3-q4_k.gguf");
+    model_of(Bytes::map(&path).unwrap())
+}
+
+fn model_of(bytes: Bytes) -> LanguageModel {
     let capacity = Capacity { context_tokens: 256, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
-    LanguageModel::load("guard", Bytes::map(&path).unwrap(), None, &capacity).unwrap()
+    LanguageModel::load("guard", bytes, None, &capacity).unwrap()
+}
+
+/// The model with a template that reads the variable `rule`.
+fn model_with_rule() -> LanguageModel {
+    const KEY: &[u8] = b"tokenizer.chat_template";
+    let template =
+        "{{ bos_token }}{{ rule }}: {{ messages[0]['content'] }}{% if add_generation_prompt %} -{% endif %}";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language/phi3-q4_k.gguf");
+    let mut bytes = std::fs::read(path).unwrap();
+    let key = bytes.windows(KEY.len()).position(|bytes| bytes == KEY).unwrap();
+    // The type of the value, 4 bytes, and its length, 8 bytes.
+    let start = key + KEY.len() + 12;
+    let length = u64::from_le_bytes(bytes[start - 8..start].try_into().unwrap()) as usize;
+    let comment = format!("{{#{}#}}", " ".repeat(length - template.len() - 4));
+    bytes[start..start + length].copy_from_slice([template, &comment].concat().as_bytes());
+    model_of(Bytes::Owned(bytes))
 }
 
 fn question(labels: &[&str], choices: &[&str]) -> Question {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    Question { labels: owned(labels), choices: owned(choices) }
+    Question { labels: owned(labels), choices: owned(choices), template: Default::default() }
 }
 
 fn guard(questions: &[Question]) -> Guard {
@@ -57,7 +75,7 @@ async fn scores_are_probabilities_among_the_choices() {
     let model = model();
     for (text, found) in ["a red book", "the river"].into_iter().zip(found.chunks_exact(3)) {
         let request = Request {
-            prompt: Prompt::Tokens(model.chat_tokens(&[user(text)]).unwrap()),
+            prompt: Prompt::Tokens(model.chat_tokens(&[user(text)], &TemplateArguments::default()).unwrap()),
             choices: Some(CHOICES.map(str::to_owned).to_vec()),
             params: Params::default(),
         };
@@ -91,7 +109,32 @@ async fn questions_share_the_prompt() {
     assert!(near(&scores(&reply), &expected));
     // A later session of the component shares the beginning only.
     let other = ask(&both, &serde_json::json!(["the market"]), &params).await.unwrap();
-    assert!(other.usage.unwrap().cached_tokens >= both.prefix.len());
+    assert!(other.usage.unwrap().cached_tokens >= both.questions[0].prefix.len());
+}
+
+#[tokio::test]
+async fn questions_set_variables_of_the_template() {
+    let rules = ["no insults", "no threats"];
+    let questions = rules.map(|rule| Question {
+        template: serde_json::Map::from_iter([("rule".to_owned(), rule.into())]),
+        ..question(&[&format!("{rule}: yes"), &format!("{rule}: no")], &["Yes", "No"])
+    });
+    let guard = Guard::new("guard", model_with_rule(), &questions).unwrap();
+    let reply = ask(&guard, &serde_json::json!(["a red book"]), &serde_json::json!({ "raw": true })).await;
+    let model = model_with_rule();
+    let mut expected = Vec::new();
+    for rule in rules {
+        let prompt = Prompt::Text(format!("{rule}: a red book -"));
+        let choices = Some(["Yes", "No"].map(str::to_owned).to_vec());
+        let request = Request { prompt, choices, params: Params::default() };
+        let deadline = Instant::now() + Duration::from_secs(600);
+        let answer = model.run(&mut Session::default(), request, None, deadline).await.unwrap();
+        let Output::Scores(logprobs) = answer.output else { panic!("text") };
+        expected.extend(logprobs);
+    }
+    let found = scores(&reply.unwrap());
+    assert!(near(&found, &expected), "{found:?}, expected {expected:?}");
+    assert!(!near(&found[..2], &found[2..]));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The time that the scheduler and its queue read. A simulation sets its own.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 #[cfg(test)]
 thread_local! {
@@ -15,4 +15,10 @@ pub(super) fn now() -> Instant {
         return now;
     }
     Instant::now()
+}
+
+/// The current time of chat templates, in seconds after 1970 in UTC.
+pub(super) fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs().cast_signed()
 }

@@ -66,17 +66,19 @@ impl Program {
         Ok(Program { body: parser::parse(source)? })
     }
 
-    /// Renders the template with `variables`.
+    /// Renders the template with `variables`. Of equal names, the first one counts. `now` is the
+    /// time of `strftime_now`, in seconds after 1970 in UTC.
     ///
     /// # Errors
     ///
     /// If it fails, raises an exception, or exceeds a limit.
     pub(super) fn render(
         &self,
-        variables: Vec<(&'static str, Value)>,
+        variables: Vec<(&str, Value)>,
+        now: i64,
         bounds: &Bounds,
     ) -> Result<String, Error> {
         let budget = Budget::new(bounds);
-        Interpreter::new(&budget, variables, bounds.output).run(&self.body)
+        Interpreter::new(&budget, variables, now, bounds.output).run(&self.body)
     }
 }

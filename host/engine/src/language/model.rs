@@ -8,6 +8,7 @@ use std::time::Instant;
 use infer_kernels::{BLOCK_TOKENS, Pool};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::clock;
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Packing};
 use super::gguf::{DUMMY, Gguf, GgufError};
@@ -15,11 +16,11 @@ use super::inbox::{Inbox, PushError};
 use super::job::Job;
 use super::kv::KvPool;
 use super::preparation::{Preparation, PrepareError, Prepared};
-use super::request::{Answer, Message, Output, Piece, Prompt, Request};
+use super::request::{Answer, Message, Output, Piece, Prompt, Request, TemplateArguments};
 use super::scheduler::{Scheduler, Shared};
 use super::session::Session;
 use super::tensors;
-use super::tokenizer::{Tokenizer, TokenizerError};
+use super::tokenizer::{ChatOptions, Tokenizer, TokenizerError};
 use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats};
 use crate::tensor::Tensor;
 use crate::weights::{Bytes, PackedSlot};
@@ -239,11 +240,19 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// If the file has no template, or the template rejects the messages.
-    pub(crate) fn chat_tokens(&self, messages: &[Message]) -> Result<Vec<u32>, RunError> {
-        let rejected = |message| RunError::InvalidInput { model: self.shared.name.clone(), message };
-        let tokens = self.shared.tokenizer.encode_chat(messages, false);
-        tokens.map_err(|error| rejected(error.to_string()))
+    /// If the file has no template, or the template rejects the messages or the arguments.
+    pub(crate) fn chat_tokens(
+        &self,
+        messages: &[Message],
+        arguments: &TemplateArguments,
+    ) -> Result<Vec<u32>, RunError> {
+        let options = ChatOptions { continue_last: false, arguments, now: clock::unix_seconds() };
+        let tokenizer = &self.shared.tokenizer;
+        let tokens = tokenizer.open_chat(messages, options).and_then(|open| tokenizer.whole(open));
+        tokens.map_err(|error| RunError::InvalidInput {
+            model: self.shared.name.clone(),
+            message: error.to_string(),
+        })
     }
 
     /// The beginning of `text` with at most `max_tokens` tokens, and the number of tokens of the

@@ -4,15 +4,20 @@
 //! together with the last word or turn only. That word may have other tokens when a choice follows
 //! it, so the prompt ends where the tokens of the first choice differ.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::clock;
 use super::job::Work;
 use super::request::{Message, Params, Prompt, Request};
 use super::scheduler::Shared;
-use super::tokenizer::{Open, TokenizerError};
+use super::tokenizer::{ChatOptions, Open, TokenizerError};
 use crate::limits::MAX_CHOICE_TOKENS;
 use crate::text::{QUOTE_BYTES, excerpt};
+
+/// Variable of templates that switches a model's thoughts on or off.
+pub(crate) const THINKING: &str = "enable_thinking";
 
 /// The inputs of the conversion.
 pub(super) struct Preparation {
@@ -64,7 +69,15 @@ impl From<TokenizerError> for PrepareError {
 impl Preparation {
     pub(super) fn run(&self, request: &Request) -> Result<Prepared, PrepareError> {
         let tokenizer = &self.shared.tokenizer;
-        let open = self.open(request)?;
+        // A verdict is scored where the answer begins, without thoughts before it.
+        let arguments = &request.params.template_arguments;
+        let arguments = match &request.choices {
+            Some(_) => Cow::Owned(arguments.with_default(THINKING, false)),
+            None => Cow::Borrowed(arguments),
+        };
+        let (continue_last, now) = (request.params.continues, clock::unix_seconds());
+        let options = ChatOptions { continue_last, arguments: &arguments, now };
+        let open = self.open(request, options)?;
         let last = tokenizer.close(&open, "")?;
         let session_tokens = [&open.tokens[..], &last].concat();
         if session_tokens.is_empty() {
@@ -79,29 +92,25 @@ impl Preparation {
                 (session_tokens.clone(), Work::Generate(Params { max_tokens, ..request.params.clone() }))
             }
             Some(choices) => {
-                let answer = match &request.prompt {
-                    Prompt::Messages(messages) if !request.params.continues => {
-                        let turn = Message { role: "assistant".to_owned(), content: String::new() };
-                        Some(tokenizer.open_chat(&[&messages[..], &[turn]].concat(), true)?)
-                    }
-                    _ => None,
-                };
+                let answer = self.answer(request, options, &session_tokens)?;
                 let (shared, branches) =
                     self.branches(answer.as_ref().unwrap_or(&open), &session_tokens, choices)?;
                 (session_tokens[..shared].to_vec(), Work::Score(branches))
             }
         };
-        let declared = self.declared(request, &prompt)?;
+        let declared = self.declared(request, options, &prompt)?;
         Ok(Prepared { session_tokens, prompt, declared, pin: request.params.pin, work })
     }
 
     /// The prompt, with an open end.
-    fn open(&self, request: &Request) -> Result<Open, PrepareError> {
+    fn open(&self, request: &Request, options: ChatOptions<'_>) -> Result<Open, PrepareError> {
         let tokenizer = &self.shared.tokenizer;
         let mut tokens = self.before.clone();
         Ok(match &request.prompt {
-            Prompt::Messages(messages) => tokenizer.open_chat(messages, request.params.continues)?,
-            Prompt::Question { messages, .. } => tokenizer.open_chat(messages, false)?,
+            Prompt::Messages(messages) => tokenizer.open_chat(messages, options)?,
+            Prompt::Question { messages, .. } => {
+                tokenizer.open_chat(messages, ChatOptions { continue_last: false, ..options })?
+            }
             Prompt::Text(text) => {
                 let continues = !tokens.is_empty();
                 if !continues {
@@ -122,6 +131,33 @@ impl Preparation {
                 tokenizer.open(tokens, "", true)?
             }
         })
+    }
+
+    /// The chat with the beginning of the answer as a turn, which may differ from that of the
+    /// `prompt`: Llama 2's template puts a space there.
+    ///
+    /// `None` for other prompts, and if the prompt goes further than such a turn: SmolLM3's
+    /// template ends it with an empty thought.
+    fn answer(
+        &self,
+        request: &Request,
+        options: ChatOptions<'_>,
+        prompt: &[u32],
+    ) -> Result<Option<Open>, PrepareError> {
+        let tokenizer = &self.shared.tokenizer;
+        let messages = match &request.prompt {
+            Prompt::Messages(messages) if !options.continue_last => messages,
+            _ => return Ok(None),
+        };
+        let turn = Message { role: "assistant".to_owned(), content: String::new() };
+        let turns = [&messages[..], &[turn]].concat();
+        let answer = tokenizer.open_chat(&turns, ChatOptions { continue_last: true, ..options })?;
+        let tail = tokenizer.close(&answer, "")?;
+        let length = answer.tokens.len() + tail.len();
+        let goes_further = length < prompt.len()
+            && prompt.starts_with(&answer.tokens)
+            && prompt[answer.tokens.len()..].starts_with(&tail);
+        Ok((!goes_further).then_some(answer))
     }
 
     /// Number of prompt tokens that precede every choice, and the tokens of each choice after them.
@@ -186,14 +222,21 @@ impl Preparation {
     }
 
     /// Number of leading tokens of the prompt that the request declares as a shared prefix.
-    fn declared(&self, request: &Request, prompt: &[u32]) -> Result<usize, PrepareError> {
+    fn declared(
+        &self,
+        request: &Request,
+        options: ChatOptions<'_>,
+        prompt: &[u32],
+    ) -> Result<usize, PrepareError> {
         let Params { pin, prefix_messages, .. } = request.params;
         Ok(match (prefix_messages, &request.prompt) {
             (_, Prompt::Question { prefix, .. }) => common(prefix, prompt),
             (Some(0), _) => 0,
             (Some(first), Prompt::Messages(messages)) => {
                 let prefix = &messages[..first.min(messages.len())];
-                common(&self.shared.tokenizer.encode_chat(prefix, false)?, prompt)
+                let options = ChatOptions { continue_last: false, ..options };
+                let tokenizer = &self.shared.tokenizer;
+                common(&tokenizer.whole(tokenizer.open_chat(prefix, options)?)?, prompt)
             }
             _ if pin => prompt.len(),
             _ => 0,

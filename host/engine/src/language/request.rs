@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use crate::limits::{MAX_CHOICES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS};
 
+pub use super::template::TemplateArguments;
 pub use crate::model::TokenUsage;
 
 /// A prompt and its parameters.
@@ -82,6 +83,10 @@ pub struct Params {
     /// of the component may reuse it. The rest of the prompt, or the whole prompt without this and
     /// `pin`, is reused by its own session only.
     pub prefix_messages: Option<usize>,
+    /// With messages: further variables of the chat template. With choices, `enable_thinking` is
+    /// false unless this sets it.
+    #[serde(rename = "chat_template_kwargs")]
+    pub template_arguments: TemplateArguments,
     /// Reports the log-probability of each token of an answer, and of this number of most likely
     /// alternatives; at most 20. Guests cannot set it: they score choices.
     #[serde(skip)]
@@ -133,6 +138,7 @@ impl Default for Params {
             continues: false,
             pin: false,
             prefix_messages: None,
+            template_arguments: TemplateArguments::default(),
             logprobs: None,
         }
     }

@@ -4,6 +4,9 @@
 //! rejects a chat, and strings have Python's methods. `jinja` limits what they may call, and their
 //! time and memory.
 
+mod arguments;
+
+pub use self::arguments::TemplateArguments;
 use super::jinja::{Bounds, Cause, Error, Program, Value};
 use super::request::Message;
 use crate::limits::{MAX_RENDERED_BYTES, MAX_TEMPLATE_ERROR_BYTES};
@@ -17,6 +20,19 @@ pub(crate) struct Template {
     source: String,
     bos: String,
     eos: String,
+}
+
+/// The input of a rendering.
+pub(crate) struct Chat<'a> {
+    pub(crate) messages: &'a [Message],
+    /// Ends with the beginning of the assistant's turn.
+    pub(crate) generation_prompt: bool,
+    /// Further variables.
+    pub(crate) variables: Vec<(&'a str, Value)>,
+    /// Length of the texts in these variables, in bytes.
+    pub(crate) variable_bytes: usize,
+    /// The time of `strftime_now`, in seconds after 1970 in UTC.
+    pub(crate) now: i64,
 }
 
 /// A chat template that is rejected, or that rejects a chat.
@@ -40,9 +56,22 @@ pub(crate) enum TemplateError {
         bytes: u64,
         output: usize,
     },
+    /// Variables of the request are nested too deeply.
+    #[error("`chat_template_kwargs`: {0}")]
+    Arguments(String),
     /// The template failed.
     #[error("key `{NAME}` fails on `messages`, {0}; the model may not support such turns")]
     Failed(String),
+}
+
+impl TemplateError {
+    /// The error of variables that are no values.
+    pub(crate) fn arguments(cause: Cause) -> Self {
+        match cause {
+            Cause::Failed(message) | Cause::Refused(message) => TemplateError::Arguments(message),
+            Cause::Unbounded(_) => TemplateError::Arguments("too large".to_owned()),
+        }
+    }
 }
 
 impl Template {
@@ -62,40 +91,36 @@ impl Template {
         &self.source
     }
 
-    /// Formats `messages`. With `generation_prompt`, ends with the beginning of the assistant's
-    /// turn.
+    /// Formats a chat.
     ///
     /// # Errors
     ///
     /// If the template rejects the messages, fails, or exceeds its budget.
-    pub(crate) fn render(
-        &self,
-        messages: &[Message],
-        generation_prompt: bool,
-    ) -> Result<String, TemplateError> {
+    pub(crate) fn render(&self, chat: Chat<'_>) -> Result<String, TemplateError> {
         let message = |message: &Message| {
             let entry = |name: &str, text: &str| (Value::from(name), Value::from(text));
             Value::distinct(vec![entry("role", &message.role), entry("content", &message.content)])
         };
-        let bounds = bounds(messages);
+        let bounds = bounds(chat.messages, chat.variable_bytes);
         let failure = |error| failure(error, &bounds);
-        let messages = messages.iter().map(message).collect::<Result<_, _>>().and_then(Value::list);
+        let messages = chat.messages.iter().map(message).collect::<Result<_, _>>().and_then(Value::list);
         let messages = messages.map_err(|cause| failure(Error { line: 1, cause }))?;
-        let variables = vec![
+        let mut variables = chat.variables;
+        variables.extend([
             ("messages", messages),
-            ("add_generation_prompt", Value::Boolean(generation_prompt)),
+            ("add_generation_prompt", Value::Boolean(chat.generation_prompt)),
             ("bos_token", Value::from(&*self.bos)),
             ("eos_token", Value::from(&*self.eos)),
-        ];
-        self.program.render(variables, &bounds).map_err(failure)
+        ]);
+        self.program.render(variables, chat.now, &bounds).map_err(failure)
     }
 }
 
 /// Budget for `messages`. Real templates take about 100 steps for a turn, and three times the bytes
 /// of its text.
-fn bounds(messages: &[Message]) -> Bounds {
+fn bounds(messages: &[Message], variable_bytes: usize) -> Bounds {
     let text = messages.iter().map(|message| message.content.len() + message.role.len()).sum::<usize>();
-    let text = text.min(MAX_RENDERED_BYTES) as u64;
+    let text = (text + variable_bytes).min(MAX_RENDERED_BYTES) as u64;
     let steps = 50_000 + 1_000 * messages.len() as u64 + text / 2;
     Bounds { steps, bytes: (8 << 20) + 12 * text, output: MAX_RENDERED_BYTES }
 }
@@ -132,7 +157,10 @@ mod tests {
         let message =
             |(role, content): &(&str, &str)| Message { role: (*role).into(), content: (*content).into() };
         let messages: Vec<_> = messages.iter().map(message).collect();
-        Template::new(source, Some("<s>"), None)?.render(&messages, true)
+        let (variables, variable_bytes) = (Vec::new(), 0);
+        let chat =
+            Chat { messages: &messages, generation_prompt: true, variables, variable_bytes, now: 86_400 };
+        Template::new(source, Some("<s>"), None)?.render(chat)
     }
 
     #[test]
@@ -154,6 +182,7 @@ mod tests {
                 "x{\"a\": \"é\"}",
             ),
             ("{% if not tools %}none{% endif %}{{ messages[7] }}", "none"),
+            ("{{ strftime_now('%d %b %Y') }}", "02 Jan 1970"),
         ];
         for (source, expected) in cases {
             assert_eq!(render(source, &[("user", "Hi & <b>")]).unwrap(), expected, "{source}");

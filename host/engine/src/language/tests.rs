@@ -7,3 +7,4 @@ mod greedy;
 mod perplexity;
 mod refusals;
 pub(super) mod support;
+mod thoughts;

@@ -168,8 +168,13 @@ fn round(value: &Value, args: &Args) -> Result<Value, Cause> {
     Ok(Value::Float(if scaled.is_finite() { rounded / scale } else { number }))
 }
 
+/// The items of a value that is true, as in Jinja2; others have none.
+fn items(value: &Value, budget: &Budget) -> Result<Vec<Value>, Cause> {
+    if value.is_true() { value.items(budget) } else { Ok(Vec::new()) }
+}
+
 fn map(value: &Value, args: &Args, budget: &Budget) -> Result<Value, Cause> {
-    let items = value.items(budget)?;
+    let items = items(value, budget)?;
     budget.values(items.len())?;
     let named = |name: &str| args.named.iter().find(|(entry, _)| **entry == *name).map(|(_, value)| value);
     if let Some(attribute) = named("attribute") {
@@ -206,7 +211,7 @@ fn select(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Val
     };
     let rest = rest(args, first + 1, budget)?;
     let mut selected = Vec::new();
-    for item in value.items(budget)? {
+    for item in items(value, budget)? {
         let tested = if of_attribute {
             attribute_of(&item, args.need(0, "attribute")?, budget)?
         } else {

@@ -1,7 +1,5 @@
 //! Functions.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::arguments::Args;
 use super::budget::Budget;
 use super::error::Cause;
@@ -12,7 +10,7 @@ use super::value::{Function, Value};
 pub(super) const ALLOWED: &str =
     "dict, namespace, raise_exception, range, strftime_now, and the template's own macros";
 
-pub(super) fn call(function: Function, args: &Args, budget: &Budget) -> Result<Value, Cause> {
+pub(super) fn call(function: Function, args: &Args, now: i64, budget: &Budget) -> Result<Value, Cause> {
     match function {
         Function::RaiseException => {
             args.only(&["message"])?;
@@ -23,8 +21,7 @@ pub(super) fn call(function: Function, args: &Args, budget: &Budget) -> Result<V
         Function::StrftimeNow => {
             args.only(&["format"])?;
             let format = args.text(0, "format")?.unwrap_or("%Y-%m-%d");
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            strftime(format, now.as_secs() as i64, budget)
+            strftime(format, now, budget)
         }
         Function::Namespace => {
             let mut attributes = Vec::new();

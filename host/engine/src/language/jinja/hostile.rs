@@ -7,6 +7,9 @@ use super::{Bounds, Cause, Error, Program};
 /// The limits of a short chat.
 const BOUNDS: Bounds = Bounds { steps: 50_000, bytes: 8 << 20, output: 4 << 20 };
 
+/// The time of `strftime_now`.
+const NOW: i64 = 0;
+
 /// Smaller than the stack of a runtime thread.
 const STACK_BYTES: usize = 768 << 10;
 
@@ -14,7 +17,7 @@ const STACK_BYTES: usize = 768 << 10;
 const ALONE: &str = "INFER_TEST_ALONE";
 
 fn outcome(source: &str) -> Result<String, Error> {
-    Program::parse(source)?.render(Vec::new(), &BOUNDS)
+    Program::parse(source)?.render(Vec::new(), NOW, &BOUNDS)
 }
 
 /// Nested lists that double in size `times` times.
@@ -60,6 +63,7 @@ fn unbounded() -> Vec<(String, Option<&'static str>)> {
         ("{{ ([[1] * 1000] * 1000)|sum(start=[]) }}", Some("filter `sum`")),
         ("{{ range(10000)|unique|list }}", Some("filter `unique`")),
         ("{{ (range(20000)|list)|sort }}", Some("filter `sort`")),
+        ("{{ ('{0}' * 9999).format('x' * 99999) }}", Some("method `format`")),
         ("{{ strftime_now('%Y' * 900000) }}", Some("function `strftime_now`")),
         ("{% set x %}{% for i in range(9999) %}{{ 'a' * 9999 }}{% endfor %}{% endset %}", None),
         ("{% for i in range(9999) %}{{ 'x' * 999 }}{% endfor %}", None),

@@ -28,13 +28,20 @@ pub(super) struct Interpreter<'b> {
     /// The output of the template, then those of the enclosing blocks that capture their text.
     outputs: Vec<String>,
     max_output: usize,
+    /// The time, in seconds after 1970 in UTC.
+    now: i64,
     depth: usize,
 }
 
 impl<'b> Interpreter<'b> {
-    pub(super) fn new(budget: &'b Budget, variables: Vec<(&'static str, Value)>, max_output: usize) -> Self {
+    pub(super) fn new(
+        budget: &'b Budget,
+        variables: Vec<(&str, Value)>,
+        now: i64,
+        max_output: usize,
+    ) -> Self {
         let scope = variables.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        Interpreter { budget, scopes: vec![scope], outputs: vec![String::new()], max_output, depth: 0 }
+        Interpreter { budget, scopes: vec![scope], outputs: vec![String::new()], max_output, now, depth: 0 }
     }
 
     pub(super) fn run(mut self, body: &Block) -> Result<String, Error> {

@@ -3,7 +3,7 @@
 use super::arguments::Args;
 use super::budget::Budget;
 use super::error::{Cause, shortened};
-use super::text::Writer;
+use super::text::{Writer, format};
 use super::value::{Loop, Value};
 
 pub(super) fn call(value: &Value, name: &str, args: &Args, budget: &Budget) -> Result<Value, Cause> {
@@ -174,6 +174,7 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
                 None => Ok(Value::Integer(-1)),
             }
         }
+        "format" => format(text, args, budget),
         "join" => {
             args.only(&["items"])?;
             let mut joined = Writer::new(budget);
@@ -204,7 +205,7 @@ fn of_text(text: &str, name: &str, args: &Args, budget: &Budget) -> Result<Value
         _ => unknown(
             &Value::from(""),
             name,
-            "capitalize, count, endswith, find, index, isalnum, isalpha, isascii, isdigit, islower, \
+            "capitalize, count, endswith, find, format, index, isalnum, isalpha, isascii, isdigit, islower, \
              isnumeric, isspace, isupper, join, lower, lstrip, removeprefix, removesuffix, replace, rfind, \
              rsplit, rstrip, split, splitlines, startswith, strip, title, upper",
         ),

@@ -1,7 +1,8 @@
 //! Text forms of values: Python's `str` and `repr`, and JSON. Text is charged before it is written.
 
+use super::arguments::Args;
 use super::budget::Budget;
-use super::error::Cause;
+use super::error::{Cause, shortened};
 use super::value::Value;
 
 /// A text that grows within the budget.
@@ -239,4 +240,41 @@ pub(super) fn written(value: &Value, budget: &Budget) -> Result<String, Cause> {
     let mut text = Writer::new(budget);
     text.string(value)?;
     Ok(text.into_text())
+}
+
+/// Python's `str.format`, with the fields `{}`, `{0}` and `{name}`.
+pub(super) fn format(text: &str, args: &Args, budget: &Budget) -> Result<Value, Cause> {
+    let mut formatted = Writer::new(budget);
+    let (mut rest, mut next, mut is_numbered) = (text, 0, None);
+    while let Some(at) = rest.find(['{', '}']) {
+        formatted.push(&rest[..at])?;
+        let brace = &rest[at..=at];
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix(brace) {
+            formatted.push(brace)?;
+            rest = after;
+            continue;
+        }
+        let field = rest.split_once('}').filter(|_| brace == "{");
+        let Some((field, after)) = field else {
+            return Err(Cause::failed("a single `{` or `}`, expected a field such as `{}`"));
+        };
+        rest = after;
+        let place = if field.is_empty() {
+            next += 1;
+            Some(next - 1)
+        } else {
+            field.parse::<usize>().ok()
+        };
+        if place.is_some() && *is_numbered.get_or_insert(!field.is_empty()) == field.is_empty() {
+            return Err(Cause::failed("both `{}` and `{0}`, expected one of them"));
+        }
+        let named = || args.named.iter().find(|(name, _)| **name == *field).map(|(_, value)| value);
+        let value = place.map_or_else(named, |place| args.positional.get(place));
+        let value =
+            value.ok_or_else(|| Cause::Failed(format!("no argument for `{{{}}}`", shortened(field))))?;
+        formatted.string(value)?;
+    }
+    formatted.push(rest)?;
+    Ok(formatted.value())
 }

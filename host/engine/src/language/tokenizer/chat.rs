@@ -10,7 +10,7 @@ use super::encode::Tokenizer;
 use super::error::TokenizerError;
 use crate::language::gguf::quoted;
 use crate::language::request::Message;
-use crate::language::template::{Template, TemplateError};
+use crate::language::template::{self, Template, TemplateArguments, TemplateError};
 use crate::limits::{MAX_MESSAGES, MAX_TEXT_BYTES};
 
 /// Permitted roles. Templates write a role between the brackets of control tokens, so other names
@@ -32,6 +32,18 @@ pub(crate) struct Open {
     strips: bool,
 }
 
+/// The options of a chat.
+#[derive(Clone, Copy)]
+pub(crate) struct ChatOptions<'a> {
+    /// Ends at the end of the last turn's content, which is the assistant's, instead of with the
+    /// beginning of the assistant's turn.
+    pub(crate) continue_last: bool,
+    /// Further variables of the template.
+    pub(crate) arguments: &'a TemplateArguments,
+    /// The template's time, in seconds after 1970 in UTC.
+    pub(crate) now: i64,
+}
+
 /// The output of a template, with guards.
 struct Layout {
     text: String,
@@ -41,42 +53,42 @@ struct Layout {
 }
 
 impl Tokenizer {
-    /// Encodes a chat with the file's template, with BOS if the file requires it. Ends with the
-    /// beginning of the assistant's turn, or, with `continue_last`, at the end of the last turn's
-    /// content.
+    /// Encodes a chat without options.
+    ///
+    /// # Errors
+    ///
+    /// As in [`Tokenizer::open_chat`].
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn encode_chat(
+        &self,
+        messages: &[Message],
+        continue_last: bool,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        let arguments = &TemplateArguments::default();
+        self.whole(self.open_chat(messages, ChatOptions { continue_last, arguments, now: 0 })?)
+    }
+
+    /// Encodes a chat with the file's template, with BOS if the file requires it, with an open end.
     ///
     /// # Errors
     ///
     /// If the file has no template; if there are no messages, or they are too long, have an unknown
     /// role, or are rejected or omitted by the template; with `continue_last`, if the last turn is
     /// not the assistant's.
-    pub(crate) fn encode_chat(
-        &self,
-        messages: &[Message],
-        continue_last: bool,
-    ) -> Result<Vec<u32>, TokenizerError> {
-        self.whole(self.open_chat(messages, continue_last)?)
-    }
-
-    /// Like [`Tokenizer::encode_chat`], with an open end.
-    ///
-    /// # Errors
-    ///
-    /// As in [`Tokenizer::encode_chat`].
     pub(crate) fn open_chat(
         &self,
         messages: &[Message],
-        continue_last: bool,
+        options: ChatOptions<'_>,
     ) -> Result<Open, TokenizerError> {
         let template = self.template.as_ref().ok_or(TokenizerError::NoTemplate)?;
-        check(messages, continue_last)?;
-        let mut layout = self.render_chat(template, messages, continue_last);
+        check(messages, options.continue_last)?;
+        let mut layout = self.render_chat(template, messages, options);
         let incomplete = match &layout {
             Ok(layout) => layout.missing.is_some(),
             Err(error) => matches!(error, TokenizerError::Template(TemplateError::Refused(_))),
         };
         if incomplete && messages.iter().any(is_instruction) {
-            let folded = self.render_chat(template, &folded(messages), continue_last);
+            let folded = self.render_chat(template, &folded(messages), options);
             if folded.as_ref().is_ok_and(|layout| layout.missing.is_none()) {
                 layout = folded;
             }
@@ -132,11 +144,13 @@ impl Tokenizer {
         &self,
         template: &Template,
         messages: &[Message],
-        continue_last: bool,
+        options: ChatOptions<'_>,
     ) -> Result<Layout, TokenizerError> {
+        let ChatOptions { continue_last, arguments, now } = options;
         let texts = messages.iter().map(|message| message.content.as_str());
         let control = self.control_texts.iter().map(|(_, text)| text.as_str());
-        let texts = texts.chain(control).chain([template.source()]);
+        let given = arguments.texts();
+        let texts = texts.chain(control).chain(given.iter().copied()).chain([template.source()]);
         let guards = Guards::absent_from(texts, messages.len()).ok_or_else(|| {
             TokenizerError::Messages("use every private-use character of Unicode; remove one".to_owned())
         })?;
@@ -156,7 +170,14 @@ impl Tokenizer {
         if let (true, Some(last)) = (continue_last, guarded.last_mut()) {
             last.content.push(guards.end);
         }
-        let mut text = template.render(&guarded, !continue_last)?;
+        let spelt = |text: &str| self.control.guarded(text, guards.guard);
+        let mut text = template.render(template::Chat {
+            messages: &guarded,
+            generation_prompt: !continue_last,
+            variables: arguments.variables(&spelt).map_err(TemplateError::arguments)?,
+            variable_bytes: given.iter().map(|text| text.len()).sum(),
+            now,
+        })?;
         let last = messages.len() - 1;
         if continue_last {
             let Some(end) = text.rfind(guards.end) else {

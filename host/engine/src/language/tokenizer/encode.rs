@@ -1,11 +1,11 @@
 //! A tokenizer: built from a file, it encodes text to tokens.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::control::{ControlTokens, Piece};
 use super::error::TokenizerError;
-use super::model::{self, Encoder};
+use super::model::{self, ByteLevel};
+use super::pieces::Pieces;
 use super::vocabulary::{Kind, Spelling, TokenBytes, Vocabulary};
 use super::words::Words;
 use crate::language::gguf::{Gguf, GgufError, quoted};
@@ -17,10 +17,15 @@ use crate::limits::MAX_TEXT_BYTES;
 const ENDS: [&str; 6] =
     ["<|end|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"];
 
+/// The two kinds of encoders.
+pub(super) enum Encoder {
+    Pieces(Pieces),
+    ByteLevel(ByteLevel),
+}
+
 /// A model's tokenizer.
 pub(crate) struct Tokenizer {
     pub(super) encoder: Encoder,
-    pub(super) spelling: Spelling,
     /// True if the encoder adds a space at the beginning of a text.
     pub(super) space_prefix: bool,
     /// True if no token extends from the letters of one word into the next word.
@@ -65,8 +70,8 @@ impl Tokenizer {
         let words = (spelling == Spelling::ByteLevel).then(|| Words::read(gguf)).transpose()?;
         let vocabulary = Vocabulary::read(gguf, spelling)?;
         let encoder = match words {
-            None => model::from_scores(gguf, &vocabulary)?,
-            Some(words) => model::from_merges(gguf, &vocabulary, words)?,
+            None => Encoder::Pieces(Pieces::read(gguf, &vocabulary)?),
+            Some(words) => Encoder::ByteLevel(model::from_merges(gguf, &vocabulary, words)?),
         };
         let space_prefix =
             spelling == Spelling::Pieces && gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
@@ -92,7 +97,6 @@ impl Tokenizer {
             template.map(|source| Template::new(source, text_of(bos), text_of(eos))).transpose()?;
         Ok(Tokenizer {
             encoder,
-            spelling,
             space_prefix,
             words_are_separate: spelling == Spelling::ByteLevel || vocabulary.words_are_separate(),
             bytes: vocabulary.bytes(spelling)?,
@@ -152,13 +156,13 @@ impl Tokenizer {
     /// A readable form of `token` for messages: the name of a control token, or its bytes with
     /// invalid UTF-8 replaced. `None` for unused and unknown ids.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn token_text(&self, token: u32) -> Option<Cow<'_, str>> {
+    pub(crate) fn token_text(&self, token: u32) -> Option<std::borrow::Cow<'_, str>> {
         let bytes = self.bytes.get(token);
         if !bytes.is_empty() {
             return Some(String::from_utf8_lossy(bytes));
         }
         let position = self.control_texts.binary_search_by_key(&token, |(id, _)| *id).ok()?;
-        Some(Cow::Borrowed(&self.control_texts[position].1))
+        Some(std::borrow::Cow::Borrowed(&self.control_texts[position].1))
     }
 
     pub(crate) fn is_control(&self, token: u32) -> bool {
@@ -177,33 +181,29 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(());
         }
-        if self.spelling == Spelling::ByteLevel {
-            return self.encode_words(Cow::Borrowed(text), tokens);
-        }
+        let pieces = match &self.encoder {
+            Encoder::Pieces(pieces) => pieces,
+            Encoder::ByteLevel(encoder) => {
+                let encoding = encoder.encode_fast(text, false).map_err(TokenizerError::encoder)?;
+                tokens.extend(encoding.get_ids());
+                return Ok(());
+            }
+        };
         let mut prefix = if space_prefix { "▁" } else { "" };
         for piece in self.symbols.split(text) {
             match piece {
                 Piece::Control(symbol) => tokens.push(symbol),
-                Piece::Text(text) => {
-                    let spelt = format!("{prefix}{}", text.replace(' ', "▁"));
-                    self.encode_words(Cow::Owned(spelt), tokens)?;
-                }
+                Piece::Text(text) => pieces.encode(&format!("{prefix}{}", text.replace(' ', "▁")), tokens),
             }
             prefix = "";
         }
-        Ok(())
-    }
-
-    fn encode_words(&self, text: Cow<'_, str>, tokens: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let encoding = self.encoder.encode_fast(text, false).map_err(TokenizerError::encoder)?;
-        tokens.extend(encoding.get_ids());
         Ok(())
     }
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokenizer({:?}, {} tokens)", self.spelling, self.vocabulary_size())
+        write!(f, "Tokenizer({} tokens)", self.vocabulary_size())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tokens of a file: their kinds, and the bytes of each.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use super::error::TokenizerError;
 use crate::language::gguf::{Gguf, GgufError, quoted};
@@ -122,13 +123,17 @@ impl<'g> Vocabulary<'g> {
     /// # Errors
     ///
     /// If two of them are equal.
-    pub(super) fn texts(&self, kinds: &[Kind]) -> Result<HashMap<&'g str, u32>, TokenizerError> {
-        let mut texts = HashMap::with_capacity(self.tokens.len());
+    pub(super) fn texts<T>(&self, kinds: &[Kind]) -> Result<HashMap<T, u32>, TokenizerError>
+    where
+        T: From<&'g str> + Eq + Hash,
+    {
+        let count = self.kinds.iter().filter(|kind| kinds.contains(kind)).count();
+        let mut texts = HashMap::with_capacity(count);
         for (id, (token, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
             if !kinds.contains(kind) {
                 continue;
             }
-            if let Some(first) = texts.insert(*token, id as u32) {
+            if let Some(first) = texts.insert(T::from(token), id as u32) {
                 let message =
                     format!("holds {} twice, as {first} and {id}; expected each once", quoted(token));
                 return Err(GgufError::key(TOKENS, message).into());

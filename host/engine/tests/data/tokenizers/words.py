@@ -1,6 +1,6 @@
 """Make words.json: texts split into words by each pre-tokenizer, and their ids.
 
-    pip install regex==2026.7.19 tokenizers==0.22.1 gguf==0.19.0
+    pip install regex==2026.11.19 tokenizers==0.23.3 gguf==0.19.0
     words.py VECTORS.inp
 
 VECTORS.inp is phi-3.inp in this folder. The other texts are random, from fixed seeds.

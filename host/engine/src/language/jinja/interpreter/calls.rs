@@ -139,7 +139,7 @@ impl Interpreter<'_> {
         match function {
             Value::Macro(definition) => self.deeper(|interpreter| interpreter.expand(definition, args)),
             Value::Function(function) => {
-                let result = functions::call(*function, &args, self.budget);
+                let result = functions::call(*function, &args, self.now, self.budget);
                 Ok(result.map_err(|cause| cause.at(|| format!("function `{}`", function.name())))?)
             }
             other => {

@@ -30,7 +30,11 @@ struct Chat {
 }
 
 fn golden() -> std::collections::BTreeMap<String, Golden> {
-    serde_json::from_slice(&std::fs::read(data("golden.json")).unwrap()).unwrap()
+    let mut all: std::collections::BTreeMap<_, _> =
+        serde_json::from_slice(&std::fs::read(data("golden.json")).unwrap()).unwrap();
+    let gemma = serde_json::from_slice(&std::fs::read(data("gemma.json")).unwrap()).unwrap();
+    all.insert("gemma".to_owned(), gemma);
+    all
 }
 
 fn vectors(name: &str, tokenizer: &Tokenizer) {

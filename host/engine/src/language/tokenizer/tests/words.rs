@@ -9,6 +9,7 @@ use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString, P
 use super::{data, named};
 use crate::language::gguf::Gguf;
 use crate::language::tokenizer::Tokenizer;
+use crate::language::tokenizer::encode::Encoder;
 use crate::weights::bytes::Bytes;
 
 #[derive(Deserialize)]
@@ -44,7 +45,8 @@ fn words_equal_those_of_other_engines() {
     assert!(golden.lines.len() > 2_000 && golden.pre.len() == 6);
     for (name, expected) in &golden.pre {
         let tokenizer = with(name);
-        let pre_tokenizer = tokenizer.encoder.get_pre_tokenizer().unwrap();
+        let Encoder::ByteLevel(encoder) = &tokenizer.encoder else { panic!("{name} is byte-level") };
+        let pre_tokenizer = encoder.get_pre_tokenizer().unwrap();
         for (line, expected) in golden.lines.iter().zip(&expected.words) {
             let mut split = PreTokenizedString::from(line.as_str());
             pre_tokenizer.pre_tokenize(&mut split).unwrap();
@@ -83,7 +85,7 @@ fn repeated_characters_take_bounded_time() {
     for name in golden().pre.keys() {
         let tokenizer = with(name);
         for run in ["A", "中", " ", "\n", "'", "a\u{301}", " \n", "1"] {
-            let text = run.repeat((1 << 18) / run.len());
+            let text = run.repeat((1 << 16) / run.len());
             let tokens = tokenizer.encode(&text).unwrap();
             let mut detokenizer = tokenizer.detokenizer();
             let decoded: String = tokens.iter().filter_map(|token| detokenizer.push(*token)).collect();
