@@ -5,6 +5,7 @@ mod library;
 mod onnxruntime;
 mod rten;
 mod session;
+mod watchdog;
 
 pub use error::RuntimeError;
 pub(crate) use library::candidates;

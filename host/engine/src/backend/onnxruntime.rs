@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use half::{bf16, f16};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{Session as OrtSession, SessionInputValue, SessionInputs};
+use ort::session::{RunOptions, Session as OrtSession, SessionInputValue, SessionInputs};
 use ort::value::{
     DynValue, Outlet, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef,
     ValueType,
@@ -19,6 +20,7 @@ use ort::{ErrorCode, LoadDynamicError};
 use super::error::RuntimeError;
 use super::library;
 use super::session::{Backend, BackendError, Port, Session, failed, only, unfit};
+use super::watchdog::watch;
 use crate::card::{Axis, Card};
 use crate::dtype::{DType, Element};
 use crate::tensor::Tensor;
@@ -173,10 +175,14 @@ impl Session for Loaded {
         &self.outputs
     }
 
-    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+    fn run(&mut self, inputs: &[Tensor], deadline: Instant) -> Result<Vec<Tensor>, BackendError> {
         let values = inputs.iter().map(to_value).collect::<Result<Vec<_>, _>>()?;
-        let outputs = self.session.run(SessionInputs::<0>::ValueSlice(&values));
+        let options = Arc::new(RunOptions::new().map_err(failed)?);
+        let watch = watch(options.clone(), deadline);
+        let outputs = self.session.run_with_options(SessionInputs::<0>::ValueSlice(&values), &options);
+        drop(watch);
         let outputs = outputs.map_err(|error| match error.code() {
+            _ if Instant::now() >= deadline => BackendError::Deadline,
             // An operator rejects the values or shapes of its inputs.
             ErrorCode::InvalidArgument => unfit(error.message()),
             _ => failed(error),

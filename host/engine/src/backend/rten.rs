@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rten::{
     DataType, Dimension, Model, NodeId, NodeInfo, RunError, RunErrorKind, RunOptions, ThreadPool, Value,
@@ -96,7 +97,7 @@ impl Session for Loaded {
         &self.outputs
     }
 
-    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+    fn run(&mut self, inputs: &[Tensor], _deadline: Instant) -> Result<Vec<Tensor>, BackendError> {
         let ids = self.model.input_ids().iter();
         let values = ids
             .zip(&self.inputs)

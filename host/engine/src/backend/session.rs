@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Instant;
 
 use crate::card::{Axis, Card};
 use crate::dtype::DType;
@@ -44,8 +45,9 @@ pub(crate) trait Session: Send {
     ///
     /// # Errors
     ///
-    /// When the library reports an error. The session remains usable.
-    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError>;
+    /// When the library reports an error, or stops at `deadline`: ONNX Runtime does so between two
+    /// operators, rten does not. The session remains usable.
+    fn run(&mut self, inputs: &[Tensor], deadline: Instant) -> Result<Vec<Tensor>, BackendError>;
 }
 
 /// An input or output, as the file declares it.
@@ -77,6 +79,8 @@ pub(crate) enum BackendError {
     /// The model or the inputs need an unsupported feature, or the values of the inputs do not fit
     /// the model.
     Unsupported(String),
+    /// The computation was stopped at its deadline.
+    Deadline,
     /// Any other error.
     Failed(String),
 }

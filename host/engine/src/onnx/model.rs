@@ -120,7 +120,7 @@ impl OnnxModel {
         if let Some(_permit) = shared.pace.permit(shared.signature.work(&arranged.inputs))
             && let Some(mut session) = shared.queue.take_idle()
         {
-            return shared.compute(&mut *session, &arranged.inputs, queued);
+            return shared.compute(&mut *session, &arranged.inputs, queued, deadline);
         }
         let (reply, answer) = oneshot::channel();
         let Arranged { inputs, joins } = arranged;
@@ -149,7 +149,7 @@ impl OnnxModel {
         if let Some(_permit) = shared.pace.permit(work)
             && let Some(mut session) = shared.queue.take_idle()
         {
-            let compute = |row: Row| shared.compute(&mut *session, &row.inputs, queued);
+            let compute = |row: Row| shared.compute(&mut *session, &row.inputs, queued, deadline);
             return rows.into_iter().map(compute).collect();
         }
         let (mut jobs, mut answers) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
@@ -254,5 +254,6 @@ fn sessions(
     loaded.map_err(|error| match error {
         BackendError::Unsupported(message) => LoadError::Unsupported { model, backend, message },
         BackendError::Failed(message) => LoadError::Backend { model, backend, message },
+        BackendError::Deadline => LoadError::Backend { model, backend, message: "it was stopped".to_owned() },
     })
 }

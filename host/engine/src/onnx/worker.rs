@@ -44,14 +44,18 @@ impl Shared {
         session: &mut dyn Session,
         inputs: &[Tensor],
         queued: Instant,
+        deadline: Instant,
     ) -> Result<Reply, RunError> {
         let began = Instant::now();
         let rows = self.signature.rows(inputs);
-        match self.run(session, inputs) {
+        let answer = self.run(session, inputs, deadline);
+        let compute = began.elapsed();
+        if matches!(answer, Ok(_) | Err(BackendError::Deadline)) {
+            self.pace.record(compute, self.signature.work(inputs));
+        }
+        match answer {
             Ok(outputs) => {
-                let compute = began.elapsed();
                 self.counters.batch(1, rows);
-                self.pace.record(compute, self.signature.work(inputs));
                 let outputs = self.signature.name(outputs);
                 Ok(Reply { outputs, queue: began - queued, compute, batch: rows, usage: None })
             }
@@ -70,17 +74,19 @@ impl Shared {
     }
 
     fn answer_alone(&self, session: &mut dyn Session, job: Job) {
-        let answer = self.compute(session, &job.inputs, job.queued);
+        let answer = self.compute(session, &job.inputs, job.queued, job.deadline);
         answer_to(job, answer);
     }
 
     /// Computes jobs in one call of the backend. If that fails, they are computed one at a time, so
-    /// that only the job that causes the error receives it.
+    /// that only the job that causes the error receives it. It may take until the last deadline of
+    /// the jobs.
     fn answer_together(&self, session: &mut dyn Session, jobs: Vec<Job>) {
         let began = Instant::now();
         let rows = jobs.iter().map(Job::rows).sum();
+        let deadline = jobs.iter().map(|job| job.deadline).max().unwrap_or(began);
         let split = self.signature.concatenate(&jobs).and_then(|inputs| {
-            let outputs = self.run(session, &inputs)?;
+            let outputs = self.run(session, &inputs, deadline)?;
             let rows: Vec<_> = jobs.iter().map(Job::rows).collect();
             Ok((split(&outputs, &rows)?, self.signature.work(&inputs)))
         });
@@ -103,7 +109,13 @@ impl Shared {
                     ?error,
                     "batch failed, computing its jobs one at a time"
                 );
-                jobs.into_iter().for_each(|job| self.answer_alone(session, job));
+                for job in jobs {
+                    if job.is_dead(Instant::now()) {
+                        self.skip(job);
+                    } else {
+                        self.answer_alone(session, job);
+                    }
+                }
             }
         }
     }
@@ -116,10 +128,15 @@ impl Shared {
         }
     }
 
-    fn run(&self, session: &mut dyn Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+    fn run(
+        &self,
+        session: &mut dyn Session,
+        inputs: &[Tensor],
+        deadline: Instant,
+    ) -> Result<Vec<Tensor>, BackendError> {
         // Unwind safety: a run does not modify rten's model, and ONNX Runtime's session is behind a
         // C interface, which no Rust panic crosses. The session therefore remains usable.
-        let outputs = catch_unwind(AssertUnwindSafe(|| session.run(inputs)))
+        let outputs = catch_unwind(AssertUnwindSafe(|| session.run(inputs, deadline)))
             .unwrap_or_else(|panic| Err(BackendError::Failed(panic_message(&*panic))))?;
         self.signature.check(&outputs).map_err(BackendError::Failed)?;
         Ok(outputs)
@@ -128,6 +145,7 @@ impl Shared {
     fn explain(&self, error: BackendError) -> RunError {
         let model = self.name.clone();
         match error {
+            BackendError::Deadline => RunError::Deadline { model },
             BackendError::Unsupported(message) => RunError::Unsupported { model, message },
             BackendError::Failed(message) => RunError::Failed { model, message },
         }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml permits it in tests but not in their helpers")]
 
 mod batching;
+mod deadlines;
 mod dtypes;
 mod external;
 mod loading;

@@ -33,7 +33,7 @@ pub(super) fn run(runtime: &Runtime, weights: Weights, plan: &Plan) -> anyhow::R
     let inputs = vec![(input.0.to_owned(), Tensor::from_bytes(input.1.clone().into()))];
     let reply = block_on(model.run(inputs, Instant::now() + MAX_FIRST_RUN_TIME))?;
     let reply = match reply {
-        // Nothing can interrupt the computation, and dropping the model would wait for it.
+        // rten cannot be interrupted, and dropping the model would wait for it.
         Err(RunError::Deadline { .. }) => {
             std::mem::forget(model);
             bail!(

@@ -22,7 +22,7 @@ impl Session for Idle {
         &[]
     }
 
-    fn run(&mut self, _: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+    fn run(&mut self, _: &[Tensor], _: Instant) -> Result<Vec<Tensor>, BackendError> {
         Ok(Vec::new())
     }
 }
