@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use crate::limits::{MAX_CHOICES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS};
 
+pub use super::format::AnswerFormat;
 pub use super::template::TemplateArguments;
 pub use crate::model::TokenUsage;
 
@@ -87,6 +88,9 @@ pub struct Params {
     /// false unless this sets it.
     #[serde(rename = "chat_template_kwargs")]
     pub template_arguments: TemplateArguments,
+    /// Format of the answer; `None` for any text. Guests cannot set it: they score choices.
+    #[serde(skip)]
+    pub format: Option<AnswerFormat>,
     /// Reports the log-probability of each token of an answer, and of this number of most likely
     /// alternatives; at most 20. Guests cannot set it: they score choices.
     #[serde(skip)]
@@ -139,6 +143,7 @@ impl Default for Params {
             pin: false,
             prefix_messages: None,
             template_arguments: TemplateArguments::default(),
+            format: None,
             logprobs: None,
         }
     }
