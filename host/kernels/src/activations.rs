@@ -137,9 +137,10 @@ pub(crate) struct Quantized {
     /// `[tile][columns / sub][token]`: negated sums of codes over 32 columns, or over 16 where the
     /// group is 256. Multiplied by a type's offset, they are the initial values of its products.
     sums: Vec<i32>,
-    /// `[tile][columns / 64][token]`: two sums over 32 columns as 16-bit numbers, for groups of
-    /// 256.
-    pairs: Vec<i32>,
+    /// `[tile][columns / 32][token]` and `[tile][columns / 64][token]`: two sums over 16 or over 32
+    /// columns as 16-bit numbers, for groups of 256.
+    pairs_of_16: Vec<i32>,
+    pairs_of_32: Vec<i32>,
 }
 
 /// Pointers to the input of one tile, starting at a given group.
@@ -149,7 +150,8 @@ pub(crate) struct TileInput {
     pub(crate) scales: *const f32,
     pub(crate) scaled_sums: *const f32,
     pub(crate) sums: *const i32,
-    pub(crate) pairs: *const i32,
+    pub(crate) pairs_of_16: *const i32,
+    pub(crate) pairs_of_32: *const i32,
 }
 
 impl Quantized {
@@ -172,17 +174,14 @@ impl Quantized {
         let at = |columns: usize| {
             (self.columns * rows.start + group * self.group * width) >> columns.trailing_zeros()
         };
-        let sub = if self.group == 32 { 32 } else { 16 };
+        let whole = self.group == 32;
         TileInput {
             codes: self.codes[at(1)..].as_ptr().cast(),
             scales: self.scales[at(self.group)..].as_ptr(),
-            scaled_sums: if self.group == 32 {
-                self.scaled_sums[at(32)..].as_ptr()
-            } else {
-                std::ptr::null()
-            },
-            sums: self.sums[at(sub)..].as_ptr(),
-            pairs: if self.group == 256 { self.pairs[at(64)..].as_ptr() } else { std::ptr::null() },
+            scaled_sums: if whole { self.scaled_sums[at(32)..].as_ptr() } else { std::ptr::null() },
+            sums: self.sums[at(if whole { 32 } else { 16 })..].as_ptr(),
+            pairs_of_16: if whole { std::ptr::null() } else { self.pairs_of_16[at(32)..].as_ptr() },
+            pairs_of_32: if whole { std::ptr::null() } else { self.pairs_of_32[at(64)..].as_ptr() },
         }
     }
 
@@ -204,13 +203,15 @@ impl Quantized {
         grow(&mut self.scales, elements / group);
         grow(&mut self.sums, elements / if group == 32 { 32 } else { 16 });
         grow(&mut self.scaled_sums, if group == 32 { elements / 32 } else { 0 });
-        grow(&mut self.pairs, if group == 256 { elements / 64 } else { 0 });
+        grow(&mut self.pairs_of_16, if group == 256 { elements / 32 } else { 0 });
+        grow(&mut self.pairs_of_32, if group == 256 { elements / 64 } else { 0 });
         let to = Targets {
             codes: Shared::new(&mut self.codes),
             scales: Shared::new(&mut self.scales),
             scaled_sums: Shared::new(&mut self.scaled_sums),
             sums: Shared::new(&mut self.sums),
-            pairs: Shared::new(&mut self.pairs),
+            pairs_of_16: Shared::new(&mut self.pairs_of_16),
+            pairs_of_32: Shared::new(&mut self.pairs_of_32),
         };
         // One task handles a whole tile, because its tokens share cache lines. If there are few
         // tiles, they are split along the columns.
@@ -247,7 +248,8 @@ struct Targets {
     scales: Shared<f32>,
     scaled_sums: Shared<f32>,
     sums: Shared<i32>,
-    pairs: Shared<i32>,
+    pairs_of_16: Shared<i32>,
+    pairs_of_32: Shared<i32>,
 }
 
 struct QuantizeTile<'a> {
@@ -300,9 +302,13 @@ impl QuantizeTile<'_> {
                     *value = sum(i * 16, 16);
                     *to.sums.get().add(base / 16 + i * width + token) = -*value;
                 }
+                let pair = |first: i32, second: i32| first & 0xffff | second << 16;
                 for (i, four) in sums.chunks_exact(4).enumerate() {
-                    let pair = (four[0] + four[1]) & 0xffff | (four[2] + four[3]) << 16;
-                    *to.pairs.get().add(base / 64 + i * width + token) = pair;
+                    let of_16 = to.pairs_of_16.get().add(base / 32 + 2 * i * width + token);
+                    *of_16 = pair(four[0], four[1]);
+                    *of_16.add(width) = pair(four[2], four[3]);
+                    let of_32 = to.pairs_of_32.get().add(base / 64 + i * width + token);
+                    *of_32 = pair(four[0] + four[1], four[2] + four[3]);
                 }
             }
         }

@@ -1,143 +1,187 @@
 //! Conversion of GGUF blocks to f32, one block at a time and in scalar code. Embedding rows are
 //! read this way, packing starts here, and tests use it as the definition of each type.
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::WeightType;
+use crate::layout::{Layout, Minima, layout};
 
-/// A decoded block: `value = scales[i / sub] * code - minima[i / sub]`, where `sub` is 16 for Q6_K
-/// and 32 for the others.
+/// A decoded block: `value = scale · sub_scales[i / sub] · (code - offset) - minimum · sub_minima[i
+/// / sub]`, where the minimum of a whole block is added instead. Numbers that a type lacks are 1,
+/// and a minimum that it lacks is 0.
 pub(crate) struct Block {
-    /// Unsigned codes: 0..16, 0..32, 0..64 or 0..256. The offset of the type is not yet subtracted.
-    pub(crate) codes: [u8; 256],
-    /// Scale of the block, and its minimum where the type has one (for Q4_K and Q5_K: the scale of
-    /// the minima), as f16 bits.
+    /// Unsigned bits as stored: from them a table or the type's offset gives a code.
+    pub(crate) bits: [u8; 256],
+    /// Scale of the block, and its minimum where the type has one (for K types: the scale of the
+    /// minima), as f16 bits. The scale of MXFP4 is one byte.
     pub(crate) scale: u16,
     pub(crate) minimum: u16,
-    /// Q4_K and Q5_K: six-bit scales and minima of 8 sub-blocks. Q6_K: signed scales of 16
-    /// sub-blocks.
-    pub(crate) sub_scales: [u8; 16],
-    pub(crate) sub_minima: [u8; 8],
-}
-
-/// Offset that is subtracted from each code before scaling.
-pub(crate) fn offset(ty: WeightType) -> i32 {
-    match ty {
-        WeightType::Q4_0 => 8,
-        WeightType::Q5_0 => 16,
-        WeightType::Q6K => 32,
-        WeightType::Q8_0 => 128,
-        _ => 0,
-    }
+    pub(crate) sub_scales: [i8; 16],
+    pub(crate) sub_minima: [u8; 16],
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// Splits bytes into codes: low nibbles are the first half, high nibbles the second.
-fn nibbles(bytes: &[u8], codes: &mut [u8]) {
+/// Splits bytes into numbers of four bits: low nibbles are the first half, high nibbles the second.
+fn nibbles(bytes: &[u8], bits: &mut [u8]) {
     for (j, byte) in bytes.iter().enumerate() {
-        codes[j] = byte & 15;
-        codes[j + bytes.len()] = byte >> 4;
+        bits[j] = byte & 15;
+        bits[j + bytes.len()] = byte >> 4;
     }
 }
 
 impl Block {
     pub(crate) fn empty() -> Self {
-        Self { codes: [0; 256], scale: 0, minimum: 0, sub_scales: [0; 16], sub_minima: [0; 8] }
+        Self { bits: [0; 256], scale: 0, minimum: 0, sub_scales: [1; 16], sub_minima: [1; 16] }
     }
 
     /// Decodes one block of a quantised type; `bytes` has `block_bytes` bytes.
     pub(crate) fn read(&mut self, ty: WeightType, bytes: &[u8]) {
+        self.scale = u16_at(bytes, 0);
         match ty {
-            WeightType::F32 | WeightType::F16 => unreachable!("plain types have no blocks"),
-            WeightType::Q4_0 => {
-                self.scale = u16_at(bytes, 0);
-                nibbles(&bytes[2..18], &mut self.codes);
+            WeightType::F32 | WeightType::F16 | WeightType::Bf16 => {
+                unreachable!("plain types have no blocks")
             }
+            WeightType::Q4_0 | WeightType::Iq4Nl => nibbles(&bytes[2..18], &mut self.bits),
             WeightType::Q4_1 => {
-                self.scale = u16_at(bytes, 0);
                 self.minimum = u16_at(bytes, 2);
-                nibbles(&bytes[4..20], &mut self.codes);
+                nibbles(&bytes[4..20], &mut self.bits);
             }
             WeightType::Q5_0 => {
-                self.scale = u16_at(bytes, 0);
-                let high = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
-                nibbles(&bytes[6..22], &mut self.codes);
-                for (j, code) in self.codes[..32].iter_mut().enumerate() {
-                    *code |= ((high >> j & 1) as u8) << 4;
-                }
+                nibbles(&bytes[6..22], &mut self.bits);
+                self.read_fifth_bits(&bytes[2..6]);
+            }
+            WeightType::Q5_1 => {
+                self.minimum = u16_at(bytes, 2);
+                nibbles(&bytes[8..24], &mut self.bits);
+                self.read_fifth_bits(&bytes[4..8]);
             }
             WeightType::Q8_0 => {
-                self.scale = u16_at(bytes, 0);
-                for (code, byte) in self.codes.iter_mut().zip(&bytes[2..34]) {
-                    *code = byte ^ 0x80;
+                for (bits, byte) in self.bits.iter_mut().zip(&bytes[2..34]) {
+                    *bits = byte ^ 0x80;
+                }
+            }
+            WeightType::Q2K => {
+                (self.scale, self.minimum) = (u16_at(bytes, 80), u16_at(bytes, 82));
+                for (sub, byte) in bytes[..16].iter().enumerate() {
+                    self.sub_scales[sub] = (byte & 15) as i8;
+                    self.sub_minima[sub] = byte >> 4;
+                }
+                self.read_two_bits(&bytes[16..80]);
+            }
+            WeightType::Q3K => {
+                self.scale = u16_at(bytes, 108);
+                self.read_two_bits(&bytes[32..96]);
+                self.read_bit_planes(&bytes[..32], 2);
+                let (low, high) = (&bytes[96..104], &bytes[104..108]);
+                for (sub, scale) in self.sub_scales.iter_mut().enumerate() {
+                    let six = low[sub % 8] >> (sub / 8 * 4) & 15 | (high[sub % 4] >> (sub / 4 * 2) & 3) << 4;
+                    *scale = six as i8 - 32;
                 }
             }
             WeightType::Q4K => {
-                self.read_scales(bytes);
+                self.read_pairs(bytes);
                 self.read_k_nibbles(&bytes[16..144]);
             }
             WeightType::Q5K => {
-                self.read_scales(bytes);
+                self.read_pairs(bytes);
                 self.read_k_nibbles(&bytes[48..176]);
-                let high = &bytes[16..48];
-                for (i, code) in self.codes.iter_mut().enumerate() {
-                    *code |= (high[i % 32] >> (i / 32) & 1) << 4;
-                }
+                self.read_bit_planes(&bytes[16..48], 4);
             }
             WeightType::Q6K => self.read_q6(bytes),
+            WeightType::Iq4Xs => {
+                let high = u16_at(bytes, 2);
+                for (sub, codes) in self.bits.chunks_exact_mut(32).enumerate() {
+                    let six = bytes[4 + sub / 2] >> (sub % 2 * 4) & 15 | ((high >> (sub * 2) & 3) as u8) << 4;
+                    self.sub_scales[sub] = six as i8 - 32;
+                    nibbles(&bytes[8 + sub * 16..][..16], codes);
+                }
+            }
+            WeightType::Mxfp4 => {
+                self.scale = u16::from(bytes[0]);
+                nibbles(&bytes[1..17], &mut self.bits);
+            }
+        }
+    }
+
+    /// Adds one bit to each of 32 numbers of four bits.
+    fn read_fifth_bits(&mut self, bytes: &[u8]) {
+        for (i, bits) in self.bits[..32].iter_mut().enumerate() {
+            *bits |= (bytes[i / 8] >> (i % 8) & 1) << 4;
+        }
+    }
+
+    /// Adds one bit to each of 256 numbers: bit `i / 32` of byte `i % 32` becomes bit `to`.
+    fn read_bit_planes(&mut self, bytes: &[u8], to: u32) {
+        for (i, bits) in self.bits.iter_mut().enumerate() {
+            *bits |= (bytes[i % 32] >> (i / 32) & 1) << to;
+        }
+    }
+
+    /// Decodes 256 numbers of two bits: each 32 bytes hold 4 × 32, the first 32 in the lowest bits.
+    fn read_two_bits(&mut self, bytes: &[u8]) {
+        for (i, bits) in self.bits.iter_mut().enumerate() {
+            *bits = bytes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
         }
     }
 
     fn read_k_nibbles(&mut self, bytes: &[u8]) {
-        for (pair, codes) in self.codes.chunks_exact_mut(64).enumerate() {
-            nibbles(&bytes[pair * 32..][..32], codes);
+        for (pair, bits) in self.bits.chunks_exact_mut(64).enumerate() {
+            nibbles(&bytes[pair * 32..][..32], bits);
         }
     }
 
     /// Decodes eight pairs of six bits from twelve bytes: the first four pairs are stored directly,
     /// and the upper bits of the others in the top bits of the first eight bytes.
-    fn read_scales(&mut self, bytes: &[u8]) {
-        self.scale = u16_at(bytes, 0);
+    fn read_pairs(&mut self, bytes: &[u8]) {
         self.minimum = u16_at(bytes, 2);
         let s = &bytes[4..16];
         for j in 0..4 {
-            self.sub_scales[j] = s[j] & 63;
+            self.sub_scales[j] = (s[j] & 63) as i8;
             self.sub_minima[j] = s[j + 4] & 63;
-            self.sub_scales[j + 4] = s[j + 8] & 15 | s[j] >> 6 << 4;
+            self.sub_scales[j + 4] = (s[j + 8] & 15 | s[j] >> 6 << 4) as i8;
             self.sub_minima[j + 4] = s[j + 8] >> 4 | s[j + 4] >> 6 << 4;
         }
     }
 
     fn read_q6(&mut self, bytes: &[u8]) {
         self.scale = u16_at(bytes, 208);
-        self.sub_scales.copy_from_slice(&bytes[192..208]);
-        for (half, codes) in self.codes.chunks_exact_mut(128).enumerate() {
+        for (scale, byte) in self.sub_scales.iter_mut().zip(&bytes[192..208]) {
+            *scale = *byte as i8;
+        }
+        for (half, bits) in self.bits.chunks_exact_mut(128).enumerate() {
             let (low, high) = (&bytes[half * 64..][..64], &bytes[128 + half * 32..][..32]);
-            for (i, code) in codes.iter_mut().enumerate() {
+            for (i, bits) in bits.iter_mut().enumerate() {
                 let nibble = if i < 64 { low[i] & 15 } else { low[i - 64] >> 4 };
-                *code = nibble | (high[i % 32] >> (i / 32 * 2) & 3) << 4;
+                *bits = nibble | (high[i % 32] >> (i / 32 * 2) & 3) << 4;
             }
         }
     }
 
-    /// Writes the values of the block to `out`.
-    pub(crate) fn write(&self, ty: WeightType, out: &mut [f32]) {
-        let scale = f16::from_bits(self.scale).to_f32();
+    /// Minimum of each sub-block, which is subtracted.
+    pub(crate) fn minimum_of(&self, layout: &Layout, sub: usize) -> f32 {
         let minimum = f16::from_bits(self.minimum).to_f32();
-        let codes = self.codes.iter().map(|&code| (i32::from(code) - offset(ty)) as f32);
-        for (i, (value, code)) in out.iter_mut().zip(codes).enumerate() {
-            *value = match ty {
-                WeightType::Q4_1 => scale * code + minimum,
-                WeightType::Q4K | WeightType::Q5K => {
-                    scale * f32::from(self.sub_scales[i / 32]) * code
-                        - minimum * f32::from(self.sub_minima[i / 32])
-                }
-                WeightType::Q6K => scale * f32::from(self.sub_scales[i / 16] as i8) * code,
-                _ => scale * code,
-            };
+        match layout.minima {
+            Minima::None => 0.0,
+            Minima::Group => -minimum,
+            Minima::SubBlocks => minimum * f32::from(self.sub_minima[sub]),
+        }
+    }
+
+    /// Writes the values of the block to `out`.
+    pub(crate) fn write(&self, layout: &Layout, out: &mut [f32]) {
+        let scale = layout.scale_value(self.scale);
+        for (sub, (out, bits)) in
+            out.chunks_exact_mut(layout.sub).zip(self.bits.chunks_exact(layout.sub)).enumerate()
+        {
+            let scale = scale * f32::from(self.sub_scales[sub]);
+            let minimum = self.minimum_of(layout, sub);
+            for (value, &bits) in out.iter_mut().zip(bits) {
+                let code = layout.table.map_or(bits, |table| table[usize::from(bits)]);
+                *value = scale * (i32::from(code) - layout.offset) as f32 - minimum;
+            }
         }
     }
 }
@@ -159,13 +203,19 @@ pub fn dequantize_row(ty: WeightType, row: &[u8], out: &mut [f32]) {
                 *value = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
             }
         }
+        WeightType::Bf16 => {
+            for (value, bytes) in out.iter_mut().zip(row.chunks_exact(2)) {
+                *value = bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+            }
+        }
         _ => {
+            let layout = layout(ty);
             let mut block = Block::empty();
             for (out, bytes) in
                 out.chunks_exact_mut(ty.block_elements()).zip(row.chunks_exact(ty.block_bytes()))
             {
                 block.read(ty, bytes);
-                block.write(ty, out);
+                block.write(&layout, out);
             }
         }
     }

@@ -9,8 +9,8 @@
 //!
 //! - [`Pool`]: the worker threads (`shared`: the pointer that their tasks share)
 //! - [`WeightType`], [`dequantize_row`]: weight types of GGUF files
-//! - [`QuantizedMatrix`], [`Activations`]: packed weights (`pack`, `buffer`), quantised inputs, and
-//!   their product (`product`)
+//! - [`QuantizedMatrix`], [`Activations`]: packed weights (`layout`, `pack`, `buffer`), quantised
+//!   inputs, and their product (`product`)
 //! - [`AttentionShape`], [`attention`], [`Rope`], [`rope_and_store`]: attention over KV blocks of
 //!   [`BLOCK_TOKENS`] tokens
 //! - `limits`: the fixed limits
@@ -26,6 +26,7 @@ mod activations;
 mod attention;
 mod buffer;
 mod dequantize;
+mod layout;
 mod limits;
 mod matrix;
 mod norm;

@@ -9,7 +9,8 @@ use crate::WeightType;
 use crate::activations::Activations;
 use crate::buffer::Buffer;
 use crate::dequantize::Block;
-use crate::pack::{self, PANEL};
+use crate::layout::{PANEL, layout};
+use crate::pack;
 use crate::pool::Pool;
 use crate::product::output::{Target, Write};
 use crate::product::{self, floats, formats};
@@ -253,14 +254,14 @@ impl QuantizedMatrix {
         let target = |shared: Shared<f32>| Target { out: shared.get(), stride, rows: self.rows, write };
 
         macro_rules! floats {
-            ($half:literal) => {{
+            ($float:ident) => {{
                 let values = input.values();
                 pool.run(tasks, |task| {
                     let (from, weights) = (values.as_ptr(), weights.as_ptr());
                     // SAFETY: `set` is available, the shapes were compared above, and panels have
                     // disjoint rows.
                     unsafe {
-                        with_simd!(set, S => floats::panels::<S, $half>(
+                        with_simd!(set, S => floats::panels::<S, floats::$float>(
                             weights, self.columns, range(task), from, tokens, target(shared)
                         ));
                     }
@@ -269,8 +270,9 @@ impl QuantizedMatrix {
         }
         macro_rules! blocks {
             ($format:ident) => {{
-                let groups = self.columns / pack::group_columns(self.ty);
-                let input = input.quantized(pool, set, pack::group_columns(self.ty));
+                let group = self.ty.block_elements();
+                let groups = self.columns / group;
+                let input = input.quantized(pool, set, group);
                 pool.run(tasks, |task| {
                     // SAFETY: `set` is available, `input` was made for it and this type, the shapes
                     // were compared above, and panels have disjoint rows.
@@ -283,15 +285,22 @@ impl QuantizedMatrix {
             }};
         }
         match self.ty {
-            WeightType::F32 => floats!(false),
-            WeightType::F16 => floats!(true),
+            WeightType::F32 => floats!(F32),
+            WeightType::F16 => floats!(F16),
+            WeightType::Bf16 => floats!(Bf16),
             WeightType::Q4_0 => blocks!(Q4_0),
             WeightType::Q4_1 => blocks!(Q4_1),
             WeightType::Q5_0 => blocks!(Q5_0),
+            WeightType::Q5_1 => blocks!(Q5_1),
             WeightType::Q8_0 => blocks!(Q8_0),
+            WeightType::Q2K => blocks!(Q2K),
+            WeightType::Q3K => blocks!(Q3K),
             WeightType::Q4K => blocks!(Q4K),
             WeightType::Q5K => blocks!(Q5K),
             WeightType::Q6K => blocks!(Q6K),
+            WeightType::Iq4Nl => blocks!(Iq4Nl),
+            WeightType::Iq4Xs => blocks!(Iq4Xs),
+            WeightType::Mxfp4 => blocks!(Mxfp4),
         }
     }
 }
@@ -304,21 +313,21 @@ fn chunk_of_panels(panels: usize, threads: usize, tokens: usize) -> usize {
 
 /// Packs the rows of one panel, at most 32, from `from` into `to`, which is zeroed.
 fn pack_panel(ty: WeightType, from: &[u8], row_bytes: usize, to: &mut [u8]) {
+    let size = ty.block_bytes();
+    if ty.block_elements() == 1 {
+        for (row, from) in from.chunks_exact(row_bytes).enumerate() {
+            for (index, bytes) in from.chunks_exact(size).enumerate() {
+                to[(index * PANEL + row) * size..][..size].copy_from_slice(bytes);
+            }
+        }
+        return;
+    }
+    let layout = layout(ty);
     let mut block = Block::empty();
     for (row, from) in from.chunks_exact(row_bytes).enumerate() {
-        let size = ty.block_bytes();
-        for (index, bytes) in from.chunks_exact(size).enumerate() {
-            if ty.block_elements() == 1 {
-                to[(index * PANEL + row) * size..][..size].copy_from_slice(bytes);
-            } else {
-                block.read(ty, bytes);
-                pack::put_block(
-                    ty,
-                    &block,
-                    row,
-                    &mut to[index * pack::group_bytes(ty)..][..pack::group_bytes(ty)],
-                );
-            }
+        for (bytes, group) in from.chunks_exact(size).zip(to.chunks_exact_mut(layout.bytes())) {
+            block.read(ty, bytes);
+            pack::put_block(&layout, &block, row, group);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! A register tile is `V` vectors of rows × `TOKENS` tokens. For each sub-block of weights with its
 //! own scale, integer products are summed exactly and then added once to f32 sums. A task of the
 //! pool takes panels. With few tokens, each tile decodes the packed bits itself. With many, a range
-//! of columns is unpacked to whole bytes in the first-level cache and used for all tiles.
+//! of columns is unpacked in the first-level cache and used for all tiles.
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
@@ -17,9 +17,9 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::activations::{Quantized, TileInput};
-use crate::pack::PANEL;
+use crate::layout::{Minima, PANEL};
 use crate::simd::{Job, Simd};
-use formats::{Format, Minima, Unpacked};
+use formats::{Format, Unpacked};
 use output::{Finish, Target};
 
 /// Number of tokens from which unpacking pays off.
@@ -46,7 +46,7 @@ const AHEAD: usize = 8192;
 /// Scratch memory of a task.
 #[repr(C, align(64))]
 struct Scratch {
-    /// Unpacked columns of any type. Q4_1 takes the most, 1,280 bytes for 32 columns.
+    /// Unpacked columns of any type: at most 1,280 bytes for 32 columns, of Q5_1 and Q6_K.
     weights: [u8; STRETCH / 32 * 1280],
     /// `[token][row of the panel]`. Sums are not accumulated in the output, whose rows are often a
     /// power of two apart and would compete for few cache sets.
@@ -249,10 +249,12 @@ unsafe fn group_of_256<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
     let mut group_sums = [[S::splat(0.0); TOKENS]; V];
     if matches!(W::MINIMA, Minima::SubBlocks) {
         let mut taken = [[S::splat_i32(0); TOKENS]; V];
-        for i in 0..W::GROUP / 64 {
+        let pairs = const { W::GROUP / W::SUB / 2 };
+        let inputs = if W::SUB == 16 { input.pairs_of_16 } else { input.pairs_of_32 };
+        for i in 0..pairs {
             let minima = W::minimum_pair::<S, V>(group, i, row);
             for t in 0..TOKENS {
-                let sums = S::splat_i32(*input.pairs.add((index * (W::GROUP / 64) + i) * TOKENS + t));
+                let sums = S::splat_i32(*inputs.add((index * pairs + i) * TOKENS + t));
                 for v in 0..V {
                     taken[v][t] = S::dot_pairs(taken[v][t], minima[v], sums);
                 }
@@ -266,12 +268,16 @@ unsafe fn group_of_256<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
             }
         }
     }
-    for sub in 0..W::GROUP / W::SUB {
-        let sums = sub_block::<S, W, V, TOKENS>(group, sub, index, row, input);
-        let scales = W::scale::<S, V>(group, sub, row);
-        for v in 0..V {
-            for t in 0..TOKENS {
-                group_sums[v][t] = S::mul_add(S::to_f32(sums[v][t]), scales[v], group_sums[v][t]);
+    for first in (0..W::GROUP / W::SUB).step_by(W::TOGETHER) {
+        // The inner loop is unrolled, so that shifts are constants.
+        for i in 0..W::TOGETHER {
+            let sub = first + i;
+            let sums = sub_block::<S, W, V, TOKENS>(group, sub, index, row, input);
+            let scales = W::scale::<S, V>(group, sub, row);
+            for v in 0..V {
+                for t in 0..TOKENS {
+                    group_sums[v][t] = S::mul_add(S::to_f32(sums[v][t]), scales[v], group_sums[v][t]);
+                }
             }
         }
     }
@@ -303,7 +309,14 @@ unsafe fn sub_block<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
     let mut sums = [[S::splat_i32(0); TOKENS]; V];
     if W::OFFSET != 0 && !(W::BITS == 8 && S::SIGNED_8) {
         for t in 0..TOKENS {
-            let start = S::shl32(S::splat_i32(*input.sums.add(index * TOKENS + t)), W::OFFSET.ilog2() as i32);
+            let sum = if W::GROUP == 256 && W::SUB == 32 {
+                // Sums are over 16 columns.
+                let first = input.sums.add(2 * index * TOKENS + t);
+                *first + *first.add(TOKENS)
+            } else {
+                *input.sums.add(index * TOKENS + t)
+            };
+            let start = S::shl32(S::splat_i32(sum), W::OFFSET.ilog2() as i32);
             for v in 0..V {
                 sums[v][t] = start;
             }

@@ -67,6 +67,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     /// `a | (b & mask)`
     unsafe fn merge(a: Self::I, b: Self::I, mask: Self::I) -> Self::I;
+    /// Replaces each byte, which is in 0..16, by its entry of `table`.
+    unsafe fn look_up(table: &[u8; 16], bytes: Self::I) -> Self::I;
     /// Shifts of 16-bit numbers and of 32-bit lanes.
     unsafe fn shl16(value: Self::I, bits: i32) -> Self::I;
     unsafe fn shr16(value: Self::I, bits: i32) -> Self::I;
@@ -76,6 +78,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_f32(from: *const f32) -> Self::F;
     unsafe fn store_f32(to: *mut f32, value: Self::F);
     unsafe fn load_f16(from: *const u16) -> Self::F;
+    unsafe fn load_bf16(from: *const u16) -> Self::F;
     unsafe fn store_f16(to: *mut u16, value: Self::F);
     unsafe fn splat(value: f32) -> Self::F;
     unsafe fn to_f32(value: Self::I) -> Self::F;

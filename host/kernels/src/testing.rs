@@ -1,6 +1,6 @@
 //! Helpers of several test modules: random numbers from a seed, and blocks of every type.
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::WeightType;
 
@@ -33,7 +33,19 @@ impl Random {
     }
 }
 
-/// Blocks of random codes, with f16 scales from `scale`.
+/// Offsets of the f16 scale of a block, and of its minimum or their scale.
+fn places(ty: WeightType) -> &'static [usize] {
+    match ty {
+        WeightType::F32 | WeightType::Bf16 | WeightType::Mxfp4 => &[],
+        WeightType::Q4_1 | WeightType::Q5_1 | WeightType::Q4K | WeightType::Q5K => &[0, 2],
+        WeightType::Q2K => &[80, 82],
+        WeightType::Q3K => &[108],
+        WeightType::Q6K => &[208],
+        _ => &[0],
+    }
+}
+
+/// Blocks of random codes, with f16 scales from `scale`, or the nearest that the type has.
 pub(crate) fn blocks(
     ty: WeightType,
     count: usize,
@@ -42,18 +54,18 @@ pub(crate) fn blocks(
 ) -> Vec<u8> {
     let size = ty.block_bytes();
     let mut bytes: Vec<u8> = (0..count * size).map(|_| random.next() as u8).collect();
-    let places: &[usize] = match ty {
-        WeightType::F32 => &[],
-        WeightType::Q4_1 | WeightType::Q4K | WeightType::Q5K => &[0, 2],
-        WeightType::Q6K => &[208],
-        _ => &[0],
-    };
     for block in bytes.chunks_exact_mut(size) {
-        for &place in places {
+        for &place in places(ty) {
             block[place..place + 2].copy_from_slice(&scale(random).to_le_bytes());
         }
-        if ty == WeightType::F32 {
-            block.copy_from_slice(&scale(random).to_f32().to_le_bytes());
+        match ty {
+            WeightType::F32 => block.copy_from_slice(&scale(random).to_f32().to_le_bytes()),
+            WeightType::Bf16 => {
+                block.copy_from_slice(&bf16::from_f32(scale(random).to_f32()).to_le_bytes());
+            }
+            // The exponent of an f32 is in bits 23 to 30.
+            WeightType::Mxfp4 => block[0] = (scale(random).to_f32().to_bits() >> 23) as u8,
+            _ => {}
         }
     }
     bytes
@@ -64,16 +76,19 @@ pub(crate) fn centred(ty: WeightType, count: usize, random: &mut Random) -> Vec<
     let mut bytes = blocks(ty, count, random, usual);
     let middle = match ty {
         WeightType::Q4_1 => -7.5,
+        WeightType::Q5_1 => -15.5,
+        WeightType::Q2K => 1.5,
         WeightType::Q4K => 7.5,
         WeightType::Q5K => 15.5,
-        WeightType::F16 | WeightType::F32 => {
+        WeightType::F16 | WeightType::Bf16 | WeightType::F32 => {
             return blocks(ty, count, random, |random| f16::from_f32(0.1 * random.value()));
         }
         _ => return bytes,
     };
+    let &[scale, minimum] = places(ty) else { unreachable!("types with minima have two f16") };
     for block in bytes.chunks_exact_mut(ty.block_bytes()) {
-        let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-        block[2..4].copy_from_slice(&f16::from_f32(scale * middle).to_le_bytes());
+        let scale = f16::from_le_bytes([block[scale], block[scale + 1]]).to_f32();
+        block[minimum..minimum + 2].copy_from_slice(&f16::from_f32(scale * middle).to_le_bytes());
     }
     bytes
 }

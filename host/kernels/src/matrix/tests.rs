@@ -101,24 +101,56 @@ fn fnv(bytes: &[u8]) -> u64 {
 /// [`crate::PACKED_LAYOUT`] and store the new hashes here.
 #[test]
 fn packed_bytes_change_with_the_layout() {
-    let hashes = [
-        0x35ef_d2a6_1d39_ce38,
-        0x367f_c04c_684c_f57e,
-        0x5731_efcd_9fc0_e435,
-        0x1429_2b4e_43df_1539,
-        0x9fa4_1b9b_c50f_e662,
-        0x37a1_6851_454b_6e61,
-        0x1208_03bc_d5cb_65ed,
-        0x109f_a2a8_d9b4_91a0,
-        0x2002_3e0b_84cd_71e2,
+    let expected = [
+        (WeightType::F32, 0x35ef_d2a6_1d39_ce38),
+        (WeightType::F16, 0x367f_c04c_684c_f57e),
+        (WeightType::Q4_0, 0x5731_efcd_9fc0_e435),
+        (WeightType::Q4_1, 0x1429_2b4e_43df_1539),
+        (WeightType::Q5_0, 0x9fa4_1b9b_c50f_e662),
+        (WeightType::Q8_0, 0x37a1_6851_454b_6e61),
+        (WeightType::Q4K, 0x1208_03bc_d5cb_65ed),
+        (WeightType::Q5K, 0x109f_a2a8_d9b4_91a0),
+        (WeightType::Q6K, 0x2002_3e0b_84cd_71e2),
+        (WeightType::Q5_1, 0x4d92_3cf8_8e88_d930),
+        (WeightType::Q2K, 0x8122_8847_8caf_ac04),
+        (WeightType::Q3K, 0xd98c_9bd9_fc2c_45e0),
+        (WeightType::Iq4Nl, 0xa9ba_e883_bf60_dafe),
+        (WeightType::Iq4Xs, 0x2e02_940d_1742_b89d),
+        (WeightType::Bf16, 0xad71_b12d_3f2b_6172),
+        (WeightType::Mxfp4, 0x308d_1d52_3aac_cec1),
     ];
     let mut random = Random::new(7);
     let pool = Pool::new(1).unwrap();
-    let found = WeightType::ALL.map(|ty| {
+    let found = expected.map(|(ty, _)| {
         let bytes = blocks(ty, 40 * 512 / ty.block_elements(), &mut random, usual);
-        fnv(QuantizedMatrix::pack(&pool, ty, &bytes, 40, 512).unwrap().packed())
+        (ty, fnv(QuantizedMatrix::pack(&pool, ty, &bytes, 40, 512).unwrap().packed()))
     });
-    assert_eq!((crate::PACKED_LAYOUT, found), (1, hashes));
+    assert_eq!((crate::PACKED_LAYOUT, found), (1, expected));
+    assert_eq!(found.len(), WeightType::ALL.len());
+}
+
+/// Exact, because the input is 127 · 2⁻⁸ in one column and its code 127.
+#[test]
+fn mxfp4_scales_are_exact_powers_of_two() {
+    let pool = Pool::new(1).unwrap();
+    let mut block = [0; 17];
+    block[1] = 1;
+    let bytes: Vec<u8> = (0..=255).flat_map(|exponent| [&[exponent], &block[1..]].concat()).collect();
+    let matrix = QuantizedMatrix::pack(&pool, WeightType::Mxfp4, &bytes, 256, 32).unwrap();
+    for tokens in [1, 17] {
+        let mut input = vec![0.0; tokens * 32];
+        input.chunks_mut(32).for_each(|token| token[0] = 127.0 / 256.0);
+        let mut activations = Activations::new();
+        activations.set(&pool, &input, tokens, 32);
+        for set in InstructionSet::available() {
+            let mut out = vec![0.0; tokens * 256];
+            matrix.matmul_on(set, &pool, &mut activations, &mut out, 256, Write::Set);
+            for (exponent, value) in out.iter().enumerate() {
+                let expected = 127.0 * 2f64.powi((exponent % 256) as i32 - 136);
+                assert_eq!(f64::from(*value), expected, "{}: exponent {exponent}", set.name());
+            }
+        }
+    }
 }
 
 #[test]

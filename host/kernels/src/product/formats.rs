@@ -6,31 +6,22 @@
 use std::marker::PhantomData;
 
 use crate::WeightType;
-use crate::pack::{PANEL, Parts, parts};
+use crate::layout::{Layout, Minima, PANEL, Scale, SubScales, layout};
 use crate::simd::Simd;
-
-/// Minima that are added or subtracted, besides the offset.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Minima {
-    None,
-    /// One f16 per group, added: Q4_1.
-    Group,
-    /// Six-bit numbers per sub-block with an f16 scale, subtracted: Q4_K, Q5_K.
-    SubBlocks,
-}
 
 /// Access to the groups of a panel in memory.
 ///
 /// # Safety
 /// `group` points to a whole group; `row` is the first of `V` whole vectors of rows in the panel.
 pub(crate) trait Format {
+    /// Bits of a code, after its table.
     const BITS: u32;
     /// Number of columns of a group, and of a sub-block with its own weight scale.
     const GROUP: usize;
     const SUB: usize;
     const BYTES: usize;
-    /// Offset of the low bits of the codes.
-    const CODES: usize;
+    /// Number of sub-blocks whose codes share bytes.
+    const TOGETHER: usize;
     const OFFSET: i32;
     const MINIMA: Minima;
 
@@ -42,15 +33,6 @@ pub(crate) trait Format {
     unsafe fn minimum<S: Simd, const V: usize>(group: *const u8, row: usize) -> [S::F; V];
     /// Returns the minima of sub-blocks `2 i` and `2 i + 1` as two 16-bit numbers per lane.
     unsafe fn minimum_pair<S: Simd, const V: usize>(group: *const u8, i: usize, row: usize) -> [S::I; V];
-}
-
-#[inline(always)]
-unsafe fn f16_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::F; V] {
-    let mut values = [S::splat(0.0); V];
-    for (v, value) in values.iter_mut().enumerate() {
-        *value = S::load_f16(at.cast::<u16>().add(row + v * S::LANES));
-    }
-    values
 }
 
 #[inline(always)]
@@ -72,18 +54,6 @@ unsafe fn dword_rows<S: Simd, const V: usize>(at: *const u8, row: usize) -> [S::
     values
 }
 
-/// Splits `low` into lower and upper nibbles.
-#[inline(always)]
-unsafe fn nibbles<S: Simd, const V: usize>(low: [S::I; V]) -> [[S::I; V]; 2] {
-    let mask = S::splat_i32(0x0f0f_0f0f);
-    let mut codes = [low, low];
-    for v in 0..V {
-        codes[0][v] = S::and(low[v], mask);
-        codes[1][v] = S::and(S::shr16(low[v], 4), mask);
-    }
-    codes
-}
-
 /// Shifts left by `bits`, or right if `bits` is negative.
 #[inline(always)]
 unsafe fn shift16<S: Simd>(value: S::I, bits: i32) -> S::I {
@@ -96,122 +66,165 @@ unsafe fn shift16<S: Simd>(value: S::I, bits: i32) -> S::I {
     }
 }
 
-/// Adds the bits above the nibbles. A shift by `shift` moves those of the first four columns to bit
-/// 4, and one by `shift - width` those of the second four.
+/// Loads `width` bits per code of two steps of four columns, the first of which is step `step` of
+/// the group. Moves them up by `to` bits and merges them with `codes`.
 #[inline(always)]
-unsafe fn with_high<S: Simd, const V: usize>(
-    mut codes: [[S::I; V]; 2],
-    high: [S::I; V],
-    shift: i32,
-    width: i32,
-) -> [[S::I; V]; 2] {
-    let mask = S::splat_i32(if width == 1 { 0x1010_1010 } else { 0x3030_3030 });
+unsafe fn add_bits<S: Simd, const V: usize>(
+    codes: &mut [[S::I; V]; 2],
+    at: *const u8,
+    row: usize,
+    step: usize,
+    width: usize,
+    to: usize,
+) {
+    let values = dword_rows::<S, V>(at.add(step * width / 8 * 4 * PANEL), row);
+    let first = (step * width % 8) as i32;
+    let mask = S::splat_i32((0x0101_0101 * ((1 << width) - 1)) << to);
+    let shift = to as i32 - first;
     for v in 0..V {
-        codes[0][v] = S::merge(codes[0][v], shift16::<S>(high[v], shift), mask);
-        codes[1][v] = S::merge(codes[1][v], shift16::<S>(high[v], shift - width), mask);
+        codes[0][v] = S::merge(codes[0][v], shift16::<S>(values[v], shift), mask);
+        codes[1][v] = S::merge(codes[1][v], shift16::<S>(values[v], shift - width as i32), mask);
     }
-    codes
 }
 
-macro_rules! formats {
-    ($($name:ident: $bits:literal bits, $group:literal / $sub:literal, offset $offset:literal, $minima:ident;)*) => {$(
+/// A quantised type whose packed groups are read directly.
+pub(crate) trait Packed {
+    const LAYOUT: Layout;
+}
+
+macro_rules! packed {
+    ($($name:ident)*) => {$(
         pub(crate) struct $name;
 
-        impl Format for $name {
-            const BITS: u32 = $bits;
-            const GROUP: usize = $group;
-            const SUB: usize = $sub;
-            const BYTES: usize = {
-                let parts = parts(WeightType::$name);
-                match $bits {
-                    4 => parts.high,
-                    5 => parts.high + $group / 32 * 128,
-                    6 => parts.high + $group / 16 * 128,
-                    _ => parts.codes + $group * PANEL,
-                }
-            };
-            const CODES: usize = parts(WeightType::$name).codes;
-            const OFFSET: i32 = $offset;
-            const MINIMA: Minima = Minima::$minima;
-
-            #[inline(always)]
-            unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
-                const PARTS: Parts = parts(WeightType::$name);
-                if $bits == 8 {
-                    let first = group.add(PARTS.codes + pair * 8 * PANEL);
-                    return [dword_rows::<S, V>(first, row), dword_rows::<S, V>(first.add(4 * PANEL), row)];
-                }
-                let codes = nibbles::<S, V>(dword_rows::<S, V>(group.add(PARTS.codes + pair * 4 * PANEL), row));
-                match $bits {
-                    5 => {
-                        let high = dword_rows::<S, V>(group.add(PARTS.high + pair / 4 * 4 * PANEL), row);
-                        with_high::<S, V>(codes, high, 4 - 2 * (pair % 4) as i32, 1)
-                    }
-                    6 => {
-                        let high = dword_rows::<S, V>(group.add(PARTS.high + pair / 2 * 4 * PANEL), row);
-                        with_high::<S, V>(codes, high, 4 - 4 * (pair % 2) as i32, 2)
-                    }
-                    _ => codes,
-                }
-            }
-
-            #[inline(always)]
-            unsafe fn scale<S: Simd, const V: usize>(group: *const u8, sub: usize, row: usize) -> [S::F; V] {
-                let mut scales = f16_rows::<S, V>(group, row);
-                if $group == 256 {
-                    let at = group.add(parts(WeightType::$name).sub + sub * PANEL + row);
-                    for (v, scale) in scales.iter_mut().enumerate() {
-                        let of_sub = if $sub == 16 {
-                            S::load_i8(at.add(v * S::LANES))
-                        } else {
-                            S::and(S::load_u8(at.add(v * S::LANES)), S::splat_i32(63))
-                        };
-                        *scale = S::mul(*scale, S::to_f32(of_sub));
-                    }
-                }
-                scales
-            }
-
-            #[inline(always)]
-            unsafe fn minimum<S: Simd, const V: usize>(group: *const u8, row: usize) -> [S::F; V] {
-                f16_rows::<S, V>(group.add(64), row)
-            }
-
-            #[inline(always)]
-            unsafe fn minimum_pair<S: Simd, const V: usize>(group: *const u8, i: usize, row: usize) -> [S::I; V] {
-                let at = group.add(parts(WeightType::$name).sub + row);
-                let mut pairs = [S::splat_i32(0); V];
-                for (v, pair) in pairs.iter_mut().enumerate() {
-                    let bytes = |line: usize| at.add(line * PANEL + v * S::LANES);
-                    let (first, second) = (S::load_u8(bytes(2 * i)), S::load_u8(bytes(2 * i + 1)));
-                    let high = S::load_u8(bytes(8 + i));
-                    let fifteen = S::splat_i32(15);
-                    let first = S::or(S::shr32(first, 6), S::shl32(S::and(high, fifteen), 2));
-                    let second = S::or(S::shr32(second, 6), S::shl32(S::shr32(high, 4), 2));
-                    *pair = S::or(first, S::shl32(second, 16));
-                }
-                pairs
-            }
+        impl Packed for $name {
+            const LAYOUT: Layout = layout(WeightType::$name);
         }
     )*};
 }
 
-formats! {
-    Q4_0: 4 bits, 32 / 32, offset 8, None;
-    Q4_1: 4 bits, 32 / 32, offset 0, Group;
-    Q5_0: 5 bits, 32 / 32, offset 16, None;
-    Q8_0: 8 bits, 32 / 32, offset 128, None;
-    Q4K: 4 bits, 256 / 32, offset 0, SubBlocks;
-    Q5K: 5 bits, 256 / 32, offset 0, SubBlocks;
-    Q6K: 6 bits, 256 / 16, offset 32, None;
+packed! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K Iq4Nl Iq4Xs Mxfp4 }
+
+impl<P: Packed> Format for P {
+    const BITS: u32 = P::LAYOUT.code_bits();
+    const GROUP: usize = P::LAYOUT.group;
+    const SUB: usize = P::LAYOUT.sub;
+    const BYTES: usize = P::LAYOUT.bytes();
+    const TOGETHER: usize = match P::LAYOUT.high_bits() {
+        0 => 1,
+        bits => (32 / bits).div_ceil(P::LAYOUT.sub),
+    };
+    const OFFSET: i32 = P::LAYOUT.offset;
+    const MINIMA: Minima = P::LAYOUT.minima;
+
+    #[inline(always)]
+    unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
+        let low = group.add(const { P::LAYOUT.low_at() });
+        if const { P::LAYOUT.bits == 8 } {
+            let first = low.add(pair * 8 * PANEL);
+            return [dword_rows::<S, V>(first, row), dword_rows::<S, V>(first.add(4 * PANEL), row)];
+        }
+        let mut codes = [[S::splat_i32(0); V]; 2];
+        let (low_bits, high_bits) = const { (P::LAYOUT.low_bits(), P::LAYOUT.high_bits()) };
+        add_bits::<S, V>(&mut codes, low, row, pair * 2, low_bits, 0);
+        if high_bits > 0 {
+            let high = group.add(const { P::LAYOUT.high_at() });
+            add_bits::<S, V>(&mut codes, high, row, pair * 2, high_bits, low_bits);
+        }
+        if let Some(table) = P::LAYOUT.table {
+            for codes in codes.as_flattened_mut() {
+                *codes = S::look_up(table, *codes);
+            }
+        }
+        codes
+    }
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd, const V: usize>(group: *const u8, sub: usize, row: usize) -> [S::F; V] {
+        let mut scales = [S::splat(0.0); V];
+        for (v, scale) in scales.iter_mut().enumerate() {
+            let row = row + v * S::LANES;
+            *scale = match P::LAYOUT.scale {
+                Scale::F16 => S::load_f16(group.cast::<u16>().add(row)),
+                Scale::Power => power_of_two::<S>(S::load_u8(group.add(row))),
+            };
+            if let Some(of_sub) = sub_scale::<S, P>(group, sub, row) {
+                *scale = S::mul(*scale, of_sub);
+            }
+        }
+        scales
+    }
+
+    #[inline(always)]
+    unsafe fn minimum<S: Simd, const V: usize>(group: *const u8, row: usize) -> [S::F; V] {
+        let mut minima = [S::splat(0.0); V];
+        for (v, minimum) in minima.iter_mut().enumerate() {
+            let at = group.add(const { P::LAYOUT.minima_at() });
+            *minimum = S::load_f16(at.cast::<u16>().add(row + v * S::LANES));
+        }
+        minima
+    }
+
+    #[inline(always)]
+    unsafe fn minimum_pair<S: Simd, const V: usize>(group: *const u8, i: usize, row: usize) -> [S::I; V] {
+        let at = group.add(const { P::LAYOUT.subs_at() } + row);
+        let mut pairs = [S::splat_i32(0); V];
+        for (v, pair) in pairs.iter_mut().enumerate() {
+            let bytes = |line: usize| S::load_u8(at.add(line * PANEL + v * S::LANES));
+            let (first, second) = (bytes(2 * i), bytes(2 * i + 1));
+            let (first, second) = match P::LAYOUT.sub_scales {
+                SubScales::FourBitPairs => (S::shr32(first, 4), S::shr32(second, 4)),
+                _ => {
+                    let high = bytes(const { P::LAYOUT.subs() } + i);
+                    let first_high = S::and(high, S::splat_i32(15));
+                    (
+                        S::or(S::shr32(first, 6), S::shl32(first_high, 2)),
+                        S::or(S::shr32(second, 6), S::shl32(S::shr32(high, 4), 2)),
+                    )
+                }
+            };
+            *pair = S::or(first, S::shl32(second, 16));
+        }
+        pairs
+    }
 }
 
-/// Groups of `W` with scales and minima in f32, and one byte per code. Codes of 4 bits stay packed
+/// Returns the scales of a sub-block as a factor of the group's, if the type has sub-blocks.
+#[inline(always)]
+unsafe fn sub_scale<S: Simd, P: Packed>(group: *const u8, sub: usize, row: usize) -> Option<S::F> {
+    let at = group.add(const { P::LAYOUT.subs_at() } + row);
+    let of_sub = match P::LAYOUT.sub_scales {
+        SubScales::None => return None,
+        SubScales::Bytes => S::load_i8(at.add(sub * PANEL)),
+        SubScales::SixBitPairs => S::and(S::load_u8(at.add(sub * PANEL)), S::splat_i32(63)),
+        SubScales::FourBitPairs => S::and(S::load_u8(at.add(sub * PANEL)), S::splat_i32(15)),
+        SubScales::SixBits => {
+            let (low, high) = (at.add(sub / 2 * PANEL), at.add((P::LAYOUT.subs() / 2 + sub / 4) * PANEL));
+            let low = S::and(S::shr32(S::load_u8(low), (sub % 2 * 4) as i32), S::splat_i32(15));
+            let high = S::and(S::shr32(S::load_u8(high), (sub % 4 * 2) as i32), S::splat_i32(3));
+            let six = S::or(low, S::shl32(high, 4));
+            return Some(S::add(S::to_f32(six), S::splat(-32.0)));
+        }
+    };
+    Some(S::to_f32(of_sub))
+}
+
+/// Returns 2^(exponent - 128) for exponents of 0 to 255, in two factors because the ends of this
+/// range are outside of [`Simd::scale_by_power`]'s.
+#[inline(always)]
+unsafe fn power_of_two<S: Simd>(exponent: S::I) -> S::F {
+    let (one, bias) = (S::splat(1.0), S::splat(-64.0));
+    let half = S::to_f32(S::shr32(exponent, 1));
+    let rest = S::sub(S::to_f32(exponent), half);
+    S::mul(S::scale_by_power(one, S::add(half, bias)), S::scale_by_power(one, S::add(rest, bias)))
+}
+
+/// Groups of `W` with scales and minima in f32, and one byte per code. Codes of up to 4 bits take
 /// two per byte, since two operations per vector separate them.
 pub(crate) struct Unpacked<W>(PhantomData<W>);
 
 impl<W: Format> Unpacked<W> {
-    const SCALES: usize = W::GROUP * PANEL / if W::BITS == 4 { 2 } else { 1 };
+    const TWO_PER_BYTE: bool = W::BITS <= 4;
+    const SCALES: usize = W::GROUP * PANEL / if Self::TWO_PER_BYTE { 2 } else { 1 };
     const MINIMUM: usize = Self::SCALES + W::GROUP / W::SUB * PANEL * 4;
     const PAIRS: usize = match W::MINIMA {
         Minima::None => Self::MINIMUM,
@@ -222,16 +235,15 @@ impl<W: Format> Unpacked<W> {
     #[inline(always)]
     pub(crate) unsafe fn unpack<S: Simd>(group: *const u8, to: *mut u8) {
         let f32_to = |at: usize, row: usize| to.add(at + row * 4).cast::<f32>();
-        if W::BITS == 4 {
-            for at in (0..Self::SCALES).step_by(4 * S::LANES) {
-                S::store(to.add(at), S::load(group.add(W::CODES + at)));
-            }
-        }
         for row in (0..PANEL).step_by(S::LANES) {
-            for pair in 0..if W::BITS == 4 { 0 } else { W::GROUP / 8 } {
-                let [first, second] = W::codes::<S, 1>(group, pair, row);
-                S::store(to.add(pair * 8 * PANEL + row * 4), first[0]);
-                S::store(to.add((pair * 8 + 4) * PANEL + row * 4), second[0]);
+            for pair in 0..W::GROUP / 8 {
+                let [[first], [second]] = W::codes::<S, 1>(group, pair, row);
+                if Self::TWO_PER_BYTE {
+                    S::store(to.add((pair * PANEL + row) * 4), S::or(first, S::shl16(second, 4)));
+                } else {
+                    S::store(to.add(pair * 8 * PANEL + row * 4), first);
+                    S::store(to.add((pair * 8 + 4) * PANEL + row * 4), second);
+                }
             }
             for sub in 0..W::GROUP / W::SUB {
                 let [scale] = W::scale::<S, 1>(group, sub, row);
@@ -242,7 +254,7 @@ impl<W: Format> Unpacked<W> {
                 S::store_f32(f32_to(Self::MINIMUM, row), minimum);
             }
             if matches!(W::MINIMA, Minima::SubBlocks) {
-                for i in 0..W::GROUP / 64 {
+                for i in 0..W::GROUP / W::SUB / 2 {
                     let [pair] = W::minimum_pair::<S, 1>(group, i, row);
                     S::store(to.add(Self::PAIRS + (i * PANEL + row) * 4), pair);
                 }
@@ -256,17 +268,19 @@ impl<W: Format> Format for Unpacked<W> {
     const GROUP: usize = W::GROUP;
     const SUB: usize = W::SUB;
     const BYTES: usize = match W::MINIMA {
-        Minima::SubBlocks => Self::PAIRS + W::GROUP / 64 * PANEL * 4,
+        Minima::SubBlocks => Self::PAIRS + W::GROUP / W::SUB / 2 * PANEL * 4,
         _ => Self::PAIRS,
     };
-    const CODES: usize = 0;
+    const TOGETHER: usize = 1;
     const OFFSET: i32 = W::OFFSET;
     const MINIMA: Minima = W::MINIMA;
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
-        if W::BITS == 4 {
-            return nibbles::<S, V>(dword_rows::<S, V>(group.add(pair * 4 * PANEL), row));
+        if Self::TWO_PER_BYTE {
+            let mut codes = [[S::splat_i32(0); V]; 2];
+            add_bits::<S, V>(&mut codes, group, row, pair * 2, 4, 0);
+            return codes;
         }
         let first = group.add(pair * 8 * PANEL);
         [dword_rows::<S, V>(first, row), dword_rows::<S, V>(first.add(4 * PANEL), row)]

@@ -69,6 +69,11 @@ macro_rules! common {
             _mm256_or_si256(a, _mm256_and_si256(b, mask))
         }
         #[inline(always)]
+        unsafe fn look_up(table: &[u8; 16], bytes: __m256i) -> __m256i {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm256_shuffle_epi8(table, bytes)
+        }
+        #[inline(always)]
         unsafe fn shl16(value: __m256i, bits: i32) -> __m256i {
             _mm256_sll_epi16(value, _mm_cvtsi32_si128(bits))
         }
@@ -96,6 +101,11 @@ macro_rules! common {
         #[inline(always)]
         unsafe fn load_f16(from: *const u16) -> __m256 {
             _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u16) -> __m256 {
+            let numbers = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(numbers))
         }
         #[inline(always)]
         unsafe fn store_f16(to: *mut u16, value: __m256) {
@@ -181,12 +191,12 @@ impl Simd for Avx2 {
         enter_avx2(job);
     }
 
-    /// Sums of pairs in 16 bits hold 8 groups of 4-bit codes (8 · 2 · 15 · 127 = 30,480), 4 of 5
-    /// bits, 2 of 6 bits and 1 of 8 bits.
+    /// Sums of pairs in 16 bits hold 8 groups of codes of up to 4 bits (8 · 2 · 15 · 127 = 30,480),
+    /// 4 of 5 bits, 2 of 6 bits and 1 of 8 bits.
     #[inline(always)]
     fn run_length(bits: u32) -> usize {
         match bits {
-            4 => 8,
+            ..=4 => 8,
             5 => 4,
             6 => 2,
             _ => 1,

@@ -84,6 +84,11 @@ impl Simd for Avx512Vnni {
         _mm512_ternarylogic_epi32::<0xF8>(a, b, mask)
     }
     #[inline(always)]
+    unsafe fn look_up(table: &[u8; 16], bytes: __m512i) -> __m512i {
+        let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+        _mm512_shuffle_epi8(table, bytes)
+    }
+    #[inline(always)]
     unsafe fn shl16(value: __m512i, bits: i32) -> __m512i {
         _mm512_sll_epi16(value, _mm_cvtsi32_si128(bits))
     }
@@ -111,6 +116,11 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> __m512 {
         _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> __m512 {
+        let numbers = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(numbers))
     }
     #[inline(always)]
     unsafe fn store_f16(to: *mut u16, value: __m512) {

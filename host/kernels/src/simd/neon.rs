@@ -95,6 +95,11 @@ macro_rules! common {
             vorrq_s32(a, vandq_s32(b, mask))
         }
         #[inline(always)]
+        unsafe fn look_up(table: &[u8; 16], bytes: int32x4_t) -> int32x4_t {
+            let table = vld1q_u8(table.as_ptr());
+            vreinterpretq_s32_u8(vqtbl1q_u8(table, vreinterpretq_u8_s32(bytes)))
+        }
+        #[inline(always)]
         unsafe fn shl16(value: int32x4_t, bits: i32) -> int32x4_t {
             let words = vshlq_u16(vreinterpretq_u16_s32(value), vdupq_n_s16(bits as i16));
             vreinterpretq_s32_u16(words)
@@ -126,6 +131,10 @@ macro_rules! common {
             let value;
             asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) value, in(vreg) halves, options(pure, nomem, nostack, preserves_flags));
             value
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u16) -> float32x4_t {
+            vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from)))
         }
         #[inline(always)]
         unsafe fn store_f16(to: *mut u16, value: float32x4_t) {

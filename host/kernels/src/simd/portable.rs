@@ -126,6 +126,10 @@ impl Simd for Portable {
         Self::or(a, Self::and(b, mask))
     }
     #[inline(always)]
+    unsafe fn look_up(table: &[u8; 16], bytes: I) -> I {
+        map(bytes, |four| u32::from_le_bytes(four.to_le_bytes().map(|byte| table[usize::from(byte & 15)])))
+    }
+    #[inline(always)]
     unsafe fn shl16(value: I, bits: i32) -> I {
         halves(value, |v| v << bits)
     }
@@ -153,6 +157,10 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> F {
         map(from.cast::<[u16; LANES]>().read_unaligned(), |bits| f16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> F {
+        map(from.cast::<[u16; LANES]>().read_unaligned(), |bits| f32::from_bits(u32::from(bits) << 16))
     }
     #[inline(always)]
     unsafe fn store_f16(to: *mut u16, value: F) {

@@ -167,7 +167,7 @@ fn hostile_headers_are_rejected() {
 #[test]
 fn hostile_tensors_are_rejected() {
     type Change = fn(&mut write::RawTensor);
-    let cases: [(Change, &str); 12] = [
+    let cases: [(Change, &str); 17] = [
         (|t| t.dimensions = vec![], "has 0 dimensions; expected 1 to 4"),
         (|t| t.dimensions = vec![32; 5], "has 5 dimensions; expected 1 to 4"),
         (
@@ -192,9 +192,15 @@ fn hostile_tensors_are_rejected() {
         (|t| t.offset = 1 << 30, "takes 72 bytes from offset 1073741824 of the data"),
         (|t| t.offset = u64::MAX - 31, "takes 72 bytes from offset 18446744073709551584 of the data"),
         (
-            |t| t.code = 30,
-            "has type BF16; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K: use a file",
+            |t| t.code = 34,
+            "has type TQ1_0; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, \
+             Q6_K, IQ4_NL, IQ4_XS, BF16, MXFP4: use a file with these types",
         ),
+        (|t| t.code = 35, "has type TQ2_0; expected one of F32, "),
+        (|t| t.code = 16, "has type IQ2_XXS; expected one of F32, "),
+        (|t| t.code = 18, "has type IQ3_XXS; expected one of F32, "),
+        (|t| t.code = 19, "has type IQ1_S; expected one of F32, "),
+        (|t| t.code = 40, "has type NVFP4; expected one of F32, "),
     ];
     for (change, expected) in cases {
         let message = parse_error(&small().last(change));

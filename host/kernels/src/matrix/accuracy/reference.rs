@@ -1,8 +1,7 @@
 //! The expected result of a product in f64, and the permitted distance from it.
 
-use half::f16;
-
 use crate::dequantize::{Block, dequantize_row};
+use crate::layout::layout;
 use crate::weight_type::WeightType;
 
 /// Half a unit in the last place of an f32 between 1 and 2: the maximum error of one rounding.
@@ -43,21 +42,17 @@ impl Reference {
             weights.extend(values.iter().map(|&value| f64::from(value)));
         }
         let mut magnitudes: Vec<f64> = weights.iter().map(|weight| weight.abs()).collect();
-        if matches!(ty, WeightType::Q4_1 | WeightType::Q4K | WeightType::Q5K) {
-            let group = ty.block_elements();
+        if ty.block_elements() > 1 {
+            let layout = layout(ty);
             for (bytes, (weights, magnitudes)) in bytes
                 .chunks_exact(ty.block_bytes())
-                .zip(weights.chunks_exact(group).zip(magnitudes.chunks_exact_mut(group)))
+                .zip(weights.chunks_exact(layout.group).zip(magnitudes.chunks_exact_mut(layout.group)))
             {
                 let mut block = Block::empty();
                 block.read(ty, bytes);
-                let minimum = f64::from(f16::from_bits(block.minimum).to_f32());
                 for (i, (weight, magnitude)) in weights.iter().zip(magnitudes).enumerate() {
-                    let minimum = match ty {
-                        WeightType::Q4_1 => minimum,
-                        _ => -minimum * f64::from(block.sub_minima[i / 32]),
-                    };
-                    *magnitude = (weight - minimum).abs() + minimum.abs();
+                    let minimum = f64::from(block.minimum_of(&layout, i / layout.sub));
+                    *magnitude = (weight + minimum).abs() + minimum.abs();
                 }
             }
         }
