@@ -4,6 +4,7 @@ mod answers;
 mod engine;
 mod golden;
 mod greedy;
+mod parts;
 mod perplexity;
 mod refusals;
 pub(super) mod support;

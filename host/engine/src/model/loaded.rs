@@ -78,7 +78,10 @@ impl Model {
             (Format::Onnx, _) => {
                 Kind::Onnx(OnnxModel::load(backend, name, (model, data), &card, &capacity, &[])?)
             }
-            (Format::Gguf, _) => Kind::Language(LanguageModel::load(name, model, packed, &capacity)?),
+            (Format::Gguf, _) => {
+                let files = std::iter::once(model).chain(data.into_iter().map(|part| part.bytes)).collect();
+                Kind::Language(LanguageModel::load(name, files, packed, &capacity)?)
+            }
         };
         Ok(Model { name: name.to_owned(), card, hash, capacity, kind, shadow: RwLock::default() })
     }
