@@ -99,6 +99,12 @@ MIX = {
     "token_embd": Type.Q8_0,
 }  # fmt: skip
 
+# A type of each further encoding.
+FEW_BITS = {
+    "": Type.Q3_K, "attn_k": Type.BF16, "attn_v": Type.IQ4_XS, "attn_output": Type.Q5_1, "ffn_up": Type.MXFP4,
+    "ffn_down": Type.Q2_K, "token_embd": Type.IQ4_NL,
+}  # fmt: skip
+
 SPECS = [
     Spec("phi3-f32", {"": Type.F32}, 64, 2, 2, 96),
     Spec("phi3-q4_0-head96", {"": Type.Q4_0}, 192, 2, 2, 192),
@@ -112,6 +118,7 @@ SPECS = [
     Spec("qwen2-q5_0", {"": Type.Q5_0}, 128, 4, 2, 256, pre="qwen2"),
     Spec("qwen2-q6_k", {"": Type.Q6_K}, 256, 4, 2, 256, layers=1, pre="qwen2"),
     Spec("qwen2-mixed", MIX, 256, 4, 1, 256, layers=1, pre="qwen2"),
+    Spec("qwen2-few-bits", FEW_BITS, 256, 4, 1, 256, layers=1, pre="qwen2"),
 ]
 
 PIECES = "in er an on re ou th he the st ing ed or al es ar le at it is".split()
