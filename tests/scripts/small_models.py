@@ -153,6 +153,11 @@ LISTED = {"attention.sliding_window_pattern": [True, False, True]}
 LINEAR = {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}
 CAPPED = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}
 YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
+# A type of each further encoding.
+FEW_BITS = {
+    "": Type.Q3_K, "attn_k": Type.BF16, "attn_v": Type.IQ4_XS, "attn_output": Type.Q5_1, "ffn_up": Type.MXFP4,
+    "ffn_down": Type.Q2_K, "token_embd": Type.IQ4_NL,
+}  # fmt: skip
 
 SPECS = [
     Spec("phi3-f32", {"": Type.F32}, 64, 2, 2, 96),
@@ -192,6 +197,7 @@ SPECS = [
     Spec("gemma-q4_0", {"": Type.Q4_0}, 64, 2, 2, 96),
     Spec("llama-q8_0-yarn", {"": Type.Q8_0}, 64, 2, 2, 96, keys=YARN),
     Spec("llama-f16-value", {"": Type.F16}, 64, 2, 1, 96, value_dim=16, peer=False),  # llama.cpp asserts equal sizes
+    Spec("qwen2-few-bits", FEW_BITS, 256, 4, 1, 256, layers=1, pre="qwen2"),
 ]  # fmt: skip
 
 PIECES = "in er an on re ou th he the st ing ed or al es ar le at it is".split()

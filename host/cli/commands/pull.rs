@@ -80,7 +80,7 @@ fn hub(config: Option<&Path>, model: &HubModel, out: &mut impl Write) -> anyhow:
     Ok(())
 }
 
-/// Downloads the file of a model that has a card.
+/// Downloads the files of a model that has a card.
 fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Result<()> {
     let (name, folder) = match source {
         Source::Builtin(name) => (name.clone(), weights::folder(name).context(builtin::NO_CACHE)?),
@@ -94,8 +94,6 @@ fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Resu
             pullable().collect::<Vec<_>>().join("`, `")
         );
     }
-    let file = card.model_file();
-    let place = folder.join(&file.path);
     // The exit code reports a failed pull; a progress line that cannot be written does not change
     // it.
     let store = if let Source::Builtin(_) = source { Some(Store::open()?) } else { None };
@@ -109,27 +107,30 @@ fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Resu
         transport: arguments.from,
         index: arguments.index(),
     };
-    let outcome = pull::pull(&card, &target, |failure| {
-        let _ = writeln!(out, "{failure}");
-    });
-    let outcome = outcome.map_err(|error| {
-        anyhow!(
-            "{error:#}; without a network, put the file at `{}` by hand: {} bytes, sha256 {}{}",
-            place.display(),
-            file.bytes,
-            file.sha256,
-            weights::manual_download(&card)
-        )
-    })?;
-    match outcome {
-        Outcome::Present => writeln!(out, "`{}` exists and matches its card", place.display())?,
-        Outcome::Fetched(transport) => {
-            writeln!(
-                out,
-                "`{}` is fetched ({transport}) and verified: sha256 {}",
+    for file in card.model_files() {
+        let place = folder.join(&file.path);
+        let outcome = pull::pull(&card, file, &target, |failure| {
+            let _ = writeln!(out, "{failure}");
+        });
+        let outcome = outcome.map_err(|error| {
+            anyhow!(
+                "{error:#}; without a network, put the file at `{}` by hand: {} bytes, sha256 {}{}",
                 place.display(),
-                file.sha256
-            )?;
+                file.bytes,
+                file.sha256,
+                weights::manual_download(&card)
+            )
+        })?;
+        match outcome {
+            Outcome::Present => writeln!(out, "`{}` exists and matches its card", place.display())?,
+            Outcome::Fetched(transport) => {
+                writeln!(
+                    out,
+                    "`{}` is fetched ({transport}) and verified: sha256 {}",
+                    place.display(),
+                    file.sha256
+                )?;
+            }
         }
     }
     if let Source::Builtin(name) = source {

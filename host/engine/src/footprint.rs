@@ -12,9 +12,9 @@ use crate::dtype::DType;
 use crate::language::footprint;
 use crate::language::gguf::Gguf;
 use crate::limits::{MAX_AXES_PRODUCT, MAX_AXIS_WITHOUT_LIMIT, MAX_ROWS};
-use crate::model::{Capacity, LoadError, ModelOptions};
+use crate::model::{Capacity, LoadError, ModelOptions, map_parts};
 use crate::runtime::Runtime;
-use crate::weights::{Bytes, CardError};
+use crate::weights::CardError;
 
 pub use need::{Footprint, Need};
 
@@ -36,7 +36,7 @@ pub struct Loading<'a> {
     pub name: &'a str,
     /// Options of the model.
     pub options: &'a ModelOptions,
-    /// File of the model; `None` if it is embedded in the program.
+    /// File of the model, or its first part; `None` if it is embedded in the program.
     pub file: Option<&'a Path>,
     /// True if packed weights are stored in the cache folder and mapped.
     pub caches_packed: bool,
@@ -84,8 +84,8 @@ impl Footprint {
             let measured = if runtime.backend() == "rten" { &RTEN } else { &ONNXRUNTIME };
             return Ok(onnx(card, loading, &capacity, measured));
         };
-        let bytes = Bytes::map(path).map_err(|source| CardError::Read { path: path.to_owned(), source })?;
-        let read = Gguf::parse(bytes).and_then(|gguf| footprint::of(&gguf, &capacity, loading.caches_packed));
+        let read = Gguf::parse_parts(map_parts(path)?)
+            .and_then(|gguf| footprint::of(&gguf, &capacity, loading.caches_packed));
         let wrong = |message: String| CardError::Gguf { path: path.to_owned(), message };
         Ok(read.map_err(|error| wrong(error.to_string()))?)
     }

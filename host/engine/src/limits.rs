@@ -255,6 +255,9 @@ pub(crate) const MAX_GGUF_KEYS: u64 = 1 << 14;
 /// Maximum number of tensors; a model of 126 layers has about 1,200. Bounds memory.
 pub(crate) const MAX_GGUF_TENSORS: u64 = 1 << 16;
 
+/// Maximum number of files of a model. The largest published models have fewer than 40.
+pub(crate) const MAX_GGUF_PARTS: usize = 128;
+
 /// Maximum length of a key or of a tensor's name, in bytes; ggml permits 64 for a tensor. Bounds
 /// memory.
 pub(crate) const MAX_GGUF_NAME_BYTES: u64 = 1 << 10;

@@ -14,6 +14,7 @@ mod usage;
 mod weights;
 
 pub use bare::GgufSummary;
+pub(crate) use bare::map_parts;
 pub use comparison::{Comparison, Example};
 pub(crate) use error::panic_message;
 pub use error::{LoadError, RunError};

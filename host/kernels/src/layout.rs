@@ -4,7 +4,9 @@
 use half::f16;
 
 use crate::WeightType;
-use crate::pack::PANEL;
+
+/// Number of rows per panel.
+pub(crate) const PANEL: usize = 32;
 
 /// Encoding of a block's scale.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -22,21 +22,18 @@
 //!
 //! Pairs are scales and minima of sub-blocks. Codes are stored in steps of four columns: one
 //! instruction multiplies 32 rows × 4 bytes, a vector at a time, with four input bytes. A byte of n
-//! bits per code stores 8 / n steps, the first one in the lowest bits. *Low bits* are 4 per code, or
-//! 2 for Q2_K and Q3_K. *High bits* are 1 for the types of 3 and 5 bits, 2 for Q6_K. `layout` has
-//! the offsets.
+//! bits per code stores 8 / n steps, the first one in the lowest bits. *Low bits* are 4 per code,
+//! or 2 for Q2_K and Q3_K. *High bits* are 1 for the types of 3 and 5 bits, 2 for Q6_K. `layout`
+//! has the offsets.
 
 use crate::WeightType;
 use crate::dequantize::Block;
-use crate::layout::{Layout, Minima, Scale, SubScales};
+use crate::layout::{Layout, Minima, PANEL, Scale, SubScales};
 
 /// Version of the packed layout. Packed bytes of another version are rejected. Any change to
 /// `put_block` increases it; the test `packed_bytes_change_with_the_layout` in matrix/tests.rs
 /// detects one.
 pub const PACKED_LAYOUT: u32 = 1;
-
-/// Number of rows per panel.
-pub(crate) const PANEL: usize = 32;
 
 /// Bytes of a packed matrix `(rows, columns)`: the size in the file, with rows padded to whole
 /// panels. `None` if the shape is empty, has incomplete blocks, or overflows.

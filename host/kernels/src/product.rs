@@ -17,8 +17,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::activations::{Quantized, TileInput};
-use crate::layout::Minima;
-use crate::pack::PANEL;
+use crate::layout::{Minima, PANEL};
 use crate::simd::{Job, Simd};
 use formats::{Format, Unpacked};
 use output::{Finish, Target};

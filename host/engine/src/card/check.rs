@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::axis::Axis;
+use super::download::Download;
 use super::file::Role;
 use super::question;
 use super::schema::{Card, Format, Task};
 use super::self_test::{Expected, SelfTest};
 use super::text::TextSpec;
+use crate::language::gguf::parts::following;
 use crate::limits::{MAX_CARD_TESTS, MAX_CATEGORIES, MAX_CATEGORY_NAME_BYTES, MAX_ROWS, MAX_WINDOW_TOKENS};
 
 /// Checks a card whose labels are in the file `labels`.
@@ -35,15 +37,11 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     card.download.check()?;
     tests(card)?;
     let models = card.files.iter().filter(|file| file.role == Role::Model).count();
-    let data = card.files.iter().find(|file| file.role == Role::Data);
-    if let (Format::Gguf, Some(file)) = (card.format, data) {
-        return Err(format!(
-            "`files` lists `{}` with role `data`, which requires `format` = `onnx`",
-            file.path
-        ));
-    }
     if models != 1 {
         return Err(format!("`files` has {models} entries with role `model`, expected exactly one"));
+    }
+    if card.format == Format::Gguf {
+        parts(card)?;
     }
     if let Some(labels) = labels {
         listed(card, "labels", labels, Role::Labels)?;
@@ -69,6 +67,36 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Checks that the data files of a language model are the parts that follow its file.
+fn parts(card: &Card) -> Result<(), String> {
+    let model = &card.model_file().path;
+    let expected = following(model).map_err(|error| format!("`{model}`: {error}"))?;
+    let found = card.files.iter().filter(|file| file.role == Role::Data).map(|file| &file.path);
+    if found.clone().eq(&expected) {
+        return sources_of_parts(card, model, expected.len());
+    }
+    let list = |names: Vec<&String>| match names.len() {
+        0 => "none".to_owned(),
+        _ => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    };
+    let (found, expected) = (list(found.collect()), list(expected.iter().collect()));
+    Err(format!("`files` has the data files {found}, expected the parts that follow `{model}`: {expected}"))
+}
+
+/// Checks that the sources of a model in several files have files of these names.
+fn sources_of_parts(card: &Card, model: &str, parts: usize) -> Result<(), String> {
+    match &card.download {
+        Download { hub: Some(hub), .. } if parts > 0 && hub.file != model => Err(format!(
+            "`download.hub.file` is `{}`, expected `{model}`, since the other parts are beside it",
+            hub.file
+        )),
+        Download { pip: Some(_), .. } if parts > 0 => {
+            Err("`download.pip` is not allowed for a model in several files; use `download.hub`".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks a card of a language model, whose tensors are fixed by a convention.

@@ -63,7 +63,7 @@ pub enum Role {
     Labels,
     /// Tokenizer in the format of the `tokenizers` library.
     Tokenizer,
-    /// External data of an ONNX model.
+    /// External data of an ONNX model, or a further part of a GGUF file.
     Data,
 }
 

@@ -69,6 +69,12 @@ impl Card {
         self.text.is_some() || !self.questions.is_empty()
     }
 
+    /// The file that the backend loads, and the further parts of a GGUF file, in order.
+    pub fn model_files(&self) -> impl Iterator<Item = &CardFile> {
+        let parts = self.files.iter().filter(|file| file.role == Role::Data && self.format == Format::Gguf);
+        std::iter::once(self.model_file()).chain(parts)
+    }
+
     /// Labels that no category uses, in the order of the labels.
     pub fn unused_labels(&self) -> Vec<&str> {
         let used: BTreeSet<_> =

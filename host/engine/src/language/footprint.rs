@@ -80,7 +80,7 @@ fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
 /// norms, and the embeddings of the tokens that were seen, each with the pages around it.
 fn file(gguf: &Gguf, config: &DecoderConfig, seen: usize) -> Need {
     let table = gguf.tensor("token_embd.weight").map_or(0, |table| table.data.len() as u64);
-    let header = gguf.data_start() as u64;
+    let header = gguf.header_bytes() as u64;
     let family = config.family;
     let norms = [true, family.post_norms, family.head_norms].into_iter().filter(|norms| *norms).count();
     let norms = 2 * (norms * config.layers) as u64;

@@ -5,6 +5,7 @@
 
 mod error;
 mod header;
+pub(crate) mod parts;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,10 @@ pub(crate) mod write;
 
 use std::collections::HashMap;
 
+use crate::limits::MAX_GGUF_TENSORS;
 use crate::weights::bytes::Bytes;
 pub(crate) use error::{GgufError, quoted};
+use parts::Split;
 pub(crate) use tensor::GgufTensor;
 use tensor::{Entry, data_range, reject_overlap};
 use value::{Value, all, bool, describe, float, integer, text};
@@ -23,51 +26,116 @@ use value::{Value, all, bool, describe, float, integer, text};
 /// Metadata key by which a file declares that its weights are random.
 pub(crate) const DUMMY: &str = "infer.dummy";
 
-/// A GGUF file, read and validated.
+/// A GGUF file, or all parts of one, read and validated.
 pub(crate) struct Gguf {
-    bytes: Bytes,
+    parts: Vec<Bytes>,
     metadata: HashMap<String, Value>,
-    /// In the file's order.
+    /// In the order of the files.
     tensors: Vec<Entry>,
     /// Index into `tensors` by name.
     positions: HashMap<String, usize>,
 }
 
 impl Gguf {
-    /// Reads the header of `bytes`, and checks every tensor entry against the file.
+    /// Reads the header of `bytes`, the whole model, and checks every tensor entry against the
+    /// file.
     ///
     /// # Errors
     ///
     /// If a field is damaged, missing, out of bounds or contradicts another. The error names the
     /// key or tensor.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, GgufError> {
+        Gguf::parse_parts(vec![bytes])
+    }
+
+    /// Reads a model whose parts are `files`, in order; see [`parts`].
+    ///
+    /// # Errors
+    ///
+    /// As in [`Gguf::parse`], and if the files are not all parts of one model.
+    pub(crate) fn parse_parts(files: Vec<Bytes>) -> Result<Self, GgufError> {
+        let count = files.len();
+        let mut whole: Option<Gguf> = None;
+        for (index, bytes) in files.into_iter().enumerate() {
+            let read = Gguf::parse_file(bytes).and_then(|part| {
+                part.split()?.check(index, count)?;
+                match &mut whole {
+                    Some(whole) => whole.append(part)?,
+                    None => whole = Some(part),
+                }
+                Ok(())
+            });
+            read.map_err(|error| error.in_part(index + 1, count))?;
+        }
+        let whole = whole.ok_or_else(|| GgufError::File("is missing".to_owned()))?;
+        whole.split()?.check_tensors(whole.tensors.len())?;
+        Ok(whole)
+    }
+
+    /// Adds the tensors of the next part of the model.
+    fn append(&mut self, part: Gguf) -> Result<(), GgufError> {
+        part.split()?.check_same(&self.split()?)?;
+        let total = self.tensors.len() + part.tensors.len();
+        if total > MAX_GGUF_TENSORS as usize {
+            // No part may state so many.
+            self.split()?.check_tensors(total)?;
+        }
+        let index = self.parts.len();
+        self.parts.extend(part.parts);
+        for mut entry in part.tensors {
+            if let Some(known) = self.positions.get(&entry.name) {
+                let earlier = self.tensors[*known].part + 1;
+                let message = format!("is in part {earlier} as well; expected each tensor once");
+                return Err(GgufError::tensor(&entry.name, message));
+            }
+            entry.part = index;
+            self.positions.insert(entry.name.clone(), self.tensors.len());
+            self.tensors.push(entry);
+        }
+        Ok(())
+    }
+
+    /// The keys that relate this file to other parts.
+    fn split(&self) -> Result<Split<'_>, GgufError> {
+        Ok(Split {
+            number: self.u32(parts::NUMBER)?,
+            count: self.u32(parts::COUNT)?,
+            tensors: self.u32(parts::TENSORS)?,
+            architecture: self.str("general.architecture")?,
+        })
+    }
+
+    fn parse_file(bytes: Bytes) -> Result<Self, GgufError> {
         let header = header::read(&bytes)?;
         let start = header.len.next_multiple_of(header.alignment);
         let mut tensors = Vec::with_capacity(header.tensors.len());
         for info in header.tensors {
             let range = data_range(&info, start, header.alignment, bytes.len())?;
-            tensors.push(Entry { name: info.name, ty: info.ty, shape: info.shape, range });
+            tensors.push(Entry { name: info.name, ty: info.ty, shape: info.shape, part: 0, range });
         }
         reject_overlap(&tensors)?;
         let positions =
             tensors.iter().enumerate().map(|(position, entry)| (entry.name.clone(), position)).collect();
-        Ok(Gguf { bytes, metadata: header.metadata, tensors, positions })
+        Ok(Gguf { parts: vec![bytes], metadata: header.metadata, tensors, positions })
     }
 
     /// Releases the memory of tensor `name`, which was packed elsewhere; see [`Bytes::forget`].
     pub(crate) fn forget(&self, name: &str) {
         if let Some(position) = self.positions.get(name) {
-            self.bytes.forget(self.tensors[*position].range.clone());
+            let Entry { part, range, .. } = &self.tensors[*position];
+            self.parts[*part].forget(range.clone());
         }
     }
 
-    /// Checks that the file is still the one that was hashed; see [`Bytes::check_unchanged`].
+    /// Checks that each file is still the one that was hashed; see [`Bytes::check_unchanged`].
     ///
     /// # Errors
     ///
     /// If it was written to since.
     pub(crate) fn check_unchanged(&self) -> Result<(), GgufError> {
-        self.bytes.check_unchanged().map_err(|error| GgufError::File(format!("cannot be used: {error}")))
+        let changed = self.parts.iter().try_for_each(Bytes::check_unchanged);
+        changed.map_err(|error| GgufError::File(format!("cannot be used: {error}")))
     }
 
     /// The architecture that the file declares, such as `llama`.
@@ -165,20 +233,25 @@ impl Gguf {
         bytes.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
     }
 
-    /// Names of the tensors, in the file's order.
+    /// Names of the tensors, in the order of the files.
     pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.iter().map(|entry| entry.name.as_str())
     }
 
-    /// Offset of the first tensor's data, after the header.
-    pub(crate) fn data_start(&self) -> usize {
-        self.tensors.iter().map(|entry| entry.range.start).min().unwrap_or(self.bytes.len())
+    /// Bytes of all headers: up to the data of the first tensor of each file.
+    pub(crate) fn header_bytes(&self) -> usize {
+        let header = |(part, bytes): (usize, &Bytes)| {
+            let tensors = self.tensors.iter().filter(|entry| entry.part == part);
+            tensors.map(|entry| entry.range.start).min().unwrap_or(bytes.len())
+        };
+        self.parts.iter().enumerate().map(header).sum()
     }
 
     /// The tensor `name`, if the file has it.
     pub(crate) fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
-        let Entry { name, ty, shape, range } = &self.tensors[*self.positions.get(name)?];
-        Some(GgufTensor { name, ty: *ty, shape: shape.clone(), data: &self.bytes[range.clone()] })
+        let Entry { name, ty, shape, part, range } = &self.tensors[*self.positions.get(name)?];
+        let data = &self.parts[*part][range.clone()];
+        Some(GgufTensor { name, ty: *ty, shape: shape.clone(), data })
     }
 
     /// The tensor `name` of `shape`, rows first: `[rows, columns]`, or `[n]`.
@@ -224,6 +297,6 @@ impl Gguf {
 impl std::fmt::Debug for Gguf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (keys, tensors) = (self.metadata.len(), self.tensors.len());
-        write!(f, "Gguf({:?}, {keys} keys, {tensors} tensors)", self.bytes)
+        write!(f, "Gguf({:?}, {keys} keys, {tensors} tensors)", self.parts)
     }
 }

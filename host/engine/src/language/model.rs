@@ -50,11 +50,11 @@ pub struct LanguageModel {
 }
 
 impl LanguageModel {
-    /// Loads the GGUF file `bytes`. Its packed matrices are cached in `slot`, if there is one, for
-    /// later starts.
+    /// Loads the model in the GGUF files `files`. Its packed matrices are cached in `slot`, if
+    /// there is one, for later starts.
     pub(crate) fn load(
         name: &str,
-        bytes: Bytes,
+        files: Vec<Bytes>,
         slot: Option<PackedSlot>,
         capacity: &Capacity,
     ) -> Result<Self, LoadError> {
@@ -64,7 +64,7 @@ impl LanguageModel {
             message: error.to_string(),
         };
         let thread = |source| LoadError::Thread { model: name.to_owned(), source };
-        let gguf = Gguf::parse(bytes).map_err(rejected)?;
+        let gguf = Gguf::parse_parts(files).map_err(rejected)?;
         let dummy = gguf.bool(DUMMY).map_err(rejected)?.unwrap_or(false);
         let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|error| LoadError::Backend {
             model: name.to_owned(),

@@ -5,6 +5,7 @@ mod engine;
 mod formats;
 mod golden;
 mod greedy;
+mod parts;
 mod perplexity;
 mod refusals;
 pub(super) mod support;

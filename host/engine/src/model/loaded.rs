@@ -81,7 +81,8 @@ impl Model {
                 Kind::Onnx(OnnxModel::load(backend, name, (model, data), &card, &capacity, &[])?)
             }
             (Format::Gguf, _) => {
-                let language = LanguageModel::load(name, model, packed, &capacity)?;
+                let files = std::iter::once(model).chain(data.into_iter().map(|part| part.bytes)).collect();
+                let language = LanguageModel::load(name, files, packed, &capacity)?;
                 if card.questions.is_empty() {
                     Kind::Language(language)
                 } else {

@@ -16,7 +16,7 @@ pub struct Weights {
     pub(super) card: Card,
     pub(super) hash: String,
     /// Content of the files in the order of `card.files`. Embedded files stay in the program's
-    /// image, the file of a language model is mapped, and other files are read.
+    /// image, the files of a language model are mapped, and other files are read.
     pub(super) files: Vec<Bytes>,
     /// Storage of a language model's packed matrices.
     pub(super) packed: Option<PackedSlot>,
@@ -81,15 +81,16 @@ impl Weights {
             .map_err(|message| CardError::Card { path: folder.join(card::CARD), message })?;
         let mut whole = Sha256::new_with_prefix(text);
         let mut files = Vec::with_capacity(card.files.len());
-        let mut packed = None;
+        let mut parts = Vec::new();
         for file in &card.files {
             let (bytes, digest) = bytes_of(&card, file)?;
             whole.update(digest);
             if language_model(&card, file) {
-                packed = cache.map(|cache| cache.slot(&digest));
+                parts.push(digest);
             }
             files.push(bytes);
         }
+        let packed = cache.and_then(|cache| cache.slot(&parts));
         if let Some(name) = labels {
             let position = card.files.iter().position(|file| file.path == name);
             let bytes = position.map_or(&[][..], |position| &files[position]);
@@ -140,7 +141,7 @@ pub(crate) struct Parts {
     pub(crate) hash: String,
     /// File that the backend loads.
     pub(crate) model: Bytes,
-    /// External data files of an ONNX model.
+    /// External data files of an ONNX model, or further parts of a GGUF file.
     pub(crate) data: Vec<DataFile>,
     /// File of a text model's tokenizer.
     pub(crate) tokenizer: Option<Bytes>,
@@ -167,9 +168,10 @@ fn load(
 ) -> Result<(Bytes, [u8; 32]), CardError> {
     let path = folder.join(&file.path);
     let failed = |source| CardError::Read { path: path.clone(), source };
-    // A model chooses the names of its data files. They must not lead out of the folder, not even
-    // through a link.
-    let links = if file.role == Role::Data { Links::Refuse } else { Links::Follow };
+    // An ONNX model chooses the names of its data files. They must not lead out of the folder, not
+    // even through a link.
+    let is_chosen = file.role == Role::Data && card.format == Format::Onnx;
+    let links = if is_chosen { Links::Refuse } else { Links::Follow };
     let expected = file.expected();
     let mut opened = expected.open(&path, links)?;
     let (bytes, digest) = if language_model(card, file) {
@@ -184,7 +186,7 @@ fn load(
     Ok((bytes, digest))
 }
 
-/// Checks whether `file` is the model file of a language model.
+/// Checks whether `file` is the file of a language model, or a part of it.
 fn language_model(card: &Card, file: &CardFile) -> bool {
-    card.format == Format::Gguf && file.role == Role::Model
+    card.format == Format::Gguf && matches!(file.role, Role::Model | Role::Data)
 }

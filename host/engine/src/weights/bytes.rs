@@ -4,11 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::ops::{Deref, Range};
+#[cfg(test)]
 use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::opened::{Links, Opened};
+#[cfg(test)]
+use super::opened::Links;
+use super::opened::Opened;
 
 /// Content of a file.
 pub(crate) enum Bytes {
@@ -35,6 +38,7 @@ impl Bytes {
     /// # Errors
     ///
     /// When the file cannot be opened or mapped.
+    #[cfg(test)]
     pub(crate) fn map(path: &Path) -> std::io::Result<Self> {
         Bytes::from_opened(Opened::open(path, Links::Follow)?)
     }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::hash::{hex, sha256};
 use crate::files::Folder;
@@ -37,8 +38,10 @@ pub struct WeightCache {
 pub(crate) struct PackedSlot {
     /// Folder of the cache.
     pub(crate) folder: PathBuf,
-    /// SHA-256 of the model's file, in 64 hexadecimal digits.
+    /// SHA-256 of the model's first file, in 64 hexadecimal digits. It names the packed file.
     pub(crate) sha256: String,
+    /// The same for a model in one file, otherwise the SHA-256 over the hashes of all its files.
+    pub(crate) content: String,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -92,9 +95,15 @@ impl WeightCache {
         Ok(digest)
     }
 
-    /// Location of the packed weights for the file with hash `digest`.
-    pub(crate) fn slot(&self, digest: &[u8; 32]) -> PackedSlot {
-        PackedSlot { folder: self.folder.clone(), sha256: hex(digest) }
+    /// Location of the packed weights for the model in files with hashes `digests`; `None` if there
+    /// are none.
+    pub(crate) fn slot(&self, digests: &[[u8; 32]]) -> Option<PackedSlot> {
+        let sha256 = hex(digests.first()?);
+        let content = match digests {
+            [_] => sha256.clone(),
+            _ => hex(&Sha256::digest(digests.as_flattened())),
+        };
+        Some(PackedSlot { folder: self.folder.clone(), sha256, content })
     }
 
     /// Reads the stored hashes. A missing or damaged file counts as empty.

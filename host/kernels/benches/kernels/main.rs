@@ -1,7 +1,7 @@
 //! Benchmarks of products and attention against the machine's limits.
 //!
 //! Usage: `cargo bench -p infer-kernels -- [PARTS [TOKENS [INSTRUCTION_SET]]]`. PARTS lists weight
-//! types and `attention`; lists are separated by commas.
+//! types and `attention`; lists are separated by commas. `all` is every weight type.
 //!
 //! The roofline of a product is the lower of two speeds: the peak arithmetic throughput, and the
 //! rate at which memory delivers the weights. Both are measured before each product, followed by an
@@ -51,7 +51,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(name) = arguments.next() {
         set_instruction_set(&name)?;
     }
-    let parts: Vec<Part> = parts.split(',').map(part).collect::<Result<_, _>>()?;
+    let parts: Vec<Part> = match parts.as_str() {
+        "all" => WeightType::ALL.map(Part::Products).into(),
+        listed => listed.split(',').map(part).collect::<Result<_, _>>()?,
+    };
     let pool = Pool::new(std::thread::available_parallelism().map_or(1, usize::from))?;
     let source = Source::new(&pool);
     println!("{} threads, {}", pool.threads(), instruction_set());
@@ -77,7 +80,9 @@ fn part(name: &str) -> Result<Part, String> {
     }
     let found = WeightType::ALL.into_iter().find(|ty| ty.to_string() == name);
     let names = WeightType::ALL.map(|ty| ty.to_string()).join(", ");
-    found.map(Part::Products).ok_or_else(|| format!("part `{name}`: expected one of {names}, attention"))
+    found
+        .map(Part::Products)
+        .ok_or_else(|| format!("part `{name}`: expected one of {names}, attention, or all"))
 }
 
 fn number(text: &str) -> Result<usize, String> {

@@ -1,5 +1,5 @@
-//! Product of an F32, F16 or BF16 matrix with f32 activations, on the same panels with one value per
-//! column and row.
+//! Product of an F32, F16 or BF16 matrix with f32 activations, on the same panels with one value
+//! per column and row.
 #![allow(clippy::needless_range_loop, reason = "register tiles are indexed by number")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "vector code; each function documents its contract")]
 
@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::output::{Finish, Target};
-use crate::pack::PANEL;
+use crate::layout::PANEL;
 use crate::simd::{Job, Simd};
 
 /// Number of tokens in a register tile.
@@ -46,7 +46,8 @@ floats! {
 /// Computes the product of `panels` with `tokens` rows of `values`, each of length `columns`.
 ///
 /// # Safety
-/// `S` is available; `weights` holds whole panels of `columns` numbers of type `W` per row; `values` holds the rows; `target` has room for all its rows, and no other task writes the rows
+/// `S` is available; `weights` holds whole panels of `columns` numbers of type `W` per row;
+/// `values` holds the rows; `target` has room for all its rows, and no other task writes the rows
 /// of these panels.
 pub(crate) unsafe fn panels<S: Simd, W: Float>(
     weights: *const u8,

@@ -6,8 +6,7 @@
 use std::marker::PhantomData;
 
 use crate::WeightType;
-use crate::layout::{Layout, Minima, Scale, SubScales, layout};
-use crate::pack::PANEL;
+use crate::layout::{Layout, Minima, PANEL, Scale, SubScales, layout};
 use crate::simd::Simd;
 
 /// Access to the groups of a panel in memory.
@@ -81,11 +80,10 @@ unsafe fn add_bits<S: Simd, const V: usize>(
     let values = dword_rows::<S, V>(at.add(step * width / 8 * 4 * PANEL), row);
     let first = (step * width % 8) as i32;
     let mask = S::splat_i32((0x0101_0101 * ((1 << width) - 1)) << to);
-    for (half, codes) in codes.iter_mut().enumerate() {
-        let shift = to as i32 - first - (half * width) as i32;
-        for v in 0..V {
-            codes[v] = S::merge(codes[v], shift16::<S>(values[v], shift), mask);
-        }
+    let shift = to as i32 - first;
+    for v in 0..V {
+        codes[0][v] = S::merge(codes[0][v], shift16::<S>(values[v], shift), mask);
+        codes[1][v] = S::merge(codes[1][v], shift16::<S>(values[v], shift - width as i32), mask);
     }
 }
 
@@ -214,11 +212,10 @@ unsafe fn sub_scale<S: Simd, P: Packed>(group: *const u8, sub: usize, row: usize
 /// range are outside of [`Simd::scale_by_power`]'s.
 #[inline(always)]
 unsafe fn power_of_two<S: Simd>(exponent: S::I) -> S::F {
+    let (one, bias) = (S::splat(1.0), S::splat(-64.0));
     let half = S::to_f32(S::shr32(exponent, 1));
     let rest = S::sub(S::to_f32(exponent), half);
-    let [first, second] =
-        [half, rest].map(|part| S::scale_by_power(S::splat(1.0), S::add(part, S::splat(-64.0))));
-    S::mul(first, second)
+    S::mul(S::scale_by_power(one, S::add(half, bias)), S::scale_by_power(one, S::add(rest, bias)))
 }
 
 /// Groups of `W` with scales and minima in f32, and one byte per code. Codes of up to 4 bits take

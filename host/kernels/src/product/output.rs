@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
+use crate::layout::PANEL;
 use crate::norm::{Activation, gated_product};
-use crate::pack::PANEL;
 use crate::simd::{Job, Simd};
 
 /// Effect of a product on the content of `out`.

@@ -191,8 +191,8 @@ impl Simd for Avx2 {
         enter_avx2(job);
     }
 
-    /// Sums of pairs in 16 bits hold 8 groups of codes of up to 4 bits (8 · 2 · 15 · 127 = 30,480), 4 of 5
-    /// bits, 2 of 6 bits and 1 of 8 bits.
+    /// Sums of pairs in 16 bits hold 8 groups of codes of up to 4 bits (8 · 2 · 15 · 127 = 30,480),
+    /// 4 of 5 bits, 2 of 6 bits and 1 of 8 bits.
     #[inline(always)]
     fn run_length(bits: u32) -> usize {
         match bits {

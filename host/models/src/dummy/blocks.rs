@@ -3,26 +3,40 @@
 //! Codes are uniform. Scales give the weights a standard deviation of about 0.02 and a mean of 0.
 //! The mean is exact for types with minima; for other types the scales have random signs.
 
-use half::f16;
+use half::{bf16, f16};
 
 /// Elements of a block of the types with `K` in their names.
-const SUPER: usize = 256;
+pub(super) const SUPER: usize = 256;
 
 /// Storage types of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockType {
     /// Plain floats; here always 1, as the weights of a norm.
     F32,
+    /// The upper halves of floats.
+    Bf16,
     /// A scale and 32 codes of 4 bits.
     Q4_0,
+    /// A scale, a minimum and 32 codes of 5 bits.
+    Q5_1,
     /// A scale and 32 codes of 8 bits.
     Q8_0,
+    /// 16 scales and minima of 4 bits, and 256 codes of 2 bits.
+    Q2K,
+    /// 16 scales of 6 bits, and 256 codes of 3 bits.
+    Q3K,
     /// 8 scales and minima of 6 bits, and 256 codes of 4 bits.
     Q4K,
     /// 8 scales and minima of 6 bits, and 256 codes of 5 bits.
     Q5K,
     /// 16 scales of 8 bits, and 256 codes of 6 bits.
     Q6K,
+    /// A scale and 32 indices of 4 bits into a table.
+    Iq4Nl,
+    /// 8 scales of 6 bits, and 256 indices of 4 bits into the same table.
+    Iq4Xs,
+    /// An exponent and 32 floats of 4 bits.
+    Mxfp4,
 }
 
 impl BlockType {
@@ -31,19 +45,31 @@ impl BlockType {
         match self {
             BlockType::F32 => 0,
             BlockType::Q4_0 => 2,
+            BlockType::Q5_1 => 7,
             BlockType::Q8_0 => 8,
+            BlockType::Q2K => 10,
+            BlockType::Q3K => 11,
             BlockType::Q4K => 12,
             BlockType::Q5K => 13,
             BlockType::Q6K => 14,
+            BlockType::Iq4Nl => 20,
+            BlockType::Iq4Xs => 23,
+            BlockType::Bf16 => 30,
+            BlockType::Mxfp4 => 39,
         }
     }
 
     /// Elements per block.
     pub(super) fn elements(self) -> usize {
         match self {
-            BlockType::F32 => 1,
-            BlockType::Q4_0 | BlockType::Q8_0 => 32,
-            BlockType::Q4K | BlockType::Q5K | BlockType::Q6K => SUPER,
+            BlockType::F32 | BlockType::Bf16 => 1,
+            BlockType::Q4_0 | BlockType::Q5_1 | BlockType::Q8_0 | BlockType::Iq4Nl | BlockType::Mxfp4 => 32,
+            BlockType::Q2K
+            | BlockType::Q3K
+            | BlockType::Q4K
+            | BlockType::Q5K
+            | BlockType::Q6K
+            | BlockType::Iq4Xs => SUPER,
         }
     }
 
@@ -51,11 +77,17 @@ impl BlockType {
     pub(super) fn bytes(self) -> usize {
         match self {
             BlockType::F32 => 4,
-            BlockType::Q4_0 => 18,
+            BlockType::Bf16 => 2,
+            BlockType::Q4_0 | BlockType::Iq4Nl => 18,
+            BlockType::Q5_1 => 24,
             BlockType::Q8_0 => 34,
+            BlockType::Q2K => 84,
+            BlockType::Q3K => 110,
             BlockType::Q4K => 144,
             BlockType::Q5K => 176,
             BlockType::Q6K => 210,
+            BlockType::Iq4Xs => 136,
+            BlockType::Mxfp4 => 17,
         }
     }
 
@@ -71,10 +103,40 @@ impl BlockType {
         for block in blocks.chunks_exact_mut(self.bytes()) {
             match self {
                 BlockType::F32 => {}
+                // Evenly distributed up to 0.0346.
+                BlockType::Bf16 => {
+                    let even = (random.next() >> 40) as f32 / (1_u64 << 23) as f32 - 1.0;
+                    block.copy_from_slice(&bf16::from_f32(0.0346 * even).to_le_bytes());
+                }
                 // Codes minus 8: standard deviation 4.61, mean -0.5.
                 BlockType::Q4_0 => half(&mut block[..2], random.signed(0.0043)),
+                // Codes from 0 to 31: standard deviation 9.23. A scale of about 36 / 2^14 times
+                // 15.5 is an exact f16.
+                BlockType::Q5_1 => {
+                    let scale = (31 + random.next() % 9) as f32 / 16_384.0;
+                    half(&mut block[..2], scale);
+                    half(&mut block[2..4], scale * -15.5);
+                }
                 // Codes: standard deviation 73.9, mean -0.5.
                 BlockType::Q8_0 => half(&mut block[..2], random.signed(0.00027)),
+                // Codes from 0 to 3: standard deviation 1.12, mean 1.5; scales from 8 to 15, equal
+                // to their minima.
+                BlockType::Q2K => {
+                    block[..16].iter_mut().for_each(|pair| *pair = (8 + (*pair & 7)) * 0x11);
+                    let scale = (21 + random.next() % 9) as f32 / 16_384.0;
+                    half(&mut block[80..82], scale);
+                    half(&mut block[82..84], scale * 1.5);
+                }
+                // Codes minus 4: root mean square 2.35.
+                BlockType::Q3K => {
+                    block[96..108].fill(0);
+                    for index in 0..16 {
+                        let six = six_bits(random);
+                        block[96 + index % 8] |= (six & 15) << (index / 8 * 4);
+                        block[104 + index % 4] |= (six >> 4) << (index / 4 * 2);
+                    }
+                    half(&mut block[108..], random.near(0.000_356));
+                }
                 // Codes from 0 to 15: standard deviation 4.61; scales from 16 to 31.
                 BlockType::Q4K => minima(block, random, 48, 7.5),
                 // Codes from 0 to 31: standard deviation 9.23.
@@ -88,9 +150,29 @@ impl BlockType {
                     }
                     half(&mut block[208..], random.near(0.000_022_6));
                 }
+                // Entries of the table: root mean square 67.4, mean -5.9.
+                BlockType::Iq4Nl => half(&mut block[..2], random.signed(0.000_297)),
+                BlockType::Iq4Xs => {
+                    block[2..8].fill(0);
+                    for index in 0..8 {
+                        let six = six_bits(random);
+                        block[4 + index / 2] |= (six & 15) << (index % 2 * 4);
+                        block[2 + index / 4] |= (six >> 4) << (index % 4 * 2);
+                    }
+                    half(&mut block[..2], random.near(0.000_012_4));
+                }
+                // Values: root mean square 2.93, mean 0. Scales are 2^-7, or 2^-8 in one of four.
+                BlockType::Mxfp4 => block[0] = 120 - u8::from(random.next() & 3 == 0),
             }
         }
     }
+}
+
+/// Returns a six-bit scale from -31 to -16 or from 16 to 31, plus 32.
+fn six_bits(random: &mut Random) -> u8 {
+    let bits = random.next();
+    let size = 16 + (bits & 15) as u8;
+    if bits & 16 == 0 { 32 + size } else { 32 - size }
 }
 
 /// Writes the scale, the minimum and the eight pairs of a block of Q4_K or Q5_K. Both numbers of a

@@ -28,39 +28,68 @@ pub enum Mix {
     /// Q8_0
     #[value(name = "q8_0")]
     Q8_0,
+    /// Q5_1, and Q6_K for the output, like the following
+    #[value(name = "q5_1")]
+    Q5_1,
+    /// Q2_K
+    #[value(name = "q2_k_s")]
+    Q2KS,
+    /// Q3_K
+    #[value(name = "q3_k_s")]
+    Q3KS,
+    /// IQ4_NL
+    #[value(name = "iq4_nl")]
+    Iq4Nl,
+    /// IQ4_XS
+    #[value(name = "iq4_xs")]
+    Iq4Xs,
+    /// MXFP4
+    #[value(name = "mxfp4")]
+    Mxfp4,
+    /// BF16, also for the output
+    #[value(name = "bf16")]
+    Bf16,
 }
 
 impl Mix {
     /// Name on the command line and in file names.
     pub fn name(self) -> &'static str {
-        match self {
-            Mix::Q4KM => "q4_k_m",
-            Mix::Q4_0 => "q4_0",
-            Mix::Q8_0 => "q8_0",
-        }
+        self.entry().0
     }
 
     /// Value of `general.file_type`, in llama.cpp's numbers.
     fn file_type(self) -> u32 {
+        self.entry().1
+    }
+
+    /// Name, number of the file type, and type of most matrices.
+    fn entry(self) -> (&'static str, u32, BlockType) {
         match self {
-            Mix::Q4KM => 15,
-            Mix::Q4_0 => 2,
-            Mix::Q8_0 => 7,
+            Mix::Q4KM => ("q4_k_m", 15, BlockType::Q4K),
+            Mix::Q4_0 => ("q4_0", 2, BlockType::Q4_0),
+            Mix::Q8_0 => ("q8_0", 7, BlockType::Q8_0),
+            Mix::Q5_1 => ("q5_1", 9, BlockType::Q5_1),
+            Mix::Q2KS => ("q2_k_s", 21, BlockType::Q2K),
+            Mix::Q3KS => ("q3_k_s", 11, BlockType::Q3K),
+            Mix::Iq4Nl => ("iq4_nl", 25, BlockType::Iq4Nl),
+            Mix::Iq4Xs => ("iq4_xs", 30, BlockType::Iq4Xs),
+            Mix::Mxfp4 => ("mxfp4", 38, BlockType::Mxfp4),
+            Mix::Bf16 => ("bf16", 32, BlockType::Bf16),
         }
     }
 
-    /// Type of a matrix, as llama.cpp's quantiser chooses it for phi3.
+    /// Type of a matrix, as llama.cpp's quantiser chooses it for phi3; without its exceptions for
+    /// types of fewer bits.
     fn type_of(self, tensor: &str, layer: usize, layers: usize) -> BlockType {
         // The first and last eighth of the layers, and every third between them, get more bits.
         let more =
             layer < layers / 8 || layer >= 7 * layers / 8 || (layer.saturating_sub(layers / 8)) % 3 == 2;
         match (self, tensor) {
-            (Mix::Q8_0, _) => BlockType::Q8_0,
+            (Mix::Q8_0 | Mix::Bf16, _) => self.entry().2,
             (_, "output.weight") => BlockType::Q6K,
-            (Mix::Q4_0, _) => BlockType::Q4_0,
             (Mix::Q4KM, "attn_qkv.weight") => BlockType::Q5K,
             (Mix::Q4KM, "ffn_down.weight") if more => BlockType::Q6K,
-            (Mix::Q4KM, _) => BlockType::Q4K,
+            _ => self.entry().2,
         }
     }
 }

@@ -90,10 +90,14 @@ pub(super) fn stored(name: &str, folder: &Folder) -> Vec<Stored> {
     };
     match card(name).or_else(|| imported(name, folder)) {
         Some(card) => {
-            let file = card.model_file().clone();
-            let stored = describe(Some(file.clone()), &file.path);
-            let is_there = stored.bytes.is_some() || partial_bytes > 0 || stored.path.is_symlink();
-            if is_there { vec![stored] } else { Vec::new() }
+            let files = card.model_files().enumerate().map(|(index, file)| Stored {
+                // Counted once for the model.
+                partial_bytes: if index == 0 { partial_bytes } else { 0 },
+                ..describe(Some(file.clone()), &file.path)
+            });
+            let files: Vec<_> = files.collect();
+            let is_there = |file: &Stored| file.bytes.is_some() || file.path.is_symlink();
+            if partial_bytes > 0 || files.iter().any(is_there) { files } else { Vec::new() }
         }
         None => {
             let names = folder.names().unwrap_or_default();

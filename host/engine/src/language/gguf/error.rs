@@ -24,9 +24,24 @@ pub(crate) enum GgufError {
         /// Found and expected properties.
         message: String,
     },
+    /// An error in one of several files.
+    #[error("part {number} of {count}: {error}")]
+    Part {
+        /// Number of the part, from 1.
+        number: usize,
+        /// Number of parts.
+        count: usize,
+        /// The error.
+        error: Box<GgufError>,
+    },
 }
 
 impl GgufError {
+    /// Adds the number of the part, if there are several.
+    pub(crate) fn in_part(self, number: usize, count: usize) -> Self {
+        if count == 1 { self } else { GgufError::Part { number, count, error: Box::new(self) } }
+    }
+
     pub(crate) fn key(key: &str, message: impl Into<String>) -> Self {
         GgufError::Key { key: quoted(key), message: message.into() }
     }

@@ -11,6 +11,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) ty: WeightType,
     pub(super) shape: Vec<usize>,
+    /// Index of its file.
+    pub(super) part: usize,
     /// Byte range within the file.
     pub(super) range: Range<usize>,
 }

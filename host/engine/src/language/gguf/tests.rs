@@ -167,7 +167,7 @@ fn hostile_headers_are_rejected() {
 #[test]
 fn hostile_tensors_are_rejected() {
     type Change = fn(&mut write::RawTensor);
-    let cases: [(Change, &str); 12] = [
+    let cases: [(Change, &str); 17] = [
         (|t| t.dimensions = vec![], "has 0 dimensions; expected 1 to 4"),
         (|t| t.dimensions = vec![32; 5], "has 5 dimensions; expected 1 to 4"),
         (
@@ -192,9 +192,15 @@ fn hostile_tensors_are_rejected() {
         (|t| t.offset = 1 << 30, "takes 72 bytes from offset 1073741824 of the data"),
         (|t| t.offset = u64::MAX - 31, "takes 72 bytes from offset 18446744073709551584 of the data"),
         (
-            |t| t.code = 30,
-            "has type BF16; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K: use a file",
+            |t| t.code = 34,
+            "has type TQ1_0; expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, \
+             Q6_K, IQ4_NL, IQ4_XS, BF16, MXFP4: use a file with these types",
         ),
+        (|t| t.code = 35, "has type TQ2_0; expected one of F32, "),
+        (|t| t.code = 16, "has type IQ2_XXS; expected one of F32, "),
+        (|t| t.code = 18, "has type IQ3_XXS; expected one of F32, "),
+        (|t| t.code = 19, "has type IQ1_S; expected one of F32, "),
+        (|t| t.code = 40, "has type NVFP4; expected one of F32, "),
     ];
     for (change, expected) in cases {
         let message = parse_error(&small().last(change));
@@ -241,4 +247,80 @@ fn truncated_files_are_rejected_at_every_length() {
 fn quoted_names_are_escaped_and_shortened() {
     assert_eq!(quoted("a\n\u{1b}[0m"), "`a\\n\\u{1b}[0m`");
     assert_eq!(quoted(&"x".repeat(1000)), format!("`{}… (1000 bytes)`", "x".repeat(224)));
+}
+
+/// Part `number` of `count` of a model with four tensors of 16 bytes, named `tensors`.
+fn part(number: u16, count: u16, tensors: &[&str]) -> Writer {
+    let keys = if number == 0 { Writer::new("llama") } else { Writer::default() };
+    let keys = keys
+        .raw(parts::NUMBER, 2, &number.to_le_bytes())
+        .raw(parts::COUNT, 2, &count.to_le_bytes())
+        .raw(parts::TENSORS, 5, &4_i32.to_le_bytes());
+    tensors.iter().fold(keys, |file, name| file.tensor(name, &[4], 0, vec![name.as_bytes()[0]; 16]))
+}
+
+fn parse_parts(files: &[Writer]) -> Result<Gguf, GgufError> {
+    Gguf::parse_parts(files.iter().map(|file| Bytes::Owned(file.build())).collect())
+}
+
+#[test]
+fn tensors_are_read_from_their_parts() {
+    let files = [part(0, 3, &[]), part(1, 3, &["a", "b"]), part(2, 3, &["c", "d"])];
+    let gguf = parse_parts(&files).unwrap();
+    assert_eq!(gguf.architecture().unwrap(), "llama");
+    assert_eq!(gguf.tensor_names().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(gguf.require_tensor(name, &[4]).unwrap().data, [name.as_bytes()[0]; 16]);
+        gguf.forget(name);
+    }
+    let first = files[0].build().len();
+    assert!(gguf.header_bytes() > first + files[1].build().len() + files[2].build().len() - 2 * 64 - 64);
+    assert!(parse_parts(&[part(0, 1, &["a", "b", "c", "d"])]).is_ok(), "one part");
+}
+
+#[test]
+fn parts_of_different_models_are_rejected() {
+    let (first, second) = (part(0, 2, &["a", "b"]), part(1, 2, &["c", "d"]));
+    let tensors = |count: i32| part(1, 2, &["c", "d"]).raw(parts::TENSORS, 5, &count.to_le_bytes());
+    let cases = [
+        (vec![first.clone()], "key `split.count` is 2: the file is part 1 of 2; expected the first part"),
+        (vec![second.clone()], "key `split.count` is 2: the file is part 2 of 2; expected the first part"),
+        (
+            vec![second.clone(), first.clone()],
+            "part 1 of 2: key `split.no` is 1; expected 0 by the file's name and place",
+        ),
+        (
+            vec![first.clone(), part(1, 3, &["c", "d"])],
+            "part 2 of 2: key `split.count` is 3; expected 2 by the file's name and place",
+        ),
+        (
+            vec![first.clone(), second.clone().text("general.architecture", "phi3")],
+            "part 2 of 2: key `general.architecture` is `phi3`; the first part has `llama`",
+        ),
+        (
+            vec![first.clone(), tensors(5)],
+            "part 2 of 2: key `split.tensors.count` is 5, and 4 in the first part; expected one number",
+        ),
+        (vec![first.clone(), tensors(-1)], "part 2 of 2: key `split.tensors.count` is the integer -1; "),
+        (
+            vec![first.clone(), second.clone().without(parts::TENSORS)],
+            "part 2 of 2: key `split.tensors.count` is missing, and 4 in the first part; ",
+        ),
+        (
+            vec![first.clone(), part(1, 2, &["c", "a"])],
+            "part 2 of 2: tensor `a` is in part 1 as well; expected each tensor once",
+        ),
+        (
+            vec![first.clone(), part(1, 2, &["c"])],
+            "key `split.tensors.count` is 4; the parts have 3 tensors: use all parts of one model",
+        ),
+        (
+            vec![first.clone(), second.last(|tensor| tensor.code = 34)],
+            "part 2 of 2: tensor `d` has type TQ1_0; expected one of F32, F16, Q4_0, ",
+        ),
+    ];
+    for (files, expected) in cases {
+        let message = parse_parts(&files).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    }
 }

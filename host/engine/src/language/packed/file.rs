@@ -42,12 +42,12 @@ impl PackedFile {
         };
         let bytes = Bytes::map_file(&file).map_err(|error| format!("cannot be mapped: {error}"))?;
         let table = read_table(&bytes)?;
-        if table.layout != PACKED_LAYOUT || table.sha256 != slot.sha256 {
+        if table.layout != PACKED_LAYOUT || table.sha256 != slot.content {
             let Table { layout, sha256, .. } = table;
             return Err(format!(
                 "has layout {layout} and model sha256 {}, expected layout {PACKED_LAYOUT} and {}",
                 quoted(&sha256),
-                slot.sha256
+                slot.content
             ));
         }
         check_sections(&table.matrices, specs, bytes.len())?;

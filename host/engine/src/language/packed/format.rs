@@ -7,7 +7,7 @@
 //! | up to 1 MiB | the table in JSON, see [`Table`]; then zeros |
 //! | the rest | sections: each one matrix in the packed layout, at a multiple of 64 KiB |
 //!
-//! The name of the file is the SHA-256 of the model's file and the version of the layout, so that a
+//! The name of the file is the SHA-256 of the model's first file and the version of the layout. A
 //! file of another model or version is not used. A file is valid if its table and all its sections
 //! match their checksums, and if it contains every matrix that the model needs. Otherwise it is
 //! rewritten. Checksums detect damage, not malice: anyone who can write to the folder controls the
@@ -39,7 +39,7 @@ pub(crate) const SECTION_ALIGNMENT: usize = 64 << 10;
 pub(super) struct Table {
     /// [`PACKED_LAYOUT`] of the program that wrote the file.
     pub(super) layout: u32,
-    /// SHA-256 of the GGUF file.
+    /// SHA-256 of the GGUF file, or over the hashes of its parts.
     pub(super) sha256: String,
     pub(super) matrices: Vec<Section>,
 }

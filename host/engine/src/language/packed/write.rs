@@ -122,7 +122,7 @@ fn fill(
         });
         offset = (offset + packed.len()).next_multiple_of(SECTION_ALIGNMENT);
     }
-    let table = Table { layout: PACKED_LAYOUT, sha256: slot.sha256.clone(), matrices };
+    let table = Table { layout: PACKED_LAYOUT, sha256: slot.content.clone(), matrices };
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&header(&table)?)?;
     Ok((file, table))

@@ -12,7 +12,7 @@ use crate::language::gguf::Gguf;
 use crate::language::kv::{KvPool, Sequence};
 use crate::language::tokenizer::Tokenizer;
 use crate::language::{LanguageModel, Output, Params, Prompt, Request};
-use crate::model::Capacity;
+use crate::model::{Capacity, map_parts};
 use crate::weights::{Bytes, PackedSlot};
 
 /// Maximum difference caused by another order of summation, for logits with a spread of about 3.
@@ -61,7 +61,7 @@ pub(super) fn decoder_of(path: &Path, context: usize) -> (Decoder, KvPool) {
 
 /// A decoder whose packed weights are cached in `slot`.
 pub(crate) fn packed_decoder(path: &Path, context: usize, slot: Option<PackedSlot>) -> Decoder {
-    let gguf = Gguf::parse(Bytes::map(path).unwrap()).unwrap();
+    let gguf = Gguf::parse_parts(map_parts(path).unwrap()).unwrap();
     let vocabulary = gguf.tensor("token_embd.weight").unwrap().shape[0];
     let config = DecoderConfig::read(&gguf, context).unwrap();
     Decoder::load(gguf, config, vocabulary, Packing { pool: Pool::new(2).unwrap(), slot }).unwrap()
@@ -99,7 +99,7 @@ pub(super) fn tokens(n: u32, seed: u32) -> Vec<u32> {
 pub(super) fn model(name: &str) -> LanguageModel {
     let capacity =
         Capacity { context_tokens: 256, max_batch: 32, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
-    LanguageModel::load(name, Bytes::map(&file(name)).unwrap(), None, &capacity).unwrap()
+    LanguageModel::load(name, vec![Bytes::map(&file(name)).unwrap()], None, &capacity).unwrap()
 }
 
 pub(super) fn soon() -> Instant {
