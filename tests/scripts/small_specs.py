@@ -35,6 +35,7 @@ FAMILIES = {
     "granite": Family(),
     "gemma3": Family(rope_base=1e6, tied=True, head_norms=True, post_norms=True, root_embeddings=True),
     "qwen3moe": Family(rope_base=1e6, head_norms=True),
+    "granitemoe": Family(),
     "gemma": Family(tied=True, root_embeddings=True),
     "gemma2": Family(tied=True, post_norms=True, root_embeddings=True),
 }
@@ -134,6 +135,9 @@ SPECS = [
     Spec("qwen3moe-f16", {"": Type.F16}, 64, 4, 2, 32, pre="qwen2", head_dim=32, experts=4),
     Spec("qwen3moe-q8_0", {"": Type.Q8_0}, 64, 4, 2, 64, pre="qwen2", experts=5),
     Spec("qwen3moe-q4_0", {"": Type.Q4_0}, 64, 2, 1, 64, pre="qwen2", experts=8),
+    Spec("granitemoe-f16", {"": Type.F16}, 64, 4, 2, 32, pre="smollm", experts=4, logit_divisor=4.0, keys=GRANITE),
+    Spec("granitemoe-q8_0", {"": Type.Q8_0}, 64, 4, 2, 64, pre="smollm", experts=4, logit_divisor=2.0, keys=GRANITE),
+    Spec("granitemoe-q5_0", {"": Type.Q5_0}, 64, 2, 2, 64, pre="smollm", experts=4, logit_divisor=2.0),
     Spec("gemma-f16", {"": Type.F16}, 64, 4, 1, 96, head_dim=32),
     Spec("gemma-q8_0", {"": Type.Q8_0}, 64, 4, 1, 96, layers=3),
     Spec("gemma-q4_0", {"": Type.Q4_0}, 64, 2, 2, 96),

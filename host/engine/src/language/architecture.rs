@@ -113,5 +113,6 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
         ..GEMMA
     },
     Architecture { name: "qwen3moe", rope: RopeStyle::Halves, head_norms: true, experts: true, ..LLAMA },
+    Architecture { name: "granitemoe", scales: true, experts: true, ..LLAMA },
     Architecture { name: "gemma", post_norms: false, tied: true, ..GEMMA },
 ];
