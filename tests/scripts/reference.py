@@ -14,6 +14,8 @@ descriptions of the architectures, without optimisation. It uses no code of llam
                    of q and k before RoPE; gemma2 caps scores: cap tanh(score / cap)
     feed-forward   down(act(gate x) * up x); act is silu, or gelu (with tanh) in gemma; phi3 stores
                    gate and up as one matrix, in this order
+    experts        the feed-forward of the best experts by the router's scores, weighted by the
+                   softmax over their scores
     residual       x + branch(x); granite multiplies the branch, gemma applies another RMSNorm to it
     embeddings     times sqrt(width) in gemma, times a factor in granite
     logits         divided by granite's divisor; capped in gemma2
@@ -36,7 +38,7 @@ class Case:
     window: bool = True
 
 
-PAIRS = ("llama", "smollm3", "granite")  # rotate neighbours
+PAIRS = ("llama", "smollm3", "granite", "granitemoe")  # rotate neighbours
 UNROTATED = {"smollm3": 4}  # every layer of this number
 PERIODS = {"gemma2": 2, "gemma3": 6}  # the last layer of each has no window
 CAPS = {"gemma2": (50.0, 30.0)}  # of scores and logits, by default
@@ -102,7 +104,7 @@ class Model:
         self.epsilon = self.key("attention.layer_norm_rms_epsilon")
         self.window = self.key("attention.sliding_window", 0)
         self.gemma = self.architecture.startswith("gemma")
-        granite = self.architecture == "granite"
+        granite = self.architecture.startswith("granite")
         self.scale = (self.key("attention.scale", 0.0) if granite else 0.0) or self.key_dim**-0.5
         self.residual_scale = (self.key("residual_scale", 0.0) if granite else 0.0) or 1.0
         self.embedding_scale = (self.key("embedding_scale", 0.0) if granite else 0.0) or 1.0
@@ -221,6 +223,21 @@ class Model:
             gate, up = np.split(up, 2, axis=1)
         return self.linear(f"{block}.ffn_down", (gelu if self.gemma else silu)(gate) * up)
 
+    def experts(self, layer: int, x: np.ndarray) -> np.ndarray:
+        """Returns the results of each token's best experts, weighted by their softmax."""
+        block, used = f"blk.{layer}", self.key("expert_used_count")
+        gates, ups, downs = (self.tensors[f"{block}.ffn_{part}_exps.weight"] for part in ("gate", "up", "down"))
+        out = np.zeros_like(x)
+        for row, scores in enumerate(self.linear(f"{block}.ffn_gate_inp", x)):
+            order = np.argsort(-scores, kind="stable")
+            best = order[:used]
+            self.router_lead = min(self.router_lead, scores[best[-1]] - scores[order[used]])
+            weights = np.exp(scores[best] - scores[best].max())
+            for expert, weight in zip(best, weights / weights.sum()):
+                inner = silu(gates[expert].astype(x.dtype) @ x[row]) * (ups[expert].astype(x.dtype) @ x[row])
+                out[row] += weight * (downs[expert].astype(x.dtype) @ inner)
+        return out
+
     def branch(self, norm: str, result: np.ndarray) -> np.ndarray:
         """Returns the result of attention or of the feed-forward network as it is added."""
         if f"{norm}.weight" in self.tensors:
@@ -228,13 +245,19 @@ class Model:
         return result * self.residual_scale
 
     def logits(self, tokens: list[int], case: Case, first: int = 0) -> np.ndarray:
-        """Returns logits f64 (tokens - first, vocabulary) from position `first`; -1 is the last."""
+        """Returns logits f64 (tokens - first, vocabulary) from position `first`; -1 is the last.
+
+        Sets `router_lead`, the smallest lead of a chosen expert over the best other one.
+        """
+        self.router_lead = np.inf
         x = self.tensors["token_embd.weight"][tokens].astype(np.float64) * self.embedding_scale
         for layer in range(self.layers):
             block = f"blk.{layer}"
             attended = self.attention(layer, self.norm(f"{block}.attn_norm", x), case)
             x = x + self.branch(f"{block}.post_attention_norm", attended)
-            fed = self.feed_forward(layer, self.norm(f"{block}.ffn_norm", x))
+            has_experts = f"{block}.ffn_gate_inp.weight" in self.tensors
+            feed_forward = self.experts if has_experts else self.feed_forward
+            fed = feed_forward(layer, self.norm(f"{block}.ffn_norm", x))
             x = x + self.branch(f"{block}.post_ffw_norm", fed)
         head = "output" if "output.weight" in self.tensors else "token_embd"
         return cap(self.linear(head, self.norm("output_norm", x[first:])) / self.logit_divisor, self.logit_cap)

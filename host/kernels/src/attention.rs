@@ -1,9 +1,9 @@
 //! Causal attention that reads keys and values in place from shared KV blocks.
 //!
 //! For each KV head, one layer of a block stores keys as `(key_dim, 16 tokens)` and then values as
-//! `(16 tokens, value_dim)`, in f16. Sixteen scores are therefore one product with a vector of keys,
-//! and a weighted sum runs along rows of values. A task takes several queries that share a KV head
-//! and passes over the spans once, four at a time, with the running softmax of Milakov and
+//! `(16 tokens, value_dim)`, in f16. Sixteen scores are therefore one product with a vector of
+//! keys, and a weighted sum runs along rows of values. A task takes several queries that share a KV
+//! head and passes over the spans once, four at a time, with the running softmax of Milakov and
 //! Gimelshein (2018).
 
 mod queries;
@@ -19,9 +19,9 @@ pub use shape::{AttentionShape, BLOCK_TOKENS, Chunk, Span};
 /// Maximum number of queries per task.
 const QUERIES: usize = 8;
 
-/// Writes softmax(q · k · scale) v of each query to `out`, `(rows, query_heads * value_dim)`; a soft
-/// cap applies to the scores. A query attends to positions up to its own, or to the last `window`
-/// of them. `qkv` holds the queries as `rope_and_store` left them.
+/// Writes softmax(q · k · scale) v of each query to `out`, `(rows, query_heads * value_dim)`; a
+/// soft cap applies to the scores. A query attends to positions up to its own, or to the last
+/// `window` of them. `qkv` holds the queries as `rope_and_store` left them.
 ///
 /// # Panics
 /// If a chunk exceeds `qkv` or `out`, if its spans cover fewer positions or have another shape, or

@@ -26,6 +26,9 @@ pub(super) struct Architecture {
     /// The results of attention and of the feed-forward network have an RMS norm before they are
     /// added to the residual stream: `post_attention_norm`, `post_ffw_norm`.
     pub(super) post_norms: bool,
+    /// The feed-forward network consists of experts; a router chooses some of them for each token,
+    /// and weighs them by the softmax over the chosen ones.
+    pub(super) experts: bool,
     pub(super) activation: Activation,
     /// Embeddings are multiplied by the square root of their width.
     pub(super) root_embeddings: bool,
@@ -65,6 +68,7 @@ const LLAMA: Architecture = Architecture {
     biases: true,
     head_norms: false,
     post_norms: false,
+    experts: false,
     activation: Activation::Silu,
     root_embeddings: false,
     scales: false,
@@ -108,5 +112,7 @@ pub(super) static ARCHITECTURES: &[Architecture] = &[
         tied: true,
         ..GEMMA
     },
+    Architecture { name: "qwen3moe", rope: RopeStyle::Halves, head_norms: true, experts: true, ..LLAMA },
+    Architecture { name: "granitemoe", scales: true, experts: true, ..LLAMA },
     Architecture { name: "gemma", post_norms: false, tied: true, ..GEMMA },
 ];

@@ -20,8 +20,9 @@ pub(super) struct DecoderConfig {
     pub(super) layers: usize,
     /// Width of the residual stream.
     pub(super) hidden: usize,
-    /// Width between gate·up and down.
+    /// Width between gate·up and down, of each expert if there are experts.
     pub(super) feed_forward: usize,
+    pub(super) experts: Option<ExpertConfig>,
     /// The attention of every layer, except for its window.
     pub(super) attention: AttentionShape,
     /// Positions that each layer attends to, and the index of its rotation in `ropes`.
@@ -39,6 +40,14 @@ pub(super) struct DecoderConfig {
     /// Maximum tokens of one sequence: the file's context, or the configured one if that is
     /// smaller.
     pub(super) context: usize,
+}
+
+/// Numbers of experts in a feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ExpertConfig {
+    pub(super) count: usize,
+    /// Experts that compute each token.
+    pub(super) used: usize,
 }
 
 /// The part of attention that differs between layers.
@@ -61,7 +70,13 @@ impl DecoderConfig {
         let keys = Keys { gguf, prefix: family.name };
         let layers = keys.number("block_count", 1..=512)?;
         let hidden = keys.number("embedding_length", 1..=65_536)?;
-        let feed_forward = keys.number("feed_forward_length", 1..=262_144)?;
+        let mut feed_forward = keys.number("feed_forward_length", 1..=262_144)?;
+        let mut experts = None;
+        if family.experts {
+            feed_forward = keys.optional("expert_feed_forward_length", 1..=262_144)?.unwrap_or(feed_forward);
+            let count = keys.number("expert_count", 1..=1_024)?;
+            experts = Some(ExpertConfig { count, used: keys.number("expert_used_count", 1..=count)? });
+        }
         let trained = keys.number("context_length", 1..=1 << 30)?;
         let context = trained.min(context);
         let epsilon_key = "attention.layer_norm_rms_epsilon";
@@ -90,6 +105,7 @@ impl DecoderConfig {
             layers,
             hidden,
             feed_forward,
+            experts,
             attention,
             reach,
             ropes,

@@ -6,8 +6,10 @@
 //! Matrix products treat all rows alike; attention receives the ranges of rows that belong to each
 //! sequence.
 
+mod experts;
 mod layer;
 mod load;
+mod products;
 
 use std::path::{Path, PathBuf};
 
@@ -21,9 +23,10 @@ use super::gguf::{Gguf, GgufError};
 use super::kv::Sequence;
 use super::packed::{self, MatrixSpec};
 use crate::weights::PackedSlot;
-use layer::Layer;
+use layer::{Layer, Scratch};
 pub(super) use load::matrices;
 use load::{LayerMatrices, Loader, check_known, head};
+use products::room;
 
 /// A loaded decoder with the buffers of a pass.
 pub(super) struct Decoder {
@@ -73,10 +76,7 @@ struct Buffers {
     /// Input of a layer's first products, (rows, hidden); then the output of the attention heads,
     /// (rows, query heads × head size).
     activations: Activations,
-    /// (rows, feed-forward).
-    gated: Activations,
-    /// Products before their norm, (rows, hidden), in families with such norms.
-    branch: Vec<f32>,
+    scratch: Scratch,
     /// Hidden states after the last norm, (kept rows, hidden).
     hidden: Vec<f32>,
     /// (rows of one call, vocabulary).
@@ -169,7 +169,7 @@ impl Decoder {
         let width = config.attention.out_columns();
         let positions = runs.iter().map(|run| run.sequence.len()).max().unwrap_or(0);
         ropes.iter_mut().for_each(|rope| rope.prepare(positions));
-        let Buffers { stream, qkv, activations, gated, branch, .. } = buffers;
+        let Buffers { stream, qkv, activations, scratch, .. } = buffers;
         let stream = room(stream, rows * hidden);
         let qkv = room(qkv, rows * columns);
         self.embeddings.gather(runs, stream);
@@ -187,10 +187,9 @@ impl Decoder {
             let norms = layer.head_norms(config.epsilon);
             rope_and_store(pool, &shape, rope, norms, qkv, &mut destinations);
             attend(pool, &shape, index, runs, qkv, activations.room(rows, width));
-            layer.attention_output.add(pool, activations, stream, branch);
+            layer.attention_output.add(pool, activations, stream, &mut scratch.branch);
             activations.set_rms_norm(pool, stream, &layer.feed_forward_norm, config.epsilon, rows);
-            layer.gated(pool, config.family.activation, activations, gated);
-            layer.down.add(pool, gated, stream, branch);
+            layer.feed_forward.add(pool, config.family.activation, activations, stream, scratch);
         }
         self.keep(runs);
     }
@@ -228,15 +227,6 @@ impl Decoder {
         }
         logits
     }
-}
-
-/// The first `len` of `values`, which grow if needed. Their contents are left over from earlier
-/// use.
-fn room(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if values.len() < len {
-        values.resize(len, 0.0);
-    }
-    &mut values[..len]
 }
 
 impl Run<'_> {

@@ -64,13 +64,16 @@ pub(crate) fn of(gguf: &Gguf, capacity: &Capacity, mapped: bool) -> Result<Footp
 
 /// Size of the buffers of a pass of `max_batch` rows, and of the position tables.
 fn pass(config: &DecoderConfig, capacity: &Capacity, vocabulary: usize) -> u64 {
-    let DecoderConfig { family, hidden, feed_forward, attention, context, ropes, .. } = config;
+    let DecoderConfig { family, hidden, feed_forward, experts, attention, context, ropes, .. } = config;
     let width = (*hidden).max(attention.out_columns());
     // Inputs of products are kept as f32, and in up to two int8 forms with a scale for each 32
     // values.
     let input = |columns: usize| columns * 4 + 2 * (columns + columns / 8);
     let branch = if family.post_norms { 4 * hidden } else { 0 };
-    let row = 8 * hidden + branch + 4 * attention.qkv_columns() + input(width) + input(*feed_forward);
+    // Scores, the chosen rows, their products and sums.
+    let experts = experts.map_or(0, |experts| 4 * experts.count + input(*hidden) + 8 * hidden);
+    let row =
+        8 * hidden + branch + experts + 4 * attention.qkv_columns() + input(width) + input(*feed_forward);
     let logits = 4 * LOGIT_ROWS * vocabulary;
     let positions = 4 * context * ropes.iter().map(|rope| rope.dims).sum::<usize>();
     (capacity.max_batch * row + logits + positions) as u64

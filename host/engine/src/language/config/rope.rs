@@ -7,9 +7,9 @@ use crate::language::gguf::{GgufError, quoted};
 
 /// Parameters of a rotation. It has no dimensions in layers without one.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::language) struct RopeConfig {
+pub(crate) struct RopeConfig {
     pub(super) style: RopeStyle,
-    pub(in crate::language) dims: usize,
+    pub(crate) dims: usize,
     pub(super) base: f32,
     /// Frequency divisors, one for each pair of dimensions.
     pub(super) factors: Option<Vec<f32>>,
@@ -27,7 +27,7 @@ impl RopeConfig {
         RopeConfig { base, factors: None, attention_scale: 1.0, ..self.clone() }
     }
 
-    pub(in crate::language) fn build(&self, positions: usize) -> Rope {
+    pub(crate) fn build(&self, positions: usize) -> Rope {
         let factors = self.factors.as_deref();
         Rope::new(self.style, self.dims, self.base, factors, self.attention_scale, positions)
     }

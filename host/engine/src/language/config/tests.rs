@@ -151,6 +151,7 @@ fn scales_and_caps_come_from_family_or_file() {
 fn unusable_metadata_is_rejected_by_key() {
     let pattern = "gemma3.attention.sliding_window_pattern";
     let windowed = || family("gemma3", 7).u32("gemma3.attention.sliding_window", 8);
+    let moe = || family("qwen3moe", 1).u32("qwen3moe.expert_count", 8).u32("qwen3moe.expert_used_count", 2);
     let yarn = || family("llama", 1).text("llama.rope.scaling.type", "yarn");
     let cases = [
         (family("mamba", 1), "key `general.architecture` is `mamba`, expected one of `llama`, `phi3`, "),
@@ -173,6 +174,12 @@ fn unusable_metadata_is_rejected_by_key() {
             family("gemma3", 1).f32("gemma3.rope.freq_base_swa", 0.5),
             "key `gemma3.rope.freq_base_swa` is 0.5,",
         ),
+        (
+            moe().u32("qwen3moe.expert_used_count", 9),
+            "key `qwen3moe.expert_used_count` is 9, expected 1 to 8",
+        ),
+        (moe().u32("qwen3moe.expert_count", 0), "key `qwen3moe.expert_count` is 0, expected 1 to 1024"),
+        (moe().without("qwen3moe.expert_count"), "key `qwen3moe.expert_count` is missing"),
         (yarn().f32("llama.rope.scaling.factor", -4.0), "key `llama.rope` has a factor"),
         (
             yarn().f32("llama.rope.scaling.yarn_beta_fast", -1.0),

@@ -19,7 +19,7 @@ use crate::weights::{Bytes, PackedSlot};
 pub(super) const TOLERANCE: f32 = 0.01;
 
 /// A file of each family.
-pub(super) const FILES: [&str; 9] = [
+pub(super) const FILES: [&str; 10] = [
     "phi3-q4_k.gguf",
     "llama-q5_k.gguf",
     "qwen2-q5_0.gguf",
@@ -29,6 +29,7 @@ pub(super) const FILES: [&str; 9] = [
     "gemma3-q8_0.gguf",
     "gemma2-q8_0.gguf",
     "phi3-q8_0-phi4.gguf",
+    "qwen3moe-f16.gguf",
 ];
 
 pub(crate) fn file(name: &str) -> PathBuf {
