@@ -4,9 +4,9 @@
     gguf_vocabularies.py PACKAGES WORK [LINES]
 
 PACKAGES is a folder for archives of the registries, which are downloaded once and pinned by their
-sha256; they are not part of the repository. For each vocabulary WORK gets `NAME.gguf`, `NAME.texts`, divided by
-`\\n__ggml_vocab_test__\\n`, and `NAME.ids`, a line of ids for each text. The texts are llama.cpp's
-vectors and the lines of the file LINES.
+sha256; they are not part of the repository. For each vocabulary WORK gets `NAME.gguf`,
+`NAME.texts`, divided by `\\n__ggml_vocab_test__\\n`, and `NAME.ids`, a line of ids for each text.
+The texts are llama.cpp's vectors and the lines of the file LINES.
 
 - `llama-bpe`, `qwen2`, `refact`, `llama-spm`: the ggml vocabularies of PyPI llama-cpp-python
   0.3.36, with the ids beside them, which transformers made; without LINES
