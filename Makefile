@@ -64,9 +64,9 @@ test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.
 	@scripts/pull.sh qwen2.5-1.5b
 	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
 
-test-tokenizers: ## Compare tokens of real vocabularies with Python's tokenizers, on 2,000 lines of TOKENIZER_TEXTS
+test-tokenizers: ## Compare real tokenizers, on TOKENIZER_TEXTS, and templates with Python's
 	@test -x $(CARGO_TARGET_DIR)/tokens/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/tokens
-	@$(CARGO_TARGET_DIR)/tokens/bin/pip install --quiet -r tests/text_models/requirements.txt gguf==0.19.0
+	@$(CARGO_TARGET_DIR)/tokens/bin/pip install --quiet -r tests/text_models/requirements.txt gguf==0.19.0 jinja2==3.1.6 tiktoken==0.14.0
 	@scripts/test-tokenizers.sh $(CARGO_TARGET_DIR)/tokens/bin/python $(TOKENIZER_TEXTS)
 
 plan: guests onnxruntime ## Compare `infer plan` with the memory of servers under load; writes a random Phi-3 (2.4 GB) once

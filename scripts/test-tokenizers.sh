@@ -1,12 +1,13 @@
 #!/bin/sh
-# Compares the tokens of real vocabularies with those of Python's tokenizers:
-# scripts/test-tokenizers.sh PYTHON TEXTS…
+# Compares the tokens of real vocabularies with those of other implementations, and the renderings
+# of published chat templates with those of Jinja2: scripts/test-tokenizers.sh PYTHON TEXTS…
 #
 # Uses the first 2,000 lines of TEXTS, and llama.cpp's vectors for its vocabularies.
 set -eu
 python=$1
 shift
 cd "$(dirname "$0")/.."
+packages=${INFER_CACHE:-$HOME/.cache/infer}/packages
 cache=${INFER_CACHE:-$HOME/.cache/infer}/tokenizers
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -26,3 +27,16 @@ for tokenizer in "$cache"/*.json tests/data/text-models/*/tokenizer.json weights
     "$cache"/*) compare "$tokenizer" "$cache/vectors.inp" '\n__ggml_vocab_test__\n' ;;
     esac
 done
+
+"$python" tests/scripts/gguf_vocabularies.py "$packages" "$work" "$work/lines"
+for vocabulary in "$work"/*.gguf; do
+    texts=${vocabulary%.gguf}
+    TOKENIZER=$vocabulary TEXTS=$texts.texts IDS=$texts.ids SEPARATOR='\n__ggml_vocab_test__\n' \
+        cargo test --quiet --release --locked -p infer-engine --lib -- \
+        --ignored --nocapture real_vocabulary_equals_the_reference | grep 'the same tokens'
+done
+
+"$python" tests/scripts/chat_templates.py --archive "$packages"/llama_cpp_python-0.3.36.tar.gz \
+    --out "$work/templates.json"
+TEMPLATES=$work/templates.json cargo test --quiet --release --locked -p infer-engine --lib -- \
+    --ignored --nocapture published_templates_render_like_jinja2 | grep 'render the same text'

@@ -14,13 +14,20 @@ use crate::limits::MAX_TEXT_BYTES;
 
 /// Tokens that end a text, in addition to those that the file names. Some files name only one of
 /// several.
-const ENDS: [&str; 6] =
-    ["<|end|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"];
+const ENDS: [&str; 7] = [
+    "<|end|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+];
 
 /// The two kinds of encoders.
 pub(super) enum Encoder {
     Pieces(Pieces),
-    ByteLevel(ByteLevel),
+    ByteLevel(Box<ByteLevel>),
 }
 
 /// A model's tokenizer.
@@ -71,7 +78,7 @@ impl Tokenizer {
         let vocabulary = Vocabulary::read(gguf, spelling)?;
         let encoder = match words {
             None => Encoder::Pieces(Pieces::read(gguf, &vocabulary)?),
-            Some(words) => Encoder::ByteLevel(model::from_merges(gguf, &vocabulary, words)?),
+            Some(words) => Encoder::ByteLevel(Box::new(model::from_merges(gguf, &vocabulary, words)?)),
         };
         let space_prefix =
             spelling == Spelling::Pieces && gguf.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);

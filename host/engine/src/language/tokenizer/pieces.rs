@@ -1,8 +1,8 @@
 //! SentencePiece's BPE: the encoder of a `llama` vocabulary.
 //!
 //! A text begins as its characters. Of all neighbours that together are a piece, those with the
-//! best score are merged first, of equal scores the leftmost ones. Characters without a piece become
-//! byte tokens.
+//! best score are merged first, of equal scores the leftmost ones. Characters without a piece
+//! become byte tokens.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};

@@ -177,7 +177,7 @@ impl<'g> Vocabulary<'g> {
                 })?),
                 (Kind::Added, _) => all.bytes.extend(token.as_bytes()),
                 (Kind::Text | Kind::Symbol, Spelling::Pieces) => {
-                    all.bytes.extend(token.replace('▁', " ").as_bytes())
+                    all.bytes.extend(token.replace('▁', " ").as_bytes());
                 }
                 (Kind::Text | Kind::Symbol, Spelling::ByteLevel) => {
                     for character in token.chars() {

@@ -101,7 +101,6 @@ def write(model, path):
     writer.add_token_scores(scores)
     writer.add_bos_token_id(2)
     writer.add_eos_token_id(1)
-    writer.add_eot_token_id(tokens.index("<end_of_turn>"))
     writer.add_unk_token_id(3)
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(False)

@@ -42,6 +42,10 @@ pub(super) struct Body<'a> {
     #[schema(value_type = Option<Value>)]
     pub(super) logprobs: Option<&'a RawValue>,
     pub(super) top_logprobs: Option<usize>,
+    /// Variables of the chat template, such as `enable_thinking` and `tools`; at most 64 KiB.
+    #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
+    pub(super) chat_template_kwargs: Option<&'a RawValue>,
     n: Option<u64>,
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
@@ -152,6 +156,9 @@ impl Body<'_> {
                 return Err(at("messages", "belongs to POST /v1/chat/completions"));
             }
             (Form::Completion, _, None) => return Err(at("prompt", "is missing; expected a string")),
+            (Form::Completion, ..) if self.chat_template_kwargs.is_some() => {
+                return Err(at("chat_template_kwargs", "belongs to POST /v1/chat/completions"));
+            }
             _ => {}
         }
         if let Some(n) = self.n.filter(|n| *n != 1) {

@@ -1,6 +1,6 @@
 //! Parses a request for a chat turn or for a completion.
 
-use infer_engine::{Params, Prompt, Request};
+use infer_engine::{Params, Prompt, Request, TemplateArguments};
 use serde_json::value::RawValue;
 
 use super::body::Body;
@@ -63,6 +63,12 @@ pub(super) fn read(form: Form, body: &[u8]) -> Result<ParsedRequest, ApiError> {
         logprobs: logprobs(form, body.logprobs, body.top_logprobs)?,
         prefix_messages,
         format: format::read(body.response_format)?,
+        template_arguments: body
+            .chat_template_kwargs
+            .map(|arguments| TemplateArguments::parse(arguments.get()))
+            .transpose()
+            .map_err(|message| at("chat_template_kwargs", &message))?
+            .unwrap_or_default(),
         ..Params::default()
     };
     Ok(ParsedRequest {
@@ -125,13 +131,15 @@ mod tests {
     fn both_forms_are_parsed() {
         let chat = r#"{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "a"},
             {"type": "text", "text": "b"}]}], "max_completion_tokens": 3, "temperature": 0, "seed": -1, "stop": "x",
-            "logprobs": true, "top_logprobs": 2, "stream": true, "stream_options": {"include_usage": true}, "user": "u"}"#;
+            "logprobs": true, "top_logprobs": 2, "chat_template_kwargs": {"enable_thinking": false}, "stream": true, "stream_options": {"include_usage": true}, "user": "u"}"#;
         let parsed = read(Form::Chat, chat.as_bytes()).unwrap();
         let message = Message { role: "user".to_owned(), content: "ab".to_owned() };
         assert_eq!(parsed.request.prompt, Prompt::Messages(vec![message]));
         let params = &parsed.request.params;
         assert_eq!((params.max_tokens, params.seed, params.logprobs), (3, u64::MAX, Some(2)));
         assert_eq!(params.stop, ["x"]);
+        let arguments = TemplateArguments::parse(r#"{"enable_thinking": false}"#).unwrap();
+        assert_eq!(params.template_arguments, arguments);
         assert!(parsed.stream && parsed.include_usage);
         let prompts = [
             (r#""a""#, Prompt::Text("a".to_owned())),
@@ -168,6 +176,16 @@ mod tests {
                 "`presence_penalty` is 1",
             ),
             (Form::Chat, format!(r#""messages": [{user}], "tools": [1]"#), "`tools` is `[1]`, expected none"),
+            (
+                Form::Chat,
+                format!(r#""messages": [{user}], "chat_template_kwargs": {{"messages": []}}"#),
+                "`chat_template_kwargs` sets `messages`",
+            ),
+            (
+                Form::Completion,
+                r#""prompt": "a", "chat_template_kwargs": {}"#.to_owned(),
+                "`chat_template_kwargs` belongs to POST",
+            ),
             (Form::Completion, r#""prompt": ["a", "b"]"#.to_owned(), "`prompt` is an array of several"),
             (Form::Completion, format!(r#""messages": [{user}]"#), "belongs to POST /v1/chat/completions"),
             (Form::Completion, r#""prompt": "a", "logprobs": true"#.to_owned(), "`logprobs` is invalid"),

@@ -22,7 +22,7 @@ struct CompletionBody;
 
 impl PartialSchema for ChatBody {
     fn schema() -> RefOr<Schema> {
-        body("messages", "prompt", Type::Boolean)
+        body("messages", &["prompt"], Type::Boolean)
     }
 }
 
@@ -38,7 +38,7 @@ impl ToSchema for ChatBody {
 
 impl PartialSchema for CompletionBody {
     fn schema() -> RefOr<Schema> {
-        body("prompt", "messages", Type::Integer)
+        body("prompt", &["messages", "chat_template_kwargs"], Type::Integer)
     }
 }
 
@@ -52,11 +52,11 @@ impl ToSchema for CompletionBody {
     }
 }
 
-/// The schema of a body that requires `own`, and has no `other`.
-fn body(own: &str, other: &str, logprobs: Type) -> RefOr<Schema> {
+/// The schema of a body that requires `own`, and has no member of `others`.
+fn body(own: &str, others: &[&str], logprobs: Type) -> RefOr<Schema> {
     let mut schema = Body::schema();
     if let RefOr::T(Schema::Object(object)) = &mut schema {
-        object.properties.remove(other);
+        others.iter().for_each(|other| drop(object.properties.remove(*other)));
         object.required.push(own.to_owned());
         object.description = None;
         let either = SchemaType::Array(vec![logprobs, Type::Null]);

@@ -178,6 +178,9 @@ fn bos_and_end_tokens_come_from_the_file() {
             .collect()
     };
     assert_eq!(ends(&phi3), ["<|endoftext|>", "<|end|>"]);
+    let gemma = named("gemma");
+    assert_eq!((gemma.bos(), gemma.vocabulary_size()), (Some(2), 1200));
+    assert_eq!(ends(&gemma), ["<eos>", "<end_of_turn>"]);
     for name in ["qwen2", "smollm"] {
         let tokenizer = named(name);
         assert_eq!(tokenizer.bos(), None, "{name}");
