@@ -16,7 +16,7 @@ fn model() -> LanguageModel {
 
 fn model_of(bytes: Bytes) -> LanguageModel {
     let capacity = Capacity { context_tokens: 256, kv_bytes: 8 << 20, ..Capacity::of(Format::Gguf) };
-    LanguageModel::load("guard", bytes, None, &capacity).unwrap()
+    LanguageModel::load("guard", vec![bytes], None, &capacity).unwrap()
 }
 
 /// The model with a template that reads the variable `rule`.
