@@ -15,7 +15,7 @@ use crate::weights::bytes::Bytes;
 /// Asserts the invariants of every file: data has the length of its shape, ids are tokens of the
 /// vocabulary, and a user's text adds no control tokens.
 pub(crate) fn exercise(bytes: &[u8]) -> bool {
-    let Ok(gguf) = Gguf::parse(Bytes::Owned(bytes.to_vec())) else { return false };
+    let Some(gguf) = parse(bytes) else { return false };
     for name in gguf.tensor_names() {
         let tensor = gguf.tensor(name).expect("a name that is listed has a tensor");
         let (columns, rows) = tensor.shape.split_last().expect("a tensor has a dimension");
@@ -42,11 +42,22 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     true
 }
 
+/// Parses `bytes` as files that follow each other, the parts of a model, or else as one file.
+fn parse(bytes: &[u8]) -> Option<Gguf> {
+    const MAGIC: &[u8] = b"GGUF";
+    let mut starts: Vec<_> =
+        bytes.windows(MAGIC.len()).enumerate().filter(|(_, four)| *four == MAGIC).map(|(at, _)| at).collect();
+    starts.push(bytes.len());
+    let files = starts.windows(2).map(|ends| Bytes::Owned(bytes[ends[0]..ends[1]].to_vec())).collect();
+    let parts = if bytes.starts_with(MAGIC) { Gguf::parse_parts(files).ok() } else { None };
+    parts.or_else(|| Gguf::parse(Bytes::Owned(bytes.to_vec())).ok())
+}
+
 /// Loads a decoder if the file describes a small one, and computes a pass. Returns true if a pass
 /// was computed.
 fn decode(bytes: &[u8]) -> bool {
     const CONTEXT: usize = 16;
-    let Ok(gguf) = Gguf::parse(Bytes::Owned(bytes.to_vec())) else { return false };
+    let Some(gguf) = parse(bytes) else { return false };
     let Ok(config) = DecoderConfig::read(&gguf, CONTEXT) else { return false };
     // A few bytes may describe a gigabyte of intermediate results. An operator may choose that;
     // this test skips it.
@@ -103,15 +114,19 @@ mod tests {
     fn corrupted_models_are_rejected_or_compute() {
         let mut random = Rng::with_seed(7);
         let mut worked = 0;
-        for name in [
+        let parts = [1, 2, 3].map(|number| format!("split-0000{number}-of-00003.gguf"));
+        let alone = [
             "phi3-q8_0-long.gguf",
             "llama-q4_1.gguf",
-            "qwen2-mixed.gguf",
+            "qwen2-few-bits.gguf",
             "gemma3-q4_0.gguf",
             "qwen3moe-q4_0.gguf",
-        ] {
-            let file = std::fs::read(support::file(name)).unwrap();
-            assert!(decode(&file), "{name}");
+        ];
+        let read = |name: &String| std::fs::read(support::file(name)).unwrap();
+        let files = alone.map(|name| vec![name.to_owned()]).into_iter().chain([parts.to_vec()]);
+        for names in files {
+            let file: Vec<u8> = names.iter().flat_map(read).collect();
+            assert!(decode(&file), "{names:?}");
             // The sources of a decoder: the architecture's keys, and the names, shapes and offsets
             // of the tensors.
             let find = |text: &[u8]| file.windows(text.len()).position(|window| window == text).unwrap();
@@ -123,7 +138,7 @@ mod tests {
                 worked += usize::from(decode(&[&file[..from], &tail].concat()));
             }
         }
-        assert!((50..1_450).contains(&worked), "{worked}");
+        assert!((50..1_750).contains(&worked), "{worked}");
     }
 
     #[test]
