@@ -15,6 +15,8 @@ pub(super) enum BlockType {
     F32,
     /// A scale and 32 codes of 4 bits.
     Q4_0,
+    /// A scale and 32 codes of 5 bits.
+    Q5_0,
     /// A scale and 32 codes of 8 bits.
     Q8_0,
     /// 8 scales and minima of 6 bits, and 256 codes of 4 bits.
@@ -31,6 +33,7 @@ impl BlockType {
         match self {
             BlockType::F32 => 0,
             BlockType::Q4_0 => 2,
+            BlockType::Q5_0 => 6,
             BlockType::Q8_0 => 8,
             BlockType::Q4K => 12,
             BlockType::Q5K => 13,
@@ -42,7 +45,7 @@ impl BlockType {
     pub(super) fn elements(self) -> usize {
         match self {
             BlockType::F32 => 1,
-            BlockType::Q4_0 | BlockType::Q8_0 => 32,
+            BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q8_0 => 32,
             BlockType::Q4K | BlockType::Q5K | BlockType::Q6K => SUPER,
         }
     }
@@ -52,6 +55,7 @@ impl BlockType {
         match self {
             BlockType::F32 => 4,
             BlockType::Q4_0 => 18,
+            BlockType::Q5_0 => 22,
             BlockType::Q8_0 => 34,
             BlockType::Q4K => 144,
             BlockType::Q5K => 176,
@@ -73,6 +77,8 @@ impl BlockType {
                 BlockType::F32 => {}
                 // Codes minus 8: standard deviation 4.61, mean -0.5.
                 BlockType::Q4_0 => half(&mut block[..2], random.signed(0.0043)),
+                // Codes minus 16: standard deviation 9.23, mean -0.5.
+                BlockType::Q5_0 => half(&mut block[..2], random.signed(0.002_15)),
                 // Codes: standard deviation 73.9, mean -0.5.
                 BlockType::Q8_0 => half(&mut block[..2], random.signed(0.00027)),
                 // Codes from 0 to 15: standard deviation 4.61; scales from 16 to 31.
