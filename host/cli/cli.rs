@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use infer_config::{Address, Config};
-pub(crate) use models::{Architecture, Dummy, Import, Pull, Rm, Verify};
+pub(crate) use models::{Dummy, Import, Pull, Rm, Verify};
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
 #[derive(Debug, Parser)]

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use infer_models::dummy::Mix;
+use clap::Args;
+use infer_models::dummy::{Mix, Model};
 use infer_models::pull::{Index, Transport};
 
 /// `infer import`
@@ -81,10 +81,10 @@ pub(crate) struct Verify {
 /// `infer dummy`
 #[derive(Debug, Args)]
 pub(crate) struct Dummy {
-    /// Model whose sizes and vocabulary to use
+    /// Model whose sizes to use
     #[arg(value_name = "MODEL")]
-    pub(crate) model: Architecture,
-    /// File to write [default: in the cache folder, as `builtin:phi3-dummy`]
+    pub(crate) model: Model,
+    /// File to write [default for phi3: in the cache folder, as `builtin:phi3-dummy`]
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Tensor types
@@ -93,11 +93,4 @@ pub(crate) struct Dummy {
     /// Seed; equal seeds give equal files
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-}
-
-/// A model whose sizes a dummy can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Architecture {
-    /// Phi-3 Mini 4k, 3.8 billion parameters
-    Phi3,
 }

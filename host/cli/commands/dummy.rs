@@ -3,17 +3,21 @@
 use std::io::Write;
 use std::path::Path;
 
-use infer_models::dummy::Written;
+use anyhow::ensure;
+use infer_models::dummy::{Model, Written};
 use infer_models::{builtin, dummy};
 
-use crate::cli::{Architecture, Dummy};
+use crate::cli::Dummy;
 
 pub(super) fn run(arguments: &Dummy, out: &mut impl Write) -> anyhow::Result<()> {
-    let Architecture::Phi3 = arguments.model;
     if let Some(path) = &arguments.output {
-        let written = dummy::phi3(path, arguments.mix, arguments.seed)?;
+        let written = dummy::write(path, arguments.model, arguments.mix, arguments.seed)?;
         return report(path, &written, &path.display().to_string(), out);
     }
+    ensure!(
+        arguments.model == Model::Phi3,
+        "only `phi3` has a place in the cache folder; name a file with `--output FILE`"
+    );
     let (path, written) = dummy::builtin_phi3(arguments.mix, arguments.seed)?;
     report(&path, &written, &format!("builtin:{}", builtin::PHI3_DUMMY), out)
 }

@@ -17,6 +17,8 @@ pub(super) enum BlockType {
     Bf16,
     /// A scale and 32 codes of 4 bits.
     Q4_0,
+    /// A scale and 32 codes of 5 bits.
+    Q5_0,
     /// A scale, a minimum and 32 codes of 5 bits.
     Q5_1,
     /// A scale and 32 codes of 8 bits.
@@ -45,6 +47,7 @@ impl BlockType {
         match self {
             BlockType::F32 => 0,
             BlockType::Q4_0 => 2,
+            BlockType::Q5_0 => 6,
             BlockType::Q5_1 => 7,
             BlockType::Q8_0 => 8,
             BlockType::Q2K => 10,
@@ -63,7 +66,12 @@ impl BlockType {
     pub(super) fn elements(self) -> usize {
         match self {
             BlockType::F32 | BlockType::Bf16 => 1,
-            BlockType::Q4_0 | BlockType::Q5_1 | BlockType::Q8_0 | BlockType::Iq4Nl | BlockType::Mxfp4 => 32,
+            BlockType::Q4_0
+            | BlockType::Q5_0
+            | BlockType::Q5_1
+            | BlockType::Q8_0
+            | BlockType::Iq4Nl
+            | BlockType::Mxfp4 => 32,
             BlockType::Q2K
             | BlockType::Q3K
             | BlockType::Q4K
@@ -79,6 +87,7 @@ impl BlockType {
             BlockType::F32 => 4,
             BlockType::Bf16 => 2,
             BlockType::Q4_0 | BlockType::Iq4Nl => 18,
+            BlockType::Q5_0 => 22,
             BlockType::Q5_1 => 24,
             BlockType::Q8_0 => 34,
             BlockType::Q2K => 84,
@@ -110,6 +119,8 @@ impl BlockType {
                 }
                 // Codes minus 8: standard deviation 4.61, mean -0.5.
                 BlockType::Q4_0 => half(&mut block[..2], random.signed(0.0043)),
+                // Codes minus 16: standard deviation 9.23, mean -0.5.
+                BlockType::Q5_0 => half(&mut block[..2], random.signed(0.002_15)),
                 // Codes from 0 to 31: standard deviation 9.23. A scale of about 36 / 2^14 times
                 // 15.5 is an exact f16.
                 BlockType::Q5_1 => {

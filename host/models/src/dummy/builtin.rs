@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::phi3::{Mix, Written, phi3};
+use super::file::{Written, write};
+use super::mix::Mix;
+use super::sizes::Model;
 use crate::{builtin, disk, weights};
 
 /// Writes `builtin:phi3-dummy` with its card into the cache folder.
@@ -16,7 +18,7 @@ pub fn builtin_phi3(mix: Mix, seed: u64) -> anyhow::Result<(PathBuf, Written)> {
     let folder = weights::folder(builtin::PHI3_DUMMY).context(builtin::NO_CACHE)?;
     let name = format!("{}-{}.gguf", builtin::PHI3_DUMMY, mix.name());
     let path = folder.join(&name);
-    let written = phi3(&path, mix, seed)?;
+    let written = write(&path, Model::Phi3, mix, seed)?;
     let place = folder.join("card.toml");
     disk::replace(&place, &card(mix, seed, &name, &written))
         .with_context(|| format!("cannot write `{}`", place.display()))?;

@@ -4,7 +4,8 @@
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::blocks::BlockType;
+use super::sizes::{Scalar, Sizes, Tensor};
+use super::vocabulary::{TEMPLATE, Vocabulary, vocabulary};
 
 /// Phi-3's metadata without tensors, including tokenizer and chat template: llama.cpp's
 /// ggml-vocab-phi-3.gguf.
@@ -14,53 +15,32 @@ const VOCABULARY: &[u8] = include_bytes!("../../../../weights/phi3/vocab.gguf");
 const ALIGNMENT: usize = 32;
 
 const UINT32: u32 = 4;
+const INT32: u32 = 5;
+const FLOAT32: u32 = 6;
 const BOOL: u32 = 7;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
-/// A tensor of the file.
-pub(super) struct Tensor {
-    pub(super) name: String,
-    /// 1 for a vector.
-    pub(super) rows: usize,
-    /// A multiple of the type's block.
-    pub(super) columns: usize,
-    pub(super) ty: BlockType,
-}
-
-impl Tensor {
-    /// Size of the data; for the shapes here a multiple of the alignment.
-    pub(super) fn bytes(&self) -> usize {
-        self.rows * self.columns / self.ty.elements() * self.ty.bytes()
-    }
-}
-
 /// Returns the header, up to the data of the first tensor.
-pub(super) fn write(tensors: &[Tensor], file_type: u32) -> anyhow::Result<Vec<u8>> {
-    let replaced = ["general.name", "general.file_type"];
-    let written: Vec<_> =
-        entries(VOCABULARY)?.into_iter().filter(|entry| !replaced.contains(&entry.0)).collect();
-    let mut out = Vec::with_capacity(VOCABULARY.len() + 100 * tensors.len());
+pub(super) fn write(sizes: &Sizes, tensors: &[Tensor], file_type: u32) -> anyhow::Result<Vec<u8>> {
+    let mut metadata = Metadata::default();
+    if sizes.real_vocabulary {
+        metadata.phi3()?;
+    } else {
+        metadata.made_up(sizes);
+    }
+    metadata.text("general.name", &format!("DUMMY: {} with random weights", sizes.title));
+    metadata.number("general.file_type", Scalar::U32(file_type));
+    for (name, value) in sizes.keys {
+        metadata.number(&format!("{}.{name}", sizes.architecture), *value);
+    }
+    metadata.bool("infer.dummy", true);
+    let mut out = Vec::with_capacity(metadata.bytes.len() + 100 * tensors.len());
     out.extend(b"GGUF");
     out.extend(3_u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
-    out.extend((written.len() as u64 + 4).to_le_bytes());
-    for (_, bytes) in written {
-        out.extend(bytes);
-    }
-    string(&mut out, "general.name");
-    out.extend(STRING.to_le_bytes());
-    string(&mut out, "DUMMY: Phi-3 Mini with random weights");
-    string(&mut out, "general.file_type");
-    out.extend(UINT32.to_le_bytes());
-    out.extend(file_type.to_le_bytes());
-    // From config.json of Phi-3-mini-4k-instruct; the vocabulary file lacks it.
-    string(&mut out, "phi3.attention.sliding_window");
-    out.extend(UINT32.to_le_bytes());
-    out.extend(2_047_u32.to_le_bytes());
-    string(&mut out, "infer.dummy");
-    out.extend(BOOL.to_le_bytes());
-    out.push(1);
+    out.extend(metadata.entries.to_le_bytes());
+    out.extend(metadata.bytes);
     let mut offset = 0;
     for tensor in tensors {
         ensure!(tensor.columns % tensor.ty.elements() == 0, "`{}` has half a block in a row", tensor.name);
@@ -79,6 +59,83 @@ pub(super) fn write(tensors: &[Tensor], file_type: u32) -> anyhow::Result<Vec<u8
     }
     out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
     Ok(out)
+}
+
+/// The metadata of a file under construction.
+#[derive(Default)]
+struct Metadata {
+    bytes: Vec<u8>,
+    entries: u64,
+}
+
+impl Metadata {
+    /// Phi-3's hyper-parameters, vocabulary and chat template.
+    fn phi3(&mut self) -> anyhow::Result<()> {
+        let replaced = ["general.name", "general.file_type"];
+        for (_, bytes) in entries(VOCABULARY)?.into_iter().filter(|entry| !replaced.contains(&entry.0)) {
+            self.bytes.extend(bytes);
+            self.entries += 1;
+        }
+        Ok(())
+    }
+
+    /// Hyper-parameters of `sizes`, and a made-up vocabulary with a chat template.
+    fn made_up(&mut self, sizes: &Sizes) {
+        self.text("general.architecture", sizes.architecture);
+        for (name, value) in [
+            ("block_count", sizes.layers),
+            ("embedding_length", sizes.embedding),
+            ("feed_forward_length", sizes.feed_forward),
+            ("attention.head_count", sizes.heads),
+            ("attention.head_count_kv", sizes.kv_heads),
+            ("attention.key_length", sizes.head),
+            ("attention.value_length", sizes.head),
+            ("vocab_size", sizes.vocabulary),
+        ] {
+            self.number(&format!("{}.{name}", sizes.architecture), Scalar::U32(value as u32));
+        }
+        let Vocabulary { tokens, kinds, merges, end } = vocabulary(sizes.vocabulary);
+        self.text("tokenizer.ggml.model", "gpt2");
+        self.text("tokenizer.ggml.pre", "qwen2");
+        self.array("tokenizer.ggml.tokens", STRING, &tokens, |out, token| string(out, token));
+        self.array("tokenizer.ggml.token_type", INT32, &kinds, |out, kind| out.extend(kind.to_le_bytes()));
+        self.array("tokenizer.ggml.merges", STRING, &merges, |out, merge| string(out, merge));
+        self.number("tokenizer.ggml.eos_token_id", Scalar::U32(end));
+        self.bool("tokenizer.ggml.add_bos_token", false);
+        self.text("tokenizer.chat_template", TEMPLATE);
+    }
+
+    fn key(&mut self, key: &str, ty: u32) {
+        string(&mut self.bytes, key);
+        self.bytes.extend(ty.to_le_bytes());
+        self.entries += 1;
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.key(key, STRING);
+        string(&mut self.bytes, value);
+    }
+
+    fn bool(&mut self, key: &str, value: bool) {
+        self.key(key, BOOL);
+        self.bytes.push(value.into());
+    }
+
+    fn number(&mut self, key: &str, value: Scalar) {
+        let (ty, bytes) = match value {
+            Scalar::U32(value) => (UINT32, value.to_le_bytes()),
+            Scalar::F32(value) => (FLOAT32, value.to_le_bytes()),
+        };
+        self.key(key, ty);
+        self.bytes.extend(bytes);
+    }
+
+    fn array<T>(&mut self, key: &str, ty: u32, values: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
+        self.key(key, ARRAY);
+        self.bytes.extend(ty.to_le_bytes());
+        self.bytes.extend((values.len() as u64).to_le_bytes());
+        values.iter().for_each(|value| write(&mut self.bytes, value));
+    }
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
@@ -157,7 +214,7 @@ fn fixed(ty: u32) -> Option<usize> {
     match ty {
         0 | 1 | BOOL => Some(1),
         2 | 3 => Some(2),
-        UINT32 | 5 | 6 => Some(4),
+        UINT32 | INT32 | FLOAT32 => Some(4),
         10..=12 => Some(8),
         _ => None,
     }

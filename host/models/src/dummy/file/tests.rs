@@ -4,8 +4,12 @@ use infer_kernels::{WeightType, dequantize_row};
 
 use super::*;
 use crate::dummy::blocks::SUPER;
+use crate::dummy::sizes::Sizes;
 
-const SMALL: Sizes = Sizes { vocabulary: 64, embedding: 512, feed_forward: 768, layers: 8 };
+fn sizes() -> Sizes {
+    Sizes { vocabulary: 64, embedding: 512, feed_forward: 768, layers: 8, ..*Model::Phi3.sizes() }
+}
+
 const MIXES: [Mix; 10] = [
     Mix::Q4KM,
     Mix::Q4_0,
@@ -20,15 +24,16 @@ const MIXES: [Mix; 10] = [
 ];
 
 fn small(mix: Mix, seed: u64) -> Vec<u8> {
-    let tensors = tensors(&SMALL, mix);
-    let mut file = crate::dummy::header::write(&tensors, mix.file_type()).unwrap();
+    let tensors = tensors(&sizes(), mix);
+    let mut file = header::write(&sizes(), &tensors, mix.file_type()).unwrap();
     weights(&tensors, seed, &mut file).unwrap();
     file
 }
 
 #[test]
 fn weights_have_zero_mean_and_small_deviation() {
-    let types = MIXES.map(|mix| mix.entry().2).into_iter().chain([BlockType::Q5K, BlockType::Q6K]);
+    let types =
+        MIXES.map(|mix| mix.entry().2).into_iter().chain([BlockType::Q5_0, BlockType::Q5K, BlockType::Q6K]);
     for ty in types {
         let count = 400 * SUPER / ty.elements();
         let mut blocks = vec![0; count * ty.bytes()];
@@ -52,8 +57,9 @@ fn files_are_equal_for_equal_seeds_only() {
 
 #[test]
 fn full_size_equals_the_official_file() {
-    let tensors = tensors(&PHI3, Mix::Q4KM);
-    let header = crate::dummy::header::write(&tensors, 15).unwrap().len();
+    let sizes = Model::Phi3.sizes();
+    let tensors = tensors(sizes, Mix::Q4KM);
+    let header = header::write(sizes, &tensors, 15).unwrap().len();
     let data: usize = tensors.iter().map(Tensor::bytes).sum();
     // 2,393,231,072 bytes minus a header with much the same metadata.
     assert_eq!(tensors.len(), 195);
@@ -63,7 +69,32 @@ fn full_size_equals_the_official_file() {
 
 #[test]
 fn layers_get_the_bits_of_llama_cpp() {
-    let of = |layer| Mix::Q4KM.type_of("ffn_down.weight", layer, 32);
+    let of = |layer| Mix::Q4KM.type_of("ffn_down.weight", layer, 32, 8_192);
     let more: Vec<_> = (0..32).filter(|layer| of(*layer) == BlockType::Q6K).collect();
     assert_eq!(more, [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
+}
+
+#[test]
+fn parameters_add_up_to_the_published_counts() {
+    let cases = [
+        (Model::Phi3, 3_821_079_552),
+        (Model::Phi4Mini, 3_836_021_760),
+        (Model::Qwen3, 596_049_920),
+        (Model::Llama32, 1_235_814_400),
+        (Model::Gemma3, 999_885_952),
+    ];
+    for (model, published) in cases {
+        let tensors = tensors(model.sizes(), Mix::Q4KM);
+        let weights = tensors.iter().filter(|tensor| !tensor.name.starts_with("rope"));
+        assert_eq!(weights.map(|tensor| tensor.rows * tensor.columns).sum::<usize>(), published, "{model:?}");
+        for mix in MIXES {
+            header::write(model.sizes(), &self::tensors(model.sizes(), mix), mix.file_type()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn rows_of_odd_sizes_get_smaller_blocks() {
+    let of = |tensor| Mix::Q4KM.type_of(tensor, 0, 32, 1_152);
+    assert_eq!((of("attn_q.weight"), of("output.weight")), (BlockType::Q5_0, BlockType::Q8_0));
 }
