@@ -87,7 +87,7 @@ mod tests {
         type Rule = fn(&RawValue) -> bool;
         let word: Rule = |value| is_word(value, &["none", "auto"]);
         let one: Rule = |value| is_number(value, 1.0);
-        let cases: [(Rule, &[&str], &[&str]); 5] = [
+        let cases: [(Rule, &[&str], &[&str]); 4] = [
             (
                 is_empty,
                 &["[]", "[ \n]", "{}", "{ }", "\"\"", "false"],
