@@ -76,8 +76,8 @@ impl Guard {
         &self.model
     }
 
-    /// Implements [`crate::Model::run`] for texts: the probability of each choice among those of its
-    /// question.
+    /// Implements [`crate::Model::run`] for texts: the probability of each choice among those of
+    /// its question.
     pub(crate) async fn run(
         &self,
         session: &Session,

@@ -43,8 +43,8 @@ pub struct Card {
     pub labels: Vec<String>,
     /// Reading of texts, for a model with a tokenizer. Its callers pass text instead of the inputs.
     pub text: Option<TextSpec>,
-    /// Questions that a language model answers about texts; empty for other models. Its callers pass
-    /// texts and get scores, as from a text model.
+    /// Questions that a language model answers about texts; empty for other models. Its callers
+    /// pass texts and get scores, as from a text model.
     pub questions: Vec<Question>,
     /// Categories of moderation that the labels judge, by name.
     pub categories: BTreeMap<String, Category>,

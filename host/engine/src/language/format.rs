@@ -9,8 +9,9 @@ use std::sync::{Arc, OnceLock};
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::request::AnswerFormat;
 use super::tokenizer::Tokenizer;
 use crate::limits::{
     MAX_FORMAT_BYTES, MAX_FORMAT_FUEL, MAX_FORMAT_ITEMS, MAX_FORMAT_SIZE, MAX_FORMAT_STATES,
@@ -18,17 +19,6 @@ use crate::limits::{
 };
 use crate::model::panic_message;
 use crate::text::{MESSAGE_BYTES, excerpt_of};
-
-/// Format of an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AnswerFormat {
-    /// A JSON object.
-    JsonObject,
-    /// JSON that a JSON Schema accepts.
-    JsonSchema(Value),
-    /// One of these texts.
-    Choice(Vec<String>),
-}
 
 /// Builds constraints for the vocabulary of a model, which is prepared at the first use.
 #[derive(Default)]

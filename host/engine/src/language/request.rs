@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde_json::Value;
 
 use crate::limits::{MAX_CHOICES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS};
 
-pub use super::format::AnswerFormat;
 pub use super::template::TemplateArguments;
 pub use crate::model::TokenUsage;
 
@@ -95,6 +95,17 @@ pub struct Params {
     /// alternatives; at most 20. Guests cannot set it: they score choices.
     #[serde(skip)]
     pub logprobs: Option<usize>,
+}
+
+/// Format of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnswerFormat {
+    /// A JSON object.
+    JsonObject,
+    /// JSON that a JSON Schema accepts.
+    JsonSchema(Value),
+    /// One of these texts.
+    Choice(Vec<String>),
 }
 
 /// A list of at most `MAX` items. Reading stops at the first item beyond that.

@@ -57,11 +57,10 @@ impl Capacity {
 
     /// Defaults of `format`.
     ///
-    /// ONNX models: one session per core with one thread each, one more with a thread per core for a
-    /// single job, and batches of 8 rows. Language models:
-    /// 16 sessions on all cores, passes of 128 tokens, 4,096 tokens per session, and 384 MiB of
-    /// keys and values, enough for 1,024 tokens of Phi-3 Mini or 14,000 of Qwen2.5 1.5B. Both: 64
-    /// queued jobs.
+    /// ONNX models: one session per core with one thread each, one more with a thread per core for
+    /// a single job, and batches of 8 rows. Language models: 16 sessions on all cores, passes of
+    /// 128 tokens, 4,096 tokens per session, and 384 MiB of keys and values, enough for 1,024
+    /// tokens of Phi-3 Mini or 14,000 of Qwen2.5 1.5B. Both: 64 queued jobs.
     pub fn of(format: Format) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
         let (sessions, threads, solo_threads, max_batch) = match format {

@@ -41,8 +41,8 @@ pub(crate) struct OnnxModel {
 
 impl OnnxModel {
     /// Loads a file, with its external data, into sessions of `backend`, and starts one worker per
-    /// session, except for that of a single job. `paddings` are the values with which shorter rows of tokens are padded, by the name
-    /// of the input.
+    /// session, except for that of a single job. `paddings` are the values with which shorter rows
+    /// of tokens are padded, by the name of the input.
     ///
     /// # Errors
     ///

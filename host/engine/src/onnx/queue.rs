@@ -145,9 +145,9 @@ impl Queue {
     /// Waits for a session and for jobs, and takes one worker's share of them: the first job, and
     /// further ones that fit. The session that the worker used last is returned first.
     ///
-    /// The share is the length of the queue divided by the number of sessions, rounded up, and at most
-    /// `max_batch` rows, so that no worker is idle while another computes a batch. Dead jobs are
-    /// passed to `skip`. Returns `None` once the queue is closed.
+    /// The share is the length of the queue divided by the number of sessions, rounded up, and at
+    /// most `max_batch` rows, so that no worker is idle while another computes a batch. Dead jobs
+    /// are passed to `skip`. Returns `None` once the queue is closed.
     pub(super) fn take<'q>(
         &'q self,
         last: Option<SessionGuard<'q>>,
