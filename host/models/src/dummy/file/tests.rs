@@ -3,7 +3,7 @@
 use infer_kernels::{WeightType, dequantize_row};
 
 use super::*;
-use crate::dummy::blocks::SUPER;
+use crate::dummy::blocks::{BlockType, SUPER};
 use crate::dummy::sizes::Sizes;
 
 fn sizes() -> Sizes {
