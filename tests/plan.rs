@@ -190,7 +190,8 @@ fn oversized_configuration_names_its_largest_parts() {
         assert_eq!(output.status.code(), Some(2), "{command}: {}", stderr(&output));
         for words in [
             "infer.toml:5: `memory_bytes` is 100000000, and this configuration needs ",
-            "; the largest parts are one request 176.0 MiB, instances 128.0 MiB, model toxic-bilstm ",
+            "; the largest parts are one request 176.0 MiB, model toxic-bilstm ",
+            ", instances 128.0 MiB; raise it",
             "lower `max_body_bytes`, and `memory_bytes` and `tensor_bytes` of the components' limits",
         ] {
             assert!(stderr(&output).contains(words), "{command}: no `{words}` in {}", stderr(&output));

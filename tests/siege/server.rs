@@ -36,7 +36,7 @@ pub(super) fn serve(folder: &Path, address: &str) -> Process {
     let mut config = format!(
         "[server]\nlisten = \"{address}\"\nconnections = 320\nconnections_per_ip = 128\n\
          header_ms = 4000\nbody_ms = 4000\nidle_ms = 4000\nsend_ms = 2000\nmemory_bytes = {MEMORY_BYTES}\n\
-         [models.text]\nsource = \"builtin:toxic-bilstm\"\n\
+         [models.text]\nsource = \"builtin:toxic-bilstm\"\nsessions = 2\n\
          [models.image]\nsource = \"builtin:nsfwjs-mobilenet_v2-int8\"\nsessions = 1\n\
          [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\n\
          models = {{ text = \"text\", image = \"image\" }}\n"

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::request::AnswerFormat;
 use super::tokenizer::Tokenizer;
@@ -41,10 +41,10 @@ impl Formats {
         let factory = self.0.get_or_init(|| guarded(|| factory(tokenizer))).as_ref();
         let factory = factory.map_err(Clone::clone)?;
         let grammar = match format {
-            AnswerFormat::JsonObject => TopLevelGrammar::from_json_schema(json!({ "type": "object" })),
+            AnswerFormat::JsonObject => json_grammar(json!({ "type": "object" })),
             AnswerFormat::JsonSchema(schema) => {
                 MAX_FORMAT_BYTES.check("the schema", schema.to_string().len())?;
-                TopLevelGrammar::from_json_schema(schema.clone())
+                json_grammar(schema.clone())
             }
             AnswerFormat::Choice(texts) => {
                 let escaped: Vec<_> = texts.iter().map(|text| fancy_regex::escape(text)).collect();
@@ -58,6 +58,15 @@ impl Formats {
             None => Ok(Constraint(matcher)),
         }
     }
+}
+
+/// The grammar of a schema, without whitespace between the parts: a model could go on with it
+/// forever.
+fn json_grammar(mut schema: Value) -> TopLevelGrammar {
+    if let Some(members) = schema.as_object_mut() {
+        members.insert("x-guidance".to_owned(), json!({ "whitespace_flexible": false }));
+    }
+    TopLevelGrammar::from_json_schema(schema)
 }
 
 impl Constraint {

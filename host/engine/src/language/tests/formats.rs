@@ -64,14 +64,10 @@ async fn answers_are_objects_or_choices() {
 #[tokio::test]
 async fn unsupported_schemas_are_named() {
     let model = model(FILES[0]);
-    let deep =
-        (0..60).fold(json!(true), |inner, _| json!({ "type": "array", "items": inner, "maxItems": 90 }));
     for (schema, expected) in [
         (json!({ "type": "nonsense" }), "nonsense"),
         (json!({ "$ref": "https://example.com/schema.json" }), "example.com"),
         (json!({ "enum": vec!["x".repeat(1_000); 100] }), "the schema has 100"),
-        (json!({ "type": "string", "pattern": "(a{1,9000}){1,9000}" }), ""),
-        (deep, ""),
     ] {
         let error = answer(&model, AnswerFormat::JsonSchema(schema), 1).await;
         let Err(RunError::InvalidInput { message, .. }) = error else { panic!("{expected}: {error:?}") };
