@@ -11,7 +11,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::clock;
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Packing};
-use super::format::Formats;
 use super::gguf::{DUMMY, Gguf, GgufError};
 use super::inbox::{Inbox, PushError};
 use super::job::Job;
@@ -102,7 +101,6 @@ impl LanguageModel {
             inbox: Inbox::new(capacity.queue_capacity),
             counters: Counters::default(),
             tokenizer,
-            formats: Formats::default(),
             pool,
             sessions: capacity.sessions,
             max_batch: capacity.max_batch,
@@ -359,8 +357,7 @@ impl LanguageModel {
             caller: Arc::downgrade(&caller),
         };
         // In the worst case, a prompt without words, all of it is tokenized with each choice.
-        // A format takes milliseconds to prepare.
-        if bytes * (1 + choices.len()) <= LONG_PROMPT_BYTES && request.params.format.is_none() {
+        if bytes * (1 + choices.len()) <= LONG_PROMPT_BYTES {
             return preparation.run(&request);
         }
         let permit = self.preparations.clone().acquire_owned().await;

@@ -2,7 +2,6 @@
 
 mod answers;
 mod engine;
-mod formats;
 mod golden;
 mod greedy;
 mod parts;

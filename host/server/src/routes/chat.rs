@@ -11,7 +11,6 @@
 mod alternatives;
 mod body;
 mod form;
-mod format;
 mod request;
 mod response;
 mod schema;

@@ -16,7 +16,7 @@ use crate::limits::MAX_EMBEDDING_INPUTS;
 ///
 /// 400 for another value, for a text that is empty, and if there are no texts or too many.
 pub(super) fn texts(input: &RawValue) -> Result<Vec<&RawValue>, ApiError> {
-    let is_one = input.get().starts_with('"') || items(input).is_some_and(|items| is_ids(items));
+    let is_one = input.get().starts_with('"') || items(input).is_some_and(is_ids);
     let texts = if is_one {
         vec![input]
     } else {
@@ -28,7 +28,7 @@ pub(super) fn texts(input: &RawValue) -> Result<Vec<&RawValue>, ApiError> {
         let name = if is_one { "input".to_owned() } else { format!("input[{index}]") };
         let wrong = match (items(text), text.get()) {
             (_, r#""""#) => "is empty, expected a text",
-            (Some(ids), _) if ids.is_empty() => "is empty, expected a text",
+            (Some(""), _) => "is empty, expected a text",
             (Some(ids), _) if !is_ids(ids) => "is an array, expected token ids in it",
             (None, text) if !text.starts_with('"') => "is neither a string nor an array of token ids",
             _ => continue,
