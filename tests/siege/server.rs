@@ -48,6 +48,8 @@ pub(super) fn serve(folder: &Path, address: &str) -> Process {
         }
     }
     config += &words_section();
+    // Explicit, so that no session for single jobs takes memory.
+    config += "sessions = 2\n";
     for attack in ATTACKS {
         config += &format!(
             "[components.{attack}]\nsource = {:?}\nroute = \"/{attack}\"\nmodels = {{ text = \"words\" }}\n\
