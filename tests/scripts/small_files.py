@@ -5,6 +5,7 @@ from pathlib import Path
 
 import llamacpp
 import numpy as np
+from byte_level import byte_letters
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter, TokenType
 from small_specs import Spec
@@ -59,13 +60,6 @@ def llama_vocabulary(writer: GGUFWriter) -> None:
     writer.add_unk_token_id(0)
     writer.add_add_bos_token(True)
     writer.add_chat_template(PHI_TEMPLATE)
-
-
-def byte_letters() -> list[str]:
-    """Returns GPT-2's letters of bytes: printable bytes are themselves, others follow U+0100."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return [chr(byte) if byte in plain else chr(0x100 + others.index(byte)) for byte in range(256)]
 
 
 def byte_level_vocabulary(writer: GGUFWriter, pre: str) -> None:

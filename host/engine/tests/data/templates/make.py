@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders chat templates with Jinja2, set up as in Hugging Face's `apply_chat_template` (4.57).
+"""Renders chat templates with Jinja2, in the environment of tests/scripts/chat_templates.py.
 
     pip install jinja2==3.1.6 && python3 make.py > cases.json
 
@@ -8,26 +8,11 @@ raises an error.
 """
 import json
 import sys
+from pathlib import Path
 
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+sys.path.insert(0, str(Path(__file__).resolve().parents[5] / "tests" / "scripts"))
 
-
-class Refused(Exception):
-    pass
-
-
-def raise_exception(message):
-    raise Refused(message)
-
-
-def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-ENVIRONMENT = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-ENVIRONMENT.filters["tojson"] = tojson
-ENVIRONMENT.globals["raise_exception"] = raise_exception
+from chat_templates import ENVIRONMENT, in_order  # noqa: E402
 
 SYSTEM = {"role": "system", "content": "  You are kind.\n"}
 CHATS = {
@@ -499,11 +484,6 @@ a {#- c -#} b {# d #}
 {{ {[1]: 2} }}
 {{ x + 1 }}
 """
-
-
-def in_order(variables):
-    """Sorts the keys, so that every JSON reader has the same order."""
-    return json.loads(json.dumps(variables, sort_keys=True))
 
 
 def rendered(source, variables):
