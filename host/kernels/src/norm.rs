@@ -127,18 +127,7 @@ impl<S: Simd> Job<S> for RmsNorm<'_> {
     #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
     unsafe fn run(self) {
         let Self { values, weight, epsilon, out, add } = self;
-        let whole = values.len() - values.len() % S::LANES;
-        let scale = inverse_rms::<S>(values, epsilon);
-        let (x, w, to) = (values.as_ptr(), weight.as_ptr(), out.as_mut_ptr());
-        for i in (0..whole).step_by(S::LANES) {
-            let value = S::mul(S::load_f32(x.add(i)), S::splat(scale));
-            let value = S::mul(value, S::load_f32(w.add(i)));
-            S::store_f32(to.add(i), if add { S::add(S::load_f32(to.add(i)), value) } else { value });
-        }
-        for i in whole..values.len() {
-            let value = values[i] * scale * weight[i];
-            out[i] = if add { out[i] + value } else { value };
-        }
+        normalise::<S>(values.as_ptr(), weight, epsilon, out.as_mut_ptr(), add);
     }
 }
 
@@ -149,15 +138,27 @@ impl<S: Simd> Job<S> for RmsNorm<'_> {
 #[inline(always)]
 #[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
 pub(crate) unsafe fn rms_norm_in_place<S: Simd>(row: &mut [f32], weight: &[f32], epsilon: f32) {
-    let whole = row.len() - row.len() % S::LANES;
-    let scale = inverse_rms::<S>(row, epsilon);
-    let (x, w) = (row.as_mut_ptr(), weight.as_ptr());
+    let row = row.as_mut_ptr();
+    normalise::<S>(row, weight, epsilon, row, false);
+}
+
+/// Normalises a row, and adds it to `out` or writes it there.
+///
+/// # Safety
+/// As for [`Job::run`]; `values` and `out` have `weight.len()` numbers, and may be the same.
+#[inline(always)]
+#[allow(unsafe_op_in_unsafe_fn, reason = "vector code")]
+unsafe fn normalise<S: Simd>(values: *const f32, weight: &[f32], epsilon: f32, out: *mut f32, add: bool) {
+    let whole = weight.len() - weight.len() % S::LANES;
+    let scale = inverse_rms::<S>(std::slice::from_raw_parts(values, weight.len()), epsilon);
     for i in (0..whole).step_by(S::LANES) {
-        let value = S::mul(S::load_f32(x.add(i)), S::splat(scale));
-        S::store_f32(x.add(i), S::mul(value, S::load_f32(w.add(i))));
+        let value = S::mul(S::load_f32(values.add(i)), S::splat(scale));
+        let value = S::mul(value, S::load_f32(weight.as_ptr().add(i)));
+        S::store_f32(out.add(i), if add { S::add(S::load_f32(out.add(i)), value) } else { value });
     }
-    for i in whole..row.len() {
-        row[i] *= scale * weight[i];
+    for i in whole..weight.len() {
+        let value = *values.add(i) * scale * weight[i];
+        *out.add(i) = if add { *out.add(i) + value } else { value };
     }
 }
 

@@ -311,7 +311,7 @@ fn odd_sizes_are_exact_for_any_thread_count() {
                 let single = product(set, pool, &matrix, alone, 0, Write::Set);
                 assert_eq!(out[token * rows..][..rows], single, "{about}: token {token} alone");
                 let added: Vec<f32> = out.iter().map(|value| 0.5 + value).collect();
-                assert_eq!(product(set, pool, &matrix, &input, 1, Write::Add), added, "{about}: added");
+                assert_eq!(product(set, pool, &matrix, &input, 1, Write::Add(1.0)), added, "{about}: added");
             }
         }
     }

@@ -197,7 +197,7 @@ fn scaled_products_are_added() {
     two.set(&pool, &[2.0], 1, 1);
     for set in InstructionSet::available() {
         let mut out = vec![1.0; 35];
-        matrix.matmul_on(set, &pool, &mut two, &mut out, 35, Write::AddScaled(0.25));
+        matrix.matmul_on(set, &pool, &mut two, &mut out, 35, Write::Add(0.25));
         let expected: Vec<f32> = (0..35u8).map(|row| 1.0 + 0.5 * f32::from(row)).collect();
         assert_eq!(out, expected, "{}", set.name());
     }

@@ -12,10 +12,8 @@ use crate::simd::{Job, Simd};
 pub enum Write {
     /// `out = W · input`
     Set,
-    /// `out += W · input`, for residual connections.
-    Add,
-    /// `out += factor * (W · input)`, for models that scale the residual connections.
-    AddScaled(f32),
+    /// `out += factor * (W · input)`, for residual connections, whose factor is 1 in most models.
+    Add(f32),
     /// `out = activation(out) * (W · input)`, where `out` holds the output of the gate.
     Gate(Activation),
 }
@@ -69,8 +67,7 @@ unsafe fn finish_row<S: Simd>(sums: *const f32, out: *mut f32, write: Write) {
         let (sums, out) = (S::load_f32(sums.add(row)), out.add(row));
         let value = match write {
             Write::Set => sums,
-            Write::Add => S::add(S::load_f32(out), sums),
-            Write::AddScaled(factor) => S::mul_add(S::splat(factor), sums, S::load_f32(out)),
+            Write::Add(factor) => S::mul_add(S::splat(factor), sums, S::load_f32(out)),
             Write::Gate(activation) => gated_product::<S>(activation, S::load_f32(out), sums),
         };
         S::store_f32(out, value);

@@ -89,10 +89,7 @@ impl Branch {
     ) {
         let columns = self.matrix.rows();
         match &self.residual {
-            Residual::Scale(1.0) => self.matrix.matmul(pool, input, stream, columns, Write::Add),
-            Residual::Scale(scale) => {
-                self.matrix.matmul(pool, input, stream, columns, Write::AddScaled(*scale));
-            }
+            Residual::Scale(scale) => self.matrix.matmul(pool, input, stream, columns, Write::Add(*scale)),
             residual @ Residual::Norm { .. } => {
                 let product = room(scratch, stream.len());
                 self.matrix.matmul(pool, input, product, columns, Write::Set);
