@@ -54,3 +54,4 @@ pub use request::{
 };
 pub use session::Session;
 pub use supported::Supported;
+pub use tokenizer::byte_characters;

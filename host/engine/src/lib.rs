@@ -25,6 +25,7 @@
 //! - `language`: language models; `scheduler` forms passes of a `decoder` from the tokens of all
 //!   requests, over shared key-value blocks
 //! - `guard`: language models that judge texts by the questions of their card
+//! - `offload`: work that would hold a thread of the runtime for long
 //! - `footprint`: memory of a model, predicted before it is loaded
 //! - `model`: verified weights, and loading and running a model of any kind
 
@@ -40,6 +41,7 @@ mod guard;
 mod language;
 pub mod limits;
 mod model;
+mod offload;
 mod onnx;
 mod runtime;
 mod tensor;
@@ -57,7 +59,7 @@ pub use footprint::{Footprint, FootprintError, Loading, Need};
 pub use infer_kernels::{UnknownInstructionSet, instruction_sets, set_instruction_set};
 pub use language::{
     Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, Supported,
-    TemplateArguments, TokenLogprob, TokenUsage,
+    TemplateArguments, TokenLogprob, TokenUsage, byte_characters,
 };
 pub use limits::MAX_SHADOW_BYTES;
 pub use model::{

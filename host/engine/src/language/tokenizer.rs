@@ -20,4 +20,5 @@ pub(super) use self::chat::{ChatOptions, Open};
 pub(crate) use self::detokenizer::Detokenizer;
 pub(crate) use self::encode::{Tokenizer, tokenizers};
 pub(crate) use self::error::TokenizerError;
+pub use self::vocabulary::byte_characters;
 pub(crate) use self::words::pre_tokenizers;

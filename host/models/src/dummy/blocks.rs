@@ -4,177 +4,78 @@
 //! The mean is exact for types with minima; for other types the scales have random signs.
 
 use half::{bf16, f16};
+use infer_kernels::WeightType;
 
-/// Elements of a block of the types with `K` in their names.
-pub(super) const SUPER: usize = 256;
-
-/// Storage types of a tensor's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BlockType {
-    /// Plain floats; here always 1, as the weights of a norm.
-    F32,
-    /// The upper halves of floats.
-    Bf16,
-    /// A scale and 32 codes of 4 bits.
-    Q4_0,
-    /// A scale and 32 codes of 5 bits.
-    Q5_0,
-    /// A scale, a minimum and 32 codes of 5 bits.
-    Q5_1,
-    /// A scale and 32 codes of 8 bits.
-    Q8_0,
-    /// 16 scales and minima of 4 bits, and 256 codes of 2 bits.
-    Q2K,
-    /// 16 scales of 6 bits, and 256 codes of 3 bits.
-    Q3K,
-    /// 8 scales and minima of 6 bits, and 256 codes of 4 bits.
-    Q4K,
-    /// 8 scales and minima of 6 bits, and 256 codes of 5 bits.
-    Q5K,
-    /// 16 scales of 8 bits, and 256 codes of 6 bits.
-    Q6K,
-    /// A scale and 32 indices of 4 bits into a table.
-    Iq4Nl,
-    /// 8 scales of 6 bits, and 256 indices of 4 bits into the same table.
-    Iq4Xs,
-    /// An exponent and 32 floats of 4 bits.
-    Mxfp4,
-}
-
-impl BlockType {
-    /// The type's number in ggml.
-    pub(super) fn number(self) -> u32 {
-        match self {
-            BlockType::F32 => 0,
-            BlockType::Q4_0 => 2,
-            BlockType::Q5_0 => 6,
-            BlockType::Q5_1 => 7,
-            BlockType::Q8_0 => 8,
-            BlockType::Q2K => 10,
-            BlockType::Q3K => 11,
-            BlockType::Q4K => 12,
-            BlockType::Q5K => 13,
-            BlockType::Q6K => 14,
-            BlockType::Iq4Nl => 20,
-            BlockType::Iq4Xs => 23,
-            BlockType::Bf16 => 30,
-            BlockType::Mxfp4 => 39,
-        }
-    }
-
-    /// Elements per block.
-    pub(super) fn elements(self) -> usize {
-        match self {
-            BlockType::F32 | BlockType::Bf16 => 1,
-            BlockType::Q4_0
-            | BlockType::Q5_0
-            | BlockType::Q5_1
-            | BlockType::Q8_0
-            | BlockType::Iq4Nl
-            | BlockType::Mxfp4 => 32,
-            BlockType::Q2K
-            | BlockType::Q3K
-            | BlockType::Q4K
-            | BlockType::Q5K
-            | BlockType::Q6K
-            | BlockType::Iq4Xs => SUPER,
-        }
-    }
-
-    /// Bytes per block.
-    pub(super) fn bytes(self) -> usize {
-        match self {
-            BlockType::F32 => 4,
-            BlockType::Bf16 => 2,
-            BlockType::Q4_0 | BlockType::Iq4Nl => 18,
-            BlockType::Q5_0 => 22,
-            BlockType::Q5_1 => 24,
-            BlockType::Q8_0 => 34,
-            BlockType::Q2K => 84,
-            BlockType::Q3K => 110,
-            BlockType::Q4K => 144,
-            BlockType::Q5K => 176,
-            BlockType::Q6K => 210,
-            BlockType::Iq4Xs => 136,
-            BlockType::Mxfp4 => 17,
-        }
-    }
-
-    /// Fills whole blocks with random weights.
-    pub(super) fn fill(self, random: &mut Random, blocks: &mut [u8]) {
-        if self == BlockType::F32 {
-            for value in blocks.chunks_exact_mut(4) {
-                value.copy_from_slice(&1_f32.to_le_bytes());
+/// Fills whole blocks of `ty` with random weights. Plain floats are always 1, as the weights of a
+/// norm.
+pub(super) fn fill(ty: WeightType, random: &mut Random, blocks: &mut [u8]) {
+    random.fill(blocks);
+    for block in blocks.chunks_exact_mut(ty.block_bytes()) {
+        match ty {
+            WeightType::F32 => block.copy_from_slice(&1_f32.to_le_bytes()),
+            WeightType::F16 | WeightType::Q4_1 => unreachable!("no mix has this type"),
+            // Evenly distributed up to 0.0346.
+            WeightType::Bf16 => {
+                let even = (random.next() >> 40) as f32 / (1_u64 << 23) as f32 - 1.0;
+                block.copy_from_slice(&bf16::from_f32(0.0346 * even).to_le_bytes());
             }
-            return;
-        }
-        random.fill(blocks);
-        for block in blocks.chunks_exact_mut(self.bytes()) {
-            match self {
-                BlockType::F32 => {}
-                // Evenly distributed up to 0.0346.
-                BlockType::Bf16 => {
-                    let even = (random.next() >> 40) as f32 / (1_u64 << 23) as f32 - 1.0;
-                    block.copy_from_slice(&bf16::from_f32(0.0346 * even).to_le_bytes());
-                }
-                // Codes minus 8: standard deviation 4.61, mean -0.5.
-                BlockType::Q4_0 => half(&mut block[..2], random.signed(0.0043)),
-                // Codes minus 16: standard deviation 9.23, mean -0.5.
-                BlockType::Q5_0 => half(&mut block[..2], random.signed(0.002_15)),
-                // Codes from 0 to 31: standard deviation 9.23. A scale of about 36 / 2^14 times
-                // 15.5 is an exact f16.
-                BlockType::Q5_1 => {
-                    let scale = (31 + random.next() % 9) as f32 / 16_384.0;
-                    half(&mut block[..2], scale);
-                    half(&mut block[2..4], scale * -15.5);
-                }
-                // Codes: standard deviation 73.9, mean -0.5.
-                BlockType::Q8_0 => half(&mut block[..2], random.signed(0.00027)),
-                // Codes from 0 to 3: standard deviation 1.12, mean 1.5; scales from 8 to 15, equal
-                // to their minima.
-                BlockType::Q2K => {
-                    block[..16].iter_mut().for_each(|pair| *pair = (8 + (*pair & 7)) * 0x11);
-                    let scale = (21 + random.next() % 9) as f32 / 16_384.0;
-                    half(&mut block[80..82], scale);
-                    half(&mut block[82..84], scale * 1.5);
-                }
-                // Codes minus 4: root mean square 2.35.
-                BlockType::Q3K => {
-                    block[96..108].fill(0);
-                    for index in 0..16 {
-                        let six = six_bits(random);
-                        block[96 + index % 8] |= (six & 15) << (index / 8 * 4);
-                        block[104 + index % 4] |= (six >> 4) << (index / 4 * 2);
-                    }
-                    half(&mut block[108..], random.near(0.000_356));
-                }
-                // Codes from 0 to 15: standard deviation 4.61; scales from 16 to 31.
-                BlockType::Q4K => minima(block, random, 48, 7.5),
-                // Codes from 0 to 31: standard deviation 9.23.
-                BlockType::Q5K => minima(block, random, 24, 15.5),
-                BlockType::Q6K => {
-                    // Codes minus 32: standard deviation 18.5; scales from 32 to 63, of either
-                    // sign.
-                    for scale in &mut block[192..208] {
-                        let size = 32 + (*scale & 31);
-                        *scale = if *scale & 32 == 0 { size } else { size.wrapping_neg() };
-                    }
-                    half(&mut block[208..], random.near(0.000_022_6));
-                }
-                // Entries of the table: root mean square 67.4, mean -5.9.
-                BlockType::Iq4Nl => half(&mut block[..2], random.signed(0.000_297)),
-                BlockType::Iq4Xs => {
-                    block[2..8].fill(0);
-                    for index in 0..8 {
-                        let six = six_bits(random);
-                        block[4 + index / 2] |= (six & 15) << (index % 2 * 4);
-                        block[2 + index / 4] |= (six >> 4) << (index % 4 * 2);
-                    }
-                    half(&mut block[..2], random.near(0.000_012_4));
-                }
-                // Values: root mean square 2.93, mean 0. Scales are 2^-7, or 2^-8 in one of four.
-                BlockType::Mxfp4 => block[0] = 120 - u8::from(random.next() & 3 == 0),
+            // Codes minus 8: standard deviation 4.61, mean -0.5.
+            WeightType::Q4_0 => half(&mut block[..2], random.signed(0.0043)),
+            // Codes minus 16: standard deviation 9.23, mean -0.5.
+            WeightType::Q5_0 => half(&mut block[..2], random.signed(0.002_15)),
+            // Codes from 0 to 31: standard deviation 9.23. A scale of about 36 / 2^14 times
+            // 15.5 is an exact f16.
+            WeightType::Q5_1 => {
+                let scale = (31 + random.next() % 9) as f32 / 16_384.0;
+                half(&mut block[..2], scale);
+                half(&mut block[2..4], scale * -15.5);
             }
+            // Codes: standard deviation 73.9, mean -0.5.
+            WeightType::Q8_0 => half(&mut block[..2], random.signed(0.00027)),
+            // Codes from 0 to 3: standard deviation 1.12, mean 1.5; scales from 8 to 15, equal
+            // to their minima.
+            WeightType::Q2K => {
+                block[..16].iter_mut().for_each(|pair| *pair = (8 + (*pair & 7)) * 0x11);
+                let scale = (21 + random.next() % 9) as f32 / 16_384.0;
+                half(&mut block[80..82], scale);
+                half(&mut block[82..84], scale * 1.5);
+            }
+            // Codes minus 4: root mean square 2.35.
+            WeightType::Q3K => {
+                block[96..108].fill(0);
+                for index in 0..16 {
+                    let six = six_bits(random);
+                    block[96 + index % 8] |= (six & 15) << (index / 8 * 4);
+                    block[104 + index % 4] |= (six >> 4) << (index / 4 * 2);
+                }
+                half(&mut block[108..], random.near(0.000_356));
+            }
+            // Codes from 0 to 15: standard deviation 4.61; scales from 16 to 31.
+            WeightType::Q4K => minima(block, random, 48, 7.5),
+            // Codes from 0 to 31: standard deviation 9.23.
+            WeightType::Q5K => minima(block, random, 24, 15.5),
+            WeightType::Q6K => {
+                // Codes minus 32: standard deviation 18.5; scales from 32 to 63, of either
+                // sign.
+                for scale in &mut block[192..208] {
+                    let size = 32 + (*scale & 31);
+                    *scale = if *scale & 32 == 0 { size } else { size.wrapping_neg() };
+                }
+                half(&mut block[208..], random.near(0.000_022_6));
+            }
+            // Entries of the table: root mean square 67.4, mean -5.9.
+            WeightType::Iq4Nl => half(&mut block[..2], random.signed(0.000_297)),
+            WeightType::Iq4Xs => {
+                block[2..8].fill(0);
+                for index in 0..8 {
+                    let six = six_bits(random);
+                    block[4 + index / 2] |= (six & 15) << (index % 2 * 4);
+                    block[2 + index / 4] |= (six >> 4) << (index % 4 * 2);
+                }
+                half(&mut block[..2], random.near(0.000_012_4));
+            }
+            // Values: root mean square 2.93, mean 0. Scales are 2^-7, or 2^-8 in one of four.
+            WeightType::Mxfp4 => block[0] = 120 - u8::from(random.next() & 3 == 0),
         }
     }
 }

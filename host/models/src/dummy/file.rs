@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use infer_engine::files::Folder;
 use sha2::{Digest as _, Sha256};
 
-use super::blocks::Random;
+use super::blocks::{Random, fill};
 use super::header;
 use super::mix::Mix;
 use super::sizes::{Model, Tensor, tensors};
@@ -77,7 +77,7 @@ fn weights(tensors: &[Tensor], seed: u64, out: &mut impl Write) -> io::Result<()
         let row = tensor.bytes() / tensor.rows;
         buffer.resize(row, 0);
         for _ in 0..tensor.rows {
-            tensor.ty.fill(&mut random, &mut buffer);
+            fill(tensor.ty, &mut random, &mut buffer);
             out.write_all(&buffer)?;
         }
     }

@@ -43,7 +43,11 @@ pub(super) fn write(sizes: &Sizes, tensors: &[Tensor], file_type: u32) -> anyhow
     out.extend(metadata.bytes);
     let mut offset = 0;
     for tensor in tensors {
-        ensure!(tensor.columns % tensor.ty.elements() == 0, "`{}` has half a block in a row", tensor.name);
+        ensure!(
+            tensor.columns % tensor.ty.block_elements() == 0,
+            "`{}` has half a block in a row",
+            tensor.name
+        );
         ensure!(tensor.bytes() % ALIGNMENT == 0, "`{}` would leave the next tensor unaligned", tensor.name);
         string(&mut out, &tensor.name);
         // The innermost dimension comes first.
@@ -53,7 +57,7 @@ pub(super) fn write(sizes: &Sizes, tensors: &[Tensor], file_type: u32) -> anyhow
         for dimension in dimensions {
             out.extend((*dimension as u64).to_le_bytes());
         }
-        out.extend(tensor.ty.number().to_le_bytes());
+        out.extend(tensor.ty.to_ggml().to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
         offset += tensor.bytes();
     }

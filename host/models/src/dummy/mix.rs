@@ -1,6 +1,7 @@
 //! The types of a file's tensors.
 
-use super::blocks::BlockType;
+use clap::ValueEnum as _;
+use infer_kernels::WeightType;
 
 /// The mix of types that a file's tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -39,51 +40,56 @@ pub enum Mix {
 
 impl Mix {
     /// Name on the command line and in file names.
-    pub fn name(self) -> &'static str {
-        self.entry().0
+    pub fn name(self) -> String {
+        let value = self.to_possible_value().expect("no mix is hidden");
+        value.get_name().to_owned()
     }
 
     /// Value of `general.file_type`, in llama.cpp's numbers.
     pub(super) fn file_type(self) -> u32 {
+        self.entry().0
+    }
+
+    /// Type of most matrices.
+    pub(super) fn usual_type(self) -> WeightType {
         self.entry().1
     }
 
-    /// Name, number of the file type, and type of most matrices.
-    pub(super) fn entry(self) -> (&'static str, u32, BlockType) {
+    fn entry(self) -> (u32, WeightType) {
         match self {
-            Mix::Q4KM => ("q4_k_m", 15, BlockType::Q4K),
-            Mix::Q4_0 => ("q4_0", 2, BlockType::Q4_0),
-            Mix::Q8_0 => ("q8_0", 7, BlockType::Q8_0),
-            Mix::Q5_1 => ("q5_1", 9, BlockType::Q5_1),
-            Mix::Q2KS => ("q2_k_s", 21, BlockType::Q2K),
-            Mix::Q3KS => ("q3_k_s", 11, BlockType::Q3K),
-            Mix::Iq4Nl => ("iq4_nl", 25, BlockType::Iq4Nl),
-            Mix::Iq4Xs => ("iq4_xs", 30, BlockType::Iq4Xs),
-            Mix::Mxfp4 => ("mxfp4", 38, BlockType::Mxfp4),
-            Mix::Bf16 => ("bf16", 32, BlockType::Bf16),
+            Mix::Q4KM => (15, WeightType::Q4K),
+            Mix::Q4_0 => (2, WeightType::Q4_0),
+            Mix::Q8_0 => (7, WeightType::Q8_0),
+            Mix::Q5_1 => (9, WeightType::Q5_1),
+            Mix::Q2KS => (21, WeightType::Q2K),
+            Mix::Q3KS => (11, WeightType::Q3K),
+            Mix::Iq4Nl => (25, WeightType::Iq4Nl),
+            Mix::Iq4Xs => (30, WeightType::Iq4Xs),
+            Mix::Mxfp4 => (38, WeightType::Mxfp4),
+            Mix::Bf16 => (32, WeightType::Bf16),
         }
     }
 
     /// Type of a matrix, as llama.cpp's quantiser chooses it; without its exceptions for types of
     /// fewer bits.
-    pub(super) fn type_of(self, tensor: &str, layer: usize, layers: usize, columns: usize) -> BlockType {
+    pub(super) fn type_of(self, tensor: &str, layer: usize, layers: usize, columns: usize) -> WeightType {
         // The first and last eighth of the layers, and every third between them, get more bits.
         let more =
             layer < layers / 8 || layer >= 7 * layers / 8 || (layer.saturating_sub(layers / 8)) % 3 == 2;
         let ty = match (self, tensor) {
-            (Mix::Q8_0 | Mix::Bf16, _) => self.entry().2,
-            (_, "output.weight") => BlockType::Q6K,
-            (Mix::Q4KM, "attn_qkv.weight") => BlockType::Q5K,
-            (Mix::Q4KM, "ffn_down.weight" | "attn_v.weight") if more => BlockType::Q6K,
-            _ => self.entry().2,
+            (Mix::Q8_0 | Mix::Bf16, _) => self.usual_type(),
+            (_, "output.weight") => WeightType::Q6K,
+            (Mix::Q4KM, "attn_qkv.weight") => WeightType::Q5K,
+            (Mix::Q4KM, "ffn_down.weight" | "attn_v.weight") if more => WeightType::Q6K,
+            _ => self.usual_type(),
         };
         // Rows that are not whole blocks of 256 get blocks of 32.
         match ty {
-            _ if columns.is_multiple_of(ty.elements()) => ty,
-            BlockType::Q2K | BlockType::Q3K | BlockType::Q4K | BlockType::Q5K | BlockType::Iq4Xs => {
-                BlockType::Q5_0
+            _ if columns.is_multiple_of(ty.block_elements()) => ty,
+            WeightType::Q2K | WeightType::Q3K | WeightType::Q4K | WeightType::Q5K | WeightType::Iq4Xs => {
+                WeightType::Q5_0
             }
-            _ => BlockType::Q8_0,
+            _ => WeightType::Q8_0,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The models whose sizes a dummy can have: hyper-parameters, and the tensors that follow from
 //! them. The numbers are those of each model's `config.json` on the Hugging Face hub.
 
-use super::blocks::BlockType;
+use infer_kernels::WeightType;
+
 use super::mix::Mix;
 
 /// A model whose sizes a dummy can have.
@@ -190,20 +191,20 @@ pub(super) struct Tensor {
     pub(super) rows: usize,
     /// A multiple of the type's block.
     pub(super) columns: usize,
-    pub(super) ty: BlockType,
+    pub(super) ty: WeightType,
 }
 
 impl Tensor {
     /// Size of the data; for the shapes here a multiple of the alignment.
     pub(super) fn bytes(&self) -> usize {
-        self.rows * self.columns / self.ty.elements() * self.ty.bytes()
+        self.rows * self.columns / self.ty.block_elements() * self.ty.block_bytes()
     }
 }
 
 /// Returns all tensors, in the order of the file.
 pub(super) fn tensors(sizes: &Sizes, mix: Mix) -> Vec<Tensor> {
     let Sizes { vocabulary, embedding, feed_forward, layers, .. } = *sizes;
-    let vector = |name: String, columns| Tensor { name, rows: 1, columns, ty: BlockType::F32 };
+    let vector = |name: String, columns| Tensor { name, rows: 1, columns, ty: WeightType::F32 };
     let matrix = |name: &str, layer: Option<usize>, rows, columns| {
         let ty = mix.type_of(name, layer.unwrap_or(0), layers, columns);
         let name = layer.map_or(name.to_owned(), |layer| format!("blk.{layer}.{name}"));

@@ -1,6 +1,8 @@
 //! A made-up vocabulary of a given size: bytes, a space before each letter, three control tokens,
 //! and unused tokens.
 
+use infer_engine::byte_characters;
+
 /// Kinds of tokens in GGUF files.
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
@@ -24,7 +26,7 @@ pub(super) struct Vocabulary {
 
 /// Returns a vocabulary of `size` tokens, or of the smallest size if that is larger.
 pub(super) fn vocabulary(size: usize) -> Vocabulary {
-    let mut tokens: Vec<String> = byte_letters().into_iter().map(String::from).collect();
+    let mut tokens: Vec<String> = byte_characters().map(|(_, character)| character.into()).collect();
     tokens.extend(('a'..='z').map(|letter| format!("{SPACE}{letter}")));
     let mut kinds = vec![NORMAL; tokens.len()];
     let merges = ('a'..='z').map(|letter| format!("{SPACE} {letter}")).collect();
@@ -34,13 +36,4 @@ pub(super) fn vocabulary(size: usize) -> Vocabulary {
     tokens.extend((tokens.len()..size).map(|id| format!("<unused{id}>")));
     kinds.resize(tokens.len(), UNUSED);
     Vocabulary { tokens, kinds, merges, end }
-}
-
-/// GPT-2's letters of the 256 bytes: a printable byte is itself, others follow U+0100.
-fn byte_letters() -> Vec<char> {
-    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let mut others = '\u{100}'..;
-    (0..=255)
-        .map(|byte| if printable(byte) { char::from(byte) } else { others.next().unwrap_or(SPACE) })
-        .collect()
 }

@@ -267,7 +267,7 @@ pub(super) fn byte_token_text(byte: u8) -> String {
 
 /// GPT-2's character for each byte: itself if it is printable in Latin-1, and otherwise the next
 /// one from U+0100.
-pub(super) fn byte_characters() -> impl Iterator<Item = (u8, char)> {
+pub fn byte_characters() -> impl Iterator<Item = (u8, char)> {
     let mut next = 0x100_u32;
     (0..=u8::MAX).map(move |byte| match byte {
         b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => (byte, char::from(byte)),

@@ -1,27 +1,14 @@
 //! Writes a small file of each mix and reads it again.
 
+use clap::ValueEnum as _;
 use infer_kernels::{WeightType, dequantize_row};
 
 use super::*;
-use crate::dummy::blocks::{BlockType, SUPER};
 use crate::dummy::sizes::Sizes;
 
 fn sizes() -> Sizes {
     Sizes { vocabulary: 64, embedding: 512, feed_forward: 768, layers: 8, ..*Model::Phi3.sizes() }
 }
-
-const MIXES: [Mix; 10] = [
-    Mix::Q4KM,
-    Mix::Q4_0,
-    Mix::Q8_0,
-    Mix::Q5_1,
-    Mix::Q2KS,
-    Mix::Q3KS,
-    Mix::Iq4Nl,
-    Mix::Iq4Xs,
-    Mix::Mxfp4,
-    Mix::Bf16,
-];
 
 fn small(mix: Mix, seed: u64) -> Vec<u8> {
     let tensors = tensors(&sizes(), mix);
@@ -32,14 +19,12 @@ fn small(mix: Mix, seed: u64) -> Vec<u8> {
 
 #[test]
 fn weights_have_zero_mean_and_small_deviation() {
-    let types =
-        MIXES.map(|mix| mix.entry().2).into_iter().chain([BlockType::Q5_0, BlockType::Q5K, BlockType::Q6K]);
-    for ty in types {
-        let count = 400 * SUPER / ty.elements();
-        let mut blocks = vec![0; count * ty.bytes()];
-        ty.fill(&mut Random::new(1, 2), &mut blocks);
-        let mut values = vec![0.0; count * ty.elements()];
-        dequantize_row(WeightType::from_ggml(ty.number()).unwrap(), &blocks, &mut values);
+    let usual = Mix::value_variants().iter().map(|mix| mix.usual_type());
+    for ty in usual.chain([WeightType::Q5_0, WeightType::Q5K, WeightType::Q6K]) {
+        let mut values = vec![0.0; 400 * 256];
+        let mut blocks = vec![0; values.len() / ty.block_elements() * ty.block_bytes()];
+        fill(ty, &mut Random::new(1, 2), &mut blocks);
+        dequantize_row(ty, &blocks, &mut values);
         let mean = values.iter().sum::<f32>() / values.len() as f32;
         let deviation = (values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32).sqrt();
         assert!(mean.abs() < 0.001, "{ty:?}: mean {mean}");
@@ -49,7 +34,7 @@ fn weights_have_zero_mean_and_small_deviation() {
 
 #[test]
 fn files_are_equal_for_equal_seeds_only() {
-    for mix in MIXES {
+    for &mix in Mix::value_variants() {
         assert!(small(mix, 1) == small(mix, 1));
         assert!(small(mix, 1) != small(mix, 2));
     }
@@ -70,7 +55,7 @@ fn full_size_equals_the_official_file() {
 #[test]
 fn layers_get_the_bits_of_llama_cpp() {
     let of = |layer| Mix::Q4KM.type_of("ffn_down.weight", layer, 32, 8_192);
-    let more: Vec<_> = (0..32).filter(|layer| of(*layer) == BlockType::Q6K).collect();
+    let more: Vec<_> = (0..32).filter(|layer| of(*layer) == WeightType::Q6K).collect();
     assert_eq!(more, [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
 }
 
@@ -87,7 +72,7 @@ fn parameters_add_up_to_the_published_counts() {
         let tensors = tensors(model.sizes(), Mix::Q4KM);
         let weights = tensors.iter().filter(|tensor| !tensor.name.starts_with("rope"));
         assert_eq!(weights.map(|tensor| tensor.rows * tensor.columns).sum::<usize>(), published, "{model:?}");
-        for mix in MIXES {
+        for &mix in Mix::value_variants() {
             header::write(model.sizes(), &self::tensors(model.sizes(), mix), mix.file_type()).unwrap();
         }
     }
@@ -96,5 +81,5 @@ fn parameters_add_up_to_the_published_counts() {
 #[test]
 fn rows_of_odd_sizes_get_smaller_blocks() {
     let of = |tensor| Mix::Q4KM.type_of(tensor, 0, 32, 1_152);
-    assert_eq!((of("attn_q.weight"), of("output.weight")), (BlockType::Q5_0, BlockType::Q8_0));
+    assert_eq!((of("attn_q.weight"), of("output.weight")), (WeightType::Q5_0, WeightType::Q8_0));
 }
