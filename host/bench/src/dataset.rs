@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
+use infer_engine::text::names;
 use infer_engine::{Card, Message, files};
 use serde::Deserialize;
 use serde_json::Value;
@@ -141,7 +142,7 @@ fn example(line: &str, task: BenchTask, card: Option<&Card>, dataset: &Path) -> 
 fn label_of_text(label: &Value, category: Option<&str>, labels: &[String]) -> anyhow::Result<Label> {
     ensure!(!labels.is_empty(), "`label` is {label}, but the model has no labels; remove it");
     let known = |name: &str| labels.iter().any(|label| label == name);
-    let names = labels.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let names = names(labels);
     match (label, category) {
         (Value::String(name), None) => {
             ensure!(known(name), "`label` is \"{name}\", expected one of {names}");

@@ -187,7 +187,7 @@ fn head(report: &Report) -> Vec<String> {
         let mut line = format!("{component}{name} {hash:.12}{quantization}, on {backend}");
         if let (Some(sessions), Some(threads)) = (sessions, threads) {
             let _ = write!(line, ", {sessions} sessions × {threads} threads");
-            if let Some(threads) = solo_threads.filter(|threads| *threads > 0) {
+            if let Some(threads) = solo_threads {
                 let _ = write!(line, " and one of {threads}");
             }
         }

@@ -1,5 +1,6 @@
 //! Accuracy of answers, against a dataset's labels.
 
+use infer_engine::text::names;
 use serde::Serialize;
 
 use crate::answer::Said;
@@ -105,8 +106,7 @@ pub(super) fn point(example: &Example, said: &Said) -> Result<Point, String> {
 }
 
 fn missing<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
-    format!("an answer without the category `{name}`; it has {}", known.join(", "))
+    format!("an answer without the category `{name}`; it has {}", names(known))
 }
 
 /// Metrics of `points`, or `None` if there are none. `of` is the number of labelled examples.

@@ -49,7 +49,7 @@ pub(super) struct Subject {
     pub(super) quantization: Option<String>,
     pub(super) sessions: Option<usize>,
     pub(super) threads: Option<usize>,
-    /// Threads of one more session, for single jobs; 0: there is none.
+    /// Threads of a further session for single jobs, if there is one.
     pub(super) solo_threads: Option<usize>,
     /// Time from the start of the run until everything was loaded.
     pub(super) load_ms: Option<f64>,

@@ -9,6 +9,7 @@ use infer_config::lock::Lock;
 use infer_config::{ComponentConfig, Config, ModelConfig, Place};
 use infer_control::component::component_bytes;
 use infer_control::registry::{LoadedComponent, Registry};
+use infer_engine::text::names;
 use infer_engine::{Model, Task};
 use infer_models::dummy::Mix;
 use infer_models::source::Source;
@@ -156,7 +157,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
         quantization,
         sessions: Some(capacity.sessions),
         threads: Some(capacity.threads),
-        solo_threads: Some(capacity.solo_threads),
+        solo_threads: capacity.solo_threads,
         load_ms: Some(load_ms),
     };
     Ok(Subject {
@@ -363,11 +364,6 @@ async fn running(server: &Server, arguments: &Bench) -> anyhow::Result<Subject> 
         model: None,
         _server: None,
     })
-}
-
-/// Names in backticks, separated by commas.
-fn names<N: std::fmt::Display>(names: impl IntoIterator<Item = N>) -> String {
-    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The bytes of the guest that sandbox rows instantiate.

@@ -63,10 +63,7 @@ pub(super) fn run(mut config: Config, arguments: &Check, out: &mut impl Write) -
             "  runs         {} sessions × {} threads{}, queue {}",
             options.sessions,
             options.threads,
-            match options.solo_threads {
-                0 => String::new(),
-                threads => format!(" and one of {threads}"),
-            },
+            options.solo_threads.map(|threads| format!(" and one of {threads}")).unwrap_or_default(),
             options.queue_capacity
         )?;
         match model.unbatched() {

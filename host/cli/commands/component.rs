@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use infer_config::Config;
 use infer_control::registry::Registry;
 use infer_engine::files;
+use infer_engine::text::names;
 
 use crate::limits::MAX_IMAGE_BYTES;
 
@@ -15,8 +16,8 @@ use crate::limits::MAX_IMAGE_BYTES;
 pub(super) fn load_component(mut config: Config, name: Option<&str>) -> anyhow::Result<Registry> {
     if let Some(name) = name {
         if !config.components.contains_key(name) {
-            let known: Vec<_> = config.components.keys().map(|name| format!("`{name}`")).collect();
-            bail!("no component `{name}` in {}; expected one of {}", config.origin, known.join(", "));
+            let known = names(config.components.keys());
+            bail!("no component `{name}` in {}; expected one of {known}", config.origin);
         }
         config.retain_components(|component| component == name);
     }

@@ -10,7 +10,7 @@ use infer_models::weights::State;
 use infer_models::{builtin, weights};
 use serde::Serialize;
 
-use crate::cli::{Format, Models, Output};
+use crate::cli::{Format, Output};
 use crate::printed::one_line;
 
 #[derive(Serialize)]
@@ -26,21 +26,10 @@ struct Row {
     configured: bool,
 }
 
-/// Lists the models, or with `--supported` the kinds of files.
-pub(super) fn run(
-    load: impl FnOnce() -> anyhow::Result<Config>,
-    arguments: &Models,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
-    if arguments.supported {
-        return supported(arguments.format.output, out);
-    }
-    list(&load()?, &arguments.format, out)
-}
-
-fn supported(format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+/// Lists the kinds of files that can be loaded.
+pub(super) fn supported(arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
     let supported = Supported::new();
-    if format == Format::Json {
+    if arguments.output == Format::Json {
         serde_json::to_writer_pretty(&mut *out, &supported)?;
         writeln!(out)?;
         return Ok(());
@@ -57,7 +46,7 @@ fn supported(format: Format, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(config: &Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (name, model) in &config.models {
         rows.push(row(name, &model.source, true).with_context(|| format!("{}: model `{name}`", model.at))?);

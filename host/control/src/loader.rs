@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use infer_config::lock::Lock;
 use infer_config::paths::BELOW;
 use infer_config::{ComponentConfig, Config, ModelConfig, Trial};
+use infer_engine::text::names;
 use infer_engine::{Card, Model, ModelOptions, Runtime, RuntimeOptions, Shadow, Weights};
 use infer_models::source::Source;
 use infer_models::weights::{self, Reuse};
@@ -270,11 +271,10 @@ pub fn find_model(config: &Config, name: &str) -> anyhow::Result<(Source, ModelO
         None if weights::is_gguf(Path::new(name)) => unconfigured(Source::Path(name.into())),
         None if weights::exists(name) => unconfigured(Source::Builtin(name.to_owned())),
         None => {
-            let known: Vec<_> = config.models.keys().map(|name| format!("`{name}`")).collect();
             anyhow::bail!(
                 "no model `{name}` in {}; expected one of {}, a built-in model as `infer models` lists them, or a GGUF file",
                 config.origin,
-                known.join(", ")
+                names(config.models.keys())
             )
         }
     }

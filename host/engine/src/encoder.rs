@@ -31,3 +31,4 @@ pub(crate) use hostile::exercise;
 pub(crate) use metadata::{Metadata, json, named_rows};
 pub(crate) use model::Encoder;
 pub(crate) use request::{Request as TextRequest, Text, request as text_request};
+pub(crate) use scores::softmax;

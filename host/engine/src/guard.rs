@@ -14,19 +14,20 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::card::Question;
-use crate::encoder::{Metadata, Text, TextRequest, json, named_rows, text_request};
+use crate::encoder::{Metadata, Text, TextRequest, json, named_rows, softmax, text_request};
 use crate::language::{
     Answer, LanguageModel, Message, Output, Params, Prompt, Request, Session, THINKING, TemplateArguments,
     TokenUsage,
 };
-use crate::limits::{MAX_CHOICE_TOKENS, MAX_ENCODED_BYTES, MAX_TEXTS};
+use crate::limits::{MAX_CHOICE_TOKENS, MAX_ENCODED_BYTES};
 use crate::model::{LoadError, Reply, RunError};
 use crate::tensor::Tensor;
 
 /// A loaded guard.
 pub(crate) struct Guard {
     name: String,
-    model: LanguageModel,
+    /// The model that answers.
+    pub(crate) model: LanguageModel,
     questions: Vec<Asked>,
     /// Maximum number of tokens of a text.
     room: usize,
@@ -71,11 +72,6 @@ impl Guard {
         Ok(Guard { name: name.to_owned(), model, questions: asked, room })
     }
 
-    /// The model that answers.
-    pub(crate) fn model(&self) -> &LanguageModel {
-        &self.model
-    }
-
     /// Implements [`crate::Model::run`] for texts: the probability of each choice among those of
     /// its question.
     pub(crate) async fn run(
@@ -84,14 +80,8 @@ impl Guard {
         inputs: Vec<(String, Tensor)>,
         deadline: Instant,
     ) -> Result<Reply, RunError> {
-        let invalid = |message| RunError::InvalidInput { model: self.name.clone(), message };
-        let TextRequest { texts, params } = text_request(inputs).map_err(invalid)?;
-        if texts.len() > MAX_TEXTS {
-            let found = texts.len();
-            let message =
-                format!("a call has {found} texts, expected at most {MAX_TEXTS}; send them in pieces");
-            return Err(RunError::TooLarge { model: self.name.clone(), message });
-        }
+        let TextRequest { texts, params } = text_request(&self.name, inputs)?;
+        let failed = |message| RunError::Failed { model: self.name.clone(), message };
         let (mut scores, mut metadata, mut cost) = (Vec::new(), Metadata::default(), Cost::default());
         for (index, text) in texts.iter().enumerate() {
             let Turns { messages, tokens, is_truncated } = self.turns(text).await?;
@@ -99,7 +89,7 @@ impl Guard {
                 let room = self.room;
                 let message =
                     format!("text {index} has {tokens} tokens, expected at most {room}; shorten it");
-                return Err(invalid(message));
+                return Err(RunError::InvalidInput { model: self.name.clone(), message });
             }
             metadata.tokens.push(tokens);
             metadata.known.push(tokens);
@@ -111,16 +101,15 @@ impl Guard {
                 let request = question.request(messages.clone());
                 let answer = self.model.run(&mut session, request, None, deadline).await?;
                 cost.add(&answer);
-                let Output::Scores(logprobs) = answer.output else {
-                    return Err(RunError::Failed {
-                        model: self.name.clone(),
-                        message: "the answer has no scores".to_owned(),
-                    });
+                let Output::Scores(mut values) = answer.output else {
+                    return Err(failed("the answer has no scores".to_owned()));
                 };
-                scores.extend(if params.raw { logprobs } else { shares(&logprobs) });
+                if !params.raw {
+                    softmax(&mut values);
+                }
+                scores.extend(values);
             }
         }
-        let failed = |message| RunError::Failed { model: self.name.clone(), message };
         let outputs = vec![
             named_rows("scores", texts.len(), &scores).map_err(failed)?,
             ("metadata".to_owned(), json(&metadata).map_err(failed)?),
@@ -206,12 +195,4 @@ impl Cost {
 
 fn user(text: &str) -> Message {
     Message { role: "user".to_owned(), content: text.to_owned() }
-}
-
-/// The probability of each choice, given that the answer is one of them.
-fn shares(logprobs: &[f32]) -> Vec<f32> {
-    let highest = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f32> = logprobs.iter().map(|logprob| (logprob - highest).exp()).collect();
-    let sum: f32 = weights.iter().sum();
-    weights.into_iter().map(|weight| weight / sum).collect()
 }

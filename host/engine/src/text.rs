@@ -41,6 +41,13 @@ pub fn excerpt_of(value: impl Display, max: usize) -> String {
     sink.start
 }
 
+/// Returns `names` in backticks, separated by commas. They are shown as they are, so those from
+/// outside need [`excerpt`] first.
+#[must_use]
+pub fn names<N: Display>(names: impl IntoIterator<Item = N>) -> String {
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
 /// True if `text` has characters that end a line, control a terminal, or reorder the surrounding
 /// text.
 #[must_use]

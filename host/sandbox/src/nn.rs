@@ -7,7 +7,7 @@
 use std::fmt::Display;
 use std::time::Instant;
 
-use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
+use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of, names};
 use infer_engine::{Context, DType, RunError, Tensor};
 use wasmtime::Result;
 use wasmtime::component::Resource;
@@ -118,9 +118,9 @@ impl graph::Host for State {
                 Ok(Ok(self.push(graph)?))
             }
             None => {
-                let known: Vec<_> = self.grants.models.keys().map(|known| format!("`{known}`")).collect();
+                let known = names(self.grants.models.keys());
                 let name = excerpt(&name, QUOTE_BYTES);
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let known = if known.is_empty() { "none".to_owned() } else { known };
                 let data = format!("no model `{name}` is configured for this component; configured: {known}");
                 Ok(Err(self.fail(ErrorCode::NotFound, data)?))
             }

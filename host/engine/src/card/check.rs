@@ -1,7 +1,5 @@
 //! Checks of a card beyond its syntax: its parts must be consistent.
 
-use std::collections::BTreeSet;
-
 use super::axis::Axis;
 use super::download::Download;
 use super::file::Role;
@@ -11,6 +9,7 @@ use super::self_test::{Expected, SelfTest};
 use super::text::TextSpec;
 use crate::language::gguf::parts::following;
 use crate::limits::{MAX_CARD_TESTS, MAX_CATEGORIES, MAX_CATEGORY_NAME_BYTES, MAX_ROWS, MAX_WINDOW_TOKENS};
+use crate::text::names;
 
 /// Checks a card whose labels are in the file `labels`.
 ///
@@ -77,10 +76,7 @@ fn parts(card: &Card) -> Result<(), String> {
     if found.clone().eq(&expected) {
         return sources_of_parts(card, model, expected.len());
     }
-    let list = |names: Vec<&String>| match names.len() {
-        0 => "none".to_owned(),
-        _ => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
-    };
+    let list = |parts: Vec<&String>| if parts.is_empty() { "none".to_owned() } else { names(parts) };
     let (found, expected) = (list(found.collect()), list(expected.iter().collect()));
     Err(format!("`files` has the data files {found}, expected the parts that follow `{model}`: {expected}"))
 }
@@ -260,17 +256,12 @@ pub(crate) fn labels(card: &Card) -> Result<(), String> {
 }
 
 /// Checks that the names are unique and that there is at least one.
-fn once<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        if !seen.insert(name) {
-            return Err(format!("`{key}` lists `{name}` twice"));
-        }
+fn once<'a>(key: &str, mut names: impl Iterator<Item = &'a str> + Clone) -> Result<(), String> {
+    match question::repeated(names.clone()) {
+        Some(name) => Err(format!("`{key}` lists `{name}` twice")),
+        None if names.next().is_none() => Err(format!("`{key}` is empty, expected at least one")),
+        None => Ok(()),
     }
-    if seen.is_empty() {
-        return Err(format!("`{key}` is empty, expected at least one"));
-    }
-    Ok(())
 }
 
 fn listed(card: &Card, key: &str, name: &str, role: Role) -> Result<(), String> {

@@ -40,7 +40,7 @@ pub(super) fn check(questions: &[Question]) -> Result<(), String> {
         if choices.iter().any(String::is_empty) {
             return wrong("a choice is empty".to_owned());
         }
-        if let Some(choice) = repeated(choices) {
+        if let Some(choice) = repeated(choices.iter().map(String::as_str)) {
             return wrong(format!("the choice {choice:?} is listed twice"));
         }
         if let Some(label) = own.iter().find(|label| label.is_empty() || label.contains(['\n', '\r'])) {
@@ -55,9 +55,10 @@ pub(super) fn check(questions: &[Question]) -> Result<(), String> {
     Ok(())
 }
 
-fn repeated(choices: &[String]) -> Option<&String> {
+/// The first name that occurs a second time.
+pub(super) fn repeated<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut seen = BTreeSet::new();
-    choices.iter().find(|choice| !seen.insert(choice.as_str()))
+    names.find(|name| !seen.insert(*name))
 }
 
 #[cfg(test)]

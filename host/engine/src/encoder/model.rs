@@ -1,10 +1,7 @@
 //! A loaded text model.
 
 use std::sync::{Arc, LazyLock};
-use std::thread::available_parallelism;
 use std::time::Instant;
-
-use tokio::sync::Semaphore;
 
 use super::canonical::readings;
 use super::embedding::embed;
@@ -16,15 +13,15 @@ use super::spans::{Span, merge, spans};
 use super::tokenizer::{EncodeError, SharedFirst, TextTokenizer, Tokens};
 use crate::backend::Backend;
 use crate::card::{Card, Task, TextSpec};
-use crate::limits::{MAX_INLINE_TEXT_BYTES, MAX_ROWS, MAX_TEXTS};
+use crate::limits::{MAX_INLINE_TEXT_BYTES, MAX_ROWS};
 use crate::model::{Capacity, LoadError, Reply, RunError, Stats, TokenUsage};
+use crate::offload::Offload;
 use crate::onnx::{OnnxModel, Row};
 use crate::tensor::Tensor;
 use crate::weights::{Bytes, DataFile};
 
-/// Permits to tokenize long texts, for all models together: one per processor.
-static LONG_TEXTS: LazyLock<Arc<Semaphore>> =
-    LazyLock::new(|| Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))));
+/// Tokenizes long texts, for all models together.
+static LONG_TEXTS: LazyLock<Offload> = LazyLock::new(Offload::new);
 
 /// A text model. Dropping it stops its workers and waits for their computations.
 pub(crate) struct Encoder {
@@ -84,14 +81,7 @@ impl Encoder {
         deadline: Instant,
     ) -> Result<Reply, RunError> {
         let invalid = |message| RunError::InvalidInput { model: self.name.clone(), message };
-        let Request { texts, params } = request(inputs).map_err(invalid)?;
-        if texts.len() > MAX_TEXTS {
-            let message = format!(
-                "a call has {} texts, expected at most {MAX_TEXTS}; send them in pieces",
-                texts.len()
-            );
-            return Err(RunError::TooLarge { model: self.name.clone(), message });
-        }
+        let Request { texts, params } = request(&self.name, inputs)?;
         let texts = self.encode(texts, params.role, deadline).await?;
         if let Some((index, tokens)) = truncated(&texts).filter(|_| !params.truncate) {
             return Err(invalid(format!(
@@ -262,13 +252,8 @@ impl Encoding {
     async fn encode_in_turns(self, texts: Vec<Text>) -> Result<Vec<Readings>, EncodeError> {
         let (encoding, mut all, mut first) = (Arc::new(self), Vec::new(), SharedFirst::default());
         for piece in pieces(texts) {
-            let permit = LONG_TEXTS.clone().acquire_owned().await;
             let encoding = encoding.clone();
-            let encode = move || {
-                let _permit = permit;
-                (encoding.encode(piece, &mut first), first)
-            };
-            let ended = tokio::task::spawn_blocking(encode).await;
+            let ended = LONG_TEXTS.run(move || (encoding.encode(piece, &mut first), first)).await;
             let (encoded, used) = ended.map_err(|error| EncodeError::Invalid(error.to_string()))?;
             all.extend(encoded?);
             first = used;

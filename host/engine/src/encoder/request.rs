@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
+use crate::limits::MAX_TEXTS;
+use crate::model::RunError;
 use crate::tensor::Tensor;
 use crate::text::{QUOTE_BYTES, excerpt};
 
@@ -114,13 +116,24 @@ pub(crate) struct Request {
     pub(crate) params: Params,
 }
 
-/// Reads a call from its tensors.
+/// Reads a call of `model` from its tensors.
 ///
 /// # Errors
 ///
-/// For a tensor that is missing, unknown, repeated or malformed. The message gives the expected and
-/// the found value.
-pub(crate) fn request(inputs: Vec<(String, Tensor)>) -> Result<Request, String> {
+/// For a tensor that is missing, unknown, repeated or malformed, and for too many texts. The
+/// message gives the expected and the found value.
+pub(crate) fn request(model: &str, inputs: Vec<(String, Tensor)>) -> Result<Request, RunError> {
+    let request =
+        parse(inputs).map_err(|message| RunError::InvalidInput { model: model.to_owned(), message })?;
+    let found = request.texts.len();
+    if found > MAX_TEXTS {
+        let message = format!("a call has {found} texts, expected at most {MAX_TEXTS}; send them in pieces");
+        return Err(RunError::TooLarge { model: model.to_owned(), message });
+    }
+    Ok(request)
+}
+
+fn parse(inputs: Vec<(String, Tensor)>) -> Result<Request, String> {
     let (mut texts, mut params) = (None, None);
     for (name, tensor) in inputs {
         let again = match name.as_str() {
@@ -156,7 +169,7 @@ mod tests {
 
     fn read(name: &str, text: &str) -> Result<Request, String> {
         let tensor = Tensor::from_bytes(text.as_bytes().to_vec());
-        request(vec![(name.to_owned(), tensor)])
+        parse(vec![(name.to_owned(), tensor)])
     }
 
     #[test]
@@ -186,7 +199,7 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
         }
         let numbers = Tensor::from_slice(&[1], &[1i32]).unwrap();
-        let error = request(vec![("text".to_owned(), numbers)]).unwrap_err();
+        let error = parse(vec![("text".to_owned(), numbers)]).unwrap_err();
         assert_eq!(error, "`text` is i32, expected u8: the bytes of UTF-8 text");
     }
 }

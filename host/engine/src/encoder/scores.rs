@@ -69,7 +69,7 @@ impl Scoring {
 }
 
 /// Scales values to probabilities that sum to 1.
-pub(super) fn softmax(values: &mut [f32]) {
+pub(crate) fn softmax(values: &mut [f32]) {
     let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     values.iter_mut().for_each(|value| *value = (*value - max).exp());
     let sum: f32 = values.iter().sum();

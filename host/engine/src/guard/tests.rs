@@ -1,6 +1,6 @@
 //! Scores, prompts and bounds of guards, on small random models.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::card::Format;
@@ -9,9 +9,16 @@ use crate::weights::Bytes;
 
 const CHOICES: [&str; 3] = ["safe", "unsafe\nS1", "unsafe\nS2"];
 
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language/phi3-q4_k.gguf")
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(600)
+}
+
 fn model() -> LanguageModel {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language/phi3-q4_k.gguf");
-    model_of(Bytes::map(&path).unwrap())
+    model_of(Bytes::map(&file()).unwrap())
 }
 
 fn model_of(bytes: Bytes) -> LanguageModel {
@@ -24,8 +31,7 @@ fn model_with_rule() -> LanguageModel {
     const KEY: &[u8] = b"tokenizer.chat_template";
     let template =
         "{{ bos_token }}{{ rule }}: {{ messages[0]['content'] }}{% if add_generation_prompt %} -{% endif %}";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/language/phi3-q4_k.gguf");
-    let mut bytes = std::fs::read(path).unwrap();
+    let mut bytes = std::fs::read(file()).unwrap();
     let key = bytes.windows(KEY.len()).position(|bytes| bytes == KEY).unwrap();
     // The type of the value, 4 bytes, and its length, 8 bytes.
     let start = key + KEY.len() + 12;
@@ -48,7 +54,7 @@ async fn ask(guard: &Guard, texts: &Value, params: &Value) -> Result<Reply, RunE
     let tensor =
         |name: &str, json: &Value| (name.to_owned(), Tensor::from_bytes(json.to_string().into_bytes()));
     let inputs = vec![tensor("texts", texts), tensor("params", params)];
-    guard.run(&Session::default(), inputs, Instant::now() + Duration::from_secs(600)).await
+    guard.run(&Session::default(), inputs, soon()).await
 }
 
 fn scores(reply: &Reply) -> Vec<f32> {
@@ -79,8 +85,7 @@ async fn scores_are_probabilities_among_the_choices() {
             choices: Some(CHOICES.map(str::to_owned).to_vec()),
             params: Params::default(),
         };
-        let deadline = Instant::now() + Duration::from_secs(600);
-        let answer = model.run(&mut Session::default(), request, None, deadline).await.unwrap();
+        let answer = model.run(&mut Session::default(), request, None, soon()).await.unwrap();
         let Output::Scores(logprobs) = answer.output else { panic!("text") };
         let sum: f32 = logprobs.iter().map(|logprob| logprob.exp()).sum();
         let expected: Vec<f32> = logprobs.iter().map(|logprob| logprob.exp() / sum).collect();
@@ -127,8 +132,7 @@ async fn questions_set_variables_of_the_template() {
         let prompt = Prompt::Text(format!("{rule}: a red book -"));
         let choices = Some(["Yes", "No"].map(str::to_owned).to_vec());
         let request = Request { prompt, choices, params: Params::default() };
-        let deadline = Instant::now() + Duration::from_secs(600);
-        let answer = model.run(&mut Session::default(), request, None, deadline).await.unwrap();
+        let answer = model.run(&mut Session::default(), request, None, soon()).await.unwrap();
         let Output::Scores(logprobs) = answer.output else { panic!("text") };
         expected.extend(logprobs);
     }

@@ -9,6 +9,7 @@ use infer_kernels::AttentionShape;
 
 use super::architecture::{ARCHITECTURES, Architecture};
 use super::gguf::{Gguf, GgufError, quoted};
+use crate::text::names;
 use keys::Keys;
 pub(super) use rope::RopeConfig;
 
@@ -126,8 +127,8 @@ impl DecoderConfig {
 
 fn family(name: &str) -> Result<&'static Architecture, GgufError> {
     ARCHITECTURES.iter().find(|family| family.name == name).ok_or_else(|| {
-        let known: Vec<_> = ARCHITECTURES.iter().map(|family| format!("`{}`", family.name)).collect();
-        let message = format!("is {}, expected one of {}", quoted(name), known.join(", "));
+        let known = names(ARCHITECTURES.iter().map(|family| family.name));
+        let message = format!("is {}, expected one of {known}", quoted(name));
         GgufError::key("general.architecture", message)
     })
 }

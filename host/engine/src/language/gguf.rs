@@ -78,7 +78,7 @@ impl Gguf {
         part.split()?.check_same(&self.split()?)?;
         let total = self.tensors.len() + part.tensors.len();
         if total > MAX_GGUF_TENSORS as usize {
-            // No part may state so many.
+            // `check_same` has rejected a stated number as large as this, so the two differ.
             self.split()?.check_tensors(total)?;
         }
         let index = self.parts.len();

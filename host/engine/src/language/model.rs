@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use infer_kernels::{BLOCK_TOKENS, Pool};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::clock;
 use super::config::DecoderConfig;
@@ -22,6 +22,7 @@ use super::session::Session;
 use super::tensors;
 use super::tokenizer::{ChatOptions, Tokenizer, TokenizerError};
 use crate::model::{Capacity, Counters, LoadError, Reply, RunError, Stats};
+use crate::offload::Offload;
 use crate::tensor::Tensor;
 use crate::weights::{Bytes, PackedSlot};
 
@@ -43,7 +44,7 @@ pub struct LanguageModel {
     pub(super) vocabulary: usize,
     dummy: bool,
     /// Permits for long prompts that are tokenized at once: one for each core.
-    preparations: Arc<Semaphore>,
+    preparations: Offload,
     packed_file: Option<PathBuf>,
     thread: Option<JoinHandle<()>>,
 }
@@ -112,9 +113,7 @@ impl LanguageModel {
             Scheduler::new(&shared.0, decoder).serve();
         };
         let started = builder.spawn(serve).map_err(thread)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let preparations = Arc::new(Semaphore::new(cores));
-        let thread = Some(started);
+        let (preparations, thread) = (Offload::new(), Some(started));
         Ok(LanguageModel { shared, context, vocabulary, dummy, preparations, packed_file, thread })
     }
 
@@ -231,8 +230,7 @@ impl LanguageModel {
     ///
     /// If the text exceeds the limit of the tokenizer.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, RunError> {
-        let rejected = |message| RunError::InvalidInput { model: self.shared.name.clone(), message };
-        self.shared.tokenizer.encode(text).map_err(|error| rejected(error.to_string()))
+        self.shared.tokenizer.encode(text).map_err(|error| self.rejected(&error))
     }
 
     /// The ids of `messages`, formatted by the file's chat template, with the beginning of the
@@ -249,10 +247,7 @@ impl LanguageModel {
         let options = ChatOptions { continue_last: false, arguments, now: clock::unix_seconds() };
         let tokenizer = &self.shared.tokenizer;
         let tokens = tokenizer.open_chat(messages, options).and_then(|open| tokenizer.whole(open));
-        tokens.map_err(|error| RunError::InvalidInput {
-            model: self.shared.name.clone(),
-            message: error.to_string(),
-        })
+        tokens.map_err(|error| self.rejected(&error))
     }
 
     /// The beginning of `text` with at most `max_tokens` tokens, and the number of tokens of the
@@ -275,21 +270,14 @@ impl LanguageModel {
             }
             Ok((text[..end].to_owned(), whole))
         };
-        let result: Result<_, TokenizerError> = if is_long {
-            let permit = self.preparations.clone().acquire_owned().await;
-            let run = move || {
-                let _turn = permit;
-                cut()
-            };
-            let closed = |_| RunError::Closed { model: self.shared.name.clone() };
-            tokio::task::spawn_blocking(run).await.map_err(closed)?
-        } else {
-            cut()
-        };
-        result.map_err(|error| RunError::InvalidInput {
-            model: self.shared.name.clone(),
-            message: error.to_string(),
-        })
+        let closed = |_| RunError::Closed { model: self.shared.name.clone() };
+        let result = if is_long { self.preparations.run(cut).await.map_err(closed)? } else { cut() };
+        result.map_err(|error| self.rejected(&error))
+    }
+
+    /// The error of a text that cannot be tokenized.
+    fn rejected(&self, error: &TokenizerError) -> RunError {
+        RunError::InvalidInput { model: self.shared.name.clone(), message: error.to_string() }
     }
 
     /// The instruction set that the kernels use on this machine, such as `avx512-vnni`.
@@ -360,13 +348,7 @@ impl LanguageModel {
         if bytes * (1 + choices.len()) <= LONG_PROMPT_BYTES {
             return preparation.run(&request);
         }
-        let permit = self.preparations.clone().acquire_owned().await;
-        let prepare = move || {
-            // Held until the work ends, even if the caller leaves earlier.
-            let _turn = permit;
-            preparation.run(&request)
-        };
-        let prepared = tokio::task::spawn_blocking(prepare).await;
+        let prepared = self.preparations.run(move || preparation.run(&request)).await;
         drop(caller);
         prepared.unwrap_or_else(|_| Err("tokenizing the prompt failed".to_owned().into()))
     }

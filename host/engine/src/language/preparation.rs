@@ -107,9 +107,8 @@ impl Preparation {
         let tokenizer = &self.shared.tokenizer;
         let mut tokens = self.before.clone();
         Ok(match &request.prompt {
-            Prompt::Messages(messages) => tokenizer.open_chat(messages, options)?,
-            Prompt::Question { messages, .. } => {
-                tokenizer.open_chat(messages, ChatOptions { continue_last: false, ..options })?
+            Prompt::Messages(messages) | Prompt::Question { messages, .. } => {
+                tokenizer.open_chat(messages, options)?
             }
             Prompt::Text(text) => {
                 let continues = !tokens.is_empty();

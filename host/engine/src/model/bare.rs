@@ -33,14 +33,14 @@ impl Weights {
     /// When a file is missing, cannot be read, or is not GGUF, or when the parts are not of one
     /// model.
     pub fn gguf(path: &Path, cache: Option<&WeightCache>) -> Result<Self, CardError> {
-        let mut opened = open_parts(path)?;
+        let opened = open_parts(path)?;
         let map = |(path, opened): &(PathBuf, Opened)| {
             Bytes::from_borrowed(opened).map_err(|source| CardError::Read { path: path.clone(), source })
         };
         let files = opened.iter().map(map).collect::<Result<_, _>>()?;
         let GgufSummary { mut card, .. } = GgufSummary::of(path, files)?;
         let (mut digests, mut files) = (Vec::new(), Vec::new());
-        for ((path, mut opened), file) in opened.drain(..).zip(&mut card.files) {
+        for ((path, mut opened), file) in opened.into_iter().zip(&mut card.files) {
             let failed = |source| CardError::Read { path: path.clone(), source };
             let digest = opened.sha256(cache).map_err(failed)?;
             files.push(Bytes::from_opened(opened).map_err(failed)?);

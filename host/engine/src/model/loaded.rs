@@ -151,8 +151,7 @@ impl Model {
     pub fn language(&self) -> Option<&LanguageModel> {
         match &self.kind {
             Kind::Onnx(_) | Kind::Encoder(_) | Kind::Unloadable { .. } => None,
-            Kind::Language(model) => Some(model),
-            Kind::Guard(guard) => Some(guard.model()),
+            Kind::Language(model) | Kind::Guard(Guard { model, .. }) => Some(model),
         }
     }
 
@@ -171,8 +170,7 @@ impl Model {
     pub fn is_serving(&self) -> bool {
         match &self.kind {
             Kind::Onnx(_) | Kind::Encoder(_) => true,
-            Kind::Language(model) => model.is_serving(),
-            Kind::Guard(guard) => guard.model().is_serving(),
+            Kind::Language(model) | Kind::Guard(Guard { model, .. }) => model.is_serving(),
             Kind::Unloadable { inner, .. } => inner.loaded().is_none_or(|model| model.is_serving()),
         }
     }
@@ -181,8 +179,7 @@ impl Model {
     pub fn is_dummy(&self) -> bool {
         match &self.kind {
             Kind::Onnx(_) | Kind::Encoder(_) => false,
-            Kind::Language(model) => model.is_dummy(),
-            Kind::Guard(guard) => guard.model().is_dummy(),
+            Kind::Language(model) | Kind::Guard(Guard { model, .. }) => model.is_dummy(),
             Kind::Unloadable { dummy, .. } => *dummy,
         }
     }
@@ -212,8 +209,7 @@ impl Model {
         match &self.kind {
             Kind::Onnx(model) => model.queue_depth(),
             Kind::Encoder(model) => model.queue_depth(),
-            Kind::Language(model) => model.queue_depth(),
-            Kind::Guard(guard) => guard.model().queue_depth(),
+            Kind::Language(model) | Kind::Guard(Guard { model, .. }) => model.queue_depth(),
             Kind::Unloadable { inner, .. } => {
                 inner.waiting() + inner.loaded().map_or(0, |model| model.queue_depth())
             }
@@ -241,8 +237,7 @@ impl Model {
         match &self.kind {
             Kind::Onnx(model) => model.stats(),
             Kind::Encoder(model) => model.stats(),
-            Kind::Language(model) => model.stats(),
-            Kind::Guard(guard) => guard.model().stats(),
+            Kind::Language(model) | Kind::Guard(Guard { model, .. }) => model.stats(),
             Kind::Unloadable { inner, .. } => inner.loaded().map(|model| model.stats()).unwrap_or_default(),
         }
     }

@@ -32,9 +32,9 @@ pub struct Capacity {
     pub sessions: usize,
     /// Number of threads of one computation.
     pub threads: usize,
-    /// Number of threads of one more session of an ONNX model, which computes a single job while no
-    /// other session computes. 0: there is none.
-    pub solo_threads: usize,
+    /// Number of threads of a further session of an ONNX model, if there is one. It computes a
+    /// single job while no other session computes.
+    pub solo_threads: Option<usize>,
     /// Maximum number of queued jobs; further jobs are rejected.
     pub queue_capacity: usize,
     /// Maximum batch size: rows of axis 0 (a single job may have up to 128), or tokens of a
@@ -51,7 +51,7 @@ impl Capacity {
     /// Threads of each session of an ONNX model; that for a single job, if any, is last.
     pub(crate) fn session_threads(&self) -> Vec<usize> {
         let mut threads = vec![self.threads; self.sessions];
-        threads.extend((self.solo_threads > 0).then_some(self.solo_threads));
+        threads.extend(self.solo_threads);
         threads
     }
 
@@ -64,9 +64,8 @@ impl Capacity {
     pub fn of(format: Format) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
         let (sessions, threads, solo_threads, max_batch) = match format {
-            Format::Onnx if cores > 1 => (cores, 1, cores, 8),
-            Format::Onnx => (1, 1, 0, 8),
-            Format::Gguf => (16, cores, 0, 128),
+            Format::Onnx => (cores, 1, (cores > 1).then_some(cores), 8),
+            Format::Gguf => (16, cores, None, 128),
         };
         Capacity {
             sessions,
@@ -94,7 +93,7 @@ impl ModelOptions {
             threads: value("threads", self.threads, defaults.threads)?,
             solo_threads: match (self.sessions, self.threads) {
                 (None, None) => defaults.solo_threads,
-                _ => 0,
+                _ => None,
             },
             queue_capacity: value("queue_capacity", self.queue_capacity, defaults.queue_capacity)?,
             max_batch: value("max_batch", self.max_batch, defaults.max_batch)?,
@@ -126,6 +125,6 @@ mod tests {
             options.capacity("m", Format::Onnx).unwrap().solo_threads
         };
         assert_eq!(solo(None, None), default.solo_threads);
-        assert_eq!((solo(Some(2), None), solo(None, Some(1))), (0, 0));
+        assert_eq!((solo(Some(2), None), solo(None, Some(1))), (None, None));
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Queue {
 struct State {
     jobs: VecDeque<Job>,
     idle: Vec<Box<dyn Session>>,
-    /// Session for a single job while all others are idle; `None` if in use or if there is none.
+    /// Session for a single job while all others are idle, if there is one and it is idle as well.
     solo: Option<Box<dyn Session>>,
     closed: bool,
 }

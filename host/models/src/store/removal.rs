@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context as _, bail};
 use infer_engine::files::Folder;
+use infer_engine::text;
 
 use super::cache::{MODELS, PACKED, PULL_LOCK, Store, blob_name, names, sha256};
 use super::listing::stored;
@@ -32,15 +33,14 @@ impl Store {
             _ => None,
         };
         let Some((models, folder)) = folder else {
-            let names: BTreeSet<_> = self.list()?.into_iter().map(|stored| stored.name).collect();
-            let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
-            let names = if names.is_empty() {
+            let known: BTreeSet<_> = self.list()?.into_iter().map(|stored| stored.name).collect();
+            let known = if known.is_empty() {
                 "the store is empty".to_owned()
             } else {
-                format!("expected one of {}", names.join(", "))
+                format!("expected one of {}", text::names(known))
             };
             bail!(
-                "no model `{}` is in `{}`; {names}",
+                "no model `{}` is in `{}`; {known}",
                 name.escape_debug(),
                 self.cache.join(MODELS).display()
             );

@@ -12,7 +12,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of};
+use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of, names};
 use infer_sandbox::types::Part;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -322,8 +322,8 @@ fn parse(body: &[u8]) -> Result<AnalysisRequest, Failure> {
     for (name, options) in &attributes {
         let shown = excerpt(name, QUOTE_BYTES);
         if !ATTRIBUTES.iter().any(|(known, ..)| known == name) {
-            let names: Vec<_> = ATTRIBUTES.iter().map(|(name, ..)| format!("`{name}`")).collect();
-            let message = format!("unknown attribute `{shown}`; expected one of {}", names.join(", "));
+            let known = names(ATTRIBUTES.iter().map(|(name, ..)| name));
+            let message = format!("unknown attribute `{shown}`; expected one of {known}");
             return Err(Failure::invalid(message));
         }
         let kind = options.score_type.as_deref().unwrap_or("PROBABILITY");

@@ -5,13 +5,7 @@ use crate::language::gguf::write::Writer;
 use crate::weights::bytes::Bytes;
 
 fn writer() -> Writer {
-    Writer::new("llama")
-        .u32("llama.block_count", 1)
-        .u32("llama.embedding_length", 8)
-        .u32("llama.feed_forward_length", 8)
-        .u32("llama.attention.head_count", 2)
-        .u32("llama.context_length", 64)
-        .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    family("llama", 1)
 }
 
 fn factors(writer: &Writer) -> Result<Option<Vec<f32>>, GgufError> {

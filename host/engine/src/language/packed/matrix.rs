@@ -28,9 +28,7 @@ impl MatrixSpec {
 /// If there is no such tensor, or not enough memory.
 pub(crate) fn pack(gguf: &Gguf, pool: &Pool, spec: &MatrixSpec) -> Result<QuantizedMatrix, GgufError> {
     let MatrixSpec { name, ty, rows, columns } = spec;
-    // The rows of experts have two dimensions in the file. The number of bytes is checked below.
-    let shape = gguf.tensor(name).map_or_else(|| vec![*rows, *columns], |tensor| tensor.shape);
-    let tensor = gguf.require_tensor(name, &shape)?;
+    let tensor = gguf.tensor(name).ok_or_else(|| GgufError::tensor(name, "is missing"))?;
     let packed = QuantizedMatrix::pack(pool, *ty, tensor.data, *rows, *columns);
     let packed = packed.map_err(|error| GgufError::tensor(name, format!("cannot be packed: {error}")))?;
     gguf.forget(name);

@@ -12,6 +12,7 @@ use crate::language::gguf::quoted;
 use crate::language::request::Message;
 use crate::language::template::{self, Template, TemplateArguments, TemplateError};
 use crate::limits::{MAX_MESSAGES, MAX_TEXT_BYTES};
+use crate::text::names;
 
 /// Permitted roles. Templates write a role between the brackets of control tokens, so other names
 /// are rejected.
@@ -286,7 +287,7 @@ fn check(messages: &[Message], continue_last: bool) -> Result<(), TokenizerError
     }
     let unknown = messages.iter().position(|message| !ROLES.contains(&message.role.as_str()));
     if let Some(turn) = unknown {
-        let (role, roles) = (quoted(&messages[turn].role), ROLES.map(|role| format!("`{role}`")).join(", "));
+        let (role, roles) = (quoted(&messages[turn].role), names(ROLES));
         return wrong(format!("has role {role} at turn {turn}; expected one of {roles}"));
     }
     let found = messages.iter().map(|message| message.content.len()).sum();

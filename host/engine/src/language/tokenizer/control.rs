@@ -119,9 +119,9 @@ impl ControlTokens {
         while let Some(skipped) = text[at..].find(|character| self.starts.binary_search(&character).is_ok()) {
             at += skipped;
             let pair = text.as_bytes()[at..].first_chunk();
-            let longest = if pair.is_some_and(|pair| self.pairs.contains(pair)) { usize::MAX } else { 1 };
-            let lengths = self.lengths.iter().filter(|length| **length <= longest);
-            let found = lengths.into_iter().find_map(|length| {
+            let is_pair = pair.is_some_and(|pair| self.pairs.contains(pair));
+            let mut lengths = self.lengths.iter().filter(|length| is_pair || **length == 1);
+            let found = lengths.find_map(|length| {
                 let end = at + length;
                 Some((*self.ids.get(text.get(at..end)?)?, end))
             });

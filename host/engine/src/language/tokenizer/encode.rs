@@ -11,6 +11,7 @@ use super::words::Words;
 use crate::language::gguf::{Gguf, GgufError, quoted};
 use crate::language::template::Template;
 use crate::limits::MAX_TEXT_BYTES;
+use crate::text::names;
 
 /// Tokens that end a text, in addition to those that the file names. Some files name only one of
 /// several.
@@ -70,8 +71,8 @@ impl Tokenizer {
         let known = SPELLINGS.into_iter().find(|(name, _)| Some(*name) == model);
         let (_, spelling) = known.ok_or_else(|| {
             let found = model.map_or("is missing".to_owned(), |model| format!("is {}", quoted(model)));
-            let names = SPELLINGS.map(|(name, _)| format!("`{name}`")).join(", ");
-            GgufError::key(MODEL, format!("{found}; expected a supported tokenizer: {names}"))
+            let known = names(tokenizers());
+            GgufError::key(MODEL, format!("{found}; expected a supported tokenizer: {known}"))
         })?;
         // Cheap checks come before the vocabulary is read.
         let words = (spelling == Spelling::ByteLevel).then(|| Words::read(gguf)).transpose()?;

@@ -13,6 +13,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 
 use super::error::TokenizerError;
 use crate::language::gguf::{Gguf, GgufError, quoted};
+use crate::text::names;
 
 const PRE: &str = "tokenizer.ggml.pre";
 
@@ -120,8 +121,8 @@ impl Words {
             },
             None => "is missing".to_owned(),
         };
-        let names = pre_tokenizers().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let message = format!("{found}; expected a supported pre-tokenizer: {names}");
+        let known = names(pre_tokenizers());
+        let message = format!("{found}; expected a supported pre-tokenizer: {known}");
         Err(GgufError::key(PRE, message).into())
     }
 

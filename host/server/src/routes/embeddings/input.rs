@@ -27,8 +27,7 @@ pub(super) fn texts(input: &RawValue) -> Result<Vec<&RawValue>, ApiError> {
     for (index, text) in texts.iter().enumerate() {
         let name = if is_one { "input".to_owned() } else { format!("input[{index}]") };
         let wrong = match (items(text), text.get()) {
-            (_, r#""""#) => "is empty, expected a text",
-            (Some(""), _) => "is empty, expected a text",
+            (_, r#""""#) | (Some(""), _) => "is empty, expected a text",
             (Some(ids), _) if !is_ids(ids) => "is an array, expected token ids in it",
             (None, text) if !text.starts_with('"') => "is neither a string nor an array of token ids",
             _ => continue,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use infer_control::registry::{LoadedComponent, Registry};
+use infer_engine::text::names;
 use infer_sandbox::World;
 use tracing::warn;
 
@@ -87,9 +88,6 @@ impl Choice {
             Some(name) => moderators.by_name.get(name),
             None => moderators.default.as_ref(),
         };
-        found.ok_or_else(|| {
-            let names: Vec<_> = moderators.by_name.keys().map(|name| format!("`{name}`")).collect();
-            ApiError::no_moderator(model, &names.join(", "))
-        })
+        found.ok_or_else(|| ApiError::no_moderator(model, &names(moderators.by_name.keys())))
     }
 }
