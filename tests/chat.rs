@@ -215,6 +215,37 @@ async fn defaults_that_clients_send_are_accepted() {
 }
 
 #[tokio::test]
+async fn answers_have_the_requested_format() {
+    let server = tiny().await;
+    let schema = json!({ "type": "object", "additionalProperties": false, "required": ["label"],
+        "properties": { "label": { "enum": ["safe", "unsafe"] } } });
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "verdict", "schema": schema } });
+    let request = json!({ "response_format": format, "max_tokens": 100, "temperature": 1, "logprobs": true });
+    for _ in 0..4 {
+        let (status, body) = answer(server.post(CHAT).json(&chat(request.clone()))).await;
+        assert_eq!(
+            (status, &body["choices"][0]["finish_reason"]),
+            (StatusCode::OK, &json!("stop")),
+            "{body}"
+        );
+        let text = body["choices"][0]["message"]["content"].as_str().unwrap();
+        let value: Value = serde_json::from_str(text).unwrap();
+        assert!(value == json!({ "label": "safe" }) || value == json!({ "label": "unsafe" }), "{text}");
+    }
+    let colours = json!({ "response_format": { "type": "enum", "enum": ["red", "blue"] } });
+    let (_, body) = answer(server.post(CHAT).json(&chat(colours))).await;
+    assert!(["red", "blue"].contains(&body["choices"][0]["message"]["content"].as_str().unwrap()), "{body}");
+    let wrong =
+        json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": { "type": "x" } } } });
+    let (status, body) = answer(server.post(CHAT).json(&chat(wrong))).await;
+    let message = body["error"]["message"].as_str().unwrap_or_default();
+    assert!(
+        status == StatusCode::BAD_REQUEST && message.contains("the format of the answer"),
+        "{status} {body}"
+    );
+}
+
+#[tokio::test]
 async fn unsupported_members_are_rejected() {
     let server = tiny().await;
     let tool = json!({ "type": "function", "function": { "name": "f" } });
@@ -223,7 +254,6 @@ async fn unsupported_members_are_rejected() {
         (json!({ "tool_choice": "required" }), "tool_choice", "`none` or `auto`"),
         (json!({ "functions": [{}] }), "functions", "the models call no tools"),
         (json!({ "function_call": { "name": "f" } }), "function_call", "`none` or `auto`"),
-        (json!({ "response_format": { "type": "json_object" } }), "response_format", "are not enforced"),
         (json!({ "logit_bias": { "5": -100 } }), "logit_bias", "no bias"),
         (json!({ "modalities": ["text", "audio"] }), "modalities", "only text"),
         (json!({ "audio": { "voice": "alloy" } }), "audio", "only text"),

@@ -13,6 +13,7 @@
 //! - `request`, `tensors`: requests and answers, and their encoding as `wasi:nn` tensors
 //! - `preparation`: from a request to tokens
 //! - `inbox`, `job`, `clock`: the bounded queue of requests, and its time
+//! - `format`: constraints on answers
 //! - `scheduler`, `task`, `generation`, `sampler`: continuous batching, from tokens to answers
 
 mod architecture;
@@ -20,6 +21,7 @@ mod clock;
 mod config;
 mod decoder;
 pub(crate) mod footprint;
+mod format;
 mod forward;
 mod generation;
 pub(crate) mod gguf;
@@ -49,8 +51,8 @@ pub(crate) use gguf::DUMMY;
 pub use model::LanguageModel;
 pub(crate) use preparation::THINKING;
 pub use request::{
-    Answer, Finish, Message, Output, Params, Piece, Prompt, Request, TemplateArguments, TokenLogprob,
-    TokenUsage,
+    Answer, AnswerFormat, Finish, Message, Output, Params, Piece, Prompt, Request, TemplateArguments,
+    TokenLogprob, TokenUsage,
 };
 pub use session::Session;
 pub use supported::Supported;

@@ -58,8 +58,8 @@ pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};
 pub use infer_kernels::{UnknownInstructionSet, instruction_sets, set_instruction_set};
 pub use language::{
-    Answer, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session, Supported,
-    TemplateArguments, TokenLogprob, TokenUsage, byte_characters,
+    Answer, AnswerFormat, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session,
+    Supported, TemplateArguments, TokenLogprob, TokenUsage, byte_characters,
 };
 pub use limits::MAX_SHADOW_BYTES;
 pub use model::{

@@ -203,6 +203,26 @@ pub(crate) const MAX_TEXTS: usize = 128;
 /// processor no faster, and a text in a batch waits for all of it.
 pub(crate) const MAX_BATCH_TOKENS: usize = 256;
 
+/// Maximum size of the JSON Schema of an answer, in bytes. Bounds the time to prepare it.
+pub(crate) const MAX_FORMAT_BYTES: Limit = Limit::new(64 << 10, "bytes");
+
+/// Maximum size of the grammar of an answer, in symbols and in nodes of its patterns. Bounds the
+/// time to prepare it to about 10 ms.
+pub(crate) const MAX_FORMAT_SIZE: u64 = 200_000;
+
+/// Maximum number of states of the patterns of an answer, of 1 to 2 kB each. Bounds memory.
+pub(crate) const MAX_FORMAT_STATES: usize = 20_000;
+
+/// Maximum number of steps of the patterns of an answer for one token. Bounds the time that other
+/// answers of the model wait to about 5 ms.
+pub(crate) const MAX_FORMAT_FUEL: u64 = 70_000;
+
+/// Maximum number of steps of the grammar of an answer for one token, for the same reason.
+pub(crate) const MAX_FORMAT_ITEMS: usize = 50_000;
+
+/// Maximum length of a token that an answer with a format may contain, in bytes.
+pub(crate) const MAX_FORMAT_TOKEN_BYTES: usize = 128;
+
 /// Maximum number of questions of a guard's card. Bounds the time of a text.
 pub(crate) const MAX_QUESTIONS: Limit = Limit::new(16, "entries");
 

@@ -2,6 +2,7 @@
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::format::Constraint;
 use super::request::{Finish, Output, Params, Piece, TokenLogprob};
 use super::sampler::{Sampler, likeliest, log_sum_exp};
 use super::tokenizer::{Detokenizer, Tokenizer};
@@ -9,6 +10,9 @@ use super::tokenizer::{Detokenizer, Tokenizer};
 pub(super) struct Generation<'t> {
     params: Params,
     sampler: Sampler,
+    constraint: Option<Box<Constraint>>,
+    /// Reason that the constraint could not be applied.
+    failure: Option<String>,
     /// `None` after the answer has ended.
     detokenizer: Option<Detokenizer<'t>>,
     text: String,
@@ -23,10 +27,17 @@ pub(super) struct Generation<'t> {
 
 impl<'t> Generation<'t> {
     /// An empty answer that follows the token `last`.
-    pub(super) fn new(params: &Params, last: u32, tokenizer: &'t Tokenizer) -> Self {
+    pub(super) fn new(
+        params: &Params,
+        constraint: Option<Box<Constraint>>,
+        last: u32,
+        tokenizer: &'t Tokenizer,
+    ) -> Self {
         Generation {
             params: params.clone(),
             sampler: Sampler::new(params),
+            constraint,
+            failure: None,
             detokenizer: Some(tokenizer.detokenizer().after(last)),
             text: String::new(),
             sent: 0,
@@ -46,13 +57,35 @@ impl<'t> Generation<'t> {
         tokenizer: &Tokenizer,
         stream: Option<&UnboundedSender<Piece>>,
     ) -> Option<u32> {
-        let token = self.sampler.choose(logits);
-        let is_part = self.take(token, logits, tokenizer);
-        if is_part && !has_room && self.finish.is_none() {
-            self.finish(Finish::Length);
+        // Reported log-probabilities are those of the model, without the constraint.
+        let own = self.params.logprobs.filter(|_| self.constraint.is_some()).map(|_| logits.to_vec());
+        let (token, is_last) = match self.choose(logits) {
+            Ok(chosen) => chosen,
+            Err(message) => {
+                self.failure = Some(message);
+                self.finish = Some(Finish::Length);
+                return None;
+            }
+        };
+        let is_part = self.take(token, own.as_deref().unwrap_or(logits), tokenizer);
+        if is_part && self.finish.is_none() && (is_last || !has_room) {
+            self.finish(if is_last { Finish::End } else { Finish::Length });
         }
         self.send(stream);
         is_part.then_some(token)
+    }
+
+    /// Chooses the next token. The second value is true if it completes the format.
+    fn choose(&mut self, logits: &mut [f32]) -> Result<(u32, bool), String> {
+        let Some(constraint) = &mut self.constraint else { return Ok((self.sampler.choose(logits), false)) };
+        constraint.restrict(logits)?;
+        let token = self.sampler.choose(logits);
+        Ok((token, constraint.accept(token)?))
+    }
+
+    /// Reason that the answer could not be completed.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     pub(super) fn max_tokens(&self) -> usize {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use infer_kernels::BLOCK_TOKENS;
 use tokio::sync::{mpsc, oneshot};
 
+use super::format::Constraint;
 use super::prefix::CacheOwner;
 use super::request::{Answer, Params, Piece};
 use crate::model::RunError;
@@ -34,8 +35,8 @@ pub(super) struct Job {
 pub(super) enum Work {
     /// The log-probability of each branch after the prompt; no branch is empty.
     Score(Vec<Vec<u32>>),
-    /// Text after the prompt.
-    Generate(Params),
+    /// Text after the prompt, in the format of the constraint, if there is one.
+    Generate(Params, Option<Box<Constraint>>),
 }
 
 impl Job {
@@ -50,7 +51,7 @@ impl Job {
         let whole = |tokens: usize| tokens.div_ceil(BLOCK_TOKENS);
         match &self.work {
             // The last generated token is not computed.
-            Work::Generate(params) => whole(self.prompt.len() + params.max_tokens - 1),
+            Work::Generate(params, _) => whole(self.prompt.len() + params.max_tokens - 1),
             Work::Score(branches) => {
                 let own = |branch: &Vec<u32>| match branch.len() {
                     1 => 0,

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::clock;
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Packing};
+use super::format::Formats;
 use super::gguf::{DUMMY, Gguf, GgufError};
 use super::inbox::{Inbox, PushError};
 use super::job::Job;
@@ -102,6 +103,7 @@ impl LanguageModel {
             inbox: Inbox::new(capacity.queue_capacity),
             counters: Counters::default(),
             tokenizer,
+            formats: Formats::default(),
             pool,
             sessions: capacity.sessions,
             max_batch: capacity.max_batch,
@@ -345,7 +347,8 @@ impl LanguageModel {
             caller: Arc::downgrade(&caller),
         };
         // In the worst case, a prompt without words, all of it is tokenized with each choice.
-        if bytes * (1 + choices.len()) <= LONG_PROMPT_BYTES {
+        // A format takes milliseconds to prepare.
+        if bytes * (1 + choices.len()) <= LONG_PROMPT_BYTES && request.params.format.is_none() {
             return preparation.run(&request);
         }
         let prepared = self.preparations.run(move || preparation.run(&request)).await;

@@ -89,7 +89,14 @@ impl Preparation {
             None => {
                 let room = self.context - session_tokens.len();
                 let max_tokens = request.params.max_tokens.min(room);
-                (session_tokens.clone(), Work::Generate(Params { max_tokens, ..request.params.clone() }))
+                let format = request.params.format.as_ref();
+                let constraint = format.map(|format| self.shared.formats.constraint(tokenizer, format));
+                let constraint = constraint.transpose();
+                let constraint =
+                    constraint.map_err(|message| format!("the format of the answer: {message}"))?;
+                let constraint = constraint.map(Box::new);
+                let params = Params { max_tokens, ..request.params.clone() };
+                (session_tokens.clone(), Work::Generate(params, constraint))
             }
             Some(choices) => {
                 let answer = self.answer(request, options, &session_tokens)?;

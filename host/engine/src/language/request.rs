@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde_json::Value;
 
 use crate::limits::{MAX_CHOICES, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS};
 
@@ -87,10 +88,24 @@ pub struct Params {
     /// false unless this sets it.
     #[serde(rename = "chat_template_kwargs")]
     pub template_arguments: TemplateArguments,
+    /// Format of the answer; `None` for any text. Guests cannot set it: they score choices.
+    #[serde(skip)]
+    pub format: Option<AnswerFormat>,
     /// Reports the log-probability of each token of an answer, and of this number of most likely
     /// alternatives; at most 20. Guests cannot set it: they score choices.
     #[serde(skip)]
     pub logprobs: Option<usize>,
+}
+
+/// Format of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnswerFormat {
+    /// A JSON object.
+    JsonObject,
+    /// JSON that a JSON Schema accepts.
+    JsonSchema(Value),
+    /// One of these texts.
+    Choice(Vec<String>),
 }
 
 /// A list of at most `MAX` items. Reading stops at the first item beyond that.
@@ -139,6 +154,7 @@ impl Default for Params {
             pin: false,
             prefix_messages: None,
             template_arguments: TemplateArguments::default(),
+            format: None,
             logprobs: None,
         }
     }

@@ -21,6 +21,7 @@ use infer_kernels::BLOCK_TOKENS;
 
 use super::clock;
 use super::decoder::Decoder;
+use super::format::Formats;
 use super::forward::Forward;
 use super::inbox::{Inbox, Waiting};
 use super::job::Job;
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox,
     pub(super) counters: Counters,
     pub(super) tokenizer: Tokenizer,
+    pub(super) formats: Formats,
     pub(super) pool: KvPool,
     /// Maximum number of concurrent requests.
     pub(super) sessions: usize,
@@ -193,6 +195,10 @@ impl<'t, D: Forward> Scheduler<'t, D> {
             self.prefixes.insert(&task.job.owner, &task.sequence, len, task.job.declared, max_pinned);
         }
         for task in self.running.extract_if(.., |task| task.is_done()) {
+            if let Some(message) = task.failure().map(str::to_owned) {
+                self.shared.reject(task.job, message);
+                continue;
+            }
             let (job, answer) = task.finish();
             self.shared.counters.tokens(answer.usage);
             // The caller may have left in the meantime.
@@ -264,6 +270,12 @@ impl Shared {
         self.counters.skipped();
         // The caller may be about to notice the deadline itself, or may have left.
         let _ = job.reply.send(Err(RunError::Deadline { model: self.name.clone() }));
+    }
+
+    /// Answers that the format of the request cannot be enforced.
+    fn reject(&self, job: Job, message: String) {
+        let message = format!("the format of the answer: {message}");
+        let _ = job.reply.send(Err(RunError::InvalidInput { model: self.name.clone(), message }));
     }
 
     fn fail(&self, job: Job, message: &str) {

@@ -49,7 +49,9 @@ impl<'t> Task<'t> {
                 let branch = |tokens| Branch { tokens, sequence: Sequence::default(), logprob: 0.0 };
                 Goal::Score { branches: std::mem::take(choices).into_iter().map(branch).collect(), next: 0 }
             }
-            Work::Generate(params) => Goal::Generate(Box::new(Generation::new(params, last, tokenizer))),
+            Work::Generate(params, constraint) => {
+                Goal::Generate(Box::new(Generation::new(params, constraint.take(), last, tokenizer)))
+            }
         };
         let reserved = job.blocks().saturating_sub(prefix.whole_blocks());
         Task {
@@ -194,6 +196,14 @@ impl<'t> Task<'t> {
         match &self.goal {
             Goal::Score { branches, next } => self.is_urgent() && *next == branches.len(),
             Goal::Generate(generation) => generation.is_done(),
+        }
+    }
+
+    /// Reason that the answer could not be completed.
+    pub(super) fn failure(&self) -> Option<&str> {
+        match &self.goal {
+            Goal::Generate(generation) => generation.failure(),
+            Goal::Score { .. } => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod engine;
+mod formats;
 mod golden;
 mod greedy;
 mod parts;

@@ -11,6 +11,7 @@
 mod alternatives;
 mod body;
 mod form;
+mod format;
 mod request;
 mod response;
 mod schema;

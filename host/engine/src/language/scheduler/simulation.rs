@@ -44,6 +44,7 @@ fn shared() -> Shared {
         inbox: Inbox::new(QUEUE),
         counters: Counters::default(),
         tokenizer: support::tokenizer("qwen2-q5_0.gguf"),
+        formats: Formats::default(),
         pool: KvPool::new(1, BLOCK_TOKENS, BLOCKS * BLOCK_TOKENS * 2),
         sessions: SESSIONS,
         max_batch: BATCH_LIMIT,

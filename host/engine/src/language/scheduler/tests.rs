@@ -16,7 +16,19 @@ fn shared(sessions: usize, blocks: usize) -> (Shared, Decoder) {
     let pool = KvPool::new(config.layers, config.attention.layer_elements(), blocks * pool.block_bytes());
     let tokenizer = support::tokenizer("qwen2-q5_0.gguf");
     let (inbox, counters, name) = (Inbox::new(64), Counters::default(), "m".to_owned());
-    (Shared { name, inbox, counters, tokenizer, pool, sessions, max_batch: 24 }, decoder)
+    (
+        Shared {
+            name,
+            inbox,
+            counters,
+            tokenizer,
+            formats: Formats::default(),
+            pool,
+            sessions,
+            max_batch: 24,
+        },
+        decoder,
+    )
 }
 
 fn push(shared: &Shared, component: &str, prompt: &[u32], pinned: usize, work: Work, answers: &mut Answers) {
@@ -32,7 +44,7 @@ fn push(shared: &Shared, component: &str, prompt: &[u32], pinned: usize, work: W
 }
 
 fn generate(max_tokens: usize) -> Work {
-    Work::Generate(Params { max_tokens, ..Params::default() })
+    Work::Generate(Params { max_tokens, ..Params::default() }, None)
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::language::format::Formats;
 use crate::language::gguf::Gguf;
 use crate::language::inbox::Inbox;
 use crate::language::job::Work;
@@ -25,7 +26,16 @@ fn shared() -> Shared {
         small().text("tokenizer.chat_template", TEMPLATE).bool("tokenizer.ggml.add_space_prefix", false);
     let tokenizer = Tokenizer::from_gguf(&Gguf::parse(Bytes::Owned(file.build())).unwrap()).unwrap();
     let (inbox, counters, pool) = (Inbox::new(4), Counters::default(), KvPool::new(1, 16, 1 << 16));
-    Shared { name: "m".to_owned(), inbox, counters, tokenizer, pool, sessions: 1, max_batch: 1 }
+    Shared {
+        name: "m".to_owned(),
+        inbox,
+        counters,
+        tokenizer,
+        formats: Formats::default(),
+        pool,
+        sessions: 1,
+        max_batch: 1,
+    }
 }
 
 /// The text of the prompt, and of each choice after it.
@@ -55,7 +65,7 @@ fn texts(choices: Option<&[&str]>, arguments: &str) -> Vec<String> {
         Work::Score(branches) => {
             branches.iter().map(|branch| text(&prepared.prompt) + &text(branch)).collect()
         }
-        Work::Generate(_) => vec![text(&prepared.prompt)],
+        Work::Generate(..) => vec![text(&prepared.prompt)],
     }
 }
 

@@ -7,8 +7,9 @@ use utoipa::ToSchema;
 
 use super::alternatives::{OneOrMore, Prompts};
 use super::form::{Form, at};
+use super::format::ResponseFormat;
 use super::turns::{Turn, Turns};
-use super::unsupported::{is_empty, is_number, is_text_format, is_without_bias, is_word, unsupported};
+use super::unsupported::{is_empty, is_number, is_without_bias, is_word, unsupported};
 use crate::error::ApiError;
 
 /// The body of both forms; the members of a form are checked after parsing. Members that begin with
@@ -64,10 +65,9 @@ pub(super) struct Body<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<Value>)]
     function_call: Option<&'a RawValue>,
-    /// Of the type `text`.
     #[serde(borrow)]
-    #[schema(value_type = Option<Object>)]
-    response_format: Option<&'a RawValue>,
+    #[schema(value_type = Option<ResponseFormat>)]
+    pub(super) response_format: Option<&'a RawValue>,
     /// Empty.
     #[serde(borrow)]
     #[schema(value_type = Option<Object>)]
@@ -178,8 +178,6 @@ impl Body<'_> {
     fn check_unsupported(&self) -> Result<(), ApiError> {
         const TOOLS: &str = "none: the models call no tools; describe them in a message, and read the answer";
         const CHOICE: &str = "`none` or `auto`: the models call no tools; leave it out";
-        const TEXT: &str = "`{\"type\": \"text\"}`: formats are not enforced; ask for one in a message, and check \
-                            the answer";
         let has_no_choice = self.tool_choice.is_some_and(|choice| is_word(choice, &["none"]));
         let choice: fn(&RawValue) -> bool = |value| is_word(value, &["none", "auto"]);
         [
@@ -187,7 +185,6 @@ impl Body<'_> {
             unsupported("tool_choice", self.tool_choice, choice, CHOICE),
             unsupported("functions", self.functions, is_empty, TOOLS),
             unsupported("function_call", self.function_call, choice, CHOICE),
-            unsupported("response_format", self.response_format, is_text_format, TEXT),
             unsupported(
                 "logit_bias",
                 self.logit_bias,

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::body::Body;
 use super::form::{Form, at, parse};
+use super::format;
 use super::turns;
 use crate::error::ApiError;
 use crate::routes::members;
@@ -61,6 +62,7 @@ pub(super) fn read(form: Form, body: &[u8]) -> Result<ParsedRequest, ApiError> {
             .unwrap_or_default(),
         logprobs: logprobs(form, body.logprobs, body.top_logprobs)?,
         prefix_messages,
+        format: format::read(body.response_format)?,
         template_arguments: body
             .chat_template_kwargs
             .map(|arguments| TemplateArguments::parse(arguments.get()))

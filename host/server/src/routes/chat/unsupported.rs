@@ -71,18 +71,6 @@ fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// True for `{"type": "text"}`; other members are ignored.
-pub(super) fn is_text_format(value: &RawValue) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Format<'a> {
-        #[serde(borrow)]
-        r#type: &'a RawValue,
-    }
-    is_empty(value)
-        || serde_json::from_str::<Format<'_>>(value.get())
-            .is_ok_and(|format| is_word(format.r#type, &["text"]))
-}
-
 /// True for an object in which all values are 0.
 pub(super) fn is_without_bias(value: &RawValue) -> bool {
     value.get().len() <= MAX_BIAS_BYTES
@@ -99,7 +87,7 @@ mod tests {
         type Rule = fn(&RawValue) -> bool;
         let word: Rule = |value| is_word(value, &["none", "auto"]);
         let one: Rule = |value| is_number(value, 1.0);
-        let cases: [(Rule, &[&str], &[&str]); 5] = [
+        let cases: [(Rule, &[&str], &[&str]); 4] = [
             (
                 is_empty,
                 &["[]", "[ \n]", "{}", "{ }", "\"\"", "false"],
@@ -107,11 +95,6 @@ mod tests {
             ),
             (word, &["\"none\"", "\"auto\"", "\"\\u0061uto\""], &["\"required\"", "{}", "none", "\"\""]),
             (one, &["1", "1.0", "10e-1"], &["2", "0", "\"1\"", "[1]"]),
-            (
-                is_text_format,
-                &["{\"type\": \"text\"}", "{}", "{\"type\":\"text\",\"more\":null}"],
-                &["{\"type\":\"json_object\"}", "\"text\"", "[]x", "{\"type\":1}"],
-            ),
             (
                 is_without_bias,
                 &["{}", "{\"50256\": 0}", "{\"1\": 0.0, \"2\": 0}"],

@@ -96,7 +96,7 @@ impl<'s> Callers<'s> {
         if self.random.u32(0..20) == 0 && !self.open.iter().any(|request| request.is_modest) {
             let owner = CacheOwner::new(&Arc::from(MODEST));
             let prompt = text(&mut self.random, 1..10);
-            let work = Work::Generate(Params { max_tokens: 3, ..Params::default() });
+            let work = Work::Generate(Params { max_tokens: 3, ..Params::default() }, None);
             self.push(owner, prompt, 0, work, step, now + Duration::from_secs(3600));
         }
         if self.random.u32(0..15) == 0 && !self.open.is_empty() {
@@ -127,7 +127,7 @@ impl<'s> Callers<'s> {
         let work = if random.bool() {
             let room = CONTEXT - prompt.len();
             let max_tokens = random.usize(1..if is_large { 60 } else { 40 }).min(room);
-            Work::Generate(Params { max_tokens, ..Params::default() })
+            Work::Generate(Params { max_tokens, ..Params::default() }, None)
         } else {
             Work::Score((0..random.usize(1..6)).map(|_| text(random, 1..20)).collect())
         };
@@ -152,7 +152,7 @@ impl<'s> Callers<'s> {
         deadline: Instant,
     ) {
         let expected = match &work {
-            Work::Generate(params) => Expected::Text(self.model.answer(&prompt, params.max_tokens)),
+            Work::Generate(params, _) => Expected::Text(self.model.answer(&prompt, params.max_tokens)),
             Work::Score(branches) => {
                 Expected::Scores(branches.iter().map(|branch| self.model.score(&prompt, branch)).collect())
             }
