@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::harness::{Server, load};
 
@@ -148,4 +149,79 @@ async fn hostile_texts_are_judged_like_others() {
         let body = judge(&server, text).await;
         assert_eq!(tier(&body), "language", "{body}");
     }
+}
+
+/// A card of the small random model, as a guard that judges one category.
+fn guard() -> tempfile::TempDir {
+    let file = std::fs::read("tests/data/language/qwen2-q6_k.gguf").unwrap();
+    let hash: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let card = format!(
+        "name = \"guard\"\ntask = \"text-classification\"\nformat = \"gguf\"\n\
+         [[files]]\npath = \"guard.gguf\"\nrole = \"model\"\nbytes = {}\nsha256 = \"{hash}\"\n\
+         [[questions]]\nlabels = [\"no\", \"yes\"]\nchoices = [\"x\", \"y\"]\n\
+         [categories.harassment]\nmax = [\"yes\"]\nthreshold = 0.3\n",
+        file.len()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("guard.gguf"), file).unwrap();
+    std::fs::write(folder.path().join("card.toml"), card).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn guard_judges_in_place_of_a_policy() {
+    let folder = guard();
+    let server = |models: &str, settings: &str| {
+        load(&format!(
+            "[models.classifier]\nsource = \"builtin:toxic-bilstm\"\nsessions = 1\n\
+             [models.guard]\nsource = {:?}\nthreads = 1\npacked_cache = false\n\
+             [components.moderate]\nsource = \"builtin:moderate\"\nroute = \"/moderate\"\nmodels = {models}\n\
+             settings = {settings}\n",
+            folder.path()
+        ))
+    };
+    let start = async |models: &str| Server::start(Arc::new(server(models, "{}"))).await;
+    // Alone, as a text model and as the language model: the same score.
+    let text = judge(&start(r#"{ text = "guard" }"#).await, UNCERTAIN).await;
+    let language = judge(&start(r#"{ language = "guard" }"#).await, UNCERTAIN).await;
+    assert_eq!((tier(&text), tier(&language)), ("classifier", "language"));
+    assert!((harassment(&text) - harassment(&language)).abs() < 1e-4, "{text} {language}");
+    assert_eq!(reason(&language, "hate"), Some("no text model is configured"));
+    // After a classifier, each relative to its threshold.
+    let both = start(r#"{ text = "classifier", language = "guard" }"#).await;
+    let classifier = harassment(&judge(&start(CLASSIFIER).await, UNCERTAIN).await);
+    let threshold = logit(0.7);
+    let expected =
+        threshold + 0.5 * (logit(classifier) - threshold) + 0.5 * (logit(harassment(&text)) - logit(0.3));
+    let found = judge(&both, UNCERTAIN).await;
+    assert!((logit(harassment(&found)) - expected).abs() < 0.02, "{found}");
+    assert_eq!(tier(&judge(&both, CLEAN).await), "classifier");
+    // A policy beside it would have no effect.
+    let server = Server::start(Arc::new(server(r#"{ language = "guard" }"#, POLICY))).await;
+    let (status, body) = server.moderate(&json!({ "input": CLEAN })).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
+}
+
+#[tokio::test]
+async fn language_model_gives_a_reason() {
+    let settings = POLICY.replace(" }", ", \"policy.rationale_tokens\" = 8 }");
+    let server = server(BOTH, &settings).await;
+    let ask = async |text: &str, explain: Value| {
+        let request = json!({ "input": text, "infer": { "explain": explain } });
+        let (status, body) = server.moderate(&request).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body
+    };
+    let without = ask(UNCERTAIN, json!(true)).await;
+    assert_eq!(without["infer"]["explanations"][0]["notes"], Value::Null, "{without}");
+    assert_eq!(without["infer"]["tokens"]["generated_tokens"], 0, "{without}");
+    let with = ask(UNCERTAIN, json!("rationale")).await;
+    let notes = with["infer"]["explanations"][0]["notes"].as_array().unwrap();
+    let note = notes[0].as_str().unwrap();
+    assert!(notes.len() == 1 && (note.starts_with("x, because") || note.starts_with("y, because")), "{with}");
+    let generated = with["infer"]["tokens"]["generated_tokens"].as_u64().unwrap();
+    assert!((1..=8).contains(&generated), "{with}");
+    // The reason changes no score, and the classifier gives none.
+    assert_eq!(harassment(&with), harassment(&without));
+    assert_eq!(ask(CLEAN, json!("rationale")).await["infer"]["explanations"][0]["notes"], Value::Null);
 }

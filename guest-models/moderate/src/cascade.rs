@@ -1,22 +1,22 @@
-//! The second tier: a language model judges texts under the operator's policy where the text
-//! classifier is uncertain.
+//! The second tier: a language model judges texts where the text classifier is uncertain, by the
+//! operator's policy or by the questions of its card.
 //!
 //! The classifier is certain if its score is far from the category's threshold. Otherwise its score
 //! and the language model's probability are combined as evidence: on the scale of log-odds, each
 //! relative to its own threshold. So each category keeps its single threshold, and reaches it when
 //! the weighted evidence of both does.
 
-use guest_sdk::language::{Params, Session};
 use guest_sdk::nn::{ErrorCode, ModelError};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Tier, log};
 
-use crate::categories::THRESHOLD;
-use crate::policy::{Policy, first_of_two};
+use crate::categories::{Advised, THRESHOLD};
+use crate::guard::Guard;
+use crate::policy::Policy;
 use crate::verdict::{Finding, Row};
 
 /// The guest's name for the language model.
-const MODEL: &str = "language";
+pub(crate) const MODEL: &str = "language";
 
 /// Default of `cascade.low`: below this multiple of its threshold a score is certainly harmless.
 const LOW: f32 = 0.02;
@@ -30,10 +30,18 @@ const WEIGHT: f32 = 0.5;
 /// The language model and the condition for asking it.
 #[derive(Debug)]
 pub(crate) struct Cascade {
-    policy: Policy,
+    adviser: Adviser,
+    categories: Vec<Advised>,
     band: Band,
     /// True if an input is a fault when the language model should have judged it and did not.
     required: bool,
+}
+
+/// How the language model judges.
+#[derive(Debug)]
+enum Adviser {
+    Policy(Policy),
+    Guard(Guard),
 }
 
 /// Range of uncertain scores, and weight of the second opinion.
@@ -44,13 +52,15 @@ struct Band {
     weight: f32,
 }
 
-/// Answer of the language model.
+/// Answer of the language model about one category.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
-    /// Probability that the post breaks the policy.
+    /// Probability that the post belongs to the category.
     probability: f32,
-    /// True if it read only the beginning and the end of the post.
-    cut: bool,
+    /// Minimum probability at which it does.
+    threshold: f32,
+    /// The gap of a post of which it read only a part.
+    gap: Option<&'static str>,
 }
 
 impl Cascade {
@@ -61,20 +71,32 @@ impl Cascade {
     /// `internal` for an invalid setting or model.
     pub(crate) fn read(settings: &Settings) -> Result<Option<Cascade>, Fault> {
         let Some(card) = settings.card(MODEL) else { return Ok(None) };
-        let task = card.require("task")?;
-        if task != "text-generation" {
-            let message =
-                format!("model `{MODEL}`: expected a model for text-generation, its card says {task}");
-            return Err(Fault::Internal(message));
-        }
+        let (adviser, categories) = match (card.require("task")?, card.find("questions")) {
+            ("text-generation", _) => {
+                let policy = Policy::read(settings)?;
+                let names = policy.categories.iter().cloned();
+                let categories = names.map(|name| Advised { name, threshold: None }).collect();
+                (Adviser::Policy(policy), categories)
+            }
+            ("text-classification", Some(_)) => {
+                let guard = Guard::read(settings, card)?;
+                let categories = guard.categories().collect();
+                (Adviser::Guard(guard), categories)
+            }
+            (task, _) => {
+                return Err(Fault::Internal(format!(
+                    "model `{MODEL}`: expected a model for text-generation, or a guard, its card says {task}"
+                )));
+            }
+        };
         let band = Band::read(settings)?;
         let required = settings.get("cascade.required", false)?;
-        Ok(Some(Cascade { policy: Policy::read(settings)?, band, required }))
+        Ok(Some(Cascade { adviser, categories, band, required }))
     }
 
-    /// Categories that the policy covers.
-    pub(crate) fn categories(&self) -> &[String] {
-        &self.policy.categories
+    /// Categories that the language model judges.
+    pub(crate) fn categories(&self) -> &[Advised] {
+        &self.categories
     }
 
     /// Judges the uncertain categories of `rows`, which contain the classifier's findings on
@@ -88,16 +110,16 @@ impl Cascade {
         let has_verdict = !self.required && rows.iter().any(|row| row.text.score().is_some());
         let mut rows: Vec<_> = rows
             .iter_mut()
-            .filter(|row| self.policy.categories.iter().any(|name| name == row.name))
+            .filter_map(|row| Some((self.categories.iter().position(|own| own.name == row.name)?, row)))
             .collect();
-        if !self.band.contains_any(&rows) {
+        if !self.band.contains_any(rows.iter().map(|(_, row)| &**row)) {
             return Ok(());
         }
-        rows.retain(|row| self.band.is_open(row));
+        rows.retain(|(_, row)| self.band.is_open(row));
         match self.ask(texts) {
-            Ok(answer) => {
-                for row in rows {
-                    self.band.apply(row, answer, self.policy.threshold);
+            Ok(answers) => {
+                for (category, row) in rows {
+                    self.band.apply(row, answers[category]);
                 }
                 Ok(())
             }
@@ -107,24 +129,34 @@ impl Cascade {
                     ErrorCode::Timeout => "uncertain, and the language model did not answer in time",
                     _ => "uncertain, and the language model did not answer",
                 };
-                rows.into_iter().for_each(|row| row.text_gaps.push(reason.to_owned()));
+                rows.into_iter().for_each(|(_, row)| row.text_gaps.push(reason.to_owned()));
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn ask<T: AsRef<str>>(&self, texts: &[T]) -> Result<Answer, ModelError> {
-        let conversation = self.policy.conversation(texts);
-        let params = Params { prefix_messages: Some(self.policy.prefix_messages()), ..Params::default() };
-        let choices = [self.policy.choices[0].as_str(), self.policy.choices[1].as_str()];
-        let scores = Session::open(MODEL)?.score(&conversation.messages, &choices, &params)?;
-        let &[violates, allowed] = scores.logprobs.as_slice() else {
-            let message = format!("{} log-probabilities, expected two", scores.logprobs.len());
-            return Err(ModelError { model: MODEL.to_owned(), code: ErrorCode::RuntimeError, message });
-        };
-        let probability = first_of_two([violates, allowed]);
-        Ok(Answer { probability, cut: conversation.cut })
+    /// The answers about the categories, in their order.
+    fn ask<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Answer>, ModelError> {
+        match &self.adviser {
+            Adviser::Policy(policy) => {
+                let opinion = policy.ask(MODEL, texts)?;
+                let gap = "too long for the language model, which read the beginning and the end";
+                let gap = opinion.cut.then_some(gap);
+                let answer = Answer { probability: opinion.probability, threshold: policy.threshold, gap };
+                Ok(vec![answer; self.categories.len()])
+            }
+            Adviser::Guard(guard) => {
+                let opinion = guard.ask(MODEL, texts)?;
+                let gap = "too long for the language model, which read the beginning";
+                let gap = opinion.cut.then_some(gap);
+                let answer = |(probability, category): (f32, &Advised)| {
+                    let threshold = category.threshold.unwrap_or(THRESHOLD);
+                    Answer { probability, threshold, gap }
+                };
+                Ok(opinion.probabilities.into_iter().zip(&self.categories).map(answer).collect())
+            }
+        }
     }
 }
 
@@ -148,12 +180,11 @@ impl Band {
         Ok(Band { low, high, weight })
     }
 
-    /// Returns true if `rows`, the categories of the policy, need the language model: the
-    /// classifier cannot judge one of them, or the one nearest to being flagged, or furthest
-    /// beyond, is uncertain.
-    fn contains_any(&self, rows: &[&mut Row<'_>]) -> bool {
-        let worst = rows.iter().filter_map(|row| ratio(row)).fold(0.0, f32::max);
-        rows.iter().any(|row| ratio(row).is_none()) || self.contains(worst)
+    /// Returns true if `rows`, the categories of the language model, need it: the classifier cannot
+    /// judge one of them, or the one nearest to being flagged, or furthest beyond, is uncertain.
+    fn contains_any<'r>(&self, mut rows: impl Iterator<Item = &'r Row<'r>> + Clone) -> bool {
+        let worst = rows.clone().filter_map(ratio).fold(0.0, f32::max);
+        rows.any(|row| ratio(row).is_none()) || self.contains(worst)
     }
 
     /// Returns true if the language model's answer affects this category.
@@ -166,24 +197,21 @@ impl Band {
     }
 
     /// Combines the scores of the classifier and the language model.
-    fn apply(&self, row: &mut Row<'_>, answer: Answer, threshold: f32) {
+    fn apply(&self, row: &mut Row<'_>, answer: Answer) {
         let own = row.threshold.unwrap_or(THRESHOLD);
-        let language = logit(answer.probability) - logit(threshold);
+        let language = logit(answer.probability) - logit(answer.threshold);
         let margin = match row.text.score() {
             Some(score) => {
                 let classifier = logit(score) - logit(own);
                 let both = classifier + self.weight * (language - classifier);
                 // A part of a post can show that it breaks the policy, but not that it does not.
-                if answer.cut { both.max(classifier) } else { both }
+                if answer.gap.is_some() { both.max(classifier) } else { both }
             }
             None => language,
         };
         let score = 1.0 / (1.0 + (-(logit(own) + margin)).exp());
         row.text = Finding::Score(score, Tier::Language);
-        if answer.cut {
-            let gap = "too long for the language model, which read the beginning and the end";
-            row.text_gaps.push(gap.to_owned());
-        }
+        row.text_gaps.extend(answer.gap.map(str::to_owned));
     }
 }
 
@@ -220,8 +248,8 @@ mod tests {
 
     const BAND: Band = Band { low: 0.1, high: 1.25, weight: 0.5 };
 
-    fn answer(probability: f32) -> Answer {
-        Answer { probability, cut: false }
+    fn answer(probability: f32, threshold: f32) -> Answer {
+        Answer { probability, threshold, gap: None }
     }
 
     #[test]
@@ -241,11 +269,11 @@ mod tests {
             (unjudged(), unjudged(), true, [true, true]),
         ];
         for (index, (one, other, expected, open)) in cases.into_iter().enumerate() {
-            let (mut one, mut other) = (row(0.5, one), row(0.2, other));
+            let (one, other) = (row(0.5, one), row(0.2, other));
             assert_eq!([BAND.is_open(&one), BAND.is_open(&other)], open, "case {index}");
-            assert_eq!(BAND.contains_any(&[&mut one, &mut other]), expected, "case {index}");
+            assert_eq!(BAND.contains_any([&one, &other].into_iter()), expected, "case {index}");
         }
-        assert!(!BAND.contains_any(&[&mut row(0.0, scored(0.0))]), "a threshold of 0 flags everything");
+        assert!(!BAND.contains_any([&row(0.0, scored(0.0))].into_iter()), "a threshold of 0 flags everything");
     }
 
     #[test]
@@ -265,7 +293,7 @@ mod tests {
         for (score, probability, threshold, weight, expected) in cases {
             let first = score.map_or(Finding::Gap("no model"), scored);
             let mut row = row(0.7, first);
-            Band { weight, ..BAND }.apply(&mut row, answer(probability), threshold);
+            Band { weight, ..BAND }.apply(&mut row, answer(probability, threshold));
             let found = row.text.score().unwrap();
             assert!(
                 (found - expected).abs() < 1e-5,
@@ -281,7 +309,7 @@ mod tests {
         for threshold in [0.0, 0.05, 0.5, 1.0, 7.0] {
             let combined = |score: f32, probability: f32| {
                 let mut row = row(threshold, scored(score));
-                BAND.apply(&mut row, answer(probability), 0.5);
+                BAND.apply(&mut row, answer(probability, 0.5));
                 row.text.score().unwrap()
             };
             for (score, probability) in steps().flat_map(|score| steps().map(move |other| (score, other))) {
@@ -299,13 +327,10 @@ mod tests {
     fn partial_reading_raises_but_never_clears() {
         for (probability, expected) in [(0.01, 0.6), (0.99, 0.949_017)] {
             let mut row = row(0.7, scored(0.6));
-            BAND.apply(&mut row, Answer { probability, cut: true }, 0.5);
+            BAND.apply(&mut row, Answer { gap: Some("too long"), ..answer(probability, 0.5) });
             let found = row.text.score().unwrap();
             assert!((found - expected).abs() < 1e-3, "{found}");
-            assert_eq!(
-                row.text_gaps,
-                ["too long for the language model, which read the beginning and the end"]
-            );
+            assert_eq!(row.text_gaps, ["too long"]);
         }
     }
 
@@ -331,7 +356,7 @@ mod tests {
             (
                 "models.language.task",
                 "text-classification",
-                "model `language`: expected a model for text-generation",
+                "model `language`: expected a model for text-generation, or a guard",
             ),
         ];
         for (key, value, words) in cases {

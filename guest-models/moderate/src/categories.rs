@@ -53,6 +53,14 @@ pub(crate) struct Category {
     pub(crate) threshold: Option<f32>,
 }
 
+/// A category that the language model judges.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Advised {
+    pub(crate) name: String,
+    /// Minimum probability at which a text belongs to it, by the model's card.
+    pub(crate) threshold: Option<f32>,
+}
+
 /// The operator's choice for a category.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {

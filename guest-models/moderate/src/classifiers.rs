@@ -4,7 +4,8 @@ use guest_sdk::Fault;
 use guest_sdk::card::Card;
 use guest_sdk::settings::Settings;
 
-use crate::categories::{self, Category, Rule};
+use crate::cascade::MODEL;
+use crate::categories::{self, Advised, Category, Rule};
 
 /// Kind of parts that a classifier reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +60,14 @@ pub(crate) struct Assignment {
     pub(crate) image: Option<Judge>,
 }
 
-/// Reads the configured classifiers, in the order of their names.
+/// Reads the configured classifiers, in the order of their names, without the language model.
 ///
 /// # Errors
 ///
 /// `internal` when a card is malformed.
 pub(crate) fn read(settings: &Settings) -> Result<Vec<Classifier<'_>>, Fault> {
     let mut classifiers = Vec::new();
-    for card in settings.cards() {
+    for card in settings.cards().filter(|card| card.model() != MODEL) {
         let Some(reads) = Reads::of(card.require("task")?) else { continue };
         let (labels, categories) = (card.labels()?, categories::of_card(&card)?);
         classifiers.push(Classifier { card, reads, labels, categories });
@@ -74,8 +75,8 @@ pub(crate) fn read(settings: &Settings) -> Result<Vec<Classifier<'_>>, Fault> {
     Ok(classifiers)
 }
 
-/// Assigns the categories to classifiers: OpenAI's first, then those of the cards, then `policy`,
-/// those that a language model decides.
+/// Assigns the categories to classifiers: OpenAI's first, then those of the cards, then `advised`,
+/// those that a language model judges.
 ///
 /// # Errors
 ///
@@ -83,24 +84,24 @@ pub(crate) fn read(settings: &Settings) -> Result<Vec<Classifier<'_>>, Fault> {
 pub(crate) fn assign(
     settings: &Settings,
     classifiers: &[Classifier<'_>],
-    policy: &[String],
+    advised: &[Advised],
 ) -> Result<Vec<Assignment>, Fault> {
     let mut names: Vec<&str> = categories::OPENAI.to_vec();
     let of_cards = classifiers.iter().flat_map(|classifier| &classifier.categories);
-    let further = of_cards.map(|category| category.name.as_str()).chain(policy.iter().map(String::as_str));
+    let further = of_cards.map(|category| category.name.as_str()).chain(advised.iter().map(|own| own.name.as_str()));
     let of_settings = settings.keys().filter_map(|key| key.strip_prefix("category."));
     for name in further.chain(of_settings) {
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    names.into_iter().map(|name| assignment(settings, classifiers, policy, name)).collect()
+    names.into_iter().map(|name| assignment(settings, classifiers, advised, name)).collect()
 }
 
 fn assignment(
     settings: &Settings,
     classifiers: &[Classifier<'_>],
-    policy: &[String],
+    advised: &[Advised],
     name: &str,
 ) -> Result<Assignment, Fault> {
     let choice = categories::choice(settings, name)?.unwrap_or_default();
@@ -159,8 +160,10 @@ fn assignment(
         return Err(unfit("no classifier has the labels of its rule".to_owned()));
     }
     let of_models = [&text, &image].into_iter().flatten().find_map(|judge| judge.threshold);
-    let can_be_flagged = categories::OPENAI.contains(&name) || policy.iter().any(|own| own == name);
-    let default = of_models.or(can_be_flagged.then_some(categories::THRESHOLD));
+    let advised = advised.iter().find(|own| own.name == name);
+    let can_be_flagged = categories::OPENAI.contains(&name) || advised.is_some();
+    let default = of_models.or_else(|| advised?.threshold);
+    let default = default.or(can_be_flagged.then_some(categories::THRESHOLD));
     let key = ["threshold.", name].concat();
     let threshold = match settings.text(&key) {
         Some(text) => {
@@ -200,12 +203,12 @@ mod tests {
         Settings::from_pairs(all.collect())
     }
 
-    fn find(pairs: &[(&str, &str)], policy: &[String], name: &str) -> Result<Assignment, Fault> {
+    fn find(pairs: &[(&str, &str)], advised: &[Advised], name: &str) -> Result<Assignment, Fault> {
         let settings = settings(pairs);
         let classifiers = read(&settings).unwrap();
         let names: Vec<_> = classifiers.iter().map(|classifier| classifier.card.model()).collect();
         assert_eq!(names, ["image", "text", "text2"]);
-        let all = assign(&settings, &classifiers, policy)?;
+        let all = assign(&settings, &classifiers, advised)?;
         Ok(all.into_iter().find(|assignment| assignment.name == name).unwrap())
     }
 
@@ -231,8 +234,11 @@ mod tests {
         assert_eq!(find(&[], &[], "insult").unwrap().threshold, None);
         let set = find(&[("threshold.insult", "0.9")], &[], "insult").unwrap();
         assert_eq!(set.threshold, Some(0.9));
-        let own = find(&[], &["spoilers".to_owned()], "spoilers").unwrap();
-        assert_eq!((own.threshold, own.text), (Some(0.5), None));
+        for (own, expected) in [(None, 0.5), (Some(0.3), 0.3)] {
+            let own = Advised { name: "spoilers".to_owned(), threshold: own };
+            let found = find(&[], &[own], "spoilers").unwrap();
+            assert_eq!((found.threshold, found.text), (Some(expected), None));
+        }
     }
 
     #[test]

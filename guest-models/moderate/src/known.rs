@@ -6,7 +6,7 @@ use guest_sdk::settings::Settings;
 use crate::classifiers::Assignment;
 
 /// Settings of a fixed name.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "cascade.high",
     "cascade.low",
     "cascade.required",
@@ -19,6 +19,7 @@ const KEYS: [&str; 14] = [
     "policy.examples",
     "policy.max_bytes",
     "policy.question",
+    "policy.rationale_tokens",
     "policy.text",
     "policy.threshold",
 ];
@@ -35,7 +36,7 @@ pub(crate) fn check(settings: &Settings, assignments: &[Assignment]) -> Result<(
             || policy.split(',').any(|own| own.trim() == name)
     };
     for key in settings.keys() {
-        let is_free = key.starts_with("models.") || key.starts_with("category.");
+        let is_free = ["models.", "request.", "category."].iter().any(|prefix| key.starts_with(prefix));
         if is_free || KEYS.contains(&key) {
             continue;
         }

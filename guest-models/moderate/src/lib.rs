@@ -6,8 +6,9 @@
 //! - models for text classification and token classification judge texts; the latter also report
 //!   the spans that they label
 //! - models for image classification judge images
-//! - `language`: any language model. It judges texts under the operator's policy: those about which
-//!   the classifiers are uncertain, or all of them without a classifier.
+//! - `language`: any language model. It judges texts under the operator's policy, or a guard by the
+//!   questions of its card: those about which the classifiers are uncertain, or all of them without
+//!   a classifier.
 //!
 //! Settings: `threshold.CATEGORY` (minimum score of a flagged category), `category.CATEGORY` (model
 //! and rule of a category), `cascade.*` and `policy.*` (use and prompt of the language model),
@@ -20,13 +21,14 @@
 //! - `known`: rejects settings that the guest does not read
 //! - `judge`: runs the classifiers
 //! - `cascade`: decides when to ask the language model, and combines its answer; `policy`,
-//!   `examples`: its prompt
+//!   `examples`: its prompt; `guard`: a language model that has questions of its own
 //! - `verdict`: the verdict from the findings; `moderator`: the guest that uses all of these
 
 mod cascade;
 mod categories;
 mod classifiers;
 mod examples;
+mod guard;
 mod judge;
 mod known;
 mod moderator;

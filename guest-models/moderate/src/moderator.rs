@@ -26,9 +26,9 @@ impl Moderator for Moderate {
             }
         }
         let cascade = Cascade::read(&settings)?;
-        let policy = cascade.as_ref().map_or(&[][..], Cascade::categories);
+        let advised = cascade.as_ref().map_or(&[][..], Cascade::categories);
         let classifiers = classifiers::read(&settings)?;
-        let assignments = classifiers::assign(&settings, &classifiers, policy)?;
+        let assignments = classifiers::assign(&settings, &classifiers, advised)?;
         known::check(&settings, &assignments)?;
         let judgements = judge(&settings, &classifiers, &assignments, &texts, &images)?;
         let parts = |is_empty: bool, is_text: bool| {
@@ -40,7 +40,7 @@ impl Moderator for Moderate {
             }
         };
         let parts = [parts(texts.is_empty(), true), parts(images.is_empty(), false)];
-        let mut rows = rows(&assignments, policy, &judgements, parts);
+        let mut rows = rows(&assignments, advised, &judgements, parts);
         if let Some(cascade) = cascade.as_ref().filter(|_| !texts.is_empty()) {
             cascade.judge(&mut rows, &texts)?;
         }

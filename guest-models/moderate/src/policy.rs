@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use guest_sdk::Fault;
 use guest_sdk::json::{Reader, Unexpected};
-use guest_sdk::language::{Message, Role};
+use guest_sdk::language::{Message, Params, Role, Session};
+use guest_sdk::nn::{ErrorCode, ModelError};
 use guest_sdk::settings::Settings;
 use guest_sdk::text::folded;
+use guest_sdk::{Fault, log, note};
 
 use crate::examples::{EXAMPLES, Label, POLICY};
 
@@ -35,6 +36,9 @@ const THRESHOLD: f32 = 0.5;
 /// Default of `policy.max_bytes`, the maximum length of a post.
 const MAX_BYTES: u32 = 2_000;
 
+/// Default of `policy.rationale_tokens`, the maximum length of a reason.
+const RATIONALE_TOKENS: u32 = 40;
+
 /// Mark where a long post is cut.
 const CUT: &str = " … ";
 
@@ -49,8 +53,18 @@ pub(crate) struct Policy {
     pub(crate) threshold: f32,
     /// Maximum length of a post, in bytes.
     pub(crate) max_bytes: u32,
+    /// Maximum length of the reason, in tokens, if the request asks for one.
+    rationale_tokens: Option<u32>,
     /// The messages before the post.
     prefix: Vec<Message>,
+}
+
+/// A language model's answer about an input.
+pub(crate) struct Opinion {
+    /// Probability that it breaks the policy.
+    pub(crate) probability: f32,
+    /// True if the model read only its beginning and its end.
+    pub(crate) cut: bool,
 }
 
 /// The prompt for one input.
@@ -107,6 +121,12 @@ impl Policy {
             return Err(unfit("policy.max_bytes", "at least 64", &max_bytes.to_string()));
         }
 
+        let tokens = settings.get("policy.rationale_tokens", RATIONALE_TOKENS)?;
+        if !(1..=256).contains(&tokens) {
+            return Err(unfit("policy.rationale_tokens", "1 to 256", &tokens.to_string()));
+        }
+        let rationale_tokens = (settings.text("request.explain") == Some("rationale")).then_some(tokens);
+
         let choices = [violates, allowed];
         let own = settings.text("policy.text");
         let text = own.unwrap_or(POLICY).trim();
@@ -135,7 +155,7 @@ impl Policy {
             }
             None => {}
         }
-        Ok(Policy { categories, choices, threshold, max_bytes, prefix })
+        Ok(Policy { categories, choices, threshold, max_bytes, rationale_tokens, prefix })
     }
 
     /// Builds the prompt for `texts`, which are judged as one post.
@@ -154,14 +174,61 @@ impl Policy {
         Conversation { messages, cut }
     }
 
-    /// Number of messages that are the same in every conversation.
-    pub(crate) fn prefix_messages(&self) -> u32 {
-        self.prefix.len() as u32
+    /// Asks the language model, which the configuration names `model`, about `texts`.
+    ///
+    /// # Errors
+    ///
+    /// When the model fails.
+    pub(crate) fn ask<T: AsRef<str>>(&self, model: &str, texts: &[T]) -> Result<Opinion, ModelError> {
+        let Conversation { messages, cut } = self.conversation(texts);
+        let choices = self.choices.each_ref().map(String::as_str);
+        let session = Session::open(model)?;
+        let scores = session.score(&messages, &choices, &self.params())?;
+        let &[violates, allowed] = scores.logprobs.as_slice() else {
+            let message = format!("{} log-probabilities, expected two", scores.logprobs.len());
+            return Err(ModelError { model: model.to_owned(), code: ErrorCode::RuntimeError, message });
+        };
+        let probability = first_of_two([violates, allowed]);
+        if let Some(tokens) = self.rationale_tokens {
+            match self.reason(&session, messages, probability, tokens) {
+                Ok(reason) => note(&reason),
+                Err(error) => log::warn(&format!("the verdict has no reason: {error}")),
+            }
+        }
+        Ok(Opinion { probability, cut })
+    }
+
+    /// Lets the model continue its answer with a reason.
+    fn reason(
+        &self,
+        session: &Session,
+        mut messages: Vec<Message>,
+        probability: f32,
+        max_tokens: u32,
+    ) -> Result<String, ModelError> {
+        let [violates, allowed] = &self.choices;
+        let answer = if probability >= self.threshold { violates } else { allowed };
+        let beginning = [answer, ", because"].concat();
+        messages.push(Message { role: Role::Assistant, content: beginning.clone() });
+        let params = Params {
+            max_tokens: Some(max_tokens),
+            temperature: Some(0.0),
+            stop: vec!["\n".to_owned()],
+            continues: true,
+            ..self.params()
+        };
+        let reason = session.generate(&messages, &params)?.text;
+        Ok([beginning.as_str(), reason.trim_end()].concat())
+    }
+
+    /// The messages before the post are the same in every conversation.
+    fn params(&self) -> Params {
+        Params { prefix_messages: Some(self.prefix.len() as u32), ..Params::default() }
     }
 }
 
 /// Probability of the first of two answers, given that the answer is one of them.
-pub(crate) fn first_of_two(logprobs: [f32; 2]) -> f32 {
+fn first_of_two(logprobs: [f32; 2]) -> f32 {
     1.0 / (1.0 + (logprobs[1] - logprobs[0]).exp())
 }
 

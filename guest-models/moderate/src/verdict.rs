@@ -2,6 +2,7 @@
 
 use guest_sdk::{CategoryScore, Gap, Kinds, Tier, Verdict};
 
+use crate::categories::Advised;
 use crate::classifiers::{Assignment, Judge};
 use crate::judge::Judgement;
 
@@ -58,11 +59,11 @@ pub(crate) struct Row<'n> {
 const BLIND: &str = "the text model knows no word of it";
 
 /// Findings of the classifiers for the assigned categories. A text without any word that the
-/// classifier knows is a gap. For the categories of `policy` it replaces the score, so that the
-/// language model judges the text.
+/// classifier knows is a gap. For the categories that are `advised` it replaces the score, so that
+/// the language model judges the text.
 pub(crate) fn rows<'n>(
     assignments: &'n [Assignment],
-    policy: &[String],
+    advised: &[Advised],
     judgements: &Judgements<'_>,
     [texts, images]: [Parts; 2],
 ) -> Vec<Row<'n>> {
@@ -75,7 +76,7 @@ pub(crate) fn rows<'n>(
         let mut text_gaps: Vec<_> = read.and_then(|judgement| judgement.gap.clone()).into_iter().collect();
         let mut judged = find(texts, text.as_ref(), read, missing);
         if matches!(judged, Finding::Score(..)) && read.is_some_and(|judgement| judgement.blind) {
-            if policy.contains(name) {
+            if advised.iter().any(|own| own.name == *name) {
                 judged = Finding::Gap(BLIND);
             } else {
                 text_gaps.push(BLIND.to_owned());
@@ -191,7 +192,8 @@ mod tests {
         let pairs = SETTINGS.iter().chain(pairs).map(|&(key, value)| (key.to_owned(), value.to_owned()));
         let settings = Settings::from_pairs(pairs.collect());
         let classifiers = read(&settings).unwrap();
-        let policy: Vec<_> = policy.iter().map(|&name| name.to_owned()).collect();
+        let advised = |&name: &&str| Advised { name: name.to_owned(), threshold: None };
+        let policy: Vec<_> = policy.iter().map(advised).collect();
         let assignments = assign(&settings, &classifiers, &policy).unwrap();
         let judgement = |index: usize, values: Option<&[f32]>, blind, gap: Option<&str>| {
             let labels = classifiers[index].labels.clone();

@@ -171,11 +171,13 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             }
         }
         for key in component.settings.iter().flatten().map(|(key, _)| key) {
-            if key.starts_with("models.") {
-                let message = format!(
-                    "{subject}: setting `{key}`: keys that start with `models.` are reserved for the models' cards"
-                );
-                self.mistake(offset, message);
+            for (reserved, owner) in [("models.", "the models' cards"), ("request.", "the request")] {
+                if key.starts_with(reserved) {
+                    let message = format!(
+                        "{subject}: setting `{key}`: keys that start with `{reserved}` are reserved for {owner}"
+                    );
+                    self.mistake(offset, message);
+                }
             }
         }
         ComponentConfig {

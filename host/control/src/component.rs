@@ -53,6 +53,9 @@ pub fn card_facts(alias: &str, model: &Model) -> Vec<(String, String)> {
     if !card.categories.is_empty() {
         facts.push(("categories".to_owned(), categories(card)));
     }
+    if !card.questions.is_empty() {
+        facts.push(("questions".to_owned(), card.questions.len().to_string()));
+    }
     if let Some(input) = card.inputs.first().filter(|_| !card.takes_texts()) {
         facts.push(("input.name".into(), input.name.clone()));
         facts.push(("input.dtype".into(), input.dtype.to_string()));

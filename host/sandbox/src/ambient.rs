@@ -11,12 +11,15 @@ use crate::state::State;
 
 impl store::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
-        Ok(Ok(self.grants.settings.get(&key).cloned()))
+        let of_request = self.settings.iter().find(|(own, _)| *own == key);
+        let of_request = of_request.map(|(_, value)| (*value).to_owned());
+        Ok(Ok(of_request.or_else(|| self.grants.settings.get(&key).cloned())))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {
-        let pairs = self.grants.settings.iter();
-        Ok(Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect()))
+        let pairs = self.grants.settings.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let of_request = self.settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
+        Ok(Ok(pairs.chain(of_request).collect()))
     }
 }
 

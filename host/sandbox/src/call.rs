@@ -15,6 +15,9 @@ pub struct Request {
     pub id: Arc<str>,
     /// Time after which the answer is useless.
     pub deadline: Instant,
+    /// Settings of this request beside the component's, in the order of their keys, which start
+    /// with `request.`.
+    pub settings: &'static [(&'static str, &'static str)],
     usage_total: Arc<Mutex<RequestUsage>>,
 }
 
@@ -37,13 +40,19 @@ impl Request {
     /// A request without any usage yet.
     #[must_use]
     pub fn new(id: Arc<str>, deadline: Instant) -> Self {
-        Request { id, deadline, usage_total: Arc::default() }
+        Request { id, deadline, settings: &[], usage_total: Arc::default() }
     }
 
     /// The same request with another deadline.
     #[must_use]
     pub fn until(&self, deadline: Instant) -> Self {
         Request { deadline, ..self.clone() }
+    }
+
+    /// The same request with settings of its own.
+    #[must_use]
+    pub fn with_settings(&self, settings: &'static [(&'static str, &'static str)]) -> Self {
+        Request { settings, ..self.clone() }
     }
 
     /// Usage so far.

@@ -263,7 +263,7 @@ impl Component {
     ) -> Store<D> {
         let limits = &self.grants.limits;
         let state =
-            State::new(self.grants.clone(), reservation, request.id.clone(), request.deadline, clock.clone());
+            State::new(self.grants.clone(), reservation, request, clock.clone());
         let mut store = Store::new(&self.engine, data(state));
         store.limiter(|data| data.as_mut());
         store.set_hostcall_fuel(limits.tensor_bytes);

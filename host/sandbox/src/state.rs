@@ -8,7 +8,7 @@ use infer_engine::{Model, RunError, TokenUsage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
-use crate::call::Annotations;
+use crate::call::{Annotations, Request};
 use crate::clock::Clock;
 use crate::error::Cause;
 use crate::guest_limits::Limits;
@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) grants: Arc<Grants>,
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) deadline: Instant,
+    /// Settings of the request.
+    pub(crate) settings: &'static [(&'static str, &'static str)],
     pub(crate) clock: Clock,
     pub(crate) table: ResourceTable,
     pub(crate) created: Instant,
@@ -67,17 +69,17 @@ impl State {
     pub(crate) fn new(
         grants: Arc<Grants>,
         reservation: Reservation,
-        request_id: Arc<str>,
-        deadline: Instant,
+        request: &Request,
         clock: Clock,
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(grants.limits.handles);
-        let guest_log = GuestLog::new(grants.component.clone(), request_id, grants.limits.log_lines);
+        let guest_log = GuestLog::new(grants.component.clone(), request.id.clone(), grants.limits.log_lines);
         State {
             grants,
             guest_log: Arc::new(guest_log),
-            deadline,
+            deadline: request.deadline,
+            settings: request.settings,
             clock,
             table,
             created: Instant::now(),

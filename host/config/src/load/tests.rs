@@ -90,6 +90,11 @@ fn mistakes_name_line_subject_and_remedy() {
             "a setting is a string, a number or a boolean",
         ),
         (format!("{component}settings = {{ \"models.x\" = 1 }}"), ":2: ", "keys that start with `models.`"),
+        (
+            format!("{component}settings = {{ \"request.x\" = 1 }}"),
+            ":2: ",
+            "keys that start with `request.` are reserved for the request",
+        ),
         (format!("{component}route = \"/a b\""), ":3: ", "route is `/a b`, expected a path"),
         (
             format!(

@@ -21,14 +21,14 @@ use axum::extract::{OriginalUri, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 pub(super) use choice::{Choice, Moderators};
-use extensions::{Extensions, OnTimeout};
+use extensions::{Explain, Extensions, OnTimeout};
 use infer_config::ServerConfig;
 use infer_control::registry::LoadedComponent;
 use infer_engine::RunError;
 use infer_sandbox::CallError;
 use infer_sandbox::types::{Fault, Gap, Kinds, Part, Verdict};
 use input::ModerationRequest;
-use response::Judged;
+use response::{Explanation, Judged};
 pub use response::{LabelledSpan, ModerateResponse};
 pub(super) use schema::openapi;
 use serde::Deserialize;
@@ -180,6 +180,7 @@ async fn judge(
     extensions: &Extensions,
 ) -> Result<ModerateResponse, (usize, CallError)> {
     let started = Instant::now();
+    let request = &request.with_settings(extensions.explain.settings());
     let mut verdicts: Vec<Option<Judged>> = inputs.iter().map(|_| None).collect();
     let mut late = Vec::new();
     let mut queued = inputs.into_iter().enumerate();
@@ -205,8 +206,7 @@ async fn judge(
             }
             Err(error) => return Err((index, error)),
         };
-        let (usage, spans) = (outcome.usage, outcome.annotations.spans);
-        verdicts[index] = Some(Judged { verdict, usage, spans });
+        verdicts[index] = Some(Judged { verdict, usage: outcome.usage, annotations: outcome.annotations });
     }
     late.sort_unstable();
     let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
@@ -214,8 +214,8 @@ async fn judge(
     response.action = action(&verdicts, &late, extensions.on_timeout);
     response.is_complete = late.is_empty() && verdicts.iter().all(|judged| !judged.usage.is_partial);
     response.infer.late = late;
-    if extensions.explain {
-        response.infer.explanations = verdicts.iter().map(|judged| (&judged.verdict).into()).collect();
+    if extensions.explain != Explain::No {
+        response.infer.explanations = verdicts.iter().map(Explanation::from).collect();
     }
     Ok(response)
 }

@@ -22,8 +22,28 @@ pub(crate) struct Extensions {
     pub(crate) on_timeout: OnTimeout,
     /// Lowest score at which a category is flagged, 0 to 1, instead of the component's threshold.
     pub(crate) thresholds: BTreeMap<String, f32>,
-    /// True to explain each result.
-    pub(crate) explain: bool,
+    pub(crate) explain: Explain,
+}
+
+/// Explanation of each result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Explain {
+    #[default]
+    No,
+    /// The judged categories, and the guest's notes.
+    Yes,
+    /// In addition the guest is asked for the reason of a language model.
+    Rationale,
+}
+
+impl Explain {
+    /// Settings by which the guest learns of it.
+    pub(crate) fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Explain::No | Explain::Yes => &[],
+            Explain::Rationale => &[("request.explain", "rationale")],
+        }
+    }
 }
 
 /// Behavior for an input that was not judged in time.
@@ -61,11 +81,15 @@ impl<'de> Read<'de> for Reader {
                 "on_timeout" => on_timeout(&object.next_value_seed(Seed(Any))?, &mut extensions),
                 "explain" => match object.next_value_seed(Seed(Any))? {
                     Shallow::Boolean(explain) => {
-                        extensions.explain = explain;
+                        extensions.explain = if explain { Explain::Yes } else { Explain::No };
+                        Ok(())
+                    }
+                    Shallow::Text(text) if text == "rationale" => {
+                        extensions.explain = Explain::Rationale;
                         Ok(())
                     }
                     Shallow::Null => Ok(()),
-                    other => Err(expected("infer.explain", "`true` or `false`", &other)),
+                    other => Err(expected("infer.explain", "`true`, `false` or `rationale`", &other)),
                 },
                 "thresholds" => object
                     .next_value_seed(Seed(Thresholds))?
@@ -174,8 +198,10 @@ mod tests {
             r#"{"deadline_ms": 20, "on_timeout": "review", "thresholds": {"hate": 0.5}, "explain": true}"#;
         let read = json::read(text.as_bytes(), Reader).unwrap().unwrap();
         assert_eq!(read.deadline, Some(Duration::from_millis(20)));
-        assert_eq!((read.on_timeout, read.explain), (OnTimeout::Review, true));
+        assert_eq!((read.on_timeout, read.explain), (OnTimeout::Review, Explain::Yes));
         assert_eq!(read.thresholds, BTreeMap::from([("hate".to_owned(), 0.5)]));
+        let read = json::read(br#"{"explain": "rationale"}"#, Reader).unwrap().unwrap();
+        assert_eq!(read.explain, Explain::Rationale);
         let nulls = r#"{"deadline_ms": null, "on_timeout": null, "thresholds": null, "explain": null}"#;
         for text in ["null", nulls, r#"{"thresholds": {"hate": null}}"#] {
             assert_eq!(
@@ -193,6 +219,7 @@ mod tests {
             (r#"{"thresholds": {"hate": []}}"#, "is an array"),
             (r#"{"thresholds": 3}"#, "`infer.thresholds` is a number"),
             (r#"{"explain": 1}"#, "`infer.explain` is a number"),
+            (r#"{"explain": "why"}"#, "expected `true`, `false` or `rationale`"),
             (r#"{"explains": 1}"#, "unknown member `infer.explains`"),
             ("7", "`infer` is a number"),
         ] {

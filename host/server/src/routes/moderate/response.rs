@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use infer_control::registry::LoadedComponent;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
-use infer_sandbox::Usage;
+use infer_sandbox::{Annotations, Usage};
 use infer_sandbox::types::{CategoryScore, Gap, Kinds, Span, Tier, Verdict};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -209,11 +209,11 @@ impl ModerateResponse {
     }
 }
 
-/// The verdict on one input, with its cost and its spans.
+/// The verdict on one input, with its cost and the guest's remarks.
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
     pub(super) usage: Usage,
-    pub(super) spans: Vec<Span>,
+    pub(super) annotations: Annotations,
 }
 
 /// Categories beyond OpenAI's that the cards of the component's models name.
@@ -245,7 +245,7 @@ fn labelled_spans(verdicts: &[Judged]) -> Vec<LabelledSpan> {
             let Span { part, score, start, end, .. } = *span;
             LabelledSpan { input, part, label: span.label.clone(), score, start, end }
         };
-        judged.spans.iter().map(span).collect::<Vec<_>>()
+        judged.annotations.spans.iter().map(span).collect::<Vec<_>>()
     };
     verdicts.iter().enumerate().flat_map(of).collect()
 }
@@ -263,6 +263,9 @@ pub(super) struct Explanation {
     judged: Vec<JudgedCategory>,
     /// The categories that were not judged for this input.
     degraded: Vec<Degraded>,
+    /// Sentences of the component, such as the reason of a language model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -274,8 +277,8 @@ struct JudgedCategory {
     input_types: Vec<&'static str>,
 }
 
-impl From<&Verdict> for Explanation {
-    fn from(verdict: &Verdict) -> Self {
+impl From<&Judged> for Explanation {
+    fn from(Judged { verdict, annotations, .. }: &Judged) -> Self {
         let judged = |score: &CategoryScore| JudgedCategory {
             category: score.category.clone(),
             score: score.score,
@@ -285,7 +288,8 @@ impl From<&Verdict> for Explanation {
         };
         let mut judged: Vec<_> = verdict.scores.iter().map(judged).collect();
         judged.sort_by(|one, other| other.score.total_cmp(&one.score));
-        Explanation { judged, degraded: verdict.gaps.iter().map(Degraded::from).collect() }
+        let degraded = verdict.gaps.iter().map(Degraded::from).collect();
+        Explanation { judged, degraded, notes: annotations.notes.clone() }
     }
 }
 

@@ -67,7 +67,23 @@ struct Extensions {
     /// Lowest score at which a category is flagged, 0 to 1.
     #[schema(value_type = Option<BTreeMap<String, f32>>)]
     thresholds: Option<BTreeMap<String, Option<f32>>>,
-    explain: Option<bool>,
+    explain: Option<Explain>,
+}
+
+/// `true` for the scores and the component's notes, `rationale` for the reason of a language model
+/// as well.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "documented here, never constructed")]
+enum Explain {
+    Boolean(bool),
+    Word(ExplainWord),
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ExplainWord {
+    Rationale,
 }
 
 #[derive(Deserialize, ToSchema)]
