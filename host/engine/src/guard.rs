@@ -11,7 +11,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::card::Question;
 use crate::encoder::{Metadata, Text, TextRequest, json, named_rows, softmax, text_request};
@@ -22,6 +22,9 @@ use crate::language::{
 use crate::limits::{MAX_CHOICE_TOKENS, MAX_ENCODED_BYTES};
 use crate::model::{LoadError, Reply, RunError};
 use crate::tensor::Tensor;
+
+/// Roles of the turns of a pair; a text is a turn of the first.
+const ROLES: [&str; 2] = ["user", "assistant"];
 
 /// A loaded guard.
 pub(crate) struct Guard {
@@ -36,8 +39,18 @@ pub(crate) struct Guard {
 /// A question that is ready to be asked.
 struct Asked {
     choices: Vec<String>,
+    /// Label of each choice.
+    labels: Vec<usize>,
+    /// Label of the answer that nothing is wrong.
+    clear: Option<usize>,
+    /// Its prompts for texts and for pairs.
+    forms: [Form; 2],
+}
+
+/// The form of a prompt.
+struct Form {
     arguments: TemplateArguments,
-    /// Tokens with which its prompt begins for any text.
+    /// Tokens with which it begins for any text.
     prefix: Arc<[u32]>,
 }
 
@@ -50,18 +63,39 @@ impl Guard {
     pub(crate) fn new(name: &str, model: LanguageModel, questions: &[Question]) -> Result<Self, LoadError> {
         let invalid = |message| LoadError::Guard { model: name.to_owned(), message };
         let (mut asked, mut longest) = (Vec::with_capacity(questions.len()), 0);
-        for Question { choices, template, .. } in questions {
-            let arguments = serde_json::from_value(Value::Object(template.clone()));
-            let arguments: TemplateArguments = arguments.map_err(|error| invalid(error.to_string()))?;
-            // As for all scored choices.
-            let arguments = arguments.with_default(THINKING, false);
-            let prompt = |text: &str| {
-                model.chat_tokens(&[user(text)], &arguments).map_err(|error| invalid(error.to_string()))
+        for Question { labels, choices, clear, template, pair } in questions {
+            let form = |variables: &Map<String, Value>, texts: [&[&str]; 2]| {
+                let arguments = serde_json::from_value(Value::Object(variables.clone()));
+                let arguments: TemplateArguments = arguments.map_err(|error| error.to_string())?;
+                // As for all scored choices.
+                let arguments = arguments.with_default(THINKING, false);
+                let prompt = |texts: &[&str]| {
+                    let tokens = model.chat_tokens(&turns(texts), &arguments);
+                    tokens.map_err(|error| error.to_string())
+                };
+                let (one, other) = (prompt(texts[0])?, prompt(texts[1])?);
+                let shared = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
+                let prefix = one[..shared].into();
+                Ok((Form { arguments, prefix }, one.len() + MAX_CHOICE_TOKENS))
             };
-            let (one, other) = (prompt("a")?, prompt("1. Some words")?);
-            let shared = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
-            longest = longest.max(one.len() + MAX_CHOICE_TOKENS);
-            asked.push(Asked { choices: choices.clone(), arguments, prefix: one[..shared].into() });
+            let (single, length) = form(template, [&["a"], &["1. Some words"]]).map_err(invalid)?;
+            longest = longest.max(length);
+            let pair = pair.as_ref().unwrap_or(template);
+            let pair = match form(pair, [&["a", "a"], &["1. Some words", "2. More words"]]) {
+                Ok((pair, length)) => {
+                    longest = longest.max(length);
+                    pair
+                }
+                // The template takes no pairs, as a request will say.
+                Err(_) => Form { arguments: single.arguments.clone(), prefix: Arc::default() },
+            };
+            let label = |(label, choices): (usize, &Vec<String>)| std::iter::repeat_n(label, choices.len());
+            asked.push(Asked {
+                choices: choices.concat(),
+                labels: choices.iter().enumerate().flat_map(label).collect(),
+                clear: clear.as_ref().and_then(|clear| labels.iter().position(|label| label == clear)),
+                forms: [single, pair],
+            });
         }
         let context = model.context();
         let room = context.checked_sub(longest).filter(|room| *room > 0).ok_or_else(|| {
@@ -104,10 +138,7 @@ impl Guard {
                 let Output::Scores(mut values) = answer.output else {
                     return Err(failed("the answer has no scores".to_owned()));
                 };
-                if !params.raw {
-                    softmax(&mut values);
-                }
-                scores.extend(values);
+                scores.extend(question.scores(&mut values, params.raw));
             }
         }
         let outputs = vec![
@@ -131,7 +162,7 @@ impl Guard {
             }
         };
         let (mut messages, mut tokens, mut is_truncated) = (Vec::new(), 0, false);
-        for (part, role) in parts.iter().zip(["user", "assistant"]) {
+        for (part, role) in parts.iter().zip(ROLES) {
             if part.len() > MAX_ENCODED_BYTES {
                 let found = part.len();
                 return Err(RunError::TooLarge {
@@ -152,12 +183,50 @@ impl Guard {
 
 impl Asked {
     fn request(&self, messages: Vec<Message>) -> Request {
-        let template_arguments = self.arguments.clone();
+        let Form { arguments, prefix } = &self.forms[messages.len() - 1];
         Request {
-            prompt: Prompt::Question { messages, prefix: self.prefix.clone() },
+            prompt: Prompt::Question { messages, prefix: prefix.clone() },
             choices: Some(self.choices.clone()),
-            params: Params { pin: true, template_arguments, ..Params::default() },
+            params: Params { pin: true, template_arguments: arguments.clone(), ..Params::default() },
         }
+    }
+
+    /// The score of each label, from the log-probabilities of the choices. With `is_raw`, the
+    /// log-probability of each label.
+    fn scores(&self, logprobs: &mut [f32], is_raw: bool) -> Vec<f32> {
+        if !is_raw {
+            softmax(logprobs);
+        }
+        // The choices of a label are next to each other.
+        let mut of_labels = self.labels.chunk_by(|one, other| one == other);
+        let mut left = &*logprobs;
+        let mut next = || left.split_off(..of_labels.next()?.len());
+        let of_labels = std::iter::from_fn(&mut next);
+        if is_raw {
+            return of_labels.map(log_sum).collect();
+        }
+        let mut scores: Vec<f32> = of_labels.map(|values| values.iter().sum()).collect();
+        if let Some(clear) = self.clear {
+            share(&mut scores, clear);
+        }
+        scores
+    }
+}
+
+/// The log-probability of any of several choices.
+fn log_sum(logprobs: &[f32]) -> f32 {
+    let max = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    max + logprobs.iter().map(|logprob| (logprob - max).exp()).sum::<f32>().ln()
+}
+
+/// Gives the likeliest label other than `clear` the probability of all others together, and the
+/// rest a part by their ratio to the likeliest.
+fn share(scores: &mut [f32], clear: usize) {
+    let others = || scores.iter().enumerate().filter(|(label, _)| *label != clear).map(|(_, score)| *score);
+    let (all, likeliest) = (others().sum::<f32>(), others().fold(0.0, f32::max));
+    if likeliest > 0.0 {
+        let factor = all / likeliest;
+        scores.iter_mut().enumerate().filter(|(label, _)| *label != clear).for_each(|(_, score)| *score *= factor);
     }
 }
 
@@ -193,6 +262,8 @@ impl Cost {
     }
 }
 
-fn user(text: &str) -> Message {
-    Message { role: "user".to_owned(), content: text.to_owned() }
+/// The turns of a text or a pair.
+fn turns(texts: &[&str]) -> Vec<Message> {
+    let turn = |(text, role): (&&str, &str)| Message { role: role.to_owned(), content: (*text).to_owned() };
+    texts.iter().zip(ROLES).map(turn).collect()
 }

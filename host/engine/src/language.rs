@@ -17,6 +17,7 @@
 //! - `scheduler`, `task`, `generation`, `sampler`: continuous batching, from tokens to answers
 
 mod architecture;
+mod choices;
 mod clock;
 mod config;
 mod decoder;

@@ -42,8 +42,9 @@ fn model_with_rule() -> LanguageModel {
 }
 
 fn question(labels: &[&str], choices: &[&str]) -> Question {
-    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    Question { labels: owned(labels), choices: owned(choices), template: Default::default() }
+    let labels = labels.iter().map(|&label| label.to_owned()).collect();
+    let choices = choices.iter().map(|&choice| vec![choice.to_owned()]).collect();
+    Question { labels, choices, clear: None, template: Default::default(), pair: None }
 }
 
 fn guard(questions: &[Question]) -> Guard {
@@ -81,7 +82,7 @@ async fn scores_are_probabilities_among_the_choices() {
     let model = model();
     for (text, found) in ["a red book", "the river"].into_iter().zip(found.chunks_exact(3)) {
         let request = Request {
-            prompt: Prompt::Tokens(model.chat_tokens(&[user(text)], &TemplateArguments::default()).unwrap()),
+            prompt: Prompt::Tokens(model.chat_tokens(&turns(&[text]), &TemplateArguments::default()).unwrap()),
             choices: Some(CHOICES.map(str::to_owned).to_vec()),
             params: Params::default(),
         };
@@ -114,7 +115,7 @@ async fn questions_share_the_prompt() {
     assert!(near(&scores(&reply), &expected));
     // A later session of the component shares the beginning only.
     let other = ask(&both, &serde_json::json!(["the market"]), &params).await.unwrap();
-    assert!(other.usage.unwrap().cached_tokens >= both.questions[0].prefix.len());
+    assert!(other.usage.unwrap().cached_tokens >= both.questions[0].forms[0].prefix.len());
 }
 
 #[tokio::test]
@@ -167,4 +168,44 @@ async fn pairs_are_turns_of_user_and_assistant() {
     let reply = ask(&guard, &pair, &serde_json::json!({ "raw": true })).await.unwrap();
     let found = scores(&reply);
     assert!(found.iter().all(|logprob| *logprob < 0.0) && !near(&found[..2], &found[2..]), "{found:?}");
+}
+
+#[tokio::test]
+async fn pairs_have_variables_of_their_own() {
+    let rule = |rule: &str| serde_json::Map::from_iter([("rule".to_owned(), rule.into())]);
+    let yes = |template: &str, pair: Option<&str>| {
+        let (template, pair) = (rule(template), pair.map(rule));
+        Guard::new("guard", model_with_rule(), &[Question { template, pair, ..question(&["yes", "no"], &["Yes", "No"]) }])
+            .unwrap()
+    };
+    let (texts, raw) = (serde_json::json!([["where is it", "by the river"]]), serde_json::json!({ "raw": true }));
+    let both = scores(&ask(&yes("no insults", Some("no threats")), &texts, &raw).await.unwrap());
+    let threats = scores(&ask(&yes("no threats", None), &texts, &raw).await.unwrap());
+    let insults = scores(&ask(&yes("no insults", None), &texts, &raw).await.unwrap());
+    assert!(near(&both, &threats) && !near(&both, &insults), "{both:?} {threats:?} {insults:?}");
+}
+
+#[tokio::test]
+async fn choices_of_a_label_are_added() {
+    let plain = question(&["safe", "S1", "S2"], &CHOICES);
+    let choices = vec![vec![CHOICES[0].to_owned()], CHOICES[1..].iter().map(|&choice| choice.to_owned()).collect()];
+    let joined = Question { labels: ["safe", "unsafe"].map(str::to_owned).to_vec(), choices, ..plain.clone() };
+    let texts = serde_json::json!(["a red book"]);
+    for raw in [false, true] {
+        let params = serde_json::json!({ "raw": raw });
+        let plain = scores(&ask(&guard(&[plain.clone()]), &texts, &params).await.unwrap());
+        let joined = scores(&ask(&guard(&[joined.clone()]), &texts, &params).await.unwrap());
+        let sum = if raw { (plain[1].exp() + plain[2].exp()).ln() } else { plain[1] + plain[2] };
+        assert!(near(&joined, &[plain[0], sum]), "{plain:?} {joined:?}");
+    }
+}
+
+#[test]
+fn likeliest_reason_has_the_probability_of_all() {
+    let mut scores = [0.25, 0.5, 0.125, 0.125];
+    share(&mut scores, 0);
+    assert_eq!(scores, [0.25, 0.75, 0.1875, 0.1875]);
+    let mut clear = [0.0, 1.0];
+    share(&mut clear, 1);
+    assert_eq!(clear, [0.0, 1.0]);
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use infer_kernels::BLOCK_TOKENS;
 use tokio::sync::{mpsc, oneshot};
 
+use super::choices::Choices;
 use super::format::Constraint;
 use super::prefix::CacheOwner;
 use super::request::{Answer, Params, Piece};
@@ -33,8 +34,8 @@ pub(super) struct Job {
 /// The computation that is requested for a prompt.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// The log-probability of each branch after the prompt; no branch is empty.
-    Score(Vec<Vec<u32>>),
+    /// The log-probability of each choice after the prompt.
+    Score(Choices),
     /// Text after the prompt, in the format of the constraint, if there is one.
     Generate(Params, Option<Box<Constraint>>),
 }
@@ -52,12 +53,8 @@ impl Job {
         match &self.work {
             // The last generated token is not computed.
             Work::Generate(params, _) => whole(self.prompt.len() + params.max_tokens - 1),
-            Work::Score(branches) => {
-                let own = |branch: &Vec<u32>| match branch.len() {
-                    1 => 0,
-                    tokens => whole(self.prompt.len() % BLOCK_TOKENS + tokens - 1),
-                };
-                whole(self.prompt.len()) + branches.iter().map(own).sum::<usize>()
+            Work::Score(choices) => {
+                whole(self.prompt.len() + choices.first().count()) + choices.blocks(self.prompt.len())
             }
         }
     }

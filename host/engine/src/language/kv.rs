@@ -143,9 +143,13 @@ impl Sequence {
         self.len() / BLOCK_TOKENS
     }
 
-    /// A copy that shares all blocks.
-    pub(super) fn fork(&self) -> Sequence {
-        Sequence { tokens: self.tokens.clone(), segments: self.segments.clone() }
+    /// A copy of the first `len` tokens that shares their blocks.
+    pub(super) fn fork_at(&self, len: usize) -> Sequence {
+        let mut segments = self.segments[..len.div_ceil(BLOCK_TOKENS)].to_vec();
+        if let (Some(last), rest @ 1..) = (segments.last_mut(), len % BLOCK_TOKENS) {
+            last.tokens = rest;
+        }
+        Sequence { tokens: self.tokens[..len].to_vec(), segments }
     }
 
     /// Reserves slots for `tokens` at the end; the next forward pass writes their keys and values.
@@ -259,7 +263,7 @@ mod tests {
         let mut one = Sequence::default();
         one.extend(&pool, &tokens(21)).unwrap();
         one.destinations(1, 16, 0).for_each(|to| to.block.fill(f16::ONE));
-        let mut two = one.fork();
+        let mut two = one.fork_at(one.len());
         two.extend(&pool, &tokens(2)).unwrap();
         assert_eq!((parts(&one), parts(&two), pool.used()), (vec![16, 5], vec![16, 7], 3));
         let written: Vec<_> =

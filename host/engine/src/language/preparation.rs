@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::choices::Choices;
 use super::clock;
 use super::job::Work;
 use super::request::{Message, Params, Prompt, Request};
@@ -102,7 +103,7 @@ impl Preparation {
                 let answer = self.answer(request, options, &session_tokens)?;
                 let (shared, branches) =
                     self.branches(answer.as_ref().unwrap_or(&open), &session_tokens, choices)?;
-                (session_tokens[..shared].to_vec(), Work::Score(branches))
+                (session_tokens[..shared].to_vec(), Work::Score(Choices::new(&branches)))
             }
         };
         let declared = self.declared(request, options, &prompt)?;

@@ -186,11 +186,8 @@ impl<'t, D: Forward> Scheduler<'t, D> {
             return;
         }
         for task in self.running.iter().filter(|task| task.share > 0) {
-            let len = if task.is_done() {
-                task.sequence.len()
-            } else {
-                task.sequence.len() / BLOCK_TOKENS * BLOCK_TOKENS
-            };
+            let len = task.reusable();
+            let len = if task.is_done() { len } else { len / BLOCK_TOKENS * BLOCK_TOKENS };
             let max_pinned = if task.job.pin { self.shared.pool.capacity() / 2 } else { 0 };
             self.prefixes.insert(&task.job.owner, &task.sequence, len, task.job.declared, max_pinned);
         }

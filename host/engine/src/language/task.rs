@@ -2,23 +2,25 @@
 
 use std::time::{Duration, Instant};
 
+use super::choices::Choices;
 use super::clock;
 use super::decoder::Run;
 use super::generation::Generation;
 use super::job::{Job, Work};
 use super::kv::{Full, KvPool, Sequence};
 use super::request::{Answer, Output, TokenUsage};
-use super::sampler::log_sum_exp;
 use super::tokenizer::Tokenizer;
 
 pub(super) struct Task<'t> {
     pub(super) job: Job,
-    /// The prompt, and the tokens generated after it.
+    /// The prompt, and the tokens generated after it or the first run of the choices.
     tokens: Vec<u32>,
     /// The computed part of `tokens`.
     pub(super) sequence: Sequence,
     goal: Goal<'t>,
     cached: usize,
+    /// True once the first run of the choices is computed and others follow.
+    is_after_prompt: bool,
     /// Maximum number of blocks that the task may still allocate.
     pub(super) reserved: usize,
     /// Rows of this task in the next pass.
@@ -29,36 +31,32 @@ pub(super) struct Task<'t> {
 }
 
 enum Goal<'t> {
-    Score { branches: Vec<Branch>, next: usize },
+    Score(Choices),
     Generate(Box<Generation<'t>>),
-}
-
-/// A choice: its tokens after the prompt.
-struct Branch {
-    tokens: Vec<u32>,
-    sequence: Sequence,
-    logprob: f32,
 }
 
 impl<'t> Task<'t> {
     /// Starts a job after its cached prefix.
     pub(super) fn new(mut job: Job, prefix: Sequence, tokenizer: &'t Tokenizer) -> Self {
         let last = *job.prompt.last().expect("a prompt has at least one token");
+        let mut tokens = job.prompt.to_vec();
+        let reserved = job.blocks().saturating_sub(prefix.whole_blocks());
         let goal = match &mut job.work {
             Work::Score(choices) => {
-                let branch = |tokens| Branch { tokens, sequence: Sequence::default(), logprob: 0.0 };
-                Goal::Score { branches: std::mem::take(choices).into_iter().map(branch).collect(), next: 0 }
+                let choices = std::mem::take(choices);
+                tokens.extend(choices.first());
+                Goal::Score(choices)
             }
             Work::Generate(params, constraint) => {
                 Goal::Generate(Box::new(Generation::new(params, constraint.take(), last, tokenizer)))
             }
         };
-        let reserved = job.blocks().saturating_sub(prefix.whole_blocks());
         Task {
-            tokens: job.prompt.to_vec(),
+            tokens,
             cached: prefix.len(),
             sequence: prefix,
             goal,
+            is_after_prompt: false,
             reserved,
             share: 0,
             began: clock::now(),
@@ -71,9 +69,7 @@ impl<'t> Task<'t> {
     /// Number of rows that are ready to be computed.
     pub(super) fn pending(&self) -> usize {
         match &self.goal {
-            Goal::Score { branches, next } if self.sequence.len() == self.tokens.len() => {
-                branches.get(*next).map_or(0, Branch::rows)
-            }
+            Goal::Score(choices) if self.sequence.len() == self.tokens.len() => choices.pending(),
             _ => self.tokens.len() - self.sequence.len(),
         }
     }
@@ -103,20 +99,14 @@ impl<'t> Task<'t> {
             let end = self.tokens.len().min(computed + rows);
             self.sequence.extend(pool, &self.tokens[computed..end])?;
             self.share = end - computed;
-        } else if let Goal::Score { branches, next } = &mut self.goal {
-            for branch in branches[*next..].iter_mut().filter(|branch| branch.rows() > 0) {
-                if self.share > 0 && self.share + branch.rows() > rows {
-                    break;
-                }
-                let mut own = self.sequence.fork();
-                let room = own.extend(pool, &branch.tokens[..branch.rows()]);
-                if room.is_err() && self.share > 0 {
-                    break;
-                }
-                room?;
-                branch.sequence = own;
-                self.share += branch.rows();
+            if let Goal::Score(choices) = &mut self.goal {
+                // Rows from the last token of the prompt.
+                let of_choices = |tokens: usize| (tokens + 1).saturating_sub(self.job.prompt.len());
+                choices.prepare_first(of_choices(computed), of_choices(end));
             }
+        } else if let Goal::Score(choices) = &mut self.goal {
+            self.share = choices.prepare(&self.sequence, self.job.prompt.len(), rows, pool)?;
+            self.is_after_prompt = true;
         }
         self.reserved = self.reserved.saturating_sub(pool.used() - used);
         Ok(())
@@ -124,34 +114,25 @@ impl<'t> Task<'t> {
 
     /// The runs of the next pass, as prepared.
     pub(super) fn runs(&mut self) -> Vec<Run<'_>> {
-        let Task { share, sequence, tokens, goal, .. } = self;
+        let logit_rows = self.logit_rows();
+        let Task { share, sequence, goal, is_after_prompt, .. } = self;
         match goal {
             _ if *share == 0 => Vec::new(),
-            Goal::Score { branches, .. } if branches.iter().any(|branch| branch.computed() > 0) => {
-                let forked = branches.iter_mut().filter(|branch| branch.computed() > 0);
-                forked
-                    .map(|branch| {
-                        let logit_rows = branch.tokens.len() - 1;
-                        let start = branch.sequence.len() - logit_rows;
-                        Run { sequence: &mut branch.sequence, start, logit_rows }
-                    })
-                    .collect()
-            }
+            Goal::Score(choices) if *is_after_prompt => choices.runs().collect(),
             _ => {
                 let start = sequence.len() - *share;
-                let logit_rows = usize::from(sequence.len() == tokens.len());
                 vec![Run { sequence, start, logit_rows }]
             }
         }
     }
 
     /// Number of rows of logits of the pass that belong to this task: one after its last token, or
-    /// those of all its branches.
+    /// those of its choices.
     pub(super) fn logit_rows(&self) -> usize {
         match &self.goal {
-            _ if self.share == 0 || self.sequence.len() < self.tokens.len() => 0,
-            Goal::Score { branches, .. } => branches.iter().map(Branch::computed).sum::<usize>().max(1),
-            Goal::Generate(_) => 1,
+            _ if self.share == 0 => 0,
+            Goal::Score(choices) => choices.logit_rows(),
+            Goal::Generate(_) => usize::from(self.sequence.len() == self.tokens.len()),
         }
     }
 
@@ -164,37 +145,23 @@ impl<'t> Task<'t> {
                 let stream = self.job.stream.as_ref();
                 self.tokens.extend(generation.advance(logits, has_room, tokenizer, stream));
             }
-            Goal::Score { branches, next } => {
-                let normaliser = log_sum_exp(logits);
-                let logprob = |token: u32| logits[token as usize] - normaliser;
-                if branches.iter().all(|branch| branch.computed() == 0) {
-                    for branch in branches.iter_mut() {
-                        branch.logprob = logprob(branch.tokens[0]);
-                    }
-                    *next = next_long(branches, 0);
-                    return;
-                }
-                let mut left = row;
-                for branch in branches.iter_mut().skip(*next) {
-                    if left < branch.computed() {
-                        branch.logprob += logprob(branch.tokens[left + 1]);
-                        break;
-                    }
-                    left -= branch.computed();
-                }
-                if row + 1 == self.share {
-                    let computed = branches.iter().rposition(|branch| branch.computed() > 0);
-                    *next = next_long(branches, computed.map_or(0, |last| last + 1));
-                    branches.iter_mut().for_each(|branch| branch.sequence = Sequence::default());
-                }
-            }
+            Goal::Score(choices) => choices.take(row, logits),
+        }
+    }
+
+    /// Length of the computed part of the prompt, and of a generated answer: a later request of the
+    /// session may begin with it.
+    pub(super) fn reusable(&self) -> usize {
+        match &self.goal {
+            Goal::Score(_) => self.sequence.len().min(self.job.prompt.len()),
+            Goal::Generate(_) => self.sequence.len(),
         }
     }
 
     /// True if the answer is complete.
     pub(super) fn is_done(&self) -> bool {
         match &self.goal {
-            Goal::Score { branches, next } => self.is_urgent() && *next == branches.len(),
+            Goal::Score(choices) => self.sequence.len() == self.tokens.len() && choices.is_done(),
             Goal::Generate(generation) => generation.is_done(),
         }
     }
@@ -203,39 +170,23 @@ impl<'t> Task<'t> {
     pub(super) fn failure(&self) -> Option<&str> {
         match &self.goal {
             Goal::Generate(generation) => generation.failure(),
-            Goal::Score { .. } => None,
+            Goal::Score(_) => None,
         }
     }
 
     /// The answer, once it is complete.
     pub(super) fn finish(self) -> (Job, Answer) {
         let prompt_tokens = self.job.prompt.len();
-        let generated_tokens = self.tokens.len() - prompt_tokens;
-        let output = match self.goal {
-            Goal::Score { branches, .. } => {
-                Output::Scores(branches.into_iter().map(|branch| branch.logprob).collect())
+        let (output, generated_tokens) = match self.goal {
+            Goal::Score(choices) => (Output::Scores(choices.logprobs()), 0),
+            Goal::Generate(generation) => {
+                let generated = self.tokens[prompt_tokens..].to_vec();
+                let count = generated.len();
+                (generation.output(generated), count)
             }
-            Goal::Generate(generation) => generation.output(self.tokens[prompt_tokens..].to_vec()),
         };
         let usage = TokenUsage { prompt_tokens, cached_tokens: self.cached, generated_tokens };
         let queue = self.began - self.job.queued;
         (self.job, Answer { output, usage, queue, compute: self.compute, batch: self.batch })
-    }
-}
-
-/// Index of the first branch from `from` that needs more than one row of logits.
-fn next_long(branches: &[Branch], from: usize) -> usize {
-    (from..branches.len()).find(|&index| branches[index].rows() > 0).unwrap_or(branches.len())
-}
-
-impl Branch {
-    /// Number of tokens to compute. The last token needs no successor.
-    fn rows(&self) -> usize {
-        self.tokens.len() - 1
-    }
-
-    /// Number of rows that the pass computed.
-    fn computed(&self) -> usize {
-        if self.sequence.len() > 0 { self.rows() } else { 0 }
     }
 }

@@ -20,6 +20,16 @@ pub(crate) struct Template {
     source: String,
     bos: String,
     eos: String,
+    content: Content,
+}
+
+/// Form in which a template reads the content of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// A text.
+    Text,
+    /// A list of parts, each with a type, such as `{"type": "text", "text": …}`.
+    Parts,
 }
 
 /// The input of a rendering.
@@ -83,7 +93,25 @@ impl Template {
     pub(crate) fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TemplateError> {
         let program = Program::parse(source).map_err(|error| TemplateError::Syntax(described(&error)))?;
         let text = |token: Option<&str>| token.unwrap_or_default().to_owned();
-        Ok(Template { program, source: source.to_owned(), bos: text(bos), eos: text(eos) })
+        let (bos, eos) = (text(bos), text(eos));
+        let mut template = Template { program, source: source.to_owned(), bos, eos, content: Content::Text };
+        if !template.writes_content() {
+            template.content = Content::Parts;
+            if !template.writes_content() {
+                template.content = Content::Text;
+            }
+        }
+        Ok(template)
+    }
+
+    /// True if it writes the content of a turn.
+    fn writes_content(&self) -> bool {
+        const CONTENT: &str = "\u{e000}content\u{e000}";
+        let message = Message { role: "user".to_owned(), content: CONTENT.to_owned() };
+        let variables = Vec::new();
+        let chat =
+            Chat { messages: &[message], generation_prompt: true, variables, variable_bytes: 0, now: 0 };
+        self.render(chat).is_ok_and(|text| text.contains(CONTENT))
     }
 
     /// Source of the template.
@@ -97,9 +125,16 @@ impl Template {
     ///
     /// If the template rejects the messages, fails, or exceeds its budget.
     pub(crate) fn render(&self, chat: Chat<'_>) -> Result<String, TemplateError> {
+        let map = |entries: Vec<(&str, Value)>| {
+            Value::distinct(entries.into_iter().map(|(name, value)| (Value::from(name), value)).collect())
+        };
         let message = |message: &Message| {
-            let entry = |name: &str, text: &str| (Value::from(name), Value::from(text));
-            Value::distinct(vec![entry("role", &message.role), entry("content", &message.content)])
+            let text = Value::from(&*message.content);
+            let content = match self.content {
+                Content::Text => text,
+                Content::Parts => Value::list(vec![map(vec![("type", Value::from("text")), ("text", text)])?])?,
+            };
+            map(vec![("role", Value::from(&*message.role)), ("content", content)])
         };
         let bounds = bounds(chat.messages, chat.variable_bytes);
         let failure = |error| failure(error, &bounds);
@@ -186,6 +221,16 @@ mod tests {
         ];
         for (source, expected) in cases {
             assert_eq!(render(source, &[("user", "Hi & <b>")]).unwrap(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn content_has_the_form_that_the_template_reads() {
+        let parts = "{% for part in messages[0].content | selectattr('type', 'equalto', 'text') %}<{{ part.text }}>{% endfor %}";
+        let either = "{% if messages[0].content is string %}{{ messages[0].content }}{% else %}{{ messages[0].content[0]['text'] }} as a part{% endif %}";
+        let fails = "{{ messages[0]['content'][0]['text'] + '!' }}";
+        for (source, expected) in [(parts, "<Hi>"), (either, "Hi"), (fails, "Hi!"), ("none", "none")] {
+            assert_eq!(render(source, &[("user", "Hi")]).unwrap(), expected, "{source}");
         }
     }
 

@@ -12,7 +12,7 @@ const BLOCKS: usize = 12;
 enum Operation {
     New(usize),
     Extend(prop::sample::Index, usize),
-    Fork(prop::sample::Index),
+    Fork(prop::sample::Index, prop::sample::Index),
     Drop(prop::sample::Index),
 }
 
@@ -21,7 +21,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         2 => (1..50usize).prop_map(New),
         4 => (any::<prop::sample::Index>(), 0..40usize).prop_map(|(index, count)| Extend(index, count)),
-        2 => any::<prop::sample::Index>().prop_map(Fork),
+        2 => any::<(prop::sample::Index, prop::sample::Index)>().prop_map(|(index, at)| Fork(index, at)),
         3 => any::<prop::sample::Index>().prop_map(Drop),
     ]
 }
@@ -87,10 +87,11 @@ proptest! {
                 }
                 _ if sequences.is_empty() => continue,
                 Operation::Extend(index, count) => (index.index(sequences.len()), count),
-                Operation::Fork(index) => {
+                Operation::Fork(index, at) => {
                     let index = index.index(sequences.len());
-                    sequences.push(sequences[index].fork());
-                    lists.push(lists[index].clone());
+                    let at = at.index(lists[index].len() + 1);
+                    sequences.push(sequences[index].fork_at(at));
+                    lists.push(lists[index][..at].to_vec());
                     (index, 0)
                 }
                 Operation::Drop(index) => {

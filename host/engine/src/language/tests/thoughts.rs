@@ -62,8 +62,8 @@ fn texts(choices: Option<&[&str]>, arguments: &str) -> Vec<String> {
         tokens.iter().map(|token| shared.tokenizer.token_text(*token).unwrap().into_owned()).collect()
     };
     match &prepared.work {
-        Work::Score(branches) => {
-            branches.iter().map(|branch| text(&prepared.prompt) + &text(branch)).collect()
+        Work::Score(choices) => {
+            choices.all().iter().map(|choice| text(&prepared.prompt) + &text(choice)).collect()
         }
         Work::Generate(..) => vec![text(&prepared.prompt)],
     }

@@ -218,8 +218,9 @@ impl Tokenizer {
             }
         }
         (open.strips, open.tail) = (strips(&open.tokens), tail);
+        // Some templates write it behind a blank.
         if let Some(bos) = self.bos
-            && open.tokens.first() != Some(&bos)
+            && !open.tokens.contains(&bos)
         {
             open.tokens.insert(0, bos);
         }

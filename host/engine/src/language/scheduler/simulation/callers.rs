@@ -7,6 +7,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::stand_in::StandIn;
 use super::{BLOCKS, CONTEXT, STEPS_OF_MODEST, STEPS_TO_END};
+use crate::language::choices::Choices;
 use crate::language::inbox::PushError;
 use crate::language::job::{Job, Work};
 use crate::language::prefix::CacheOwner;
@@ -129,7 +130,12 @@ impl<'s> Callers<'s> {
             let max_tokens = random.usize(1..if is_large { 60 } else { 40 }).min(room);
             Work::Generate(Params { max_tokens, ..Params::default() }, None)
         } else {
-            Work::Score((0..random.usize(1..6)).map(|_| text(random, 1..20)).collect())
+            // Of few different tokens, so that some choices begin alike.
+            let choice = |random: &mut fastrand::Rng| -> Vec<u32> {
+                (0..random.usize(1..20)).map(|_| random.u32(3..5)).collect()
+            };
+            let choices: Vec<_> = (0..random.usize(1..6)).map(|_| choice(random)).collect();
+            Work::Score(Choices::new(&choices))
         };
         let patience = match random.u32(0..6) {
             0 => Duration::from_millis(random.u64(1..200)),
@@ -153,8 +159,9 @@ impl<'s> Callers<'s> {
     ) {
         let expected = match &work {
             Work::Generate(params, _) => Expected::Text(self.model.answer(&prompt, params.max_tokens)),
-            Work::Score(branches) => {
-                Expected::Scores(branches.iter().map(|branch| self.model.score(&prompt, branch)).collect())
+            Work::Score(choices) => {
+                let choices = choices.all();
+                Expected::Scores(choices.iter().map(|choice| self.model.score(&prompt, choice)).collect())
             }
         };
         let is_modest = &*owner.component == MODEST;
