@@ -42,7 +42,8 @@ fn answer(
     if head.is_empty() {
         return Ok(());
     }
-    if !head[0].starts_with("GET /me/tiny/resolve/main/t.gguf ") && !head[0].contains("SmolLM2") {
+    let known = ["/me/tiny/resolve/main/t.gguf ", "SmolLM2", "Qwen3Guard"];
+    if !known.iter().any(|known| head[0].contains(known)) {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
     let range =
@@ -241,4 +242,45 @@ fn redirect_loop_is_abandoned() {
     let output = setting.command("hub", &format!("{address}/endless")).output().unwrap();
     assert!(text(&output).contains("hub: cannot request `t.gguf`"), "{}", text(&output));
     setting.assert_absent();
+}
+
+#[test]
+fn first_pull_of_a_preset_pins_its_hash() {
+    let bytes = std::fs::read("tests/data/language/qwen3-q8_0.gguf").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[server]\nonnxruntime = \"off\"\n[models.guard]\nsource = \"builtin:qwen3guard-0.6b\"\nthreads = 1\n";
+    std::fs::write(folder.path().join("infer.toml"), config).unwrap();
+    let infer = |arguments: &[&str], hub: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+        command.current_dir(&folder).args(arguments).env("INFER_CACHE", folder.path()).env("HF_ENDPOINT", hub);
+        command.env("HF_HOME", folder.path()).env("NO_PROXY", "127.0.0.1").env_remove("INFER_CONFIG");
+        command.output().unwrap()
+    };
+    let card = folder.path().join("models/qwen3guard-0.6b/card.toml");
+    // Nothing is pinned without a hash, and nothing is loaded before the pull.
+    let (untagged, _) = hub(bytes.clone(), "a tag".to_owned(), 0);
+    let printed = text(&infer(&["pull", "qwen3guard-0.6b"], &untagged));
+    assert!(printed.contains("states no sha256") && !card.exists(), "{printed}");
+    let printed = text(&infer(&["check"], &untagged));
+    assert!(printed.contains("is not pulled yet: run `infer pull qwen3guard-0.6b`"), "{printed}");
+    // The first pull shows and pins what the hub states.
+    let (address, _) = hub(bytes.clone(), hash(&bytes), 0);
+    let output = infer(&["pull"], &address);
+    let printed = text(&output);
+    for expected in ["not by Qwen", "Apache-2.0", "commit c0ffee", &hash(&bytes), "verified"] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+    assert!(output.status.success(), "{printed}");
+    let pinned = std::fs::read_to_string(&card).unwrap();
+    assert!(pinned.contains(&hash(&bytes)) && pinned.contains("revision = \"c0ffee\""), "{pinned}");
+    // The small file is a model, so its questions can be asked.
+    let printed = text(&infer(&["check"], &address));
+    assert!(printed.contains("guard") && !printed.contains("error"), "{printed}");
+    // Other bytes under the same name are rejected from now on.
+    let other = [&bytes[..], b"more"].concat();
+    std::fs::remove_dir_all(folder.path().join("blobs")).unwrap();
+    let (address, _) = hub(other.clone(), hash(&other), 0);
+    let printed = text(&infer(&["pull", "qwen3guard-0.6b"], &address));
+    assert!(printed.contains("bytes on the hub, its card says"), "{printed}");
+    assert_eq!(std::fs::read_to_string(&card).unwrap(), pinned);
 }

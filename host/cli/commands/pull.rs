@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 use infer_config::Config;
 use infer_engine::files::Folder;
 use infer_models::import::{RemoteOptions, pull_remote};
+use infer_models::preset::Preset;
 use infer_models::pull::{Outcome, Target};
 use infer_models::source::{HUB, HubModel, Source};
 use infer_models::store::Store;
@@ -22,7 +23,7 @@ pub(super) fn run(config: Option<&Path>, arguments: &Pull, out: &mut impl Write)
         return hub(config, &model, out);
     }
     let plain = name.strip_prefix("builtin:").unwrap_or(name);
-    if builtin::weights(plain).is_some() {
+    if builtin::weights(plain).is_some() || Preset::find(plain).is_some() {
         return file(&Source::Builtin(plain.to_owned()), arguments, out);
     }
     if Path::new(name).is_dir() {
@@ -87,6 +88,11 @@ fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Resu
         Source::Path(path) => (path.display().to_string(), path.clone()),
         Source::Hub(model) => bail!("`{model}` is imported, not downloaded"),
     };
+    if let Source::Builtin(name) = source
+        && let Some(preset) = Preset::find(name)
+    {
+        pin(preset, &folder, out)?;
+    }
     let card = weights::list(source)?.card;
     if weights::remedy(&card, source).is_none() {
         bail!(
@@ -136,6 +142,20 @@ fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Resu
     if let Source::Builtin(name) = source {
         writeln!(out, "a configuration uses it with `source = \"builtin:{name}\"`")?;
     }
+    Ok(())
+}
+
+/// Pins the file of a preset, if this is its first pull.
+fn pin(preset: Preset, folder: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let Some(card) = preset.pin()? else { return Ok(()) };
+    let file = card.model_file();
+    writeln!(out, "{}; license: {}", card.source, card.license)?;
+    writeln!(out, "`{}` is pinned as the hub states it, in `{}`:", file.path, folder.join("card.toml").display())?;
+    if let Some(hub) = &card.download.hub {
+        writeln!(out, "  commit {} of `{}`", hub.revision, hub.repository)?;
+    }
+    writeln!(out, "  {} bytes, sha256 {}", file.bytes, file.sha256)?;
+    writeln!(out, "`infer pull` accepts no other file from now on; `infer lock` pins it for a configuration, too")?;
     Ok(())
 }
 

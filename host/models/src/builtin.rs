@@ -22,6 +22,22 @@ const WEIGHTS: [(&str, Files); 8] = [
     files!("toxic-bilstm": "card.toml", "model.onnx", "labels.txt", "tokenizer.json"),
 ];
 
+macro_rules! preset {
+    ($model:literal) => {
+        ($model, include_str!(concat!("../../../weights/", $model, "/card.toml")))
+    };
+}
+
+/// Cards of the models whose hash the first pull pins.
+pub(crate) const PRESETS: [(&str, &str); 6] = [
+    preset!("granite-guardian-3.3"),
+    preset!("llama-guard-3-1b"),
+    preset!("llama-guard-3-8b"),
+    preset!("qwen3guard-0.6b"),
+    preset!("qwen3guard-4b"),
+    preset!("shieldgemma-2b"),
+];
+
 /// The model that `infer dummy phi3` writes into the cache folder, together with its card.
 pub const PHI3_DUMMY: &str = "phi3-dummy";
 
@@ -38,11 +54,11 @@ const GUESTS: [(&str, &[u8]); 3] = [guest!("classify"), guest!("moderate"), gues
 
 /// Names of the models that `builtin:NAME` accepts: carried, pulled, or written by this program.
 pub fn weights_names() -> impl Iterator<Item = &'static str> {
-    WEIGHTS.iter().map(|(name, _)| *name).chain([PHI3_DUMMY])
+    WEIGHTS.iter().map(|(name, _)| *name).chain(PRESETS.iter().map(|(name, _)| *name)).chain([PHI3_DUMMY])
 }
 
 /// Returns the carried files of a model: all of them, only the card of a model that is pulled, or
-/// `None` for a model that is written.
+/// `None` for a preset and for a model that is written.
 pub fn weights(name: &str) -> Option<Files> {
     WEIGHTS.iter().find(|(known, _)| *known == name).map(|(_, files)| *files)
 }

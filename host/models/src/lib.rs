@@ -17,6 +17,7 @@ pub mod disk;
 pub mod dummy;
 pub mod import;
 mod limits;
+pub mod preset;
 pub mod pull;
 pub mod source;
 pub mod store;

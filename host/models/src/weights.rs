@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights};
 
 use crate::builtin;
+use crate::preset::Preset;
 use crate::source::{HubModel, Source};
 
 /// Description of a source's weights, and the state of their files.
@@ -59,7 +60,7 @@ pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
     let loaded = match source {
         Source::Builtin(name) => match builtin::weights(name) {
             Some(files) => Weights::embedded(files, folder(name).as_deref(), cache),
-            None => Weights::read(&written(name)?, cache),
+            None => Weights::read(&stored(name)?, cache),
         },
         Source::Path(path) if is_gguf(path) => Weights::gguf(path, cache),
         Source::Path(folder) => Weights::read(imported_folder(folder)?, cache),
@@ -86,10 +87,16 @@ pub fn list(source: &Source) -> anyhow::Result<Listed> {
                 let text = files.iter().find(|(file, _)| *file == CARD).map_or(&b""[..], |(_, bytes)| *bytes);
                 (parse(std::str::from_utf8(text)?)?, folder(name), files)
             }
-            None => {
-                let folder = written(name)?;
-                (read(&folder)?, Some(folder), &[][..])
-            }
+            None => match Preset::find(name).filter(|_| !is_stored(name)) {
+                Some(preset) => {
+                    let (state, dummy, weight_types) = (State::Absent, false, None);
+                    return Ok(Listed { card: preset.card()?, state, dummy, weight_types });
+                }
+                None => {
+                    let folder = stored(name)?;
+                    (read(&folder)?, Some(folder), &[][..])
+                }
+            },
         },
         Source::Path(path) if is_gguf(path) => {
             let GgufSummary { card, dummy, weight_types } = GgufSummary::read(path)?;
@@ -150,7 +157,7 @@ pub fn is_gguf(path: &Path) -> bool {
 /// Returns true if the built-in model `name` has a card; a model that this program writes has one
 /// only after it was written.
 pub fn exists(name: &str) -> bool {
-    builtin::weights(name).is_some() || written(name).is_ok()
+    builtin::weights(name).is_some() || Preset::find(name).is_some() || stored(name).is_ok()
 }
 
 /// Explains how to get the missing file of `card`; `None` if the card names no source.
@@ -176,14 +183,24 @@ pub fn manual_download(card: &Card) -> String {
     })
 }
 
-const CARD: &str = "card.toml";
+pub(crate) const CARD: &str = "card.toml";
 
-/// Folder of a built-in model that this program has written.
-fn written(name: &str) -> anyhow::Result<PathBuf> {
-    let model = name.strip_suffix("-dummy").with_context(|| format!("no built-in weights `{name}`"))?;
+/// True if the cache folder has a card of the model.
+pub(crate) fn is_stored(name: &str) -> bool {
+    folder(name).is_some_and(|folder| folder.join(CARD).is_file())
+}
+
+/// Folder of a built-in model whose card is in the cache folder: a preset, or a model that this
+/// program has written.
+fn stored(name: &str) -> anyhow::Result<PathBuf> {
+    let remedy = match (Preset::find(name), name.strip_suffix("-dummy")) {
+        (Some(_), _) => format!("is not pulled yet: run `infer pull {name}`"),
+        (None, Some(model)) => format!("is not written yet: run `infer dummy {model}`"),
+        (None, None) => bail!("no built-in weights `{name}`"),
+    };
     let folder = folder(name).context(builtin::NO_CACHE)?;
-    if !folder.join(CARD).is_file() {
-        anyhow::bail!("`builtin:{name}` is not written yet: run `infer dummy {model}`");
+    if !is_stored(name) {
+        bail!("`builtin:{name}` {remedy}");
     }
     Ok(folder)
 }

@@ -82,6 +82,18 @@ impl Repository {
         Ok(true)
     }
 
+    /// Size and SHA-256 of `file`, as the hub states them; `None` if the repository does not have it.
+    ///
+    /// # Errors
+    ///
+    /// If the hub cannot be reached, denies access, or states no hash, as for small files.
+    pub(crate) fn describe(&mut self, file: &str) -> anyhow::Result<Option<(u64, String)>> {
+        let Some((_, size, tag)) = self.find(file)? else { return Ok(None) };
+        let is_hash = |tag: &String| tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let sha256 = tag.filter(is_hash).context("the server states no sha256 that a card could pin")?;
+        Ok(Some((size, sha256.to_ascii_lowercase())))
+    }
+
     /// True if the repository has `file`.
     pub(crate) fn has(&mut self, file: &str) -> bool {
         self.find(file).is_ok_and(|found| found.is_some())
