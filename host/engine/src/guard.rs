@@ -118,7 +118,7 @@ impl Guard {
         let failed = |message| RunError::Failed { model: self.name.clone(), message };
         let (mut scores, mut metadata, mut cost) = (Vec::new(), Metadata::default(), Cost::default());
         for (index, text) in texts.iter().enumerate() {
-            let Turns { messages, tokens, is_truncated } = self.turns(text).await?;
+            let Turns { messages, tokens, is_truncated } = self.turns(text, deadline).await?;
             if is_truncated && !params.truncate {
                 let room = self.room;
                 let message =
@@ -149,7 +149,7 @@ impl Guard {
     }
 
     /// The turns of a text: the user's, or of a pair the user's and the assistant's.
-    async fn turns(&self, text: &Text) -> Result<Turns, RunError> {
+    async fn turns(&self, text: &Text, deadline: Instant) -> Result<Turns, RunError> {
         let parts = match text {
             Text::Single(text) => vec![text],
             Text::Pair(user, assistant) => vec![user, assistant],
@@ -172,7 +172,7 @@ impl Guard {
                     ),
                 });
             }
-            let (content, count) = self.model.beginning(part, self.room / parts.len()).await?;
+            let (content, count) = self.model.beginning(part, self.room / parts.len(), deadline).await?;
             is_truncated |= content.len() < part.len();
             tokens += count;
             messages.push(Message { role: role.to_owned(), content });

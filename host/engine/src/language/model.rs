@@ -257,23 +257,35 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// If the text exceeds the limit of the tokenizer.
-    pub(crate) async fn beginning(&self, text: &str, max_tokens: usize) -> Result<(String, usize), RunError> {
+    /// If the text exceeds the limit of the tokenizer, or the deadline passes.
+    pub(crate) async fn beginning(
+        &self,
+        text: &str,
+        max_tokens: usize,
+        deadline: Instant,
+    ) -> Result<(String, usize), RunError> {
         let (shared, text) = (self.shared.clone(), text.to_owned());
         let is_long = text.len() > LONG_PROMPT_BYTES;
         let cut = move || {
             let count = |text: &str| shared.tokenizer.encode(text).map(|tokens| tokens.len());
             let whole = count(&text)?;
             let (mut end, mut found) = (text.len(), whole);
-            while found > max_tokens {
+            // After the deadline nobody waits for the result.
+            while found > max_tokens && Instant::now() < deadline {
                 // Shorter by the surplus, and by one byte at least.
                 end = text.floor_char_boundary((end * max_tokens / found).min(end.saturating_sub(1)));
                 found = count(&text[..end])?;
             }
             Ok((text[..end].to_owned(), whole))
         };
-        let closed = |_| RunError::Closed { model: self.shared.name.clone() };
-        let result = if is_long { self.preparations.run(cut).await.map_err(closed)? } else { cut() };
+        let model = || self.shared.name.clone();
+        let result = if is_long {
+            let run = tokio::time::timeout_at(deadline.into(), self.preparations.run(cut)).await;
+            let run = run.map_err(|_| RunError::Deadline { model: model() })?;
+            run.map_err(|_| RunError::Closed { model: model() })?
+        } else {
+            cut()
+        };
         result.map_err(|error| self.rejected(&error))
     }
 
