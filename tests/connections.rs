@@ -191,12 +191,11 @@ async fn two_thousand_idle_connections_are_survived() {
     for _ in 0..2_000 {
         idle.push(connect(&server).await);
     }
-    let mut turned_away = 0;
+    // Each is closed: it was evicted for a later one, timed out, or was turned away.
     for connection in &mut idle {
-        turned_away += usize::from(rest(connection).await.starts_with("HTTP/1.1 429"));
+        let rest = rest(connection).await;
+        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 429"), "{rest}");
     }
-    // The number depends on timing: slots become free after `header_ms`.
-    assert!(turned_away > 0);
     assert_eq!(server.moderate(&json!({ "input": "hello" })).await.0, StatusCode::OK);
 }
 

@@ -252,7 +252,11 @@ fn first_pull_of_a_preset_pins_its_hash() {
     std::fs::write(folder.path().join("infer.toml"), config).unwrap();
     let infer = |arguments: &[&str], hub: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
-        command.current_dir(&folder).args(arguments).env("INFER_CACHE", folder.path()).env("HF_ENDPOINT", hub);
+        command
+            .current_dir(&folder)
+            .args(arguments)
+            .env("INFER_CACHE", folder.path())
+            .env("HF_ENDPOINT", hub);
         command.env("HF_HOME", folder.path()).env("NO_PROXY", "127.0.0.1").env_remove("INFER_CONFIG");
         command.output().unwrap()
     };

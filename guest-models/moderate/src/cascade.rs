@@ -10,13 +10,11 @@ use guest_sdk::nn::{ErrorCode, ModelError};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Tier, log};
 
-use crate::categories::{Advised, THRESHOLD};
+use crate::categories::{Advised, LANGUAGE, THRESHOLD};
 use crate::guard::Guard;
+use crate::opinion;
 use crate::policy::Policy;
 use crate::verdict::{Finding, Row};
-
-/// The guest's name for the language model.
-pub(crate) const MODEL: &str = "language";
 
 /// Default of `cascade.low`: below this multiple of its threshold a score is certainly harmless.
 const LOW: f32 = 0.02;
@@ -37,7 +35,7 @@ pub(crate) struct Cascade {
     required: bool,
 }
 
-/// How the language model judges.
+/// The means by which the language model judges.
 #[derive(Debug)]
 enum Adviser {
     Policy(Policy),
@@ -70,7 +68,7 @@ impl Cascade {
     ///
     /// `internal` for an invalid setting or model.
     pub(crate) fn read(settings: &Settings) -> Result<Option<Cascade>, Fault> {
-        let Some(card) = settings.card(MODEL) else { return Ok(None) };
+        let Some(card) = settings.card(LANGUAGE) else { return Ok(None) };
         let (adviser, categories) = match (card.require("task")?, card.find("questions")) {
             ("text-generation", _) => {
                 let policy = Policy::read(settings)?;
@@ -85,7 +83,7 @@ impl Cascade {
             }
             (task, _) => {
                 return Err(Fault::Internal(format!(
-                    "model `{MODEL}`: expected a model for text-generation, or a guard, its card says {task}"
+                    "model `{LANGUAGE}`: expected a model for text-generation, or a guard, its card says {task}"
                 )));
             }
         };
@@ -140,14 +138,14 @@ impl Cascade {
     fn ask<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Answer>, ModelError> {
         match &self.adviser {
             Adviser::Policy(policy) => {
-                let opinion = policy.ask(MODEL, texts)?;
+                let opinion = opinion::ask(policy, LANGUAGE, texts)?;
                 let gap = "too long for the language model, which read the beginning and the end";
                 let gap = opinion.cut.then_some(gap);
                 let answer = Answer { probability: opinion.probability, threshold: policy.threshold, gap };
                 Ok(vec![answer; self.categories.len()])
             }
             Adviser::Guard(guard) => {
-                let opinion = guard.ask(MODEL, texts)?;
+                let opinion = guard.ask(LANGUAGE, texts)?;
                 let gap = "too long for the language model, which read the beginning";
                 let gap = opinion.cut.then_some(gap);
                 let answer = |(probability, category): (f32, &Advised)| {
@@ -273,7 +271,10 @@ mod tests {
             assert_eq!([BAND.is_open(&one), BAND.is_open(&other)], open, "case {index}");
             assert_eq!(BAND.contains_any([&one, &other].into_iter()), expected, "case {index}");
         }
-        assert!(!BAND.contains_any([&row(0.0, scored(0.0))].into_iter()), "a threshold of 0 flags everything");
+        assert!(
+            !BAND.contains_any([&row(0.0, scored(0.0))].into_iter()),
+            "a threshold of 0 flags everything"
+        );
     }
 
     #[test]

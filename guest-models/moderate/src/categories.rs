@@ -26,6 +26,9 @@ pub(crate) const OPENAI: [&str; 13] = [
     "violence/graphic",
 ];
 
+/// The guest's name for the language model, which judges after the classifiers.
+pub(crate) const LANGUAGE: &str = "language";
+
 /// Threshold of a category whose model has none, if it can be flagged.
 pub(crate) const THRESHOLD: f32 = 0.5;
 

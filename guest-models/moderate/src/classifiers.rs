@@ -4,8 +4,7 @@ use guest_sdk::Fault;
 use guest_sdk::card::Card;
 use guest_sdk::settings::Settings;
 
-use crate::cascade::MODEL;
-use crate::categories::{self, Advised, Category, Rule};
+use crate::categories::{self, Advised, Category, LANGUAGE, Rule};
 
 /// Kind of parts that a classifier reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +66,7 @@ pub(crate) struct Assignment {
 /// `internal` when a card is malformed.
 pub(crate) fn read(settings: &Settings) -> Result<Vec<Classifier<'_>>, Fault> {
     let mut classifiers = Vec::new();
-    for card in settings.cards().filter(|card| card.model() != MODEL) {
+    for card in settings.cards().filter(|card| card.model() != LANGUAGE) {
         let Some(reads) = Reads::of(card.require("task")?) else { continue };
         let (labels, categories) = (card.labels()?, categories::of_card(&card)?);
         classifiers.push(Classifier { card, reads, labels, categories });
@@ -88,7 +87,8 @@ pub(crate) fn assign(
 ) -> Result<Vec<Assignment>, Fault> {
     let mut names: Vec<&str> = categories::OPENAI.to_vec();
     let of_cards = classifiers.iter().flat_map(|classifier| &classifier.categories);
-    let further = of_cards.map(|category| category.name.as_str()).chain(advised.iter().map(|own| own.name.as_str()));
+    let further =
+        of_cards.map(|category| category.name.as_str()).chain(advised.iter().map(|own| own.name.as_str()));
     let of_settings = settings.keys().filter_map(|key| key.strip_prefix("category."));
     for name in further.chain(of_settings) {
         if !names.contains(&name) {

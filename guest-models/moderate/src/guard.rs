@@ -76,8 +76,7 @@ impl Guard {
 mod tests {
     use super::*;
 
-    const CATEGORIES: &str =
-        r#"{"violence":{"rule":"max","labels":["S1"],"threshold":0.3},"hate":{"rule":"not","labels":["safe"]}}"#;
+    const CATEGORIES: &str = r#"{"violence":{"rule":"max","labels":["S1"],"threshold":0.3},"hate":{"rule":"not","labels":["safe"]}}"#;
 
     fn guard(pairs: &[(&str, &str)]) -> Result<Guard, Fault> {
         let card = [
@@ -87,7 +86,8 @@ mod tests {
         ];
         let all = card.iter().chain(pairs).map(|&(key, value)| (key.to_owned(), value.to_owned()));
         // The later of two equal keys wins.
-        let settings = Settings::from_pairs(all.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect());
+        let settings =
+            Settings::from_pairs(all.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect());
         Guard::read(&settings, settings.card("language").unwrap())
     }
 

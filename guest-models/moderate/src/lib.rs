@@ -21,7 +21,7 @@
 //! - `known`: rejects settings that the guest does not read
 //! - `judge`: runs the classifiers
 //! - `cascade`: decides when to ask the language model, and combines its answer; `policy`,
-//!   `examples`: its prompt; `guard`: a language model that has questions of its own
+//!   `examples`: its prompt; `opinion`: its answer; `guard`: one that has questions of its own
 //! - `verdict`: the verdict from the findings; `moderator`: the guest that uses all of these
 
 mod cascade;
@@ -32,6 +32,7 @@ mod guard;
 mod judge;
 mod known;
 mod moderator;
+mod opinion;
 mod policy;
 mod verdict;
 

@@ -6,12 +6,11 @@
 
 use std::collections::BTreeSet;
 
+use guest_sdk::Fault;
 use guest_sdk::json::{Reader, Unexpected};
-use guest_sdk::language::{Message, Params, Role, Session};
-use guest_sdk::nn::{ErrorCode, ModelError};
+use guest_sdk::language::{Message, Role};
 use guest_sdk::settings::Settings;
 use guest_sdk::text::folded;
-use guest_sdk::{Fault, log, note};
 
 use crate::examples::{EXAMPLES, Label, POLICY};
 
@@ -54,17 +53,9 @@ pub(crate) struct Policy {
     /// Maximum length of a post, in bytes.
     pub(crate) max_bytes: u32,
     /// Maximum length of the reason, in tokens, if the request asks for one.
-    rationale_tokens: Option<u32>,
-    /// The messages before the post.
-    prefix: Vec<Message>,
-}
-
-/// A language model's answer about an input.
-pub(crate) struct Opinion {
-    /// Probability that it breaks the policy.
-    pub(crate) probability: f32,
-    /// True if the model read only its beginning and its end.
-    pub(crate) cut: bool,
+    pub(crate) rationale_tokens: Option<u32>,
+    /// The messages before the post, which are the same for all.
+    pub(crate) prefix: Vec<Message>,
 }
 
 /// The prompt for one input.
@@ -173,63 +164,6 @@ impl Policy {
         messages.push(Message { role: Role::User, content: quote(&post) });
         Conversation { messages, cut }
     }
-
-    /// Asks the language model, which the configuration names `model`, about `texts`.
-    ///
-    /// # Errors
-    ///
-    /// When the model fails.
-    pub(crate) fn ask<T: AsRef<str>>(&self, model: &str, texts: &[T]) -> Result<Opinion, ModelError> {
-        let Conversation { messages, cut } = self.conversation(texts);
-        let choices = self.choices.each_ref().map(String::as_str);
-        let session = Session::open(model)?;
-        let scores = session.score(&messages, &choices, &self.params())?;
-        let &[violates, allowed] = scores.logprobs.as_slice() else {
-            let message = format!("{} log-probabilities, expected two", scores.logprobs.len());
-            return Err(ModelError { model: model.to_owned(), code: ErrorCode::RuntimeError, message });
-        };
-        let probability = first_of_two([violates, allowed]);
-        if let Some(tokens) = self.rationale_tokens {
-            match self.reason(&session, messages, probability, tokens) {
-                Ok(reason) => note(&reason),
-                Err(error) => log::warn(&format!("the verdict has no reason: {error}")),
-            }
-        }
-        Ok(Opinion { probability, cut })
-    }
-
-    /// Lets the model continue its answer with a reason.
-    fn reason(
-        &self,
-        session: &Session,
-        mut messages: Vec<Message>,
-        probability: f32,
-        max_tokens: u32,
-    ) -> Result<String, ModelError> {
-        let [violates, allowed] = &self.choices;
-        let answer = if probability >= self.threshold { violates } else { allowed };
-        let beginning = [answer, ", because"].concat();
-        messages.push(Message { role: Role::Assistant, content: beginning.clone() });
-        let params = Params {
-            max_tokens: Some(max_tokens),
-            temperature: Some(0.0),
-            stop: vec!["\n".to_owned()],
-            continues: true,
-            ..self.params()
-        };
-        let reason = session.generate(&messages, &params)?.text;
-        Ok([beginning.as_str(), reason.trim_end()].concat())
-    }
-
-    /// The messages before the post are the same in every conversation.
-    fn params(&self) -> Params {
-        Params { prefix_messages: Some(self.prefix.len() as u32), ..Params::default() }
-    }
-}
-
-/// Probability of the first of two answers, given that the answer is one of them.
-fn first_of_two(logprobs: [f32; 2]) -> f32 {
-    1.0 / (1.0 + (logprobs[1] - logprobs[0]).exp())
 }
 
 /// Joins the texts into one line without quotes, as a reader sees them.
@@ -338,10 +272,10 @@ mod tests {
     #[test]
     fn builtin_examples_need_the_builtin_policy() {
         let policy = read(&[]).unwrap();
-        assert_eq!(policy.prefix_messages() as usize, 1 + 2 * EXAMPLES.len());
+        assert_eq!(policy.prefix.len(), 1 + 2 * EXAMPLES.len());
         assert!(policy.prefix[0].content.contains(POLICY));
-        assert_eq!(read(&[("policy.text", "Be nice.")]).unwrap().prefix_messages(), 1);
-        assert_eq!(read(&[("policy.examples", "[]")]).unwrap().prefix_messages(), 1);
+        assert_eq!(read(&[("policy.text", "Be nice.")]).unwrap().prefix.len(), 1);
+        assert_eq!(read(&[("policy.examples", "[]")]).unwrap().prefix.len(), 1);
         let renamed = read(&[("policy.choices", "bad,good")]).unwrap();
         let answers = renamed.prefix.iter().filter(|message| message.role == Role::Assistant);
         assert!(
@@ -352,7 +286,7 @@ mod tests {
     #[test]
     fn posts_stay_in_their_line_and_quotes() {
         let policy = read(&[]).unwrap();
-        let fixed = policy.prefix_messages() as usize;
+        let fixed = policy.prefix.len();
         let long = "a\0\"\u{2028}\n".repeat(300_000);
         let posts = [
             "",
@@ -387,16 +321,6 @@ mod tests {
         assert!(content.contains(CUT) && content.len() <= 64 + "Post: \"\"".len());
         let (content, cut) = post(&format!("you{}fool", " \n\t".repeat(100_000)));
         assert_eq!((content.as_str(), cut), ("Post: \"you fool\"", false));
-    }
-
-    #[test]
-    fn probabilities_are_a_softmax() {
-        let cases =
-            [([0.0, 0.0], 0.5), ([-1.0, -3.0], 0.880_797), ([-200.0, -1.0], 0.0), ([-0.5, -300.0], 1.0)];
-        for (logprobs, expected) in cases {
-            let found = first_of_two(logprobs);
-            assert!((found - expected).abs() < 1e-6, "{logprobs:?}: {found}");
-        }
     }
 
     #[test]

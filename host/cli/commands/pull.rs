@@ -150,12 +150,20 @@ fn pin(preset: Preset, folder: &Path, out: &mut impl Write) -> anyhow::Result<()
     let Some(card) = preset.pin()? else { return Ok(()) };
     let file = card.model_file();
     writeln!(out, "{}; license: {}", card.source, card.license)?;
-    writeln!(out, "`{}` is pinned as the hub states it, in `{}`:", file.path, folder.join("card.toml").display())?;
+    writeln!(
+        out,
+        "`{}` is pinned as the hub states it, in `{}`:",
+        file.path,
+        folder.join("card.toml").display()
+    )?;
     if let Some(hub) = &card.download.hub {
         writeln!(out, "  commit {} of `{}`", hub.revision, hub.repository)?;
     }
     writeln!(out, "  {} bytes, sha256 {}", file.bytes, file.sha256)?;
-    writeln!(out, "`infer pull` accepts no other file from now on; `infer lock` pins it for a configuration, too")?;
+    writeln!(
+        out,
+        "`infer pull` accepts no other file from now on; `infer lock` pins it for a configuration, too"
+    )?;
     Ok(())
 }
 

@@ -226,7 +226,11 @@ fn share(scores: &mut [f32], clear: usize) {
     let (all, likeliest) = (others().sum::<f32>(), others().fold(0.0, f32::max));
     if likeliest > 0.0 {
         let factor = all / likeliest;
-        scores.iter_mut().enumerate().filter(|(label, _)| *label != clear).for_each(|(_, score)| *score *= factor);
+        scores
+            .iter_mut()
+            .enumerate()
+            .filter(|(label, _)| *label != clear)
+            .for_each(|(_, score)| *score *= factor);
     }
 }
 

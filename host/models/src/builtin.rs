@@ -24,7 +24,7 @@ const WEIGHTS: [(&str, Files); 8] = [
 
 macro_rules! preset {
     ($model:literal) => {
-        ($model, include_str!(concat!("../../../weights/", $model, "/card.toml")))
+        ($model, include_str!(concat!("../../../weights/presets/", $model, ".toml")))
     };
 }
 

@@ -1,5 +1,5 @@
-//! Presets: cards of models whose size and hash are pinned when they are first pulled, because
-//! nobody but the hub states them.
+//! Presets: cards of models whose size and hash are pinned when they are first pulled, because only
+//! the hub states them.
 
 use anyhow::{Context as _, bail};
 use infer_engine::Card;
@@ -18,7 +18,7 @@ pub struct Preset {
     text: &'static str,
 }
 
-/// What the hub states about a file.
+/// The commit, size and hash of a file, as the hub states them.
 #[derive(Clone, Debug)]
 struct Pin {
     commit: String,
@@ -58,7 +58,11 @@ impl Preset {
         let mut repository = Repository::new(&hub.repository, &hub.revision);
         let subject = || format!("cannot request `{}` of `{}`", hub.file, hub.repository);
         let Some((bytes, sha256)) = repository.describe(&hub.file).with_context(subject)? else {
-            bail!("`{}` has no file `{}`; report it, and configure the file of another repository by its path", hub.repository, hub.file);
+            bail!(
+                "`{}` has no file `{}`; report it, and configure the file of another repository by its path",
+                hub.repository,
+                hub.file
+            );
         };
         let pin = Pin { commit: repository.revision().to_owned(), bytes, sha256 };
         let text = self.pinned(&pin);
@@ -89,7 +93,10 @@ mod tests {
             let pin = Pin { commit: "c0ffee".to_owned(), bytes: 5, sha256: "ab".repeat(32) };
             let card = Card::parse(&preset.pinned(&pin)).unwrap();
             let hub = card.download.hub.clone().unwrap();
-            assert_eq!((hub.revision, hub.file, card.files.len()), (pin.commit, card.files[0].path.clone(), 1));
+            assert_eq!(
+                (hub.revision, hub.file, card.files.len()),
+                (pin.commit, card.files[0].path.clone(), 1)
+            );
             assert_eq!((card.files[0].bytes, &card.files[0].sha256), (pin.bytes, &pin.sha256));
             // The card says who made the file.
             assert!(card.source.starts_with("GGUF made by "), "{name}: {}", card.source);

@@ -262,8 +262,7 @@ impl Component {
         data: impl FnOnce(State) -> D,
     ) -> Store<D> {
         let limits = &self.grants.limits;
-        let state =
-            State::new(self.grants.clone(), reservation, request, clock.clone());
+        let state = State::new(self.grants.clone(), reservation, request, clock.clone());
         let mut store = Store::new(&self.engine, data(state));
         store.limiter(|data| data.as_mut());
         store.set_hostcall_fuel(limits.tensor_bytes);

@@ -29,8 +29,7 @@ fn model_of(bytes: Bytes) -> LanguageModel {
 /// The model with a template that reads the variable `rule`.
 fn model_with_rule() -> LanguageModel {
     const KEY: &[u8] = b"tokenizer.chat_template";
-    let template =
-        "{{ bos_token }}{{ rule }}: {{ messages[0]['content'] }}{% if add_generation_prompt %} -{% endif %}";
+    let template = "{{ bos_token }}{{ rule }}: {{ messages | map(attribute='content') | join(' ') }}{% if add_generation_prompt %} -{% endif %}";
     let mut bytes = std::fs::read(file()).unwrap();
     let key = bytes.windows(KEY.len()).position(|bytes| bytes == KEY).unwrap();
     // The type of the value, 4 bytes, and its length, 8 bytes.
@@ -82,7 +81,9 @@ async fn scores_are_probabilities_among_the_choices() {
     let model = model();
     for (text, found) in ["a red book", "the river"].into_iter().zip(found.chunks_exact(3)) {
         let request = Request {
-            prompt: Prompt::Tokens(model.chat_tokens(&turns(&[text]), &TemplateArguments::default()).unwrap()),
+            prompt: Prompt::Tokens(
+                model.chat_tokens(&turns(&[text]), &TemplateArguments::default()).unwrap(),
+            ),
             choices: Some(CHOICES.map(str::to_owned).to_vec()),
             params: Params::default(),
         };
@@ -122,7 +123,7 @@ async fn questions_share_the_prompt() {
 async fn questions_set_variables_of_the_template() {
     let rules = ["no insults", "no threats"];
     let questions = rules.map(|rule| Question {
-        template: serde_json::Map::from_iter([("rule".to_owned(), rule.into())]),
+        template: Map::from_iter([("rule".to_owned(), rule.into())]),
         ..question(&[&format!("{rule}: yes"), &format!("{rule}: no")], &["Yes", "No"])
     });
     let guard = Guard::new("guard", model_with_rule(), &questions).unwrap();
@@ -172,13 +173,18 @@ async fn pairs_are_turns_of_user_and_assistant() {
 
 #[tokio::test]
 async fn pairs_have_variables_of_their_own() {
-    let rule = |rule: &str| serde_json::Map::from_iter([("rule".to_owned(), rule.into())]);
+    let rule = |rule: &str| Map::from_iter([("rule".to_owned(), rule.into())]);
     let yes = |template: &str, pair: Option<&str>| {
         let (template, pair) = (rule(template), pair.map(rule));
-        Guard::new("guard", model_with_rule(), &[Question { template, pair, ..question(&["yes", "no"], &["Yes", "No"]) }])
-            .unwrap()
+        Guard::new(
+            "guard",
+            model_with_rule(),
+            &[Question { template, pair, ..question(&["yes", "no"], &["Yes", "No"]) }],
+        )
+        .unwrap()
     };
-    let (texts, raw) = (serde_json::json!([["where is it", "by the river"]]), serde_json::json!({ "raw": true }));
+    let (texts, raw) =
+        (serde_json::json!([["where is it", "by the river"]]), serde_json::json!({ "raw": true }));
     let both = scores(&ask(&yes("no insults", Some("no threats")), &texts, &raw).await.unwrap());
     let threats = scores(&ask(&yes("no threats", None), &texts, &raw).await.unwrap());
     let insults = scores(&ask(&yes("no insults", None), &texts, &raw).await.unwrap());
@@ -188,8 +194,10 @@ async fn pairs_have_variables_of_their_own() {
 #[tokio::test]
 async fn choices_of_a_label_are_added() {
     let plain = question(&["safe", "S1", "S2"], &CHOICES);
-    let choices = vec![vec![CHOICES[0].to_owned()], CHOICES[1..].iter().map(|&choice| choice.to_owned()).collect()];
-    let joined = Question { labels: ["safe", "unsafe"].map(str::to_owned).to_vec(), choices, ..plain.clone() };
+    let choices =
+        vec![vec![CHOICES[0].to_owned()], CHOICES[1..].iter().map(|&choice| choice.to_owned()).collect()];
+    let joined =
+        Question { labels: ["safe", "unsafe"].map(str::to_owned).to_vec(), choices, ..plain.clone() };
     let texts = serde_json::json!(["a red book"]);
     for raw in [false, true] {
         let params = serde_json::json!({ "raw": raw });

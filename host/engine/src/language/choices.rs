@@ -4,6 +4,9 @@
 //! questions take no further pass. Each other run continues a copy of another run's sequence, from
 //! the token where the two part.
 
+use std::collections::VecDeque;
+use std::fmt;
+
 use infer_kernels::BLOCK_TOKENS;
 
 use super::decoder::Run;
@@ -11,7 +14,7 @@ use super::kv::{Full, KvPool, Sequence};
 use super::sampler::log_sum_exp;
 
 /// The choices of a question, of which there is at least one; none is empty.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Choices {
     /// The tree; the first node is the end of the prompt.
     nodes: Vec<Node>,
@@ -25,7 +28,6 @@ pub(super) struct Choices {
     rows: Vec<usize>,
 }
 
-#[derive(Debug)]
 struct Node {
     token: u32,
     /// Log-probability of the tokens up to this one.
@@ -34,13 +36,18 @@ struct Node {
 }
 
 /// A path in the tree whose tokens are computed together.
-#[derive(Debug)]
 struct Part {
     /// Run that it parts from, and number of tokens of the choice before it.
     from: (usize, usize),
     /// Nodes with children, the first of which is not in `from`.
     nodes: Vec<usize>,
     sequence: Sequence,
+}
+
+impl fmt::Debug for Choices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} choices", self.ends.len())
+    }
 }
 
 impl Choices {
@@ -77,7 +84,8 @@ impl Choices {
     /// Maximum number of blocks that they need beside a prompt of `prompt` tokens and the first
     /// run.
     pub(super) fn blocks(&self, prompt: usize) -> usize {
-        let own = |run: &Part| ((prompt + run.from.1) % BLOCK_TOKENS + run.nodes.len()).div_ceil(BLOCK_TOKENS);
+        let own =
+            |run: &Part| ((prompt + run.from.1) % BLOCK_TOKENS + run.nodes.len()).div_ceil(BLOCK_TOKENS);
         self.runs[1..].iter().map(own).sum()
     }
 
@@ -92,6 +100,12 @@ impl Choices {
             tokens
         };
         self.ends.iter().map(path).collect()
+    }
+
+    /// The sequences of its runs.
+    #[cfg(test)]
+    pub(super) fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        self.runs.iter().map(|run| &run.sequence)
     }
 
     fn tokens(&self, run: usize) -> impl Iterator<Item = u32> {
@@ -210,7 +224,7 @@ fn runs(nodes: &[Node]) -> Vec<Part> {
     }
     let mut runs: Vec<Part> = Vec::new();
     // The first node of a run, `None` for the first run, and where it parts.
-    let mut waiting = std::collections::VecDeque::from([(None, (0, 0))]);
+    let mut waiting = VecDeque::from([(None, (0, 0))]);
     while let Some((start, from)) = waiting.pop_front() {
         let (run, mut path, mut depth) = (runs.len(), Vec::new(), from.1);
         let mut at = match start {
@@ -225,7 +239,8 @@ fn runs(nodes: &[Node]) -> Vec<Part> {
             let inner = || nodes[at].children.iter().copied().filter(|&child| sizes[child] > 0);
             // The first of the largest.
             let Some(largest) = inner().rev().max_by_key(|&child| sizes[child]) else { break };
-            waiting.extend(inner().filter(|&child| child != largest).map(|child| (Some(child), (run, depth))));
+            waiting
+                .extend(inner().filter(|&child| child != largest).map(|child| (Some(child), (run, depth))));
             path.push(largest);
             depth += 1;
             at = largest;

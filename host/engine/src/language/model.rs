@@ -270,7 +270,7 @@ impl LanguageModel {
             let count = |text: &str| shared.tokenizer.encode(text).map(|tokens| tokens.len());
             let whole = count(&text)?;
             let (mut end, mut found) = (text.len(), whole);
-            // After the deadline nobody waits for the result.
+            // After the deadline no caller waits for the result.
             while found > max_tokens && Instant::now() < deadline {
                 // Shorter by the surplus, and by one byte at least.
                 end = text.floor_char_boundary((end * max_tokens / found).min(end.saturating_sub(1)));

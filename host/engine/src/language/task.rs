@@ -158,6 +158,16 @@ impl<'t> Task<'t> {
         }
     }
 
+    /// All sequences that the task holds.
+    #[cfg(test)]
+    pub(super) fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        let choices = match &self.goal {
+            Goal::Score(choices) => Some(choices),
+            Goal::Generate(_) => None,
+        };
+        std::iter::once(&self.sequence).chain(choices.into_iter().flat_map(Choices::sequences))
+    }
+
     /// True if the answer is complete.
     pub(super) fn is_done(&self) -> bool {
         match &self.goal {

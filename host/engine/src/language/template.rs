@@ -132,7 +132,9 @@ impl Template {
             let text = Value::from(&*message.content);
             let content = match self.content {
                 Content::Text => text,
-                Content::Parts => Value::list(vec![map(vec![("type", Value::from("text")), ("text", text)])?])?,
+                Content::Parts => {
+                    Value::list(vec![map(vec![("type", Value::from("text")), ("text", text)])?])?
+                }
             };
             map(vec![("role", Value::from(&*message.role)), ("content", content)])
         };

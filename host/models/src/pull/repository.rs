@@ -82,7 +82,8 @@ impl Repository {
         Ok(true)
     }
 
-    /// Size and SHA-256 of `file`, as the hub states them; `None` if the repository does not have it.
+    /// Size and SHA-256 of `file`, as the hub states them; `None` if the repository does not have
+    /// it.
     ///
     /// # Errors
     ///

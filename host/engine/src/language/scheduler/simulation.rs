@@ -101,7 +101,8 @@ fn check_bounds(shared: &Shared, scheduler: &Scheduler<'_, StandIn>) {
 fn check_blocks(shared: &Shared, scheduler: &Scheduler<'_, StandIn>) {
     let mut blocks: HashSet<*const Block> = scheduler.prefixes.block_set();
     for task in &scheduler.running {
-        blocks.extend(task.sequence.segments().iter().map(|segment| Arc::as_ptr(&segment.block)));
+        let segments = task.sequences().flat_map(|sequence| sequence.segments());
+        blocks.extend(segments.map(|segment| Arc::as_ptr(&segment.block)));
     }
     assert_eq!(shared.pool.used(), blocks.len(), "blocks in use, and those that have an owner");
 }

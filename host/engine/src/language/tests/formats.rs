@@ -1,5 +1,6 @@
 //! Answers of a fixed format, by random models.
 
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::support::{FILES, model, soon, tokens};
@@ -53,7 +54,8 @@ async fn answers_are_objects_or_choices() {
     let model = model(FILES[0]);
     for seed in 0..8 {
         let (text, finish) = answer(&model, AnswerFormat::JsonObject, seed).await.unwrap();
-        let is_object = serde_json::from_str::<Value>(&text).is_ok_and(|value| value.is_object());
+        // A number may be too large for a value.
+        let is_object = text.starts_with('{') && serde_json::from_str::<IgnoredAny>(&text).is_ok();
         assert!(text.trim_start().starts_with('{') && (is_object || finish == Finish::Length), "{text}");
         let choices = ["a (b)", "a.", "[c]"].map(str::to_owned).to_vec();
         let (text, finish) = answer(&model, AnswerFormat::Choice(choices.clone()), seed).await.unwrap();

@@ -198,6 +198,10 @@ impl Tokenizer {
     fn open_layout(&self, text: &str, guards: &Guards) -> Result<Open, TokenizerError> {
         let mut open = Open { space_prefix: self.space_prefix, ..Open::default() };
         let mut pieces = self.control.split(text);
+        // Some templates write BOS behind a blank.
+        let is_blank = |piece: &&Piece<'_>| matches!(piece, Piece::Text(text) if text.trim().is_empty());
+        let first = pieces.iter().find(|piece| !is_blank(piece));
+        let writes_bos = matches!((first, self.bos), (Some(Piece::Control(id)), Some(bos)) if *id == bos);
         let tail = match pieces.last() {
             Some(Piece::Text(text)) => {
                 let tail = guards.remove(text);
@@ -218,10 +222,7 @@ impl Tokenizer {
             }
         }
         (open.strips, open.tail) = (strips(&open.tokens), tail);
-        // Some templates write it behind a blank.
-        if let Some(bos) = self.bos
-            && !open.tokens.contains(&bos)
-        {
+        if let Some(bos) = self.bos.filter(|_| !writes_bos) {
             open.tokens.insert(0, bos);
         }
         self.decide(open)

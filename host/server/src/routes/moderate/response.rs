@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use infer_control::registry::LoadedComponent;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
-use infer_sandbox::{Annotations, Usage};
 use infer_sandbox::types::{CategoryScore, Gap, Kinds, Span, Tier, Verdict};
+use infer_sandbox::{Annotations, Usage};
 use serde::Serialize;
 use utoipa::ToSchema;
 
