@@ -58,11 +58,12 @@ test-fast: ## Run the fast tests whose names contain TESTS: make test-fast TESTS
 	$(CARGO) nextest list $(FAST) --cargo-quiet --message-format json >$(SKIPPED).json 2>/dev/null; \
 	scripts/skipped.py $(SKIPPED) --list $(SKIPPED).json --only '$(TESTS)'; exit $$status
 
-test-models: ## Run the tests that need larger models: Qwen2.5-Coder 0.5B and 1.5B, 1.6 GB
+test-models: ## Run the tests that need larger models: Gemma 3 270M, Qwen2.5-Coder 0.5B and 1.5B, 1.9 GB
 	$(CARGO) test --release --locked --workspace --no-run
 	@scripts/pull.sh qwen2.5-0.5b
 	@scripts/pull.sh qwen2.5-1.5b
-	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture qwen2_answers perplexity
+	@scripts/pull.sh gemma-3-270m
+	$(CARGO) test --release --locked --workspace --lib -- --ignored --nocapture answers_as_llama_cpp perplexity
 
 test-tokenizers: ## Compare real tokenizers, on TOKENIZER_TEXTS, and templates with Python's
 	@test -x $(CARGO_TARGET_DIR)/tokens/bin/pip || python3 -m venv $(CARGO_TARGET_DIR)/tokens

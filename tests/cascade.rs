@@ -157,6 +157,7 @@ fn guard() -> tempfile::TempDir {
     let hash: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
     let card = format!(
         "name = \"guard\"\ntask = \"text-classification\"\nformat = \"gguf\"\n\
+         description = \"random\"\nlicense = \"none\"\nsource = \"none\"\n\
          [[files]]\npath = \"guard.gguf\"\nrole = \"model\"\nbytes = {}\nsha256 = \"{hash}\"\n\
          [[questions]]\nlabels = [\"no\", \"yes\"]\nchoices = [\"x\", \"y\"]\n\
          [categories.harassment]\nmax = [\"yes\"]\nthreshold = 0.3\n",

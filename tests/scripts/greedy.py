@@ -1,9 +1,9 @@
 """Write tests/data/language/greedy-*.json: greedy output of llama.cpp on real weights.
 
-For each of ten prompts the file has:
-    messages    the conversation
-    prompt      its ids, by the file's chat template, so that tokenising can be tested by itself
-    generated   up to 64 ids, fewer if the model ends its turn (the last id is then the end token)
+For each prompt the file has:
+    messages    the conversation; for a file without a chat template `raw`, the text
+    prompt      its ids, by the file's chat template or with BOS, so that tokenising can be tested by itself
+    generated   up to 64 ids (without a template 48), fewer if the model ends its turn (the last id is then the end token)
     text        their text
     best        for each step the five best ids with their logits
 
@@ -16,6 +16,7 @@ lead] at which the f64 model has another best token.
     pip install -r tests/scripts/requirements-language.txt
     python tests/scripts/greedy.py smollm2 SmolLM2-135M-Instruct.Q4_1.gguf
     python tests/scripts/greedy.py qwen2.5-0.5b qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
+    python tests/scripts/greedy.py gemma-3-270m gemma-3-270m-q4_k_m.gguf
 """
 
 import argparse
@@ -49,6 +50,18 @@ PROMPTS = [
 ]
 
 
+LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
+# For a base model. The last prompt is longer than Gemma's window of 512.
+RAW_PROMPTS = [
+    "The lighthouse stood at the end of the long stone pier, and every evening the keeper",
+    "def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n",
+    "Die Hauptstadt von Österreich ist Wien. Die Stadt liegt an der",
+    "Shopping list:\n1. apples\n2. bread\n3. milk\n4.",
+    LICENSE.read_text(encoding="utf-8")[:2883],
+]
+RAW_STEPS, RAW_CONTEXT = 48, 1024
+
+
 def render(template: str, messages: list[dict]) -> str:
     """Renders the chat template with the generation prompt.
 
@@ -58,7 +71,7 @@ def render(template: str, messages: list[dict]) -> str:
     return environment.from_string(template).render(messages=messages, add_generation_prompt=True)
 
 
-def generate(model: llamacpp.Model, prompt: list[int]) -> tuple[list[int], list[list]]:
+def generate(model: llamacpp.Model, prompt: list[int], steps: int) -> tuple[list[int], list[list]]:
     """Returns the greedy ids, and the best ids of each step with their logits."""
     model.reset()
     row = model.append(prompt)[0]
@@ -67,7 +80,7 @@ def generate(model: llamacpp.Model, prompt: list[int]) -> tuple[list[int], list[
         top = np.argsort(-row, kind="stable")[:BEST]
         best.append([[int(token), round(float(row[token]), 4)] for token in top])
         generated.append(int(top[0]))
-        if len(generated) == STEPS or model.is_end(generated[-1]):
+        if len(generated) == steps or model.is_end(generated[-1]):
             return generated, best
         row = model.append(generated[-1:])[0]
 
@@ -99,18 +112,21 @@ def main() -> int:
     with open(arguments.file, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     exact = reference.Model(arguments.file)
-    template = exact.fields["tokenizer.chat_template"].contents()
+    template = exact.fields.get("tokenizer.chat_template")
+    context, steps = (CONTEXT, STEPS) if template else (RAW_CONTEXT, RAW_STEPS)
     entries = []
-    with llamacpp.Model(arguments.file, CONTEXT, arguments.threads) as model:
-        for turns in PROMPTS:
-            messages = [{"role": role, "content": content} for role, content in turns]
-            prompt = model.encode(render(template, messages), control=True)
-            generated, best = generate(model, prompt)
+    with llamacpp.Model(arguments.file, context, arguments.threads) as model:
+        for turns in PROMPTS if template else RAW_PROMPTS:
+            if template:
+                messages = [{"role": role, "content": content} for role, content in turns]
+                entry = {"messages": messages, "prompt": model.encode(render(template.contents(), messages), control=True)}
+            else:
+                bos = llamacpp.llama_cpp.llama_vocab_bos(model.vocabulary)
+                entry = {"raw": turns, "prompt": [bos, *model.encode(turns, control=False)]}
+            generated, best = generate(model, entry["prompt"], steps)
             text = b"".join(map(model.piece, generated)).decode(errors="replace")
-            print(f"{len(prompt)} + {len(generated)} ids: {text!r}")
-            entries.append(
-                {"messages": messages, "prompt": prompt, "generated": generated, "text": text, "best": best}
-            )
+            print(f"{len(entry['prompt'])} + {len(generated)} ids: {text!r}")
+            entries.append({**entry, "generated": generated, "text": text, "best": best})
     head = {"file": arguments.file.name, "sha256": digest, **int8_error(exact, entries)}
     print(head)
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) for entry in entries)

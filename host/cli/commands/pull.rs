@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use infer_config::Config;
+use infer_engine::Card;
 use infer_engine::files::Folder;
 use infer_models::import::{RemoteOptions, pull_remote};
 use infer_models::preset::Preset;
@@ -89,9 +90,9 @@ fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Resu
         Source::Hub(model) => bail!("`{model}` is imported, not downloaded"),
     };
     if let Source::Builtin(name) = source
-        && let Some(preset) = Preset::find(name)
+        && let Some(preset) = Preset::find(name).filter(|_| !weights::is_stored(name))
     {
-        pin(preset, &folder, out)?;
+        show_pin(&pull::pin(preset, &Store::open()?.model(name)?)?, &folder, out)?;
     }
     let card = weights::list(source)?.card;
     if weights::remedy(&card, source).is_none() {
@@ -145,9 +146,8 @@ fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Resu
     Ok(())
 }
 
-/// Pins the file of a preset, if this is its first pull.
-fn pin(preset: Preset, folder: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let Some(card) = preset.pin()? else { return Ok(()) };
+/// Shows what the first pull of a preset has pinned.
+fn show_pin(card: &Card, folder: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let file = card.model_file();
     writeln!(out, "{}; license: {}", card.source, card.license)?;
     writeln!(

