@@ -160,7 +160,7 @@ fn guard() -> tempfile::TempDir {
          description = \"random\"\nlicense = \"none\"\nsource = \"none\"\n\
          [[files]]\npath = \"guard.gguf\"\nrole = \"model\"\nbytes = {}\nsha256 = \"{hash}\"\n\
          [[questions]]\nlabels = [\"no\", \"yes\"]\nchoices = [\"x\", \"y\"]\n\
-         [categories.harassment]\nmax = [\"yes\"]\nthreshold = 0.3\n",
+         [categories.harassment]\nmax = [\"yes\"]\nthreshold = 0.3\n[categories.privacy]\nnot = \"yes\"\n",
         file.len()
     );
     let folder = tempfile::tempdir().unwrap();
@@ -188,6 +188,10 @@ async fn guard_judges_in_place_of_a_policy() {
     assert_eq!((tier(&text), tier(&language)), ("classifier", "language"));
     assert!((harassment(&text) - harassment(&language)).abs() < 1e-4, "{text} {language}");
     assert_eq!(reason(&language, "hate"), Some("no text model is configured"));
+    // A category without a threshold is only reported.
+    let privacy = &language["infer"]["categories"][0]["privacy"];
+    let sum = privacy["score"].as_f64().unwrap() + harassment(&language);
+    assert!((sum - 1.0).abs() < 1e-3 && privacy["flagged"] == false, "{language}");
     // After a classifier, each relative to its threshold.
     let both = start(r#"{ text = "classifier", language = "guard" }"#).await;
     let classifier = harassment(&judge(&start(CLASSIFIER).await, UNCERTAIN).await);

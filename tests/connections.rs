@@ -191,7 +191,8 @@ async fn two_thousand_idle_connections_are_survived() {
     for _ in 0..2_000 {
         idle.push(connect(&server).await);
     }
-    // Each is closed: it was evicted for a later one, timed out, or was turned away.
+    // Each is closed: it was evicted for a later one, timed out, or was turned away. How many of
+    // each depends on timing.
     for connection in &mut idle {
         let rest = rest(connection).await;
         assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 429"), "{rest}");

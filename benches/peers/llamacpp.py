@@ -66,7 +66,7 @@ PROMPTS = [
     "A neighbour says that dogs are not allowed in the garden any more. Is that right? Answer:",
     "Two and two are five. Correct? Answer:",
 ]
-CHOICES = [" yes", " no"]
+CHOICES = [[" yes", " no"], ["y", "n"]]  # the latter for the made-up vocabularies of `infer dummy`
 AGREEMENT = 0.75
 
 
@@ -150,8 +150,8 @@ class LlamaServer:
         """Starts the server, and stops it on exit."""
         return sides.server(self.command, self.port, "/health")
 
-    def log_odds(self, prompt: str, choices: list[str]) -> tuple[float, int]:
-        """Returns the log-odds of the first of two one-token answers, and the prompt's tokens."""
+    def log_odds(self, prompt: str) -> tuple[list[str], float, int]:
+        """Returns the first CHOICES of one token each, their log-odds, and the prompt's tokens."""
         client = sides.Client(self.port)
 
         def tokens(text: str) -> list[int]:
@@ -159,16 +159,18 @@ class LlamaServer:
             return client.post("/tokenize", body)["tokens"]
 
         known = tokens(prompt)
-        ends = [tokens(prompt + choice) for choice in choices]
-        for choice, end in zip(choices, ends):
-            if end[:-1] != known:
-                raise ValueError(f"`{choice}` is not one token after `{prompt[-40:]}`; expected one, found {end[len(known):]}")
+        for choices in CHOICES:
+            ends = [tokens(prompt + choice) for choice in choices]
+            if all(end[:-1] == known for end in ends):
+                break
+        else:
+            raise ValueError(f"none of {CHOICES} are one token each after `{prompt[-40:]}`")
         everything = 1 << 20
         body = {"prompt": known, "n_predict": 1, "n_probs": everything, "temperature": 0, "cache_prompt": False}
         answer = client.post("/completion", json.dumps(body).encode())
         first = answer["completion_probabilities"][0]["top_logprobs"]
         by_token = {entry["id"]: entry["logprob"] for entry in first}
-        return by_token[ends[0][-1]] - by_token[ends[1][-1]], len(known)
+        return choices, by_token[ends[0][-1]] - by_token[ends[1][-1]], len(known)
 
 
 def agree(infer: Path, arguments: list[object], server: LlamaServer) -> float:
@@ -179,8 +181,8 @@ def agree(infer: Path, arguments: list[object], server: LlamaServer) -> float:
     largest = 0.0
     with server.running():
         for prompt in PROMPTS:
-            theirs, tokens = server.log_odds(prompt, CHOICES)
-            output = sides.output_of([infer, "score", *arguments, "--raw", "--choices", ",".join(CHOICES), "-o", "json", prompt])
+            choices, theirs, tokens = server.log_odds(prompt)
+            output = sides.output_of([infer, "score", *arguments, "--raw", "--choices", ",".join(choices), "-o", "json", prompt])
             answer = json.loads(output)
             logprobs = [choice["logprob"] for choice in answer["choices"]]
             if answer["usage"]["prompt_tokens"] != tokens:

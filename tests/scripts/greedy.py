@@ -2,8 +2,10 @@
 
 For each prompt the file has:
     messages    the conversation; for a file without a chat template `raw`, the text
-    prompt      its ids, by the file's chat template or with BOS, so that tokenising can be tested by itself
-    generated   up to 64 ids (without a template 48), fewer if the model ends its turn (the last id is then the end token)
+    prompt      its ids, by the file's chat template or with BOS, so that tokenising can be tested
+                by itself
+    generated   up to 64 ids (without a template 48), fewer if the model ends its turn (the last id
+                is then the end token)
     text        their text
     best        for each step the five best ids with their logits
 

@@ -57,6 +57,8 @@ struct Answer {
     probability: f32,
     /// Minimum probability at which it does.
     threshold: f32,
+    /// True for a guard's, whose probability is the score if no classifier has judged.
+    is_of_guard: bool,
     /// The gap of a post of which it read only a part.
     gap: Option<&'static str>,
 }
@@ -73,7 +75,8 @@ impl Cascade {
             ("text-generation", _) => {
                 let policy = Policy::read(settings)?;
                 let names = policy.categories.iter().cloned();
-                let categories = names.map(|name| Advised { name, threshold: None }).collect();
+                let threshold = Some(THRESHOLD);
+                let categories = names.map(|name| Advised { name, threshold }).collect();
                 (Adviser::Policy(policy), categories)
             }
             ("text-classification", Some(_)) => {
@@ -141,7 +144,8 @@ impl Cascade {
                 let opinion = opinion::ask(policy, LANGUAGE, texts)?;
                 let gap = "too long for the language model, which read the beginning and the end";
                 let gap = opinion.cut.then_some(gap);
-                let answer = Answer { probability: opinion.probability, threshold: policy.threshold, gap };
+                let (probability, threshold) = (opinion.probability, policy.threshold);
+                let answer = Answer { probability, threshold, is_of_guard: false, gap };
                 Ok(vec![answer; self.categories.len()])
             }
             Adviser::Guard(guard) => {
@@ -150,7 +154,7 @@ impl Cascade {
                 let gap = opinion.cut.then_some(gap);
                 let answer = |(probability, category): (f32, &Advised)| {
                     let threshold = category.threshold.unwrap_or(THRESHOLD);
-                    Answer { probability, threshold, gap }
+                    Answer { probability, threshold, is_of_guard: true, gap }
                 };
                 Ok(opinion.probabilities.into_iter().zip(&self.categories).map(answer).collect())
             }
@@ -179,10 +183,11 @@ impl Band {
     }
 
     /// Returns true if `rows`, the categories of the language model, need it: the classifier cannot
-    /// judge one of them, or the one nearest to being flagged, or furthest beyond, is uncertain.
+    /// judge one that can be flagged, or the one nearest to being flagged, or furthest beyond, is
+    /// uncertain.
     fn contains_any<'r>(&self, mut rows: impl Iterator<Item = &'r Row<'r>> + Clone) -> bool {
         let worst = rows.clone().filter_map(ratio).fold(0.0, f32::max);
-        rows.any(|row| ratio(row).is_none()) || self.contains(worst)
+        rows.any(|row| row.threshold.is_some() && ratio(row).is_none()) || self.contains(worst)
     }
 
     /// Returns true if the language model's answer affects this category.
@@ -197,7 +202,8 @@ impl Band {
     /// Combines the scores of the classifier and the language model.
     fn apply(&self, row: &mut Row<'_>, answer: Answer) {
         let own = row.threshold.unwrap_or(THRESHOLD);
-        let language = logit(answer.probability) - logit(answer.threshold);
+        let is_alone = answer.is_of_guard && row.text.score().is_none();
+        let language = logit(answer.probability) - logit(if is_alone { own } else { answer.threshold });
         let margin = match row.text.score() {
             Some(score) => {
                 let classifier = logit(score) - logit(own);
@@ -247,7 +253,7 @@ mod tests {
     const BAND: Band = Band { low: 0.1, high: 1.25, weight: 0.5 };
 
     fn answer(probability: f32, threshold: f32) -> Answer {
-        Answer { probability, threshold, gap: None }
+        Answer { probability, threshold, is_of_guard: false, gap: None }
     }
 
     #[test]
@@ -302,6 +308,18 @@ mod tests {
             );
             assert!(matches!(row.text, Finding::Score(_, Tier::Language)) && row.text_gaps.is_empty());
         }
+    }
+
+    #[test]
+    fn probability_of_a_guard_alone_is_the_score() {
+        for own in [0.1, 0.5, 0.9] {
+            let mut row = row(own, Finding::Gap("no model"));
+            BAND.apply(&mut row, Answer { is_of_guard: true, ..answer(0.6, 0.5) });
+            assert!((row.text.score().unwrap() - 0.6).abs() < 1e-5, "{own}");
+        }
+        // A category that is only reported is no reason to ask.
+        let reported = Row { threshold: None, ..row(0.5, Finding::Gap("no model")) };
+        assert!(!BAND.contains_any([&reported].into_iter()));
     }
 
     #[test]

@@ -161,9 +161,8 @@ fn assignment(
     }
     let of_models = [&text, &image].into_iter().flatten().find_map(|judge| judge.threshold);
     let advised = advised.iter().find(|own| own.name == name);
-    let can_be_flagged = categories::OPENAI.contains(&name) || advised.is_some();
     let default = of_models.or_else(|| advised?.threshold);
-    let default = default.or(can_be_flagged.then_some(categories::THRESHOLD));
+    let default = default.or(categories::OPENAI.contains(&name).then_some(categories::THRESHOLD));
     let key = ["threshold.", name].concat();
     let threshold = match settings.text(&key) {
         Some(text) => {
@@ -234,10 +233,10 @@ mod tests {
         assert_eq!(find(&[], &[], "insult").unwrap().threshold, None);
         let set = find(&[("threshold.insult", "0.9")], &[], "insult").unwrap();
         assert_eq!(set.threshold, Some(0.9));
-        for (own, expected) in [(None, 0.5), (Some(0.3), 0.3)] {
-            let own = Advised { name: "spoilers".to_owned(), threshold: own };
+        for threshold in [None, Some(0.3)] {
+            let own = Advised { name: "spoilers".to_owned(), threshold };
             let found = find(&[], &[own], "spoilers").unwrap();
-            assert_eq!((found.threshold, found.text), (Some(expected), None));
+            assert_eq!((found.threshold, found.text), (threshold, None));
         }
     }
 

@@ -113,10 +113,11 @@ impl Policy {
         }
 
         let tokens = settings.get("policy.rationale_tokens", RATIONALE_TOKENS)?;
-        if !(1..=256).contains(&tokens) {
-            return Err(unfit("policy.rationale_tokens", "1 to 256", &tokens.to_string()));
+        if tokens > 256 {
+            return Err(unfit("policy.rationale_tokens", "0 to 256", &tokens.to_string()));
         }
-        let rationale_tokens = (settings.text("request.explain") == Some("rationale")).then_some(tokens);
+        let is_asked = tokens > 0 && settings.text("request.explain") == Some("rationale");
+        let rationale_tokens = is_asked.then_some(tokens);
 
         let choices = [violates, allowed];
         let own = settings.text("policy.text");

@@ -3,7 +3,8 @@
 use crate::Fault;
 use crate::bindings::wasi::config::store;
 
-/// All settings: the operator's own, and the models' cards under `models.NAME.`.
+/// All settings: the operator's own, the models' cards under `models.NAME.`, and the request's
+/// under `request.`.
 ///
 /// They are read once: a call to the host costs more than a lookup here.
 #[derive(Clone, Debug)]

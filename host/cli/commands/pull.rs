@@ -162,7 +162,7 @@ fn show_pin(card: &Card, folder: &Path, out: &mut impl Write) -> anyhow::Result<
     writeln!(out, "  {} bytes, sha256 {}", file.bytes, file.sha256)?;
     writeln!(
         out,
-        "`infer pull` accepts no other file from now on; `infer lock` pins it for a configuration, too"
+        "`infer pull` accepts no other file until `infer rm` removes the card; `infer lock` pins it for a configuration"
     )?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Guards: language models that judge texts by the answers to the questions of their card.
 //!
 //! A guard takes texts and returns scores, as text models do. The prompt is the model's own chat
-//! template with the text as the user's turn, and all choices of a question are branches behind it,
+//! template with the text as the user's turn, and all choices of a question are a tree behind it,
 //! so that the prompt is computed once. What it has in common with all texts, such as the taxonomy,
 //! stays in the prefix cache.
 
@@ -80,15 +80,24 @@ impl Guard {
             };
             let (single, length) = form(template, [&["a"], &["1. Some words"]]).map_err(invalid)?;
             longest = longest.max(length);
-            let pair = pair.as_ref().unwrap_or(template);
-            let pair = match form(pair, [&["a", "a"], &["1. Some words", "2. More words"]]) {
+            let of_pair = pair.as_ref().unwrap_or(template);
+            let pair = match form(of_pair, [&["a", "a"], &["1. Some words", "2. More words"]]) {
                 Ok((pair, length)) => {
                     longest = longest.max(length);
                     pair
                 }
-                // The template takes no pairs, as a request will say.
+                Err(error) if pair.is_some() => return Err(invalid(format!("`pair`: {error}"))),
+                // The template takes no pairs, as a request with one will say.
                 Err(_) => Form { arguments: single.arguments.clone(), prefix: Arc::default() },
             };
+            if let Some([one, other]) =
+                beginning(&model, choices).map_err(|error| invalid(error.to_string()))?
+            {
+                return Err(invalid(format!(
+                    "the tokens of the choice {other:?} begin with those of {one:?}, which then has the probability \
+                     of both; end each with what the model writes behind it, such as a line feed"
+                )));
+            }
             let label = |(label, choices): (usize, &Vec<String>)| std::iter::repeat_n(label, choices.len());
             asked.push(Asked {
                 choices: choices.concat(),
@@ -205,7 +214,8 @@ impl Asked {
         if is_raw {
             return of_labels.map(log_sum).collect();
         }
-        let mut scores: Vec<f32> = of_labels.map(|values| values.iter().sum()).collect();
+        // Rounding may lead beyond 1.
+        let mut scores: Vec<f32> = of_labels.map(|values| values.iter().sum::<f32>().min(1.0)).collect();
         if let Some(clear) = self.clear {
             share(&mut scores, clear);
         }
@@ -213,9 +223,24 @@ impl Asked {
     }
 }
 
+/// The first two choices of which one's tokens begin with the other's.
+fn beginning<'c>(
+    model: &LanguageModel,
+    choices: &'c [Vec<String>],
+) -> Result<Option<[&'c str; 2]>, RunError> {
+    let choices = choices.iter().flatten().map(|choice| Ok((choice.as_str(), model.tokens(choice)?)));
+    let choices = choices.collect::<Result<Vec<_>, _>>()?;
+    let mut pairs = choices.iter().flat_map(|one| choices.iter().map(move |other| (one, other)));
+    let found = pairs.find(|((one, first), (other, second))| one != other && second.starts_with(first));
+    Ok(found.map(|((one, _), (other, _))| [*one, *other]))
+}
+
 /// The log-probability of any of several choices.
 fn log_sum(logprobs: &[f32]) -> f32 {
     let max = logprobs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY {
+        return max;
+    }
     max + logprobs.iter().map(|logprob| (logprob - max).exp()).sum::<f32>().ln()
 }
 
@@ -230,7 +255,7 @@ fn share(scores: &mut [f32], clear: usize) {
             .iter_mut()
             .enumerate()
             .filter(|(label, _)| *label != clear)
-            .for_each(|(_, score)| *score *= factor);
+            .for_each(|(_, score)| *score = (*score * factor).min(1.0));
     }
 }
 

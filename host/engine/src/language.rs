@@ -13,7 +13,7 @@
 //! - `request`, `tensors`: requests and answers, and their encoding as `wasi:nn` tensors
 //! - `preparation`: from a request to tokens
 //! - `inbox`, `job`, `clock`: the bounded queue of requests, and its time
-//! - `format`: constraints on answers
+//! - `choices`: answers to score; `format`: constraints on answers to generate
 //! - `scheduler`, `task`, `generation`, `sampler`: continuous batching, from tokens to answers
 
 mod architecture;

@@ -208,7 +208,7 @@ pub(crate) const MAX_FORMAT_BYTES: Limit = Limit::new(64 << 10, "bytes");
 
 /// Maximum size of the grammar of an answer, in symbols and in nodes of its patterns. Bounds the
 /// time to prepare it to about 10 ms.
-pub(crate) const MAX_FORMAT_SIZE: u64 = 200_000;
+pub(crate) const MAX_FORMAT_NODES: u64 = 200_000;
 
 /// Maximum number of states of the patterns of an answer, of 1 to 2 kB each. Bounds memory.
 pub(crate) const MAX_FORMAT_STATES: usize = 20_000;

@@ -156,8 +156,8 @@ unsafe fn normalise<S: Simd>(values: *const f32, weight: &[f32], epsilon: f32, o
         let value = S::mul(value, S::load_f32(weight.as_ptr().add(i)));
         S::store_f32(out.add(i), if add { S::add(S::load_f32(out.add(i)), value) } else { value });
     }
-    for i in whole..weight.len() {
-        let value = *values.add(i) * scale * weight[i];
+    for (i, weight) in weight.iter().enumerate().skip(whole) {
+        let value = *values.add(i) * scale * weight;
         *out.add(i) = if add { *out.add(i) + value } else { value };
     }
 }

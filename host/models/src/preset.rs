@@ -1,6 +1,7 @@
 //! Presets: cards of models whose size and hash are pinned when they are first pulled, because only
 //! the hub states them.
 
+use anyhow::Context as _;
 use infer_engine::Card;
 
 use crate::builtin;
@@ -37,6 +38,23 @@ impl Preset {
         Card::parse(&self.pinned(&unknown)).map_err(anyhow::Error::msg)
     }
 
+    /// The text of the card with the pin of `card`, which another version of the program may have
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// If `card` is of another file.
+    pub(crate) fn repinned(self, card: &Card) -> anyhow::Result<String> {
+        let (own, file) = (self.card()?, card.model_file());
+        let hub = card.download.hub.as_ref().filter(|_| own.model_file().path == file.path);
+        let name = &own.name;
+        let hub = hub.with_context(|| {
+            format!("`{name}` was pulled as `{}`; run `infer rm {name}` and `infer pull {name}`", file.path)
+        })?;
+        let (bytes, sha256) = (file.bytes, file.sha256.clone());
+        Ok(self.pinned(&Pin { commit: hub.revision.clone(), bytes, sha256 }))
+    }
+
     /// The text of the card with `pin`.
     pub(crate) fn pinned(self, Pin { commit, bytes, sha256 }: &Pin) -> String {
         let file = format!("role = \"model\"\nbytes = {bytes}\nsha256 = \"{sha256}\"\n");
@@ -59,10 +77,12 @@ mod tests {
             let card = Card::parse(&preset.pinned(&pin)).unwrap();
             let hub = card.download.hub.clone().unwrap();
             assert_eq!(
-                (hub.revision, hub.file, card.files.len()),
-                (pin.commit, card.files[0].path.clone(), 1)
+                (&hub.revision, hub.file, card.files.len()),
+                (&pin.commit, card.files[0].path.clone(), 1)
             );
             assert_eq!((card.files[0].bytes, &card.files[0].sha256), (pin.bytes, &pin.sha256));
+            let older = preset.pinned(&pin).replace("threshold = 0.5", "threshold = 0.4");
+            assert_eq!(preset.repinned(&Card::parse(&older).unwrap()).unwrap(), preset.pinned(&pin));
             // The card says who made the file.
             assert!(card.source.starts_with("GGUF made by "), "{name}: {}", card.source);
         }

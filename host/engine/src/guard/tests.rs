@@ -201,11 +201,38 @@ async fn choices_of_a_label_are_added() {
     let texts = serde_json::json!(["a red book"]);
     for raw in [false, true] {
         let params = serde_json::json!({ "raw": raw });
-        let plain = scores(&ask(&guard(&[plain.clone()]), &texts, &params).await.unwrap());
-        let joined = scores(&ask(&guard(&[joined.clone()]), &texts, &params).await.unwrap());
+        let plain = scores(&ask(&guard(std::slice::from_ref(&plain)), &texts, &params).await.unwrap());
+        let joined = scores(&ask(&guard(std::slice::from_ref(&joined)), &texts, &params).await.unwrap());
         let sum = if raw { (plain[1].exp() + plain[2].exp()).ln() } else { plain[1] + plain[2] };
         assert!(near(&joined, &[plain[0], sum]), "{plain:?} {joined:?}");
     }
+}
+
+#[test]
+fn choices_that_begin_another_are_rejected() {
+    let error = Guard::new("guard", model(), &[question(&["one", "both"], &["a", "a b"])]).err().unwrap();
+    let message = error.to_string();
+    assert!(message.contains("the tokens of the choice \"a b\" begin with those of \"a\""), "{message}");
+}
+
+#[test]
+fn scores_are_at_most_one() {
+    let forms = || Form { arguments: TemplateArguments::default(), prefix: Arc::default() };
+    let asked = Asked {
+        choices: Vec::new(),
+        labels: (0..14).flat_map(|label| [label, label]).collect(),
+        clear: Some(0),
+        forms: [forms(), forms()],
+    };
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..1_000 {
+        let mut logprobs: Vec<f32> = (0..28).map(|_| -3.0 * random.f32()).collect();
+        logprobs[..2].fill(-30.0);
+        let scores = asked.scores(&mut logprobs, false);
+        assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)) && scores.len() == 14, "{scores:?}");
+        assert!(scores[1..].iter().any(|score| *score > 0.999), "{scores:?}");
+    }
+    assert_eq!(log_sum(&[f32::NEG_INFINITY; 2]), f32::NEG_INFINITY);
 }
 
 #[test]

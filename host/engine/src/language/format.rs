@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::request::AnswerFormat;
 use super::tokenizer::Tokenizer;
 use crate::limits::{
-    MAX_FORMAT_BYTES, MAX_FORMAT_FUEL, MAX_FORMAT_ITEMS, MAX_FORMAT_SIZE, MAX_FORMAT_STATES,
+    MAX_FORMAT_BYTES, MAX_FORMAT_FUEL, MAX_FORMAT_ITEMS, MAX_FORMAT_NODES, MAX_FORMAT_STATES,
     MAX_FORMAT_TOKEN_BYTES,
 };
 use crate::model::panic_message;
@@ -47,6 +47,7 @@ impl Formats {
                 json_grammar(schema.clone())
             }
             AnswerFormat::Choice(texts) => {
+                MAX_FORMAT_BYTES.check("`enum`", texts.iter().map(|text| text.len() + 1).sum())?;
                 let escaped: Vec<_> = texts.iter().map(|text| fancy_regex::escape(text)).collect();
                 TopLevelGrammar::from_regex(&escaped.join("|"))
             }
@@ -63,6 +64,9 @@ impl Formats {
 /// The grammar of a schema, without whitespace between the parts: a model could go on with it
 /// forever.
 fn json_grammar(mut schema: Value) -> TopLevelGrammar {
+    if schema == Value::Bool(true) {
+        schema = json!({});
+    }
     if let Some(members) = schema.as_object_mut() {
         members.insert("x-guidance".to_owned(), json!({ "whitespace_flexible": false }));
     }
@@ -127,8 +131,8 @@ fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
     let mut factory = factory.map_err(|error| error.to_string())?;
     factory.quiet();
     *factory.limits_mut() = ParserLimits {
-        initial_lexer_fuel: MAX_FORMAT_SIZE,
-        max_grammar_size: MAX_FORMAT_SIZE as usize,
+        initial_lexer_fuel: MAX_FORMAT_NODES,
+        max_grammar_size: MAX_FORMAT_NODES as usize,
         max_lexer_states: MAX_FORMAT_STATES,
         step_lexer_fuel: MAX_FORMAT_FUEL,
         step_max_items: MAX_FORMAT_ITEMS,

@@ -193,7 +193,7 @@ impl<'t, D: Forward> Scheduler<'t, D> {
         }
         for task in self.running.extract_if(.., |task| task.is_done()) {
             if let Some(message) = task.failure().map(str::to_owned) {
-                self.shared.reject(task.job, message);
+                self.shared.reject(task.job, &message);
                 continue;
             }
             let (job, answer) = task.finish();
@@ -270,7 +270,7 @@ impl Shared {
     }
 
     /// Answers that the format of the request cannot be enforced.
-    fn reject(&self, job: Job, message: String) {
+    fn reject(&self, job: Job, message: &str) {
         let message = format!("the format of the answer: {message}");
         let _ = job.reply.send(Err(RunError::InvalidInput { model: self.name.clone(), message }));
     }

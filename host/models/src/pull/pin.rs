@@ -21,6 +21,9 @@ pub fn pin(preset: Preset, folder: &Folder) -> anyhow::Result<Card> {
     let Some((bytes, sha256)) = repository.describe(&hub.file).with_context(subject)? else {
         bail!("{}: it does not exist; use the file of another repository with a card of its own", subject());
     };
+    if repository.revision() == hub.revision {
+        bail!("{}: the server states no commit that a card could pin", subject());
+    }
     let text = preset.pinned(&Pin { commit: repository.revision().to_owned(), bytes, sha256 });
     let card = Card::parse(&text).map_err(anyhow::Error::msg).with_context(subject)?;
     let place = folder.join("card.toml");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::language::clock;
-use crate::language::kv::Block;
+use crate::language::kv::{Block, Sequence};
 use crate::language::tests::support;
 use callers::{Callers, Profile};
 use stand_in::StandIn;
@@ -101,7 +101,7 @@ fn check_bounds(shared: &Shared, scheduler: &Scheduler<'_, StandIn>) {
 fn check_blocks(shared: &Shared, scheduler: &Scheduler<'_, StandIn>) {
     let mut blocks: HashSet<*const Block> = scheduler.prefixes.block_set();
     for task in &scheduler.running {
-        let segments = task.sequences().flat_map(|sequence| sequence.segments());
+        let segments = task.sequences().flat_map(Sequence::segments);
         blocks.extend(segments.map(|segment| Arc::as_ptr(&segment.block)));
     }
     assert_eq!(shared.pool.used(), blocks.len(), "blocks in use, and those that have an owner");

@@ -44,8 +44,8 @@ fn push(shared: &Shared, component: &str, prompt: &[u32], pinned: usize, work: W
     answers.push(answer);
 }
 
-fn score(choices: Vec<Vec<u32>>) -> Work {
-    Work::Score(Choices::new(&choices))
+fn score(choices: &[Vec<u32>]) -> Work {
+    Work::Score(Choices::new(choices))
 }
 
 fn generate(max_tokens: usize) -> Work {
@@ -74,7 +74,7 @@ fn random_operations_leak_no_block() {
                     let branch = |random: &mut fastrand::Rng| {
                         (0..random.usize(1..20)).map(|_| random.u32(3..6)).collect()
                     };
-                    score((0..random.usize(1..6)).map(|_| branch(&mut random)).collect())
+                    score(&(0..random.usize(1..6)).map(|_| branch(&mut random)).collect::<Vec<_>>())
                 };
                 push(&shared, ["a", "b", "c"][random.usize(0..3)], &prompt, pinned, work, &mut answers);
             }
@@ -125,9 +125,9 @@ fn concurrent_requests_compute_common_prefix_once() {
     let mut answers = Vec::new();
     for user in 0..6 {
         let prompt = [&policy[..], &[200 + user, 250]].concat();
-        push(&shared, "a", &prompt, 100, score(vec![vec![7], vec![9]]), &mut answers);
+        push(&shared, "a", &prompt, 100, score(&[vec![7], vec![9]]), &mut answers);
     }
-    push(&shared, "b", &policy, 0, score(vec![vec![7]]), &mut answers);
+    push(&shared, "b", &policy, 0, score(&[vec![7]]), &mut answers);
     while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
         scheduler.step();
     }
@@ -201,7 +201,7 @@ fn prompts_advance_with_more_answers_than_rows() {
     }
     (0..10).for_each(|_| scheduler.step());
     assert!(scheduler.running.iter().all(Task::is_urgent));
-    push(&shared, "modest", &(3..13).collect::<Vec<_>>(), 0, score(vec![vec![7]]), &mut answers);
+    push(&shared, "modest", &(3..13).collect::<Vec<_>>(), 0, score(&[vec![7]]), &mut answers);
     let mut modest = answers.pop().unwrap();
     (0..20).for_each(|_| scheduler.step());
     assert!(modest.try_recv().is_ok(), "its prompt gets no rows");
@@ -213,7 +213,7 @@ fn new_policy_replaces_pins_of_old_one() {
     let mut scheduler = Scheduler::new(&shared, decoder);
     let go = |scheduler: &mut Scheduler<'_>, component, prompt: &[u32], pinned| {
         let mut answers = Vec::new();
-        push(&shared, component, prompt, pinned, score(vec![vec![7]]), &mut answers);
+        push(&shared, component, prompt, pinned, score(&[vec![7]]), &mut answers);
         while !scheduler.running.is_empty() || shared.inbox.depth() > 0 {
             scheduler.step();
         }

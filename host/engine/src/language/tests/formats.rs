@@ -75,6 +75,9 @@ async fn unsupported_schemas_are_named() {
         let Err(RunError::InvalidInput { message, .. }) = error else { panic!("{expected}: {error:?}") };
         assert!(message.contains(expected), "{message}");
     }
+    let long = AnswerFormat::Choice(vec!["x".repeat(1_000); 100]);
+    let Err(RunError::InvalidInput { message, .. }) = answer(&model, long, 1).await else { panic!("long") };
+    assert!(message.contains("`enum` has 100100 bytes, expected at most 65536"), "{message}");
     // The model is still there.
     assert!(answer(&model, AnswerFormat::JsonObject, 1).await.is_ok());
 }
