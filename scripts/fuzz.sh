@@ -16,7 +16,9 @@ for target in "$@"; do
     # Rust, or machine code of guests.
     sanitizer=none
     if [ "$target" = gguf ]; then
-        seeds=host/engine/tests/data/tokenizers
+        seeds=$(mktemp -d)
+        cp host/engine/tests/data/tokenizers/*.gguf tests/data/language/*.gguf "$seeds"
+        cat tests/data/language/split-*.gguf >"$seeds/parts"
         sanitizer=address
     fi
     if [ "$target" = tokenizer ]; then

@@ -1,5 +1,5 @@
 //! GGUF files from any bytes: parses them, builds tokenizers, and uses them.
-//! `host/engine/tests/data/tokenizers/*.gguf` are seeds.
+//! The small files of all families, weight types and tokenizers are seeds, and a file in parts.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| infer_engine::fuzzing::gguf(bytes));
