@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[5] / "tests" / "scripts"))
 
-from chat_templates import ENVIRONMENT, in_order  # noqa: E402
+from chat_templates import ENVIRONMENT  # noqa: E402
 
 SYSTEM = {"role": "system", "content": "  You are kind.\n"}
 CHATS = {
@@ -515,7 +515,6 @@ def main():
             variables = {"messages": messages, "add_generation_prompt": chat != "one", "bos_token": "<s>", "eos_token": "</s>"}
             if chat == "tools":
                 variables["tools"] = TOOLS
-            variables = in_order(variables)
             renders.append({"variables": variables, "expected": rendered(source, variables)})
         templates.append({"template": source, "renders": renders})
     for source in small():
