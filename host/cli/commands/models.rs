@@ -18,7 +18,8 @@ struct Row {
     name: String,
     source: String,
     task: String,
-    bytes: u64,
+    /// Unknown before the first pull of some models.
+    bytes: Option<u64>,
     state: String,
     dummy: bool,
     license: String,
@@ -69,6 +70,7 @@ pub(super) fn run(config: &Config, arguments: &Output, out: &mut impl Write) -> 
             for row in &rows {
                 let name = if row.configured { row.name.clone() } else { "(not configured)".to_owned() };
                 let Row { source, task, bytes, state, license, .. } = row;
+                let bytes = bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
                 let license = one_line(license);
                 writeln!(out, "{name:<20} {source:<36} {task:<22} {bytes:>10}  {state:<10}  {license}")?;
             }
@@ -87,7 +89,7 @@ fn row(name: &str, source: &Source, configured: bool) -> anyhow::Result<Row> {
             name: name.to_owned(),
             source: source.to_string(),
             task: unknown(),
-            bytes: 0,
+            bytes: None,
             state: "not pulled".to_owned(),
             dummy: false,
             license: unknown(),
@@ -106,7 +108,7 @@ fn row(name: &str, source: &Source, configured: bool) -> anyhow::Result<Row> {
         name: name.to_owned(),
         source: source.to_string(),
         task: card.task.to_string(),
-        bytes: card.files.iter().map(|file| file.bytes).sum(),
+        bytes: Some(card.files.iter().map(|file| file.bytes).sum()).filter(|bytes| *bytes > 0),
         state,
         dummy,
         license: card.license,

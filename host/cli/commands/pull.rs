@@ -92,7 +92,13 @@ fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Resu
     if let Source::Builtin(name) = source
         && let Some(preset) = Preset::find(name).filter(|_| !weights::is_stored(name))
     {
-        show_pin(&pull::pin(preset, &Store::open()?.model(name)?)?, &folder, out)?;
+        let card = pull::pin(preset, &Store::open()?.model(name)?);
+        let card = card.map_err(|error| {
+            anyhow!(
+                "{error:#}; the first pull asks the hub, or the mirror in HF_ENDPOINT, for the hash to pin"
+            )
+        })?;
+        show_pin(&card, &folder, out)?;
     }
     let card = weights::list(source)?.card;
     if weights::remedy(&card, source).is_none() {
