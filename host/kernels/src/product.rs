@@ -22,9 +22,6 @@ use crate::simd::{Job, Simd};
 use formats::{Format, Unpacked};
 use output::{Finish, Target};
 
-/// Number of tokens from which unpacking pays off.
-const MANY: usize = 16;
-
 /// Number of columns that are unpacked together: with scales about 40 KB, in a first-level cache of
 /// 48 KB.
 const STRETCH: usize = 1024;
@@ -36,11 +33,7 @@ const DIRECT_STRETCH: usize = 2048;
 /// Number of tiles whose sums are stored between ranges of columns: at most 192 tokens, 24 KB.
 const TILES: usize = 32;
 
-/// Maximum number of tokens of a tile that prefetches: with more, arithmetic takes longer than
-/// reading.
-const PREFETCHING: usize = 4;
-
-/// Prefetch distance in bytes.
+/// Distance in bytes at which tiles prefetch packed bits. Unpacked weights are in a cache.
 const AHEAD: usize = 8192;
 
 /// Scratch memory of a task.
@@ -70,7 +63,7 @@ pub(crate) unsafe fn panels<S: Simd, W: Format>(
     let unpacked = (&raw mut (*scratch.as_mut_ptr()).weights).cast::<u8>();
     let sums = (&raw mut (*scratch.as_mut_ptr()).sums).cast::<f32>();
     let tiles = input.tiles();
-    let direct = input.tile_rows(tiles - 1).end < MANY;
+    let direct = W::MANY.is_some_and(|many| input.tile_rows(tiles - 1).end < many);
     let stretch = if direct { DIRECT_STRETCH } else { STRETCH } / W::GROUP;
     for panel in panels {
         let weights = weights.add(panel * groups * W::BYTES);
@@ -300,7 +293,7 @@ unsafe fn sub_block<S: Simd, W: Format, const V: usize, const TOKENS: usize>(
 ) -> [[S::I; TOKENS]; V] {
     let run = S::run_length(W::BITS).min(W::SUB / 4);
     let index = index * (W::GROUP / W::SUB) + sub;
-    if TOKENS <= PREFETCHING {
+    if W::MANY.is_some() {
         let bytes = W::BYTES / (W::GROUP / W::SUB);
         for line in 0..bytes.div_ceil(64) {
             S::prefetch(group.wrapping_add(AHEAD + sub * bytes + line * 64));

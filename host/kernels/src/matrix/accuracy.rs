@@ -203,7 +203,7 @@ fn adversarial_products_stay_within_bound() {
             let reference = Reference::new(ty, bytes, rows, columns);
             let matrix = QuantizedMatrix::pack(&pool, ty, bytes, rows, columns).unwrap();
             for (name, value) in INPUTS {
-                for tokens in [1, 2, 17] {
+                for tokens in [1, 2, 49] {
                     let input: Vec<f32> =
                         (0..tokens * columns).map(|i| value(&mut random, i % columns)).collect();
                     let name = format!("{weights}, {name}");
@@ -258,8 +258,8 @@ fn phi3_matrices_equal_their_panels() {
                 let first = (many - rows) % 96;
                 let whole = QuantizedMatrix::from_packed(ty, source.clone(), range, rows, columns).unwrap();
                 for set in InstructionSet::available() {
-                    for tokens in [1, 7, 17] {
-                        if set == InstructionSet::Portable && tokens == 17 {
+                    for tokens in [1, 7, 49] {
+                        if set == InstructionSet::Portable && tokens == 49 {
                             continue;
                         }
                         let input = random.values(tokens * columns);
@@ -290,10 +290,10 @@ fn odd_sizes_are_exact_for_any_thread_count() {
                 .get(case)
                 .copied()
                 .unwrap_or_else(|| 1 + random.below(2400 / group));
-            let tokens = [1, 2, 15, 16, 17, 193, 4, 5, 6, 7, 12, 13]
+            let tokens = [1, 2, 31, 32, 33, 193, 47, 48, 49, 4, 5, 6, 7, 12, 13]
                 .get(case)
                 .copied()
-                .unwrap_or_else(|| 1 + random.below(40));
+                .unwrap_or_else(|| 1 + random.below(60));
             let columns = blocks_of_row * group;
             let bytes = blocks(ty, rows * blocks_of_row, &mut random, usual);
             let input = random.values(tokens * columns);
@@ -369,7 +369,7 @@ fn non_finite_weight_rows_affect_only_themselves() {
             other[row * row_bytes..][..row_bytes].fill(filling);
             let [matrix, other] =
                 [&bytes, &other].map(|bytes| QuantizedMatrix::pack(&pool, ty, bytes, rows, columns).unwrap());
-            for tokens in [1, 3, 17] {
+            for tokens in [1, 3, 49] {
                 let input = random.values(tokens * columns);
                 for set in InstructionSet::available() {
                     let (before, after) = (

@@ -24,6 +24,8 @@ pub(crate) trait Format {
     const TOGETHER: usize;
     const OFFSET: i32;
     const MINIMA: Minima;
+    /// Number of tokens from which unpacking pays off; `None` for weights that are unpacked.
+    const MANY: Option<usize>;
 
     /// Returns the codes of eight columns of a group, in two steps of four.
     unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2];
@@ -115,6 +117,8 @@ impl<P: Packed> Format for P {
     };
     const OFFSET: i32 = P::LAYOUT.offset;
     const MINIMA: Minima = P::LAYOUT.minima;
+    // Measured, with 12 to 64 tokens. Tables and six bits take longer to decode.
+    const MANY: Option<usize> = Some(if P::LAYOUT.table.is_some() || P::LAYOUT.bits == 6 { 32 } else { 48 });
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
@@ -274,6 +278,7 @@ impl<W: Format> Format for Unpacked<W> {
     const TOGETHER: usize = 1;
     const OFFSET: i32 = W::OFFSET;
     const MINIMA: Minima = W::MINIMA;
+    const MANY: Option<usize> = None;
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const V: usize>(group: *const u8, pair: usize, row: usize) -> [[S::I; V]; 2] {
