@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,6 +78,14 @@ fn answer(
     stream.write_all(body)
 }
 
+/// `infer` in `folder`, which is also its cache, with `hub` as the hub.
+fn command(folder: &Path, arguments: &[&str], hub: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
+    command.current_dir(folder).args(arguments).env("INFER_CACHE", folder).env("HF_ENDPOINT", hub);
+    command.env("HF_HOME", folder).env("NO_PROXY", "127.0.0.1").env_remove("INFER_CONFIG");
+    command
+}
+
 #[test]
 fn hub_pull_resumes_after_a_broken_connection() {
     let setting = Setting::new();
@@ -96,16 +105,7 @@ fn killed_pull_leaves_no_partial_model() {
         "[server]\nonnxruntime = \"off\"\n[models.a]\nsource = \"builtin:smollm2\"\n",
     )
     .unwrap();
-    let infer = |arguments: &[&str], hub: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
-        command
-            .current_dir(&folder)
-            .args(arguments)
-            .env("INFER_CACHE", folder.path())
-            .env("HF_ENDPOINT", hub);
-        command.env("HF_HOME", folder.path()).env("NO_PROXY", "127.0.0.1").env_remove("INFER_CONFIG");
-        command
-    };
+    let infer = |arguments: &[&str], hub: &str| command(folder.path(), arguments, hub);
     let pull = ["pull", "smollm2", "--from", "hub"];
     let tag = hash(&bytes);
     for stall in [1, bytes.len() / 2, bytes.len() - 1] {
@@ -250,16 +250,7 @@ fn first_pull_of_a_preset_pins_its_hash() {
     let folder = tempfile::tempdir().unwrap();
     let config = "[server]\nonnxruntime = \"off\"\n[models.guard]\nsource = \"builtin:qwen3guard-0.6b\"\nthreads = 1\n";
     std::fs::write(folder.path().join("infer.toml"), config).unwrap();
-    let infer = |arguments: &[&str], hub: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_infer"));
-        command
-            .current_dir(&folder)
-            .args(arguments)
-            .env("INFER_CACHE", folder.path())
-            .env("HF_ENDPOINT", hub);
-        command.env("HF_HOME", folder.path()).env("NO_PROXY", "127.0.0.1").env_remove("INFER_CONFIG");
-        command.output().unwrap()
-    };
+    let infer = |arguments: &[&str], hub: &str| command(folder.path(), arguments, hub).output().unwrap();
     let card = folder.path().join("models/qwen3guard-0.6b/card.toml");
     // Nothing is pinned without a hash, and nothing is loaded before the pull.
     let (untagged, _) = hub(bytes.clone(), "a tag".to_owned(), 0);
