@@ -47,8 +47,11 @@ impl Guard {
 
     /// Categories of the card.
     pub(crate) fn categories(&self) -> impl Iterator<Item = Advised> {
-        let advised = |Category { name, threshold, .. }: &Category| (name.clone(), *threshold);
-        self.categories.iter().map(advised).map(|(name, threshold)| Advised { name, threshold })
+        let advised = |Category { name, threshold, .. }: &Category| Advised {
+            name: name.clone(),
+            threshold: *threshold,
+        };
+        self.categories.iter().map(advised)
     }
 
     /// Asks the guard, which the configuration names `model`, about `texts`.
