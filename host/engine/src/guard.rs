@@ -90,9 +90,7 @@ impl Guard {
                 // The template takes no pairs, as a request with one will say.
                 Err(_) => Form { arguments: single.arguments.clone(), prefix: Arc::default() },
             };
-            if let Some([one, other]) =
-                beginning(&model, choices).map_err(|error| invalid(error.to_string()))?
-            {
+            if let Some([one, other]) = nested(&model, choices).map_err(|error| invalid(error.to_string()))? {
                 return Err(invalid(format!(
                     "the tokens of the choice {other:?} begin with those of {one:?}, which then has the probability \
                      of both; end each with what the model writes behind it, such as a line feed"
@@ -224,10 +222,7 @@ impl Asked {
 }
 
 /// The first two choices of which one's tokens begin with the other's.
-fn beginning<'c>(
-    model: &LanguageModel,
-    choices: &'c [Vec<String>],
-) -> Result<Option<[&'c str; 2]>, RunError> {
+fn nested<'c>(model: &LanguageModel, choices: &'c [Vec<String>]) -> Result<Option<[&'c str; 2]>, RunError> {
     let choices = choices.iter().flatten().map(|choice| Ok((choice.as_str(), model.tokens(choice)?)));
     let choices = choices.collect::<Result<Vec<_>, _>>()?;
     let mut pairs = choices.iter().flat_map(|one| choices.iter().map(move |other| (one, other)));

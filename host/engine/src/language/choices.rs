@@ -117,6 +117,11 @@ impl Choices {
         self.runs.get(self.next).map_or(0, |run| run.nodes.len())
     }
 
+    /// True if the pass computes runs after the first.
+    pub(super) fn is_after_first(&self) -> bool {
+        self.next > 1
+    }
+
     /// True if all choices are scored, once the first run is computed.
     pub(super) fn is_done(&self) -> bool {
         self.next == self.runs.len()

@@ -92,12 +92,11 @@ impl Preparation {
                 let max_tokens = request.params.max_tokens.min(room);
                 let format = request.params.format.as_ref();
                 let constraint = format.map(|format| self.shared.formats.constraint(tokenizer, format));
-                let constraint = constraint.transpose();
-                let constraint =
-                    constraint.map_err(|message| format!("the format of the answer: {message}"))?;
-                let constraint = constraint.map(Box::new);
+                let constraint = constraint
+                    .transpose()
+                    .map_err(|message| format!("the format of the answer: {message}"))?;
                 let params = Params { max_tokens, ..request.params.clone() };
-                (session_tokens.clone(), Work::Generate(params, constraint))
+                (session_tokens.clone(), Work::Generate(params, constraint.map(Box::new)))
             }
             Some(choices) => {
                 let answer = self.answer(request, options, &session_tokens)?;

@@ -19,8 +19,6 @@ pub(super) struct Task<'t> {
     pub(super) sequence: Sequence,
     goal: Goal<'t>,
     cached: usize,
-    /// True once the first run of the choices is computed and others follow.
-    is_after_prompt: bool,
     /// Maximum number of blocks that the task may still allocate.
     pub(super) reserved: usize,
     /// Rows of this task in the next pass.
@@ -56,7 +54,6 @@ impl<'t> Task<'t> {
             cached: prefix.len(),
             sequence: prefix,
             goal,
-            is_after_prompt: false,
             reserved,
             share: 0,
             began: clock::now(),
@@ -106,7 +103,6 @@ impl<'t> Task<'t> {
             }
         } else if let Goal::Score(choices) = &mut self.goal {
             self.share = choices.prepare(&self.sequence, self.job.prompt.len(), rows, pool)?;
-            self.is_after_prompt = true;
         }
         self.reserved = self.reserved.saturating_sub(pool.used() - used);
         Ok(())
@@ -115,10 +111,10 @@ impl<'t> Task<'t> {
     /// The runs of the next pass, as prepared.
     pub(super) fn runs(&mut self) -> Vec<Run<'_>> {
         let logit_rows = self.logit_rows();
-        let Task { share, sequence, goal, is_after_prompt, .. } = self;
+        let Task { share, sequence, goal, .. } = self;
         match goal {
             _ if *share == 0 => Vec::new(),
-            Goal::Score(choices) if *is_after_prompt => choices.runs().collect(),
+            Goal::Score(choices) if choices.is_after_first() => choices.runs().collect(),
             _ => {
                 let start = sequence.len() - *share;
                 vec![Run { sequence, start, logit_rows }]
