@@ -96,6 +96,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
                     ModelConfig {
                         at: Place::of(config.origin.clone()),
                         source,
+                        heads: Vec::new(),
                         options,
                         reuse,
                         keep_alive: None,
@@ -104,7 +105,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
                     }
                 }
             };
-            let listed = weights::list(&model.source).with_context(|| format!("model `{name}`"))?;
+            let listed = model.list().with_context(|| format!("model `{name}`"))?;
             let task = task_of_model(arguments.task, listed.card.task, &name)?;
             quantization = listed.weight_types;
             let component = component(&model, &name, task, listed.card.task);

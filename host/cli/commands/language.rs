@@ -15,7 +15,7 @@ use crate::cli::PromptArguments;
 pub(super) fn load(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
     let (source, options, reuse) = find_model(config, name)?;
     let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
-    let weights = weights::load(&source, reuse).with_context(|| format!("model `{name}`"))?;
+    let weights = weights::load(&source, &[], reuse).with_context(|| format!("model `{name}`"))?;
     let model = Model::load(&runtime, name, weights, &options)?;
     anyhow::ensure!(
         model.is_language(),

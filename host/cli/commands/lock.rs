@@ -41,7 +41,7 @@ fn pins(config: &Config) -> anyhow::Result<Pins> {
 /// Hashes every file again, so that the pin matches the files on disk.
 fn pin(name: &str, model: &ModelConfig) -> anyhow::Result<Pin> {
     let reuse = if model.reuse == Reuse::Off { Reuse::Off } else { Reuse::Packed };
-    let weights = weights::load(&model.source, reuse);
+    let weights = weights::load(&model.source, &model.heads, reuse);
     let weights = weights.with_context(|| format!("{}: model `{name}`", model.at))?;
     Ok(Pin { source: model.source.to_string(), sha256: weights.hash().to_owned() })
 }

@@ -38,6 +38,7 @@ pub(super) fn replace(
             let model = ModelConfig {
                 at,
                 source,
+                heads: Vec::new(),
                 options,
                 reuse: Reuse::All,
                 keep_alive: None,
@@ -48,12 +49,12 @@ pub(super) fn replace(
             (name, scratch)
         }
     };
-    let task = weights::list(&config.models[&name].source)?.card.task;
+    let task = config.models[&name].list()?.card.task;
     if !task.judges_text() {
         bail!("model `{model}` is for {task}, expected a classifier of texts");
     }
     let judges = |config: &Config, name: &String| {
-        let listed = config.models.get(name).and_then(|model| weights::list(&model.source).ok());
+        let listed = config.models.get(name).and_then(|model| model.list().ok());
         listed.is_some_and(|listed| listed.card.task.judges_text())
     };
     let before = config.clone();

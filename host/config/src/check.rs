@@ -105,11 +105,23 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
             context_tokens: size(model.context_tokens()),
             kv_bytes: size(model.kv_bytes()),
         };
+        let heads = self.heads(&subject, model.heads.as_deref().unwrap_or_default());
         let reuse = if model.packed_cache().flag() { Reuse::All } else { Reuse::Off };
         let keep_alive = self.optional(&subject, model.keep_alive_ms()).map(Duration::from_millis);
         let next = model.next.as_ref().map(|next| self.next(name, next));
         let previous = model.previous.as_ref().map(|previous| previous.get_ref().clone());
-        ModelConfig { at: (self.place)(offset), source, options, reuse, keep_alive, next, previous }
+        ModelConfig { at: (self.place)(offset), source, heads, options, reuse, keep_alive, next, previous }
+    }
+
+    /// The paths of a model's heads, which must exist.
+    fn heads(&mut self, subject: &str, entries: &[Spanned<String>]) -> Vec<PathBuf> {
+        let heads = entries.iter().map(|entry| (entry.span().start, self.base.join(entry.get_ref())));
+        let heads: Vec<_> = heads.collect();
+        for (offset, path) in heads.iter().filter(|(_, path)| !path.is_file()) {
+            let path = path.display();
+            self.mistake(*offset, format!("{subject}`heads` names `{path}`, which is not a file"));
+        }
+        heads.into_iter().map(|(_, path)| path).collect()
     }
 
     pub(super) fn model_source(&mut self, subject: &str, entry: &Spanned<String>) -> Source {

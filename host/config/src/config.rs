@@ -1,11 +1,12 @@
 //! The checked configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use infer_engine::{ModelOptions, Onnxruntime};
+use infer_engine::{ModelOptions, Onnxruntime, Task};
 use infer_models::source::Source;
-use infer_models::weights::Reuse;
+use infer_models::weights::{self, Listed, Reuse};
 use infer_sandbox::{HttpOptions, Limits, SandboxOptions};
 
 use crate::component_test::ComponentTest;
@@ -45,6 +46,8 @@ pub struct ModelConfig {
     pub at: Place,
     /// Source of its weights: built in, a folder with a card.toml, a GGUF file, or the hub.
     pub source: Source,
+    /// Files of heads that are added to its card.
+    pub heads: Vec<PathBuf>,
     /// Sessions, queue and batches.
     pub options: ModelOptions,
     /// Data of a language model that is cached for later starts.
@@ -89,6 +92,20 @@ impl Config {
 }
 
 impl ModelConfig {
+    /// Describes its weights, as [`weights::list`] does. With heads, a model for embeddings is a
+    /// classifier.
+    ///
+    /// # Errors
+    ///
+    /// As [`weights::list`].
+    pub fn list(&self) -> anyhow::Result<Listed> {
+        let mut listed = weights::list(&self.source)?;
+        if !self.heads.is_empty() && listed.card.task == Task::TextEmbedding {
+            listed.card.task = Task::TextClassification;
+        }
+        Ok(listed)
+    }
+
     /// Returns true if both load the same model. Their lines in the file and their next and
     /// previous versions are ignored.
     #[must_use]

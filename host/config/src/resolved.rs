@@ -169,7 +169,7 @@ fn api_key(config: &KeyConfig) -> ApiKeyValues {
 }
 
 fn model(config: &ModelConfig) -> ModelValues {
-    let ModelConfig { at: _, source, options, reuse, keep_alive, next, previous } = config;
+    let ModelConfig { at: _, source, heads, options, reuse, keep_alive, next, previous } = config;
     let ModelOptions { sessions, threads, queue_capacity, max_batch, context_tokens, kv_bytes } = options;
     let next = next.as_ref().map(|Next { at: _, source, trial }| {
         let source = one(resolve(source));
@@ -181,6 +181,7 @@ fn model(config: &ModelConfig) -> ModelValues {
     });
     ModelValues {
         source: one(resolve(source)),
+        heads: named(heads.iter().map(|head| absolute(head)).enumerate()),
         sessions: optional(*sessions),
         threads: optional(*threads),
         queue_capacity: optional(*queue_capacity),

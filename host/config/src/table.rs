@@ -148,6 +148,9 @@ section! {
         /// file, whatever its name, or `hub:OWNER/NAME@REVISION`, which `infer pull`
         /// [imports](#imported-models).
         source: Text = Required, Live;
+        /// Files of [heads](#heads) for an encoder, as `infer train` writes them. A label or
+        /// category that the model's card already has is replaced.
+        heads: List = Unset, Live;
         /// Concurrent computations. For a language model they share each pass, and a component
         /// without one in flight may start one more. An ONNX model with neither `sessions` nor
         /// `threads` has one more session, with all cores: it computes while no other does, and

@@ -195,6 +195,7 @@ fn named_paths(text: &str) -> Vec<String> {
     let mut sources = Vec::new();
     for model in sections("models") {
         sources.extend(model.get("source"));
+        sources.extend(model.get("heads").and_then(Value::as_array).into_iter().flatten());
         sources.extend(model.get("next").and_then(|next| next.get("source")));
     }
     for component in sections("components") {

@@ -182,7 +182,7 @@ fn load_model(
 }
 
 fn weights_of(name: &str, config: &ModelConfig) -> anyhow::Result<Weights> {
-    weights::load(&config.source, config.reuse).with_context(|| format!("model `{name}`"))
+    weights::load(&config.source, &config.heads, config.reuse).with_context(|| format!("model `{name}`"))
 }
 
 fn load_component(

@@ -50,9 +50,9 @@ mod weights;
 
 pub use backend::RuntimeError;
 pub use card::{
-    Activation, Axis, Card, CardFile, Category, Channels, Combine, Download, Expected, Format, Hub,
-    ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages, Pooling, Question, Requirement, Role, Rule,
-    SelfTest, Task, TestInput, TextSpec,
+    Activation, Axis, Calibration, Card, CardFile, Category, Channels, Combine, Download, Expected, Format,
+    Head, HeadFile, Hub, ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages, Pooling, Question,
+    Requirement, Role, Rule, SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};
@@ -61,7 +61,7 @@ pub use language::{
     Answer, AnswerFormat, Finish, LanguageModel, Message, Output, Params, Piece, Prompt, Request, Session,
     Supported, TemplateArguments, TokenLogprob, TokenUsage, byte_characters,
 };
-pub use limits::MAX_SHADOW_BYTES;
+pub use limits::{MAX_HEAD_BYTES, MAX_SHADOW_BYTES};
 pub use model::{
     Capacity, Comparison, Context, Example, GgufSummary, LoadError, Model, ModelOptions, Reply, RunError,
     SelfTestError, Shadow, Stats, Weights,

@@ -61,6 +61,15 @@ pub(crate) const MAX_CATEGORIES: Limit = Limit::new(64, "entries");
 /// Maximum length of a category's name, in bytes.
 pub(crate) const MAX_CATEGORY_NAME_BYTES: usize = 64;
 
+/// Maximum number of labels of the heads of a card. Each is computed for every text.
+pub(crate) const MAX_HEAD_LABELS: Limit = Limit::new(256, "labels");
+
+/// Maximum number of values of a head for one label, as many as the embedding has. Bounds its file.
+pub(crate) const MAX_HEAD_VALUES: Limit = Limit::new(8_192, "values");
+
+/// Maximum size of a head's file, in bytes. Protects memory from a wrong file.
+pub const MAX_HEAD_BYTES: u64 = 16 << 20;
+
 /// Maximum number of self-tests of a card. Bounds the time of a reload, which runs all of them.
 pub(crate) const MAX_CARD_TESTS: Limit = Limit::new(32, "entries");
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use infer_engine::{Card, CardError, Format, GgufSummary, WeightCache, Weights, files};
+use infer_engine::{Card, CardError, Format, GgufSummary, MAX_HEAD_BYTES, WeightCache, Weights, files};
 
 use crate::preset::Preset;
 use crate::source::{HubModel, Source};
@@ -47,13 +47,22 @@ pub enum Reuse {
     All,
 }
 
-/// Loads and verifies the weights of `source`.
+/// Loads and verifies the weights of `source`, and adds the heads in the files `heads`.
 ///
 /// # Errors
 ///
-/// If a file is missing or differs from its card. The error of a file that can be fetched names the
-/// command for it.
-pub fn load(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
+/// If a file is missing or differs from its card, or a head does not fit. The error of a file that
+/// can be fetched names the command for it.
+pub fn load(source: &Source, heads: &[PathBuf], reuse: Reuse) -> anyhow::Result<Weights> {
+    let weights = load_source(source, reuse)?;
+    let head = |path: &PathBuf| {
+        let content = files::read(path, MAX_HEAD_BYTES);
+        Ok((path.clone(), content.with_context(|| format!("cannot read the head `{}`", path.display()))?))
+    };
+    Ok(weights.with_heads(&heads.iter().map(head).collect::<anyhow::Result<Vec<_>>>()?)?)
+}
+
+fn load_source(source: &Source, reuse: Reuse) -> anyhow::Result<Weights> {
     let cache = builtin::cache_folder().filter(|_| reuse != Reuse::Off);
     let cache = cache.map(|cache| WeightCache { folder: cache.join("packed"), rehash: reuse != Reuse::All });
     let cache = cache.as_ref();

@@ -71,8 +71,12 @@ def _threat_keys(path: Path, column: str, prefix: str) -> set[str]:
     return {key(canonical(row["text"])) for row in _csv(path) if row[column].startswith(prefix)}
 
 
-def read(folder: Path) -> list[Row]:
-    """Return all rows of all sets in `folder`, in a fixed order."""
+def read(folder: Path, raw: bool = False) -> list[Row]:
+    """Return all rows of all sets in `folder`, in a fixed order.
+
+    The texts are in their canonical form, or with `raw` as published.
+    """
+    form = str if raw else canonical
     rows = []
     for number, row in enumerate(_csv(folder / "davidson_labeled_data.csv")):
         split = "train"
@@ -85,7 +89,7 @@ def read(folder: Path) -> list[Row]:
             Row(
                 "davidson",
                 split,
-                canonical(row["tweet"]),
+                form(row["tweet"]),
                 {"offensive": int(kind != 2), "hate": int(kind == 0)},
             )
         )
@@ -104,10 +108,10 @@ def read(folder: Path) -> list[Row]:
         ("stormfront", "stormfront_validation_only.csv", "hate"),
     ]:
         for row in _csv(folder / name):
-            text = canonical(row["text"])
+            text = form(row["text"])
             labels = {label: int(row["label"])}
             if source in threats:
-                labels["threat"] = int(key(text) in threats[source])
+                labels["threat"] = int(key(canonical(text)) in threats[source])
             split = (
                 "train" if row["split"] == "train" else "test" if row["split"] == "test" else "dev"
             )

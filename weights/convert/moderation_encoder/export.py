@@ -1,21 +1,17 @@
-"""Write the trained encoder as ONNX, in f32 and in int8, with the heads' probabilities.
+"""Write the trained encoder as ONNX in f32 and int8, and its heads.
 
     python export.py --encoder MINILM_DIR --weights trained.safetensors --out OUT_DIR
 
-OUT_DIR gets model.safetensors (f16, the names of the pretrained file), model-f32.onnx,
-model-int8.onnx, heads.json and tokenizer.json. Graph, opset 17: input_ids, attention_mask i64 (N,
-L) -> embedding f32 (N, 384), the mean of the last hidden states over the mask, L2-normalised, and
-probs f32 (N, heads), a sigmoid of a linear layer on the embedding; L <= 512. The graph has no
-control flow, and no shape arithmetic except one Shape node. The model's metadata has the names of
-the heads.
-
-int8 has two forms. `dynamic` quantises activations on the fly (DynamicQuantizeLinear,
-MatMulInteger) and is written as model-int8.onnx. `weights` keeps f32 arithmetic and stores int8
-weights (DequantizeLinear); --both writes it as model-int8-weights.onnx. The heads stay
-f32 in both. Needs: numpy, onnx, onnxruntime, safetensors.
+OUT_DIR gets model-f32.onnx, model.onnx (int8), heads.toml and tokenizer.json. Graph, opset 17:
+input_ids, attention_mask i64 (N, L) -> embedding f32 (N, 384), the mean of the last hidden states
+over the mask, L2-normalised; L <= 512. The graph has no control flow, and no shape arithmetic
+except one Shape node. int8 is dynamic: activations are quantised for each product
+(DynamicQuantizeLinear, MatMulInteger). heads.toml has a row of f32 for each head, and no
+calibration, which evaluate.py adds. Needs: numpy, onnx, onnxruntime, safetensors.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import shutil
@@ -25,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+import heads
 from data import HEADS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from quantise_text import dynamic, weights_only
+from quantise_text import dynamic
 
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = 512
@@ -62,7 +59,7 @@ class Graph:
 
 
 def build(weights: dict[str, np.ndarray], config: dict, out: Path) -> None:
-    """Write the BERT graph with its heads, f32."""
+    """Write the BERT graph, f32. The weights decide the number of layers."""
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     per_head, epsilon = hidden // heads, config["layer_norm_eps"]
     g = Graph()
@@ -98,8 +95,8 @@ def build(weights: dict[str, np.ndarray], config: dict, out: Path) -> None:
     join = g.constant("join_heads", [0, 0, hidden], np.int64)
     scale = g.constant("scale", 1 / math.sqrt(per_head), np.float32)
     half, rsqrt2 = g.constant("half", 0.5, np.float32), g.constant("rsqrt2", 2**-0.5, np.float32)
-    for layer in range(config["num_hidden_layers"]):
-        p = f"encoder.layer.{layer}."
+    depth = sum(name.endswith("intermediate.dense.weight") for name in weights)
+    for p in (f"encoder.layer.{layer}." for layer in range(depth)):
         names = [p + "attention.self." + part for part in ("query", "key", "value")]
         q, k, v = (g.node("Reshape", [linear(x, name), split]) for name in names)
         q = g.node("Transpose", [q], perm=[0, 2, 1, 3])
@@ -122,26 +119,13 @@ def build(weights: dict[str, np.ndarray], config: dict, out: Path) -> None:
     total = g.node("ReduceSum", [masked, axis1], keepdims=0)
     mean = g.node("Div", [total, g.node("ReduceSum", [mask, axis1], keepdims=1)])
     g.node("Div", [mean, g.node("ReduceL2", [mean], axes=[1], keepdims=1)], "embedding")
-    logits = g.node(
-        "MatMul",
-        ["embedding", g.constant("heads.weight", weights["head.weight"].astype(np.float32).T)],
-    )
-    logits = g.node(
-        "Add", [logits, g.constant("heads.bias", weights["head.bias"].astype(np.float32))]
-    )
-    g.node("Sigmoid", [logits], "probs")
-
     inputs = [
         helper.make_tensor_value_info(n, TensorProto.INT64, ["N", "L"])
         for n in ("input_ids", "attention_mask")
     ]
-    outputs = [
-        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", hidden]),
-        helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["N", len(HEADS)]),
-    ]
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", hidden])]
     graph = helper.make_graph(g.nodes, "moderation_encoder", inputs, outputs, g.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"heads": ",".join(HEADS)})
     onnx.checker.check_model(model)
     onnx.save(model, out)
 
@@ -154,33 +138,29 @@ def main() -> None:
         "--encoder", type=Path, required=True, help="folder of the pretrained encoder"
     )
     parser.add_argument(
-        "--weights", type=Path, required=True, help="what train.py or soup.py wrote"
+        "--weights", type=Path, required=True, help="the file that train.py wrote"
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--both", action="store_true", help="write the weight-only int8 model as well"
-    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     weights = load_file(str(arguments.weights))
     if WORDS not in weights:
         weights[WORDS] = load_file(str(arguments.encoder / "model.safetensors"))[WORDS]
     weights = {name: tensor.astype(np.float16) for name, tensor in weights.items()}
-    save_file(weights, str(arguments.out / "model.safetensors"))
-    heads = [
-        {"name": name, "weight": [round(float(x), 6) for x in row], "bias": round(float(bias), 6)}
-        for name, row, bias in zip(HEADS, weights["head.weight"], weights["head.bias"])
-    ]
-    (arguments.out / "heads.json").write_text(
-        json.dumps({"input": "embedding", "heads": heads}) + "\n"
-    )
     shutil.copyfile(arguments.encoder / "tokenizer.json", arguments.out / "tokenizer.json")
-    f32 = arguments.out / "model-f32.onnx"
+    f32, int8 = arguments.out / "model-f32.onnx", arguments.out / "model.onnx"
     build(weights, json.loads((arguments.encoder / "config.json").read_text()), f32)
-    dynamic(f32, arguments.out / "model-int8.onnx")
-    if arguments.both:
-        weights_only(f32, arguments.out / "model-int8-weights.onnx")
-    for path in sorted(arguments.out.glob("*.onnx")):
+    dynamic(f32, int8)
+    heads.write(
+        arguments.out / "heads.toml",
+        heads.Heads(
+            encoder=hashlib.sha256(int8.read_bytes()).hexdigest(),
+            labels=HEADS,
+            weights=weights["head.weight"].astype(np.float32),
+            bias=weights["head.bias"].astype(np.float32),
+        ),
+    )
+    for path in (f32, int8):
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 
 

@@ -30,14 +30,14 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(z / 2))
 
 
-def fit_platt(labels: np.ndarray, logits: np.ndarray, shift: bool) -> tuple[float, float]:
+def fit_platt(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
     """Return temperature and shift of maximum likelihood: sigmoid(logit / temperature + shift).
 
-    Newton's method. Without `shift` the shift is 0.
+    Newton's method.
     """
-    slope, bias = 1.0, 0.0
+    slope, shift = 1.0, 0.0
     for _ in range(100):
-        p = sigmoid(slope * logits + bias)
+        p = sigmoid(slope * logits + shift)
         error, spread = p - labels, p * (1 - p) + 1e-9
         gradient = np.array([(error * logits).sum(), error.sum()])
         hessian = np.array(
@@ -46,23 +46,27 @@ def fit_platt(labels: np.ndarray, logits: np.ndarray, shift: bool) -> tuple[floa
                 [(spread * logits).sum(), spread.sum()],
             ]
         )
-        if shift:
-            step = np.linalg.solve(hessian + 1e-6 * np.eye(2), gradient)
-        else:
-            step = np.array([gradient[0] / (hessian[0, 0] + 1e-6), 0.0])
+        step = np.linalg.solve(hessian + 1e-6 * np.eye(2), gradient)
         step *= min(1.0, 0.5 / max(1e-12, float(np.abs(step).max())))
-        slope, bias = max(1e-3, slope - step[0]), bias - step[1]
+        slope, shift = max(1e-3, slope - step[0]), shift - step[1]
         if np.abs(step).max() < 1e-7:
             break
-    return 1 / slope, bias
+    return 1 / slope, shift
 
 
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Return the expected calibration error over `bins` bins of equal width."""
-    which = np.minimum((probabilities * bins).astype(int), bins - 1)
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
+    """Return the expected calibration error over `bins` bins of equally many rows."""
+    order = np.argsort(probabilities, kind="stable")
     error = 0.0
-    for b in range(bins):
-        inside = which == b
-        if inside.any():
-            error += inside.mean() * abs(labels[inside].mean() - probabilities[inside].mean())
+    for inside in np.array_split(order, bins):
+        if len(inside):
+            gap = labels[inside].mean() - probabilities[inside].mean()
+            error += len(inside) / len(order) * abs(gap)
     return float(error)
+
+
+def perfect_error(probabilities: np.ndarray, draws: int = 200, seed: int = 0) -> float:
+    """Return the mean error that labels drawn with these probabilities would show."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random((draws, len(probabilities))) < probabilities
+    return float(np.mean([calibration_error(row.astype(float), probabilities) for row in labels]))

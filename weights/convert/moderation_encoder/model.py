@@ -121,6 +121,36 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    @torch.no_grad()
+    def shrink(
+        self, layers: tuple[int, ...], inner: int, ids: torch.Tensor, mask: torch.Tensor
+    ) -> None:
+        """Keep only these layers, and of each the `inner` units that matter most for these texts.
+
+        A unit matters by its mean absolute activation times the length of its output weights.
+        """
+        means, active = {}, []
+        hooks = [
+            layer.up.register_forward_hook(
+                lambda _, __, out, number=number: means.__setitem__(
+                    number, functional.gelu(out)[mask].abs().mean(0)
+                )
+            )
+            for number, layer in enumerate(self.layers)
+        ]
+        self.embed(ids, mask)
+        for hook in hooks:
+            hook.remove()
+        for number in layers:
+            layer = self.layers[number]
+            matter = means[number] * layer.down.weight.norm(dim=0)
+            units = matter.topk(inner).indices.sort().values
+            layer.up.weight.data = layer.up.weight[units].clone()
+            layer.up.bias.data = layer.up.bias[units].clone()
+            layer.down.weight.data = layer.down.weight[:, units].clone()
+            active.append(layer)
+        self.layers = nn.ModuleList(active)
+
     def embed(self, ids: torch.Tensor, mask: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
         """Map ids i64 (N, L) and mask bool (N, L) to unit vectors f32 (N, hidden)."""
         length = ids.shape[1]

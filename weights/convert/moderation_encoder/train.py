@@ -73,13 +73,17 @@ class Config:
     )  # interpolations between the pretrained (0) and the trained weights (1)
     bf16: bool = False
     head_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    layers: tuple[int, ...] | None = None  # the layers that are kept (default: all)
+    inner: int | None = None  # width that is kept of their feed-forward parts
+    recovery: int = 0  # epochs that teach a shrunk encoder the embeddings of the whole one
+    recovery_rate: float = 1e-3
     mix: Mix = field(default_factory=Mix)
 
     @staticmethod
     def read(values: dict) -> "Config":
         values = dict(values)
         mix = Mix(**values.pop("mix", {}))
-        for name in ("toward", "head_weights", "teachers"):
+        for name in ("toward", "head_weights", "teachers", "layers"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         return Config(mix=mix, **values)
@@ -118,6 +122,54 @@ def fit_heads(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+
+
+def recover(model: Encoder, config: Config, device: Device, rng: np.random.Generator) -> None:
+    """Shrink the encoder, and teach it the embeddings of the whole one, on all training texts.
+
+    The noisy variant of a row gets the embedding of the clean one.
+    """
+    kinds, total = len(data.VARIANTS), len(device.lengths)
+    targets = torch.zeros(total, model.config["hidden_size"], device=device.device)
+    clean = np.arange(0, total, kinds)
+    targets[clean] = device.all(model, "embed", clean, config.bf16)
+    targets[clean + 1] = targets[clean]
+    for variant in (2, 3):  # without an identity term, these are the clean text
+        differs = (device.ids[clean + variant] != device.ids[clean]).any(1).cpu().numpy()
+        targets[clean + variant] = targets[clean]
+        lines = clean[differs] + variant
+        targets[lines] = device.all(model, "embed", lines, config.bf16)
+    sample = torch.from_numpy(rng.choice(clean, min(1024, len(clean)), replace=False))
+    model.eval()
+    model.shrink(config.layers, config.inner, *device.batch(sample, data_length(device, sample)))
+    model.train()
+    model.words.requires_grad_(config.train_words)
+    trained = [p for n, p in model.named_parameters() if n != "words" and not n.startswith("head.")]
+    optimiser = torch.optim.AdamW(trained, lr=config.recovery_rate, weight_decay=0.01)
+    plan = []
+    for _ in range(config.recovery):
+        lines = clean + rng.integers(0, kinds, len(clean))
+        plan += [lines[group] for group in batches(device.lengths[lines], config.batch, rng)]
+    for step, lines in enumerate(plan):
+        at = torch.from_numpy(lines).to(device.device)
+        ids, mask = device.batch(at, int(device.lengths[lines].max()))
+        with torch.autocast(device.device, torch.bfloat16, enabled=config.bf16):
+            found = model.embed(ids, mask, 0.0)
+        loss = (1 - (found.float() * targets[at]).sum(-1)).mean()
+        warm = max(1, len(plan) // 50)
+        for group in optimiser.param_groups:
+            group["lr"] = config.recovery_rate * min((step + 1) / warm, 1 - step / len(plan))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        if step % 200 == 0:
+            print(f"{config.name}: recovery {step} of {len(plan)}, distance {loss.item():.4f}", flush=True)
+
+
+def data_length(device: Device, lines: torch.Tensor) -> int:
+    """Return the number of tokens of the longest line."""
+    return int(device.lengths[lines.cpu().numpy()].max())
 
 
 def parameter_groups(model: Encoder, config: Config) -> list[dict]:
@@ -174,6 +226,8 @@ def train(
         w = share + count
     y, w = (torch.from_numpy(a.reshape(-1, len(HEADS))).to(device.device) for a in (y, w))
 
+    if config.layers:
+        recover(model, config, device, rng)
     counted = np.arange(len(prepared.train)) * kinds
     frozen = device.all(model, "embed", counted, config.bf16)
     fit_heads(model, frozen, y[::kinds], w[::kinds])

@@ -54,9 +54,10 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     }
     question::check(&card.questions)?;
     categories(card)?;
+    let has_heads = heads(card, labels)?;
     if !card.questions.is_empty() {
         category_labels(card)?;
-    } else if labels.is_none() && !card.categories.is_empty() {
+    } else if labels.is_none() && !has_heads && !card.categories.is_empty() {
         return Err("`labels` is missing, expected the file of the labels that `categories` uses".to_owned());
     }
     for input in &card.inputs {
@@ -66,6 +67,22 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Returns true if the card lists heads.
+///
+/// # Errors
+///
+/// A message if the rest of the card does not fit them.
+fn heads(card: &Card, labels: Option<&str>) -> Result<bool, String> {
+    let has_heads = card.files.iter().any(|file| file.role == Role::Head);
+    if has_heads && (card.text.is_none() || card.task != Task::TextClassification) {
+        return Err("`files` has a head, expected `task` = `text-classification` and `text`".to_owned());
+    }
+    if has_heads && labels.is_some() {
+        return Err("`labels` is not allowed with heads, which have the labels; remove it".to_owned());
+    }
+    Ok(has_heads)
 }
 
 /// Checks that the data files of a language model are the parts that follow its file.
@@ -159,6 +176,9 @@ fn text(spec: &TextSpec, card: &Card) -> Result<(), String> {
             Err("`text.stride` is set, but an embedding has one window; remove it".to_owned())
         }
         (Task::TextEmbedding, _) => Ok(()),
+        (Task::TextClassification, Some(_)) if card.files.iter().any(|file| file.role == Role::Head) => {
+            Ok(())
+        }
         (task, Some(_)) => {
             Err(format!("`text.pooling` is for `task` = `text-embedding`, and this is `{task}`; remove it"))
         }
@@ -244,6 +264,9 @@ fn bounds(card: &Card) -> Result<(), String> {
 ///
 /// A message with both numbers.
 pub(crate) fn labels(card: &Card) -> Result<(), String> {
+    if !card.heads.is_empty() {
+        return category_labels(card);
+    }
     let scores = card.outputs.first().and_then(|output| Some((&output.name, output.shape.last()?)));
     if let Some((name, Axis::Fixed(scores))) = scores
         && card.task != Task::TextEmbedding

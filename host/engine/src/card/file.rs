@@ -63,6 +63,8 @@ pub enum Role {
     Labels,
     /// Tokenizer in the format of the `tokenizers` library.
     Tokenizer,
+    /// Heads on the embedding of the model: a [`HeadFile`](super::HeadFile).
+    Head,
     /// External data of an ONNX model, or a further part of a GGUF file.
     Data,
 }
@@ -73,6 +75,7 @@ impl fmt::Display for Role {
             Role::Model => "model",
             Role::Labels => "labels",
             Role::Tokenizer => "tokenizer",
+            Role::Head => "head",
             Role::Data => "data",
         })
     }

@@ -48,8 +48,8 @@ struct CardToml {
     tests: Vec<SelfTest>,
 }
 
-/// Parses and checks a card. The labels are not read yet; the second value is the name of their
-/// file.
+/// Parses and checks a card. The labels and heads are not read yet; the second value is the name of
+/// the labels' file.
 ///
 /// # Errors
 ///
@@ -73,6 +73,7 @@ pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
         inputs: file.inputs,
         outputs: file.outputs,
         labels: file.questions.iter().flat_map(|question| question.labels.clone()).collect(),
+        heads: Vec::new(),
         text: file.text,
         questions: file.questions,
         categories: file.categories,
@@ -102,7 +103,7 @@ pub(crate) fn read_card(path: &Path) -> Result<String, CardError> {
 }
 
 impl Card {
-    /// Parses and checks the card in `text`. Its labels are in another file, so they are empty.
+    /// Parses and checks the card in `text`. Its labels and heads are in other files, so they are empty.
     ///
     /// # Errors
     ///

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::category::Category;
 use super::download::Download;
 use super::file::{CardFile, Role};
+use super::head::Head;
 use super::question::Question;
 use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
@@ -38,9 +39,12 @@ pub struct Card {
     pub inputs: Vec<InputSpec>,
     /// Outputs in the order of a reply; empty for a language model.
     pub outputs: Vec<OutputSpec>,
-    /// Class names in the order of the last axis of the first output; empty for models without
-    /// labels.
+    /// Class names in the order of the last axis of the first output, or of the heads; empty for
+    /// models without labels.
     pub labels: Vec<String>,
+    /// Heads that turn an embedding, the first output, into the scores of the labels, in their
+    /// order; empty for a model that computes the scores itself.
+    pub heads: Vec<Head>,
     /// Reading of texts, for a model with a tokenizer. Its callers pass text instead of the inputs.
     pub text: Option<TextSpec>,
     /// Questions that a language model answers about texts; empty for other models. Its callers

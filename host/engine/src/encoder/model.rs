@@ -170,12 +170,9 @@ impl Encoder {
             let mut rows = Vec::with_capacity(readings.len());
             for tokens in readings {
                 let windows = tokens.windows.iter().zip(&mut computed).map(|(window, reply)| {
-                    let mut values = floats(self.output(reply)?)?;
-                    if !raw {
-                        self.scoring.activate(&mut values);
-                    }
-                    numbers(&values)?;
-                    Ok((values, window.ids.len()))
+                    let tokens = window.ids.len().max(1);
+                    let scores = self.scoring.scores(self.output(reply)?, tokens, &self.spec, raw)?;
+                    Ok((scores, window.ids.len()))
                 });
                 rows.push(self.scoring.combine(&windows.collect::<Result<Vec<_>, String>>()?));
             }

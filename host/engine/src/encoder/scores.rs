@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::card::{Activation, Card, Combine, Rule};
+use super::embedding::embed;
+use crate::card::{Activation, Card, Combine, Head, Rule, TextSpec};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 
 /// Combination of a model's values into scores.
 pub(super) struct Scoring {
+    /// Heads on the model's embedding; empty for a model that computes scores.
+    heads: Vec<Head>,
     activation: Activation,
     combine: Combine,
     /// For each label, true if the lowest score is the worst, because a category negates it.
@@ -25,11 +28,48 @@ impl Scoring {
             .filter_map(|category| if let Rule::Not(label) = &category.rule { Some(label) } else { None })
             .collect();
         let negated = card.labels.iter().map(|label| negated.contains(label)).collect();
-        Scoring { activation, combine, negated }
+        Scoring { heads: card.heads.clone(), activation, combine, negated }
+    }
+
+    /// Computes the scores of a window of `tokens` tokens from the model's output, or with `raw`
+    /// their values before activation or calibration.
+    ///
+    /// # Errors
+    ///
+    /// When the output has another shape than the card says, or a value is not a number.
+    pub(super) fn scores(
+        &self,
+        output: &Tensor,
+        tokens: usize,
+        spec: &TextSpec,
+        raw: bool,
+    ) -> Result<Vec<f32>, String> {
+        let values = if self.heads.is_empty() {
+            let mut values = floats(output)?;
+            if !raw {
+                self.activate(&mut values);
+            }
+            values
+        } else {
+            let embedding = embed(output, tokens, spec, None)?;
+            numbers(&embedding)?;
+            let score = |head: &Head| {
+                if head.weights.len() != embedding.len() {
+                    let (found, expected) = (embedding.len(), head.weights.len());
+                    return Err(format!("the embedding has {found} values, its heads have {expected}"));
+                }
+                let products = head.weights.iter().zip(&embedding).map(|(weight, value)| weight * value);
+                let logit = products.sum::<f32>() + head.bias;
+                Ok(if raw { logit } else { head.calibration.probability(logit) })
+            };
+            self.heads.iter().map(score).collect::<Result<_, _>>()?
+        };
+        numbers(&values)?;
+        Ok(values)
     }
 
     /// Turns a row of values into scores.
-    pub(super) fn activate(&self, values: &mut [f32]) {
+    fn activate(&self, values: &mut [f32]) {
         match self.activation {
             Activation::None => {}
             Activation::Sigmoid => values.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp())),
@@ -113,7 +153,7 @@ mod tests {
     use super::*;
 
     fn scoring(activation: Activation, combine: Combine) -> Scoring {
-        Scoring { activation, combine, negated: vec![false, true] }
+        Scoring { heads: Vec::new(), activation, combine, negated: vec![false, true] }
     }
 
     #[test]

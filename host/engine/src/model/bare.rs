@@ -135,6 +135,7 @@ impl GgufSummary {
             inputs: Vec::new(),
             outputs: Vec::new(),
             labels: Vec::new(),
+            heads: Vec::new(),
             text: None,
             categories: Default::default(),
             download: Download::default(),

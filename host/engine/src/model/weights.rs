@@ -4,11 +4,11 @@
 mod tests;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::card::{self, Card, CardFile, Format, Role};
+use crate::card::{self, Card, CardFile, Format, HeadFile, Role};
 use crate::weights::{Bytes, CardError, DataFile, Links, PackedSlot, WeightCache, hex};
 
 /// A card with the content of its files. All hashes are verified.
@@ -81,12 +81,15 @@ impl Weights {
             .map_err(|message| CardError::Card { path: folder.join(card::CARD), message })?;
         let mut whole = Sha256::new_with_prefix(text);
         let mut files = Vec::with_capacity(card.files.len());
-        let mut parts = Vec::new();
+        let (mut parts, mut heads) = (Vec::new(), Vec::new());
         for file in &card.files {
             let (bytes, digest) = bytes_of(&card, file)?;
             whole.update(digest);
             if language_model(&card, file) {
                 parts.push(digest);
+            }
+            if file.role == Role::Head {
+                heads.push((folder.join(&file.path), bytes.to_vec()));
             }
             files.push(bytes);
         }
@@ -99,7 +102,34 @@ impl Weights {
             card.labels = text.lines().map(str::to_owned).collect();
             card::check_labels(&card).map_err(wrong)?;
         }
+        add_heads(&mut card, &heads)?;
         Ok(Weights { card, hash: hex(&whole.finalize()), files, packed })
+    }
+
+    /// Adds heads, each a path for messages and the content of a [`HeadFile`](crate::HeadFile). A
+    /// label or category that the card already has is replaced. The hash becomes that of the model
+    /// with these heads.
+    ///
+    /// # Errors
+    ///
+    /// When a head is invalid or was trained on another encoder, or the model computes no
+    /// embedding.
+    pub fn with_heads(mut self, heads: &[(PathBuf, Vec<u8>)]) -> Result<Self, CardError> {
+        if heads.is_empty() {
+            return Ok(self);
+        }
+        add_heads(&mut self.card, heads)?;
+        let mut whole = Sha256::new_with_prefix(&self.hash);
+        heads.iter().for_each(|(_, content)| whole.update(Sha256::digest(content)));
+        self.hash = hex(&whole.finalize());
+        Ok(self)
+    }
+
+    /// Removes the heads, so that the model computes embeddings.
+    #[must_use]
+    pub fn without_heads(mut self) -> Self {
+        self.card.remove_heads();
+        self
     }
 
     /// Card of the model.
@@ -127,7 +157,7 @@ impl Weights {
                 Role::Model => model = Some(bytes),
                 Role::Data => data.push(DataFile { name: file.path.clone(), bytes }),
                 Role::Tokenizer => tokenizer = Some(bytes),
-                Role::Labels => {}
+                Role::Labels | Role::Head => {}
             }
         }
         let model = model.expect("a parsed card lists exactly one model");
@@ -156,6 +186,18 @@ impl fmt::Debug for Weights {
             .field("hash", &self.hash)
             .finish_non_exhaustive()
     }
+}
+
+fn add_heads(card: &mut Card, heads: &[(PathBuf, Vec<u8>)]) -> Result<(), CardError> {
+    for (path, content) in heads {
+        let wrong = |message| CardError::Head { path: path.clone(), message };
+        let text = std::str::from_utf8(content).map_err(|error| wrong(error.to_string()))?;
+        card.add_head(HeadFile::parse(text).map_err(wrong)?).map_err(wrong)?;
+    }
+    if let Some((path, _)) = heads.last() {
+        card::check_labels(card).map_err(|message| CardError::Head { path: path.clone(), message })?;
+    }
+    Ok(())
 }
 
 /// Opens a file in `folder` and returns its verified content and its hash, both from the same

@@ -73,6 +73,14 @@ pub enum CardError {
         /// The problem.
         message: String,
     },
+    /// A head is invalid, or it does not fit the encoder.
+    #[error("`{}`: {message}", path.display())]
+    Head {
+        /// Path of the head.
+        path: PathBuf,
+        /// The problem.
+        message: String,
+    },
     /// The labels are not UTF-8, or their number differs from the model's scores.
     #[error("`{}`: {message}", path.display())]
     Labels {

@@ -101,6 +101,7 @@ fn card(shape: &[Axis]) -> Card {
         files: Vec::new(),
         inputs: vec![input],
         outputs: vec![OutputSpec { name: "y".to_owned(), dtype, shape }],
+        heads: Vec::new(),
         text: None,
         categories: Default::default(),
         labels: Vec::new(),
