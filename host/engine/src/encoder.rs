@@ -1,7 +1,7 @@
 //! Text models: a tokenizer in front of an ONNX model, and scores, embeddings or spans behind it.
 //!
 //! - `request`: reads the texts of a call
-//! - `canonical`: the forms in which a text is read
+//! - `canonical`: the forms in which a text is read; `spelled`: the one in which emoji are words
 //! - `tokenizer`: tokens and windows of a text; `inspection` and `patterns` reject hostile
 //!   files
 //! - `rows`: the tensors of a window
@@ -22,6 +22,7 @@ mod request;
 mod rows;
 mod scores;
 mod spans;
+mod spelled;
 #[cfg(test)]
 mod tests;
 mod tokenizer;

@@ -50,8 +50,8 @@ mod weights;
 
 pub use backend::RuntimeError;
 pub use card::{
-    Activation, Axis, Calibration, Card, CardFile, Category, Channels, Combine, Download, Expected, Format,
-    Head, HeadFile, Hub, ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages, Pooling, Question,
+    Activation, Axis, Calibration, Card, CardFile, Category, Channels, Combine, Download, Emoji, Expected,
+    Format, Head, HeadFile, Hub, ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages, Pooling, Question,
     Requirement, Role, Rule, SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};

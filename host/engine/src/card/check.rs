@@ -6,7 +6,7 @@ use super::file::Role;
 use super::question;
 use super::schema::{Card, Format, Task};
 use super::self_test::{Expected, SelfTest};
-use super::text::TextSpec;
+use super::text::{Emoji, TextSpec};
 use crate::language::gguf::parts::following;
 use crate::limits::{MAX_CARD_TESTS, MAX_CATEGORIES, MAX_CATEGORY_NAME_BYTES, MAX_ROWS, MAX_WINDOW_TOKENS};
 use crate::text::names;
@@ -167,6 +167,12 @@ fn text(spec: &TextSpec, card: &Card) -> Result<(), String> {
             "`text.canonical` is true, which gives a text several readings, but `task` is `{}`; remove it",
             card.task
         ));
+    }
+    if spec.emoji == Emoji::Words && !spec.canonical {
+        return Err(
+            "`text.emoji` is `words`, which is part of the canonical form; set `text.canonical` to true"
+                .to_owned(),
+        );
     }
     if spec.drop_unknown && card.task == Task::TokenClassification {
         return Err("`text.drop_unknown` is true, which loses the offsets of spans; remove it".to_owned());

@@ -210,6 +210,16 @@ fn mistakes_are_reported_with_their_place() {
             expected: &["`text.pooling` is for `task` = `text-embedding`, and this is `text-classification`"],
         },
         Case {
+            from: "canonical = true",
+            to: "emoji = \"words\"",
+            expected: &["`text.emoji` is `words`, which is part of the canonical form; set `text.canonical`"],
+        },
+        Case {
+            from: "canonical = true",
+            to: "canonical = true\nemoji = \"names\"",
+            expected: &["unknown variant `names`, expected `keep` or `words`"],
+        },
+        Case {
             from: "task = \"text-classification\"",
             to: "task = \"token-classification\"",
             expected: &["`text.canonical` is true, which gives a text several readings"],

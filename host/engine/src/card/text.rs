@@ -30,6 +30,9 @@ pub struct TextSpec {
     /// read twice.
     #[serde(default)]
     pub canonical: bool,
+    /// Emoji in the canonical form.
+    #[serde(default)]
+    pub emoji: Emoji,
     /// Combination of the vectors of all tokens into one, for an embedding.
     pub pooling: Option<Pooling>,
     /// True if an embedding is scaled to length 1.
@@ -50,6 +53,19 @@ impl TextSpec {
 
 fn default_windows() -> usize {
     TextSpec::DEFAULT_WINDOWS
+}
+
+/// Emoji in the canonical form of a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Emoji {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They become their names, as in the training of the shipped moderation encoder. The form is
+    /// then in all other respects that of its training, too: references of HTML become characters,
+    /// and white space one space.
+    Words,
 }
 
 /// Combination of the scores of several windows of a text.

@@ -12,13 +12,24 @@
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::{decompose_compatible, is_combining_mark};
 
+use super::spelled::spelled;
+use crate::card::Emoji;
 use crate::limits::MAX_MARKS;
 
 /// Endings behind an apostrophe that belong to the word before.
 const ENDINGS: [&str; 7] = ["s", "t", "d", "m", "re", "ve", "ll"];
 
-/// Returns the readings of `text`: one, or two if the borders of its words are unclear.
-pub(super) fn readings(text: &str) -> Vec<String> {
+/// Returns the readings of `text`. The first is its canonical form.
+pub(super) fn readings(text: &str, emoji: Emoji) -> Vec<String> {
+    match emoji {
+        Emoji::Keep => folded(text),
+        Emoji::Words => vec![spelled(text)],
+    }
+}
+
+/// Returns the readings of `text` with its emoji: one, or two if the borders of its words are
+/// unclear.
+fn folded(text: &str) -> Vec<String> {
     let is_plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\t'..=b'\r') && byte != b'\'';
     if text.bytes().all(is_plain) {
         return vec![text.to_owned()];
@@ -197,7 +208,7 @@ mod tests {
             ("Привет мир, 你好", "Привет мир, 你好"),
             ("covid19 x2", "covid19 x2"),
         ] {
-            assert_eq!(readings(text), [expected], "{text:?}");
+            assert_eq!(folded(text), [expected], "{text:?}");
         }
     }
 
@@ -212,7 +223,7 @@ mod tests {
             ("you’are’an’idiot", "you'are'an'idiot", "you are an idiot"),
             ("o'brien don't", "o'brien don't", "o brien don't"),
         ] {
-            assert_eq!(readings(text), [joined, split], "{text:?}");
+            assert_eq!(folded(text), [joined, split], "{text:?}");
         }
     }
 }

@@ -10,9 +10,9 @@ use super::request::{Params, Request, Text, TextRole, request};
 use super::rows::Columns;
 use super::scores::{Scoring, floats, numbers};
 use super::spans::{Span, merge, spans};
-use super::tokenizer::{EncodeError, SharedFirst, TextTokenizer, Tokens};
+use super::tokenizer::{EncodeError, SharedFirst, TextTokenizer, Tokens, check_length};
 use crate::backend::Backend;
-use crate::card::{Card, Task, TextSpec};
+use crate::card::{Card, Emoji, Task, TextSpec};
 use crate::limits::{MAX_INLINE_TEXT_BYTES, MAX_ROWS};
 use crate::model::{Capacity, LoadError, Reply, RunError, Stats, TokenUsage};
 use crate::offload::Offload;
@@ -137,7 +137,7 @@ impl Encoder {
         let job = Encoding {
             tokenizer: self.tokenizer.clone(),
             prefix: prefix.to_owned(),
-            canonical: self.spec.canonical,
+            canonical: self.spec.canonical.then_some(self.spec.emoji),
             offsets: self.task == Task::TokenClassification,
         };
         let encoded = if bytes <= MAX_INLINE_TEXT_BYTES {
@@ -235,7 +235,8 @@ impl Encoder {
 struct Encoding {
     tokenizer: Arc<TextTokenizer>,
     prefix: String,
-    canonical: bool,
+    /// Emoji in the canonical form, if texts are read in it.
+    canonical: Option<Emoji>,
     offsets: bool,
 }
 
@@ -263,12 +264,15 @@ impl Encoding {
             Text::Single(text) if !self.prefix.is_empty() => Text::Single(format!("{}{text}", self.prefix)),
             other => other,
         };
-        match text {
-            Text::Single(text) if self.canonical => readings(&text)
-                .into_iter()
-                .map(|reading| self.tokenizer.encode(&Text::Single(reading), self.offsets))
-                .collect(),
-            text => Ok(vec![self.tokenizer.encode_next(&text, self.offsets, first)?]),
+        match (text, self.canonical) {
+            (Text::Single(text), Some(emoji)) => {
+                check_length(&text)?;
+                readings(&text, emoji)
+                    .into_iter()
+                    .map(|reading| self.tokenizer.encode(&Text::Single(reading), self.offsets))
+                    .collect()
+            }
+            (text, _) => Ok(vec![self.tokenizer.encode_next(&text, self.offsets, first)?]),
         }
     }
 }

@@ -230,12 +230,7 @@ impl TextTokenizer {
 
     /// Tokens of a text, without those that the tokenizer adds.
     fn raw(&self, text: &str, offsets: bool) -> Result<Encoding, EncodeError> {
-        if text.len() > MAX_ENCODED_BYTES {
-            let found = text.len();
-            return Err(EncodeError::TooLarge(format!(
-                "a text has {found} bytes, expected at most {MAX_ENCODED_BYTES}; send it in pieces"
-            )));
-        }
+        check_length(text)?;
         let encoded = if offsets {
             self.tokenizer.encode_char_offsets(text, false)
         } else {
@@ -310,6 +305,21 @@ impl TextTokenizer {
 /// call often share it.
 #[derive(Default)]
 pub(crate) struct SharedFirst(Option<(String, Encoding, usize)>);
+
+/// Checks the length of `text`.
+///
+/// # Errors
+///
+/// [`EncodeError::TooLarge`] beyond [`MAX_ENCODED_BYTES`].
+pub(super) fn check_length(text: &str) -> Result<(), EncodeError> {
+    let found = text.len();
+    if found <= MAX_ENCODED_BYTES {
+        return Ok(());
+    }
+    Err(EncodeError::TooLarge(format!(
+        "a text has {found} bytes, expected at most {MAX_ENCODED_BYTES}; send it in pieces"
+    )))
+}
 
 /// Number of tokens that the post-processor adds to a text or a pair.
 fn added_tokens(processor: &Tokenizer, is_pair: bool) -> usize {

@@ -2,7 +2,9 @@
 
 use anyhow::bail;
 use infer_engine::text::{QUOTE_BYTES, excerpt, has_controls};
-use infer_engine::{Activation, Axis, Combine, DType, OnnxPort, OnnxSummary, Precision, Task, TextSpec};
+use infer_engine::{
+    Activation, Axis, Combine, DType, Emoji, OnnxPort, OnnxSummary, Precision, Task, TextSpec,
+};
 
 use super::categories::{self, Proposal};
 use super::notes::Notes;
@@ -85,6 +87,7 @@ pub(super) fn plan(
         activation,
         drop_unknown: false,
         canonical: false,
+        emoji: Emoji::Keep,
         pooling: None,
         normalize: false,
         query_prefix: String::new(),
