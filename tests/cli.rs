@@ -38,7 +38,7 @@ fn check_reports_models_and_components() {
         "built-in configuration",
         "backend",
         "POST /moderate (moderator)",
-        "text = toxic-bilstm",
+        "text = moderation-encoder",
         "the configuration is valid",
     ] {
         assert!(text.contains(words), "no `{words}` in {text}");

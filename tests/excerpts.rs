@@ -42,7 +42,7 @@ fn wrong() -> Vec<Wrong> {
         Value::Object(object)
     };
     let axes = vec!["2"; 1_500_000].join(",");
-    let infer = "/v2/models/toxic-bilstm/infer";
+    let infer = "/v2/models/moderation-encoder/infer";
     let input = |name: &str, datatype: &str, shape: &str| {
         format!(r#"{{"inputs":[{{"name":"{name}","datatype":"{datatype}","shape":[{shape}],"data":[1]}}]}}"#)
     };
@@ -110,7 +110,7 @@ fn wrong() -> Vec<Wrong> {
         get(format!("/{head}")),
         get(format!("/v1/models/{head}")),
         get(format!("/v2/models/{head}")),
-        get(format!("/v2/models/toxic-bilstm/versions/{head}")),
+        get(format!("/v2/models/moderation-encoder/versions/{head}")),
         Wrong { method: Method::from_bytes(head.as_bytes()).unwrap(), ..get("/moderate".to_owned()) },
     ];
     for (name, path) in [

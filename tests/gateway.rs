@@ -3,7 +3,7 @@ use std::sync::Arc;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{BUILTIN, Server, answer, hostile, load};
+use crate::harness::{BILSTM, Server, answer, hostile, load};
 
 const INSULT: &str = "You are so dumb and stupid!";
 const CLEAN: &str = "Thank you for fixing the article so quickly, it reads much better now.";
@@ -147,7 +147,7 @@ async fn idempotency_key_replays_the_same_request_only() {
 
 #[tokio::test]
 async fn perspective_attributes_map_to_category_scores() {
-    let server = Server::start(BUILTIN.clone()).await;
+    let server = Server::start(BILSTM.clone()).await;
     let (_, judged) = server.moderate(&json!({ "input": INSULT })).await;
     let scores = &judged["results"][0]["category_scores"];
     let further = &judged["infer"]["categories"][0];

@@ -7,7 +7,7 @@ use infer_control::{component::card_facts, registry::Registry};
 use infer_engine::{Model, Tensor};
 use serde_json::Value;
 
-use crate::harness::{BUILTIN, Server, WITH_WORDS, golden, load, photo, photo_names, skip, words_section};
+use crate::harness::{BILSTM, BUILTIN, Server, bilstm, golden, load, photo, photo_names, skip};
 
 fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(60)
@@ -16,15 +16,14 @@ fn deadline() -> Instant {
 /// The built-in models on each backend: the default one, which is ONNX Runtime in CI, and the
 /// embedded one.
 fn backends() -> [Arc<Registry>; 2] {
-    let embedded = infer_config::CONFIG.replace("[server]", "[server]\nonnxruntime = \"off\"");
-    let embedded = load(&format!("{embedded}\n{}", words_section()));
+    let embedded = load(&bilstm().replace("[server]", "[server]\nonnxruntime = \"off\""));
     assert_eq!(embedded.runtime.backend(), "rten");
     if BUILTIN.runtime.backend() != "onnxruntime" {
         let reason = BUILTIN.runtime.describe();
         assert!(std::env::var_os("CI").is_none(), "ONNX Runtime is not tested: {reason}");
         skip(&format!("on ONNX Runtime: {reason}"));
     }
-    [WITH_WORDS.clone(), Arc::new(embedded)]
+    [BILSTM.clone(), Arc::new(embedded)]
 }
 
 fn model<'a>(registry: &'a Registry, card: &str) -> &'a Arc<Model> {

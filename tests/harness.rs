@@ -22,9 +22,15 @@ pub(crate) use skip::skip;
 /// The built-in configuration, loaded once for all tests.
 pub(crate) static BUILTIN: LazyLock<Arc<Registry>> = LazyLock::new(|| Arc::new(load(infer_config::CONFIG)));
 
-/// The built-in configuration, and `words`: the text model without its tokenizer, which takes ids.
-pub(crate) static WITH_WORDS: LazyLock<Arc<Registry>> =
-    LazyLock::new(|| Arc::new(load(&format!("{}\n{}", infer_config::CONFIG, words_section()))));
+/// The built-in configuration with `toxic-bilstm` as its text model, and `words`: that model without
+/// its tokenizer, which takes ids.
+pub(crate) static BILSTM: LazyLock<Arc<Registry>> = LazyLock::new(|| Arc::new(load(&bilstm())));
+
+/// The configuration of [`BILSTM`].
+pub(crate) fn bilstm() -> String {
+    let config = infer_config::CONFIG.replace("moderation-encoder", "toxic-bilstm");
+    format!("{config}\n{}", words_section())
+}
 
 /// The section of the configuration with the model `words`.
 pub(crate) fn words_section() -> String {

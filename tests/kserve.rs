@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{Server, WITH_WORDS, answer, load, words_section};
+use crate::harness::{BILSTM, Server, answer, load, words_section};
 
 const MODEL: &str = "words";
 const INFER: &str = "/v2/models/words/infer";
 
 /// Two rows of token ids, and the model's own output for them.
 async fn rows() -> (Vec<i32>, Vec<i32>, Tensor) {
-    let model = &WITH_WORDS.models[MODEL];
+    let model = &BILSTM.models[MODEL];
     let input = &model.card().inputs[0];
     let width = input.shape.len();
     assert_eq!((input.dtype, width), (DType::I32, 2), "the test sends rows of ids");
@@ -28,7 +28,7 @@ async fn rows() -> (Vec<i32>, Vec<i32>, Tensor) {
 }
 
 fn input_name() -> &'static str {
-    &WITH_WORDS.models[MODEL].card().inputs[0].name
+    &BILSTM.models[MODEL].card().inputs[0].name
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -37,7 +37,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 #[tokio::test]
 async fn server_and_models_describe_themselves() {
-    let server = Server::start(WITH_WORDS.clone()).await;
+    let server = Server::start(BILSTM.clone()).await;
     let (status, body) = answer(server.get("/v2")).await;
     assert_eq!((status, &body["extensions"]), (StatusCode::OK, &json!(["binary_tensor_data"])));
     assert_eq!(answer(server.get("/v2/health/live")).await.0, StatusCode::OK);
@@ -58,7 +58,7 @@ async fn server_and_models_describe_themselves() {
 
 #[tokio::test]
 async fn tensors_are_exchanged_as_json_and_binary() {
-    let server = Server::start(WITH_WORDS.clone()).await;
+    let server = Server::start(BILSTM.clone()).await;
     let (shape, ids, expected) = rows().await;
     let expected = floats(expected.data());
     let nested: Vec<&[i32]> = ids.chunks(100).collect();
@@ -67,7 +67,7 @@ async fn tensors_are_exchanged_as_json_and_binary() {
         let (status, body) = answer(server.post(INFER).json(&json!({ "id": "7", "inputs": [input] }))).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         assert_eq!((&body["id"], &body["model_name"]), (&json!("7"), &json!(MODEL)));
-        assert_eq!(body["parameters"]["hash"], WITH_WORDS.models[MODEL].hash());
+        assert_eq!(body["parameters"]["hash"], BILSTM.models[MODEL].hash());
         let reply: Vec<f32> = serde_json::from_value(body["outputs"][0]["data"].clone()).unwrap();
         assert_eq!(reply, expected);
     }
@@ -90,7 +90,7 @@ async fn tensors_are_exchanged_as_json_and_binary() {
 
 #[tokio::test]
 async fn errors_are_one_sentence() {
-    let server = Server::start(WITH_WORDS.clone()).await;
+    let server = Server::start(BILSTM.clone()).await;
     let input = |changes: Value| {
         let mut input = json!({ "name": input_name(), "shape": [1, 2], "datatype": "INT32", "data": [1, 2] });
         input.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
@@ -145,7 +145,7 @@ async fn errors_are_one_sentence() {
 
 #[tokio::test]
 async fn lists_are_bounded_as_they_are_read() {
-    let server = Server::start(WITH_WORDS.clone()).await;
+    let server = Server::start(BILSTM.clone()).await;
     let many = |element: Value, count: usize| Value::Array(vec![element; count]);
     let tensor = |shape| json!({ "name": "x", "shape": shape, "datatype": "INT32", "data": [1] });
     let cases = [
@@ -188,7 +188,7 @@ const NOT_SERVED: [(Method, &str, StatusCode); 22] = [
 
 #[tokio::test]
 async fn every_error_below_v2_is_a_sentence() {
-    let server = Server::start(WITH_WORDS.clone()).await;
+    let server = Server::start(BILSTM.clone()).await;
     let url = format!("http://{}", server.address());
     let client = reqwest::Client::new();
     for (method, path, expected) in NOT_SERVED {
@@ -259,7 +259,7 @@ async fn late_body_below_v2_is_a_sentence() {
 
 #[tokio::test]
 async fn null_members_and_byte_order_marks_are_accepted() {
-    let server = Server::start(WITH_WORDS.clone()).await;
+    let server = Server::start(BILSTM.clone()).await;
     let (shape, ids, _) = rows().await;
     let input =
         json!({ "name": input_name(), "shape": shape, "datatype": "INT32", "data": ids, "parameters": null });
@@ -280,7 +280,7 @@ async fn null_members_and_byte_order_marks_are_accepted() {
 #[tokio::test]
 async fn texts_are_tensors_of_bytes() {
     const TEXTS: &str = "/v2/models/toxic-bilstm/infer";
-    let server = Server::builtin().await;
+    let server = Server::start(BILSTM.clone()).await;
     let (_, facts) = answer(server.get("/v2/models/toxic-bilstm")).await;
     assert_eq!(facts["inputs"], json!([{ "name": "texts", "datatype": "BYTES", "shape": [-1] }]));
     assert_eq!(facts["outputs"][0], json!({ "name": "scores", "datatype": "FP32", "shape": [-1, 6] }));

@@ -4,7 +4,7 @@ use infer_server::routes::CATEGORIES;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{BUILTIN, Server, answer, golden, photo};
+use crate::harness::{BILSTM, BUILTIN, Server, answer, golden, photo};
 
 const INSULT: &str = "You are so dumb and stupid!";
 const CLEAN: &str = "Thank you for fixing the article so quickly, it reads much better now.";
@@ -61,8 +61,8 @@ async fn answer_names_models_and_stage_times() {
     let facts = &body["infer"];
     let policy = &BUILTIN.components["moderate"];
     assert_eq!(facts["component"], json!({ "name": "moderate", "hash": policy.hash }));
-    let text = BUILTIN.models["toxic-bilstm"].hash();
-    assert!(facts["models"].as_array().unwrap().contains(&json!({ "name": "toxic-bilstm", "hash": text })));
+    let (name, text) = ("moderation-encoder", BUILTIN.models["moderation-encoder"].hash());
+    assert!(facts["models"].as_array().unwrap().contains(&json!({ "name": name, "hash": text })));
     let stage = |name: &str| facts["timings"][name].as_f64().unwrap();
     assert!(stage("compute_ms") > 0.0 && stage("guest_ms") > 0.0 && stage("instantiate_ms") > 0.0, "{facts}");
     // Not their sum: a model may start on one core before the guest that called it has left the
@@ -72,7 +72,7 @@ async fn answer_names_models_and_stage_times() {
 
 #[tokio::test]
 async fn scores_match_an_independent_run() {
-    let server = Server::builtin().await;
+    let server = Server::start(BILSTM.clone()).await;
     let golden = golden();
     let cases = golden["text"]["cases"].as_array().unwrap();
     // A text with more words than the model's context is judged in windows, and one whose words

@@ -36,7 +36,7 @@ async fn document_lists_exactly_the_public_routes() {
     }
     // The server itself reports the methods that it accepts.
     for (path, item) in document["paths"].as_object().unwrap() {
-        let path = path.replace("{model}", "toxic-bilstm").replace("{version}", "1");
+        let path = path.replace("{model}", "moderation-encoder").replace("{version}", "1");
         for (method, request) in [("get", server.get(&path)), ("post", server.post(&path))] {
             let status = request.send().await.unwrap().status();
             let is_served = status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_FOUND;

@@ -37,9 +37,9 @@ async fn models_route_lists_loaded_models() {
         let data = body["data"].as_array().unwrap();
         data.iter().find(|entry| entry["id"] == id).unwrap_or_else(|| panic!("no `{id}` in {body}")).clone()
     };
-    let model = entry("toxic-bilstm");
+    let model = entry("moderation-encoder");
     assert_eq!(model["kind"], "model");
-    assert_eq!(model["hash"], BUILTIN.models["toxic-bilstm"].hash());
+    assert_eq!(model["hash"], BUILTIN.models["moderation-encoder"].hash());
     assert_eq!(entry("classify")["route"], "/classify");
 }
 
@@ -198,8 +198,8 @@ async fn metrics_count_requests_and_calls() {
         "infer_request_seconds_count{route=\"/moderate\"} 2",
         "infer_component_calls_total{component=\"moderate\",outcome=\"ok\"} 1",
         "infer_component_stage_seconds_count{component=\"moderate\",stage=\"compute\"} 1",
-        "infer_model_jobs_total{model=\"toxic-bilstm\",kind=\"computed\"} 1",
-        "infer_model_queue_jobs{model=\"toxic-bilstm\"} 0",
+        "infer_model_jobs_total{model=\"moderation-encoder\",kind=\"computed\"} 1",
+        "infer_model_queue_jobs{model=\"moderation-encoder\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "`{line}` is not in\n{text}");
     }
