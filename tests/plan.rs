@@ -140,7 +140,7 @@ async fn plan_predicts_bilstm_memory_under_load() {
 async fn plan_predicts_all_onnx_memory_under_load() {
     let config = infer_config::CONFIG.split_once("[models").unwrap().1;
     // Photos queue for each other; this test measures memory, so a long limit is fine.
-    let judged = "image = \"nsfw-mobilenet\" }";
+    let judged = "safety = \"image-safety\" }";
     let config = config.replace(judged, &format!("{judged}\nlimits = {{ compute_ms = 60000 }}"));
     let (folder, address) = configured("", &format!("[models{config}"));
     let plan = plan(folder.path());

@@ -17,8 +17,15 @@ fn parts(files: &[Vec<u8>]) -> Value {
     json!({ "input": files.iter().map(part).collect::<Vec<_>>() })
 }
 
-/// The verdict on images that are judged together: the action, the score, and the gap about views.
+/// The verdict on images that are judged together: the action, the score for `sexual`, and the gap
+/// about views.
 async fn judge(server: &Server, files: &[Vec<u8>]) -> (String, f64, Option<String>) {
+    let (action, [sexual, _], gap) = judge_both(server, files).await;
+    (action, sexual, gap)
+}
+
+/// As [`judge`], with the scores for `sexual` and `violence/graphic`.
+async fn judge_both(server: &Server, files: &[Vec<u8>]) -> (String, [f64; 2], Option<String>) {
     let response = server.post("/moderate").json(&parts(files)).send().await.unwrap();
     let action = response.headers()["x-infer-action"].to_str().unwrap().to_owned();
     let (status, body): (_, Value) = (response.status(), response.json().await.unwrap());
@@ -28,11 +35,12 @@ async fn judge(server: &Server, files: &[Vec<u8>]) -> (String, f64, Option<Strin
         assert_eq!(gap["input_types"], json!(["image"]), "{body}");
         gap["reason"].as_str().unwrap().to_owned()
     });
-    (action, body["results"][0]["category_scores"]["sexual"].as_f64().unwrap(), gap)
+    let scores = &body["results"][0]["category_scores"];
+    (action, ["sexual", "violence/graphic"].map(|category| scores[category].as_f64().unwrap()), gap)
 }
 
 async fn serve(settings: &str) -> Server {
-    let models = "models = { text = \"toxic-bilstm\", image = \"nsfw-mobilenet\" }";
+    let models = "safety = \"image-safety\" }";
     // Long limits for a busy machine: this tests the verdicts, not the time.
     let limits = "limits = { guest_ms = 30000, compute_ms = 60000 }";
     let config = infer_config::CONFIG
@@ -51,9 +59,12 @@ async fn views_match_an_independent_run() {
     for case in cases {
         let file = case["file"].as_str().unwrap();
         let image = std::fs::read(repository().join("tests/data").join(file)).unwrap();
-        let (action, score, gap) = judge(&server, &[image]).await;
+        let (action, [score, graphic], gap) = judge_both(&server, &[image]).await;
         let expected = case["sexual"].as_f64().unwrap();
         assert!((score - expected).abs() <= tolerance, "{file}: {score}, expected {expected}");
+        let expected_graphic = case["violence/graphic"].as_f64().unwrap();
+        let difference = (graphic - expected_graphic).abs();
+        assert!(difference <= tolerance, "{file}: {graphic}, expected {expected_graphic}");
         let in_part = file.contains("sixty-frames") || file.contains("panorama");
         assert_eq!(gap.is_some(), in_part, "{file}: {gap:?}");
         let expected = match (expected > 0.5, in_part) {

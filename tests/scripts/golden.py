@@ -18,7 +18,7 @@ white; repeat grey in three channels. Centre crop: side = floor(min(width, heigh
 antialiased, rounded to u8 after each of its two passes, horizontal first) to 224 by 224, and (v -
 mean) / std in f32, NCHW.
 
-Views, of the photos and of tests/data/views, for the image model of moderation. Frames of an
+Views, of the photos and of tests/data/views, for the image models of moderation. Frames of an
 animation: at most MAX_VIEWS, spread evenly from the first to the last, each index rounded down.
 Squares of each frame, with the side above: the central square if it covers three quarters of the
 longer side; otherwise as many squares as cover that side, plus one if that number is even, and at
@@ -53,9 +53,12 @@ VIEWS = ROOT / "tests" / "data" / "views"
 GOLDEN = ROOT / "tests" / "data" / "golden.json"
 
 TEXT_MODEL = "toxic-bilstm"
-IMAGE_MODELS = ["efficientnet-lite0-int8", "nsfwjs-mobilenet_v2-int8"]
-MODERATION_MODEL = "nsfwjs-mobilenet_v2-int8"
-SEXUAL = ["Porn", "Hentai"]
+IMAGE_MODELS = ["efficientnet-lite0-int8", "nsfwjs-mobilenet_v2-int8", "image-safety-s-int8"]
+# Labels whose sum is a category's score. Of several models the highest score counts.
+CATEGORIES = {
+    "sexual": {"nsfwjs-mobilenet_v2-int8": ["Porn", "Hentai"], "image-safety-s-int8": ["NSFW"]},
+    "violence/graphic": {"image-safety-s-int8": ["NSFL"]},
+}
 MAX_VIEWS = 5
 BLANK_LEVELS = 2  # of 255
 TOP = 5
@@ -235,24 +238,33 @@ def is_blank(pixels: np.ndarray) -> bool:
     return np.abs(pixels.astype(int) - pixels[0, 0].astype(int)).max() <= BLANK_LEVELS
 
 
+def category_score(labels_by_model: dict[str, list[str]], sessions: dict, found: list) -> float:
+    """Returns the highest score of a category in any view, by any model."""
+    scores = []
+    for name, labels in labels_by_model.items():
+        image = card_of(name)["inputs"][0]["image"]
+        indices = [labels_of(name).index(label) for label in labels]
+        for _, pixels in found:
+            row = sessions[name].run(normalised(pixels, image).transpose(2, 0, 1)[None])[0]
+            scores.append(row[indices].sum())
+    return numbers(max(scores))[0]
+
+
 def view_golden() -> list[dict]:
-    """Returns the views of each image, and its score for the category `sexual`."""
-    image = card_of(MODERATION_MODEL)["inputs"][0]["image"]
-    indices = [labels_of(MODERATION_MODEL).index(label) for label in SEXUAL]
-    session = Session(MODERATION_MODEL)
+    """Returns the views of each image, and its score for each category."""
+    names = {name for labels_by_model in CATEGORIES.values() for name in labels_by_model}
+    sessions = {name: Session(name) for name in names}
+    (crop,) = {card_of(name)["inputs"][0]["image"]["crop"] for name in names}
     cases = []
     for path in sorted(path for folder in (PHOTOS, VIEWS) for path in folder.iterdir() if path.suffix != ".md"):
-        found = views(Image.open(path), image["crop"])
-        scores = [
-            session.run(normalised(pixels, image).transpose(2, 0, 1)[None])[0][indices].sum()
-            for _, pixels in found
-        ]
+        found = views(Image.open(path), crop)
+        scores = {category: category_score(by, sessions, found) for category, by in CATEGORIES.items()}
         cases.append(
             {
                 "file": str(path.relative_to(PHOTOS.parent)),
                 "frames": getattr(Image.open(path), "n_frames", 1),
                 "views": [view for view, _ in found],
-                "sexual": numbers(max(scores))[0],
+                **scores,
             }
         )
     return cases

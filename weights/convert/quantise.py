@@ -10,7 +10,7 @@ They are used for calibration and are not shipped.
 import argparse
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,8 +105,12 @@ def quantise(
     pixels: Pixels,
     cache: Path,
     keep_f32: frozenset[str] = KEPT_F32,
+    keep_nodes: Sequence[str] = (),
 ) -> None:
-    """Write the int8 form of `f32_model`; operators of the types in `keep_f32` stay f32."""
+    """Write the int8 form of `f32_model`.
+
+    Operators of the types in `keep_f32`, and the nodes named in `keep_nodes`, stay f32.
+    """
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         # Symbolic shape inference needs sympy, and has no effect if only the batch axis is dynamic.
@@ -122,6 +126,7 @@ def quantise(
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=sorted(operators),
+            nodes_to_exclude=list(keep_nodes),
             extra_options={"ActivationSymmetric": False},
         )
 

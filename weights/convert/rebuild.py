@@ -23,6 +23,7 @@ import onnxruntime
 
 import efficientnet_lite0
 import fetch
+import image_safety
 import nsfwjs
 import quantise
 import toxic_bilstm
@@ -57,6 +58,7 @@ RECIPES = {
     "toxic-bilstm": Recipe(toxic_bilstm.build, word_ids, 1e-5),
     "efficientnet-lite0-int8": Recipe(efficientnet_lite0.build, photos_for(efficientnet_lite0.PIXELS), 0.05),
     "nsfwjs-mobilenet_v2-int8": Recipe(nsfwjs.build, photos_for(nsfwjs.PIXELS), 0.05),
+    "image-safety-s-int8": Recipe(image_safety.build, photos_for(image_safety.PIXELS), 0.05),
 }
 
 

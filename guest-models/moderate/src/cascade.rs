@@ -12,6 +12,7 @@ use guest_sdk::{Fault, Tier, log};
 
 use crate::categories::{Advised, LANGUAGE, THRESHOLD};
 use crate::guard::Guard;
+use crate::odds::{logit, probability};
 use crate::opinion;
 use crate::policy::Policy;
 use crate::verdict::{Finding, Row};
@@ -213,7 +214,7 @@ impl Band {
             }
             None => language,
         };
-        let score = 1.0 / (1.0 + (-(logit(own) + margin)).exp());
+        let score = probability(logit(own) + margin);
         row.text = Finding::Score(score, Tier::Language);
         row.text_gaps.extend(answer.gap.map(str::to_owned));
     }
@@ -223,12 +224,6 @@ impl Band {
 fn ratio(row: &Row<'_>) -> Option<f32> {
     let threshold = row.threshold.unwrap_or(THRESHOLD);
     row.text.score().map(|score| if threshold > 0.0 { score / threshold } else { f32::INFINITY })
-}
-
-/// Log-odds, limited to a million to one.
-fn logit(probability: f32) -> f32 {
-    let probability = probability.clamp(1e-6, 1.0 - 1e-6);
-    (probability / (1.0 - probability)).ln()
 }
 
 #[cfg(test)]
@@ -242,7 +237,7 @@ mod tests {
             text,
             text_gaps: Vec::new(),
             image: Finding::Absent,
-            image_gap: None,
+            image_gaps: Vec::new(),
         }
     }
 

@@ -46,17 +46,22 @@ pub(crate) struct Judge {
     /// Index of the classifier.
     pub(crate) index: usize,
     pub(crate) rule: Rule,
-    threshold: Option<f32>,
+    /// Threshold of its card.
+    pub(crate) threshold: Option<f32>,
 }
 
 /// A category of the verdict.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Assignment {
     pub(crate) name: String,
     /// Minimum score at which it is flagged; `None` if it is only reported.
     pub(crate) threshold: Option<f32>,
+    /// Threshold of the first card that has one: scores of all cards are on its scale.
+    pub(crate) scale: Option<f32>,
+    /// The first classifier of texts that judges it.
     pub(crate) text: Option<Judge>,
-    pub(crate) image: Option<Judge>,
+    /// Classifiers of images that judge it: the highest score counts.
+    pub(crate) images: Vec<Judge>,
 }
 
 /// Reads the configured classifiers, in the order of their names, without the language model.
@@ -113,55 +118,55 @@ fn assignment(
         }
     }
     let chosen = |classifier: &Classifier<'_>| choice.model.as_deref() == Some(classifier.card.model());
-    let judge = |is_text: bool| -> Result<Option<Judge>, Fault> {
-        let mut candidates =
-            classifiers.iter().enumerate().filter(|(_, classifier)| classifier.reads.is_text() == is_text);
-        let mapped = |classifier: &Classifier<'_>| {
-            classifier.categories.iter().find(|category| category.name == name).cloned()
-        };
+    let mapped = |classifier: &Classifier<'_>| {
+        classifier.categories.iter().find(|category| category.name == name).cloned()
+    };
+    let judges = |is_text: bool| -> Result<Vec<Judge>, Fault> {
+        let of_kind =
+            || classifiers.iter().enumerate().filter(|(_, classifier)| classifier.reads.is_text() == is_text);
         // A chosen model judges the parts of its kind; the others keep their default.
-        let (index, classifier) = match candidates.clone().find(|(_, classifier)| chosen(classifier)) {
-            Some(found) => found,
-            None if choice.rule.is_some() && choice.model.is_none() => {
-                let Some(rule) = &choice.rule else { return Ok(None) };
+        let chosen_one: Vec<_> = of_kind().filter(|(_, classifier)| chosen(classifier)).collect();
+        let candidates = match &choice.rule {
+            _ if !chosen_one.is_empty() => chosen_one,
+            Some(rule) if choice.model.is_none() => {
                 let fits = |classifier: &Classifier<'_>| {
                     categories::check_labels(name, rule, &classifier.card).is_ok()
                 };
-                match candidates.clone().find(|(_, classifier)| fits(classifier)) {
-                    Some(found) => found,
-                    None => return Ok(None),
-                }
+                of_kind().filter(|(_, classifier)| fits(classifier)).collect()
             }
-            None => match candidates.find(|(_, classifier)| mapped(classifier).is_some()) {
-                Some(found) => found,
-                None => return Ok(None),
-            },
+            _ => of_kind().filter(|(_, classifier)| mapped(classifier).is_some()).collect(),
         };
-        let own = mapped(classifier);
-        let threshold = own.as_ref().and_then(|category| category.threshold);
-        let is_chosen = choice.model.is_none() || chosen(classifier);
-        let rule = match choice.rule.clone().filter(|_| is_chosen) {
-            Some(rule) => {
-                categories::check_labels(name, &rule, &classifier.card)?;
-                rule
-            }
-            None => match own {
-                Some(category) => category.rule,
-                None => {
-                    let model = classifier.card.model();
-                    return Err(unfit(format!("the card of model `{model}` does not judge it; add a rule")));
+        let judge = |(index, classifier): (usize, &Classifier<'_>)| {
+            let own = mapped(classifier);
+            let threshold = own.as_ref().and_then(|category| category.threshold);
+            let is_chosen = choice.model.is_none() || chosen(classifier);
+            let rule = match choice.rule.clone().filter(|_| is_chosen) {
+                Some(rule) => {
+                    categories::check_labels(name, &rule, &classifier.card)?;
+                    rule
                 }
-            },
+                None => match own {
+                    Some(category) => category.rule,
+                    None => {
+                        let model = classifier.card.model();
+                        return Err(unfit(format!(
+                            "the card of model `{model}` does not judge it; add a rule"
+                        )));
+                    }
+                },
+            };
+            Ok(Judge { index, rule, threshold })
         };
-        Ok(Some(Judge { index, rule, threshold }))
+        candidates.into_iter().map(judge).collect()
     };
-    let (text, image) = (judge(true)?, judge(false)?);
-    if choice.rule.is_some() && text.is_none() && image.is_none() {
+    let (texts, images) = (judges(true)?, judges(false)?);
+    let text = texts.into_iter().next();
+    if choice.rule.is_some() && text.is_none() && images.is_empty() {
         return Err(unfit("no classifier has the labels of its rule".to_owned()));
     }
-    let of_models = [&text, &image].into_iter().flatten().find_map(|judge| judge.threshold);
+    let scale = text.iter().chain(&images).find_map(|judge| judge.threshold);
     let advised = advised.iter().find(|own| own.name == name);
-    let default = of_models.or_else(|| advised?.threshold);
+    let default = scale.or_else(|| advised?.threshold);
     let default = default.or(categories::OPENAI.contains(&name).then_some(categories::THRESHOLD));
     let key = ["threshold.", name].concat();
     let threshold = match settings.text(&key) {
@@ -175,7 +180,7 @@ fn assignment(
         }
         None => default,
     };
-    Ok(Assignment { name: name.to_owned(), threshold, text, image })
+    Ok(Assignment { name: name.to_owned(), threshold, scale, text, images })
 }
 
 #[cfg(test)]
@@ -220,12 +225,34 @@ mod tests {
     fn first_model_that_judges_a_category_is_used() {
         let harassment = find(&[], &[], "harassment").unwrap();
         assert_eq!(harassment.text, max(1, &["toxic", "insult"], Some(0.7)));
-        assert_eq!((harassment.threshold, harassment.image), (Some(0.7), None));
+        assert_eq!((harassment.threshold, harassment.images), (Some(0.7), Vec::new()));
         let sexual = find(&[], &[], "sexual").unwrap();
         let rule = Rule::Not("Neutral".to_owned());
-        assert_eq!(sexual.image, Some(Judge { index: 0, rule, threshold: None }));
-        assert_eq!(sexual.threshold, Some(0.5));
+        assert_eq!(sexual.images, [Judge { index: 0, rule, threshold: None }]);
+        assert_eq!((sexual.threshold, sexual.scale), (Some(0.5), None));
         assert_eq!(find(&[], &[], "violence").unwrap().text, None);
+    }
+
+    #[test]
+    fn all_image_models_of_a_category_judge_it() {
+        let second = [
+            ("models.second.task", "image-classification"),
+            ("models.second.labels", "NSFL\nNSFW"),
+            ("models.second.categories", r#"{"sexual":{"rule":"max","labels":["NSFW"],"threshold":0.8}}"#),
+        ];
+        let images = |choice: Option<&str>| {
+            let choice = choice.map(|choice| ("category.sexual", choice));
+            let settings = settings(&second.into_iter().chain(choice).collect::<Vec<_>>());
+            let classifiers = read(&settings).unwrap();
+            let all = assign(&settings, &classifiers, &[]).unwrap();
+            let sexual = all.into_iter().find(|assignment| assignment.name == "sexual").unwrap();
+            let judges = sexual.images.iter().map(|judge| (judge.index, judge.threshold)).collect::<Vec<_>>();
+            (judges, sexual.threshold, sexual.scale)
+        };
+        assert_eq!(images(None), (vec![(0, None), (1, Some(0.8))], Some(0.8), Some(0.8)));
+        assert_eq!(images(Some("image")), (vec![(0, None)], Some(0.5), None));
+        assert_eq!(images(Some("second")), (vec![(1, Some(0.8))], Some(0.8), Some(0.8)));
+        assert_eq!(images(Some("max(Porn)")).0, [(0, None)]);
     }
 
     #[test]

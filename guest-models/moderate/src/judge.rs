@@ -75,18 +75,18 @@ pub(crate) fn texts<'s>(classifier: &Classifier<'s>, texts: &[Text]) -> Result<J
     Ok(Judgement { labels: labels.clone(), values: scores.values, blind, gap })
 }
 
-/// Judges views of each of `files` with `classifier`.
+/// Judges views of each of `files` with each of `classifiers`. Those that see the same views share
+/// the decoded files.
 ///
 /// # Errors
 ///
-/// When a file is not an image, or is too large, or there are too many; when the model's card is
-/// not supported, or the model fails.
+/// When a file is not an image, or is too large, or there are too many; when a model's card is not
+/// supported, or the model fails.
 pub(crate) fn images<'s>(
     settings: &Settings,
-    classifier: &Classifier<'s>,
+    classifiers: &[&Classifier<'s>],
     files: &[Vec<u8>],
-) -> Result<Judgement<'s>, Fault> {
-    let card = &classifier.card;
+) -> Result<Vec<Judgement<'s>>, Fault> {
     let max_images = settings.get("image.max_count", MAX_IMAGES)?;
     if files.len() > max_images as usize {
         return Err(Fault::TooLarge(format!(
@@ -94,37 +94,70 @@ pub(crate) fn images<'s>(
             files.len()
         )));
     }
-    let recipe = Recipe::from_card(card)?;
     let max_pixels = settings.get("max_pixels", DEFAULT_MAX_PIXELS)?;
     let max_views = at_least_one("image.max_views", settings.get("image.max_views", DEFAULT_MAX_VIEWS)?)?;
-    let each = recipe.shape(1).iter().map(|&axis| axis as usize).product::<usize>();
-    let mut run = Run::new(classifier)?;
-    let mut pixels = Vec::new();
-    let mut judge = |pixels: &mut Vec<f32>, min_views: usize| -> Result<(), Fault> {
-        let views = pixels.len() / each;
-        if views < min_views {
-            return Ok(());
+    let mut runs =
+        classifiers.iter().map(|classifier| ViewRun::new(classifier)).collect::<Result<Vec<_>, _>>()?;
+    for first in 0..runs.len() {
+        if runs[first].is_done {
+            continue;
         }
-        run.rows(views, |first, count| {
-            f32_tensor(&recipe.shape(count as u32), &pixels[first * each..(first + count) * each])
-        })?;
-        pixels.clear();
-        Ok(())
-    };
-    let mut viewer = Viewer::new(&recipe, max_pixels, max_views);
-    let mut gaps = Vec::new();
-    for (index, file) in files.iter().enumerate() {
-        let seen = viewer.show(file, &mut |view| {
-            recipe.normalise(view, &mut pixels);
-            judge(&mut pixels, VIEWS_AT_ONCE)
-        })?;
-        if !seen.is_whole() {
-            gaps.push(format!("image {}: the views show {seen}", index + 1));
+        let recipe = runs[first].recipe.clone();
+        let mut alike: Vec<_> = runs.iter_mut().filter(|run| run.recipe.shares_views(&recipe)).collect();
+        let mut viewer = Viewer::new(&recipe, max_pixels, max_views);
+        let mut gaps = Vec::new();
+        for (index, file) in files.iter().enumerate() {
+            let seen = viewer.show(file, &mut |view| alike.iter_mut().try_for_each(|run| run.view(view)))?;
+            if !seen.is_whole() {
+                gaps.push(format!("image {}: the views show {seen}", index + 1));
+            }
+        }
+        let gap = (!gaps.is_empty()).then(|| gaps.join("; "));
+        for run in alike {
+            run.finish(gap.clone())?;
         }
     }
-    judge(&mut pixels, 1)?;
-    let gap = (!gaps.is_empty()).then(|| gaps.join("; "));
-    Ok(Judgement { gap, ..run.judgement })
+    Ok(runs.into_iter().map(|run| run.run.judgement).collect())
+}
+
+/// A classifier of images, and the views that it has not judged yet.
+struct ViewRun<'s> {
+    recipe: Recipe,
+    run: Run<'s>,
+    /// Numbers of the views, at most [`VIEWS_AT_ONCE`].
+    pixels: Vec<f32>,
+    is_done: bool,
+}
+
+impl<'s> ViewRun<'s> {
+    fn new(classifier: &Classifier<'s>) -> Result<ViewRun<'s>, Fault> {
+        let (recipe, run) = (Recipe::from_card(&classifier.card)?, Run::new(classifier)?);
+        Ok(ViewRun { recipe, run, pixels: Vec::new(), is_done: false })
+    }
+
+    fn view(&mut self, view: &[[u8; 3]]) -> Result<(), Fault> {
+        self.recipe.normalise(view, &mut self.pixels);
+        if self.pixels.len() < VIEWS_AT_ONCE * self.view_len() { Ok(()) } else { self.judge() }
+    }
+
+    fn finish(&mut self, gap: Option<String>) -> Result<(), Fault> {
+        (self.is_done, self.run.judgement.gap) = (true, gap);
+        if self.pixels.is_empty() { Ok(()) } else { self.judge() }
+    }
+
+    fn judge(&mut self) -> Result<(), Fault> {
+        let (each, pixels) = (self.view_len(), &self.pixels);
+        self.run.rows(pixels.len() / each, |first, count| {
+            f32_tensor(&self.recipe.shape(count as u32), &pixels[first * each..(first + count) * each])
+        })?;
+        self.pixels.clear();
+        Ok(())
+    }
+
+    /// Numbers of one view.
+    fn view_len(&self) -> usize {
+        self.recipe.shape(1).iter().map(|&axis| axis as usize).product()
+    }
 }
 
 /// A model and its output so far.

@@ -59,7 +59,7 @@ mod tests {
 
     fn check_keys(keys: &[&str]) -> Result<(), Fault> {
         let pairs = keys.iter().map(|&key| (key.to_owned(), "spoilers, 0.5".to_owned())).collect();
-        let hate = Assignment { name: "hate".to_owned(), threshold: None, text: None, image: None };
+        let hate = Assignment { name: "hate".to_owned(), ..Assignment::default() };
         check(&Settings::from_pairs(pairs), &[hate])
     }
 

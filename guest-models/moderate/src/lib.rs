@@ -5,7 +5,8 @@
 //!
 //! - models for text classification and token classification judge texts; the latter also report
 //!   the spans that they label
-//! - models for image classification judge images
+//! - models for image classification judge images; of several that judge a category, the highest
+//!   score counts
 //! - `language`: any language model. It judges texts under the operator's policy, or a guard by the
 //!   questions of its card: those about which the classifiers are uncertain, or all of them without
 //!   a classifier.
@@ -22,6 +23,7 @@
 //! - `judge`: runs the classifiers
 //! - `cascade`: decides when to ask the language model, and combines its answer; `policy`,
 //!   `examples`: its prompt; `opinion`: its answer; `guard`: one that has questions of its own
+//! - `odds`: scores on the scale of log-odds
 //! - `verdict`: the verdict from the findings; `moderator`: the guest that uses all of these
 
 mod cascade;
@@ -32,6 +34,7 @@ mod guard;
 mod judge;
 mod known;
 mod moderator;
+mod odds;
 mod opinion;
 mod policy;
 mod verdict;

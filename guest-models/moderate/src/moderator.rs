@@ -57,17 +57,26 @@ fn judge<'s>(
     images: &[Vec<u8>],
 ) -> Result<Judgements<'s>, Fault> {
     let judges = |index: usize| {
-        let mut used = assignments.iter().flat_map(|assignment| [&assignment.text, &assignment.image]);
-        used.any(|judge| judge.as_ref().is_some_and(|judge| judge.index == index))
+        let mut used =
+            assignments.iter().flat_map(|assignment| assignment.text.iter().chain(&assignment.images));
+        used.any(|judge| judge.index == index)
     };
     let judge = |(index, classifier): (usize, &Classifier<'s>)| {
         let is_used = classifier.reads == Reads::Spans || judges(index);
-        match classifier.reads {
-            _ if !is_used => Ok(None),
-            Reads::Texts | Reads::Spans if !texts.is_empty() => judge::texts(classifier, texts).map(Some),
-            Reads::Images if !images.is_empty() => judge::images(settings, classifier, images).map(Some),
-            _ => Ok(None),
+        if !is_used || texts.is_empty() || !classifier.reads.is_text() {
+            return Ok(None);
         }
+        judge::texts(classifier, texts).map(Some)
     };
-    classifiers.iter().enumerate().map(judge).collect()
+    let mut judgements =
+        classifiers.iter().enumerate().map(judge).collect::<Result<Judgements<'s>, Fault>>()?;
+    if !images.is_empty() {
+        let used = |&index: &usize| !classifiers[index].reads.is_text() && judges(index);
+        let used: Vec<_> = (0..classifiers.len()).filter(used).collect();
+        let seers: Vec<_> = used.iter().map(|&index| &classifiers[index]).collect();
+        for (index, judgement) in used.into_iter().zip(judge::images(settings, &seers, images)?) {
+            judgements[index] = Some(judgement);
+        }
+    }
+    Ok(judgements)
 }

@@ -5,6 +5,7 @@ use guest_sdk::{CategoryScore, Gap, Kinds, Tier, Verdict};
 use crate::categories::Advised;
 use crate::classifiers::{Assignment, Judge};
 use crate::judge::Judgement;
+use crate::odds::aligned;
 
 /// The outputs of the classifiers, by their index; `None` for those that were not run.
 pub(crate) type Judgements<'s> = Vec<Option<Judgement<'s>>>;
@@ -51,8 +52,8 @@ pub(crate) struct Row<'n> {
     /// Reasons why the score of the text is incomplete.
     pub(crate) text_gaps: Vec<String>,
     pub(crate) image: Finding,
-    /// Reason why the score of the images is incomplete.
-    pub(crate) image_gap: Option<String>,
+    /// Reasons why the score of the images is incomplete.
+    pub(crate) image_gaps: Vec<String>,
 }
 
 /// Reason of a gap for a text that a classifier cannot read.
@@ -68,13 +69,13 @@ pub(crate) fn rows<'n>(
     [texts, images]: [Parts; 2],
 ) -> Vec<Row<'n>> {
     let row = |assignment: &'n Assignment| {
-        let Assignment { name, threshold, text, image } = assignment;
-        let of = |judge: &Option<Judge>| judgements.get(judge.as_ref()?.index)?.as_ref();
-        let (read, seen) = (of(text), of(image));
+        let Assignment { name, threshold, scale, text, images: seers } = assignment;
+        let of = |judge: &Judge| judgements.get(judge.index)?.as_ref();
+        let read = text.as_ref().and_then(of);
         let missing = ["no text model is configured", "no text model judges it"];
-        let image_gaps = ["no image model is configured", "no image model judges it"];
         let mut text_gaps: Vec<_> = read.and_then(|judgement| judgement.gap.clone()).into_iter().collect();
-        let mut judged = find(texts, text.as_ref(), read, missing);
+        let score = |judge: &Judge| Some(aligned(judge.score(of(judge)?)?, judge.threshold, *scale));
+        let mut judged = find(texts, text.as_ref().and_then(score), missing);
         if matches!(judged, Finding::Score(..)) && read.is_some_and(|judgement| judgement.blind) {
             if advised.iter().any(|own| own.name == *name) {
                 judged = Finding::Gap(BLIND);
@@ -82,13 +83,16 @@ pub(crate) fn rows<'n>(
                 text_gaps.push(BLIND.to_owned());
             }
         }
+        let missing = ["no image model is configured", "no image model judges it"];
+        let mut image_gaps: Vec<_> = seers.iter().filter_map(|judge| of(judge)?.gap.clone()).collect();
+        image_gaps.dedup();
         Row {
             name,
             threshold: *threshold,
             text: judged,
             text_gaps,
-            image: find(images, image.as_ref(), seen, image_gaps),
-            image_gap: seen.and_then(|judgement| judgement.gap.clone()),
+            image: find(images, seers.iter().filter_map(score).reduce(f32::max), missing),
+            image_gaps,
         }
     };
     assignments.iter().map(row).collect()
@@ -98,7 +102,7 @@ pub(crate) fn rows<'n>(
 /// category beyond OpenAI's that is only reported has no gaps.
 pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
     let mut verdict = Verdict { flagged: false, scores: Vec::new(), gaps: Vec::new() };
-    for Row { name, threshold, text, text_gaps, image, image_gap } in rows {
+    for Row { name, threshold, text, text_gaps, image, image_gaps } in rows {
         let mut worst: Option<(f32, Tier)> = None;
         let (mut applied, mut unjudged) = (Kinds::empty(), Kinds::empty());
         let mut reasons: Vec<&str> = Vec::new();
@@ -115,13 +119,11 @@ pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
                 }
             }
         }
-        if !text_gaps.is_empty() {
-            unjudged = unjudged | Kinds::TEXT;
-            reasons.extend(text_gaps.iter().map(String::as_str));
-        }
-        if let Some(gap) = &image_gap {
-            unjudged = unjudged | Kinds::IMAGE;
-            reasons.push(gap);
+        for (kind, gaps) in [(Kinds::TEXT, &text_gaps), (Kinds::IMAGE, &image_gaps)] {
+            if !gaps.is_empty() {
+                unjudged = unjudged | kind;
+                reasons.extend(gaps.iter().map(String::as_str));
+            }
         }
         if let Some((score, tier)) = worst {
             let flagged = threshold.is_some_and(|threshold| score >= threshold);
@@ -136,23 +138,21 @@ pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
     verdict
 }
 
-/// Finding of `judge` in the parts. `gaps` are the reasons for a missing model and for a category
-/// that no model judges.
-fn find(
-    parts: Parts,
-    judge: Option<&Judge>,
-    judgement: Option<&Judgement<'_>>,
-    gaps: [&'static str; 2],
-) -> Finding {
-    match (parts, judge, judgement) {
-        (Parts::Absent, ..) => Finding::Absent,
-        (Parts::NoModel, ..) => Finding::Gap(gaps[0]),
-        (Parts::Judged, Some(judge), Some(judgement)) => {
-            let score =
-                judgement.rows().filter_map(|row| judge.rule.score(&judgement.labels, row)).reduce(f32::max);
-            score.map_or(Finding::Gap(gaps[1]), |score| Finding::Score(score, Tier::Classifier))
-        }
-        (Parts::Judged, ..) => Finding::Gap(gaps[1]),
+impl Judge {
+    /// Score of the worst part, on the scale of the judge's card.
+    fn score(&self, judgement: &Judgement<'_>) -> Option<f32> {
+        judgement.rows().filter_map(|row| self.rule.score(&judgement.labels, row)).reduce(f32::max)
+    }
+}
+
+/// Finding in the parts by their score. `gaps` are the reasons for a missing model and for a
+/// category that no model judges.
+fn find(parts: Parts, score: Option<f32>, gaps: [&'static str; 2]) -> Finding {
+    match (parts, score) {
+        (Parts::Absent, _) => Finding::Absent,
+        (Parts::NoModel, _) => Finding::Gap(gaps[0]),
+        (Parts::Judged, Some(score)) => Finding::Score(score, Tier::Classifier),
+        (Parts::Judged, None) => Finding::Gap(gaps[1]),
     }
 }
 
@@ -263,6 +263,41 @@ mod tests {
         assert_eq!(gap(&found, "sexual").reason, "image 1: the views show 5 of 60 frames");
         assert!(gap(&found, "sexual").unjudged == Kinds::IMAGE);
         assert_eq!(gap(&found, "violence").reason, "no image model judges it");
+    }
+
+    #[test]
+    fn highest_score_of_image_models_counts() {
+        let second = r#"{"sexual":{"rule":"max","labels":["NSFW"],"threshold":0.9}}"#;
+        let pairs = [
+            ("models.image.task", "image-classification"),
+            ("models.image.labels", "Porn"),
+            ("models.image.categories", r#"{"sexual":{"rule":"max","labels":["Porn"],"threshold":0.5}}"#),
+            ("models.second.task", "image-classification"),
+            ("models.second.labels", "NSFW"),
+            ("models.second.categories", second),
+        ];
+        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = Settings::from_pairs(pairs.to_vec());
+        let classifiers = read(&settings).unwrap();
+        let assignments = assign(&settings, &classifiers, &[]).unwrap();
+        for (scores, expected, gaps) in [
+            ([0.2, 0.3], 0.2, ["of 60", "of 60"]),
+            // Odds of 1 to 9 below the threshold of the second card.
+            ([0.05, 0.5], 0.1, ["of 60", "of 60"]),
+            ([0.05, 0.95], 0.678_571, ["of 60", "of 20"]),
+        ] {
+            let judgement = |index: usize| {
+                let (values, gap) = (vec![scores[index]], Some(gaps[index].to_owned()));
+                Some(Judgement { labels: classifiers[index].labels.clone(), values, blind: false, gap })
+            };
+            let judgements = vec![judgement(0), judgement(1)];
+            let found = verdict(rows(&assignments, &[], &judgements, [Parts::Absent, Parts::Judged]));
+            let sexual = score(&found, "sexual");
+            assert!((sexual.score - expected).abs() < 1e-5, "{scores:?}: {}", sexual.score);
+            assert_eq!(sexual.flagged, expected >= 0.5);
+            let reason = if gaps[0] == gaps[1] { "of 60" } else { "of 60; of 20" };
+            assert_eq!(gap(&found, "sexual").reason, reason);
+        }
     }
 
     #[test]

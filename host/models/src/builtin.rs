@@ -14,6 +14,7 @@ macro_rules! files {
 const WEIGHTS: [(&str, Files); 10] = [
     files!("efficientnet-lite0-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("gemma-3-270m": "card.toml"),
+    files!("image-safety-s-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("minilm": "card.toml", "tokenizer.json"),
     files!("moderation-encoder": "card.toml", "model.onnx", "tokenizer.json", "heads.toml"),
     files!("nsfwjs-mobilenet_v2-int8": "card.toml", "model.onnx", "labels.txt"),

@@ -120,6 +120,13 @@ impl Recipe {
         Ok(Recipe { width, height, layout, color, crop, filter, mean, std })
     }
 
+    /// True if both recipes resize the same squares to the same size, so that a view for one is a
+    /// view for the other.
+    pub fn shares_views(&self, other: &Recipe) -> bool {
+        let view = |recipe: &Recipe| (recipe.width, recipe.height, recipe.crop, recipe.filter);
+        view(self) == view(other)
+    }
+
     /// The shape of a tensor of `images` images.
     pub fn shape(&self, images: u32) -> [u32; 4] {
         match self.layout {
