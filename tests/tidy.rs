@@ -25,8 +25,8 @@ const DATA: [&str; 2] = ["fuzz/seeds/", "weights/"];
 const LIMITS: &str = "docs/LIMITS.md";
 
 /// Crates of the host from the bottom up. Each may depend only on those before it.
-const LAYERS: [&str; 9] =
-    ["kernels", "engine", "sandbox", "models", "config", "control", "server", "bench", "infer"];
+const LAYERS: [&str; 10] =
+    ["kernels", "engine", "train", "sandbox", "models", "config", "control", "server", "bench", "infer"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository exists")

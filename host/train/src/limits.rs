@@ -1,0 +1,37 @@
+//! Fixed limits of labelled data.
+
+use std::time::Duration;
+
+/// Maximum length of a line of labelled data, in bytes. Protects memory from a wrong file.
+pub(crate) const MAX_LINE_BYTES: u64 = 1 << 20;
+
+/// Maximum number of lines of labelled data. Bounds memory.
+pub(crate) const MAX_DATA_LINES: usize = 1_000_000;
+
+/// Maximum size of labelled data, in bytes. Bounds memory.
+pub(crate) const MAX_DATA_BYTES: u64 = 1 << 30;
+
+/// Maximum number of values of all embeddings together, 4 bytes each. Bounds memory.
+pub(crate) const MAX_EMBEDDED_VALUES: usize = 1 << 28;
+
+/// Minimum number of examples to train on: with fewer, cross-validation says nothing.
+pub(crate) const MIN_EXAMPLES: usize = 16;
+
+/// Minimum number of examples of each kind, in groups of their own: one to train on and one to
+/// test.
+pub(crate) const MIN_EXAMPLES_OF_KIND: usize = 2;
+
+/// Minimum number of examples of each kind for calibration.
+pub(crate) const MIN_CALIBRATION_EXAMPLES: usize = 5;
+
+/// Minimum number of examples for a calibration error: with fewer, its ten bins are mostly noise.
+pub(crate) const MIN_BINNED_EXAMPLES: usize = 100;
+
+/// Maximum number of distinct label names that a report lists.
+pub(crate) const MAX_LISTED_LABELS: usize = 8;
+
+/// Maximum length of a text in a report, in bytes: about one line of a terminal.
+pub(crate) const MAX_SHOWN_BYTES: usize = 96;
+
+/// Maximum time to embed one text. A model that hangs ends the command.
+pub(crate) const MAX_EMBEDDING_TIME: Duration = Duration::from_secs(120);
