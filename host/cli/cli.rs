@@ -1,6 +1,7 @@
 //! Command-line arguments. `models` has those of the commands for model files.
 
 mod models;
+mod train;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use infer_config::{Address, Config};
 pub(crate) use models::{Dummy, Import, Pull, Rm, Verify};
+pub(crate) use train::{Calibrate, Train, Weighting};
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
 #[derive(Debug, Parser)]
@@ -99,6 +101,10 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Score possible answers with a language model, without generating any
     Score(Score),
+    /// Train a head for a category on the embeddings of an encoder, from labelled texts
+    Train(Train),
+    /// Choose thresholds of a moderator whose error rate has a guaranteed bound, from labelled texts
+    Calibrate(Calibrate),
     /// Measure a model or a component: natively, through the sandbox and over HTTP, side by side
     Bench(Box<infer_bench::Bench>),
 }

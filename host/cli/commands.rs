@@ -1,6 +1,7 @@
 //! The subcommands, one module each. They write to standard output and return errors to `main`.
 
 mod admin;
+mod calibrate;
 mod check;
 mod classify;
 mod compile;
@@ -19,6 +20,7 @@ mod score;
 mod serve;
 mod store;
 mod text_model;
+mod train;
 mod versions;
 
 use std::io::{Write as _, stdout};
@@ -78,6 +80,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Moderate(arguments) => moderate::run(load_awake()?, &arguments, &mut out)?,
         Command::Generate(arguments) => generate::run(&load_awake()?, &arguments, &mut out)?,
         Command::Score(arguments) => score::run(&load_awake()?, &arguments, &mut out)?,
+        Command::Train(arguments) => train::run(&load_awake()?, &arguments, &mut out)?,
+        Command::Calibrate(arguments) => calibrate::run(load_awake()?, &arguments, &mut out)?,
         Command::Bench(arguments) => return infer_bench::run(load_awake()?, &arguments, &mut out),
     }
     stdout().flush()?;

@@ -256,6 +256,7 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
         route: (guest != "predict").then(|| format!("/{guest}")),
         models: [(alias.to_owned(), name.to_owned())].into(),
         settings,
+        thresholds: None,
         // A measured model may be slower than the default limits permit.
         limits: Limits { compute_time: MAX_REQUEST_TIME, ..Limits::default() },
         http: HttpOptions::default(),

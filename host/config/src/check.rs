@@ -4,6 +4,7 @@
 mod component_test;
 mod number;
 mod server;
+mod thresholds;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -192,6 +193,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 }
             }
         }
+        let thresholds = self.thresholds(&subject, &component);
         ComponentConfig {
             at: (self.place)(offset),
             source,
@@ -205,6 +207,7 @@ impl<P: Fn(usize) -> Place> Checker<'_, P> {
                 .flatten()
                 .map(|(key, value)| (key, value.to_string()))
                 .collect(),
+            thresholds,
             tests: self.tests(&subject, offset, component.tests.unwrap_or_default()),
         }
     }

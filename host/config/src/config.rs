@@ -13,6 +13,7 @@ use crate::component_test::ComponentTest;
 use crate::lock::Lock;
 use crate::place::{Origin, Place};
 use crate::server::{KeyConfig, ServerConfig};
+use crate::thresholds::Thresholds;
 use crate::trial::{Next, Trial};
 use crate::watched::Files;
 
@@ -73,6 +74,8 @@ pub struct ComponentConfig {
     pub models: BTreeMap<String, String>,
     /// Settings that the guest reads through `wasi:config/store`.
     pub settings: BTreeMap<String, String>,
+    /// Thresholds that hold for these models and settings only.
+    pub thresholds: Option<Thresholds>,
     /// Limits of each instance.
     pub limits: Limits,
     /// Options of HTTP components.

@@ -13,6 +13,7 @@
 //! - `resolved`: compares two configurations; `edit`: edits the text; `watched`: the files that a
 //!   configuration depends on
 //! - `lock`: infer.lock, which pins models and components by their hashes
+//! - `thresholds`: thresholds of a component, and the versions that they hold for
 //! - `data_url`, `percent`: decoders of bytes in text
 //! - `documentation` (tests only): the lists of keys in docs/CONFIGURATION.md
 
@@ -37,6 +38,7 @@ mod resolved;
 mod server;
 mod setting;
 mod table;
+pub mod thresholds;
 mod trial;
 mod watched;
 

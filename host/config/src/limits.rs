@@ -6,6 +6,9 @@ pub const MAX_CONFIG_BYTES: u64 = 64 << 20;
 /// Maximum size of infer.lock, in bytes. Protects the program's memory from a wrong file.
 pub const MAX_LOCK_BYTES: u64 = 4 << 20;
 
+/// Maximum size of a file of thresholds, in bytes. Protects the program's memory from a wrong file.
+pub(crate) const MAX_THRESHOLDS_BYTES: u64 = 4 << 20;
+
 /// Maximum number of API keys. Every request's key is compared with all of them, in constant time.
 pub(crate) const MAX_KEYS: usize = 1_000;
 

@@ -198,7 +198,7 @@ fn model(config: &ModelConfig) -> ModelValues {
 }
 
 fn component(config: &ComponentConfig) -> ComponentValues {
-    let ComponentConfig { at: _, source, route, models, settings, limits, http, tests } = config;
+    let ComponentConfig { at: _, source, route, models, settings, thresholds, limits, http, tests } = config;
     let HttpOptions { outbound, clock, random_seed } = http;
     let clock = match clock {
         ClockKind::System => "system",
@@ -209,6 +209,7 @@ fn component(config: &ComponentConfig) -> ComponentValues {
         route: optional(route.as_ref()),
         models: named(models),
         settings: named(settings),
+        thresholds: thresholds.as_ref().map(|file| named(&file.thresholds)).unwrap_or_default(),
         limits: limits_values(limits).list(),
         allowed_outbound_hosts: named(outbound.iter().enumerate()),
         clock: one(clock),

@@ -200,6 +200,7 @@ fn named_paths(text: &str) -> Vec<String> {
     }
     for component in sections("components") {
         sources.extend(component.get("source"));
+        sources.extend(component.get("thresholds"));
         let tests = component.get("tests").and_then(Value::as_array);
         sources.extend(tests.into_iter().flatten().filter_map(|test| test.get("image")));
     }

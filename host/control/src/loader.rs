@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use infer_config::lock::Lock;
 use infer_config::paths::BELOW;
+use infer_config::thresholds::{Versions, settings_hash};
 use infer_config::{ComponentConfig, Config, ModelConfig, Trial};
 use infer_engine::text::names;
 use infer_engine::{Card, Model, ModelOptions, Runtime, RuntimeOptions, Shadow, Weights};
@@ -216,6 +217,16 @@ fn load_component(
         }
     }
     let mut settings = config.settings.clone();
+    if let Some(thresholds) = &config.thresholds {
+        let hashes = granted.iter().map(|(alias, model)| (alias.clone(), model.hash().to_owned()));
+        let versions = Versions {
+            component: hash.clone(),
+            models: hashes.collect(),
+            settings: settings_hash(&config.settings),
+        };
+        thresholds.check(name, &versions)?;
+        settings.extend(thresholds.as_settings());
+    }
     for (alias, model) in &granted {
         settings.extend(card_facts(alias, model));
     }

@@ -49,8 +49,8 @@ pub struct Example {
     pub labels: BTreeMap<String, bool>,
     /// Key of the examples that belong together, if one is given.
     pub group: Option<String>,
-    /// Part of the data.
-    pub split: Split,
+    /// Part of the data, if it is given.
+    pub split: Option<Split>,
     /// Language of the text, if it is given.
     pub language: Option<String>,
 }
@@ -155,9 +155,10 @@ fn example(
     let id = line.id.map_or(Ok(None), |id| key("id", id))?;
     let group = line.group.map_or(Ok(None), |group| key("group", group))?;
     let split = match line.split.as_deref() {
-        None | Some("train") => Split::Train,
-        Some("dev" | "validation") => Split::Dev,
-        Some("test") => Split::Test,
+        None => None,
+        Some("train") => Some(Split::Train),
+        Some("dev" | "validation") => Some(Split::Dev),
+        Some("test") => Some(Split::Test),
         Some(other) => {
             bail!("`split` is `{}`, expected `train`, `dev`, `validation` or `test`", shown(other))
         }
@@ -213,7 +214,7 @@ mod tests {
         assert_eq!(spam, [Some(true), Some(false), Some(true), Some(false), Some(true), None, None]);
         let groups: Vec<_> = data.examples.iter().map(|one| one.group.as_deref()).collect();
         assert_eq!(groups[..3], [Some("7"), Some("x"), None]);
-        assert_eq!((data.examples[1].split, data.examples[3].split), (Split::Test, Split::Dev));
+        assert_eq!((data.examples[1].split, data.examples[3].split), (Some(Split::Test), Some(Split::Dev)));
         assert_eq!((data.examples[2].line, data.examples[2].language.as_deref()), (4, Some("en")));
         assert_eq!(data.examples[6].labels["hate"], true);
         assert_eq!(data.other_labels, BTreeSet::from(["ham".to_owned()]));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use indicatif::ProgressBar;
 use infer_engine::{Model, ModelOptions, Task, Tensor};
 
@@ -65,9 +65,15 @@ pub async fn embed(
             embeddings[index] = embedding;
         }
     }
-    let size = embeddings.first().map_or(0, Vec::len);
-    if let Some(other) = embeddings.iter().find(|embedding| embedding.len() != size) {
-        bail!("model `{name}` returned embeddings of {size} and of {} numbers", other.len());
+    let size = embeddings.iter().map(Vec::len).min().unwrap_or_default();
+    for embedding in &mut embeddings {
+        // A text of several windows or readings has an embedding of each; the first counts.
+        ensure!(
+            size > 0 && embedding.len().is_multiple_of(size),
+            "model `{name}` returned embeddings of {size} and of {} numbers",
+            embedding.len()
+        );
+        embedding.truncate(size);
     }
     Features::new(embeddings.concat(), size).with_context(|| format!("model `{name}`"))
 }

@@ -11,6 +11,7 @@
 //! - `dataset`: labelled texts from a file; `selection`: those of a category; `folds`: their split for
 //!   cross-validation
 //! - `control`: thresholds whose error rate has a guaranteed bound
+//! - `thresholds`: such thresholds for each category and language of a dataset
 //! - `embed`: embeddings from an encoder
 //! - `trainer`: a head with everything that is reported about it; `head`: its file; `report`: the
 //!   result of a training
@@ -30,6 +31,7 @@ mod logistic;
 pub mod metrics;
 mod report;
 mod selection;
+mod thresholds;
 mod trainer;
 
 pub use calibration::Calibration;
@@ -40,4 +42,5 @@ pub use head::Head;
 pub use logistic::Regression;
 pub use report::{Figures, Mistake, Report};
 pub use selection::{Facts, Selection};
+pub use thresholds::{Calibrated, Outcome, Part, Sample, Scores};
 pub use trainer::{ClassWeights, Trained, Training, train};

@@ -58,7 +58,9 @@ impl<'d> Selection<'d> {
         let (examples, truths): (Vec<_>, Vec<_>) = labelled.unzip();
         let groups = keys(&examples);
         let of_split = |split: Split| -> Vec<usize> {
-            (0..examples.len()).filter(|&index| examples[index].split == split).collect()
+            (0..examples.len())
+                .filter(|&index| examples[index].split.unwrap_or(Split::Train) == split)
+                .collect()
         };
         let train = of_split(Split::Train);
         let positive = train.iter().filter(|&&index| truths[index]).count();
@@ -148,7 +150,7 @@ mod tests {
             text: text.to_owned(),
             labels: BTreeMap::from([("spam".to_owned(), label)]),
             group: group.map(str::to_owned),
-            split,
+            split: Some(split),
             language: None,
         }
     }

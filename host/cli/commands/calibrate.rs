@@ -1,0 +1,197 @@
+//! `infer calibrate`: thresholds of a component whose error rate has a guaranteed bound.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, ensure};
+use indicatif::ProgressBar;
+use infer_config::Config;
+use infer_config::thresholds::{Bound as Written, Data, Guarantee, Thresholds, Versions, settings_hash};
+use infer_control::registry::{LoadedComponent, Registry};
+use infer_sandbox::World;
+use infer_sandbox::types::Part as Content;
+use infer_server::threads::block_on;
+use infer_train::control::{Bound, Controlled, Failure, Rate};
+use infer_train::{Calibrated, Dataset, Example, Outcome, Part, Sample, Scores};
+use serde::Serialize;
+
+use super::component;
+use super::train::{progress, write};
+use crate::cli::{Calibrate, Format};
+
+/// Texts that are judged at the same time.
+const CONCURRENCY: usize = 8;
+
+/// The report.
+#[derive(Serialize)]
+struct Report<'a> {
+    component: &'a str,
+    bound: Bound,
+    thresholds: String,
+    examples: usize,
+    duplicates: usize,
+    trained: usize,
+    categories: Vec<Calibrated>,
+}
+
+pub(super) fn run(mut config: Config, arguments: &Calibrate, out: &mut impl Write) -> anyhow::Result<()> {
+    let bound = arguments.bound();
+    let data = Dataset::read(&arguments.data, arguments.category.as_deref())?;
+    let sample = Sample::new(&data)?;
+    // The present thresholds may be stale, and do not affect the scores.
+    config.components.values_mut().for_each(|component| component.thresholds = None);
+    let registry = component::load_component(config, arguments.component.as_deref())?;
+    let loaded = registry.component(arguments.component.as_deref(), World::Moderator)?;
+    let name = loaded.component.name();
+    let config = registry.config.components.get(name).context("a loaded component is configured")?;
+    ensure!(
+        !loaded.component.models().values().any(|model| model.language().is_some()),
+        "component `{name}` has a language model, whose weight in a score depends on the thresholds; calibrate a \
+         component without it"
+    );
+    let bar = progress(sample.examples.len(), "texts");
+    let scores = block_on(scores(&registry, loaded, &sample.examples, &bar))??;
+    bar.finish_and_clear();
+    let categories = sample.calibrate(&scores, &bound).with_context(|| format!("`{}`", data.name))?;
+
+    let hashes = loaded.component.models().iter();
+    let versions = Versions {
+        component: loaded.hash.clone(),
+        models: hashes.map(|(alias, model)| (alias.clone(), model.hash().to_owned())).collect(),
+        settings: settings_hash(&config.settings),
+    };
+    let used = Data { file: data.name.clone(), sha256: data.sha256.clone(), examples: sample.examples.len() };
+    let mut thresholds = Thresholds::new(versions, written(&bound), used);
+    for calibrated in &categories {
+        let category = &calibrated.category;
+        if let Outcome::Guarantee(controlled) = calibrated.all.outcome {
+            let Controlled { threshold, errors, of, upper } = controlled;
+            thresholds.thresholds.insert(category.clone(), threshold as f32);
+            thresholds.guarantees.insert(category.clone(), Guarantee { errors, of, upper });
+        }
+        for (language, part) in &calibrated.languages {
+            if let Outcome::Guarantee(controlled) = part.outcome {
+                let of_language = thresholds.languages.entry(language.clone()).or_default();
+                of_language.insert(category.clone(), controlled.threshold as f32);
+            }
+        }
+    }
+    let path = arguments.output.display().to_string();
+    let is_written = !thresholds.thresholds.is_empty();
+    if is_written {
+        write(&arguments.output, &thresholds.text()?)?;
+    }
+    match arguments.format {
+        Format::Json => {
+            let report = Report {
+                component: name,
+                bound,
+                thresholds: path.clone(),
+                examples: sample.examples.len(),
+                duplicates: sample.duplicates,
+                trained: sample.trained,
+                categories,
+            };
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            writeln!(out)?;
+        }
+        Format::Table => {
+            print(&sample, &categories, out)?;
+            if is_written {
+                writeln!(out, "\nwrote `{path}`\n\nnext, in infer.toml, with the path from there:")?;
+                writeln!(out, "  [components.{name}]\n  thresholds = \"{path}\"")?;
+            }
+        }
+    }
+    ensure!(is_written, "no category has a threshold that respects the bound, so `{path}` was not written");
+    Ok(())
+}
+
+/// The scores of each example's text by category, in order.
+async fn scores(
+    registry: &Registry,
+    loaded: &Arc<LoadedComponent>,
+    examples: &[&Example],
+    bar: &ProgressBar,
+) -> anyhow::Result<Vec<Scores>> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let texts: Arc<[(usize, String)]> =
+        examples.iter().map(|example| (example.line, example.text.clone())).collect();
+    let workers: Vec<_> = (0..CONCURRENCY)
+        .map(|_| {
+            let (loaded, next, texts, bar) = (loaded.clone(), next.clone(), texts.clone(), bar.clone());
+            // Each text has the time of a request.
+            let deadline = registry.config.server.deadline;
+            tokio::spawn(async move {
+                let mut done = Vec::new();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((line, text)) = texts.get(index) else { return anyhow::Ok(done) };
+                    let request = infer_sandbox::Request::new(
+                        Arc::from("command-line"),
+                        std::time::Instant::now() + deadline,
+                    );
+                    let judged = loaded.moderate(&request, &[Content::Text(text.clone())]).await;
+                    let verdict = judged.result.with_context(|| format!("cannot moderate line {line}"))?;
+                    let scores = verdict.scores.into_iter();
+                    let scores: Scores = scores.map(|one| (one.category, f64::from(one.score))).collect();
+                    done.push((index, scores));
+                    bar.inc(1);
+                }
+            })
+        })
+        .collect();
+    let mut scores = vec![Scores::new(); examples.len()];
+    for worker in workers {
+        for (index, of_text) in worker.await.context("a task ended")?? {
+            scores[index] = of_text;
+        }
+    }
+    Ok(scores)
+}
+
+fn written(bound: &Bound) -> Written {
+    let rate = match bound.rate {
+        Rate::FalsePositive => "max-fpr",
+        Rate::FalseNegative => "max-fnr",
+    };
+    Written { rate: rate.to_owned(), max: bound.max, confidence: bound.confidence }
+}
+
+fn print(sample: &Sample<'_>, categories: &[Calibrated], out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{} examples; left out: {} of the split `train`, {} whose text stands in an earlier line\n",
+        sample.examples.len(),
+        sample.trained,
+        sample.duplicates
+    )?;
+    for Calibrated { category, all, languages } in categories {
+        print_part(category, all, out)?;
+        for (language, part) in languages {
+            print_part(&format!("  {}", crate::printed::one_line(language)), part, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn print_part(name: &str, part: &Part, out: &mut impl Write) -> std::io::Result<()> {
+    let auroc = part.auroc.map_or("-".to_owned(), |auroc| format!("{auroc:.4}"));
+    write!(out, "{name:24} {:>7} examples, {:>6} positive, AUROC {auroc:6}  ", part.examples, part.positive)?;
+    match part.outcome {
+        Outcome::Guarantee(Controlled { threshold, errors, of, upper }) => {
+            let recall = part.decision.map_or("-".to_owned(), |decision| format!("{:.4}", decision.recall));
+            writeln!(
+                out,
+                "threshold {threshold:.6}: {errors} of {of} wrong, at most {upper:.5}; recall {recall}"
+            )
+        }
+        Outcome::Failure(Failure::TooSmall { found, needed }) => {
+            writeln!(out, "too small: {found} examples could be errors, needs at least {needed}")
+        }
+        Outcome::Failure(Failure::Unreachable { errors, of }) => {
+            writeln!(out, "no threshold: {errors} of {of} are wrong even at the safest one")
+        }
+    }
+}
