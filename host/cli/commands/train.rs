@@ -124,7 +124,7 @@ fn encoder(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
         (source, reuse)
     };
     let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
-    let weights = weights::load(&source, reuse).with_context(|| format!("model `{name}`"))?;
+    let weights = weights::load(&source, &[], reuse).with_context(|| format!("model `{name}`"))?;
     Ok(Arc::new(Model::load(&runtime, name, weights, &options())?))
 }
 

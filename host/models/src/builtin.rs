@@ -11,7 +11,7 @@ macro_rules! files {
     };
 }
 
-const WEIGHTS: [(&str, Files); 10] = [
+const WEIGHTS: [(&str, Files); 11] = [
     files!("efficientnet-lite0-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("gemma-3-270m": "card.toml"),
     files!("image-safety-s-int8": "card.toml", "model.onnx", "labels.txt"),
