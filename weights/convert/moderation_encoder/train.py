@@ -1,17 +1,18 @@
 """Fine-tune a sentence encoder with the moderation heads; write its weights and validation figures.
 
     python train.py --encoder MINILM_DIR --data DATA_DIR --out OUT_DIR --soft t1.npy t2.npy
-    python train.py ... --runs one-run.json                    # one run instead of the shipped four
     python train.py ... --runs runs.json --workers 7 --seconds 240      # several runs at a time
 
 MINILM_DIR holds config.json, model.safetensors and tokenizer.json of all-MiniLM-L6-v2. DATA_DIR
 holds the CSV files that data.py reads. Records go to OUT_DIR/results.jsonl, weights to
 OUT_DIR/weights. README.md lists the commands that build what ships.
 
-A run first fits the heads on the frozen encoder, then trains both. A batch mixes all sets. A row
+A run with `layers` first shrinks the encoder to these layers, with `inner` units each, and teaches
+it the embeddings of the whole one. Then it fits the heads on the frozen encoder, and trains both. A
+batch mixes all sets. A row
 trains only the heads that its set labels; a teacher's outputs (--soft), if any, train the first
 four heads of every row. The moving average of the weights is evaluated after each epoch, and at
-several interpolations with the pretrained weights (`toward`). The one with the highest `score` on
+several interpolations with the weights before training (`toward`). The one with the highest `score` on
 the validation rows is saved. All randomness is seeded; on one kind of device, two runs differ only
 by rounding.
 
@@ -141,7 +142,8 @@ def recover(model: Encoder, config: Config, device: Device, rng: np.random.Gener
         targets[lines] = device.all(model, "embed", lines, config.bf16)
     sample = torch.from_numpy(rng.choice(clean, min(1024, len(clean)), replace=False))
     model.eval()
-    model.shrink(config.layers, config.inner, *device.batch(sample, data_length(device, sample)))
+    longest = int(device.lengths[sample.cpu().numpy()].max())
+    model.shrink(config.layers, config.inner, *device.batch(sample, longest))
     model.train()
     model.words.requires_grad_(config.train_words)
     trained = [p for n, p in model.named_parameters() if n != "words" and not n.startswith("head.")]
@@ -164,12 +166,8 @@ def recover(model: Encoder, config: Config, device: Device, rng: np.random.Gener
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         if step % 200 == 0:
-            print(f"{config.name}: recovery {step} of {len(plan)}, distance {loss.item():.4f}", flush=True)
-
-
-def data_length(device: Device, lines: torch.Tensor) -> int:
-    """Return the number of tokens of the longest line."""
-    return int(device.lengths[lines.cpu().numpy()].max())
+            distance = f"distance {loss.item():.4f}"
+            print(f"{config.name}: recovery {step} of {len(plan)}, {distance}", flush=True)
 
 
 def parameter_groups(model: Encoder, config: Config) -> list[dict]:
