@@ -79,6 +79,8 @@ mod store;
 mod swap;
 /// Imported text models against values of an independent implementation.
 mod text_models;
+/// `infer train` and `infer calibrate`.
+mod train;
 /// Two versions of a model at once.
 mod versions;
 /// Views of animations and long images.

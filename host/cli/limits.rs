@@ -16,6 +16,12 @@ pub(crate) const MAX_RESPONSE_BYTES: usize = 16 << 20;
 /// Maximum size of an image file on the command line, in bytes. Protects memory from a wrong file.
 pub(crate) const MAX_IMAGE_BYTES: u64 = 1 << 30;
 
+/// Maximum size of a policy file, in bytes. A language model reads it before each text.
+pub(crate) const MAX_POLICY_BYTES: u64 = 64 << 10;
+
+/// Maximum time of a language model to label one text. Ends the command if the model hangs.
+pub(crate) const MAX_LABEL_TIME: Duration = Duration::from_secs(600);
+
 /// Maximum number of printed disagreements; `-o json` prints all that the server stores.
 pub(crate) const MAX_PRINTED_EXAMPLES: usize = 8;
 

@@ -1,27 +1,20 @@
 //! `infer calibrate`: thresholds of a component whose error rate has a guaranteed bound.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, ensure};
-use indicatif::ProgressBar;
 use infer_config::Config;
 use infer_config::thresholds::{Bound as Written, Data, Guarantee, Thresholds, Versions, settings_hash};
-use infer_control::registry::{LoadedComponent, Registry};
 use infer_sandbox::World;
-use infer_sandbox::types::Part as Content;
 use infer_server::threads::block_on;
 use infer_train::control::{Bound, Controlled, Failure, Rate};
-use infer_train::{Calibrated, Dataset, Example, Outcome, Part, Sample, Scores};
+use infer_train::{Calibrated, Dataset, Outcome, Part, Sample};
 use serde::Serialize;
 
 use super::component;
+use super::train::scores::judge;
 use super::train::{progress, write};
 use crate::cli::{Calibrate, Format};
-
-/// Texts that are judged at the same time.
-const CONCURRENCY: usize = 8;
 
 /// The report.
 #[derive(Serialize)]
@@ -51,8 +44,9 @@ pub(super) fn run(mut config: Config, arguments: &Calibrate, out: &mut impl Writ
          component without it"
     );
     let bar = progress(sample.examples.len(), "texts");
-    let scores = block_on(scores(&registry, loaded, &sample.examples, &bar))??;
+    let judged = block_on(judge(loaded, &sample.examples, registry.config.server.deadline, &bar))?;
     bar.finish_and_clear();
+    let scores = judged.complete()?;
     let categories = sample.calibrate(&scores, &bound).with_context(|| format!("`{}`", data.name))?;
 
     let hashes = loaded.component.models().iter();
@@ -106,49 +100,6 @@ pub(super) fn run(mut config: Config, arguments: &Calibrate, out: &mut impl Writ
     }
     ensure!(is_written, "no category has a threshold that respects the bound, so `{path}` was not written");
     Ok(())
-}
-
-/// The scores of each example's text by category, in order.
-async fn scores(
-    registry: &Registry,
-    loaded: &Arc<LoadedComponent>,
-    examples: &[&Example],
-    bar: &ProgressBar,
-) -> anyhow::Result<Vec<Scores>> {
-    let next = Arc::new(AtomicUsize::new(0));
-    let texts: Arc<[(usize, String)]> =
-        examples.iter().map(|example| (example.line, example.text.clone())).collect();
-    let workers: Vec<_> = (0..CONCURRENCY)
-        .map(|_| {
-            let (loaded, next, texts, bar) = (loaded.clone(), next.clone(), texts.clone(), bar.clone());
-            // Each text has the time of a request.
-            let deadline = registry.config.server.deadline;
-            tokio::spawn(async move {
-                let mut done = Vec::new();
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((line, text)) = texts.get(index) else { return anyhow::Ok(done) };
-                    let request = infer_sandbox::Request::new(
-                        Arc::from("command-line"),
-                        std::time::Instant::now() + deadline,
-                    );
-                    let judged = loaded.moderate(&request, &[Content::Text(text.clone())]).await;
-                    let verdict = judged.result.with_context(|| format!("cannot moderate line {line}"))?;
-                    let scores = verdict.scores.into_iter();
-                    let scores: Scores = scores.map(|one| (one.category, f64::from(one.score))).collect();
-                    done.push((index, scores));
-                    bar.inc(1);
-                }
-            })
-        })
-        .collect();
-    let mut scores = vec![Scores::new(); examples.len()];
-    for worker in workers {
-        for (index, of_text) in worker.await.context("a task ended")?? {
-            scores[index] = of_text;
-        }
-    }
-    Ok(scores)
 }
 
 fn written(bound: &Bound) -> Written {

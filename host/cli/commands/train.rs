@@ -1,5 +1,8 @@
 //! `infer train`: a head for a category on the embeddings of an encoder, from labelled texts.
 
+mod labels;
+pub(super) mod scores;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +30,7 @@ struct Printed<'a> {
     encoder: &'a str,
     encoder_sha256: &'a str,
     data_sha256: &'a str,
+    language_model: Option<labels::Agreement>,
     #[serde(flatten)]
     report: Report,
     embed_seconds: f64,
@@ -35,7 +39,13 @@ struct Printed<'a> {
 
 pub(super) fn run(config: &Config, arguments: &Train, out: &mut impl Write) -> anyhow::Result<()> {
     let category = arguments.category.as_str();
-    let data = Dataset::read(&arguments.data, Some(category))?;
+    let mut data = Dataset::read(&arguments.data, Some(category))?;
+    let mut labels = None;
+    if let Some(model) = &arguments.from_language_model {
+        let (path, agreement) = labels::label(config, arguments, model, &data)?;
+        data = Dataset::read(&path, Some(category))?;
+        labels = Some(agreement);
+    }
     let selection = Selection::new(&data, category)?;
     let model = encoder(config, &arguments.encoder)?;
 
@@ -86,6 +96,7 @@ pub(super) fn run(config: &Config, arguments: &Train, out: &mut impl Write) -> a
                 encoder: &arguments.encoder,
                 encoder_sha256,
                 data_sha256: &data.sha256,
+                language_model: labels,
                 report,
                 embed_seconds,
                 fit_seconds,
@@ -94,6 +105,9 @@ pub(super) fn run(config: &Config, arguments: &Train, out: &mut impl Write) -> a
             writeln!(out)?;
         }
         Format::Table => {
+            if let Some(agreement) = &labels {
+                agreement.print(out)?;
+            }
             report.print(out)?;
             writeln!(
                 out,

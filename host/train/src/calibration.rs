@@ -75,7 +75,7 @@ pub(crate) fn fit(scored: &[Scored]) -> Option<Calibration> {
             length /= 2.0;
         };
         // Also ends where a number has become NaN.
-        if !(lower < value) {
+        if lower >= value || lower.is_nan() {
             break;
         }
         (point, value) = (next, lower);

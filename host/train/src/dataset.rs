@@ -24,6 +24,8 @@ struct Line {
     group: Option<Value>,
     split: Option<String>,
     language: Option<String>,
+    labelled_by: Option<String>,
+    score: Option<f64>,
 }
 
 /// Part of the data that an example belongs to.
@@ -53,6 +55,17 @@ pub struct Example {
     pub split: Option<Split>,
     /// Language of the text, if it is given.
     pub language: Option<String>,
+    /// Answer of a language model, if one was asked.
+    pub answer: Option<Answer>,
+}
+
+/// Answer of a language model about a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Identity of the model and its policy.
+    pub by: String,
+    /// Probability that the text is positive.
+    pub score: f64,
 }
 
 /// All lines of a file.
@@ -66,6 +79,32 @@ pub struct Dataset {
     pub examples: Vec<Example>,
     /// Names that stood for a label other than the asked category, and count as negative.
     pub other_labels: BTreeSet<String>,
+}
+
+impl Example {
+    /// The example as a line that [`Dataset::read`] reads.
+    pub fn to_json(&self) -> String {
+        let mut line = serde_json::Map::new();
+        line.insert("text".to_owned(), self.text.as_str().into());
+        if !self.labels.is_empty() {
+            line.insert(
+                "labels".to_owned(),
+                self.labels.iter().map(|(name, label)| (name.clone(), Value::from(*label))).collect(),
+            );
+        }
+        let split = self.split.and_then(|split| serde_json::to_value(split).ok());
+        let text = |text: &Option<String>| text.as_deref().map(Value::from);
+        for (name, value) in
+            [("group", text(&self.group)), ("split", split), ("language", text(&self.language))]
+        {
+            line.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        if let Some(Answer { by, score }) = &self.answer {
+            line.insert("labelled_by".to_owned(), by.as_str().into());
+            line.insert("score".to_owned(), (*score).into());
+        }
+        Value::from(line).to_string()
+    }
 }
 
 impl Dataset {
@@ -164,7 +203,12 @@ fn example(
         }
     };
     let language = line.language.filter(|language| !language.is_empty());
-    Ok(Example { line: number, text: line.text, labels, group: group.or(id), split, language })
+    let answer = match (line.labelled_by, line.score) {
+        (Some(by), Some(score)) if (0.0..=1.0).contains(&score) => Some(Answer { by, score }),
+        (None, None) => None,
+        _ => bail!("expected both `labelled_by` and a `score` from 0 to 1, or none of the two"),
+    };
+    Ok(Example { line: number, text: line.text, labels, group: group.or(id), split, language, answer })
 }
 
 /// The label as true or false. The name of the category counts as true, and any other as false.
@@ -216,7 +260,7 @@ mod tests {
         assert_eq!(groups[..3], [Some("7"), Some("x"), None]);
         assert_eq!((data.examples[1].split, data.examples[3].split), (Some(Split::Test), Some(Split::Dev)));
         assert_eq!((data.examples[2].line, data.examples[2].language.as_deref()), (4, Some("en")));
-        assert_eq!(data.examples[6].labels["hate"], true);
+        assert!(data.examples[6].labels["hate"]);
         assert_eq!(data.other_labels, BTreeSet::from(["ham".to_owned()]));
         assert_eq!((data.name.as_str(), data.sha256.len()), ("posts.jsonl", 64));
     }
@@ -240,6 +284,8 @@ mod tests {
             ("{\"text\": \"a\", \"split\": \"eval\"}", "`split` is `eval`, expected `train`"),
             ("{\"text\": \"a\", \"group\": {}}", "`group` is {}, expected a string or a number"),
             ("{\"text\": \"a\", \"text\": \"b\"}", "duplicate field `text`"),
+            ("{\"text\": \"a\", \"score\": 0.5}", "expected both `labelled_by` and a `score`"),
+            ("{\"text\": \"a\", \"score\": 2, \"labelled_by\": \"m\"}", "expected both `labelled_by`"),
             ("[\"a\"]", "posts.jsonl:2"),
         ];
         for (line, words) in cases {
@@ -248,6 +294,15 @@ mod tests {
         }
         let error = read(good, None).unwrap_err();
         assert!(format!("{error:#}").contains("the option `--category`"), "{error:#}");
+    }
+
+    #[test]
+    fn written_lines_are_read_again() {
+        let line = r#"{"text":"a \"b\"","labels":{"hate":false,"spam":true},"group":"x","split":"dev","language":"en","labelled_by":"m","score":0.75}"#;
+        let data = read(line, None).unwrap();
+        assert_eq!(data.examples[0].to_json(), line);
+        let plain = read(r#"{"text":"a"}"#, None).unwrap();
+        assert_eq!(plain.examples[0].to_json(), r#"{"text":"a"}"#);
     }
 
     #[test]

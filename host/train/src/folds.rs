@@ -48,9 +48,7 @@ pub(crate) fn assign(examples: &[usize], groups: &[String], truths: &[bool], fol
             one.0.total_cmp(&other.0).then(one.1.total_cmp(&other.1))
         });
         let fold = shortest.unwrap_or_default();
-        for class in 0..2 {
-            filled[fold][class] += group.counts[class];
-        }
+        filled[fold].iter_mut().zip(group.counts).for_each(|(filled, count)| *filled += count);
         group.examples.iter().for_each(|&index| fold_of[index] = fold);
     }
     fold_of

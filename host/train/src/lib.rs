@@ -35,7 +35,7 @@ mod thresholds;
 mod trainer;
 
 pub use calibration::Calibration;
-pub use dataset::{Dataset, Example, Split};
+pub use dataset::{Answer, Dataset, Example, Split};
 pub use embed::{embed, options};
 pub use features::Features;
 pub use head::Head;

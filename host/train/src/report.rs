@@ -84,7 +84,9 @@ impl Report {
         mistakes: usize,
     ) -> Report {
         let threshold = trained.decision.threshold;
-        let truths = |examples: &[usize]| examples.iter().map(|&index| selection.truths[index]).collect();
+        let truths = |examples: &[usize]| -> Vec<bool> {
+            examples.iter().map(|&index| selection.truths[index]).collect()
+        };
         let out_of_fold = Figures::new(
             &truths(&selection.train),
             &trained.logits,
@@ -96,7 +98,7 @@ impl Report {
             let logits = examples.iter().map(|&index| trained.regression.logit(features.row(index)));
             let logits: Vec<_> = logits.collect();
             let probabilities: Vec<_> = logits.iter().map(|logit| calibration.probability(*logit)).collect();
-            let truths: Vec<_> = truths(examples);
+            let truths = truths(examples);
             let decision = metrics::decide(&scored(&truths, &probabilities), threshold);
             (*split, Figures::new(&truths, &logits, &probabilities, decision))
         };
@@ -190,7 +192,7 @@ impl Report {
 }
 
 impl Figures {
-    fn new(truths: &Vec<bool>, logits: &[f64], probabilities: &[f64], decision: Option<Decision>) -> Figures {
+    fn new(truths: &[bool], logits: &[f64], probabilities: &[f64], decision: Option<Decision>) -> Figures {
         let ranked = scored(truths, logits);
         let raw: Vec<_> = ranked.iter().map(|one| Scored { score: sigmoid(one.score), ..*one }).collect();
         let probable = scored(truths, probabilities);

@@ -152,6 +152,7 @@ mod tests {
             group: group.map(str::to_owned),
             split: Some(split),
             language: None,
+            answer: None,
         }
     }
 

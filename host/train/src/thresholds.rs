@@ -159,6 +159,7 @@ mod tests {
             group: None,
             split,
             language: language.map(str::to_owned),
+            answer: None,
         }
     }
 
