@@ -139,7 +139,7 @@ fn encoder(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
     };
     let runtime = Runtime::new(&RuntimeOptions { onnxruntime: config.onnxruntime.clone() })?;
     let weights = weights::load(&source, &[], reuse).with_context(|| format!("model `{name}`"))?;
-    Ok(Arc::new(Model::load(&runtime, name, weights, &options())?))
+    Ok(Arc::new(Model::load(&runtime, name, weights.without_heads(), &options())?))
 }
 
 /// A bar on standard error for `count` items.

@@ -197,7 +197,7 @@ mod tests {
         let (all, english, german) =
             (threshold(&spam.all), threshold(&spam.languages["en"]), threshold(&spam.languages["de"]));
         assert!(all.unwrap() > 0.25 && english.unwrap() < 0.25 && german.unwrap() > 0.25);
-        let failure = Outcome::Failure(Failure::TooSmall { found: 7, needed: 22 });
+        let failure = Outcome::Failure(Failure::TooSmall { found: 8, needed: 22 });
         assert_eq!(spam.languages["fr"].outcome, failure);
         assert_eq!(spam.all.decision.unwrap().recall, 1.0);
     }
