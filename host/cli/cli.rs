@@ -1,6 +1,7 @@
 //! Command-line arguments. `models` has those of the commands for model files.
 
 mod models;
+mod output;
 mod train;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use infer_config::{Address, Config};
 pub(crate) use models::{Dummy, Import, Pull, Rm, Verify};
+pub(crate) use output::{Format, Output};
 pub(crate) use train::{Calibrate, Train, Weighting};
 
 /// An edge AI inference server: models in the host, policy in WebAssembly sandboxes.
@@ -103,7 +105,8 @@ pub(crate) enum Command {
     Score(Score),
     /// Train a head for a category on the embeddings of an encoder, from labelled texts
     Train(Train),
-    /// Choose thresholds of a moderator whose error rate has a guaranteed bound, from labelled texts
+    /// Choose thresholds of a moderator whose error rate has a guaranteed bound, from labelled
+    /// texts
     Calibrate(Calibrate),
     /// Measure a model or a component: natively, through the sandbox and over HTTP, side by side
     Bench(Box<infer_bench::Bench>),
@@ -205,23 +208,6 @@ pub(crate) struct Models {
     pub(crate) supported: bool,
     #[command(flatten)]
     pub(crate) format: Output,
-}
-
-/// Output format of results.
-#[derive(Debug, Args)]
-pub(crate) struct Output {
-    /// Output format
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: Format,
-}
-
-/// Output format of results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Table for reading
-    Table,
-    /// JSON for programs
-    Json,
 }
 
 /// `infer classify`

@@ -10,6 +10,7 @@ mod dummy;
 mod generate;
 mod import;
 mod key;
+mod labels;
 mod language;
 mod lock;
 mod models;
@@ -21,6 +22,7 @@ mod serve;
 mod store;
 mod text_model;
 mod train;
+mod training;
 mod versions;
 
 use std::io::{Write as _, stdout};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use infer_train::control::{Bound, Rate};
 
-use super::Format;
+use super::output::Format;
 
 /// `infer train`
 #[derive(Debug, Args)]
@@ -30,16 +30,16 @@ pub(crate) struct Train {
     /// Number of mistakes to print
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=1_000))]
     pub(crate) mistakes: u32,
-    /// Language model that labels the lines without a label first: a model of infer.toml, a built-in
-    /// one, or a GGUF file
+    /// Language model that labels the lines without a label first: a model of infer.toml, a
+    /// built-in one, or a GGUF file
     #[arg(long, value_name = "NAME")]
     pub(crate) from_language_model: Option<String>,
-    /// Policy in plain words for the language model [default: the settings `policy.*` of the component
-    /// that has it as `language`]
+    /// Policy in plain words for the language model [default: the settings `policy.*` of the
+    /// component that has it as `language`]
     #[arg(long, value_name = "FILE", requires = "from_language_model")]
     pub(crate) policy: Option<PathBuf>,
-    /// File for the labels of the language model, which are not asked for again [default: the name of
-    /// the data with `.labelled.jsonl`]
+    /// File for the labels of the language model, which are not asked for again [default: the name
+    /// of the data with `.labelled.jsonl`]
     #[arg(long, value_name = "FILE", requires = "from_language_model")]
     pub(crate) labelled: Option<PathBuf>,
     /// Format of the report

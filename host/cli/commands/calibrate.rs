@@ -12,8 +12,7 @@ use infer_train::{Calibrated, Dataset, Outcome, Part, Sample};
 use serde::Serialize;
 
 use super::component;
-use super::train::scores::judge;
-use super::train::{progress, write};
+use super::training::{judge, progress, write};
 use crate::cli::{Calibrate, Format};
 
 /// The report.

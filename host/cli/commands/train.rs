@@ -1,25 +1,22 @@
 //! `infer train`: a head for a category on the embeddings of an encoder, from labelled texts.
 
-mod labels;
-pub(super) mod scores;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use infer_config::Config;
 use infer_control::loader::find_model;
 use infer_engine::{Model, Role, Runtime, RuntimeOptions};
-use infer_models::disk;
 use infer_models::source::Source;
 use infer_models::weights::{self, Reuse};
 use infer_server::threads::block_on;
 use infer_train::{ClassWeights, Dataset, Head, Report, Selection, Training, embed, options};
 use serde::Serialize;
 
+use super::labels;
+use super::training::{progress, write};
 use crate::cli::{Format, Train, Weighting};
 
 /// The report with what this command adds.
@@ -142,26 +139,7 @@ fn encoder(config: &Config, name: &str) -> anyhow::Result<Arc<Model>> {
     Ok(Arc::new(Model::load(&runtime, name, weights.without_heads(), &options())?))
 }
 
-/// A bar on standard error for `count` items.
-pub(super) fn progress(count: usize, what: &str) -> ProgressBar {
-    let bar = ProgressBar::new(count as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}, {eta} left") {
-        bar.set_style(style);
-    }
-    bar.set_message(what.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
 /// The path with `.toml`, if it has no extension.
 fn with_extension(path: &Path) -> PathBuf {
     if path.extension().is_some() { path.to_owned() } else { path.with_extension("toml") }
-}
-
-/// Writes a file, and the folder for it.
-pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
-    }
-    disk::replace(path, text).with_context(|| format!("cannot write `{}`", path.display()))
 }

@@ -211,9 +211,9 @@ section! {
         models: Map<types::Text> = Unset, Live;
         /// Strings, numbers and booleans that the guest reads through `wasi:config/store`.
         settings: Map<Setting> = Unset, Live;
-        /// File of thresholds that [`infer calibrate`](#calibrated-thresholds) wrote. They become the
-        /// settings `threshold.CATEGORY`, and hold for the component, settings and models that they
-        /// were fitted to; with others the configuration is rejected.
+        /// File of thresholds that [`infer calibrate`](#calibrated-thresholds) wrote. They become
+        /// the settings `threshold.CATEGORY`, and hold for the component, settings and models that
+        /// they were fitted to; with others the configuration is rejected.
         thresholds: Path = Unset, Live;
         /// Limits of each instance, see below.
         limits: Table<Limits> = Unset, Live;

@@ -1,5 +1,7 @@
 //! Exact confidence bounds of a proportion (Clopper and Pearson 1934).
 
+use crate::limits::MAX_FRACTION_TERMS;
+
 /// Coefficients of Lanczos' approximation with g = 7, good for 15 digits.
 const LANCZOS: [f64; 9] = [
     0.999_999_999_999_809_9,
@@ -12,9 +14,6 @@ const LANCZOS: [f64; 9] = [
     9.984_369_578_019_572e-6,
     1.505_632_735_149_311_6e-7,
 ];
-
-/// Maximum number of terms of the continued fraction.
-const MAX_TERMS: usize = 10_000;
 
 /// Returns the upper bound of a proportion of which `errors` were found in `of` draws: the true one
 /// exceeds it with a probability of at most `1 - confidence`. It is 1 if all draws are errors.
@@ -63,7 +62,7 @@ fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     let away = |value: f64| if value.abs() < 1e-300 { 1e-300 } else { value };
     let (mut upper, mut lower) = (1.0, 1.0 / away(1.0 - (a + b) * x / (a + 1.0)));
     let mut fraction = lower;
-    for term in 1..MAX_TERMS {
+    for term in 1..MAX_FRACTION_TERMS {
         let m = term as f64;
         let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
         let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));

@@ -1,10 +1,8 @@
 //! Probabilities from logits: a temperature and a shift (Platt 1999).
 
+use crate::limits::MAX_NEWTON_STEPS;
 use crate::logistic::{log_loss, sigmoid};
 use crate::metrics::{Scored, counts};
-
-/// Maximum number of Newton's steps.
-const MAX_STEPS: usize = 100;
 
 /// Range of the temperature. A head that ranks no better than chance would have an infinite or a
 /// negative one.
@@ -48,7 +46,7 @@ pub(crate) fn fit(scored: &[Scored]) -> Option<Calibration> {
     };
     let mut point = [0.0, ((positives as f64 + 1.0) / (negatives as f64 + 1.0)).ln()];
     let mut value = loss(point);
-    for _ in 0..MAX_STEPS {
+    for _ in 0..MAX_NEWTON_STEPS {
         let (mut gradient, mut curvature) = ([0.0; 2], [1e-12, 0.0, 1e-12]);
         for one in scored {
             let probability = sigmoid(point[0] * one.score + point[1]);

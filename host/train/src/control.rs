@@ -14,7 +14,7 @@ use crate::binomial;
 use crate::metrics::Scored;
 
 /// Range of the candidates on the scale of log-odds: thresholds from 0.000006 to 0.999994.
-const MAX_LOGIT: f64 = 12.0;
+const LAST_LOGIT: f64 = 12.0;
 
 /// Candidates for each unit of log-odds.
 const PER_UNIT: i32 = 32;
@@ -107,7 +107,7 @@ pub fn control(scored: &[Scored], bound: &Bound) -> Result<Controlled, Failure> 
 
 /// The candidates, the safest first.
 fn candidates(rate: Rate) -> impl Iterator<Item = f64> {
-    let last = (MAX_LOGIT * f64::from(PER_UNIT)) as i32;
+    let last = (LAST_LOGIT * f64::from(PER_UNIT)) as i32;
     let sign = if rate == Rate::FalsePositive { -1 } else { 1 };
     let logits = (-last..=last).map(move |step| f64::from(sign * step) / f64::from(PER_UNIT));
     logits.map(|logit| f64::from(crate::logistic::sigmoid(logit) as f32))

@@ -8,8 +8,8 @@
 //! - `limits`: the fixed limits of labelled data
 //! - `metrics`, `binomial`: figures of scores, and exact bounds of proportions
 //! - `features`, `logistic`, `calibration`: embeddings, the regression on them, and probabilities
-//! - `dataset`: labelled texts from a file; `selection`: those of a category; `folds`: their split for
-//!   cross-validation
+//! - `dataset`: labelled texts from a file; `selection`: those of a category; `folds`: their split
+//!   for cross-validation
 //! - `control`: thresholds whose error rate has a guaranteed bound
 //! - `thresholds`: such thresholds for each category and language of a dataset
 //! - `embed`: embeddings from an encoder

@@ -35,3 +35,16 @@ pub(crate) const MAX_SHOWN_BYTES: usize = 96;
 
 /// Maximum time to embed one text. A model that hangs ends the command.
 pub(crate) const MAX_EMBEDDING_TIME: Duration = Duration::from_secs(120);
+
+/// Maximum number of steps of a fit. Bounds the time on data that a regression separates with
+/// difficulty.
+pub(crate) const MAX_FIT_STEPS: usize = 1_000;
+
+/// Maximum number of halvings of a step of a fit. Ends a search that rounding defeats.
+pub(crate) const MAX_STEP_HALVINGS: usize = 40;
+
+/// Maximum number of Newton's steps of a calibration. Bounds its time.
+pub(crate) const MAX_NEWTON_STEPS: usize = 100;
+
+/// Maximum number of terms of the continued fraction of a binomial tail. Bounds its time.
+pub(crate) const MAX_FRACTION_TERMS: usize = 10_000;

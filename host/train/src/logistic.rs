@@ -7,15 +7,10 @@
 use std::collections::VecDeque;
 
 use crate::features::{Features, add_scaled, dot};
+use crate::limits::{MAX_FIT_STEPS, MAX_STEP_HALVINGS};
 
 /// Steps that approximate the curvature.
 const MEMORY: usize = 10;
-
-/// Maximum number of steps. Bounds the time on data that a regression separates with difficulty.
-const MAX_STEPS: usize = 1_000;
-
-/// Maximum number of halvings of a step.
-const MAX_HALVINGS: usize = 40;
 
 /// Part of the predicted decrease that a step has to reach (Armijo).
 const SUFFICIENT: f64 = 1e-4;
@@ -75,7 +70,7 @@ pub(crate) fn fit(problem: &Problem<'_>, start: Option<&Regression>) -> Regressi
     };
     let (mut value, mut gradient) = scaled.evaluate(&point);
     let mut pairs: VecDeque<Pair> = VecDeque::new();
-    for _ in 0..MAX_STEPS {
+    for _ in 0..MAX_FIT_STEPS {
         if gradient.iter().all(|part| part.abs() <= problem.tolerance) {
             break;
         }
@@ -86,7 +81,7 @@ pub(crate) fn fit(problem: &Problem<'_>, start: Option<&Regression>) -> Regressi
             length /= product(&gradient, &gradient).sqrt().max(1.0);
         }
         let mut next = None;
-        for _ in 0..MAX_HALVINGS {
+        for _ in 0..MAX_STEP_HALVINGS {
             let moved: Vec<_> = point.iter().zip(&direction).map(|(at, step)| at + length * step).collect();
             let (lower, changed) = scaled.evaluate(&moved);
             if lower <= value + SUFFICIENT * length * slope {

@@ -1,12 +1,14 @@
-//! Scores of texts by a moderator.
+//! Shared by `infer train` and `infer calibrate`: scores of texts by a moderator, progress, files.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use infer_control::registry::LoadedComponent;
+use infer_models::disk;
 use infer_sandbox::types::Part;
 use infer_train::{Example, Scores};
 
@@ -14,9 +16,9 @@ use infer_train::{Example, Scores};
 const CONCURRENCY: usize = 8;
 
 /// Scores of examples by category.
-pub(in crate::commands) struct Judged {
+pub(super) struct Judged {
     /// The scores of each example in order; `None` if it was not judged.
-    pub(in crate::commands) scores: Vec<Option<Scores>>,
+    pub(super) scores: Vec<Option<Scores>>,
     /// The error that ended the work.
     error: Option<anyhow::Error>,
 }
@@ -27,7 +29,7 @@ impl Judged {
     /// # Errors
     ///
     /// The first error, if an example was not judged.
-    pub(in crate::commands) fn complete(self) -> anyhow::Result<Vec<Scores>> {
+    pub(super) fn complete(self) -> anyhow::Result<Vec<Scores>> {
         match self.error {
             Some(error) => Err(error),
             None => Ok(self.scores.into_iter().flatten().collect()),
@@ -36,7 +38,7 @@ impl Judged {
 }
 
 /// Judges the text of each example. Each has `deadline`. No further text is judged after an error.
-pub(in crate::commands) async fn judge(
+pub(super) async fn judge(
     loaded: &Arc<LoadedComponent>,
     examples: &[&Example],
     deadline: Duration,
@@ -88,4 +90,23 @@ async fn one(loaded: &LoadedComponent, text: &str, deadline: Duration) -> anyhow
     let request = infer_sandbox::Request::new(Arc::from("command-line"), Instant::now() + deadline);
     let judged = loaded.moderate(&request, &[Part::Text(text.to_owned())]).await;
     Ok(judged.result?.scores.into_iter().map(|one| (one.category, f64::from(one.score))).collect())
+}
+
+/// A bar on standard error for `count` items.
+pub(super) fn progress(count: usize, what: &str) -> ProgressBar {
+    let bar = ProgressBar::new(count as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}, {eta} left") {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Writes a file, and the folder for it.
+pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+    }
+    disk::replace(path, text).with_context(|| format!("cannot write `{}`", path.display()))
 }

@@ -18,8 +18,7 @@ use infer_train::metrics::{Scored, auroc, kappa};
 use infer_train::{Answer, Dataset, Example};
 use serde::Serialize;
 
-use super::scores::judge;
-use super::{progress, write};
+use super::training::{judge, progress, write};
 use crate::cli::Train;
 use crate::limits::{MAX_LABEL_TIME, MAX_POLICY_BYTES};
 
