@@ -170,6 +170,29 @@ mod tests {
         }
     }
 
+    /// Scores of a text model for 2,000 posts: tests/scripts/score_distribution.py writes them.
+    fn real() -> Vec<Scored> {
+        let scores: Vec<(f64, u8)> = serde_json::from_str(include_str!("scores.json")).unwrap();
+        let scored =
+            |(logit, label)| Scored { score: crate::logistic::sigmoid(logit / 100.0), truth: label == 1 };
+        scores.into_iter().map(scored).collect()
+    }
+
+    #[test]
+    fn bound_holds_in_resamples_of_a_real_distribution() {
+        let population = real();
+        assert_eq!(population.len(), 2_000);
+        for (bound, size) in [
+            (BOUND, 1_000),
+            (BOUND, 2_000),
+            (Bound { max: 0.05, ..BOUND }, 500),
+            (Bound { rate: Rate::FalseNegative, max: 0.1, ..BOUND }, 1_000),
+        ] {
+            let held = held(&population, &bound, size, 1_000);
+            assert!(held >= 0.95, "{bound:?} with {size} examples: held in {held}");
+        }
+    }
+
     #[test]
     fn threshold_is_not_wasteful() {
         let population = synthetic();

@@ -118,6 +118,11 @@ mod tests {
             positive: 89,
         };
         let text = head.to_toml();
+        let read = infer_engine::HeadFile::parse(&text).unwrap();
+        let calibration = infer_engine::Calibration::Temperature { temperature: 1.5, shift: -3.0 };
+        let (label, weights) = ("hate/threatening".to_owned(), vec![0.5, -2.0]);
+        assert_eq!(read.heads, [infer_engine::Head { label, weights, bias: -1.25, calibration }]);
+        assert_eq!((read.encoder, read.categories.len()), ("01".repeat(32), 1));
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["labels"][0].as_str(), Some("hate/threatening"));
         let weights = STANDARD.decode(table["weights"].as_str().unwrap()).unwrap();
