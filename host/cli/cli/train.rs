@@ -60,9 +60,10 @@ pub(crate) enum Weighting {
 const TRAIN_EXAMPLES: &str = "\
 Each line of the data is an object such as
   {\"text\": \"win a prize now\", \"label\": true}
-`label` is true or 1, false or 0, or a name, of which only that of the category is positive; or `labels`
-has one for each category. Optional members: `id` or `group` (examples of one group stay on one side of
-a split), and `split` (examples of `dev` and `test` are only reported). 16 examples are enough to start.
+`label` is true or 1, false or 0, or a name, of which only that of the category is positive; or
+`labels` has one for each category. Optional members: `id` or `group` (examples of one group stay on
+one side of a split), and `split` (examples of `dev` and `test` are only reported). 16 examples are
+enough to start.
 
 All figures are of examples that the head was not fitted to. The same data give the same file.
 
@@ -117,10 +118,10 @@ Each line of the data is an object such as
   {\"text\": \"…\", \"labels\": {\"harassment\": true, \"hate\": false}, \"language\": \"en\"}
 or has `label` for the category of `--category`. `language` is optional.
 
-Candidate thresholds that are fixed in advance are tested one after the other, the safest first, until
-the upper confidence bound (Clopper-Pearson) of the error rate exceeds the maximum. So the guarantee
-holds for each category although its threshold is chosen, if later texts are like those of the data. For
-a maximum of 0.01 with confidence 0.95 a category needs at least 299 negatives.
+Candidate thresholds that are fixed in advance are tested one after the other, the safest first,
+until the upper confidence bound (Clopper-Pearson) of the error rate exceeds the maximum. So the
+guarantee holds for each category although its threshold is chosen, if later texts are like those of
+the data. For a maximum of 0.01 with confidence 0.95 a category needs at least 299 negatives.
 
 Example:
   infer calibrate --component moderate --data labelled.jsonl --max-fpr 0.01";
