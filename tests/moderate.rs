@@ -229,6 +229,27 @@ async fn folded_spellings_score_as_plain() {
 }
 
 #[tokio::test]
+async fn evasive_spelling_is_undone_and_explained() {
+    let server = Server::builtin().await;
+    let judge = async |text: &str| {
+        let request = json!({ "input": text, "infer": { "explain": true } });
+        let (status, body) = server.moderate(&request).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let notes = body["infer"]["explanations"][0]["notes"].clone();
+        (body["results"][0]["category_scores"]["harassment"].as_f64().unwrap(), notes)
+    };
+    let (plain, notes) = judge(INSULT).await;
+    assert_eq!(notes, Value::Null);
+    let (evasive, notes) = judge("You are so d u m b and $tup1d!").await;
+    assert!(evasive > plain - 1e-3, "{plain}, {evasive}");
+    let [note] = &notes.as_array().unwrap()[..] else { panic!("{notes}") };
+    let note = note.as_str().unwrap();
+    assert!(note.starts_with("part 1: model `text` decides ") && note.contains("`harassment`"), "{note}");
+    assert!(note.ends_with(" by the reading `You are so dumb and stupid!`"), "{note}");
+    assert_eq!(judge(CLEAN).await.1, Value::Null);
+}
+
+#[tokio::test]
 async fn texts_are_judged_separately_in_order() {
     let server = Server::builtin().await;
     let texts: Vec<_> = (0..40).map(|index| if index % 3 == 0 { INSULT } else { CLEAN }).collect();

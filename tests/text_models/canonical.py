@@ -1,4 +1,4 @@
-"""Write tests/data/text-models/canonical.json: canonical forms of texts, by the training's own code.
+"""Write tests/data/text-models/canonical.json: canonical forms of texts, by the training's code.
 
 `texts` has pairs of a text and its form by `canonical` of
 weights/convert/moderation_encoder/text.py. `removed` has the ranges of code points that the form

@@ -4,12 +4,15 @@ use guest_sdk::card::Axis;
 use guest_sdk::image::{DEFAULT_MAX_PIXELS, DEFAULT_MAX_VIEWS, Recipe, Viewer};
 use guest_sdk::nn::{Model, Tensor, f32_tensor};
 use guest_sdk::settings::Settings;
-use guest_sdk::{Fault, Span, report, texts};
+use guest_sdk::{Fault, Span, note, report, texts};
 
 use crate::classifiers::{Classifier, Reads};
 
 /// Default of `image.max_count`, the maximum number of images of an input.
 const MAX_IMAGES: u32 = 16;
+
+/// Lowest score of a label of which a note says that another reading of the text decides it.
+const NOTED_SCORE: f32 = 0.1;
 
 /// Views of images per run of the model: both guest and host hold their numbers.
 const VIEWS_AT_ONCE: usize = 16;
@@ -65,6 +68,7 @@ pub(crate) fn texts<'s>(classifier: &Classifier<'s>, texts: &[Text]) -> Result<J
     } else {
         texts::score(card.model(), texts, labels.len())?
     };
+    note_undone(card.model(), labels, texts, &scores);
     let has_letters = texts.iter().any(|text| text.text.contains(char::is_alphabetic));
     let blind = has_letters && scores.facts.iter().all(|facts| facts.known == 0);
     let cut: Vec<_> = texts.iter().zip(&scores.facts).filter(|(_, facts)| facts.is_truncated).collect();
@@ -73,6 +77,25 @@ pub(crate) fn texts<'s>(classifier: &Classifier<'s>, texts: &[Text]) -> Result<J
         format!("part {part}: model `{}` read the beginning of {} tokens", card.model(), facts.tokens)
     });
     Ok(Judgement { labels: labels.clone(), values: scores.values, blind, gap })
+}
+
+/// Notes for the caller which text the model read with evasive spellings undone, and the labels
+/// whose scores that decides: the one with the highest score, unless it is low.
+fn note_undone(model: &str, labels: &[&str], texts: &[Text], scores: &texts::TextScores) {
+    let row = |text: usize| scores.values.chunks_exact(labels.len().max(1)).nth(text).unwrap_or_default();
+    let decided = |undone: &texts::Undone| {
+        let all = labels.iter().zip(row(undone.text));
+        let raised = all
+            .filter(|(label, score)| **score >= NOTED_SCORE && undone.labels.iter().any(|it| it == *label));
+        raised.map(|(label, score)| (*label, *score)).collect::<Vec<_>>()
+    };
+    let highest = |raised: &[(&str, f32)]| raised.iter().map(|(_, score)| *score).fold(0.0, f32::max);
+    let all = scores.undone.iter().map(|undone| (undone, decided(undone)));
+    let worst = all.max_by(|(_, one), (_, two)| highest(one).total_cmp(&highest(two)));
+    let Some((undone, raised)) = worst.filter(|(_, raised)| !raised.is_empty()) else { return };
+    let part = texts.get(undone.text).map_or(0, |text| text.part) + 1;
+    let labels = raised.iter().map(|(label, _)| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+    note(&format!("part {part}: model `{model}` decides {labels} by the reading `{}`", undone.reading));
 }
 
 /// Judges views of each of `files` with each of `classifiers`. Those that see the same views share

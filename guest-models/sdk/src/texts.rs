@@ -12,6 +12,19 @@ pub struct TextScores {
     pub values: Vec<f32>,
     /// Facts about each text.
     pub facts: Vec<TextFacts>,
+    /// Readings with evasive spellings undone that decide scores.
+    pub undone: Vec<Undone>,
+}
+
+/// A reading of a text in which evasive spellings (`1d10t`) are undone, and whose scores count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// Index of the text.
+    pub text: usize,
+    /// Beginning of the reading.
+    pub reading: String,
+    /// Labels whose scores are those of the reading.
+    pub labels: Vec<String>,
 }
 
 /// Facts about how a model read a text.
@@ -77,17 +90,18 @@ fn run<T: AsRef<str>>(model: &str, texts: &[T]) -> Result<Outputs, ModelError> {
 fn read_scores(outputs: &Outputs, texts: usize, labels: usize) -> Result<TextScores, ModelError> {
     let values = outputs.scores("scores", texts as u32, labels as u32)?;
     let json = outputs.text("metadata")?;
-    let facts = read_facts(&json).map_err(|error| outputs.unusable(format!("output `metadata`: {error}")))?;
+    let (facts, undone) =
+        read_facts(&json).map_err(|error| outputs.unusable(format!("output `metadata`: {error}")))?;
     if facts.len() != texts {
         return Err(
             outputs.unusable(format!("output `metadata` has {} texts, expected {texts}", facts.len()))
         );
     }
-    Ok(TextScores { values, facts })
+    Ok(TextScores { values, facts, undone })
 }
 
-fn read_facts(json: &str) -> Result<Vec<TextFacts>, Unexpected> {
-    let mut facts = Vec::new();
+fn read_facts(json: &str) -> Result<(Vec<TextFacts>, Vec<Undone>), Unexpected> {
+    let (mut facts, mut undone) = (Vec::new(), Vec::new());
     let mut reader = Reader::new(json);
     reader.object(&mut |reader, name| {
         let mut index = 0;
@@ -115,11 +129,35 @@ fn read_facts(json: &str) -> Result<Vec<TextFacts>, Unexpected> {
                 facts[at].is_truncated = is_truncated;
                 Ok(())
             }),
+            "undone" => reader.array(&mut |reader| {
+                undone.push(read_undone(reader)?);
+                Ok(())
+            }),
             _ => reader.skip(),
         }
     })?;
     reader.end()?;
-    Ok(facts)
+    Ok((facts, undone))
+}
+
+fn read_undone(reader: &mut Reader<'_>) -> Result<Undone, Unexpected> {
+    let mut undone = Undone::default();
+    reader.object(&mut |reader, name| match name {
+        "text" => {
+            undone.text = reader.number()? as usize;
+            Ok(())
+        }
+        "reading" => {
+            undone.reading = reader.string()?;
+            Ok(())
+        }
+        "labels" => reader.array(&mut |reader| {
+            undone.labels.push(reader.string()?);
+            Ok(())
+        }),
+        _ => reader.skip(),
+    })?;
+    Ok(undone)
 }
 
 fn read_spans(json: &str) -> Result<Vec<TextSpan>, Unexpected> {
@@ -156,10 +194,18 @@ mod tests {
     #[test]
     fn facts_are_read_per_text() {
         let json = r#"{"tokens":[3,0],"known":[2,0],"windows":[1,1],"truncated":[false,true]}"#;
-        let facts = read_facts(json).unwrap();
+        let (facts, undone) = read_facts(json).unwrap();
+        assert!(undone.is_empty());
         assert_eq!(facts[0], TextFacts { tokens: 3, known: 2, is_truncated: false });
         assert_eq!(facts[1], TextFacts { tokens: 0, known: 0, is_truncated: true });
         assert!(read_facts("[]").is_err());
+    }
+
+    #[test]
+    fn undone_readings_name_their_text() {
+        let json = r#"{"tokens":[3,1],"undone":[{"text":1,"reading":"you idiot","labels":["insult"]}]}"#;
+        let expected = Undone { text: 1, reading: "you idiot".to_owned(), labels: vec!["insult".to_owned()] };
+        assert_eq!(read_facts(json).unwrap().1, [expected]);
     }
 
     #[test]

@@ -34,4 +34,4 @@ pub use requirement::Requirement;
 pub use schema::{Card, Format, Task};
 pub use self_test::{Expected, Pattern, SelfTest, TestInput};
 pub use tensors::{InputSpec, OutputSpec};
-pub use text::{Activation, Combine, Emoji, Pooling, TextSpec};
+pub use text::{Activation, Combine, Emoji, Evasion, Pooling, TextSpec};

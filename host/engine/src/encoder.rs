@@ -1,9 +1,11 @@
 //! Text models: a tokenizer in front of an ONNX model, and scores, embeddings or spans behind it.
 //!
 //! - `request`: reads the texts of a call
-//! - `canonical`: the forms in which a text is read; `spelled`: the one in which emoji are words
+//! - `canonical`: the forms in which a text is read; `spelled`: the one in which emoji are words;
+//!   `evasion`: a further one, in which evasive spellings are undone
 //! - `tokenizer`: tokens and windows of a text; `inspection` and `patterns` reject hostile
 //!   files
+//! - `readings`: the tokens of a text in its readings
 //! - `rows`: the tensors of a window
 //! - `metadata`: facts about the texts, which go with the answer
 //! - `scores`, `embedding`, `spans`: the answer to each task
@@ -12,12 +14,14 @@
 
 mod canonical;
 mod embedding;
+mod evasion;
 #[cfg(any(test, fuzzing))]
 mod hostile;
 mod inspection;
 mod metadata;
 mod model;
 mod patterns;
+mod readings;
 mod request;
 mod rows;
 mod scores;

@@ -186,6 +186,13 @@ pub(crate) const MAX_WINDOW_TOKENS: usize = 8_192;
 /// Maximum number of marks that are kept on one letter: more than any language has.
 pub(crate) const MAX_MARKS: usize = 4;
 
+/// Maximum number of ways to decode a word in leetspeak that are tried. Bounds the time of a word.
+pub(crate) const MAX_DECODINGS: usize = 64;
+
+/// Maximum length of a reading with evasive spellings undone in the facts about a call, in bytes.
+/// Bounds the size of an answer.
+pub(crate) const MAX_UNDONE_BYTES: usize = 160;
+
 /// Maximum size of the texts of one call that are tokenized on the caller's thread, in bytes: less
 /// than a millisecond. Longer ones would delay its other tasks.
 pub(crate) const MAX_INLINE_TEXT_BYTES: usize = 8 << 10;

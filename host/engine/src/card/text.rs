@@ -33,6 +33,9 @@ pub struct TextSpec {
     /// Emoji in the canonical form.
     #[serde(default)]
     pub emoji: Emoji,
+    /// Evasive spellings in the canonical form.
+    #[serde(default)]
+    pub evasion: Evasion,
     /// Combination of the vectors of all tokens into one, for an embedding.
     pub pooling: Option<Pooling>,
     /// True if an embedding is scaled to length 1.
@@ -66,6 +69,17 @@ pub enum Emoji {
     /// then in all other respects that of its training, too: references of HTML become characters,
     /// and white space one space.
     Words,
+}
+
+/// Evasive spellings in a text that is read in its canonical form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evasion {
+    /// They are undone in a further reading.
+    #[default]
+    Undo,
+    /// They stay.
+    Keep,
 }
 
 /// Combination of the scores of several windows of a text.

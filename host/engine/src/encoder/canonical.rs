@@ -12,19 +12,34 @@
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::{decompose_compatible, is_combining_mark};
 
+use super::evasion::undone;
 use super::spelled::spelled;
-use crate::card::Emoji;
+use crate::card::{Emoji, Evasion};
 use crate::limits::MAX_MARKS;
 
 /// Endings behind an apostrophe that belong to the word before.
 const ENDINGS: [&str; 7] = ["s", "t", "d", "m", "re", "ve", "ll"];
 
-/// Returns the readings of `text`. The first is its canonical form.
-pub(super) fn readings(text: &str, emoji: Emoji) -> Vec<String> {
-    match emoji {
+/// The readings of a text.
+pub(super) struct Readings {
+    /// The canonical form, and a second one if the borders of words are unclear.
+    pub(super) canonical: Vec<String>,
+    /// The text with evasive spellings undone, if it has any.
+    pub(super) undone: Option<String>,
+}
+
+/// Returns the readings of `text`.
+pub(super) fn readings(text: &str, emoji: Emoji, evasion: Evasion) -> Readings {
+    let forms = |text: &str| match emoji {
         Emoji::Keep => folded(text),
         Emoji::Words => vec![spelled(text)],
-    }
+    };
+    let canonical = forms(text);
+    let undone = match evasion {
+        Evasion::Keep => None,
+        Evasion::Undo => undone(text, &canonical[0], |text| forms(text).swap_remove(0)),
+    };
+    Readings { canonical, undone }
 }
 
 /// Returns the readings of `text` with its emoji: one, or two if the borders of its words are

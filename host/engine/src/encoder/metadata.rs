@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+#[cfg(doc)]
+use crate::limits::MAX_UNDONE_BYTES;
 use crate::tensor::Tensor;
 
 /// One value per text.
@@ -15,6 +17,20 @@ pub(crate) struct Metadata {
     pub(crate) windows: Vec<usize>,
     /// True if the end of the text was not read.
     pub(crate) truncated: Vec<bool>,
+    /// Readings that decide a score because evasive spellings are undone in them; not one per text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) undone: Vec<Undone>,
+}
+
+/// A reading of a text in which evasive spellings are undone.
+#[derive(Clone, Serialize)]
+pub(crate) struct Undone {
+    /// Index of the text.
+    pub(crate) text: usize,
+    /// The reading, cut at [`MAX_UNDONE_BYTES`].
+    pub(crate) reading: String,
+    /// Labels whose score is that of the reading.
+    pub(crate) labels: Vec<String>,
 }
 
 /// A tensor named `name` of a row for each of `rows` texts.

@@ -3,21 +3,23 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use super::canonical::readings;
+use super::canonical::{self, readings};
 use super::embedding::embed;
-use super::metadata::{Metadata, json, named_rows};
+use super::metadata::{Metadata, Undone, json, named_rows};
+use super::readings::{Readings, drop_long_undone, facts, truncated};
 use super::request::{Params, Request, Text, TextRole, request};
 use super::rows::Columns;
 use super::scores::{Scoring, floats, numbers};
 use super::spans::{Span, merge, spans};
-use super::tokenizer::{EncodeError, SharedFirst, TextTokenizer, Tokens, check_length};
+use super::tokenizer::{EncodeError, SharedFirst, TextTokenizer, check_length};
 use crate::backend::Backend;
-use crate::card::{Card, Emoji, Task, TextSpec};
-use crate::limits::{MAX_INLINE_TEXT_BYTES, MAX_ROWS};
-use crate::model::{Capacity, LoadError, Reply, RunError, Stats, TokenUsage};
+use crate::card::{Card, Emoji, Evasion, Task, TextSpec};
+use crate::limits::{MAX_INLINE_TEXT_BYTES, MAX_ROWS, MAX_UNDONE_BYTES};
+use crate::model::{Capacity, LoadError, Reply, RunError, Stats};
 use crate::offload::Offload;
 use crate::onnx::{OnnxModel, Row};
 use crate::tensor::Tensor;
+use crate::text::excerpt;
 use crate::weights::{Bytes, DataFile};
 
 /// Tokenizes long texts, for all models together.
@@ -36,9 +38,6 @@ pub(crate) struct Encoder {
     /// Name of the output that is read.
     output: String,
 }
-
-/// The tokens of one text, in each of its readings.
-type Readings = Vec<Tokens>;
 
 impl Encoder {
     /// Loads the tokenizer and the model.
@@ -82,34 +81,35 @@ impl Encoder {
     ) -> Result<Reply, RunError> {
         let invalid = |message| RunError::InvalidInput { model: self.name.clone(), message };
         let Request { texts, params } = request(&self.name, inputs)?;
-        let texts = self.encode(texts, params.role, deadline).await?;
+        let mut texts = self.encode(texts, params.role, deadline).await?;
         if let Some((index, tokens)) = truncated(&texts).filter(|_| !params.truncate) {
             return Err(invalid(format!(
                 "text {index} has {tokens} tokens, expected at most {}, of which the tokenizer adds some; shorten it",
                 self.spec.max_tokens
             )));
         }
+        let plain = texts.iter().flat_map(Readings::plain).map(|tokens| tokens.windows.len()).sum::<usize>();
+        drop_long_undone(&mut texts);
         let windows = || texts.iter().flatten().flat_map(|tokens| &tokens.windows);
         let rows = windows().map(|window| self.columns.row(window)).collect::<Result<Vec<Row>, _>>();
         let rows = rows.map_err(invalid)?;
-        if rows.len() > MAX_ROWS {
+        if plain > MAX_ROWS {
             return Err(RunError::TooLarge {
                 model: self.name.clone(),
                 message: format!(
                     "the texts have {} windows of {} tokens, expected at most {MAX_ROWS}; send them in pieces",
-                    rows.len(),
-                    self.spec.max_tokens
+                    plain, self.spec.max_tokens
                 ),
             });
         }
         let computed = self.onnx.run_rows(rows, self.columns.joined, deadline).await?;
         let failed = |message| RunError::Failed { model: self.name.clone(), message };
+        let (mut metadata, usage) = facts(&texts);
         let mut outputs = match self.task {
             Task::TextEmbedding => self.embeddings(&texts, &computed, &params)?,
             Task::TokenClassification => self.spans(&texts, &computed).map_err(failed)?,
-            _ => self.scores(&texts, &computed, params.raw).map_err(failed)?,
+            _ => self.scores(&texts, &computed, params.raw, &mut metadata).map_err(failed)?,
         };
-        let (metadata, usage) = facts(&texts);
         outputs.push(("metadata".to_owned(), json(&metadata).map_err(failed)?));
         self.onnx.count(usage);
         Ok(Reply {
@@ -137,7 +137,7 @@ impl Encoder {
         let job = Encoding {
             tokenizer: self.tokenizer.clone(),
             prefix: prefix.to_owned(),
-            canonical: self.spec.canonical.then_some(self.spec.emoji),
+            canonical: self.spec.canonical.then_some((self.spec.emoji, self.spec.evasion)),
             offsets: self.task == Task::TokenClassification,
         };
         let encoded = if bytes <= MAX_INLINE_TEXT_BYTES {
@@ -163,11 +163,12 @@ impl Encoder {
         texts: &[Readings],
         computed: &[Reply],
         raw: bool,
+        metadata: &mut Metadata,
     ) -> Result<Vec<(String, Tensor)>, String> {
         let mut computed = computed.iter();
         let mut scores = Vec::new();
-        for readings in texts {
-            let mut rows = Vec::with_capacity(readings.len());
+        for (text, readings) in texts.iter().enumerate() {
+            let mut rows = Vec::with_capacity(readings.all.len());
             for tokens in readings {
                 let windows = tokens.windows.iter().zip(&mut computed).map(|(window, reply)| {
                     let tokens = window.ids.len().max(1);
@@ -176,9 +177,22 @@ impl Encoder {
                 });
                 rows.push(self.scoring.combine(&windows.collect::<Result<Vec<_>, String>>()?));
             }
-            scores.extend(self.scoring.worst(rows.iter()));
+            let worst = self.scoring.worst(rows.iter());
+            let plain = self.scoring.worst(rows[..readings.plain().len()].iter());
+            if let Some(reading) = &readings.undone {
+                let labels = self.different(&plain, &worst);
+                let undone = Undone { text, reading: reading.clone(), labels };
+                metadata.undone.extend(Some(undone).filter(|undone| !undone.labels.is_empty()));
+            }
+            scores.extend(worst);
         }
         Ok(vec![named_rows("scores", texts.len(), &scores)?])
+    }
+
+    /// Labels whose scores differ.
+    fn different(&self, one: &[f32], two: &[f32]) -> Vec<String> {
+        let scores = self.labels.iter().zip(one.iter().zip(two));
+        scores.filter(|(_, (one, two))| one != two).map(|(label, _)| label.clone()).collect()
     }
 
     fn embeddings(
@@ -235,8 +249,8 @@ impl Encoder {
 struct Encoding {
     tokenizer: Arc<TextTokenizer>,
     prefix: String,
-    /// Emoji in the canonical form, if texts are read in it.
-    canonical: Option<Emoji>,
+    /// Emoji and evasive spellings in the canonical form, if texts are read in it.
+    canonical: Option<(Emoji, Evasion)>,
     offsets: bool,
 }
 
@@ -265,14 +279,22 @@ impl Encoding {
             other => other,
         };
         match (text, self.canonical) {
-            (Text::Single(text), Some(emoji)) => {
+            (Text::Single(text), Some((emoji, evasion))) => {
                 check_length(&text)?;
-                readings(&text, emoji)
-                    .into_iter()
-                    .map(|reading| self.tokenizer.encode(&Text::Single(reading), self.offsets))
-                    .collect()
+                let encode = |reading| self.tokenizer.encode(&Text::Single(reading), self.offsets);
+                let canonical::Readings { canonical, undone } = readings(&text, emoji, evasion);
+                let mut all = canonical.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+                let start = undone.as_ref().map(|undone| excerpt(undone, MAX_UNDONE_BYTES).into_owned());
+                // A text is not rejected for a reading that is longer than itself.
+                let undone = undone.and_then(|undone| encode(undone).ok());
+                let start = start.filter(|_| undone.is_some());
+                all.extend(undone);
+                Ok(Readings { all, undone: start })
             }
-            (text, _) => Ok(vec![self.tokenizer.encode_next(&text, self.offsets, first)?]),
+            (text, _) => {
+                let tokens = self.tokenizer.encode_next(&text, self.offsets, first)?;
+                Ok(Readings { all: vec![tokens], undone: None })
+            }
         }
     }
 }
@@ -291,24 +313,4 @@ fn pieces(texts: Vec<Text>) -> Vec<Vec<Text>> {
         }
     }
     pieces
-}
-
-/// Index and number of tokens of the first text of which only the beginning was read.
-fn truncated(texts: &[Readings]) -> Option<(usize, usize)> {
-    let tokens = |readings: &Readings| readings.iter().find(|tokens| tokens.is_truncated).map(|it| it.count);
-    texts.iter().enumerate().find_map(|(index, readings)| Some((index, tokens(readings)?)))
-}
-
-fn facts(texts: &[Readings]) -> (Metadata, TokenUsage) {
-    let mut metadata = Metadata::default();
-    for readings in texts {
-        // Of two readings, the one with more known words says how much of the text was understood.
-        let best = readings.iter().max_by_key(|tokens| tokens.known);
-        metadata.tokens.push(best.map_or(0, |tokens| tokens.count));
-        metadata.known.push(best.map_or(0, |tokens| tokens.known));
-        metadata.windows.push(readings.iter().map(|tokens| tokens.windows.len()).sum());
-        metadata.truncated.push(readings.iter().any(|tokens| tokens.is_truncated));
-    }
-    let prompt_tokens = metadata.tokens.iter().sum();
-    (metadata, TokenUsage { prompt_tokens, ..TokenUsage::default() })
 }

@@ -100,7 +100,7 @@ fn may_be_emoji(character: char) -> bool {
 }
 
 /// The longest emoji at the beginning of `pair`, and its name.
-fn name(pair: (char, Option<char>)) -> Option<((char, Option<char>), &'static str)> {
+pub(super) fn name(pair: (char, Option<char>)) -> Option<((char, Option<char>), &'static str)> {
     [pair, (pair.0, None)].into_iter().find_map(|emoji| Some((emoji, *NAMES.get(&emoji)?)))
 }
 
@@ -161,7 +161,7 @@ fn visible(character: char) -> Option<char> {
 
 /// Returns true for the general category Cf (Unicode 15.1), and for characters that fonts draw as
 /// nothing: joiners, fillers, variation selectors, tags.
-fn is_invisible(character: char) -> bool {
+pub(super) fn is_invisible(character: char) -> bool {
     matches!(
         character,
         '\u{ad}'

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use infer_engine::text::{QUOTE_BYTES, excerpt, has_controls};
 use infer_engine::{
-    Activation, Axis, Combine, DType, Emoji, OnnxPort, OnnxSummary, Precision, Task, TextSpec,
+    Activation, Axis, Combine, DType, Emoji, Evasion, OnnxPort, OnnxSummary, Precision, Task, TextSpec,
 };
 
 use super::categories::{self, Proposal};
@@ -88,6 +88,7 @@ pub(super) fn plan(
         drop_unknown: false,
         canonical: false,
         emoji: Emoji::Keep,
+        evasion: Evasion::Undo,
         pooling: None,
         normalize: false,
         query_prefix: String::new(),
