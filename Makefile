@@ -41,9 +41,9 @@ tools:
 SKIPPED := $(CARGO_TARGET_DIR)/tmp/skipped
 FAST := --config tests/fast.toml --release --locked --offline --workspace --profile fast
 
-test: guests onnxruntime ## Run all tests; downloads SmolLM2 (98 MB) once
+test: guests onnxruntime ## Run all tests; downloads SmolLM2 (98 MB) and PP-OCR (31 MB) once
 	$(CARGO) test --release --locked --workspace --no-run
-	@scripts/pull.sh smollm2
+	@for model in smollm2 ppocr-det ppocr-rec; do scripts/pull.sh $$model || exit 1; done
 	@rm -f $(SKIPPED)
 	$(CARGO) test --release --locked --workspace --no-fail-fast; status=$$?; scripts/skipped.py $(SKIPPED); exit $$status
 

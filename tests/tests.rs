@@ -39,6 +39,8 @@ mod guest_siege;
 mod handler;
 /// Guests that attack the host.
 mod hostile;
+/// Texts in images.
+mod image_texts;
 /// `infer import`, and models of the hub.
 mod import;
 /// API keys and rate limits.

@@ -1,9 +1,9 @@
 """Count the harmless pictures that the image models of moderation flag.
 
-The pictures are those of the packages foolbox, scikit-image and scikit-learn, and tests/data/photos.
-Pictures with a side below 100 pixels (CIFAR, MNIST) are counted apart: enlarged to 224 pixels they
-show little but blur. Views and scores are those of golden.py. No explicit or graphic picture is
-among them, so this says nothing about recall.
+The pictures are those of the packages foolbox, scikit-image and scikit-learn, and
+tests/data/photos. Pictures with a side below 100 pixels (CIFAR, MNIST) are counted apart: enlarged
+to 224 pixels they show little but blur. Views and scores are those of golden.py. No explicit or
+graphic picture is among them, so this says nothing about recall.
 
     pip install -r weights/convert/requirements.txt
     python tests/scripts/image_false_alarms.py

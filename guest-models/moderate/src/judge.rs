@@ -1,12 +1,15 @@
 //! Runs the classifiers over the parts of an input.
 
 use guest_sdk::card::Axis;
-use guest_sdk::image::{DEFAULT_MAX_PIXELS, DEFAULT_MAX_VIEWS, Recipe, Viewer};
+use guest_sdk::image::{
+    self, Color, DEFAULT_MAX_PIXELS, DEFAULT_MAX_VIEWS, Filter, Layout, Picture, Recipe, Viewer,
+};
 use guest_sdk::nn::{Model, Tensor, f32_tensor};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, Span, note, report, texts};
 
 use crate::classifiers::{Classifier, Reads};
+use crate::ocr::{Reader, Seen};
 
 /// Default of `image.max_count`, the maximum number of images of an input.
 const MAX_IMAGES: u32 = 16;
@@ -42,6 +45,15 @@ impl Judgement<'_> {
 pub(crate) struct Text {
     pub(crate) part: u32,
     pub(crate) text: String,
+    /// True if it was read in an image.
+    pub(crate) is_read: bool,
+}
+
+/// An image of the input, with its index among the parts.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) part: u32,
+    pub(crate) file: Vec<u8>,
 }
 
 impl AsRef<str> for Text {
@@ -63,7 +75,10 @@ pub(crate) fn texts<'s>(classifier: &Classifier<'s>, texts: &[Text]) -> Result<J
             let part = texts.get(span.text as usize).map_or(0, |text| text.part);
             Span { part, label: span.label, score: span.score, start: span.start, end: span.end }
         };
-        report(&spans.into_iter().map(span).collect::<Vec<_>>());
+        // Clients do not have the texts of images, so positions in them are useless.
+        let is_typed =
+            |span: &texts::TextSpan| texts.get(span.text as usize).is_some_and(|text| !text.is_read);
+        report(&spans.into_iter().filter(is_typed).map(span).collect::<Vec<_>>());
         scores
     } else {
         texts::score(card.model(), texts, labels.len())?
@@ -98,8 +113,8 @@ fn note_undone(model: &str, labels: &[&str], texts: &[Text], scores: &texts::Tex
     note(&format!("part {part}: model `{model}` decides {labels} by the reading `{}`", undone.reading));
 }
 
-/// Judges views of each of `files` with each of `classifiers`. Those that see the same views share
-/// the decoded files.
+/// Judges views of each of `images` with each of `classifiers`, and reads their texts with `reader`.
+/// Classifiers that see the same views share the decoded files.
 ///
 /// # Errors
 ///
@@ -108,13 +123,14 @@ fn note_undone(model: &str, labels: &[&str], texts: &[Text], scores: &texts::Tex
 pub(crate) fn images<'s>(
     settings: &Settings,
     classifiers: &[&Classifier<'s>],
-    files: &[Vec<u8>],
+    mut reader: Option<&mut Reader<'_>>,
+    images: &[Image],
 ) -> Result<Vec<Judgement<'s>>, Fault> {
     let max_images = settings.get("image.max_count", MAX_IMAGES)?;
-    if files.len() > max_images as usize {
+    if images.len() > max_images as usize {
         return Err(Fault::TooLarge(format!(
             "input: expected at most {max_images} images, found {}",
-            files.len()
+            images.len()
         )));
     }
     let max_pixels = settings.get("max_pixels", DEFAULT_MAX_PIXELS)?;
@@ -128,19 +144,51 @@ pub(crate) fn images<'s>(
         let recipe = runs[first].recipe.clone();
         let mut alike: Vec<_> = runs.iter_mut().filter(|run| run.recipe.shares_views(&recipe)).collect();
         let mut viewer = Viewer::new(&recipe, max_pixels, max_views);
-        let mut gaps = Vec::new();
-        for (index, file) in files.iter().enumerate() {
-            let seen = viewer.show(file, &mut |view| alike.iter_mut().try_for_each(|run| run.view(view)))?;
-            if !seen.is_whole() {
-                gaps.push(format!("image {}: the views show {seen}", index + 1));
-            }
-        }
-        let gap = (!gaps.is_empty()).then(|| gaps.join("; "));
+        let mut judge = |view: &[[u8; 3]]| alike.iter_mut().try_for_each(|run| run.view(view));
+        let gap = show(&mut viewer, images, reader.take(), &mut judge)?;
         for run in alike {
             run.finish(gap.clone())?;
         }
     }
+    if reader.is_some() {
+        // Without a classifier no view is needed.
+        show(&mut Viewer::new(&LEAST, max_pixels, 1), images, reader, &mut |_| Ok(()))?;
+    }
     Ok(runs.into_iter().map(|run| run.run.judgement).collect())
+}
+
+/// A recipe for views that nothing judges.
+const LEAST: Recipe = Recipe {
+    width: 1,
+    height: 1,
+    layout: Layout::Nchw,
+    color: Color::Rgb,
+    crop: 1.0,
+    filter: Filter::Bilinear,
+    mean: [0.0; 3],
+    std: [1.0; 3],
+};
+
+/// Shows each image to `reader`, and its views to `judge`. Returns the parts without a view.
+fn show(
+    viewer: &mut Viewer<'_>,
+    images: &[Image],
+    mut reader: Option<&mut Reader<'_>>,
+    judge: &mut image::Judge<'_>,
+) -> Result<Option<String>, Fault> {
+    let mut gaps = Vec::new();
+    for (index, Image { part, file }) in images.iter().enumerate() {
+        let number = index + 1;
+        let mut read = |picture: &Picture, frames: u32| match &mut reader {
+            Some(reader) => reader.image(picture, Seen { part: *part, number, frames }),
+            None => Ok(()),
+        };
+        let seen = viewer.show_with(file, judge, &mut read)?;
+        if !seen.is_whole() {
+            gaps.push(format!("image {number}: the views show {seen}"));
+        }
+    }
+    Ok((!gaps.is_empty()).then(|| gaps.join("; ")))
 }
 
 /// A classifier of images, and the views that it has not judged yet.

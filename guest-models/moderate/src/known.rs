@@ -6,7 +6,7 @@ use guest_sdk::settings::Settings;
 use crate::classifiers::Assignment;
 
 /// Settings of a fixed name.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 18] = [
     "cascade.high",
     "cascade.low",
     "cascade.required",
@@ -14,6 +14,9 @@ const KEYS: [&str; 15] = [
     "image.max_count",
     "image.max_views",
     "max_pixels",
+    "ocr.max_boxes",
+    "ocr.max_side",
+    "ocr.min_score",
     "policy.categories",
     "policy.choices",
     "policy.examples",

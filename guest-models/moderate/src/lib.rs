@@ -7,13 +7,15 @@
 //!   the spans that they label
 //! - models for image classification judge images; of several that judge a category, the highest
 //!   score counts
+//! - a model for text detection and one for text recognition read the texts in images, which are
+//!   judged like other texts
 //! - `language`: any language model. It judges texts under the operator's policy, or a guard by the
 //!   questions of its card: those about which the classifiers are uncertain, or all of them without
 //!   a classifier.
 //!
 //! Settings: `threshold.CATEGORY` (minimum score of a flagged category), `category.CATEGORY` (model
 //! and rule of a category), `cascade.*` and `policy.*` (use and prompt of the language model),
-//! `image.max_count`, `image.max_views`, `max_pixels`. The defaults are constants beside their use.
+//! `image.max_count`, `image.max_views`, `max_pixels`, `ocr.*` (texts in images). The defaults are constants beside their use.
 //!
 //! # Layout
 //!
@@ -23,7 +25,7 @@
 //! - `judge`: runs the classifiers
 //! - `cascade`: decides when to ask the language model, and combines its answer; `policy`,
 //!   `examples`: its prompt; `opinion`: its answer; `guard`: one that has questions of its own
-//! - `odds`: scores on the scale of log-odds
+//! - `ocr`: reads texts in images; `odds`: scores on the scale of log-odds
 //! - `verdict`: the verdict from the findings; `moderator`: the guest that uses all of these
 
 mod cascade;
@@ -34,6 +36,7 @@ mod guard;
 mod judge;
 mod known;
 mod moderator;
+mod ocr;
 mod odds;
 mod opinion;
 mod policy;

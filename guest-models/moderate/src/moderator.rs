@@ -5,8 +5,9 @@ use guest_sdk::{Fault, Moderator, Part, Verdict};
 
 use crate::cascade::Cascade;
 use crate::classifiers::{self, Assignment, Classifier, Reads};
-use crate::judge::{self, Text};
+use crate::judge::{self, Image, Text};
 use crate::known;
+use crate::ocr::Reader;
 use crate::verdict::{Judgements, Parts, rows, verdict};
 
 /// The guest.
@@ -21,8 +22,8 @@ impl Moderator for Moderate {
         let (mut texts, mut images) = (Vec::new(), Vec::new());
         for (part, content) in (0..).zip(input) {
             match content {
-                Part::Text(text) => texts.push(Text { part, text }),
-                Part::Image(file) => images.push(file),
+                Part::Text(text) => texts.push(Text { part, text, is_read: false }),
+                Part::Image(file) => images.push(Image { part, file }),
             }
         }
         let cascade = Cascade::read(&settings)?;
@@ -30,17 +31,43 @@ impl Moderator for Moderate {
         let classifiers = classifiers::read(&settings)?;
         let assignments = classifiers::assign(&settings, &classifiers, advised)?;
         known::check(&settings, &assignments)?;
-        let judgements = judge(&settings, &classifiers, &assignments, &texts, &images)?;
-        let parts = |is_empty: bool, is_text: bool| {
-            let has_model = classifiers.iter().any(|classifier| classifier.reads.is_text() == is_text);
-            match (is_empty, has_model) {
-                (true, _) => Parts::Absent,
-                (false, true) => Parts::Judged,
-                (false, false) => Parts::NoModel,
+        let mut reader = Reader::read(&settings)?;
+        let used = used(&classifiers, &assignments);
+        let mut judgements: Judgements<'_> = classifiers.iter().map(|_| None).collect();
+        if !images.is_empty() {
+            let of_images = |&index: &usize| !classifiers[index].reads.is_text();
+            let seers: Vec<_> = used.iter().copied().filter(of_images).collect();
+            let chosen: Vec<_> = seers.iter().map(|&index| &classifiers[index]).collect();
+            let found = judge::images(&settings, &chosen, reader.as_mut(), &images)?;
+            for (index, judgement) in seers.into_iter().zip(found) {
+                judgements[index] = Some(judgement);
             }
+        }
+        let unread = match reader {
+            Some(reader) => {
+                texts.extend(reader.texts);
+                reader.gaps
+            }
+            None => Vec::new(),
+        };
+        if !texts.is_empty() {
+            for index in used.into_iter().filter(|&index| classifiers[index].reads.is_text()) {
+                judgements[index] = Some(judge::texts(&classifiers[index], &texts)?);
+            }
+        }
+        let has_model =
+            |is_text: bool| classifiers.iter().any(|classifier| classifier.reads.is_text() == is_text);
+        let has_text_model = has_model(true) || cascade.is_some();
+        let parts = |is_empty: bool, is_text: bool| match (is_empty, has_model(is_text)) {
+            (true, _) => Parts::Absent,
+            (false, true) => Parts::Judged,
+            (false, false) => Parts::NoModel,
         };
         let parts = [parts(texts.is_empty(), true), parts(images.is_empty(), false)];
         let mut rows = rows(&assignments, advised, &judgements, parts);
+        for row in rows.iter_mut().filter(|_| has_text_model) {
+            row.text_gaps.extend(unread.iter().cloned());
+        }
         if let Some(cascade) = cascade.as_ref().filter(|_| !texts.is_empty()) {
             cascade.judge(&mut rows, &texts)?;
         }
@@ -48,35 +75,13 @@ impl Moderator for Moderate {
     }
 }
 
-/// Runs the classifiers that judge a category, and those that label spans.
-fn judge<'s>(
-    settings: &Settings,
-    classifiers: &[Classifier<'s>],
-    assignments: &[Assignment],
-    texts: &[Text],
-    images: &[Vec<u8>],
-) -> Result<Judgements<'s>, Fault> {
+/// Indices of the classifiers that judge a category, and of those that label spans.
+fn used(classifiers: &[Classifier<'_>], assignments: &[Assignment]) -> Vec<usize> {
     let judges = |index: usize| {
-        let mut used =
+        let mut judges =
             assignments.iter().flat_map(|assignment| assignment.text.iter().chain(&assignment.images));
-        used.any(|judge| judge.index == index)
+        judges.any(|judge| judge.index == index)
     };
-    let judge = |(index, classifier): (usize, &Classifier<'s>)| {
-        let is_used = classifier.reads == Reads::Spans || judges(index);
-        if !is_used || texts.is_empty() || !classifier.reads.is_text() {
-            return Ok(None);
-        }
-        judge::texts(classifier, texts).map(Some)
-    };
-    let mut judgements =
-        classifiers.iter().enumerate().map(judge).collect::<Result<Judgements<'s>, Fault>>()?;
-    if !images.is_empty() {
-        let used = |&index: &usize| !classifiers[index].reads.is_text() && judges(index);
-        let used: Vec<_> = (0..classifiers.len()).filter(used).collect();
-        let seers: Vec<_> = used.iter().map(|&index| &classifiers[index]).collect();
-        for (index, judgement) in used.into_iter().zip(judge::images(settings, &seers, images)?) {
-            judgements[index] = Some(judgement);
-        }
-    }
-    Ok(judgements)
+    let is_used = |&index: &usize| classifiers[index].reads == Reads::Spans || judges(index);
+    (0..classifiers.len()).filter(is_used).collect()
 }

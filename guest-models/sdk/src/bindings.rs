@@ -32,6 +32,7 @@ macro_rules! world {
                     "infer:guest/log@0.1.0": crate::bindings::infer::guest::log,
                     "infer:guest/notes@0.1.0": crate::bindings::infer::guest::notes,
                     "infer:guest/spans@0.1.0": crate::bindings::infer::guest::spans,
+                    "infer:guest/regions@0.1.0": crate::bindings::infer::guest::regions,
                     "infer:guest/types@0.1.0": crate::bindings::infer::guest::types,
                 },
                 generate_all,

@@ -11,7 +11,8 @@
 //! - [`settings`]: the operator's settings, typed; [`card`]: models' inputs and outputs, from the
 //!   same store
 //! - [`nn`]: runs models; [`texts`]: text models; [`language`]: language models
-//! - [`log`]: lines in the host's log; [`report`]: spans for the caller
+//! - [`log`]: lines in the host's log; [`report`]: spans for the caller;
+//!   [`report_regions`]: texts in images
 //! - [`image`]: converts untrusted image files to the numbers that a model takes
 //! - [`http`]: answers HTTP requests, and sends requests
 //! - [`json`]: minimal JSON; [`text`]: invisible characters and compatibility forms
@@ -38,6 +39,7 @@ pub mod texts;
 
 pub use bindings::classifier::exports::infer::guest::classification::{Guest as Classifier, Label};
 pub use bindings::infer::guest::notes::note;
+pub use bindings::infer::guest::regions::{Region as TextRegion, report as report_regions};
 pub use bindings::infer::guest::spans::{Span, report};
 pub use bindings::infer::guest::types::{Fault, ModelFailure};
 pub use bindings::moderator::exports::infer::guest::moderation::{

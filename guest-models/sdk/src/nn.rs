@@ -120,6 +120,18 @@ impl Outputs {
             .ok_or_else(|| self.unusable(format!("output `{name}` contains values that are not finite")))
     }
 
+    /// Returns the output `name` as f32 of any shape, row-major, all finite, and its shape.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such output, when it has another type, or when a value is not finite.
+    pub fn shaped(&self, name: &str) -> Result<(Vec<u32>, Vec<f32>), ModelError> {
+        let shape = self.tensors.iter().find(|(candidate, _)| candidate == name);
+        let shape = shape.map(|(_, tensor)| tensor.dimensions()).unwrap_or_default();
+        let values = self.numbers(name, &shape)?;
+        Ok((shape, values))
+    }
+
     /// Returns the output `name` as UTF-8 text: u8 of shape `(bytes)`.
     ///
     /// # Errors

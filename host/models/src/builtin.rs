@@ -11,7 +11,7 @@ macro_rules! files {
     };
 }
 
-const WEIGHTS: [(&str, Files); 11] = [
+const WEIGHTS: [(&str, Files); 13] = [
     files!("efficientnet-lite0-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("gemma-3-270m": "card.toml"),
     files!("image-safety-s-int8": "card.toml", "model.onnx", "labels.txt"),
@@ -19,6 +19,8 @@ const WEIGHTS: [(&str, Files); 11] = [
     files!("moderation-encoder": "card.toml", "model.onnx", "tokenizer.json", "heads.toml"),
     files!("nsfwjs-mobilenet_v2-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("phi3": "card.toml"),
+    files!("ppocr-det": "card.toml"),
+    files!("ppocr-rec": "card.toml", "labels.txt"),
     files!("qwen2.5-0.5b": "card.toml"),
     files!("qwen2.5-1.5b": "card.toml"),
     files!("smollm2": "card.toml"),

@@ -1,12 +1,16 @@
-//! Imports other than models: settings, the log, and notes and spans for the caller.
+//! Imports other than models: settings, the log, and notes, spans and regions for the
+//! caller.
 
 use infer_engine::text::excerpt;
 
 use crate::bindings::infer::guest::log::{self, Level};
+use crate::bindings::infer::guest::regions::{self, Region};
 use crate::bindings::infer::guest::spans::{self, Span};
 use crate::bindings::infer::guest::{notes, types};
 use crate::bindings::wasi::config::store;
-use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES, MAX_SPAN_LABEL_BYTES, MAX_SPANS};
+use crate::limits::{
+    MAX_NOTE_BYTES, MAX_NOTES, MAX_REGION_TEXT_BYTES, MAX_REGIONS, MAX_SPAN_LABEL_BYTES, MAX_SPANS,
+};
 use crate::state::State;
 
 impl store::Host for State {
@@ -46,11 +50,30 @@ impl notes::Host for State {
 impl spans::Host for State {
     fn report(&mut self, spans: Vec<Span>) -> wasmtime::Result<()> {
         let room = MAX_SPANS - self.annotations.spans.len();
-        let cut = |span: Span| {
-            let score = if span.score.is_finite() { span.score.clamp(0.0, 1.0) } else { 0.0 };
-            Span { label: excerpt(&span.label, MAX_SPAN_LABEL_BYTES).into_owned(), score, ..span }
+        let cut = |span: Span| Span {
+            label: excerpt(&span.label, MAX_SPAN_LABEL_BYTES).into_owned(),
+            score: probability(span.score),
+            ..span
         };
         self.annotations.spans.extend(spans.into_iter().take(room).map(cut));
         Ok(())
     }
+}
+
+impl regions::Host for State {
+    fn report(&mut self, regions: Vec<Region>) -> wasmtime::Result<()> {
+        let room = MAX_REGIONS - self.annotations.regions.len();
+        let cut = |region: Region| Region {
+            text: excerpt(&region.text, MAX_REGION_TEXT_BYTES).into_owned(),
+            score: probability(region.score),
+            ..region
+        };
+        self.annotations.regions.extend(regions.into_iter().take(room).map(cut));
+        Ok(())
+    }
+}
+
+/// The guest's number as a probability, which JSON can represent.
+fn probability(score: f32) -> f32 {
+    if score.is_finite() { score.clamp(0.0, 1.0) } else { 0.0 }
 }

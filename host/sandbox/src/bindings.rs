@@ -38,6 +38,7 @@ macro_rules! world {
                     "infer:guest/log": crate::bindings::infer::guest::log,
                     "infer:guest/notes": crate::bindings::infer::guest::notes,
                     "infer:guest/spans": crate::bindings::infer::guest::spans,
+                    "infer:guest/regions": crate::bindings::infer::guest::regions,
                 },
                 exports: { default: async },
             });

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use infer_engine::TokenUsage;
 
+use crate::bindings::infer::guest::regions::Region;
 use crate::bindings::infer::guest::spans::Span;
 use crate::error::CallError;
 
@@ -115,6 +116,8 @@ pub struct Annotations {
     pub notes: Vec<String>,
     /// Labelled spans of the texts.
     pub spans: Vec<Span>,
+    /// Texts that were read in images.
+    pub regions: Vec<Region>,
 }
 
 impl<T> Outcome<T> {

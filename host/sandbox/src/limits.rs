@@ -28,6 +28,12 @@ pub(crate) const MAX_SPANS: usize = 256;
 /// Maximum length of a span's label, in bytes; a longer one is cut. Bounds the size of a response.
 pub(crate) const MAX_SPAN_LABEL_BYTES: usize = 64;
 
+/// Maximum number of regions of one call; further ones are dropped. Bounds the size of a response.
+pub(crate) const MAX_REGIONS: usize = 128;
+
+/// Maximum length of a region's text, in bytes; a longer one is cut. Bounds the size of a response.
+pub(crate) const MAX_REGION_TEXT_BYTES: usize = 256;
+
 /// Maximum length of a guest's log line, in bytes; longer lines are cut. Protects the log from
 /// floods.
 pub(crate) const MAX_LOG_LINE_BYTES: usize = 1024;

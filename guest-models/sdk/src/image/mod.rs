@@ -11,10 +11,12 @@ mod limits;
 mod orientation;
 mod picture;
 mod recipe;
+mod region;
 mod views;
 
 pub use decode::decode;
 pub use limits::DEFAULT_MAX_PIXELS;
 pub use picture::Picture;
 pub use recipe::{Color, Filter, Layout, Recipe};
-pub use views::{DEFAULT_MAX_VIEWS, Judge, Seen, Viewer};
+pub use region::Region;
+pub use views::{DEFAULT_MAX_VIEWS, Judge, Seen, Viewer, Whole};

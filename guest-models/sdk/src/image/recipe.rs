@@ -1,11 +1,7 @@
 //! Converts pixels to a model's numbers: crops, resizes, normalises.
 
-use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3, U8x4};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
-
-use super::orientation::{stored_at, swaps_axes};
-use super::picture::{Picture, Pixels};
+use super::picture::Picture;
+use super::region::Region;
 use crate::Fault;
 use crate::card::{Axis, Card};
 
@@ -175,62 +171,13 @@ impl Recipe {
 
     /// Resizes a square of the picture and applies the orientation: RGB, row by row.
     pub(super) fn resize(&self, picture: &Picture, offset: u32) -> Result<Vec<[u8; 3]>, Fault> {
-        match &picture.pixels {
-            Pixels::Grey(pixels) | Pixels::GreyAlpha(pixels, _) => {
-                self.resize_pixels(picture, offset, pixels, |pixel: &U8| [pixel.0; 3])
-            }
-            Pixels::Rgb(pixels) => self.resize_pixels(picture, offset, pixels, |pixel: &U8x3| pixel.0),
-            Pixels::RgbPadded(pixels) | Pixels::RgbAlpha(pixels) => {
-                self.resize_pixels(picture, offset, pixels, |pixel: &U8x4| {
-                    let [red, green, blue, _] = pixel.0;
-                    [red, green, blue]
-                })
-            }
-        }
-    }
-
-    /// Rotates after resizing: the picture is small then, and rotation commutes with the filter.
-    /// One type of pixel per instance, since the generic resizer includes code for a dozen types.
-    fn resize_pixels<P: PixelTrait>(
-        &self,
-        &Picture { width, height, orientation, .. }: &Picture,
-        offset: u32,
-        pixels: &[u8],
-        rgb: impl Fn(&P) -> [u8; 3],
-    ) -> Result<Vec<[u8; 3]>, Fault> {
-        let swaps = swaps_axes(orientation);
-        let seen = if swaps { (height, width) } else { (width, height) };
+        let (width, height) = picture.seen_size();
         let side = self.side(width.min(height));
         let margin = (width.min(height) - side) / 2;
         let offset = offset.min(width.max(height) - side);
-        let first = if seen.0 >= seen.1 { (offset, margin) } else { (margin, offset) };
-        let last = (first.0 + side - 1, first.1 + side - 1);
-        let [one, other] = [first, last].map(|corner| stored_at(orientation, (width, height), corner));
-        let (left, top) = (one.0.min(other.0), one.1.min(other.1));
-
-        let source =
-            TypedImageRef::<P>::from_buffer(width, height, pixels).map_err(|error| internal(&error))?;
-        // A view of the square: the resizer's own crop option would let the filter read across its
-        // edge.
-        let square =
-            TypedCroppedImage::new(source, left, top, side, side).map_err(|error| internal(&error))?;
-        let stored = if swaps { (self.height, self.width) } else { (self.width, self.height) };
-        let mut small = TypedImage::new(stored.0, stored.1);
-        let filter = match self.filter {
-            Filter::Bilinear => FilterType::Bilinear,
-            Filter::Bicubic => FilterType::CatmullRom,
-            Filter::Lanczos => FilterType::Lanczos3,
-        };
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-        Resizer::new().resize_typed(&square, &mut small, &options).map_err(|error| internal(&error))?;
-
-        let small = small.pixels();
-        let rows = (0..self.height).flat_map(|y| (0..self.width).map(move |x| (x, y)));
-        let turned = rows.map(|at| {
-            let (x, y) = stored_at(orientation, stored, at);
-            rgb(&small[y as usize * stored.0 as usize + x as usize])
-        });
-        Ok(turned.collect())
+        let (left, top) = if width >= height { (offset, margin) } else { (margin, offset) };
+        let square = Region { left, top, width: side, height: side };
+        picture.resized(square, (self.width, self.height), self.filter)
     }
 
     /// Appends the numbers for a square of an image to `tensor`. `rgb` has the recipe's width and
@@ -259,10 +206,6 @@ impl Recipe {
             }
         }
     }
-}
-
-fn internal(error: &dyn std::fmt::Display) -> Fault {
-    Fault::Internal(format!("image: {error}"))
 }
 
 /// Parses one number for all channels, or three separated by commas.

@@ -29,6 +29,9 @@ const ANIMATION_SHARE: u32 = 6;
 /// Takes the pixels of one view: red, green and blue, row by row.
 pub type Judge<'a> = dyn FnMut(&[[u8; 3]]) -> Result<(), Fault> + 'a;
 
+/// Takes the first frame of an image, and the number of its frames.
+pub type Whole<'a> = dyn FnMut(&Picture, u32) -> Result<(), Fault> + 'a;
+
 /// Shows images to a model by its recipe.
 #[derive(Debug)]
 pub struct Viewer<'r> {
@@ -83,7 +86,23 @@ impl<'r> Viewer<'r> {
     /// Those of [`super::decode`] and of `judge`. An animation that breaks off after its first
     /// frame, and a JPEG file of which a part can be decoded, are not errors: see [`Seen`].
     pub fn show(&mut self, file: &[u8], judge: &mut Judge<'_>) -> Result<Seen, Fault> {
+        self.show_with(file, judge, &mut |_, _| Ok(()))
+    }
+
+    /// As [`Viewer::show`], and passes the picture itself to `whole` first, with the number of
+    /// frames of the image: the first frame, over white.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Viewer::show`] and of `whole`.
+    pub fn show_with(
+        &mut self,
+        file: &[u8],
+        judge: &mut Judge<'_>,
+        whole: &mut Whole<'_>,
+    ) -> Result<Seen, Fault> {
         let (first, format, contents) = decode_file(file, self.max_pixels)?;
+        whole(&first, contents.pictures.max(1))?;
         let is_damaged = format == ImageFormat::Jpeg && !jpeg::is_whole(file, first.size());
         let frames = self.frames(&first, contents);
         let views = self.max_views / (1 + frames.len() as u32);

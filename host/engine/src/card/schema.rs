@@ -95,6 +95,10 @@ pub enum Task {
     ImageClassification,
     /// Text to a score per label.
     TextClassification,
+    /// Image to the probability of each pixel that it is text.
+    TextDetection,
+    /// Image of a line of text to probabilities of characters.
+    TextRecognition,
     /// Text to a vector that represents its meaning.
     TextEmbedding,
     /// Text to labelled spans of it.
@@ -115,6 +119,8 @@ impl fmt::Display for Task {
         f.pad(match self {
             Task::ImageClassification => "image-classification",
             Task::TextClassification => "text-classification",
+            Task::TextDetection => "text-detection",
+            Task::TextRecognition => "text-recognition",
             Task::TextEmbedding => "text-embedding",
             Task::TokenClassification => "token-classification",
             Task::TextGeneration => "text-generation",

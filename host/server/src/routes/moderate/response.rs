@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use infer_control::registry::LoadedComponent;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
-use infer_sandbox::types::{CategoryScore, Gap, Kinds, Span, Tier, Verdict};
+use infer_sandbox::types::{CategoryScore, Gap, Kinds, Region, Span, Tier, Verdict};
 use infer_sandbox::{Annotations, Usage};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -266,6 +266,25 @@ pub(super) struct Explanation {
     /// Sentences of the component, such as the reason of a language model.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    /// Texts that the component read in the images of the input, and judged like other texts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    image_texts: Vec<ImageText>,
+}
+
+/// A text in an image, and the rectangle that shows it, in pixels of the image as seen.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct ImageText {
+    /// Index of the image among the parts of the input.
+    part: u32,
+    text: String,
+    /// Mean probability of its characters.
+    score: f32,
+    /// Distance from the left edge.
+    x: u32,
+    /// Distance from the top edge.
+    y: u32,
+    width: u32,
+    height: u32,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -289,7 +308,12 @@ impl From<&Judged> for Explanation {
         let mut judged: Vec<_> = verdict.scores.iter().map(judged).collect();
         judged.sort_by(|one, other| other.score.total_cmp(&one.score));
         let degraded = verdict.gaps.iter().map(Degraded::from).collect();
-        Explanation { judged, degraded, notes: annotations.notes.clone() }
+        let image_text = |region: &Region| {
+            let Region { part, score, x, y, width, height, .. } = *region;
+            ImageText { part, text: region.text.clone(), score, x, y, width, height }
+        };
+        let image_texts = annotations.regions.iter().map(image_text).collect();
+        Explanation { judged, degraded, notes: annotations.notes.clone(), image_texts }
     }
 }
 
