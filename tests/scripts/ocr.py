@@ -177,9 +177,9 @@ def images() -> dict[str, tuple[Image.Image, list[str]]]:
         "two-lines.png": (drawn((480, 160), two, 36, dark), two),
         "small.png": (drawn((320, 64), ["Terms and conditions apply"], 14, dark), ["Terms and conditions apply"]),
         "white-on-black.png": (drawn((480, 90), ["Mind the gap"], 40, light), ["Mind the gap"]),
-        "photo.png": (drawn((360, 120), ["Good morning"], 40, light, "coffee.jpg"), ["Good morning"]),
-        "insult.png": (drawn((360, 120), insult, 28, light, "coffee.jpg"), insult),
-        "no-text.png": (drawn((360, 120), [], 28, light, "coffee.jpg"), []),
+        "photo.png": (drawn((360, 120), ["Good morning"], 40, light, "rocket.jpg"), ["Good morning"]),
+        "insult.png": (drawn((360, 120), insult, 28, light, "rocket.jpg"), insult),
+        "no-text.png": (drawn((360, 120), [], 28, light, "rocket.jpg"), []),
     }
 
 

@@ -197,7 +197,7 @@ fn task_of_model(requested: Option<BenchTask>, model: Task, name: &str) -> anyho
     let fitting: &[BenchTask] = match model {
         Task::TextGeneration => &[Moderate, Score, Generate],
         Task::TextClassification | Task::TokenClassification => &[Tensor, Moderate],
-        Task::TextEmbedding => &[Tensor],
+        Task::TextEmbedding | Task::TextDetection | Task::TextRecognition => &[Tensor],
         Task::ImageClassification => &[Tensor, Moderate, Classify],
     };
     let task = requested.unwrap_or(fitting[0]);
@@ -244,7 +244,7 @@ fn component(model: &ModelConfig, name: &str, task: BenchTask, kind: Task) -> Co
         ("predict", _) => "model",
         (_, Task::TextGeneration) => "language",
         (_, Task::TextClassification | Task::TokenClassification | Task::TextEmbedding) => "text",
-        (_, Task::ImageClassification) => "image",
+        (_, Task::ImageClassification | Task::TextDetection | Task::TextRecognition) => "image",
     };
     let mut settings = BTreeMap::new();
     if kind == Task::TextGeneration {
