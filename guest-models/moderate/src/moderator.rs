@@ -5,9 +5,10 @@ use guest_sdk::{Fault, Moderator, Part, Verdict};
 
 use crate::cascade::Cascade;
 use crate::classifiers::{self, Assignment, Classifier, Reads};
-use crate::judge::{self, Image, Text};
+use crate::judge;
 use crate::known;
 use crate::ocr::Reader;
+use crate::part::{Image, Text};
 use crate::verdict::{Judgements, Parts, rows, verdict};
 
 /// The guest.

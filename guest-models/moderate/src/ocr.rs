@@ -13,7 +13,7 @@ use guest_sdk::nn::{Model, Outputs, Tensor, f32_tensor};
 use guest_sdk::settings::Settings;
 use guest_sdk::{Fault, TextRegion, report_regions};
 
-use crate::judge::Text;
+use crate::part::Text;
 use boxes::{Map, TextBox};
 
 /// Tasks of the two models.

@@ -2,8 +2,8 @@
 //! temporal classification (CTC).
 
 /// Decodes rows of probabilities, one per step, with a value for each of `characters`; the first is
-/// the blank, which separates repeated characters. Returns the text, and the mean probability of its
-/// characters: 0 for an empty text.
+/// the blank, which separates repeated characters. Returns the text, and the mean probability of
+/// its characters: 0 for an empty text.
 pub(super) fn decode(values: &[f32], characters: &[&str]) -> (String, f32) {
     let (mut text, mut sum, mut count, mut before) = (String::new(), 0.0_f64, 0_u32, 0);
     for row in values.chunks_exact(characters.len().max(1)) {

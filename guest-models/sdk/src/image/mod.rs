@@ -17,6 +17,6 @@ mod views;
 pub use decode::decode;
 pub use limits::DEFAULT_MAX_PIXELS;
 pub use picture::Picture;
-pub use recipe::{Color, Filter, Layout, Recipe};
-pub use region::Region;
+pub use recipe::{Color, Layout, Recipe};
+pub use region::{Filter, Region};
 pub use views::{DEFAULT_MAX_VIEWS, Judge, Seen, Viewer, Whole};

@@ -1,7 +1,7 @@
 //! Converts pixels to a model's numbers: crops, resizes, normalises.
 
 use super::picture::Picture;
-use super::region::Region;
+use super::region::{Filter, Region};
 use crate::Fault;
 use crate::card::{Axis, Card};
 
@@ -21,23 +21,6 @@ pub enum Color {
     Rgb,
     /// Blue first.
     Bgr,
-}
-
-/// Filter for resizing. Shrinking widens its window, as in Pillow, to avoid aliasing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filter {
-    /// A triangle.
-    Bilinear,
-    /// Keys' cubic with a = -0.5.
-    Bicubic,
-    /// Lanczos with three lobes.
-    Lanczos,
-}
-
-impl Filter {
-    /// Each filter with its name in cards.
-    pub const NAMED: [(&'static str, Filter); 3] =
-        [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic), ("lanczos", Filter::Lanczos)];
 }
 
 /// A model's requirements for images, from its card.

@@ -2,6 +2,7 @@
 
 use image::metadata::Orientation;
 
+use super::super::picture::Pixels;
 use super::*;
 use crate::settings::Settings;
 

@@ -6,8 +6,24 @@ use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resize
 
 use super::orientation::{stored_at, swaps_axes};
 use super::picture::{Picture, Pixels};
-use super::recipe::Filter;
 use crate::Fault;
+
+/// Filter for resizing. Shrinking widens its window, as in Pillow, to avoid aliasing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// A triangle.
+    Bilinear,
+    /// Keys' cubic with a = -0.5.
+    Bicubic,
+    /// Lanczos with three lobes.
+    Lanczos,
+}
+
+impl Filter {
+    /// Each filter with its name in cards.
+    pub const NAMED: [(&'static str, Filter); 3] =
+        [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic), ("lanczos", Filter::Lanczos)];
+}
 
 /// A rectangle of a picture, in pixels of the picture as seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
