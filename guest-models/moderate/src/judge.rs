@@ -6,6 +6,7 @@ use guest_sdk::image::{
 };
 use guest_sdk::nn::{Model, Tensor, f32_tensor};
 use guest_sdk::settings::Settings;
+use guest_sdk::texts::TextFacts;
 use guest_sdk::{Fault, Span, note, report, texts};
 
 use crate::classifiers::{Classifier, Reads};
@@ -65,12 +66,22 @@ pub(crate) fn texts<'s>(classifier: &Classifier<'s>, texts: &[Text]) -> Result<J
     note_undone(card.model(), labels, texts, &scores);
     let has_letters = texts.iter().any(|text| text.text.contains(char::is_alphabetic));
     let blind = has_letters && scores.facts.iter().all(|facts| facts.known == 0);
-    let cut: Vec<_> = texts.iter().zip(&scores.facts).filter(|(_, facts)| facts.is_truncated).collect();
-    let gap = cut.first().map(|(text, facts)| {
-        let part = text.part + 1;
-        format!("part {part}: model `{}` read the beginning of {} tokens", card.model(), facts.tokens)
-    });
+    let gap = texts.iter().zip(&scores.facts).find_map(|(text, facts)| gap(card.model(), text, facts));
     Ok(Judgement { labels: labels.clone(), values: scores.values, blind, gap })
+}
+
+/// Reason why the scores of a text are incomplete.
+fn gap(model: &str, text: &Text, facts: &TextFacts) -> Option<String> {
+    let part = text.part + 1;
+    match &facts.foreign {
+        _ if facts.is_truncated => {
+            Some(format!("part {part}: model `{model}` read the beginning of {} tokens", facts.tokens))
+        }
+        Some(language) => {
+            Some(format!("part {part}: it seems to be {language}, for which model `{model}` was not trained"))
+        }
+        None => None,
+    }
 }
 
 /// Notes for the caller which text the model read with evasive spellings undone, and the labels

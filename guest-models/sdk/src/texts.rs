@@ -28,7 +28,7 @@ pub struct Undone {
 }
 
 /// Facts about how a model read a text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextFacts {
     /// Number of tokens of the text.
     pub tokens: u32,
@@ -36,6 +36,8 @@ pub struct TextFacts {
     pub known: u32,
     /// True if the model did not read the end of the text.
     pub is_truncated: bool,
+    /// English name of its language, if the model was not trained for it.
+    pub foreign: Option<String>,
 }
 
 /// A labelled span of a text.
@@ -129,6 +131,12 @@ fn read_facts(json: &str) -> Result<(Vec<TextFacts>, Vec<Undone>), Unexpected> {
                 facts[at].is_truncated = is_truncated;
                 Ok(())
             }),
+            "foreign" => reader.array(&mut |reader| {
+                let name = reader.string()?;
+                let at = fact(&mut facts);
+                facts[at].foreign = Some(name).filter(|name| !name.is_empty());
+                Ok(())
+            }),
             "undone" => reader.array(&mut |reader| {
                 undone.push(read_undone(reader)?);
                 Ok(())
@@ -193,11 +201,12 @@ mod tests {
 
     #[test]
     fn facts_are_read_per_text() {
-        let json = r#"{"tokens":[3,0],"known":[2,0],"windows":[1,1],"truncated":[false,true]}"#;
+        let json = r#"{"tokens":[3,0],"known":[2,0],"windows":[1,1],"truncated":[false,true],"foreign":["","German"]}"#;
         let (facts, undone) = read_facts(json).unwrap();
         assert!(undone.is_empty());
-        assert_eq!(facts[0], TextFacts { tokens: 3, known: 2, is_truncated: false });
-        assert_eq!(facts[1], TextFacts { tokens: 0, known: 0, is_truncated: true });
+        assert_eq!(facts[0], TextFacts { tokens: 3, known: 2, ..TextFacts::default() });
+        let foreign = Some("German".to_owned());
+        assert_eq!(facts[1], TextFacts { tokens: 0, known: 0, is_truncated: true, foreign });
         assert!(read_facts("[]").is_err());
     }
 

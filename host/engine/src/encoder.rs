@@ -18,6 +18,7 @@ mod evasion;
 #[cfg(any(test, fuzzing))]
 mod hostile;
 mod inspection;
+pub(crate) mod language;
 mod metadata;
 mod model;
 mod patterns;

@@ -212,6 +212,10 @@ pub(crate) const MAX_CHARSMAP_BYTES: usize = 2 << 20;
 /// Maximum length of what such a table replaces one character by, in bytes.
 pub(crate) const MAX_CHARSMAP_ENTRY_BYTES: usize = 64;
 
+/// Length of the beginning of a text by which its language is detected, in bytes: more than enough,
+/// and a fraction of a millisecond.
+pub(crate) const MAX_LANGUAGE_BYTES: usize = 2_000;
+
 /// Maximum number of texts of one call. Bounds the windows that it queues.
 pub(crate) const MAX_TEXTS: usize = 128;
 

@@ -5,7 +5,8 @@ use image::{Delay, Frame, Rgba, RgbaImage};
 
 use super::*;
 use crate::image::limits::DEFAULT_MAX_PIXELS;
-use crate::image::recipe::{Color, Filter, Layout};
+use crate::image::recipe::{Color, Layout};
+use crate::image::region::Filter;
 
 macro_rules! drawn {
     ($name:literal) => {

@@ -7,6 +7,7 @@ use super::question;
 use super::schema::{Card, Format, Task};
 use super::self_test::{Expected, SelfTest};
 use super::text::{Emoji, TextSpec};
+use crate::encoder::language::languages;
 use crate::language::gguf::parts::following;
 use crate::limits::{MAX_CARD_TESTS, MAX_CATEGORIES, MAX_CATEGORY_NAME_BYTES, MAX_ROWS, MAX_WINDOW_TOKENS};
 use crate::text::names;
@@ -159,6 +160,7 @@ fn text(spec: &TextSpec, card: &Card) -> Result<(), String> {
     };
     number("max_tokens", spec.max_tokens, 1, MAX_WINDOW_TOKENS)?;
     number("max_windows", spec.max_windows, 1, MAX_ROWS)?;
+    languages(&spec.languages)?;
     if let Some(stride) = spec.stride {
         number("stride", stride, 0, spec.max_tokens - 1)?;
     }

@@ -36,6 +36,10 @@ pub struct TextSpec {
     /// Evasive spellings in the canonical form.
     #[serde(default)]
     pub evasion: Evasion,
+    /// Languages for which the model was trained, as ISO 639-3 codes such as `eng`. Other texts are
+    /// judged too, and reported. If it is empty, no language is detected.
+    #[serde(default)]
+    pub languages: Vec<String>,
     /// Combination of the vectors of all tokens into one, for an embedding.
     pub pooling: Option<Pooling>,
     /// True if an embedding is scaled to length 1.

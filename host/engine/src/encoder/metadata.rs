@@ -17,6 +17,9 @@ pub(crate) struct Metadata {
     pub(crate) windows: Vec<usize>,
     /// True if the end of the text was not read.
     pub(crate) truncated: Vec<bool>,
+    /// English name of the text's language if the model was not trained for it, else empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) foreign: Vec<&'static str>,
     /// Readings that decide a score because evasive spellings are undone in them; not one per text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) undone: Vec<Undone>,

@@ -3,8 +3,11 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
+use whatlang::Lang;
+
 use super::canonical::{self, readings};
 use super::embedding::embed;
+use super::language::{foreign, languages};
 use super::metadata::{Metadata, Undone, json, named_rows};
 use super::readings::{Readings, drop_long_undone, facts, truncated};
 use super::request::{Params, Request, Text, TextRole, request};
@@ -33,6 +36,8 @@ pub(crate) struct Encoder {
     columns: Columns,
     scoring: Scoring,
     spec: TextSpec,
+    /// Languages for which it was trained; empty if the card does not say.
+    languages: Vec<Lang>,
     task: Task,
     labels: Vec<String>,
     /// Name of the output that is read.
@@ -66,6 +71,7 @@ impl Encoder {
             onnx,
             columns,
             scoring: Scoring::new(card),
+            languages: languages(&spec.languages).expect("a parsed card has known languages"),
             spec,
             task: card.task,
             labels: card.labels.clone(),
@@ -81,6 +87,7 @@ impl Encoder {
     ) -> Result<Reply, RunError> {
         let invalid = |message| RunError::InvalidInput { model: self.name.clone(), message };
         let Request { texts, params } = request(&self.name, inputs)?;
+        let foreign = self.foreign(&texts);
         let mut texts = self.encode(texts, params.role, deadline).await?;
         if let Some((index, tokens)) = truncated(&texts).filter(|_| !params.truncate) {
             return Err(invalid(format!(
@@ -105,6 +112,7 @@ impl Encoder {
         let computed = self.onnx.run_rows(rows, self.columns.joined, deadline).await?;
         let failed = |message| RunError::Failed { model: self.name.clone(), message };
         let (mut metadata, usage) = facts(&texts);
+        metadata.foreign = foreign;
         let mut outputs = match self.task {
             Task::TextEmbedding => self.embeddings(&texts, &computed, &params)?,
             Task::TokenClassification => self.spans(&texts, &computed).map_err(failed)?,
@@ -119,6 +127,16 @@ impl Encoder {
             batch: computed.iter().map(|reply| reply.batch).max().unwrap_or_default(),
             usage: None,
         })
+    }
+
+    /// Languages of the texts for which the model was not trained; empty if none is.
+    fn foreign(&self, texts: &[Text]) -> Vec<&'static str> {
+        let of_text = |text: &Text| match text {
+            Text::Single(text) | Text::Pair(text, _) => foreign(text, &self.languages),
+            Text::Tokens(_) => None,
+        };
+        let found: Vec<_> = texts.iter().map(|text| of_text(text).unwrap_or_default()).collect();
+        if found.iter().all(|name| name.is_empty()) { Vec::new() } else { found }
     }
 
     /// Tokenizes the texts: short ones here, long ones on a thread that may block.

@@ -80,6 +80,7 @@ pub(super) fn plan(
         _ => Activation::None,
     };
     let mut text = TextSpec {
+        languages: Vec::new(),
         max_tokens,
         stride,
         max_windows: TextSpec::DEFAULT_WINDOWS,
