@@ -138,7 +138,7 @@ def main() -> None:
         "--encoder", type=Path, required=True, help="folder of the pretrained encoder"
     )
     parser.add_argument(
-        "--weights", type=Path, required=True, help="the file that train.py wrote"
+        "--weights", type=Path, required=True, help="what train.py or soup.py wrote"
     )
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

@@ -1,6 +1,7 @@
 """Fine-tune a sentence encoder with the moderation heads; write its weights and validation figures.
 
     python train.py --encoder MINILM_DIR --data DATA_DIR --out OUT_DIR --soft t1.npy t2.npy
+    python train.py ... --runs one-run.json                    # one run instead of the shipped four
     python train.py ... --runs runs.json --workers 7 --seconds 240      # several runs at a time
 
 MINILM_DIR holds config.json, model.safetensors and tokenizer.json of all-MiniLM-L6-v2. DATA_DIR
