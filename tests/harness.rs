@@ -22,8 +22,8 @@ pub(crate) use skip::skip;
 /// The built-in configuration, loaded once for all tests.
 pub(crate) static BUILTIN: LazyLock<Arc<Registry>> = LazyLock::new(|| Arc::new(load(infer_config::CONFIG)));
 
-/// The built-in configuration with `toxic-bilstm` as its text model, and `words`: that model without
-/// its tokenizer, which takes ids.
+/// The built-in configuration with `toxic-bilstm` as its only text model, and `words`: that model
+/// without its tokenizer, which takes ids.
 pub(crate) static BILSTM: LazyLock<Arc<Registry>> = LazyLock::new(|| Arc::new(load(&bilstm())));
 
 /// The configuration of [`BILSTM`].

@@ -1,7 +1,7 @@
 """Measure the verdicts of POST /moderate on labelled texts, and on harmless ones.
 
     python tests/quality/measure.py --data DATA_DIR --out quality.json
-    python tests/quality/measure.py --data DATA_DIR --config cascade.toml --rows 400 --out cascade.json
+    python tests/quality/measure.py --data DATA_DIR --config cascade.toml --rows 400 --out FILE
 
 Starts the server with the built-in configuration, or with --config, and sends every text. DATA_DIR
 is the folder that weights/convert/moderation_encoder/README.md describes; only test rows are read,

@@ -9,6 +9,7 @@ mod check;
 mod download;
 mod file;
 mod head;
+mod heads;
 mod image;
 mod parse;
 mod question;

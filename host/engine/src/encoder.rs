@@ -8,7 +8,9 @@
 //! - `readings`: the tokens of a text in its readings
 //! - `rows`: the tensors of a window
 //! - `metadata`: facts about the texts, which go with the answer
+//! - `values`: the numbers of the model's output
 //! - `scores`, `embedding`, `spans`: the answer to each task
+//! - `language`: languages for which a model was not trained
 //! - `model`: a loaded text model, which uses all of these
 //! - `hostile`: uses a tokenizer's file of any bytes, for tests and fuzzing
 
@@ -31,6 +33,7 @@ mod spelled;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+mod values;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use hostile::exercise;

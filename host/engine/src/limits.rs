@@ -216,6 +216,14 @@ pub(crate) const MAX_CHARSMAP_ENTRY_BYTES: usize = 64;
 /// and a fraction of a millisecond.
 pub(crate) const MAX_LANGUAGE_BYTES: usize = 2_000;
 
+/// Minimum letters of a text in the Latin script whose language is decided: shorter ones are mostly
+/// names, slang and exclamations, which look like any language.
+pub(crate) const MIN_LANGUAGE_LETTERS: usize = 20;
+
+/// Minimum confidence in the language of such a text. With both minima, 0.15 % of English posts and
+/// 1 % of tweets count as another language.
+pub(crate) const MIN_LANGUAGE_CONFIDENCE: f64 = 0.5;
+
 /// Maximum number of texts of one call. Bounds the windows that it queues.
 pub(crate) const MAX_TEXTS: usize = 128;
 

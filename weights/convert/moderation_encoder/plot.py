@@ -2,9 +2,9 @@
 
     python plot.py --folder OUT_DIR --data DATA_DIR --logits test.npy --split test --out plot.svg
 
-OUT_DIR is what export.py wrote and evaluate.py calibrated; --logits is what evaluate.py wrote beside
-its record. A panel for each set: the share of label 1 over the mean probability, in ten bins of
-equally many rows, with 95 % intervals (Wilson). Points on the diagonal are calibrated.
+OUT_DIR is what export.py wrote and evaluate.py calibrated; --logits is what evaluate.py wrote
+beside its record. A panel for each set: the share of label 1 over the mean probability, in ten bins
+of equally many rows, with 95 % intervals (Wilson). Points on the diagonal are calibrated.
 """
 
 import argparse

@@ -10,12 +10,11 @@ OUT_DIR/weights. README.md lists the commands that build what ships.
 
 A run with `layers` first shrinks the encoder to these layers, with `inner` units each, and teaches
 it the embeddings of the whole one. Then it fits the heads on the frozen encoder, and trains both. A
-batch mixes all sets. A row
-trains only the heads that its set labels; a teacher's outputs (--soft), if any, train the first
-four heads of every row. The moving average of the weights is evaluated after each epoch, and at
-several interpolations with the weights before training (`toward`). The one with the highest `score` on
-the validation rows is saved. All randomness is seeded; on one kind of device, two runs differ only
-by rounding.
+batch mixes all sets. A row trains only the heads that its set labels; a teacher's outputs (--soft),
+if any, train the first four heads of every row. The moving average of the weights is evaluated
+after each epoch, and at several interpolations with the weights before training (`toward`). The one
+with the highest `score` on the validation rows is saved. All randomness is seeded; on one kind of
+device, two runs differ only by rounding.
 
 Needs: numpy, safetensors, tokenizers, torch. Uses CUDA if available.
 """

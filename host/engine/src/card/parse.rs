@@ -103,7 +103,8 @@ pub(crate) fn read_card(path: &Path) -> Result<String, CardError> {
 }
 
 impl Card {
-    /// Parses and checks the card in `text`. Its labels and heads are in other files, so they are empty.
+    /// Parses and checks the card in `text`. Its labels and heads are in other files, so they are
+    /// empty.
     ///
     /// # Errors
     ///

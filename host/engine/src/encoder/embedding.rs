@@ -3,7 +3,7 @@
 use crate::card::{Pooling, TextSpec};
 use crate::tensor::Tensor;
 
-use super::scores::floats;
+use super::values::floats;
 
 /// Computes the embedding of a text of `tokens` tokens from the model's output: f32 `[1, size]`, or
 /// `[1, tokens, size]` with padding behind the tokens.

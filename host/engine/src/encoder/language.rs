@@ -2,15 +2,7 @@
 
 use whatlang::{Lang, Script, detect, detect_script};
 
-use crate::limits::MAX_LANGUAGE_BYTES;
-
-/// Minimum letters of a text in the Latin script whose language is decided: shorter ones are mostly
-/// names, slang and exclamations, which look like any language.
-const MIN_LETTERS: usize = 20;
-
-/// Minimum confidence. With both minima, 0.1 % of English posts and 1 % of tweets count as another
-/// language.
-const MIN_CONFIDENCE: f64 = 0.5;
+use crate::limits::{MAX_LANGUAGE_BYTES, MIN_LANGUAGE_CONFIDENCE, MIN_LANGUAGE_LETTERS};
 
 /// Parses the codes of a card.
 ///
@@ -39,9 +31,9 @@ pub(super) fn foreign(text: &str, known: &[Lang]) -> Option<&'static str> {
         let is_known = known.iter().any(|language| script.langs().contains(language));
         return (!is_known).then(|| info.map_or("another language", |info| info.lang().eng_name()));
     }
-    let info = info.filter(|info| info.confidence() >= MIN_CONFIDENCE && !known.contains(&info.lang()))?;
+    let info = info.filter(|info| info.confidence() >= MIN_LANGUAGE_CONFIDENCE && !known.contains(&info.lang()))?;
     let letters = text.chars().filter(|character| character.is_alphabetic()).count();
-    (letters >= MIN_LETTERS).then(|| info.lang().eng_name())
+    (letters >= MIN_LANGUAGE_LETTERS).then(|| info.lang().eng_name())
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::embedding::embed;
+use super::values::{floats, numbers};
 use crate::card::{Activation, Card, Combine, Head, Rule, TextSpec};
-use crate::dtype::DType;
 use crate::tensor::Tensor;
 
 /// Combination of a model's values into scores.
@@ -114,38 +114,6 @@ pub(crate) fn softmax(values: &mut [f32]) {
     values.iter_mut().for_each(|value| *value = (*value - max).exp());
     let sum: f32 = values.iter().sum();
     values.iter_mut().for_each(|value| *value /= sum);
-}
-
-/// Checks that no score is NaN: a maximum of windows would leave it out.
-///
-/// # Errors
-///
-/// A message if one is.
-pub(super) fn numbers(scores: &[f32]) -> Result<(), String> {
-    match scores.iter().any(|score| score.is_nan()) {
-        true => Err("a score is not a number".to_owned()),
-        false => Ok(()),
-    }
-}
-
-/// The elements of an output as f32.
-///
-/// # Errors
-///
-/// A message about an output that has no fractions.
-pub(super) fn floats(tensor: &Tensor) -> Result<Vec<f32>, String> {
-    let values = match tensor.dtype() {
-        DType::F32 => tensor.to_vec::<f32>(),
-        DType::F64 => tensor.to_vec::<f64>().map(|values| values.into_iter().map(|v| v as f32).collect()),
-        DType::F16 => {
-            tensor.to_vec::<half::f16>().map(|values| values.into_iter().map(half::f16::to_f32).collect())
-        }
-        DType::BF16 => {
-            tensor.to_vec::<half::bf16>().map(|values| values.into_iter().map(half::bf16::to_f32).collect())
-        }
-        other => return Err(format!("the output is {other}, expected f32, f16, bf16 or f64")),
-    };
-    values.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
