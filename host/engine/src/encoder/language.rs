@@ -31,7 +31,8 @@ pub(super) fn foreign(text: &str, known: &[Lang]) -> Option<&'static str> {
         let is_known = known.iter().any(|language| script.langs().contains(language));
         return (!is_known).then(|| info.map_or("another language", |info| info.lang().eng_name()));
     }
-    let info = info.filter(|info| info.confidence() >= MIN_LANGUAGE_CONFIDENCE && !known.contains(&info.lang()))?;
+    let info =
+        info.filter(|info| info.confidence() >= MIN_LANGUAGE_CONFIDENCE && !known.contains(&info.lang()))?;
     let letters = text.chars().filter(|character| character.is_alphabetic()).count();
     (letters >= MIN_LANGUAGE_LETTERS).then(|| info.lang().eng_name())
 }

@@ -33,7 +33,7 @@ pub struct Model {
 
 enum Kind {
     Onnx(OnnxModel),
-    Encoder(Encoder),
+    Encoder(Box<Encoder>),
     Language(LanguageModel),
     Guard(Guard),
     /// A model that is unloaded while idle.
@@ -73,23 +73,25 @@ impl Model {
         let Parts { card, hash, model, data, tokenizer, packed } = weights.into_parts();
         let capacity = options.capacity(name, card.format)?;
         let backend = runtime.implementation();
-        let kind = match (card.format, tokenizer) {
-            (Format::Onnx, Some(tokenizer)) if card.text.is_some() => {
-                Kind::Encoder(Encoder::load(backend, name, (model, data), &tokenizer, &card, &capacity)?)
-            }
-            (Format::Onnx, _) => {
-                Kind::Onnx(OnnxModel::load(backend, name, (model, data), &card, &capacity, &[])?)
-            }
-            (Format::Gguf, _) => {
-                let files = std::iter::once(model).chain(data.into_iter().map(|part| part.bytes)).collect();
-                let language = LanguageModel::load(name, files, packed, &capacity)?;
-                if card.questions.is_empty() {
-                    Kind::Language(language)
-                } else {
-                    Kind::Guard(Guard::new(name, language, &card.questions)?)
+        let kind =
+            match (card.format, tokenizer) {
+                (Format::Onnx, Some(tokenizer)) if card.text.is_some() => Kind::Encoder(Box::new(
+                    Encoder::load(backend, name, (model, data), &tokenizer, &card, &capacity)?,
+                )),
+                (Format::Onnx, _) => {
+                    Kind::Onnx(OnnxModel::load(backend, name, (model, data), &card, &capacity, &[])?)
                 }
-            }
-        };
+                (Format::Gguf, _) => {
+                    let files =
+                        std::iter::once(model).chain(data.into_iter().map(|part| part.bytes)).collect();
+                    let language = LanguageModel::load(name, files, packed, &capacity)?;
+                    if card.questions.is_empty() {
+                        Kind::Language(language)
+                    } else {
+                        Kind::Guard(Guard::new(name, language, &card.questions)?)
+                    }
+                }
+            };
         Ok(Model { name: name.to_owned(), card, hash, capacity, kind, shadow: RwLock::default() })
     }
 
