@@ -155,6 +155,8 @@ impl Reference {
         log.func_wrap("log", |_, _: (moderator::infer::guest::log::Level, String)| Ok(())).unwrap();
         let mut notes = linker.instance("infer:guest/notes@0.1.0").unwrap();
         notes.func_wrap("note", |_, _: (String,)| Ok(())).unwrap();
+        let mut regions = linker.instance("infer:guest/regions@0.1.0").unwrap();
+        regions.func_wrap("report", |_, _: (Vec<moderator::infer::guest::regions::Region>,)| Ok(())).unwrap();
         let mut spans = linker.instance("infer:guest/spans@0.1.0").unwrap();
         spans.func_wrap("report", |_, _: (Vec<moderator::infer::guest::spans::Span>,)| Ok(())).unwrap();
         (store, linker)

@@ -126,7 +126,7 @@ async fn insult_at_either_end_is_found() {
 
 #[tokio::test]
 async fn oversized_text_is_rejected_whole_or_split() {
-    let server = Server::builtin().await;
+    let server = Server::start(BILSTM.clone()).await;
     let words = "nice ".repeat(5_000);
     let parts = vec![json!({ "type": "text", "text": "nice ".repeat(900) }); 9];
     for (input, windows) in [
@@ -141,7 +141,7 @@ async fn oversized_text_is_rejected_whole_or_split() {
 
 /// Asserts that both texts of each pair get the same scores, and the same answer in gate mode.
 async fn assert_twins(twins: &[(String, String)]) {
-    let server = Server::builtin().await;
+    let server = Server::start(BILSTM.clone()).await;
     for twins in twins.chunks(32) {
         let texts: Vec<_> = twins.iter().flat_map(|(text, twin)| [text, twin]).collect();
         let (status, body) = server.moderate(&json!({ "input": texts })).await;
@@ -230,7 +230,7 @@ async fn folded_spellings_score_as_plain() {
 
 #[tokio::test]
 async fn evasive_spelling_is_undone_and_explained() {
-    let server = Server::builtin().await;
+    let server = Server::start(BILSTM.clone()).await;
     let judge = async |text: &str| {
         let request = json!({ "input": text, "infer": { "explain": true } });
         let (status, body) = server.moderate(&request).await;
@@ -238,14 +238,14 @@ async fn evasive_spelling_is_undone_and_explained() {
         let notes = body["infer"]["explanations"][0]["notes"].clone();
         (body["results"][0]["category_scores"]["harassment"].as_f64().unwrap(), notes)
     };
-    let (plain, notes) = judge(INSULT).await;
+    let (plain, notes) = judge("You are dumb and stupid!").await;
     assert_eq!(notes, Value::Null);
-    let (evasive, notes) = judge("You are so d u m b and $tup1d!").await;
+    let (evasive, notes) = judge("You are d u m b and $tup1d!").await;
     assert!(evasive > plain - 1e-3, "{plain}, {evasive}");
     let [note] = &notes.as_array().unwrap()[..] else { panic!("{notes}") };
     let note = note.as_str().unwrap();
     assert!(note.starts_with("part 1: model `text` decides ") && note.contains("`harassment`"), "{note}");
-    assert!(note.ends_with(" by the reading `You are so dumb and stupid!`"), "{note}");
+    assert!(note.ends_with(" by the reading `You are dumb and stupid!`"), "{note}");
     assert_eq!(judge(CLEAN).await.1, Value::Null);
 }
 

@@ -39,13 +39,14 @@ async fn judge_both(server: &Server, files: &[Vec<u8>]) -> (String, [f64; 2], Op
     (action, ["sexual", "violence/graphic"].map(|category| scores[category].as_f64().unwrap()), gap)
 }
 
-async fn serve(settings: &str) -> Server {
+async fn serve(setting: &str) -> Server {
     let models = "safety = \"image-safety\" }";
     // Long limits for a busy machine: this tests the verdicts, not the time.
     let limits = "limits = { guest_ms = 30000, compute_ms = 60000 }";
     let config = infer_config::CONFIG
         .replace("[server]", "[server]\ndeadline_ms = 60000")
-        .replace(models, &format!("{models}\n{limits}\nsettings = {{ {settings} }}"));
+        .replace(models, &format!("{models}\n{limits}"))
+        .replace("settings = { ", &format!("settings = {{ {setting}"));
     Server::start(load(&config).into()).await
 }
 
@@ -100,7 +101,7 @@ async fn both_ends_of_long_images_are_judged() {
 
 #[tokio::test]
 async fn unseen_frames_ask_for_review() {
-    let server = serve("\"image.max_views\" = 1").await;
+    let server = serve("\"image.max_views\" = 1, ").await;
     let (action, score, gap) = judge(&server, &[drawn("sixty-frames.gif")]).await;
     assert_eq!(action, "review");
     assert!(score < 0.1, "{score}");
@@ -138,7 +139,7 @@ async fn damaged_jpeg_needs_review() {
 
 #[tokio::test]
 async fn each_view_costs_one_run() {
-    let server = serve("\"image.max_views\" = 60").await;
+    let server = serve("\"image.max_views\" = 60, ").await;
     for name in ["sixty-frames.png", "sixty-frames.webp", "sixty-frames.gif"] {
         let (action, score, gap) = judge(&server, &[drawn(name)]).await;
         assert_eq!((action.as_str(), gap), ("block", None), "{name}");
@@ -148,7 +149,7 @@ async fn each_view_costs_one_run() {
 
 #[tokio::test]
 async fn view_limit_of_zero_is_rejected() {
-    let server = serve("\"image.max_views\" = 0").await;
+    let server = serve("\"image.max_views\" = 0, ").await;
     let (status, body) = answer(server.post("/moderate").json(&parts(&[photo("coffee.jpg")]))).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
 }
