@@ -52,7 +52,7 @@ fn all_cards_in_repository_are_parsed() {
         let Ok(text) = std::fs::read_to_string(folder.join("card.toml")) else { continue };
         let card = Card::parse(&text).unwrap_or_else(|message| panic!("{}: {message}", folder.display()));
         assert_eq!(folder.file_name().unwrap(), card.name.as_str());
-        // The scales of activations in two depend on the whole batch; images of text differ in size.
+        // Scales of activations in two depend on the whole batch; images of text differ in size.
         let alone = ["minilm", "moderation-encoder", "ppocr-det", "ppocr-rec"];
         let is_batched = card.format == Format::Onnx && !alone.contains(&card.name.as_str());
         assert_eq!(card.batch_axis.is_some(), is_batched, "{} is batched", card.name);
