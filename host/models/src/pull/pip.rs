@@ -30,10 +30,9 @@ pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyho
         let before = grown.growth.bytes();
         pull.bar.set_position(before);
         pull.bar.set_message(format!("{package} ({} of {})", number + 1, from.packages.len()));
-        let wheel =
-            client::download(&workplace, package, grown.growth.room(), index, MAX_SILENCE, |bytes| {
-                pull.bar.set_position(before + bytes);
-            })?;
+        let max_bytes = grown.growth.room().saturating_add(from.other_bytes);
+        let progress = |bytes| pull.bar.set_position(before + bytes);
+        let wheel = client::download(&workplace, package, max_bytes, index, MAX_SILENCE, progress)?;
         let room = grown.growth.room();
         extract(wheel, &from.parts, room, &mut grown.growth)
             .with_context(|| format!("package `{package}`"))?;
