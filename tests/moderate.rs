@@ -238,14 +238,14 @@ async fn evasive_spelling_is_undone_and_explained() {
         let notes = body["infer"]["explanations"][0]["notes"].clone();
         (body["results"][0]["category_scores"]["harassment"].as_f64().unwrap(), notes)
     };
-    let (plain, notes) = judge("You are dumb and stupid!").await;
+    let (plain, notes) = judge(INSULT).await;
     assert_eq!(notes, Value::Null);
-    let (evasive, notes) = judge("You are d u m b and $tup1d!").await;
+    let (evasive, notes) = judge("You are so d u m b and $tup1d!").await;
     assert!(evasive > plain - 1e-3, "{plain}, {evasive}");
     let [note] = &notes.as_array().unwrap()[..] else { panic!("{notes}") };
     let note = note.as_str().unwrap();
-    assert!(note.starts_with("part 1: model `text` decides ") && note.contains("`harassment`"), "{note}");
-    assert!(note.ends_with(" by the reading `You are dumb and stupid!`"), "{note}");
+    assert!(note.starts_with("part 1: model `text` decides ") && note.contains("`insult`"), "{note}");
+    assert!(note.ends_with(" by the reading `You are so dumb and stupid!`"), "{note}");
     assert_eq!(judge(CLEAN).await.1, Value::Null);
 }
 

@@ -173,6 +173,11 @@ fn parted(tokens: &[Token<'_>]) -> Option<(String, usize)> {
     if first.is_closed() || second.word.0 > 0 || !is_plain(one) || !is_plain(two) {
         return None;
     }
+    // `so d u m b` is no `sod`: the letters are a word of their own.
+    let is_run = two.len() == 1 && tokens.get(2).is_some_and(|third| third.letter().is_some());
+    if one.len() > 1 && is_run {
+        return None;
+    }
     let joined = format!("{one}{two}");
     let is_part = |word: &str| !is_word(word) || (word.len() == 1 && !matches!(word, "a" | "i"));
     // `b and` is no part of `band`, which is rarer than `and`.

@@ -24,6 +24,7 @@ fn evasive_spellings_are_undone() {
             "you are an idiot, idiot idiot idiot idiot",
         ),
         ("y o u a r e a f o o l", "you are a fool"),
+        ("you are so d u m b and so s 7 u p 1 d", "you are so dumb and so stupid"),
         ("1 d 1 0 t you are", "idiot you are"),
         ("idioooot, youuuu are stuuupid", "idiot, you are stupid"),
         ("you id.iot and stu-pid fo~ol", "you idiot and stupid fool"),
