@@ -29,7 +29,8 @@ import data
 from metrics import auroc, calibration_error, interval
 
 HERE = Path(__file__).resolve().parent
-AT_ONCE = 64
+AT_ONCE = 4
+RETRIES = 100
 READY_S = 120
 # Sets of data.VALIDATION, and the category of the verdict that judges them.
 CATEGORY = {
@@ -71,21 +72,29 @@ class Server:
         """Return score and flag of each category, for every text."""
         out = []
         for start in range(0, len(texts), AT_ONCE):
-            body = json.dumps({"input": texts[start : start + AT_ONCE]})
-            self.connection.request("POST", "/moderate", body, {"Content-Type": "application/json"})
-            answer = self.connection.getresponse()
-            content = answer.read()
-            if answer.status != 200:
-                raise RuntimeError(f"POST /moderate: {answer.status} {content[:300]!r}")
-            for result in json.loads(content)["results"]:
+            answer = self.post(json.dumps({"input": texts[start : start + AT_ONCE]}))
+            further = answer["infer"].get("categories") or [{}] * len(answer["results"])
+            for result, beside in zip(answer["results"], further, strict=True):
                 own = {
                     name: (score, result["categories"][name])
                     for name, score in result["category_scores"].items()
                 }
-                further = result.get("infer", {}).get("categories", {})
-                own |= {name: (found["score"], found["flagged"]) for name, found in further.items()}
+                own |= {name: (found["score"], found["flagged"]) for name, found in beside.items()}
                 out.append(own)
         return out
+
+    def post(self, body: str) -> dict:
+        """Return the answer to a body; waits while the server is busy."""
+        for _ in range(RETRIES):
+            self.connection.request("POST", "/moderate", body, {"Content-Type": "application/json"})
+            answer = self.connection.getresponse()
+            content = answer.read()
+            if answer.status == 200:
+                return json.loads(content)
+            if answer.status != 429:
+                break
+            time.sleep(0.1)
+        raise RuntimeError(f"POST /moderate: {answer.status} {content[:300]!r}")
 
     def stop(self) -> None:
         """End the server."""
