@@ -1,6 +1,5 @@
 //! A dataset: a JSON Lines file of requests, with optional labels.
 
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,12 +7,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use infer_engine::text::names;
 use infer_engine::{Card, Message, files};
+use infer_train::Lines;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::args::BenchTask;
 use crate::item::{Example, Item, Label};
-use crate::limits::{MAX_DATASET_BYTES, MAX_DATASET_LINES, MAX_LINE_BYTES};
+use crate::limits::{MAX_DATASET_BYTES, MAX_DATASET_LINES};
 use crate::random::seeded;
 use crate::work;
 
@@ -45,27 +45,15 @@ pub(super) fn read(
     seed: u64,
 ) -> anyhow::Result<Vec<Example>> {
     let name = path.display();
-    let file = files::open(path).with_context(|| format!("cannot read the dataset `{name}`"))?;
-    let mut reader = BufReader::new(file);
+    let mut lines = Lines::open(path).with_context(|| format!("cannot read the dataset `{name}`"))?;
     let mut examples = Vec::new();
     let mut kind_of_labels = None;
     let mut bytes_read = 0;
-    let mut line = String::new();
-    for number in 1.. {
-        line.clear();
-        let bytes = reader
-            .by_ref()
-            .take(MAX_LINE_BYTES)
-            .read_line(&mut line)
-            .with_context(|| format!("{name}:{number}: not a line of UTF-8 text"))?;
-        if bytes == 0 {
-            break;
-        }
-        ensure!((bytes as u64) < MAX_LINE_BYTES, "{name}:{number}: longer than {MAX_LINE_BYTES} bytes");
+    while let Some((number, line)) = lines.next_line()? {
         if line.trim().is_empty() {
             continue;
         }
-        let example = example(&line, task, card, path).with_context(|| format!("{name}:{number}"))?;
+        let example = example(line, task, card, path).with_context(|| format!("{name}:{number}"))?;
         if let Some(label) = &example.label {
             let kind = *kind_of_labels.get_or_insert(mem::discriminant(label));
             ensure!(
@@ -73,7 +61,7 @@ pub(super) fn read(
                 "{name}:{number}: `label` is of another kind than those before; expected only names, or only true and false"
             );
         }
-        bytes_read += bytes + if let Item::Image(image) = &example.item { image.len() } else { 0 };
+        bytes_read += line.len() + if let Item::Image(image) = &example.item { image.len() } else { 0 };
         examples.push(example);
         ensure!(
             examples.len() <= MAX_DATASET_LINES && bytes_read <= MAX_DATASET_BYTES,
@@ -225,6 +213,6 @@ mod tests {
             let Err(error) = read_text(text, task) else { panic!("{text} is taken") };
             assert!(format!("{error:#}").contains(words), "{text}: {error:#}");
         }
-        assert!(read_text(&"x".repeat(MAX_LINE_BYTES as usize + 1), Moderate).is_err());
+        assert!(read_text(&"x".repeat((1 << 20) + 1), Moderate).is_err());
     }
 }

@@ -9,9 +9,6 @@ pub(crate) const MAX_REPORT_BYTES: u64 = 16 << 20;
 /// from an endless response.
 pub(crate) const MAX_RESPONSE_BYTES: usize = 8 << 20;
 
-/// Maximum length of a dataset's line, in bytes. Protects memory from a wrong file.
-pub(crate) const MAX_LINE_BYTES: u64 = 1 << 20;
-
 /// Maximum number of a dataset's lines. Bounds memory.
 pub(crate) const MAX_DATASET_LINES: usize = 1_000_000;
 

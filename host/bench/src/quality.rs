@@ -1,13 +1,11 @@
 //! Accuracy of answers, against a dataset's labels.
 
 use infer_engine::text::names;
+use infer_train::metrics::{Scored, auroc, calibration_error};
 use serde::Serialize;
 
 use crate::answer::Said;
 use crate::item::{Example, Label};
-
-/// Bins of the calibration error.
-const BINS: usize = 10;
 
 /// Accuracy of the answers to a dataset's labelled examples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -118,42 +116,18 @@ pub(super) fn judge(points: &[Point], of: usize, errors: usize) -> Option<Qualit
     let both = binary && positives > 0 && positives < points.len();
     let hits = count(&|point| point.decided && point.truth);
     let wrong = points.len() - right;
+    let scored = |point: &Point| Scored { score: point.score, truth: point.truth };
+    let scored: Vec<_> = points.iter().map(scored).collect();
     Some(Quality {
         examples: points.len(),
         positives,
         of,
         errors,
         accuracy: right as f64 / points.len() as f64,
-        auroc: both.then(|| auroc(points)),
+        auroc: auroc(&scored).filter(|_| binary),
         f1: both.then(|| 2.0 * hits as f64 / (2 * hits + wrong) as f64),
-        calibration_error: calibration_error(points),
+        calibration_error: calibration_error(&scored)?,
     })
-}
-
-/// By the rank sum (Mann and Whitney); ties get their mean rank.
-fn auroc(points: &[Point]) -> f64 {
-    let mut sorted: Vec<_> = points.to_vec();
-    sorted.sort_by(|a, b| a.score.total_cmp(&b.score));
-    let (mut ranks, mut before) = (0.0, 0);
-    for tied in sorted.chunk_by(|a, b| a.score == b.score) {
-        let rank = before as f64 + (tied.len() + 1) as f64 / 2.0;
-        ranks += rank * tied.iter().filter(|point| point.truth).count() as f64;
-        before += tied.len();
-    }
-    let positives = points.iter().filter(|point| point.truth).count() as f64;
-    let negatives = points.len() as f64 - positives;
-    (ranks - positives * (positives + 1.0) / 2.0) / (positives * negatives)
-}
-
-fn calibration_error(points: &[Point]) -> f64 {
-    let mut bins = [(0.0, 0.0); BINS];
-    for point in points {
-        let (scores, truths) = &mut bins[((point.score * BINS as f64) as usize).min(BINS - 1)];
-        *scores += point.score;
-        *truths += f64::from(point.truth);
-    }
-    bins.iter().map(|(scores, truths): &(f64, f64)| (scores - truths).abs()).sum::<f64>()
-        / points.len() as f64
 }
 
 #[cfg(test)]

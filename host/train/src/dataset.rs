@@ -1,17 +1,16 @@
 //! Labelled texts: a JSON Lines file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use infer_engine::files;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::limits::{MAX_DATA_BYTES, MAX_DATA_LINES, MAX_LINE_BYTES};
+use crate::limits::{MAX_DATA_BYTES, MAX_DATA_LINES};
+use crate::lines::Lines;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,28 +115,13 @@ impl Dataset {
     /// If the file cannot be read or is empty, or for the first invalid line.
     pub fn read(path: &Path, category: Option<&str>) -> anyhow::Result<Dataset> {
         let name = path.display();
-        let file = files::open(path).with_context(|| format!("cannot read the data `{name}`"))?;
-        let mut reader = BufReader::new(file);
+        let mut lines = Lines::open(path).with_context(|| format!("cannot read the data `{name}`"))?;
         let mut hash = Sha256::new();
         let (mut examples, mut other_labels) = (Vec::new(), BTreeSet::new());
         let mut bytes_read = 0;
-        let mut line = String::new();
-        for number in 1.. {
-            line.clear();
-            let bytes = reader
-                .by_ref()
-                .take(MAX_LINE_BYTES)
-                .read_line(&mut line)
-                .with_context(|| format!("{name}:{number}: not a line of UTF-8 text"))?;
-            if bytes == 0 {
-                break;
-            }
-            ensure!(
-                (bytes as u64) < MAX_LINE_BYTES,
-                "{name}:{number}: longer than {MAX_LINE_BYTES} bytes; expected one JSON object per line"
-            );
-            hash.update(&line);
-            bytes_read += bytes as u64;
+        while let Some((number, line)) = lines.next_line()? {
+            hash.update(line);
+            bytes_read += line.len() as u64;
             ensure!(
                 number <= MAX_DATA_LINES && bytes_read <= MAX_DATA_BYTES,
                 "{name}:{number}: more than {MAX_DATA_LINES} lines or {MAX_DATA_BYTES} bytes; take a sample of it"
@@ -145,7 +129,7 @@ impl Dataset {
             if line.trim().is_empty() {
                 continue;
             }
-            let example = example(&line, number, category, &mut other_labels);
+            let example = example(line, number, category, &mut other_labels);
             examples.push(example.with_context(|| format!("{name}:{number}"))?);
         }
         ensure!(!examples.is_empty(), "the data `{name}` are empty; expected one JSON object per line");
@@ -233,6 +217,7 @@ fn shown(text: &str) -> std::borrow::Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MAX_LINE_BYTES;
 
     fn read(text: impl AsRef<[u8]>, category: Option<&str>) -> anyhow::Result<Dataset> {
         let folder = tempfile::tempdir().unwrap();

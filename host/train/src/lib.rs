@@ -8,8 +8,8 @@
 //! - `limits`: the fixed limits of labelled data
 //! - `metrics`, `binomial`: figures of scores, and exact bounds of proportions
 //! - `features`, `logistic`, `calibration`: embeddings, the regression on them, and probabilities
-//! - `dataset`: labelled texts from a file; `selection`: those of a category; `folds`: their split
-//!   for cross-validation
+//! - `lines`: lines of a file; `dataset`: labelled texts from one
+//! - `selection`: those of a category; `folds`: their split for cross-validation
 //! - `control`: thresholds whose error rate has a guaranteed bound
 //! - `thresholds`: such thresholds for each category and language of a dataset
 //! - `embed`: embeddings from an encoder
@@ -27,6 +27,7 @@ mod folds;
 mod golden;
 mod head;
 mod limits;
+mod lines;
 mod logistic;
 pub mod metrics;
 mod report;
@@ -39,6 +40,7 @@ pub use dataset::{Answer, Dataset, Example, Split};
 pub use embed::{embed, options};
 pub use features::Features;
 pub use head::Head;
+pub use lines::Lines;
 pub use logistic::Regression;
 pub use report::{Figures, Mistake, Report};
 pub use selection::{Facts, Selection};

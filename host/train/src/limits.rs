@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Maximum length of a line of labelled data, in bytes. Protects memory from a wrong file.
+/// Maximum length of a line of labelled data or of a dataset, in bytes. Protects memory from a
+/// wrong file.
 pub(crate) const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Maximum number of lines of labelled data. Bounds memory.
