@@ -93,16 +93,7 @@ async fn inproc(mut config: Config, arguments: &Bench) -> anyhow::Result<Subject
                 None => {
                     config.lock = None;
                     let (source, options, reuse) = infer_control::loader::find_model(&config, &name)?;
-                    ModelConfig {
-                        at: Place::of(config.origin.clone()),
-                        source,
-                        heads: Vec::new(),
-                        options,
-                        reuse,
-                        keep_alive: None,
-                        next: None,
-                        previous: None,
-                    }
+                    ModelConfig::new(Place::of(config.origin.clone()), source, options, reuse)
                 }
             };
             let listed = model.list().with_context(|| format!("model `{name}`"))?;

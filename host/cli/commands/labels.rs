@@ -176,16 +176,7 @@ fn configuration(config: &Config, arguments: &Train, model: &str) -> anyhow::Res
     };
     let mut config = config.clone();
     config.lock = config.lock.map(Lock::of_models).filter(|_| config.models.contains_key(model));
-    let of_model = ModelConfig {
-        at,
-        source,
-        heads: Vec::new(),
-        options,
-        reuse,
-        keep_alive: None,
-        next: None,
-        previous: None,
-    };
+    let of_model = ModelConfig::new(at, source, options, reuse);
     config.models = BTreeMap::from([(model.to_owned(), of_model)]);
     config.components = BTreeMap::from([("labels".to_owned(), component)]);
     Ok(config)

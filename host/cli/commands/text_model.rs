@@ -34,17 +34,7 @@ pub(super) fn replace(
             let (source, scratch) = source(config, model)?;
             let name = format!("--text-model {model}");
             let at = Place::of(config.origin.clone());
-            let options = ModelOptions::default();
-            let model = ModelConfig {
-                at,
-                source,
-                heads: Vec::new(),
-                options,
-                reuse: Reuse::All,
-                keep_alive: None,
-                next: None,
-                previous: None,
-            };
+            let model = ModelConfig::new(at, source, ModelOptions::default(), Reuse::All);
             config.models.insert(name.clone(), model);
             (name, scratch)
         }

@@ -95,6 +95,21 @@ impl Config {
 }
 
 impl ModelConfig {
+    /// A model without heads and other versions, which stays loaded.
+    #[must_use]
+    pub fn new(at: Place, source: Source, options: ModelOptions, reuse: Reuse) -> Self {
+        ModelConfig {
+            at,
+            source,
+            heads: Vec::new(),
+            options,
+            reuse,
+            keep_alive: None,
+            next: None,
+            previous: None,
+        }
+    }
+
     /// Describes its weights, as [`weights::list`] does. With heads, a model for embeddings is a
     /// classifier.
     ///
