@@ -27,6 +27,13 @@ pub fn excerpt(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(excerpt_of(text, max))
 }
 
+/// Message of a TOML file that cannot be parsed: lines that show the mistake, each cut, because an
+/// untrusted file may have lines of any length.
+pub(crate) fn toml_message(error: &toml::de::Error) -> String {
+    let message = error.to_string();
+    message.trim_end().lines().map(|line| excerpt(line, QUOTE_BYTES)).collect::<Vec<_>>().join("\n")
+}
+
 /// [`excerpt`] of the `Display` output of `value`. At most `max` bytes of it are held in memory.
 #[must_use]
 pub fn excerpt_of(value: impl Display, max: usize) -> String {

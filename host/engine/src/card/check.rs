@@ -70,13 +70,17 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
+fn lists_heads(card: &Card) -> bool {
+    card.files.iter().any(|file| file.role == Role::Head)
+}
+
 /// Returns true if the card lists heads.
 ///
 /// # Errors
 ///
 /// A message if the rest of the card does not fit them.
 fn heads(card: &Card, labels: Option<&str>) -> Result<bool, String> {
-    let has_heads = card.files.iter().any(|file| file.role == Role::Head);
+    let has_heads = lists_heads(card);
     if has_heads && (card.text.is_none() || card.task != Task::TextClassification) {
         return Err("`files` has a head, expected `task` = `text-classification` and `text`".to_owned());
     }
@@ -184,9 +188,7 @@ fn text(spec: &TextSpec, card: &Card) -> Result<(), String> {
             Err("`text.stride` is set, but an embedding has one window; remove it".to_owned())
         }
         (Task::TextEmbedding, _) => Ok(()),
-        (Task::TextClassification, Some(_)) if card.files.iter().any(|file| file.role == Role::Head) => {
-            Ok(())
-        }
+        (Task::TextClassification, Some(_)) if lists_heads(card) => Ok(()),
         (task, Some(_)) => {
             Err(format!("`text.pooling` is for `task` = `text-embedding`, and this is `{task}`; remove it"))
         }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::category::Category;
 use crate::limits::{MAX_HEAD_LABELS, MAX_HEAD_VALUES};
-use crate::text::{QUOTE_BYTES, excerpt};
+use crate::text::toml_message;
 
 /// The head of one label: a score from an embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,11 +149,7 @@ impl HeadFile {
     ///
     /// A message about the first problem, with its line if TOML reports one.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: HeadToml = toml::from_str(text).map_err(|error| {
-            let message = error.to_string();
-            let lines = message.trim_end().lines().map(|line| excerpt(line, QUOTE_BYTES));
-            lines.collect::<Vec<_>>().join("\n")
-        })?;
+        let file: HeadToml = toml::from_str(text).map_err(|error| toml_message(&error))?;
         let HeadToml { encoder, labels, weights, bias, mut calibration, categories, data: _ } = file;
         MAX_HEAD_LABELS.check("`labels`", labels.len())?;
         if labels.is_empty() || labels.iter().any(|label| label.is_empty() || label.contains(['\n', '\r'])) {

@@ -15,7 +15,7 @@ use super::self_test::SelfTest;
 use super::tensors::{InputSpec, OutputSpec};
 use super::text::TextSpec;
 use crate::limits::MAX_CARD_BYTES;
-use crate::text::{QUOTE_BYTES, excerpt};
+use crate::text::toml_message;
 use crate::weights::{CardError, Links, Opened};
 
 /// Keys of the file. Unlike in [`Card`], `labels` is the name of a file.
@@ -55,12 +55,7 @@ struct CardToml {
 ///
 /// A message about the first problem, with its line if TOML reports one.
 pub(crate) fn parse(text: &str) -> Result<(Card, Option<String>), String> {
-    let file: CardToml = toml::from_str(text).map_err(|error| {
-        // The parser's message has several lines that show the mistake, and ends with a line break.
-        // An untrusted card may have lines of any length.
-        let message = error.to_string();
-        message.trim_end().lines().map(|line| excerpt(line, QUOTE_BYTES)).collect::<Vec<_>>().join("\n")
-    })?;
+    let file: CardToml = toml::from_str(text).map_err(|error| toml_message(&error))?;
     let card = Card {
         name: file.name,
         task: file.task,

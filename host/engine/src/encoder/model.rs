@@ -38,7 +38,7 @@ pub(crate) struct Encoder {
     scoring: Scoring,
     spec: TextSpec,
     /// Languages for which it was trained; empty if the card does not say.
-    languages: Vec<Lang>,
+    languages: Arc<[Lang]>,
     task: Task,
     labels: Vec<String>,
     /// Name of the output that is read.
@@ -72,7 +72,7 @@ impl Encoder {
             onnx,
             columns,
             scoring: Scoring::new(card),
-            languages: languages(&spec.languages).expect("a parsed card has known languages"),
+            languages: languages(&spec.languages).expect("a parsed card has known languages").into(),
             spec,
             task: card.task,
             labels: card.labels.clone(),
@@ -88,7 +88,6 @@ impl Encoder {
     ) -> Result<Reply, RunError> {
         let invalid = |message| RunError::InvalidInput { model: self.name.clone(), message };
         let Request { texts, params } = request(&self.name, inputs)?;
-        let foreign = self.foreign(&texts);
         let mut texts = self.encode(texts, params.role, deadline).await?;
         if let Some((index, tokens)) = truncated(&texts).filter(|_| !params.truncate) {
             return Err(invalid(format!(
@@ -113,7 +112,6 @@ impl Encoder {
         let computed = self.onnx.run_rows(rows, self.columns.joined, deadline).await?;
         let failed = |message| RunError::Failed { model: self.name.clone(), message };
         let (mut metadata, usage) = facts(&texts);
-        metadata.foreign = foreign;
         let mut outputs = match self.task {
             Task::TextEmbedding => self.embeddings(&texts, &computed, &params)?,
             Task::TokenClassification => self.spans(&texts, &computed).map_err(failed)?,
@@ -128,16 +126,6 @@ impl Encoder {
             batch: computed.iter().map(|reply| reply.batch).max().unwrap_or_default(),
             usage: None,
         })
-    }
-
-    /// Languages of the texts for which the model was not trained; empty if none is.
-    fn foreign(&self, texts: &[Text]) -> Vec<&'static str> {
-        let of_text = |text: &Text| match text {
-            Text::Single(text) | Text::Pair(text, _) => foreign(text, &self.languages),
-            Text::Tokens(_) => None,
-        };
-        let found: Vec<_> = texts.iter().map(|text| of_text(text).unwrap_or_default()).collect();
-        if found.iter().all(|name| name.is_empty()) { Vec::new() } else { found }
     }
 
     /// Tokenizes the texts: short ones here, long ones on a thread that may block.
@@ -158,6 +146,7 @@ impl Encoder {
             prefix: prefix.to_owned(),
             canonical: self.spec.canonical.then_some((self.spec.emoji, self.spec.evasion)),
             offsets: self.task == Task::TokenClassification,
+            languages: self.languages.clone(),
         };
         let encoded = if bytes <= MAX_INLINE_TEXT_BYTES {
             job.encode(texts, &mut SharedFirst::default())
@@ -271,6 +260,8 @@ struct Encoding {
     /// Emoji and evasive spellings in the canonical form, if texts are read in it.
     canonical: Option<(Emoji, Evasion)>,
     offsets: bool,
+    /// Languages for which the model was trained; empty if the card does not say.
+    languages: Arc<[Lang]>,
 }
 
 impl Encoding {
@@ -293,6 +284,10 @@ impl Encoding {
     }
 
     fn readings(&self, text: Text, first: &mut SharedFirst) -> Result<Readings, EncodeError> {
+        let foreign = match &text {
+            Text::Single(text) | Text::Pair(text, _) => foreign(text, &self.languages),
+            Text::Tokens(_) => None,
+        };
         let text = match text {
             Text::Single(text) if !self.prefix.is_empty() => Text::Single(format!("{}{text}", self.prefix)),
             other => other,
@@ -308,11 +303,11 @@ impl Encoding {
                 let undone = undone.and_then(|undone| encode(undone).ok());
                 let start = start.filter(|_| undone.is_some());
                 all.extend(undone);
-                Ok(Readings { all, undone: start })
+                Ok(Readings { all, undone: start, foreign })
             }
             (text, _) => {
                 let tokens = self.tokenizer.encode_next(&text, self.offsets, first)?;
-                Ok(Readings { all: vec![tokens], undone: None })
+                Ok(Readings { all: vec![tokens], undone: None, foreign })
             }
         }
     }

@@ -11,6 +11,8 @@ pub(super) struct Readings {
     pub(super) all: Vec<Tokens>,
     /// The beginning of the last reading, if it is the one with evasive spellings undone.
     pub(super) undone: Option<String>,
+    /// English name of the text's language, if the model was not trained for it.
+    pub(super) foreign: Option<&'static str>,
 }
 
 impl Readings {
@@ -65,6 +67,10 @@ pub(super) fn facts(texts: &[Readings]) -> (Metadata, TokenUsage) {
         metadata.known.push(best.map_or(0, |tokens| tokens.known));
         metadata.windows.push(readings.into_iter().map(|tokens| tokens.windows.len()).sum());
         metadata.truncated.push(readings.plain().iter().any(|tokens| tokens.is_truncated));
+        metadata.foreign.push(readings.foreign.unwrap_or_default());
+    }
+    if texts.iter().all(|readings| readings.foreign.is_none()) {
+        metadata.foreign.clear();
     }
     let prompt_tokens = metadata.tokens.iter().sum();
     (metadata, TokenUsage { prompt_tokens, ..TokenUsage::default() })
@@ -84,6 +90,7 @@ mod tests {
         let text = |windows| Readings {
             all: vec![tokens(1, 9), tokens(windows, 3)],
             undone: Some("you idiot".to_owned()),
+            foreign: None,
         };
         let mut texts = vec![text(100), text(28), text(1)];
         drop_long_undone(&mut texts);
@@ -98,8 +105,8 @@ mod tests {
         let undone = Some("you idiot".to_owned());
         let unknown = Tokens { known: 0, ..tokens(1, 4) };
         let (metadata, usage) = facts(&[
-            Readings { all: vec![tokens(1, 9), tokens(2, 30)], undone: undone.clone() },
-            Readings { all: vec![unknown, tokens(1, 3)], undone },
+            Readings { all: vec![tokens(1, 9), tokens(2, 30)], undone: undone.clone(), foreign: None },
+            Readings { all: vec![unknown, tokens(1, 3)], undone, foreign: None },
         ]);
         assert_eq!((metadata.tokens, metadata.known), (vec![9, 3], vec![9, 3]));
         assert_eq!((metadata.windows, usage.prompt_tokens), (vec![3, 2], 12));

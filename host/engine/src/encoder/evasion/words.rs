@@ -1,4 +1,4 @@
-//! Words of English by their frequency, and the repairs of a word that is none of them.
+//! English words by frequency, and repairs of unknown words.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -148,7 +148,7 @@ pub(super) fn unrepeated(word: &str) -> Option<String> {
     best([shortened(1), shortened(2), all_single].into_iter())
 }
 
-/// The word of which two adjacent letters are exchanged in `word`, if `word` is none or is rare.
+/// Exchanges two adjacent letters of `word`, if it is unknown or rare and the result is a word.
 pub(super) fn exchanged(word: &str) -> Option<String> {
     let own = RANKS.get(word);
     if !(3..=LONGEST_WORD).contains(&word.len()) || !word.is_ascii() || own.is_some_and(|own| *own < RARE) {
