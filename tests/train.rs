@@ -44,29 +44,18 @@ fn posts(count: usize) -> String {
     lines
 }
 
+/// Trains a head for spam on posts.jsonl.
+fn train(folder: &Path, further: &[&str]) -> Output {
+    let arguments = ["train", "--encoder", "encoder", "--data", "posts.jsonl", "--category", "spam"];
+    run(folder, &[&arguments, further].concat())
+}
+
 #[test]
 fn equal_data_train_equal_heads() {
     let folder = tempfile::tempdir().unwrap();
     encoder(folder.path());
     fs::write(folder.path().join("posts.jsonl"), posts(40)).unwrap();
-    let train = |output: &str| {
-        run(
-            folder.path(),
-            &[
-                "train",
-                "--encoder",
-                "encoder",
-                "--data",
-                "posts.jsonl",
-                "--category",
-                "spam",
-                "-o",
-                output,
-                "--format",
-                "json",
-            ],
-        )
-    };
+    let train = |output: &str| train(folder.path(), &["-o", output, "--format", "json"]);
     let (one, other) = (train("heads/one"), train("heads/other"));
     assert!(one.status.success() && other.status.success(), "{}{}", printed(&one), printed(&other));
     let read = |name: &str| fs::read_to_string(folder.path().join("heads").join(name)).unwrap();
@@ -121,32 +110,16 @@ fn language_model_labels_are_asked_for_once() {
     // Sixteen lines have labels, and eight have none.
     let unlabelled = (0..8).map(|index| format!("{}\n", json!({"text": format!("a post {index}")})));
     fs::write(folder.path().join("posts.jsonl"), posts(16) + &unlabelled.collect::<String>()).unwrap();
-    let train = || {
-        let output = run(
-            folder.path(),
-            &[
-                "train",
-                "--encoder",
-                "encoder",
-                "--data",
-                "posts.jsonl",
-                "--category",
-                "spam",
-                "-o",
-                "head",
-                "--from-language-model",
-                "tiny",
-                "--format",
-                "json",
-            ],
-        );
+    let ask = || {
+        let output =
+            train(folder.path(), &["-o", "head", "--from-language-model", "tiny", "--format", "json"]);
         let report: Value =
             serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", printed(&output)));
         report["language_model"].clone()
     };
-    let first = train();
+    let first = ask();
     assert_eq!((&first["labels"], &first["compared"], &first["reused"]), (&json!(8), &json!(16), &json!(0)));
-    let second = train();
+    let second = ask();
     assert_eq!((&second["reused"], &second["kappa"]), (&json!(24), &first["kappa"]));
     let labelled = fs::read_to_string(folder.path().join("posts.labelled.jsonl")).unwrap();
     assert_eq!(labelled.lines().count(), 24);

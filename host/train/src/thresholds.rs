@@ -52,7 +52,7 @@ pub struct Part {
     pub decision: Option<Decision>,
 }
 
-/// A threshold, or the reason why there is none.
+/// A threshold, or the reason that it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
