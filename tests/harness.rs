@@ -28,9 +28,7 @@ pub(crate) static BILSTM: LazyLock<Arc<Registry>> = LazyLock::new(|| Arc::new(lo
 
 /// The configuration of [`BILSTM`].
 pub(crate) fn bilstm() -> String {
-    let config = infer_config::CONFIG
-        .replace("text = \"moderation-encoder\", words = \"toxic-bilstm\"", "text = \"toxic-bilstm\"")
-        .replace("settings = { \"category.harassment\"", "# settings = { \"category.harassment\"");
+    let config = infer_config::CONFIG.replace("moderation-encoder", "toxic-bilstm");
     format!("{config}\n{}", words_section())
 }
 

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from text import canonical, exchanged, harmless, noisy
+from text import canonical, exchanged, harmless, noisy, requests
 
 HEADS = ["harassment", "hate", "hate/threatening", "sexism", "prompt-injection"]
+# Heads without labels: toxic-bilstm's answers teach them, in the order of words.py's columns.
+TAUGHT = ["toxicity", "severe-toxicity", "profanity", "threat", "insult"]
 DAVIDSON_TEST_ROWS = 4000
 DAVIDSON_DEV_EVERY = 10
 VARIANTS = [
@@ -117,6 +119,7 @@ def read(folder: Path, raw: bool = False) -> list[Row]:
             )
             rows.append(Row(source, split, text, labels))
     rows += [Row("harmless", "train", canonical(text), {}) for text in harmless()]
+    rows += [Row("requests", "train", canonical(text), {}) for text in requests()]
     return rows
 
 
@@ -163,6 +166,7 @@ class Mix:
         0.3  # harmless prompts as not `harassment`, `hate`, `hate/threatening`
     )
     harmless: float = 0.0  # harmless sentences as negatives of every head
+    requests: float = 0.0  # harmless requests to an assistant likewise
     repeat_hatemoji: int = 3  # times that an epoch contains a row of HatemojiBuild
     share_davidson: float = 1.0  # share of Davidson's rows in an epoch; the next two likewise
     share_edos: float = 1.0
@@ -199,7 +203,7 @@ def targets(rows: list[Row], mix: Mix) -> tuple[np.ndarray, np.ndarray]:
                     put(i, head, 0, mix.prompts_not_hate)
         else:
             for head in HEADS:
-                put(i, head, 0, mix.harmless)
+                put(i, head, 0, mix.harmless if row.source == "harmless" else mix.requests)
         if "threat" in labels:
             put(i, "hate/threatening", labels["threat"], 1)
         if row.source in ("davidson", "hatemoji", "edos"):

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 import data
 import heads
-from data import VALIDATION
+from data import TAUGHT, VALIDATION
 from metrics import auroc, calibration_error, fit_platt, interval, perfect_error, sigmoid
 from text import noisy
 
@@ -35,6 +35,10 @@ CALIBRATION = {
     "sexism": ["edos sexism"],
     "prompt-injection": ["slabs prompt-injection", "neuralchemy prompt-injection"],
 }
+# Heads whose sets are built half of label 1: the validation rows are weighted so, too.
+HALVES = {"hate"}
+# Sets whose validation rows count as label 0 of a head as well.
+FURTHER = {"prompt-injection": ["davidson", "edos"]}
 FORTY_WORDS = (
     "the committee met on tuesday to talk about the new library and most of the people who "
     "came wanted longer hours in the evening although a few said that the money should rather "
@@ -101,7 +105,10 @@ class Runner:
 
 
 def calibrations(
-    sets: dict[str, tuple[str, np.ndarray, np.ndarray]], logits: np.ndarray, labels: list[str]
+    sets: dict[str, tuple[str, np.ndarray, np.ndarray]],
+    logits: np.ndarray,
+    labels: list[str],
+    source: np.ndarray,
 ) -> dict[str, dict[str, float]]:
     """Return temperature and shift of each head."""
     out = {}
@@ -109,7 +116,10 @@ def calibrations(
         column = labels.index(label)
         z = np.concatenate([logits[sets[n][1], column] for n in names])
         y = np.concatenate([sets[n][2] for n in names])
-        temperature, shift = fit_platt(y, z)
+        further = logits[np.isin(source, FURTHER.get(label, [])), column]
+        z, y = np.concatenate([z, further]), np.concatenate([y, np.zeros(len(further))])
+        weights = np.where(y == 1, (y == 0).sum() / (y == 1).sum(), 1) if label in HALVES else None
+        temperature, shift = fit_platt(y, z, weights)
         out[label] = {"temperature": round(temperature, 5), "shift": round(shift, 5)}
     return out
 
@@ -133,6 +143,7 @@ def main() -> None:
     parser.add_argument(
         "--noisy", action="store_true", help="read every row in an evasive spelling"
     )
+    parser.add_argument("--words", type=Path, help="toxic-bilstm's answers to these rows (words.py)")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument(
         "--bootstrap", type=int, default=2000, help="draws; 0 leaves the intervals out"
@@ -154,7 +165,9 @@ def main() -> None:
     logits = head.logits(runner.embeddings(texts, arguments.batch))
     np.save(arguments.out.with_suffix(".npy"), logits.astype(np.float32))
     if arguments.split == "dev" and not arguments.noisy and arguments.model == "model.onnx":
-        head.calibration = calibrations(sets, logits, head.labels)
+        head.calibration = calibrations(
+            sets, logits, head.labels, np.array([r.source for r in rows])
+        )
         heads.write(file, head)
     figures = {}
     for name, (label, where, y) in sets.items():
@@ -168,6 +181,19 @@ def main() -> None:
         figures[name]["ece_of_perfect"] = round(perfect_error(p), 4)
         figures[name] |= {f"{alarms:.0%}": found_at(y, p, alarms) for alarms in (0.01, 0.02, 0.05)}
         print(name, json.dumps(figures[name]), flush=True)
+    if arguments.words:
+        posts = np.isin([r.source for r in rows], ["davidson", "hatemoji", "edos"])
+        for label, answers in zip(TAUGHT, np.load(arguments.words)[posts].T, strict=True):
+            if label not in head.labels:
+                continue
+            z = logits[posts, head.labels.index(label)]
+            figures[f"posts {label}, toxic-bilstm's"] = found = {
+                "rows": len(answers),
+                "above_0.5": int((answers >= 0.5).sum()),
+                "auroc": round(auroc((answers >= 0.5).astype(int), z), 4),
+                "mean_difference": round(float(np.abs(sigmoid(z) - answers).mean()), 4),
+            }
+            print(label, json.dumps(found), flush=True)
     record = {
         "model": arguments.model,
         "split": arguments.split,

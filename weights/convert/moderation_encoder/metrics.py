@@ -30,15 +30,18 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(z / 2))
 
 
-def fit_platt(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
+def fit_platt(
+    labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[float, float]:
     """Return temperature and shift of maximum likelihood: sigmoid(logit / temperature + shift).
 
     Newton's method.
     """
+    weights = np.ones(len(labels)) if weights is None else weights
     slope, shift = 1.0, 0.0
     for _ in range(100):
         p = sigmoid(slope * logits + shift)
-        error, spread = p - labels, p * (1 - p) + 1e-9
+        error, spread = weights * (p - labels), weights * p * (1 - p) + 1e-9
         gradient = np.array([(error * logits).sum(), error.sum()])
         hessian = np.array(
             [

@@ -118,8 +118,13 @@ class Encoder(nn.Module):
                 "buckets", torch.from_numpy(relative_buckets(POSITIONS)), persistent=False
             )
         self.head = nn.Linear(hidden, heads)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.has_heads = "head.weight" in tensors
+        torch.nn.init.zeros_(self.head.weight)
+        torch.nn.init.zeros_(self.head.bias)
+        if self.has_heads:  # of the first labels; the file may have fewer
+            count = len(tensors["head.bias"])
+            self.head.weight.data[:count] = tensors["head.weight"]
+            self.head.bias.data[:count] = tensors["head.bias"]
 
     @torch.no_grad()
     def shrink(

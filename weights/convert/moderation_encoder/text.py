@@ -279,3 +279,67 @@ def harmless() -> list[str]:
         + [s.format(sg=term) for s in ABOUT_ONE for term in SINGULARS]
         + [s.format(adj=term) for s in ABOUT_THINGS for term in ADJECTIVES]
     )
+
+
+# ---- harmless requests to an assistant
+
+TASKS = """Write {a} about {topic}.
+Can you help me with {a} on {topic}?
+Please check {a} I wrote about {topic} for mistakes.
+I need {a} about {topic}, not longer than a page.
+Turn these notes on {topic} into {a}.
+Make {a} about {topic} that a child understands.
+Improve {a} about {topic}, and tell me what you changed.""".splitlines()
+QUESTIONS = """What should a beginner know about {topic}?
+Why is {topic} so popular at the moment?
+How do I start with {topic} on a small budget?
+Which books about {topic} do you recommend?
+Explain {topic} step by step, with an example.
+What are common mistakes in {topic}?
+Compare two approaches to {topic} in a table.
+Give me three facts about {topic}.
+How much time does {topic} take every week?
+Act as a teacher and ask me five questions about {topic}.
+From now on, answer in short sentences. First question: what is {topic}?
+Forget my last question; I would rather talk about {topic}.""".splitlines()
+FORMS = """a summary
+an email
+a letter
+a short speech
+an outline
+a plan
+a quiz
+a poem
+a story
+a script
+a function
+a report""".splitlines()
+TOPICS = """beekeeping
+the tides
+time management
+linear regression
+public transport
+sourdough bread
+the water cycle
+database indexes
+learning the piano
+home insulation
+password managers
+the rules of chess
+compound interest
+photographing birds
+unit tests
+a job interview
+first aid
+system administration
+access rights in a company
+the history of printing""".splitlines()
+
+
+def requests() -> list[str]:
+    """Return harmless requests to an assistant, in a fixed order."""
+    return [
+        t.format(a=FORMS[(i + j) % len(FORMS)], topic=topic)
+        for i, t in enumerate(TASKS)
+        for j, topic in enumerate(TOPICS)
+    ] + [q.format(topic=topic) for q in QUESTIONS for topic in TOPICS]

@@ -1,20 +1,20 @@
 """Fine-tune a sentence encoder with the moderation heads; write its weights and validation figures.
 
     python train.py --encoder MINILM_DIR --data DATA_DIR --out OUT_DIR --soft t1.npy t2.npy
-    python train.py ... --runs one-run.json                    # one run instead of the shipped four
     python train.py ... --runs runs.json --workers 7 --seconds 240      # several runs at a time
 
 MINILM_DIR holds config.json, model.safetensors and tokenizer.json of all-MiniLM-L6-v2. DATA_DIR
 holds the CSV files that data.py reads. Records go to OUT_DIR/results.jsonl, weights to
 OUT_DIR/weights. README.md lists the commands that build what ships.
 
-A run with `layers` first shrinks the encoder to these layers, with `inner` units each, and teaches
-it the embeddings of the whole one. Then it fits the heads on the frozen encoder, and trains both. A
-batch mixes all sets. A row trains only the heads that its set labels; a teacher's outputs (--soft),
-if any, train the first four heads of every row. The moving average of the weights is evaluated
-after each epoch, and at several interpolations with the weights before training (`toward`). The one
-with the highest `score` on the validation rows is saved. All randomness is seeded; on one kind of
-device, two runs differ only by rounding.
+A run with `layers` first shrinks the encoder to these layers, with `inner` units each, and
+teaches it the embeddings of the whole one and the answers of its heads. Otherwise the heads are
+first fitted on the frozen encoder. Then both are trained for `epochs`. A batch mixes all sets. A
+row trains only the heads that its set labels; a teacher's outputs (--soft), if any, train the
+first four heads of every row. The moving average of the weights is evaluated after each epoch,
+and at several interpolations with the weights before training (`toward`). The one with the
+highest `score` on the validation rows is saved. All randomness is seeded; on one kind of device,
+two runs differ only by rounding.
 
 Needs: numpy, safetensors, tokenizers, torch. Uses CUDA if available.
 """
@@ -38,7 +38,7 @@ from safetensors.numpy import save_file
 from torch.nn import functional
 
 import data
-from data import HEADS, Mix
+from data import HEADS, TAUGHT, Mix
 from model import Encoder
 from prepared import Device, Prepared, figures
 
@@ -125,10 +125,20 @@ def fit_heads(
         optimiser.step()
 
 
-def recover(model: Encoder, config: Config, device: Device, rng: np.random.Generator) -> None:
-    """Shrink the encoder, and teach it the embeddings of the whole one, on all training texts.
+def recover(
+    model: Encoder,
+    config: Config,
+    device: Device,
+    rng: np.random.Generator,
+    source: np.ndarray,
+    words: np.ndarray | None,
+) -> None:
+    """Shrink the encoder, and teach it what the whole one gives, on all training texts.
 
-    The noisy variant of a row gets the embedding of the clean one.
+    It learns the embeddings and, if the whole one has heads, their answers; from `words` the heads
+    of TAUGHT and half of `harassment` of posts: the tweets that label it call few plain insults
+    offensive. Harmless texts of our own are no prompt injection. The noisy variant of a row gets
+    the targets of the clean one.
     """
     kinds, total = len(data.VARIANTS), len(device.lengths)
     targets = torch.zeros(total, model.config["hidden_size"], device=device.device)
@@ -140,13 +150,33 @@ def recover(model: Encoder, config: Config, device: Device, rng: np.random.Gener
         targets[clean + variant] = targets[clean]
         lines = clean[differs] + variant
         targets[lines] = device.all(model, "embed", lines, config.bf16)
+    answers = None
+    if model.has_heads:
+        with torch.no_grad():
+            answers = functional.linear(targets, model.head.weight, model.head.bias).sigmoid()
+        answers[:, HEADS.index("prompt-injection")][by_line(source, ["harmless", "requests"])] = 0
+        if words is not None:
+            taught = torch.from_numpy(np.repeat(words, kinds, 0)).to(device.device)
+            answers[:, len(HEADS) :] = taught
+            posts = by_line(source, ["hatemoji", "edos"])
+            own = answers[posts, HEADS.index("harassment")]
+            answers[posts, HEADS.index("harassment")] = (own + taught[posts].max(1).values) / 2
+            weights = torch.ones_like(answers[clean])
+            labelled = [p.detach()[: len(HEADS)].clone() for p in model.head.parameters()]
+            fit_heads(model, targets[clean], answers[clean], weights)
+            for parameter, values in zip(model.head.parameters(), labelled):
+                parameter.data[: len(HEADS)] = values
     sample = torch.from_numpy(rng.choice(clean, min(1024, len(clean)), replace=False))
     model.eval()
     longest = int(device.lengths[sample.cpu().numpy()].max())
     model.shrink(config.layers, config.inner, *device.batch(sample, longest))
     model.train()
     model.words.requires_grad_(config.train_words)
-    trained = [p for n, p in model.named_parameters() if n != "words" and not n.startswith("head.")]
+    trained = [
+        p
+        for n, p in model.named_parameters()
+        if n != "words" and (model.has_heads or not n.startswith("head."))
+    ]
     optimiser = torch.optim.AdamW(trained, lr=config.recovery_rate, weight_decay=0.01)
     plan = []
     for _ in range(config.recovery):
@@ -157,7 +187,11 @@ def recover(model: Encoder, config: Config, device: Device, rng: np.random.Gener
         ids, mask = device.batch(at, int(device.lengths[lines].max()))
         with torch.autocast(device.device, torch.bfloat16, enabled=config.bf16):
             found = model.embed(ids, mask, 0.0)
-        loss = (1 - (found.float() * targets[at]).sum(-1)).mean()
+        found = found.float()
+        loss = (1 - (found * targets[at]).sum(-1)).mean()
+        if answers is not None:
+            z = functional.linear(found, model.head.weight, model.head.bias)
+            loss = loss + functional.binary_cross_entropy_with_logits(z, answers[at])
         warm = max(1, len(plan) // 50)
         for group in optimiser.param_groups:
             group["lr"] = config.recovery_rate * min((step + 1) / warm, 1 - step / len(plan))
@@ -166,8 +200,13 @@ def recover(model: Encoder, config: Config, device: Device, rng: np.random.Gener
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         if step % 200 == 0:
-            distance = f"distance {loss.item():.4f}"
+            distance = f"loss {loss.item():.4f}"
             print(f"{config.name}: recovery {step} of {len(plan)}, {distance}", flush=True)
+
+
+def by_line(source: np.ndarray, names: list[str]) -> torch.Tensor:
+    """Return the lines of the rows of these sets, as a mask."""
+    return torch.from_numpy(np.repeat(np.isin(source, names), len(data.VARIANTS)))
 
 
 def parameter_groups(model: Encoder, config: Config) -> list[dict]:
@@ -196,13 +235,19 @@ def parameter_groups(model: Encoder, config: Config) -> list[dict]:
 
 
 def train(
-    config: Config, prepared: Prepared, device: Device, folder: Path, soft: list[np.ndarray]
+    config: Config,
+    prepared: Prepared,
+    device: Device,
+    folder: Path,
+    soft: list[np.ndarray],
+    words: np.ndarray | None,
 ) -> tuple[dict, Encoder]:
     """Train one run. Return its record, and the model with the best weights."""
     begin = time.perf_counter()
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    model = Encoder(folder, len(HEADS)).to(device.device)
+    model = Encoder(folder, len(HEADS + TAUGHT)).to(device.device)
+    source = np.array([r.source for r in prepared.train])
     y, w = data.targets(prepared.train, config.mix)
     w *= np.array(config.head_weights, np.float32)
     kinds = len(data.VARIANTS)
@@ -210,6 +255,9 @@ def train(
     if config.soft:
         chosen = [soft[i] for i in config.teachers or range(len(soft))]
         mean_logits = np.mean([a.astype(np.float32) for a in chosen], 0)
+        asked = len(mean_logits)  # the teachers were not asked about the requests, the last rows
+        unasked = np.full((len(prepared.train) - asked, *mean_logits.shape[1:]), -6, np.float32)
+        mean_logits = np.concatenate([mean_logits, unasked])
         # Cross-entropy is linear in the target, so labels and teacher outputs are combined
         # in one weighted target.
         answers = 1 / (
@@ -222,14 +270,16 @@ def train(
         share[..., 4] = w[..., 4]
         y = (share * y + count * answers) / np.maximum(share + count, 1e-9)
         w = share + count
-    y, w = (torch.from_numpy(a.reshape(-1, len(HEADS))).to(device.device) for a in (y, w))
+    y, w = (np.pad(a.reshape(-1, len(HEADS)), ((0, 0), (0, len(TAUGHT)))) for a in (y, w))
+    y, w = (torch.from_numpy(a).to(device.device) for a in (y, w))
 
     if config.layers:
-        recover(model, config, device, rng)
+        recover(model, config, device, rng, source, words)
     counted = np.arange(len(prepared.train)) * kinds
-    frozen = device.all(model, "embed", counted, config.bf16)
-    fit_heads(model, frozen, y[::kinds], w[::kinds])
-    del frozen
+    if not model.has_heads:
+        frozen = device.all(model, "embed", counted, config.bf16)
+        fit_heads(model, frozen, y[::kinds], w[::kinds])
+        del frozen
     record = {"name": config.name, "config": dataclasses.asdict(config), "points": {}}
     best, kept = -1.0, None
 
@@ -237,6 +287,7 @@ def train(
         nonlocal best, kept
         found = figures(prepared, device.all(model, "logits", bf16=config.bf16).cpu().numpy())
         record["points"][point] = found
+        print(f"{config.name}, {point}: {json.dumps(found)}", flush=True)
         if found["score"] > best or kept is None:
             best, kept = (
                 found["score"],
@@ -251,7 +302,6 @@ def train(
     mean = [p.detach().clone() for p in trained]
     optimiser = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.98), fused=True)
 
-    source = np.array([r.source for r in prepared.train])
     shares = {
         "davidson": config.mix.share_davidson,
         "edos": config.mix.share_edos,
@@ -262,7 +312,7 @@ def train(
         parts = []
         for name in dict.fromkeys(source.tolist()):
             rows = np.flatnonzero(source == name)
-            if name == "harmless" and not config.mix.harmless:
+            if name in ("harmless", "requests") and not getattr(config.mix, name):
                 continue
             if name == "hatemoji":
                 rows = np.tile(rows, config.mix.repeat_hatemoji)
@@ -376,6 +426,7 @@ def work(
     prepared: Prepared,
     arguments: argparse.Namespace,
     soft: list[np.ndarray],
+    words: np.ndarray | None,
     until: float,
     lock,
 ) -> None:
@@ -402,7 +453,7 @@ def work(
         teach = values.pop("teach", False)
         config = Config.read(values)
         try:
-            record, model = train(config, prepared, device, folder, soft)
+            record, model = train(config, prepared, device, folder, soft, words)
             save(model, arguments.out / "weights", config.name, config.train_words)
             if teach:
                 np.save(
@@ -412,7 +463,7 @@ def work(
             del model
         except Exception:  # a failed run must not end the others
             record = {"name": config.name, "error": traceback.format_exc()}
-        epoch_seconds = max(epoch_seconds, record.get("seconds", 0) / config.epochs)
+        epoch_seconds = max(epoch_seconds, record.get("seconds", 0) / max(1, config.epochs))
         with lock, open(arguments.out / "results.jsonl", "a") as file:
             file.write(json.dumps(record) + "\n")
         dev = record.get("dev", {})
@@ -444,6 +495,7 @@ def main() -> None:
         default=[],
         help="a teacher's answers (.npy); several are averaged",
     )
+    parser.add_argument("--words", type=Path, help="toxic-bilstm's answers to the rows (words.py)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=2, help="threads of a worker")
@@ -461,17 +513,18 @@ def main() -> None:
         flush=True,
     )
     soft = [np.load(f) for f in arguments.soft]
+    words = np.load(arguments.words) if arguments.words else None
     runs = json.loads(arguments.runs.read_text())
     if arguments.workers == 1:
         import threading
 
-        work(runs, prepared, arguments, soft, until, threading.Lock())
+        work(runs, prepared, arguments, soft, words, until, threading.Lock())
         return
     context = torch.multiprocessing.get_context("fork")
     with context.Manager() as manager:
         queue, lock = manager.list(runs), manager.Lock()
         workers = [
-            context.Process(target=work, args=(queue, prepared, arguments, soft, until, lock))
+            context.Process(target=work, args=(queue, prepared, arguments, soft, words, until, lock))
             for _ in range(arguments.workers)
         ]
         for worker in workers:
