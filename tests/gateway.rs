@@ -87,7 +87,7 @@ async fn thresholds_of_a_request_decide_flags() {
     assert_eq!(lax["results"][0]["flagged"], false, "{lax}");
     assert_eq!(lax["results"][0]["category_scores"], strict["results"][0]["category_scores"]);
     let judged = lax["infer"]["explanations"][0]["judged"].as_array().unwrap();
-    assert_eq!((&judged[0]["category"], judged.len()), (&json!("harassment"), 10), "{lax}");
+    assert_eq!((&judged[0]["category"], judged.len()), (&json!("toxicity"), 10), "{lax}");
     let (status, error) = ask(json!({ "rudeness": 0.5 })).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(error["error"]["param"], "infer.thresholds.rudeness", "{error}");

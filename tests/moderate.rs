@@ -114,7 +114,7 @@ async fn scores_match_an_independent_run() {
 
 #[tokio::test]
 async fn insult_at_either_end_is_found() {
-    let server = Server::builtin().await;
+    let server = Server::start(BILSTM.clone()).await;
     let filler = "the weather is lovely and the garden is full of flowers today ".repeat(40);
     for text in [format!("{INSULT} {filler}"), format!("{filler} {INSULT}")] {
         let (_, body) = server.moderate(&json!({ "input": text })).await;

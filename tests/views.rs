@@ -45,8 +45,7 @@ async fn serve(setting: &str) -> Server {
     let limits = "limits = { guest_ms = 30000, compute_ms = 60000 }";
     let config = infer_config::CONFIG
         .replace("[server]", "[server]\ndeadline_ms = 60000")
-        .replace(models, &format!("{models}\n{limits}"))
-        .replace("settings = { ", &format!("settings = {{ {setting}"));
+        .replace(models, &format!("{models}\n{limits}\nsettings = {{ {setting} }}"));
     Server::start(load(&config).into()).await
 }
 
@@ -101,7 +100,7 @@ async fn both_ends_of_long_images_are_judged() {
 
 #[tokio::test]
 async fn unseen_frames_ask_for_review() {
-    let server = serve("\"image.max_views\" = 1, ").await;
+    let server = serve("\"image.max_views\" = 1").await;
     let (action, score, gap) = judge(&server, &[drawn("sixty-frames.gif")]).await;
     assert_eq!(action, "review");
     assert!(score < 0.1, "{score}");
@@ -139,7 +138,7 @@ async fn damaged_jpeg_needs_review() {
 
 #[tokio::test]
 async fn each_view_costs_one_run() {
-    let server = serve("\"image.max_views\" = 60, ").await;
+    let server = serve("\"image.max_views\" = 60").await;
     for name in ["sixty-frames.png", "sixty-frames.webp", "sixty-frames.gif"] {
         let (action, score, gap) = judge(&server, &[drawn(name)]).await;
         assert_eq!((action.as_str(), gap), ("block", None), "{name}");
@@ -149,7 +148,7 @@ async fn each_view_costs_one_run() {
 
 #[tokio::test]
 async fn view_limit_of_zero_is_rejected() {
-    let server = serve("\"image.max_views\" = 0, ").await;
+    let server = serve("\"image.max_views\" = 0").await;
     let (status, body) = answer(server.post("/moderate").json(&parts(&[photo("coffee.jpg")]))).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
 }
