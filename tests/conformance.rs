@@ -159,6 +159,11 @@ impl Reference {
         regions.func_wrap("report", |_, _: (Vec<moderator::infer::guest::regions::Region>,)| Ok(())).unwrap();
         let mut spans = linker.instance("infer:guest/spans@0.1.0").unwrap();
         spans.func_wrap("report", |_, _: (Vec<moderator::infer::guest::spans::Span>,)| Ok(())).unwrap();
+        let mut explanations = linker.instance("infer:guest/explanations@0.1.0").unwrap();
+        type Contributions = Vec<moderator::infer::guest::explanations::Contribution>;
+        explanations.func_wrap("report-contributions", |_, _: (Contributions,)| Ok(())).unwrap();
+        type Sentences = Vec<moderator::infer::guest::explanations::Sentence>;
+        explanations.func_wrap("report-sentences", |_, _: (Sentences,)| Ok(())).unwrap();
         (store, linker)
     }
 

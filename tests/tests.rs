@@ -27,6 +27,8 @@ mod cors;
 /// Long client texts, in errors and in the log.
 mod embeddings;
 mod excerpts;
+/// Words behind the scores, and scores of sentences.
+mod explanations;
 /// The fuzz targets on their stored seeds.
 mod fuzz;
 /// APIs of existing clients: OpenAI's moderations, with extensions, and Perspective's analysis.

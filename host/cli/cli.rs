@@ -243,6 +243,9 @@ pub(crate) struct Moderate {
     /// Component [default: the only moderator of the configuration]
     #[arg(long, value_name = "NAME")]
     pub(crate) component: Option<String>,
+    /// List the words that raise the scores
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Output format
     #[command(flatten)]
     pub(crate) output: Output,

@@ -23,12 +23,14 @@ const NOTED_SCORE: f32 = 0.1;
 const VIEWS_AT_ONCE: usize = 16;
 
 /// Output of one classifier.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Judgement<'s> {
     /// Names of the values in a row.
     pub(crate) labels: Vec<&'s str>,
     /// Rows of values, one after the other: one row per text, or view of an image.
     pub(crate) values: Vec<f32>,
+    /// Facts about the texts, one per row of a text model.
+    pub(crate) facts: Vec<TextFacts>,
     /// True if the model knows no word of the texts: its scores are those of an empty text.
     pub(crate) blind: bool,
     /// Description of the part that was not judged, if any.
@@ -67,7 +69,7 @@ pub(crate) fn texts<'s>(classifier: &Classifier<'s>, texts: &[Text]) -> Result<J
     let has_letters = texts.iter().any(|text| text.text.contains(char::is_alphabetic));
     let blind = has_letters && scores.facts.iter().all(|facts| facts.known == 0);
     let gap = texts.iter().zip(&scores.facts).find_map(|(text, facts)| gap(card.model(), text, facts));
-    Ok(Judgement { labels: labels.clone(), values: scores.values, blind, gap })
+    Ok(Judgement { labels: labels.clone(), values: scores.values, facts: scores.facts, blind, gap })
 }
 
 /// Reason why the scores of a text are incomplete.
@@ -242,7 +244,7 @@ impl<'s> Run<'s> {
             input: card.require("input.name")?,
             output: card.require("output.name")?,
             batches: card.shape("input.shape")?.first() == Some(&Axis::Dynamic),
-            judgement: Judgement { labels: labels.clone(), values: Vec::new(), blind: false, gap: None },
+            judgement: Judgement { labels: labels.clone(), ..Judgement::default() },
         })
     }
 

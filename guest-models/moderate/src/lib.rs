@@ -27,22 +27,30 @@
 //! - `cascade`: decides when to ask the language model, and combines its answer; `policy`,
 //!   `examples`: its prompt; `opinion`: its answer; `guard`: one that has questions of its own
 //! - `ocr`: reads texts in images; `odds`: scores on the scale of log-odds
+//! - `explanation`: the words behind scores, for callers who ask; `occlusion`: finds them;
+//!   `variants`: scores a text without them; `words`: words and sentences of a text; `limits`:
+//!   bounds of explanations
 //! - `verdict`: the verdict from the findings; `moderator`: the guest that uses all of these
 
 mod cascade;
 mod categories;
 mod classifiers;
 mod examples;
+mod explanation;
 mod guard;
 mod judge;
 mod known;
+mod limits;
 mod moderator;
+mod occlusion;
 mod ocr;
 mod odds;
 mod opinion;
 mod part;
 mod policy;
+mod variants;
 mod verdict;
+mod words;
 
 use moderator::Moderate;
 

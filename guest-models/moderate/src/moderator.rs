@@ -5,6 +5,7 @@ use guest_sdk::{Fault, Moderator, Part, Verdict};
 
 use crate::cascade::Cascade;
 use crate::classifiers::{self, Assignment, Classifier, Reads};
+use crate::explanation::{self, Judged};
 use crate::judge;
 use crate::known;
 use crate::ocr::Reader;
@@ -71,6 +72,17 @@ impl Moderator for Moderate {
         }
         if let Some(cascade) = cascade.as_ref().filter(|_| !texts.is_empty()) {
             cascade.judge(&mut rows, &texts)?;
+        }
+        if settings.text("request.explain").is_some() {
+            let (classifiers, assignments) = (&classifiers, &assignments);
+            explanation::explain(&Judged {
+                settings: &settings,
+                classifiers,
+                assignments,
+                judgements: &judgements,
+                rows: &rows,
+                texts: &texts,
+            });
         }
         Ok(verdict(rows))
     }

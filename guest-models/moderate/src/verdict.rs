@@ -198,7 +198,7 @@ mod tests {
         let judgement = |index: usize, values: Option<&[f32]>, blind, gap: Option<&str>| {
             let labels = classifiers[index].labels.clone();
             let (values, gap) = (values?.to_vec(), gap.map(str::to_owned));
-            Some(Judgement { labels, values, blind, gap })
+            Some(Judgement { labels, values, blind, gap, ..Judgement::default() })
         };
         let judgements = vec![
             judgement(0, values.image, false, values.image_gap),
@@ -288,7 +288,8 @@ mod tests {
         ] {
             let judgement = |index: usize| {
                 let (values, gap) = (vec![scores[index]], Some(gaps[index].to_owned()));
-                Some(Judgement { labels: classifiers[index].labels.clone(), values, blind: false, gap })
+                let labels = classifiers[index].labels.clone();
+                Some(Judgement { labels, values, gap, ..Judgement::default() })
             };
             let judgements = vec![judgement(0), judgement(1)];
             let found = verdict(rows(&assignments, &[], &judgements, [Parts::Absent, Parts::Judged]));

@@ -33,6 +33,7 @@ macro_rules! world {
                     "infer:guest/notes@0.1.0": crate::bindings::infer::guest::notes,
                     "infer:guest/spans@0.1.0": crate::bindings::infer::guest::spans,
                     "infer:guest/regions@0.1.0": crate::bindings::infer::guest::regions,
+                    "infer:guest/explanations@0.1.0": crate::bindings::infer::guest::explanations,
                     "infer:guest/types@0.1.0": crate::bindings::infer::guest::types,
                 },
                 generate_all,

@@ -12,7 +12,8 @@
 //!   same store
 //! - [`nn`]: runs models; [`texts`]: text models; [`language`]: language models
 //! - [`log`]: lines in the host's log; [`report`]: spans for the caller;
-//!   [`report_regions`]: texts in images
+//!   [`report_regions`]: texts in images; [`report_contributions`], [`report_sentences`]:
+//!   explanations of scores
 //! - [`image`]: converts untrusted image files to the numbers that a model takes
 //! - [`http`]: answers HTTP requests, and sends requests
 //! - [`json`]: minimal JSON; [`text`]: invisible characters and compatibility forms
@@ -38,6 +39,9 @@ pub mod text;
 pub mod texts;
 
 pub use bindings::classifier::exports::infer::guest::classification::{Guest as Classifier, Label};
+pub use bindings::infer::guest::explanations::{
+    Contribution, Sentence, report_contributions, report_sentences,
+};
 pub use bindings::infer::guest::notes::note;
 pub use bindings::infer::guest::regions::{Region as TextRegion, report as report_regions};
 pub use bindings::infer::guest::spans::{Span, report};

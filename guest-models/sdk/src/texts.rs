@@ -34,6 +34,8 @@ pub struct TextFacts {
     pub tokens: u32,
     /// Of these, tokens of the vocabulary. A model without any knows nothing about the text.
     pub known: u32,
+    /// Number of windows that were computed.
+    pub windows: u32,
     /// True if the model did not read the end of the text.
     pub is_truncated: bool,
     /// English name of its language, if the model was not trained for it.
@@ -115,13 +117,13 @@ fn read_facts(json: &str) -> Result<(Vec<TextFacts>, Vec<Undone>), Unexpected> {
             index - 1
         };
         match name {
-            "tokens" | "known" => reader.array(&mut |reader| {
+            "tokens" | "known" | "windows" => reader.array(&mut |reader| {
                 let number = reader.number()? as u32;
                 let at = fact(&mut facts);
-                if name == "tokens" {
-                    facts[at].tokens = number;
-                } else {
-                    facts[at].known = number;
+                match name {
+                    "tokens" => facts[at].tokens = number,
+                    "known" => facts[at].known = number,
+                    _ => facts[at].windows = number,
                 }
                 Ok(())
             }),
@@ -204,9 +206,9 @@ mod tests {
         let json = r#"{"tokens":[3,0],"known":[2,0],"windows":[1,1],"truncated":[false,true],"foreign":["","German"]}"#;
         let (facts, undone) = read_facts(json).unwrap();
         assert!(undone.is_empty());
-        assert_eq!(facts[0], TextFacts { tokens: 3, known: 2, ..TextFacts::default() });
+        assert_eq!(facts[0], TextFacts { tokens: 3, known: 2, windows: 1, ..TextFacts::default() });
         let foreign = Some("German".to_owned());
-        assert_eq!(facts[1], TextFacts { tokens: 0, known: 0, is_truncated: true, foreign });
+        assert_eq!(facts[1], TextFacts { tokens: 0, known: 0, windows: 1, is_truncated: true, foreign });
         assert!(read_facts("[]").is_err());
     }
 

@@ -8,7 +8,7 @@ use infer_models::dummy::WARNING;
 use infer_sandbox::World;
 use infer_sandbox::types::Part;
 use infer_server::routes;
-use infer_server::routes::{LabelledSpan, ModerateResponse};
+use infer_server::routes::{Explain, LabelledSpan, ModerateResponse, WordSpan};
 use infer_server::threads::block_on;
 
 use super::{component, text_model};
@@ -23,7 +23,8 @@ pub(super) fn run(mut config: Config, arguments: &Moderate, out: &mut impl Write
     };
     let registry = component::load_component(config, arguments.component.as_deref())?;
     let loaded = registry.component(arguments.component.as_deref(), World::Moderator)?;
-    let response = block_on(routes::respond(loaded, &component::request(&registry), vec![parts]))?
+    let explain = if arguments.explain { Explain::Spans } else { Explain::No };
+    let response = block_on(routes::respond(loaded, &component::request(&registry), vec![parts], explain))?
         .map_err(|(_, error)| error)
         .context("cannot moderate the input")?;
     match arguments.output.output {
@@ -82,6 +83,18 @@ fn print(response: &ModerateResponse, out: &mut impl Write) -> std::io::Result<(
         for span in spans {
             let LabelledSpan { label, score, start, end, .. } = span;
             writeln!(out, "  {score:.4}  {label:22}  characters {start} to {end}")?;
+        }
+        if let Some(explanation) = response.infer.explanations.get(index) {
+            for span in explanation.spans.iter().flatten() {
+                let WordSpan { category, text, contribution, score_without, .. } = span;
+                writeln!(
+                    out,
+                    "  {contribution:+.4}  {category:22}  `{text}`, without it {score_without:.4}"
+                )?;
+            }
+            for note in &explanation.notes {
+                writeln!(out, "  note: {note}")?;
+            }
         }
     }
     Ok(())

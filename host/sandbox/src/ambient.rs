@@ -1,29 +1,30 @@
-//! Imports other than models: settings, the log, and notes, spans and regions for the
-//! caller.
+//! Imports other than models: settings, the log, and notes, spans, regions and explanations for
+//! the caller.
 
 use infer_engine::text::excerpt;
 
+use crate::bindings::infer::guest::explanations::{self, Contribution, Sentence};
 use crate::bindings::infer::guest::log::{self, Level};
 use crate::bindings::infer::guest::regions::{self, Region};
 use crate::bindings::infer::guest::spans::{self, Span};
 use crate::bindings::infer::guest::{notes, types};
 use crate::bindings::wasi::config::store;
 use crate::limits::{
-    MAX_NOTE_BYTES, MAX_NOTES, MAX_REGION_TEXT_BYTES, MAX_REGIONS, MAX_SPAN_LABEL_BYTES, MAX_SPANS,
+    MAX_CATEGORY_BYTES, MAX_CONTRIBUTION_TEXT_BYTES, MAX_CONTRIBUTIONS, MAX_NOTE_BYTES, MAX_NOTES,
+    MAX_REGION_TEXT_BYTES, MAX_REGIONS, MAX_SENTENCES, MAX_SPAN_LABEL_BYTES, MAX_SPANS,
 };
 use crate::state::State;
 
 impl store::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
         let of_request = self.settings.iter().find(|(own, _)| *own == key);
-        let of_request = of_request.map(|(_, value)| (*value).to_owned());
+        let of_request = of_request.map(|(_, value)| value.clone());
         Ok(Ok(of_request.or_else(|| self.grants.settings.get(&key).cloned())))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {
         let pairs = self.grants.settings.iter().map(|(key, value)| (key.clone(), value.clone()));
-        let of_request = self.settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
-        Ok(Ok(pairs.chain(of_request).collect()))
+        Ok(Ok(pairs.chain(self.settings.iter().cloned()).collect()))
     }
 }
 
@@ -69,6 +70,32 @@ impl regions::Host for State {
             ..region
         };
         self.annotations.regions.extend(regions.into_iter().take(room).map(cut));
+        Ok(())
+    }
+}
+
+impl explanations::Host for State {
+    fn report_contributions(&mut self, contributions: Vec<Contribution>) -> wasmtime::Result<()> {
+        let room = MAX_CONTRIBUTIONS - self.annotations.contributions.len();
+        let cut = |contribution: Contribution| Contribution {
+            category: excerpt(&contribution.category, MAX_CATEGORY_BYTES).into_owned(),
+            text: excerpt(&contribution.text, MAX_CONTRIBUTION_TEXT_BYTES).into_owned(),
+            score_without: probability(contribution.score_without),
+            log_odds: if contribution.log_odds.is_finite() { contribution.log_odds } else { 0.0 },
+            ..contribution
+        };
+        self.annotations.contributions.extend(contributions.into_iter().take(room).map(cut));
+        Ok(())
+    }
+
+    fn report_sentences(&mut self, sentences: Vec<Sentence>) -> wasmtime::Result<()> {
+        let room = MAX_SENTENCES - self.annotations.sentences.len();
+        let cut = |sentence: Sentence| Sentence {
+            category: excerpt(&sentence.category, MAX_CATEGORY_BYTES).into_owned(),
+            score: probability(sentence.score),
+            ..sentence
+        };
+        self.annotations.sentences.extend(sentences.into_iter().take(room).map(cut));
         Ok(())
     }
 }

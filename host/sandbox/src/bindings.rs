@@ -39,6 +39,7 @@ macro_rules! world {
                     "infer:guest/notes": crate::bindings::infer::guest::notes,
                     "infer:guest/spans": crate::bindings::infer::guest::spans,
                     "infer:guest/regions": crate::bindings::infer::guest::regions,
+                    "infer:guest/explanations": crate::bindings::infer::guest::explanations,
                 },
                 exports: { default: async },
             });

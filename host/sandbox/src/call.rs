@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use infer_engine::TokenUsage;
 
+use crate::bindings::infer::guest::explanations::{Contribution, Sentence};
 use crate::bindings::infer::guest::regions::Region;
 use crate::bindings::infer::guest::spans::Span;
 use crate::error::CallError;
@@ -18,7 +19,7 @@ pub struct Request {
     pub deadline: Instant,
     /// Settings of this request beside the component's, in the order of their keys, which start
     /// with `request.`.
-    pub settings: &'static [(&'static str, &'static str)],
+    pub settings: Vec<(String, String)>,
     usage_total: Arc<Mutex<RequestUsage>>,
 }
 
@@ -41,7 +42,7 @@ impl Request {
     /// A request without any usage yet.
     #[must_use]
     pub fn new(id: Arc<str>, deadline: Instant) -> Self {
-        Request { id, deadline, settings: &[], usage_total: Arc::default() }
+        Request { id, deadline, settings: Vec::new(), usage_total: Arc::default() }
     }
 
     /// The same request with another deadline.
@@ -52,7 +53,7 @@ impl Request {
 
     /// The same request with settings of its own.
     #[must_use]
-    pub fn with_settings(&self, settings: &'static [(&'static str, &'static str)]) -> Self {
+    pub fn with_settings(&self, settings: Vec<(String, String)>) -> Self {
         Request { settings, ..self.clone() }
     }
 
@@ -118,6 +119,10 @@ pub struct Annotations {
     pub spans: Vec<Span>,
     /// Texts that were read in images.
     pub regions: Vec<Region>,
+    /// Words and the scores without them.
+    pub contributions: Vec<Contribution>,
+    /// Scores of sentences alone.
+    pub sentences: Vec<Sentence>,
 }
 
 impl<T> Outcome<T> {

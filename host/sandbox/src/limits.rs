@@ -34,6 +34,18 @@ pub(crate) const MAX_REGIONS: usize = 128;
 /// Maximum length of a region's text, in bytes; a longer one is cut. Bounds the size of a response.
 pub(crate) const MAX_REGION_TEXT_BYTES: usize = 256;
 
+/// Maximum number of contributions of one call; further ones are dropped. Bounds the size of a
+/// response.
+pub(crate) const MAX_CONTRIBUTIONS: usize = 64;
+
+/// Maximum length of a contribution's words, in bytes; longer ones are cut. Bounds the size of a
+/// response.
+pub(crate) const MAX_CONTRIBUTION_TEXT_BYTES: usize = 256;
+
+/// Maximum number of scores of sentences of one call; further ones are dropped. Bounds the memory
+/// of a request.
+pub(crate) const MAX_SENTENCES: usize = 4096;
+
 /// Maximum length of a guest's log line, in bytes; longer lines are cut. Protects the log from
 /// floods.
 pub(crate) const MAX_LOG_LINE_BYTES: usize = 1024;

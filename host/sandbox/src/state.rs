@@ -37,7 +37,7 @@ pub(crate) struct State {
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) deadline: Instant,
     /// Settings of the request.
-    pub(crate) settings: &'static [(&'static str, &'static str)],
+    pub(crate) settings: Vec<(String, String)>,
     pub(crate) clock: Clock,
     pub(crate) table: ResourceTable,
     pub(crate) created: Instant,
@@ -79,7 +79,7 @@ impl State {
             grants,
             guest_log: Arc::new(guest_log),
             deadline: request.deadline,
-            settings: request.settings,
+            settings: request.settings.clone(),
             clock,
             table,
             created: Instant::now(),

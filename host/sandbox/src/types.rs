@@ -1,6 +1,7 @@
 //! The types of `wit/infer.wit` that calls take and return.
 
 pub use crate::bindings::classifier::exports::infer::guest::classification::Label;
+pub use crate::bindings::infer::guest::explanations::{Contribution, Sentence};
 pub use crate::bindings::infer::guest::regions::Region;
 pub use crate::bindings::infer::guest::spans::Span;
 pub use crate::bindings::infer::guest::types::{Fault, ModelFailure};

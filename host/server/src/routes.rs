@@ -49,7 +49,7 @@ use document::Document;
 use infer_config::paths::{self, Route};
 use infer_control::registry::LoadedComponent;
 use infer_sandbox::World;
-pub use moderate::{CATEGORIES, LabelledSpan, ModerateResponse, respond};
+pub use moderate::{CATEGORIES, Explain, LabelledSpan, ModerateResponse, WordSpan, respond};
 use moderate::{Choice, ModerationState};
 use table::{Guard, Row, Table};
 pub use timings::Timings;

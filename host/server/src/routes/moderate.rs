@@ -2,6 +2,7 @@
 
 mod action;
 mod choice;
+mod explanation;
 mod extensions;
 mod input;
 mod response;
@@ -21,14 +22,16 @@ use axum::extract::{OriginalUri, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 pub(super) use choice::{Choice, Moderators};
-use extensions::{Explain, Extensions, OnTimeout};
+pub use explanation::WordSpan;
+use explanation::{Explanation, Judged};
+pub use extensions::Explain;
+use extensions::{Extensions, OnTimeout};
 use infer_config::ServerConfig;
 use infer_control::registry::LoadedComponent;
 use infer_engine::RunError;
 use infer_sandbox::CallError;
 use infer_sandbox::types::{Fault, Gap, Kinds, Part, Verdict};
 use input::ModerationRequest;
-use response::{Explanation, Judged};
 pub use response::{LabelledSpan, ModerateResponse};
 pub(super) use schema::openapi;
 use serde::Deserialize;
@@ -160,7 +163,7 @@ fn with_deadline(
     Ok(call.until(call.deadline - earlier))
 }
 
-/// Judges each input on its own instance, by the component's thresholds.
+/// Judges each input on its own instance, by the component's thresholds, and explains it.
 ///
 /// # Errors
 ///
@@ -169,8 +172,9 @@ pub async fn respond(
     loaded: &Arc<LoadedComponent>,
     request: &infer_sandbox::Request,
     inputs: Vec<Vec<Part>>,
+    explain: Explain,
 ) -> Result<ModerateResponse, (usize, CallError)> {
-    judge(loaded, request, inputs, &Extensions::default()).await
+    judge(loaded, request, inputs, &Extensions { explain, ..Extensions::default() }).await
 }
 
 async fn judge(
@@ -180,7 +184,7 @@ async fn judge(
     extensions: &Extensions,
 ) -> Result<ModerateResponse, (usize, CallError)> {
     let started = Instant::now();
-    let request = &request.with_settings(extensions.explain.settings());
+    let request = &request.with_settings(extensions.settings());
     let mut verdicts: Vec<Option<Judged>> = inputs.iter().map(|_| None).collect();
     let mut late = Vec::new();
     let mut queued = inputs.into_iter().enumerate();
@@ -214,8 +218,13 @@ async fn judge(
     response.action = action(&verdicts, &late, extensions.on_timeout);
     response.is_complete = late.is_empty() && verdicts.iter().all(|judged| !judged.usage.is_partial);
     response.infer.late = late;
-    if extensions.explain != Explain::No {
-        response.infer.explanations = verdicts.iter().map(Explanation::from).collect();
+    if extensions.explain.is_shown() {
+        let explanation = |judged| Explanation::new(judged, extensions.explain);
+        response.infer.explanations = verdicts.iter().map(explanation).collect();
+    }
+    if extensions.explain == Explain::Sentences {
+        response.sentences =
+            verdicts.into_iter().next().map(|judged| judged.annotations.sentences).unwrap_or_default();
     }
     Ok(response)
 }

@@ -3,6 +3,8 @@
 //!
 //! Perspective's attributes and a moderator's categories differ: [`ATTRIBUTES`] maps them.
 
+mod sentences;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -14,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use infer_engine::text::{MESSAGE_BYTES, QUOTE_BYTES, excerpt, excerpt_of, names};
 use infer_sandbox::types::Part;
+use sentences::{combined, sentences};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -21,7 +24,7 @@ use super::call::{Call, Permit};
 use super::context::Caller;
 use super::document::RouteDoc;
 use super::json::utf8;
-use super::moderate::{self, ModerationState};
+use super::moderate::{self, Explain, ModerationState};
 use crate::error::ApiError;
 use crate::limits::{MAX_ANALYSIS_BODY, MAX_COMMENT};
 
@@ -57,6 +60,9 @@ struct Analyze {
     languages: Option<Vec<String>>,
     #[serde(alias = "client_token")]
     client_token: Option<String>,
+    /// True for a score of each sentence.
+    #[serde(alias = "span_annotations")]
+    span_annotations: Option<bool>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -243,19 +249,20 @@ pub(super) async fn handle(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body.map_err(ApiError::from)?;
-    let AnalysisRequest { text, attributes, client_token } = parse(&body)?;
+    let AnalysisRequest { text, attributes, client_token, by_sentence } = parse(&body)?;
     let loaded = state.choice.component(None)?;
     caller.check(loaded.component.name())?;
     permit.grow(1).map_err(|_| ApiError::busy())?;
-    let response = moderate::respond(loaded, &call, vec![vec![Part::Text(text.clone())]]).await;
+    let explain = if by_sentence { Explain::Sentences } else { Explain::No };
+    let response = moderate::respond(loaded, &call, vec![vec![Part::Text(text.clone())]], explain).await;
     let response = response.map_err(|(_, error)| ApiError::from(error))?;
     let end = text.chars().count();
     let mut attribute_scores = BTreeMap::new();
     for (name, options) in attributes {
         let attribute = ATTRIBUTES.iter().find(|(known, ..)| *known == name);
         let (own, wider) = attribute.map_or(("", &[][..]), |&(_, own, wider)| (own, wider));
-        let widest = || wider.iter().filter_map(|category| response.score_of(category)).reduce(f32::max);
-        let Some(value) = response.score_of(own).or_else(widest) else {
+        let found = combined(own, wider, |category| response.score_of(category));
+        let Some((value, categories)) = found else {
             return Err(Failure {
                 code: StatusCode::NOT_IMPLEMENTED,
                 status: "UNIMPLEMENTED",
@@ -271,9 +278,14 @@ pub(super) async fn handle(
             continue;
         }
         let score = Score { value, r#type: "PROBABILITY" };
-        // The component judges a comment as a whole: one span, as Perspective returns without
-        // annotations.
-        let span_scores = vec![SpanScore { begin: 0, end, score }];
+        let by_sentence = sentences(&response.sentences, &categories).into_iter();
+        let mut span_scores: Vec<_> = by_sentence
+            .map(|(begin, end, value)| SpanScore { begin, end, score: Score { value, ..score } })
+            .collect();
+        if span_scores.is_empty() {
+            // One span, as Perspective returns without annotations.
+            span_scores.push(SpanScore { begin: 0, end, score });
+        }
         attribute_scores.insert(name, AttributeScore { span_scores, summary_score: score });
     }
     let languages = vec![LANGUAGE.to_owned()];
@@ -285,6 +297,8 @@ struct AnalysisRequest {
     text: String,
     attributes: BTreeMap<String, RequestedAttribute>,
     client_token: Option<String>,
+    /// True for a score of each sentence.
+    by_sentence: bool,
 }
 
 fn parse(body: &[u8]) -> Result<AnalysisRequest, Failure> {
@@ -353,5 +367,6 @@ fn parse(body: &[u8]) -> Result<AnalysisRequest, Failure> {
         let details = NotSupported { detected_languages: sent, attribute: name };
         return Err(Failure::invalid(message).with_type("LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE", Some(details)));
     }
-    Ok(AnalysisRequest { text, attributes, client_token: request.client_token })
+    let by_sentence = request.span_annotations.unwrap_or_default();
+    Ok(AnalysisRequest { text, attributes, client_token: request.client_token, by_sentence })
 }

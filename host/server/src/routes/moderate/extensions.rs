@@ -27,22 +27,44 @@ pub(crate) struct Extensions {
 
 /// Explanation of each result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Explain {
+pub enum Explain {
+    /// No explanation.
     #[default]
     No,
     /// The judged categories, and the guest's notes.
     Yes,
     /// In addition the guest is asked for the reason of a language model.
     Rationale,
+    /// In addition the guest is asked for the words behind the scores.
+    Spans,
+    /// The guest is asked for the score of each sentence, which is not part of the explanation.
+    Sentences,
 }
 
 impl Explain {
-    /// Settings by which the guest learns of it.
-    pub(crate) fn settings(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Explain::No | Explain::Yes => &[],
-            Explain::Rationale => &[("request.explain", "rationale")],
+    /// True if the response has explanations.
+    pub(super) fn is_shown(self) -> bool {
+        matches!(self, Explain::Yes | Explain::Rationale | Explain::Spans)
+    }
+}
+
+impl Extensions {
+    /// Settings by which the guest learns what to explain, in the order of their keys.
+    pub(super) fn settings(&self) -> Vec<(String, String)> {
+        let word = match self.explain {
+            Explain::No | Explain::Yes => return Vec::new(),
+            Explain::Rationale => "rationale",
+            Explain::Spans => "spans",
+            Explain::Sentences => "sentences",
+        };
+        let mut settings = vec![("request.explain".to_owned(), word.to_owned())];
+        if self.explain == Explain::Spans {
+            let thresholds = self.thresholds.iter();
+            settings.extend(thresholds.map(|(category, threshold)| {
+                (["request.threshold.", category].concat(), threshold.to_string())
+            }));
         }
+        settings
     }
 }
 
@@ -88,8 +110,14 @@ impl<'de> Read<'de> for Reader {
                         extensions.explain = Explain::Rationale;
                         Ok(())
                     }
+                    Shallow::Text(text) if text == "spans" => {
+                        extensions.explain = Explain::Spans;
+                        Ok(())
+                    }
                     Shallow::Null => Ok(()),
-                    other => Err(expected("infer.explain", "`true`, `false` or `rationale`", &other)),
+                    other => {
+                        Err(expected("infer.explain", "`true`, `false`, `rationale` or `spans`", &other))
+                    }
                 },
                 "thresholds" => object
                     .next_value_seed(Seed(Thresholds))?
@@ -202,6 +230,11 @@ mod tests {
         assert_eq!(read.thresholds, BTreeMap::from([("hate".to_owned(), 0.5)]));
         let read = json::read(br#"{"explain": "rationale"}"#, Reader).unwrap().unwrap();
         assert_eq!(read.explain, Explain::Rationale);
+        let read = json::read(br#"{"thresholds": {"hate": 0.25}, "explain": "spans"}"#, Reader);
+        let read = read.unwrap().unwrap();
+        let pairs = [("request.explain", "spans"), ("request.threshold.hate", "0.25")];
+        assert_eq!(read.settings(), pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        assert!(Extensions { explain: Explain::Yes, ..read }.settings().is_empty());
         let nulls = r#"{"deadline_ms": null, "on_timeout": null, "thresholds": null, "explain": null}"#;
         for text in ["null", nulls, r#"{"thresholds": {"hate": null}}"#] {
             assert_eq!(
@@ -219,7 +252,7 @@ mod tests {
             (r#"{"thresholds": {"hate": []}}"#, "is an array"),
             (r#"{"thresholds": 3}"#, "`infer.thresholds` is a number"),
             (r#"{"explain": 1}"#, "`infer.explain` is a number"),
-            (r#"{"explain": "why"}"#, "expected `true`, `false` or `rationale`"),
+            (r#"{"explain": "why"}"#, "expected `true`, `false`, `rationale` or `spans`"),
             (r#"{"explains": 1}"#, "unknown member `infer.explains`"),
             ("7", "`infer` is a number"),
         ] {

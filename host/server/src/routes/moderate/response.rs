@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use infer_control::registry::LoadedComponent;
 use infer_engine::text::{QUOTE_BYTES, excerpt};
-use infer_sandbox::types::{CategoryScore, Gap, Kinds, Region, Span, Tier, Verdict};
-use infer_sandbox::{Annotations, Usage};
+use infer_sandbox::types::{CategoryScore, Sentence, Span, Tier, Verdict};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::action::{Action, CATEGORIES, Mode};
+use super::explanation::{Degraded, Explanation, Judged, kinds, tier};
 use super::extensions::Extensions;
 use super::store::StoredResponse;
 use crate::error::ApiError;
@@ -43,6 +43,9 @@ pub struct ModerateResponse {
     /// True if every input was judged, by all models that should judge it.
     #[serde(skip)]
     pub(super) is_complete: bool,
+    /// Scores of the sentences of the first input, if they were asked for.
+    #[serde(skip)]
+    pub(crate) sentences: Vec<Sentence>,
 }
 
 /// OpenAI's result for one input.
@@ -81,7 +84,7 @@ pub struct Facts {
     pub(super) late: Vec<usize>,
     /// One for each result, if the request asked for explanations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) explanations: Vec<Explanation>,
+    pub explanations: Vec<Explanation>,
     /// Token usage of language models, over all inputs; absent if none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
@@ -112,14 +115,6 @@ pub struct LabelledSpan {
     pub start: u32,
     /// Character behind the last one.
     pub end: u32,
-}
-
-/// A category for which some input could not be judged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Degraded {
-    pub category: String,
-    pub input_types: Vec<&'static str>,
-    pub reason: String,
 }
 
 impl ModerateResponse {
@@ -155,6 +150,7 @@ impl ModerateResponse {
             },
             action: Action::Allow,
             is_complete: true,
+            sentences: Vec::new(),
         }
     }
 
@@ -209,13 +205,6 @@ impl ModerateResponse {
     }
 }
 
-/// The verdict on one input, with its cost and the guest's remarks.
-pub(super) struct Judged {
-    pub(super) verdict: Verdict,
-    pub(super) usage: Usage,
-    pub(super) annotations: Annotations,
-}
-
 /// Categories beyond OpenAI's that the cards of the component's models name.
 fn further_categories(loaded: &LoadedComponent) -> BTreeSet<&str> {
     let names = loaded.component.models().values().flat_map(|model| model.card().categories.keys());
@@ -256,67 +245,6 @@ impl IntoResponse for StoredResponse {
     }
 }
 
-/// Explanation of a result.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct Explanation {
-    /// The judged categories, the highest score first.
-    judged: Vec<JudgedCategory>,
-    /// The categories that were not judged for this input.
-    degraded: Vec<Degraded>,
-    /// Sentences of the component, such as the reason of a language model.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    notes: Vec<String>,
-    /// Texts that the component read in the images of the input, and judged like other texts.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    image_texts: Vec<ImageText>,
-}
-
-/// A text in an image, and the rectangle that shows it, in pixels of the image as seen.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-struct ImageText {
-    /// Index of the image among the parts of the input.
-    part: u32,
-    text: String,
-    /// Mean probability of its characters.
-    score: f32,
-    /// Distance from the left edge.
-    x: u32,
-    /// Distance from the top edge.
-    y: u32,
-    width: u32,
-    height: u32,
-}
-
-#[derive(Clone, Debug, Serialize, ToSchema)]
-struct JudgedCategory {
-    category: String,
-    score: f32,
-    flagged: bool,
-    tier: &'static str,
-    input_types: Vec<&'static str>,
-}
-
-impl From<&Judged> for Explanation {
-    fn from(Judged { verdict, annotations, .. }: &Judged) -> Self {
-        let judged = |score: &CategoryScore| JudgedCategory {
-            category: score.category.clone(),
-            score: score.score,
-            flagged: score.flagged,
-            tier: tier(score.tier),
-            input_types: kinds(score.applied),
-        };
-        let mut judged: Vec<_> = verdict.scores.iter().map(judged).collect();
-        judged.sort_by(|one, other| other.score.total_cmp(&one.score));
-        let degraded = verdict.gaps.iter().map(Degraded::from).collect();
-        let image_text = |region: &Region| {
-            let Region { part, score, x, y, width, height, .. } = *region;
-            ImageText { part, text: region.text.clone(), score, x, y, width, height }
-        };
-        let image_texts = annotations.regions.iter().map(image_text).collect();
-        Explanation { judged, degraded, notes: annotations.notes.clone(), image_texts }
-    }
-}
-
 impl Judgement {
     /// The result of `verdict`, without the categories in `further`.
     fn new(verdict: &Verdict, further: &BTreeSet<&str>) -> Self {
@@ -342,26 +270,4 @@ impl Judgement {
         }
         judgement
     }
-}
-
-impl From<&Gap> for Degraded {
-    fn from(gap: &Gap) -> Self {
-        Degraded {
-            category: gap.category.clone(),
-            input_types: kinds(gap.unjudged),
-            reason: gap.reason.clone(),
-        }
-    }
-}
-
-fn tier(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Classifier => "classifier",
-        Tier::Language => "language",
-    }
-}
-
-fn kinds(kinds: Kinds) -> Vec<&'static str> {
-    let names = [(Kinds::TEXT, "text"), (Kinds::IMAGE, "image")];
-    names.into_iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| name).collect()
 }

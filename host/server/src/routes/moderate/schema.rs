@@ -71,7 +71,7 @@ struct Extensions {
 }
 
 /// `true` for the scores and the component's notes, `rationale` for the reason of a language model
-/// as well.
+/// as well, `spans` for the words behind the scores as well.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "documented here, never constructed")]
@@ -84,6 +84,7 @@ enum Explain {
 #[serde(rename_all = "lowercase")]
 enum ExplainWord {
     Rationale,
+    Spans,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -141,6 +142,8 @@ mod tests {
             r#"{"input": [{"type": "text", "text": "a", "more": 1}]}"#,
             r#"{"input": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}]}"#,
             r#"{"input": "a", "infer": {"deadline_ms": 5, "on_timeout": "review", "thresholds": {"hate": 0.5}, "explain": true}}"#,
+            r#"{"input": "a", "infer": {"explain": "spans"}}"#,
+            r#"{"input": "a", "infer": {"explain": "sentences"}}"#,
             r#"{"input": "a", "infer": {}}"#,
             r#"{"input": "a", "inputs": 1}"#,
             r#"{"input": "a", "model": 1}"#,
