@@ -35,7 +35,7 @@ async fn insult_is_the_top_span() {
         ("Très bien 🌻🌻 the café is nice (moron)! See you in the garden.", "moron"),
         ("The weather is lovely today…\r\nand you are stupid.", "stupid"),
     ] {
-        let (body, spans) = spans(&server, &json!(text), &json!({})).await;
+        let (body, spans) = spans(&server, &json!(text), &json!({ "harassment": 0.5 })).await;
         assert_eq!(body["results"][0]["categories"]["harassment"], true, "{body}");
         let top = spans.iter().find(|span| span["category"] == "harassment").unwrap();
         assert_eq!((&top["text"], part(text, top).as_str()), (&json!(insult), insult), "{body}");
@@ -93,7 +93,8 @@ async fn long_texts_are_explained_within_bounds() {
     let server = Server::builtin().await;
     let filler = "the weather is lovely and the garden is full of flowers today ".repeat(40);
     let text = format!("{filler}you idiot {filler}");
-    let (body, found) = spans(&server, &json!(text), &json!({})).await;
+    // A window of harmless words around the insult lowers its score.
+    let (body, found) = spans(&server, &json!(text), &json!({ "harassment": 0.05 })).await;
     let top = found.iter().find(|span| span["category"] == "harassment");
     assert_eq!(top.map(|span| part(&text, span)).as_deref(), Some("idiot"), "{found:?} {body}");
 }
