@@ -153,6 +153,44 @@ fn unexported_model_prints_the_export_command() {
     assert!(text.contains("optimum-cli export onnx --model"), "{text}");
 }
 
+/// A folder of sentence-transformers without an ONNX file, whose encoder knows 32 words.
+fn sentence_encoder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/encoders");
+    fs::copy(data.join("mpnet.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let config = r#"{"architectures": ["MPNetForMaskedLM"], "model_type": "mpnet", "hidden_act": "gelu",
+        "hidden_size": 16, "num_attention_heads": 4, "layer_norm_eps": 1e-5, "max_position_embeddings": 74}"#;
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    fs::write(folder.path().join("modules.json"), r#"[{"type": "sentence_transformers.models.Pooling"}]"#)
+        .unwrap();
+    let tokenizer = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": {"<unk>": 0, "fox": 5, "dog": 31}, "unk_token": "<unk>"}}"#;
+    fs::write(folder.path().join("tokenizer.json"), tokenizer).unwrap();
+    folder
+}
+
+#[test]
+fn sentence_encoder_is_converted() {
+    let (folder, place) = (sentence_encoder(), tempfile::tempdir().unwrap());
+    let path = folder.path().to_str().unwrap();
+    let output = run(place.path(), &["import", path, "-o", "out"]);
+    let text = printed(&output);
+    assert!(output.status.success() && text.contains("model.safetensors, "), "{text}");
+    let card = fs::read_to_string(place.path().join("out/card.toml")).unwrap();
+    for expected in
+        ["batch_axis = 0", "name = \"last_hidden_state\"", "pooling = \"mean\"", "max_tokens = 72"]
+    {
+        assert!(card.contains(expected), "no {expected} in {card}");
+    }
+    edit(&folder.path().join("config.json"), "\"num_attention_heads\": 4", "\"num_attention_heads\": 3");
+    let text = printed(&run(place.path(), &["import", path, "-o", "other"]));
+    assert!(text.contains("16 values per token, which 3 attention heads do not share"), "{text}");
+    edit(&folder.path().join("config.json"), "mpnet", "distilbert");
+    let text = printed(&run(place.path(), &["import", path, "-o", "other"]));
+    assert!(text.contains("has no ONNX file, only `model.safetensors`; export it with"), "{text}");
+}
+
 /// Changes an export, and the expected part of the error.
 type Case = (&'static str, fn(&Path), &'static str);
 

@@ -71,3 +71,15 @@ pub(crate) const MAX_IMPORTED_TOKENS: usize = 8_192;
 
 /// Maximum time of the first run of an imported model, which becomes its self-test.
 pub(crate) const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(120);
+
+/// Maximum size of the header of a safetensors file, in bytes; that of a large encoder has 30 KB.
+/// Protects memory from a wrong file.
+pub(crate) const MAX_SAFETENSORS_HEADER_BYTES: u64 = 4 << 20;
+
+/// Maximum number of tokens of a converted encoder; BERT and MPNet have 512. Bounds the table of
+/// distances in the file.
+pub(crate) const MAX_CONVERTED_TOKENS: usize = 512;
+
+/// Maximum number of axes of a tensor in a safetensors file; those of encoders have two. Bounds
+/// messages.
+pub(crate) const MAX_TENSOR_AXES: usize = 8;

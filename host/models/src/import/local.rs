@@ -6,12 +6,13 @@ use anyhow::{Context as _, bail};
 use infer_engine::text::{QUOTE_BYTES, excerpt};
 use infer_engine::{Card, OnnxSummary, Precision, Role, Runtime, Weights};
 
+use super::choice::NotExported;
 use super::export::Export;
 use super::notes::{Note, Notes};
 use super::output::Output;
 use super::plan::{Choices, Plan};
 use super::settings::Settings;
-use super::{card, choice, first_run, output, plan};
+use super::{card, choice, first_run, output, plan, safetensors};
 use crate::limits::{MAX_DATA_FILES, MAX_EXPORT_BYTES, MAX_TOKENIZER_BYTES};
 
 /// Value of the card for what could not be determined.
@@ -54,14 +55,26 @@ pub struct Imported {
 /// # Errors
 ///
 /// If a file is missing or invalid, or the model cannot be run;
-/// [`NotExported`](super::NotExported) if it has no ONNX file.
+/// [`NotExported`] if it has no ONNX file.
 pub fn import(request: &Request<'_>, runtime: &Runtime) -> anyhow::Result<Imported> {
     let export = Export::open(request.folder)?;
     let mut notes = Notes::default();
-    let file = choice::choose(&export, request.name, request.file)?;
+    let chosen = choice::choose(&export, request.name, request.file);
+    let converted = match &chosen {
+        Err(error) if error.is::<NotExported>() => safetensors::convert(&export)?,
+        _ => None,
+    };
+    let (file, model) = match converted {
+        Some(model) => (safetensors::FILE.to_owned(), model),
+        None => {
+            let file = chosen?;
+            let model = export.bytes(&file, MAX_EXPORT_BYTES)?;
+            let missing = || format!("`{}` does not exist", export.path.join(&file).display());
+            let model = model.with_context(missing)?;
+            (file, model)
+        }
+    };
     let settings = Settings::read(&export)?;
-    let model = export.bytes(&file, MAX_EXPORT_BYTES)?;
-    let model = model.with_context(|| format!("`{}` does not exist", export.path.join(&file).display()))?;
     let shown = || format!("`{}`", export.path.join(&file).display());
     let summary = OnnxSummary::read(&model).map_err(anyhow::Error::msg).with_context(shown)?;
     let precision = match summary.precision() {
@@ -69,7 +82,8 @@ pub fn import(request: &Request<'_>, runtime: &Runtime) -> anyhow::Result<Import
         Precision::Half => "half precision",
         Precision::Quantized => "int8",
     };
-    notes.read("file", format!("{file}, {} bytes, {precision}", model.len()));
+    let kind = if file == safetensors::FILE { " of ONNX" } else { "" };
+    notes.read("file", format!("{file}, {} bytes{kind}, {precision}", model.len()));
     let choices = Choices { labels: request.labels };
     let plan = plan::plan(&settings, &summary, &choices, &mut notes).with_context(shown)?;
     let output = Output::create(request.destination)?;
