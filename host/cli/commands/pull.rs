@@ -137,9 +137,10 @@ fn file(source: &Source, arguments: &Pull, out: &mut impl Write) -> anyhow::Resu
         match outcome {
             Outcome::Present => writeln!(out, "`{}` exists and matches its card", place.display())?,
             Outcome::Fetched(transport) => {
+                let converted = if card.download.convert.is_some() { ", converted" } else { "" };
                 writeln!(
                     out,
-                    "`{}` is fetched ({transport}) and verified: sha256 {}",
+                    "`{}` is fetched ({transport}){converted} and verified: sha256 {}",
                     place.display(),
                     file.sha256
                 )?;

@@ -24,7 +24,7 @@ mod text;
 pub use axis::Axis;
 pub use category::{Category, Rule};
 pub(crate) use check::labels as check_labels;
-pub use download::{Download, Hub, PipPackages};
+pub use download::{Conversion, Download, Hub, PipPackages};
 pub(crate) use file::CARD;
 pub use file::{CardFile, Role};
 pub use head::{Calibration, Head, HeadFile};

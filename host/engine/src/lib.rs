@@ -50,9 +50,9 @@ mod weights;
 
 pub use backend::RuntimeError;
 pub use card::{
-    Activation, Axis, Calibration, Card, CardFile, Category, Channels, Combine, Download, Emoji, Evasion,
-    Expected, Format, Head, HeadFile, Hub, ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages, Pooling,
-    Question, Requirement, Role, Rule, SelfTest, Task, TestInput, TextSpec,
+    Activation, Axis, Calibration, Card, CardFile, Category, Channels, Combine, Conversion, Download, Emoji,
+    Evasion, Expected, Format, Head, HeadFile, Hub, ImageSpec, InputSpec, OutputSpec, Pattern, PipPackages,
+    Pooling, Question, Requirement, Role, Rule, SelfTest, Task, TestInput, TextSpec,
 };
 pub use dtype::{DType, Element, UnknownDType};
 pub use footprint::{Footprint, FootprintError, Loading, Need};

