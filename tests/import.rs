@@ -154,7 +154,7 @@ fn unexported_model_prints_the_export_command() {
 }
 
 /// A folder of sentence-transformers without an ONNX file, whose encoder knows 32 words.
-fn sentence_encoder() -> tempfile::TempDir {
+fn sentence_encoder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/encoders");
     fs::copy(data.join("mpnet.safetensors"), folder.path().join("model.safetensors")).unwrap();

@@ -123,7 +123,7 @@ fn pull_lists_the_available_models() {
     let cases = [
         (
             "phi9",
-            "no model to pull is named `phi9`; expected a folder with a card.toml, `hub:OWNER/NAME@REVISION`, a model of infer.toml, or one of `gemma-3-270m`, `minilm`, `phi3`, `ppocr-det`, `ppocr-rec`, `qwen",
+            "no model to pull is named `phi9`; expected a folder with a card.toml, `hub:OWNER/NAME@REVISION`, a model of infer.toml, or one of `gemma-3-270m`, `minilm`, `moderation-encoder-large`, `phi3`, `ppocr-det`, `ppocr-rec`, `qwen",
         ),
         ("toxic-bilstm", "the card of `toxic-bilstm` has no `download`"),
     ];

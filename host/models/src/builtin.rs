@@ -11,12 +11,13 @@ macro_rules! files {
     };
 }
 
-const WEIGHTS: [(&str, Files); 13] = [
+const WEIGHTS: [(&str, Files); 14] = [
     files!("efficientnet-lite0-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("gemma-3-270m": "card.toml"),
     files!("image-safety-s-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("minilm": "card.toml", "tokenizer.json"),
     files!("moderation-encoder": "card.toml", "model.onnx", "tokenizer.json", "heads.toml"),
+    files!("moderation-encoder-large": "card.toml", "tokenizer.json", "heads.toml"),
     files!("nsfwjs-mobilenet_v2-int8": "card.toml", "model.onnx", "labels.txt"),
     files!("phi3": "card.toml"),
     files!("ppocr-det": "card.toml"),
