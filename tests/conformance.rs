@@ -157,6 +157,8 @@ impl Reference {
         notes.func_wrap("note", |_, _: (String,)| Ok(())).unwrap();
         let mut regions = linker.instance("infer:guest/regions@0.1.0").unwrap();
         regions.func_wrap("report", |_, _: (Vec<moderator::infer::guest::regions::Region>,)| Ok(())).unwrap();
+        let mut events = linker.instance("infer:guest/events@0.1.0").unwrap();
+        events.func_wrap("count", |_, _: (String,)| Ok(())).unwrap();
         let mut spans = linker.instance("infer:guest/spans@0.1.0").unwrap();
         spans.func_wrap("report", |_, _: (Vec<moderator::infer::guest::spans::Span>,)| Ok(())).unwrap();
         let mut explanations = linker.instance("infer:guest/explanations@0.1.0").unwrap();

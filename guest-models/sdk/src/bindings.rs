@@ -34,6 +34,7 @@ macro_rules! world {
                     "infer:guest/spans@0.1.0": crate::bindings::infer::guest::spans,
                     "infer:guest/regions@0.1.0": crate::bindings::infer::guest::regions,
                     "infer:guest/explanations@0.1.0": crate::bindings::infer::guest::explanations,
+                    "infer:guest/events@0.1.0": crate::bindings::infer::guest::events,
                     "infer:guest/types@0.1.0": crate::bindings::infer::guest::types,
                 },
                 generate_all,

@@ -13,7 +13,7 @@
 //! - [`nn`]: runs models; [`texts`]: text models; [`language`]: language models
 //! - [`log`]: lines in the host's log; [`report`]: spans for the caller;
 //!   [`report_regions`]: texts in images; [`report_contributions`], [`report_sentences`]:
-//!   explanations of scores
+//!   explanations of scores; [`count`]: events in the host's metrics
 //! - [`image`]: converts untrusted image files to the numbers that a model takes
 //! - [`http`]: answers HTTP requests, and sends requests
 //! - [`json`]: minimal JSON; [`text`]: invisible characters and compatibility forms
@@ -39,6 +39,7 @@ pub mod text;
 pub mod texts;
 
 pub use bindings::classifier::exports::infer::guest::classification::{Guest as Classifier, Label};
+pub use bindings::infer::guest::events::count;
 pub use bindings::infer::guest::explanations::{
     Contribution, Sentence, report_contributions, report_sentences,
 };

@@ -8,22 +8,24 @@
 mod counted;
 mod scraped;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use infer_engine::Model;
-use infer_sandbox::{CallError, RequestMemory, Usage};
+use infer_sandbox::{CallError, Outcome, RequestMemory};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
+use crate::limits::MAX_EVENT_NAMES;
 use counted::{
-    Counted, component_batch_rows, component_calls, component_memory, component_stage, component_tensor,
-    reloads, request, requests,
+    Counted, component_batch_rows, component_calls, component_events, component_memory, component_stage,
+    component_tensor, reloads, request, requests,
 };
 pub use scraped::DROPPED_LOG_LINES;
 use scraped::{LiveModels, Scraped};
@@ -31,13 +33,20 @@ use scraped::{LiveModels, Scraped};
 /// Content type of the exposition format.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Label of events beyond the names that have one of their own.
+const OTHER_EVENT: &str = "other";
+
 /// All metrics of a server.
 pub struct Metrics {
     exposition: Registry,
     counted: Counted,
     models: LiveModels,
+    event_names: EventNames,
     written: Mutex<Option<Written>>,
 }
+
+/// Names of the events of each component.
+type EventNames = Arc<std::sync::Mutex<BTreeMap<Arc<str>, BTreeSet<String>>>>;
 
 /// The exposition that was encoded last; requests share it.
 struct Written {
@@ -52,6 +61,7 @@ struct Written {
 pub struct Recorder {
     component: Arc<str>,
     counted: Counted,
+    event_names: EventNames,
 }
 
 impl Metrics {
@@ -65,7 +75,7 @@ impl Metrics {
         let models = LiveModels::default();
         let scraped = Scraped { models: models.clone(), memory: memory.clone() };
         exposition.register_collector(Box::new(scraped));
-        Metrics { exposition, counted, models, written: Mutex::default() }
+        Metrics { exposition, counted, models, event_names: EventNames::default(), written: Mutex::default() }
     }
 
     /// Replaces the models that are reported with `models` and the next versions `next`. Their
@@ -84,7 +94,8 @@ impl Metrics {
     /// Returns the recorder for the calls of `component`.
     #[must_use]
     pub fn recorder(&self, component: &str) -> Recorder {
-        Recorder { component: component.into(), counted: self.counted.clone() }
+        let (counted, event_names) = (self.counted.clone(), self.event_names.clone());
+        Recorder { component: component.into(), counted, event_names }
     }
 
     /// Counts a request to `route`, a path of the route table.
@@ -120,9 +131,9 @@ impl Metrics {
 }
 
 impl Recorder {
-    /// Counts a call that took `usage`.
-    pub fn called<T>(&self, result: &Result<T, CallError>, usage: &Usage) {
-        let Recorder { component, counted } = self;
+    /// Counts a call, what it used, and its events.
+    pub fn called<T>(&self, Outcome { result, usage, annotations }: &Outcome<T>) {
+        let Recorder { component, counted, .. } = self;
         let component = || component.clone();
         let outcome = match result {
             Ok(_) => "ok",
@@ -152,6 +163,23 @@ impl Recorder {
         counted.component_memory.get_or_create(&labels).observe(usage.memory_bytes_peak as f64);
         let labels = component_tensor::Labels { component: component() };
         counted.component_tensor.get_or_create(&labels).observe(usage.tensor_bytes_peak as f64);
+        self.count(&annotations.events);
+    }
+
+    /// Counts the events of a call. The first names of a component have series of their own.
+    fn count(&self, events: &BTreeSet<String>) {
+        for event in events {
+            let event = if self.is_known(event) { event } else { OTHER_EVENT };
+            let labels =
+                component_events::Labels { component: self.component.clone(), event: event.to_owned() };
+            self.counted.component_events.get_or_create(&labels).inc();
+        }
+    }
+
+    fn is_known(&self, event: &str) -> bool {
+        let mut names = self.event_names.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = names.entry(self.component.clone()).or_default();
+        names.contains(event) || (names.len() < MAX_EVENT_NAMES && names.insert(event.to_owned()))
     }
 }
 
@@ -170,5 +198,27 @@ mod tests {
         metrics.reloaded("applied");
         let text = String::from_utf8(metrics.text().await.unwrap().to_vec()).unwrap();
         assert!(text.contains(r#"infer_reloads_total{outcome="applied"} 1"#), "{text}");
+    }
+
+    #[tokio::test]
+    async fn further_events_share_a_label() {
+        let metrics = Metrics::new(&RequestMemory::default(), "none");
+        for turn in 0..2 {
+            // A recorder of a later load has the names of the first one.
+            let recorder = metrics.recorder("a");
+            for number in 0..MAX_EVENT_NAMES + 3 {
+                recorder.count(&BTreeSet::from([format!("e{number}")]));
+            }
+            metrics.recorder("b").count(&BTreeSet::from([format!("turn:{turn}")]));
+        }
+        let text = String::from_utf8(metrics.text().await.unwrap().to_vec()).unwrap();
+        for line in [
+            r#"infer_component_events_total{component="a",event="e0"} 2"#,
+            r#"infer_component_events_total{component="a",event="other"} 6"#,
+            r#"infer_component_events_total{component="b",event="turn:1"} 1"#,
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains(&format!(r#"event="e{MAX_EVENT_NAMES}""#)), "{text}");
     }
 }

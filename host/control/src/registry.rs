@@ -55,7 +55,7 @@ impl LoadedComponent {
     /// As [`Component::moderate`], and counts the call.
     pub async fn moderate(&self, request: &infer_sandbox::Request, parts: &[Part]) -> Outcome<Verdict> {
         let outcome = self.component.moderate(request, parts).await;
-        self.calls.called(&outcome.result, &outcome.usage);
+        self.calls.called(&outcome);
         self.count.called(&outcome.result.as_ref().map(|verdict| verdict.flagged));
         outcome
     }
@@ -68,7 +68,7 @@ impl LoadedComponent {
         top: u32,
     ) -> Outcome<Vec<Label>> {
         let outcome = self.component.classify(request, image, top).await;
-        self.calls.called(&outcome.result, &outcome.usage);
+        self.calls.called(&outcome);
         self.count.called(&outcome.result.as_ref().map(|_| false));
         outcome
     }
@@ -82,7 +82,7 @@ impl LoadedComponent {
         gone: oneshot::Receiver<()>,
     ) -> Outcome<()> {
         let outcome = self.component.handle(request, incoming, head, gone).await;
-        self.calls.called(&outcome.result, &outcome.usage);
+        self.calls.called(&outcome);
         self.count.called(&outcome.result.as_ref().map(|()| false));
         outcome
     }

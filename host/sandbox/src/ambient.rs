@@ -1,5 +1,5 @@
-//! Imports other than models: settings, the log, and notes, spans, regions and explanations for
-//! the caller.
+//! Imports other than models: settings, the log, notes, spans, regions and explanations for the
+//! caller, and events for the metrics.
 
 use infer_engine::text::excerpt;
 
@@ -7,11 +7,12 @@ use crate::bindings::infer::guest::explanations::{self, Contribution, Sentence};
 use crate::bindings::infer::guest::log::{self, Level};
 use crate::bindings::infer::guest::regions::{self, Region};
 use crate::bindings::infer::guest::spans::{self, Span};
-use crate::bindings::infer::guest::{notes, types};
+use crate::bindings::infer::guest::{events, notes, types};
 use crate::bindings::wasi::config::store;
 use crate::limits::{
-    MAX_CATEGORY_BYTES, MAX_CONTRIBUTION_TEXT_BYTES, MAX_CONTRIBUTIONS, MAX_NOTE_BYTES, MAX_NOTES,
-    MAX_REGION_TEXT_BYTES, MAX_REGIONS, MAX_SENTENCES, MAX_SPAN_LABEL_BYTES, MAX_SPANS,
+    MAX_CATEGORY_BYTES, MAX_CONTRIBUTION_TEXT_BYTES, MAX_CONTRIBUTIONS, MAX_EVENT_BYTES, MAX_EVENTS,
+    MAX_NOTE_BYTES, MAX_NOTES, MAX_REGION_TEXT_BYTES, MAX_REGIONS, MAX_SENTENCES, MAX_SPAN_LABEL_BYTES,
+    MAX_SPANS,
 };
 use crate::state::State;
 
@@ -100,7 +101,45 @@ impl explanations::Host for State {
     }
 }
 
+impl events::Host for State {
+    fn count(&mut self, name: String) -> wasmtime::Result<()> {
+        let events = &mut self.annotations.events;
+        if events.len() < MAX_EVENTS && is_event(&name) {
+            events.insert(name);
+        }
+        Ok(())
+    }
+}
+
+/// True if `name` may be the name of an event.
+fn is_event(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_:/".contains(&byte);
+    (1..=MAX_EVENT_BYTES).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
 /// The guest's number as a probability, which JSON can represent.
 fn probability(score: f32) -> f32 {
     if score.is_finite() { score.clamp(0.0, 1.0) } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_have_short_plain_names() {
+        for (name, expected) in [
+            ("language:identity-terms", true),
+            ("a/b_1", true),
+            ("", false),
+            ("Language", false),
+            ("a b", false),
+            ("a\"b", false),
+            ("ä", false),
+            (&"x".repeat(48), true),
+            (&"x".repeat(49), false),
+        ] {
+            assert_eq!(is_event(name), expected, "{name}");
+        }
+    }
 }

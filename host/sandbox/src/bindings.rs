@@ -40,6 +40,7 @@ macro_rules! world {
                     "infer:guest/spans": crate::bindings::infer::guest::spans,
                     "infer:guest/regions": crate::bindings::infer::guest::regions,
                     "infer:guest/explanations": crate::bindings::infer::guest::explanations,
+                    "infer:guest/events": crate::bindings::infer::guest::events,
                 },
                 exports: { default: async },
             });

@@ -1,5 +1,6 @@
 //! The request that a call belongs to, and its usage and outcome.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -110,7 +111,7 @@ pub struct Outcome<T> {
     pub annotations: Annotations,
 }
 
-/// Remarks of a guest beside its answer, for the caller.
+/// Remarks of a guest beside its answer, for the caller and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Annotations {
     /// Short sentences.
@@ -123,6 +124,8 @@ pub struct Annotations {
     pub contributions: Vec<Contribution>,
     /// Scores of sentences alone.
     pub sentences: Vec<Sentence>,
+    /// Names of events that the metrics count.
+    pub events: BTreeSet<String>,
 }
 
 impl<T> Outcome<T> {

@@ -44,7 +44,7 @@ pub enum LoadError {
     /// The component imports an interface that guests may not use.
     #[error(
         "component `{component}`: imports {imports}, which guests may not import; a guest may import wasi:nn, \
-         wasi:config/store, infer:guest/log, infer:guest/notes, infer:guest/spans, infer:guest/regions and infer:guest/explanations (build it for wasm32-unknown-unknown, which adds no WASI imports); one that \
+         wasi:config/store, infer:guest/log, infer:guest/notes, infer:guest/spans, infer:guest/regions, infer:guest/explanations and infer:guest/events (build it for wasm32-unknown-unknown, which adds no WASI imports); one that \
          exports wasi:http/incoming-handler may import all of WASI 0.2 except wasi:sockets"
     )]
     Import {

@@ -45,6 +45,13 @@ pub(crate) const MAX_CONTRIBUTION_TEXT_BYTES: usize = 256;
 /// Maximum number of scores of sentences of one call; further ones are dropped. Bounds the memory
 /// of a request.
 pub(crate) const MAX_SENTENCES: usize = 4096;
+/// Maximum number of different events of one call; further ones are dropped. Bounds the memory of a
+/// call.
+pub(crate) const MAX_EVENTS: usize = 16;
+
+/// Maximum length of an event's name, in bytes; longer ones are dropped. Bounds the labels of
+/// metrics.
+pub(crate) const MAX_EVENT_BYTES: usize = 48;
 
 /// Maximum length of a guest's log line, in bytes; longer lines are cut. Protects the log from
 /// floods.

@@ -90,6 +90,8 @@ metrics! {
         "Stages of a call: queue, instantiation, guest, and models";
     component_batch_rows: Rows { component: Arc<str> },
         "Rows that a call's models computed together";
+    component_events: Count { component: Arc<str>, event: String },
+        "Calls of a component with an event that its guest counts, such as that a language model was asked";
     component_memory: Bytes { component: Arc<str> },
         "Peak memory of a call's guest";
     component_tensor: Bytes { component: Arc<str> },
