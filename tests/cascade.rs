@@ -218,15 +218,48 @@ async fn language_model_gives_a_reason() {
         body
     };
     let without = ask(UNCERTAIN, json!(true)).await;
-    assert_eq!(without["infer"]["explanations"][0]["notes"], Value::Null, "{without}");
+    let asked = json!(["the language model was asked about `harassment`: uncertain"]);
+    assert_eq!(without["infer"]["explanations"][0]["notes"], asked, "{without}");
     assert_eq!(without["infer"]["tokens"]["generated_tokens"], 0, "{without}");
     let with = ask(UNCERTAIN, json!("rationale")).await;
     let notes = with["infer"]["explanations"][0]["notes"].as_array().unwrap();
-    let note = notes[0].as_str().unwrap();
-    assert!(notes.len() == 1 && (note.starts_with("x, because") || note.starts_with("y, because")), "{with}");
+    let note = notes[1].as_str().unwrap();
+    assert!(notes.len() == 2 && (note.starts_with("x, because") || note.starts_with("y, because")), "{with}");
     let generated = with["infer"]["tokens"]["generated_tokens"].as_u64().unwrap();
     assert!((1..=8).contains(&generated), "{with}");
     // The reason changes no score, and the classifier gives none.
     assert_eq!(harassment(&with), harassment(&without));
     assert_eq!(ask(CLEAN, json!("rationale")).await["infer"]["explanations"][0]["notes"], Value::Null);
+}
+
+#[tokio::test]
+async fn triggers_send_certain_texts_to_the_language_model() {
+    // A low score, of a text of which the classifier knows one word.
+    let strange = "the qzxv wrtpl bnmkq vvxz qqwr";
+    let further = |keys: &str| POLICY.replace(" }", &format!(", \"cascade.low\" = 0.5{keys} }}"));
+    let all = server(BOTH, &further("")).await;
+    let some = server(BOTH, &further(", \"cascade.triggers\" = \"identity-terms\"")).await;
+    let request = json!({ "input": strange, "infer": { "explain": true } });
+    let (_, body) = all.moderate(&request).await;
+    assert_eq!(tier(&body), "language", "{body}");
+    let notes = json!(["the language model was asked about `harassment`: unknown-words"]);
+    assert_eq!(body["infer"]["explanations"][0]["notes"], notes, "{body}");
+    assert_eq!(tier(&judge(&some, strange).await), "classifier");
+    judge(&all, UNCERTAIN).await;
+    judge(&all, CLEAN).await;
+    let metrics = all.get("/metrics").send().await.unwrap().text().await.unwrap();
+    for (event, count) in [("language", 2), ("language:unknown-words", 1), ("language:uncertain", 1)] {
+        let line =
+            format!("infer_component_events_total{{component=\"moderate\",event=\"{event}\"}} {count}");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn named_policies_judge_their_own_categories() {
+    let settings = r#"{ "policy.choices" = "x, y", "policy.max_bytes" = 256, "policy.hate.text" = "No hate.", "policy.spam.text" = "No advertising." }"#;
+    let body = judge(&server(LANGUAGE, settings).await, CLEAN).await;
+    assert_eq!(body["results"][0]["category_tiers"], json!({ "hate": "language", "spam": "language" }));
+    let scores = &body["results"][0]["category_scores"];
+    assert!(scores["hate"] != scores["spam"], "{body}");
 }

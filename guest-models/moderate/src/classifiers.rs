@@ -60,6 +60,9 @@ pub(crate) struct Assignment {
     pub(crate) scale: Option<f32>,
     /// The first classifier of texts that judges it.
     pub(crate) text: Option<Judge>,
+    /// The other classifiers of texts whose cards judge it. Their scores do not count, but may
+    /// disagree.
+    pub(crate) others: Vec<Judge>,
     /// Classifiers of images that judge it: the highest score counts.
     pub(crate) images: Vec<Judge>,
 }
@@ -180,7 +183,15 @@ fn assignment(
         }
         None => default,
     };
-    Ok(Assignment { name: name.to_owned(), threshold, scale, text, images })
+    let chosen_one = text.as_ref().map(|judge| judge.index);
+    let others = classifiers.iter().enumerate().filter(|(index, _)| Some(*index) != chosen_one);
+    let others = others.filter(|(_, classifier)| classifier.reads.is_text() && text.is_some());
+    let others = others.filter_map(|(index, classifier)| {
+        let Category { rule, threshold, .. } = mapped(classifier)?;
+        threshold.map(|_| Judge { index, rule, threshold })
+    });
+    let others = others.collect();
+    Ok(Assignment { name: name.to_owned(), threshold, scale, text, others, images })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use guest_sdk::{Fault, Span, note, report, texts};
 use crate::classifiers::{Classifier, Reads};
 use crate::ocr::{Reader, Seen};
 use crate::part::{Image, Text};
+use crate::reading::Reading;
 
 /// Default of `image.max_count`, the maximum number of images of an input.
 const MAX_IMAGES: u32 = 16;
@@ -35,6 +36,8 @@ pub(crate) struct Judgement<'s> {
     pub(crate) blind: bool,
     /// Description of the part that was not judged, if any.
     pub(crate) gap: Option<String>,
+    /// Signs that the scores of the texts may be wrong.
+    pub(crate) reading: Reading,
 }
 
 impl Judgement<'_> {
@@ -69,7 +72,9 @@ pub(crate) fn texts<'s>(classifier: &Classifier<'s>, texts: &[Text]) -> Result<J
     let has_letters = texts.iter().any(|text| text.text.contains(char::is_alphabetic));
     let blind = has_letters && scores.facts.iter().all(|facts| facts.known == 0);
     let gap = texts.iter().zip(&scores.facts).find_map(|(text, facts)| gap(card.model(), text, facts));
-    Ok(Judgement { labels: labels.clone(), values: scores.values, facts: scores.facts, blind, gap })
+    let reading = Reading::of(texts, &scores.facts);
+    let (values, facts) = (scores.values, scores.facts);
+    Ok(Judgement { labels: labels.clone(), values, facts, blind, gap, reading })
 }
 
 /// Reason why the scores of a text are incomplete.

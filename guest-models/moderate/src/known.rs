@@ -4,12 +4,14 @@ use guest_sdk::Fault;
 use guest_sdk::settings::Settings;
 
 use crate::classifiers::Assignment;
+use crate::policies;
 
 /// Settings of a fixed name.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 11] = [
     "cascade.high",
     "cascade.low",
     "cascade.required",
+    "cascade.triggers",
     "cascade.weight",
     "image.max_count",
     "image.max_views",
@@ -17,14 +19,6 @@ const KEYS: [&str; 18] = [
     "ocr.max_boxes",
     "ocr.max_side",
     "ocr.min_score",
-    "policy.categories",
-    "policy.choices",
-    "policy.examples",
-    "policy.max_bytes",
-    "policy.question",
-    "policy.rationale_tokens",
-    "policy.text",
-    "policy.threshold",
 ];
 
 /// Checks the keys of the settings. `assignments` are the categories of the verdict.
@@ -40,7 +34,7 @@ pub(crate) fn check(settings: &Settings, assignments: &[Assignment]) -> Result<(
     };
     for key in settings.keys() {
         let is_free = ["models.", "request.", "category."].iter().any(|prefix| key.starts_with(prefix));
-        if is_free || KEYS.contains(&key) {
+        if is_free || KEYS.contains(&key) || policies::is_known(key) {
             continue;
         }
         let expected = match key.strip_prefix("threshold.") {
@@ -49,7 +43,11 @@ pub(crate) fn check(settings: &Settings, assignments: &[Assignment]) -> Result<(
                 let names = assignments.iter().map(|assignment| assignment.name.as_str());
                 format!("`threshold.` and a category: {}", names.collect::<Vec<_>>().join(", "))
             }
-            None => format!("`threshold.CATEGORY`, `category.CATEGORY` or one of {}", KEYS.join(", ")),
+            None => format!(
+                "`threshold.CATEGORY`, `category.CATEGORY`, one of {}, or `policy.` and one of {}",
+                KEYS.join(", "),
+                policies::KEYS.join(", ")
+            ),
         };
         return Err(Fault::Internal(format!("setting `{key}` is unknown; expected {expected}")));
     }
@@ -68,7 +66,14 @@ mod tests {
 
     #[test]
     fn known_settings_pass() {
-        let keys = ["models.text.task", "category.hate", "threshold.hate", "policy.text", "max_pixels"];
+        let keys = [
+            "models.text.task",
+            "category.hate",
+            "threshold.hate",
+            "policy.text",
+            "policy.hate.text",
+            "max_pixels",
+        ];
         assert!(check_keys(&keys).is_ok());
         assert!(check_keys(&["policy.categories", "threshold.spoilers"]).is_ok());
     }
@@ -79,6 +84,7 @@ mod tests {
             ("treshold.hate", "setting `treshold.hate` is unknown; expected `threshold.CATEGORY`"),
             ("threshold.hat", "expected `threshold.` and a category: hate"),
             ("max_pixel", "image.max_views, max_pixels"),
+            ("policy.hate.txt", "setting `policy.hate.txt` is unknown"),
         ] {
             let Err(Fault::Internal(message)) = check_keys(&[key]) else { panic!("{key} passes") };
             assert!(message.contains(expected), "{message}");

@@ -24,14 +24,17 @@
 //!   configured classifiers, and which of them judges each category
 //! - `known`: rejects settings that the guest does not read
 //! - `part`: parts of the input; `judge`: runs the classifiers
-//! - `cascade`: decides when to ask the language model, and combines its answer; `policy`,
-//!   `examples`: its prompt; `opinion`: its answer; `guard`: one that has questions of its own
+//! - `cascade`: decides when to ask the language model; `band`, `triggers`: by scores near the
+//!   threshold and by other signs, of which `reading` has some; `band` combines its answer
+//! - `policies`: the settings of one policy or several; `policy`, `examples`: the prompt;
+//!   `opinion`: the answer; `guard`: a language model that has questions of its own
 //! - `ocr`: reads texts in images; `odds`: scores on the scale of log-odds
 //! - `explanation`: the words behind scores, for callers who ask; `occlusion`: finds them;
 //!   `variants`: scores a text without them; `words`: words and sentences of a text; `limits`:
 //!   bounds of explanations
 //! - `verdict`: the verdict from the findings; `moderator`: the guest that uses all of these
 
+mod band;
 mod cascade;
 mod categories;
 mod classifiers;
@@ -47,7 +50,10 @@ mod ocr;
 mod odds;
 mod opinion;
 mod part;
+mod policies;
 mod policy;
+mod reading;
+mod triggers;
 mod variants;
 mod verdict;
 mod words;

@@ -6,6 +6,7 @@ use crate::categories::Advised;
 use crate::classifiers::{Assignment, Judge};
 use crate::judge::Judgement;
 use crate::odds::aligned;
+use crate::reading::Reading;
 
 /// The outputs of the classifiers, by their index; `None` for those that were not run.
 pub(crate) type Judgements<'s> = Vec<Option<Judgement<'s>>>;
@@ -51,6 +52,10 @@ pub(crate) struct Row<'n> {
     pub(crate) text: Finding,
     /// Reasons why the score of the text is incomplete.
     pub(crate) text_gaps: Vec<String>,
+    /// Scores of the other classifiers that were run, on the scale of the first.
+    pub(crate) others: Vec<f32>,
+    /// Signs in the first classifier's reading that its score may be wrong.
+    pub(crate) reading: Reading,
     pub(crate) image: Finding,
     /// Reasons why the score of the images is incomplete.
     pub(crate) image_gaps: Vec<String>,
@@ -69,7 +74,7 @@ pub(crate) fn rows<'n>(
     [texts, images]: [Parts; 2],
 ) -> Vec<Row<'n>> {
     let row = |assignment: &'n Assignment| {
-        let Assignment { name, threshold, scale, text, images: seers } = assignment;
+        let Assignment { name, threshold, scale, text, others, images: seers } = assignment;
         let of = |judge: &Judge| judgements.get(judge.index)?.as_ref();
         let read = text.as_ref().and_then(of);
         let missing = ["no text model is configured", "no text model judges it"];
@@ -91,6 +96,8 @@ pub(crate) fn rows<'n>(
             threshold: *threshold,
             text: judged,
             text_gaps,
+            others: others.iter().filter_map(score).collect(),
+            reading: read.map_or_else(Reading::default, |judgement| judgement.reading),
             image: find(images, seers.iter().filter_map(score).reduce(f32::max), missing),
             image_gaps,
         }
@@ -102,7 +109,7 @@ pub(crate) fn rows<'n>(
 /// category beyond OpenAI's that is only reported has no gaps.
 pub(crate) fn verdict(rows: Vec<Row<'_>>) -> Verdict {
     let mut verdict = Verdict { flagged: false, scores: Vec::new(), gaps: Vec::new() };
-    for Row { name, threshold, text, text_gaps, image, image_gaps } in rows {
+    for Row { name, threshold, text, text_gaps, image, image_gaps, .. } in rows {
         let mut worst: Option<(f32, Tier)> = None;
         let (mut applied, mut unjudged) = (Kinds::empty(), Kinds::empty());
         let mut reasons: Vec<&str> = Vec::new();
