@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use infer_models::dummy::WARNING;
 
 use crate::args::BenchFormat;
-use crate::report::{Report, Subject};
+use crate::report::{LanguageShare, Report, Subject};
 use crate::stats::Row;
 
 /// A column: its heading, its key in CSV, and the value of a row with its number of decimals.
@@ -283,6 +283,10 @@ fn notes(report: &Report) -> Vec<String> {
             quality.errors
         ));
     }
+    if let Some(LanguageShare { reached, answers }) = report.language {
+        let percent = 100.0 * reached as f64 / answers.max(1) as f64;
+        lines.push(format!("language model: {reached} of {answers} texts ({percent:.1} %)"));
+    }
     lines.push(format!("peak memory {:.0} MB, this client included", report.rss_peak_bytes as f64 / 1e6));
     lines
 }
@@ -340,6 +344,7 @@ mod tests {
             verdict: None,
             cold: None,
             quality: None,
+            language: Some(LanguageShare { reached: 1, answers: 8 }),
             rss_peak_bytes: 1_000_000,
             warnings: vec!["a warning".to_owned()],
         }
@@ -368,6 +373,7 @@ mod tests {
         assert_eq!(columns, [19; 3], "{csv}");
         assert!(csv.contains("\"a \"\"model\"\"\",moderate,native,4,500,0,,"), "{csv}");
         let table = printed(BenchFormat::Table);
+        assert!(table.contains("language model: 1 of 8 texts (12.5 %)"), "{table}");
         let rows: Vec<_> = table.lines().skip_while(|line| !line.starts_with("PATH")).take(3).collect();
         assert!(rows.iter().all(|row| row.chars().count() == rows[0].chars().count()), "{table}");
         assert!(!rows[0].contains("GUEST"), "a column without values is shown: {table}");

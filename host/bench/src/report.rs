@@ -30,9 +30,20 @@ pub(super) struct Report {
     pub(super) cold: Option<Cold>,
     /// Present if the dataset has labels.
     pub(super) quality: Option<Quality>,
+    /// Present if the dataset has labels and a language model judged some of its examples.
+    pub(super) language: Option<LanguageShare>,
     /// Peak memory of this process, including the client.
     pub(super) rss_peak_bytes: u64,
     pub(super) warnings: Vec<String>,
+}
+
+/// Share of the labelled examples that reached a language model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct LanguageShare {
+    /// Examples for which tokens of a language model were computed.
+    pub(super) reached: u64,
+    /// Examples that got an answer.
+    pub(super) answers: u64,
 }
 
 /// The measured model and its runtime.

@@ -12,13 +12,14 @@ use infer_config::Config;
 use infer_models::disk;
 use serde_json::Value;
 
+use crate::answer::Reply;
 use crate::args::{Bench, BenchTask};
 use crate::baseline::Condition;
 use crate::load::{Extent, Lane, Pace};
 use crate::machine::{Machine, Ticks};
 use crate::path::{Path, PathKind};
 use crate::random::seeded;
-use crate::report::{LoadFacts, Report, SandboxCost};
+use crate::report::{LanguageShare, LoadFacts, Report, SandboxCost};
 use crate::stats::{Row, Tally, Turn};
 use crate::subject::Subject;
 use crate::work::Work;
@@ -106,7 +107,8 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
             verdict = Some(language::verdict(&subject, &work, effort, &progress).await?);
         }
     }
-    let (quality, unmatched) = measure_quality(&subject, &work, arguments, &progress).await?;
+    let Measured { quality, language, unmatched } =
+        measure_quality(&subject, &work, arguments, &progress).await?;
     progress.finish_and_clear();
 
     let mut warnings = advice::of_machine(then, Ticks::now(), subject.registry.is_some());
@@ -135,6 +137,7 @@ async fn measure(config: Config, arguments: &Bench) -> anyhow::Result<Report> {
         verdict,
         cold,
         quality,
+        language,
         rss_peak_bytes: machine::rss_peak_bytes(),
         warnings,
     })
@@ -275,18 +278,26 @@ fn share(requests: u64, turns: u32, turn: u32) -> u64 {
     requests / turns + u64::from(turn < requests % turns)
 }
 
-/// Sends each labelled example once, within the time limit, and compares the answers. Also returns
-/// a warning if some could not be compared.
+/// Result of the labelled examples.
+#[derive(Default)]
+struct Measured {
+    quality: Option<quality::Quality>,
+    language: Option<LanguageShare>,
+    /// A warning if some answers could not be compared.
+    unmatched: Option<String>,
+}
+
+/// Sends each labelled example once, within the time limit, and compares the answers.
 async fn measure_quality(
     subject: &Subject,
     work: &Arc<Work>,
     arguments: &Bench,
     progress: &ProgressBar,
-) -> anyhow::Result<(Option<quality::Quality>, Option<String>)> {
+) -> anyhow::Result<Measured> {
     let labelled = || work.examples().iter().filter(|example| example.label.is_some());
     let of = labelled().count();
     if of == 0 {
-        return Ok((None, None));
+        return Ok(Measured::default());
     }
     // The native row of a classifier takes tensors, not examples.
     let path_kind = subject
@@ -299,6 +310,7 @@ async fn measure_quality(
     let until = Instant::now() + arguments.duration.map_or(QUALITY, |length| (length * 6).max(QUALITY));
     let at_once = arguments.concurrency.iter().copied().max().unwrap_or(1) as usize;
     let (mut points, mut errors) = (Vec::new(), 0);
+    let mut share = LanguageShare::default();
     let mut unmatched: Vec<String> = Vec::new();
     let mut tasks = tokio::task::JoinSet::new();
     let mut waiting = labelled().cloned().enumerate();
@@ -307,26 +319,35 @@ async fn measure_quality(
             let Some((index, example)) = waiting.next() else { break };
             progress.set_message(format!("example {} of {of}", index + 1));
             let path = path.clone();
-            tasks.spawn(async move {
-                let said = path.ask(path.prepare(example.item.clone(), None)).await.map(|reply| reply.said);
-                (example, said)
-            });
+            tasks.spawn(async move { (path.ask(path.prepare(example.item.clone(), None)).await, example) });
         }
         let Some(answer) = tasks.join_next().await else { break };
-        match answer.context("a client ended")? {
-            (example, Ok(Some(said))) => match quality::point(&example, &said) {
-                Ok(point) => points.push(point),
-                Err(reason) => unmatched.push(reason),
-            },
-            (_, Ok(None)) => {}
-            (_, Err(_)) => errors += 1,
+        let (reply, example) = answer.context("a client ended")?;
+        let Ok(Reply { stages, said }) = reply else {
+            errors += 1;
+            continue;
+        };
+        share.answers += 1;
+        share.reached += u64::from(stages.tokens.prompt_tokens > 0);
+        match said.map(|said| quality::point(&example, &said)) {
+            Some(Ok(point)) => points.push(point),
+            Some(Err(reason)) => unmatched.push(reason),
+            None => {}
         }
     }
     let quality = quality::judge(&points, of, errors);
     let first = unmatched.first().map_or("no answer", String::as_str);
     ensure!(quality.is_some(), "no label of the dataset can be compared with an answer: {first}");
     let warning = format!("{} labels were not compared: {first}", unmatched.len());
-    Ok((quality, (!unmatched.is_empty()).then_some(warning)))
+    // A server does not say if it has a language model.
+    let has_language = subject.path_kinds.iter().any(|path_kind| match path_kind {
+        PathKind::Sandbox { loaded, .. } => {
+            loaded.component.models().values().any(|model| model.language().is_some())
+        }
+        PathKind::Native(_) | PathKind::Http(_) => share.reached > 0,
+    });
+    let language = (subject.task == BenchTask::Moderate && has_language).then_some(share);
+    Ok(Measured { quality, language, unmatched: (!unmatched.is_empty()).then_some(warning) })
 }
 
 /// A progress bar, if standard error is a terminal.
